@@ -1,0 +1,191 @@
+//! The workers: N threads that serve sockets in a straight, blocking style.
+//!
+//! This file and its parts under `net/` are the only ones that name `may`. A *worker* is one of
+//! `may`'s threads with its own epoll set; what runs on it are stackful coroutines, so that code
+//! reads like blocking code and a wait costs a switch instead of a thread. Offered: [`start`],
+//! [`spawn`], [`Listener`], [`Stream`], deadlines, [`hand_back`] and [`on_each_worker`]; nothing
+//! of `may` leaks out.
+//!
+//! Invariants, which the rest of the data plane relies on:
+//!
+//! - **A coroutine never leaves its worker.** `may` delivers a socket's events at the worker
+//!   `fd % workers`, and resumes there. So every socket is given a descriptor number that belongs
+//!   to the worker that uses it ([`Detached::attach`]), coroutines are spawned onto a named worker, and
+//!   nobody wakes one from another thread. Hence what is worker-local needs no lock (`Rc`,
+//!   `RefCell`, thread-locals), and a waiter cannot be resumed while it is still being parked.
+//! - **No borrow of worker-local state is held across a wait**: other coroutines of the worker
+//!   run meanwhile.
+//! - **Every wait has a deadline** except a listener's, and is cut by the worker's clock
+//!   (`net/clock.rs`) at most 25 ms late.
+//! - **Wait before read**: after a read that did not fill its buffer the socket is empty, so the
+//!   next read waits for news first instead of asking the kernel in vain (epoll(7), edge-triggered).
+//!
+//! Not here: HTTP, limits, accounting.
+
+// `may` has no safe way to spawn; each block below says why it is sound.
+#![allow(unsafe_code)]
+
+mod clock;
+mod socket;
+
+use std::any::Any;
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use may::coroutine;
+
+pub use clock::{interrupt_idle, set_housekeeping, wind};
+pub use socket::{Detached, Listener, Stream, Wake, Watch};
+
+/// A descriptor for `may`, which does not own it.
+struct Descriptor(RawFd);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// Virtual size of a coroutine's stack, in bytes. Only touched pages take memory; an overflow
+/// ends the process, so it is generous.
+pub const STACK_SIZE: usize = 256 * 1024;
+
+/// Stacks kept for reuse when their coroutines have ended; each holds two or three touched pages.
+const STACKS_KEPT: usize = 256;
+
+static WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Starts `workers` workers, for the life of the process. A second call changes nothing.
+///
+/// # Errors
+/// When a worker's clock cannot be made (out of descriptors or memory).
+pub fn start(workers: usize) -> io::Result<()> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        may::config()
+            .set_workers(workers)
+            .set_pool_capacity(STACKS_KEPT)
+            // `may` counts stacks in words.
+            .set_stack_size(STACK_SIZE / size_of::<usize>())
+            // The kernel places threads better than a fixed map when others share the machine.
+            .set_worker_pin(false);
+        WORKERS.store(workers, Ordering::Release);
+    });
+    let (started, outcome) = crossbeam_channel::bounded(workers);
+    on_each_worker(move |worker| {
+        let _ = started.send(set_up_worker(worker));
+    })?;
+    // The senders live in the closures: a worker that never runs its own ends the wait with an error.
+    for _ in 0..workers {
+        outcome
+            .recv_timeout(Duration::from_secs(5))
+            .map_err(|_| io::Error::other("a worker did not start"))??;
+    }
+    Ok(())
+}
+
+fn set_up_worker(worker: usize) -> io::Result<()> {
+    if WORKER.replace(Some(worker)).is_some() {
+        return Ok(());
+    }
+    if let Ok(name) = std::ffi::CString::new(format!("worker-{worker}")) {
+        // Only for the eyes of `top -H`.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+    clock::start()
+}
+
+/// The number of workers.
+pub fn workers() -> usize {
+    WORKERS.load(Ordering::Acquire).max(1)
+}
+
+/// The worker that the caller runs on, from 0.
+///
+/// # Panics
+/// When called from a thread that is no worker.
+pub fn worker() -> usize {
+    match WORKER.get() {
+        Some(worker) => worker,
+        None => panic!("not on a worker"),
+    }
+}
+
+/// Runs `task` as a coroutine of its own on `worker`. A panic in `task` ends that task only.
+///
+/// # Errors
+/// When no stack can be had for it (memory, or the limit `vm.max_map_count`).
+pub fn spawn(worker: usize, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    spawn_joinable(worker, task).map(drop)
+}
+
+/// A coroutine that runs beside the current one; see [`spawn_joinable`].
+pub struct Companion(coroutine::JoinHandle<()>);
+
+impl Companion {
+    /// Waits until the coroutine has ended. The only wait without a deadline of its own: the
+    /// companion's waits have theirs.
+    pub fn join(self) {
+        self.0.wait();
+    }
+}
+
+/// As [`spawn`], and the caller can wait for its end.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_joinable(
+    worker: usize,
+    task: impl FnOnce() + Send + 'static,
+) -> io::Result<Companion> {
+    let contained = move || {
+        // The hook has reported it; what is left is to keep it inside this task.
+        let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(task));
+    };
+    let spawned = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: `may` asks that the task does not overflow its stack (a generous one, see
+        // STACK_SIZE, and a guard page below it) and does not rely on thread-local state across
+        // a wait: a coroutine here never leaves its worker, so thread-locals stay the same.
+        unsafe { coroutine::Builder::new().id(worker).spawn(contained) }
+    }));
+    match spawned {
+        Ok(handle) => handle.map(Companion),
+        // A stack that cannot be mapped is a panic in `may`.
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            "no stack for a coroutine",
+        )),
+    }
+}
+
+/// Runs `task` once on every worker, each in a coroutine of its own, without waiting for it.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> io::Result<()> {
+    for worker in 0..workers() {
+        let task = task.clone();
+        spawn(worker, move || task(worker))?;
+    }
+    Ok(())
+}
+
+/// Lets the other connections of this worker run, after the caller has moved a fair share of bytes.
+///
+/// A plain yield would not do: `may` drains its run queue before it polls again. A spawn onto a
+/// worker goes through the worker's outer queue and its eventfd, so epoll is polled in between.
+pub fn hand_back() {
+    let this = coroutine::current();
+    if spawn(worker(), move || this.unpark()).is_ok() {
+        coroutine::park();
+    }
+}

@@ -1,0 +1,213 @@
+//! A worker's clock: cuts waits that are overdue and runs the worker's housekeeping.
+//!
+//! `may` waits without a time limit (its own timers cost more per wait than a request should
+//! pay). So each worker has a table of waits with their deadlines, and one coroutine of its own
+//! that looks through the table every [`TICK`], driven by a timerfd in the worker's own epoll set:
+//! what is overdue is woken *on this worker*. The timer runs only while something waits with a
+//! deadline or the housekeeping has something left, so an idle gateway wakes nobody.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use may::io::{CoIo, WaitIo};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::Descriptor;
+use super::socket::{Io, Watched};
+
+/// How often a worker looks for overdue waits, while there are any.
+const TICK: Duration = Duration::from_millis(25);
+
+thread_local! {
+    static CLOCK: OnceCell<Rc<Clock>> = const { OnceCell::new() };
+}
+
+struct Clock {
+    timer: TimerFd,
+    io: CoIo<Descriptor>,
+    running: Cell<bool>,
+    waits: RefCell<Waits>,
+    housekeeping: RefCell<Option<Rc<dyn Fn() -> bool>>>,
+}
+
+/// The streams of a worker; a stream keeps its place for life.
+#[derive(Default)]
+struct Waits {
+    places: Vec<Place>,
+    free: Vec<usize>,
+    /// How many places have a deadline.
+    armed: usize,
+}
+
+#[derive(Default)]
+struct Place {
+    io: Option<Rc<Io>>,
+    due: Option<Instant>,
+    /// Wake the waiter when this has happened, too.
+    watched: Option<Watched>,
+    /// The wait may be cut by [`interrupt_idle`].
+    idle: bool,
+}
+
+/// Makes the calling worker's clock and starts it.
+pub(super) fn start() -> io::Result<()> {
+    let timer = own_timer()?;
+    let io = CoIo::new(Descriptor(timer.as_fd().as_raw_fd())).map_err(io::Error::from)?;
+    let clock = Rc::new(Clock {
+        timer,
+        io,
+        running: Cell::new(false),
+        waits: RefCell::default(),
+        housekeeping: RefCell::new(None),
+    });
+    CLOCK.with(|cell| cell.set(clock).ok());
+    super::spawn(super::worker(), || {
+        if let Some(clock) = CLOCK.with(|cell| cell.get().cloned()) {
+            clock.run();
+        }
+    })
+}
+
+/// A timer whose descriptor belongs to the calling worker: made anew until the number fits.
+fn own_timer() -> io::Result<TimerFd> {
+    let mut unfit = Vec::new();
+    loop {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        if timer.as_fd().as_raw_fd() as usize % super::workers() == super::worker() {
+            return Ok(timer);
+        }
+        unfit.push(timer);
+    }
+}
+
+fn with_clock<T>(action: impl FnOnce(&Clock) -> T) -> T {
+    CLOCK.with(|cell| match cell.get() {
+        Some(clock) => action(clock),
+        None => panic!("this worker has no clock"),
+    })
+}
+
+/// Gives the calling worker a task that is run at every tick; the clock goes on as long as it
+/// answers true ("there is more to do") or anything waits.
+pub fn set_housekeeping(task: impl Fn() -> bool + 'static) {
+    with_clock(|clock| *clock.housekeeping.borrow_mut() = Some(Rc::new(task)));
+}
+
+/// Makes sure that the housekeeping of the calling worker is run soon.
+pub fn wind() {
+    with_clock(Clock::wind);
+}
+
+/// Wakes every idle wait of the calling worker: those see [`super::Wake::Interrupted`].
+pub fn interrupt_idle() {
+    with_clock(|clock| {
+        for place in &clock.waits.borrow().places {
+            if let (Some(io), true) = (&place.io, place.idle) {
+                io.interrupt();
+            }
+        }
+    });
+}
+
+/// Gives a stream its place in the table.
+pub(super) fn register(io: impl FnOnce(usize) -> Rc<Io>) -> Rc<Io> {
+    with_clock(|clock| {
+        let mut waits = clock.waits.borrow_mut();
+        let place = waits.free.pop().unwrap_or_else(|| {
+            waits.places.push(Place::default());
+            waits.places.len() - 1
+        });
+        let io = io(place);
+        waits.places[place].io = Some(Rc::clone(&io));
+        io
+    })
+}
+
+/// Frees a stream's place.
+pub(super) fn release(place: usize) {
+    let io = with_clock(|clock| {
+        let mut waits = clock.waits.borrow_mut();
+        waits.free.push(place);
+        std::mem::take(&mut waits.places[place]).io
+    });
+    // Closing the socket is none of the table's business.
+    drop(io);
+}
+
+/// Notes that the stream at `place` is about to wait.
+pub(super) fn arm(place: usize, due: Option<Instant>, watched: Option<Watched>, idle: bool) {
+    with_clock(|clock| {
+        {
+            let mut waits = clock.waits.borrow_mut();
+            waits.armed += usize::from(due.is_some());
+            let place = &mut waits.places[place];
+            place.due = due;
+            place.watched = watched;
+            place.idle = idle;
+        }
+        if due.is_some() {
+            clock.wind();
+        }
+    });
+}
+
+/// Notes that the wait at `place` is over.
+pub(super) fn disarm(place: usize) {
+    with_clock(|clock| {
+        let mut waits = clock.waits.borrow_mut();
+        let place = &mut waits.places[place];
+        let was_armed = place.due.take().is_some();
+        place.watched = None;
+        place.idle = false;
+        waits.armed -= usize::from(was_armed);
+    });
+}
+
+impl Clock {
+    fn wind(&self) {
+        if !self.running.replace(true) {
+            let interval = Expiration::Interval(TimeSpec::from(TICK));
+            if let Err(error) = self.timer.set(interval, TimerSetTimeFlags::empty()) {
+                self.running.set(false);
+                log::error!("clock-failed error={:?}", error.to_string());
+            }
+        }
+    }
+
+    fn stop(&self) {
+        if self.running.replace(false) && self.timer.unset().is_err() {
+            self.running.set(true);
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            self.io.wait_io();
+            // The count of ticks does not matter, only that the descriptor is quiet again.
+            let _ = self.timer.wait();
+            self.wake_overdue();
+            let housekeeping = self.housekeeping.borrow().clone();
+            let more = housekeeping.is_some_and(|task| task());
+            if !more && self.waits.borrow().armed == 0 {
+                self.stop();
+            }
+        }
+    }
+
+    fn wake_overdue(&self) {
+        let now = Instant::now();
+        for place in &self.waits.borrow().places {
+            let overdue = place.due.is_some_and(|due| due <= now);
+            let watched = place.watched.as_ref().is_some_and(Watched::has_happened);
+            if let (Some(io), true) = (&place.io, overdue || watched) {
+                // Puts the waiter into the run queue; it runs after this coroutine waits again.
+                io.wake();
+            }
+        }
+    }
+}

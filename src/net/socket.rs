@@ -1,0 +1,504 @@
+//! Listeners and streams whose waits have deadlines.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use may::io::{AsIoData, CoIo, WaitIo, WaitIoWaker};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::epoll::EpollFlags;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{Descriptor, clock};
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// After this long without an answer to a probe or to sent bytes, a vanished peer is given up.
+const VANISHED: Duration = Duration::from_secs(60);
+
+const READ: usize = EpollFlags::EPOLLIN.bits() as usize;
+const WRITE: usize = EpollFlags::EPOLLOUT.bits() as usize;
+const READ_END: usize = EpollFlags::EPOLLRDHUP.bits() as usize;
+const GONE: usize = (EpollFlags::EPOLLHUP.bits() | EpollFlags::EPOLLERR.bits()) as usize;
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// What was waited for is there (or the end of the stream, or an error to be read).
+    Ready,
+    /// The deadline has passed.
+    Overdue,
+    /// The worker was told to end its idle waits ([`super::interrupt_idle`]).
+    Interrupted,
+    /// What was watched has happened.
+    Watched,
+}
+
+/// What may end a wait besides its own event and deadline. It is noticed at once when it has
+/// happened before the wait, else at the next tick of the clock.
+#[derive(Clone, Copy)]
+pub enum Watch<'a> {
+    /// Nothing.
+    Nothing,
+    /// The other stream is gone: see [`Stream::is_gone`].
+    Gone(&'a Stream),
+    /// The other stream has something to read: see [`Stream::is_readable`].
+    Readable(&'a Stream),
+}
+
+impl Watch<'_> {
+    fn watched(self) -> Option<Watched> {
+        let (stream, events) = match self {
+            Watch::Nothing => return None,
+            Watch::Gone(stream) => (stream, GONE),
+            Watch::Readable(stream) => (stream, READ | READ_END | GONE),
+        };
+        let io = Rc::clone(&stream.io);
+        Some(Watched { io, events })
+    }
+}
+
+/// A [`Watch`] as the clock keeps it.
+pub(super) struct Watched {
+    io: Rc<Io>,
+    events: usize,
+}
+
+impl Watched {
+    pub(super) fn has_happened(&self) -> bool {
+        self.io.look() & self.events != 0
+    }
+}
+
+/// What the kernel and the clock know of one socket. Lives on one worker.
+pub(super) struct Io {
+    /// Before `socket`: `may` must forget the descriptor before it is closed.
+    registration: CoIo<Descriptor>,
+    socket: Socket,
+    waker: WaitIoWaker,
+    /// Events since the last time that they proved to be used up.
+    ready: Cell<usize>,
+    interrupted: Cell<bool>,
+    place: usize,
+}
+
+impl Io {
+    fn new(socket: Socket, ready: usize) -> io::Result<Rc<Self>> {
+        HIGHEST.fetch_max(socket.as_raw_fd(), Ordering::Relaxed);
+        let registration = CoIo::new(Descriptor(socket.as_raw_fd())).map_err(io::Error::from)?;
+        let waker = registration.waker();
+        Ok(clock::register(|place| {
+            Rc::new(Self {
+                registration,
+                socket,
+                waker,
+                ready: Cell::new(ready),
+                interrupted: Cell::new(false),
+                place,
+            })
+        }))
+    }
+
+    /// Wakes the waiter, if there is one, without news.
+    pub(super) fn wake(&self) {
+        self.waker.wakeup();
+    }
+
+    /// Wakes the waiter with [`Wake::Interrupted`].
+    pub(super) fn interrupt(&self) {
+        self.interrupted.set(true);
+        self.wake();
+    }
+
+    /// Takes in the events that have arrived, without a system call.
+    fn look(&self) -> usize {
+        let news = self.registration.as_io_data().reset();
+        let ready = self.ready.get() | news;
+        self.ready.set(ready);
+        ready
+    }
+
+    /// True when the connection was reset, or closed in both directions.
+    pub(super) fn is_gone(&self) -> bool {
+        self.look() & GONE != 0
+    }
+
+    fn used_up(&self, events: usize) {
+        self.ready.set(self.ready.get() & !events);
+    }
+
+    fn wait(&self, events: usize, deadline: Option<Instant>, watch: Watch<'_>, idle: bool) -> Wake {
+        loop {
+            if self.look() & (events | GONE) != 0 {
+                return Wake::Ready;
+            }
+            if idle && self.interrupted.replace(false) {
+                return Wake::Interrupted;
+            }
+            let watched = watch.watched();
+            if watched.as_ref().is_some_and(Watched::has_happened) {
+                return Wake::Watched;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Wake::Overdue;
+            }
+            clock::arm(self.place, deadline, watched, idle);
+            let news = self.registration.wait_io();
+            clock::disarm(self.place);
+            self.ready.set(self.ready.get() | news);
+        }
+    }
+}
+
+/// A connection. Belongs to the worker that made it.
+pub struct Stream {
+    io: Rc<Io>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        clock::release(self.io.place);
+    }
+}
+
+impl Stream {
+    /// Connects to `addr`, on a socket of the calling worker.
+    ///
+    /// # Errors
+    /// The kernel's; `TimedOut` at the deadline; `ConnectionAborted` when what is watched happens.
+    pub fn connect(addr: SocketAddr, deadline: Instant, watch: Watch<'_>) -> io::Result<Self> {
+        let kind = Type::STREAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
+        let socket = owned_by_this_worker(socket)?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&addr.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        // Registered after connect(): an unconnected socket would report a hang-up.
+        let stream = Self {
+            io: Io::new(socket, 0)?,
+        };
+        match stream.io.wait(WRITE, Some(deadline), watch, false) {
+            Wake::Ready => {}
+            Wake::Watched => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Wake::Overdue | Wake::Interrupted => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        match stream.io.socket.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    }
+
+    /// Reads what is there into `into`; waits for it first if the socket is known to be empty.
+    /// 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// The kernel's; `TimedOut` at the deadline.
+    pub fn read(&self, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        loop {
+            match self.wait_readable(deadline, Watch::Nothing) {
+                Wake::Ready => {}
+                _ => return Err(io::ErrorKind::TimedOut.into()),
+            }
+            match (&self.io.socket).read(into) {
+                Ok(count) => {
+                    // A short read has emptied the socket. Once the other side has shut down
+                    // there are no more events, so its end must be read without waiting.
+                    if count < into.len() && self.io.ready.get() & (READ_END | GONE) == 0 {
+                        self.io.used_up(READ);
+                    }
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.io.used_up(READ | READ_END | GONE);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits, as an idle connection does, until there is something to read, or the end; can be
+    /// interrupted.
+    pub fn wait_idle(&self, deadline: Instant) -> Wake {
+        self.io
+            .wait(READ | READ_END, Some(deadline), Watch::Nothing, true)
+    }
+
+    /// Waits until there is something to read, or the end.
+    pub fn wait_readable(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
+        self.io.wait(READ | READ_END, Some(deadline), watch, false)
+    }
+
+    /// True when events say that a read would not wait (bytes, the end, or an error). Costs no
+    /// system call; may be out of date by the events of this moment.
+    pub fn is_readable(&self) -> bool {
+        self.io.look() & (READ | READ_END | GONE) != 0
+    }
+
+    /// True when the connection was reset, or closed in both directions. A client that has only
+    /// shut down its sending side is not gone.
+    pub fn is_gone(&self) -> bool {
+        self.io.is_gone()
+    }
+
+    /// Writes all of `bytes`; each wait for room ends at `limit` from its begin.
+    ///
+    /// # Errors
+    /// The kernel's; `TimedOut` when nothing could be written for `limit`.
+    pub fn write_all(&self, bytes: &[u8], limit: Duration) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let count = self.write_some(limit, |mut socket| socket.write(rest))?;
+            if count < rest.len() {
+                self.io.used_up(WRITE);
+            }
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    /// Writes `head` and then `body` with as few system calls as the socket allows.
+    ///
+    /// # Errors
+    /// As [`Stream::write_all`].
+    pub fn write_both(&self, head: &[u8], body: &[u8], limit: Duration) -> io::Result<()> {
+        if body.is_empty() {
+            return self.write_all(head, limit);
+        }
+        let slices = [IoSlice::new(head), IoSlice::new(body)];
+        let count = self.write_some(limit, |mut socket| socket.write_vectored(&slices))?;
+        if count < head.len() + body.len() {
+            self.io.used_up(WRITE);
+        }
+        self.write_all(&head[count.min(head.len())..], limit)?;
+        self.write_all(&body[count.saturating_sub(head.len())..], limit)
+    }
+
+    fn write_some(
+        &self,
+        limit: Duration,
+        write: impl Fn(&Socket) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        // Optimistic: a socket has room more often than not, so only a refusal leads to a wait.
+        let mut waits = self.io.ready.get() & WRITE == 0;
+        loop {
+            if waits {
+                let deadline = Instant::now() + limit;
+                match self.io.wait(WRITE, Some(deadline), Watch::Nothing, false) {
+                    Wake::Ready => {}
+                    _ => return Err(io::ErrorKind::TimedOut.into()),
+                }
+            }
+            match write(&self.io.socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.io.used_up(WRITE);
+                    waits = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub fn shutdown_write(&self) {
+        // A connection that is gone already needs no word.
+        let _ = self.io.socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Closes with a reset, so that the other side cannot take the end of the connection for the
+    /// proper end of what was sent.
+    pub fn abort(self) {
+        // Where it fails, the end stays a plain one.
+        let _ = self.io.socket.set_linger(Some(Duration::ZERO));
+    }
+
+    /// Ends both directions, so that whoever waits on this connection (a twin, too) sees its end.
+    pub fn shutdown_both(&self) {
+        let _ = self.io.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// A second handle of the same connection, for a second coroutine: at most one may wait on
+    /// each handle.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn twin(&self) -> io::Result<Detached> {
+        Ok(Detached {
+            socket: self.io.socket.try_clone()?,
+        })
+    }
+}
+
+/// A connection that belongs to no worker yet.
+pub struct Detached {
+    socket: Socket,
+}
+
+impl Detached {
+    /// The worker that can take the connection without another descriptor.
+    pub fn natural_worker(&self) -> usize {
+        self.socket.as_raw_fd() as usize % super::workers()
+    }
+
+    /// Makes the connection one of the calling worker's.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn attach(self) -> io::Result<Stream> {
+        let socket = owned_by_this_worker(self.socket)?;
+        Ok(Stream {
+            io: Io::new(socket, WRITE)?,
+        })
+    }
+
+    /// Writes `bytes` as far as they fit at once, and closes: for an answer to a connection that
+    /// gets no session.
+    pub fn refuse(self, bytes: &[u8]) {
+        if self.socket.set_nonblocking(true).is_ok() {
+            // Whoever is refused may have gone already.
+            let _ = (&self.socket).write(bytes);
+            let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        }
+    }
+}
+
+/// The highest number that a stream has had; see [`owned_by_this_worker`].
+static HIGHEST: AtomicI32 = AtomicI32::new(0);
+
+/// The same socket under a descriptor number that `may` serves on the calling worker.
+///
+/// The kernel hands out the lowest free number, so a few duplicates find one; where long-lived
+/// connections have taken all low numbers of this worker, the search goes on above all numbers
+/// seen so far, where there is room.
+fn owned_by_this_worker(socket: Socket) -> io::Result<Socket> {
+    let (workers, worker) = (super::workers(), super::worker());
+    let fits = |fd: RawFd| fd as usize % workers == worker;
+    if fits(socket.as_raw_fd()) {
+        return Ok(socket);
+    }
+    let mut lowest = 0;
+    for attempt in 0.. {
+        if attempt == 2 * workers {
+            lowest = HIGHEST.load(Ordering::Relaxed);
+        }
+        let duplicate = duplicate_from(&socket, lowest)?;
+        let fd = duplicate.as_raw_fd();
+        if fits(fd) {
+            return Ok(duplicate.into());
+        }
+        lowest = fd + 1;
+    }
+    unreachable!("the loop above ends with a descriptor or an error")
+}
+
+fn duplicate_from(socket: &Socket, lowest: RawFd) -> io::Result<OwnedFd> {
+    let fd = fcntl(socket, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+    // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A listening socket.
+pub struct Listener {
+    socket: Socket,
+    addr: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on `addr`. IPv6 addresses serve IPv6 only, so that `0.0.0.0:80` and `[::]:80` can
+    /// stand side by side. What is set here, accepted connections inherit: no delay, TCP
+    /// keep-alive probes, and an end to connections whose other side has vanished.
+    ///
+    /// # Errors
+    /// The kernel's, for instance when the address is in use.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let domain = Domain::for_address(addr);
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_tcp_nodelay(true)?;
+        let probes = TcpKeepalive::new()
+            .with_time(VANISHED)
+            .with_interval(VANISHED / 6);
+        socket.set_tcp_keepalive(&probes.with_retries(6))?;
+        socket.set_tcp_user_timeout(Some(VANISHED))?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        let addr = SockRef::from(&socket)
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::other("not an internet address"))?;
+        Ok(Self { socket, addr })
+    }
+
+    /// The address, with the port that the kernel chose where 0 was asked for.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Accepts on the calling worker, in an endless loop: `serve` gets each connection, and
+    /// `failed` each error, and says how long to wait after it. Returns, and closes the socket,
+    /// once `stopped` is true; it is asked after each [`super::interrupt_idle`].
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the worker.
+    pub fn accept_loop(
+        self,
+        stopped: impl Fn() -> bool,
+        serve: impl Fn(Detached, SocketAddr),
+        failed: impl Fn(io::Error) -> Duration,
+    ) -> io::Result<()> {
+        let io = Io::new(owned_by_this_worker(self.socket)?, READ)?;
+        // Frees the place in the clock's table, whatever ends the loop.
+        let listener = Stream { io };
+        let mut accepted = 0;
+        loop {
+            if stopped() {
+                return Ok(());
+            }
+            match listener.io.wait(READ, None, Watch::Nothing, true) {
+                Wake::Ready => {}
+                _ => continue,
+            }
+            match listener.io.socket.accept() {
+                Ok((socket, addr)) => {
+                    if let Some(addr) = addr.as_socket() {
+                        serve(Detached { socket }, addr);
+                    }
+                    accepted += 1;
+                    if accepted % ACCEPTS_IN_A_ROW == 0 {
+                        super::hand_back();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listener.io.used_up(READ);
+                }
+                Err(error) => {
+                    listener.pause_until(Instant::now() + failed(error));
+                }
+            }
+        }
+    }
+}
+
+/// Connections accepted in a row before the worker's other connections get their turn.
+const ACCEPTS_IN_A_ROW: usize = 64;
+
+impl Stream {
+    /// Waits for no event, so that only the time or an interruption ends it.
+    fn pause_until(&self, deadline: Instant) {
+        self.io.wait(0, Some(deadline), Watch::Nothing, true);
+    }
+}
