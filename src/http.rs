@@ -1,0 +1,17 @@
+//! HTTP/1 as bytes: heads, fields, framing, chunked coding. Bytes in, verdict out; no I/O.
+//!
+//! Nothing here knows sockets, clocks or lists, so that each rule is a table of byte strings. A
+//! message that arrives in pieces gives the same result as in one: *incomplete*, *complete* and
+//! *refused* are three outcomes.
+//!
+//! Syntax is RFC 9110 and RFC 9112 at their strictest: what two parsers could read in two ways is
+//! refused rather than repaired. Heads are never copied through: what goes on is written anew
+//! from the parsed form (`encode`), so that nothing unseen passes.
+
+pub mod body;
+pub mod chunked;
+pub mod client;
+pub mod encode;
+pub mod fields;
+pub mod framing;
+pub mod head;

@@ -1,0 +1,72 @@
+//! A body on its way in: which of the bytes received are content, and where it ends.
+
+use super::chunked::{BadChunk, Decoder, Piece, Trailer};
+use super::framing::Framing;
+use super::head::Limits;
+
+/// Reads one body, whatever its framing.
+#[derive(Debug)]
+pub enum BodyReader {
+    /// So many bytes are left.
+    Length(u64),
+    /// In the chunked coding.
+    Chunked(Decoder),
+    /// Until the connection ends.
+    UntilClose,
+}
+
+impl BodyReader {
+    /// A reader at the begin of a body.
+    pub fn new(framing: Framing, limits: Limits) -> Self {
+        match framing {
+            Framing::None => Self::Length(0),
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Decoder::new(limits)),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Takes bytes from the front of `input`: how many, and what they are.
+    ///
+    /// # Errors
+    /// When a chunked body is malformed.
+    pub fn next(&mut self, input: &[u8]) -> Result<(usize, Piece), BadChunk> {
+        match self {
+            Self::Length(0) => Ok((0, Piece::End)),
+            Self::Length(_) | Self::UntilClose if input.is_empty() => Ok((0, Piece::More)),
+            Self::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX);
+                let length = here.min(input.len());
+                *left -= length as u64;
+                Ok((length, Piece::Content(length)))
+            }
+            Self::Chunked(decoder) => decoder.next(input),
+            Self::UntilClose => Ok((input.len(), Piece::Content(input.len()))),
+        }
+    }
+
+    /// True when the end of the connection is the end of the body rather than a cut.
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(self, Self::UntilClose)
+    }
+
+    /// Bytes of content that are certainly still to come.
+    pub fn certain(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(_) => 0,
+            Self::UntilClose => 0,
+        }
+    }
+
+    /// The trailer fields of a body that has ended; see [`Decoder::trailer`].
+    ///
+    /// # Errors
+    /// When a field is malformed.
+    pub fn trailer(&self, fields: &mut Trailer) -> Result<&[u8], BadChunk> {
+        match self {
+            Self::Chunked(decoder) => decoder.trailer(fields),
+            _ => Ok(&[]),
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! Heads on their way out, written anew from what was parsed.
+//!
+//! Fields that mean nothing to a gateway go on as received, in their order, names and values byte
+//! for byte. Everything that frames a message, belongs to one connection, or says who the client
+//! is, is written here and nowhere copied.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use super::chunked::Trailer;
+use super::fields::{ConnectionOptions, Field, Kind, list};
+use super::framing::Framing;
+use super::head::{RequestHead, ResponseHead, Span, Target, Version};
+use crate::error::reason_phrase;
+
+/// What a request to a peer is made from.
+pub struct RequestToPeer<'a> {
+    /// The client's head, and the bytes it was parsed from.
+    pub head: &'a RequestHead,
+    /// The bytes of `head`.
+    pub bytes: &'a [u8],
+    /// What the client's `Connection` fields say.
+    pub options: &'a ConnectionOptions,
+    /// How the body is sent.
+    pub framing: Framing,
+    /// The client waits for `100 Continue`.
+    pub expects_continue: bool,
+    /// The client asks for another protocol; see [`wants_upgrade`].
+    pub upgrade: bool,
+    /// The address of the socket's other side.
+    pub socket: IpAddr,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The other side is a trusted proxy, so that its forwarding fields are continued rather
+    /// than replaced.
+    pub trusted: bool,
+}
+
+/// Appends the head of a request to a peer.
+pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
+    let RequestToPeer { head, bytes, .. } = request;
+    put(out, &[head.method.of(bytes), b" "]);
+    match head.form {
+        Target::Absolute { rest, .. } => put_path(out, rest.of(bytes), head.method.of(bytes)),
+        Target::Origin | Target::Asterisk => put(out, &[head.target.of(bytes)]),
+    }
+    let host = head.authority().map_or(&b""[..], |host| host.of(bytes));
+    put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
+    for field in &head.fields {
+        let passes = matches!(field.kind, Kind::Other | Kind::UserAgent);
+        if passes && !request.options.nominates(field.name.of(bytes), bytes) {
+            put_field(out, field, bytes);
+        }
+    }
+    put_forwarding(out, request, host);
+    put_framing(out, request.framing);
+    if request.expects_continue {
+        put(out, &[b"Expect: 100-continue\r\n"]);
+    }
+    if request.upgrade {
+        put_upgrade(out, &head.fields, bytes);
+    }
+    put(out, &[b"\r\n"]);
+}
+
+/// True when a head asks to switch to a protocol other than HTTP/2, which is not spoken here.
+pub fn wants_upgrade(options: &ConnectionOptions, fields: &[Field], bytes: &[u8]) -> bool {
+    options.upgrade && protocols(fields, bytes).next().is_some()
+}
+
+fn protocols<'a>(fields: &'a [Field], bytes: &'a [u8]) -> impl Iterator<Item = Span> + 'a {
+    fields
+        .iter()
+        .filter(|field| field.kind == Kind::Upgrade)
+        .flat_map(|field| list(field.value, bytes))
+        .filter(|protocol| !protocol.of(bytes).eq_ignore_ascii_case(b"h2c"))
+}
+
+/// The path and query of an absolute target, in origin form (RFC 9112 section 3.2.1 and 3.2.4).
+fn put_path(out: &mut Vec<u8>, path: &[u8], method: &[u8]) {
+    match path.first() {
+        Some(b'/') => put(out, &[path]),
+        None if method == b"OPTIONS" => put(out, &[b"*"]),
+        _ => put(out, &[b"/", path]),
+    }
+}
+
+fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
+    let RequestToPeer { head, bytes, .. } = request;
+    let received = |kind: Kind| {
+        let fields = head.fields.iter();
+        fields.filter(move |field| request.trusted && field.kind == kind)
+    };
+    put(out, &[b"X-Forwarded-For: "]);
+    for field in received(Kind::ForwardedFor) {
+        if !field.value.of(bytes).is_empty() {
+            put(out, &[field.value.of(bytes), b", "]);
+        }
+    }
+    put_display(out, super::client::canonical(request.socket));
+    put(out, &[b"\r\nX-Real-IP: "]);
+    put_display(out, request.client);
+    let first = |kind, otherwise| {
+        let value = received(kind).next().map(|field| field.value.of(bytes));
+        value.unwrap_or(otherwise)
+    };
+    let proto = first(Kind::ForwardedProto, b"http");
+    put(out, &[b"\r\nX-Forwarded-Proto: ", proto]);
+    let host = first(Kind::ForwardedHost, host);
+    put(out, &[b"\r\nX-Forwarded-Host: ", host, b"\r\n"]);
+}
+
+/// What a response to the client is made from.
+pub struct ResponseToClient<'a> {
+    /// The peer's head.
+    pub head: &'a ResponseHead,
+    /// The bytes of `head`.
+    pub bytes: &'a [u8],
+    /// What the peer's `Connection` fields say.
+    pub options: &'a ConnectionOptions,
+    /// How the body is sent.
+    pub framing: Framing,
+    /// The client's version.
+    pub version: Version,
+    /// What is said of the connection.
+    pub connection: Connection,
+}
+
+/// What a response says of the downstream connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It stays open.
+    KeepAlive,
+    /// It ends after this response.
+    Close,
+    /// It switches protocols.
+    Upgrade,
+}
+
+/// Appends the head of a response to the client.
+pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
+    let ResponseToClient { head, bytes, .. } = response;
+    put_status(out, head.status, head.reason.of(bytes));
+    for field in &head.fields {
+        if passes_in_response(field.kind)
+            && !response.options.nominates(field.name.of(bytes), bytes)
+        {
+            put_field(out, field, bytes);
+        }
+        // Without a body the length is information about another response (RFC 9110 section
+        // 8.6), except where the status forbids it.
+        let informs = response.framing == Framing::None && head.status >= 200 && head.status != 204;
+        if field.kind == Kind::ContentLength && informs {
+            put_field(out, field, bytes);
+        }
+    }
+    put_framing(out, response.framing);
+    match (response.connection, response.version) {
+        (Connection::Close, _) => put(out, &[b"Connection: close\r\n"]),
+        (Connection::KeepAlive, Version::Http10) => put(out, &[b"Connection: keep-alive\r\n"]),
+        (Connection::KeepAlive, Version::Http11) => {}
+        (Connection::Upgrade, _) => put_upgrade(out, &head.fields, bytes),
+    }
+    if head.status == 426 && response.connection != Connection::Upgrade {
+        // RFC 9110 section 15.5.22: it says which protocol is required.
+        put_upgrade(out, &head.fields, bytes);
+    }
+    put(out, &[b"\r\n"]);
+}
+
+/// Appends the head of an interim (1xx) response to the client.
+pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], options: &ConnectionOptions) {
+    put_status(out, head.status, head.reason.of(bytes));
+    for field in &head.fields {
+        if passes_in_response(field.kind) && !options.nominates(field.name.of(bytes), bytes) {
+            put_field(out, field, bytes);
+        }
+    }
+    put(out, &[b"\r\n"]);
+}
+
+fn passes_in_response(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        Kind::Connection
+            | Kind::ContentLength
+            | Kind::TransferEncoding
+            | Kind::Upgrade
+            | Kind::HopByHop
+            | Kind::Forbidden
+    )
+}
+
+/// An answer of the gateway's own.
+pub struct Answer<'a> {
+    /// The status.
+    pub status: u16,
+    /// The reason's name, which is the body.
+    pub name: &'a str,
+    /// What is said of the connection.
+    pub connection: Connection,
+    /// The request was a HEAD: no body.
+    pub to_head: bool,
+    /// The client's version.
+    pub version: Version,
+}
+
+/// Appends an answer of the gateway's own: a length, a short text, no version of the program.
+pub fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    let phrase = reason_phrase(answer.status);
+    let length = "000 : \n".len() + phrase.len() + answer.name.len();
+    put_status(out, answer.status, phrase.as_bytes());
+    put(out, &[b"Content-Type: text/plain\r\n"]);
+    put_framing(out, Framing::Length(length as u64));
+    if answer.status == 405 {
+        // Any other method may be served by a peer; these are what HTTP itself defines.
+        put(
+            out,
+            &[b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"],
+        );
+    }
+    match (answer.connection, answer.version) {
+        (Connection::KeepAlive, Version::Http11) => {}
+        (Connection::KeepAlive, Version::Http10) => put(out, &[b"Connection: keep-alive\r\n"]),
+        _ => put(out, &[b"Connection: close\r\n"]),
+    }
+    put(out, &[b"\r\n"]);
+    if !answer.to_head {
+        put_decimal(out, u64::from(answer.status));
+        put(
+            out,
+            &[
+                b" ",
+                phrase.as_bytes(),
+                b": ",
+                answer.name.as_bytes(),
+                b"\n",
+            ],
+        );
+    }
+}
+
+/// Appends the line that begins a chunk of `length` bytes.
+pub fn chunk_line(out: &mut Vec<u8>, length: usize) {
+    // A Vec takes whatever is written.
+    let _ = write!(out, "{length:x}\r\n");
+}
+
+/// Appends the end of a chunked body, with those trailer fields that may be passed on.
+pub fn last_chunk(out: &mut Vec<u8>, trailer: &Trailer, bytes: &[u8]) {
+    put(out, &[b"0\r\n"]);
+    for field in trailer.fields() {
+        if matches!(field.kind, Kind::Other | Kind::UserAgent) && may_trail(field.name.of(bytes)) {
+            put_field(out, field, bytes);
+        }
+    }
+    put(out, &[b"\r\n"]);
+}
+
+/// RFC 9110 section 6.5.1: fields that must not be taken from a trailer, because something was
+/// decided by the head already (authentication, routing, caching, content coding).
+fn may_trail(name: &[u8]) -> bool {
+    const NEVER: &[&str] = &[
+        "authorization",
+        "proxy-authorization",
+        "www-authenticate",
+        "proxy-authenticate",
+        "authentication-info",
+        "cookie",
+        "set-cookie",
+        "forwarded",
+        "via",
+        "cache-control",
+        "content-encoding",
+        "content-type",
+        "content-range",
+        "range",
+        "max-forwards",
+    ];
+    !NEVER
+        .iter()
+        .any(|never| name.eq_ignore_ascii_case(never.as_bytes()))
+}
+
+fn put_status(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
+    put(out, &[b"HTTP/1.1 "]);
+    put_decimal(out, u64::from(status));
+    put(out, &[b" ", phrase, b"\r\n"]);
+}
+
+fn put_framing(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => {
+            put(out, &[b"Content-Length: "]);
+            put_decimal(out, length);
+            put(out, &[b"\r\n"]);
+        }
+        Framing::Chunked => put(out, &[b"Transfer-Encoding: chunked\r\n"]),
+    }
+}
+
+fn put_upgrade(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
+    put(out, &[b"Connection: Upgrade\r\n"]);
+    for protocol in protocols(fields, bytes) {
+        put(out, &[b"Upgrade: ", protocol.of(bytes), b"\r\n"]);
+    }
+}
+
+fn put_field(out: &mut Vec<u8>, field: &Field, bytes: &[u8]) {
+    let (name, value) = (field.name.of(bytes), field.value.of(bytes));
+    put(out, &[name, b": ", value, b"\r\n"]);
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+fn put_decimal(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn put_display(out: &mut Vec<u8>, value: IpAddr) {
+    // A Vec takes whatever is written.
+    let _ = write!(out, "{value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::{Limits, Scanner};
+
+    const LIMITS: Limits = Limits {
+        line: 8192,
+        head: 32_768,
+        fields: 100,
+    };
+
+    fn forwarded(text: &str, trusted: bool) -> String {
+        let bytes = text.as_bytes();
+        let mut head = RequestHead::default();
+        head.parse(bytes, &mut Scanner::default(), &LIMITS).unwrap();
+        let mut options = ConnectionOptions::default();
+        assert!(options.read(bytes, &head.fields));
+        let mut out = Vec::new();
+        let to_peer = RequestToPeer {
+            head: &head,
+            bytes,
+            options: &options,
+            framing: Framing::None,
+            expects_continue: false,
+            upgrade: wants_upgrade(&options, &head.fields, bytes),
+            socket: [127, 0, 0, 5].into(),
+            client: [127, 0, 0, 9].into(),
+            trusted,
+        };
+        request(&mut out, &to_peer);
+        String::from_utf8(out).unwrap()
+    }
+
+    const OURS: &str = "X-Forwarded-For: 127.0.0.5\r\nX-Real-IP: 127.0.0.9\r\n\
+                        X-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n";
+
+    #[test]
+    fn requests_are_passed_on_without_what_is_of_this_hop_or_forged() {
+        let table: &[(&str, &str)] = &[
+            (
+                "Accept: */*\r\naccept:x\r\n",
+                "Accept: */*\r\naccept: x\r\n",
+            ),
+            (
+                "Connection: X-A, close\r\nX-A: 1\r\nX-B: 2\r\n",
+                "X-B: 2\r\n",
+            ),
+            (
+                "Keep-Alive: 5\r\nTE: trailers\r\nTrailer: x\r\nUpgrade: x\r\n",
+                "",
+            ),
+            ("X-Forwarded-For: 9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\n", ""),
+            ("X-Forwarded-Host: b\r\nX-Forwarded-Proto: https\r\n", ""),
+            ("X_Forwarded_For: 9.9.9.9\r\nX-Graygate-Pool: pre\r\n", ""),
+            ("Connection: X-Forwarded-For, Host, X-Real-IP\r\n", ""),
+        ];
+        for (fields, passed) in table {
+            let text = format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\n{passed}{OURS}\r\n");
+            assert_eq!(forwarded(&text, false), expected);
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxys_forwarding_fields_are_continued() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\n\
+                    X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nHost: a\r\n\
+                        X-Forwarded-For: 9.9.9.9, 8.8.8.8, 127.0.0.5\r\nX-Real-IP: 127.0.0.9\r\n\
+                        X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n\r\n";
+        assert_eq!(forwarded(text, true), expected);
+    }
+
+    #[test]
+    fn absolute_targets_are_passed_on_in_origin_form_with_their_authority() {
+        for (line, passed) in [
+            ("GET http://b/x?y", "GET /x?y"),
+            ("GET http://b", "GET /"),
+            ("GET http://b?y", "GET /?y"),
+            ("OPTIONS http://b", "OPTIONS *"),
+        ] {
+            let text = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let begin = format!("{passed} HTTP/1.1\r\nHost: b\r\n");
+            let out = forwarded(&text, false);
+            assert!(out.starts_with(&begin), "{out:?}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_written_anew_and_never_to_http_2() {
+        let text =
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c, websocket\r\n\r\n";
+        let out = forwarded(text, false);
+        assert!(
+            out.ends_with("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+            "{out:?}"
+        );
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                    Upgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n";
+        assert_eq!(
+            forwarded(text, false),
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}\r\n")
+        );
+    }
+
+    #[test]
+    fn an_own_answer_has_the_length_of_its_text() {
+        let mut out = Vec::new();
+        let refusal = Answer {
+            status: 400,
+            name: "many-hosts",
+            connection: Connection::Close,
+            to_head: false,
+            version: Version::Http11,
+        };
+        answer(&mut out, &refusal);
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "400 Bad Request: many-hosts\n");
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+    }
+}

@@ -1,0 +1,208 @@
+//! Header fields: where they stand in a head, and which of them mean something to a gateway.
+
+use super::head::Span;
+
+/// One header field, as offsets into the bytes of its head.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The name, as received.
+    pub name: Span,
+    /// The value, without surrounding white space.
+    pub value: Span,
+    /// What it means to the gateway.
+    pub kind: Kind,
+}
+
+/// What a field means to the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: it is passed on as it is.
+    Other,
+    /// `Host`
+    Host,
+    /// `Connection`
+    Connection,
+    /// `Content-Length`
+    ContentLength,
+    /// `Transfer-Encoding`
+    TransferEncoding,
+    /// `Expect`
+    Expect,
+    /// `Upgrade`
+    Upgrade,
+    /// `User-Agent`; passed on, and logged.
+    UserAgent,
+    /// `X-Forwarded-For`
+    ForwardedFor,
+    /// `X-Forwarded-Proto`
+    ForwardedProto,
+    /// `X-Forwarded-Host`
+    ForwardedHost,
+    /// `X-Real-IP`
+    RealIp,
+    /// Of this connection only, never passed on: `Keep-Alive`, `Proxy-Connection`, `TE`,
+    /// `Trailer`, `HTTP2-Settings` (RFC 9110 section 7.6.1).
+    HopByHop,
+    /// `X-Graygate…`, by which only the gateway itself speaks, and names with `_` that some
+    /// servers read as one of the above (`Transfer_Encoding`): never passed on.
+    Forbidden,
+}
+
+impl Kind {
+    /// The kind of the field with this name.
+    pub fn of(name: &[u8]) -> Self {
+        const KNOWN: &[(&str, Kind)] = &[
+            ("te", Kind::HopByHop),
+            ("host", Kind::Host),
+            ("expect", Kind::Expect),
+            ("upgrade", Kind::Upgrade),
+            ("trailer", Kind::HopByHop),
+            ("x-real-ip", Kind::RealIp),
+            ("connection", Kind::Connection),
+            ("user-agent", Kind::UserAgent),
+            ("keep-alive", Kind::HopByHop),
+            ("http2-settings", Kind::HopByHop),
+            ("content-length", Kind::ContentLength),
+            ("x-forwarded-for", Kind::ForwardedFor),
+            ("proxy-connection", Kind::HopByHop),
+            ("x-forwarded-host", Kind::ForwardedHost),
+            ("transfer-encoding", Kind::TransferEncoding),
+            ("x-forwarded-proto", Kind::ForwardedProto),
+        ];
+        let matches = |(known, _): &&(&str, Kind)| {
+            known.len() == name.len() && known.as_bytes().eq_ignore_ascii_case(name)
+        };
+        if let Some((_, kind)) = KNOWN.iter().find(matches) {
+            return *kind;
+        }
+        if is_own_or_mimic(name, KNOWN) {
+            return Kind::Forbidden;
+        }
+        Kind::Other
+    }
+}
+
+fn is_own_or_mimic(name: &[u8], known: &[(&str, Kind)]) -> bool {
+    let reads_as = |name: &[u8], known: &[u8]| {
+        name.len() == known.len()
+            && name.iter().zip(known).all(|(byte, known)| match byte {
+                b'_' => *known == b'-',
+                byte => byte.to_ascii_lowercase() == *known,
+            })
+    };
+    const OWN: &[u8] = b"x-graygate";
+    if name.len() >= OWN.len() && reads_as(&name[..OWN.len()], OWN) {
+        return true;
+    }
+    memchr::memchr(b'_', name).is_some()
+        && known
+            .iter()
+            .any(|(known, _)| reads_as(name, known.as_bytes()))
+}
+
+/// What the `Connection` fields of a head ask for (RFC 9110 section 7.6.1).
+#[derive(Debug, Default)]
+pub struct ConnectionOptions {
+    /// `close`
+    pub close: bool,
+    /// `keep-alive`
+    pub keep_alive: bool,
+    /// `upgrade`
+    pub upgrade: bool,
+    /// Names of further fields that are of this connection only.
+    nominated: Vec<Span>,
+}
+
+/// More options than this in one head are refused.
+const MAX_OPTIONS: usize = 100;
+
+impl ConnectionOptions {
+    /// Reads all `Connection` fields into `self`, whose memory is reused.
+    ///
+    /// Returns false when they are no list of tokens, or too many.
+    #[must_use]
+    pub fn read(&mut self, bytes: &[u8], fields: &[Field]) -> bool {
+        (self.close, self.keep_alive, self.upgrade) = (false, false, false);
+        self.nominated.clear();
+        let mut count = 0;
+        for field in fields.iter().filter(|it| it.kind == Kind::Connection) {
+            for option in list(field.value, bytes) {
+                count += 1;
+                let name = option.of(bytes);
+                if count > MAX_OPTIONS || !name.iter().all(|byte| is_token_byte(*byte)) {
+                    return false;
+                }
+                match name {
+                    name if name.eq_ignore_ascii_case(b"close") => self.close = true,
+                    name if name.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                    name if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+                    _ => self.nominated.push(option),
+                }
+            }
+        }
+        true
+    }
+
+    /// True when the field was named in `Connection`, so that it must not be passed on.
+    pub fn nominates(&self, name: &[u8], bytes: &[u8]) -> bool {
+        self.nominated
+            .iter()
+            .any(|it| it.of(bytes).eq_ignore_ascii_case(name))
+    }
+}
+
+/// The elements of a comma-separated list, without white space and empty elements.
+pub fn list(value: Span, bytes: &[u8]) -> impl DoubleEndedIterator<Item = Span> {
+    let text = value.of(bytes);
+    text.split(|byte| *byte == b',').filter_map(move |element| {
+        let element = element.trim_ascii();
+        let start = element.as_ptr() as usize - text.as_ptr() as usize;
+        (!element.is_empty()).then(|| value.part(start, element.len()))
+    })
+}
+
+/// RFC 9110 section 5.6.2: the bytes of a token.
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_found_in_any_case_and_mimicry_is_seen_through() {
+        let table: &[(&str, Kind)] = &[
+            ("HOST", Kind::Host),
+            ("Te", Kind::HopByHop),
+            ("content-LENGTH", Kind::ContentLength),
+            ("Content_Length", Kind::Forbidden),
+            ("X_Forwarded_For", Kind::Forbidden),
+            ("X-Forwarded_For", Kind::Forbidden),
+            ("X-Graygate-Pool", Kind::Forbidden),
+            ("x_graygate", Kind::Forbidden),
+            ("my_field", Kind::Other),
+            ("X-Gray", Kind::Other),
+            ("Accept", Kind::Other),
+        ];
+        for (name, kind) in table {
+            assert_eq!(Kind::of(name.as_bytes()), *kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn connection_options_are_read_over_several_fields() {
+        let bytes = b"close, X-One ,,Upgrade;x-two";
+        let field = |start, end| Field {
+            name: Span::default(),
+            value: Span::new(start, end),
+            kind: Kind::Connection,
+        };
+        let mut options = ConnectionOptions::default();
+        assert!(options.read(bytes, &[field(0, 22), field(23, 28)]));
+        assert!(options.close && options.upgrade && !options.keep_alive);
+        assert!(options.nominates(b"x-ONE", bytes) && options.nominates(b"x-two", bytes));
+        assert!(!options.nominates(b"close", bytes));
+        assert!(!options.read(bytes, &[field(0, 28)]), "`;` is in no token");
+    }
+}

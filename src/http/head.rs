@@ -1,0 +1,499 @@
+//! Message heads: found in a buffer, parsed by `httparse`, and then held to stricter rules.
+//!
+//! Two steps. A [`Scanner`] looks for the end of the head, line by line, as bytes arrive; it
+//! enforces the limits and that every line ends with CR LF. Once the head is whole, `httparse`
+//! takes it apart, and what it lets pass although two parsers could disagree about it is
+//! refused here (RFC 9112 sections 2 to 5).
+
+use std::mem::MaybeUninit;
+
+use super::fields::{Field, Kind, is_token_byte};
+use crate::error::Refusal;
+
+/// A part of a head, as offsets into the bytes that it was parsed from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// The part from `start` to before `end`.
+    pub fn new(start: usize, end: usize) -> Self {
+        // Heads are limited to far less than 4 GiB.
+        Self {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
+    /// The bytes of this part.
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.end as usize]
+    }
+
+    /// `len` bytes of this part, from `start` on.
+    pub fn part(self, start: usize, len: usize) -> Self {
+        let start = self.start as usize + start;
+        Self::new(start, start + len)
+    }
+
+    fn within(part: &[u8], bytes: &[u8]) -> Self {
+        let start = part.as_ptr() as usize - bytes.as_ptr() as usize;
+        Self::new(start, start + part.len())
+    }
+}
+
+/// Limits of a head.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The request or status line, in bytes without CR LF.
+    pub line: usize,
+    /// The whole head, in bytes.
+    pub head: usize,
+    /// The number of fields, at most [`MAX_FIELDS`].
+    pub fields: usize,
+}
+
+/// No head has more fields than this, whatever the configuration says.
+pub const MAX_FIELDS: usize = 256;
+
+/// HTTP versions that are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// What a look at the bytes so far gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// The head does not end in these bytes.
+    Incomplete,
+    /// The head is whole.
+    Complete,
+}
+
+/// Finds the end of a head in a buffer that grows at its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scanner {
+    /// Where the head begins: behind one empty line that a client may send first.
+    start: usize,
+    /// Begin of the line that is not yet whole.
+    line: usize,
+    /// How far was searched.
+    searched: usize,
+    /// Lines that are whole.
+    lines: usize,
+}
+
+/// What a [`Scanner`] objects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// A line does not end with CR LF.
+    BareLineFeed,
+    /// It begins with something that no message begins with.
+    NoHead,
+    /// The first line is too long.
+    Line,
+    /// The head is too long.
+    Head,
+    /// There are too many fields.
+    Fields,
+}
+
+impl Scanner {
+    /// Looks at all `bytes` received so far, and returns where the head ends, if it does.
+    ///
+    /// # Errors
+    /// What is wrong already.
+    pub fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Unfit> {
+        while let Some(found) = memchr::memchr(b'\n', &bytes[self.searched..]) {
+            let feed = self.searched + found;
+            let line = &bytes[self.line..feed];
+            let content = line.strip_suffix(b"\r");
+            // In this order, so that a line that arrives in pieces is judged as one in whole.
+            self.check_line(content.unwrap_or(line), limits)?;
+            let empty = match content {
+                Some(content) => content.is_empty(),
+                None => return Err(Unfit::BareLineFeed),
+            };
+            self.line = feed + 1;
+            self.searched = feed + 1;
+            match (empty, self.lines) {
+                (true, 0) if self.start == 0 => self.start = self.line,
+                (true, 0) => return Err(Unfit::NoHead),
+                (true, _) => return Ok(Some(self.line)),
+                (false, _) => self.lines += 1,
+            }
+            // The first line is none of the fields.
+            if self.lines > limits.fields + 1 {
+                return Err(Unfit::Fields);
+            }
+        }
+        self.searched = bytes.len();
+        let rest = &bytes[self.line..];
+        // A CR may be the first half of the line's end.
+        self.check_line(rest.strip_suffix(b"\r").unwrap_or(rest), limits)?;
+        Ok(None)
+    }
+
+    fn check_line(&self, line: &[u8], limits: &Limits) -> Result<(), Unfit> {
+        if self.lines == 0 {
+            if line.first().is_some_and(|byte| !is_token_byte(*byte)) {
+                return Err(Unfit::NoHead);
+            }
+            if line.len() > limits.line {
+                return Err(Unfit::Line);
+            }
+        }
+        // The line's CR LF, and that of the empty line that must follow unless this is it.
+        let end = self.line - self.start + line.len() + if line.is_empty() { 2 } else { 4 };
+        if end > limits.head {
+            return Err(Unfit::Head);
+        }
+        Ok(())
+    }
+
+    /// True once a byte of the head was seen.
+    pub fn has_begun(&self, bytes: &[u8]) -> bool {
+        bytes.len() > self.start
+    }
+}
+
+/// The forms of a request target that are served (RFC 9112 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `/path?query`: the whole target.
+    Origin,
+    /// `http://authority/path?query`: the authority, and what goes on as the target.
+    Absolute {
+        /// `host [: port]`
+        authority: Span,
+        /// Path and query; empty when there is no path.
+        rest: Span,
+    },
+    /// `*`, with OPTIONS.
+    Asterisk,
+}
+
+/// A request head, as offsets. Its memory is reused from request to request.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// The method's token.
+    pub method: Span,
+    /// The target as received.
+    pub target: Span,
+    /// The target's form.
+    pub form: Target,
+    /// The client's version.
+    pub version: Version,
+    /// The fields in their order.
+    pub fields: Vec<Field>,
+    /// The one Host field's value.
+    pub host: Option<Span>,
+    /// Bytes of the head, with all before it.
+    pub len: usize,
+}
+
+impl Default for RequestHead {
+    fn default() -> Self {
+        Self {
+            method: Span::default(),
+            target: Span::default(),
+            form: Target::Origin,
+            version: Version::Http11,
+            fields: Vec::new(),
+            host: None,
+            len: 0,
+        }
+    }
+}
+
+impl RequestHead {
+    /// Parses the head at the begin of `bytes` into `self`.
+    ///
+    /// # Errors
+    /// The refusal with which the request is to be answered.
+    pub fn parse(
+        &mut self,
+        bytes: &[u8],
+        scanner: &mut Scanner,
+        limits: &Limits,
+    ) -> Result<Parsed, Refusal> {
+        let end = match scanner.scan(bytes, limits) {
+            Ok(Some(end)) => end,
+            Ok(None) => return Ok(Parsed::Incomplete),
+            Err(Unfit::BareLineFeed) => return Err(Refusal::BareLineFeed),
+            Err(Unfit::NoHead) => return Err(Refusal::BadRequestLine),
+            Err(Unfit::Line) => return Err(Refusal::LineTooLong),
+            Err(Unfit::Head) => return Err(Refusal::HeadTooLarge),
+            Err(Unfit::Fields) => return Err(Refusal::TooManyFields),
+        };
+        let head = &bytes[scanner.start..end];
+        let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(head, &mut storage) {
+            Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+            Ok(_) => return Err(why_malformed(head)),
+            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyFields),
+            Err(_) => return Err(why_malformed(head)),
+        }
+        self.method = Span::within(request.method.unwrap_or_default().as_bytes(), bytes);
+        self.target = Span::within(request.path.unwrap_or_default().as_bytes(), bytes);
+        self.version = match request.version {
+            Some(1) => Version::Http11,
+            _ => Version::Http10,
+        };
+        self.len = end;
+        collect(request.headers, bytes, &mut self.fields);
+        self.check(bytes)?;
+        Ok(Parsed::Complete)
+    }
+
+    fn check(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let method = self.method.of(bytes);
+        check_method(method)?;
+        self.form = target_form(self.target, method, bytes)?;
+        let mut hosts = self.fields.iter().filter(|it| it.kind == Kind::Host);
+        self.host = hosts.next().map(|it| it.value);
+        if hosts.next().is_some() {
+            return Err(Refusal::ManyHosts);
+        }
+        match self.host {
+            None if self.version == Version::Http11 => return Err(Refusal::NoHost),
+            Some(host) if !is_authority(host.of(bytes)) => return Err(Refusal::BadHost),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The host that the request is for: the target's authority wins over the Host field.
+    pub fn authority(&self) -> Option<Span> {
+        match self.form {
+            Target::Absolute { authority, .. } => Some(authority),
+            _ => self.host,
+        }
+    }
+}
+
+/// A response head, as offsets. Its memory is reused from response to response.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// The peer's version.
+    pub version: Version,
+    /// The status, 100 to 999.
+    pub status: u16,
+    /// The reason phrase, which may be empty.
+    pub reason: Span,
+    /// The fields in their order.
+    pub fields: Vec<Field>,
+    /// Bytes of the head.
+    pub len: usize,
+}
+
+impl Default for ResponseHead {
+    fn default() -> Self {
+        Self {
+            version: Version::Http11,
+            status: 0,
+            reason: Span::default(),
+            fields: Vec::new(),
+            len: 0,
+        }
+    }
+}
+
+/// What is wrong with a response head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadResponse {
+    /// Not HTTP/1, or not by its grammar.
+    Malformed,
+    /// Over a limit.
+    TooLarge,
+}
+
+impl ResponseHead {
+    /// Parses the head at the begin of `bytes` into `self`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(
+        &mut self,
+        bytes: &[u8],
+        scanner: &mut Scanner,
+        limits: &Limits,
+    ) -> Result<Parsed, BadResponse> {
+        let end = match scanner.scan(bytes, limits) {
+            Ok(Some(end)) => end,
+            Ok(None) => return Ok(Parsed::Incomplete),
+            Err(Unfit::BareLineFeed | Unfit::NoHead) => return Err(BadResponse::Malformed),
+            Err(_) => return Err(BadResponse::TooLarge),
+        };
+        // Only clients may begin with an empty line.
+        if scanner.start > 0 {
+            return Err(BadResponse::Malformed);
+        }
+        let head = &bytes[..end];
+        let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        match parser.parse_response_with_uninit_headers(&mut response, head, &mut storage) {
+            Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+            Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
+            _ => return Err(BadResponse::Malformed),
+        }
+        self.version = match response.version {
+            Some(1) => Version::Http11,
+            _ => Version::Http10,
+        };
+        self.status = response.code.unwrap_or_default();
+        self.reason = Span::default();
+        if let Some(reason) = response.reason.filter(|it| !it.is_empty()) {
+            self.reason = Span::within(reason.as_bytes(), bytes);
+        }
+        self.len = end;
+        collect(response.headers, bytes, &mut self.fields);
+        if !(100..=999).contains(&self.status) {
+            return Err(BadResponse::Malformed);
+        }
+        Ok(Parsed::Complete)
+    }
+}
+
+fn collect(headers: &[httparse::Header<'_>], bytes: &[u8], fields: &mut Vec<Field>) {
+    fields.clear();
+    fields.extend(headers.iter().map(|header| Field {
+        name: Span::within(header.name.as_bytes(), bytes),
+        value: if header.value.is_empty() {
+            Span::default()
+        } else {
+            Span::within(header.value, bytes)
+        },
+        kind: Kind::of(header.name.as_bytes()),
+    }));
+}
+
+/// Which refusal fits a head that `httparse` did not take; for the refusal's name only.
+#[cold]
+fn why_malformed(head: &[u8]) -> Refusal {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or(head);
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Refusal::BadRequestLine;
+    };
+    if let Err(refusal) = check_method(method) {
+        return refusal;
+    }
+    if target.is_empty() || !target.iter().all(|byte| is_target_byte(*byte)) {
+        return Refusal::BadTarget;
+    }
+    match version {
+        b"HTTP/1.1" | b"HTTP/1.0" => Refusal::BadField,
+        version if version.starts_with(b"HTTP/") => Refusal::BadVersion,
+        _ => Refusal::BadRequestLine,
+    }
+}
+
+fn check_method(method: &[u8]) -> Result<(), Refusal> {
+    match method {
+        b"CONNECT" | b"TRACE" => Err(Refusal::MethodNotAllowed),
+        // The preface of HTTP/2, which is not spoken here.
+        b"PRI" => Err(Refusal::BadVersion),
+        method if method.is_empty() || method.len() > 32 => Err(Refusal::BadMethod),
+        method if !method.iter().all(|byte| is_token_byte(*byte)) => Err(Refusal::BadMethod),
+        _ => Ok(()),
+    }
+}
+
+fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'#'
+}
+
+fn target_form(target: Span, method: &[u8], bytes: &[u8]) -> Result<Target, Refusal> {
+    let text = target.of(bytes);
+    if !text.iter().all(|byte| is_target_byte(*byte)) {
+        return Err(Refusal::BadTarget);
+    }
+    match text {
+        [b'/', ..] => Ok(Target::Origin),
+        b"*" if method == b"OPTIONS" => Ok(Target::Asterisk),
+        _ => absolute_form(target, text).ok_or(Refusal::BadTarget),
+    }
+}
+
+fn absolute_form(target: Span, text: &[u8]) -> Option<Target> {
+    let scheme = ["http://", "https://"].iter().find(|scheme| {
+        text.get(..scheme.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(scheme.as_bytes()))
+    })?;
+    let rest = &text[scheme.len()..];
+    let len = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    if !is_authority(&rest[..len]) {
+        return None;
+    }
+    Some(Target::Absolute {
+        authority: target.part(scheme.len(), len),
+        rest: target.part(scheme.len() + len, rest.len() - len),
+    })
+}
+
+/// `host [ ":" port ]` without user information, and without the comma that RFC 3986 would allow
+/// in a name but that several Hosts joined by a careless hop look like.
+fn is_authority(text: &[u8]) -> bool {
+    let (host_is_fine, port) = match text {
+        [b'[', rest @ ..] => {
+            let Some(end) = memchr::memchr(b']', rest) else {
+                return false;
+            };
+            let address = std::str::from_utf8(&rest[..end]).unwrap_or_default();
+            let fine = address.parse::<std::net::Ipv6Addr>().is_ok();
+            (fine, &rest[end + 1..])
+        }
+        _ => {
+            let end = memchr::memchr(b':', text).unwrap_or(text.len());
+            (is_reg_name(&text[..end]), &text[end..])
+        }
+    };
+    host_is_fine && is_port(port)
+}
+
+fn is_reg_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = match byte {
+            b'%' => match behind {
+                [high, low, behind @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    behind
+                }
+                _ => return false,
+            },
+            byte if byte.is_ascii_alphanumeric() => behind,
+            byte if b"-._~!$&'()*+;=".contains(byte) => behind,
+            _ => return false,
+        };
+    }
+    !name.is_empty()
+}
+
+fn is_port(text: &[u8]) -> bool {
+    match text {
+        [] => true,
+        [b':', digits @ ..] => {
+            digits.iter().all(u8::is_ascii_digit)
+                && digits.len() <= 5
+                && digits
+                    .iter()
+                    .fold(0, |port, digit| port * 10 + u32::from(digit - b'0'))
+                    <= 65_535
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

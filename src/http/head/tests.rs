@@ -1,0 +1,198 @@
+use super::*;
+
+const LIMITS: Limits = Limits {
+    line: 60,
+    head: 200,
+    fields: 5,
+};
+
+/// Parses `bytes`, first in one piece, then cut at every position, then byte by byte; all must
+/// give the same.
+fn request(bytes: &[u8]) -> Result<Parsed, Refusal> {
+    let whole = RequestHead::default().parse(bytes, &mut Scanner::default(), &LIMITS);
+    let in_pieces = |cuts: &mut dyn Iterator<Item = usize>| {
+        let (mut scanner, mut head) = (Scanner::default(), RequestHead::default());
+        for cut in cuts {
+            match head.parse(&bytes[..cut], &mut scanner, &LIMITS) {
+                Ok(Parsed::Incomplete) => {}
+                outcome => return outcome,
+            }
+        }
+        head.parse(bytes, &mut scanner, &LIMITS)
+    };
+    for cut in 0..bytes.len() {
+        assert_eq!(in_pieces(&mut [cut].into_iter()), whole, "cut at {cut}");
+    }
+    assert_eq!(in_pieces(&mut (0..bytes.len())), whole, "byte by byte");
+    whole
+}
+
+#[test]
+fn request_lines_are_strict() {
+    let table: &[(&str, Result<(), Refusal>)] = &[
+        ("GET / HTTP/1.1", Ok(())),
+        ("GET / HTTP/1.0", Ok(())),
+        ("PURGE /x?y=%00%2e%2e// HTTP/1.1", Ok(())),
+        ("OPTIONS * HTTP/1.1", Ok(())),
+        ("GET http://b:80/x HTTP/1.1", Ok(())),
+        ("GET HTTPS://[::1]?q HTTP/1.1", Ok(())),
+        ("GET  / HTTP/1.1", Err(Refusal::BadRequestLine)),
+        ("GET /  HTTP/1.1", Err(Refusal::BadRequestLine)),
+        ("GET\t/ HTTP/1.1", Err(Refusal::BadRequestLine)),
+        ("GET / HTTP/1.1 ", Err(Refusal::BadRequestLine)),
+        (" GET / HTTP/1.1", Err(Refusal::BadRequestLine)),
+        ("GET /", Err(Refusal::BadRequestLine)),
+        ("GET / HTTP/0.9", Err(Refusal::BadVersion)),
+        ("GET / HTTP/2.0", Err(Refusal::BadVersion)),
+        ("GET / HTTP/1.10", Err(Refusal::BadVersion)),
+        ("GET / HTTP/01.1", Err(Refusal::BadVersion)),
+        ("GET / HTTP/1.2", Err(Refusal::BadVersion)),
+        ("GET / http/1.1", Err(Refusal::BadRequestLine)),
+        ("PRI * HTTP/2.0", Err(Refusal::BadVersion)),
+        ("G@T / HTTP/1.1", Err(Refusal::BadMethod)),
+        (
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.1",
+            Err(Refusal::BadMethod),
+        ),
+        ("CONNECT a:80 HTTP/1.1", Err(Refusal::MethodNotAllowed)),
+        ("TRACE / HTTP/1.1", Err(Refusal::MethodNotAllowed)),
+        ("GET * HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET a HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET /# HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET /\u{7f} HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET /ü HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET ftp://a/ HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET http:///x HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET http://u@a/ HTTP/1.1", Err(Refusal::BadTarget)),
+        (
+            "GET /0123456789012345678901234567890123456789012345678901234567890 HTTP/1.1",
+            Err(Refusal::LineTooLong),
+        ),
+    ];
+    for (line, expected) in table {
+        let outcome = request(format!("{line}\r\nHost: a\r\n\r\n").as_bytes());
+        assert_eq!(outcome, expected.map(|()| Parsed::Complete), "{line:?}");
+    }
+}
+
+#[test]
+fn fields_are_strict() {
+    let table: &[(&str, Result<(), Refusal>)] = &[
+        ("Host: a\r\nX:\r\nY: a\tb \u{80}\r\n", Ok(())),
+        ("Host: a\r\nX : b\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\nX\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\n: b\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\n X: b\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\nX: a\r\n b\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\nX(: b\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\nX: a\0b\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\nX: a\rb\r\n", Err(Refusal::BadField)),
+        ("Host: a\r\nX: a\u{1b}b\r\n", Err(Refusal::BadField)),
+        ("Host: a\nX: b\r\n", Err(Refusal::BareLineFeed)),
+        ("Host: a\r\nX: b\n", Err(Refusal::BareLineFeed)),
+        ("X: b\r\n", Err(Refusal::NoHost)),
+        ("Host: a\r\nhost: a\r\n", Err(Refusal::ManyHosts)),
+        ("Host:\r\n", Err(Refusal::BadHost)),
+        ("Host: a,b\r\n", Err(Refusal::BadHost)),
+        ("Host: a/b\r\n", Err(Refusal::BadHost)),
+        ("Host: u@a\r\n", Err(Refusal::BadHost)),
+        ("Host: a:65536\r\n", Err(Refusal::BadHost)),
+        ("Host: a:x\r\n", Err(Refusal::BadHost)),
+        ("Host: a:80:80\r\n", Err(Refusal::BadHost)),
+        ("Host: [::1]:80\r\n", Ok(())),
+        ("Host: [::g]\r\n", Err(Refusal::BadHost)),
+        ("Host: a%2\r\n", Err(Refusal::BadHost)),
+        ("Host: a b\r\n", Err(Refusal::BadHost)),
+        (
+            "Host: a\r\nA:\r\nB:\r\nC:\r\nD:\r\nE:\r\n",
+            Err(Refusal::TooManyFields),
+        ),
+    ];
+    for (fields, expected) in table {
+        let outcome = request(format!("GET / HTTP/1.1\r\n{fields}\r\n").as_bytes());
+        assert_eq!(outcome, expected.map(|()| Parsed::Complete), "{fields:?}");
+    }
+}
+
+#[test]
+fn a_head_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
+    let head = |size: usize| {
+        let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+        let value = "v".repeat(size - frame);
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n")
+    };
+    assert_eq!(request(head(200).as_bytes()), Ok(Parsed::Complete));
+    assert_eq!(request(head(201).as_bytes()), Err(Refusal::HeadTooLarge));
+}
+
+#[test]
+fn one_empty_line_before_the_head_is_ignored_and_no_second() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(
+        request(format!("\r\n{head}").as_bytes()),
+        Ok(Parsed::Complete)
+    );
+    assert_eq!(
+        request(format!("\r\n\r\n{head}").as_bytes()),
+        Err(Refusal::BadRequestLine)
+    );
+    assert_eq!(
+        request(format!("\n{head}").as_bytes()),
+        Err(Refusal::BareLineFeed)
+    );
+}
+
+#[test]
+fn a_message_that_is_no_http_is_refused_at_its_first_byte() {
+    assert_eq!(request(b"\x16\x03\x01"), Err(Refusal::BadRequestLine));
+}
+
+#[test]
+fn the_authority_of_an_absolute_target_wins() {
+    let bytes = b"GET http://b:1?q HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut head = RequestHead::default();
+    let parsed = head.parse(bytes, &mut Scanner::default(), &LIMITS);
+    assert_eq!(parsed, Ok(Parsed::Complete));
+    assert_eq!(head.authority().map(|it| it.of(bytes)), Some(&b"b:1"[..]));
+    let Target::Absolute { rest, .. } = head.form else {
+        panic!("{:?}", head.form)
+    };
+    assert_eq!(rest.of(bytes), b"?q");
+}
+
+#[test]
+fn response_heads_are_strict() {
+    let table: &[(&str, Result<Parsed, BadResponse>)] = &[
+        ("HTTP/1.1 200 OK\r\nA: b\r\n\r\n", Ok(Parsed::Complete)),
+        ("HTTP/1.0 200\r\n\r\n", Ok(Parsed::Complete)),
+        ("HTTP/1.1 200 \r\n\r\n", Ok(Parsed::Complete)),
+        ("HTTP/1.1 200 OK\r\n", Ok(Parsed::Incomplete)),
+        ("HTTP/1.1 20 OK\r\n\r\n", Err(BadResponse::Malformed)),
+        ("HTTP/1.1 2000 OK\r\n\r\n", Err(BadResponse::Malformed)),
+        ("HTTP/1.1 099 OK\r\n\r\n", Err(BadResponse::Malformed)),
+        ("HTTP/2.0 200 OK\r\n\r\n", Err(BadResponse::Malformed)),
+        ("\r\nHTTP/1.1 200 OK\r\n\r\n", Err(BadResponse::Malformed)),
+        ("HTTP/1.1 200 OK\nA: b\r\n\r\n", Err(BadResponse::Malformed)),
+        (
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+            Err(BadResponse::Malformed),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+            Err(BadResponse::Malformed),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            Err(BadResponse::Malformed),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nA:\r\nB:\r\nC:\r\nD:\r\nE:\r\nF:\r\n\r\n",
+            Err(BadResponse::TooLarge),
+        ),
+    ];
+    for (bytes, expected) in table {
+        let outcome =
+            ResponseHead::default().parse(bytes.as_bytes(), &mut Scanner::default(), &LIMITS);
+        assert_eq!(outcome, *expected, "{bytes:?}");
+    }
+}
