@@ -1,0 +1,164 @@
+//! Byte buffers that are lent from a free list of the worker.
+//!
+//! A connection holds a buffer only while bytes are in flight, so that memory follows the number
+//! of active requests and not of open connections. Two sizes are kept for reuse: [`SMALL`] for
+//! heads and small bodies, [`BIG`] while a big body flows (fewer system calls for each byte).
+
+use std::cell::RefCell;
+
+/// Size of an ordinary buffer, in bytes.
+pub const SMALL: usize = 16 * 1024;
+
+/// Size of a buffer for a big body, in bytes.
+pub const BIG: usize = 256 * 1024;
+
+/// Buffers of each size that a worker keeps for reuse.
+const KEPT_SMALL: usize = 256;
+const KEPT_BIG: usize = 16;
+
+thread_local! {
+    static FREE: RefCell<Free> = const { RefCell::new(Free { small: Vec::new(), big: Vec::new() }) };
+}
+
+struct Free {
+    small: Vec<Vec<u8>>,
+    big: Vec<Vec<u8>>,
+}
+
+/// Bytes received and not yet used. Takes memory from the worker's free list when it is first
+/// needed, and gives it back when dropped or [released](Buffer::release).
+#[derive(Default)]
+pub struct Buffer {
+    /// Every byte is initialised, so that sockets can read into any part of it.
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// A buffer without memory.
+    pub const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// The bytes received and not yet used.
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// True when every byte was used.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Marks the first `count` bytes as used.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count.min(self.end - self.start);
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Room behind the bytes, of at least one byte; grows by doubling when it is full.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.bytes = take(SMALL);
+        }
+        if self.end == self.bytes.len() {
+            if self.start > 0 {
+                self.bytes.copy_within(self.start..self.end, 0);
+            } else {
+                let larger = self.bytes.len() * 2;
+                self.bytes.resize(larger, 0);
+            }
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// Notes that `count` bytes were put into the room.
+    pub fn added(&mut self, count: usize) {
+        self.end += count;
+        debug_assert!(self.end <= self.bytes.len());
+    }
+
+    /// Exchanges the memory for [`BIG`], if it is less.
+    pub fn enlarge(&mut self) {
+        if self.bytes.len() < BIG {
+            let mut larger = take(BIG);
+            let length = self.end - self.start;
+            larger[..length].copy_from_slice(self.filled());
+            give(std::mem::replace(&mut self.bytes, larger));
+            (self.start, self.end) = (0, length);
+        }
+    }
+
+    /// Gives the memory back if it is not in use.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            give(std::mem::take(&mut self.bytes));
+            (self.start, self.end) = (0, 0);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.bytes));
+    }
+}
+
+fn take(size: usize) -> Vec<u8> {
+    let kept = FREE.with_borrow_mut(|free| match size {
+        BIG => free.big.pop(),
+        _ => free.small.pop(),
+    });
+    kept.unwrap_or_else(|| vec![0; size])
+}
+
+fn give(bytes: Vec<u8>) {
+    FREE.with_borrow_mut(|free| match bytes.len() {
+        SMALL if free.small.len() < KEPT_SMALL => free.small.push(bytes),
+        BIG if free.big.len() < KEPT_BIG => free.big.push(bytes),
+        // Other sizes come from large heads, which are rare.
+        _ => {}
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(buffer: &mut Buffer, bytes: &[u8]) {
+        for byte in bytes {
+            buffer.room()[0] = *byte;
+            buffer.added(1);
+        }
+    }
+
+    #[test]
+    fn bytes_come_out_in_order_whatever_the_memory_does() {
+        let mut buffer = Buffer::new();
+        let bytes: Vec<u8> = (0..50_000).map(|at| (at % 251) as u8).collect();
+        add(&mut buffer, &bytes[..20_000]);
+        buffer.consume(5_000);
+        add(&mut buffer, &bytes[20_000..40_000]);
+        buffer.enlarge();
+        add(&mut buffer, &bytes[40_000..]);
+        assert_eq!(buffer.filled(), &bytes[5_000..]);
+        buffer.consume(45_000);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn memory_is_reused() {
+        let mut first = Buffer::new();
+        let place = first.room().as_ptr();
+        first.release();
+        assert_eq!(Buffer::new().room().as_ptr(), place);
+    }
+}

@@ -1,0 +1,253 @@
+//! Everything that can go wrong with a request, each with one name.
+//!
+//! The same word stands in the code, in the log, in the metrics and in the docs. Three kinds:
+//!
+//! - a [`Refusal`] is the gateway's own answer because of the *client's* message or because it
+//!   has nowhere to send it;
+//! - a [`Failure`] ends one attempt on one *peer*; it says whether another attempt may follow;
+//! - a [`Close`] is the reason why a *downstream connection* ends.
+//!
+//! The status of each is fixed here and nowhere else.
+
+/// Defines an enum whose variants have a name for logs and metrics, and a line of explanation.
+macro_rules! named {
+    (
+        $(#[$outer:meta])*
+        pub enum $kind:ident { $( $variant:ident = $name:literal, $text:literal; )* }
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $kind { $( #[doc = $text] $variant, )* }
+
+        impl $kind {
+            /// Every variant, in the order of its index.
+            pub const ALL: &[Self] = &[ $( Self::$variant, )* ];
+
+            /// The one name: in logs, metrics and docs.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )* }
+            }
+
+            /// One line of explanation.
+            pub const fn text(self) -> &'static str {
+                match self { $( Self::$variant => $text, )* }
+            }
+
+            /// Position in [`Self::ALL`], for tables of counters.
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+named! {
+    /// Why the gateway answers a request itself. Sources: RFC 9110, RFC 9112.
+    pub enum Refusal {
+        BadRequestLine = "bad-request-line", "the request line is not `method SP target SP version`";
+        BadMethod = "bad-method", "the method is no token or longer than 32 bytes";
+        MethodNotAllowed = "method-not-allowed", "CONNECT and TRACE are not served";
+        BadTarget = "bad-target", "the target is not in origin, absolute or asterisk form, or has forbidden bytes";
+        BadVersion = "bad-version", "the version is neither HTTP/1.1 nor HTTP/1.0";
+        LineTooLong = "line-too-long", "the request line is longer than max_line";
+        HeadTooLarge = "head-too-large", "the head is larger than max_head";
+        TooManyFields = "too-many-fields", "the head has more than max_fields fields";
+        BadField = "bad-field", "a header field has a forbidden byte, is folded, or has no name or colon";
+        BareLineFeed = "bare-lf", "a line of the head does not end with CR LF";
+        NoHost = "no-host", "an HTTP/1.1 request has no Host";
+        ManyHosts = "many-hosts", "the request has more than one Host";
+        BadHost = "bad-host", "the Host is not `host [: port]`";
+        LengthAndCoding = "length-and-coding", "Content-Length and Transfer-Encoding stand together";
+        ManyLengths = "many-lengths", "more than one Content-Length";
+        BadLength = "bad-length", "the Content-Length is not a number of 1 to 19 digits";
+        BadCoding = "bad-coding", "the Transfer-Encoding is ambiguous or malformed";
+        UnknownCoding = "unknown-coding", "the Transfer-Encoding is not `chunked`";
+        CodingOnHttp10 = "coding-on-http10", "an HTTP/1.0 request has a Transfer-Encoding";
+        BodyTooLarge = "body-too-large", "the body is larger than max_body";
+        BadExpect = "bad-expect", "the Expect field is not `100-continue`";
+        BadChunk = "bad-chunk", "the chunked coding of the body is malformed";
+        BadTrailer = "bad-trailer", "a trailer field is malformed";
+        TrailerTooLarge = "trailer-too-large", "the trailer section is larger than max_head or max_fields";
+        HeadTimeout = "head-timeout", "the head did not arrive within head_timeout";
+        BodyTimeout = "body-timeout", "nothing of the body arrived for body_timeout";
+        OverCapacity = "over-capacity", "max_connections connections are active";
+        NoLists = "no-lists", "no lists have been read yet";
+        NoPeers = "no-peers", "the pool has no peer";
+        Internal = "internal", "a fault of the gateway's own; see the error log";
+    }
+}
+
+impl Refusal {
+    /// The status of the answer.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequestLine
+            | Self::BadMethod
+            | Self::BadTarget
+            | Self::BadField
+            | Self::BareLineFeed
+            | Self::NoHost
+            | Self::ManyHosts
+            | Self::BadHost
+            | Self::LengthAndCoding
+            | Self::ManyLengths
+            | Self::BadLength
+            | Self::BadCoding
+            | Self::CodingOnHttp10
+            | Self::BadChunk
+            | Self::BadTrailer => 400,
+            Self::MethodNotAllowed => 405,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::LineTooLong => 414,
+            Self::BadExpect => 417,
+            Self::HeadTooLarge | Self::TooManyFields | Self::TrailerTooLarge => 431,
+            Self::Internal => 500,
+            Self::UnknownCoding => 501,
+            Self::OverCapacity | Self::NoLists | Self::NoPeers => 503,
+            Self::BadVersion => 505,
+        }
+    }
+}
+
+named! {
+    /// Why an attempt on a peer failed.
+    pub enum Failure {
+        Stale = "stale", "a pooled connection was found closed before any byte of a response";
+        ConnectRefused = "connect-refused", "the peer refused the connection";
+        ConnectTimeout = "connect-timeout", "the peer did not accept within connect_timeout";
+        ConnectFailed = "connect-failed", "the connection could not be made; see the error log";
+        SendFailed = "send-failed", "the peer closed or reset while the request was sent";
+        SendTimeout = "send-timeout", "the peer took nothing of the request for send_timeout";
+        ReadTimeout = "read-timeout", "no response head within read_timeout";
+        ClosedEarly = "closed-early", "the peer closed or reset before a whole response head";
+        BadResponseHead = "bad-response-head", "the response head is malformed";
+        ResponseHeadTooLarge = "response-head-too-large", "the response head is larger than max_head or max_fields";
+        BadResponseFraming = "bad-response-framing", "the response's length or coding is malformed or ambiguous";
+        UnexpectedUpgrade = "unexpected-upgrade", "the peer switched protocols unasked";
+        TooManyInterim = "too-many-interim", "the peer sent too many 1xx responses";
+        ResponseCut = "response-cut", "the peer closed or reset inside the response body";
+        ResponseStalled = "response-stalled", "nothing of the response body came for read_timeout";
+        BadResponseChunk = "bad-response-chunk", "the chunked coding of the response body is malformed";
+        ClientGone = "client-gone", "the client vanished, so the attempt was given up";
+    }
+}
+
+/// What may follow a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// No byte of the request reached the peer's program.
+    Always,
+    /// The peer may have acted on the request.
+    IfIdempotent,
+    /// Part of a response may have been forwarded, or the fault is not the peer's.
+    Never,
+}
+
+impl Failure {
+    /// The status of the gateway's answer when no attempt is left.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => 504,
+            _ => 502,
+        }
+    }
+
+    /// Whether another attempt may follow.
+    pub const fn retry(self) -> Retry {
+        match self {
+            Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed => Retry::Always,
+            Self::Stale
+            | Self::SendFailed
+            | Self::SendTimeout
+            | Self::ReadTimeout
+            | Self::ClosedEarly
+            | Self::BadResponseHead
+            | Self::ResponseHeadTooLarge
+            | Self::BadResponseFraming
+            | Self::UnexpectedUpgrade
+            | Self::TooManyInterim => Retry::IfIdempotent,
+            Self::ResponseCut
+            | Self::ResponseStalled
+            | Self::BadResponseChunk
+            | Self::ClientGone => Retry::Never,
+        }
+    }
+}
+
+named! {
+    /// Why a downstream connection was closed.
+    pub enum Close {
+        ClientClosed = "client-closed", "the client closed between two requests";
+        ClientGone = "client-gone", "the client closed or reset inside a request or its response";
+        KeepaliveTimeout = "keepalive-timeout", "no request came for keepalive_timeout";
+        ConnectionClose = "connection-close", "the client asked for it, or speaks HTTP/1.0";
+        Refused = "refused", "the request was refused";
+        BodyUnread = "body-unread", "the response was complete before the request body";
+        BodyCut = "body-cut", "the client ended the connection inside the request body";
+        ResponseEnd = "response-end", "the end of the connection is the end of the response body";
+        ResponseCut = "response-cut", "the response body was cut short by the peer";
+        SendTimeout = "send-timeout", "the client took nothing of the response for send_timeout";
+        TunnelEnded = "tunnel-ended", "an upgraded connection ended";
+        Draining = "draining", "the gateway is shutting down";
+        OverCapacity = "over-capacity", "max_connections connections are active";
+        Panic = "panic", "a fault of the gateway's own; see the error log";
+    }
+}
+
+/// The reason phrase of the statuses that the gateway itself answers with.
+pub const fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_within_a_kind_and_indexes_follow_the_order() {
+        let names: [Vec<&str>; 3] = [
+            Refusal::ALL.iter().map(|it| it.name()).collect(),
+            Failure::ALL.iter().map(|it| it.name()).collect(),
+            Close::ALL.iter().map(|it| it.name()).collect(),
+        ];
+        for names in names {
+            let mut unique = names.clone();
+            unique.sort_unstable();
+            unique.dedup();
+            assert_eq!(unique.len(), names.len());
+        }
+        assert!(
+            Close::ALL
+                .iter()
+                .enumerate()
+                .all(|(at, it)| it.index() == at)
+        );
+    }
+
+    #[test]
+    fn every_status_has_a_reason_phrase() {
+        let refusals = Refusal::ALL.iter().map(|it| it.status());
+        let failures = Failure::ALL.iter().map(|it| it.status());
+        for status in refusals.chain(failures) {
+            assert_ne!(reason_phrase(status), "Error", "{status}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Counters. Each worker has its own, so that no cache line is shared on a request's way; the
+//! admin listener adds them up when it is asked.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::{Close, Failure, Refusal};
+
+/// A number that only one thread changes and any may read.
+#[derive(Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Adds `amount`. One writer: a plain load and store, without the cost of a locked one.
+    pub fn add(&self, amount: u64) {
+        let sum = self.0.load(Ordering::Relaxed).wrapping_add(amount);
+        self.0.store(sum, Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn one(&self) {
+        self.add(1);
+    }
+
+    /// Takes one away: for gauges.
+    pub fn less_one(&self) {
+        self.add(u64::MAX);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The `pool` label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolLabel {
+    /// The new version.
+    Pre,
+    /// The old version.
+    Prod,
+    /// Answered without a peer.
+    None,
+}
+
+impl PoolLabel {
+    /// Every label, in the order of the tables.
+    pub const ALL: [Self; 3] = [Self::Pre, Self::Prod, Self::None];
+
+    /// The label's text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pre => "pre",
+            Self::Prod => "prod",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Upper bounds of the buckets of the request duration histogram, in microseconds.
+pub const DURATION_BOUNDS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
+
+/// Status classes: index 0 is "nothing was answered", 1 to 5 are 1xx to 5xx.
+pub const STATUS_CLASSES: usize = 6;
+
+/// One worker's counters.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerMetrics {
+    /// Requests, by pool and status class.
+    pub requests: [[Counter; STATUS_CLASSES]; PoolLabel::ALL.len()],
+    /// Attempts that succeeded, by pool.
+    pub attempts_ok: [Counter; PoolLabel::ALL.len()],
+    /// Attempts that failed, by pool and [`Failure`].
+    pub attempts_failed: [[Counter; Failure::ALL.len()]; PoolLabel::ALL.len()],
+    /// Gray clients served by prod because pre had no peer.
+    pub fallbacks_empty: Counter,
+    /// Gray clients served by prod because every attempt on pre failed.
+    pub fallbacks_exhausted: Counter,
+    /// Refusals, by reason.
+    pub refusals: [Counter; Refusal::ALL.len()],
+    /// Closed downstream connections, by reason.
+    pub closes: [Counter; Close::ALL.len()],
+    /// Downstream connections taken.
+    pub connections: Counter,
+    /// Downstream connections that are open now.
+    pub active: Counter,
+    /// Connections made to peers.
+    pub upstream_connects: Counter,
+    /// Pooled connections to peers that were used again.
+    pub upstream_reuses: Counter,
+    /// Bytes from clients.
+    pub downstream_received: Counter,
+    /// Bytes to clients.
+    pub downstream_sent: Counter,
+    /// Bytes from peers.
+    pub upstream_received: Counter,
+    /// Bytes to peers.
+    pub upstream_sent: Counter,
+    /// Request durations, by bucket; the last one has no upper bound.
+    pub durations: [Counter; DURATION_BOUNDS.len() + 1],
+    /// Sum of all request durations, in microseconds.
+    pub duration_sum: Counter,
+    /// Panics that were contained.
+    pub panics: Counter,
+    /// Access log lines dropped because the queue was full.
+    pub access_dropped: Counter,
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        const ZERO: Counter = Counter::new();
+        Self {
+            requests: [const { [ZERO; STATUS_CLASSES] }; PoolLabel::ALL.len()],
+            attempts_ok: [ZERO; PoolLabel::ALL.len()],
+            attempts_failed: [const { [ZERO; Failure::ALL.len()] }; PoolLabel::ALL.len()],
+            fallbacks_empty: ZERO,
+            fallbacks_exhausted: ZERO,
+            refusals: [ZERO; Refusal::ALL.len()],
+            closes: [ZERO; Close::ALL.len()],
+            connections: ZERO,
+            active: ZERO,
+            upstream_connects: ZERO,
+            upstream_reuses: ZERO,
+            downstream_received: ZERO,
+            downstream_sent: ZERO,
+            upstream_received: ZERO,
+            upstream_sent: ZERO,
+            durations: [ZERO; DURATION_BOUNDS.len() + 1],
+            duration_sum: ZERO,
+            panics: ZERO,
+            access_dropped: ZERO,
+        }
+    }
+}
+
+impl WorkerMetrics {
+    /// Counts one finished request.
+    pub fn request(&self, pool: PoolLabel, status: u16, duration: Duration) {
+        let class = usize::from(status / 100).min(STATUS_CLASSES - 1);
+        self.requests[pool as usize][class].one();
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < micros);
+        self.durations[bucket].one();
+        self.duration_sum.add(micros);
+    }
+}
+
+/// The counters of all workers.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: Box<[WorkerMetrics]>,
+}
+
+impl Metrics {
+    /// Counters for so many workers, all zero.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
+        }
+    }
+
+    /// The counters of one worker.
+    pub fn worker(&self, worker: usize) -> &WorkerMetrics {
+        &self.workers[worker]
+    }
+
+    /// The counters of every worker.
+    pub fn workers(&self) -> &[WorkerMetrics] {
+        &self.workers
+    }
+
+    /// Sum of one counter over all workers.
+    pub fn sum(&self, counter: impl Fn(&WorkerMetrics) -> &Counter) -> u64 {
+        self.workers
+            .iter()
+            .fold(0, |sum, worker| sum.wrapping_add(counter(worker).get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_class_and_duration() {
+        let metrics = Metrics::new(2);
+        let record = |worker: usize, status, micros| {
+            let duration = Duration::from_micros(micros);
+            let worker = metrics.worker(worker);
+            worker.request(PoolLabel::Prod, status, duration);
+        };
+        record(0, 200, 500);
+        record(1, 204, 501);
+        record(1, 503, 60_000_000);
+        let requests =
+            |class: usize| metrics.sum(|it| &it.requests[PoolLabel::Prod as usize][class]);
+        assert_eq!((requests(2), requests(5), requests(4)), (2, 1, 0));
+        let bucket = |at: usize| metrics.sum(|it| &it.durations[at]);
+        assert_eq!((bucket(0), bucket(1), bucket(14)), (1, 1, 1));
+        assert_eq!(metrics.sum(|it| &it.duration_sum), 60_001_001);
+    }
+
+    #[test]
+    fn a_gauge_goes_down_again() {
+        let metrics = WorkerMetrics::default();
+        metrics.active.one();
+        metrics.active.less_one();
+        assert_eq!(metrics.active.get(), 0);
+    }
+}
