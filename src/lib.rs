@@ -1,5 +1,49 @@
-//! Graygate.
+//! Graygate: a gray-release (canary) gateway. Clients on the gray list reach the new version
+//! (`pre`), everybody else the old one (`prod`). The lists live in Redis or in a file.
+//!
+//! # Two planes
+//!
+//! The *data plane* is N workers, each a thread that serves its connections in a straight,
+//! blocking style. It never waits for Redis, for a lock between workers, or for a log. The
+//! *control plane* is plain threads: they read lists, write logs, answer the admin listener. They
+//! meet at [`snapshot`]s, which are replaced by one pointer swap, and at a flag for the end.
+//!
+//! # The map, from the top
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`run`], [`status`], [`demo`] | what the command line can ask for |
+//! | [`server`] | listeners: accept, share out, refuse, drain |
+//! | [`admin`] | `/healthz`, `/lists`, `/metrics` |
+//! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
+//! | [`upstream`] | connecting to peers, idle connections |
+//! | [`store`] | where lists come from, and how they come into force |
+//! | [`process`] | signals, pid file, privileges |
+//! | [`access_log`], [`logging`] | records and their writers |
+//! | [`config`] | the ini file |
+//! | [`route`], [`lists`] | who is served by whom; pure |
+//! | [`http`] | HTTP/1 as bytes: heads, framing, chunks; no I/O |
+//! | [`snapshot`], [`metrics`], [`buffer`], [`error`] | values, counters, memory, names |
+//! | [`net`] | sockets and coroutines: the only place that names the runtime |
+//!
+//! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
+//! threads or Redis; only `proxy::exchange` knows both `route` and `upstream`.
+//!
+//! # A request's way
+//!
+//! [`server`] accepts and gives the connection to a worker. `session` reads the head under a
+//! deadline, [`http`] judges it and finds the client's address, [`route::decide`] takes one
+//! snapshot of the lists and names the pool, `exchange` tries its peers, `relay` streams the
+//! bodies. One line in the access log, a few counters, next request.
+//!
+//! # What holds everywhere
+//!
+//! - Every wait has a deadline, every buffer, queue and number of tries a bound.
+//! - Every refusal, failure and close has one name, see [`error`].
+//! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
+
 pub mod buffer;
+pub mod config;
 pub mod error;
 pub mod http;
 pub mod metrics;

@@ -45,7 +45,7 @@ impl Span {
 }
 
 /// Limits of a head.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The request or status line, in bytes without CR LF.
     pub line: usize,

@@ -1,0 +1,343 @@
+//! The ini file, and what it means.
+//!
+//! [`Config::load`] reads the whole file before anything starts: an unknown key, a value
+//! without its unit or a line that could be read in two ways is an error that names its line. What
+//! comes out needs no further check: nothing required is optional, paths are absolute, every wait
+//! has a length. [`KEYS`] lists the keys with their defaults; the shipped `etc/graygate.ini` says
+//! the same.
+//!
+//! [`Config::reload`] says which changes a running gateway takes on. Nothing here opens the
+//! files, sockets or users that are named.
+
+mod file;
+mod keys;
+mod reload;
+#[cfg(test)]
+mod tests;
+mod units;
+mod url;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::http::head::{Limits, MAX_FIELDS};
+
+use self::file::{IniFile, Section};
+pub use self::keys::{KEYS, Key};
+use self::units::{Wrong, name};
+pub use self::url::Url;
+
+/// The variable of the environment that goes before `[redis] url`, for passwords that must not
+/// stand in a file. Its value is a parameter here: the caller reads the environment.
+pub const REDIS_URL_VARIABLE: &str = "GRAYGATE_REDIS_URL";
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The ini file, as an absolute path.
+    pub path: PathBuf,
+    /// The client side and the process.
+    pub gateway: Gateway,
+    /// Where the lists come from.
+    pub store: Store,
+    /// The servers' side.
+    pub upstream: Upstream,
+    /// The logs.
+    pub log: Log,
+    /// Where the admin listener listens, if it does.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Section `[gateway]`: the client side and the process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Addresses to serve, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads, 1 to 256.
+    pub workers: usize,
+    /// Connections that are active at most.
+    pub max_connections: usize,
+    /// Limits of heads, in bytes and fields.
+    pub limits: Limits,
+    /// Limit of a request's body in bytes, if there is one.
+    pub max_body: Option<u64>,
+    /// For a whole request head.
+    pub head_timeout: Duration,
+    /// For the next bytes of a request body.
+    pub body_timeout: Duration,
+    /// For the client to take some of a response.
+    pub send_timeout: Duration,
+    /// For the next request on a connection.
+    pub keepalive_timeout: Duration,
+    /// For the next bytes of an upgraded connection, from either side.
+    pub tunnel_timeout: Duration,
+    /// For open requests to end when the gateway stops.
+    pub drain_timeout: Duration,
+    /// Networks whose word on the client's address is taken; mapped addresses as IPv4.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Where the process id is written, if anywhere; absolute.
+    pub pid_file: Option<PathBuf>,
+    /// The user to become, if any.
+    pub user: Option<String>,
+    /// The group to become; without one, the user's own.
+    pub group: Option<String>,
+}
+
+/// Sections `[redis]` and `[lists]`: where the lists come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Store {
+    /// From a Redis server.
+    Redis(Redis),
+    /// From a file, by its absolute path.
+    File(PathBuf),
+}
+
+/// Section `[redis]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redis {
+    /// The server.
+    pub url: Url,
+    /// The keys of the lists.
+    pub keys: Keys,
+    /// How changes are learned of.
+    pub notify: Notify,
+    /// Between two full checks.
+    pub check_interval: Duration,
+    /// Between two reads where there are no events.
+    pub poll_interval: Duration,
+    /// For a connection or an answer.
+    pub timeout: Duration,
+}
+
+/// The Redis keys of the lists: not empty, each another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keys {
+    /// Of the clients that get the new version.
+    pub gray: String,
+    /// Of the new version's servers.
+    pub pre: String,
+    /// Of the old version's servers.
+    pub prod: String,
+}
+
+/// How changes of the lists are learned of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Notify {
+    /// By events where Redis can be made to send them, else by polling.
+    Auto,
+    /// By keyspace events.
+    Events,
+    /// By reading again and again.
+    Poll,
+}
+
+/// Section `[upstream]`: the servers' side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// The port of peers that are listed without one, never 0.
+    pub peer_port: u16,
+    /// For a peer to accept.
+    pub connect_timeout: Duration,
+    /// For a peer to take some of a request.
+    pub send_timeout: Duration,
+    /// For a response head, and for the next bytes of its body.
+    pub read_timeout: Duration,
+    /// Attempts for one request, 1 to 10.
+    pub tries: usize,
+    /// Idle connections that each worker keeps for each peer.
+    pub keepalive: usize,
+    /// How long they are kept.
+    pub keepalive_timeout: Duration,
+    /// Whether `prod` answers when no peer of `pre` can.
+    pub fallback: bool,
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The access log.
+    pub access: LogTarget,
+    /// The error log.
+    pub error: LogTarget,
+    /// What the error log leaves out.
+    pub level: log::LevelFilter,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogTarget {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, by its absolute path.
+    File(PathBuf),
+}
+
+/// What is wrong with the configuration, on one line and without a password:
+/// `FILE:LINE: [section] key = value: what is wrong; allowed: …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    fn new(place: &str, Wrong { what, allowed }: &Wrong) -> Self {
+        // A path may hold a line feed, too.
+        let line = format!("{place}: {what}; allowed: {allowed}");
+        Self(line.replace(char::is_control, " "))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads the file at `path`. `redis_url` is the value of [`REDIS_URL_VARIABLE`], and goes
+    /// before the file's unless it is empty.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(path: &Path, redis_url: Option<String>) -> Result<Self, ConfigError> {
+        Self::parse(path, &file::read(path)?, redis_url)
+    }
+
+    /// As [`Config::load`], with the `text` of the file at `path`, which is not opened.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse(path: &Path, text: &str, redis_url: Option<String>) -> Result<Self, ConfigError> {
+        let file = IniFile::parse(path, text)?;
+        // Absolute, since a daemon may change its folder before a reload.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = path.parent().unwrap_or(Path::new("/"));
+        Ok(Self {
+            gateway: Gateway::of(file.section("gateway"), base)?,
+            store: Store::of(&file, base, redis_url)?,
+            upstream: Upstream::of(file.section("upstream"))?,
+            log: Log::of(file.section("log"), base)?,
+            admin: file.section("admin").get("listen", units::address_or_off)?,
+            path,
+        })
+    }
+}
+
+impl Gateway {
+    fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+        let duration = |name| section.get(name, units::duration);
+        let head_size = |name| section.get(name, units::head_size);
+        Ok(Self {
+            listen: section.get("listen", units::addresses)?,
+            workers: section.get("workers", units::workers)?,
+            max_connections: section.get("max_connections", units::count(1..=1_000_000))?,
+            limits: Limits {
+                line: head_size("max_line")?,
+                head: head_size("max_head")?,
+                fields: section.get("max_fields", units::count(1..=MAX_FIELDS))?,
+            },
+            max_body: section.get("max_body", units::body_size)?,
+            head_timeout: duration("head_timeout")?,
+            body_timeout: duration("body_timeout")?,
+            send_timeout: duration("send_timeout")?,
+            keepalive_timeout: duration("keepalive_timeout")?,
+            tunnel_timeout: duration("tunnel_timeout")?,
+            drain_timeout: duration("drain_timeout")?,
+            trusted_proxies: section.get("trusted_proxies", units::networks)?,
+            pid_file: section.get("pid_file", units::path(base))?,
+            user: section.get("user", units::optional_name)?,
+            group: section.get("group", units::optional_name)?,
+        })
+    }
+}
+
+impl Store {
+    fn of(file: &IniFile<'_>, base: &Path, redis_url: Option<String>) -> Result<Self, ConfigError> {
+        // All keys are read, so that a wrong one is found even where it is not needed.
+        let section = file.section("redis");
+        let given = redis_url.filter(|url| !url.is_empty());
+        let in_variable = |error: Wrong| ConfigError::new(REDIS_URL_VARIABLE, &error);
+        let url = match given {
+            Some(url) => Some(Url::read(&url).map_err(in_variable)?),
+            None => section.get("url", Url::read_optional)?,
+        };
+        let keys = Keys::of(section)?;
+        let notify = section.get("notify", units::notify)?;
+        let check_interval = section.get("check_interval", units::duration)?;
+        let poll_interval = section.get("poll_interval", units::duration)?;
+        let timeout = section.get("timeout", units::duration)?;
+        let lists = file.section("lists").get("file", units::path(base))?;
+        match (url, lists) {
+            (Some(url), _) => Ok(Self::Redis(Redis {
+                url,
+                keys,
+                notify,
+                check_interval,
+                poll_interval,
+                timeout,
+            })),
+            (None, Some(path)) => Ok(Self::File(path)),
+            (None, None) => Err(file.wrong(
+                "no source of the lists",
+                "url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
+            )),
+        }
+    }
+}
+
+impl Keys {
+    fn of(section: Section<'_>) -> Result<Self, ConfigError> {
+        let keys = Self {
+            gray: section.get("gray_key", name)?,
+            pre: section.get("pre_key", name)?,
+            prod: section.get("prod_key", name)?,
+        };
+        let pairs = [
+            ("pre_key", &keys.pre, "gray_key", &keys.gray),
+            ("prod_key", &keys.prod, "gray_key", &keys.gray),
+            ("prod_key", &keys.prod, "pre_key", &keys.pre),
+        ];
+        for (key, value, other, taken) in pairs {
+            if value == taken {
+                let wrong = Wrong {
+                    what: format!("{other} has the same value"),
+                    allowed: "three keys, each another".to_owned(),
+                };
+                return Err(section.wrong(key, &wrong));
+            }
+        }
+        Ok(keys)
+    }
+}
+
+impl Upstream {
+    fn of(section: Section<'_>) -> Result<Self, ConfigError> {
+        let duration = |name| section.get(name, units::duration);
+        Ok(Self {
+            peer_port: section.get("peer_port", units::port)?,
+            connect_timeout: duration("connect_timeout")?,
+            send_timeout: duration("send_timeout")?,
+            read_timeout: duration("read_timeout")?,
+            tries: section.get("tries", units::count(1..=10))?,
+            keepalive: section.get("keepalive", units::count(0..=10_000))?,
+            keepalive_timeout: duration("keepalive_timeout")?,
+            fallback: section.get("fallback", units::switch)?,
+        })
+    }
+}
+
+impl Log {
+    fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+        Ok(Self {
+            access: section.get("access", units::log_target(base))?,
+            error: section.get("error", units::log_target(base))?,
+            level: section.get("level", units::level)?,
+        })
+    }
+}

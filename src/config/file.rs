@@ -1,0 +1,223 @@
+//! The ini file as text: which key stands on which line, and nothing that two readers could
+//! take in two ways.
+//!
+//! The `ini` crate gives the values. It is lenient: it cuts values at `#` and `;`, also
+//! separates by `:`, takes keys without a section or a value, and lets the last of two equal
+//! keys win. All of that is refused here first, so that what it gives is what stands there.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::ConfigError;
+use super::keys::{find, keys_of, sections};
+use super::units::{Reading, Wrong, shown};
+
+/// No file is longer than this, in bytes.
+const LONGEST: u64 = 1024 * 1024;
+
+/// Reads the file at `path`, which must be text.
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let mut bytes = Vec::new();
+    let opened = File::open(path);
+    let read = opened.and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let allowed = "an ini file that can be read";
+        return Err(at(path, None, &format!("cannot be read: {error}"), allowed));
+    }
+    if bytes.len() as u64 > LONGEST {
+        return Err(at(path, None, "is too long", "an ini file of 1m at most"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        at(path, Some(line), "not UTF-8", "an ini file in UTF-8")
+    })
+}
+
+/// An error about a place rather than about a value.
+fn at(path: &Path, line: Option<usize>, what: &str, allowed: &str) -> ConfigError {
+    let wrong = Wrong {
+        what: what.to_owned(),
+        allowed: allowed.to_owned(),
+    };
+    ConfigError::new(&place(path, line), &wrong)
+}
+
+fn place(path: &Path, line: Option<usize>) -> String {
+    let path = path.display();
+    line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"))
+}
+
+/// A file whose form is right; its values are still text.
+pub(super) struct IniFile<'a> {
+    path: &'a Path,
+    lines: Lines<'a>,
+    values: ini::IniMap,
+}
+
+/// The line of each section's keys, counted from 1.
+type Lines<'a> = HashMap<(&'a str, &'a str), usize>;
+
+impl<'a> IniFile<'a> {
+    /// Takes `text` apart.
+    ///
+    /// # Errors
+    /// The first line that is not as it should be.
+    pub(super) fn parse(path: &'a Path, text: &'a str) -> Result<Self, ConfigError> {
+        let lines = index(path, text)?;
+        let values = ini::inistr!(safe cs text)
+            .map_err(|error| at(path, None, &error, "[section] lines and key = value lines"))?;
+        Ok(Self {
+            path,
+            lines,
+            values,
+        })
+    }
+
+    /// The keys of one section.
+    pub(super) fn section(&self, name: &'static str) -> Section<'_> {
+        Section { file: self, name }
+    }
+
+    /// An error about the file as a whole.
+    pub(super) fn wrong(&self, what: &str, allowed: &str) -> ConfigError {
+        at(self.path, None, what, allowed)
+    }
+}
+
+/// One section of a file.
+#[derive(Clone, Copy)]
+pub(super) struct Section<'a> {
+    file: &'a IniFile<'a>,
+    name: &'static str,
+}
+
+impl Section<'_> {
+    /// The value of a key, or its default, as `read` understands it.
+    pub(super) fn get<T>(
+        self,
+        name: &str,
+        read: impl FnOnce(&str) -> Reading<T>,
+    ) -> Result<T, ConfigError> {
+        read(self.text(name)).map_err(|wrong| self.wrong(name, &wrong))
+    }
+
+    /// An error about the value of a key.
+    pub(super) fn wrong(self, name: &str, wrong: &Wrong) -> ConfigError {
+        let line = self.file.lines.get(&(self.name, name)).copied();
+        let value = shown_of(self.name, name, self.text(name));
+        let place = place(self.file.path, line);
+        ConfigError::new(&format!("{place}: [{}] {name} = {value}", self.name), wrong)
+    }
+
+    fn text(&self, name: &str) -> &str {
+        let section = self.file.values.get(self.name);
+        let given = section.and_then(|keys| keys.get(name)?.as_deref());
+        given.unwrap_or_else(|| find(self.name, name).map_or("", |key| key.default))
+    }
+}
+
+fn shown_of(section: &str, name: &str, value: &str) -> String {
+    match (section, name) {
+        // Whatever it is, it could be a misspelt URL with its password.
+        ("redis", "url") if !value.is_empty() => "(hidden)".to_owned(),
+        _ => shown(value),
+    }
+}
+
+/// Finds the line of every key, and refuses what is not plain.
+///
+/// Lines that make no sense are named by number only: one may be the rest of a broken URL, with
+/// its password.
+fn index<'a>(path: &Path, text: &'a str) -> Result<Lines<'a>, ConfigError> {
+    // Invisible in most editors, and no part of a name.
+    if text.starts_with('\u{feff}') {
+        return Err(at(path, Some(1), "a byte order mark", "UTF-8 without one"));
+    }
+    let mut lines = Lines::new();
+    let mut section = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let wrong = |what: &str, allowed: &str| at(path, Some(number), what, allowed);
+        let line = line.trim_end();
+        if line.trim_start().is_empty() || line.trim_start().starts_with(['#', ';']) {
+            continue;
+        }
+        if line.contains(|it: char| it.is_control() && it != '\t') {
+            return Err(wrong("a control character", "text"));
+        }
+        if line.starts_with(char::is_whitespace) {
+            return Err(wrong(
+                "an indented line",
+                "lines that begin in the first column; a value stands on one line",
+            ));
+        }
+        if line.starts_with('[') {
+            section = Some(section_name(line).map_err(|error| wrong(&error.what, &error.allowed))?);
+            continue;
+        }
+        let Some((name, value)) = line.split_once('=') else {
+            return Err(wrong(
+                "a line without =",
+                "key = value, [section], # comment",
+            ));
+        };
+        let (name, value) = (name.trim_end(), value.trim_start());
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if name.is_empty() || !name.bytes().all(plain) {
+            return Err(wrong(
+                "what stands before = is not the name of a key",
+                "key = value",
+            ));
+        }
+        let Some(section) = section else {
+            let sections = sections().join("], [");
+            return Err(wrong(
+                &format!("{name}: a key without a section"),
+                &format!("keys below one of [{sections}]"),
+            ));
+        };
+        if find(section, name).is_none() {
+            let names: Vec<_> = keys_of(section).map(|key| key.name).collect();
+            return Err(wrong(&unknown(section, name), &names.join(", ")));
+        }
+        if let Some(first) = lines.insert((section, name), number) {
+            return Err(wrong(
+                &format!("[{section}] {name}: given twice, first on line {first}"),
+                "each key once",
+            ));
+        }
+        if value.contains(['#', ';']) {
+            let value = shown_of(section, name, value);
+            return Err(wrong(
+                &format!("[{section}] {name} = {value}: a # or ; within the value"),
+                "comments on lines of their own; in a URL write %23 for # and %3B for ;",
+            ));
+        }
+    }
+    Ok(lines)
+}
+
+/// The name in a section's line.
+fn section_name(line: &str) -> Reading<&str> {
+    let inner = line.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let name = inner.map(str::trim);
+    match name {
+        Some(name) if keys_of(name).next().is_some() => Ok(name),
+        _ => Err(Wrong {
+            what: match name {
+                Some(name) => format!("[{}]: an unknown section", shown(name)),
+                None => "a line that begins like a section and does not end with ]".to_owned(),
+            },
+            allowed: format!("[{}]", sections().join("], [")),
+        }),
+    }
+}
+
+/// Says that a key is unknown, and where it would be known.
+fn unknown(section: &str, name: &str) -> String {
+    let elsewhere = sections().into_iter().find(|it| find(it, name).is_some());
+    let hint = elsewhere.map_or_else(String::new, |it| format!(", but one of [{it}]"));
+    format!("[{section}] {name}: not a key of this section{hint}")
+}

@@ -1,0 +1,97 @@
+//! The table of all keys: what may stand in the ini file, and what holds when it does not.
+
+/// A key of the ini file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The section it belongs to, without brackets.
+    pub section: &'static str,
+    /// Its name within the section.
+    pub name: &'static str,
+    /// The value that holds when the key is absent, as it would be written in the file.
+    pub default: &'static str,
+    /// One line of explanation. `(restart)` at its end: a reload does not change it.
+    pub text: &'static str,
+}
+
+/// Builds the table, section by section.
+macro_rules! keys {
+    ($( [$section:ident] $( $name:ident = $default:literal, $text:literal; )* )*) => {
+        &[ $( $( Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            default: $default,
+            text: $text,
+        }, )* )* ]
+    };
+}
+
+/// Every key, in the order of the shipped file.
+#[rustfmt::skip] // One key a line reads as the table that it is.
+pub const KEYS: &[Key] = keys! {
+    [gateway]
+    listen = "0.0.0.0:80", "Addresses to serve, separated by commas, as 0.0.0.0:80 or [::]:80. (restart)";
+    workers = "auto", "Threads that serve connections, 1 to 256; auto: one for each CPU. (restart)";
+    max_connections = "10000", "Active client connections at most, 1 to 1000000; 503 above that.";
+    max_line = "8k", "Longest request line, in bytes, 1k to 1m; 414 above that.";
+    max_head = "32k", "Largest head of a message, in bytes, 1k to 1m; 431 above that.";
+    max_fields = "100", "Header fields of a message at most, 1 to 256; 431 above that.";
+    max_body = "unlimited", "Largest body of a request, in bytes, or unlimited; 413 above that.";
+    head_timeout = "10s", "Time for the whole head of a request to arrive.";
+    body_timeout = "30s", "Longest silence of a client within the body of its request.";
+    send_timeout = "30s", "Longest time that a client may take nothing of its response.";
+    keepalive_timeout = "75s", "Longest silence of a client between two requests.";
+    tunnel_timeout = "1h", "Longest silence on an upgraded connection (WebSocket).";
+    drain_timeout = "30s", "Time for open requests to end when the gateway stops.";
+    trusted_proxies = "", "Addresses or CIDRs, separated by commas, whose X-Forwarded-For is believed.";
+    pid_file = "/run/graygate.pid", "File for the process id; empty: none. (restart)";
+    user = "nobody", "User to become once the ports are open; empty: stay as started. (restart)";
+    group = "", "Group to become; empty: the user's own. (restart)";
+
+    [redis]
+    url = "", "Server: redis://[[user]:password@]host[:port][/db] or unix:///path[?db=0]. (restart)";
+    gray_key = "gray", "Key of the clients that get the new version. (restart)";
+    pre_key = "pre", "Key of the new version's servers. (restart)";
+    prod_key = "prod", "Key of the old version's servers. (restart)";
+    notify = "auto", "How changes are learned of: events (keyspace events), poll, or auto: either. (restart)";
+    check_interval = "10s", "Time between two full checks of the lists, events or not. (restart)";
+    poll_interval = "1s", "Time between two reads where there are no events. (restart)";
+    timeout = "2s", "Time for Redis to accept a connection or to answer. (restart)";
+
+    [lists]
+    file = "", "Lists file, used when no Redis URL is set. (restart)";
+
+    [upstream]
+    peer_port = "80", "Port of the servers that are listed without one, 1 to 65535. (restart)";
+    connect_timeout = "1s", "Time for a server to accept a connection.";
+    send_timeout = "1s", "Longest time that a server may take nothing of a request.";
+    read_timeout = "1s", "Time for the head of a response, and longest silence within its body.";
+    tries = "3", "Servers to try for one request at most, 1 to 10.";
+    keepalive = "64", "Idle connections kept for each server by each worker, 0 to 10000.";
+    keepalive_timeout = "30s", "Time that an idle connection to a server is kept.";
+    fallback = "on", "Try the old version when no server of the new one can answer: on or off.";
+
+    [log]
+    access = "/var/log/graygate/access.log", "Access log: a file, stdout (or -), stderr or off. (restart)";
+    error = "/var/log/graygate/error.log", "Error log: a file, stdout (or -), stderr or off. (restart)";
+    level = "info", "Least grave events of the error log: error, warn, info or debug.";
+
+    [admin]
+    listen = "127.0.0.1:9180", "Address of the admin pages, or off. They know no passwords. (restart)";
+};
+
+/// The keys of `section`; none when there is no such section.
+pub(super) fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+/// The key called `name` of `section`.
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
+    keys_of(section).find(|key| key.name == name)
+}
+
+/// The sections, in the order of the table.
+pub(super) fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    sections.dedup();
+    sections
+}

@@ -1,0 +1,72 @@
+//! What of a new configuration a running gateway takes on.
+//!
+//! Kept are the settings that were used up at the start: ports, threads, open logs, the user,
+//! the source of the lists. All others hold for whatever begins after the reload.
+
+use super::{Config, Store};
+
+impl Config {
+    /// The configuration to run with once `new` was read, and the full names of the keys
+    /// (`gateway.workers`) that `new` changes in vain: they keep their values until a restart.
+    pub fn reload(&self, mut new: Self) -> (Self, Vec<&'static str>) {
+        let mut kept = Vec::new();
+        let old = self.clone();
+        {
+            let (old, new) = (old.gateway, &mut new.gateway);
+            keep(&mut kept, "gateway.listen", old.listen, &mut new.listen);
+            keep(&mut kept, "gateway.workers", old.workers, &mut new.workers);
+            keep(
+                &mut kept,
+                "gateway.pid_file",
+                old.pid_file,
+                &mut new.pid_file,
+            );
+            keep(&mut kept, "gateway.user", old.user, &mut new.user);
+            keep(&mut kept, "gateway.group", old.group, &mut new.group);
+        }
+        kept.extend(changed_in_store(&old.store, &new.store));
+        new.store = old.store;
+        let (port, new_port) = (old.upstream.peer_port, &mut new.upstream.peer_port);
+        keep(&mut kept, "upstream.peer_port", port, new_port);
+        keep(&mut kept, "log.access", old.log.access, &mut new.log.access);
+        keep(&mut kept, "log.error", old.log.error, &mut new.log.error);
+        keep(&mut kept, "admin.listen", old.admin, &mut new.admin);
+        (new, kept)
+    }
+}
+
+fn keep<T: PartialEq>(kept: &mut Vec<&'static str>, name: &'static str, old: T, new: &mut T) {
+    if *new != old {
+        kept.push(name);
+        *new = old;
+    }
+}
+
+/// The names of the keys in which two stores differ.
+fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
+    let compared = match (old, new) {
+        (Store::File(old), Store::File(new)) => vec![("lists.file", old == new)],
+        (Store::Redis(old), Store::Redis(new)) => vec![
+            ("redis.url", old.url == new.url),
+            ("redis.gray_key", old.keys.gray == new.keys.gray),
+            ("redis.pre_key", old.keys.pre == new.keys.pre),
+            ("redis.prod_key", old.keys.prod == new.keys.prod),
+            ("redis.notify", old.notify == new.notify),
+            (
+                "redis.check_interval",
+                old.check_interval == new.check_interval,
+            ),
+            (
+                "redis.poll_interval",
+                old.poll_interval == new.poll_interval,
+            ),
+            ("redis.timeout", old.timeout == new.timeout),
+        ],
+        // The URL decides between the two.
+        (Store::File(_), Store::Redis(_)) | (Store::Redis(_), Store::File(_)) => {
+            vec![("redis.url", false)]
+        }
+    };
+    let changed = compared.into_iter().filter(|(_, same)| !same);
+    changed.map(|(name, _)| name).collect()
+}

@@ -1,0 +1,807 @@
+use super::*;
+
+/// Where the tables' files pretend to be.
+const FILE: &str = "/etc/gray/graygate.ini";
+
+const REDIS: &str = "[redis]\nurl = redis://127.0.0.1:6379/0\n";
+
+const SHIPPED: &str = include_str!("../../etc/graygate.ini");
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new(FILE), text, None)
+}
+
+/// The configuration of one key, with a source of lists beside it.
+fn with(name: &str, value: &str) -> Result<Config, ConfigError> {
+    let (section, key) = name.split_once('.').unwrap();
+    let line = format!("[{section}]\n{key} = {value}\n");
+    match section {
+        "lists" => parse(&line),
+        "redis" if key == "url" => parse(&line),
+        _ => parse(&format!("{line}{REDIS}")),
+    }
+}
+
+fn redis(config: Config) -> Redis {
+    match config.store {
+        Store::Redis(redis) => redis,
+        Store::File(path) => panic!("{path:?}"),
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn an_empty_file_has_the_documented_defaults() {
+    let config = parse(REDIS).unwrap();
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let expected = Config {
+        path: FILE.into(),
+        gateway: Gateway {
+            listen: vec!["0.0.0.0:80".parse().unwrap()],
+            workers: cpus.min(256),
+            max_connections: 10_000,
+            limits: Limits {
+                line: 8 * 1024,
+                head: 32 * 1024,
+                fields: 100,
+            },
+            max_body: None,
+            head_timeout: ms(10_000),
+            body_timeout: ms(30_000),
+            send_timeout: ms(30_000),
+            keepalive_timeout: ms(75_000),
+            tunnel_timeout: ms(3_600_000),
+            drain_timeout: ms(30_000),
+            trusted_proxies: Vec::new(),
+            pid_file: Some("/run/graygate.pid".into()),
+            user: Some("nobody".to_owned()),
+            group: None,
+        },
+        store: Store::Redis(Redis {
+            url: "redis://127.0.0.1:6379/0".parse().unwrap(),
+            keys: Keys {
+                gray: "gray".to_owned(),
+                pre: "pre".to_owned(),
+                prod: "prod".to_owned(),
+            },
+            notify: Notify::Auto,
+            check_interval: ms(10_000),
+            poll_interval: ms(1_000),
+            timeout: ms(2_000),
+        }),
+        upstream: Upstream {
+            peer_port: 80,
+            connect_timeout: ms(1_000),
+            send_timeout: ms(1_000),
+            read_timeout: ms(1_000),
+            tries: 3,
+            keepalive: 64,
+            keepalive_timeout: ms(30_000),
+            fallback: true,
+        },
+        log: Log {
+            access: LogTarget::File("/var/log/graygate/access.log".into()),
+            error: LogTarget::File("/var/log/graygate/error.log".into()),
+            level: log::LevelFilter::Info,
+        },
+        admin: Some("127.0.0.1:9180".parse().unwrap()),
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn the_shipped_file_equals_the_defaults() {
+    assert_eq!(parse(SHIPPED).unwrap(), parse(REDIS).unwrap());
+}
+
+#[test]
+fn the_shipped_file_names_every_key_in_order_with_default_and_explanation() {
+    let mut section = "";
+    let mut before = "";
+    let mut keys = KEYS.iter();
+    for line in SHIPPED.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.strip_suffix(']').unwrap();
+        } else if !line.is_empty() && !line.starts_with('#') {
+            let key = keys.next().unwrap();
+            let (name, value) = line.split_once('=').unwrap();
+            assert_eq!((section, name.trim()), (key.section, key.name));
+            assert_eq!(before, format!("# {}", key.text));
+            if (section, key.name) == ("redis", "url") {
+                assert_eq!(
+                    (value.trim(), key.default),
+                    ("redis://127.0.0.1:6379/0", "")
+                );
+            } else {
+                assert_eq!(value.trim(), key.default, "{name}");
+            }
+        }
+        before = line;
+    }
+    assert_eq!(keys.next(), None);
+}
+
+#[test]
+fn values_are_understood() {
+    type Check = fn(Config) -> bool;
+    let table: &[(&str, &str, Check)] = &[
+        ("gateway.listen", "[::]:80, 127.0.0.1:0,127.0.0.1:0", |it| {
+            let expected = ["[::]:80", "127.0.0.1:0", "127.0.0.1:0"];
+            it.gateway.listen == expected.map(|it| it.parse().unwrap())
+        }),
+        ("gateway.workers", "1", |it| it.gateway.workers == 1),
+        ("gateway.workers", "256", |it| it.gateway.workers == 256),
+        ("gateway.max_line", "1k", |it| {
+            it.gateway.limits.line == 1024
+        }),
+        ("gateway.max_head", "1m", |it| {
+            it.gateway.limits.head == 1 << 20
+        }),
+        ("gateway.max_head", "2000", |it| {
+            it.gateway.limits.head == 2000
+        }),
+        ("gateway.max_fields", "256", |it| {
+            it.gateway.limits.fields == 256
+        }),
+        ("gateway.max_body", "unlimited", |it| {
+            it.gateway.max_body.is_none()
+        }),
+        ("gateway.max_body", "1", |it| it.gateway.max_body == Some(1)),
+        ("gateway.max_body", "5g", |it| {
+            it.gateway.max_body == Some(5 << 30)
+        }),
+        ("gateway.head_timeout", "1ms", |it| {
+            it.gateway.head_timeout == ms(1)
+        }),
+        ("gateway.head_timeout", "7s", |it| {
+            it.gateway.head_timeout == ms(7_000)
+        }),
+        ("gateway.head_timeout", "2m", |it| {
+            it.gateway.head_timeout == ms(120_000)
+        }),
+        ("gateway.head_timeout", "24h", |it| {
+            it.gateway.head_timeout == ms(86_400_000)
+        }),
+        (
+            "gateway.trusted_proxies",
+            "10.1.2.3, 10.1.2.3/8,::ffff:192.168.0.0/112, ::ffff:1.2.3.4, fd00::1/8, ::/0",
+            |it| {
+                let expected = [
+                    "10.1.2.3/32",
+                    "10.0.0.0/8",
+                    "192.168.0.0/16",
+                    "1.2.3.4/32",
+                    "fd00::/8",
+                    "::/0",
+                ];
+                it.gateway.trusted_proxies == expected.map(|it| it.parse().unwrap())
+            },
+        ),
+        ("gateway.pid_file", "", |it| it.gateway.pid_file.is_none()),
+        ("gateway.pid_file", "x.pid", |it| {
+            it.gateway.pid_file == Some("/etc/gray/x.pid".into())
+        }),
+        ("gateway.user", "", |it| it.gateway.user.is_none()),
+        ("gateway.group", "adm", |it| {
+            it.gateway.group.as_deref() == Some("adm")
+        }),
+        ("redis.url", "unix:///run/redis.sock?db=2", |it| {
+            redis(it).url.as_str() == "unix:///run/redis.sock?db=2"
+        }),
+        ("redis.gray_key", "gray list", |it| {
+            redis(it).keys.gray == "gray list"
+        }),
+        ("redis.notify", "events", |it| {
+            redis(it).notify == Notify::Events
+        }),
+        ("redis.notify", "poll", |it| {
+            redis(it).notify == Notify::Poll
+        }),
+        ("lists.file", "lists", |it| {
+            it.store == Store::File("/etc/gray/lists".into())
+        }),
+        ("lists.file", "/a/lists", |it| {
+            it.store == Store::File("/a/lists".into())
+        }),
+        ("upstream.peer_port", "65535", |it| {
+            it.upstream.peer_port == 65535
+        }),
+        ("upstream.tries", "10", |it| it.upstream.tries == 10),
+        ("upstream.keepalive", "0", |it| it.upstream.keepalive == 0),
+        ("upstream.fallback", "off", |it| !it.upstream.fallback),
+        ("log.access", "off", |it| it.log.access == LogTarget::Off),
+        ("log.access", "-", |it| it.log.access == LogTarget::Stdout),
+        ("log.access", "stdout", |it| {
+            it.log.access == LogTarget::Stdout
+        }),
+        ("log.error", "stderr", |it| {
+            it.log.error == LogTarget::Stderr
+        }),
+        ("log.error", "e.log", |it| {
+            it.log.error == LogTarget::File("/etc/gray/e.log".into())
+        }),
+        ("log.level", "debug", |it| {
+            it.log.level == log::LevelFilter::Debug
+        }),
+        ("log.level", "error", |it| {
+            it.log.level == log::LevelFilter::Error
+        }),
+        ("admin.listen", "off", |it| it.admin.is_none()),
+        ("admin.listen", "[::1]:0", |it| {
+            it.admin == Some("[::1]:0".parse().unwrap())
+        }),
+    ];
+    for (name, value, check) in table {
+        match with(name, value) {
+            Ok(config) => assert!(check(config), "{name} = {value}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
+    let table = [
+        (
+            "gateway.listen",
+            "80",
+            "80 is a port without an address; allowed: IP addresses with",
+        ),
+        (
+            "gateway.listen",
+            "::1",
+            "::1 is an address without a port; allowed: IP",
+        ),
+        (
+            "gateway.listen",
+            "localhost:80",
+            "localhost:80 is not an IP address with a port;",
+        ),
+        (
+            "gateway.listen",
+            "1.2.3.4:65536",
+            "1.2.3.4:65536 is not an IP address with a port;",
+        ),
+        ("gateway.listen", "", "an address is missing;"),
+        ("gateway.listen", "1.2.3.4:80,", "an address is missing;"),
+        (
+            "gateway.listen",
+            "1.2.3.4:80,1.2.3.4:80",
+            "1.2.3.4:80 stands there twice;",
+        ),
+        (
+            "gateway.workers",
+            "0",
+            "it is out of range; allowed: auto, or a whole number from 1 to 256",
+        ),
+        ("gateway.workers", "257", "it is out of range;"),
+        ("gateway.workers", "+2", "it is not a whole number;"),
+        ("gateway.workers", "Auto", "it is not a whole number;"),
+        ("gateway.max_connections", "0", "it is out of range;"),
+        (
+            "gateway.max_connections",
+            "99999999999999999999999",
+            "it is out of range;",
+        ),
+        (
+            "gateway.max_line",
+            "1023",
+            "it is out of range; allowed: bytes, or a number with k or m",
+        ),
+        ("gateway.max_head", "2m", "it is out of range;"),
+        ("gateway.max_head", "8K", "its unit is unknown;"),
+        ("gateway.max_head", "8 k", "its unit is unknown;"),
+        ("gateway.max_head", "k", "it is not a size;"),
+        (
+            "gateway.max_fields",
+            "257",
+            "it is out of range; allowed: a whole number from 1 to 256",
+        ),
+        (
+            "gateway.max_body",
+            "0",
+            "it is 0, which could be meant in two ways; allowed: unlimited",
+        ),
+        ("gateway.max_body", "99999999999g", "it is out of range;"),
+        (
+            "gateway.max_body",
+            "99999999999999999999",
+            "it is out of range;",
+        ),
+        ("gateway.max_body", "-1", "it is not a size;"),
+        (
+            "gateway.head_timeout",
+            "10",
+            "it has no unit; allowed: a whole number with its unit ms, s",
+        ),
+        (
+            "gateway.head_timeout",
+            "0",
+            "it is 0, and every wait needs a deadline;",
+        ),
+        (
+            "gateway.head_timeout",
+            "0s",
+            "it is 0, and every wait needs a deadline;",
+        ),
+        ("gateway.head_timeout", "", "it is not a time;"),
+        ("gateway.head_timeout", "s", "it is not a time;"),
+        ("gateway.head_timeout", "1.5s", "its unit is unknown;"),
+        ("gateway.head_timeout", "1d", "its unit is unknown;"),
+        ("gateway.head_timeout", "25h", "it is longer than 24h;"),
+        (
+            "gateway.head_timeout",
+            "99999999999999999999s",
+            "it is longer than 24h;",
+        ),
+        (
+            "gateway.head_timeout",
+            "18446744073709551615h",
+            "it is longer than 24h;",
+        ),
+        (
+            "gateway.trusted_proxies",
+            "10.0.0.0/33",
+            "`10.0.0.0/33` is not an address or CIDR;",
+        ),
+        (
+            "gateway.trusted_proxies",
+            "10.0.0.1,",
+            "`` is not an address or CIDR;",
+        ),
+        (
+            "gateway.trusted_proxies",
+            "all",
+            "`all` is not an address or CIDR; allowed: IP",
+        ),
+        ("redis.gray_key", "", "it is empty; allowed: a name"),
+        ("redis.gray_key", "pre", ""),
+        (
+            "redis.notify",
+            "push",
+            "it is none of the words for this key; allowed: auto, events, poll",
+        ),
+        ("redis.timeout", "2", "it has no unit;"),
+        (
+            "upstream.peer_port",
+            "0",
+            "it is not a port; allowed: a whole number from 1 to 65535",
+        ),
+        ("upstream.peer_port", "65536", "it is not a port;"),
+        (
+            "upstream.tries",
+            "11",
+            "it is out of range; allowed: a whole number from 1 to 10",
+        ),
+        ("upstream.keepalive", "10001", "it is out of range;"),
+        (
+            "upstream.fallback",
+            "yes",
+            "it is none of the words for this key; allowed: on, off",
+        ),
+        (
+            "log.access",
+            "",
+            "it is empty; allowed: the path of a file, stdout (or -), stderr, off",
+        ),
+        (
+            "log.level",
+            "trace",
+            "it is none of the words for this key; allowed: error, warn, info",
+        ),
+        (
+            "admin.listen",
+            "9180",
+            "9180 is a port without an address; allowed: off, or an IP",
+        ),
+        ("admin.listen", "", "an address is missing;"),
+    ];
+    for (name, value, expected) in table {
+        let error = match name {
+            // In one section, for the others stand in [redis], too.
+            "redis.gray_key" | "redis.notify" | "redis.timeout" => {
+                let key = name.strip_prefix("redis.").unwrap();
+                parse(&format!("# A comment.\n\n{REDIS}{key} = {value}\n"))
+            }
+            _ => {
+                let (section, key) = name.split_once('.').unwrap();
+                parse(&format!(
+                    "# A comment.\n{REDIS}[{section}]\n{key} = {value}\n"
+                ))
+            }
+        };
+        let error = error.unwrap_err().to_string();
+        let (section, key) = name.split_once('.').unwrap();
+        let expected = match (key, value) {
+            // The default of another key is the one in the way.
+            ("gray_key", "pre") => format!("{FILE}: [redis] pre_key = pre: gray_key has the same"),
+            _ => format!("{FILE}:5: [{section}] {key} = {value}: {expected}"),
+        };
+        assert!(
+            error.starts_with(&expected),
+            "{error}\nexpected: {expected}"
+        );
+        assert!(error.contains("; allowed: "), "{error}");
+    }
+}
+
+#[test]
+fn a_line_that_could_be_read_in_two_ways_is_an_error_with_its_number() {
+    let table = [
+        (
+            "[gateway]\nmax_boby = 1k\n",
+            ":2: [gateway] max_boby: not a key of this section; allowed: listen, workers, max_connections, ",
+        ),
+        (
+            "[gateway]\ntries = 2\n",
+            ":2: [gateway] tries: not a key of this section, but one of [upstream]; allowed: listen,",
+        ),
+        (
+            "[gateway]\nListen = 1.2.3.4:80\n",
+            ":2: [gateway] Listen: not a key of this section; allowed: listen,",
+        ),
+        (
+            "\n[gatway]\n",
+            ":2: [gatway]: an unknown section; allowed: [gateway], [redis], [lists], [upstream], [log], [admin]",
+        ),
+        ("[]\n", ":1: []: an unknown section; allowed: [gateway],"),
+        (
+            "[gateway\n",
+            ":1: a line that begins like a section and does not end with ]; allowed: [gateway],",
+        ),
+        (
+            "[gateway] # here\n",
+            ":1: a line that begins like a section and does not end with ];",
+        ),
+        (
+            "workers = 1\n[gateway]\n",
+            ":1: workers: a key without a section; allowed: keys below one of [gateway], [redis],",
+        ),
+        (
+            "[gateway]\nworkers = 1\n\nworkers = 1\n",
+            ":4: [gateway] workers: given twice, first on line 2; allowed: each key once",
+        ),
+        (
+            "[log]\nlevel = info\n[gateway]\n[log]\nlevel = warn\n",
+            ":5: [log] level: given twice, first on line 2;",
+        ),
+        (
+            "[gateway]\n\nworkers\n",
+            ":3: a line without =; allowed: key = value, [section], # comment",
+        ),
+        ("[gateway]\nworkers: 1\n", ":2: a line without =;"),
+        (
+            "[gateway]\nworkers : = 1\n",
+            ":2: what stands before = is not the name of a key; allowed: key = value",
+        ),
+        (
+            "[gateway]\n= 1\n",
+            ":2: what stands before = is not the name of a key;",
+        ),
+        (
+            "[gateway]\n  workers = 1\n",
+            ":2: an indented line; allowed: lines that begin in the first column;",
+        ),
+        (
+            "[gateway]\nlisten = 1.2.3.4:80,\n\t1.2.3.5:80\n",
+            ":3: an indented line;",
+        ),
+        (
+            "[gateway]\nworkers = 1 # one\n",
+            ":2: [gateway] workers = 1 # one: a # or ; within the value; allowed: comments on lines",
+        ),
+        (
+            "[gateway]\nworkers = 1;one\n",
+            ":2: [gateway] workers = 1;one: a # or ; within the value;",
+        ),
+        (
+            "[gateway]\nuser = a\0b\n",
+            ":2: a control character; allowed: text",
+        ),
+        (
+            "\u{feff}[gateway]\n",
+            ":1: a byte order mark; allowed: UTF-8",
+        ),
+        (
+            "",
+            ": no source of the lists; allowed: url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
+        ),
+        (
+            "[redis]\nurl =\n[lists]\nfile =\n",
+            ": no source of the lists;",
+        ),
+        (
+            "[lists]\nfile = redis://h\n",
+            ":2: [lists] file = (hidden): it is a URL; allowed: the path of a file",
+        ),
+        (
+            "[redis]\ngray_key = a\nprod_key = a\n",
+            ":3: [redis] prod_key = a: gray_key has the same value; allowed: three keys",
+        ),
+        (
+            "[redis]\nprod_key = pre\n",
+            ":2: [redis] prod_key = pre: pre_key has the same value;",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = parse(text).unwrap_err().to_string();
+        let expected = format!("{FILE}{expected}");
+        assert!(
+            error.starts_with(&expected),
+            "{error}\nexpected: {expected}"
+        );
+        assert!(error.contains("; allowed: "), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn comments_blanks_and_windows_line_ends_do_no_harm() {
+    let text =
+        "; one\r\n  # two\r\n\r\n[ gateway ]\r\nworkers\t=\t3  \r\nuser=\r\n[lists]\r\nfile = l";
+    let config = parse(text).unwrap();
+    assert_eq!((config.gateway.workers, config.gateway.user), (3, None));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_clear_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("graygate.ini");
+    let error = || Config::load(&path, None).unwrap_err().to_string();
+    let place = path.display();
+
+    let expected = format!("{place}: cannot be read: No such file or directory");
+    assert!(error().starts_with(&expected), "{}", error());
+
+    std::fs::write(&path, b"[gateway]\n# gr\xfc\xdf\n").unwrap();
+    assert!(
+        error().starts_with(&format!("{place}:2: not UTF-8; ")),
+        "{}",
+        error()
+    );
+
+    std::fs::write(&path, vec![b'\n'; 1024 * 1024 + 1]).unwrap();
+    assert!(
+        error().starts_with(&format!("{place}: is too long; ")),
+        "{}",
+        error()
+    );
+
+    std::fs::write(&path, "[lists]\nfile = lists\n").unwrap();
+    let config = Config::load(&path, None).unwrap();
+    assert_eq!(config.store, Store::File(dir.path().join("lists")));
+    assert_eq!(config.path, path);
+}
+
+#[test]
+fn relative_paths_of_a_relative_file_become_absolute() {
+    let config = Config::parse(Path::new("g.ini"), "[lists]\nfile = lists\n", None).unwrap();
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(config.path, here.join("g.ini"));
+    assert_eq!(config.store, Store::File(here.join("lists")));
+}
+
+#[test]
+fn the_variable_goes_before_the_file_unless_empty() {
+    let variable = |text, url: &str| Config::parse(Path::new(FILE), text, Some(url.to_owned()));
+    let url = "redis://h:1/2";
+    for text in [
+        REDIS,
+        "[lists]\nfile = l\n",
+        "",
+        "[redis]\nurl = nonsense\n",
+    ] {
+        assert_eq!(redis(variable(text, url).unwrap()).url.as_str(), url);
+    }
+    assert_eq!(variable(REDIS, "").unwrap(), parse(REDIS).unwrap());
+    assert_eq!(
+        variable("[lists]\nfile = l\n", "").unwrap().store,
+        Store::File("/etc/gray/l".into())
+    );
+    let error = variable(REDIS, "http://:secret@h").unwrap_err().to_string();
+    let expected =
+        "GRAYGATE_REDIS_URL: it does not begin with redis:// or unix://; allowed: redis:";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn a_url_is_shown_without_user_and_password() {
+    let table = [
+        ("redis://h", "redis://h:6379/0"),
+        ("redis://secret:secret@h:1/2", "redis://h:1/2"),
+        ("redis://:secret@[::1]:1", "redis://[::1]:1/0"),
+        ("redis://secret@h?protocol=3&x=secret", "redis://h:6379/0"),
+        ("redis://:secret@secret@h/1", "redis://h:6379/1"),
+        ("redis://:secret%23%2F%40@h/1", "redis://h:6379/1"),
+        (
+            "unix:///run/r.sock?db=3&user=secret&pass=secret",
+            "unix:///run/r.sock?db=3",
+        ),
+        (
+            "redis+unix:///run/r.sock?pass=secret",
+            "unix:///run/r.sock?db=0",
+        ),
+    ];
+    for (text, shown) in table {
+        let config = with("redis.url", text).unwrap();
+        assert!(
+            !format!("{config:?} {config:#?}").contains("secret"),
+            "{config:?}"
+        );
+        let url = redis(config).url;
+        assert_eq!((url.as_str(), url.to_string().as_str()), (text, shown));
+        assert_eq!(format!("{url:?}"), format!("Url({shown:?})"));
+    }
+}
+
+#[test]
+fn a_bad_url_is_an_error_that_does_not_show_it() {
+    let table = [
+        ("rediss://:secret@h", "TLS is not supported"),
+        (
+            "http://:secret@h",
+            "it does not begin with redis:// or unix://",
+        ),
+        ("secret", "it does not begin with redis:// or unix://"),
+        ("h:6379", "it does not begin with redis:// or unix://"),
+        ("redis://:secret@", "it is malformed"),
+        ("redis://:secret@h:99999", "it is malformed"),
+        ("redis://:secret/secret@h", "it is malformed"),
+        ("redis://:secret@h/secret", "Invalid database number"),
+        ("redis://:secret@h/-1", "its database is less than 0"),
+        ("redis://user:12/secret@h", "it has an @ behind the host"),
+        ("redis://user:12?secret@h", "it has an @ behind the host"),
+        ("redis://:secret@h?protocol=secret", "it is malformed"),
+        (
+            "redis://:secret@0.0.0.0",
+            "Cannot connect to a wildcard address (0.0.0.0 or ::)",
+        ),
+        ("unix://secret", "Missing path"),
+        ("unix:///s?db=secret", "Invalid database number"),
+    ];
+    for (text, what) in table {
+        let error = with("redis.url", text).unwrap_err();
+        let expected = format!("{FILE}:2: [redis] url = (hidden): {what}; allowed: redis://");
+        assert!(
+            error.to_string().starts_with(&expected),
+            "{error}\nexpected: {expected}"
+        );
+        assert!(!format!("{error:?} {error}").contains("secret"), "{error}");
+        let parsed = text.parse::<Url>().unwrap_err().to_string();
+        assert!(
+            parsed.starts_with(&format!("Redis URL: {what}; ")),
+            "{parsed}"
+        );
+    }
+    let error = "redis://:secret#1@h".parse::<Url>().unwrap_err();
+    assert!(
+        error.to_string().starts_with("Redis URL: it has a #; "),
+        "{error}"
+    );
+}
+
+#[test]
+fn no_error_shows_a_password_wherever_it_stands() {
+    let table = [
+        "[redis]\nurl = redis://:secret#@h\n",
+        "[redis]\nurl = redis://:sec;secret@h\n",
+        "[redis]\nurl: redis://:secret@h\n",
+        "[redis]\nurl =\n  redis://:secret@h\n",
+        "[redis]\nurl =\nredis://:secret@h/?protocol=3\n",
+        "[redis]\nurls = redis://:secret@h\n",
+        "url = redis://:secret@h\n",
+        "[redis]\nurl = redis://a\nurl = redis://:secret@h\n",
+        "[redis]\ntimeout = redis://:secret@h\n",
+        "[gateway]\nlisten = redis://:secret@h\n",
+        "[gateway]\nlisten = :secret@h\n",
+        "[gateway]\ntrusted_proxies = redis://:secret@h\n",
+        "[lists]\nfile = redis://:secret@h\n",
+        "[log]\naccess = redis://:secret@h\n",
+        "[redis://:secret@h]\n",
+        "[redis://:secret@h\n",
+    ];
+    for text in table {
+        let error = parse(text).unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn an_error_is_one_line_of_bounded_length() {
+    let long = "ä".repeat(10_000);
+    let error = with("upstream.tries", &long).unwrap_err().to_string();
+    assert!(
+        error.len() < 300 && error.contains("ä…: it is not"),
+        "{error}"
+    );
+    let error = Config::load(Path::new("/no\nwhere"), None).unwrap_err();
+    assert_eq!(error.to_string().lines().count(), 1);
+}
+
+/// Another value than the default for each key.
+const OTHERS: &[(&str, &str)] = &[
+    ("gateway.listen", "127.0.0.1:81"),
+    ("gateway.workers", "255"),
+    ("gateway.max_connections", "1"),
+    ("gateway.max_line", "1k"),
+    ("gateway.max_head", "1k"),
+    ("gateway.max_fields", "1"),
+    ("gateway.max_body", "1k"),
+    ("gateway.head_timeout", "1ms"),
+    ("gateway.body_timeout", "1ms"),
+    ("gateway.send_timeout", "1ms"),
+    ("gateway.keepalive_timeout", "1ms"),
+    ("gateway.tunnel_timeout", "1ms"),
+    ("gateway.drain_timeout", "1ms"),
+    ("gateway.trusted_proxies", "10.0.0.1"),
+    ("gateway.pid_file", ""),
+    ("gateway.user", ""),
+    ("gateway.group", "x"),
+    ("redis.url", "redis://h"),
+    ("redis.gray_key", "x"),
+    ("redis.pre_key", "x"),
+    ("redis.prod_key", "x"),
+    ("redis.notify", "poll"),
+    ("redis.check_interval", "1ms"),
+    ("redis.poll_interval", "1ms"),
+    ("redis.timeout", "1ms"),
+    ("lists.file", "x"),
+    ("upstream.peer_port", "81"),
+    ("upstream.connect_timeout", "1ms"),
+    ("upstream.send_timeout", "1ms"),
+    ("upstream.read_timeout", "1ms"),
+    ("upstream.tries", "1"),
+    ("upstream.keepalive", "1"),
+    ("upstream.keepalive_timeout", "1ms"),
+    ("upstream.fallback", "off"),
+    ("log.access", "off"),
+    ("log.error", "off"),
+    ("log.level", "warn"),
+    ("admin.listen", "off"),
+];
+
+#[test]
+fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_text() {
+    assert_eq!(OTHERS.len(), KEYS.len());
+    for (key, (name, value)) in KEYS.iter().zip(OTHERS) {
+        assert_eq!(format!("{}.{}", key.section, key.name), *name);
+        let (old, new) = match (key.section, key.name) {
+            ("lists", _) => (with(name, "l"), with(name, value)),
+            ("redis", "url") => (parse(REDIS), with(name, value)),
+            ("redis", _) => (
+                parse(REDIS),
+                parse(&format!("{REDIS}{} = {value}\n", key.name)),
+            ),
+            _ => (parse(REDIS), with(name, value)),
+        };
+        let (old, new) = (old.unwrap(), new.unwrap());
+        assert_ne!(old, new, "{name}");
+        let (running, kept) = old.reload(new.clone());
+        if key.text.ends_with(" (restart)") {
+            assert_eq!((running, kept), (old, vec![*name]));
+        } else {
+            assert_eq!((running, kept), (new, vec![]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_reload_of_the_same_file_changes_nothing_and_of_many_keys_tells_all() {
+    let old = parse(REDIS).unwrap();
+    assert_eq!(old.reload(old.clone()), (old.clone(), vec![]));
+
+    let text = "[gateway]\nworkers = 255\nmax_line = 1k\nuser = x\n[lists]\nfile = l\n[admin]\nlisten = off\n";
+    let (running, kept) = old.reload(parse(text).unwrap());
+    let expected = [
+        "gateway.workers",
+        "gateway.user",
+        "redis.url",
+        "admin.listen",
+    ];
+    assert_eq!(kept, expected);
+    assert_eq!(running.gateway.limits.line, 1024);
+    assert_eq!(running.store, old.store);
+}
