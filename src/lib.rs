@@ -46,6 +46,8 @@ pub mod buffer;
 pub mod config;
 pub mod error;
 pub mod http;
+pub mod lists;
 pub mod metrics;
 pub mod net;
+pub mod route;
 pub mod snapshot;
