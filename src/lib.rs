@@ -42,11 +42,13 @@
 //! - Every refusal, failure and close has one name, see [`error`].
 //! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
 
+pub mod access_log;
 pub mod buffer;
 pub mod config;
 pub mod error;
 pub mod http;
 pub mod lists;
+pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod route;

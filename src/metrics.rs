@@ -117,6 +117,8 @@ pub struct WorkerMetrics {
 
 impl Default for WorkerMetrics {
     fn default() -> Self {
+        // Used as the initial value of each element only.
+        #[allow(clippy::declare_interior_mutable_const)]
         const ZERO: Counter = Counter::new();
         Self {
             requests: [const { [ZERO; STATUS_CLASSES] }; PoolLabel::ALL.len()],

@@ -41,6 +41,7 @@ impl<T> Published<T> {
 }
 
 /// A value as one worker saw it, to be held across waits; cheap to clone on that worker.
+#[allow(clippy::redundant_allocation)] // The outer counter is the point: see above.
 pub struct Snapshot<T>(Rc<Arc<T>>);
 
 impl<T> Clone for Snapshot<T> {

@@ -1,0 +1,282 @@
+//! The access log: one line a request, in logfmt.
+//!
+//! A worker renders its lines into a batch of its own and hands the batch to the writer when it
+//! is large enough or a tick of the clock old ([`AccessLog::flush`]), so that a request pays for
+//! neither a system call nor a shared queue.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::logging::{BATCH, Batch, LogQueue};
+
+/// What the access log says of one request.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// When the answer was complete.
+    pub time: SystemTime,
+    /// The client's address.
+    pub client: IpAddr,
+    /// `pre`, `prod` or `-`.
+    pub pool: &'a str,
+    /// Why that pool, or `-`.
+    pub reason: &'a str,
+    /// The peer of the last attempt.
+    pub peer: Option<SocketAddr>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The status that was answered; 0 when nothing was.
+    pub status: u16,
+    /// Bytes of the request, head and body.
+    pub received: u64,
+    /// Bytes of the response, head and body.
+    pub sent: u64,
+    /// From the first byte of the request to the last of the response.
+    pub request_time: Duration,
+    /// From the first attempt to the last byte of the response.
+    pub upstream_time: Option<Duration>,
+    /// Of the lists that decided.
+    pub generation: u64,
+    /// The method, if the head was parsed.
+    pub method: &'a [u8],
+    /// The target as received.
+    pub target: &'a [u8],
+    /// The host that the request was for.
+    pub host: &'a [u8],
+    /// The User-Agent field.
+    pub user_agent: &'a [u8],
+    /// Name of the refusal or failure.
+    pub error: Option<&'a str>,
+    /// Why the connection is closed after this request, if it is.
+    pub close: Option<&'a str>,
+}
+
+/// Values from outside are cut to so many bytes.
+const VALUE_LIMIT: usize = 512;
+
+/// One worker's end of the access log.
+pub struct AccessLog {
+    queue: LogQueue,
+    batch: RefCell<Batch>,
+    clock: RefCell<TimeText>,
+}
+
+impl AccessLog {
+    /// An end of the log behind `queue`.
+    pub fn new(queue: LogQueue) -> Self {
+        Self {
+            queue,
+            batch: RefCell::default(),
+            clock: RefCell::new(TimeText::default()),
+        }
+    }
+
+    /// True when records need not be made.
+    pub fn is_off(&self) -> bool {
+        self.queue.is_off()
+    }
+
+    /// Adds a line. Returns true when it is the first since the last flush, so that somebody has
+    /// to see to the next one.
+    pub fn write(&self, record: &Record<'_>) -> bool {
+        let mut batch = self.batch.borrow_mut();
+        let first = batch.lines == 0;
+        record.render(&mut self.clock.borrow_mut(), &mut batch.bytes);
+        batch.lines += 1;
+        if batch.bytes.len() >= BATCH {
+            self.queue.send(std::mem::take(&mut batch));
+        }
+        first
+    }
+
+    /// Hands over what there is.
+    pub fn flush(&self) {
+        self.queue.send(self.batch.take());
+    }
+}
+
+impl Record<'_> {
+    fn render(&self, clock: &mut TimeText, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"time=");
+        clock.write(self.time, out);
+        text(out, b" client=", format_args!("{}", self.client));
+        plain(out, b" pool=", self.pool);
+        plain(out, b" reason=", self.reason);
+        match self.peer {
+            Some(peer) => text(out, b" peer=", format_args!("{peer}")),
+            None => plain(out, b" peer=", "-"),
+        }
+        number(out, b" attempts=", self.attempts);
+        text(out, b" status=", format_args!("{:03}", self.status));
+        number(out, b" received=", self.received);
+        number(out, b" sent=", self.sent);
+        seconds(out, b" request_time=", self.request_time);
+        match self.upstream_time {
+            Some(time) => seconds(out, b" upstream_time=", time),
+            None => plain(out, b" upstream_time=", "-"),
+        }
+        number(out, b" generation=", self.generation);
+        // A method is a token, which needs no quotes; one that was refused is not shown.
+        let method = std::str::from_utf8(self.method).unwrap_or_default();
+        plain(
+            out,
+            b" method=",
+            if method.is_empty() { "-" } else { method },
+        );
+        quoted(out, b" target=", self.target);
+        quoted(out, b" host=", self.host);
+        quoted(out, b" user_agent=", self.user_agent);
+        plain(out, b" error=", self.error.unwrap_or("-"));
+        plain(out, b" close=", self.close.unwrap_or("-"));
+        out.push(b'\n');
+    }
+}
+
+fn plain(out: &mut Vec<u8>, key: &[u8], value: &str) {
+    out.extend_from_slice(key);
+    out.extend_from_slice(value.as_bytes());
+}
+
+fn text(out: &mut Vec<u8>, key: &[u8], value: std::fmt::Arguments<'_>) {
+    out.extend_from_slice(key);
+    // A Vec takes whatever is written.
+    let _ = out.write_fmt(value);
+}
+
+fn number(out: &mut Vec<u8>, key: &[u8], value: impl itoa::Integer) {
+    out.extend_from_slice(key);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn seconds(out: &mut Vec<u8>, key: &[u8], value: Duration) {
+    number(out, key, value.as_secs());
+    out.push(b'.');
+    digits(out, value.subsec_micros(), 6);
+}
+
+/// `value` in exactly `width` decimal digits, at most 9.
+fn digits(out: &mut Vec<u8>, value: u32, width: usize) {
+    let mut text = [b'0'; 9];
+    let mut rest = value;
+    for digit in text[..width].iter_mut().rev() {
+        *digit += (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(&text[..width]);
+}
+
+/// Quotes, with everything escaped that could end the quotes, the line, or a terminal's patience.
+fn quoted(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.extend_from_slice(key);
+    out.push(b'"');
+    for byte in value.iter().take(VALUE_LIMIT) {
+        match byte {
+            b'"' | b'\\' => text(out, b"", format_args!("\\x{byte:02X}")),
+            b' '..=b'~' => out.push(*byte),
+            _ => text(out, b"", format_args!("\\x{byte:02X}")),
+        }
+    }
+    out.push(b'"');
+}
+
+/// The text of a time, of which only the milliseconds change most of the time.
+#[derive(Default)]
+struct TimeText {
+    second: Option<u64>,
+    text: Vec<u8>,
+}
+
+impl TimeText {
+    /// Appends `time` by RFC 3339, in UTC with milliseconds.
+    fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.second != Some(since.as_secs()) {
+            self.second = Some(since.as_secs());
+            self.text.clear();
+            let whole = UNIX_EPOCH + Duration::from_secs(since.as_secs());
+            text(
+                &mut self.text,
+                b"",
+                format_args!("{}", humantime::format_rfc3339_seconds(whole)),
+            );
+            // The millisecond digits go before this letter.
+            self.text.pop();
+        }
+        out.extend_from_slice(&self.text);
+        out.push(b'.');
+        digits(out, since.subsec_millis(), 3);
+        out.push(b'Z');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record<'static> {
+        Record {
+            time: UNIX_EPOCH + Duration::from_millis(1_500_000_000_007),
+            client: [127, 0, 0, 5].into(),
+            pool: "pre",
+            reason: "listed",
+            peer: Some(([127, 0, 0, 1], 9001).into()),
+            attempts: 1,
+            status: 200,
+            received: 100,
+            sent: 200,
+            request_time: Duration::from_micros(1234),
+            upstream_time: Some(Duration::from_micros(2_000_001)),
+            generation: 3,
+            method: b"GET",
+            target: b"/x?y",
+            host: b"h",
+            user_agent: b"curl",
+            error: None,
+            close: None,
+        }
+    }
+
+    fn line(record: &Record<'_>) -> String {
+        let mut out = Vec::new();
+        record.render(&mut TimeText::default(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_every_field_in_its_place() {
+        assert_eq!(
+            line(&record()),
+            "time=2017-07-14T02:40:00.007Z client=127.0.0.5 pool=pre reason=listed \
+             peer=127.0.0.1:9001 attempts=1 status=200 received=100 sent=200 \
+             request_time=0.001234 upstream_time=2.000001 generation=3 method=GET \
+             target=\"/x?y\" host=\"h\" user_agent=\"curl\" error=- close=-\n"
+        );
+    }
+
+    #[test]
+    fn what_a_client_sends_cannot_break_the_line() {
+        let mut hostile = record();
+        hostile.user_agent = b"a\"b\\c\r\n\x1b[31m\xff";
+        hostile.target = &[b'x'; 600];
+        hostile.status = 0;
+        let line = line(&hostile);
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.contains(r#"user_agent="a\x22b\x5Cc\x0D\x0A\x1B[31m\xFF""#));
+        assert!(line.contains(&format!("\"{}\"", "x".repeat(512))));
+        assert!(line.contains(" status=000 "));
+    }
+
+    #[test]
+    fn the_time_follows_the_clock_in_both_directions() {
+        let mut text = TimeText::default();
+        let mut out = Vec::new();
+        for millis in [999, 1_000, 500] {
+            text.write(UNIX_EPOCH + Duration::from_millis(millis), &mut out);
+        }
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "1970-01-01T00:00:00.999Z1970-01-01T00:00:01.000Z1970-01-01T00:00:00.500Z"
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! Log targets: a bounded queue and one writer thread for each log.
+//!
+//! Whoever logs never waits: lines are put into the queue, or dropped and counted when it is
+//! full (a disk that is full or slow, a stalled reader behind a pipe). The access log and the error log have
+//! threads of their own, so that a stalled access log does not silence the errors.
+//!
+//! The error log is the `log` crate's: [`install`] makes it write here, one line an event,
+//! `time LEVEL event key=value …`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::config::LogTarget;
+
+/// Batches that wait for a writer at most.
+const QUEUE: usize = 256;
+
+/// A batch is sent on when it has so many bytes; so a queue holds at most about 8 MiB.
+pub const BATCH: usize = 32 * 1024;
+
+/// How long the end of the process waits for a log to be written.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Whole lines on their way to a log.
+#[derive(Default)]
+pub struct Batch {
+    /// The lines, each with its line feed.
+    pub bytes: Vec<u8>,
+    /// How many.
+    pub lines: u64,
+}
+
+enum Order {
+    Write(Batch),
+    Reopen,
+    Stop,
+}
+
+/// The near end of a log: takes lines without waiting. Cheap to clone.
+#[derive(Clone)]
+pub struct LogQueue {
+    orders: Sender<Order>,
+    dropped: Arc<AtomicU64>,
+    off: bool,
+}
+
+impl LogQueue {
+    /// Hands over whole lines; when the queue is full they are dropped and counted.
+    pub fn send(&self, batch: Batch) {
+        if self.off || batch.lines == 0 {
+            return;
+        }
+        let lines = batch.lines;
+        if self.orders.try_send(Order::Write(batch)).is_err() {
+            self.dropped.fetch_add(lines, Ordering::Relaxed);
+        }
+    }
+
+    /// Lines that were lost: the queue was full, or the target could not be written.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// True when nobody reads this log, so that lines need not be made.
+    pub fn is_off(&self) -> bool {
+        self.off
+    }
+}
+
+/// A log with its writer thread.
+pub struct Log {
+    queue: LogQueue,
+    reopen: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    /// Opens `target` and starts its writer, a thread called `name`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; the message names it.
+    pub fn open(name: &str, target: &LogTarget) -> io::Result<Self> {
+        let sink = Sink::open(target)?;
+        let (orders, inbox) = bounded(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let reopen = Arc::new(AtomicBool::new(false));
+        let queue = LogQueue {
+            orders,
+            dropped: Arc::clone(&dropped),
+            off: *target == LogTarget::Off,
+        };
+        let writer = Writer {
+            name: name.to_owned(),
+            sink,
+            inbox,
+            dropped,
+            reopen: Arc::clone(&reopen),
+            complained: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("{name}-log"))
+            .spawn(move || writer.run())?;
+        Ok(Self {
+            queue,
+            reopen,
+            thread: Some(thread),
+        })
+    }
+
+    /// The near end.
+    pub fn queue(&self) -> LogQueue {
+        self.queue.clone()
+    }
+
+    /// Opens the file anew, for whoever has renamed it.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
+        // Only to wake the writer; one that is busy sees the flag before its next batch.
+        let _ = self.queue.orders.try_send(Order::Reopen);
+    }
+
+    /// Writes what is queued and ends the writer; a stalled one is left behind.
+    pub fn close(mut self) {
+        let deadline = Instant::now() + FLUSH_LIMIT;
+        if self
+            .queue
+            .orders
+            .send_deadline(Order::Stop, deadline)
+            .is_err()
+        {
+            return;
+        }
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+enum Sink {
+    Off,
+    Stdout,
+    Stderr,
+    File { path: PathBuf, file: File },
+}
+
+impl Sink {
+    fn open(target: &LogTarget) -> io::Result<Self> {
+        Ok(match target {
+            LogTarget::Off => Self::Off,
+            LogTarget::Stdout => Self::Stdout,
+            LogTarget::Stderr => Self::Stderr,
+            LogTarget::File(path) => Self::File {
+                path: path.clone(),
+                file: open_file(path)?,
+            },
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Off => Ok(()),
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes)?;
+                out.flush()
+            }
+            Self::Stderr => io::stderr().lock().write_all(bytes),
+            Self::File { file, .. } => file.write_all(bytes),
+        }
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        if let Self::File { path, file } = self {
+            *file = open_file(path)?;
+        }
+        Ok(())
+    }
+}
+
+fn open_file(path: &PathBuf) -> io::Result<File> {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+struct Writer {
+    name: String,
+    sink: Sink,
+    inbox: Receiver<Order>,
+    dropped: Arc<AtomicU64>,
+    reopen: Arc<AtomicBool>,
+    complained: Option<Instant>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Ok(order) = self.inbox.recv() {
+            if self.reopen.swap(false, Ordering::AcqRel)
+                && let Err(error) = self.sink.reopen()
+            {
+                self.complain("log-reopen-failed", &error);
+            }
+            match order {
+                Order::Write(batch) => self.write(&batch),
+                Order::Reopen => {}
+                Order::Stop => return,
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        if let Err(error) = self.sink.write(&batch.bytes) {
+            self.dropped.fetch_add(batch.lines, Ordering::Relaxed);
+            self.complain("log-write-failed", &error);
+        }
+    }
+
+    /// Says it on standard error, which is the last place left, and not more than every ten seconds.
+    fn complain(&mut self, event: &str, error: &io::Error) {
+        let recently = |at: Instant| at.elapsed() < Duration::from_secs(10);
+        if !self.complained.is_some_and(recently) {
+            self.complained = Some(Instant::now());
+            let line = format!("{event} log={} error={:?}\n", self.name, error.to_string());
+            let _ = io::stderr().lock().write_all(line.as_bytes());
+        }
+    }
+}
+
+struct ErrorLog(LogQueue);
+
+impl log::Log for ErrorLog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        // The libraries' own notes are for their developers.
+        metadata.target().starts_with("graygate") || metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let time = humantime::format_rfc3339_millis(SystemTime::now());
+        let line = format!("{time} {} {}\n", record.level(), record.args());
+        self.0.send(Batch {
+            bytes: line.into_bytes(),
+            lines: 1,
+        });
+    }
+
+    fn flush(&self) {}
+}
+
+/// Lets an event that may come a thousand times a second be told a few times a second.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    since: Option<Instant>,
+    said: u32,
+    unsaid: u64,
+}
+
+/// So many of one kind of event are told each second.
+const SAID_PER_SECOND: u32 = 10;
+
+impl Throttle {
+    /// `Some` when the event is to be told, with the number of those before it that were not.
+    pub fn turn(&mut self, now: Instant) -> Option<u64> {
+        if self
+            .since
+            .is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1))
+        {
+            self.since = Some(now);
+            self.said = 0;
+        }
+        if self.said == SAID_PER_SECOND {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said += 1;
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+/// Makes `queue` the error log of the process, for events of `level` and above.
+pub fn install(queue: LogQueue, level: log::LevelFilter) {
+    log::set_max_level(level);
+    // Only a second call in one process could fail, and would change nothing.
+    let _ = log::set_boxed_logger(Box::new(ErrorLog(queue)));
+}
