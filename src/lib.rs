@@ -53,3 +53,4 @@ pub mod metrics;
 pub mod net;
 pub mod route;
 pub mod snapshot;
+pub mod store;

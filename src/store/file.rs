@@ -1,0 +1,235 @@
+//! The lists file: the three lists, one entry a line, under `[gray]`, `[pre]` and `[prod]`.
+//!
+//! The embedded default for those who have no Redis. The file is looked at several times a
+//! second; a version that has stood still between two looks is read. A file is written by hand,
+//! so it is held to more than Redis is: all three sections must be there, the last line must be
+//! whole, and one bad entry refuses the whole version. So a version that is still being written,
+//! or is wrong, leaves the last good lists in force.
+//!
+//! Lines that begin with `#` or `;` are comments, and so is what follows a `#` behind an entry.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cause, Mode, Publisher, Reading};
+use crate::lists::{self, ListName};
+
+/// How often the file is looked at. An edit takes effect after two looks at most, and the time
+/// for reading.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Why a version of the file is not used.
+#[derive(Debug)]
+pub enum FileError {
+    /// It cannot be read.
+    Io(io::Error),
+    /// What is wrong, and the line, from 1.
+    Line(usize, String),
+    /// A section is missing.
+    Missing(ListName),
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Line(line, what) => write!(f, "line {line}: {what}"),
+            Self::Missing(list) => write!(f, "there is no section [{}]", list.name()),
+        }
+    }
+}
+
+/// Reads a version of the file.
+///
+/// # Errors
+/// Why it must not be used.
+pub fn parse(text: &[u8], peer_port: u16) -> Result<Reading, FileError> {
+    let mut sections: [Option<Vec<Vec<u8>>>; 3] = [None, None, None];
+    let mut current = None;
+    for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let wrong = |what: &str| Err(FileError::Line(at + 1, what.to_owned()));
+        let Some(line) = line.strip_suffix(b"\n") else {
+            return wrong("the last line has no line feed; is the file still being written?");
+        };
+        let line = line.split(|byte| *byte == b'#').next().unwrap_or_default();
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b";") {
+            continue;
+        }
+        if line.starts_with(b"[") && !line.contains(&b':') {
+            let named = |list: &ListName| line == format!("[{}]", list.name()).as_bytes();
+            let Some(index) = ListName::ALL.iter().position(named) else {
+                return wrong("an unknown section; there are [gray], [pre] and [prod]");
+            };
+            if sections[index].replace(Vec::new()).is_some() {
+                return wrong("this section stands twice");
+            }
+            current = Some(index);
+            continue;
+        }
+        let Some(index) = current else {
+            return wrong("an entry before the first section");
+        };
+        if let Err(reason) = check(ListName::ALL[index], line, peer_port) {
+            let what = format!("{:?}: {reason}", line.escape_ascii().to_string());
+            return Err(FileError::Line(at + 1, what));
+        }
+        sections[index].get_or_insert_default().push(line.to_vec());
+    }
+    let mut sections = sections.into_iter().zip(ListName::ALL);
+    let mut next = || match sections.next() {
+        Some((Some(entries), _)) => Ok(Ok(entries)),
+        Some((None, list)) => Err(FileError::Missing(list)),
+        None => Ok(Ok(Vec::new())),
+    };
+    Ok(Reading {
+        gray: next()?,
+        pre: next()?,
+        prod: next()?,
+    })
+}
+
+fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), &'static str> {
+    let text = std::str::from_utf8(entry).map_err(|_| "not text")?;
+    match list {
+        ListName::Gray => lists::gray_entry(text).map(drop),
+        ListName::Pre | ListName::Prod => lists::peer_entry(text, peer_port).map(drop),
+    }
+}
+
+/// What tells one version of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Version {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+
+    /// The version now; `None` while there is no file.
+    fn now(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|it| Self::of(&it))
+    }
+}
+
+/// Reads the file for the first time, and then watches it in a thread of its own.
+///
+/// # Errors
+/// When the file cannot be used at the start: there are no good lists to keep then.
+pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result<(), FileError> {
+    let version = Version::now(&path);
+    let text = fs::read(&path).map_err(FileError::Io)?;
+    publisher.set_mode(Mode::File);
+    publisher.publish(parse(&text, peer_port)?, Cause::Start);
+    let watch = move || watch(&path, peer_port, &publisher, version);
+    let thread = std::thread::Builder::new().name("lists-file".to_owned());
+    thread.spawn(watch).map_err(FileError::Io)?;
+    Ok(())
+}
+
+fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Version>) {
+    // The version that was read, whatever came of it; and the one that the last look found.
+    let (mut read, mut seen) = (first, first);
+    loop {
+        std::thread::sleep(LOOK);
+        let now = Version::now(path);
+        let stands_still = now == seen;
+        seen = now;
+        if now == read || !stands_still {
+            continue;
+        }
+        let outcome = fs::read(path)
+            .map_err(FileError::Io)
+            .and_then(|text| parse(&text, peer_port));
+        if Version::now(path) != now {
+            // It was changed while it was read.
+            continue;
+        }
+        read = now;
+        match outcome {
+            Ok(reading) => publisher.publish(reading, Cause::Event),
+            Err(error) => publisher.failed(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "# a comment\n[gray]\n 10.0.0.1 # office\n\n; another\n[pre]\n[::1]:81\n\
+                        [prod]\n10.0.2.1\n10.0.2.2:81\n";
+
+    #[test]
+    fn a_file_holds_three_lists() {
+        let reading = parse(GOOD.as_bytes(), 80).unwrap();
+        let list = |entries: Result<Vec<Vec<u8>>, _>| {
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            entries.unwrap().into_iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(list(reading.gray), ["10.0.0.1"]);
+        assert_eq!(list(reading.pre), ["[::1]:81"]);
+        assert_eq!(list(reading.prod), ["10.0.2.1", "10.0.2.2:81"]);
+    }
+
+    #[test]
+    fn a_version_that_is_wrong_or_not_whole_is_refused_with_its_line() {
+        for (text, said) in [
+            ("", "no section [gray]"),
+            ("[gray]\n[pre]\n", "no section [prod]"),
+            ("[gray]\n[pre]\n[prod]\n10.0.0.1", "line 4: the last line"),
+            ("[gray]\n[pre]\n[prod", "line 3: the last line"),
+            (
+                "10.0.0.1\n[gray]\n[pre]\n[prod]\n",
+                "line 1: an entry before",
+            ),
+            (
+                "[gray]\n[pre]\n[gray]\n[prod]\n",
+                "line 3: this section stands twice",
+            ),
+            ("[grey]\n", "line 1: an unknown section"),
+            (
+                "[gray]\n10.0.0\n[pre]\n[prod]\n",
+                "line 2: \"10.0.0\": neither",
+            ),
+            (
+                "[gray]\n[pre]\n[prod]\nhost:80\n",
+                "line 4: \"host:80\": neither",
+            ),
+        ] {
+            let error = parse(text.as_bytes(), 80).unwrap_err().to_string();
+            assert!(error.contains(said), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused_unless_whole_lines_of_the_last_list_remain() {
+        let last_section = GOOD.find("[prod]\n").unwrap() + "[prod]\n".len();
+        for cut in 0..GOOD.len() {
+            let whole_lines = cut >= last_section && GOOD[..cut].ends_with('\n');
+            let outcome = parse(&GOOD.as_bytes()[..cut], 80);
+            assert_eq!(outcome.is_ok(), whole_lines, "cut at {cut}");
+        }
+    }
+}

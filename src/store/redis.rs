@@ -1,0 +1,374 @@
+//! The lists in Redis: three keys, read in one transaction, watched by keyspace events.
+//!
+//! Two connections. The *subscription* waits for keyspace events on the exact channels of the
+//! three keys; the *reader* asks for everything else. The order is what makes it right: subscribe
+//! first, then read, so that no change falls between the two. The keys are read after each
+//! (re)connection, after each event, and at every full check, because FLUSHALL, FLUSHDB, SWAPDB
+//! and a replica's full resync send no event, and events are lost while disconnected.
+//!
+//! A burst of events makes few readings ([`MIN_GAP`]), each of which sees all that came before it.
+//! Where keyspace events cannot be had, the keys are polled instead.
+//!
+//! While Redis is away, slow, loading or refuses the password, the lists in force stay.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Value};
+
+use super::{Cause, Fault, Mode, Publisher, Reading};
+use crate::config::{self, Notify};
+
+/// Shortest time between two readings.
+const MIN_GAP: Duration = Duration::from_millis(20);
+
+/// A list that has just become empty is read again after this time before it comes into force:
+/// `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them.
+const SETTLE: Duration = Duration::from_millis(25);
+
+/// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The configuration's name of the server's setting.
+const FLAGS: &str = "notify-keyspace-events";
+
+/// Watches the keys in a thread of its own. The first reading, or why there is none, is awaited
+/// for as long as the time limit of one exchange with the server.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Result<()> {
+    let (first, outcome) = bounded(1);
+    let patience = settings.timeout;
+    let mut watcher = Watcher {
+        settings,
+        publisher,
+        first: Some(first),
+        told: None,
+    };
+    std::thread::Builder::new()
+        .name("lists-redis".to_owned())
+        .spawn(move || watcher.run())?;
+    // Ready or not, the gateway starts: it answers 503 until there are lists.
+    let _ = outcome.recv_timeout(patience);
+    Ok(())
+}
+
+struct Watcher {
+    settings: config::Redis,
+    publisher: Arc<Publisher>,
+    /// Told once, when the first attempt has ended.
+    first: Option<Sender<()>>,
+    /// What was last said about the server's notifications.
+    told: Option<Notifications>,
+}
+
+/// Whether the server tells of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notifications {
+    /// It does.
+    On,
+    /// CONFIG is refused, so nobody knows.
+    Unknown,
+    /// Not asked for.
+    Unwanted,
+}
+
+/// What the subscription has to say.
+enum News {
+    Event,
+    Lost(RedisError),
+}
+
+/// The near end of a subscription, whose thread ends some time after this is dropped.
+struct Subscription {
+    news: Receiver<News>,
+    _listening: Option<Arc<()>>,
+}
+
+impl Subscription {
+    fn none() -> Self {
+        Self {
+            news: crossbeam_channel::never(),
+            _listening: None,
+        }
+    }
+}
+
+impl Watcher {
+    fn run(&mut self) {
+        let mut pause = BACKOFF.0;
+        let mut connected_before = false;
+        loop {
+            let begun = Instant::now();
+            let error = match self.watch(&mut connected_before) {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            self.publisher.failed(describe(&error));
+            if let Some(first) = self.first.take() {
+                let _ = first.try_send(());
+            }
+            // A connection that held for a while begins the count anew.
+            if begun.elapsed() > BACKOFF.1 {
+                pause = BACKOFF.0;
+            }
+            std::thread::sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0));
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Connects and follows the keys until something fails.
+    fn watch(&mut self, connected_before: &mut bool) -> RedisResult<std::convert::Infallible> {
+        // Opened anew each time, so that a name in the URL is resolved anew.
+        let client = Client::open(self.settings.url.as_str())?;
+        let mut reader = self.connect(&client)?;
+        let mut notifications = self.ask_for_events(&mut reader);
+        let news = match notifications {
+            Notifications::Unwanted => Subscription::none(),
+            _ => self.subscribe(&client)?,
+        };
+        let news = &news.news;
+        let cause = match connected_before {
+            true => Cause::Reconnect,
+            false => Cause::Start,
+        };
+        self.refresh(&mut reader, cause)?;
+        *connected_before = true;
+        loop {
+            self.publisher.set_mode(match notifications {
+                Notifications::On => Mode::Events,
+                Notifications::Unknown | Notifications::Unwanted => Mode::Poll,
+            });
+            if let Some(first) = self.first.take() {
+                let _ = first.try_send(());
+            }
+            let patience = match notifications {
+                Notifications::On => self.settings.check_interval,
+                _ => self.settings.poll_interval,
+            };
+            let cause = match news.recv_timeout(patience) {
+                Ok(News::Event) => {
+                    std::thread::sleep(MIN_GAP.saturating_sub(self.since_last_reading()));
+                    // This reading will see what these were about.
+                    if let ControlFlow::Break(error) = forget_events(news) {
+                        return Err(error);
+                    }
+                    Cause::Event
+                }
+                Ok(News::Lost(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) => {
+                    // Somebody may have switched them off.
+                    notifications = self.ask_for_events(&mut reader);
+                    Cause::Check
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(io_error("subscription ended")),
+            };
+            self.refresh(&mut reader, cause)?;
+        }
+    }
+
+    fn since_last_reading(&self) -> Duration {
+        let checked = self.publisher.status().checked;
+        checked.map_or(Duration::MAX, |at| at.elapsed())
+    }
+
+    fn connect(&self, client: &Client) -> RedisResult<Connection> {
+        let limit = self.settings.timeout;
+        let connection = client.get_connection_with_timeout(limit)?;
+        connection.set_read_timeout(Some(limit))?;
+        connection.set_write_timeout(Some(limit))?;
+        Ok(connection)
+    }
+
+    /// Makes sure that the server tells of changes, without taking from others what they asked
+    /// it to tell.
+    fn ask_for_events(&mut self, reader: &mut Connection) -> Notifications {
+        if self.settings.notify == Notify::Poll {
+            return Notifications::Unwanted;
+        }
+        let outcome = merge_flags(reader);
+        let now = match outcome {
+            Ok(_) => Notifications::On,
+            Err(_) => Notifications::Unknown,
+        };
+        match outcome {
+            Ok(Some(flags)) => log::info!("redis-events-enabled flags={flags}"),
+            Err(error) if self.told != Some(now) => {
+                let error = describe(&error);
+                if self.settings.notify == Notify::Events {
+                    log::error!("redis-events-refused error={error:?} instead=poll");
+                } else {
+                    log::warn!("redis-events-refused error={error:?} instead=poll");
+                }
+            }
+            _ => {}
+        }
+        self.told = Some(now);
+        now
+    }
+
+    /// Subscribes to the keys' channels; events then arrive in its queue.
+    fn subscribe(&self, client: &Client) -> RedisResult<Subscription> {
+        let db = client.get_connection_info().redis_settings().db();
+        let keys = &self.settings.keys;
+        let channels: Vec<String> = [&keys.gray, &keys.pre, &keys.prod]
+            .map(|key| format!("__keyspace@{db}__:{key}"))
+            .into();
+        let mut connection = self.connect(client)?;
+        let (said, news) = bounded(1);
+        let (ready, subscribed) = bounded(1);
+        let listening = Arc::new(());
+        let listened_to = Arc::downgrade(&listening);
+        std::thread::Builder::new()
+            .name("lists-events".to_owned())
+            .spawn(move || {
+                let error = follow(&mut connection, &channels, &ready, &said, &listened_to);
+                // Nobody listens when the reader has failed first.
+                let _ = said.send(News::Lost(error));
+            })
+            .map_err(RedisError::from)?;
+        match subscribed.recv() {
+            Ok(()) => Ok(Subscription {
+                news,
+                _listening: Some(listening),
+            }),
+            Err(_) => Err(match news.recv() {
+                Ok(News::Lost(error)) => error,
+                _ => io_error("subscription ended"),
+            }),
+        }
+    }
+
+    fn refresh(&self, reader: &mut Connection, cause: Cause) -> RedisResult<()> {
+        let mut reading = self.read(reader)?;
+        if self.has_emptied(&reading) {
+            std::thread::sleep(SETTLE);
+            reading = self.read(reader)?;
+        }
+        self.publisher.publish(reading, cause);
+        Ok(())
+    }
+
+    /// True when a list that has entries would have none.
+    fn has_emptied(&self, reading: &Reading) -> bool {
+        let lists = self.publisher.lists();
+        let empty = |texts: &Result<Vec<_>, _>| texts.as_ref().is_ok_and(Vec::is_empty);
+        empty(&reading.gray) && !lists.gray.is_empty()
+            || empty(&reading.pre) && !lists.pre.is_empty()
+            || empty(&reading.prod) && !lists.prod.is_empty()
+    }
+
+    /// Reads all keys in one transaction. Each is asked for as a list and as a set: the wrong one
+    /// of the two is an error of that command alone.
+    fn read(&self, reader: &mut Connection) -> RedisResult<Reading> {
+        let keys = &self.settings.keys;
+        let mut pipe = redis::pipe();
+        pipe.atomic().ignore_errors();
+        for key in [&keys.gray, &keys.pre, &keys.prod] {
+            pipe.cmd("LRANGE").arg(key).arg(0).arg(-1);
+            pipe.cmd("SMEMBERS").arg(key);
+        }
+        let replies: Vec<RedisResult<Value>> = pipe.query(reader)?;
+        let mut replies = replies.into_iter();
+        let mut next = || match (replies.next(), replies.next()) {
+            (Some(as_list), Some(as_set)) => entries(as_list, as_set),
+            _ => Err(io_error("the transaction has too few replies")),
+        };
+        Ok(Reading {
+            gray: next()?,
+            pre: next()?,
+            prod: next()?,
+        })
+    }
+}
+
+/// The entries of a key that was read both as a list and as a set.
+fn entries(
+    as_list: RedisResult<Value>,
+    as_set: RedisResult<Value>,
+) -> RedisResult<Result<Vec<Vec<u8>>, Fault>> {
+    let is_wrong_type = |error: &RedisError| error.code() == Some("WRONGTYPE");
+    let reply = match (as_list, as_set) {
+        (Ok(list), _) => list,
+        (Err(_), Ok(set)) => set,
+        (Err(one), Err(other)) if is_wrong_type(&one) && is_wrong_type(&other) => {
+            return Ok(Err(Fault::WrongType));
+        }
+        (Err(error), Err(_)) => return Err(error),
+    };
+    redis::from_redis_value(reply)
+        .map(Ok)
+        .map_err(RedisError::from)
+}
+
+/// Reads the server's notification flags and adds `KA` (keyspace channels, all kinds of
+/// commands) where it is missing. Returns the new flags if they were changed.
+fn merge_flags(reader: &mut Connection) -> RedisResult<Option<String>> {
+    let current: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(FLAGS).query(reader)?;
+    // A name and a value.
+    let Some(current) = current.get(1) else {
+        return Err(io_error("CONFIG GET knows no notify-keyspace-events"));
+    };
+    let mut merged = current.clone();
+    merged.extend(['K', 'A'].iter().filter(|it| !current.contains(**it)));
+    if merged == *current {
+        return Ok(None);
+    }
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg(FLAGS).arg(&merged).exec(reader)?;
+    Ok(Some(merged))
+}
+
+/// Subscribes, says so, and passes events on until the connection fails or nobody listens. A
+/// silent connection is asked for a sign of life, so that a half-open one is noticed within two
+/// time limits.
+fn follow(
+    connection: &mut Connection,
+    channels: &[String],
+    ready: &Sender<()>,
+    said: &Sender<News>,
+    listened_to: &Weak<()>,
+) -> RedisError {
+    let mut subscription = connection.as_pubsub();
+    if let Err(error) = subscription.subscribe(channels) {
+        return error;
+    }
+    let _ = ready.send(());
+    while listened_to.strong_count() > 0 {
+        match subscription.get_message() {
+            // A full queue holds an event that was not looked at yet: that look will do.
+            Ok(_) => drop(said.try_send(News::Event)),
+            Err(error) if error.is_timeout() => {
+                if let Err(error) = subscription.ping::<Value>() {
+                    return error;
+                }
+            }
+            Err(error) => return error,
+        }
+    }
+    io_error("nobody listens")
+}
+
+fn forget_events(news: &Receiver<News>) -> ControlFlow<RedisError> {
+    for item in news.try_iter() {
+        if let News::Lost(error) = item {
+            return ControlFlow::Break(error);
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+fn io_error(what: &'static str) -> RedisError {
+    RedisError::from((ErrorKind::Io, what))
+}
+
+fn describe(error: &RedisError) -> String {
+    // Two names for the same thing: which of them it is depends on the system call.
+    if error.is_timeout() {
+        return "timed out".to_owned();
+    }
+    error.to_string()
+}
