@@ -180,6 +180,7 @@ named! {
     pub enum Close {
         ClientClosed = "client-closed", "the client closed between two requests";
         ClientGone = "client-gone", "the client closed or reset inside a request or its response";
+        HeadTimeout = "head-timeout", "no request came within head_timeout on a new connection";
         KeepaliveTimeout = "keepalive-timeout", "no request came for keepalive_timeout";
         ConnectionClose = "connection-close", "the client asked for it, or speaks HTTP/1.0";
         Refused = "refused", "the request was refused";

@@ -51,6 +51,8 @@ pub mod lists;
 pub mod logging;
 pub mod metrics;
 pub mod net;
+pub mod proxy;
 pub mod route;
 pub mod snapshot;
 pub mod store;
+pub mod upstream;

@@ -1,0 +1,227 @@
+//! The data plane: from an accepted connection to the last byte of its last response.
+//!
+//! - [`session`]: one downstream connection; reads heads, keeps the connection or closes it.
+//! - `exchange`: one request; the attempts on peers, in wire order.
+//! - `relay`: bodies in both directions. `tunnel`: upgraded connections.
+//!
+//! [`Gateway`] is what all workers share (cells that are read, counters of their own each, one
+//! flag); [`Worker`] is what one worker has for itself.
+
+mod exchange;
+mod relay;
+pub mod session;
+mod tally;
+mod tunnel;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::access_log::AccessLog;
+use crate::config::Config;
+use crate::error::Failure;
+use crate::http::chunked::Trailer;
+use crate::http::fields::ConnectionOptions;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::lists::Lists;
+use crate::logging::{LogQueue, Throttle};
+use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
+use crate::net;
+use crate::route::PoolName;
+use crate::snapshot::{Published, Reader};
+use crate::upstream::pool::Pool;
+
+/// What all workers share.
+pub struct Gateway {
+    /// The configuration in force.
+    pub config: Arc<Published<Config>>,
+    /// The lists in force.
+    pub lists: Arc<Published<Lists>>,
+    /// The counters.
+    pub metrics: Metrics,
+    /// The access log.
+    pub access_log: LogQueue,
+    /// Set once: sessions end as soon as they can.
+    pub draining: AtomicBool,
+    /// Open downstream connections of each worker, to share them out evenly.
+    pub connections: Vec<AtomicUsize>,
+}
+
+impl Gateway {
+    /// Open downstream connections, of all workers.
+    pub fn open_connections(&self) -> usize {
+        let open = self.connections.iter();
+        open.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// True once the gateway is to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// What one worker has for itself.
+pub struct Worker {
+    gateway: Arc<Gateway>,
+    index: usize,
+    config: Reader<Config>,
+    lists: Reader<Lists>,
+    pool: Pool,
+    access_log: AccessLog,
+    /// Memory of requests that have ended, for those to come.
+    #[allow(clippy::vec_box)] // Lent for each request: moving a pointer is cheaper.
+    workspaces: RefCell<Vec<Box<Workspace>>>,
+    next_eviction: Cell<Option<Instant>>,
+    failures_said: RefCell<Throttle>,
+}
+
+/// The metrics' label of a pool.
+fn label(pool: Option<PoolName>) -> PoolLabel {
+    match pool {
+        Some(PoolName::Pre) => PoolLabel::Pre,
+        Some(PoolName::Prod) => PoolLabel::Prod,
+        None => PoolLabel::None,
+    }
+}
+
+/// Hands over what the workers have not yet given to the access log's writer.
+pub fn flush_access_logs(gateway: &Arc<Gateway>) {
+    let (done, outcome) = crossbeam_channel::unbounded();
+    let of_workers = Arc::clone(gateway);
+    let flush = move |_| {
+        Worker::here(&of_workers).access_log.flush();
+        let _ = done.send(());
+    };
+    if net::on_each_worker(flush).is_ok() {
+        for _ in 0..net::workers() {
+            // A worker that does not answer keeps its lines.
+            let _ = outcome.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// How often idle upstream connections are looked through.
+const EVICTION: Duration = Duration::from_secs(1);
+
+/// Workspaces that a worker keeps for reuse.
+const WORKSPACES_KEPT: usize = 256;
+
+thread_local! {
+    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+}
+
+impl Worker {
+    /// The calling worker's own; made at the first call.
+    pub fn here(gateway: &Arc<Gateway>) -> Rc<Self> {
+        WORKER.with(|cell| Rc::clone(cell.get_or_init(|| Self::new(Arc::clone(gateway)))))
+    }
+
+    fn new(gateway: Arc<Gateway>) -> Rc<Self> {
+        let worker = Rc::new(Self {
+            index: net::worker(),
+            config: Reader::new(Arc::clone(&gateway.config)),
+            lists: Reader::new(Arc::clone(&gateway.lists)),
+            pool: Pool::default(),
+            access_log: AccessLog::new(gateway.access_log.clone()),
+            workspaces: RefCell::default(),
+            next_eviction: Cell::new(None),
+            failures_said: RefCell::default(),
+            gateway,
+        });
+        let housekeeper = Rc::clone(&worker);
+        net::set_housekeeping(move || housekeeper.housekeeping());
+        worker
+    }
+
+    /// Runs at every tick of the worker's clock; true while there is something left to do.
+    fn housekeeping(&self) -> bool {
+        self.access_log.flush();
+        // Lists and settings that were replaced are let go even when no request comes.
+        self.lists.refresh();
+        self.config.refresh();
+        let now = Instant::now();
+        match self.next_eviction.get() {
+            Some(next) if now < next => true,
+            _ => {
+                let limit = self.config.snapshot().upstream.keepalive_timeout;
+                let any = self.pool.evict(now, limit);
+                self.next_eviction.set(any.then_some(now + EVICTION));
+                any
+            }
+        }
+    }
+
+    fn metrics(&self) -> &WorkerMetrics {
+        self.gateway.metrics.worker(self.index)
+    }
+
+    /// Counts and reports a failed attempt.
+    fn failed(
+        &self,
+        pool: PoolName,
+        peer: SocketAddr,
+        failure: Failure,
+        error: Option<&std::io::Error>,
+    ) {
+        let label = label(Some(pool));
+        self.metrics().attempts_failed[label as usize][failure.index()].one();
+        // Neither is news of the peer.
+        if matches!(failure, Failure::Stale | Failure::ClientGone) {
+            return;
+        }
+        if let Some(unsaid) = self.failures_said.borrow_mut().turn(Instant::now()) {
+            let (pool, failure) = (pool.name(), failure.name());
+            let error = error.map(ToString::to_string).unwrap_or_default();
+            log::warn!(
+                "attempt-failed pool={pool} peer={peer} failure={failure} error={error:?} unsaid={unsaid}"
+            );
+        }
+    }
+
+    /// Keeps a connection to `peer` for the next request.
+    fn keep_upstream(&self, peer: SocketAddr, stream: net::Stream, config: &Config) {
+        let now = Instant::now();
+        self.pool
+            .checkin(peer, stream, now, config.upstream.keepalive);
+        if self.next_eviction.get().is_none() {
+            self.next_eviction.set(Some(now + EVICTION));
+            net::wind();
+        }
+    }
+
+    fn lend_workspace(&self) -> Box<Workspace> {
+        let kept = self.workspaces.borrow_mut().pop();
+        kept.unwrap_or_default()
+    }
+
+    fn take_back(&self, workspace: Box<Workspace>) {
+        let mut kept = self.workspaces.borrow_mut();
+        if kept.len() < WORKSPACES_KEPT {
+            kept.push(workspace);
+        }
+    }
+}
+
+/// Memory that one request needs, reused from request to request so that a request allocates
+/// nothing.
+#[derive(Default)]
+struct Workspace {
+    request: RequestHead,
+    request_options: ConnectionOptions,
+    /// The head for the peer.
+    to_peer: Vec<u8>,
+    /// What is to be written next to the peer.
+    pending: Vec<u8>,
+    response: ResponseHead,
+    response_options: ConnectionOptions,
+    /// What is to be written next to the client.
+    to_client: Vec<u8>,
+    trailer: Trailer,
+    /// Peers tried.
+    tried: Vec<SocketAddr>,
+    /// What the access log says of the request.
+    seen: tally::Seen,
+}

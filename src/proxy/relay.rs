@@ -1,0 +1,197 @@
+//! Bodies on their way through, in either direction, always streamed: what is held is one buffer.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::buffer::Buffer;
+use crate::http::body::BodyReader;
+use crate::http::chunked::{BadChunk, Piece, Trailer};
+use crate::http::encode;
+use crate::net::{self, Stream, Wake, Watch};
+
+/// Content up to this size is copied behind what is to be written anyway, so that a small message
+/// takes one write; larger content is written from where it lies.
+const COPY_LIMIT: usize = 8 * 1024;
+
+/// What is to be written is written when it has so many bytes.
+const PENDING_LIMIT: usize = 32 * 1024;
+
+/// More certain content than this makes a big buffer worth its memory.
+const BIG_BODY: u64 = 64 * 1024;
+
+/// After so many bytes the worker's other connections get their turn.
+const FAIR_SHARE: usize = 256 * 1024;
+
+/// Where a body comes from.
+pub(super) struct Source<'a> {
+    pub(super) stream: &'a Stream,
+    pub(super) buffer: &'a mut Buffer,
+    pub(super) reader: &'a mut BodyReader,
+    /// Longest silence.
+    pub(super) limit: Duration,
+    /// Ends the relay when it happens while the source is silent.
+    pub(super) watch: Watch<'a>,
+    /// Content that is still let through.
+    pub(super) allowance: Option<u64>,
+}
+
+/// Where a body goes to.
+pub(super) struct Sink<'a> {
+    pub(super) stream: &'a Stream,
+    /// What is to be written before the body: the head; then whatever is not yet worth a write.
+    pub(super) pending: &'a mut Vec<u8>,
+    pub(super) chunked: bool,
+    /// Longest time without any progress.
+    pub(super) limit: Duration,
+    /// Bytes written.
+    pub(super) sent: &'a mut u64,
+}
+
+/// How a relay ended.
+pub(super) enum End {
+    /// The whole body is written.
+    Complete,
+    /// What was watched has happened; the relay can go on later.
+    Watched,
+    /// The source ended or was reset inside the body.
+    Cut,
+    /// The source was silent for too long.
+    Stalled,
+    /// The source's framing is malformed.
+    Malformed(BadChunk),
+    /// More content than is let through.
+    TooLarge,
+    /// The sink failed.
+    Sink(io::Error),
+}
+
+/// Relays the rest of a body; adds the bytes taken to `taken`.
+pub(super) fn relay(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    trailer: &mut Trailer,
+    taken: &mut u64,
+) -> End {
+    let mut share = FAIR_SHARE;
+    loop {
+        let filled = source.buffer.filled();
+        let (count, piece) = match source.reader.next(filled) {
+            Ok(next) => next,
+            Err(bad) => return End::Malformed(bad),
+        };
+        if let Piece::Content(length) = piece {
+            if let Some(allowance) = &mut source.allowance {
+                match allowance.checked_sub(length as u64) {
+                    Some(left) => *allowance = left,
+                    None => return End::TooLarge,
+                }
+            }
+            if let Err(error) = sink.content(&filled[count - length..count]) {
+                return End::Sink(error);
+            }
+        }
+        source.buffer.consume(count);
+        *taken += count as u64;
+        match piece {
+            Piece::Content(_) => {}
+            Piece::End => return finish(source.reader, sink, trailer),
+            Piece::More => {
+                if let Err(error) = sink.flush() {
+                    return End::Sink(error);
+                }
+                match fill(source, &mut share) {
+                    Filled::Some => {}
+                    Filled::End if source.reader.ends_with_connection() => {
+                        return finish(source.reader, sink, trailer);
+                    }
+                    Filled::End => return End::Cut,
+                    Filled::Nothing(end) => return end,
+                }
+            }
+        }
+    }
+}
+
+fn finish(reader: &BodyReader, sink: &mut Sink<'_>, trailer: &mut Trailer) -> End {
+    if sink.chunked {
+        match reader.trailer(trailer) {
+            Ok(bytes) => encode::last_chunk(sink.pending, trailer, bytes),
+            Err(bad) => return End::Malformed(bad),
+        }
+    }
+    match sink.flush() {
+        Ok(()) => End::Complete,
+        Err(error) => End::Sink(error),
+    }
+}
+
+enum Filled {
+    Some,
+    End,
+    Nothing(End),
+}
+
+/// Reads more of the body into the buffer.
+fn fill(source: &mut Source<'_>, share: &mut usize) -> Filled {
+    if source.reader.certain() > BIG_BODY {
+        source.buffer.enlarge();
+    }
+    let deadline = Instant::now() + source.limit;
+    match source.stream.wait_readable(deadline, source.watch) {
+        Wake::Ready => {}
+        Wake::Watched => return Filled::Nothing(End::Watched),
+        Wake::Overdue | Wake::Interrupted => return Filled::Nothing(End::Stalled),
+    }
+    let room = source.buffer.room();
+    let size = room.len();
+    match source.stream.read(room, deadline) {
+        Ok(0) => Filled::End,
+        Ok(count) => {
+            source.buffer.added(count);
+            if count == size {
+                // The source is faster than this buffer.
+                source.buffer.enlarge();
+            }
+            *share = share.saturating_sub(count);
+            if *share == 0 {
+                net::hand_back();
+                *share = FAIR_SHARE;
+            }
+            Filled::Some
+        }
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Filled::Nothing(End::Stalled),
+        Err(_) => Filled::Nothing(End::Cut),
+    }
+}
+
+impl Sink<'_> {
+    fn content(&mut self, content: &[u8]) -> io::Result<()> {
+        if self.chunked {
+            encode::chunk_line(self.pending, content.len());
+        }
+        if content.len() <= COPY_LIMIT {
+            self.pending.extend_from_slice(content);
+        } else {
+            self.stream.write_both(self.pending, content, self.limit)?;
+            *self.sent += (self.pending.len() + content.len()) as u64;
+            self.pending.clear();
+        }
+        if self.chunked {
+            self.pending.extend_from_slice(b"\r\n");
+        }
+        if self.pending.len() > PENDING_LIMIT {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            self.stream.write_all(self.pending, self.limit)?;
+            *self.sent += self.pending.len() as u64;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,449 @@
+//! One downstream connection: request after request, until one of them ends it.
+//!
+//! Between two requests a session is nothing but its socket: no buffer, no workspace. So it can
+//! end there and be resumed by a new coroutine when bytes arrive.
+
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::exchange::{Exchange, Outcome, Plan};
+use super::tally::Tally;
+use super::{Gateway, Worker, Workspace};
+use crate::buffer::Buffer;
+use crate::config::Config;
+use crate::error::{Close, Refusal};
+use crate::http::encode::{self, Answer, Connection, RequestToPeer};
+use crate::http::fields::Kind;
+use crate::http::head::{Parsed, Scanner, Version};
+use crate::http::{client, framing};
+use crate::net::{Detached, Stream, Wake};
+use crate::route::{self, PoolName, Reason};
+use crate::snapshot::Snapshot;
+
+/// After an answer with which the connection ends, what the client still sends is read and
+/// dropped for so long: closing on unread bytes would reset the connection, and the client might
+/// never see the answer (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves a connection to its end, on the calling worker. A panic ends this connection only.
+pub fn serve(gateway: &Arc<Gateway>, connection: Detached, from: SocketAddr) {
+    let worker = Worker::here(gateway);
+    let _open = Open::new(&worker);
+    let close = match connection.attach() {
+        Ok(stream) => {
+            let session = Session {
+                worker: &worker,
+                stream,
+                socket: client::canonical(from.ip()),
+                buffer: Buffer::new(),
+                served: 0,
+            };
+            catch_unwind(AssertUnwindSafe(|| session.run())).unwrap_or_else(|_| {
+                worker.metrics().panics.one();
+                Close::Panic
+            })
+        }
+        Err(error) => {
+            log::error!("attach-failed client={from} error={:?}", error.to_string());
+            Close::OverCapacity
+        }
+    };
+    worker.metrics().closes[close.index()].one();
+}
+
+/// Counts a connection as open for as long as it lives, however it ends.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.metrics().connections.one();
+        worker.metrics().active.one();
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics().active.less_one();
+        // Counted up by whoever accepted the connection.
+        self.0.gateway.connections[self.0.index].fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+struct Session<'a> {
+    worker: &'a Worker,
+    stream: Stream,
+    /// The address of the socket's other side.
+    socket: IpAddr,
+    /// Bytes received and not yet used.
+    buffer: Buffer,
+    /// Requests served.
+    served: u64,
+}
+
+/// What follows a request.
+enum Next {
+    /// The next one.
+    Request,
+    /// The end, with what was sent arriving in full.
+    Close(Close),
+    /// The end, and the client must see that something is missing.
+    Abort(Close),
+}
+
+/// How reading a head ended without one.
+enum NoHead {
+    Refused(Refusal),
+    /// Nothing can or need be answered.
+    Closed(Close),
+}
+
+impl Session<'_> {
+    fn run(mut self) -> Close {
+        loop {
+            if let Err(close) = self.wait_for_request() {
+                return close;
+            }
+            match self.serve_request() {
+                Next::Request => self.served += 1,
+                Next::Close(close) => {
+                    self.linger(close);
+                    return close;
+                }
+                Next::Abort(close) => {
+                    self.stream.abort();
+                    return close;
+                }
+            }
+        }
+    }
+
+    /// Waits, holding nothing, until bytes of a request are there.
+    fn wait_for_request(&mut self) -> Result<(), Close> {
+        if !self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.buffer.release();
+        let config = self.worker.config.snapshot();
+        let (limit, close) = match self.served {
+            0 => (config.gateway.head_timeout, Close::HeadTimeout),
+            _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
+        };
+        drop(config);
+        let deadline = Instant::now() + limit;
+        loop {
+            // Nothing runs between this look and the wait, so an interruption is never missed.
+            if self.worker.gateway.is_draining() && !self.stream.is_readable() {
+                return Err(Close::Draining);
+            }
+            match self.stream.wait_idle(deadline) {
+                Wake::Ready => break,
+                Wake::Overdue => return Err(close),
+                Wake::Interrupted | Wake::Watched => {}
+            }
+        }
+        match self.stream.read(self.buffer.room(), deadline) {
+            Ok(0) => Err(Close::ClientClosed),
+            Ok(count) => {
+                self.buffer.added(count);
+                Ok(())
+            }
+            // Woken without news, and then overdue.
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(close),
+            Err(_) => Err(Close::ClientClosed),
+        }
+    }
+
+    /// Serves one request, and accounts for it.
+    fn serve_request(&mut self) -> Next {
+        let config = self.worker.config.snapshot();
+        let mut workspace = self.worker.lend_workspace();
+        let mut tally = Tally::new(Instant::now(), self.socket);
+        workspace.seen.clear();
+        let next = self.request(&config, &mut workspace, &mut tally);
+        let close = match next {
+            Next::Request => None,
+            Next::Close(close) | Next::Abort(close) => Some(close),
+        };
+        if tally.has_something(close) {
+            tally.close(self.worker, &workspace.seen, close);
+        }
+        self.worker.take_back(workspace);
+        next
+    }
+
+    /// The way of a request, in wire order.
+    fn request(
+        &mut self,
+        config: &Snapshot<Config>,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Next {
+        match self.read_head(config, workspace, tally) {
+            Ok(()) => {}
+            Err(NoHead::Refused(refusal)) => {
+                let bytes = self.buffer.filled();
+                tally.received = bytes.len() as u64;
+                let to_head = bytes.starts_with(b"HEAD ");
+                return self.refuse(config, tally, refusal, to_head);
+            }
+            Err(NoHead::Closed(close)) => return Next::Close(close),
+        }
+        let lists = self.worker.lists.snapshot();
+        tally.generation = lists.generation;
+        let plan = match self.plan(config, workspace, tally) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                let to_head = workspace.seen.method() == b"HEAD";
+                return self.refuse(config, tally, refusal, to_head);
+            }
+        };
+        let decision = match route::decide(tally.client, &lists, config.upstream.fallback) {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                let complete = !plan.has_body();
+                tally.refuse(refusal);
+                return self.answer(
+                    config,
+                    tally,
+                    &plan,
+                    complete,
+                    refusal.status(),
+                    refusal.name(),
+                );
+            }
+        };
+        tally.pool = Some(decision.pool);
+        tally.reason = Some(decision.reason);
+        if decision.reason == Reason::PreEmpty {
+            debug_assert_eq!(decision.pool, PoolName::Prod);
+            self.worker.metrics().fallbacks_empty.one();
+        }
+        let mut exchange = Exchange::new(
+            self.worker,
+            config,
+            &lists,
+            &plan,
+            &self.stream,
+            &mut self.buffer,
+            workspace,
+            tally,
+        );
+        let outcome = exchange.run(decision.pool);
+        let complete = exchange.request_is_complete();
+        match outcome {
+            Outcome::KeepAlive => Next::Request,
+            Outcome::Close(close) => Next::Close(close),
+            Outcome::Abort(close) => Next::Abort(close),
+            Outcome::Refused(refusal) => self.refuse(config, tally, refusal, plan.is_head),
+            Outcome::Failed(failure) => {
+                tally.error = Some(failure.name());
+                self.answer(
+                    config,
+                    tally,
+                    &plan,
+                    complete,
+                    failure.status(),
+                    failure.name(),
+                )
+            }
+        }
+    }
+
+    /// Reads and parses the head under its deadline.
+    fn read_head(
+        &mut self,
+        config: &Config,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Result<(), NoHead> {
+        let deadline = tally.begun + config.gateway.head_timeout;
+        let limits = &config.gateway.limits;
+        let mut scanner = Scanner::default();
+        loop {
+            let bytes = self.buffer.filled();
+            match workspace.request.parse(bytes, &mut scanner, limits) {
+                Ok(Parsed::Complete) => return Ok(()),
+                Ok(Parsed::Incomplete) => {}
+                Err(refusal) => return Err(NoHead::Refused(refusal)),
+            }
+            let has_begun = scanner.has_begun(bytes);
+            match self.stream.read(self.buffer.room(), deadline) {
+                Ok(0) if has_begun => return Err(NoHead::Closed(Close::ClientGone)),
+                Ok(0) => return Err(NoHead::Closed(Close::ClientClosed)),
+                Ok(count) => self.buffer.added(count),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    return Err(match has_begun {
+                        true => NoHead::Refused(Refusal::HeadTimeout),
+                        false => NoHead::Closed(Close::HeadTimeout),
+                    });
+                }
+                Err(_) => return Err(NoHead::Closed(Close::ClientGone)),
+            }
+        }
+    }
+
+    /// Judges the head, writes the peer's head from it, and lets its bytes go.
+    fn plan(
+        &mut self,
+        config: &Config,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Result<Plan, Refusal> {
+        let Workspace {
+            request: head,
+            request_options: options,
+            to_peer,
+            seen,
+            ..
+        } = workspace;
+        let bytes = self.buffer.filled();
+        tally.received = head.len as u64;
+        seen.note(head, bytes);
+        let gateway = &config.gateway;
+        tally.client = client::address(self.socket, &gateway.trusted_proxies, &head.fields, bytes);
+        if !options.read(bytes, &head.fields) {
+            return Err(Refusal::BadField);
+        }
+        let framing = framing::of_request(head, bytes, gateway.max_body)?;
+        let is_http11 = head.version == Version::Http11;
+        let mut expects_continue = false;
+        // An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1).
+        for field in head
+            .fields
+            .iter()
+            .filter(|it| it.kind == Kind::Expect && is_http11)
+        {
+            if !field.value.of(bytes).eq_ignore_ascii_case(b"100-continue") {
+                return Err(Refusal::BadExpect);
+            }
+            expects_continue = true;
+        }
+        let method = head.method.of(bytes);
+        let plan = Plan {
+            framing,
+            version: head.version,
+            is_head: method == b"HEAD",
+            is_idempotent: is_idempotent(method),
+            expects_continue,
+            upgrade: is_http11 && encode::wants_upgrade(options, &head.fields, bytes),
+            keep_alive: !options.close && (is_http11 || options.keep_alive),
+        };
+        to_peer.clear();
+        let trusted = client::is_trusted(self.socket, &gateway.trusted_proxies);
+        let request = RequestToPeer {
+            head,
+            bytes,
+            options,
+            framing,
+            expects_continue: expects_continue && plan.has_body(),
+            upgrade: plan.upgrade,
+            socket: self.socket,
+            client: tally.client,
+            trusted,
+        };
+        encode::request(to_peer, &request);
+        self.buffer.consume(head.len);
+        Ok(plan)
+    }
+
+    /// Answers a request that is not served because of what it is; the connection ends.
+    fn refuse(
+        &mut self,
+        config: &Config,
+        tally: &mut Tally,
+        refusal: Refusal,
+        to_head: bool,
+    ) -> Next {
+        tally.refuse(refusal);
+        let answer = Answer {
+            status: refusal.status(),
+            name: refusal.name(),
+            connection: Connection::Close,
+            to_head,
+            version: Version::Http11,
+        };
+        match self.send_answer(config, tally, &answer) {
+            Ok(()) => Next::Close(Close::Refused),
+            Err(close) => Next::Close(close),
+        }
+    }
+
+    /// Answers a request that nobody could serve. The connection stays if the whole request,
+    /// with its body, has been taken.
+    fn answer(
+        &mut self,
+        config: &Config,
+        tally: &mut Tally,
+        plan: &Plan,
+        complete: bool,
+        status: u16,
+        name: &'static str,
+    ) -> Next {
+        let close = plan.close_reason(complete, self.worker.gateway.is_draining());
+        let connection = match close {
+            None => Connection::KeepAlive,
+            Some(_) => Connection::Close,
+        };
+        let answer = Answer {
+            status,
+            name,
+            connection,
+            to_head: plan.is_head,
+            version: plan.version,
+        };
+        match (self.send_answer(config, tally, &answer), close) {
+            (Err(close), _) | (Ok(()), Some(close)) => Next::Close(close),
+            (Ok(()), None) => Next::Request,
+        }
+    }
+
+    fn send_answer(
+        &mut self,
+        config: &Config,
+        tally: &mut Tally,
+        answer: &Answer<'_>,
+    ) -> Result<(), Close> {
+        let mut bytes = Vec::new();
+        encode::answer(&mut bytes, answer);
+        tally.status = answer.status;
+        let sent = self.stream.write_all(&bytes, config.gateway.send_timeout);
+        match sent {
+            Ok(()) => tally.sent += bytes.len() as u64,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Err(Close::SendTimeout);
+            }
+            Err(_) => return Err(Close::ClientGone),
+        }
+        Ok(())
+    }
+
+    /// Ends the connection so that the last answer arrives, although the client may be sending.
+    fn linger(&mut self, close: Close) {
+        let expects_more = matches!(close, Close::Refused | Close::BodyUnread);
+        if !expects_more && !self.stream.is_readable() && self.buffer.is_empty() {
+            return;
+        }
+        self.stream.shutdown_write();
+        let deadline = Instant::now() + LINGER;
+        loop {
+            self.buffer.consume(usize::MAX);
+            match self.stream.read(self.buffer.room(), deadline) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => self.buffer.added(count),
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS")
+}

@@ -1,0 +1,147 @@
+//! What is noted of a request while it is served, for the access log and the counters.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Instant, SystemTime};
+
+use super::Worker;
+use crate::access_log::Record;
+use crate::error::{Close, Refusal};
+use crate::http::fields::Kind;
+use crate::http::head::RequestHead;
+use crate::net;
+use crate::route::{PoolName, Reason};
+
+/// Parts of a request head that the access log shows, copied because the head's bytes make room
+/// for the body. The memory is reused.
+#[derive(Default)]
+pub(super) struct Seen {
+    bytes: Vec<u8>,
+    /// Where method, target, host and user agent end.
+    ends: [usize; 4],
+}
+
+impl Seen {
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends = [0; 4];
+    }
+
+    pub(super) fn note(&mut self, head: &RequestHead, bytes: &[u8]) {
+        self.bytes.clear();
+        let agent = head.fields.iter().find(|it| it.kind == Kind::UserAgent);
+        let parts = [
+            Some(head.method),
+            Some(head.target),
+            head.authority(),
+            agent.map(|field| field.value),
+        ];
+        for (part, end) in parts.iter().zip(&mut self.ends) {
+            if let Some(span) = part {
+                self.bytes.extend_from_slice(span.of(bytes));
+            }
+            *end = self.bytes.len();
+        }
+    }
+
+    /// The method, once it was noted.
+    pub(super) fn method(&self) -> &[u8] {
+        self.part(0)
+    }
+
+    fn part(&self, at: usize) -> &[u8] {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[at]]
+    }
+}
+
+/// The account of one request.
+pub(super) struct Tally {
+    pub(super) begun: Instant,
+    pub(super) client: IpAddr,
+    pub(super) pool: Option<PoolName>,
+    pub(super) reason: Option<Reason>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) attempts: u32,
+    pub(super) status: u16,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) upstream_begun: Option<Instant>,
+    pub(super) generation: u64,
+    pub(super) error: Option<&'static str>,
+    pub(super) refusal: Option<Refusal>,
+    /// Interim responses that the peers have sent.
+    pub(super) interim: usize,
+    /// The client was told to continue.
+    pub(super) continued: bool,
+}
+
+impl Tally {
+    pub(super) fn new(begun: Instant, client: IpAddr) -> Self {
+        Self {
+            begun,
+            client,
+            pool: None,
+            reason: None,
+            peer: None,
+            attempts: 0,
+            status: 0,
+            received: 0,
+            sent: 0,
+            upstream_begun: None,
+            generation: 0,
+            error: None,
+            refusal: None,
+            interim: 0,
+            continued: false,
+        }
+    }
+
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+        self.error = Some(refusal.name());
+    }
+
+    /// False for a connection that ended without a byte of a request: nothing to speak of.
+    pub(super) fn has_something(&self, close: Option<Close>) -> bool {
+        self.status != 0 || self.received > 0 || close == Some(Close::ClientGone)
+    }
+
+    /// Counts and logs the request, which has ended.
+    pub(super) fn close(&self, worker: &Worker, seen: &Seen, close: Option<Close>) {
+        let now = Instant::now();
+        let duration = now - self.begun;
+        let metrics = worker.metrics();
+        metrics.request(super::label(self.pool), self.status, duration);
+        metrics.downstream_received.add(self.received);
+        metrics.downstream_sent.add(self.sent);
+        if let Some(refusal) = self.refusal {
+            metrics.refusals[refusal.index()].one();
+        }
+        if worker.access_log.is_off() {
+            return;
+        }
+        let first = worker.access_log.write(&Record {
+            time: SystemTime::now(),
+            client: self.client,
+            pool: self.pool.map_or("-", PoolName::name),
+            reason: self.reason.map_or("-", Reason::name),
+            peer: self.peer,
+            attempts: self.attempts,
+            status: self.status,
+            received: self.received,
+            sent: self.sent,
+            request_time: duration,
+            upstream_time: self.upstream_begun.map(|begun| now - begun),
+            generation: self.generation,
+            method: seen.method(),
+            target: seen.part(1),
+            host: seen.part(2),
+            user_agent: seen.part(3),
+            error: self.error,
+            close: close.map(Close::name),
+        });
+        if first {
+            net::wind();
+        }
+    }
+}
