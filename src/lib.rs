@@ -43,16 +43,22 @@
 //! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
 
 pub mod access_log;
+pub mod admin;
 pub mod buffer;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod http;
 pub mod lists;
 pub mod logging;
 pub mod metrics;
 pub mod net;
+pub mod process;
 pub mod proxy;
 pub mod route;
+pub mod run;
+pub mod server;
 pub mod snapshot;
+pub mod status;
 pub mod store;
 pub mod upstream;

@@ -1,0 +1,264 @@
+//! The admin listener: `/healthz`, `/lists` and `/metrics`, for operators and their tools.
+//!
+//! Plain threads, off the request path. Heads are read by the project's own HTTP code under its
+//! own limits, and each connection serves one request, so that nothing here can be kept waiting.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+
+use crate::error::{Refusal, reason_phrase};
+use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
+use crate::lists::{ListName, Lists};
+use crate::logging::LogQueue;
+use crate::proxy::Gateway;
+use crate::store::{Publisher, Status};
+
+mod exposition;
+
+/// Limits of a request head. A listener of its own, so they need not be tuned.
+const LIMITS: Limits = Limits {
+    line: 1024,
+    head: 8 * 1024,
+    fields: 64,
+};
+
+/// Time for a whole request, and again for its answer.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Requests served at the same time; further ones wait in the kernel's queue.
+const AT_ONCE: usize = 16;
+
+/// What the admin listener looks at.
+pub struct View {
+    /// The data plane.
+    pub gateway: Arc<Gateway>,
+    /// The lists' way into it.
+    pub publisher: Arc<Publisher>,
+    /// The error log.
+    pub error_log: LogQueue,
+}
+
+/// Listens on `addr`.
+///
+/// # Errors
+/// The kernel's, with the address.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {addr} ([admin] listen): {error}"),
+        )
+    })
+}
+
+/// Serves `listener` for the life of the process.
+///
+/// # Errors
+/// When its thread cannot be started.
+pub fn serve(listener: TcpListener, view: View) -> io::Result<()> {
+    let view = Arc::new(view);
+    let (done, slots) = crossbeam_channel::bounded(AT_ONCE);
+    for _ in 0..AT_ONCE {
+        // There is room for exactly so many.
+        let _ = done.send(());
+    }
+    let thread = std::thread::Builder::new().name("admin".to_owned());
+    thread.spawn(move || {
+        loop {
+            let Ok(()) = slots.recv() else { return };
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    log::error!("admin-accept-failed error={:?}", error.to_string());
+                    std::thread::sleep(Duration::from_millis(100));
+                    let _ = done.send(());
+                    continue;
+                }
+            };
+            let (view, slot) = (Arc::clone(&view), Slot(done.clone()));
+            let serve = move || {
+                let _slot = slot;
+                // Whoever asked has gone.
+                let _ = answer(&view, &stream);
+            };
+            let thread = std::thread::Builder::new().name("admin-request".to_owned());
+            if let Err(error) = thread.spawn(serve) {
+                log::error!("admin-thread-failed error={:?}", error.to_string());
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The right to serve one request; given back however that ends.
+struct Slot(crossbeam_channel::Sender<()>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+/// What is answered.
+struct Answer {
+    status: u16,
+    kind: &'static str,
+    body: String,
+}
+
+impl Answer {
+    fn text(status: u16, body: impl Into<String>) -> Self {
+        let kind = "text/plain; charset=utf-8";
+        let body = body.into();
+        Self { status, kind, body }
+    }
+}
+
+fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
+    let deadline = Instant::now() + TIME_LIMIT;
+    let (mut bytes, mut scanner) = (Vec::new(), Scanner::default());
+    let mut head = RequestHead::default();
+    let answer = loop {
+        match head.parse(&bytes, &mut scanner, &LIMITS) {
+            Ok(Parsed::Complete) => {
+                break route(view, head.method.of(&bytes), head.target.of(&bytes));
+            }
+            Ok(Parsed::Incomplete) => {}
+            Err(refusal) => break refused(refusal),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break refused(Refusal::HeadTimeout);
+        }
+        stream.set_read_timeout(Some(left))?;
+        let mut piece = [0; 1024];
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    };
+    let Answer { status, kind, body } = answer;
+    let allow = if status == 405 {
+        "Allow: GET, HEAD\r\n"
+    } else {
+        ""
+    };
+    let mut response = format!(
+        "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+        reason_phrase(status),
+        body.len()
+    );
+    if head.method.of(&bytes) != b"HEAD" {
+        response.push_str(&body);
+    }
+    stream.set_write_timeout(Some(TIME_LIMIT))?;
+    stream.write_all(response.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    drain(stream, deadline)
+}
+
+/// Takes what else was sent, since closing on unread bytes would reset the connection before the
+/// answer is read.
+fn drain(mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+    let mut piece = [0; 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(left))?;
+        if stream.read(&mut piece)? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    Answer::text(refusal.status(), format!("{}\n", refusal.name()))
+}
+
+fn route(view: &View, method: &[u8], target: &[u8]) -> Answer {
+    if !matches!(method, b"GET" | b"HEAD") {
+        return refused(Refusal::MethodNotAllowed);
+    }
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or(target);
+    match path {
+        b"/healthz" => health(view),
+        b"/lists" => Answer {
+            status: 200,
+            kind: "application/json",
+            body: lists(&view.publisher.lists(), &view.publisher.status()),
+        },
+        b"/metrics" => Answer {
+            status: 200,
+            kind: "text/plain; version=0.0.4; charset=utf-8",
+            body: exposition::render(view),
+        },
+        _ => Answer::text(404, "there are /healthz, /lists and /metrics\n"),
+    }
+}
+
+/// Whether requests can be served: 200, or 503 with the reason.
+fn health(view: &View) -> Answer {
+    let lists = view.publisher.lists();
+    let reason = if view.gateway.is_draining() {
+        "draining: the gateway is shutting down".to_owned()
+    } else if !lists.are_read() {
+        let error = view.publisher.status().error;
+        let why = error.unwrap_or_else(|| "not yet".to_owned());
+        format!(
+            "{}: no lists have been read: {why}",
+            Refusal::NoLists.name()
+        )
+    } else if lists.prod.is_empty() {
+        format!("{}: prod is empty", Refusal::NoPeers.name())
+    } else {
+        return Answer::text(200, format!("ok generation={}\n", lists.generation));
+    };
+    Answer::text(503, format!("{reason}\n"))
+}
+
+fn lists(lists: &Lists, status: &Status) -> String {
+    let peers = |list: &crate::lists::PeerList| {
+        let peers = list.peers().iter().map(ToString::to_string);
+        peers.collect::<Vec<_>>()
+    };
+    let skipped = |list: ListName| {
+        let skipped = lists.skipped(list);
+        let first = skipped.first.iter();
+        let first = first.map(|it| json!({ "entry": it.entry, "reason": it.reason }));
+        json!({ "count": skipped.count, "first": first.collect::<Vec<_>>() })
+    };
+    let faults = status.faults.iter();
+    let faults = faults.map(|(list, fault)| json!({ "list": list.name(), "fault": fault.name() }));
+    let page = json!({
+        "generation": lists.generation,
+        "digest": lists.digest.to_string(),
+        "source": status.source,
+        "mode": status.mode.name(),
+        "error": status.error,
+        "age_seconds": status.checked.map(|at| at.elapsed().as_secs_f64()),
+        "changed_at": status.changed.map(rfc3339),
+        "gray": lists.gray.entries().collect::<Vec<_>>(),
+        "pre": peers(&lists.pre),
+        "prod": peers(&lists.prod),
+        "skipped": {
+            "gray": skipped(ListName::Gray),
+            "pre": skipped(ListName::Pre),
+            "prod": skipped(ListName::Prod),
+        },
+        "kept": faults.collect::<Vec<_>>(),
+    });
+    format!("{page:#}\n")
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}

@@ -1,0 +1,302 @@
+//! The counters as Prometheus text (exposition format 0.0.4).
+//!
+//! The workers' counters are added up here, while they go on counting; so the sums of two metrics
+//! may differ by the requests of this moment. A counter with a reason as its label is shown once
+//! it is not zero.
+
+use std::fmt::{Display, Write};
+
+use super::View;
+use crate::error::{Close, Failure, Refusal};
+use crate::lists::ListName;
+use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
+use crate::store::Cause;
+
+/// The whole page.
+pub(super) fn render(view: &View) -> String {
+    let mut page = Page::default();
+    let metrics = &view.gateway.metrics;
+    requests(&mut page, metrics);
+    connections(&mut page, metrics);
+    lists(&mut page, view);
+    let access_dropped = view.gateway.access_log.dropped();
+    let error_dropped = view.error_log.dropped();
+    page.family(
+        "log_dropped_total",
+        "counter",
+        "Log lines that were dropped because nobody took them in time.",
+    );
+    page.value("log_dropped_total", &[("log", &"access")], access_dropped);
+    page.value("log_dropped_total", &[("log", &"error")], error_dropped);
+    page.family("workers", "gauge", "Worker threads.");
+    page.value("workers", &[], metrics.workers().len());
+    page.text
+}
+
+fn requests(page: &mut Page, metrics: &Metrics) {
+    page.family(
+        "requests_total",
+        "counter",
+        "Requests by pool and class of status; class 0xx: nothing was answered.",
+    );
+    for pool in PoolLabel::ALL {
+        for class in 0..STATUS_CLASSES {
+            let count = metrics.sum(|it| &it.requests[pool as usize][class]);
+            let class = format!("{class}xx");
+            page.value(
+                "requests_total",
+                &[("pool", &pool.name()), ("status", &class)],
+                count,
+            );
+        }
+    }
+    page.family(
+        "attempts_total",
+        "counter",
+        "Attempts on peers by pool and outcome.",
+    );
+    for pool in [PoolLabel::Pre, PoolLabel::Prod] {
+        let at = pool as usize;
+        let name = pool.name();
+        let ok = metrics.sum(|it| &it.attempts_ok[at]);
+        page.value("attempts_total", &[("pool", &name), ("outcome", &"ok")], ok);
+        for failure in Failure::ALL {
+            let count = metrics.sum(|it| &it.attempts_failed[at][failure.index()]);
+            let labels: Labels<'_> = &[("pool", &name), ("outcome", &failure.name())];
+            page.unless_zero("attempts_total", labels, count);
+        }
+    }
+    page.family(
+        "fallbacks_total",
+        "counter",
+        "Gray clients that prod has served, by reason.",
+    );
+    let empty = metrics.sum(|it| &it.fallbacks_empty);
+    let exhausted = metrics.sum(|it| &it.fallbacks_exhausted);
+    page.value("fallbacks_total", &[("reason", &"pre-empty")], empty);
+    page.value(
+        "fallbacks_total",
+        &[("reason", &"pre-exhausted")],
+        exhausted,
+    );
+    page.family(
+        "refusals_total",
+        "counter",
+        "Requests that the gateway has answered itself, by reason.",
+    );
+    for refusal in Refusal::ALL {
+        let count = metrics.sum(|it| &it.refusals[refusal.index()]);
+        page.unless_zero("refusals_total", &[("reason", &refusal.name())], count);
+    }
+    page.family(
+        "request_duration_seconds",
+        "histogram",
+        "From the first byte of a request to the last of its response.",
+    );
+    let mut cumulated = 0;
+    for (at, bound) in DURATION_BOUNDS.iter().enumerate() {
+        cumulated += metrics.sum(|it| &it.durations[at]);
+        let bound = *bound as f64 / 1e6;
+        page.value(
+            "request_duration_seconds_bucket",
+            &[("le", &bound)],
+            cumulated,
+        );
+    }
+    cumulated += metrics.sum(|it| &it.durations[DURATION_BOUNDS.len()]);
+    page.value(
+        "request_duration_seconds_bucket",
+        &[("le", &"+Inf")],
+        cumulated,
+    );
+    let sum = metrics.sum(|it| &it.duration_sum) as f64 / 1e6;
+    page.value("request_duration_seconds_sum", &[], sum);
+    page.value("request_duration_seconds_count", &[], cumulated);
+}
+
+fn connections(page: &mut Page, metrics: &Metrics) {
+    page.family(
+        "connections_total",
+        "counter",
+        "Downstream connections that were accepted, by worker.",
+    );
+    by_worker(page, metrics, "connections_total", |it| &it.connections);
+    page.family(
+        "connections_active",
+        "gauge",
+        "Downstream connections that are open, by worker.",
+    );
+    by_worker(page, metrics, "connections_active", |it| &it.active);
+    page.family("worker_requests_total", "counter", "Requests by worker.");
+    for (at, worker) in metrics.workers().iter().enumerate() {
+        let counts = worker.requests.iter().flatten().map(Counter::get);
+        page.value(
+            "worker_requests_total",
+            &[("worker", &at)],
+            counts.sum::<u64>(),
+        );
+    }
+    page.family(
+        "connections_closed_total",
+        "counter",
+        "Downstream connections that have ended, by reason.",
+    );
+    for close in Close::ALL {
+        let count = metrics.sum(|it| &it.closes[close.index()]);
+        page.unless_zero(
+            "connections_closed_total",
+            &[("reason", &close.name())],
+            count,
+        );
+    }
+    page.family(
+        "upstream_connections_total",
+        "counter",
+        "Connections to peers that requests have used: new ones, and idle ones again.",
+    );
+    let connects = metrics.sum(|it| &it.upstream_connects);
+    let reuses = metrics.sum(|it| &it.upstream_reuses);
+    page.value("upstream_connections_total", &[("kind", &"new")], connects);
+    page.value("upstream_connections_total", &[("kind", &"reused")], reuses);
+    page.family(
+        "bytes_total",
+        "counter",
+        "Bytes of messages, heads and bodies, by side and direction.",
+    );
+    let table: [(&str, &str, Select); 4] = [
+        ("downstream", "received", |it| &it.downstream_received),
+        ("downstream", "sent", |it| &it.downstream_sent),
+        ("upstream", "received", |it| &it.upstream_received),
+        ("upstream", "sent", |it| &it.upstream_sent),
+    ];
+    for (side, direction, counter) in table {
+        let labels: Labels<'_> = &[("side", &side), ("direction", &direction)];
+        page.value("bytes_total", labels, metrics.sum(counter));
+    }
+    page.family(
+        "panics_total",
+        "counter",
+        "Faults of the gateway's own that ended one connection.",
+    );
+    page.value("panics_total", &[], metrics.sum(|it| &it.panics));
+}
+
+fn by_worker(page: &mut Page, metrics: &Metrics, name: &str, of: Select) {
+    for (at, worker) in metrics.workers().iter().enumerate() {
+        page.value(name, &[("worker", &at)], of(worker).get());
+    }
+}
+
+fn lists(page: &mut Page, view: &View) {
+    let (lists, status) = (view.publisher.lists(), view.publisher.status());
+    page.family(
+        "lists_generation",
+        "gauge",
+        "Counts the snapshots of the lists; 0: nothing was read yet.",
+    );
+    page.value("lists_generation", &[], lists.generation);
+    page.family(
+        "lists_age_seconds",
+        "gauge",
+        "Time since the lists were last read in full.",
+    );
+    if let Some(checked) = status.checked {
+        page.value("lists_age_seconds", &[], checked.elapsed().as_secs_f64());
+    }
+    page.family("lists_entries", "gauge", "Entries in force, by list.");
+    for list in ListName::ALL {
+        page.value("lists_entries", &[("list", &list.name())], lists.len(list));
+    }
+    page.family(
+        "lists_skipped",
+        "gauge",
+        "Entries that cannot be read, by list.",
+    );
+    for list in ListName::ALL {
+        page.value(
+            "lists_skipped",
+            &[("list", &list.name())],
+            lists.skipped(list).count,
+        );
+    }
+    page.family(
+        "lists_kept",
+        "gauge",
+        "1 for each list that keeps its last good value, with the fault.",
+    );
+    for (list, fault) in &status.faults {
+        page.value(
+            "lists_kept",
+            &[("list", &list.name()), ("fault", &fault.name())],
+            1,
+        );
+    }
+    page.family(
+        "lists_refreshes_total",
+        "counter",
+        "Readings of the lists by cause.",
+    );
+    for cause in Cause::ALL {
+        let count = status.refreshes[cause as usize];
+        page.value("lists_refreshes_total", &[("cause", &cause.name())], count);
+    }
+    page.family(
+        "lists_failures_total",
+        "counter",
+        "Attempts to read the lists that have failed.",
+    );
+    page.value("lists_failures_total", &[], status.failures);
+    page.family(
+        "lists_readable",
+        "gauge",
+        "1 while the lists can be read from their source.",
+    );
+    page.value(
+        "lists_readable",
+        &[],
+        u8::from(status.error.is_none() && lists.are_read()),
+    );
+    page.family(
+        "lists_mode",
+        "gauge",
+        "1 for the way in which changes are noticed.",
+    );
+    page.value("lists_mode", &[("mode", &status.mode.name())], 1);
+}
+
+/// One of a worker's counters.
+type Select = fn(&WorkerMetrics) -> &Counter;
+
+/// Names and values; a value is a name of ours or a number, so nothing needs escaping.
+type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // A String takes whatever is written.
+        let _ = writeln!(
+            self.text,
+            "# HELP graygate_{name} {help}\n# TYPE graygate_{name} {kind}"
+        );
+    }
+
+    fn value(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
+        let _ = write!(self.text, "graygate_{name}");
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{before}{label}=\"{text}\"");
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{end} {value}");
+    }
+
+    fn unless_zero(&mut self, name: &str, labels: Labels<'_>, value: u64) {
+        if value > 0 {
+            self.value(name, labels, value);
+        }
+    }
+}

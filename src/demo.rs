@@ -1,0 +1,159 @@
+//! `graygate demo` and `graygate origin`: something to try the gateway on.
+//!
+//! An origin answers every request with its name and address. The demo runs two of each version,
+//! a lists file and the gateway in one process, and says what to try.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::Receiver;
+use may_minihttp::{HttpService, HttpServiceFactory, Request, Response};
+
+use crate::config::Config;
+use crate::process::Command;
+use crate::{net, run};
+
+/// Answers every request with one text.
+#[derive(Clone)]
+struct Origin {
+    text: String,
+}
+
+impl HttpService for Origin {
+    fn call(&mut self, _: Request<'_, '_, '_>, response: &mut Response<'_>) -> io::Result<()> {
+        response.header("Content-Type: text/plain; charset=utf-8");
+        response.body_mut().extend_from_slice(self.text.as_bytes());
+        Ok(())
+    }
+}
+
+impl HttpServiceFactory for Origin {
+    type Service = Self;
+
+    fn new_service(&self, _: usize) -> Self {
+        self.clone()
+    }
+}
+
+/// Starts an origin called `name` on the workers, and returns its address.
+fn start_origin(listen: SocketAddr, name: &str) -> io::Result<SocketAddr> {
+    let addr = probe(listen)?;
+    let text = format!("{name} at {addr}\n");
+    Origin { text }.start(addr)?;
+    Ok(addr)
+}
+
+/// Finds out whether `addr` is free, and which port stands for 0. The server itself would not
+/// mind sharing the address with another one.
+fn probe(addr: SocketAddr) -> io::Result<SocketAddr> {
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+    };
+    TcpListener::bind(addr)
+        .and_then(|it| it.local_addr())
+        .map_err(named)
+}
+
+/// Runs one origin until a command ends it.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn origin(listen: SocketAddr, name: &str, commands: &Receiver<Command>) -> io::Result<()> {
+    net::start(std::thread::available_parallelism().map_or(1, usize::from))?;
+    let addr = start_origin(listen, name)?;
+    say(&format!(
+        "origin {name:?} listens on {addr}; Ctrl-C ends it\n"
+    ));
+    for command in commands {
+        if command == Command::Drain {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the demo on `listen` until a command ends it.
+///
+/// # Errors
+/// When an address cannot be had, or the files cannot be written.
+pub fn demo(listen: SocketAddr, commands: &Receiver<Command>) -> io::Result<()> {
+    // Before anything is started or written.
+    let listen = probe(listen)?;
+    let folder = Folder::create()?;
+    net::start(std::thread::available_parallelism().map_or(1, usize::from))?;
+    let origin = |name: &str| start_origin(SocketAddr::new([127, 0, 0, 1].into(), 0), name);
+    let pre = [
+        origin("pre-1 (new version)")?,
+        origin("pre-2 (new version)")?,
+    ];
+    let prod = [
+        origin("prod-1 (old version)")?,
+        origin("prod-2 (old version)")?,
+    ];
+    let lists = folder.0.join("lists");
+    fs::write(&lists, lists_text(pre, prod))?;
+    let ini = folder.0.join("graygate.ini");
+    fs::write(&ini, ini_text(listen))?;
+    let config = Config::load(&ini, None).map_err(io::Error::other)?;
+    say(&introduction(listen, &lists));
+    run::run(config, commands)
+}
+
+/// A folder of the demo's own, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> io::Result<Self> {
+        let name = format!("graygate-demo-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Left behind, it is a few hundred bytes in a temporary folder.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn lists_text([pre_1, pre_2]: [SocketAddr; 2], [prod_1, prod_2]: [SocketAddr; 2]) -> String {
+    format!(
+        "# Who gets the new version: addresses, or nets like 10.0.0.0/8\n[gray]\n127.0.0.5\n\n\
+         # The new version's servers\n[pre]\n{pre_1}\n{pre_2}\n\n\
+         # The old version's servers\n[prod]\n{prod_1}\n{prod_2}\n"
+    )
+}
+
+fn ini_text(listen: SocketAddr) -> String {
+    format!(
+        "[gateway]\nlisten = {listen}\nuser =\npid_file =\n[lists]\nfile = lists\n\
+         [log]\naccess = -\nerror = stderr\n[admin]\nlisten = 127.0.0.1:0\n"
+    )
+}
+
+fn introduction(listen: SocketAddr, lists: &Path) -> String {
+    let (lists, port) = (lists.display(), listen.port());
+    format!(
+        "\nGraygate listens on {listen}. In a second terminal:\n\n\
+         \x20 a client that is on no list gets the old version:\n\
+         \x20   curl http://{listen}/\n\n\
+         \x20 127.0.0.5 is on the gray list and gets the new one:\n\
+         \x20   curl --interface 127.0.0.5 http://{listen}/\n\n\
+         \x20 put 127.0.0.1 on the list, too; within a second the first command gets the new version:\n\
+         \x20   sed -i 's/^\\[gray\\]$/&\\n127.0.0.1/' {lists}\n\n\
+         Each request is logged below. The admin listener's port stands in the line that says\n\
+         \"ready\": /healthz, /lists, /metrics. Ctrl-C ends the demo on port {port}.\n\n"
+    )
+}
+
+/// The demo talks to a person at a terminal.
+#[allow(clippy::print_stdout)]
+fn say(text: &str) {
+    print!("{text}");
+    // A terminal that has gone needs no word.
+    let _ = io::Write::flush(&mut io::stdout());
+}

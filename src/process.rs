@@ -1,0 +1,196 @@
+//! The process around the gateway: signals, the pid file, privileges, limits.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::{Receiver, unbounded};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Group, Uid, User, geteuid, initgroups, setgid, setuid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+/// What an operator asks for by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// SIGTERM, SIGINT: serve what is under way, and end.
+    Drain,
+    /// SIGHUP: read the configuration anew.
+    Reload,
+    /// SIGUSR1: open the log files anew.
+    ReopenLogs,
+}
+
+/// Turns signals into commands, from now on.
+///
+/// # Errors
+/// When the handlers or their thread cannot be set up.
+pub fn commands() -> io::Result<Receiver<Command>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    let (commands, inbox) = unbounded();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let command = match signal {
+                    SIGHUP => Command::Reload,
+                    SIGUSR1 => Command::ReopenLogs,
+                    _ => Command::Drain,
+                };
+                if commands.send(command).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(inbox)
+}
+
+/// The file that tells the init script the process id. Removed when this is dropped.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Makes the file, empty and owned by `owner`, so that it can be written when the privileges
+    /// to do so are gone.
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub fn create(path: &Path, owner: Option<&Identity>) -> io::Result<Self> {
+        let create = || {
+            fs::File::create(path)?;
+            give_to(path, owner)
+        };
+        create().map_err(|error| named(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Writes the process id: the sign for the init script that the gateway serves.
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub fn announce(&self) -> io::Result<()> {
+        let line = format!("{}\n", std::process::id());
+        fs::write(&self.path, line).map_err(|error| named(&self.path, &error))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // The folder may refuse it to an unprivileged user; an empty file says the same.
+        if fs::remove_file(&self.path).is_err() {
+            let _ = fs::write(&self.path, "");
+        }
+    }
+}
+
+/// Whom the process becomes once it has what only root can have.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    user: User,
+    group: Gid,
+}
+
+impl Identity {
+    /// Looks up who `user` and `group` are. `None` when there is nothing to become: no user is
+    /// configured, or the process is not root's.
+    ///
+    /// # Errors
+    /// When there is no such user or group.
+    pub fn find(user: Option<&str>, group: Option<&str>) -> io::Result<Option<Self>> {
+        let Some(name) = user.filter(|_| geteuid().is_root()) else {
+            return Ok(None);
+        };
+        let unknown = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
+        let user = User::from_name(name)?
+            .ok_or_else(|| unknown(format!("[gateway] user = {name}: there is no such user")))?;
+        let group = match group {
+            None => user.gid,
+            Some(name) => {
+                let found = Group::from_name(name)?;
+                let missing =
+                    || unknown(format!("[gateway] group = {name}: there is no such group"));
+                found.ok_or_else(missing)?.gid
+            }
+        };
+        Ok(Some(Self { user, group }))
+    }
+
+    /// Becomes this user, for good. Must come before other threads rely on who they are.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn assume(&self) -> io::Result<()> {
+        let name = std::ffi::CString::new(self.user.name.as_str())?;
+        initgroups(&name, self.group)?;
+        setgid(self.group)?;
+        setuid(self.user.uid)?;
+        Ok(())
+    }
+
+    fn ids(&self) -> (Uid, Gid) {
+        (self.user.uid, self.group)
+    }
+}
+
+/// Makes `owner` the owner of a file, if there is one to become.
+///
+/// # Errors
+/// The kernel's.
+pub fn give_to(path: &Path, owner: Option<&Identity>) -> io::Result<()> {
+    match owner {
+        None => Ok(()),
+        Some(owner) => {
+            let (user, group) = owner.ids();
+            chown(path, Some(user.as_raw()), Some(group.as_raw()))
+        }
+    }
+}
+
+/// Descriptors that are needed besides connections.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Allows the process as many descriptors as so many connections can need: one downstream and one
+/// upstream each. Returns how many it may have.
+///
+/// # Errors
+/// The kernel's.
+pub fn allow_descriptors(connections: usize) -> io::Result<u64> {
+    let wanted = 2 * connections as u64 + OTHER_DESCRIPTORS;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= wanted {
+        return Ok(soft);
+    }
+    // Only root may raise the hard limit.
+    if hard < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return Ok(wanted);
+    }
+    let most = wanted.min(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, most, most.max(hard))?;
+    Ok(most)
+}
+
+/// An error that names the path it is about.
+pub fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Sends panics to the error log instead of standard error, each with the place it came from.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let what = panic.payload_as_str().unwrap_or("no message");
+        log::error!(
+            "panic place={place} what={what:?} backtrace={:?}",
+            backtrace.to_string()
+        );
+    }));
+}

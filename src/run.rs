@@ -1,0 +1,214 @@
+//! `graygate run`: starts everything in its order, carries out commands, and ends.
+//!
+//! The order of the start: first what only root can have (addresses, log files, descriptors, the
+//! pid file), then the user to be, then the lists, and last the doors are opened.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use crossbeam_channel::Receiver;
+
+use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store};
+use crate::lists::Lists;
+use crate::logging::{self, Log};
+use crate::metrics::Metrics;
+use crate::process::{self, Command, Identity, PidFile};
+use crate::proxy::{self, Gateway};
+use crate::snapshot::Published;
+use crate::store::{self, Publisher};
+use crate::{admin, net, server};
+
+/// Reads the configuration as the process is to use it.
+///
+/// # Errors
+/// One line that says what is wrong, and where.
+pub fn load(path: &Path) -> Result<Config, String> {
+    let url = std::env::var(REDIS_URL_VARIABLE).ok();
+    Config::load(path, url).map_err(|error| error.to_string())
+}
+
+/// Checks the configuration as far as that is possible without starting: the ini file, and the
+/// lists file if the lists come from one.
+///
+/// # Errors
+/// One line that says what is wrong, and where.
+pub fn check(path: &Path) -> Result<(), String> {
+    let config = load(path)?;
+    if let Store::File(lists) = &config.store {
+        let check = || store::file::parse(&std::fs::read(lists)?, config.upstream.peer_port);
+        check().map_err(|error| format!("{}: {error}", lists.display()))?;
+    }
+    Ok(())
+}
+
+/// Serves until a command ends it.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
+    Running::start(config)?.follow(commands);
+    Ok(())
+}
+
+/// A gateway that serves.
+struct Running {
+    gateway: Arc<Gateway>,
+    access_log: Log,
+    error_log: Log,
+    pid_file: Option<PidFile>,
+}
+
+impl Running {
+    fn start(config: Config) -> io::Result<Self> {
+        let settings = &config.gateway;
+        let listeners = server::bind(&settings.listen)?;
+        let admin_listener = config.admin.map(admin::bind).transpose()?;
+        let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
+        let identity = identity.as_ref();
+        let error_log = open_log("error", &config.log.error, identity)?;
+        let access_log = open_log("access", &config.log.access, identity)?;
+        let descriptors = process::allow_descriptors(settings.max_connections)?;
+        let pid_path = settings.pid_file.as_deref();
+        let pid_file = pid_path.map(|path| PidFile::create(path, identity));
+        let pid_file = pid_file.transpose()?;
+        if let Some(identity) = identity {
+            identity.assume()?;
+        }
+        logging::install(error_log.queue(), config.log.level);
+        process::log_panics();
+
+        let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
+        let addrs = addrs.join(",");
+        let admin_addr = admin_listener.as_ref().map(|it| it.local_addr());
+        let admin_addr = admin_addr.transpose()?;
+        let admin_addr = admin_addr.map_or("off".to_owned(), |it| it.to_string());
+
+        net::start(settings.workers)?;
+        let gateway = Arc::new(Gateway {
+            config: Arc::new(Published::new(config.clone())),
+            lists: Arc::new(Published::new(Lists::unread())),
+            metrics: Metrics::new(settings.workers),
+            access_log: access_log.queue(),
+            draining: AtomicBool::new(false),
+            connections: (0..settings.workers).map(|_| AtomicUsize::new(0)).collect(),
+        });
+        let publisher = start_store(&config, &gateway)?;
+        if let Some(listener) = admin_listener {
+            let view = admin::View {
+                gateway: Arc::clone(&gateway),
+                publisher,
+                error_log: error_log.queue(),
+            };
+            admin::serve(listener, view)?;
+        }
+        server::serve(&gateway, listeners)?;
+        let (pid, workers) = (std::process::id(), net::workers());
+        log::info!(
+            "ready listen={addrs} admin={admin_addr} workers={workers} pid={pid} descriptors={descriptors}"
+        );
+        if let Some(pid_file) = &pid_file {
+            pid_file.announce()?;
+        }
+        Ok(Self {
+            gateway,
+            access_log,
+            error_log,
+            pid_file,
+        })
+    }
+
+    /// Carries out commands until one of them ends the gateway.
+    fn follow(self, commands: &Receiver<Command>) {
+        // Without a sender nobody could end it any more.
+        for command in commands {
+            match command {
+                Command::Reload => self.reload(),
+                Command::ReopenLogs => {
+                    self.access_log.reopen();
+                    self.error_log.reopen();
+                    log::info!("logs-reopened");
+                }
+                Command::Drain => break,
+            }
+        }
+        self.end(commands);
+    }
+
+    /// Reads the ini file anew. A bad one changes nothing.
+    fn reload(&self) {
+        let current = self.gateway.config.load();
+        let new = match load(&current.path) {
+            Ok(new) => new,
+            Err(error) => {
+                log::error!("reload-failed error={error:?}");
+                return;
+            }
+        };
+        let (config, fixed) = current.reload(new);
+        for key in &fixed {
+            log::warn!("reload-ignored key={key} reason=\"it changes only by a restart\"");
+        }
+        log::set_max_level(config.log.level);
+        let path = config.path.display().to_string();
+        if let Err(error) = process::allow_descriptors(config.gateway.max_connections) {
+            log::warn!("descriptors-short error={:?}", error.to_string());
+        }
+        self.gateway.config.store(config);
+        log::info!("reloaded file={path:?} ignored={}", fixed.len());
+    }
+
+    fn end(self, commands: &Receiver<Command>) {
+        let limit = self.gateway.config.load().gateway.drain_timeout;
+        log::info!(
+            "draining connections={} limit={limit:?}",
+            self.gateway.open_connections()
+        );
+        let hurry = || commands.try_iter().any(|command| command == Command::Drain);
+        let left = server::drain(&self.gateway, limit, hurry);
+        if left > 0 {
+            log::warn!("drain-cut connections={left}");
+        }
+        proxy::flush_access_logs(&self.gateway);
+        log::info!("stopped");
+        drop(self.pid_file);
+        self.access_log.close();
+        self.error_log.close();
+    }
+}
+
+fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Result<Log> {
+    if let LogTarget::File(path) = target
+        && let Some(folder) = path.parent()
+        && !folder.exists()
+    {
+        std::fs::create_dir(folder).map_err(|error| process::named(folder, &error))?;
+    }
+    let log = Log::open(name, target)?;
+    if let LogTarget::File(path) = target {
+        process::give_to(path, owner).map_err(|error| process::named(path, &error))?;
+    }
+    Ok(log)
+}
+
+fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Arc<Publisher>> {
+    let port = config.upstream.peer_port;
+    let publisher = |source: String| {
+        let lists = Arc::clone(&gateway.lists);
+        Arc::new(Publisher::new(lists, port, source))
+    };
+    match &config.store {
+        Store::Redis(settings) => {
+            let publisher = publisher(format!("redis {}", settings.url));
+            store::redis::start(settings.clone(), Arc::clone(&publisher))?;
+            Ok(publisher)
+        }
+        Store::File(path) => {
+            let publisher = publisher(format!("file {}", path.display()));
+            let started = store::file::start(path.clone(), port, Arc::clone(&publisher));
+            started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+            Ok(publisher)
+        }
+    }
+}

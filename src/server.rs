@@ -1,0 +1,148 @@
+//! Listeners: where connections come from, and how they end.
+//!
+//! Each listening address has one accepting coroutine. A connection goes to the worker that has
+//! the fewest, so that all workers have the same to do; from then on it stays there. Above the
+//! limit a connection is answered with 503 at once. While descriptors or memory are short,
+//! accepting pauses instead of spinning.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::error::{Close, Refusal};
+use crate::http::encode::{self, Answer, Connection};
+use crate::http::head::Version;
+use crate::logging::Throttle;
+use crate::net::{self, Detached, Listener};
+use crate::proxy::{Gateway, session};
+use crate::snapshot::Reader;
+
+/// Pause after an error that comes from a shortage (descriptors, memory).
+const SHORTAGE: Duration = Duration::from_millis(100);
+
+/// How often a drain looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// Binds every address, or none.
+///
+/// # Errors
+/// The first address that cannot be had, by name.
+pub fn bind(addrs: &[SocketAddr]) -> io::Result<Vec<Listener>> {
+    let bind = |addr: &SocketAddr| {
+        Listener::bind(*addr).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+        })
+    };
+    addrs.iter().map(bind).collect()
+}
+
+/// Begins to accept connections.
+///
+/// # Errors
+/// When a coroutine cannot be started.
+pub fn serve(gateway: &Arc<Gateway>, listeners: Vec<Listener>) -> io::Result<()> {
+    for (at, listener) in listeners.into_iter().enumerate() {
+        let gateway = Arc::clone(gateway);
+        net::spawn(at % net::workers(), move || accept(&gateway, listener))?;
+    }
+    Ok(())
+}
+
+fn accept(gateway: &Arc<Gateway>, listener: Listener) {
+    let addr = listener.addr();
+    let config = Reader::new(Arc::clone(&gateway.config));
+    let said = std::cell::RefCell::new(Throttle::default());
+    let outcome = listener.accept_loop(
+        || gateway.is_draining(),
+        |connection, from| place(gateway, &config.snapshot(), connection, from),
+        |error| {
+            if let Some(unsaid) = said.borrow_mut().turn(Instant::now()) {
+                let error = error.to_string();
+                log::error!("accept-failed listen={addr} error={error:?} unsaid={unsaid}");
+            }
+            match error.kind() {
+                // The client has gone already.
+                io::ErrorKind::ConnectionAborted => Duration::ZERO,
+                _ => SHORTAGE,
+            }
+        },
+    );
+    if let Err(error) = outcome {
+        log::error!(
+            "listener-failed listen={addr} error={:?}",
+            error.to_string()
+        );
+    }
+}
+
+/// Gives a connection to a worker, or refuses it.
+fn place(gateway: &Arc<Gateway>, config: &Config, connection: Detached, from: SocketAddr) {
+    if gateway.open_connections() >= config.gateway.max_connections {
+        return refuse(gateway, connection);
+    }
+    let worker = idlest(gateway, connection.natural_worker());
+    gateway.connections[worker].fetch_add(1, Ordering::AcqRel);
+    // In a cell of its own, so that it is not lost with a coroutine that cannot be started.
+    let handover = Arc::new(Mutex::new(Some(connection)));
+    let take =
+        |cell: &Mutex<Option<Detached>>| cell.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let taken = Arc::clone(&handover);
+    let session_gateway = Arc::clone(gateway);
+    let spawned = net::spawn(worker, move || {
+        if let Some(connection) = take(&taken) {
+            session::serve(&session_gateway, connection, from);
+        }
+    });
+    if spawned.is_err() {
+        gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
+        if let Some(connection) = take(&handover) {
+            refuse(gateway, connection);
+        }
+    }
+}
+
+/// The worker with the fewest connections; `natural` where it makes no difference, which saves a
+/// system call.
+fn idlest(gateway: &Gateway, natural: usize) -> usize {
+    let open = |worker: usize| gateway.connections[worker].load(Ordering::Relaxed);
+    let fewest = (0..gateway.connections.len()).min_by_key(|worker| open(*worker));
+    match fewest {
+        Some(fewest) if open(fewest) < open(natural) => fewest,
+        _ => natural,
+    }
+}
+
+fn refuse(gateway: &Gateway, connection: Detached) {
+    let refusal = Refusal::OverCapacity;
+    let metrics = gateway.metrics.worker(net::worker());
+    metrics.connections.one();
+    metrics.refusals[refusal.index()].one();
+    metrics.closes[Close::OverCapacity.index()].one();
+    let mut bytes = Vec::new();
+    let answer = Answer {
+        status: refusal.status(),
+        name: refusal.name(),
+        connection: Connection::Close,
+        to_head: false,
+        version: Version::Http11,
+    };
+    encode::answer(&mut bytes, &answer);
+    connection.refuse(&bytes);
+}
+
+/// Stops accepting, lets requests come to their end, and ends idle connections. Returns how many
+/// connections are still open when `limit` has passed or `hurry` says so.
+pub fn drain(gateway: &Gateway, limit: Duration, hurry: impl Fn() -> bool) -> usize {
+    gateway.draining.store(true, Ordering::Release);
+    if let Err(error) = net::on_each_worker(|_| net::interrupt_idle()) {
+        log::error!("drain-failed error={:?}", error.to_string());
+    }
+    let deadline = Instant::now() + limit;
+    while gateway.open_connections() > 0 && Instant::now() < deadline && !hurry() {
+        std::thread::sleep(DRAIN_LOOK);
+    }
+    gateway.open_connections()
+}
