@@ -1,0 +1,548 @@
+//! The init script with the real gateway, run by each shell that may be a system's `/bin/sh`.
+
+// Not only within #[test] functions, which clippy.toml exempts.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fmt::Display;
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use support::{DEADLINE, Setup, wait_for, wait_until};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/graygate.init");
+
+/// Those of Debian, of Red Hat and of Alpine.
+const SHELLS: [Shell; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
+
+/// More than the script's own limits in these tests.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
+
+const NOBODY: u32 = 65534;
+
+type Shell = &'static [&'static str];
+
+/// A gateway under the script, with a folder of its own.
+struct Service {
+    shell: Shell,
+    setup: Setup,
+    environment: Vec<(String, String)>,
+    uid: Option<u32>,
+}
+
+/// What a run of the script came to: its exit status, and what it wrote to stdout and stderr.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    said: String,
+}
+
+impl Service {
+    fn new(shell: Shell) -> Self {
+        let setup = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+        let pid_file = setup.path("graygate.pid").display().to_string();
+        let setup = setup
+            .set("gateway.user", "")
+            .set("gateway.pid_file", pid_file)
+            .set("log.error", "error.log");
+        setup.write_ini();
+        let service = Self {
+            shell,
+            setup,
+            environment: Vec::new(),
+            uid: None,
+        };
+        let ini = service.path("graygate.ini");
+        // There is no such file, so that the system's is not read.
+        let defaults = service.path("defaults");
+        service
+            .with("GRAYGATE_BIN", env!("CARGO_BIN_EXE_graygate"))
+            .with("GRAYGATE_CONF", ini.display())
+            .with("GRAYGATE_DEFAULTS", defaults.display())
+    }
+
+    /// Sets a variable of the script's environment.
+    fn with(mut self, name: &str, value: impl Display) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.setup.path(name)
+    }
+
+    /// Sets a key of the ini file.
+    fn configure(&mut self, name: &str, value: impl Display) {
+        let setup = std::mem::replace(&mut self.setup, Setup::new());
+        self.setup = setup.set(name, value);
+        self.setup.write_ini();
+    }
+
+    /// Runs the script to its end, and until nobody holds its output open any longer.
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> Run {
+        let (mut output, near) = std::io::pipe().unwrap();
+        let mut command = Command::new(self.shell[0]);
+        command
+            .args(&self.shell[1..])
+            .arg(SCRIPT)
+            .args(arguments)
+            .env_remove("GRAYGATE_PID")
+            .env_remove("GRAYGATE_REDIS_URL")
+            .env_remove("GRAYGATE_START_TIMEOUT")
+            .env_remove("GRAYGATE_STOP_TIMEOUT")
+            .envs(self.environment.clone())
+            .current_dir(self.path(""))
+            .stdin(Stdio::null())
+            .stdout(near.try_clone().unwrap())
+            .stderr(near);
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        let mut script = Ended(command.spawn().unwrap());
+        // It has the near end of the pipe.
+        drop(command);
+        let (sender, whole) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut said = Vec::new();
+            let read = output.read_to_end(&mut said);
+            sender.send(read.map(|_| said))
+        });
+        let said = whole.recv_timeout(SCRIPT_LIMIT);
+        let said =
+            said.unwrap_or_else(|_| panic!("{arguments:?} does not end, or left its output open"));
+        Run {
+            code: script.0.wait().unwrap().code(),
+            said: String::from_utf8_lossy(&said.unwrap()).into_owned(),
+        }
+    }
+
+    /// Runs one command of the script, which must exit with `code`; returns what it said.
+    #[track_caller]
+    fn expect(&self, command: &str, code: i32) -> String {
+        let run = self.run(&[command]);
+        assert_eq!(
+            run.code,
+            Some(code),
+            "{command} in {:?}:\n{}",
+            self.shell,
+            run.said
+        );
+        run.said
+    }
+
+    /// The number in the pid file.
+    #[track_caller]
+    fn pid(&self) -> Pid {
+        let text = std::fs::read_to_string(self.path("graygate.pid")).unwrap();
+        Pid::from_raw(text.trim().parse().unwrap())
+    }
+
+    /// The live gateways with this ini file. Those that have ended have no command line.
+    fn gateways(&self) -> Vec<Pid> {
+        let tail = format!("\0run\0-c\0{}\0", self.path("graygate.ini").display());
+        let processes = std::fs::read_dir("/proc").unwrap();
+        let numbers = processes.filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok());
+        let ours = numbers.filter(|pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| line.ends_with(tail.as_bytes()))
+        });
+        ours.map(Pid::from_raw).collect()
+    }
+
+    /// Asserts that the gateway of `pid`, and no other, is there.
+    #[track_caller]
+    fn assert_untouched(&self, pid: Pid) {
+        assert_eq!(self.gateways(), [pid]);
+        assert_eq!(self.pid(), pid);
+        self.expect("status", 0);
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("error.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // One that is about to start may yet appear, so until none is left.
+        while let [first, ..] = self.gateways()[..] {
+            let _ = kill(first, Signal::SIGKILL);
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A child that ends with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `test` in each shell that is installed.
+#[track_caller]
+fn in_each_shell(test: impl Fn(Service)) {
+    let installed = |shell: &Shell| {
+        let mut command = Command::new(shell[0]);
+        let quiet = command
+            .args(&shell[1..])
+            .args(["-c", "exit 0"])
+            .stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
+    };
+    let shells: Vec<Shell> = SHELLS.into_iter().filter(installed).collect();
+    assert!(!shells.is_empty(), "none of {SHELLS:?} is installed");
+    for shell in shells {
+        eprintln!("in {shell:?}");
+        test(Service::new(shell));
+    }
+}
+
+/// Runs a helper program. What is executed later must be written by a child: while this process
+/// has it open for writing, children of other tests would inherit that, and it could not run.
+#[track_caller]
+fn helper(program: &str, arguments: &[&dyn AsRef<Path>]) {
+    let mut command = Command::new(program);
+    command.args(arguments.iter().map(|it| it.as_ref()));
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
+#[test]
+fn start_returns_when_ready_and_stop_when_gone() {
+    in_each_shell(|service| {
+        service.expect("status", 3);
+        service.expect("start", 0);
+        assert!(service.log().contains(" ready "), "{}", service.log());
+        service.assert_untouched(service.pid());
+
+        service.expect("stop", 0);
+        assert_eq!(service.gateways(), []);
+        assert!(!service.path("graygate.pid").exists());
+        service.expect("status", 3);
+        service.expect("stop", 0);
+    });
+}
+
+#[test]
+fn a_second_start_changes_nothing() {
+    in_each_shell(|service| {
+        service.expect("start", 0);
+        let pid = service.pid();
+        service.expect("start", 0);
+        service.assert_untouched(pid);
+    });
+}
+
+#[test]
+fn of_two_starts_at_once_one_starts() {
+    in_each_shell(|service| {
+        let outcomes = std::thread::scope(|scope| {
+            let starts = [(); 2].map(|()| scope.spawn(|| service.expect("start", 0)));
+            starts.map(|start| start.join().unwrap())
+        });
+        let second = outcomes
+            .iter()
+            .filter(|said| said.contains("already running"));
+        assert_eq!(second.count(), 1, "{outcomes:?}");
+        service.assert_untouched(service.pid());
+    });
+}
+
+#[test]
+fn a_restart_replaces_the_process() {
+    in_each_shell(|service| {
+        service.expect("restart", 0);
+        let old = service.pid();
+        service.expect("restart", 0);
+        assert_ne!(service.pid(), old);
+        service.assert_untouched(service.pid());
+    });
+}
+
+#[test]
+fn a_bad_configuration_stops_nothing_that_runs() {
+    in_each_shell(|mut service| {
+        service.expect("configtest", 0);
+        service.expect("start", 0);
+        let pid = service.pid();
+        service.configure("gateway.nonsense", 1);
+
+        for command in ["restart", "reload", "force-reload"] {
+            let said = service.expect(command, 6);
+            assert!(said.contains("nonsense"), "{command}: {said}");
+            service.assert_untouched(pid);
+        }
+        let said = service.expect("configtest", 1);
+        assert!(said.contains("nonsense"), "{said}");
+        service.expect("start", 0);
+        service.assert_untouched(pid);
+        assert!(!service.log().contains("reload"), "{}", service.log());
+    });
+}
+
+#[test]
+fn a_bad_configuration_is_not_started() {
+    in_each_shell(|mut service| {
+        service.configure("gateway.nonsense", 1);
+        for command in ["start", "restart"] {
+            let said = service.expect(command, 6);
+            assert!(said.contains("nonsense"), "{command}: {said}");
+            assert_eq!(service.gateways(), []);
+        }
+        service.expect("status", 3);
+    });
+}
+
+#[test]
+fn a_failed_start_says_why() {
+    in_each_shell(|mut service| {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        service.configure("gateway.listen", address);
+
+        let said = service.expect("start", 1);
+        assert!(said.contains(&address.to_string()), "{said}");
+        assert_eq!(service.gateways(), []);
+        service.expect("status", 3);
+
+        drop(taken);
+        service.expect("start", 0);
+    });
+}
+
+#[test]
+fn a_gateway_that_does_not_become_ready_is_ended() {
+    in_each_shell(|service| {
+        // A pid file elsewhere than the script looks for it.
+        let elsewhere = service.path("elsewhere.pid");
+        let service = service
+            .with("GRAYGATE_PID", elsewhere.display())
+            .with("GRAYGATE_START_TIMEOUT", 1);
+        let said = service.expect("start", 1);
+        assert!(said.contains("not ready after 1 s"), "{said}");
+        assert_eq!(service.gateways(), []);
+    });
+}
+
+#[test]
+fn a_reload_reaches_the_gateway() {
+    in_each_shell(|service| {
+        for command in ["reload", "force-reload"] {
+            service.expect(command, 7);
+        }
+        service.expect("start", 0);
+        let pid = service.pid();
+        for (count, command) in [(1, "reload"), (2, "force-reload")] {
+            service.expect(command, 0);
+            wait_until("the log says so", DEADLINE, || {
+                service.log().matches(" reloaded ").count() == count
+            });
+        }
+        service.assert_untouched(pid);
+    });
+}
+
+#[test]
+fn a_pid_file_left_by_a_crash_is_tolerated() {
+    in_each_shell(|service| {
+        service.expect("start", 0);
+        let dead = service.pid();
+        kill(dead, Signal::SIGKILL).unwrap();
+        wait_until("it is gone", DEADLINE, || service.gateways().is_empty());
+        assert_eq!(service.pid(), dead);
+
+        service.expect("status", 1);
+        service.expect("reload", 7);
+        service.expect("start", 0);
+        assert_ne!(service.pid(), dead);
+
+        kill(service.pid(), Signal::SIGKILL).unwrap();
+        wait_until("it is gone", DEADLINE, || service.gateways().is_empty());
+        service.expect("stop", 0);
+        service.expect("status", 3);
+    });
+}
+
+#[test]
+fn a_pid_file_with_the_pid_of_another_program_harms_nobody() {
+    in_each_shell(|service| {
+        let start = |program: &str, argument: &str| {
+            let mut command = Command::new(program);
+            let quiet = command
+                .arg(argument)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null());
+            Ended(quiet.spawn().unwrap())
+        };
+        // It reads a pipe that we hold, so it stays for as long as nobody signals it.
+        let mut other = start("cat", "-");
+        let other_pid = other.0.id();
+        for text in [
+            format!("{other_pid}\n"),
+            "graygate\n".into(),
+            String::new(),
+            "-1\n".into(),
+        ] {
+            std::fs::write(service.path("graygate.pid"), &text).unwrap();
+            service.expect("status", 1);
+            service.expect("reload", 7);
+            service.expect("stop", 0);
+            service.expect("status", 3);
+
+            std::fs::write(service.path("graygate.pid"), &text).unwrap();
+            service.expect("start", 0);
+            assert_ne!(service.pid().as_raw(), other_pid.cast_signed());
+            service.expect("stop", 0);
+        }
+        assert_eq!(other.0.try_wait().unwrap(), None);
+    });
+}
+
+#[test]
+fn a_gateway_that_does_not_end_is_killed() {
+    in_each_shell(|service| {
+        let service = service.with("GRAYGATE_STOP_TIMEOUT", 1);
+        service.expect("start", 0);
+        // A stopped process does not get SIGTERM.
+        kill(service.pid(), Signal::SIGSTOP).unwrap();
+        let said = service.expect("stop", 0);
+        assert!(said.contains("killing"), "{said}");
+        assert_eq!(service.gateways(), []);
+        service.expect("status", 3);
+    });
+}
+
+#[test]
+fn a_gateway_whose_program_was_replaced_is_recognized() {
+    in_each_shell(|service| {
+        let bin = service.path("graygate");
+        let fresh = service.path("fresh");
+        helper("cp", &[&env!("CARGO_BIN_EXE_graygate"), &bin]);
+        helper("cp", &[&bin, &fresh]);
+        let service = service.with("GRAYGATE_BIN", bin.display());
+        service.expect("start", 0);
+        let old = service.pid();
+
+        // The way of the install script: the old program is unlinked.
+        helper("mv", &[&fresh, &bin]);
+        service.expect("start", 0);
+        service.assert_untouched(old);
+        service.expect("restart", 0);
+        assert_ne!(service.pid(), old);
+        service.assert_untouched(service.pid());
+
+        // Kept under another name.
+        helper("mv", &[&bin, &service.path("graygate.old")]);
+        service.expect("status", 0);
+        service.expect("restart", 5);
+        service.assert_untouched(service.pid());
+        service.expect("stop", 0);
+        assert_eq!(service.gateways(), []);
+    });
+}
+
+#[test]
+fn an_unprivileged_user_may_look_but_not_touch() {
+    if !geteuid().is_root() {
+        eprintln!("not run: only root can become somebody else");
+        return;
+    }
+    in_each_shell(|mut service| {
+        let readable = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(service.path(""), readable(0o755)).unwrap();
+        service.expect("start", 0);
+        let pid = service.pid();
+
+        service.uid = Some(NOBODY);
+        service.expect("status", 0);
+        service.expect("stop", 4);
+        service.expect("start", 4);
+        std::fs::set_permissions(service.path(""), readable(0o700)).unwrap();
+        service.uid = None;
+        service.assert_untouched(pid);
+    });
+}
+
+#[test]
+fn a_missing_program_is_said() {
+    in_each_shell(|service| {
+        let service = service.with("GRAYGATE_BIN", "/nonexistent/graygate");
+        for command in ["start", "restart", "reload", "configtest"] {
+            service.expect(command, 5);
+        }
+        // What needs no program.
+        service.expect("stop", 0);
+        service.expect("status", 3);
+    });
+}
+
+#[test]
+fn an_unknown_command_is_refused() {
+    in_each_shell(|service| {
+        for arguments in [&["begin"][..], &[], &["start", "now"]] {
+            let run = service.run(arguments);
+            assert_eq!(run.code, Some(2), "{}", run.said);
+            assert!(run.said.contains("usage"), "{}", run.said);
+        }
+        assert_eq!(service.gateways(), []);
+    });
+}
+
+#[test]
+fn settings_come_from_the_defaults_file_and_the_environment_wins() {
+    in_each_shell(|service| {
+        let bin = service.path("tell");
+        let tell =
+            r#"printf '#!/bin/sh\necho "$GRAYGATE_REDIS_URL and $*"\n' >"$0"; chmod 755 "$0""#;
+        helper("sh", &[&"-c", &tell, &bin]);
+        let defaults = format!(
+            "GRAYGATE_BIN='{}'\nGRAYGATE_CONF=/nonexistent\nGRAYGATE_REDIS_URL=redis://there\n",
+            bin.display()
+        );
+        std::fs::write(service.path("defaults"), defaults).unwrap();
+
+        let mut service = service;
+        service
+            .environment
+            .retain(|(name, _)| name != "GRAYGATE_BIN");
+        let said = service.expect("configtest", 0);
+        let ini = service.path("graygate.ini");
+        assert_eq!(said, format!("redis://there and -t -c {}\n", ini.display()));
+    });
+}
+
+#[test]
+fn the_pid_file_is_found_in_the_ini_file() {
+    in_each_shell(|service| {
+        let moved = service.path("moved.pid");
+        let text = service.setup.ini();
+        let text: Vec<&str> = text
+            .lines()
+            .filter(|it| !it.starts_with("pid_file"))
+            .collect();
+        let text = text.join("\n");
+        let ours = format!("[gateway]\npid_file={}   \n", moved.display());
+        let text = format!("# pid_file = no\n{}\n", text.replace("[gateway]\n", &ours));
+        std::fs::write(service.path("graygate.ini"), text).unwrap();
+
+        service.expect("start", 0);
+        wait_for("the pid file", || std::fs::read(&moved).ok());
+        service.expect("status", 0);
+        service.expect("stop", 0);
+        assert!(!moved.exists());
+    });
+}

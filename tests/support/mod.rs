@@ -1,0 +1,69 @@
+//! What the end-to-end tests stand on: the real gateway as a child process, scripted origins, a
+//! raw HTTP client and real Redis servers.
+//!
+//! Everything listens on a free port of a loopback address, so that tests run in parallel.
+//! Everything waits on conditions with a deadline: there is no sleep but in [`wait_until`]. What
+//! a test starts ends with it.
+//!
+//! HTTP is spoken here with code of its own (`wire.rs`), so that a fault in the gateway's parser
+//! cannot hide behind the same fault in its tests.
+
+// Each test file uses a part of this.
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
+
+mod access;
+mod client;
+mod gateway;
+mod lines;
+mod origin;
+mod pattern;
+mod peers;
+mod redis;
+mod setup;
+mod wire;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use access::AccessLine;
+pub(crate) use client::{Client, Response};
+pub(crate) use gateway::Gateway;
+pub(crate) use lines::Lines;
+pub(crate) use origin::{Conn, Origin, Request, ok};
+pub(crate) use pattern::Pattern;
+pub(crate) use peers::{DeafPeer, RefusingPeer};
+pub(crate) use redis::Redis;
+pub(crate) use setup::{Setup, lists_text, run_to_exit};
+pub(crate) use wire::{Head, Wire};
+
+/// How long a test waits for anything before it fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Waits until `cond` holds.
+///
+/// # Panics
+/// When it does not within `deadline`; `what` says what was waited for.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, deadline: Duration, mut cond: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !cond() {
+        assert!(
+            start.elapsed() < deadline,
+            "not within {deadline:?}: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until `look` gives something, and returns it.
+///
+/// # Panics
+/// When it does not within [`DEADLINE`]; `what` says what was waited for.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let mut found = None;
+    wait_until(what, DEADLINE, || {
+        found = look();
+        found.is_some()
+    });
+    found.unwrap()
+}

@@ -1,0 +1,140 @@
+//! Real Redis servers on free ports.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{DEADLINE, wait_until};
+
+/// A Redis server of a test. It keeps nothing on disk, so that it is empty after a restart.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    port: u16,
+    password: Option<String>,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// Starts a server.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::start_with_password(None)
+    }
+
+    /// Starts a server that asks for a password.
+    #[track_caller]
+    pub(crate) fn start_with_password(password: Option<&str>) -> Self {
+        let mut last = String::new();
+        // The free port may be taken by another test before the server has it.
+        for _ in 0..5 {
+            let mut redis = Self::stopped();
+            redis.password = password.map(str::to_owned);
+            match redis.try_restart() {
+                Ok(()) => return redis,
+                Err(error) => last = error,
+            }
+        }
+        panic!("no redis-server: {last}");
+    }
+
+    /// A server that is yet to be started with [`Self::restart`].
+    pub(crate) fn stopped() -> Self {
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        Self {
+            port: free.local_addr().unwrap().port(),
+            password: None,
+            dir: tempfile::tempdir().unwrap(),
+            child: None,
+        }
+    }
+
+    /// The URL of its database 0, with the password if it has one.
+    pub(crate) fn url(&self) -> String {
+        let password = self
+            .password
+            .as_ref()
+            .map(|it| format!(":{it}@"))
+            .unwrap_or_default();
+        format!("redis://{password}127.0.0.1:{}/0", self.port)
+    }
+
+    /// Ends the server as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it on the same port, empty.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn try_restart(&mut self) -> Result<(), String> {
+        let log = self.dir.path().join("log");
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--port", &self.port.to_string()])
+            .arg("--dir")
+            .arg(self.dir.path())
+            .arg("--logfile")
+            .arg(&log);
+        if let Some(password) = &self.password {
+            command.args(["--requirepass", password]);
+        }
+        let quiet = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = quiet.spawn().map_err(|error| {
+            format!("cannot start redis-server ({error}); on Debian: apt-get install redis-server")
+        })?;
+        let mut ended = false;
+        wait_until("redis-server answers", DEADLINE, || {
+            ended = child.try_wait().unwrap().is_some();
+            ended || self.try_cli(&["PING"]).is_ok()
+        });
+        if ended {
+            return Err(std::fs::read_to_string(log).unwrap_or_default());
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Runs a command, as `redis-cli` would.
+    #[track_caller]
+    pub(crate) fn cli(&self, command: &[&str]) -> redis::Value {
+        let outcome = self.try_cli(command);
+        outcome.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    fn try_cli(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+        connection.set_read_timeout(Some(DEADLINE))?;
+        redis::cmd(command[0])
+            .arg(&command[1..])
+            .query(&mut connection)
+    }
+
+    /// Appends `entries` to the list `key`, in one command.
+    #[track_caller]
+    pub(crate) fn push(&self, key: &str, entries: &[&dyn std::fmt::Display]) {
+        let entries: Vec<String> = entries.iter().map(ToString::to_string).collect();
+        let mut command = vec!["RPUSH", key];
+        command.extend(entries.iter().map(String::as_str));
+        self.cli(&command);
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

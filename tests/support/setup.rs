@@ -1,0 +1,194 @@
+//! The ini file of a test, and the start of the gateway with it.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::gateway::Gateway;
+use super::{DEADLINE, wait_until};
+
+/// Addresses of peers, whatever displays as one.
+pub(crate) type Peers<'a> = &'a [&'a dyn Display];
+
+/// Names the section and the key of a setting: `gateway.workers`.
+type Name = String;
+
+/// What the gateway is started with. The defaults suit tests: free ports, two workers, logs in
+/// the test's folder and on stderr, and upstream deadlines that a busy machine does not reach.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    dir: TempDir,
+    settings: BTreeMap<Name, String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        let defaults = [
+            ("gateway.listen", "127.0.0.1:0"),
+            ("gateway.workers", "2"),
+            ("gateway.pid_file", ""),
+            ("gateway.user", ""),
+            ("lists.file", "lists"),
+            ("upstream.connect_timeout", "5s"),
+            ("upstream.send_timeout", "5s"),
+            ("upstream.read_timeout", "5s"),
+            ("log.access", "access.log"),
+            ("log.error", "stderr"),
+            ("admin.listen", "127.0.0.1:0"),
+        ];
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            settings: defaults
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Sets `section.key` to `value`.
+    pub(crate) fn set(mut self, name: &str, value: impl Display) -> Self {
+        self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Leaves a key out, so that the gateway's own default is in force.
+    pub(crate) fn unset(mut self, name: &str) -> Self {
+        self.settings.remove(name);
+        self
+    }
+
+    /// Writes the lists file.
+    pub(crate) fn lists(self, gray: &[&str], pre: Peers<'_>, prod: Peers<'_>) -> Self {
+        self.file("lists", &lists_text(gray, pre, prod))
+    }
+
+    /// Takes the lists from Redis instead of a file.
+    pub(crate) fn redis(self, url: impl Display) -> Self {
+        self.unset("lists.file").set("redis.url", url)
+    }
+
+    /// Writes a file beside the ini file.
+    pub(crate) fn file(self, name: &str, content: &str) -> Self {
+        std::fs::write(self.path(name), content).unwrap();
+        self
+    }
+
+    /// Sets a variable of the gateway's environment.
+    pub(crate) fn environment(mut self, name: &str, value: impl Display) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// The path of a file beside the ini file.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The text of the ini file.
+    pub(crate) fn ini(&self) -> String {
+        let mut text = String::new();
+        let mut last = "";
+        // The map is sorted, so the keys of a section stand together.
+        for (name, value) in &self.settings {
+            let (section, key) = name.split_once('.').unwrap();
+            if section != last {
+                writeln!(text, "[{section}]").unwrap();
+                last = section;
+            }
+            writeln!(text, "{key} = {value}").unwrap();
+        }
+        text
+    }
+
+    /// Writes the ini file, and returns its path.
+    pub(crate) fn write_ini(&self) -> PathBuf {
+        let path = self.path("graygate.ini");
+        std::fs::write(&path, self.ini()).unwrap();
+        path
+    }
+
+    /// Starts the gateway, without waiting for anything.
+    pub(crate) fn spawn(&self) -> Child {
+        let ini = self.write_ini();
+        let mut command = graygate();
+        command.arg("run").arg("-c").arg(ini);
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        command.spawn().unwrap()
+    }
+
+    /// Starts the gateway, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it ends before that, with all that it said.
+    #[track_caller]
+    pub(crate) fn start(self) -> Gateway {
+        let child = self.spawn();
+        Gateway::of(child, self)
+    }
+
+    /// Starts the gateway where it must refuse to start, and waits until it has ended.
+    #[track_caller]
+    pub(crate) fn start_in_vain(&self) -> Output {
+        output_of(self.spawn())
+    }
+}
+
+/// The text of a lists file.
+pub(crate) fn lists_text(gray: &[&str], pre: Peers<'_>, prod: Peers<'_>) -> String {
+    let mut text = String::new();
+    let gray: Vec<&dyn Display> = gray.iter().map(|it| it as &dyn Display).collect();
+    for (name, entries) in [("gray", &gray[..]), ("pre", pre), ("prod", prod)] {
+        writeln!(text, "[{name}]").unwrap();
+        for entry in entries {
+            writeln!(text, "{entry}").unwrap();
+        }
+    }
+    text
+}
+
+/// The gateway's program, with its output to be read and nothing of the caller's settings.
+fn graygate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
+    command
+        .env_remove("GRAYGATE_REDIS_URL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs the gateway's program with `arguments` to its end.
+///
+/// # Panics
+/// When it does not end.
+#[track_caller]
+pub(crate) fn run_to_exit(arguments: &[&str]) -> Output {
+    output_of(graygate().args(arguments).spawn().unwrap())
+}
+
+/// Starts the gateway's program with `arguments`; what it says is to be read.
+pub(crate) fn spawn(arguments: &[&str], dir: &Path) -> Child {
+    graygate().args(arguments).current_dir(dir).spawn().unwrap()
+}
+
+#[track_caller]
+fn output_of(mut child: Child) -> Output {
+    let mut ended = false;
+    let start = std::time::Instant::now();
+    while !ended && start.elapsed() < DEADLINE {
+        wait_until("a look at the child", DEADLINE, || true);
+        ended = child.try_wait().unwrap().is_some();
+    }
+    if !ended {
+        let _ = child.kill();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(ended, "it did not end by itself: {output:?}");
+    output
+}
