@@ -25,7 +25,7 @@ const QUEUE: usize = 256;
 /// A batch is sent on when it has so many bytes; so a queue holds at most about 8 MiB.
 pub const BATCH: usize = 32 * 1024;
 
-/// How long the end of the process waits for a log to be written.
+/// How long anybody waits for a log to be written: the end of the process, for instance.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Whole lines on their way to a log.
@@ -40,6 +40,8 @@ pub struct Batch {
 enum Order {
     Write(Batch),
     Reopen,
+    /// Says so when all before it is written.
+    Flush(Sender<()>),
     Stop,
 }
 
@@ -60,6 +62,19 @@ impl LogQueue {
         let lines = batch.lines;
         if self.orders.try_send(Order::Write(batch)).is_err() {
             self.dropped.fetch_add(lines, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits, for a bounded time, until all that was sent before is written.
+    pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_LIMIT;
+        let (done, outcome) = bounded(1);
+        if self
+            .orders
+            .send_deadline(Order::Flush(done), deadline)
+            .is_ok()
+        {
+            let _ = outcome.recv_deadline(deadline);
         }
     }
 
@@ -212,6 +227,8 @@ impl Writer {
             match order {
                 Order::Write(batch) => self.write(&batch),
                 Order::Reopen => {}
+                // Who asked may have lost patience.
+                Order::Flush(done) => drop(done.try_send(())),
                 Order::Stop => return,
             }
         }
@@ -255,7 +272,9 @@ impl log::Log for ErrorLog {
         });
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 /// Lets an event that may come a thousand times a second be told a few times a second.

@@ -108,6 +108,8 @@ impl Running {
         log::info!(
             "ready listen={addrs} admin={admin_addr} workers={workers} pid={pid} descriptors={descriptors}"
         );
+        // Who has seen the process id finds the line above in the log.
+        log::logger().flush();
         if let Some(pid_file) = &pid_file {
             pid_file.announce()?;
         }
