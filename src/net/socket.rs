@@ -243,6 +243,15 @@ impl Stream {
         self.io.look() & (READ | READ_END | GONE) != 0
     }
 
+    /// As [`Self::is_readable`], but asks the kernel, and so is never out of date.
+    pub fn is_readable_now(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        match self.io.socket.peek(&mut byte) {
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            Ok(_) => true,
+        }
+    }
+
     /// True when the connection was reset, or closed in both directions. A client that has only
     /// shut down its sending side is not gone.
     pub fn is_gone(&self) -> bool {

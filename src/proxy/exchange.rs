@@ -203,7 +203,9 @@ impl<'a> Exchange<'a> {
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
-        if let Some(stream) = self.worker.pool.checkout(peer) {
+        // What cannot be sent twice is not sent on a connection that is known to be closed.
+        let sound = |stream: &Stream| self.plan.is_idempotent || !stream.is_readable_now();
+        if let Some(stream) = self.worker.pool.checkout(peer).filter(sound) {
             self.worker.metrics().upstream_reuses.one();
             let outcome = self.attempt(stream, true);
             self.account(pool, peer, &outcome, None);

@@ -29,7 +29,7 @@ const MIN_GAP: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_millis(25);
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// The configuration's name of the server's setting.
 const FLAGS: &str = "notify-keyspace-events";
