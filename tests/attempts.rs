@@ -1,0 +1,307 @@
+//! Peers that fail: which other peer is tried, and what the client sees when none is left.
+
+mod support;
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+use support::{Client, DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+
+/// A gateway for which 127.0.0.5 is gray.
+fn gateway(setup: Setup, pre: &[&dyn Display], prod: &[&dyn Display]) -> Gateway {
+    setup.lists(&["127.0.0.5"], pre, prod).start()
+}
+
+/// An origin that reads a request and closes without an answer.
+fn closing() -> Origin {
+    Origin::scripted(|conn| conn.request().map(drop))
+}
+
+#[test]
+fn refused_connections_lead_to_another_peer_and_none_is_tried_twice() {
+    let (dead, live) = (
+        [RefusingPeer::new(), RefusingPeer::new()],
+        Origin::named("prod"),
+    );
+    let gateway = gateway(Setup::new(), &[], &[&dead[0], &dead[1], &live]);
+    for _ in 0..20 {
+        assert_eq!(gateway.get("127.0.0.1", "/").text(), "prod");
+    }
+    let lines = gateway.wait_for_access_lines(20);
+    assert!(
+        lines
+            .iter()
+            .all(|it| ["1", "2", "3"].contains(&it.get("attempts")))
+    );
+    assert!(lines.iter().any(|it| it.get("attempts") == "3"));
+    let name = "graygate_attempts_total{pool=\"prod\",outcome=\"connect-refused\"}";
+    assert!(gateway.metric(name) > 0.0);
+    gateway.wait_for_metric(
+        "graygate_attempts_total{pool=\"prod\",outcome=\"ok\"}",
+        20.0,
+    );
+}
+
+#[test]
+fn no_more_peers_are_tried_than_allowed() {
+    let dead: Vec<_> = (0..5).map(|_| RefusingPeer::new()).collect();
+    let peers: Vec<&dyn Display> = dead.iter().map(|it| it as &dyn Display).collect();
+    let gateway = gateway(Setup::new().set("upstream.tries", 2), &[], &peers);
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 502);
+    gateway.wait_for_access("attempts=2 status=502 error=connect-refused pool=prod");
+}
+
+#[test]
+fn gray_clients_are_served_by_prod_when_all_of_pre_is_down_and_that_is_counted() {
+    let (dead, live) = (
+        [RefusingPeer::new(), RefusingPeer::new()],
+        Origin::named("prod"),
+    );
+    let gateway = gateway(Setup::new(), &[&dead[0], &dead[1]], &[&live]);
+    assert_eq!(gateway.get("127.0.0.5", "/").text(), "prod");
+    gateway.wait_for_access("pool=prod reason=pre-exhausted attempts=3 status=200 error=-");
+    gateway.wait_for_metric("graygate_fallbacks_total{reason=\"pre-exhausted\"}", 1.0);
+}
+
+#[test]
+fn gray_clients_are_served_by_prod_when_pre_is_empty() {
+    let live = Origin::named("prod");
+    let gateway = gateway(Setup::new(), &[], &[&live]);
+    assert_eq!(gateway.get("127.0.0.5", "/").text(), "prod");
+    gateway.wait_for_access("pool=prod reason=pre-empty status=200");
+    gateway.wait_for_metric("graygate_fallbacks_total{reason=\"pre-empty\"}", 1.0);
+}
+
+#[test]
+fn without_fallback_gray_clients_see_that_pre_is_away() {
+    let (dead, live) = (RefusingPeer::new(), Origin::named("prod"));
+    let setup = || Setup::new().set("upstream.fallback", "off");
+    let down = gateway(setup(), &[&dead], &[&live]);
+    assert_eq!(down.get("127.0.0.5", "/").status(), 502);
+    assert_eq!(down.get("127.0.0.1", "/").text(), "prod");
+    let empty = gateway(setup(), &[], &[&live]);
+    let response = empty.get("127.0.0.5", "/");
+    assert_eq!(
+        (response.status(), response.text().contains("no-peers")),
+        (503, true)
+    );
+}
+
+#[test]
+fn other_clients_are_never_served_by_pre() {
+    let (pre, dead) = (Origin::named("pre"), RefusingPeer::new());
+    let down = gateway(Setup::new(), &[&pre], &[&dead]);
+    assert_eq!(down.get("127.0.0.1", "/").status(), 502);
+    let empty = gateway(Setup::new(), &[&pre], &[]);
+    let response = empty.get("127.0.0.1", "/");
+    assert_eq!(
+        (response.status(), response.text().contains("no-peers")),
+        (503, true)
+    );
+    assert_eq!(pre.accepted(), 0);
+}
+
+#[test]
+fn timeouts_are_504_and_come_in_time() {
+    let (deaf, mute) = (DeafPeer::new(), Origin::mute());
+    let limit = Duration::from_millis(300);
+    let setup = || {
+        let setup = Setup::new().set("upstream.connect_timeout", "300ms");
+        setup.set("upstream.read_timeout", "300ms")
+    };
+    let peers: [(&dyn Display, &str); 2] = [(&deaf, "connect-timeout"), (&mute, "read-timeout")];
+    for (peer, error) in peers {
+        let gateway = gateway(setup(), &[], &[peer]);
+        let start = Instant::now();
+        assert_eq!(gateway.get("127.0.0.1", "/").status(), 504, "{error}");
+        assert!(
+            start.elapsed() >= limit,
+            "{error} after {:?}",
+            start.elapsed()
+        );
+        gateway.wait_for_access(&format!("status=504 error={error}"));
+    }
+}
+
+#[test]
+fn a_peer_that_fails_after_the_request_is_replaced_for_idempotent_requests_only() {
+    let (bad, good) = (closing(), Origin::named("prod"));
+    // One after the other, whatever chance says: the good one is prod.
+    let gateway = gateway(Setup::new(), &[&bad], &[&good]);
+    let mut client = gateway.connect_from("127.0.0.5");
+    assert_eq!(client.ask(GET).text(), "prod");
+    let response = client.ask(POST);
+    assert_eq!(response.status(), 502);
+    assert_eq!(response.text(), "502 Bad Gateway: closed-early\n");
+    gateway.wait_for_access("method=POST pool=pre attempts=1 status=502 error=closed-early");
+    // The connection was no part of the fault.
+    assert_eq!(client.ask(GET).text(), "prod");
+    assert_eq!(good.requests().len(), 2);
+}
+
+#[test]
+fn a_body_is_sent_whole_to_the_peer_behind_a_refused_one() {
+    let (dead, live) = (RefusingPeer::new(), Origin::echo());
+    let gateway = gateway(Setup::new(), &[&dead], &[&live]);
+    let response = gateway.connect_from("127.0.0.5").ask(POST);
+    assert!(
+        response.text().ends_with("\r\n\r\nhello"),
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn a_kept_connection_that_the_peer_has_closed_is_replaced_without_an_error() {
+    // Closes each connection after one answer, without having said so.
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.send(ok("fine"))
+    });
+    let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+    let mut client = gateway.connect();
+    for (count, request) in [GET, POST, GET, POST, POST, GET].iter().enumerate() {
+        assert_eq!(client.ask(request).text(), "fine");
+        origin.wait_closed(count + 1);
+    }
+    assert_eq!(origin.accepted(), 6);
+}
+
+#[test]
+fn a_kept_connection_that_is_closed_on_the_next_request_is_stale_and_get_is_repeated() {
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.send(ok("fine"))?;
+        // Closes only when the next request has arrived.
+        conn.request().map(drop)
+    });
+    let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+    let mut client = gateway.connect();
+    assert_eq!(client.ask(GET).text(), "fine");
+    assert_eq!(client.ask(GET).text(), "fine");
+    gateway.wait_for_metric(
+        "graygate_attempts_total{pool=\"prod\",outcome=\"stale\"}",
+        1.0,
+    );
+    // This one was received by the peer, so it is not sent again.
+    assert_eq!(client.ask(POST).status(), 502);
+}
+
+#[test]
+fn responses_that_cannot_be_trusted_are_502_and_their_connection_is_closed() {
+    let large = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "a".repeat(40_000));
+    let table: &[(&str, &str)] = &[
+        ("HTTP/1.1 20 OK\r\n\r\n", "bad-response-head"),
+        ("HTTP/1.1 2000 OK\r\n\r\n", "bad-response-head"),
+        (
+            "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+            "bad-response-head",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n",
+            "bad-response-head",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nA: \0\r\nContent-Length: 0\r\n\r\n",
+            "bad-response-head",
+        ),
+        ("nonsense\r\n\r\n", "bad-response-head"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+            "bad-response-framing",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "bad-response-framing",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            "bad-response-framing",
+        ),
+        (
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "bad-response-framing",
+        ),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+            "unexpected-upgrade",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            "bad-response-chunk",
+        ),
+        (&large, "response-head-too-large"),
+        (
+            &"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(40),
+            "too-many-interim",
+        ),
+    ];
+    for (bytes, error) in table {
+        let origin = Origin::saying(*bytes);
+        let gateway = gateway(Setup::new(), &[], &[&origin]);
+        let mut client = gateway.connect();
+        client.send(POST);
+        let response = loop {
+            let response = client.response();
+            if response.status() != 103 {
+                break response;
+            }
+        };
+        assert_eq!(response.status(), 502, "{error}");
+        assert_eq!(response.text(), format!("502 Bad Gateway: {error}\n"));
+        gateway.wait_for_access(&format!("status=502 error={error}"));
+        let counted = format!("graygate_attempts_total{{pool=\"prod\",outcome=\"{error}\"}}");
+        gateway.wait_for_metric(&counted, 1.0);
+        origin.wait_closed(1);
+    }
+}
+
+#[test]
+fn bytes_behind_a_response_reach_nobody_and_end_the_connection() {
+    let origin = Origin::saying([ok("first"), ok("second")].concat());
+    let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+    let mut client = gateway.connect();
+    for count in 1..4 {
+        assert_eq!(client.ask(GET).text(), "first");
+        origin.wait_closed(count);
+    }
+}
+
+#[test]
+fn a_response_that_is_cut_short_is_seen_as_cut() {
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nonly this";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    for bytes in [whole, chunked] {
+        let origin = Origin::scripted(move |conn| {
+            conn.request()?;
+            conn.send(bytes)?;
+            // The part must be on its way to the client before the cut.
+            conn.wait_for_release()
+        });
+        let gateway = gateway(Setup::new(), &[], &[&origin]);
+        let mut client: Client = gateway.connect();
+        client.send(GET);
+        assert_eq!(client.head().status(), 200);
+        let part = client.exactly(5);
+        assert!(!part.is_empty());
+        origin.release();
+        let rest = client.rest();
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{}", rest.escape_ascii());
+        gateway.wait_for_access("status=200 error=response-cut close=response-cut");
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_ends_the_exchange_with_the_peer() {
+    let origin = Origin::mute();
+    let gateway = gateway(Setup::new(), &[], &[&origin]);
+    let mut client = gateway.connect();
+    client.send(GET);
+    origin.wait("the request has arrived", |seen| seen.requests.len() == 1);
+    client.reset();
+    origin.wait_closed(1);
+    gateway.wait_for_access("status=000 close=client-gone");
+}
