@@ -47,6 +47,8 @@ pub enum Watch<'a> {
     Nothing,
     /// The other stream is gone: see [`Stream::is_gone`].
     Gone(&'a Stream),
+    /// Nothing more comes from the other stream: its other side has shut down, or it is gone.
+    Ended(&'a Stream),
     /// The other stream has something to read: see [`Stream::is_readable`].
     Readable(&'a Stream),
 }
@@ -56,6 +58,7 @@ impl Watch<'_> {
         let (stream, events) = match self {
             Watch::Nothing => return None,
             Watch::Gone(stream) => (stream, GONE),
+            Watch::Ended(stream) => (stream, READ_END | GONE),
             Watch::Readable(stream) => (stream, READ | READ_END | GONE),
         };
         let io = Rc::clone(&stream.io);

@@ -2,7 +2,8 @@
 //!
 //! Two coroutines of the same worker, one a direction, on handles of their own, since at most one
 //! coroutine may wait on a handle. Each ends at the end of its source and passes that end on;
-//! an error, or silence in both directions for too long, ends both.
+//! an error, or silence in both directions for too long, ends both. Once one side has ended, the
+//! other's silence need not be long.
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +15,10 @@ use crate::net::{self, Stream, Wake, Watch};
 
 /// After so many bytes the worker's other connections get their turn.
 const FAIR_SHARE: usize = 256 * 1024;
+
+/// Once one side has nothing more to send, the other may be silent for so long. Protocols that are
+/// upgraded to say goodbye on both sides; a side that is gone for good never will.
+const HALF_CLOSED: Duration = Duration::from_secs(2);
 
 /// Limits of a tunnel.
 #[derive(Clone, Copy)]
@@ -75,7 +80,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, shared: &Shared) -> u64 {
     loop {
         // An idle tunnel holds no buffer.
         buffer.release();
-        let Some(length) = read_some(from, &mut buffer, limits, shared) else {
+        let Some(length) = read_some(from, to, &mut buffer, limits, shared) else {
             break;
         };
         if length == 0 {
@@ -100,17 +105,37 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, shared: &Shared) -> u64 {
     count
 }
 
-/// Reads; `None` when the tunnel is to end.
-fn read_some(from: &Stream, buffer: &mut Buffer, limits: Limits, shared: &Shared) -> Option<usize> {
+/// Reads from `from`; `None` when the tunnel is to end. `to` is where the bytes go, and where those
+/// of the other direction come from.
+fn read_some(
+    from: &Stream,
+    to: &Stream,
+    buffer: &mut Buffer,
+    limits: Limits,
+    shared: &Shared,
+) -> Option<usize> {
+    // Since when the other direction has ended, so that this one is all there is.
+    let mut alone: Option<Instant> = None;
     loop {
-        let deadline = shared.last_byte() + limits.idle;
-        match from.wait_readable(deadline, Watch::Nothing) {
+        let due = |alone: Option<Instant>| match alone {
+            None => shared.last_byte() + limits.idle,
+            Some(since) => shared.last_byte().max(since) + HALF_CLOSED.min(limits.idle),
+        };
+        let watch = match alone {
+            None => Watch::Ended(to),
+            Some(_) => Watch::Nothing,
+        };
+        match from.wait_readable(due(alone), watch) {
             Wake::Ready => {}
+            Wake::Watched => {
+                alone = Some(Instant::now());
+                continue;
+            }
             // The other direction may have been busy meanwhile.
-            _ if shared.last_byte() + limits.idle > Instant::now() => continue,
+            _ if due(alone) > Instant::now() => continue,
             _ => return None,
         }
-        let length = from.read(buffer.room(), deadline).ok()?;
+        let length = from.read(buffer.room(), due(alone)).ok()?;
         buffer.added(length);
         return Some(length);
     }
