@@ -5,7 +5,7 @@ mod support;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use support::{Client, DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok};
+use support::{DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
@@ -268,40 +268,4 @@ fn bytes_behind_a_response_reach_nobody_and_end_the_connection() {
         assert_eq!(client.ask(GET).text(), "first");
         origin.wait_closed(count);
     }
-}
-
-#[test]
-fn a_response_that_is_cut_short_is_seen_as_cut() {
-    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nonly this";
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
-    for bytes in [whole, chunked] {
-        let origin = Origin::scripted(move |conn| {
-            conn.request()?;
-            conn.send(bytes)?;
-            // The part must be on its way to the client before the cut.
-            conn.wait_for_release()
-        });
-        let gateway = gateway(Setup::new(), &[], &[&origin]);
-        let mut client: Client = gateway.connect();
-        client.send(GET);
-        assert_eq!(client.head().status(), 200);
-        let part = client.exactly(5);
-        assert!(!part.is_empty());
-        origin.release();
-        let rest = client.rest();
-        assert!(!rest.ends_with(b"0\r\n\r\n"), "{}", rest.escape_ascii());
-        gateway.wait_for_access("status=200 error=response-cut close=response-cut");
-    }
-}
-
-#[test]
-fn a_client_that_vanishes_ends_the_exchange_with_the_peer() {
-    let origin = Origin::mute();
-    let gateway = gateway(Setup::new(), &[], &[&origin]);
-    let mut client = gateway.connect();
-    client.send(GET);
-    origin.wait("the request has arrived", |seen| seen.requests.len() == 1);
-    client.reset();
-    origin.wait_closed(1);
-    gateway.wait_for_access("status=000 close=client-gone");
 }

@@ -41,10 +41,7 @@ impl Gateway {
             stderr,
             stdout,
         };
-        let ready = match gateway.stderr.wait_for(" ready ", DEADLINE) {
-            Found::Line(line) => line,
-            outcome => panic!("the gateway did not become ready: {outcome:?}"),
-        };
+        let ready = gateway.wait_ready();
         let value = |key: &str| {
             let prefix = format!("{key}=");
             let found = ready.split(' ').find_map(|word| word.strip_prefix(&prefix));
@@ -54,6 +51,28 @@ impl Gateway {
         gateway.listen = listen.split(',').map(|it| it.parse().unwrap()).collect();
         gateway.admin = value("admin").and_then(|it| it.parse().ok());
         gateway
+    }
+
+    /// Waits for the line that says "ready", wherever the error log goes.
+    #[track_caller]
+    fn wait_ready(&mut self) -> String {
+        let error_log = self.setup.setting("log.error");
+        let file = error_log
+            .filter(|it| *it != "stderr")
+            .map(|it| self.path(it));
+        let Some(file) = file else {
+            return match self.stderr.wait_for(" ready ", DEADLINE) {
+                Found::Line(line) => line,
+                outcome => panic!("the gateway did not become ready: {outcome:?}"),
+            };
+        };
+        wait_for("the gateway is ready", || {
+            let log = std::fs::read_to_string(&file).unwrap_or_default();
+            let mut lines = log.split_inclusive('\n');
+            let ready = lines.find(|it| it.contains(" ready ") && it.ends_with('\n'));
+            assert!(self.is_running(), "the gateway did not become ready: {log}");
+            ready.map(|it| it.trim_end().to_owned())
+        })
     }
 
     /// The first address that it listens on.
@@ -257,6 +276,20 @@ impl Gateway {
     /// True while it has not ended.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// The CPU time that it has taken so far, in clock ticks.
+    #[track_caller]
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Behind the name, which may hold blanks: state is the 3rd field, utime and stime are the
+        // 14th and 15th (proc_pid_stat(5)).
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<&str> = fields.split(' ').collect();
+        [fields[11], fields[12]]
+            .map(|it| it.parse::<u64>().unwrap())
+            .iter()
+            .sum()
     }
 
     /// Its resident size.

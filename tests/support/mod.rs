@@ -20,6 +20,7 @@ mod pattern;
 mod peers;
 mod redis;
 mod setup;
+mod site;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -27,12 +28,13 @@ use std::time::{Duration, Instant};
 pub(crate) use access::AccessLine;
 pub(crate) use client::{Client, Response};
 pub(crate) use gateway::Gateway;
-pub(crate) use lines::Lines;
+pub(crate) use lines::{Found, Lines};
 pub(crate) use origin::{Conn, Origin, Request, ok};
 pub(crate) use pattern::Pattern;
 pub(crate) use peers::{DeafPeer, RefusingPeer};
 pub(crate) use redis::Redis;
-pub(crate) use setup::{Setup, lists_text, run_to_exit};
+pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
+pub(crate) use site::Site;
 pub(crate) use wire::{Head, Wire};
 
 /// How long a test waits for anything before it fails.

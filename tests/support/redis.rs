@@ -1,9 +1,11 @@
 //! Real Redis servers on free ports.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::{DEADLINE, wait_until};
@@ -13,6 +15,7 @@ use super::{DEADLINE, wait_until};
 pub(crate) struct Redis {
     port: u16,
     password: Option<String>,
+    options: Vec<String>,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -27,11 +30,23 @@ impl Redis {
     /// Starts a server that asks for a password.
     #[track_caller]
     pub(crate) fn start_with_password(password: Option<&str>) -> Self {
+        Self::start_with(password, &[])
+    }
+
+    /// Starts a server with options of its own: `["--databases", "4"]`.
+    #[track_caller]
+    pub(crate) fn start_with_options(options: &[&str]) -> Self {
+        Self::start_with(None, options)
+    }
+
+    #[track_caller]
+    fn start_with(password: Option<&str>, options: &[&str]) -> Self {
         let mut last = String::new();
         // The free port may be taken by another test before the server has it.
         for _ in 0..5 {
             let mut redis = Self::stopped();
             redis.password = password.map(str::to_owned);
+            redis.options = options.iter().map(|it| (*it).to_owned()).collect();
             match redis.try_restart() {
                 Ok(()) => return redis,
                 Err(error) => last = error,
@@ -46,6 +61,7 @@ impl Redis {
         Self {
             port: free.local_addr().unwrap().port(),
             password: None,
+            options: Vec::new(),
             dir: tempfile::tempdir().unwrap(),
             child: None,
         }
@@ -53,12 +69,29 @@ impl Redis {
 
     /// The URL of its database 0, with the password if it has one.
     pub(crate) fn url(&self) -> String {
+        self.url_of(0)
+    }
+
+    /// The URL of database `db`, with the password if it has one.
+    pub(crate) fn url_of(&self, db: u8) -> String {
         let password = self
             .password
             .as_ref()
             .map(|it| format!(":{it}@"))
             .unwrap_or_default();
-        format!("redis://{password}127.0.0.1:{}/0", self.port)
+        format!("redis://{password}127.0.0.1:{}/{db}", self.port)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Sends a signal to it, for instance SIGSTOP.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
     }
 
     /// Ends the server as a crash would.
@@ -88,6 +121,7 @@ impl Redis {
         if let Some(password) = &self.password {
             command.args(["--requirepass", password]);
         }
+        command.args(&self.options);
         let quiet = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -115,12 +149,23 @@ impl Redis {
     }
 
     fn try_cli(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
-        connection.set_read_timeout(Some(DEADLINE))?;
+        let mut connection = self.try_connect(0)?;
         redis::cmd(command[0])
             .arg(&command[1..])
             .query(&mut connection)
+    }
+
+    /// A connection to database `db`, for what needs more than single commands.
+    #[track_caller]
+    pub(crate) fn connect(&self, db: u8) -> redis::Connection {
+        self.try_connect(db).unwrap()
+    }
+
+    fn try_connect(&self, db: u8) -> redis::RedisResult<redis::Connection> {
+        let client = redis::Client::open(self.url_of(db))?;
+        let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+        connection.set_read_timeout(Some(DEADLINE))?;
+        Ok(connection)
     }
 
     /// Appends `entries` to the list `key`, in one command.

@@ -23,6 +23,7 @@ pub(crate) struct Setup {
     dir: TempDir,
     settings: BTreeMap<Name, String>,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -46,6 +47,7 @@ impl Setup {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -83,6 +85,18 @@ impl Setup {
         self
     }
 
+    /// Starts the gateway by another program, which gets the gateway's command line as further
+    /// arguments and must become it by exec: `["sh", "-c", "ulimit -n 80; exec \"$0\" \"$@\""]`.
+    pub(crate) fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&it| it.to_owned()).collect();
+        self
+    }
+
+    /// The value of `section.key`, if it is set.
+    pub(crate) fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
     /// The path of a file beside the ini file.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -114,7 +128,7 @@ impl Setup {
     /// Starts the gateway, without waiting for anything.
     pub(crate) fn spawn(&self) -> Child {
         let ini = self.write_ini();
-        let mut command = graygate();
+        let mut command = graygate_under(&self.wrapper);
         command.arg("run").arg("-c").arg(ini);
         for (name, value) in &self.environment {
             command.env(name, value);
@@ -154,7 +168,20 @@ pub(crate) fn lists_text(gray: &[&str], pre: Peers<'_>, prod: Peers<'_>) -> Stri
 
 /// The gateway's program, with its output to be read and nothing of the caller's settings.
 fn graygate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
+    graygate_under(&[])
+}
+
+/// As [`graygate`], started by `wrapper` if there is one.
+fn graygate_under(wrapper: &[String]) -> Command {
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_graygate");
+    let mut command = match wrapper {
+        [] => Command::new(PROGRAM),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(PROGRAM);
+            command
+        }
+    };
     command
         .env_remove("GRAYGATE_REDIS_URL")
         .stdin(Stdio::null())
@@ -172,9 +199,12 @@ pub(crate) fn run_to_exit(arguments: &[&str]) -> Output {
     output_of(graygate().args(arguments).spawn().unwrap())
 }
 
-/// Starts the gateway's program with `arguments`; what it says is to be read.
+/// Starts the gateway's program with `arguments` in `dir`, which is also its folder for temporary
+/// files; what it says is to be read.
 pub(crate) fn spawn(arguments: &[&str], dir: &Path) -> Child {
-    graygate().args(arguments).current_dir(dir).spawn().unwrap()
+    let mut command = graygate();
+    command.args(arguments).current_dir(dir).env("TMPDIR", dir);
+    command.spawn().unwrap()
 }
 
 #[track_caller]

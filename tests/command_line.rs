@@ -1,0 +1,414 @@
+//! The command line: what it accepts, what it says, and its exit codes.
+
+// Not only within #[test] functions, which clippy.toml exempts.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, geteuid};
+use tempfile::TempDir;
+
+use support::{
+    Client, DEADLINE, Found, Lines, Origin, RefusingPeer, Setup, run_to_exit, wait_for, wait_until,
+};
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/graygate.ini");
+
+/// The one line that a failed command says, without the program's name.
+#[track_caller]
+fn only_complaint(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said.trim_end()
+        .strip_prefix("graygate: ")
+        .unwrap()
+        .to_owned()
+}
+
+/// Runs `graygate … -c FILE` for both ways to read a configuration: to check it and to use it.
+#[track_caller]
+fn complaints_about(file: &Path) -> [String; 2] {
+    let file = file.to_str().unwrap();
+    [&["-t", "-c", file][..], &["run", "-c", file]]
+        .map(|arguments| only_complaint(&run_to_exit(arguments)))
+}
+
+#[test]
+fn a_check_of_a_good_file_succeeds_and_opens_nothing() {
+    // As beside a running gateway.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let setup = Setup::new()
+        .lists(&["10.0.0.0/8"], &[&"127.0.0.1:9"], &[&"127.0.0.1:9"])
+        .set("gateway.listen", addr)
+        .set("gateway.pid_file", "graygate.pid");
+    let ini = setup.write_ini();
+    let output = run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(ini.to_str().unwrap()), "{said}");
+    for name in ["access.log", "graygate.pid"] {
+        assert!(!setup.path(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn the_shipped_file_is_good() {
+    let output = run_to_exit(&["-t", "-c", SHIPPED]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_bad_file_is_one_line_with_its_place_and_what_is_allowed() {
+    // The text, what the line begins with behind the path, and what is allowed.
+    let cases = [
+        (
+            "[gateway]\nlisten = 127.0.0.1:0\nmax_body = 10x\n",
+            ":3: [gateway] max_body = 10x: ",
+            "unlimited",
+        ),
+        (
+            "# a comment\n\n[gateway]\nworkers = 0\n",
+            ":4: [gateway] workers = 0: ",
+            "auto, or a whole number from 1 to 256",
+        ),
+        (
+            "[upstream]\nread_timeout = 5\n",
+            ":2: [upstream] read_timeout = 5: ",
+            "ms, s, m or h",
+        ),
+        (
+            "[upstream]\nfallback = maybe\n",
+            ":2: [upstream] fallback = maybe: ",
+            "on",
+        ),
+        (
+            "[gateway]\nlisten = 127.0.0.1\n",
+            ":2: [gateway] listen = 127.0.0.1: ",
+            "",
+        ),
+        (
+            "[gateway]\n[getaway]\nworkers = 1\n",
+            ":2: [getaway]: an unknown section",
+            "[gateway], [redis], [lists], [upstream], [log], [admin]",
+        ),
+        (
+            "[log]\nlevel = info\nworker = 1\n",
+            ":3: [log] worker: not a key",
+            "access, error, level",
+        ),
+        (
+            "[log]\nworkers = 1\n",
+            ":2: [log] workers: not a key of this section, but one of [gateway]",
+            "access, error, level",
+        ),
+        (
+            "[log]\nlevel = info\nlevel = warn\n",
+            ":3: [log] level: given twice, first on line 2",
+            "each key once",
+        ),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.ini");
+    for (text, place, allowed) in cases {
+        // What is missing is complained of before some of what is wrong.
+        std::fs::write(&file, format!("{text}[lists]\nfile = lists\n")).unwrap();
+        for complaint in complaints_about(&file) {
+            let expected = format!("{}{place}", file.display());
+            assert!(complaint.starts_with(&expected), "{complaint}");
+            let (_, shown) = complaint.split_once("; allowed: ").unwrap();
+            assert!(
+                !shown.is_empty() && shown.contains(allowed),
+                "{complaint} should allow {allowed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_one_line_with_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("missing.ini");
+    for complaint in complaints_about(&file) {
+        let expected = format!("{}: cannot be read: ", file.display());
+        assert!(complaint.starts_with(&expected), "{complaint}");
+    }
+}
+
+#[test]
+fn a_bad_lists_file_is_one_line_with_its_path() {
+    let text = "[gray]\n[pre]\n[prod]\n127.0.0.1:9\nnobody knows\n";
+    // By then the error log is open, and not to be mixed up with the complaint.
+    let setup = Setup::new()
+        .set("log.error", "error.log")
+        .file("lists", text);
+    for complaint in complaints_about(&setup.write_ini()) {
+        let expected = format!("{}: line 5: ", setup.path("lists").display());
+        assert!(complaint.starts_with(&expected), "{complaint}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2() {
+    let cases: [&[&str]; 5] = [
+        &[],
+        &["fly"],
+        &["run", "--fast"],
+        &["demo", "--listen", "here"],
+        &["origin", "--name", "a"],
+    ];
+    for arguments in cases {
+        let output = run_to_exit(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named_and_nothing_is_left_behind() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    for (key, value) in [
+        ("gateway.listen", format!("127.0.0.1:0, {addr}")),
+        ("admin.listen", addr.to_string()),
+    ] {
+        let setup = Setup::new()
+            .lists(&[], &[], &[&"127.0.0.1:9"])
+            .set("gateway.pid_file", "graygate.pid")
+            .set(key, value);
+        let complaint = only_complaint(&setup.start_in_vain());
+        let expected = format!("cannot listen on {addr}");
+        assert!(complaint.starts_with(&expected), "{key}: {complaint}");
+        assert!(!setup.path("graygate.pid").exists(), "{key}");
+    }
+}
+
+#[test]
+fn a_user_or_group_that_does_not_exist_is_named() {
+    // Others than root cannot become anybody, so there the keys mean nothing.
+    if !geteuid().is_root() {
+        return;
+    }
+    for (key, user, group) in [
+        ("user", "no-such-one", ""),
+        ("group", "nobody", "no-such-one"),
+    ] {
+        let setup = Setup::new()
+            .lists(&[], &[], &[&"127.0.0.1:9"])
+            .set("gateway.user", user)
+            .set("gateway.group", group);
+        let complaint = only_complaint(&setup.start_in_vain());
+        let expected = format!("[gateway] {key} = no-such-one: there is no such {key}");
+        assert_eq!(complaint, expected);
+    }
+}
+
+#[test]
+fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    let origin = Origin::named("prod");
+    let setup = Setup::new()
+        .lists(&[], &[], &[&"127.0.0.1:9"])
+        .set("gateway.user", "nobody")
+        .set("gateway.pid_file", "graygate.pid");
+    // The folder is the test's own; the lists file in it must be readable for nobody.
+    let folder = setup.path("");
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    let gateway = setup.start();
+
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let ids_of = |key: &str| -> Vec<u32> {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let words = line.unwrap().split_whitespace();
+        words.map(|it| it.parse().unwrap()).collect()
+    };
+    // Real, effective, saved and of the file system.
+    assert_eq!(ids_of("Uid:"), [uid; 4]);
+    assert_eq!(ids_of("Gid:"), [gid; 4]);
+    assert!(!ids_of("Groups:").contains(&0), "{status}");
+    // The kernel keeps an identity for each thread.
+    for task in std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap() {
+        let task = task.unwrap().path();
+        // A thread that has ended meanwhile has no identity left.
+        let Ok(metadata) = std::fs::metadata(&task) else {
+            continue;
+        };
+        assert_eq!(metadata.uid(), uid, "{}", task.display());
+    }
+    for name in ["access.log", "graygate.pid"] {
+        let owner = std::fs::metadata(gateway.path(name)).unwrap();
+        assert_eq!((owner.uid(), owner.gid()), (uid, gid), "{name}");
+    }
+    gateway.write_lists(&[], &[], &[&origin]);
+    gateway.wait_served("127.0.0.1", "prod", DEADLINE);
+    gateway.wait_for_access("pool=prod status=200");
+}
+
+/// `graygate status` for the gateway whose admin listener is at `admin`.
+fn status_of(admin: impl std::fmt::Display) -> Output {
+    let setup = Setup::new().set("admin.listen", admin);
+    run_to_exit(&["status", "-c", setup.write_ini().to_str().unwrap()])
+}
+
+#[test]
+fn status_shows_the_lists_in_force_of_a_gateway_that_serves() {
+    let gateway = Setup::new()
+        .lists(
+            &["10.0.0.1", "10.0.0.2"],
+            &[],
+            &[&"127.0.0.1:9", &"127.0.0.2:9", &"127.0.0.3:9"],
+        )
+        .start();
+    let output = status_of(gateway.admin());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let lists = gateway.lists();
+    let digest = lists["digest"].as_str().unwrap();
+    assert!(!digest.is_empty() && said.contains(digest), "{said}");
+    assert!(said.contains("gray 2, pre 0, prod 3"), "{said}");
+}
+
+#[test]
+fn status_fails_for_a_gateway_that_has_no_lists_yet() {
+    let redis = RefusingPeer::new();
+    let gateway = Setup::new().redis(format!("redis://{redis}")).start();
+    let output = status_of(gateway.admin());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("gray 0, pre 0, prod 0"), "{said}");
+}
+
+#[test]
+fn status_fails_where_nobody_can_be_asked() {
+    let nobody = RefusingPeer::new();
+    let complaint = only_complaint(&status_of(&nobody));
+    assert!(complaint.contains(&nobody.to_string()), "{complaint}");
+    let complaint = only_complaint(&status_of("off"));
+    assert!(complaint.contains("[admin] listen is off"), "{complaint}");
+}
+
+/// A command of the program that runs until it is told to end.
+struct Program {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+    dir: TempDir,
+}
+
+impl Program {
+    fn start(arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = support::spawn(arguments, dir.path());
+        Self {
+            stdout: Lines::of(child.stdout.take().unwrap()),
+            stderr: Lines::of(child.stderr.take().unwrap()),
+            child,
+            dir,
+        }
+    }
+
+    /// Waits for a line on stdout that contains `text`.
+    #[track_caller]
+    fn wait_for_line(&self, text: &str) -> String {
+        match self.stdout.wait_for(text, DEADLINE) {
+            Found::Line(line) => line,
+            outcome => panic!("no {text:?}: {outcome:?}, {:?}", self.stderr.all()),
+        }
+    }
+
+    #[track_caller]
+    fn end_by(&mut self, signal: Signal) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        wait_for("the program ends", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address behind `words` in a line.
+#[track_caller]
+fn address_behind(words: &str, line: &str) -> SocketAddr {
+    let (_, behind) = line.split_once(words).unwrap();
+    let end = behind
+        .find(|it: char| !it.is_ascii_digit() && it != '.' && it != ':')
+        .unwrap_or(behind.len());
+    behind[..end].trim_end_matches(['.', ':']).parse().unwrap()
+}
+
+#[test]
+fn an_origin_answers_every_request_with_its_name() {
+    let arguments = ["origin", "--listen", "127.0.0.1:0", "--name", "green (new)"];
+    let mut origin = Program::start(&arguments);
+    let addr = address_behind(" listens on ", &origin.wait_for_line(" listens on "));
+    let mut client = Client::connect(addr);
+    for path in ["/", "/a?b=c", "/"] {
+        let response = client.get(path);
+        assert_eq!(response.status(), 200);
+        assert!(response.text().contains("green (new)"), "{response:?}");
+    }
+    assert_eq!(origin.end_by(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn an_origin_or_a_demo_on_a_busy_port_names_the_address() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    for arguments in [
+        &["origin", "--name", "a", "--listen", &addr][..],
+        &["demo", "--listen", &addr],
+    ] {
+        let complaint = only_complaint(&run_to_exit(arguments));
+        let expected = format!("cannot listen on {addr}");
+        assert!(complaint.starts_with(&expected), "{complaint}");
+    }
+}
+
+#[test]
+fn the_demo_does_what_it_says_and_cleans_up() {
+    let mut demo = Program::start(&["demo", "--listen", "127.0.0.1:0"]);
+    let introduction = demo.wait_for_line("Graygate listens on ");
+    let addr = address_behind("Graygate listens on ", &introduction);
+    let edit = demo.wait_for_line("sed -i ");
+    assert!(matches!(
+        demo.stderr.wait_for(" ready ", DEADLINE),
+        Found::Line(_)
+    ));
+    let served_by = |source: &str| Client::from(source, addr).get("/").text();
+    let version = served_by("127.0.0.5");
+    assert!(version.contains("new version"), "{version}");
+    let version = served_by("127.0.0.1");
+    assert!(version.contains("old version"), "{version}");
+
+    // What it tells the user to do, as the user would.
+    let edited = Command::new("sh").arg("-c").arg(&edit).status().unwrap();
+    assert!(edited.success(), "{edit}");
+    wait_until("127.0.0.1 gets the new version", DEADLINE, || {
+        served_by("127.0.0.1").contains("new version")
+    });
+    demo.wait_for_line("client=127.0.0.5 pool=pre reason=listed");
+    demo.wait_for_line("client=127.0.0.1 pool=prod reason=unlisted");
+    demo.wait_for_line("client=127.0.0.1 pool=pre reason=listed");
+
+    let lists = Path::new(edit.split_whitespace().last().unwrap());
+    assert!(lists.starts_with(demo.dir.path()), "{}", lists.display());
+    assert_eq!(demo.end_by(Signal::SIGINT).code(), Some(0));
+    assert!(!lists.exists() && !lists.parent().unwrap().exists());
+}

@@ -1,0 +1,369 @@
+//! Who is served by which pool, and what the peer is told of the client.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use support::{Client, Gateway, Origin, RefusingPeer, Setup};
+
+/// One origin for each pool, and a gateway that has `127.0.0.98` and `.99` as trusted proxies.
+struct Site {
+    gateway: Gateway,
+    _pre: Origin,
+    prod: Origin,
+}
+
+fn site(gray: &[&str]) -> Site {
+    site_with(gray, |setup| setup)
+}
+
+fn site_with(gray: &[&str], change: impl FnOnce(Setup) -> Setup) -> Site {
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let setup = Setup::new()
+        .set("gateway.trusted_proxies", "127.0.0.98/31")
+        .lists(gray, &[&pre], &[&prod]);
+    Site {
+        gateway: change(setup).start(),
+        _pre: pre,
+        prod,
+    }
+}
+
+#[test]
+fn listed_addresses_and_networks_get_pre_and_their_neighbours_prod() {
+    let gray = ["127.0.0.1", "127.0.0.5", "127.0.1.0/24", "127.4.0.0/30"];
+    let Site { gateway, .. } = &site(&gray);
+    let pre = [
+        "127.0.0.1",
+        "127.0.0.5",
+        "127.0.1.0",
+        "127.0.1.77",
+        "127.0.1.255",
+        "127.4.0.3",
+    ];
+    let prod = [
+        // The listed ones are no prefixes of strings.
+        "127.0.0.10",
+        "127.0.0.11",
+        "127.0.0.50",
+        "127.0.0.4",
+        "127.0.0.6",
+        // The last address before a network, and the first behind it.
+        "127.0.0.255",
+        "127.0.2.0",
+        "127.3.255.255",
+        "127.4.0.4",
+    ];
+    let all = pre.map(|it| (it, "pre", "listed")).into_iter();
+    for (client, pool, reason) in all.chain(prod.map(|it| (it, "prod", "unlisted"))) {
+        assert_eq!(gateway.get(client, "/").text(), pool, "{client}");
+        gateway.wait_for_access(&format!("client={client} pool={pool} reason={reason}"));
+    }
+}
+
+#[test]
+fn the_decision_is_made_anew_for_each_connection_and_holds_for_each_request_on_it() {
+    let Site { gateway, .. } = &site(&["127.0.0.5"]);
+    let mut gray = gateway.connect_from("127.0.0.5");
+    let mut other = gateway.connect_from("127.0.0.9");
+    for _ in 0..20 {
+        assert_eq!(gray.get("/").text(), "pre");
+        assert_eq!(other.get("/").text(), "prod");
+    }
+}
+
+#[test]
+fn ipv6_clients_are_told_from_ipv4_clients() {
+    // The listed entry, and the pools of a client on [::1] and of one on 127.0.0.1.
+    let table = [
+        ("::1", "pre", "prod"),
+        ("0:0:0:0:0:0:0:1", "pre", "prod"),
+        ("::/64", "pre", "prod"),
+        ("::2", "prod", "prod"),
+        ("127.0.0.1", "prod", "pre"),
+        ("::ffff:127.0.0.1", "prod", "pre"),
+    ];
+    for (gray, of_v6, of_v4) in table {
+        let change = |setup: Setup| setup.set("gateway.listen", "127.0.0.1:0, [::1]:0");
+        let Site { gateway, prod, .. } = &site_with(&[gray], change);
+        let [v4, v6] = gateway.addrs() else {
+            panic!("not two addresses: {:?}", gateway.addrs());
+        };
+        assert_eq!((v4.is_ipv4(), v6.is_ipv6()), (true, true));
+        let of = |source, to| Client::from(source, to).get("/").text();
+        assert_eq!(of("::1", *v6), of_v6, "{gray}");
+        assert_eq!(of("127.0.0.1", *v4), of_v4, "{gray}");
+        if of_v6 == "prod" && of_v4 == "pre" {
+            let received = prod.last();
+            assert_eq!(received.field("x-forwarded-for").as_deref(), Some("::1"));
+            assert_eq!(received.field("x-real-ip").as_deref(), Some("::1"));
+        }
+    }
+}
+
+#[test]
+fn every_peer_of_a_pool_gets_its_share() {
+    const REQUESTS: usize = 400;
+    let pre = ["pre-a", "pre-b"].map(Origin::named);
+    let prod = ["prod-a", "prod-b", "prod-c", "prod-d"].map(Origin::named);
+    let gateway = Setup::new()
+        .lists(
+            &["127.0.0.5"],
+            &pre.each_ref().map(|it| it as &dyn Display),
+            &prod.each_ref().map(|it| it as &dyn Display),
+        )
+        .start();
+    for (source, names) in [
+        ("127.0.0.5", &["pre-a", "pre-b"][..]),
+        ("127.0.0.9", &["prod-a", "prod-b", "prod-c", "prod-d"]),
+    ] {
+        let mut client = gateway.connect_from(source);
+        let mut shares = BTreeMap::<String, usize>::new();
+        for _ in 0..REQUESTS {
+            *shares.entry(client.get("/").text()).or_default() += 1;
+        }
+        assert!(shares.keys().eq(names), "{shares:?}");
+        // Less than half of the fair share does not happen by chance: 5.8 standard deviations.
+        let least = REQUESTS / names.len() / 2;
+        assert!(shares.values().all(|it| *it > least), "{shares:?}");
+    }
+}
+
+/// X-Forwarded-For, X-Real-IP, -Proto and -Host as the origin received them, each exactly once.
+#[track_caller]
+fn forwarding(origin: &Origin) -> [String; 4] {
+    let received = origin.last();
+    [
+        "x-forwarded-for",
+        "x-real-ip",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+    ]
+    .map(|name| received.field(name).unwrap_or_else(|| panic!("no {name}")))
+}
+
+const FORGED: &str = "X-Forwarded-For: 1.2.3.4, 5.6.7.8\r\nx-forwarded-for: 9.9.9.9\r\n\
+    X-Real-IP: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: other\r\n";
+
+#[test]
+fn forwarding_fields_are_replaced_unless_a_trusted_proxy_sent_them() {
+    let Site { gateway, prod, .. } = &site(&[]);
+    let table = [
+        ("127.0.0.9", "", ["127.0.0.9", "127.0.0.9", "http", "a:80"]),
+        (
+            "127.0.0.9",
+            FORGED,
+            ["127.0.0.9", "127.0.0.9", "http", "a:80"],
+        ),
+        (
+            "127.0.0.99",
+            "",
+            ["127.0.0.99", "127.0.0.99", "http", "a:80"],
+        ),
+        (
+            "127.0.0.99",
+            FORGED,
+            [
+                "1.2.3.4, 5.6.7.8, 9.9.9.9, 127.0.0.99",
+                "9.9.9.9",
+                "https",
+                "other",
+            ],
+        ),
+        // The chain goes on through a second trusted proxy; what it says of X-Real-IP does not
+        // count.
+        (
+            "127.0.0.98",
+            "X-Forwarded-For: 1.2.3.4,127.0.0.99\r\nX-Real-IP: 5.6.7.8\r\n",
+            ["1.2.3.4,127.0.0.99, 127.0.0.98", "1.2.3.4", "http", "a:80"],
+        ),
+        // Whom a malformed chain means is anybody's guess.
+        (
+            "127.0.0.98",
+            "X-Forwarded-For: 1.2.3.4, unknown\r\n",
+            ["1.2.3.4, unknown, 127.0.0.98", "127.0.0.98", "http", "a:80"],
+        ),
+    ];
+    for (source, fields, expected) in table {
+        let mut client = gateway.connect_from(source);
+        let request = format!("GET / HTTP/1.1\r\nHost: a:80\r\n{fields}\r\n");
+        assert_eq!(client.ask(request).status(), 200);
+        assert_eq!(forwarding(prod), expected, "{source} {fields}");
+    }
+}
+
+#[test]
+fn the_connection_field_cannot_strip_what_the_gateway_says() {
+    let Site { gateway, prod, .. } = &site(&[]);
+    for source in ["127.0.0.9", "127.0.0.99"] {
+        let mut client = gateway.connect_from(source);
+        let response = client.ask(
+            "POST /path HTTP/1.1\r\nHost: a:80\r\nX-Private: 1\r\nX-Public: 2\r\n\
+             Connection: X-Forwarded-For, Host, X-Real-IP, x-private\r\n\
+             Connection: X-Forwarded-Proto, X-Forwarded-Host, Content-Length\r\n\
+             Content-Length: 4\r\n\r\nbody",
+        );
+        assert_eq!(response.status(), 200);
+        assert_eq!(forwarding(prod), [source, source, "http", "a:80"]);
+        let received = prod.last();
+        assert_eq!(received.field("host").as_deref(), Some("a:80"));
+        assert_eq!(received.content, b"body");
+        // Proof that the field was read at all.
+        assert_eq!(received.field("x-private"), None);
+        assert_eq!(received.field("x-public").as_deref(), Some("2"));
+    }
+}
+
+#[test]
+fn no_field_makes_a_client_gray_or_not_gray() {
+    let Site { gateway, .. } = &site(&["127.0.0.5"]);
+    let names = [
+        "X-Forwarded-For",
+        "x-forwarded-for",
+        "X_Forwarded_For",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "Forwarded",
+        "X-Graygate-Client",
+        "X-Graygate-Pool",
+    ];
+    for name in names {
+        for (source, forged, pool) in [
+            ("127.0.0.9", "127.0.0.5", "prod"),
+            ("127.0.0.5", "127.0.0.9", "pre"),
+            ("127.0.0.9", "for=127.0.0.5", "prod"),
+            ("127.0.0.9", "pre", "prod"),
+        ] {
+            let mut client = gateway.connect_from(source);
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: {forged}\r\n\r\n");
+            assert_eq!(client.ask(request).text(), pool, "{source} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_trusted_proxy_is_believed_for_the_right_most_untrusted_address_only() {
+    let Site { gateway, .. } = &site(&["127.0.0.5"]);
+    let chain_of = |count| ["127.0.0.99, "].repeat(count).concat();
+    let (long, short) = (chain_of(65), chain_of(63));
+    let table = [
+        ("127.0.0.5", "pre"),
+        ("[::ffff:127.0.0.5]", "pre"),
+        ("127.0.0.9, 127.0.0.5", "pre"),
+        ("127.0.0.5, 127.0.0.98", "pre"),
+        (&*format!("127.0.0.5, {short}"), "pre"),
+        // What the client itself has written stands to the left of what the proxy knows.
+        ("127.0.0.5, 127.0.0.9", "prod"),
+        ("127.0.0.5, 127.0.0.9, 127.0.0.98", "prod"),
+        ("127.0.0.5\r\nX-Forwarded-For: 127.0.0.9", "prod"),
+        ("127.0.0.50", "prod"),
+        // What is malformed or huge is not believed.
+        ("127.0.0.5, unknown", "prod"),
+        ("127.0.0.5 x", "prod"),
+        ("127.0.0.5:80", "prod"),
+        ("\"127.0.0.5\"", "prod"),
+        ("127.0.0.5\u{ff}", "prod"),
+        ("127.0.0.05", "prod"),
+        ("127.0.0.5/32", "prod"),
+        (&*format!("127.0.0.5, {long}"), "prod"),
+        (&*format!("127.0.0.5{}", ",x".repeat(10_000)), "prod"),
+    ];
+    for (chain, pool) in table {
+        let mut proxy = gateway.connect_from("127.0.0.99");
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {chain}\r\n\r\n");
+        let response = proxy.ask(request);
+        assert_eq!(
+            (response.status(), &*response.text()),
+            (200, pool),
+            "{chain:.99}"
+        );
+    }
+    assert_eq!(gateway.metric("graygate_panics_total"), 0.0);
+}
+
+#[test]
+fn fields_of_the_gateways_own_are_stripped_in_both_directions() {
+    let origin = Origin::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nX-Graygate-Pool: pre\r\nX-Gray: 1\r\nContent-Length: 0\r\n\r\n"
+            .to_vec()
+    });
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let response = gateway.connect().ask(
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Graygate-Pool: pre\r\nx-graygate: 1\r\n\
+         X-GRAYGATE-Anything: 2\r\nX_Graygate_Pool: pre\r\nX-Graygatex: 3\r\n\
+         X_Forwarded_For: 1.2.3.4\r\nX-Gray: 1\r\nGraygate: 1\r\n\r\n",
+    );
+    let received = origin.last().text();
+    for text in [&received, &response.head.text()] {
+        let text = text.to_lowercase().replace('_', "-");
+        assert!(!text.contains("x-graygate"), "{text}");
+        assert!(text.contains("x-gray: 1\r\n"), "{text}");
+    }
+    assert!(received.contains("\r\nGraygate: 1\r\n"), "{received}");
+    assert!(!received.contains("1.2.3.4"), "{received}");
+}
+
+#[test]
+fn the_host_is_forwarded_byte_for_byte() {
+    let Site { gateway, prod, .. } = &site(&[]);
+    let mut client = gateway.connect();
+    let long = "a".repeat(200);
+    for host in [
+        "Example.COM",
+        "example.com.",
+        "a:80",
+        "A:443",
+        "127.0.0.1:8080",
+        "[::1]:80",
+        "[2001:DB8::1]",
+        &long,
+    ] {
+        let request = format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(client.ask(request).status(), 200, "{host}");
+        let received = prod.last();
+        assert_eq!(received.field("host").as_deref(), Some(host));
+        assert_eq!(received.field("x-forwarded-host").as_deref(), Some(host));
+        assert_eq!(received.head.target(), "/x");
+    }
+    // RFC 9112 section 3.2.2: the authority of an absolute target goes before the field.
+    let request = "GET http://Named.example:81/x?y HTTP/1.1\r\nHost: other\r\n\r\n";
+    assert_eq!(client.ask(request).status(), 200);
+    let received = prod.last();
+    let expected = Some("Named.example:81");
+    assert_eq!(received.field("host").as_deref(), expected);
+    assert_eq!(received.field("x-forwarded-host").as_deref(), expected);
+    assert_eq!(received.head.target(), "/x?y");
+}
+
+#[test]
+fn nobody_is_served_before_lists_were_read() {
+    let redis = RefusingPeer::new();
+    let gateway = Setup::new().redis(format!("redis://{redis}/0")).start();
+    let mut client = gateway.connect();
+    // The connection stays, since nothing is wrong with the request.
+    for _ in 0..2 {
+        let response = client.get("/");
+        assert_eq!(response.status(), 503);
+        assert!(response.text().ends_with(": no-lists\n"), "{response:?}");
+    }
+    gateway.wait_for_access("pool=- reason=- peer=- attempts=0 status=503 error=no-lists");
+    gateway.wait_for_metric(r#"graygate_refusals_total{reason="no-lists"}"#, 2.0);
+}
+
+#[test]
+fn an_empty_prod_refuses_all_but_gray_clients() {
+    let pre = Origin::named("pre");
+    let gateway = Setup::new().lists(&["127.0.0.5"], &[&pre], &[]).start();
+    assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
+    let mut client = gateway.connect_from("127.0.0.9");
+    for _ in 0..2 {
+        let response = client.get("/");
+        assert_eq!(response.status(), 503);
+        assert!(response.text().ends_with(": no-peers\n"), "{response:?}");
+    }
+    gateway.wait_for_access("client=127.0.0.9 pool=- attempts=0 status=503 error=no-peers");
+    gateway.wait_for_metric(r#"graygate_refusals_total{reason="no-peers"}"#, 2.0);
+    assert_eq!(pre.requests().len(), 1);
+}
