@@ -57,6 +57,17 @@ pub struct Reading {
     pub prod: Result<Vec<Vec<u8>>, Fault>,
 }
 
+impl Reading {
+    /// What was read of one list.
+    fn of(&mut self, list: ListName) -> &mut Result<Vec<Vec<u8>>, Fault> {
+        match list {
+            ListName::Gray => &mut self.gray,
+            ListName::Pre => &mut self.pre,
+            ListName::Prod => &mut self.prod,
+        }
+    }
+}
+
 /// Why a list keeps its last good value instead of what the store says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -66,18 +77,27 @@ pub enum Fault {
     AllSkipped,
     /// The change would leave `prod` without a peer.
     HeldEmptyProd,
+    /// The list was found empty, but only this once: it may be about to be filled again.
+    Unsettled,
 }
 
 impl Fault {
-    /// Every fault.
-    pub const ALL: [Self; 3] = [Self::WrongType, Self::AllSkipped, Self::HeldEmptyProd];
-
     /// The name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::WrongType => "wrong-type",
             Self::AllSkipped => "all-skipped",
             Self::HeldEmptyProd => "held-empty-prod",
+            Self::Unsettled => "unsettled",
+        }
+    }
+
+    /// How grave it is.
+    const fn level(self) -> log::Level {
+        match self {
+            Self::WrongType | Self::AllSkipped | Self::HeldEmptyProd => log::Level::Error,
+            // Passes by itself, or the next reading says what it is.
+            Self::Unsettled => log::Level::Debug,
         }
     }
 }
@@ -288,15 +308,20 @@ impl Publisher {
         if status.error.take().is_some() {
             log::info!("lists-readable source={:?}", status.source);
         }
-        if status.faults != faults {
-            for (list, fault) in &faults {
-                log::error!("list-kept list={} fault={}", list.name(), fault.name());
-            }
-            for (list, fault) in status.faults.iter().filter(|it| !faults.contains(it)) {
-                log::info!("list-recovered list={} fault={}", list.name(), fault.name());
-            }
-            status.faults = faults;
+        let only_in = |these: &[(ListName, Fault)], those: &[(ListName, Fault)]| {
+            let only = these.iter().filter(|it| !those.contains(it));
+            only.copied().collect::<Vec<_>>()
+        };
+        for (list, fault) in only_in(&faults, &status.faults) {
+            let (list, name) = (list.name(), fault.name());
+            log::log!(fault.level(), "list-kept list={list} fault={name}");
         }
+        for (list, fault) in only_in(&status.faults, &faults) {
+            let (list, name) = (list.name(), fault.name());
+            let level = fault.level().max(log::Level::Info);
+            log::log!(level, "list-recovered list={list} fault={name}");
+        }
+        status.faults = faults;
     }
 }
 

@@ -6,8 +6,13 @@
 //! (re)connection, after each event, and at every full check, because FLUSHALL, FLUSHDB, SWAPDB
 //! and a replica's full resync send no event, and events are lost while disconnected.
 //!
-//! A burst of events makes few readings ([`MIN_GAP`]), each of which sees all that came before it.
+//! A burst of events makes few readings (`MIN_GAP`), each of which sees all that came before it.
 //! Where keyspace events cannot be had, the keys are polled instead.
+//!
+//! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that
+//! is found empty for the first time keeps its value until a second reading; its key is WATCHed
+//! from the first to the second, so that the server itself says whether it was touched between
+//! them. A list whose key is rewritten again and again is thus never seen empty.
 //!
 //! While Redis is away, slow, loading or refuses the password, the lists in force stay.
 
@@ -20,13 +25,10 @@ use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Value};
 
 use super::{Cause, Fault, Mode, Publisher, Reading};
 use crate::config::{self, Notify};
+use crate::lists::ListName;
 
 /// Shortest time between two readings.
 const MIN_GAP: Duration = Duration::from_millis(20);
-
-/// A list that has just become empty is read again after this time before it comes into force:
-/// `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them.
-const SETTLE: Duration = Duration::from_millis(25);
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -47,6 +49,8 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         publisher,
         first: Some(first),
         told: None,
+        last_reading: None,
+        unsettled: Vec::new(),
     };
     std::thread::Builder::new()
         .name("lists-redis".to_owned())
@@ -63,6 +67,10 @@ struct Watcher {
     first: Option<Sender<()>>,
     /// What was last said about the server's notifications.
     told: Option<Notifications>,
+    /// When the keys were last read.
+    last_reading: Option<Instant>,
+    /// Lists that the last reading found empty for the first time; their keys are WATCHed.
+    unsettled: Vec<ListName>,
 }
 
 /// Whether the server tells of changes.
@@ -131,10 +139,12 @@ impl Watcher {
             _ => self.subscribe(&client)?,
         };
         let news = &news.news;
-        let cause = match connected_before {
+        let mut cause = match connected_before {
             true => Cause::Reconnect,
             false => Cause::Start,
         };
+        // WATCH belongs to a connection.
+        self.unsettled.clear();
         self.refresh(&mut reader, cause)?;
         *connected_before = true;
         loop {
@@ -145,34 +155,39 @@ impl Watcher {
             if let Some(first) = self.first.take() {
                 let _ = first.try_send(());
             }
+            let settles = !self.unsettled.is_empty();
             let patience = match notifications {
+                _ if settles => self.gap_left(),
                 Notifications::On => self.settings.check_interval,
                 _ => self.settings.poll_interval,
             };
-            let cause = match news.recv_timeout(patience) {
+            match news.recv_timeout(patience) {
                 Ok(News::Event) => {
-                    std::thread::sleep(MIN_GAP.saturating_sub(self.since_last_reading()));
+                    std::thread::sleep(self.gap_left());
                     // This reading will see what these were about.
                     if let ControlFlow::Break(error) = forget_events(news) {
                         return Err(error);
                     }
-                    Cause::Event
+                    cause = Cause::Event;
                 }
                 Ok(News::Lost(error)) => return Err(error),
+                // The second look, for whatever caused the first.
+                Err(RecvTimeoutError::Timeout) if settles => {}
                 Err(RecvTimeoutError::Timeout) => {
                     // Somebody may have switched them off.
                     notifications = self.ask_for_events(&mut reader);
-                    Cause::Check
+                    cause = Cause::Check;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(io_error("subscription ended")),
-            };
+            }
             self.refresh(&mut reader, cause)?;
         }
     }
 
-    fn since_last_reading(&self) -> Duration {
-        let checked = self.publisher.status().checked;
-        checked.map_or(Duration::MAX, |at| at.elapsed())
+    /// Time until the keys may be read again.
+    fn gap_left(&self) -> Duration {
+        let since = self.last_reading.map_or(MIN_GAP, |at| at.elapsed());
+        MIN_GAP.saturating_sub(since)
     }
 
     fn connect(&self, client: &Client) -> RedisResult<Connection> {
@@ -213,9 +228,8 @@ impl Watcher {
     /// Subscribes to the keys' channels; events then arrive in its queue.
     fn subscribe(&self, client: &Client) -> RedisResult<Subscription> {
         let db = client.get_connection_info().redis_settings().db();
-        let keys = &self.settings.keys;
-        let channels: Vec<String> = [&keys.gray, &keys.pre, &keys.prod]
-            .map(|key| format!("__keyspace@{db}__:{key}"))
+        let channels: Vec<String> = ListName::ALL
+            .map(|list| format!("__keyspace@{db}__:{}", self.key(list)))
             .into();
         let mut connection = self.connect(client)?;
         let (said, news) = bounded(1);
@@ -242,46 +256,76 @@ impl Watcher {
         }
     }
 
-    fn refresh(&self, reader: &mut Connection, cause: Cause) -> RedisResult<()> {
-        let mut reading = self.read(reader)?;
-        if self.has_emptied(&reading) {
-            std::thread::sleep(SETTLE);
-            reading = self.read(reader)?;
+    fn refresh(&mut self, reader: &mut Connection, cause: Cause) -> RedisResult<()> {
+        let watched = std::mem::take(&mut self.unsettled);
+        let (mut reading, untouched) = match self.read(reader)? {
+            Some(reading) => (reading, true),
+            // A watched key was touched, and nothing is watched any more.
+            None => match self.read(reader)? {
+                Some(reading) => (reading, false),
+                None => return Err(io_error("the transaction was aborted")),
+            },
+        };
+        let lists = self.publisher.lists();
+        for list in ListName::ALL {
+            let entries = reading.of(list);
+            let becomes_empty = entries.as_ref().is_ok_and(Vec::is_empty) && lists.len(list) > 0;
+            if becomes_empty && !(untouched && watched.contains(&list)) {
+                *entries = Err(Fault::Unsettled);
+                self.unsettled.push(list);
+            }
         }
         self.publisher.publish(reading, cause);
+        self.watch_unsettled(reader)?;
+        self.last_reading = Some(Instant::now());
         Ok(())
     }
 
-    /// True when a list that has entries would have none.
-    fn has_emptied(&self, reading: &Reading) -> bool {
-        let lists = self.publisher.lists();
-        let empty = |texts: &Result<Vec<_>, _>| texts.as_ref().is_ok_and(Vec::is_empty);
-        empty(&reading.gray) && !lists.gray.is_empty()
-            || empty(&reading.pre) && !lists.pre.is_empty()
-            || empty(&reading.prod) && !lists.prod.is_empty()
+    /// Makes the next transaction fail if an unsettled list's key is touched until then.
+    fn watch_unsettled(&self, reader: &mut Connection) -> RedisResult<()> {
+        if self.unsettled.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<&str> = self.unsettled.iter().map(|list| self.key(*list)).collect();
+        match redis::cmd("WATCH").arg(keys).exec(reader) {
+            // A server that refuses WATCH: two readings a moment apart must do.
+            Err(error) if error.code().is_some() => Ok(()),
+            outcome => outcome,
+        }
     }
 
-    /// Reads all keys in one transaction. Each is asked for as a list and as a set: the wrong one
-    /// of the two is an error of that command alone.
-    fn read(&self, reader: &mut Connection) -> RedisResult<Reading> {
+    fn key(&self, list: ListName) -> &str {
         let keys = &self.settings.keys;
+        match list {
+            ListName::Gray => &keys.gray,
+            ListName::Pre => &keys.pre,
+            ListName::Prod => &keys.prod,
+        }
+    }
+
+    /// Reads all keys in one transaction; `None` when a WATCHed key was touched. Each is asked
+    /// for as a list and as a set: the wrong one of the two is an error of that command alone.
+    fn read(&self, reader: &mut Connection) -> RedisResult<Option<Reading>> {
         let mut pipe = redis::pipe();
         pipe.atomic().ignore_errors();
-        for key in [&keys.gray, &keys.pre, &keys.prod] {
-            pipe.cmd("LRANGE").arg(key).arg(0).arg(-1);
-            pipe.cmd("SMEMBERS").arg(key);
+        for list in ListName::ALL {
+            pipe.cmd("LRANGE").arg(self.key(list)).arg(0).arg(-1);
+            pipe.cmd("SMEMBERS").arg(self.key(list));
         }
-        let replies: Vec<RedisResult<Value>> = pipe.query(reader)?;
+        let replies: Option<Vec<RedisResult<Value>>> = pipe.query(reader)?;
+        let Some(replies) = replies else {
+            return Ok(None);
+        };
         let mut replies = replies.into_iter();
         let mut next = || match (replies.next(), replies.next()) {
             (Some(as_list), Some(as_set)) => entries(as_list, as_set),
             _ => Err(io_error("the transaction has too few replies")),
         };
-        Ok(Reading {
+        Ok(Some(Reading {
             gray: next()?,
             pre: next()?,
             prod: next()?,
-        })
+        }))
     }
 }
 

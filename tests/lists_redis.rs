@@ -1,0 +1,305 @@
+//! Lists in Redis, as they change: each change comes into force without a restart, and as a whole.
+//! Almost everywhere here the next full check is an hour away, so that an event must have done it.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{Origin, Redis, Setup, Site, wait_until};
+
+#[test]
+fn adding_moves_exactly_that_client_and_removing_moves_it_back() {
+    // Both commands leave another entry, so that each is one event.
+    for (add, remove) in [
+        ("LPUSH gray 127.0.0.5", "LREM gray 0 127.0.0.5"),
+        ("SADD gray 127.0.0.5", "SREM gray 127.0.0.5"),
+    ] {
+        let redis = Redis::start();
+        redis.cli(&[add.split(' ').next().unwrap(), "gray", "10.0.0.1"]);
+        let others = [Origin::named("pre"), Origin::named("prod")];
+        redis.push("pre", &[&others[0]]);
+        redis.push("prod", &[&others[1]]);
+        let site = Site::on(redis, |setup| setup.set("redis.check_interval", "1h"));
+        site.gateway
+            .wait_for_lists("events", |it| it["mode"] == "events");
+        assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "prod");
+
+        site.redis(add);
+        site.wait_served("127.0.0.5", "pre");
+        for other in ["127.0.0.1", "127.0.0.4", "127.0.0.50", "127.0.0.51"] {
+            assert_eq!(
+                site.gateway.get(other, "/").text(),
+                "prod",
+                "{add}: {other}"
+            );
+        }
+        site.redis(remove);
+        site.wait_served("127.0.0.5", "prod");
+        let causes = ["start", "event", "check", "reconnect"];
+        let counts = causes.map(|cause| site.refreshes(cause));
+        assert_eq!(counts, [1, 2, 0, 0], "{add}: {causes:?}");
+    }
+}
+
+#[test]
+fn an_entry_does_not_admit_an_address_that_begins_with_it() {
+    for add in ["LPUSH", "SADD"] {
+        let site = Site::with(|setup| {
+            let setup = setup.set("redis.check_interval", "1h");
+            setup.set("gateway.trusted_proxies", "127.0.0.1")
+        });
+        let pool_of = |client: &str| {
+            let field = format!("X-Forwarded-For: {client}");
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+            site.gateway.connect().ask(request).text()
+        };
+        site.redis(&format!("{add} gray 192.168.1.1"));
+        wait_until("192.168.1.1 is gray", support::DEADLINE, || {
+            pool_of("192.168.1.1") == "pre"
+        });
+        for other in ["192.168.1.10", "192.168.1.100", "192.168.1.2", "2.168.1.1"] {
+            assert_eq!(pool_of(other), "prod", "{add}: {other}");
+        }
+    }
+}
+
+#[test]
+fn whatever_command_changes_a_key_it_is_noticed() {
+    let site = Site::by_events();
+    site.redis("RPUSH one 127.0.0.5");
+    site.redis("SADD some 127.0.0.5 127.0.0.7");
+    for (command, pool) in [
+        ("RPUSH gray 127.0.0.5", "pre"),
+        ("DEL gray", "prod"),
+        ("RENAME one gray", "pre"),
+        ("RENAME gray one", "prod"),
+        ("COPY one gray", "pre"),
+        ("PEXPIRE gray 100", "prod"),
+        ("LMOVE one gray LEFT LEFT", "pre"),
+        ("LSET gray 0 127.0.0.6", "prod"),
+        ("LINSERT gray AFTER 127.0.0.6 127.0.0.5", "pre"),
+        ("LTRIM gray 0 0", "prod"),
+        ("SUNIONSTORE gray some", "pre"),
+        ("SREM gray 127.0.0.5", "prod"),
+        ("SMOVE some gray 127.0.0.5", "pre"),
+        ("UNLINK gray", "prod"),
+        ("RPUSH gray 127.0.0.5", "pre"),
+        ("MOVE gray 1", "prod"),
+    ] {
+        site.redis(command);
+        let served = || site.gateway.get("127.0.0.5", "/").text() == pool;
+        wait_until(
+            &format!("{pool} after {command}"),
+            support::DEADLINE,
+            served,
+        );
+    }
+    assert_eq!(site.refreshes("check"), 0);
+    assert_eq!(site.refreshes("reconnect"), 0);
+}
+
+#[test]
+fn peers_change_by_events_too() {
+    let site = Site::by_events();
+    let (new_pre, new_prod) = (Origin::named("new pre"), Origin::named("new prod"));
+    site.redis("SADD gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    for (key, new, client) in [
+        ("pre", &new_pre, "127.0.0.5"),
+        ("prod", &new_prod, "127.0.0.6"),
+    ] {
+        site.redis(&format!("LSET {key} 0 {new}"));
+        site.wait_served(client, &format!("new {key}"));
+    }
+}
+
+#[test]
+fn a_transaction_is_one_generation_and_never_seen_by_halves() {
+    let site = Site::by_events();
+    let others = [Origin::named("pre"), Origin::named("prod")];
+    let mut connection = site.redis.connect(0);
+    let mut swap = |gray: &str, pre: &Origin, prod: &Origin| {
+        let mut transaction = redis::pipe();
+        transaction.atomic();
+        for (key, entry) in [
+            ("gray", gray.to_owned()),
+            ("pre", pre.to_string()),
+            ("prod", prod.to_string()),
+        ] {
+            transaction.cmd("DEL").arg(key).ignore();
+            transaction.cmd("RPUSH").arg(key).arg(entry).ignore();
+        }
+        transaction.exec(&mut connection).unwrap();
+    };
+    let digest_with = |gray: &str| {
+        let page = site
+            .gateway
+            .wait_for_lists("the transaction", |it| it["gray"] == json!([gray]));
+        page["digest"].as_str().unwrap().to_owned()
+    };
+    let before = site.gateway.lists()["generation"].as_u64().unwrap();
+    swap("127.0.0.5", &others[0], &others[1]);
+    let one = digest_with("127.0.0.5");
+    assert_eq!(site.gateway.lists()["generation"], before + 1);
+    swap("127.0.0.6", &site.pre, &site.prod);
+    let other = digest_with("127.0.0.6");
+    assert_eq!(site.gateway.lists()["generation"], before + 2);
+
+    let published = || site.gateway.stderr.count("lists-published");
+    let enough = published() + 20;
+    wait_until("20 more generations", 3 * support::DEADLINE, || {
+        for _ in 0..20 {
+            swap("127.0.0.5", &others[0], &others[1]);
+            swap("127.0.0.6", &site.pre, &site.prod);
+        }
+        swap("127.0.0.5", &others[0], &others[1]);
+        digest_with("127.0.0.5");
+        swap("127.0.0.6", &site.pre, &site.prod);
+        digest_with("127.0.0.6");
+        published() >= enough
+    });
+    let lines = site.gateway.stderr.all().into_iter();
+    // The first generation is the one from before this test's transactions.
+    for line in lines.filter(|it| it.contains("lists-published")).skip(1) {
+        let whole = line.contains(&one) || line.contains(&other);
+        assert!(whole, "neither {one} nor {other}: {line}");
+    }
+}
+
+#[test]
+fn no_request_meets_the_empty_moment_between_del_and_rpush() {
+    let site = Site::by_events();
+    site.redis("SADD gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    let mut connection = site.redis.connect(0);
+    let mut send = |command: &str, more: &[&str]| {
+        let mut command = redis::cmd(command);
+        command.arg("pre").arg(more);
+        command.exec(&mut connection).unwrap();
+    };
+    let pre = site.pre.to_string();
+    let done = AtomicBool::new(false);
+    let answers = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut client = site.gateway.connect_from("127.0.0.5");
+            let mut answers = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                answers.push(client.get("/").text());
+            }
+            answers
+        });
+        let enough = site.refreshes("event") + 40;
+        let start = Instant::now();
+        while site.refreshes("event") < enough && start.elapsed() < 3 * support::DEADLINE {
+            for _ in 0..50 {
+                send("DEL", &[]);
+                send("RPUSH", &[&pre]);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        client.join().unwrap()
+    });
+    let strays = answers.iter().filter(|it| *it != "pre").count();
+    assert_eq!(strays, 0, "of {} answers", answers.len());
+    assert!(answers.len() > 100, "{} answers only", answers.len());
+}
+
+#[test]
+fn a_burst_of_pushes_makes_few_readings_and_its_last_entry_is_in_force_soon() {
+    const PUSHES: u64 = 5000;
+    let site = Site::by_events();
+    let mut connection = site.redis.connect(0);
+    let start = Instant::now();
+    for at in 1..PUSHES {
+        let entry = format!("10.0.{}.{}", at / 250, at % 250);
+        let mut push = redis::cmd("LPUSH");
+        push.arg("gray").arg(entry).exec(&mut connection).unwrap();
+    }
+    site.redis("LPUSH gray 127.0.0.5");
+    site.gateway
+        .wait_served("127.0.0.5", "pre", Duration::from_secs(1));
+    let readings = site.refreshes("event");
+    // Two readings are at least 20 ms apart.
+    let most = start.elapsed().as_millis() as u64 / 20 + 1;
+    assert!(
+        (1..=most).contains(&readings),
+        "{readings} readings, {most} at most"
+    );
+    assert!(
+        readings < PUSHES / 10,
+        "{readings} readings of {PUSHES} pushes"
+    );
+    let gray = site.gateway.lists()["gray"].as_array().unwrap().len();
+    assert_eq!(gray as u64, PUSHES);
+}
+
+#[test]
+fn another_database_is_another_set_of_lists() {
+    let (redis, pre, prod) = (Redis::start(), Origin::named("pre"), Origin::named("prod"));
+    let mut third = redis.connect(3);
+    for (key, entry) in [("pre", &pre), ("prod", &prod)] {
+        let mut push = redis::cmd("RPUSH");
+        push.arg(key).arg(entry.to_string());
+        push.exec(&mut third).unwrap();
+    }
+    let setup = Setup::new().set("redis.check_interval", "1h");
+    let gateway = setup.redis(redis.url_of(3)).start();
+    gateway.wait_served("127.0.0.5", "prod", support::DEADLINE);
+    redis.cli(&["LPUSH", "gray", "127.0.0.6"]);
+    let mut push = redis::cmd("LPUSH");
+    push.arg("gray").arg("127.0.0.5");
+    push.exec(&mut third).unwrap();
+    gateway.wait_served("127.0.0.5", "pre", support::DEADLINE);
+    // What was sent to the other database came first, so it would have been noticed first.
+    let lists = gateway.lists();
+    assert_eq!(lists["gray"], json!(["127.0.0.5"]));
+    assert_eq!(lists["mode"], "events");
+    assert!(lists["source"].as_str().unwrap().ends_with("/3"), "{lists}");
+}
+
+#[test]
+fn keys_may_have_other_names() {
+    let (redis, pre, prod) = (Redis::start(), Origin::named("pre"), Origin::named("prod"));
+    // Brackets, stars and question marks would mean something else in a pattern.
+    let keys = ["shop[1]:gray*", "shop[1]:pre?", "{shop} prod"];
+    redis.push(keys[1], &[&pre]);
+    redis.push(keys[2], &[&prod]);
+    redis.push("gray", &[&"127.0.0.6"]);
+    let setup = Setup::new().set("redis.check_interval", "1h");
+    let gateway = setup
+        .redis(redis.url())
+        .set("redis.gray_key", keys[0])
+        .set("redis.pre_key", keys[1])
+        .set("redis.prod_key", keys[2])
+        .start();
+    gateway.wait_served("127.0.0.5", "prod", support::DEADLINE);
+    redis.push(keys[0], &[&"127.0.0.5"]);
+    gateway.wait_served("127.0.0.5", "pre", support::DEADLINE);
+    assert_eq!(gateway.get("127.0.0.6", "/").text(), "prod");
+    for (key, client) in [(keys[1], "127.0.0.5"), (keys[2], "127.0.0.6")] {
+        let new = Origin::named("new");
+        redis.cli(&["LSET", key, "0", &new.to_string()]);
+        gateway.wait_served(client, "new", support::DEADLINE);
+    }
+}
+
+#[test]
+fn polling_needs_no_events_and_asks_for_none() {
+    let site = Site::with(|setup| {
+        let setup = setup.set("redis.notify", "poll");
+        let setup = setup.set("redis.poll_interval", "50ms");
+        setup.set("redis.check_interval", "1h")
+    });
+    site.redis("LPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    site.redis("LREM gray 0 127.0.0.5");
+    site.wait_served("127.0.0.5", "prod");
+    assert_eq!(site.gateway.lists()["mode"], "poll");
+    assert_eq!(site.refreshes("event"), 0);
+    assert!(site.refreshes("check") >= 2);
+    let flags = site.redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]);
+    let flags: Vec<String> = redis::from_redis_value(flags).unwrap();
+    assert_eq!(flags[1], "");
+}
