@@ -42,6 +42,12 @@ use may::coroutine;
 pub use clock::{interrupt_idle, set_housekeeping, wind};
 pub use socket::{Detached, Listener, Stream, Wake, Watch};
 
+/// True when the process or the system has no descriptor left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errors = [nix::libc::EMFILE, nix::libc::ENFILE];
+    error.raw_os_error().is_some_and(|it| errors.contains(&it))
+}
+
 /// A descriptor for `may`, which does not own it.
 struct Descriptor(RawFd);
 

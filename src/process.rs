@@ -151,16 +151,31 @@ pub fn give_to(path: &Path, owner: Option<&Identity>) -> io::Result<()> {
     }
 }
 
-/// Descriptors that are needed besides connections.
+/// Descriptors that are needed besides those of connections.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Allows the process as many descriptors as so many connections can need: one downstream and one
-/// upstream each. Returns how many it may have.
+/// Allows the process as many descriptors as `connections` can need: one downstream and one
+/// upstream each. Returns for how many connections, at least one, there are descriptors; fewer
+/// than were asked for is a warning in the log.
 ///
 /// # Errors
 /// The kernel's.
-pub fn allow_descriptors(connections: usize) -> io::Result<u64> {
+pub fn allow_connections(connections: usize) -> io::Result<usize> {
     let wanted = 2 * connections as u64 + OTHER_DESCRIPTORS;
+    let allowed = allow_descriptors(wanted)?;
+    if allowed >= wanted {
+        return Ok(connections);
+    }
+    let possible = (allowed.saturating_sub(OTHER_DESCRIPTORS) / 2).max(1);
+    log::warn!(
+        "descriptors-short wanted={wanted} allowed={allowed} max_connections={possible} \
+         remedy=\"raise the limit (ulimit -n), or lower max_connections\""
+    );
+    Ok(usize::try_from(possible).unwrap_or(connections))
+}
+
+/// Raises the limit of descriptors to `wanted`, or as near to it as is allowed; returns the limit.
+fn allow_descriptors(wanted: u64) -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft >= wanted {
         return Ok(soft);
@@ -170,7 +185,7 @@ pub fn allow_descriptors(connections: usize) -> io::Result<u64> {
         return Ok(wanted);
     }
     let most = wanted.min(hard);
-    setrlimit(Resource::RLIMIT_NOFILE, most, most.max(hard))?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, hard)?;
     Ok(most)
 }
 

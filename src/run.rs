@@ -61,23 +61,23 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: Config) -> io::Result<Self> {
-        let settings = &config.gateway;
+    fn start(mut config: Config) -> io::Result<Self> {
+        let settings = &mut config.gateway;
         let listeners = server::bind(&settings.listen)?;
         let admin_listener = config.admin.map(admin::bind).transpose()?;
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
         let error_log = open_log("error", &config.log.error, identity)?;
+        logging::install(error_log.queue(), config.log.level);
+        process::log_panics();
         let access_log = open_log("access", &config.log.access, identity)?;
-        let descriptors = process::allow_descriptors(settings.max_connections)?;
+        settings.max_connections = process::allow_connections(settings.max_connections)?;
         let pid_path = settings.pid_file.as_deref();
         let pid_file = pid_path.map(|path| PidFile::create(path, identity));
         let pid_file = pid_file.transpose()?;
         if let Some(identity) = identity {
             identity.assume()?;
         }
-        logging::install(error_log.queue(), config.log.level);
-        process::log_panics();
 
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
@@ -85,14 +85,15 @@ impl Running {
         let admin_addr = admin_addr.transpose()?;
         let admin_addr = admin_addr.map_or("off".to_owned(), |it| it.to_string());
 
-        net::start(settings.workers)?;
+        let workers = settings.workers;
+        net::start(workers)?;
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config.clone())),
             lists: Arc::new(Published::new(Lists::unread())),
-            metrics: Metrics::new(settings.workers),
+            metrics: Metrics::new(workers),
             access_log: access_log.queue(),
             draining: AtomicBool::new(false),
-            connections: (0..settings.workers).map(|_| AtomicUsize::new(0)).collect(),
+            connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
         let publisher = start_store(&config, &gateway)?;
         if let Some(listener) = admin_listener {
@@ -104,9 +105,9 @@ impl Running {
             admin::serve(listener, view)?;
         }
         server::serve(&gateway, listeners)?;
-        let (pid, workers) = (std::process::id(), net::workers());
+        let (pid, most) = (std::process::id(), config.gateway.max_connections);
         log::info!(
-            "ready listen={addrs} admin={admin_addr} workers={workers} pid={pid} descriptors={descriptors}"
+            "ready listen={addrs} admin={admin_addr} workers={workers} pid={pid} max_connections={most}"
         );
         // Who has seen the process id finds the line above in the log.
         log::logger().flush();
@@ -148,14 +149,15 @@ impl Running {
                 return;
             }
         };
-        let (config, fixed) = current.reload(new);
+        let (mut config, fixed) = current.reload(new);
         for key in &fixed {
             log::warn!("reload-ignored key={key} reason=\"it changes only by a restart\"");
         }
         log::set_max_level(config.log.level);
         let path = config.path.display().to_string();
-        if let Err(error) = process::allow_descriptors(config.gateway.max_connections) {
-            log::warn!("descriptors-short error={:?}", error.to_string());
+        match process::allow_connections(config.gateway.max_connections) {
+            Ok(allowed) => config.gateway.max_connections = allowed,
+            Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }
         self.gateway.config.store(config);
         log::info!("reloaded file={path:?} ignored={}", fixed.len());

@@ -216,7 +216,8 @@ impl<'a> Exchange<'a> {
             }
         }
         let limit = self.config.upstream.connect_timeout;
-        let (outcome, error) = match peer::connect(peer, limit, self.downstream) {
+        let (outcome, error) = match peer::connect(peer, limit, self.downstream, &self.worker.pool)
+        {
             Ok(stream) => {
                 self.worker.metrics().upstream_connects.one();
                 (self.attempt(stream, false), None)

@@ -59,8 +59,9 @@ impl Pool {
         !peers.is_empty()
     }
 
-    /// Closes every idle connection.
-    pub fn clear(&self) {
-        self.peers.borrow_mut().clear();
+    /// Closes every idle connection; false when there was none.
+    pub fn clear(&self) -> bool {
+        let idle = self.peers.take();
+        idle.values().any(|of_peer| !of_peer.is_empty())
     }
 }

@@ -277,31 +277,6 @@ impl Gateway {
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
-
-    /// The CPU time that it has taken so far, in clock ticks.
-    #[track_caller]
-    pub(crate) fn cpu_ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // Behind the name, which may hold blanks: state is the 3rd field, utime and stime are the
-        // 14th and 15th (proc_pid_stat(5)).
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        let fields: Vec<&str> = fields.split(' ').collect();
-        [fields[11], fields[12]]
-            .map(|it| it.parse::<u64>().unwrap())
-            .iter()
-            .sum()
-    }
-
-    /// Its resident size.
-    #[track_caller]
-    pub(crate) fn rss_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
 }
 
 impl Drop for Gateway {

@@ -18,6 +18,7 @@ mod lines;
 mod origin;
 mod pattern;
 mod peers;
+mod process;
 mod redis;
 mod setup;
 mod site;

@@ -1,0 +1,81 @@
+//! The gateway as the kernel sees it: time, memory, descriptors.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use super::client::Client;
+use super::gateway::Gateway;
+use super::{DEADLINE, wait_until};
+
+impl Gateway {
+    /// The CPU time that it has taken so far, in clock ticks.
+    #[track_caller]
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        ticks_in(&fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap())
+    }
+
+    /// CPU time of each worker's thread so far, in clock ticks.
+    #[track_caller]
+    pub(crate) fn cpu_ticks_by_worker(&self) -> BTreeMap<String, u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end while this looks.
+        let stats =
+            tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let named = stats.map(|stat| {
+            let (_, rest) = stat.split_once('(').unwrap();
+            let (name, _) = rest.rsplit_once(')').unwrap();
+            (name.to_owned(), ticks_in(&stat))
+        });
+        named
+            .filter(|(name, _)| name.starts_with("worker-"))
+            .collect()
+    }
+
+    /// Its resident size.
+    #[track_caller]
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Sets its soft limit of descriptors.
+    #[track_caller]
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        let (pid, limit) = (self.pid().to_string(), format!("--nofile={limit}:"));
+        let mut command = Command::new("prlimit");
+        let status = command.args(["--pid", &pid, &limit]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Uses up what it has of descriptors: with these connections, of which the last ones are not
+    /// accepted.
+    #[track_caller]
+    pub(crate) fn take_descriptors(&self) -> Vec<Client> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let names = open.map(|it| it.unwrap().file_name().into_string().unwrap());
+        let highest = names.map(|it| it.parse::<u64>().unwrap()).max().unwrap();
+        self.limit_descriptors(highest + 1);
+        let mut clients = Vec::new();
+        wait_until("no descriptor is left", DEADLINE, || {
+            clients.push(self.connect());
+            self.stderr.count("accept-failed") > 0
+        });
+        clients
+    }
+}
+
+/// User and system time in a `/proc/.../stat` line, in clock ticks.
+#[track_caller]
+fn ticks_in(stat: &str) -> u64 {
+    // Behind the name, which may hold blanks: state is the 3rd field, utime and stime are the
+    // 14th and 15th (proc_pid_stat(5)).
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let [user, system] = [fields[11], fields[12]].map(|it| it.parse::<u64>().unwrap());
+    user + system
+}

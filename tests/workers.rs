@@ -1,0 +1,167 @@
+//! Workers: they share the work, nobody starves, and a shortage passes.
+
+mod support;
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{Client, DEADLINE, Origin, Setup, ok, wait_until};
+
+#[test]
+fn as_many_threads_serve_as_configured_and_all_of_them_work() {
+    for workers in [1, 2, 3] {
+        let origin = Origin::named("prod");
+        let setup = Setup::new().set("gateway.workers", workers);
+        let gateway = setup.lists(&[], &[], &[&origin]).start();
+        let names: Vec<String> = gateway.cpu_ticks_by_worker().into_keys().collect();
+        let expected: Vec<String> = (0..workers).map(|at| format!("worker-{at}")).collect();
+        assert_eq!(names, expected);
+
+        let mut clients: Vec<Client> = (0..4 * workers).map(|_| gateway.connect()).collect();
+        for client in &mut clients {
+            client.get("/");
+        }
+        for worker in 0..workers {
+            let active = format!("graygate_connections_active{{worker=\"{worker}\"}}");
+            gateway.wait_for_metric(&active, 4.0);
+        }
+        // As many rounds as it takes until each has used CPU time of its own.
+        wait_until("every worker works", DEADLINE, || {
+            for client in &mut clients {
+                for _ in 0..50 {
+                    client.get("/");
+                }
+            }
+            gateway
+                .cpu_ticks_by_worker()
+                .values()
+                .all(|ticks| *ticks > 0)
+        });
+        let requests = |worker: usize| {
+            gateway.metric(&format!(
+                "graygate_worker_requests_total{{worker=\"{worker}\"}}"
+            ))
+        };
+        let counts: Vec<f64> = (0..workers).map(requests).collect();
+        assert!(counts.iter().all(|it| *it == counts[0]), "{counts:?}");
+    }
+}
+
+#[test]
+fn endless_downloads_and_uploads_do_not_starve_small_requests() {
+    const REQUESTS: u64 = 200;
+    let origin = Origin::scripted(|conn| {
+        while let Some(head) = conn.head()? {
+            match head.method().as_str() {
+                "GET" if head.target() == "/endless" => {
+                    conn.send("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n")?;
+                    loop {
+                        conn.send([b'd'; 256 * 1024])?;
+                    }
+                }
+                "POST" => conn.stream_body(&head, &mut |_| {})?,
+                _ => conn.send(ok("small"))?,
+            }
+        }
+        Ok(())
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let (moved, done) = (&AtomicU64::new(0), &AtomicBool::new(false));
+    let moved_so_far = || moved.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let mut client = gateway.connect();
+            scope.spawn(move || {
+                client.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+                let mut bytes = vec![0; 256 * 1024];
+                while !done.load(Ordering::Relaxed) {
+                    let count = client.wire.stream.read(&mut bytes).unwrap();
+                    assert!(count > 0, "the download has ended");
+                    moved.fetch_add(count as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        let mut client = gateway.connect();
+        scope.spawn(move || {
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n");
+            while !done.load(Ordering::Relaxed) {
+                client.send([b'u'; 64 * 1024]);
+                moved.fetch_add(64 * 1024, Ordering::Relaxed);
+            }
+        });
+        wait_until("the transfers flow", DEADLINE, || moved_so_far() > 64 << 20);
+        let before = moved_so_far();
+        let mut client = gateway.connect();
+        for _ in 0..REQUESTS {
+            assert_eq!(client.get("/small").text(), "small");
+        }
+        let moved_meanwhile = moved_so_far() - before;
+        done.store(true, Ordering::Relaxed);
+        // Not the time counts, which depends on the machine, but how much went before: a few fair
+        // shares of each transfer. Where nobody hands back it is as much as fits between two stalls.
+        let for_each = moved_meanwhile / REQUESTS;
+        assert!(moved_meanwhile > 0, "the transfers have stalled");
+        assert!(
+            for_each < 16 << 20,
+            "{for_each} bytes for each small request"
+        );
+    });
+}
+
+#[test]
+fn connections_are_limited_to_those_for_which_there_are_descriptors() {
+    let origin = Origin::named("prod");
+    // Even root must not raise the limit again.
+    let limited = "ulimit -n 80; [ \"$(id -u)\" -ne 0 ] || \
+                   exec setpriv --bounding-set=-sys_resource \"$0\" \"$@\"; exec \"$0\" \"$@\"";
+    let setup = Setup::new().under(&["sh", "-c", limited]);
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let warning = gateway.wait_for_log("descriptors-short");
+    assert!(
+        warning.contains(" allowed=80 max_connections=8 "),
+        "{warning}"
+    );
+    let mut clients: Vec<Client> = (0..8).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "prod");
+    }
+    assert_eq!(gateway.connect().response().status(), 503);
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "prod");
+    }
+}
+
+#[test]
+fn out_of_descriptors_accepting_waits_without_spinning_and_goes_on_when_there_are_some() {
+    let origin = Origin::named("prod");
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut served = gateway.connect();
+    assert_eq!(served.get("/").text(), "prod");
+    let mut waiting = gateway.take_descriptors();
+    let (before, start) = (gateway.cpu_ticks(), Instant::now());
+    wait_until("half a second has passed", DEADLINE, || {
+        start.elapsed() > Duration::from_millis(500)
+    });
+    // Who was served before is served still, on its kept connection.
+    assert_eq!(served.get("/").text(), "prod");
+    let spent = gateway.cpu_ticks() - before;
+    assert!(spent < 15, "{spent} ticks in half a second of waiting");
+    gateway.limit_descriptors(1024);
+    assert_eq!(waiting.pop().unwrap().get("/").text(), "prod");
+}
+
+#[test]
+fn out_of_descriptors_idle_connections_give_way_to_new_ones() {
+    let (old, new) = (Origin::named("old"), Origin::named("new"));
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = setup.lists(&[], &[], &[&old]).start();
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").text(), "old");
+    gateway.write_lists(&[], &[], &[&new]);
+    gateway.wait_for_log("lists-published generation=2");
+    let _waiting = gateway.take_descriptors();
+    assert_eq!(client.get("/").text(), "new");
+    old.wait_closed(1);
+}
