@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+#
+# For scripts that need packages of Debian's: to be sourced. They define `say`.
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# Services that come with packages must not be started: the tests start servers of their own.
+# Where no policy is set, this sets one for as long as the installation takes.
+policy=/usr/sbin/policy-rc.d
+our_policy=
+
+remove_policy() {
+    [ -z "$our_policy" ] || rm -f "$policy"
+    our_policy=
+}
+
+# The packages are the arguments.
+install_packages() {
+    say "running: apt-get update && apt-get install -y --no-install-recommends $*"
+    trap remove_policy EXIT
+    trap 'exit 1' HUP INT TERM
+    if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
+        our_policy=yes
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    apt-get update </dev/null
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "$@" </dev/null
+    remove_policy
+    trap - EXIT HUP INT TERM
+}
