@@ -367,3 +367,13 @@ fn an_empty_prod_refuses_all_but_gray_clients() {
     gateway.wait_for_metric(r#"graygate_refusals_total{reason="no-peers"}"#, 2.0);
     assert_eq!(pre.requests().len(), 1);
 }
+
+#[test]
+fn an_old_client_that_names_no_host_asks_for_the_address_it_came_to() {
+    let Site { gateway, prod, .. } = &site(&[]);
+    gateway.connect().ask("GET / HTTP/1.0\r\n\r\n");
+    let address = Some(gateway.addr().to_string());
+    let request = prod.last();
+    assert_eq!(request.field("host"), address);
+    assert_eq!(request.field("x-forwarded-host"), address);
+}

@@ -31,6 +31,8 @@ pub struct RequestToPeer<'a> {
     pub socket: IpAddr,
     /// The client's address.
     pub client: IpAddr,
+    /// What an HTTP/1.0 request without Host is for: the address that it came to.
+    pub default_host: &'a [u8],
     /// The other side is a trusted proxy, so that its forwarding fields are continued rather
     /// than replaced.
     pub trusted: bool,
@@ -44,7 +46,9 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         Target::Absolute { rest, .. } => put_path(out, rest.of(bytes), head.method.of(bytes)),
         Target::Origin | Target::Asterisk => put(out, &[head.target.of(bytes)]),
     }
-    let host = head.authority().map_or(&b""[..], |host| host.of(bytes));
+    let host = head
+        .authority()
+        .map_or(request.default_host, |host| host.of(bytes));
     put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
     for field in &head.fields {
         let passes = matches!(field.kind, Kind::Other | Kind::UserAgent);
@@ -354,6 +358,7 @@ mod tests {
             upgrade: wants_upgrade(&options, &head.fields, bytes),
             socket: [127, 0, 0, 5].into(),
             client: [127, 0, 0, 9].into(),
+            default_host: b"127.0.0.1:80",
             trusted,
         };
         request(&mut out, &to_peer);

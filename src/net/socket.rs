@@ -228,6 +228,11 @@ impl Stream {
         }
     }
 
+    /// The address of this side.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.io.socket.local_addr().ok()?.as_socket()
+    }
+
     /// Waits, as an idle connection does, until there is something to read, or the end; can be
     /// interrupted.
     pub fn wait_idle(&self, deadline: Instant) -> Wake {

@@ -334,6 +334,13 @@ impl Session<'_> {
             keep_alive: !options.close && (is_http11 || options.keep_alive),
         };
         to_peer.clear();
+        let default_host = match head.authority() {
+            Some(_) => String::new(),
+            None => self
+                .stream
+                .local_addr()
+                .map_or(String::new(), |it| it.to_string()),
+        };
         let trusted = client::is_trusted(self.socket, &gateway.trusted_proxies);
         let request = RequestToPeer {
             head,
@@ -344,6 +351,7 @@ impl Session<'_> {
             upgrade: plan.upgrade,
             socket: self.socket,
             client: tally.client,
+            default_host: default_host.as_bytes(),
             trusted,
         };
         encode::request(to_peer, &request);
