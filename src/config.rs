@@ -19,6 +19,7 @@ mod url;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub struct Gateway {
     pub body_timeout: Duration,
     /// For the client to take some of a response.
     pub send_timeout: Duration,
+    /// Bytes a second that the client has to reach in bodies, both ways, while it is waited for.
+    pub min_rate: Option<NonZeroU64>,
     /// For the next request on a connection.
     pub keepalive_timeout: Duration,
     /// For the next bytes of an upgraded connection, from either side.
@@ -246,6 +249,7 @@ impl Gateway {
             head_timeout: duration("head_timeout")?,
             body_timeout: duration("body_timeout")?,
             send_timeout: duration("send_timeout")?,
+            min_rate: section.get("min_rate", units::rate)?,
             keepalive_timeout: duration("keepalive_timeout")?,
             tunnel_timeout: duration("tunnel_timeout")?,
             drain_timeout: duration("drain_timeout")?,

@@ -69,7 +69,7 @@ named! {
         BadTrailer = "bad-trailer", "a trailer field is malformed";
         TrailerTooLarge = "trailer-too-large", "the trailer section is larger than max_head or max_fields";
         HeadTimeout = "head-timeout", "the head did not arrive within head_timeout";
-        BodyTimeout = "body-timeout", "nothing of the body arrived for body_timeout";
+        BodyTimeout = "body-timeout", "nothing of the body arrived for body_timeout, or it came slower than min_rate";
         OverCapacity = "over-capacity", "max_connections connections are active";
         NoLists = "no-lists", "no lists have been read yet";
         NoPeers = "no-peers", "the pool has no peer";
@@ -188,7 +188,7 @@ named! {
         BodyCut = "body-cut", "the client ended the connection inside the request body";
         ResponseEnd = "response-end", "the end of the connection is the end of the response body";
         ResponseCut = "response-cut", "the response body was cut short by the peer";
-        SendTimeout = "send-timeout", "the client took nothing of the response for send_timeout";
+        SendTimeout = "send-timeout", "the client took nothing of the response for send_timeout, or took it slower than min_rate";
         TunnelEnded = "tunnel-ended", "an upgraded connection ended";
         Draining = "draining", "the gateway is shutting down";
         OverCapacity = "over-capacity", "max_connections connections are active";

@@ -3,7 +3,7 @@
 //! This file and its parts under `net/` are the only ones that name `may`. A *worker* is one of
 //! `may`'s threads with its own epoll set; what runs on it are stackful coroutines, so that code
 //! reads like blocking code and a wait costs a switch instead of a thread. Offered: [`start`],
-//! [`spawn`], [`Listener`], [`Stream`], deadlines, [`hand_back`] and [`on_each_worker`]; nothing
+//! [`spawn`], [`Listener`], [`Stream`], deadlines ([`Patience`]), [`hand_back`] and [`on_each_worker`]; nothing
 //! of `may` leaks out.
 //!
 //! Invariants, which the rest of the data plane relies on:
@@ -26,6 +26,7 @@
 #![allow(unsafe_code)]
 
 mod clock;
+mod patience;
 mod socket;
 
 use std::any::Any;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use may::coroutine;
 
 pub use clock::{interrupt_idle, set_housekeeping, wind};
+pub use patience::Patience;
 pub use socket::{Detached, Listener, Stream, Wake, Watch};
 
 /// True when the process or the system has no descriptor left.

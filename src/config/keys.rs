@@ -39,6 +39,7 @@ pub const KEYS: &[Key] = keys! {
     head_timeout = "10s", "Time for the whole head of a request to arrive.";
     body_timeout = "30s", "Longest silence of a client within the body of its request.";
     send_timeout = "30s", "Longest time that a client may take nothing of its response.";
+    min_rate = "500", "Slowest pace of a client in a body, in bytes a second, beyond the two times above; or off.";
     keepalive_timeout = "75s", "Longest silence of a client between two requests.";
     tunnel_timeout = "1h", "Longest silence on an upgraded connection (WebSocket).";
     drain_timeout = "30s", "Time for open requests to end when the gateway stops.";

@@ -1,3 +1,5 @@
+use std::num::NonZeroU64;
+
 use super::*;
 
 /// Where the tables' files pretend to be.
@@ -52,6 +54,7 @@ fn an_empty_file_has_the_documented_defaults() {
             head_timeout: ms(10_000),
             body_timeout: ms(30_000),
             send_timeout: ms(30_000),
+            min_rate: NonZeroU64::new(500),
             keepalive_timeout: ms(75_000),
             tunnel_timeout: ms(3_600_000),
             drain_timeout: ms(30_000),
@@ -152,6 +155,12 @@ fn values_are_understood() {
         ("gateway.max_body", "1", |it| it.gateway.max_body == Some(1)),
         ("gateway.max_body", "5g", |it| {
             it.gateway.max_body == Some(5 << 30)
+        }),
+        ("gateway.min_rate", "off", |it| {
+            it.gateway.min_rate.is_none()
+        }),
+        ("gateway.min_rate", "2k", |it| {
+            it.gateway.min_rate == NonZeroU64::new(2048)
         }),
         ("gateway.head_timeout", "1ms", |it| {
             it.gateway.head_timeout == ms(1)
@@ -306,6 +315,12 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "it is 0, which could be meant in two ways; allowed: unlimited",
         ),
         ("gateway.max_body", "99999999999g", "it is out of range;"),
+        (
+            "gateway.min_rate",
+            "0",
+            "it is 0, which could be meant in two ways; allowed: off",
+        ),
+        ("gateway.min_rate", "on", "it is not a size;"),
         (
             "gateway.max_body",
             "99999999999999999999",
@@ -733,6 +748,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("gateway.head_timeout", "1ms"),
     ("gateway.body_timeout", "1ms"),
     ("gateway.send_timeout", "1ms"),
+    ("gateway.min_rate", "1k"),
     ("gateway.keepalive_timeout", "1ms"),
     ("gateway.tunnel_timeout", "1ms"),
     ("gateway.drain_timeout", "1ms"),

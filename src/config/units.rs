@@ -4,6 +4,7 @@
 //! knows the key or the file.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -151,6 +152,19 @@ pub(super) fn body_size(text: &str) -> Reading<Option<u64>> {
         // Elsewhere 0 means without limit, so that it is not safe to take it at its word.
         Ok(0) => wrong("it is 0, which could be meant in two ways", ALLOWED),
         Ok(bytes) => Ok(Some(bytes)),
+        Err(what) => wrong(what, ALLOWED),
+    }
+}
+
+/// A pace in bytes a second, or none for `off`.
+pub(super) fn rate(text: &str) -> Reading<Option<NonZeroU64>> {
+    const ALLOWED: &str = "off, or bytes a second, or a number with k, m or g, from 1 on";
+    match bytes(text) {
+        _ if text == "off" => Ok(None),
+        Ok(bytes) => match NonZeroU64::new(bytes) {
+            None => wrong("it is 0, which could be meant in two ways", ALLOWED),
+            rate => Ok(rate),
+        },
         Err(what) => wrong(what, ALLOWED),
     }
 }

@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{Descriptor, clock};
+use super::{Descriptor, Patience, clock};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -266,14 +266,14 @@ impl Stream {
         self.io.is_gone()
     }
 
-    /// Writes all of `bytes`; each wait for room ends at `limit` from its begin.
+    /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// The kernel's; `TimedOut` when nothing could be written for `limit`.
-    pub fn write_all(&self, bytes: &[u8], limit: Duration) -> io::Result<()> {
+    /// The kernel's; `TimedOut` when the other side has used up the `patience`.
+    pub fn write_all(&self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let count = self.write_some(limit, |mut socket| socket.write(rest))?;
+            let count = self.write_some(patience, |mut socket| socket.write(rest))?;
             if count < rest.len() {
                 self.io.used_up(WRITE);
             }
@@ -286,37 +286,43 @@ impl Stream {
     ///
     /// # Errors
     /// As [`Stream::write_all`].
-    pub fn write_both(&self, head: &[u8], body: &[u8], limit: Duration) -> io::Result<()> {
+    pub fn write_both(&self, head: &[u8], body: &[u8], patience: &Patience) -> io::Result<()> {
         if body.is_empty() {
-            return self.write_all(head, limit);
+            return self.write_all(head, patience);
         }
         let slices = [IoSlice::new(head), IoSlice::new(body)];
-        let count = self.write_some(limit, |mut socket| socket.write_vectored(&slices))?;
+        let count = self.write_some(patience, |mut socket| socket.write_vectored(&slices))?;
         if count < head.len() + body.len() {
             self.io.used_up(WRITE);
         }
-        self.write_all(&head[count.min(head.len())..], limit)?;
-        self.write_all(&body[count.saturating_sub(head.len())..], limit)
+        self.write_all(&head[count.min(head.len())..], patience)?;
+        self.write_all(&body[count.saturating_sub(head.len())..], patience)
     }
 
     fn write_some(
         &self,
-        limit: Duration,
+        patience: &Patience,
         write: impl Fn(&Socket) -> io::Result<usize>,
     ) -> io::Result<usize> {
         // Optimistic: a socket has room more often than not, so only a refusal leads to a wait.
         let mut waits = self.io.ready.get() & WRITE == 0;
         loop {
             if waits {
-                let deadline = Instant::now() + limit;
-                match self.io.wait(WRITE, Some(deadline), Watch::Nothing, false) {
+                let begun = Instant::now();
+                let deadline = patience.deadline(begun);
+                let wake = self.io.wait(WRITE, Some(deadline), Watch::Nothing, false);
+                patience.waited_since(begun);
+                match wake {
                     Wake::Ready => {}
                     _ => return Err(io::ErrorKind::TimedOut.into()),
                 }
             }
             match write(&self.io.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    patience.moved(count);
+                    return Ok(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.io.used_up(WRITE);
                     waits = true;

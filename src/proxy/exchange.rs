@@ -20,7 +20,7 @@ use crate::http::encode::{self, Connection, ResponseToClient};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{BadResponse, Parsed, Scanner, Version};
 use crate::lists::Lists;
-use crate::net::{Stream, Wake, Watch};
+use crate::net::{Patience, Stream, Wake, Watch};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
 
@@ -105,6 +105,8 @@ pub(super) struct Exchange<'a> {
     tally: &'a mut Tally,
     /// The request's body on its way in.
     body: BodyReader,
+    /// With the client, while its body comes in.
+    body_patience: Patience,
     /// Content of the body that may still come.
     body_allowance: Option<u64>,
     /// Bytes of the body were taken from the buffer, so that it cannot be sent again.
@@ -135,6 +137,10 @@ impl<'a> Exchange<'a> {
             workspace,
             tally,
             body: BodyReader::new(plan.framing, config.gateway.limits),
+            body_patience: Patience::with_rate(
+                config.gateway.body_timeout,
+                config.gateway.min_rate,
+            ),
             body_allowance: config.gateway.max_body,
             body_begun: false,
             body_complete: !plan.has_body(),
@@ -267,11 +273,11 @@ impl<'a> Exchange<'a> {
     /// body is complete.
     fn send_request(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         self.workspace.response.status = 0;
-        let limit = self.config.upstream.send_timeout;
+        let patience = Patience::new(self.config.upstream.send_timeout);
         if self.body_complete {
             let head = &self.workspace.to_peer;
             self.worker.metrics().upstream_sent.add(head.len() as u64);
-            let sent = upstream.stream.write_all(head, limit);
+            let sent = upstream.stream.write_all(head, &patience);
             return sent.map_err(|error| send_failure(&error, upstream.pooled).into());
         }
         let Workspace {
@@ -284,7 +290,7 @@ impl<'a> Exchange<'a> {
                 .metrics()
                 .upstream_sent
                 .add(pending.len() as u64);
-            let sent = upstream.stream.write_all(pending, limit);
+            let sent = upstream.stream.write_all(pending, &patience);
             pending.clear();
             sent.map_err(|error| send_failure(&error, upstream.pooled))?;
             self.await_continue(upstream)?;
@@ -315,11 +321,12 @@ impl<'a> Exchange<'a> {
     /// Relays the request's body. False when the peer speaks before the body is complete.
     fn relay_request_body(&mut self, upstream: &mut Upstream) -> Result<bool, Stop> {
         let (mut taken, mut sent) = (0, 0);
+        let peer_patience = Patience::new(self.config.upstream.send_timeout);
         let mut source = Source {
             stream: self.downstream,
             buffer: self.buffer,
             reader: &mut self.body,
-            limit: self.config.gateway.body_timeout,
+            patience: &self.body_patience,
             watch: Watch::Readable(&upstream.stream),
             allowance: self.body_allowance,
         };
@@ -327,7 +334,7 @@ impl<'a> Exchange<'a> {
             stream: &upstream.stream,
             pending: &mut self.workspace.pending,
             chunked: self.plan.framing == Framing::Chunked,
-            limit: self.config.upstream.send_timeout,
+            patience: &peer_patience,
             sent: &mut sent,
         };
         let end = relay::relay(
@@ -450,10 +457,9 @@ impl<'a> Exchange<'a> {
         if wanted && self.plan.version == Version::Http11 {
             to_client.clear();
             encode::interim(to_client, response, upstream.buffer.filled(), options);
-            let sent = self
-                .downstream
-                .write_all(to_client, self.config.gateway.send_timeout);
-            sent.map_err(|error| Stop::Over(Outcome::Close(client_close(&error))))?;
+            let patience = Patience::new(self.config.gateway.send_timeout);
+            let sent = self.downstream.write_all(to_client, &patience);
+            sent.map_err(|error| Stop::Over(client_lost(&error)))?;
             self.tally.sent += to_client.len() as u64;
         }
         upstream.buffer.consume(response.len);
@@ -505,11 +511,14 @@ impl<'a> Exchange<'a> {
 
         let (mut taken, sent_before) = (0, self.tally.sent);
         let mut reader = BodyReader::new(framing, self.config.gateway.limits);
+        let peer_patience = Patience::new(self.config.upstream.read_timeout);
+        let gateway = &self.config.gateway;
+        let client_patience = Patience::with_rate(gateway.send_timeout, gateway.min_rate);
         let mut source = Source {
             stream: &upstream.stream,
             buffer: &mut upstream.buffer,
             reader: &mut reader,
-            limit: self.config.upstream.read_timeout,
+            patience: &peer_patience,
             watch: Watch::Gone(self.downstream),
             allowance: None,
         };
@@ -517,7 +526,7 @@ impl<'a> Exchange<'a> {
             stream: self.downstream,
             pending: to_client,
             chunked: framing_down == Framing::Chunked,
-            limit: self.config.gateway.send_timeout,
+            patience: &client_patience,
             sent: &mut self.tally.sent,
         };
         let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
@@ -532,7 +541,7 @@ impl<'a> Exchange<'a> {
                 return Ok(close.map_or(Outcome::KeepAlive, Outcome::Close));
             }
             End::Watched => return Err(Stop::Over(Outcome::Close(Close::ClientGone))),
-            End::Sink(error) => return Err(Stop::Over(Outcome::Close(client_close(&error)))),
+            End::Sink(error) => return Err(Stop::Over(client_lost(&error))),
             End::Stalled => Failure::ResponseStalled,
             End::Malformed(_) => Failure::BadResponseChunk,
             End::Cut | End::TooLarge => Failure::ResponseCut,
@@ -578,17 +587,14 @@ impl<'a> Exchange<'a> {
         // what the client has sent behind its own.
         to_client.extend_from_slice(upstream.buffer.filled());
         let limit = self.config.gateway.send_timeout;
-        let passed = self.downstream.write_all(to_client, limit);
-        passed.map_err(|error| Stop::Over(Outcome::Close(client_close(&error))))?;
+        let passed = self.downstream.write_all(to_client, &Patience::new(limit));
+        passed.map_err(|error| Stop::Over(client_lost(&error)))?;
         self.tally.sent += to_client.len() as u64;
         let early = self.buffer.filled();
         self.tally.received += early.len() as u64;
         let over = Ok(Outcome::Close(Close::TunnelEnded));
-        if upstream
-            .stream
-            .write_all(early, self.config.upstream.send_timeout)
-            .is_err()
-        {
+        let patience = Patience::new(self.config.upstream.send_timeout);
+        if upstream.stream.write_all(early, &patience).is_err() {
             return over;
         }
         self.buffer.consume(usize::MAX);
@@ -629,9 +635,11 @@ fn send_failure(error: &io::Error, pooled: bool) -> Failure {
     }
 }
 
-fn client_close(error: &io::Error) -> Close {
+/// How an exchange ends when the client cannot be written to. What a slow client has not taken
+/// must not stay with the kernel for as long as the client likes.
+fn client_lost(error: &io::Error) -> Outcome {
     match error.kind() {
-        io::ErrorKind::TimedOut => Close::SendTimeout,
-        _ => Close::ClientGone,
+        io::ErrorKind::TimedOut => Outcome::Abort(Close::SendTimeout),
+        _ => Outcome::Close(Close::ClientGone),
     }
 }

@@ -1,13 +1,13 @@
 //! Bodies on their way through, in either direction, always streamed: what is held is one buffer.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::buffer::Buffer;
 use crate::http::body::BodyReader;
 use crate::http::chunked::{BadChunk, Piece, Trailer};
 use crate::http::encode;
-use crate::net::{self, Stream, Wake, Watch};
+use crate::net::{self, Patience, Stream, Wake, Watch};
 
 /// Content up to this size is copied behind what is to be written anyway, so that a small message
 /// takes one write; larger content is written from where it lies.
@@ -27,8 +27,8 @@ pub(super) struct Source<'a> {
     pub(super) stream: &'a Stream,
     pub(super) buffer: &'a mut Buffer,
     pub(super) reader: &'a mut BodyReader,
-    /// Longest silence.
-    pub(super) limit: Duration,
+    /// With the source's silence.
+    pub(super) patience: &'a Patience,
     /// Ends the relay when it happens while the source is silent.
     pub(super) watch: Watch<'a>,
     /// Content that is still let through.
@@ -41,8 +41,8 @@ pub(super) struct Sink<'a> {
     /// What is to be written before the body: the head; then whatever is not yet worth a write.
     pub(super) pending: &'a mut Vec<u8>,
     pub(super) chunked: bool,
-    /// Longest time without any progress.
-    pub(super) limit: Duration,
+    /// With a sink that takes nothing.
+    pub(super) patience: &'a Patience,
     /// Bytes written.
     pub(super) sent: &'a mut u64,
 }
@@ -136,8 +136,11 @@ fn fill(source: &mut Source<'_>, share: &mut usize) -> Filled {
     if source.reader.certain() > BIG_BODY {
         source.buffer.enlarge();
     }
-    let deadline = Instant::now() + source.limit;
-    match source.stream.wait_readable(deadline, source.watch) {
+    let begun = Instant::now();
+    let deadline = source.patience.deadline(begun);
+    let wake = source.stream.wait_readable(deadline, source.watch);
+    source.patience.waited_since(begun);
+    match wake {
         Wake::Ready => {}
         Wake::Watched => return Filled::Nothing(End::Watched),
         Wake::Overdue | Wake::Interrupted => return Filled::Nothing(End::Stalled),
@@ -148,6 +151,7 @@ fn fill(source: &mut Source<'_>, share: &mut usize) -> Filled {
         Ok(0) => Filled::End,
         Ok(count) => {
             source.buffer.added(count);
+            source.patience.moved(count);
             if count == size {
                 // The source is faster than this buffer.
                 source.buffer.enlarge();
@@ -172,7 +176,8 @@ impl Sink<'_> {
         if content.len() <= COPY_LIMIT {
             self.pending.extend_from_slice(content);
         } else {
-            self.stream.write_both(self.pending, content, self.limit)?;
+            self.stream
+                .write_both(self.pending, content, self.patience)?;
             *self.sent += (self.pending.len() + content.len()) as u64;
             self.pending.clear();
         }
@@ -188,7 +193,7 @@ impl Sink<'_> {
     /// Writes what is pending.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if !self.pending.is_empty() {
-            self.stream.write_all(self.pending, self.limit)?;
+            self.stream.write_all(self.pending, self.patience)?;
             *self.sent += self.pending.len() as u64;
             self.pending.clear();
         }

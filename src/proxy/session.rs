@@ -20,7 +20,7 @@ use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::fields::Kind;
 use crate::http::head::{Parsed, Scanner, Version};
 use crate::http::{client, framing};
-use crate::net::{Detached, Stream, Wake};
+use crate::net::{Detached, Patience, Stream, Wake};
 use crate::route::{self, PoolName, Reason};
 use crate::snapshot::Snapshot;
 
@@ -377,7 +377,7 @@ impl Session<'_> {
         };
         match self.send_answer(config, tally, &answer) {
             Ok(()) => Next::Close(Close::Refused),
-            Err(close) => Next::Close(close),
+            Err(next) => next,
         }
     }
 
@@ -405,7 +405,8 @@ impl Session<'_> {
             version: plan.version,
         };
         match (self.send_answer(config, tally, &answer), close) {
-            (Err(close), _) | (Ok(()), Some(close)) => Next::Close(close),
+            (Err(next), _) => next,
+            (Ok(()), Some(close)) => Next::Close(close),
             (Ok(()), None) => Next::Request,
         }
     }
@@ -415,17 +416,18 @@ impl Session<'_> {
         config: &Config,
         tally: &mut Tally,
         answer: &Answer<'_>,
-    ) -> Result<(), Close> {
+    ) -> Result<(), Next> {
         let mut bytes = Vec::new();
         encode::answer(&mut bytes, answer);
         tally.status = answer.status;
-        let sent = self.stream.write_all(&bytes, config.gateway.send_timeout);
+        let patience = Patience::new(config.gateway.send_timeout);
+        let sent = self.stream.write_all(&bytes, &patience);
         match sent {
             Ok(()) => tally.sent += bytes.len() as u64,
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                return Err(Close::SendTimeout);
+                return Err(Next::Abort(Close::SendTimeout));
             }
-            Err(_) => return Err(Close::ClientGone),
+            Err(_) => return Err(Next::Close(Close::ClientGone)),
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
-use crate::net::{self, Stream, Wake, Watch};
+use crate::net::{self, Patience, Stream, Wake, Watch};
 
 /// After so many bytes the worker's other connections get their turn.
 const FAIR_SHARE: usize = 256 * 1024;
@@ -77,6 +77,7 @@ pub(super) fn carry(client: &Stream, peer: &Stream, limits: Limits) -> io::Resul
 /// Copies one direction to its end; returns the bytes copied.
 fn one_way(from: &Stream, to: &Stream, limits: Limits, shared: &Shared) -> u64 {
     let (mut buffer, mut count, mut share) = (Buffer::new(), 0, FAIR_SHARE);
+    let patience = Patience::new(limits.send);
     loop {
         // An idle tunnel holds no buffer.
         buffer.release();
@@ -88,7 +89,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, shared: &Shared) -> u64 {
             return count;
         }
         shared.touch();
-        if to.write_all(buffer.filled(), limits.send).is_err() {
+        if to.write_all(buffer.filled(), &patience).is_err() {
             break;
         }
         buffer.consume(length);

@@ -1,0 +1,81 @@
+//! Clients that are slow on purpose: each is cut by a deadline that has a name, and costs little
+//! until then.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use support::{DEADLINE, Origin, Setup, ok, wait_until};
+
+/// A deadline that is meant to pass.
+const SHORT: Duration = Duration::from_millis(400);
+
+#[test]
+fn a_body_that_drips_is_cut_although_it_never_stalls() {
+    let origin = Origin::answering(|request| ok(request.content.len().to_string()));
+    // At a byte every few milliseconds.
+    for (rate, is_cut) in [("100k", true), ("off", false), ("1", false)] {
+        let gateway = Setup::new()
+            .lists(&[], &[], &[&origin])
+            .set("gateway.body_timeout", "400ms")
+            .set("gateway.min_rate", rate)
+            .start();
+        let length = if is_cut { 100_000 } else { 200 };
+        let mut client = gateway.connect();
+        let mut drip = client.wire.stream.try_clone().unwrap();
+        let start = Instant::now();
+        client.send(format!(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        let dripping = std::thread::spawn(move || {
+            let mut left = length;
+            wait_until("all is sent, or refused", 2 * DEADLINE, || {
+                left -= 1;
+                drip.write_all(b"x").is_err() || left == 0
+            });
+        });
+        let response = client.response();
+        assert!(start.elapsed() >= SHORT, "{rate}: {:?}", start.elapsed());
+        let (status, text) = match is_cut {
+            true => (408, "408 Request Timeout: body-timeout\n"),
+            false => (200, "200"),
+        };
+        assert_eq!((response.status(), &*response.text()), (status, text));
+        dripping.join().unwrap();
+    }
+}
+
+#[test]
+fn a_client_that_takes_its_response_in_drops_is_cut() {
+    const LENGTH: usize = 64 << 20;
+    let origin = Origin::scripted(|conn| {
+        while conn.request()?.is_some() {
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
+            ))?;
+            for _ in 0..LENGTH >> 16 {
+                conn.send([b'x'; 1 << 16])?;
+            }
+        }
+        Ok(())
+    });
+    let gateway = Setup::new()
+        .lists(&[], &[], &[&origin])
+        .set("gateway.send_timeout", "400ms")
+        .set("gateway.min_rate", "10m")
+        .start();
+    let mut slow = support::Client::with_small_window("127.0.0.9", gateway.addr(), 4096);
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // A kilobyte every few milliseconds: room is made again and again, but never much.
+    let mut drop = [0; 1024];
+    let start = Instant::now();
+    wait_until("the gateway gives up", DEADLINE, || {
+        !matches!(slow.wire.stream.read(&mut drop), Ok(1..))
+    });
+    assert!(start.elapsed() >= SHORT, "{:?}", start.elapsed());
+    gateway.wait_for_access("client=127.0.0.9 status=200 close=send-timeout");
+    origin.wait_closed(1);
+    // Who takes it as fast as he can is not cut.
+    assert_eq!(gateway.get("127.0.0.1", "/").content.len(), LENGTH);
+}
