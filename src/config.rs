@@ -55,7 +55,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// Addresses to serve, at least one.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// Worker threads, 1 to 256.
     pub workers: usize,
     /// Connections that are active at most.
@@ -86,6 +86,15 @@ pub struct Gateway {
     pub user: Option<String>,
     /// The group to become; without one, the user's own.
     pub group: Option<String>,
+}
+
+/// An address to serve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Listen {
+    /// The address; port 0 is any free one.
+    pub addr: SocketAddr,
+    /// Connections come from trusted proxies only and begin with a PROXY protocol header.
+    pub proxy: bool,
 }
 
 /// Sections `[redis]` and `[lists]`: where the lists come from.
@@ -236,8 +245,17 @@ impl Gateway {
     fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
         let duration = |name| section.get(name, units::duration);
         let head_size = |name| section.get(name, units::head_size);
+        let listen = section.get("listen", units::listen)?;
+        let trusted_proxies = section.get("trusted_proxies", units::networks)?;
+        if listen.iter().any(|it: &Listen| it.proxy) && trusted_proxies.is_empty() {
+            let wrong = Wrong {
+                what: "a listener with `proxy`, and nobody who may connect to it".to_owned(),
+                allowed: "addresses or CIDRs of the proxies in trusted_proxies".to_owned(),
+            };
+            return Err(section.wrong("listen", &wrong));
+        }
         Ok(Self {
-            listen: section.get("listen", units::addresses)?,
+            listen,
             workers: section.get("workers", units::workers)?,
             max_connections: section.get("max_connections", units::count(1..=1_000_000))?,
             limits: Limits {
@@ -253,7 +271,7 @@ impl Gateway {
             keepalive_timeout: duration("keepalive_timeout")?,
             tunnel_timeout: duration("tunnel_timeout")?,
             drain_timeout: duration("drain_timeout")?,
-            trusted_proxies: section.get("trusted_proxies", units::networks)?,
+            trusted_proxies,
             pid_file: section.get("pid_file", units::path(base))?,
             user: section.get("user", units::optional_name)?,
             group: section.get("group", units::optional_name)?,

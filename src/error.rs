@@ -189,6 +189,8 @@ named! {
         ResponseEnd = "response-end", "the end of the connection is the end of the response body";
         ResponseCut = "response-cut", "the response body was cut short by the peer";
         SendTimeout = "send-timeout", "the client took nothing of the response for send_timeout, or took it slower than min_rate";
+        UntrustedProxy = "untrusted-proxy", "a listener for proxies was asked by an address that is none of trusted_proxies";
+        BadProxyHeader = "bad-proxy-header", "a connection to a listener for proxies did not begin with a PROXY protocol header";
         TunnelEnded = "tunnel-ended", "an upgraded connection ended";
         Draining = "draining", "the gateway is shutting down";
         OverCapacity = "over-capacity", "max_connections connections are active";

@@ -23,6 +23,7 @@
 //! | [`config`] | the ini file |
 //! | [`route`], [`lists`] | who is served by whom; pure |
 //! | [`http`] | HTTP/1 as bytes: heads, framing, chunks; no I/O |
+//! | [`proxy_protocol`] | what a proxy in front says before the first byte; no I/O |
 //! | [`snapshot`], [`metrics`], [`buffer`], [`error`] | values, counters, memory, names |
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
 //!
@@ -55,6 +56,7 @@ pub mod metrics;
 pub mod net;
 pub mod process;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod route;
 pub mod run;
 pub mod server;

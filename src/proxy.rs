@@ -14,7 +14,7 @@ mod tally;
 mod tunnel;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::access_log::AccessLog;
 use crate::config::Config;
-use crate::error::Failure;
+use crate::error::{Close, Failure};
 use crate::http::chunked::Trailer;
 use crate::http::fields::ConnectionOptions;
 use crate::http::head::{RequestHead, ResponseHead};
@@ -178,6 +178,19 @@ impl Worker {
             log::warn!(
                 "attempt-failed pool={pool} peer={peer} failure={failure} error={error:?} unsaid={unsaid}"
             );
+        }
+    }
+
+    /// Reports a connection to a listener for proxies that ends before its first request; nobody
+    /// else could tell why.
+    fn turned_away(&self, from: IpAddr, close: Close) {
+        // A proxy that only looks whether the port is open.
+        if close == Close::ClientClosed {
+            return;
+        }
+        if let Some(unsaid) = self.failures_said.borrow_mut().turn(Instant::now()) {
+            let close = close.name();
+            log::warn!("connection-turned-away from={from} close={close} unsaid={unsaid}");
         }
     }
 

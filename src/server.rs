@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::error::{Close, Refusal};
 use crate::http::encode::{self, Answer, Connection};
 use crate::http::head::Version;
 use crate::logging::Throttle;
 use crate::net::{self, Detached, Listener};
-use crate::proxy::{Gateway, session};
+use crate::proxy::Gateway;
+use crate::proxy::session::{self, Arrival};
 use crate::snapshot::Reader;
 
 /// Pause after an error that comes from a shortage (descriptors, memory).
@@ -30,34 +31,55 @@ const DRAIN_LOOK: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// The first address that cannot be had, by name.
-pub fn bind(addrs: &[SocketAddr]) -> io::Result<Vec<Listener>> {
-    let bind = |addr: &SocketAddr| {
-        Listener::bind(*addr).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
-        })
+pub fn bind(listen: &[Listen]) -> io::Result<Vec<Entrance>> {
+    let bind = |Listen { addr, proxy }: &Listen| match Listener::bind(*addr) {
+        Ok(listener) => Ok(Entrance {
+            listener,
+            proxy: *proxy,
+        }),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("cannot listen on {addr}: {error}"),
+        )),
     };
-    addrs.iter().map(bind).collect()
+    listen.iter().map(bind).collect()
+}
+
+/// A listener, and how connections begin there.
+pub struct Entrance {
+    listener: Listener,
+    proxy: bool,
+}
+
+impl Entrance {
+    /// The address, with the port that the kernel chose where 0 was asked for.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
 }
 
 /// Begins to accept connections.
 ///
 /// # Errors
 /// When a coroutine cannot be started.
-pub fn serve(gateway: &Arc<Gateway>, listeners: Vec<Listener>) -> io::Result<()> {
-    for (at, listener) in listeners.into_iter().enumerate() {
+pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()> {
+    for (at, entrance) in entrances.into_iter().enumerate() {
         let gateway = Arc::clone(gateway);
-        net::spawn(at % net::workers(), move || accept(&gateway, listener))?;
+        net::spawn(at % net::workers(), move || accept(&gateway, entrance))?;
     }
     Ok(())
 }
 
-fn accept(gateway: &Arc<Gateway>, listener: Listener) {
+fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
     let addr = listener.addr();
     let config = Reader::new(Arc::clone(&gateway.config));
     let said = std::cell::RefCell::new(Throttle::default());
     let outcome = listener.accept_loop(
         || gateway.is_draining(),
-        |connection, from| place(gateway, &config.snapshot(), connection, from),
+        |connection, from| {
+            let arrival = Arrival { from, proxy };
+            place(gateway, &config.snapshot(), connection, arrival);
+        },
         |error| {
             if let Some(unsaid) = said.borrow_mut().turn(Instant::now()) {
                 let error = error.to_string();
@@ -79,7 +101,7 @@ fn accept(gateway: &Arc<Gateway>, listener: Listener) {
 }
 
 /// Gives a connection to a worker, or refuses it.
-fn place(gateway: &Arc<Gateway>, config: &Config, connection: Detached, from: SocketAddr) {
+fn place(gateway: &Arc<Gateway>, config: &Config, connection: Detached, arrival: Arrival) {
     if gateway.open_connections() >= config.gateway.max_connections {
         return refuse(gateway, connection);
     }
@@ -93,7 +115,7 @@ fn place(gateway: &Arc<Gateway>, config: &Config, connection: Detached, from: So
     let session_gateway = Arc::clone(gateway);
     let spawned = net::spawn(worker, move || {
         if let Some(connection) = take(&taken) {
-            session::serve(&session_gateway, connection, from);
+            session::serve(&session_gateway, connection, arrival);
         }
     });
     if spawned.is_err() {

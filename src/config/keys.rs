@@ -29,7 +29,7 @@ macro_rules! keys {
 #[rustfmt::skip] // One key a line reads as the table that it is.
 pub const KEYS: &[Key] = keys! {
     [gateway]
-    listen = "0.0.0.0:80", "Addresses to serve, separated by commas, as 0.0.0.0:80 or [::]:80. (restart)";
+    listen = "0.0.0.0:80", "Addresses to serve, with commas between, as [::]:80; `proxy` behind one: PROXY protocol. (restart)";
     workers = "auto", "Threads that serve connections, 1 to 256; auto: one for each CPU. (restart)";
     max_connections = "10000", "Active client connections at most, 1 to 1000000; 503 above that.";
     max_line = "8k", "Longest request line, in bytes, 1k to 1m; 414 above that.";

@@ -35,6 +35,22 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+fn listen(addr: &str, proxy: bool) -> Listen {
+    let addr = addr.parse().unwrap();
+    Listen { addr, proxy }
+}
+
+#[test]
+fn a_listener_for_proxies_needs_proxies_that_are_trusted() {
+    let text = "[gateway]\nlisten = 1.2.3.4:80, [::1]:81 \tproxy\ntrusted_proxies = 10.0.0.1\n";
+    let config = parse(&format!("{text}{REDIS}")).unwrap();
+    let expected = [listen("1.2.3.4:80", false), listen("[::1]:81", true)];
+    assert_eq!(config.gateway.listen, expected);
+    let error = with("gateway.listen", "1.2.3.4:80 proxy").unwrap_err();
+    let said = "a listener with `proxy`, and nobody who may connect to it;";
+    assert!(error.to_string().contains(said), "{error}");
+}
+
 #[test]
 fn an_empty_file_has_the_documented_defaults() {
     let config = parse(REDIS).unwrap();
@@ -42,7 +58,7 @@ fn an_empty_file_has_the_documented_defaults() {
     let expected = Config {
         path: FILE.into(),
         gateway: Gateway {
-            listen: vec!["0.0.0.0:80".parse().unwrap()],
+            listen: vec![listen("0.0.0.0:80", false)],
             workers: cpus.min(256),
             max_connections: 10_000,
             limits: Limits {
@@ -133,7 +149,7 @@ fn values_are_understood() {
     let table: &[(&str, &str, Check)] = &[
         ("gateway.listen", "[::]:80, 127.0.0.1:0,127.0.0.1:0", |it| {
             let expected = ["[::]:80", "127.0.0.1:0", "127.0.0.1:0"];
-            it.gateway.listen == expected.map(|it| it.parse().unwrap())
+            it.gateway.listen == expected.map(|it| listen(it, false))
         }),
         ("gateway.workers", "1", |it| it.gateway.workers == 1),
         ("gateway.workers", "256", |it| it.gateway.workers == 256),
@@ -275,6 +291,17 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "1.2.3.4:65536 is not an IP address with a port;",
         ),
         ("gateway.listen", "", "an address is missing;"),
+        ("gateway.listen", "proxy", "proxy is not an IP address"),
+        (
+            "gateway.listen",
+            "1.2.3.4:80proxy",
+            "1.2.3.4:80proxy is not an IP address",
+        ),
+        (
+            "gateway.listen",
+            "1.2.3.4:80 proxies",
+            "1.2.3.4:80 proxies is not an IP address",
+        ),
         ("gateway.listen", "1.2.3.4:80,", "an address is missing;"),
         (
             "gateway.listen",

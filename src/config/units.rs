@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{LogTarget, Notify};
+use super::{Listen, LogTarget, Notify};
 
 /// What is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,18 +170,24 @@ pub(super) fn rate(text: &str) -> Reading<Option<NonZeroU64>> {
 }
 
 /// Addresses with ports, at least one and each one once.
-pub(super) fn addresses(text: &str) -> Reading<Vec<SocketAddr>> {
-    const ALLOWED: &str = "IP addresses with a port, separated by commas, as 0.0.0.0:80 or [::]:80";
-    let mut addresses = Vec::new();
+/// `proxy` behind an address: connections begin with a PROXY protocol header.
+pub(super) fn listen(text: &str) -> Reading<Vec<Listen>> {
+    const ALLOWED: &str = "IP addresses with a port, separated by commas, as 0.0.0.0:80 or [::]:80; \
+                           behind each, `proxy` or nothing";
+    let mut all: Vec<Listen> = Vec::new();
     for item in text.split(',').map(str::trim) {
-        let address = address(item).or_else(|what| wrong(what, ALLOWED))?;
+        let bare = item
+            .strip_suffix("proxy")
+            .filter(|bare| bare.ends_with([' ', '\t']));
+        let addr = address(bare.unwrap_or(item).trim()).or_else(|what| wrong(what, ALLOWED))?;
         // Any number of listeners can ask for a free port.
-        if address.port() != 0 && addresses.contains(&address) {
-            return wrong(format!("{address} stands there twice"), ALLOWED);
+        if addr.port() != 0 && all.iter().any(|it| it.addr == addr) {
+            return wrong(format!("{addr} stands there twice"), ALLOWED);
         }
-        addresses.push(address);
+        let proxy = bare.is_some();
+        all.push(Listen { addr, proxy });
     }
-    Ok(addresses)
+    Ok(all)
 }
 
 /// An address with a port, or `off`.

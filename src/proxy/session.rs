@@ -21,6 +21,7 @@ use crate::http::fields::Kind;
 use crate::http::head::{Parsed, Scanner, Version};
 use crate::http::{client, framing};
 use crate::net::{Detached, Patience, Stream, Wake};
+use crate::proxy_protocol::{self, Header, Malformed};
 use crate::route::{self, PoolName, Reason};
 use crate::snapshot::Snapshot;
 
@@ -29,8 +30,18 @@ use crate::snapshot::Snapshot;
 /// never see the answer (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How a connection came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The address of the socket's other side.
+    pub from: SocketAddr,
+    /// It begins with a PROXY protocol header.
+    pub proxy: bool,
+}
+
 /// Serves a connection to its end, on the calling worker. A panic ends this connection only.
-pub fn serve(gateway: &Arc<Gateway>, connection: Detached, from: SocketAddr) {
+pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
+    let Arrival { from, proxy } = arrival;
     let worker = Worker::here(gateway);
     let _open = Open::new(&worker);
     let close = match connection.attach() {
@@ -42,7 +53,7 @@ pub fn serve(gateway: &Arc<Gateway>, connection: Detached, from: SocketAddr) {
                 buffer: Buffer::new(),
                 served: 0,
             };
-            catch_unwind(AssertUnwindSafe(|| session.run())).unwrap_or_else(|_| {
+            catch_unwind(AssertUnwindSafe(|| session.run(proxy))).unwrap_or_else(|_| {
                 worker.metrics().panics.one();
                 Close::Panic
             })
@@ -77,7 +88,7 @@ impl Drop for Open {
 struct Session<'a> {
     worker: &'a Worker,
     stream: Stream,
-    /// The address of the socket's other side.
+    /// The address of the socket's other side, or what the PROXY protocol says it is.
     socket: IpAddr,
     /// Bytes received and not yet used.
     buffer: Buffer,
@@ -103,7 +114,11 @@ enum NoHead {
 }
 
 impl Session<'_> {
-    fn run(mut self) -> Close {
+    fn run(mut self, proxy: bool) -> Close {
+        if proxy && let Err(close) = self.read_proxy_header() {
+            self.worker.turned_away(self.socket, close);
+            return close;
+        }
         loop {
             if let Err(close) = self.wait_for_request() {
                 return close;
@@ -118,6 +133,34 @@ impl Session<'_> {
                     self.stream.abort();
                     return close;
                 }
+            }
+        }
+    }
+
+    /// Reads what the proxy in front says of the connection; nothing of it is answered.
+    fn read_proxy_header(&mut self) -> Result<(), Close> {
+        let config = self.worker.config.snapshot();
+        if !client::is_trusted(self.socket, &config.gateway.trusted_proxies) {
+            return Err(Close::UntrustedProxy);
+        }
+        let deadline = Instant::now() + config.gateway.head_timeout;
+        loop {
+            match proxy_protocol::parse(self.buffer.filled()) {
+                Ok(Header::Incomplete) => {}
+                Ok(Header::Complete { len, source }) => {
+                    self.buffer.consume(len);
+                    self.socket = source.map_or(self.socket, |it| client::canonical(it.ip()));
+                    return Ok(());
+                }
+                Err(Malformed) => return Err(Close::BadProxyHeader),
+            }
+            match self.stream.read(self.buffer.room(), deadline) {
+                Ok(0) => return Err(Close::ClientClosed),
+                Ok(count) => self.buffer.added(count),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    return Err(Close::HeadTimeout);
+                }
+                Err(_) => return Err(Close::ClientGone),
             }
         }
     }
