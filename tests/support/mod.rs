@@ -22,6 +22,7 @@ mod process;
 mod redis;
 mod setup;
 mod site;
+mod strict;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ pub(crate) use peers::{DeafPeer, RefusingPeer};
 pub(crate) use redis::Redis;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
 pub(crate) use site::Site;
+pub(crate) use strict::{NoRequest, StrictReader, StrictRequest};
 pub(crate) use wire::{Head, Wire};
 
 /// How long a test waits for anything before it fails.
