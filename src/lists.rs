@@ -95,9 +95,9 @@ impl Lists {
     /// What was skipped when a list was read.
     pub fn skipped(&self, list: ListName) -> &Skipped {
         match list {
-            ListName::Gray => &self.gray.skipped,
-            ListName::Pre => &self.pre.skipped,
-            ListName::Prod => &self.prod.skipped,
+            ListName::Gray => self.gray.skipped(),
+            ListName::Pre => self.pre.skipped(),
+            ListName::Prod => self.prod.skipped(),
         }
     }
 }
@@ -170,7 +170,7 @@ impl Skipped {
 }
 
 /// The clients that get the new version.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct GrayList {
     /// The entries, sorted and without repetition; an address is a net of one.
     entries: Box<[IpNet]>,
@@ -213,6 +213,19 @@ impl GrayList {
         self.entries.is_empty()
     }
 
+    /// What could not be read.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// These entries, with what could not be read of another list.
+    pub fn with_skipped_of(&self, other: &Self) -> Self {
+        Self {
+            skipped: other.skipped.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The entries in their canonical form: an address, or `network/length`.
     pub fn entries(&self) -> impl Iterator<Item = String> {
         self.entries.iter().map(|net| {
@@ -226,7 +239,7 @@ impl GrayList {
 }
 
 /// The peers of a pool.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PeerList {
     peers: Box<[SocketAddr]>,
     skipped: Skipped,
@@ -247,6 +260,19 @@ impl PeerList {
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
+    }
+
+    /// What could not be read.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// These entries, with what could not be read of another list.
+    pub fn with_skipped_of(&self, other: &Self) -> Self {
+        Self {
+            skipped: other.skipped.clone(),
+            ..self.clone()
+        }
     }
 }
 
@@ -325,7 +351,7 @@ pub fn peer_entry(text: &str, default_port: u16) -> Result<SocketAddr, &'static 
 }
 
 /// Disjoint ranges of addresses, sorted: two arrays, so that a search touches little memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Ranges<A> {
     first: Box<[A]>,
     last: Box<[A]>,

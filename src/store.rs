@@ -217,41 +217,36 @@ impl Publisher {
     pub fn publish(&self, reading: Reading, cause: Cause) {
         let current = self.lists.load();
         let mut faults = Vec::new();
-        let mut keep = |list: ListName, fault: Fault| faults.push((list, fault));
-
-        let gray = reading.gray.and_then(|texts| {
-            let list = GrayList::parse(&texts);
-            match !texts.is_empty() && list.is_empty() {
-                true => Err(Fault::AllSkipped),
-                false => Ok(Arc::new(list)),
+        let gray = match reading.gray.map(GrayList::parse) {
+            // Kept, but what is wrong with the new entries is told.
+            Ok(list) if list.is_empty() && list.skipped().count > 0 => {
+                faults.push((ListName::Gray, Fault::AllSkipped));
+                Arc::new(current.gray.with_skipped_of(&list))
             }
-        });
-        let gray = gray.unwrap_or_else(|fault| {
-            keep(ListName::Gray, fault);
-            Arc::clone(&current.gray)
-        });
-        let peers = |reading: Result<Vec<Vec<u8>>, Fault>| {
-            let texts = reading?;
-            let list = PeerList::parse(&texts, self.peer_port);
-            match !texts.is_empty() && list.is_empty() {
-                true => Err(Fault::AllSkipped),
-                false => Ok(Arc::new(list)),
+            Ok(list) => Arc::new(list),
+            Err(fault) => {
+                faults.push((ListName::Gray, fault));
+                Arc::clone(&current.gray)
             }
         };
-        let pre = peers(reading.pre).unwrap_or_else(|fault| {
-            keep(ListName::Pre, fault);
-            Arc::clone(&current.pre)
-        });
-        let prod = peers(reading.prod).and_then(|list| {
-            match list.is_empty() && !current.prod.is_empty() {
-                true => Err(Fault::HeldEmptyProd),
-                false => Ok(list),
-            }
-        });
-        let prod = prod.unwrap_or_else(|fault| {
-            keep(ListName::Prod, fault);
-            Arc::clone(&current.prod)
-        });
+        let mut peers =
+            |name: ListName, texts: Result<Vec<Vec<u8>>, Fault>, now: &Arc<PeerList>| {
+                let fault = match texts.map(|texts| PeerList::parse(texts, self.peer_port)) {
+                    Ok(list) if list.is_empty() && list.skipped().count > 0 => {
+                        faults.push((name, Fault::AllSkipped));
+                        return Arc::new(now.with_skipped_of(&list));
+                    }
+                    Ok(list) if list.is_empty() && !now.is_empty() && name == ListName::Prod => {
+                        Fault::HeldEmptyProd
+                    }
+                    Ok(list) => return Arc::new(list),
+                    Err(fault) => fault,
+                };
+                faults.push((name, fault));
+                Arc::clone(now)
+            };
+        let pre = peers(ListName::Pre, reading.pre, &current.pre);
+        let prod = peers(ListName::Prod, reading.prod, &current.prod);
         self.put_in_force(
             &current,
             Lists::new(current.generation + 1, gray, pre, prod),
@@ -383,6 +378,7 @@ mod tests {
                 (ListName::Prod, Fault::HeldEmptyProd)
             ]
         );
+        assert_eq!(publisher.lists().skipped(ListName::Pre).count, 1);
         let wrong = Reading {
             gray: Err(Fault::WrongType),
             ..reading(&[], &[], &["3.3.3.3", "4.4.4.4"])
