@@ -115,6 +115,8 @@ struct Version {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    /// Nobody can set this time, so it tells a new content under the old `modified` time.
+    changed: (i64, i64),
 }
 
 impl Version {
@@ -124,6 +126,7 @@ impl Version {
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 
