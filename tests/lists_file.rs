@@ -1,0 +1,416 @@
+//! The lists file: an edit is in force within a second, and one that is wrong changes nothing.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+use support::{Client, DEADLINE, Gateway, Origin, Setup, wait_until};
+
+/// An edit must be in force so soon.
+const SOON: Duration = Duration::from_secs(1);
+
+const READINGS: &str = "graygate_lists_refreshes_total{cause=\"event\"}";
+
+/// An origin of each version, and a gateway that has them from a lists file. 127.0.0.5 is gray.
+struct Site {
+    gateway: Gateway,
+    pre: Origin,
+    prod: Origin,
+}
+
+impl Site {
+    #[track_caller]
+    fn start() -> Self {
+        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+        let setup = Setup::new().lists(&["127.0.0.5"], &[&pre], &[&prod]);
+        let gateway = setup.start();
+        Self { gateway, pre, prod }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.gateway.path("lists")
+    }
+
+    /// The text of a lists file with these gray clients.
+    fn text(&self, gray: &str) -> String {
+        let Self { pre, prod, .. } = self;
+        format!("[gray]\n{gray}\n[pre]\n{pre}\n[prod]\n{prod}\n")
+    }
+
+    /// Checks that each client is served by its pool.
+    #[track_caller]
+    fn assert_served(&self, clients: &[(&str, &str)], when: &str) {
+        for (client, pool) in clients {
+            let response = self.gateway.get(client, "/");
+            assert_eq!(response.text(), *pool, "{client}, {when}");
+        }
+    }
+
+    #[track_caller]
+    fn readings(&self) -> u64 {
+        self.gateway.metric(READINGS) as u64
+    }
+}
+
+/// A way to write the file, and its name.
+type Way = (&'static str, fn(&Site, &str));
+
+const WRITE: [Way; 3] = [
+    ("renamed", |site, text| site.gateway.write_lists_text(text)),
+    ("written in place", |site, text| {
+        fs::write(site.file(), text).unwrap();
+    }),
+    ("behind a link", |site, text| {
+        let target = site.gateway.path(&format!("lists {}", text.len()));
+        fs::write(&target, text).unwrap();
+        let link = site.gateway.path("link");
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        fs::rename(link, site.file()).unwrap();
+    }),
+];
+
+/// The lines of the error log that say why the file is not used.
+fn unreadable(gateway: &Gateway) -> Vec<String> {
+    let mut lines = gateway.stderr.all();
+    lines.retain(|it| it.contains("lists-unreadable"));
+    lines
+}
+
+#[test]
+fn an_edit_is_in_force_within_a_second_without_a_restart() {
+    for (how, write) in WRITE {
+        let site = Site::start();
+        let mut client = site.gateway.connect_from("127.0.0.7");
+        assert_eq!(client.get("/").text(), "prod", "{how}");
+        write(&site, &site.text("127.0.0.7\n10.0.0.1"));
+        wait_until(&format!("the file, {how}, is in force"), SOON, || {
+            client.get("/").text() == "pre"
+        });
+        site.assert_served(&[("127.0.0.5", "prod"), ("127.0.0.7", "pre")], how);
+        let page = site.gateway.lists();
+        assert_eq!(page["generation"], 2, "{how}");
+        assert_eq!(page["mode"], "file", "{how}");
+        assert_eq!(page["error"], Value::Null, "{how}");
+    }
+}
+
+#[test]
+fn peers_change_with_the_file() {
+    let site = Site::start();
+    let (pre, prod) = (Origin::named("new pre"), Origin::named("new prod"));
+    site.gateway.write_lists(&["127.0.0.5"], &[&pre], &[&prod]);
+    site.gateway.wait_served("127.0.0.5", "new pre", DEADLINE);
+    site.assert_served(&[("127.0.0.6", "new prod")], "after the change");
+}
+
+#[test]
+fn a_version_that_differs_in_nothing_but_its_content_is_read() {
+    let site = Site::start();
+    let modified = fs::metadata(site.file()).unwrap().modified().unwrap();
+    let file = OpenOptions::new().write(true).open(site.file()).unwrap();
+    // In place and as long as before; then the time of the old one, as tools that copy times do.
+    (&file)
+        .write_all(site.text("127.0.0.6").as_bytes())
+        .unwrap();
+    file.set_modified(modified).unwrap();
+    site.gateway.wait_served("127.0.0.6", "pre", DEADLINE);
+}
+
+#[test]
+fn a_version_that_is_wrong_changes_nothing_and_is_told_once_with_its_line() {
+    /// What is wrong with a file, how a good one is made so, and what is said of it.
+    type Wrong = (&'static str, fn(String) -> String, &'static str);
+    let table: [Wrong; 9] = [
+        ("empty", |_| String::new(), "there is no section [gray]"),
+        (
+            "cut within a line",
+            |it| it[..it.len() - 1].to_owned(),
+            "line 6: the last line has no line feed",
+        ),
+        (
+            "cut between lines",
+            |it| it[..it.find("[prod]").unwrap()].to_owned(),
+            "there is no section [prod]",
+        ),
+        (
+            "without [pre]",
+            |it| it.replace("[pre]\n", ""),
+            r#"line 3: "127.0.0.1:"#,
+        ),
+        (
+            "with [gray] twice",
+            |it| it + "[gray]\n127.0.0.8\n",
+            "line 7: this section stands twice",
+        ),
+        (
+            "with another section",
+            |it| it + "[test]\n127.0.0.8\n",
+            "line 7: an unknown section",
+        ),
+        (
+            "with an entry before all sections",
+            |it| format!("127.0.0.8\n{it}"),
+            "line 1: an entry before",
+        ),
+        (
+            "with a bad gray entry",
+            |it| it.replace("127.0.0.7", "127.0.0.256"),
+            r#"line 2: "127.0.0.256": neither"#,
+        ),
+        (
+            "with a bad peer",
+            |it| it.replace("[prod]\n", "[prod]\nprod.example:80\n"),
+            r#"line 6: "prod.example:80": neither"#,
+        ),
+    ];
+    let site = Site::start();
+    let before = site.gateway.lists();
+    for (at, (what, edit, told)) in table.into_iter().enumerate() {
+        site.gateway.write_lists_text(&edit(site.text("127.0.0.7")));
+        let page = site
+            .gateway
+            .wait_for_lists(&format!("{told}, told of a file {what}"), |it| {
+                it["error"]
+                    .as_str()
+                    .is_some_and(|error| error.contains(told))
+            });
+        for key in ["generation", "digest", "gray", "pre", "prod"] {
+            assert_eq!(page[key], before[key], "{what}: {key}");
+        }
+        site.assert_served(&[("127.0.0.5", "pre"), ("127.0.0.7", "prod")], what);
+        let (status, _) = site.gateway.admin_get("/healthz");
+        assert_eq!(status, 200, "{what}");
+        site.gateway.wait_for_metric("graygate_lists_readable", 0.0);
+        wait_until(&format!("a file {what} is told"), DEADLINE, || {
+            unreadable(&site.gateway).len() > at
+        });
+        let lines = unreadable(&site.gateway);
+        assert_eq!(lines.len(), at + 1, "{what}: {lines:?}");
+        let (file, line) = (format!("{:?}", site.file()), &lines[at]);
+        assert!(line.contains(file.trim_matches('"')), "{what}: {line}");
+        let told = told.escape_default().to_string();
+        assert!(line.contains(&told), "{what}: {line}");
+    }
+    site.gateway.write_lists_text(&site.text("127.0.0.7"));
+    site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+    site.gateway.wait_for_log("lists-readable");
+    let page = site.gateway.lists();
+    assert_eq!(
+        (&page["error"], &page["generation"]),
+        (&Value::Null, &json!(2))
+    );
+    site.gateway.wait_for_metric("graygate_lists_readable", 1.0);
+}
+
+#[test]
+fn a_file_that_is_gone_changes_nothing_and_is_told_once() {
+    let site = Site::start();
+    let away = site.gateway.path("away");
+    let leave: [Way; 2] = [
+        ("No such file", |site, _| {
+            fs::remove_file(site.file()).unwrap()
+        }),
+        ("Is a directory", |site, _| {
+            let link = site.gateway.path("link");
+            std::os::unix::fs::symlink(".", &link).unwrap();
+            fs::rename(link, site.file()).unwrap();
+        }),
+    ];
+    for (at, (told, leave)) in leave.into_iter().enumerate() {
+        fs::hard_link(site.file(), &away).unwrap();
+        leave(&site, "");
+        let line = site.gateway.wait_for_log(told);
+        assert!(line.contains("lists-unreadable"), "{line}");
+        site.assert_served(&[("127.0.0.5", "pre"), ("127.0.0.6", "prod")], told);
+        let error = site.gateway.lists()["error"].clone();
+        assert!(error.as_str().unwrap().contains(told), "{error}");
+
+        // The very file that was there before.
+        fs::rename(&away, site.file()).unwrap();
+        site.gateway
+            .wait_for_lists("the error is gone", |it| it["error"].is_null());
+        assert_eq!(site.gateway.lists()["generation"], 1, "{told}");
+        assert_eq!(unreadable(&site.gateway).len(), at + 1, "{told}");
+    }
+}
+
+#[test]
+fn a_version_that_is_still_being_written_is_not_used() {
+    let site = Site::start();
+    let whole = site.text("127.0.0.7");
+    let mut file = File::create(site.file()).unwrap();
+    let mut written = 0;
+    for (at, cut) in [0, 3, 7, 20, whole.len() - 4].into_iter().enumerate() {
+        file.write_all(&whole.as_bytes()[written..cut]).unwrap();
+        written = cut;
+        // Each version is judged once.
+        let failures = "graygate_lists_failures_total";
+        site.gateway.wait_for_metric(failures, (at + 1) as f64);
+        site.assert_served(&[("127.0.0.5", "pre"), ("127.0.0.7", "prod")], "cut");
+    }
+    file.write_all(&whole.as_bytes()[written..]).unwrap();
+    site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+    assert_eq!(site.gateway.lists()["generation"], 2);
+}
+
+#[test]
+fn prod_is_held_when_its_section_becomes_empty_and_the_others_change() {
+    let site = Site::start();
+    site.gateway.write_lists(&["127.0.0.7"], &[&site.pre], &[]);
+    site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+    site.assert_served(&[("127.0.0.5", "prod")], "while prod is held");
+    let page = site.gateway.lists();
+    assert_eq!(
+        page["kept"],
+        json!([{ "list": "prod", "fault": "held-empty-prod" }])
+    );
+    assert_eq!(page["prod"], json!([site.prod.to_string()]));
+    site.gateway
+        .wait_for_log("list-kept list=prod fault=held-empty-prod");
+
+    let new = Origin::named("new prod");
+    site.gateway.write_lists(&[], &[&site.pre], &[&new]);
+    site.gateway.wait_served("127.0.0.5", "new prod", DEADLINE);
+    site.gateway
+        .wait_for_log("list-recovered list=prod fault=held-empty-prod");
+    assert_eq!(site.gateway.lists()["kept"], json!([]));
+}
+
+#[test]
+fn nets_both_families_comments_and_line_ends_of_other_systems_are_understood() {
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let text = format!(
+        "; who, and from where\r\n\n[gray] # nets too\r\n\t127.1.0.0/16  # the office\n\
+         #127.2.0.1\n127.3.0.9/31\n2001:db8::/32\n::1\n127.4.0.1#no blank\n\
+         [prod]\n{prod}\n[pre]\n  {pre} # twice\n{pre}\n"
+    );
+    let gateway = Setup::new()
+        .set("gateway.listen", "127.0.0.1:0, [::1]:0")
+        .set("gateway.trusted_proxies", "127.0.0.1")
+        .file("lists", &text)
+        .start();
+    for (client, pool) in [
+        ("127.1.0.0", "pre"),
+        ("127.1.255.255", "pre"),
+        ("127.0.255.255", "prod"),
+        ("127.2.0.1", "prod"),
+        ("127.3.0.8", "pre"),
+        ("127.3.0.9", "pre"),
+        ("127.3.0.10", "prod"),
+        ("127.4.0.1", "pre"),
+        ("2001:db8::1", "pre"),
+        ("2001:db9::1", "prod"),
+        ("::ffff:127.1.0.1", "pre"),
+        ("::1", "pre"),
+    ] {
+        let field = format!("X-Forwarded-For: {client}");
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+        assert_eq!(gateway.connect().ask(request).text(), pool, "{client}");
+    }
+    // And without a proxy.
+    assert_eq!(gateway.get("127.1.2.3", "/").text(), "pre");
+    let mut over_v6 = Client::from("::1", gateway.addrs()[1]);
+    assert_eq!(over_v6.get("/").text(), "pre");
+    let page = gateway.lists();
+    assert_eq!(page["pre"], json!([pre.to_string()]));
+    assert_eq!(page["gray"].as_array().unwrap().len(), 5, "{page}");
+}
+
+#[test]
+fn a_file_that_is_only_touched_is_no_new_generation() {
+    let site = Site::start();
+    let text = site.text("127.0.0.5");
+    let touch: [(&str, &dyn Fn()); 3] = [
+        ("touched", &|| {
+            let file = File::options().write(true).open(site.file()).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(7))
+                .unwrap();
+        }),
+        ("written again", &|| site.gateway.write_lists_text(&text)),
+        ("in another order, with comments", &|| {
+            let (gray, pools) = text.split_once("[pre]").unwrap();
+            let text = format!("# more\n[pre]{pools}{gray}127.0.0.5\n");
+            site.gateway.write_lists_text(&text);
+        }),
+    ];
+    for (what, touch) in touch {
+        let before = site.readings();
+        touch();
+        wait_until(&format!("the file, {what}, is read"), DEADLINE, || {
+            site.readings() > before
+        });
+        assert_eq!(site.gateway.lists()["generation"], 1, "{what}");
+        assert_eq!(site.gateway.stderr.count("lists-published"), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_nobody_touches_is_not_read_again() {
+    let site = Site::start();
+    for gray in ["127.0.0.6", "127.0.0.7"] {
+        site.gateway.write_lists_text(&site.text(gray));
+        site.gateway.wait_served(gray, "pre", DEADLINE);
+    }
+    let start = Instant::now();
+    wait_until("a second passes", DEADLINE, || start.elapsed() > SOON);
+    assert_eq!(site.readings(), 2);
+}
+
+#[test]
+fn of_many_rewrites_the_last_is_in_force_and_no_request_sees_half_a_list() {
+    for (how, write) in &WRITE[..2] {
+        let site = Site::start();
+        let mut client = site.gateway.connect_from("127.0.0.5");
+        let start = Instant::now();
+        let mut rewrites = 0;
+        while start.elapsed() < 2 * SOON {
+            rewrites += 1;
+            // The gray client of all of them is the same.
+            let more = "\n10.0.0.1".repeat(rewrites % 7);
+            write(
+                &site,
+                &site.text(&format!("127.0.0.5\n10.1.{}.1{more}", rewrites % 200)),
+            );
+            assert_eq!(client.get("/").text(), "pre", "{how}, {rewrites} rewrites");
+        }
+        write(&site, &site.text("127.0.0.5\n127.0.0.7"));
+        site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+        let gray = &site.gateway.lists()["gray"];
+        assert_eq!(*gray, json!(["127.0.0.5", "127.0.0.7"]), "{how}");
+    }
+}
+
+#[test]
+fn where_there_is_a_redis_the_file_is_ignored() {
+    let (in_redis, in_file) = (Origin::named("in redis"), Origin::named("in file"));
+    let redis = support::Redis::start();
+    redis.push("prod", &[&in_redis]);
+    let setups: [(&str, &dyn Fn(Setup) -> Setup); 2] = [
+        ("in the file", &|it| it.set("redis.url", redis.url())),
+        ("in the environment", &|it| {
+            it.environment("GRAYGATE_REDIS_URL", redis.url())
+        }),
+    ];
+    for (place, set_url) in setups {
+        let setup = Setup::new().lists(&[], &[], &[&in_file]);
+        let gateway = set_url(setup).start();
+        gateway.wait_served("127.0.0.1", "in redis", DEADLINE);
+        let source = gateway.lists()["source"].clone();
+        assert!(
+            source.as_str().unwrap().starts_with("redis "),
+            "{place}: {source}"
+        );
+    }
+    // Not even where Redis is away.
+    let redis = support::Redis::stopped();
+    let setup = Setup::new().lists(&[], &[], &[&in_file]);
+    let gateway = setup.set("redis.url", redis.url()).start();
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
+    assert_eq!(in_file.accepted(), 0);
+}
