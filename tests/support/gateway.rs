@@ -187,6 +187,15 @@ impl Gateway {
         });
     }
 
+    /// Waits until `/healthz` answers with `status` and with `text` in its reason.
+    #[track_caller]
+    pub(crate) fn wait_for_health(&self, status: u16, text: &str) {
+        wait_until(&format!("health {status}: {text}"), DEADLINE, || {
+            let (now, reason) = self.admin_get("/healthz");
+            now == status && reason.contains(text)
+        });
+    }
+
     /// Waits for a line of the error log that contains `text`, and returns it.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, text: &str) -> String {

@@ -1,6 +1,6 @@
-//! Real Redis servers on free ports.
+//! Real Redis servers, each on a loopback address of its own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{DEADLINE, wait_until};
 /// A Redis server of a test. It keeps nothing on disk, so that it is empty after a restart.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    port: u16,
+    address: SocketAddr,
     password: Option<String>,
     options: Vec<String>,
     dir: TempDir,
@@ -57,9 +57,16 @@ impl Redis {
 
     /// A server that is yet to be started with [`Self::restart`].
     pub(crate) fn stopped() -> Self {
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        // An address that nothing else uses, so that nobody takes the port while it is down.
+        let own = Ipv4Addr::new(
+            127,
+            fastrand::u8(1..),
+            fastrand::u8(..),
+            fastrand::u8(1..255),
+        );
+        let free = TcpListener::bind((own, 0)).unwrap();
         Self {
-            port: free.local_addr().unwrap().port(),
+            address: free.local_addr().unwrap(),
             password: None,
             options: Vec::new(),
             dir: tempfile::tempdir().unwrap(),
@@ -79,12 +86,12 @@ impl Redis {
             .as_ref()
             .map(|it| format!(":{it}@"))
             .unwrap_or_default();
-        format!("redis://{password}127.0.0.1:{}/{db}", self.port)
+        format!("redis://{password}{}/{db}", self.address)
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        self.address
     }
 
     /// Sends a signal to it, for instance SIGSTOP.
@@ -102,7 +109,7 @@ impl Redis {
         }
     }
 
-    /// Starts it on the same port, empty.
+    /// Starts it on the same address, empty.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.try_restart().unwrap_or_else(|error| panic!("{error}"));
@@ -112,8 +119,9 @@ impl Redis {
         let log = self.dir.path().join("log");
         let mut command = Command::new("redis-server");
         command
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--port", &self.port.to_string()])
+            .args(["--bind", &self.address.ip().to_string()])
+            .args(["--port", &self.address.port().to_string()])
+            .args(["--save", "", "--appendonly", "no"])
             .arg("--dir")
             .arg(self.dir.path())
             .arg("--logfile")

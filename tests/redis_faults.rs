@@ -1,0 +1,547 @@
+//! While Redis is away, slow, wrong or silent, the lists in force stay and requests are served.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
+
+const READABLE: &str = "graygate_lists_readable";
+const FAILURES: &str = "graygate_lists_failures_total";
+
+/// What is done to a site, and its name.
+type Deed = (&'static str, fn(&mut Site));
+
+/// A site with 127.0.0.5 gray, and other settings.
+#[track_caller]
+fn gray_site(edit: impl FnOnce(Setup) -> Setup) -> Site {
+    let site = Site::with(edit);
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    site
+}
+
+/// A gateway that gives Redis so little time that its silence is soon noticed.
+fn impatient(setup: Setup) -> Setup {
+    setup
+        .set("redis.timeout", "200ms")
+        .set("redis.check_interval", "1h")
+}
+
+/// The lines of the error log that are about something wrong, without their time.
+fn complaints(gateway: &Gateway) -> Vec<String> {
+    let lines = gateway.stderr.all().into_iter();
+    lines
+        .filter_map(|line| line.split_once(' ').map(|(_, rest)| rest.to_owned()))
+        .filter(|line| line.starts_with("ERROR") || line.starts_with("WARN"))
+        .collect()
+}
+
+/// Waits until these lists, and no others, keep their last good value for this reason.
+#[track_caller]
+fn wait_kept(gateway: &Gateway, kept: &[(&str, &str)]) {
+    let kept = kept.iter();
+    let kept: Vec<Value> = kept
+        .map(|(list, fault)| json!({ "list": list, "fault": fault }))
+        .collect();
+    gateway.wait_for_lists(&format!("kept is {kept:?}"), |it| it["kept"] == json!(kept));
+}
+
+/// Gives the key another value in one step, so that nothing between the two can be read.
+#[track_caller]
+fn replace(redis: &Redis, key: &str, command: &[&str]) {
+    let (name, arguments) = command.split_first().unwrap();
+    redis.cli(&[&[*name, "replacement"], arguments].concat());
+    redis.cli(&["RENAME", "replacement", key]);
+}
+
+#[track_caller]
+fn flags(redis: &Redis) -> String {
+    let flags = redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]);
+    let [_, flags]: [String; 2] = redis::from_redis_value(flags).unwrap();
+    flags
+}
+
+#[test]
+fn redis_that_does_not_answer_at_the_start_means_503_until_it_does() {
+    for (silent, why) in [(false, "refused"), (true, "timed out")] {
+        let mut redis = Redis::stopped();
+        if silent {
+            redis.restart();
+            redis.signal(Signal::SIGSTOP);
+        }
+        let gateway = impatient(Setup::new().redis(redis.url())).start();
+        let response = gateway.get("127.0.0.1", "/");
+        assert_eq!(response.status(), 503, "{response:?}");
+        assert!(response.text().ends_with(": no-lists\n"), "{response:?}");
+        gateway.wait_for_access("pool=- status=503 error=no-lists");
+        gateway.wait_for_health(503, why);
+        let line = gateway.wait_for_log("lists-unreadable");
+        assert!(line.contains(why), "{line}");
+        assert_eq!(gateway.metric(READABLE), 0.0);
+
+        match silent {
+            true => redis.signal(Signal::SIGCONT),
+            false => redis.restart(),
+        }
+        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+        redis.push("pre", &[&pre]);
+        redis.push("prod", &[&prod]);
+        redis.push("gray", &[&"127.0.0.5"]);
+        gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+        gateway.wait_served("127.0.0.6", "prod", DEADLINE);
+        gateway.wait_for_health(200, "ok");
+        gateway.wait_for_log("lists-readable");
+        gateway.wait_for_metric(READABLE, 1.0);
+    }
+}
+
+#[test]
+fn killing_redis_costs_no_request_and_bringing_it_back_applies_its_lists() {
+    let mut site = Site::by_events();
+    let other = Origin::named("other prod");
+    let done = AtomicBool::new(false);
+    let (served, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let addr = site.gateway.addr();
+    let ask_until_done = || {
+        let connect = || support::Client::from("127.0.0.5", addr);
+        let mut client = connect();
+        while !done.load(Ordering::Relaxed) {
+            client.send_if_open("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let response = client.try_response_to("GET");
+            if response.is_ok_and(|it| it.status() == 200) {
+                served.fetch_add(1, Ordering::Relaxed);
+            } else {
+                failed.fetch_add(1, Ordering::Relaxed);
+                client = connect();
+            }
+        }
+    };
+    let more_are_served = || {
+        let enough = served.load(Ordering::Relaxed) + 200;
+        wait_until("requests go on", DEADLINE, || {
+            served.load(Ordering::Relaxed) >= enough
+        });
+    };
+    std::thread::scope(|scope| {
+        // Whatever fails here, the clients must end.
+        let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
+        for _ in 0..4 {
+            scope.spawn(ask_until_done);
+        }
+        more_are_served();
+        site.redis.kill();
+        site.gateway.wait_for_metric(READABLE, 0.0);
+        more_are_served();
+        site.redis.restart();
+        site.redis.push("prod", &[&other]);
+        site.redis.push("pre", &[&site.pre]);
+        site.redis.push("gray", &[&"127.0.0.5"]);
+        site.gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+        site.gateway
+            .wait_served("127.0.0.6", "other prod", DEADLINE);
+        more_are_served();
+    });
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "of {served:?} requests");
+    let lists = site.gateway.lists();
+    assert_eq!(lists["prod"], json!([other.to_string()]), "{lists}");
+    // The end of a connection and the refusal of another are two reasons, each told once.
+    let mut reasons = complaints(&site.gateway);
+    reasons.sort();
+    let told = reasons.len();
+    reasons.dedup();
+    assert_eq!(reasons.len(), told, "{:?}", site.gateway.stderr.all());
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+#[test]
+fn silence_of_redis_is_noticed_soon_and_the_lists_stay() {
+    for notify in ["auto", "poll"] {
+        let site = gray_site(|setup| {
+            let setup = impatient(setup).set("redis.poll_interval", "50ms");
+            setup.set("redis.notify", notify)
+        });
+        let lists = site.gateway.lists();
+        site.redis.signal(Signal::SIGSTOP);
+        wait_until(
+            &format!("silence is noticed with notify = {notify}"),
+            Duration::from_secs(3),
+            || site.gateway.metric(READABLE) == 0.0,
+        );
+        for (client, pool) in [("127.0.0.5", "pre"), ("127.0.0.6", "prod")] {
+            assert_eq!(site.gateway.get(client, "/").text(), pool, "{notify}");
+        }
+        let page = site
+            .gateway
+            .wait_for_lists("the error", |it| it["error"] != Value::Null);
+        assert_eq!(page["error"], "timed out", "{notify}");
+        for key in ["generation", "digest", "gray", "pre", "prod"] {
+            assert_eq!(page[key], lists[key], "{notify}: {key}");
+        }
+        site.redis.signal(Signal::SIGCONT);
+        site.redis("RPUSH gray 127.0.0.7");
+        site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+        site.gateway.wait_for_metric(READABLE, 1.0);
+    }
+}
+
+#[test]
+fn a_redis_that_still_loads_its_data_changes_nothing_until_it_has() {
+    let redis = Redis::start_with_options(&[
+        "--rdbcompression",
+        "no",
+        // Ten milliseconds for each key, and an ear for clients meanwhile.
+        "--key-load-delay",
+        "10000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
+    let padding = "x".repeat(2000);
+    for at in 0..100 {
+        redis.cli(&["SET", &format!("padding {at}"), &padding]);
+    }
+    redis.push("gray", &[&"127.0.0.5"]);
+    let mut site = Site::on(redis, |setup| setup.set("redis.check_interval", "1h"));
+    let generation = site.gateway.lists()["generation"].clone();
+    site.redis("SAVE");
+    site.redis.kill();
+    // This waits until it is loaded.
+    site.redis.restart();
+    let line = site.gateway.wait_for_log("Loading");
+    assert!(line.contains("lists-unreadable"), "{line}");
+    site.gateway.wait_for_metric(READABLE, 1.0);
+    assert_eq!(site.gateway.lists()["generation"], generation);
+    assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "pre");
+    site.redis("RPUSH gray 127.0.0.7");
+    site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+}
+
+#[test]
+fn a_wrong_password_is_told_once_and_not_shown() {
+    let redis = Redis::start_with_password(Some("second-secret"));
+    let url = format!("redis://:first-secret@{}/0", redis.address());
+    let gateway = Setup::new().redis(url).start();
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
+    gateway.wait_for_access("status=503 error=no-lists");
+    gateway.wait_for_health(503, "authentication failed");
+    wait_until("some attempts", DEADLINE, || {
+        gateway.metric(FAILURES) >= 4.0
+    });
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(line.contains("authentication failed"), "{line}");
+    assert_eq!(complaints(&gateway).len(), 1);
+    assert_shown_nowhere(&gateway, "-secret");
+
+    // Once it is the right one, nobody has to start the gateway again.
+    let prod = Origin::named("prod");
+    redis.push("prod", &[&prod]);
+    redis.cli(&["CONFIG", "SET", "requirepass", "first-secret"]);
+    gateway.wait_served("127.0.0.1", "prod", DEADLINE);
+    assert_shown_nowhere(&gateway, "-secret");
+}
+
+/// Checks that no text that a person reads holds `secret`.
+#[track_caller]
+fn assert_shown_nowhere(gateway: &Gateway, secret: &str) {
+    let setup = Setup::new().set("admin.listen", gateway.admin());
+    let status = run_to_exit(&["status", "-c", setup.write_ini().to_str().unwrap()]);
+    let texts = [
+        gateway.stderr.all().join("\n"),
+        gateway.stdout.all().join("\n"),
+        gateway.admin_get("/lists").1,
+        gateway.admin_get("/healthz").1,
+        gateway.admin_get("/metrics").1,
+        format!("{status:?}"),
+    ];
+    for text in texts {
+        assert!(!text.contains(secret), "{secret} in: {text}");
+    }
+}
+
+#[test]
+fn the_password_in_the_environment_goes_before_the_file_and_is_not_shown() {
+    let redis = Redis::start_with_password(Some("right-secret"));
+    let in_file = format!("redis://:wrong-secret@{}/0", redis.address());
+    let url = redis.url();
+    let mut site = Site::on(redis, |setup| {
+        let setup = setup.set("redis.url", in_file);
+        setup.environment("GRAYGATE_REDIS_URL", url)
+    });
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    assert_eq!(site.gateway.metric(FAILURES), 0.0);
+    site.redis.kill();
+    site.gateway.wait_for_metric(READABLE, 0.0);
+    assert_shown_nowhere(&site.gateway, "-secret");
+}
+
+#[test]
+fn a_key_of_another_type_keeps_its_list_and_the_others_change() {
+    let site = gray_site(|setup| setup.set("redis.check_interval", "1h"));
+    let (pre, prod) = (site.pre.to_string(), site.prod.to_string());
+    let table: [(&str, &[&str], &str); 3] = [
+        ("gray", &["SET", "127.0.0.6"], "127.0.0.5"),
+        ("pre", &["HSET", &prod, "1"], &pre),
+        ("prod", &["ZADD", "1", &pre], &prod),
+    ];
+    for (at, (key, wrong, right)) in table.into_iter().enumerate() {
+        replace(&site.redis, key, wrong);
+        wait_kept(&site.gateway, &[(key, "wrong-type")]);
+        let kept = format!("graygate_lists_kept{{list=\"{key}\",fault=\"wrong-type\"}}");
+        site.gateway.wait_for_metric(&kept, 1.0);
+        site.gateway
+            .wait_for_log(&format!("list-kept list={key} fault=wrong-type"));
+        assert_eq!(site.gateway.lists()[key], json!([right]));
+        for (client, pool) in [("127.0.0.5", "pre"), ("127.0.0.6", "prod")] {
+            assert_eq!(site.gateway.get(client, "/").text(), pool, "{key}");
+        }
+
+        let (other, entry) = match key {
+            "gray" => ("pre", "127.0.0.1:9"),
+            _ => ("gray", "127.0.0.7"),
+        };
+        site.redis.push(other, &[&entry]);
+        site.gateway.wait_for_lists("the other list", |it| {
+            it[other].as_array().unwrap().contains(&json!(entry))
+        });
+        site.redis.cli(&["LREM", other, "0", entry]);
+
+        replace(&site.redis, key, &["RPUSH", right]);
+        wait_kept(&site.gateway, &[]);
+        site.gateway
+            .wait_for_log(&format!("list-recovered list={key} fault=wrong-type"));
+        assert_eq!(site.gateway.shown_metric(&kept), None);
+        assert_eq!(site.gateway.stderr.count("list-kept"), at + 1, "{key}");
+    }
+}
+
+#[test]
+fn garbage_is_skipped_counted_and_named() {
+    let site = gray_site(|setup| setup.set("redis.check_interval", "1h"));
+    let table: [(&str, &[&str], &str); 3] = [
+        ("gray", &["127.0.0.1-9", "", "127.0.0.256"], "127.0.0.1-9"),
+        ("pre", &["pre.example:80", "10.0.0.1:0"], "pre.example:80"),
+        ("prod", &["a\nb\u{1b}"], r"a\nb\x1b"),
+    ];
+    for (key, garbage, first) in table {
+        let before = site.gateway.lists();
+        let garbage: Vec<&dyn std::fmt::Display> = garbage.iter().map(|it| it as _).collect();
+        site.redis.push(key, &garbage);
+        let skipped = format!("graygate_lists_skipped{{list=\"{key}\"}}");
+        site.gateway.wait_for_metric(&skipped, garbage.len() as f64);
+        let page = site.gateway.lists();
+        assert_eq!(page["skipped"][key]["count"], garbage.len());
+        assert_eq!(page["skipped"][key]["first"][0]["entry"], first);
+        for same in ["generation", "gray", "pre", "prod", "kept"] {
+            assert_eq!(page[same], before[same], "{key}: {same}");
+        }
+        let line = site.gateway.wait_for_log(&format!(
+            "entries-skipped list={key} count={}",
+            garbage.len()
+        ));
+        assert!(line.contains(&first.escape_default().to_string()), "{line}");
+        for (client, pool) in [("127.0.0.5", "pre"), ("127.0.0.6", "prod")] {
+            assert_eq!(site.gateway.get(client, "/").text(), pool, "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_list_of_nothing_but_garbage_keeps_its_value() {
+    let site = gray_site(|setup| setup.set("redis.check_interval", "1h"));
+    let (pre, prod) = (site.pre.to_string(), site.prod.to_string());
+    for (key, right) in [("gray", "127.0.0.5"), ("pre", &pre), ("prod", &prod)] {
+        replace(&site.redis, key, &["RPUSH", "gar bage", "more"]);
+        wait_kept(&site.gateway, &[(key, "all-skipped")]);
+        let kept = format!("graygate_lists_kept{{list=\"{key}\",fault=\"all-skipped\"}}");
+        site.gateway.wait_for_metric(&kept, 1.0);
+        site.gateway
+            .wait_for_log(&format!("list-kept list={key} fault=all-skipped"));
+        assert_eq!(site.gateway.lists()[key], json!([right]));
+        for (client, pool) in [("127.0.0.5", "pre"), ("127.0.0.6", "prod")] {
+            assert_eq!(site.gateway.get(client, "/").text(), pool, "{key}");
+        }
+        let page = site.gateway.lists();
+        assert_eq!(page["skipped"][key]["count"], 2, "{key}: {page}");
+
+        replace(&site.redis, key, &["RPUSH", right]);
+        wait_kept(&site.gateway, &[]);
+        assert_eq!(site.gateway.lists()["skipped"][key]["count"], 0, "{key}");
+    }
+}
+
+#[test]
+fn a_flush_is_found_by_the_check_and_prod_is_held() {
+    for flush in ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1"] {
+        let site = gray_site(|setup| setup.set("redis.check_interval", "300ms"));
+        site.redis(flush);
+        site.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+        wait_kept(&site.gateway, &[("prod", "held-empty-prod")]);
+        let page = site.gateway.lists();
+        assert_eq!(page["mode"], "events", "{flush}");
+        assert_eq!(page["gray"], json!([]), "{flush}");
+        assert_eq!(page["pre"], json!([]), "{flush}");
+        assert_eq!(page["prod"], json!([site.prod.to_string()]), "{flush}");
+        site.gateway
+            .wait_for_log("list-kept list=prod fault=held-empty-prod");
+        site.gateway.wait_for_health(200, "ok");
+        site.wait_refreshes("check", 3);
+
+        let new = Origin::named("new prod");
+        site.redis.push("prod", &[&new]);
+        site.redis.push("pre", &[&site.pre]);
+        site.redis.push("gray", &[&"127.0.0.5"]);
+        site.wait_served("127.0.0.5", "pre");
+        site.wait_served("127.0.0.6", "new prod");
+        wait_kept(&site.gateway, &[]);
+        site.gateway
+            .wait_for_log("list-recovered list=prod fault=held-empty-prod");
+        assert_eq!(site.gateway.stderr.count("list-kept"), 1, "{flush}");
+    }
+}
+
+#[test]
+fn notifications_are_switched_on_beside_those_of_others() {
+    // The last one is not covered by A.
+    for theirs in ["", "Ex", "E$l", "Kg", "Em"] {
+        let redis = Redis::start_with_options(&["--notify-keyspace-events", theirs]);
+        let site = Site::on(redis, |setup| setup.set("redis.check_interval", "1h"));
+        site.redis("RPUSH gray 127.0.0.5");
+        site.wait_served("127.0.0.5", "pre");
+        let now = flags(&site.redis);
+        let covered = |flag: char| now.contains(flag) || "g$lshzxetd".contains(flag);
+        assert!(now.contains('K') && now.contains('A'), "{theirs:?}: {now}");
+        assert!(theirs.chars().all(covered), "{theirs:?}: {now}");
+        assert_eq!(now.contains('E'), theirs.contains('E'), "{theirs:?}: {now}");
+    }
+}
+
+#[test]
+fn notifications_that_somebody_switches_off_are_on_again_after_the_next_check() {
+    let site = gray_site(|setup| setup.set("redis.check_interval", "300ms"));
+    site.redis
+        .cli(&["CONFIG", "SET", "notify-keyspace-events", ""]);
+    wait_until("the flags are back", DEADLINE, || {
+        let now = flags(&site.redis);
+        now.contains('K') && now.contains('A')
+    });
+    let events = site.refreshes("event");
+    wait_until("an event is heard", DEADLINE, || {
+        site.redis("RPUSH gray 127.0.0.7");
+        site.refreshes("event") > events
+    });
+    wait_until("both times are told", DEADLINE, || {
+        site.gateway.stderr.count("redis-events-enabled") == 2
+    });
+    assert_eq!(site.gateway.lists()["mode"], "events");
+}
+
+#[test]
+fn where_notifications_cannot_be_switched_on_the_lists_are_polled() {
+    // A user who may only read; the user `default` stays for the test.
+    let reader = "~gray ~pre ~prod &* +@read +@connection +@transaction +subscribe";
+    for rights in [None, Some(reader)] {
+        let redis = match &rights {
+            None => Redis::start_with_options(&["--rename-command", "CONFIG", ""]),
+            Some(_) => Redis::start(),
+        };
+        let mut url = redis.url();
+        if let Some(rights) = &rights {
+            let mut command = vec!["ACL", "SETUSER", "app", "on", ">secret"];
+            command.extend(rights.split(' '));
+            redis.cli(&command);
+            url = format!("redis://app:secret@{}/0", redis.address());
+        }
+        let site = Site::on(redis, |setup| {
+            let setup = setup.set("redis.url", url);
+            let setup = setup.set("redis.check_interval", "1h");
+            setup.set("redis.poll_interval", "50ms")
+        });
+        site.gateway
+            .wait_for_lists("poll", |it| it["mode"] == "poll");
+        for (command, pool) in [("RPUSH gray 127.0.0.5", "pre"), ("DEL gray", "prod")] {
+            site.redis(command);
+            site.wait_served("127.0.0.5", pool);
+        }
+        site.wait_refreshes("check", 3);
+        let line = site.gateway.wait_for_log("redis-events-refused");
+        assert!(line.contains("instead=poll"), "{line}");
+        assert_eq!(site.gateway.stderr.count("redis-events-refused"), 1);
+        assert_eq!(site.gateway.metric(FAILURES), 0.0, "{rights:?}");
+    }
+}
+
+#[test]
+fn notifications_that_are_on_already_are_used_even_where_config_is_refused() {
+    let redis = Redis::start_with_options(&[
+        "--notify-keyspace-events",
+        "KA",
+        "--rename-command",
+        "CONFIG",
+        "",
+    ]);
+    let site = Site::on(redis, |setup| setup.set("redis.poll_interval", "1h"));
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    assert_eq!(site.refreshes("check"), 0);
+}
+
+#[test]
+fn a_change_right_after_the_connection_was_lost_is_applied() {
+    let lose: [Deed; 3] = [
+        ("subscription", |site| site.redis("CLIENT KILL TYPE pubsub")),
+        ("reader", |site| site.redis("CLIENT KILL TYPE normal")),
+        ("server", |site| {
+            site.redis.kill();
+            site.redis.restart();
+            site.redis.push("pre", &[&site.pre]);
+            site.redis.push("prod", &[&site.prod]);
+        }),
+    ];
+    for (what, lose) in lose {
+        let mut site = gray_site(|setup| setup.set("redis.check_interval", "1h"));
+        lose(&mut site);
+        site.redis("RPUSH gray 127.0.0.7");
+        site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+        assert_eq!(site.refreshes("reconnect"), 1, "{what}");
+        assert_eq!(site.refreshes("check"), 0, "{what}");
+        site.redis("RPUSH gray 127.0.0.8");
+        site.wait_served("127.0.0.8", "pre");
+    }
+}
+
+#[test]
+fn waiting_for_redis_takes_no_cpu_time() {
+    let leave: [Deed; 2] = [
+        ("killed", |site| site.redis.kill()),
+        ("silent", |site| site.redis.signal(Signal::SIGSTOP)),
+    ];
+    for (what, leave) in leave {
+        let mut site = Site::with(impatient);
+        leave(&mut site);
+        site.gateway.wait_for_metric(READABLE, 0.0);
+        let (ticks, failures) = (site.gateway.cpu_ticks(), site.gateway.metric(FAILURES));
+        // What is measured is time itself.
+        let start = Instant::now();
+        wait_until("a second passes", DEADLINE, || {
+            start.elapsed() > Duration::from_secs(1)
+        });
+        // A hundred of them are a second.
+        let ticks = site.gateway.cpu_ticks() - ticks;
+        assert!(ticks < 20, "{what}: {ticks} ticks");
+        let failures = site.gateway.metric(FAILURES) - failures;
+        assert!(failures < 10.0, "{what}: {failures} attempts");
+    }
+}
