@@ -33,12 +33,13 @@ fn impatient(setup: Setup) -> Setup {
         .set("redis.check_interval", "1h")
 }
 
-/// The lines of the error log that are about something wrong, without their time.
+/// The lines of the error log that say that something is wrong with Redis, without their time.
 fn complaints(gateway: &Gateway) -> Vec<String> {
     let lines = gateway.stderr.all().into_iter();
     lines
         .filter_map(|line| line.split_once(' ').map(|(_, rest)| rest.to_owned()))
         .filter(|line| line.starts_with("ERROR") || line.starts_with("WARN"))
+        .filter(|line| line.contains(" lists-") || line.contains(" redis-"))
         .collect()
 }
 
