@@ -272,6 +272,38 @@ fn assert_shown_nowhere(gateway: &Gateway, secret: &str) {
 }
 
 #[test]
+fn a_missing_password_is_told_once() {
+    let redis = Redis::start_with_password(Some("a-secret"));
+    let url = format!("redis://{}/0", redis.address());
+    let gateway = Setup::new().redis(url).start();
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
+    gateway.wait_for_health(503, "NOAUTH");
+    wait_until("some attempts", DEADLINE, || {
+        gateway.metric(FAILURES) >= 4.0
+    });
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(line.contains("NOAUTH"), "{line}");
+    assert_eq!(complaints(&gateway).len(), 1);
+
+    let prod = Origin::named("prod");
+    redis.push("prod", &[&prod]);
+    redis.cli(&["CONFIG", "SET", "requirepass", ""]);
+    gateway.wait_served("127.0.0.1", "prod", DEADLINE);
+}
+
+#[test]
+fn silence_at_a_check_is_not_taken_for_a_refusal() {
+    let site = Site::with(|setup| impatient(setup).set("redis.check_interval", "50ms"));
+    site.wait_refreshes("check", 1);
+    site.redis.signal(Signal::SIGSTOP);
+    site.gateway.wait_for_log("lists-unreadable");
+    site.redis.signal(Signal::SIGCONT);
+    site.gateway.wait_for_log("lists-readable");
+    assert_eq!(site.gateway.stderr.count("redis-events-refused"), 0);
+    assert_eq!(site.gateway.stderr.count("lists-mode"), 1);
+}
+
+#[test]
 fn the_password_in_the_environment_goes_before_the_file_and_is_not_shown() {
     let redis = Redis::start_with_password(Some("right-secret"));
     let in_file = format!("redis://:wrong-secret@{}/0", redis.address());
@@ -451,9 +483,13 @@ fn notifications_that_somebody_switches_off_are_on_again_after_the_next_check() 
 
 #[test]
 fn where_notifications_cannot_be_switched_on_the_lists_are_polled() {
-    // A user who may only read; the user `default` stays for the test.
-    let reader = "~gray ~pre ~prod &* +@read +@connection +@transaction +subscribe";
-    for rights in [None, Some(reader)] {
+    // Users who may only read, may use no channel (the default of Redis 7), or may not subscribe.
+    // The user `default` stays for the test.
+    const READ: &str = "~gray ~pre ~prod +@read +@connection +@transaction";
+    let no_config = format!("{READ} &* +subscribe");
+    let no_channel = format!("{READ} resetchannels +subscribe +config");
+    let no_subscribe = format!("{READ} &* +config");
+    for rights in [None, Some(no_config), Some(no_channel), Some(no_subscribe)] {
         let redis = match &rights {
             None => Redis::start_with_options(&["--rename-command", "CONFIG", ""]),
             Some(_) => Redis::start(),

@@ -10,13 +10,14 @@
 //! Where keyspace events cannot be had, the keys are polled instead.
 //!
 //! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that
-//! is found empty for the first time keeps its value until a second reading; its key is WATCHed
-//! from the first to the second, so that the server itself says whether it was touched between
-//! them. A list whose key is rewritten again and again is thus never seen empty.
+//! is found empty keeps its value until it has been empty for a moment (`settle_time`); meanwhile
+//! its key is WATCHed from reading to reading, so that the server itself says whether it was
+//! touched. A list whose key is rewritten again and again is thus never seen empty.
 //!
 //! While Redis is away, slow, loading or refuses the password, the lists in force stay.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,15 @@ use crate::lists::ListName;
 
 /// Shortest time between two readings.
 const MIN_GAP: Duration = Duration::from_millis(20);
+
+/// How long a list must have been empty to count as empty. An empty `gray` is a rollback, which
+/// is urgent; an empty pool is not, since its last peers may still serve, or are skipped if not.
+const fn settle_time(list: ListName) -> Duration {
+    match list {
+        ListName::Gray => MIN_GAP,
+        ListName::Pre | ListName::Prod => Duration::from_secs(1),
+    }
+}
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -69,8 +79,16 @@ struct Watcher {
     told: Option<Notifications>,
     /// When the keys were last read.
     last_reading: Option<Instant>,
-    /// Lists that the last reading found empty for the first time; their keys are WATCHed.
-    unsettled: Vec<ListName>,
+    /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
+    unsettled: Vec<Unsettled>,
+}
+
+/// A list that has become empty.
+#[derive(Clone, Copy)]
+struct Unsettled {
+    list: ListName,
+    /// When it was first found empty, and untouched since.
+    since: Instant,
 }
 
 /// Whether the server tells of changes.
@@ -93,14 +111,15 @@ enum News {
 /// The near end of a subscription, whose thread ends some time after this is dropped.
 struct Subscription {
     news: Receiver<News>,
-    _listening: Option<Arc<()>>,
+    /// Shared with the thread, if there is one.
+    listening: Option<Arc<()>>,
 }
 
 impl Subscription {
     fn none() -> Self {
         Self {
             news: crossbeam_channel::never(),
-            _listening: None,
+            listening: None,
         }
     }
 }
@@ -111,11 +130,14 @@ impl Watcher {
         let mut connected_before = false;
         loop {
             let begun = Instant::now();
-            let error = match self.watch(&mut connected_before) {
-                Ok(never) => match never {},
-                Err(error) => error,
+            // Without this thread there would be no more updates, so it outlives a panic.
+            let watch = || self.watch(&mut connected_before);
+            let error = match catch_unwind(AssertUnwindSafe(watch)) {
+                Ok(Ok(never)) => match never {},
+                Ok(Err(error)) => describe(&error),
+                Err(_) => "a fault of the gateway's own; see the line above".to_owned(),
             };
-            self.publisher.failed(describe(&error));
+            self.publisher.failed(error);
             if let Some(first) = self.first.take() {
                 let _ = first.try_send(());
             }
@@ -133,11 +155,20 @@ impl Watcher {
         // Opened anew each time, so that a name in the URL is resolved anew.
         let client = Client::open(self.settings.url.as_str())?;
         let mut reader = self.connect(&client)?;
-        let mut notifications = self.ask_for_events(&mut reader);
+        let mut notifications = self.ask_for_events(&mut reader)?;
         let news = match notifications {
             Notifications::Unwanted => Subscription::none(),
-            _ => self.subscribe(&client)?,
+            _ => match self.subscribe(&client) {
+                Ok(news) => news,
+                // A user without the right to these channels can still poll.
+                Err(error) if is_refusal(&error) => {
+                    notifications = self.refused(&error);
+                    Subscription::none()
+                }
+                Err(error) => return Err(error),
+            },
         };
+        let can_hear = news.listening.is_some();
         let news = &news.news;
         let mut cause = match connected_before {
             true => Cause::Reconnect,
@@ -157,7 +188,7 @@ impl Watcher {
             }
             let settles = !self.unsettled.is_empty();
             let patience = match notifications {
-                _ if settles => self.gap_left(),
+                _ if settles => self.settling_left(),
                 Notifications::On => self.settings.check_interval,
                 _ => self.settings.poll_interval,
             };
@@ -171,17 +202,26 @@ impl Watcher {
                     cause = Cause::Event;
                 }
                 Ok(News::Lost(error)) => return Err(error),
-                // The second look, for whatever caused the first.
+                // Another look, for whatever caused the first.
                 Err(RecvTimeoutError::Timeout) if settles => {}
                 Err(RecvTimeoutError::Timeout) => {
                     // Somebody may have switched them off.
-                    notifications = self.ask_for_events(&mut reader);
+                    if can_hear {
+                        notifications = self.ask_for_events(&mut reader)?;
+                    }
                     cause = Cause::Check;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(io_error("subscription ended")),
             }
             self.refresh(&mut reader, cause)?;
         }
+    }
+
+    /// Time until an unsettled list may have settled.
+    fn settling_left(&self) -> Duration {
+        let left = |it: &Unsettled| settle_time(it.list).saturating_sub(it.since.elapsed());
+        let least = self.unsettled.iter().map(left).min();
+        least.unwrap_or_default().max(self.gap_left())
     }
 
     /// Time until the keys may be read again.
@@ -200,29 +240,36 @@ impl Watcher {
 
     /// Makes sure that the server tells of changes, without taking from others what they asked
     /// it to tell.
-    fn ask_for_events(&mut self, reader: &mut Connection) -> Notifications {
+    fn ask_for_events(&mut self, reader: &mut Connection) -> RedisResult<Notifications> {
         if self.settings.notify == Notify::Poll {
-            return Notifications::Unwanted;
+            return Ok(Notifications::Unwanted);
         }
-        let outcome = merge_flags(reader);
-        let now = match outcome {
-            Ok(_) => Notifications::On,
-            Err(_) => Notifications::Unknown,
-        };
-        match outcome {
-            Ok(Some(flags)) => log::info!("redis-events-enabled flags={flags}"),
-            Err(error) if self.told != Some(now) => {
-                let error = describe(&error);
-                if self.settings.notify == Notify::Events {
-                    log::error!("redis-events-refused error={error:?} instead=poll");
-                } else {
-                    log::warn!("redis-events-refused error={error:?} instead=poll");
+        match merge_flags(reader) {
+            Ok(changed) => {
+                if let Some(flags) = changed {
+                    log::info!("redis-events-enabled flags={flags}");
                 }
+                self.told = Some(Notifications::On);
+                Ok(Notifications::On)
             }
-            _ => {}
+            Err(error) if is_refusal(&error) => Ok(self.refused(&error)),
+            // Silence, or no right to ask anything at all.
+            Err(error) => Err(error),
         }
-        self.told = Some(now);
-        now
+    }
+
+    /// Says once that the server does not tell of changes.
+    fn refused(&mut self, error: &RedisError) -> Notifications {
+        if self.told != Some(Notifications::Unknown) {
+            let level = match self.settings.notify {
+                Notify::Events => log::Level::Error,
+                _ => log::Level::Warn,
+            };
+            let error = describe(error);
+            log::log!(level, "redis-events-refused error={error:?} instead=poll");
+        }
+        self.told = Some(Notifications::Unknown);
+        Notifications::Unknown
     }
 
     /// Subscribes to the keys' channels; events then arrive in its queue.
@@ -247,7 +294,7 @@ impl Watcher {
         match subscribed.recv() {
             Ok(()) => Ok(Subscription {
                 news,
-                _listening: Some(listening),
+                listening: Some(listening),
             }),
             Err(_) => Err(match news.recv() {
                 Ok(News::Lost(error)) => error,
@@ -267,12 +314,21 @@ impl Watcher {
             },
         };
         let lists = self.publisher.lists();
+        // What is held is no news at every check.
+        let held = self.publisher.status().faults;
         for list in ListName::ALL {
             let entries = reading.of(list);
-            let becomes_empty = entries.as_ref().is_ok_and(Vec::is_empty) && lists.len(list) > 0;
-            if becomes_empty && !(untouched && watched.contains(&list)) {
+            let becomes_empty = entries.as_ref().is_ok_and(Vec::is_empty)
+                && lists.len(list) > 0
+                && !held.contains(&(list, Fault::HeldEmptyProd));
+            if !becomes_empty {
+                continue;
+            }
+            let before = watched.iter().find(|it| untouched && it.list == list);
+            let since = before.map_or_else(Instant::now, |it| it.since);
+            if since.elapsed() < settle_time(list) {
                 *entries = Err(Fault::Unsettled);
-                self.unsettled.push(list);
+                self.unsettled.push(Unsettled { list, since });
             }
         }
         self.publisher.publish(reading, cause);
@@ -286,7 +342,8 @@ impl Watcher {
         if self.unsettled.is_empty() {
             return Ok(());
         }
-        let keys: Vec<&str> = self.unsettled.iter().map(|list| self.key(*list)).collect();
+        let lists = self.unsettled.iter();
+        let keys: Vec<&str> = lists.map(|it| self.key(it.list)).collect();
         match redis::cmd("WATCH").arg(keys).exec(reader) {
             // A server that refuses WATCH: two readings a moment apart must do.
             Err(error) if error.code().is_some() => Ok(()),
@@ -307,13 +364,11 @@ impl Watcher {
     /// for as a list and as a set: the wrong one of the two is an error of that command alone.
     fn read(&self, reader: &mut Connection) -> RedisResult<Option<Reading>> {
         let mut pipe = redis::pipe();
-        pipe.atomic().ignore_errors();
         for list in ListName::ALL {
             pipe.cmd("LRANGE").arg(self.key(list)).arg(0).arg(-1);
             pipe.cmd("SMEMBERS").arg(self.key(list));
         }
-        let replies: Option<Vec<RedisResult<Value>>> = pipe.query(reader)?;
-        let Some(replies) = replies else {
+        let Some(replies) = transaction(reader, &pipe)? else {
             return Ok(None);
         };
         let mut replies = replies.into_iter();
@@ -326,6 +381,34 @@ impl Watcher {
             pre: next()?,
             prod: next()?,
         }))
+    }
+}
+
+/// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
+/// WATCHed key was touched. Written out because the library's own waits for every reply in turn
+/// from a server that is silent, and cannot cope with one that refuses MULTI.
+fn transaction(
+    reader: &mut Connection,
+    pipe: &redis::Pipeline,
+) -> RedisResult<Option<Vec<RedisResult<Value>>>> {
+    let mut request = redis::cmd("MULTI").get_packed_command();
+    request.extend(pipe.get_packed_pipeline());
+    request.extend(redis::cmd("EXEC").get_packed_command());
+    reader.send_packed_command(&request)?;
+    // MULTI is accepted, and each command queued. A refusal here says more than that of EXEC.
+    for _ in 0..1 + pipe.len() {
+        reader.recv_response()?.extract_error()?;
+    }
+    match reader.recv_response()? {
+        Value::Nil => Ok(None),
+        Value::Array(replies) => {
+            let replies = replies.into_iter().map(Value::extract_error);
+            Ok(Some(replies.collect()))
+        }
+        other => {
+            other.extract_error()?;
+            Err(io_error("EXEC has no list of replies"))
+        }
     }
 }
 
@@ -376,10 +459,10 @@ fn follow(
     said: &Sender<News>,
     listened_to: &Weak<()>,
 ) -> RedisError {
-    let mut subscription = connection.as_pubsub();
-    if let Err(error) = subscription.subscribe(channels) {
+    if let Err(error) = subscribe(connection, channels) {
         return error;
     }
+    let mut subscription = connection.as_pubsub();
     let _ = ready.send(());
     while listened_to.strong_count() > 0 {
         match subscription.get_message() {
@@ -394,6 +477,22 @@ fn follow(
         }
     }
     io_error("nobody listens")
+}
+
+/// As the library's `subscribe`, which takes a refusal for a yes.
+fn subscribe(connection: &mut Connection, channels: &[String]) -> RedisResult<()> {
+    let mut command = redis::cmd("SUBSCRIBE");
+    command.arg(channels);
+    connection.send_packed_command(&command.get_packed_command())?;
+    for _ in channels {
+        connection.recv_response()?.extract_error()?;
+    }
+    Ok(())
+}
+
+/// True when the server knows who asks, and does not allow this command.
+fn is_refusal(error: &RedisError) -> bool {
+    matches!(error.code(), Some("ERR" | "NOPERM"))
 }
 
 fn forget_events(news: &Receiver<News>) -> ControlFlow<RedisError> {
