@@ -1,13 +1,16 @@
 //! The admin listener: `/healthz`, `/lists` and `/metrics`, for operators and their tools.
 //!
 //! Plain threads, off the request path. Heads are read by the project's own HTTP code under its
-//! own limits, and each connection serves one request, so that nothing here can be kept waiting.
+//! own limits, each connection serves one request, and when there are too many at a time the oldest
+//! gives way, so that nobody can keep the others waiting.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::{Receiver, Sender};
 use serde_json::json;
 
 use crate::error::{Refusal, reason_phrase};
@@ -29,8 +32,12 @@ const LIMITS: Limits = Limits {
 /// Time for a whole request, and again for its answer.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// Requests served at the same time; further ones wait in the kernel's queue.
+/// Requests served at the same time.
 const AT_ONCE: usize = 16;
+
+/// Where so many are served, the oldest gives way to a new one, but not before this time: a client
+/// that gets on needs far less.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the admin listener looks at.
 pub struct View {
@@ -68,20 +75,25 @@ pub fn serve(listener: TcpListener, view: View) -> io::Result<()> {
     }
     let thread = std::thread::Builder::new().name("admin".to_owned());
     thread.spawn(move || {
+        let mut served = VecDeque::new();
         loop {
-            let Ok(()) = slots.recv() else { return };
             let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
+                Ok((stream, _)) => Arc::new(stream),
                 Err(error) => {
                     log::error!("admin-accept-failed error={:?}", error.to_string());
                     std::thread::sleep(Duration::from_millis(100));
-                    let _ = done.send(());
                     continue;
                 }
             };
+            take_slot(&slots, &mut served);
+            served.push_back(Served {
+                since: Instant::now(),
+                stream: Arc::downgrade(&stream),
+            });
             let (view, slot) = (Arc::clone(&view), Slot(done.clone()));
             let serve = move || {
-                let _slot = slot;
+                // The slot is given back last.
+                let (_slot, stream) = (slot, stream);
                 // Whoever asked has gone.
                 let _ = answer(&view, &stream);
             };
@@ -94,8 +106,30 @@ pub fn serve(listener: TcpListener, view: View) -> io::Result<()> {
     Ok(())
 }
 
+/// A connection for which there may be a thread.
+struct Served {
+    since: Instant,
+    stream: Weak<TcpStream>,
+}
+
+/// Waits for the right to serve one more request; ends the oldest connection if none comes free.
+fn take_slot(slots: &Receiver<()>, served: &mut VecDeque<Served>) {
+    served.retain(|it| it.stream.strong_count() > 0);
+    let oldest = served.front();
+    let patience = oldest.map_or(PATIENCE, |it| PATIENCE.saturating_sub(it.since.elapsed()));
+    if slots.recv_timeout(patience).is_ok() {
+        return;
+    }
+    if let Some(stream) = served.pop_front().and_then(|it| it.stream.upgrade()) {
+        // Its thread, which reads or writes, finds the connection closed.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    // Never an error: the caller holds a sender.
+    let _ = slots.recv();
+}
+
 /// The right to serve one request; given back however that ends.
-struct Slot(crossbeam_channel::Sender<()>);
+struct Slot(Sender<()>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -155,13 +189,28 @@ fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
         reason_phrase(status),
         body.len()
     );
-    if head.method.of(&bytes) != b"HEAD" {
+    // A head that was refused has not been taken apart.
+    if !bytes.starts_with(b"HEAD ") {
         response.push_str(&body);
     }
-    stream.set_write_timeout(Some(TIME_LIMIT))?;
-    stream.write_all(response.as_bytes())?;
+    write_all(stream, response.as_bytes(), Instant::now() + TIME_LIMIT)?;
     stream.shutdown(Shutdown::Write)?;
     drain(stream, deadline)
+}
+
+/// As the stream's own, but the time is limited as a whole and not for each piece.
+fn write_all(mut stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_write_timeout(Some(left))?;
+        let count = stream.write(rest)?;
+        rest = &rest[count..];
+    }
+    Ok(())
 }
 
 /// Takes what else was sent, since closing on unread bytes would reset the connection before the
