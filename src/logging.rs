@@ -9,6 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,9 @@ const QUEUE: usize = 256;
 
 /// A batch is sent on when it has so many bytes; so a queue holds at most about 8 MiB.
 pub const BATCH: usize = 32 * 1024;
+
+/// The name of the log that tells of trouble with the others.
+pub const ERROR_LOG: &str = "error";
 
 /// How long anybody waits for a log to be written: the end of the process, for instance.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -117,6 +121,7 @@ impl Log {
             inbox,
             dropped,
             reopen: Arc::clone(&reopen),
+            torn: false,
             complained: None,
         };
         let thread = std::thread::Builder::new()
@@ -163,17 +168,20 @@ impl Log {
 
 enum Sink {
     Off,
-    Stdout,
-    Stderr,
-    File { path: PathBuf, file: File },
+    /// Standard output or standard error, unbuffered.
+    Stream(File),
+    File {
+        path: PathBuf,
+        file: File,
+    },
 }
 
 impl Sink {
     fn open(target: &LogTarget) -> io::Result<Self> {
         Ok(match target {
             LogTarget::Off => Self::Off,
-            LogTarget::Stdout => Self::Stdout,
-            LogTarget::Stderr => Self::Stderr,
+            LogTarget::Stdout => Self::stream(&io::stdout())?,
+            LogTarget::Stderr => Self::stream(&io::stderr())?,
             LogTarget::File(path) => Self::File {
                 path: path.clone(),
                 file: open_file(path)?,
@@ -181,16 +189,16 @@ impl Sink {
         })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn stream(stream: &impl AsFd) -> io::Result<Self> {
+        let own = stream.as_fd().try_clone_to_owned()?;
+        Ok(Self::Stream(own.into()))
+    }
+
+    /// Writes some of `bytes`, and says how many.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Off => Ok(()),
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(bytes)?;
-                out.flush()
-            }
-            Self::Stderr => io::stderr().lock().write_all(bytes),
-            Self::File { file, .. } => file.write_all(bytes),
+            Self::Off => Ok(bytes.len()),
+            Self::Stream(file) | Self::File { file, .. } => file.write(bytes),
         }
     }
 
@@ -213,16 +221,19 @@ struct Writer {
     inbox: Receiver<Order>,
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
+    /// The last line was not written to its end.
+    torn: bool,
     complained: Option<Instant>,
 }
 
 impl Writer {
     fn run(mut self) {
         while let Ok(order) = self.inbox.recv() {
-            if self.reopen.swap(false, Ordering::AcqRel)
-                && let Err(error) = self.sink.reopen()
-            {
-                self.complain("log-reopen-failed", &error);
+            if self.reopen.swap(false, Ordering::AcqRel) {
+                match self.sink.reopen() {
+                    Ok(()) => self.torn = false,
+                    Err(error) => self.complain("log-reopen-failed", &error),
+                }
             }
             match order {
                 Order::Write(batch) => self.write(&batch),
@@ -234,20 +245,50 @@ impl Writer {
         }
     }
 
+    /// Writes a batch; what cannot be written is counted, and does not run into the line after it.
     fn write(&mut self, batch: &Batch) {
-        if let Err(error) = self.sink.write(&batch.bytes) {
-            self.dropped.fetch_add(batch.lines, Ordering::Relaxed);
+        let mut rest = &batch.bytes[..];
+        let outcome = self.end_torn_line().and_then(|()| {
+            while !rest.is_empty() {
+                match self.sink.write(rest) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => rest = &rest[count..],
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            let written = &batch.bytes[..batch.bytes.len() - rest.len()];
+            self.torn |= written.last().is_some_and(|byte| *byte != b'\n');
+            let lost = memchr::memchr_iter(b'\n', rest).count() as u64;
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
             self.complain("log-write-failed", &error);
         }
     }
 
-    /// Says it on standard error, which is the last place left, and not more than every ten seconds.
+    fn end_torn_line(&mut self) -> io::Result<()> {
+        if self.torn && self.sink.write(b"\n")? == 1 {
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    /// Says it in the error log; if that is what cannot be written, on standard error, which is the
+    /// last place left. Not more than every ten seconds.
     fn complain(&mut self, event: &str, error: &io::Error) {
         let recently = |at: Instant| at.elapsed() < Duration::from_secs(10);
-        if !self.complained.is_some_and(recently) {
-            self.complained = Some(Instant::now());
-            let line = format!("{event} log={} error={:?}\n", self.name, error.to_string());
+        if self.complained.is_some_and(recently) {
+            return;
+        }
+        self.complained = Some(Instant::now());
+        let (log, error) = (&self.name, error.to_string());
+        if log == ERROR_LOG {
+            let line = format!("{event} log={log} error={error:?}\n");
             let _ = io::stderr().lock().write_all(line.as_bytes());
+        } else {
+            log::error!("{event} log={log} error={error:?}");
         }
     }
 }

@@ -67,7 +67,7 @@ impl Running {
         let admin_listener = config.admin.map(admin::bind).transpose()?;
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
-        let error_log = open_log("error", &config.log.error, identity)?;
+        let error_log = open_log(logging::ERROR_LOG, &config.log.error, identity)?;
         logging::install(error_log.queue(), config.log.level);
         process::log_panics();
         let access_log = open_log("access", &config.log.access, identity)?;
