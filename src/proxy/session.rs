@@ -179,8 +179,9 @@ impl Session<'_> {
         drop(config);
         let deadline = Instant::now() + limit;
         loop {
-            // Nothing runs between this look and the wait, so an interruption is never missed.
-            if self.worker.gateway.is_draining() && !self.stream.is_readable() {
+            // Nothing runs between this look and the wait, so an interruption is never missed. The
+            // kernel is asked, since the news of a request may not have arrived yet.
+            if self.worker.gateway.is_draining() && !self.stream.is_readable_now() {
                 return Err(Close::Draining);
             }
             match self.stream.wait_idle(deadline) {
@@ -234,7 +235,12 @@ impl Session<'_> {
                 let to_head = bytes.starts_with(b"HEAD ");
                 return self.refuse(config, tally, refusal, to_head);
             }
-            Err(NoHead::Closed(close)) => return Next::Close(close),
+            Err(NoHead::Closed(close)) => {
+                if close == Close::ClientGone {
+                    tally.received = self.buffer.filled().len() as u64;
+                }
+                return Next::Close(close);
+            }
         }
         let lists = self.worker.lists.snapshot();
         tally.generation = lists.generation;
