@@ -12,18 +12,22 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::config::LogTarget;
 
-/// Batches that wait for a writer at most.
-const QUEUE: usize = 256;
+/// Bytes that wait for a writer at most. Not a number of batches: under light traffic each worker
+/// sends a small one at every tick, and a short stall would cost lines.
+const QUEUE: usize = 8 * 1024 * 1024;
 
-/// A batch is sent on when it has so many bytes; so a queue holds at most about 8 MiB.
+/// What a batch takes in the queue besides its bytes, about.
+const OVERHEAD: usize = 64;
+
+/// A batch is sent on when it has so many bytes.
 pub const BATCH: usize = 32 * 1024;
 
 /// The name of the log that tells of trouble with the others.
@@ -41,6 +45,12 @@ pub struct Batch {
     pub lines: u64,
 }
 
+impl Batch {
+    fn size(&self) -> usize {
+        self.bytes.len() + OVERHEAD
+    }
+}
+
 enum Order {
     Write(Batch),
     Reopen,
@@ -53,6 +63,8 @@ enum Order {
 #[derive(Clone)]
 pub struct LogQueue {
     orders: Sender<Order>,
+    /// Bytes in the queue.
+    held: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     off: bool,
 }
@@ -63,8 +75,10 @@ impl LogQueue {
         if self.off || batch.lines == 0 {
             return;
         }
-        let lines = batch.lines;
-        if self.orders.try_send(Order::Write(batch)).is_err() {
+        let (lines, size) = (batch.lines, batch.size());
+        let room = self.held.fetch_add(size, Ordering::AcqRel) + size <= QUEUE;
+        if !room || self.orders.send(Order::Write(batch)).is_err() {
+            self.held.fetch_sub(size, Ordering::AcqRel);
             self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }
@@ -73,11 +87,7 @@ impl LogQueue {
     pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
         let (done, outcome) = bounded(1);
-        if self
-            .orders
-            .send_deadline(Order::Flush(done), deadline)
-            .is_ok()
-        {
+        if self.orders.send(Order::Flush(done)).is_ok() {
             let _ = outcome.recv_deadline(deadline);
         }
     }
@@ -107,11 +117,13 @@ impl Log {
     /// When the file cannot be opened; the message names it.
     pub fn open(name: &str, target: &LogTarget) -> io::Result<Self> {
         let sink = Sink::open(target)?;
-        let (orders, inbox) = bounded(QUEUE);
+        let (orders, inbox) = unbounded();
+        let held = Arc::new(AtomicUsize::new(0));
         let dropped = Arc::new(AtomicU64::new(0));
         let reopen = Arc::new(AtomicBool::new(false));
         let queue = LogQueue {
             orders,
+            held: Arc::clone(&held),
             dropped: Arc::clone(&dropped),
             off: *target == LogTarget::Off,
         };
@@ -119,6 +131,7 @@ impl Log {
             name: name.to_owned(),
             sink,
             inbox,
+            held,
             dropped,
             reopen: Arc::clone(&reopen),
             torn: false,
@@ -141,20 +154,16 @@ impl Log {
 
     /// Opens the file anew, for whoever has renamed it.
     pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Release);
-        // Only to wake the writer; one that is busy sees the flag before its next batch.
-        let _ = self.queue.orders.try_send(Order::Reopen);
+        // The order only wakes the writer; one that is busy sees the flag before its next batch.
+        if !self.reopen.swap(true, Ordering::AcqRel) {
+            let _ = self.queue.orders.send(Order::Reopen);
+        }
     }
 
     /// Writes what is queued and ends the writer; a stalled one is left behind.
     pub fn close(mut self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
-        if self
-            .queue
-            .orders
-            .send_deadline(Order::Stop, deadline)
-            .is_err()
-        {
+        if self.queue.orders.send(Order::Stop).is_err() {
             return;
         }
         let Some(thread) = self.thread.take() else {
@@ -219,6 +228,7 @@ struct Writer {
     name: String,
     sink: Sink,
     inbox: Receiver<Order>,
+    held: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
     /// The last line was not written to its end.
@@ -236,7 +246,10 @@ impl Writer {
                 }
             }
             match order {
-                Order::Write(batch) => self.write(&batch),
+                Order::Write(batch) => {
+                    self.write(&batch);
+                    self.held.fetch_sub(batch.size(), Ordering::AcqRel);
+                }
                 Order::Reopen => {}
                 // Who asked may have lost patience.
                 Order::Flush(done) => drop(done.try_send(())),
