@@ -13,12 +13,15 @@
 
 mod access;
 mod client;
+mod exposition;
 mod gateway;
 mod lines;
 mod origin;
 mod pattern;
 mod peers;
 mod process;
+mod pipe;
+mod ports;
 mod redis;
 mod setup;
 mod site;
@@ -29,11 +32,14 @@ use std::time::{Duration, Instant};
 
 pub(crate) use access::AccessLine;
 pub(crate) use client::{Client, Response};
+pub(crate) use exposition::{Samples, read_metrics};
 pub(crate) use gateway::Gateway;
 pub(crate) use lines::{Found, Lines};
 pub(crate) use origin::{Conn, Origin, Request, ok};
 pub(crate) use pattern::Pattern;
 pub(crate) use peers::{DeafPeer, RefusingPeer};
+pub(crate) use pipe::pipe_at;
+pub(crate) use ports::listening_ports;
 pub(crate) use redis::Redis;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
 pub(crate) use site::Site;

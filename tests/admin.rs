@@ -1,0 +1,666 @@
+//! The admin listener: what it says of the gateway is right, and nobody can keep it from saying it.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{
+    Client, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Response, Samples, Setup,
+    listening_ports, ok, read_metrics, wait_until,
+};
+
+/// What the admin listener allows for a request, and again for its answer.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// A gateway with one peer of the old version, and nobody gray.
+fn gateway() -> Gateway {
+    Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]).start()
+}
+
+fn samples(gateway: &Gateway) -> Samples {
+    let (status, page) = gateway.admin_get("/metrics");
+    assert_eq!(status, 200, "{page}");
+    read_metrics(&page)
+}
+
+#[test]
+fn health_is_good_while_requests_can_be_served_and_otherwise_says_why_not() {
+    let gateway = gateway();
+    let healthy = (200, "ok generation=1\n".to_owned());
+    assert_eq!(gateway.admin_get("/healthz"), healthy);
+
+    let redis = RefusingPeer::new();
+    let unread = Setup::new().redis(format!("redis://{redis}")).start();
+    let (status, said) = unread.admin_get("/healthz");
+    let reason = "no-lists: no lists have been read: ";
+    assert!(status == 503 && said.starts_with(reason), "{status} {said}");
+    assert_eq!(unread.get("127.0.0.1", "/").status(), 503);
+
+    let empty = Setup::new().lists(&[], &[&"127.0.0.1:9"], &[]).start();
+    let reason = (503, "no-peers: prod is empty\n".to_owned());
+    assert_eq!(empty.admin_get("/healthz"), reason);
+    empty.write_lists(&[], &[], &[&"127.0.0.1:9"]);
+    let healthy = (200, "ok generation=2\n".to_owned());
+    wait_until("prod has a peer", DEADLINE, || {
+        empty.admin_get("/healthz") == healthy
+    });
+}
+
+#[test]
+fn health_is_bad_while_the_gateway_drains() {
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.wait_for_release()?;
+        conn.send(ok("late"))
+    });
+    let mut gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait("the request", |it| it.requests.len() == 1);
+    gateway.signal(Signal::SIGTERM);
+    let reason = (503, "draining: the gateway is shutting down\n".to_owned());
+    wait_until("it drains", DEADLINE, || {
+        gateway.admin_get("/healthz") == reason
+    });
+    assert_eq!(gateway.admin_get("/lists").0, 200);
+    origin.release();
+    assert_eq!(client.response().text(), "late");
+    assert!(gateway.wait_exit().success());
+}
+
+#[test]
+fn lists_are_shown_as_they_are_in_force() {
+    let redis = Redis::start_with_password(Some("tell-nobody"));
+    redis.push(
+        "gray",
+        &[
+            &"172.16.5.9/12",
+            &"10.0.0.1",
+            &"::ffff:10.0.0.1",
+            &"2001:DB8::1",
+            &"not an address",
+            &"\u{1b}[31m",
+        ],
+    );
+    redis.push("pre", &[&"[::1]", &"127.0.0.1:81", &"127.0.0.1:0"]);
+    redis.push("prod", &[&"127.0.0.2", &"127.0.0.1:9000", &"127.0.0.1:82"]);
+    let setup = Setup::new().redis(redis.url());
+    let gateway = setup.set("upstream.peer_port", 8000).start();
+    let lists = gateway.wait_for_lists("they are read", |it| it["generation"] == json!(1));
+    assert_eq!(
+        lists["gray"],
+        json!(["10.0.0.1", "172.16.0.0/12", "2001:db8::1"])
+    );
+    assert_eq!(lists["pre"], json!(["127.0.0.1:81", "[::1]:8000"]));
+    let prod = ["127.0.0.1:82", "127.0.0.1:9000", "127.0.0.2:8000"];
+    assert_eq!(lists["prod"], json!(prod));
+    let neither = "neither an IP address nor a net like 10.0.0.0/8";
+    assert_eq!(
+        lists["skipped"],
+        json!({
+            "gray": { "count": 2, "first": [
+                { "entry": "not an address", "reason": neither },
+                { "entry": r"\x1b[31m", "reason": neither },
+            ] },
+            "pre": { "count": 1, "first": [{ "entry": "127.0.0.1:0", "reason": "port 0" }] },
+            "prod": { "count": 0, "first": [] },
+        })
+    );
+    assert_eq!(lists["error"], Value::Null);
+    assert_eq!(lists["kept"], json!([]));
+    assert_eq!(lists["mode"], "events");
+    let address = redis.address().to_string();
+    let source = lists["source"].as_str().unwrap();
+    assert!(source.contains(&address), "{source}");
+
+    // A list of garbage does not come into force, and is named.
+    redis.cli(&["DEL", "pre"]);
+    redis.cli(&["RPUSH", "pre", "garbage"]);
+    let lists = gateway.wait_for_lists("pre is kept", |it| it["kept"] != json!([]));
+    let kept = json!([{ "list": "pre", "fault": "all-skipped" }]);
+    assert_eq!(lists["kept"], kept);
+    assert_eq!(lists["pre"], json!(["127.0.0.1:81", "[::1]:8000"]));
+    assert_eq!(lists["generation"], 1);
+}
+
+#[test]
+fn no_page_and_no_log_shows_the_password() {
+    let redis = Redis::start_with_password(Some("tell-nobody"));
+    redis.push("prod", &[&"127.0.0.1:9"]);
+    let wrong = redis.url().replace("tell-nobody", "wrong-secret");
+    for (url, secret, is_read) in [
+        (redis.url(), "tell-nobody", true),
+        (wrong, "wrong-secret", false),
+    ] {
+        let gateway = Setup::new().redis(url).start();
+        gateway.wait_for_lists("an outcome", |it| match is_read {
+            true => it["generation"] == json!(1),
+            false => it["error"] != Value::Null,
+        });
+        for page in ["/healthz", "/lists", "/metrics"] {
+            let (_, said) = gateway.admin_get(page);
+            assert!(!said.contains(secret), "{page}: {said}");
+        }
+        assert_eq!(gateway.stderr.count(secret), 0, "{:?}", gateway.stderr);
+    }
+}
+
+#[test]
+fn the_age_of_the_lists_is_the_time_since_they_were_read() {
+    let gateway = gateway();
+    let age = || gateway.lists()["age_seconds"].as_f64().unwrap();
+    let (first, since) = (age(), Instant::now());
+    wait_until("the lists grow older", DEADLINE, || age() > first + 0.2);
+    assert!(since.elapsed() >= Duration::from_millis(200));
+    let written = Instant::now();
+    let wall = SystemTime::now();
+    gateway.write_lists(&[], &[], &[&"127.0.0.1:8"]);
+    let lists = gateway.wait_for_lists("the change", |it| it["generation"] == json!(2));
+    let age = lists["age_seconds"].as_f64().unwrap();
+    assert!(age < written.elapsed().as_secs_f64(), "{age}");
+    let changed = humantime::parse_rfc3339(lists["changed_at"].as_str().unwrap()).unwrap();
+    // It is shown in whole milliseconds.
+    assert!(changed + Duration::from_millis(1) >= wall && changed <= SystemTime::now());
+}
+
+#[test]
+fn the_digest_is_the_same_where_the_lists_are_and_nowhere_else() {
+    let digest = |gray: &[&str], pre: &[&str], prod: &[&str]| {
+        let peers = |list: &[&str]| list.join("\n");
+        let (gray, pre, prod) = (peers(gray), peers(pre), peers(prod));
+        let text = format!("[gray]\n{gray}\n[pre]\n{pre}\n[prod]\n{prod}\n");
+        let gateway = Setup::new().file("lists", &text).start();
+        gateway.lists()["digest"].as_str().unwrap().to_owned()
+    };
+    let one = digest(
+        &["10.0.0.1", "10.1.0.0/16"],
+        &["127.0.0.1:81", "127.0.0.1:82"],
+        &["127.0.0.1"],
+    );
+    // Another order, repetition, other spellings.
+    let same = digest(
+        &["10.1.2.3/16", "::ffff:10.0.0.1", "10.0.0.1/32", "10.0.0.1"],
+        &["127.0.0.1:82", "127.0.0.1:81"],
+        &["127.0.0.1:80"],
+    );
+    assert_eq!(one, same);
+    let swapped = digest(
+        &["10.0.0.1", "10.1.0.0/16"],
+        &["127.0.0.1"],
+        &["127.0.0.1:81", "127.0.0.1:82"],
+    );
+    let less = digest(
+        &["10.0.0.1"],
+        &["127.0.0.1:81", "127.0.0.1:82"],
+        &["127.0.0.1"],
+    );
+    assert!(one != swapped && one != less && swapped != less);
+}
+
+#[test]
+fn metrics_are_well_formed_in_every_state() {
+    let unread = Setup::new()
+        .redis(format!("redis://{}", RefusingPeer::new()))
+        .start();
+    let page = samples(&unread);
+    assert_eq!(page["graygate_lists_generation"], 0.0);
+    assert_eq!(page["graygate_lists_readable"], 0.0);
+    // There is no age of what was never read.
+    assert!(!page.contains_key("graygate_lists_age_seconds"));
+
+    let gateway = gateway();
+    samples(&gateway);
+    for (request, status) in [("GET / HTTP/1.1\r\n\r\n", 400), ("GET /\r\n\r\n", 400)] {
+        assert_eq!(gateway.connect().ask(request).status(), status);
+    }
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 502);
+    samples(&gateway);
+}
+
+/// What passes between one client and the gateway, added up.
+#[derive(Default)]
+struct Traffic {
+    received: usize,
+    sent: usize,
+}
+
+impl Traffic {
+    /// Sends `request` on `client` and reads the response.
+    #[track_caller]
+    fn ask(&mut self, client: &mut Client, request: &str) -> Response {
+        let response = client.ask(request);
+        self.received += request.len();
+        self.sent += response.head.raw.len() + response.raw.len();
+        response
+    }
+}
+
+/// The response of the test's origin to a request for `target`; `/404` is answered with 404.
+fn answer_to(target: &str) -> Vec<u8> {
+    let status = &target[1..];
+    format!("HTTP/1.1 {status} Said So\r\nX-Origin: yes\r\nContent-Length: 3\r\n\r\nabc").into()
+}
+
+/// The fixed part of a page: without what depends on time.
+fn counted(mut page: Samples) -> Samples {
+    let timed = [
+        "graygate_request_duration_seconds_bucket{le=",
+        "graygate_request_duration_seconds_sum",
+        "graygate_lists_age_seconds",
+    ];
+    page.retain(|name, _| !timed.iter().any(|it| name.starts_with(it)));
+    page
+}
+
+#[test]
+fn every_counter_counts_what_has_happened_and_nothing_else() {
+    let answering = || Origin::answering(|request| answer_to(&request.head.target()));
+    let (pre, prod, mute) = (answering(), answering(), Origin::mute());
+    let dead = RefusingPeer::new();
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = setup.lists(&["127.0.0.5"], &[&pre], &[&prod]).start();
+    let lists_are = |generation: u64| {
+        gateway.wait_for_lists("the lists", |it| it["generation"] == json!(generation));
+    };
+    let mut traffic = Traffic::default();
+    let mut once = |source: &str, target: &str, status: u16| {
+        let mut client = gateway.connect_from(source);
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let response = traffic.ask(&mut client, &request);
+        assert_eq!(response.status(), status, "{source} {target}");
+        client.expect_close();
+    };
+    for (source, target, status, times) in [
+        ("127.0.0.5", "/200", 200, 2),
+        ("127.0.0.5", "/301", 301, 1),
+        ("127.0.0.1", "/200", 200, 3),
+        ("127.0.0.1", "/404", 404, 2),
+        ("127.0.0.1", "/500", 500, 1),
+    ] {
+        for _ in 0..times {
+            once(source, target, status);
+        }
+    }
+    gateway.write_lists(&["127.0.0.5"], &[&dead], &[&prod]);
+    lists_are(2);
+    once("127.0.0.5", "/200", 200);
+    gateway.write_lists(&["127.0.0.5"], &[], &[&prod]);
+    lists_are(3);
+    once("127.0.0.5", "/200", 200);
+    gateway.write_lists(&["127.0.0.5"], &[], &[&dead]);
+    lists_are(4);
+    once("127.0.0.1", "/200", 502);
+    // One version that cannot be used, and the same lists again.
+    gateway.write_lists_text("nonsense\n");
+    gateway.wait_for_lists("the failure", |it| it["error"] != Value::Null);
+    gateway.write_lists(&["127.0.0.5"], &[], &[&mute]);
+    lists_are(5);
+    // Gives up while it waits for its answer.
+    let request = "GET /200 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = gateway.connect();
+    client.send(request);
+    mute.wait("the request", |it| it.requests.len() == 1);
+    client.reset();
+    traffic.received += request.len();
+    gateway.write_lists(&["127.0.0.5"], &[&pre], &[&prod]);
+    lists_are(6);
+    let mut client = gateway.connect();
+    let no_host = "GET / HTTP/1.1\r\n\r\n";
+    assert_eq!(traffic.ask(&mut client, no_host).status(), 400);
+    client.expect_close();
+    // This one leaves between two requests, the last one stays.
+    let upload = "POST /200 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                  3\r\nabc\r\n0\r\n\r\n";
+    for _ in 0..2 {
+        let mut client = gateway.connect();
+        for _ in 0..2 {
+            assert_eq!(traffic.ask(&mut client, upload).status(), 200);
+        }
+    }
+    let mut stays = gateway.connect();
+    assert_eq!(traffic.ask(&mut stays, request).status(), 200);
+
+    let origins = [&pre, &prod, &mute];
+    let upstream_sent: usize = origins
+        .iter()
+        .flat_map(|it| it.requests())
+        .map(|it| it.head.raw.len() + it.raw.len())
+        .sum();
+    let upstream_received: usize = [&pre, &prod]
+        .iter()
+        .flat_map(|it| it.requests())
+        .map(|it| answer_to(&it.head.target()).len())
+        .sum();
+    let table: &[(&str, usize)] = &[
+        ("requests_total{pool=\"pre\",status=\"0xx\"}", 0),
+        ("requests_total{pool=\"pre\",status=\"1xx\"}", 0),
+        ("requests_total{pool=\"pre\",status=\"2xx\"}", 2),
+        ("requests_total{pool=\"pre\",status=\"3xx\"}", 1),
+        ("requests_total{pool=\"pre\",status=\"4xx\"}", 0),
+        ("requests_total{pool=\"pre\",status=\"5xx\"}", 0),
+        ("requests_total{pool=\"prod\",status=\"0xx\"}", 1),
+        ("requests_total{pool=\"prod\",status=\"1xx\"}", 0),
+        ("requests_total{pool=\"prod\",status=\"2xx\"}", 10),
+        ("requests_total{pool=\"prod\",status=\"3xx\"}", 0),
+        ("requests_total{pool=\"prod\",status=\"4xx\"}", 2),
+        ("requests_total{pool=\"prod\",status=\"5xx\"}", 2),
+        ("requests_total{pool=\"none\",status=\"0xx\"}", 0),
+        ("requests_total{pool=\"none\",status=\"1xx\"}", 0),
+        ("requests_total{pool=\"none\",status=\"2xx\"}", 0),
+        ("requests_total{pool=\"none\",status=\"3xx\"}", 0),
+        ("requests_total{pool=\"none\",status=\"4xx\"}", 1),
+        ("requests_total{pool=\"none\",status=\"5xx\"}", 0),
+        ("worker_requests_total{worker=\"0\"}", 19),
+        ("request_duration_seconds_count", 19),
+        ("attempts_total{outcome=\"ok\",pool=\"pre\"}", 3),
+        (
+            "attempts_total{outcome=\"connect-refused\",pool=\"pre\"}",
+            1,
+        ),
+        ("attempts_total{outcome=\"ok\",pool=\"prod\"}", 13),
+        (
+            "attempts_total{outcome=\"connect-refused\",pool=\"prod\"}",
+            1,
+        ),
+        ("attempts_total{outcome=\"client-gone\",pool=\"prod\"}", 1),
+        ("fallbacks_total{reason=\"pre-empty\"}", 1),
+        ("fallbacks_total{reason=\"pre-exhausted\"}", 1),
+        ("refusals_total{reason=\"no-host\"}", 1),
+        ("connections_total{worker=\"0\"}", 17),
+        ("connections_active{worker=\"0\"}", 1),
+        ("connections_closed_total{reason=\"connection-close\"}", 12),
+        ("connections_closed_total{reason=\"client-gone\"}", 1),
+        ("connections_closed_total{reason=\"client-closed\"}", 2),
+        ("connections_closed_total{reason=\"refused\"}", 1),
+        ("upstream_connections_total{kind=\"new\"}", 3),
+        ("upstream_connections_total{kind=\"reused\"}", 14),
+        (
+            "bytes_total{direction=\"received\",side=\"downstream\"}",
+            traffic.received,
+        ),
+        (
+            "bytes_total{direction=\"sent\",side=\"downstream\"}",
+            traffic.sent,
+        ),
+        (
+            "bytes_total{direction=\"received\",side=\"upstream\"}",
+            upstream_received,
+        ),
+        (
+            "bytes_total{direction=\"sent\",side=\"upstream\"}",
+            upstream_sent,
+        ),
+        ("panics_total", 0),
+        ("lists_generation", 6),
+        ("lists_entries{list=\"gray\"}", 1),
+        ("lists_entries{list=\"pre\"}", 1),
+        ("lists_entries{list=\"prod\"}", 1),
+        ("lists_skipped{list=\"gray\"}", 0),
+        ("lists_skipped{list=\"pre\"}", 0),
+        ("lists_skipped{list=\"prod\"}", 0),
+        ("lists_refreshes_total{cause=\"start\"}", 1),
+        ("lists_refreshes_total{cause=\"event\"}", 5),
+        ("lists_refreshes_total{cause=\"check\"}", 0),
+        ("lists_refreshes_total{cause=\"reconnect\"}", 0),
+        ("lists_failures_total", 1),
+        ("lists_readable", 1),
+        ("lists_mode{mode=\"file\"}", 1),
+        ("log_dropped_total{log=\"access\"}", 0),
+        ("log_dropped_total{log=\"error\"}", 0),
+        ("workers", 1),
+    ];
+    let expected: Samples = table
+        .iter()
+        .map(|(name, value)| (format!("graygate_{name}"), *value as f64))
+        .collect();
+    // The end of a connection is counted a moment after the client has seen it.
+    let closes = || counted(samples(&gateway));
+    let start = Instant::now();
+    wait_until("the counters, or a look at them", 2 * DEADLINE, || {
+        closes() == expected || start.elapsed() > DEADLINE
+    });
+    let differing: Vec<_> = closes()
+        .into_iter()
+        .filter(|(name, value)| expected.get(name) != Some(value))
+        .collect();
+    let missing: Vec<_> = expected
+        .iter()
+        .filter(|(name, _)| !closes().contains_key(*name))
+        .collect();
+    assert!(
+        differing.is_empty() && missing.is_empty(),
+        "{differing:?}, missing {missing:?}"
+    );
+}
+
+#[test]
+fn durations_are_counted_where_they_belong() {
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.wait_for_release()?;
+        conn.send(ok("late"))
+    });
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    let start = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait("the request", |it| it.requests.len() == 1);
+    let least = Instant::now();
+    wait_until("half a second", DEADLINE, || {
+        least.elapsed() > Duration::from_millis(500)
+    });
+    origin.release();
+    assert_eq!(client.response().text(), "late");
+    gateway.wait_for_metric("graygate_request_duration_seconds_count", 1.0);
+    let most = start.elapsed().as_secs_f64();
+    let page = samples(&gateway);
+    let sum = page["graygate_request_duration_seconds_sum"];
+    assert!((0.5..=most).contains(&sum), "{sum}, not up to {most}");
+    let bucket = |le: &str| page[&format!("graygate_request_duration_seconds_bucket{{le={le:?}}}")];
+    assert_eq!(
+        (bucket("0.5"), bucket("10"), bucket("+Inf")),
+        (0.0, 1.0, 1.0)
+    );
+}
+
+#[test]
+fn what_is_asked_of_the_admin_listener_is_not_counted_as_the_gateways_traffic() {
+    let gateway = gateway();
+    let before = counted(samples(&gateway));
+    for request in [
+        "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ] {
+        Client::connect(gateway.admin()).ask(request);
+    }
+    assert_eq!(counted(samples(&gateway)), before);
+    assert_eq!(before["graygate_connections_total{worker=\"0\"}"], 0.0);
+    // The line of a later request is the first.
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 502);
+    assert_eq!(gateway.wait_for_access_lines(1).len(), 1);
+}
+
+#[test]
+fn every_request_gets_one_answer_and_the_connection_ends() {
+    let gateway = gateway();
+    let long_target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(1024));
+    let long_field = format!("GET /healthz HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(8192));
+    let many_fields = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65));
+    let healthy = "ok generation=1\n";
+    let table: &[(&str, u16, &str)] = &[
+        ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, healthy),
+        ("GET /healthz HTTP/1.0\r\n\r\n", 200, healthy),
+        ("GET /healthz?now HTTP/1.1\r\nHost: a\r\n\r\n", 200, healthy),
+        (
+            "GET /healthz/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            404,
+            "there are /healthz, ",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            404,
+            "there are /healthz, ",
+        ),
+        (
+            "GET /../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
+            404,
+            "there are ",
+        ),
+        (
+            "POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+            405,
+            "method-not-allowed\n",
+        ),
+        (
+            "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            405,
+            "method-not-allowed\n",
+        ),
+        ("nonsense\r\n\r\n", 400, "bad-request-line\n"),
+        (
+            "GET /healthz HTTP/1.1\r\nHost: a\r\nA b\r\n\r\n",
+            400,
+            "bad-field\n",
+        ),
+        ("GET /healthz HTTP/1.1\r\n\r\n", 400, "no-host\n"),
+        ("GET /healthz HTTP/1.1\n\n", 400, "bare-lf\n"),
+        ("GET /healthz HTTP/3.0\r\n\r\n", 505, "bad-version\n"),
+        (&long_target, 414, "line-too-long\n"),
+        (&long_field, 431, "head-too-large\n"),
+        (&many_fields, 431, "too-many-fields\n"),
+    ];
+    for (request, status, body) in table {
+        let of = &request[..request.len().min(60)];
+        let mut client = Client::connect(gateway.admin());
+        // What follows is not answered.
+        client.send_if_open(format!("{request}GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let response = client.response();
+        assert_eq!(response.status(), *status, "{of}");
+        assert!(response.text().starts_with(body), "{of}: {response:?}");
+        let allow = (*status == 405).then(|| "GET, HEAD".to_owned());
+        assert_eq!(response.field("allow"), allow, "{of}");
+        assert_eq!(
+            response.field("connection").as_deref(),
+            Some("close"),
+            "{of}"
+        );
+        assert_eq!(response.field("cache-control").as_deref(), Some("no-store"));
+        client.expect_close();
+    }
+    assert_eq!(gateway.admin_get("/healthz").0, 200);
+}
+
+#[test]
+fn every_page_has_its_type() {
+    let gateway = gateway();
+    for (page, kind) in [
+        ("/healthz", "text/plain; charset=utf-8"),
+        ("/lists", "application/json"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+    ] {
+        let response = Client::connect(gateway.admin()).get(page);
+        assert_eq!(response.field("content-type").as_deref(), Some(kind));
+    }
+}
+
+#[test]
+fn head_is_answered_without_a_body() {
+    let gateway = gateway();
+    for (request, status) in [
+        ("HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("HEAD /lists HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("HEAD /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        ("HEAD /healthz HTTP/1.1\r\nHost: a\r\nA b\r\n\r\n", 400),
+    ] {
+        let mut client = Client::connect(gateway.admin());
+        let response = client.ask(request);
+        assert_eq!(response.status(), status, "{request}");
+        let length = response.field("content-length").unwrap();
+        assert_ne!(length, "0", "{request}");
+        client.expect_close();
+    }
+}
+
+#[test]
+fn a_client_that_does_not_get_on_is_cut_when_its_time_is_over() {
+    let gateway = gateway();
+    for begin in ["", "GET /healthz HTTP/1.1\r\n"] {
+        let start = Instant::now();
+        let mut client = Client::connect(gateway.admin());
+        client.send(begin);
+        let response = client.response();
+        assert_eq!(response.status(), 408, "{begin:?}");
+        assert_eq!(response.text(), "head-timeout\n");
+        assert!(start.elapsed() >= TIME_LIMIT, "{:?}", start.elapsed());
+        client.expect_close();
+    }
+    // One that has gone needs no answer.
+    let mut client = Client::connect(gateway.admin());
+    client.send("GET /healthz");
+    client.half_close();
+    client.expect_close();
+}
+
+#[test]
+fn silent_clients_do_not_keep_others_waiting() {
+    let gateway = gateway();
+    // Far more than are served at the same time; one half has begun a request.
+    let silent: Vec<Client> = (0..100)
+        .map(|at| {
+            let mut client = Client::connect(gateway.admin());
+            client.send_if_open(["", "GET /healthz"][at % 2]);
+            client
+        })
+        .collect();
+    let start = Instant::now();
+    assert_eq!(gateway.admin_get("/healthz").0, 200);
+    assert!(start.elapsed() < TIME_LIMIT, "{:?}", start.elapsed());
+    drop(silent);
+}
+
+#[test]
+fn a_client_that_reads_slowly_is_cut_when_the_time_for_its_answer_is_over() {
+    // More than the kernel takes for a client that does not read it.
+    let gray: String = (0..130_000)
+        .map(|at| {
+            format!(
+                "2001:db8:1111:2222:3333:4444:{:x}:{:x}\n",
+                at >> 16 | 0x1000,
+                at & 0xffff
+            )
+        })
+        .collect();
+    let gateway = gateway();
+    gateway.write_lists_text(&format!("[gray]\n{gray}[pre]\n[prod]\n127.0.0.1:9\n"));
+    wait_until("the large list", 6 * DEADLINE, || {
+        gateway.metric("graygate_lists_generation") == 2.0
+    });
+    let mut client = Client::with_small_window("127.0.0.1", gateway.admin(), 4096);
+    client.send("GET /lists HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.head();
+    let length: usize = head.field("content-length").unwrap().parse().unwrap();
+    let (start, mut read) = (Instant::now(), 0);
+    // Each look takes a little, so that something is written all the time.
+    wait_until("the time is over", DEADLINE, || {
+        read += client.wire.some(1024).unwrap().len();
+        start.elapsed() > TIME_LIMIT + Duration::from_secs(1)
+    });
+    read += client.rest().len();
+    assert!(read < length, "all {length} bytes came");
+}
+
+#[test]
+fn without_an_admin_listener_the_gateway_serves_and_nothing_else_listens() {
+    let origin = Origin::named("prod");
+    let setup = Setup::new().set("admin.listen", "off");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "prod");
+    gateway.wait_for_log(" admin=off ");
+    assert_eq!(listening_ports(gateway.pid()), [gateway.addr().port()]);
+}
