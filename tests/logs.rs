@@ -529,7 +529,7 @@ impl Silent {
         wait_until("the pid file", DEADLINE, || {
             std::fs::read_to_string(&pid).is_ok_and(|it| it.ends_with('\n'))
         });
-        let port = listening_ports(child.id())[0];
+        let port = wait_for("its port", || listening_ports(child.id()).pop_first());
         let addr = ([127, 0, 0, 1], port).into();
         Self {
             child,

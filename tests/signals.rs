@@ -388,7 +388,6 @@ fn settings_that_need_a_restart_are_named_and_keep_their_value() {
     let origin = origin();
     let setup = Setup::new().set("gateway.pid_file", "pid");
     let mut gateway = setup.lists(&["127.0.0.5"], &[], &[&origin]).start();
-    let mut ports = listening_ports(gateway.pid());
     let table = [
         ("gateway.listen", "127.0.0.1:0, 127.0.0.2:0"),
         ("gateway.workers", "3"),
@@ -417,10 +416,10 @@ fn settings_that_need_a_restart_are_named_and_keep_their_value() {
         let ignored = format!("ignored={}", table.len());
         assert_eq!(gateway.stderr.count(&ignored), round);
     }
-    let mut now = listening_ports(gateway.pid());
-    now.sort_unstable();
-    ports.sort_unstable();
-    assert_eq!(now, ports);
+    let ports = [gateway.addr().port(), gateway.admin().port()].into();
+    wait_until("the same ports", DEADLINE, || {
+        listening_ports(gateway.pid()) == ports
+    });
     assert_eq!(gateway.metric("graygate_workers"), 2.0);
     let body = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
     assert_eq!(gateway.connect().ask(body).status(), 413);

@@ -1,8 +1,11 @@
 //! What a process listens on, as the kernel says.
 
-/// The TCP ports on which process `pid` listens, by IPv4.
+use std::collections::BTreeSet;
+
+/// The TCP ports on which process `pid` listens, by IPv4. One that is just being handed from one
+/// descriptor to another may be missed, so wait for what is expected.
 #[track_caller]
-pub(crate) fn listening_ports(pid: u32) -> Vec<u16> {
+pub(crate) fn listening_ports(pid: u32) -> BTreeSet<u16> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let own: Vec<String> = descriptors
         .filter_map(|it| std::fs::read_link(it.ok()?.path()).ok())
