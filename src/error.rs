@@ -117,6 +117,7 @@ named! {
         ConnectRefused = "connect-refused", "the peer refused the connection";
         ConnectTimeout = "connect-timeout", "the peer did not accept within connect_timeout";
         ConnectFailed = "connect-failed", "the connection could not be made; see the error log";
+        OutOfDescriptors = "out-of-descriptors", "the gateway has no descriptor left for the connection; raise its limit";
         SendFailed = "send-failed", "the peer closed or reset while the request was sent";
         SendTimeout = "send-timeout", "the peer took nothing of the request for send_timeout";
         ReadTimeout = "read-timeout", "no response head within read_timeout";
@@ -149,6 +150,7 @@ impl Failure {
     pub const fn status(self) -> u16 {
         match self {
             Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => 504,
+            Self::OutOfDescriptors => 503,
             _ => 502,
         }
     }
@@ -167,7 +169,8 @@ impl Failure {
             | Self::BadResponseFraming
             | Self::UnexpectedUpgrade
             | Self::TooManyInterim => Retry::IfIdempotent,
-            Self::ResponseCut
+            Self::OutOfDescriptors
+            | Self::ResponseCut
             | Self::ResponseStalled
             | Self::BadResponseChunk
             | Self::ClientGone => Retry::Never,

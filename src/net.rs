@@ -15,7 +15,7 @@
 //!   `RefCell`, thread-locals), and a waiter cannot be resumed while it is still being parked.
 //! - **No borrow of worker-local state is held across a wait**: other coroutines of the worker
 //!   run meanwhile.
-//! - **Every wait has a deadline** except a listener's, and is cut by the worker's clock
+//! - **Every wait has a deadline** except a listener's and [`Companion::join`], and is cut by the worker's clock
 //!   (`net/clock.rs`) at most 25 ms late.
 //! - **Wait before read**: after a read that did not fill its buffer the socket is empty, so the
 //!   next read waits for news first instead of asking the kernel in vain (epoll(7), edge-triggered).
@@ -34,6 +34,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -136,25 +137,52 @@ pub fn spawn(worker: usize, task: impl FnOnce() + Send + 'static) -> io::Result<
     spawn_joinable(worker, task).map(drop)
 }
 
-/// A coroutine that runs beside the current one; see [`spawn_joinable`].
-pub struct Companion(coroutine::JoinHandle<()>);
+/// A coroutine that runs beside the one that has started it.
+pub struct Companion<T> {
+    handle: coroutine::JoinHandle<()>,
+    outcome: Rc<Cell<Option<T>>>,
+}
 
-impl Companion {
-    /// Waits until the coroutine has ended. The only wait without a deadline of its own: the
-    /// companion's waits have theirs.
-    pub fn join(self) {
-        self.0.wait();
+impl<T> Companion<T> {
+    /// True when the coroutine has ended.
+    pub fn has_ended(&self) -> bool {
+        self.handle.is_done()
+    }
+
+    /// Waits until the coroutine has ended; `None` after a panic in it. The only wait without a
+    /// deadline of its own: the companion's waits have theirs.
+    pub fn join(self) -> Option<T> {
+        self.handle.wait();
+        self.outcome.take()
     }
 }
 
-/// As [`spawn`], and the caller can wait for its end.
+/// Runs `task` on the calling worker, beside the caller, which can wait for its outcome. As it
+/// stays on this worker, it may hold what is the worker's own.
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn spawn_joinable(
+pub fn spawn_beside<T: 'static>(task: impl FnOnce() -> T + 'static) -> io::Result<Companion<T>> {
+    /// Something that belongs to one worker.
+    struct Local<T>(T);
+    // SAFETY: a coroutine is spawned onto the calling worker, which is one thread, and never
+    // leaves it; where it cannot be spawned, its task is dropped here. So nothing moves between
+    // threads.
+    unsafe impl<T> Send for Local<T> {}
+
+    let outcome = Rc::new(Cell::new(None));
+    let local = Local((task, Rc::clone(&outcome)));
+    let handle = spawn_joinable(worker(), move || {
+        let Local((task, outcome)) = { local };
+        outcome.set(Some(task()));
+    })?;
+    Ok(Companion { handle, outcome })
+}
+
+fn spawn_joinable(
     worker: usize,
     task: impl FnOnce() + Send + 'static,
-) -> io::Result<Companion> {
+) -> io::Result<coroutine::JoinHandle<()>> {
     let contained = move || {
         // The hook has reported it; what is left is to keep it inside this task.
         let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(task));
@@ -166,7 +194,7 @@ pub fn spawn_joinable(
         unsafe { coroutine::Builder::new().id(worker).spawn(contained) }
     }));
     match spawned {
-        Ok(handle) => handle.map(Companion),
+        Ok(handle) => handle,
         // A stack that cannot be mapped is a panic in `may`.
         Err(_) => Err(io::Error::new(
             io::ErrorKind::OutOfMemory,

@@ -2,7 +2,7 @@
 //!
 //! - [`session`]: one downstream connection; reads heads, keeps the connection or closes it.
 //! - `exchange`: one request; the attempts on peers, in wire order.
-//! - `relay`: bodies in both directions. `tunnel`: upgraded connections.
+//! - `relay`: bodies in both directions. `upload`: both at once. `tunnel`: upgraded connections.
 //!
 //! [`Gateway`] is what all workers share (cells that are read, counters of their own each, one
 //! flag); [`Worker`] is what one worker has for itself.
@@ -12,8 +12,10 @@ mod relay;
 pub mod session;
 mod tally;
 mod tunnel;
+mod upload;
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct Gateway {
     pub access_log: LogQueue,
     /// Set once: sessions end as soon as they can.
     pub draining: AtomicBool,
+    /// Listeners that still accept.
+    pub accepting: AtomicUsize,
     /// Open downstream connections of each worker, to share them out evenly.
     pub connections: Vec<AtomicUsize>,
 }
@@ -164,7 +168,7 @@ impl Worker {
         pool: PoolName,
         peer: SocketAddr,
         failure: Failure,
-        error: Option<&std::io::Error>,
+        error: Option<&io::Error>,
     ) {
         let label = label(Some(pool));
         self.metrics().attempts_failed[label as usize][failure.index()].one();
@@ -191,6 +195,15 @@ impl Worker {
         if let Some(unsaid) = self.failures_said.borrow_mut().turn(Instant::now()) {
             let close = close.name();
             log::warn!("connection-turned-away from={from} close={close} unsaid={unsaid}");
+        }
+    }
+
+    /// Makes something that takes descriptors. When they have run out, the worker's idle
+    /// connections to peers give way.
+    fn with_descriptors<T>(&self, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match make() {
+            Err(error) if net::is_out_of_descriptors(&error) && self.pool.clear() => make(),
+            outcome => outcome,
         }
     }
 

@@ -93,6 +93,7 @@ impl Running {
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
             draining: AtomicBool::new(false),
+            accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
         let publisher = start_store(&config, &gateway)?;

@@ -65,7 +65,11 @@ impl Entrance {
 pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()> {
     for (at, entrance) in entrances.into_iter().enumerate() {
         let gateway = Arc::clone(gateway);
-        net::spawn(at % net::workers(), move || accept(&gateway, entrance))?;
+        gateway.accepting.fetch_add(1, Ordering::AcqRel);
+        net::spawn(at % net::workers(), move || {
+            accept(&gateway, entrance);
+            gateway.accepting.fetch_sub(1, Ordering::AcqRel);
+        })?;
     }
     Ok(())
 }
@@ -155,7 +159,8 @@ fn refuse(gateway: &Gateway, connection: Detached) {
     connection.refuse(&bytes);
 }
 
-/// Stops accepting, lets requests come to their end, and ends idle connections. Returns how many
+/// Stops accepting once the kernel's queues are empty, lets requests come to their end, and ends idle
+/// connections. Returns how many
 /// connections are still open when `limit` has passed or `hurry` says so.
 pub fn drain(gateway: &Gateway, limit: Duration, hurry: impl Fn() -> bool) -> usize {
     gateway.draining.store(true, Ordering::Release);
@@ -163,7 +168,9 @@ pub fn drain(gateway: &Gateway, limit: Duration, hurry: impl Fn() -> bool) -> us
         log::error!("drain-failed error={:?}", error.to_string());
     }
     let deadline = Instant::now() + limit;
-    while gateway.open_connections() > 0 && Instant::now() < deadline && !hurry() {
+    let is_done =
+        || gateway.accepting.load(Ordering::Acquire) == 0 && gateway.open_connections() == 0;
+    while !is_done() && Instant::now() < deadline && !hurry() {
         std::thread::sleep(DRAIN_LOOK);
     }
     gateway.open_connections()

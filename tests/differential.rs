@@ -307,6 +307,26 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// A target as it is passed on.
+fn in_origin_form(target: &[u8], method: &str) -> Vec<u8> {
+    let begin = |scheme: &str| {
+        let begin = target.get(..scheme.len())?;
+        begin
+            .eq_ignore_ascii_case(scheme.as_bytes())
+            .then(|| &target[scheme.len()..])
+    };
+    let Some(rest) = begin("http://").or_else(|| begin("https://")) else {
+        return target.to_vec();
+    };
+    let path = rest.iter().position(|byte| b"/?".contains(byte));
+    match path.map(|at| &rest[at..]) {
+        None if method == "OPTIONS" => b"*".to_vec(),
+        None => b"/".to_vec(),
+        Some(path @ [b'/', ..]) => path.to_vec(),
+        Some(query) => [b"/", query].concat(),
+    }
+}
+
 #[test]
 fn peers_see_exactly_the_requests_that_the_gateway_has_logged() {
     let wanted = std::env::var("DIFFERENTIAL_REQUESTS").ok();
@@ -371,15 +391,11 @@ fn peers_see_exactly_the_requests_that_the_gateway_has_logged() {
         match line.get("status") {
             "200" => {
                 let [target, host] = ["target", "host"].map(|it| unescaped(line.get(it)));
-                // An absolute target is passed on in origin form.
-                let path = target.strip_prefix(b"http://").map_or(&target[..], |rest| {
-                    let slash = rest.iter().position(|byte| *byte == b'/' || *byte == b'?');
-                    &rest[slash.unwrap_or(rest.len())..]
-                });
+                let path = in_origin_form(&target, line.get("method"));
                 // Without a Host a request is for the address that it came to.
                 let host = Some(host).filter(|it| !it.is_empty());
                 let host = host.unwrap_or_else(|| addr.to_string().into_bytes());
-                balance.add([line.get("method").as_bytes(), path, &host], -1);
+                balance.add([line.get("method").as_bytes(), &path, &host], -1);
                 logged += 1;
             }
             _ => refused += 1,

@@ -137,12 +137,12 @@ fn a_refused_request_is_told_as_far_as_it_was_understood() {
         (
             "GET / HTTP/1.1\r\n\r\n",
             "no-host",
-            "generation=0 method=- target= host=",
+            "generation=0 method=GET target=/ host=",
         ),
         (
             "nonsense\r\n\r\n",
             "bad-request-line",
-            "generation=0 method=- target= host=",
+            "generation=0 method=nonsense target= host=",
         ),
         (
             "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
@@ -170,7 +170,8 @@ fn a_refused_request_is_told_as_far_as_it_was_understood() {
 
 #[test]
 fn attempts_and_the_peer_of_the_last_one_are_told() {
-    let (dead, live) = (RefusingPeer::new(), Origin::named("prod"));
+    let (dead, dead_too) = (RefusingPeer::new(), RefusingPeer::new());
+    let live = Origin::named("prod");
     let table: [(&[&dyn std::fmt::Display], _, _, _); 2] = [
         (
             &[&live],
@@ -178,12 +179,12 @@ fn attempts_and_the_peer_of_the_last_one_are_told() {
             200,
             live.to_string(),
         ),
-        // Of prod, the one peer that refuses is tried too.
+        // Of prod, the other peer that refuses is tried too, and the one before not again.
         (
-            &[&dead],
+            &[&dead, &dead_too],
             "pool=prod reason=pre-exhausted status=502 error=connect-refused",
             502,
-            dead.to_string(),
+            dead_too.to_string(),
         ),
     ];
     for (prod, expected, status, peer) in table {

@@ -137,15 +137,16 @@ impl Io {
 
     fn wait(&self, events: usize, deadline: Option<Instant>, watch: Watch<'_>, idle: bool) -> Wake {
         loop {
+            // First, so that it is seen although this stream is always ready.
+            let watched = watch.watched();
+            if watched.as_ref().is_some_and(Watched::has_happened) {
+                return Wake::Watched;
+            }
             if self.look() & (events | GONE) != 0 {
                 return Wake::Ready;
             }
             if idle && self.interrupted.replace(false) {
                 return Wake::Interrupted;
-            }
-            let watched = watch.watched();
-            if watched.as_ref().is_some_and(Watched::has_happened) {
-                return Wake::Watched;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Wake::Overdue;
@@ -255,8 +256,11 @@ impl Stream {
     pub fn is_readable_now(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match self.io.socket.peek(&mut byte) {
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.io.used_up(READ);
+                false
+            }
+            _ => true,
         }
     }
 
@@ -271,49 +275,62 @@ impl Stream {
     /// # Errors
     /// The kernel's; `TimedOut` when the other side has used up the `patience`.
     pub fn write_all(&self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let count = self.write_some(patience, |mut socket| socket.write(rest))?;
-            if count < rest.len() {
-                self.io.used_up(WRITE);
-            }
-            rest = &rest[count..];
-        }
-        Ok(())
+        self.write_both(bytes, &[], patience, false).map(drop)
     }
 
-    /// Writes `head` and then `body` with as few system calls as the socket allows.
+    /// Writes `head` and then `body` with as few system calls as the socket allows, and says how
+    /// many bytes were written. That is all of them, unless `until_readable`: then it is not waited
+    /// for room while the other side, which may wait for us to read, has sent something.
     ///
     /// # Errors
     /// As [`Stream::write_all`].
-    pub fn write_both(&self, head: &[u8], body: &[u8], patience: &Patience) -> io::Result<()> {
-        if body.is_empty() {
-            return self.write_all(head, patience);
+    pub fn write_both(
+        &self,
+        head: &[u8],
+        body: &[u8],
+        patience: &Patience,
+        until_readable: bool,
+    ) -> io::Result<usize> {
+        let (total, mut written) = (head.len() + body.len(), 0);
+        while written < total {
+            let head_left = &head[written.min(head.len())..];
+            let body_left = &body[written.saturating_sub(head.len())..];
+            let write = |mut socket: &Socket| match (head_left, body_left) {
+                (bytes, []) | ([], bytes) => socket.write(bytes),
+                _ => socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)]),
+            };
+            match self.write_some(patience, until_readable, write)? {
+                Some(count) => written += count,
+                None => break,
+            }
+            if written < total {
+                self.io.used_up(WRITE);
+            }
         }
-        let slices = [IoSlice::new(head), IoSlice::new(body)];
-        let count = self.write_some(patience, |mut socket| socket.write_vectored(&slices))?;
-        if count < head.len() + body.len() {
-            self.io.used_up(WRITE);
-        }
-        self.write_all(&head[count.min(head.len())..], patience)?;
-        self.write_all(&body[count.saturating_sub(head.len())..], patience)
+        Ok(written)
     }
 
     fn write_some(
         &self,
         patience: &Patience,
+        until_readable: bool,
         write: impl Fn(&Socket) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Option<usize>> {
+        let events = match until_readable {
+            true => WRITE | READ | READ_END,
+            false => WRITE,
+        };
         // Optimistic: a socket has room more often than not, so only a refusal leads to a wait.
         let mut waits = self.io.ready.get() & WRITE == 0;
         loop {
             if waits {
                 let begun = Instant::now();
                 let deadline = patience.deadline(begun);
-                let wake = self.io.wait(WRITE, Some(deadline), Watch::Nothing, false);
+                let wake = self.io.wait(events, Some(deadline), Watch::Nothing, false);
                 patience.waited_since(begun);
                 match wake {
-                    Wake::Ready => {}
+                    Wake::Ready if self.io.ready.get() & (WRITE | GONE) != 0 => {}
+                    Wake::Ready => return Ok(None),
                     _ => return Err(io::ErrorKind::TimedOut.into()),
                 }
             }
@@ -321,7 +338,7 @@ impl Stream {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     patience.moved(count);
-                    return Ok(count);
+                    return Ok(Some(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.io.used_up(WRITE);
@@ -351,15 +368,14 @@ impl Stream {
         let _ = self.io.socket.shutdown(std::net::Shutdown::Both);
     }
 
-    /// A second handle of the same connection, for a second coroutine: at most one may wait on
-    /// each handle.
+    /// A second handle of the same connection, for a second coroutine of this worker: at most one
+    /// may wait on each handle.
     ///
     /// # Errors
     /// When descriptors run out.
-    pub fn twin(&self) -> io::Result<Detached> {
-        Ok(Detached {
-            socket: self.io.socket.try_clone()?,
-        })
+    pub fn twin(&self) -> io::Result<Self> {
+        let socket = self.io.socket.try_clone()?;
+        Detached { socket }.attach()
     }
 }
 
@@ -473,7 +489,8 @@ impl Listener {
 
     /// Accepts on the calling worker, in an endless loop: `serve` gets each connection, and
     /// `failed` each error, and says how long to wait after it. Returns, and closes the socket,
-    /// once `stopped` is true; it is asked after each [`super::interrupt_idle`].
+    /// once `stopped` is true and nobody is left in the kernel's queue; `stopped` is asked after
+    /// each [`super::interrupt_idle`].
     ///
     /// # Errors
     /// When the socket cannot be registered with the worker.
@@ -488,12 +505,8 @@ impl Listener {
         let listener = Stream { io };
         let mut accepted = 0;
         loop {
-            if stopped() {
-                return Ok(());
-            }
-            match listener.io.wait(READ, None, Watch::Nothing, true) {
-                Wake::Ready => {}
-                _ => continue,
+            if !stopped() && listener.io.wait(READ, None, Watch::Nothing, true) != Wake::Ready {
+                continue;
             }
             match listener.io.socket.accept() {
                 Ok((socket, addr)) => {
@@ -506,8 +519,13 @@ impl Listener {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if stopped() {
+                        return Ok(());
+                    }
                     listener.io.used_up(READ);
                 }
+                // Those who are left then wait for nothing.
+                Err(_) if stopped() => return Ok(()),
                 Err(error) => {
                     listener.pause_until(Instant::now() + failed(error));
                 }

@@ -43,6 +43,10 @@ pub(super) struct Sink<'a> {
     pub(super) chunked: bool,
     /// With a sink that takes nothing.
     pub(super) patience: &'a Patience,
+    /// It may have something to say before it takes more, which ends the relay as what is watched.
+    pub(super) until_readable: bool,
+    /// The end of the body is written, or pending.
+    pub(super) ended: &'a mut bool,
     /// Bytes written.
     pub(super) sent: &'a mut u64,
 }
@@ -72,7 +76,7 @@ pub(super) fn relay(
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
-    let mut share = FAIR_SHARE;
+    let (mut share, mut open) = (FAIR_SHARE, true);
     loop {
         let filled = source.buffer.filled();
         let (count, piece) = match source.reader.next(filled) {
@@ -86,18 +90,24 @@ pub(super) fn relay(
                     None => return End::TooLarge,
                 }
             }
-            if let Err(error) = sink.content(&filled[count - length..count]) {
-                return End::Sink(error);
+            match sink.content(&filled[count - length..count]) {
+                Ok(is_open) => open = is_open,
+                Err(error) => return End::Sink(error),
             }
         }
         source.buffer.consume(count);
         *taken += count as u64;
+        if !open {
+            return End::Watched;
+        }
         match piece {
             Piece::Content(_) => {}
             Piece::End => return finish(source.reader, sink, trailer),
             Piece::More => {
-                if let Err(error) = sink.flush() {
-                    return End::Sink(error);
+                match sink.flush() {
+                    Ok(true) => {}
+                    Ok(false) => return End::Watched,
+                    Err(error) => return End::Sink(error),
                 }
                 match fill(source, &mut share) {
                     Filled::Some => {}
@@ -113,14 +123,15 @@ pub(super) fn relay(
 }
 
 fn finish(reader: &BodyReader, sink: &mut Sink<'_>, trailer: &mut Trailer) -> End {
-    if sink.chunked {
+    if sink.chunked && !std::mem::replace(sink.ended, true) {
         match reader.trailer(trailer) {
             Ok(bytes) => encode::last_chunk(sink.pending, trailer, bytes),
             Err(bad) => return End::Malformed(bad),
         }
     }
     match sink.flush() {
-        Ok(()) => End::Complete,
+        Ok(true) => End::Complete,
+        Ok(false) => End::Watched,
         Err(error) => End::Sink(error),
     }
 }
@@ -169,34 +180,40 @@ fn fill(source: &mut Source<'_>, share: &mut usize) -> Filled {
 }
 
 impl Sink<'_> {
-    fn content(&mut self, content: &[u8]) -> io::Result<()> {
+    /// Takes content; false when the sink has something to say first.
+    fn content(&mut self, content: &[u8]) -> io::Result<bool> {
         if self.chunked {
             encode::chunk_line(self.pending, content.len());
         }
+        let mut open = true;
         if content.len() <= COPY_LIMIT {
             self.pending.extend_from_slice(content);
         } else {
-            self.stream
-                .write_both(self.pending, content, self.patience)?;
-            *self.sent += (self.pending.len() + content.len()) as u64;
-            self.pending.clear();
+            open = self.write(content)?;
         }
         if self.chunked {
             self.pending.extend_from_slice(b"\r\n");
         }
-        if self.pending.len() > PENDING_LIMIT {
-            self.flush()?;
+        if open && self.pending.len() > PENDING_LIMIT {
+            open = self.flush()?;
         }
-        Ok(())
+        Ok(open)
     }
 
-    /// Writes what is pending.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.stream.write_all(self.pending, self.patience)?;
-            *self.sent += self.pending.len() as u64;
-            self.pending.clear();
-        }
-        Ok(())
+    /// Writes what is pending; false when the sink has something to say first.
+    fn flush(&mut self) -> io::Result<bool> {
+        self.write(&[])
+    }
+
+    /// Writes what is pending, and `content` after it. What is not written for now is pending.
+    fn write(&mut self, content: &[u8]) -> io::Result<bool> {
+        let (pending, until_readable) = (self.pending.len(), self.until_readable);
+        let stream = self.stream;
+        let written = stream.write_both(self.pending, content, self.patience, until_readable)?;
+        *self.sent += written as u64;
+        self.pending.drain(..written.min(pending));
+        let of_content = written.saturating_sub(pending);
+        self.pending.extend_from_slice(&content[of_content..]);
+        Ok(written == pending + content.len())
     }
 }

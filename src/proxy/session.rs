@@ -16,10 +16,11 @@ use super::{Gateway, Worker, Workspace};
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::error::{Close, Refusal};
+use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::fields::Kind;
+use crate::http::framing::{self, Framing};
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::http::{client, framing};
 use crate::net::{Detached, Patience, Stream, Wake};
 use crate::proxy_protocol::{self, Header, Malformed};
 use crate::route::{self, PoolName, Reason};
@@ -29,6 +30,10 @@ use crate::snapshot::Snapshot;
 /// dropped for so long: closing on unread bytes would reset the connection, and the client might
 /// never see the answer (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
+
+/// When the gateway is to end, a connection that has had no request yet may still bring one for so
+/// long.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// How a connection came.
 #[derive(Clone, Copy, Debug)]
@@ -172,17 +177,22 @@ impl Session<'_> {
         }
         self.buffer.release();
         let config = self.worker.config.snapshot();
-        let (limit, close) = match self.served {
+        let (limit, mut close) = match self.served {
             0 => (config.gateway.head_timeout, Close::HeadTimeout),
             _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
         };
         drop(config);
-        let deadline = Instant::now() + limit;
+        let mut deadline = Instant::now() + limit;
         loop {
             // Nothing runs between this look and the wait, so an interruption is never missed. The
             // kernel is asked, since the news of a request may not have arrived yet.
-            if self.worker.gateway.is_draining() && !self.stream.is_readable_now() {
-                return Err(Close::Draining);
+            let draining = close != Close::Draining && self.worker.gateway.is_draining();
+            if draining && !self.stream.is_readable_now() {
+                close = Close::Draining;
+                if self.served > 0 {
+                    return Err(close);
+                }
+                deadline = deadline.min(Instant::now() + DRAIN_GRACE);
             }
             match self.stream.wait_idle(deadline) {
                 Wake::Ready => break,
@@ -232,6 +242,7 @@ impl Session<'_> {
             Err(NoHead::Refused(refusal)) => {
                 let bytes = self.buffer.filled();
                 tally.received = bytes.len() as u64;
+                workspace.seen.note_line(bytes);
                 let to_head = bytes.starts_with(b"HEAD ");
                 return self.refuse(config, tally, refusal, to_head);
             }
@@ -254,13 +265,12 @@ impl Session<'_> {
         let decision = match route::decide(tally.client, &lists, config.upstream.fallback) {
             Ok(decision) => decision,
             Err(refusal) => {
-                let complete = !plan.has_body();
                 tally.refuse(refusal);
                 return self.answer(
                     config,
                     tally,
                     &plan,
-                    complete,
+                    plan.complete,
                     refusal.status(),
                     refusal.name(),
                 );
@@ -373,7 +383,8 @@ impl Session<'_> {
             expects_continue = true;
         }
         let method = head.method.of(bytes);
-        let plan = Plan {
+        let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+        let mut plan = Plan {
             framing,
             version: head.version,
             is_head: method == b"HEAD",
@@ -381,6 +392,7 @@ impl Session<'_> {
             expects_continue,
             upgrade: is_http11 && encode::wants_upgrade(options, &head.fields, bytes),
             keep_alive: !options.close && (is_http11 || options.keep_alive),
+            complete: !has_body,
         };
         to_peer.clear();
         let default_host = match head.authority() {
@@ -396,7 +408,7 @@ impl Session<'_> {
             bytes,
             options,
             framing,
-            expects_continue: expects_continue && plan.has_body(),
+            expects_continue: expects_continue && has_body,
             upgrade: plan.upgrade,
             socket: self.socket,
             client: tally.client,
@@ -405,6 +417,15 @@ impl Session<'_> {
         };
         encode::request(to_peer, &request);
         self.buffer.consume(head.len);
+        if let Framing::Length(length) = framing
+            && let Some(body) = small_body(&self.buffer, length)
+        {
+            to_peer.extend_from_slice(body);
+            let length = body.len();
+            self.buffer.consume(length);
+            tally.received += length as u64;
+            plan.complete = true;
+        }
         Ok(plan)
     }
 
@@ -500,6 +521,16 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// A body up to this size that has come in whole with its head goes to the peer with its head: in
+/// one write, and again if need be.
+const SMALL_BODY: u64 = 8 * 1024;
+
+fn small_body(buffer: &Buffer, length: u64) -> Option<&[u8]> {
+    let length = usize::try_from(length.min(SMALL_BODY + 1)).ok()?;
+    let body = buffer.filled().get(..length)?;
+    (body.len() as u64 <= SMALL_BODY).then_some(body)
 }
 
 /// RFC 9110 section 9.2.2.

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use super::Worker;
 use crate::access_log::Record;
 use crate::error::{Close, Refusal};
-use crate::http::fields::Kind;
+use crate::http::fields::{Kind, is_token_byte};
 use crate::http::head::RequestHead;
 use crate::net;
 use crate::route::{PoolName, Reason};
@@ -40,6 +40,23 @@ impl Seen {
                 self.bytes.extend_from_slice(span.of(bytes));
             }
             *end = self.bytes.len();
+        }
+    }
+
+    /// Notes what a request line that was refused, or stands in a head that was, may mean.
+    pub(super) fn note_line(&mut self, bytes: &[u8]) {
+        self.clear();
+        let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+        let end = memchr::memchr2(b'\r', b'\n', line).unwrap_or(line.len());
+        let mut words = line[..end].splitn(3, |byte| *byte == b' ');
+        let method = words.next().unwrap_or_default();
+        // A method is shown as it is, so it must be one.
+        if method.len() <= 32 && method.iter().all(|byte| is_token_byte(*byte)) {
+            self.bytes.extend_from_slice(method);
+            self.ends = [self.bytes.len(); 4];
+            self.bytes
+                .extend_from_slice(words.next().unwrap_or_default());
+            self.ends[1..].fill(self.bytes.len());
         }
     }
 

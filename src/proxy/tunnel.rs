@@ -5,9 +5,9 @@
 //! an error, or silence in both directions for too long, ends both. Once one side has ended, the
 //! other's silence need not be long.
 
+use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
@@ -37,58 +37,57 @@ pub(super) struct Carried {
     pub(super) down: u64,
 }
 
-/// What both directions know.
-struct Shared {
-    begun: Instant,
-    /// When the last byte passed, in milliseconds from `begun`.
-    last: AtomicU64,
-    down: AtomicU64,
+/// Second handles of a client's and a peer's connection, for a second coroutine.
+pub(super) struct Twins {
+    pub(super) client: Stream,
+    pub(super) peer: Stream,
+}
+
+impl Twins {
+    /// # Errors
+    /// When descriptors run out.
+    pub(super) fn of(client: &Stream, peer: &Stream) -> io::Result<Self> {
+        Ok(Self {
+            client: client.twin()?,
+            peer: peer.twin()?,
+        })
+    }
 }
 
 /// Carries bytes between the client and the peer until both directions have ended.
 ///
 /// # Errors
 /// When the second direction cannot be set up; nothing was carried then.
-pub(super) fn carry(client: &Stream, peer: &Stream, limits: Limits) -> io::Result<Carried> {
-    let shared = Arc::new(Shared {
-        begun: Instant::now(),
-        last: AtomicU64::new(0),
-        down: AtomicU64::new(0),
-    });
-    let (from, to) = (peer.twin()?, client.twin()?);
-    let down = {
-        let shared = Arc::clone(&shared);
-        move || {
-            if let (Ok(from), Ok(to)) = (from.attach(), to.attach()) {
-                let count = one_way(&from, &to, limits, &shared);
-                shared.down.store(count, Ordering::Relaxed);
-            }
-        }
-    };
-    let companion = net::spawn_joinable(net::worker(), down)?;
-    let up = one_way(client, peer, limits, &shared);
-    companion.join();
-    Ok(Carried {
-        up,
-        down: shared.down.load(Ordering::Relaxed),
-    })
+pub(super) fn carry(
+    client: &Stream,
+    peer: &Stream,
+    twins: Twins,
+    limits: Limits,
+) -> io::Result<Carried> {
+    let last_byte = Rc::new(Cell::new(Instant::now()));
+    let of_down = Rc::clone(&last_byte);
+    let down = move || one_way(&twins.peer, &twins.client, limits, &of_down);
+    let down = net::spawn_beside(down)?;
+    let up = one_way(client, peer, limits, &last_byte);
+    let down = down.join().unwrap_or_default();
+    Ok(Carried { up, down })
 }
 
 /// Copies one direction to its end; returns the bytes copied.
-fn one_way(from: &Stream, to: &Stream, limits: Limits, shared: &Shared) -> u64 {
+fn one_way(from: &Stream, to: &Stream, limits: Limits, last_byte: &Cell<Instant>) -> u64 {
     let (mut buffer, mut count, mut share) = (Buffer::new(), 0, FAIR_SHARE);
     let patience = Patience::new(limits.send);
     loop {
         // An idle tunnel holds no buffer.
         buffer.release();
-        let Some(length) = read_some(from, to, &mut buffer, limits, shared) else {
+        let Some(length) = read_some(from, to, &mut buffer, limits, last_byte) else {
             break;
         };
         if length == 0 {
             to.shutdown_write();
             return count;
         }
-        shared.touch();
+        last_byte.set(Instant::now());
         if to.write_all(buffer.filled(), &patience).is_err() {
             break;
         }
@@ -113,14 +112,14 @@ fn read_some(
     to: &Stream,
     buffer: &mut Buffer,
     limits: Limits,
-    shared: &Shared,
+    last_byte: &Cell<Instant>,
 ) -> Option<usize> {
     // Since when the other direction has ended, so that this one is all there is.
     let mut alone: Option<Instant> = None;
     loop {
         let due = |alone: Option<Instant>| match alone {
-            None => shared.last_byte() + limits.idle,
-            Some(since) => shared.last_byte().max(since) + HALF_CLOSED.min(limits.idle),
+            None => last_byte.get() + limits.idle,
+            Some(since) => last_byte.get().max(since) + HALF_CLOSED.min(limits.idle),
         };
         let watch = match alone {
             None => Watch::Ended(to),
@@ -139,17 +138,5 @@ fn read_some(
         let length = from.read(buffer.room(), due(alone)).ok()?;
         buffer.added(length);
         return Some(length);
-    }
-}
-
-impl Shared {
-    fn touch(&self) {
-        let now = self.begun.elapsed().as_millis();
-        let now = u64::try_from(now).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
-    }
-
-    fn last_byte(&self) -> Instant {
-        self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 }

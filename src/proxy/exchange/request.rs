@@ -1,0 +1,134 @@
+//! The request's way to the peer.
+
+use std::time::Instant;
+
+use super::{Exchange, Outcome, Stop, Upstream, send_failure};
+use crate::error::{Close, Refusal};
+use crate::http::chunked::BadChunk;
+use crate::http::framing::Framing;
+use crate::net::{Patience, Wake, Watch};
+use crate::proxy::Workspace;
+use crate::proxy::relay::{self, End, Sink, Source};
+
+impl Exchange<'_> {
+    /// Sends the head, and the body as it comes in. Ends early when the peer answers before the
+    /// body is complete.
+    pub(super) fn send_request(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        self.workspace.response.status = 0;
+        let patience = Patience::new(self.config.upstream.send_timeout);
+        if self.body_complete {
+            let head = &self.workspace.to_peer;
+            self.worker.metrics().upstream_sent.add(head.len() as u64);
+            return match upstream.stream.write_all(head, &patience) {
+                Err(error) if !upstream.stream.is_readable_now() => {
+                    Err(send_failure(&error, upstream.pooled).into())
+                }
+                // It may have answered before it closed: that says more than the reset.
+                _ => Ok(()),
+            };
+        }
+        let Workspace {
+            to_peer, pending, ..
+        } = &mut *self.workspace;
+        pending.clear();
+        pending.extend_from_slice(to_peer);
+        if self.plan.expects_continue && self.buffer.is_empty() {
+            self.worker
+                .metrics()
+                .upstream_sent
+                .add(pending.len() as u64);
+            let sent = upstream.stream.write_all(pending, &patience);
+            pending.clear();
+            sent.map_err(|error| send_failure(&error, upstream.pooled))?;
+            self.await_continue(upstream)?;
+        }
+        // Interim responses may come at any time; a final one ends the sending.
+        while self.workspace.response.status < 200 {
+            if self.peer_has_enough || self.relay_request_body(upstream)? {
+                return Ok(());
+            }
+            // An event may be old news, and waiting for a response that does not come would keep
+            // the body from a peer that waits for it.
+            if upstream.buffer.is_empty() && !upstream.stream.is_readable_now() {
+                continue;
+            }
+            self.read_response_head(upstream)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer says something, or the client sends its body unbidden.
+    fn await_continue(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        let deadline = Instant::now() + self.config.gateway.body_timeout;
+        let watch = Watch::Readable(self.downstream);
+        match upstream.stream.wait_readable(deadline, watch) {
+            Wake::Ready => self.read_response_head(upstream),
+            Wake::Watched => Ok(()),
+            Wake::Overdue | Wake::Interrupted => {
+                Err(Stop::Over(Outcome::Refused(Refusal::BodyTimeout)))
+            }
+        }
+    }
+
+    /// Relays the request's body. False when the peer speaks before the body is complete.
+    fn relay_request_body(&mut self, upstream: &mut Upstream) -> Result<bool, Stop> {
+        let (mut taken, mut sent) = (0, 0);
+        let peer_patience = Patience::new(self.config.upstream.send_timeout);
+        let mut source = Source {
+            stream: self.downstream,
+            buffer: self.buffer,
+            reader: &mut self.body,
+            patience: &self.body_patience,
+            watch: Watch::Readable(&upstream.stream),
+            allowance: self.body_allowance,
+        };
+        let mut sink = Sink {
+            stream: &upstream.stream,
+            pending: &mut self.workspace.pending,
+            chunked: self.plan.framing == Framing::Chunked,
+            patience: &peer_patience,
+            until_readable: true,
+            ended: &mut self.body_ended,
+            sent: &mut sent,
+        };
+        let end = relay::relay(
+            &mut source,
+            &mut sink,
+            &mut self.workspace.trailer,
+            &mut taken,
+        );
+        self.body_allowance = source.allowance;
+        self.body_begun |= taken > 0;
+        self.tally.received += taken;
+        self.worker.metrics().upstream_sent.add(sent);
+        match end {
+            End::Complete => {
+                self.body_complete = true;
+                Ok(true)
+            }
+            End::Watched => Ok(false),
+            // It may have answered before it closed: that answer says more than the reset.
+            End::Sink(_) if upstream.stream.is_readable_now() => {
+                self.peer_has_enough = true;
+                Ok(false)
+            }
+            End::Sink(error) => Err(send_failure(&error, upstream.pooled).into()),
+            fault => Err(Stop::Over(match refusal_of(&fault) {
+                Some(refusal) => Outcome::Refused(refusal),
+                None => Outcome::Close(Close::BodyCut),
+            })),
+        }
+    }
+}
+
+/// Why a client is refused whose body has ended in this way; `None` when it has gone.
+pub(super) fn refusal_of(end: &End) -> Option<Refusal> {
+    match end {
+        End::Stalled => Some(Refusal::BodyTimeout),
+        End::TooLarge => Some(Refusal::BodyTooLarge),
+        End::Malformed(BadChunk::Coding) => Some(Refusal::BadChunk),
+        End::Malformed(BadChunk::Trailer) => Some(Refusal::BadTrailer),
+        End::Malformed(BadChunk::TrailerTooLarge) => Some(Refusal::TrailerTooLarge),
+        End::Complete | End::Cut | End::Watched | End::Sink(_) => None,
+    }
+}

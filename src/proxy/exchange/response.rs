@@ -1,0 +1,432 @@
+//! The response's way to the client.
+
+use std::io;
+use std::time::Instant;
+
+use super::request::refusal_of;
+use super::{Exchange, Outcome, Stop, Upstream, client_lost};
+use crate::error::{Close, Failure};
+use crate::http::body::BodyReader;
+use crate::http::encode::{self, Connection, ResponseToClient};
+use crate::http::framing::{self, Framing};
+use crate::http::head::{BadResponse, Parsed, Scanner, Version};
+use crate::net::{Patience, Stream, Wake, Watch};
+use crate::proxy::Workspace;
+use crate::proxy::relay::{self, End, Sink, Source};
+use crate::proxy::tunnel::{self, Twins};
+use crate::proxy::upload::{RestOfBody, Upload};
+
+/// Interim responses of one exchange that are passed on; a peer that sends more is at fault.
+const MAX_INTERIM: usize = 16;
+
+/// How a response passes through.
+struct Passage {
+    /// How its body comes from the peer.
+    framing: Framing,
+    /// How it goes to the client.
+    framing_down: Framing,
+    /// Why the client was told that its connection ends.
+    close: Option<Close>,
+}
+
+impl Exchange<'_> {
+    /// Waits for the final response (or 101).
+    pub(super) fn await_response(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        loop {
+            self.read_response_head(upstream)?;
+            match self.workspace.response.status {
+                101 | 200.. => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads one head. An interim one is passed on; a 101 or a final one is left for the caller.
+    pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        let deadline = Instant::now() + self.config.upstream.read_timeout;
+        let limits = &self.config.gateway.limits;
+        let mut scanner = Scanner::default();
+        loop {
+            if !upstream.buffer.is_empty() {
+                let bytes = upstream.buffer.filled();
+                match self.workspace.response.parse(bytes, &mut scanner, limits) {
+                    Ok(Parsed::Complete) => break,
+                    Ok(Parsed::Incomplete) => {}
+                    Err(BadResponse::Malformed) => return Err(Failure::BadResponseHead.into()),
+                    Err(BadResponse::TooLarge) => return Err(Failure::ResponseHeadTooLarge.into()),
+                }
+            }
+            self.read_some(upstream, deadline)?;
+        }
+        let (response, bytes) = (&self.workspace.response, upstream.buffer.filled());
+        self.worker
+            .metrics()
+            .upstream_received
+            .add(response.len as u64);
+        if !self
+            .workspace
+            .response_options
+            .read(bytes, &response.fields)
+        {
+            return Err(Failure::BadResponseHead.into());
+        }
+        match response.status {
+            101 if self.plan.upgrade && self.body_complete => Ok(()),
+            101 => Err(Failure::UnexpectedUpgrade.into()),
+            100..200 => self.pass_interim(upstream),
+            _ => Ok(()),
+        }
+    }
+
+    fn read_some(&self, upstream: &mut Upstream, deadline: Instant) -> Result<(), Failure> {
+        match upstream
+            .stream
+            .wait_readable(deadline, Watch::Gone(self.downstream))
+        {
+            Wake::Ready => {}
+            Wake::Watched => return Err(Failure::ClientGone),
+            Wake::Overdue | Wake::Interrupted => return Err(Failure::ReadTimeout),
+        }
+        match upstream.stream.read(upstream.buffer.room(), deadline) {
+            Ok(0) => Err(upstream.closed_early()),
+            Ok(count) => {
+                upstream.answered = true;
+                upstream.buffer.added(count);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Failure::ReadTimeout),
+            Err(_) => Err(upstream.closed_early()),
+        }
+    }
+
+    /// Passes an interim response on: not to an HTTP/1.0 client (RFC 9110 section 15.2), and 100
+    /// only where it was asked for, once.
+    fn pass_interim(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        let Workspace {
+            response,
+            response_options: options,
+            to_client,
+            ..
+        } = &mut *self.workspace;
+        self.tally.interim += 1;
+        if self.tally.interim > MAX_INTERIM {
+            return Err(Failure::TooManyInterim.into());
+        }
+        let wanted = match response.status {
+            100 => {
+                self.plan.expects_continue && !std::mem::replace(&mut self.tally.continued, true)
+            }
+            _ => true,
+        };
+        if wanted && self.plan.version == Version::Http11 {
+            to_client.clear();
+            encode::interim(to_client, response, upstream.buffer.filled(), options);
+            let patience = Patience::new(self.config.gateway.send_timeout);
+            let sent = self.downstream.write_all(to_client, &patience);
+            sent.map_err(|error| Stop::Over(client_lost(&error)))?;
+            self.tally.sent += to_client.len() as u64;
+        }
+        upstream.buffer.consume(response.len);
+        Ok(())
+    }
+
+    /// Passes the final response on.
+    pub(super) fn respond(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
+        let bytes = upstream.buffer.filled();
+        let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
+            .map_err(|_| Failure::BadResponseFraming)?;
+        let upload = match self.body_goes_on() {
+            true => Some(self.begin_upload(&upstream)?),
+            false => None,
+        };
+        let passage = self.write_response_head(&mut upstream, framing, upload.is_some());
+        let sent_before = self.tally.sent;
+        let end = self.relay_response_body(&mut upstream, &passage, upload.is_some());
+        let nothing_sent = self.tally.sent == sent_before;
+        let fault = upload.and_then(|upload| self.finish_upload(upload, &upstream));
+        match (end, fault) {
+            (End::Complete, None) => Ok(self.response_is_complete(upstream, &passage)),
+            // The client's fault is the cause of whatever the peer has done since.
+            (end, Some(fault)) => {
+                let complete = matches!(end, End::Complete);
+                Err(Stop::Over(self.upload_failed(
+                    &fault,
+                    complete,
+                    nothing_sent,
+                )))
+            }
+            (End::Watched, None) => Err(Stop::Over(Outcome::Close(Close::ClientGone))),
+            (End::Sink(error), None) => Err(Stop::Over(client_lost(&error))),
+            (end, None) => {
+                let failure = match end {
+                    End::Stalled => Failure::ResponseStalled,
+                    End::Malformed(_) => Failure::BadResponseChunk,
+                    _ => Failure::ResponseCut,
+                };
+                Err(self.response_is_cut(failure, &passage, nothing_sent))
+            }
+        }
+    }
+
+    /// True when the peer answers while the body is still coming, and wants the rest of it.
+    fn body_goes_on(&self) -> bool {
+        let refused = self.workspace.response.status >= 400;
+        !self.body_complete && !self.peer_has_enough && !refused && self.peer_keeps()
+    }
+
+    /// True when the peer will take another request on its connection.
+    fn peer_keeps(&self) -> bool {
+        let options = &self.workspace.response_options;
+        match self.workspace.response.version {
+            Version::Http11 => !options.close,
+            Version::Http10 => options.keep_alive && !options.close,
+        }
+    }
+
+    /// Writes the response's head into `to_client`, from where it goes with the body.
+    fn write_response_head(
+        &mut self,
+        upstream: &mut Upstream,
+        framing: Framing,
+        body_goes_on: bool,
+    ) -> Passage {
+        let to_http10 = self.plan.version == Version::Http10;
+        let framing_down = match framing {
+            Framing::UntilClose if !to_http10 => Framing::Chunked,
+            Framing::Chunked if to_http10 => Framing::UntilClose,
+            framing => framing,
+        };
+        let draining = self.worker.gateway.is_draining();
+        let complete = self.body_complete || body_goes_on;
+        let close = match framing_down {
+            Framing::UntilClose => Some(Close::ResponseEnd),
+            _ => self.plan.close_reason(complete, draining),
+        };
+        let Workspace {
+            response: head,
+            response_options: options,
+            to_client,
+            ..
+        } = &mut *self.workspace;
+        to_client.clear();
+        let response = ResponseToClient {
+            head,
+            bytes: upstream.buffer.filled(),
+            options,
+            framing: framing_down,
+            version: self.plan.version,
+            connection: match close {
+                None => Connection::KeepAlive,
+                Some(_) => Connection::Close,
+            },
+        };
+        encode::response(to_client, &response);
+        self.tally.status = head.status;
+        upstream.buffer.consume(head.len);
+        Passage {
+            framing,
+            framing_down,
+            close,
+        }
+    }
+
+    fn relay_response_body(
+        &mut self,
+        upstream: &mut Upstream,
+        passage: &Passage,
+        body_goes_on: bool,
+    ) -> End {
+        let gateway = &self.config.gateway;
+        // A peer that waits for the rest of the body is as slow as the client.
+        let peer_patience = Patience::new(match body_goes_on {
+            true => gateway.body_timeout.max(self.config.upstream.read_timeout),
+            false => self.config.upstream.read_timeout,
+        });
+        let client_patience = Patience::with_rate(gateway.send_timeout, gateway.min_rate);
+        let mut taken = 0;
+        let mut reader = BodyReader::new(passage.framing, gateway.limits);
+        let mut source = Source {
+            stream: &upstream.stream,
+            buffer: &mut upstream.buffer,
+            reader: &mut reader,
+            patience: &peer_patience,
+            watch: Watch::Gone(self.downstream),
+            allowance: None,
+        };
+        let mut sink = Sink {
+            stream: self.downstream,
+            pending: &mut self.workspace.to_client,
+            chunked: passage.framing_down == Framing::Chunked,
+            patience: &client_patience,
+            until_readable: false,
+            ended: &mut false,
+            sent: &mut self.tally.sent,
+        };
+        let trailer = &mut self.workspace.trailer;
+        let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
+        self.worker.metrics().upstream_received.add(taken);
+        end
+    }
+
+    /// Goes on with the body while the response is passed on.
+    fn begin_upload(&mut self, upstream: &Upstream) -> Result<Upload, Stop> {
+        let twins = || Twins::of(self.downstream, &upstream.stream);
+        let twins = self.worker.with_descriptors(twins);
+        let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
+        let nothing = BodyReader::new(Framing::None, self.config.gateway.limits);
+        let limit = self.config.gateway.body_timeout;
+        let rest = RestOfBody {
+            buffer: std::mem::take(self.buffer),
+            reader: std::mem::replace(&mut self.body, nothing),
+            pending: std::mem::take(&mut self.workspace.pending),
+            ended: self.body_ended,
+            patience: std::mem::replace(&mut self.body_patience, Patience::new(limit)),
+            allowance: self.body_allowance,
+            chunked: self.plan.framing == Framing::Chunked,
+            send_timeout: self.config.upstream.send_timeout,
+        };
+        self.body_begun = true;
+        Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())
+    }
+
+    /// Takes back what the upload has left; returns how it has failed, if that is the client's
+    /// fault.
+    fn finish_upload(&mut self, upload: Upload, upstream: &Upstream) -> Option<End> {
+        if !upload.has_ended() {
+            // The response is over, so that nobody waits for the rest.
+            upstream.stream.shutdown_both();
+        }
+        let uploaded = upload.join()?;
+        *self.buffer = uploaded.buffer;
+        self.tally.received += uploaded.taken;
+        self.worker.metrics().upstream_sent.add(uploaded.sent);
+        match uploaded.end {
+            End::Complete => {
+                self.body_complete = true;
+                None
+            }
+            // The peer has not taken it all.
+            End::Watched | End::Sink(_) => None,
+            fault => Some(fault),
+        }
+    }
+
+    /// The client has failed within its body, after the response has begun.
+    fn upload_failed(&mut self, fault: &End, complete: bool, nothing_sent: bool) -> Outcome {
+        match refusal_of(fault) {
+            None => Outcome::Abort(Close::BodyCut),
+            Some(refusal) if nothing_sent => {
+                self.tally.status = 0;
+                Outcome::Refused(refusal)
+            }
+            Some(refusal) => {
+                self.tally.refuse(refusal);
+                match complete {
+                    true => Outcome::Close(Close::Refused),
+                    false => Outcome::Abort(Close::Refused),
+                }
+            }
+        }
+    }
+
+    fn response_is_complete(&mut self, upstream: Upstream, passage: &Passage) -> Outcome {
+        let ends = passage.framing == Framing::UntilClose;
+        if self.peer_keeps() && !ends && self.body_complete && upstream.buffer.is_empty() {
+            self.keep(upstream.stream);
+        }
+        let unread = (!self.body_complete).then_some(Close::BodyUnread);
+        let close = passage.close.or(unread);
+        close.map_or(Outcome::KeepAlive, Outcome::Close)
+    }
+
+    /// The peer has failed within its response.
+    fn response_is_cut(&mut self, failure: Failure, passage: &Passage, nothing_sent: bool) -> Stop {
+        if nothing_sent {
+            self.tally.status = 0;
+            return failure.into();
+        }
+        self.tally.error = Some(failure.name());
+        if let (Some(pool), Some(peer)) = (self.tally.pool, self.tally.peer) {
+            self.worker.failed(pool, peer, failure, None);
+        }
+        // A length or chunks show by themselves that something is missing, and what was sent
+        // should arrive.
+        Stop::Over(match passage.framing_down {
+            Framing::UntilClose => Outcome::Abort(Close::ResponseCut),
+            _ => Outcome::Close(Close::ResponseCut),
+        })
+    }
+
+    fn out_of_descriptors(&self, error: &io::Error) -> Failure {
+        let peer = self.tally.peer.map(|it| it.to_string()).unwrap_or_default();
+        log::error!(
+            "out-of-descriptors peer={peer} error={:?}",
+            error.to_string()
+        );
+        Failure::OutOfDescriptors
+    }
+
+    fn keep(&self, stream: Stream) {
+        if let Some(peer) = self.tally.peer {
+            self.worker.keep_upstream(peer, stream, self.config);
+        }
+    }
+
+    /// Passes the 101 on and carries bytes both ways until the tunnel ends.
+    pub(super) fn switch_protocols(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
+        // Before the client is told, since there is no way back then.
+        let twins = || Twins::of(self.downstream, &upstream.stream);
+        let twins = self.worker.with_descriptors(twins);
+        let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
+        let Workspace {
+            response: head,
+            response_options: options,
+            to_client,
+            ..
+        } = &mut *self.workspace;
+        to_client.clear();
+        let response = ResponseToClient {
+            head,
+            bytes: upstream.buffer.filled(),
+            options,
+            framing: Framing::None,
+            version: self.plan.version,
+            connection: Connection::Upgrade,
+        };
+        encode::response(to_client, &response);
+        self.tally.status = head.status;
+        upstream.buffer.consume(head.len);
+        // What the peer has sent behind its head belongs to the new protocol already, and so does
+        // what the client has sent behind its own.
+        to_client.extend_from_slice(upstream.buffer.filled());
+        let limit = self.config.gateway.send_timeout;
+        let passed = self.downstream.write_all(to_client, &Patience::new(limit));
+        passed.map_err(|error| Stop::Over(client_lost(&error)))?;
+        self.tally.sent += to_client.len() as u64;
+        let early = self.buffer.filled();
+        self.tally.received += early.len() as u64;
+        let over = Ok(Outcome::Close(Close::TunnelEnded));
+        let patience = Patience::new(self.config.upstream.send_timeout);
+        if upstream.stream.write_all(early, &patience).is_err() {
+            return over;
+        }
+        self.buffer.consume(usize::MAX);
+        let limits = tunnel::Limits {
+            idle: self.config.gateway.tunnel_timeout,
+            send: limit,
+        };
+        upstream.buffer.release();
+        self.buffer.release();
+        match tunnel::carry(self.downstream, &upstream.stream, twins, limits) {
+            Ok(carried) => {
+                self.tally.received += carried.up;
+                self.tally.sent += carried.down;
+                let metrics = self.worker.metrics();
+                metrics.upstream_sent.add(carried.up);
+                metrics.upstream_received.add(carried.down);
+            }
+            Err(error) => log::error!("tunnel-failed error={:?}", error.to_string()),
+        }
+        over
+    }
+}

@@ -1,0 +1,104 @@
+//! The rest of a request's body, while the response is already on its way.
+//!
+//! A peer may answer before it has read the whole request, and go on reading: it echoes, converts,
+//! reports progress. Then both bodies flow at once, and a second coroutine sees to the request's,
+//! on handles of its own ([`Twins`]).
+
+use std::io;
+use std::time::Duration;
+
+use super::relay::{self, End, Sink, Source};
+use super::tunnel::Twins;
+use crate::buffer::Buffer;
+use crate::http::body::BodyReader;
+use crate::http::chunked::Trailer;
+use crate::net::{self, Companion, Patience, Watch};
+
+/// What is known of the body so far.
+pub(super) struct RestOfBody {
+    /// Bytes received and not yet used.
+    pub(super) buffer: Buffer,
+    pub(super) reader: BodyReader,
+    /// What is to be written before all else.
+    pub(super) pending: Vec<u8>,
+    /// The end of the body is pending.
+    pub(super) ended: bool,
+    /// With the client.
+    pub(super) patience: Patience,
+    /// Content that is still let through.
+    pub(super) allowance: Option<u64>,
+    /// It goes to the peer in chunks.
+    pub(super) chunked: bool,
+    /// Longest time that the peer may take nothing.
+    pub(super) send_timeout: Duration,
+}
+
+/// What has come of it.
+pub(super) struct Uploaded {
+    pub(super) end: End,
+    /// Bytes received behind the body.
+    pub(super) buffer: Buffer,
+    /// Bytes of the body taken from the client.
+    pub(super) taken: u64,
+    /// Bytes sent to the peer.
+    pub(super) sent: u64,
+}
+
+/// An upload under way.
+pub(super) struct Upload(Companion<Uploaded>);
+
+impl Upload {
+    /// Begins to send the rest.
+    ///
+    /// # Errors
+    /// When the second coroutine cannot be had.
+    pub(super) fn begin(twins: Twins, rest: RestOfBody) -> io::Result<Self> {
+        net::spawn_beside(move || rest.send(&twins)).map(Self)
+    }
+
+    /// True when nothing more will be sent.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.has_ended()
+    }
+
+    /// Waits for the end; `None` after a panic.
+    pub(super) fn join(self) -> Option<Uploaded> {
+        self.0.join()
+    }
+}
+
+impl RestOfBody {
+    fn send(mut self, twins: &Twins) -> Uploaded {
+        let (mut taken, mut sent) = (0, 0);
+        let mut trailer = Trailer::default();
+        let peer_patience = Patience::new(self.send_timeout);
+        let mut source = Source {
+            stream: &twins.client,
+            buffer: &mut self.buffer,
+            reader: &mut self.reader,
+            patience: &self.patience,
+            watch: Watch::Gone(&twins.peer),
+            allowance: self.allowance,
+        };
+        let mut sink = Sink {
+            stream: &twins.peer,
+            pending: &mut self.pending,
+            chunked: self.chunked,
+            patience: &peer_patience,
+            until_readable: false,
+            ended: &mut self.ended,
+            sent: &mut sent,
+        };
+        let end = relay::relay(&mut source, &mut sink, &mut trailer, &mut taken);
+        if !matches!(end, End::Complete | End::Watched | End::Sink(_)) {
+            // The client's fault ends the exchange, whatever the peer is doing.
+            twins.peer.shutdown_both();
+        }
+        Uploaded {
+            end,
+            buffer: self.buffer,
+            taken,
+            sent,
+        }
+    }
+}

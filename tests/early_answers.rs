@@ -1,0 +1,209 @@
+//! Peers that answer before they have read the whole request: both bodies flow at once, an answer
+//! that ends the matter reaches the client, and nobody waits for what will not come.
+
+mod support;
+
+use support::{Client, Gateway, Origin, Pattern, Setup, ok};
+
+/// One worker, so that a kept connection is found again.
+fn gateway(origin: &Origin) -> Gateway {
+    let setup = Setup::new().set("gateway.workers", 1);
+    setup.lists(&[], &[], &[origin]).start()
+}
+
+/// Answers at once, and sends every byte of the body back as it comes.
+fn echo() -> Origin {
+    Origin::scripted(|conn| {
+        while let Some(head) = conn.head()? {
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            let mut out = conn.wire.stream.try_clone()?;
+            let mut outcome = Ok(());
+            conn.stream_body(&head, &mut |piece| {
+                use std::io::Write;
+                let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+                outcome = out.write_all(&chunk);
+            })?;
+            outcome?;
+            conn.send("0\r\n\r\n")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn each_piece_of_an_upload_is_answered_before_the_next_is_sent() {
+    let origin = echo();
+    let gateway = gateway(&origin);
+    let mut client = gateway.connect();
+    for (framing, begin, end) in [
+        ("Content-Length: 12", "", ""),
+        ("Transfer-Encoding: chunked", "4\r\n", "\r\n"),
+    ] {
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        assert_eq!(client.head().status(), 200, "{framing}");
+        for piece in ["one ", "two ", "end."] {
+            client.send(format!("{begin}{piece}{end}"));
+            let expected = format!("4\r\n{piece}\r\n");
+            assert_eq!(client.exactly(expected.len()), expected.as_bytes());
+        }
+        if !begin.is_empty() {
+            client.send("0\r\n\r\n");
+        }
+        assert_eq!(client.exactly(5), b"0\r\n\r\n");
+    }
+    // The connections stay on both sides.
+    assert_eq!(origin.accepted(), 1);
+    for _ in 0..2 {
+        let line = gateway.wait_for_access("status=200 error=- close=-");
+        assert!(
+            line.get("received").parse::<u64>().unwrap() >= 60,
+            "{}",
+            line.raw
+        );
+    }
+}
+
+#[test]
+fn a_large_body_is_echoed_while_it_is_sent() {
+    const LENGTH: u64 = 64 << 20;
+    let origin = echo();
+    let gateway = gateway(&origin);
+    let mut client = gateway.connect();
+    let mut out = client.wire.stream.try_clone().unwrap();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n"
+    ));
+    let sending = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut pattern = Pattern::new(7);
+        while pattern.length() < LENGTH {
+            let left = LENGTH - pattern.length();
+            out.write_all(pattern.next(left)).unwrap();
+        }
+    });
+    let mut pattern = Pattern::new(7);
+    let framing = client.head().response_framing("POST");
+    client
+        .wire
+        .stream_body(framing, &mut |piece| pattern.check(piece))
+        .unwrap();
+    assert_eq!(pattern.length(), LENGTH);
+    sending.join().unwrap();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nnext");
+    assert_eq!(client.response().text(), "next");
+}
+
+#[test]
+fn a_client_at_fault_after_the_answer_has_begun_ends_the_exchange() {
+    let origin = echo();
+    let gateway = gateway(&origin);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n";
+    for (at, (then, expected)) in [
+        ("nonsense", "status=200 error=bad-chunk close=refused"),
+        (
+            "0\r\nno colon\r\n\r\n",
+            "status=200 error=bad-trailer close=refused",
+        ),
+        ("", "status=200 error=- close=body-cut"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = gateway.connect();
+        client.send(head);
+        assert_eq!(client.head().status(), 200);
+        assert_eq!(client.exactly(9), b"4\r\nfine\r\n");
+        match then {
+            "" => client.half_close(),
+            then => client.send(then),
+        }
+        // No end is invented, neither for the client nor for the peer.
+        assert!(!client.rest().ends_with(b"0\r\n\r\n"), "{expected}");
+        gateway.wait_for_access(expected);
+        origin.wait_closed(at + 1);
+    }
+}
+
+#[test]
+fn a_body_that_stalls_after_the_answer_has_begun_is_cut_in_time() {
+    let origin = echo();
+    let setup = Setup::new().set("gateway.body_timeout", "300ms");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nfine");
+    assert_eq!(client.head().status(), 200);
+    client.rest();
+    gateway.wait_for_access("status=200 error=body-timeout close=refused");
+    origin.wait_closed(1);
+}
+
+#[test]
+fn a_whole_answer_before_the_end_of_the_body_ends_the_connection_after_it() {
+    // The second one says that it wants no more.
+    for close in ["", "Connection: close\r\n"] {
+        let origin = Origin::scripted(move |conn| {
+            conn.head()?;
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\n{close}Content-Length: 6\r\n\r\nenough"
+            ))?;
+            conn.wait_gone()
+        });
+        let gateway = gateway(&origin);
+        let mut client = gateway.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegun");
+        assert_eq!(client.response().text(), "enough");
+        client.expect_close();
+        gateway.wait_for_access("status=200 error=- close=body-unread");
+        origin.wait_closed(1);
+    }
+}
+
+/// Sends a large body as far as it is taken, and reads the answer.
+fn upload(client: &mut Client, length: usize) -> (u16, String) {
+    client.send_if_open(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    client.send_if_open(vec![b'x'; length]);
+    let response = client.response();
+    (response.status(), response.text())
+}
+
+#[test]
+fn an_answer_is_not_lost_when_the_peer_closes_on_the_body() {
+    let origin = Origin::scripted(|conn| {
+        conn.head()?;
+        // What it has not read makes the end of the connection a reset.
+        conn.send(
+            "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig",
+        )
+    });
+    let gateway = gateway(&origin);
+    for round in 0..100 {
+        let mut client = gateway.connect();
+        let answer = upload(&mut client, 2_000_000);
+        assert_eq!(answer, (413, "big".to_owned()), "round {round}");
+    }
+}
+
+#[test]
+fn a_small_body_is_sent_again_where_the_method_allows_it() {
+    // Closes each connection on its second request, which it has read.
+    let origin = Origin::scripted(|conn| {
+        let Some(request) = conn.request()? else {
+            return Ok(());
+        };
+        conn.send(ok(request.content))?;
+        conn.request().map(drop)
+    });
+    let gateway = gateway(&origin);
+    let mut client = gateway.connect();
+    let put = |body: &str| format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{body}");
+    for body in ["one", "two", "six"] {
+        assert_eq!(client.ask(put(body)).text(), body);
+    }
+    // A body that comes later than its head has been taken from the client when it fails.
+    client.send(put(""));
+    origin.wait("the head", |seen| seen.heads.len() == 6);
+    client.send("ten");
+    assert_eq!(client.response().text(), "502 Bad Gateway: stale\n");
+}
