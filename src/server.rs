@@ -5,6 +5,7 @@
 //! limit a connection is answered with 503 at once. While descriptors or memory are short,
 //! accepting pauses instead of spinning.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -77,12 +78,23 @@ pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()>
 fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
     let addr = listener.addr();
     let config = Reader::new(Arc::clone(&gateway.config));
-    let said = std::cell::RefCell::new(Throttle::default());
+    let (said, refused) = (
+        RefCell::<Throttle>::default(),
+        RefCell::<Throttle>::default(),
+    );
     let outcome = listener.accept_loop(
         || gateway.is_draining(),
         |connection, from| {
             let arrival = Arrival { from, proxy };
-            place(gateway, &config.snapshot(), connection, arrival);
+            let Err(connection) = place(gateway, &config.snapshot(), connection, arrival) else {
+                return;
+            };
+            if let Some(unsaid) = refused.borrow_mut().turn(Instant::now()) {
+                let (name, open) = (Refusal::OverCapacity.name(), gateway.open_connections());
+                let client = from.ip();
+                log::warn!("{name} client={client} connections={open} unsaid={unsaid}");
+            }
+            refuse(gateway, connection);
         },
         |error| {
             if let Some(unsaid) = said.borrow_mut().turn(Instant::now()) {
@@ -104,10 +116,15 @@ fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
     }
 }
 
-/// Gives a connection to a worker, or refuses it.
-fn place(gateway: &Arc<Gateway>, config: &Config, connection: Detached, arrival: Arrival) {
+/// Gives a connection to a worker, or gives it back because there are too many.
+fn place(
+    gateway: &Arc<Gateway>,
+    config: &Config,
+    connection: Detached,
+    arrival: Arrival,
+) -> Result<(), Detached> {
     if gateway.open_connections() >= config.gateway.max_connections {
-        return refuse(gateway, connection);
+        return Err(connection);
     }
     let worker = idlest(gateway, connection.natural_worker());
     gateway.connections[worker].fetch_add(1, Ordering::AcqRel);
@@ -124,10 +141,9 @@ fn place(gateway: &Arc<Gateway>, config: &Config, connection: Detached, arrival:
     });
     if spawned.is_err() {
         gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
-        if let Some(connection) = take(&handover) {
-            refuse(gateway, connection);
-        }
+        return take(&handover).map_or(Ok(()), Err);
     }
+    Ok(())
 }
 
 /// The worker with the fewest connections; `natural` where it makes no difference, which saves a
@@ -159,9 +175,9 @@ fn refuse(gateway: &Gateway, connection: Detached) {
     connection.refuse(&bytes);
 }
 
-/// Stops accepting once the kernel's queues are empty, lets requests come to their end, and ends idle
-/// connections. Returns how many
-/// connections are still open when `limit` has passed or `hurry` says so.
+/// Stops accepting once the kernel's queues are empty, lets requests come to their end, and ends
+/// idle connections. Returns how many connections are still open when `limit` has passed or `hurry`
+/// says so.
 pub fn drain(gateway: &Gateway, limit: Duration, hurry: impl Fn() -> bool) -> usize {
     gateway.draining.store(true, Ordering::Release);
     if let Err(error) = net::on_each_worker(|_| net::interrupt_idle()) {

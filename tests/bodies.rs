@@ -515,3 +515,20 @@ fn a_gigabyte_up_in_chunks_needs_no_memory() {
     client.send("0\r\n\r\n");
     assert_eq!(client.response().text(), GIB.to_string());
 }
+
+#[test]
+fn all_that_came_before_a_cut_arrives_at_a_client_that_reads_late() {
+    const PART: usize = 1_000_000;
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n")?;
+        conn.send([b'x'; PART])
+    });
+    let gateway = gateway_for(&origin);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // By then the gateway has closed.
+    gateway.wait_for_access("status=200 error=response-cut close=response-cut");
+    assert_eq!(client.head().status(), 200);
+    assert_eq!(client.rest().len(), PART);
+}

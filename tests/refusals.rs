@@ -554,6 +554,7 @@ fn connections_over_the_limit_are_refused_until_one_has_ended() {
     }
     let closed = "graygate_connections_closed_total{reason=\"over-capacity\"}";
     gateway.wait_for_metric(closed, 3.0);
+    gateway.wait_for_log(" over-capacity client=127.0.0.1 connections=2 ");
     // Those within the limit are not disturbed.
     for client in &mut held {
         assert_eq!(client.get("/").status(), 200);

@@ -709,3 +709,29 @@ fn a_pid_file_that_cannot_be_made_is_named_and_a_failed_start_leaves_none() {
         assert!(!setup.path(pid_file).exists());
     }
 }
+
+#[test]
+fn connections_that_came_before_the_end_are_served() {
+    let origin = Origin::named("prod");
+    let setup = Setup::new().set("gateway.workers", 1);
+    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    // One has been accepted and has not spoken yet; many wait in the kernel's queue.
+    let mut silent = gateway.connect();
+    gateway.wait_for_metric("graygate_connections_active{worker=\"0\"}", 1.0);
+    gateway.signal(Signal::SIGSTOP);
+    let mut queued: Vec<Client> = (0..100).map(|_| gateway.connect()).collect();
+    for client in &mut queued {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    gateway.signal(Signal::SIGTERM);
+    gateway.signal(Signal::SIGCONT);
+    gateway.wait_for_log("draining");
+    silent.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    for client in queued.iter_mut().chain([&mut silent]) {
+        let response = client.response();
+        assert_eq!(response.text(), "prod");
+        assert_eq!(response.field("connection").as_deref(), Some("close"));
+        client.expect_close();
+    }
+    assert!(gateway.wait_exit().success());
+}

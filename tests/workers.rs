@@ -165,3 +165,31 @@ fn out_of_descriptors_idle_connections_give_way_to_new_ones() {
     assert_eq!(client.get("/").text(), "new");
     old.wait_closed(1);
 }
+
+#[test]
+fn out_of_descriptors_an_upgrade_is_refused_before_the_client_is_told() {
+    let origin = Origin::scripted(|conn| {
+        while let Some(request) = conn.request()? {
+            match request.field("upgrade") {
+                None => conn.send(ok("fine"))?,
+                Some(_) => conn.send(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+                )?,
+            }
+        }
+        Ok(())
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").text(), "fine");
+    let _waiting = gateway.take_descriptors();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    let response = client.response();
+    assert_eq!(
+        response.text(),
+        "503 Service Unavailable: out-of-descriptors\n"
+    );
+    gateway.wait_for_log("out-of-descriptors");
+    origin.wait_closed(1);
+}

@@ -408,6 +408,11 @@ impl Detached {
             // Whoever is refused may have gone already.
             let _ = (&self.socket).write(bytes);
             let _ = self.socket.shutdown(std::net::Shutdown::Write);
+            // Closing on unread bytes would reset the connection, and the answer might be lost.
+            // But nobody is refused for long.
+            let mut unread = [std::mem::MaybeUninit::uninit(); 2048];
+            let mut reads = 0..16;
+            while reads.next().is_some() && matches!(self.socket.recv(&mut unread), Ok(1..)) {}
         }
     }
 }
