@@ -73,7 +73,6 @@ named! {
         OverCapacity = "over-capacity", "max_connections connections are active";
         NoLists = "no-lists", "no lists have been read yet";
         NoPeers = "no-peers", "the pool has no peer";
-        Internal = "internal", "a fault of the gateway's own; see the error log";
     }
 }
 
@@ -102,7 +101,6 @@ impl Refusal {
             Self::LineTooLong => 414,
             Self::BadExpect => 417,
             Self::HeadTooLarge | Self::TooManyFields | Self::TrailerTooLarge => 431,
-            Self::Internal => 500,
             Self::UnknownCoding => 501,
             Self::OverCapacity | Self::NoLists | Self::NoPeers => 503,
             Self::BadVersion => 505,

@@ -28,7 +28,7 @@
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
 //!
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
-//! threads or Redis; only `proxy::exchange` knows both `route` and `upstream`.
+//! threads or Redis; only `proxy` knows both `route` and `upstream`.
 //!
 //! # A request's way
 //!

@@ -111,8 +111,6 @@ pub struct WorkerMetrics {
     pub duration_sum: Counter,
     /// Panics that were contained.
     pub panics: Counter,
-    /// Access log lines dropped because the queue was full.
-    pub access_dropped: Counter,
 }
 
 impl Default for WorkerMetrics {
@@ -139,7 +137,6 @@ impl Default for WorkerMetrics {
             durations: [ZERO; DURATION_BOUNDS.len() + 1],
             duration_sum: ZERO,
             panics: ZERO,
-            access_dropped: ZERO,
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The data plane: from an accepted connection to the last byte of its last response.
 //!
 //! - [`session`]: one downstream connection; reads heads, keeps the connection or closes it.
-//! - `exchange`: one request; the attempts on peers, in wire order.
+//! - `plan`: what a request asks for. `exchange`: the attempts on peers, in wire order.
 //! - `relay`: bodies in both directions. `upload`: both at once. `tunnel`: upgraded connections.
 //!
 //! [`Gateway`] is what all workers share (cells that are read, counters of their own each, one
 //! flag); [`Worker`] is what one worker has for itself.
 
 mod exchange;
+mod plan;
 mod relay;
 pub mod session;
 mod tally;

@@ -54,8 +54,7 @@ impl BodyReader {
     pub fn certain(&self) -> u64 {
         match self {
             Self::Length(left) => *left,
-            Self::Chunked(_) => 0,
-            Self::UntilClose => 0,
+            Self::Chunked(_) | Self::UntilClose => 0,
         }
     }
 

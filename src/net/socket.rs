@@ -45,7 +45,8 @@ pub enum Wake {
 pub enum Watch<'a> {
     /// Nothing.
     Nothing,
-    /// The other stream is gone: see [`Stream::is_gone`].
+    /// The other stream was reset, or closed in both directions. One whose other side has only shut
+    /// down its sending is not gone.
     Gone(&'a Stream),
     /// Nothing more comes from the other stream: its other side has shut down, or it is gone.
     Ended(&'a Stream),
@@ -124,11 +125,6 @@ impl Io {
         let ready = self.ready.get() | news;
         self.ready.set(ready);
         ready
-    }
-
-    /// True when the connection was reset, or closed in both directions.
-    pub(super) fn is_gone(&self) -> bool {
-        self.look() & GONE != 0
     }
 
     fn used_up(&self, events: usize) {
@@ -262,12 +258,6 @@ impl Stream {
             }
             _ => true,
         }
-    }
-
-    /// True when the connection was reset, or closed in both directions. A client that has only
-    /// shut down its sending side is not gone.
-    pub fn is_gone(&self) -> bool {
-        self.io.is_gone()
     }
 
     /// Writes all of `bytes`.

@@ -12,45 +12,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::plan::Plan;
 use super::tally::Tally;
 use super::{Worker, Workspace};
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::body::BodyReader;
-use crate::http::framing::Framing;
-use crate::http::head::Version;
+
 use crate::lists::Lists;
 use crate::net::{Patience, Stream};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
-
-/// What an exchange has to know of the request, once the bytes of its head are gone.
-pub(super) struct Plan {
-    pub(super) framing: Framing,
-    pub(super) version: Version,
-    pub(super) is_head: bool,
-    pub(super) is_idempotent: bool,
-    pub(super) expects_continue: bool,
-    pub(super) upgrade: bool,
-    /// The client wants to keep the connection.
-    pub(super) keep_alive: bool,
-    /// Nothing of the request is still to come: it has no body, or a small one, which goes with
-    /// its head.
-    pub(super) complete: bool,
-}
-
-impl Plan {
-    /// Why the connection must end after the response, if it must.
-    pub(super) fn close_reason(&self, complete: bool, draining: bool) -> Option<Close> {
-        match () {
-            () if !self.keep_alive => Some(Close::ConnectionClose),
-            () if !complete => Some(Close::BodyUnread),
-            () if draining => Some(Close::Draining),
-            () => None,
-        }
-    }
-}
 
 /// How an exchange ended.
 pub(super) enum Outcome {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::exchange::{Exchange, Outcome, Plan};
+use super::exchange::{Exchange, Outcome};
+use super::plan::Plan;
 use super::tally::Tally;
 use super::{Gateway, Worker, Workspace};
 use crate::buffer::Buffer;
@@ -18,18 +19,21 @@ use crate::config::Config;
 use crate::error::{Close, Refusal};
 use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
-use crate::http::fields::Kind;
-use crate::http::framing::{self, Framing};
+use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
 use crate::net::{Detached, Patience, Stream, Wake};
 use crate::proxy_protocol::{self, Header, Malformed};
-use crate::route::{self, PoolName, Reason};
+use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
 
 /// After an answer with which the connection ends, what the client still sends is read and
 /// dropped for so long: closing on unread bytes would reset the connection, and the client might
 /// never see the answer (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
+
+/// A body up to this size, in bytes, that has come in whole with its head goes to the peer with its
+/// head: in one write, and again if need be.
+const SMALL_BODY: usize = 8 * 1024;
 
 /// When the gateway is to end, a connection that has had no request yet may still bring one for so
 /// long.
@@ -237,21 +241,8 @@ impl Session<'_> {
         workspace: &mut Workspace,
         tally: &mut Tally,
     ) -> Next {
-        match self.read_head(config, workspace, tally) {
-            Ok(()) => {}
-            Err(NoHead::Refused(refusal)) => {
-                let bytes = self.buffer.filled();
-                tally.received = bytes.len() as u64;
-                workspace.seen.note_line(bytes);
-                let to_head = bytes.starts_with(b"HEAD ");
-                return self.refuse(config, tally, refusal, to_head);
-            }
-            Err(NoHead::Closed(close)) => {
-                if close == Close::ClientGone {
-                    tally.received = self.buffer.filled().len() as u64;
-                }
-                return Next::Close(close);
-            }
+        if let Err(no_head) = self.read_head(config, workspace, tally) {
+            return self.without_head(no_head, config, workspace, tally);
         }
         let lists = self.worker.lists.snapshot();
         tally.generation = lists.generation;
@@ -266,20 +257,13 @@ impl Session<'_> {
             Ok(decision) => decision,
             Err(refusal) => {
                 tally.refuse(refusal);
-                return self.answer(
-                    config,
-                    tally,
-                    &plan,
-                    plan.complete,
-                    refusal.status(),
-                    refusal.name(),
-                );
+                let (status, name) = (refusal.status(), refusal.name());
+                return self.answer(config, tally, &plan, plan.complete, status, name);
             }
         };
         tally.pool = Some(decision.pool);
         tally.reason = Some(decision.reason);
         if decision.reason == Reason::PreEmpty {
-            debug_assert_eq!(decision.pool, PoolName::Prod);
             self.worker.metrics().fallbacks_empty.one();
         }
         let mut exchange = Exchange::new(
@@ -301,14 +285,33 @@ impl Session<'_> {
             Outcome::Refused(refusal) => self.refuse(config, tally, refusal, plan.is_head),
             Outcome::Failed(failure) => {
                 tally.error = Some(failure.name());
-                self.answer(
-                    config,
-                    tally,
-                    &plan,
-                    complete,
-                    failure.status(),
-                    failure.name(),
-                )
+                let (status, name) = (failure.status(), failure.name());
+                self.answer(config, tally, &plan, complete, status, name)
+            }
+        }
+    }
+
+    /// What follows when there is no head to serve.
+    fn without_head(
+        &mut self,
+        no_head: NoHead,
+        config: &Config,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Next {
+        let bytes = self.buffer.filled();
+        match no_head {
+            NoHead::Refused(refusal) => {
+                tally.received = bytes.len() as u64;
+                workspace.seen.note_line(bytes);
+                let to_head = bytes.starts_with(b"HEAD ");
+                self.refuse(config, tally, refusal, to_head)
+            }
+            NoHead::Closed(close) => {
+                if close == Close::ClientGone {
+                    tally.received = bytes.len() as u64;
+                }
+                Next::Close(close)
             }
         }
     }
@@ -360,73 +363,48 @@ impl Session<'_> {
             seen,
             ..
         } = workspace;
-        let bytes = self.buffer.filled();
+        let (bytes, gateway) = (self.buffer.filled(), &config.gateway);
         tally.received = head.len as u64;
         seen.note(head, bytes);
-        let gateway = &config.gateway;
         tally.client = client::address(self.socket, &gateway.trusted_proxies, &head.fields, bytes);
-        if !options.read(bytes, &head.fields) {
-            return Err(Refusal::BadField);
-        }
-        let framing = framing::of_request(head, bytes, gateway.max_body)?;
-        let is_http11 = head.version == Version::Http11;
-        let mut expects_continue = false;
-        // An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1).
-        for field in head
-            .fields
-            .iter()
-            .filter(|it| it.kind == Kind::Expect && is_http11)
-        {
-            if !field.value.of(bytes).eq_ignore_ascii_case(b"100-continue") {
-                return Err(Refusal::BadExpect);
-            }
-            expects_continue = true;
-        }
-        let method = head.method.of(bytes);
-        let has_body = !matches!(framing, Framing::None | Framing::Length(0));
-        let mut plan = Plan {
-            framing,
-            version: head.version,
-            is_head: method == b"HEAD",
-            is_idempotent: is_idempotent(method),
-            expects_continue,
-            upgrade: is_http11 && encode::wants_upgrade(options, &head.fields, bytes),
-            keep_alive: !options.close && (is_http11 || options.keep_alive),
-            complete: !has_body,
-        };
-        to_peer.clear();
+        let mut plan = Plan::of(head, bytes, options, gateway.max_body)?;
         let default_host = match head.authority() {
-            Some(_) => String::new(),
-            None => self
-                .stream
-                .local_addr()
-                .map_or(String::new(), |it| it.to_string()),
+            Some(_) => None,
+            None => self.stream.local_addr().map(|it| it.to_string()),
         };
-        let trusted = client::is_trusted(self.socket, &gateway.trusted_proxies);
         let request = RequestToPeer {
             head,
             bytes,
             options,
-            framing,
-            expects_continue: expects_continue && has_body,
+            framing: plan.framing,
+            expects_continue: plan.expects_continue && !plan.complete,
             upgrade: plan.upgrade,
             socket: self.socket,
             client: tally.client,
-            default_host: default_host.as_bytes(),
-            trusted,
+            default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
+            trusted: client::is_trusted(self.socket, &gateway.trusted_proxies),
         };
+        to_peer.clear();
         encode::request(to_peer, &request);
         self.buffer.consume(head.len);
-        if let Framing::Length(length) = framing
-            && let Some(body) = small_body(&self.buffer, length)
+        self.take_small_body(&mut plan, to_peer, tally);
+        Ok(plan)
+    }
+
+    /// Puts a small body that has come in whole behind the head for the peer.
+    fn take_small_body(&mut self, plan: &mut Plan, to_peer: &mut Vec<u8>, tally: &mut Tally) {
+        let Framing::Length(length) = plan.framing else {
+            return;
+        };
+        let small = usize::try_from(length).ok().filter(|it| *it <= SMALL_BODY);
+        if let Some(length) = small
+            && let Some(body) = self.buffer.filled().get(..length)
         {
             to_peer.extend_from_slice(body);
-            let length = body.len();
             self.buffer.consume(length);
             tally.received += length as u64;
             plan.complete = true;
         }
-        Ok(plan)
     }
 
     /// Answers a request that is not served because of what it is; the connection ends.
@@ -521,19 +499,4 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// A body up to this size that has come in whole with its head goes to the peer with its head: in
-/// one write, and again if need be.
-const SMALL_BODY: u64 = 8 * 1024;
-
-fn small_body(buffer: &Buffer, length: u64) -> Option<&[u8]> {
-    let length = usize::try_from(length.min(SMALL_BODY + 1)).ok()?;
-    let body = buffer.filled().get(..length)?;
-    (body.len() as u64 <= SMALL_BODY).then_some(body)
-}
-
-/// RFC 9110 section 9.2.2.
-fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS")
 }

@@ -1,0 +1,78 @@
+//! What a request asks for, as far as serving it depends on that.
+
+use crate::error::{Close, Refusal};
+use crate::http::encode;
+use crate::http::fields::{ConnectionOptions, Kind};
+use crate::http::framing::{self, Framing};
+use crate::http::head::{RequestHead, Version};
+
+/// What has to be known of a request once the bytes of its head are gone.
+pub(super) struct Plan {
+    pub(super) framing: Framing,
+    pub(super) version: Version,
+    pub(super) is_head: bool,
+    pub(super) is_idempotent: bool,
+    pub(super) expects_continue: bool,
+    pub(super) upgrade: bool,
+    /// The client wants to keep the connection.
+    pub(super) keep_alive: bool,
+    /// Nothing of the request is still to come: it has no body, or a small one, which goes with
+    /// its head.
+    pub(super) complete: bool,
+}
+
+impl Plan {
+    /// Judges a head beyond its syntax, and reads its `options`.
+    ///
+    /// # Errors
+    /// The refusal with which the request is to be answered.
+    pub(super) fn of(
+        head: &RequestHead,
+        bytes: &[u8],
+        options: &mut ConnectionOptions,
+        max_body: Option<u64>,
+    ) -> Result<Self, Refusal> {
+        if !options.read(bytes, &head.fields) {
+            return Err(Refusal::BadField);
+        }
+        let framing = framing::of_request(head, bytes, max_body)?;
+        let is_http11 = head.version == Version::Http11;
+        let method = head.method.of(bytes);
+        Ok(Self {
+            framing,
+            version: head.version,
+            is_head: method == b"HEAD",
+            is_idempotent: is_idempotent(method),
+            // An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1).
+            expects_continue: is_http11 && expects_continue(head, bytes)?,
+            upgrade: is_http11 && encode::wants_upgrade(options, &head.fields, bytes),
+            keep_alive: !options.close && (is_http11 || options.keep_alive),
+            complete: matches!(framing, Framing::None | Framing::Length(0)),
+        })
+    }
+
+    /// Why the connection must end after the response, if it must.
+    pub(super) fn close_reason(&self, complete: bool, draining: bool) -> Option<Close> {
+        match () {
+            () if !self.keep_alive => Some(Close::ConnectionClose),
+            () if !complete => Some(Close::BodyUnread),
+            () if draining => Some(Close::Draining),
+            () => None,
+        }
+    }
+}
+
+/// True when the client may wait for `100 Continue` (RFC 9110 section 10.1.1).
+fn expects_continue(head: &RequestHead, bytes: &[u8]) -> Result<bool, Refusal> {
+    let mut expectations = head.fields.iter().filter(|it| it.kind == Kind::Expect);
+    let is_known = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
+    match expectations.clone().all(|it| is_known(it.value.of(bytes))) {
+        true => Ok(expectations.next().is_some()),
+        false => Err(Refusal::BadExpect),
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS")
+}
