@@ -27,6 +27,7 @@ use crate::http::head::{Limits, MAX_FIELDS};
 
 use self::file::{IniFile, Section};
 pub use self::keys::{KEYS, Key};
+pub use self::reload::{ReloadTally, Reloads};
 use self::units::{Wrong, name};
 pub use self::url::Url;
 
@@ -230,15 +231,57 @@ impl Config {
         // Absolute, since a daemon may change its folder before a reload.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = path.parent().unwrap_or(Path::new("/"));
+        let gateway = Gateway::of(file.section("gateway"), base)?;
         Ok(Self {
-            gateway: Gateway::of(file.section("gateway"), base)?,
             store: Store::of(&file, base, redis_url)?,
             upstream: Upstream::of(file.section("upstream"))?,
             log: Log::of(file.section("log"), base)?,
-            admin: file.section("admin").get("listen", units::address_or_off)?,
+            admin: admin_beside(&gateway.listen, &file)?,
+            gateway,
             path,
         })
     }
+
+    /// Where the gateway of the file at `path` can be asked, if anywhere. What is wrong in other
+    /// sections does not matter: who asks wants to know how a gateway is that has started already.
+    ///
+    /// # Errors
+    /// What is wrong with the file as a whole, or with this key.
+    pub fn admin_of(path: &Path) -> Result<Option<SocketAddr>, ConfigError> {
+        let text = file::read(path)?;
+        let section = file::only("admin", &text);
+        let file = IniFile::parse(path, section.as_deref().unwrap_or(&text))?;
+        file.section("admin").get("listen", units::address_or_off)
+    }
+}
+
+/// The admin listener's address, which must leave room for those of `listen`.
+fn admin_beside(listen: &[Listen], file: &IniFile<'_>) -> Result<Option<SocketAddr>, ConfigError> {
+    let section = file.section("admin");
+    let admin = section.get("listen", units::address_or_off)?;
+    let in_the_way = |admin: SocketAddr| {
+        let mut others = listen.iter().map(|it| it.addr);
+        others.find(|other| units::overlap(admin, *other) || takes_both_families(admin, *other))
+    };
+    let Some((admin, other)) = admin.and_then(|it| Some((it, in_the_way(it)?))) else {
+        return Ok(admin);
+    };
+    let allowed = "an address or a port for each of the two alone".to_owned();
+    // The line that can be found is the better one to name.
+    Err(if section.has("listen") {
+        let what = format!("[gateway] listen has {other}");
+        section.wrong("listen", &Wrong { what, allowed })
+    } else {
+        let what = format!("[admin] listen is {admin}");
+        let gateway = file.section("gateway");
+        gateway.wrong("listen", &Wrong { what, allowed })
+    })
+}
+
+/// The admin listener's socket is the kernel's plain one: with `[::]` it takes IPv4, too.
+fn takes_both_families(admin: SocketAddr, other: SocketAddr) -> bool {
+    let all = admin.is_ipv6() && admin.ip().is_unspecified();
+    all && admin.port() == other.port() && admin.port() != 0
 }
 
 impl Gateway {
@@ -253,6 +296,15 @@ impl Gateway {
                 allowed: "addresses or CIDRs of the proxies in trusted_proxies".to_owned(),
             };
             return Err(section.wrong("listen", &wrong));
+        }
+        let user = section.get("user", units::optional_name)?;
+        let group = section.get("group", units::optional_name)?;
+        if user.is_none() && group.is_some() {
+            let wrong = Wrong {
+                what: "a group to become, and no user".to_owned(),
+                allowed: "a user in user, too, or no group".to_owned(),
+            };
+            return Err(section.wrong("group", &wrong));
         }
         Ok(Self {
             listen,
@@ -273,8 +325,8 @@ impl Gateway {
             drain_timeout: duration("drain_timeout")?,
             trusted_proxies,
             pid_file: section.get("pid_file", units::path(base))?,
-            user: section.get("user", units::optional_name)?,
-            group: section.get("group", units::optional_name)?,
+            user,
+            group,
         })
     }
 }

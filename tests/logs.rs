@@ -688,7 +688,7 @@ fn a_log_that_cannot_be_opened_is_named_at_the_start() {
         for (target, named) in [
             ("missing/folder/a.log", "missing/folder: "),
             ("lists/a.log", "lists/a.log: "),
-            ("folder", "folder: "),
+            ("./folder", "folder: "),
             ("/proc/a.log", "/proc/a.log: "),
         ] {
             let setup = Setup::new()

@@ -112,6 +112,11 @@ impl Section<'_> {
         ConfigError::new(&format!("{place}: [{}] {name} = {value}", self.name), wrong)
     }
 
+    /// Whether the file itself gives a value to a key.
+    pub(super) fn has(self, name: &str) -> bool {
+        self.file.lines.contains_key(&(self.name, name))
+    }
+
     fn text(&self, name: &str) -> &str {
         let section = self.file.values.get(self.name);
         let given = section.and_then(|keys| keys.get(name)?.as_deref());
@@ -125,6 +130,23 @@ fn shown_of(section: &str, name: &str, value: &str) -> String {
         ("redis", "url") if !value.is_empty() => "(hidden)".to_owned(),
         _ => shown(value),
     }
+}
+
+/// The `text` of a file with nothing but the lines of one section, each in its old place. `None`
+/// when no line begins a section: then it is no ini file at all.
+pub(super) fn only(section: &str, text: &str) -> Option<String> {
+    let (mut any, mut here) = (false, false);
+    let mut rest = String::with_capacity(text.len());
+    for line in text.lines() {
+        if line.starts_with('[') {
+            let name = section_name(line.trim_end());
+            any |= name.is_ok();
+            here = name.is_ok_and(|it| it == section);
+        }
+        rest.push_str(if here { line } else { "" });
+        rest.push('\n');
+    }
+    any.then_some(rest)
 }
 
 /// Finds the line of every key, and refuses what is not plain.

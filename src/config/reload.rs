@@ -1,9 +1,63 @@
-//! What of a new configuration a running gateway takes on.
+//! What of a new configuration a running gateway takes on, and what has come of that so far.
 //!
 //! Kept are the settings that were used up at the start: ports, threads, open logs, the user,
 //! the source of the lists. All others hold for whatever begins after the reload.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::{Config, Store};
+
+/// What the reloads of a gateway have come to. Who has sent a signal learns here how it ended.
+#[derive(Debug, Default)]
+pub struct Reloads(Mutex<ReloadTally>);
+
+/// The state of [`Reloads`] at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadTally {
+    /// Reloads that took on what they read.
+    pub ok: u64,
+    /// Reloads that changed nothing, since the file was bad.
+    pub failed: u64,
+    /// One more has begun, and not yet ended.
+    pub under_way: bool,
+    /// Why the last one failed, if it did.
+    pub error: Option<String>,
+    /// The full names of the keys that the last good one could not change.
+    pub ignored: Vec<&'static str>,
+}
+
+impl Reloads {
+    /// From now on the file may be read.
+    pub fn begin(&self) {
+        self.lock().under_way = true;
+    }
+
+    /// The reload has ended: with the keys that it could not change, or with what is wrong.
+    pub fn end(&self, outcome: Result<Vec<&'static str>, String>) {
+        let mut tally = self.lock();
+        tally.under_way = false;
+        match outcome {
+            Ok(ignored) => {
+                tally.ok += 1;
+                tally.error = None;
+                tally.ignored = ignored;
+            }
+            Err(error) => {
+                tally.failed += 1;
+                tally.error = Some(error);
+            }
+        }
+    }
+
+    /// The state now.
+    pub fn tally(&self) -> ReloadTally {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ReloadTally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Config {
     /// The configuration to run with once `new` was read, and the full names of the keys

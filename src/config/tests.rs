@@ -52,6 +52,137 @@ fn a_listener_for_proxies_needs_proxies_that_are_trusted() {
 }
 
 #[test]
+fn an_admin_listener_in_the_way_of_another_is_named_with_its_line() {
+    let table = [
+        (
+            "[gateway]\nlisten = 1.2.3.4:81, 127.0.0.1:80\n[admin]\nlisten = 127.0.0.1:80\n",
+            ":4: [admin] listen = 127.0.0.1:80: [gateway] listen has 127.0.0.1:80; allowed: ",
+        ),
+        (
+            "[admin]\nlisten = 127.0.0.1:80\n",
+            ":2: [admin] listen = 127.0.0.1:80: [gateway] listen has 0.0.0.0:80; allowed: ",
+        ),
+        (
+            "[gateway]\nlisten = 127.0.0.1:82\n[admin]\nlisten = 0.0.0.0:82\n",
+            ":4: [admin] listen = 0.0.0.0:82: [gateway] listen has 127.0.0.1:82; allowed: ",
+        ),
+        // The admin listener takes IPv4 there, too.
+        (
+            "[gateway]\nlisten = 127.0.0.1:82\n[admin]\nlisten = [::]:82\n",
+            ":4: [admin] listen = [::]:82: [gateway] listen has 127.0.0.1:82; allowed: ",
+        ),
+        (
+            "[gateway]\nworkers = 1\nlisten = 0.0.0.0:9180\n",
+            ":3: [gateway] listen = 0.0.0.0:9180: [admin] listen is 127.0.0.1:9180; allowed: ",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = parse(&format!("{text}{REDIS}")).unwrap_err().to_string();
+        let expected = format!("{FILE}{expected}");
+        assert!(
+            error.starts_with(&expected),
+            "{error}\nexpected: {expected}"
+        );
+    }
+    for text in [
+        "[gateway]\nlisten = [::]:82\n[admin]\nlisten = 127.0.0.1:82\n",
+        "[gateway]\nlisten = 127.0.0.1:82\n[admin]\nlisten = 127.0.0.2:82\n",
+        "[gateway]\nlisten = 127.0.0.1:0\n[admin]\nlisten = [::]:0\n",
+        "[gateway]\nlisten = 0.0.0.0:9180\n[admin]\nlisten = off\n",
+    ] {
+        parse(&format!("{text}{REDIS}")).unwrap();
+    }
+}
+
+#[test]
+fn a_group_without_a_user_is_an_error() {
+    let error = parse(&format!("[gateway]\nuser =\ngroup = adm\n{REDIS}"));
+    let error = error.unwrap_err().to_string();
+    let expected = format!("{FILE}:3: [gateway] group = adm: a group to become, and no user; ");
+    assert!(error.starts_with(&expected), "{error}");
+}
+
+#[test]
+fn the_admin_address_is_found_whatever_is_wrong_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("graygate.ini");
+    let admin_of = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Config::admin_of(&path).map_err(|error| error.to_string())
+    };
+    let address = |text: &str| Ok(Some(text.parse().unwrap()));
+    let admin = "[admin]\nlisten = 127.0.0.1:82\n";
+    for text in [
+        "",
+        "[redis]\nurl = nonsense\n",
+        "[gateway]\nlisten = 127.0.0.1:82\nnonsense\n",
+        "nonsense\n[nonsense]\nlisten = 1\n",
+        "[upstream\ntries = 1\ntries = 1 # one\n\t= 2\n",
+    ] {
+        assert_eq!(admin_of(&format!("{text}{admin}")), address("127.0.0.1:82"));
+        assert_eq!(
+            admin_of(&format!("{admin}[log]\n{text}")),
+            address("127.0.0.1:82"),
+            "{text}"
+        );
+    }
+    assert_eq!(admin_of("[gateway]\nnonsense\n"), address("127.0.0.1:9180"));
+    assert_eq!(admin_of(""), address("127.0.0.1:9180"));
+    assert_eq!(admin_of("[admin]\nlisten = off\n"), Ok(None));
+
+    let place = path.display();
+    for (text, expected) in [
+        (
+            "[gateway]\nnonsense\n[admin]\nlisten = 82\n",
+            ":4: [admin] listen = 82: 82 is a port without an address; allowed: ",
+        ),
+        ("[nonsense]\n[admin]\nlisten\n", ":3: a line without =; "),
+        (
+            "[admin]\nlisten = off\n\nlisten = off\n",
+            ":4: [admin] listen: given twice, first on line 2; ",
+        ),
+        (
+            "[admin]\nport = 82\n",
+            ":2: [admin] port: not a key of this",
+        ),
+        ("#!/bin/sh\necho on\n", ":2: a line without =; "),
+        ("listen = off\n", ":1: listen: a key without a section; "),
+    ] {
+        let error = admin_of(text).unwrap_err();
+        assert!(error.starts_with(&format!("{place}{expected}")), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let error = Config::admin_of(&path).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("{place}: cannot be read: ")),
+        "{error}"
+    );
+}
+
+#[test]
+fn reloads_are_counted_and_the_last_error_goes_with_the_next_good_one() {
+    let reloads = Reloads::default();
+    assert_eq!(reloads.tally(), ReloadTally::default());
+    reloads.begin();
+    assert!(reloads.tally().under_way);
+    reloads.end(Ok(vec!["gateway.workers"]));
+    reloads.begin();
+    reloads.end(Err("bad".to_owned()));
+    let mut expected = ReloadTally {
+        ok: 1,
+        failed: 1,
+        under_way: false,
+        error: Some("bad".to_owned()),
+        ignored: vec!["gateway.workers"],
+    };
+    assert_eq!(reloads.tally(), expected);
+    reloads.begin();
+    reloads.end(Ok(Vec::new()));
+    (expected.ok, expected.error, expected.ignored) = (2, None, Vec::new());
+    assert_eq!(reloads.tally(), expected);
+}
+
+#[test]
 fn an_empty_file_has_the_documented_defaults() {
     let config = parse(REDIS).unwrap();
     let cpus = std::thread::available_parallelism().unwrap().get();
@@ -151,6 +282,12 @@ fn values_are_understood() {
             let expected = ["[::]:80", "127.0.0.1:0", "127.0.0.1:0"];
             it.gateway.listen == expected.map(|it| listen(it, false))
         }),
+        // An address of each family, and addresses that differ in the host or in the port.
+        (
+            "gateway.listen",
+            "[::]:80,0.0.0.0:80,0.0.0.0:0,1.2.3.4:81,1.2.3.5:81,1.2.3.4:82",
+            |it| it.gateway.listen.len() == 6,
+        ),
         ("gateway.workers", "1", |it| it.gateway.workers == 1),
         ("gateway.workers", "256", |it| it.gateway.workers == 256),
         ("gateway.max_line", "1k", |it| {
@@ -248,6 +385,12 @@ fn values_are_understood() {
         ("log.error", "e.log", |it| {
             it.log.error == LogTarget::File("/etc/gray/e.log".into())
         }),
+        ("log.error", "./syslog", |it| {
+            it.log.error == LogTarget::File("/etc/gray/./syslog".into())
+        }),
+        ("log.error", "/dev/null", |it| {
+            it.log.error == LogTarget::File("/dev/null".into())
+        }),
         ("log.level", "debug", |it| {
             it.log.level == log::LevelFilter::Debug
         }),
@@ -307,6 +450,16 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "gateway.listen",
             "1.2.3.4:80,1.2.3.4:80",
             "1.2.3.4:80 stands there twice;",
+        ),
+        (
+            "gateway.listen",
+            "1.2.3.4:80,[::]:80, 0.0.0.0:80",
+            "1.2.3.4:80 and 0.0.0.0:80 are in each other's way;",
+        ),
+        (
+            "gateway.listen",
+            "[::]:80,[::1]:80",
+            "[::]:80 and [::1]:80 are in each other's way;",
         ),
         (
             "gateway.workers",
@@ -427,8 +580,18 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "log.access",
             "",
-            "it is empty; allowed: the path of a file, stdout (or -), stderr, off",
+            "it is empty; allowed: off, stdout (or -), stderr, or the path of a file",
         ),
+        (
+            "log.access",
+            "Off",
+            "it is neither a word for this key nor the path of a log; allowed: off, stdout",
+        ),
+        ("log.access", "\"off\"", "it is neither a word"),
+        ("log.access", "none", "it is neither a word"),
+        ("log.error", "syslog", "it is neither a word"),
+        ("log.error", "STDERR", "it is neither a word"),
+        ("log.error", "\"error.log\"", "it is neither a word"),
         (
             "log.level",
             "trace",

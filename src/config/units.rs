@@ -180,14 +180,32 @@ pub(super) fn listen(text: &str) -> Reading<Vec<Listen>> {
             .strip_suffix("proxy")
             .filter(|bare| bare.ends_with([' ', '\t']));
         let addr = address(bare.unwrap_or(item).trim()).or_else(|what| wrong(what, ALLOWED))?;
-        // Any number of listeners can ask for a free port.
-        if addr.port() != 0 && all.iter().any(|it| it.addr == addr) {
-            return wrong(format!("{addr} stands there twice"), ALLOWED);
+        match all.iter().find(|it| overlap(it.addr, addr)) {
+            Some(it) if it.addr == addr => {
+                return wrong(format!("{addr} stands there twice"), ALLOWED);
+            }
+            Some(Listen { addr: other, .. }) => {
+                return wrong(
+                    format!("{other} and {addr} are in each other's way"),
+                    ALLOWED,
+                );
+            }
+            None => {}
         }
         let proxy = bare.is_some();
         all.push(Listen { addr, proxy });
     }
     Ok(all)
+}
+
+/// Whether two listeners on these addresses would be in each other's way. An unspecified address is
+/// every address of its family. Any number of listeners can ask for a free port.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0
+        && one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (any || one == other)
 }
 
 /// An address with a port, or `off`.
@@ -260,11 +278,17 @@ pub(super) fn path(base: &Path) -> impl Fn(&str) -> Reading<Option<PathBuf>> {
 
 /// Where a log goes.
 pub(super) fn log_target(base: &Path) -> impl Fn(&str) -> Reading<LogTarget> {
-    const ALLOWED: &str = "the path of a file, stdout (or -), stderr, off";
+    const ALLOWED: &str =
+        "off, stdout (or -), stderr, or the path of a file, with a / or ending in .log";
     move |text| match text {
         "off" => Ok(LogTarget::Off),
         "-" | "stdout" => Ok(LogTarget::Stdout),
         "stderr" => Ok(LogTarget::Stderr),
+        // `Off`, `"off"` or `syslog` was hardly meant to be a file.
+        _ if !(text.is_empty() || text.contains('/') || text.ends_with(".log")) => wrong(
+            "it is neither a word for this key nor the path of a log",
+            ALLOWED,
+        ),
         _ => match path(base)(text) {
             Ok(Some(path)) => Ok(LogTarget::File(path)),
             Ok(None) => wrong("it is empty", ALLOWED),
