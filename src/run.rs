@@ -37,7 +37,7 @@ pub fn load(path: &Path) -> Result<Config, String> {
 pub fn check(path: &Path) -> Result<(), String> {
     let config = load(path)?;
     if let Store::File(lists) = &config.store {
-        let check = || store::file::parse(&std::fs::read(lists)?, config.upstream.peer_port);
+        let check = || store::file::parse(&store::file::read(lists)?, config.upstream.peer_port);
         check().map_err(|error| format!("{}: {error}", lists.display()))?;
     }
     Ok(())
@@ -205,7 +205,7 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Arc<Publisher>>
     };
     match &config.store {
         Store::Redis(settings) => {
-            let publisher = publisher(format!("redis {}", settings.url));
+            let publisher = publisher(settings.url.to_string());
             store::redis::start(settings.clone(), Arc::clone(&publisher))?;
             Ok(publisher)
         }

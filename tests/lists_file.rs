@@ -6,11 +6,13 @@ mod support;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-use support::{Client, DEADLINE, Gateway, Origin, Setup, wait_until};
+use support::{Client, DEADLINE, Gateway, Origin, Setup, run_to_exit, wait_until};
 
 /// An edit must be in force so soon.
 const SOON: Duration = Duration::from_secs(1);
@@ -209,17 +211,29 @@ fn a_version_that_is_wrong_changes_nothing_and_is_told_once_with_its_line() {
 }
 
 #[test]
-fn a_file_that_is_gone_changes_nothing_and_is_told_once() {
+fn a_file_that_is_gone_or_is_none_changes_nothing_and_is_told_once() {
     let site = Site::start();
     let away = site.gateway.path("away");
-    let leave: [Way; 2] = [
+    let leave: [Way; 4] = [
         ("No such file", |site, _| {
             fs::remove_file(site.file()).unwrap()
         }),
-        ("Is a directory", |site, _| {
+        ("a folder, not a file", |site, _| {
             let link = site.gateway.path("link");
             std::os::unix::fs::symlink(".", &link).unwrap();
             fs::rename(link, site.file()).unwrap();
+        }),
+        // Nobody writes into it, so opening it as a file is opened would never end.
+        ("not a regular file", |site, _| {
+            let pipe = site.gateway.path("pipe");
+            mkfifo(&pipe, Mode::S_IRUSR).unwrap();
+            fs::rename(pipe, site.file()).unwrap();
+        }),
+        ("longer than 64 MiB", |site, _| {
+            let long = site.gateway.path("long");
+            let file = File::create(&long).unwrap();
+            file.set_len(64 * 1024 * 1024 + 1).unwrap();
+            fs::rename(long, site.file()).unwrap();
         }),
     ];
     for (at, (told, leave)) in leave.into_iter().enumerate() {
@@ -237,6 +251,31 @@ fn a_file_that_is_gone_changes_nothing_and_is_told_once() {
             .wait_for_lists("the error is gone", |it| it["error"].is_null());
         assert_eq!(site.gateway.lists()["generation"], 1, "{told}");
         assert_eq!(unreadable(&site.gateway).len(), at + 1, "{told}");
+    }
+}
+
+#[test]
+fn what_is_no_file_or_never_ends_is_refused_at_the_start() {
+    // Else its lines would stand among those of the complaint.
+    let setup = Setup::new().set("log.error", "error.log");
+    let pipe = setup.path("pipe");
+    mkfifo(&pipe, Mode::S_IRUSR).unwrap();
+    let folder = setup.path("");
+    let mut setup = setup;
+    for (path, told) in [
+        (pipe.as_path(), "not a regular file"),
+        (Path::new("/dev/zero"), "not a regular file"),
+        (&folder, "a folder, not a file"),
+    ] {
+        setup = setup.set("lists.file", path.display());
+        let ini = setup.write_ini();
+        let check = run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+        for output in [check, setup.start_in_vain()] {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            let expected = format!("graygate: {}: {told}\n", path.display());
+            assert_eq!(said, expected);
+        }
     }
 }
 
@@ -403,7 +442,7 @@ fn where_there_is_a_redis_the_file_is_ignored() {
         gateway.wait_served("127.0.0.1", "in redis", DEADLINE);
         let source = gateway.lists()["source"].clone();
         assert!(
-            source.as_str().unwrap().starts_with("redis "),
+            source.as_str().unwrap().starts_with("redis://127."),
             "{place}: {source}"
         );
     }

@@ -9,12 +9,14 @@
 //! Lines that begin with `#` or `;` are comments, and so is what follows a `#` behind an entry.
 
 use std::fmt;
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use nix::libc;
 
 use super::{Cause, Mode, Publisher, Reading};
 use crate::lists::{self, ListName};
@@ -22,6 +24,9 @@ use crate::lists::{self, ListName};
 /// How often the file is looked at. An edit takes effect after two looks at most, and the time
 /// for reading.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// No lists file is longer than this, in bytes: millions of addresses.
+const LONGEST: u64 = 64 * 1024 * 1024;
 
 /// Why a version of the file is not used.
 #[derive(Debug)]
@@ -50,7 +55,37 @@ impl fmt::Display for FileError {
     }
 }
 
-/// Reads a version of the file.
+/// Reads the file at `path` as it is now, and no more of it than a lists file may have.
+///
+/// # Errors
+/// The kernel's; or it is too long, or no file that has an end.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    // Opening a pipe would wait for somebody who writes.
+    let mut options = OpenOptions::new();
+    let options = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
+    let refused = |what: &str| Err(FileError::Io(io::Error::other(what)));
+    if metadata.is_dir() {
+        return refused("a folder, not a file");
+    }
+    if !metadata.is_file() {
+        return refused("not a regular file");
+    }
+    let mut text = Vec::new();
+    // It may grow meanwhile.
+    if metadata.len() <= LONGEST {
+        file.take(LONGEST + 1).read_to_end(&mut text)?;
+    }
+    if metadata.len().max(text.len() as u64) > LONGEST {
+        return refused("longer than 64 MiB");
+    }
+    Ok(text)
+}
+
+/// Understands a version of the file.
 ///
 /// # Errors
 /// Why it must not be used.
@@ -142,9 +177,9 @@ impl Version {
 /// When the file cannot be used at the start: there are no good lists to keep then.
 pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result<(), FileError> {
     let version = Version::now(&path);
-    let text = fs::read(&path).map_err(FileError::Io)?;
+    let reading = parse(&read(&path)?, peer_port)?;
     publisher.set_mode(Mode::File);
-    publisher.publish(parse(&text, peer_port)?, Cause::Start);
+    publisher.publish(reading, Cause::Start);
     let watch = move || watch(&path, peer_port, &publisher, version);
     let thread = std::thread::Builder::new().name("lists-file".to_owned());
     thread.spawn(watch).map_err(FileError::Io)?;
@@ -152,24 +187,22 @@ pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result
 }
 
 fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Version>) {
-    // The version that was read, whatever came of it; and the one that the last look found.
-    let (mut read, mut seen) = (first, first);
+    // The version that was used, whatever came of it; and the one that the last look found.
+    let (mut used, mut seen) = (first, first);
     loop {
         std::thread::sleep(LOOK);
         let now = Version::now(path);
         let stands_still = now == seen;
         seen = now;
-        if now == read || !stands_still {
+        if now == used || !stands_still {
             continue;
         }
-        let outcome = fs::read(path)
-            .map_err(FileError::Io)
-            .and_then(|text| parse(&text, peer_port));
+        let outcome = read(path).and_then(|text| parse(&text, peer_port));
         if Version::now(path) != now {
             // It was changed while it was read.
             continue;
         }
-        read = now;
+        used = now;
         match outcome {
             Ok(reading) => publisher.publish(reading, Cause::Event),
             Err(error) => publisher.failed(error),
