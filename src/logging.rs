@@ -10,13 +10,15 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use nix::libc;
 
 use crate::config::LogTarget;
 
@@ -53,7 +55,8 @@ impl Batch {
 
 enum Order {
     Write(Batch),
-    Reopen,
+    /// Makes the writer look for a reopening that is asked for.
+    Wake,
     /// Says so when all before it is written.
     Flush(Sender<()>),
     Stop,
@@ -106,21 +109,56 @@ impl LogQueue {
 /// A log with its writer thread.
 pub struct Log {
     queue: LogQueue,
-    reopen: Arc<AtomicBool>,
+    /// Who asks here is told whether the file was opened anew.
+    reopenings: Sender<Sender<bool>>,
+    is_file: bool,
     thread: Option<JoinHandle<()>>,
 }
 
+/// A file that is being opened anew.
+pub struct Reopening(Option<Receiver<bool>>);
+
+/// What became of a [`Reopening`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopened {
+    /// It was opened anew, or is no file.
+    Done,
+    /// It could not be opened, which has been said; the old one stays in use.
+    Failed,
+    /// Its writer is busy, and will do it as soon as it can.
+    Late,
+}
+
+impl Reopening {
+    /// Waits, for a bounded time, for the outcome.
+    pub fn wait(self) -> Reopened {
+        let Some(outcome) = self.0 else {
+            return Reopened::Done;
+        };
+        match outcome.recv_timeout(FLUSH_LIMIT) {
+            Ok(true) => Reopened::Done,
+            Ok(false) => Reopened::Failed,
+            Err(_) => Reopened::Late,
+        }
+    }
+}
+
 impl Log {
-    /// Opens `target` and starts its writer, a thread called `name`.
+    /// Opens `target` and starts its writer, a thread called `name`. A file is opened by
+    /// `open_file`.
     ///
     /// # Errors
     /// When the file cannot be opened; the message names it.
-    pub fn open(name: &str, target: &LogTarget) -> io::Result<Self> {
-        let sink = Sink::open(target)?;
+    pub fn open(
+        name: &str,
+        target: &LogTarget,
+        open_file: impl FnOnce(&Path) -> io::Result<File>,
+    ) -> io::Result<Self> {
+        let sink = Sink::open(target, open_file)?;
         let (orders, inbox) = unbounded();
         let held = Arc::new(AtomicUsize::new(0));
         let dropped = Arc::new(AtomicU64::new(0));
-        let reopen = Arc::new(AtomicBool::new(false));
+        let (reopenings, asked) = unbounded();
         let queue = LogQueue {
             orders,
             held: Arc::clone(&held),
@@ -133,7 +171,7 @@ impl Log {
             inbox,
             held,
             dropped,
-            reopen: Arc::clone(&reopen),
+            reopenings: asked,
             torn: false,
             complained: None,
         };
@@ -142,7 +180,8 @@ impl Log {
             .spawn(move || writer.run())?;
         Ok(Self {
             queue,
-            reopen,
+            reopenings,
+            is_file: matches!(target, LogTarget::File(_)),
             thread: Some(thread),
         })
     }
@@ -152,12 +191,17 @@ impl Log {
         self.queue.clone()
     }
 
-    /// Opens the file anew, for whoever has renamed it.
-    pub fn reopen(&self) {
-        // The order only wakes the writer; one that is busy sees the flag before its next batch.
-        if !self.reopen.swap(true, Ordering::AcqRel) {
-            let _ = self.queue.orders.send(Order::Reopen);
+    /// Opens the file anew, for whoever has renamed it. When that fails, the writer says so.
+    pub fn reopen(&self) -> Reopening {
+        if !self.is_file {
+            return Reopening(None);
         }
+        let (done, outcome) = bounded(1);
+        // The order only wakes the writer; one that is busy looks before its next batch.
+        if self.reopenings.send(done).is_ok() {
+            let _ = self.queue.orders.send(Order::Wake);
+        }
+        Reopening(Some(outcome))
     }
 
     /// Writes what is queued and ends the writer; a stalled one is left behind.
@@ -186,7 +230,10 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(target: &LogTarget) -> io::Result<Self> {
+    fn open(
+        target: &LogTarget,
+        open_file: impl FnOnce(&Path) -> io::Result<File>,
+    ) -> io::Result<Self> {
         Ok(match target {
             LogTarget::Off => Self::Off,
             LogTarget::Stdout => Self::stream(&io::stdout())?,
@@ -213,14 +260,36 @@ impl Sink {
 
     fn reopen(&mut self) -> io::Result<()> {
         if let Self::File { path, file } = self {
-            *file = open_file(path)?;
+            *file = open_file(path, Links::Follow)?;
         }
         Ok(())
     }
 }
 
-fn open_file(path: &PathBuf) -> io::Result<File> {
-    let opened = OpenOptions::new().append(true).create(true).open(path);
+/// Whether a log file may be a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// It may.
+    Follow,
+    /// It may not: who can make links in its folder has less rights than the process.
+    Refuse,
+}
+
+/// Opens a log file, or makes it.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn open_file(path: &Path, links: Links) -> io::Result<File> {
+    let flags = match links {
+        Links::Follow => 0,
+        Links::Refuse => libc::O_NOFOLLOW,
+    };
+    let mut options = OpenOptions::new();
+    let opened = options
+        .append(true)
+        .create(true)
+        .custom_flags(flags)
+        .open(path);
     opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
@@ -230,7 +299,7 @@ struct Writer {
     inbox: Receiver<Order>,
     held: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
-    reopen: Arc<AtomicBool>,
+    reopenings: Receiver<Sender<bool>>,
     /// The last line was not written to its end.
     torn: bool,
     complained: Option<Instant>,
@@ -239,23 +308,31 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         while let Ok(order) = self.inbox.recv() {
-            if self.reopen.swap(false, Ordering::AcqRel) {
-                match self.sink.reopen() {
-                    Ok(()) => self.torn = false,
-                    Err(error) => self.complain("log-reopen-failed", &error),
-                }
+            while let Ok(done) = self.reopenings.try_recv() {
+                // Who asked may have lost patience.
+                let _ = done.try_send(self.reopen());
             }
             match order {
                 Order::Write(batch) => {
                     self.write(&batch);
                     self.held.fetch_sub(batch.size(), Ordering::AcqRel);
                 }
-                Order::Reopen => {}
+                Order::Wake => {}
                 // Who asked may have lost patience.
                 Order::Flush(done) => drop(done.try_send(())),
                 Order::Stop => return,
             }
         }
+    }
+
+    /// Opens the file anew; true when that was done. The old one stays until then.
+    fn reopen(&mut self) -> bool {
+        let outcome = self.sink.reopen();
+        match &outcome {
+            Ok(()) => self.torn = false,
+            Err(error) => self.say("log-reopen-failed", error),
+        }
+        outcome.is_ok()
     }
 
     /// Writes a batch; what cannot be written is counted, and does not run into the line after it.
@@ -288,14 +365,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Says it in the error log; if that is what cannot be written, on standard error, which is the
-    /// last place left. Not more than every ten seconds.
+    /// Says it, but not more than every ten seconds.
     fn complain(&mut self, event: &str, error: &io::Error) {
         let recently = |at: Instant| at.elapsed() < Duration::from_secs(10);
         if self.complained.is_some_and(recently) {
             return;
         }
         self.complained = Some(Instant::now());
+        self.say(event, error);
+    }
+
+    /// Says it in the error log; if that is the log in trouble, on standard error, which is the
+    /// last place left.
+    fn say(&self, event: &str, error: &io::Error) {
         let (log, error) = (&self.name, error.to_string());
         if log == ERROR_LOG {
             let line = format!("{event} log={log} error={error:?}\n");

@@ -1,15 +1,22 @@
 //! The process around the gateway: signals, the pid file, privileges, limits.
 
-use std::fs;
+mod pid_file;
+
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::fchown;
+use std::path::Path;
 
 use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, Group, Uid, User, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{
+    Gid, Group, Uid, User, getegid, geteuid, getgroups, initgroups, setegid, seteuid, setgid,
+    setgroups, setuid,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+
+pub use self::pid_file::{PidFile, find_gateway, is_gateway};
 
 /// What an operator asks for by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,48 +51,6 @@ pub fn commands() -> io::Result<Receiver<Command>> {
             }
         })?;
     Ok(inbox)
-}
-
-/// The file that tells the init script the process id. Removed when this is dropped.
-#[derive(Debug)]
-pub struct PidFile {
-    path: PathBuf,
-}
-
-impl PidFile {
-    /// Makes the file, empty and owned by `owner`, so that it can be written when the privileges
-    /// to do so are gone.
-    ///
-    /// # Errors
-    /// The kernel's, with the path.
-    pub fn create(path: &Path, owner: Option<&Identity>) -> io::Result<Self> {
-        let create = || {
-            fs::File::create(path)?;
-            give_to(path, owner)
-        };
-        create().map_err(|error| named(path, &error))?;
-        Ok(Self {
-            path: path.to_owned(),
-        })
-    }
-
-    /// Writes the process id: the sign for the init script that the gateway serves.
-    ///
-    /// # Errors
-    /// The kernel's, with the path.
-    pub fn announce(&self) -> io::Result<()> {
-        let line = format!("{}\n", std::process::id());
-        fs::write(&self.path, line).map_err(|error| named(&self.path, &error))
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        // The folder may refuse it to an unprivileged user; an empty file says the same.
-        if fs::remove_file(&self.path).is_err() {
-            let _ = fs::write(&self.path, "");
-        }
-    }
 }
 
 /// Whom the process becomes once it has what only root can have.
@@ -125,11 +90,37 @@ impl Identity {
     /// # Errors
     /// The kernel's.
     pub fn assume(&self) -> io::Result<()> {
-        let name = std::ffi::CString::new(self.user.name.as_str())?;
-        initgroups(&name, self.group)?;
+        self.join_groups()?;
         setgid(self.group)?;
         setuid(self.user.uid)?;
         Ok(())
+    }
+
+    /// Does `action` with this user's rights, and takes the own ones back. They are the whole
+    /// process's, so this is for one that does nothing else meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's. Whoever the process is then, it should end.
+    pub fn act<T>(&self, action: impl FnOnce() -> T) -> io::Result<T> {
+        let (groups, group, user) = (getgroups()?, getegid(), geteuid());
+        self.join_groups()?;
+        setegid(self.group)?;
+        seteuid(self.user.uid)?;
+        let outcome = action();
+        seteuid(user)?;
+        setegid(group)?;
+        setgroups(&groups)?;
+        Ok(outcome)
+    }
+
+    fn join_groups(&self) -> io::Result<()> {
+        let name = std::ffi::CString::new(self.name())?;
+        Ok(initgroups(&name, self.group)?)
+    }
+
+    /// The user's name.
+    pub fn name(&self) -> &str {
+        &self.user.name
     }
 
     fn ids(&self) -> (Uid, Gid) {
@@ -137,16 +128,16 @@ impl Identity {
     }
 }
 
-/// Makes `owner` the owner of a file, if there is one to become.
+/// Makes `owner` the owner of a file or folder, if there is one to become.
 ///
 /// # Errors
 /// The kernel's.
-pub fn give_to(path: &Path, owner: Option<&Identity>) -> io::Result<()> {
+pub fn give_to(file: &File, owner: Option<&Identity>) -> io::Result<()> {
     match owner {
         None => Ok(()),
         Some(owner) => {
             let (user, group) = owner.ids();
-            chown(path, Some(user.as_raw()), Some(group.as_raw()))
+            fchown(file, Some(user.as_raw()), Some(group.as_raw()))
         }
     }
 }

@@ -1,9 +1,11 @@
 //! `graygate run`: starts everything in its order, carries out commands, and ends.
 //!
-//! The order of the start: first what only root can have (addresses, log files, descriptors, the
-//! pid file), then the user to be, then the lists, and last the doors are opened.
+//! The order of the start: first what only root can have (addresses, the pid file, log files,
+//! descriptors), then the user to be, then the lists, and last the doors are opened.
 
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -12,7 +14,7 @@ use crossbeam_channel::Receiver;
 
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store};
 use crate::lists::Lists;
-use crate::logging::{self, Log};
+use crate::logging::{self, Links, Log, Reopened};
 use crate::metrics::Metrics;
 use crate::process::{self, Command, Identity, PidFile};
 use crate::proxy::{self, Gateway};
@@ -67,14 +69,14 @@ impl Running {
         let admin_listener = config.admin.map(admin::bind).transpose()?;
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
+        let pid_path = settings.pid_file.as_deref();
+        let pid_file = pid_path.map(|path| PidFile::create(path, identity));
+        let pid_file = pid_file.transpose()?;
         let error_log = open_log(logging::ERROR_LOG, &config.log.error, identity)?;
         logging::install(error_log.queue(), config.log.level);
         process::log_panics();
         let access_log = open_log("access", &config.log.access, identity)?;
         settings.max_connections = process::allow_connections(settings.max_connections)?;
-        let pid_path = settings.pid_file.as_deref();
-        let pid_file = pid_path.map(|path| PidFile::create(path, identity));
-        let pid_file = pid_file.transpose()?;
         if let Some(identity) = identity {
             identity.assume()?;
         }
@@ -129,15 +131,27 @@ impl Running {
         for command in commands {
             match command {
                 Command::Reload => self.reload(),
-                Command::ReopenLogs => {
-                    self.access_log.reopen();
-                    self.error_log.reopen();
-                    log::info!("logs-reopened");
-                }
+                Command::ReopenLogs => self.reopen_logs(),
                 Command::Drain => break,
             }
         }
         self.end(commands);
+    }
+
+    /// Opens the log files anew. A log that cannot be opened has told so.
+    fn reopen_logs(&self) {
+        let logs = [
+            ("access", &self.access_log),
+            (logging::ERROR_LOG, &self.error_log),
+        ];
+        let outcomes = logs.map(|(name, log)| (name, log.reopen()));
+        let outcomes = outcomes.map(|(name, reopening)| (name, reopening.wait()));
+        if outcomes.iter().all(|(_, it)| *it == Reopened::Done) {
+            log::info!("logs-reopened");
+        }
+        for (name, _) in outcomes.iter().filter(|(_, it)| *it == Reopened::Late) {
+            log::warn!("log-reopen-late log={name} reason=\"its writer is busy\"");
+        }
     }
 
     /// Reads the ini file anew. A bad one changes nothing.
@@ -183,18 +197,31 @@ impl Running {
     }
 }
 
+/// Opens a log; its file belongs to `owner` then, and so does its folder if it had to be made.
 fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Result<Log> {
-    if let LogTarget::File(path) = target
-        && let Some(folder) = path.parent()
-        && !folder.exists()
-    {
-        std::fs::create_dir(folder).map_err(|error| process::named(folder, &error))?;
+    Log::open(name, target, |path| {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        make_folder(folder, owner).map_err(|error| process::named(folder, &error))?;
+        // Root must not be led elsewhere by whom it is about to become.
+        let links = match fs::metadata(folder) {
+            Ok(folder) if owner.is_some() && folder.uid() != 0 => Links::Refuse,
+            _ => Links::Follow,
+        };
+        let file = logging::open_file(path, links)?;
+        // A device stays whose it is.
+        if file.metadata()?.is_file() {
+            process::give_to(&file, owner).map_err(|error| process::named(path, &error))?;
+        }
+        Ok(file)
+    })
+}
+
+fn make_folder(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
     }
-    let log = Log::open(name, target)?;
-    if let LogTarget::File(path) = target {
-        process::give_to(path, owner).map_err(|error| process::named(path, &error))?;
-    }
-    Ok(log)
+    fs::create_dir(folder)?;
+    process::give_to(&File::open(folder)?, owner)
 }
 
 fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Arc<Publisher>> {

@@ -189,6 +189,8 @@ fn a_second_signal_ends_it_at_once() {
         gateway.signal(second);
         assert_eq!(gateway.wait_exit().code(), Some(0));
         gateway.wait_for_log(" WARN drain-cut connections=1");
+        gateway.wait_for_log(" INFO stopped");
+        assert_eq!(gateway.stderr.count("drain-cut"), 1);
         client.expect_close();
     }
 }
@@ -201,6 +203,8 @@ fn what_has_not_ended_within_drain_timeout_is_cut() {
     assert_eq!(gateway.wait_exit().code(), Some(0));
     assert!(start.elapsed() >= Duration::from_millis(300));
     gateway.wait_for_log(" WARN drain-cut connections=1");
+    gateway.wait_for_log(" INFO stopped");
+    assert_eq!(gateway.stderr.count("drain-cut"), 1);
     client.expect_close();
 }
 
@@ -626,6 +630,34 @@ fn a_log_that_cannot_be_opened_again_stays_open() {
         let log = std::fs::read_to_string(gateway.path("moved/access.log")).unwrap();
         log.lines().count() == 1
     });
+    // Every failure is told, however soon it comes after another one; success only if it is one.
+    gateway.signal(Signal::SIGUSR1);
+    wait_until("the second line", DEADLINE, || {
+        gateway.stderr.count("log-reopen-failed log=access ") == 2
+    });
+    std::fs::create_dir(gateway.path("logs")).unwrap();
+    gateway.signal(Signal::SIGUSR1);
+    gateway.wait_for_log(" INFO logs-reopened");
+    assert_eq!(gateway.stderr.count("logs-reopened"), 1);
+    assert!(gateway.path("logs/access.log").exists());
+}
+
+#[test]
+fn an_error_log_that_cannot_be_opened_again_is_told_on_stderr() {
+    let origin = origin();
+    let setup = Setup::new().set("log.error", "logs/error.log");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    std::fs::rename(gateway.path("logs"), gateway.path("moved")).unwrap();
+    gateway.signal(Signal::SIGUSR1);
+    let said = gateway.wait_for_log("log-reopen-failed log=error ");
+    assert!(said.contains("logs/error.log"), "{said}");
+    std::fs::create_dir(gateway.path("logs")).unwrap();
+    gateway.signal(Signal::SIGUSR1);
+    let text = |name: &str| std::fs::read_to_string(gateway.path(name)).unwrap_or_default();
+    wait_until("the new file", DEADLINE, || {
+        text("logs/error.log").contains(" INFO logs-reopened\n")
+    });
+    assert!(!text("moved/error.log").contains("logs-reopened"));
 }
 
 #[test]
@@ -734,4 +766,36 @@ fn connections_that_came_before_the_end_are_served() {
         client.expect_close();
     }
     assert!(gateway.wait_exit().success());
+}
+
+#[test]
+fn a_second_gateway_leaves_the_pid_file_of_the_first_alone() {
+    let origin = origin();
+    let setup = Setup::new().set("gateway.pid_file", "pid");
+    let mut first = setup.lists(&[], &[], &[&origin]).start();
+    let path = first.path("pid");
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let own = format!("{}\n", first.pid());
+    wait_until("the process id", DEADLINE, || text() == own);
+    let second = Setup::new().set("gateway.pid_file", path.display());
+    let second = second.lists(&[], &[], &[&origin]);
+    let output = second.start_in_vain();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let pid = first.pid();
+    let expected = format!(
+        "graygate: {}: it belongs to process {pid}, which runs\n",
+        path.display()
+    );
+    assert_eq!(said, expected);
+    assert_eq!(text(), own);
+
+    // After a crash, the file is nobody's.
+    first.signal(Signal::SIGKILL);
+    first.wait_exit();
+    assert_eq!(text(), own);
+    let second = second.start();
+    wait_until("the other process id", DEADLINE, || {
+        text() == format!("{}\n", second.pid())
+    });
 }
