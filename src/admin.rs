@@ -1,4 +1,4 @@
-//! The admin listener: `/healthz`, `/lists` and `/metrics`, for operators and their tools.
+//! The admin listener: `/healthz`, `/lists`, `/config` and `/metrics`, for operators and their tools.
 //!
 //! Plain threads, off the request path. Heads are read by the project's own HTTP code under its
 //! own limits, each connection serves one request, and when there are too many at a time the oldest
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender};
 use serde_json::json;
 
+use crate::config::Reloads;
 use crate::error::{Refusal, reason_phrase};
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::{ListName, Lists};
@@ -45,6 +46,8 @@ pub struct View {
     pub gateway: Arc<Gateway>,
     /// The lists' way into it.
     pub publisher: Arc<Publisher>,
+    /// What the reloads have come to.
+    pub reloads: Arc<Reloads>,
     /// The error log.
     pub error_log: LogQueue,
 }
@@ -245,12 +248,17 @@ fn route(view: &View, method: &[u8], target: &[u8]) -> Answer {
             kind: "application/json",
             body: lists(&view.publisher.lists(), &view.publisher.status()),
         },
+        b"/config" => Answer {
+            status: 200,
+            kind: "application/json",
+            body: config(view),
+        },
         b"/metrics" => Answer {
             status: 200,
             kind: "text/plain; version=0.0.4; charset=utf-8",
             body: exposition::render(view),
         },
-        _ => Answer::text(404, "there are /healthz, /lists and /metrics\n"),
+        _ => Answer::text(404, "there are /healthz, /lists, /config and /metrics\n"),
     }
 }
 
@@ -304,6 +312,25 @@ fn lists(lists: &Lists, status: &Status) -> String {
             "prod": skipped(ListName::Prod),
         },
         "kept": faults.collect::<Vec<_>>(),
+    });
+    format!("{page:#}\n")
+}
+
+/// The ini file, and what has come of reading it again. Values are not shown: some are secret.
+fn config(view: &View) -> String {
+    let config = view.gateway.config.load();
+    let reloads = view.reloads.tally();
+    let page = json!({
+        "file": config.path.to_string_lossy(),
+        "pid": std::process::id(),
+        "reloads": {
+            "ok": reloads.ok,
+            "failed": reloads.failed,
+            "under_way": reloads.under_way,
+        },
+        "error": reloads.error,
+        "ignored": reloads.ignored,
+        "max_connections": config.gateway.max_connections,
     });
     format!("{page:#}\n")
 }

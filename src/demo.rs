@@ -146,7 +146,7 @@ fn introduction(listen: SocketAddr, lists: &Path) -> String {
          \x20 put 127.0.0.1 on the list, too; within a second the first command gets the new version:\n\
          \x20   sed -i 's/^\\[gray\\]$/&\\n127.0.0.1/' {lists}\n\n\
          Each request is logged below. The admin listener's port stands in the line that says\n\
-         \"ready\": /healthz, /lists, /metrics. Ctrl-C ends the demo on port {port}.\n\n"
+         \"ready\": /healthz, /lists, /config, /metrics. Ctrl-C ends the demo on port {port}.\n\n"
     )
 }
 

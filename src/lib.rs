@@ -12,9 +12,9 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`run`], [`status`], [`demo`] | what the command line can ask for |
+//! | [`run`], [`check`], [`reload`], [`status`], [`demo`] | what the command line can ask for |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
-//! | [`admin`] | `/healthz`, `/lists`, `/metrics` |
+//! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/config`, `/metrics`; and who asks there |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
 //! | [`upstream`] | connecting to peers, idle connections |
 //! | [`store`] | where lists come from, and how they come into force |
@@ -45,7 +45,9 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod ask;
 pub mod buffer;
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod error;
@@ -57,6 +59,7 @@ pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod reload;
 pub mod route;
 pub mod run;
 pub mod server;

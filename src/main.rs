@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use graygate::{demo, process, run, status};
+use graygate::config::Config;
+use graygate::{check, demo, process, reload, run, status};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -33,6 +34,12 @@ struct Arguments {
 enum Action {
     /// Serve, in the foreground, until SIGTERM or SIGINT
     Run {
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Make the running gateway read its ini file again; exits with 0 if it took it on
+    Reload {
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
@@ -66,12 +73,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.action {
         Some(Action::Run { config }) => serve(&config),
+        Some(Action::Reload { config }) => tell_to_reload(&config),
         Some(Action::Status { config }) => ask(&config),
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
         Some(Action::Origin { listen, name }) => {
             act(|commands| demo::origin(listen, &name, commands))
         }
-        None if arguments.test => check(&arguments.config),
+        None if arguments.test => test(&arguments.config),
         None => {
             Err("nothing to do: `graygate run -c FILE`, `graygate -t -c FILE`, or --help".into())
         }
@@ -79,8 +87,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell if this fails.
-            let _ = writeln!(io::stderr(), "graygate: {error}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -98,20 +105,34 @@ fn act(
     action(&commands).map_err(|error| error.to_string())
 }
 
-fn check(path: &Path) -> Result<(), String> {
-    run::check(path)?;
+fn test(path: &Path) -> Result<(), String> {
+    for warning in check::check(path)? {
+        complain(&format!("warning: {warning}"));
+    }
     tell(&format!("{}: the configuration is good\n", path.display()));
     Ok(())
 }
 
 fn ask(path: &Path) -> Result<(), String> {
-    let config = run::load(path)?;
-    let report = status::ask(&config)?;
+    let admin = Config::admin_of(path).map_err(|error| error.to_string())?;
+    let report = status::ask(admin)?;
     tell(&report.text);
     match report.serves {
         true => Ok(()),
         false => Err("it does not serve".to_owned()),
     }
+}
+
+fn tell_to_reload(path: &Path) -> Result<(), String> {
+    let outcome = reload::reload(path)?;
+    tell(&format!("{outcome}\n"));
+    Ok(())
+}
+
+/// What is wrong, on standard error.
+fn complain(text: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(io::stderr(), "graygate: {text}");
 }
 
 /// What the user has asked for, on standard output.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crossbeam_channel::Receiver;
 
-use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store};
+use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::lists::Lists;
 use crate::logging::{self, Links, Log, Reopened};
 use crate::metrics::Metrics;
@@ -31,20 +31,6 @@ pub fn load(path: &Path) -> Result<Config, String> {
     Config::load(path, url).map_err(|error| error.to_string())
 }
 
-/// Checks the configuration as far as that is possible without starting: the ini file, and the
-/// lists file if the lists come from one.
-///
-/// # Errors
-/// One line that says what is wrong, and where.
-pub fn check(path: &Path) -> Result<(), String> {
-    let config = load(path)?;
-    if let Store::File(lists) = &config.store {
-        let check = || store::file::parse(&store::file::read(lists)?, config.upstream.peer_port);
-        check().map_err(|error| format!("{}: {error}", lists.display()))?;
-    }
-    Ok(())
-}
-
 /// Serves until a command ends it.
 ///
 /// # Errors
@@ -57,6 +43,7 @@ pub fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
 /// A gateway that serves.
 struct Running {
     gateway: Arc<Gateway>,
+    reloads: Arc<Reloads>,
     access_log: Log,
     error_log: Log,
     pid_file: Option<PidFile>,
@@ -99,10 +86,12 @@ impl Running {
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
         let publisher = start_store(&config, &gateway)?;
+        let reloads = Arc::new(Reloads::default());
         if let Some(listener) = admin_listener {
             let view = admin::View {
                 gateway: Arc::clone(&gateway),
                 publisher,
+                reloads: Arc::clone(&reloads),
                 error_log: error_log.queue(),
             };
             admin::serve(listener, view)?;
@@ -119,6 +108,7 @@ impl Running {
         }
         Ok(Self {
             gateway,
+            reloads,
             access_log,
             error_log,
             pid_file,
@@ -156,14 +146,17 @@ impl Running {
 
     /// Reads the ini file anew. A bad one changes nothing.
     fn reload(&self) {
+        self.reloads.begin();
         let current = self.gateway.config.load();
-        let new = match load(&current.path) {
-            Ok(new) => new,
-            Err(error) => {
-                log::error!("reload-failed error={error:?}");
-                return;
-            }
-        };
+        let outcome = load(&current.path).map(|new| self.take_on(&current, new));
+        if let Err(error) = &outcome {
+            log::error!("reload-failed error={error:?}");
+        }
+        self.reloads.end(outcome);
+    }
+
+    /// Brings `new` into force; returns the keys for which that needs a restart.
+    fn take_on(&self, current: &Config, new: Config) -> Vec<&'static str> {
         let (mut config, fixed) = current.reload(new);
         for key in &fixed {
             log::warn!("reload-ignored key={key} reason=\"it changes only by a restart\"");
@@ -176,6 +169,7 @@ impl Running {
         }
         self.gateway.config.store(config);
         log::info!("reloaded file={path:?} ignored={}", fixed.len());
+        fixed
     }
 
     fn end(self, commands: &Receiver<Command>) {

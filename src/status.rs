@@ -1,10 +1,10 @@
 //! `graygate status`: asks the admin listener of the running gateway.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::ask::Asker;
 
 /// What the running gateway says of itself.
 pub struct Report {
@@ -14,34 +14,17 @@ pub struct Report {
     pub serves: bool,
 }
 
-/// Time for each question.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
-
-/// Asks the gateway that runs with this configuration.
+/// Asks the gateway whose admin listener is at `admin`.
 ///
 /// # Errors
 /// When it cannot be asked, or does not answer.
-pub fn ask(config: &Config) -> Result<Report, String> {
-    let Some(admin) = config.admin else {
+pub fn ask(admin: Option<SocketAddr>) -> Result<Report, String> {
+    let Some(admin) = admin else {
         return Err("[admin] listen is off, so the gateway cannot be asked".to_owned());
     };
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(TIME_LIMIT))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .into();
-    let get = |path: &str| {
-        let url = format!("http://{admin}{path}");
-        let failed = |error: ureq::Error| format!("{url}: {error}");
-        let mut response = agent.get(&url).call().map_err(failed)?;
-        let body = response.body_mut().read_to_string().map_err(failed)?;
-        Ok::<_, String>((response.status().as_u16(), body))
-    };
-    let (health, word) = get("/healthz")?;
-    let (_, lists) = get("/lists")?;
-    let lists: Value = serde_json::from_str(&lists)
-        .map_err(|error| format!("http://{admin}/lists: not understood: {error}"))?;
+    let asker = Asker::new(admin);
+    let (health, word) = asker.get("/healthz")?;
+    let lists = asker.page("/lists")?;
     let count = |list: &str| lists[list].as_array().map_or(0, Vec::len);
     let plain = |key: &str| match &lists[key] {
         Value::String(text) => text.clone(),

@@ -411,6 +411,8 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_mode{mode=\"file\"}", 1),
         ("log_dropped_total{log=\"access\"}", 0),
         ("log_dropped_total{log=\"error\"}", 0),
+        ("reloads_total{outcome=\"ok\"}", 0),
+        ("reloads_total{outcome=\"failed\"}", 0),
         ("workers", 1),
     ];
     let expected: Samples = table

@@ -15,7 +15,8 @@ use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 
 use support::{
-    Client, DEADLINE, Found, Lines, Origin, RefusingPeer, Setup, run_to_exit, wait_for, wait_until,
+    Client, DEADLINE, Found, Lines, Origin, Redis, RefusingPeer, Setup, run_to_exit, wait_for,
+    wait_until,
 };
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/graygate.ini");
@@ -80,6 +81,26 @@ fn a_bad_file_is_one_line_with_its_place_and_what_is_allowed() {
             "# a comment\n\n[gateway]\nworkers = 0\n",
             ":4: [gateway] workers = 0: ",
             "auto, or a whole number from 1 to 256",
+        ),
+        (
+            "[gateway]\nlisten = 127.0.0.1:1080,0.0.0.0:1080\n",
+            ":2: [gateway] listen = 127.0.0.1:1080,0.0.0.0:1080: ",
+            "IP addresses",
+        ),
+        (
+            "[gateway]\nlisten = 127.0.0.1:1080\n[admin]\nlisten = 127.0.0.1:1080\n",
+            ":4: [admin] listen = 127.0.0.1:1080: ",
+            "a port for each",
+        ),
+        (
+            "[gateway]\nuser =\ngroup = adm\n",
+            ":3: [gateway] group = adm: ",
+            "no group",
+        ),
+        (
+            "[log]\naccess = \"off\"\n",
+            ":2: [log] access = \"off\": ",
+            "off, stdout (or -)",
         ),
         (
             "[upstream]\nread_timeout = 5\n",
@@ -206,10 +227,99 @@ fn a_user_or_group_that_does_not_exist_is_named() {
             .lists(&[], &[], &[&"127.0.0.1:9"])
             .set("gateway.user", user)
             .set("gateway.group", group);
-        let complaint = only_complaint(&setup.start_in_vain());
         let expected = format!("[gateway] {key} = no-such-one: there is no such {key}");
-        assert_eq!(complaint, expected);
+        for complaint in complaints_about(&setup.write_ini()) {
+            assert_eq!(complaint, expected);
+        }
     }
+}
+
+/// The modes of the folder and of two files that only root may read unless `mode` says otherwise.
+fn open_to_others(setup: &Setup, files: &[(&str, u32)]) {
+    for (name, mode) in [("", 0o755)].iter().chain(files) {
+        let path = setup.path(name);
+        std::fs::set_permissions(path, PermissionsExt::from_mode(*mode)).unwrap();
+    }
+}
+
+#[test]
+fn a_check_by_root_finds_what_the_user_to_be_cannot_read() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let setup = Setup::new()
+        .lists(&[], &[], &[&"127.0.0.1:9"])
+        .set("log.error", "error.log")
+        .set("gateway.user", "nobody");
+    let ini = setup.write_ini();
+    open_to_others(&setup, &[("lists", 0o600), ("graygate.ini", 0o600)]);
+    let [checked, started] = complaints_about(&ini);
+    let place = format!("{}: Permission denied", setup.path("lists").display());
+    assert!(started.starts_with(&place), "{started}");
+    assert!(checked.starts_with(&place), "{checked}");
+    assert!(checked.contains("the user nobody"), "{checked}");
+
+    // Without this file it starts, but cannot reload.
+    let check = || run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+    open_to_others(&setup, &[("lists", 0o644)]);
+    let output = check();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let warning = format!("graygate: warning: {}: cannot be read as", ini.display());
+    assert!(said.starts_with(&warning), "{said}");
+    assert!(said.contains("every reload will fail"), "{said}");
+
+    // A group of the user's is enough.
+    open_to_others(&setup, &[("lists", 0o644), ("graygate.ini", 0o640)]);
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    std::os::unix::fs::chown(&ini, None, Some(nobody.gid.as_raw())).unwrap();
+    let output = check();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_check_finds_logs_and_pid_files_that_could_not_be_made() {
+    for (place, said) in [
+        ("missing/folder/a.log", "there is no folder {missing}"),
+        ("lists/a.log", "{lists} is no folder"),
+        ("lists/folder/a.log", "{lists} is no folder"),
+        ("./folder", "{./folder} is a folder"),
+    ] {
+        for key in ["log.access", "log.error", "gateway.pid_file"] {
+            let setup = Setup::new()
+                .lists(&[], &[], &[&"127.0.0.1:9"])
+                .set(key, place);
+            std::fs::create_dir(setup.path("folder")).unwrap();
+            let [checked, _started] = complaints_about(&setup.write_ini());
+            let (section, name) = key.split_once('.').unwrap();
+            // A log's folder would be made, a pid file's would not.
+            let said = match (key, said) {
+                ("gateway.pid_file", "there is no folder {missing}") => {
+                    "there is no folder {missing/folder}"
+                }
+                ("gateway.pid_file", "{lists} is no folder") if place.contains("folder") => {
+                    "there is no folder {lists/folder}"
+                }
+                _ => said,
+            };
+            let (before, rest) = said.split_once('{').unwrap();
+            let (path, behind) = rest.split_once('}').unwrap();
+            let path = setup.path(path);
+            let path = path.display();
+            let expected = format!("[{section}] {name}: {before}{path}{behind}");
+            assert_eq!(checked, expected);
+            assert!(!setup.path("missing").exists());
+        }
+    }
+    // What a start makes is not made here.
+    let setup = Setup::new()
+        .lists(&[], &[], &[&"127.0.0.1:9"])
+        .set("gateway.pid_file", "pid")
+        .set("log.access", "logs/access.log");
+    let output = run_to_exit(&["-t", "-c", setup.write_ini().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!setup.path("logs").exists() && !setup.path("pid").exists());
 }
 
 #[test]
@@ -223,10 +333,10 @@ fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
     let setup = Setup::new()
         .lists(&[], &[], &[&"127.0.0.1:9"])
         .set("gateway.user", "nobody")
-        .set("gateway.pid_file", "graygate.pid");
+        .set("gateway.pid_file", "graygate.pid")
+        .set("log.error", "logs/error.log");
     // The folder is the test's own; the lists file in it must be readable for nobody.
-    let folder = setup.path("");
-    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    open_to_others(&setup, &[]);
     let gateway = setup.start();
 
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
@@ -248,13 +358,52 @@ fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
         };
         assert_eq!(metadata.uid(), uid, "{}", task.display());
     }
-    for name in ["access.log", "graygate.pid"] {
+    for name in ["access.log", "graygate.pid", "logs", "logs/error.log"] {
         let owner = std::fs::metadata(gateway.path(name)).unwrap();
         assert_eq!((owner.uid(), owner.gid()), (uid, gid), "{name}");
     }
     gateway.write_lists(&[], &[], &[&origin]);
     gateway.wait_served("127.0.0.1", "prod", DEADLINE);
     gateway.wait_for_access("pool=prod status=200");
+
+    // The log of a folder that it has made can be renamed as it is.
+    let old = gateway.path("logs/error.log.1");
+    std::fs::rename(gateway.path("logs/error.log"), old).unwrap();
+    std::fs::set_permissions(gateway.path(""), PermissionsExt::from_mode(0o777)).unwrap();
+    gateway.signal(Signal::SIGUSR1);
+    wait_until("the new file", DEADLINE, || {
+        let text = std::fs::read_to_string(gateway.path("logs/error.log"));
+        text.is_ok_and(|it| it.contains(" INFO logs-reopened\n"))
+    });
+}
+
+#[test]
+fn root_is_not_led_elsewhere_by_the_owner_of_the_log_folder() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    let setup = Setup::new()
+        .lists(&[], &[], &[&"127.0.0.1:9"])
+        .set("gateway.user", "nobody")
+        .set("log.access", "logs/access.log")
+        .file("precious", "");
+    open_to_others(&setup, &[]);
+    std::fs::create_dir(setup.path("logs")).unwrap();
+    std::os::unix::fs::chown(setup.path("logs"), Some(uid), Some(gid)).unwrap();
+    let link = setup.path("logs/access.log");
+    std::os::unix::fs::symlink(setup.path("precious"), &link).unwrap();
+    let complaint = only_complaint(&setup.start_in_vain());
+    assert!(
+        complaint.starts_with(&link.display().to_string()),
+        "{complaint}"
+    );
+    assert_eq!(std::fs::metadata(setup.path("precious")).unwrap().uid(), 0);
+
+    // In a folder of root's, a link is root's wish.
+    std::os::unix::fs::chown(setup.path("logs"), Some(0), Some(0)).unwrap();
+    setup.start();
 }
 
 /// `graygate status` for the gateway whose admin listener is at `admin`.
@@ -298,6 +447,38 @@ fn status_fails_where_nobody_can_be_asked() {
     assert!(complaint.contains(&nobody.to_string()), "{complaint}");
     let complaint = only_complaint(&status_of("off"));
     assert!(complaint.contains("[admin] listen is off"), "{complaint}");
+}
+
+#[test]
+fn status_needs_nothing_but_the_admin_address() {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.0.1:9"]);
+    let setup = Setup::new()
+        .unset("lists.file")
+        .environment("GRAYGATE_REDIS_URL", redis.url());
+    let gateway = setup.start();
+    gateway.wait_for_lists("they are read", |it| it["generation"] == 1);
+    let admin = gateway.admin();
+    for text in [
+        "",
+        "[upstream]\nread_timeout = 5\n",
+        "[gateway]\nnonsense\n",
+    ] {
+        let setup = Setup::new().file("a.ini", &format!("{text}[admin]\nlisten = {admin}\n"));
+        let path = setup.path("a.ini");
+        let output = run_to_exit(&["status", "-c", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{text}: {output:?}");
+    }
+    for (text, said) in [
+        ("[admin]\nlisten = here\n", ":2: [admin] listen = here: "),
+        ("nonsense\n", ":1: a line without =; "),
+    ] {
+        let setup = Setup::new().file("a.ini", text);
+        let path = setup.path("a.ini");
+        let complaint = only_complaint(&run_to_exit(&["status", "-c", path.to_str().unwrap()]));
+        let expected = format!("{}{said}", path.display());
+        assert!(complaint.starts_with(&expected), "{complaint}");
+    }
 }
 
 /// A command of the program that runs until it is told to end.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use support::{DEADLINE, Setup, wait_for, wait_until};
+use support::{DEADLINE, Setup, free_address, wait_for, wait_until};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/graygate.init");
 
@@ -85,6 +85,13 @@ impl Service {
     fn configure(&mut self, name: &str, value: impl Display) {
         let setup = std::mem::replace(&mut self.setup, Setup::new());
         self.setup = setup.set(name, value);
+        self.setup.write_ini();
+    }
+
+    /// Leaves a key of the ini file out.
+    fn unconfigure(&mut self, name: &str) {
+        let setup = std::mem::replace(&mut self.setup, Setup::new());
+        self.setup = setup.unset(name);
         self.setup.write_ini();
     }
 
@@ -281,13 +288,20 @@ fn a_bad_configuration_stops_nothing_that_runs() {
         let pid = service.pid();
         service.configure("gateway.nonsense", 1);
 
-        for command in ["restart", "reload", "force-reload"] {
-            let said = service.expect(command, 6);
-            assert!(said.contains("nonsense"), "{command}: {said}");
-            service.assert_untouched(pid);
-        }
-        let said = service.expect("configtest", 1);
-        assert!(said.contains("nonsense"), "{said}");
+        let refuse = |service: &Service, named: &str| {
+            for command in ["restart", "reload", "force-reload"] {
+                let said = service.expect(command, 6);
+                assert!(said.contains(named), "{command}: {said}");
+                service.assert_untouched(pid);
+            }
+            let said = service.expect("configtest", 1);
+            assert!(said.contains(named), "{said}");
+        };
+        refuse(&service, "nonsense");
+        // What is good in the file itself, and would keep it from starting.
+        service.unconfigure("gateway.nonsense");
+        service.configure("log.access", "missing/folder/access.log");
+        refuse(&service, "missing");
         service.expect("start", 0);
         service.assert_untouched(pid);
         assert!(!service.log().contains("reload"), "{}", service.log());
@@ -347,12 +361,68 @@ fn a_reload_reaches_the_gateway() {
         service.expect("start", 0);
         let pid = service.pid();
         for (count, command) in [(1, "reload"), (2, "force-reload")] {
-            service.expect(command, 0);
+            // Its admin listener has no port that the ini file names.
+            let said = service.expect(command, 0);
+            assert!(said.contains("error log"), "{said}");
             wait_until("the log says so", DEADLINE, || {
                 service.log().matches(" reloaded ").count() == count
             });
         }
         service.assert_untouched(pid);
+    });
+}
+
+#[test]
+fn a_reload_returns_when_it_is_done_and_fails_when_it_is_refused() {
+    in_each_shell(|mut service| {
+        service.configure("admin.listen", free_address());
+        service.expect("start", 0);
+        let pid = service.pid();
+        service.configure("gateway.workers", 3);
+        let said = service.expect("reload", 0);
+        let expected =
+            format!("graygate: reloaded (pid {pid}); only a restart changes gateway.workers\n");
+        assert_eq!(said, expected);
+        assert!(service.log().contains(" reloaded "), "{}", service.log());
+
+        // Good here, but the gateway's environment is another one.
+        service.configure("lists.file", "");
+        let service = service.with("GRAYGATE_REDIS_URL", "redis://127.0.0.1:1");
+        service.expect("configtest", 0);
+        let said = service.expect("reload", 1);
+        assert!(said.contains("no source of the lists"), "{said}");
+        service.assert_untouched(pid);
+    });
+}
+
+#[test]
+fn a_warning_is_told_and_stops_nothing() {
+    if !geteuid().is_root() {
+        eprintln!("not run: only root can become somebody else");
+        return;
+    }
+    in_each_shell(|mut service| {
+        service.configure("admin.listen", free_address());
+        service.configure("gateway.user", "nobody");
+        let mode = |name: &str, mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(service.path(name), mode).unwrap();
+        };
+        mode("", 0o755);
+        mode("graygate.ini", 0o600);
+        for command in ["configtest", "start"] {
+            let said = service.expect(command, 0);
+            assert!(said.contains("every reload will fail"), "{said}");
+        }
+        let said = service.expect("reload", 1);
+        assert!(said.contains("cannot be read: Permission denied"), "{said}");
+        mode("graygate.ini", 0o644);
+        let said = service.expect("reload", 0);
+        assert_eq!(
+            said,
+            format!("graygate: reloaded (pid {})\n", service.pid())
+        );
+        service.expect("stop", 0);
     });
 }
 
@@ -471,6 +541,7 @@ fn an_unprivileged_user_may_look_but_not_touch() {
         service.expect("status", 0);
         service.expect("stop", 4);
         service.expect("start", 4);
+        service.expect("reload", 4);
         std::fs::set_permissions(service.path(""), readable(0o700)).unwrap();
         service.uid = None;
         service.assert_untouched(pid);

@@ -19,6 +19,15 @@ pub(super) fn render(view: &View) -> String {
     requests(&mut page, metrics);
     connections(&mut page, metrics);
     lists(&mut page, view);
+    let reloads = view.reloads.tally();
+    page.family(
+        "reloads_total",
+        "counter",
+        "Readings of the ini file while running, by outcome.",
+    );
+    for (outcome, count) in [("ok", reloads.ok), ("failed", reloads.failed)] {
+        page.value("reloads_total", &[("outcome", &outcome)], count);
+    }
     let access_dropped = view.gateway.access_log.dropped();
     let error_dropped = view.error_log.dropped();
     page.family(

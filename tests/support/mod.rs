@@ -39,7 +39,7 @@ pub(crate) use origin::{Conn, Origin, Request, ok};
 pub(crate) use pattern::Pattern;
 pub(crate) use peers::{DeafPeer, RefusingPeer};
 pub(crate) use pipe::pipe_at;
-pub(crate) use ports::listening_ports;
+pub(crate) use ports::{free_address, listening_ports};
 pub(crate) use redis::Redis;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
 pub(crate) use site::Site;

@@ -1,6 +1,20 @@
-//! What a process listens on, as the kernel says.
+//! Ports: those that are free, and those on which a process listens.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+/// An address for a listener whose port must be known before it is there. It is on a host of its
+/// own, so that nobody takes the port meanwhile.
+pub(crate) fn free_address() -> SocketAddr {
+    let own = Ipv4Addr::new(
+        127,
+        fastrand::u8(1..),
+        fastrand::u8(..),
+        fastrand::u8(1..255),
+    );
+    let free = TcpListener::bind((own, 0)).unwrap();
+    free.local_addr().unwrap()
+}
 
 /// The TCP ports on which process `pid` listens, by IPv4. One that is just being handed from one
 /// descriptor to another may be missed, so wait for what is expected.

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::ports::free_address;
 use super::{DEADLINE, wait_until};
 
 /// A Redis server of a test. It keeps nothing on disk, so that it is empty after a restart.
@@ -57,16 +58,9 @@ impl Redis {
 
     /// A server that is yet to be started with [`Self::restart`].
     pub(crate) fn stopped() -> Self {
-        // An address that nothing else uses, so that nobody takes the port while it is down.
-        let own = Ipv4Addr::new(
-            127,
-            fastrand::u8(1..),
-            fastrand::u8(..),
-            fastrand::u8(1..255),
-        );
-        let free = TcpListener::bind((own, 0)).unwrap();
         Self {
-            address: free.local_addr().unwrap(),
+            // Nobody else takes it while it is down.
+            address: free_address(),
             password: None,
             options: Vec::new(),
             dir: tempfile::tempdir().unwrap(),

@@ -1,0 +1,52 @@
+//! Asking the admin listener of a running gateway, for the command line.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Time for each question.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Asks one gateway.
+pub struct Asker {
+    admin: SocketAddr,
+    agent: ureq::Agent,
+}
+
+impl Asker {
+    /// Will ask at `admin`.
+    pub fn new(admin: SocketAddr) -> Self {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIME_LIMIT))
+            .http_status_as_error(false)
+            .proxy(None);
+        let agent = config.build().into();
+        Self { admin, agent }
+    }
+
+    /// Gets the page at `path`: its status and its text.
+    ///
+    /// # Errors
+    /// Nobody answers; with the URL.
+    pub fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let url = format!("http://{}{path}", self.admin);
+        let failed = |error: ureq::Error| format!("{url}: {error}");
+        let mut response = self.agent.get(&url).call().map_err(failed)?;
+        let body = response.body_mut().read_to_string().map_err(failed)?;
+        Ok((response.status().as_u16(), body))
+    }
+
+    /// Gets the JSON page at `path`.
+    ///
+    /// # Errors
+    /// Nobody answers, or with something else; with the URL.
+    pub fn page(&self, path: &str) -> Result<Value, String> {
+        let (status, text) = self.get(path)?;
+        let place = format!("http://{}{path}", self.admin);
+        if status != 200 {
+            return Err(format!("{place}: status {status}"));
+        }
+        serde_json::from_str(&text).map_err(|error| format!("{place}: not understood: {error}"))
+    }
+}

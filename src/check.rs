@@ -1,0 +1,115 @@
+//! `graygate -t`: what would keep a gateway from starting, found beside one that runs.
+//!
+//! The ini file is read in full, and so is the lists file. Addresses are not taken, and no log or
+//! pid file is opened or made: only what is named around them must be there. Whether a port is free
+//! is not asked: the gateway that runs has it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::config::{Config, LogTarget, Store};
+use crate::process::Identity;
+use crate::run;
+use crate::store;
+
+/// Checks the ini file at `path`, and what it names. Returns warnings, each on one line: of what
+/// does not keep the gateway from starting.
+///
+/// # Errors
+/// One line that says what is wrong, and where.
+pub fn check(path: &Path) -> Result<Vec<String>, String> {
+    let config = run::load(path)?;
+    let settings = &config.gateway;
+    let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref());
+    let identity = identity.map_err(|error| error.to_string())?;
+    for (name, target) in [("access", &config.log.access), ("error", &config.log.error)] {
+        if let LogTarget::File(path) = target {
+            place_of_log(path).map_err(|what| format!("[log] {name}: {what}"))?;
+        }
+    }
+    if let Some(path) = &settings.pid_file {
+        place_of_file(path).map_err(|what| format!("[gateway] pid_file: {what}"))?;
+    }
+    match identity {
+        None => read_lists(&config).map(|()| Vec::new()),
+        Some(identity) => {
+            let name = identity.name().to_owned();
+            let outcome = identity.act(|| read_as(&name, &config));
+            outcome.map_err(|error| format!("[gateway] user = {name}: {error}"))?
+        }
+    }
+}
+
+/// The folder of a log is made if its own folder is there.
+fn place_of_log(path: &Path) -> Result<(), String> {
+    let folder = folder_of(path);
+    match look_at(folder)? {
+        Found::Nothing => place_of_file(folder),
+        _ => place_of_file(path),
+    }
+}
+
+/// A file can be where there is a folder for it, and no folder in its place.
+fn place_of_file(path: &Path) -> Result<(), String> {
+    let folder = folder_of(path);
+    match look_at(folder)? {
+        Found::Folder | Found::Hidden => {}
+        Found::Other => return Err(format!("{} is no folder", folder.display())),
+        Found::Nothing => return Err(format!("there is no folder {}", folder.display())),
+    }
+    match look_at(path)? {
+        Found::Folder => Err(format!("{} is a folder", path.display())),
+        _ => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// What is at a path.
+enum Found {
+    Nothing,
+    Folder,
+    Other,
+    /// Another user, root for instance, may see it.
+    Hidden,
+}
+
+fn look_at(path: &Path) -> Result<Found, String> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(Found::Folder),
+        Ok(_) => Ok(Found::Other),
+        Err(error) => match error.kind() {
+            // Above something that is no folder there is nothing.
+            ErrorKind::NotFound | ErrorKind::NotADirectory => Ok(Found::Nothing),
+            ErrorKind::PermissionDenied => Ok(Found::Hidden),
+            _ => Err(format!("{}: {error}", path.display())),
+        },
+    }
+}
+
+/// Reads what the gateway reads again while it runs, as the user `name` that it will be.
+fn read_as(name: &str, config: &Config) -> Result<Vec<String>, String> {
+    let as_user = format!("as the user {name} of [gateway]");
+    read_lists(config).map_err(|error| format!("{error} ({as_user})"))?;
+    let path = &config.path;
+    let warning = |error| {
+        let path = path.display();
+        format!("{path}: cannot be read {as_user}, so every reload will fail: {error}")
+    };
+    let unreadable = fs::File::open(path).err();
+    Ok(unreadable.map(warning).into_iter().collect())
+}
+
+fn read_lists(config: &Config) -> Result<(), String> {
+    let Store::File(path) = &config.store else {
+        return Ok(());
+    };
+    let port = config.upstream.peer_port;
+    let outcome = store::file::read(path).and_then(|text| store::file::parse(&text, port));
+    outcome
+        .map(drop)
+        .map_err(|error| format!("{}: {error}", path.display()))
+}

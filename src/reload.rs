@@ -1,0 +1,187 @@
+//! `graygate reload`: makes the running gateway read its ini file anew, and waits for the outcome.
+//!
+//! The file is checked before. The signal goes to the process that the pid file names; what came
+//! of it is asked for at the admin listener.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::ask::Asker;
+use crate::config::{Config, REDIS_URL_VARIABLE};
+use crate::process;
+
+/// Time for the gateway to read its file.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two questions.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Makes the gateway that runs with the file at `path` read it anew. Returns one line: the outcome.
+///
+/// # Errors
+/// One line: it was not told to, or it refused, or nobody says how that ended.
+pub fn reload(path: &Path) -> Result<String, String> {
+    let config = load(path)?;
+    let Some(pid_file) = &config.gateway.pid_file else {
+        return Err("[gateway] pid_file is empty, so the process cannot be found".to_owned());
+    };
+    let pid = process::find_gateway(pid_file)?;
+    // Nobody knows the port that stands for 0.
+    let Some(admin) = config.admin.filter(|it| it.port() != 0) else {
+        signal(pid)?;
+        return Ok(format!(
+            "told to reload (pid {pid}); [admin] listen names no port to ask at, so the outcome \
+             stands in the error log"
+        ));
+    };
+    let gateway = Asked::new(admin, pid);
+    let before = gateway.tally();
+    if let Ok(before) = &before
+        && !same_file(&before.file, &config.path)
+    {
+        let file = &before.file;
+        return Err(format!("process {pid} runs with another file, {file}"));
+    }
+    signal(pid)?;
+    let told = |what: String| {
+        format!("process {pid} was told to reload; the outcome stands in the error log: {what}")
+    };
+    let after = before.and_then(|before| gateway.wait(before.next()));
+    outcome(pid, &after.map_err(told)?)
+}
+
+/// Reads the file as the running gateway will. Only that one knows its environment, which may hold
+/// the Redis URL, so here the lists' source may be missing; if it is wrong, the gateway says so.
+fn load(path: &Path) -> Result<Config, String> {
+    const ANY: &str = "redis://127.0.0.1";
+    let load = |url| Config::load(path, url);
+    load(std::env::var(REDIS_URL_VARIABLE).ok())
+        .or_else(|error| load(Some(ANY.to_owned())).map_err(|_| error))
+        .map_err(|error| error.to_string())
+}
+
+fn signal(pid: Pid) -> Result<(), String> {
+    kill(pid, Signal::SIGHUP).map_err(|error| match error {
+        Errno::EPERM => format!("not permitted to signal process {pid}"),
+        error => format!("process {pid}: {error}"),
+    })
+}
+
+/// Whether two paths lead to one file; that of the gateway may be in a folder closed to others.
+fn same_file(one: &str, other: &Path) -> bool {
+    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    other.to_string_lossy() == one || resolved(Path::new(one)) == resolved(other)
+}
+
+fn outcome(pid: Pid, tally: &Tally) -> Result<String, String> {
+    if let Some(error) = &tally.error {
+        return Err(format!("process {pid} keeps its settings: {error}"));
+    }
+    let mut line = format!("reloaded (pid {pid})");
+    if !tally.ignored.is_empty() {
+        let keys = tally.ignored.join(", ");
+        line.push_str(&format!("; only a restart changes {keys}"));
+    }
+    Ok(line)
+}
+
+/// What `/config` says of reloads.
+struct Tally {
+    file: String,
+    /// Reloads that have ended.
+    done: u64,
+    under_way: bool,
+    error: Option<String>,
+    ignored: Vec<String>,
+}
+
+impl Tally {
+    /// How many will have ended once one has that begins after this. One that is under way may
+    /// have read the file before it was edited, so it does not count.
+    fn next(&self) -> u64 {
+        self.done + u64::from(self.under_way) + 1
+    }
+
+    /// Takes the page of process `pid` apart.
+    fn of(page: &Value, pid: Pid) -> Result<Self, String> {
+        let answers = &page["pid"];
+        if *answers != pid.as_raw() {
+            return Err(format!("process {answers} answers in its place"));
+        }
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let count = |name: &str| page["reloads"][name].as_u64().unwrap_or_default();
+        let ignored = page["ignored"].as_array();
+        Ok(Self {
+            file: text(&page["file"]).unwrap_or_default(),
+            done: count("ok") + count("failed"),
+            under_way: page["reloads"]["under_way"] == true,
+            error: text(&page["error"]),
+            ignored: ignored.into_iter().flatten().filter_map(text).collect(),
+        })
+    }
+}
+
+/// The gateway that is asked.
+struct Asked {
+    asker: Asker,
+    pid: Pid,
+}
+
+impl Asked {
+    fn new(admin: SocketAddr, pid: Pid) -> Self {
+        let asker = Asker::new(admin);
+        Self { asker, pid }
+    }
+
+    fn tally(&self) -> Result<Tally, String> {
+        Tally::of(&self.asker.page("/config")?, self.pid)
+    }
+
+    /// Waits until so many reloads have ended.
+    fn wait(&self, done: u64) -> Result<Tally, String> {
+        let deadline = Instant::now() + TIME_LIMIT;
+        loop {
+            let tally = self.tally()?;
+            if tally.done >= done {
+                return Ok(tally);
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("it has not ended within {TIME_LIMIT:?}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn tally(under_way: bool) -> Result<Tally, String> {
+        let reloads = json!({ "ok": 3, "failed": 2, "under_way": under_way });
+        let page = json!({ "file": "/f", "pid": 7, "reloads": reloads });
+        Tally::of(&page, Pid::from_raw(7))
+    }
+
+    #[test]
+    fn a_reload_that_is_under_way_is_not_the_one_that_was_asked_for() {
+        assert_eq!(tally(false).unwrap().next(), 6);
+        assert_eq!(tally(true).unwrap().next(), 7);
+    }
+
+    #[test]
+    fn only_the_process_that_was_signalled_is_believed() {
+        let of = |page: Value| Tally::of(&page, Pid::from_raw(7)).map(drop);
+        let other = Err("process 8 answers in its place".to_owned());
+        assert_eq!(of(json!({ "pid": 8 })), other);
+        let none = Err("process null answers in its place".to_owned());
+        assert_eq!(of(json!({})), none);
+    }
+}
