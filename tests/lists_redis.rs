@@ -256,7 +256,7 @@ fn another_database_is_another_set_of_lists() {
     let lists = gateway.lists();
     assert_eq!(lists["gray"], json!(["127.0.0.5"]));
     assert_eq!(lists["mode"], "events");
-    assert!(lists["source"].as_str().unwrap().ends_with("/3"), "{lists}");
+    assert_eq!(lists["source"], redis.url_of(3));
 }
 
 #[test]
@@ -302,4 +302,53 @@ fn polling_needs_no_events_and_asks_for_none() {
     let flags = site.redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]);
     let flags: Vec<String> = redis::from_redis_value(flags).unwrap();
     assert_eq!(flags[1], "");
+}
+
+/// The arguments of `redis-cli` in the README that make a user for the gateway.
+fn acl_in_the_readme() -> Vec<String> {
+    let readme = include_str!("../README.md");
+    let (_, command) = readme.split_once("redis-cli ACL ").unwrap_or_default();
+    let (command, _) = command.split_once("\n```").unwrap_or_default();
+    let words = command.split_whitespace().filter(|it| *it != "\\");
+    // As a shell takes them.
+    let words = words.map(|it| it.trim_matches('\'').replace(r"\|", "|"));
+    ["ACL".to_owned()].into_iter().chain(words).collect()
+}
+
+#[test]
+fn the_rights_that_the_readme_names_are_enough() {
+    let redis = Redis::start();
+    let arguments = acl_in_the_readme();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    redis.cli(&arguments);
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    redis.push("pre", &[&pre]);
+    redis.push("prod", &[&prod]);
+    let url = format!("redis://graygate:password@{}/0", redis.address());
+    let setup = Setup::new().redis(url).set("redis.check_interval", "1h");
+    let gateway = setup.set("redis.timeout", "200ms").start();
+    gateway.wait_served("127.0.0.5", "prod", support::DEADLINE);
+    gateway.wait_for_lists("events", |it| it["mode"] == "events");
+    for _ in 0..2 {
+        redis.cli(&["RPUSH", "gray", "127.0.0.5"]);
+        gateway.wait_served("127.0.0.5", "pre", support::DEADLINE);
+        // An empty list has to settle, which is a matter of WATCH.
+        redis.cli(&["DEL", "gray"]);
+        gateway.wait_served("127.0.0.5", "prod", support::DEADLINE);
+    }
+    // The library may tell its own name, and does not mind a refusal.
+    let refused = format!("{:?}", redis.cli(&["ACL", "LOG"])).to_lowercase();
+    for command in [
+        "lrange",
+        "smembers",
+        "watch",
+        "multi",
+        "config",
+        "subscribe",
+        "ping",
+    ] {
+        let name = format!("\"{command}");
+        assert!(!refused.contains(&name), "{refused}");
+    }
+    assert_eq!(gateway.lists()["error"], json!(null));
 }
