@@ -176,7 +176,7 @@ fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
         match stream.read(&mut piece) {
             Ok(0) => return Ok(()),
             Ok(count) => bytes.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is_no_end(&error) => {}
             Err(error) => return Err(error),
         }
     };
@@ -210,10 +210,20 @@ fn write_all(mut stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Res
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_write_timeout(Some(left))?;
-        let count = stream.write(rest)?;
-        rest = &rest[count..];
+        match stream.write(rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) if is_no_end(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
+}
+
+/// Whether to try again, within the deadline. A signal, a SIGHUP for instance, may have come in this
+/// thread; with a time limit, the kernel does not take up a call again then.
+fn is_no_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
 }
 
 /// Takes what else was sent, since closing on unread bytes would reset the connection before the
@@ -226,8 +236,11 @@ fn drain(mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
             return Ok(());
         }
         stream.set_read_timeout(Some(left))?;
-        if stream.read(&mut piece)? == 0 {
-            return Ok(());
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if is_no_end(&error) => {}
+            Err(error) => return Err(error),
         }
     }
 }

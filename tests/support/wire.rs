@@ -173,7 +173,13 @@ impl Wire {
         }
         let len = self.buffer.len();
         self.buffer.resize(len + 64 * 1024, 0);
-        let read = self.stream.read(&mut self.buffer[len..]);
+        // With a time limit, the kernel does not take up a read again that was interrupted.
+        let read = loop {
+            match self.stream.read(&mut self.buffer[len..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
         self.buffer
             .truncate(len + read.as_ref().map_or(0, |read| *read));
         read
