@@ -28,6 +28,11 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    /// All bytes of the response, as received.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        [&self.head.raw[..], &self.raw].concat()
+    }
+
     pub(crate) fn status(&self) -> u16 {
         self.head.status()
     }
@@ -189,6 +194,15 @@ impl Client {
             Err(error) if is_timeout(&error) => None,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Sends all of `bytes` with the FIN in the same segment, and goes on reading.
+    #[track_caller]
+    pub(crate) fn send_with_end(&mut self, bytes: impl AsRef<[u8]>) {
+        let socket = self.wire.stream.try_clone().unwrap();
+        SockRef::from(&socket).set_tcp_cork(true).unwrap();
+        self.send(bytes);
+        self.half_close();
     }
 
     /// Sends FIN and goes on reading.

@@ -44,6 +44,11 @@ impl Request {
         self.head.field(name)
     }
 
+    /// All bytes of the request, as received.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        [&self.head.raw[..], &self.raw].concat()
+    }
+
     /// Names and values of the request, as text that a test can search.
     pub(crate) fn text(&self) -> String {
         self.head.text()
@@ -61,6 +66,8 @@ pub(crate) struct Seen {
     pub(crate) heads: Vec<Head>,
     /// Requests, once they were complete.
     pub(crate) requests: Vec<Request>,
+    /// All bytes of each connection that was recorded by [`Conn::record`].
+    pub(crate) recorded: Vec<Vec<u8>>,
     /// What a script noted for its test.
     pub(crate) notes: Vec<String>,
 }
@@ -156,6 +163,11 @@ impl Origin {
         })
     }
 
+    /// An origin that never answers, and records every byte, be it part of a request or not.
+    pub(crate) fn recording() -> Self {
+        Self::scripted(Conn::record)
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -168,6 +180,11 @@ impl Origin {
     /// The requests that were complete so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.seen(|seen| seen.requests.clone())
+    }
+
+    /// The bytes so far of the connection with this number; see [`Conn::record`].
+    pub(crate) fn recorded(&self, connection: usize) -> Vec<u8> {
+        self.seen(|seen| seen.recorded.get(connection).cloned().unwrap_or_default())
     }
 
     /// The last request.
@@ -325,6 +342,22 @@ impl Conn {
             seen = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())
+    }
+
+    /// Reads and records every byte until the other side ends the connection.
+    pub(crate) fn record(&mut self) -> io::Result<()> {
+        let number = self.number;
+        loop {
+            let piece = self.wire.some(usize::MAX)?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.shared.change(|seen| {
+                let count = seen.recorded.len().max(number + 1);
+                seen.recorded.resize_with(count, Vec::new);
+                seen.recorded[number].extend_from_slice(&piece);
+            });
+        }
     }
 
     /// Reads and forgets until the other side ends the connection.
