@@ -5,7 +5,7 @@
 //! and dropped; trailer fields are collected, within the limits of a head.
 
 use super::fields::{Field, is_token_byte};
-use super::head::{Limits, RequestHead, Scanner, Unfit};
+use super::head::{Limits, ResponseHead, Scanner, Unfit};
 
 /// All chunk extensions of a body may take so many bytes.
 const MAX_EXTENSIONS: usize = 4096;
@@ -63,8 +63,9 @@ pub struct Decoder {
     limits: Limits,
 }
 
-/// A trailer section is scanned as a head whose first line is this.
-const TRAILER_PREFIX: &[u8] = b"T / HTTP/1.0\r\n";
+/// A trailer section is read as a head whose first line is this. As that of a response, since a
+/// request's is held to rules about its Host, which in a trailer means nothing.
+const TRAILER_PREFIX: &[u8] = b"HTTP/1.0 200\r\n";
 
 impl Decoder {
     /// A decoder at the begin of a body, with these limits for its trailer section.
@@ -202,7 +203,7 @@ impl Decoder {
 
 /// The fields of a trailer section. Its memory is reused.
 #[derive(Debug, Default)]
-pub struct Trailer(RequestHead);
+pub struct Trailer(ResponseHead);
 
 impl Trailer {
     /// The fields in their order.
@@ -280,6 +281,10 @@ mod tests {
             Ok(Some(("x", "", 0))),
         );
         check("0\r\nA: b\r\nC: d\r\n\r\nrest", Ok(Some(("", "A,C", 4))));
+        check(
+            "0\r\nHost: a\r\nHost: /\r\n\r\n",
+            Ok(Some(("", "Host,Host", 0))),
+        );
         check("5\r\nhel", Ok(None));
         check("0\r\nA: b\r\n", Ok(None));
     }
