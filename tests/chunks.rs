@@ -1,0 +1,183 @@
+//! Requests in the chunked coding that are unusual, and requests that stop in the middle.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Origin, Setup, ok};
+
+/// What the gateway says of a client at 127.0.0.1 that asks for `a`.
+const OURS: &str = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n\
+    X-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n";
+
+/// The chunks of a body that is dear to frame and next to nothing in content.
+const CHUNKS: usize = 1_000_000;
+
+/// More memory than this is not for frames.
+const SOME_KIB: u64 = 16 << 10;
+
+#[test]
+fn a_million_chunks_of_one_byte_up_take_no_memory() {
+    let origin = Origin::scripted(|conn| {
+        while let Some(head) = conn.head()? {
+            let mut count = 0;
+            conn.stream_body(&head, &mut |piece| count += piece.len())?;
+            conn.send(ok(count.to_string()))?;
+        }
+        Ok(())
+    });
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "0");
+    let before = gateway.rss_kib();
+    let mut client = gateway.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunks = "1\r\nx\r\n".repeat(CHUNKS / 100);
+    for _ in 0..100 {
+        client.send(&chunks);
+        let grown = gateway.rss_kib().saturating_sub(before);
+        assert!(grown < SOME_KIB, "{grown} KiB more");
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.response().text(), CHUNKS.to_string());
+}
+
+#[test]
+fn a_million_chunks_of_one_byte_down_take_no_memory() {
+    let origin = Origin::scripted(|conn| {
+        let chunks = "1\r\nx\r\n".repeat(CHUNKS / 100);
+        while let Some(request) = conn.request()? {
+            if request.head.target() == "/small" {
+                conn.send(ok(""))?;
+                continue;
+            }
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            for _ in 0..100 {
+                conn.send(&chunks)?;
+            }
+            conn.send("0\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    assert_eq!(gateway.get("127.0.0.1", "/small").status(), 200);
+    let before = gateway.rss_kib();
+    let mut client = gateway.connect();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let framing = client.head().response_framing("GET");
+    let mut count = 0;
+    let check = &mut |piece: &[u8]| {
+        count += piece.len();
+        if count % (CHUNKS / 100) == 0 {
+            let grown = gateway.rss_kib().saturating_sub(before);
+            assert!(grown < SOME_KIB, "{grown} KiB more");
+        }
+    };
+    client.wire.stream_body(framing, check).unwrap();
+    assert_eq!(count, CHUNKS);
+    assert_eq!(client.get("/small").status(), 200);
+}
+
+#[test]
+fn chunk_extensions_are_dropped_up_to_4_kib_in_all() {
+    let origin = Origin::saying(ok(""));
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let long = "x".repeat(4000);
+    let many = format!("1;{}\r\na\r\n", "x".repeat(500)).repeat(8);
+    let table = [
+        (
+            "1;a\r\nx\r\n0;b=c\r\n\r\n".to_owned(),
+            "1\r\nx\r\n0\r\n\r\n".to_owned(),
+        ),
+        (
+            "001;a=\"b;\\\"c\";d\r\nx\r\n000\r\n\r\n".to_owned(),
+            "1\r\nx\r\n0\r\n\r\n".to_owned(),
+        ),
+        (
+            "1;a=\"\u{e4}\t\"\r\nx\r\n0\r\n\r\n".to_owned(),
+            "1\r\nx\r\n0\r\n\r\n".to_owned(),
+        ),
+        (
+            "000000000000000A\r\n0123456789\r\n0\r\n\r\n".to_owned(),
+            "a\r\n0123456789\r\n0\r\n\r\n".to_owned(),
+        ),
+        (
+            format!("1;{long}\r\nx\r\n0\r\n\r\n"),
+            "1\r\nx\r\n0\r\n\r\n".to_owned(),
+        ),
+        (
+            format!("{many}0\r\n\r\n"),
+            format!("{}0\r\n\r\n", "1\r\na\r\n".repeat(8)),
+        ),
+    ];
+    let head = "PUT / HTTP/1.1\r\nHost: a\r\n";
+    let coding = "Transfer-Encoding: chunked\r\n\r\n";
+    for (body, passed) in table {
+        let mut client = gateway.connect();
+        client.send(format!("{head}{coding}{body}"));
+        assert_eq!(client.response().status(), 200, "{body:.100}");
+        let received = origin.last().bytes();
+        let expected = format!("{head}{OURS}{coding}{passed}");
+        assert_eq!(String::from_utf8_lossy(&received), expected);
+    }
+}
+
+#[test]
+fn a_request_that_stops_in_its_body_is_given_up_and_never_completed() {
+    // What is sent, and what of it the peer gets before the end of the connection.
+    let length = "Content-Length: 10\r\n\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    let table = [
+        (length, "", ""),
+        (length, "hello", "hello"),
+        (length, "123456789", "123456789"),
+        (chunked, "", ""),
+        (chunked, "5", ""),
+        (chunked, "5\r\n", ""),
+        (chunked, "5\r\nhello", "5\r\nhello\r\n"),
+        (chunked, "5\r\nhello\r", "5\r\nhello\r\n"),
+        (chunked, "5\r\nhello\r\n", "5\r\nhello\r\n"),
+        (chunked, "5\r\nhello\r\n0", "5\r\nhello\r\n"),
+        (chunked, "5\r\nhello\r\n0\r\n", "5\r\nhello\r\n"),
+        (chunked, "5\r\nhello\r\n0\r\nX: y\r\n", "5\r\nhello\r\n"),
+        (chunked, "5\r\nhello\r\n0\r\n\r", "5\r\nhello\r\n"),
+    ];
+    for resets in [false, true] {
+        let origin = Origin::recording();
+        // No deadline may do it in the client's place.
+        let gateway = Setup::new()
+            .lists(&[], &[], &[&origin])
+            .set("gateway.body_timeout", "1h")
+            .set("upstream.read_timeout", "1h")
+            .start();
+        for (at, (framing, body, passed)) in table.into_iter().enumerate() {
+            let of = format!("{framing:?} {body:?}, resets: {resets}");
+            let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+            let mut client = gateway.connect();
+            client.send(format!("{head}{framing}{body}"));
+            let expected = format!("{head}{OURS}{framing}{passed}");
+            origin.wait(&of, |it| {
+                it.recorded
+                    .get(at)
+                    .is_some_and(|it| it == expected.as_bytes())
+            });
+            match resets {
+                true => client.reset(),
+                false => {
+                    client.half_close();
+                    client.expect_close();
+                }
+            }
+            origin.wait_closed(at + 1);
+            assert_eq!(origin.accepted(), at + 1, "{of}");
+            let received = origin.recorded(at);
+            assert_eq!(String::from_utf8_lossy(&received), expected, "{of}");
+            let lines = gateway.wait_for_access_lines(at + 1);
+            assert!(
+                lines[at].has("status=000 close=body-cut"),
+                "{}",
+                lines[at].raw
+            );
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Upgrades (RFC 9110 section 7.8): nothing is tunnelled before both sides have agreed to it.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Gateway, Origin, Setup, ok};
+
+fn gateway_for(origin: &Origin) -> Gateway {
+    Setup::new()
+        .set("gateway.workers", 1)
+        .set("upstream.tries", 1)
+        .lists(&[], &[], &[origin])
+        .start()
+}
+
+const SWITCHING: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// What the gateway says of a client at 127.0.0.1 that asks for `a`.
+const OURS: &str = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n\
+    X-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n";
+
+const ASKING: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n";
+
+#[test]
+fn a_switch_that_nobody_asked_for_is_not_passed_on_and_its_connection_is_closed() {
+    let requests = [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: \r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: H2C\r\n\
+         HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade, keep-alive\r\nUpgrade: websocket\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
+    ];
+    let origin = Origin::saying(format!("{SWITCHING}tunnelled"));
+    let gateway = gateway_for(&origin);
+    for (at, request) in requests.iter().enumerate() {
+        let mut client = gateway.connect();
+        let response = client.ask(request);
+        assert_eq!(response.status(), 502, "{request}");
+        assert_eq!(response.field("upgrade"), None, "{request}");
+        let body = match request.starts_with("HEAD") {
+            true => "",
+            false => "502 Bad Gateway: unexpected-upgrade\n",
+        };
+        assert_eq!(response.text(), body, "{request}");
+        origin.wait_closed(at + 1);
+        assert_eq!(origin.accepted(), at + 1, "{request}");
+        let received = origin.last();
+        assert_eq!(received.head.all("upgrade"), [""; 0], "{request}");
+        assert_eq!(received.head.all("connection"), [""; 0], "{request}");
+    }
+}
+
+#[test]
+fn an_upgrade_is_asked_of_the_peer_without_what_is_of_the_clients_hop() {
+    // What the client sends, and what the peer is asked for: in the order of the list.
+    let table = [
+        (
+            "Upgrade: websocket\r\nConnection: upgrade\r\n",
+            "Upgrade: websocket\r\n",
+        ),
+        (
+            "Connection: keep-alive, Upgrade\r\nUpgrade: a/1, b\r\n",
+            "Upgrade: a/1\r\nUpgrade: b\r\n",
+        ),
+        (
+            "Connection: Upgrade\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: x\r\n",
+            "Upgrade: websocket\r\n",
+        ),
+        (
+            "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: h2c,b\r\n",
+            "Upgrade: a\r\nUpgrade: b\r\n",
+        ),
+    ];
+    for (sent, asked) in table {
+        let origin = Origin::saying(ok(""));
+        let gateway = gateway_for(&origin);
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{sent}\r\n");
+        assert_eq!(gateway.connect().ask(request).status(), 200);
+        let expected =
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}Connection: Upgrade\r\n{asked}\r\n");
+        assert_eq!(origin.last().text(), expected);
+    }
+}
+
+#[test]
+fn what_the_client_sends_early_is_held_until_the_peer_has_switched() {
+    for at_once in [true, false] {
+        let origin = Origin::scripted(|conn| {
+            let Some(head) = conn.head()? else {
+                return Ok(());
+            };
+            conn.note("asked");
+            conn.wait_for_release()?;
+            // Whatever were going to come has had its time: a failure here is never by chance.
+            let patience = Some(Duration::from_millis(100));
+            conn.wire.stream.set_read_timeout(patience)?;
+            if let Ok(piece) = conn.wire.some(usize::MAX) {
+                conn.note(format!("before the switch: {}", piece.escape_ascii()));
+            }
+            conn.wire.stream.set_read_timeout(None)?;
+            conn.send(format!("{SWITCHING}hello"))?;
+            assert_eq!(head.method(), "GET");
+            conn.record()
+        });
+        let gateway = gateway_for(&origin);
+        let mut client = gateway.connect();
+        // What looks like a request is none once the protocol is another.
+        let early = "GET /early HTTP/1.1\r\nHost: a\r\n\r\n";
+        if at_once {
+            client.send(format!("{ASKING}{early}"));
+        } else {
+            client.send(ASKING);
+        }
+        origin.wait("the head", |it| it.notes.iter().any(|it| it == "asked"));
+        if !at_once {
+            client.send(early);
+        }
+        origin.release();
+        let expected = format!("{SWITCHING}hello");
+        let got = client.exactly(expected.len());
+        assert_eq!(String::from_utf8_lossy(&got), expected);
+        client.send("more");
+        let tunnelled = format!("{early}more");
+        origin.wait("all that the client has sent", |it| {
+            it.recorded
+                .first()
+                .is_some_and(|it| it == tunnelled.as_bytes())
+        });
+        origin.seen(|it| {
+            let early = it.notes.iter().find(|it| it.contains("before"));
+            assert_eq!(early, None);
+            assert_eq!(it.heads.len(), 1);
+        });
+        let line = "status=101 error=-";
+        drop(client);
+        gateway.wait_for_access(line);
+    }
+}
+
+#[test]
+fn what_follows_an_upgrade_that_is_declined_is_the_next_request() {
+    let declined =
+        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno";
+    for answer in [String::from_utf8(ok("no")).unwrap(), declined.to_owned()] {
+        let status = &answer[9..12];
+        let said = answer.clone();
+        let origin = Origin::answering(move |request| match request.head.target().as_str() {
+            "/" => said.clone().into_bytes(),
+            target => ok(target),
+        });
+        let gateway = gateway_for(&origin);
+        let mut client = gateway.connect();
+        client.send(format!("{ASKING}GET /next HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let response = client.response();
+        assert_eq!(response.status().to_string(), status);
+        assert_eq!(response.text(), "no");
+        assert_eq!(client.response().text(), "/next");
+        // The connection to the peer has stayed one that speaks HTTP, too.
+        assert_eq!(origin.accepted(), 1);
+    }
+}
+
+#[test]
+fn what_follows_an_upgrade_that_is_declined_is_refused_when_it_is_no_request() {
+    let origin = Origin::saying(ok("no"));
+    let gateway = gateway_for(&origin);
+    let mut client = gateway.connect();
+    client.send([ASKING.as_bytes(), b"\x81\x05hello"].concat());
+    assert_eq!(client.response().text(), "no");
+    let response = client.response();
+    assert_eq!(response.text(), "400 Bad Request: bad-request-line\n");
+    client.expect_close();
+    assert_eq!(origin.requests().len(), 1);
+}
