@@ -1,0 +1,272 @@
+//! docs/http.md says what the code does: its tables of names are rendered from the code, and every
+//! test that it names exists.
+//!
+//! `UPDATE_DOCS=1 cargo test --test documentation` writes the tables.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use graygate::config::KEYS;
+use graygate::error::{Close, Failure, Refusal, Retry};
+
+/// How many rules the checklist has.
+const RULES: usize = 44;
+
+fn here(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// What is said of a limit: its key, and the names under which what is above it ends.
+type Limit = (&'static str, &'static str, &'static [&'static str]);
+
+const LIMITS: &[Limit] = &[
+    ("gateway", "max_line", &[Refusal::LineTooLong.name()]),
+    (
+        "gateway",
+        "max_head",
+        &[
+            Refusal::HeadTooLarge.name(),
+            Refusal::TrailerTooLarge.name(),
+            Failure::ResponseHeadTooLarge.name(),
+        ],
+    ),
+    (
+        "gateway",
+        "max_fields",
+        &[
+            Refusal::TooManyFields.name(),
+            Refusal::TrailerTooLarge.name(),
+            Failure::ResponseHeadTooLarge.name(),
+        ],
+    ),
+    ("gateway", "max_body", &[Refusal::BodyTooLarge.name()]),
+    (
+        "gateway",
+        "max_connections",
+        &[Refusal::OverCapacity.name()],
+    ),
+    ("gateway", "head_timeout", &[Refusal::HeadTimeout.name()]),
+    ("gateway", "body_timeout", &[Refusal::BodyTimeout.name()]),
+    ("gateway", "send_timeout", &[Close::SendTimeout.name()]),
+    (
+        "gateway",
+        "min_rate",
+        &[Refusal::BodyTimeout.name(), Close::SendTimeout.name()],
+    ),
+    (
+        "gateway",
+        "keepalive_timeout",
+        &[Close::KeepaliveTimeout.name()],
+    ),
+    ("gateway", "tunnel_timeout", &[Close::TunnelEnded.name()]),
+    (
+        "upstream",
+        "connect_timeout",
+        &[Failure::ConnectTimeout.name()],
+    ),
+    ("upstream", "send_timeout", &[Failure::SendTimeout.name()]),
+    (
+        "upstream",
+        "read_timeout",
+        &[Failure::ReadTimeout.name(), Failure::ResponseStalled.name()],
+    ),
+];
+
+fn limits() -> String {
+    let mut table = "| key | default | | above it |\n|---|---|---|---|\n".to_owned();
+    for (section, name, above) in LIMITS {
+        let mut keys = KEYS.iter();
+        let key = keys
+            .find(|it| (it.section, it.name) == (*section, *name))
+            .unwrap();
+        let above: Vec<String> = above.iter().map(|it| format!("`{it}`")).collect();
+        let (default, text, above) = (key.default, key.text, above.join(", "));
+        writeln!(
+            table,
+            "| `[{section}] {name}` | {default} | {text} | {above} |"
+        )
+        .unwrap();
+    }
+    table
+}
+
+fn refusals() -> String {
+    let mut table =
+        "| name | status | when | the client's connection | access log |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for refusal in Refusal::ALL {
+        let (connection, log) = match refusal {
+            Refusal::NoLists | Refusal::NoPeers => ("stays", "`error=`"),
+            // There is no request yet that a line could tell of.
+            Refusal::OverCapacity => ("`over-capacity`", "-"),
+            // A panic ends the connection without an answer; see `Close::Panic`.
+            Refusal::Internal => ("not in use", "-"),
+            _ => ("`refused`", "`error=`, `close=refused`"),
+        };
+        let (name, status, text) = (refusal.name(), refusal.status(), refusal.text());
+        writeln!(
+            table,
+            "| `{name}` | {status} | {text} | {connection} | {log} |"
+        )
+        .unwrap();
+    }
+    table
+}
+
+fn failures() -> String {
+    let mut table =
+        "| name | status | when | another attempt | error log |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for failure in Failure::ALL {
+        let retry = match failure.retry() {
+            Retry::Always => "yes",
+            Retry::IfIdempotent => "if the method is idempotent and no body has begun to flow",
+            Retry::Never => "no",
+        };
+        let status = match (failure, failure.retry()) {
+            (Failure::ClientGone, _) => "none".to_owned(),
+            (_, Retry::Never) => format!("{}, or cut once it has begun", failure.status()),
+            _ => failure.status().to_string(),
+        };
+        let log = match failure {
+            Failure::Stale | Failure::ClientGone => "no",
+            _ => "yes",
+        };
+        let (name, text) = (failure.name(), failure.text());
+        writeln!(table, "| `{name}` | {status} | {text} | {retry} | {log} |").unwrap();
+    }
+    table
+}
+
+fn closes() -> String {
+    let mut table = "| name | when | error log |\n|---|---|---|\n".to_owned();
+    for close in Close::ALL {
+        let log = match close {
+            Close::UntrustedProxy | Close::BadProxyHeader => "`connection-turned-away`",
+            Close::Panic => "`panic`",
+            _ => "-",
+        };
+        writeln!(table, "| `{}` | {} | {log} |", close.name(), close.text()).unwrap();
+    }
+    table
+}
+
+/// What stands between the markers of this name, with its place in `text`.
+#[track_caller]
+fn section<'a>(text: &'a str, name: &str) -> (usize, &'a str) {
+    let [begin, end] = ["begin", "end"].map(|it| format!("<!-- {it}: {name} -->\n"));
+    let start = text.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();
+    let length = text[start..]
+        .find(&end)
+        .unwrap_or_else(|| panic!("no {end}"));
+    (start, &text[start..start + length])
+}
+
+#[test]
+fn the_tables_say_what_the_code_does() {
+    let file = here("docs/http.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let mut wanted = text.clone();
+    let tables = [
+        ("limits", limits()),
+        ("refusals", refusals()),
+        ("failures", failures()),
+        ("closes", closes()),
+    ];
+    let mut stale = Vec::new();
+    for (name, table) in tables {
+        let (start, found) = section(&wanted, name);
+        let end = start + found.len();
+        if found != table {
+            wanted.replace_range(start..end, &table);
+            stale.push(format!("{name}:\n{table}"));
+        }
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(file, wanted).unwrap();
+        return;
+    }
+    assert!(
+        stale.is_empty(),
+        "docs/http.md is out of date (UPDATE_DOCS=1 writes it); wanted for {}",
+        stale.join("\n")
+    );
+}
+
+/// True when `code` has a test of this name.
+fn has_test(code: &str, name: &str) -> bool {
+    let Some(at) = code.find(&format!("fn {name}(")) else {
+        return false;
+    };
+    // Nothing but attributes and comments stands between.
+    let before = code[..at].trim_end();
+    let lines = before.lines().rev().map(str::trim);
+    let mut own = lines.take_while(|it| it.starts_with("#[") || it.starts_with("//"));
+    own.any(|it| it == "#[test]")
+}
+
+/// `refusals::name` is a test in tests/refusals.rs, `http/chunked::name` one in src/http/chunked.rs.
+#[track_caller]
+fn check_test(reference: &str) -> &'static str {
+    let (file, name) = reference
+        .split_once("::")
+        .unwrap_or_else(|| panic!("no file: {reference}"));
+    for place in ["tests", "src"] {
+        let code = fs::read_to_string(here(&format!("{place}/{file}.rs"))).unwrap_or_default();
+        if has_test(&code, name) {
+            return place;
+        }
+    }
+    panic!("no such test: {reference}")
+}
+
+#[test]
+fn every_rule_names_tests_that_exist_and_one_of_them_is_end_to_end() {
+    let text = fs::read_to_string(here("docs/http.md")).unwrap();
+    let (_, table) = section(&text, "rules");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let numbers: Vec<String> = rows.iter().map(|row| row[0].to_owned()).collect();
+    let all: Vec<String> = (1..=RULES).map(|it| it.to_string()).collect();
+    assert_eq!(numbers, all);
+    for row in rows {
+        let [number, told, tests] = row[..] else {
+            panic!("not three columns: {row:?}");
+        };
+        assert!(!told.is_empty(), "rule {number}");
+        let references = tests.split(',').map(|it| it.trim().trim_matches('`'));
+        let places: Vec<&str> = references.map(check_test).collect();
+        assert!(places.contains(&"tests"), "rule {number}: {tests}");
+    }
+}
+
+#[test]
+fn every_reason_that_the_text_names_is_one() {
+    let text = fs::read_to_string(here("docs/http.md")).unwrap();
+    let (_, rules) = section(&text, "rules");
+    let names: Vec<&str> = [
+        Refusal::ALL.iter().map(|it| it.name()).collect::<Vec<_>>(),
+        Failure::ALL.iter().map(|it| it.name()).collect(),
+        Close::ALL.iter().map(|it| it.name()).collect(),
+    ]
+    .concat();
+    for row in rules.lines().skip(2) {
+        let told = row.split('|').nth(2).unwrap();
+        // Between backticks, and in the form of a reason: `many-lengths`.
+        for word in told.split('`').skip(1).step_by(2) {
+            let is_reason = word.contains('-')
+                && word
+                    .bytes()
+                    .all(|it| it == b'-' || it.is_ascii_lowercase() || it.is_ascii_digit());
+            assert!(!is_reason || names.contains(&word), "{word} in {row}");
+        }
+    }
+    assert!(names.contains(&"many-lengths"));
+}
