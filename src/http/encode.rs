@@ -306,8 +306,15 @@ fn put_framing(out: &mut Vec<u8>, framing: Framing) {
 
 fn put_upgrade(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
     put(out, &[b"Connection: Upgrade\r\n"]);
+    // In one field: a list of many short ones must not become as many fields, and a head far
+    // above the limits that it was received within.
+    let mut before: &[u8] = b"Upgrade: ";
     for protocol in protocols(fields, bytes) {
-        put(out, &[b"Upgrade: ", protocol.of(bytes), b"\r\n"]);
+        put(out, &[before, protocol.of(bytes)]);
+        before = b", ";
+    }
+    if before == b", " {
+        put(out, &[b"\r\n"]);
     }
 }
 
@@ -435,6 +442,14 @@ mod tests {
             forwarded(text, false),
             format!("GET / HTTP/1.1\r\nHost: a\r\n{OURS}\r\n")
         );
+    }
+
+    #[test]
+    fn many_protocols_to_switch_to_stay_one_field() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a,b,,h2c\r\nUpgrade: c\r\n\r\n";
+        let out = forwarded(text, false);
+        let end = "\r\nConnection: Upgrade\r\nUpgrade: a, b, c\r\n\r\n";
+        assert!(out.ends_with(end), "{out:?}");
     }
 
     #[test]
