@@ -1,0 +1,82 @@
+//! Bodies in the chunked coding.
+
+use graygate::http::body::BodyReader;
+use graygate::http::chunked::{Piece, Trailer};
+use graygate::http::encode;
+use graygate::http::framing::Framing;
+
+use super::{LIMITS, arrivals};
+
+/// What became of a body.
+#[derive(Debug, PartialEq)]
+enum Decoded {
+    /// It has ended after so many bytes; its content, and its trailer fields as passed on.
+    Whole(usize, Vec<u8>, Vec<u8>),
+    /// Its content so far.
+    Begun(Vec<u8>),
+    /// How much was taken before it was known to be bad is of no interest.
+    Bad(String),
+}
+
+fn decode(bytes: &[u8], arrivals: &[usize]) -> Decoded {
+    let mut reader = BodyReader::new(Framing::Chunked, LIMITS);
+    let (mut content, mut at) = (Vec::new(), 0);
+    for length in arrivals {
+        loop {
+            let (taken, piece) = match reader.next(&bytes[at..*length]) {
+                Ok(next) => next,
+                Err(bad) => return Decoded::Bad(format!("{bad:?}")),
+            };
+            assert!(taken <= length - at, "{taken} bytes of {}", length - at);
+            at += taken;
+            match piece {
+                Piece::Content(length) => {
+                    assert!(0 < length && length <= taken);
+                    content.extend_from_slice(&bytes[at - length..at]);
+                }
+                Piece::More => {
+                    assert_eq!(at, *length, "more is wanted, and not all was taken");
+                    break;
+                }
+                Piece::End => {
+                    let mut trailer = Trailer::default();
+                    let mut end = Vec::new();
+                    return match reader.trailer(&mut trailer) {
+                        Ok(bytes) => {
+                            encode::last_chunk(&mut end, &trailer, bytes);
+                            Decoded::Whole(at, content, end)
+                        }
+                        Err(bad) => Decoded::Bad(format!("{bad:?}")),
+                    };
+                }
+            }
+        }
+    }
+    Decoded::Begun(content)
+}
+
+/// A body decodes to the same however it arrives, and not a byte too many is taken; written anew
+/// it decodes to the same content.
+pub fn chunked(bytes: &[u8]) {
+    let whole = decode(bytes, &[bytes.len()]);
+    for arrivals in arrivals(bytes) {
+        assert_eq!(whole, decode(bytes, &arrivals));
+    }
+    let Decoded::Whole(taken, content, end) = whole else {
+        return;
+    };
+    // Its last byte, and none behind it, is part of it.
+    assert!(matches!(decode(bytes, &[taken - 1]), Decoded::Begun(_)));
+    assert!(matches!(decode(bytes, &[taken]), Decoded::Whole(it, ..) if it == taken));
+    let mut anew = Vec::new();
+    for piece in content.chunks(7) {
+        encode::chunk_line(&mut anew, piece.len());
+        anew.extend_from_slice(piece);
+        anew.extend_from_slice(b"\r\n");
+    }
+    anew.extend_from_slice(&end);
+    assert_eq!(
+        decode(&anew, &[anew.len()]),
+        Decoded::Whole(anew.len(), content, end)
+    );
+}

@@ -1,0 +1,187 @@
+//! Files that operators write.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use graygate::config::{Config, Store};
+use graygate::lists::{self, GrayList, PeerList};
+use graygate::store::file;
+
+use super::noise;
+
+const PORT: u16 = 80;
+
+/// The entries of the three lists, as they stand in the file.
+type Entries = [Vec<Vec<u8>>; 3];
+
+fn read(text: &[u8]) -> Result<Entries, String> {
+    let reading = file::parse(text, PORT).map_err(|error| error.to_string())?;
+    let lists = [reading.gray, reading.pre, reading.prod];
+    Ok(lists.map(|list| list.unwrap_or_else(|fault| panic!("{fault:?} in a file"))))
+}
+
+/// What a lists file gives can be read as lists, and written anew it gives the same; one that is
+/// still being written gives nothing.
+pub fn lists_file(text: &[u8]) {
+    let cut = noise(text).usize(..=text.len());
+    if !text[..cut].ends_with(b"\n") {
+        assert!(read(&text[..cut]).is_err());
+    }
+    let entries = match read(text) {
+        Ok(entries) => entries,
+        Err(error) => return assert!(!error.is_empty() && !error.contains('\n'), "{error}"),
+    };
+    let [gray, pre, prod] = &entries;
+    let mut anew = Vec::new();
+    for (name, list) in [("gray", gray), ("pre", pre), ("prod", prod)] {
+        anew.extend_from_slice(format!("[{name}]\n").as_bytes());
+        for entry in list {
+            anew.extend_from_slice(entry);
+            anew.push(b'\n');
+        }
+    }
+    assert_eq!(read(&anew).as_ref(), Ok(&entries));
+    gray_list(gray);
+    for list in [pre, prod] {
+        peer_list(list);
+    }
+}
+
+fn gray_list(entries: &[Vec<u8>]) {
+    let list = GrayList::parse(entries);
+    assert_eq!(list.skipped().count, 0);
+    let canonical: Vec<String> = list.entries().collect();
+    let again = GrayList::parse(&canonical);
+    assert_eq!(again.skipped().count, 0);
+    assert_eq!(again.entries().collect::<Vec<_>>(), canonical);
+    let nets: Vec<_> = canonical
+        .iter()
+        .filter_map(|entry| lists::gray_entry(entry).ok())
+        .collect();
+    assert_eq!(nets.len(), canonical.len());
+    // The borders of every net, and their neighbours.
+    for net in &nets {
+        assert_eq!(net.addr(), net.network(), "an entry with host bits");
+        let neighbours =
+            [net.network(), net.broadcast()].map(|it| [before(it), Some(it), after(it)]);
+        for address in neighbours.into_iter().flatten().flatten() {
+            let covered = nets.iter().any(|net| net.contains(&address));
+            assert_eq!(list.contains(address), covered, "{address}");
+        }
+    }
+}
+
+fn before(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(it) => Some(IpAddr::V4(it.to_bits().checked_sub(1)?.into())),
+        IpAddr::V6(it) => Some(IpAddr::V6(it.to_bits().checked_sub(1)?.into())),
+    }
+}
+
+fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(it) => Some(IpAddr::V4(it.to_bits().checked_add(1)?.into())),
+        IpAddr::V6(it) => Some(IpAddr::V6(it.to_bits().checked_add(1)?.into())),
+    }
+}
+
+fn peer_list(entries: &[Vec<u8>]) {
+    let list = PeerList::parse(entries, PORT);
+    assert_eq!(list.skipped().count, 0);
+    assert_eq!(list.is_empty(), entries.is_empty());
+    for peer in list.peers() {
+        assert_eq!(lists::peer_entry(&peer.to_string(), 1), Ok(*peer));
+        assert!(!peer.ip().is_unspecified() && !peer.ip().is_multicast());
+        assert_ne!(peer.port(), 0);
+    }
+}
+
+/// An ini file gives settings within their bounds, or one line that says what is wrong; a comment
+/// changes nothing.
+pub fn ini_file(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let parse = |text: &str| Config::parse(Path::new("/etc/graygate.ini"), text, None);
+    let config = parse(text);
+    let commented = format!("# listen = no\n{text}\n; a comment\n");
+    match config {
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.starts_with("/etc/graygate.ini"), "{error}");
+            assert!(error.contains("; allowed: "), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+            assert!(parse(&commented).is_err(), "{error}");
+        }
+        Ok(config) => {
+            assert_eq!(parse(&commented).as_ref(), Ok(&config));
+            is_within_bounds(&config);
+            if let Store::Redis(redis) = &config.store {
+                hides_its_password(&redis.url.to_string(), redis.url.as_str());
+                hides_its_password(&format!("{:?}", redis.url), redis.url.as_str());
+            }
+        }
+    }
+}
+
+fn is_within_bounds(config: &Config) {
+    let (gateway, upstream) = (&config.gateway, &config.upstream);
+    assert!(!gateway.listen.is_empty());
+    assert!((1..=256).contains(&gateway.workers));
+    assert!((1..=1_000_000).contains(&gateway.max_connections));
+    for size in [gateway.limits.line, gateway.limits.head] {
+        assert!((1024..=1024 * 1024).contains(&size), "{size}");
+    }
+    assert!((1..=256).contains(&gateway.limits.fields));
+    assert!((1..=10).contains(&upstream.tries));
+    assert!(upstream.keepalive <= 10_000);
+    assert_ne!(upstream.peer_port, 0);
+    let times = [
+        gateway.head_timeout,
+        gateway.body_timeout,
+        gateway.send_timeout,
+        gateway.keepalive_timeout,
+        gateway.tunnel_timeout,
+        gateway.drain_timeout,
+        upstream.connect_timeout,
+        upstream.send_timeout,
+        upstream.read_timeout,
+        upstream.keepalive_timeout,
+    ];
+    let allowed = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+    for time in times {
+        assert!(allowed.contains(&time), "{time:?}");
+    }
+    let proxied = gateway.listen.iter().any(|it| it.proxy);
+    assert!(!proxied || !gateway.trusted_proxies.is_empty());
+    match &config.store {
+        Store::Redis(redis) => {
+            let keys = &redis.keys;
+            assert!(keys.gray != keys.pre && keys.gray != keys.prod && keys.pre != keys.prod);
+        }
+        Store::File(path) => assert!(path.is_absolute()),
+    }
+}
+
+/// What is shown of a URL has nothing of its password.
+fn hides_its_password(shown: &str, url: &str) {
+    let Some(password) = password_of(url) else {
+        return;
+    };
+    // A short one may stand elsewhere by chance, and a long one by the fuzzer's choice.
+    if password.len() >= 6 && url.matches(password).count() == 1 {
+        assert!(!shown.contains(password), "{shown}");
+    }
+}
+
+fn password_of(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    if scheme == "redis" {
+        let authority = rest.split(['/', '?']).next()?;
+        let (user, _) = authority.rsplit_once('@')?;
+        return user.split_once(':').map(|(_, password)| password);
+    }
+    let (_, query) = rest.split_once('?')?;
+    query.split('&').find_map(|it| it.strip_prefix("pass="))
+}
