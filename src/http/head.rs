@@ -145,7 +145,9 @@ impl Scanner {
             if line.first().is_some_and(|byte| !is_token_byte(*byte)) {
                 return Err(Unfit::NoHead);
             }
-            if line.len() > limits.line {
+            // Also when the head is too small for it, or how much of the line had come would decide
+            // which of the two limits it is over.
+            if line.len() > limits.line.min(limits.head.saturating_sub(4)) {
                 return Err(Unfit::Line);
             }
         }

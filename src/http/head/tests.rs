@@ -9,16 +9,20 @@ const LIMITS: Limits = Limits {
 /// Parses `bytes`, first in one piece, then cut at every position, then byte by byte; all must
 /// give the same.
 fn request(bytes: &[u8]) -> Result<Parsed, Refusal> {
-    let whole = RequestHead::default().parse(bytes, &mut Scanner::default(), &LIMITS);
+    request_within(&LIMITS, bytes)
+}
+
+fn request_within(limits: &Limits, bytes: &[u8]) -> Result<Parsed, Refusal> {
+    let whole = RequestHead::default().parse(bytes, &mut Scanner::default(), limits);
     let in_pieces = |cuts: &mut dyn Iterator<Item = usize>| {
         let (mut scanner, mut head) = (Scanner::default(), RequestHead::default());
         for cut in cuts {
-            match head.parse(&bytes[..cut], &mut scanner, &LIMITS) {
+            match head.parse(&bytes[..cut], &mut scanner, limits) {
                 Ok(Parsed::Incomplete) => {}
                 outcome => return outcome,
             }
         }
-        head.parse(bytes, &mut scanner, &LIMITS)
+        head.parse(bytes, &mut scanner, limits)
     };
     for cut in 0..bytes.len() {
         assert_eq!(in_pieces(&mut [cut].into_iter()), whole, "cut at {cut}");
@@ -123,6 +127,19 @@ fn a_head_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
     };
     assert_eq!(request(head(200).as_bytes()), Ok(Parsed::Complete));
     assert_eq!(request(head(201).as_bytes()), Err(Refusal::HeadTooLarge));
+}
+
+#[test]
+fn a_line_that_is_too_long_for_the_head_is_one_that_is_too_long() {
+    let limits = Limits {
+        line: 200,
+        ..LIMITS
+    };
+    for length in [197, 200, 201, 300] {
+        let line = format!("GET /{}", "q".repeat(length - 5));
+        let outcome = request_within(&limits, line.as_bytes());
+        assert_eq!(outcome, Err(Refusal::LineTooLong), "{length}");
+    }
 }
 
 #[test]
