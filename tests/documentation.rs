@@ -102,9 +102,7 @@ fn refusals() -> String {
         let (connection, log) = match refusal {
             Refusal::NoLists | Refusal::NoPeers => ("stays", "`error=`"),
             // There is no request yet that a line could tell of.
-            Refusal::OverCapacity => ("`over-capacity`", "-"),
-            // A panic ends the connection without an answer; see `Close::Panic`.
-            Refusal::Internal => ("not in use", "-"),
+            Refusal::OverCapacity => ("`over-capacity`", "the error log: `over-capacity`"),
             _ => ("`refused`", "`error=`, `close=refused`"),
         };
         let (name, status, text) = (refusal.name(), refusal.status(), refusal.text());
@@ -129,6 +127,7 @@ fn failures() -> String {
         };
         let status = match (failure, failure.retry()) {
             (Failure::ClientGone, _) => "none".to_owned(),
+            (Failure::OutOfDescriptors, _) => failure.status().to_string(),
             (_, Retry::Never) => format!("{}, or cut once it has begun", failure.status()),
             _ => failure.status().to_string(),
         };
