@@ -27,7 +27,9 @@ fn a_million_chunks_of_one_byte_up_take_no_memory() {
         }
         Ok(())
     });
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    // The origin has much to read behind the last chunk.
+    let setup = Setup::new().set("upstream.read_timeout", "1m");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
     assert_eq!(gateway.get("127.0.0.1", "/").text(), "0");
     let before = gateway.rss_kib();
     let mut client = gateway.connect();

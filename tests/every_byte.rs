@@ -346,7 +346,9 @@ fn trailer(line: &[u8], passes: bool) -> Coded {
 
 /// White space around the parts of an extension is allowed by RFC 9112 section 7.1.1 and refused
 /// here: parsers have disagreed about it.
-const CHUNKS: &[(&str, fn(u8) -> Coded)] = &[
+type Chunks = (&'static str, fn(u8) -> Coded);
+
+const CHUNKS: &[Chunks] = &[
     ("a chunk's size", |byte| chunk(&[byte], hex(byte))),
     ("before a chunk's size", |byte| {
         chunk(&[byte, b'2'], hex(byte).map(|it| it * 16 + 2))
@@ -551,7 +553,9 @@ fn response_coding_case(value: &[u8], passes: bool) -> Said {
     (said, passes.then(|| message!(head(b" chunked"), HELLO)))
 }
 
-const RESPONSES: &[(&str, fn(u8) -> Said)] = &[
+type Responses = (&'static str, fn(u8) -> Said);
+
+const RESPONSES: &[Responses] = &[
     ("first byte of all", |byte| {
         status_case(&message!([byte], b"HTTP/1.1 200 OK"), None)
     }),

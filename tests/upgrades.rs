@@ -70,7 +70,7 @@ fn an_upgrade_is_asked_of_the_peer_without_what_is_of_the_clients_hop() {
         ),
         (
             "Connection: keep-alive, Upgrade\r\nUpgrade: a/1, b\r\n",
-            "Upgrade: a/1\r\nUpgrade: b\r\n",
+            "Upgrade: a/1, b\r\n",
         ),
         (
             "Connection: Upgrade\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: x\r\n",
@@ -78,7 +78,7 @@ fn an_upgrade_is_asked_of_the_peer_without_what_is_of_the_clients_hop() {
         ),
         (
             "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: h2c,b\r\n",
-            "Upgrade: a\r\nUpgrade: b\r\n",
+            "Upgrade: a, b\r\n",
         ),
     ];
     for (sent, asked) in table {

@@ -171,7 +171,10 @@ impl Exchange<'_> {
     /// True when the peer answers while the body is still coming, and wants the rest of it.
     fn body_goes_on(&self) -> bool {
         let refused = self.workspace.response.status >= 400;
-        !self.body_complete && !self.peer_has_enough && !refused && self.peer_keeps()
+        // A client that was not told to continue takes the answer for the end of the matter.
+        let waits = self.plan.expects_continue && !self.tally.continued && !self.body_begun;
+        let goes_on = !self.body_complete && !self.peer_has_enough && !refused;
+        goes_on && !waits && self.peer_keeps()
     }
 
     /// True when the peer will take another request on its connection.
