@@ -171,18 +171,17 @@ impl Wire {
             self.buffer.clear();
             self.at = 0;
         }
-        let len = self.buffer.len();
-        self.buffer.resize(len + 64 * 1024, 0);
+        // Not read into the vector itself, which would be filled byte by byte in a debug build.
+        let mut piece = [0; 64 * 1024];
         // With a time limit, the kernel does not take up a read again that was interrupted.
         let read = loop {
-            match self.stream.read(&mut self.buffer[len..]) {
+            match self.stream.read(&mut piece) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
+                read => break read?,
             }
         };
-        self.buffer
-            .truncate(len + read.as_ref().map_or(0, |read| *read));
-        read
+        self.buffer.extend_from_slice(&piece[..read]);
+        Ok(read)
     }
 
     /// Takes all bytes up to and with `end`. At the end of the stream: nothing when no byte came.
