@@ -25,6 +25,7 @@ mod process;
 mod redis;
 mod setup;
 mod site;
+mod stacks;
 mod strict;
 mod wire;
 
@@ -43,6 +44,7 @@ pub(crate) use ports::{free_address, listening_ports};
 pub(crate) use redis::Redis;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
 pub(crate) use site::Site;
+pub(crate) use stacks::{LONGEST_WAY, Stacks};
 pub(crate) use strict::{NoRequest, StrictReader, StrictRequest};
 pub(crate) use wire::{Head, Wire};
 
