@@ -78,6 +78,19 @@ fn is_served(client: &mut TcpStream) {
     assert_eq!(&answer, b"hello");
 }
 
+/// As the gateway does, but what fails in this test is told as ever.
+fn log_panics_of_coroutines() {
+    let (test, ordinary) = (std::thread::current().id(), std::panic::take_hook());
+    process::log_panics();
+    let logged = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        match std::thread::current().id() == test {
+            true => ordinary(panic),
+            false => logged(panic),
+        }
+    }));
+}
+
 /// Ways that were gone down without a panic.
 static WAYS: AtomicUsize = AtomicUsize::new(0);
 
@@ -88,7 +101,7 @@ fn a_panic_with_a_backtrace_ends_its_coroutine_only_and_leaves_half_of_the_stack
     let path = dir.path().join("error.log");
     let log = Log::open(logging::ERROR_LOG, &LogTarget::File(path.clone())).unwrap();
     logging::install(log.queue(), log::LevelFilter::Info);
-    process::log_panics();
+    log_panics_of_coroutines();
     net::start(1).unwrap();
     let addr = serve();
     let mut client = connect(addr);
