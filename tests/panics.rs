@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -99,7 +100,8 @@ fn a_panic_with_a_backtrace_ends_its_coroutine_only_and_leaves_half_of_the_stack
     const PANICS: usize = 20;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("error.log");
-    let log = Log::open(logging::ERROR_LOG, &LogTarget::File(path.clone())).unwrap();
+    let target = LogTarget::File(path.clone());
+    let log = Log::open(logging::ERROR_LOG, &target, |path| File::create(path)).unwrap();
     logging::install(log.queue(), log::LevelFilter::Info);
     log_panics_of_coroutines();
     net::start(1).unwrap();
