@@ -79,7 +79,8 @@ fn with_field(field: &[u8]) -> Vec<u8> {
 type Case = (Vec<u8>, Option<Vec<u8>>);
 
 /// Where the byte stands, and the case of each.
-type Position = (&'static str, fn(u8) -> Case);
+type At<T> = (&'static str, fn(u8) -> T);
+type Position = At<Case>;
 
 /// A request that has but one field besides Host.
 fn field_case(line: &[u8], passes: bool, passed: &[u8]) -> Case {
@@ -346,9 +347,7 @@ fn trailer(line: &[u8], passes: bool) -> Coded {
 
 /// White space around the parts of an extension is allowed by RFC 9112 section 7.1.1 and refused
 /// here: parsers have disagreed about it.
-type Chunks = (&'static str, fn(u8) -> Coded);
-
-const CHUNKS: &[Chunks] = &[
+const CHUNKS: &[At<Coded>] = &[
     ("a chunk's size", |byte| chunk(&[byte], hex(byte))),
     ("before a chunk's size", |byte| {
         chunk(&[byte, b'2'], hex(byte).map(|it| it * 16 + 2))
@@ -553,9 +552,7 @@ fn response_coding_case(value: &[u8], passes: bool) -> Said {
     (said, passes.then(|| message!(head(b" chunked"), HELLO)))
 }
 
-type Responses = (&'static str, fn(u8) -> Said);
-
-const RESPONSES: &[Responses] = &[
+const RESPONSES: &[At<Said>] = &[
     ("first byte of all", |byte| {
         status_case(&message!([byte], b"HTTP/1.1 200 OK"), None)
     }),
