@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::chunked::Trailer;
-use super::fields::{ConnectionOptions, Field, Kind, list};
+use super::fields::{ConnectionOptions, Field, Kind, is_token_byte, list};
 use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Span, Target, Version};
 use crate::error::reason_phrase;
@@ -67,7 +67,7 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     put(out, &[b"\r\n"]);
 }
 
-/// True when a head asks to switch to a protocol other than HTTP/2, which is not spoken here.
+/// True when a head asks to switch to a protocol other than HTTP, whose version 2 is not spoken here.
 pub fn wants_upgrade(options: &ConnectionOptions, fields: &[Field], bytes: &[u8]) -> bool {
     options.upgrade && protocols(fields, bytes).next().is_some()
 }
@@ -77,7 +77,21 @@ fn protocols<'a>(fields: &'a [Field], bytes: &'a [u8]) -> impl Iterator<Item = S
         .iter()
         .filter(|field| field.kind == Kind::Upgrade)
         .flat_map(|field| list(field.value, bytes))
-        .filter(|protocol| !protocol.of(bytes).eq_ignore_ascii_case(b"h2c"))
+        .filter(|protocol| is_foreign_protocol(protocol.of(bytes)))
+}
+
+/// `name [/ version]` (RFC 9110 section 7.8), and by its name not HTTP.
+fn is_foreign_protocol(protocol: &[u8]) -> bool {
+    let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|it| is_token_byte(*it));
+    let slash = memchr::memchr(b'/', protocol);
+    let (name, version) = match slash {
+        Some(slash) => (&protocol[..slash], &protocol[slash + 1..]),
+        None => (protocol, &b"none"[..]),
+    };
+    let is_http = ["h2c", "h2", "http"]
+        .iter()
+        .any(|it| name.eq_ignore_ascii_case(it.as_bytes()));
+    is_token(name) && is_token(version) && !is_http
 }
 
 /// The path and query of an absolute target, in origin form (RFC 9112 section 3.2.1 and 3.2.4).
@@ -436,6 +450,27 @@ mod tests {
             out.ends_with("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
             "{out:?}"
         );
+        for (protocols, passes) in [
+            ("websocket", true),
+            ("a/1.0", true),
+            ("h2c/1", false),
+            ("H2", false),
+            ("HTTP/2.0", false),
+            ("a b", false),
+            ("a/1/2", false),
+            ("a/", false),
+            ("/1", false),
+            ("a;b", false),
+            ("\"a\"", false),
+        ] {
+            let fields = format!("Connection: Upgrade\r\nUpgrade: {protocols}\r\n");
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            assert_eq!(
+                forwarded(&text, false).contains("Upgrade"),
+                passes,
+                "{text}"
+            );
+        }
         let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n\
                     Upgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n";
         assert_eq!(
