@@ -238,8 +238,10 @@ impl Worker {
 struct Workspace {
     request: RequestHead,
     request_options: ConnectionOptions,
-    /// The head for the peer.
+    /// The head for the peer, with a small body.
     to_peer: Vec<u8>,
+    /// The protocols that the client asks for.
+    asked: Vec<u8>,
     /// What is to be written next to the peer.
     pending: Vec<u8>,
     response: ResponseHead,

@@ -224,7 +224,47 @@ fn responses_without_a_body_keep_their_length_only_where_it_informs() {
         assert_eq!(response.field("Transfer-Encoding"), None);
         // Not a byte of a body stands before the next response, on either side.
         assert_eq!(client.get("/next").text(), "next", "{method} {said}");
-        assert_eq!(origin.accepted(), 1, "{method} {said}");
+        // Where a body is spoken of, it might come all the same.
+        let speaks = said.contains("Length: 5") || said.contains("Length: 7");
+        let connections = if speaks || said.contains("chunked") {
+            2
+        } else {
+            1
+        };
+        assert_eq!(origin.accepted(), connections, "{method} {said}");
+    }
+}
+
+#[test]
+fn a_body_that_must_not_come_is_never_taken_for_the_next_response() {
+    for (method, said) in [
+        ("HEAD", "200 OK\r\nContent-Length: 44"),
+        ("GET", "304 Not Modified\r\nContent-Length: 44"),
+        ("HEAD", "200 OK\r\nTransfer-Encoding: chunked"),
+    ] {
+        let origin = Origin::scripted(move |conn| {
+            while let Some(request) = conn.request()? {
+                if request.head.target() == "/next" {
+                    conn.send(ok("fine"))?;
+                    continue;
+                }
+                conn.send(format!("HTTP/1.1 {said}\r\n\r\n"))?;
+                conn.send(ok("forged"))?;
+            }
+            Ok(())
+        });
+        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let gateway = setup.set("gateway.workers", 1).start();
+        for round in 0..200 {
+            let mut client = gateway.connect();
+            let both = format!(
+                "{method} / HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+            );
+            client.send(both);
+            client.response_to(method);
+            let next = client.response().text();
+            assert_eq!(next, "fine", "{method} {said}: round {round}");
+        }
     }
 }
 

@@ -63,6 +63,34 @@ fn a_switch_that_nobody_asked_for_is_not_passed_on_and_its_connection_is_closed(
 }
 
 #[test]
+fn a_switch_to_what_was_not_asked_for_is_not_passed_on() {
+    for fields in [
+        "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: web\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, other\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: other\r\n",
+        "Connection: Upgrade\r\nUpgrade: \r\n",
+        "Connection: Upgrade\r\n",
+        "Upgrade: websocket\r\n",
+    ] {
+        let switching = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
+        let origin = Origin::saying(format!("{switching}tunnelled"));
+        let gateway = gateway_for(&origin);
+        let response = gateway.connect().ask(ASKING);
+        let said = "502 Bad Gateway: unexpected-upgrade\n";
+        assert_eq!(response.text(), said, "{fields}");
+        origin.wait_closed(1);
+    }
+    // Names are compared without their case, and one of several is enough.
+    let origin = Origin::saying(SWITCHING);
+    let gateway = gateway_for(&origin);
+    let mut client = gateway.connect();
+    client
+        .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x, WebSocket\r\n\r\n");
+    assert_eq!(client.head().status(), 101);
+}
+
+#[test]
 fn an_upgrade_is_asked_of_the_peer_without_what_is_of_the_clients_hop() {
     // What the client sends, and what the peer is asked for: in the order of the list.
     let table = [

@@ -72,6 +72,32 @@ pub fn wants_upgrade(options: &ConnectionOptions, fields: &[Field], bytes: &[u8]
     options.upgrade && protocols(fields, bytes).next().is_some()
 }
 
+/// Appends the protocols that a request asks for, as one list.
+pub fn protocols_asked(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
+    let mut before: &[u8] = b"";
+    for protocol in protocols(fields, bytes) {
+        put(out, &[before, protocol.of(bytes)]);
+        before = b", ";
+    }
+}
+
+/// True when a 101 switches to protocols of the list `asked`, and to no other.
+pub fn switches_as_asked(
+    asked: &[u8],
+    options: &ConnectionOptions,
+    fields: &[Field],
+    bytes: &[u8],
+) -> bool {
+    let asked_all = Span::new(0, asked.len());
+    let is_asked = |protocol: Span| {
+        let mut asked_for = list(asked_all, asked);
+        asked_for.any(|it| it.of(asked).eq_ignore_ascii_case(protocol.of(bytes)))
+    };
+    let named = fields.iter().filter(|field| field.kind == Kind::Upgrade);
+    let mut named = named.flat_map(|field| list(field.value, bytes)).peekable();
+    options.upgrade && named.peek().is_some() && named.all(is_asked)
+}
+
 fn protocols<'a>(fields: &'a [Field], bytes: &'a [u8]) -> impl Iterator<Item = Span> + 'a {
     fields
         .iter()
@@ -322,12 +348,9 @@ fn put_upgrade(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
     put(out, &[b"Connection: Upgrade\r\n"]);
     // In one field: a list of many short ones must not become as many fields, and a head far
     // above the limits that it was received within.
-    let mut before: &[u8] = b"Upgrade: ";
-    for protocol in protocols(fields, bytes) {
-        put(out, &[before, protocol.of(bytes)]);
-        before = b", ";
-    }
-    if before == b", " {
+    if protocols(fields, bytes).next().is_some() {
+        put(out, &[b"Upgrade: "]);
+        protocols_asked(out, fields, bytes);
         put(out, &[b"\r\n"]);
     }
 }

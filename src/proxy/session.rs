@@ -360,6 +360,7 @@ impl Session<'_> {
             request: head,
             request_options: options,
             to_peer,
+            asked,
             seen,
             ..
         } = workspace;
@@ -386,6 +387,10 @@ impl Session<'_> {
         };
         to_peer.clear();
         encode::request(to_peer, &request);
+        asked.clear();
+        if plan.upgrade {
+            encode::protocols_asked(asked, &head.fields, bytes);
+        }
         self.buffer.consume(head.len);
         self.take_small_body(&mut plan, to_peer, tally);
         Ok(plan)

@@ -8,8 +8,9 @@ use super::{Exchange, Outcome, Stop, Upstream, client_lost};
 use crate::error::{Close, Failure};
 use crate::http::body::BodyReader;
 use crate::http::encode::{self, Connection, ResponseToClient};
+use crate::http::fields::{Field, Kind};
 use crate::http::framing::{self, Framing};
-use crate::http::head::{BadResponse, Parsed, Scanner, Version};
+use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
 use crate::net::{Patience, Stream, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::relay::{self, End, Sink, Source};
@@ -25,6 +26,8 @@ struct Passage {
     framing: Framing,
     /// How it goes to the client.
     framing_down: Framing,
+    /// Its head speaks of a body that must not come.
+    absent_body: bool,
     /// Why the client was told that its connection ends.
     close: Option<Close>,
 }
@@ -71,11 +74,21 @@ impl Exchange<'_> {
             return Err(Failure::BadResponseHead.into());
         }
         match response.status {
-            101 if self.plan.upgrade && self.body_complete => Ok(()),
+            101 if self.switches_as_asked(bytes) && self.body_complete => Ok(()),
             101 => Err(Failure::UnexpectedUpgrade.into()),
             100..200 => self.pass_interim(upstream),
             _ => Ok(()),
         }
+    }
+
+    fn switches_as_asked(&self, bytes: &[u8]) -> bool {
+        let Workspace {
+            asked,
+            response,
+            response_options: options,
+            ..
+        } = &*self.workspace;
+        encode::switches_as_asked(asked, options, &response.fields, bytes)
     }
 
     fn read_some(&self, upstream: &mut Upstream, deadline: Instant) -> Result<(), Failure> {
@@ -224,9 +237,11 @@ impl Exchange<'_> {
             },
         };
         encode::response(to_client, &response);
+        let absent_body = speaks_of_absent_body(head, upstream.buffer.filled(), framing);
         self.tally.status = head.status;
         upstream.buffer.consume(head.len);
         Passage {
+            absent_body,
             framing,
             framing_down,
             close,
@@ -333,7 +348,7 @@ impl Exchange<'_> {
     }
 
     fn response_is_complete(&mut self, upstream: Upstream, passage: &Passage) -> Outcome {
-        let ends = passage.framing == Framing::UntilClose;
+        let ends = passage.framing == Framing::UntilClose || passage.absent_body;
         if self.peer_keeps() && !ends && self.body_complete && upstream.buffer.is_empty() {
             self.keep(upstream.stream);
         }
@@ -432,4 +447,14 @@ impl Exchange<'_> {
         }
         over
     }
+}
+
+/// True when a response must not have a body, but its head speaks of one: a peer that sends it all
+/// the same must not have it taken for the next response.
+fn speaks_of_absent_body(head: &ResponseHead, bytes: &[u8], framing: Framing) -> bool {
+    let speaks = |field: &Field| match field.kind {
+        Kind::ContentLength => field.value.of(bytes) != b"0",
+        kind => kind == Kind::TransferEncoding,
+    };
+    framing == Framing::None && head.fields.iter().any(speaks)
 }
