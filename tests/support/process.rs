@@ -35,11 +35,20 @@ impl Gateway {
     /// Its resident size.
     #[track_caller]
     pub(crate) fn rss_kib(&self) -> u64 {
+        self.size_kib("VmRSS:")
+    }
+
+    /// The largest resident size that it has had.
+    #[track_caller]
+    pub(crate) fn peak_rss_kib(&self) -> u64 {
+        self.size_kib("VmHWM:")
+    }
+
+    #[track_caller]
+    fn size_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
