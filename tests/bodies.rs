@@ -572,3 +572,16 @@ fn all_that_came_before_a_cut_arrives_at_a_client_that_reads_late() {
     assert_eq!(client.head().status(), 200);
     assert_eq!(client.rest().len(), PART);
 }
+
+#[test]
+fn a_malformed_trailer_is_no_clean_end_for_an_old_client_either() {
+    let origin = Origin::saying(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nno colon\r\n\r\n",
+    );
+    let gateway = gateway_for(&origin);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.status(), 502, "{}", response.text());
+    origin.wait_closed(1);
+}

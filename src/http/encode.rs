@@ -320,10 +320,32 @@ fn may_trail(name: &[u8]) -> bool {
         "content-range",
         "range",
         "max-forwards",
+        "pragma",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "if-unmodified-since",
+        "if-range",
+        "age",
+        "date",
+        "expires",
+        "location",
+        "retry-after",
+        "vary",
+        "warning",
     ];
-    !NEVER
-        .iter()
-        .any(|never| name.eq_ignore_ascii_case(never.as_bytes()))
+    // Some servers read `_` as `-`.
+    let reads_as = |name: &[u8], known: &[u8]| {
+        let same = |(byte, known): (&u8, &u8)| match byte {
+            b'_' => *known == b'-',
+            byte => byte.to_ascii_lowercase() == *known,
+        };
+        name.len() == known.len() && name.iter().zip(known).all(same)
+    };
+    const FORWARDING: &[u8] = b"x-forwarded-";
+    let begin = &name[..name.len().min(FORWARDING.len())];
+    let never = NEVER.iter().any(|never| reads_as(name, never.as_bytes()));
+    !never && !reads_as(begin, FORWARDING)
 }
 
 fn put_status(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {

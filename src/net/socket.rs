@@ -227,7 +227,9 @@ impl Stream {
 
     /// The address of this side.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.io.socket.local_addr().ok()?.as_socket()
+        let addr = self.io.socket.local_addr().ok()?.as_socket()?;
+        // Without the scope of a link-local address, which is nobody else's business.
+        Some(SocketAddr::new(addr.ip(), addr.port()))
     }
 
     /// Waits, as an idle connection does, until there is something to read, or the end; can be

@@ -76,7 +76,7 @@ pub(super) fn relay(
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
-    let (mut share, mut open) = (FAIR_SHARE, true);
+    let (mut share, mut content) = (FAIR_SHARE, Ok(true));
     loop {
         let filled = source.buffer.filled();
         let (count, piece) = match source.reader.next(filled) {
@@ -90,15 +90,15 @@ pub(super) fn relay(
                     None => return End::TooLarge,
                 }
             }
-            match sink.content(&filled[count - length..count]) {
-                Ok(is_open) => open = is_open,
-                Err(error) => return End::Sink(error),
-            }
+            content = sink.content(&filled[count - length..count]);
         }
+        // Taken is what the reader has gone over, whatever becomes of it: it cannot be sent again.
         source.buffer.consume(count);
         *taken += count as u64;
-        if !open {
-            return End::Watched;
+        match std::mem::replace(&mut content, Ok(true)) {
+            Ok(true) => {}
+            Ok(false) => return End::Watched,
+            Err(error) => return End::Sink(error),
         }
         match piece {
             Piece::Content(_) => {}
@@ -123,11 +123,13 @@ pub(super) fn relay(
 }
 
 fn finish(reader: &BodyReader, sink: &mut Sink<'_>, trailer: &mut Trailer) -> End {
+    // Also where nobody gets it: a body whose trailer is malformed has no proper end.
+    let trailer_bytes = match reader.trailer(trailer) {
+        Ok(bytes) => bytes,
+        Err(bad) => return End::Malformed(bad),
+    };
     if sink.chunked && !std::mem::replace(sink.ended, true) {
-        match reader.trailer(trailer) {
-            Ok(bytes) => encode::last_chunk(sink.pending, trailer, bytes),
-            Err(bad) => return End::Malformed(bad),
-        }
+        encode::last_chunk(sink.pending, trailer, trailer_bytes);
     }
     match sink.flush() {
         Ok(true) => End::Complete,

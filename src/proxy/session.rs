@@ -61,6 +61,7 @@ pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
                 socket: client::canonical(from.ip()),
                 buffer: Buffer::new(),
                 served: 0,
+                request_complete: false,
             };
             catch_unwind(AssertUnwindSafe(|| session.run(proxy))).unwrap_or_else(|_| {
                 worker.metrics().panics.one();
@@ -103,6 +104,8 @@ struct Session<'a> {
     buffer: Buffer,
     /// Requests served.
     served: u64,
+    /// The last request has been taken to its end.
+    request_complete: bool,
 }
 
 /// What follows a request.
@@ -241,6 +244,7 @@ impl Session<'_> {
         workspace: &mut Workspace,
         tally: &mut Tally,
     ) -> Next {
+        self.request_complete = false;
         if let Err(no_head) = self.read_head(config, workspace, tally) {
             return self.without_head(no_head, config, workspace, tally);
         }
@@ -253,6 +257,7 @@ impl Session<'_> {
                 return self.refuse(config, tally, refusal, to_head);
             }
         };
+        self.request_complete = plan.complete;
         let decision = match route::decide(tally.client, &lists, config.upstream.fallback) {
             Ok(decision) => decision,
             Err(refusal) => {
@@ -278,6 +283,7 @@ impl Session<'_> {
         );
         let outcome = exchange.run(decision.pool);
         let complete = exchange.request_is_complete();
+        self.request_complete = complete;
         match outcome {
             Outcome::KeepAlive => Next::Request,
             Outcome::Close(close) => Next::Close(close),
@@ -304,10 +310,13 @@ impl Session<'_> {
             NoHead::Refused(refusal) => {
                 tally.received = bytes.len() as u64;
                 workspace.seen.note_line(bytes);
-                let to_head = bytes.starts_with(b"HEAD ");
+                let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+                let to_head = line.starts_with(b"HEAD ");
                 self.refuse(config, tally, refusal, to_head)
             }
             NoHead::Closed(close) => {
+                // Nothing was answered that would have to arrive.
+                self.request_complete = true;
                 if close == Close::ClientGone {
                     tally.received = bytes.len() as u64;
                 }
@@ -487,7 +496,7 @@ impl Session<'_> {
 
     /// Ends the connection so that the last answer arrives, although the client may be sending.
     fn linger(&mut self, close: Close) {
-        let expects_more = matches!(close, Close::Refused | Close::BodyUnread);
+        let expects_more = close == Close::Refused || !self.request_complete;
         if !expects_more && !self.stream.is_readable() && self.buffer.is_empty() {
             return;
         }

@@ -90,8 +90,14 @@ impl RestOfBody {
             sent: &mut sent,
         };
         let end = relay::relay(&mut source, &mut sink, &mut trailer, &mut taken);
-        if !matches!(end, End::Complete | End::Watched | End::Sink(_)) {
-            // The client's fault ends the exchange, whatever the peer is doing.
+        let ends_exchange = match &end {
+            End::Complete | End::Watched => false,
+            // A peer that has closed may have said why; one that takes nothing waits for ever.
+            End::Sink(error) => error.kind() == io::ErrorKind::TimedOut,
+            // The client's fault ends it, whatever the peer is doing.
+            _ => true,
+        };
+        if ends_exchange {
             twins.peer.shutdown_both();
         }
         Uploaded {

@@ -15,6 +15,9 @@ impl Exchange<'_> {
     /// body is complete.
     pub(super) fn send_request(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         self.workspace.response.status = 0;
+        // What an attempt before has found out about its peer does not hold for this one.
+        self.peer_has_enough = false;
+        self.body_ended = false;
         let patience = Patience::new(self.config.upstream.send_timeout);
         if self.body_complete {
             let head = &self.workspace.to_peer;
@@ -44,13 +47,16 @@ impl Exchange<'_> {
         }
         // Interim responses may come at any time; a final one ends the sending.
         while self.workspace.response.status < 200 {
-            if self.peer_has_enough || self.relay_request_body(upstream)? {
-                return Ok(());
-            }
-            // An event may be old news, and waiting for a response that does not come would keep
-            // the body from a peer that waits for it.
-            if upstream.buffer.is_empty() && !upstream.stream.is_readable_now() {
-                continue;
+            // A response may have come with the one before it.
+            if upstream.buffer.is_empty() {
+                if self.peer_has_enough || self.relay_request_body(upstream)? {
+                    return Ok(());
+                }
+                // An event may be old news, and waiting for a response that does not come would
+                // keep the body from a peer that waits for it.
+                if !upstream.stream.is_readable_now() {
+                    continue;
+                }
             }
             self.read_response_head(upstream)?;
         }

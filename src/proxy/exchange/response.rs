@@ -156,7 +156,11 @@ impl Exchange<'_> {
         let sent_before = self.tally.sent;
         let end = self.relay_response_body(&mut upstream, &passage, upload.is_some());
         let nothing_sent = self.tally.sent == sent_before;
-        let fault = upload.and_then(|upload| self.finish_upload(upload, &upstream));
+        // A peer that has answered may go on reading, unless the end of its response was its own.
+        let reads_on = matches!(end, End::Complete)
+            && passage.framing != Framing::UntilClose
+            && self.peer_keeps();
+        let fault = upload.and_then(|upload| self.finish_upload(upload, &upstream, reads_on));
         match (end, fault) {
             (End::Complete, None) => Ok(self.response_is_complete(upstream, &passage)),
             // The client's fault is the cause of whatever the peer has done since.
@@ -186,8 +190,8 @@ impl Exchange<'_> {
         let refused = self.workspace.response.status >= 400;
         // A client that was not told to continue takes the answer for the end of the matter.
         let waits = self.plan.expects_continue && !self.tally.continued && !self.body_begun;
-        let goes_on = !self.body_complete && !self.peer_has_enough && !refused;
-        goes_on && !waits && self.peer_keeps()
+        // `Connection: close` is about requests to come, not about this one's body.
+        !self.body_complete && !self.peer_has_enough && !refused && !waits
     }
 
     /// True when the peer will take another request on its connection.
@@ -301,7 +305,12 @@ impl Exchange<'_> {
             patience: std::mem::replace(&mut self.body_patience, Patience::new(limit)),
             allowance: self.body_allowance,
             chunked: self.plan.framing == Framing::Chunked,
-            send_timeout: self.config.upstream.send_timeout,
+            // A peer that is held up by a client who does not read is as slow as that.
+            send_timeout: self
+                .config
+                .gateway
+                .send_timeout
+                .max(self.config.upstream.send_timeout),
         };
         self.body_begun = true;
         Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())
@@ -309,9 +318,14 @@ impl Exchange<'_> {
 
     /// Takes back what the upload has left; returns how it has failed, if that is the client's
     /// fault.
-    fn finish_upload(&mut self, upload: Upload, upstream: &Upstream) -> Option<End> {
-        if !upload.has_ended() {
-            // The response is over, so that nobody waits for the rest.
+    fn finish_upload(
+        &mut self,
+        upload: Upload,
+        upstream: &Upstream,
+        reads_on: bool,
+    ) -> Option<End> {
+        if !reads_on && !upload.has_ended() {
+            // The response is over, and nobody waits for the rest.
             upstream.stream.shutdown_both();
         }
         let uploaded = upload.join()?;
