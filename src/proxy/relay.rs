@@ -76,13 +76,14 @@ pub(super) fn relay(
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
-    let (mut share, mut content) = (FAIR_SHARE, Ok(true));
+    let mut share = FAIR_SHARE;
     loop {
         let filled = source.buffer.filled();
         let (count, piece) = match source.reader.next(filled) {
             Ok(next) => next,
             Err(bad) => return End::Malformed(bad),
         };
+        let mut put = Ok(true);
         if let Piece::Content(length) = piece {
             if let Some(allowance) = &mut source.allowance {
                 match allowance.checked_sub(length as u64) {
@@ -90,12 +91,12 @@ pub(super) fn relay(
                     None => return End::TooLarge,
                 }
             }
-            content = sink.content(&filled[count - length..count]);
+            put = sink.content(&filled[count - length..count]);
         }
         // Taken is what the reader has gone over, whatever becomes of it: it cannot be sent again.
         source.buffer.consume(count);
         *taken += count as u64;
-        match std::mem::replace(&mut content, Ok(true)) {
+        match put {
             Ok(true) => {}
             Ok(false) => return End::Watched,
             Err(error) => return End::Sink(error),
