@@ -49,7 +49,7 @@ named! {
         MethodNotAllowed = "method-not-allowed", "CONNECT and TRACE are not served";
         BadTarget = "bad-target", "the target is not in origin, absolute or asterisk form, or has forbidden bytes";
         BadVersion = "bad-version", "the version is neither HTTP/1.1 nor HTTP/1.0";
-        LineTooLong = "line-too-long", "the request line is longer than max_line";
+        LineTooLong = "line-too-long", "the request line is longer than max_line, or than max_head has room for";
         HeadTooLarge = "head-too-large", "the head is larger than max_head";
         TooManyFields = "too-many-fields", "the head has more than max_fields fields";
         BadField = "bad-field", "a header field has a forbidden byte, is folded, or has no name or colon";

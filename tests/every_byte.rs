@@ -587,9 +587,7 @@ const RESPONSES: &[At<Said>] = &[
     ("inside the reason phrase", |byte| {
         let phrase = message!(b"O", [byte], b"K");
         let line = message!(b"HTTP/1.1 200 ", phrase);
-        // What is not ASCII is not passed on: clients need no phrase (RFC 9112 section 4).
-        let passed: &[u8] = if byte.is_ascii() { &phrase } else { b"" };
-        status_case(&line, is_in_value(byte).then_some(passed))
+        status_case(&line, is_in_value(byte).then_some(&phrase))
     }),
     ("in place of the status line's CR", |byte| {
         let said = message!(b"HTTP/1.1 200 OK", [byte], b"\nContent-Length: 0\r\n\r\n");

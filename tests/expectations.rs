@@ -77,6 +77,23 @@ fn an_expectation_without_a_body_is_not_passed_on() {
 }
 
 #[test]
+fn a_peer_that_does_not_consent_in_time_is_at_fault_and_not_the_client_that_waits() {
+    let origin = Origin::mute();
+    let gateway = Setup::new()
+        .set("gateway.body_timeout", "1h")
+        .set("upstream.read_timeout", "200ms")
+        .set("upstream.tries", 1)
+        .lists(&[], &[], &[&origin])
+        .start();
+    let mut client = gateway.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.text(), "504 Gateway Timeout: read-timeout\n");
+    origin.wait_closed(1);
+    gateway.wait_for_access("status=504 error=read-timeout close=body-unread");
+}
+
+#[test]
 fn an_answer_before_the_body_is_passed_on_and_both_connections_end() {
     let head = "PUT / HTTP/1.1\r\nHost: a\r\n";
     let framing = "Content-Length: 33\r\n";

@@ -165,6 +165,10 @@ fn request_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not(
         // What only the gateway may say.
         ("X-Forwarded-For: 1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\n", ""),
         ("X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n", ""),
+        (
+            "Forwarded: for=1.2.3.4;proto=https\r\nforwarded: by=x\r\n",
+            "",
+        ),
         ("X-Graygate: 1\r\nx-graygate-pool: pre\r\n", ""),
         (
             "X_Graygate: 1\r\nX-GraygateX: 1\r\nX-Gray: 1\r\n",
@@ -299,6 +303,22 @@ fn trailer_fields_pass_unless_something_was_decided_without_them() {
                     X-Sum: 1\r\nETag: x\r\n\r\n";
     let response = gateway.connect().get("/");
     assert_eq!(String::from_utf8_lossy(&response.bytes()), expected);
+}
+
+#[test]
+fn the_status_passes_to_the_byte() {
+    for status in [
+        "200 ",
+        "299 As You Like",
+        "404 N\u{e4}\u{fc} gefunden\t!",
+        "599 two  spaces ",
+        "999 no status of HTTP",
+    ] {
+        let response = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nab");
+        let origin = Origin::saying(response.clone());
+        let got = gateway_for(&origin).connect().get("/").bytes();
+        assert_eq!(String::from_utf8_lossy(&got), response);
+    }
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn untrusted() -> Vec<(&'static str, Vec<String>)> {
                     "HTTP/1.1 2x0 OK",
                     "HTTP/1.1  200 OK",
                     "HTTP/1.1\t200 OK",
+                    "HTTP/1.1 200",
                     "HTTP/1.1",
                     "HTTP/1.1 ",
                     "HTTP/1.2 200 OK",
@@ -143,7 +144,11 @@ fn untrusted() -> Vec<(&'static str, Vec<String>)> {
                 ]),
                 all(&[
                     "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                    // What has no body is held to the same.
+                    // What has no body is held to the same, and an interim response to more.
+                    "HTTP/1.1 103 Early\r\nContent-Length: 1\r\n\r\n",
+                    "HTTP/1.1 103 Early\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+                    "HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+                    "HTTP/1.1 101 Switching\r\nContent-Length: 5\r\n\r\n",
                     "HTTP/1.1 204 No Content\r\nContent-Length: 1, 1\r\n\r\n",
                     "HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n",
                 ]),
@@ -361,7 +366,7 @@ fn interim_responses_are_passed_on_to_the_byte_and_unasked_ones_to_continue_are_
     let origin = saying_once(
         "HTTP/1.1 100 Continue\r\n\r\n\
          HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\
-         Content-Length: 5\r\nX-Graygate: 1\r\n\r\n\
+         Content-Length: 0\r\nX-Graygate: 1\r\n\r\n\
          HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n\
          HTTP/1.1 199 \r\nKeep-Alive: 5\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab",

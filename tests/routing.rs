@@ -191,6 +191,13 @@ fn forwarding_fields_are_replaced_unless_a_trusted_proxy_sent_them() {
         assert_eq!(client.ask(request).status(), 200);
         assert_eq!(forwarding(prod), expected, "{source} {fields}");
     }
+    // What is not continued is only believed or not.
+    for (source, expected) in [("127.0.0.9", None), ("127.0.0.99", Some("for=1.2.3.4"))] {
+        let mut client = gateway.connect_from(source);
+        let request = "GET / HTTP/1.1\r\nHost: a:80\r\nForwarded: for=1.2.3.4\r\n\r\n";
+        assert_eq!(client.ask(request).status(), 200);
+        assert_eq!(prod.last().field("forwarded").as_deref(), expected);
+    }
 }
 
 #[test]
@@ -315,6 +322,8 @@ fn the_host_is_forwarded_byte_for_byte() {
         "example.com.",
         "a:80",
         "A:443",
+        "a:",
+        "a:0000000000000080",
         "127.0.0.1:8080",
         "[::1]:80",
         "[2001:DB8::1]",

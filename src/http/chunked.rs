@@ -65,7 +65,7 @@ pub struct Decoder {
 
 /// A trailer section is read as a head whose first line is this. As that of a response, since a
 /// request's is held to rules about its Host, which in a trailer means nothing.
-const TRAILER_PREFIX: &[u8] = b"HTTP/1.0 200\r\n";
+const TRAILER_PREFIX: &[u8] = b"HTTP/1.0 200 \r\n";
 
 impl Decoder {
     /// A decoder at the begin of a body, with these limits for its trailer section.

@@ -51,7 +51,12 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         .map_or(request.default_host, |host| host.of(bytes));
     put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
     for field in &head.fields {
-        let passes = matches!(field.kind, Kind::Other | Kind::UserAgent);
+        let passes = match field.kind {
+            Kind::Other | Kind::UserAgent => true,
+            // Nobody else can say what was before this hop (RFC 7239 section 8.1).
+            Kind::Forwarded => request.trusted,
+            _ => false,
+        };
         if passes && !request.options.nominates(field.name.of(bytes), bytes) {
             put_field(out, field, bytes);
         }

@@ -32,6 +32,8 @@ pub enum Kind {
     Upgrade,
     /// `User-Agent`; passed on, and logged.
     UserAgent,
+    /// `Forwarded`
+    Forwarded,
     /// `X-Forwarded-For`
     ForwardedFor,
     /// `X-Forwarded-Proto`
@@ -58,6 +60,7 @@ impl Kind {
             ("upgrade", Kind::Upgrade),
             ("trailer", Kind::HopByHop),
             ("x-real-ip", Kind::RealIp),
+            ("forwarded", Kind::Forwarded),
             ("connection", Kind::Connection),
             ("user-agent", Kind::UserAgent),
             ("keep-alive", Kind::HopByHop),

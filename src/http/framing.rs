@@ -93,6 +93,23 @@ pub fn of_response(
     Ok(framing)
 }
 
+/// Checks an interim response, which has no body and must not speak of one (RFC 9110 section 8.6,
+/// RFC 9112 section 6.1). A length of 0 says nothing else.
+///
+/// # Errors
+/// When the response must not be used.
+pub fn check_interim(head: &ResponseHead, bytes: &[u8]) -> Result<(), BadFraming> {
+    of_response(head, bytes, false)?;
+    let speaks_of_body = |field: &Field| match field.kind {
+        Kind::ContentLength => parse_length(field.value.of(bytes)) != Some(0),
+        kind => kind == Kind::TransferEncoding,
+    };
+    match head.fields.iter().any(speaks_of_body) {
+        true => Err(BadFraming),
+        false => Ok(()),
+    }
+}
+
 /// The fields that frame a body, with their counts.
 #[derive(Default)]
 struct FramingFields {
@@ -248,6 +265,27 @@ mod tests {
             request("1.0", "Transfer-Encoding: chunked\r\n"),
             Err(Refusal::CodingOnHttp10)
         );
+    }
+
+    #[test]
+    fn an_interim_response_does_not_speak_of_a_body() {
+        for (fields, expected) in [
+            ("", Ok(())),
+            ("\r\nContent-Length: 0", Ok(())),
+            ("\r\nContent-Length: 1", Err(BadFraming)),
+            (
+                "\r\nContent-Length: 0\r\nContent-Length: 0",
+                Err(BadFraming),
+            ),
+            ("\r\nTransfer-Encoding: chunked", Err(BadFraming)),
+            ("\r\nContent-Length: x", Err(BadFraming)),
+        ] {
+            let bytes = format!("HTTP/1.1 103 Early Hints{fields}\r\n\r\n");
+            let mut head = ResponseHead::default();
+            let parsed = head.parse(bytes.as_bytes(), &mut Scanner::default(), &LIMITS);
+            assert_eq!(parsed, Ok(Parsed::Complete));
+            assert_eq!(check_interim(&head, bytes.as_bytes()), expected, "{fields}");
+        }
     }
 
     fn response(head_text: &str, to_head: bool) -> Result<Framing, BadFraming> {

@@ -352,10 +352,7 @@ impl ResponseHead {
             _ => Version::Http10,
         };
         self.status = response.code.unwrap_or_default();
-        self.reason = Span::default();
-        if let Some(reason) = response.reason.filter(|it| !it.is_empty()) {
-            self.reason = Span::within(reason.as_bytes(), bytes);
-        }
+        self.reason = reason_phrase(head).ok_or(BadResponse::Malformed)?;
         self.len = end;
         collect(response.headers, bytes, &mut self.fields);
         if !(100..=999).contains(&self.status) {
@@ -363,6 +360,14 @@ impl ResponseHead {
         }
         Ok(Parsed::Complete)
     }
+}
+
+/// The reason phrase of a status line that `httparse` took. It does not ask for the space in front
+/// of an empty phrase, and does not show a phrase that is no UTF-8 (RFC 9112 section 4).
+fn reason_phrase(head: &[u8]) -> Option<Span> {
+    let start = "HTTP/1.1 200 ".len();
+    let end = memchr::memchr(b'\r', head)?;
+    (start <= end && head[start - 1] == b' ').then(|| Span::new(start, end))
 }
 
 fn collect(headers: &[httparse::Header<'_>], bytes: &[u8], fields: &mut Vec<Field>) {
@@ -486,12 +491,15 @@ fn is_port(text: &[u8]) -> bool {
     match text {
         [] => true,
         [b':', digits @ ..] => {
-            digits.iter().all(u8::is_ascii_digit)
-                && digits.len() <= 5
-                && digits
-                    .iter()
-                    .fold(0, |port, digit| port * 10 + u32::from(digit - b'0'))
-                    <= 65_535
+            let digit = |port: u32, digit: &u8| match digit {
+                b'0'..=b'9' => Some(port * 10 + u32::from(digit - b'0')),
+                _ => None,
+            };
+            // Any number of zeros may stand in front.
+            let port = digits
+                .iter()
+                .try_fold(0, |port, it| digit(port, it).filter(|port| *port <= 65_535));
+            port.is_some()
         }
         _ => false,
     }

@@ -181,7 +181,8 @@ fn the_authority_of_an_absolute_target_wins() {
 fn response_heads_are_strict() {
     let table: &[(&str, Result<Parsed, BadResponse>)] = &[
         ("HTTP/1.1 200 OK\r\nA: b\r\n\r\n", Ok(Parsed::Complete)),
-        ("HTTP/1.0 200\r\n\r\n", Ok(Parsed::Complete)),
+        ("HTTP/1.0 200 \r\n\r\n", Ok(Parsed::Complete)),
+        ("HTTP/1.0 200\r\n\r\n", Err(BadResponse::Malformed)),
         ("HTTP/1.1 200 \r\n\r\n", Ok(Parsed::Complete)),
         ("HTTP/1.1 200 OK\r\n", Ok(Parsed::Incomplete)),
         ("HTTP/1.1 20 OK\r\n\r\n", Err(BadResponse::Malformed)),

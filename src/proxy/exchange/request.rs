@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Exchange, Outcome, Stop, Upstream, send_failure};
-use crate::error::{Close, Refusal};
+use crate::error::{Close, Failure, Refusal};
 use crate::http::chunked::BadChunk;
 use crate::http::framing::Framing;
 use crate::net::{Patience, Wake, Watch};
@@ -65,14 +65,13 @@ impl Exchange<'_> {
 
     /// Waits until the peer says something, or the client sends its body unbidden.
     fn await_continue(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
-        let deadline = Instant::now() + self.config.gateway.body_timeout;
+        // Not the client is slow who waits for the peer's consent.
+        let deadline = Instant::now() + self.config.upstream.read_timeout;
         let watch = Watch::Readable(self.downstream);
         match upstream.stream.wait_readable(deadline, watch) {
             Wake::Ready => self.read_response_head(upstream),
             Wake::Watched => Ok(()),
-            Wake::Overdue | Wake::Interrupted => {
-                Err(Stop::Over(Outcome::Refused(Refusal::BodyTimeout)))
-            }
+            Wake::Overdue | Wake::Interrupted => Err(Failure::ReadTimeout.into()),
         }
     }
 

@@ -73,6 +73,10 @@ impl Exchange<'_> {
         {
             return Err(Failure::BadResponseHead.into());
         }
+        if response.status < 200 {
+            let checked = framing::check_interim(response, bytes);
+            checked.map_err(|_| Failure::BadResponseFraming)?;
+        }
         match response.status {
             101 if self.switches_as_asked(bytes) && self.body_complete => Ok(()),
             101 => Err(Failure::UnexpectedUpgrade.into()),
