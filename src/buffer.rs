@@ -16,13 +16,20 @@ pub const BIG: usize = 256 * 1024;
 const KEPT_SMALL: usize = 256;
 const KEPT_BIG: usize = 16;
 
+/// Big buffers that a worker has in use at most. Clients that do not read hold theirs for as long as
+/// they are let, so without a limit a crowd of them would cost a crowd of big buffers.
+pub const MOST_BIG: usize = 128;
+
 thread_local! {
-    static FREE: RefCell<Free> = const { RefCell::new(Free { small: Vec::new(), big: Vec::new() }) };
+    static FREE: RefCell<Free> = const {
+        RefCell::new(Free { small: Vec::new(), big: Vec::new(), big_in_use: 0 })
+    };
 }
 
 struct Free {
     small: Vec<Vec<u8>>,
     big: Vec<Vec<u8>>,
+    big_in_use: usize,
 }
 
 /// Bytes received and not yet used. Takes memory from the worker's free list when it is first
@@ -66,7 +73,7 @@ impl Buffer {
     /// Room behind the bytes, of at least one byte; grows by doubling when it is full.
     pub fn room(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {
-            self.bytes = take(SMALL);
+            self.bytes = take_small();
         }
         if self.end == self.bytes.len() {
             if self.start > 0 {
@@ -86,10 +93,11 @@ impl Buffer {
         debug_assert!(self.end <= self.bytes.len());
     }
 
-    /// Exchanges the memory for [`BIG`], if it is less.
+    /// Exchanges the memory for [`BIG`], if it is less and the worker has not too much in use.
     pub fn enlarge(&mut self) {
-        if self.bytes.len() < BIG {
-            let mut larger = take(BIG);
+        if self.bytes.len() < BIG
+            && let Some(mut larger) = take_big()
+        {
             let length = self.end - self.start;
             larger[..length].copy_from_slice(self.filled());
             give(std::mem::replace(&mut self.bytes, larger));
@@ -112,18 +120,30 @@ impl Drop for Buffer {
     }
 }
 
-fn take(size: usize) -> Vec<u8> {
-    let kept = FREE.with_borrow_mut(|free| match size {
-        BIG => free.big.pop(),
-        _ => free.small.pop(),
-    });
-    kept.unwrap_or_else(|| vec![0; size])
+fn take_small() -> Vec<u8> {
+    let kept = FREE.with_borrow_mut(|free| free.small.pop());
+    kept.unwrap_or_else(|| vec![0; SMALL])
+}
+
+fn take_big() -> Option<Vec<u8>> {
+    FREE.with_borrow_mut(|free| {
+        (free.big_in_use < MOST_BIG).then(|| {
+            free.big_in_use += 1;
+            free.big.pop().unwrap_or_else(|| vec![0; BIG])
+        })
+    })
 }
 
 fn give(bytes: Vec<u8>) {
     FREE.with_borrow_mut(|free| match bytes.len() {
         SMALL if free.small.len() < KEPT_SMALL => free.small.push(bytes),
-        BIG if free.big.len() < KEPT_BIG => free.big.push(bytes),
+        BIG => {
+            // One that has grown for a large head was never counted.
+            free.big_in_use = free.big_in_use.saturating_sub(1);
+            if free.big.len() < KEPT_BIG {
+                free.big.push(bytes);
+            }
+        }
         // Other sizes come from large heads, which are rare.
         _ => {}
     });
@@ -152,6 +172,22 @@ mod tests {
         assert_eq!(buffer.filled(), &bytes[5_000..]);
         buffer.consume(45_000);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn a_crowd_gets_small_buffers_where_the_big_ones_are_in_use() {
+        let enlarged = || {
+            let mut buffer = Buffer::new();
+            add(&mut buffer, b"x");
+            buffer.enlarge();
+            buffer
+        };
+        let mut crowd: Vec<Buffer> = (0..=MOST_BIG).map(|_| enlarged()).collect();
+        let sizes: Vec<usize> = crowd.iter().map(|it| it.bytes.len()).collect();
+        assert_eq!(sizes[..MOST_BIG], [BIG; MOST_BIG]);
+        assert_eq!(sizes[MOST_BIG], SMALL);
+        crowd.truncate(MOST_BIG - 1);
+        assert_eq!(enlarged().bytes.len(), BIG);
     }
 
     #[test]
