@@ -93,6 +93,39 @@ fn a_signal_to_end_lets_requests_end_and_closes_what_is_idle() {
     }
 }
 
+/// For a gateway that would wait for ever for what is not idle.
+fn patient(origin: &Origin) -> Gateway {
+    Setup::new()
+        .lists(&[], &[], &[origin])
+        .set("gateway.workers", "1")
+        .set("gateway.head_timeout", "1h")
+        .set("gateway.keepalive_timeout", "1h")
+        .set("gateway.drain_timeout", "1h")
+        .start()
+}
+
+#[test]
+fn a_connection_whose_body_came_beside_its_answer_is_idle_after_it() {
+    let origin = Origin::scripted(|conn| {
+        while let Some(head) = conn.head()? {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")?;
+            conn.body(head)?;
+            conn.send("taken")?;
+        }
+        Ok(())
+    });
+    let mut gateway = patient(&origin);
+    let mut client = gateway.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(client.head().status(), 200);
+    client.send("body");
+    assert_eq!(client.exactly(5), b"taken");
+    gateway.wait_for_access("status=200 close=-");
+    gateway.signal(Signal::SIGTERM);
+    client.expect_close();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
 /// True while the process is stopped, all of its threads.
 fn is_stopped(gateway: &Gateway) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();

@@ -207,6 +207,20 @@ impl Stream {
                 Wake::Ready => {}
                 _ => return Err(io::ErrorKind::TimedOut.into()),
             }
+            match self.read_now(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// As [`Self::read`], but does not wait.
+    ///
+    /// # Errors
+    /// The kernel's; `WouldBlock` when nothing is there: who was woken may have been woken by the news
+    /// of what was read already, here or through a [twin](Self::twin).
+    pub fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
             match (&self.io.socket).read(into) {
                 Ok(count) => {
                     // A short read has emptied the socket. Once the other side has shut down
@@ -216,11 +230,13 @@ impl Stream {
                     }
                     return Ok(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.io.used_up(READ | READ_END | GONE);
-                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        self.io.used_up(READ | READ_END | GONE);
+                    }
+                    return Err(error);
+                }
             }
         }
     }

@@ -182,7 +182,6 @@ impl Session<'_> {
         if !self.buffer.is_empty() {
             return Ok(());
         }
-        self.buffer.release();
         let config = self.worker.config.snapshot();
         let (limit, mut close) = match self.served {
             0 => (config.gateway.head_timeout, Close::HeadTimeout),
@@ -191,6 +190,7 @@ impl Session<'_> {
         drop(config);
         let mut deadline = Instant::now() + limit;
         loop {
+            self.buffer.release();
             // Nothing runs between this look and the wait, so an interruption is never missed. The
             // kernel is asked, since the news of a request may not have arrived yet.
             let draining = close != Close::Draining && self.worker.gateway.is_draining();
@@ -202,20 +202,20 @@ impl Session<'_> {
                 deadline = deadline.min(Instant::now() + DRAIN_GRACE);
             }
             match self.stream.wait_idle(deadline) {
-                Wake::Ready => break,
+                Wake::Ready => {}
                 Wake::Overdue => return Err(close),
-                Wake::Interrupted | Wake::Watched => {}
+                Wake::Interrupted | Wake::Watched => continue,
             }
-        }
-        match self.stream.read(self.buffer.room(), deadline) {
-            Ok(0) => Err(Close::ClientClosed),
-            Ok(count) => {
-                self.buffer.added(count);
-                Ok(())
+            match self.stream.read_now(self.buffer.room()) {
+                Ok(0) => return Err(Close::ClientClosed),
+                Ok(count) => {
+                    self.buffer.added(count);
+                    return Ok(());
+                }
+                // Old news.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Close::ClientClosed),
             }
-            // Woken without news, and then overdue.
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(close),
-            Err(_) => Err(Close::ClientClosed),
         }
     }
 
