@@ -93,6 +93,17 @@ impl Buffer {
         debug_assert!(self.end <= self.bytes.len());
     }
 
+    /// Puts `bytes` behind those that are there.
+    pub fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.added(now.len());
+            bytes = later;
+        }
+    }
+
     /// Exchanges the memory for [`BIG`], if it is less and the worker has not too much in use.
     pub fn enlarge(&mut self) {
         if self.bytes.len() < BIG
@@ -153,22 +164,15 @@ fn give(bytes: Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn add(buffer: &mut Buffer, bytes: &[u8]) {
-        for byte in bytes {
-            buffer.room()[0] = *byte;
-            buffer.added(1);
-        }
-    }
-
     #[test]
     fn bytes_come_out_in_order_whatever_the_memory_does() {
         let mut buffer = Buffer::new();
         let bytes: Vec<u8> = (0..50_000).map(|at| (at % 251) as u8).collect();
-        add(&mut buffer, &bytes[..20_000]);
+        buffer.put(&bytes[..20_000]);
         buffer.consume(5_000);
-        add(&mut buffer, &bytes[20_000..40_000]);
+        buffer.put(&bytes[20_000..40_000]);
         buffer.enlarge();
-        add(&mut buffer, &bytes[40_000..]);
+        buffer.put(&bytes[40_000..]);
         assert_eq!(buffer.filled(), &bytes[5_000..]);
         buffer.consume(45_000);
         assert!(buffer.is_empty());

@@ -61,6 +61,60 @@ fn a_body_is_taken_whole_with_any_method_and_what_follows_is_the_next_request() 
 }
 
 #[test]
+fn one_empty_line_before_a_request_is_ignored_and_a_second_refused_however_they_are_cut() {
+    let origin = by_target();
+    let setup = Setup::new().lists(&[], &[], &[&origin]);
+    let gateway = setup.set("gateway.workers", 1).start();
+    let mut other = gateway.connect();
+    let get = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post = "POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+    for (before, refusal) in [
+        ("\r\n", None),
+        ("\r\n\r\n", Some("bad-request-line")),
+        ("\r\r\n", Some("bad-request-line")),
+        ("\r", Some("bad-request-line")),
+        ("\n", Some("bare-lf")),
+        ("\r\n\n", Some("bare-lf")),
+    ] {
+        // Each bit is a cut before a byte, or between it and the request.
+        for cuts in 0_usize..2 << before.len() {
+            for begin in ["", post] {
+                let of = format!("{before:?}, cut at {cuts:b}, behind {begin:?}");
+                let mut client = gateway.connect();
+                let (mut piece, mut is_begun) = (begin.to_owned(), begin.is_empty());
+                for at in 0..=before.len() {
+                    if cuts & (1 << at) != 0 {
+                        client.send_if_open(std::mem::take(&mut piece));
+                        if !std::mem::replace(&mut is_begun, true) {
+                            assert_eq!(client.response().text(), "/first", "{of}");
+                        }
+                        // What was sent is taken when this is answered, on the only worker.
+                        assert_eq!(other.get("/other").text(), "/other");
+                    }
+                    piece.push_str(before.get(at..=at).unwrap_or(get));
+                }
+                client.send_if_open(piece);
+                if !is_begun {
+                    assert_eq!(client.response().text(), "/first", "{of}");
+                }
+                let response = client.response();
+                match refusal {
+                    None => assert_eq!(response.text(), "/next", "{of}"),
+                    Some(name) => {
+                        let text = format!("400 Bad Request: {name}\n");
+                        assert_eq!(response.text(), text, "{of}");
+                        client.half_close();
+                        client.expect_close();
+                    }
+                }
+            }
+        }
+    }
+    let asked = |it: &&support::Request| it.head.target() == "/next";
+    assert_eq!(origin.requests().iter().filter(asked).count(), 2 * 8);
+}
+
+#[test]
 fn a_client_that_ends_its_side_with_the_request_gets_every_response() {
     let origin = by_target();
     let gateway = gateway_for(&origin);

@@ -105,6 +105,41 @@ fn patient(origin: &Origin) -> Gateway {
 }
 
 #[test]
+fn an_empty_line_alone_does_not_keep_a_connection_from_being_idle() {
+    let origin = origin();
+    let mut gateway = patient(&origin);
+    let mut other = gateway.connect();
+    let mut idle = Vec::new();
+    for begin in [
+        "",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
+    ] {
+        for pieces in [&["\r"][..], &["\r\n"], &["\r", "\n"], &["", "\r\n"]] {
+            let mut client = gateway.connect();
+            client.send(format!("{begin}{}", pieces[0]));
+            if !begin.is_empty() {
+                assert_eq!(client.response().status(), 200);
+            }
+            for piece in &pieces[1..] {
+                // What was sent before is taken when this is answered, on the only worker.
+                assert_eq!(other.get("/").status(), 200);
+                client.send(piece);
+            }
+            idle.push(client);
+        }
+    }
+    assert_eq!(other.get("/").status(), 200);
+    gateway.signal(Signal::SIGTERM);
+    for client in &mut idle {
+        client.expect_close();
+    }
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    for line in gateway.access_lines() {
+        assert!(line.has("status=200 error=- close=-"), "{}", line.raw);
+    }
+}
+
+#[test]
 fn a_connection_whose_body_came_beside_its_answer_is_idle_after_it() {
     let origin = Origin::scripted(|conn| {
         while let Some(head) = conn.head()? {

@@ -6,7 +6,7 @@ mod support;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use support::{DEADLINE, Origin, Setup, ok, wait_until};
+use support::{Client, DEADLINE, Origin, Setup, ok, wait_until};
 
 /// A deadline that is meant to pass.
 const SHORT: Duration = Duration::from_millis(400);
@@ -78,4 +78,56 @@ fn a_client_that_takes_its_response_in_drops_is_cut() {
     origin.wait_closed(1);
     // Who takes it as fast as he can is not cut.
     assert_eq!(gateway.get("127.0.0.1", "/").content.len(), LENGTH);
+}
+
+#[test]
+fn an_empty_line_does_not_prolong_the_idle_time_and_costs_nothing_meanwhile() {
+    const IDLE: Duration = Duration::from_secs(6);
+    const CLIENTS: usize = 400;
+    const LESS_THAN_A_PAGE_EACH: u64 = 1 << 10;
+    let origin = Origin::named("prod");
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+    let cases = [
+        ("", "head", "keepalive", "head-timeout"),
+        (post, "keepalive", "head", "keepalive-timeout"),
+    ];
+    let check = |(begin, idle, other, close): (&str, &str, &str, &str)| {
+        let gateway = Setup::new()
+            .lists(&[], &[], &[&origin])
+            .set("gateway.workers", 1)
+            .set(&format!("gateway.{idle}_timeout"), "6s")
+            .set(&format!("gateway.{other}_timeout"), "1h")
+            .start();
+        let start = Instant::now();
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| gateway.connect()).collect();
+        if !begin.is_empty() {
+            for client in &mut clients {
+                assert_eq!(client.ask(begin).status(), 200);
+            }
+        }
+        // Each piece comes late, and has been taken when the next one comes.
+        for piece in ["", "\r", "\n"] {
+            let before = gateway.rss_kib();
+            for client in &mut clients {
+                client.send(piece);
+            }
+            assert_eq!(clients[0].glance(IDLE / 4), None, "{close}");
+            let grown = gateway.rss_kib().saturating_sub(before);
+            // Reading takes stack at the first time, but nothing that a request would not.
+            let is_small = begin.is_empty() || grown < LESS_THAN_A_PAGE_EACH;
+            assert!(is_small, "{close}: {grown} KiB");
+        }
+        for client in &mut clients {
+            client.expect_close();
+        }
+        let took = start.elapsed();
+        assert!((IDLE..IDLE * 5 / 4).contains(&took), "{close}: {took:?}");
+        let closed = format!("graygate_connections_closed_total{{reason=\"{close}\"}}");
+        gateway.wait_for_metric(&closed, CLIENTS as f64);
+        let lines = gateway.access_lines();
+        let asked = if begin.is_empty() { 0 } else { CLIENTS };
+        assert_eq!(lines.len(), asked, "{close}");
+        assert!(lines.iter().all(|it| it.has("status=200 close=-")));
+    };
+    std::thread::scope(|scope| cases.map(|case| scope.spawn(move || check(case))).map(drop));
 }

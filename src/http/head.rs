@@ -158,11 +158,6 @@ impl Scanner {
         }
         Ok(())
     }
-
-    /// True once a byte of the head was seen.
-    pub fn has_begun(&self, bytes: &[u8]) -> bool {
-        bytes.len() > self.start
-    }
 }
 
 /// The forms of a request target that are served (RFC 9112 section 3.2).

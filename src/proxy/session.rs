@@ -39,6 +39,9 @@ const SMALL_BODY: usize = 8 * 1024;
 /// long.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
+/// What clients may send before a request, once.
+const EMPTY_LINE: &[u8] = b"\r\n";
+
 /// How a connection came.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
@@ -121,8 +124,8 @@ enum Next {
 /// How reading a head ended without one.
 enum NoHead {
     Refused(Refusal),
-    /// Nothing can or need be answered.
-    Closed(Close),
+    /// The client is gone.
+    Gone,
 }
 
 impl Session<'_> {
@@ -177,9 +180,10 @@ impl Session<'_> {
         }
     }
 
-    /// Waits, holding nothing, until bytes of a request are there.
+    /// Waits, holding nothing, until bytes of a request are there. The empty line that a client may
+    /// send before it (RFC 9112 section 2.2) is none of them while nothing follows.
     fn wait_for_request(&mut self) -> Result<(), Close> {
-        if !self.buffer.is_empty() {
+        if self.has_request() {
             return Ok(());
         }
         let config = self.worker.config.snapshot();
@@ -190,6 +194,8 @@ impl Session<'_> {
         drop(config);
         let mut deadline = Instant::now() + limit;
         loop {
+            let line = &EMPTY_LINE[..self.buffer.filled().len()];
+            self.buffer.consume(line.len());
             self.buffer.release();
             // Nothing runs between this look and the wait, so an interruption is never missed. The
             // kernel is asked, since the news of a request may not have arrived yet.
@@ -201,22 +207,30 @@ impl Session<'_> {
                 }
                 deadline = deadline.min(Instant::now() + DRAIN_GRACE);
             }
-            match self.stream.wait_idle(deadline) {
+            let wake = self.stream.wait_idle(deadline);
+            // It is judged with what follows, as if both had come at once.
+            self.buffer.put(line);
+            match wake {
                 Wake::Ready => {}
                 Wake::Overdue => return Err(close),
                 Wake::Interrupted | Wake::Watched => continue,
             }
             match self.stream.read_now(self.buffer.room()) {
                 Ok(0) => return Err(Close::ClientClosed),
-                Ok(count) => {
-                    self.buffer.added(count);
-                    return Ok(());
-                }
+                Ok(count) => self.buffer.added(count),
                 // Old news.
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(Close::ClientClosed),
             }
+            if self.has_request() {
+                return Ok(());
+            }
         }
+    }
+
+    /// True when there are bytes, and not just (a part of) an empty line.
+    fn has_request(&self) -> bool {
+        !EMPTY_LINE.starts_with(self.buffer.filled())
     }
 
     /// Serves one request, and accounts for it.
@@ -230,9 +244,7 @@ impl Session<'_> {
             Next::Request => None,
             Next::Close(close) | Next::Abort(close) => Some(close),
         };
-        if tally.has_something(close) {
-            tally.close(self.worker, &workspace.seen, close);
-        }
+        tally.close(self.worker, &workspace.seen, close);
         self.worker.take_back(workspace);
         next
     }
@@ -306,26 +318,23 @@ impl Session<'_> {
         tally: &mut Tally,
     ) -> Next {
         let bytes = self.buffer.filled();
+        tally.received = bytes.len() as u64;
         match no_head {
             NoHead::Refused(refusal) => {
-                tally.received = bytes.len() as u64;
                 workspace.seen.note_line(bytes);
                 let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
                 let to_head = line.starts_with(b"HEAD ");
                 self.refuse(config, tally, refusal, to_head)
             }
-            NoHead::Closed(close) => {
+            NoHead::Gone => {
                 // Nothing was answered that would have to arrive.
                 self.request_complete = true;
-                if close == Close::ClientGone {
-                    tally.received = bytes.len() as u64;
-                }
-                Next::Close(close)
+                Next::Close(Close::ClientGone)
             }
         }
     }
 
-    /// Reads and parses the head under its deadline.
+    /// Reads and parses the head, of which something is there, under its deadline.
     fn read_head(
         &mut self,
         config: &Config,
@@ -342,18 +351,13 @@ impl Session<'_> {
                 Ok(Parsed::Incomplete) => {}
                 Err(refusal) => return Err(NoHead::Refused(refusal)),
             }
-            let has_begun = scanner.has_begun(bytes);
             match self.stream.read(self.buffer.room(), deadline) {
-                Ok(0) if has_begun => return Err(NoHead::Closed(Close::ClientGone)),
-                Ok(0) => return Err(NoHead::Closed(Close::ClientClosed)),
+                Ok(0) => return Err(NoHead::Gone),
                 Ok(count) => self.buffer.added(count),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                    return Err(match has_begun {
-                        true => NoHead::Refused(Refusal::HeadTimeout),
-                        false => NoHead::Closed(Close::HeadTimeout),
-                    });
+                    return Err(NoHead::Refused(Refusal::HeadTimeout));
                 }
-                Err(_) => return Err(NoHead::Closed(Close::ClientGone)),
+                Err(_) => return Err(NoHead::Gone),
             }
         }
     }

@@ -118,11 +118,6 @@ impl Tally {
         self.error = Some(refusal.name());
     }
 
-    /// False for a connection that ended without a byte of a request: nothing to speak of.
-    pub(super) fn has_something(&self, close: Option<Close>) -> bool {
-        self.status != 0 || self.received > 0 || close == Some(Close::ClientGone)
-    }
-
     /// Counts and logs the request, which has ended.
     pub(super) fn close(&self, worker: &Worker, seen: &Seen, close: Option<Close>) {
         let now = Instant::now();
