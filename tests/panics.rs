@@ -7,19 +7,15 @@
 
 mod support;
 
-use std::fs::File;
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use graygate::config::LogTarget;
-use graygate::logging::{self, Log};
 use graygate::net::{self, Listener, Patience, STACK_SIZE, Stream};
-use graygate::process;
 
-use support::{DEADLINE, LONGEST_WAY, Stacks, wait_until};
+use support::{DEADLINE, LONGEST_WAY, PanicLog, Stacks, wait_until};
 
 /// Calls itself until so many bytes of the stack below `top` are used, and then `end`.
 #[inline(never)]
@@ -79,31 +75,13 @@ fn is_served(client: &mut TcpStream) {
     assert_eq!(&answer, b"hello");
 }
 
-/// As the gateway does, but what fails in this test is told as ever.
-fn log_panics_of_coroutines() {
-    let (test, ordinary) = (std::thread::current().id(), std::panic::take_hook());
-    process::log_panics();
-    let logged = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        match std::thread::current().id() == test {
-            true => ordinary(panic),
-            false => logged(panic),
-        }
-    }));
-}
-
 /// Ways that were gone down without a panic.
 static WAYS: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
 fn a_panic_with_a_backtrace_ends_its_coroutine_only_and_leaves_half_of_the_stack_free() {
     const PANICS: usize = 20;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("error.log");
-    let target = LogTarget::File(path.clone());
-    let log = Log::open(logging::ERROR_LOG, &target, |path| File::create(path)).unwrap();
-    logging::install(log.queue(), log::LevelFilter::Info);
-    log_panics_of_coroutines();
+    let log = PanicLog::install();
     net::start(1).unwrap();
     let addr = serve();
     let mut client = connect(addr);
@@ -114,7 +92,7 @@ fn a_panic_with_a_backtrace_ends_its_coroutine_only_and_leaves_half_of_the_stack
         deepest
     };
     // Each report has the name and the place of a caller.
-    let is_report = |line: &&str| {
+    let is_report = |line: &&String| {
         line.contains(" ERROR panic place=tests/panics.rs:")
             && line.contains("descend\\n             at ./tests/panics.rs:")
     };
@@ -125,8 +103,7 @@ fn a_panic_with_a_backtrace_ends_its_coroutine_only_and_leaves_half_of_the_stack
         }
         panics += PANICS;
         wait_until("every panic is reported", DEADLINE, || {
-            let text = std::fs::read_to_string(&path).unwrap();
-            text.lines().filter(is_report).count() == panics
+            log.lines().iter().filter(is_report).count() == panics
         });
         // Who was served before is served still, and so is who comes now.
         is_served(&mut client);
