@@ -3,11 +3,13 @@
 //! - [`session`]: one downstream connection; reads heads, keeps the connection or closes it.
 //! - `plan`: what a request asks for. `exchange`: the attempts on peers, in wire order.
 //! - `relay`: bodies in both directions. `upload`: both at once. `tunnel`: upgraded connections.
+//! - `failsafe`: a panic ends its connection, and everything that belongs to it.
 //!
 //! [`Gateway`] is what all workers share (cells that are read, counters of their own each, one
 //! flag); [`Worker`] is what one worker has for itself.
 
 mod exchange;
+mod failsafe;
 mod plan;
 mod relay;
 pub mod session;

@@ -125,6 +125,32 @@ fn a_client_at_fault_after_the_answer_has_begun_ends_the_exchange() {
 }
 
 #[test]
+fn a_client_at_fault_does_not_end_an_answer_that_ends_with_its_connection() {
+    let origin = Origin::scripted(|conn| {
+        conn.head()?;
+        conn.send("HTTP/1.1 200 OK\r\n\r\nbegun")?;
+        conn.wait_gone()
+    });
+    let gateway = gateway(&origin);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n";
+    for (then, expected) in [
+        ("nonsense", "status=200 error=bad-chunk close=refused"),
+        ("", "status=200 error=- close=body-cut"),
+    ] {
+        let mut client = gateway.connect();
+        client.send(head);
+        assert_eq!(client.head().status(), 200);
+        assert_eq!(client.exactly(10), b"5\r\nbegun\r\n");
+        match then {
+            "" => client.half_close(),
+            then => client.send(then),
+        }
+        assert_eq!(client.rest().escape_ascii().to_string(), "", "{expected}");
+        gateway.wait_for_access(expected);
+    }
+}
+
+#[test]
 fn a_body_that_stalls_after_the_answer_has_begun_is_cut_in_time() {
     let origin = echo();
     let setup = Setup::new().set("gateway.body_timeout", "300ms");

@@ -364,11 +364,16 @@ impl Stream {
         let _ = self.io.socket.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Closes with a reset, so that the other side cannot take the end of the connection for the
-    /// proper end of what was sent.
-    pub fn abort(self) {
+    /// Makes the end of the connection a reset, so that the other side cannot take it for the proper
+    /// end of what was sent.
+    pub fn abort(&self) {
         // Where it fails, the end stays a plain one.
         let _ = self.io.socket.set_linger(Some(Duration::ZERO));
+    }
+
+    /// Reads no more: whoever waits for bytes (on a twin, too) sees the end. The other side is not told.
+    pub fn shutdown_read(&self) {
+        let _ = self.io.socket.shutdown(std::net::Shutdown::Read);
     }
 
     /// Ends both directions, so that whoever waits on this connection (a twin, too) sees its end.

@@ -1,5 +1,6 @@
 //! Bodies on their way through, in either direction, always streamed: what is held is one buffer.
 
+use std::cell::Cell;
 use std::io;
 use std::time::Instant;
 
@@ -33,6 +34,8 @@ pub(super) struct Source<'a> {
     pub(super) watch: Watch<'a>,
     /// Content that is still let through.
     pub(super) allowance: Option<u64>,
+    /// Once true, the end of the source is not of its own making.
+    pub(super) broken_off: Option<&'a Cell<bool>>,
 }
 
 /// Where a body goes to.
@@ -112,7 +115,7 @@ pub(super) fn relay(
                 }
                 match fill(source, &mut share) {
                     Filled::Some => {}
-                    Filled::End if source.reader.ends_with_connection() => {
+                    Filled::End if source.may_end() => {
                         return finish(source.reader, sink, trailer);
                     }
                     Filled::End => return End::Cut,
@@ -136,6 +139,13 @@ fn finish(reader: &BodyReader, sink: &mut Sink<'_>, trailer: &mut Trailer) -> En
         Ok(true) => End::Complete,
         Ok(false) => End::Watched,
         Err(error) => End::Sink(error),
+    }
+}
+
+impl Source<'_> {
+    /// True when the end of the connection is the end of the body.
+    fn may_end(&self) -> bool {
+        self.reader.ends_with_connection() && !self.broken_off.is_some_and(Cell::get)
     }
 }
 

@@ -4,7 +4,7 @@
 //! end there and be resumed by a new coroutine when bytes arrive.
 
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -239,7 +239,13 @@ impl Session<'_> {
         let mut workspace = self.worker.lend_workspace();
         let mut tally = Tally::new(Instant::now(), self.socket);
         workspace.seen.clear();
-        let next = self.request(&config, &mut workspace, &mut tally);
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            self.request(&config, &mut workspace, &mut tally)
+        }));
+        let next = served.unwrap_or_else(|panic| {
+            tally.close(self.worker, &workspace.seen, Some(Close::Panic));
+            resume_unwind(panic)
+        });
         let close = match next {
             Next::Request => None,
             Next::Close(close) | Next::Abort(close) => Some(close),

@@ -2,14 +2,15 @@
 //!
 //! Two coroutines of the same worker, one a direction, on handles of their own, since at most one
 //! coroutine may wait on a handle. Each ends at the end of its source and passes that end on;
-//! an error, or silence in both directions for too long, ends both. Once one side has ended, the
-//! other's silence need not be long.
+//! an error, a panic, or silence in both directions for too long, ends both. Once one side has
+//! ended, the other's silence need not be long.
 
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::failsafe::Failsafe;
 use crate::buffer::Buffer;
 use crate::net::{self, Patience, Stream, Wake, Watch};
 
@@ -33,8 +34,8 @@ pub(super) struct Limits {
 pub(super) struct Carried {
     /// From the client to the peer.
     pub(super) up: u64,
-    /// From the peer to the client.
-    pub(super) down: u64,
+    /// From the peer to the client; `None` after a panic there.
+    pub(super) down: Option<u64>,
 }
 
 /// Second handles of a client's and a peer's connection, for a second coroutine.
@@ -69,12 +70,17 @@ pub(super) fn carry(
     let down = move || one_way(&twins.peer, &twins.client, limits, &of_down);
     let down = net::spawn_beside(down)?;
     let up = one_way(client, peer, limits, &last_byte);
-    let down = down.join().unwrap_or_default();
+    let down = down.join();
     Ok(Carried { up, down })
 }
 
 /// Copies one direction to its end; returns the bytes copied.
 fn one_way(from: &Stream, to: &Stream, limits: Limits, last_byte: &Cell<Instant>) -> u64 {
+    // Ends the other direction, too.
+    let end_both = Failsafe::new(|| {
+        from.shutdown_both();
+        to.shutdown_both();
+    });
     let (mut buffer, mut count, mut share) = (Buffer::new(), 0, FAIR_SHARE);
     let patience = Patience::new(limits.send);
     loop {
@@ -84,6 +90,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, last_byte: &Cell<Instant>
             break;
         };
         if length == 0 {
+            end_both.disarm();
             to.shutdown_write();
             return count;
         }
@@ -99,9 +106,6 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, last_byte: &Cell<Instant>
             share = FAIR_SHARE;
         }
     }
-    // Wakes the other direction, too.
-    from.shutdown_both();
-    to.shutdown_both();
     count
 }
 

@@ -4,9 +4,12 @@
 //! reports progress. Then both bodies flow at once, and a second coroutine sees to the request's,
 //! on handles of its own ([`Twins`]).
 
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::failsafe::Failsafe;
 use super::relay::{self, End, Sink, Source};
 use super::tunnel::Twins;
 use crate::buffer::Buffer;
@@ -45,7 +48,10 @@ pub(super) struct Uploaded {
 }
 
 /// An upload under way.
-pub(super) struct Upload(Companion<Uploaded>);
+pub(super) struct Upload {
+    companion: Companion<Uploaded>,
+    broken_off: Rc<Cell<bool>>,
+}
 
 impl Upload {
     /// Begins to send the rest.
@@ -53,22 +59,39 @@ impl Upload {
     /// # Errors
     /// When the second coroutine cannot be had.
     pub(super) fn begin(twins: Twins, rest: RestOfBody) -> io::Result<Self> {
-        net::spawn_beside(move || rest.send(&twins)).map(Self)
+        let broken_off = Rc::new(Cell::new(false));
+        let of_companion = Rc::clone(&broken_off);
+        let companion = net::spawn_beside(move || rest.send(&twins, &of_companion))?;
+        Ok(Self {
+            companion,
+            broken_off,
+        })
+    }
+
+    /// True once the upload has ended the connection to the peer, in the middle of whatever comes
+    /// from there.
+    pub(super) fn broken_off(&self) -> &Cell<bool> {
+        &self.broken_off
     }
 
     /// True when nothing more will be sent.
     pub(super) fn has_ended(&self) -> bool {
-        self.0.has_ended()
+        self.companion.has_ended()
     }
 
     /// Waits for the end; `None` after a panic.
     pub(super) fn join(self) -> Option<Uploaded> {
-        self.0.join()
+        self.companion.join()
     }
 }
 
 impl RestOfBody {
-    fn send(mut self, twins: &Twins) -> Uploaded {
+    fn send(mut self, twins: &Twins, broken_off: &Cell<bool>) -> Uploaded {
+        // Unless all went well, a panic included.
+        let break_off = Failsafe::new(|| {
+            broken_off.set(true);
+            twins.peer.shutdown_both();
+        });
         let (mut taken, mut sent) = (0, 0);
         let mut trailer = Trailer::default();
         let peer_patience = Patience::new(self.send_timeout);
@@ -79,6 +102,7 @@ impl RestOfBody {
             patience: &self.patience,
             watch: Watch::Gone(&twins.peer),
             allowance: self.allowance,
+            broken_off: None,
         };
         let mut sink = Sink {
             stream: &twins.peer,
@@ -97,8 +121,9 @@ impl RestOfBody {
             // The client's fault ends it, whatever the peer is doing.
             _ => true,
         };
-        if ends_exchange {
-            twins.peer.shutdown_both();
+        match ends_exchange {
+            true => drop(break_off),
+            false => break_off.disarm(),
         }
         Uploaded {
             end,

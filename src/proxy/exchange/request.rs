@@ -86,6 +86,7 @@ impl Exchange<'_> {
             patience: &self.body_patience,
             watch: Watch::Readable(&upstream.stream),
             allowance: self.body_allowance,
+            broken_off: None,
         };
         let mut sink = Sink {
             stream: &upstream.stream,

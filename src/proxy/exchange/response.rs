@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::request::refusal_of;
 use super::{Exchange, Outcome, Stop, Upstream, client_lost};
+use crate::buffer::Buffer;
 use crate::error::{Close, Failure};
 use crate::http::body::BodyReader;
 use crate::http::encode::{self, Connection, ResponseToClient};
@@ -13,6 +14,7 @@ use crate::http::framing::{self, Framing};
 use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
 use crate::net::{Patience, Stream, Wake, Watch};
 use crate::proxy::Workspace;
+use crate::proxy::failsafe::Failsafe;
 use crate::proxy::relay::{self, End, Sink, Source};
 use crate::proxy::tunnel::{self, Twins};
 use crate::proxy::upload::{RestOfBody, Upload};
@@ -30,6 +32,14 @@ struct Passage {
     absent_body: bool,
     /// Why the client was told that its connection ends.
     close: Option<Close>,
+}
+
+/// What has ended an upload, if not the peer.
+enum Fault {
+    /// The client's: so its body ended.
+    Client(End),
+    /// The gateway's own.
+    Panic,
 }
 
 impl Exchange<'_> {
@@ -156,18 +166,31 @@ impl Exchange<'_> {
             true => Some(self.begin_upload(&upstream)?),
             false => None,
         };
-        let passage = self.write_response_head(&mut upstream, framing, upload.is_some());
+        let (client, peer) = (self.downstream, &upstream.stream);
+        let to_http10 = self.plan.version == Version::Http10;
+        let failsafe = Failsafe::new(|| {
+            // For such a client the end of the connection may be the end of the response.
+            if to_http10 {
+                client.abort();
+            }
+            // The upload has handles of its own.
+            client.shutdown_read();
+            peer.shutdown_both();
+        });
+        let passage = self.write_response_head(&mut upstream.buffer, framing, upload.is_some());
         let sent_before = self.tally.sent;
-        let end = self.relay_response_body(&mut upstream, &passage, upload.is_some());
+        let (buffer, upload_under_way) = (&mut upstream.buffer, upload.as_ref());
+        let end = self.relay_response_body(peer, buffer, &passage, upload_under_way);
         let nothing_sent = self.tally.sent == sent_before;
         // A peer that has answered may go on reading, unless the end of its response was its own.
         let reads_on = matches!(end, End::Complete)
             && passage.framing != Framing::UntilClose
             && self.peer_keeps();
-        let fault = upload.and_then(|upload| self.finish_upload(upload, &upstream, reads_on));
+        let fault = upload.and_then(|upload| self.finish_upload(upload, peer, reads_on));
+        failsafe.disarm();
         match (end, fault) {
             (End::Complete, None) => Ok(self.response_is_complete(upstream, &passage)),
-            // The client's fault is the cause of whatever the peer has done since.
+            // This fault is the cause of whatever the peer has done since.
             (end, Some(fault)) => {
                 let complete = matches!(end, End::Complete);
                 Err(Stop::Over(self.upload_failed(
@@ -210,7 +233,7 @@ impl Exchange<'_> {
     /// Writes the response's head into `to_client`, from where it goes with the body.
     fn write_response_head(
         &mut self,
-        upstream: &mut Upstream,
+        buffer: &mut Buffer,
         framing: Framing,
         body_goes_on: bool,
     ) -> Passage {
@@ -235,7 +258,7 @@ impl Exchange<'_> {
         to_client.clear();
         let response = ResponseToClient {
             head,
-            bytes: upstream.buffer.filled(),
+            bytes: buffer.filled(),
             options,
             framing: framing_down,
             version: self.plan.version,
@@ -245,9 +268,9 @@ impl Exchange<'_> {
             },
         };
         encode::response(to_client, &response);
-        let absent_body = speaks_of_absent_body(head, upstream.buffer.filled(), framing);
+        let absent_body = speaks_of_absent_body(head, buffer.filled(), framing);
         self.tally.status = head.status;
-        upstream.buffer.consume(head.len);
+        buffer.consume(head.len);
         Passage {
             absent_body,
             framing,
@@ -258,13 +281,14 @@ impl Exchange<'_> {
 
     fn relay_response_body(
         &mut self,
-        upstream: &mut Upstream,
+        peer: &Stream,
+        buffer: &mut Buffer,
         passage: &Passage,
-        body_goes_on: bool,
+        upload: Option<&Upload>,
     ) -> End {
         let gateway = &self.config.gateway;
         // A peer that waits for the rest of the body is as slow as the client.
-        let peer_patience = Patience::new(match body_goes_on {
+        let peer_patience = Patience::new(match upload.is_some() {
             true => gateway.body_timeout.max(self.config.upstream.read_timeout),
             false => self.config.upstream.read_timeout,
         });
@@ -272,12 +296,13 @@ impl Exchange<'_> {
         let mut taken = 0;
         let mut reader = BodyReader::new(passage.framing, gateway.limits);
         let mut source = Source {
-            stream: &upstream.stream,
-            buffer: &mut upstream.buffer,
+            stream: peer,
+            buffer,
             reader: &mut reader,
             patience: &peer_patience,
             watch: Watch::Gone(self.downstream),
             allowance: None,
+            broken_off: upload.map(Upload::broken_off),
         };
         let mut sink = Sink {
             stream: self.downstream,
@@ -320,19 +345,17 @@ impl Exchange<'_> {
         Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())
     }
 
-    /// Takes back what the upload has left; returns how it has failed, if that is the client's
+    /// Takes back what the upload has left; returns how it has failed, if that is not the peer's
     /// fault.
-    fn finish_upload(
-        &mut self,
-        upload: Upload,
-        upstream: &Upstream,
-        reads_on: bool,
-    ) -> Option<End> {
+    fn finish_upload(&mut self, upload: Upload, peer: &Stream, reads_on: bool) -> Option<Fault> {
         if !reads_on && !upload.has_ended() {
             // The response is over, and nobody waits for the rest.
-            upstream.stream.shutdown_both();
+            peer.shutdown_both();
         }
-        let uploaded = upload.join()?;
+        let Some(uploaded) = upload.join() else {
+            self.worker.metrics().panics.one();
+            return Some(Fault::Panic);
+        };
         *self.buffer = uploaded.buffer;
         self.tally.received += uploaded.taken;
         self.worker.metrics().upstream_sent.add(uploaded.sent);
@@ -343,13 +366,18 @@ impl Exchange<'_> {
             }
             // The peer has not taken it all.
             End::Watched | End::Sink(_) => None,
-            fault => Some(fault),
+            end => Some(Fault::Client(end)),
         }
     }
 
-    /// The client has failed within its body, after the response has begun.
-    fn upload_failed(&mut self, fault: &End, complete: bool, nothing_sent: bool) -> Outcome {
-        match refusal_of(fault) {
+    /// The upload has failed, after the response has begun.
+    fn upload_failed(&mut self, fault: &Fault, complete: bool, nothing_sent: bool) -> Outcome {
+        let end = match fault {
+            Fault::Client(end) => end,
+            Fault::Panic if complete => return Outcome::Close(Close::Panic),
+            Fault::Panic => return Outcome::Abort(Close::Panic),
+        };
+        match refusal_of(end) {
             None => Outcome::Abort(Close::BodyCut),
             Some(refusal) if nothing_sent => {
                 self.tally.status = 0;
@@ -441,10 +469,10 @@ impl Exchange<'_> {
         self.tally.sent += to_client.len() as u64;
         let early = self.buffer.filled();
         self.tally.received += early.len() as u64;
-        let over = Ok(Outcome::Close(Close::TunnelEnded));
+        let mut close = Close::TunnelEnded;
         let patience = Patience::new(self.config.upstream.send_timeout);
         if upstream.stream.write_all(early, &patience).is_err() {
-            return over;
+            return Ok(Outcome::Close(close));
         }
         self.buffer.consume(usize::MAX);
         let limits = tunnel::Limits {
@@ -455,15 +483,20 @@ impl Exchange<'_> {
         self.buffer.release();
         match tunnel::carry(self.downstream, &upstream.stream, twins, limits) {
             Ok(carried) => {
-                self.tally.received += carried.up;
-                self.tally.sent += carried.down;
                 let metrics = self.worker.metrics();
+                let down = carried.down.unwrap_or_else(|| {
+                    metrics.panics.one();
+                    close = Close::Panic;
+                    0
+                });
+                self.tally.received += carried.up;
+                self.tally.sent += down;
                 metrics.upstream_sent.add(carried.up);
-                metrics.upstream_received.add(carried.down);
+                metrics.upstream_received.add(down);
             }
             Err(error) => log::error!("tunnel-failed error={:?}", error.to_string()),
         }
-        over
+        Ok(Outcome::Close(close))
     }
 }
 
