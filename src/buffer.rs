@@ -182,7 +182,7 @@ mod tests {
     fn a_crowd_gets_small_buffers_where_the_big_ones_are_in_use() {
         let enlarged = || {
             let mut buffer = Buffer::new();
-            add(&mut buffer, b"x");
+            buffer.put(b"x");
             buffer.enlarge();
             buffer
         };
