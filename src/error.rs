@@ -52,7 +52,7 @@ named! {
         LineTooLong = "line-too-long", "the request line is longer than max_line, or than max_head has room for";
         HeadTooLarge = "head-too-large", "the head is larger than max_head";
         TooManyFields = "too-many-fields", "the head has more than max_fields fields";
-        BadField = "bad-field", "a header field has a forbidden byte, is folded, or has no name or colon";
+        BadField = "bad-field", "a header field has a forbidden byte, is folded, or has no name or colon, or Connection is no list of up to 100 tokens";
         BareLineFeed = "bare-lf", "a line of the head does not end with CR LF";
         NoHost = "no-host", "an HTTP/1.1 request has no Host";
         ManyHosts = "many-hosts", "the request has more than one Host";
@@ -65,6 +65,7 @@ named! {
         CodingOnHttp10 = "coding-on-http10", "an HTTP/1.0 request has a Transfer-Encoding";
         BodyTooLarge = "body-too-large", "the body is larger than max_body";
         BadExpect = "bad-expect", "the Expect field is not `100-continue`";
+        MaxForwards = "max-forwards", "an OPTIONS may go no further by its Max-Forwards, so this is its answer";
         BadChunk = "bad-chunk", "the chunked coding of the body is malformed";
         BadTrailer = "bad-trailer", "a trailer field is malformed";
         TrailerTooLarge = "trailer-too-large", "the trailer section is larger than max_head or max_fields";
@@ -80,6 +81,7 @@ impl Refusal {
     /// The status of the answer.
     pub const fn status(self) -> u16 {
         match self {
+            Self::MaxForwards => 200,
             Self::BadRequestLine
             | Self::BadMethod
             | Self::BadTarget
@@ -118,7 +120,7 @@ named! {
         OutOfDescriptors = "out-of-descriptors", "the gateway has no descriptor left for the connection; raise its limit";
         SendFailed = "send-failed", "the peer closed or reset while the request was sent";
         SendTimeout = "send-timeout", "the peer took nothing of the request for send_timeout";
-        ReadTimeout = "read-timeout", "no response head within read_timeout";
+        ReadTimeout = "read-timeout", "no response head within read_timeout, or no consent within body_timeout while the client waits for it";
         ClosedEarly = "closed-early", "the peer closed or reset before a whole response head";
         BadResponseHead = "bad-response-head", "the response head is malformed";
         ResponseHeadTooLarge = "response-head-too-large", "the response head is larger than max_head or max_fields";

@@ -5,7 +5,8 @@ mod support;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use support::{DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok};
+use nix::sys::signal::Signal;
+use support::{DEADLINE, DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
@@ -268,4 +269,50 @@ fn bytes_behind_a_response_reach_nobody_and_end_the_connection() {
         assert_eq!(client.ask(GET).text(), "first");
         origin.wait_closed(count);
     }
+}
+
+#[test]
+fn what_lies_on_a_kept_connection_is_no_response_to_the_next_request() {
+    for method in ["GET", "PUT", "POST"] {
+        let origin = Origin::scripted(|conn| {
+            conn.request()?;
+            conn.send(ok("good"))?;
+            if conn.number == 0 {
+                conn.wait_for_release()?;
+                conn.send(ok("forged"))?;
+                conn.note("forged");
+            }
+            conn.wait_gone()
+        });
+        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+        let mut client = gateway.connect();
+        assert_eq!(client.ask(GET).text(), "good");
+        // Both are there before the gateway has a look at either.
+        gateway.freeze();
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+        ));
+        origin.release();
+        origin.wait("what is forged is sent", |seen| {
+            seen.notes.iter().any(|it| it == "forged")
+        });
+        gateway.signal(Signal::SIGCONT);
+        assert_eq!(client.response().text(), "good", "{method}");
+    }
+}
+
+#[test]
+fn interim_responses_of_one_peer_do_not_count_for_the_next() {
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    let chatty = Origin::saying(interim.repeat(17));
+    let good = Origin::saying([interim.as_bytes(), &ok("last")].concat());
+    let gateway = gateway(Setup::new(), &[], &[&chatty, &good]);
+    let replaced = "graygate_attempts_total{pool=\"prod\",outcome=\"too-many-interim\"}";
+    wait_until("the chatty one was tried first", DEADLINE, || {
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let got = String::from_utf8(client.rest()).unwrap();
+        assert!(got.ends_with("Connection: close\r\n\r\nlast"), "{got}");
+        gateway.metric(replaced) > 0.0
+    });
 }

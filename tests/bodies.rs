@@ -585,3 +585,40 @@ fn a_malformed_trailer_is_no_clean_end_for_an_old_client_either() {
     assert_eq!(response.status(), 502, "{}", response.text());
     origin.wait_closed(1);
 }
+
+#[test]
+fn a_trailer_of_one_message_is_not_that_of_another() {
+    let with_trailer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\r\n";
+    let origin = Origin::scripted(move |conn| {
+        while let Some(request) = conn.request()? {
+            match request.head.target().as_str() {
+                "/trailer" => conn.send(with_trailer)?,
+                "/close" => return conn.send("HTTP/1.1 200 OK\r\n\r\nto the end"),
+                _ => conn.send(ok("ok"))?,
+            }
+        }
+        Ok(())
+    });
+    let gateway = Setup::new()
+        .set("gateway.workers", 1)
+        .lists(&[], &[], &[&origin])
+        .start();
+    let upload = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+             1\r\na\r\n0\r\nX-T: 1\r\n\r\n"
+        )
+    };
+    let expected = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    a\r\nto the end\r\n0\r\n\r\n";
+    // A trailer of the request itself, of another client's request, of another's response.
+    let got = gateway.connect().ask(upload("/close")).bytes();
+    assert_eq!(String::from_utf8_lossy(&got), expected);
+    let get = "GET /trailer HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
+    for before in [upload("/"), get] {
+        assert_eq!(gateway.connect().ask(before).status(), 200);
+        let got = gateway.connect().get("/close").bytes();
+        assert_eq!(String::from_utf8_lossy(&got), expected);
+    }
+    assert_eq!(gateway.metric("graygate_panics_total"), 0.0);
+}

@@ -246,7 +246,7 @@ fn plain_fields(
 ) -> Vec<(Vec<u8>, Vec<u8>)> {
     let fields = head.fields.iter().filter(|field| {
         matches!(field.kind, Kind::Other | Kind::UserAgent)
-            && !options.nominates(field.name.of(bytes), bytes)
+            && !options.nominates(field.name.of(bytes))
     });
     let pair = |field: &graygate::http::fields::Field| {
         (

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::Write as _;
+
 use support::{Client, Gateway, Origin, Pattern, Setup, ok};
 
 /// One worker, so that a kept connection is found again.
@@ -386,4 +388,34 @@ fn what_one_peer_has_had_enough_of_the_next_one_gets() {
         let whole = told == (200, "3".to_owned());
         assert!(whole || told.0 == 502, "{told:?}");
     }
+}
+
+#[test]
+fn an_answer_without_a_length_is_not_ended_by_a_peer_that_takes_nothing_of_the_body() {
+    // It has begun to answer, and does not read.
+    let origin = Origin::scripted(|conn| {
+        conn.head()?;
+        conn.send("HTTP/1.1 200 OK\r\n\r\nbegun")?;
+        conn.wait_for_release()
+    });
+    let gateway = Setup::new()
+        .set("gateway.send_timeout", "300ms")
+        .set("upstream.send_timeout", "300ms")
+        .lists(&[], &[], &[&origin])
+        .start();
+    for (version, begun) in [("1.1", "5\r\nbegun\r\n"), ("1.0", "begun")] {
+        let mut client = gateway.connect();
+        client.send(format!(
+            "POST / HTTP/{version}\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n"
+        ));
+        let mut upload = client.wire.stream.try_clone().unwrap();
+        let got = std::thread::scope(|scope| {
+            scope.spawn(move || upload.write_all(&vec![b'x'; 50_000_000]));
+            client.head();
+            client.rest()
+        });
+        assert_eq!(String::from_utf8_lossy(&got), begun);
+        gateway.wait_for_access("status=200 error=send-timeout close=response-cut");
+    }
+    gateway.wait_for_log("failure=send-timeout");
 }

@@ -41,6 +41,11 @@ fn an_expectation_is_passed_on_once_and_the_body_follows_the_peers_consent() {
             "ab",
         ),
         (
+            "Expect: 100-continue,, 100-Continue\r\nExpect:\r\n",
+            length,
+            "ab",
+        ),
+        (
             "Connection: Expect\r\nExpect: 100-continue\r\n",
             length,
             "ab",
@@ -80,8 +85,8 @@ fn an_expectation_without_a_body_is_not_passed_on() {
 fn a_peer_that_does_not_consent_in_time_is_at_fault_and_not_the_client_that_waits() {
     let origin = Origin::mute();
     let gateway = Setup::new()
-        .set("gateway.body_timeout", "1h")
-        .set("upstream.read_timeout", "200ms")
+        .set("gateway.body_timeout", "200ms")
+        .set("upstream.read_timeout", "100ms")
         .set("upstream.tries", 1)
         .lists(&[], &[], &[&origin])
         .start();

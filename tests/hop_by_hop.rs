@@ -60,6 +60,7 @@ fn request_lines_pass_to_the_byte() {
         "PURGE /",
         "get /",
         "connect /",
+        "PRI /",
         "M-SEARCH /",
         "!#$%&'*+-.^_`|~ /",
     ];
@@ -169,6 +170,9 @@ fn request_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not(
             "Forwarded: for=1.2.3.4;proto=https\r\nforwarded: by=x\r\n",
             "",
         ),
+        ("X-Forwarded-Port: 443\r\nX-Forwarded_Server: b\r\n", ""),
+        // It means something with OPTIONS only.
+        ("Max-Forwards: 0\r\n", "Max-Forwards: 0\r\n"),
         ("X-Graygate: 1\r\nx-graygate-pool: pre\r\n", ""),
         (
             "X_Graygate: 1\r\nX-GraygateX: 1\r\nX-Gray: 1\r\n",
@@ -247,6 +251,50 @@ fn what_http10_does_not_know_is_not_asked_of_the_peer() {
 }
 
 #[test]
+fn what_connection_names_is_dropped_from_the_trailer_too() {
+    let origin = obliging();
+    let gateway = gateway_for(&origin);
+    let body = "2\r\nab\r\n0\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    let request = format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nConnection: x-one, X-Two\r\nX-One: 1\r\n{chunked}{body}\
+         X-One: 1\r\nx-two: 2\r\nX-Three: 3\r\n\r\n"
+    );
+    let ours = ours("a");
+    let expected = format!("PUT / HTTP/1.1\r\nHost: a\r\n{ours}{chunked}{body}X-Three: 3\r\n\r\n");
+    assert_eq!(passed_on(&gateway, &origin, request), expected);
+    // The same in the other direction.
+    let origin = Origin::saying(format!(
+        "HTTP/1.1 200 OK\r\nConnection: x-one\r\n{chunked}{body}X-One: 1\r\nX-Three: 3\r\n\r\n"
+    ));
+    let got = gateway_for(&origin).connect().get("/").bytes();
+    let expected = format!("HTTP/1.1 200 OK\r\n{chunked}{body}X-Three: 3\r\n\r\n");
+    assert_eq!(String::from_utf8_lossy(&got), expected);
+}
+
+#[test]
+fn an_options_goes_as_many_hops_as_it_says() {
+    let origin = obliging();
+    let gateway = gateway_for(&origin);
+    for (sent, passed) in [
+        ("3", "2"),
+        ("1", "0"),
+        ("010", "9"),
+        ("99999999999999999999", "18446744073709551614"),
+        ("x", "x"),
+        ("", ""),
+        ("-1", "-1"),
+    ] {
+        let request = format!("OPTIONS * HTTP/1.1\r\nHost: a\r\nmax-forwards: {sent}\r\n\r\n");
+        let expected = format!(
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nmax-forwards: {passed}\r\n{}\r\n",
+            ours("a")
+        );
+        assert_eq!(passed_on(&gateway, &origin, request), expected);
+    }
+}
+
+#[test]
 fn trailer_fields_pass_unless_something_was_decided_without_them() {
     let origin = obliging();
     let gateway = gateway_for(&origin);
@@ -263,6 +311,7 @@ fn trailer_fields_pass_unless_something_was_decided_without_them() {
         "Expect",
         "Authorization",
         "Proxy-Authorization",
+        "Proxy-Authentication-Info",
         "Cookie",
         "X-Forwarded-For",
         "X_Forwarded_For",

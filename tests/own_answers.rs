@@ -79,3 +79,22 @@ fn an_answer_has_a_length_a_short_text_and_nothing_else_and_is_counted_by_reason
         gateway.wait_for_access(&format!("error={name}"));
     }
 }
+
+#[test]
+fn an_options_that_may_go_no_further_is_answered_here() {
+    let origin = Origin::named("prod");
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    for target in ["*", "/x"] {
+        let request = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+        let allow = "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n";
+        let expected = answer("200 OK", "max-forwards", allow, false);
+        let got = client.ask(request).bytes();
+        assert_eq!(String::from_utf8_lossy(&got), expected);
+    }
+    // The connection stays, and nothing has gone on.
+    assert_eq!(client.get("/").text(), "prod");
+    assert_eq!(origin.requests().len(), 1);
+    gateway.wait_for_metric("graygate_refusals_total{reason=\"max-forwards\"}", 2.0);
+    gateway.wait_for_access("status=200 error=max-forwards close=-");
+}

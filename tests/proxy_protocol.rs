@@ -144,6 +144,27 @@ fn what_the_proxy_says_of_the_client_counts_as_its_address_for_all_that_follows(
 }
 
 #[test]
+fn fields_behind_a_header_that_names_nobody_are_not_believed() {
+    let site = site();
+    for header in [
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        version_2([0x20, 0x00], b""),
+        version_2([0x21, 0x00], b""),
+    ] {
+        let mut client = site.connect_from("127.0.0.99");
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.5\r\n\
+            X-Forwarded-Proto: https\r\n\r\n";
+        client.send([&header[..], request].concat());
+        assert_eq!(client.response().text(), "prod", "{header:?}");
+        let request = site.prod.last();
+        let field = |name| request.field(name).unwrap();
+        assert_eq!(field("x-forwarded-for"), "127.0.0.99");
+        assert_eq!(field("x-real-ip"), "127.0.0.99");
+        assert_eq!(field("x-forwarded-proto"), "http");
+    }
+}
+
+#[test]
 fn nobody_else_is_believed_or_answered() {
     let site = site();
     let header = b"PROXY TCP4 192.0.2.5 192.0.2.1 1024 80\r\n";

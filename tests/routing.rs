@@ -178,6 +178,12 @@ fn forwarding_fields_are_replaced_unless_a_trusted_proxy_sent_them() {
             "X-Forwarded-For: 1.2.3.4,127.0.0.99\r\nX-Real-IP: 5.6.7.8\r\n",
             ["1.2.3.4,127.0.0.99, 127.0.0.98", "1.2.3.4", "http", "a:80"],
         ),
+        // What is empty says nothing.
+        (
+            "127.0.0.99",
+            "X-Forwarded-For:\r\nX-Forwarded-Proto:\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host:\r\n",
+            ["127.0.0.99", "127.0.0.99", "https", "a:80"],
+        ),
         // Whom a malformed chain means is anybody's guess.
         (
             "127.0.0.98",
@@ -192,11 +198,13 @@ fn forwarding_fields_are_replaced_unless_a_trusted_proxy_sent_them() {
         assert_eq!(forwarding(prod), expected, "{source} {fields}");
     }
     // What is not continued is only believed or not.
-    for (source, expected) in [("127.0.0.9", None), ("127.0.0.99", Some("for=1.2.3.4"))] {
+    for (source, expected) in [("127.0.0.9", None), ("127.0.0.99", Some("x"))] {
         let mut client = gateway.connect_from(source);
-        let request = "GET / HTTP/1.1\r\nHost: a:80\r\nForwarded: for=1.2.3.4\r\n\r\n";
+        let request = "GET / HTTP/1.1\r\nHost: a:80\r\nForwarded: x\r\nX-Forwarded-Port: x\r\n\r\n";
         assert_eq!(client.ask(request).status(), 200);
-        assert_eq!(prod.last().field("forwarded").as_deref(), expected);
+        for name in ["forwarded", "x-forwarded-port"] {
+            assert_eq!(prod.last().field(name).as_deref(), expected);
+        }
     }
 }
 

@@ -212,3 +212,13 @@ fn what_follows_an_upgrade_that_is_declined_is_refused_when_it_is_no_request() {
     client.expect_close();
     assert_eq!(origin.requests().len(), 1);
 }
+
+#[test]
+fn a_required_upgrade_to_what_is_not_spoken_here_is_not_named() {
+    let origin = Origin::saying(
+        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nno",
+    );
+    let got = gateway_for(&origin).connect().get("/").bytes();
+    let expected = "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
+    assert_eq!(String::from_utf8_lossy(&got), expected);
+}

@@ -3,6 +3,7 @@
 use graygate::http::body::BodyReader;
 use graygate::http::chunked::{Piece, Trailer};
 use graygate::http::encode;
+use graygate::http::fields::ConnectionOptions;
 use graygate::http::framing::Framing;
 
 use super::{LIMITS, arrivals};
@@ -43,7 +44,12 @@ fn decode(bytes: &[u8], arrivals: &[usize]) -> Decoded {
                     let mut end = Vec::new();
                     return match reader.trailer(&mut trailer) {
                         Ok(bytes) => {
-                            encode::last_chunk(&mut end, &trailer, bytes);
+                            encode::last_chunk(
+                                &mut end,
+                                &trailer,
+                                bytes,
+                                &ConnectionOptions::default(),
+                            );
                             Decoded::Whole(at, content, end)
                         }
                         Err(bad) => Decoded::Bad(format!("{bad:?}")),

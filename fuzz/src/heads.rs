@@ -56,7 +56,7 @@ type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 fn plain<'a>(fields: &[Field], options: &ConnectionOptions, bytes: &'a [u8]) -> Pairs<'a> {
     let plain = fields.iter().filter(|field| {
         matches!(field.kind, Kind::Other | Kind::UserAgent)
-            && !options.nominates(field.name.of(bytes), bytes)
+            && !options.nominates(field.name.of(bytes))
     });
     let pair = |field: &Field| (field.name.of(bytes), field.value.of(bytes));
     plain.map(pair).collect()

@@ -65,7 +65,10 @@ impl BodyReader {
     pub fn trailer(&self, fields: &mut Trailer) -> Result<&[u8], BadChunk> {
         match self {
             Self::Chunked(decoder) => decoder.trailer(fields),
-            _ => Ok(&[]),
+            _ => {
+                fields.clear();
+                Ok(&[])
+            }
         }
     }
 }

@@ -184,7 +184,7 @@ impl Decoder {
     /// # Errors
     /// When a field is malformed.
     pub fn trailer(&self, head: &mut Trailer) -> Result<&[u8], BadChunk> {
-        head.0.fields.clear();
+        head.clear();
         if self.trailer.is_empty() {
             return Ok(&[]);
         }
@@ -206,6 +206,11 @@ impl Decoder {
 pub struct Trailer(ResponseHead);
 
 impl Trailer {
+    /// Forgets what an earlier message has left.
+    pub fn clear(&mut self) {
+        self.0.fields.clear();
+    }
+
     /// The fields in their order.
     pub fn fields(&self) -> &[Field] {
         &self.0.fields

@@ -52,11 +52,14 @@ pub fn address(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8]
 }
 
 fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    let bare = text
+    let in_brackets = text
         .strip_prefix(b"[")
-        .and_then(|text| text.strip_suffix(b"]"))
-        .unwrap_or(text);
-    let address: IpAddr = std::str::from_utf8(bare).ok()?.parse().ok()?;
+        .and_then(|text| text.strip_suffix(b"]"));
+    let bare = std::str::from_utf8(in_brackets.unwrap_or(text)).ok()?;
+    let address = match in_brackets {
+        Some(_) => IpAddr::V6(bare.parse().ok()?),
+        None => bare.parse().ok()?,
+    };
     Some(canonical(address))
 }
 
@@ -101,6 +104,7 @@ mod tests {
             ("10.0.0.1", &["2.2.2.2, unknown"], "10.0.0.1"),
             ("10.0.0.1", &["garbage, 2.2.2.2"], "2.2.2.2"),
             ("10.0.0.1", &["2.2.2.2:80"], "10.0.0.1"),
+            ("10.0.0.1", &["[2.2.2.2]"], "10.0.0.1"),
             ("10.0.0.1", &["\u{ff}"], "10.0.0.1"),
             ("10.0.0.1", &[&long], "1.2.3.4"),
             ("10.0.0.1", &[&long_trusted], "10.0.0.1"),

@@ -55,10 +55,14 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
             Kind::Other | Kind::UserAgent => true,
             // Nobody else can say what was before this hop (RFC 7239 section 8.1).
             Kind::Forwarded => request.trusted,
+            Kind::MaxForwards => true,
             _ => false,
         };
-        if passes && !request.options.nominates(field.name.of(bytes), bytes) {
-            put_field(out, field, bytes);
+        if passes && !request.options.nominates(field.name.of(bytes)) {
+            match max_forwards(field, head.method.of(bytes), bytes) {
+                Some(left) => put_one_less(out, field, left, bytes),
+                None => put_field(out, field, bytes),
+            }
         }
     }
     put_forwarding(out, request, host);
@@ -69,6 +73,27 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     if request.upgrade {
         put_upgrade(out, &head.fields, bytes);
     }
+    put(out, &[b"\r\n"]);
+}
+
+/// How many hops an OPTIONS may still go, if `field` says so (RFC 9110 section 7.6.2). With other
+/// methods the field means nothing.
+pub fn max_forwards(field: &Field, method: &[u8], bytes: &[u8]) -> Option<u64> {
+    if field.kind != Kind::MaxForwards || method != b"OPTIONS" {
+        return None;
+    }
+    let digits = field.value.of(bytes);
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let add = |number: u64, digit: &u8| {
+        let digit = u64::from(digit - b'0');
+        number.saturating_mul(10).saturating_add(digit)
+    };
+    is_number.then(|| digits.iter().fold(0, add))
+}
+
+fn put_one_less(out: &mut Vec<u8>, field: &Field, left: u64, bytes: &[u8]) {
+    put(out, &[field.name.of(bytes), b": "]);
+    put_decimal(out, left.saturating_sub(1));
     put(out, &[b"\r\n"]);
 }
 
@@ -150,8 +175,8 @@ fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
     put(out, &[b"\r\nX-Real-IP: "]);
     put_display(out, request.client);
     let first = |kind, otherwise| {
-        let value = received(kind).next().map(|field| field.value.of(bytes));
-        value.unwrap_or(otherwise)
+        let mut values = received(kind).map(|field| field.value.of(bytes));
+        values.find(|it| !it.is_empty()).unwrap_or(otherwise)
     };
     let proto = first(Kind::ForwardedProto, b"http");
     put(out, &[b"\r\nX-Forwarded-Proto: ", proto]);
@@ -191,9 +216,7 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
     let ResponseToClient { head, bytes, .. } = response;
     put_status(out, head.status, head.reason.of(bytes));
     for field in &head.fields {
-        if passes_in_response(field.kind)
-            && !response.options.nominates(field.name.of(bytes), bytes)
-        {
+        if passes_in_response(field.kind) && !response.options.nominates(field.name.of(bytes)) {
             put_field(out, field, bytes);
         }
         // Without a body the length is information about another response (RFC 9110 section
@@ -221,7 +244,7 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
 pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], options: &ConnectionOptions) {
     put_status(out, head.status, head.reason.of(bytes));
     for field in &head.fields {
-        if passes_in_response(field.kind) && !options.nominates(field.name.of(bytes), bytes) {
+        if passes_in_response(field.kind) && !options.nominates(field.name.of(bytes)) {
             put_field(out, field, bytes);
         }
     }
@@ -261,7 +284,7 @@ pub fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     put_status(out, answer.status, phrase.as_bytes());
     put(out, &[b"Content-Type: text/plain\r\n"]);
     put_framing(out, Framing::Length(length as u64));
-    if answer.status == 405 {
+    if matches!(answer.status, 200 | 405) {
         // Any other method may be served by a peer; these are what HTTP itself defines.
         put(
             out,
@@ -295,11 +318,14 @@ pub fn chunk_line(out: &mut Vec<u8>, length: usize) {
     let _ = write!(out, "{length:x}\r\n");
 }
 
-/// Appends the end of a chunked body, with those trailer fields that may be passed on.
-pub fn last_chunk(out: &mut Vec<u8>, trailer: &Trailer, bytes: &[u8]) {
+/// Appends the end of a chunked body, with those trailer fields that may be passed on; `options` are
+/// those of the message's head.
+pub fn last_chunk(out: &mut Vec<u8>, trailer: &Trailer, bytes: &[u8], options: &ConnectionOptions) {
     put(out, &[b"0\r\n"]);
     for field in trailer.fields() {
-        if matches!(field.kind, Kind::Other | Kind::UserAgent) && may_trail(field.name.of(bytes)) {
+        let name = field.name.of(bytes);
+        let passes = matches!(field.kind, Kind::Other | Kind::UserAgent) && may_trail(name);
+        if passes && !options.nominates(name) {
             put_field(out, field, bytes);
         }
     }
@@ -315,6 +341,7 @@ fn may_trail(name: &[u8]) -> bool {
         "www-authenticate",
         "proxy-authenticate",
         "authentication-info",
+        "proxy-authentication-info",
         "cookie",
         "set-cookie",
         "forwarded",
@@ -372,11 +399,10 @@ fn put_framing(out: &mut Vec<u8>, framing: Framing) {
 }
 
 fn put_upgrade(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
-    put(out, &[b"Connection: Upgrade\r\n"]);
     // In one field: a list of many short ones must not become as many fields, and a head far
     // above the limits that it was received within.
     if protocols(fields, bytes).next().is_some() {
-        put(out, &[b"Upgrade: "]);
+        put(out, &[b"Connection: Upgrade\r\nUpgrade: "]);
         protocols_asked(out, fields, bytes);
         put(out, &[b"\r\n"]);
     }

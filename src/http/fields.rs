@@ -32,7 +32,7 @@ pub enum Kind {
     Upgrade,
     /// `User-Agent`; passed on, and logged.
     UserAgent,
-    /// `Forwarded`
+    /// `Forwarded`, and any `X-Forwarded-…` that the gateway does not write itself.
     Forwarded,
     /// `X-Forwarded-For`
     ForwardedFor,
@@ -42,6 +42,8 @@ pub enum Kind {
     ForwardedHost,
     /// `X-Real-IP`
     RealIp,
+    /// `Max-Forwards`
+    MaxForwards,
     /// Of this connection only, never passed on: `Keep-Alive`, `Proxy-Connection`, `TE`,
     /// `Trailer`, `HTTP2-Settings` (RFC 9110 section 7.6.1).
     HopByHop,
@@ -64,6 +66,7 @@ impl Kind {
             ("connection", Kind::Connection),
             ("user-agent", Kind::UserAgent),
             ("keep-alive", Kind::HopByHop),
+            ("max-forwards", Kind::MaxForwards),
             ("http2-settings", Kind::HopByHop),
             ("content-length", Kind::ContentLength),
             ("x-forwarded-for", Kind::ForwardedFor),
@@ -78,29 +81,33 @@ impl Kind {
         if let Some((_, kind)) = KNOWN.iter().find(matches) {
             return *kind;
         }
-        if is_own_or_mimic(name, KNOWN) {
-            return Kind::Forbidden;
+        let begins_as = |begin: &[u8]| {
+            name.get(..begin.len())
+                .is_some_and(|it| reads_as(it, begin))
+        };
+        let mimics = memchr::memchr(b'_', name).is_some();
+        let reads_as_known = || {
+            KNOWN
+                .iter()
+                .any(|(known, _)| reads_as(name, known.as_bytes()))
+        };
+        match () {
+            () if begins_as(b"x-graygate") => Kind::Forbidden,
+            () if begins_as(b"x-forwarded-") && mimics => Kind::Forbidden,
+            () if begins_as(b"x-forwarded-") => Kind::Forwarded,
+            () if mimics && reads_as_known() => Kind::Forbidden,
+            () => Kind::Other,
         }
-        Kind::Other
     }
 }
 
-fn is_own_or_mimic(name: &[u8], known: &[(&str, Kind)]) -> bool {
-    let reads_as = |name: &[u8], known: &[u8]| {
-        name.len() == known.len()
-            && name.iter().zip(known).all(|(byte, known)| match byte {
-                b'_' => *known == b'-',
-                byte => byte.to_ascii_lowercase() == *known,
-            })
+/// True when some server takes `name` for `known`, which is in lower case.
+fn reads_as(name: &[u8], known: &[u8]) -> bool {
+    let same = |(byte, known): (&u8, &u8)| match byte {
+        b'_' => *known == b'-',
+        byte => byte.to_ascii_lowercase() == *known,
     };
-    const OWN: &[u8] = b"x-graygate";
-    if name.len() >= OWN.len() && reads_as(&name[..OWN.len()], OWN) {
-        return true;
-    }
-    memchr::memchr(b'_', name).is_some()
-        && known
-            .iter()
-            .any(|(known, _)| reads_as(name, known.as_bytes()))
+    name.len() == known.len() && name.iter().zip(known).all(same)
 }
 
 /// What the `Connection` fields of a head ask for (RFC 9110 section 7.6.1).
@@ -112,8 +119,9 @@ pub struct ConnectionOptions {
     pub keep_alive: bool,
     /// `upgrade`
     pub upgrade: bool,
-    /// Names of further fields that are of this connection only.
-    nominated: Vec<Span>,
+    /// Names of further fields that are of this connection only, with commas between: kept beyond
+    /// the head, since they hold for its trailer, too.
+    nominated: Vec<u8>,
 }
 
 /// More options than this in one head are refused.
@@ -139,7 +147,10 @@ impl ConnectionOptions {
                     name if name.eq_ignore_ascii_case(b"close") => self.close = true,
                     name if name.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                     name if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-                    _ => self.nominated.push(option),
+                    name => {
+                        self.nominated.extend_from_slice(name);
+                        self.nominated.push(b',');
+                    }
                 }
             }
         }
@@ -147,10 +158,9 @@ impl ConnectionOptions {
     }
 
     /// True when the field was named in `Connection`, so that it must not be passed on.
-    pub fn nominates(&self, name: &[u8], bytes: &[u8]) -> bool {
-        self.nominated
-            .iter()
-            .any(|it| it.of(bytes).eq_ignore_ascii_case(name))
+    pub fn nominates(&self, name: &[u8]) -> bool {
+        let mut nominated = self.nominated.split(|byte| *byte == b',');
+        !self.nominated.is_empty() && nominated.any(|it| it.eq_ignore_ascii_case(name))
     }
 }
 
@@ -186,6 +196,9 @@ mod tests {
             ("x_graygate", Kind::Forbidden),
             ("my_field", Kind::Other),
             ("X-Gray", Kind::Other),
+            ("x-forwarded-Port", Kind::Forwarded),
+            ("X_Forwarded-Port", Kind::Forbidden),
+            ("X-Forwarded", Kind::Other),
             ("Accept", Kind::Other),
         ];
         for (name, kind) in table {
@@ -204,8 +217,8 @@ mod tests {
         let mut options = ConnectionOptions::default();
         assert!(options.read(bytes, &[field(0, 22), field(23, 28)]));
         assert!(options.close && options.upgrade && !options.keep_alive);
-        assert!(options.nominates(b"x-ONE", bytes) && options.nominates(b"x-two", bytes));
-        assert!(!options.nominates(b"close", bytes));
+        assert!(options.nominates(b"x-ONE") && options.nominates(b"x-two"));
+        assert!(!options.nominates(b"close") && !options.nominates(b"x-"));
         assert!(!options.read(bytes, &[field(0, 28)]), "`;` is in no token");
     }
 }

@@ -404,8 +404,6 @@ fn why_malformed(head: &[u8]) -> Refusal {
 fn check_method(method: &[u8]) -> Result<(), Refusal> {
     match method {
         b"CONNECT" | b"TRACE" => Err(Refusal::MethodNotAllowed),
-        // The preface of HTTP/2, which is not spoken here.
-        b"PRI" => Err(Refusal::BadVersion),
         method if method.is_empty() || method.len() > 32 => Err(Refusal::BadMethod),
         method if !method.iter().all(|byte| is_token_byte(*byte)) => Err(Refusal::BadMethod),
         _ => Ok(()),

@@ -61,6 +61,8 @@ struct Upstream {
     pooled: bool,
     /// Bytes of a response have come.
     answered: bool,
+    /// Interim responses so far.
+    interim: usize,
 }
 
 /// One request on its way.
@@ -185,9 +187,9 @@ impl<'a> Exchange<'a> {
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
-        // What cannot be sent twice is not sent on a connection that is known to be closed.
-        let repeatable = self.plan.is_idempotent && self.plan.complete;
-        let sound = |stream: &Stream| repeatable || !stream.is_readable_now();
+        // The kernel is asked, since the news may not have arrived yet: what lies there already is no
+        // response to this request, and what cannot be sent twice is not sent into a closed connection.
+        let sound = |stream: &Stream| !stream.is_readable_now();
         if let Some(stream) = self.worker.pool.checkout(peer).filter(sound) {
             self.worker.metrics().upstream_reuses.one();
             let outcome = self.attempt(stream, true);
@@ -234,6 +236,7 @@ impl<'a> Exchange<'a> {
             buffer: Buffer::new(),
             pooled,
             answered: false,
+            interim: 0,
         };
         self.send_request(&mut upstream)?;
         // A final response may have come before the body was complete.

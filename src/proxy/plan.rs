@@ -2,9 +2,9 @@
 
 use crate::error::{Close, Refusal};
 use crate::http::encode;
-use crate::http::fields::{ConnectionOptions, Kind};
+use crate::http::fields::{ConnectionOptions, Kind, list};
 use crate::http::framing::{self, Framing};
-use crate::http::head::{RequestHead, Version};
+use crate::http::head::{RequestHead, Span, Version};
 
 /// What has to be known of a request once the bytes of its head are gone.
 pub(super) struct Plan {
@@ -14,6 +14,8 @@ pub(super) struct Plan {
     pub(super) is_idempotent: bool,
     pub(super) expects_continue: bool,
     pub(super) upgrade: bool,
+    /// It may go no further than here.
+    pub(super) last_hop: bool,
     /// The client wants to keep the connection.
     pub(super) keep_alive: bool,
     /// Nothing of the request is still to come: it has no body, or a small one, which goes with
@@ -46,6 +48,10 @@ impl Plan {
             // An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1).
             expects_continue: is_http11 && expects_continue(head, bytes)?,
             upgrade: is_http11 && encode::wants_upgrade(options, &head.fields, bytes),
+            last_hop: {
+                let left = |field| encode::max_forwards(field, method, bytes);
+                head.fields.iter().find_map(left) == Some(0)
+            },
             keep_alive: !options.close && (is_http11 || options.keep_alive),
             complete: matches!(framing, Framing::None | Framing::Length(0)),
         })
@@ -64,11 +70,13 @@ impl Plan {
 
 /// True when the client may wait for `100 Continue` (RFC 9110 section 10.1.1).
 fn expects_continue(head: &RequestHead, bytes: &[u8]) -> Result<bool, Refusal> {
-    let mut expectations = head.fields.iter().filter(|it| it.kind == Kind::Expect);
-    let is_known = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
-    match expectations.clone().all(|it| is_known(it.value.of(bytes))) {
-        true => Ok(expectations.next().is_some()),
-        false => Err(Refusal::BadExpect),
+    let fields = head.fields.iter().filter(|it| it.kind == Kind::Expect);
+    let mut expectations = fields.flat_map(|it| list(it.value, bytes));
+    let is_known = |it: Span| it.of(bytes).eq_ignore_ascii_case(b"100-continue");
+    match (expectations.next(), expectations.all(is_known)) {
+        (None, _) => Ok(false),
+        (Some(first), true) if is_known(first) => Ok(true),
+        _ => Err(Refusal::BadExpect),
     }
 }
 

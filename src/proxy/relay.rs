@@ -8,6 +8,7 @@ use crate::buffer::Buffer;
 use crate::http::body::BodyReader;
 use crate::http::chunked::{BadChunk, Piece, Trailer};
 use crate::http::encode;
+use crate::http::fields::ConnectionOptions;
 use crate::net::{self, Patience, Stream, Wake, Watch};
 
 /// Content up to this size is copied behind what is to be written anyway, so that a small message
@@ -44,6 +45,8 @@ pub(super) struct Sink<'a> {
     /// What is to be written before the body: the head; then whatever is not yet worth a write.
     pub(super) pending: &'a mut Vec<u8>,
     pub(super) chunked: bool,
+    /// Of the message's head.
+    pub(super) options: &'a ConnectionOptions,
     /// With a sink that takes nothing.
     pub(super) patience: &'a Patience,
     /// It may have something to say before it takes more, which ends the relay as what is watched.
@@ -133,7 +136,7 @@ fn finish(reader: &BodyReader, sink: &mut Sink<'_>, trailer: &mut Trailer) -> En
         Err(bad) => return End::Malformed(bad),
     };
     if sink.chunked && !std::mem::replace(sink.ended, true) {
-        encode::last_chunk(sink.pending, trailer, trailer_bytes);
+        encode::last_chunk(sink.pending, trailer, trailer_bytes, sink.options);
     }
     match sink.flush() {
         Ok(true) => End::Complete,

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::exchange::{Exchange, Outcome};
 use super::plan::Plan;
 use super::tally::Tally;
@@ -62,6 +64,7 @@ pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
                 worker: &worker,
                 stream,
                 socket: client::canonical(from.ip()),
+                vouched: true,
                 buffer: Buffer::new(),
                 served: 0,
                 request_complete: false,
@@ -103,6 +106,8 @@ struct Session<'a> {
     stream: Stream,
     /// The address of the socket's other side, or what the PROXY protocol says it is.
     socket: IpAddr,
+    /// The other side may be believed what its forwarding fields say, if it is a trusted proxy.
+    vouched: bool,
     /// Bytes received and not yet used.
     buffer: Buffer,
     /// Requests served.
@@ -164,7 +169,12 @@ impl Session<'_> {
                 Ok(Header::Incomplete) => {}
                 Ok(Header::Complete { len, source }) => {
                     self.buffer.consume(len);
-                    self.socket = source.map_or(self.socket, |it| client::canonical(it.ip()));
+                    match source {
+                        Some(source) => self.socket = client::canonical(source.ip()),
+                        // A proxy that passes bytes on has not seen the fields in them, whose
+                        // writer it does not name.
+                        None => self.vouched = false,
+                    }
                     return Ok(());
                 }
                 Err(Malformed) => return Err(Close::BadProxyHeader),
@@ -276,6 +286,12 @@ impl Session<'_> {
             }
         };
         self.request_complete = plan.complete;
+        if plan.last_hop {
+            let refusal = Refusal::MaxForwards;
+            tally.refuse(refusal);
+            let (status, name) = (refusal.status(), refusal.name());
+            return self.answer(config, tally, &plan, plan.complete, status, name);
+        }
         let decision = match route::decide(tally.client, &lists, config.upstream.fallback) {
             Ok(decision) => decision,
             Err(refusal) => {
@@ -384,9 +400,13 @@ impl Session<'_> {
             ..
         } = workspace;
         let (bytes, gateway) = (self.buffer.filled(), &config.gateway);
+        let trusted_proxies: &[IpNet] = match self.vouched {
+            true => &gateway.trusted_proxies,
+            false => &[],
+        };
         tally.received = head.len as u64;
         seen.note(head, bytes);
-        tally.client = client::address(self.socket, &gateway.trusted_proxies, &head.fields, bytes);
+        tally.client = client::address(self.socket, trusted_proxies, &head.fields, bytes);
         let mut plan = Plan::of(head, bytes, options, gateway.max_body)?;
         let default_host = match head.authority() {
             Some(_) => None,
@@ -402,7 +422,7 @@ impl Session<'_> {
             socket: self.socket,
             client: tally.client,
             default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
-            trusted: client::is_trusted(self.socket, &gateway.trusted_proxies),
+            trusted: client::is_trusted(self.socket, trusted_proxies),
         };
         to_peer.clear();
         encode::request(to_peer, &request);

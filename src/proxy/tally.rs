@@ -86,8 +86,6 @@ pub(super) struct Tally {
     pub(super) generation: u64,
     pub(super) error: Option<&'static str>,
     pub(super) refusal: Option<Refusal>,
-    /// Interim responses that the peers have sent.
-    pub(super) interim: usize,
     /// The client was told to continue.
     pub(super) continued: bool,
 }
@@ -108,7 +106,6 @@ impl Tally {
             generation: 0,
             error: None,
             refusal: None,
-            interim: 0,
             continued: false,
         }
     }

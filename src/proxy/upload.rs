@@ -15,6 +15,7 @@ use super::tunnel::Twins;
 use crate::buffer::Buffer;
 use crate::http::body::BodyReader;
 use crate::http::chunked::Trailer;
+use crate::http::fields::ConnectionOptions;
 use crate::net::{self, Companion, Patience, Watch};
 
 /// What is known of the body so far.
@@ -32,6 +33,8 @@ pub(super) struct RestOfBody {
     pub(super) allowance: Option<u64>,
     /// It goes to the peer in chunks.
     pub(super) chunked: bool,
+    /// Of the request's head.
+    pub(super) options: ConnectionOptions,
     /// Longest time that the peer may take nothing.
     pub(super) send_timeout: Duration,
 }
@@ -108,6 +111,7 @@ impl RestOfBody {
             stream: &twins.peer,
             pending: &mut self.pending,
             chunked: self.chunked,
+            options: &self.options,
             patience: &peer_patience,
             until_readable: false,
             ended: &mut self.ended,

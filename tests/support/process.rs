@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::process::Command;
+
+use nix::sys::signal::Signal;
 
 use super::client::Client;
 use super::gateway::Gateway;
@@ -13,6 +16,19 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn cpu_ticks(&self) -> u64 {
         ticks_in(&fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap())
+    }
+
+    /// Stops it as SIGSTOP does, and waits until each of its threads stands.
+    #[track_caller]
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let tasks = || fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let stands = |task: io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            // Behind the name, which is in brackets, stands the state.
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        };
+        wait_until("it stands", DEADLINE, || tasks().all(stands));
     }
 
     /// CPU time of each worker's thread so far, in clock ticks.

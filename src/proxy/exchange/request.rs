@@ -65,8 +65,10 @@ impl Exchange<'_> {
 
     /// Waits until the peer says something, or the client sends its body unbidden.
     fn await_continue(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
-        // Not the client is slow who waits for the peer's consent.
-        let deadline = Instant::now() + self.config.upstream.read_timeout;
+        // Some peers know of no consent, and some clients wait for a second before they go on
+        // without; so the peer, who is at fault in the end, has more than its ordinary time.
+        let read_timeout = self.config.upstream.read_timeout;
+        let deadline = Instant::now() + self.config.gateway.body_timeout.max(read_timeout);
         let watch = Watch::Readable(self.downstream);
         match upstream.stream.wait_readable(deadline, watch) {
             Wake::Ready => self.read_response_head(upstream),
@@ -92,6 +94,7 @@ impl Exchange<'_> {
             stream: &upstream.stream,
             pending: &mut self.workspace.pending,
             chunked: self.plan.framing == Framing::Chunked,
+            options: &self.workspace.request_options,
             patience: &peer_patience,
             until_readable: true,
             ended: &mut self.body_ended,

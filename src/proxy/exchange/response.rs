@@ -19,7 +19,7 @@ use crate::proxy::relay::{self, End, Sink, Source};
 use crate::proxy::tunnel::{self, Twins};
 use crate::proxy::upload::{RestOfBody, Upload};
 
-/// Interim responses of one exchange that are passed on; a peer that sends more is at fault.
+/// Interim responses of one attempt that are passed on; a peer that sends more is at fault.
 const MAX_INTERIM: usize = 16;
 
 /// How a response passes through.
@@ -34,10 +34,12 @@ struct Passage {
     close: Option<Close>,
 }
 
-/// What has ended an upload, if not the peer.
+/// What has ended an upload before its time.
 enum Fault {
     /// The client's: so its body ended.
     Client(End),
+    /// The peer took nothing of it for too long.
+    Peer,
     /// The gateway's own.
     Panic,
 }
@@ -135,8 +137,8 @@ impl Exchange<'_> {
             to_client,
             ..
         } = &mut *self.workspace;
-        self.tally.interim += 1;
-        if self.tally.interim > MAX_INTERIM {
+        upstream.interim += 1;
+        if upstream.interim > MAX_INTERIM {
             return Err(Failure::TooManyInterim.into());
         }
         let wanted = match response.status {
@@ -189,15 +191,21 @@ impl Exchange<'_> {
         let fault = upload.and_then(|upload| self.finish_upload(upload, peer, reads_on));
         failsafe.disarm();
         match (end, fault) {
-            (End::Complete, None) => Ok(self.response_is_complete(upstream, &passage)),
+            (End::Complete, None | Some(Fault::Peer)) => {
+                Ok(self.response_is_complete(upstream, &passage))
+            }
+            (_, Some(Fault::Peer)) => {
+                Err(self.response_is_cut(Failure::SendTimeout, &passage, nothing_sent))
+            }
+            (end, Some(Fault::Panic)) => Err(Stop::Over(match end {
+                End::Complete => Outcome::Close(Close::Panic),
+                _ => Outcome::Abort(Close::Panic),
+            })),
             // This fault is the cause of whatever the peer has done since.
-            (end, Some(fault)) => {
+            (end, Some(Fault::Client(fault))) => {
                 let complete = matches!(end, End::Complete);
-                Err(Stop::Over(self.upload_failed(
-                    &fault,
-                    complete,
-                    nothing_sent,
-                )))
+                let outcome = self.upload_failed(&fault, complete, nothing_sent);
+                Err(Stop::Over(outcome))
             }
             (End::Watched, None) => Err(Stop::Over(Outcome::Close(Close::ClientGone))),
             (End::Sink(error), None) => Err(Stop::Over(client_lost(&error))),
@@ -308,6 +316,7 @@ impl Exchange<'_> {
             stream: self.downstream,
             pending: &mut self.workspace.to_client,
             chunked: passage.framing_down == Framing::Chunked,
+            options: &self.workspace.response_options,
             patience: &client_patience,
             until_readable: false,
             ended: &mut false,
@@ -334,6 +343,7 @@ impl Exchange<'_> {
             patience: std::mem::replace(&mut self.body_patience, Patience::new(limit)),
             allowance: self.body_allowance,
             chunked: self.plan.framing == Framing::Chunked,
+            options: std::mem::take(&mut self.workspace.request_options),
             // A peer that is held up by a client who does not read is as slow as that.
             send_timeout: self
                 .config
@@ -345,8 +355,8 @@ impl Exchange<'_> {
         Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())
     }
 
-    /// Takes back what the upload has left; returns how it has failed, if that is not the peer's
-    /// fault.
+    /// Takes back what the upload has left; returns how it has failed, unless the peer was free to
+    /// end it.
     fn finish_upload(&mut self, upload: Upload, peer: &Stream, reads_on: bool) -> Option<Fault> {
         if !reads_on && !upload.has_ended() {
             // The response is over, and nobody waits for the rest.
@@ -364,20 +374,16 @@ impl Exchange<'_> {
                 self.body_complete = true;
                 None
             }
+            End::Sink(error) if error.kind() == io::ErrorKind::TimedOut => Some(Fault::Peer),
             // The peer has not taken it all.
             End::Watched | End::Sink(_) => None,
             end => Some(Fault::Client(end)),
         }
     }
 
-    /// The upload has failed, after the response has begun.
-    fn upload_failed(&mut self, fault: &Fault, complete: bool, nothing_sent: bool) -> Outcome {
-        let end = match fault {
-            Fault::Client(end) => end,
-            Fault::Panic if complete => return Outcome::Close(Close::Panic),
-            Fault::Panic => return Outcome::Abort(Close::Panic),
-        };
-        match refusal_of(end) {
+    /// The client has failed within its body, after the response has begun.
+    fn upload_failed(&mut self, fault: &End, complete: bool, nothing_sent: bool) -> Outcome {
+        match refusal_of(fault) {
             None => Outcome::Abort(Close::BodyCut),
             Some(refusal) if nothing_sent => {
                 self.tally.status = 0;
