@@ -1,0 +1,434 @@
+//! The gray list: addresses and nets, and whether one of them covers a client.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha2::{Digest as _, Sha256};
+
+use super::ranges::Ranges;
+use super::{Content, Digest, ListName, Remarks, Skipped, lint, parse_all};
+
+/// The clients that get the new version.
+#[derive(Clone, Debug)]
+pub struct GrayList {
+    /// Shared by lists that differ only in what was skipped: there may be a million.
+    nets: Arc<Nets>,
+    remarks: Remarks,
+}
+
+/// The entries, sorted and without repetition, an address being a net of one; and what they cover.
+#[derive(Debug)]
+struct Nets {
+    v4: Box<[Ipv4Net]>,
+    v6: Box<[Ipv6Net]>,
+    covered_v4: Ranges<u32, 32>,
+    covered_v6: Ranges<u128, 16>,
+    content: Content,
+}
+
+impl Default for GrayList {
+    fn default() -> Self {
+        Self::parse::<&[u8]>([])
+    }
+}
+
+impl GrayList {
+    /// Reads entries: an address, or a net in CIDR notation (RFC 4632, RFC 4291).
+    pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let read = |text: &str, notes: &mut lint::Notes| {
+            let written = read_net(text)?;
+            let net = written.trunc();
+            if net != written {
+                notes.add(lint::Kind::HostBits, || lint::host_bits(text, net));
+            }
+            match net {
+                IpNet::V4(net) => v4.push(net),
+                IpNet::V6(net) => v6.push(net),
+            }
+            Ok(())
+        };
+        let mut remarks = parse_all(texts, read, lint::almost_gray);
+        // As numbers they compare much faster.
+        v4.sort_unstable_by_key(|net| {
+            u64::from(net.addr().to_bits()) << 8 | u64::from(net.prefix_len())
+        });
+        v6.sort_unstable_by_key(|net| (net.addr().to_bits(), net.prefix_len()));
+        v4.dedup_by(|net, before| {
+            net == before && remarks.notes.repeated(|| canonical((*net).into()))
+        });
+        v6.dedup_by(|net, before| {
+            net == before && remarks.notes.repeated(|| canonical((*net).into()))
+        });
+        Self {
+            nets: Arc::new(Nets::new(v4, v6)),
+            remarks,
+        }
+    }
+
+    /// True when an entry covers `client`, which is compared as an address and never as text. An
+    /// IPv4-mapped IPv6 client must have been made IPv4 before.
+    pub fn contains(&self, client: IpAddr) -> bool {
+        match client {
+            IpAddr::V4(address) => self.nets.covered_v4.contain(address.to_bits()),
+            IpAddr::V6(address) => self.nets.covered_v6.contain(address.to_bits()),
+        }
+    }
+
+    /// The most specific entry that covers `client`: for explanations, not for every request.
+    pub fn matching(&self, client: IpAddr) -> Option<IpNet> {
+        let longest = IpNet::from(client).max_prefix_len();
+        let mut nets = (0..=longest).rev().map(|length| {
+            let net = IpNet::new(client, length).unwrap_or_else(|_| IpNet::from(client));
+            net.trunc()
+        });
+        nets.find(|net| self.has(net))
+    }
+
+    /// True when `net` itself is an entry.
+    pub fn has(&self, net: &IpNet) -> bool {
+        match net {
+            IpNet::V4(net) => self.nets.v4.binary_search(net).is_ok(),
+            IpNet::V6(net) => self.nets.v6.binary_search(net).is_ok(),
+        }
+    }
+
+    /// The entries that are `net`, or lie within it.
+    pub(super) fn within(&self, net: &IpNet) -> impl ExactSizeIterator<Item = IpNet> {
+        let (v4, v6) = match net {
+            IpNet::V4(net) => {
+                let end = self
+                    .nets
+                    .v4
+                    .partition_point(|it| it.addr() <= net.broadcast());
+                let start = self.nets.v4.partition_point(|it| it < net);
+                (start..end, 0..0)
+            }
+            IpNet::V6(net) => {
+                let end = self
+                    .nets
+                    .v6
+                    .partition_point(|it| it.addr() <= net.broadcast());
+                let start = self.nets.v6.partition_point(|it| it < net);
+                (0..0, start..end)
+            }
+        };
+        let count = v4.len() + v6.len();
+        let v4 = self.nets.v4[v4].iter().copied().map(IpNet::V4);
+        let mut all = v4.chain(self.nets.v6[v6].iter().copied().map(IpNet::V6));
+        // A chain does not know its length.
+        (0..count).map(move |_| all.next().unwrap_or_default())
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.nets.v4.len() + self.nets.v6.len()
+    }
+
+    /// True when there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A hash of this list alone.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&[(ListName::Gray, self.content())])
+    }
+
+    pub(super) fn content(&self) -> &Content {
+        &self.nets.content
+    }
+
+    /// What could not be read.
+    pub fn skipped(&self) -> &Skipped {
+        &self.remarks.skipped
+    }
+
+    /// What there is to be said of the entries.
+    pub fn remarks(&self) -> &Remarks {
+        &self.remarks
+    }
+
+    /// These entries, with what could not be read of another list, and what was said of it.
+    pub fn with_skipped_of(&self, other: &Self) -> Self {
+        Self {
+            nets: Arc::clone(&self.nets),
+            remarks: other.remarks.clone(),
+        }
+    }
+
+    /// The entries as nets, sorted: IPv4 first.
+    pub fn nets(&self) -> impl Iterator<Item = IpNet> {
+        let v4 = self.nets.v4.iter().copied().map(IpNet::V4);
+        v4.chain(self.nets.v6.iter().copied().map(IpNet::V6))
+    }
+
+    /// The entries in their canonical form: an address, or `network/length`.
+    pub fn entries(&self) -> impl Iterator<Item = String> {
+        self.nets().map(canonical)
+    }
+}
+
+impl Nets {
+    /// Of entries that are sorted and without repetition.
+    fn new(v4: Vec<Ipv4Net>, v6: Vec<Ipv6Net>) -> Self {
+        let borders = |net: &Ipv4Net| (net.network().to_bits(), net.broadcast().to_bits());
+        let covered_v4 = Ranges::new(v4.iter().map(borders));
+        let borders = |net: &Ipv6Net| (net.network().to_bits(), net.broadcast().to_bits());
+        let covered_v6 = Ranges::new(v6.iter().map(borders));
+        let mut content = Sha256::new();
+        for net in &v4 {
+            content.update([4, net.prefix_len()]);
+            content.update(net.addr().octets());
+        }
+        for net in &v6 {
+            content.update([6, net.prefix_len()]);
+            content.update(net.addr().octets());
+        }
+        Self {
+            v4: v4.into_boxed_slice(),
+            v6: v6.into_boxed_slice(),
+            covered_v4,
+            covered_v6,
+            content: content.finalize().into(),
+        }
+    }
+}
+
+/// An address, or `network/length`.
+pub(super) fn canonical(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
+    }
+}
+
+/// Reads one entry of the gray list. Host bits in a net are cleared.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn gray_entry(text: &str) -> Result<IpNet, &'static str> {
+    read_net(text).map(|net| net.trunc())
+}
+
+/// As it is written, with host bits.
+fn read_net(text: &str) -> Result<IpNet, &'static str> {
+    let net = match text.contains('/') {
+        true => text.parse().ok(),
+        false => text.parse::<IpAddr>().ok().map(IpNet::from),
+    };
+    net.map(unmapped)
+        .ok_or("neither an IP address nor a net like 10.0.0.0/8")
+}
+
+/// The IPv4 form of a net of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
+fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let length = v6.prefix_len().checked_sub(96);
+    match (v6.addr().to_ipv4_mapped(), length) {
+        (Some(address), Some(length)) => Ipv4Net::new(address, length).map_or(net, IpNet::V4),
+        _ => net,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gray(entries: &[&str]) -> GrayList {
+        GrayList::parse(entries)
+    }
+
+    #[test]
+    fn clients_are_matched_as_addresses_and_never_as_text() {
+        let list = gray(&[
+            "192.168.1.1",
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "172.16.5.9/12",
+            "2001:db8::/32",
+            "::1",
+            "::ffff:203.0.113.7",
+            "::ffff:198.51.100.0/120",
+        ]);
+        let table = [
+            ("192.168.1.1", true),
+            ("192.168.1.10", false),
+            ("192.168.1.0", false),
+            ("10.0.0.0", true),
+            ("10.255.255.255", true),
+            ("10.200.0.1", true),
+            ("11.0.0.0", false),
+            ("9.255.255.255", false),
+            ("172.16.0.0", true),
+            ("172.31.255.255", true),
+            ("172.32.0.0", false),
+            ("203.0.113.7", true),
+            ("198.51.100.255", true),
+            ("198.51.101.0", false),
+            ("::1", true),
+            ("::2", false),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::", false),
+        ];
+        for (client, expected) in table {
+            assert_eq!(list.contains(client.parse().unwrap()), expected, "{client}");
+        }
+        assert_eq!(*list.skipped(), Skipped::default());
+    }
+
+    #[test]
+    fn everything_and_nothing_are_lists_too() {
+        let all = gray(&["0.0.0.0/0", "1.2.3.4", "::/0"]);
+        for client in ["0.0.0.0", "255.255.255.255", "::", "ffff::ffff"] {
+            assert!(all.contains(client.parse().unwrap()));
+            assert!(!gray(&[]).contains(client.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_skipped_and_named() {
+        let bad: &[&[u8]] = &[
+            b"",
+            b"1.2.3",
+            b"1.2.3.4.5",
+            b"01.2.3.4",
+            b"1.2.3.4/33",
+            b"10.0.0.0/-1",
+            b"host",
+            b"1.2.3.4 5.6.7.8",
+            b"\xff\x1b",
+        ];
+        let list = GrayList::parse(bad.iter().copied().chain([&b" 1.2.3.4 "[..]]));
+        assert!(list.contains([1, 2, 3, 4].into()));
+        assert_eq!(list.skipped().count, bad.len());
+        let named: Vec<&str> = list.skipped().first.iter().map(|it| &*it.entry).collect();
+        assert_eq!(named.last(), Some(&r"\xff\x1b"));
+        let many = GrayList::parse(vec!["x".repeat(1000); 1000]);
+        assert_eq!(
+            (many.skipped().count, many.skipped().first.len()),
+            (1000, 100)
+        );
+        assert_eq!(many.skipped().first[0].entry.len(), 100);
+    }
+
+    #[test]
+    fn the_most_specific_entry_is_what_matches() {
+        let list = gray(&[
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "10.1.1.1",
+            "::/0",
+            "2001:db8::/32",
+            "::ffff:1.2.3.0/120",
+        ]);
+        for (client, entry) in [
+            ("10.1.1.1", Some("10.1.1.1/32")),
+            ("10.1.1.2", Some("10.1.0.0/16")),
+            ("10.2.1.1", Some("10.0.0.0/8")),
+            ("11.1.1.1", None),
+            ("1.2.3.4", Some("1.2.3.0/24")),
+            ("2001:db8::1", Some("2001:db8::/32")),
+            ("2001:db9::1", Some("::/0")),
+        ] {
+            let found = list.matching(client.parse().unwrap());
+            assert_eq!(found, entry.map(|it| it.parse().unwrap()), "{client}");
+        }
+    }
+
+    /// Nets close to each other, so that they are often nested, adjacent or the same.
+    fn net() -> impl Strategy<Value = IpNet> {
+        let v4 = (0..600_u32, 22..=32_u8);
+        let v4 =
+            v4.prop_map(|(low, length)| (Ipv4Addr::from_bits(0x0a00_0000 + low).into(), length));
+        let top = (0..4_u32, 0..=32_u8);
+        let top =
+            top.prop_map(|(low, length)| (Ipv4Addr::from_bits(u32::MAX - low).into(), length));
+        let v6 = (0..600_u128, 118..=128_u8);
+        let v6 = v6
+            .prop_map(|(low, length)| (Ipv6Addr::from_bits((0x2001 << 112) + low).into(), length));
+        let mapped = (0..600_u128, 118..=128_u8);
+        let mapped = mapped.prop_map(|(low, length)| {
+            (
+                Ipv6Addr::from_bits((0xffff << 32) + (0x0a00_0000 + low)).into(),
+                length,
+            )
+        });
+        let last = (0..4_u128, 110..=128_u8);
+        let last =
+            last.prop_map(|(low, length)| (Ipv6Addr::from_bits(u128::MAX - low).into(), length));
+        let all = prop_oneof![6 => v4, 1 => top, 6 => v6, 2 => mapped, 1 => last];
+        all.prop_map(|(address, length): (IpAddr, u8)| IpNet::new(address, length).unwrap())
+    }
+
+    /// Around the borders of a net.
+    fn neighbours(net: IpNet) -> Vec<IpAddr> {
+        let around = |at: IpAddr| match at {
+            IpAddr::V4(it) => [
+                it.to_bits().wrapping_sub(1),
+                it.to_bits(),
+                it.to_bits().wrapping_add(1),
+            ]
+            .map(|it| IpAddr::V4(it.into())),
+            IpAddr::V6(it) => [
+                it.to_bits().wrapping_sub(1),
+                it.to_bits(),
+                it.to_bits().wrapping_add(1),
+            ]
+            .map(|it| IpAddr::V6(it.into())),
+        };
+        [around(net.network()), around(net.broadcast())].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn any_nets_cover_and_match_as_one_looks_through_them(nets in vec(net(), 0..60), of in any::<prop::sample::Index>()) {
+            let list = GrayList::parse(nets.iter().map(ToString::to_string));
+            let mut model: Vec<IpNet> = nets.iter().map(|it| unmapped(*it).trunc()).collect();
+            model.sort();
+            model.dedup();
+            prop_assert_eq!(list.nets().collect::<Vec<_>>(), model.clone());
+            prop_assert_eq!(list.len(), model.len());
+            for net in &model {
+                for client in neighbours(*net) {
+                    let covering = model.iter().filter(|it| it.contains(&client));
+                    let best = covering.max_by_key(|it| it.prefix_len()).copied();
+                    prop_assert_eq!(list.contains(client), best.is_some(), "{}", client);
+                    prop_assert_eq!(list.matching(client), best, "{}", client);
+                }
+            }
+            if !model.is_empty() {
+                let outer = *of.get(&model);
+                let outer = outer.supernet().unwrap_or(outer);
+                let within: Vec<IpNet> = list.within(&outer).collect();
+                let expected = model.iter().copied().filter(|it| outer.contains(it));
+                prop_assert_eq!(within, expected.collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn a_search_goes_right_at_every_depth() {
+        // One address of every second, so that nothing is merged.
+        for count in [
+            0_u32, 1, 15, 16, 17, 32, 33, 511, 512, 513, 1024, 1025, 20_000,
+        ] {
+            let v4 = Ranges::<u32, 32>::new((0..count).map(|at| (2 * at + 1, 2 * at + 1)));
+            let v6 = Ranges::<u128, 16>::new(
+                (0..count).map(|at| (u128::from(2 * at + 1), u128::from(2 * at + 1))),
+            );
+            for address in 0..2 * count + 3 {
+                let expected = address % 2 == 1 && address < 2 * count;
+                assert_eq!(v4.contain(address), expected, "{address} of {count}");
+                assert_eq!(v6.contain(address.into()), expected, "{address} of {count}");
+            }
+        }
+    }
+}
