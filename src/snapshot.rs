@@ -6,19 +6,23 @@
 //! that only this worker touches, so that workers do not pull a shared cache line from each
 //! other, and so that no `ArcSwap` guard is held across a wait.
 //!
-//! A reader keeps its last value alive until it looks again: a replaced value is freed when the
-//! last worker has served one more request (or was told to [`Reader::refresh`]).
+//! A reader keeps its last value alive until it looks again: a replaced value is let go when the
+//! last worker has served one more request (or was told to [`Reader::refresh`]). It is not freed
+//! there, since that takes its time for a million entries: the cell keeps what it replaced, and the
+//! control plane frees it at one of its next looks, when nobody else has it any more.
 
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
 /// A value that is replaced as a whole.
 pub struct Published<T> {
     cell: ArcSwap<T>,
+    /// What a reader may still have, and must not be the last to let go. For the control plane.
+    replaced: Mutex<Vec<Arc<T>>>,
 }
 
 impl<T> Published<T> {
@@ -26,17 +30,36 @@ impl<T> Published<T> {
     pub fn new(value: T) -> Self {
         Self {
             cell: ArcSwap::from_pointee(value),
+            replaced: Mutex::default(),
         }
     }
 
-    /// The value now in force. For the control plane: it touches a counter that is shared.
+    /// The value now in force. For the control plane: it touches a counter that is shared, and frees
+    /// replaced values.
     pub fn load(&self) -> Arc<T> {
+        self.tidy();
         self.cell.load_full()
     }
 
     /// Replaces the value, for every reader at once.
     pub fn store(&self, value: T) {
-        self.cell.store(Arc::new(value));
+        let before = self.cell.swap(Arc::new(value));
+        let replaced = self.replaced.lock();
+        replaced
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(before);
+        self.tidy();
+    }
+
+    /// Frees the replaced values that no reader has any more. The cell gives none of them away, so
+    /// that nobody can come to have one again.
+    pub fn tidy(&self) {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = |it: &mut Arc<T>| Arc::strong_count(it) == 1;
+        let unused: Vec<Arc<T>> = replaced.extract_if(.., alone).collect();
+        // Freed without the lock.
+        drop(replaced);
+        drop(unused);
     }
 }
 
@@ -67,7 +90,7 @@ pub struct Reader<T> {
 impl<T> Reader<T> {
     /// A view of `published`, for the calling worker.
     pub fn new(published: Arc<Published<T>>) -> Self {
-        let last = RefCell::new(Snapshot(Rc::new(published.load())));
+        let last = RefCell::new(Snapshot(Rc::new(published.cell.load_full())));
         Self { published, last }
     }
 
@@ -109,6 +132,52 @@ mod tests {
         cell.store(Arc::new(()));
         assert_eq!(Arc::strong_count(&value), 2);
         reader.refresh();
+        cell.tidy();
         assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    /// Says where it is freed.
+    struct Told(std::sync::mpsc::Sender<std::thread::ThreadId>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.send(std::thread::current().id()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_replaced_value_is_freed_by_the_control_plane_and_not_by_the_last_reader() {
+        let (freed, told) = std::sync::mpsc::channel();
+        let (other, _kept) = std::sync::mpsc::channel();
+        let cell = Arc::new(Published::new(Told(freed)));
+        let (step, steps) = std::sync::mpsc::channel();
+        let (done, dones) = std::sync::mpsc::channel();
+        let readers = Arc::clone(&cell);
+        let worker = std::thread::spawn(move || {
+            let reader = Reader::new(readers);
+            let held = reader.snapshot();
+            done.send(()).unwrap();
+            steps.recv().unwrap();
+            // A request goes on with the old value while others see the new one.
+            reader.refresh();
+            done.send(()).unwrap();
+            steps.recv().unwrap();
+            drop(held);
+            done.send(()).unwrap();
+            steps.recv().unwrap();
+        });
+        dones.recv().unwrap();
+        cell.store(Told(other));
+        for _ in 0..2 {
+            step.send(()).unwrap();
+            // Held by the reader, then by the request, and then by nobody, but freed by nobody.
+            assert!(told.try_recv().is_err());
+            dones.recv().unwrap();
+            assert!(told.try_recv().is_err());
+        }
+        drop(cell.load());
+        assert_eq!(told.try_recv(), Ok(std::thread::current().id()));
+        step.send(()).unwrap();
+        worker.join().unwrap();
     }
 }
