@@ -16,10 +16,11 @@ use serde_json::json;
 use crate::config::Reloads;
 use crate::error::{Refusal, reason_phrase};
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
-use crate::lists::{ListName, Lists};
+use crate::lists::ListName;
+use crate::lists::lint::{Findings, Kind};
 use crate::logging::LogQueue;
 use crate::proxy::Gateway;
-use crate::store::{Publisher, Status};
+use crate::store::Publisher;
 
 mod exposition;
 
@@ -259,7 +260,7 @@ fn route(view: &View, method: &[u8], target: &[u8]) -> Answer {
         b"/lists" => Answer {
             status: 200,
             kind: "application/json",
-            body: lists(&view.publisher.lists(), &view.publisher.status()),
+            body: lists(&view.publisher),
         },
         b"/config" => Answer {
             status: 200,
@@ -295,7 +296,8 @@ fn health(view: &View) -> Answer {
     Answer::text(503, format!("{reason}\n"))
 }
 
-fn lists(lists: &Lists, status: &Status) -> String {
+fn lists(publisher: &Publisher) -> String {
+    let (lists, status) = (publisher.lists(), publisher.status());
     let peers = |list: &crate::lists::PeerList| {
         let peers = list.peers().iter().map(ToString::to_string);
         peers.collect::<Vec<_>>()
@@ -325,8 +327,26 @@ fn lists(lists: &Lists, status: &Status) -> String {
             "prod": skipped(ListName::Prod),
         },
         "kept": faults.collect::<Vec<_>>(),
+        "findings": findings(&publisher.findings(&lists)),
     });
     format!("{page:#}\n")
+}
+
+/// How many there are of each kind, and the first of them.
+fn findings(findings: &Findings) -> serde_json::Value {
+    let counts = Kind::ALL.map(|kind| (kind.name(), findings.count(kind)));
+    let first = findings.first.iter().map(|it| {
+        json!({
+            "finding": it.kind.name(),
+            "list": it.list.name(),
+            "entry": it.entry,
+            "text": it.text,
+        })
+    });
+    json!({
+        "count": std::collections::BTreeMap::from(counts),
+        "first": first.collect::<Vec<_>>(),
+    })
 }
 
 /// The ini file, and what has come of reading it again. Values are not shown: some are secret.

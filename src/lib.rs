@@ -12,7 +12,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`run`], [`check`], [`reload`], [`status`], [`demo`] | what the command line can ask for |
+//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`demo`] | what the command line can ask for |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
 //! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/config`, `/metrics`; and who asks there |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
@@ -53,6 +53,7 @@ pub mod demo;
 pub mod error;
 pub mod http;
 pub mod lists;
+pub mod lists_check;
 pub mod logging;
 pub mod metrics;
 pub mod net;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use graygate::config::Config;
-use graygate::{check, demo, process, reload, run, status};
+use graygate::{check, demo, lists_check, process, reload, run, status};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -50,6 +50,11 @@ enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
+    /// What is in the lists
+    Lists {
+        #[command(subcommand)]
+        action: ListsAction,
+    },
     /// Try it: two servers of each version, a lists file and the gateway
     Demo {
         /// The gateway's address
@@ -67,6 +72,18 @@ enum Action {
     },
 }
 
+#[derive(Subcommand)]
+enum ListsAction {
+    /// Look for mistakes in a lists file, or else in the store; exits with 0 if there are none
+    Check {
+        /// A lists file
+        file: Option<PathBuf>,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+}
+
 const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";
 
 fn main() -> ExitCode {
@@ -75,6 +92,9 @@ fn main() -> ExitCode {
         Some(Action::Run { config }) => serve(&config),
         Some(Action::Reload { config }) => tell_to_reload(&config),
         Some(Action::Status { config }) => ask(&config),
+        Some(Action::Lists {
+            action: ListsAction::Check { file, config },
+        }) => check_lists(file.as_deref(), &config),
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
         Some(Action::Origin { listen, name }) => {
             act(|commands| demo::origin(listen, &name, commands))
@@ -127,6 +147,16 @@ fn tell_to_reload(path: &Path) -> Result<(), String> {
     let outcome = reload::reload(path)?;
     tell(&format!("{outcome}\n"));
     Ok(())
+}
+
+fn check_lists(file: Option<&Path>, config: &Path) -> Result<(), String> {
+    let report = lists_check::check(file, config)?;
+    tell(&report.text);
+    match report.remarks {
+        0 => Ok(()),
+        1 => Err("1 entry to look at".to_owned()),
+        count => Err(format!("{count} entries to look at")),
+    }
 }
 
 /// What is wrong, on standard error.

@@ -222,7 +222,8 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Arc<Publisher>>
     let port = config.upstream.peer_port;
     let publisher = |source: String| {
         let lists = Arc::clone(&gateway.lists);
-        Arc::new(Publisher::new(lists, port, source))
+        let publisher = Publisher::new(lists, port, source);
+        Arc::new(publisher.with_config(Arc::clone(&gateway.config)))
     };
     match &config.store {
         Store::Redis(settings) => {

@@ -9,12 +9,15 @@
 //! Not here: what the lists mean ([`crate::lists`], [`crate::route`]).
 
 pub mod file;
+mod findings;
 pub mod redis;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use crate::config::Config;
+use crate::lists::lint::{self, Findings};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::snapshot::Published;
 
@@ -152,6 +155,8 @@ pub struct Status {
 pub struct Publisher {
     lists: Arc<Published<Lists>>,
     peer_port: u16,
+    /// Names the trusted proxies, which findings are about.
+    config: Option<Arc<Published<Config>>>,
     status: Mutex<Status>,
 }
 
@@ -161,6 +166,7 @@ impl Publisher {
         Self {
             lists,
             peer_port,
+            config: None,
             status: Mutex::new(Status {
                 source: source.to_string(),
                 mode: Mode::Starting,
@@ -172,6 +178,19 @@ impl Publisher {
                 faults: Vec::new(),
             }),
         }
+    }
+
+    /// Will compare the lists with the trusted proxies of `config`, as it is at that time.
+    pub fn with_config(mut self, config: Arc<Published<Config>>) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// What is likely to be a mistake in `lists`.
+    pub fn findings(&self, lists: &Lists) -> Findings {
+        let config = self.config.as_ref().map(|it| it.load());
+        let trusted = config.as_ref().map(|it| &*it.gateway.trusted_proxies);
+        lint::findings(lists, trusted.unwrap_or_default())
     }
 
     /// The lists in force.
@@ -257,12 +276,13 @@ impl Publisher {
 
     fn put_in_force(&self, current: &Lists, mut new: Lists, cause: Cause) {
         let same = current.are_read() && current.digest == new.digest;
-        let same_skipped = ListName::ALL
+        let same_remarks = ListName::ALL
             .iter()
-            .all(|list| current.skipped(*list) == new.skipped(*list));
-        if same && same_skipped {
+            .all(|list| current.remarks(*list) == new.remarks(*list));
+        if same && same_remarks {
             return;
         }
+        findings::tell(&self.findings(current), &self.findings(&new));
         for list in ListName::ALL {
             let skipped = new.skipped(list);
             if let Some(first) = skipped.first.first()
@@ -278,7 +298,7 @@ impl Publisher {
             }
         }
         if same {
-            // The same lists for every request; only what was skipped differs.
+            // The same lists for every request; only what is said of them differs.
             new.generation = current.generation;
             self.lists.store(new);
             return;

@@ -9,6 +9,7 @@ use std::fmt::{Display, Write};
 use super::View;
 use crate::error::{Close, Failure, Refusal};
 use crate::lists::ListName;
+use crate::lists::lint::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
 use crate::store::Cause;
 
@@ -227,6 +228,16 @@ fn lists(page: &mut Page, view: &View) {
             &[("list", &list.name())],
             lists.skipped(list).count,
         );
+    }
+    page.family(
+        "lists_findings",
+        "gauge",
+        "Likely mistakes in the lists, by finding.",
+    );
+    let findings = view.publisher.findings(&lists);
+    for kind in Kind::ALL {
+        let count = findings.count(kind);
+        page.value("lists_findings", &[("finding", &kind.name())], count);
     }
     page.family(
         "lists_kept",

@@ -90,6 +90,21 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// Why it must not be used.
 pub fn parse(text: &[u8], peer_port: u16) -> Result<Reading, FileError> {
+    sections(text, |list, entry| check(list, entry, peer_port))
+}
+
+/// As [`parse`], but entries that cannot be read are among the others.
+///
+/// # Errors
+/// What is wrong with the file otherwise.
+pub fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
+    sections(text, |_, _| Ok(()))
+}
+
+fn sections(
+    text: &[u8],
+    check: impl Fn(ListName, &[u8]) -> Result<(), &'static str>,
+) -> Result<Reading, FileError> {
     let mut sections: [Option<Vec<Vec<u8>>>; 3] = [None, None, None];
     let mut current = None;
     for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -116,7 +131,7 @@ pub fn parse(text: &[u8], peer_port: u16) -> Result<Reading, FileError> {
         let Some(index) = current else {
             return wrong("an entry before the first section");
         };
-        if let Err(reason) = check(ListName::ALL[index], line, peer_port) {
+        if let Err(reason) = check(ListName::ALL[index], line) {
             let what = format!("{:?}: {reason}", line.escape_ascii().to_string());
             return Err(FileError::Line(at + 1, what));
         }
@@ -191,6 +206,8 @@ fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Versi
     let (mut used, mut seen) = (first, first);
     loop {
         std::thread::sleep(LOOK);
+        // Frees lists that were replaced.
+        drop(publisher.lists());
         let now = Version::now(path);
         let stands_still = now == seen;
         seen = now;

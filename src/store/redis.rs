@@ -70,6 +70,20 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
     Ok(())
 }
 
+/// Reads the keys once.
+///
+/// # Errors
+/// Why they cannot be read.
+pub fn read(settings: &config::Redis) -> Result<Reading, String> {
+    let attempt = || {
+        let client = Client::open(settings.url.as_str())?;
+        let mut reader = connect(settings, &client)?;
+        let reading = read_keys(settings, &mut reader)?;
+        reading.ok_or_else(|| io_error("the transaction was aborted"))
+    };
+    attempt().map_err(|error| describe(&error))
+}
+
 struct Watcher {
     settings: config::Redis,
     publisher: Arc<Publisher>,
@@ -154,7 +168,7 @@ impl Watcher {
     fn watch(&mut self, connected_before: &mut bool) -> RedisResult<std::convert::Infallible> {
         // Opened anew each time, so that a name in the URL is resolved anew.
         let client = Client::open(self.settings.url.as_str())?;
-        let mut reader = self.connect(&client)?;
+        let mut reader = connect(&self.settings, &client)?;
         let mut notifications = self.ask_for_events(&mut reader)?;
         let news = match notifications {
             Notifications::Unwanted => Subscription::none(),
@@ -230,14 +244,6 @@ impl Watcher {
         MIN_GAP.saturating_sub(since)
     }
 
-    fn connect(&self, client: &Client) -> RedisResult<Connection> {
-        let limit = self.settings.timeout;
-        let connection = client.get_connection_with_timeout(limit)?;
-        connection.set_read_timeout(Some(limit))?;
-        connection.set_write_timeout(Some(limit))?;
-        Ok(connection)
-    }
-
     /// Makes sure that the server tells of changes, without taking from others what they asked
     /// it to tell.
     fn ask_for_events(&mut self, reader: &mut Connection) -> RedisResult<Notifications> {
@@ -276,9 +282,9 @@ impl Watcher {
     fn subscribe(&self, client: &Client) -> RedisResult<Subscription> {
         let db = client.get_connection_info().redis_settings().db();
         let channels: Vec<String> = ListName::ALL
-            .map(|list| format!("__keyspace@{db}__:{}", self.key(list)))
+            .map(|list| format!("__keyspace@{db}__:{}", key(&self.settings, list)))
             .into();
-        let mut connection = self.connect(client)?;
+        let mut connection = connect(&self.settings, client)?;
         let (said, news) = bounded(1);
         let (ready, subscribed) = bounded(1);
         let listening = Arc::new(());
@@ -305,10 +311,10 @@ impl Watcher {
 
     fn refresh(&mut self, reader: &mut Connection, cause: Cause) -> RedisResult<()> {
         let watched = std::mem::take(&mut self.unsettled);
-        let (mut reading, untouched) = match self.read(reader)? {
+        let (mut reading, untouched) = match read_keys(&self.settings, reader)? {
             Some(reading) => (reading, true),
             // A watched key was touched, and nothing is watched any more.
-            None => match self.read(reader)? {
+            None => match read_keys(&self.settings, reader)? {
                 Some(reading) => (reading, false),
                 None => return Err(io_error("the transaction was aborted")),
             },
@@ -343,45 +349,54 @@ impl Watcher {
             return Ok(());
         }
         let lists = self.unsettled.iter();
-        let keys: Vec<&str> = lists.map(|it| self.key(it.list)).collect();
+        let keys: Vec<&str> = lists.map(|it| key(&self.settings, it.list)).collect();
         match redis::cmd("WATCH").arg(keys).exec(reader) {
             // A server that refuses WATCH: two readings a moment apart must do.
             Err(error) if error.code().is_some() => Ok(()),
             outcome => outcome,
         }
     }
+}
 
-    fn key(&self, list: ListName) -> &str {
-        let keys = &self.settings.keys;
-        match list {
-            ListName::Gray => &keys.gray,
-            ListName::Pre => &keys.pre,
-            ListName::Prod => &keys.prod,
-        }
-    }
+fn connect(settings: &config::Redis, client: &Client) -> RedisResult<Connection> {
+    let limit = settings.timeout;
+    let connection = client.get_connection_with_timeout(limit)?;
+    connection.set_read_timeout(Some(limit))?;
+    connection.set_write_timeout(Some(limit))?;
+    Ok(connection)
+}
 
-    /// Reads all keys in one transaction; `None` when a WATCHed key was touched. Each is asked
-    /// for as a list and as a set: the wrong one of the two is an error of that command alone.
-    fn read(&self, reader: &mut Connection) -> RedisResult<Option<Reading>> {
-        let mut pipe = redis::pipe();
-        for list in ListName::ALL {
-            pipe.cmd("LRANGE").arg(self.key(list)).arg(0).arg(-1);
-            pipe.cmd("SMEMBERS").arg(self.key(list));
-        }
-        let Some(replies) = transaction(reader, &pipe)? else {
-            return Ok(None);
-        };
-        let mut replies = replies.into_iter();
-        let mut next = || match (replies.next(), replies.next()) {
-            (Some(as_list), Some(as_set)) => entries(as_list, as_set),
-            _ => Err(io_error("the transaction has too few replies")),
-        };
-        Ok(Some(Reading {
-            gray: next()?,
-            pre: next()?,
-            prod: next()?,
-        }))
+fn key(settings: &config::Redis, list: ListName) -> &str {
+    let keys = &settings.keys;
+    match list {
+        ListName::Gray => &keys.gray,
+        ListName::Pre => &keys.pre,
+        ListName::Prod => &keys.prod,
     }
+}
+
+/// Reads all keys in one transaction; `None` when a WATCHed key was touched. Each is asked for as
+/// a list and as a set: the wrong one of the two is an error of that command alone.
+fn read_keys(settings: &config::Redis, reader: &mut Connection) -> RedisResult<Option<Reading>> {
+    let mut pipe = redis::pipe();
+    for list in ListName::ALL {
+        let key = key(settings, list);
+        pipe.cmd("LRANGE").arg(key).arg(0).arg(-1);
+        pipe.cmd("SMEMBERS").arg(key);
+    }
+    let Some(replies) = transaction(reader, &pipe)? else {
+        return Ok(None);
+    };
+    let mut replies = replies.into_iter();
+    let mut next = || match (replies.next(), replies.next()) {
+        (Some(as_list), Some(as_set)) => entries(as_list, as_set),
+        _ => Err(io_error("the transaction has too few replies")),
+    };
+    Ok(Some(Reading {
+        gray: next()?,
+        pre: next()?,
+        prod: next()?,
+    }))
 }
 
 /// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a

@@ -1,0 +1,129 @@
+//! `graygate lists check`: what is likely to be a mistake in the lists of a file, or of the store,
+//! without asking the gateway.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{Config, Store};
+use crate::lists::lint::{self, Findings, Kind};
+use crate::lists::{GrayList, ListName, Lists, PeerList};
+use crate::run;
+use crate::store::{Fault, Reading, file, redis};
+
+/// The default of `[upstream] peer_port`.
+const PEER_PORT: u16 = 80;
+
+/// What was found.
+pub struct Report {
+    /// A line for each finding and each skipped entry; or one that says how much is good.
+    pub text: String,
+    /// How many findings and skipped entries there are.
+    pub remarks: usize,
+}
+
+/// Checks the lists in `file`, or else in the store of the ini file at `config`, which also names
+/// trusted proxies and the port of peers.
+///
+/// # Errors
+/// One line: what cannot be read.
+pub fn check(file: Option<&Path>, config: &Path) -> Result<Report, String> {
+    let loaded = match run::load(config) {
+        // A lists file can be checked where no gateway is.
+        Err(_) if file.is_some() && !config.exists() => None,
+        outcome => Some(outcome?),
+    };
+    let (port, trusted) = match &loaded {
+        Some(config) => (config.upstream.peer_port, &*config.gateway.trusted_proxies),
+        None => (PEER_PORT, &[][..]),
+    };
+    let reading = match (file, loaded.as_ref().map(|it: &Config| &it.store)) {
+        (Some(path), _) => read_file(path)?,
+        (None, Some(Store::File(path))) => read_file(path)?,
+        (None, Some(Store::Redis(settings))) => {
+            redis::read(settings).map_err(|error| format!("{}: {error}", settings.url))?
+        }
+        (None, None) => return Err("nothing to check".to_owned()),
+    };
+    Ok(report(reading, port, trusted))
+}
+
+fn read_file(path: &Path) -> Result<Reading, String> {
+    let read = file::read(path).and_then(|text| file::parse_leniently(&text));
+    read.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn report(reading: Reading, port: u16, trusted: &[ipnet::IpNet]) -> Report {
+    let mut text = String::new();
+    let mut faults = 0;
+    let mut entries = |list: ListName, entries: Result<Vec<Vec<u8>>, Fault>| {
+        entries.unwrap_or_else(|fault| {
+            faults += 1;
+            // A String takes whatever is written.
+            let _ = writeln!(text, "{}: {}", list.name(), fault.name());
+            Vec::new()
+        })
+    };
+    let gray = entries(ListName::Gray, reading.gray);
+    let pre = entries(ListName::Pre, reading.pre);
+    let prod = entries(ListName::Prod, reading.prod);
+    let peers = |entries: Vec<Vec<u8>>| Arc::new(PeerList::parse(entries, port));
+    let lists = Lists::new(1, Arc::new(GrayList::parse(gray)), peers(pre), peers(prod));
+    let findings = lint::findings(&lists, trusted);
+    tell_skipped(&mut text, &lists, &findings);
+    tell_findings(&mut text, &findings);
+    let skipped: usize = ListName::ALL
+        .iter()
+        .map(|it| lists.skipped(*it).count)
+        .sum();
+    // An entry that is almost one was skipped, and counts once.
+    let remarks = faults + skipped + findings.total() - findings.count(Kind::Almost);
+    if remarks == 0 {
+        let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
+        text = format!("nothing to remark: gray {gray}, pre {pre}, prod {prod}\n");
+    }
+    Report { text, remarks }
+}
+
+fn tell_skipped(text: &mut String, lists: &Lists, findings: &Findings) {
+    for list in ListName::ALL {
+        let skipped = lists.skipped(list);
+        for it in &skipped.first {
+            let mut almost = findings.first.iter();
+            // Of those a finding says more.
+            if !almost.any(|of| (of.kind, of.list, &of.entry) == (Kind::Almost, list, &it.entry)) {
+                let _ = writeln!(
+                    text,
+                    "{}: skipped: {}: {}",
+                    list.name(),
+                    it.entry,
+                    it.reason
+                );
+            }
+        }
+        more(
+            text,
+            list.name(),
+            "skipped",
+            skipped.count - skipped.first.len(),
+        );
+    }
+}
+
+fn tell_findings(text: &mut String, findings: &Findings) {
+    for it in &findings.first {
+        let (list, kind) = (it.list.name(), it.kind.name());
+        let _ = writeln!(text, "{list}: {kind}: {}: {}", it.entry, it.text);
+    }
+    // Of those that are almost one, the skipped entries tell.
+    for kind in Kind::ALL.into_iter().filter(|it| *it != Kind::Almost) {
+        let named = findings.first.iter().filter(|it| it.kind == kind).count();
+        more(text, "all", kind.name(), findings.count(kind) - named);
+    }
+}
+
+fn more(text: &mut String, list: &str, kind: &str, count: usize) {
+    if count > 0 {
+        let _ = writeln!(text, "{list}: {kind}: {count} more");
+    }
+}

@@ -1,0 +1,161 @@
+//! Likely mistakes in the lists: on the admin page, in the log, as a metric, and offline.
+
+// Not only within #[test] functions, which clippy.toml exempts.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::Output;
+
+use serde_json::json;
+
+use support::{Origin, Redis, Setup, run_to_exit};
+
+/// Standard output and the exit code.
+fn said(output: &Output) -> (String, Option<i32>) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (text, output.status.code())
+}
+
+#[test]
+fn findings_are_told_once_for_each_change_and_shown_while_they_stand() {
+    let redis = Redis::start();
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    redis.push("pre", &[&pre.address()]);
+    redis.push("prod", &[&prod.address()]);
+    redis.push("gray", &[&"127.0.0.5"]);
+    let gateway = Setup::new()
+        .redis(redis.url())
+        .set("gateway.trusted_proxies", "127.0.0.96/30")
+        .start();
+    let none = gateway.wait_for_lists("the lists", |it| it["gray"] == json!(["127.0.0.5"]));
+    assert_eq!(none["findings"]["first"], json!([]));
+    assert_eq!(gateway.stderr.count("lists-finding"), 0);
+
+    redis.push(
+        "gray",
+        &[&"127.0.0.5", &"127.0.1.1/24", &"127.0.0,7", &"127.0.0.97"],
+    );
+    redis.push("pre", &[&prod.address()]);
+    let count = json!({
+        "almost": 1,
+        "duplicate": 1,
+        "host-bits": 1,
+        "in-both-pools": 1,
+        "trusted-proxy-is-gray": 1,
+    });
+    let page = gateway.wait_for_lists("findings", |it| it["findings"]["count"] == count);
+    let first = page["findings"]["first"].as_array().unwrap();
+    let almost = json!({
+        "finding": "almost",
+        "list": "gray",
+        "entry": "127.0.0,7",
+        "text": "is 127.0.0.7 meant?",
+    });
+    assert!(first.contains(&almost), "{first:?}");
+    for finding in count.as_object().unwrap().keys() {
+        gateway.wait_for_log(&format!("lists-finding finding={finding} count=1"));
+        gateway.wait_for_metric(
+            &format!("graygate_lists_findings{{finding={finding:?}}}"),
+            1.0,
+        );
+    }
+    assert_eq!(gateway.stderr.count("lists-finding"), 5);
+
+    // The same lists, written otherwise: no news for requests, nor for the log.
+    let generation = page["generation"].clone();
+    redis.push("gray", &[&"127.0.0.5"]);
+    let more = gateway.wait_for_lists("another duplicate", |it| {
+        it["findings"]["count"]["duplicate"] == 2
+    });
+    assert_eq!(more["generation"], generation);
+    redis.cli(&["LREM", "gray", "0", "127.0.0,7"]);
+    gateway.wait_for_lists("a repair", |it| it["findings"]["count"]["almost"] == 0);
+    assert_eq!(gateway.stderr.count("lists-finding"), 5);
+}
+
+#[test]
+fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
+    let setup = Setup::new()
+        .file(
+            "good",
+            "[gray]\n10.0.0.0/8\n[pre]\n10.1.0.1\n[prod]\n10.1.0.2\n",
+        )
+        .file(
+            "bad",
+            "[gray]\n10.0.0.1\n10.0.0.1\n10.1.2.3/8\nhttp://10.0.0.2\n!\n[pre]\n10.1.0.1\n\
+             [prod]\n10.1.0.1:80\nlocalhost:80\n",
+        )
+        .file("none", "[gray]\n");
+    let ini = setup.path("missing.ini");
+    let check = |name: &str| {
+        let file = setup.path(name);
+        let arguments = [
+            "lists",
+            "check",
+            file.to_str().unwrap(),
+            "-c",
+            ini.to_str().unwrap(),
+        ];
+        run_to_exit(&arguments)
+    };
+    let good = check("good");
+    assert_eq!(
+        said(&good),
+        (
+            "nothing to remark: gray 1, pre 1, prod 1\n".to_owned(),
+            Some(0)
+        )
+    );
+    let (text, code) = said(&check("bad"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "gray: skipped: !: neither an IP address nor a net like 10.0.0.0/8",
+            "gray: host-bits: 10.1.2.3/8: has host bits; taken as 10.0.0.0/8",
+            "gray: almost: http://10.0.0.2: is 10.0.0.2 meant?",
+            "gray: duplicate: 10.0.0.1: stands more than once",
+            "prod: almost: localhost:80: a name; only addresses are read",
+            "pre: in-both-pools: 10.1.0.1:80: is in prod, too",
+        ]
+    );
+    assert_eq!(code, Some(1));
+    for (name, told) in [
+        ("none", "there is no section [pre]"),
+        ("absent", "No such file"),
+    ] {
+        let output = check(name);
+        assert_eq!(said(&output), (String::new(), Some(1)));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn the_configured_store_is_checked_with_its_trusted_proxies_and_port() {
+    let redis = Redis::start();
+    redis.push("gray", &[&"10.0.0.1"]);
+    redis.push("pre", &[&"10.1.0.1"]);
+    redis.push("prod", &[&"10.1.0.2"]);
+    let setup = Setup::new()
+        .redis(redis.url())
+        .set("gateway.trusted_proxies", "10.0.0.0/24")
+        .set("upstream.peer_port", 81);
+    let ini = setup.write_ini();
+    let check = || run_to_exit(&["lists", "check", "-c", ini.to_str().unwrap()]);
+    let proxy = "gray: trusted-proxy-is-gray: 10.0.0.1: is a trusted proxy (10.0.0.0/24)\n";
+    assert_eq!(said(&check()), (proxy.to_owned(), Some(1)));
+    redis.cli(&["DEL", "gray"]);
+    let nothing = "nothing to remark: gray 0, pre 1, prod 1\n";
+    assert_eq!(said(&check()), (nothing.to_owned(), Some(0)));
+    redis.push("pre", &[&"10.1.0.2:81"]);
+    let both = "pre: in-both-pools: 10.1.0.2:81: is in prod, too\n";
+    assert_eq!(said(&check()), (both.to_owned(), Some(1)));
+    redis.cli(&["SET", "gray", "10.0.0.1"]);
+    let (text, code) = said(&check());
+    assert_eq!((text, code), (format!("gray: wrong-type\n{both}"), Some(1)));
+    drop(redis);
+    let (text, code) = said(&check());
+    assert_eq!((text.as_str(), code), ("", Some(1)));
+}
