@@ -141,7 +141,8 @@ mod tests {
 
     impl Drop for Told {
         fn drop(&mut self) {
-            self.0.send(std::thread::current().id()).unwrap();
+            // A test that has failed does not listen any more.
+            let _ = self.0.send(std::thread::current().id());
         }
     }
 
