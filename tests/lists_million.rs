@@ -1,0 +1,133 @@
+//! A gray list of a million entries in a real Redis: how long a refresh takes, and what requests
+//! feel of it. Prints figures, and asserts only that the right lists are in force:
+//!
+//! `cargo test --release --test lists_million -- --ignored --nocapture`
+
+// Not only within #[test] functions, which clippy.toml exempts.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{Gateway, Origin, Redis, Setup, wait_until};
+
+const MILLION: u32 = 1_000_000;
+
+/// Different entries: addresses and nets of both families.
+fn entry(at: u32) -> String {
+    // An odd factor: no number comes twice.
+    let spread = at.wrapping_mul(2_654_435_761);
+    match at % 10 {
+        0 => format!("{}/28", Ipv4Addr::from_bits(spread & !15)),
+        1 => Ipv6Addr::from_bits(0x2001 << 112 | u128::from(spread) << 32).to_string(),
+        2 => format!(
+            "{}/96",
+            Ipv6Addr::from_bits(0x2002 << 112 | u128::from(spread) << 32)
+        ),
+        _ => Ipv4Addr::from_bits(spread | 1 << 31).to_string(),
+    }
+}
+
+fn fill(redis: &Redis) {
+    let mut connection = redis.connect(0);
+    for start in (0..MILLION).step_by(10_000) {
+        let mut push = redis::cmd("RPUSH");
+        push.arg("gray");
+        for at in start..start + 10_000 {
+            push.arg(entry(at));
+        }
+        push.exec(&mut connection).unwrap();
+    }
+}
+
+/// How long each of the requests took that one client sent, one after the other, until told to end.
+fn latencies(gateway: &Gateway, end: &AtomicBool) -> Vec<Duration> {
+    let mut client = gateway.connect_from("127.0.0.9");
+    let mut all = Vec::new();
+    while !end.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        assert_eq!(client.get("/").text(), "prod");
+        all.push(start.elapsed());
+    }
+    all
+}
+
+/// Latencies while `act` runs: of how many requests, the median and the 99th percentile.
+fn percentiles(gateway: &Gateway, act: impl FnOnce()) -> (usize, Duration, Duration) {
+    let end = AtomicBool::new(false);
+    let mut all: Vec<Duration> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| latencies(gateway, &end)))
+            .collect();
+        act();
+        end.store(true, Ordering::Relaxed);
+        clients
+            .into_iter()
+            .flat_map(|it| it.join().unwrap())
+            .collect()
+    });
+    all.sort();
+    (all.len(), all[all.len() / 2], all[all.len() * 99 / 100])
+}
+
+#[test]
+#[ignore = "takes a minute; prints figures"]
+fn a_million_entries_are_refreshed_while_requests_flow() {
+    let redis = Redis::start();
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    redis.push("pre", &[&pre.address()]);
+    redis.push("prod", &[&prod.address()]);
+    fill(&redis);
+    let gateway = Setup::new()
+        .redis(redis.url())
+        .set("gateway.workers", 2)
+        .start();
+    let generation = |at_least: f64| {
+        wait_until("a generation", Duration::from_secs(60), || {
+            gateway.metric("graygate_lists_generation") >= at_least
+        });
+    };
+    generation(1.0);
+    println!("RSS with a million entries: {} KiB", gateway.rss_kib());
+    let mut now = gateway.metric("graygate_lists_generation");
+    let mut times = Vec::new();
+    let mut change = |at: usize| {
+        let start = Instant::now();
+        redis.push("gray", &[&format!("127.1.0.{at}")]);
+        now += 1.0;
+        generation(now);
+        start.elapsed()
+    };
+    for at in 0..5 {
+        times.push(change(at));
+        gateway.wait_served(&format!("127.1.0.{at}"), "pre", Duration::from_secs(1));
+    }
+    times.sort();
+    println!(
+        "refresh (target 1.5 s): median {:?}, longest {:?}",
+        times[2], times[4]
+    );
+    println!(
+        "RSS after that: {} KiB, at its peak {} KiB",
+        gateway.rss_kib(),
+        gateway.peak_rss_kib()
+    );
+
+    let still = || std::thread::sleep(Duration::from_secs(5));
+    let (count, median, before) = percentiles(&gateway, still);
+    println!("without a refresh: {count} requests, median {median:?}, p99 {before:?}");
+    let (count, median, during) = percentiles(&gateway, || {
+        let start = Instant::now();
+        let mut at = 5;
+        while start.elapsed() < Duration::from_secs(5) {
+            change(at);
+            at += 1;
+        }
+    });
+    let ratio = during.as_secs_f64() / before.as_secs_f64();
+    println!("while refreshing: {count} requests, median {median:?}, p99 {during:?}");
+    println!("p99 with and without (target 1.5): {ratio:.2}");
+}
