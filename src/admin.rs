@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::config::Reloads;
 use crate::error::{Refusal, reason_phrase};
+use crate::explain::{self, Question, Rules};
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::ListName;
 use crate::lists::lint::{Findings, Kind};
@@ -26,7 +27,7 @@ mod exposition;
 
 /// Limits of a request head. A listener of its own, so they need not be tuned.
 const LIMITS: Limits = Limits {
-    line: 1024,
+    line: 4 * 1024,
     head: 8 * 1024,
     fields: 64,
 };
@@ -262,6 +263,7 @@ fn route(view: &View, method: &[u8], target: &[u8]) -> Answer {
             kind: "application/json",
             body: lists(&view.publisher),
         },
+        b"/explain" => explain(view, target),
         b"/config" => Answer {
             status: 200,
             kind: "application/json",
@@ -272,7 +274,43 @@ fn route(view: &View, method: &[u8], target: &[u8]) -> Answer {
             kind: "text/plain; version=0.0.4; charset=utf-8",
             body: exposition::render(view),
         },
-        _ => Answer::text(404, "there are /healthz, /lists, /config and /metrics\n"),
+        _ => Answer::text(
+            404,
+            "there are /healthz, /lists, /explain, /config and /metrics\n",
+        ),
+    }
+}
+
+/// Who would serve a client: `?ip=ADDRESS`, with `&header=Name:%20value` for each header field.
+fn explain(view: &View, target: &[u8]) -> Answer {
+    let query = target.splitn(2, |byte| *byte == b'?').nth(1);
+    let (mut socket, mut headers) = (None, Vec::new());
+    for (key, value) in form_urlencoded::parse(query.unwrap_or_default()) {
+        match &*key {
+            "ip" => socket = value.parse().ok(),
+            "header" => headers.push(value.into_owned()),
+            _ => {}
+        }
+    }
+    let Some(socket) = socket else {
+        return Answer::text(400, "an address is wanted: /explain?ip=192.0.2.1\n");
+    };
+    let config = view.gateway.config.load();
+    let rules = Rules {
+        trusted_proxies: &config.gateway.trusted_proxies,
+        fallback: config.upstream.fallback,
+    };
+    let question = Question {
+        socket,
+        headers: &headers,
+    };
+    match explain::explain(&question, &rules, &view.publisher.lists()) {
+        Ok(explanation) => Answer {
+            status: 200,
+            kind: "application/json",
+            body: format!("{explanation:#}\n"),
+        },
+        Err(error) => Answer::text(400, format!("{error}\n")),
     }
 }
 

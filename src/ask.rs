@@ -8,6 +8,9 @@ use serde_json::Value;
 /// Time for each question.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
+/// No page is longer, in bytes: a list of a million entries is some tens of megabytes.
+const LONGEST: u64 = 1 << 30;
+
 /// Asks one gateway.
 pub struct Asker {
     admin: SocketAddr,
@@ -30,10 +33,16 @@ impl Asker {
     /// # Errors
     /// Nobody answers; with the URL.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
+        self.get_with(path, &[])
+    }
+
+    fn get_with(&self, path: &str, query: &[(&str, &str)]) -> Result<(u16, String), String> {
         let url = format!("http://{}{path}", self.admin);
         let failed = |error: ureq::Error| format!("{url}: {error}");
-        let mut response = self.agent.get(&url).call().map_err(failed)?;
-        let body = response.body_mut().read_to_string().map_err(failed)?;
+        let request = self.agent.get(&url).query_pairs(query.iter().copied());
+        let mut response = request.call().map_err(failed)?;
+        let body = response.body_mut().with_config().limit(LONGEST);
+        let body = body.read_to_string().map_err(failed)?;
         Ok((response.status().as_u16(), body))
     }
 
@@ -42,10 +51,20 @@ impl Asker {
     /// # Errors
     /// Nobody answers, or with something else; with the URL.
     pub fn page(&self, path: &str) -> Result<Value, String> {
-        let (status, text) = self.get(path)?;
+        self.page_with(path, &[])
+    }
+
+    /// As [`Asker::page`], with a query.
+    ///
+    /// # Errors
+    /// As [`Asker::page`]; also what the gateway has to say of the query.
+    pub fn page_with(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
+        let (status, text) = self.get_with(path, query)?;
         let place = format!("http://{}{path}", self.admin);
-        if status != 200 {
-            return Err(format!("{place}: status {status}"));
+        match status {
+            200 => {}
+            400 => return Err(text.trim_end().to_owned()),
+            status => return Err(format!("{place}: status {status}")),
         }
         serde_json::from_str(&text).map_err(|error| format!("{place}: not understood: {error}"))
     }

@@ -12,15 +12,16 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`demo`] | what the command line can ask for |
+//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`inspect`], [`demo`] | what the command line can ask for |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
-//! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/config`, `/metrics`; and who asks there |
+//! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics`; and who asks there |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
 //! | [`upstream`] | connecting to peers, idle connections |
 //! | [`store`] | where lists come from, and how they come into force |
 //! | [`process`] | signals, pid file, privileges |
 //! | [`access_log`], [`logging`] | records and their writers |
 //! | [`config`] | the ini file |
+//! | [`explain`] | the decision for a client, with its reasons |
 //! | [`route`], [`lists`] | who is served by whom; pure |
 //! | [`http`] | HTTP/1 as bytes: heads, framing, chunks; no I/O |
 //! | [`proxy_protocol`] | what a proxy in front says before the first byte; no I/O |
@@ -51,7 +52,9 @@ pub mod check;
 pub mod config;
 pub mod demo;
 pub mod error;
+pub mod explain;
 pub mod http;
+pub mod inspect;
 pub mod lists;
 pub mod lists_check;
 pub mod logging;

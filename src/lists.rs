@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-pub use gray::{GrayList, gray_entry};
+pub use gray::{GrayList, canonical, gray_entry};
 pub use peers::{PeerList, peer_entry};
 
 /// The names of the lists.

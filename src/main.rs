@@ -4,12 +4,14 @@
 //! why. 2: the command line is wrong.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use graygate::config::Config;
+use graygate::explain::Question;
+use graygate::inspect::{self, Whom};
 use graygate::{check, demo, lists_check, process, reload, run, status};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
@@ -55,6 +57,16 @@ enum Action {
         #[command(subcommand)]
         action: ListsAction,
     },
+    /// Who would serve a client, and why
+    Explain {
+        /// The address that the connection comes from
+        ip: IpAddr,
+        /// A header field of the request; may be given more than once
+        #[arg(long = "header", value_name = "NAME: VALUE")]
+        headers: Vec<String>,
+        #[command(flatten)]
+        of: Of,
+    },
     /// Try it: two servers of each version, a lists file and the gateway
     Demo {
         /// The gateway's address
@@ -72,8 +84,40 @@ enum Action {
     },
 }
 
+/// Whose lists.
+#[derive(Args)]
+struct Of {
+    /// Read the configured store instead of asking the running gateway
+    #[arg(long)]
+    offline: bool,
+    /// The ini file
+    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+impl Of {
+    fn whom(&self) -> Whom {
+        match self.offline {
+            true => Whom::Store,
+            false => Whom::Gateway,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum ListsAction {
+    /// The lists in force, in the form of a lists file
+    Show {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// What the store has (+) and the running gateway has not, and the reverse (-); exits with 0 if
+    /// there is nothing
+    Diff {
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
     /// Look for mistakes in a lists file, or else in the store; exits with 0 if there are none
     Check {
         /// A lists file
@@ -92,9 +136,14 @@ fn main() -> ExitCode {
         Some(Action::Run { config }) => serve(&config),
         Some(Action::Reload { config }) => tell_to_reload(&config),
         Some(Action::Status { config }) => ask(&config),
-        Some(Action::Lists {
-            action: ListsAction::Check { file, config },
-        }) => check_lists(file.as_deref(), &config),
+        Some(Action::Lists { action }) => on_lists(action),
+        Some(Action::Explain { ip, headers, of }) => {
+            let question = Question {
+                socket: ip,
+                headers: &headers,
+            };
+            inspect::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
+        }
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
         Some(Action::Origin { listen, name }) => {
             act(|commands| demo::origin(listen, &name, commands))
@@ -147,6 +196,21 @@ fn tell_to_reload(path: &Path) -> Result<(), String> {
     let outcome = reload::reload(path)?;
     tell(&format!("{outcome}\n"));
     Ok(())
+}
+
+fn on_lists(action: ListsAction) -> Result<(), String> {
+    match action {
+        ListsAction::Show { of } => inspect::show(&of.config, of.whom()).map(|text| tell(&text)),
+        ListsAction::Diff { config } => {
+            let difference = inspect::diff(&config)?;
+            tell(&difference.text);
+            match difference.same {
+                true => Ok(()),
+                false => Err("the gateway does not hold what the store has".to_owned()),
+            }
+        }
+        ListsAction::Check { file, config } => check_lists(file.as_deref(), &config),
+    }
 }
 
 fn check_lists(file: Option<&Path>, config: &Path) -> Result<(), String> {

@@ -197,7 +197,7 @@ impl Nets {
 }
 
 /// An address, or `network/length`.
-pub(super) fn canonical(net: IpNet) -> String {
+pub fn canonical(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()
     } else {

@@ -1,0 +1,111 @@
+//! `graygate explain`: who would serve a client, and why.
+//!
+//! The same functions as for a request decide here, with the same snapshot: the head is parsed, the
+//! client's address is found in it, and [`route::decide`] names the pool.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::http::client;
+use crate::http::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner};
+use crate::lists::Lists;
+use crate::route;
+
+/// Limits of the head in a question.
+const LIMITS: Limits = Limits {
+    line: 64,
+    head: 32 * 1024,
+    fields: MAX_FIELDS,
+};
+
+/// A request as far as the decision depends on it.
+pub struct Question<'a> {
+    /// The address that the connection comes from.
+    pub socket: IpAddr,
+    /// Header fields, each as `Name: value`.
+    pub headers: &'a [String],
+}
+
+/// What of the configuration the decision depends on.
+pub struct Rules<'a> {
+    /// See [`crate::config::Gateway::trusted_proxies`].
+    pub trusted_proxies: &'a [IpNet],
+    /// See [`crate::config::Upstream::fallback`].
+    pub fallback: bool,
+}
+
+/// Decides as for a request, and says why. A JSON object: `socket`, `client`, `pool`, `reason` (or
+/// `refusal`), `entry` (of the gray list, if one covers the client), `generation`, `digest`, `peers`.
+///
+/// # Errors
+/// When the header fields are none.
+pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Result<Value, String> {
+    let mut text = "GET / HTTP/1.1\r\nHost: explain\r\n".to_owned();
+    for header in question.headers {
+        text.push_str(header);
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    let (mut head, bytes) = (RequestHead::default(), text.as_bytes());
+    match head.parse(bytes, &mut Scanner::default(), &LIMITS) {
+        Ok(Parsed::Complete) if head.len == bytes.len() => {}
+        Ok(_) => return Err("a header with a line end in it".to_owned()),
+        Err(refusal) => {
+            let (name, text) = (refusal.name(), refusal.text());
+            return Err(format!("such a request is refused: {name}: {text}"));
+        }
+    }
+    let socket = client::canonical(question.socket);
+    let client = client::address(socket, rules.trusted_proxies, &head.fields, bytes);
+    let decision = route::decide(client, lists, rules.fallback);
+    let peers = decision.map_or(&[][..], |decision| decision.pool.peers(lists));
+    Ok(json!({
+        "socket": socket.to_string(),
+        "socket_is_trusted_proxy": client::is_trusted(socket, rules.trusted_proxies),
+        "client": client.to_string(),
+        "pool": decision.ok().map(|it| it.pool.name()),
+        "reason": decision.ok().map(|it| it.reason.name()),
+        "refusal": decision.err().map(|it| it.name()),
+        "entry": lists.gray.matching(client).map(|it| crate::lists::canonical(it)),
+        "generation": lists.generation,
+        "digest": lists.digest.to_string(),
+        "peers": peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    }))
+}
+
+/// The explanation as text, a line for each member.
+pub fn text(explanation: &Value) -> String {
+    let plain = |key: &str| match &explanation[key] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let peers = explanation["peers"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let peers: Vec<&str> = peers.iter().filter_map(Value::as_str).collect();
+    let socket = match explanation["socket_is_trusted_proxy"] == true {
+        true => "a trusted proxy, whose X-Forwarded-For is believed",
+        false => "no trusted proxy, so it is the client",
+    };
+    let outcome = match &explanation["refusal"] {
+        Value::String(refusal) => format!("503 {refusal}"),
+        _ => format!("{} ({})", plain("pool"), plain("reason")),
+    };
+    format!(
+        "connection  {} ({socket})\nclient      {}\nentry       {}\nserved by   {outcome}\n\
+         peers       {}\ngeneration  {}, digest {}\n",
+        plain("socket"),
+        plain("client"),
+        plain("entry"),
+        if peers.is_empty() {
+            "-".to_owned()
+        } else {
+            peers.join(" ")
+        },
+        plain("generation"),
+        plain("digest"),
+    )
+}

@@ -1,0 +1,197 @@
+//! What is in force, what is in the store, and whom it concerns: `graygate lists show`,
+//! `graygate lists diff` and `graygate explain`.
+//!
+//! The running gateway is asked at its admin listener; offline, the configured store is read, with
+//! the same functions as the gateway uses.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::ask::Asker;
+use crate::config::{Config, Store};
+use crate::explain::{self, Question, Rules};
+use crate::lists::{GrayList, ListName, Lists, PeerList};
+use crate::run;
+use crate::store::{Fault, Reading, file, redis};
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// The running gateway.
+    Gateway,
+    /// The store that is configured.
+    Store,
+}
+
+/// Lists, from wherever they come.
+struct Content {
+    /// Lines about them, without line ends.
+    about: Vec<String>,
+    digest: String,
+    /// In the order of [`ListName::ALL`], in canonical form.
+    entries: [BTreeSet<String>; 3],
+}
+
+/// The lists as a lists file, with what is to be said of them in comments on top.
+///
+/// # Errors
+/// One line: who cannot be asked, or why.
+pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
+    let content = match whom {
+        Whom::Gateway => of_gateway(config)?,
+        Whom::Store => of_store(&run::load(config)?)?,
+    };
+    let mut text = String::new();
+    // A String takes whatever is written.
+    for line in &content.about {
+        let _ = writeln!(text, "# {line}");
+    }
+    for (list, entries) in ListName::ALL.iter().zip(&content.entries) {
+        let _ = writeln!(text, "[{}]", list.name());
+        for entry in entries {
+            let _ = writeln!(text, "{entry}");
+        }
+    }
+    Ok(text)
+}
+
+/// What the store has and the gateway has not, and the reverse.
+pub struct Difference {
+    /// A line for each entry, `+` where only the store has it, `-` where only the gateway has it;
+    /// and one with both digests.
+    pub text: String,
+    /// The digests are the same.
+    pub same: bool,
+}
+
+/// Compares the store with what the gateway holds.
+///
+/// # Errors
+/// One line: which of them cannot be asked, or why.
+pub fn diff(config: &Path) -> Result<Difference, String> {
+    let (gateway, store) = (of_gateway(config)?, of_store(&run::load(config)?)?);
+    let mut text = String::new();
+    for (at, list) in ListName::ALL.iter().enumerate() {
+        let (held, stored) = (&gateway.entries[at], &store.entries[at]);
+        // A String takes whatever is written.
+        for entry in held.difference(stored) {
+            let _ = writeln!(text, "- {} {entry}", list.name());
+        }
+        for entry in stored.difference(held) {
+            let _ = writeln!(text, "+ {} {entry}", list.name());
+        }
+    }
+    let same = gateway.digest == store.digest;
+    let relation = if same { "the same" } else { "different" };
+    let _ = writeln!(
+        text,
+        "{relation}: the gateway holds {}, the store has {}",
+        gateway.digest, store.digest
+    );
+    Ok(Difference { text, same })
+}
+
+/// Who would serve a request from `ip` with these header fields, and why.
+///
+/// # Errors
+/// One line: who cannot be asked, or why; or what is wrong with the question.
+pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<String, String> {
+    let explanation = match whom {
+        Whom::Gateway => {
+            let ip = question.socket.to_string();
+            let headers = question.headers.iter().map(|it| ("header", it.as_str()));
+            let query: Vec<_> = [("ip", ip.as_str())].into_iter().chain(headers).collect();
+            asker(config)?.page_with("/explain", &query)?
+        }
+        Whom::Store => {
+            let config = run::load(config)?;
+            let rules = Rules {
+                trusted_proxies: &config.gateway.trusted_proxies,
+                fallback: config.upstream.fallback,
+            };
+            explain::explain(question, &rules, &stored(&config)?)?
+        }
+    };
+    Ok(explain::text(&explanation))
+}
+
+fn asker(config: &Path) -> Result<Asker, String> {
+    let admin: Option<SocketAddr> = Config::admin_of(config).map_err(|error| error.to_string())?;
+    let none = "[admin] listen is off, so the gateway cannot be asked; there is --offline";
+    Ok(Asker::new(admin.ok_or(none)?))
+}
+
+fn of_gateway(config: &Path) -> Result<Content, String> {
+    let page = asker(config)?.page("/lists")?;
+    let text = |key: &str| match &page[key] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let entries = ListName::ALL.map(|list| {
+        let entries = page[list.name()].as_array().into_iter().flatten();
+        entries
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    });
+    Ok(Content {
+        about: vec![
+            format!("in force; source {}, mode {}", text("source"), text("mode")),
+            format!(
+                "generation {}, digest {}",
+                text("generation"),
+                text("digest")
+            ),
+        ],
+        digest: text("digest"),
+        entries,
+    })
+}
+
+fn of_store(config: &Config) -> Result<Content, String> {
+    let lists = stored(config)?;
+    let source = match &config.store {
+        Store::File(path) => format!("file {}", path.display()),
+        Store::Redis(settings) => settings.url.to_string(),
+    };
+    let peers = |list: &PeerList| list.peers().iter().map(ToString::to_string).collect();
+    Ok(Content {
+        about: vec![
+            format!("in the store: {source}"),
+            format!("digest {}", lists.digest),
+        ],
+        digest: lists.digest.to_string(),
+        entries: [
+            lists.gray.entries().collect(),
+            peers(&lists.pre),
+            peers(&lists.prod),
+        ],
+    })
+}
+
+/// The lists as they are in the store at this moment, whatever a gateway makes of them.
+fn stored(config: &Config) -> Result<Lists, String> {
+    let port = config.upstream.peer_port;
+    let reading = match &config.store {
+        Store::File(path) => {
+            let read = file::read(path).and_then(|text| file::parse(&text, port));
+            read.map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        Store::Redis(settings) => {
+            redis::read(settings).map_err(|error| format!("{}: {error}", settings.url))?
+        }
+    };
+    let entries = |list: ListName, entries: Result<Vec<Vec<u8>>, Fault>| {
+        entries.map_err(|fault| format!("{}: {}", list.name(), fault.name()))
+    };
+    let Reading { gray, pre, prod } = reading;
+    let gray = GrayList::parse(entries(ListName::Gray, gray)?);
+    let peers = |list, texts| entries(list, texts).map(|it| Arc::new(PeerList::parse(it, port)));
+    let (pre, prod) = (peers(ListName::Pre, pre)?, peers(ListName::Prod, prod)?);
+    Ok(Lists::new(1, Arc::new(gray), pre, prod))
+}

@@ -1,0 +1,174 @@
+//! `graygate lists show`, `lists diff` and `explain`: asked of the running gateway, and offline of
+//! the configured store.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Gateway, Redis, Setup, run_to_exit};
+
+/// Runs a command on the ini file of `gateway`; returns what it says, and whether it is content.
+fn run(gateway: &Gateway, arguments: &[&str]) -> (String, bool) {
+    // The ports that it has found are in no file.
+    let ini = std::fs::read_to_string(gateway.path("graygate.ini")).unwrap();
+    let admin = gateway.admin().to_string();
+    let ini = ini.replace(
+        "[admin]\nlisten = 127.0.0.1:0",
+        &format!("[admin]\nlisten = {admin}"),
+    );
+    let path = gateway.path("asking.ini");
+    std::fs::write(&path, ini).unwrap();
+    let config = path.to_str().unwrap();
+    let output = run_to_exit(&[arguments, &["-c", config]].concat());
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8(said).unwrap(), output.status.success())
+}
+
+fn redis() -> Redis {
+    let redis = Redis::start();
+    redis.push(
+        "gray",
+        &[&"127.0.0.5", &"10.0.0.0/8", &"10.1.2.3", &"nonsense"],
+    );
+    redis.push("pre", &[&"127.0.1.1:81"]);
+    redis.push("prod", &[&"127.0.2.1", &"127.0.2.2"]);
+    redis
+}
+
+fn start(redis: &Redis) -> Gateway {
+    Setup::new()
+        .redis(redis.url())
+        .set("redis.check_interval", "1h")
+        .set("gateway.trusted_proxies", "127.0.0.99")
+        .start()
+}
+
+#[test]
+fn what_is_shown_is_a_lists_file_with_the_same_digest_wherever_it_comes_from() {
+    let redis = redis();
+    let gateway = start(&redis);
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    let (live, offline) = (
+        run(&gateway, &["lists", "show"]),
+        run(&gateway, &["lists", "show", "--offline"]),
+    );
+    let digest = gateway.lists()["digest"].as_str().unwrap().to_owned();
+    for (text, good) in [&live, &offline] {
+        assert!(good, "{text}");
+        let lists: Vec<&str> = text.lines().filter(|it| !it.starts_with('#')).collect();
+        let expected = "[gray] 10.0.0.0/8 10.1.2.3 127.0.0.5 [pre] 127.0.1.1:81 [prod] 127.0.2.1:80 127.0.2.2:80";
+        assert_eq!(lists.join(" "), expected);
+        assert!(text.contains(&digest), "{text}");
+    }
+    assert!(live.0.contains("mode events"), "{}", live.0);
+    // It can be used as it is.
+    std::fs::write(gateway.path("lists"), live.0).unwrap();
+    let again = Setup::new()
+        .set("lists.file", gateway.path("lists").display())
+        .start();
+    assert_eq!(again.lists()["digest"], digest.as_str());
+}
+
+#[test]
+fn a_difference_is_told_entry_by_entry() {
+    // Nothing is announced, so the gateway keeps what it has.
+    let redis = Redis::start_with_options(&["--rename-command", "CONFIG", ""]);
+    redis.push("prod", &[&"127.0.2.1", &"127.0.2.2"]);
+    redis.push("gray", &[&"127.0.0.5"]);
+    let gateway = Setup::new()
+        .redis(redis.url())
+        .set("redis.notify", "poll")
+        .set("redis.poll_interval", "1h")
+        .start();
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    let (text, same) = run(&gateway, &["lists", "diff"]);
+    assert!(same && text.starts_with("the same: "), "{text}");
+    redis.cli(&["RPUSH", "gray", "127.0.0.6"]);
+    redis.cli(&["LREM", "prod", "0", "127.0.2.1"]);
+    let (text, same) = run(&gateway, &["lists", "diff"]);
+    assert!(!same);
+    let lines: Vec<&str> = text.lines().take(2).collect();
+    assert_eq!(lines, ["+ gray 127.0.0.6", "- prod 127.0.2.1:80"]);
+    assert!(text.contains("different: the gateway holds "), "{text}");
+}
+
+#[test]
+fn an_explanation_names_the_client_the_entry_and_the_peers() {
+    let redis = redis();
+    let gateway = start(&redis);
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    let table: [(&[&str], &[&str]); 6] = [
+        (
+            &["127.0.0.5"],
+            &[
+                "entry       127.0.0.5",
+                "pre (listed)",
+                "peers       127.0.1.1:81",
+            ],
+        ),
+        (
+            &["::ffff:127.0.0.5"],
+            &["client      127.0.0.5", "pre (listed)"],
+        ),
+        // The most specific entry.
+        (&["10.1.2.3"], &["entry       10.1.2.3"]),
+        (&["10.1.2.4"], &["entry       10.0.0.0/8"]),
+        (
+            &["192.0.2.1", "--header", "X-Forwarded-For: 127.0.0.5"],
+            &[
+                "no trusted proxy",
+                "entry       -",
+                "prod (unlisted)",
+                "127.0.2.1:80 127.0.2.2:80",
+            ],
+        ),
+        (
+            &[
+                "127.0.0.99",
+                "--header",
+                "X-Forwarded-For: 192.0.2.1",
+                "--header",
+                "x-forwarded-for: 127.0.0.5",
+            ],
+            &["a trusted proxy", "client      127.0.0.5", "pre (listed)"],
+        ),
+    ];
+    for (question, expected) in table {
+        for whom in [&[][..], &["--offline"]] {
+            let (text, good) = run(&gateway, &[&["explain"], question, whom].concat());
+            assert!(good, "{question:?}: {text}");
+            for part in expected {
+                assert!(text.contains(part), "{question:?} {whom:?}: {text}");
+            }
+        }
+    }
+    for (question, said) in [
+        (&["192.0.2.1", "--header", "no field"][..], "bad-field"),
+        (&["192.0.2.1", "--header", "A: b\r\n\r\n"], "a line end"),
+        (&["192.0.2.1", "--header", "Host: b"], "many-hosts"),
+    ] {
+        for whom in [&[][..], &["--offline"]] {
+            let (text, good) = run(&gateway, &[&["explain"], question, whom].concat());
+            assert!(
+                !good && text.contains(said),
+                "{question:?} {whom:?}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_gateway_without_lists_explains_that() {
+    let redis = Redis::stopped();
+    let gateway = Setup::new()
+        .redis(redis.url())
+        .set("redis.timeout", "300ms")
+        .start();
+    let (text, good) = run(&gateway, &["explain", "127.0.0.5"]);
+    assert!(good && text.contains("served by   503 no-lists"), "{text}");
+    let (text, good) = run(&gateway, &["explain", "127.0.0.5", "--offline"]);
+    assert!(!good && text.contains("redis://"), "{text}");
+    assert_eq!(gateway.admin_get("/explain").0, 400);
+    assert_eq!(gateway.admin_get("/explain?ip=x").0, 400);
+}
