@@ -353,6 +353,7 @@ fn lists(publisher: &Publisher) -> String {
         "digest": lists.digest.to_string(),
         "source": status.source,
         "mode": status.mode.name(),
+        "missed_events": status.missed_events,
         "error": status.error,
         "age_seconds": status.checked.map(|at| at.elapsed().as_secs_f64()),
         "changed_at": status.changed.map(rfc3339),

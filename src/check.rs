@@ -104,8 +104,12 @@ fn read_as(name: &str, config: &Config) -> Result<Vec<String>, String> {
 }
 
 fn read_lists(config: &Config) -> Result<(), String> {
-    let Store::File(path) = &config.store else {
-        return Ok(());
+    let path = match &config.store {
+        Store::File(path) => path,
+        Store::Redis(settings) => {
+            let outcome = store::redis::check_files(settings);
+            return outcome.map_err(|error| format!("[redis] {error}"));
+        }
     };
     let port = config.upstream.peer_port;
     let outcome = store::file::read(path).and_then(|text| store::file::parse(&text, port));

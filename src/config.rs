@@ -29,7 +29,7 @@ use self::file::{IniFile, Section};
 pub use self::keys::{KEYS, Key};
 pub use self::reload::{ReloadTally, Reloads};
 use self::units::{Wrong, name};
-pub use self::url::Url;
+pub use self::url::{Address, Login, Url};
 
 /// The variable of the environment that goes before `[redis] url`, for passwords that must not
 /// stand in a file. Its value is a parameter here: the caller reads the environment.
@@ -100,6 +100,7 @@ pub struct Listen {
 
 /// Sections `[redis]` and `[lists]`: where the lists come from.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there are one or two of them")]
 pub enum Store {
     /// From a Redis server.
     Redis(Redis),
@@ -110,8 +111,12 @@ pub enum Store {
 /// Section `[redis]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redis {
-    /// The server.
+    /// The server; with Sentinels, its host is the name of the master.
     pub url: Url,
+    /// The Sentinels to ask where the master is; none: the URL says it.
+    pub sentinels: Vec<Url>,
+    /// The files for TLS.
+    pub tls: Tls,
     /// The keys of the lists.
     pub keys: Keys,
     /// How changes are learned of.
@@ -122,6 +127,25 @@ pub struct Redis {
     pub poll_interval: Duration,
     /// For a connection or an answer.
     pub timeout: Duration,
+}
+
+/// Files of section `[redis]` for TLS, by their absolute paths; read at each connection.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tls {
+    /// Authorities that may vouch for a server, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The gateway's own certificate and its private key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    fn cert(&self) -> Option<&Path> {
+        self.own.as_ref().map(|(cert, _)| cert.as_path())
+    }
+
+    fn key(&self) -> Option<&Path> {
+        self.own.as_ref().map(|(_, key)| key.as_path())
+    }
 }
 
 /// The Redis keys of the lists: not empty, each another.
@@ -138,10 +162,12 @@ pub struct Keys {
 /// How changes of the lists are learned of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Notify {
-    /// By events where Redis can be made to send them, else by polling.
+    /// By events where Redis can be made to send them, else by tracking, else by polling.
     Auto,
     /// By keyspace events.
     Events,
+    /// By client tracking in broadcast mode.
+    Tracking,
     /// By reading again and again.
     Poll,
 }
@@ -341,6 +367,8 @@ impl Store {
             Some(url) => Some(Url::read(&url).map_err(in_variable)?),
             None => section.get("url", Url::read_optional)?,
         };
+        let sentinels = sentinels_of(section, url.as_ref())?;
+        let tls = Tls::of(section, base)?;
         let keys = Keys::of(section)?;
         let notify = section.get("notify", units::notify)?;
         let check_interval = section.get("check_interval", units::duration)?;
@@ -348,20 +376,80 @@ impl Store {
         let timeout = section.get("timeout", units::duration)?;
         let lists = file.section("lists").get("file", units::path(base))?;
         match (url, lists) {
-            (Some(url), _) => Ok(Self::Redis(Redis {
-                url,
-                keys,
-                notify,
-                check_interval,
-                poll_interval,
-                timeout,
-            })),
+            (Some(url), _) => {
+                tls.is_needed_by(section, sentinels.iter().chain([&url]))?;
+                Ok(Self::Redis(Redis {
+                    url,
+                    sentinels,
+                    tls,
+                    keys,
+                    notify,
+                    check_interval,
+                    poll_interval,
+                    timeout,
+                }))
+            }
             (None, Some(path)) => Ok(Self::File(path)),
             (None, None) => Err(file.wrong(
                 "no source of the lists",
                 "url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
             )),
         }
+    }
+}
+
+fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, ConfigError> {
+    let sentinels = section.get("sentinels", Url::read_sentinels)?;
+    let is_unix = |url: &Url| matches!(url.address(), Address::Unix(_));
+    if !sentinels.is_empty() && url.is_some_and(is_unix) {
+        let wrong = Wrong {
+            what: "the URL of Redis names a socket, and no master".to_owned(),
+            allowed: "a URL whose host is the master's name, as redis://mymaster/0".to_owned(),
+        };
+        return Err(section.wrong("sentinels", &wrong));
+    }
+    Ok(sentinels)
+}
+
+impl Tls {
+    fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+        let path = |name| section.get(name, units::path(base));
+        let alone = |name, other: &str| {
+            let wrong = Wrong {
+                what: format!("there is no {other}"),
+                allowed: "both tls_cert and tls_key, or neither".to_owned(),
+            };
+            Err(section.wrong(name, &wrong))
+        };
+        let ca = path("tls_ca")?;
+        let own = match (path("tls_cert")?, path("tls_key")?) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return alone("tls_cert", "tls_key"),
+            (None, Some(_)) => return alone("tls_key", "tls_cert"),
+        };
+        Ok(Self { ca, own })
+    }
+
+    /// Who has named files for TLS must not send a password without it.
+    fn is_needed_by<'a>(
+        &self,
+        section: Section<'_>,
+        mut urls: impl Iterator<Item = &'a Url>,
+    ) -> Result<(), ConfigError> {
+        if *self == Self::default() || urls.any(Url::is_tls) {
+            return Ok(());
+        }
+        let name = if self.ca.is_some() {
+            "tls_ca"
+        } else {
+            "tls_cert"
+        };
+        let wrong = Wrong {
+            what: "neither the URL of Redis nor a Sentinel begins with rediss://".to_owned(),
+            allowed: "rediss:// where TLS is meant, else no files for it".to_owned(),
+        };
+        Err(section.wrong(name, &wrong))
     }
 }
 

@@ -112,6 +112,8 @@ pub enum Mode {
     Starting,
     /// By keyspace events, with a full check now and then.
     Events,
+    /// By client tracking, with a full check now and then.
+    Tracking,
     /// By reading again and again.
     Poll,
     /// By looking at the file again and again.
@@ -124,6 +126,7 @@ impl Mode {
         match self {
             Self::Starting => "starting",
             Self::Events => "events",
+            Self::Tracking => "tracking",
             Self::Poll => "poll",
             Self::File => "file",
         }
@@ -145,6 +148,8 @@ pub struct Status {
     pub changed: Option<SystemTime>,
     /// How often the store was read, by [`Cause`].
     pub refreshes: [u64; Cause::ALL.len()],
+    /// How often a check has found what the store had not told of, although it should.
+    pub missed_events: u64,
     /// How often it could not be read.
     pub failures: u64,
     /// Lists that keep their last good value.
@@ -174,6 +179,7 @@ impl Publisher {
                 checked: None,
                 changed: None,
                 refreshes: [0; Cause::ALL.len()],
+                missed_events: 0,
                 failures: 0,
                 faults: Vec::new(),
             }),
@@ -306,7 +312,16 @@ impl Publisher {
         let (generation, digest) = (new.generation, new.digest);
         let [gray, pre, prod] = ListName::ALL.map(|list| new.len(list));
         self.lists.store(new);
-        self.locked().changed = Some(SystemTime::now());
+        let mut status = self.locked();
+        status.changed = Some(SystemTime::now());
+        let mode = status.mode;
+        let is_missed = cause == Cause::Check && matches!(mode, Mode::Events | Mode::Tracking);
+        status.missed_events += u64::from(is_missed);
+        drop(status);
+        if is_missed {
+            let mode = mode.name();
+            log::warn!("lists-event-missed generation={generation} mode={mode}");
+        }
         log::info!(
             "lists-published generation={generation} digest={digest} cause={} gray={gray} pre={pre} prod={prod}",
             cause.name()
@@ -409,6 +424,33 @@ mod tests {
             publisher.status().faults,
             [(ListName::Gray, Fault::WrongType)]
         );
+    }
+
+    #[test]
+    fn a_change_that_only_a_check_finds_is_a_missed_event_where_changes_are_announced() {
+        let publisher = publisher();
+        let mut gray = 1;
+        for (mode, cause, missed) in [
+            (Mode::Poll, Cause::Check, 0),
+            (Mode::Events, Cause::Event, 0),
+            (Mode::Events, Cause::Reconnect, 0),
+            (Mode::Events, Cause::Check, 1),
+            (Mode::Tracking, Cause::Event, 1),
+            (Mode::Tracking, Cause::Check, 2),
+        ] {
+            publisher.set_mode(mode);
+            gray += 1;
+            let entry = format!("1.1.1.{gray}");
+            // The second look finds nothing new.
+            for _ in 0..2 {
+                publisher.publish(reading(&[&entry], &["2.2.2.2"], &["3.3.3.3"]), cause);
+                assert_eq!(
+                    publisher.status().missed_events,
+                    missed,
+                    "{mode:?} {cause:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn hides_its_password(
 /// What stands before and behind the password of a URL.
 fn around_password(url: &str) -> Option<(&str, &str)> {
     let start = url.find("://")? + 3;
-    let (password, end) = if url.starts_with("redis://") {
+    let (password, end) = if url.starts_with("redis://") || url.starts_with("rediss://") {
         let length = url[start..].find(['/', '?']).unwrap_or(url.len() - start);
         let end = start + url[start..start + length].rfind('@')?;
         (start + url[start..end].find(':')? + 1, end)

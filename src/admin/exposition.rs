@@ -261,6 +261,12 @@ fn lists(page: &mut Page, view: &View) {
         page.value("lists_refreshes_total", &[("cause", &cause.name())], count);
     }
     page.family(
+        "lists_missed_events_total",
+        "counter",
+        "Changes of the lists that were found by a check, and should have been announced.",
+    );
+    page.value("lists_missed_events_total", &[], status.missed_events);
+    page.family(
         "lists_failures_total",
         "counter",
         "Attempts to read the lists that have failed.",

@@ -127,7 +127,7 @@ impl Section<'_> {
 fn shown_of(section: &str, name: &str, value: &str) -> String {
     match (section, name) {
         // Whatever it is, it could be a misspelt URL with its password.
-        ("redis", "url") if !value.is_empty() => "(hidden)".to_owned(),
+        ("redis", "url" | "sentinels") if !value.is_empty() => "(hidden)".to_owned(),
         _ => shown(value),
     }
 }

@@ -49,11 +49,15 @@ pub const KEYS: &[Key] = keys! {
     group = "", "Group to become; empty: the user's own. (restart)";
 
     [redis]
-    url = "", "Server: redis://[[user]:password@]host[:port][/db] or unix:///path[?db=0]. (restart)";
+    url = "", "Server: redis://[[user]:password@]host[:port][/db], rediss://… with TLS, or unix:///path[?db=0]. (restart)";
+    sentinels = "", "Sentinels, as host[:26379] or redis[s]://…, with commas between; the host in url is the master's name then. (restart)";
+    tls_ca = "", "PEM file of the authorities that may vouch for the server; empty: the system's. (restart)";
+    tls_cert = "", "PEM file of the gateway's own certificate, for a server that asks for one; empty: none. (restart)";
+    tls_key = "", "PEM file of its private key, readable to the user in [gateway]. (restart)";
     gray_key = "gray", "Key of the clients that get the new version. (restart)";
     pre_key = "pre", "Key of the new version's servers. (restart)";
     prod_key = "prod", "Key of the old version's servers. (restart)";
-    notify = "auto", "How changes are learned of: events (keyspace events), poll, or auto: either. (restart)";
+    notify = "auto", "How changes are learned of: events (keyspace events), tracking (client tracking), poll, or auto: the first that works. (restart)";
     check_interval = "10s", "Time between two full checks of the lists, events or not. (restart)";
     poll_interval = "1s", "Time between two reads where there are no events. (restart)";
     timeout = "2s", "Time for Redis to accept a connection or to answer. (restart)";

@@ -102,6 +102,10 @@ fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
         (Store::File(old), Store::File(new)) => vec![("lists.file", old == new)],
         (Store::Redis(old), Store::Redis(new)) => vec![
             ("redis.url", old.url == new.url),
+            ("redis.sentinels", old.sentinels == new.sentinels),
+            ("redis.tls_ca", old.tls.ca == new.tls.ca),
+            ("redis.tls_cert", old.tls.cert() == new.tls.cert()),
+            ("redis.tls_key", old.tls.key() == new.tls.key()),
             ("redis.gray_key", old.keys.gray == new.keys.gray),
             ("redis.pre_key", old.keys.pre == new.keys.pre),
             ("redis.prod_key", old.keys.prod == new.keys.prod),

@@ -212,6 +212,8 @@ fn an_empty_file_has_the_documented_defaults() {
         },
         store: Store::Redis(Redis {
             url: "redis://127.0.0.1:6379/0".parse().unwrap(),
+            sentinels: Vec::new(),
+            tls: Tls::default(),
             keys: Keys {
                 gray: "gray".to_owned(),
                 pre: "pre".to_owned(),
@@ -358,6 +360,9 @@ fn values_are_understood() {
         }),
         ("redis.notify", "events", |it| {
             redis(it).notify == Notify::Events
+        }),
+        ("redis.notify", "tracking", |it| {
+            redis(it).notify == Notify::Tracking
         }),
         ("redis.notify", "poll", |it| {
             redis(it).notify == Notify::Poll
@@ -557,7 +562,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "redis.notify",
             "push",
-            "it is none of the words for this key; allowed: auto, events, poll",
+            "it is none of the words for this key; allowed: auto, events, tracking, poll",
         ),
         ("redis.timeout", "2", "it has no unit;"),
         (
@@ -807,8 +812,7 @@ fn the_variable_goes_before_the_file_unless_empty() {
         Store::File("/etc/gray/l".into())
     );
     let error = variable(REDIS, "http://:secret@h").unwrap_err().to_string();
-    let expected =
-        "GRAYGATE_REDIS_URL: it does not begin with redis:// or unix://; allowed: redis:";
+    let expected = "GRAYGATE_REDIS_URL: it does not begin with redis://, rediss:// or unix://; allowed: redis:";
     assert!(error.starts_with(expected), "{error}");
 }
 
@@ -818,6 +822,8 @@ fn a_url_is_shown_without_user_and_password() {
         ("redis://h", "redis://h:6379/0"),
         ("redis://secret:secret@h:1/2", "redis://h:1/2"),
         ("redis://:secret@[::1]:1", "redis://[::1]:1/0"),
+        ("rediss://secret:secret@h/4", "rediss://h:6379/4"),
+        ("rediss://:secret@[::1]:1", "rediss://[::1]:1/0"),
         ("redis://secret@h?protocol=3&x=secret", "redis://h:6379/0"),
         ("redis://:secret@secret@h/1", "redis://h:6379/1"),
         ("redis://:secret%23%2F%40@h/1", "redis://h:6379/1"),
@@ -845,13 +851,24 @@ fn a_url_is_shown_without_user_and_password() {
 #[test]
 fn a_bad_url_is_an_error_that_does_not_show_it() {
     let table = [
-        ("rediss://:secret@h", "TLS is not supported"),
+        (
+            "rediss:secret@h",
+            "it does not begin with redis://, rediss:// or unix://",
+        ),
+        ("rediss://:secret@", "it is malformed"),
+        ("rediss://user:12/secret@h", "it has an @ behind the host"),
         (
             "http://:secret@h",
-            "it does not begin with redis:// or unix://",
+            "it does not begin with redis://, rediss:// or unix://",
         ),
-        ("secret", "it does not begin with redis:// or unix://"),
-        ("h:6379", "it does not begin with redis:// or unix://"),
+        (
+            "secret",
+            "it does not begin with redis://, rediss:// or unix://",
+        ),
+        (
+            "h:6379",
+            "it does not begin with redis://, rediss:// or unix://",
+        ),
         ("redis://:secret@", "it is malformed"),
         ("redis://:secret@h:99999", "it is malformed"),
         ("redis://:secret/secret@h", "it is malformed"),
@@ -900,6 +917,11 @@ fn no_error_shows_a_password_wherever_it_stands() {
         "url = redis://:secret@h\n",
         "[redis]\nurl = redis://a\nurl = redis://:secret@h\n",
         "[redis]\ntimeout = redis://:secret@h\n",
+        "[redis]\nsentinels = :secret@\n",
+        "[redis]\nsentinels = a, secret@h/x\n",
+        "[redis]\nsentinels = a, redis://:secret@h/1\n",
+        "[redis]\nsentinels = redis://:secret#@h\n",
+        "[redis]\ntls_ca = rediss://:secret@h\n",
         "[gateway]\nlisten = redis://:secret@h\n",
         "[gateway]\nlisten = :secret@h\n",
         "[gateway]\ntrusted_proxies = redis://:secret@h\n",
@@ -947,6 +969,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("gateway.user", ""),
     ("gateway.group", "x"),
     ("redis.url", "redis://h"),
+    ("redis.sentinels", "a,b:1"),
+    ("redis.tls_ca", "x"),
+    ("redis.tls_cert", "x"),
+    ("redis.tls_key", "x"),
     ("redis.gray_key", "x"),
     ("redis.pre_key", "x"),
     ("redis.prod_key", "x"),
@@ -977,6 +1003,12 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
         let (old, new) = match (key.section, key.name) {
             ("lists", _) => (with(name, "l"), with(name, value)),
             ("redis", "url") => (parse(REDIS), with(name, value)),
+            ("redis", "tls_ca" | "tls_cert" | "tls_key") => {
+                let text = "[redis]\nurl = rediss://h\ntls_ca = a\ntls_cert = a\ntls_key = a\n";
+                let changed = format!("{} = {value}", key.name);
+                let new = text.replace(&format!("{} = a", key.name), &changed);
+                (parse(text), parse(&new))
+            }
             ("redis", _) => (
                 parse(REDIS),
                 parse(&format!("{REDIS}{} = {value}\n", key.name)),
@@ -1010,4 +1042,65 @@ fn a_reload_of_the_same_file_changes_nothing_and_of_many_keys_tells_all() {
     assert_eq!(kept, expected);
     assert_eq!(running.gateway.limits.line, 1024);
     assert_eq!(running.store, old.store);
+}
+
+#[test]
+fn sentinels_are_hosts_or_urls_and_hide_their_passwords() {
+    let sentinels = |value: &str| parse(&format!("{REDIS}sentinels = {value}\n"));
+    let config = sentinels("a, [::1]:1,rediss://user:secret@b:2, :secret@10.0.0.1").unwrap();
+    assert!(!format!("{config:?}").contains("secret"), "{config:?}");
+    let shown = redis(config).sentinels;
+    let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    let expected = [
+        "redis://a:26379/0",
+        "redis://[::1]:1/0",
+        "rediss://b:2/0",
+        "redis://10.0.0.1:26379/0",
+    ];
+    assert_eq!(shown, expected);
+    for (value, what) in [
+        ("a,,b", "number 2: Missing hostname"),
+        ("a,b:x", "number 2: it is malformed"),
+        ("http://a", "number 1: it does not begin with redis://"),
+        ("unix:///s", "number 1: it is no host"),
+        ("a/1", "number 1: it is no host"),
+    ] {
+        let error = sentinels(value).unwrap_err().to_string();
+        let expected = format!("{FILE}:3: [redis] sentinels = (hidden): {what}");
+        assert!(
+            error.starts_with(&expected),
+            "{error}\nexpected: {expected}"
+        );
+    }
+    let error = parse("[redis]\nurl = unix:///s\nsentinels = a\n").unwrap_err();
+    assert!(error.to_string().contains("and no master"), "{error}");
+}
+
+#[test]
+fn files_for_tls_come_in_pairs_and_where_tls_is_spoken() {
+    for (text, what) in [
+        (
+            "url = rediss://h\ntls_cert = c\n",
+            ":3: [redis] tls_cert = c: there is no tls_key",
+        ),
+        (
+            "url = rediss://h\ntls_key = k\n",
+            ":3: [redis] tls_key = k: there is no tls_cert",
+        ),
+        (
+            "url = redis://h\ntls_ca = a\n",
+            ":3: [redis] tls_ca = a: neither the URL of Redis nor a Sentinel begins with rediss://",
+        ),
+        (
+            "url = unix:///s\ntls_cert = c\ntls_key = k\n",
+            ":3: [redis] tls_cert = c: neither the URL",
+        ),
+    ] {
+        let error = parse(&format!("[redis]\n{text}")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{FILE}{what}")), "{error}");
+    }
+    let text = "[redis]\nurl = redis://m\nsentinels = rediss://h\ntls_ca = a\ntls_cert = c\ntls_key = /k\n";
+    let tls = redis(parse(text).unwrap()).tls;
+    assert_eq!(tls.ca, Some("/etc/gray/a".into()));
+    assert_eq!(tls.own, Some(("/etc/gray/c".into(), "/k".into())));
 }

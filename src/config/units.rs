@@ -322,6 +322,7 @@ pub(super) fn notify(text: &str) -> Reading<Notify> {
         &[
             ("auto", Notify::Auto),
             ("events", Notify::Events),
+            ("tracking", Notify::Tracking),
             ("poll", Notify::Poll),
         ],
     )

@@ -1,6 +1,7 @@
 //! The address of Redis, which may hold a password.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
@@ -8,38 +9,93 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use super::ConfigError;
 use super::units::{Reading, Wrong, wrong};
 
-/// The URL of a Redis server. Neither [`Debug`](fmt::Debug) nor [`Display`](fmt::Display) shows
-/// its user or password; only [`Url::as_str`] does.
+/// The URL of a Redis server or of a Sentinel. Neither [`Debug`](fmt::Debug) nor
+/// [`Display`](fmt::Display) shows its user or password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     text: String,
     /// Written anew from what was understood, so that nothing else can slip through.
     shown: String,
+    address: Address,
+    login: Login,
 }
 
-const ALLOWED: &str = "redis://[[user]:password@]host[:port][/db] or \
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// On a port of a host, with TLS or without it.
+    Tcp {
+        /// A name or an IP address, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Whether TLS is spoken.
+        tls: bool,
+    },
+    /// On a socket of the file system.
+    Unix(PathBuf),
+}
+
+/// Who asks, and which database is meant.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The ACL user; without one, the server's default user.
+    pub user: Option<String>,
+    /// The password, if one is asked for.
+    pub password: Option<String>,
+    /// The database, 0 or more.
+    pub db: i64,
+}
+
+const ALLOWED: &str = "redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS, or \
      unix:///path[?db=0&user=…&pass=…], with special characters as in %23";
 
+/// The port of a server, and of a Sentinel, that is named without one.
+const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
 impl Url {
-    /// The whole URL, secrets and all, for the connection.
+    /// The whole URL, secrets and all.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
+    /// Where the server listens; with Sentinels, the host is the name of the master.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Who asks, and which database is meant.
+    pub fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.address, Address::Tcp { tls: true, .. })
+    }
+
     /// Reads a URL. What is wrong is said without any part of it.
     pub(super) fn read(text: &str) -> Reading<Self> {
+        Self::read_with(text, PORT)
+    }
+
+    fn read_with(text: &str, default_port: u16) -> Reading<Self> {
         // In a password it would end the URL early, and leave a wrong host.
         if text.contains('#') {
             return wrong("it has a #", ALLOWED);
         }
-        if text.starts_with("rediss:") {
-            return wrong("TLS is not supported", ALLOWED);
-        }
-        let known = ["redis://", "unix://", "redis+unix://"];
+        let known = ["redis://", "rediss://", "unix://", "redis+unix://"];
         if !known.iter().any(|scheme| text.starts_with(scheme)) {
-            return wrong("it does not begin with redis:// or unix://", ALLOWED);
+            return wrong(
+                "it does not begin with redis://, rediss:// or unix://",
+                ALLOWED,
+            );
         }
-        let Some(parsed) = redis::parse_redis_url(text) else {
+        // The library is used without its TLS.
+        let plain = text.strip_prefix("rediss:");
+        let plain_text = plain.map_or_else(|| text.to_owned(), |rest| format!("redis:{rest}"));
+        let Some(parsed) = redis::parse_redis_url(&plain_text) else {
             return wrong("it is malformed", ALLOWED);
         };
         let is_tcp = parsed.has_host();
@@ -48,14 +104,27 @@ impl Url {
         {
             return wrong("it has an @ behind the host", ALLOWED);
         }
+        let port = parsed.port().unwrap_or(default_port);
         let connection = parsed.into_connection_info();
         let connection = connection.or_else(|error| wrong(without_detail(&error), ALLOWED))?;
-        if connection.redis_settings().db() < 0 {
+        let login = Login::of(&connection);
+        if login.db < 0 {
             return wrong("its database is less than 0", ALLOWED);
         }
+        let address = match connection.addr() {
+            ConnectionAddr::Tcp(host, _) => Address::Tcp {
+                host: host.clone(),
+                port,
+                tls: plain.is_some(),
+            },
+            ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
+            _ => return wrong("it is malformed", ALLOWED),
+        };
         Ok(Self {
             text: text.to_owned(),
-            shown: public_part(&connection),
+            shown: public_part(&address, login.db),
+            address,
+            login,
         })
     }
 
@@ -65,6 +134,62 @@ impl Url {
             return Ok(None);
         }
         Self::read(text).map(Some)
+    }
+
+    /// Reads Sentinels, with commas between them; none when empty. Each is a URL, or a host with
+    /// or without a port.
+    pub(super) fn read_sentinels(text: &str) -> Reading<Vec<Self>> {
+        const ALLOWED: &str = "host[:port] or redis[s]://[[user]:password@]host[:port], separated by commas, \
+             with special characters as in %2C";
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = |(at, item): (usize, &str)| {
+            let item = item.trim();
+            let url = match item.contains("://") {
+                true => item.to_owned(),
+                false => format!("redis://{item}"),
+            };
+            let read = Self::read_with(&url, SENTINEL_PORT);
+            let url =
+                read.or_else(|it| wrong(format!("number {}: {}", at + 1, it.what), ALLOWED))?;
+            if matches!(url.address, Address::Unix(_)) || url.login.db != 0 {
+                let what = format!("number {}: it is no host", at + 1);
+                return wrong(what, ALLOWED);
+            }
+            Ok(url)
+        };
+        text.split(',').enumerate().map(read).collect()
+    }
+}
+
+impl Login {
+    fn of(connection: &ConnectionInfo) -> Self {
+        let settings = connection.redis_settings();
+        Self {
+            user: settings.username().map(str::to_owned),
+            password: settings.password().map(str::to_owned),
+            db: settings.db(),
+        }
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { db, .. } = self;
+        f.debug_struct("Login")
+            .field("db", db)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
     }
 }
 
@@ -80,14 +205,13 @@ fn without_detail(error: &redis::RedisError) -> String {
     }
 }
 
-fn public_part(connection: &ConnectionInfo) -> String {
-    let db = connection.redis_settings().db();
-    match connection.addr() {
-        ConnectionAddr::Tcp(host, port) if host.contains(':') => {
-            format!("redis://[{host}]:{port}/{db}")
+fn public_part(address: &Address, db: i64) -> String {
+    match address {
+        Address::Tcp { tls, .. } => {
+            let scheme = if *tls { "rediss" } else { "redis" };
+            format!("{scheme}://{address}/{db}")
         }
-        ConnectionAddr::Unix(path) => format!("unix://{}?db={db}", path.display()),
-        address => format!("redis://{address}/{db}"),
+        Address::Unix(_) => format!("unix://{address}?db={db}"),
     }
 }
 

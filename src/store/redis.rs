@@ -1,13 +1,15 @@
-//! The lists in Redis: three keys, read in one transaction, watched by keyspace events.
+//! The lists in Redis: three keys, read in one transaction, watched by events or tracking.
 //!
-//! Two connections. The *subscription* waits for keyspace events on the exact channels of the
-//! three keys; the *reader* asks for everything else. The order is what makes it right: subscribe
-//! first, then read, so that no change falls between the two. The keys are read after each
-//! (re)connection, after each event, and at every full check, because FLUSHALL, FLUSHDB, SWAPDB
-//! and a replica's full resync send no event, and events are lost while disconnected.
+//! Two connections. The *subscription* hears of changes ([`changes`] says how); the *reader* asks
+//! for everything else. The order is what makes it right: subscribe first, then read, so that no
+//! change falls between the two. The keys are read after each (re)connection, after each change
+//! that is announced, and at every full check, because not everything is announced (SWAPDB, a
+//! replica's full resync, with events also FLUSHALL and FLUSHDB), and announcements are lost while
+//! disconnected. A check that finds what nobody has announced is counted as a *missed event*; from
+//! then on the keys are checked as often as they would be polled, until an announcement is heard.
 //!
-//! A burst of events makes few readings (`MIN_GAP`), each of which sees all that came before it.
-//! Where keyspace events cannot be had, the keys are polled instead.
+//! A burst of changes makes few readings ([`pace`]), each of which sees all that came before it.
+//! Both connections are asked for a sign of life when they have been silent for a time limit.
 //!
 //! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that
 //! is found empty keeps its value until it has been empty for a moment (`settle_time`); meanwhile
@@ -16,26 +18,34 @@
 //!
 //! While Redis is away, slow, loading or refuses the password, the lists in force stay.
 
-use std::ops::ControlFlow;
+mod changes;
+mod link;
+mod pace;
+mod place;
+mod reading;
+mod tls;
+
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Value};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use redis::{ErrorKind, RedisError, RedisResult};
 
-use super::{Cause, Fault, Mode, Publisher, Reading};
-use crate::config::{self, Notify};
+use self::changes::{Chooser, News, Subscription, Way};
+use self::link::Link;
+use self::pace::Pace;
+use self::place::Finder;
+use super::{Cause, Fault, Publisher, Reading};
+use crate::config::{self, Address};
 use crate::lists::ListName;
-
-/// Shortest time between two readings.
-const MIN_GAP: Duration = Duration::from_millis(20);
 
 /// How long a list must have been empty to count as empty. An empty `gray` is a rollback, which
 /// is urgent; an empty pool is not, since its last peers may still serve, or are skipped if not.
 const fn settle_time(list: ListName) -> Duration {
     match list {
-        ListName::Gray => MIN_GAP,
+        ListName::Gray => Duration::from_millis(20),
         ListName::Pre | ListName::Prod => Duration::from_secs(1),
     }
 }
@@ -43,8 +53,8 @@ const fn settle_time(list: ListName) -> Duration {
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// The configuration's name of the server's setting.
-const FLAGS: &str = "notify-keyspace-events";
+/// What a check has found may have been announced a moment ago: for so long it is waited for.
+const GRACE: Duration = Duration::from_millis(20);
 
 /// Watches the keys in a thread of its own. The first reading, or why there is none, is awaited
 /// for as long as the time limit of one exchange with the server.
@@ -58,9 +68,13 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         settings,
         publisher,
         first: Some(first),
-        told: None,
-        last_reading: None,
+        connected_before: false,
+        finder: Finder::default(),
+        chooser: Chooser::default(),
+        pace: Pace::default(),
+        changes_read: 0,
         unsettled: Vec::new(),
+        in_doubt: false,
     };
     std::thread::Builder::new()
         .name("lists-redis".to_owned())
@@ -76,12 +90,33 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 /// Why they cannot be read.
 pub fn read(settings: &config::Redis) -> Result<Reading, String> {
     let attempt = || {
-        let client = Client::open(settings.url.as_str())?;
-        let mut reader = connect(settings, &client)?;
-        let reading = read_keys(settings, &mut reader)?;
+        let mut reader = find_and_open(&mut Finder::default(), settings)?.1;
+        let reading = reading::read(&mut reader, &settings.keys)?;
         reading.ok_or_else(|| io_error("the transaction was aborted"))
     };
     attempt().map_err(|error| describe(&error))
+}
+
+/// A connection to the server, wherever it is now.
+fn find_and_open(finder: &mut Finder, settings: &config::Redis) -> RedisResult<(Address, Link)> {
+    // Found and resolved anew each time.
+    let address = finder.find(settings)?;
+    let login = settings.url.login();
+    let mut reader = Link::open(&address, login, &settings.tls, settings.timeout)?;
+    finder.confirm(&mut reader, &address, settings)?;
+    Ok((address, reader))
+}
+
+/// Looks at the files that are needed for TLS.
+///
+/// # Errors
+/// Which of them cannot be used, and why.
+pub fn check_files(settings: &config::Redis) -> std::io::Result<()> {
+    let mut urls = settings.sentinels.iter().chain([&settings.url]);
+    match urls.any(config::Url::is_tls) {
+        true => tls::client_config(&settings.tls).map(drop),
+        false => Ok(()),
+    }
 }
 
 struct Watcher {
@@ -89,12 +124,16 @@ struct Watcher {
     publisher: Arc<Publisher>,
     /// Told once, when the first attempt has ended.
     first: Option<Sender<()>>,
-    /// What was last said about the server's notifications.
-    told: Option<Notifications>,
-    /// When the keys were last read.
-    last_reading: Option<Instant>,
+    connected_before: bool,
+    finder: Finder,
+    chooser: Chooser,
+    pace: Pace,
+    /// How many changes this subscription had announced when the keys were last read.
+    changes_read: u64,
     /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
     unsettled: Vec<Unsettled>,
+    /// A change was not announced, and none has been since.
+    in_doubt: bool,
 }
 
 /// A list that has become empty.
@@ -105,56 +144,37 @@ struct Unsettled {
     since: Instant,
 }
 
-/// Whether the server tells of changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Notifications {
-    /// It does.
-    On,
-    /// CONFIG is refused, so nobody knows.
-    Unknown,
-    /// Not asked for.
-    Unwanted,
+/// Why the keys are to be read.
+enum Reason {
+    /// A change was announced.
+    Change,
+    /// An unsettled list may have settled.
+    Settled,
+    /// The time for a full check has come.
+    Check,
 }
 
-/// What the subscription has to say.
-enum News {
-    Event,
-    Lost(RedisError),
-}
-
-/// The near end of a subscription, whose thread ends some time after this is dropped.
-struct Subscription {
-    news: Receiver<News>,
-    /// Shared with the thread, if there is one.
-    listening: Option<Arc<()>>,
-}
-
-impl Subscription {
-    fn none() -> Self {
-        Self {
-            news: crossbeam_channel::never(),
-            listening: None,
-        }
-    }
+/// A server that is connected.
+struct Server {
+    address: Address,
+    reader: Link,
+    way: Way,
+    subscription: Subscription,
 }
 
 impl Watcher {
     fn run(&mut self) {
         let mut pause = BACKOFF.0;
-        let mut connected_before = false;
         loop {
             let begun = Instant::now();
             // Without this thread there would be no more updates, so it outlives a panic.
-            let watch = || self.watch(&mut connected_before);
-            let error = match catch_unwind(AssertUnwindSafe(watch)) {
+            let error = match catch_unwind(AssertUnwindSafe(|| self.watch())) {
                 Ok(Ok(never)) => match never {},
                 Ok(Err(error)) => describe(&error),
                 Err(_) => "a fault of the gateway's own; see the line above".to_owned(),
             };
             self.publisher.failed(error);
-            if let Some(first) = self.first.take() {
-                let _ = first.try_send(());
-            }
+            self.tell_first();
             // A connection that held for a while begins the count anew.
             if begun.elapsed() > BACKOFF.1 {
                 pause = BACKOFF.0;
@@ -164,161 +184,168 @@ impl Watcher {
         }
     }
 
+    fn tell_first(&mut self) {
+        if let Some(first) = self.first.take() {
+            let _ = first.try_send(());
+        }
+    }
+
     /// Connects and follows the keys until something fails.
-    fn watch(&mut self, connected_before: &mut bool) -> RedisResult<std::convert::Infallible> {
-        // Opened anew each time, so that a name in the URL is resolved anew.
-        let client = Client::open(self.settings.url.as_str())?;
-        let mut reader = connect(&self.settings, &client)?;
-        let mut notifications = self.ask_for_events(&mut reader)?;
-        let news = match notifications {
-            Notifications::Unwanted => Subscription::none(),
-            _ => match self.subscribe(&client) {
-                Ok(news) => news,
-                // A user without the right to these channels can still poll.
-                Err(error) if is_refusal(&error) => {
-                    notifications = self.refused(&error);
-                    Subscription::none()
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        let can_hear = news.listening.is_some();
-        let news = &news.news;
-        let mut cause = match connected_before {
+    fn watch(&mut self) -> RedisResult<Infallible> {
+        let mut server = self.connect()?;
+        let mut cause = match self.connected_before {
             true => Cause::Reconnect,
             false => Cause::Start,
         };
-        // WATCH belongs to a connection.
+        // WATCH belongs to a connection, and so does what was announced.
         self.unsettled.clear();
-        self.refresh(&mut reader, cause)?;
-        *connected_before = true;
+        self.changes_read = 0;
+        self.in_doubt = false;
         loop {
-            self.publisher.set_mode(match notifications {
-                Notifications::On => Mode::Events,
-                Notifications::Unknown | Notifications::Unwanted => Mode::Poll,
-            });
-            if let Some(first) = self.first.take() {
-                let _ = first.try_send(());
+            self.publisher.set_mode(server.way.mode());
+            let checked = Instant::now();
+            self.refresh(&mut server, cause)?;
+            self.connected_before = true;
+            self.tell_first();
+            // Until the next full check, which no number of events puts off.
+            loop {
+                match self.wait(&mut server, checked)? {
+                    Reason::Change => cause = Cause::Event,
+                    // Another look, for whatever caused the first.
+                    Reason::Settled => {}
+                    Reason::Check => break,
+                }
+                self.refresh(&mut server, cause)?;
             }
-            let settles = !self.unsettled.is_empty();
-            let patience = match notifications {
-                _ if settles => self.settling_left(),
-                Notifications::On => self.settings.check_interval,
-                _ => self.settings.poll_interval,
-            };
-            match news.recv_timeout(patience) {
-                Ok(News::Event) => {
-                    std::thread::sleep(self.gap_left());
-                    // This reading will see what these were about.
-                    if let ControlFlow::Break(error) = forget_events(news) {
+            self.finder
+                .check(&mut server.reader, &server.address, &self.settings)?;
+            self.check_way(&mut server)?;
+            cause = Cause::Check;
+        }
+    }
+
+    fn connect(&mut self) -> RedisResult<Server> {
+        let settings = &self.settings;
+        let (address, mut reader) = find_and_open(&mut self.finder, settings)?;
+        let (way, subscription) = self.chooser.choose(&mut reader, &address, settings)?;
+        Ok(Server {
+            address,
+            reader,
+            way,
+            subscription,
+        })
+    }
+
+    /// Makes sure that changes are still announced.
+    fn check_way(&mut self, server: &mut Server) -> RedisResult<()> {
+        let (settings, reader) = (&self.settings, &mut server.reader);
+        match self.chooser.check(server.way, reader, settings.notify)? {
+            Some(way) => server.way = way,
+            None => {
+                let chosen = self.chooser.choose(reader, &server.address, settings)?;
+                (server.way, server.subscription) = chosen;
+                self.changes_read = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a reason to read the keys. The last full check was at `checked`.
+    fn wait(&mut self, server: &mut Server, checked: Instant) -> RedisResult<Reason> {
+        let interval = match server.way {
+            Way::Events | Way::Tracking if !self.in_doubt => self.settings.check_interval,
+            Way::Events | Way::Tracking => {
+                let settings = &self.settings;
+                settings.check_interval.min(settings.poll_interval)
+            }
+            Way::Unsure | Way::Poll => self.settings.poll_interval,
+        };
+        loop {
+            let news = &server.subscription.news;
+            let check = checked + interval;
+            let settled = self.settled_at();
+            let until = settled.map_or(check, |it| it.min(check));
+            let silent = server.reader.heard() + self.settings.timeout;
+            let now = Instant::now();
+            match news.recv_timeout(until.min(silent).saturating_duration_since(now)) {
+                Ok(News::Change) => {
+                    std::thread::sleep(self.pace.left(Instant::now()));
+                    // The reading will see what these were about.
+                    if let Some(News::Lost(error)) = news.try_iter().last() {
                         return Err(error);
                     }
-                    cause = Cause::Event;
+                    self.in_doubt = false;
+                    return Ok(Reason::Change);
                 }
                 Ok(News::Lost(error)) => return Err(error),
-                // Another look, for whatever caused the first.
-                Err(RecvTimeoutError::Timeout) if settles => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    // Somebody may have switched them off.
-                    if can_hear {
-                        notifications = self.ask_for_events(&mut reader)?;
-                    }
-                    cause = Cause::Check;
-                }
                 Err(RecvTimeoutError::Disconnected) => return Err(io_error("subscription ended")),
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            self.refresh(&mut reader, cause)?;
-        }
-    }
-
-    /// Time until an unsettled list may have settled.
-    fn settling_left(&self) -> Duration {
-        let left = |it: &Unsettled| settle_time(it.list).saturating_sub(it.since.elapsed());
-        let least = self.unsettled.iter().map(left).min();
-        least.unwrap_or_default().max(self.gap_left())
-    }
-
-    /// Time until the keys may be read again.
-    fn gap_left(&self) -> Duration {
-        let since = self.last_reading.map_or(MIN_GAP, |at| at.elapsed());
-        MIN_GAP.saturating_sub(since)
-    }
-
-    /// Makes sure that the server tells of changes, without taking from others what they asked
-    /// it to tell.
-    fn ask_for_events(&mut self, reader: &mut Connection) -> RedisResult<Notifications> {
-        if self.settings.notify == Notify::Poll {
-            return Ok(Notifications::Unwanted);
-        }
-        match merge_flags(reader) {
-            Ok(changed) => {
-                if let Some(flags) = changed {
-                    log::info!("redis-events-enabled flags={flags}");
+            let now = Instant::now();
+            if now >= check {
+                return Ok(Reason::Check);
+            }
+            if settled.is_some_and(|it| now >= it) {
+                return Ok(Reason::Settled);
+            }
+            if now >= silent {
+                match server.reader.ask(&redis::cmd("PING")) {
+                    // A refusal is a sign of life, too.
+                    Err(error) if error.code().is_none() => return Err(error),
+                    _ => {}
                 }
-                self.told = Some(Notifications::On);
-                Ok(Notifications::On)
             }
-            Err(error) if is_refusal(&error) => Ok(self.refused(&error)),
-            // Silence, or no right to ask anything at all.
-            Err(error) => Err(error),
         }
     }
 
-    /// Says once that the server does not tell of changes.
-    fn refused(&mut self, error: &RedisError) -> Notifications {
-        if self.told != Some(Notifications::Unknown) {
-            let level = match self.settings.notify {
-                Notify::Events => log::Level::Error,
-                _ => log::Level::Warn,
-            };
-            let error = describe(error);
-            log::log!(level, "redis-events-refused error={error:?} instead=poll");
-        }
-        self.told = Some(Notifications::Unknown);
-        Notifications::Unknown
+    /// When an unsettled list may have settled, if there is one.
+    fn settled_at(&self) -> Option<Instant> {
+        let ends = self.unsettled.iter();
+        let least = ends.map(|it| it.since + settle_time(it.list)).min()?;
+        let now = Instant::now();
+        Some(least.max(now + self.pace.left(now)))
     }
 
-    /// Subscribes to the keys' channels; events then arrive in its queue.
-    fn subscribe(&self, client: &Client) -> RedisResult<Subscription> {
-        let db = client.get_connection_info().redis_settings().db();
-        let channels: Vec<String> = ListName::ALL
-            .map(|list| format!("__keyspace@{db}__:{}", key(&self.settings, list)))
-            .into();
-        let mut connection = connect(&self.settings, client)?;
-        let (said, news) = bounded(1);
-        let (ready, subscribed) = bounded(1);
-        let listening = Arc::new(());
-        let listened_to = Arc::downgrade(&listening);
-        std::thread::Builder::new()
-            .name("lists-events".to_owned())
-            .spawn(move || {
-                let error = follow(&mut connection, &channels, &ready, &said, &listened_to);
-                // Nobody listens when the reader has failed first.
-                let _ = said.send(News::Lost(error));
-            })
-            .map_err(RedisError::from)?;
-        match subscribed.recv() {
-            Ok(()) => Ok(Subscription {
-                news,
-                listening: Some(listening),
-            }),
-            Err(_) => Err(match news.recv() {
-                Ok(News::Lost(error)) => error,
-                _ => io_error("subscription ended"),
-            }),
-        }
-    }
-
-    fn refresh(&mut self, reader: &mut Connection, cause: Cause) -> RedisResult<()> {
+    fn refresh(&mut self, server: &mut Server, mut cause: Cause) -> RedisResult<()> {
+        let began = Instant::now();
+        let announced = server.subscription.changes();
+        let keys = &self.settings.keys;
         let watched = std::mem::take(&mut self.unsettled);
-        let (mut reading, untouched) = match read_keys(&self.settings, reader)? {
+        let (mut reading, untouched) = match reading::read(&mut server.reader, keys)? {
             Some(reading) => (reading, true),
             // A watched key was touched, and nothing is watched any more.
-            None => match read_keys(&self.settings, reader)? {
+            None => match reading::read(&mut server.reader, keys)? {
                 Some(reading) => (reading, false),
                 None => return Err(io_error("the transaction was aborted")),
             },
         };
+        if cause == Cause::Check && matches!(server.way, Way::Events | Way::Tracking) {
+            cause = self.cause_of_check(server, announced);
+        }
+        self.keep_unsettled(&mut reading, &watched, untouched);
+        let missed = self.publisher.status().missed_events;
+        self.publisher.publish(reading, cause);
+        self.in_doubt |= self.publisher.status().missed_events > missed;
+        self.watch_unsettled(&mut server.reader)?;
+        let changes = announced.saturating_sub(self.changes_read);
+        self.pace.note(began, Instant::now(), changes);
+        self.changes_read = announced;
+        Ok(())
+    }
+
+    /// A change that comes just before a check, or with it, is announced a moment later.
+    fn cause_of_check(&self, server: &Server, announced: u64) -> Cause {
+        let until = Instant::now() + GRACE;
+        let mut heard = announced > self.changes_read;
+        while !heard && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+            heard = server.subscription.changes() > announced;
+        }
+        if heard { Cause::Event } else { Cause::Check }
+    }
+
+    /// Lists that have only just become empty keep their values.
+    fn keep_unsettled(&mut self, reading: &mut Reading, watched: &[Unsettled], untouched: bool) {
         let lists = self.publisher.lists();
         // What is held is no news at every check.
         let held = self.publisher.status().faults;
@@ -337,196 +364,39 @@ impl Watcher {
                 self.unsettled.push(Unsettled { list, since });
             }
         }
-        self.publisher.publish(reading, cause);
-        self.watch_unsettled(reader)?;
-        self.last_reading = Some(Instant::now());
-        Ok(())
     }
 
     /// Makes the next transaction fail if an unsettled list's key is touched until then.
-    fn watch_unsettled(&self, reader: &mut Connection) -> RedisResult<()> {
+    fn watch_unsettled(&self, reader: &mut Link) -> RedisResult<()> {
         if self.unsettled.is_empty() {
             return Ok(());
         }
         let lists = self.unsettled.iter();
-        let keys: Vec<&str> = lists.map(|it| key(&self.settings, it.list)).collect();
-        match redis::cmd("WATCH").arg(keys).exec(reader) {
+        let keys = lists.map(|it| reading::key(&self.settings.keys, it.list));
+        let keys: Vec<&str> = keys.collect();
+        match reader.ask(redis::cmd("WATCH").arg(keys)) {
             // A server that refuses WATCH: two readings a moment apart must do.
-            Err(error) if error.code().is_some() => Ok(()),
-            outcome => outcome,
+            Err(error) if error.code().is_none() => Err(error),
+            _ => Ok(()),
         }
     }
 }
 
-fn connect(settings: &config::Redis, client: &Client) -> RedisResult<Connection> {
-    let limit = settings.timeout;
-    let connection = client.get_connection_with_timeout(limit)?;
-    connection.set_read_timeout(Some(limit))?;
-    connection.set_write_timeout(Some(limit))?;
-    Ok(connection)
+fn io_error(what: impl Into<String>) -> RedisError {
+    RedisError::from(std::io::Error::other(what.into()))
 }
 
-fn key(settings: &config::Redis, list: ListName) -> &str {
-    let keys = &settings.keys;
-    match list {
-        ListName::Gray => &keys.gray,
-        ListName::Pre => &keys.pre,
-        ListName::Prod => &keys.prod,
-    }
-}
-
-/// Reads all keys in one transaction; `None` when a WATCHed key was touched. Each is asked for as
-/// a list and as a set: the wrong one of the two is an error of that command alone.
-fn read_keys(settings: &config::Redis, reader: &mut Connection) -> RedisResult<Option<Reading>> {
-    let mut pipe = redis::pipe();
-    for list in ListName::ALL {
-        let key = key(settings, list);
-        pipe.cmd("LRANGE").arg(key).arg(0).arg(-1);
-        pipe.cmd("SMEMBERS").arg(key);
-    }
-    let Some(replies) = transaction(reader, &pipe)? else {
-        return Ok(None);
-    };
-    let mut replies = replies.into_iter();
-    let mut next = || match (replies.next(), replies.next()) {
-        (Some(as_list), Some(as_set)) => entries(as_list, as_set),
-        _ => Err(io_error("the transaction has too few replies")),
-    };
-    Ok(Some(Reading {
-        gray: next()?,
-        pre: next()?,
-        prod: next()?,
-    }))
-}
-
-/// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
-/// WATCHed key was touched. Written out because the library's own waits for every reply in turn
-/// from a server that is silent, and cannot cope with one that refuses MULTI.
-fn transaction(
-    reader: &mut Connection,
-    pipe: &redis::Pipeline,
-) -> RedisResult<Option<Vec<RedisResult<Value>>>> {
-    let mut request = redis::cmd("MULTI").get_packed_command();
-    request.extend(pipe.get_packed_pipeline());
-    request.extend(redis::cmd("EXEC").get_packed_command());
-    reader.send_packed_command(&request)?;
-    // MULTI is accepted, and each command queued. A refusal here says more than that of EXEC.
-    for _ in 0..1 + pipe.len() {
-        reader.recv_response()?.extract_error()?;
-    }
-    match reader.recv_response()? {
-        Value::Nil => Ok(None),
-        Value::Array(replies) => {
-            let replies = replies.into_iter().map(Value::extract_error);
-            Ok(Some(replies.collect()))
-        }
-        other => {
-            other.extract_error()?;
-            Err(io_error("EXEC has no list of replies"))
-        }
-    }
-}
-
-/// The entries of a key that was read both as a list and as a set.
-fn entries(
-    as_list: RedisResult<Value>,
-    as_set: RedisResult<Value>,
-) -> RedisResult<Result<Vec<Vec<u8>>, Fault>> {
-    let is_wrong_type = |error: &RedisError| error.code() == Some("WRONGTYPE");
-    let reply = match (as_list, as_set) {
-        (Ok(list), _) => list,
-        (Err(_), Ok(set)) => set,
-        (Err(one), Err(other)) if is_wrong_type(&one) && is_wrong_type(&other) => {
-            return Ok(Err(Fault::WrongType));
-        }
-        (Err(error), Err(_)) => return Err(error),
-    };
-    redis::from_redis_value(reply)
-        .map(Ok)
-        .map_err(RedisError::from)
-}
-
-/// Reads the server's notification flags and adds `KA` (keyspace channels, all kinds of
-/// commands) where it is missing. Returns the new flags if they were changed.
-fn merge_flags(reader: &mut Connection) -> RedisResult<Option<String>> {
-    let current: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(FLAGS).query(reader)?;
-    // A name and a value.
-    let Some(current) = current.get(1) else {
-        return Err(io_error("CONFIG GET knows no notify-keyspace-events"));
-    };
-    let mut merged = current.clone();
-    merged.extend(['K', 'A'].iter().filter(|it| !current.contains(**it)));
-    if merged == *current {
-        return Ok(None);
-    }
-    let mut set = redis::cmd("CONFIG");
-    set.arg("SET").arg(FLAGS).arg(&merged).exec(reader)?;
-    Ok(Some(merged))
-}
-
-/// Subscribes, says so, and passes events on until the connection fails or nobody listens. A
-/// silent connection is asked for a sign of life, so that a half-open one is noticed within two
-/// time limits.
-fn follow(
-    connection: &mut Connection,
-    channels: &[String],
-    ready: &Sender<()>,
-    said: &Sender<News>,
-    listened_to: &Weak<()>,
-) -> RedisError {
-    if let Err(error) = subscribe(connection, channels) {
-        return error;
-    }
-    let mut subscription = connection.as_pubsub();
-    let _ = ready.send(());
-    while listened_to.strong_count() > 0 {
-        match subscription.get_message() {
-            // A full queue holds an event that was not looked at yet: that look will do.
-            Ok(_) => drop(said.try_send(News::Event)),
-            Err(error) if error.is_timeout() => {
-                if let Err(error) = subscription.ping::<Value>() {
-                    return error;
-                }
-            }
-            Err(error) => return error,
-        }
-    }
-    io_error("nobody listens")
-}
-
-/// As the library's `subscribe`, which takes a refusal for a yes.
-fn subscribe(connection: &mut Connection, channels: &[String]) -> RedisResult<()> {
-    let mut command = redis::cmd("SUBSCRIBE");
-    command.arg(channels);
-    connection.send_packed_command(&command.get_packed_command())?;
-    for _ in channels {
-        connection.recv_response()?.extract_error()?;
-    }
-    Ok(())
-}
-
-/// True when the server knows who asks, and does not allow this command.
-fn is_refusal(error: &RedisError) -> bool {
-    matches!(error.code(), Some("ERR" | "NOPERM"))
-}
-
-fn forget_events(news: &Receiver<News>) -> ControlFlow<RedisError> {
-    for item in news.try_iter() {
-        if let News::Lost(error) = item {
-            return ControlFlow::Break(error);
-        }
-    }
-    ControlFlow::Continue(())
-}
-
-fn io_error(what: &'static str) -> RedisError {
-    RedisError::from((ErrorKind::Io, what))
-}
-
+/// An error in the server's own words, if they are its words.
 fn describe(error: &RedisError) -> String {
-    // Two names for the same thing: which of them it is depends on the system call.
     if error.is_timeout() {
         return "timed out".to_owned();
     }
-    error.to_string()
+    let detail = error.detail().unwrap_or_default();
+    match error.code() {
+        Some(code) => format!("{code} {detail}").trim_end().to_owned(),
+        None if error.kind() == ErrorKind::AuthenticationFailed => {
+            format!("authentication failed: {detail}")
+        }
+        None => error.to_string(),
+    }
 }

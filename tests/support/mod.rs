@@ -25,10 +25,13 @@ mod pipe;
 mod ports;
 mod process;
 mod redis;
+mod relay;
+mod sentinel;
 mod setup;
 mod site;
 mod stacks;
 mod strict;
+mod tls;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -45,11 +48,14 @@ pub(crate) use pattern::Pattern;
 pub(crate) use peers::{DeafPeer, RefusingPeer};
 pub(crate) use pipe::pipe_at;
 pub(crate) use ports::{free_address, listening_ports};
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Redis, acl_in_the_readme};
+pub(crate) use relay::Relay;
+pub(crate) use sentinel::Sentinel;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
 pub(crate) use site::Site;
 pub(crate) use stacks::{LONGEST_WAY, Stacks};
 pub(crate) use strict::{NoRequest, StrictReader, StrictRequest};
+pub(crate) use tls::{Authority, Validity};
 pub(crate) use wire::{Head, Wire};
 
 /// How long a test waits for anything before it fails.

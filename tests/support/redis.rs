@@ -1,6 +1,7 @@
 //! Real Redis servers, each on a loopback address of its own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::{DEADLINE, wait_until};
 /// A Redis server of a test. It keeps nothing on disk, so that it is empty after a restart.
 #[derive(Debug)]
 pub(crate) struct Redis {
+    program: PathBuf,
     address: SocketAddr,
     password: Option<String>,
     options: Vec<String>,
@@ -40,12 +42,24 @@ impl Redis {
         Self::start_with(None, options)
     }
 
+    /// Starts another program than the system's `redis-server`.
+    #[track_caller]
+    pub(crate) fn start_program(program: &Path, options: &[&str]) -> Self {
+        Self::start_all(program, None, options)
+    }
+
     #[track_caller]
     fn start_with(password: Option<&str>, options: &[&str]) -> Self {
+        Self::start_all(Path::new("redis-server"), password, options)
+    }
+
+    #[track_caller]
+    fn start_all(program: &Path, password: Option<&str>, options: &[&str]) -> Self {
         let mut last = String::new();
         // The free port may be taken by another test before the server has it.
         for _ in 0..5 {
             let mut redis = Self::stopped();
+            redis.program = program.to_owned();
             redis.password = password.map(str::to_owned);
             redis.options = options.iter().map(|it| (*it).to_owned()).collect();
             match redis.try_restart() {
@@ -59,6 +73,7 @@ impl Redis {
     /// A server that is yet to be started with [`Self::restart`].
     pub(crate) fn stopped() -> Self {
         Self {
+            program: "redis-server".into(),
             // Nobody else takes it while it is down.
             address: free_address(),
             password: None,
@@ -81,6 +96,16 @@ impl Redis {
             .map(|it| format!(":{it}@"))
             .unwrap_or_default();
         format!("redis://{password}{}/{db}", self.address)
+    }
+
+    /// Starts it with these options from now on.
+    pub(crate) fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|it| (*it).to_owned()).collect();
+    }
+
+    /// The path of a file in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// Where it listens.
@@ -111,7 +136,7 @@ impl Redis {
 
     fn try_restart(&mut self) -> Result<(), String> {
         let log = self.dir.path().join("log");
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command
             .args(["--bind", &self.address.ip().to_string()])
             .args(["--port", &self.address.port().to_string()])
@@ -129,7 +154,8 @@ impl Redis {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let mut child = quiet.spawn().map_err(|error| {
-            format!("cannot start redis-server ({error}); on Debian: apt-get install redis-server")
+            let program = self.program.display();
+            format!("cannot start {program} ({error}); on Debian: apt-get install redis-server")
         })?;
         let mut ended = false;
         wait_until("redis-server answers", DEADLINE, || {
@@ -184,4 +210,16 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The arguments of `redis-cli` in the README that make a user for the gateway.
+#[track_caller]
+pub(crate) fn acl_in_the_readme() -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let (_, command) = readme.split_once("redis-cli ACL ").unwrap_or_default();
+    let (command, _) = command.split_once("\n```").unwrap_or_default();
+    let words = command.split_whitespace().filter(|it| *it != "\\");
+    // As a shell takes them.
+    let words = words.map(|it| it.trim_matches('\'').replace(r"\|", "|"));
+    ["ACL".to_owned()].into_iter().chain(words).collect()
 }

@@ -1,0 +1,404 @@
+//! How the gateway learns that a key was changed.
+//!
+//! By *keyspace events* on the exact channels of the three keys, where the server sends them or can
+//! be told to. Else by *client tracking* in broadcast mode: the server names the changed keys that
+//! begin with one of some prefixes, and says when a database was flushed. A subscription, on a
+//! connection of its own, hears either; the reader asks for tracking on its behalf. Else the keys
+//! are polled.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use redis::{RedisError, RedisResult, Value};
+
+use super::io_error;
+use super::link::{Ender, Link, is_refusal};
+use super::reading::key;
+use crate::config::{self, Address, Notify};
+use crate::lists::ListName;
+use crate::store::Mode;
+
+/// The configuration's name of the server's setting.
+const FLAGS: &str = "notify-keyspace-events";
+
+/// The channel on which a server tells clients that speak RESP2 what was changed.
+const INVALIDATIONS: &str = "__redis__:invalidate";
+
+/// How changes are learned of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By keyspace events.
+    Events,
+    /// By client tracking.
+    Tracking,
+    /// By polling; but there is a subscription, since nobody knows whether the server sends events.
+    Unsure,
+    /// By polling.
+    Poll,
+}
+
+impl Way {
+    /// The same in the words of the status.
+    pub(super) const fn mode(self) -> Mode {
+        match self {
+            Self::Events => Mode::Events,
+            Self::Tracking => Mode::Tracking,
+            Self::Unsure | Self::Poll => Mode::Poll,
+        }
+    }
+}
+
+/// What a subscription has to say.
+pub(super) enum News {
+    /// A key was changed, perhaps not for the first time.
+    Change,
+    /// The connection has ended, or is silent.
+    Lost(RedisError),
+}
+
+/// The near end of a subscription. Its connection ends with it.
+pub(super) struct Subscription {
+    /// Holds one item at most.
+    pub(super) news: Receiver<News>,
+    changes: Arc<AtomicU64>,
+    _ender: Option<Ender>,
+}
+
+impl Subscription {
+    /// One that never hears anything.
+    fn none() -> Self {
+        Self {
+            news: crossbeam_channel::never(),
+            changes: Arc::default(),
+            _ender: None,
+        }
+    }
+
+    /// How many changes were announced so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+}
+
+/// Finds a way to learn of changes, and keeps to it.
+#[derive(Debug, Default)]
+pub(super) struct Chooser {
+    /// What was said already, so that it is said once.
+    events_refused: bool,
+    tracking_refused: bool,
+    /// The connection that hears for the reader, by the server's number.
+    redirected_to: Option<i64>,
+}
+
+impl Chooser {
+    /// Takes the best way that the server allows and the settings want.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub(super) fn choose(
+        &mut self,
+        reader: &mut Link,
+        address: &Address,
+        settings: &config::Redis,
+    ) -> RedisResult<(Way, Subscription)> {
+        let notify = settings.notify;
+        let mut may_be_on = false;
+        if matches!(notify, Notify::Auto | Notify::Events) {
+            let refusal = match ask_for_events(reader) {
+                Ok(()) => match hear_events(address, settings) {
+                    Ok(subscription) => {
+                        self.events_refused = false;
+                        return Ok((Way::Events, subscription));
+                    }
+                    // A user without the right to these channels.
+                    Err(error) => error,
+                },
+                Err(error) => {
+                    may_be_on = true;
+                    error
+                }
+            };
+            self.step_down_from_events(refusal, notify)?;
+        }
+        if matches!(notify, Notify::Auto | Notify::Tracking) {
+            match self.track(reader, address, settings) {
+                Ok(subscription) => {
+                    self.tracking_refused = false;
+                    return Ok((Way::Tracking, subscription));
+                }
+                Err(error) => self.step_down_from_tracking(error, notify)?,
+            }
+        }
+        if may_be_on {
+            match hear_events(address, settings) {
+                Ok(subscription) => return Ok((Way::Unsure, subscription)),
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((Way::Poll, Subscription::none()))
+    }
+
+    /// Makes sure that `way` still is one. Returns the way from now on; `None` when another one
+    /// has to be chosen.
+    ///
+    /// # Errors
+    /// When the server cannot be asked, or has forgotten what it was asked for.
+    pub(super) fn check(
+        &mut self,
+        way: Way,
+        reader: &mut Link,
+        notify: Notify,
+    ) -> RedisResult<Option<Way>> {
+        match way {
+            Way::Poll => Ok(Some(way)),
+            Way::Tracking => self.confirm_tracking(reader).map(|()| Some(way)),
+            // Somebody may have switched them off, or given the right to switch them on.
+            Way::Events | Way::Unsure => match ask_for_events(reader) {
+                Ok(()) => {
+                    self.events_refused = false;
+                    Ok(Some(Way::Events))
+                }
+                Err(error) if is_refusal(&error) => {
+                    self.step_down_from_events(error, notify)?;
+                    Ok((way == Way::Unsure).then_some(way))
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Says once that there are no events, if that is what `error` says.
+    fn step_down_from_events(&mut self, error: RedisError, notify: Notify) -> RedisResult<()> {
+        let (level, instead) = match notify {
+            Notify::Events => (log::Level::Error, Way::Poll),
+            _ => (log::Level::Warn, Way::Tracking),
+        };
+        step_down(error, "events", level, instead, &mut self.events_refused)
+    }
+
+    fn step_down_from_tracking(&mut self, error: RedisError, notify: Notify) -> RedisResult<()> {
+        let level = match notify {
+            Notify::Tracking => log::Level::Error,
+            _ => log::Level::Warn,
+        };
+        let told = &mut self.tracking_refused;
+        step_down(error, "tracking", level, Way::Poll, told)
+    }
+
+    /// Has the server tell a subscription of the keys that the reader wants to know about.
+    fn track(
+        &mut self,
+        reader: &mut Link,
+        address: &Address,
+        settings: &config::Redis,
+    ) -> RedisResult<Subscription> {
+        let keys = ListName::ALL.map(|list| key(&settings.keys, list).to_owned());
+        let mut link = open(address, settings)?;
+        let id = link.ask(redis::cmd("CLIENT").arg("ID"))?;
+        let id: i64 = redis::from_redis_value(id)?;
+        subscribe(&mut link, &[INVALIDATIONS.to_owned()])?;
+        let mut tracking = redis::cmd("CLIENT");
+        tracking.arg("TRACKING").arg("ON");
+        tracking.arg("REDIRECT").arg(id).arg("BCAST");
+        for prefix in prefixes(&keys) {
+            tracking.arg("PREFIX").arg(prefix);
+        }
+        reader.ask(&tracking)?;
+        self.redirected_to = Some(id);
+        self.confirm_tracking(reader)?;
+        follow(link, move |payload| names_one_of(payload, &keys)).map_err(RedisError::from)
+    }
+
+    /// Asks the server whether the reader's invalidations go where they should. Who may not ask
+    /// that relies on the check.
+    fn confirm_tracking(&self, reader: &mut Link) -> RedisResult<()> {
+        match reader.ask(redis::cmd("CLIENT").arg("GETREDIR")) {
+            Ok(Value::Int(id)) if Some(id) == self.redirected_to => Ok(()),
+            Ok(_) => Err(io_error("the server does not track the keys any more")),
+            Err(error) if is_refusal(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Says once that the server refuses something; another error is passed on.
+fn step_down(
+    error: RedisError,
+    from: &str,
+    level: log::Level,
+    to: Way,
+    told: &mut bool,
+) -> RedisResult<()> {
+    if !is_refusal(&error) {
+        return Err(error);
+    }
+    if !std::mem::replace(told, true) {
+        let instead = to.mode().name();
+        let error = super::describe(&error);
+        log::log!(
+            level,
+            "redis-{from}-refused error={error:?} instead={instead}"
+        );
+    }
+    Ok(())
+}
+
+/// Makes sure that the server tells of changes, without taking from others what they asked it
+/// to tell.
+fn ask_for_events(reader: &mut Link) -> RedisResult<()> {
+    let current = reader.ask(redis::cmd("CONFIG").arg("GET").arg(FLAGS))?;
+    let current: Vec<String> = redis::from_redis_value(current)?;
+    // A name and a value.
+    let Some(current) = current.get(1) else {
+        return Err(io_error("CONFIG GET knows no notify-keyspace-events"));
+    };
+    // Keyspace channels, and all kinds of commands.
+    let mut merged = current.clone();
+    merged.extend(['K', 'A'].iter().filter(|it| !current.contains(**it)));
+    if merged != *current {
+        let mut set = redis::cmd("CONFIG");
+        reader.ask(set.arg("SET").arg(FLAGS).arg(&merged))?;
+        log::info!("redis-events-enabled flags={merged}");
+    }
+    Ok(())
+}
+
+/// Subscribes to the keys' channels.
+fn hear_events(address: &Address, settings: &config::Redis) -> RedisResult<Subscription> {
+    let db = settings.url.login().db;
+    let channel = |list| format!("__keyspace@{db}__:{}", key(&settings.keys, list));
+    let mut link = open(address, settings)?;
+    subscribe(&mut link, &ListName::ALL.map(channel))?;
+    follow(link, |_| true).map_err(RedisError::from)
+}
+
+fn open(address: &Address, settings: &config::Redis) -> RedisResult<Link> {
+    let login = settings.url.login();
+    Link::open(address, login, &settings.tls, settings.timeout)
+}
+
+fn subscribe(link: &mut Link, channels: &[String]) -> RedisResult<()> {
+    link.send(&redis::cmd("SUBSCRIBE").arg(channels).get_packed_command())?;
+    for _ in channels {
+        link.receive()?.extract_error()?;
+    }
+    Ok(())
+}
+
+/// Passes changes on, in a thread of its own, until the connection ends: messages whose payload is
+/// `wanted`.
+fn follow(
+    mut link: Link,
+    wanted: impl Fn(&Value) -> bool + Send + 'static,
+) -> io::Result<Subscription> {
+    let (said, news) = bounded(1);
+    let ender = link.ender()?;
+    let changes = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&changes);
+    std::thread::Builder::new()
+        .name("lists-events".to_owned())
+        .spawn(move || {
+            let error = pass_on(&mut link, &wanted, &counted, &said);
+            // Nobody listens when the reader has failed first.
+            let _ = said.send(News::Lost(error));
+        })?;
+    Ok(Subscription {
+        news,
+        changes,
+        _ender: Some(ender),
+    })
+}
+
+fn pass_on(
+    link: &mut Link,
+    wanted: &impl Fn(&Value) -> bool,
+    counted: &AtomicU64,
+    said: &Sender<News>,
+) -> RedisError {
+    loop {
+        match link.hear() {
+            Ok(Value::Array(message)) => {
+                // Else it is the answer to a PING.
+                if let [Value::BulkString(kind), _, payload] = &message[..]
+                    && kind == b"message"
+                    && wanted(payload)
+                {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    // A full queue holds a change that was not looked at yet: that look will do.
+                    let _ = said.try_send(News::Change);
+                }
+            }
+            // An error: being told to go away, for instance.
+            Ok(other) => match other.extract_error() {
+                Ok(_) => {}
+                Err(error) => return error,
+            },
+            Err(error) => return error,
+        }
+    }
+}
+
+/// What keys begin with, so that each key does and no prefix begins with another one, which the
+/// server refuses.
+fn prefixes(keys: &[String]) -> Vec<&str> {
+    let begins_with_another = |key: &String| {
+        keys.iter()
+            .any(|it| it != key && key.starts_with(it.as_str()))
+    };
+    let shortest = keys.iter().filter(|it| !begins_with_another(it));
+    shortest.map(String::as_str).collect()
+}
+
+/// Whether an invalidation is about one of `keys`: it names keys, or nothing after a flush.
+fn names_one_of(payload: &Value, keys: &[String]) -> bool {
+    let is_one = |name: &Value| match name {
+        Value::BulkString(name) => keys.iter().any(|key| key.as_bytes() == name),
+        _ => false,
+    };
+    match payload {
+        Value::Array(names) => names.iter().any(is_one),
+        Value::Nil => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&it| it.to_owned()).collect()
+    }
+
+    #[test]
+    fn no_prefix_begins_with_another() {
+        for (keys, expected) in [
+            (["gray", "pre", "prod"], &["gray", "pre", "prod"][..]),
+            (["p", "pre", "prod"], &["p"]),
+            (["list", "list:pre", "prod"], &["list", "prod"]),
+            (["a:b:c", "a:b", "a"], &["a"]),
+        ] {
+            assert_eq!(prefixes(&owned(&keys)), expected);
+        }
+    }
+
+    #[test]
+    fn an_invalidation_is_about_a_key_only_if_it_names_it_or_all() {
+        let keys = owned(&["p", "pre", "prod"]);
+        let names = |names: &[&str]| {
+            let names = names
+                .iter()
+                .map(|it| Value::BulkString(it.as_bytes().to_vec()));
+            Value::Array(names.collect())
+        };
+        assert!(names_one_of(&names(&["pre"]), &keys));
+        assert!(names_one_of(&names(&["prefix", "p"]), &keys));
+        assert!(names_one_of(&Value::Nil, &keys));
+        for other in [names(&["prefix", "pr", "P"]), names(&[]), Value::Okay] {
+            assert!(!names_one_of(&other, &keys), "{other:?}");
+        }
+    }
+}

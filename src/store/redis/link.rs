@@ -1,0 +1,389 @@
+//! A connection to a Redis server, or to a Sentinel. Everything on it has a deadline.
+//!
+//! The library gives commands, replies and their parser. Its own connection is not used: it has no
+//! deadline for the resolution of a name, for a TLS handshake as a whole or for a reply that comes
+//! in drops, and it gives up a reply that is late.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, ErrorKind, Parser, RedisError, RedisResult, Value};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::tls;
+use crate::config::{self, Address, Login};
+
+/// A reply may take so many times the limit of a silence as a whole.
+const WHOLE: u32 = 15;
+
+/// A connection on which the server knows who asks.
+pub(super) struct Link {
+    stream: Stream,
+    parser: Parser,
+    /// For a connection with all that belongs to it, and for each silence.
+    limit: Duration,
+    /// When the server last said something.
+    heard: Instant,
+}
+
+/// A second hold on a connection, to end it from another thread.
+pub(super) struct Ender(Socket);
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+impl Link {
+    /// Connects to `address`, and tells who asks, all within `limit`.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub(super) fn open(
+        address: &Address,
+        login: &Login,
+        files: &config::Tls,
+        limit: Duration,
+    ) -> RedisResult<Self> {
+        let until = Instant::now() + limit;
+        let socket = connect(address, until)?;
+        let socket = Timed {
+            socket,
+            silence: limit,
+            until,
+        };
+        let mut link = Self {
+            stream: Stream::of(socket, address, files)?,
+            parser: Parser::new(),
+            limit,
+            heard: Instant::now(),
+        };
+        link.introduce(login).map_err(|error| {
+            let lost = error.is_io_error() && !error.is_timeout();
+            match (&link.stream, &files.own) {
+                // With TLS 1.3 a server judges the certificate when the handshake is over.
+                (Stream::Tls(_), None) if lost => RedisError::from(io::Error::other(format!(
+                    "{error} (does the server ask for a certificate, tls_cert?)"
+                ))),
+                _ => error,
+            }
+        })?;
+        Ok(link)
+    }
+
+    /// Within the deadline of the connection.
+    fn introduce(&mut self, login: &Login) -> RedisResult<()> {
+        let mut hello = Vec::new();
+        if let Some(password) = &login.password {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(&login.user).arg(password);
+            auth.write_packed_command(&mut hello);
+        }
+        if login.db != 0 {
+            let mut select = redis::cmd("SELECT");
+            select.arg(login.db).write_packed_command(&mut hello);
+        }
+        redis::cmd("PING").write_packed_command(&mut hello);
+        self.stream.write_all(&hello)?;
+        if login.password.is_some() {
+            self.parse()?.extract_error().map_err(authentication)?;
+        }
+        if login.db != 0 {
+            self.parse()?.extract_error()?;
+        }
+        match self.parse()?.extract_error() {
+            Err(error) if !is_refusal(&error) => Err(error),
+            // A user who may do other things.
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a command and waits for its reply.
+    ///
+    /// # Errors
+    /// The reply, if it is an error, or what came instead.
+    pub(super) fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
+        self.send(&command.get_packed_command())?;
+        self.receive()?.extract_error()
+    }
+
+    /// Sends packed commands.
+    ///
+    /// # Errors
+    /// When the server does not take them in time.
+    pub(super) fn send(&mut self, packed: &[u8]) -> RedisResult<()> {
+        self.allow(self.limit * WHOLE);
+        self.stream.write_all(packed)?;
+        Ok(self.stream.flush()?)
+    }
+
+    /// Waits for the next reply, which may be an error.
+    ///
+    /// # Errors
+    /// What came instead of a reply.
+    pub(super) fn receive(&mut self) -> RedisResult<Value> {
+        self.allow(self.limit * WHOLE);
+        self.parse()
+    }
+
+    /// Waits for the next message, for as long as the server answers to a PING. One that has
+    /// become silent is noticed within two limits.
+    ///
+    /// # Errors
+    /// When the connection has ended, or is silent.
+    pub(super) fn hear(&mut self) -> RedisResult<Value> {
+        let mut stream = Pinging {
+            stream: &mut self.stream,
+            limit: self.limit,
+            asked: false,
+        };
+        self.parser.parse_value(&mut stream)
+    }
+
+    fn parse(&mut self) -> RedisResult<Value> {
+        let value = self.parser.parse_value(&mut self.stream)?;
+        self.heard = Instant::now();
+        Ok(value)
+    }
+
+    /// When the server last replied.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// A hold to end this connection from elsewhere.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn ender(&self) -> io::Result<Ender> {
+        Ok(Ender(self.stream.timed().socket.try_clone()?))
+    }
+
+    fn allow(&mut self, time: Duration) {
+        self.stream.timed_mut().until = Instant::now() + time;
+    }
+}
+
+/// True when the server knows who asks, and does not allow this command.
+pub(super) fn is_refusal(error: &RedisError) -> bool {
+    // Which has nothing to do with the command.
+    let is_full = error
+        .detail()
+        .is_some_and(|it| it.contains("max number of clients"));
+    matches!(error.code(), Some("ERR" | "NOPERM")) && !is_full
+}
+
+fn authentication(error: RedisError) -> RedisError {
+    match error.code() {
+        Some(code @ ("WRONGPASS" | "ERR" | "NOPERM")) => {
+            let detail = format!("{code} {}", error.detail().unwrap_or_default());
+            RedisError::from((
+                ErrorKind::AuthenticationFailed,
+                "authentication failed",
+                detail,
+            ))
+        }
+        _ => error,
+    }
+}
+
+/// Connects to the first of the host's addresses that accepts.
+fn connect(address: &Address, until: Instant) -> io::Result<Socket> {
+    let (host, port) = match address {
+        Address::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.connect_timeout(&SockAddr::unix(path)?, left(until)?)?;
+            return Ok(socket);
+        }
+        Address::Tcp { host, port, .. } => (host, *port),
+    };
+    let addresses = resolve(host, port, until)?;
+    let mut outcome = Err(io::Error::other("the host has no address"));
+    for (at, address) in addresses.iter().enumerate() {
+        // One that does not answer leaves time for the others.
+        let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        outcome = connect_to(*address, left(until)? / others);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+fn connect_to(address: SocketAddr, limit: Duration) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.connect_timeout(&address.into(), limit)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+/// Asks the resolver of the system, which has a deadline of its own at best, in another thread.
+fn resolve(host: &str, port: u16, until: Instant) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (said, answer) = crossbeam_channel::bounded(1);
+    let name = host.to_owned();
+    std::thread::Builder::new()
+        .name("lists-resolver".to_owned())
+        .spawn(move || {
+            let found = (name.as_str(), port).to_socket_addrs();
+            // Nobody may be waiting any more.
+            let _ = said.send(found.map(Iterator::collect));
+        })?;
+    match answer.recv_timeout(left(until)?) {
+        Ok(found) => found,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    }
+}
+
+fn left(until: Instant) -> io::Result<Duration> {
+    match until.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+/// A socket on which no silence, and nothing as a whole, takes longer than allowed.
+struct Timed {
+    socket: Socket,
+    silence: Duration,
+    until: Instant,
+}
+
+impl Timed {
+    fn patience(&self) -> io::Result<Duration> {
+        Ok(left(self.until)?.min(self.silence))
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.socket.set_read_timeout(Some(self.patience()?))?;
+            match (&self.socket).read(buffer) {
+                // With a time limit, the kernel does not take up a call again after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome.map_err(timed_out),
+            }
+        }
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(self.patience()?))?;
+        (&self.socket).write(bytes).map_err(timed_out)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Two names for the same thing: which of them it is depends on the system call.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
+/// Bytes, with TLS around them or without it.
+enum Stream {
+    Plain(Timed),
+    Tls(Box<StreamOwned<ClientConnection, Timed>>),
+}
+
+impl Stream {
+    fn of(socket: Timed, address: &Address, files: &config::Tls) -> io::Result<Self> {
+        match address {
+            Address::Tcp {
+                host, tls: true, ..
+            } => Self::handshake(socket, host, tls::client_config(files)?),
+            _ => Ok(Self::Plain(socket)),
+        }
+    }
+
+    fn handshake(mut socket: Timed, host: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).map_err(tls::in_words)?;
+        }
+        Ok(Self::Tls(Box::new(StreamOwned::new(tls, socket))))
+    }
+
+    fn timed(&self) -> &Timed {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn timed_mut(&mut self) -> &mut Timed {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &mut stream.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer).map_err(tls::in_words),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes).map_err(tls::in_words),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush().map_err(tls::in_words),
+        }
+    }
+}
+
+/// A stream whose silence is answered with one PING. Below the parser, which thus never gives up
+/// a message of which a part has come.
+struct Pinging<'a> {
+    stream: &'a mut Stream,
+    limit: Duration,
+    asked: bool,
+}
+
+impl Read for Pinging<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.stream.timed_mut().until = Instant::now() + self.limit;
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && !self.asked => {
+                    self.asked = true;
+                    self.stream.timed_mut().until = Instant::now() + self.limit;
+                    let ping = redis::cmd("PING").get_packed_command();
+                    self.stream.write_all(&ping)?;
+                    self.stream.flush()?;
+                }
+                outcome => {
+                    self.asked = false;
+                    return outcome;
+                }
+            }
+        }
+    }
+}
