@@ -1,0 +1,223 @@
+//! Redis behind Sentinels: the master is found, and left when it is none any more.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::{
+    DEADLINE, Gateway, Origin, Redis, RefusingPeer, Sentinel, Setup, run_to_exit, wait_until,
+};
+
+/// A failover takes Sentinel some seconds.
+const FAILOVER: Duration = Duration::from_secs(30);
+
+/// A master, its replica and a Sentinel, with lists.
+struct Group {
+    master: Redis,
+    replica: Redis,
+    sentinel: Sentinel,
+    _pre: Origin,
+    prod: Origin,
+}
+
+impl Group {
+    #[track_caller]
+    fn start(password: Option<&str>) -> Self {
+        let [master, replica] = [(); 2].map(|()| {
+            let mut redis = Redis::stopped();
+            let host = redis.address().ip().to_string();
+            // All addresses of the loopback reach each other, so it would be known by another.
+            let announced = ["--replica-announce-ip", &host];
+            redis.set_options(&[&announced[..], &["--repl-diskless-sync-delay", "0"]].concat());
+            redis.restart();
+            redis
+        });
+        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+        master.push("pre", &[&pre]);
+        master.push("prod", &[&prod]);
+        follow(&replica, &master);
+        let sentinel = Sentinel::watching("mymaster", master.address(), password);
+        sentinel.wait_for_replicas(1);
+        Self {
+            master,
+            replica,
+            sentinel,
+            _pre: pre,
+            prod,
+        }
+    }
+
+    /// A gateway that asks `sentinels`.
+    #[track_caller]
+    fn gateway(&self, sentinels: &str, edit: impl FnOnce(Setup) -> Setup) -> Gateway {
+        let setup = Setup::new().redis("redis://mymaster/0");
+        let setup = setup.set("redis.sentinels", sentinels);
+        let setup = setup.set("redis.check_interval", "300ms");
+        let gateway = edit(setup.set("redis.timeout", "1s")).start();
+        gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+        gateway
+    }
+}
+
+#[track_caller]
+fn follow(replica: &Redis, master: &Redis) {
+    let (host, port) = (master.address().ip(), master.address().port());
+    replica.cli(&["REPLICAOF", &host.to_string(), &port.to_string()]);
+    wait_until("the replica has its master's lists", DEADLINE, || {
+        let length = replica.cli(&["LLEN", "prod"]);
+        redis::from_redis_value::<u64>(length).unwrap() > 0
+    });
+}
+
+#[track_caller]
+fn wait_for_role(redis: &Redis, role: &str) {
+    wait_until(&format!("it is a {role}"), FAILOVER, || {
+        format!("{:?}", redis.cli(&["ROLE"])).contains(role)
+    });
+}
+
+#[test]
+fn a_killed_master_is_replaced_and_the_new_ones_lists_are_read() {
+    let mut group = Group::start(None);
+    let dead = RefusingPeer::new();
+    let sentinels = format!("{dead}, {}", group.sentinel);
+    let gateway = group.gateway(&sentinels, |it| it);
+    let line = gateway.wait_for_log("redis-master");
+    assert!(
+        line.ends_with(&group.master.address().to_string()),
+        "{line}"
+    );
+    assert_eq!(gateway.lists()["mode"], "events");
+    assert_eq!(gateway.lists()["source"], "redis://mymaster:6379/0");
+    group.master.push("gray", &[&"127.0.0.5"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+
+    group.master.kill();
+    assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
+    wait_for_role(&group.replica, "master");
+    group.replica.push("gray", &[&"127.0.0.6"]);
+    gateway.wait_served("127.0.0.6", "pre", DEADLINE);
+    assert_eq!(gateway.lists()["mode"], "events");
+    let told = format!("redis-master address={}", group.replica.address());
+    gateway.wait_for_log(&told);
+
+    // The old one comes back, empty, and becomes a replica; nobody reads it.
+    let generation = gateway.lists()["generation"].clone();
+    group.master.restart();
+    wait_for_role(&group.master, "slave");
+    group.replica.push("gray", &[&"127.0.0.7"]);
+    gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+    let now = gateway.lists()["generation"].as_u64().unwrap();
+    assert_eq!(now, generation.as_u64().unwrap() + 1);
+    assert_eq!(gateway.stderr.count("redis-master"), 2);
+    assert_eq!(gateway.get("127.0.0.8", "/").text(), "prod");
+    drop(group.prod);
+}
+
+#[test]
+fn a_master_that_becomes_a_replica_is_left() {
+    let group = Group::start(None);
+    let gateway = group.gateway(&group.sentinel.to_string(), |it| it);
+    let failover = group
+        .sentinel
+        .try_ask(&["SENTINEL", "FAILOVER", "mymaster"]);
+    failover.unwrap();
+    wait_for_role(&group.replica, "master");
+    wait_for_role(&group.master, "slave");
+    let told = format!("redis-master address={}", group.replica.address());
+    wait_until("the new master is read", FAILOVER, || {
+        gateway.stderr.count(&told) > 0
+    });
+    group.replica.push("gray", &[&"127.0.0.5"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+}
+
+#[test]
+fn a_replica_that_a_sentinel_takes_for_the_master_is_not_read() {
+    let group = Group::start(None);
+    // It watches the replica as if that were a master, and cannot know better for a while.
+    let wrong = Sentinel::watching("other", group.replica.address(), None);
+    let setup = Setup::new().redis("redis://other/0");
+    let setup = setup.set("redis.sentinels", &wrong);
+    let gateway = setup.set("redis.timeout", "1s").start();
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(line.contains("is no master, but a slave"), "{line}");
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
+}
+
+#[test]
+fn while_no_sentinel_answers_the_master_is_read_on_and_that_is_said_once() {
+    let group = Group::start(None);
+    let gateway = group.gateway(&group.sentinel.to_string(), |it| {
+        it.set("redis.timeout", "200ms")
+    });
+    group.sentinel.signal(Signal::SIGSTOP);
+    let line = gateway.wait_for_log("redis-sentinels-lost");
+    assert!(
+        line.contains("WARN") && line.contains("timed out"),
+        "{line}"
+    );
+    group.master.push("gray", &[&"127.0.0.5"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
+    let before = gateway.metric(checks);
+    wait_until("some checks", DEADLINE, || {
+        gateway.metric(checks) >= before + 3.0
+    });
+    assert_eq!(gateway.stderr.count("redis-sentinels-lost"), 1);
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+    group.sentinel.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn sentinels_that_cannot_help_are_each_told_with_the_reason_and_no_secret() {
+    let group = Group::start(Some("right-secret"));
+    let (dead, silent) = (
+        RefusingPeer::new(),
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let silent = silent.local_addr().unwrap();
+    let (host, own) = (group.sentinel.address(), group.master.address());
+    let sentinels =
+        format!("{dead},{silent},redis://:wrong-secret@{host},{own},:right-secret@{host}");
+    let setup = Setup::new().redis("redis://nobody/0");
+    let setup = setup.set("redis.sentinels", sentinels);
+    let start = Instant::now();
+    let gateway = setup.set("redis.timeout", "300ms").start();
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(start.elapsed() < Duration::from_secs(3), "{line}");
+    for (sentinel, why) in [
+        (dead.address(), "Connection refused"),
+        (silent, "timed out"),
+        (host, "authentication failed"),
+        (own, "unknown command"),
+        (host, "it knows no such master"),
+    ] {
+        assert!(
+            line.contains(&format!("{sentinel}: ")),
+            "{sentinel}: {line}"
+        );
+        assert!(line.contains(why), "{why}: {line}");
+    }
+    let failures = "graygate_lists_failures_total";
+    wait_until("some attempts", DEADLINE, || {
+        gateway.metric(failures) >= 3.0
+    });
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 1);
+    let admin = Setup::new().set("admin.listen", gateway.admin());
+    let status = run_to_exit(&["status", "-c", admin.write_ini().to_str().unwrap()]);
+    let shown = [
+        gateway.stderr.all().join("\n"),
+        gateway.admin_get("/lists").1,
+        gateway.admin_get("/healthz").1,
+        format!("{status:?}"),
+    ];
+    assert!(!shown.concat().contains("-secret"), "{shown:?}");
+
+    // The password of a Sentinel is its own, and the name is that of the master.
+    let sentinels = format!("redis://:right-secret@{host}");
+    group.gateway(&sentinels, |it| it);
+}
