@@ -1,0 +1,272 @@
+//! How the gateway learns of changes: by events, by client tracking, by polling; and how it notices
+//! that it no longer does.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{DEADLINE, Gateway, Redis, Relay, Setup, Site, wait_until};
+
+const MISSED: &str = "graygate_lists_missed_events_total";
+
+/// A server that refuses CONFIG, so that only tracking tells of changes.
+fn without_config() -> Redis {
+    Redis::start_with_options(&["--rename-command", "CONFIG", ""])
+}
+
+/// A site that learns of changes by tracking alone.
+#[track_caller]
+fn by_tracking(edit: impl FnOnce(Setup) -> Setup) -> Site {
+    let site = Site::on(without_config(), |setup| {
+        let setup = setup.set("redis.check_interval", "1h");
+        edit(setup.set("redis.poll_interval", "1h"))
+    });
+    let wait = |it: &serde_json::Value| it["mode"] == "tracking";
+    site.gateway.wait_for_lists("tracking", wait);
+    site
+}
+
+/// A gateway on `site`'s Redis by way of a relay.
+#[track_caller]
+fn behind_a_relay(site: &Site, edit: impl FnOnce(Setup) -> Setup) -> (Relay, Gateway) {
+    let relay = Relay::to(site.redis.address());
+    let setup = Setup::new().redis(format!("redis://{}/0", relay.address()));
+    let setup = setup.set("redis.check_interval", "1h");
+    let gateway = edit(setup.set("redis.timeout", "300ms")).start();
+    gateway.wait_served("127.0.0.200", "prod", DEADLINE);
+    (relay, gateway)
+}
+
+#[test]
+fn where_config_is_refused_every_change_is_learned_of_by_tracking() {
+    let site = by_tracking(|setup| setup);
+    let line = site.gateway.wait_for_log("redis-events-refused");
+    assert!(line.contains("WARN"), "{line}");
+    assert!(line.contains("unknown command"), "{line}");
+    assert!(line.ends_with("instead=tracking"), "{line}");
+    site.redis("RPUSH one 127.0.0.5");
+    site.redis("SADD some 127.0.0.5 127.0.0.7");
+    for (command, pool) in [
+        ("RPUSH gray 127.0.0.5", "pre"),
+        ("DEL gray", "prod"),
+        ("RENAME one gray", "pre"),
+        ("RENAME gray one", "prod"),
+        ("COPY one gray", "pre"),
+        ("PEXPIRE gray 100", "prod"),
+        ("LMOVE one gray LEFT LEFT", "pre"),
+        ("LSET gray 0 127.0.0.6", "prod"),
+        ("SUNIONSTORE gray some", "pre"),
+        ("SREM gray 127.0.0.5", "prod"),
+        ("SMOVE some gray 127.0.0.5", "pre"),
+        ("MOVE gray 1", "prod"),
+    ] {
+        site.redis(command);
+        let served = || site.gateway.get("127.0.0.5", "/").text() == pool;
+        wait_until(&format!("{pool} after {command}"), DEADLINE, served);
+    }
+    assert_eq!(site.refreshes("check"), 0);
+    assert_eq!(site.refreshes("reconnect"), 0);
+    assert_eq!(
+        site.gateway
+            .metric("graygate_lists_mode{mode=\"tracking\"}"),
+        1.0
+    );
+    assert_eq!(site.gateway.stderr.count("refused"), 1);
+}
+
+#[test]
+fn tracking_can_be_asked_for_and_changes_no_setting_of_the_server() {
+    let site = Site::with(|setup| {
+        let setup = setup.set("redis.notify", "tracking");
+        setup.set("redis.check_interval", "1h")
+    });
+    assert_eq!(site.gateway.lists()["mode"], "tracking");
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    let flags = site.redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]);
+    let [_, flags]: [String; 2] = redis::from_redis_value(flags).unwrap();
+    assert_eq!(flags, "");
+}
+
+#[test]
+fn with_tracking_a_flush_is_announced() {
+    for flush in ["FLUSHALL", "FLUSHDB"] {
+        let site = by_tracking(|setup| setup);
+        site.redis("RPUSH gray 127.0.0.5");
+        site.wait_served("127.0.0.5", "pre");
+        site.redis(flush);
+        site.wait_served("127.0.0.5", "prod");
+        let page = site.gateway.lists();
+        assert_eq!(page["prod"], json!([site.prod.to_string()]), "{flush}");
+        assert_eq!(page["missed_events"], 0, "{flush}");
+        assert_eq!(site.refreshes("check"), 0, "{flush}");
+    }
+}
+
+#[test]
+fn keys_that_begin_with_one_another_are_tracked_and_others_cause_no_reading() {
+    let redis = without_config();
+    let (pre, prod) = (
+        support::Origin::named("pre"),
+        support::Origin::named("prod"),
+    );
+    redis.push("list:pre", &[&pre]);
+    redis.push("list:pre:prod", &[&prod]);
+    let setup = Setup::new().redis(redis.url());
+    let gateway = setup
+        .set("redis.check_interval", "1h")
+        .set("redis.poll_interval", "1h")
+        .set("redis.gray_key", "list")
+        .set("redis.pre_key", "list:pre")
+        .set("redis.prod_key", "list:pre:prod")
+        .start();
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    assert_eq!(gateway.lists()["mode"], "tracking");
+    let readings = || gateway.metric("graygate_lists_refreshes_total{cause=\"event\"}");
+    for other in ["list:", "lis", "list:pr", "list:pre:prod:2", "gray"] {
+        redis.cli(&["RPUSH", other, "127.0.0.5"]);
+    }
+    assert_eq!(readings(), 0.0);
+    redis.cli(&["RPUSH", "list", "127.0.0.5"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    for (key, client) in [("list:pre", "127.0.0.5"), ("list:pre:prod", "127.0.0.6")] {
+        let new = support::Origin::named("new");
+        redis.cli(&["LSET", key, "0", &new.to_string()]);
+        gateway.wait_served(client, "new", DEADLINE);
+    }
+    assert_eq!(readings(), 3.0);
+}
+
+#[test]
+fn tracking_that_the_server_has_forgotten_is_asked_for_again() {
+    let site = by_tracking(|setup| setup.set("redis.check_interval", "200ms"));
+    let generation = site.gateway.lists()["generation"].clone();
+    // Ends both connections without a word on the reader's, as a proxy in between would.
+    site.redis("CLIENT KILL TYPE pubsub");
+    site.gateway.wait_for_log("lists-readable");
+    site.gateway
+        .wait_for_lists("tracking", |it| it["mode"] == "tracking");
+    assert_eq!(site.gateway.lists()["generation"], generation);
+    let missed = site.gateway.metric(MISSED);
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    assert_eq!(site.gateway.metric(MISSED), missed);
+}
+
+#[test]
+fn a_subscription_that_has_fallen_silent_is_noticed_while_the_reader_works() {
+    let site = Site::by_events();
+    for notify in ["events", "tracking"] {
+        let (relay, gateway) = behind_a_relay(&site, |it| it.set("redis.notify", notify));
+        assert_eq!(gateway.lists()["mode"], notify);
+        let start = Instant::now();
+        assert_eq!(relay.silence("SUBSCRIBE"), 1, "{notify}");
+        let line = gateway.wait_for_log("lists-unreadable");
+        assert!(line.contains("timed out"), "{line}");
+        assert!(start.elapsed() < Duration::from_secs(3), "{notify}");
+        gateway.wait_for_log("lists-readable");
+        site.redis("RPUSH gray 127.0.0.9");
+        gateway.wait_served("127.0.0.9", "pre", DEADLINE);
+        site.redis("DEL gray");
+        assert_eq!(gateway.metric(MISSED), 0.0, "{notify}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_fallen_silent_is_noticed_before_it_is_needed() {
+    let site = Site::by_events();
+    let (relay, gateway) = behind_a_relay(&site, |it| it);
+    let start = Instant::now();
+    assert_eq!(relay.silence("LRANGE"), 1);
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(line.contains("timed out"), "{line}");
+    assert!(start.elapsed() < Duration::from_secs(3));
+    gateway.wait_for_log("lists-readable");
+    site.redis("RPUSH gray 127.0.0.9");
+    gateway.wait_served("127.0.0.9", "pre", DEADLINE);
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 1);
+}
+
+#[test]
+fn a_change_that_is_not_announced_is_found_counted_and_makes_checks_frequent() {
+    let site = Site::with(|setup| {
+        let setup = setup.set("redis.check_interval", "2s");
+        setup.set("redis.poll_interval", "50ms")
+    });
+    // Of SWAPDB there is no event.
+    let mut other = site.redis.connect(1);
+    for (key, entry) in [
+        ("gray", "127.0.0.5".to_owned()),
+        ("pre", site.pre.to_string()),
+        ("prod", site.prod.to_string()),
+    ] {
+        let mut push = redis::cmd("RPUSH");
+        push.arg(key).arg(entry).exec(&mut other).unwrap();
+    }
+    site.redis("SWAPDB 0 1");
+    site.wait_served("127.0.0.5", "pre");
+    site.gateway.wait_for_metric(MISSED, 1.0);
+    assert_eq!(site.gateway.lists()["missed_events"], 1);
+    let line = site.gateway.wait_for_log("lists-event-missed");
+    assert!(
+        line.contains("WARN") && line.ends_with("mode=events"),
+        "{line}"
+    );
+    // As often as with polling; in two seconds there would be one.
+    let start = Instant::now();
+    site.wait_refreshes("check", 5);
+    assert!(start.elapsed() < Duration::from_secs(2));
+    // An announcement brings the trust back.
+    site.redis("RPUSH gray 127.0.0.6");
+    site.wait_served("127.0.0.6", "pre");
+    let (checks, start) = (site.refreshes("check"), Instant::now());
+    wait_until("a second passes", DEADLINE, || {
+        start.elapsed() > Duration::from_secs(1)
+    });
+    let checks = site.refreshes("check") - checks;
+    assert!(checks <= 2, "{checks}");
+    assert_eq!(site.gateway.metric(MISSED), 1.0);
+}
+
+#[test]
+fn changes_that_come_with_the_check_are_not_taken_for_missed_ones() {
+    let site = Site::with(|setup| setup.set("redis.check_interval", "1ms"));
+    let mut connection = site.redis.connect(0);
+    for at in 0..1000 {
+        let entry = format!("10.0.0.{}", at % 250);
+        let command = if at % 2 == 0 { "SADD" } else { "SREM" };
+        let mut change = redis::cmd(command);
+        let entry = if at % 2 == 0 {
+            entry
+        } else {
+            format!("10.0.0.{}", (at - 1) % 250)
+        };
+        change.arg("gray").arg(entry).exec(&mut connection).unwrap();
+    }
+    site.redis("SADD gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    site.wait_refreshes("check", 3);
+    assert_eq!(site.gateway.metric(MISSED), 0.0);
+}
+
+#[test]
+fn no_number_of_changes_puts_the_check_off() {
+    let site = Site::with(|setup| setup.set("redis.check_interval", "200ms"));
+    let mut connection = site.redis.connect(0);
+    let checks = site.refreshes("check");
+    site.redis("CONFIG SET notify-keyspace-events KA");
+    wait_until("checks amid changes", DEADLINE, || {
+        for at in 0..100 {
+            let entry = format!("10.0.0.{at}");
+            let mut push = redis::cmd("SADD");
+            push.arg("gray").arg(entry).exec(&mut connection).unwrap();
+        }
+        // A check that comes amid changes counts as one of them.
+        site.redis("CONFIG SET notify-keyspace-events Kl");
+        site.gateway.stderr.count("redis-events-enabled") >= 3
+            || site.refreshes("check") > checks + 3
+    });
+}
