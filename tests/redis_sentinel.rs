@@ -149,6 +149,46 @@ fn a_replica_that_a_sentinel_takes_for_the_master_is_not_read() {
 }
 
 #[test]
+fn a_master_that_becomes_a_replica_without_a_word_is_left_at_the_next_check() {
+    let group = Group::start(None);
+    let gateway = group.gateway(&group.sentinel.to_string(), |it| {
+        it.set("redis.timeout", "200ms")
+    });
+    // A Sentinel would end the connections, and name another master.
+    group.sentinel.signal(Signal::SIGSTOP);
+    let generation = gateway.lists()["generation"].clone();
+    group.replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    group.replica.cli(&["DEL", "pre", "prod"]);
+    group.replica.push("prod", &[&"127.0.0.1:9"]);
+    follow(&group.master, &group.replica);
+    let line = gateway.wait_for_log("is no master, but a slave");
+    assert!(line.contains("lists-unreadable"), "{line}");
+    // Its lists may have been read once more before that, but not since.
+    let now = gateway.lists()["generation"].as_u64().unwrap();
+    assert!(now <= generation.as_u64().unwrap() + 2);
+    group.sentinel.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn another_master_of_the_name_is_found_at_the_next_check() {
+    let group = Group::start(None);
+    let gateway = group.gateway(&group.sentinel.to_string(), |it| it);
+    let other = Redis::start();
+    let prod = Origin::named("other prod");
+    other.push("prod", &[&prod]);
+    let (host, port) = (
+        other.address().ip().to_string(),
+        other.address().port().to_string(),
+    );
+    // The old one goes on, and all connections to it.
+    let ask = |words: &[&str]| drop(group.sentinel.try_ask(words).unwrap());
+    ask(&["SENTINEL", "REMOVE", "mymaster"]);
+    ask(&["SENTINEL", "MONITOR", "mymaster", &host, &port, "1"]);
+    gateway.wait_served("127.0.0.5", "other prod", DEADLINE);
+    gateway.wait_for_log("another server is the master now");
+}
+
+#[test]
 fn while_no_sentinel_answers_the_master_is_read_on_and_that_is_said_once() {
     let group = Group::start(None);
     let gateway = group.gateway(&group.sentinel.to_string(), |it| {

@@ -13,16 +13,29 @@ pub(crate) struct Relay {
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
 }
 
+/// What a client sends, and what is passed on instead.
+type Rewriting = (&'static str, &'static str);
+
 #[derive(Debug)]
 struct Connection {
     /// What the client has sent so far.
     sent: Mutex<Vec<u8>>,
     silent: AtomicBool,
+    rewriting: Option<Rewriting>,
     streams: [TcpStream; 2],
 }
 
 impl Relay {
     pub(crate) fn to(target: SocketAddr) -> Self {
+        Self::new(target, None)
+    }
+
+    /// One that passes another text on than clients send, if that comes in one piece.
+    pub(crate) fn rewriting(target: SocketAddr, from: &'static str, to: &'static str) -> Self {
+        Self::new(target, Some((from, to)))
+    }
+
+    fn new(target: SocketAddr, rewriting: Option<Rewriting>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let connections: Arc<Mutex<Vec<Arc<Connection>>>> = Arc::default();
@@ -35,6 +48,7 @@ impl Relay {
                 let connection = Arc::new(Connection {
                     sent: Mutex::default(),
                     silent: AtomicBool::new(false),
+                    rewriting,
                     streams: [client, server],
                 });
                 all.lock()
@@ -84,7 +98,15 @@ impl Connection {
                 let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
                 sent.extend_from_slice(&bytes[..count]);
             }
-            if sink.write_all(&bytes[..count]).is_err() {
+            let mut piece = bytes[..count].to_vec();
+            if let (0, Some((what, instead))) = (from, self.rewriting)
+                && let Some(at) = piece
+                    .windows(what.len())
+                    .position(|it| it == what.as_bytes())
+            {
+                piece.splice(at..at + what.len(), instead.bytes());
+            }
+            if sink.write_all(&piece).is_err() {
                 break;
             }
         }

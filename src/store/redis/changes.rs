@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use redis::{RedisError, RedisResult, Value};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::io_error;
 use super::link::{Ender, Link, is_refusal};
@@ -154,7 +154,8 @@ impl Chooser {
     ) -> RedisResult<Option<Way>> {
         match way {
             Way::Poll => Ok(Some(way)),
-            Way::Tracking => self.confirm_tracking(reader).map(|()| Some(way)),
+            Way::Tracking if self.is_tracking(reader)? => Ok(Some(way)),
+            Way::Tracking => Err(io_error("the server does not track the keys any more")),
             // Somebody may have switched them off, or given the right to switch them on.
             Way::Events | Way::Unsure => match ask_for_events(reader) {
                 Ok(()) => {
@@ -208,17 +209,22 @@ impl Chooser {
         }
         reader.ask(&tracking)?;
         self.redirected_to = Some(id);
-        self.confirm_tracking(reader)?;
+        if !self.is_tracking(reader)? {
+            // Something in between has an opinion of its own.
+            let what = "it tracks nothing although it has accepted to (CLIENT GETREDIR)";
+            let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+            return Err(RedisError::from((kind, "refused", what.to_owned())));
+        }
         follow(link, move |payload| names_one_of(payload, &keys)).map_err(RedisError::from)
     }
 
     /// Asks the server whether the reader's invalidations go where they should. Who may not ask
     /// that relies on the check.
-    fn confirm_tracking(&self, reader: &mut Link) -> RedisResult<()> {
+    fn is_tracking(&self, reader: &mut Link) -> RedisResult<bool> {
         match reader.ask(redis::cmd("CLIENT").arg("GETREDIR")) {
-            Ok(Value::Int(id)) if Some(id) == self.redirected_to => Ok(()),
-            Ok(_) => Err(io_error("the server does not track the keys any more")),
-            Err(error) if is_refusal(&error) => Ok(()),
+            Ok(Value::Int(id)) => Ok(Some(id) == self.redirected_to),
+            Ok(_) => Ok(false),
+            Err(error) if is_refusal(&error) => Ok(true),
             Err(error) => Err(error),
         }
     }
