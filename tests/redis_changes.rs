@@ -257,24 +257,20 @@ fn a_change_that_is_not_announced_is_found_counted_and_makes_checks_frequent() {
 }
 
 #[test]
-fn changes_that_come_with_the_check_are_not_taken_for_missed_ones() {
-    let site = Site::with(|setup| setup.set("redis.check_interval", "1ms"));
-    let mut connection = site.redis.connect(0);
-    for at in 0..1000 {
-        let entry = format!("10.0.0.{}", at % 250);
-        let command = if at % 2 == 0 { "SADD" } else { "SREM" };
-        let mut change = redis::cmd(command);
-        let entry = if at % 2 == 0 {
-            entry
-        } else {
-            format!("10.0.0.{}", (at - 1) % 250)
-        };
-        change.arg("gray").arg(entry).exec(&mut connection).unwrap();
+fn changes_that_are_announced_just_after_a_check_has_found_them_are_not_missed_ones() {
+    let site = Site::by_events();
+    let (relay, gateway) = behind_a_relay(&site, |it| it.set("redis.check_interval", "1ms"));
+    relay.delay("SUBSCRIBE", Duration::from_millis(5));
+    for at in 0..50 {
+        let entry = format!("10.0.0.{at}");
+        site.redis.cli(&["RPUSH", "gray", &entry]);
+        gateway.wait_for_lists("the entry", |it| {
+            it["gray"].as_array().unwrap().contains(&json!(entry))
+        });
     }
-    site.redis("SADD gray 127.0.0.5");
-    site.wait_served("127.0.0.5", "pre");
-    site.wait_refreshes("check", 3);
-    assert_eq!(site.gateway.metric(MISSED), 0.0);
+    let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
+    assert!(gateway.metric(checks) > 0.0);
+    assert_eq!(gateway.metric(MISSED), 0.0);
 }
 
 #[test]

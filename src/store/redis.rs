@@ -54,7 +54,7 @@ const fn settle_time(list: ListName) -> Duration {
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// What a check has found may have been announced a moment ago: for so long it is waited for.
-const GRACE: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_millis(50);
 
 /// Watches the keys in a thread of its own. The first reading, or why there is none, is awaited
 /// for as long as the time limit of one exchange with the server.

@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Passes bytes between its own address and another one. A connection that has fallen silent stays
 /// open, as one does whose way was lost: what comes is taken, and goes nowhere.
@@ -21,6 +22,8 @@ struct Connection {
     /// What the client has sent so far.
     sent: Mutex<Vec<u8>>,
     silent: AtomicBool,
+    /// How long what the server sends is kept back, in milliseconds.
+    delay: AtomicU64,
     rewriting: Option<Rewriting>,
     streams: [TcpStream; 2],
 }
@@ -48,6 +51,7 @@ impl Relay {
                 let connection = Arc::new(Connection {
                     sent: Mutex::default(),
                     silent: AtomicBool::new(false),
+                    delay: AtomicU64::new(0),
                     rewriting,
                     streams: [client, server],
                 });
@@ -72,17 +76,27 @@ impl Relay {
 
     /// The connections on which the client has sent `text` fall silent. Returns how many those are.
     pub(crate) fn silence(&self, text: &str) -> usize {
+        let silence = |it: &Connection| !it.silent.swap(true, Ordering::Relaxed);
+        let connections = self.with_text(text).into_iter();
+        connections.filter(|it| silence(it)).count()
+    }
+
+    /// What the server sends on these connections comes so much later.
+    pub(crate) fn delay(&self, text: &str, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).unwrap();
+        for connection in self.with_text(text) {
+            connection.delay.store(millis, Ordering::Relaxed);
+        }
+    }
+
+    fn with_text(&self, text: &str) -> Vec<Arc<Connection>> {
         let connections = self.connections.lock();
         let connections = connections.unwrap_or_else(PoisonError::into_inner);
-        let with_text = |it: &&Arc<Connection>| {
+        let has_text = |it: &&Arc<Connection>| {
             let sent = it.sent.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_old = it.silent.load(Ordering::Relaxed);
-            !is_old && sent.windows(text.len()).any(|it| it == text.as_bytes())
+            sent.windows(text.len()).any(|it| it == text.as_bytes())
         };
-        let silenced = connections.iter().filter(with_text);
-        silenced
-            .map(|it| it.silent.store(true, Ordering::Relaxed))
-            .count()
+        connections.iter().filter(has_text).cloned().collect()
     }
 }
 
@@ -97,6 +111,10 @@ impl Connection {
             if from == 0 {
                 let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
                 sent.extend_from_slice(&bytes[..count]);
+            }
+            if from == 1 {
+                let delay = self.delay.load(Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(delay));
             }
             let mut piece = bytes[..count].to_vec();
             if let (0, Some((what, instead))) = (from, self.rewriting)
