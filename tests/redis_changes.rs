@@ -269,7 +269,7 @@ fn changes_that_are_announced_just_after_a_check_has_found_them_are_not_missed_o
         });
     }
     let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
-    assert!(gateway.metric(checks) > 0.0);
+    wait_until("a check", DEADLINE, || gateway.metric(checks) > 0.0);
     assert_eq!(gateway.metric(MISSED), 0.0);
 }
 
