@@ -218,7 +218,7 @@ fn threads(gateway: &Gateway, name: &str) -> usize {
 #[test]
 fn a_change_that_is_not_announced_is_found_counted_and_makes_checks_frequent() {
     let site = Site::with(|setup| {
-        let setup = setup.set("redis.check_interval", "2s");
+        let setup = setup.set("redis.check_interval", "3s");
         setup.set("redis.poll_interval", "50ms")
     });
     // Of SWAPDB there is no event.
@@ -232,7 +232,7 @@ fn a_change_that_is_not_announced_is_found_counted_and_makes_checks_frequent() {
         push.arg(key).arg(entry).exec(&mut other).unwrap();
     }
     site.redis("SWAPDB 0 1");
-    site.wait_served("127.0.0.5", "pre");
+    site.gateway.wait_served("127.0.0.5", "pre", DEADLINE);
     site.gateway.wait_for_metric(MISSED, 1.0);
     assert_eq!(site.gateway.lists()["missed_events"], 1);
     let line = site.gateway.wait_for_log("lists-event-missed");
@@ -240,10 +240,10 @@ fn a_change_that_is_not_announced_is_found_counted_and_makes_checks_frequent() {
         line.contains("WARN") && line.ends_with("mode=events"),
         "{line}"
     );
-    // As often as with polling; in two seconds there would be one.
+    // As often as with polling; so many would take ten seconds and more.
     let start = Instant::now();
-    site.wait_refreshes("check", 5);
-    assert!(start.elapsed() < Duration::from_secs(2));
+    site.wait_refreshes("check", 4);
+    assert!(start.elapsed() < Duration::from_secs(5));
     // An announcement brings the trust back.
     site.redis("RPUSH gray 127.0.0.6");
     site.wait_served("127.0.0.6", "pre");

@@ -53,8 +53,9 @@ const fn settle_time(list: ListName) -> Duration {
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// What a check has found may have been announced a moment ago: for so long it is waited for.
-const GRACE: Duration = Duration::from_millis(50);
+/// What a check has found may have been announced a moment ago: for so long that is waited for. A
+/// busy machine takes its time, and what nobody has announced is late in any case.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// Watches the keys in a thread of its own. The first reading, or why there is none, is awaited
 /// for as long as the time limit of one exchange with the server.

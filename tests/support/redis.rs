@@ -176,7 +176,8 @@ impl Redis {
         outcome.unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    fn try_cli(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+    /// As [`Self::cli`], where the server may be away, or end the connection.
+    pub(crate) fn try_cli(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
         let mut connection = self.try_connect(0)?;
         redis::cmd(command[0])
             .arg(&command[1..])
