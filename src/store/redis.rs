@@ -1,6 +1,6 @@
 //! The lists in Redis: three keys, read in one transaction, watched by events or tracking.
 //!
-//! Two connections. The *subscription* hears of changes ([`changes`] says how); the *reader* asks
+//! Two connections. The *subscription* hears of changes (`changes` says how); the *reader* asks
 //! for everything else. The order is what makes it right: subscribe first, then read, so that no
 //! change falls between the two. The keys are read after each (re)connection, after each change
 //! that is announced, and at every full check, because not everything is announced (SWAPDB, a
@@ -8,7 +8,7 @@
 //! disconnected. A check that finds what nobody has announced is counted as a *missed event*; from
 //! then on the keys are checked as often as they would be polled, until an announcement is heard.
 //!
-//! A burst of changes makes few readings ([`pace`]), each of which sees all that came before it.
+//! A burst of changes makes few readings (`pace`), each of which sees all that came before it.
 //! Both connections are asked for a sign of life when they have been silent for a time limit.
 //!
 //! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that
