@@ -68,7 +68,7 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
         "pool": decision.ok().map(|it| it.pool.name()),
         "reason": decision.ok().map(|it| it.reason.name()),
         "refusal": decision.err().map(|it| it.name()),
-        "entry": lists.gray.matching(client).map(|it| crate::lists::canonical(it)),
+        "entry": lists.gray.matching(client).map(crate::lists::canonical),
         "generation": lists.generation,
         "digest": lists.digest.to_string(),
         "peers": peers.iter().map(ToString::to_string).collect::<Vec<_>>(),

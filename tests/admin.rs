@@ -497,7 +497,7 @@ fn what_is_asked_of_the_admin_listener_is_not_counted_as_the_gateways_traffic() 
 #[test]
 fn every_request_gets_one_answer_and_the_connection_ends() {
     let gateway = gateway();
-    let long_target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(1024));
+    let long_target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(4 * 1024));
     let long_field = format!("GET /healthz HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(8192));
     let many_fields = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65));
     let healthy = "ok generation=1\n";
