@@ -113,7 +113,18 @@ impl Digest {
         put_entries(&mut text, ListName::Gray, &gray.entries);
         put_entries(&mut text, ListName::Pre, &pre.peers);
         put_entries(&mut text, ListName::Prod, &prod.peers);
-        let hash = Sha256::digest(&text);
+        Self::of_text(&text)
+    }
+
+    /// Of one list alone.
+    fn of_list(list: ListName, entries: &[impl fmt::Display]) -> Self {
+        let mut text = Vec::new();
+        put_entries(&mut text, list, entries);
+        Self::of_text(&text)
+    }
+
+    fn of_text(text: &[u8]) -> Self {
+        let hash = Sha256::digest(text);
         let first = hash.first_chunk().copied().unwrap_or_default();
         Self(u64::from_be_bytes(first))
     }
@@ -226,6 +237,16 @@ impl GrayList {
         }
     }
 
+    /// True when `net` itself is an entry.
+    pub fn has(&self, net: &IpNet) -> bool {
+        self.entries.binary_search(net).is_ok()
+    }
+
+    /// A hash of this list alone.
+    pub fn digest(&self) -> Digest {
+        Digest::of_list(ListName::Gray, &self.entries)
+    }
+
     /// The entries in their canonical form: an address, or `network/length`.
     pub fn entries(&self) -> impl Iterator<Item = String> {
         self.entries.iter().map(|net| {
@@ -250,6 +271,11 @@ impl PeerList {
     pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>, default_port: u16) -> Self {
         let (peers, skipped) = parse_all(texts, |text| peer_entry(text, default_port));
         Self { peers, skipped }
+    }
+
+    /// A hash of these peers alone, as those of `list`.
+    pub fn digest(&self, list: ListName) -> Digest {
+        Digest::of_list(list, &self.peers)
     }
 
     /// The peers, sorted and without repetition.
