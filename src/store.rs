@@ -8,7 +8,9 @@
 //!
 //! Not here: what the lists mean ([`crate::lists`], [`crate::route`]).
 
+pub mod copy;
 pub mod file;
+pub mod guard;
 pub mod redis;
 
 use std::fmt;
