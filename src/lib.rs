@@ -12,7 +12,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`run`], [`check`], [`reload`], [`status`], [`demo`] | what the command line can ask for |
+//! | [`run`], [`check`], [`reload`], [`status`], [`accept`], [`demo`] | what the command line can ask for |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
 //! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/config`, `/metrics`; and who asks there |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
@@ -43,6 +43,7 @@
 //! - Every refusal, failure and close has one name, see [`error`].
 //! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
 
+pub mod accept;
 pub mod access_log;
 pub mod admin;
 pub mod ask;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use graygate::config::Config;
-use graygate::{check, demo, process, reload, run, status};
+use graygate::{accept, check, demo, process, reload, run, status};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -50,6 +50,11 @@ enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
+    /// What is in force, and what is held
+    Lists {
+        #[command(subcommand)]
+        action: ListsAction,
+    },
     /// Try it: two servers of each version, a lists file and the gateway
     Demo {
         /// The gateway's address
@@ -67,6 +72,18 @@ enum Action {
     },
 }
 
+#[derive(Subcommand)]
+enum ListsAction {
+    /// Let a held change in, at the running gateway; exits with 0 if it is in force
+    Accept {
+        /// The digest of the held change, as /lists and the error log show it
+        digest: String,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+}
+
 const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";
 
 fn main() -> ExitCode {
@@ -75,6 +92,9 @@ fn main() -> ExitCode {
         Some(Action::Run { config }) => serve(&config),
         Some(Action::Reload { config }) => tell_to_reload(&config),
         Some(Action::Status { config }) => ask(&config),
+        Some(Action::Lists {
+            action: ListsAction::Accept { digest, config },
+        }) => accept(&config, &digest),
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
         Some(Action::Origin { listen, name }) => {
             act(|commands| demo::origin(listen, &name, commands))
@@ -125,6 +145,12 @@ fn ask(path: &Path) -> Result<(), String> {
 
 fn tell_to_reload(path: &Path) -> Result<(), String> {
     let outcome = reload::reload(path)?;
+    tell(&format!("{outcome}\n"));
+    Ok(())
+}
+
+fn accept(path: &Path, digest: &str) -> Result<(), String> {
+    let outcome = accept::accept(path, digest)?;
     tell(&format!("{outcome}\n"));
     Ok(())
 }

@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Value};
 
-use super::{Cause, Fault, Mode, Publisher, Reading};
+use super::accept_key::AcceptKey;
+use super::{By, Cause, Fault, Mode, Publisher, Reading};
 use crate::config::{self, Notify};
 use crate::lists::ListName;
 
@@ -55,6 +56,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
     let (first, outcome) = bounded(1);
     let patience = settings.timeout;
     let mut watcher = Watcher {
+        accept_key: Arc::new(AcceptKey::new(settings.accept_key.clone())),
         settings,
         publisher,
         first: Some(first),
@@ -72,6 +74,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 
 struct Watcher {
     settings: config::Redis,
+    accept_key: Arc<AcceptKey>,
     publisher: Arc<Publisher>,
     /// Told once, when the first attempt has ended.
     first: Option<Sender<()>>,
@@ -279,6 +282,7 @@ impl Watcher {
             .map(|list| format!("__keyspace@{db}__:{}", self.key(list)))
             .into();
         let mut connection = self.connect(client)?;
+        let accept_key = Arc::clone(&self.accept_key);
         let (said, news) = bounded(1);
         let (ready, subscribed) = bounded(1);
         let listening = Arc::new(());
@@ -286,7 +290,15 @@ impl Watcher {
         std::thread::Builder::new()
             .name("lists-events".to_owned())
             .spawn(move || {
-                let error = follow(&mut connection, &channels, &ready, &said, &listened_to);
+                let also = |connection: &mut Connection| accept_key.subscribe(connection, db);
+                let error = follow(
+                    &mut connection,
+                    &channels,
+                    also,
+                    &ready,
+                    &said,
+                    &listened_to,
+                );
                 // Nobody listens when the reader has failed first.
                 let _ = said.send(News::Lost(error));
             })
@@ -313,14 +325,13 @@ impl Watcher {
                 None => return Err(io_error("the transaction was aborted")),
             },
         };
-        let lists = self.publisher.lists();
-        // What is held is no news at every check.
-        let held = self.publisher.status().faults;
+        let lists = self.publisher.last_good();
         for list in ListName::ALL {
             let entries = reading.of(list);
             let becomes_empty = entries.as_ref().is_ok_and(Vec::is_empty)
                 && lists.len(list) > 0
-                && !held.contains(&(list, Fault::HeldEmptyProd));
+                // What is held is no news at every check.
+                && !self.publisher.holds_empty(list);
             if !becomes_empty {
                 continue;
             }
@@ -332,6 +343,14 @@ impl Watcher {
             }
         }
         self.publisher.publish(reading, cause);
+        if self.publisher.holds() {
+            for digest in self.accept_key.read(reader)? {
+                // What is not held any more, or not yet, needs no word.
+                let _ = self
+                    .publisher
+                    .accept(&String::from_utf8_lossy(&digest), By::Key);
+            }
+        }
         self.watch_unsettled(reader)?;
         self.last_reading = Some(Instant::now());
         Ok(())
@@ -455,11 +474,12 @@ fn merge_flags(reader: &mut Connection) -> RedisResult<Option<String>> {
 fn follow(
     connection: &mut Connection,
     channels: &[String],
+    also: impl Fn(&mut Connection) -> RedisResult<()>,
     ready: &Sender<()>,
     said: &Sender<News>,
     listened_to: &Weak<()>,
 ) -> RedisError {
-    if let Err(error) = subscribe(connection, channels) {
+    if let Err(error) = subscribe(connection, channels).and_then(|()| also(connection)) {
         return error;
     }
     let mut subscription = connection.as_pubsub();
