@@ -230,14 +230,14 @@ fn make_folder(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
 /// Without it the gateway serves all the same.
 fn make_folder_of_copy(path: &Path, owner: Option<&Identity>) {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let made = make_folder(folder, owner).and_then(|()| give_if_new(folder, owner));
+    let made = make_folder(folder, None).and_then(|()| give_if_new(folder, owner));
     if let Err(error) = made {
         let error = error.to_string();
         log::error!("copy-folder-failed path={folder:?} error={error:?}");
     }
 }
 
-/// A folder that an installation has made is root's, and there is nothing in it yet.
+/// A folder that was made just now, or by an installation, is root's and has nothing in it.
 fn give_if_new(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
     let found = fs::symlink_metadata(folder)?;
     let ours = found.is_dir() && found.uid() == 0 && owner.is_some();

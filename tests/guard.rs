@@ -49,6 +49,14 @@ fn replace(redis: &Redis, key: &str, entries: &[&dyn std::fmt::Display]) {
     redis.cli(&["RENAME", "replacement", key]);
 }
 
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
 #[test]
 fn another_prod_is_held_and_shown_and_the_other_lists_change() {
     let site = Site::by_events();
@@ -132,6 +140,8 @@ fn a_prod_that_is_rewritten_entry_by_entry_is_never_seen_by_halves() {
     assert_eq!(before["prod"].as_array().unwrap().len(), 3);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Whatever fails here, the client must end.
+        let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
         let client = scope.spawn(|| {
             let mut client = site.gateway.connect_from("127.0.0.6");
             let mut answers = 0;
