@@ -1,4 +1,5 @@
-//! The admin listener: `/healthz`, `/lists`, `/config` and `/metrics`, for operators and their tools.
+//! The admin listener: `/healthz`, `/lists`, `/config` and `/metrics`, for operators and their tools;
+//! and `POST /lists/accept?digest=…`, which lets a held change in.
 //!
 //! Plain threads, off the request path. Heads are read by the project's own HTTP code under its
 //! own limits, each connection serves one request, and when there are too many at a time the oldest
@@ -11,19 +12,33 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::Reloads;
 use crate::error::{Refusal, reason_phrase};
 use crate::explain::{self, Question, Rules};
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
-use crate::lists::ListName;
 use crate::lists::lint::{Findings, Kind};
+use crate::lists::{ListName, Lists};
 use crate::logging::LogQueue;
 use crate::proxy::Gateway;
-use crate::store::Publisher;
+use crate::store::guard::{Held, Named};
+use crate::store::{By, Publisher, Status, copy};
 
 mod exposition;
+
+/// Who may change something here sends this field with [`COMMAND_ACCEPT`]. A web page in a browser
+/// on this machine can reach the listener, too, but may not send such a field to another origin.
+pub const COMMAND_FIELD: &str = "X-Graygate-Command";
+
+/// The value of [`COMMAND_FIELD`] that goes with `/lists/accept`.
+pub const COMMAND_ACCEPT: &str = "accept";
+
+/// Where a held change is accepted; `?digest=` names it.
+pub const ACCEPT_PATH: &str = "/lists/accept";
+
+/// The methods that a page knows.
+const READING: &str = "GET, HEAD";
 
 /// Limits of a request head. A listener of its own, so they need not be tuned.
 const LIMITS: Limits = Limits {
@@ -146,14 +161,34 @@ impl Drop for Slot {
 struct Answer {
     status: u16,
     kind: &'static str,
+    /// With 405: the methods that are allowed.
+    allow: &'static str,
     body: String,
 }
 
 impl Answer {
     fn text(status: u16, body: impl Into<String>) -> Self {
         let kind = "text/plain; charset=utf-8";
-        let body = body.into();
-        Self { status, kind, body }
+        Self::page(status, kind, body.into())
+    }
+
+    fn json(body: String) -> Self {
+        Self::page(200, "application/json", body)
+    }
+
+    fn page(status: u16, kind: &'static str, body: String) -> Self {
+        let allow = READING;
+        Self {
+            status,
+            kind,
+            allow,
+            body,
+        }
+    }
+
+    fn method_not_allowed(allow: &'static str) -> Self {
+        let answer = refused(Refusal::MethodNotAllowed);
+        Self { allow, ..answer }
     }
 }
 
@@ -164,7 +199,7 @@ fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
     let answer = loop {
         match head.parse(&bytes, &mut scanner, &LIMITS) {
             Ok(Parsed::Complete) => {
-                break route(view, head.method.of(&bytes), head.target.of(&bytes));
+                break route(view, &head, &bytes);
             }
             Ok(Parsed::Incomplete) => {}
             Err(refusal) => break refused(refusal),
@@ -182,11 +217,15 @@ fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     };
-    let Answer { status, kind, body } = answer;
-    let allow = if status == 405 {
-        "Allow: GET, HEAD\r\n"
-    } else {
-        ""
+    let Answer {
+        status,
+        kind,
+        allow,
+        body,
+    } = answer;
+    let allow = match status {
+        405 => format!("Allow: {allow}\r\n"),
+        _ => String::new(),
     };
     let mut response = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}\
@@ -251,29 +290,29 @@ fn refused(refusal: Refusal) -> Answer {
     Answer::text(refusal.status(), format!("{}\n", refusal.name()))
 }
 
-fn route(view: &View, method: &[u8], target: &[u8]) -> Answer {
-    if !matches!(method, b"GET" | b"HEAD") {
-        return refused(Refusal::MethodNotAllowed);
+fn route(view: &View, head: &RequestHead, bytes: &[u8]) -> Answer {
+    let target = head.target.of(bytes);
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let path = parts.next().unwrap_or(target);
+    let method = head.method.of(bytes);
+    if path == ACCEPT_PATH.as_bytes() {
+        return match method {
+            b"POST" => accept(view, parts.next().unwrap_or_default(), head, bytes),
+            _ => Answer::method_not_allowed("POST"),
+        };
     }
-    let path = target.split(|byte| *byte == b'?').next().unwrap_or(target);
+    if !matches!(method, b"GET" | b"HEAD") {
+        return Answer::method_not_allowed(READING);
+    }
     match path {
         b"/healthz" => health(view),
-        b"/lists" => Answer {
-            status: 200,
-            kind: "application/json",
-            body: lists(&view.publisher),
-        },
-        b"/explain" => explain(view, target),
-        b"/config" => Answer {
-            status: 200,
-            kind: "application/json",
-            body: config(view),
-        },
-        b"/metrics" => Answer {
-            status: 200,
-            kind: "text/plain; version=0.0.4; charset=utf-8",
-            body: exposition::render(view),
-        },
+        b"/lists" => Answer::json(lists(view)),
+        b"/explain" => explain(view, parts.next().unwrap_or_default()),
+        b"/config" => Answer::json(config(view)),
+        b"/metrics" => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            Answer::page(200, kind, exposition::render(view))
+        }
         _ => Answer::text(
             404,
             "there are /healthz, /lists, /explain, /config and /metrics\n",
@@ -282,10 +321,9 @@ fn route(view: &View, method: &[u8], target: &[u8]) -> Answer {
 }
 
 /// Who would serve a client: `?ip=ADDRESS`, with `&header=Name:%20value` for each header field.
-fn explain(view: &View, target: &[u8]) -> Answer {
-    let query = target.splitn(2, |byte| *byte == b'?').nth(1);
+fn explain(view: &View, query: &[u8]) -> Answer {
     let (mut socket, mut headers) = (None, Vec::new());
-    for (key, value) in form_urlencoded::parse(query.unwrap_or_default()) {
+    for (key, value) in form_urlencoded::parse(query) {
         match &*key {
             "ip" => socket = value.parse().ok(),
             "header" => headers.push(value.into_owned()),
@@ -305,12 +343,58 @@ fn explain(view: &View, target: &[u8]) -> Answer {
         headers: &headers,
     };
     match explain::explain(&question, &rules, &view.publisher.lists()) {
-        Ok(explanation) => Answer {
-            status: 200,
-            kind: "application/json",
-            body: format!("{explanation:#}\n"),
-        },
+        Ok(explanation) => Answer::json(format!("{explanation:#}\n")),
         Err(error) => Answer::text(400, format!("{error}\n")),
+    }
+}
+
+/// Lets the held change in that the query names.
+fn accept(view: &View, query: &[u8], head: &RequestHead, bytes: &[u8]) -> Answer {
+    let values = |name: &str| {
+        let mut fields = head.fields.iter();
+        let name = name.to_owned();
+        let field = fields.find(|it| it.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()));
+        field.map(|it| it.value.of(bytes))
+    };
+    // A browser adds the origin of the page to whatever that may send.
+    let from_page = values("Origin").is_some();
+    if from_page || values(COMMAND_FIELD) != Some(COMMAND_ACCEPT.as_bytes()) {
+        let text = format!("it takes the field {COMMAND_FIELD}: {COMMAND_ACCEPT}, and no Origin\n");
+        return Answer::text(403, text);
+    }
+    let digest = query.strip_prefix(b"digest=");
+    let digest = digest.and_then(|it| std::str::from_utf8(it).ok());
+    let Some(digest) = digest.filter(|it| is_digest(it)) else {
+        return Answer::text(400, "it takes ?digest= with 16 hexadecimal digits\n");
+    };
+    match view.publisher.accept(digest, By::Command) {
+        Ok(accepted) => {
+            let (list, generation) = (accepted.list.name(), accepted.generation);
+            let text = format!("accepted list={list} digest={digest} generation={generation}\n");
+            Answer::text(200, text)
+        }
+        Err(held) => Answer::text(409, format!("{}\n", no_such_change(digest, &held))),
+    }
+}
+
+/// Whether `text` has the form of a digest, as it is displayed.
+fn is_digest(text: &str) -> bool {
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 16 && text.bytes().all(digit)
+}
+
+fn no_such_change(digest: &str, held: &[Held]) -> String {
+    let shown = |it: &Held| {
+        let (list, reason) = (it.list.name(), it.reason.name());
+        format!("{} (list={list} reason={reason})", it.digest)
+    };
+    let held: Vec<String> = held.iter().map(shown).collect();
+    match held.as_slice() {
+        [] => format!("{digest} is not held; nothing is"),
+        held => format!(
+            "{digest} is not held, or does not stand at present; held: {}",
+            held.join(", ")
+        ),
     }
 }
 
@@ -334,8 +418,8 @@ fn health(view: &View) -> Answer {
     Answer::text(503, format!("{reason}\n"))
 }
 
-fn lists(publisher: &Publisher) -> String {
-    let (lists, status) = (publisher.lists(), publisher.status());
+fn lists(view: &View) -> String {
+    let (lists, status) = (view.publisher.lists(), view.publisher.status());
     let peers = |list: &crate::lists::PeerList| {
         let peers = list.peers().iter().map(ToString::to_string);
         peers.collect::<Vec<_>>()
@@ -366,7 +450,9 @@ fn lists(publisher: &Publisher) -> String {
             "prod": skipped(ListName::Prod),
         },
         "kept": faults.collect::<Vec<_>>(),
-        "findings": findings(&publisher.findings(&lists)),
+        "findings": findings(&view.publisher.findings(&lists)),
+        "held": status.held.iter().map(held).collect::<Vec<_>>(),
+        "copy": view.publisher.copy().map(|it| copy(&it, copy_is_in_force(&lists, &status))),
     });
     format!("{page:#}\n")
 }
@@ -386,6 +472,42 @@ fn findings(findings: &Findings) -> serde_json::Value {
         "count": std::collections::BTreeMap::from(counts),
         "first": first.collect::<Vec<_>>(),
     })
+}
+
+fn held(held: &Held) -> Value {
+    let named = |it: &Named| json!({ "count": it.count, "first": it.first });
+    json!({
+        "list": held.list.name(),
+        "reason": held.reason.name(),
+        "digest": held.digest.to_string(),
+        "since": rfc3339(held.since),
+        "entries": held.entries,
+        "gone": named(&held.gone),
+        "new": named(&held.new),
+    })
+}
+
+fn copy(copy: &copy::View, in_force: bool) -> Value {
+    json!({
+        "path": copy.path.to_string_lossy(),
+        "written": copy.written.map(rfc3339),
+        "age_seconds": age_of(copy),
+        "in_force": in_force,
+        "error": copy.error,
+        "failures": copy.failures,
+    })
+}
+
+/// How old the copy is; 0 when it is from the future, since a clock was set.
+fn age_of(copy: &copy::View) -> Option<f64> {
+    let age = |written| SystemTime::now().duration_since(written);
+    let age = copy.written.map(|it| age(it).unwrap_or_default());
+    age.map(|it| it.as_secs_f64())
+}
+
+/// True while nothing has been read since the start.
+fn copy_is_in_force(lists: &Lists, status: &Status) -> bool {
+    lists.are_read() && status.checked.is_none()
 }
 
 /// The ini file, and what has come of reading it again. Values are not shown: some are secret.

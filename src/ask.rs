@@ -46,6 +46,19 @@ impl Asker {
         Ok((response.status().as_u16(), body))
     }
 
+    /// Posts to `path`, with one field and no body: the status and the text of the answer.
+    ///
+    /// # Errors
+    /// Nobody answers; with the URL.
+    pub fn post(&self, path: &str, field: (&str, &str)) -> Result<(u16, String), String> {
+        let url = format!("http://{}{path}", self.admin);
+        let failed = |error: ureq::Error| format!("{url}: {error}");
+        let request = self.agent.post(&url).header(field.0, field.1);
+        let mut response = request.send_empty().map_err(failed)?;
+        let body = response.body_mut().read_to_string().map_err(failed)?;
+        Ok((response.status().as_u16(), body))
+    }
+
     /// Gets the JSON page at `path`.
     ///
     /// # Errors

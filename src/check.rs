@@ -8,6 +8,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use nix::unistd::{AccessFlags, eaccess};
+
 use crate::config::{Config, LogTarget, Store};
 use crate::process::Identity;
 use crate::run;
@@ -32,13 +34,40 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
         place_of_file(path).map_err(|what| format!("[gateway] pid_file: {what}"))?;
     }
     match identity {
-        None => read_lists(&config).map(|()| Vec::new()),
+        None => {
+            read_lists(&config)?;
+            Ok(place_of_copy(&config, None).into_iter().collect())
+        }
         Some(identity) => {
             let name = identity.name().to_owned();
             let outcome = identity.act(|| read_as(&name, &config));
             outcome.map_err(|error| format!("[gateway] user = {name}: {error}"))?
         }
     }
+}
+
+/// What is wrong with the last-good copy, or its place, for the user it is to be written by, if that
+/// is another. A gateway starts without it.
+fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
+    let path = config.lists.last_good.as_deref()?;
+    let warning = |what: &dyn std::fmt::Display| Some(format!("[lists] last_good: {what}"));
+    if let Err(what) = place_of_log(path) {
+        return warning(&what);
+    }
+    let folder = folder_of(path);
+    // What is missing is made by whoever starts the gateway.
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    // Who this process is at the moment, not who has started it.
+    if folder.is_dir() && eaccess(folder, wanted).is_err() {
+        let folder = folder.display();
+        let user = user.map(|it| format!(" for the user {it} of [gateway]"));
+        return warning(&format!(
+            "{folder} is not writable{}",
+            user.unwrap_or_default()
+        ));
+    }
+    let error = store::copy::read(path).err()?;
+    warning(&format!("{} will not be used: {error}", path.display()))
 }
 
 /// The folder of a log is made if its own folder is there.
@@ -99,8 +128,9 @@ fn read_as(name: &str, config: &Config) -> Result<Vec<String>, String> {
         let path = path.display();
         format!("{path}: cannot be read {as_user}, so every reload will fail: {error}")
     };
-    let unreadable = fs::File::open(path).err();
-    Ok(unreadable.map(warning).into_iter().collect())
+    let unreadable = fs::File::open(path).err().map(warning);
+    let copy = place_of_copy(config, Some(name));
+    Ok(unreadable.into_iter().chain(copy).collect())
 }
 
 fn read_lists(config: &Config) -> Result<(), String> {

@@ -44,6 +44,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// Where the lists come from.
     pub store: Store,
+    /// How they come into force.
+    pub lists: Lists,
     /// The servers' side.
     pub upstream: Upstream,
     /// The logs.
@@ -108,6 +110,19 @@ pub enum Store {
     File(PathBuf),
 }
 
+/// The rest of section `[lists]`: how lists come into force, from whatever source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lists {
+    /// Where the copy of the last good lists is kept, if anywhere; absolute.
+    pub last_good: Option<PathBuf>,
+    /// How old it may be at a start, if that matters.
+    pub last_good_max_age: Option<Duration>,
+    /// The share of `prod` that one change may remove, in percent, 0 to 100.
+    pub guard_share: usize,
+    /// When a held change comes into force by itself, if ever.
+    pub guard_timeout: Option<Duration>,
+}
+
 /// Section `[redis]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redis {
@@ -119,6 +134,8 @@ pub struct Redis {
     pub tls: Tls,
     /// The keys of the lists.
     pub keys: Keys,
+    /// The key that names the digests of held changes to accept; another than those.
+    pub accept_key: String,
     /// How changes are learned of.
     pub notify: Notify,
     /// Between two full checks.
@@ -260,6 +277,7 @@ impl Config {
         let gateway = Gateway::of(file.section("gateway"), base)?;
         Ok(Self {
             store: Store::of(&file, base, redis_url)?,
+            lists: Lists::of(file.section("lists"), base)?,
             upstream: Upstream::of(file.section("upstream"))?,
             log: Log::of(file.section("log"), base)?,
             admin: admin_beside(&gateway.listen, &file)?,
@@ -370,6 +388,14 @@ impl Store {
         let sentinels = sentinels_of(section, url.as_ref())?;
         let tls = Tls::of(section, base)?;
         let keys = Keys::of(section)?;
+        let accept_key = section.get("accept_key", name)?;
+        if [&keys.gray, &keys.pre, &keys.prod].contains(&&accept_key) {
+            let wrong = Wrong {
+                what: "it is the key of a list".to_owned(),
+                allowed: "a key of its own".to_owned(),
+            };
+            return Err(section.wrong("accept_key", &wrong));
+        }
         let notify = section.get("notify", units::notify)?;
         let check_interval = section.get("check_interval", units::duration)?;
         let poll_interval = section.get("poll_interval", units::duration)?;
@@ -383,6 +409,7 @@ impl Store {
                     sentinels,
                     tls,
                     keys,
+                    accept_key,
                     notify,
                     check_interval,
                     poll_interval,
@@ -450,6 +477,17 @@ impl Tls {
             allowed: "rediss:// where TLS is meant, else no files for it".to_owned(),
         };
         Err(section.wrong(name, &wrong))
+    }
+}
+
+impl Lists {
+    fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+        Ok(Self {
+            last_good: section.get("last_good", units::path(base))?,
+            last_good_max_age: section.get("last_good_max_age", units::age)?,
+            guard_share: section.get("guard_share", units::count(0..=100))?,
+            guard_timeout: section.get("guard_timeout", units::duration_or_off)?,
+        })
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`inspect`], [`demo`] | what the command line can ask for |
+//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`inspect`], [`accept`], [`demo`] | what the command line can ask for |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
 //! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics`; and who asks there |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
@@ -44,6 +44,7 @@
 //! - Every refusal, failure and close has one name, see [`error`].
 //! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
 
+pub mod accept;
 pub mod access_log;
 pub mod admin;
 pub mod ask;

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use graygate::config::Config;
 use graygate::explain::Question;
 use graygate::inspect::{self, Whom};
-use graygate::{check, demo, lists_check, process, reload, run, status};
+use graygate::{accept, check, demo, lists_check, process, reload, run, status};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -52,7 +52,7 @@ enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// What is in the lists
+    /// What is in the lists, in the store, and held
     Lists {
         #[command(subcommand)]
         action: ListsAction,
@@ -114,6 +114,14 @@ enum ListsAction {
     /// What the store has (+) and the running gateway has not, and the reverse (-); exits with 0 if
     /// there is nothing
     Diff {
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Let a held change in, at the running gateway; exits with 0 if it is in force
+    Accept {
+        /// The digest of the held change, as /lists and the error log show it
+        digest: String,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
@@ -208,6 +216,11 @@ fn on_lists(action: ListsAction) -> Result<(), String> {
                 true => Ok(()),
                 false => Err("the gateway does not hold what the store has".to_owned()),
             }
+        }
+        ListsAction::Accept { digest, config } => {
+            let outcome = accept::accept(&config, &digest)?;
+            tell(&format!("{outcome}\n"));
+            Ok(())
         }
         ListsAction::Check { file, config } => check_lists(file.as_deref(), &config),
     }

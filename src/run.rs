@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::process::{self, Command, Identity, PidFile};
 use crate::proxy::{self, Gateway};
 use crate::snapshot::Published;
+use crate::store::guard::Rules;
 use crate::store::{self, Publisher};
 use crate::{admin, net, server};
 
@@ -43,6 +44,7 @@ pub fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
 /// A gateway that serves.
 struct Running {
     gateway: Arc<Gateway>,
+    publisher: Arc<Publisher>,
     reloads: Arc<Reloads>,
     access_log: Log,
     error_log: Log,
@@ -63,6 +65,9 @@ impl Running {
         logging::install(error_log.queue(), config.log.level);
         process::log_panics();
         let access_log = open_log("access", &config.log.access, identity)?;
+        if let Some(path) = &config.lists.last_good {
+            make_folder_of_copy(path, identity);
+        }
         settings.max_connections = process::allow_connections(settings.max_connections)?;
         if let Some(identity) = identity {
             identity.assume()?;
@@ -90,7 +95,7 @@ impl Running {
         if let Some(listener) = admin_listener {
             let view = admin::View {
                 gateway: Arc::clone(&gateway),
-                publisher,
+                publisher: Arc::clone(&publisher),
                 reloads: Arc::clone(&reloads),
                 error_log: error_log.queue(),
             };
@@ -108,6 +113,7 @@ impl Running {
         }
         Ok(Self {
             gateway,
+            publisher,
             reloads,
             access_log,
             error_log,
@@ -167,6 +173,7 @@ impl Running {
             Ok(allowed) => config.gateway.max_connections = allowed,
             Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }
+        self.publisher.set_rules(rules(&config));
         self.gateway.config.store(config);
         log::info!("reloaded file={path:?} ignored={}", fixed.len());
         fixed
@@ -184,6 +191,7 @@ impl Running {
             log::warn!("drain-cut connections={left}");
         }
         proxy::flush_access_logs(&self.gateway);
+        self.publisher.end();
         log::info!("stopped");
         drop(self.pid_file);
         self.access_log.close();
@@ -218,24 +226,59 @@ fn make_folder(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
     process::give_to(&File::open(folder)?, owner)
 }
 
+/// The folder of the last-good copy belongs to who is going to write it, if it has to be made.
+/// Without it the gateway serves all the same.
+fn make_folder_of_copy(path: &Path, owner: Option<&Identity>) {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let made = make_folder(folder, None).and_then(|()| give_if_new(folder, owner));
+    if let Err(error) = made {
+        let error = error.to_string();
+        log::error!("copy-folder-failed path={folder:?} error={error:?}");
+    }
+}
+
+/// A folder that was made just now, or by an installation, is root's and has nothing in it.
+fn give_if_new(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
+    let found = fs::symlink_metadata(folder)?;
+    let ours = found.is_dir() && found.uid() == 0 && owner.is_some();
+    if ours && fs::read_dir(folder)?.next().is_none() {
+        process::give_to(&File::open(folder)?, owner)?;
+    }
+    Ok(())
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        share: config.lists.guard_share,
+        timeout: config.lists.guard_timeout,
+    }
+}
+
 fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Arc<Publisher>> {
     let port = config.upstream.peer_port;
-    let publisher = |source: String| {
-        let lists = Arc::clone(&gateway.lists);
-        let publisher = Publisher::new(lists, port, source);
-        Arc::new(publisher.with_config(Arc::clone(&gateway.config)))
+    let (source, max_age) = match &config.store {
+        Store::Redis(settings) => (settings.url.to_string(), config.lists.last_good_max_age),
+        // The file is there whenever the gateway starts: its copy is only compared with.
+        Store::File(path) => (format!("file {}", path.display()), None),
     };
+    let lists = Arc::clone(&gateway.lists);
+    let mut publisher =
+        Publisher::new(lists, port, rules(config), source).with_config(Arc::clone(&gateway.config));
+    if let Some(path) = &config.lists.last_good {
+        publisher = publisher.with_copy(path, max_age)?;
+    }
+    let publisher = Arc::new(publisher);
+    publisher.keep_time()?;
     match &config.store {
         Store::Redis(settings) => {
-            let publisher = publisher(settings.url.to_string());
             store::redis::start(settings.clone(), Arc::clone(&publisher))?;
-            Ok(publisher)
+            // It has not answered in time.
+            publisher.use_copy();
         }
         Store::File(path) => {
-            let publisher = publisher(format!("file {}", path.display()));
             let started = store::file::start(path.clone(), port, Arc::clone(&publisher));
             started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
-            Ok(publisher)
         }
     }
+    Ok(publisher)
 }

@@ -31,7 +31,7 @@ pub fn ask(admin: Option<SocketAddr>) -> Result<Report, String> {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    let text = format!(
+    let mut text = format!(
         "health      {}\nsource      {} ({})\ngeneration  {}, digest {}, changed {}\n\
          entries     gray {}, pre {}, prod {}\nerror       {}\n",
         word.trim_end(),
@@ -45,6 +45,18 @@ pub fn ask(admin: Option<SocketAddr>) -> Result<Report, String> {
         count("prod"),
         plain("error"),
     );
+    for held in lists["held"].as_array().into_iter().flatten() {
+        let word = |key: &str| held[key].as_str().unwrap_or("-").to_owned();
+        let (list, reason, digest) = (word("list"), word("reason"), word("digest"));
+        let remedy = format!("graygate lists accept {digest}");
+        text.push_str(&format!(
+            "held        {list}: {reason}; to let it in: {remedy}\n"
+        ));
+    }
+    if lists["copy"]["in_force"] == true {
+        let written = lists["copy"]["written"].as_str().unwrap_or("-");
+        text.push_str(&format!("copy        in force, of {written}\n"));
+    }
     Ok(Report {
         text,
         serves: health == 200,

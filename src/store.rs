@@ -2,24 +2,24 @@
 //!
 //! A store (Redis, or a lists file) is watched by a thread of its own, which reads all three lists
 //! at once and hands them to the [`Publisher`]. The publisher parses them, holds back what must
-//! not come into force, and replaces the snapshot that the workers read with one pointer swap.
-//! Each list stands for itself: one that cannot be accepted keeps its last good value, and does
-//! not keep the others from changing.
+//! not come into force ([`guard`]), and replaces the snapshot that the workers read with one
+//! pointer swap. Each list stands for itself: one that cannot be accepted keeps its last good
+//! value, and does not keep the others from changing. What is in force is kept on disk ([`copy`]),
+//! for a start without the store.
 //!
 //! Not here: what the lists mean ([`crate::lists`], [`crate::route`]).
 
+pub mod copy;
 pub mod file;
 mod findings;
+pub mod guard;
+mod publisher;
 pub mod redis;
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::config::Config;
-use crate::lists::lint::{self, Findings};
-use crate::lists::{GrayList, ListName, Lists, PeerList};
-use crate::snapshot::Published;
+pub use self::publisher::{Accepted, By, Publisher};
+use crate::lists::ListName;
 
 /// Why the lists were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,22 @@ pub enum Cause {
     Check,
     /// The connection to the store was made again.
     Reconnect,
+    /// The store was not read: the last-good copy came into force.
+    Copy,
+    /// The store was not read: a held change was let in.
+    Accepted,
 }
 
 impl Cause {
     /// Every cause, in the order of [`Status::refreshes`].
-    pub const ALL: [Self; 4] = [Self::Start, Self::Event, Self::Check, Self::Reconnect];
+    pub const ALL: [Self; 6] = [
+        Self::Start,
+        Self::Event,
+        Self::Check,
+        Self::Reconnect,
+        Self::Copy,
+        Self::Accepted,
+    ];
 
     /// The name in logs and metrics.
     pub const fn name(self) -> &'static str {
@@ -45,6 +56,8 @@ impl Cause {
             Self::Event => "event",
             Self::Check => "check",
             Self::Reconnect => "reconnect",
+            Self::Copy => "copy",
+            Self::Accepted => "accepted",
         }
     }
 }
@@ -78,9 +91,8 @@ pub enum Fault {
     WrongType,
     /// There are entries, but none of them can be read.
     AllSkipped,
-    /// The change would leave `prod` without a peer.
-    HeldEmptyProd,
-    /// The list was found empty, but only this once: it may be about to be filled again.
+    /// The list was found empty, or without some of its peers behind a fault, but only this once:
+    /// it may be about to be filled again.
     Unsettled,
 }
 
@@ -90,7 +102,6 @@ impl Fault {
         match self {
             Self::WrongType => "wrong-type",
             Self::AllSkipped => "all-skipped",
-            Self::HeldEmptyProd => "held-empty-prod",
             Self::Unsettled => "unsettled",
         }
     }
@@ -98,7 +109,7 @@ impl Fault {
     /// How grave it is.
     const fn level(self) -> log::Level {
         match self {
-            Self::WrongType | Self::AllSkipped | Self::HeldEmptyProd => log::Level::Error,
+            Self::WrongType | Self::AllSkipped => log::Level::Error,
             // Passes by itself, or the next reading says what it is.
             Self::Unsettled => log::Level::Debug,
         }
@@ -146,334 +157,14 @@ pub struct Status {
     pub checked: Option<Instant>,
     /// When the lists last changed.
     pub changed: Option<SystemTime>,
-    /// How often the store was read, by [`Cause`].
+    /// How often the store was read, or other lists came into force, by [`Cause`].
     pub refreshes: [u64; Cause::ALL.len()],
     /// How often a check has found what the store had not told of, although it should.
     pub missed_events: u64,
     /// How often it could not be read.
     pub failures: u64,
-    /// Lists that keep their last good value.
+    /// Lists that keep their last good value, since what the store has cannot be used.
     pub faults: Vec<(ListName, Fault)>,
-}
-
-/// Brings lists into force. One for the process.
-pub struct Publisher {
-    lists: Arc<Published<Lists>>,
-    peer_port: u16,
-    /// Names the trusted proxies, which findings are about.
-    config: Option<Arc<Published<Config>>>,
-    status: Mutex<Status>,
-}
-
-impl Publisher {
-    /// A publisher into `lists`, for entries of `source`; peers without a port get `peer_port`.
-    pub fn new(lists: Arc<Published<Lists>>, peer_port: u16, source: impl fmt::Display) -> Self {
-        Self {
-            lists,
-            peer_port,
-            config: None,
-            status: Mutex::new(Status {
-                source: source.to_string(),
-                mode: Mode::Starting,
-                error: None,
-                checked: None,
-                changed: None,
-                refreshes: [0; Cause::ALL.len()],
-                missed_events: 0,
-                failures: 0,
-                faults: Vec::new(),
-            }),
-        }
-    }
-
-    /// Will compare the lists with the trusted proxies of `config`, as it is at that time.
-    pub fn with_config(mut self, config: Arc<Published<Config>>) -> Self {
-        self.config = Some(config);
-        self
-    }
-
-    /// What is likely to be a mistake in `lists`.
-    pub fn findings(&self, lists: &Lists) -> Findings {
-        let config = self.config.as_ref().map(|it| it.load());
-        let trusted = config.as_ref().map(|it| &*it.gateway.trusted_proxies);
-        lint::findings(lists, trusted.unwrap_or_default())
-    }
-
-    /// The lists in force.
-    pub fn lists(&self) -> Arc<Lists> {
-        self.lists.load()
-    }
-
-    /// What is known of the store.
-    pub fn status(&self) -> Status {
-        self.locked().clone()
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Status> {
-        // A status is whole at any moment, so a panic elsewhere does not spoil it.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes how changes are noticed from now on.
-    pub fn set_mode(&self, mode: Mode) {
-        let before = std::mem::replace(&mut self.locked().mode, mode);
-        if before != mode {
-            log::info!("lists-mode mode={}", mode.name());
-        }
-    }
-
-    /// Notes that the store could not be read; the lists in force stay. Said once for as long as
-    /// the reason is the same.
-    pub fn failed(&self, error: impl fmt::Display) {
-        let error = error.to_string();
-        let mut status = self.locked();
-        status.failures += 1;
-        if status.error.as_ref() != Some(&error) {
-            let generation = self.lists.load().generation;
-            log::error!(
-                "lists-unreadable source={:?} error={error:?} generation_kept={generation}",
-                status.source
-            );
-            status.error = Some(error);
-        }
-    }
-
-    /// Brings what was read into force, as far as it can be accepted.
-    pub fn publish(&self, reading: Reading, cause: Cause) {
-        let current = self.lists.load();
-        let mut faults = Vec::new();
-        let gray = match reading.gray.map(GrayList::parse) {
-            // Kept, but what is wrong with the new entries is told.
-            Ok(list) if list.is_empty() && list.skipped().count > 0 => {
-                faults.push((ListName::Gray, Fault::AllSkipped));
-                Arc::new(current.gray.with_skipped_of(&list))
-            }
-            Ok(list) => Arc::new(list),
-            Err(fault) => {
-                faults.push((ListName::Gray, fault));
-                Arc::clone(&current.gray)
-            }
-        };
-        let mut peers =
-            |name: ListName, texts: Result<Vec<Vec<u8>>, Fault>, now: &Arc<PeerList>| {
-                let fault = match texts.map(|texts| PeerList::parse(texts, self.peer_port)) {
-                    Ok(list) if list.is_empty() && list.skipped().count > 0 => {
-                        faults.push((name, Fault::AllSkipped));
-                        return Arc::new(now.with_skipped_of(&list));
-                    }
-                    Ok(list) if list.is_empty() && !now.is_empty() && name == ListName::Prod => {
-                        Fault::HeldEmptyProd
-                    }
-                    Ok(list) => return Arc::new(list),
-                    Err(fault) => fault,
-                };
-                faults.push((name, fault));
-                Arc::clone(now)
-            };
-        let pre = peers(ListName::Pre, reading.pre, &current.pre);
-        let prod = peers(ListName::Prod, reading.prod, &current.prod);
-        self.put_in_force(
-            &current,
-            Lists::new(current.generation + 1, gray, pre, prod),
-            cause,
-        );
-        self.note_success(faults, cause);
-    }
-
-    fn put_in_force(&self, current: &Lists, mut new: Lists, cause: Cause) {
-        let same = current.are_read() && current.digest == new.digest;
-        let same_remarks = ListName::ALL
-            .iter()
-            .all(|list| current.remarks(*list) == new.remarks(*list));
-        if same && same_remarks {
-            return;
-        }
-        findings::tell(&self.findings(current), &self.findings(&new));
-        for list in ListName::ALL {
-            let skipped = new.skipped(list);
-            if let Some(first) = skipped.first.first()
-                && skipped != current.skipped(list)
-            {
-                log::warn!(
-                    "entries-skipped list={} count={} first={:?} reason={:?}",
-                    list.name(),
-                    skipped.count,
-                    first.entry,
-                    first.reason
-                );
-            }
-        }
-        if same {
-            // The same lists for every request; only what is said of them differs.
-            new.generation = current.generation;
-            self.lists.store(new);
-            return;
-        }
-        let (generation, digest) = (new.generation, new.digest);
-        let [gray, pre, prod] = ListName::ALL.map(|list| new.len(list));
-        self.lists.store(new);
-        let mut status = self.locked();
-        status.changed = Some(SystemTime::now());
-        let mode = status.mode;
-        let is_missed = cause == Cause::Check && matches!(mode, Mode::Events | Mode::Tracking);
-        status.missed_events += u64::from(is_missed);
-        drop(status);
-        if is_missed {
-            let mode = mode.name();
-            log::warn!("lists-event-missed generation={generation} mode={mode}");
-        }
-        log::info!(
-            "lists-published generation={generation} digest={digest} cause={} gray={gray} pre={pre} prod={prod}",
-            cause.name()
-        );
-        if prod == 0 {
-            log::error!("prod-empty generation={generation}");
-        }
-    }
-
-    fn note_success(&self, faults: Vec<(ListName, Fault)>, cause: Cause) {
-        let mut status = self.locked();
-        status.refreshes[cause as usize] += 1;
-        status.checked = Some(Instant::now());
-        if status.error.take().is_some() {
-            log::info!("lists-readable source={:?}", status.source);
-        }
-        let only_in = |these: &[(ListName, Fault)], those: &[(ListName, Fault)]| {
-            let only = these.iter().filter(|it| !those.contains(it));
-            only.copied().collect::<Vec<_>>()
-        };
-        for (list, fault) in only_in(&faults, &status.faults) {
-            let (list, name) = (list.name(), fault.name());
-            log::log!(fault.level(), "list-kept list={list} fault={name}");
-        }
-        for (list, fault) in only_in(&status.faults, &faults) {
-            let (list, name) = (list.name(), fault.name());
-            let level = fault.level().max(log::Level::Info);
-            log::log!(level, "list-recovered list={list} fault={name}");
-        }
-        status.faults = faults;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(entries: &[&str]) -> Result<Vec<Vec<u8>>, Fault> {
-        Ok(entries.iter().map(|it| it.as_bytes().to_vec()).collect())
-    }
-
-    fn reading(gray: &[&str], pre: &[&str], prod: &[&str]) -> Reading {
-        Reading {
-            gray: texts(gray),
-            pre: texts(pre),
-            prod: texts(prod),
-        }
-    }
-
-    fn publisher() -> Publisher {
-        let lists = Arc::new(Published::new(Lists::unread()));
-        let publisher = Publisher::new(lists, 80, "test");
-        publisher.publish(
-            reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]),
-            Cause::Start,
-        );
-        publisher
-    }
-
-    fn in_force(publisher: &Publisher) -> (u64, [usize; 3]) {
-        let lists = publisher.lists();
-        (lists.generation, ListName::ALL.map(|list| lists.len(list)))
-    }
-
-    #[test]
-    fn a_change_is_a_new_generation_and_the_same_lists_are_not() {
-        let publisher = publisher();
-        assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
-        publisher.publish(
-            reading(&["1.1.1.1"], &["2.2.2.2:80"], &["3.3.3.3"]),
-            Cause::Check,
-        );
-        assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
-        publisher.publish(reading(&[], &["2.2.2.2"], &["3.3.3.3"]), Cause::Event);
-        assert_eq!(in_force(&publisher), (2, [0, 1, 1]));
-        assert_eq!(publisher.status().refreshes, [1, 1, 1, 0]);
-    }
-
-    #[test]
-    fn a_list_that_cannot_be_accepted_keeps_its_value_and_the_others_change() {
-        let publisher = publisher();
-        publisher.publish(reading(&[], &["garbage"], &[]), Cause::Event);
-        assert_eq!(in_force(&publisher), (2, [0, 1, 1]));
-        let faults = publisher.status().faults;
-        assert_eq!(
-            faults,
-            [
-                (ListName::Pre, Fault::AllSkipped),
-                (ListName::Prod, Fault::HeldEmptyProd)
-            ]
-        );
-        assert_eq!(publisher.lists().skipped(ListName::Pre).count, 1);
-        let wrong = Reading {
-            gray: Err(Fault::WrongType),
-            ..reading(&[], &[], &["3.3.3.3", "4.4.4.4"])
-        };
-        publisher.publish(wrong, Cause::Event);
-        assert_eq!(in_force(&publisher), (3, [0, 0, 2]));
-        assert_eq!(
-            publisher.status().faults,
-            [(ListName::Gray, Fault::WrongType)]
-        );
-    }
-
-    #[test]
-    fn a_change_that_only_a_check_finds_is_a_missed_event_where_changes_are_announced() {
-        let publisher = publisher();
-        let mut gray = 1;
-        for (mode, cause, missed) in [
-            (Mode::Poll, Cause::Check, 0),
-            (Mode::Events, Cause::Event, 0),
-            (Mode::Events, Cause::Reconnect, 0),
-            (Mode::Events, Cause::Check, 1),
-            (Mode::Tracking, Cause::Event, 1),
-            (Mode::Tracking, Cause::Check, 2),
-        ] {
-            publisher.set_mode(mode);
-            gray += 1;
-            let entry = format!("1.1.1.{gray}");
-            // The second look finds nothing new.
-            for _ in 0..2 {
-                publisher.publish(reading(&[&entry], &["2.2.2.2"], &["3.3.3.3"]), cause);
-                assert_eq!(
-                    publisher.status().missed_events,
-                    missed,
-                    "{mode:?} {cause:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn skipped_entries_are_told_without_a_new_generation() {
-        let publisher = publisher();
-        let garbage = reading(&["1.1.1.1", "x"], &["2.2.2.2"], &["3.3.3.3"]);
-        publisher.publish(garbage, Cause::Event);
-        assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
-        assert_eq!(publisher.lists().skipped(ListName::Gray).count, 1);
-    }
-
-    #[test]
-    fn a_failure_keeps_the_lists_and_is_forgotten_after_a_success() {
-        let publisher = publisher();
-        publisher.failed("gone");
-        publisher.failed("gone");
-        assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
-        let status = publisher.status();
-        assert_eq!(
-            (status.error.as_deref(), status.failures),
-            (Some("gone"), 2)
-        );
-        publisher.publish(reading(&[], &["2.2.2.2"], &["3.3.3.3"]), Cause::Reconnect);
-        assert_eq!(publisher.status().error, None);
-    }
+    /// Changes that wait to be accepted; their lists keep their last good value, too.
+    pub held: Vec<guard::Held>,
 }

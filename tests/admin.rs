@@ -18,7 +18,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// A gateway with one peer of the old version, and nobody gray.
 fn gateway() -> Gateway {
-    Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]).start()
+    let setup = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+    setup.set("lists.guard_share", 100).start()
 }
 
 fn samples(gateway: &Gateway) -> Samples {
@@ -262,6 +263,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
     let (pre, prod, mute) = (answering(), answering(), Origin::mute());
     let dead = RefusingPeer::new();
     let setup = Setup::new().set("gateway.workers", 1);
+    let setup = setup.set("lists.guard_share", 100);
     let gateway = setup.lists(&["127.0.0.5"], &[&pre], &[&prod]).start();
     let lists_are = |generation: u64| {
         gateway.wait_for_lists("the lists", |it| it["generation"] == json!(generation));
@@ -412,6 +414,10 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_refreshes_total{cause=\"check\"}", 0),
         ("lists_refreshes_total{cause=\"reconnect\"}", 0),
         ("lists_missed_events_total", 0),
+        ("lists_refreshes_total{cause=\"copy\"}", 0),
+        ("lists_refreshes_total{cause=\"accepted\"}", 0),
+        ("lists_held{list=\"gray\"}", 0),
+        ("lists_held{list=\"prod\"}", 0),
         ("lists_failures_total", 1),
         ("lists_readable", 1),
         ("lists_mode{mode=\"file\"}", 1),

@@ -332,6 +332,7 @@ fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
     let origin = Origin::named("prod");
     let setup = Setup::new()
         .lists(&[], &[], &[&"127.0.0.1:9"])
+        .set("lists.guard_share", 100)
         .set("gateway.user", "nobody")
         .set("gateway.pid_file", "graygate.pid")
         .set("log.error", "logs/error.log");

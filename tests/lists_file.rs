@@ -29,9 +29,14 @@ struct Site {
 impl Site {
     #[track_caller]
     fn start() -> Self {
+        Self::with(|setup| setup)
+    }
+
+    #[track_caller]
+    fn with(edit: impl FnOnce(Setup) -> Setup) -> Self {
         let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
         let setup = Setup::new().lists(&["127.0.0.5"], &[&pre], &[&prod]);
-        let gateway = setup.start();
+        let gateway = edit(setup).start();
         Self { gateway, pre, prod }
     }
 
@@ -105,7 +110,7 @@ fn an_edit_is_in_force_soon_and_without_a_restart() {
 
 #[test]
 fn peers_change_with_the_file() {
-    let site = Site::start();
+    let site = Site::with(|setup| setup.set("lists.guard_share", "100"));
     let (pre, prod) = (Origin::named("new pre"), Origin::named("new prod"));
     site.gateway.write_lists(&["127.0.0.5"], &[&pre], &[&prod]);
     site.gateway.wait_served("127.0.0.5", "new pre", DEADLINE);
@@ -306,20 +311,17 @@ fn prod_is_held_when_its_section_becomes_empty_and_the_others_change() {
     site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
     site.assert_served(&[("127.0.0.5", "prod")], "while prod is held");
     let page = site.gateway.lists();
-    assert_eq!(
-        page["kept"],
-        json!([{ "list": "prod", "fault": "held-empty-prod" }])
-    );
+    assert_eq!(page["held"][0]["reason"], "empties-prod", "{page}");
     assert_eq!(page["prod"], json!([site.prod.to_string()]));
     site.gateway
-        .wait_for_log("list-kept list=prod fault=held-empty-prod");
+        .wait_for_log("change-held list=prod reason=empties-prod");
 
     let new = Origin::named("new prod");
-    site.gateway.write_lists(&[], &[&site.pre], &[&new]);
+    let both: [&dyn std::fmt::Display; 2] = [&new, &site.prod];
+    site.gateway.write_lists(&[], &[&site.pre], &both);
     site.gateway.wait_served("127.0.0.5", "new prod", DEADLINE);
-    site.gateway
-        .wait_for_log("list-recovered list=prod fault=held-empty-prod");
-    assert_eq!(site.gateway.lists()["kept"], json!([]));
+    site.gateway.wait_for_log("change-forgotten list=prod");
+    assert_eq!(site.gateway.lists()["held"], json!([]));
 }
 
 #[test]

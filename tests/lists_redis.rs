@@ -102,7 +102,10 @@ fn whatever_command_changes_a_key_it_is_noticed() {
 
 #[test]
 fn peers_change_by_events_too() {
-    let site = Site::by_events();
+    let site = Site::with(|setup| {
+        let setup = setup.set("redis.check_interval", "1h");
+        setup.set("lists.guard_share", "100")
+    });
     let (new_pre, new_prod) = (Origin::named("new pre"), Origin::named("new prod"));
     site.redis("SADD gray 127.0.0.5");
     site.wait_served("127.0.0.5", "pre");
@@ -117,7 +120,10 @@ fn peers_change_by_events_too() {
 
 #[test]
 fn a_transaction_is_one_generation_and_never_seen_by_halves() {
-    let site = Site::by_events();
+    let site = Site::with(|setup| {
+        let setup = setup.set("redis.check_interval", "1h");
+        setup.set("lists.guard_share", "100")
+    });
     let others = [Origin::named("pre"), Origin::named("prod")];
     let mut connection = site.redis.connect(0);
     let mut swap = |gray: &str, pre: &Origin, prod: &Origin| {
@@ -311,6 +317,7 @@ fn keys_may_have_other_names() {
         .set("redis.gray_key", keys[0])
         .set("redis.pre_key", keys[1])
         .set("redis.prod_key", keys[2])
+        .set("lists.guard_share", "100")
         .start();
     gateway.wait_served("127.0.0.5", "prod", support::DEADLINE);
     redis.push(keys[0], &[&"127.0.0.5"]);

@@ -615,6 +615,7 @@ fn every_line_is_whole_or_the_last_before_the_disk_was_full() {
 #[test]
 fn the_level_decides_what_is_said_and_can_be_changed() {
     let setup = Setup::new().set("gateway.max_fields", 10);
+    let setup = setup.set("lists.guard_share", 100);
     let mut gateway = setup.lists(&[], &[], &[&"127.0.0.1:9"]).start();
     let table = [
         ("error", false, false),

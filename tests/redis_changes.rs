@@ -122,6 +122,7 @@ fn keys_that_begin_with_one_another_are_tracked_and_others_cause_no_reading() {
         .set("redis.gray_key", "list")
         .set("redis.pre_key", "list:pre")
         .set("redis.prod_key", "list:pre:prod")
+        .set("lists.guard_share", 100)
         .start();
     gateway.wait_served("127.0.0.5", "prod", DEADLINE);
     assert_eq!(gateway.lists()["mode"], "tracking");

@@ -104,7 +104,10 @@ fn redis_that_does_not_answer_at_the_start_means_503_until_it_does() {
 
 #[test]
 fn killing_redis_costs_no_request_and_bringing_it_back_applies_its_lists() {
-    let mut site = Site::by_events();
+    let mut site = Site::with(|setup| {
+        let setup = setup.set("redis.check_interval", "1h");
+        setup.set("lists.guard_share", "100")
+    });
     let other = Origin::named("other prod");
     let done = AtomicBool::new(false);
     let (served, failed) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -421,8 +424,11 @@ fn a_flush_is_found_by_the_check_and_prod_is_held() {
         let site = gray_site(|setup| setup.set("redis.check_interval", "300ms"));
         site.redis(flush);
         site.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
-        wait_kept(&site.gateway, &[("prod", "held-empty-prod")]);
-        let page = site.gateway.lists();
+        let page = site
+            .gateway
+            .wait_for_lists("prod is held", |it| it["held"] != json!([]));
+        assert_eq!(page["held"][0]["reason"], "empties-prod", "{flush}");
+        assert_eq!(page["kept"], json!([]), "{flush}");
         assert_eq!(page["mode"], "events", "{flush}");
         let missed = page["missed_events"].as_u64().unwrap();
         assert!((1..=2).contains(&missed), "{flush}: {missed}");
@@ -430,20 +436,20 @@ fn a_flush_is_found_by_the_check_and_prod_is_held() {
         assert_eq!(page["pre"], json!([]), "{flush}");
         assert_eq!(page["prod"], json!([site.prod.to_string()]), "{flush}");
         site.gateway
-            .wait_for_log("list-kept list=prod fault=held-empty-prod");
+            .wait_for_log("change-held list=prod reason=empties-prod");
         site.gateway.wait_for_health(200, "ok");
         site.wait_refreshes("check", 3);
 
         let new = Origin::named("new prod");
-        site.redis.push("prod", &[&new]);
+        site.redis.push("prod", &[&new, &site.prod]);
         site.redis.push("pre", &[&site.pre]);
         site.redis.push("gray", &[&"127.0.0.5"]);
         site.wait_served("127.0.0.5", "pre");
         site.wait_served("127.0.0.6", "new prod");
-        wait_kept(&site.gateway, &[]);
         site.gateway
-            .wait_for_log("list-recovered list=prod fault=held-empty-prod");
-        assert_eq!(site.gateway.stderr.count("list-kept"), 1, "{flush}");
+            .wait_for_lists("nothing is held", |it| it["held"] == json!([]));
+        site.gateway.wait_for_log("change-forgotten list=prod");
+        assert_eq!(site.gateway.stderr.count("change-held"), 1, "{flush}");
     }
 }
 

@@ -55,6 +55,8 @@ impl Group {
     fn gateway(&self, sentinels: &str, edit: impl FnOnce(Setup) -> Setup) -> Gateway {
         let setup = Setup::new().redis("redis://mymaster/0");
         let setup = setup.set("redis.sentinels", sentinels);
+        // What a server of other lists brings is the subject here.
+        let setup = setup.set("lists.guard_share", 100);
         let setup = setup.set("redis.check_interval", "300ms");
         let gateway = edit(setup.set("redis.timeout", "1s")).start();
         gateway.wait_served("127.0.0.5", "prod", DEADLINE);

@@ -80,6 +80,7 @@ impl Secure {
         let url = format!("rediss://app:a-secret@{}/0", self.address);
         let setup = Setup::new().redis(url);
         let setup = setup.set("redis.check_interval", "1h");
+        let setup = setup.set("lists.guard_share", 100);
         setup.set("redis.tls_ca", self.authority.file().display())
     }
 }

@@ -156,6 +156,7 @@ fn out_of_descriptors_accepting_waits_without_spinning_and_goes_on_when_there_ar
 fn out_of_descriptors_idle_connections_give_way_to_new_ones() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
     let setup = Setup::new().set("gateway.workers", 1);
+    let setup = setup.set("lists.guard_share", 100);
     let gateway = setup.lists(&[], &[], &[&old]).start();
     let mut client = gateway.connect();
     assert_eq!(client.get("/").text(), "old");

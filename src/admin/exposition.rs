@@ -11,7 +11,7 @@ use crate::error::{Close, Failure, Refusal};
 use crate::lists::ListName;
 use crate::lists::lint::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
-use crate::store::Cause;
+use crate::store::{Cause, copy};
 
 /// The whole page.
 pub(super) fn render(view: &View) -> String {
@@ -252,9 +252,21 @@ fn lists(page: &mut Page, view: &View) {
         );
     }
     page.family(
+        "lists_held",
+        "gauge",
+        "1 for each guarded list of which a change waits to be accepted.",
+    );
+    for list in [ListName::Gray, ListName::Prod] {
+        let held = status.held.iter().any(|it| it.list == list);
+        page.value("lists_held", &[("list", &list.name())], u8::from(held));
+    }
+    if let Some(copy) = view.publisher.copy() {
+        last_good_copy(page, &copy, super::copy_is_in_force(&lists, &status));
+    }
+    page.family(
         "lists_refreshes_total",
         "counter",
-        "Readings of the lists by cause.",
+        "Readings of the lists, and changes without one (copy, accepted), by cause.",
     );
     for cause in Cause::ALL {
         let count = status.refreshes[cause as usize];
@@ -280,7 +292,7 @@ fn lists(page: &mut Page, view: &View) {
     page.value(
         "lists_readable",
         &[],
-        u8::from(status.error.is_none() && lists.are_read()),
+        u8::from(status.error.is_none() && status.checked.is_some()),
     );
     page.family(
         "lists_mode",
@@ -288,6 +300,29 @@ fn lists(page: &mut Page, view: &View) {
         "1 for the way in which changes are noticed.",
     );
     page.value("lists_mode", &[("mode", &status.mode.name())], 1);
+}
+
+fn last_good_copy(page: &mut Page, copy: &copy::View, in_force: bool) {
+    page.family(
+        "lists_copy_age_seconds",
+        "gauge",
+        "Time since the lists of the last-good copy were known to be good.",
+    );
+    if let Some(age) = super::age_of(copy) {
+        page.value("lists_copy_age_seconds", &[], age);
+    }
+    page.family(
+        "lists_copy_failures_total",
+        "counter",
+        "Attempts to write the last-good copy that have failed.",
+    );
+    page.value("lists_copy_failures_total", &[], copy.failures);
+    page.family(
+        "lists_copy_in_force",
+        "gauge",
+        "1 while the lists in force are those of the last-good copy.",
+    );
+    page.value("lists_copy_in_force", &[], u8::from(in_force));
 }
 
 /// One of a worker's counters.

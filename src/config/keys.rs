@@ -57,6 +57,7 @@ pub const KEYS: &[Key] = keys! {
     gray_key = "gray", "Key of the clients that get the new version. (restart)";
     pre_key = "pre", "Key of the new version's servers. (restart)";
     prod_key = "prod", "Key of the old version's servers. (restart)";
+    accept_key = "graygate:accept", "Key, a string or a set, that names the digests of held changes to accept. (restart)";
     notify = "auto", "How changes are learned of: events (keyspace events), tracking (client tracking), poll, or auto: the first that works. (restart)";
     check_interval = "10s", "Time between two full checks of the lists, events or not. (restart)";
     poll_interval = "1s", "Time between two reads where there are no events. (restart)";
@@ -64,6 +65,10 @@ pub const KEYS: &[Key] = keys! {
 
     [lists]
     file = "", "Lists file, used when no Redis URL is set. (restart)";
+    last_good = "/var/lib/graygate/lists", "Copy of the lists in force, for a start with Redis down; empty: none. (restart)";
+    last_good_max_age = "unlimited", "Age above which a start does not use that copy, as 12h or 30d; or unlimited. (restart)";
+    guard_share = "50", "Share of prod's servers, in percent, that one change may remove, 0 to 100; more is held.";
+    guard_timeout = "off", "Time after which a held change that still stands comes into force; or off.";
 
     [upstream]
     peer_port = "80", "Port of the servers that are listed without one, 1 to 65535. (restart)";

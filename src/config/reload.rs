@@ -80,6 +80,13 @@ impl Config {
         }
         kept.extend(changed_in_store(&old.store, &new.store));
         new.store = old.store;
+        {
+            let (old, new) = (old.lists, &mut new.lists);
+            let (path, new_path) = (old.last_good, &mut new.last_good);
+            keep(&mut kept, "lists.last_good", path, new_path);
+            let (age, new_age) = (old.last_good_max_age, &mut new.last_good_max_age);
+            keep(&mut kept, "lists.last_good_max_age", age, new_age);
+        }
         let (port, new_port) = (old.upstream.peer_port, &mut new.upstream.peer_port);
         keep(&mut kept, "upstream.peer_port", port, new_port);
         keep(&mut kept, "log.access", old.log.access, &mut new.log.access);
@@ -109,6 +116,7 @@ fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
             ("redis.gray_key", old.keys.gray == new.keys.gray),
             ("redis.pre_key", old.keys.pre == new.keys.pre),
             ("redis.prod_key", old.keys.prod == new.keys.prod),
+            ("redis.accept_key", old.accept_key == new.accept_key),
             ("redis.notify", old.notify == new.notify),
             (
                 "redis.check_interval",

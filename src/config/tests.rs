@@ -18,7 +18,7 @@ fn with(name: &str, value: &str) -> Result<Config, ConfigError> {
     let (section, key) = name.split_once('.').unwrap();
     let line = format!("[{section}]\n{key} = {value}\n");
     match section {
-        "lists" => parse(&line),
+        "lists" if key == "file" => parse(&line),
         "redis" if key == "url" => parse(&line),
         _ => parse(&format!("{line}{REDIS}")),
     }
@@ -219,11 +219,18 @@ fn an_empty_file_has_the_documented_defaults() {
                 pre: "pre".to_owned(),
                 prod: "prod".to_owned(),
             },
+            accept_key: "graygate:accept".to_owned(),
             notify: Notify::Auto,
             check_interval: ms(10_000),
             poll_interval: ms(1_000),
             timeout: ms(2_000),
         }),
+        lists: Lists {
+            last_good: Some("/var/lib/graygate/lists".into()),
+            last_good_max_age: None,
+            guard_share: 50,
+            guard_timeout: None,
+        },
         upstream: Upstream {
             peer_port: 80,
             connect_timeout: ms(1_000),
@@ -373,6 +380,22 @@ fn values_are_understood() {
         ("lists.file", "/a/lists", |it| {
             it.store == Store::File("/a/lists".into())
         }),
+        ("redis.accept_key", "x", |it| redis(it).accept_key == "x"),
+        ("lists.last_good", "", |it| it.lists.last_good.is_none()),
+        ("lists.last_good", "copy", |it| {
+            it.lists.last_good == Some("/etc/gray/copy".into())
+        }),
+        ("lists.last_good_max_age", "90s", |it| {
+            it.lists.last_good_max_age == Some(ms(90_000))
+        }),
+        ("lists.last_good_max_age", "3650d", |it| {
+            it.lists.last_good_max_age == Some(ms(3650 * 86_400_000))
+        }),
+        ("lists.guard_share", "0", |it| it.lists.guard_share == 0),
+        ("lists.guard_share", "100", |it| it.lists.guard_share == 100),
+        ("lists.guard_timeout", "10m", |it| {
+            it.lists.guard_timeout == Some(ms(600_000))
+        }),
         ("upstream.peer_port", "65535", |it| {
             it.upstream.peer_port == 65535
         }),
@@ -512,6 +535,33 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "it is out of range;",
         ),
         ("gateway.max_body", "-1", "it is not a size;"),
+        (
+            "lists.last_good_max_age",
+            "3651d",
+            "it is out of range; allowed: unlimited, or a whole number with its unit s, m, h or d",
+        ),
+        ("lists.last_good_max_age", "0d", "it is out of range;"),
+        (
+            "lists.last_good_max_age",
+            "99999999999999999999d",
+            "it is out of range;",
+        ),
+        ("lists.last_good_max_age", "7", "it has no unit;"),
+        ("lists.last_good_max_age", "7w", "its unit is unknown;"),
+        ("lists.last_good_max_age", "off", "it is not an age;"),
+        (
+            "lists.guard_share",
+            "101",
+            "it is out of range; allowed: a whole number from 0 to 100",
+        ),
+        ("lists.guard_share", "50%", "it is not a whole number;"),
+        (
+            "lists.guard_timeout",
+            "0s",
+            "it is 0, and every wait needs a deadline; allowed: off, or a whole number",
+        ),
+        ("redis.accept_key", "prod", "it is the key of a list;"),
+        ("redis.accept_key", "", "it is empty;"),
         (
             "gateway.head_timeout",
             "10",
@@ -976,11 +1026,16 @@ const OTHERS: &[(&str, &str)] = &[
     ("redis.gray_key", "x"),
     ("redis.pre_key", "x"),
     ("redis.prod_key", "x"),
+    ("redis.accept_key", "x"),
     ("redis.notify", "poll"),
     ("redis.check_interval", "1ms"),
     ("redis.poll_interval", "1ms"),
     ("redis.timeout", "1ms"),
     ("lists.file", "x"),
+    ("lists.last_good", "x"),
+    ("lists.last_good_max_age", "1d"),
+    ("lists.guard_share", "0"),
+    ("lists.guard_timeout", "1ms"),
     ("upstream.peer_port", "81"),
     ("upstream.connect_timeout", "1ms"),
     ("upstream.send_timeout", "1ms"),
@@ -1001,7 +1056,7 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
     for (key, (name, value)) in KEYS.iter().zip(OTHERS) {
         assert_eq!(format!("{}.{}", key.section, key.name), *name);
         let (old, new) = match (key.section, key.name) {
-            ("lists", _) => (with(name, "l"), with(name, value)),
+            ("lists", "file") => (with(name, "l"), with(name, value)),
             ("redis", "url") => (parse(REDIS), with(name, value)),
             ("redis", "tls_ca" | "tls_cert" | "tls_key") => {
                 let text = "[redis]\nurl = rediss://h\ntls_ca = a\ntls_cert = a\ntls_key = a\n";

@@ -120,6 +120,44 @@ pub(super) fn duration(text: &str) -> Reading<Duration> {
     }
 }
 
+/// A time, or none for `off`.
+pub(super) fn duration_or_off(text: &str) -> Reading<Option<Duration>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    duration(text).map(Some).map_err(|error| Wrong {
+        allowed: format!("off, or {}", error.allowed),
+        ..error
+    })
+}
+
+/// An age in whole seconds, up to years; none for `unlimited`.
+pub(super) fn age(text: &str) -> Reading<Option<Duration>> {
+    const ALLOWED: &str =
+        "unlimited, or a whole number with its unit s, m, h or d, as 12h or 30d, from 1s to 3650d";
+    const DAY: u64 = 24 * 60 * 60;
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let (number, unit) = split_unit(text);
+    let Some(number) = digits::<u64>(number) else {
+        return wrong("it is not an age", ALLOWED);
+    };
+    let scale = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => DAY,
+        "" => return wrong("it has no unit", ALLOWED),
+        _ => return wrong("its unit is unknown", ALLOWED),
+    };
+    let seconds = number.ok().and_then(|number| number.checked_mul(scale));
+    match seconds.filter(|it| (1..=3650 * DAY).contains(it)) {
+        Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
+        None => wrong("it is out of range", ALLOWED),
+    }
+}
+
 /// A number of bytes; `Err` says what is wrong.
 fn bytes(text: &str) -> Result<u64, &'static str> {
     let (number, unit) = split_unit(text);

@@ -18,6 +18,7 @@
 //!
 //! While Redis is away, slow, loading or refuses the password, the lists in force stay.
 
+mod accept_key;
 mod changes;
 mod link;
 mod pace;
@@ -33,11 +34,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use redis::{ErrorKind, RedisError, RedisResult};
 
+use self::accept_key::AcceptKey;
 use self::changes::{Chooser, News, Subscription, Way};
 use self::link::Link;
 use self::pace::Pace;
 use self::place::Finder;
-use super::{Cause, Fault, Publisher, Reading};
+use super::{By, Cause, Fault, Publisher, Reading};
 use crate::config::{self, Address};
 use crate::lists::ListName;
 
@@ -72,6 +74,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         connected_before: false,
         finder: Finder::default(),
         chooser: Chooser::default(),
+        accept_key: AcceptKey::default(),
         pace: Pace::default(),
         changes_read: 0,
         unsettled: Vec::new(),
@@ -128,6 +131,7 @@ struct Watcher {
     connected_before: bool,
     finder: Finder,
     chooser: Chooser,
+    accept_key: AcceptKey,
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
     changes_read: u64,
@@ -327,10 +331,24 @@ impl Watcher {
         let missed = self.publisher.status().missed_events;
         self.publisher.publish(reading, cause);
         self.in_doubt |= self.publisher.status().missed_events > missed;
+        self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader)?;
         let changes = announced.saturating_sub(self.changes_read);
         self.pace.note(began, Instant::now(), changes);
         self.changes_read = announced;
+        Ok(())
+    }
+
+    /// Lets in what is held and what the key for that names.
+    fn accept_by_key(&mut self, reader: &mut Link) -> RedisResult<()> {
+        if !self.publisher.holds() {
+            return Ok(());
+        }
+        for digest in self.accept_key.read(reader, &self.settings.accept_key)? {
+            let digest = String::from_utf8_lossy(&digest);
+            // What is not held any more, or not yet, needs no word.
+            let _ = self.publisher.accept(&digest, By::Key);
+        }
         Ok(())
     }
 
@@ -347,14 +365,13 @@ impl Watcher {
 
     /// Lists that have only just become empty keep their values.
     fn keep_unsettled(&mut self, reading: &mut Reading, watched: &[Unsettled], untouched: bool) {
-        let lists = self.publisher.lists();
-        // What is held is no news at every check.
-        let held = self.publisher.status().faults;
+        let lists = self.publisher.last_good();
         for list in ListName::ALL {
             let entries = reading.of(list);
             let becomes_empty = entries.as_ref().is_ok_and(Vec::is_empty)
                 && lists.len(list) > 0
-                && !held.contains(&(list, Fault::HeldEmptyProd));
+                // What is held is no news at every check.
+                && !self.publisher.holds_empty(list);
             if !becomes_empty {
                 continue;
             }

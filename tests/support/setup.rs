@@ -34,6 +34,7 @@ impl Setup {
             ("gateway.pid_file", ""),
             ("gateway.user", ""),
             ("lists.file", "lists"),
+            ("lists.last_good", ""),
             ("upstream.connect_timeout", "5s"),
             ("upstream.send_timeout", "5s"),
             ("upstream.read_timeout", "5s"),

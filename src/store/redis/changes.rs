@@ -88,6 +88,7 @@ pub(super) struct Chooser {
     /// What was said already, so that it is said once.
     events_refused: bool,
     tracking_refused: bool,
+    acceptance_refused: bool,
     /// The connection that hears for the reader, by the server's number.
     redirected_to: Option<i64>,
 }
@@ -107,7 +108,7 @@ impl Chooser {
         let mut may_be_on = false;
         if matches!(notify, Notify::Auto | Notify::Events) {
             let refusal = match ask_for_events(reader) {
-                Ok(()) => match hear_events(address, settings) {
+                Ok(()) => match self.hear_events(address, settings) {
                     Ok(subscription) => {
                         self.events_refused = false;
                         return Ok((Way::Events, subscription));
@@ -132,7 +133,7 @@ impl Chooser {
             }
         }
         if may_be_on {
-            match hear_events(address, settings) {
+            match self.hear_events(address, settings) {
                 Ok(subscription) => return Ok((Way::Unsure, subscription)),
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(error),
@@ -189,6 +190,30 @@ impl Chooser {
         step_down(error, "tracking", level, Way::Poll, told)
     }
 
+    /// Subscribes to the keys' channels.
+    fn hear_events(
+        &mut self,
+        address: &Address,
+        settings: &config::Redis,
+    ) -> RedisResult<Subscription> {
+        let db = settings.url.login().db;
+        let channel = |key: &str| format!("__keyspace@{db}__:{key}");
+        let of_list = |list| channel(key(&settings.keys, list));
+        let mut link = open(address, settings)?;
+        subscribe(&mut link, &ListName::ALL.map(of_list))?;
+        // Without this one the key is still read at each check.
+        match subscribe(&mut link, &[channel(&settings.accept_key)]) {
+            Err(error) if is_refusal(&error) => {
+                if !std::mem::replace(&mut self.acceptance_refused, true) {
+                    let (key, error) = (&settings.accept_key, super::describe(&error));
+                    log::warn!("accept-key-events-refused key={key:?} error={error:?}");
+                }
+            }
+            outcome => outcome?,
+        }
+        follow(link, |_| true).map_err(RedisError::from)
+    }
+
     /// Has the server tell a subscription of the keys that the reader wants to know about.
     fn track(
         &mut self,
@@ -196,7 +221,9 @@ impl Chooser {
         address: &Address,
         settings: &config::Redis,
     ) -> RedisResult<Subscription> {
-        let keys = ListName::ALL.map(|list| key(&settings.keys, list).to_owned());
+        let lists = ListName::ALL.iter().map(|list| key(&settings.keys, *list));
+        let keys = lists.chain([settings.accept_key.as_str()]);
+        let keys: Vec<String> = keys.map(str::to_owned).collect();
         let mut link = open(address, settings)?;
         let id = link.ask(redis::cmd("CLIENT").arg("ID"))?;
         let id: i64 = redis::from_redis_value(id)?;
@@ -270,15 +297,6 @@ fn ask_for_events(reader: &mut Link) -> RedisResult<()> {
         log::info!("redis-events-enabled flags={merged}");
     }
     Ok(())
-}
-
-/// Subscribes to the keys' channels.
-fn hear_events(address: &Address, settings: &config::Redis) -> RedisResult<Subscription> {
-    let db = settings.url.login().db;
-    let channel = |list| format!("__keyspace@{db}__:{}", key(&settings.keys, list));
-    let mut link = open(address, settings)?;
-    subscribe(&mut link, &ListName::ALL.map(channel))?;
-    follow(link, |_| true).map_err(RedisError::from)
 }
 
 fn open(address: &Address, settings: &config::Redis) -> RedisResult<Link> {

@@ -1,0 +1,519 @@
+//! The last-good copy: the lists in force, on disk, for a start while their source is away.
+//!
+//! The form is that of the lists file, with comment lines on top. The first of them holds the
+//! SHA-256 of all that follows, so that a copy that was cut, edited or damaged in any place is
+//! refused. It is written beside its place, synced and renamed, so that a crash leaves the old one
+//! or the new one.
+//!
+//! A thread of its own writes: at once, then at most once a second and always the newest lists.
+//! While nothing changes, a copy whose lists were found in the store again is renewed now and then,
+//! and at the end, so that its time says when the lists were last known to be good. Nothing waits
+//! for the disk, except the end of the process, for a moment.
+//!
+//! Not here: what a copy is used for ([`super::Publisher`]).
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::libc;
+use sha2::{Digest as _, Sha256};
+
+use super::file::{self, FileError};
+use crate::lists::{Digest, GrayList, ListName, Lists, PeerList};
+
+/// Shortest time between two copies.
+const GAP: Duration = Duration::from_secs(1);
+
+/// Time until a copy that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A copy of lists that are still the store's is renewed after this time.
+const RENEW: Duration = Duration::from_secs(600);
+
+/// How long the end of the process waits for the last copy.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a copy begins with; its version and its checksum follow.
+const BEGIN: &str = "# graygate last-good lists, version ";
+
+/// The version that is written, and the only one that is read.
+const VERSION: &str = "1";
+
+/// A copy that was read.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// The lists; their generation is that of the process that wrote them, at least 1.
+    pub lists: Lists,
+    /// When they were last known to be good.
+    pub written: SystemTime,
+}
+
+impl Copy {
+    /// How old it is; `None` when it is from the future, since a clock was set.
+    pub fn age(&self, now: SystemTime) -> Option<Duration> {
+        now.duration_since(self.written).ok()
+    }
+}
+
+/// Why a copy is not used.
+#[derive(Debug)]
+pub enum CopyError {
+    /// It cannot be read.
+    Unreadable(String),
+    /// It does not begin like one, or its first line was cut.
+    NoCopy,
+    /// It has another version.
+    OtherVersion(String),
+    /// It is not what was written.
+    WrongChecksum,
+    /// The checksum is right, and the rest is not understood.
+    NotUnderstood(String),
+}
+
+impl fmt::Display for CopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(error) => error.fmt(f),
+            Self::NoCopy => f.write_str("it does not begin like a copy of the lists"),
+            Self::OtherVersion(version) => {
+                write!(f, "it has version {version}; known is {VERSION}")
+            }
+            Self::WrongChecksum => {
+                f.write_str("its checksum is wrong: it was cut, edited or damaged")
+            }
+            Self::NotUnderstood(what) => write!(f, "its checksum is right, but {what}"),
+        }
+    }
+}
+
+/// Reads the copy at `path`; `None` when there is none.
+///
+/// # Errors
+/// Why it must not be used.
+pub fn read(path: &Path) -> Result<Option<Copy>, CopyError> {
+    match file::read(path) {
+        Ok(text) => parse(&text).map(Some),
+        Err(FileError::Io(error)) if is_absent(&error) => Ok(None),
+        Err(error) => Err(CopyError::Unreadable(error.to_string())),
+    }
+}
+
+/// Above something that is no folder there is nothing, too.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
+/// The text of a copy of `lists`, which were good at `time`.
+pub fn render(lists: &Lists, time: SystemTime) -> Vec<u8> {
+    use std::fmt::Write;
+    let mut rest = String::new();
+    let Lists {
+        generation, digest, ..
+    } = lists;
+    let time = humantime::format_rfc3339_millis(time);
+    // A String takes whatever is written.
+    let _ = write!(
+        rest,
+        "# time {time}\n# digest {digest}\n# generation {generation}\n"
+    );
+    rest.push_str("[gray]\n");
+    for entry in lists.gray.entries() {
+        rest.push_str(&entry);
+        rest.push('\n');
+    }
+    for (name, list) in [(ListName::Pre, &lists.pre), (ListName::Prod, &lists.prod)] {
+        let _ = writeln!(rest, "[{}]", name.name());
+        for peer in list.peers() {
+            let _ = writeln!(rest, "{peer}");
+        }
+    }
+    let sum = checksum(rest.as_bytes());
+    let mut text = format!("{BEGIN}{VERSION}, sha256 {sum}\n").into_bytes();
+    text.append(&mut rest.into_bytes());
+    text
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        // A String takes whatever is written.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Understands the text of a copy.
+///
+/// # Errors
+/// Why it must not be used.
+pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
+    let end = text.iter().position(|byte| *byte == b'\n');
+    let (first, rest) = text.split_at(end.ok_or(CopyError::NoCopy)?);
+    let rest = &rest[1..];
+    let first = std::str::from_utf8(first).map_err(|_| CopyError::NoCopy)?;
+    let (version, sum) = first
+        .strip_prefix(BEGIN)
+        .and_then(|it| it.split_once(", sha256 "))
+        .ok_or(CopyError::NoCopy)?;
+    if version != VERSION {
+        let shown = version.chars().take(20).collect::<String>();
+        return Err(CopyError::OtherVersion(shown.escape_default().to_string()));
+    }
+    if checksum(rest) != sum {
+        return Err(CopyError::WrongChecksum);
+    }
+    let wrong = |what: &str| CopyError::NotUnderstood(what.to_owned());
+    let value = |name: &str| {
+        let mut lines = rest.split(|byte| *byte == b'\n').take(3);
+        let found = lines.find_map(|line| line.strip_prefix(format!("# {name} ").as_bytes()));
+        found.and_then(|it| std::str::from_utf8(it).ok())
+    };
+    let written = value("time").and_then(|it| humantime::parse_rfc3339(it).ok());
+    let written = written.ok_or_else(|| wrong("it has no time"))?;
+    let generation = value("generation").and_then(|it| it.parse::<u64>().ok());
+    let generation = generation.ok_or_else(|| wrong("it has no generation"))?;
+    // Every peer stands there with its port.
+    let reading = file::parse(rest, 80).map_err(|error| wrong(&error.to_string()))?;
+    let entries = |list: Result<Vec<Vec<u8>>, _>| list.unwrap_or_default();
+    let peers = |list| Arc::new(PeerList::parse(entries(list), 80));
+    let gray = Arc::new(GrayList::parse(entries(reading.gray)));
+    // The digest in the text is for people: the checksum says more, and another version of this
+    // program may hash in another way.
+    let lists = Lists::new(
+        generation.max(1),
+        gray,
+        peers(reading.pre),
+        peers(reading.prod),
+    );
+    Ok(Copy { lists, written })
+}
+
+/// Replaces the file at `path` in one step.
+///
+/// # Errors
+/// The kernel's; the old file is still there then.
+pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = beside(path);
+    let outcome = write_new(&new, text).and_then(|()| fs::rename(&new, path));
+    if outcome.is_err() {
+        // What there is of it takes room on a disk that may be full.
+        let _ = fs::remove_file(&new);
+    }
+    outcome?;
+    // So that the rename outlives a power cut.
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Where the next copy is written before it takes its place.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// What there is to know of the copy on disk.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Where it is.
+    pub path: PathBuf,
+    /// When the lists in it were last known to be good; `None`: there is none that can be used.
+    pub written: Option<SystemTime>,
+    /// Why the last one could not be written, or the one that was found was not used.
+    pub error: Option<String>,
+    /// How often writing has failed.
+    pub failures: u64,
+}
+
+/// Keeps the copy, with a thread of its own.
+pub struct Keeper(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The lists in force, and when they were last known to be good.
+    newest: Option<(Arc<Lists>, SystemTime)>,
+    /// What is on disk.
+    on_disk: Option<(Digest, SystemTime)>,
+    /// Why the one that was found was not used.
+    refused: Option<String>,
+    /// Why the last one could not be written.
+    failed: Option<String>,
+    failures: u64,
+    /// Nothing is to come any more.
+    ends: bool,
+    ended: bool,
+}
+
+impl State {
+    /// Whether the newest lists are to be written.
+    fn is_due(&self) -> bool {
+        let Some((lists, time)) = &self.newest else {
+            return false;
+        };
+        self.on_disk.is_none_or(|(digest, written)| {
+            let age = time.duration_since(written).unwrap_or_default();
+            digest != lists.digest || age >= RENEW || (self.ends && *time != written)
+        })
+    }
+}
+
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, State> {
+        // A state is whole at any moment, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keeper {
+    /// Will keep the copy at `path`, where `found` was found.
+    ///
+    /// # Errors
+    /// When its thread cannot be started.
+    pub fn start(path: &Path, found: &Result<Option<Copy>, CopyError>) -> io::Result<Self> {
+        let on_disk = found.as_ref().ok().and_then(Option::as_ref);
+        let state = State {
+            on_disk: on_disk.map(|it| (it.lists.digest, it.written)),
+            refused: found.as_ref().err().map(ToString::to_string),
+            ..State::default()
+        };
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            state: Mutex::new(state),
+            news: Condvar::new(),
+        });
+        let own = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("lists-copy".to_owned());
+        thread.spawn(move || keep(&own))?;
+        Ok(Self(shared))
+    }
+
+    /// These lists are in force, and good now.
+    pub fn keep(&self, lists: Arc<Lists>) {
+        let mut state = self.0.locked();
+        state.newest = Some((lists, SystemTime::now()));
+        if state.is_due() {
+            self.0.news.notify_all();
+        }
+    }
+
+    /// What there is to know.
+    pub fn view(&self) -> View {
+        let state = self.0.locked();
+        View {
+            path: self.0.path.clone(),
+            written: state.on_disk.map(|(_, written)| written),
+            error: state.failed.as_ref().or(state.refused.as_ref()).cloned(),
+            failures: state.failures,
+        }
+    }
+
+    /// Writes the newest lists and ends the thread; a disk that does not answer is left behind.
+    pub fn end(&self) {
+        let mut state = self.0.locked();
+        state.ends = true;
+        self.0.news.notify_all();
+        let deadline = Instant::now() + END_LIMIT;
+        while !state.ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                log::warn!("copy-unfinished path={:?}", self.0.path);
+                return;
+            }
+            let waited = self.0.news.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn keep(shared: &Shared) {
+    let mut not_before = Instant::now();
+    let mut state = shared.locked();
+    loop {
+        let pause = not_before.saturating_duration_since(Instant::now());
+        let ends = state.ends;
+        if state.is_due() && (ends || pause.is_zero()) {
+            let newest = state.newest.clone();
+            drop(state);
+            not_before = Instant::now() + GAP;
+            let outcome = newest.map(|(lists, time)| write_copy(&shared.path, &lists, time));
+            state = shared.locked();
+            match outcome {
+                Some(Ok(on_disk)) => note_success(shared, &mut state, on_disk),
+                Some(Err(error)) => {
+                    not_before = Instant::now() + RETRY;
+                    note_failure(shared, &mut state, &error);
+                }
+                None => {}
+            }
+            if !ends {
+                continue;
+            }
+        }
+        if ends {
+            state.ended = true;
+            shared.news.notify_all();
+            return;
+        }
+        let due = state.is_due();
+        state = if due {
+            let waited = shared.news.wait_timeout(state, pause);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let waited = shared.news.wait(state);
+            waited.unwrap_or_else(PoisonError::into_inner)
+        };
+    }
+}
+
+fn write_copy(path: &Path, lists: &Lists, time: SystemTime) -> io::Result<(Digest, SystemTime)> {
+    write(path, &render(lists, time))?;
+    Ok((lists.digest, time))
+}
+
+fn note_success(shared: &Shared, state: &mut State, on_disk: (Digest, SystemTime)) {
+    state.on_disk = Some(on_disk);
+    state.refused = None;
+    if state.failed.take().is_some() {
+        log::info!("copy-written path={:?} digest={}", shared.path, on_disk.0);
+    }
+}
+
+fn note_failure(shared: &Shared, state: &mut State, error: &io::Error) {
+    state.failures += 1;
+    let error = error.to_string();
+    if state.failed.as_ref() != Some(&error) {
+        log::error!("copy-failed path={:?} error={error:?}", shared.path);
+    }
+    state.failed = Some(error);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lists() -> Lists {
+        let peers = |text: &str| Arc::new(PeerList::parse(text.split_whitespace(), 8080));
+        let gray = ["10.0.0.1", "10.1.0.0/16", "2001:db8::/32", "::1"];
+        Lists::new(
+            7,
+            Arc::new(GrayList::parse(gray)),
+            peers("[::1]:81 10.0.0.2"),
+            peers("10.0.0.3"),
+        )
+    }
+
+    fn text() -> Vec<u8> {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        render(&lists(), time)
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was_and_is_a_lists_file() {
+        let text = text();
+        let copy = parse(&text).unwrap();
+        assert_eq!(copy.lists.digest, lists().digest);
+        assert_eq!(copy.lists.generation, 7);
+        let time = humantime::format_rfc3339_millis(copy.written).to_string();
+        assert_eq!(time, "2023-11-14T22:13:20.123Z");
+        assert_eq!(copy.age(copy.written - Duration::from_secs(1)), None);
+        file::parse(&text, 80).unwrap();
+    }
+
+    #[test]
+    fn a_copy_that_was_cut_or_changed_anywhere_is_refused() {
+        let text = text();
+        for cut in 0..text.len() {
+            assert!(parse(&text[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..text.len() {
+            for flip in [1, 0x20, 0x80, 0xff] {
+                let mut text = text.clone();
+                text[at] ^= flip;
+                assert!(parse(&text).is_err(), "byte {at} xor {flip:#x}");
+            }
+        }
+        let more = [&text[..], b"10.0.0.9\n"].concat();
+        assert!(matches!(parse(&more), Err(CopyError::WrongChecksum)));
+    }
+
+    #[test]
+    fn another_version_is_named_and_so_is_what_is_no_copy() {
+        let text = String::from_utf8(text()).unwrap();
+        let other = text.replacen("version 1", "version 2", 1);
+        let error = parse(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("version 2"), "{error}");
+        for other in ["", "\n", "[gray]\n[pre]\n[prod]\n"] {
+            let error = parse(other.as_bytes()).unwrap_err();
+            assert!(matches!(error, CopyError::NoCopy), "{error}");
+        }
+        let rest = "# time never\n[gray]\n[pre]\n[prod]\n";
+        let first = format!("{BEGIN}1, sha256 {}\n", checksum(rest.as_bytes()));
+        let error = parse((first + rest).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("it has no time"), "{error}");
+    }
+
+    #[test]
+    fn a_copy_is_due_when_the_lists_differ_when_it_is_old_and_at_the_end() {
+        let lists = Arc::new(lists());
+        let time = SystemTime::UNIX_EPOCH + RENEW * 2;
+        let mut state = State::default();
+        assert!(!state.is_due(), "nothing was read yet");
+        state.newest = Some((Arc::clone(&lists), time));
+        assert!(state.is_due(), "there is no copy");
+        for (on_disk, due, due_at_end) in [
+            (time, false, false),
+            (time - Duration::from_secs(1), false, true),
+            // A clock was set back.
+            (time + RENEW * 2, false, true),
+            (time - RENEW, true, true),
+        ] {
+            state.on_disk = Some((lists.digest, on_disk));
+            for (ends, expected) in [(false, due), (true, due_at_end)] {
+                state.ends = ends;
+                assert_eq!(state.is_due(), expected, "{on_disk:?}, {ends}");
+            }
+        }
+        state.on_disk = Some((Lists::unread().digest, time));
+        assert!(state.is_due(), "another digest");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_copy_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lists");
+        write(&path, b"old").unwrap();
+        // A folder in the place of the new one.
+        fs::create_dir(beside(&path)).unwrap();
+        assert!(write(&path, b"new").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        fs::remove_dir(beside(&path)).unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
