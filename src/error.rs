@@ -130,6 +130,7 @@ named! {
         ResponseCut = "response-cut", "the peer closed or reset inside the response body";
         ResponseStalled = "response-stalled", "nothing of the response body came for read_timeout";
         BadResponseChunk = "bad-response-chunk", "the chunked coding of the response body is malformed";
+        Draining = "draining", "the gateway is shutting down, and drain_timeout is over";
         ClientGone = "client-gone", "the client vanished, so the attempt was given up";
     }
 }
@@ -150,7 +151,7 @@ impl Failure {
     pub const fn status(self) -> u16 {
         match self {
             Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => 504,
-            Self::OutOfDescriptors => 503,
+            Self::OutOfDescriptors | Self::Draining => 503,
             _ => 502,
         }
     }
@@ -173,6 +174,7 @@ impl Failure {
             | Self::ResponseCut
             | Self::ResponseStalled
             | Self::BadResponseChunk
+            | Self::Draining
             | Self::ClientGone => Retry::Never,
         }
     }

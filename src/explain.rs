@@ -60,7 +60,8 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
     let socket = client::canonical(question.socket);
     let client = client::address(socket, rules.trusted_proxies, &head.fields, bytes);
     let decision = route::decide(client, lists, rules.fallback);
-    let peers = decision.map_or(&[][..], |decision| decision.pool.peers(lists));
+    let pools = lists.pools();
+    let peers = decision.map_or(&[][..], |decision| decision.pool.peers(&pools));
     Ok(json!({
         "socket": socket.to_string(),
         "socket_is_trusted_proxy": client::is_trusted(socket, rules.trusted_proxies),

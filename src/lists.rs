@@ -62,7 +62,32 @@ pub struct Lists {
     pub prod: Arc<PeerList>,
 }
 
+/// The peers of one snapshot, without its gray list: what an exchange needs for as long as it lasts,
+/// while a gray list may be long, and another one every moment.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    /// The peers of the new version.
+    pub pre: Arc<PeerList>,
+    /// The peers of the old version.
+    pub prod: Arc<PeerList>,
+}
+
+impl Pools {
+    /// True when these are the very lists of `lists`.
+    pub fn are_of(&self, lists: &Lists) -> bool {
+        Arc::ptr_eq(&self.pre, &lists.pre) && Arc::ptr_eq(&self.prod, &lists.prod)
+    }
+}
+
 impl Lists {
+    /// The peers alone.
+    pub fn pools(&self) -> Pools {
+        Pools {
+            pre: Arc::clone(&self.pre),
+            prod: Arc::clone(&self.prod),
+        }
+    }
+
     /// What is in force before anything was read.
     pub fn unread() -> Self {
         Self::new(0, Arc::default(), Arc::default(), Arc::default())

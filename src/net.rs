@@ -36,7 +36,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Once;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use may::coroutine;
@@ -213,6 +213,24 @@ pub fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> io::Resu
         spawn(worker, move || task(worker))?;
     }
     Ok(())
+}
+
+/// Every wait is to end.
+static CUT: AtomicBool = AtomicBool::new(false);
+
+/// Ends every wait of every worker, now and from now on, as if its deadline had come: what is under way
+/// ends where it is.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn cut_waits() -> io::Result<()> {
+    CUT.store(true, Ordering::Release);
+    on_each_worker(|_| clock::wake_all())
+}
+
+/// True once waits are cut.
+pub fn are_waits_cut() -> bool {
+    CUT.load(Ordering::Acquire)
 }
 
 /// Lets the other connections of this worker run, after the caller has moved a fair share of bytes.

@@ -31,7 +31,7 @@ use crate::error::{Close, Failure};
 use crate::http::chunked::Trailer;
 use crate::http::fields::ConnectionOptions;
 use crate::http::head::{RequestHead, ResponseHead};
-use crate::lists::Lists;
+use crate::lists::{Lists, Pools};
 use crate::logging::{LogQueue, Throttle};
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
 use crate::net;
@@ -76,6 +76,8 @@ pub struct Worker {
     index: usize,
     config: Reader<Config>,
     lists: Reader<Lists>,
+    /// Those of the lists that were seen last.
+    pools: RefCell<Rc<Pools>>,
     pool: Pool,
     access_log: AccessLog,
     /// Memory of requests that have ended, for those to come.
@@ -131,6 +133,7 @@ impl Worker {
             index: net::worker(),
             config: Reader::new(Arc::clone(&gateway.config)),
             lists: Reader::new(Arc::clone(&gateway.lists)),
+            pools: RefCell::new(Rc::new(gateway.lists.load().pools())),
             pool: Pool::default(),
             access_log: AccessLog::new(gateway.access_log.clone()),
             workspaces: RefCell::default(),
@@ -173,6 +176,10 @@ impl Worker {
         failure: Failure,
         error: Option<&io::Error>,
     ) {
+        // Nobody can tell how the peer would have done.
+        if net::are_waits_cut() {
+            return;
+        }
         let label = label(Some(pool));
         self.metrics().attempts_failed[label as usize][failure.index()].one();
         // Neither is news of the peer.
@@ -192,7 +199,7 @@ impl Worker {
     /// else could tell why.
     fn turned_away(&self, from: IpAddr, close: Close) {
         // A proxy that only looks whether the port is open.
-        if close == Close::ClientClosed {
+        if matches!(close, Close::ClientClosed | Close::Draining) {
             return;
         }
         if let Some(unsaid) = self.failures_said.borrow_mut().turn(Instant::now()) {
@@ -219,6 +226,15 @@ impl Worker {
             self.next_eviction.set(Some(now + EVICTION));
             net::wind();
         }
+    }
+
+    /// The pools of `lists`, counted on this worker only: see [`crate::snapshot`].
+    fn pools(&self, lists: &Lists) -> Rc<Pools> {
+        let mut last = self.pools.borrow_mut();
+        if !last.are_of(lists) {
+            *last = Rc::new(lists.pools());
+        }
+        Rc::clone(&last)
     }
 
     fn lend_workspace(&self) -> Box<Workspace> {

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::error::Refusal;
-use crate::lists::Lists;
+use crate::lists::{Lists, Pools};
 
 /// The two pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +27,10 @@ impl PoolName {
     }
 
     /// The peers of this pool.
-    pub fn peers(self, lists: &Lists) -> &[SocketAddr] {
+    pub fn peers(self, pools: &Pools) -> &[SocketAddr] {
         match self {
-            Self::Pre => lists.pre.peers(),
-            Self::Prod => lists.prod.peers(),
+            Self::Pre => pools.pre.peers(),
+            Self::Prod => pools.prod.peers(),
         }
     }
 }
@@ -83,7 +83,11 @@ pub fn decide(client: IpAddr, lists: &Lists, fallback: bool) -> Result<Decision,
         true => (PoolName::Pre, Reason::Listed),
         false => (PoolName::Prod, Reason::Unlisted),
     };
-    if pool.peers(lists).is_empty() {
+    let peers = match pool {
+        PoolName::Pre => &lists.pre,
+        PoolName::Prod => &lists.prod,
+    };
+    if peers.is_empty() {
         return Err(Refusal::NoPeers);
     }
     Ok(Decision { pool, reason })

@@ -175,6 +175,9 @@ fn refuse(gateway: &Gateway, connection: Detached) {
     connection.refuse(&bytes);
 }
 
+/// Time for what is cut to end.
+const CUT_TIME: Duration = Duration::from_millis(500);
+
 /// Stops accepting once the kernel's queues are empty, lets requests come to their end, and ends
 /// idle connections. Returns how many connections are still open when `limit` has passed or `hurry`
 /// says so.
@@ -189,5 +192,20 @@ pub fn drain(gateway: &Gateway, limit: Duration, hurry: impl Fn() -> bool) -> us
     while !is_done() && Instant::now() < deadline && !hurry() {
         std::thread::sleep(DRAIN_LOOK);
     }
-    gateway.open_connections()
+    let left = gateway.open_connections();
+    if left > 0 {
+        cut(gateway);
+    }
+    left
+}
+
+/// Ends what is under way where it is, so that each request still has its line in the access log.
+fn cut(gateway: &Gateway) {
+    if let Err(error) = net::cut_waits() {
+        log::error!("drain-failed error={:?}", error.to_string());
+    }
+    let deadline = Instant::now() + CUT_TIME;
+    while gateway.open_connections() > 0 && Instant::now() < deadline {
+        std::thread::sleep(DRAIN_LOOK);
+    }
 }

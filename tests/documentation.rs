@@ -100,7 +100,7 @@ fn refusals() -> String {
             .to_owned();
     for refusal in Refusal::ALL {
         let (connection, log) = match refusal {
-            Refusal::NoLists | Refusal::NoPeers => ("stays", "`error=`"),
+            Refusal::NoLists | Refusal::NoPeers | Refusal::MaxForwards => ("stays", "`error=`"),
             // There is no request yet that a line could tell of.
             Refusal::OverCapacity => ("`over-capacity`", "the error log: `over-capacity`"),
             _ => ("`refused`", "`error=`, `close=refused`"),
@@ -132,7 +132,7 @@ fn failures() -> String {
             _ => failure.status().to_string(),
         };
         let log = match failure {
-            Failure::Stale | Failure::ClientGone => "no",
+            Failure::Stale | Failure::ClientGone | Failure::Draining => "no",
             _ => "yes",
         };
         let (name, text) = (failure.name(), failure.text());

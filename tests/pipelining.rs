@@ -7,6 +7,7 @@
 mod support;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::{DEADLINE, Gateway, Origin, Setup, ok, wait_until};
 
@@ -194,4 +195,37 @@ fn a_client_that_pipelines_and_does_not_read_costs_bounded_memory_and_gets_all_a
     }
     sending.join().unwrap().unwrap();
     check_memory();
+}
+
+#[test]
+fn answers_of_the_gateways_own_without_end_leave_others_their_turn() {
+    let origin = Origin::named("prod");
+    let gateway = Setup::new()
+        .set("gateway.workers", 1)
+        .lists(&[], &[], &[&origin])
+        .start();
+    let request = "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
+    let mut greedy = gateway.connect();
+    let mut sending = greedy.wire.stream.try_clone().unwrap();
+    let done = AtomicBool::new(false);
+    let most = std::thread::scope(|scope| {
+        scope.spawn(move || while sending.write_all(request.repeat(500).as_bytes()).is_ok() {});
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) && !greedy.wire.some(1 << 16).unwrap().is_empty() {}
+            greedy.wire.stream.shutdown(std::net::Shutdown::Both)
+        });
+        let answered = || gateway.metric("graygate_refusals_total{reason=\"max-forwards\"}");
+        wait_until("it is busy", DEADLINE, || answered() > 1000.0);
+        let mut client = gateway.connect();
+        let beside = (0..50).map(|_| {
+            let before = answered();
+            assert_eq!(client.get("/").text(), "prod");
+            answered() - before
+        });
+        let most = beside.fold(0.0, f64::max);
+        done.store(true, Ordering::Relaxed);
+        most
+    });
+    println!("{most} answers beside one request, at most");
+    assert!(most < 20_000.0, "{most} answers beside one request");
 }

@@ -229,6 +229,9 @@ fn a_request_behind_a_response_that_did_not_announce_the_end_is_served() {
     assert_eq!(closes, ["-", "draining"]);
 }
 
+/// What a client is told whose request takes too long for the end.
+const DRAINING: &str = "503 Service Unavailable: draining\n";
+
 /// A gateway with one request that will not end.
 fn busy(drain_timeout: &str) -> (Origin, Gateway, Client) {
     let origin = origin();
@@ -259,6 +262,7 @@ fn a_second_signal_ends_it_at_once() {
         gateway.wait_for_log(" WARN drain-cut connections=1");
         gateway.wait_for_log(" INFO stopped");
         assert_eq!(gateway.stderr.count("drain-cut"), 1);
+        assert_eq!(client.response().text(), DRAINING);
         client.expect_close();
     }
 }
@@ -273,7 +277,99 @@ fn what_has_not_ended_within_drain_timeout_is_cut() {
     gateway.wait_for_log(" WARN drain-cut connections=1");
     gateway.wait_for_log(" INFO stopped");
     assert_eq!(gateway.stderr.count("drain-cut"), 1);
+    assert_eq!(client.response().text(), DRAINING);
     client.expect_close();
+    // Which is not the peer's fault.
+    let lines = gateway.access_lines();
+    assert!(lines[0].has("status=503 error=draining close=draining"));
+    assert_eq!(gateway.stderr.count("attempt-failed"), 0);
+}
+
+#[test]
+fn what_is_cut_has_no_clean_end_and_leaves_its_line() {
+    // It begins to answer, or switches, and that is all.
+    let origin = Origin::scripted(|conn| {
+        let Some(request) = conn.request()? else {
+            return Ok(());
+        };
+        conn.send(match request.head.target().as_str() {
+            "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun",
+            "/switch" => {
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbegun"
+            }
+            _ => "HTTP/1.1 200 OK\r\n\r\nbegun",
+        })?;
+        conn.wait_gone()
+    });
+    let setup = Setup::new().set("gateway.drain_timeout", "300ms");
+    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let requests = [
+        "GET /length HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /close HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /close HTTP/1.0\r\n\r\n",
+        "GET /switch HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        "PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nbegun",
+        "GET /head HTTP/1.1\r\nHost: a\r\n",
+    ];
+    let mut clients = requests.map(|request| {
+        let mut client = gateway.connect();
+        client.send(request);
+        client
+    });
+    for client in &mut clients[..4] {
+        client.head();
+        let chunked = client.exactly(1) == b"5";
+        client.exactly(if chunked { 9 } else { 4 });
+    }
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    let [length, chunked, close, switch, upload, head] = &mut clients;
+    for client in [length, chunked, switch, head] {
+        assert_eq!(client.rest(), b"");
+    }
+    assert_eq!(upload.response().text(), DRAINING);
+    // Nothing but a reset tells an old client that more was to come.
+    let end = close.wire.some(1).unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    let mut lines: Vec<String> = gateway
+        .access_lines()
+        .iter()
+        .map(|it| {
+            let fields = ["target", "status", "error", "close"];
+            fields.map(|name| it.get(name)).join(" ")
+        })
+        .collect();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            " 000 - draining",
+            "/close 200 draining draining",
+            "/close 200 draining draining",
+            "/length 200 draining draining",
+            "/switch 101 - draining",
+            "/upload 503 draining body-unread",
+        ]
+    );
+}
+
+#[test]
+fn a_proxy_that_says_nothing_does_not_keep_it_from_ending() {
+    let origin = origin();
+    let mut gateway = Setup::new()
+        .set("gateway.listen", "127.0.0.1:0 proxy")
+        .set("gateway.workers", 1)
+        .set("gateway.trusted_proxies", "127.0.0.1")
+        .set("gateway.head_timeout", "1h")
+        .set("gateway.drain_timeout", "1h")
+        .lists(&[], &[], &[&origin])
+        .start();
+    let mut silent = gateway.connect();
+    gateway.wait_for_metric("graygate_connections_total{worker=\"0\"}", 1.0);
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    silent.expect_close();
+    assert_eq!(gateway.stderr.count("connection-turned-away"), 0);
 }
 
 #[test]

@@ -131,3 +131,28 @@ fn an_empty_line_does_not_prolong_the_idle_time_and_costs_nothing_meanwhile() {
     };
     std::thread::scope(|scope| cases.map(|case| scope.spawn(move || check(case))).map(drop));
 }
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_cut() {
+    // So much lies in the kernel that it takes far longer than the deadline until there is room.
+    const LENGTH: usize = 12 << 20;
+    let origin = Origin::answering(|_| ok(vec![b'x'; LENGTH]));
+    let gateway = Setup::new()
+        .lists(&[], &[], &[&origin])
+        .set("gateway.send_timeout", "400ms")
+        .set("gateway.min_rate", "1k")
+        .start();
+    let mut client = Client::with_small_window("127.0.0.1", gateway.addr(), 8 * 1024);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let begun = Instant::now();
+    let mut got = 0;
+    wait_until("some times the deadline is over", DEADLINE, || {
+        got += client.wire.some(4 * 1024).unwrap().len();
+        begun.elapsed() > 5 * SHORT
+    });
+    assert!(got < LENGTH / 2, "too fast to prove anything: {got}");
+    while got < LENGTH {
+        got += client.wire.some(usize::MAX).unwrap().len();
+    }
+    gateway.wait_for_access("status=200 error=- close=-");
+}

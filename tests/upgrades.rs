@@ -222,3 +222,39 @@ fn a_required_upgrade_to_what_is_not_spoken_here_is_not_named() {
     let expected = "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
     assert_eq!(String::from_utf8_lossy(&got), expected);
 }
+
+#[test]
+fn a_tunnel_does_not_keep_the_gray_list_of_its_begin() {
+    const ENTRIES: usize = 40_000;
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.send(SWITCHING)?;
+        conn.wait_gone()
+    });
+    let gray = |round: usize| -> Vec<String> {
+        let entry = |at: usize| format!("10.{round}.{}.{}", at >> 8, at & 255);
+        (0..ENTRIES).map(entry).collect()
+    };
+    let first = gray(0);
+    let first: Vec<&str> = first.iter().map(String::as_str).collect();
+    let gateway = Setup::new().lists(&first, &[], &[&origin]).start();
+    let mut tunnels = Vec::new();
+    let mut sizes = Vec::new();
+    for round in 1..10 {
+        let mut client = gateway.connect();
+        client.send(ASKING);
+        assert_eq!(client.head().status(), 101);
+        tunnels.push(client);
+        let entries = gray(round);
+        let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+        gateway.write_lists(&entries, &[], &[&origin]);
+        gateway.wait_for_metric("graygate_lists_generation", (round + 1) as f64);
+        sizes.push(gateway.rss_kib());
+    }
+    // Each list takes more than half a mebibyte.
+    let grown = sizes[8].saturating_sub(sizes[2]);
+    assert!(
+        grown < 2 * 1024,
+        "{grown} KiB more after 6 lists: {sizes:?}"
+    );
+}

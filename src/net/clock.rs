@@ -114,6 +114,17 @@ pub fn interrupt_idle() {
     });
 }
 
+/// Wakes every wait of the calling worker, without news.
+pub(super) fn wake_all() {
+    with_clock(|clock| {
+        for place in &clock.waits.borrow().places {
+            if let Some(io) = &place.io {
+                io.wake();
+            }
+        }
+    });
+}
+
 /// Gives a stream its place in the table.
 pub(super) fn register(io: impl FnOnce(usize) -> Rc<Io>) -> Rc<Io> {
     with_clock(|clock| {

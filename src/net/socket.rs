@@ -144,7 +144,8 @@ impl Io {
             if idle && self.interrupted.replace(false) {
                 return Wake::Interrupted;
             }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let overdue = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if overdue || super::are_waits_cut() {
                 return Wake::Overdue;
             }
             clock::arm(self.place, deadline, watched, idle);
@@ -283,22 +284,20 @@ impl Stream {
     /// # Errors
     /// The kernel's; `TimedOut` when the other side has used up the `patience`.
     pub fn write_all(&self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
-        self.write_both(bytes, &[], patience, false).map(drop)
+        self.write_both(bytes, &[], patience, false).1
     }
 
-    /// Writes `head` and then `body` with as few system calls as the socket allows, and says how
-    /// many bytes were written. That is all of them, unless `until_readable`: then it is not waited
-    /// for room while the other side, which may wait for us to read, has sent something.
-    ///
-    /// # Errors
-    /// As [`Stream::write_all`].
+    /// Writes `head` and then `body` with as few system calls as the socket allows. Says how many
+    /// bytes were written, whatever came then: all of them, or as many as before an error (as of
+    /// [`Stream::write_all`]); or, with `until_readable`, fewer, since it is not waited for room then
+    /// while the other side, which may wait for us to read, has sent something.
     pub fn write_both(
         &self,
         head: &[u8],
         body: &[u8],
         patience: &Patience,
         until_readable: bool,
-    ) -> io::Result<usize> {
+    ) -> (usize, io::Result<()>) {
         let (total, mut written) = (head.len() + body.len(), 0);
         while written < total {
             let head_left = &head[written.min(head.len())..];
@@ -307,15 +306,57 @@ impl Stream {
                 (bytes, []) | ([], bytes) => socket.write(bytes),
                 _ => socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)]),
             };
-            match self.write_some(patience, until_readable, write)? {
-                Some(count) => written += count,
-                None => break,
+            match self.write_some(patience, until_readable, write) {
+                Ok(Some(count)) => written += count,
+                Ok(None) => break,
+                Err(error) => return (written, Err(error)),
             }
             if written < total {
                 self.io.used_up(WRITE);
             }
         }
-        Ok(written)
+        (written, Ok(()))
+    }
+
+    /// Waits until there is room to write, or another of `events`. The kernel tells of room once a
+    /// third of its buffer is free, which takes a slow reader its time: so when the patience is at an
+    /// end, what was taken since counts as progress.
+    fn wait_for_room(&self, events: usize, patience: &Patience) -> Wake {
+        let mut unsent = None;
+        loop {
+            let begun = Instant::now();
+            let deadline = patience.deadline(begun);
+            // Asked only by whoever waits: a system call.
+            let before = unsent.unwrap_or_else(|| self.unsent());
+            let wake = self.io.wait(events, Some(deadline), Watch::Nothing, false);
+            patience.waited_since(begun);
+            if wake != Wake::Overdue || deadline > Instant::now() {
+                return wake;
+            }
+            let now = self.unsent();
+            if now >= before {
+                return wake;
+            }
+            patience.moved(before - now);
+            unsent = Some(now);
+        }
+    }
+
+    /// Bytes written that the other side has not acknowledged yet.
+    fn unsent(&self) -> usize {
+        let mut count: nix::libc::c_int = 0;
+        // SAFETY: SIOCOUTQ (tcp(7)), which is TIOCOUTQ, writes one int where the pointer leads.
+        let outcome = unsafe {
+            nix::libc::ioctl(
+                self.io.socket.as_raw_fd(),
+                nix::libc::TIOCOUTQ,
+                &raw mut count,
+            )
+        };
+        match outcome {
+            0 => usize::try_from(count).unwrap_or_default(),
+            _ => 0,
+        }
     }
 
     fn write_some(
@@ -332,11 +373,7 @@ impl Stream {
         let mut waits = self.io.ready.get() & WRITE == 0;
         loop {
             if waits {
-                let begun = Instant::now();
-                let deadline = patience.deadline(begun);
-                let wake = self.io.wait(events, Some(deadline), Watch::Nothing, false);
-                patience.waited_since(begun);
-                match wake {
+                match self.wait_for_room(events, patience) {
                     Wake::Ready if self.io.ready.get() & (WRITE | GONE) != 0 => {}
                     Wake::Ready => return Ok(None),
                     _ => return Err(io::ErrorKind::TimedOut.into()),
@@ -369,6 +406,12 @@ impl Stream {
     pub fn abort(&self) {
         // Where it fails, the end stays a plain one.
         let _ = self.io.socket.set_linger(Some(Duration::ZERO));
+    }
+
+    /// Takes [`Self::abort`] back.
+    pub fn end_in_order(&self) {
+        // Where it fails, the end is a reset, which says too much rather than too little.
+        let _ = self.io.socket.set_linger(None);
     }
 
     /// Reads no more: whoever waits for bytes (on a twin, too) sees the end. The other side is not told.

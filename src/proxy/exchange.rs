@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::body::BodyReader;
 
-use crate::lists::Lists;
-use crate::net::{Patience, Stream};
+use crate::lists::Pools;
+use crate::net::{self, Patience, Stream};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
 
@@ -63,13 +63,15 @@ struct Upstream {
     answered: bool,
     /// Interim responses so far.
     interim: usize,
+    /// Not all that was to be sent was taken, so what would follow would not be understood.
+    unfinished: bool,
 }
 
 /// One request on its way.
 pub(super) struct Exchange<'a> {
     worker: &'a Worker,
     config: &'a Config,
-    lists: &'a Lists,
+    pools: &'a Pools,
     plan: &'a Plan,
     downstream: &'a Stream,
     buffer: &'a mut Buffer,
@@ -96,7 +98,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn new(
         worker: &'a Worker,
         config: &'a Config,
-        lists: &'a Lists,
+        pools: &'a Pools,
         plan: &'a Plan,
         downstream: &'a Stream,
         buffer: &'a mut Buffer,
@@ -106,7 +108,7 @@ impl<'a> Exchange<'a> {
         Self {
             worker,
             config,
-            lists,
+            pools,
             plan,
             downstream,
             buffer,
@@ -136,7 +138,7 @@ impl<'a> Exchange<'a> {
         let (mut pool, mut tries, mut last) = (pool, 0, Failure::ConnectFailed);
         loop {
             let tried = &self.workspace.tried;
-            let peers = pool.peers(self.lists);
+            let peers = pool.peers(self.pools);
             let random = |below| fastrand::usize(..below);
             let next = match tries < self.config.upstream.tries {
                 true => route::pick(peers, tried, random),
@@ -155,6 +157,9 @@ impl<'a> Exchange<'a> {
             self.tally.upstream_begun.get_or_insert_with(Instant::now);
             match self.try_peer(pool, peer) {
                 Ok(outcome) | Err(Stop::Over(outcome)) => return outcome,
+                Err(Stop::Failed(failure)) if net::are_waits_cut() => {
+                    return Outcome::Failed(failure);
+                }
                 Err(Stop::Failed(failure)) if self.may_retry(failure) => last = failure,
                 Err(Stop::Failed(Failure::ClientGone)) => return Outcome::Close(Close::ClientGone),
                 Err(Stop::Failed(failure)) => return Outcome::Failed(failure),
@@ -164,7 +169,7 @@ impl<'a> Exchange<'a> {
 
     /// Every attempt on `pre` has failed: goes on with `prod` if that is allowed and possible.
     fn falls_back(&mut self) -> bool {
-        if !self.config.upstream.fallback || self.lists.prod.is_empty() {
+        if !self.config.upstream.fallback || self.pools.prod.is_empty() {
             return false;
         }
         self.worker.metrics().fallbacks_exhausted.one();
@@ -237,6 +242,7 @@ impl<'a> Exchange<'a> {
             pooled,
             answered: false,
             interim: 0,
+            unfinished: false,
         };
         self.send_request(&mut upstream)?;
         // A final response may have come before the body was complete.

@@ -50,7 +50,7 @@ impl Plan {
             upgrade: is_http11 && encode::wants_upgrade(options, &head.fields, bytes),
             last_hop: {
                 let left = |field| encode::max_forwards(field, method, bytes);
-                head.fields.iter().find_map(left) == Some(0)
+                head.fields.iter().filter_map(left).any(|it| it == 0)
             },
             keep_alive: !options.close && (is_http11 || options.keep_alive),
             complete: matches!(framing, Framing::None | Framing::Length(0)),

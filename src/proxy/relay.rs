@@ -225,8 +225,10 @@ impl Sink<'_> {
     fn write(&mut self, content: &[u8]) -> io::Result<bool> {
         let (pending, until_readable) = (self.pending.len(), self.until_readable);
         let stream = self.stream;
-        let written = stream.write_both(self.pending, content, self.patience, until_readable)?;
+        let (written, outcome) =
+            stream.write_both(self.pending, content, self.patience, until_readable);
         *self.sent += written as u64;
+        outcome?;
         self.pending.drain(..written.min(pending));
         let of_content = written.saturating_sub(pending);
         self.pending.extend_from_slice(&content[of_content..]);

@@ -18,12 +18,12 @@ use super::tally::Tally;
 use super::{Gateway, Worker, Workspace};
 use crate::buffer::Buffer;
 use crate::config::Config;
-use crate::error::{Close, Refusal};
+use crate::error::{Close, Failure, Refusal};
 use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::net::{Detached, Patience, Stream, Wake};
+use crate::net::{self, Detached, Patience, Stream, Wake};
 use crate::proxy_protocol::{self, Header, Malformed};
 use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
@@ -36,6 +36,13 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A body up to this size, in bytes, that has come in whole with its head goes to the peer with its
 /// head: in one write, and again if need be.
 const SMALL_BODY: usize = 8 * 1024;
+
+/// After so many answers of the gateway's own, to a client that sends on and on, the worker's other
+/// connections get their turn.
+const FAIR_ANSWERS: usize = 16;
+
+/// The same for bytes that are read only to be dropped.
+const FAIR_SHARE: usize = 256 * 1024;
 
 /// When the gateway is to end, a connection that has had no request yet may still bring one for so
 /// long.
@@ -67,6 +74,7 @@ pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
                 vouched: true,
                 buffer: Buffer::new(),
                 served: 0,
+                unpaused: 0,
                 request_complete: false,
             };
             catch_unwind(AssertUnwindSafe(|| session.run(proxy))).unwrap_or_else(|_| {
@@ -112,6 +120,8 @@ struct Session<'a> {
     buffer: Buffer,
     /// Requests served.
     served: u64,
+    /// Requests in a row for which nobody had to be waited for.
+    unpaused: usize,
     /// The last request has been taken to its end.
     request_complete: bool,
 }
@@ -126,11 +136,35 @@ enum Next {
     Abort(Close),
 }
 
+/// Waiting for a client to say something.
+struct Idle {
+    deadline: Instant,
+    /// Why the connection ends then.
+    close: Close,
+}
+
 /// How reading a head ended without one.
 enum NoHead {
     Refused(Refusal),
-    /// The client is gone.
-    Gone,
+    /// Nothing can be answered.
+    Closed(Close),
+}
+
+/// What becomes of an exchange when the gateway's time is over: that is why it has ended, whatever
+/// its waits made of it.
+fn cut(outcome: Outcome, tally: &mut Tally) -> Outcome {
+    let outcome = match outcome {
+        Outcome::Refused(_) | Outcome::Failed(_) => Outcome::Failed(Failure::Draining),
+        Outcome::Abort(_) => Outcome::Abort(Close::Draining),
+        Outcome::Close(Close::TunnelEnded) => return Outcome::Close(Close::Draining),
+        Outcome::Close(
+            Close::ResponseCut | Close::ClientGone | Close::BodyCut | Close::Refused,
+        ) => Outcome::Close(Close::Draining),
+        outcome => return outcome,
+    };
+    tally.refusal = None;
+    tally.error = Some(Failure::Draining.name());
+    outcome
 }
 
 impl Session<'_> {
@@ -163,7 +197,10 @@ impl Session<'_> {
         if !client::is_trusted(self.socket, &config.gateway.trusted_proxies) {
             return Err(Close::UntrustedProxy);
         }
-        let deadline = Instant::now() + config.gateway.head_timeout;
+        let mut idle = Idle {
+            deadline: Instant::now() + config.gateway.head_timeout,
+            close: Close::HeadTimeout,
+        };
         loop {
             match proxy_protocol::parse(self.buffer.filled()) {
                 Ok(Header::Incomplete) => {}
@@ -179,7 +216,11 @@ impl Session<'_> {
                 }
                 Err(Malformed) => return Err(Close::BadProxyHeader),
             }
-            match self.stream.read(self.buffer.room(), deadline) {
+            if self.buffer.is_empty() {
+                self.wait_idle(&mut idle, &[])?;
+                continue;
+            }
+            match self.stream.read(self.buffer.room(), idle.deadline) {
                 Ok(0) => return Err(Close::ClientClosed),
                 Ok(count) => self.buffer.added(count),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
@@ -197,43 +238,57 @@ impl Session<'_> {
             return Ok(());
         }
         let config = self.worker.config.snapshot();
-        let (limit, mut close) = match self.served {
+        let (limit, close) = match self.served {
             0 => (config.gateway.head_timeout, Close::HeadTimeout),
             _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
         };
         drop(config);
-        let mut deadline = Instant::now() + limit;
-        loop {
+        let mut idle = Idle {
+            deadline: Instant::now() + limit,
+            close,
+        };
+        while !self.has_request() {
             let line = &EMPTY_LINE[..self.buffer.filled().len()];
             self.buffer.consume(line.len());
-            self.buffer.release();
+            // It is judged with what follows, as if both had come at once.
+            self.wait_idle(&mut idle, line)?;
+        }
+        Ok(())
+    }
+
+    /// Waits, holding nothing, until bytes are there, and reads them behind those that were laid
+    /// `aside`.
+    fn wait_idle(&mut self, idle: &mut Idle, aside: &[u8]) -> Result<(), Close> {
+        self.buffer.release();
+        loop {
             // Nothing runs between this look and the wait, so an interruption is never missed. The
             // kernel is asked, since the news of a request may not have arrived yet.
-            let draining = close != Close::Draining && self.worker.gateway.is_draining();
+            let draining = idle.close != Close::Draining && self.worker.gateway.is_draining();
             if draining && !self.stream.is_readable_now() {
-                close = Close::Draining;
+                idle.close = Close::Draining;
                 if self.served > 0 {
-                    return Err(close);
+                    return Err(idle.close);
                 }
-                deadline = deadline.min(Instant::now() + DRAIN_GRACE);
+                idle.deadline = idle.deadline.min(Instant::now() + DRAIN_GRACE);
             }
-            let wake = self.stream.wait_idle(deadline);
-            // It is judged with what follows, as if both had come at once.
-            self.buffer.put(line);
-            match wake {
+            match self.stream.wait_idle(idle.deadline) {
                 Wake::Ready => {}
-                Wake::Overdue => return Err(close),
+                Wake::Overdue => return Err(idle.close),
                 Wake::Interrupted | Wake::Watched => continue,
             }
+            self.buffer.put(aside);
             match self.stream.read_now(self.buffer.room()) {
                 Ok(0) => return Err(Close::ClientClosed),
-                Ok(count) => self.buffer.added(count),
+                Ok(count) => {
+                    self.buffer.added(count);
+                    return Ok(());
+                }
                 // Old news.
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.buffer.consume(aside.len());
+                    self.buffer.release();
+                }
                 Err(_) => return Err(Close::ClientClosed),
-            }
-            if self.has_request() {
-                return Ok(());
             }
         }
     }
@@ -300,6 +355,9 @@ impl Session<'_> {
                 return self.answer(config, tally, &plan, plan.complete, status, name);
             }
         };
+        // Whatever comes now may last, and the gray list must not last with it.
+        let pools = self.worker.pools(&lists);
+        drop(lists);
         tally.pool = Some(decision.pool);
         tally.reason = Some(decision.reason);
         if decision.reason == Reason::PreEmpty {
@@ -308,7 +366,7 @@ impl Session<'_> {
         let mut exchange = Exchange::new(
             self.worker,
             config,
-            &lists,
+            &pools,
             &plan,
             &self.stream,
             &mut self.buffer,
@@ -318,6 +376,10 @@ impl Session<'_> {
         let outcome = exchange.run(decision.pool);
         let complete = exchange.request_is_complete();
         self.request_complete = complete;
+        let outcome = match net::are_waits_cut() {
+            true => cut(outcome, tally),
+            false => outcome,
+        };
         match outcome {
             Outcome::KeepAlive => Next::Request,
             Outcome::Close(close) => Next::Close(close),
@@ -348,10 +410,10 @@ impl Session<'_> {
                 let to_head = line.starts_with(b"HEAD ");
                 self.refuse(config, tally, refusal, to_head)
             }
-            NoHead::Gone => {
+            NoHead::Closed(close) => {
                 // Nothing was answered that would have to arrive.
                 self.request_complete = true;
-                Next::Close(Close::ClientGone)
+                Next::Close(close)
             }
         }
     }
@@ -374,12 +436,13 @@ impl Session<'_> {
                 Err(refusal) => return Err(NoHead::Refused(refusal)),
             }
             match self.stream.read(self.buffer.room(), deadline) {
-                Ok(0) => return Err(NoHead::Gone),
+                Ok(0) => return Err(NoHead::Closed(Close::ClientGone)),
                 Ok(count) => self.buffer.added(count),
+                Err(_) if net::are_waits_cut() => return Err(NoHead::Closed(Close::Draining)),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                     return Err(NoHead::Refused(Refusal::HeadTimeout));
                 }
-                Err(_) => return Err(NoHead::Gone),
+                Err(_) => return Err(NoHead::Closed(Close::ClientGone)),
             }
         }
     }
@@ -499,7 +562,14 @@ impl Session<'_> {
         match (self.send_answer(config, tally, &answer), close) {
             (Err(next), _) => next,
             (Ok(()), Some(close)) => Next::Close(close),
-            (Ok(()), None) => Next::Request,
+            (Ok(()), None) => {
+                self.unpaused += 1;
+                if self.unpaused >= FAIR_ANSWERS {
+                    self.unpaused = 0;
+                    net::hand_back();
+                }
+                Next::Request
+            }
         }
     }
 
@@ -532,11 +602,19 @@ impl Session<'_> {
         }
         self.stream.shutdown_write();
         let deadline = Instant::now() + LINGER;
+        let mut share = FAIR_SHARE;
         loop {
             self.buffer.consume(usize::MAX);
             match self.stream.read(self.buffer.room(), deadline) {
                 Ok(0) | Err(_) => return,
-                Ok(count) => self.buffer.added(count),
+                Ok(count) => {
+                    self.buffer.added(count);
+                    share = share.saturating_sub(count);
+                }
+            }
+            if share == 0 {
+                net::hand_back();
+                share = FAIR_SHARE;
             }
             if Instant::now() >= deadline {
                 return;

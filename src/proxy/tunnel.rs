@@ -136,7 +136,7 @@ fn read_some(
                 continue;
             }
             // The other direction may have been busy meanwhile.
-            _ if due(alone) > Instant::now() => continue,
+            _ if due(alone) > Instant::now() && !net::are_waits_cut() => continue,
             _ => return None,
         }
         let length = from.read(buffer.room(), due(alone)).ok()?;

@@ -23,11 +23,13 @@ impl Exchange<'_> {
             let head = &self.workspace.to_peer;
             self.worker.metrics().upstream_sent.add(head.len() as u64);
             return match upstream.stream.write_all(head, &patience) {
-                Err(error) if !upstream.stream.is_readable_now() => {
-                    Err(send_failure(&error, upstream.pooled).into())
+                Ok(()) => Ok(()),
+                // It may have answered before it closed, or took no more: that says more.
+                Err(_) if upstream.stream.is_readable_now() => {
+                    upstream.unfinished = true;
+                    Ok(())
                 }
-                // It may have answered before it closed: that says more than the reset.
-                _ => Ok(()),
+                Err(error) => Err(send_failure(&error, upstream.pooled).into()),
             };
         }
         let Workspace {

@@ -90,6 +90,8 @@ impl Exchange<'_> {
             checked.map_err(|_| Failure::BadResponseFraming)?;
         }
         match response.status {
+            // HTTP/1.0 knows none of these (RFC 9110 section 15.2).
+            100..200 if response.version == Version::Http10 => Err(Failure::BadResponseHead.into()),
             101 if self.switches_as_asked(bytes) && self.body_complete => Ok(()),
             101 => Err(Failure::UnexpectedUpgrade.into()),
             100..200 => self.pass_interim(upstream),
@@ -169,21 +171,25 @@ impl Exchange<'_> {
             false => None,
         };
         let (client, peer) = (self.downstream, &upstream.stream);
-        let to_http10 = self.plan.version == Version::Http10;
         let failsafe = Failsafe::new(|| {
-            // For such a client the end of the connection may be the end of the response.
-            if to_http10 {
-                client.abort();
-            }
             // The upload has handles of its own.
             client.shutdown_read();
             peer.shutdown_both();
         });
         let passage = self.write_response_head(&mut upstream.buffer, framing, upload.is_some());
+        let until_close = passage.framing_down == Framing::UntilClose;
+        if until_close {
+            // Whatever ends it before its time, be it the end of this process, must not look like its
+            // proper end.
+            client.abort();
+        }
         let sent_before = self.tally.sent;
         let (buffer, upload_under_way) = (&mut upstream.buffer, upload.as_ref());
         let end = self.relay_response_body(peer, buffer, &passage, upload_under_way);
         let nothing_sent = self.tally.sent == sent_before;
+        if until_close && (nothing_sent || matches!(end, End::Complete)) {
+            client.end_in_order();
+        }
         // A peer that has answered may go on reading, unless the end of its response was its own.
         let reads_on = matches!(end, End::Complete)
             && passage.framing != Framing::UntilClose
@@ -384,6 +390,7 @@ impl Exchange<'_> {
     /// The client has failed within its body, after the response has begun.
     fn upload_failed(&mut self, fault: &End, complete: bool, nothing_sent: bool) -> Outcome {
         match refusal_of(fault) {
+            None if complete => Outcome::Close(Close::BodyCut),
             None => Outcome::Abort(Close::BodyCut),
             Some(refusal) if nothing_sent => {
                 self.tally.status = 0;
@@ -401,7 +408,8 @@ impl Exchange<'_> {
 
     fn response_is_complete(&mut self, upstream: Upstream, passage: &Passage) -> Outcome {
         let ends = passage.framing == Framing::UntilClose || passage.absent_body;
-        if self.peer_keeps() && !ends && self.body_complete && upstream.buffer.is_empty() {
+        let sent = self.body_complete && !upstream.unfinished;
+        if self.peer_keeps() && !ends && sent && upstream.buffer.is_empty() {
             self.keep(upstream.stream);
         }
         let unread = (!self.body_complete).then_some(Close::BodyUnread);
