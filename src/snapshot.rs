@@ -51,6 +51,13 @@ impl<T> Published<T> {
         self.tidy();
     }
 
+    /// How many values are in memory: the one in force, and those that a reader has not let go.
+    pub fn kept(&self) -> usize {
+        self.tidy();
+        let replaced = self.replaced.lock();
+        1 + replaced.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Frees the replaced values that no reader has any more. The cell gives none of them away, so
     /// that nobody can come to have one again.
     pub fn tidy(&self) {

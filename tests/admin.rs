@@ -398,6 +398,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ),
         ("panics_total", 0),
         ("lists_generation", 6),
+        ("lists_snapshots", 1),
         ("lists_entries{list=\"gray\"}", 1),
         ("lists_entries{list=\"pre\"}", 1),
         ("lists_entries{list=\"prod\"}", 1),

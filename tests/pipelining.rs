@@ -211,7 +211,11 @@ fn answers_of_the_gateways_own_without_end_leave_others_their_turn() {
     let most = std::thread::scope(|scope| {
         scope.spawn(move || while sending.write_all(request.repeat(500).as_bytes()).is_ok() {});
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) && !greedy.wire.some(1 << 16).unwrap().is_empty() {}
+            let mut taken = 0;
+            while !done.load(Ordering::Relaxed) {
+                taken += greedy.wire.some(1 << 16).unwrap().len();
+            }
+            assert!(taken > 0);
             greedy.wire.stream.shutdown(std::net::Shutdown::Both)
         });
         let answered = || gateway.metric("graygate_refusals_total{reason=\"max-forwards\"}");
@@ -227,5 +231,5 @@ fn answers_of_the_gateways_own_without_end_leave_others_their_turn() {
         most
     });
     println!("{most} answers beside one request, at most");
-    assert!(most < 20_000.0, "{most} answers beside one request");
+    assert!(most < 5_000.0, "{most} answers beside one request");
 }

@@ -354,6 +354,24 @@ fn what_is_cut_has_no_clean_end_and_leaves_its_line() {
 }
 
 #[test]
+fn a_gateway_that_is_killed_leaves_no_clean_end() {
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.send("HTTP/1.1 200 OK\r\n\r\nbegun")?;
+        conn.wait_gone()
+    });
+    let mut gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    client.head();
+    client.exactly(5);
+    gateway.signal(Signal::SIGKILL);
+    gateway.wait_exit();
+    let end = client.wire.some(1).unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn a_proxy_that_says_nothing_does_not_keep_it_from_ending() {
     let origin = origin();
     let mut gateway = Setup::new()

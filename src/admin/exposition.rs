@@ -213,6 +213,12 @@ fn lists(page: &mut Page, view: &View) {
     if let Some(checked) = status.checked {
         page.value("lists_age_seconds", &[], checked.elapsed().as_secs_f64());
     }
+    page.family(
+        "lists_snapshots",
+        "gauge",
+        "Snapshots of the lists in memory: the one in force, and those that are still in use.",
+    );
+    page.value("lists_snapshots", &[], view.gateway.lists.kept());
     page.family("lists_entries", "gauge", "Entries in force, by list.");
     for list in ListName::ALL {
         page.value("lists_entries", &[("list", &list.name())], lists.len(list));
