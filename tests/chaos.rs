@@ -416,7 +416,7 @@ impl Driver<'_> {
         }
         let mut push = vec!["RPUSH", key];
         push.extend(entries.iter().map(String::as_str));
-        for _ in 0..self.rng.u8(1..40) {
+        for _ in 0..self.rng.u8(1..200) {
             let now = self.model.last();
             let mut emptied = self.keys.clone();
             emptied.insert(key, Key::of::<String>([]));
@@ -627,6 +627,7 @@ fn every_answer_is_one_that_the_lists_allow_whatever_happens_to_redis() {
         .redis(redis.url())
         .set("redis.check_interval", "1s")
         .set("redis.timeout", "500ms")
+        .set("lists.guard_share", 100)
         .set("log.access", "off");
     for (key, peers) in [("pre", &pre_peers), ("prod", &prod_peers)] {
         let peers: Vec<&dyn std::fmt::Display> = peers.iter().map(|it| it as _).collect();
