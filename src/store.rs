@@ -94,6 +94,8 @@ pub enum Fault {
     /// The list was found empty, or without some of its peers behind a fault, but only this once:
     /// it may be about to be filled again.
     Unsettled,
+    /// Another list is unsettled, and what was written at once is to come into force at once.
+    Withheld,
 }
 
 impl Fault {
@@ -103,6 +105,7 @@ impl Fault {
             Self::WrongType => "wrong-type",
             Self::AllSkipped => "all-skipped",
             Self::Unsettled => "unsettled",
+            Self::Withheld => "withheld",
         }
     }
 
@@ -111,7 +114,7 @@ impl Fault {
         match self {
             Self::WrongType | Self::AllSkipped => log::Level::Error,
             // Passes by itself, or the next reading says what it is.
-            Self::Unsettled => log::Level::Debug,
+            Self::Unsettled | Self::Withheld => log::Level::Debug,
         }
     }
 }

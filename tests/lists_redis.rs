@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{Origin, Redis, Setup, Site, wait_until};
+use support::{DEADLINE, Origin, Redis, Setup, Site, wait_until};
 
 #[test]
 fn adding_moves_exactly_that_client_and_removing_moves_it_back() {
@@ -347,4 +347,54 @@ fn polling_needs_no_events_and_asks_for_none() {
     let flags = site.redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]);
     let flags: Vec<String> = redis::from_redis_value(flags).unwrap();
     assert_eq!(flags[1], "");
+}
+
+#[test]
+fn a_transaction_that_empties_one_list_is_not_seen_by_halves() {
+    let site = Site::with(|setup| setup.set("lists.guard_share", 100));
+    let other = Origin::named("other prod");
+    let mut transaction = redis::pipe();
+    transaction.atomic();
+    transaction.cmd("DEL").arg("pre").arg("prod").ignore();
+    transaction
+        .cmd("RPUSH")
+        .arg("prod")
+        .arg(other.to_string())
+        .ignore();
+    transaction
+        .cmd("RPUSH")
+        .arg("gray")
+        .arg("127.0.0.6")
+        .ignore();
+    let mut connection = site.redis.connect(0);
+    let mut client = site.gateway.connect_from("127.0.0.6");
+    assert_eq!(client.get("/").text(), "prod");
+    transaction.exec(&mut connection).unwrap();
+    // With the old `pre` it would be served by that.
+    wait_until("it is served by what replaces `prod`", DEADLINE, || {
+        let answer = client.get("/").text();
+        assert!(["prod", "other prod"].contains(&&*answer), "{answer}");
+        answer == "other prod"
+    });
+    // A list that is never settled does not keep the others from changing.
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut connection = site.redis.connect(0);
+            let pre = site.pre.to_string();
+            let mut run = |command: &str, more: &[&str]| {
+                let mut command = redis::cmd(command);
+                command.arg("pre").arg(more).exec(&mut connection).unwrap();
+            };
+            while !done.load(Ordering::Relaxed) {
+                run("RPUSH", &[&pre]);
+                run("DEL", &[]);
+            }
+        });
+        site.redis("RPUSH gray 127.0.0.7");
+        let gray = |page: &serde_json::Value| page["gray"].as_array().unwrap().len() == 2;
+        let page = site.gateway.wait_for_lists("the other list", gray);
+        done.store(true, Ordering::Relaxed);
+        page
+    });
 }

@@ -291,7 +291,9 @@ impl Publisher {
                 }
             },
             Err(fault) => {
-                door.gray.doubt();
+                if fault != Fault::Withheld {
+                    door.gray.doubt();
+                }
                 keep(ListName::Gray, fault);
                 Arc::clone(&current.gray)
             }
@@ -324,7 +326,9 @@ impl Publisher {
                 }
             },
             Err(fault) => {
-                door.prod.doubt();
+                if fault != Fault::Withheld {
+                    door.prod.doubt();
+                }
                 keep(ListName::Prod, fault);
                 Arc::clone(&current.prod)
             }

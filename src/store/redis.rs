@@ -52,6 +52,9 @@ const fn settle_time(list: ListName) -> Duration {
     }
 }
 
+/// How long lists wait for others to settle, at most: a little longer than that takes.
+const MOST_WITHHELD: Duration = Duration::from_millis(1500);
+
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -78,6 +81,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         pace: Pace::default(),
         changes_read: 0,
         unsettled: Vec::new(),
+        withheld_since: None,
         in_doubt: false,
     };
     std::thread::Builder::new()
@@ -137,6 +141,8 @@ struct Watcher {
     changes_read: u64,
     /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
     unsettled: Vec<Unsettled>,
+    /// Since when, reading after reading, there were such.
+    withheld_since: Option<Instant>,
     /// A change was not announced, and none has been since.
     in_doubt: bool,
 }
@@ -363,7 +369,10 @@ impl Watcher {
         if heard { Cause::Event } else { Cause::Check }
     }
 
-    /// Lists that have only just become empty keep their values.
+    /// Lists that have only just become empty keep their values, and with them the others: a
+    /// transaction that empties one list and changes another must not be seen by halves. But not for
+    /// long, so that a list that is rewritten without end does not keep the others from changing;
+    /// and not where it makes no difference: while nobody is gray, nobody is served by `pre`.
     fn keep_unsettled(&mut self, reading: &mut Reading, watched: &[Unsettled], untouched: bool) {
         let lists = self.publisher.last_good();
         for list in ListName::ALL {
@@ -380,6 +389,21 @@ impl Watcher {
             if since.elapsed() < settle_time(list) {
                 *entries = Err(Fault::Unsettled);
                 self.unsettled.push(Unsettled { list, since });
+            }
+        }
+        if self.unsettled.is_empty() {
+            self.withheld_since = None;
+            return;
+        }
+        let since = *self.withheld_since.get_or_insert_with(Instant::now);
+        let nobody_is_gray = reading.gray.as_ref().is_ok_and(Vec::is_empty);
+        if nobody_is_gray || since.elapsed() >= MOST_WITHHELD {
+            return;
+        }
+        for list in ListName::ALL {
+            let entries = reading.of(list);
+            if entries.is_ok() {
+                *entries = Err(Fault::Withheld);
             }
         }
     }
