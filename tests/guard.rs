@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Client, DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
+use support::{Client, DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit};
 
 /// Waits until exactly one change is held, of this list and for this reason, and returns it.
 #[track_caller]
