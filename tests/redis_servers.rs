@@ -75,7 +75,9 @@ fn every_server_tells_of_changes_in_every_way() {
                 let setup = setup.set("redis.notify", notify);
                 let poll = if mode == "poll" { "50ms" } else { "1h" };
                 let setup = setup.set("redis.poll_interval", poll);
-                setup.set("redis.check_interval", "1h")
+                let setup = setup.set("redis.check_interval", "1h");
+                // The only server of prod is replaced.
+                setup.set("lists.guard_share", "100")
             });
             let what = format!("{name} with notify = {notify}");
             let page = site.gateway.lists();
