@@ -23,6 +23,7 @@ use crate::lists::{ListName, Lists};
 use crate::logging::LogQueue;
 use crate::proxy::Gateway;
 use crate::store::guard::{Held, Named};
+use crate::store::redis::heartbeat::Heartbeat;
 use crate::store::{By, Publisher, Status, copy};
 
 mod exposition;
@@ -63,6 +64,8 @@ pub struct View {
     pub gateway: Arc<Gateway>,
     /// The lists' way into it.
     pub publisher: Arc<Publisher>,
+    /// By which other machines know this gateway, if there is one.
+    pub heartbeat: Option<Arc<Heartbeat>>,
     /// What the reloads have come to.
     pub reloads: Arc<Reloads>,
     /// The error log.
@@ -452,6 +455,7 @@ fn lists(view: &View) -> String {
         "kept": faults.collect::<Vec<_>>(),
         "findings": findings(&view.publisher.findings(&lists)),
         "held": status.held.iter().map(held).collect::<Vec<_>>(),
+        "heartbeat": view.heartbeat.as_ref().map(|it| heartbeat(it)),
         "copy": view.publisher.copy().map(|it| copy(&it, copy_is_in_force(&lists, &status))),
     });
     format!("{page:#}\n")
@@ -484,6 +488,17 @@ fn held(held: &Held) -> Value {
         "entries": held.entries,
         "gone": named(&held.gone),
         "new": named(&held.new),
+    })
+}
+
+fn heartbeat(heartbeat: &Heartbeat) -> Value {
+    let tally = heartbeat.tally();
+    json!({
+        "node": heartbeat.node(),
+        "written": tally.written,
+        "refused": tally.refused,
+        "failed": tally.failed,
+        "error": tally.error,
     })
 }
 

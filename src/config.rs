@@ -144,6 +144,26 @@ pub struct Redis {
     pub poll_interval: Duration,
     /// For a connection or an answer.
     pub timeout: Duration,
+    /// What the gateways on the same server know of each other.
+    pub fleet: Fleet,
+}
+
+/// Of section `[redis]`: how this gateway tells the others that it is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// Between two heartbeats, if there are any.
+    pub heartbeat: Option<Duration>,
+    /// The name of this gateway: printable, without spaces.
+    pub node: String,
+    /// What the keys begin with: [`Fleet::key_of`]. No key of the lists is such a key.
+    pub node_key: String,
+}
+
+impl Fleet {
+    /// The key of the heartbeats of `node`.
+    pub fn key_of(&self, node: &str) -> String {
+        format!("{}:{node}", self.node_key)
+    }
 }
 
 /// Files of section `[redis]` for TLS, by their absolute paths; read at each connection.
@@ -400,6 +420,7 @@ impl Store {
         let check_interval = section.get("check_interval", units::duration)?;
         let poll_interval = section.get("poll_interval", units::duration)?;
         let timeout = section.get("timeout", units::duration)?;
+        let fleet = Fleet::of(section, &keys, &accept_key)?;
         let lists = file.section("lists").get("file", units::path(base))?;
         match (url, lists) {
             (Some(url), _) => {
@@ -414,6 +435,7 @@ impl Store {
                     check_interval,
                     poll_interval,
                     timeout,
+                    fleet,
                 }))
             }
             (None, Some(path)) => Ok(Self::File(path)),
@@ -436,6 +458,27 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
         return Err(section.wrong("sentinels", &wrong));
     }
     Ok(sentinels)
+}
+
+impl Fleet {
+    fn of(section: Section<'_>, keys: &Keys, accept_key: &str) -> Result<Self, ConfigError> {
+        let fleet = Self {
+            heartbeat: section.get("heartbeat", units::heartbeat)?,
+            node: section.get("node", units::node)?,
+            node_key: section.get("node_key", name)?,
+        };
+        // A heartbeat must never be taken for a list, nor overwrite one.
+        let beginning = fleet.key_of("");
+        let others = [keys.gray.as_str(), &keys.pre, &keys.prod, accept_key];
+        if let Some(other) = others.iter().find(|it| it.starts_with(&beginning)) {
+            let wrong = Wrong {
+                what: format!("the key {} begins with it", units::shown(other)),
+                allowed: "what no other key begins with".to_owned(),
+            };
+            return Err(section.wrong("node_key", &wrong));
+        }
+        Ok(fleet)
+    }
 }
 
 impl Tls {

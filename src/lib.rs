@@ -12,7 +12,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`inspect`], [`accept`], [`demo`] | what the command line can ask for |
+//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`inspect`], [`accept`], [`fleet`], [`demo`] | what the command line can ask for |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
 //! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics`; and who asks there |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
@@ -54,6 +54,7 @@ pub mod config;
 pub mod demo;
 pub mod error;
 pub mod explain;
+pub mod fleet;
 pub mod http;
 pub mod inspect;
 pub mod lists;

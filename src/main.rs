@@ -7,12 +7,13 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use graygate::config::Config;
 use graygate::explain::Question;
 use graygate::inspect::{self, Whom};
-use graygate::{accept, check, demo, lists_check, process, reload, run, status};
+use graygate::{accept, check, demo, fleet, lists_check, process, reload, run, status};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -66,6 +67,15 @@ enum Action {
         headers: Vec<String>,
         #[command(flatten)]
         of: Of,
+    },
+    /// The gateways on the configured Redis, and the lists that each of them holds
+    #[command(args_conflicts_with_subcommands = true)]
+    Fleet {
+        #[command(subcommand)]
+        action: Option<FleetAction>,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
     },
     /// Try it: two servers of each version, a lists file and the gateway
     Demo {
@@ -136,6 +146,25 @@ enum ListsAction {
     },
 }
 
+#[derive(Subcommand)]
+enum FleetAction {
+    /// Wait until each gateway holds the lists of this digest; exits with 0 when it does, else with
+    /// 1 and the names of those that do not
+    Wait {
+        /// The digest of the lists, as /lists and `graygate lists show` say it
+        digest: String,
+        /// How long to wait, as 500ms or 2m
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// How many gateways there have to be at least
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        nodes: usize,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+}
+
 const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";
 
 fn main() -> ExitCode {
@@ -152,6 +181,7 @@ fn main() -> ExitCode {
             };
             inspect::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
         }
+        Some(Action::Fleet { action, config }) => on_fleet(action, &config),
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
         Some(Action::Origin { listen, name }) => {
             act(|commands| demo::origin(listen, &name, commands))
@@ -224,6 +254,19 @@ fn on_lists(action: ListsAction) -> Result<(), String> {
         }
         ListsAction::Check { file, config } => check_lists(file.as_deref(), &config),
     }
+}
+
+fn on_fleet(action: Option<FleetAction>, config: &Path) -> Result<(), String> {
+    let said = match action {
+        None => fleet::list(config),
+        Some(FleetAction::Wait {
+            digest,
+            timeout,
+            nodes,
+            config,
+        }) => fleet::wait(&config, &digest, timeout, nodes),
+    };
+    said.map(|text| tell(&text))
 }
 
 fn check_lists(file: Option<&Path>, config: &Path) -> Result<(), String> {

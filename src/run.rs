@@ -20,6 +20,7 @@ use crate::process::{self, Command, Identity, PidFile};
 use crate::proxy::{self, Gateway};
 use crate::snapshot::Published;
 use crate::store::guard::Rules;
+use crate::store::redis::heartbeat::{self, Heartbeat};
 use crate::store::{self, Publisher};
 use crate::{admin, net, server};
 
@@ -45,6 +46,7 @@ pub fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
 struct Running {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
+    heartbeat: Option<Arc<Heartbeat>>,
     reloads: Arc<Reloads>,
     access_log: Log,
     error_log: Log,
@@ -90,12 +92,13 @@ impl Running {
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
-        let publisher = start_store(&config, &gateway)?;
+        let (publisher, heartbeat) = start_store(&config, &gateway)?;
         let reloads = Arc::new(Reloads::default());
         if let Some(listener) = admin_listener {
             let view = admin::View {
                 gateway: Arc::clone(&gateway),
                 publisher: Arc::clone(&publisher),
+                heartbeat: heartbeat.clone(),
                 reloads: Arc::clone(&reloads),
                 error_log: error_log.queue(),
             };
@@ -114,6 +117,7 @@ impl Running {
         Ok(Self {
             gateway,
             publisher,
+            heartbeat,
             reloads,
             access_log,
             error_log,
@@ -192,6 +196,9 @@ impl Running {
         }
         proxy::flush_access_logs(&self.gateway);
         self.publisher.end();
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.end();
+        }
         log::info!("stopped");
         drop(self.pid_file);
         self.access_log.close();
@@ -254,7 +261,9 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Arc<Publisher>> {
+type Started = (Arc<Publisher>, Option<Arc<Heartbeat>>);
+
+fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
     let port = config.upstream.peer_port;
     let (source, max_age) = match &config.store {
         Store::Redis(settings) => (settings.url.to_string(), config.lists.last_good_max_age),
@@ -267,18 +276,25 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Arc<Publisher>>
     if let Some(path) = &config.lists.last_good {
         publisher = publisher.with_copy(path, max_age)?;
     }
-    let publisher = Arc::new(publisher);
+    let bell = heartbeat::bell();
+    let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
     publisher.keep_time()?;
+    let mut heartbeat = None;
     match &config.store {
         Store::Redis(settings) => {
             store::redis::start(settings.clone(), Arc::clone(&publisher))?;
             // It has not answered in time.
             publisher.use_copy();
+            if let Some(beat) = settings.fleet.heartbeat {
+                let publisher = Arc::clone(&publisher);
+                let started = Heartbeat::start(settings.clone(), beat, publisher, bell)?;
+                heartbeat = Some(Arc::new(started));
+            }
         }
         Store::File(path) => {
             let started = store::file::start(path.clone(), port, Arc::clone(&publisher));
             started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
         }
     }
-    Ok(publisher)
+    Ok((publisher, heartbeat))
 }

@@ -13,6 +13,7 @@ pub mod copy;
 pub mod file;
 mod findings;
 pub mod guard;
+pub mod node;
 mod publisher;
 pub mod redis;
 

@@ -11,6 +11,7 @@ use crate::error::{Close, Failure, Refusal};
 use crate::lists::ListName;
 use crate::lists::lint::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
+use crate::store::redis::heartbeat::Tally;
 use crate::store::{Cause, copy};
 
 /// The whole page.
@@ -306,6 +307,21 @@ fn lists(page: &mut Page, view: &View) {
         "1 for the way in which changes are noticed.",
     );
     page.value("lists_mode", &[("mode", &status.mode.name())], 1);
+    if let Some(heartbeat) = &view.heartbeat {
+        heartbeats(page, &heartbeat.tally());
+    }
+}
+
+fn heartbeats(page: &mut Page, tally: &Tally) {
+    let name = "fleet_heartbeats_total";
+    page.family(name, "counter", "Heartbeats in Redis, by outcome.");
+    for (outcome, count) in [
+        ("written", tally.written),
+        ("refused", tally.refused),
+        ("failed", tally.failed),
+    ] {
+        page.value(name, &[("outcome", &outcome)], count);
+    }
 }
 
 fn last_good_copy(page: &mut Page, copy: &copy::View, in_force: bool) {

@@ -62,6 +62,9 @@ pub const KEYS: &[Key] = keys! {
     check_interval = "10s", "Time between two full checks of the lists, events or not. (restart)";
     poll_interval = "1s", "Time between two reads where there are no events. (restart)";
     timeout = "2s", "Time for Redis to accept a connection or to answer. (restart)";
+    heartbeat = "2s", "Time between two heartbeats, 100ms or more, by which `graygate fleet` knows this gateway; or off. (restart)";
+    node = "", "Name of this gateway among those on the same Redis, each another; empty: the host's. (restart)";
+    node_key = "graygate:node", "What the keys of the heartbeats begin with; a colon and the name follow. (restart)";
 
     [lists]
     file = "", "Lists file, used when no Redis URL is set. (restart)";

@@ -127,6 +127,12 @@ fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
                 old.poll_interval == new.poll_interval,
             ),
             ("redis.timeout", old.timeout == new.timeout),
+            (
+                "redis.heartbeat",
+                old.fleet.heartbeat == new.fleet.heartbeat,
+            ),
+            ("redis.node", old.fleet.node == new.fleet.node),
+            ("redis.node_key", old.fleet.node_key == new.fleet.node_key),
         ],
         // The URL decides between the two.
         (Store::File(_), Store::Redis(_)) | (Store::Redis(_), Store::File(_)) => {

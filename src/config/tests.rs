@@ -224,6 +224,11 @@ fn an_empty_file_has_the_documented_defaults() {
             check_interval: ms(10_000),
             poll_interval: ms(1_000),
             timeout: ms(2_000),
+            fleet: Fleet {
+                heartbeat: Some(ms(2_000)),
+                node: units::node("").unwrap(),
+                node_key: "graygate:node".to_owned(),
+            },
         }),
         lists: Lists {
             last_good: Some("/var/lib/graygate/lists".into()),
@@ -381,6 +386,19 @@ fn values_are_understood() {
             it.store == Store::File("/a/lists".into())
         }),
         ("redis.accept_key", "x", |it| redis(it).accept_key == "x"),
+        ("redis.heartbeat", "off", |it| {
+            redis(it).fleet.heartbeat.is_none()
+        }),
+        ("redis.heartbeat", "100ms", |it| {
+            redis(it).fleet.heartbeat == Some(ms(100))
+        }),
+        ("redis.node", "gw-1.example:80/a", |it| {
+            redis(it).fleet.node == "gw-1.example:80/a"
+        }),
+        ("redis.node", "", |it| !redis(it).fleet.node.is_empty()),
+        ("redis.node_key", "shop:node", |it| {
+            redis(it).fleet.key_of("a") == "shop:node:a"
+        }),
         ("lists.last_good", "", |it| it.lists.last_good.is_none()),
         ("lists.last_good", "copy", |it| {
             it.lists.last_good == Some("/etc/gray/copy".into())
@@ -562,6 +580,24 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ),
         ("redis.accept_key", "prod", "it is the key of a list;"),
         ("redis.accept_key", "", "it is empty;"),
+        ("redis.heartbeat", "99ms", "it is less than 100ms;"),
+        (
+            "redis.heartbeat",
+            "on",
+            "it is not a time; allowed: off, or",
+        ),
+        (
+            "redis.node",
+            "a b",
+            "it is no name of a gateway; allowed: 1 to",
+        ),
+        ("redis.node", "grün", "it is no name of a gateway;"),
+        ("redis.node_key", "", "it is empty;"),
+        (
+            "redis.node_key",
+            "graygate",
+            "the key graygate:accept begins with it;",
+        ),
         (
             "gateway.head_timeout",
             "10",
@@ -1031,6 +1067,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("redis.check_interval", "1ms"),
     ("redis.poll_interval", "1ms"),
     ("redis.timeout", "1ms"),
+    ("redis.heartbeat", "off"),
+    ("redis.node", "x"),
+    ("redis.node_key", "x"),
     ("lists.file", "x"),
     ("lists.last_good", "x"),
     ("lists.last_good_max_age", "1d"),

@@ -376,6 +376,42 @@ fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
     }
 }
 
+/// A time between two heartbeats, or none for `off`.
+pub(super) fn heartbeat(text: &str) -> Reading<Option<Duration>> {
+    const LEAST: Duration = Duration::from_millis(100);
+    match duration_or_off(text)? {
+        Some(time) if time < LEAST => wrong(
+            "it is less than 100ms",
+            "off, or a time from 100ms on, as 2s",
+        ),
+        time => Ok(time),
+    }
+}
+
+/// The name of a gateway; the host's when empty.
+pub(super) fn node(text: &str) -> Reading<String> {
+    const LONGEST: usize = 128;
+    if text.is_empty() {
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        return Ok(node_of_host(&host.to_string_lossy()));
+    }
+    if text.len() > LONGEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let allowed = "1 to 128 printable ASCII characters, no spaces; or nothing: the host's name";
+        return wrong("it is no name of a gateway", allowed);
+    }
+    Ok(text.to_owned())
+}
+
+/// Whatever the host is called, it does not keep a gateway from starting.
+fn node_of_host(host: &str) -> String {
+    let fits = |it: char| if it.is_ascii_graphic() { it } else { '_' };
+    let name: String = host.chars().map(fits).collect();
+    if name.is_empty() {
+        return "localhost".to_owned();
+    }
+    name
+}
+
 /// A name that must be there.
 pub(super) fn name(text: &str) -> Reading<String> {
     if text.is_empty() {

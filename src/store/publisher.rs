@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::Sender;
+
 use super::copy::{self, Copy, CopyError, Keeper};
 use super::guard::{Gate, Held, Moment, Rules};
 use super::{Cause, Fault, Mode, Reading, Status, findings};
@@ -31,6 +33,8 @@ pub struct Publisher {
     knock: Condvar,
     status: Mutex<Status>,
     keeper: Option<Keeper>,
+    /// Rung when something that others want to know may have changed.
+    bell: Option<Sender<()>>,
 }
 
 /// What lists have to pass.
@@ -117,6 +121,21 @@ impl Publisher {
                 held: Vec::new(),
             }),
             keeper: None,
+            bell: None,
+        }
+    }
+
+    /// Will ring this bell, and never wait for who hears it, when lists, mode or what is held may
+    /// have changed.
+    pub fn with_bell(mut self, bell: Sender<()>) -> Self {
+        self.bell = Some(bell);
+        self
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = &self.bell {
+            // A full queue holds a ring that was not heard yet: that one will do.
+            let _ = bell.try_send(());
         }
     }
 
@@ -234,6 +253,7 @@ impl Publisher {
         let before = std::mem::replace(&mut self.locked().mode, mode);
         if before != mode {
             log::info!("lists-mode mode={}", mode.name());
+            self.ring();
         }
     }
 
@@ -337,6 +357,7 @@ impl Publisher {
         door.copy = None;
         self.note_held(&mut door, None);
         self.note_success(faults, cause);
+        self.ring();
         if let Some(keeper) = &self.keeper {
             keeper.keep(self.lists.load());
         }
@@ -357,6 +378,7 @@ impl Publisher {
         let mut status = self.locked();
         status.changed = Some(copy.written);
         status.refreshes[Cause::Copy as usize] += 1;
+        self.ring();
         let age = copy.age(SystemTime::now()).unwrap_or_default();
         let age = Duration::from_secs(age.as_secs());
         log::warn!(
@@ -414,6 +436,7 @@ impl Publisher {
         self.note_held(door, Some((list, by)));
         self.put_in_force(new, Cause::Accepted);
         self.locked().refreshes[Cause::Accepted as usize] += 1;
+        self.ring();
         self.keep_copy();
         self.lists.load().generation
     }
@@ -423,6 +446,7 @@ impl Publisher {
         self.put_in_force(new, Cause::Event);
         let settled = |it: &(ListName, Fault)| *it != (ListName::Prod, Fault::Unsettled);
         self.locked().faults.retain(settled);
+        self.ring();
         self.keep_copy();
     }
 

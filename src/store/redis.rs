@@ -20,7 +20,9 @@
 
 mod accept_key;
 mod changes;
+pub mod heartbeat;
 mod link;
+pub mod nodes;
 mod pace;
 mod place;
 mod reading;

@@ -164,6 +164,12 @@ impl Link {
         Ok(Ender(self.stream.timed().socket.try_clone()?))
     }
 
+    /// From now on nothing takes longer than this without a byte.
+    pub(super) fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+        self.stream.timed_mut().silence = limit;
+    }
+
     fn allow(&mut self, time: Duration) {
         self.stream.timed_mut().until = Instant::now() + time;
     }

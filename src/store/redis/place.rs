@@ -19,9 +19,19 @@ pub(super) struct Finder {
     told: Option<Address>,
     /// Whether it was said that no Sentinel answers, while the server does.
     lost_told: bool,
+    /// Somebody else says where the server is.
+    quiet: bool,
 }
 
 impl Finder {
+    /// One that has nothing to say in the log.
+    pub(super) fn quiet() -> Self {
+        Self {
+            quiet: true,
+            ..Self::default()
+        }
+    }
+
     /// The address of the server, or of the master as the first Sentinel that answers knows it.
     ///
     /// # Errors
@@ -75,7 +85,7 @@ impl Finder {
             let error = format!("{address} is no master, but a {role}");
             return Err(io_error(error));
         }
-        if self.told.as_ref() != Some(address) {
+        if !self.quiet && self.told.as_ref() != Some(address) {
             log::info!("redis-master address={address}");
             self.told = Some(address.clone());
         }

@@ -45,7 +45,7 @@ pub(super) fn read(link: &mut Link, keys: &Keys) -> RedisResult<Option<Reading>>
 
 /// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
 /// WATCHed key was touched.
-fn transaction(
+pub(super) fn transaction(
     link: &mut Link,
     pipe: &redis::Pipeline,
 ) -> RedisResult<Option<Vec<RedisResult<Value>>>> {

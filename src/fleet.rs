@@ -1,0 +1,384 @@
+//! `graygate fleet` and `graygate fleet wait DIGEST`: the gateways on one Redis, and what they hold.
+//!
+//! Only Redis is asked: each gateway writes a key with a time to live there (see
+//! [`crate::store::redis::heartbeat`]). Clocks are not compared: how long ago a gateway was heard of
+//! is what the server says of the key's time to live.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::config::{Redis, Store};
+use crate::run;
+use crate::store::redis::nodes::{Heard, Nodes};
+
+/// Time for one look at all gateways.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two looks of a wait: from, to. A look that takes its time is followed by a longer pause.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// A look that begins has at least this time.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
+/// So many gateways are named that do not hold what they should.
+const NAMED: usize = 20;
+
+/// The gateways on the Redis of the file at `config`, as a table.
+///
+/// # Errors
+/// One line: why Redis cannot be asked.
+pub fn list(config: &Path) -> Result<String, String> {
+    let settings = settings(config)?;
+    let heard = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
+    let heard = heard.map_err(|error| format!("{}: {error}", settings.url))?;
+    Ok(table(&heard))
+}
+
+/// Waits until each gateway holds the lists of this digest, and there are `at_least` so many of
+/// them. Returns one line that says so.
+///
+/// # Errors
+/// One line: who does not hold them after the `limit`, or why that is not known.
+pub fn wait(
+    config: &Path,
+    digest: &str,
+    limit: Duration,
+    at_least: usize,
+) -> Result<String, String> {
+    if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(format!("{digest:?} is no digest: 16 hexadecimal digits"));
+    }
+    let settings = settings(config)?;
+    let until = Instant::now() + limit;
+    let mut nodes = Nodes::new(&settings);
+    let mut watch = Watch::new(digest.to_ascii_lowercase(), at_least);
+    loop {
+        let began = Instant::now();
+        let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
+            Ok(heard) => {
+                watch.look(heard, began, Instant::now());
+                match watch.complaint() {
+                    None => return Ok(format!("{}\n", watch.success())),
+                    Some(complaint) => complaint,
+                }
+            }
+            Err(error) => format!("{}: {error}", settings.url),
+        };
+        let now = Instant::now();
+        if now >= until {
+            let limit = humantime::format_duration(limit);
+            return Err(format!("not within {limit}: {complaint}"));
+        }
+        let pause = (began.elapsed() * 4).clamp(PAUSE.0, PAUSE.1);
+        std::thread::sleep(pause.min(until - now));
+    }
+}
+
+fn settings(config: &Path) -> Result<Redis, String> {
+    match run::load(config)?.store {
+        Store::Redis(settings) => Ok(settings),
+        Store::File(_) => {
+            Err("the lists come from a file; only gateways on one Redis are a fleet".to_owned())
+        }
+    }
+}
+
+/// What a gateway that is waited for was when it was last seen.
+struct Seen {
+    heard: Heard,
+    /// Its key does not expire before this.
+    expires: Option<Instant>,
+    /// Its key has expired since: it may serve, but Redis does not hear of it.
+    lost: bool,
+}
+
+/// The gateways that are waited for. One that vanishes in an orderly way is not waited for any
+/// more; one whose key expires meanwhile is, since it may serve old lists.
+struct Watch {
+    digest: String,
+    at_least: usize,
+    seen: BTreeMap<String, Seen>,
+}
+
+impl Watch {
+    fn new(digest: String, at_least: usize) -> Self {
+        Self {
+            digest,
+            at_least: at_least.max(1),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a look at all keys, that was made between `began` and `ended`.
+    fn look(&mut self, heard: Vec<Heard>, began: Instant, ended: Instant) {
+        self.seen.retain(|name, seen| {
+            let is_there = heard.iter().any(|it| it.name == *name);
+            // Nobody but the gateway itself deletes a key that has time to live.
+            let deleted = !is_there && !seen.lost && seen.expires.is_some_and(|it| ended < it);
+            seen.lost = !is_there;
+            !deleted
+        });
+        for heard in heard {
+            let expires = heard.left.map(|left| began + left);
+            let seen = Seen {
+                heard,
+                expires,
+                lost: false,
+            };
+            self.seen.insert(seen.heard.name.clone(), seen);
+        }
+    }
+
+    fn holds(&self, seen: &Seen) -> bool {
+        let digest = seen.heard.node.as_ref().and_then(|it| it.digest.as_ref());
+        !seen.lost && digest == Some(&self.digest)
+    }
+
+    /// What is still missing, if something is.
+    fn complaint(&self) -> Option<String> {
+        let (all, digest) = (self.seen.len(), &self.digest);
+        let lacking: Vec<&Seen> = self.seen.values().filter(|it| !self.holds(it)).collect();
+        let holding = all - lacking.len();
+        if lacking.is_empty() && holding >= self.at_least {
+            return None;
+        }
+        let mut text = format!("{holding} of {all} gateways hold {digest}");
+        if holding < self.at_least {
+            // A String takes whatever is written.
+            let _ = write!(text, ", {} are wanted", self.at_least);
+        }
+        for seen in lacking.iter().take(NAMED) {
+            let _ = write!(text, "; {}", shortcoming(seen));
+        }
+        if lacking.len() > NAMED {
+            let _ = write!(text, "; and {} more", lacking.len() - NAMED);
+        }
+        Some(text)
+    }
+
+    fn success(&self) -> String {
+        match self.seen.len() {
+            1 => format!("the only gateway holds {}", self.digest),
+            all => format!("all {all} gateways hold {}", self.digest),
+        }
+    }
+}
+
+/// Why one gateway does not count.
+fn shortcoming(seen: &Seen) -> String {
+    let name = &seen.heard.name;
+    let Some(node) = &seen.heard.node else {
+        return format!("{name} says what is not understood");
+    };
+    let generation = node.generation;
+    let holds = match &node.digest {
+        Some(digest) => format!("holds {digest} (generation {generation}"),
+        None => "has no lists (generation 0".to_owned(),
+    };
+    let held = match node.held.as_slice() {
+        [] => String::new(),
+        held => format!(", held: {}", held.join(" ")),
+    };
+    let heard = match seen.heard.ago() {
+        _ if seen.lost => "not heard of any more".to_owned(),
+        Some(ago) => format!("heard of {:.1}s ago", ago.as_secs_f64()),
+        None => "its key never expires".to_owned(),
+    };
+    format!("{name} {holds}{held}, {heard})")
+}
+
+const TITLES: [&str; 8] = [
+    "NODE",
+    "VERSION",
+    "DIGEST",
+    "GENERATION",
+    "AGE",
+    "MODE",
+    "HELD",
+    "HEARD",
+];
+
+/// A line for each gateway, below a line of titles.
+fn table(heard: &[Heard]) -> String {
+    let rows = heard.iter().map(row);
+    let rows: Vec<[String; 8]> = [TITLES.map(str::to_owned)]
+        .into_iter()
+        .chain(rows)
+        .collect();
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max();
+    let widths: Vec<usize> = (0..TITLES.len()).filter_map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // A String takes whatever is written.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn row(heard: &Heard) -> [String; 8] {
+    let none = || "-".to_owned();
+    let ago = heard.ago();
+    let ago = ago.map_or_else(none, |it| format!("{:.1}s ago", it.as_secs_f64()));
+    let name = heard.name.clone();
+    let Some(node) = heard.node.clone() else {
+        let text = "not understood".to_owned();
+        return [name, text, none(), none(), none(), none(), none(), ago];
+    };
+    let held = match node.held.as_slice() {
+        [] => none(),
+        held => held.join(","),
+    };
+    [
+        name,
+        node.version,
+        node.digest.unwrap_or_else(none),
+        node.generation.to_string(),
+        node.age_seconds.map_or_else(none, |it| format!("{it:.1}s")),
+        node.mode,
+        held,
+        ago,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::node::Node;
+
+    const OLD: &str = "00000000000000aa";
+    const NEW: &str = "00000000000000bb";
+
+    fn heard(name: &str, digest: Option<&str>, left_ms: u64) -> Heard {
+        let node = Node {
+            name: name.to_owned(),
+            version: "0.1.0".to_owned(),
+            digest: digest.map(str::to_owned),
+            generation: 2,
+            age_seconds: Some(0.04),
+            mode: "events".to_owned(),
+            held: Vec::new(),
+            instance: "i".to_owned(),
+            pid: 1,
+            started_at: String::new(),
+            ttl_ms: 6000,
+        };
+        Heard {
+            name: name.to_owned(),
+            node: Some(node),
+            left: Some(Duration::from_millis(left_ms)),
+        }
+    }
+
+    /// What is said after some looks, each so many milliseconds after the start.
+    fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
+        let mut watch = Watch::new(NEW.to_owned(), at_least);
+        let start = Instant::now();
+        for (ms, heard) in looks {
+            let at = start + Duration::from_millis(*ms);
+            watch.look(heard.to_vec(), at, at);
+        }
+        watch.complaint()
+    }
+
+    #[test]
+    fn all_must_hold_it_and_so_many_as_are_wanted() {
+        let (a, b) = (heard("a", Some(NEW), 5000), heard("b", Some(NEW), 5000));
+        let old = heard("b", Some(OLD), 4500);
+        let unread = heard("c", None, 4500);
+        assert_eq!(complaint(0, &[(0, &[a.clone(), b.clone()])]), None);
+        assert_eq!(complaint(2, &[(0, &[a.clone(), b.clone()])]), None);
+        assert_eq!(
+            complaint(1, &[(0, &[old.clone()]), (1, &[b.clone()])]),
+            None
+        );
+        for (at_least, heard, said) in [
+            (
+                0,
+                &[][..],
+                "0 of 0 gateways hold 00000000000000bb, 1 are wanted",
+            ),
+            (
+                3,
+                &[a.clone(), b],
+                "2 of 2 gateways hold 00000000000000bb, 3 are wanted",
+            ),
+            (
+                1,
+                &[a.clone(), old],
+                "1 of 2 gateways hold 00000000000000bb; \
+                 b holds 00000000000000aa (generation 2, heard of 1.5s ago)",
+            ),
+            (
+                1,
+                &[a.clone(), unread],
+                "1 of 2 gateways hold 00000000000000bb; \
+                 c has no lists (generation 0, heard of 1.5s ago)",
+            ),
+            (
+                1,
+                &[
+                    a,
+                    Heard {
+                        name: "d".to_owned(),
+                        node: None,
+                        left: None,
+                    },
+                ],
+                "1 of 2 gateways hold 00000000000000bb; d says what is not understood",
+            ),
+        ] {
+            assert_eq!(complaint(at_least, &[(0, heard)]).as_deref(), Some(said));
+        }
+    }
+
+    #[test]
+    fn one_that_ends_is_not_waited_for_and_one_that_falls_silent_is() {
+        let a = || heard("a", Some(NEW), 5000);
+        let old = || heard("b", Some(OLD), 300);
+        let before: (u64, &[Heard]) = (0, &[a(), old()]);
+        // Deleted, while it had time to live.
+        assert_eq!(complaint(1, &[before, (299, &[a()])]), None);
+        let lost = "1 of 2 gateways hold 00000000000000bb; \
+                    b holds 00000000000000aa (generation 2, not heard of any more)";
+        for looks in [
+            &[before, (300, &[a()])][..],
+            &[before, (300, &[a()]), (301, &[a()])],
+        ] {
+            assert_eq!(complaint(1, looks).as_deref(), Some(lost));
+        }
+        // It is heard of again.
+        let again = heard("b", Some(NEW), 300);
+        assert_eq!(
+            complaint(1, &[before, (300, &[a()]), (900, &[a(), again])]),
+            None
+        );
+        // One that held it and is silent is not known to.
+        let held = heard("b", Some(NEW), 300);
+        assert!(complaint(1, &[(0, &[a(), held]), (400, &[a()])]).is_some());
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each() {
+        let unknown = Heard {
+            name: "b".to_owned(),
+            node: None,
+            left: None,
+        };
+        let mut held = heard("gateway-1", Some(NEW), 5000);
+        if let Some(node) = &mut held.node {
+            node.held = vec!["gray".to_owned(), "prod".to_owned()];
+        }
+        let expected = "\
+NODE       VERSION         DIGEST            GENERATION  AGE   MODE    HELD       HEARD
+gateway-1  0.1.0           00000000000000bb  2           0.0s  events  gray,prod  1.0s ago
+b          not understood  -                 -           -     -       -          -
+";
+        assert_eq!(table(&[held, unknown]), expected);
+    }
+}

@@ -1,0 +1,378 @@
+//! The heartbeat: a key with a time to live by which other machines know this gateway.
+//!
+//! Written every beat, and at once when other lists are in force or something else that it tells
+//! has changed, by a thread and on a connection of their own: whatever becomes of it, the lists are
+//! followed and requests are served. Nobody subscribes to these keys, and a subscription that hears
+//! of them all the same (tracking knows only what keys begin with) does not read the lists for
+//! them.
+//!
+//! The key vanishes by itself when the gateway is gone, and is deleted at an orderly end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use redis::{RedisError, RedisResult, Value};
+
+use super::link::Link;
+use super::place::Finder;
+use super::{find_and_open, io_error, reading};
+use crate::config;
+use crate::store::Publisher;
+use crate::store::node::Node;
+
+/// The time to live, in beats.
+const BEATS: u32 = 3;
+
+/// Two beats are at least so far apart, however often the lists change.
+const GAP: Duration = Duration::from_millis(50);
+
+/// After a refusal the next attempt is so many beats later, within these limits.
+const REFUSED_BEATS: u32 = 5;
+const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// After a failure the next attempt is a beat later, but no later than this.
+const FAILED: Duration = Duration::from_secs(1);
+
+/// The end of the gateway does not wait longer than this for the key to be deleted.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// The heartbeat of this gateway.
+pub struct Heartbeat {
+    shared: Arc<Shared>,
+    wake: Sender<()>,
+    ended: Receiver<()>,
+}
+
+/// What has come of the heartbeats so far.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// How many were written.
+    pub written: u64,
+    /// How many the server has refused.
+    pub refused: u64,
+    /// How many could not be written for another reason.
+    pub failed: u64,
+    /// What is wrong at present.
+    pub error: Option<String>,
+}
+
+struct Shared {
+    node: String,
+    ends: AtomicBool,
+    tally: Mutex<Tally>,
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+}
+
+/// A bell that the publisher rings, and its other end. One ring is remembered.
+pub fn bell() -> (Sender<()>, Receiver<()>) {
+    bounded(1)
+}
+
+impl Heartbeat {
+    /// Writes a heartbeat every `beat`, and whenever the bell rings and something has changed.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        settings: config::Redis,
+        beat: Duration,
+        publisher: Arc<Publisher>,
+        (wake, news): (Sender<()>, Receiver<()>),
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            node: settings.fleet.node.clone(),
+            ends: AtomicBool::new(false),
+            tally: Mutex::default(),
+        });
+        let (end, ended) = bounded(0);
+        let mut beater = Beater {
+            key: settings.fleet.key_of(&settings.fleet.node),
+            settings,
+            beat,
+            publisher,
+            shared: Arc::clone(&shared),
+            news,
+            instance: format!("{:016x}", fastrand::u64(..)),
+            started_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            finder: Finder::quiet(),
+            open: None,
+            said: None,
+            trouble: None,
+            taken_told: false,
+        };
+        let thread = std::thread::Builder::new().name("heartbeat".to_owned());
+        thread.spawn(move || {
+            beater.run();
+            // Nobody may be waiting any more.
+            drop(end);
+        })?;
+        Ok(Self {
+            shared,
+            wake,
+            ended,
+        })
+    }
+
+    /// The name of this gateway.
+    pub fn node(&self) -> &str {
+        &self.shared.node
+    }
+
+    /// What has come of it so far.
+    pub fn tally(&self) -> Tally {
+        self.shared.tally().clone()
+    }
+
+    /// Deletes the key, if that does not take long, and ends.
+    pub fn end(&self) {
+        self.shared.ends.store(true, Ordering::Relaxed);
+        // A ring that waits already does as well.
+        let _ = self.wake.try_send(());
+        // The only word that comes is that nobody is left to say one.
+        let _ = self.ended.recv_timeout(END_LIMIT);
+    }
+}
+
+/// What a heartbeat tells that others wait for.
+#[derive(Clone, Debug, PartialEq)]
+struct Said {
+    generation: u64,
+    digest: Option<String>,
+    mode: String,
+    held: Vec<String>,
+}
+
+impl Said {
+    fn of(node: &Node) -> Self {
+        Self {
+            generation: node.generation,
+            digest: node.digest.clone(),
+            mode: node.mode.clone(),
+            held: node.held.clone(),
+        }
+    }
+}
+
+/// A connection, and when it was made.
+struct Open {
+    link: Link,
+    since: Instant,
+}
+
+struct Beater {
+    settings: config::Redis,
+    beat: Duration,
+    publisher: Arc<Publisher>,
+    shared: Arc<Shared>,
+    news: Receiver<()>,
+    key: String,
+    instance: String,
+    started_at: String,
+    finder: Finder,
+    open: Option<Open>,
+    /// What the last heartbeat that was written has told.
+    said: Option<Said>,
+    /// The server's word for what was wrong last, if something was.
+    trouble: Option<Option<String>>,
+    taken_told: bool,
+}
+
+impl Beater {
+    fn run(&mut self) {
+        while !self.shared.ends() {
+            let began = Instant::now();
+            // A fault here must not end what others rely on.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.beat()));
+            let fault = || Err(io_error("a fault of the gateway's own; see the line above"));
+            let outcome = outcome.unwrap_or_else(|_| fault());
+            let refused = outcome.as_ref().is_err_and(is_refused);
+            let pause = match &outcome {
+                Ok(()) => self.beat,
+                Err(_) if refused => (self.beat * REFUSED_BEATS).clamp(REFUSED.0, REFUSED.1),
+                Err(_) => self.beat.min(FAILED).mul_f64(1.0 + fastrand::f64() / 2.0),
+            };
+            self.note(outcome, refused, pause);
+            // Who was refused is not asked again for each change.
+            self.wait(began, pause, !refused);
+        }
+        self.leave();
+    }
+
+    /// Waits for the next beat, or for news.
+    fn wait(&self, began: Instant, pause: Duration, hears_news: bool) {
+        let until = began + pause;
+        while !self.shared.ends() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            match self.news.recv_timeout(left) {
+                Ok(()) if hears_news && self.is_news() => {
+                    std::thread::sleep(GAP.saturating_sub(began.elapsed()));
+                    return;
+                }
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                // Who rings is gone; the beats go on.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(left),
+            }
+        }
+    }
+
+    fn is_news(&self) -> bool {
+        self.said.as_ref() != Some(&Said::of(&self.node()))
+    }
+
+    fn ttl(&self) -> Duration {
+        self.beat * BEATS
+    }
+
+    /// This gateway at this moment.
+    fn node(&self) -> Node {
+        let (lists, status) = (self.publisher.lists(), self.publisher.status());
+        let held = status.held.iter().map(|it| it.list.name().to_owned());
+        Node {
+            name: self.settings.fleet.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            digest: lists.are_read().then(|| lists.digest.to_string()),
+            generation: lists.generation,
+            age_seconds: status.checked.map(|at| at.elapsed().as_secs_f64()),
+            mode: status.mode.name().to_owned(),
+            held: held.collect(),
+            instance: self.instance.clone(),
+            pid: std::process::id().into(),
+            started_at: self.started_at.clone(),
+            ttl_ms: u64::try_from(self.ttl().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn beat(&mut self) -> RedisResult<()> {
+        // The Sentinels are asked again as often as for the lists.
+        let old = |it: &mut Open| it.since.elapsed() >= self.settings.check_interval;
+        if !self.settings.sentinels.is_empty() {
+            drop(self.open.take_if(old));
+        }
+        let kept = self.open.is_some();
+        let mut outcome = self.write();
+        if outcome.is_err() && kept {
+            // The server may have been restarted, or be another one now.
+            outcome = self.write();
+        }
+        outcome
+    }
+
+    /// Writes one heartbeat. A connection on which something went wrong is not used again.
+    fn write(&mut self) -> RedisResult<()> {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => Open {
+                link: find_and_open(&mut self.finder, &self.settings)?.1,
+                since: Instant::now(),
+            },
+        };
+        let node = self.node();
+        let mut pipe = redis::pipe();
+        pipe.cmd("GET").arg(&self.key);
+        let set = pipe.cmd("SET").arg(&self.key).arg(node.to_json());
+        set.arg("PX").arg(node.ttl_ms);
+        let replies = reading::transaction(&mut open.link, &pipe)?;
+        let mut replies = replies.unwrap_or_default().into_iter();
+        let (Some(before), Some(written)) = (replies.next(), replies.next()) else {
+            return Err(io_error("the transaction has too few replies"));
+        };
+        written?;
+        self.open = Some(open);
+        // What is there at the first beat may be left over from this one's predecessor.
+        if self.said.replace(Said::of(&node)).is_some() {
+            self.compare(before);
+        }
+        Ok(())
+    }
+
+    /// Tells when somebody else writes the same key.
+    fn compare(&mut self, before: RedisResult<Value>) {
+        let Ok(Value::BulkString(before)) = before else {
+            return;
+        };
+        let other = Node::parse(&before).filter(|it| it.instance != self.instance);
+        let Some(other) = other else {
+            return;
+        };
+        if !std::mem::replace(&mut self.taken_told, true) {
+            let (key, pid, started) = (&self.key, other.pid, other.started_at);
+            log::warn!(
+                "heartbeat-name-taken key={key:?} other_pid={pid} other_started={started:?} \
+                 reason=\"two gateways have the same name: node in [redis]\""
+            );
+        }
+    }
+
+    fn note(&mut self, outcome: RedisResult<()>, refused: bool, pause: Duration) {
+        let mut tally = self.shared.tally();
+        let Err(error) = outcome else {
+            tally.written += 1;
+            tally.error = None;
+            if self.trouble.take().is_some() {
+                log::info!("heartbeat-written key={:?}", self.key);
+            }
+            return;
+        };
+        let words = super::describe(&error);
+        let kind = error.code().map(str::to_owned);
+        let (count, name) = match refused {
+            true => (&mut tally.refused, "refused"),
+            false => (&mut tally.failed, "failed"),
+        };
+        *count += 1;
+        if self.trouble.as_ref() != Some(&kind) {
+            let key = &self.key;
+            log::warn!("heartbeat-{name} key={key:?} error={words:?} retry={pause:?}");
+            self.trouble = Some(kind);
+        }
+        tally.error = Some(words);
+    }
+
+    /// Deletes the key, unless it has become somebody else's.
+    fn leave(&mut self) {
+        // Else it is about to vanish, or was never there.
+        let Some(mut open) = self.open.take() else {
+            return;
+        };
+        if let Err(error) = delete(&mut open.link, &self.key, &self.instance) {
+            let error = super::describe(&error);
+            log::debug!("heartbeat-not-deleted key={:?} error={error:?}", self.key);
+        }
+    }
+}
+
+fn delete(link: &mut Link, key: &str, instance: &str) -> RedisResult<()> {
+    link.ask(redis::cmd("WATCH").arg(key))?;
+    let value = link.ask(redis::cmd("GET").arg(key))?;
+    let value: Option<Vec<u8>> = redis::from_redis_value(value)?;
+    let node = value.and_then(|it| Node::parse(&it));
+    if node.is_some_and(|it| it.instance == instance) {
+        let mut pipe = redis::pipe();
+        pipe.cmd("DEL").arg(key);
+        // It was touched meanwhile if there are no replies.
+        let replies = reading::transaction(link, &pipe)?.unwrap_or_default();
+        replies.into_iter().collect::<RedisResult<Vec<_>>>()?;
+    }
+    Ok(())
+}
+
+/// True for what the server will refuse the next time, too.
+fn is_refused(error: &RedisError) -> bool {
+    let codes = ["NOPERM", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "ERR"];
+    error.code().is_some_and(|it| codes.contains(&it))
+}
