@@ -294,7 +294,13 @@ mod tests {
         assert_eq!(complaint(0, &[(0, &[a.clone(), b.clone()])]), None);
         assert_eq!(complaint(2, &[(0, &[a.clone(), b.clone()])]), None);
         assert_eq!(
-            complaint(1, &[(0, &[old.clone()]), (1, &[b.clone()])]),
+            complaint(
+                1,
+                &[
+                    (0, std::slice::from_ref(&old)),
+                    (1, std::slice::from_ref(&b))
+                ]
+            ),
             None
         );
         for (at_least, heard, said) in [

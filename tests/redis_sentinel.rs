@@ -64,6 +64,8 @@ impl Group {
     }
 }
 
+const HEARTBEATS: &str = "graygate_fleet_heartbeats_total{outcome=\"written\"}";
+
 #[track_caller]
 fn follow(replica: &Redis, master: &Redis) {
     let (host, port) = (master.address().ip(), master.address().port());
@@ -107,6 +109,14 @@ fn a_killed_master_is_replaced_and_the_new_ones_lists_are_read() {
     assert_eq!(gateway.lists()["mode"], "events");
     let told = format!("redis-master address={}", group.replica.address());
     gateway.wait_for_log(&told);
+
+    // The heartbeats go there, too.
+    let keys = || group.replica.cli(&["KEYS", "graygate:node:*"]);
+    let beats = gateway.metric(HEARTBEATS);
+    wait_until("a heartbeat", DEADLINE, || {
+        gateway.metric(HEARTBEATS) > beats
+    });
+    assert_ne!(keys(), redis::Value::Array(Vec::new()));
 
     // The old one comes back, empty, and becomes a replica; nobody reads it.
     let generation = gateway.lists()["generation"].clone();

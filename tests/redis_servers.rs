@@ -7,8 +7,9 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{DEADLINE, Origin, Redis, Setup, Site, acl_in_the_readme};
+use support::{DEADLINE, Origin, Redis, Setup, Site, acl_in_the_readme, run_to_exit};
 
 /// The servers and their versions, as far as they matter.
 const SERVERS: [(&str, &str); 3] = [
@@ -111,7 +112,7 @@ fn on_every_server_the_rights_that_the_readme_names_are_enough() {
                 .redis(&url)
                 .set("redis.check_interval", "300ms");
             let setup = setup.set("redis.notify", mode);
-            let gateway = setup.set("redis.timeout", "200ms").start();
+            let mut gateway = setup.set("redis.timeout", "200ms").start();
             gateway.wait_served("127.0.0.5", "prod", DEADLINE);
             gateway.wait_for_lists(mode, |it| it["mode"] == mode);
             for _ in 0..2 {
@@ -124,7 +125,18 @@ fn on_every_server_the_rights_that_the_readme_names_are_enough() {
             let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
             support::wait_until("a check", DEADLINE, || gateway.metric(checks) > 0.0);
             assert_eq!(gateway.lists()["error"], json!(null), "{name}");
+            // Its heartbeat, too, and who asks for it as the same user.
+            let ini = gateway.path("graygate.ini");
+            let fleet = || run_to_exit(&["fleet", "-c", ini.to_str().unwrap()]);
+            support::wait_until("it is listed", DEADLINE, || {
+                let said = String::from_utf8(fleet().stdout).unwrap();
+                said.lines().any(|line| line.contains(&format!(" {mode} ")))
+            });
             assert_eq!(gateway.stderr.count("refused"), 0, "{name}");
+            gateway.signal(Signal::SIGTERM);
+            gateway.wait_exit();
+            let keys = redis.cli(&["KEYS", "graygate:node:*"]);
+            assert_eq!(keys, redis::Value::Array(Vec::new()), "{name}");
         }
         // Nothing was refused, not even what the gateway can do without.
         let log = redis.cli(&["ACL", "LOG"]);

@@ -85,6 +85,8 @@ impl Secure {
     }
 }
 
+const HEARTBEATS: &str = "graygate_fleet_heartbeats_total{outcome=\"written\"}";
+
 /// Checks that the gateway does not read its lists, says why once, and nothing of the password.
 #[track_caller]
 fn assert_refused(gateway: &Gateway, why: &str) {
@@ -136,6 +138,14 @@ fn with_the_right_authority_lists_are_read_and_followed() {
         assert_followed(&gateway, &secure.redis, mode);
         let source = format!("rediss://{}/0", secure.address);
         assert_eq!(gateway.lists()["source"], source);
+        wait_until("a heartbeat", DEADLINE, || gateway.metric(HEARTBEATS) > 0.0);
+        let fleet = run_to_exit(&[
+            "fleet",
+            "-c",
+            gateway.path("graygate.ini").to_str().unwrap(),
+        ]);
+        let said = String::from_utf8(fleet.stdout).unwrap();
+        assert!(said.contains(&format!(" {mode} ")), "{said}");
     }
 }
 
