@@ -97,7 +97,9 @@ fn ten_gateways_are_waited_for_and_one_that_stands_or_is_gone_is_named() {
     let ini = ini_of(&redis, folder.path());
     // Not in order.
     let wanted: Vec<String> = (0..10).map(|at| format!("gw-{}", (at * 7) % 10)).collect();
-    let mut gateways: Vec<Gateway> = wanted.iter().map(|it| start(&redis, it)).collect();
+    // Three beats are more than a busy machine takes for a command or two.
+    let start = |node: &String| setup(&redis, node).set("redis.heartbeat", "1s").start();
+    let mut gateways: Vec<Gateway> = wanted.iter().map(start).collect();
     let mut sorted = wanted.clone();
     sorted.sort();
     wait_until("ten are listed", DEADLINE, || names(&ini) == sorted);
@@ -131,8 +133,8 @@ fn ten_gateways_are_waited_for_and_one_that_stands_or_is_gone_is_named() {
     gateways[3].freeze();
     redis.push("gray", &[&"10.0.1.1"]);
     let current = digest(&ini);
-    for (timeout, heard) in [("800ms", " ago)"), ("3s", ", not heard of any more)")] {
-        if timeout == "3s" {
+    for (timeout, heard) in [("300ms", " ago)"), ("6s", ", not heard of any more)")] {
+        if timeout == "6s" {
             gateways[3].signal(Signal::SIGCONT);
             assert!(wait(&current, &[]).1);
             gateways[3].freeze();
@@ -141,7 +143,7 @@ fn ten_gateways_are_waited_for_and_one_that_stands_or_is_gone_is_named() {
         let current = digest(&ini);
         let start = Instant::now();
         let (text, good) = wait(&current, &["--timeout", timeout]);
-        assert!(start.elapsed() < DEADLINE / 2, "{text}");
+        assert!(start.elapsed() < DEADLINE, "{text}");
         let said = format!("9 of 10 gateways hold {current}; {stands} holds ");
         assert!(!good && text.contains(&said), "{text}");
         assert!(text.trim_end().ends_with(heard), "{text}");

@@ -1,7 +1,7 @@
 //! The lists in Redis: three keys, read in one transaction, watched by events or tracking.
 //!
-//! Two connections. The *subscription* hears of changes (`changes` says how); the *reader* asks
-//! for everything else. The order is what makes it right: subscribe first, then read, so that no
+//! Two connections; the heartbeat has another one of its own. The *subscription* hears of changes
+//! (`changes` says how); the *reader* asks for everything else. The order is what makes it right: subscribe first, then read, so that no
 //! change falls between the two. The keys are read after each (re)connection, after each change
 //! that is announced, and at every full check, because not everything is announced (SWAPDB, a
 //! replica's full resync, with events also FLUSHALL and FLUSHDB), and announcements are lost while
