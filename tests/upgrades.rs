@@ -5,9 +5,9 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::{Gateway, Origin, Setup, ok};
+use support::{Client, DEADLINE, Gateway, Origin, Setup, ok, wait_until};
 
 fn gateway_for(origin: &Origin) -> Gateway {
     Setup::new()
@@ -108,7 +108,7 @@ fn an_upgrade_is_asked_of_the_peer_without_what_is_of_the_clients_hop() {
         ),
         (
             "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: h2c,b\r\n",
-            "Upgrade: a, b\r\n",
+            "Upgrade: a,b\r\n",
         ),
     ];
     for (sent, asked) in table {
@@ -242,4 +242,44 @@ fn a_tunnel_does_not_keep_the_lists_of_its_begin() {
     }
     // A worker lets go at its next request, or look at its clock.
     gateway.wait_for_metric("graygate_lists_snapshots", 1.0);
+}
+
+#[test]
+fn the_end_of_one_side_does_not_cut_what_the_other_is_still_taking() {
+    const LENGTH: usize = 12 << 20;
+    // Sends much and ends; then hears the client's last word.
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.send(SWITCHING)?;
+        conn.send(vec![b'x'; LENGTH])?;
+        conn.wire.stream.shutdown(std::net::Shutdown::Write)?;
+        let said = conn.wire.some(100)?;
+        conn.note(String::from_utf8_lossy(&said));
+        Ok(())
+    });
+    let gateway = gateway_for(&origin);
+    let mut client = Client::with_small_window("127.0.0.1", gateway.addr(), 8 * 1024);
+    client.send(ASKING);
+    assert_eq!(client.head().status(), 101);
+    // So slowly that there is more than the time between the end and the cut.
+    let begun = Instant::now();
+    let mut got = 0;
+    wait_until(
+        "far longer than a half-closed tunnel is let",
+        DEADLINE,
+        || {
+            got += client.wire.some(4 * 1024).unwrap().len();
+            begun.elapsed() > Duration::from_secs(4)
+        },
+    );
+    assert!(got < LENGTH / 2, "too fast to prove anything: {got}");
+    while got < LENGTH {
+        let piece = client.wire.some(usize::MAX).unwrap();
+        assert!(!piece.is_empty(), "cut after {got}");
+        got += piece.len();
+    }
+    client.send("thanks");
+    origin.wait("the client's last word", |seen| {
+        seen.notes.iter().any(|it| it == "thanks")
+    });
 }

@@ -15,6 +15,8 @@ pub struct Patience {
     /// Bytes a second.
     rate: Option<NonZeroU64>,
     left: Cell<Duration>,
+    /// Bytes that were counted before the room that they have made was used.
+    taken: Cell<usize>,
 }
 
 impl Patience {
@@ -30,6 +32,7 @@ impl Patience {
             budget,
             rate,
             left: Cell::new(budget),
+            taken: Cell::new(0),
         }
     }
 
@@ -49,8 +52,20 @@ impl Patience {
         self.left.set(self.left.get().saturating_sub(time));
     }
 
-    /// Notes progress.
+    /// Notes that the other side has taken so much of what was moved before.
+    pub fn taken(&self, bytes: usize) {
+        self.gain(bytes);
+        self.taken.set(self.taken.get() + bytes);
+    }
+
+    /// Notes progress, unless it is room that was made by what was [taken](Self::taken).
     pub fn moved(&self, bytes: usize) {
+        let counted = self.taken.get().min(bytes);
+        self.taken.set(self.taken.get() - counted);
+        self.gain(bytes - counted);
+    }
+
+    fn gain(&self, bytes: usize) {
         if let Some(rate) = self.rate {
             let nanos = (bytes as u64).saturating_mul(1_000_000_000) / rate;
             let gained = self.left.get() + Duration::from_nanos(nanos);
@@ -95,6 +110,19 @@ mod tests {
         patience.moved(1 << 30);
         let now = Instant::now();
         assert_eq!(patience.deadline(now), now + 10 * SECOND);
+    }
+
+    #[test]
+    fn what_was_taken_counts_once() {
+        let patience = Patience::with_rate(10 * SECOND, NonZeroU64::new(500));
+        let now = Instant::now();
+        patience.waited(10 * SECOND);
+        patience.taken(1000);
+        assert_eq!(patience.deadline(now), now + 2 * SECOND);
+        patience.moved(1500);
+        assert_eq!(patience.deadline(now), now + 3 * SECOND);
+        patience.moved(500);
+        assert_eq!(patience.deadline(now), now + 4 * SECOND);
     }
 
     #[test]

@@ -138,14 +138,17 @@ impl Io {
             if watched.as_ref().is_some_and(Watched::has_happened) {
                 return Wake::Watched;
             }
+            // Also what is always ready has to end.
+            if super::are_waits_cut() {
+                return Wake::Overdue;
+            }
             if self.look() & (events | GONE) != 0 {
                 return Wake::Ready;
             }
             if idle && self.interrupted.replace(false) {
                 return Wake::Interrupted;
             }
-            let overdue = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if overdue || super::are_waits_cut() {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Wake::Overdue;
             }
             clock::arm(self.place, deadline, watched, idle);
@@ -337,13 +340,13 @@ impl Stream {
             if now >= before {
                 return wake;
             }
-            patience.moved(before - now);
+            patience.taken(before - now);
             unsent = Some(now);
         }
     }
 
-    /// Bytes written that the other side has not acknowledged yet.
-    fn unsent(&self) -> usize {
+    /// Bytes written that the other side has not acknowledged yet. A system call.
+    pub fn unsent(&self) -> usize {
         let mut count: nix::libc::c_int = 0;
         // SAFETY: SIOCOUTQ (tcp(7)), which is TIOCOUTQ, writes one int where the pointer leads.
         let outcome = unsafe {

@@ -223,6 +223,7 @@ impl Session<'_> {
             match self.stream.read(self.buffer.room(), idle.deadline) {
                 Ok(0) => return Err(Close::ClientClosed),
                 Ok(count) => self.buffer.added(count),
+                Err(_) if net::are_waits_cut() => return Err(Close::Draining),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                     return Err(Close::HeadTimeout);
                 }

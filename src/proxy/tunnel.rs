@@ -55,6 +55,14 @@ impl Twins {
     }
 }
 
+/// What the two directions know of each other.
+struct Progress {
+    /// When a byte was last read or written, in either direction.
+    last: Cell<Instant>,
+    /// When one of them has carried all there was.
+    ended: Cell<Option<Instant>>,
+}
+
 /// Carries bytes between the client and the peer until both directions have ended.
 ///
 /// # Errors
@@ -65,17 +73,20 @@ pub(super) fn carry(
     twins: Twins,
     limits: Limits,
 ) -> io::Result<Carried> {
-    let last_byte = Rc::new(Cell::new(Instant::now()));
-    let of_down = Rc::clone(&last_byte);
+    let progress = Rc::new(Progress {
+        last: Cell::new(Instant::now()),
+        ended: Cell::new(None),
+    });
+    let of_down = Rc::clone(&progress);
     let down = move || one_way(&twins.peer, &twins.client, limits, &of_down);
     let down = net::spawn_beside(down)?;
-    let up = one_way(client, peer, limits, &last_byte);
+    let up = one_way(client, peer, limits, &progress);
     let down = down.join();
     Ok(Carried { up, down })
 }
 
 /// Copies one direction to its end; returns the bytes copied.
-fn one_way(from: &Stream, to: &Stream, limits: Limits, last_byte: &Cell<Instant>) -> u64 {
+fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u64 {
     // Ends the other direction, too.
     let end_both = Failsafe::new(|| {
         from.shutdown_both();
@@ -86,18 +97,20 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, last_byte: &Cell<Instant>
     loop {
         // An idle tunnel holds no buffer.
         buffer.release();
-        let Some(length) = read_some(from, to, &mut buffer, limits, last_byte) else {
+        let Some(length) = read_some(from, to, &mut buffer, limits, progress) else {
             break;
         };
+        progress.last.set(Instant::now());
         if length == 0 {
             end_both.disarm();
             to.shutdown_write();
+            progress.ended.set(Some(Instant::now()));
             return count;
         }
-        last_byte.set(Instant::now());
         if to.write_all(buffer.filled(), &patience).is_err() {
             break;
         }
+        progress.last.set(Instant::now());
         buffer.consume(length);
         count += length as u64;
         share = share.saturating_sub(length);
@@ -116,31 +129,57 @@ fn read_some(
     to: &Stream,
     buffer: &mut Buffer,
     limits: Limits,
-    last_byte: &Cell<Instant>,
+    progress: &Progress,
 ) -> Option<usize> {
-    // Since when the other direction has ended, so that this one is all there is.
-    let mut alone: Option<Instant> = None;
+    // The other direction's source has ended.
+    let mut alone = false;
+    // What the kernel still had of the other direction's bytes.
+    let mut unsent = usize::MAX;
     loop {
-        let due = |alone: Option<Instant>| match alone {
-            None => last_byte.get() + limits.idle,
-            Some(since) => last_byte.get().max(since) + HALF_CLOSED.min(limits.idle),
+        let half_closed = HALF_CLOSED.min(limits.idle);
+        let due = match (alone, progress.ended.get()) {
+            (false, _) => progress.last.get() + limits.idle,
+            // It has bytes to carry, and deadlines of its own.
+            (true, None) => Instant::now() + half_closed,
+            (true, Some(ended)) => progress.last.get().max(ended) + half_closed,
         };
         let watch = match alone {
-            None => Watch::Ended(to),
-            Some(_) => Watch::Nothing,
+            false => Watch::Ended(to),
+            true => Watch::Nothing,
         };
-        match from.wait_readable(due(alone), watch) {
+        match from.wait_readable(due, watch) {
             Wake::Ready => {}
             Wake::Watched => {
-                alone = Some(Instant::now());
+                alone = true;
                 continue;
             }
+            _ if net::are_waits_cut() => return None,
             // The other direction may have been busy meanwhile.
-            _ if due(alone) > Instant::now() && !net::are_waits_cut() => continue,
-            _ => return None,
+            _ if alone && progress.ended.get().is_none() => continue,
+            _ if !alone && progress.last.get() + limits.idle > Instant::now() => continue,
+            _ if !alone => return None,
+            // Who still takes what was carried cannot have answered it.
+            _ => {
+                let left = from.unsent();
+                if left == 0 || left >= unsent {
+                    if due > Instant::now() {
+                        continue;
+                    }
+                    return None;
+                }
+                unsent = left;
+                progress.last.set(Instant::now());
+                continue;
+            }
         }
-        let length = from.read(buffer.room(), due(alone)).ok()?;
-        buffer.added(length);
-        return Some(length);
+        match from.read_now(buffer.room()) {
+            Ok(length) => {
+                buffer.added(length);
+                return Some(length);
+            }
+            // Old news.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
     }
 }

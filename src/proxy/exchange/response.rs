@@ -12,7 +12,7 @@ use crate::http::encode::{self, Connection, ResponseToClient};
 use crate::http::fields::{Field, Kind};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
-use crate::net::{Patience, Stream, Wake, Watch};
+use crate::net::{self, Patience, Stream, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::relay::{self, End, Sink, Source};
@@ -58,7 +58,8 @@ impl Exchange<'_> {
 
     /// Reads one head. An interim one is passed on; a 101 or a final one is left for the caller.
     pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
-        let deadline = Instant::now() + self.config.upstream.read_timeout;
+        let mut deadline = Instant::now() + self.config.upstream.read_timeout;
+        let mut unsent = usize::MAX;
         let limits = &self.config.gateway.limits;
         let mut scanner = Scanner::default();
         loop {
@@ -71,7 +72,18 @@ impl Exchange<'_> {
                     Err(BadResponse::TooLarge) => return Err(Failure::ResponseHeadTooLarge.into()),
                 }
             }
-            self.read_some(upstream, deadline)?;
+            match self.read_some(upstream, deadline) {
+                // A peer that still takes what was sent has not got the whole request yet.
+                Err(Failure::ReadTimeout) if !net::are_waits_cut() => {
+                    let left = upstream.stream.unsent();
+                    if left == 0 || left >= unsent {
+                        return Err(Failure::ReadTimeout.into());
+                    }
+                    unsent = left;
+                    deadline = Instant::now() + self.config.upstream.read_timeout;
+                }
+                outcome => outcome?,
+            }
         }
         let (response, bytes) = (&self.workspace.response, upstream.buffer.filled());
         self.worker
