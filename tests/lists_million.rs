@@ -110,9 +110,15 @@ fn a_million_entries_are_refreshed_while_requests_flow() {
         "refresh (target 1.5 s): median {:?}, longest {:?}",
         times[2], times[4]
     );
+    let mut rss = vec![gateway.rss_kib()];
+    for round in 1..=4 {
+        for at in 0..5 {
+            change(5 * round + at);
+        }
+        rss.push(gateway.rss_kib());
+    }
     println!(
-        "RSS after that: {} KiB, at its peak {} KiB",
-        gateway.rss_kib(),
+        "RSS after that, and after every 5 of 20 more: {rss:?} KiB, at its peak {} KiB",
         gateway.peak_rss_kib()
     );
 
@@ -121,7 +127,7 @@ fn a_million_entries_are_refreshed_while_requests_flow() {
     println!("without a refresh: {count} requests, median {median:?}, p99 {before:?}");
     let (count, median, during) = percentiles(&gateway, || {
         let start = Instant::now();
-        let mut at = 5;
+        let mut at = 25;
         while start.elapsed() < Duration::from_secs(5) {
             change(at);
             at += 1;
