@@ -17,7 +17,7 @@ use crate::config::{Config, Store};
 use crate::explain::{self, Question, Rules};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::run;
-use crate::store::{Fault, Reading, file, redis};
+use crate::store::{Entries, Fault, Reading, file, redis};
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,12 +186,12 @@ fn stored(config: &Config) -> Result<Lists, String> {
             redis::read(settings).map_err(|error| format!("{}: {error}", settings.url))?
         }
     };
-    let entries = |list: ListName, entries: Result<Vec<Vec<u8>>, Fault>| {
+    let entries = |list: ListName, entries: Result<Entries, Fault>| {
         entries.map_err(|fault| format!("{}: {}", list.name(), fault.name()))
     };
     let Reading { gray, pre, prod } = reading;
-    let gray = GrayList::parse(entries(ListName::Gray, gray)?);
-    let peers = |list, texts| entries(list, texts).map(|it| Arc::new(PeerList::parse(it, port)));
+    let gray = GrayList::parse(&entries(ListName::Gray, gray)?);
+    let peers = |list, texts| entries(list, texts).map(|it| Arc::new(PeerList::parse(&it, port)));
     let (pre, prod) = (peers(ListName::Pre, pre)?, peers(ListName::Prod, prod)?);
     Ok(Lists::new(1, Arc::new(gray), pre, prod))
 }

@@ -9,7 +9,7 @@ use crate::config::{Config, Store};
 use crate::lists::lint::{self, Findings, Kind};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::run;
-use crate::store::{Fault, Reading, file, redis};
+use crate::store::{Entries, Fault, Reading, file, redis};
 
 /// The default of `[upstream] peer_port`.
 const PEER_PORT: u16 = 80;
@@ -56,19 +56,19 @@ fn read_file(path: &Path) -> Result<Reading, String> {
 fn report(reading: Reading, port: u16, trusted: &[ipnet::IpNet]) -> Report {
     let mut text = String::new();
     let mut faults = 0;
-    let mut entries = |list: ListName, entries: Result<Vec<Vec<u8>>, Fault>| {
+    let mut entries = |list: ListName, entries: Result<Entries, Fault>| {
         entries.unwrap_or_else(|fault| {
             faults += 1;
             // A String takes whatever is written.
             let _ = writeln!(text, "{}: {}", list.name(), fault.name());
-            Vec::new()
+            Entries::default()
         })
     };
     let gray = entries(ListName::Gray, reading.gray);
     let pre = entries(ListName::Pre, reading.pre);
     let prod = entries(ListName::Prod, reading.prod);
-    let peers = |entries: Vec<Vec<u8>>| Arc::new(PeerList::parse(entries, port));
-    let lists = Lists::new(1, Arc::new(GrayList::parse(gray)), peers(pre), peers(prod));
+    let peers = |entries: Entries| Arc::new(PeerList::parse(&entries, port));
+    let lists = Lists::new(1, Arc::new(GrayList::parse(&gray)), peers(pre), peers(prod));
     let findings = lint::findings(&lists, trusted);
     tell_skipped(&mut text, &lists, &findings);
     tell_findings(&mut text, &findings);

@@ -10,15 +10,18 @@
 //! Not here: what the lists mean ([`crate::lists`], [`crate::route`]).
 
 pub mod copy;
+mod entries;
 pub mod file;
 mod findings;
 pub mod guard;
+mod heavy;
 pub mod node;
 mod publisher;
 pub mod redis;
 
 use std::time::{Instant, SystemTime};
 
+pub use self::entries::Entries;
 pub use self::publisher::{Accepted, By, Publisher};
 use crate::lists::ListName;
 
@@ -67,16 +70,16 @@ impl Cause {
 #[derive(Debug)]
 pub struct Reading {
     /// The gray list.
-    pub gray: Result<Vec<Vec<u8>>, Fault>,
+    pub gray: Result<Entries, Fault>,
     /// The peers of the new version.
-    pub pre: Result<Vec<Vec<u8>>, Fault>,
+    pub pre: Result<Entries, Fault>,
     /// The peers of the old version.
-    pub prod: Result<Vec<Vec<u8>>, Fault>,
+    pub prod: Result<Entries, Fault>,
 }
 
 impl Reading {
     /// What was read of one list.
-    fn of(&mut self, list: ListName) -> &mut Result<Vec<Vec<u8>>, Fault> {
+    fn of(&mut self, list: ListName) -> &mut Result<Entries, Fault> {
         match list {
             ListName::Gray => &mut self.gray,
             ListName::Pre => &mut self.pre,

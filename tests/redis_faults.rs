@@ -600,3 +600,17 @@ fn waiting_for_redis_takes_no_cpu_time() {
         assert!(failures < 10.0, "{what}: {failures} attempts");
     }
 }
+
+#[test]
+fn a_redis_whose_memory_is_used_up_is_read_on() {
+    let site = gray_site(|setup| setup.set("redis.check_interval", "1h"));
+    // Writing is refused from here on, and so is queuing, but not to remove or to rename.
+    site.redis.push("prepared", &[&"127.0.0.6"]);
+    site.redis("CONFIG SET maxmemory 1");
+    site.redis("RENAME prepared gray");
+    site.wait_served("127.0.0.6", "pre");
+    site.wait_served("127.0.0.5", "prod");
+    site.redis("DEL gray");
+    site.wait_served("127.0.0.6", "prod");
+    assert_eq!(complaints(&site.gateway), Vec::<String>::new());
+}

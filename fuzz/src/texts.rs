@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use graygate::config::{Config, ConfigError, Store, Url};
 use graygate::lists::{self, GrayList, PeerList};
-use graygate::store::file;
+use graygate::store::{Entries, file};
 
 use super::noise;
 
 const PORT: u16 = 80;
 
 /// The entries of the three lists, as they stand in the file.
-type Entries = [Vec<Vec<u8>>; 3];
+type Lists = [Entries; 3];
 
-fn read(text: &[u8]) -> Result<Entries, String> {
+fn read(text: &[u8]) -> Result<Lists, String> {
     let reading = file::parse(text, PORT).map_err(|error| error.to_string())?;
     let lists = [reading.gray, reading.pre, reading.prod];
     Ok(lists.map(|list| list.unwrap_or_else(|fault| panic!("{fault:?} in a file"))))
@@ -48,7 +48,7 @@ pub fn lists_file(text: &[u8]) {
     }
 }
 
-fn gray_list(entries: &[Vec<u8>]) {
+fn gray_list(entries: &Entries) {
     let list = GrayList::parse(entries);
     assert_eq!(list.skipped().count, 0);
     let canonical: Vec<String> = list.entries().collect();
@@ -86,7 +86,7 @@ fn after(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn peer_list(entries: &[Vec<u8>]) {
+fn peer_list(entries: &Entries) {
     let list = PeerList::parse(entries, PORT);
     assert_eq!(list.skipped().count, 0);
     assert_eq!(list.is_empty(), entries.is_empty());

@@ -24,6 +24,7 @@ use nix::libc;
 use sha2::{Digest as _, Sha256};
 
 use super::file::{self, FileError};
+use super::{Entries, heavy};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList};
 
 /// Shortest time between two copies.
@@ -181,9 +182,9 @@ pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
     let generation = generation.ok_or_else(|| wrong("it has no generation"))?;
     // Every peer stands there with its port.
     let reading = file::parse(rest, 80).map_err(|error| wrong(&error.to_string()))?;
-    let entries = |list: Result<Vec<Vec<u8>>, _>| list.unwrap_or_default();
-    let peers = |list| Arc::new(PeerList::parse(entries(list), 80));
-    let gray = Arc::new(GrayList::parse(entries(reading.gray)));
+    let entries = |list: Result<Entries, _>| list.unwrap_or_default();
+    let peers = |list| Arc::new(PeerList::parse(&entries(list), 80));
+    let gray = Arc::new(GrayList::parse(&entries(reading.gray)));
     // The digest in the text is for people: the checksum says more, and another version of this
     // program may hash in another way.
     let lists = Lists::new(
@@ -351,6 +352,8 @@ impl Keeper {
 }
 
 fn keep(shared: &Shared) {
+    // A million entries are a text of many megabytes, and nobody waits for it.
+    heavy::step_back();
     let mut not_before = Instant::now();
     let mut state = shared.locked();
     loop {

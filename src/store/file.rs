@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::{Cause, Mode, Publisher, Reading};
+use super::{Cause, Entries, Mode, Publisher, Reading};
 use crate::lists::{self, ListName};
 
 /// How often the file is looked at. An edit takes effect after two looks at most, and the time
@@ -105,7 +105,7 @@ fn sections(
     text: &[u8],
     check: impl Fn(ListName, &[u8]) -> Result<(), &'static str>,
 ) -> Result<Reading, FileError> {
-    let mut sections: [Option<Vec<Vec<u8>>>; 3] = [None, None, None];
+    let mut sections: [Option<Entries>; 3] = [None, None, None];
     let mut current = None;
     for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let wrong = |what: &str| Err(FileError::Line(at + 1, what.to_owned()));
@@ -122,7 +122,7 @@ fn sections(
             let Some(index) = ListName::ALL.iter().position(named) else {
                 return wrong("an unknown section; there are [gray], [pre] and [prod]");
             };
-            if sections[index].replace(Vec::new()).is_some() {
+            if sections[index].replace(Entries::default()).is_some() {
                 return wrong("this section stands twice");
             }
             current = Some(index);
@@ -135,13 +135,13 @@ fn sections(
             let what = format!("{:?}: {reason}", line.escape_ascii().to_string());
             return Err(FileError::Line(at + 1, what));
         }
-        sections[index].get_or_insert_default().push(line.to_vec());
+        sections[index].get_or_insert_default().push(line);
     }
     let mut sections = sections.into_iter().zip(ListName::ALL);
     let mut next = || match sections.next() {
         Some((Some(entries), _)) => Ok(Ok(entries)),
         Some((None, list)) => Err(FileError::Missing(list)),
-        None => Ok(Ok(Vec::new())),
+        None => Ok(Ok(Entries::default())),
     };
     Ok(Reading {
         gray: next()?,
@@ -237,9 +237,12 @@ mod tests {
     #[test]
     fn a_file_holds_three_lists() {
         let reading = parse(GOOD.as_bytes(), 80).unwrap();
-        let list = |entries: Result<Vec<Vec<u8>>, _>| {
-            let text = |bytes| String::from_utf8(bytes).unwrap();
-            entries.unwrap().into_iter().map(text).collect::<Vec<_>>()
+        let list = |entries: Result<Entries, _>| {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            (&entries.unwrap())
+                .into_iter()
+                .map(text)
+                .collect::<Vec<_>>()
         };
         assert_eq!(list(reading.gray), ["10.0.0.1"]);
         assert_eq!(list(reading.pre), ["[::1]:81"]);

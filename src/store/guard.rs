@@ -322,6 +322,11 @@ impl<L: Guarded> Gate<L> {
             .map(|it| it.content)
     }
 
+    /// True when nothing waits, and the last look at the list has told what it is.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_none() && !self.doubtful
+    }
+
     /// True when something waits that only has to settle.
     pub fn settles(&self) -> bool {
         self.waiting.as_ref().is_some_and(|it| it.reason.is_none())

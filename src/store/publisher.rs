@@ -14,7 +14,7 @@ use crossbeam_channel::Sender;
 
 use super::copy::{self, Copy, CopyError, Keeper};
 use super::guard::{Gate, Held, Moment, Rules};
-use super::{Cause, Fault, Mode, Reading, Status, findings};
+use super::{Cause, Entries, Fault, Mode, Reading, Status, findings};
 use crate::config::Config;
 use crate::lists::lint::{self, Findings};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList};
@@ -44,6 +44,8 @@ struct Door {
     prod: Gate<PeerList>,
     /// The last-good copy, until the store was read.
     copy: Option<Copy>,
+    /// All of what was read last is in force, and nothing waits.
+    is_settled: bool,
     /// The held changes that were told of.
     told: Vec<(ListName, Digest)>,
     /// A list that is rewritten again and again is held as often.
@@ -104,6 +106,7 @@ impl Publisher {
                 gray: Gate::default(),
                 prod: Gate::default(),
                 copy: None,
+                is_settled: false,
                 told: Vec::new(),
                 throttle: Throttle::default(),
             }),
@@ -281,16 +284,28 @@ impl Publisher {
         }
     }
 
+    /// The store has what it had when it was last read: true when that needs no second look, since
+    /// all of it is in force. The rules make no difference then, nor does time.
+    pub fn confirm(&self, cause: Cause) -> bool {
+        let door = self.locked_door();
+        if door.is_settled {
+            self.note_success(Vec::new(), cause);
+            self.keep_copy();
+        }
+        door.is_settled
+    }
+
     /// Brings what was read into force, as far as it can be accepted.
     pub fn publish(&self, reading: Reading, cause: Cause) {
         // Long lists take their time; nobody is to wait for that at the door.
-        let gray = reading.gray.map(GrayList::parse);
-        let peers = |texts: Result<Vec<Vec<u8>>, Fault>| {
-            texts.map(|texts| PeerList::parse(texts, self.peer_port))
+        let gray = reading.gray.map(|it| GrayList::parse(&it));
+        let peers = |entries: Result<Entries, Fault>| {
+            entries.map(|it| PeerList::parse(&it, self.peer_port))
         };
         let (pre, prod) = (peers(reading.pre), peers(reading.prod));
 
         let mut door = self.locked_door();
+        door.is_settled = false;
         let (now, current) = (Moment::now(), self.compared(&door));
         // Without anything to compare with, everything is new, and nothing destroys.
         let rules = current.are_read().then_some(door.rules);
@@ -356,11 +371,10 @@ impl Publisher {
         self.put_in_force(New { gray, pre, prod }, cause);
         door.copy = None;
         self.note_held(&mut door, None);
+        door.is_settled = faults.is_empty() && door.gray.is_empty() && door.prod.is_empty();
         self.note_success(faults, cause);
         self.ring();
-        if let Some(keeper) = &self.keeper {
-            keeper.keep(self.lists.load());
-        }
+        self.keep_copy();
         self.knock.notify_all();
     }
 
@@ -633,8 +647,8 @@ mod tests {
         timeout: None,
     };
 
-    fn texts(entries: &[&str]) -> Result<Vec<Vec<u8>>, Fault> {
-        Ok(entries.iter().map(|it| it.as_bytes().to_vec()).collect())
+    fn texts(entries: &[&str]) -> Result<Entries, Fault> {
+        Ok(entries.iter().collect())
     }
 
     fn reading(gray: &[&str], pre: &[&str], prod: &[&str]) -> Reading {
@@ -723,6 +737,34 @@ mod tests {
         );
         publisher.publish(reading(&[], &["2.2.2.2"], &["3.3.3.3"]), Cause::Reconnect);
         assert_eq!(publisher.status().error, None);
+    }
+
+    #[test]
+    fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
+        let lists = Arc::new(Published::new(Lists::unread()));
+        assert!(!Publisher::new(lists, 80, RULES, "test").confirm(Cause::Start));
+        let publisher = publisher();
+        assert!(publisher.confirm(Cause::Check));
+        assert_eq!(publisher.status().refreshes, [1, 0, 1, 0, 0, 0]);
+        let good = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
+        let everybody = reading(&["0.0.0.0/0"], &["2.2.2.2"], &["3.3.3.3"]);
+        let garbage = reading(&["1.1.1.1"], &["x"], &["3.3.3.3"]);
+        let unsettled = Reading {
+            prod: Err(Fault::Unsettled),
+            ..good()
+        };
+        for doubtful in [everybody, garbage, unsettled] {
+            publisher.publish(doubtful, Cause::Event);
+            let before = publisher.status().refreshes;
+            assert!(!publisher.confirm(Cause::Check));
+            assert_eq!(publisher.status().refreshes, before);
+            publisher.publish(good(), Cause::Event);
+            assert!(publisher.confirm(Cause::Check));
+        }
+        publisher.failed("gone");
+        assert!(publisher.confirm(Cause::Reconnect));
+        assert_eq!(publisher.status().error, None);
+        assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
     }
 
     #[test]

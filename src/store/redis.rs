@@ -26,9 +26,11 @@ pub mod nodes;
 mod pace;
 mod place;
 mod reading;
+mod reply;
 mod tls;
 
 use std::convert::Infallible;
+use std::hash::RandomState;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +43,8 @@ use self::changes::{Chooser, News, Subscription, Way};
 use self::link::Link;
 use self::pace::Pace;
 use self::place::Finder;
-use super::{By, Cause, Fault, Publisher, Reading};
+use self::reading::Answer;
+use super::{By, Cause, Entries, Fault, Publisher, Reading, heavy};
 use crate::config::{self, Address};
 use crate::lists::ListName;
 
@@ -85,6 +88,9 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         unsettled: Vec::new(),
         withheld_since: None,
         in_doubt: false,
+        hasher: RandomState::new(),
+        is_heavy: false,
+        fingerprint: None,
     };
     std::thread::Builder::new()
         .name("lists-redis".to_owned())
@@ -101,8 +107,8 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 pub fn read(settings: &config::Redis) -> Result<Reading, String> {
     let attempt = || {
         let mut reader = find_and_open(&mut Finder::default(), settings)?.1;
-        let reading = reading::read(&mut reader, &settings.keys)?;
-        reading.ok_or_else(|| io_error("the transaction was aborted"))
+        let answer = reading::ask(&mut reader, &settings.keys)?;
+        answer.ok_or_else(aborted)?.reading()
     };
     attempt().map_err(|error| describe(&error))
 }
@@ -147,6 +153,11 @@ struct Watcher {
     withheld_since: Option<Instant>,
     /// A change was not announced, and none has been since.
     in_doubt: bool,
+    hasher: RandomState,
+    /// The last answer was long, so the next one probably is, too.
+    is_heavy: bool,
+    /// Of the answer that was last published.
+    fingerprint: Option<u64>,
 }
 
 /// A list that has become empty.
@@ -155,6 +166,17 @@ struct Unsettled {
     list: ListName,
     /// When it was first found empty, and untouched since.
     since: Instant,
+}
+
+/// What there is to know of one look at the keys.
+struct Look {
+    cause: Cause,
+    /// How many changes had been announced before.
+    announced: u64,
+    /// Lists whose keys were WATCHed until then.
+    watched: Vec<Unsettled>,
+    /// None of these keys was touched.
+    untouched: bool,
 }
 
 /// Why the keys are to be read.
@@ -319,31 +341,61 @@ impl Watcher {
         Some(least.max(now + self.pace.left(now)))
     }
 
-    fn refresh(&mut self, server: &mut Server, mut cause: Cause) -> RedisResult<()> {
+    /// Reads the keys and publishes what they hold.
+    fn refresh(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
+        match self.is_heavy {
+            true => heavy::run(|| self.read_and_publish(server, cause))?,
+            false => self.read_and_publish(server, cause),
+        }
+    }
+
+    fn read_and_publish(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
         let began = Instant::now();
         let announced = server.subscription.changes();
         let keys = &self.settings.keys;
         let watched = std::mem::take(&mut self.unsettled);
-        let (mut reading, untouched) = match reading::read(&mut server.reader, keys)? {
-            Some(reading) => (reading, true),
+        let (answer, untouched) = match reading::ask(&mut server.reader, keys)? {
+            Some(answer) => (answer, true),
             // A watched key was touched, and nothing is watched any more.
-            None => match reading::read(&mut server.reader, keys)? {
-                Some(reading) => (reading, false),
-                None => return Err(io_error("the transaction was aborted")),
+            None => match reading::ask(&mut server.reader, keys)? {
+                Some(answer) => (answer, false),
+                None => return Err(aborted()),
             },
         };
-        if cause == Cause::Check && matches!(server.way, Way::Events | Way::Tracking) {
-            cause = self.cause_of_check(server, announced);
-        }
-        self.keep_unsettled(&mut reading, &watched, untouched);
-        let missed = self.publisher.status().missed_events;
-        self.publisher.publish(reading, cause);
-        self.in_doubt |= self.publisher.status().missed_events > missed;
+        let look = Look {
+            cause,
+            announced,
+            watched,
+            untouched,
+        };
+        self.is_heavy = answer.may_have(heavy::HEAVY);
+        self.take_in(answer, look, server)?;
         self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader)?;
         let changes = announced.saturating_sub(self.changes_read);
         self.pace.note(began, Instant::now(), changes);
         self.changes_read = announced;
+        Ok(())
+    }
+
+    /// Publishes what was read. Most checks find nothing new: then a million entries are not made
+    /// a list again.
+    fn take_in(&mut self, answer: Answer, look: Look, server: &Server) -> RedisResult<()> {
+        let fingerprint = Some(answer.fingerprint(&self.hasher));
+        if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
+            return Ok(());
+        }
+        let mut reading = answer.reading()?;
+        let is_announced = matches!(server.way, Way::Events | Way::Tracking);
+        let cause = match look.cause {
+            Cause::Check if is_announced => self.cause_of_check(server, look.announced),
+            cause => cause,
+        };
+        self.keep_unsettled(&mut reading, &look);
+        let missed = self.publisher.status().missed_events;
+        self.publisher.publish(reading, cause);
+        self.in_doubt |= self.publisher.status().missed_events > missed;
+        self.fingerprint = fingerprint;
         Ok(())
     }
 
@@ -375,18 +427,19 @@ impl Watcher {
     /// transaction that empties one list and changes another must not be seen by halves. But not for
     /// long, so that a list that is rewritten without end does not keep the others from changing;
     /// and not where it makes no difference: while nobody is gray, nobody is served by `pre`.
-    fn keep_unsettled(&mut self, reading: &mut Reading, watched: &[Unsettled], untouched: bool) {
+    fn keep_unsettled(&mut self, reading: &mut Reading, look: &Look) {
         let lists = self.publisher.last_good();
         for list in ListName::ALL {
             let entries = reading.of(list);
-            let becomes_empty = entries.as_ref().is_ok_and(Vec::is_empty)
+            let becomes_empty = entries.as_ref().is_ok_and(Entries::is_empty)
                 && lists.len(list) > 0
                 // What is held is no news at every check.
                 && !self.publisher.holds_empty(list);
             if !becomes_empty {
                 continue;
             }
-            let before = watched.iter().find(|it| untouched && it.list == list);
+            let mut watched = look.watched.iter().filter(|_| look.untouched);
+            let before = watched.find(|it| it.list == list);
             let since = before.map_or_else(Instant::now, |it| it.since);
             if since.elapsed() < settle_time(list) {
                 *entries = Err(Fault::Unsettled);
@@ -398,7 +451,7 @@ impl Watcher {
             return;
         }
         let since = *self.withheld_since.get_or_insert_with(Instant::now);
-        let nobody_is_gray = reading.gray.as_ref().is_ok_and(Vec::is_empty);
+        let nobody_is_gray = reading.gray.as_ref().is_ok_and(Entries::is_empty);
         if nobody_is_gray || since.elapsed() >= MOST_WITHHELD {
             return;
         }
@@ -424,6 +477,10 @@ impl Watcher {
             _ => Ok(()),
         }
     }
+}
+
+fn aborted() -> RedisError {
+    io_error("the transaction was aborted")
 }
 
 fn io_error(what: impl Into<String>) -> RedisError {

@@ -2,28 +2,33 @@
 //!
 //! The library gives commands, replies and their parser. Its own connection is not used: it has no
 //! deadline for the resolution of a name, for a TLS handshake as a whole or for a reply that comes
-//! in drops, and it gives up a reply that is late.
+//! in drops, and it gives up a reply that is late. What the parser gets are whole replies.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, ErrorKind, Parser, RedisError, RedisResult, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::reply::Scan;
 use super::tls;
 use crate::config::{self, Address, Login};
+use crate::store::heavy;
 
 /// A reply may take so many times the limit of a silence as a whole.
 const WHOLE: u32 = 15;
 
+/// So much is read at once.
+const CHUNK: usize = 64 * 1024;
+
 /// A connection on which the server knows who asks.
 pub(super) struct Link {
     stream: Stream,
-    parser: Parser,
+    received: Received,
     /// For a connection with all that belongs to it, and for each silence.
     limit: Duration,
     /// When the server last said something.
@@ -59,7 +64,7 @@ impl Link {
         };
         let mut link = Self {
             stream: Stream::of(socket, address, files)?,
-            parser: Parser::new(),
+            received: Received::default(),
             limit,
             heard: Instant::now(),
         };
@@ -131,6 +136,17 @@ impl Link {
         self.parse()
     }
 
+    /// As [`Self::receive`], as it came.
+    ///
+    /// # Errors
+    /// What came instead of a reply.
+    pub(super) fn receive_bytes(&mut self) -> RedisResult<Vec<u8>> {
+        self.allow(self.limit * WHOLE);
+        let reply = self.received.reply(&mut self.stream)?;
+        self.heard = Instant::now();
+        Ok(reply)
+    }
+
     /// Waits for the next message, for as long as the server answers to a PING. One that has
     /// become silent is noticed within two limits.
     ///
@@ -142,13 +158,13 @@ impl Link {
             limit: self.limit,
             asked: false,
         };
-        self.parser.parse_value(&mut stream)
+        redis::parse_redis_value(&self.received.reply(&mut stream)?)
     }
 
     fn parse(&mut self) -> RedisResult<Value> {
-        let value = self.parser.parse_value(&mut self.stream)?;
+        let reply = self.received.reply(&mut self.stream)?;
         self.heard = Instant::now();
-        Ok(value)
+        redis::parse_redis_value(&reply)
     }
 
     /// When the server last replied.
@@ -172,6 +188,59 @@ impl Link {
 
     fn allow(&mut self, time: Duration) {
         self.stream.timed_mut().until = Instant::now() + time;
+    }
+}
+
+/// What has come and was not taken yet.
+struct Received {
+    bytes: Vec<u8>,
+    /// Up to here it was taken.
+    taken: usize,
+    scan: Scan,
+    chunk: Box<[u8]>,
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            taken: 0,
+            scan: Scan::default(),
+            chunk: vec![0; CHUNK].into(),
+        }
+    }
+}
+
+impl Received {
+    /// Takes the next whole reply. What has come of it stays when the stream fails.
+    fn reply(&mut self, stream: &mut impl Read) -> RedisResult<Vec<u8>> {
+        loop {
+            if let Some(length) = self.scan.end(&self.bytes[self.taken..])? {
+                self.scan = Scan::default();
+                return Ok(self.take(length));
+            }
+            // So that a long one begins at the beginning, and need not be copied.
+            self.bytes.drain(..std::mem::take(&mut self.taken));
+            match stream.read(&mut self.chunk)? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                length => {
+                    let needed = self.bytes.len() + length;
+                    if needed > self.bytes.capacity() {
+                        self.bytes.reserve(heavy::room(needed) - self.bytes.len());
+                    }
+                    self.bytes.extend_from_slice(&self.chunk[..length]);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        if self.taken == 0 && length == self.bytes.len() {
+            return std::mem::take(&mut self.bytes);
+        }
+        let start = self.taken;
+        self.taken += length;
+        self.bytes[start..self.taken].to_vec()
     }
 }
 
