@@ -161,7 +161,7 @@ fn read_some(
             // Who still takes what was carried cannot have answered it.
             _ => {
                 let left = from.unsent();
-                if left == 0 || left >= unsent {
+                if left >= unsent || (left == 0 && unsent == usize::MAX) {
                     if due > Instant::now() {
                         continue;
                     }

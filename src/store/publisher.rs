@@ -42,6 +42,8 @@ struct Door {
     rules: Rules,
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
+    /// What was read with a `prod` that is yet to settle.
+    withheld: Option<New>,
     /// The last-good copy, until the store was read.
     copy: Option<Copy>,
     /// All of what was read last is in force, and nothing waits.
@@ -83,6 +85,7 @@ pub struct Accepted {
 }
 
 /// The lists that may be new.
+#[derive(Clone)]
 struct New {
     gray: Arc<GrayList>,
     pre: Arc<PeerList>,
@@ -105,6 +108,7 @@ impl Publisher {
                 rules,
                 gray: Gate::default(),
                 prod: Gate::default(),
+                withheld: None,
                 copy: None,
                 is_settled: false,
                 told: Vec::new(),
@@ -368,7 +372,14 @@ impl Publisher {
                 Arc::clone(&current.prod)
             }
         };
-        self.put_in_force(New { gray, pre, prod }, cause);
+        // What was written at once comes into force at once, so the others wait for `prod` to settle.
+        let read = New { gray, pre, prod };
+        let new = match door.prod.settles() {
+            true => New::of(&current),
+            false => read.clone(),
+        };
+        door.withheld = door.prod.settles().then_some(read);
+        self.put_in_force(new, cause);
         door.copy = None;
         self.note_held(&mut door, None);
         door.is_settled = faults.is_empty() && door.gray.is_empty() && door.prod.is_empty();
@@ -433,9 +444,10 @@ impl Publisher {
         }
         let (settles, current) = (door.prod.settles(), self.lists.load());
         if let Some(prod) = door.prod.ripe(rules, &current.prod, now) {
+            let others = door.withheld.take().filter(|_| settles);
             let new = New {
                 prod,
-                ..New::of(&current)
+                ..others.unwrap_or_else(|| New::of(&current))
             };
             if settles {
                 self.settle(new);
@@ -447,6 +459,8 @@ impl Publisher {
 
     /// Brings a change into force that was held; returns the generation.
     fn let_in(&self, door: &mut Door, new: New, list: ListName, by: By) -> u64 {
+        // What is withheld was read before this, and the next reading brings it again.
+        door.withheld = None;
         self.note_held(door, Some((list, by)));
         self.put_in_force(new, Cause::Accepted);
         self.locked().refreshes[Cause::Accepted as usize] += 1;

@@ -76,7 +76,7 @@ impl Exchange<'_> {
                 // A peer that still takes what was sent has not got the whole request yet.
                 Err(Failure::ReadTimeout) if !net::are_waits_cut() => {
                     let left = upstream.stream.unsent();
-                    if left == 0 || left >= unsent {
+                    if left >= unsent || (left == 0 && unsent == usize::MAX) {
                         return Err(Failure::ReadTimeout.into());
                     }
                     unsent = left;
