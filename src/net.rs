@@ -43,7 +43,7 @@ use may::coroutine;
 
 pub use clock::{interrupt_idle, set_housekeeping, wind};
 pub use patience::Patience;
-pub use socket::{Detached, Listener, Stream, Wake, Watch};
+pub use socket::{Detached, Listener, Stream, Uptake, Wake, Watch};
 
 /// True when the process or the system has no descriptor left.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {

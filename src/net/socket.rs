@@ -438,6 +438,22 @@ impl Stream {
     }
 }
 
+/// Whether the other side of a stream goes on taking what was written, from look to look.
+#[derive(Debug, Default)]
+pub struct Uptake(Option<usize>);
+
+impl Uptake {
+    /// True when something was taken since the last look; at the first one, when something is still to
+    /// be taken. So who has just taken the last of it has one more look's time.
+    pub fn goes_on(&mut self, stream: &Stream) -> bool {
+        let left = stream.unsent();
+        match self.0.replace(left) {
+            Some(before) => left < before,
+            None => left > 0,
+        }
+    }
+}
+
 /// A connection that belongs to no worker yet.
 pub struct Detached {
     socket: Socket,

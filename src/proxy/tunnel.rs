@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::failsafe::Failsafe;
 use crate::buffer::Buffer;
-use crate::net::{self, Patience, Stream, Wake, Watch};
+use crate::net::{self, Patience, Stream, Uptake, Wake, Watch};
 
 /// After so many bytes the worker's other connections get their turn.
 const FAIR_SHARE: usize = 256 * 1024;
@@ -133,8 +133,7 @@ fn read_some(
 ) -> Option<usize> {
     // The other direction's source has ended.
     let mut alone = false;
-    // What the kernel still had of the other direction's bytes.
-    let mut unsent = usize::MAX;
+    let mut uptake = Uptake::default();
     loop {
         let half_closed = HALF_CLOSED.min(limits.idle);
         let due = match (alone, progress.ended.get()) {
@@ -159,18 +158,11 @@ fn read_some(
             _ if !alone && progress.last.get() + limits.idle > Instant::now() => continue,
             _ if !alone => return None,
             // Who still takes what was carried cannot have answered it.
-            _ => {
-                let left = from.unsent();
-                if left >= unsent || (left == 0 && unsent == usize::MAX) {
-                    if due > Instant::now() {
-                        continue;
-                    }
-                    return None;
-                }
-                unsent = left;
+            _ if uptake.goes_on(from) => {
                 progress.last.set(Instant::now());
                 continue;
             }
+            _ => return None,
         }
         match from.read_now(buffer.room()) {
             Ok(length) => {

@@ -782,6 +782,36 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_come_with_a_prod_that_is_yet_to_settle_wait_for_it() {
+        let publisher = publisher();
+        let both = |gray: &str| reading(&[gray], &["2.2.2.2"], &["3.3.3.3", "4.4.4.4"]);
+        publisher.publish(both("1.1.1.1"), Cause::Event);
+        let trouble = Reading {
+            prod: Err(Fault::WrongType),
+            ..both("1.1.1.1")
+        };
+        publisher.publish(trouble, Cause::Event);
+        let before = publisher.lists();
+        // Behind trouble, one that lacks a peer has to stand for a moment.
+        publisher.publish(
+            reading(&["5.5.5.5"], &["6.6.6.6"], &["3.3.3.3"]),
+            Cause::Event,
+        );
+        assert_eq!(publisher.lists().digest, before.digest);
+        let mut door = publisher.locked_door();
+        publisher.let_in_ripe(&mut door, Instant::now() + Duration::from_secs(60));
+        drop(door);
+        let lists = publisher.lists();
+        let peers = |list: &PeerList| list.peers()[0].ip().to_string();
+        assert_eq!(lists.gray.entries().collect::<Vec<_>>(), ["5.5.5.5"]);
+        assert_eq!(
+            (peers(&lists.pre), peers(&lists.prod)),
+            ("6.6.6.6".into(), "3.3.3.3".into())
+        );
+        assert_eq!(lists.generation, before.generation + 1);
+    }
+
+    #[test]
     fn without_anything_to_compare_with_nothing_is_held() {
         let lists = Arc::new(Published::new(Lists::unread()));
         let publisher = Publisher::new(lists, 80, RULES, "test");

@@ -12,7 +12,7 @@ use crate::http::encode::{self, Connection, ResponseToClient};
 use crate::http::fields::{Field, Kind};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
-use crate::net::{self, Patience, Stream, Wake, Watch};
+use crate::net::{self, Patience, Stream, Uptake, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::relay::{self, End, Sink, Source};
@@ -59,7 +59,7 @@ impl Exchange<'_> {
     /// Reads one head. An interim one is passed on; a 101 or a final one is left for the caller.
     pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         let mut deadline = Instant::now() + self.config.upstream.read_timeout;
-        let mut unsent = usize::MAX;
+        let mut uptake = Uptake::default();
         let limits = &self.config.gateway.limits;
         let mut scanner = Scanner::default();
         loop {
@@ -74,12 +74,9 @@ impl Exchange<'_> {
             }
             match self.read_some(upstream, deadline) {
                 // A peer that still takes what was sent has not got the whole request yet.
-                Err(Failure::ReadTimeout) if !net::are_waits_cut() => {
-                    let left = upstream.stream.unsent();
-                    if left >= unsent || (left == 0 && unsent == usize::MAX) {
-                        return Err(Failure::ReadTimeout.into());
-                    }
-                    unsent = left;
+                Err(Failure::ReadTimeout)
+                    if !net::are_waits_cut() && uptake.goes_on(&upstream.stream) =>
+                {
                     deadline = Instant::now() + self.config.upstream.read_timeout;
                 }
                 outcome => outcome?,
