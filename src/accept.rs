@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::admin::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
 use crate::ask::Asker;
-use crate::config::Config;
 
 /// Makes the gateway that runs with the file at `path` accept the held change of this digest.
 /// Returns one line: what came of it.
@@ -16,12 +15,8 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
     if digest.is_empty() || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is no digest: 16 hexadecimal digits"));
     }
-    let admin = Config::admin_of(path).map_err(|error| error.to_string())?;
-    let Some(admin) = admin else {
-        return Err("[admin] listen is off, so the gateway cannot be asked".to_owned());
-    };
     let target = format!("{ACCEPT_PATH}?digest={}", digest.to_ascii_lowercase());
-    let (status, text) = Asker::new(admin).post(&target, (COMMAND_FIELD, COMMAND_ACCEPT))?;
+    let (status, text) = Asker::of(path)?.post(&target, (COMMAND_FIELD, COMMAND_ACCEPT))?;
     let text = text.trim_end().to_owned();
     match status {
         200 => Ok(text),

@@ -1,9 +1,12 @@
 //! Asking the admin listener of a running gateway, for the command line.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::config::Config;
 
 /// Time for each question.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -26,6 +29,16 @@ impl Asker {
             .proxy(None);
         let agent = config.build().into();
         Self { admin, agent }
+    }
+
+    /// Will ask the gateway that runs with the ini file at `config`.
+    ///
+    /// # Errors
+    /// The file says that it cannot be asked, or not where.
+    pub fn of(config: &Path) -> Result<Self, String> {
+        let admin = Config::admin_of(config).map_err(|error| error.to_string())?;
+        let off = "[admin] listen is off, so the gateway cannot be asked";
+        admin.map(Self::new).ok_or_else(|| off.to_owned())
     }
 
     /// Gets the page at `path`: its status and its text.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -106,7 +105,7 @@ pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<Str
             let ip = question.socket.to_string();
             let headers = question.headers.iter().map(|it| ("header", it.as_str()));
             let query: Vec<_> = [("ip", ip.as_str())].into_iter().chain(headers).collect();
-            asker(config)?.page_with("/explain", &query)?
+            Asker::of(config)?.page_with("/explain", &query)?
         }
         Whom::Store => {
             let config = run::load(config)?;
@@ -120,14 +119,8 @@ pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<Str
     Ok(explain::text(&explanation))
 }
 
-fn asker(config: &Path) -> Result<Asker, String> {
-    let admin: Option<SocketAddr> = Config::admin_of(config).map_err(|error| error.to_string())?;
-    let none = "[admin] listen is off, so the gateway cannot be asked; there is --offline";
-    Ok(Asker::new(admin.ok_or(none)?))
-}
-
 fn of_gateway(config: &Path) -> Result<Content, String> {
-    let page = asker(config)?.page("/lists")?;
+    let page = Asker::of(config)?.page("/lists")?;
     let text = |key: &str| match &page[key] {
         Value::String(text) => text.clone(),
         other => other.to_string(),
