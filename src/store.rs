@@ -10,6 +10,7 @@
 //! Not here: what the lists mean ([`crate::lists`], [`crate::route`]).
 
 pub mod copy;
+mod door;
 mod entries;
 pub mod file;
 mod findings;
@@ -18,11 +19,11 @@ mod heavy;
 pub mod node;
 mod publisher;
 pub mod redis;
-
-use std::time::{Instant, SystemTime};
+mod status;
 
 pub use self::entries::Entries;
 pub use self::publisher::{Accepted, By, Publisher};
+pub use self::status::Status;
 use crate::lists::ListName;
 
 /// Why the lists were read.
@@ -149,29 +150,4 @@ impl Mode {
             Self::File => "file",
         }
     }
-}
-
-/// What an operator wants to know of the store.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// Which store: `redis 127.0.0.1:6379/0`, or `file PATH`.
-    pub source: String,
-    /// How changes are noticed.
-    pub mode: Mode,
-    /// Why the store cannot be read at present.
-    pub error: Option<String>,
-    /// When the store was last read in full.
-    pub checked: Option<Instant>,
-    /// When the lists last changed.
-    pub changed: Option<SystemTime>,
-    /// How often the store was read, or other lists came into force, by [`Cause`].
-    pub refreshes: [u64; Cause::ALL.len()],
-    /// How often a check has found what the store had not told of, although it should.
-    pub missed_events: u64,
-    /// How often it could not be read.
-    pub failures: u64,
-    /// Lists that keep their last good value, since what the store has cannot be used.
-    pub faults: Vec<(ListName, Fault)>,
-    /// Changes that wait to be accepted; their lists keep their last good value, too.
-    pub held: Vec<guard::Held>,
 }

@@ -1,0 +1,196 @@
+//! The one way for lists into force.
+
+use super::*;
+use crate::lists::PeerList;
+use crate::store::Entries;
+use crate::store::guard::Reason;
+
+const RULES: Rules = Rules {
+    share: 50,
+    timeout: None,
+};
+
+fn texts(entries: &[&str]) -> Result<Entries, Fault> {
+    Ok(entries.iter().collect())
+}
+
+fn reading(gray: &[&str], pre: &[&str], prod: &[&str]) -> Reading {
+    Reading {
+        gray: texts(gray),
+        pre: texts(pre),
+        prod: texts(prod),
+    }
+}
+
+fn publisher() -> Publisher {
+    let lists = Arc::new(Published::new(Lists::unread()));
+    let publisher = Publisher::new(lists, 80, RULES, "test");
+    publisher.publish(
+        reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]),
+        Cause::Start,
+    );
+    publisher
+}
+
+fn in_force(publisher: &Publisher) -> (u64, [usize; 3]) {
+    let lists = publisher.lists();
+    (lists.generation, ListName::ALL.map(|list| lists.len(list)))
+}
+
+fn held(publisher: &Publisher) -> Vec<(ListName, Reason)> {
+    let held = publisher.status().held.into_iter();
+    held.map(|it| (it.list, it.reason)).collect()
+}
+
+#[test]
+fn a_change_is_a_new_generation_and_the_same_lists_are_not() {
+    let publisher = publisher();
+    assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
+    publisher.publish(
+        reading(&["1.1.1.1"], &["2.2.2.2:80"], &["3.3.3.3"]),
+        Cause::Check,
+    );
+    assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
+    publisher.publish(reading(&[], &["2.2.2.2"], &["3.3.3.3"]), Cause::Event);
+    assert_eq!(in_force(&publisher), (2, [0, 1, 1]));
+    assert_eq!(publisher.status().refreshes, [1, 1, 1, 0, 0, 0]);
+}
+
+#[test]
+fn a_list_that_cannot_be_accepted_keeps_its_value_and_the_others_change() {
+    let publisher = publisher();
+    publisher.publish(reading(&[], &["garbage"], &[]), Cause::Event);
+    assert_eq!(in_force(&publisher), (2, [0, 1, 1]));
+    let faults = publisher.status().faults;
+    assert_eq!(faults, [(ListName::Pre, Fault::AllSkipped)]);
+    assert_eq!(held(&publisher), [(ListName::Prod, Reason::EmptiesProd)]);
+    assert_eq!(publisher.lists().skipped(ListName::Pre).count, 1);
+    let wrong = Reading {
+        gray: Err(Fault::WrongType),
+        ..reading(&[], &[], &["3.3.3.3", "4.4.4.4"])
+    };
+    publisher.publish(wrong, Cause::Event);
+    assert_eq!(in_force(&publisher), (3, [0, 0, 2]));
+    assert_eq!(
+        publisher.status().faults,
+        [(ListName::Gray, Fault::WrongType)]
+    );
+    assert_eq!(held(&publisher), []);
+}
+
+#[test]
+fn skipped_entries_are_told_without_a_new_generation() {
+    let publisher = publisher();
+    let garbage = reading(&["1.1.1.1", "x"], &["2.2.2.2"], &["3.3.3.3"]);
+    publisher.publish(garbage, Cause::Event);
+    assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
+    assert_eq!(publisher.lists().skipped(ListName::Gray).count, 1);
+}
+
+#[test]
+fn a_failure_keeps_the_lists_and_is_forgotten_after_a_success() {
+    let publisher = publisher();
+    publisher.failed("gone");
+    publisher.failed("gone");
+    assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
+    let status = publisher.status();
+    assert_eq!(
+        (status.error.as_deref(), status.failures),
+        (Some("gone"), 2)
+    );
+    publisher.publish(reading(&[], &["2.2.2.2"], &["3.3.3.3"]), Cause::Reconnect);
+    assert_eq!(publisher.status().error, None);
+}
+
+#[test]
+fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
+    let lists = Arc::new(Published::new(Lists::unread()));
+    assert!(!Publisher::new(lists, 80, RULES, "test").confirm(Cause::Start));
+    let publisher = publisher();
+    assert!(publisher.confirm(Cause::Check));
+    assert_eq!(publisher.status().refreshes, [1, 0, 1, 0, 0, 0]);
+    let good = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
+    let everybody = reading(&["0.0.0.0/0"], &["2.2.2.2"], &["3.3.3.3"]);
+    let garbage = reading(&["1.1.1.1"], &["x"], &["3.3.3.3"]);
+    let unsettled = Reading {
+        prod: Err(Fault::Unsettled),
+        ..good()
+    };
+    for doubtful in [everybody, garbage, unsettled] {
+        publisher.publish(doubtful, Cause::Event);
+        let before = publisher.status().refreshes;
+        assert!(!publisher.confirm(Cause::Check));
+        assert_eq!(publisher.status().refreshes, before);
+        publisher.publish(good(), Cause::Event);
+        assert!(publisher.confirm(Cause::Check));
+    }
+    publisher.failed("gone");
+    assert!(publisher.confirm(Cause::Reconnect));
+    assert_eq!(publisher.status().error, None);
+    assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
+}
+
+#[test]
+fn lists_that_come_with_a_prod_that_is_yet_to_settle_wait_for_it() {
+    let publisher = publisher();
+    let both = |gray: &str| reading(&[gray], &["2.2.2.2"], &["3.3.3.3", "4.4.4.4"]);
+    publisher.publish(both("1.1.1.1"), Cause::Event);
+    let trouble = Reading {
+        prod: Err(Fault::WrongType),
+        ..both("1.1.1.1")
+    };
+    publisher.publish(trouble, Cause::Event);
+    let before = publisher.lists();
+    // Behind trouble, one that lacks a peer has to stand for a moment.
+    publisher.publish(
+        reading(&["5.5.5.5"], &["6.6.6.6"], &["3.3.3.3"]),
+        Cause::Event,
+    );
+    assert_eq!(publisher.lists().digest, before.digest);
+    let mut entrance = publisher.locked_entrance();
+    publisher.let_in_ripe(&mut entrance.door, Instant::now() + Duration::from_secs(60));
+    drop(entrance);
+    let lists = publisher.lists();
+    let peers = |list: &PeerList| list.peers()[0].ip().to_string();
+    assert_eq!(lists.gray.entries().collect::<Vec<_>>(), ["5.5.5.5"]);
+    assert_eq!(
+        (peers(&lists.pre), peers(&lists.prod)),
+        ("6.6.6.6".into(), "3.3.3.3".into())
+    );
+    assert_eq!(lists.generation, before.generation + 1);
+}
+
+#[test]
+fn without_anything_to_compare_with_nothing_is_held() {
+    let lists = Arc::new(Published::new(Lists::unread()));
+    let publisher = Publisher::new(lists, 80, RULES, "test");
+    publisher.publish(reading(&["0.0.0.0/0"], &[], &[]), Cause::Start);
+    assert_eq!(in_force(&publisher), (1, [1, 0, 0]));
+    assert_eq!(held(&publisher), []);
+    publisher.publish(reading(&[], &[], &["1.1.1.1"]), Cause::Event);
+    assert_eq!(in_force(&publisher), (2, [0, 0, 1]));
+}
+
+#[test]
+fn what_is_held_of_one_list_changes_nothing_for_the_others_and_is_accepted_alone() {
+    let publisher = publisher();
+    let change = || reading(&["0.0.0.0/0", "1.1.1.1"], &[], &["9.9.9.9"]);
+    publisher.publish(change(), Cause::Event);
+    assert_eq!(in_force(&publisher), (2, [1, 0, 1]));
+    let both = [
+        (ListName::Gray, Reason::AdmitsEverybody),
+        (ListName::Prod, Reason::RemovesPeers),
+    ];
+    assert_eq!(held(&publisher), both);
+    let wrong = publisher.accept("0000000000000000", By::Command);
+    assert_eq!(wrong.unwrap_err().len(), 2);
+    let digest = publisher.status().held[1].digest.to_string();
+    let accepted = publisher.accept(&digest, By::Key).unwrap();
+    assert_eq!((accepted.list, accepted.generation), (ListName::Prod, 3));
+    assert_eq!(held(&publisher), both[..1]);
+    publisher.publish(change(), Cause::Check);
+    assert_eq!(in_force(&publisher), (3, [1, 0, 1]));
+    assert_eq!(publisher.lists().prod.peers()[0].to_string(), "9.9.9.9:80");
+    let refreshes = publisher.status().refreshes;
+    assert_eq!(refreshes, [1, 1, 1, 0, 0, 1]);
+}

@@ -1,0 +1,94 @@
+//! What is known of the store: kept for the admin listener, and told to the log when it changes.
+
+use std::time::{Instant, SystemTime};
+
+use super::{Cause, Fault, Mode, guard};
+use crate::lists::ListName;
+
+/// What an operator wants to know of the store.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Which store: `redis 127.0.0.1:6379/0`, or `file PATH`.
+    pub source: String,
+    /// How changes are noticed.
+    pub mode: Mode,
+    /// Why the store cannot be read at present.
+    pub error: Option<String>,
+    /// When the store was last read in full.
+    pub checked: Option<Instant>,
+    /// When the lists last changed.
+    pub changed: Option<SystemTime>,
+    /// How often the store was read, or other lists came into force, by [`Cause`].
+    pub refreshes: [u64; Cause::ALL.len()],
+    /// How often a check has found what the store had not told of, although it should.
+    pub missed_events: u64,
+    /// How often it could not be read.
+    pub failures: u64,
+    /// Lists that keep their last good value, since what the store has cannot be used.
+    pub faults: Vec<(ListName, Fault)>,
+    /// Changes that wait to be accepted; their lists keep their last good value, too.
+    pub held: Vec<guard::Held>,
+}
+
+impl Status {
+    /// Of a store that was not read yet.
+    pub(super) fn new(source: String) -> Self {
+        Self {
+            source,
+            mode: Mode::Starting,
+            error: None,
+            checked: None,
+            changed: None,
+            refreshes: [0; Cause::ALL.len()],
+            missed_events: 0,
+            failures: 0,
+            faults: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    /// The store could not be read. Said once for as long as the reason is the same.
+    pub(super) fn failed(&mut self, error: String, generation: u64) {
+        self.failures += 1;
+        if self.error.as_ref() != Some(&error) {
+            log::error!(
+                "lists-unreadable source={:?} error={error:?} generation_kept={generation}",
+                self.source
+            );
+            self.error = Some(error);
+        }
+    }
+
+    /// The store was read; lists with faults keep their values.
+    pub(super) fn succeeded(&mut self, faults: Vec<(ListName, Fault)>, cause: Cause) {
+        self.refreshes[cause as usize] += 1;
+        self.checked = Some(Instant::now());
+        if self.error.take().is_some() {
+            log::info!("lists-readable source={:?}", self.source);
+        }
+        let only_in = |these: &[(ListName, Fault)], those: &[(ListName, Fault)]| {
+            let only = these.iter().filter(|it| !those.contains(it));
+            only.copied().collect::<Vec<_>>()
+        };
+        for (list, fault) in only_in(&faults, &self.faults) {
+            let (list, name) = (list.name(), fault.name());
+            log::log!(fault.level(), "list-kept list={list} fault={name}");
+        }
+        for (list, fault) in only_in(&self.faults, &faults) {
+            let (list, name) = (list.name(), fault.name());
+            let level = fault.level().max(log::Level::Info);
+            log::log!(level, "list-recovered list={list} fault={name}");
+        }
+        self.faults = faults;
+    }
+
+    /// Other lists are in force, of this generation: a missed event if only a check has found them.
+    pub(super) fn changed(&mut self, generation: u64, cause: Cause) {
+        self.changed = Some(SystemTime::now());
+        if cause == Cause::Check && matches!(self.mode, Mode::Events | Mode::Tracking) {
+            self.missed_events += 1;
+            let mode = self.mode.name();
+            log::warn!("lists-event-missed generation={generation} mode={mode}");
+        }
+    }
+}
