@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use graygate::config::Config;
 use graygate::explain::Question;
 use graygate::inspect::{self, Whom};
 use graygate::{accept, check, demo, fleet, lists_check, process, reload, run, status};
@@ -221,8 +220,7 @@ fn test(path: &Path) -> Result<(), String> {
 }
 
 fn ask(path: &Path) -> Result<(), String> {
-    let admin = Config::admin_of(path).map_err(|error| error.to_string())?;
-    let report = status::ask(admin)?;
+    let report = status::ask(path)?;
     tell(&report.text);
     match report.serves {
         true => Ok(()),

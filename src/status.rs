@@ -1,6 +1,7 @@
 //! `graygate status`: asks the admin listener of the running gateway.
 
-use std::net::SocketAddr;
+use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -14,51 +15,88 @@ pub struct Report {
     pub serves: bool,
 }
 
-/// Asks the gateway whose admin listener is at `admin`.
+/// Asks the gateway that runs with the ini file at `config`.
 ///
 /// # Errors
 /// When it cannot be asked, or does not answer.
-pub fn ask(admin: Option<SocketAddr>) -> Result<Report, String> {
-    let Some(admin) = admin else {
-        return Err("[admin] listen is off, so the gateway cannot be asked".to_owned());
-    };
-    let asker = Asker::new(admin);
+pub fn ask(config: &Path) -> Result<Report, String> {
+    let asker = Asker::of(config)?;
     let (health, word) = asker.get("/healthz")?;
     let lists = asker.page("/lists")?;
-    let count = |list: &str| lists[list].as_array().map_or(0, Vec::len);
-    let plain = |key: &str| match &lists[key] {
+    Ok(Report {
+        text: text(word.trim_end(), &lists),
+        serves: health == 200,
+    })
+}
+
+/// What always matters, and below it what is out of the ordinary.
+fn text(health: &str, lists: &Value) -> String {
+    let mut text = String::new();
+    // A String takes whatever is written.
+    let mut line = |label: &str, what: String| {
+        let _ = writeln!(text, "{label:<11} {what}");
+    };
+    line("health", health.to_owned());
+    let (source, mode) = (plain(&lists["source"]), plain(&lists["mode"]));
+    line("source", format!("{source} ({mode}), {}", age(lists)));
+    let generation = plain(&lists["generation"]);
+    let (digest, changed) = (plain(&lists["digest"]), plain(&lists["changed_at"]));
+    line(
+        "generation",
+        format!("{generation}, digest {digest}, changed {changed}"),
+    );
+    let count = |list: &str| all(&lists[list]).count();
+    let [gray, pre, prod] = ["gray", "pre", "prod"].map(count);
+    line("entries", format!("gray {gray}, pre {pre}, prod {prod}"));
+    line("error", plain(&lists["error"]));
+    for kept in all(&lists["kept"]) {
+        let (list, fault) = (plain(&kept["list"]), plain(&kept["fault"]));
+        line("kept", format!("{list}, since the store has: {fault}"));
+    }
+    for held in all(&lists["held"]) {
+        let [list, reason, digest] = ["list", "reason", "digest"].map(|it| plain(&held[it]));
+        let remedy = format!("graygate lists accept {digest}");
+        line("held", format!("{list}: {reason}; to let it in: {remedy}"));
+    }
+    for (list, skipped) in lists["skipped"].as_object().into_iter().flatten() {
+        if let Some(first) = all(&skipped["first"]).next() {
+            let [entry, reason] = ["entry", "reason"].map(|it| plain(&first[it]));
+            let count = plain(&skipped["count"]);
+            line(
+                "skipped",
+                format!("{list}: {count}, first {entry:?}: {reason}"),
+            );
+        }
+    }
+    if lists["copy"]["in_force"] == true {
+        let written = plain(&lists["copy"]["written"]);
+        line("copy", format!("in force, of {written}"));
+    }
+    if let Some(error) = lists["copy"]["error"].as_str() {
+        line("copy", error.to_owned());
+    }
+    if let Some(error) = lists["heartbeat"]["error"].as_str() {
+        let node = plain(&lists["heartbeat"]["node"]);
+        line("heartbeat", format!("of {node} fails: {error}"));
+    }
+    text
+}
+
+fn age(lists: &Value) -> String {
+    match lists["age_seconds"].as_f64() {
+        Some(age) => format!("read {age:.1} s ago"),
+        None => "not read yet".to_owned(),
+    }
+}
+
+fn all(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn plain(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
         other => other.to_string(),
-    };
-    let mut text = format!(
-        "health      {}\nsource      {} ({})\ngeneration  {}, digest {}, changed {}\n\
-         entries     gray {}, pre {}, prod {}\nerror       {}\n",
-        word.trim_end(),
-        plain("source"),
-        plain("mode"),
-        plain("generation"),
-        plain("digest"),
-        plain("changed_at"),
-        count("gray"),
-        count("pre"),
-        count("prod"),
-        plain("error"),
-    );
-    for held in lists["held"].as_array().into_iter().flatten() {
-        let word = |key: &str| held[key].as_str().unwrap_or("-").to_owned();
-        let (list, reason, digest) = (word("list"), word("reason"), word("digest"));
-        let remedy = format!("graygate lists accept {digest}");
-        text.push_str(&format!(
-            "held        {list}: {reason}; to let it in: {remedy}\n"
-        ));
     }
-    if lists["copy"]["in_force"] == true {
-        let written = lists["copy"]["written"].as_str().unwrap_or("-");
-        text.push_str(&format!("copy        in force, of {written}\n"));
-    }
-    Ok(Report {
-        text,
-        serves: health == 200,
-    })
 }

@@ -172,3 +172,47 @@ fn a_gateway_without_lists_explains_that() {
     assert_eq!(gateway.admin_get("/explain").0, 400);
     assert_eq!(gateway.admin_get("/explain?ip=x").0, 400);
 }
+
+#[test]
+fn status_is_one_page_with_all_that_is_out_of_the_ordinary() {
+    let redis = redis();
+    let gateway = start(&redis);
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    let line = |text: &str, label: &str| {
+        let mut lines = text.lines().filter_map(|it| it.split_once(' '));
+        let found = lines.find(|(it, _)| *it == label);
+        found.map(|(_, what)| what.trim().to_owned())
+    };
+    let (text, good) = run(&gateway, &["status"]);
+    assert!(good, "{text}");
+    let source = line(&text, "source").unwrap();
+    assert!(source.contains(" (events), read "), "{text}");
+    assert_eq!(line(&text, "entries").unwrap(), "gray 3, pre 1, prod 2");
+    let skipped = "gray: 1, first \"nonsense\": ";
+    assert!(
+        line(&text, "skipped").unwrap().starts_with(skipped),
+        "{text}"
+    );
+    for quiet in ["kept", "held", "copy", "heartbeat"] {
+        assert_eq!(line(&text, quiet), None, "{text}");
+    }
+
+    redis.cli(&["DEL", "pre", "prod"]);
+    redis.cli(&["SET", "pre", "text"]);
+    gateway.wait_for_lists("trouble", |page| {
+        page["kept"] != serde_json::json!([]) && page["held"] != serde_json::json!([])
+    });
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    gateway.wait_for_log("heartbeat-refused");
+    let (text, good) = run(&gateway, &["status"]);
+    assert!(good, "{text}");
+    let kept = "pre, since the store has: wrong-type";
+    assert_eq!(line(&text, "kept").unwrap(), kept, "{text}");
+    let held = line(&text, "held").unwrap();
+    assert!(
+        held.starts_with("prod: empties-prod; to let it in: graygate lists accept "),
+        "{text}"
+    );
+    let heartbeat = line(&text, "heartbeat").unwrap();
+    assert!(heartbeat.contains(" fails: OOM "), "{text}");
+}
