@@ -27,6 +27,7 @@
 
 mod clock;
 mod patience;
+mod polls;
 mod socket;
 
 use std::any::Any;
@@ -43,6 +44,7 @@ use may::coroutine;
 
 pub use clock::{interrupt_idle, set_housekeeping, wind};
 pub use patience::Patience;
+pub use polls::{Polls, note_poll, polls, take_in_events};
 pub use socket::{Detached, Listener, Stream, Uptake, Wake, Watch};
 
 /// True when the process or the system has no descriptor left.

@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{Descriptor, Patience, clock};
+use super::{Descriptor, Patience, clock, polls};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -24,6 +24,8 @@ const VANISHED: Duration = Duration::from_secs(60);
 const READ: usize = EpollFlags::EPOLLIN.bits() as usize;
 const WRITE: usize = EpollFlags::EPOLLOUT.bits() as usize;
 const READ_END: usize = EpollFlags::EPOLLRDHUP.bits() as usize;
+/// Set by `may` when a waiter was woken by [`Io::wake`].
+const WOKEN: usize = 0x8000_0000;
 const GONE: usize = (EpollFlags::EPOLLHUP.bits() | EpollFlags::EPOLLERR.bits()) as usize;
 
 /// Why a wait ended.
@@ -154,6 +156,9 @@ impl Io {
             clock::arm(self.place, deadline, watched, idle);
             let news = self.registration.wait_io();
             clock::disarm(self.place);
+            if news & WOKEN == 0 {
+                polls::delivered();
+            }
             self.ready.set(self.ready.get() | news);
         }
     }

@@ -24,6 +24,7 @@ use crate::lists::Pools;
 use crate::net::{self, Patience, Stream};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
+use crate::upstream::pool::Certainty;
 
 /// How an exchange ended.
 pub(super) enum Outcome {
@@ -192,10 +193,12 @@ impl<'a> Exchange<'a> {
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
-        // The kernel is asked, since the news may not have arrived yet: what lies there already is no
-        // response to this request, and what cannot be sent twice is not sent into a closed connection.
-        let sound = |stream: &Stream| !stream.is_readable_now();
-        if let Some(stream) = self.worker.pool.checkout(peer).filter(sound) {
+        // What cannot be sent twice is not sent into a closed connection.
+        let certainty = match self.plan.is_idempotent {
+            true => Certainty::LastPoll,
+            false => Certainty::Now,
+        };
+        if let Some(stream) = self.worker.pool.checkout(peer, certainty) {
             self.worker.metrics().upstream_reuses.one();
             let outcome = self.attempt(stream, true);
             self.account(pool, peer, &outcome, None);

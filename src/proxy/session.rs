@@ -178,7 +178,11 @@ impl Session<'_> {
                 return close;
             }
             match self.serve_request() {
-                Next::Request => self.served += 1,
+                Next::Request => {
+                    self.served += 1;
+                    // So that what was kept for the next request is soon known to be sound.
+                    net::note_poll();
+                }
                 Next::Close(close) => {
                     self.linger(close);
                     return close;
@@ -273,7 +277,8 @@ impl Session<'_> {
                 idle.deadline = idle.deadline.min(Instant::now() + DRAIN_GRACE);
             }
             match self.stream.wait_idle(idle.deadline) {
-                Wake::Ready => {}
+                // What has happened on connections to peers is known then, too.
+                Wake::Ready => net::take_in_events(),
                 Wake::Overdue => return Err(idle.close),
                 Wake::Interrupted | Wake::Watched => continue,
             }

@@ -5,20 +5,40 @@
 //! surplus of a busy moment grows old and is closed.
 //!
 //! A connection on which anything has happened since it became idle (the peer closed it, or sent
-//! bytes that nobody asked for) is dropped when it is found: that costs no system call, since
-//! the worker's events say it.
+//! bytes that nobody asked for) is dropped when it is found: what lies there already is no response to
+//! the next request. The worker's events tell, without a system call, as far as they are known: for a
+//! connection that has been idle since before the last poll. Of others the kernel is asked.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::net::Stream;
+use crate::net::{self, Stream};
 
 /// One worker's idle connections.
 #[derive(Default)]
 pub struct Pool {
-    peers: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    peers: RefCell<HashMap<SocketAddr, OfPeer>>,
+}
+
+/// How sure it must be that nothing has happened on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// As of the last poll: whoever finds the connection closed can take another one.
+    LastPoll,
+    /// As of this moment.
+    Now,
+}
+
+/// The idle connections to one peer.
+#[derive(Default)]
+struct OfPeer {
+    /// Idle since before the last poll, or longer.
+    settled: Vec<Idle>,
+    /// Idle since that poll, if it is the last one.
+    fresh: Vec<Idle>,
+    poll: u64,
 }
 
 struct Idle {
@@ -26,14 +46,40 @@ struct Idle {
     since: Instant,
 }
 
+impl OfPeer {
+    fn settle(&mut self) {
+        let last = net::polls().last;
+        if self.poll < last {
+            self.poll = last;
+            self.settled.append(&mut self.fresh);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.settled.len() + self.fresh.len()
+    }
+
+    fn retain(&mut self, mut keeps: impl FnMut(&Idle) -> bool) {
+        self.settled.retain(&mut keeps);
+        self.fresh.retain(keeps);
+    }
+}
+
 impl Pool {
     /// An idle connection to `peer`, if there is a sound one.
-    pub fn checkout(&self, peer: SocketAddr) -> Option<Stream> {
+    pub fn checkout(&self, peer: SocketAddr, certainty: Certainty) -> Option<Stream> {
         let mut peers = self.peers.borrow_mut();
         let idle = peers.get_mut(&peer)?;
-        while let Some(candidate) = idle.pop() {
-            if !candidate.stream.is_readable() {
-                return Some(candidate.stream);
+        idle.settle();
+        let events_tell = certainty == Certainty::LastPoll && net::polls().all_known;
+        while let Some(Idle { stream, .. }) = idle.settled.pop() {
+            if !stream.is_readable() && (events_tell || !stream.is_readable_now()) {
+                return Some(stream);
+            }
+        }
+        while let Some(Idle { stream, .. }) = idle.fresh.pop() {
+            if !stream.is_readable_now() {
+                return Some(stream);
             }
         }
         None
@@ -43,8 +89,9 @@ impl Pool {
     pub fn checkin(&self, peer: SocketAddr, stream: Stream, now: Instant, limit: usize) {
         let mut peers = self.peers.borrow_mut();
         let idle = peers.entry(peer).or_default();
+        idle.settle();
         if idle.len() < limit && !stream.is_readable() {
-            idle.push(Idle { stream, since: now });
+            idle.fresh.push(Idle { stream, since: now });
         }
     }
 
@@ -54,7 +101,7 @@ impl Pool {
         let mut peers = self.peers.borrow_mut();
         peers.retain(|_, idle| {
             idle.retain(|it| !it.stream.is_readable() && now.duration_since(it.since) < limit);
-            !idle.is_empty()
+            idle.len() > 0
         });
         !peers.is_empty()
     }
@@ -62,6 +109,6 @@ impl Pool {
     /// Closes every idle connection; false when there was none.
     pub fn clear(&self) -> bool {
         let idle = self.peers.take();
-        idle.values().any(|of_peer| !of_peer.is_empty())
+        idle.values().any(|of_peer| of_peer.len() > 0)
     }
 }
