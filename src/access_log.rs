@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::http::encode::put_ip;
 use crate::logging::{BATCH, Batch, LogQueue};
 
 /// What the access log says of one request.
@@ -85,14 +86,22 @@ impl AccessLog {
         record.render(&mut self.clock.borrow_mut(), &mut batch.bytes);
         batch.lines += 1;
         if batch.bytes.len() >= BATCH {
-            self.queue.send(std::mem::take(&mut batch));
+            self.hand_over(&mut batch);
         }
         first
     }
 
     /// Hands over what there is.
     pub fn flush(&self) {
-        self.queue.send(self.batch.take());
+        let mut batch = self.batch.borrow_mut();
+        if batch.lines > 0 {
+            self.hand_over(&mut batch);
+        }
+    }
+
+    fn hand_over(&self, batch: &mut Batch) {
+        let next = self.queue.new_batch();
+        self.queue.send(std::mem::replace(batch, next));
     }
 }
 
@@ -100,15 +109,22 @@ impl Record<'_> {
     fn render(&self, clock: &mut TimeText, out: &mut Vec<u8>) {
         out.extend_from_slice(b"time=");
         clock.write(self.time, out);
-        text(out, b" client=", format_args!("{}", self.client));
+        out.extend_from_slice(b" client=");
+        put_ip(out, self.client);
         plain(out, b" pool=", self.pool);
         plain(out, b" reason=", self.reason);
         match self.peer {
+            Some(SocketAddr::V4(peer)) => {
+                out.extend_from_slice(b" peer=");
+                put_ip(out, (*peer.ip()).into());
+                number(out, b":", peer.port());
+            }
             Some(peer) => text(out, b" peer=", format_args!("{peer}")),
             None => plain(out, b" peer=", "-"),
         }
         number(out, b" attempts=", self.attempts);
-        text(out, b" status=", format_args!("{:03}", self.status));
+        out.extend_from_slice(b" status=");
+        digits(out, u32::from(self.status), 3);
         number(out, b" received=", self.received);
         number(out, b" sent=", self.sent);
         seconds(out, b" request_time=", self.request_time);

@@ -32,6 +32,12 @@ const OVERHEAD: usize = 64;
 /// A batch is sent on when it has so many bytes.
 pub const BATCH: usize = 32 * 1024;
 
+/// The line with which a batch is full goes beyond that by so many bytes, if it is no rare one.
+const LAST_LINE: usize = 4096;
+
+/// So many batches that were written keep their memory; a worker fills one at a time.
+const SPARE: usize = 64;
+
 /// The name of the log that tells of trouble with the others.
 pub const ERROR_LOG: &str = "error";
 
@@ -66,6 +72,8 @@ enum Order {
 #[derive(Clone)]
 pub struct LogQueue {
     orders: Sender<Order>,
+    /// Memory of batches that were written, for those to come.
+    spare: Receiver<Vec<u8>>,
     /// Bytes in the queue.
     held: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
@@ -73,6 +81,15 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
+    /// A batch without a line, with room for as many as go into one.
+    pub fn new_batch(&self) -> Batch {
+        let new = || Vec::with_capacity(BATCH + LAST_LINE);
+        Batch {
+            bytes: self.spare.try_recv().unwrap_or_else(|_| new()),
+            lines: 0,
+        }
+    }
+
     /// Hands over whole lines; when the queue is full they are dropped and counted.
     pub fn send(&self, batch: Batch) {
         if self.off || batch.lines == 0 {
@@ -156,11 +173,13 @@ impl Log {
     ) -> io::Result<Self> {
         let sink = Sink::open(target, open_file)?;
         let (orders, inbox) = unbounded();
+        let (give_back, spare) = bounded(SPARE);
         let held = Arc::new(AtomicUsize::new(0));
         let dropped = Arc::new(AtomicU64::new(0));
         let (reopenings, asked) = unbounded();
         let queue = LogQueue {
             orders,
+            spare,
             held: Arc::clone(&held),
             dropped: Arc::clone(&dropped),
             off: *target == LogTarget::Off,
@@ -169,6 +188,7 @@ impl Log {
             name: name.to_owned(),
             sink,
             inbox,
+            give_back,
             held,
             dropped,
             reopenings: asked,
@@ -297,6 +317,7 @@ struct Writer {
     name: String,
     sink: Sink,
     inbox: Receiver<Order>,
+    give_back: Sender<Vec<u8>>,
     held: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     reopenings: Receiver<Sender<bool>>,
@@ -316,12 +337,22 @@ impl Writer {
                 Order::Write(batch) => {
                     self.write(&batch);
                     self.held.fetch_sub(batch.size(), Ordering::AcqRel);
+                    self.give_back(batch.bytes);
                 }
                 Order::Wake => {}
                 // Who asked may have lost patience.
                 Order::Flush(done) => drop(done.try_send(())),
                 Order::Stop => return,
             }
+        }
+    }
+
+    fn give_back(&self, mut bytes: Vec<u8>) {
+        // One event of the error log, or a batch with a giant among its lines, is not worth keeping.
+        if (BATCH..=2 * BATCH).contains(&bytes.capacity()) {
+            bytes.clear();
+            // Where there are enough of them, it goes.
+            let _ = self.give_back.try_send(bytes);
         }
     }
 

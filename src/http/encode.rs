@@ -172,9 +172,9 @@ fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
             put(out, &[field.value.of(bytes), b", "]);
         }
     }
-    put_display(out, super::client::canonical(request.socket));
+    put_ip(out, super::client::canonical(request.socket));
     put(out, &[b"\r\nX-Real-IP: "]);
-    put_display(out, request.client);
+    put_ip(out, request.client);
     let first = |kind, otherwise| {
         let mut values = received(kind).map(|field| field.value.of(bytes));
         values.find(|it| !it.is_empty()).unwrap_or(otherwise)
@@ -424,9 +424,21 @@ fn put_decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn put_display(out: &mut Vec<u8>, value: IpAddr) {
-    // A Vec takes whatever is written.
-    let _ = write!(out, "{value}");
+/// Appends an address as text. Every request needs some, and most are IPv4: those go without the
+/// formatting machinery.
+pub fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            let mut digits = itoa::Buffer::new();
+            put(out, &[digits.format(first).as_bytes()]);
+            for octet in rest {
+                put(out, &[b".", digits.format(octet).as_bytes()]);
+            }
+        }
+        // A Vec takes whatever is written.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
 }
 
 #[cfg(test)]

@@ -10,16 +10,18 @@
 //! connection that has been idle since before the last poll. Of others the kernel is asked.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use crate::net::{self, Stream};
 
 /// One worker's idle connections.
 #[derive(Default)]
 pub struct Pool {
-    peers: RefCell<HashMap<SocketAddr, OfPeer>>,
+    /// Only an operator names peers, so nobody can choose addresses that collide.
+    peers: RefCell<FxHashMap<SocketAddr, OfPeer>>,
 }
 
 /// How sure it must be that nothing has happened on a connection.
@@ -39,6 +41,8 @@ struct OfPeer {
     /// Idle since that poll, if it is the last one.
     fresh: Vec<Idle>,
     poll: u64,
+    /// Something was kept here since the last eviction, so that the memory will be needed again.
+    used: bool,
 }
 
 struct Idle {
@@ -91,17 +95,18 @@ impl Pool {
         let idle = peers.entry(peer).or_default();
         idle.settle();
         if idle.len() < limit && !stream.is_readable() {
+            idle.used = true;
             idle.fresh.push(Idle { stream, since: now });
         }
     }
 
     /// Closes what has been idle for longer than `limit`, or is of no use any more. Returns true
-    /// while any connection is kept.
+    /// while there is something to look after.
     pub fn evict(&self, now: Instant, limit: Duration) -> bool {
         let mut peers = self.peers.borrow_mut();
         peers.retain(|_, idle| {
             idle.retain(|it| !it.stream.is_readable() && now.duration_since(it.since) < limit);
-            idle.len() > 0
+            std::mem::take(&mut idle.used) || idle.len() > 0
         });
         !peers.is_empty()
     }
