@@ -131,8 +131,8 @@ impl Worker {
     fn new(gateway: Arc<Gateway>) -> Rc<Self> {
         let worker = Rc::new(Self {
             index: net::worker(),
-            config: Reader::new(Arc::clone(&gateway.config)),
-            lists: Reader::new(Arc::clone(&gateway.lists)),
+            config: Reader::new(&gateway.config),
+            lists: Reader::new(&gateway.lists),
             pools: RefCell::new(Rc::new(gateway.lists.load().pools())),
             pool: Pool::default(),
             access_log: AccessLog::new(gateway.access_log.clone()),
@@ -219,11 +219,9 @@ impl Worker {
 
     /// Keeps a connection to `peer` for the next request.
     fn keep_upstream(&self, peer: SocketAddr, stream: net::Stream, config: &Config) {
-        let now = Instant::now();
-        self.pool
-            .checkin(peer, stream, now, config.upstream.keepalive);
+        self.pool.checkin(peer, stream, config.upstream.keepalive);
         if self.next_eviction.get().is_none() {
-            self.next_eviction.set(Some(now + EVICTION));
+            self.next_eviction.set(Some(Instant::now() + EVICTION));
             net::wind();
         }
     }

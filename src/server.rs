@@ -77,7 +77,7 @@ pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()>
 
 fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
     let addr = listener.addr();
-    let config = Reader::new(Arc::clone(&gateway.config));
+    let config = Reader::new(&gateway.config);
     let (said, refused) = (
         RefCell::<Throttle>::default(),
         RefCell::<Throttle>::default(),

@@ -16,11 +16,11 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 /// A value that is replaced as a whole.
 pub struct Published<T> {
-    cell: ArcSwap<T>,
+    cell: Arc<ArcSwap<T>>,
     /// What a reader may still have, and must not be the last to let go. For the control plane.
     replaced: Mutex<Vec<Arc<T>>>,
 }
@@ -29,7 +29,7 @@ impl<T> Published<T> {
     /// A cell that holds `value`.
     pub fn new(value: T) -> Self {
         Self {
-            cell: ArcSwap::from_pointee(value),
+            cell: Arc::new(ArcSwap::from_pointee(value)),
             replaced: Mutex::default(),
         }
     }
@@ -90,15 +90,18 @@ impl<T> Deref for Snapshot<T> {
 
 /// One worker's view of a [`Published`] value.
 pub struct Reader<T> {
-    published: Arc<Published<T>>,
+    /// Compares pointers without taking part in the cell's counts.
+    cache: RefCell<Cache<Arc<ArcSwap<T>>, Arc<T>>>,
     last: RefCell<Snapshot<T>>,
 }
 
 impl<T> Reader<T> {
     /// A view of `published`, for the calling worker.
-    pub fn new(published: Arc<Published<T>>) -> Self {
-        let last = RefCell::new(Snapshot(Rc::new(published.cell.load_full())));
-        Self { published, last }
+    pub fn new(published: &Published<T>) -> Self {
+        let mut cache = Cache::new(Arc::clone(&published.cell));
+        let last = RefCell::new(Snapshot(Rc::new(Arc::clone(cache.load()))));
+        let cache = RefCell::new(cache);
+        Self { cache, last }
     }
 
     /// The value now in force.
@@ -109,11 +112,10 @@ impl<T> Reader<T> {
 
     /// Lets go of a value that was replaced.
     pub fn refresh(&self) {
-        let mut last = self.last.borrow_mut();
-        // The guard lives for this comparison only.
-        let current = self.published.cell.load();
-        if !Arc::ptr_eq(&current, &last.0) {
-            *last = Snapshot(Rc::new(Arc::clone(&current)));
+        let (mut cache, mut last) = (self.cache.borrow_mut(), self.last.borrow_mut());
+        let current = cache.load();
+        if !Arc::ptr_eq(current, &last.0) {
+            *last = Snapshot(Rc::new(Arc::clone(current)));
         }
     }
 }
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn a_reader_sees_a_new_value_at_its_next_look_and_keeps_the_old_one_whole() {
         let cell = Arc::new(Published::new(1));
-        let reader = Reader::new(Arc::clone(&cell));
+        let reader = Reader::new(&cell);
         let before = reader.snapshot();
         cell.store(2);
         assert_eq!((*before, *reader.snapshot()), (1, 2));
@@ -135,7 +137,7 @@ mod tests {
     fn a_replaced_value_is_freed_once_the_reader_has_looked_again() {
         let value = Arc::new(());
         let cell = Arc::new(Published::new(Arc::clone(&value)));
-        let reader = Reader::new(Arc::clone(&cell));
+        let reader = Reader::new(&cell);
         cell.store(Arc::new(()));
         assert_eq!(Arc::strong_count(&value), 2);
         reader.refresh();
@@ -162,7 +164,7 @@ mod tests {
         let (done, dones) = std::sync::mpsc::channel();
         let readers = Arc::clone(&cell);
         let worker = std::thread::spawn(move || {
-            let reader = Reader::new(readers);
+            let reader = Reader::new(&readers);
             let held = reader.snapshot();
             done.send(()).unwrap();
             steps.recv().unwrap();

@@ -134,6 +134,9 @@ impl Io {
     }
 
     fn wait(&self, events: usize, deadline: Option<Instant>, watch: Watch<'_>, idle: bool) -> Wake {
+        // One that has passed already is noticed at the next tick, as any other: the time is not asked
+        // for before there was a wait.
+        let mut waited = false;
         loop {
             // First, so that it is seen although this stream is always ready.
             let watched = watch.watched();
@@ -150,9 +153,10 @@ impl Io {
             if idle && self.interrupted.replace(false) {
                 return Wake::Interrupted;
             }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if waited && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Wake::Overdue;
             }
+            waited = true;
             clock::arm(self.place, deadline, watched, idle);
             let news = self.registration.wait_io();
             clock::disarm(self.place);

@@ -74,6 +74,7 @@ pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
                 vouched: true,
                 buffer: Buffer::new(),
                 served: 0,
+                rests_since: Instant::now(),
                 unpaused: 0,
                 request_complete: false,
             };
@@ -120,6 +121,8 @@ struct Session<'a> {
     buffer: Buffer,
     /// Requests served.
     served: u64,
+    /// When the last request ended; before the first one, since when it may come.
+    rests_since: Instant,
     /// Requests in a row for which nobody had to be waited for.
     unpaused: usize,
     /// The last request has been taken to its end.
@@ -216,6 +219,7 @@ impl Session<'_> {
                         // writer it does not name.
                         None => self.vouched = false,
                     }
+                    self.rests_since = Instant::now();
                     return Ok(());
                 }
                 Err(Malformed) => return Err(Close::BadProxyHeader),
@@ -249,7 +253,7 @@ impl Session<'_> {
         };
         drop(config);
         let mut idle = Idle {
-            deadline: Instant::now() + limit,
+            deadline: self.rests_since + limit,
             close,
         };
         while !self.has_request() {
@@ -321,7 +325,7 @@ impl Session<'_> {
             Next::Request => None,
             Next::Close(close) | Next::Abort(close) => Some(close),
         };
-        tally.close(self.worker, &workspace.seen, close);
+        self.rests_since = tally.close(self.worker, &workspace.seen, close);
         self.worker.take_back(workspace);
         next
     }

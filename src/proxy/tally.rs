@@ -115,8 +115,8 @@ impl Tally {
         self.error = Some(refusal.name());
     }
 
-    /// Counts and logs the request, which has ended.
-    pub(super) fn close(&self, worker: &Worker, seen: &Seen, close: Option<Close>) {
+    /// Counts and logs the request, which has ended; returns when.
+    pub(super) fn close(&self, worker: &Worker, seen: &Seen, close: Option<Close>) -> Instant {
         let now = Instant::now();
         let duration = now - self.begun;
         let metrics = worker.metrics();
@@ -127,7 +127,7 @@ impl Tally {
             metrics.refusals[refusal.index()].one();
         }
         if worker.access_log.is_off() {
-            return;
+            return now;
         }
         let first = worker.access_log.write(&Record {
             time: SystemTime::now(),
@@ -152,5 +152,6 @@ impl Tally {
         if first {
             net::wind();
         }
+        now
     }
 }

@@ -47,7 +47,8 @@ struct OfPeer {
 
 struct Idle {
     stream: Stream,
-    since: Instant,
+    /// When it was first seen here by an eviction: the time is not asked for at each request.
+    since: Option<Instant>,
 }
 
 impl OfPeer {
@@ -63,9 +64,9 @@ impl OfPeer {
         self.settled.len() + self.fresh.len()
     }
 
-    fn retain(&mut self, mut keeps: impl FnMut(&Idle) -> bool) {
-        self.settled.retain(&mut keeps);
-        self.fresh.retain(keeps);
+    fn retain(&mut self, mut keeps: impl FnMut(&mut Idle) -> bool) {
+        self.settled.retain_mut(&mut keeps);
+        self.fresh.retain_mut(keeps);
     }
 }
 
@@ -90,22 +91,28 @@ impl Pool {
     }
 
     /// Keeps `stream` for the next request to `peer`, unless `limit` are kept already.
-    pub fn checkin(&self, peer: SocketAddr, stream: Stream, now: Instant, limit: usize) {
+    pub fn checkin(&self, peer: SocketAddr, stream: Stream, limit: usize) {
         let mut peers = self.peers.borrow_mut();
         let idle = peers.entry(peer).or_default();
         idle.settle();
         if idle.len() < limit && !stream.is_readable() {
             idle.used = true;
-            idle.fresh.push(Idle { stream, since: now });
+            idle.fresh.push(Idle {
+                stream,
+                since: None,
+            });
         }
     }
 
-    /// Closes what has been idle for longer than `limit`, or is of no use any more. Returns true
-    /// while there is something to look after.
+    /// Closes what has been idle for longer than `limit` by the evictions' look, or is of no use any
+    /// more. Returns true while there is something to look after.
     pub fn evict(&self, now: Instant, limit: Duration) -> bool {
         let mut peers = self.peers.borrow_mut();
         peers.retain(|_, idle| {
-            idle.retain(|it| !it.stream.is_readable() && now.duration_since(it.since) < limit);
+            idle.retain(|it| {
+                let since = *it.since.get_or_insert(now);
+                !it.stream.is_readable() && now.duration_since(since) < limit
+            });
             std::mem::take(&mut idle.used) || idle.len() > 0
         });
         !peers.is_empty()

@@ -119,23 +119,26 @@ impl Exchange<'_> {
     }
 
     fn read_some(&self, upstream: &mut Upstream, deadline: Instant) -> Result<(), Failure> {
-        match upstream
-            .stream
-            .wait_readable(deadline, Watch::Gone(self.downstream))
-        {
-            Wake::Ready => {}
-            Wake::Watched => return Err(Failure::ClientGone),
-            Wake::Overdue | Wake::Interrupted => return Err(Failure::ReadTimeout),
-        }
-        match upstream.stream.read(upstream.buffer.room(), deadline) {
-            Ok(0) => Err(upstream.closed_early()),
+        let (stream, watch) = (&upstream.stream, Watch::Gone(self.downstream));
+        let read = loop {
+            match stream.wait_readable(deadline, watch) {
+                Wake::Ready => {}
+                Wake::Watched => return Err(Failure::ClientGone),
+                Wake::Overdue | Wake::Interrupted => return Err(Failure::ReadTimeout),
+            }
+            match stream.read_now(upstream.buffer.room()) {
+                // Old news.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => break outcome,
+            }
+        };
+        match read {
+            Ok(0) | Err(_) => Err(upstream.closed_early()),
             Ok(count) => {
                 upstream.answered = true;
                 upstream.buffer.added(count);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Failure::ReadTimeout),
-            Err(_) => Err(upstream.closed_early()),
         }
     }
 
