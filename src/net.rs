@@ -27,6 +27,7 @@
 
 mod clock;
 mod patience;
+mod pipe;
 mod polls;
 mod socket;
 
@@ -44,6 +45,7 @@ use may::coroutine;
 
 pub use clock::{interrupt_idle, set_housekeeping, wind};
 pub use patience::Patience;
+pub use pipe::Pipe;
 pub use polls::{Polls, note_poll, polls, take_in_events};
 pub use socket::{Detached, Listener, Stream, Uptake, Wake, Watch};
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::io;
 
-use support::{Client, Conn, Gateway, Origin, Pattern, Setup, ok};
+use support::{Client, Conn, DEADLINE, Gateway, Origin, Pattern, Setup, ok, wait_until};
 
 fn gateway_for(origin: &Origin) -> Gateway {
     Setup::new().lists(&[], &[], &[origin]).start()
@@ -33,8 +33,10 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
 fn a_response_of_a_given_length_arrives_whole() {
-    // Around the sizes where a body is copied, written as it lies, or needs a bigger buffer.
-    for length in [0, 1, 8191, 8192, 8193, 16_384, 32_769, 65_536, 1_000_003] {
+    // Around the sizes where a body is copied, written as it lies, needs a bigger buffer, or a pipe.
+    for length in [
+        0, 1, 8191, 8192, 8193, 16_384, 32_769, 65_536, 1_000_003, 1_048_577, 1_100_000, 5_000_011,
+    ] {
         let content = Pattern::new(1).bytes(length);
         let origin = Origin::saying(ok(&content));
         let gateway = gateway_for(&origin);
@@ -461,6 +463,65 @@ fn a_client_that_vanishes_cancels_its_exchange() {
         assert_eq!(origin.accepted(), 1, "{when}");
         let line = &gateway.wait_for_access_lines(1)[0];
         assert_eq!(line.get("close"), close, "{when}");
+    }
+}
+
+#[test]
+fn of_a_giant_answer_that_is_cut_nothing_gets_into_another_one() {
+    const LENGTH: u64 = 8 << 20;
+    // The first one is cut by its client, the second one by its origin.
+    let origin = Origin::scripted(|conn| {
+        while let Some(request) = conn.request()? {
+            let seed: u64 = request.head.target()[1..].parse().unwrap();
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
+            ))?;
+            let mut pattern = Pattern::new(seed);
+            let end = if seed == 2 { LENGTH / 2 } else { LENGTH };
+            while pattern.length() < end {
+                let left = end - pattern.length();
+                conn.send(pattern.next(left))?;
+                conn.note("piece");
+            }
+            if end < LENGTH {
+                return Ok(());
+            }
+        }
+        Ok(())
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let asked = |client: &mut Client, seed: u64| {
+        client.send(format!("GET /{seed} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        (client.head().response_framing("GET"), Pattern::new(seed))
+    };
+    let mut leaves = Client::with_small_window("127.0.0.1", gateway.addr(), 4096);
+    let (_, mut pattern) = asked(&mut leaves, 1);
+    pattern.check(&leaves.wire.some(64 * 1024).unwrap());
+    // Until nothing moves any more, so that something is on its way within the gateway.
+    let pieces = || origin.seen(|seen| seen.notes.len());
+    let mut before = 0;
+    wait_until("the flow stands", DEADLINE, || {
+        std::mem::replace(&mut before, pieces()) == before && before > 0
+    });
+    leaves.reset();
+    gateway.wait_for_access("status=200 close=client-gone");
+
+    let mut client = gateway.connect();
+    let (framing, mut pattern) = asked(&mut client, 2);
+    let cut = client
+        .wire
+        .stream_body(framing, &mut |piece| pattern.check(piece));
+    assert!(cut.is_err(), "{cut:?}");
+    assert_eq!(pattern.length(), LENGTH / 2);
+    gateway.wait_for_access("error=response-cut");
+
+    let mut client = gateway.connect();
+    for seed in [3, 4] {
+        let (framing, mut pattern) = asked(&mut client, seed);
+        let check = &mut |piece: &[u8]| pattern.check(piece);
+        client.wire.stream_body(framing, check).unwrap();
+        assert_eq!(pattern.length(), LENGTH);
     }
 }
 

@@ -58,6 +58,13 @@ impl BodyReader {
         }
     }
 
+    /// Notes that `count` bytes of the [certain](Self::certain) content went by without being looked at.
+    pub fn passed(&mut self, count: usize) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(count as u64);
+        }
+    }
+
     /// The trailer fields of a body that has ended; see [`Decoder::trailer`].
     ///
     /// # Errors

@@ -233,16 +233,22 @@ impl Stream {
     /// The kernel's; `WouldBlock` when nothing is there: who was woken may have been woken by the news
     /// of what was read already, here or through a [twin](Self::twin).
     pub fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.take_now(|mut socket| socket.read(into))?;
+        // A short read has emptied the socket. Once the other side has shut down there are no more
+        // events, so its end must be read without waiting.
+        if count < into.len() && self.io.ready.get() & (READ_END | GONE) == 0 {
+            self.io.used_up(READ);
+        }
+        Ok(count)
+    }
+
+    /// Takes bytes without waiting; notes when there are none.
+    pub(super) fn take_now(
+        &self,
+        mut take: impl FnMut(&Socket) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         loop {
-            match (&self.io.socket).read(into) {
-                Ok(count) => {
-                    // A short read has emptied the socket. Once the other side has shut down
-                    // there are no more events, so its end must be read without waiting.
-                    if count < into.len() && self.io.ready.get() & (READ_END | GONE) == 0 {
-                        self.io.used_up(READ);
-                    }
-                    return Ok(count);
-                }
+            match take(&self.io.socket) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     if error.kind() == io::ErrorKind::WouldBlock {
@@ -250,6 +256,7 @@ impl Stream {
                     }
                     return Err(error);
                 }
+                Ok(count) => return Ok(count),
             }
         }
     }
@@ -368,6 +375,20 @@ impl Stream {
         match outcome {
             0 => usize::try_from(count).unwrap_or_default(),
             _ => 0,
+        }
+    }
+
+    /// Writes some bytes, once there is room.
+    pub(super) fn put_some(
+        &self,
+        patience: &Patience,
+        write: impl Fn(&Socket) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        match self.write_some(patience, false, write) {
+            // Only what comes from the other side would be a reason to write nothing.
+            Ok(None) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(Some(count)) => Ok(count),
+            Err(error) => Err(error),
         }
     }
 

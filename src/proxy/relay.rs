@@ -1,4 +1,5 @@
-//! Bodies on their way through, in either direction, always streamed: what is held is one buffer.
+//! Bodies on their way through, in either direction, always streamed: what is held is one buffer, or
+//! for the rest of a giant one a pipe.
 
 use std::cell::Cell;
 use std::io;
@@ -9,7 +10,7 @@ use crate::http::body::BodyReader;
 use crate::http::chunked::{BadChunk, Piece, Trailer};
 use crate::http::encode;
 use crate::http::fields::ConnectionOptions;
-use crate::net::{self, Patience, Stream, Wake, Watch};
+use crate::net::{self, Patience, Pipe, Stream, Wake, Watch};
 
 /// Content up to this size is copied behind what is to be written anyway, so that a small message
 /// takes one write; larger content is written from where it lies.
@@ -20,6 +21,9 @@ const PENDING_LIMIT: usize = 32 * 1024;
 
 /// More certain content than this makes a big buffer worth its memory.
 const BIG_BODY: u64 = 64 * 1024;
+
+/// More certain content than this goes through a pipe, from where it lies in the kernel.
+const GIANT_BODY: u64 = 1024 * 1024;
 
 /// After so many bytes the worker's other connections get their turn.
 const FAIR_SHARE: usize = 256 * 1024;
@@ -82,6 +86,21 @@ pub(super) fn relay(
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
+    let mut pipe = None;
+    let end = relay_by(&mut pipe, source, sink, trailer, taken);
+    if let Some(pipe) = pipe {
+        pipe.give_back();
+    }
+    end
+}
+
+fn relay_by(
+    pipe: &mut Option<Pipe>,
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    trailer: &mut Trailer,
+    taken: &mut u64,
+) -> End {
     let mut share = FAIR_SHARE;
     loop {
         let filled = source.buffer.filled();
@@ -116,8 +135,21 @@ pub(super) fn relay(
                     Ok(false) => return End::Watched,
                     Err(error) => return End::Sink(error),
                 }
-                match fill(source, &mut share) {
-                    Filled::Some => {}
+                if pipe.is_none() && is_giant(source, sink) {
+                    *pipe = Pipe::take();
+                }
+                let filled = match pipe {
+                    Some(pipe) => splice(pipe, source, sink, taken),
+                    None => fill(source),
+                };
+                match filled {
+                    Filled::Some(count) => {
+                        share = share.saturating_sub(count);
+                        if share == 0 {
+                            net::hand_back();
+                            share = FAIR_SHARE;
+                        }
+                    }
                     Filled::End if source.may_end() => {
                         return finish(source.reader, sink, trailer);
                     }
@@ -153,28 +185,37 @@ impl Source<'_> {
 }
 
 enum Filled {
-    Some,
+    Some(usize),
     End,
     Nothing(End),
 }
 
+impl Source<'_> {
+    /// Waits until something of the body is there.
+    fn wait(&self) -> Result<(), End> {
+        let begun = Instant::now();
+        let deadline = self.patience.deadline(begun);
+        let wake = self.stream.wait_readable(deadline, self.watch);
+        self.patience.waited_since(begun);
+        match wake {
+            Wake::Ready => Ok(()),
+            Wake::Watched => Err(End::Watched),
+            Wake::Overdue | Wake::Interrupted => Err(End::Stalled),
+        }
+    }
+}
+
 /// Reads more of the body into the buffer.
-fn fill(source: &mut Source<'_>, share: &mut usize) -> Filled {
+fn fill(source: &mut Source<'_>) -> Filled {
     if source.reader.certain() > BIG_BODY {
         source.buffer.enlarge();
     }
-    let begun = Instant::now();
-    let deadline = source.patience.deadline(begun);
-    let wake = source.stream.wait_readable(deadline, source.watch);
-    source.patience.waited_since(begun);
-    match wake {
-        Wake::Ready => {}
-        Wake::Watched => return Filled::Nothing(End::Watched),
-        Wake::Overdue | Wake::Interrupted => return Filled::Nothing(End::Stalled),
+    if let Err(end) = source.wait() {
+        return Filled::Nothing(end);
     }
     let room = source.buffer.room();
     let size = room.len();
-    match source.stream.read(room, deadline) {
+    match source.stream.read_now(room) {
         Ok(0) => Filled::End,
         Ok(count) => {
             source.buffer.added(count);
@@ -183,14 +224,47 @@ fn fill(source: &mut Source<'_>, share: &mut usize) -> Filled {
                 // The source is faster than this buffer.
                 source.buffer.enlarge();
             }
-            *share = share.saturating_sub(count);
-            if *share == 0 {
-                net::hand_back();
-                *share = FAIR_SHARE;
-            }
-            Filled::Some
+            Filled::Some(count)
         }
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => Filled::Nothing(End::Stalled),
+        // Old news.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Filled::Some(0),
+        Err(_) => Filled::Nothing(End::Cut),
+    }
+}
+
+/// True when the bytes that come are passed on as they are, nothing but the sink's room ends that, and
+/// there are many of them.
+fn is_giant(source: &Source<'_>, sink: &Sink<'_>) -> bool {
+    let as_they_are = !sink.chunked && source.allowance.is_none();
+    as_they_are && !sink.until_readable && source.reader.certain() > GIANT_BODY
+}
+
+/// Passes more of the body on through the pipe.
+fn splice(
+    pipe: &mut Pipe,
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    taken: &mut u64,
+) -> Filled {
+    if let Err(end) = source.wait() {
+        return Filled::Nothing(end);
+    }
+    let most = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
+    match pipe.fill(source.stream, most) {
+        Ok(0) => Filled::End,
+        Ok(count) => {
+            source.reader.passed(count);
+            source.patience.moved(count);
+            *taken += count as u64;
+            let (written, outcome) = pipe.drain(sink.stream, sink.patience);
+            *sink.sent += written as u64;
+            match outcome {
+                Ok(()) => Filled::Some(count),
+                Err(error) => Filled::Nothing(End::Sink(error)),
+            }
+        }
+        // Old news.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Filled::Some(0),
         Err(_) => Filled::Nothing(End::Cut),
     }
 }

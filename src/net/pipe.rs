@@ -1,0 +1,106 @@
+//! Bytes from one socket to another within the kernel: splice(2) through a pipe, without a copy into
+//! this process and back. Worth its two extra steps for big bodies only.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use super::Patience;
+use super::socket::Stream;
+
+/// Bytes that a pipe holds at most.
+const CAPACITY: usize = 256 * 1024;
+
+/// Pipes that a worker has at most: each takes two descriptors, and the kernel gives a user 64 MiB of
+/// pipes before it makes new ones small (pipe(7), pipe-user-pages-soft).
+const MOST: usize = 32;
+
+thread_local! {
+    static FREE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    static MADE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A pipe of the calling worker's, empty between two uses.
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    /// Bytes in it.
+    held: usize,
+}
+
+impl Pipe {
+    /// A pipe, if there may be another one and descriptors are left.
+    pub fn take() -> Option<Self> {
+        let free = FREE.with(|free| free.borrow_mut().pop());
+        free.or_else(Self::new)
+    }
+
+    fn new() -> Option<Self> {
+        if MADE.get() == MOST {
+            return None;
+        }
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // A smaller one does as well, at more steps.
+        let _ = fcntl_setpipe_size(&write, CAPACITY);
+        MADE.set(MADE.get() + 1);
+        Some(Self {
+            read,
+            write,
+            held: 0,
+        })
+    }
+
+    /// Gives the pipe back for other bodies; one that still holds bytes is closed.
+    pub fn give_back(self) {
+        if self.held == 0 {
+            FREE.with(|free| free.borrow_mut().push(self));
+        }
+    }
+
+    /// Fills the pipe, which is empty, with at most `most` bytes that `from` has; 0 is the end of the
+    /// stream.
+    ///
+    /// # Errors
+    /// The kernel's; `WouldBlock` when nothing is there.
+    pub fn fill(&mut self, from: &Stream, most: usize) -> io::Result<usize> {
+        debug_assert_eq!(self.held, 0);
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let most = most.min(CAPACITY);
+        let count = from.take_now(|socket| {
+            let count = splice(socket, None, &self.write, None, most, flags);
+            count.map_err(io::Error::from)
+        })?;
+        self.held = count;
+        Ok(count)
+    }
+
+    /// Writes all that the pipe holds to `to`: how many bytes, whatever came then.
+    ///
+    /// # Errors
+    /// As of [`Stream::write_all`].
+    pub fn drain(&mut self, to: &Stream, patience: &Patience) -> (usize, io::Result<()>) {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let all = self.held;
+        while self.held > 0 {
+            let left = self.held;
+            let write = |socket: &socket2::Socket| {
+                let count = splice(&self.read, None, socket, None, left, flags);
+                count.map_err(io::Error::from)
+            };
+            match to.put_some(patience, write) {
+                Ok(count) => self.held -= count,
+                Err(error) => return (all - self.held, Err(error)),
+            }
+        }
+        (all, Ok(()))
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // At the end of a worker the counter may be gone; then it counts nothing any more.
+        let _ = MADE.try_with(|made| made.set(made.get() - 1));
+    }
+}
