@@ -61,7 +61,7 @@ impl Gateway {
             .filter(|it| *it != "stderr")
             .map(|it| self.path(it));
         let Some(file) = file else {
-            return match self.stderr.wait_for(" ready ", DEADLINE) {
+            return match self.stderr.wait_for(" ready ", self.setup.limit_of_start()) {
                 Found::Line(line) => line,
                 outcome => panic!("the gateway did not become ready: {outcome:?}"),
             };

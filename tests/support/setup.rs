@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -24,6 +25,7 @@ pub(crate) struct Setup {
     settings: BTreeMap<Name, String>,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
+    ready_within: Duration,
 }
 
 impl Setup {
@@ -49,6 +51,7 @@ impl Setup {
                 .into(),
             environment: Vec::new(),
             wrapper: Vec::new(),
+            ready_within: DEADLINE,
         }
     }
 
@@ -91,6 +94,16 @@ impl Setup {
     pub(crate) fn under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&it| it.to_owned()).collect();
         self
+    }
+
+    /// How long the start may take, where that is more than usual.
+    pub(crate) fn ready_within(mut self, limit: Duration) -> Self {
+        self.ready_within = limit;
+        self
+    }
+
+    pub(super) fn limit_of_start(&self) -> Duration {
+        self.ready_within
     }
 
     /// The value of `section.key`, if it is set.

@@ -1,0 +1,67 @@
+//! In the steady state a request allocates nothing: shown by an allocator that counts. The access log,
+//! which has memory of its own, is off here; see `allocations_logged.rs`.
+
+#![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
+
+mod counting;
+mod support;
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use graygate::config::LogTarget;
+use graygate::net::{Stream, Watch};
+use graygate::upstream::pool::Pool;
+
+use counting::Served;
+use support::{DEADLINE, Origin, Traffic};
+
+static SERVED: LazyLock<Served> = LazyLock::new(|| Served::start(&LogTarget::Off));
+
+#[test]
+fn a_request_with_a_small_answer_allocates_nothing() {
+    SERVED.check(&Traffic::kinds()[0]);
+}
+
+#[test]
+fn a_request_with_an_answer_in_chunks_allocates_nothing() {
+    SERVED.check(&Traffic::kinds()[1]);
+}
+
+#[test]
+fn a_request_with_a_body_allocates_nothing() {
+    SERVED.check(&Traffic::kinds()[2]);
+}
+
+#[test]
+fn a_request_and_an_answer_of_thirty_fields_allocate_nothing() {
+    SERVED.check(&Traffic::kinds()[3]);
+}
+
+#[test]
+#[ignore = "red: each look for old connections drops the memory of a peer whose only one is in use"]
+fn the_only_connection_to_a_peer_comes_back_without_allocations_after_the_pool_was_looked_through()
+{
+    let origin = Origin::named("a");
+    let peer = origin.address();
+    let prepare = move || {
+        let (pool, now) = (Pool::default(), Instant::now());
+        let stream = Stream::connect(peer, now + DEADLINE, Watch::Nothing).unwrap();
+        pool.checkin(peer, stream, now, 1);
+        (pool, now)
+    };
+    let (allocations, places) = SERVED.allocations_of(prepare, move |(pool, now)| {
+        let stream = pool.checkout(peer).unwrap();
+        pool.evict(*now, DEADLINE);
+        pool.checkin(peer, stream, *now, 1);
+    });
+    assert_eq!(allocations, 0, "at\n{places}");
+}
+
+#[test]
+fn what_a_worker_allocates_is_counted_and_its_place_is_named() {
+    let allocate = |(): &mut ()| drop(std::hint::black_box(Box::new(1_u64)));
+    let (allocations, places) = SERVED.allocations_of(|| (), allocate);
+    assert_eq!(allocations, 1);
+    assert!(places.contains("allocations::"), "{places}");
+}

@@ -1,0 +1,241 @@
+//! A gateway within the test's process, with one worker, and an allocator that counts what this worker's
+//! thread asks of it. Clients and origin have threads of their own, which are not counted.
+
+// An allocator is unsafe to write; this one passes everything on.
+#![allow(unsafe_code, clippy::unwrap_used, clippy::print_stdout)]
+// Each test file uses a part of this.
+#![allow(dead_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use graygate::config::{Config, LogTarget};
+use graygate::lists::{Lists, PeerList};
+use graygate::logging::Log;
+use graygate::metrics::Metrics;
+use graygate::proxy::Gateway;
+use graygate::snapshot::Published;
+use graygate::{net, server};
+
+use crate::support::{Client, DEADLINE, Origin, Traffic, wait_for, wait_until};
+
+/// Requests that are counted.
+const COUNT: usize = 2000;
+
+/// Requests before that: whatever is kept for reuse has been made then.
+const WARM_UP: usize = 100;
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    /// What this thread allocates is counted. Needs no memory and no destructor.
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Where the first ones of a count came from.
+static PLACES: Mutex<Vec<Backtrace>> = Mutex::new(Vec::new());
+
+/// Places that are kept: more would only say the same again.
+const PLACES_KEPT: usize = 3;
+
+impl Counting {
+    fn count() {
+        if !COUNTED.get() {
+            return;
+        }
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // What finding the place allocates is none of the gateway's.
+        COUNTED.set(false);
+        let mut places = lock(&PLACES);
+        if places.len() < PLACES_KEPT {
+            places.push(Backtrace::force_capture());
+        }
+        drop(places);
+        COUNTED.set(true);
+    }
+}
+
+// SAFETY: each call goes on to the system's allocator as it came, and its outcome back as it is, so that
+// what that promises is promised here. Counting allocates only while it is switched off, and cannot
+// panic.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: as the caller has promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: as the caller has promised.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::count();
+        // SAFETY: as the caller has promised; `place` is the system's, since all others are.
+        unsafe { System.realloc(place, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: as the caller has promised; `place` is the system's, since all others are.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+const INI: &str = "
+[gateway]
+listen = 127.0.0.1:0
+workers = 1
+[upstream]
+read_timeout = 5s
+keepalive_timeout = 1h
+[lists]
+file = lists
+";
+
+/// A gateway with one worker, which is for the life of the process; and its origin.
+pub(crate) struct Served {
+    addr: SocketAddr,
+    /// Nobody else's allocations are to be among the counted ones.
+    turn: Mutex<()>,
+    origin: Origin,
+    _gateway: Arc<Gateway>,
+    _access_log: Log,
+}
+
+impl Served {
+    /// To be called once.
+    pub(crate) fn start(access_log: &LogTarget) -> Self {
+        let config = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
+        let open = |path: &Path| std::fs::File::create(path);
+        let access_log = Log::open("access", access_log, open).unwrap();
+        let entrances = server::bind(&config.gateway.listen).unwrap();
+        let addr = entrances[0].addr();
+        let origin = Traffic::origin();
+        let peers = Arc::new(PeerList::parse([origin.to_string()], 80));
+        let lists = Lists::new(1, Arc::default(), Arc::default(), peers);
+        net::start(1).unwrap();
+        let gateway = Arc::new(Gateway {
+            config: Arc::new(Published::new(config)),
+            lists: Arc::new(Published::new(lists)),
+            metrics: Metrics::new(1),
+            access_log: access_log.queue(),
+            draining: AtomicBool::new(false),
+            accepting: AtomicUsize::new(0),
+            connections: vec![AtomicUsize::new(0)],
+        });
+        server::serve(&gateway, entrances).unwrap();
+        let served = Self {
+            addr,
+            turn: Mutex::default(),
+            origin,
+            _gateway: gateway,
+            _access_log: access_log,
+        };
+        served.make_spare_connection();
+        served
+    }
+
+    /// Makes a second connection to the origin, which stays idle. With it the pool keeps the memory of
+    /// this peer's connections while the other one is in use.
+    fn make_spare_connection(&self) {
+        let [small, _, body, _] = &Traffic::kinds();
+        let mut slow = Client::connect(self.addr);
+        let (head, rest) = body.halves();
+        slow.send(head);
+        let mut other = Client::connect(self.addr);
+        wait_until("a second connection", DEADLINE, || {
+            small.ask(&mut other, 1);
+            self.origin.accepted() == 2
+        });
+        slow.send(rest);
+        assert_eq!(slow.response().status(), 200);
+    }
+
+    /// Asks [`COUNT`] times, and checks that this makes no allocation.
+    #[track_caller]
+    pub(crate) fn check(&self, traffic: &Traffic) {
+        let _turn = self.turn();
+        let mut client = Client::connect(self.addr);
+        traffic.ask(&mut client, WARM_UP);
+        let (allocations, places) = count(|| traffic.ask(&mut client, COUNT));
+        let name = traffic.name;
+        println!("{name}: {allocations} allocations by {COUNT} requests");
+        assert!(
+            allocations == 0,
+            "{name}: {allocations} allocations by {COUNT} requests, the first ones at\n{places}"
+        );
+    }
+
+    /// What `task` allocates on the worker, and where; it is given what was prepared there before.
+    pub(crate) fn allocations_of<T>(
+        &self,
+        prepare: impl FnOnce() -> T + Send + 'static,
+        task: impl FnOnce(&mut T) + Send + 'static,
+    ) -> (u64, String) {
+        let _turn = self.turn();
+        let outcome = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&outcome);
+        net::spawn(0, move || {
+            let mut prepared = prepare();
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            COUNTED.set(true);
+            task(&mut prepared);
+            COUNTED.set(false);
+            let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            *lock(&told) = Some(allocations);
+        })
+        .unwrap();
+        let allocations = wait_for("the task ends", || lock(&outcome).take());
+        (allocations, take_places())
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        lock(&self.turn)
+    }
+}
+
+/// What the worker allocates while `task` runs here, and where it does so first.
+fn count(task: impl FnOnce()) -> (u64, String) {
+    switch_counting(true);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    task();
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    switch_counting(false);
+    (allocations, take_places())
+}
+
+/// Waits until it is done.
+fn switch_counting(on: bool) {
+    let done = Arc::new(AtomicBool::new(false));
+    let switched = Arc::clone(&done);
+    net::spawn(0, move || {
+        COUNTED.set(on);
+        switched.store(true, Ordering::Release);
+    })
+    .unwrap();
+    wait_until("the worker has taken it", DEADLINE, || {
+        done.load(Ordering::Acquire)
+    });
+}
+
+fn take_places() -> String {
+    let places = std::mem::take(&mut *lock(&PLACES));
+    let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+    places.join("\n\n")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
