@@ -1,0 +1,98 @@
+//! The gray list, and the decision. How long lookups take is measured by `benches/lists.rs`, with
+//! addresses that nobody has asked for lately; here is what they do.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use graygate::lists::{GrayList, Lists, PeerList};
+use graygate::route::{self, Reason};
+
+/// What a client has.
+#[derive(Clone, Copy)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// Random entries, the same on every run: of ten, seven are addresses and three are nets.
+fn entries(family: Family, count: usize) -> Vec<String> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut entry = |_| {
+        let is_net = random.u8(..10) >= 7;
+        match (family, is_net) {
+            (Family::V4, false) => Ipv4Addr::from_bits(random.u32(..)).to_string(),
+            (Family::V4, true) => format!("{}/24", Ipv4Addr::from_bits(random.u32(..) & !0xff)),
+            (Family::V6, false) => v6(&mut random).to_string(),
+            (Family::V6, true) => {
+                let net = v6(&mut random).to_bits() & !0xffff_ffff_ffff_ffff;
+                format!("{}/64", Ipv6Addr::from_bits(net))
+            }
+        }
+    };
+    (0..count).map(&mut entry).collect()
+}
+
+/// An address of 2001::/16.
+fn v6(random: &mut fastrand::Rng) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0x2001 << 112 | random.u128(..) >> 16)
+}
+
+/// Lookups in a list of so many entries.
+pub(crate) struct LookUpStep {
+    list: GrayList,
+    clients: Vec<IpAddr>,
+}
+
+impl LookUpStep {
+    /// Addresses that one step looks up: some take longer than others.
+    const CLIENTS: usize = 64;
+
+    /// Every second client is listed.
+    pub(crate) fn new(family: Family, count: usize) -> Self {
+        let list = GrayList::parse(entries(family, count));
+        let mut random = fastrand::Rng::with_seed(2);
+        let nets: Vec<_> = list.nets().collect();
+        let mut client = |at: usize| match (family, at.is_multiple_of(2)) {
+            (_, true) => nets[random.usize(..nets.len())].addr(),
+            (Family::V4, false) => Ipv4Addr::from_bits(random.u32(..)).into(),
+            (Family::V6, false) => v6(&mut random).into(),
+        };
+        let clients = (0..Self::CLIENTS).map(&mut client).collect();
+        Self { list, clients }
+    }
+
+    /// Looks all of them up; returns how many are listed.
+    pub(crate) fn look_up(&self) -> usize {
+        let clients = self.clients.iter();
+        clients
+            .filter(|it| self.list.contains(**black_box(it)))
+            .count()
+    }
+}
+
+/// The decision for clients, every second of which is gray.
+pub(crate) struct DecideStep {
+    lists: Lists,
+    clients: Vec<IpAddr>,
+}
+
+impl DecideStep {
+    pub(crate) fn new() -> Self {
+        let LookUpStep { list, clients } = LookUpStep::new(Family::V4, 1000);
+        let peers = || Arc::new(PeerList::parse(["10.0.0.1", "10.0.0.2"], 80));
+        Self {
+            lists: Lists::new(1, Arc::new(list), peers(), peers()),
+            clients,
+        }
+    }
+
+    /// Decides for all of them; returns how many are gray.
+    pub(crate) fn decide(&self) -> usize {
+        let is_gray = |client: &&IpAddr| {
+            let decision = route::decide(**black_box(client), &self.lists, true);
+            decision.is_ok_and(|it| it.reason == Reason::Listed)
+        };
+        self.clients.iter().filter(is_gray).count()
+    }
+}

@@ -1,0 +1,63 @@
+//! An idle connection to a peer: taken from the pool, and given back.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use graygate::net::{self, Stream, Watch};
+use graygate::upstream::pool::Pool;
+
+/// Runs `task` on a worker, the only place where connections can live, and waits for it.
+pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
+    let (done, end) = std::sync::mpsc::channel();
+    net::start(1).unwrap();
+    net::spawn(0, move || {
+        task();
+        done.send(()).unwrap();
+    })
+    .unwrap();
+    // A panic there has been reported.
+    end.recv().unwrap();
+}
+
+/// A pool with a few connections to one peer, as a busy worker has it.
+pub(crate) struct PoolStep {
+    pool: Pool,
+    peer: SocketAddr,
+    now: Instant,
+    /// The kernel completes connections that nobody accepts.
+    _listener: TcpListener,
+}
+
+impl PoolStep {
+    /// What the gateway keeps for one peer without settings of its own is far more.
+    const KEPT: usize = 8;
+
+    /// To be called on a worker.
+    pub(crate) fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = listener.local_addr().unwrap();
+        let (pool, now) = (Pool::default(), Instant::now());
+        for _ in 0..Self::KEPT {
+            let deadline = now + Duration::from_secs(5);
+            let stream = Stream::connect(peer, deadline, Watch::Nothing).unwrap();
+            pool.checkin(peer, stream, now, Self::KEPT);
+        }
+        Self {
+            pool,
+            peer,
+            now,
+            _listener: listener,
+        }
+    }
+
+    /// Takes a connection and gives it back. True when there was one.
+    pub(crate) fn check_out_and_in(&self) -> bool {
+        match self.pool.checkout(self.peer) {
+            Some(stream) => {
+                self.pool.checkin(self.peer, stream, self.now, Self::KEPT);
+                true
+            }
+            None => false,
+        }
+    }
+}
