@@ -22,7 +22,7 @@ const WARM_UP: usize = 20;
 
 /// What the tracing itself costs, at its begin and at its end: it cuts the workers' waits, which they
 /// report in the error log, and that wakes its writer.
-const TRACING: usize = 8;
+const TRACING: usize = 16;
 
 /// System calls by their names.
 #[derive(Debug, Default)]
