@@ -1,7 +1,7 @@
 //! The access log: one line a request, in logfmt.
 //!
 //! A worker renders its lines into a batch of its own and hands the batch to the writer when it
-//! is large enough or a tick of the clock old ([`AccessLog::flush`]), so that a request pays for
+//! is large enough or a tick of the clock old ([`AccessLog::tick`]), so that a request pays for
 //! neither a system call nor a shared queue.
 
 use std::cell::RefCell;
@@ -66,9 +66,10 @@ pub struct AccessLog {
 impl AccessLog {
     /// An end of the log behind `queue`.
     pub fn new(queue: LogQueue) -> Self {
+        queue.provide();
         Self {
+            batch: RefCell::new(queue.new_batch()),
             queue,
-            batch: RefCell::default(),
             clock: RefCell::new(TimeText::default()),
         }
     }
@@ -89,6 +90,16 @@ impl AccessLog {
             self.hand_over(&mut batch);
         }
         first
+    }
+
+    /// Hands over what there is, unless it would only wait for the writer there. Returns true while
+    /// there is something left.
+    pub fn tick(&self) -> bool {
+        let is_late = self.batch.borrow().lines > 0 && self.queue.is_behind();
+        if !is_late {
+            self.flush();
+        }
+        is_late
     }
 
     /// Hands over what there is.

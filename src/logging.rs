@@ -22,9 +22,12 @@ use nix::libc;
 
 use crate::config::LogTarget;
 
-/// Bytes that wait for a writer at most. Not a number of batches: under light traffic each worker
-/// sends a small one at every tick, and a short stall would cost lines.
+/// Bytes that wait for a writer at most.
 const QUEUE: usize = 8 * 1024 * 1024;
+
+/// Batches that wait for a writer at most. Under light traffic each worker sends a small one at every
+/// tick, 40 times a second, and a short stall must not cost lines.
+const QUEUE_BATCHES: usize = 4096;
 
 /// What a batch takes in the queue besides its bytes, about.
 const OVERHEAD: usize = 64;
@@ -35,8 +38,12 @@ pub const BATCH: usize = 32 * 1024;
 /// The line with which a batch is full goes beyond that by so many bytes, if it is no rare one.
 const LAST_LINE: usize = 4096;
 
-/// So many batches that were written keep their memory; a worker fills one at a time.
-const SPARE: usize = 64;
+/// So many batches that were written keep their memory.
+const SPARE: usize = 256;
+
+/// So many batches are made for each worker before it needs them: one that is filled, and those that
+/// wait for the writer, or are being written.
+const AHEAD: usize = 8;
 
 /// The name of the log that tells of trouble with the others.
 pub const ERROR_LOG: &str = "error";
@@ -74,6 +81,7 @@ pub struct LogQueue {
     orders: Sender<Order>,
     /// Memory of batches that were written, for those to come.
     spare: Receiver<Vec<u8>>,
+    give_back: Sender<Vec<u8>>,
     /// Bytes in the queue.
     held: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
@@ -81,11 +89,24 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
+    /// Makes batches for one more worker ahead.
+    pub fn provide(&self) {
+        for _ in 0..AHEAD {
+            // Where there are enough of them, it goes.
+            let _ = self.give_back.try_send(room_for_a_batch());
+        }
+    }
+
+    /// True when the writer has fallen so far behind that a new batch would take new memory.
+    pub fn is_behind(&self) -> bool {
+        self.spare.is_empty()
+    }
+
     /// A batch without a line, with room for as many as go into one.
     pub fn new_batch(&self) -> Batch {
-        let new = || Vec::with_capacity(BATCH + LAST_LINE);
+        let spare = self.spare.try_recv();
         Batch {
-            bytes: self.spare.try_recv().unwrap_or_else(|_| new()),
+            bytes: spare.unwrap_or_else(|_| room_for_a_batch()),
             lines: 0,
         }
     }
@@ -97,7 +118,7 @@ impl LogQueue {
         }
         let (lines, size) = (batch.lines, batch.size());
         let room = self.held.fetch_add(size, Ordering::AcqRel) + size <= QUEUE;
-        if !room || self.orders.send(Order::Write(batch)).is_err() {
+        if !room || self.orders.try_send(Order::Write(batch)).is_err() {
             self.held.fetch_sub(size, Ordering::AcqRel);
             self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
@@ -107,7 +128,11 @@ impl LogQueue {
     pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
         let (done, outcome) = bounded(1);
-        if self.orders.send(Order::Flush(done)).is_ok() {
+        if self
+            .orders
+            .send_deadline(Order::Flush(done), deadline)
+            .is_ok()
+        {
             let _ = outcome.recv_deadline(deadline);
         }
     }
@@ -121,6 +146,10 @@ impl LogQueue {
     pub fn is_off(&self) -> bool {
         self.off
     }
+}
+
+fn room_for_a_batch() -> Vec<u8> {
+    Vec::with_capacity(BATCH + LAST_LINE)
 }
 
 /// A log with its writer thread.
@@ -172,7 +201,7 @@ impl Log {
         open_file: impl FnOnce(&Path) -> io::Result<File>,
     ) -> io::Result<Self> {
         let sink = Sink::open(target, open_file)?;
-        let (orders, inbox) = unbounded();
+        let (orders, inbox) = bounded(QUEUE_BATCHES);
         let (give_back, spare) = bounded(SPARE);
         let held = Arc::new(AtomicUsize::new(0));
         let dropped = Arc::new(AtomicU64::new(0));
@@ -180,6 +209,7 @@ impl Log {
         let queue = LogQueue {
             orders,
             spare,
+            give_back: give_back.clone(),
             held: Arc::clone(&held),
             dropped: Arc::clone(&dropped),
             off: *target == LogTarget::Off,
@@ -219,7 +249,7 @@ impl Log {
         let (done, outcome) = bounded(1);
         // The order only wakes the writer; one that is busy looks before its next batch.
         if self.reopenings.send(done).is_ok() {
-            let _ = self.queue.orders.send(Order::Wake);
+            let _ = self.queue.orders.try_send(Order::Wake);
         }
         Reopening(Some(outcome))
     }
@@ -227,7 +257,8 @@ impl Log {
     /// Writes what is queued and ends the writer; a stalled one is left behind.
     pub fn close(mut self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
-        if self.queue.orders.send(Order::Stop).is_err() {
+        let stop = self.queue.orders.send_deadline(Order::Stop, deadline);
+        if stop.is_err() {
             return;
         }
         let Some(thread) = self.thread.take() else {

@@ -148,12 +148,12 @@ impl Worker {
 
     /// Runs at every tick of the worker's clock; true while there is something left to do.
     fn housekeeping(&self) -> bool {
-        self.access_log.flush();
+        let lines_left = self.access_log.tick();
         // Lists and settings that were replaced are let go even when no request comes.
         self.lists.refresh();
         self.config.refresh();
         let now = Instant::now();
-        match self.next_eviction.get() {
+        let evicts_again = match self.next_eviction.get() {
             Some(next) if now < next => true,
             _ => {
                 let limit = self.config.snapshot().upstream.keepalive_timeout;
@@ -161,7 +161,8 @@ impl Worker {
                 self.next_eviction.set(any.then_some(now + EVICTION));
                 any
             }
-        }
+        };
+        lines_left || evicts_again
     }
 
     fn metrics(&self) -> &WorkerMetrics {

@@ -11,7 +11,6 @@ use counting::Served;
 use support::Traffic;
 
 #[test]
-#[ignore = "red: each batch of lines that is handed over takes its memory along, and the next one grows anew"]
 fn a_request_that_is_logged_allocates_nothing() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let served = Served::start(&LogTarget::File(log.path().to_owned()));

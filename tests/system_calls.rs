@@ -181,7 +181,6 @@ fn a_request_takes_a_wait_a_read_and_a_write_on_each_side() {
 }
 
 #[test]
-#[ignore = "red: there are seven, since the kernel is asked whether a pooled connection is sound"]
 fn a_request_takes_six_system_calls() {
     trace_each_kind(|what, calls| {
         let count = calls.all() - calls.ticks();

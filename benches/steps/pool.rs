@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Stream, Watch};
-use graygate::upstream::pool::Pool;
+use graygate::upstream::pool::{Certainty, Pool};
 
 /// Runs `task` on a worker, the only place where connections can live, and waits for it.
 pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
@@ -23,7 +23,6 @@ pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
 pub(crate) struct PoolStep {
     pool: Pool,
     peer: SocketAddr,
-    now: Instant,
     /// The kernel completes connections that nobody accepts.
     _listener: TcpListener,
 }
@@ -36,25 +35,25 @@ impl PoolStep {
     pub(crate) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
-        let (pool, now) = (Pool::default(), Instant::now());
+        let pool = Pool::default();
         for _ in 0..Self::KEPT {
-            let deadline = now + Duration::from_secs(5);
+            let deadline = Instant::now() + Duration::from_secs(5);
             let stream = Stream::connect(peer, deadline, Watch::Nothing).unwrap();
-            pool.checkin(peer, stream, now, Self::KEPT);
+            pool.checkin(peer, stream, Self::KEPT);
         }
         Self {
             pool,
             peer,
-            now,
             _listener: listener,
         }
     }
 
-    /// Takes a connection and gives it back. True when there was one.
+    /// Takes a connection and gives it back. True when there was one. No poll lies between, so that the
+    /// kernel is asked whether it is sound.
     pub(crate) fn check_out_and_in(&self) -> bool {
-        match self.pool.checkout(self.peer) {
+        match self.pool.checkout(self.peer, Certainty::LastPoll) {
             Some(stream) => {
-                self.pool.checkin(self.peer, stream, self.now, Self::KEPT);
+                self.pool.checkin(self.peer, stream, Self::KEPT);
                 true
             }
             None => false,
