@@ -1,34 +1,79 @@
 //! A set of addresses as sorted borders: where it begins, where it ends, and so on in turn. An
 //! address is in the set when the number of borders up to it is odd.
 //!
-//! What a search in a million costs is the waiting for memory. [`Blocks`] are searched from the top:
-//! above the borders stands every `N`th of them, above those again every `N`th, until `N` are left.
-//! A search counts through one block of `N` on each level, without a branch that depends on the
-//! address; a block is a few cache lines that lie side by side, so that it waits two or three times.
+//! What a search in a million costs is the waiting for memory: what does not fit into the caches
+//! takes as long as everything else together. So [`Ranges`] has an index that does, and looks at the
+//! borders themselves only where that cannot tell.
 //!
-//! [`Halves`] are for many IPv4 addresses. The upper half of one says which borders there are with
-//! that half, and of these only the lower halves are kept. With every 32nd of them, where there are
-//! many, what is read beside the lower halves is small enough to be in a cache, so that a search
-//! waits once. In the same run that took 57 to 107 ns where blocks took 133 to 159 (random entries,
-//! or all of them within one net of 8 bits, or within 128 of 16; all on a busy machine).
+//! A *node* of the index stands for some borders that follow each other. It divides what lies
+//! between the first and the last of them into *slots* of the same length, so many that few borders
+//! are in one; that is, it strips what they have in common and goes by the bits behind it. Of each
+//! border in a slot the next 16 bits, its *head*, are kept apart, side by side with those of its
+//! neighbours. A slot with too many borders has a node of its own.
+//!
+//! - Borders whose heads are smaller than that of the address are below it, and those whose heads
+//!   are larger are above. Where no border of a slot has anything behind its head, the slot is
+//!   *exact*: then those with the same head are not above, and the borders themselves are not
+//!   needed. That is so for IPv4 as a rule, and for nets and clumps of IPv6.
+//! - Otherwise borders with the same head are compared themselves. That is one wait more, which a
+//!   random address of 128 bits that is listed always takes, as does one close to it: a million of
+//!   them are 16 MB to tell apart, wherever they are kept.
+
+use std::collections::VecDeque;
 
 /// An address as a number.
 pub(super) trait Address: Copy + Ord {
     /// The next address, if there is one.
     fn next(self) -> Option<Self>;
+
+    /// How far it is from `first` to here, unless this is below.
+    fn offset_from(self, first: Self) -> Option<Self>;
+
+    /// How many bits it takes to write this number.
+    fn width(self) -> u32;
+
+    /// This number without its `shift` lowest bits, or the largest there is.
+    fn without(self, shift: u32) -> u32;
+
+    /// The 16 bits above the `shift` lowest.
+    fn head(self, shift: u32) -> u16;
+
+    /// True when the `shift` lowest bits are 0.
+    fn is_bare(self, shift: u32) -> bool;
 }
 
-impl Address for u32 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
+macro_rules! address {
+    ($number:ty) => {
+        impl Address for $number {
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+
+            fn offset_from(self, first: Self) -> Option<Self> {
+                self.checked_sub(first)
+            }
+
+            fn width(self) -> u32 {
+                <$number>::BITS - self.leading_zeros()
+            }
+
+            fn without(self, shift: u32) -> u32 {
+                u32::try_from(self >> shift).unwrap_or(u32::MAX)
+            }
+
+            fn head(self, shift: u32) -> u16 {
+                (self >> shift) as u16
+            }
+
+            fn is_bare(self, shift: u32) -> bool {
+                self >> shift << shift == self
+            }
+        }
+    };
 }
 
-impl Address for u128 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-}
+address!(u32);
+address!(u128);
 
 /// The borders of the set of what any of these ranges covers; each is its first and its last
 /// address. They are given sorted by their first address, and are nested or disjoint.
@@ -51,167 +96,316 @@ fn borders<A: Address>(ranges: impl Iterator<Item = (A, A)>) -> Vec<A> {
     borders
 }
 
-/// A set of IPv4 addresses.
-#[derive(Debug)]
-pub(super) enum V4Ranges {
-    /// Fits into the nearest caches, and is made in no time.
-    Short(Blocks<u32, 32>),
-    Long(Halves),
-}
+/// More borders than these in one slot get a node of their own; the heads of so many are counted
+/// through without a branch that depends on the address, and are two cache lines.
+const CROWD: usize = 64;
 
-impl V4Ranges {
-    /// The set of what any of these ranges covers, which are given as for [`borders`].
-    pub(super) fn new(ranges: impl Iterator<Item = (u32, u32)>) -> Self {
-        /// As long as the borders take less than the index of the halves by far.
-        const SHORT: usize = 8192;
-        let borders = borders(ranges);
-        match borders.len() {
-            0..=SHORT => Self::Short(Blocks::of(borders)),
-            _ => Self::Long(Halves::of(&borders)),
-        }
-    }
+/// A node has at most as many slots as it has borders, divided by this.
+const THIN: usize = 8;
 
-    /// True when `address` is in the set.
-    pub(super) fn contain(&self, address: u32) -> bool {
-        match self {
-            Self::Short(blocks) => blocks.contain(address),
-            Self::Long(halves) => halves.contain(address),
-        }
-    }
-}
+/// Nodes are nested at most so deep.
+///
+/// A slot has an eighth, at the most, of the length of its node, so that without this limit borders
+/// at distances that grow eightfold could be nested 42 deep. With it a search reads at most six
+/// nodes, and then, in a slot that is crowded all the same, takes a binary search of its heads and
+/// one of its borders.
+///
+/// It bounds the memory, too. On one level no border is in two nodes, and a node has more than
+/// [`CROWD`]: with its slots it takes at most 48/65 + 4/8 + 4/65 < 1.4 bytes a border, on all levels
+/// 8, beside 2 for the head. That is what lists take which are made for it; others take 3 in all.
+/// Made for it, a search is slower than a binary search alone: some half more with ten random bits
+/// set in each of a million addresses.
+const LEVELS: usize = 6;
+
+/// In a slot: there is a node of that number. Without it: where its borders begin.
+const NODE: u32 = 1 << 31;
+
+/// In a slot without a node: it is exact.
+const EXACT: u32 = 1 << 30;
 
 /// A set of addresses.
 #[derive(Debug)]
-pub(super) struct Blocks<A, const N: usize> {
-    /// From the top; the last one holds the borders.
-    levels: Box<[Box<[A]>]>,
+pub(super) struct Ranges<A> {
+    /// None where all slots are exact.
+    borders: Box<[A]>,
+    /// Of each border, as seen from the node that it is in.
+    heads: Box<[u16]>,
+    /// The first one is the top. None when there are few borders.
+    nodes: Box<[Node<A>]>,
+    /// Of all nodes, one after the other.
+    slots: Box<[u32]>,
 }
 
-impl<A: Address, const N: usize> Blocks<A, N> {
-    /// The set of what any of these ranges covers, which are given as for [`borders`].
+/// A look at some borders.
+#[derive(Debug)]
+struct Node<A> {
+    /// The first of them.
+    first: A,
+    /// A slot has 2^`shift` addresses.
+    shift: u32,
+    /// Where the borders begin and end.
+    start: u32,
+    end: u32,
+    /// Where its slots begin. Behind the last of them is one more, which has the end of the borders.
+    slots: u32,
+    count: u32,
+}
+
+impl<A: Address> Ranges<A> {
+    /// The set of what any of these ranges covers, each its first and its last address. They are
+    /// given sorted by their first address, and are nested or disjoint.
     pub(super) fn new(ranges: impl Iterator<Item = (A, A)>) -> Self {
         Self::of(borders(ranges))
     }
 
     fn of(borders: Vec<A>) -> Self {
-        let mut levels = vec![borders.into_boxed_slice()];
-        while let Some(below) = levels.last().filter(|it| it.len() > N) {
-            levels.push(below.iter().copied().step_by(N).collect());
+        let mut ranges = Self {
+            heads: Box::default(),
+            nodes: Box::default(),
+            slots: Box::default(),
+            borders: borders.into_boxed_slice(),
+        };
+        // More than that have no index: of a million entries there are two million.
+        if ranges.borders.len() > CROWD && ranges.borders.len() < EXACT as usize {
+            ranges.index();
         }
-        levels.reverse();
-        Self {
-            levels: levels.into_boxed_slice(),
+        ranges
+    }
+
+    fn index(&mut self) {
+        let mut heads = vec![0; self.borders.len()];
+        let (mut nodes, mut slots) = (Vec::new(), Vec::new());
+        let mut all_exact = true;
+        // Nodes to be made, in the order of their numbers: the borders, and the level.
+        let mut crowds = VecDeque::from([(0..self.borders.len(), 1)]);
+        while let Some((crowd, level)) = crowds.pop_front() {
+            let borders = &self.borders[crowd.clone()];
+            let first = borders[0];
+            let offset = |border: &A| border.offset_from(first).unwrap_or(first);
+            let length = borders.last().map_or(first, offset);
+            // Eight, at least.
+            let most = (borders.len() / THIN) as u32;
+            let least = length
+                .width()
+                .saturating_sub(u32::BITS - most.leading_zeros());
+            let shift = least + u32::from(length.without(least) >= most);
+            let node = Node {
+                first,
+                shift,
+                start: crowd.start as u32,
+                end: crowd.end as u32,
+                slots: slots.len() as u32,
+                count: length.without(shift) + 1,
+            };
+            let mut rest = borders.iter().map(offset).peekable();
+            let mut at = crowd.start;
+            for slot in 0..node.count {
+                let (start, mut is_exact) = (at, true);
+                while let Some(offset) = rest.next_if(|it| it.without(shift) <= slot) {
+                    heads[at] = offset.head(node.head_shift());
+                    is_exact &= offset.is_bare(node.head_shift());
+                    at += 1;
+                }
+                if at - start > CROWD && level < LEVELS {
+                    let number = nodes.len() + 1 + crowds.len();
+                    slots.push(NODE | number as u32);
+                    crowds.push_back((start..at, level + 1));
+                } else {
+                    slots.push(start as u32 | if is_exact { EXACT } else { 0 });
+                    all_exact &= is_exact;
+                }
+            }
+            slots.push(node.end);
+            nodes.push(node);
         }
+        if all_exact {
+            self.borders = Box::default();
+        }
+        self.heads = heads.into_boxed_slice();
+        self.nodes = nodes.into_boxed_slice();
+        self.slots = slots.into_boxed_slice();
     }
 
     /// True when `address` is in the set.
     pub(super) fn contain(&self, address: A) -> bool {
-        let mut at = 0;
-        for level in &self.levels {
-            let start = at * N;
-            let rest = &level[start..];
-            // Of a fixed length wherever possible: such a loop becomes a few wide instructions.
-            let up_to = match rest.first_chunk::<N>() {
-                Some(block) => count(block, address),
-                None => count(rest, address),
-            };
-            match (start + up_to).checked_sub(1) {
-                Some(last) => at = last,
-                None => return false,
-            }
-        }
         // A set begins at an even place and ends at an odd one.
-        at % 2 == 0
+        self.up_to(address) % 2 == 1
     }
-}
 
-#[inline(always)]
-fn count<A: Address>(borders: &[A], address: A) -> usize {
-    borders.iter().map(|it| usize::from(*it <= address)).sum()
-}
-
-/// How many lower halves are looked through one by one: a cache line of them.
-const LINE: usize = 32;
-
-/// A set of IPv4 addresses.
-#[derive(Debug)]
-pub(super) struct Halves {
-    /// For each upper half where its borders begin, and at the end of all where they end.
-    index: Box<[u32]>,
-    /// The lower halves of the borders.
-    lower: Box<[u16]>,
-    /// Every [`LINE`]th of them.
-    steps: Box<[u16]>,
-}
-
-impl Halves {
-    fn of(borders: &[u32]) -> Self {
-        let upper_end = |upper: u64| borders.partition_point(|it| u64::from(*it) < upper << 16);
-        let mut index = Vec::with_capacity(0x1_0001);
-        let mut at = 0;
-        for upper in 0..=0xffff_u64 {
-            index.push(at as u32);
-            // Most have none.
-            if borders
-                .get(at)
-                .is_some_and(|it| u64::from(*it) >> 16 == upper)
-            {
-                at = upper_end(upper + 1);
+    /// How many borders there are up to `address`.
+    fn up_to(&self, address: A) -> usize {
+        let Some(mut node) = self.nodes.first() else {
+            return self.borders.partition_point(|it| *it <= address);
+        };
+        loop {
+            let Some(offset) = address.offset_from(node.first) else {
+                return node.start as usize;
+            };
+            let slot = offset.without(node.shift);
+            if slot >= node.count {
+                return node.end as usize;
             }
-        }
-        index.push(at as u32);
-        let lower: Box<[u16]> = borders.iter().map(|it| *it as u16).collect();
-        Self {
-            index: index.into_boxed_slice(),
-            steps: lower.iter().copied().step_by(LINE).collect(),
-            lower,
+            let at = (node.slots + slot) as usize;
+            let (slot, next) = (self.slots[at], self.slots[at + 1]);
+            if let Some(below) = self.node(slot) {
+                node = below;
+                continue;
+            }
+            let (start, end) = (self.start(slot), self.start(next));
+            let (heads, head) = (&self.heads[start..end], offset.head(node.head_shift()));
+            let up_to = start + count(heads, |it| it <= head);
+            if slot & EXACT != 0 {
+                return up_to;
+            }
+            let below = start + count(heads, |it| it < head);
+            return below + count(&self.borders[below..up_to], |it| it <= address);
         }
     }
 
-    fn contain(&self, address: u32) -> bool {
-        let (upper, half) = ((address >> 16) as usize, address as u16);
-        let (mut start, mut end) = (self.index[upper] as usize, self.index[upper + 1] as usize);
-        if end - start > 2 * LINE {
-            let first = start.div_ceil(LINE);
-            let steps = &self.steps[first..end.div_ceil(LINE)];
-            let next = first + steps.partition_point(|it| *it <= half);
-            end = end.min(next * LINE);
-            start = start.max(next.saturating_sub(1) * LINE);
-        }
-        // Sums of 16 bits are a few wide instructions, and the number of terms is small.
-        let below = self.lower[start..end].iter();
-        let up_to: u16 = below.map(|it| u16::from(*it <= half)).sum();
-        (start + usize::from(up_to)) % 2 == 1
+    fn node(&self, slot: u32) -> Option<&Node<A>> {
+        let has_node = slot & NODE != 0;
+        has_node.then(|| &self.nodes[(slot ^ NODE) as usize])
+    }
+
+    /// Where the borders of a slot begin.
+    fn start(&self, slot: u32) -> usize {
+        self.node(slot).map_or(slot & !EXACT, |node| node.start) as usize
+    }
+}
+
+impl<A> Node<A> {
+    /// Of an address, as seen from the node, the head is above so many bits.
+    fn head_shift(&self) -> u32 {
+        self.shift.saturating_sub(u16::BITS)
+    }
+}
+
+/// How many of these, which are sorted, are up to something.
+#[inline(always)]
+fn count<T: Copy>(sorted: &[T], is_up_to: impl Fn(T) -> bool) -> usize {
+    match sorted.len() {
+        // Sums of 16 bits are a few wide instructions for heads, and no load waits for another.
+        0..=CROWD => sorted
+            .iter()
+            .map(|it| u16::from(is_up_to(*it)))
+            .sum::<u16>()
+            .into(),
+        _ => sorted.partition_point(|it| is_up_to(*it)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::collection::btree_set;
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
 
+    /// Searches for the borders, what is next to them, and what is far from them.
+    fn search<A: Address + std::fmt::LowerHex>(
+        borders: &[A],
+        more: impl IntoIterator<Item = A>,
+        below: impl Fn(A) -> Option<A>,
+    ) {
+        let ranges = Ranges::of(borders.to_vec());
+        let near = |it: &A| [below(*it), Some(*it), it.next()];
+        for address in borders.iter().flat_map(near).flatten().chain(more) {
+            let expected = borders.partition_point(|it| *it <= address);
+            assert_eq!(ranges.up_to(address), expected, "{address:x}");
+        }
+        assert!(ranges.nodes.len() <= LEVELS * borders.len().div_ceil(CROWD));
+        let memory = size_of_val(&*ranges.nodes) + size_of_val(&*ranges.slots);
+        assert!(memory * 10 <= LEVELS * borders.len() * 14, "{memory} bytes");
+    }
+
+    fn search_v6(borders: &BTreeSet<u128>) {
+        let borders: Vec<u128> = borders.iter().copied().collect();
+        search(&borders, [0, 1 << 64, u128::MAX], |it| it.checked_sub(1));
+    }
+
+    fn search_v4(borders: &BTreeSet<u32>) {
+        let borders: Vec<u32> = borders.iter().copied().collect();
+        search(&borders, [0, 1 << 16, u32::MAX], |it| it.checked_sub(1));
+    }
+
+    /// Numbers close to each other, as far apart as `shift` says, from somewhere on, around.
+    fn clump() -> impl Strategy<Value = Vec<u128>> {
+        let start = prop_oneof![
+            Just(0),
+            Just(0_u128.wrapping_sub(200)),
+            Just((1 << 127) - 100),
+            any::<u128>(),
+            (0..4_u128).prop_map(|it| it << 112),
+        ];
+        let steps = vec(0..4_u8, 0..300);
+        (start, steps, 0..128_u32).prop_map(|(start, steps, shift)| {
+            let far = steps.into_iter().scan(0_u128, |sum, step| {
+                *sum += u128::from(step);
+                Some(*sum << shift)
+            });
+            far.map(|it| start.wrapping_add(it)).collect()
+        })
+    }
+
     proptest! {
-        /// With many borders of one upper half, and none or few of others.
         #[test]
-        fn any_borders_are_searched_by_halves_as_by_blocks(
-            few in btree_set(any::<u32>(), 0..50),
-            many in btree_set(0..0x2_0000_u32, 0..500),
-            dense in 0..400_u32,
-            upper in prop_oneof![Just(0_u32), Just(0xfffe), 0..0xfffe_u32],
+        fn any_clumps_are_searched_as_one_looks_through_them(
+            clumps in vec(clump(), 0..6),
+            random in vec(any::<u128>(), 0..100),
         ) {
-            let many = many.into_iter().chain((0..dense).map(|it| 5 * it));
-            let all = few.into_iter().chain(many.map(|it| (upper << 16) + it));
-            let borders: std::collections::BTreeSet<u32> = all.collect();
-            let borders: Vec<u32> = borders.into_iter().collect();
-            let halves = Halves::of(&borders);
-            let blocks = Blocks::<u32, 32>::of(borders.clone());
-            let near = borders.iter().flat_map(|it| [it.wrapping_sub(1), *it, it.wrapping_add(1)]);
-            for address in near.chain([0, u32::MAX]) {
-                let expected = borders.partition_point(|it| *it <= address) % 2 == 1;
-                prop_assert_eq!(halves.contain(address), expected, "{:x}", address);
-                prop_assert_eq!(blocks.contain(address), expected, "{:x}", address);
+            let all: BTreeSet<u128> = clumps.into_iter().flatten().chain(random).collect();
+            search_v6(&all);
+            search_v4(&all.iter().map(|it| *it as u32).collect());
+            search_v4(&all.iter().map(|it| (*it >> 96) as u32).collect());
+        }
+
+        /// So that many have the same head, and many slots have none.
+        #[test]
+        fn any_few_bits_are_searched_as_one_looks_through_them(
+            bits in vec(0..128_u32, 1..24),
+            picks in vec(any::<u32>(), 0..800),
+        ) {
+            let spread = |pick: u32| {
+                let chosen = bits.iter().enumerate().filter(|(at, _)| pick >> at & 1 == 1);
+                chosen.fold(0_u128, |sum, (_, bit)| sum | 1 << bit)
+            };
+            search_v6(&picks.into_iter().map(spread).collect());
+        }
+    }
+
+    /// Crowds within crowds, deeper than nodes go.
+    #[test]
+    fn borders_that_are_made_to_be_far_down_are_found() {
+        // All but 127 bits are the same.
+        search_v6(&BTreeSet::from([u128::MAX - 1, u128::MAX]));
+        search_v6(&BTreeSet::from([0, 1]));
+        search_v6(&(0..128).map(|it| 1 << it).collect());
+        // Three quarters of each power of two, and what is close to them.
+        let close = (0..128_u32).flat_map(|it| (0..40_u128).map(move |low| (3 << it >> 2) + low));
+        search_v6(&close.collect());
+        // In the first slot of the first slot, and so on, as many as make a crowd there.
+        let nested = (0..15_u32).flat_map(|level| {
+            let bits = 128 - 8 * level;
+            (0..200_u128).map(move |it| it << (bits - 8))
+        });
+        let nested: BTreeSet<u128> = nested.collect();
+        search_v6(&nested);
+        search_v6(&nested.iter().map(|it| u128::MAX - it).collect());
+        // Of the heads of the lowest level many are the same.
+        let low = (0..3000_u128).map(|it| it * it);
+        search_v6(&low.chain((17..128).map(|it| 1 << it)).collect());
+    }
+
+    #[test]
+    fn dense_borders_are_found_however_many_there_are() {
+        for count in [0, 1, 63, 64, 65, 66, 129, 511, 1024, 70_000] {
+            for step in [1, 2, 5, 1000] {
+                search_v4(&(0..count).map(|it| it * step).collect());
+                search_v4(&(0..count).map(|it| u32::MAX - it * step).collect());
+                let v6 = (0..count).map(|it| u128::from(it * step) << 64);
+                search_v6(&v6.collect());
             }
         }
     }
