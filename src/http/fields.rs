@@ -75,8 +75,14 @@ impl Kind {
             ("transfer-encoding", Kind::TransferEncoding),
             ("x-forwarded-proto", Kind::ForwardedProto),
         ];
+        // Most fields begin like none of these, which is soon seen.
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        if !b"cefhkmptux".contains(&first) {
+            return Kind::Other;
+        }
         let matches = |(known, _): &&(&str, Kind)| {
-            known.len() == name.len() && known.as_bytes().eq_ignore_ascii_case(name)
+            let known = known.as_bytes();
+            known.len() == name.len() && known[0] == first && known.eq_ignore_ascii_case(name)
         };
         if let Some((_, kind)) = KNOWN.iter().find(matches) {
             return *kind;
