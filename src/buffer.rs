@@ -13,8 +13,9 @@ pub const SMALL: usize = 32 * 1024;
 /// Size of a buffer for a big body, in bytes.
 pub const BIG: usize = 256 * 1024;
 
-/// Buffers of each size that a worker keeps for reuse.
-const KEPT_SMALL: usize = 256;
+/// Buffers of each size that a worker keeps for reuse: small ones for every request of a crowd, of
+/// which those that nobody needs any more go by and by ([`trim`]).
+const KEPT_SMALL: usize = 4096;
 const KEPT_BIG: usize = 16;
 
 /// Big buffers that a worker has in use at most. Clients that do not read hold theirs for as long as
@@ -23,12 +24,14 @@ pub const MOST_BIG: usize = 128;
 
 thread_local! {
     static FREE: RefCell<Free> = const {
-        RefCell::new(Free { small: Vec::new(), big: Vec::new(), big_in_use: 0 })
+        RefCell::new(Free { small: Vec::new(), unused: 0, big: Vec::new(), big_in_use: 0 })
     };
 }
 
 struct Free {
     small: Vec<Vec<u8>>,
+    /// So many of them were not needed since the last [`trim`].
+    unused: usize,
     big: Vec<Vec<u8>>,
     big_in_use: usize,
 }
@@ -133,8 +136,24 @@ impl Drop for Buffer {
 }
 
 fn take_small() -> Vec<u8> {
-    let kept = FREE.with_borrow_mut(|free| free.small.pop());
+    let kept = FREE.with_borrow_mut(|free| {
+        let kept = free.small.pop();
+        free.unused = free.unused.min(free.small.len());
+        kept
+    });
     kept.unwrap_or_else(|| vec![0; SMALL])
+}
+
+/// Frees half of the calling worker's small buffers that were not needed since the last call; true
+/// while there are any.
+pub fn trim() -> bool {
+    FREE.with_borrow_mut(|free| {
+        let unused = free.unused.div_ceil(2);
+        let left = free.small.len() - unused;
+        free.small.truncate(left);
+        free.unused = left;
+        left > 0
+    })
 }
 
 fn take_big() -> Option<Vec<u8>> {

@@ -93,6 +93,8 @@ pub struct WorkerMetrics {
     pub connections: Counter,
     /// Downstream connections that are open now.
     pub active: Counter,
+    /// Of these, the ones that are silent and have no coroutine.
+    pub parked: Counter,
     /// Connections made to peers.
     pub upstream_connects: Counter,
     /// Pooled connections to peers that were used again.
@@ -128,6 +130,7 @@ impl Default for WorkerMetrics {
             closes: [ZERO; Close::ALL.len()],
             connections: ZERO,
             active: ZERO,
+            parked: ZERO,
             upstream_connects: ZERO,
             upstream_reuses: ZERO,
             downstream_received: ZERO,

@@ -26,6 +26,7 @@
 #![allow(unsafe_code)]
 
 mod clock;
+mod parking;
 mod patience;
 mod pipe;
 mod polls;
@@ -44,6 +45,7 @@ use std::time::Duration;
 use may::coroutine;
 
 pub use clock::{interrupt_idle, set_housekeeping, wind};
+pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
 pub use polls::{Polls, note_poll, polls, take_in_events};

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::access_log::AccessLog;
+use crate::buffer;
 use crate::config::Config;
 use crate::error::{Close, Failure};
 use crate::http::chunked::Trailer;
@@ -34,7 +35,8 @@ use crate::http::head::{RequestHead, ResponseHead};
 use crate::lists::{Lists, Pools};
 use crate::logging::{LogQueue, Throttle};
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
-use crate::net;
+use crate::net::{self, Detached, Parking};
+use crate::proxy::session::Parked;
 use crate::route::PoolName;
 use crate::snapshot::{Published, Reader};
 use crate::upstream::pool::Pool;
@@ -79,11 +81,17 @@ pub struct Worker {
     /// Those of the lists that were seen last.
     pools: RefCell<Rc<Pools>>,
     pool: Pool,
+    /// Silent connections.
+    parking: Option<Parking<Parked>>,
+    /// There is room for them, and somebody who wakes them.
+    parks: Cell<bool>,
     access_log: AccessLog,
     /// Memory of requests that have ended, for those to come.
     #[allow(clippy::vec_box)] // Lent for each request: moving a pointer is cheaper.
     workspaces: RefCell<Vec<Box<Workspace>>>,
-    next_eviction: Cell<Option<Instant>>,
+    /// So many of them were not needed since the last look.
+    workspaces_unused: Cell<usize>,
+    next_look: Cell<Option<Instant>>,
     failures_said: RefCell<Throttle>,
 }
 
@@ -112,11 +120,23 @@ pub fn flush_access_logs(gateway: &Arc<Gateway>) {
     }
 }
 
-/// How often idle upstream connections are looked through.
-const EVICTION: Duration = Duration::from_secs(1);
+/// Ends the idle waits of every worker, so that each session sees that the gateway is to end.
+///
+/// # Errors
+/// As [`net::spawn`].
+pub fn interrupt_idle(gateway: &Arc<Gateway>) -> io::Result<()> {
+    let gateway = Arc::clone(gateway);
+    net::on_each_worker(move |_| {
+        net::interrupt_idle();
+        Worker::here(&gateway).sift_parked(Instant::now());
+    })
+}
+
+/// How often idle connections, on both sides, are looked through.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Workspaces that a worker keeps for reuse.
-const WORKSPACES_KEPT: usize = 256;
+const WORKSPACES_KEPT: usize = 4096;
 
 thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
@@ -129,40 +149,61 @@ impl Worker {
     }
 
     fn new(gateway: Arc<Gateway>) -> Rc<Self> {
+        let parking = Parking::new();
+        let failed =
+            |error: &io::Error| log::error!("parking-failed error={:?}", error.to_string());
+        let parking = parking.inspect_err(failed).ok();
         let worker = Rc::new(Self {
             index: net::worker(),
             config: Reader::new(&gateway.config),
             lists: Reader::new(&gateway.lists),
             pools: RefCell::new(Rc::new(gateway.lists.load().pools())),
             pool: Pool::default(),
+            parking,
+            parks: Cell::new(false),
             access_log: AccessLog::new(gateway.access_log.clone()),
             workspaces: RefCell::default(),
-            next_eviction: Cell::new(None),
+            workspaces_unused: Cell::new(0),
+            next_look: Cell::new(None),
             failures_said: RefCell::default(),
             gateway,
         });
         let housekeeper = Rc::clone(&worker);
         net::set_housekeeping(move || housekeeper.housekeeping());
+        let watcher = Rc::clone(&worker);
+        let watched = net::spawn_beside(move || {
+            if let Some(parking) = &watcher.parking {
+                parking.watch(|connection, parked| parked.resume(&watcher, connection));
+            }
+        });
+        // Without it, silent connections keep their coroutines.
+        match watched {
+            Ok(_) => worker.parks.set(worker.parking.is_some()),
+            Err(error) => failed(&error),
+        }
         worker
     }
 
     /// Runs at every tick of the worker's clock; true while there is something left to do.
-    fn housekeeping(&self) -> bool {
+    fn housekeeping(self: &Rc<Self>) -> bool {
         let lines_left = self.access_log.tick();
         // Lists and settings that were replaced are let go even when no request comes.
         self.lists.refresh();
         self.config.refresh();
         let now = Instant::now();
-        let evicts_again = match self.next_eviction.get() {
+        let looks_again = match self.next_look.get() {
             Some(next) if now < next => true,
             _ => {
                 let limit = self.config.snapshot().upstream.keepalive_timeout;
-                let any = self.pool.evict(now, limit);
-                self.next_eviction.set(any.then_some(now + EVICTION));
+                self.sift_parked(now);
+                let parks = self.parking.as_ref().is_some_and(|it| !it.is_empty());
+                let any =
+                    self.pool.evict(now, limit) | buffer::trim() | self.trim_workspaces() | parks;
+                self.next_look.set(any.then_some(now + LOOK));
                 any
             }
         };
-        lines_left || evicts_again
+        lines_left || looks_again
     }
 
     fn metrics(&self) -> &WorkerMetrics {
@@ -221,9 +262,39 @@ impl Worker {
     /// Keeps a connection to `peer` for the next request.
     fn keep_upstream(&self, peer: SocketAddr, stream: net::Stream, config: &Config) {
         self.pool.checkin(peer, stream, config.upstream.keepalive);
-        if self.next_eviction.get().is_none() {
-            self.next_eviction.set(Some(Instant::now() + EVICTION));
+        self.look_later();
+    }
+
+    /// Sees to it that what is idle is looked through.
+    fn look_later(&self) {
+        if self.next_look.get().is_none() {
+            self.next_look.set(Some(Instant::now() + LOOK));
             net::wind();
+        }
+    }
+
+    /// Lets a silent connection wait without a coroutine.
+    fn park(&self, connection: Detached, parked: Parked) -> Result<(), Close> {
+        self.look_later();
+        self.metrics().parked.one();
+        let parked = match &self.parking {
+            Some(parking) => parking.park(connection, parked).map_err(drop),
+            None => Err(()),
+        };
+        parked.map_err(|()| {
+            self.metrics().parked.less_one();
+            Close::OverCapacity
+        })
+    }
+
+    /// Ends parked connections whose time is over; all of them when the gateway is to end.
+    fn sift_parked(self: &Rc<Self>, now: Instant) {
+        let draining = self.gateway.is_draining();
+        if let Some(parking) = &self.parking {
+            parking.sift(
+                |_, parked| parked.fate(now, draining),
+                |connection, parked| parked.leave(self, connection, draining),
+            );
         }
     }
 
@@ -237,8 +308,20 @@ impl Worker {
     }
 
     fn lend_workspace(&self) -> Box<Workspace> {
-        let kept = self.workspaces.borrow_mut().pop();
-        kept.unwrap_or_default()
+        let mut kept = self.workspaces.borrow_mut();
+        let workspace = kept.pop();
+        let unused = &self.workspaces_unused;
+        unused.set(unused.get().min(kept.len()));
+        workspace.unwrap_or_default()
+    }
+
+    /// Frees half of the workspaces that were not needed since the last look; true while there are any.
+    fn trim_workspaces(&self) -> bool {
+        let mut kept = self.workspaces.borrow_mut();
+        let left = kept.len() - self.workspaces_unused.get().div_ceil(2);
+        kept.truncate(left);
+        self.workspaces_unused.set(left);
+        left > 0
     }
 
     fn take_back(&self, workspace: Box<Workspace>) {

@@ -18,8 +18,8 @@ use crate::http::encode::{self, Answer, Connection};
 use crate::http::head::Version;
 use crate::logging::Throttle;
 use crate::net::{self, Detached, Listener};
-use crate::proxy::Gateway;
 use crate::proxy::session::{self, Arrival};
+use crate::proxy::{self, Gateway};
 use crate::snapshot::Reader;
 
 /// Pause after an error that comes from a shortage (descriptors, memory).
@@ -181,9 +181,9 @@ const CUT_TIME: Duration = Duration::from_millis(500);
 /// Stops accepting once the kernel's queues are empty, lets requests come to their end, and ends
 /// idle connections. Returns how many connections are still open when `limit` has passed or `hurry`
 /// says so.
-pub fn drain(gateway: &Gateway, limit: Duration, hurry: impl Fn() -> bool) -> usize {
+pub fn drain(gateway: &Arc<Gateway>, limit: Duration, hurry: impl Fn() -> bool) -> usize {
     gateway.draining.store(true, Ordering::Release);
-    if let Err(error) = net::on_each_worker(|_| net::interrupt_idle()) {
+    if let Err(error) = proxy::interrupt_idle(gateway) {
         log::error!("drain-failed error={:?}", error.to_string());
     }
     let deadline = Instant::now() + limit;

@@ -374,6 +374,8 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("refusals_total{reason=\"no-host\"}", 1),
         ("connections_total{worker=\"0\"}", 17),
         ("connections_active{worker=\"0\"}", 1),
+        // Silent once all is said.
+        ("connections_parked{worker=\"0\"}", 1),
         ("connections_closed_total{reason=\"connection-close\"}", 12),
         ("connections_closed_total{reason=\"client-gone\"}", 1),
         ("connections_closed_total{reason=\"client-closed\"}", 2),

@@ -138,6 +138,12 @@ fn connections(page: &mut Page, metrics: &Metrics) {
         "Downstream connections that are open, by worker.",
     );
     by_worker(page, metrics, "connections_active", |it| &it.active);
+    page.family(
+        "connections_parked",
+        "gauge",
+        "Open downstream connections that are silent and wait without a coroutine, by worker.",
+    );
+    by_worker(page, metrics, "connections_parked", |it| &it.parked);
     page.family("worker_requests_total", "counter", "Requests by worker.");
     for (at, worker) in metrics.workers().iter().enumerate() {
         let counts = worker.requests.iter().flatten().map(Counter::get);

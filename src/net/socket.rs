@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -457,6 +457,20 @@ impl Stream {
         let _ = self.io.socket.shutdown(std::net::Shutdown::Both);
     }
 
+    /// Takes the connection from its worker, which holds nothing of it then.
+    ///
+    /// # Errors
+    /// When somebody else still watches it, and descriptors run out.
+    pub fn detach(self) -> io::Result<Detached> {
+        let io = Rc::clone(&self.io);
+        drop(self);
+        let socket = match Rc::try_unwrap(io) {
+            Ok(Io { socket, .. }) => socket,
+            Err(io) => io.socket.try_clone()?,
+        };
+        Ok(Detached { socket })
+    }
+
     /// A second handle of the same connection, for a second coroutine of this worker: at most one
     /// may wait on each handle.
     ///
@@ -489,6 +503,12 @@ pub struct Detached {
     socket: Socket,
 }
 
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Detached {
     /// The worker that can take the connection without another descriptor.
     pub fn natural_worker(&self) -> usize {
@@ -504,6 +524,14 @@ impl Detached {
         Ok(Stream {
             io: Io::new(socket, WRITE)?,
         })
+    }
+
+    /// True when there is something to read, or the end.
+    pub fn is_readable_now(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let flags = nix::libc::MSG_PEEK | nix::libc::MSG_DONTWAIT;
+        let peeked = self.socket.recv_with_flags(&mut byte, flags);
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Writes `bytes` as far as they fit at once, and closes: for an answer to a connection that

@@ -248,6 +248,8 @@ impl<'a> Exchange<'a> {
             unfinished: false,
         };
         self.send_request(&mut upstream)?;
+        // Whoever is served meanwhile gets it while it is in the cache.
+        self.buffer.release();
         // A final response may have come before the body was complete.
         if self.workspace.response.status < 200 {
             self.await_response(&mut upstream)?;

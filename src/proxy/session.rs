@@ -1,7 +1,7 @@
 //! One downstream connection: request after request, until one of them ends it.
 //!
-//! Between two requests a session is nothing but its socket: no buffer, no workspace. So it can
-//! end there and be resumed by a new coroutine when bytes arrive.
+//! Between two requests a session is nothing but its socket: no buffer, no workspace. So after a moment
+//! of silence it is [`Parked`], without a coroutine, and a new one resumes it when bytes arrive.
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,7 +23,7 @@ use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::net::{self, Detached, Patience, Stream, Wake};
+use crate::net::{self, Detached, Fate, Patience, Stream, Wake};
 use crate::proxy_protocol::{self, Header, Malformed};
 use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
@@ -48,6 +48,9 @@ const FAIR_SHARE: usize = 256 * 1024;
 /// long.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
+/// A client that has been silent for so long is parked.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// What clients may send before a request, once.
 const EMPTY_LINE: &[u8] = b"\r\n";
 
@@ -60,35 +63,110 @@ pub struct Arrival {
     pub proxy: bool,
 }
 
-/// Serves a connection to its end, on the calling worker. A panic ends this connection only.
+/// Serves a connection, on the calling worker, until it ends or is parked. A panic ends this
+/// connection only.
 pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
     let Arrival { from, proxy } = arrival;
     let worker = Worker::here(gateway);
-    let _open = Open::new(&worker);
+    let rest = Rest {
+        _open: Open::new(&worker),
+        socket: client::canonical(from.ip()),
+        vouched: true,
+        served: 0,
+        since: Instant::now(),
+    };
+    go_on(&worker, connection, rest, proxy);
+}
+
+fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
     let close = match connection.attach() {
         Ok(stream) => {
-            let session = Session {
-                worker: &worker,
+            let mut session = Session {
+                worker,
                 stream,
-                socket: client::canonical(from.ip()),
-                vouched: true,
+                rest,
+                begun: Instant::now(),
                 buffer: Buffer::new(),
-                served: 0,
-                rests_since: Instant::now(),
                 unpaused: 0,
                 request_complete: false,
             };
-            catch_unwind(AssertUnwindSafe(|| session.run(proxy))).unwrap_or_else(|_| {
-                worker.metrics().panics.one();
-                Close::Panic
-            })
+            let served = catch_unwind(AssertUnwindSafe(|| session.run(proxy)));
+            match served {
+                Ok(Pause::End(close)) => close,
+                Ok(Pause::Silence) => match session.park() {
+                    Ok(()) => return,
+                    Err(close) => close,
+                },
+                Err(_) => {
+                    worker.metrics().panics.one();
+                    Close::Panic
+                }
+            }
         }
         Err(error) => {
-            log::error!("attach-failed client={from} error={:?}", error.to_string());
+            let (client, error) = (rest.socket, error.to_string());
+            log::error!("attach-failed client={client} error={error:?}");
             Close::OverCapacity
         }
     };
     worker.metrics().closes[close.index()].one();
+}
+
+/// What is kept of a connection between two requests.
+pub(super) struct Rest {
+    _open: Open,
+    /// The address of the socket's other side, or what the PROXY protocol says it is.
+    socket: IpAddr,
+    /// The other side may be believed what its forwarding fields say, if it is a trusted proxy.
+    vouched: bool,
+    /// Requests served.
+    served: u64,
+    /// When the last request ended; before the first one, since when it may come.
+    since: Instant,
+}
+
+/// A silent connection without a coroutine.
+pub(super) struct Parked {
+    rest: Rest,
+    /// When the client's time is over.
+    deadline: Instant,
+    /// Why the connection ends then.
+    close: Close,
+}
+
+impl Parked {
+    /// Goes on with a connection that has something to say, on the calling worker.
+    pub(super) fn resume(self, worker: &Rc<Worker>, connection: Detached) {
+        worker.metrics().parked.less_one();
+        let here = Rc::clone(worker);
+        let spawned = net::spawn_beside(move || go_on(&here, connection, self.rest, false));
+        if spawned.is_err() {
+            worker.metrics().closes[Close::OverCapacity.index()].one();
+        }
+    }
+
+    /// Looks whether a parked connection has to leave.
+    pub(super) fn fate(&self, now: Instant, draining: bool) -> Fate {
+        match draining || self.deadline <= now {
+            true => Fate::Leaves,
+            false => Fate::Stays,
+        }
+    }
+
+    /// Ends a connection whose time is over, unless it has something to say at the last moment: then it
+    /// goes on. When the gateway is to end, so does one that has had no request yet.
+    pub(super) fn leave(self, worker: &Rc<Worker>, connection: Detached, draining: bool) {
+        let first = draining && self.rest.served == 0;
+        if first || connection.is_readable_now() {
+            return self.resume(worker, connection);
+        }
+        let close = match draining {
+            true => Close::Draining,
+            false => self.close,
+        };
+        worker.metrics().parked.less_one();
+        worker.metrics().closes[close.index()].one();
+    }
 }
 
 /// Counts a connection as open for as long as it lives, however it ends.
@@ -111,18 +189,13 @@ impl Drop for Open {
 }
 
 struct Session<'a> {
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
     stream: Stream,
-    /// The address of the socket's other side, or what the PROXY protocol says it is.
-    socket: IpAddr,
-    /// The other side may be believed what its forwarding fields say, if it is a trusted proxy.
-    vouched: bool,
+    rest: Rest,
+    /// Since when there is a coroutine for it.
+    begun: Instant,
     /// Bytes received and not yet used.
     buffer: Buffer,
-    /// Requests served.
-    served: u64,
-    /// When the last request ended; before the first one, since when it may come.
-    rests_since: Instant,
     /// Requests in a row for which nobody had to be waited for.
     unpaused: usize,
     /// The last request has been taken to its end.
@@ -144,6 +217,21 @@ struct Idle {
     deadline: Instant,
     /// Why the connection ends then.
     close: Close,
+    /// From when on it may be parked.
+    park: Option<Instant>,
+}
+
+/// Why a session does not go on, for now or for ever.
+enum Pause {
+    End(Close),
+    /// The client has been silent for a moment.
+    Silence,
+}
+
+impl From<Close> for Pause {
+    fn from(close: Close) -> Self {
+        Self::End(close)
+    }
 }
 
 /// How reading a head ended without one.
@@ -171,42 +259,59 @@ fn cut(outcome: Outcome, tally: &mut Tally) -> Outcome {
 }
 
 impl Session<'_> {
-    fn run(mut self, proxy: bool) -> Close {
-        if proxy && let Err(close) = self.read_proxy_header() {
-            self.worker.turned_away(self.socket, close);
-            return close;
+    fn run(&mut self, proxy: bool) -> Pause {
+        if proxy && let Err(pause) = self.read_proxy_header() {
+            if let Pause::End(close) = pause {
+                self.worker.turned_away(self.rest.socket, close);
+            }
+            return pause;
         }
         loop {
-            if let Err(close) = self.wait_for_request() {
-                return close;
+            if let Err(pause) = self.wait_for_request() {
+                return pause;
             }
             match self.serve_request() {
                 Next::Request => {
-                    self.served += 1;
+                    self.rest.served += 1;
                     // So that what was kept for the next request is soon known to be sound.
                     net::note_poll();
                 }
                 Next::Close(close) => {
                     self.linger(close);
-                    return close;
+                    return Pause::End(close);
                 }
                 Next::Abort(close) => {
                     self.stream.abort();
-                    return close;
+                    return Pause::End(close);
                 }
             }
         }
     }
 
+    /// Lets the connection wait without a coroutine.
+    fn park(self) -> Result<(), Close> {
+        let (deadline, close) = self.time_to_ask();
+        let (worker, rest) = (self.worker, self.rest);
+        // What runs out here would have to be there for its next request, too.
+        let connection = self.stream.detach().map_err(|_| Close::OverCapacity)?;
+        let parked = Parked {
+            rest,
+            deadline,
+            close,
+        };
+        worker.park(connection, parked)
+    }
+
     /// Reads what the proxy in front says of the connection; nothing of it is answered.
-    fn read_proxy_header(&mut self) -> Result<(), Close> {
+    fn read_proxy_header(&mut self) -> Result<(), Pause> {
         let config = self.worker.config.snapshot();
-        if !client::is_trusted(self.socket, &config.gateway.trusted_proxies) {
-            return Err(Close::UntrustedProxy);
+        if !client::is_trusted(self.rest.socket, &config.gateway.trusted_proxies) {
+            return Err(Pause::End(Close::UntrustedProxy));
         }
         let mut idle = Idle {
             deadline: Instant::now() + config.gateway.head_timeout,
             close: Close::HeadTimeout,
+            park: None,
         };
         loop {
             match proxy_protocol::parse(self.buffer.filled()) {
@@ -214,60 +319,70 @@ impl Session<'_> {
                 Ok(Header::Complete { len, source }) => {
                     self.buffer.consume(len);
                     match source {
-                        Some(source) => self.socket = client::canonical(source.ip()),
+                        Some(source) => self.rest.socket = client::canonical(source.ip()),
                         // A proxy that passes bytes on has not seen the fields in them, whose
                         // writer it does not name.
-                        None => self.vouched = false,
+                        None => self.rest.vouched = false,
                     }
-                    self.rests_since = Instant::now();
+                    self.rest.since = Instant::now();
                     return Ok(());
                 }
-                Err(Malformed) => return Err(Close::BadProxyHeader),
+                Err(Malformed) => return Err(Pause::End(Close::BadProxyHeader)),
             }
             if self.buffer.is_empty() {
                 self.wait_idle(&mut idle, &[])?;
                 continue;
             }
             match self.stream.read(self.buffer.room(), idle.deadline) {
-                Ok(0) => return Err(Close::ClientClosed),
+                Ok(0) => return Err(Pause::End(Close::ClientClosed)),
                 Ok(count) => self.buffer.added(count),
-                Err(_) if net::are_waits_cut() => return Err(Close::Draining),
+                Err(_) if net::are_waits_cut() => return Err(Pause::End(Close::Draining)),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                    return Err(Close::HeadTimeout);
+                    return Err(Pause::End(Close::HeadTimeout));
                 }
-                Err(_) => return Err(Close::ClientGone),
+                Err(_) => return Err(Pause::End(Close::ClientGone)),
             }
         }
     }
 
     /// Waits, holding nothing, until bytes of a request are there. The empty line that a client may
     /// send before it (RFC 9112 section 2.2) is none of them while nothing follows.
-    fn wait_for_request(&mut self) -> Result<(), Close> {
+    fn wait_for_request(&mut self) -> Result<(), Pause> {
         if self.has_request() {
             return Ok(());
         }
-        let config = self.worker.config.snapshot();
-        let (limit, close) = match self.served {
-            0 => (config.gateway.head_timeout, Close::HeadTimeout),
-            _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
-        };
-        drop(config);
+        let (deadline, close) = self.time_to_ask();
         let mut idle = Idle {
-            deadline: self.rests_since + limit,
+            deadline,
             close,
+            park: None,
         };
         while !self.has_request() {
             let line = &EMPTY_LINE[..self.buffer.filled().len()];
             self.buffer.consume(line.len());
+            idle.park = match line {
+                [] if self.worker.parks.get() => Some(self.rest.since.max(self.begun) + SILENCE),
+                _ => None,
+            };
             // It is judged with what follows, as if both had come at once.
             self.wait_idle(&mut idle, line)?;
         }
         Ok(())
     }
 
+    /// Until when a request may come, and why the connection ends then.
+    fn time_to_ask(&self) -> (Instant, Close) {
+        let config = self.worker.config.snapshot();
+        let (limit, close) = match self.rest.served {
+            0 => (config.gateway.head_timeout, Close::HeadTimeout),
+            _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
+        };
+        (self.rest.since + limit, close)
+    }
+
     /// Waits, holding nothing, until bytes are there, and reads them behind those that were laid
     /// `aside`.
-    fn wait_idle(&mut self, idle: &mut Idle, aside: &[u8]) -> Result<(), Close> {
+    fn wait_idle(&mut self, idle: &mut Idle, aside: &[u8]) -> Result<(), Pause> {
         self.buffer.release();
         loop {
             // Nothing runs between this look and the wait, so an interruption is never missed. The
@@ -275,20 +390,23 @@ impl Session<'_> {
             let draining = idle.close != Close::Draining && self.worker.gateway.is_draining();
             if draining && !self.stream.is_readable_now() {
                 idle.close = Close::Draining;
-                if self.served > 0 {
-                    return Err(idle.close);
+                if self.rest.served > 0 {
+                    return Err(idle.close.into());
                 }
+                idle.park = None;
                 idle.deadline = idle.deadline.min(Instant::now() + DRAIN_GRACE);
             }
-            match self.stream.wait_idle(idle.deadline) {
+            let until = idle.park.map_or(idle.deadline, |it| it.min(idle.deadline));
+            match self.stream.wait_idle(until) {
                 // What has happened on connections to peers is known then, too.
                 Wake::Ready => net::take_in_events(),
-                Wake::Overdue => return Err(idle.close),
+                Wake::Overdue if until < idle.deadline => return Err(Pause::Silence),
+                Wake::Overdue => return Err(idle.close.into()),
                 Wake::Interrupted | Wake::Watched => continue,
             }
             self.buffer.put(aside);
             match self.stream.read_now(self.buffer.room()) {
-                Ok(0) => return Err(Close::ClientClosed),
+                Ok(0) => return Err(Close::ClientClosed.into()),
                 Ok(count) => {
                     self.buffer.added(count);
                     return Ok(());
@@ -298,7 +416,7 @@ impl Session<'_> {
                     self.buffer.consume(aside.len());
                     self.buffer.release();
                 }
-                Err(_) => return Err(Close::ClientClosed),
+                Err(_) => return Err(Close::ClientClosed.into()),
             }
         }
     }
@@ -312,7 +430,7 @@ impl Session<'_> {
     fn serve_request(&mut self) -> Next {
         let config = self.worker.config.snapshot();
         let mut workspace = self.worker.lend_workspace();
-        let mut tally = Tally::new(Instant::now(), self.socket);
+        let mut tally = Tally::new(Instant::now(), self.rest.socket);
         workspace.seen.clear();
         let served = catch_unwind(AssertUnwindSafe(|| {
             self.request(&config, &mut workspace, &mut tally)
@@ -325,7 +443,7 @@ impl Session<'_> {
             Next::Request => None,
             Next::Close(close) | Next::Abort(close) => Some(close),
         };
-        self.rests_since = tally.close(self.worker, &workspace.seen, close);
+        self.rest.since = tally.close(self.worker, &workspace.seen, close);
         self.worker.take_back(workspace);
         next
     }
@@ -473,13 +591,13 @@ impl Session<'_> {
             ..
         } = workspace;
         let (bytes, gateway) = (self.buffer.filled(), &config.gateway);
-        let trusted_proxies: &[IpNet] = match self.vouched {
+        let trusted_proxies: &[IpNet] = match self.rest.vouched {
             true => &gateway.trusted_proxies,
             false => &[],
         };
         tally.received = head.len as u64;
         seen.note(head, bytes);
-        tally.client = client::address(self.socket, trusted_proxies, &head.fields, bytes);
+        tally.client = client::address(self.rest.socket, trusted_proxies, &head.fields, bytes);
         let mut plan = Plan::of(head, bytes, options, gateway.max_body)?;
         let default_host = match head.authority() {
             Some(_) => None,
@@ -492,10 +610,10 @@ impl Session<'_> {
             framing: plan.framing,
             expects_continue: plan.expects_continue && !plan.complete,
             upgrade: plan.upgrade,
-            socket: self.socket,
+            socket: self.rest.socket,
             client: tally.client,
             default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
-            trusted: client::is_trusted(self.socket, trusted_proxies),
+            trusted: client::is_trusted(self.rest.socket, trusted_proxies),
         };
         to_peer.clear();
         encode::request(to_peer, &request);

@@ -1,0 +1,134 @@
+//! Connections that wait for bytes without a coroutine: each is a descriptor in an epoll set of the
+//! worker's own and a place in a table, where a coroutine would cost a stack.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use may::io::{CoIo, WaitIo};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::Descriptor;
+use super::socket::Detached;
+
+/// Connections that are looked for at once.
+const EVENTS: usize = 64;
+
+/// The parked connections of a worker, each with what belongs to it.
+pub struct Parking<T> {
+    /// Before `epoll`: `may` must forget the descriptor before it is closed.
+    registration: CoIo<Descriptor>,
+    epoll: Epoll,
+    places: RefCell<Places<T>>,
+}
+
+struct Places<T> {
+    parked: Vec<Option<(Detached, T)>>,
+    free: Vec<usize>,
+}
+
+/// What becomes of a parked connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays.
+    Stays,
+    /// It goes on, or ends: whoever looks gets it.
+    Leaves,
+}
+
+impl<T> Parking<T> {
+    /// An empty one, for the calling worker.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn new() -> io::Result<Self> {
+        let epoll = own_epoll()?;
+        let descriptor = Descriptor(epoll.0.as_raw_fd());
+        Ok(Self {
+            registration: CoIo::new(descriptor).map_err(io::Error::from)?,
+            epoll,
+            places: RefCell::new(Places {
+                parked: Vec::new(),
+                free: Vec::new(),
+            }),
+        })
+    }
+
+    /// Parks `connection` until bytes come, or its end.
+    ///
+    /// # Errors
+    /// Gives both back when the kernel has no room for it.
+    pub fn park(&self, connection: Detached, what: T) -> Result<(), (Detached, T)> {
+        let mut places = self.places.borrow_mut();
+        let place = places.free.pop().unwrap_or_else(|| {
+            places.parked.push(None);
+            places.parked.len() - 1
+        });
+        // Level-triggered: what has come already is told at once.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+        let event = EpollEvent::new(flags, place as u64);
+        if self.epoll.add(&connection, event).is_err() {
+            places.free.push(place);
+            return Err((connection, what));
+        }
+        places.parked[place] = Some((connection, what));
+        Ok(())
+    }
+
+    /// Hands out connections as bytes come, or their end; never returns.
+    pub fn watch(&self, resume: impl Fn(Detached, T)) -> ! {
+        loop {
+            self.registration.wait_io();
+            let mut events = [EpollEvent::empty(); EVENTS];
+            while let Ok(count @ 1..) = self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+                for event in &events[..count] {
+                    if let Some((connection, what)) = self.take(event.data() as usize) {
+                        resume(connection, what);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at every connection; those that leave are handed out.
+    pub fn sift(&self, fate: impl Fn(&Detached, &T) -> Fate, leave: impl Fn(Detached, T)) {
+        let count = self.places.borrow().parked.len();
+        for place in 0..count {
+            let leaves = {
+                let places = self.places.borrow();
+                let parked = places.parked[place].as_ref();
+                parked.is_some_and(|(connection, what)| fate(connection, what) == Fate::Leaves)
+            };
+            if let Some((connection, what)) = leaves.then(|| self.take(place)).flatten() {
+                leave(connection, what);
+            }
+        }
+    }
+
+    /// True when nobody is parked.
+    pub fn is_empty(&self) -> bool {
+        let places = self.places.borrow();
+        places.parked.len() == places.free.len()
+    }
+
+    fn take(&self, place: usize) -> Option<(Detached, T)> {
+        let mut places = self.places.borrow_mut();
+        let (connection, what) = places.parked.get_mut(place)?.take()?;
+        places.free.push(place);
+        // Only a descriptor that is not there could be refused.
+        let _ = self.epoll.delete(&connection);
+        Some((connection, what))
+    }
+}
+
+/// An epoll set whose descriptor belongs to the calling worker: made anew until the number fits.
+fn own_epoll() -> io::Result<Epoll> {
+    let mut unfit = Vec::new();
+    loop {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        if epoll.0.as_raw_fd() as usize % super::workers() == super::worker() {
+            return Ok(epoll);
+        }
+        unfit.push(epoll);
+    }
+}
