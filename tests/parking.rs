@@ -62,8 +62,8 @@ fn a_parked_connection_goes_on_as_if_nothing_had_happened() {
 fn a_client_that_never_asks_is_parked_too_and_its_time_runs_on() {
     let origin = Origin::named("a");
     let times = [
-        ("gateway.head_timeout", "2s"),
-        ("gateway.keepalive_timeout", "3s"),
+        ("gateway.head_timeout", "3s"),
+        ("gateway.keepalive_timeout", "4s"),
     ];
     let gateway = start(&origin, &times);
     let begun = Instant::now();

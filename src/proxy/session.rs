@@ -74,6 +74,7 @@ pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
         vouched: true,
         served: 0,
         since: Instant::now(),
+        line: 0,
     };
     go_on(&worker, connection, rest, proxy);
 }
@@ -123,6 +124,8 @@ pub(super) struct Rest {
     served: u64,
     /// When the last request ended; before the first one, since when it may come.
     since: Instant,
+    /// Bytes of an empty line that have come since then.
+    line: usize,
 }
 
 /// A silent connection without a coroutine.
@@ -357,15 +360,14 @@ impl Session<'_> {
             close,
             park: None,
         };
+        let may_park = self.worker.parks.get();
+        idle.park = may_park.then(|| self.rest.since.max(self.begun) + SILENCE);
         while !self.has_request() {
-            let line = &EMPTY_LINE[..self.buffer.filled().len()];
-            self.buffer.consume(line.len());
-            idle.park = match line {
-                [] if self.worker.parks.get() => Some(self.rest.since.max(self.begun) + SILENCE),
-                _ => None,
-            };
+            self.rest.line += self.buffer.filled().len();
+            self.buffer.consume(usize::MAX);
             // It is judged with what follows, as if both had come at once.
-            self.wait_idle(&mut idle, line)?;
+            self.wait_idle(&mut idle, &EMPTY_LINE[..self.rest.line])?;
+            self.rest.line = 0;
         }
         Ok(())
     }
