@@ -172,6 +172,44 @@ fn tracking_that_is_only_promised_is_not_relied_on() {
 }
 
 #[test]
+fn a_server_without_the_setting_for_events_is_tracked_or_polled() {
+    // A server has no setting of another name, and says so with an empty answer.
+    let unknown = ("notify-keyspace-events", "no-setting-of-any-kind");
+    let site_on = |redis: Redis, notify: &str| {
+        let relay = Relay::rewriting(redis.address(), unknown.0, unknown.1);
+        let site = Site::on(redis, |setup| {
+            let setup = setup.set("redis.url", format!("redis://{}/0", relay.address()));
+            let setup = setup.set("redis.notify", notify);
+            let setup = setup.set("redis.check_interval", "1h");
+            setup.set("redis.poll_interval", "50ms")
+        });
+        (site, relay)
+    };
+    for (options, notify, mode, level, instead) in [
+        (&[][..], "auto", "tracking", "WARN", "tracking"),
+        (
+            &["--rename-command", "CLIENT", ""],
+            "auto",
+            "poll",
+            "WARN",
+            "tracking",
+        ),
+        (&[], "events", "poll", "ERROR", "poll"),
+    ] {
+        let (site, _relay) = site_on(Redis::start_with_options(options), notify);
+        assert_eq!(site.gateway.lists()["mode"], mode, "{notify}");
+        let line = site.gateway.wait_for_log("redis-events-refused");
+        assert!(line.contains(level), "{line}");
+        assert!(line.contains("knows no notify-keyspace-events"), "{line}");
+        assert!(line.ends_with(&format!("instead={instead}")), "{line}");
+        site.redis("RPUSH gray 127.0.0.5");
+        site.wait_served("127.0.0.5", "pre");
+        assert_eq!(site.gateway.stderr.count("redis-events-refused"), 1);
+        assert_eq!(site.gateway.stderr.count("lists-unreadable"), 0);
+    }
+}
+
+#[test]
 fn a_subscription_that_has_fallen_silent_is_noticed_while_the_reader_works() {
     let site = Site::by_events();
     for notify in ["events", "tracking"] {

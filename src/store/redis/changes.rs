@@ -239,8 +239,7 @@ impl Chooser {
         if !self.is_tracking(reader)? {
             // Something in between has an opinion of its own.
             let what = "it tracks nothing although it has accepted to (CLIENT GETREDIR)";
-            let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
-            return Err(RedisError::from((kind, "refused", what.to_owned())));
+            return Err(refusal(what));
         }
         follow(link, move |payload| names_one_of(payload, &keys)).map_err(RedisError::from)
     }
@@ -279,14 +278,20 @@ fn step_down(
     Ok(())
 }
 
+/// What the server does not refuse in words of its own, but does not give either.
+fn refusal(what: &str) -> RedisError {
+    let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+    RedisError::from((kind, "refused", what.to_owned()))
+}
+
 /// Makes sure that the server tells of changes, without taking from others what they asked it
 /// to tell.
 fn ask_for_events(reader: &mut Link) -> RedisResult<()> {
     let current = reader.ask(redis::cmd("CONFIG").arg("GET").arg(FLAGS))?;
-    let current: Vec<String> = redis::from_redis_value(current)?;
-    // A name and a value.
+    let current: Vec<String> = redis::from_redis_value(current).unwrap_or_default();
+    // A name and a value; nothing where the server has no such setting.
     let Some(current) = current.get(1) else {
-        return Err(io_error("CONFIG GET knows no notify-keyspace-events"));
+        return Err(refusal("it knows no notify-keyspace-events (CONFIG GET)"));
     };
     // Keyspace channels, and all kinds of commands.
     let mut merged = current.clone();
