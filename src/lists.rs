@@ -15,6 +15,7 @@ mod peers;
 mod ranges;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -236,6 +237,14 @@ fn parse_all<E: AsRef<[u8]>>(
         }
     }
     remarks
+}
+
+/// A number in the one form that it has: digits alone, and no zero before others. Where some read
+/// `010` as ten and others as eight, it is better not read.
+fn decimal<N: FromStr>(text: &str) -> Option<N> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_padded = text.len() > 1 && text.starts_with('0');
+    text.parse().ok().filter(|_| digits && !is_padded)
 }
 
 /// An entry as it is shown.

@@ -133,6 +133,48 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
 }
 
 #[test]
+fn an_entry_that_is_almost_one_is_skipped_and_told_what_it_almost_is() {
+    let redis = Redis::start();
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    redis.push(
+        "gray",
+        &[&"127.0.0.5", &"0.0.0.0/00", &"010.0.0.0/8", &"10.0.0.0/08"],
+    );
+    redis.push("pre", &[&pre, &"[fe80::1%2]:80", &"127.0.0.1:080"]);
+    redis.push("prod", &[&prod, &"0.0.0.1:80", &"255.255.255.255:80"]);
+    let gateway = Setup::new().redis(redis.url()).start();
+    let page = gateway.wait_for_lists("the lists", |it| it["generation"] == 1);
+    for (list, entry) in [
+        ("gray", "127.0.0.5".to_owned()),
+        ("pre", pre.to_string()),
+        ("prod", prod.to_string()),
+    ] {
+        assert_eq!(page[list], json!([entry]));
+    }
+    let first = page["findings"]["first"].as_array().unwrap();
+    let told = first.iter().map(|it| {
+        assert_eq!(it["finding"], "almost", "{it}");
+        format!("{}: {}", it["entry"], it["text"]).replace('"', "")
+    });
+    let mut told: Vec<String> = told.collect();
+    told.sort();
+    let link_local = "a link-local address, which means nothing without a zone, and zones are \
+                      not read";
+    assert_eq!(
+        told,
+        [
+            "0.0.0.0/00: is 0.0.0.0/0 meant?",
+            "0.0.0.1:80: an address that nobody can connect to",
+            "010.0.0.0/8: is 10.0.0.0/8 meant?",
+            "10.0.0.0/08: is 10.0.0.0/8 meant?",
+            "127.0.0.1:080: is 127.0.0.1:80 meant?",
+            "255.255.255.255:80: an address that nobody can connect to",
+            &format!("[fe80::1%2]:80: {link_local}"),
+        ]
+    );
+}
+
+#[test]
 fn the_configured_store_is_checked_with_its_trusted_proxies_and_port() {
     let redis = Redis::start();
     redis.push("gray", &[&"10.0.0.1"]);
@@ -146,6 +188,9 @@ fn the_configured_store_is_checked_with_its_trusted_proxies_and_port() {
     let check = || run_to_exit(&["lists", "check", "-c", ini.to_str().unwrap()]);
     let proxy = "gray: trusted-proxy-is-gray: 10.0.0.1: is a trusted proxy (10.0.0.0/24)\n";
     assert_eq!(said(&check()), (proxy.to_owned(), Some(1)));
+    redis.cli(&["LSET", "gray", "0", "10.0.0.0/8"]);
+    let around = "gray: trusted-proxy-is-gray: 10.0.0.0/8: covers a trusted proxy (10.0.0.0/24)\n";
+    assert_eq!(said(&check()), (around.to_owned(), Some(1)));
     redis.cli(&["DEL", "gray"]);
     let nothing = "nothing to remark: gray 0, pre 1, prod 1\n";
     assert_eq!(said(&check()), (nothing.to_owned(), Some(0)));

@@ -635,6 +635,11 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ),
         (
             "gateway.trusted_proxies",
+            "010.0.0.0/8",
+            "`010.0.0.0/8` is not an address or CIDR;",
+        ),
+        (
+            "gateway.trusted_proxies",
             "10.0.0.1,",
             "`` is not an address or CIDR;",
         ),

@@ -9,9 +9,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{Listen, LogTarget, Notify};
+use crate::lists::gray_entry;
 
 /// What is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,29 +280,13 @@ pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
         return Ok(Vec::new());
     }
     let read = |item: &str| {
-        network(item.trim()).map_or_else(
-            || {
-                let item = shown(item.trim());
-                wrong(format!("`{item}` is not an address or CIDR"), ALLOWED)
-            },
-            Ok,
-        )
+        // As strictly as those of the gray list, and in the same form.
+        gray_entry(item.trim()).or_else(|_| {
+            let item = shown(item.trim());
+            wrong(format!("`{item}` is not an address or CIDR"), ALLOWED)
+        })
     };
     text.split(',').map(read).collect()
-}
-
-fn network(text: &str) -> Option<IpNet> {
-    let address = |text: &str| text.parse::<IpAddr>().map(IpNet::from);
-    let network: IpNet = text.parse().or_else(|_| address(text)).ok()?;
-    // Clients are compared in their IPv4 form.
-    let mapped = match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
-            .addr()
-            .to_ipv4_mapped()
-            .and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok()),
-        _ => None,
-    };
-    Some(mapped.map_or(network, IpNet::V4).trunc())
 }
 
 /// A path, taken from the folder `base` on; none when empty.

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 
 use super::ranges::Ranges;
-use super::{Content, Digest, ListName, Remarks, Skipped, lint, parse_all};
+use super::{Content, Digest, ListName, Remarks, Skipped, decimal, lint, parse_all};
 
 /// The clients that get the new version.
 #[derive(Clone, Debug)]
@@ -215,12 +215,17 @@ pub fn gray_entry(text: &str) -> Result<IpNet, &'static str> {
 
 /// As it is written, with host bits.
 fn read_net(text: &str) -> Result<IpNet, &'static str> {
-    let net = match text.contains('/') {
-        true => text.parse().ok(),
-        false => text.parse::<IpAddr>().ok().map(IpNet::from),
+    let net = match text.split_once('/') {
+        Some((address, length)) => prefixed(address, length),
+        None => text.parse().ok().map(|address: IpAddr| address.into()),
     };
     net.map(unmapped)
         .ok_or("neither an IP address nor a net like 10.0.0.0/8")
+}
+
+/// An address and a prefix length, each read as strictly as an address alone.
+fn prefixed(address: &str, length: &str) -> Option<IpNet> {
+    IpNet::new(address.parse().ok()?, decimal(length)?).ok()
 }
 
 /// The IPv4 form of a net of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
@@ -302,6 +307,15 @@ mod tests {
             b"01.2.3.4",
             b"1.2.3.4/33",
             b"10.0.0.0/-1",
+            b"10.0.0.0/+8",
+            b"10.0.0.0/08",
+            b"0.0.0.0/00",
+            b"010.0.0.0/8",
+            b"10.0.0.0/8/8",
+            b"10.0.0.0/",
+            b"2001:db8::/032",
+            b"fe80::1%2",
+            b"fe80::%2/64",
             b"host",
             b"1.2.3.4 5.6.7.8",
             b"\xff\x1b",

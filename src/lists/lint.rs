@@ -4,12 +4,14 @@
 //! lists, or the settings, is looked up in the sorted lists when it is asked for ([`findings`]).
 //! Each kind is counted in full, and the first of each are named.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::gray::canonical;
-use super::{ListName, Lists, gray_entry, peer_entry};
+use super::peers::{LINK_LOCAL, UNREACHABLE};
+use super::{GrayList, ListName, Lists, gray_entry, peer_entry};
 
 /// So many of each kind are named.
 const NAMED: usize = 20;
@@ -21,8 +23,8 @@ pub enum Kind {
     Duplicate,
     /// A peer is of the new version and of the old one.
     InBothPools,
-    /// An entry of the gray list is among the trusted proxies: all who come through it without a
-    /// name of their own are gray.
+    /// An entry of the gray list is among the trusted proxies, or covers one: all who come through it
+    /// without a name of their own are gray.
     TrustedProxyIsGray,
     /// An entry that was skipped, but for which there is a likely meaning.
     Almost,
@@ -131,17 +133,7 @@ pub fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     for list in ListName::ALL {
         findings.take(list, lists.remarks(list).notes.clone());
     }
-    let mut of_gray = Notes::default();
-    for proxies in IpNet::aggregate(&trusted.to_vec()) {
-        let gray = lists.gray.within(&proxies);
-        let more = gray.len().saturating_sub(NAMED);
-        for net in gray.take(NAMED) {
-            let text = || format!("is a trusted proxy ({})", canonical(proxies));
-            of_gray.add(Kind::TrustedProxyIsGray, || (canonical(net), text()));
-        }
-        of_gray.counts[Kind::TrustedProxyIsGray as usize] += more;
-    }
-    findings.take(ListName::Gray, of_gray);
+    findings.take(ListName::Gray, gray_proxies(&lists.gray, trusted));
     let mut of_pre = Notes::default();
     for peer in lists.pre.peers() {
         if lists.prod.peers().binary_search(peer).is_ok() {
@@ -151,6 +143,30 @@ pub fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     }
     findings.take(ListName::Pre, of_pre);
     findings
+}
+
+/// The entries of `gray` that lie within the `trusted` proxies, or around some of them.
+fn gray_proxies(gray: &GrayList, trusted: &[IpNet]) -> Notes {
+    let mut notes = Notes::default();
+    let mut around = BTreeSet::new();
+    for proxies in IpNet::aggregate(&trusted.to_vec()) {
+        let within = gray.within(&proxies);
+        let more = within.len().saturating_sub(NAMED);
+        for net in within.take(NAMED) {
+            let text = || format!("is a trusted proxy ({})", canonical(proxies));
+            notes.add(Kind::TrustedProxyIsGray, || (canonical(net), text()));
+        }
+        notes.counts[Kind::TrustedProxyIsGray as usize] += more;
+        let wider = std::iter::successors(proxies.supernet(), IpNet::supernet);
+        for net in wider.filter(|it| gray.has(it)) {
+            // Told once, however many proxies there are in it.
+            if around.insert(net) {
+                let text = || format!("covers a trusted proxy ({})", canonical(proxies));
+                notes.add(Kind::TrustedProxyIsGray, || (canonical(net), text()));
+            }
+        }
+    }
+    notes
 }
 
 /// The note of a net that was written with host bits, and is `net`.
@@ -174,8 +190,14 @@ pub(super) fn almost_peer(text: &str, default_port: u16) -> Option<String> {
         && reads(address)
         && port.bytes().all(|byte| byte.is_ascii_digit())
         && !port.is_empty()
+        && !matches!(port.parse(), Ok(1..=u16::MAX))
     {
         return Some("a port is a number from 1 to 65535".to_owned());
+    }
+    // An address, which no repair makes one of a server.
+    if let Err(reason @ (UNREACHABLE | LINK_LOCAL)) = peer_entry(&without_zone(text), default_port)
+    {
+        return Some(reason.to_owned());
     }
     almost(text, PEER_REPAIRS, reads)
 }
@@ -213,6 +235,7 @@ const GRAY_REPAIRS: &[Repair] = &[
     dotted,
     digits,
     without_leading_zeros,
+    without_zone,
     without_port,
     wildcard,
     length_in_bounds,
@@ -225,6 +248,7 @@ const PEER_REPAIRS: &[Repair] = &[
     dotted,
     digits,
     without_leading_zeros,
+    without_zone,
     without_path,
     without_brackets,
 ];
@@ -275,19 +299,40 @@ fn digits(text: &str) -> String {
     text.replace(['O', 'o'], "0").replace(['l', 'I', 'i'], "1")
 }
 
-/// `010.0.0.1`.
+/// `010.0.0.1`, `10.0.0.0/08`, `[::1]:080`.
 fn without_leading_zeros(text: &str) -> String {
-    let end = text.find(['/', ':']).unwrap_or(text.len());
-    let (address, rest) = text.split_at(end);
-    let significant = |part: &str| match part.trim_start_matches('0') {
-        "" if !part.is_empty() => "0".to_owned(),
-        digits => digits.to_owned(),
+    let (address, mark, number) = match text.rfind(['/', ':']) {
+        // Else it is the end of an IPv6 address, in which zeros mean nothing.
+        Some(at) if text[at..].starts_with('/') || text[..at].contains(['.', ']']) => {
+            (&text[..at], &text[at..=at], &text[at + 1..])
+        }
+        _ => (text, "", ""),
     };
     let parts: Vec<String> = address.split('.').map(significant).collect();
-    match parts.len() {
-        4 => parts.join(".") + rest,
+    let address = match parts.len() {
+        4 => parts.join("."),
+        _ => address.to_owned(),
+    };
+    address + mark + &significant(number)
+}
+
+/// A number without zeros before it; anything else as it is.
+fn significant(text: &str) -> String {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.trim_start_matches('0') {
+        "" if is_number => "0".to_owned(),
+        digits if is_number => digits.to_owned(),
         _ => text.to_owned(),
     }
+}
+
+/// `fe80::1%2`, `[fe80::1%eth0]:80`.
+fn without_zone(text: &str) -> String {
+    let Some((address, rest)) = text.split_once('%') else {
+        return text.to_owned();
+    };
+    let end = rest.find([']', '/']).unwrap_or(rest.len());
+    address.to_owned() + &rest[end..]
 }
 
 /// `10.0.0.1:80`, `[::1]:80`, `[::1]`.
@@ -388,6 +433,12 @@ mod tests {
             ("10.0.0.1/33", "is 10.0.0.1/32 meant?"),
             ("2001:db8::/129", "is 2001:db8::/128 meant?"),
             ("10.0.0.0/255.255.255.0", "is 10.0.0.0/24 meant?"),
+            ("10.0.0.0/08", "is 10.0.0.0/8 meant?"),
+            ("0.0.0.0/00", "is 0.0.0.0/0 meant?"),
+            ("2001:db8::/032", "is 2001:db8::/32 meant?"),
+            ("010.0.0.1:080", "is 10.0.0.1 meant?"),
+            ("fe80::1%2", "is fe80::1 meant?"),
+            ("fe80::%2/64", "is fe80::/64 meant?"),
             ("10.0.*.*", "is 10.0.0.0/16 meant?"),
             ("10.0.0/24", "is 10.0.0.0/24 meant?"),
             ("10.0.0.1, 10.0.0.2", "several entries in one"),
@@ -406,6 +457,17 @@ mod tests {
             ("10,0,0,1:80", "is 10.0.0.1:80 meant?"),
             ("10.0.0.1:65536", "a port is a number from 1 to 65535"),
             ("10.0.0.1:0", "a port is a number from 1 to 65535"),
+            ("10.0.0.1:080", "is 10.0.0.1:80 meant?"),
+            ("[::1]:080", "is [::1]:80 meant?"),
+            ("010.0.0.1:080", "is 10.0.0.1:80 meant?"),
+            ("[2001:db8::1%2]:80", "is [2001:db8::1]:80 meant?"),
+            ("[fe80::1%2]:80", LINK_LOCAL),
+            ("fe80::1%eth0", LINK_LOCAL),
+            ("fe80::1", LINK_LOCAL),
+            ("0.0.0.1:80", UNREACHABLE),
+            ("255.255.255.255:80", UNREACHABLE),
+            ("224.0.0.1", UNREACHABLE),
+            ("[::]:80", UNREACHABLE),
             ("localhost", "a name; only addresses are read"),
             ("web-1:80", "a name; only addresses are read"),
             ("10.0.0.1:80;10.0.0.2:80", "several entries in one"),
@@ -438,11 +500,14 @@ mod tests {
                 "10.0.0.0/24",
                 "10.0.0",
                 "172.16.0.1",
+                "172.16.0.0/12",
+                "192.168.0.0/16",
             ],
             &["10.1.0.1", "10.1.0.1:80", "10.1.0.2:81"],
             &["10.1.0.1", "10.1.0.2", "web1:80"],
         );
-        let trusted = ["10.0.0.0/31", "172.16.0.1/32"].map(|it| it.parse().unwrap());
+        let trusted =
+            ["10.0.0.0/31", "172.16.0.1/32", "172.17.0.1/32"].map(|it| it.parse().unwrap());
         let findings = findings(&lists, &trusted);
         let told = |it: &Finding| {
             format!(
@@ -464,7 +529,9 @@ mod tests {
                 "duplicate pre 10.1.0.1:80: stands more than once",
                 "host-bits gray 10.9.8.7/16: has host bits; taken as 10.9.0.0/16",
                 "in-both-pools pre 10.1.0.1:80: is in prod, too",
+                "trusted-proxy-is-gray gray 10.0.0.0/24: covers a trusted proxy (10.0.0.0/31)",
                 "trusted-proxy-is-gray gray 10.0.0.1: is a trusted proxy (10.0.0.0/31)",
+                "trusted-proxy-is-gray gray 172.16.0.0/12: covers a trusted proxy (172.16.0.1)",
                 "trusted-proxy-is-gray gray 172.16.0.1: is a trusted proxy (172.16.0.1)",
             ]
         );

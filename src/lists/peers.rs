@@ -1,10 +1,10 @@
 //! A pool: the addresses of its servers.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Content, Digest, ListName, Remarks, Skipped, lint, parse_all};
+use super::{Content, Digest, ListName, Remarks, Skipped, decimal, lint, parse_all};
 
 /// The peers of a pool.
 #[derive(Clone, Debug)]
@@ -82,33 +82,58 @@ impl PeerList {
     }
 }
 
+/// Why an address is skipped that has no server behind it.
+pub(super) const UNREACHABLE: &str = "an address that nobody can connect to";
+
+/// Why a link-local IPv6 address is skipped: it names an interface's neighbour only together with
+/// the interface (RFC 4007 section 11), which differs from machine to machine.
+pub(super) const LINK_LOCAL: &str =
+    "a link-local address, which means nothing without a zone, and zones are not read";
+
 /// Reads one entry of a pool.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn peer_entry(text: &str, default_port: u16) -> Result<SocketAddr, &'static str> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .map(|v6| v6.parse::<Ipv6Addr>().map(IpAddr::V6));
-    let address = match bare {
-        Some(Ok(address)) => Some(address),
-        _ => text.parse::<IpAddr>().ok(),
-    };
-    let peer = match address {
-        Some(address) => SocketAddr::new(address, default_port),
-        None => text
-            .parse::<SocketAddr>()
-            .map_err(|_| "neither `ip`, `ip:port` nor `[v6]:port`")?,
-    };
-    let address = peer.ip().to_canonical();
-    if address.is_unspecified() || address.is_multicast() {
-        return Err("no address that can be connected to");
+    let (address, port) =
+        address_and_port(text).ok_or("neither `ip`, `ip:port` nor `[v6]:port`")?;
+    let address = address.to_canonical();
+    if is_unreachable(address) {
+        return Err(UNREACHABLE);
     }
-    if peer.port() == 0 {
-        return Err("port 0");
+    if matches!(address, IpAddr::V6(it) if it.is_unicast_link_local()) {
+        return Err(LINK_LOCAL);
     }
-    Ok(SocketAddr::new(address, peer.port()))
+    match port.unwrap_or(default_port) {
+        0 => Err("port 0"),
+        port => Ok(SocketAddr::new(address, port)),
+    }
+}
+
+fn address_and_port(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    if let Ok(address) = text.parse() {
+        return Some((address, None));
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, rest) = rest.split_once(']')?;
+        let address: Ipv6Addr = address.parse().ok()?;
+        let port = match rest {
+            "" => None,
+            _ => Some(decimal(rest.strip_prefix(':')?)?),
+        };
+        return Some((address.into(), port));
+    }
+    let (address, port) = text.split_once(':')?;
+    let address: Ipv4Addr = address.parse().ok()?;
+    Some((address.into(), Some(decimal(port)?)))
+}
+
+/// Addresses of "this network" (RFC 1122 section 3.2.1.3), of everybody, and of groups.
+fn is_unreachable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(it) => it.octets()[0] == 0 || it.is_broadcast() || it.is_multicast(),
+        IpAddr::V6(it) => it.is_unspecified() || it.is_multicast(),
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +152,26 @@ mod tests {
             ("10.0.0.1:0", None),
             ("10.0.0.1:65536", None),
             ("10.0.0.1:", None),
+            ("10.0.0.1:080", None),
+            ("10.0.0.1:+80", None),
+            ("10.0.0.1:80:80", None),
+            ("010.0.0.1:80", None),
+            ("[::1]:080", None),
+            ("[::1]80", None),
+            ("[10.0.0.1]:80", None),
+            ("::1]:80", None),
+            ("2001:db8::1:80", Some("[2001:db8::1:80]:8000")),
+            ("[2001:db8::1%2]:80", None),
+            ("[fe80::1%2]:80", None),
+            ("[fe80::1]:80", None),
+            ("fe80::1", None),
+            ("0.0.0.1:80", None),
+            ("0.255.255.255", None),
+            ("255.255.255.255:80", None),
+            ("::ffff:0.0.0.1", None),
+            ("[::ffff:255.255.255.255]:80", None),
+            ("[ff02::1]:80", None),
+            ("255.255.255.254:80", Some("255.255.255.254:80")),
             ("0.0.0.0", None),
             ("[::]:80", None),
             ("224.0.0.1", None),
