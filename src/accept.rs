@@ -2,24 +2,58 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::admin::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
 use crate::ask::Asker;
+use crate::lists::{GrayList, ListName, PeerList};
+
+/// The status with which the listener says that nothing of that digest is held.
+const CONFLICT: u16 = 409;
 
 /// Makes the gateway that runs with the file at `path` accept the held change of this digest.
 /// Returns one line: what came of it.
 ///
 /// # Errors
-/// One line: it cannot be asked, or it holds no such change; with what it holds.
+/// One line: it cannot be asked, or it holds no such change, nor is that in force; with what it
+/// holds.
 pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
+    let digest = digest.trim();
     // It becomes part of a URL.
     if digest.is_empty() || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is no digest: 16 hexadecimal digits"));
     }
-    let target = format!("{ACCEPT_PATH}?digest={}", digest.to_ascii_lowercase());
-    let (status, text) = Asker::of(path)?.post(&target, (COMMAND_FIELD, COMMAND_ACCEPT))?;
+    let digest = digest.to_ascii_lowercase();
+    let target = format!("{ACCEPT_PATH}?digest={digest}");
+    let asker = Asker::of(path)?;
+    let (status, text) = asker.post(&target, (COMMAND_FIELD, COMMAND_ACCEPT))?;
     let text = text.trim_end().to_owned();
     match status {
         200 => Ok(text),
+        // Somebody else has accepted it, or nobody had to.
+        CONFLICT => in_force(&asker.page("/lists")?, &digest).ok_or(text),
         _ => Err(text),
     }
+}
+
+/// What is said of a list whose digest is the one that was named, if there is one: it is in force
+/// already. `page` is what `/lists` shows, where entries are in their canonical form.
+fn in_force(page: &Value, digest: &str) -> Option<String> {
+    let generation = page["generation"].as_u64().filter(|it| *it > 0)?;
+    let of = |list: ListName| {
+        let entries = page[list.name()].as_array().into_iter().flatten();
+        let entries = entries.filter_map(Value::as_str);
+        match list {
+            ListName::Gray => GrayList::parse(entries).digest(),
+            // Each of them has its port.
+            ListName::Pre | ListName::Prod => PeerList::parse(entries, 0).digest(list),
+        }
+    };
+    let list = ListName::ALL
+        .into_iter()
+        .find(|it| of(*it).to_string() == digest)?;
+    let list = list.name();
+    Some(format!(
+        "in force already list={list} digest={digest} generation={generation}"
+    ))
 }

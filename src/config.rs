@@ -110,6 +110,15 @@ pub enum Store {
     File(PathBuf),
 }
 
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redis(settings) => settings.url.fmt(f),
+            Self::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
 /// The rest of section `[lists]`: how lists come into force, from whatever source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lists {

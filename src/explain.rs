@@ -3,7 +3,7 @@
 //! The same functions as for a request decide here, with the same snapshot: the head is parsed, the
 //! client's address is found in it, and [`route::decide`] names the pool.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::http::client;
 use crate::http::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner};
 use crate::lists::Lists;
-use crate::route;
+use crate::route::{self, PoolName};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
@@ -37,7 +37,8 @@ pub struct Rules<'a> {
 }
 
 /// Decides as for a request, and says why. A JSON object: `socket`, `client`, `pool`, `reason` (or
-/// `refusal`), `entry` (of the gray list, if one covers the client), `generation`, `digest`, `peers`.
+/// `refusal`), `entry` (of the gray list, if one covers the client), `generation`, `digest`, `peers`;
+/// and `fallback`, the peers of `prod` for a gray client, in case every attempt on `pre` fails.
 ///
 /// # Errors
 /// When the header fields are none.
@@ -62,6 +63,8 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
     let decision = route::decide(client, lists, rules.fallback);
     let pools = lists.pools();
     let peers = decision.map_or(&[][..], |decision| decision.pool.peers(&pools));
+    let falls_back = decision.is_ok_and(|it| it.pool == PoolName::Pre) && rules.fallback;
+    let fallback = falls_back.then(|| shown(PoolName::Prod.peers(&pools)));
     Ok(json!({
         "socket": socket.to_string(),
         "socket_is_trusted_proxy": client::is_trusted(socket, rules.trusted_proxies),
@@ -72,8 +75,13 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
         "entry": lists.gray.matching(client).map(crate::lists::canonical),
         "generation": lists.generation,
         "digest": lists.digest.to_string(),
-        "peers": peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "peers": shown(peers),
+        "fallback": fallback,
     }))
+}
+
+fn shown(peers: &[SocketAddr]) -> Vec<String> {
+    peers.iter().map(ToString::to_string).collect()
 }
 
 /// The explanation as text, a line for each member.
@@ -83,10 +91,13 @@ pub fn text(explanation: &Value) -> String {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    let peers = explanation["peers"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    let peers: Vec<&str> = peers.iter().filter_map(Value::as_str).collect();
+    let peers = |key: &str| {
+        let peers = explanation[key].as_array().into_iter().flatten();
+        match peers.filter_map(Value::as_str).collect::<Vec<_>>() {
+            none if none.is_empty() => "-".to_owned(),
+            peers => peers.join(" "),
+        }
+    };
     let socket = match explanation["socket_is_trusted_proxy"] == true {
         true => "a trusted proxy, whose X-Forwarded-For is believed",
         false => "no trusted proxy, so it is the client",
@@ -95,17 +106,17 @@ pub fn text(explanation: &Value) -> String {
         Value::String(refusal) => format!("503 {refusal}"),
         _ => format!("{} ({})", plain("pool"), plain("reason")),
     };
+    let fallback = match explanation["fallback"].is_array() {
+        true => format!("fallback    {} (prod)\n", peers("fallback")),
+        false => String::new(),
+    };
     format!(
         "connection  {} ({socket})\nclient      {}\nentry       {}\nserved by   {outcome}\n\
-         peers       {}\ngeneration  {}, digest {}\n",
+         peers       {}\n{fallback}generation  {}, digest {}\n",
         plain("socket"),
         plain("client"),
         plain("entry"),
-        if peers.is_empty() {
-            "-".to_owned()
-        } else {
-            peers.join(" ")
-        },
+        peers("peers"),
         plain("generation"),
         plain("digest"),
     )

@@ -19,6 +19,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks of a wait: from, to. A look that takes its time is followed by a longer pause.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// Nobody waits longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A look that begins has at least this time.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 
@@ -49,6 +52,10 @@ pub fn wait(
 ) -> Result<String, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is no digest: 16 hexadecimal digits"));
+    }
+    if limit > LONGEST_WAIT {
+        let most = humantime::format_duration(LONGEST_WAIT);
+        return Err(format!("the timeout is too long; at most {most}"));
     }
     let settings = settings(config)?;
     let until = Instant::now() + limit;

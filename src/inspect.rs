@@ -31,6 +31,8 @@ pub enum Whom {
 struct Content {
     /// Lines about them, without line ends.
     about: Vec<String>,
+    /// As the status of a gateway names it.
+    source: String,
     digest: String,
     /// In the order of [`ListName::ALL`], in canonical form.
     entries: [BTreeSet<String>; 3],
@@ -62,7 +64,7 @@ pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
 /// What the store has and the gateway has not, and the reverse.
 pub struct Difference {
     /// A line for each entry, `+` where only the store has it, `-` where only the gateway has it;
-    /// and one with both digests.
+    /// one with both digests; and one more where the gateway does not read this store.
     pub text: String,
     /// The digests are the same.
     pub same: bool,
@@ -92,6 +94,13 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
         "{relation}: the gateway holds {}, the store has {}",
         gateway.digest, store.digest
     );
+    if gateway.source != store.source {
+        let _ = writeln!(
+            text,
+            "the gateway reads {}, and not {} as the settings here; only a restart changes that",
+            gateway.source, store.source
+        );
+    }
     Ok(Difference { text, same })
 }
 
@@ -113,7 +122,10 @@ pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<Str
                 trusted_proxies: &config.gateway.trusted_proxies,
                 fallback: config.upstream.fallback,
             };
-            explain::explain(question, &rules, &stored(&config)?)?
+            let mut explanation = explain::explain(question, &rules, &stored(&config)?)?;
+            // Only a gateway counts them.
+            explanation["generation"] = Value::Null;
+            explanation
         }
     };
     Ok(explain::text(&explanation))
@@ -125,6 +137,13 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    if page["generation"] == 0 {
+        let why = page["error"].as_str().unwrap_or("not yet");
+        return Err(format!(
+            "the gateway has read no lists from {}: {why}",
+            text("source")
+        ));
+    }
     let entries = ListName::ALL.map(|list| {
         let entries = page[list.name()].as_array().into_iter().flatten();
         entries
@@ -141,6 +160,7 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
                 text("digest")
             ),
         ],
+        source: text("source"),
         digest: text("digest"),
         entries,
     })
@@ -148,16 +168,14 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
 
 fn of_store(config: &Config) -> Result<Content, String> {
     let lists = stored(config)?;
-    let source = match &config.store {
-        Store::File(path) => format!("file {}", path.display()),
-        Store::Redis(settings) => settings.url.to_string(),
-    };
+    let source = config.store.to_string();
     let peers = |list: &PeerList| list.peers().iter().map(ToString::to_string).collect();
     Ok(Content {
         about: vec![
             format!("in the store: {source}"),
             format!("digest {}", lists.digest),
         ],
+        source,
         digest: lists.digest.to_string(),
         entries: [
             lists.gray.entries().collect(),

@@ -152,7 +152,7 @@ enum FleetAction {
     Wait {
         /// The digest of the lists, as /lists and `graygate lists show` say it
         digest: String,
-        /// How long to wait, as 500ms or 2m
+        /// How long to wait, as 500ms or 2m; a day at most
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
         timeout: Duration,
         /// How many gateways there have to be at least

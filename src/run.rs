@@ -178,7 +178,11 @@ impl Running {
             Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }
         self.publisher.set_rules(rules(&config));
+        let findings = || self.publisher.findings(&self.publisher.lists());
+        let before = findings();
         self.gateway.config.store(config);
+        // Others are trusted proxies now.
+        store::tell_findings(&before, &findings());
         log::info!("reloaded file={path:?} ignored={}", fixed.len());
         fixed
     }
@@ -265,14 +269,14 @@ type Started = (Arc<Publisher>, Option<Arc<Heartbeat>>);
 
 fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
     let port = config.upstream.peer_port;
-    let (source, max_age) = match &config.store {
-        Store::Redis(settings) => (settings.url.to_string(), config.lists.last_good_max_age),
+    let max_age = match &config.store {
+        Store::Redis(_) => config.lists.last_good_max_age,
         // The file is there whenever the gateway starts: its copy is only compared with.
-        Store::File(path) => (format!("file {}", path.display()), None),
+        Store::File(_) => None,
     };
     let lists = Arc::clone(&gateway.lists);
-    let mut publisher =
-        Publisher::new(lists, port, rules(config), source).with_config(Arc::clone(&gateway.config));
+    let publisher = Publisher::new(lists, port, rules(config), &config.store);
+    let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {
         publisher = publisher.with_copy(path, max_age)?;
     }

@@ -22,6 +22,7 @@ pub mod redis;
 mod status;
 
 pub use self::entries::Entries;
+pub use self::findings::tell as tell_findings;
 pub use self::publisher::{Accepted, By, Publisher};
 pub use self::status::Status;
 use crate::lists::ListName;

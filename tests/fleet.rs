@@ -439,6 +439,14 @@ fn what_cannot_be_asked_for_is_told_in_one_line() {
         let (text, good) = run(&ini, &["fleet", "wait", wrong]);
         assert!(!good && text.contains("is no digest"), "{text}");
     }
+    // More than a clock can count.
+    let endless = ["--timeout", "500000000000years"];
+    let (text, good) = run(
+        &ini,
+        &[&["fleet", "wait", "0123456789abcdef"][..], &endless].concat(),
+    );
+    let said = "graygate: the timeout is too long; at most 1day\n";
+    assert!(!good && text == said, "{text}");
     assert_eq!(fleet(&ini), Vec::<Vec<String>>::new());
     let (text, good) = run(
         &ini,

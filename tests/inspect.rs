@@ -6,6 +6,7 @@
 
 mod support;
 
+use serde_json::json;
 use support::{Gateway, Redis, Setup, run_to_exit};
 
 /// Runs a command on the ini file of `gateway`; returns what it says, and whether it is content.
@@ -94,6 +95,45 @@ fn a_difference_is_told_entry_by_entry() {
 }
 
 #[test]
+fn a_difference_says_so_where_the_gateway_reads_another_store() {
+    let (redis, other) = (redis(), redis());
+    let mut gateway = start(&redis);
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    let (text, same) = run(&gateway, &["lists", "diff"]);
+    assert!(same && text.lines().count() == 1, "{text}");
+    gateway.edit_ini(|it| it.set("redis.url", other.url()));
+    let (text, same) = run(&gateway, &["lists", "diff"]);
+    // The same lists are there.
+    assert!(same, "{text}");
+    let (ours, theirs) = (redis.url(), other.url());
+    let said = format!("the gateway reads {ours}, and not {theirs} ");
+    assert!(text.contains(&said), "{text}");
+}
+
+#[test]
+fn a_change_that_is_in_force_already_is_accepted_by_a_word() {
+    let redis = redis();
+    let gateway = start(&redis);
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    redis.cli(&["DEL", "prod"]);
+    let page = gateway.wait_for_lists("held", |page| page["held"] != json!([]));
+    let digest = page["held"][0]["digest"].as_str().unwrap();
+    // By hand, case and space come as they like.
+    let written = format!(" {}\n", digest.to_uppercase());
+    redis.cli(&["SET", "graygate:accept", &written]);
+    let accepted = format!("change-accepted list=prod digest={digest} by=key");
+    gateway.wait_for_log(&accepted);
+    gateway.wait_for_lists("in force", |page| page["prod"] == json!([]));
+    for named in [digest, &written] {
+        let (text, good) = run(&gateway, &["lists", "accept", named]);
+        let said = format!("in force already list=prod digest={digest} generation=2\n");
+        assert!(good && text == said, "{text}");
+    }
+    let (text, good) = run(&gateway, &["lists", "accept", "0123456789abcdef"]);
+    assert!(!good && text.contains("is not held; nothing is"), "{text}");
+}
+
+#[test]
 fn an_explanation_names_the_client_the_entry_and_the_peers() {
     let redis = redis();
     let gateway = start(&redis);
@@ -105,6 +145,7 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
                 "entry       127.0.0.5",
                 "pre (listed)",
                 "peers       127.0.1.1:81",
+                "fallback    127.0.2.1:80 127.0.2.2:80 (prod)",
             ],
         ),
         (
@@ -143,6 +184,16 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
             }
         }
     }
+    // Only a gateway counts generations.
+    for (whom, generation) in [
+        (&[][..], "generation  1, "),
+        (&["--offline"], "generation  -, "),
+    ] {
+        let (text, _) = run(&gateway, &[&["explain", "127.0.0.5"], whom].concat());
+        assert!(text.contains(generation), "{text}");
+    }
+    let (text, _) = run(&gateway, &["explain", "192.0.2.1"]);
+    assert!(!text.contains("fallback"), "{text}");
     for (question, said) in [
         (&["192.0.2.1", "--header", "no field"][..], "bad-field"),
         (&["192.0.2.1", "--header", "A: b\r\n\r\n"], "a line end"),
@@ -159,6 +210,21 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
 }
 
 #[test]
+fn a_gray_client_has_no_other_peers_where_there_is_no_fallback() {
+    let redis = redis();
+    let gateway = Setup::new()
+        .redis(redis.url())
+        .set("upstream.fallback", "off")
+        .start();
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    for whom in [&[][..], &["--offline"]] {
+        let (text, good) = run(&gateway, &[&["explain", "127.0.0.5"], whom].concat());
+        assert!(good && text.contains("pre (listed)"), "{text}");
+        assert!(!text.contains("127.0.2.1"), "{text}");
+    }
+}
+
+#[test]
 fn a_gateway_without_lists_explains_that() {
     let redis = Redis::stopped();
     let gateway = Setup::new()
@@ -169,6 +235,13 @@ fn a_gateway_without_lists_explains_that() {
     assert!(good && text.contains("served by   503 no-lists"), "{text}");
     let (text, good) = run(&gateway, &["explain", "127.0.0.5", "--offline"]);
     assert!(!good && text.contains("redis://"), "{text}");
+    // An empty lists file would look like lists that are empty.
+    for command in ["show", "diff"] {
+        let (text, good) = run(&gateway, &["lists", command]);
+        let said = format!("the gateway has read no lists from {}: ", redis.url());
+        assert!(!good && text.contains(&said), "{text}");
+        assert!(!text.contains("[gray]"), "{text}");
+    }
     assert_eq!(gateway.admin_get("/explain").0, 400);
     assert_eq!(gateway.admin_get("/explain?ip=x").0, 400);
 }

@@ -236,3 +236,23 @@ fn without_a_gateway_nobody_is_signalled() {
     assert!(line.contains("[gateway] pid_file is empty"), "{line}");
     assert_eq!(counts(&gateway), (json!(0), json!(0)));
 }
+
+#[test]
+fn what_other_trusted_proxies_make_a_likely_mistake_is_told_once() {
+    let mut gateway = start(
+        Setup::new()
+            .lists(&["10.0.0.0/8"], &[], &[&"127.0.0.1:9"])
+            .set("admin.listen", free_address()),
+    );
+    assert_eq!(gateway.stderr.count("lists-finding"), 0);
+    gateway.edit_ini(|it| it.set("gateway.trusted_proxies", "10.0.0.1"));
+    done(&gateway);
+    let line = gateway.wait_for_log("lists-finding");
+    let said = "finding=trusted-proxy-is-gray count=1 list=gray entry=\"10.0.0.0/8\" \
+                text=\"covers a trusted proxy (10.0.0.1)\"";
+    assert!(line.contains("WARN") && line.ends_with(said), "{line}");
+    gateway.edit_ini(|it| it.set("gateway.max_connections", 77));
+    done(&gateway);
+    gateway.wait_for_log("reloaded file");
+    assert_eq!(gateway.stderr.count("lists-finding"), 1);
+}

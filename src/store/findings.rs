@@ -2,8 +2,9 @@
 
 use crate::lists::lint::{Findings, Kind};
 
-/// Tells what was found in new lists and not `before`: one line for each kind, with the first.
-pub(super) fn tell(before: &Findings, now: &Findings) {
+/// Tells what is found `now`, in other lists or by other settings, and was not `before`: one line for
+/// each kind, with the first.
+pub fn tell(before: &Findings, now: &Findings) {
     for kind in Kind::ALL {
         let mut new = now.first.iter().filter(|it| it.kind == kind);
         let Some(first) = new.find(|it| !before.first.contains(it)) else {

@@ -405,7 +405,6 @@ impl Watcher {
             return Ok(());
         }
         for digest in self.accept_key.read(reader, &self.settings.accept_key)? {
-            let digest = String::from_utf8_lossy(&digest);
             // What is not held any more, or not yet, needs no word.
             let _ = self.publisher.accept(&digest, By::Key);
         }

@@ -1,4 +1,5 @@
-//! The Redis key that names held changes to accept: a string, or a set, of digests.
+//! The Redis key that names held changes to accept: a string, or a set, of digests. As they are
+//! written by hand, case and white space around them do not matter.
 //!
 //! It is read only while something is held. A server that refuses that is told of once, and
 //! everything else goes on.
@@ -14,11 +15,12 @@ pub(super) struct AcceptKey {
 }
 
 impl AcceptKey {
-    /// The digests that the key `name` holds; none where the server refuses to tell.
+    /// The digests that the key `name` holds, as they are displayed; none where the server refuses
+    /// to tell.
     ///
     /// # Errors
     /// The connection has failed.
-    pub(super) fn read(&mut self, reader: &mut Link, name: &str) -> RedisResult<Vec<Vec<u8>>> {
+    pub(super) fn read(&mut self, reader: &mut Link, name: &str) -> RedisResult<Vec<String>> {
         let reply = match reader.ask(redis::cmd("GET").arg(name)) {
             Err(error) if error.code() == Some("WRONGTYPE") => {
                 reader.ask(redis::cmd("SMEMBERS").arg(name))
@@ -28,7 +30,10 @@ impl AcceptKey {
             Err(error) => Err(error),
         };
         match reply {
-            Ok(digests) => Ok(redis::from_redis_value(digests)?),
+            Ok(digests) => {
+                let digests: Vec<Vec<u8>> = redis::from_redis_value(digests)?;
+                Ok(digests.iter().map(|it| displayed(it)).collect())
+            }
             Err(error) if error.code().is_some() => {
                 if !std::mem::replace(&mut self.refusal_told, true) {
                     let error = super::describe(&error);
@@ -39,4 +44,10 @@ impl AcceptKey {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A digest in the form in which it is displayed, if it is one.
+fn displayed(written: &[u8]) -> String {
+    let text = String::from_utf8_lossy(written);
+    text.trim().to_ascii_lowercase()
 }
