@@ -1,9 +1,13 @@
 //! Lists in Redis, as they change: each change comes into force without a restart, and as a whole.
 //! Almost everywhere here the next full check is an hour away, so that an event must have done it.
 
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -397,4 +401,103 @@ fn a_transaction_that_empties_one_list_is_not_seen_by_halves() {
         done.store(true, Ordering::Relaxed);
         page
     });
+}
+
+#[test]
+fn an_empty_pool_that_is_touched_is_not_believed_and_keeps_the_others_back_for_a_moment_only() {
+    let site = Site::by_events();
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    let pre = site.pre.to_string();
+    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        // Nobody ever sees an entry in it: only the server knows that it was touched.
+        scope.spawn(|| {
+            let mut connection = site.redis.connect(0);
+            let mut touch = redis::pipe();
+            touch.atomic();
+            touch.cmd("RPUSH").arg("pre").arg(&pre).ignore();
+            touch.cmd("DEL").arg("pre").ignore();
+            let mut last = Instant::now();
+            while !done.load(Ordering::Relaxed) {
+                touch.exec(&mut connection).unwrap();
+                let gap = last.elapsed().as_millis() as u64;
+                longest.fetch_max(gap, Ordering::Relaxed);
+                last = Instant::now();
+            }
+        });
+        let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
+        site.gateway
+            .wait_for_lists("it is unsettled", |it| it["kept"] != json!([]));
+        let start = Instant::now();
+        site.redis("RPUSH gray 127.0.0.6");
+        // Nothing tells that it is settled, so this comes by the bound alone.
+        site.gateway.wait_for_lists("the other list", |it| {
+            it["gray"] == json!(["127.0.0.5", "127.0.0.6"])
+        });
+        wait_until("it would have settled twice", DEADLINE, || {
+            start.elapsed() > Duration::from_secs(2)
+        });
+        let page = site.gateway.lists();
+        let settles = longest.load(Ordering::Relaxed) > 900;
+        assert!(page["pre"] == json!([pre]) || settles, "{page}");
+    });
+    site.wait_served("127.0.0.5", "prod");
+}
+
+/// A server whose gray list has so many entries, all different.
+#[track_caller]
+fn long_list(count: u32) -> Redis {
+    let redis = Redis::start();
+    let entry = |at: u32| format!("{}/31", Ipv4Addr::from_bits((10 << 24) + 2 * at));
+    let entries: Vec<String> = (0..count).map(entry).collect();
+    let mut push = redis::cmd("RPUSH");
+    let push = push.arg("gray").arg(entries);
+    push.exec(&mut redis.connect(0)).unwrap();
+    redis
+}
+
+#[test]
+fn a_check_that_finds_nothing_new_does_not_parse_the_lists_again() {
+    let site = Site::on(long_list(30_000), |setup| {
+        let setup = setup.set("redis.notify", "poll");
+        setup.set("redis.poll_interval", "50ms")
+    });
+    let cost = |before_each: &dyn Fn()| {
+        let before = site.gateway.cpu_ticks();
+        for _ in 0..10 {
+            before_each();
+            site.wait_refreshes("check", 1);
+        }
+        site.gateway.cpu_ticks() - before
+    };
+    let same = cost(&|| {});
+    // The same entries, but the server says them in another order.
+    let other = cost(&|| site.redis("LMOVE gray gray LEFT RIGHT"));
+    // In CPU time, whatever else the machine does.
+    assert!(2 * same < other, "{same} ticks, {other} for another order");
+}
+
+#[test]
+fn what_a_long_list_takes_while_it_is_read_is_given_back() {
+    let site = Site::on(long_list(200_000), |setup| {
+        let setup = setup.set("redis.notify", "poll");
+        setup.set("redis.poll_interval", "20ms")
+    });
+    let filled = site.gateway.rss_kib();
+    for _ in 0..5 {
+        site.redis("LMOVE gray gray LEFT RIGHT");
+        site.wait_refreshes("check", 1);
+    }
+    let more = site.gateway.rss_kib().saturating_sub(filled);
+    // The reply alone has more than 4 MiB, and its entries as many again.
+    assert!(more < 4096, "{more} KiB more than {filled}");
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
 }

@@ -297,19 +297,24 @@ fn a_change_that_is_not_announced_is_found_counted_and_makes_checks_frequent() {
 
 #[test]
 fn changes_that_are_announced_just_after_a_check_has_found_them_are_not_missed_ones() {
-    let site = Site::by_events();
-    let (relay, gateway) = behind_a_relay(&site, |it| it.set("redis.check_interval", "1ms"));
-    relay.delay("SUBSCRIBE", Duration::from_millis(5));
-    for at in 0..50 {
-        let entry = format!("10.0.0.{at}");
-        site.redis.cli(&["RPUSH", "gray", &entry]);
-        gateway.wait_for_lists("the entry", |it| {
-            it["gray"].as_array().unwrap().contains(&json!(entry))
+    for notify in ["events", "tracking"] {
+        let site = Site::by_events();
+        let (relay, gateway) = behind_a_relay(&site, |it| {
+            let it = it.set("redis.notify", notify);
+            it.set("redis.check_interval", "1ms")
         });
+        relay.delay("SUBSCRIBE", Duration::from_millis(5));
+        for at in 0..50 {
+            let entry = format!("10.0.0.{at}");
+            site.redis.cli(&["RPUSH", "gray", &entry]);
+            gateway.wait_for_lists("the entry", |it| {
+                it["gray"].as_array().unwrap().contains(&json!(entry))
+            });
+        }
+        let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
+        wait_until("a check", DEADLINE, || gateway.metric(checks) > 0.0);
+        assert_eq!(gateway.metric(MISSED), 0.0, "{notify}");
     }
-    let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
-    wait_until("a check", DEADLINE, || gateway.metric(checks) > 0.0);
-    assert_eq!(gateway.metric(MISSED), 0.0);
 }
 
 #[test]
@@ -329,4 +334,62 @@ fn no_number_of_changes_puts_the_check_off() {
         }
         site.gateway.stderr.count("redis-events-enabled") == 2
     });
+}
+
+#[test]
+fn with_tracking_too_a_change_that_is_not_announced_in_time_is_counted() {
+    let site = Site::by_events();
+    let (relay, gateway) = behind_a_relay(&site, |it| {
+        let it = it.set("redis.notify", "tracking");
+        it.set("redis.check_interval", "300ms")
+            .set("redis.timeout", "5s")
+    });
+    assert_eq!(gateway.lists()["mode"], "tracking");
+    relay.delay("SUBSCRIBE", Duration::from_secs(2));
+    site.redis("RPUSH gray 127.0.0.5");
+    gateway.wait_for_metric(MISSED, 1.0);
+    let line = gateway.wait_for_log("lists-event-missed");
+    assert!(line.ends_with("mode=tracking"), "{line}");
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+}
+
+#[test]
+fn changes_that_were_announced_before_the_check_that_finds_them_are_not_missed_ones() {
+    let site = Site::by_events();
+    let (relay, gateway) = behind_a_relay(&site, |it| it.set("redis.check_interval", "1ms"));
+    // The reader always waits: half the time for what comes before the reading of a check.
+    relay.delay("LRANGE", Duration::from_millis(50));
+    for at in 0..20 {
+        let entry = format!("10.0.0.{at}");
+        site.redis.cli(&["RPUSH", "gray", &entry]);
+        gateway.wait_for_lists("the entry", |it| {
+            it["gray"].as_array().unwrap().contains(&json!(entry))
+        });
+    }
+    assert_eq!(gateway.metric(MISSED), 0.0);
+}
+
+#[test]
+fn a_new_connection_is_trusted_again() {
+    let site = Site::with(|setup| {
+        let setup = setup.set("redis.check_interval", "3s");
+        setup.set("redis.poll_interval", "50ms")
+    });
+    let mut other = site.redis.connect(1);
+    let mut push = redis::cmd("RPUSH");
+    let push = push.arg("prod").arg(site.prod.to_string());
+    push.exec(&mut other).unwrap();
+    site.redis("SWAPDB 0 1");
+    site.gateway.wait_for_metric(MISSED, 1.0);
+    site.wait_refreshes("check", 4);
+    site.redis("CLIENT KILL TYPE pubsub");
+    wait_until("a new connection", DEADLINE, || {
+        site.refreshes("reconnect") == 1
+    });
+    let (checks, start) = (site.refreshes("check"), Instant::now());
+    wait_until("a second passes", DEADLINE, || {
+        start.elapsed() > Duration::from_secs(1)
+    });
+    let checks = site.refreshes("check") - checks;
+    assert!(checks <= 2, "{checks}");
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
+use support::{
+    DEADLINE, Gateway, Origin, Redis, ScriptedRedis, Setup, Site, run_to_exit, texts, wait_until,
+};
 
 const READABLE: &str = "graygate_lists_readable";
 const FAILURES: &str = "graygate_lists_failures_total";
@@ -613,4 +615,51 @@ fn a_redis_whose_memory_is_used_up_is_read_on() {
     site.redis("DEL gray");
     site.wait_served("127.0.0.6", "prod");
     assert_eq!(complaints(&site.gateway), Vec::<String>::new());
+}
+
+#[test]
+fn lists_that_change_while_they_are_read_one_by_one_are_read_again() {
+    // It may queue nothing, since its memory is used up. All lists change just after the first was
+    // read, as its WATCH says.
+    let (mut queued, mut changed, mut touched) = (None, false, false);
+    let redis = ScriptedRedis::start(move |command| match (command[0], &mut queued) {
+        ("MULTI", _) => {
+            queued = Some(0);
+            "+OK".to_owned()
+        }
+        ("EXEC", _) => match (queued.take(), std::mem::take(&mut touched)) {
+            (Some(0), true) => "*-1".to_owned(),
+            (Some(0), false) => "*0".to_owned(),
+            _ => "-EXECABORT Transaction discarded because of previous errors.".to_owned(),
+        },
+        (_, Some(count)) => {
+            *count += 1;
+            "-OOM command not allowed when used memory > 'maxmemory'.".to_owned()
+        }
+        ("LRANGE", None) => {
+            let now = if changed { 2 } else { 1 };
+            touched |= !std::mem::replace(&mut changed, true);
+            match command[1] {
+                "gray" => texts(&[&format!("127.0.0.{now}")]),
+                list => texts(&[&format!("127.0.{}.{now}:9", list.len())]),
+            }
+        }
+        ("SMEMBERS", None) => "-WRONGTYPE no set".to_owned(),
+        ("PING" | "WATCH", None) => "+OK".to_owned(),
+        _ => "-ERR unknown command".to_owned(),
+    });
+    let gateway = Setup::new()
+        .redis(redis.url())
+        .set("redis.notify", "poll")
+        .set("redis.poll_interval", "1h")
+        .start();
+    let page = gateway.wait_for_lists("the lists", |it| it["generation"] == 1);
+    let lists = [&page["gray"], &page["pre"], &page["prod"]];
+    let new = [
+        json!(["127.0.0.2"]),
+        json!(["127.0.3.2:9"]),
+        json!(["127.0.4.2:9"]),
+    ];
+    assert_eq!(lists, new.each_ref());
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
 }
