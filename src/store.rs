@@ -95,6 +95,8 @@ impl Reading {
 pub enum Fault {
     /// The key is neither a list nor a set.
     WrongType,
+    /// The store does not allow to read it.
+    Forbidden,
     /// There are entries, but none of them can be read.
     AllSkipped,
     /// The list was found empty, or without some of its peers behind a fault, but only this once:
@@ -109,6 +111,7 @@ impl Fault {
     pub const fn name(self) -> &'static str {
         match self {
             Self::WrongType => "wrong-type",
+            Self::Forbidden => "forbidden",
             Self::AllSkipped => "all-skipped",
             Self::Unsettled => "unsettled",
             Self::Withheld => "withheld",
@@ -118,7 +121,7 @@ impl Fault {
     /// How grave it is.
     const fn level(self) -> log::Level {
         match self {
-            Self::WrongType | Self::AllSkipped => log::Level::Error,
+            Self::WrongType | Self::Forbidden | Self::AllSkipped => log::Level::Error,
             // Passes by itself, or the next reading says what it is.
             Self::Unsettled | Self::Withheld => log::Level::Debug,
         }

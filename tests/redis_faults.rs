@@ -365,6 +365,112 @@ fn a_key_of_another_type_keeps_its_list_and_the_others_change() {
     }
 }
 
+/// A site whose gateway is a user of its own, with the right to every key so far.
+#[track_caller]
+fn site_of_a_user(edit: impl FnOnce(Setup) -> Setup) -> Site {
+    let redis = Redis::start();
+    redis.cli(&["ACL", "SETUSER", "app", "on", ">secret", "+@all", "&*"]);
+    allow(&redis, &["gray", "pre", "prod"]);
+    let url = format!("redis://app:secret@{}/0", redis.address());
+    Site::on(redis, |setup| edit(setup.set("redis.url", url)))
+}
+
+/// From now on the user may read these lists, and no others.
+#[track_caller]
+fn allow(redis: &Redis, keys: &[&str]) {
+    let keys: Vec<String> = keys.iter().map(|it| format!("~{it}")).collect();
+    let mut command = vec!["ACL", "SETUSER", "app", "resetkeys", "~graygate:*"];
+    command.extend(keys.iter().map(String::as_str));
+    redis.cli(&command);
+}
+
+#[test]
+fn a_key_that_may_not_be_read_keeps_its_list_and_the_others_change() {
+    let site = site_of_a_user(|setup| setup.set("redis.check_interval", "300ms"));
+    let (pre, prod) = (site.pre.to_string(), site.prod.to_string());
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    let all = ["gray", "pre", "prod"];
+    let rights = [("gray", "127.0.0.5"), ("pre", &pre), ("prod", &prod)];
+    for (at, (key, right)) in rights.into_iter().enumerate() {
+        let others: Vec<&str> = all.into_iter().filter(|it| *it != key).collect();
+        allow(&site.redis, &others);
+        wait_kept(&site.gateway, &[(key, "forbidden")]);
+        let kept = format!("graygate_lists_kept{{list=\"{key}\",fault=\"forbidden\"}}");
+        site.gateway.wait_for_metric(&kept, 1.0);
+        let line = site
+            .gateway
+            .wait_for_log(&format!("key-refused list={key} key={key:?}"));
+        assert!(line.contains("ERROR") && line.contains("NOPERM"), "{line}");
+        site.gateway
+            .wait_for_log(&format!("list-kept list={key} fault=forbidden"));
+
+        // Theirs is announced, and read at once; so is this one's, which changes nothing.
+        let (other, entry) = match key {
+            "gray" => ("pre", "127.0.0.1:9"),
+            _ => ("gray", "127.0.0.7"),
+        };
+        site.redis.push(key, &[&"127.0.0.8"]);
+        site.redis.push(other, &[&entry]);
+        let page = site.gateway.wait_for_lists("the other list", |it| {
+            it[other].as_array().unwrap().contains(&json!(entry))
+        });
+        assert_eq!(page[key], json!([right]), "{page}");
+        site.redis.cli(&["LREM", other, "0", entry]);
+        site.wait_refreshes("check", 2);
+
+        // It is tried again at each check.
+        allow(&site.redis, &all);
+        wait_kept(&site.gateway, &[]);
+        let page = site.gateway.lists();
+        assert_eq!(page[key].as_array().unwrap().len(), 2, "{page}");
+        site.redis.cli(&["LREM", key, "0", "127.0.0.8"]);
+        site.gateway
+            .wait_for_lists("as before", |it| it[key] == json!([right]));
+        assert_eq!(site.gateway.stderr.count("key-refused"), at + 1, "{key}");
+    }
+    assert_eq!(site.gateway.metric(FAILURES), 0.0);
+    // What was refused had been announced.
+    assert_eq!(site.gateway.lists()["missed_events"], 0);
+}
+
+#[test]
+fn a_key_that_may_not_be_read_does_not_keep_an_emptied_list_from_settling() {
+    let site = site_of_a_user(|setup| {
+        let setup = setup.set("redis.notify", "poll");
+        setup.set("redis.poll_interval", "50ms")
+    });
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    allow(&site.redis, &["pre", "prod"]);
+    wait_kept(&site.gateway, &[("gray", "forbidden")]);
+    site.redis("DEL pre");
+    site.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    // Also where nothing may be queued.
+    site.redis("CONFIG SET maxmemory 1");
+    site.redis("DEL prod");
+    let held = |it: &Value| it["held"][0]["reason"] == "empties-prod";
+    site.gateway.wait_for_lists("prod is held", held);
+    assert_eq!(site.gateway.metric(FAILURES), 0.0);
+}
+
+#[test]
+fn where_no_key_may_be_read_the_error_names_the_list() {
+    let site = site_of_a_user(|setup| setup.set("redis.check_interval", "300ms"));
+    let lists = site.gateway.lists();
+    allow(&site.redis, &[]);
+    let line = site.gateway.wait_for_log("lists-unreadable");
+    assert!(
+        line.contains("NOPERM") && line.contains("(reading gray)"),
+        "{line}"
+    );
+    assert_eq!(site.gateway.lists()["prod"], lists["prod"]);
+    allow(&site.redis, &["gray", "pre", "prod"]);
+    site.gateway.wait_for_log("lists-readable");
+    site.redis("RPUSH gray 127.0.0.5");
+    site.gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+}
+
 #[test]
 fn garbage_is_skipped_counted_and_named() {
     let site = gray_site(|setup| setup.set("redis.check_interval", "1h"));

@@ -16,7 +16,8 @@
 //! its key is WATCHed from reading to reading, so that the server itself says whether it was
 //! touched. A list whose key is rewritten again and again is thus never seen empty.
 //!
-//! While Redis is away, slow, loading or refuses the password, the lists in force stay.
+//! While Redis is away, slow, loading or refuses the password, the lists in force stay. A key that may
+//! not be read keeps its list alone (`rights`).
 
 mod accept_key;
 mod changes;
@@ -27,6 +28,7 @@ mod pace;
 mod place;
 mod reading;
 mod reply;
+mod rights;
 mod tls;
 
 use std::convert::Infallible;
@@ -44,6 +46,7 @@ use self::link::Link;
 use self::pace::Pace;
 use self::place::Finder;
 use self::reading::Answer;
+use self::rights::Rights;
 use super::{By, Cause, Entries, Fault, Publisher, Reading, heavy};
 use crate::config::{self, Address};
 use crate::lists::ListName;
@@ -83,6 +86,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         finder: Finder::default(),
         chooser: Chooser::default(),
         accept_key: AcceptKey::default(),
+        rights: Rights::default(),
         pace: Pace::default(),
         changes_read: 0,
         unsettled: Vec::new(),
@@ -107,8 +111,8 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 pub fn read(settings: &config::Redis) -> Result<Reading, String> {
     let attempt = || {
         let mut reader = find_and_open(&mut Finder::default(), settings)?.1;
-        let answer = reading::ask(&mut reader, &settings.keys)?;
-        answer.ok_or_else(aborted)?.reading()
+        let (answer, _) = reading::ask(&mut reader, &settings.keys, &mut Rights::default())?;
+        answer.reading()
     };
     attempt().map_err(|error| describe(&error))
 }
@@ -144,6 +148,7 @@ struct Watcher {
     finder: Finder,
     chooser: Chooser,
     accept_key: AcceptKey,
+    rights: Rights,
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
     changes_read: u64,
@@ -236,6 +241,7 @@ impl Watcher {
         self.unsettled.clear();
         self.changes_read = 0;
         self.in_doubt = false;
+        self.rights.try_again();
         loop {
             self.publisher.set_mode(server.way.mode());
             let checked = Instant::now();
@@ -255,6 +261,10 @@ impl Watcher {
             self.finder
                 .check(&mut server.reader, &server.address, &self.settings)?;
             self.check_way(&mut server)?;
+            // A refusal ends the WATCH of an unsettled list, which would never settle then.
+            if self.unsettled.is_empty() {
+                self.rights.try_again();
+            }
             cause = Cause::Check;
         }
     }
@@ -354,14 +364,7 @@ impl Watcher {
         let announced = server.subscription.changes();
         let keys = &self.settings.keys;
         let watched = std::mem::take(&mut self.unsettled);
-        let (answer, untouched) = match reading::ask(&mut server.reader, keys)? {
-            Some(answer) => (answer, true),
-            // A watched key was touched, and nothing is watched any more.
-            None => match reading::ask(&mut server.reader, keys)? {
-                Some(answer) => (answer, false),
-                None => return Err(aborted()),
-            },
-        };
+        let (answer, untouched) = reading::ask(&mut server.reader, keys, &mut self.rights)?;
         let look = Look {
             cause,
             announced,
@@ -388,6 +391,7 @@ impl Watcher {
         let mut reading = answer.reading()?;
         let is_announced = matches!(server.way, Way::Events | Way::Tracking);
         let cause = match look.cause {
+            Cause::Check if is_announced && self.rights.regained() => Cause::Event,
             Cause::Check if is_announced => self.cause_of_check(server, look.announced),
             cause => cause,
         };
@@ -476,10 +480,6 @@ impl Watcher {
             _ => Ok(()),
         }
     }
-}
-
-fn aborted() -> RedisError {
-    io_error("the transaction was aborted")
 }
 
 fn io_error(what: impl Into<String>) -> RedisError {

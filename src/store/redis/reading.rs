@@ -6,6 +6,7 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::link::Link;
 use super::reply::Replies;
+use super::rights::Rights;
 use crate::config::Keys;
 use crate::lists::ListName;
 use crate::store::{Entries, Fault, Reading};
@@ -19,49 +20,105 @@ pub(super) fn key(keys: &Keys, list: ListName) -> &str {
     }
 }
 
-/// What the server said of all keys, as it came.
-pub(super) struct Answer(Vec<u8>);
+/// What the server said of the keys, as it came.
+pub(super) struct Answer {
+    /// The lists that it is about, in this order; the others are forbidden.
+    lists: Vec<ListName>,
+    bytes: Vec<u8>,
+}
 
-/// Asks for all keys in one transaction; `None` when a WATCHed key was touched. Each is asked for
-/// as a list and as a set: the wrong one of the two is an error of that command alone, and costs
-/// the server nothing.
+/// So often the keys are asked for: they may have been touched, and some may be forbidden.
+const TRIES: usize = 3;
+
+/// Asks until there is an answer; with it, whether the WATCHed keys were untouched before.
 ///
 /// # Errors
 /// When the server does not let itself be asked.
-pub(super) fn ask(link: &mut Link, keys: &Keys) -> RedisResult<Option<Answer>> {
-    let mut pipe = redis::pipe();
-    for list in ListName::ALL {
-        pipe.cmd("LRANGE").arg(key(keys, list)).arg(0).arg(-1);
-        pipe.cmd("SMEMBERS").arg(key(keys, list));
-    }
-    let answer = match queue(link, &pipe) {
-        // Nothing may be queued by a server whose memory is used up, but all may be read.
-        Err(error) if error.code() == Some("OOM") => return ask_one_by_one(link, keys, &pipe),
-        outcome => {
-            outcome?;
-            link.receive_bytes()?
-        }
-    };
-    Ok(Replies::of(&answer)?.is_some().then_some(Answer(answer)))
-}
-
-/// As [`ask`], without a queue: the keys are WATCHed meanwhile.
-fn ask_one_by_one(
+pub(super) fn ask(
     link: &mut Link,
     keys: &Keys,
+    rights: &mut Rights,
+) -> RedisResult<(Answer, bool)> {
+    for at in 0..TRIES {
+        if let Some(answer) = ask_once(link, keys, rights)? {
+            rights.read();
+            // After the first try nothing is watched any more.
+            return Ok((answer, at == 0));
+        }
+    }
+    Err(super::io_error("the transaction was aborted"))
+}
+
+/// Asks for all keys in one transaction; `None` when a WATCHed key was touched, or it has turned
+/// out that some may not be read. Each is asked for as a list and as a set: the wrong one of the
+/// two is an error of that command alone, and costs the server nothing.
+fn ask_once(link: &mut Link, keys: &Keys, rights: &mut Rights) -> RedisResult<Option<Answer>> {
+    let lists = rights.allowed();
+    let mut pipe = redis::pipe();
+    for list in &lists {
+        pipe.cmd("LRANGE").arg(key(keys, *list)).arg(0).arg(-1);
+        pipe.cmd("SMEMBERS").arg(key(keys, *list));
+    }
+    let refusals = queue(link, &pipe)?;
+    for refusal in &refusals {
+        if let Some(list) = refusal.list(&lists)
+            && refusal.error.code() == Some("NOPERM")
+        {
+            rights.refused(list, key(keys, list), &refusal.error);
+        }
+    }
+    let some_are_left = !rights.allowed().is_empty();
+    if rights.allowed().len() < lists.len() && some_are_left {
+        return Ok(None);
+    }
+    let bytes = match refusals.into_iter().next() {
+        None => Some(link.receive_bytes()?),
+        // Nothing may be queued by a server whose memory is used up, but all may be read.
+        Some(first) if first.error.code() == Some("OOM") => {
+            read_one_by_one(link, keys, &lists, &pipe)?
+        }
+        Some(first) => {
+            let list = first.list(&lists);
+            return Err(match list {
+                Some(list) => naming(&first.error, list),
+                None => first.error,
+            });
+        }
+    };
+    match bytes {
+        Some(bytes) if Replies::of(&bytes)?.is_some() => Ok(Some(Answer { lists, bytes })),
+        _ => Ok(None),
+    }
+}
+
+/// Runs `pipe` without a queue: the keys are WATCHed meanwhile. The replies as EXEC would put them;
+/// `None` when a key was touched.
+fn read_one_by_one(
+    link: &mut Link,
+    keys: &Keys,
+    lists: &[ListName],
     pipe: &redis::Pipeline,
-) -> RedisResult<Option<Answer>> {
-    let watched = ListName::ALL.map(|list| key(keys, list));
+) -> RedisResult<Option<Vec<u8>>> {
+    let watched: Vec<&str> = lists.iter().map(|list| key(keys, *list)).collect();
     link.ask(redis::cmd("WATCH").arg(&watched))?;
     link.send(&pipe.get_packed_pipeline())?;
-    // As EXEC would put it.
-    let mut answer = format!("*{}\r\n", pipe.len()).into_bytes();
+    let mut replies = format!("*{}\r\n", pipe.len()).into_bytes();
     for _ in 0..pipe.len() {
-        answer.extend(link.receive_bytes()?);
+        replies.extend(link.receive_bytes()?);
     }
-    queue(link, &redis::pipe())?;
+    accepted(queue(link, &redis::pipe())?)?;
     let untouched = link.receive()? != Value::Nil;
-    Ok(untouched.then_some(Answer(answer)))
+    Ok(untouched.then_some(replies))
+}
+
+/// An error that was the reply to a command about one list, with its name.
+fn naming(error: &RedisError, list: ListName) -> RedisError {
+    let Some(code) = error.code() else {
+        return error.clone();
+    };
+    let detail = error.detail().unwrap_or_default();
+    let detail = format!("{detail} (reading {})", list.name());
+    redis::make_extension_error(code.to_owned(), Some(detail))
 }
 
 /// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
@@ -70,7 +127,7 @@ pub(super) fn transaction(
     link: &mut Link,
     pipe: &redis::Pipeline,
 ) -> RedisResult<Option<Vec<RedisResult<Value>>>> {
-    queue(link, pipe)?;
+    accepted(queue(link, pipe)?)?;
     match link.receive()? {
         Value::Nil => Ok(None),
         Value::Array(replies) => {
@@ -84,39 +141,59 @@ pub(super) fn transaction(
     }
 }
 
-/// Has the commands of `pipe` queued and executed; what is left to receive is the reply of EXEC.
-fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<()> {
+/// What the server did not queue.
+struct Refusal {
+    /// The command's place in the transaction; none of MULTI itself.
+    at: Option<usize>,
+    error: RedisError,
+}
+
+impl Refusal {
+    /// The list that the command is about, where each of `lists` has two.
+    fn list(&self, lists: &[ListName]) -> Option<ListName> {
+        lists.get(self.at? / 2).copied()
+    }
+}
+
+/// The first refusal as an error: it says more than that of EXEC.
+fn accepted(refusals: Vec<Refusal>) -> RedisResult<()> {
+    let first = refusals.into_iter().next();
+    first.map_or(Ok(()), |it| Err(it.error))
+}
+
+/// Has the commands of `pipe` queued and executed. Where nothing is refused, what is left to
+/// receive is the reply of EXEC; else nothing was executed.
+fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
     let mut request = redis::cmd("MULTI").get_packed_command();
     request.extend(pipe.get_packed_pipeline());
     request.extend(redis::cmd("EXEC").get_packed_command());
     link.send(&request)?;
-    // MULTI is accepted, and each command queued. The first refusal says more than that of EXEC.
-    let mut refusal = None;
-    for _ in 0..1 + pipe.len() {
+    // MULTI is accepted, and each command queued.
+    let mut refusals = Vec::new();
+    for at in 0..1 + pipe.len() {
         if let Err(error) = link.receive()?.extract_error() {
-            refusal.get_or_insert(error);
+            let at = at.checked_sub(1);
+            refusals.push(Refusal { at, error });
         }
     }
-    match refusal {
-        None => Ok(()),
-        Some(refusal) => {
-            link.receive()?;
-            Err(refusal)
-        }
+    if !refusals.is_empty() {
+        link.receive()?;
     }
+    Ok(refusals)
 }
 
 impl Answer {
     /// Equal for equal answers, and for others as good as never: it has 64 bits, which nobody
     /// outside can foresee.
     pub(super) fn fingerprint(&self, hasher: &RandomState) -> u64 {
-        hasher.hash_one(&self.0)
+        let lists: Vec<u8> = self.lists.iter().map(|it| *it as u8).collect();
+        hasher.hash_one((lists, &self.bytes))
     }
 
     /// True when at least `count` entries may be in it.
     pub(super) fn may_have(&self, count: usize) -> bool {
         // An entry of the fewest bytes: `$7`, `1.1.1.1`, two ends of lines.
-        self.0.len() >= count * 13
+        self.bytes.len() >= count * 13
     }
 
     /// What that means.
@@ -124,15 +201,19 @@ impl Answer {
     /// # Errors
     /// When the server does not let the keys be read.
     pub(super) fn reading(self) -> RedisResult<Reading> {
-        let mut replies = Replies::of(&self.0)?.ok_or_else(|| super::io_error("no answer"))?;
-        let mut next = || {
+        let replies = Replies::of(&self.bytes)?;
+        let mut replies = replies.ok_or_else(|| super::io_error("no answer"))?;
+        let mut next = |list: ListName| {
+            if !self.lists.contains(&list) {
+                return Ok(Err(Fault::Forbidden));
+            }
             let (as_list, as_set) = (replies.entries(), replies.entries());
-            entries(as_list, as_set)
+            entries(as_list, as_set).map_err(|error| naming(&error, list))
         };
         Ok(Reading {
-            gray: next()?,
-            pre: next()?,
-            prod: next()?,
+            gray: next(ListName::Gray)?,
+            pre: next(ListName::Pre)?,
+            prod: next(ListName::Prod)?,
         })
     }
 }

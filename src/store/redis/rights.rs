@@ -1,0 +1,55 @@
+//! Which of the lists' keys the server allows to read.
+//!
+//! One command that is refused has the whole transaction refused. Each list stands for itself: so
+//! a list whose key is forbidden is left out of the transactions that follow, until it is tried
+//! again. Each refusal is told once, with the server's words.
+
+use redis::RedisError;
+
+use crate::lists::ListName;
+
+/// What was refused, and what was said of it.
+#[derive(Debug, Default)]
+pub(super) struct Rights {
+    forbidden: Vec<ListName>,
+    told: Vec<ListName>,
+    regained: bool,
+}
+
+impl Rights {
+    /// The lists to ask for.
+    pub(super) fn allowed(&self) -> Vec<ListName> {
+        let is_allowed = |list: &ListName| !self.forbidden.contains(list);
+        ListName::ALL.into_iter().filter(is_allowed).collect()
+    }
+
+    /// The server does not allow to read `key`.
+    pub(super) fn refused(&mut self, list: ListName, key: &str, error: &RedisError) {
+        if !self.forbidden.contains(&list) {
+            self.forbidden.push(list);
+        }
+        if !self.told.contains(&list) {
+            self.told.push(list);
+            let (list, error) = (list.name(), super::describe(error));
+            log::error!("key-refused list={list} key={key:?} error={error:?}");
+        }
+    }
+
+    /// The lists that were asked for were read.
+    pub(super) fn read(&mut self) {
+        let before = self.told.len();
+        self.told.retain(|list| self.forbidden.contains(list));
+        self.regained = self.told.len() < before;
+    }
+
+    /// The last reading had a list that was forbidden before: what is new in it may have been
+    /// announced long ago.
+    pub(super) fn regained(&self) -> bool {
+        self.regained
+    }
+
+    /// From now on each list is asked for again.
+    pub(super) fn try_again(&mut self) {
+        self.forbidden.clear();
+    }
+}
