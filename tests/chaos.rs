@@ -31,6 +31,9 @@ const FIRST_CLIENT: u8 = 16;
 /// is busy; how long it took is reported.
 const ANNOUNCED: Duration = Duration::from_secs(2);
 
+/// Where the keys are polled, that long before all of this begins.
+const POLL: Duration = Duration::from_millis(200);
+
 /// A change that only a check can find.
 const CHECKED: Duration = Duration::from_secs(4);
 
@@ -64,6 +67,8 @@ impl Key {
 
 /// What is in Redis.
 type Keys = BTreeMap<&'static str, Key>;
+
+const ALL: [&str; 3] = ["gray", "pre", "prod"];
 
 /// What is in force.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -242,6 +247,8 @@ struct Driver<'a> {
     changes: u64,
     faults: u64,
     delays: Delays,
+    /// How soon a change must be in force of which the server tells, if it tells of any.
+    announced: Duration,
 }
 
 impl Driver<'_> {
@@ -266,6 +273,10 @@ impl Driver<'_> {
 
     /// Writes the model's content of `keys` in one transaction.
     fn write_all(&self, keys: &[&'static str]) {
+        self.write_all_to(&self.redis, keys);
+    }
+
+    fn write_all_to(&self, redis: &Redis, keys: &[&'static str]) {
         let mut pipe = redis::pipe();
         pipe.atomic();
         for key in keys {
@@ -276,7 +287,7 @@ impl Driver<'_> {
                 Key::Entries(entries) => drop(pipe.cmd("RPUSH").arg(key).arg(entries).ignore()),
             }
         }
-        pipe.exec(&mut self.redis.connect(0)).unwrap();
+        pipe.exec(&mut redis.connect(0)).unwrap();
     }
 
     /// Waits until the gateway has what came last.
@@ -368,11 +379,24 @@ impl Driver<'_> {
     }
 
     fn transaction(&mut self) {
+        self.expect_others();
+        self.write_all(&ALL);
+    }
+
+    /// From now on all lists may be others, at once.
+    fn expect_others(&mut self) {
         let (gray, pre) = (self.some_gray(), self.some_of(self.pre));
         let prod = self.some_of(self.prod);
         self.keys.extend([("gray", gray), ("pre", pre)]);
         self.expect("prod", prod);
-        self.write_all(&["gray", "pre", "prod"]);
+    }
+
+    /// Whatever is in the keys, they may be found without it.
+    fn expect_nothing(&mut self) {
+        for key in ALL {
+            self.keys.insert(key, Key::of::<String>([]));
+        }
+        self.expect("gray", Key::of::<String>([]));
     }
 
     fn rename_or_copy(&mut self) {
@@ -405,7 +429,7 @@ impl Driver<'_> {
 
     /// `DEL` and `RPUSH` of the same entries, again and again: nothing changes for a request.
     fn rewrite(&mut self) {
-        let key = ["gray", "pre", "prod"][self.rng.usize(..3)];
+        let key = ALL[self.rng.usize(..3)];
         let settles = match key {
             "gray" => GRAY_SETTLES,
             _ => POOL_SETTLES,
@@ -431,7 +455,7 @@ impl Driver<'_> {
     }
 
     fn spoil(&mut self) {
-        let key = ["gray", "pre", "prod"][self.rng.usize(..3)];
+        let key = ALL[self.rng.usize(..3)];
         let before = self.keys[key].clone();
         let spoilt = match self.rng.u8(..3) {
             0 => Key::WrongType,
@@ -459,36 +483,32 @@ impl Driver<'_> {
                 let skipped = page["skipped"][key]["count"].as_u64().unwrap();
                 is_kept == all_bad && (skipped > 0) != wrong_type
             });
-        self.settle("spoilt", ANNOUNCED);
+        self.settle("spoilt", self.announced);
         self.replace(key, before);
-        self.settle("mended", ANNOUNCED);
+        self.settle("mended", self.announced);
     }
 
     /// What no event tells of.
     fn unannounced(&mut self) {
         self.faults += 1;
-        let all = ["gray", "pre", "prod"];
         match self.rng.u8(..3) {
             0 => {
                 let before = self.keys.clone();
-                for key in all {
-                    self.keys.insert(key, Key::of::<String>([]));
-                }
-                self.expect("gray", Key::of::<String>([]));
+                self.expect_nothing();
                 let command = ["FLUSHALL", "FLUSHDB"][self.rng.usize(..2)];
                 self.send(&[command]);
                 self.settle("flushed", CHECKED);
                 self.keys = before;
                 self.expect("gray", self.keys["gray"].clone());
-                self.write_all(&all);
-                self.settle("filled", ANNOUNCED);
+                self.write_all(&ALL);
+                self.settle("filled", self.announced);
             }
             1 => {
                 let gray = self.some_gray();
                 let mut other = self.redis.connect(1);
                 let mut pipe = redis::pipe();
                 pipe.cmd("FLUSHDB").ignore();
-                for key in all {
+                for key in ALL {
                     let entries = match key {
                         "gray" => gray.entries(),
                         key => self.keys[key].entries(),
@@ -513,7 +533,7 @@ impl Driver<'_> {
     /// Redis is away for a while.
     fn outage(&mut self) {
         self.faults += 1;
-        match self.rng.u8(..5) {
+        match self.rng.u8(..7) {
             0 => {
                 self.send(&["SAVE"]);
                 self.redis.kill();
@@ -536,12 +556,38 @@ impl Driver<'_> {
                 self.send(&["CLIENT", "KILL", "TYPE", "normal"]);
                 self.push_or_remove();
             }
-            _ => {
+            4 => {
                 self.send(&["DEBUG", "RELOAD"]);
                 self.push_or_remove();
             }
+            5 => self.restart_with_others(),
+            _ => self.follow_another(),
         }
         self.settle("recovered", RECOVERED);
+    }
+
+    /// Redis comes back without what it had, and is filled with something else.
+    fn restart_with_others(&mut self) {
+        self.redis.kill();
+        // Of an earlier outage.
+        let _ = std::fs::remove_file(self.redis.path("dump.rdb"));
+        self.expect_nothing();
+        self.redis.restart();
+        self.expect_others();
+        self.write_all(&ALL);
+    }
+
+    /// Redis becomes the replica of a server with other lists, which comes as a whole, and then its
+    /// own master again.
+    fn follow_another(&mut self) {
+        let master = Redis::start_with_options(&["--repl-diskless-sync-delay", "0"]);
+        self.expect_others();
+        self.write_all_to(&master, &ALL);
+        let (ip, port) = (master.address().ip(), master.address().port());
+        self.send(&["REPLICAOF", &ip.to_string(), &port.to_string()]);
+        self.settle("followed", RECOVERED);
+        self.send(&["REPLICAOF", "NO", "ONE"]);
+        self.push_or_remove();
     }
 
     fn step(&mut self) {
@@ -557,7 +603,7 @@ impl Driver<'_> {
             36..38 => return self.unannounced(),
             _ => return self.outage(),
         }
-        self.settle("announced", ANNOUNCED);
+        self.settle("announced", self.announced);
     }
 }
 
@@ -611,7 +657,8 @@ fn number(variable: &str) -> Option<u64> {
 fn every_answer_is_one_that_the_lists_allow_whatever_happens_to_redis() {
     let seconds = number("CHAOS_SECONDS").unwrap_or(10);
     let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-    println!("seed {seed}");
+    let notify = ["events", "tracking", "poll"][(seed % 3) as usize];
+    println!("seed {seed}, notify = {notify}");
     let peers = |count: usize| (0..count).map(|_| start_peer()).collect::<Vec<_>>();
     let (pre_peers, prod_peers) = (peers(3), peers(4));
 
@@ -625,7 +672,9 @@ fn every_answer_is_one_that_the_lists_allow_whatever_happens_to_redis() {
     let model = Model::new(InForce::default().after(&keys));
     let gateway = Setup::new()
         .redis(redis.url())
+        .set("redis.notify", notify)
         .set("redis.check_interval", "1s")
+        .set("redis.poll_interval", format!("{}ms", POLL.as_millis()))
         .set("redis.timeout", "500ms")
         .set("lists.guard_share", 100)
         .set("log.access", "off");
@@ -645,6 +694,10 @@ fn every_answer_is_one_that_the_lists_allow_whatever_happens_to_redis() {
         changes: 0,
         faults: 0,
         delays: Delays::default(),
+        announced: match notify {
+            "poll" => ANNOUNCED + POLL,
+            _ => ANNOUNCED,
+        },
     };
     driver.settle("start", RECOVERED);
     let done = AtomicBool::new(false);
