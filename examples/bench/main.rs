@@ -1,0 +1,191 @@
+//! Graygate beside nginx, HAProxy, the OpenResty set-up that it replaces, and the floor: the same
+//! traffic in turn through each, on the same origin, with the CPU time that the kernel says each took.
+//! `scripts/bench` builds what this needs, and runs it.
+//!
+//! Everything runs on this machine's loopback: the load generator in the main thread ([`load`]), the
+//! origin in another ([`origin`]), Redis and the proxies as children ([`proxies`]). They end with this
+//! program. A run with errors does not count, and makes the exit code 1.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+mod accounting;
+mod changes;
+mod children;
+mod client;
+mod downloads;
+mod figures;
+mod idle;
+mod load;
+mod origin;
+mod poll;
+mod proxies;
+mod report;
+mod runs;
+mod scenarios;
+mod site;
+mod tables;
+
+use runs::{Effort, Measured, Runner};
+use scenarios::{MAIN, SCENARIOS, Scenario};
+use site::{Programs, Site};
+
+/// For 10,000 connections: as many descriptors here, and in some proxies twice as many.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Measures Graygate beside other proxies.
+#[derive(Parser)]
+#[command(name = "scripts/bench")]
+struct Arguments {
+    /// Only the main table, in less than three minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Only this scenario; may be given several times.
+    #[arg(long, value_name = "SCENARIO", value_parser = scenario_names())]
+    only: Vec<String>,
+    /// Rounds, in each of which each proxy has its turn.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: Option<u8>,
+    /// Length of each run, beside its warm-up.
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<Duration>,
+    /// The gateway's program.
+    #[arg(long, value_name = "FILE")]
+    graygate: PathBuf,
+    /// The floor's program.
+    #[arg(long, value_name = "FILE")]
+    floor: PathBuf,
+}
+
+fn scenario_names() -> clap::builder::PossibleValuesParser {
+    SCENARIOS
+        .iter()
+        .map(|it| it.name)
+        .collect::<Vec<_>>()
+        .into()
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=600.0).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err("from 0.1 to 600".to_owned())
+}
+
+impl Arguments {
+    fn effort(&self) -> Effort {
+        let (rounds, measured) = if self.quick {
+            (3, Duration::from_secs(3))
+        } else {
+            (5, Duration::from_secs(3))
+        };
+        Effort {
+            rounds: self.rounds.map_or(rounds, usize::from),
+            measured: self.seconds.unwrap_or(measured),
+        }
+    }
+
+    fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
+        SCENARIOS.iter().filter(|scenario| {
+            if self.only.is_empty() {
+                !self.quick || scenario.name == MAIN
+            } else {
+                self.only.iter().any(|it| it == scenario.name)
+            }
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False when some figures are missing or do not count.
+fn run(arguments: &Arguments) -> Result<bool, String> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGHUP,
+    ] {
+        let registered = signal_hook::flag::register(signal, Arc::clone(&interrupted));
+        registered.map_err(|it| format!("signals: {it}"))?;
+    }
+    let descriptors = raise_descriptor_limit()?;
+    let programs = Programs {
+        graygate: arguments.graygate.clone(),
+        floor: arguments.floor.clone(),
+    };
+    let site = Site::start(programs)?;
+    let mut runner = Runner {
+        site: &site,
+        effort: arguments.effort(),
+        interrupted: &interrupted,
+        descriptors,
+        best_of_nginx: Vec::new(),
+    };
+    let start = Instant::now();
+    let mut all: Vec<Measured> = Vec::new();
+    for scenario in arguments.scenarios() {
+        let rounds = runner.effort.rounds;
+        let measured = runner.run(scenario, |round, setting| {
+            let (at, round) = (start.elapsed().as_secs(), round + 1);
+            let (name, subject) = (scenario.name, report::name(setting));
+            let workers = setting.workers;
+            let _ = writeln!(
+                io::stderr(),
+                "bench: {at:4} s: {name}, round {round} of {rounds}: {subject}, {workers} workers"
+            );
+        });
+        print(&measured).map_err(|it| it.to_string())?;
+        all.push(measured);
+        if interrupted.load(Ordering::Relaxed) {
+            return Err("interrupted".to_owned());
+        }
+    }
+    Ok(all.iter().all(Measured::is_clean))
+}
+
+/// Of this process, and so of its children. Without the right to, the hard limit stays. Returns what
+/// there is.
+fn raise_descriptor_limit() -> Result<u64, String> {
+    let failed = |it| format!("limit of descriptors: {it}");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    let wanted = hard.max(DESCRIPTORS);
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return Ok(wanted);
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
+    Ok(hard)
+}
+
+fn print(measured: &Measured) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let scenario = measured.scenario;
+    writeln!(out, "\n{} ({})\n", scenario.title, scenario.name)?;
+    writeln!(out, "{}", report::figures(measured).text())?;
+    let ratios = report::ratios(measured);
+    if !ratios.is_empty() {
+        writeln!(out, "{}", ratios.text())?;
+    }
+    for problem in report::problems(measured) {
+        writeln!(out, "ERROR: {problem}")?;
+    }
+    out.flush()
+}

@@ -1,0 +1,280 @@
+//! What is measured: the table of scenarios.
+
+use crate::client::Request;
+use crate::figures::Metric;
+use crate::proxies::{Proxy, Setting};
+use crate::site::{CHANGING, MILLION, STILL};
+
+/// A scenario: the same traffic through several proxies.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// As `--only` takes it.
+    pub(crate) name: &'static str,
+    /// As a headline.
+    pub(crate) title: &'static str,
+    /// In the order in which they have their turns.
+    pub(crate) settings: &'static [Setting],
+    pub(crate) traffic: Traffic,
+    /// What the table shows as the cost.
+    pub(crate) cost: Metric,
+}
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Traffic {
+    /// Each connection sends its next request once the answer is there.
+    Closed {
+        connections: usize,
+        content: Content,
+    },
+    /// At so many percent of what nginx does at best.
+    Offered { percent: u8, connections: usize },
+    /// Small requests beside downloads that do not end.
+    Beside {
+        connections: usize,
+        downloads: usize,
+    },
+    /// Connections that are silent after one request each.
+    Idle { connections: usize },
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Content {
+    /// A 128-byte answer.
+    Small,
+    /// The same on a connection that ends with it.
+    Single,
+    /// The same, with 30 fields in the request and in the answer.
+    Fields,
+    /// An answer of this length, from this path.
+    Answer(&'static str, u64),
+    /// A request's body of this length, answered with 128 bytes.
+    Upload(usize),
+}
+
+impl Content {
+    pub(crate) fn request(self) -> Request {
+        let (path, answer) = match self {
+            Self::Answer(path, length) => (path, length),
+            Self::Fields => ("/fields", 128),
+            _ => ("/128", 128),
+        };
+        let method = if matches!(self, Self::Upload(_)) {
+            "POST"
+        } else {
+            "GET"
+        };
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: www.example.com\r\n");
+        match self {
+            Self::Single => head.push_str("Connection: close\r\n"),
+            Self::Upload(length) => head.push_str(&format!("Content-Length: {length}\r\n")),
+            // With Host.
+            Self::Fields => (1..30).for_each(|at| {
+                head.push_str(&format!("X-Field-{at}: the value of field {at}\r\n"));
+            }),
+            _ => {}
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        if let Self::Upload(length) = self {
+            bytes.resize(bytes.len() + length, b'x');
+        }
+        Request {
+            bytes,
+            answer,
+            close: self == Self::Single,
+        }
+    }
+}
+
+const fn with(proxy: Proxy, workers: u8) -> Setting {
+    Setting {
+        proxy,
+        workers,
+        gray: STILL,
+    }
+}
+
+const fn graygate_with(gray: &'static str) -> Setting {
+    Setting {
+        proxy: Proxy::Graygate,
+        workers: 1,
+        gray,
+    }
+}
+
+const ALL: &[Setting] = &[
+    with(Proxy::Graygate, 1),
+    with(Proxy::Nginx, 1),
+    with(Proxy::Haproxy, 1),
+    with(Proxy::Floor, 1),
+    with(Proxy::OpenResty, 1),
+    with(Proxy::OpenRestyPool, 1),
+    with(Proxy::Graygate, 2),
+    with(Proxy::Nginx, 2),
+    with(Proxy::Haproxy, 2),
+    with(Proxy::OpenResty, 2),
+    with(Proxy::OpenRestyPool, 2),
+];
+const MANY: &[Setting] = &[
+    with(Proxy::Graygate, 1),
+    with(Proxy::Nginx, 1),
+    with(Proxy::Haproxy, 1),
+    with(Proxy::Floor, 1),
+    with(Proxy::Graygate, 2),
+    with(Proxy::Nginx, 2),
+    with(Proxy::Haproxy, 2),
+    with(Proxy::OpenResty, 2),
+];
+const ONE_WORKER: &[Setting] = &[
+    with(Proxy::Graygate, 1),
+    with(Proxy::Nginx, 1),
+    with(Proxy::Haproxy, 1),
+    with(Proxy::Floor, 1),
+];
+const WITHOUT_FLOOR: &[Setting] = &[
+    with(Proxy::Graygate, 1),
+    with(Proxy::Nginx, 1),
+    with(Proxy::Haproxy, 1),
+];
+const WITHOUT_FLOOR_BOTH: &[Setting] = &[
+    with(Proxy::Graygate, 1),
+    with(Proxy::Nginx, 1),
+    with(Proxy::Haproxy, 1),
+    with(Proxy::Graygate, 2),
+    with(Proxy::Nginx, 2),
+    with(Proxy::Haproxy, 2),
+];
+const STILL_AND_MILLION: &[Setting] = &[graygate_with(STILL), graygate_with(MILLION)];
+const STILL_AND_CHANGING: &[Setting] = &[graygate_with(STILL), graygate_with(CHANGING)];
+
+/// The scenario of the main table.
+pub(crate) const MAIN: &str = "small";
+
+const fn closed(connections: usize, content: Content) -> Traffic {
+    Traffic::Closed {
+        connections,
+        content,
+    }
+}
+
+/// All of them, in the order in which they run.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: MAIN,
+        title: "128-byte answers on 64 keep-alive connections",
+        settings: ALL,
+        traffic: closed(64, Content::Small),
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "many",
+        title: "128-byte answers on 1,000 keep-alive connections",
+        settings: MANY,
+        traffic: closed(1000, Content::Small),
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "offered-50",
+        title: "128-byte answers at 50 % of nginx's best rate, on 64 connections",
+        settings: WITHOUT_FLOOR_BOTH,
+        traffic: Traffic::Offered {
+            percent: 50,
+            connections: 64,
+        },
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "offered-80",
+        title: "128-byte answers at 80 % of nginx's best rate, on 64 connections",
+        settings: WITHOUT_FLOOR_BOTH,
+        traffic: Traffic::Offered {
+            percent: 80,
+            connections: 64,
+        },
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "answers-16k",
+        title: "16 KiB answers on 64 connections",
+        settings: ONE_WORKER,
+        traffic: closed(64, Content::Answer("/16k", 16 << 10)),
+        cost: Metric::CpuGigabyte,
+    },
+    Scenario {
+        name: "answers-1m",
+        title: "1 MiB answers on 16 connections",
+        settings: ONE_WORKER,
+        traffic: closed(16, Content::Answer("/1m", 1 << 20)),
+        cost: Metric::CpuGigabyte,
+    },
+    Scenario {
+        name: "answers-64m",
+        title: "64 MiB answers on 4 connections",
+        settings: ONE_WORKER,
+        traffic: closed(4, Content::Answer("/64m", 64 << 20)),
+        cost: Metric::CpuGigabyte,
+    },
+    Scenario {
+        name: "uploads-1k",
+        title: "1 KiB uploads on 64 connections",
+        settings: ONE_WORKER,
+        traffic: closed(64, Content::Upload(1 << 10)),
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "uploads-1m",
+        title: "1 MiB uploads on 16 connections",
+        settings: ONE_WORKER,
+        traffic: closed(16, Content::Upload(1 << 20)),
+        cost: Metric::CpuGigabyte,
+    },
+    Scenario {
+        name: "connections",
+        title: "A new connection for every request, 64 at a time",
+        settings: ONE_WORKER,
+        traffic: closed(64, Content::Single),
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "fields",
+        title: "30 header fields in the request and in the answer, on 64 connections",
+        settings: ONE_WORKER,
+        traffic: closed(64, Content::Fields),
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "beside",
+        title: "128-byte answers on 8 connections beside two endless downloads",
+        settings: WITHOUT_FLOOR,
+        traffic: Traffic::Beside {
+            connections: 8,
+            downloads: 2,
+        },
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "idle",
+        title: "10,000 idle keep-alive connections",
+        settings: WITHOUT_FLOOR,
+        traffic: Traffic::Idle {
+            connections: 10_000,
+        },
+        cost: Metric::Memory,
+    },
+    Scenario {
+        name: "million",
+        title: "128-byte answers with a million entries in the gray list, on 64 connections",
+        settings: STILL_AND_MILLION,
+        traffic: closed(64, Content::Small),
+        cost: Metric::CpuRequest,
+    },
+    Scenario {
+        name: "changes",
+        title: "128-byte answers while the gray list changes 100 times a second, on 64 connections",
+        settings: STILL_AND_CHANGING,
+        traffic: closed(64, Content::Small),
+        cost: Metric::CpuRequest,
+    },
+];

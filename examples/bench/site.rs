@@ -1,0 +1,104 @@
+//! What all proxies of a run share: the origin, the lists in Redis, the folder of their files.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::children::{Running, free_address};
+use crate::origin::Origin;
+
+/// Key of the gray list that nobody changes, with ten entries, as that of a careful release.
+pub(crate) const STILL: &str = "gray";
+/// Key of a gray list like it, but for its changes.
+pub(crate) const CHANGING: &str = "changing";
+/// Key of a gray list with a million entries.
+pub(crate) const MILLION: &str = "million";
+
+/// The programs that are not found by their names.
+pub(crate) struct Programs {
+    pub(crate) graygate: PathBuf,
+    pub(crate) floor: PathBuf,
+}
+
+/// Everything but the proxies; fields in the order in which they end.
+pub(crate) struct Site {
+    redis: Running,
+    pub(crate) origin: Origin,
+    pub(crate) programs: Programs,
+    scratch: TempDir,
+}
+
+impl Site {
+    pub(crate) fn start(programs: Programs) -> Result<Self, String> {
+        let scratch = tempfile::Builder::new().prefix("bench-").tempdir();
+        let scratch = scratch.map_err(|it| format!("a folder: {it}"))?;
+        let origin = Origin::start().map_err(|it| format!("the origin: {it}"))?;
+        let address = free_address()?;
+        let mut redis = Command::new("redis-server");
+        redis
+            .args(["--bind", &address.ip().to_string()])
+            .args(["--port", &address.port().to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(scratch.path());
+        let redis = Running::start(redis, address, &scratch.path().join("redis.log"))?;
+        let site = Self {
+            redis,
+            origin,
+            programs,
+            scratch,
+        };
+        site.fill().map_err(|it| format!("redis: {it}"))?;
+        Ok(site)
+    }
+
+    fn fill(&self) -> redis::RedisResult<()> {
+        let mut connection = self.connect_to_redis()?;
+        let mut lists = redis::pipe();
+        for key in [STILL, CHANGING] {
+            let entries: Vec<String> = (1..=10).map(|it| format!("192.168.1.{it}")).collect();
+            lists.cmd("RPUSH").arg(key).arg(entries);
+        }
+        for key in ["pre", "prod"] {
+            let servers = self.origin.addresses.map(|it| it.to_string());
+            lists.cmd("RPUSH").arg(key).arg(&servers);
+        }
+        lists.exec(&mut connection)
+    }
+
+    /// Makes the list of a million entries, if it is not there. Nobody here is on it.
+    pub(crate) fn fill_million(&self) -> redis::RedisResult<()> {
+        const STEP: u32 = 10_000;
+        let mut connection = self.connect_to_redis()?;
+        if redis::cmd("EXISTS").arg(MILLION).query(&mut connection)? {
+            return Ok(());
+        }
+        for start in (0..1_000_000).step_by(STEP as usize) {
+            let mut push = redis::cmd("RPUSH");
+            push.arg(MILLION);
+            for at in start..start + STEP {
+                // An odd factor: no number comes twice. All from 128.0.0.0 on.
+                let spread = at.wrapping_mul(2_654_435_761) | 1 << 31;
+                push.arg(std::net::Ipv4Addr::from_bits(spread).to_string());
+            }
+            push.exec(&mut connection)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn connect_to_redis(&self) -> redis::RedisResult<redis::Connection> {
+        let client = redis::Client::open(format!("redis://{}/0", self.redis.address))?;
+        client.get_connection_with_timeout(Duration::from_secs(5))
+    }
+
+    pub(crate) fn redis(&self) -> SocketAddr {
+        self.redis.address
+    }
+
+    pub(crate) fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+}
