@@ -20,7 +20,29 @@ pub(crate) enum Metric {
     CpuGigabyte,
     /// Bytes of memory an idle connection.
     Memory,
+    /// Megabytes (10^6 bytes) a second of the downloads beside.
+    Downloads,
 }
+
+impl Metric {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "requests/s",
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P999 => "p99.9",
+            Self::CpuRequest => "CPU a request",
+            Self::CpuGigabyte => "CPU a gigabyte",
+            Self::Memory => "memory",
+            Self::Downloads => "downloads",
+        }
+    }
+}
+
+/// Parts of all requests, for which a sample keeps the longest latency.
+pub(crate) const PARTS: [f64; 10] = [
+    0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9998,
+];
 
 /// One run of one proxy.
 #[derive(Clone, Debug)]
@@ -29,9 +51,11 @@ pub(crate) struct Sample {
     bytes: u64,
     elapsed: Duration,
     cpu: Duration,
-    /// Nanoseconds: 50 %, 99 %, 99.9 %.
-    percentiles: [u64; 3],
+    /// Nanoseconds, of [`PARTS`].
+    latencies: [u64; PARTS.len()],
     memory: Option<f64>,
+    /// Megabytes a second.
+    downloads: Option<f64>,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -47,8 +71,9 @@ impl Sample {
             bytes: outcome.bytes,
             elapsed: outcome.elapsed,
             cpu: outcome.cpu,
-            percentiles: [0.5, 0.99, 0.999].map(percentile),
+            latencies: PARTS.map(percentile),
             memory: None,
+            downloads: None,
             errors: outcome.errors,
         }
     }
@@ -61,22 +86,35 @@ impl Sample {
         }
     }
 
+    /// With what downloads beside it took, in megabytes a second.
+    pub(crate) fn with_downloads(self, rate: f64) -> Self {
+        let downloads = Some(rate);
+        Self { downloads, ..self }
+    }
+
     /// A figure, if the run has it and it counts: one with errors does not.
     pub(crate) fn get(&self, metric: Metric) -> Option<f64> {
         if !self.errors.is_empty() {
             return None;
         }
-        let millis = |nanos: u64| nanos as f64 / 1e6;
+        let millis = |at: usize| self.latencies[at] as f64 / 1e6;
         let value = match metric {
             Metric::Memory => return self.memory,
+            Metric::Downloads => return self.downloads,
             Metric::Rate => self.requests as f64 / self.elapsed.as_secs_f64(),
-            Metric::P50 => millis(self.percentiles[0]),
-            Metric::P99 => millis(self.percentiles[1]),
-            Metric::P999 => millis(self.percentiles[2]),
+            Metric::P50 => millis(0),
+            Metric::P99 => millis(5),
+            Metric::P999 => millis(8),
             Metric::CpuRequest => self.cpu.as_secs_f64() * 1e6 / self.requests as f64,
             Metric::CpuGigabyte => self.cpu.as_secs_f64() * 1e3 / (self.bytes as f64 / 1e9),
         };
         (value.is_finite() && self.memory.is_none()).then_some(value)
+    }
+
+    /// The latencies of [`PARTS`] in milliseconds, of a run that counts.
+    pub(crate) fn latencies(&self) -> Option<[f64; PARTS.len()]> {
+        let counts = self.errors.is_empty() && self.memory.is_none();
+        counts.then(|| self.latencies.map(|it| it as f64 / 1e6))
     }
 }
 

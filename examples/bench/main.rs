@@ -7,7 +7,7 @@
 //! program. A run with errors does not count, and makes the exit code 1.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,10 @@ mod downloads;
 mod figures;
 mod idle;
 mod load;
+mod machine;
 mod origin;
+mod page;
+mod plots;
 mod poll;
 mod proxies;
 mod report;
@@ -32,6 +35,7 @@ mod runs;
 mod scenarios;
 mod site;
 mod tables;
+mod targets;
 
 use runs::{Effort, Measured, Runner};
 use scenarios::{MAIN, SCENARIOS, Scenario};
@@ -56,6 +60,9 @@ struct Arguments {
     /// Length of each run, beside its warm-up.
     #[arg(long, value_parser = seconds)]
     seconds: Option<Duration>,
+    /// Also write docs/benchmarks.md and its plots.
+    #[arg(long)]
+    write: bool,
     /// The gateway's program.
     #[arg(long, value_name = "FILE")]
     graygate: PathBuf,
@@ -91,6 +98,28 @@ impl Arguments {
             rounds: self.rounds.map_or(rounds, usize::from),
             measured: self.seconds.unwrap_or(measured),
         }
+    }
+
+    /// What to type for the same.
+    fn command(&self) -> String {
+        let mut command = "scripts/bench".to_owned();
+        let mut add = |it: &str| command.push_str(it);
+        if self.quick {
+            add(" --quick");
+        }
+        for name in &self.only {
+            add(&format!(" --only {name}"));
+        }
+        if let Some(rounds) = self.rounds {
+            add(&format!(" --rounds {rounds}"));
+        }
+        if let Some(seconds) = self.seconds {
+            add(&format!(" --seconds {}", seconds.as_secs_f64()));
+        }
+        if self.write {
+            add(" --write");
+        }
+        command
     }
 
     fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
@@ -143,7 +172,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let start = Instant::now();
     let mut all: Vec<Measured> = Vec::new();
     for scenario in arguments.scenarios() {
-        let rounds = runner.effort.rounds;
+        let rounds = runner.effort.rounds.min(scenario.rounds);
         let measured = runner.run(scenario, |round, setting| {
             let (at, round) = (start.elapsed().as_secs(), round + 1);
             let (name, subject) = (scenario.name, report::name(setting));
@@ -159,6 +188,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
             return Err("interrupted".to_owned());
         }
     }
+    conclude(arguments, &all, descriptors)?;
     Ok(all.iter().all(Measured::is_clean))
 }
 
@@ -173,6 +203,36 @@ fn raise_descriptor_limit() -> Result<u64, String> {
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
     Ok(hard)
+}
+
+/// After all scenarios: what stands above them.
+fn conclude(arguments: &Arguments, all: &[Measured], descriptors: u64) -> Result<(), String> {
+    let machine = machine::lines(&arguments.graygate, descriptors);
+    let effort = arguments.effort();
+    let mut text = "\n".to_owned();
+    for (name, value) in &machine {
+        text.push_str(&format!("{name}: {value}\n"));
+    }
+    let targets = targets::table(all);
+    if !targets.is_empty() {
+        text.push_str(&format!(
+            "\nTargets: ratios of Graygate's figures\n\n{}",
+            targets.text()
+        ));
+    }
+    for measured in all {
+        for problem in report::problems(measured) {
+            text.push_str(&format!("ERROR in {}: {problem}\n", measured.scenario.name));
+        }
+    }
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    printed.map_err(|it| it.to_string())?;
+    if arguments.write {
+        let command = arguments.command();
+        page::write(Path::new("docs"), all, effort, &machine, &command)?;
+    }
+    Ok(())
 }
 
 fn print(measured: &Measured) -> io::Result<()> {

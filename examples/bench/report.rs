@@ -60,25 +60,15 @@ pub(crate) fn figures(measured: &Measured) -> Table {
 /// Graygate's figures divided by those of the others, round by round.
 pub(crate) fn ratios(measured: &Measured) -> Table {
     let cost = measured.scenario.cost;
-    let (head, metrics): (&[&str], &[Metric]) = if cost == Metric::Memory {
-        (&["Graygate to", "workers", "memory", "from", "to"], &[cost])
-    } else {
-        let head = &[
-            "Graygate to",
-            "workers",
-            "CPU",
-            "from",
-            "to",
-            "rate",
-            "from",
-            "to",
-            "p99",
-            "from",
-            "to",
-        ];
-        (head, &[cost, Metric::Rate, Metric::P99])
+    let metrics: &[Metric] = match cost {
+        Metric::Memory => &[cost],
+        _ => &[cost, Metric::Rate, Metric::P99],
     };
-    let mut table = Table::new(1, head.iter().copied());
+    let mut head = vec!["Graygate to", "workers"];
+    for metric in metrics {
+        head.extend([metric.name(), "from", "to"]);
+    }
+    let mut table = Table::new(1, head);
     for own in &measured.subjects {
         if own.setting.proxy != Proxy::Graygate {
             continue;
@@ -89,7 +79,8 @@ pub(crate) fn ratios(measured: &Measured) -> Table {
             }
             let mut row = vec![name(other.setting), own.setting.workers.to_string()];
             for &metric in metrics {
-                let ratio = spread(by_round(own, other, metric));
+                let ratios = by_round(own, other, metric);
+                let ratio = spread(ratios.into_iter().flatten());
                 row.extend(three(ratio, |it| format!("{it:.2}")));
             }
             table.push(row);
@@ -107,14 +98,15 @@ fn are_compared(own: Setting, other: Setting) -> bool {
     own.gray == STILL && (own.workers == other.workers || other.proxy == Proxy::Floor)
 }
 
-/// The ratios of two proxies in the rounds in which both have the figure.
-pub(crate) fn by_round(own: &Subject, other: &Subject, metric: Metric) -> Vec<f64> {
+/// The ratios of two proxies; none in a round in which one has no such figure.
+pub(crate) fn by_round(own: &Subject, other: &Subject, metric: Metric) -> Vec<Option<f64>> {
     let rounds = own.samples.iter().zip(&other.samples);
-    let ratio = rounds.filter_map(|(own, other)| {
+    let ratio = rounds.map(|(own, other)| {
         let own = own.as_ref()?.get(metric)?;
-        Some(own / other.as_ref()?.get(metric)?)
+        let ratio = own / other.as_ref()?.get(metric)?;
+        ratio.is_finite().then_some(ratio)
     });
-    ratio.filter(|it| it.is_finite()).collect()
+    ratio.collect()
 }
 
 /// The spread of a figure over the rounds that count.
@@ -171,6 +163,7 @@ pub(crate) fn unit(cost: Metric) -> &'static str {
     match cost {
         Metric::CpuGigabyte => "CPU ms/GB",
         Metric::Memory => "KiB each",
+        Metric::Downloads => "downloads MB/s",
         _ => "CPU µs/req",
     }
 }

@@ -4,7 +4,7 @@
 //! does wrong costs only its own figures.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::accounting;
 use crate::changes::Changes;
@@ -85,7 +85,7 @@ impl Runner<'_> {
                 problems: problem.into_iter().collect(),
             });
         }
-        for round in 0..self.effort.rounds {
+        for round in 0..self.effort.rounds.min(scenario.rounds) {
             for (subject, running) in subjects.iter_mut().zip(&running) {
                 if self.interrupted.load(Ordering::Relaxed) {
                     break;
@@ -125,6 +125,7 @@ impl Runner<'_> {
     ) -> Result<Sample, String> {
         let changes = (setting.gray == CHANGING).then(|| Changes::start(self.site));
         let changes = changes.transpose().map_err(|it| format!("redis: {it}"))?;
+        let measured = self.effort.measured.max(scenario.measured);
         let sample = match (scenario.traffic, running) {
             (Traffic::Idle { connections }, _) => self.idle(setting, connections),
             (
@@ -133,7 +134,7 @@ impl Runner<'_> {
                     content,
                 },
                 Some(running),
-            ) => self.load(running, content, connections, Pace::Closed),
+            ) => self.load(running, content, connections, Pace::Closed, measured),
             (
                 Traffic::Offered {
                     percent,
@@ -143,7 +144,7 @@ impl Runner<'_> {
             ) => {
                 let best = self.best_of_nginx(setting.workers)?;
                 let pace = Pace::Offered(best * f64::from(percent) / 100.0);
-                self.load(running, Content::Small, connections, pace)
+                self.load(running, Content::Small, connections, pace, measured)
             }
             (
                 Traffic::Beside {
@@ -151,21 +152,7 @@ impl Runner<'_> {
                     downloads,
                 },
                 Some(running),
-            ) => {
-                let downloads = Downloads::start(running.address, downloads);
-                let downloads = downloads.map_err(|it| format!("a download: {it}"))?;
-                let before = downloads.received()?;
-                let sample = self.load(running, Content::Small, connections, Pace::Closed);
-                let after = downloads.received()?;
-                if before
-                    .iter()
-                    .zip(&after)
-                    .any(|(before, after)| before == after)
-                {
-                    return Err("a download stood still".to_owned());
-                }
-                sample
-            }
+            ) => self.beside(running, connections, downloads),
             (_, None) => Err("not started".to_owned()),
         };
         if changes.is_some_and(|it| !it.is_running()) {
@@ -183,6 +170,7 @@ impl Runner<'_> {
         content: Content,
         connections: usize,
         pace: Pace,
+        measured: Duration,
     ) -> Result<Sample, String> {
         let request = content.request();
         let plan = Plan {
@@ -191,7 +179,7 @@ impl Runner<'_> {
             connections,
             pace,
             warm_up: WARM_UP,
-            measured: self.effort.measured,
+            measured,
         };
         let processes = accounting::processes(running.id());
         let outcome = load::run(&plan, self.interrupted, || {
@@ -205,11 +193,41 @@ impl Runner<'_> {
         outcome.map(Sample::of)
     }
 
+    fn beside(
+        &self,
+        running: &Running,
+        connections: usize,
+        downloads: usize,
+    ) -> Result<Sample, String> {
+        let downloads = Downloads::start(running.address, downloads);
+        let downloads = downloads.map_err(|it| format!("a download: {it}"))?;
+        let (before, start) = (downloads.received()?, Instant::now());
+        let measured = self.effort.measured;
+        let sample = self.load(running, Content::Small, connections, Pace::Closed, measured)?;
+        let (after, seconds) = (downloads.received()?, start.elapsed().as_secs_f64());
+        let moved: Vec<u64> = before
+            .iter()
+            .zip(&after)
+            .map(|(it, after)| after - it)
+            .collect();
+        if moved.contains(&0) {
+            return Err("a download stood still".to_owned());
+        }
+        let rate = moved.iter().sum::<u64>() as f64 / 1e6 / seconds;
+        Ok(sample.with_downloads(rate))
+    }
+
     fn idle(&self, setting: Setting, connections: usize) -> Result<Sample, String> {
         let connections = affordable(connections, self.descriptors);
         let running = setting.start(self.site)?;
         // What a proxy makes once, it has made then.
-        self.load(&running, Content::Small, 64, Pace::Closed)?;
+        self.load(
+            &running,
+            Content::Small,
+            64,
+            Pace::Closed,
+            self.effort.measured,
+        )?;
         let processes = accounting::processes(running.id());
         let memory = || accounting::memory(&processes);
         let each = idle::memory_each(running.address, connections, self.interrupted, memory);
@@ -243,7 +261,13 @@ impl Runner<'_> {
         let running = setting.start(self.site)?;
         let mut best: f64 = 0.0;
         for _ in 0..2 {
-            let sample = self.load(&running, Content::Small, 64, Pace::Closed)?;
+            let sample = self.load(
+                &running,
+                Content::Small,
+                64,
+                Pace::Closed,
+                self.effort.measured,
+            )?;
             best = best.max(sample.get(Metric::Rate).unwrap_or(0.0));
         }
         if best > 0.0 {

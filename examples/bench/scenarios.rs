@@ -1,5 +1,7 @@
 //! What is measured: the table of scenarios.
 
+use std::time::Duration;
+
 use crate::client::Request;
 use crate::figures::Metric;
 use crate::proxies::{Proxy, Setting};
@@ -15,8 +17,43 @@ pub(crate) struct Scenario {
     /// In the order in which they have their turns.
     pub(crate) settings: &'static [Setting],
     pub(crate) traffic: Traffic,
-    /// What the table shows as the cost.
+    /// What the table shows beside rates and latencies.
     pub(crate) cost: Metric,
+    /// Rounds at most.
+    pub(crate) rounds: usize,
+    /// Length of each run at least.
+    pub(crate) measured: Duration,
+}
+
+impl Scenario {
+    const fn new(
+        name: &'static str,
+        title: &'static str,
+        settings: &'static [Setting],
+        traffic: Traffic,
+        cost: Metric,
+    ) -> Self {
+        Self {
+            name,
+            title,
+            settings,
+            traffic,
+            cost,
+            rounds: usize::MAX,
+            measured: Duration::ZERO,
+        }
+    }
+
+    /// For what hardly differs between rounds, but takes long.
+    const fn with_rounds(self, rounds: usize) -> Self {
+        Self { rounds, ..self }
+    }
+
+    /// For what is not the same at all times: the lists are checked every ten seconds.
+    const fn with_seconds(self, seconds: u64) -> Self {
+        let measured = Duration::from_secs(seconds);
+        Self { measured, ..self }
+    }
 }
 
 /// What the clients do.
@@ -161,120 +198,123 @@ const fn closed(connections: usize, content: Content) -> Traffic {
 
 /// All of them, in the order in which they run.
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: MAIN,
-        title: "128-byte answers on 64 keep-alive connections",
-        settings: ALL,
-        traffic: closed(64, Content::Small),
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "many",
-        title: "128-byte answers on 1,000 keep-alive connections",
-        settings: MANY,
-        traffic: closed(1000, Content::Small),
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "offered-50",
-        title: "128-byte answers at 50 % of nginx's best rate, on 64 connections",
-        settings: WITHOUT_FLOOR_BOTH,
-        traffic: Traffic::Offered {
+    Scenario::new(
+        MAIN,
+        "128-byte answers on 64 keep-alive connections",
+        ALL,
+        closed(64, Content::Small),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "many",
+        "128-byte answers on 1,000 keep-alive connections",
+        MANY,
+        closed(1000, Content::Small),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "offered-50",
+        "128-byte answers at 50 % of nginx's best rate, on 64 connections",
+        WITHOUT_FLOOR_BOTH,
+        Traffic::Offered {
             percent: 50,
             connections: 64,
         },
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "offered-80",
-        title: "128-byte answers at 80 % of nginx's best rate, on 64 connections",
-        settings: WITHOUT_FLOOR_BOTH,
-        traffic: Traffic::Offered {
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "offered-80",
+        "128-byte answers at 80 % of nginx's best rate, on 64 connections",
+        WITHOUT_FLOOR_BOTH,
+        Traffic::Offered {
             percent: 80,
             connections: 64,
         },
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "answers-16k",
-        title: "16 KiB answers on 64 connections",
-        settings: ONE_WORKER,
-        traffic: closed(64, Content::Answer("/16k", 16 << 10)),
-        cost: Metric::CpuGigabyte,
-    },
-    Scenario {
-        name: "answers-1m",
-        title: "1 MiB answers on 16 connections",
-        settings: ONE_WORKER,
-        traffic: closed(16, Content::Answer("/1m", 1 << 20)),
-        cost: Metric::CpuGigabyte,
-    },
-    Scenario {
-        name: "answers-64m",
-        title: "64 MiB answers on 4 connections",
-        settings: ONE_WORKER,
-        traffic: closed(4, Content::Answer("/64m", 64 << 20)),
-        cost: Metric::CpuGigabyte,
-    },
-    Scenario {
-        name: "uploads-1k",
-        title: "1 KiB uploads on 64 connections",
-        settings: ONE_WORKER,
-        traffic: closed(64, Content::Upload(1 << 10)),
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "uploads-1m",
-        title: "1 MiB uploads on 16 connections",
-        settings: ONE_WORKER,
-        traffic: closed(16, Content::Upload(1 << 20)),
-        cost: Metric::CpuGigabyte,
-    },
-    Scenario {
-        name: "connections",
-        title: "A new connection for every request, 64 at a time",
-        settings: ONE_WORKER,
-        traffic: closed(64, Content::Single),
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "fields",
-        title: "30 header fields in the request and in the answer, on 64 connections",
-        settings: ONE_WORKER,
-        traffic: closed(64, Content::Fields),
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "beside",
-        title: "128-byte answers on 8 connections beside two endless downloads",
-        settings: WITHOUT_FLOOR,
-        traffic: Traffic::Beside {
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "answers-16k",
+        "16 KiB answers on 64 connections",
+        ONE_WORKER,
+        closed(64, Content::Answer("/16k", 16 << 10)),
+        Metric::CpuGigabyte,
+    ),
+    Scenario::new(
+        "answers-1m",
+        "1 MiB answers on 16 connections",
+        ONE_WORKER,
+        closed(16, Content::Answer("/1m", 1 << 20)),
+        Metric::CpuGigabyte,
+    ),
+    Scenario::new(
+        "answers-64m",
+        "64 MiB answers on 4 connections",
+        ONE_WORKER,
+        closed(4, Content::Answer("/64m", 64 << 20)),
+        Metric::CpuGigabyte,
+    ),
+    Scenario::new(
+        "uploads-1k",
+        "1 KiB uploads on 64 connections",
+        ONE_WORKER,
+        closed(64, Content::Upload(1 << 10)),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "uploads-1m",
+        "1 MiB uploads on 16 connections",
+        ONE_WORKER,
+        closed(16, Content::Upload(1 << 20)),
+        Metric::CpuGigabyte,
+    ),
+    Scenario::new(
+        "connections",
+        "A new connection for every request, 64 at a time",
+        WITHOUT_FLOOR,
+        closed(64, Content::Single),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "fields",
+        "30 header fields in the request and in the answer, on 64 connections",
+        ONE_WORKER,
+        closed(64, Content::Fields),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "beside",
+        "128-byte answers on 8 connections beside two endless downloads",
+        WITHOUT_FLOOR,
+        Traffic::Beside {
             connections: 8,
             downloads: 2,
         },
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "idle",
-        title: "10,000 idle keep-alive connections",
-        settings: WITHOUT_FLOOR,
-        traffic: Traffic::Idle {
+        Metric::Downloads,
+    ),
+    Scenario::new(
+        "idle",
+        "10,000 idle keep-alive connections",
+        WITHOUT_FLOOR,
+        Traffic::Idle {
             connections: 10_000,
         },
-        cost: Metric::Memory,
-    },
-    Scenario {
-        name: "million",
-        title: "128-byte answers with a million entries in the gray list, on 64 connections",
-        settings: STILL_AND_MILLION,
-        traffic: closed(64, Content::Small),
-        cost: Metric::CpuRequest,
-    },
-    Scenario {
-        name: "changes",
-        title: "128-byte answers while the gray list changes 100 times a second, on 64 connections",
-        settings: STILL_AND_CHANGING,
-        traffic: closed(64, Content::Small),
-        cost: Metric::CpuRequest,
-    },
+        Metric::Memory,
+    )
+    .with_rounds(2),
+    Scenario::new(
+        "million",
+        "128-byte answers with a million entries in the gray list, on 64 connections",
+        STILL_AND_MILLION,
+        closed(64, Content::Small),
+        Metric::CpuRequest,
+    )
+    .with_rounds(3)
+    .with_seconds(11),
+    Scenario::new(
+        "changes",
+        "128-byte answers while the gray list changes 100 times a second, on 64 connections",
+        STILL_AND_CHANGING,
+        closed(64, Content::Small),
+        Metric::CpuRequest,
+    ),
 ];

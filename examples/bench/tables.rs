@@ -52,7 +52,6 @@ impl Table {
         text
     }
 
-    #[allow(dead_code)]
     pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let marks: Vec<String> = (0..self.head.len())

@@ -1,0 +1,187 @@
+//! The targets: what Graygate means to reach beside the others, and whether it does in this run.
+
+use crate::figures::{Metric, spread};
+use crate::proxies::Proxy;
+use crate::report;
+use crate::runs::{Measured, Subject};
+use crate::site::{CHANGING, MILLION, STILL};
+use crate::tables::Table;
+
+/// What Graygate's figure is divided by.
+#[derive(Clone, Copy)]
+enum Against {
+    /// That of this proxy.
+    One(Proxy),
+    /// The lower of nginx's and HAProxy's.
+    Better,
+    /// Its own, with one worker and a small list that nobody changes.
+    Itself,
+    /// So many of the unit.
+    Fixed(f64),
+}
+
+/// One target.
+struct Target {
+    scenario: &'static str,
+    /// Graygate's list and workers.
+    gray: &'static str,
+    workers: u8,
+    metric: Metric,
+    against: Against,
+    /// The ratio that it must not be above; for requests a second, below.
+    limit: f64,
+}
+
+const fn target(
+    scenario: &'static str,
+    workers: u8,
+    metric: Metric,
+    against: Against,
+    limit: f64,
+) -> Target {
+    Target {
+        scenario,
+        gray: STILL,
+        workers,
+        metric,
+        against,
+        limit,
+    }
+}
+
+const fn of_list(scenario: &'static str, gray: &'static str) -> Target {
+    let plain = target(scenario, 1, Metric::CpuRequest, Against::Itself, 1.05);
+    Target { gray, ..plain }
+}
+
+fn targets() -> Vec<Target> {
+    use Against::{Better, Fixed, Itself, One};
+    use Metric::{CpuGigabyte, CpuRequest, Memory, P50, P99, Rate};
+    let (nginx, haproxy) = (One(Proxy::Nginx), One(Proxy::Haproxy));
+    let mut all = Vec::new();
+    for scenario in ["small", "many"] {
+        for workers in [1, 2] {
+            all.push(target(scenario, workers, CpuRequest, nginx, 0.80));
+            all.push(target(scenario, workers, CpuRequest, haproxy, 0.80));
+            let floor = One(Proxy::Floor);
+            all.push(target(scenario, workers, CpuRequest, floor, 1.15));
+        }
+        all.push(target(scenario, 2, CpuRequest, Itself, 1.05));
+    }
+    for workers in [1, 2] {
+        for proxy in [Proxy::OpenResty, Proxy::OpenRestyPool] {
+            all.push(target("small", workers, Rate, One(proxy), 15.0));
+        }
+    }
+    for scenario in ["offered-50", "offered-80"] {
+        for workers in [1, 2] {
+            all.push(target(scenario, workers, P99, nginx, 1.0));
+        }
+    }
+    for scenario in [
+        "answers-16k",
+        "answers-1m",
+        "uploads-1k",
+        "uploads-1m",
+        "answers-64m",
+    ] {
+        all.push(target(scenario, 1, CpuGigabyte, Better, 1.0));
+    }
+    all.push(target("connections", 1, CpuRequest, nginx, 1.0));
+    all.push(target("beside", 1, P50, nginx, 1.0));
+    all.push(target("beside", 1, P99, nginx, 1.0));
+    all.push(target("idle", 1, Memory, Fixed(1024.0), 1.0));
+    all.push(of_list("million", MILLION));
+    all.push(of_list("changes", CHANGING));
+    all
+}
+
+impl Target {
+    /// The ratios of the rounds that have one. Where the scenario has not run: none.
+    fn ratios(&self, all: &[Measured]) -> Option<Vec<f64>> {
+        let measured = all.iter().find(|it| it.scenario.name == self.scenario)?;
+        let find = |proxy, gray: &str, workers| {
+            measured.subjects.iter().find(|it| {
+                let setting = it.setting;
+                // The floor has only one worker.
+                let fits = setting.workers == workers || proxy == Proxy::Floor;
+                setting.proxy == proxy && setting.gray == gray && fits
+            })
+        };
+        let own = find(Proxy::Graygate, self.gray, self.workers)?;
+        let beside = |other: Option<&Subject>| {
+            other.map_or_else(Vec::new, |it| report::by_round(own, it, self.metric))
+        };
+        let ratios: Vec<Option<f64>> = match self.against {
+            Against::One(proxy) => beside(find(proxy, STILL, self.workers)),
+            Against::Itself => beside(find(Proxy::Graygate, STILL, 1)),
+            Against::Better => {
+                let nginx = beside(find(Proxy::Nginx, STILL, self.workers));
+                let haproxy = beside(find(Proxy::Haproxy, STILL, self.workers));
+                let rounds = nginx.into_iter().zip(haproxy);
+                rounds.map(|(a, b)| Some(a?.max(b?))).collect()
+            }
+            Against::Fixed(unit) => {
+                let samples = own.samples.iter().flatten();
+                samples
+                    .map(|it| Some(it.get(self.metric)? / unit))
+                    .collect()
+            }
+        };
+        Some(ratios.into_iter().flatten().collect())
+    }
+
+    fn text(&self) -> String {
+        let (limit, sign) = (self.limit, if self.is_least() { "≥" } else { "≤" });
+        match self.against {
+            Against::One(Proxy::OpenRestyPool) => {
+                format!("{sign} {limit:.0} × the same with Redis pool")
+            }
+            Against::One(proxy) if self.is_least() => {
+                format!("{sign} {limit:.0} × {}", proxy.name())
+            }
+            Against::One(proxy) => format!("{sign} {limit:.2} × {}", proxy.name()),
+            Against::Better => format!("{sign} {limit:.2} × better of nginx, HAProxy"),
+            Against::Itself if self.gray == STILL => format!("{sign} {limit:.2} × with 1 worker"),
+            Against::Itself => format!("{sign} {limit:.2} × a small, still list"),
+            Against::Fixed(_) => format!("{sign} {limit:.0} KiB each"),
+        }
+    }
+
+    fn is_least(&self) -> bool {
+        self.metric == Metric::Rate
+    }
+}
+
+/// All targets of the scenarios that have run. The verdict is on the median.
+pub(crate) fn table(all: &[Measured]) -> Table {
+    let head = [
+        "scenario", "figure", "workers", "target", "verdict", "median", "from", "to",
+    ];
+    let mut table = Table::new(5, head);
+    for target in targets() {
+        let Some(ratios) = target.ratios(all) else {
+            continue;
+        };
+        let mut row = vec![
+            target.scenario.to_owned(),
+            target.metric.name().to_owned(),
+            target.workers.to_string(),
+            target.text(),
+        ];
+        if let Some(ratio) = spread(ratios) {
+            let is_met = if target.is_least() {
+                ratio.median >= target.limit
+            } else {
+                ratio.median <= target.limit
+            };
+            row.push(if is_met { "met" } else { "MISSED" }.to_owned());
+            row.extend([ratio.median, ratio.min, ratio.max].map(|it| format!("{it:.2}")));
+        } else {
+            row.push("no figure".to_owned());
+            row.extend(["-", "-", "-"].map(str::to_owned));
+        }
+        table.push(row);
+    }
+    table
+}
