@@ -195,6 +195,10 @@ fn head(title: &str, size: &str) -> String {
 impl Bars {
     /// None without figures.
     fn script(&self, all: &[Measured]) -> Option<String> {
+        let has_run = |&&(scenario, ..): &&(&str, u8, &str)| {
+            all.iter().any(|it| it.scenario.name == scenario)
+        };
+        let groups: Vec<_> = self.groups.iter().filter(has_run).collect();
         let mut blocks = String::new();
         let mut clauses: Vec<String> = Vec::new();
         let width = self.proxies.len() + 1;
@@ -205,7 +209,7 @@ impl Bars {
         };
         for (at, &proxy) in self.proxies.iter().enumerate() {
             let mut rows = String::new();
-            for (group, &(scenario, workers, _)) in self.groups.iter().enumerate() {
+            for (group, &&(scenario, workers, _)) in groups.iter().enumerate() {
                 let subject = find(all, scenario, workers, proxy);
                 let Some(it) = subject.and_then(|it| report::of(it, self.metric)) else {
                     continue;
@@ -221,7 +225,7 @@ impl Bars {
             let (name, colour) = (title(proxy), colour(proxy));
             clauses.push(format!(
                 "$p{at} using 1:2 with boxes lc rgb '{colour}' title '{name}', \
-                 '' using 1:2:3:4 with yerrorbars lc rgb '#333333' pt 0 notitle, \
+                 '' using 1:3:(0):($4-$3) with vectors heads size 0.12,90 lc rgb '#333333' notitle, \
                  '' using 1:4:5 with labels offset 0,0.6 font ',10' notitle"
             ));
         }
@@ -229,19 +233,18 @@ impl Bars {
             return None;
         }
         let middle = (self.proxies.len() - 1) as f64 / 2.0;
-        let tics: Vec<String> = self
-            .groups
+        let tics: Vec<String> = groups
             .iter()
             .enumerate()
             .map(|(group, (.., label))| format!("\"{label}\" {}", (group * width) as f64 + middle))
             .collect();
         let mut script = head(self.plot.title, "820,440");
-        let end = self.groups.len() * width - 1;
+        let end = groups.len() * width - 1;
         let _ = write!(
             script,
             "set style fill solid 0.9\nset boxwidth 0.85\nset ylabel '{}'\n\
              set yrange [0:*<1e12]\nset offsets 0,0,graph 0.08,0\nset xrange [-1:{end}]\n\
-             set xtics ({}) scale 0\nset key outside above horizontal\n\
+             set xtics ({}) scale 0\nset bmargin 4\nset key outside above horizontal\n\
              {blocks}plot {}\n",
             self.unit,
             tics.join(", "),
