@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Client, DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit};
+use support::{Client, DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
 
 /// Waits until exactly one change is held, of this list and for this reason, and returns it.
 #[track_caller]
@@ -432,6 +432,44 @@ fn a_change_that_still_stands_after_the_time_comes_into_force_by_itself() {
     gateway.write_lists(&[], &[], &[&new]);
     gateway.wait_served("127.0.0.6", "new", DEADLINE);
     assert!(start.elapsed() >= time, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_redis_that_dies_does_not_let_in_what_is_held_and_the_time_begins_anew_with_it() {
+    let time = Duration::from_secs(1);
+    let mut site = Site::with(|setup| {
+        let setup = setup.set("redis.check_interval", "1h");
+        setup.set("lists.guard_timeout", "2s")
+    });
+    let new = Origin::named("new");
+    site.redis(&format!("LSET prod 0 {new}"));
+    let digest = text(&wait_held(&site.gateway, "prod", "removes-peers")["digest"]);
+    site.redis.kill();
+    site.gateway.wait_for_log("lists-unreadable");
+    let down = Instant::now();
+    wait_until("it would have come into force", DEADLINE, || {
+        assert_eq!(site.gateway.get("127.0.0.6", "/").text(), "prod");
+        down.elapsed() > 3 * time
+    });
+    let held = wait_held(&site.gateway, "prod", "removes-peers");
+    assert_eq!(text(&held["digest"]), digest);
+    assert_eq!(site.gateway.stderr.count("change-accepted"), 0);
+
+    // The same lists again.
+    site.redis.restart();
+    let start = Instant::now();
+    let mut restore = redis::pipe();
+    restore.atomic();
+    for (key, peer) in [("pre", &site.pre), ("prod", &new)] {
+        restore.cmd("DEL").arg(key).ignore();
+        restore.cmd("RPUSH").arg(key).arg(peer.to_string()).ignore();
+    }
+    restore.exec(&mut site.redis.connect(0)).unwrap();
+    site.gateway.wait_served("127.0.0.6", "new", DEADLINE);
+    assert!(start.elapsed() >= 2 * time, "{:?}", start.elapsed());
+    site.gateway.wait_for_log(&format!(
+        "change-accepted list=prod digest={digest} by=rules"
+    ));
 }
 
 #[test]

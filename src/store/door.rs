@@ -136,6 +136,12 @@ impl Door {
         Passed { new, faults }
     }
 
+    /// The store cannot be reached: no time counts until it was read again.
+    pub(super) fn lose_sight(&mut self) {
+        self.gray.lose_sight();
+        self.prod.lose_sight();
+    }
+
     /// The `current` lists with a `gray` whose time has come.
     pub(super) fn ripe_gray(&mut self, current: &Lists, now: Instant) -> Option<New> {
         let gray = self.gray.ripe(self.rules, &current.gray, now)?;
@@ -168,8 +174,8 @@ impl Door {
         times.into_iter().flatten().min()
     }
 
-    /// The `current` lists with the held change whose digest is `digest`, as it is displayed, if it
-    /// still stands.
+    /// The `current` lists with the held change whose digest is `digest`, as it is displayed, if
+    /// the store had it when it was last read.
     pub(super) fn accept(&mut self, digest: &str, current: &Lists) -> Option<(ListName, New)> {
         let mut new = New::of(current);
         let list = if let Some(gray) = self.gray.accept(digest) {

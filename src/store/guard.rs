@@ -5,6 +5,11 @@
 //! change comes into force when it is accepted by the digest of its content, or when it has stood
 //! for the configured time; it is forgotten when the store has something acceptable again.
 //!
+//! Time counts only while the store is seen to have the change. A store that cannot be reached puts
+//! it *out of sight*: the time begins anew with the next reading, but who knows the digest may still
+//! accept what the store had. A store that is read and does not tell the list makes it *doubtful*:
+//! then nothing of it is let in.
+//!
 //! A list that is rewritten entry by entry is acceptable before it is whole. So whatever follows
 //! a held change (or a moment in which the list could not be told) and still takes peers away
 //! has to stand for [`SETTLE`]; what takes none away is in force at once.
@@ -222,7 +227,8 @@ struct Waiting<L> {
     reason: Option<Reason>,
     /// When it was first seen.
     since: SystemTime,
-    /// Since when the store has had it, without a doubt; `None`: at present nobody knows.
+    /// Since when the store has been seen to have it, reading after reading; `None`: it is out of
+    /// sight, or doubtful.
     stands_since: Option<Instant>,
     entries: usize,
     gone: Named,
@@ -233,7 +239,7 @@ struct Waiting<L> {
 #[derive(Debug)]
 pub struct Gate<L> {
     waiting: Option<Waiting<L>>,
-    /// The last look at the list did not tell what it is.
+    /// The store was read, and did not tell what the list is.
     doubtful: bool,
 }
 
@@ -278,15 +284,21 @@ impl<L: Guarded> Gate<L> {
         self.ripe(rules, in_force, now.instant)
     }
 
-    /// The store does not tell what the list is.
+    /// The store was read, and does not tell what the list is.
     pub fn doubt(&mut self) {
         self.doubtful = true;
+        self.lose_sight();
+    }
+
+    /// The store cannot be reached: nobody knows whether it still has what waits.
+    pub fn lose_sight(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.stands_since = None;
         }
     }
 
-    /// Takes what waits, if it has stood for long enough or the rules have come to allow it.
+    /// Takes what waits, if it is seen to have stood for long enough, or is in sight and the rules
+    /// have come to allow it.
     pub fn ripe(&mut self, rules: Rules, in_force: &L, now: Instant) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
         let stood = now.saturating_duration_since(waiting.stands_since?);
@@ -312,11 +324,12 @@ impl<L: Guarded> Gate<L> {
         waiting.stands_since?.checked_add(after)
     }
 
-    /// Takes the held change whose digest is `digest`, as it is displayed, if it still stands.
+    /// Takes the held change whose digest is `digest`, as it is displayed, if the store had it when
+    /// it was last read.
     pub fn accept(&mut self, digest: &str) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
         let meant = waiting.digest.to_string() == digest;
-        let fits = meant && waiting.reason.is_some() && waiting.stands_since.is_some();
+        let fits = meant && waiting.reason.is_some() && !self.doubtful;
         fits.then(|| self.waiting.take())
             .flatten()
             .map(|it| it.content)
@@ -348,250 +361,4 @@ impl<L: Guarded> Gate<L> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RULES: Rules = Rules {
-        share: 50,
-        timeout: None,
-    };
-
-    fn peers(text: &str) -> PeerList {
-        PeerList::parse(text.split_whitespace(), 80)
-    }
-
-    fn gray(text: &str) -> GrayList {
-        GrayList::parse(text.split_whitespace())
-    }
-
-    /// A gate before `prod`, with what is in force behind it, and the time.
-    struct Prod {
-        gate: Gate<PeerList>,
-        in_force: Arc<PeerList>,
-        rules: Rules,
-        now: Moment,
-    }
-
-    impl Prod {
-        fn new(in_force: &str) -> Self {
-            Self {
-                gate: Gate::default(),
-                in_force: Arc::new(peers(in_force)),
-                rules: RULES,
-                now: Moment::now(),
-            }
-        }
-
-        /// The store has `new`; true when that is in force now.
-        fn reads(&mut self, new: &str) -> bool {
-            let taken = self
-                .gate
-                .judge(self.rules, &self.in_force, peers(new), self.now);
-            self.takes(taken)
-        }
-
-        fn takes(&mut self, taken: Option<Arc<PeerList>>) -> bool {
-            let any = taken.is_some();
-            self.in_force = taken.unwrap_or_else(|| Arc::clone(&self.in_force));
-            any
-        }
-
-        fn passes(&mut self, time: Duration) {
-            self.now.instant += time;
-            self.now.time += time;
-        }
-
-        fn is_ripe(&mut self) -> bool {
-            let taken = self.gate.ripe(self.rules, &self.in_force, self.now.instant);
-            self.takes(taken)
-        }
-
-        fn held(&self) -> Option<Reason> {
-            self.gate.held().map(|it| it.reason)
-        }
-    }
-
-    #[test]
-    fn what_takes_too_many_peers_away_or_all_is_held() {
-        use Reason::{EmptiesProd, RemovesPeers};
-        let table = [
-            ("1.1.1.1", "1.1.1.1 1.1.1.2", 50, None),
-            ("1.1.1.1", "", 50, Some(EmptiesProd)),
-            ("1.1.1.1", "", 100, Some(EmptiesProd)),
-            ("", "", 0, None),
-            ("", "1.1.1.1", 0, None),
-            // Another port is another peer.
-            ("1.1.1.1", "1.1.1.1:81", 50, Some(RemovesPeers)),
-            ("1.1.1.1", "2.2.2.2", 99, Some(RemovesPeers)),
-            ("1.1.1.1", "2.2.2.2", 100, None),
-            ("1.1.1.1 1.1.1.2", "1.1.1.1", 50, None),
-            ("1.1.1.1 1.1.1.2", "1.1.1.1", 49, Some(RemovesPeers)),
-            ("1.1.1.1 1.1.1.2", "1.1.1.1", 0, Some(RemovesPeers)),
-            ("1.1.1.1 1.1.1.2", "1.1.1.1 2.2.2.2 3.3.3.3", 50, None),
-            ("1.1.1.1 1.1.1.2 1.1.1.3", "1.1.1.3", 66, Some(RemovesPeers)),
-            ("1.1.1.1 1.1.1.2 1.1.1.3", "1.1.1.3", 67, None),
-        ];
-        for (now, new, share, expected) in table {
-            let found = peers(now).objection(&peers(new), share);
-            assert_eq!(found, expected, "{now} -> {new}, {share}");
-        }
-    }
-
-    #[test]
-    fn an_entry_that_admits_everybody_is_held_unless_it_is_in_force() {
-        let table = [
-            ("", "0.0.0.0/0", true),
-            ("", "::/0", true),
-            ("", "::ffff:0.0.0.0/96", true),
-            ("", "7.7.7.7/0 1.1.1.1", true),
-            ("0.0.0.0/0", "0.0.0.0/0 1.1.1.1", false),
-            ("0.0.0.0/0", "0.0.0.0/0 ::/0", true),
-            ("1.1.1.1", "", false),
-            ("0.0.0.0/0", "", false),
-            ("1.1.1.1 2.2.2.2", "3.3.3.0/24 ::1", false),
-            // Not one entry, and so not a slip.
-            ("", "0.0.0.0/1 128.0.0.0/1", false),
-        ];
-        for (now, new, held) in table {
-            let found = gray(now).objection(&gray(new), 50);
-            let expected = held.then_some(Reason::AdmitsEverybody);
-            assert_eq!(found, expected, "{now} -> {new}");
-        }
-    }
-
-    #[test]
-    fn a_list_that_is_rewritten_entry_by_entry_is_held_until_it_is_whole() {
-        let mut prod = Prod::new("1.1.1.1 1.1.1.2 1.1.1.3");
-        for (new, held) in [
-            ("", Some(Reason::EmptiesProd)),
-            ("1.1.1.1", Some(Reason::RemovesPeers)),
-            // Acceptable alone, but not behind the two above.
-            ("1.1.1.1 1.1.1.2", None),
-        ] {
-            prod.passes(SETTLE / 2);
-            assert!(!prod.reads(new), "{new}");
-            assert_eq!((prod.held(), prod.gate.settles()), (held, held.is_none()));
-        }
-        assert!(prod.reads("1.1.1.1 1.1.1.2 1.1.1.3"));
-        assert_eq!((prod.held(), prod.gate.settles()), (None, false));
-        assert!(prod.reads("1.1.1.1 1.1.1.2"), "without trouble before");
-    }
-
-    #[test]
-    fn what_follows_trouble_and_lacks_peers_is_in_force_once_it_has_settled() {
-        for trouble in ["held", "doubt"] {
-            let mut prod = Prod::new("1.1.1.1 1.1.1.2 1.1.1.3");
-            match trouble {
-                "held" => assert!(!prod.reads("")),
-                _ => prod.gate.doubt(),
-            }
-            assert!(!prod.reads("1.1.1.1 1.1.1.2"), "{trouble}");
-            assert_eq!(
-                prod.gate.ripe_at(RULES),
-                Some(prod.now.instant + SETTLE),
-                "{trouble}"
-            );
-            prod.passes(SETTLE - Duration::from_millis(1));
-            assert!(!prod.is_ripe() && !prod.reads("1.1.1.1 1.1.1.2"));
-            prod.passes(Duration::from_millis(1));
-            assert!(prod.is_ripe(), "{trouble}");
-            assert_eq!(prod.in_force.peers().len(), 2);
-        }
-    }
-
-    #[test]
-    fn a_held_change_is_accepted_by_its_own_digest_and_only_while_it_stands() {
-        let mut prod = Prod::new("1.1.1.1 1.1.1.2");
-        assert!(!prod.reads("3.3.3.3"));
-        let held = prod.gate.held().unwrap();
-        assert_eq!((held.entries, held.gone.count, held.new.count), (1, 2, 1));
-        assert_eq!(held.new.first, ["3.3.3.3:80"]);
-        let digest = held.digest.to_string();
-        assert!(prod.gate.accept("0123456789abcdef").is_none());
-        assert!(prod.gate.accept("").is_none());
-        prod.gate.doubt();
-        assert!(prod.gate.accept(&digest).is_none(), "it does not stand");
-        assert!(!prod.reads("3.3.3.3"));
-        assert_eq!(prod.gate.held().unwrap().since, held.since);
-        let taken = prod.gate.accept(&digest);
-        assert!(prod.takes(taken));
-        assert_eq!(prod.in_force.peers(), peers("3.3.3.3").peers());
-        assert_eq!(prod.gate.held(), None);
-
-        // Another content has another digest, and the old one is of no use.
-        let mut prod = Prod::new("1.1.1.1 1.1.1.2");
-        assert!(!prod.reads("3.3.3.3") && !prod.reads("4.4.4.4"));
-        assert!(prod.gate.accept(&digest).is_none());
-        // What only settles needs nobody's word.
-        assert!(!prod.reads("1.1.1.1"));
-        let settling = Guarded::digest(&peers("1.1.1.1")).to_string();
-        assert!(prod.gate.settles() && prod.gate.accept(&settling).is_none());
-    }
-
-    #[test]
-    fn a_held_change_comes_into_force_by_itself_after_the_time_and_not_without_one() {
-        let mut prod = Prod::new("1.1.1.1");
-        assert!(!prod.reads("3.3.3.3"));
-        prod.passes(Duration::from_secs(1_000_000));
-        assert!(!prod.is_ripe() && !prod.reads("3.3.3.3"));
-        assert_eq!(prod.gate.ripe_at(prod.rules), None);
-
-        let minute = Duration::from_secs(60);
-        let mut prod = Prod::new("1.1.1.1");
-        prod.rules.timeout = Some(minute);
-        assert!(!prod.reads("3.3.3.3"));
-        prod.passes(minute / 2);
-        // Another content, and a doubt, begin the count anew.
-        assert!(!prod.reads("4.4.4.4"));
-        prod.passes(minute / 2);
-        assert!(!prod.is_ripe());
-        prod.gate.doubt();
-        assert_eq!(prod.gate.ripe_at(prod.rules), None);
-        prod.passes(minute);
-        assert!(!prod.is_ripe() && !prod.reads("4.4.4.4"));
-        let at = prod.gate.ripe_at(prod.rules).unwrap();
-        assert_eq!(at, prod.now.instant + minute);
-        prod.passes(minute);
-        assert!(prod.is_ripe());
-    }
-
-    #[test]
-    fn other_rules_let_in_what_they_allow() {
-        let mut prod = Prod::new("1.1.1.1");
-        assert!(!prod.reads("3.3.3.3"));
-        prod.rules.share = 99;
-        assert!(!prod.is_ripe());
-        prod.rules.share = 100;
-        assert!(prod.is_ripe());
-        assert!(!prod.reads("") && prod.held() == Some(Reason::EmptiesProd));
-    }
-
-    #[test]
-    fn a_rollback_of_gray_never_waits() {
-        let (mut gate, in_force) = (Gate::default(), gray("1.1.1.1 2.2.2.0/24"));
-        let now = Moment::now();
-        let mut judge = |text| gate.judge(RULES, &in_force, gray(text), now).is_some();
-        assert!(!judge("0.0.0.0/0"));
-        assert!(judge("1.1.1.1"), "behind a held change, too");
-        assert!(!judge("0.0.0.0/0") && judge(""));
-        gate.doubt();
-        assert!(gate.judge(RULES, &in_force, gray(""), now).is_some());
-    }
-
-    #[test]
-    fn of_many_peers_the_first_are_named() {
-        let many = |net: u8| {
-            let peers = (0..200).map(|at| format!("10.0.{net}.{at}"));
-            PeerList::parse(peers, 80)
-        };
-        let mut gate = Gate::default();
-        assert!(
-            gate.judge(RULES, &many(0), many(1), Moment::now())
-                .is_none()
-        );
-        let held: Held = gate.held().unwrap();
-        for named in [held.gone, held.new] {
-            assert_eq!((named.count, named.first.len()), (200, NAMED));
-        }
-    }
-}
+mod tests;

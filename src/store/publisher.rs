@@ -237,11 +237,13 @@ impl Publisher {
         self.knock.notify_all();
     }
 
-    /// Notes that the store could not be read; the lists in force stay. Said once for as long as
-    /// the reason is the same.
+    /// Notes that the store could not be read; the lists in force stay, and so does what is held:
+    /// nobody knows whether it still stands. Said once for as long as the reason is the same.
     pub fn failed(&self, error: impl fmt::Display) {
-        let generation = self.lists.load().generation;
-        self.locked().failed(error.to_string(), generation);
+        let (error, generation) = (error.to_string(), self.lists.load().generation);
+        let mut entrance = self.locked_entrance();
+        entrance.door.lose_sight();
+        self.locked().failed(error, generation);
     }
 
     /// The store has what it had when it was last read: true when that needs no second look, since
@@ -298,8 +300,8 @@ impl Publisher {
         );
     }
 
-    /// Brings the held change into force whose digest is `digest`, as it is displayed, if it still
-    /// stands.
+    /// Brings the held change into force whose digest is `digest`, as it is displayed, if the store
+    /// had it when it was last read.
     ///
     /// # Errors
     /// Nothing of that digest is held; with what is.

@@ -102,6 +102,75 @@ fn a_failure_keeps_the_lists_and_is_forgotten_after_a_success() {
     assert_eq!(publisher.status().error, None);
 }
 
+/// Lets in what is ripe `after` this time.
+fn let_in_ripe(publisher: &Publisher, after: Duration) {
+    let mut entrance = publisher.locked_entrance();
+    publisher.let_in_ripe(&mut entrance.door, Instant::now() + after);
+}
+
+#[test]
+fn what_is_held_of_a_store_that_cannot_be_read_stays_held_and_can_be_accepted() {
+    let publisher = publisher();
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+    publisher.set_rules(Rules {
+        timeout: Some(minute),
+        ..RULES
+    });
+    let emptied = || reading(&["1.1.1.1"], &["2.2.2.2"], &[]);
+    publisher.publish(emptied(), Cause::Event);
+    let before = held(&publisher);
+    assert_eq!(before, [(ListName::Prod, Reason::EmptiesProd)]);
+    publisher.failed("gone");
+    let_in_ripe(&publisher, hour);
+    assert_eq!(
+        (in_force(&publisher), held(&publisher)),
+        ((1, [1, 1, 1]), before)
+    );
+    publisher.publish(emptied(), Cause::Reconnect);
+    let_in_ripe(&publisher, minute / 2);
+    assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
+    publisher.failed("gone");
+    let digest = publisher.status().held[0].digest.to_string();
+    publisher.accept(&digest, By::Command).unwrap();
+    assert_eq!(in_force(&publisher), (2, [1, 1, 0]));
+
+    publisher.publish(
+        reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]),
+        Cause::Event,
+    );
+    publisher.publish(emptied(), Cause::Event);
+    let_in_ripe(&publisher, minute);
+    assert_eq!(
+        in_force(&publisher),
+        (4, [1, 1, 0]),
+        "while it is read, time counts"
+    );
+}
+
+#[test]
+fn what_the_store_does_not_tell_is_not_accepted_and_what_waits_for_others_is() {
+    let garbage = || reading(&["1.1.1.1"], &["2.2.2.2"], &["x"]);
+    let other = |prod| Reading {
+        prod,
+        ..reading(&["1.1.1.1"], &["2.2.2.2"], &[])
+    };
+    for (untold, accepted) in [
+        (garbage(), false),
+        (other(Err(Fault::WrongType)), false),
+        (other(Err(Fault::Unsettled)), false),
+        // Told, but not looked at.
+        (other(Err(Fault::Withheld)), true),
+    ] {
+        let publisher = publisher();
+        publisher.publish(other(texts(&["9.9.9.9"])), Cause::Event);
+        let digest = publisher.status().held[0].digest.to_string();
+        let shown = format!("{untold:?}");
+        publisher.publish(untold, Cause::Event);
+        let outcome = publisher.accept(&digest, By::Command);
+        assert_eq!(outcome.is_ok(), accepted, "{shown}");
+    }
+}
+
 #[test]
 fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
     let lists = Arc::new(Published::new(Lists::unread()));
@@ -147,9 +216,7 @@ fn lists_that_come_with_a_prod_that_is_yet_to_settle_wait_for_it() {
         Cause::Event,
     );
     assert_eq!(publisher.lists().digest, before.digest);
-    let mut entrance = publisher.locked_entrance();
-    publisher.let_in_ripe(&mut entrance.door, Instant::now() + Duration::from_secs(60));
-    drop(entrance);
+    let_in_ripe(&publisher, Duration::from_secs(60));
     let lists = publisher.lists();
     let peers = |list: &PeerList| list.peers()[0].ip().to_string();
     assert_eq!(lists.gray.entries().collect::<Vec<_>>(), ["5.5.5.5"]);

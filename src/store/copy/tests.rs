@@ -1,0 +1,104 @@
+//! What is written, what of it is read again, and when.
+
+use super::*;
+
+fn lists() -> Lists {
+    let peers = |text: &str| Arc::new(PeerList::parse(text.split_whitespace(), 8080));
+    let gray = ["10.0.0.1", "10.1.0.0/16", "2001:db8::/32", "::1"];
+    Lists::new(
+        7,
+        Arc::new(GrayList::parse(gray)),
+        peers("[::1]:81 10.0.0.2"),
+        peers("10.0.0.3"),
+    )
+}
+
+fn text() -> Vec<u8> {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+    render(&lists(), time)
+}
+
+#[test]
+fn what_is_written_is_read_as_it_was_and_is_a_lists_file() {
+    let text = text();
+    let copy = parse(&text).unwrap();
+    assert_eq!(copy.lists.digest, lists().digest);
+    assert_eq!(copy.lists.generation, 7);
+    let time = humantime::format_rfc3339_millis(copy.written).to_string();
+    assert_eq!(time, "2023-11-14T22:13:20.123Z");
+    assert_eq!(copy.age(copy.written - Duration::from_secs(1)), None);
+    file::parse(&text, 80).unwrap();
+}
+
+#[test]
+fn a_copy_that_was_cut_or_changed_anywhere_is_refused() {
+    let text = text();
+    for cut in 0..text.len() {
+        assert!(parse(&text[..cut]).is_err(), "cut at {cut}");
+    }
+    for at in 0..text.len() {
+        for flip in [1, 0x20, 0x80, 0xff] {
+            let mut text = text.clone();
+            text[at] ^= flip;
+            assert!(parse(&text).is_err(), "byte {at} xor {flip:#x}");
+        }
+    }
+    let more = [&text[..], b"10.0.0.9\n"].concat();
+    assert!(matches!(parse(&more), Err(CopyError::WrongChecksum)));
+}
+
+#[test]
+fn another_version_is_named_and_so_is_what_is_no_copy() {
+    let text = String::from_utf8(text()).unwrap();
+    let other = text.replacen("version 1", "version 2", 1);
+    let error = parse(other.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("version 2"), "{error}");
+    for other in ["", "\n", "[gray]\n[pre]\n[prod]\n"] {
+        let error = parse(other.as_bytes()).unwrap_err();
+        assert!(matches!(error, CopyError::NoCopy), "{error}");
+    }
+    let rest = "# time never\n[gray]\n[pre]\n[prod]\n";
+    let first = format!("{BEGIN}1, sha256 {}\n", checksum(rest.as_bytes()));
+    let error = parse((first + rest).as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("it has no time"), "{error}");
+}
+
+#[test]
+fn a_copy_is_due_when_the_lists_differ_when_it_is_old_and_at_the_end() {
+    let lists = Arc::new(lists());
+    let time = SystemTime::UNIX_EPOCH + RENEW * 2;
+    let mut state = State::default();
+    assert!(!state.is_due(), "nothing was read yet");
+    state.newest = Some((Arc::clone(&lists), time));
+    assert!(state.is_due(), "there is no copy");
+    for (on_disk, due, due_at_end) in [
+        (time, false, false),
+        (time - Duration::from_secs(1), false, true),
+        // A clock was set back.
+        (time + RENEW * 2, false, true),
+        (time - RENEW, true, true),
+    ] {
+        state.on_disk = Some((lists.digest, on_disk));
+        for (ends, expected) in [(false, due), (true, due_at_end)] {
+            state.ends = ends;
+            assert_eq!(state.is_due(), expected, "{on_disk:?}, {ends}");
+        }
+    }
+    state.on_disk = Some((Lists::unread().digest, time));
+    assert!(state.is_due(), "another digest");
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_copy_and_nothing_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists");
+    write(&path, b"old").unwrap();
+    // A folder in the place of the new one.
+    fs::create_dir(beside(&path)).unwrap();
+    assert!(write(&path, b"new").is_err());
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    fs::remove_dir(beside(&path)).unwrap();
+    write(&path, b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}

@@ -1,0 +1,284 @@
+//! What is held, what settles, and what is let in when.
+
+use super::*;
+
+const RULES: Rules = Rules {
+    share: 50,
+    timeout: None,
+};
+
+fn peers(text: &str) -> PeerList {
+    PeerList::parse(text.split_whitespace(), 80)
+}
+
+fn gray(text: &str) -> GrayList {
+    GrayList::parse(text.split_whitespace())
+}
+
+/// A gate before `prod`, with what is in force behind it, and the time.
+struct Prod {
+    gate: Gate<PeerList>,
+    in_force: Arc<PeerList>,
+    rules: Rules,
+    now: Moment,
+}
+
+impl Prod {
+    fn new(in_force: &str) -> Self {
+        Self {
+            gate: Gate::default(),
+            in_force: Arc::new(peers(in_force)),
+            rules: RULES,
+            now: Moment::now(),
+        }
+    }
+
+    /// The store has `new`; true when that is in force now.
+    fn reads(&mut self, new: &str) -> bool {
+        let taken = self
+            .gate
+            .judge(self.rules, &self.in_force, peers(new), self.now);
+        self.takes(taken)
+    }
+
+    fn takes(&mut self, taken: Option<Arc<PeerList>>) -> bool {
+        let any = taken.is_some();
+        self.in_force = taken.unwrap_or_else(|| Arc::clone(&self.in_force));
+        any
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now.instant += time;
+        self.now.time += time;
+    }
+
+    fn is_ripe(&mut self) -> bool {
+        let taken = self.gate.ripe(self.rules, &self.in_force, self.now.instant);
+        self.takes(taken)
+    }
+
+    fn held(&self) -> Option<Reason> {
+        self.gate.held().map(|it| it.reason)
+    }
+}
+
+#[test]
+fn what_takes_too_many_peers_away_or_all_is_held() {
+    use Reason::{EmptiesProd, RemovesPeers};
+    let table = [
+        ("1.1.1.1", "1.1.1.1 1.1.1.2", 50, None),
+        ("1.1.1.1", "", 50, Some(EmptiesProd)),
+        ("1.1.1.1", "", 100, Some(EmptiesProd)),
+        ("", "", 0, None),
+        ("", "1.1.1.1", 0, None),
+        // Another port is another peer.
+        ("1.1.1.1", "1.1.1.1:81", 50, Some(RemovesPeers)),
+        ("1.1.1.1", "2.2.2.2", 99, Some(RemovesPeers)),
+        ("1.1.1.1", "2.2.2.2", 100, None),
+        ("1.1.1.1 1.1.1.2", "1.1.1.1", 50, None),
+        ("1.1.1.1 1.1.1.2", "1.1.1.1", 49, Some(RemovesPeers)),
+        ("1.1.1.1 1.1.1.2", "1.1.1.1", 0, Some(RemovesPeers)),
+        ("1.1.1.1 1.1.1.2", "1.1.1.1 2.2.2.2 3.3.3.3", 50, None),
+        ("1.1.1.1 1.1.1.2 1.1.1.3", "1.1.1.3", 66, Some(RemovesPeers)),
+        ("1.1.1.1 1.1.1.2 1.1.1.3", "1.1.1.3", 67, None),
+    ];
+    for (now, new, share, expected) in table {
+        let found = peers(now).objection(&peers(new), share);
+        assert_eq!(found, expected, "{now} -> {new}, {share}");
+    }
+}
+
+#[test]
+fn an_entry_that_admits_everybody_is_held_unless_it_is_in_force() {
+    let table = [
+        ("", "0.0.0.0/0", true),
+        ("", "::/0", true),
+        ("", "::ffff:0.0.0.0/96", true),
+        ("", "7.7.7.7/0 1.1.1.1", true),
+        ("0.0.0.0/0", "0.0.0.0/0 1.1.1.1", false),
+        ("0.0.0.0/0", "0.0.0.0/0 ::/0", true),
+        ("1.1.1.1", "", false),
+        ("0.0.0.0/0", "", false),
+        ("1.1.1.1 2.2.2.2", "3.3.3.0/24 ::1", false),
+        // Not one entry, and so not a slip.
+        ("", "0.0.0.0/1 128.0.0.0/1", false),
+    ];
+    for (now, new, held) in table {
+        let found = gray(now).objection(&gray(new), 50);
+        let expected = held.then_some(Reason::AdmitsEverybody);
+        assert_eq!(found, expected, "{now} -> {new}");
+    }
+}
+
+#[test]
+fn a_list_that_is_rewritten_entry_by_entry_is_held_until_it_is_whole() {
+    let mut prod = Prod::new("1.1.1.1 1.1.1.2 1.1.1.3");
+    for (new, held) in [
+        ("", Some(Reason::EmptiesProd)),
+        ("1.1.1.1", Some(Reason::RemovesPeers)),
+        // Acceptable alone, but not behind the two above.
+        ("1.1.1.1 1.1.1.2", None),
+    ] {
+        prod.passes(SETTLE / 2);
+        assert!(!prod.reads(new), "{new}");
+        assert_eq!((prod.held(), prod.gate.settles()), (held, held.is_none()));
+    }
+    assert!(prod.reads("1.1.1.1 1.1.1.2 1.1.1.3"));
+    assert_eq!((prod.held(), prod.gate.settles()), (None, false));
+    assert!(prod.reads("1.1.1.1 1.1.1.2"), "without trouble before");
+}
+
+#[test]
+fn what_follows_trouble_and_lacks_peers_is_in_force_once_it_has_settled() {
+    for trouble in ["held", "doubt"] {
+        let mut prod = Prod::new("1.1.1.1 1.1.1.2 1.1.1.3");
+        match trouble {
+            "held" => assert!(!prod.reads("")),
+            _ => prod.gate.doubt(),
+        }
+        assert!(!prod.reads("1.1.1.1 1.1.1.2"), "{trouble}");
+        assert_eq!(
+            prod.gate.ripe_at(RULES),
+            Some(prod.now.instant + SETTLE),
+            "{trouble}"
+        );
+        prod.passes(SETTLE - Duration::from_millis(1));
+        assert!(!prod.is_ripe() && !prod.reads("1.1.1.1 1.1.1.2"));
+        prod.passes(Duration::from_millis(1));
+        assert!(prod.is_ripe(), "{trouble}");
+        assert_eq!(prod.in_force.peers().len(), 2);
+    }
+}
+
+#[test]
+fn a_held_change_is_accepted_by_its_own_digest_and_only_while_it_stands() {
+    let mut prod = Prod::new("1.1.1.1 1.1.1.2");
+    assert!(!prod.reads("3.3.3.3"));
+    let held = prod.gate.held().unwrap();
+    assert_eq!((held.entries, held.gone.count, held.new.count), (1, 2, 1));
+    assert_eq!(held.new.first, ["3.3.3.3:80"]);
+    let digest = held.digest.to_string();
+    assert!(prod.gate.accept("0123456789abcdef").is_none());
+    assert!(prod.gate.accept("").is_none());
+    prod.gate.doubt();
+    assert!(prod.gate.accept(&digest).is_none(), "it does not stand");
+    assert!(!prod.reads("3.3.3.3"));
+    assert_eq!(prod.gate.held().unwrap().since, held.since);
+    let taken = prod.gate.accept(&digest);
+    assert!(prod.takes(taken));
+    assert_eq!(prod.in_force.peers(), peers("3.3.3.3").peers());
+    assert_eq!(prod.gate.held(), None);
+
+    // Another content has another digest, and the old one is of no use.
+    let mut prod = Prod::new("1.1.1.1 1.1.1.2");
+    assert!(!prod.reads("3.3.3.3") && !prod.reads("4.4.4.4"));
+    assert!(prod.gate.accept(&digest).is_none());
+    // What only settles needs nobody's word.
+    assert!(!prod.reads("1.1.1.1"));
+    let settling = Guarded::digest(&peers("1.1.1.1")).to_string();
+    assert!(prod.gate.settles() && prod.gate.accept(&settling).is_none());
+}
+
+#[test]
+fn a_held_change_comes_into_force_by_itself_after_the_time_and_not_without_one() {
+    let mut prod = Prod::new("1.1.1.1");
+    assert!(!prod.reads("3.3.3.3"));
+    prod.passes(Duration::from_secs(1_000_000));
+    assert!(!prod.is_ripe() && !prod.reads("3.3.3.3"));
+    assert_eq!(prod.gate.ripe_at(prod.rules), None);
+
+    let minute = Duration::from_secs(60);
+    let mut prod = Prod::new("1.1.1.1");
+    prod.rules.timeout = Some(minute);
+    assert!(!prod.reads("3.3.3.3"));
+    prod.passes(minute / 2);
+    // Another content, and a doubt, begin the count anew.
+    assert!(!prod.reads("4.4.4.4"));
+    prod.passes(minute / 2);
+    assert!(!prod.is_ripe());
+    prod.gate.doubt();
+    assert_eq!(prod.gate.ripe_at(prod.rules), None);
+    prod.passes(minute);
+    assert!(!prod.is_ripe() && !prod.reads("4.4.4.4"));
+    let at = prod.gate.ripe_at(prod.rules).unwrap();
+    assert_eq!(at, prod.now.instant + minute);
+    prod.passes(minute);
+    assert!(prod.is_ripe());
+}
+
+#[test]
+fn out_of_sight_no_time_counts_and_what_was_seen_last_can_be_accepted() {
+    let minute = Duration::from_secs(60);
+    let mut prod = Prod::new("1.1.1.1");
+    prod.rules.timeout = Some(minute);
+    assert!(!prod.reads("3.3.3.3"));
+    prod.passes(minute / 2);
+    prod.gate.lose_sight();
+    prod.passes(minute);
+    assert!(!prod.is_ripe());
+    assert_eq!(prod.gate.ripe_at(prod.rules), None);
+    // Other rules are for what the store has.
+    prod.rules.share = 100;
+    assert!(!prod.is_ripe());
+    prod.rules.share = 50;
+    assert!(!prod.reads("3.3.3.3"));
+    let at = prod.gate.ripe_at(prod.rules).unwrap();
+    assert_eq!(at, prod.now.instant + minute, "it begins anew");
+    let digest = prod.gate.held().unwrap().digest.to_string();
+    prod.gate.doubt();
+    prod.gate.lose_sight();
+    assert!(prod.gate.accept(&digest).is_none(), "it was not told");
+    assert!(!prod.reads("3.3.3.3"));
+    prod.gate.lose_sight();
+    assert!(prod.gate.accept(&digest).is_some());
+
+    // What only settles waits for the store, too.
+    let mut prod = Prod::new("1.1.1.1 1.1.1.2");
+    prod.gate.doubt();
+    assert!(!prod.reads("1.1.1.1") && prod.gate.settles());
+    prod.gate.lose_sight();
+    prod.passes(SETTLE * 2);
+    assert!(!prod.is_ripe() && !prod.reads("1.1.1.1"));
+    prod.passes(SETTLE);
+    assert!(prod.is_ripe());
+}
+
+#[test]
+fn other_rules_let_in_what_they_allow() {
+    let mut prod = Prod::new("1.1.1.1");
+    assert!(!prod.reads("3.3.3.3"));
+    prod.rules.share = 99;
+    assert!(!prod.is_ripe());
+    prod.rules.share = 100;
+    assert!(prod.is_ripe());
+    assert!(!prod.reads("") && prod.held() == Some(Reason::EmptiesProd));
+}
+
+#[test]
+fn a_rollback_of_gray_never_waits() {
+    let (mut gate, in_force) = (Gate::default(), gray("1.1.1.1 2.2.2.0/24"));
+    let now = Moment::now();
+    let mut judge = |text| gate.judge(RULES, &in_force, gray(text), now).is_some();
+    assert!(!judge("0.0.0.0/0"));
+    assert!(judge("1.1.1.1"), "behind a held change, too");
+    assert!(!judge("0.0.0.0/0") && judge(""));
+    gate.doubt();
+    assert!(gate.judge(RULES, &in_force, gray(""), now).is_some());
+}
+
+#[test]
+fn of_many_peers_the_first_are_named() {
+    let many = |net: u8| {
+        let peers = (0..200).map(|at| format!("10.0.{net}.{at}"));
+        PeerList::parse(peers, 80)
+    };
+    let mut gate = Gate::default();
+    assert!(
+        gate.judge(RULES, &many(0), many(1), Moment::now())
+            .is_none()
+    );
+    let held: Held = gate.held().unwrap();
+    for named in [held.gone, held.new] {
+        assert_eq!((named.count, named.first.len()), (200, NAMED));
+    }
+}
