@@ -180,6 +180,52 @@ fn a_prod_that_is_rewritten_entry_by_entry_is_never_seen_by_halves() {
 }
 
 #[test]
+fn a_prod_that_never_settles_keeps_neither_a_rollback_nor_other_changes_waiting() {
+    let other = Origin::named("prod");
+    let redis = Redis::start();
+    redis.push("prod", &[&other]);
+    let site = Site::on(redis, |setup| setup.set("redis.check_interval", "1h"));
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Whatever fails here, the writer must end.
+        let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
+        scope.spawn(|| {
+            let mut connection = site.redis.connect(0);
+            let half = site.prod.to_string();
+            let mut run = |command: &str, more: &[&str]| {
+                let mut command = redis::cmd(command);
+                command.arg("prod").arg(more).exec(&mut connection).unwrap();
+            };
+            // Half of what is in force, and nothing, in turn.
+            while !done.load(Ordering::Relaxed) {
+                run("DEL", &[]);
+                run("RPUSH", &[&half]);
+            }
+        });
+        site.gateway.wait_for_lists("prod settles", |it| {
+            let unsettled = json!({ "list": "prod", "fault": "unsettled" });
+            it["kept"].as_array().unwrap().contains(&unsettled)
+        });
+        for _ in 0..2 {
+            site.redis("RPUSH gray 127.0.0.7");
+            site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+            let start = Instant::now();
+            site.redis("DEL gray");
+            site.wait_served("127.0.0.7", "prod");
+            let lag = start.elapsed();
+            assert!(
+                lag < Duration::from_secs(1),
+                "a rollback has waited: {lag:?}"
+            );
+        }
+        let prod = site.gateway.lists()["prod"].clone();
+        assert_eq!(prod.as_array().unwrap().len(), 2);
+    });
+}
+
+#[test]
 fn what_is_left_unfinished_comes_into_force_after_a_moment_if_it_is_acceptable() {
     let others = [Origin::named("prod"), Origin::named("prod")];
     let redis = Redis::start();

@@ -2,25 +2,33 @@
 //! keeps what has to wait, and tells the log of what is held.
 //!
 //! Each list has its own fate, with one exception: what was written at once comes into force at
-//! once, so that all of them wait for a `prod` that is yet to settle.
+//! once, so that all of them wait for a `prod` that is yet to settle. But not for ever
+//! ([`MOST_WITHHELD`]): a `prod` that is rewritten again and again never settles. And not where
+//! that makes no difference: while nobody is gray, nobody is served by `pre`, so that emptying
+//! `gray`, the rollback, never waits.
 //!
 //! No clock, no lock, no snapshot: those are the publisher's.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::guard::{Gate, Guarded, Held, Moment, Rules};
 use super::{By, Entries, Fault, Reading};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList, Skipped};
 use crate::logging::Throttle;
 
+/// How long lists wait for others to settle, at most: a little longer than that takes.
+pub(super) const MOST_WITHHELD: Duration = Duration::from_millis(1500);
+
 /// What lists have to pass.
 pub(super) struct Door {
     rules: Rules,
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
-    /// What was read with a `prod` that is yet to settle.
-    withheld: Option<New>,
+    /// Since when, reading after reading, `prod` has been about to settle.
+    settles_since: Option<Instant>,
+    /// What was read with it, and waits for it.
+    withheld: Option<Withheld>,
     /// All of what was read last was let in, and nothing waits.
     is_settled: bool,
     /// The held changes that were told of.
@@ -68,6 +76,25 @@ impl New {
     }
 }
 
+/// The lists that wait for a `prod` that is yet to settle.
+struct Withheld {
+    gray: Arc<GrayList>,
+    pre: Arc<PeerList>,
+    /// Since when `prod` has been about to settle.
+    since: Instant,
+}
+
+impl Withheld {
+    /// The `current` lists with these.
+    fn with(self, current: &Lists) -> New {
+        New {
+            gray: self.gray,
+            pre: self.pre,
+            prod: Arc::clone(&current.prod),
+        }
+    }
+}
+
 /// What became of a reading.
 pub(super) struct Passed {
     /// What comes into force; as before where nothing may.
@@ -90,6 +117,7 @@ impl Door {
             rules,
             gray: Gate::default(),
             prod: Gate::default(),
+            settles_since: None,
             withheld: None,
             is_settled: false,
             told: Vec::new(),
@@ -110,30 +138,63 @@ impl Door {
     pub(super) fn judge(&mut self, current: &Lists, read: Parsed, now: Moment) -> Passed {
         // Without anything to compare with, everything is new, and nothing destroys.
         let rules = current.are_read().then_some(self.rules);
-        let mut faults = Vec::new();
-        let mut keep = |list, fault: Option<Fault>| faults.extend(fault.map(|it| (list, it)));
-        let (gray, fault) = pass(&mut self.gray, rules, &current.gray, read.gray, now);
-        keep(ListName::Gray, fault);
-        let (pre, fault) = match legible(&current.pre, read.pre) {
+        let (gray, gray_fault) = pass(&mut self.gray, rules, &current.gray, read.gray, now);
+        let (pre, pre_fault) = match legible(&current.pre, read.pre) {
             Ok(list) => (Arc::new(list), None),
             Err((kept, fault)) => (kept, Some(fault)),
         };
-        keep(ListName::Pre, fault);
-        let (prod, fault) = pass(&mut self.prod, rules, &current.prod, read.prod, now);
-        let settles = self.prod.settles();
-        keep(
-            ListName::Prod,
-            fault.or(settles.then_some(Fault::Unsettled)),
-        );
+        let (prod, prod_fault) = pass(&mut self.prod, rules, &current.prod, read.prod, now);
+        let mut new = New { gray, pre, prod };
+        let mut faults = [gray_fault, pre_fault, prod_fault];
+        self.withhold(current, &mut new, &mut faults, now.instant);
 
-        let read = New { gray, pre, prod };
-        let new = match settles {
-            true => New::of(current),
-            false => read.clone(),
-        };
-        self.withheld = settles.then_some(read);
+        let faults = ListName::ALL.into_iter().zip(faults);
+        let faults: Vec<_> = faults.filter_map(|(list, it)| Some((list, it?))).collect();
         self.is_settled = faults.is_empty() && self.gray.is_empty() && self.prod.is_empty();
         Passed { new, faults }
+    }
+
+    /// Keeps back what of `new` has to wait for `prod`, and notes that among the `faults`.
+    fn withhold(
+        &mut self,
+        current: &Lists,
+        new: &mut New,
+        faults: &mut [Option<Fault>; ListName::ALL.len()],
+        now: Instant,
+    ) {
+        let before = self.withheld.take();
+        if !self.prod.settles() {
+            self.settles_since = None;
+            return;
+        }
+        let since = *self.settles_since.get_or_insert(now);
+        let [gray_fault, pre_fault, prod_fault] = faults;
+        prod_fault.get_or_insert(Fault::Unsettled);
+        // The store's own watcher keeps back what it has read; what is kept back here is no worse.
+        if let Some(before) = before {
+            if *gray_fault == Some(Fault::Withheld) {
+                new.gray = before.gray;
+            }
+            if *pre_fault == Some(Fault::Withheld) {
+                new.pre = before.pre;
+            }
+        }
+        let late = now.saturating_duration_since(since) >= MOST_WITHHELD;
+        if late || new.gray.is_empty() {
+            return;
+        }
+        if new.gray.digest() != current.gray.digest() {
+            gray_fault.get_or_insert(Fault::Withheld);
+        }
+        if new.pre.digest(ListName::Pre) != current.pre.digest(ListName::Pre) {
+            pre_fault.get_or_insert(Fault::Withheld);
+        }
+        let read = std::mem::replace(new, New::of(current));
+        self.withheld = Some(Withheld {
+            gray: read.gray,
+            pre: read.pre,
+            since,
+        });
     }
 
     /// The store cannot be reached: no time counts until it was read again.
@@ -145,23 +206,38 @@ impl Door {
     /// The `current` lists with a `gray` whose time has come.
     pub(super) fn ripe_gray(&mut self, current: &Lists, now: Instant) -> Option<New> {
         let gray = self.gray.ripe(self.rules, &current.gray, now)?;
-        self.withheld = None;
-        Some(New {
+        Some(self.with_gray(gray, current))
+    }
+
+    /// The `current` lists with a `gray` that was held. What still waits for `prod` will come with
+    /// it, too.
+    fn with_gray(&mut self, gray: Arc<GrayList>, current: &Lists) -> New {
+        if let Some(withheld) = &mut self.withheld {
+            withheld.gray = Arc::clone(&gray);
+        }
+        New {
             gray,
             ..New::of(current)
-        })
+        }
+    }
+
+    /// The `current` lists with what has waited for `prod` for long enough.
+    pub(super) fn ripe_withheld(&mut self, current: &Lists, now: Instant) -> Option<New> {
+        let late = |it: &mut Withheld| now.saturating_duration_since(it.since) >= MOST_WITHHELD;
+        self.withheld.take_if(late).map(|it| it.with(current))
     }
 
     /// The `current` lists with a `prod` whose time has come.
     pub(super) fn ripe_prod(&mut self, current: &Lists, now: Instant) -> Option<Ripe> {
         let settles = self.prod.settles();
         let prod = self.prod.ripe(self.rules, &current.prod, now)?;
-        // Read before what is in force now if that was held; then the next reading brings it again.
-        let others = self.withheld.take().filter(|_| settles);
+        // Nothing waits for what was held.
+        let others = self.withheld.take();
         let new = New {
             prod,
-            ..others.unwrap_or_else(|| New::of(current))
+            ..others.map_or_else(|| New::of(current), |it| it.with(current))
         };
+        self.settles_since = None;
         Some(match settles {
             true => Ripe::Settled(new),
             false => Ripe::Held(new),
@@ -170,24 +246,27 @@ impl Door {
 
     /// When something may be ripe, if nothing else happens.
     pub(super) fn ripe_at(&self) -> Option<Instant> {
-        let times = [self.gray.ripe_at(self.rules), self.prod.ripe_at(self.rules)];
+        let withheld = self.withheld.as_ref();
+        let times = [
+            self.gray.ripe_at(self.rules),
+            self.prod.ripe_at(self.rules),
+            withheld.map(|it| it.since + MOST_WITHHELD),
+        ];
         times.into_iter().flatten().min()
     }
 
     /// The `current` lists with the held change whose digest is `digest`, as it is displayed, if
     /// the store had it when it was last read.
     pub(super) fn accept(&mut self, digest: &str, current: &Lists) -> Option<(ListName, New)> {
-        let mut new = New::of(current);
-        let list = if let Some(gray) = self.gray.accept(digest) {
-            new.gray = gray;
-            ListName::Gray
-        } else {
-            new.prod = self.prod.accept(digest)?;
-            ListName::Prod
+        if let Some(gray) = self.gray.accept(digest) {
+            return Some((ListName::Gray, self.with_gray(gray, current)));
+        }
+        let prod = self.prod.accept(digest)?;
+        let new = New {
+            prod,
+            ..New::of(current)
         };
-        // What is withheld was read before this, and the next reading brings it again.
-        self.withheld = None;
-        Some((list, new))
+        Some((ListName::Prod, new))
     }
 
     /// What is held.

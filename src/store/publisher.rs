@@ -322,8 +322,13 @@ impl Publisher {
             Some(Ripe::Held(new)) => {
                 self.let_in(door, new, ListName::Prod, By::Rules);
             }
-            Some(Ripe::Settled(new)) => self.settle(new),
+            Some(Ripe::Settled(new)) => {
+                self.let_in_late(new, &[Fault::Unsettled, Fault::Withheld]);
+            }
             None => {}
+        }
+        if let Some(new) = door.ripe_withheld(&self.lists.load(), now) {
+            self.let_in_late(new, &[Fault::Withheld]);
         }
     }
 
@@ -338,11 +343,10 @@ impl Publisher {
         self.lists.load().generation
     }
 
-    /// Brings a `prod` into force that had to stand for a moment, and has.
-    fn settle(&self, new: New) {
+    /// Brings lists into force that had to wait for a moment; these faults are over then.
+    fn let_in_late(&self, new: New, over: &[Fault]) {
         self.put_in_force(new, Cause::Event);
-        let settled = |it: &(ListName, Fault)| *it != (ListName::Prod, Fault::Unsettled);
-        self.locked().faults.retain(settled);
+        self.locked().faults.retain(|(_, it)| !over.contains(it));
         self.ring();
         self.keep_copy();
     }

@@ -47,6 +47,7 @@ use self::pace::Pace;
 use self::place::Finder;
 use self::reading::Answer;
 use self::rights::Rights;
+use super::door::MOST_WITHHELD;
 use super::{By, Cause, Entries, Fault, Publisher, Reading, heavy};
 use crate::config::{self, Address};
 use crate::lists::ListName;
@@ -59,9 +60,6 @@ const fn settle_time(list: ListName) -> Duration {
         ListName::Pre | ListName::Prod => Duration::from_secs(1),
     }
 }
-
-/// How long lists wait for others to settle, at most: a little longer than that takes.
-const MOST_WITHHELD: Duration = Duration::from_millis(1500);
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));

@@ -4,6 +4,7 @@ use super::*;
 use crate::lists::PeerList;
 use crate::store::Entries;
 use crate::store::guard::Reason;
+use crate::store::{door, guard};
 
 const RULES: Rules = Rules {
     share: 50,
@@ -225,6 +226,117 @@ fn lists_that_come_with_a_prod_that_is_yet_to_settle_wait_for_it() {
         ("6.6.6.6".into(), "3.3.3.3".into())
     );
     assert_eq!(lists.generation, before.generation + 1);
+}
+
+/// A publisher whose `prod` has lost a peer behind trouble, and is yet to settle.
+fn settling(gray: &[&str], pre: &[&str]) -> Publisher {
+    let publisher = publisher();
+    let both = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3", "4.4.4.4"]);
+    publisher.publish(both(), Cause::Event);
+    let trouble = Reading {
+        prod: Err(Fault::WrongType),
+        ..both()
+    };
+    publisher.publish(trouble, Cause::Event);
+    publisher.publish(reading(gray, pre, &["3.3.3.3"]), Cause::Event);
+    publisher
+}
+
+fn grays(publisher: &Publisher) -> Vec<String> {
+    let lists = publisher.lists();
+    lists.gray.entries().map(|it| it.to_string()).collect()
+}
+
+#[test]
+fn what_is_withheld_for_prod_is_told_and_comes_in_without_it_after_a_bound() {
+    let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
+    let (gray, prod) = (ListName::Gray, ListName::Prod);
+    let withheld = (gray, Fault::Withheld);
+    assert_eq!(
+        publisher.status().faults,
+        [withheld, (prod, Fault::Unsettled)]
+    );
+    // Again and again it is not told: it never settles.
+    let start = Instant::now();
+    let untold = |gray: Result<Entries, Fault>| Reading {
+        gray,
+        prod: Err(Fault::Unsettled),
+        ..reading(&[], &["2.2.2.2"], &[])
+    };
+    publisher.publish(untold(Err(Fault::Withheld)), Cause::Event);
+    let_in_ripe(&publisher, Duration::ZERO);
+    assert_eq!(grays(&publisher), ["1.1.1.1"], "{:?}", start.elapsed());
+    let_in_ripe(&publisher, door::MOST_WITHHELD);
+    assert_eq!(grays(&publisher), ["5.5.5.5"]);
+    assert_eq!(in_force(&publisher).1, [1, 1, 2]);
+    assert_eq!(publisher.status().faults, [(prod, Fault::Unsettled)]);
+}
+
+#[test]
+fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bound() {
+    let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
+    let mut now = Moment::now();
+    now.instant += door::MOST_WITHHELD;
+    let judge = |prod: Result<Entries, Fault>, gray: &str, now| {
+        let read = Reading {
+            prod,
+            ..reading(&[gray], &["2.2.2.2"], &[])
+        };
+        let mut entrance = publisher.locked_entrance();
+        let read = Parsed::of(read, 80);
+        let passed = entrance.door.judge(&publisher.lists(), read, now);
+        let entries: Vec<_> = passed.new.gray.entries().map(|it| it.to_string()).collect();
+        (entries, passed.new.prod.peers().len())
+    };
+    // It is found empty, and half, and empty: the count goes on meanwhile.
+    judge(Err(Fault::Unsettled), "5.5.5.5", Moment::now());
+    let half = || texts(&["3.3.3.3"]);
+    assert_eq!(
+        judge(half(), "6.6.6.6", now),
+        (vec!["6.6.6.6".to_owned()], 2)
+    );
+    assert_eq!(
+        judge(half(), "7.7.7.7", now),
+        (vec!["7.7.7.7".to_owned()], 2)
+    );
+    // Once it was whole, the next time counts for itself.
+    let whole = texts(&["3.3.3.3", "4.4.4.4"]);
+    assert_eq!(
+        judge(whole, "7.7.7.7", now),
+        (vec!["7.7.7.7".to_owned()], 2)
+    );
+    judge(Err(Fault::Unsettled), "7.7.7.7", now);
+    assert_eq!(
+        judge(half(), "8.8.8.8", now),
+        (vec!["1.1.1.1".to_owned()], 2)
+    );
+}
+
+#[test]
+fn emptying_gray_does_not_wait_for_prod() {
+    let publisher = settling(&[], &["9.9.9.9"]);
+    assert_eq!(in_force(&publisher).1, [0, 1, 2]);
+    assert_eq!(publisher.lists().pre.peers()[0].to_string(), "9.9.9.9:80");
+    let faults = publisher.status().faults;
+    assert_eq!(faults, [(ListName::Prod, Fault::Unsettled)]);
+}
+
+#[test]
+fn a_gray_that_is_accepted_while_prod_settles_drops_nothing_of_what_came_with_it() {
+    let publisher = settling(&["1.1.1.1", "0.0.0.0/0"], &["9.9.9.9"]);
+    let pre = || publisher.lists().pre.peers()[0].to_string();
+    let digest = publisher.status().held[0].digest.to_string();
+    publisher.accept(&digest, By::Command).unwrap();
+    assert_eq!(
+        (in_force(&publisher).1, pre()),
+        ([2, 1, 2], "2.2.2.2:80".into())
+    );
+    let_in_ripe(&publisher, guard::SETTLE);
+    assert_eq!(
+        (in_force(&publisher).1, pre()),
+        ([2, 1, 1], "9.9.9.9:80".into())
+    );
+    assert_eq!(publisher.status().faults, []);
 }
 
 #[test]
