@@ -254,7 +254,7 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
         ),
     ];
     for (what, text, said) in table {
-        fs::write(place.path(), text).unwrap();
+        fs::write(place.path(), &text).unwrap();
         let (mut redis, gateway) = start_without_redis(&place, |setup| setup);
         assert_eq!(gateway.get("127.0.0.1", "/").status(), 503, "{what}");
         let line = gateway.wait_for_log("copy-refused");
@@ -276,6 +276,11 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
         wait_until("a good copy", DEADLINE, || {
             copy::read(&place.path()).is_ok_and(|it| it.is_some())
         });
+        // It can still be looked at.
+        let aside = place.0.path().join("lists.damaged");
+        assert_eq!(fs::read(&aside).unwrap(), text, "{what}");
+        let line = gateway.wait_for_log("copy-set-aside");
+        assert!(line.contains(aside.to_str().unwrap()), "{line}");
         gateway.wait_for_lists("no error", |it| it["copy"]["error"].is_null());
     }
 }
@@ -291,7 +296,7 @@ fn a_copy_that_is_too_old_is_not_used() {
     ] {
         let place = Place::new();
         place.write(&[], &[], &[&prod], SystemTime::now() - age);
-        let (_redis, gateway) =
+        let (mut redis, gateway) =
             start_without_redis(&place, |setup| setup.set("lists.last_good_max_age", most));
         let status = gateway.get("127.0.0.1", "/").status();
         assert_eq!(status, if used { 200 } else { 503 }, "{age:?} of {most}");
@@ -309,6 +314,14 @@ fn a_copy_that_is_too_old_is_not_used() {
         }
         let shown = gateway.lists()["copy"]["age_seconds"].as_f64().unwrap();
         assert_eq!(shown as u64 / 24 / 60 / 60, days);
+        // Used or not, it is compared with: a restart is no way around what is held.
+        redis.restart();
+        let new = Origin::named("new");
+        redis.push("prod", &[&new]);
+        let page = gateway.wait_for_lists("prod is held", |it| it["held"] != json!([]));
+        assert_eq!(page["prod"], json!([prod.to_string()]), "{age:?} of {most}");
+        gateway.wait_served("127.0.0.1", "prod", DEADLINE);
+        assert_eq!(new.accepted(), 0, "{age:?} of {most}");
     }
 }
 

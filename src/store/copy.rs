@@ -3,7 +3,8 @@
 //! The form is that of the lists file, with comment lines on top. The first of them holds the
 //! SHA-256 of all that follows, so that a copy that was cut, edited or damaged in any place is
 //! refused. It is written beside its place, synced and renamed, so that a crash leaves the old one
-//! or the new one.
+//! or the new one. One that was refused for what is in it is kept aside once, for whoever wants to
+//! know what has happened.
 //!
 //! A thread of its own writes: at once, then at most once a second and always the newest lists.
 //! While nothing changes, a copy whose lists were found in the store again is renewed now and then,
@@ -201,8 +202,14 @@ pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
 /// # Errors
 /// The kernel's; the old file is still there then.
 pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = beside(path);
-    let outcome = write_new(&new, text).and_then(|()| fs::rename(&new, path));
+    replace(path, text, || {})
+}
+
+/// As [`write`]; `before` is done when nothing is left to do but to rename.
+fn replace(path: &Path, text: &[u8], before: impl FnOnce()) -> io::Result<()> {
+    let new = beside(path, ".new");
+    let written = write_new(&new, text).inspect(|()| before());
+    let outcome = written.and_then(|()| fs::rename(&new, path));
     if outcome.is_err() {
         // What there is of it takes room on a disk that may be full.
         let _ = fs::remove_file(&new);
@@ -212,11 +219,28 @@ pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
-/// Where the next copy is written before it takes its place.
-fn beside(path: &Path) -> PathBuf {
+/// The file beside `path` whose name has this ending, too: `.new` for the next copy before it takes
+/// its place, `.damaged` for one that was refused.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(ending);
     name.into()
+}
+
+/// Keeps what is at `path` from being overwritten. The next copy is worth more than that.
+fn set_aside(path: &Path) {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|it| it.is_file());
+    if !is_file {
+        return;
+    }
+    let aside = beside(path, ".damaged");
+    match fs::rename(path, &aside) {
+        Ok(()) => log::warn!("copy-set-aside path={path:?} as={aside:?}"),
+        Err(error) => {
+            let error = error.to_string();
+            log::error!("copy-not-set-aside path={path:?} as={aside:?} error={error:?}");
+        }
+    }
 }
 
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
@@ -262,6 +286,8 @@ struct State {
     on_disk: Option<(Digest, SystemTime)>,
     /// Why the one that was found was not used.
     refused: Option<String>,
+    /// That one is still there, and to be kept aside.
+    is_damaged: bool,
     /// Why the last one could not be written.
     failed: Option<String>,
     failures: u64,
@@ -300,6 +326,7 @@ impl Keeper {
         let state = State {
             on_disk: on_disk.map(|it| (it.lists.digest, it.written)),
             refused: found.as_ref().err().map(ToString::to_string),
+            is_damaged: found.is_err(),
             ..State::default()
         };
         let shared = Arc::new(Shared {
@@ -360,10 +387,11 @@ fn keep(shared: &Shared) {
         let pause = not_before.saturating_duration_since(Instant::now());
         let ends = state.ends;
         if state.is_due() && (ends || pause.is_zero()) {
-            let newest = state.newest.clone();
+            let (newest, is_damaged) = (state.newest.clone(), state.is_damaged);
             drop(state);
             not_before = Instant::now() + GAP;
-            let outcome = newest.map(|(lists, time)| write_copy(&shared.path, &lists, time));
+            let outcome =
+                newest.map(|(lists, time)| write_copy(&shared.path, &lists, time, is_damaged));
             state = shared.locked();
             match outcome {
                 Some(Ok(on_disk)) => note_success(shared, &mut state, on_disk),
@@ -393,14 +421,24 @@ fn keep(shared: &Shared) {
     }
 }
 
-fn write_copy(path: &Path, lists: &Lists, time: SystemTime) -> io::Result<(Digest, SystemTime)> {
-    write(path, &render(lists, time))?;
+fn write_copy(
+    path: &Path,
+    lists: &Lists,
+    time: SystemTime,
+    is_damaged: bool,
+) -> io::Result<(Digest, SystemTime)> {
+    replace(path, &render(lists, time), || {
+        if is_damaged {
+            set_aside(path);
+        }
+    })?;
     Ok((lists.digest, time))
 }
 
 fn note_success(shared: &Shared, state: &mut State, on_disk: (Digest, SystemTime)) {
     state.on_disk = Some(on_disk);
     state.refused = None;
+    state.is_damaged = false;
     if state.failed.take().is_some() {
         log::info!("copy-written path={:?} digest={}", shared.path, on_disk.0);
     }

@@ -44,7 +44,15 @@ pub struct Publisher {
 struct Entrance {
     door: Door,
     /// The last-good copy, until the store was read.
-    copy: Option<Copy>,
+    copy: Option<Found>,
+}
+
+/// The last-good copy that was found at the start. Whatever its age, the first reading is compared
+/// with it: a restart is no way around what is held.
+struct Found {
+    copy: Copy,
+    /// Nothing is to be served by it while the store is away.
+    is_too_old: bool,
 }
 
 /// Who has let a held change in.
@@ -128,7 +136,7 @@ impl Publisher {
     }
 
     /// Keeps a copy of the lists in force at `path`. What is found there is what the first reading
-    /// is compared with, and what [`Self::use_copy`] uses, unless it is older than `max_age`.
+    /// is compared with; and what [`Self::use_copy`] uses, unless it is older than `max_age`.
     ///
     /// # Errors
     /// When the thread that writes cannot be started.
@@ -136,7 +144,7 @@ impl Publisher {
         let found = copy::read(path);
         self.keeper = Some(Keeper::start(path, &found)?);
         let entrance = self.entrance.get_mut();
-        entrance.unwrap_or_else(PoisonError::into_inner).copy = usable(path, found, max_age);
+        entrance.unwrap_or_else(PoisonError::into_inner).copy = judge(path, found, max_age);
         Ok(self)
     }
 
@@ -183,7 +191,7 @@ impl Publisher {
     fn compared(&self, entrance: &Entrance) -> Arc<Lists> {
         let lists = self.lists.load();
         match &entrance.copy {
-            Some(copy) if !lists.are_read() => Arc::new(copy.lists.clone()),
+            Some(found) if !lists.are_read() => Arc::new(found.copy.lists.clone()),
             _ => lists,
         }
     }
@@ -274,14 +282,11 @@ impl Publisher {
         self.knock.notify_all();
     }
 
-    /// Brings the last-good copy into force, if there is one and nothing else is.
+    /// Brings the last-good copy into force, if there is one that may be used, and nothing else is.
     pub fn use_copy(&self) {
         let entrance = self.locked_entrance();
-        let Some(copy) = entrance
-            .copy
-            .as_ref()
-            .filter(|_| !self.lists.load().are_read())
-        else {
+        let found = entrance.copy.as_ref().filter(|it| !it.is_too_old);
+        let Some(Found { copy, .. }) = found.filter(|_| !self.lists.load().are_read()) else {
             return;
         };
         let mut lists = copy.lists.clone();
@@ -415,12 +420,12 @@ impl Publisher {
     }
 }
 
-/// The copy that was found, if it may be used; says why not.
-fn usable(
+/// The copy that was found, if there is a good one; says why it may not be used.
+fn judge(
     path: &Path,
     found: Result<Option<Copy>, CopyError>,
     max_age: Option<Duration>,
-) -> Option<Copy> {
+) -> Option<Found> {
     let copy = match found {
         Ok(copy) => copy?,
         Err(error) => {
@@ -430,19 +435,20 @@ fn usable(
         }
     };
     let written = humantime::format_rfc3339_millis(copy.written);
-    match copy.age(SystemTime::now()) {
+    let age = copy.age(SystemTime::now());
+    let is_too_old = age.zip(max_age).is_some_and(|(age, most)| age > most);
+    match age {
         None => log::warn!("copy-from-the-future path={path:?} written={written}"),
-        Some(age) if max_age.is_some_and(|most| age > most) => {
+        Some(_) if is_too_old => {
             let most = max_age.unwrap_or_default();
             log::error!(
                 "copy-refused path={path:?} reason=\"it is older than last_good_max_age\" \
                  written={written} max_age={most:?}"
             );
-            return None;
         }
         Some(_) => {}
     }
-    Some(copy)
+    Some(Found { copy, is_too_old })
 }
 
 #[cfg(test)]

@@ -94,11 +94,35 @@ fn a_failed_write_leaves_the_old_copy_and_nothing_beside_it() {
     let path = dir.path().join("lists");
     write(&path, b"old").unwrap();
     // A folder in the place of the new one.
-    fs::create_dir(beside(&path)).unwrap();
+    fs::create_dir(beside(&path, ".new")).unwrap();
     assert!(write(&path, b"new").is_err());
     assert_eq!(fs::read(&path).unwrap(), b"old");
-    fs::remove_dir(beside(&path)).unwrap();
+    fs::remove_dir(beside(&path, ".new")).unwrap();
     write(&path, b"new").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_was_refused_is_kept_aside_once_and_only_when_the_next_one_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists");
+    let (new, aside) = (beside(&path, ".new"), beside(&path, ".damaged"));
+    fs::write(&path, "garbage").unwrap();
+    let write = |is_damaged| write_copy(&path, &lists(), SystemTime::now(), is_damaged);
+    fs::create_dir(&new).unwrap();
+    assert!(write(true).is_err());
+    assert_eq!(fs::read(&path).unwrap(), b"garbage");
+    fs::remove_dir(&new).unwrap();
+    write(true).unwrap();
+    assert!(read(&path).unwrap().is_some());
+    assert_eq!(fs::read(&aside).unwrap(), b"garbage");
+    write(false).unwrap();
+    assert_eq!(fs::read(&aside).unwrap(), b"garbage");
+    // Where it cannot be kept, the next copy is written all the same.
+    fs::remove_file(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    fs::write(&path, "garbage").unwrap();
+    write(true).unwrap();
+    assert!(read(&path).unwrap().is_some());
 }

@@ -339,6 +339,62 @@ fn a_gray_that_is_accepted_while_prod_settles_drops_nothing_of_what_came_with_it
     assert_eq!(publisher.status().faults, []);
 }
 
+/// A publisher with the copy at `path`, which may be used up to this age.
+fn with_copy(path: &Path, max_age: Option<Duration>) -> Publisher {
+    let lists = Arc::new(Published::new(Lists::unread()));
+    let publisher = Publisher::new(lists, 80, RULES, "test");
+    publisher.with_copy(path, max_age).unwrap()
+}
+
+#[test]
+fn a_copy_that_is_too_old_is_compared_with_and_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists");
+    let hour = Duration::from_secs(3600);
+    let write = || {
+        let written = SystemTime::now() - 2 * hour;
+        let text = copy::render(&publisher().lists(), written);
+        copy::write(&path, &text).unwrap();
+    };
+    for (max_age, used) in [(Some(hour), false), (Some(3 * hour), true), (None, true)] {
+        write();
+        let publisher = with_copy(&path, max_age);
+        publisher.use_copy();
+        assert_eq!(publisher.lists().are_read(), used, "{max_age:?}");
+        publisher.publish(reading(&[], &["9.9.9.9"], &["8.8.8.8"]), Cause::Start);
+        // What is held keeps the value that it has in the copy: there is no other.
+        let lists = publisher.lists();
+        let first = |list: &PeerList| list.peers()[0].to_string();
+        assert_eq!(
+            (first(&lists.pre), first(&lists.prod)),
+            ("9.9.9.9:80".into(), "3.3.3.3:80".into())
+        );
+        assert_eq!(held(&publisher), [(ListName::Prod, Reason::RemovesPeers)]);
+        publisher.end();
+    }
+}
+
+#[test]
+fn lists_that_are_confirmed_renew_the_time_of_their_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists");
+    let publisher = with_copy(&path, None);
+    let lists = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
+    publisher.publish(lists(), Cause::Start);
+    let mut first = None;
+    while first.is_none() {
+        first = copy::read(&path).unwrap();
+        std::thread::yield_now();
+    }
+    let written = first.unwrap().written;
+    while SystemTime::now() < written + Duration::from_millis(2) {
+        std::thread::yield_now();
+    }
+    assert!(publisher.confirm(Cause::Check));
+    publisher.end();
+    assert!(copy::read(&path).unwrap().unwrap().written > written);
+}
+
 #[test]
 fn without_anything_to_compare_with_nothing_is_held() {
     let lists = Arc::new(Published::new(Lists::unread()));
