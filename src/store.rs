@@ -21,6 +21,8 @@ mod publisher;
 pub mod redis;
 mod status;
 
+use std::hash::BuildHasher;
+
 pub use self::entries::Entries;
 pub use self::findings::tell as tell_findings;
 pub use self::publisher::{Accepted, By, Publisher};
@@ -80,6 +82,18 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Equal for equal entries in whatever order, and for others as good as never. The order of a
+    /// set is the server's own affair: it changes while its table grows.
+    fn content(&self, hasher: &impl BuildHasher) -> [u64; ListName::ALL.len()] {
+        [&self.gray, &self.pre, &self.prod].map(|list| match list {
+            Ok(entries) => entries
+                .into_iter()
+                .map(|it| hasher.hash_one(it))
+                .fold(entries.len() as u64, u64::wrapping_add),
+            Err(fault) => hasher.hash_one(fault.name()),
+        })
+    }
+
     /// What was read of one list.
     fn of(&mut self, list: ListName) -> &mut Result<Entries, Fault> {
         match list {
@@ -152,6 +166,33 @@ impl Mode {
             Self::Tracking => "tracking",
             Self::Poll => "poll",
             Self::File => "file",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::RandomState;
+
+    use super::*;
+
+    #[test]
+    fn the_content_of_a_reading_is_that_of_its_lists_in_whatever_order() {
+        let hasher = RandomState::new();
+        let content = |gray: &[&str], pre: &[&str], prod| {
+            let [gray, pre] = [gray, pre].map(|list| Ok(list.iter().collect()));
+            Reading { gray, pre, prod }.content(&hasher)
+        };
+        let empty = || Ok(Entries::default());
+        let one = content(&["a", "b", "c"], &["d"], empty());
+        assert_eq!(one, content(&["c", "a", "b"], &["d"], empty()));
+        for other in [
+            content(&["a", "b"], &["d"], empty()),
+            content(&["ab", "c"], &["d"], empty()),
+            content(&["d"], &["a", "b", "c"], empty()),
+            content(&["a", "b", "c"], &["d"], Err(Fault::WrongType)),
+        ] {
+            assert_ne!(one, other);
         }
     }
 }

@@ -455,6 +455,61 @@ fn where_the_key_or_its_channel_is_refused_that_is_told_once_and_the_rest_works_
 }
 
 #[test]
+fn a_change_that_nobody_announced_is_a_missed_event_though_it_is_held() {
+    for notify in ["events", "tracking"] {
+        let site = Site::with(|setup| {
+            let setup = setup.set("redis.check_interval", "300ms");
+            setup.set("redis.notify", notify)
+        });
+        let mut other = site.redis.connect(1);
+        let new = Origin::named("new");
+        for (key, peer) in [("pre", &site.pre), ("prod", &new)] {
+            let mut push = redis::cmd("RPUSH");
+            push.arg(key)
+                .arg(peer.to_string())
+                .exec(&mut other)
+                .unwrap();
+        }
+        let page = site.gateway.lists();
+        // Of this there is neither an event nor an invalidation.
+        site.redis("SWAPDB 0 1");
+        wait_held(&site.gateway, "prod", "removes-peers");
+        let name = "graygate_lists_missed_events_total";
+        site.gateway.wait_for_metric(name, 1.0);
+        site.wait_refreshes("check", 3);
+        assert_eq!(site.gateway.metric(name), 1.0, "{notify}");
+        assert_eq!(
+            site.gateway.lists()["generation"],
+            page["generation"],
+            "{notify}"
+        );
+        assert_eq!(site.gateway.stderr.count("lists-event-missed"), 1);
+    }
+}
+
+#[test]
+fn a_set_whose_order_changes_is_no_missed_event() {
+    let site = Site::with(|setup| setup.set("redis.check_interval", "300ms"));
+    site.redis("RPUSH gray 127.0.0.5 10.0.0.1");
+    site.wait_served("127.0.0.5", "pre");
+    let mut other = site.redis.connect(1);
+    for (key, entries) in [
+        ("gray", vec!["10.0.0.1".to_owned(), "127.0.0.5".to_owned()]),
+        ("pre", vec![site.pre.to_string()]),
+        ("prod", vec![site.prod.to_string()]),
+    ] {
+        let mut push = redis::cmd("RPUSH");
+        push.arg(key).arg(entries).exec(&mut other).unwrap();
+    }
+    site.redis("SWAPDB 0 1");
+    site.wait_refreshes("check", 3);
+    assert_eq!(
+        site.gateway.metric("graygate_lists_missed_events_total"),
+        0.0
+    );
+}
+
+#[test]
 fn a_change_that_still_stands_after_the_time_comes_into_force_by_itself() {
     let time = Duration::from_millis(1500);
     let new = Origin::named("new");

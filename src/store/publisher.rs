@@ -254,6 +254,12 @@ impl Publisher {
         self.locked().failed(error, generation);
     }
 
+    /// Notes that the store has not told of what a check has found, although it should.
+    pub fn missed_event(&self) {
+        let generation = self.lists.load().generation;
+        self.locked().missed_event(generation);
+    }
+
     /// The store has what it had when it was last read: true when that needs no second look, since
     /// all of it is in force. The rules make no difference then, nor does time.
     pub fn confirm(&self, cause: Cause) -> bool {
@@ -409,7 +415,7 @@ impl Publisher {
         let (generation, digest) = (new.generation, new.digest);
         let [gray, pre, prod] = ListName::ALL.map(|list| new.len(list));
         self.lists.store(new);
-        self.locked().changed(generation, cause);
+        self.locked().changed = Some(SystemTime::now());
         log::info!(
             "lists-published generation={generation} digest={digest} cause={} gray={gray} pre={pre} prod={prod}",
             cause.name()

@@ -93,6 +93,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         hasher: RandomState::new(),
         is_heavy: false,
         fingerprint: None,
+        content: None,
     };
     std::thread::Builder::new()
         .name("lists-redis".to_owned())
@@ -161,6 +162,8 @@ struct Watcher {
     is_heavy: bool,
     /// Of the answer that was last published.
     fingerprint: Option<u64>,
+    /// Of what that meant, before anything of it was kept back.
+    content: Option<[u64; ListName::ALL.len()]>,
 }
 
 /// A list that has become empty.
@@ -387,17 +390,21 @@ impl Watcher {
             return Ok(());
         }
         let mut reading = answer.reading()?;
+        let content = Some(reading.content(&self.hasher));
         let is_announced = matches!(server.way, Way::Events | Way::Tracking);
-        let cause = match look.cause {
-            Cause::Check if is_announced && self.rights.regained() => Cause::Event,
-            Cause::Check if is_announced => self.cause_of_check(server, look.announced),
-            cause => cause,
+        let is_found = look.cause == Cause::Check && is_announced && content != self.content;
+        let cause = match is_found {
+            true if self.rights.regained() => Cause::Event,
+            true => self.cause_of_check(server, look.announced),
+            false => look.cause,
         };
         self.keep_unsettled(&mut reading, &look);
-        let missed = self.publisher.status().missed_events;
         self.publisher.publish(reading, cause);
-        self.in_doubt |= self.publisher.status().missed_events > missed;
-        self.fingerprint = fingerprint;
+        if is_found && cause == Cause::Check {
+            self.publisher.missed_event();
+            self.in_doubt = true;
+        }
+        (self.fingerprint, self.content) = (fingerprint, content);
         Ok(())
     }
 

@@ -82,13 +82,10 @@ impl Status {
         self.faults = faults;
     }
 
-    /// Other lists are in force, of this generation: a missed event if only a check has found them.
-    pub(super) fn changed(&mut self, generation: u64, cause: Cause) {
-        self.changed = Some(SystemTime::now());
-        if cause == Cause::Check && matches!(self.mode, Mode::Events | Mode::Tracking) {
-            self.missed_events += 1;
-            let mode = self.mode.name();
-            log::warn!("lists-event-missed generation={generation} mode={mode}");
-        }
+    /// A check has found what was not announced; lists of this generation are in force now.
+    pub(super) fn missed_event(&mut self, generation: u64) {
+        self.missed_events += 1;
+        let mode = self.mode.name();
+        log::warn!("lists-event-missed generation={generation} mode={mode}");
     }
 }
