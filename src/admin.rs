@@ -5,7 +5,7 @@
 //! own limits, each connection serves one request, and when there are too many at a time the oldest
 //! gives way, so that nobody can keep the others waiting.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
@@ -24,7 +24,7 @@ use crate::logging::LogQueue;
 use crate::proxy::Gateway;
 use crate::store::guard::{Held, Named};
 use crate::store::redis::heartbeat::Heartbeat;
-use crate::store::{By, Publisher, Status, copy};
+use crate::store::{By, Cause, Publisher, Status, copy};
 
 mod exposition;
 
@@ -435,11 +435,14 @@ fn lists(view: &View) -> String {
     };
     let faults = status.faults.iter();
     let faults = faults.map(|(list, fault)| json!({ "list": list.name(), "fault": fault.name() }));
+    let refreshes = Cause::ALL.map(|it| (it.name(), status.refreshes[it as usize]));
     let page = json!({
         "generation": lists.generation,
         "digest": lists.digest.to_string(),
         "source": status.source,
         "mode": status.mode.name(),
+        "refreshes": BTreeMap::from(refreshes),
+        "refreshed_by": status.refreshed_by.map(Cause::name),
         "missed_events": status.missed_events,
         "error": status.error,
         "age_seconds": status.checked.map(|at| at.elapsed().as_secs_f64()),
@@ -473,7 +476,7 @@ fn findings(findings: &Findings) -> serde_json::Value {
         })
     });
     json!({
-        "count": std::collections::BTreeMap::from(counts),
+        "count": BTreeMap::from(counts),
         "first": first.collect::<Vec<_>>(),
     })
 }

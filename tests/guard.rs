@@ -352,6 +352,10 @@ fn accept_brings_exactly_the_named_content_into_force() {
     ));
     site.gateway.wait_for_log("cause=accepted");
     assert_eq!(site.refreshes("accepted"), 1);
+    assert_eq!(page["refreshed_by"], "accepted");
+    for cause in ["start", "event", "check", "reconnect", "copy", "accepted"] {
+        assert_eq!(page["refreshes"][cause], site.refreshes(cause), "{cause}");
+    }
     // A second time there is nothing to accept: it is in force.
     assert_eq!(accept(&site.gateway, &second).status.code(), Some(0));
     assert_eq!(site.refreshes("accepted"), 1);

@@ -153,6 +153,10 @@ fn a_gateway_whose_redis_is_away_starts_with_the_lists_that_it_had() {
         assert_eq!(site.gateway.metric("graygate_lists_copy_in_force"), 1.0);
         assert_eq!(site.gateway.metric("graygate_lists_readable"), 0.0);
         assert_eq!(site.refreshes("copy"), 1);
+        assert_eq!(
+            (&page["refreshes"]["copy"], &page["refreshed_by"]),
+            (&json!(1), &json!("copy"))
+        );
         let setup = Setup::new().set("admin.listen", site.gateway.admin());
         let output = run_to_exit(&["status", "-c", setup.write_ini().to_str().unwrap()]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -190,6 +194,7 @@ fn without_a_copy_and_without_redis_there_are_no_lists() {
     );
     assert_eq!(copy["error"], Value::Null);
     assert_eq!(gateway.stderr.count("copy-"), 0);
+    assert_eq!(gateway.lists()["refreshed_by"], Value::Null);
     assert!(!place.path().exists(), "what was never read is not kept");
     drop(gateway);
     // And none is kept where none is wanted.

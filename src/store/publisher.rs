@@ -302,7 +302,7 @@ impl Publisher {
         self.lists.store(lists);
         let mut status = self.locked();
         status.changed = Some(copy.written);
-        status.refreshes[Cause::Copy as usize] += 1;
+        status.refreshed(Cause::Copy);
         self.ring();
         let age = copy.age(SystemTime::now()).unwrap_or_default();
         let age = Duration::from_secs(age.as_secs());
@@ -348,7 +348,7 @@ impl Publisher {
         door.tell_accepted(&self.locked().held, list, by);
         self.note_held(door);
         self.put_in_force(new, Cause::Accepted);
-        self.locked().refreshes[Cause::Accepted as usize] += 1;
+        self.locked().refreshed(Cause::Accepted);
         self.ring();
         self.keep_copy();
         self.lists.load().generation

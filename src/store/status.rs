@@ -20,6 +20,8 @@ pub struct Status {
     pub changed: Option<SystemTime>,
     /// How often the store was read, or other lists came into force, by [`Cause`].
     pub refreshes: [u64; Cause::ALL.len()],
+    /// Why that was done last.
+    pub refreshed_by: Option<Cause>,
     /// How often a check has found what the store had not told of, although it should.
     pub missed_events: u64,
     /// How often it could not be read.
@@ -40,6 +42,7 @@ impl Status {
             checked: None,
             changed: None,
             refreshes: [0; Cause::ALL.len()],
+            refreshed_by: None,
             missed_events: 0,
             failures: 0,
             faults: Vec::new(),
@@ -61,7 +64,7 @@ impl Status {
 
     /// The store was read; lists with faults keep their values.
     pub(super) fn succeeded(&mut self, faults: Vec<(ListName, Fault)>, cause: Cause) {
-        self.refreshes[cause as usize] += 1;
+        self.refreshed(cause);
         self.checked = Some(Instant::now());
         if self.error.take().is_some() {
             log::info!("lists-readable source={:?}", self.source);
@@ -80,6 +83,12 @@ impl Status {
             log::log!(level, "list-recovered list={list} fault={name}");
         }
         self.faults = faults;
+    }
+
+    /// The store was read, or other lists have come into force without that.
+    pub(super) fn refreshed(&mut self, cause: Cause) {
+        self.refreshes[cause as usize] += 1;
+        self.refreshed_by = Some(cause);
     }
 
     /// A check has found what was not announced; lists of this generation are in force now.
