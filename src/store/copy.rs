@@ -40,6 +40,10 @@ const RENEW: Duration = Duration::from_secs(600);
 /// How long the end of the process waits for the last copy.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
+/// No copy is longer than this, in bytes: any lists that a gateway can hold fit. Nobody writes it by
+/// hand, so it may be longer than a lists file.
+const LONGEST: u64 = 1024 * 1024 * 1024;
+
 /// What a copy begins with; its version and its checksum follow.
 const BEGIN: &str = "# graygate last-good lists, version ";
 
@@ -98,7 +102,7 @@ impl fmt::Display for CopyError {
 /// # Errors
 /// Why it must not be used.
 pub fn read(path: &Path) -> Result<Option<Copy>, CopyError> {
-    match file::read(path) {
+    match file::read_up_to(path, LONGEST) {
         Ok(text) => parse(&text).map(Some),
         Err(FileError::Io(error)) if is_absent(&error) => Ok(None),
         Err(error) => Err(CopyError::Unreadable(error.to_string())),
@@ -390,8 +394,11 @@ fn keep(shared: &Shared) {
             let (newest, is_damaged) = (state.newest.clone(), state.is_damaged);
             drop(state);
             not_before = Instant::now() + GAP;
-            let outcome =
-                newest.map(|(lists, time)| write_copy(&shared.path, &lists, time, is_damaged));
+            let outcome: Option<io::Result<_>> = newest.map(|(lists, time)| {
+                let text = render(&lists, time);
+                write_copy(&shared.path, &text, LONGEST, is_damaged)?;
+                Ok((lists.digest, time))
+            });
             state = shared.locked();
             match outcome {
                 Some(Ok(on_disk)) => note_success(shared, &mut state, on_disk),
@@ -421,18 +428,18 @@ fn keep(shared: &Shared) {
     }
 }
 
-fn write_copy(
-    path: &Path,
-    lists: &Lists,
-    time: SystemTime,
-    is_damaged: bool,
-) -> io::Result<(Digest, SystemTime)> {
-    replace(path, &render(lists, time), || {
+/// Replaces the copy at `path`, which `is_damaged` or not.
+fn write_copy(path: &Path, text: &[u8], longest: u64, is_damaged: bool) -> io::Result<()> {
+    if text.len() as u64 > longest {
+        let limit = longest >> 20;
+        let what = format!("it would be longer than {limit} MiB, and be refused at a start");
+        return Err(io::Error::other(what));
+    }
+    replace(path, text, || {
         if is_damaged {
             set_aside(path);
         }
-    })?;
-    Ok((lists.digest, time))
+    })
 }
 
 fn note_success(shared: &Shared, state: &mut State, on_disk: (Digest, SystemTime)) {

@@ -60,6 +60,11 @@ impl fmt::Display for FileError {
 /// # Errors
 /// The kernel's; or it is too long, or no file that has an end.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_up_to(path, LONGEST)
+}
+
+/// As [`read`], with another limit in bytes.
+pub(super) fn read_up_to(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
     // Opening a pipe would wait for somebody who writes.
     let mut options = OpenOptions::new();
     let options = options
@@ -76,11 +81,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     }
     let mut text = Vec::new();
     // It may grow meanwhile.
-    if metadata.len() <= LONGEST {
-        file.take(LONGEST + 1).read_to_end(&mut text)?;
+    if metadata.len() <= longest {
+        file.take(longest + 1).read_to_end(&mut text)?;
     }
-    if metadata.len().max(text.len() as u64) > LONGEST {
-        return refused("longer than 64 MiB");
+    if metadata.len().max(text.len() as u64) > longest {
+        return refused(&format!("longer than {} MiB", longest >> 20));
     }
     Ok(text)
 }

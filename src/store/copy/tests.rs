@@ -109,7 +109,7 @@ fn what_was_refused_is_kept_aside_once_and_only_when_the_next_one_is_there() {
     let path = dir.path().join("lists");
     let (new, aside) = (beside(&path, ".new"), beside(&path, ".damaged"));
     fs::write(&path, "garbage").unwrap();
-    let write = |is_damaged| write_copy(&path, &lists(), SystemTime::now(), is_damaged);
+    let write = |is_damaged| write_copy(&path, &text(), LONGEST, is_damaged);
     fs::create_dir(&new).unwrap();
     assert!(write(true).is_err());
     assert_eq!(fs::read(&path).unwrap(), b"garbage");
@@ -125,4 +125,33 @@ fn what_was_refused_is_kept_aside_once_and_only_when_the_next_one_is_there() {
     fs::write(&path, "garbage").unwrap();
     write(true).unwrap();
     assert!(read(&path).unwrap().is_some());
+}
+
+#[test]
+fn a_copy_may_be_longer_than_a_lists_file_and_one_that_no_start_would_read_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists");
+    let text = text();
+    let (first, rest) = text.split_at(text.iter().position(|it| *it == b'\n').unwrap() + 1);
+    // Longer than a lists file may be, by a comment.
+    let comment = format!("# {}\n", "x".repeat(65 * 1024 * 1024));
+    let rest = [rest, comment.as_bytes()].concat();
+    let begin = String::from_utf8_lossy(first);
+    let begin = begin.split_once("sha256 ").unwrap().0;
+    let first = format!("{begin}sha256 {}\n", checksum(&rest));
+    let long = [first.as_bytes(), &rest].concat();
+    write_copy(&path, &long, LONGEST, false).unwrap();
+    assert!(file::read(&path).is_err());
+    let copy = read(&path).unwrap().unwrap();
+    assert_eq!(copy.lists.digest, lists().digest);
+
+    write(&path, &text).unwrap();
+    let most = text.len() as u64;
+    let error = write_copy(&path, &[&text[..], b"\n"].concat(), most, false).unwrap_err();
+    assert!(
+        error.to_string().contains("it would be longer than"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), text);
+    write_copy(&path, &text, most, false).unwrap();
 }
