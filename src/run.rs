@@ -178,11 +178,9 @@ impl Running {
             Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }
         self.publisher.set_rules(rules(&config));
-        let findings = || self.publisher.findings(&self.publisher.lists());
-        let before = findings();
         self.gateway.config.store(config);
         // Others are trusted proxies now.
-        store::tell_findings(&before, &findings());
+        self.publisher.tell_findings();
         log::info!("reloaded file={path:?} ignored={}", fixed.len());
         fixed
     }

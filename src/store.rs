@@ -24,7 +24,6 @@ mod status;
 use std::hash::BuildHasher;
 
 pub use self::entries::Entries;
-pub use self::findings::tell as tell_findings;
 pub use self::publisher::{Accepted, By, Publisher};
 pub use self::status::Status;
 use crate::lists::ListName;
@@ -121,6 +120,14 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Every fault.
+    const ALL: [Self; 4] = [
+        Self::WrongType,
+        Self::AllSkipped,
+        Self::Unsettled,
+        Self::Withheld,
+    ];
+
     /// The name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {

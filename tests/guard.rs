@@ -683,6 +683,73 @@ fn status_says_what_is_held_and_how_to_let_it_in() {
 }
 
 #[test]
+fn keys_that_flip_all_the_time_do_not_fill_the_log_and_their_last_state_is_told() {
+    let site = Site::with(|setup| setup.set("redis.check_interval", "300ms"));
+    site.redis("SET text x");
+    site.redis("RPUSH list 127.0.0.5");
+    let mut connection = site.redis.connect(0);
+    let start = Instant::now();
+    for at in 0.. {
+        let mut flip = redis::pipe();
+        // Another type, another entry that is garbage, and another that stands twice.
+        flip.cmd("COPY").arg(&["text", "gray", "REPLACE"]).ignore();
+        flip.exec(&mut connection).unwrap();
+        let peer = format!("10.0.0.{}", at % 250);
+        let mut flip = redis::pipe();
+        flip.cmd("COPY").arg(&["list", "gray", "REPLACE"]).ignore();
+        flip.cmd("DEL").arg("new").ignore();
+        flip.cmd("RPUSH").arg("new").arg(&peer).arg(&peer).ignore();
+        flip.cmd("RPUSH")
+            .arg("new")
+            .arg(format!("garbage {at}"))
+            .ignore();
+        flip.cmd("RENAME").arg(&["new", "pre"]).ignore();
+        flip.exec(&mut connection).unwrap();
+        if start.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    site.redis("COPY text gray REPLACE");
+    site.redis("RPUSH pre last");
+    let seconds = start.elapsed().as_secs() as usize;
+    site.gateway.wait_for_lists("the last state", |it| {
+        let kept = json!([{ "list": "gray", "fault": "wrong-type" }]);
+        it["kept"] == kept && it["skipped"]["pre"]["count"] == 2
+    });
+    site.gateway
+        .wait_for_log("entries-skipped list=pre count=2");
+    let last = |event: &str| {
+        let lines = site.gateway.stderr.all();
+        let mut lines = lines.iter().filter(|it| it.contains(event));
+        lines.next_back().cloned().unwrap_or_default()
+    };
+    wait_until("the last type is told", DEADLINE, || {
+        last("list=gray fault=wrong-type").contains("list-kept")
+    });
+    // Ten a second of each, and what is told of the last state.
+    let most = 10 * (seconds + 2);
+    for events in [
+        &["list-kept", "list-recovered"][..],
+        &["entries-skipped"],
+        &["lists-finding"],
+    ] {
+        let counts = events.iter().map(|it| site.gateway.stderr.count(it));
+        let lines: usize = counts.sum();
+        assert!(
+            (5..=most).contains(&lines),
+            "{events:?}: {lines} lines, {most} at most"
+        );
+    }
+    let told = |event: &str| {
+        let lines = site.gateway.stderr.all();
+        let number = |it: &String| it.rsplit_once("untold=")?.1.parse::<u64>().ok();
+        let lines = lines.iter().filter(|it| it.contains(event));
+        lines.filter_map(number).sum::<u64>()
+    };
+    assert!(told("fault=wrong-type") > 0 && told("entries-skipped") > 0);
+}
+
+#[test]
 fn a_list_that_is_rewritten_all_the_time_does_not_fill_the_log_and_its_last_state_is_told() {
     let site = Site::with(|setup| setup.set("redis.check_interval", "300ms"));
     let mut connection = site.redis.connect(0);

@@ -1,22 +1,82 @@
-//! What the log says of findings.
+//! What the log says of the entries in force: of those that were skipped, and of findings.
+//!
+//! Lists may change a thousand times a second. Then a part of that is told, with the number of
+//! those that were not, and the last state once it has stood.
 
-use crate::lists::lint::{Findings, Kind};
+use std::time::Instant;
 
-/// Tells what is found `now`, in other lists or by other settings, and was not `before`: one line for
-/// each kind, with the first.
-pub fn tell(before: &Findings, now: &Findings) {
-    for kind in Kind::ALL {
-        let mut new = now.first.iter().filter(|it| it.kind == kind);
-        let Some(first) = new.find(|it| !before.first.contains(it)) else {
-            continue;
-        };
-        log::warn!(
-            "lists-finding finding={} count={} list={} entry={:?} text={:?}",
-            kind.name(),
-            now.count(kind),
-            first.list.name(),
-            first.entry,
-            first.text
-        );
+use crate::lists::lint::{Finding, Findings, Kind};
+use crate::lists::{ListName, Lists, Skipped};
+use crate::logging::Throttle;
+
+/// What was told of the entries in force.
+#[derive(Default)]
+pub(super) struct Told {
+    skipped: [Skipped; ListName::ALL.len()],
+    findings: Vec<Finding>,
+    /// For each of the two.
+    throttles: [Throttle; 2],
+    /// Something was left out since the last that was told.
+    owes: bool,
+}
+
+impl Told {
+    /// True when [`Self::tell`] has left something out that may still be so.
+    pub(super) fn owes(&self) -> bool {
+        self.owes
+    }
+
+    /// Tells what is news of `lists`, in which `findings` were found.
+    pub(super) fn tell(&mut self, lists: &Lists, findings: &Findings, now: Instant) {
+        self.owes = false;
+        self.tell_findings(findings, now);
+        self.tell_skipped(lists, now);
+    }
+
+    /// One line for each kind, with the first.
+    fn tell_findings(&mut self, findings: &Findings, now: Instant) {
+        for kind in Kind::ALL {
+            let of_kind = findings.first.iter().filter(|it| it.kind == kind);
+            let mut news = of_kind.clone().filter(|it| !self.findings.contains(it));
+            if let Some(first) = news.next() {
+                let Some(untold) = self.throttles[0].turn(now) else {
+                    self.owes = true;
+                    continue;
+                };
+                log::warn!(
+                    "lists-finding finding={} count={} list={} entry={:?} text={:?} untold={untold}",
+                    kind.name(),
+                    findings.count(kind),
+                    first.list.name(),
+                    first.entry,
+                    first.text
+                );
+            }
+            self.findings.retain(|it| it.kind != kind);
+            self.findings.extend(of_kind.cloned());
+        }
+    }
+
+    fn tell_skipped(&mut self, lists: &Lists, now: Instant) {
+        for (list, told) in ListName::ALL.into_iter().zip(&mut self.skipped) {
+            let skipped = lists.skipped(list);
+            if skipped == told {
+                continue;
+            }
+            if let Some(first) = skipped.first.first() {
+                let Some(untold) = self.throttles[1].turn(now) else {
+                    self.owes = true;
+                    continue;
+                };
+                log::warn!(
+                    "entries-skipped list={} count={} first={:?} reason={:?} untold={untold}",
+                    list.name(),
+                    skipped.count,
+                    first.entry,
+                    first.reason
+                );
+            }
+            told.clone_from(skipped);
+        }
     }
 }

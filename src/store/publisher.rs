@@ -17,8 +17,10 @@ use crossbeam_channel::Sender;
 
 use super::copy::{self, Copy, CopyError, Keeper};
 use super::door::{Door, New, Parsed, Passed, Ripe};
+use super::findings::Told;
 use super::guard::{Held, Moment, Rules};
-use super::{Cause, Fault, Mode, Reading, Status, findings};
+use super::status::ToldFaults;
+use super::{Cause, Fault, Mode, Reading, Status};
 use crate::config::Config;
 use crate::lists::lint::{self, Findings};
 use crate::lists::{ListName, Lists};
@@ -45,6 +47,8 @@ struct Entrance {
     door: Door,
     /// The last-good copy, until the store was read.
     copy: Option<Found>,
+    told: Told,
+    told_faults: ToldFaults,
 }
 
 /// The last-good copy that was found at the start. Whatever its age, the first reading is compared
@@ -100,6 +104,8 @@ impl Publisher {
             entrance: Mutex::new(Entrance {
                 door: Door::new(rules),
                 copy: None,
+                told: Told::default(),
+                told_faults: ToldFaults::default(),
             }),
             knock: Condvar::new(),
             status: Mutex::new(Status::new(source.to_string())),
@@ -162,7 +168,7 @@ impl Publisher {
     fn follow_time(&self) -> ! {
         let mut entrance = self.locked_entrance();
         loop {
-            self.let_in_ripe(&mut entrance.door, Instant::now());
+            self.let_in_ripe(&mut entrance, Instant::now());
             let next = entrance.door.ripe_at();
             entrance = match next.map(|it| it.saturating_duration_since(Instant::now())) {
                 Some(left) => {
@@ -241,7 +247,7 @@ impl Publisher {
     pub fn set_rules(&self, rules: Rules) {
         let mut entrance = self.locked_entrance();
         entrance.door.set_rules(rules);
-        self.let_in_ripe(&mut entrance.door, Instant::now());
+        self.let_in_ripe(&mut entrance, Instant::now());
         self.knock.notify_all();
     }
 
@@ -263,10 +269,11 @@ impl Publisher {
     /// The store has what it had when it was last read: true when that needs no second look, since
     /// all of it is in force. The rules make no difference then, nor does time.
     pub fn confirm(&self, cause: Cause) -> bool {
-        let entrance = self.locked_entrance();
-        let is_settled = entrance.door.is_settled();
+        let mut entrance = self.locked_entrance();
+        // What the log is owed is told with the next lists.
+        let is_settled = entrance.door.is_settled() && !entrance.told.owes();
         if is_settled {
-            self.locked().succeeded(Vec::new(), cause);
+            self.succeeded(&mut entrance, Vec::new(), cause);
             self.keep_copy();
         }
         is_settled
@@ -279,13 +286,18 @@ impl Publisher {
         let mut entrance = self.locked_entrance();
         let current = self.compared(&entrance);
         let Passed { new, faults } = entrance.door.judge(&current, read, Moment::now());
-        self.put_in_force(new, cause);
+        self.put_in_force(&mut entrance, new, cause);
         entrance.copy = None;
-        self.note_held(&mut entrance.door);
-        self.locked().succeeded(faults, cause);
+        self.note_held(&mut entrance);
+        self.succeeded(&mut entrance, faults, cause);
         self.ring();
         self.keep_copy();
         self.knock.notify_all();
+    }
+
+    fn succeeded(&self, entrance: &mut Entrance, faults: Vec<(ListName, Fault)>, cause: Cause) {
+        entrance.told_faults.tell(&faults, Instant::now());
+        self.locked().succeeded(faults, cause);
     }
 
     /// Brings the last-good copy into force, if there is one that may be used, and nothing else is.
@@ -321,33 +333,34 @@ impl Publisher {
         let Some((list, new)) = entrance.door.accept(digest, &self.lists.load()) else {
             return Err(self.locked().held.clone());
         };
-        let generation = self.let_in(&mut entrance.door, new, list, by);
+        let generation = self.let_in(&mut entrance, new, list, by);
         Ok(Accepted { list, generation })
     }
 
-    fn let_in_ripe(&self, door: &mut Door, now: Instant) {
-        if let Some(new) = door.ripe_gray(&self.lists.load(), now) {
-            self.let_in(door, new, ListName::Gray, By::Rules);
+    fn let_in_ripe(&self, entrance: &mut Entrance, now: Instant) {
+        if let Some(new) = entrance.door.ripe_gray(&self.lists.load(), now) {
+            self.let_in(entrance, new, ListName::Gray, By::Rules);
         }
-        match door.ripe_prod(&self.lists.load(), now) {
+        match entrance.door.ripe_prod(&self.lists.load(), now) {
             Some(Ripe::Held(new)) => {
-                self.let_in(door, new, ListName::Prod, By::Rules);
+                self.let_in(entrance, new, ListName::Prod, By::Rules);
             }
             Some(Ripe::Settled(new)) => {
-                self.let_in_late(new, &[Fault::Unsettled, Fault::Withheld]);
+                self.let_in_late(entrance, new, &[Fault::Unsettled, Fault::Withheld]);
             }
             None => {}
         }
-        if let Some(new) = door.ripe_withheld(&self.lists.load(), now) {
-            self.let_in_late(new, &[Fault::Withheld]);
+        if let Some(new) = entrance.door.ripe_withheld(&self.lists.load(), now) {
+            self.let_in_late(entrance, new, &[Fault::Withheld]);
         }
     }
 
     /// Brings a change into force that was held; returns the generation.
-    fn let_in(&self, door: &mut Door, new: New, list: ListName, by: By) -> u64 {
-        door.tell_accepted(&self.locked().held, list, by);
-        self.note_held(door);
-        self.put_in_force(new, Cause::Accepted);
+    fn let_in(&self, entrance: &mut Entrance, new: New, list: ListName, by: By) -> u64 {
+        let held = self.locked().held.clone();
+        entrance.door.tell_accepted(&held, list, by);
+        self.note_held(entrance);
+        self.put_in_force(entrance, new, Cause::Accepted);
         self.locked().refreshed(Cause::Accepted);
         self.ring();
         self.keep_copy();
@@ -355,16 +368,19 @@ impl Publisher {
     }
 
     /// Brings lists into force that had to wait for a moment; these faults are over then.
-    fn let_in_late(&self, new: New, over: &[Fault]) {
-        self.put_in_force(new, Cause::Event);
-        self.locked().faults.retain(|(_, it)| !over.contains(it));
+    fn let_in_late(&self, entrance: &mut Entrance, new: New, over: &[Fault]) {
+        self.put_in_force(entrance, new, Cause::Event);
+        let mut status = self.locked();
+        status.faults.retain(|(_, it)| !over.contains(it));
+        entrance.told_faults.tell(&status.faults, Instant::now());
+        drop(status);
         self.ring();
         self.keep_copy();
     }
 
-    fn note_held(&self, door: &mut Door) {
-        let held = door.held();
-        door.tell_held(&held);
+    fn note_held(&self, entrance: &mut Entrance) {
+        let held = entrance.door.held();
+        entrance.door.tell_held(&held);
         self.locked().held = held;
     }
 
@@ -381,31 +397,25 @@ impl Publisher {
         }
     }
 
-    fn put_in_force(&self, new: New, cause: Cause) {
+    /// Tells what is likely to be a mistake in the lists in force, and was not told yet.
+    pub fn tell_findings(&self) {
+        let (mut entrance, lists) = (self.locked_entrance(), self.lists.load());
+        let findings = self.findings(&lists);
+        entrance.told.tell(&lists, &findings, Instant::now());
+    }
+
+    fn put_in_force(&self, entrance: &mut Entrance, new: New, cause: Cause) {
         let current = self.lists.load();
         let mut new = Lists::new(current.generation + 1, new.gray, new.pre, new.prod);
         let same = current.are_read() && current.digest == new.digest;
         let same_remarks = ListName::ALL
             .iter()
             .all(|list| current.remarks(*list) == new.remarks(*list));
-        if same && same_remarks {
+        if same && same_remarks && !entrance.told.owes() {
             return;
         }
-        findings::tell(&self.findings(&current), &self.findings(&new));
-        for list in ListName::ALL {
-            let skipped = new.skipped(list);
-            if let Some(first) = skipped.first.first()
-                && skipped != current.skipped(list)
-            {
-                log::warn!(
-                    "entries-skipped list={} count={} first={:?} reason={:?}",
-                    list.name(),
-                    skipped.count,
-                    first.entry,
-                    first.reason
-                );
-            }
-        }
+        let findings = self.findings(&new);
+        entrance.told.tell(&new, &findings, Instant::now());
         if same {
             // The same lists for every request; only what is said of them differs.
             new.generation = current.generation;

@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use super::{Cause, Fault, Mode, guard};
 use crate::lists::ListName;
+use crate::logging::Throttle;
 
 /// What an operator wants to know of the store.
 #[derive(Clone, Debug)]
@@ -69,19 +70,6 @@ impl Status {
         if self.error.take().is_some() {
             log::info!("lists-readable source={:?}", self.source);
         }
-        let only_in = |these: &[(ListName, Fault)], those: &[(ListName, Fault)]| {
-            let only = these.iter().filter(|it| !those.contains(it));
-            only.copied().collect::<Vec<_>>()
-        };
-        for (list, fault) in only_in(&faults, &self.faults) {
-            let (list, name) = (list.name(), fault.name());
-            log::log!(fault.level(), "list-kept list={list} fault={name}");
-        }
-        for (list, fault) in only_in(&self.faults, &faults) {
-            let (list, name) = (list.name(), fault.name());
-            let level = fault.level().max(log::Level::Info);
-            log::log!(level, "list-recovered list={list} fault={name}");
-        }
         self.faults = faults;
     }
 
@@ -96,5 +84,46 @@ impl Status {
         self.missed_events += 1;
         let mode = self.mode.name();
         log::warn!("lists-event-missed generation={generation} mode={mode}");
+    }
+}
+
+/// What the log was told of the lists that keep their values. What is not told, since a key flips a
+/// thousand times a second, is told after a later reading, if it is still so.
+#[derive(Default)]
+pub(super) struct ToldFaults {
+    told: Vec<(ListName, Fault)>,
+    /// For each fault.
+    throttles: [Throttle; Fault::ALL.len()],
+}
+
+impl ToldFaults {
+    /// Tells what is news, where these are the `faults` now.
+    pub(super) fn tell(&mut self, faults: &[(ListName, Fault)], now: Instant) {
+        for new in faults {
+            let (list, fault) = (new.0.name(), new.1.name());
+            if self.told.contains(new) {
+                continue;
+            }
+            if let Some(untold) = self.throttles[new.1 as usize].turn(now) {
+                let level = new.1.level();
+                log::log!(level, "list-kept list={list} fault={fault} untold={untold}");
+                self.told.push(*new);
+            }
+        }
+        self.told.retain(|old| {
+            if faults.contains(old) {
+                return true;
+            }
+            let (list, fault) = (old.0.name(), old.1.name());
+            let untold = self.throttles[old.1 as usize].turn(now);
+            if let Some(untold) = untold {
+                let level = old.1.level().max(log::Level::Info);
+                log::log!(
+                    level,
+                    "list-recovered list={list} fault={fault} untold={untold}"
+                );
+            }
+            untold.is_none()
+        });
     }
 }

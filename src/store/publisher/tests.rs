@@ -106,7 +106,7 @@ fn a_failure_keeps_the_lists_and_is_forgotten_after_a_success() {
 /// Lets in what is ripe `after` this time.
 fn let_in_ripe(publisher: &Publisher, after: Duration) {
     let mut entrance = publisher.locked_entrance();
-    publisher.let_in_ripe(&mut entrance.door, Instant::now() + after);
+    publisher.let_in_ripe(&mut entrance, Instant::now() + after);
 }
 
 #[test]
