@@ -5,6 +5,12 @@
 //! change comes into force when it is accepted by the digest of its content, or when it has stood
 //! for the configured time; it is forgotten when the store has something acceptable again.
 //!
+//! *At once* means: within [`SETTLE`]. A server that is removed and another one 10 ms later are one
+//! change, although each is read for itself. So the new list is compared with the one in force, and
+//! with the *baseline*: the list as it was before the burst, which gives way to the one in force
+//! when that has stood for [`SETTLE`], but not while something is held. What takes nothing from the
+//! baseline only takes back what the same burst has brought, and is not held.
+//!
 //! Time counts only while the store is seen to have the change. A store that cannot be reached puts
 //! it *out of sight*: the time begins anew with the next reading, but who knows the digest may still
 //! accept what the store had. A store that is read and does not tell the list makes it *doubtful*:
@@ -25,7 +31,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::lists::{Digest, GrayList, ListName, PeerList};
 
-/// How long a list that follows trouble, and still lacks peers, must stand.
+/// How long a list that follows trouble, and still lacks peers, must stand; and a list in force until
+/// the next change of it is another one.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
 /// So many entries that would go, and that would come, are named.
@@ -108,6 +115,9 @@ pub trait Guarded {
     /// Its name.
     const LIST: ListName;
 
+    /// Whether it matters how much is taken away at once.
+    const IS_SHARED: bool;
+
     /// Why `new` must not take the place of this list by itself.
     fn objection(&self, new: &Self, share: usize) -> Option<Reason>;
 
@@ -126,6 +136,7 @@ pub trait Guarded {
 
 impl Guarded for PeerList {
     const LIST: ListName = ListName::Prod;
+    const IS_SHARED: bool = true;
 
     fn objection(&self, new: &Self, share: usize) -> Option<Reason> {
         let (all, gone) = (self.peers().len(), missing(self, new).count());
@@ -166,6 +177,8 @@ fn missing<'a>(
 
 impl Guarded for GrayList {
     const LIST: ListName = ListName::Gray;
+    // And an old list of a million entries is not kept for nothing.
+    const IS_SHARED: bool = false;
 
     fn objection(&self, new: &Self, _: usize) -> Option<Reason> {
         let mut new = everybody().into_iter().filter(|it| new.has(it));
@@ -241,6 +254,10 @@ pub struct Gate<L> {
     waiting: Option<Waiting<L>>,
     /// The store was read, and did not tell what the list is.
     doubtful: bool,
+    /// The list as it was before the burst of changes that may be under way.
+    baseline: Option<Arc<L>>,
+    /// When the last change was let in at once; `None`: the list in force is one that has stood.
+    changed: Option<Instant>,
 }
 
 impl<L> Default for Gate<L> {
@@ -248,27 +265,40 @@ impl<L> Default for Gate<L> {
         Self {
             waiting: None,
             doubtful: false,
+            baseline: None,
+            changed: None,
         }
     }
 }
 
 impl<L: Guarded> Gate<L> {
     /// The store has `new`: returns it if it may take the place of `in_force` now.
-    pub fn judge(&mut self, rules: Rules, in_force: &L, new: L, now: Moment) -> Option<Arc<L>> {
+    pub fn judge(
+        &mut self,
+        rules: Rules,
+        in_force: &Arc<L>,
+        new: L,
+        now: Moment,
+    ) -> Option<Arc<L>> {
+        self.renew_baseline(in_force, now.instant);
         let troubled = std::mem::take(&mut self.doubtful) || self.waiting.is_some();
-        let reason = in_force.objection(&new, rules.share);
+        let reason = self.objection(in_force, &new, rules.share);
+        let digest = Guarded::digest(&new);
         if reason.is_none() && !(troubled && in_force.loses_by(&new)) {
             self.waiting = None;
+            if digest != Guarded::digest(&**in_force) {
+                self.changed = Some(now.instant);
+            }
             return Some(Arc::new(new));
         }
-        let digest = Guarded::digest(&new);
         let same = |it: &&mut Waiting<L>| (it.digest, it.reason) == (digest, reason);
         match self.waiting.as_mut().filter(same) {
             Some(waiting) => {
                 waiting.stands_since.get_or_insert(now.instant);
             }
             None => {
-                let [gone, come] = in_force.difference(&new);
+                let before = self.baseline.as_deref().unwrap_or(in_force);
+                let [gone, come] = before.difference(&new);
                 self.waiting = Some(Waiting {
                     digest,
                     reason,
@@ -282,6 +312,35 @@ impl<L: Guarded> Gate<L> {
             }
         }
         self.ripe(rules, in_force, now.instant)
+    }
+
+    /// A list in force that has stood is what the next changes are compared with; but what is held
+    /// stays compared with what there was before it.
+    fn renew_baseline(&mut self, in_force: &Arc<L>, now: Instant) {
+        let holds = self.waiting.as_ref().is_some_and(|it| it.reason.is_some());
+        let stood = |since| now.saturating_duration_since(since) >= SETTLE;
+        if L::IS_SHARED && !holds && self.changed.is_none_or(stood) {
+            self.baseline = Some(Arc::clone(in_force));
+        }
+    }
+
+    /// Why `new` must not come into force by itself.
+    fn objection(&self, in_force: &L, new: &L, share: usize) -> Option<Reason> {
+        let Some(baseline) = &self.baseline else {
+            return in_force.objection(new, share);
+        };
+        baseline.objection(new, share).or_else(|| {
+            // Whether it was there before the burst or not, the last peer may be in use.
+            let takes_back = !baseline.loses_by(new) && new.count() > 0;
+            let objection = || in_force.objection(new, share);
+            (!takes_back).then(objection).flatten()
+        })
+    }
+
+    /// What waits comes into force, after it has stood, or since it is meant.
+    fn take(&mut self) -> Option<Arc<L>> {
+        (self.baseline, self.changed) = (None, None);
+        self.waiting.take().map(|it| it.content)
     }
 
     /// The store was read, and does not tell what the list is.
@@ -306,12 +365,12 @@ impl<L: Guarded> Gate<L> {
             None => stood >= SETTLE,
             Some(_) => {
                 rules.timeout.is_some_and(|it| stood >= it)
-                    || in_force.objection(&waiting.content, rules.share).is_none()
+                    || self
+                        .objection(in_force, &waiting.content, rules.share)
+                        .is_none()
             }
         };
-        ripe.then(|| self.waiting.take())
-            .flatten()
-            .map(|it| it.content)
+        ripe.then(|| self.take()).flatten()
     }
 
     /// When [`Self::ripe`] may have something, if nothing else happens.
@@ -330,9 +389,7 @@ impl<L: Guarded> Gate<L> {
         let waiting = self.waiting.as_ref()?;
         let meant = waiting.digest.to_string() == digest;
         let fits = meant && waiting.reason.is_some() && !self.doubtful;
-        fits.then(|| self.waiting.take())
-            .flatten()
-            .map(|it| it.content)
+        fits.then(|| self.take()).flatten()
     }
 
     /// True when nothing waits, and the last look at the list has told what it is.

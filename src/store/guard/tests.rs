@@ -256,7 +256,7 @@ fn other_rules_let_in_what_they_allow() {
 
 #[test]
 fn a_rollback_of_gray_never_waits() {
-    let (mut gate, in_force) = (Gate::default(), gray("1.1.1.1 2.2.2.0/24"));
+    let (mut gate, in_force) = (Gate::default(), Arc::new(gray("1.1.1.1 2.2.2.0/24")));
     let now = Moment::now();
     let mut judge = |text| gate.judge(RULES, &in_force, gray(text), now).is_some();
     assert!(!judge("0.0.0.0/0"));
@@ -274,11 +274,71 @@ fn of_many_peers_the_first_are_named() {
     };
     let mut gate = Gate::default();
     assert!(
-        gate.judge(RULES, &many(0), many(1), Moment::now())
+        gate.judge(RULES, &Arc::new(many(0)), many(1), Moment::now())
             .is_none()
     );
     let held: Held = gate.held().unwrap();
     for named in [held.gone, held.new] {
         assert_eq!((named.count, named.first.len()), (200, NAMED));
     }
+}
+
+/// So many peers, the first of ten.
+fn first(count: usize) -> String {
+    let peers = (0..count).map(|at| format!("10.0.0.{at}"));
+    peers.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_is_removed_bit_by_bit_in_a_moment_is_removed_at_once() {
+    let mut prod = Prod::new(&first(10));
+    for left in (5..10).rev() {
+        prod.passes(Duration::from_millis(7));
+        assert!(prod.reads(&first(left)), "{left}");
+    }
+    for left in (1..5).rev() {
+        prod.passes(Duration::from_millis(7));
+        assert!(!prod.reads(&first(left)), "{left}");
+        let held = prod.gate.held().unwrap();
+        assert_eq!(held.reason, Reason::RemovesPeers);
+        assert_eq!((held.gone.count, held.entries), (10 - left, left));
+    }
+    // What there was before stays what it is compared with, for as long as it is held.
+    prod.passes(SETTLE * 100);
+    assert!(!prod.reads(&first(4)) && prod.held().is_some());
+    assert_eq!(prod.gate.held().unwrap().gone.count, 6);
+    // What is meant is what the next change is compared with.
+    let digest = prod.gate.held().unwrap().digest.to_string();
+    let taken = prod.gate.accept(&digest);
+    assert!(prod.takes(taken));
+    assert!(prod.reads(&first(2)) && !prod.reads(&first(1)));
+}
+
+#[test]
+fn what_is_removed_once_the_list_has_stood_is_another_change() {
+    let mut prod = Prod::new(&first(10));
+    assert!(prod.reads(&first(6)));
+    prod.passes(SETTLE - Duration::from_millis(1));
+    assert!(prod.reads(&first(5)));
+    // The same list again is no change.
+    prod.passes(SETTLE - Duration::from_millis(1));
+    assert!(prod.reads(&first(5)));
+    assert!(!prod.reads(&first(3)) && prod.held().is_some());
+    assert!(prod.reads(&first(5)) && prod.held().is_none());
+    prod.passes(Duration::from_millis(1));
+    assert!(prod.reads(&first(3)));
+}
+
+#[test]
+fn what_takes_nothing_from_the_list_before_the_burst_is_not_held_unless_it_is_nothing() {
+    let mut prod = Prod::new(&first(2));
+    assert!(prod.reads(&first(10)));
+    assert!(prod.reads(&first(2)), "it was there before");
+    assert!(prod.reads(&first(10)));
+    // One of the two, and one of the ten.
+    assert!(!prod.reads(&first(1)) && prod.held() == Some(Reason::RemovesPeers));
+    let mut prod = Prod::new("");
+    assert!(prod.reads(&first(3)));
+    assert!(!prod.reads("") && prod.held() == Some(Reason::EmptiesProd));
+    assert!(prod.reads(&first(3)));
 }
