@@ -230,35 +230,23 @@ fn a_prod_that_never_settles_keeps_neither_a_rollback_nor_other_changes_waiting(
     let site = Site::on(redis, |setup| setup.set("redis.check_interval", "1h"));
     site.redis("RPUSH gray 127.0.0.5");
     site.wait_served("127.0.0.5", "pre");
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // Whatever fails here, the writer must end.
-        let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
-        scope.spawn(|| {
-            let mut connection = site.redis.connect(0);
-            let half = site.prod.to_string();
-            let mut run = |command: &str, more: &[&str]| {
-                let mut command = redis::cmd(command);
-                command.arg("prod").arg(more).exec(&mut connection).unwrap();
-            };
-            // Half of what is in force, and nothing, in turn.
-            while !done.load(Ordering::Relaxed) {
-                run("DEL", &[]);
-                run("RPUSH", &[&half]);
-            }
-        });
-        site.gateway.wait_for_lists("prod settles", |it| {
-            let unsettled = json!({ "list": "prod", "fault": "unsettled" });
-            it["kept"].as_array().unwrap().contains(&unsettled)
-        });
-        for _ in 0..2 {
-            site.redis("RPUSH gray 127.0.0.7");
-            site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
-            // A rollback, within what `wait_served` of a site allows.
-            site.redis("DEL gray");
-            site.wait_served("127.0.0.7", "prod");
+    // Nothing, and half of what is in force, in turn; each is read.
+    let half = format!("RPUSH prod {}", site.prod);
+    let rewrite = || {
+        for command in ["DEL prod", &half] {
+            let before = site.refreshes("event");
+            site.redis(command);
+            wait_until("it was read", DEADLINE, || site.refreshes("event") > before);
         }
-    });
+    };
+    rewrite();
+    for (command, pool) in [("RPUSH gray 127.0.0.7", "pre"), ("DEL gray", "prod")] {
+        site.redis(command);
+        wait_until(&format!("{pool} after {command}"), DEADLINE, || {
+            rewrite();
+            site.gateway.get("127.0.0.7", "/").text() == pool
+        });
+    }
 }
 
 #[test]

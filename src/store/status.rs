@@ -126,4 +126,10 @@ impl ToldFaults {
             untold.is_none()
         });
     }
+
+    /// True when the log has been told of this one, and not yet that it is over.
+    #[cfg(test)]
+    pub(super) fn knows(&self, fault: (ListName, Fault)) -> bool {
+        self.told.contains(&fault)
+    }
 }

@@ -315,6 +315,17 @@ fn what_is_removed_bit_by_bit_in_a_moment_is_removed_at_once() {
 }
 
 #[test]
+fn what_is_accepted_amid_a_burst_ends_it() {
+    let mut prod = Prod::new(&first(10));
+    assert!(prod.reads(&first(5)) && !prod.reads(&first(4)));
+    let digest = prod.gate.held().unwrap().digest.to_string();
+    let taken = prod.gate.accept(&digest);
+    assert!(prod.takes(taken));
+    assert!(prod.reads(&first(2)) && !prod.reads(&first(1)));
+    assert_eq!(prod.gate.held().unwrap().gone.count, 3);
+}
+
+#[test]
 fn what_is_removed_once_the_list_has_stood_is_another_change() {
     let mut prod = Prod::new(&first(10));
     assert!(prod.reads(&first(6)));

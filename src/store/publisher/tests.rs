@@ -429,3 +429,47 @@ fn what_is_held_of_one_list_changes_nothing_for_the_others_and_is_accepted_alone
     let refreshes = publisher.status().refreshes;
     assert_eq!(refreshes, [1, 1, 1, 0, 0, 1]);
 }
+
+#[test]
+fn what_the_log_is_owed_is_told_with_a_later_reading_that_finds_the_same() {
+    let publisher = publisher();
+    let garbage = |at: usize| {
+        let entry = format!("garbage {at}");
+        reading(&["1.1.1.1", &entry], &["2.2.2.2"], &["3.3.3.3"])
+    };
+    // More than is told in a second.
+    for at in 0..50 {
+        publisher.publish(garbage(at), Cause::Event);
+    }
+    assert!(publisher.locked_entrance().told.owes());
+    assert!(
+        !publisher.confirm(Cause::Check),
+        "there is something to tell"
+    );
+    let mut entrance = publisher.locked_entrance();
+    let later = Instant::now() + Duration::from_secs(1);
+    let lists = publisher.lists();
+    entrance
+        .told
+        .tell(&lists, &publisher.findings(&lists), later);
+    assert!(!entrance.told.owes());
+    drop(entrance);
+    assert!(publisher.confirm(Cause::Check));
+}
+
+#[test]
+fn faults_that_come_and_go_are_told_ten_times_a_second_and_at_last() {
+    let (mut told, now) = (ToldFaults::default(), Instant::now());
+    let kept = [(ListName::Pre, Fault::WrongType)];
+    for _ in 0..50 {
+        told.tell(&kept, now);
+        told.tell(&[], now);
+    }
+    told.tell(&kept, now);
+    assert!(!told.knows(kept[0]), "ten were told");
+    // Of each fault for itself.
+    told.tell(&[(ListName::Pre, Fault::AllSkipped)], now);
+    assert!(told.knows((ListName::Pre, Fault::AllSkipped)));
+    told.tell(&kept, now + Duration::from_secs(1));
+    assert!(told.knows(kept[0]));
+}
