@@ -285,7 +285,10 @@ impl Publisher {
         let read = Parsed::of(reading, self.peer_port);
         let mut entrance = self.locked_entrance();
         let current = self.compared(&entrance);
-        let Passed { new, faults } = entrance.door.judge(&current, read, Moment::now());
+        let now = Moment::now();
+        let Passed { new, faults } = entrance.door.judge(&current, read, now);
+        // Who sees the new lists must not see the age of the old ones.
+        self.locked().checked = Some(now.instant);
         self.put_in_force(&mut entrance, new, cause);
         entrance.copy = None;
         self.note_held(&mut entrance);
