@@ -17,6 +17,8 @@ pub const BIG: usize = 256 * 1024;
 /// which those that nobody needs any more go by and by ([`trim`]).
 const KEPT_SMALL: usize = 4096;
 const KEPT_BIG: usize = 16;
+/// Small ones that stay although nobody needs them at present.
+const LEAST_SMALL: usize = 8;
 
 /// Big buffers that a worker has in use at most. Clients that do not read hold theirs for as long as
 /// they are let, so without a limit a crowd of them would cost a crowd of big buffers.
@@ -144,15 +146,15 @@ fn take_small() -> Vec<u8> {
     kept.unwrap_or_else(|| vec![0; SMALL])
 }
 
-/// Frees half of the calling worker's small buffers that were not needed since the last call; true
-/// while there are any.
+/// Frees half of the calling worker's small buffers that were not needed since the last call, except
+/// for a few; true while there are more.
 pub fn trim() -> bool {
     FREE.with_borrow_mut(|free| {
-        let unused = free.unused.div_ceil(2);
-        let left = free.small.len() - unused;
-        free.small.truncate(left);
-        free.unused = left;
-        left > 0
+        // Lent from the end, so that those in front were not needed.
+        let spare = free.small.len().saturating_sub(LEAST_SMALL);
+        free.small.drain(..free.unused.div_ceil(2).min(spare));
+        free.unused = free.small.len();
+        free.unused > LEAST_SMALL
     })
 }
 

@@ -138,6 +138,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Workspaces that a worker keeps for reuse.
 const WORKSPACES_KEPT: usize = 4096;
 
+/// Workspaces that stay although nobody needs them at present.
+const LEAST_WORKSPACES: usize = 8;
+
 thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
 }
@@ -315,13 +318,15 @@ impl Worker {
         workspace.unwrap_or_default()
     }
 
-    /// Frees half of the workspaces that were not needed since the last look; true while there are any.
+    /// Frees half of the workspaces that were not needed since the last look, except for a few; true
+    /// while there are more.
     fn trim_workspaces(&self) -> bool {
         let mut kept = self.workspaces.borrow_mut();
-        let left = kept.len() - self.workspaces_unused.get().div_ceil(2);
-        kept.truncate(left);
-        self.workspaces_unused.set(left);
-        left > 0
+        // Lent from the end, so that those in front were not needed.
+        let spare = kept.len().saturating_sub(LEAST_WORKSPACES);
+        kept.drain(..self.workspaces_unused.get().div_ceil(2).min(spare));
+        self.workspaces_unused.set(kept.len());
+        kept.len() > LEAST_WORKSPACES
     }
 
     fn take_back(&self, workspace: Box<Workspace>) {

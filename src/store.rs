@@ -121,8 +121,9 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::WrongType,
+        Self::Forbidden,
         Self::AllSkipped,
         Self::Unsettled,
         Self::Withheld,
