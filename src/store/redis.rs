@@ -471,8 +471,13 @@ impl Watcher {
         }
     }
 
-    /// Makes the next transaction fail if an unsettled list's key is touched until then.
-    fn watch_unsettled(&self, reader: &mut Link) -> RedisResult<()> {
+    /// Makes the next transaction fail if an unsettled list's key is touched until then. An emptied
+    /// `gray` is a rollback, which nobody who touches other keys may hold up: it is watched alone, and
+    /// the others, as if they had been touched, begin anew.
+    fn watch_unsettled(&mut self, reader: &mut Link) -> RedisResult<()> {
+        if self.unsettled.iter().any(|it| it.list == ListName::Gray) {
+            self.unsettled.retain(|it| it.list == ListName::Gray);
+        }
         if self.unsettled.is_empty() {
             return Ok(());
         }
