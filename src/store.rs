@@ -81,15 +81,17 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Equal for equal entries in whatever order, and for others as good as never. The order of a
-    /// set is the server's own affair: it changes while its table grows.
-    fn content(&self, hasher: &impl BuildHasher) -> [u64; ListName::ALL.len()] {
+    /// What each list has; `None` where nobody can tell. Equal for equal entries in whatever order, and
+    /// for others as good as never. The order of a set is the server's own affair: it changes while its
+    /// table grows.
+    fn content(&self, hasher: &impl BuildHasher) -> [Option<u64>; ListName::ALL.len()] {
         [&self.gray, &self.pre, &self.prod].map(|list| match list {
-            Ok(entries) => entries
-                .into_iter()
-                .map(|it| hasher.hash_one(it))
-                .fold(entries.len() as u64, u64::wrapping_add),
-            Err(fault) => hasher.hash_one(fault.name()),
+            Ok(entries) => {
+                let hashes = entries.into_iter().map(|it| hasher.hash_one(it));
+                Some(hashes.fold(entries.len() as u64, u64::wrapping_add))
+            }
+            Err(Fault::Forbidden) => None,
+            Err(fault) => Some(hasher.hash_one(fault.name())),
         })
     }
 

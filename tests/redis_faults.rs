@@ -225,8 +225,11 @@ fn a_redis_that_still_loads_its_data_changes_nothing_until_it_has() {
     site.redis.kill();
     // This waits until it is loaded.
     site.redis.restart();
-    let line = site.gateway.wait_for_log("LOADING");
-    assert!(line.contains("lists-unreadable"), "{line}");
+    // The heartbeat is refused, too, maybe before.
+    wait_until("the log tells of the lists", DEADLINE, || {
+        let told = |it: &String| it.contains("lists-unreadable") && it.contains("LOADING");
+        site.gateway.stderr.all().iter().any(told)
+    });
     site.gateway.wait_for_metric(READABLE, 1.0);
     assert_eq!(site.gateway.lists()["generation"], generation);
     assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "pre");

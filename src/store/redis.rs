@@ -93,7 +93,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         hasher: RandomState::new(),
         is_heavy: false,
         fingerprint: None,
-        content: None,
+        content: [None; ListName::ALL.len()],
     };
     std::thread::Builder::new()
         .name("lists-redis".to_owned())
@@ -163,7 +163,7 @@ struct Watcher {
     /// Of the answer that was last published.
     fingerprint: Option<u64>,
     /// Of what that meant, before anything of it was kept back.
-    content: Option<[u64; ListName::ALL.len()]>,
+    content: [Option<u64>; ListName::ALL.len()],
 }
 
 /// A list that has become empty.
@@ -390,11 +390,13 @@ impl Watcher {
             return Ok(());
         }
         let mut reading = answer.reading()?;
-        let content = Some(reading.content(&self.hasher));
+        let content = reading.content(&self.hasher);
+        // What can only now be told, or no longer, is no change.
+        let mut lists = content.iter().zip(&self.content);
+        let is_other = lists.any(|(now, before)| now.zip(*before).is_some_and(|(a, b)| a != b));
         let is_announced = matches!(server.way, Way::Events | Way::Tracking);
-        let is_found = look.cause == Cause::Check && is_announced && content != self.content;
+        let is_found = look.cause == Cause::Check && is_announced && is_other;
         let cause = match is_found {
-            true if self.rights.regained() => Cause::Event,
             true => self.cause_of_check(server, look.announced),
             false => look.cause,
         };

@@ -13,7 +13,6 @@ use crate::lists::ListName;
 pub(super) struct Rights {
     forbidden: Vec<ListName>,
     told: Vec<ListName>,
-    regained: bool,
 }
 
 impl Rights {
@@ -37,15 +36,7 @@ impl Rights {
 
     /// The lists that were asked for were read.
     pub(super) fn read(&mut self) {
-        let before = self.told.len();
         self.told.retain(|list| self.forbidden.contains(list));
-        self.regained = self.told.len() < before;
-    }
-
-    /// The last reading had a list that was forbidden before: what is new in it may have been
-    /// announced long ago.
-    pub(super) fn regained(&self) -> bool {
-        self.regained
     }
 
     /// From now on each list is asked for again.
