@@ -99,7 +99,7 @@ impl LogQueue {
 
     /// True when the writer has fallen so far behind that a new batch would take new memory.
     pub fn is_behind(&self) -> bool {
-        self.spare.is_empty()
+        self.spare.is_empty() && self.held.load(Ordering::Acquire) > 0
     }
 
     /// A batch without a line, with room for as many as go into one.
@@ -379,8 +379,8 @@ impl Writer {
     }
 
     fn give_back(&self, mut bytes: Vec<u8>) {
-        // One event of the error log, or a batch with a giant among its lines, is not worth keeping.
-        if (BATCH..=2 * BATCH).contains(&bytes.capacity()) {
+        // One event of the error log is not worth keeping. A long last line has doubled a batch.
+        if (BATCH..=3 * BATCH).contains(&bytes.capacity()) {
             bytes.clear();
             // Where there are enough of them, it goes.
             let _ = self.give_back.try_send(bytes);

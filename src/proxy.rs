@@ -35,7 +35,7 @@ use crate::http::head::{RequestHead, ResponseHead};
 use crate::lists::{Lists, Pools};
 use crate::logging::{LogQueue, Throttle};
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
-use crate::net::{self, Detached, Parking};
+use crate::net::{self, Detached, Parking, Pipe};
 use crate::proxy::session::Parked;
 use crate::route::PoolName;
 use crate::snapshot::{Published, Reader};
@@ -253,11 +253,14 @@ impl Worker {
         }
     }
 
-    /// Makes something that takes descriptors. When they have run out, the worker's idle
-    /// connections to peers give way.
+    /// Makes something that takes descriptors. When they have run out, the worker's idle connections to
+    /// peers and unused pipes give way.
     fn with_descriptors<T>(&self, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match make() {
-            Err(error) if net::is_out_of_descriptors(&error) && self.pool.clear() => make(),
+            Err(error) if net::is_out_of_descriptors(&error) => {
+                let any = Pipe::close_unused() | self.pool.clear();
+                if any { make() } else { Err(error) }
+            }
             outcome => outcome,
         }
     }

@@ -48,6 +48,7 @@ fn a_response_of_a_given_length_arrives_whole() {
             assert_eq!(response.field("Transfer-Encoding"), None);
             assert!(response.content == content, "{length} bytes differ");
         }
+        assert_eq!(origin.accepted(), 1, "{length}: the connection was kept");
     }
 }
 

@@ -52,6 +52,12 @@ impl Pipe {
         })
     }
 
+    /// Closes the pipes that nobody uses; false when there was none.
+    pub fn close_unused() -> bool {
+        let unused = FREE.with(|free| std::mem::take(&mut *free.borrow_mut()));
+        !unused.is_empty()
+    }
+
     /// Gives the pipe back for other bodies; one that still holds bytes is closed.
     pub fn give_back(self) {
         if self.held == 0 {

@@ -201,6 +201,9 @@ impl Door {
     pub(super) fn lose_sight(&mut self) {
         self.gray.lose_sight();
         self.prod.lose_sight();
+        // The next reading says what there is, and what of it has to wait.
+        self.withheld = None;
+        self.settles_since = None;
     }
 
     /// The `current` lists with a `gray` whose time has come.

@@ -87,6 +87,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         rights: Rights::default(),
         pace: Pace::default(),
         changes_read: 0,
+        waited: Duration::ZERO,
         unsettled: Vec::new(),
         withheld_since: None,
         in_doubt: false,
@@ -151,6 +152,8 @@ struct Watcher {
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
     changes_read: u64,
+    /// How long the last reading was held up to hear of an announcement.
+    waited: Duration,
     /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
     unsettled: Vec<Unsettled>,
     /// Since when, reading after reading, there were such.
@@ -176,6 +179,8 @@ struct Unsettled {
 
 /// What there is to know of one look at the keys.
 struct Look {
+    /// When the keys were asked for.
+    began: Instant,
     cause: Cause,
     /// How many changes had been announced before.
     announced: u64,
@@ -240,6 +245,8 @@ impl Watcher {
         };
         // WATCH belongs to a connection, and so does what was announced.
         self.unsettled.clear();
+        self.withheld_since = None;
+        self.waited = Duration::ZERO;
         self.changes_read = 0;
         self.in_doubt = false;
         self.rights.try_again();
@@ -367,6 +374,7 @@ impl Watcher {
         let watched = std::mem::take(&mut self.unsettled);
         let (answer, untouched) = reading::ask(&mut server.reader, keys, &mut self.rights)?;
         let look = Look {
+            began,
             cause,
             announced,
             watched,
@@ -375,8 +383,10 @@ impl Watcher {
         self.is_heavy = answer.may_have(heavy::HEAVY);
         self.take_in(answer, look, server)?;
         self.accept_by_key(&mut server.reader)?;
-        self.watch_unsettled(&mut server.reader)?;
+        self.watch_unsettled(&mut server.reader, began)?;
         let changes = announced.saturating_sub(self.changes_read);
+        // What was waited for an announcement has cost the server nothing.
+        let began = began + std::mem::take(&mut self.waited);
         self.pace.note(began, Instant::now(), changes);
         self.changes_read = announced;
         Ok(())
@@ -423,13 +433,15 @@ impl Watcher {
     }
 
     /// A change that comes just before a check, or with it, is announced a moment later.
-    fn cause_of_check(&self, server: &Server, announced: u64) -> Cause {
-        let until = Instant::now() + GRACE;
+    fn cause_of_check(&mut self, server: &Server, announced: u64) -> Cause {
+        let begun = Instant::now();
+        let until = begun + GRACE;
         let mut heard = announced > self.changes_read;
         while !heard && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
             heard = server.subscription.changes() > announced;
         }
+        self.waited = begun.elapsed();
         if heard { Cause::Event } else { Cause::Check }
     }
 
@@ -451,7 +463,8 @@ impl Watcher {
             let mut watched = look.watched.iter().filter(|_| look.untouched);
             let before = watched.find(|it| it.list == list);
             let since = before.map_or_else(Instant::now, |it| it.since);
-            if since.elapsed() < settle_time(list) {
+            // Only as long as the key was watched, whatever has kept this thread since.
+            if look.began.saturating_duration_since(since) < settle_time(list) {
                 *entries = Err(Fault::Unsettled);
                 self.unsettled.push(Unsettled { list, since });
             }
@@ -476,7 +489,7 @@ impl Watcher {
     /// Makes the next transaction fail if an unsettled list's key is touched until then. An emptied
     /// `gray` is a rollback, which nobody who touches other keys may hold up: it is watched alone, and
     /// the others, as if they had been touched, begin anew.
-    fn watch_unsettled(&mut self, reader: &mut Link) -> RedisResult<()> {
+    fn watch_unsettled(&mut self, reader: &mut Link, began: Instant) -> RedisResult<()> {
         if self.unsettled.iter().any(|it| it.list == ListName::Gray) {
             self.unsettled.retain(|it| it.list == ListName::Gray);
         }
@@ -488,9 +501,14 @@ impl Watcher {
         let keys: Vec<&str> = keys.collect();
         match reader.ask(redis::cmd("WATCH").arg(keys)) {
             // A server that refuses WATCH: two readings a moment apart must do.
-            Err(error) if error.code().is_none() => Err(error),
-            _ => Ok(()),
+            Err(error) if error.code().is_none() => return Err(error),
+            _ => {}
         }
+        let now = Instant::now();
+        for new in self.unsettled.iter_mut().filter(|it| it.since >= began) {
+            new.since = now;
+        }
+        Ok(())
     }
 }
 

@@ -95,7 +95,9 @@ impl Pool {
         let mut peers = self.peers.borrow_mut();
         let idle = peers.entry(peer).or_default();
         idle.settle();
-        if idle.len() < limit && !stream.is_readable() {
+        // After a giant body the events speak of bytes that were all taken, so the kernel is asked then.
+        let is_sound = !stream.is_readable() || !stream.is_readable_now();
+        if idle.len() < limit && is_sound {
             idle.used = true;
             idle.fresh.push(Idle {
                 stream,
