@@ -273,6 +273,15 @@ fn what_is_withheld_for_prod_is_told_and_comes_in_without_it_after_a_bound() {
 }
 
 #[test]
+fn what_is_withheld_for_prod_does_not_come_in_from_a_store_that_nobody_sees() {
+    let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
+    publisher.failed("gone");
+    let_in_ripe(&publisher, 2 * door::MOST_WITHHELD);
+    assert_eq!(grays(&publisher), ["1.1.1.1"]);
+    assert_eq!(in_force(&publisher).1, [1, 1, 2]);
+}
+
+#[test]
 fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bound() {
     let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
     let mut now = Moment::now();
