@@ -941,10 +941,13 @@ fn connections_that_came_before_the_end_are_served() {
     gateway.signal(Signal::SIGCONT);
     gateway.wait_for_log("draining");
     silent.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    for client in queued.iter_mut().chain([&mut silent]) {
-        let response = client.response();
-        assert_eq!(response.text(), "prod");
-        assert_eq!(response.field("connection").as_deref(), Some("close"));
+    let response = silent.response();
+    assert_eq!(response.text(), "prod");
+    assert_eq!(response.field("connection").as_deref(), Some("close"));
+    silent.expect_close();
+    for client in &mut queued {
+        // The first of them may have been served before the gateway knew of its end.
+        assert_eq!(client.response().text(), "prod");
         client.expect_close();
     }
     assert!(gateway.wait_exit().success());
