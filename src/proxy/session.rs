@@ -1,7 +1,7 @@
 //! One downstream connection: request after request, until one of them ends it.
 //!
 //! Between two requests a session is nothing but its socket: no buffer, no workspace. So after a moment
-//! of silence it is [`Parked`], without a coroutine, and a new one resumes it when bytes arrive.
+//! of silence it is parked, without a coroutine, and a new one resumes it when bytes arrive.
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
