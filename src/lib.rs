@@ -25,7 +25,7 @@
 //! | [`route`], [`lists`] | who is served by whom; pure |
 //! | [`http`] | HTTP/1 as bytes: heads, framing, chunks; no I/O |
 //! | [`proxy_protocol`] | what a proxy in front says before the first byte; no I/O |
-//! | [`snapshot`], [`metrics`], [`buffer`], [`error`] | values, counters, memory, names |
+//! | [`snapshot`], [`metrics`], [`buffer`], [`memory`], [`error`] | values, counters, memory, names |
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
 //!
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
@@ -60,6 +60,7 @@ pub mod inspect;
 pub mod lists;
 pub mod lists_check;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod process;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use graygate::explain::Question;
 use graygate::inspect::{self, Whom};
-use graygate::{accept, check, demo, fleet, lists_check, process, reload, run, status};
+use graygate::{accept, check, demo, fleet, lists_check, memory, process, reload, run, status};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -167,6 +167,7 @@ enum FleetAction {
 const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";
 
 fn main() -> ExitCode {
+    memory::return_large_blocks();
     let arguments = Arguments::parse();
     let outcome = match arguments.action {
         Some(Action::Run { config }) => serve(&config),

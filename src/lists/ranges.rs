@@ -17,9 +17,12 @@
 //!   needed. That is so for IPv4 as a rule, and for nets and clumps of IPv6.
 //! - Otherwise borders with the same head are compared themselves. That is one wait more, which a
 //!   random address of 128 bits that is listed always takes, as does one close to it: a million of
-//!   them are 16 MB to tell apart, wherever they are kept.
+//!   them are 16 MB to tell apart, wherever they are kept. It is begun beside the wait for the
+//!   heads, at the place where the border is if they are spread evenly.
 
 use std::collections::VecDeque;
+
+use crate::memory::{prefetch, put_in_large_pages};
 
 /// An address as a number.
 pub(super) trait Address: Copy + Ord {
@@ -221,6 +224,8 @@ impl<A: Address> Ranges<A> {
         if all_exact {
             self.borders = Box::default();
         }
+        put_in_large_pages(&self.borders);
+        put_in_large_pages(&heads);
         self.heads = heads.into_boxed_slice();
         self.nodes = nodes.into_boxed_slice();
         self.slots = slots.into_boxed_slice();
@@ -253,6 +258,9 @@ impl<A: Address> Ranges<A> {
             }
             let (start, end) = (self.start(slot), self.start(next));
             let (heads, head) = (&self.heads[start..end], offset.head(node.head_shift()));
+            if slot & EXACT == 0 {
+                self.prefetch_near(start + ((heads.len() * usize::from(head)) >> u16::BITS));
+            }
             let up_to = start + count(heads, |it| it <= head);
             if slot & EXACT != 0 {
                 return up_to;
@@ -260,6 +268,13 @@ impl<A: Address> Ranges<A> {
             let below = start + count(heads, |it| it < head);
             return below + count(&self.borders[below..up_to], |it| it <= address);
         }
+    }
+
+    /// Asks for the borders around one.
+    fn prefetch_near(&self, at: usize) {
+        // Two cache lines, of four borders each, are most of what a slot has as a rule.
+        prefetch(&self.borders, at.saturating_sub(3));
+        prefetch(&self.borders, at + 2);
     }
 
     fn node(&self, slot: u32) -> Option<&Node<A>> {
