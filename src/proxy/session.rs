@@ -3,14 +3,19 @@
 //! Between two requests a session is nothing but its socket: no buffer, no workspace. So after a moment
 //! of silence it is parked, without a coroutine, and a new one resumes it when bytes arrive.
 
-use std::net::{IpAddr, SocketAddr};
+mod rest;
+mod waiting;
+
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+
+pub(in crate::proxy) use rest::Parked;
+use rest::Rest;
 
 use super::exchange::{Exchange, Outcome};
 use super::plan::Plan;
@@ -23,8 +28,7 @@ use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::net::{self, Detached, Fate, Patience, Stream, Wake};
-use crate::proxy_protocol::{self, Header, Malformed};
+use crate::net::{self, Detached, Patience, Stream};
 use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
 
@@ -44,16 +48,6 @@ const FAIR_ANSWERS: usize = 16;
 /// The same for bytes that are read only to be dropped.
 const FAIR_SHARE: usize = 256 * 1024;
 
-/// When the gateway is to end, a connection that has had no request yet may still bring one for so
-/// long.
-const DRAIN_GRACE: Duration = Duration::from_millis(500);
-
-/// A client that has been silent for so long is parked.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// What clients may send before a request, once.
-const EMPTY_LINE: &[u8] = b"\r\n";
-
 /// How a connection came.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
@@ -68,14 +62,7 @@ pub struct Arrival {
 pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
     let Arrival { from, proxy } = arrival;
     let worker = Worker::here(gateway);
-    let rest = Rest {
-        _open: Open::new(&worker),
-        socket: client::canonical(from.ip()),
-        vouched: true,
-        served: 0,
-        since: Instant::now(),
-        line: 0,
-    };
+    let rest = Rest::new(&worker, from);
     go_on(&worker, connection, rest, proxy);
 }
 
@@ -113,84 +100,6 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
     worker.metrics().closes[close.index()].one();
 }
 
-/// What is kept of a connection between two requests.
-pub(super) struct Rest {
-    _open: Open,
-    /// The address of the socket's other side, or what the PROXY protocol says it is.
-    socket: IpAddr,
-    /// The other side may be believed what its forwarding fields say, if it is a trusted proxy.
-    vouched: bool,
-    /// Requests served.
-    served: u64,
-    /// When the last request ended; before the first one, since when it may come.
-    since: Instant,
-    /// Bytes of an empty line that have come since then.
-    line: usize,
-}
-
-/// A silent connection without a coroutine.
-pub(super) struct Parked {
-    rest: Rest,
-    /// When the client's time is over.
-    deadline: Instant,
-    /// Why the connection ends then.
-    close: Close,
-}
-
-impl Parked {
-    /// Goes on with a connection that has something to say, on the calling worker.
-    pub(super) fn resume(self, worker: &Rc<Worker>, connection: Detached) {
-        worker.metrics().parked.less_one();
-        let here = Rc::clone(worker);
-        let spawned = net::spawn_beside(move || go_on(&here, connection, self.rest, false));
-        if spawned.is_err() {
-            worker.metrics().closes[Close::OverCapacity.index()].one();
-        }
-    }
-
-    /// Looks whether a parked connection has to leave.
-    pub(super) fn fate(&self, now: Instant, draining: bool) -> Fate {
-        match draining || self.deadline <= now {
-            true => Fate::Leaves,
-            false => Fate::Stays,
-        }
-    }
-
-    /// Ends a connection whose time is over, unless it has something to say at the last moment: then it
-    /// goes on. When the gateway is to end, so does one that has had no request yet.
-    pub(super) fn leave(self, worker: &Rc<Worker>, connection: Detached, draining: bool) {
-        let first = draining && self.rest.served == 0;
-        if first || connection.is_readable_now() {
-            return self.resume(worker, connection);
-        }
-        let close = match draining {
-            true => Close::Draining,
-            false => self.close,
-        };
-        worker.metrics().parked.less_one();
-        worker.metrics().closes[close.index()].one();
-    }
-}
-
-/// Counts a connection as open for as long as it lives, however it ends.
-struct Open(Rc<Worker>);
-
-impl Open {
-    fn new(worker: &Rc<Worker>) -> Self {
-        worker.metrics().connections.one();
-        worker.metrics().active.one();
-        Self(Rc::clone(worker))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.metrics().active.less_one();
-        // Counted up by whoever accepted the connection.
-        self.0.gateway.connections[self.0.index].fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 struct Session<'a> {
     worker: &'a Rc<Worker>,
     stream: Stream,
@@ -213,15 +122,6 @@ enum Next {
     Close(Close),
     /// The end, and the client must see that something is missing.
     Abort(Close),
-}
-
-/// Waiting for a client to say something.
-struct Idle {
-    deadline: Instant,
-    /// Why the connection ends then.
-    close: Close,
-    /// From when on it may be parked.
-    park: Option<Instant>,
 }
 
 /// Why a session does not go on, for now or for ever.
@@ -289,144 +189,6 @@ impl Session<'_> {
                 }
             }
         }
-    }
-
-    /// Lets the connection wait without a coroutine.
-    fn park(self) -> Result<(), Close> {
-        let (deadline, close) = self.time_to_ask();
-        let (worker, rest) = (self.worker, self.rest);
-        // What runs out here would have to be there for its next request, too.
-        let connection = self.stream.detach().map_err(|_| Close::OverCapacity)?;
-        let parked = Parked {
-            rest,
-            deadline,
-            close,
-        };
-        worker.park(connection, parked)
-    }
-
-    /// Reads what the proxy in front says of the connection; nothing of it is answered.
-    fn read_proxy_header(&mut self) -> Result<(), Pause> {
-        let config = self.worker.config.snapshot();
-        if !client::is_trusted(self.rest.socket, &config.gateway.trusted_proxies) {
-            return Err(Pause::End(Close::UntrustedProxy));
-        }
-        let mut idle = Idle {
-            deadline: Instant::now() + config.gateway.head_timeout,
-            close: Close::HeadTimeout,
-            park: None,
-        };
-        loop {
-            match proxy_protocol::parse(self.buffer.filled()) {
-                Ok(Header::Incomplete) => {}
-                Ok(Header::Complete { len, source }) => {
-                    self.buffer.consume(len);
-                    match source {
-                        Some(source) => self.rest.socket = client::canonical(source.ip()),
-                        // A proxy that passes bytes on has not seen the fields in them, whose
-                        // writer it does not name.
-                        None => self.rest.vouched = false,
-                    }
-                    self.rest.since = Instant::now();
-                    return Ok(());
-                }
-                Err(Malformed) => return Err(Pause::End(Close::BadProxyHeader)),
-            }
-            if self.buffer.is_empty() {
-                self.wait_idle(&mut idle, &[])?;
-                continue;
-            }
-            match self.stream.read(self.buffer.room(), idle.deadline) {
-                Ok(0) => return Err(Pause::End(Close::ClientClosed)),
-                Ok(count) => self.buffer.added(count),
-                Err(_) if net::are_waits_cut() => return Err(Pause::End(Close::Draining)),
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                    return Err(Pause::End(Close::HeadTimeout));
-                }
-                Err(_) => return Err(Pause::End(Close::ClientGone)),
-            }
-        }
-    }
-
-    /// Waits, holding nothing, until bytes of a request are there. The empty line that a client may
-    /// send before it (RFC 9112 section 2.2) is none of them while nothing follows.
-    fn wait_for_request(&mut self) -> Result<(), Pause> {
-        if self.has_request() {
-            return Ok(());
-        }
-        let (deadline, close) = self.time_to_ask();
-        let mut idle = Idle {
-            deadline,
-            close,
-            park: None,
-        };
-        let may_park = self.worker.parks.get();
-        idle.park = may_park.then(|| self.rest.since.max(self.begun) + SILENCE);
-        while !self.has_request() {
-            self.rest.line += self.buffer.filled().len();
-            self.buffer.consume(usize::MAX);
-            // It is judged with what follows, as if both had come at once.
-            self.wait_idle(&mut idle, &EMPTY_LINE[..self.rest.line])?;
-            self.rest.line = 0;
-        }
-        Ok(())
-    }
-
-    /// Until when a request may come, and why the connection ends then.
-    fn time_to_ask(&self) -> (Instant, Close) {
-        let config = self.worker.config.snapshot();
-        let (limit, close) = match self.rest.served {
-            0 => (config.gateway.head_timeout, Close::HeadTimeout),
-            _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
-        };
-        (self.rest.since + limit, close)
-    }
-
-    /// Waits, holding nothing, until bytes are there, and reads them behind those that were laid
-    /// `aside`.
-    fn wait_idle(&mut self, idle: &mut Idle, aside: &[u8]) -> Result<(), Pause> {
-        self.buffer.release();
-        loop {
-            // Nothing runs between this look and the wait, so an interruption is never missed. The
-            // kernel is asked, since the news of a request may not have arrived yet.
-            let draining = idle.close != Close::Draining && self.worker.gateway.is_draining();
-            if draining && !self.stream.is_readable_now() {
-                idle.close = Close::Draining;
-                if self.rest.served > 0 {
-                    return Err(idle.close.into());
-                }
-                idle.park = None;
-                idle.deadline = idle.deadline.min(Instant::now() + DRAIN_GRACE);
-            }
-            let until = idle.park.map_or(idle.deadline, |it| it.min(idle.deadline));
-            match self.stream.wait_idle(until) {
-                // What has happened on connections to peers is known then, too.
-                Wake::Ready => net::take_in_events(),
-                Wake::Overdue if net::are_waits_cut() => return Err(Close::Draining.into()),
-                Wake::Overdue if until < idle.deadline => return Err(Pause::Silence),
-                Wake::Overdue => return Err(idle.close.into()),
-                Wake::Interrupted | Wake::Watched => continue,
-            }
-            self.buffer.put(aside);
-            match self.stream.read_now(self.buffer.room()) {
-                Ok(0) => return Err(Close::ClientClosed.into()),
-                Ok(count) => {
-                    self.buffer.added(count);
-                    return Ok(());
-                }
-                // Old news.
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.buffer.consume(aside.len());
-                    self.buffer.release();
-                }
-                Err(_) => return Err(Close::ClientClosed.into()),
-            }
-        }
-    }
-
-    /// True when there are bytes, and not just (a part of) an empty line.
-    fn has_request(&self) -> bool {
-        !EMPTY_LINE.starts_with(self.buffer.filled())
     }
 
     /// Serves one request, and accounts for it.

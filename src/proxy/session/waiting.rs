@@ -1,0 +1,169 @@
+//! Waiting for a client to say something: for a request, and for the header of a proxy in front.
+
+use std::time::{Duration, Instant};
+
+use super::rest::Parked;
+use super::{Pause, Session};
+use crate::error::Close;
+use crate::http::client;
+use crate::net::{self, Wake};
+use crate::proxy_protocol::{self, Header, Malformed};
+
+/// What clients may send before a request, once.
+const EMPTY_LINE: &[u8] = b"\r\n";
+
+/// A client that has been silent for so long is parked.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// When the gateway is to end, a connection that has had no request yet may still bring one for so
+/// long.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
+
+/// Waiting for a client to say something.
+struct Idle {
+    deadline: Instant,
+    /// Why the connection ends then.
+    close: Close,
+    /// From when on it may be parked.
+    park: Option<Instant>,
+}
+
+impl Session<'_> {
+    /// Lets the connection wait without a coroutine.
+    pub(super) fn park(self) -> Result<(), Close> {
+        let (deadline, close) = self.time_to_ask();
+        let (worker, rest) = (self.worker, self.rest);
+        // What runs out here would have to be there for its next request, too.
+        let connection = self.stream.detach().map_err(|_| Close::OverCapacity)?;
+        let parked = Parked {
+            rest,
+            deadline,
+            close,
+        };
+        worker.park(connection, parked)
+    }
+
+    /// Reads what the proxy in front says of the connection; nothing of it is answered.
+    pub(super) fn read_proxy_header(&mut self) -> Result<(), Pause> {
+        let config = self.worker.config.snapshot();
+        if !client::is_trusted(self.rest.socket, &config.gateway.trusted_proxies) {
+            return Err(Pause::End(Close::UntrustedProxy));
+        }
+        let mut idle = Idle {
+            deadline: Instant::now() + config.gateway.head_timeout,
+            close: Close::HeadTimeout,
+            park: None,
+        };
+        loop {
+            match proxy_protocol::parse(self.buffer.filled()) {
+                Ok(Header::Incomplete) => {}
+                Ok(Header::Complete { len, source }) => {
+                    self.buffer.consume(len);
+                    match source {
+                        Some(source) => self.rest.socket = client::canonical(source.ip()),
+                        // A proxy that passes bytes on has not seen the fields in them, whose
+                        // writer it does not name.
+                        None => self.rest.vouched = false,
+                    }
+                    self.rest.since = Instant::now();
+                    return Ok(());
+                }
+                Err(Malformed) => return Err(Pause::End(Close::BadProxyHeader)),
+            }
+            if self.buffer.is_empty() {
+                self.wait_idle(&mut idle, &[])?;
+                continue;
+            }
+            match self.stream.read(self.buffer.room(), idle.deadline) {
+                Ok(0) => return Err(Pause::End(Close::ClientClosed)),
+                Ok(count) => self.buffer.added(count),
+                Err(_) if net::are_waits_cut() => return Err(Pause::End(Close::Draining)),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    return Err(Pause::End(Close::HeadTimeout));
+                }
+                Err(_) => return Err(Pause::End(Close::ClientGone)),
+            }
+        }
+    }
+
+    /// Waits, holding nothing, until bytes of a request are there. The empty line that a client may
+    /// send before it (RFC 9112 section 2.2) is none of them while nothing follows.
+    pub(super) fn wait_for_request(&mut self) -> Result<(), Pause> {
+        if self.has_request() {
+            return Ok(());
+        }
+        let (deadline, close) = self.time_to_ask();
+        let mut idle = Idle {
+            deadline,
+            close,
+            park: None,
+        };
+        let may_park = self.worker.parks.get();
+        idle.park = may_park.then(|| self.rest.since.max(self.begun) + SILENCE);
+        while !self.has_request() {
+            self.rest.line += self.buffer.filled().len();
+            self.buffer.consume(usize::MAX);
+            // It is judged with what follows, as if both had come at once.
+            self.wait_idle(&mut idle, &EMPTY_LINE[..self.rest.line])?;
+            self.rest.line = 0;
+        }
+        Ok(())
+    }
+
+    /// Until when a request may come, and why the connection ends then.
+    fn time_to_ask(&self) -> (Instant, Close) {
+        let config = self.worker.config.snapshot();
+        let (limit, close) = match self.rest.served {
+            0 => (config.gateway.head_timeout, Close::HeadTimeout),
+            _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
+        };
+        (self.rest.since + limit, close)
+    }
+
+    /// Waits, holding nothing, until bytes are there, and reads them behind those that were laid
+    /// `aside`.
+    fn wait_idle(&mut self, idle: &mut Idle, aside: &[u8]) -> Result<(), Pause> {
+        self.buffer.release();
+        loop {
+            // Nothing runs between this look and the wait, so an interruption is never missed. The
+            // kernel is asked, since the news of a request may not have arrived yet.
+            let draining = idle.close != Close::Draining && self.worker.gateway.is_draining();
+            if draining && !self.stream.is_readable_now() {
+                idle.close = Close::Draining;
+                if self.rest.served > 0 {
+                    return Err(idle.close.into());
+                }
+                idle.park = None;
+                idle.deadline = idle.deadline.min(Instant::now() + DRAIN_GRACE);
+            }
+            let until = idle.park.map_or(idle.deadline, |it| it.min(idle.deadline));
+            match self.stream.wait_idle(until) {
+                // What has happened on connections to peers is known then, too.
+                Wake::Ready => net::take_in_events(),
+                Wake::Overdue if net::are_waits_cut() => return Err(Close::Draining.into()),
+                Wake::Overdue if until < idle.deadline => return Err(Pause::Silence),
+                Wake::Overdue => return Err(idle.close.into()),
+                Wake::Interrupted | Wake::Watched => continue,
+            }
+            self.buffer.put(aside);
+            match self.stream.read_now(self.buffer.room()) {
+                Ok(0) => return Err(Close::ClientClosed.into()),
+                Ok(count) => {
+                    self.buffer.added(count);
+                    return Ok(());
+                }
+                // Old news.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.buffer.consume(aside.len());
+                    self.buffer.release();
+                }
+                Err(_) => return Err(Close::ClientClosed.into()),
+            }
+        }
+    }
+
+    /// True when there are bytes, and not just (a part of) an empty line.
+    fn has_request(&self) -> bool {
+        !EMPTY_LINE.starts_with(self.buffer.filled())
+    }
+}
