@@ -282,6 +282,21 @@ fn what_is_withheld_for_prod_does_not_come_in_from_a_store_that_nobody_sees() {
 }
 
 #[test]
+fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
+    let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
+    let mut later = Moment::now();
+    later.instant += 2 * door::MOST_WITHHELD;
+    publisher.failed("gone");
+    let mut entrance = publisher.locked_entrance();
+    let read = Parsed::of(reading(&["6.6.6.6"], &["2.2.2.2"], &["3.3.3.3"]), 80);
+    let current = publisher.lists();
+    let passed = entrance.door.judge(&current, read, later);
+    assert_eq!(passed.new.gray.digest(), current.gray.digest());
+    let withheld = (ListName::Gray, Fault::Withheld);
+    assert!(passed.faults.contains(&withheld), "{:?}", passed.faults);
+}
+
+#[test]
 fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bound() {
     let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
     let mut now = Moment::now();
