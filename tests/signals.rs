@@ -286,6 +286,34 @@ fn what_has_not_ended_within_drain_timeout_is_cut() {
 }
 
 #[test]
+fn requests_that_come_when_waits_are_cut_end_with_their_connections_at_once() {
+    const CLIENTS: usize = 200;
+    let origin = Origin::mute();
+    let setup = Setup::new().set("gateway.workers", 1);
+    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    // All is there before the gateway has a look at anything, and two signals make it hurry: most of the
+    // requests are still to be read then.
+    gateway.freeze();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send(GET);
+    }
+    let before = gateway.cpu_ticks();
+    gateway.signal(Signal::SIGTERM);
+    gateway.signal(Signal::SIGINT);
+    gateway.signal(Signal::SIGCONT);
+    for client in &mut clients {
+        let end = client.rest();
+        let answer = String::from_utf8_lossy(&end);
+        assert!(answer.is_empty() || answer.ends_with(DRAINING), "{answer}");
+    }
+    let ticks = gateway.cpu_ticks_at_the_end() - before;
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    // Who is cut and goes on waiting takes the half second that there is for what is cut.
+    assert!(ticks < 15, "{ticks} clock ticks");
+}
+
+#[test]
 fn what_is_cut_has_no_clean_end_and_leaves_its_line() {
     // It begins to answer, or switches, and that is all.
     let origin = Origin::scripted(|conn| {

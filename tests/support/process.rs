@@ -6,6 +6,8 @@ use std::io;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 
 use super::client::Client;
 use super::gateway::Gateway;
@@ -16,6 +18,18 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn cpu_ticks(&self) -> u64 {
         ticks_in(&fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap())
+    }
+
+    /// Waits until it has ended: the CPU time that it has taken in all, in clock ticks.
+    #[track_caller]
+    pub(crate) fn cpu_ticks_at_the_end(&self) -> u64 {
+        let pid = Pid::from_raw(self.pid().cast_signed());
+        // Its status stays, so that what is known of it does.
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        wait_until("the gateway ends", DEADLINE, || {
+            waitid(Id::Pid(pid), flags).unwrap() != WaitStatus::StillAlive
+        });
+        self.cpu_ticks()
     }
 
     /// Stops it as SIGSTOP does, and waits until each of its threads stands.
