@@ -168,6 +168,55 @@ fn out_of_descriptors_idle_connections_give_way_to_new_ones() {
 }
 
 #[test]
+fn out_of_descriptors_the_pipes_of_giant_answers_that_have_ended_give_way() {
+    const GIANTS: usize = 4;
+    // More than the kernel takes for a client that does not read.
+    const SIZE: usize = 32 << 20;
+    let giant = vec![b'g'; SIZE];
+    // Each connection ends with its answer, so that none is kept that could give way.
+    let origin = Origin::scripted(move |conn| {
+        let Some(request) = conn.request()? else {
+            return Ok(());
+        };
+        if request.head.target() != "/giant" {
+            return conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfine");
+        }
+        let length = giant.len();
+        conn.send(format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        ))?;
+        conn.send(&giant)
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let pipes = || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap();
+        let targets = open.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok());
+        targets
+            .filter(|it| it.to_string_lossy().starts_with("pipe:"))
+            .count()
+    };
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").text(), "fine");
+    let before = pipes();
+    let mut giants: Vec<Client> = (0..GIANTS).map(|_| gateway.connect()).collect();
+    for giant in &mut giants {
+        giant.send("GET /giant HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    wait_until("each has its pipe", DEADLINE, || {
+        pipes() == before + 2 * GIANTS
+    });
+    for giant in &mut giants {
+        assert_eq!(giant.response().content.len(), SIZE);
+    }
+    origin.wait_closed(1 + GIANTS);
+    let _waiting = gateway.take_descriptors();
+    assert_eq!(pipes(), before + 2 * GIANTS, "nobody uses them");
+    assert_eq!(client.get("/").text(), "fine");
+    assert_eq!(pipes(), before);
+}
+
+#[test]
 fn out_of_descriptors_an_upgrade_is_refused_before_the_client_is_told() {
     let origin = Origin::scripted(|conn| {
         while let Some(request) = conn.request()? {
