@@ -240,6 +240,8 @@ impl TimeText {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogTarget;
+    use crate::logging::{Links, Log, open_file};
 
     fn record() -> Record<'static> {
         Record {
@@ -292,6 +294,25 @@ mod tests {
         assert!(line.contains(r#"user_agent="a\x22b\x5Cc\x0D\x0A\x1B[31m\xFF""#));
         assert!(line.contains(&format!("\"{}\"", "x".repeat(512))));
         assert!(line.contains(" status=000 "));
+    }
+
+    #[test]
+    fn a_lone_line_is_handed_over_at_a_tick_although_no_memory_of_old_batches_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let target = LogTarget::File(path.clone());
+        let log = Log::open("access", &target, |it| open_file(it, Links::Follow)).unwrap();
+        let queue = log.queue();
+        let access_log = AccessLog::new(queue.clone());
+        // More than were made ahead, and none of them is given back.
+        drop((0..100).map(|_| queue.new_batch()).collect::<Vec<_>>());
+        for count in 1..=3 {
+            assert!(access_log.write(&record()));
+            assert!(!access_log.tick(), "line {count} is left");
+            queue.flush();
+            let written = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(written, line(&record()).repeat(count));
+        }
     }
 
     #[test]

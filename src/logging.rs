@@ -511,3 +511,30 @@ pub fn install(queue: LogQueue, level: log::LevelFilter) {
     // Only a second call in one process could fail, and would change nothing.
     let _ = log::set_boxed_logger(Box::new(ErrorLog(queue)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_batch_is_used_again_although_its_last_line_was_long() {
+        let log = Log::open("access", &LogTarget::Off, |_| unreachable!()).unwrap();
+        let queue = LogQueue {
+            off: false,
+            ..log.queue()
+        };
+        for (last_line, is_kept) in [(100, true), (LAST_LINE + 100, true), (3 * BATCH, false)] {
+            let mut batch = queue.new_batch();
+            batch.bytes.resize(BATCH - 1, b'x');
+            batch.bytes.resize(BATCH - 1 + last_line, b'y');
+            batch.lines = 2;
+            queue.send(batch);
+            queue.flush();
+            assert_eq!(!queue.spare.is_empty(), is_kept, "{last_line}");
+            let next = queue.new_batch();
+            assert!(next.bytes.is_empty());
+            assert!(queue.spare.is_empty());
+        }
+        log.close();
+    }
+}
