@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
@@ -390,6 +391,35 @@ fn a_file_that_is_only_touched_is_no_new_generation() {
         assert_eq!(site.gateway.lists()["generation"], 1, "{what}");
         assert_eq!(site.gateway.stderr.count("lists-published"), 1, "{what}");
     }
+}
+
+#[test]
+fn what_is_not_told_since_so_much_was_told_is_told_soon_though_the_file_stays_as_it_is() {
+    const RELOADS: usize = 20;
+    const FINDING: &str = " lists-finding ";
+    let mut site = Site::start();
+    site.gateway.write_lists_text(&site.text("127.0.0.0/8"));
+    site.gateway.wait_served("127.0.0.9", "pre", DEADLINE);
+    // Each makes a finding of its own, and so does another version of the file.
+    for at in 1..=RELOADS {
+        let proxy = format!("127.1.0.{at}");
+        site.gateway
+            .edit_ini(|it| it.set("gateway.trusted_proxies", proxy));
+        site.gateway.signal(Signal::SIGHUP);
+        wait_until("it is reloaded", DEADLINE, || {
+            site.gateway.stderr.count(" INFO reloaded ") == at
+        });
+    }
+    site.gateway
+        .write_lists_text(&site.text("127.0.0.0/8\n127.0.0.0/8"));
+    site.gateway
+        .wait_for_log(&format!("covers a trusted proxy (127.1.0.{RELOADS})"));
+    site.gateway.wait_for_log("finding=duplicate");
+    let told = site.gateway.stderr.all();
+    let told: Vec<_> = told.iter().filter(|it| it.contains(FINDING)).collect();
+    let untold = |line: &&String| line.rsplit_once("untold=").unwrap().1.parse::<usize>();
+    let untold: usize = told.iter().map(|it| untold(it).unwrap()).sum();
+    assert!(told.len() + untold > RELOADS, "{told:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 
@@ -24,6 +24,10 @@ use crate::lists::{self, ListName};
 /// How often the file is looked at. An edit takes effect after two looks at most, and the time
 /// for reading.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// What the log could not be told of a version, since so much was told, is told so much later: more can
+/// be told each second.
+const OWED: Duration = Duration::from_secs(1);
 
 /// No lists file is longer than this, in bytes: millions of addresses.
 const LONGEST: u64 = 64 * 1024 * 1024;
@@ -209,10 +213,14 @@ pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result
 fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Version>) {
     // The version that was used, whatever came of it; and the one that the last look found.
     let (mut used, mut seen) = (first, first);
+    let mut used_at = Instant::now();
     loop {
         std::thread::sleep(LOOK);
         // Frees lists that were replaced.
         drop(publisher.lists());
+        if used_at.elapsed() > OWED {
+            publisher.tell_owed();
+        }
         let now = Version::now(path);
         let stands_still = now == seen;
         seen = now;
@@ -224,7 +232,7 @@ fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Versi
             // It was changed while it was read.
             continue;
         }
-        used = now;
+        (used, used_at) = (now, Instant::now());
         match outcome {
             Ok(reading) => publisher.publish(reading, Cause::Event),
             Err(error) => publisher.failed(error),

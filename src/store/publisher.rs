@@ -400,6 +400,18 @@ impl Publisher {
         }
     }
 
+    /// Tells what the log is owed, since too much was told before, and what is still so. For a store
+    /// that is not read again before it changes: there nothing else tells it.
+    pub fn tell_owed(&self) {
+        if self.locked_entrance().told.owes() {
+            self.tell_findings();
+        }
+        let mut entrance = self.locked_entrance();
+        self.note_held(&mut entrance);
+        let faults = self.locked().faults.clone();
+        entrance.told_faults.tell(&faults, Instant::now());
+    }
+
     /// Tells what is likely to be a mistake in the lists in force, and was not told yet.
     pub fn tell_findings(&self) {
         let (mut entrance, lists) = (self.locked_entrance(), self.lists.load());
