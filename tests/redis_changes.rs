@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -320,20 +321,65 @@ fn changes_that_are_announced_just_after_a_check_has_found_them_are_not_missed_o
 #[test]
 fn no_number_of_changes_puts_the_check_off() {
     let site = Site::with(|setup| setup.set("redis.check_interval", "500ms"));
+    // So long that a reading takes longer than the next change takes to be announced.
+    let many: Vec<String> = (0..5000_u32)
+        .map(|it| format!("10.1.{}.{}", it >> 8, it & 255))
+        .collect();
     let mut connection = site.redis.connect(0);
+    redis::cmd("SADD")
+        .arg("gray")
+        .arg(&many)
+        .exec(&mut connection)
+        .unwrap();
     // Changes of sets are still announced; whatever else belongs to A is missed at the check.
     site.redis("CONFIG SET notify-keyspace-events Ks");
-    wait_until("a check amid changes", DEADLINE, || {
-        for command in ["SADD", "SREM"] {
-            let mut change = redis::cmd(command);
-            change
-                .arg("gray")
-                .arg("10.0.0.1")
-                .exec(&mut connection)
-                .unwrap();
-        }
-        site.gateway.stderr.count("redis-events-enabled") == 2
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let begun = Instant::now();
+            while !is_over.load(Ordering::Relaxed) && begun.elapsed() < 2 * DEADLINE {
+                let mut changes = redis::pipe();
+                for _ in 0..50 {
+                    changes.cmd("SADD").arg("gray").arg("10.0.0.1");
+                    changes.cmd("SREM").arg("gray").arg("10.0.0.1");
+                }
+                changes.exec(&mut connection).unwrap();
+            }
+        });
+        wait_until("a check amid changes", DEADLINE, || {
+            site.gateway.stderr.count("redis-events-enabled") == 2
+        });
+        is_over.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn what_was_refused_is_tried_again_now_and_then() {
+    let redis = Redis::start();
+    let rights = "on >secret ~gray ~pre ~prod ~graygate:* +@read +@connection +@transaction +set";
+    let user = |rights: &str| {
+        let mut command = vec!["ACL", "SETUSER", "app"];
+        command.extend(rights.split(' '));
+        redis.cli(&command);
+    };
+    user(&format!("{rights} resetchannels -client"));
+    let url = format!("redis://app:secret@{}/0", redis.address());
+    let setup = Setup::new().redis(url).set("redis.check_interval", "300ms");
+    let gateway = setup.set("redis.poll_interval", "50ms").start();
+    gateway.wait_for_lists("poll", |it| it["mode"] == "poll");
+    user("&* +subscribe +config");
+    gateway.wait_for_lists("events", |it| it["mode"] == "events");
+    for step in ["events", "tracking"] {
+        assert_eq!(
+            gateway.stderr.count(&format!("redis-{step}-refused")),
+            1,
+            "{step}"
+        );
+    }
+    assert_eq!(
+        gateway.metric("graygate_lists_refreshes_total{cause=\"reconnect\"}"),
+        0.0
+    );
 }
 
 #[test]

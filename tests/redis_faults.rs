@@ -690,6 +690,22 @@ fn a_change_right_after_the_connection_was_lost_is_applied() {
 }
 
 #[test]
+fn a_connection_that_is_lost_again_and_again_is_back_in_a_moment_each_time() {
+    const LOSSES: u32 = 8;
+    let site = Site::with(|setup| setup.set("redis.check_interval", "1h"));
+    let begun = Instant::now();
+    for at in 0..LOSSES {
+        site.redis("CLIENT KILL TYPE pubsub");
+        site.redis(&format!("RPUSH gray 127.0.1.{at}"));
+        site.wait_served(&format!("127.0.1.{at}"), "pre");
+    }
+    // Pauses that double would be as many seconds in all, and half of that more.
+    let taken = begun.elapsed();
+    assert!(taken < Duration::from_secs(1) * LOSSES, "{taken:?}");
+    assert_eq!(site.refreshes("reconnect"), u64::from(LOSSES));
+}
+
+#[test]
 fn waiting_for_redis_takes_no_cpu_time() {
     let leave: [Deed; 2] = [
         ("killed", |site| site.redis.kill()),

@@ -81,6 +81,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         publisher,
         first: Some(first),
         connected_before: false,
+        has_read: false,
         finder: Finder::default(),
         chooser: Chooser::default(),
         accept_key: AcceptKey::default(),
@@ -145,6 +146,8 @@ struct Watcher {
     /// Told once, when the first attempt has ended.
     first: Option<Sender<()>>,
     connected_before: bool,
+    /// The keys were read since the last attempt to connect.
+    has_read: bool,
     finder: Finder,
     chooser: Chooser,
     accept_key: AcceptKey,
@@ -212,7 +215,6 @@ impl Watcher {
     fn run(&mut self) {
         let mut pause = BACKOFF.0;
         loop {
-            let begun = Instant::now();
             // Without this thread there would be no more updates, so it outlives a panic.
             let error = match catch_unwind(AssertUnwindSafe(|| self.watch())) {
                 Ok(Ok(never)) => match never {},
@@ -221,11 +223,13 @@ impl Watcher {
             };
             self.publisher.failed(error);
             self.tell_first();
-            // A connection that held for a while begins the count anew.
-            if begun.elapsed() > BACKOFF.1 {
+            // A connection that brought lists begins the count anew, however soon it was lost.
+            if std::mem::take(&mut self.has_read) {
                 pause = BACKOFF.0;
             }
-            std::thread::sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0));
+            let jittered = pause.mul_f64(1.0 + fastrand::f64() / 2.0);
+            // Lists that take long to read are not to be read on and on.
+            std::thread::sleep(jittered.max(self.pace.left(Instant::now())));
             pause = (pause * 2).min(BACKOFF.1);
         }
     }
@@ -254,7 +258,7 @@ impl Watcher {
             self.publisher.set_mode(server.way.mode());
             let checked = Instant::now();
             self.refresh(&mut server, cause)?;
-            self.connected_before = true;
+            (self.connected_before, self.has_read) = (true, true);
             self.tell_first();
             // Until the next full check, which no number of events puts off.
             loop {
@@ -292,7 +296,7 @@ impl Watcher {
     /// Makes sure that changes are still announced.
     fn check_way(&mut self, server: &mut Server) -> RedisResult<()> {
         let (settings, reader) = (&self.settings, &mut server.reader);
-        match self.chooser.check(server.way, reader, settings.notify)? {
+        match self.chooser.check(server.way, reader, settings)? {
             Some(way) => server.way = way,
             None => {
                 let chosen = self.chooser.choose(reader, &server.address, settings)?;
@@ -328,7 +332,11 @@ impl Watcher {
                         return Err(error);
                     }
                     self.in_doubt = false;
-                    return Ok(Reason::Change);
+                    // Where something is always announced, nobody would ever look at the rest.
+                    return Ok(match Instant::now() >= check {
+                        true => Reason::Check,
+                        false => Reason::Change,
+                    });
                 }
                 Ok(News::Lost(error)) => return Err(error),
                 Err(RecvTimeoutError::Disconnected) => return Err(io_error("subscription ended")),

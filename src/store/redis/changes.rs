@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
@@ -83,14 +84,28 @@ impl Subscription {
 }
 
 /// Finds a way to learn of changes, and keeps to it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Chooser {
+    /// When the way was last chosen.
+    chosen: Instant,
     /// What was said already, so that it is said once.
     events_refused: bool,
     tracking_refused: bool,
     acceptance_refused: bool,
     /// The connection that hears for the reader, by the server's number.
     redirected_to: Option<i64>,
+}
+
+impl Default for Chooser {
+    fn default() -> Self {
+        Self {
+            chosen: Instant::now(),
+            events_refused: false,
+            tracking_refused: false,
+            acceptance_refused: false,
+            redirected_to: None,
+        }
+    }
 }
 
 impl Chooser {
@@ -105,6 +120,7 @@ impl Chooser {
         settings: &config::Redis,
     ) -> RedisResult<(Way, Subscription)> {
         let notify = settings.notify;
+        self.chosen = Instant::now();
         let mut may_be_on = false;
         if matches!(notify, Notify::Auto | Notify::Events) {
             let refusal = match ask_for_events(reader) {
@@ -151,10 +167,15 @@ impl Chooser {
         &mut self,
         way: Way,
         reader: &mut Link,
-        notify: Notify,
+        settings: &config::Redis,
     ) -> RedisResult<Option<Way>> {
+        let notify = settings.notify;
         match way {
-            Way::Poll => Ok(Some(way)),
+            // What was refused may have been granted since.
+            Way::Poll => {
+                let is_time = self.chosen.elapsed() >= settings.check_interval;
+                Ok((notify == Notify::Poll || !is_time).then_some(way))
+            }
             Way::Tracking if self.is_tracking(reader)? => Ok(Some(way)),
             Way::Tracking => Err(io_error("the server does not track the keys any more")),
             // Somebody may have switched them off, or given the right to switch them on.
