@@ -66,6 +66,9 @@ impl AsRawFd for Descriptor {
     }
 }
 
+/// Descriptors that a worker needs for itself, at most: its pipes, and a few to wait with.
+pub const DESCRIPTORS: usize = 2 * pipe::MOST + 8;
+
 /// Virtual size of a coroutine's stack, in bytes. Only touched pages take memory; an overflow
 /// ends the process, so it is generous.
 pub const STACK_SIZE: usize = 256 * 1024;

@@ -16,6 +16,8 @@ use nix::unistd::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use crate::net;
+
 pub use self::pid_file::{PidFile, find_gateway, is_gateway};
 
 /// What an operator asks for by a signal.
@@ -142,22 +144,23 @@ pub fn give_to(file: &File, owner: Option<&Identity>) -> io::Result<()> {
     }
 }
 
-/// Descriptors that are needed besides those of connections.
+/// Descriptors that are needed besides those of connections and those of workers.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Allows the process as many descriptors as `connections` can need: one downstream and one
-/// upstream each. Returns for how many connections, at least one, there are descriptors; fewer
+/// Allows the process as many descriptors as `workers` and `connections` can need: one downstream
+/// and one upstream for each of these. Returns for how many connections, at least one, there are descriptors; fewer
 /// than were asked for is a warning in the log.
 ///
 /// # Errors
 /// The kernel's.
-pub fn allow_connections(connections: usize) -> io::Result<usize> {
-    let wanted = 2 * connections as u64 + OTHER_DESCRIPTORS;
+pub fn allow_connections(connections: usize, workers: usize) -> io::Result<usize> {
+    let others = OTHER_DESCRIPTORS + (workers * net::DESCRIPTORS) as u64;
+    let wanted = 2 * connections as u64 + others;
     let allowed = allow_descriptors(wanted)?;
     if allowed >= wanted {
         return Ok(connections);
     }
-    let possible = (allowed.saturating_sub(OTHER_DESCRIPTORS) / 2).max(1);
+    let possible = (allowed.saturating_sub(others) / 2).max(1);
     log::warn!(
         "descriptors-short wanted={wanted} allowed={allowed} max_connections={possible} \
          remedy=\"raise the limit (ulimit -n), or lower max_connections\""

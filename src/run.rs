@@ -70,7 +70,8 @@ impl Running {
         if let Some(path) = &config.lists.last_good {
             make_folder_of_copy(path, identity);
         }
-        settings.max_connections = process::allow_connections(settings.max_connections)?;
+        settings.max_connections =
+            process::allow_connections(settings.max_connections, settings.workers)?;
         if let Some(identity) = identity {
             identity.assume()?;
         }
@@ -173,7 +174,8 @@ impl Running {
         }
         log::set_max_level(config.log.level);
         let path = config.path.display().to_string();
-        match process::allow_connections(config.gateway.max_connections) {
+        let settings = &config.gateway;
+        match process::allow_connections(settings.max_connections, settings.workers) {
             Ok(allowed) => config.gateway.max_connections = allowed,
             Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }

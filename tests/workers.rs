@@ -114,13 +114,14 @@ fn endless_downloads_and_uploads_do_not_starve_small_requests() {
 fn connections_are_limited_to_those_for_which_there_are_descriptors() {
     let origin = Origin::named("prod");
     // Even root must not raise the limit again.
-    let limited = "ulimit -n 80; [ \"$(id -u)\" -ne 0 ] || \
+    let limited = "ulimit -n 152; [ \"$(id -u)\" -ne 0 ] || \
                    exec setpriv --bounding-set=-sys_resource \"$0\" \"$@\"; exec \"$0\" \"$@\"";
-    let setup = Setup::new().under(&["sh", "-c", limited]);
+    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = setup.under(&["sh", "-c", limited]);
     let gateway = setup.lists(&[], &[], &[&origin]).start();
     let warning = gateway.wait_for_log("descriptors-short");
     assert!(
-        warning.contains(" allowed=80 max_connections=8 "),
+        warning.contains(" allowed=152 max_connections=8 "),
         "{warning}"
     );
     let mut clients: Vec<Client> = (0..8).map(|_| gateway.connect()).collect();

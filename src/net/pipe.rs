@@ -15,7 +15,7 @@ const CAPACITY: usize = 256 * 1024;
 
 /// Pipes that a worker has at most: each takes two descriptors, and the kernel gives a user 64 MiB of
 /// pipes before it makes new ones small (pipe(7), pipe-user-pages-soft).
-const MOST: usize = 32;
+pub(super) const MOST: usize = 32;
 
 thread_local! {
     static FREE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
