@@ -54,14 +54,15 @@ pub(crate) fn put_in_large_pages<T>(elements: &[T]) {
     };
 }
 
-/// Begins to bring an element into the caches, if there is one at that place.
+/// Begins to bring an element into the caches. What is asked for in vain costs nothing, so nobody
+/// looks whether there is one at that place.
 pub(crate) fn prefetch<T>(elements: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(element) = elements.get(at) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-        // SAFETY: it reads nothing, and the address is that of an element.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(element).cast()) };
+        // SAFETY: it reads nothing, and does not mind an address at which there is nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(elements.as_ptr().wrapping_add(at).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (elements, at);

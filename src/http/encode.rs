@@ -172,9 +172,16 @@ fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
             put(out, &[field.value.of(bytes), b", "]);
         }
     }
-    put_ip(out, super::client::canonical(request.socket));
+    let socket = super::client::canonical(request.socket);
+    let start = out.len();
+    put_ip(out, socket);
+    let end = out.len();
     put(out, &[b"\r\nX-Real-IP: "]);
-    put_ip(out, request.client);
+    // Mostly they are one, and an address takes longer to write than any other field.
+    match request.client == socket {
+        true => out.extend_from_within(start..end),
+        false => put_ip(out, request.client),
+    }
     let first = |kind, otherwise| {
         let mut values = received(kind).map(|field| field.value.of(bytes));
         values.find(|it| !it.is_empty()).unwrap_or(otherwise)
@@ -429,12 +436,22 @@ fn put_decimal(out: &mut Vec<u8>, number: u64) {
 pub fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
-            let [first, rest @ ..] = address.octets();
-            let mut digits = itoa::Buffer::new();
-            put(out, &[digits.format(first).as_bytes()]);
-            for octet in rest {
-                put(out, &[b".", digits.format(octet).as_bytes()]);
+            let mut text = [0; "255.255.255.255".len()];
+            let mut len = 0;
+            for (at, octet) in address.octets().into_iter().enumerate() {
+                let digit = |value: u8| b'0' + value % 10;
+                let dot = (at > 0).then_some(b'.');
+                let hundreds = (octet >= 100).then(|| digit(octet / 100));
+                let tens = (octet >= 10).then(|| digit(octet / 10));
+                for byte in [dot, hundreds, tens, Some(digit(octet))]
+                    .into_iter()
+                    .flatten()
+                {
+                    text[len] = byte;
+                    len += 1;
+                }
             }
+            put(out, &[&text[..len]]);
         }
         // A Vec takes whatever is written.
         IpAddr::V6(address) => drop(write!(out, "{address}")),

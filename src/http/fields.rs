@@ -55,54 +55,54 @@ pub enum Kind {
 impl Kind {
     /// The kind of the field with this name.
     pub fn of(name: &[u8]) -> Self {
-        const KNOWN: &[(&str, Kind)] = &[
-            ("te", Kind::HopByHop),
-            ("host", Kind::Host),
-            ("expect", Kind::Expect),
-            ("upgrade", Kind::Upgrade),
-            ("trailer", Kind::HopByHop),
-            ("x-real-ip", Kind::RealIp),
-            ("forwarded", Kind::Forwarded),
-            ("connection", Kind::Connection),
-            ("user-agent", Kind::UserAgent),
-            ("keep-alive", Kind::HopByHop),
-            ("max-forwards", Kind::MaxForwards),
-            ("http2-settings", Kind::HopByHop),
-            ("content-length", Kind::ContentLength),
-            ("x-forwarded-for", Kind::ForwardedFor),
-            ("proxy-connection", Kind::HopByHop),
-            ("x-forwarded-host", Kind::ForwardedHost),
-            ("transfer-encoding", Kind::TransferEncoding),
-            ("x-forwarded-proto", Kind::ForwardedProto),
-        ];
-        // Most fields begin like none of these, which is soon seen.
-        let first = name.first().map_or(0, u8::to_ascii_lowercase);
-        if !b"cefhkmptux".contains(&first) {
-            return Kind::Other;
-        }
-        let matches = |(known, _): &&(&str, Kind)| {
-            let known = known.as_bytes();
-            known.len() == name.len() && known[0] == first && known.eq_ignore_ascii_case(name)
+        // By length, so that a name is compared with a few of them at most.
+        let known: &[(&str, Self)] = match name.len() {
+            2 => &[("te", Self::HopByHop)],
+            4 => &[("host", Self::Host)],
+            6 => &[("expect", Self::Expect)],
+            7 => &[("upgrade", Self::Upgrade), ("trailer", Self::HopByHop)],
+            9 => &[("x-real-ip", Self::RealIp), ("forwarded", Self::Forwarded)],
+            10 => &[
+                ("connection", Self::Connection),
+                ("user-agent", Self::UserAgent),
+                ("keep-alive", Self::HopByHop),
+            ],
+            12 => &[("max-forwards", Self::MaxForwards)],
+            14 => &[
+                ("content-length", Self::ContentLength),
+                ("http2-settings", Self::HopByHop),
+            ],
+            15 => &[("x-forwarded-for", Self::ForwardedFor)],
+            16 => &[
+                ("x-forwarded-host", Self::ForwardedHost),
+                ("proxy-connection", Self::HopByHop),
+            ],
+            17 => &[
+                ("transfer-encoding", Self::TransferEncoding),
+                ("x-forwarded-proto", Self::ForwardedProto),
+            ],
+            _ => &[],
         };
-        if let Some((_, kind)) = KNOWN.iter().find(matches) {
-            return *kind;
+        for (known, kind) in known {
+            if reads_as(name, known.as_bytes()) {
+                return match mimics(name) {
+                    true => Self::Forbidden,
+                    false => *kind,
+                };
+            }
+        }
+        if !matches!(name, [b'x' | b'X', ..]) {
+            return Self::Other;
         }
         let begins_as = |begin: &[u8]| {
             name.get(..begin.len())
                 .is_some_and(|it| reads_as(it, begin))
         };
-        let mimics = memchr::memchr(b'_', name).is_some();
-        let reads_as_known = || {
-            KNOWN
-                .iter()
-                .any(|(known, _)| reads_as(name, known.as_bytes()))
-        };
         match () {
-            () if begins_as(b"x-graygate") => Kind::Forbidden,
-            () if begins_as(b"x-forwarded-") && mimics => Kind::Forbidden,
-            () if begins_as(b"x-forwarded-") => Kind::Forwarded,
-            () if mimics && reads_as_known() => Kind::Forbidden,
-            () => Kind::Other,
+            () if begins_as(b"x-graygate") => Self::Forbidden,
+            () if !begins_as(b"x-forwarded-") => Self::Other,
+            () if mimics(name) => Self::Forbidden,
+            () => Self::Forwarded,
         }
     }
 }
@@ -114,6 +114,13 @@ fn reads_as(name: &[u8], known: &[u8]) -> bool {
         byte => byte.to_ascii_lowercase() == *known,
     };
     name.len() == known.len() && name.iter().zip(known).all(same)
+}
+
+/// True when `name` is written as no field is that means something.
+fn mimics(name: &[u8]) -> bool {
+    // Without a call and a branch: names are short.
+    name.iter()
+        .fold(false, |found, byte| found | (*byte == b'_'))
 }
 
 /// What the `Connection` fields of a head ask for (RFC 9110 section 7.6.1).
@@ -182,7 +189,33 @@ pub fn list(value: Span, bytes: &[u8]) -> impl DoubleEndedIterator<Item = Span> 
 
 /// RFC 9110 section 5.6.2: the bytes of a token.
 pub fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    const TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+    TOKEN.has(byte)
+}
+
+/// A set of bytes, in which one is looked up at once.
+pub(super) struct ByteSet([bool; 256]);
+
+impl ByteSet {
+    /// ASCII letters, digits, and these.
+    pub(super) const fn alphanumeric_and(others: &[u8]) -> Self {
+        let mut set = [false; 256];
+        let mut byte = 0;
+        while byte < set.len() {
+            set[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut at = 0;
+        while at < others.len() {
+            set[others[at] as usize] = true;
+            at += 1;
+        }
+        Self(set)
+    }
+
+    pub(super) const fn has(&self, byte: u8) -> bool {
+        self.0[byte as usize]
+    }
 }
 
 #[cfg(test)]
