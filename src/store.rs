@@ -94,15 +94,6 @@ impl Reading {
             Err(fault) => Some(hasher.hash_one(fault.name())),
         })
     }
-
-    /// What was read of one list.
-    fn of(&mut self, list: ListName) -> &mut Result<Entries, Fault> {
-        match list {
-            ListName::Gray => &mut self.gray,
-            ListName::Pre => &mut self.pre,
-            ListName::Prod => &mut self.prod,
-        }
-    }
 }
 
 /// Why a list keeps its last good value instead of what the store says.

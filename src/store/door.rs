@@ -2,10 +2,15 @@
 //! keeps what has to wait, and tells the log of what is held.
 //!
 //! Each list has its own fate, with one exception: what was written at once comes into force at
-//! once, so that all of them wait for a `prod` that is yet to settle. But not for ever
-//! ([`MOST_WITHHELD`]): a `prod` that is rewritten again and again never settles. And not where
-//! that makes no difference: while nobody is gray, nobody is served by `pre`, so that emptying
-//! `gray`, the rollback, never waits.
+//! once, so that all of them wait for one that is yet to settle: one that was found empty a moment
+//! ago (the store tells since when), or a `prod` that has to stand. But not for ever
+//! ([`MOST_WITHHELD`]): one that is rewritten again and again never settles. And not where that
+//! makes no difference: while nobody is gray, nobody is served by `pre`, so that emptying `gray`,
+//! the rollback, never waits.
+//!
+//! What a list has to wait for makes no difference to its gate, which is told of each reading: it
+//! waits for nothing that the store does not have any more. So a list is in force as it was read, or
+//! it waits at its gate, or, having passed that, for the others.
 //!
 //! No clock, no lock, no snapshot: those are the publisher's.
 
@@ -20,15 +25,32 @@ use crate::logging::Throttle;
 /// How long lists wait for others to settle, at most: a little longer than that takes.
 pub(super) const MOST_WITHHELD: Duration = Duration::from_millis(1500);
 
+/// How long a list must have been empty to count as empty. An empty `gray` is a rollback, which
+/// is urgent; an empty pool is not, since its last peers may still serve, or are skipped if not.
+pub(super) const fn settle_time(list: ListName) -> Duration {
+    match list {
+        ListName::Gray => Duration::from_millis(20),
+        ListName::Pre | ListName::Prod => Duration::from_secs(1),
+    }
+}
+
+/// For how long each list, if it is empty, has been known to be, untouched. In the order of
+/// [`ListName::ALL`].
+pub(super) type EmptyFor = [Duration; ListName::ALL.len()];
+
 /// What lists have to pass.
 pub(super) struct Door {
     rules: Rules,
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
-    /// Since when, reading after reading, `prod` has been about to settle.
-    settles_since: Option<Instant>,
-    /// What was read with it, and waits for it.
-    withheld: Option<Withheld>,
+    /// Why lists keep their value although nothing of theirs is held.
+    faults: [Option<Fault>; ListName::ALL.len()],
+    /// The lists that were found empty by the last reading, and are not believed to be.
+    emptied: Vec<ListName>,
+    /// What has passed its gate, and waits for another list to settle.
+    withheld: Withheld,
+    /// Since when there was something to wait for, and something that waits.
+    waits_since: Option<Instant>,
     /// All of what was read last was let in, and nothing waits.
     is_settled: bool,
     /// The held changes that were told of.
@@ -76,31 +98,28 @@ impl New {
     }
 }
 
-/// The lists that wait for a `prod` that is yet to settle.
+/// Lists that wait for others to settle.
+#[derive(Default)]
 struct Withheld {
-    gray: Arc<GrayList>,
-    pre: Arc<PeerList>,
-    /// Since when `prod` has been about to settle.
-    since: Instant,
+    gray: Option<Arc<GrayList>>,
+    pre: Option<Arc<PeerList>>,
+    prod: Option<Arc<PeerList>>,
 }
 
 impl Withheld {
+    const fn is_empty(&self) -> bool {
+        self.gray.is_none() && self.pre.is_none() && self.prod.is_none()
+    }
+
     /// The `current` lists with these.
-    fn with(self, current: &Lists) -> New {
+    fn over(self, current: &Lists) -> New {
+        let current = New::of(current);
         New {
-            gray: self.gray,
-            pre: self.pre,
-            prod: Arc::clone(&current.prod),
+            gray: self.gray.unwrap_or(current.gray),
+            pre: self.pre.unwrap_or(current.pre),
+            prod: self.prod.unwrap_or(current.prod),
         }
     }
-}
-
-/// What became of a reading.
-pub(super) struct Passed {
-    /// What comes into force; as before where nothing may.
-    pub(super) new: New,
-    /// The lists that keep their value although nothing of theirs is held.
-    pub(super) faults: Vec<(ListName, Fault)>,
 }
 
 /// A `prod` whose time has come.
@@ -117,8 +136,10 @@ impl Door {
             rules,
             gray: Gate::default(),
             prod: Gate::default(),
-            settles_since: None,
-            withheld: None,
+            faults: Default::default(),
+            emptied: Vec::new(),
+            withheld: Withheld::default(),
+            waits_since: None,
             is_settled: false,
             told: Vec::new(),
             throttle: Throttle::default(),
@@ -134,8 +155,16 @@ impl Door {
         self.is_settled
     }
 
-    /// What of `read` may take the place of the `current` lists.
-    pub(super) fn judge(&mut self, current: &Lists, read: Parsed, now: Moment) -> Passed {
+    /// What comes into force now of what was `read`, in the place of the `current` lists. What has
+    /// waited for long enough at a gate is still there, for [`Self::ripe_gray`] and the like.
+    pub(super) fn judge(
+        &mut self,
+        current: &Lists,
+        mut read: Parsed,
+        empty_for: EmptyFor,
+        now: Moment,
+    ) -> New {
+        self.take_emptied(current, &mut read, empty_for);
         // Without anything to compare with, everything is new, and nothing destroys.
         let rules = current.are_read().then_some(self.rules);
         let (gray, gray_fault) = pass(&mut self.gray, rules, &current.gray, read.gray, now);
@@ -143,58 +172,81 @@ impl Door {
             Ok(list) => (Arc::new(list), None),
             Err((kept, fault)) => (kept, Some(fault)),
         };
-        let (prod, prod_fault) = pass(&mut self.prod, rules, &current.prod, read.prod, now);
+        let (prod, mut prod_fault) = pass(&mut self.prod, rules, &current.prod, read.prod, now);
+        if self.prod.settles() {
+            prod_fault.get_or_insert(Fault::Unsettled);
+        }
+        self.faults = [gray_fault, pre_fault, prod_fault];
         let mut new = New { gray, pre, prod };
-        let mut faults = [gray_fault, pre_fault, prod_fault];
-        self.withhold(current, &mut new, &mut faults, now.instant);
-
-        let faults = ListName::ALL.into_iter().zip(faults);
-        let faults: Vec<_> = faults.filter_map(|(list, it)| Some((list, it?))).collect();
-        self.is_settled = faults.is_empty() && self.gray.is_empty() && self.prod.is_empty();
-        Passed { new, faults }
+        self.withhold(current, &mut new, now.instant);
+        self.note_change(current, &new, now.instant);
+        let is_kept = self.faults.iter().any(Option::is_some);
+        self.is_settled = !is_kept && self.gray.is_empty() && self.prod.is_empty();
+        new
     }
 
-    /// Keeps back what of `new` has to wait for `prod`, and notes that among the `faults`.
-    fn withhold(
-        &mut self,
-        current: &Lists,
-        new: &mut New,
-        faults: &mut [Option<Fault>; ListName::ALL.len()],
-        now: Instant,
-    ) {
-        let before = self.withheld.take();
-        if !self.prod.settles() {
-            self.settles_since = None;
-            return;
-        }
-        let since = *self.settles_since.get_or_insert(now);
-        let [gray_fault, pre_fault, prod_fault] = faults;
-        prod_fault.get_or_insert(Fault::Unsettled);
-        // The store's own watcher keeps back what it has read; what is kept back here is no worse.
-        if let Some(before) = before {
-            if *gray_fault == Some(Fault::Withheld) {
-                new.gray = before.gray;
+    /// Takes the lists out of `read` that have become empty only a moment ago.
+    fn take_emptied(&mut self, current: &Lists, read: &mut Parsed, empty_for: EmptyFor) {
+        // What is held is no news with each reading.
+        let holds_empty = self.prod.held().is_some_and(|it| it.entries == 0);
+        let becomes_empty = [
+            becomes_empty(&current.gray, &read.gray),
+            becomes_empty(&current.pre, &read.pre),
+            becomes_empty(&current.prod, &read.prod) && !holds_empty,
+        ];
+        self.emptied.clear();
+        for list in ListName::ALL {
+            let at = list as usize;
+            if !becomes_empty[at] || empty_for[at] >= settle_time(list) {
+                continue;
             }
-            if *pre_fault == Some(Fault::Withheld) {
-                new.pre = before.pre;
+            self.emptied.push(list);
+            match list {
+                ListName::Gray => read.gray = Err(Fault::Unsettled),
+                ListName::Pre => read.pre = Err(Fault::Unsettled),
+                ListName::Prod => read.prod = Err(Fault::Unsettled),
             }
         }
-        let late = now.saturating_duration_since(since) >= MOST_WITHHELD;
-        if late || new.gray.is_empty() {
+    }
+
+    /// Keeps back what of `new` has to wait for another list, and notes that among the faults.
+    fn withhold(&mut self, current: &Lists, new: &mut New, now: Instant) {
+        self.withheld = Withheld::default();
+        if self.emptied.is_empty() && !self.prod.settles() {
+            self.waits_since = None;
             return;
         }
-        if new.gray.digest() != current.gray.digest() {
-            gray_fault.get_or_insert(Fault::Withheld);
+        let (is_late, nobody_is_gray) = (self.is_late(now), new.gray.is_empty());
+        if !is_late && !nobody_is_gray {
+            let [gray, pre, prod] = &mut self.faults;
+            let is_other_gray = new.gray.digest() != current.gray.digest();
+            let is_other_pre = is_other(&new.pre, &current.pre);
+            let is_other_prod = is_other(&new.prod, &current.prod);
+            self.withheld = Withheld {
+                gray: keep_back(gray, &mut new.gray, &current.gray, is_other_gray),
+                pre: keep_back(pre, &mut new.pre, &current.pre, is_other_pre),
+                prod: keep_back(prod, &mut new.prod, &current.prod, is_other_prod),
+            };
         }
-        if new.pre.digest(ListName::Pre) != current.pre.digest(ListName::Pre) {
-            pre_fault.get_or_insert(Fault::Withheld);
+        if self.prod.settles() || !self.withheld.is_empty() {
+            self.waits_since.get_or_insert(now);
+        } else if !is_late {
+            self.waits_since = None;
         }
-        let read = std::mem::replace(new, New::of(current));
-        self.withheld = Some(Withheld {
-            gray: read.gray,
-            pre: read.pre,
-            since,
-        });
+    }
+
+    /// True when there was something to wait for during the longest time, and is still.
+    fn is_late(&self, now: Instant) -> bool {
+        let waited = |since| now.saturating_duration_since(since);
+        let since = self.waits_since;
+        since.is_some_and(|it| waited(it) >= MOST_WITHHELD)
+    }
+
+    /// Tells the gate when `new` brings another `prod` at once.
+    fn note_change(&mut self, current: &Lists, new: &New, now: Instant) {
+        if is_other(&new.prod, &current.prod) {
+            self.prod.note_change(now);
+        }
     }
 
     /// The store cannot be reached: no time counts until it was read again.
@@ -202,74 +254,90 @@ impl Door {
         self.gray.lose_sight();
         self.prod.lose_sight();
         // The next reading says what there is, and what of it has to wait.
-        self.withheld = None;
-        self.settles_since = None;
+        self.withheld = Withheld::default();
+        self.emptied.clear();
+        self.waits_since = None;
     }
 
-    /// The `current` lists with a `gray` whose time has come.
+    /// The `current` lists with a `gray` that was held, and whose time has come.
     pub(super) fn ripe_gray(&mut self, current: &Lists, now: Instant) -> Option<New> {
         let gray = self.gray.ripe(self.rules, &current.gray, now)?;
-        Some(self.with_gray(gray, current))
-    }
-
-    /// The `current` lists with a `gray` that was held. What still waits for `prod` will come with
-    /// it, too.
-    fn with_gray(&mut self, gray: Arc<GrayList>, current: &Lists) -> New {
-        if let Some(withheld) = &mut self.withheld {
-            withheld.gray = Arc::clone(&gray);
-        }
-        New {
+        Some(New {
             gray,
             ..New::of(current)
-        }
+        })
     }
 
-    /// The `current` lists with what has waited for `prod` for long enough.
+    /// The `current` lists with what has waited for others for long enough.
     pub(super) fn ripe_withheld(&mut self, current: &Lists, now: Instant) -> Option<New> {
-        let late = |it: &mut Withheld| now.saturating_duration_since(it.since) >= MOST_WITHHELD;
-        self.withheld.take_if(late).map(|it| it.with(current))
+        let is_ripe = !self.withheld.is_empty() && self.is_late(now);
+        is_ripe.then(|| self.release(current, now))
+    }
+
+    /// The `current` lists with what has waited for others.
+    fn release(&mut self, current: &Lists, now: Instant) -> New {
+        for fault in &mut self.faults {
+            fault.take_if(|it| *it == Fault::Withheld);
+        }
+        let new = std::mem::take(&mut self.withheld).over(current);
+        self.note_change(current, &new, now);
+        new
     }
 
     /// The `current` lists with a `prod` whose time has come.
     pub(super) fn ripe_prod(&mut self, current: &Lists, now: Instant) -> Option<Ripe> {
         let settles = self.prod.settles();
+        if settles && !self.emptied.is_empty() && !self.is_late(now) {
+            return None;
+        }
         let prod = self.prod.ripe(self.rules, &current.prod, now)?;
-        // Nothing waits for what was held.
-        let others = self.withheld.take();
-        let new = New {
-            prod,
-            ..others.map_or_else(|| New::of(current), |it| it.with(current))
-        };
-        self.settles_since = None;
-        Some(match settles {
-            true => Ripe::Settled(new),
-            false => Ripe::Held(new),
-        })
+        if !settles {
+            // It comes alone: nothing has waited for it, and it waits for nothing.
+            return Some(Ripe::Held(New {
+                prod,
+                ..New::of(current)
+            }));
+        }
+        self.faults[ListName::Prod as usize] = None;
+        let others = self.release(current, now);
+        if self.emptied.is_empty() {
+            self.waits_since = None;
+        }
+        Some(Ripe::Settled(New { prod, ..others }))
     }
 
     /// When something may be ripe, if nothing else happens.
     pub(super) fn ripe_at(&self) -> Option<Instant> {
-        let withheld = self.withheld.as_ref();
-        let times = [
-            self.gray.ripe_at(self.rules),
-            self.prod.ripe_at(self.rules),
-            withheld.map(|it| it.since + MOST_WITHHELD),
-        ];
+        let late = self.waits_since.map(|it| it + MOST_WITHHELD);
+        let mut prod = self.prod.ripe_at(self.rules);
+        if self.prod.settles() && !self.emptied.is_empty() {
+            prod = prod.zip(late).map(|(one, other)| one.max(other));
+        }
+        let withheld = late.filter(|_| !self.withheld.is_empty());
+        let times = [self.gray.ripe_at(self.rules), prod, withheld];
         times.into_iter().flatten().min()
     }
 
     /// The `current` lists with the held change whose digest is `digest`, as it is displayed, if
     /// the store had it when it was last read.
     pub(super) fn accept(&mut self, digest: &str, current: &Lists) -> Option<(ListName, New)> {
+        let new = New::of(current);
         if let Some(gray) = self.gray.accept(digest) {
-            return Some((ListName::Gray, self.with_gray(gray, current)));
+            return Some((ListName::Gray, New { gray, ..new }));
         }
         let prod = self.prod.accept(digest)?;
-        let new = New {
-            prod,
-            ..New::of(current)
-        };
-        Some((ListName::Prod, new))
+        Some((ListName::Prod, New { prod, ..new }))
+    }
+
+    /// The lists that keep their value although nothing of theirs is held.
+    pub(super) fn faults(&self) -> Vec<(ListName, Fault)> {
+        let faults = ListName::ALL.into_iter().zip(self.faults);
+        faults.filter_map(|(list, it)| Some((list, it?))).collect()
+    }
+
+    /// The lists that were found empty by the last reading, and are not believed to be.
+    pub(super) fn emptied(&self) -> &[ListName] {
+        &self.emptied
     }
 
     /// What is held.
@@ -337,12 +405,35 @@ fn pass<L: Guarded + Listed>(
             (passed.unwrap_or_else(|| Arc::clone(in_force)), None)
         }
         Err((kept, fault)) => {
-            if fault != Fault::Withheld {
-                gate.doubt();
-            }
+            gate.doubt();
             (kept, Some(fault))
         }
     }
+}
+
+/// True when a list that is `in_force` has no entries any more.
+fn becomes_empty<L: Listed>(in_force: &Arc<L>, read: &Result<L, Fault>) -> bool {
+    let is_empty = |it: &L| it.is_empty() && it.skipped().count == 0;
+    !in_force.is_empty() && read.as_ref().is_ok_and(is_empty)
+}
+
+/// Puts the `current` list in the place of a `new` one that is another and has no fault of its own.
+fn keep_back<L>(
+    fault: &mut Option<Fault>,
+    new: &mut Arc<L>,
+    current: &Arc<L>,
+    is_other: bool,
+) -> Option<Arc<L>> {
+    let keeps = fault.is_none() && is_other;
+    keeps.then(|| {
+        *fault = Some(Fault::Withheld);
+        std::mem::replace(new, Arc::clone(current))
+    })
+}
+
+fn is_other(one: &PeerList, other: &PeerList) -> bool {
+    // As one and the same kind of list: their names are in their digests.
+    one.digest(ListName::Prod) != other.digest(ListName::Prod)
 }
 
 /// The list that was read, or the one that is kept for want of it, with what is wrong.

@@ -272,7 +272,8 @@ impl<L> Default for Gate<L> {
 }
 
 impl<L: Guarded> Gate<L> {
-    /// The store has `new`: returns it if it may take the place of `in_force` now.
+    /// The store has `new`: returns it if it may take the place of `in_force` now. Else it waits
+    /// here, with the time for which it has, in the place of whatever has waited.
     pub fn judge(
         &mut self,
         rules: Rules,
@@ -286,9 +287,6 @@ impl<L: Guarded> Gate<L> {
         let digest = Guarded::digest(&new);
         if reason.is_none() && !(troubled && in_force.loses_by(&new)) {
             self.waiting = None;
-            if digest != Guarded::digest(&**in_force) {
-                self.changed = Some(now.instant);
-            }
             return Some(Arc::new(new));
         }
         let same = |it: &&mut Waiting<L>| (it.digest, it.reason) == (digest, reason);
@@ -311,7 +309,12 @@ impl<L: Guarded> Gate<L> {
                 });
             }
         }
-        self.ripe(rules, in_force, now.instant)
+        None
+    }
+
+    /// What [`Self::judge`] has returned is in force from now on, and differs from what was.
+    pub fn note_change(&mut self, now: Instant) {
+        self.changed = Some(now);
     }
 
     /// A list in force that has stood is what the next changes are compared with; but what is held

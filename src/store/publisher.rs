@@ -16,11 +16,11 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 
 use super::copy::{self, Copy, CopyError, Keeper};
-use super::door::{Door, New, Parsed, Passed, Ripe};
+use super::door::{Door, EmptyFor, New, Parsed, Ripe};
 use super::findings::Told;
 use super::guard::{Held, Moment, Rules};
 use super::status::ToldFaults;
-use super::{Cause, Fault, Mode, Reading, Status};
+use super::{Cause, Mode, Reading, Status};
 use crate::config::Config;
 use crate::lists::lint::{self, Findings};
 use crate::lists::{ListName, Lists};
@@ -190,10 +190,6 @@ impl Publisher {
 
     /// The lists in force; before there are any, those of the copy that the first reading will be
     /// compared with.
-    pub fn last_good(&self) -> Arc<Lists> {
-        self.compared(&self.locked_entrance())
-    }
-
     fn compared(&self, entrance: &Entrance) -> Arc<Lists> {
         let lists = self.lists.load();
         match &entrance.copy {
@@ -215,13 +211,6 @@ impl Publisher {
     /// True when something is held.
     pub fn holds(&self) -> bool {
         !self.locked().held.is_empty()
-    }
-
-    /// True when it is held that `list` becomes empty.
-    pub fn holds_empty(&self, list: ListName) -> bool {
-        let status = self.locked();
-        let mut held = status.held.iter();
-        held.any(|it| it.list == list && it.entries == 0)
     }
 
     fn locked(&self) -> MutexGuard<'_, Status> {
@@ -273,32 +262,48 @@ impl Publisher {
         // What the log is owed is told with the next lists.
         let is_settled = entrance.door.is_settled() && !entrance.told.owes();
         if is_settled {
-            self.succeeded(&mut entrance, Vec::new(), cause);
+            self.succeeded(&mut entrance, cause);
             self.keep_copy();
         }
         is_settled
     }
 
-    /// Brings what was read into force, as far as it can be accepted.
+    /// Brings what was read into force, as far as it can be accepted. A list that is empty is meant
+    /// to be.
     pub fn publish(&self, reading: Reading, cause: Cause) {
+        self.publish_watched(reading, [Duration::MAX; ListName::ALL.len()], cause);
+    }
+
+    /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty
+    /// has been so for some time. Returns those that are not believed to be, yet.
+    pub(super) fn publish_watched(
+        &self,
+        reading: Reading,
+        empty_for: EmptyFor,
+        cause: Cause,
+    ) -> Vec<ListName> {
         // Long lists take their time; nobody is to wait for that at the door.
         let read = Parsed::of(reading, self.peer_port);
         let mut entrance = self.locked_entrance();
         let current = self.compared(&entrance);
         let now = Moment::now();
-        let Passed { new, faults } = entrance.door.judge(&current, read, now);
+        let new = entrance.door.judge(&current, read, empty_for, now);
         // Who sees the new lists must not see the age of the old ones.
         self.locked().checked = Some(now.instant);
         self.put_in_force(&mut entrance, new, cause);
         entrance.copy = None;
         self.note_held(&mut entrance);
-        self.succeeded(&mut entrance, faults, cause);
+        self.succeeded(&mut entrance, cause);
+        // What has stood until now may come in with what has just been read.
+        self.let_in_ripe(&mut entrance, now.instant);
         self.ring();
         self.keep_copy();
         self.knock.notify_all();
+        entrance.door.emptied().to_vec()
     }
 
-    fn succeeded(&self, entrance: &mut Entrance, faults: Vec<(ListName, Fault)>, cause: Cause) {
+    fn succeeded(&self, entrance: &mut Entrance, cause: Cause) {
+        let faults = entrance.door.faults();
         entrance.told_faults.tell(&faults, Instant::now());
         self.locked().succeeded(faults, cause);
     }
@@ -348,13 +353,11 @@ impl Publisher {
             Some(Ripe::Held(new)) => {
                 self.let_in(entrance, new, ListName::Prod, By::Rules);
             }
-            Some(Ripe::Settled(new)) => {
-                self.let_in_late(entrance, new, &[Fault::Unsettled, Fault::Withheld]);
-            }
+            Some(Ripe::Settled(new)) => self.let_in_late(entrance, new),
             None => {}
         }
         if let Some(new) = entrance.door.ripe_withheld(&self.lists.load(), now) {
-            self.let_in_late(entrance, new, &[Fault::Withheld]);
+            self.let_in_late(entrance, new);
         }
     }
 
@@ -370,13 +373,12 @@ impl Publisher {
         self.lists.load().generation
     }
 
-    /// Brings lists into force that had to wait for a moment; these faults are over then.
-    fn let_in_late(&self, entrance: &mut Entrance, new: New, over: &[Fault]) {
+    /// Brings lists into force that had to wait for a moment.
+    fn let_in_late(&self, entrance: &mut Entrance, new: New) {
         self.put_in_force(entrance, new, Cause::Event);
-        let mut status = self.locked();
-        status.faults.retain(|(_, it)| !over.contains(it));
-        entrance.told_faults.tell(&status.faults, Instant::now());
-        drop(status);
+        let faults = entrance.door.faults();
+        entrance.told_faults.tell(&faults, Instant::now());
+        self.locked().faults = faults;
         self.ring();
         self.keep_copy();
     }

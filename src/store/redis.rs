@@ -12,9 +12,10 @@
 //! Both connections are asked for a sign of life when they have been silent for a time limit.
 //!
 //! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that
-//! is found empty keeps its value until it has been empty for a moment (`settle_time`); meanwhile
-//! its key is WATCHed from reading to reading, so that the server itself says whether it was
-//! touched. A list whose key is rewritten again and again is thus never seen empty.
+//! is found empty keeps its value until it has been empty for a moment (`settle_time`; the door says
+//! so, and what has to wait for it); meanwhile its key is WATCHed from reading to reading, so that
+//! the server itself says whether it was touched. A list whose key is rewritten again and again is
+//! thus never seen empty.
 //!
 //! While Redis is away, slow, loading or refuses the password, the lists in force stay. A key that may
 //! not be read keeps its list alone (`rights`).
@@ -47,19 +48,10 @@ use self::pace::Pace;
 use self::place::Finder;
 use self::reading::Answer;
 use self::rights::Rights;
-use super::door::MOST_WITHHELD;
-use super::{By, Cause, Entries, Fault, Publisher, Reading, heavy};
+use super::door::settle_time;
+use super::{By, Cause, Publisher, Reading, heavy};
 use crate::config::{self, Address};
 use crate::lists::ListName;
-
-/// How long a list must have been empty to count as empty. An empty `gray` is a rollback, which
-/// is urgent; an empty pool is not, since its last peers may still serve, or are skipped if not.
-const fn settle_time(list: ListName) -> Duration {
-    match list {
-        ListName::Gray => Duration::from_millis(20),
-        ListName::Pre | ListName::Prod => Duration::from_secs(1),
-    }
-}
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -90,7 +82,6 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         changes_read: 0,
         waited: Duration::ZERO,
         unsettled: Vec::new(),
-        withheld_since: None,
         in_doubt: false,
         hasher: RandomState::new(),
         is_heavy: false,
@@ -159,8 +150,6 @@ struct Watcher {
     waited: Duration,
     /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
     unsettled: Vec<Unsettled>,
-    /// Since when, reading after reading, there were such.
-    withheld_since: Option<Instant>,
     /// A change was not announced, and none has been since.
     in_doubt: bool,
     hasher: RandomState,
@@ -191,6 +180,26 @@ struct Look {
     watched: Vec<Unsettled>,
     /// None of these keys was touched.
     untouched: bool,
+}
+
+impl Look {
+    /// A list that is found empty, and was watched if it had been before.
+    fn unsettled(&self, list: ListName) -> Unsettled {
+        let mut watched = self.watched.iter().filter(|_| self.untouched);
+        let before = watched.find(|it| it.list == list);
+        let now = || Unsettled {
+            list,
+            since: Instant::now(),
+        };
+        before.copied().unwrap_or_else(now)
+    }
+
+    /// For how long this list has been empty, if it is. Only as long as its key was watched, whatever
+    /// has kept this thread since.
+    fn empty_for(&self, list: ListName) -> Duration {
+        let since = self.unsettled(list).since;
+        self.began.saturating_duration_since(since)
+    }
 }
 
 /// Why the keys are to be read.
@@ -249,7 +258,6 @@ impl Watcher {
         };
         // WATCH belongs to a connection, and so does what was announced.
         self.unsettled.clear();
-        self.withheld_since = None;
         self.waited = Duration::ZERO;
         self.changes_read = 0;
         self.in_doubt = false;
@@ -407,7 +415,7 @@ impl Watcher {
         if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
             return Ok(());
         }
-        let mut reading = answer.reading()?;
+        let reading = answer.reading()?;
         let content = reading.content(&self.hasher);
         // What can only now be told, or no longer, is no change.
         let mut lists = content.iter().zip(&self.content);
@@ -418,8 +426,10 @@ impl Watcher {
             true => self.cause_of_check(server, look.announced),
             false => look.cause,
         };
-        self.keep_unsettled(&mut reading, &look);
-        self.publisher.publish(reading, cause);
+        let empty_for = ListName::ALL.map(|list| look.empty_for(list));
+        let unsettled = self.publisher.publish_watched(reading, empty_for, cause);
+        let unsettled = unsettled.into_iter();
+        self.unsettled = unsettled.map(|it| look.unsettled(it)).collect();
         if is_found && cause == Cause::Check {
             self.publisher.missed_event();
             self.in_doubt = true;
@@ -451,47 +461,6 @@ impl Watcher {
         }
         self.waited = begun.elapsed();
         if heard { Cause::Event } else { Cause::Check }
-    }
-
-    /// Lists that have only just become empty keep their values, and with them the others: a
-    /// transaction that empties one list and changes another must not be seen by halves. But not for
-    /// long, so that a list that is rewritten without end does not keep the others from changing;
-    /// and not where it makes no difference: while nobody is gray, nobody is served by `pre`.
-    fn keep_unsettled(&mut self, reading: &mut Reading, look: &Look) {
-        let lists = self.publisher.last_good();
-        for list in ListName::ALL {
-            let entries = reading.of(list);
-            let becomes_empty = entries.as_ref().is_ok_and(Entries::is_empty)
-                && lists.len(list) > 0
-                // What is held is no news at every check.
-                && !self.publisher.holds_empty(list);
-            if !becomes_empty {
-                continue;
-            }
-            let mut watched = look.watched.iter().filter(|_| look.untouched);
-            let before = watched.find(|it| it.list == list);
-            let since = before.map_or_else(Instant::now, |it| it.since);
-            // Only as long as the key was watched, whatever has kept this thread since.
-            if look.began.saturating_duration_since(since) < settle_time(list) {
-                *entries = Err(Fault::Unsettled);
-                self.unsettled.push(Unsettled { list, since });
-            }
-        }
-        if self.unsettled.is_empty() {
-            self.withheld_since = None;
-            return;
-        }
-        let since = *self.withheld_since.get_or_insert_with(Instant::now);
-        let nobody_is_gray = reading.gray.as_ref().is_ok_and(Entries::is_empty);
-        if nobody_is_gray || since.elapsed() >= MOST_WITHHELD {
-            return;
-        }
-        for list in ListName::ALL {
-            let entries = reading.of(list);
-            if entries.is_ok() {
-                *entries = Err(Fault::Withheld);
-            }
-        }
     }
 
     /// Makes the next transaction fail if an unsettled list's key is touched until then. An emptied

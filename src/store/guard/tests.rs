@@ -35,10 +35,15 @@ impl Prod {
 
     /// The store has `new`; true when that is in force now.
     fn reads(&mut self, new: &str) -> bool {
-        let taken = self
+        let judged = self
             .gate
             .judge(self.rules, &self.in_force, peers(new), self.now);
-        self.takes(taken)
+        let is_other =
+            |it: &Arc<PeerList>| Guarded::digest(&**it) != Guarded::digest(&*self.in_force);
+        if judged.as_ref().is_some_and(is_other) {
+            self.gate.note_change(self.now.instant);
+        }
+        self.takes(judged) || self.is_ripe()
     }
 
     fn takes(&mut self, taken: Option<Arc<PeerList>>) -> bool {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::lists::PeerList;
-use crate::store::Entries;
+use crate::store::{Entries, Fault};
 use crate::store::guard::Reason;
 use crate::store::{door, guard};
 
@@ -21,6 +21,12 @@ fn reading(gray: &[&str], pre: &[&str], prod: &[&str]) -> Reading {
         pre: texts(pre),
         prod: texts(prod),
     }
+}
+
+/// Publishes what was read, where empty lists are found so for the first time.
+fn find(publisher: &Publisher, gray: &[&str], pre: &[&str], prod: &[&str]) -> Vec<ListName> {
+    let first = [Duration::ZERO; ListName::ALL.len()];
+    publisher.publish_watched(reading(gray, pre, prod), first, Cause::Event)
 }
 
 fn publisher() -> Publisher {
@@ -150,26 +156,31 @@ fn what_is_held_of_a_store_that_cannot_be_read_stays_held_and_can_be_accepted() 
 
 #[test]
 fn what_the_store_does_not_tell_is_not_accepted_and_what_waits_for_others_is() {
-    let garbage = || reading(&["1.1.1.1"], &["2.2.2.2"], &["x"]);
     let other = |prod| Reading {
         prod,
         ..reading(&["1.1.1.1"], &["2.2.2.2"], &[])
     };
-    for (untold, accepted) in [
-        (garbage(), false),
-        (other(Err(Fault::WrongType)), false),
-        (other(Err(Fault::Unsettled)), false),
-        // Told, but not looked at.
-        (other(Err(Fault::Withheld)), true),
-    ] {
+    let untold = [texts(&["x"]), Err(Fault::WrongType), texts(&[])];
+    for prod in untold {
         let publisher = publisher();
         publisher.publish(other(texts(&["9.9.9.9"])), Cause::Event);
         let digest = publisher.status().held[0].digest.to_string();
-        let shown = format!("{untold:?}");
-        publisher.publish(untold, Cause::Event);
+        let shown = format!("{prod:?}");
+        let first = [Duration::ZERO; ListName::ALL.len()];
+        publisher.publish_watched(other(prod), first, Cause::Event);
         let outcome = publisher.accept(&digest, By::Command);
-        assert_eq!(outcome.is_ok(), accepted, "{shown}");
+        assert!(outcome.is_err(), "{shown}");
     }
+    let publisher = publisher();
+    for pre in [&["2.2.2.2"][..], &[]] {
+        find(&publisher, &["1.1.1.1"], pre, &["9.9.9.9"]);
+    }
+    let (pre, unsettled) = (ListName::Pre, Fault::Unsettled);
+    assert_eq!(publisher.status().faults, [(pre, unsettled)]);
+    let digest = publisher.status().held[0].digest.to_string();
+    publisher.accept(&digest, By::Command).unwrap();
+    assert_eq!(publisher.lists().prod.peers()[0].to_string(), "9.9.9.9:80");
+    assert_eq!(publisher.status().faults, [(pre, unsettled)]);
 }
 
 #[test]
@@ -182,12 +193,10 @@ fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
     let good = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
     let everybody = reading(&["0.0.0.0/0"], &["2.2.2.2"], &["3.3.3.3"]);
     let garbage = reading(&["1.1.1.1"], &["x"], &["3.3.3.3"]);
-    let unsettled = Reading {
-        prod: Err(Fault::Unsettled),
-        ..good()
-    };
-    for doubtful in [everybody, garbage, unsettled] {
-        publisher.publish(doubtful, Cause::Event);
+    let emptied = reading(&["1.1.1.1"], &["2.2.2.2"], &[]);
+    for doubtful in [everybody, garbage, emptied] {
+        let first = [Duration::ZERO; ListName::ALL.len()];
+        publisher.publish_watched(doubtful, first, Cause::Event);
         let before = publisher.status().refreshes;
         assert!(!publisher.confirm(Cause::Check));
         assert_eq!(publisher.status().refreshes, before);
@@ -258,12 +267,8 @@ fn what_is_withheld_for_prod_is_told_and_comes_in_without_it_after_a_bound() {
     );
     // Again and again it is not told: it never settles.
     let start = Instant::now();
-    let untold = |gray: Result<Entries, Fault>| Reading {
-        gray,
-        prod: Err(Fault::Unsettled),
-        ..reading(&[], &["2.2.2.2"], &[])
-    };
-    publisher.publish(untold(Err(Fault::Withheld)), Cause::Event);
+    let emptied = find(&publisher, &["5.5.5.5"], &["2.2.2.2"], &[]);
+    assert_eq!(emptied, [prod]);
     let_in_ripe(&publisher, Duration::ZERO);
     assert_eq!(grays(&publisher), ["1.1.1.1"], "{:?}", start.elapsed());
     let_in_ripe(&publisher, door::MOST_WITHHELD);
@@ -290,10 +295,14 @@ fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
     let mut entrance = publisher.locked_entrance();
     let read = Parsed::of(reading(&["6.6.6.6"], &["2.2.2.2"], &["3.3.3.3"]), 80);
     let current = publisher.lists();
-    let passed = entrance.door.judge(&current, read, later);
-    assert_eq!(passed.new.gray.digest(), current.gray.digest());
-    let withheld = (ListName::Gray, Fault::Withheld);
-    assert!(passed.faults.contains(&withheld), "{:?}", passed.faults);
+    let first = [Duration::ZERO; ListName::ALL.len()];
+    let new = entrance.door.judge(&current, read, first, later);
+    assert_eq!(new.gray.digest(), current.gray.digest());
+    let faults = entrance.door.faults();
+    assert!(
+        faults.contains(&(ListName::Gray, Fault::Withheld)),
+        "{faults:?}"
+    );
 }
 
 #[test]
@@ -301,39 +310,28 @@ fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bo
     let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
     let mut now = Moment::now();
     now.instant += door::MOST_WITHHELD;
-    let judge = |prod: Result<Entries, Fault>, gray: &str, now| {
-        let read = Reading {
-            prod,
-            ..reading(&[gray], &["2.2.2.2"], &[])
-        };
+    let judge = |prod: &[&str], gray: &str, now| {
         let mut entrance = publisher.locked_entrance();
-        let read = Parsed::of(read, 80);
-        let passed = entrance.door.judge(&publisher.lists(), read, now);
-        let entries: Vec<_> = passed.new.gray.entries().map(|it| it.to_string()).collect();
-        (entries, passed.new.prod.peers().len())
+        let read = Parsed::of(reading(&[gray], &["2.2.2.2"], prod), 80);
+        let first = [Duration::ZERO; ListName::ALL.len()];
+        let new = entrance.door.judge(&publisher.lists(), read, first, now);
+        let entries: Vec<_> = new.gray.entries().map(|it| it.to_string()).collect();
+        (entries.concat(), new.prod.peers().len())
     };
     // It is found empty, and half, and empty: the count goes on meanwhile.
-    judge(Err(Fault::Unsettled), "5.5.5.5", Moment::now());
-    let half = || texts(&["3.3.3.3"]);
-    assert_eq!(
-        judge(half(), "6.6.6.6", now),
-        (vec!["6.6.6.6".to_owned()], 2)
-    );
-    assert_eq!(
-        judge(half(), "7.7.7.7", now),
-        (vec!["7.7.7.7".to_owned()], 2)
-    );
-    // Once it was whole, the next time counts for itself.
-    let whole = texts(&["3.3.3.3", "4.4.4.4"]);
-    assert_eq!(
-        judge(whole, "7.7.7.7", now),
-        (vec!["7.7.7.7".to_owned()], 2)
-    );
-    judge(Err(Fault::Unsettled), "7.7.7.7", now);
-    assert_eq!(
-        judge(half(), "8.8.8.8", now),
-        (vec!["1.1.1.1".to_owned()], 2)
-    );
+    judge(&[], "5.5.5.5", Moment::now());
+    let (half, whole) = (["3.3.3.3"], ["3.3.3.3", "4.4.4.4"]);
+    for (prod, gray, in_force) in [
+        (&half[..], "6.6.6.6", "6.6.6.6"),
+        (&half, "7.7.7.7", "7.7.7.7"),
+        (&[], "7.7.7.7", "7.7.7.7"),
+        // Once it was whole, the next time counts for itself.
+        (&whole, "7.7.7.7", "7.7.7.7"),
+        (&[], "7.7.7.7", "1.1.1.1"),
+        (&half, "8.8.8.8", "1.1.1.1"),
+    ] {
+        assert_eq!(judge(prod, gray, now), (in_force.to_owned(), 2), "{prod:?}");
+    }
 }
 
 #[test]
@@ -361,6 +359,171 @@ fn a_gray_that_is_accepted_while_prod_settles_drops_nothing_of_what_came_with_it
         ([2, 1, 1], "9.9.9.9:80".into())
     );
     assert_eq!(publisher.status().faults, []);
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The peers of a `prod` in force.
+fn prods(publisher: &Publisher) -> Vec<String> {
+    let lists = publisher.lists();
+    lists
+        .prod
+        .peers()
+        .iter()
+        .map(|it| it.ip().to_string())
+        .collect()
+}
+
+#[test]
+fn a_held_change_that_the_store_takes_back_with_another_list_that_waits_is_forgotten() {
+    let table: [(&[&str], &[&str]); 3] = [
+        // All of `prod` was lost, or too much; or everybody was gray.
+        (&["1.1.1.1"], &[]),
+        (&["1.1.1.1"], &["9.9.9.9"]),
+        (&["1.1.1.1", "0.0.0.0/0"], &["3.3.3.3"]),
+    ];
+    for (gray, prod) in table {
+        let publisher = publisher();
+        let timeout = Some(MINUTE);
+        publisher.set_rules(Rules { timeout, ..RULES });
+        publisher.publish(reading(gray, &["2.2.2.2"], prod), Cause::Event);
+        let digest = publisher.status().held[0].digest.to_string();
+        let emptied = find(&publisher, &["1.1.1.1"], &[], &["3.3.3.3"]);
+        assert_eq!((emptied, held(&publisher)), (vec![ListName::Pre], vec![]));
+        publisher.accept(&digest, By::Key).unwrap_err();
+        let_in_ripe(&publisher, 2 * MINUTE);
+        assert_eq!(in_force(&publisher), (1, [1, 1, 1]), "{gray:?} {prod:?}");
+    }
+}
+
+#[test]
+fn the_time_of_a_held_change_goes_on_while_the_store_has_it_with_another_list_that_waits() {
+    let publisher = publisher();
+    let timeout = Some(MINUTE);
+    publisher.set_rules(Rules { timeout, ..RULES });
+    find(&publisher, &["1.1.1.1"], &["2.2.2.2"], &["9.9.9.9"]);
+    find(&publisher, &["5.5.5.5"], &[], &["9.9.9.9"]);
+    let before = publisher.locked_entrance().door.ripe_at();
+    find(&publisher, &["5.5.5.5"], &[], &["9.9.9.9"]);
+    assert_eq!(publisher.locked_entrance().door.ripe_at(), before);
+    // It comes alone, as it was held alone.
+    let digest = publisher.status().held[0].digest.to_string();
+    publisher.accept(&digest, By::Command).unwrap();
+    assert_eq!(
+        (grays(&publisher), prods(&publisher)),
+        (vec!["1.1.1.1".into()], vec!["9.9.9.9".into()])
+    );
+    publisher.publish(reading(&["5.5.5.5"], &[], &["9.9.9.9"]), Cause::Event);
+    assert_eq!(
+        (grays(&publisher), in_force(&publisher).1),
+        (vec!["5.5.5.5".into()], [1, 0, 1])
+    );
+}
+
+#[test]
+fn what_is_taken_back_while_it_waits_never_comes_into_force() {
+    let publisher = settling(&["5.5.5.5"], &["9.9.9.9"]);
+    let before = publisher.lists();
+    find(&publisher, &["1.1.1.1"], &[], &["3.3.3.3", "4.4.4.4"]);
+    assert_eq!(
+        publisher.status().faults,
+        [(ListName::Pre, Fault::Unsettled)]
+    );
+    let_in_ripe(&publisher, MINUTE);
+    assert_eq!(publisher.lists().digest, before.digest);
+    // And what has been read in its place does, with the others.
+    find(
+        &publisher,
+        &["6.6.6.6"],
+        &[],
+        &["3.3.3.3", "4.4.4.4", "5.5.5.5"],
+    );
+    assert_eq!(publisher.lists().digest, before.digest);
+    find(
+        &publisher,
+        &["7.7.7.7"],
+        &["2.2.2.2"],
+        &["3.3.3.3", "4.4.4.4", "6.6.6.6"],
+    );
+    assert_eq!(
+        (grays(&publisher), prods(&publisher).len()),
+        (vec!["7.7.7.7".into()], 3)
+    );
+}
+
+#[test]
+fn a_prod_that_has_stood_waits_for_what_was_found_empty_with_it_up_to_a_bound() {
+    let publisher = settling(&["5.5.5.5"], &[]);
+    find(&publisher, &["5.5.5.5"], &[], &["3.3.3.3"]);
+    let [gray, pre, prod] = ListName::ALL;
+    let unsettled = (pre, Fault::Unsettled);
+    let all = [(gray, Fault::Withheld), unsettled, (prod, Fault::Unsettled)];
+    assert_eq!(publisher.status().faults, all);
+    let_in_ripe(&publisher, guard::SETTLE);
+    assert_eq!(
+        (in_force(&publisher).1, publisher.status().faults),
+        ([1, 1, 2], all.into())
+    );
+    let_in_ripe(&publisher, door::MOST_WITHHELD);
+    // What was found empty is still what nobody believes.
+    assert_eq!(
+        (in_force(&publisher).1, publisher.status().faults),
+        ([1, 1, 1], vec![unsettled])
+    );
+    assert_eq!(grays(&publisher), ["5.5.5.5"]);
+}
+
+#[test]
+fn a_transaction_that_empties_a_list_comes_into_force_as_a_whole_or_after_a_bound() {
+    let all = [
+        (ListName::Gray, Fault::Withheld),
+        (ListName::Pre, Fault::Unsettled),
+        (ListName::Prod, Fault::Withheld),
+    ];
+    for is_settled in [true, false] {
+        let publisher = publisher();
+        find(&publisher, &["5.5.5.5"], &[], &["3.3.3.3", "4.4.4.4"]);
+        assert_eq!(
+            (in_force(&publisher), publisher.status().faults),
+            ((1, [1, 1, 1]), all.into())
+        );
+        match is_settled {
+            true => publisher.publish(
+                reading(&["5.5.5.5"], &[], &["3.3.3.3", "4.4.4.4"]),
+                Cause::Event,
+            ),
+            false => let_in_ripe(&publisher, door::MOST_WITHHELD),
+        }
+        let (pre, faults) = match is_settled {
+            true => (0, vec![]),
+            false => (1, vec![all[1]]),
+        };
+        assert_eq!(
+            (in_force(&publisher), publisher.status().faults),
+            ((2, [1, pre, 2]), faults)
+        );
+        assert_eq!(grays(&publisher), ["5.5.5.5"]);
+    }
+}
+
+#[test]
+fn a_rollback_waits_for_no_list_that_was_found_empty_with_it() {
+    let publisher = publisher();
+    // Empty for long enough for `gray`, and not for `pre`.
+    let a_moment = [Duration::from_millis(20); ListName::ALL.len()];
+    let rollback = reading(&[], &[], &["3.3.3.3", "4.4.4.4"]);
+    let emptied = publisher.publish_watched(rollback, a_moment, Cause::Event);
+    assert_eq!(
+        (emptied, in_force(&publisher).1),
+        (vec![ListName::Pre], [0, 1, 2])
+    );
+    let emptied = find(&publisher, &["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
+    assert_eq!((emptied, in_force(&publisher).1), (vec![], [1, 1, 1]));
+    let emptied = find(&publisher, &[], &["2.2.2.2"], &["3.3.3.3"]);
+    assert_eq!(
+        (emptied, in_force(&publisher).1),
+        (vec![ListName::Gray], [1, 1, 1])
+    );
 }
 
 /// A publisher with the copy at `path`, which may be used up to this age.
