@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::lists::PeerList;
-use crate::store::{Entries, Fault};
 use crate::store::guard::Reason;
+use crate::store::{Entries, Fault};
 use crate::store::{door, guard};
 
 const RULES: Rules = Rules {
