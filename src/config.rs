@@ -153,6 +153,8 @@ pub struct Redis {
     pub poll_interval: Duration,
     /// For a connection or an answer.
     pub timeout: Duration,
+    /// Of the answer with all lists, in bytes at most.
+    pub max_reply: usize,
     /// What the gateways on the same server know of each other.
     pub fleet: Fleet,
 }
@@ -429,6 +431,7 @@ impl Store {
         let check_interval = section.get("check_interval", units::duration)?;
         let poll_interval = section.get("poll_interval", units::duration)?;
         let timeout = section.get("timeout", units::duration)?;
+        let max_reply = section.get("max_reply", units::reply_size)?;
         let fleet = Fleet::of(section, &keys, &accept_key)?;
         let lists = file.section("lists").get("file", units::path(base))?;
         match (url, lists) {
@@ -444,6 +447,7 @@ impl Store {
                     check_interval,
                     poll_interval,
                     timeout,
+                    max_reply,
                     fleet,
                 }))
             }

@@ -214,6 +214,10 @@ impl Skipped {
     }
 }
 
+/// No entry that can be read is longer, in bytes: an address with its port has 55 at most, and there
+/// is room for blanks around it. Of a longer one a store need not keep more than that it is longer.
+pub const LONGEST_ENTRY: usize = 1024;
+
 /// Reads entries, each with `parse`; what that cannot read is skipped, and compared with what may
 /// be meant.
 fn parse_all<E: AsRef<[u8]>>(
@@ -226,6 +230,7 @@ fn parse_all<E: AsRef<[u8]>>(
         let bytes = text.as_ref();
         let text = std::str::from_utf8(bytes).map(str::trim_ascii);
         let parsed = match text {
+            _ if bytes.len() > LONGEST_ENTRY => Err("longer than any address"),
             Ok(text) => parse(text, &mut remarks.notes),
             Err(_) => Err("not text"),
         };

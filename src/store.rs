@@ -108,17 +108,20 @@ pub enum Fault {
     /// The list was found empty, or without some of its peers behind a fault, but only this once:
     /// it may be about to be filled again.
     Unsettled,
+    /// The lists are longer than the store may say at once, so that none of them was read.
+    TooLong,
     /// Another list is unsettled, and what was written at once is to come into force at once.
     Withheld,
 }
 
 impl Fault {
     /// Every fault.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::WrongType,
         Self::Forbidden,
         Self::AllSkipped,
         Self::Unsettled,
+        Self::TooLong,
         Self::Withheld,
     ];
 
@@ -129,6 +132,7 @@ impl Fault {
             Self::Forbidden => "forbidden",
             Self::AllSkipped => "all-skipped",
             Self::Unsettled => "unsettled",
+            Self::TooLong => "too-long",
             Self::Withheld => "withheld",
         }
     }
@@ -136,7 +140,9 @@ impl Fault {
     /// How grave it is.
     const fn level(self) -> log::Level {
         match self {
-            Self::WrongType | Self::Forbidden | Self::AllSkipped => log::Level::Error,
+            Self::WrongType | Self::Forbidden | Self::AllSkipped | Self::TooLong => {
+                log::Level::Error
+            }
             // Passes by itself, or the next reading says what it is.
             Self::Unsettled | Self::Withheld => log::Level::Debug,
         }

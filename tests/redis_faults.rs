@@ -4,7 +4,8 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -788,4 +789,120 @@ fn lists_that_change_while_they_are_read_one_by_one_are_read_again() {
     ];
     assert_eq!(lists, new.each_ref());
     assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+}
+
+const TOO_LONG: [(&str, &str); 3] = [
+    ("gray", "too-long"),
+    ("pre", "too-long"),
+    ("prod", "too-long"),
+];
+
+#[test]
+fn a_reply_that_is_to_be_endless_is_refused_when_that_is_announced() {
+    let endless = Arc::new(AtomicBool::new(false));
+    let (asked, now_endless) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&endless));
+    let count = Arc::clone(&asked);
+    let mut in_transaction = false;
+    let redis = ScriptedRedis::start(move |command| match command[0] {
+        "MULTI" => {
+            in_transaction = true;
+            "+OK".to_owned()
+        }
+        "EXEC" => {
+            in_transaction = false;
+            count.fetch_add(1, Ordering::Relaxed);
+            let list = |entry: &str| format!("\r\n{}\r\n-WRONGTYPE no set", texts(&[entry]));
+            let prod = match now_endless.load(Ordering::Relaxed) {
+                true => format!("\r\n*1\r\n$99000000000\r\n{}", "x".repeat(1 << 20)),
+                false => list("127.0.2.1:9"),
+            };
+            format!("*6{}{}{prod}", list("127.0.0.5"), list("127.0.1.1:9"))
+        }
+        _ if in_transaction => "+QUEUED".to_owned(),
+        "PING" => "+PONG".to_owned(),
+        _ => "-ERR unknown command".to_owned(),
+    });
+    let gateway = Setup::new()
+        .redis(redis.url())
+        .set("redis.notify", "poll")
+        .set("redis.poll_interval", "100ms")
+        .set("redis.check_interval", "3s")
+        .set("redis.heartbeat", "off")
+        .set("redis.timeout", "1s")
+        .start();
+    let before = gateway.wait_for_lists("the lists", |it| it["generation"] == 1);
+    endless.store(true, Ordering::Relaxed);
+    wait_kept(&gateway, &TOO_LONG);
+    let first = asked.load(Ordering::Relaxed);
+    let page = gateway.lists();
+    let error =
+        "too long: the lists have more than the 268435456 bytes of max_reply (reading prod)";
+    assert_eq!(page["error"], error);
+    for same in ["generation", "digest", "gray", "pre", "prod"] {
+        assert_eq!(page[same], before[same], "{same}");
+    }
+    // Each try costs the server as much: the next one is with the next check.
+    let begun = Instant::now();
+    wait_until("another try", DEADLINE, || {
+        asked.load(Ordering::Relaxed) > first
+    });
+    assert!(begun.elapsed() > Duration::from_secs(2));
+    gateway.wait_for_metric(FAILURES, 2.0);
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 1);
+    assert_eq!(gateway.stderr.count("fault=too-long"), 3);
+
+    endless.store(false, Ordering::Relaxed);
+    wait_kept(&gateway, &[]);
+    gateway.wait_for_log("list-recovered list=prod fault=too-long");
+    assert_eq!(gateway.lists()["error"], Value::Null);
+}
+
+#[test]
+fn lists_that_are_longer_than_allowed_stay_as_they_are_until_they_are_shorter() {
+    for is_full in [false, true] {
+        let site = gray_site(|setup| {
+            let setup = setup.set("redis.max_reply", "64k");
+            setup.set("redis.check_interval", "300ms")
+        });
+        let entries: Vec<String> = (0..6000).map(|at| format!("2001:db8::{at:x}")).collect();
+        let entries: Vec<&dyn std::fmt::Display> = entries.iter().map(|it| it as _).collect();
+        site.redis.push("gray", &entries);
+        if is_full {
+            // Each list is read for itself then.
+            site.redis("CONFIG SET maxmemory 1");
+        }
+        wait_kept(&site.gateway, &TOO_LONG);
+        let error =
+            "too long: the lists have more than the 65536 bytes of max_reply (reading gray)";
+        assert_eq!(site.gateway.lists()["error"], error);
+        site.wait_served("127.0.0.5", "pre");
+        let before = site.gateway.metric(FAILURES);
+        wait_until("another try", DEADLINE, || {
+            site.gateway.metric(FAILURES) > before
+        });
+        assert_eq!(site.gateway.stderr.count("lists-unreadable"), 1);
+        assert_eq!(site.gateway.stderr.count("fault=too-long"), 3);
+        site.redis("LTRIM gray 0 0");
+        wait_kept(&site.gateway, &[]);
+        assert_eq!(site.gateway.lists()["gray"], json!(["127.0.0.5"]));
+    }
+}
+
+#[test]
+fn an_entry_that_is_longer_than_any_address_is_skipped_and_not_kept_in_memory() {
+    let site = gray_site(|setup| setup);
+    let before = site.gateway.peak_rss_kib();
+    // It begins like one.
+    let long = format!("127.0.0.6{}", " ".repeat(60 << 20));
+    for _ in 0..2 {
+        site.redis.push("gray", &[&long]);
+    }
+    site.redis("RPUSH gray 127.0.0.7");
+    site.wait_served("127.0.0.7", "pre");
+    site.wait_served("127.0.0.6", "prod");
+    let skipped = site.gateway.lists()["skipped"]["gray"].clone();
+    assert_eq!(skipped["count"], 2);
+    assert_eq!(skipped["first"][0]["reason"], "longer than any address");
+    let more = site.gateway.peak_rss_kib().saturating_sub(before);
+    assert!(more < 20_000, "{more} KiB");
 }

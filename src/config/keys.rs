@@ -62,6 +62,7 @@ pub const KEYS: &[Key] = keys! {
     check_interval = "10s", "Time between two full checks of the lists, events or not. (restart)";
     poll_interval = "1s", "Time between two reads where there are no events. (restart)";
     timeout = "2s", "Time for Redis to accept a connection or to answer. (restart)";
+    max_reply = "256m", "Longest answer with all lists, 64k to 4g; above that they stay as they are. A million IPv6 entries take 46m. (restart)";
     heartbeat = "2s", "Time between two heartbeats, 100ms or more, by which `graygate fleet` knows this gateway; or off. (restart)";
     node = "", "Name of this gateway among those on the same Redis, each another; empty: the host's. (restart)";
     node_key = "graygate:node", "What the keys of the heartbeats begin with; a colon and the name follow. (restart)";

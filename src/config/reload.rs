@@ -127,6 +127,7 @@ fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
                 old.poll_interval == new.poll_interval,
             ),
             ("redis.timeout", old.timeout == new.timeout),
+            ("redis.max_reply", old.max_reply == new.max_reply),
             (
                 "redis.heartbeat",
                 old.fleet.heartbeat == new.fleet.heartbeat,

@@ -224,6 +224,7 @@ fn an_empty_file_has_the_documented_defaults() {
             check_interval: ms(10_000),
             poll_interval: ms(1_000),
             timeout: ms(2_000),
+            max_reply: 256 << 20,
             fleet: Fleet {
                 heartbeat: Some(ms(2_000)),
                 node: units::node("").unwrap(),
@@ -386,6 +387,7 @@ fn values_are_understood() {
             it.store == Store::File("/a/lists".into())
         }),
         ("redis.accept_key", "x", |it| redis(it).accept_key == "x"),
+        ("redis.max_reply", "4g", |it| redis(it).max_reply == 4 << 30),
         ("redis.heartbeat", "off", |it| {
             redis(it).fleet.heartbeat.is_none()
         }),
@@ -580,6 +582,13 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ),
         ("redis.accept_key", "prod", "it is the key of a list;"),
         ("redis.accept_key", "", "it is empty;"),
+        (
+            "redis.max_reply",
+            "65535",
+            "it is out of range; allowed: bytes, or a number with k, m or g, from 64k to 4g",
+        ),
+        ("redis.max_reply", "5g", "it is out of range;"),
+        ("redis.max_reply", "unlimited", "it is not a size;"),
         ("redis.heartbeat", "99ms", "it is less than 100ms;"),
         (
             "redis.heartbeat",
@@ -1072,6 +1081,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("redis.check_interval", "1ms"),
     ("redis.poll_interval", "1ms"),
     ("redis.timeout", "1ms"),
+    ("redis.max_reply", "64k"),
     ("redis.heartbeat", "off"),
     ("redis.node", "x"),
     ("redis.node_key", "x"),

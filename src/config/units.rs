@@ -183,6 +183,19 @@ pub(super) fn head_size(text: &str) -> Reading<usize> {
         .or_else(|what| wrong(what, "bytes, or a number with k or m, from 1k to 1m"))
 }
 
+/// The size of an answer of Redis: 64 KiB to 4 GiB.
+pub(super) fn reply_size(text: &str) -> Reading<usize> {
+    let range = 64 << 10..=4 << 30;
+    let fits = |bytes: u64| {
+        usize::try_from(bytes)
+            .ok()
+            .filter(|_| range.contains(&bytes))
+    };
+    bytes(text)
+        .and_then(|bytes| fits(bytes).ok_or("it is out of range"))
+        .or_else(|what| wrong(what, "bytes, or a number with k, m or g, from 64k to 4g"))
+}
+
 /// The size of a body, or none for `unlimited`.
 pub(super) fn body_size(text: &str) -> Reading<Option<u64>> {
     const ALLOWED: &str = "unlimited, or bytes, or a number with k, m or g, from 1 on";

@@ -259,6 +259,12 @@ impl Door {
         self.waits_since = None;
     }
 
+    /// Every list keeps its value for this reason, until the next reading.
+    pub(super) fn keep_all(&mut self, fault: Fault) {
+        self.faults = [Some(fault); ListName::ALL.len()];
+        self.is_settled = false;
+    }
+
     /// The `current` lists with a `gray` that was held, and whose time has come.
     pub(super) fn ripe_gray(&mut self, current: &Lists, now: Instant) -> Option<New> {
         let gray = self.gray.ripe(self.rules, &current.gray, now)?;

@@ -20,7 +20,7 @@ use super::door::{Door, EmptyFor, New, Parsed, Ripe};
 use super::findings::Told;
 use super::guard::{Held, Moment, Rules};
 use super::status::ToldFaults;
-use super::{Cause, Mode, Reading, Status};
+use super::{Cause, Fault, Mode, Reading, Status};
 use crate::config::Config;
 use crate::lists::lint::{self, Findings};
 use crate::lists::{ListName, Lists};
@@ -249,6 +249,16 @@ impl Publisher {
         self.locked().failed(error, generation);
     }
 
+    /// As [`Self::failed`], where each list is kept for this reason until the next reading.
+    pub fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
+        self.failed(error);
+        let mut entrance = self.locked_entrance();
+        entrance.door.keep_all(fault);
+        let faults = entrance.door.faults();
+        entrance.told_faults.tell(&faults, Instant::now());
+        self.locked().faults = faults;
+    }
+
     /// Notes that the store has not told of what a check has found, although it should.
     pub fn missed_event(&self) {
         let generation = self.lists.load().generation;
@@ -410,7 +420,7 @@ impl Publisher {
         }
         let mut entrance = self.locked_entrance();
         self.note_held(&mut entrance);
-        let faults = self.locked().faults.clone();
+        let faults = entrance.door.faults();
         entrance.told_faults.tell(&faults, Instant::now());
     }
 

@@ -47,14 +47,19 @@ use self::link::Link;
 use self::pace::Pace;
 use self::place::Finder;
 use self::reading::Answer;
+use self::reply::is_too_long;
 use self::rights::Rights;
 use super::door::settle_time;
-use super::{By, Cause, Publisher, Reading, heavy};
+use super::{By, Cause, Fault, Publisher, Reading, heavy};
 use crate::config::{self, Address};
 use crate::lists::ListName;
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Lists that are too long are asked for again with the next check, and after this time at the latest:
+/// meanwhile nobody hears that they were made shorter.
+const MOST_UNTRIED: Duration = Duration::from_secs(60);
 
 /// What a check has found may have been announced a moment ago: for so long that is waited for. A
 /// busy machine takes its time, and what nobody has announced is late in any case.
@@ -103,7 +108,8 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 pub fn read(settings: &config::Redis) -> Result<Reading, String> {
     let attempt = || {
         let mut reader = find_and_open(&mut Finder::default(), settings)?.1;
-        let (answer, _) = reading::ask(&mut reader, &settings.keys, &mut Rights::default())?;
+        let (keys, most) = (&settings.keys, settings.max_reply);
+        let (answer, _) = reading::ask(&mut reader, keys, &mut Rights::default(), most)?;
         answer.reading()
     };
     attempt().map_err(|error| describe(&error))
@@ -224,13 +230,22 @@ impl Watcher {
     fn run(&mut self) {
         let mut pause = BACKOFF.0;
         loop {
+            let mut check = Duration::ZERO;
             // Without this thread there would be no more updates, so it outlives a panic.
-            let error = match catch_unwind(AssertUnwindSafe(|| self.watch())) {
+            match catch_unwind(AssertUnwindSafe(|| self.watch())) {
                 Ok(Ok(never)) => match never {},
-                Ok(Err(error)) => describe(&error),
-                Err(_) => "a fault of the gateway's own; see the line above".to_owned(),
-            };
-            self.publisher.failed(error);
+                Ok(Err(error)) if is_too_long(&error) => {
+                    // To ask again costs the server as much each time.
+                    check = self.settings.check_interval.min(MOST_UNTRIED);
+                    let fault = Fault::TooLong;
+                    self.publisher.failed_for(fault, describe(&error));
+                }
+                Ok(Err(error)) => self.publisher.failed(describe(&error)),
+                Err(_) => {
+                    let error = "a fault of the gateway's own; see the line above";
+                    self.publisher.failed(error);
+                }
+            }
             self.tell_first();
             // A connection that brought lists begins the count anew, however soon it was lost.
             if std::mem::take(&mut self.has_read) {
@@ -238,7 +253,8 @@ impl Watcher {
             }
             let jittered = pause.mul_f64(1.0 + fastrand::f64() / 2.0);
             // Lists that take long to read are not to be read on and on.
-            std::thread::sleep(jittered.max(self.pace.left(Instant::now())));
+            let spared = self.pace.left(Instant::now()).max(check);
+            std::thread::sleep(jittered.max(spared));
             pause = (pause * 2).min(BACKOFF.1);
         }
     }
@@ -388,7 +404,8 @@ impl Watcher {
         let announced = server.subscription.changes();
         let keys = &self.settings.keys;
         let watched = std::mem::take(&mut self.unsettled);
-        let (answer, untouched) = reading::ask(&mut server.reader, keys, &mut self.rights)?;
+        let most = self.settings.max_reply;
+        let (answer, untouched) = reading::ask(&mut server.reader, keys, &mut self.rights, most)?;
         let look = Look {
             began,
             cause,
@@ -504,6 +521,7 @@ fn describe(error: &RedisError) -> String {
         None if error.kind() == ErrorKind::AuthenticationFailed => {
             format!("authentication failed: {detail}")
         }
+        None if is_too_long(error) => format!("too long: {detail}"),
         None => error.to_string(),
     }
 }

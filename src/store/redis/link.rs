@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::reply::Scan;
+use super::reply::{Bounds, End, Scan};
 use super::tls;
 use crate::config::{self, Address, Login};
 use crate::store::heavy;
@@ -136,15 +137,21 @@ impl Link {
         self.parse()
     }
 
-    /// As [`Self::receive`], as it came.
+    /// As [`Self::receive`], as it came, within [`Bounds::lists`] of `most` bytes.
     ///
     /// # Errors
     /// What came instead of a reply.
-    pub(super) fn receive_bytes(&mut self) -> RedisResult<Vec<u8>> {
+    pub(super) fn receive_lists(&mut self, most: usize) -> RedisResult<Vec<u8>> {
         self.allow(self.limit * WHOLE);
-        let reply = self.received.reply(&mut self.stream)?;
+        let bounds = Bounds::lists(most);
+        let reply = self.received.reply(&mut self.stream, bounds)?;
         self.heard = Instant::now();
         Ok(reply)
+    }
+
+    /// Which value of a reply that has not come as a whole was the last to begin, from 0.
+    pub(super) fn reached(&self) -> usize {
+        self.received.scan.reached()
     }
 
     /// Waits for the next message, for as long as the server answers to a PING. One that has
@@ -158,11 +165,11 @@ impl Link {
             limit: self.limit,
             asked: false,
         };
-        redis::parse_redis_value(&self.received.reply(&mut stream)?)
+        redis::parse_redis_value(&self.received.reply(&mut stream, Bounds::WORDS)?)
     }
 
     fn parse(&mut self) -> RedisResult<Value> {
-        let reply = self.received.reply(&mut self.stream)?;
+        let reply = self.received.reply(&mut self.stream, Bounds::WORDS)?;
         self.heard = Instant::now();
         redis::parse_redis_value(&reply)
     }
@@ -213,11 +220,19 @@ impl Default for Received {
 
 impl Received {
     /// Takes the next whole reply. What has come of it stays when the stream fails.
-    fn reply(&mut self, stream: &mut impl Read) -> RedisResult<Vec<u8>> {
+    fn reply(&mut self, stream: &mut impl Read, bounds: Bounds) -> RedisResult<Vec<u8>> {
         loop {
-            if let Some(length) = self.scan.end(&self.bytes[self.taken..])? {
-                self.scan = Scan::default();
-                return Ok(self.take(length));
+            match self.scan.end(&self.bytes[self.taken..], bounds)? {
+                End::Whole(length) => {
+                    self.scan = Scan::default();
+                    return Ok(self.take(length));
+                }
+                End::Surplus(Range { start, end }) => {
+                    let surplus = self.taken + start..self.taken + end;
+                    self.bytes.drain(surplus);
+                    continue;
+                }
+                End::Partial => {}
             }
             // So that a long one begins at the beginning, and need not be copied.
             self.bytes.drain(..std::mem::take(&mut self.taken));

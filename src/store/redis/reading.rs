@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use redis::{RedisError, RedisResult, Value};
 
 use super::link::Link;
-use super::reply::Replies;
+use super::reply::{Replies, is_too_long, lists_too_long};
 use super::rights::Rights;
 use crate::config::Keys;
 use crate::lists::ListName;
@@ -30,17 +30,19 @@ pub(super) struct Answer {
 /// So often the keys are asked for: they may have been touched, and some may be forbidden.
 const TRIES: usize = 3;
 
-/// Asks until there is an answer; with it, whether the WATCHed keys were untouched before.
+/// Asks until there is an answer, which has `most` bytes at most; with it, whether the WATCHed keys
+/// were untouched before.
 ///
 /// # Errors
-/// When the server does not let itself be asked.
+/// When the server does not let itself be asked, or the answer is longer.
 pub(super) fn ask(
     link: &mut Link,
     keys: &Keys,
     rights: &mut Rights,
+    most: usize,
 ) -> RedisResult<(Answer, bool)> {
     for at in 0..TRIES {
-        if let Some(answer) = ask_once(link, keys, rights)? {
+        if let Some(answer) = ask_once(link, keys, rights, most)? {
             rights.read();
             // After the first try nothing is watched any more.
             return Ok((answer, at == 0));
@@ -52,7 +54,12 @@ pub(super) fn ask(
 /// Asks for all keys in one transaction; `None` when a WATCHed key was touched, or it has turned
 /// out that some may not be read. Each is asked for as a list and as a set: the wrong one of the
 /// two is an error of that command alone, and costs the server nothing.
-fn ask_once(link: &mut Link, keys: &Keys, rights: &mut Rights) -> RedisResult<Option<Answer>> {
+fn ask_once(
+    link: &mut Link,
+    keys: &Keys,
+    rights: &mut Rights,
+    most: usize,
+) -> RedisResult<Option<Answer>> {
     let lists = rights.allowed();
     let mut pipe = redis::pipe();
     for list in &lists {
@@ -72,10 +79,10 @@ fn ask_once(link: &mut Link, keys: &Keys, rights: &mut Rights) -> RedisResult<Op
         return Ok(None);
     }
     let bytes = match refusals.into_iter().next() {
-        None => Some(link.receive_bytes()?),
+        None => Some(receive(link, &lists, most)?),
         // Nothing may be queued by a server whose memory is used up, but all may be read.
         Some(first) if first.error.code() == Some("OOM") => {
-            read_one_by_one(link, keys, &lists, &pipe)?
+            read_one_by_one(link, keys, &lists, &pipe, most)?
         }
         Some(first) => {
             let list = first.list(&lists);
@@ -91,6 +98,22 @@ fn ask_once(link: &mut Link, keys: &Keys, rights: &mut Rights) -> RedisResult<Op
     }
 }
 
+/// The reply of EXEC to the commands about `lists`.
+fn receive(link: &mut Link, lists: &[ListName], most: usize) -> RedisResult<Vec<u8>> {
+    link.receive_lists(most).map_err(|error| {
+        let list = lists.get(link.reached() / 2);
+        bounded(error, most, list.copied())
+    })
+}
+
+/// A reply that is too long, with what that is about; another error as it is.
+fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
+    match is_too_long(&error) {
+        true => lists_too_long(most, list.map(ListName::name)),
+        false => error,
+    }
+}
+
 /// Runs `pipe` without a queue: the keys are WATCHed meanwhile. The replies as EXEC would put them;
 /// `None` when a key was touched.
 fn read_one_by_one(
@@ -98,13 +121,16 @@ fn read_one_by_one(
     keys: &Keys,
     lists: &[ListName],
     pipe: &redis::Pipeline,
+    most: usize,
 ) -> RedisResult<Option<Vec<u8>>> {
     let watched: Vec<&str> = lists.iter().map(|list| key(keys, *list)).collect();
     link.ask(redis::cmd("WATCH").arg(&watched))?;
     link.send(&pipe.get_packed_pipeline())?;
     let mut replies = format!("*{}\r\n", pipe.len()).into_bytes();
-    for _ in 0..pipe.len() {
-        replies.extend(link.receive_bytes()?);
+    for at in 0..pipe.len() {
+        let left = most.saturating_sub(replies.len());
+        let reply = link.receive_lists(left);
+        replies.extend(reply.map_err(|error| bounded(error, most, lists.get(at / 2).copied()))?);
     }
     accepted(queue(link, &redis::pipe())?)?;
     let untouched = link.receive()? != Value::Nil;

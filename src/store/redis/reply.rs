@@ -3,15 +3,74 @@
 //! Replies are made values by the library, with the exception of a list's entries: of a million
 //! of them each would be a value of its own, several times over. Here they are copied once, from the
 //! bytes that came to those that are kept.
+//!
+//! Whatever a server says has a bound ([`Bounds`]), which is looked at when a length is announced,
+//! and not only when so much has come.
+
+use std::ops::Range;
 
 use memchr::memchr;
-use redis::RedisResult;
+use redis::{ErrorKind, RedisError, RedisResult};
 
 use super::io_error;
+use crate::lists::LONGEST_ENTRY;
 use crate::store::{Entries, heavy};
 
 /// A line, which is a status, an error or a length, is never longer.
 const LONGEST_LINE: usize = 64 * 1024;
+
+/// The shortest value has so many bytes: `+`, and the end of its line.
+const SHORTEST: usize = 3;
+
+/// So much of an entry is kept: enough to see that it is too long for one.
+const KEPT: usize = LONGEST_ENTRY + 1;
+
+/// The library has no such kind of its own, and this one only where its connections are used.
+const TOO_LONG: ErrorKind = ErrorKind::Client;
+
+/// How long a reply may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// As a whole, in bytes as they come.
+    whole: usize,
+    /// So much is kept of each text in it.
+    text: usize,
+}
+
+impl Bounds {
+    /// Of everything but the lists. The longest are invalidations, which name as many keys as were
+    /// written at once, and the heartbeats of a large fleet.
+    pub(super) const WORDS: Self = Self {
+        whole: 16 << 20,
+        text: usize::MAX,
+    };
+
+    /// Of lists, which have this many bytes at most.
+    pub(super) const fn lists(whole: usize) -> Self {
+        Self { whole, text: KEPT }
+    }
+}
+
+/// The reply is longer than allowed.
+fn too_long(whole: usize) -> RedisError {
+    let detail = format!("a reply has more than {whole} bytes");
+    RedisError::from((TOO_LONG, "too long", detail))
+}
+
+/// The reply with the lists is longer than `max_reply`, which is `whole`; what has passed that is
+/// known, or not.
+pub(super) fn lists_too_long(whole: usize, list: Option<&str>) -> RedisError {
+    let mut detail = format!("the lists have more than the {whole} bytes of max_reply");
+    if let Some(list) = list {
+        detail.push_str(&format!(" (reading {list})"));
+    }
+    RedisError::from((TOO_LONG, "too long", detail))
+}
+
+/// True when a reply was longer than allowed: nothing more can be understood on its connection.
+pub(super) fn is_too_long(error: &RedisError) -> bool {
+    error.kind() == TOO_LONG
+}
 
 /// A look through bytes, as they come, for the end of a reply.
 #[derive(Debug)]
@@ -19,37 +78,98 @@ pub(super) struct Scan {
     at: usize,
     /// Values that are still to come.
     left: usize,
+    /// So many bytes come next that are not kept.
+    surplus: usize,
+    /// So many are not kept of all that was announced so far.
+    not_kept: usize,
+    /// Values of the outermost list that have not begun, once its length is known.
+    outer: Option<usize>,
+    /// Values of it that have.
+    begun: usize,
 }
 
 impl Default for Scan {
     fn default() -> Self {
-        Self { at: 0, left: 1 }
+        Self {
+            at: 0,
+            left: 1,
+            surplus: 0,
+            not_kept: 0,
+            outer: None,
+            begun: 0,
+        }
     }
+}
+
+/// What a [`Scan`] has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A whole reply of this length.
+    Whole(usize),
+    /// More is to come.
+    Partial,
+    /// These bytes are not kept: they are to be taken out before the next look.
+    Surplus(Range<usize>),
 }
 
 impl Scan {
     /// The length of the reply at the beginning of `bytes`, once all of it has come. They are those
-    /// of the call before, and what has come since.
+    /// of the call before, without what was not to be kept, and what has come since.
     ///
     /// # Errors
-    /// When this is no reply.
-    pub(super) fn end(&mut self, bytes: &[u8]) -> RedisResult<Option<usize>> {
-        while self.left > 0 {
-            let Some(head) = Head::read(&bytes[self.at..])? else {
-                return Ok(None);
-            };
-            let (length, more) = match head.kind {
-                b'$' => (head.text_end().map_or(head.line, |end| end + 2), 0),
-                b'*' => (head.line, head.count),
-                _ => (head.line, 0),
-            };
-            if bytes.len() - self.at < length {
-                return Ok(None);
+    /// When this is no reply, or is to become a longer one than the `bounds` allow.
+    pub(super) fn end(&mut self, bytes: &[u8], bounds: Bounds) -> RedisResult<End> {
+        while self.left > 0 || self.surplus > 0 {
+            if self.surplus > 0 {
+                let come = self.surplus.min(bytes.len() - self.at);
+                self.surplus -= come;
+                return Ok(match come {
+                    0 => End::Partial,
+                    _ => End::Surplus(self.at..self.at + come),
+                });
             }
+            let Some(head) = Head::read(&bytes[self.at..])? else {
+                return Ok(End::Partial);
+            };
+            let (length, surplus, more) = match head.kind {
+                b'$' => (head.length(bounds.text), head.surplus(bounds.text), 0),
+                b'*' => (head.line, 0, head.count),
+                _ => (head.line, 0, 0),
+            };
+            let come = self.at + self.not_kept;
+            let others = (self.left - 1).saturating_add(more);
+            let announced =
+                (come + length + surplus).saturating_add(others.saturating_mul(SHORTEST));
+            if announced > bounds.whole {
+                return Err(too_long(bounds.whole));
+            }
+            if bytes.len() - self.at < length {
+                return Ok(End::Partial);
+            }
+            self.count_outer(more);
             self.at += length;
-            self.left = self.left - 1 + more;
+            self.surplus = surplus;
+            self.not_kept += surplus;
+            self.left = others;
         }
-        Ok(Some(self.at))
+        Ok(End::Whole(self.at))
+    }
+
+    /// A value has come, which has so many others in it, or at least begins with that.
+    fn count_outer(&mut self, more: usize) {
+        match self.outer {
+            None => self.outer = Some(more),
+            Some(outer) if outer == self.left => {
+                self.begun += 1;
+                self.outer = Some(outer - 1);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Which value of the list that the reply is was the last to come, or to begin, from 0.
+    pub(super) fn reached(&self) -> usize {
+        self.begun.saturating_sub(1)
     }
 }
 
@@ -100,9 +220,20 @@ impl Head {
         }
     }
 
-    /// Where a text ends that is there.
-    fn text_end(&self) -> Option<usize> {
-        (self.kind == b'$' && !self.is_nil).then_some(self.line + self.count)
+    /// Where a text ends that is there, of which so much is kept.
+    fn text_end(&self, kept: usize) -> Option<usize> {
+        (self.kind == b'$' && !self.is_nil).then(|| self.line + self.count.min(kept))
+    }
+
+    /// The length of a value that has no others in it, where so much is kept of a text. Behind that
+    /// the end of its line stands, or two more bytes of it in that place.
+    fn length(&self, kept: usize) -> usize {
+        self.text_end(kept).map_or(self.line, |end| end + 2)
+    }
+
+    /// What is not kept of a text.
+    fn surplus(&self, kept: usize) -> usize {
+        self.count.saturating_sub(kept)
     }
 }
 
@@ -117,7 +248,7 @@ fn number(text: &[u8]) -> Option<usize> {
     })
 }
 
-/// The replies of a transaction, one after the other.
+/// The replies of a transaction, one after the other, within [`Bounds::lists`].
 pub(super) struct Replies<'a> {
     rest: &'a [u8],
 }
@@ -148,7 +279,7 @@ impl<'a> Replies<'a> {
         let head = Head::read(self.rest)?;
         let head = head.ok_or_else(|| io_error("the transaction has too few replies"))?;
         if head.kind != b'*' {
-            let end = Scan::default().end(self.rest)?.unwrap_or(self.rest.len());
+            let end = head.length(KEPT).min(self.rest.len());
             let (reply, rest) = self.rest.split_at(end);
             self.rest = rest;
             redis::parse_redis_value(reply)?.extract_error()?;
@@ -170,7 +301,7 @@ impl<'a> Replies<'a> {
         let Some(head) = Head::read(self.rest)? else {
             return Ok(None);
         };
-        let Some(end) = head.text_end() else {
+        let Some(end) = head.text_end(KEPT) else {
             return Ok(None);
         };
         let (text, rest) = (self.rest.get(head.line..end), self.rest.get(end + 2..));
@@ -191,11 +322,38 @@ mod tests {
     fn end(bytes: &[u8], pieces: impl Iterator<Item = usize>) -> RedisResult<Option<usize>> {
         let mut scan = Scan::default();
         for come in pieces {
-            if let Some(end) = scan.end(&bytes[..come])? {
+            if let End::Whole(end) = scan.end(&bytes[..come], Bounds::WORDS)? {
                 return Ok(Some(end));
             }
         }
         Ok(None)
+    }
+
+    /// What is kept of a reply that comes in pieces of this length, and which value was reached.
+    fn kept(bytes: &[u8], piece: usize, bounds: Bounds) -> (RedisResult<Vec<u8>>, usize) {
+        let (mut scan, mut kept) = (Scan::default(), Vec::new());
+        let mut pieces = bytes.chunks(piece);
+        let outcome = loop {
+            match scan.end(&kept, bounds) {
+                Ok(End::Whole(length)) => {
+                    assert_eq!((length, pieces.next()), (kept.len(), None));
+                    break Ok(kept);
+                }
+                Ok(End::Surplus(range)) => drop(kept.drain(range)),
+                Ok(End::Partial) => kept.extend(pieces.next().unwrap()),
+                Err(error) => break Err(error),
+            }
+            assert!(kept.len() <= bytes.len().min(KEPT * 4 + 200 + piece));
+        };
+        (outcome, scan.reached())
+    }
+
+    fn texts(lengths: &[usize]) -> Vec<u8> {
+        let mut bytes = format!("*{}\r\n", lengths.len()).into_bytes();
+        for length in lengths {
+            bytes.extend(format!("${length}\r\n{}\r\n", "x".repeat(*length)).into_bytes());
+        }
+        bytes
     }
 
     /// Replies of all kinds, as bytes.
@@ -259,6 +417,54 @@ mod tests {
     }
 
     #[test]
+    fn of_a_text_that_is_too_long_for_an_entry_only_that_is_kept() {
+        let longest = LONGEST_ENTRY;
+        let lengths = [longest, longest + 1, longest + 2, 3, 500_000, 0];
+        let bytes = [b"*2\r\n", &texts(&lengths)[..], b"-WRONGTYPE no set\r\n"].concat();
+        for piece in [1, 7, 1000, bytes.len()] {
+            let bytes = kept(&bytes, piece, Bounds::lists(bytes.len())).0.unwrap();
+            let mut replies = Replies::of(&bytes).unwrap().unwrap();
+            let entries = replies.entries().unwrap();
+            let lengths: Vec<usize> = entries.into_iter().map(<[u8]>::len).collect();
+            assert_eq!(lengths, [longest, KEPT, KEPT, 3, KEPT, 0]);
+            let refused = replies.entries().unwrap_err();
+            assert_eq!(refused.code(), Some("WRONGTYPE"));
+        }
+    }
+
+    #[test]
+    fn a_reply_that_is_to_be_too_long_is_refused_as_soon_as_that_is_announced() {
+        let bytes = [
+            b"*3\r\n",
+            &texts(&[1])[..],
+            &texts(&[5, 5]),
+            &texts(&[5000]),
+        ]
+        .concat();
+        let whole = bytes.len();
+        assert!(kept(&bytes, 1, Bounds::lists(whole)).0.is_ok());
+        // The third value says how long it is to become.
+        let announced = whole - 5002;
+        for piece in [1, announced] {
+            let bytes = &bytes[..announced];
+            let (outcome, reached) = kept(bytes, piece, Bounds::lists(whole - 1));
+            assert!(is_too_long(&outcome.unwrap_err()));
+            assert_eq!(reached, 2);
+        }
+        for endless in [
+            "$99000000000\r\n",
+            "*3\r\n$1\r\na\r\n$99000000000\r\n",
+            "*99000000000\r\n",
+            "*2\r\n*999999999999\r\n",
+        ] {
+            for bounds in [Bounds::WORDS, Bounds::lists(1 << 28)] {
+                let error = Scan::default().end(endless.as_bytes(), bounds).unwrap_err();
+                assert!(is_too_long(&error), "{endless}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_reply_is_refused_and_an_aborted_transaction_is_none() {
         for bytes in [
             &b"HTTP/1.1 400"[..],
@@ -271,7 +477,8 @@ mod tests {
             b"*1\r\n%1\r\n",
             &[b'+'; LONGEST_LINE],
         ] {
-            assert!(Scan::default().end(bytes).is_err(), "{bytes:?}");
+            let outcome = Scan::default().end(bytes, Bounds::WORDS);
+            assert!(outcome.is_err(), "{bytes:?}");
         }
         assert!(Replies::of(b"*-1\r\n").unwrap().is_none());
         assert!(Replies::of(b"+OK\r\n").is_err());
