@@ -314,6 +314,7 @@ fn a_copy_that_is_too_old_is_not_used() {
             false => {
                 let line = gateway.wait_for_log("copy-refused");
                 assert!(line.contains("older than last_good_max_age"), "{line}");
+                assert!(line.contains(" age=2d max_age="), "{line}");
                 gateway.wait_for_health(503, "no-lists");
             }
         }
@@ -328,6 +329,29 @@ fn a_copy_that_is_too_old_is_not_used() {
         gateway.wait_served("127.0.0.1", "prod", DEADLINE);
         assert_eq!(new.accepted(), 0, "{age:?} of {most}");
     }
+}
+
+#[test]
+fn a_copy_never_comes_to_the_age_of_refusal_while_the_lists_are_confirmed() {
+    let place = Place::new();
+    let edit = |setup| {
+        let setup = place.set(setup).set("lists.last_good_max_age", "6s");
+        setup.set("redis.check_interval", "200ms")
+    };
+    let mut site = Site::with(edit);
+    let first = place.wait_for("a copy", |_| true).written;
+    // Nothing changes.
+    wait_until("it is renewed", DEADLINE, || {
+        copy::read(&place.path()).unwrap().unwrap().written > first
+    });
+    site.gateway.signal(Signal::SIGKILL);
+    site.gateway.wait_exit();
+    site.redis.kill();
+    let gateway = edit(Setup::new().redis(site.redis.url())).start();
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "prod");
+    let line = gateway.wait_for_log("lists-from-copy");
+    let seconds = (0..=5).any(|it| line.contains(&format!(" age={it}s ")));
+    assert!(seconds, "{line}");
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub const KEYS: &[Key] = keys! {
     [lists]
     file = "", "Lists file, used when no Redis URL is set. (restart)";
     last_good = "/var/lib/graygate/lists", "Copy of the lists in force, for a start with Redis down; empty: none. (restart)";
-    last_good_max_age = "unlimited", "Age above which a start does not use that copy, as 12h or 30d; or unlimited. (restart)";
+    last_good_max_age = "unlimited", "Age above which a start does not use that copy, as 12h or 30d, some check_intervals at least; or unlimited. (restart)";
     guard_share = "50", "Share of prod's servers, in percent, that one change may remove, 0 to 100; more is held.";
     guard_timeout = "off", "Time after which a held change that still stands comes into force; or off.";
 

@@ -37,6 +37,10 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A copy of lists that are still the store's is renewed after this time.
 const RENEW: Duration = Duration::from_secs(600);
 
+/// Where a start refuses a copy of a certain age, it is renewed after this part of that: it must not
+/// come to that age while the lists are confirmed, also when a look at the store has failed.
+const RENEW_PART: u32 = 3;
+
 /// How long the end of the process waits for the last copy.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -63,6 +67,27 @@ impl Copy {
     /// How old it is; `None` when it is from the future, since a clock was set.
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         now.duration_since(self.written).ok()
+    }
+}
+
+/// An age as a person says it, in the units of the ini file: `4s`, `2h5m`, `30d`. What is less than a
+/// hundredth of it, or so, is left out.
+pub fn shown_age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    let units = [
+        (days, 'd'),
+        (hours, 'h'),
+        (minutes, 'm'),
+        (seconds % 60, 's'),
+    ];
+    let mut units = units.into_iter().skip_while(|(count, _)| *count == 0);
+    let Some((first, unit)) = units.next() else {
+        return "0s".to_owned();
+    };
+    match units.next() {
+        Some((count, less)) if count > 0 && first < 100 => format!("{first}{unit}{count}{less}"),
+        _ => format!("{first}{unit}"),
     }
 }
 
@@ -284,6 +309,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// The age at which a start refuses it, if there is one.
+    max_age: Option<Duration>,
     /// The lists in force, and when they were last known to be good.
     newest: Option<(Arc<Lists>, SystemTime)>,
     /// What is on disk.
@@ -301,6 +328,12 @@ struct State {
 }
 
 impl State {
+    /// The age at which the copy is renewed.
+    fn renew_at(&self) -> Duration {
+        let part = self.max_age.map(|it| it / RENEW_PART);
+        part.map_or(RENEW, |it| it.min(RENEW))
+    }
+
     /// Whether the newest lists are to be written.
     fn is_due(&self) -> bool {
         let Some((lists, time)) = &self.newest else {
@@ -308,7 +341,7 @@ impl State {
         };
         self.on_disk.is_none_or(|(digest, written)| {
             let age = time.duration_since(written).unwrap_or_default();
-            digest != lists.digest || age >= RENEW || (self.ends && *time != written)
+            digest != lists.digest || age >= self.renew_at() || (self.ends && *time != written)
         })
     }
 }
@@ -321,13 +354,19 @@ impl Shared {
 }
 
 impl Keeper {
-    /// Will keep the copy at `path`, where `found` was found.
+    /// Will keep the copy at `path`, where `found` was found, and where a start refuses one that is
+    /// older than `max_age`.
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub fn start(path: &Path, found: &Result<Option<Copy>, CopyError>) -> io::Result<Self> {
+    pub fn start(
+        path: &Path,
+        found: &Result<Option<Copy>, CopyError>,
+        max_age: Option<Duration>,
+    ) -> io::Result<Self> {
         let on_disk = found.as_ref().ok().and_then(Option::as_ref);
         let state = State {
+            max_age,
             on_disk: on_disk.map(|it| (it.lists.digest, it.written)),
             refused: found.as_ref().err().map(ToString::to_string),
             is_damaged: found.is_err(),

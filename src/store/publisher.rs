@@ -148,7 +148,7 @@ impl Publisher {
     /// When the thread that writes cannot be started.
     pub fn with_copy(mut self, path: &Path, max_age: Option<Duration>) -> io::Result<Self> {
         let found = copy::read(path);
-        self.keeper = Some(Keeper::start(path, &found)?);
+        self.keeper = Some(Keeper::start(path, &found, max_age)?);
         let entrance = self.entrance.get_mut();
         entrance.unwrap_or_else(PoisonError::into_inner).copy = judge(path, found, max_age);
         Ok(self)
@@ -335,9 +335,9 @@ impl Publisher {
         status.refreshed(Cause::Copy);
         self.ring();
         let age = copy.age(SystemTime::now()).unwrap_or_default();
-        let age = Duration::from_secs(age.as_secs());
+        let age = copy::shown_age(age);
         log::warn!(
-            "lists-from-copy generation=1 digest={digest} age={age:?} gray={gray} pre={pre} prod={prod}"
+            "lists-from-copy generation=1 digest={digest} age={age} gray={gray} pre={pre} prod={prod}"
         );
     }
 
@@ -483,10 +483,10 @@ fn judge(
     match age {
         None => log::warn!("copy-from-the-future path={path:?} written={written}"),
         Some(_) if is_too_old => {
-            let most = max_age.unwrap_or_default();
+            let [age, most] = [age, max_age].map(|it| copy::shown_age(it.unwrap_or_default()));
             log::error!(
                 "copy-refused path={path:?} reason=\"it is older than last_good_max_age\" \
-                 written={written} max_age={most:?}"
+                 written={written} age={age} max_age={most}"
             );
         }
         Some(_) => {}

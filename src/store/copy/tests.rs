@@ -86,6 +86,35 @@ fn a_copy_is_due_when_the_lists_differ_when_it_is_old_and_at_the_end() {
     }
     state.on_disk = Some((Lists::unread().digest, time));
     assert!(state.is_due(), "another digest");
+    // Long before a start would refuse it.
+    state.ends = false;
+    for (max_age, age, due) in [(3, 0, false), (3, 1, true), (60, 19, false), (60, 20, true)] {
+        let seconds = Duration::from_secs;
+        state.max_age = Some(seconds(max_age));
+        state.on_disk = Some((lists.digest, time - seconds(age)));
+        assert_eq!(state.is_due(), due, "{age} of {max_age}");
+    }
+    state.max_age = Some(RENEW * 100);
+    state.on_disk = Some((lists.digest, time - RENEW));
+    assert!(state.is_due());
+}
+
+#[test]
+fn an_age_is_shown_in_units_that_fit_it() {
+    for (seconds, shown) in [
+        (0, "0s"),
+        (4, "4s"),
+        (60, "1m"),
+        (61, "1m1s"),
+        (3600, "1h"),
+        (3601, "1h"),
+        (2 * 3600 + 300, "2h5m"),
+        (30 * 86400, "30d"),
+        (30 * 86400 + 3600, "30d1h"),
+        (1_795_656_654, "20783d"),
+    ] {
+        assert_eq!(shown_age(Duration::from_secs(seconds)), shown);
+    }
 }
 
 #[test]
