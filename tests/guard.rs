@@ -801,3 +801,74 @@ fn a_list_that_is_rewritten_all_the_time_does_not_fill_the_log_and_its_last_stat
     let lines = site.gateway.stderr.count("change-held");
     assert!(lines <= most, "{lines} lines, {most} at most");
 }
+
+/// The numbers behind `untold=` in the lines of the error log with `event`, and how many lines there are.
+fn told_and_untold(gateway: &Gateway, event: &str) -> (u64, u64) {
+    let lines = gateway.stderr.all().into_iter();
+    let lines = lines.filter(|it| it.contains(event));
+    let untold = lines.map(|it| it.rsplit_once("untold=").unwrap().1.parse::<u64>().unwrap());
+    untold.fold((0, 0), |(told, all), untold| (told + 1, all + untold))
+}
+
+#[test]
+fn lists_that_change_all_the_time_do_not_fill_the_log_and_the_last_are_told() {
+    let site = Site::by_events();
+    let mut connection = site.redis.connect(0);
+    let start = Instant::now();
+    for at in 0.. {
+        let mut command = redis::cmd("LPUSH");
+        let entry = format!("10.{}.{}.1", at / 250, at % 250);
+        command.arg("gray").arg(entry);
+        command.exec(&mut connection).unwrap();
+        // A faster storm would make fewer readings.
+        std::thread::sleep(Duration::from_millis(3));
+        if start.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    site.redis("LPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    let seconds = start.elapsed().as_secs() + 1;
+    // No check, which is far away, and no other change is needed for that.
+    let page = site.gateway.lists();
+    let (generation, digest) = (page["generation"].as_u64().unwrap(), text(&page["digest"]));
+    let last = format!("lists-published generation={generation} digest={digest} cause=event");
+    site.gateway.wait_for_log(&last);
+    let (told, untold) = told_and_untold(&site.gateway, "lists-published");
+    assert!(told <= 10 * seconds + 1, "{told} in {seconds} s");
+    assert!(generation > 50, "a storm of {generation}");
+    assert_eq!(told + untold, generation);
+}
+
+#[test]
+fn a_key_that_accepts_all_the_time_does_not_fill_the_log() {
+    let site = Site::by_events();
+    let gateway = &site.gateway;
+    let entries = ["10.0.0.1:80", "10.0.0.2:80"];
+    for entry in entries {
+        replace(&site.redis, "prod", &[&entry]);
+        let page =
+            gateway.wait_for_lists("held", |it| it["held"][0]["new"]["first"] == json!([entry]));
+        let digest = text(&page["held"][0]["digest"]);
+        site.redis(&format!("SADD graygate:accept {digest}"));
+    }
+    gateway.wait_for_lists("the last one", |it| it["prod"] == json!([entries[1]]));
+    let start = Instant::now();
+    for at in 0.. {
+        let entry = entries[at % 2];
+        replace(&site.redis, "prod", &[&entry]);
+        gateway.wait_for_lists("this one", |it| it["prod"] == json!([entry]));
+        if start.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    let generation = gateway.lists()["generation"].as_u64().unwrap();
+    gateway.wait_for_log(&format!("lists-published generation={generation} "));
+    let seconds = start.elapsed().as_secs() + 1;
+    for event in ["lists-published", "change-accepted"] {
+        let (told, untold) = told_and_untold(gateway, event);
+        // With those of before.
+        assert!(told <= 10 * seconds + 5, "{event}: {told} in {seconds} s");
+        assert!(untold > 0, "{event}: {told}");
+    }
+}

@@ -57,6 +57,8 @@ pub(super) struct Door {
     told: Vec<(ListName, Digest)>,
     /// A list that is rewritten again and again is held as often.
     throttle: Throttle,
+    /// And it may be let in as often.
+    accepted: Throttle,
 }
 
 /// A reading as lists.
@@ -143,6 +145,7 @@ impl Door {
             is_settled: false,
             told: Vec::new(),
             throttle: Throttle::default(),
+            accepted: Throttle::default(),
         }
     }
 
@@ -355,8 +358,11 @@ impl Door {
     /// Tells of what was held `before` and has been let in.
     pub(super) fn tell_accepted(&mut self, before: &[Held], list: ListName, by: By) {
         for it in before.iter().filter(|it| it.list == list) {
+            let Some(untold) = self.accepted.turn(Instant::now()) else {
+                continue;
+            };
             let (list, digest, by) = (list.name(), it.digest, by.name());
-            log::warn!("change-accepted list={list} digest={digest} by={by}");
+            log::warn!("change-accepted list={list} digest={digest} by={by} untold={untold}");
         }
         self.told.retain(|(told, _)| *told != list);
     }

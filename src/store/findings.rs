@@ -1,10 +1,11 @@
-//! What the log says of the entries in force: of those that were skipped, and of findings.
+//! What the log says of the lists in force: that they are, what was skipped, and findings.
 //!
 //! Lists may change a thousand times a second. Then a part of that is told, with the number of
 //! those that were not, and the last state once it has stood.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::Cause;
 use crate::lists::lint::{Finding, Findings, Kind};
 use crate::lists::{ListName, Lists, Skipped};
 use crate::logging::Throttle;
@@ -18,12 +19,51 @@ pub(super) struct Told {
     throttles: [Throttle; 2],
     /// Something was left out since the last that was told.
     owes: bool,
+    /// Of lists that came into force.
+    published: Throttle,
+    /// Why lists came into force of which that is yet to be told, and when it can be.
+    unpublished: Option<(Cause, Instant)>,
 }
+
+/// After this time the log tells again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Told {
     /// True when [`Self::tell`] has left something out that may still be so.
     pub(super) fn owes(&self) -> bool {
         self.owes
+    }
+
+    /// Tells that `lists` have come into force.
+    pub(super) fn tell_published(&mut self, lists: &Lists, cause: Cause, now: Instant) {
+        let Some(untold) = self.published.turn(now) else {
+            self.unpublished = Some((cause, now + PAUSE));
+            return;
+        };
+        self.unpublished = None;
+        let Lists {
+            generation, digest, ..
+        } = lists;
+        let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
+        log::info!(
+            "lists-published generation={generation} digest={digest} cause={} gray={gray} pre={pre} prod={prod} untold={untold}",
+            cause.name()
+        );
+        if prod == 0 {
+            log::error!("prod-empty generation={generation}");
+        }
+    }
+
+    /// Tells that the `lists` in force are, if they have stood since that could not be told.
+    pub(super) fn tell_unpublished(&mut self, lists: &Lists, now: Instant) {
+        if let Some((cause, _)) = self.unpublished.take_if(|(_, at)| *at <= now) {
+            self.tell_published(lists, cause, now);
+        }
+    }
+
+    /// When [`Self::tell_unpublished`] has something to tell.
+    pub(super) fn unpublished_at(&self) -> Option<Instant> {
+        self.unpublished.map(|(_, at)| at)
     }
 
     /// Tells what is news of `lists`, in which `findings` were found.

@@ -169,7 +169,10 @@ impl Publisher {
         let mut entrance = self.locked_entrance();
         loop {
             self.let_in_ripe(&mut entrance, Instant::now());
-            let next = entrance.door.ripe_at();
+            let told = &mut entrance.told;
+            told.tell_unpublished(&self.lists.load(), Instant::now());
+            let times = [entrance.door.ripe_at(), entrance.told.unpublished_at()];
+            let next = times.into_iter().flatten().min();
             entrance = match next.map(|it| it.saturating_duration_since(Instant::now())) {
                 Some(left) => {
                     let waited = self.knock.wait_timeout(entrance, left);
@@ -449,17 +452,11 @@ impl Publisher {
             self.lists.store(new);
             return;
         }
-        let (generation, digest) = (new.generation, new.digest);
-        let [gray, pre, prod] = ListName::ALL.map(|list| new.len(list));
         self.lists.store(new);
         self.locked().changed = Some(SystemTime::now());
-        log::info!(
-            "lists-published generation={generation} digest={digest} cause={} gray={gray} pre={pre} prod={prod}",
-            cause.name()
-        );
-        if prod == 0 {
-            log::error!("prod-empty generation={generation}");
-        }
+        let told = &mut entrance.told;
+        told.tell_published(&self.lists.load(), cause, Instant::now());
+        self.knock.notify_all();
     }
 }
 
