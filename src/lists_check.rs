@@ -5,10 +5,13 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use crate::config::{Config, Store};
 use crate::lists::lint::{self, Findings, Kind};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::run;
+use crate::store::guard::Reason;
 use crate::store::{Entries, Fault, Reading, file, redis};
 
 /// The default of `[upstream] peer_port`.
@@ -72,12 +75,13 @@ fn report(reading: Reading, port: u16, trusted: &[ipnet::IpNet]) -> Report {
     let findings = lint::findings(&lists, trusted);
     tell_skipped(&mut text, &lists, &findings);
     tell_findings(&mut text, &findings);
+    let held = tell_held(&mut text, &lists);
     let skipped: usize = ListName::ALL
         .iter()
         .map(|it| lists.skipped(*it).count)
         .sum();
     // An entry that is almost one was skipped, and counts once.
-    let remarks = faults + skipped + findings.total() - findings.count(Kind::Almost);
+    let remarks = faults + held + skipped + findings.total() - findings.count(Kind::Almost);
     if remarks == 0 {
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
         text = format!("nothing to remark: gray {gray}, pre {pre}, prod {prod}\n");
@@ -113,13 +117,30 @@ fn tell_skipped(text: &mut String, lists: &Lists, findings: &Findings) {
 fn tell_findings(text: &mut String, findings: &Findings) {
     for it in &findings.first {
         let (list, kind) = (it.list.name(), it.kind.name());
-        let _ = writeln!(text, "{list}: {kind}: {}: {}", it.entry, it.text);
+        let times = match (it.kind, it.count + 1) {
+            (Kind::Duplicate, times) => format!(" ({times} times)"),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "{list}: {kind}: {}: {}{times}", it.entry, it.text);
     }
     // Of those that are almost one, the skipped entries tell.
     for kind in Kind::ALL.into_iter().filter(|it| *it != Kind::Almost) {
-        let named = findings.first.iter().filter(|it| it.kind == kind).count();
+        let of_kind = findings.first.iter().filter(|it| it.kind == kind);
+        let named: usize = of_kind.map(|it| it.count).sum();
         more(text, "all", kind.name(), findings.count(kind) - named);
     }
+}
+
+/// Says which entries the guard lets in only once somebody has confirmed that; returns how many.
+fn tell_held(text: &mut String, lists: &Lists) -> usize {
+    let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let all = all.iter().filter(|it| lists.gray.has(it));
+    let reason = Reason::AdmitsEverybody.name();
+    all.map(|net| {
+        let remark = "as a change it is held until somebody confirms it";
+        let _ = writeln!(text, "gray: {reason}: {net}: {remark}");
+    })
+    .count()
 }
 
 fn more(text: &mut String, list: &str, kind: &str, count: usize) {

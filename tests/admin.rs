@@ -412,6 +412,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_findings{finding=\"trusted-proxy-is-gray\"}", 0),
         ("lists_findings{finding=\"almost\"}", 0),
         ("lists_findings{finding=\"host-bits\"}", 0),
+        ("lists_findings{finding=\"address-or-port\"}", 0),
         ("lists_refreshes_total{cause=\"start\"}", 1),
         ("lists_refreshes_total{cause=\"event\"}", 5),
         ("lists_refreshes_total{cause=\"check\"}", 0),

@@ -41,7 +41,7 @@ impl GrayList {
             let written = read_net(text)?;
             let net = written.trunc();
             if net != written {
-                notes.add(lint::Kind::HostBits, || lint::host_bits(text, net));
+                notes.add(lint::Kind::HostBits, || lint::host_bits(text, written, net));
             }
             match net {
                 IpNet::V4(net) => v4.push(net),
@@ -55,12 +55,8 @@ impl GrayList {
             u64::from(net.addr().to_bits()) << 8 | u64::from(net.prefix_len())
         });
         v6.sort_unstable_by_key(|net| (net.addr().to_bits(), net.prefix_len()));
-        v4.dedup_by(|net, before| {
-            net == before && remarks.notes.repeated(|| canonical((*net).into()))
-        });
-        v6.dedup_by(|net, before| {
-            net == before && remarks.notes.repeated(|| canonical((*net).into()))
-        });
+        remarks.notes.dedup(&mut v4, |net| canonical((*net).into()));
+        remarks.notes.dedup(&mut v6, |net| canonical((*net).into()));
         Self {
             nets: Arc::new(Nets::new(v4, v6)),
             remarks,

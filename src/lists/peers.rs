@@ -24,15 +24,20 @@ impl PeerList {
     /// Reads entries: `ip`, `ip:port` or `[v6]:port`; without a port it is `default_port`.
     pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>, default_port: u16) -> Self {
         let mut peers = Vec::new();
-        let read = |text: &str, _: &mut lint::Notes| {
-            peers.push(peer_entry(text, default_port)?);
+        let read = |text: &str, notes: &mut lint::Notes| {
+            let peer = peer_entry(text, default_port)?;
+            if peer.is_ipv6()
+                && let Some(told) = lint::address_or_port(text, peer)
+            {
+                notes.add(lint::Kind::AddressOrPort, || told);
+            }
+            peers.push(peer);
             Ok(())
         };
         let almost = |text: &str| lint::almost_peer(text, default_port);
         let mut remarks = parse_all(texts, read, almost);
         peers.sort_unstable();
-        peers
-            .dedup_by(|peer, before| peer == before && remarks.notes.repeated(|| peer.to_string()));
+        remarks.notes.dedup(&mut peers, SocketAddr::to_string);
         let mut content = Sha256::new();
         for peer in &peers {
             content.update(format!("{peer}\n"));

@@ -77,7 +77,8 @@ impl Told {
     fn tell_findings(&mut self, findings: &Findings, now: Instant) {
         for kind in Kind::ALL {
             let of_kind = findings.first.iter().filter(|it| it.kind == kind);
-            let mut news = of_kind.clone().filter(|it| !self.findings.contains(it));
+            let is_told = |it: &&Finding| self.findings.iter().any(|told| told.says_as(it));
+            let mut news = of_kind.clone().filter(|it| !is_told(it));
             if let Some(first) = news.next() {
                 let Some(untold) = self.throttles[0].turn(now) else {
                     self.owes = true;

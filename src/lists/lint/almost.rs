@@ -1,0 +1,426 @@
+//! What may be meant by an entry that cannot be read: a list of repairs, each for one fault, until the
+//! entry can be.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+
+use super::super::gray::canonical;
+use super::super::peers::{LINK_LOCAL, UNREACHABLE};
+use super::super::{gray_entry, peer_entry};
+
+/// What may be meant by an entry of the gray list that cannot be read.
+pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
+    let reads = |text: &str| gray_entry(text).is_ok();
+    range(text).or_else(|| almost(text, GRAY_REPAIRS, reads))
+}
+
+/// What may be meant by an entry of a pool that cannot be read.
+pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<String> {
+    let reads = |text: &str| peer_entry(text, default_port).is_ok();
+    if let Some((address, port)) = text.rsplit_once(':')
+        && reads(address)
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && !port.is_empty()
+        && !matches!(port.parse(), Ok(1..=u16::MAX))
+    {
+        return Some("a port is a number from 1 to 65535".to_owned());
+    }
+    // An address, which no repair makes one of a server.
+    if let Err(reason @ (UNREACHABLE | LINK_LOCAL)) = peer_entry(&without_zone(text), default_port)
+    {
+        return Some(reason.to_owned());
+    }
+    if range(text).is_some() {
+        return Some("a range; each server has an entry of its own".to_owned());
+    }
+    almost(text, PEER_REPAIRS, reads)
+}
+
+/// No entry that can be read is longer than this, and by far no repair of it.
+const LONGEST: usize = 100;
+
+fn almost(text: &str, repairs: &[Repair], reads: impl Fn(&str) -> bool) -> Option<String> {
+    if text.is_empty() || text.len() > LONGEST {
+        return None;
+    }
+    let between = |it: char| it.is_whitespace() || matches!(it, ',' | ';');
+    let mut parts = text.split(between).filter(|it| !it.is_empty()).peekable();
+    if parts.clone().nth(1).is_some() && parts.all(&reads) {
+        return Some("several entries in one".to_owned());
+    }
+    // One after the other, since an entry may have several faults.
+    let mut repaired = text.to_owned();
+    for repair in repairs {
+        repaired = repair(&repaired);
+        if repaired != text && reads(&repaired) {
+            return Some(format!("is {repaired} meant?"));
+        }
+    }
+    if has_large_octet(&repaired) {
+        return Some("a number in an IPv4 address is from 0 to 255".to_owned());
+    }
+    is_host(&without_scheme(text)).then(|| "a name; only addresses are read".to_owned())
+}
+
+/// `10.0.0.256`, perhaps with a port or a length: nobody can say what is meant.
+fn has_large_octet(text: &str) -> bool {
+    let (address, _) = text.split_once(['/', ':']).unwrap_or((text, ""));
+    let is_number = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
+    let is_large = |it: &str| it.parse::<u8>().is_err();
+    let parts = || address.split('.');
+    parts().count() == 4 && parts().all(is_number) && parts().any(is_large)
+}
+
+/// So many nets are named of a range.
+const RANGE_NAMED: usize = 8;
+
+/// `10.0.0.1-10.0.0.5`, `10.0.0.1 - 5`, with the nets that are the same.
+fn range(text: &str) -> Option<String> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.trim_ascii(), last.trim_ascii());
+    match first.parse::<IpAddr>().ok()? {
+        IpAddr::V4(first) => {
+            let of_last_octet = |octet| {
+                let [a, b, c, _] = first.octets();
+                Ipv4Addr::from([a, b, c, octet])
+            };
+            let octet = last.parse().ok().map(of_last_octet);
+            let last = octet.or_else(|| last.parse().ok())?;
+            Some(as_nets(first <= last, Ipv4Subnets::new(first, last, 0)))
+        }
+        IpAddr::V6(first) => {
+            let last: Ipv6Addr = last.parse().ok()?;
+            Some(as_nets(first <= last, Ipv6Subnets::new(first, last, 0)))
+        }
+    }
+}
+
+fn as_nets(is_forward: bool, nets: impl Iterator<Item: Into<IpNet>>) -> String {
+    let named = nets.take(RANGE_NAMED + 1).map(|net| canonical(net.into()));
+    let named: Vec<String> = named.collect();
+    match named.len() {
+        1..=RANGE_NAMED if is_forward => format!("a range; as entries: {}", named.join(", ")),
+        _ => "a range; only addresses and nets like 10.0.0.0/8 are read".to_owned(),
+    }
+}
+
+/// Makes an entry a little better, if it has a certain fault.
+type Repair = fn(&str) -> String;
+
+const GRAY_REPAIRS: &[Repair] = &[
+    without_comment,
+    without_frame,
+    without_scheme,
+    without_gaps,
+    dotted,
+    single_gap,
+    digits,
+    without_leading_zeros,
+    without_zone,
+    without_port,
+    wildcard,
+    length_in_bounds,
+];
+
+const PEER_REPAIRS: &[Repair] = &[
+    without_comment,
+    without_frame,
+    without_scheme,
+    without_gaps,
+    dotted,
+    single_gap,
+    digits,
+    without_leading_zeros,
+    without_zone,
+    without_path,
+    in_brackets,
+    without_brackets,
+];
+
+/// `10.0.0.1#office`, `10.0.0.1 # office`.
+fn without_comment(text: &str) -> String {
+    let (entry, _) = text.split_once('#').unwrap_or((text, ""));
+    entry.trim_ascii_end().to_owned()
+}
+
+/// Quotes around it, or a dot or a comma behind.
+fn without_frame(text: &str) -> String {
+    let frame = |it: char| {
+        matches!(
+            it,
+            '"' | '\'' | '`' | '<' | '>' | '(' | ')' | '.' | ',' | ';' | '/'
+        )
+    };
+    text.trim_matches(frame).trim_end_matches(':').to_owned()
+}
+
+/// `http://` before it, and a path behind.
+fn without_scheme(text: &str) -> String {
+    match text.split_once("://") {
+        Some((_, rest)) => without_path(rest),
+        None => text.to_owned(),
+    }
+}
+
+fn without_path(text: &str) -> String {
+    text.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// Blanks, except where they keep two numbers apart.
+fn without_gaps(text: &str) -> String {
+    let mut whole = String::new();
+    for part in text.split_whitespace() {
+        let is_number = |it: Option<char>| it.is_some_and(|it| it.is_ascii_hexdigit());
+        if is_number(whole.chars().last()) && is_number(part.chars().next()) {
+            whole.push(' ');
+        }
+        whole.push_str(part);
+    }
+    whole
+}
+
+/// `10,0,0,1`, `10..0.0.1`.
+fn dotted(text: &str) -> String {
+    text.replace(',', ".").replace("..", ".")
+}
+
+/// `2001:db8:::1`.
+fn single_gap(text: &str) -> String {
+    text.replace(":::", "::")
+}
+
+/// Letters that look like digits; none of them is a hexadecimal one.
+fn digits(text: &str) -> String {
+    text.replace(['O', 'o'], "0").replace(['l', 'I', 'i'], "1")
+}
+
+/// `010.0.0.1`, `10.0.0.0/08`, `[::1]:080`.
+fn without_leading_zeros(text: &str) -> String {
+    let (address, mark, number) = match text.rfind(['/', ':']) {
+        // Else it is the end of an IPv6 address, in which zeros mean nothing.
+        Some(at) if text[at..].starts_with('/') || text[..at].contains(['.', ']']) => {
+            (&text[..at], &text[at..=at], &text[at + 1..])
+        }
+        _ => (text, "", ""),
+    };
+    let parts: Vec<String> = address.split('.').map(significant).collect();
+    let address = match parts.len() {
+        4 => parts.join("."),
+        _ => address.to_owned(),
+    };
+    address + mark + &significant(number)
+}
+
+/// A number without zeros before it; anything else as it is.
+fn significant(text: &str) -> String {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.trim_start_matches('0') {
+        "" if is_number => "0".to_owned(),
+        digits if is_number => digits.to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+/// `fe80::1%2`, `[fe80::1%eth0]:80`.
+fn without_zone(text: &str) -> String {
+    let Some((address, rest)) = text.split_once('%') else {
+        return text.to_owned();
+    };
+    let end = rest.find([']', '/']).unwrap_or(rest.len());
+    address.to_owned() + &rest[end..]
+}
+
+/// `10.0.0.1:80`, `[::1]:80`, `[::1]`.
+fn without_port(text: &str) -> String {
+    match text.parse::<SocketAddr>() {
+        Ok(address) => address.ip().to_string(),
+        Err(_) => without_brackets(text),
+    }
+}
+
+/// `2001:db8::1:50051`, where no address ends with what is behind the last colon.
+fn in_brackets(text: &str) -> String {
+    match text.rsplit_once(':') {
+        Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => {
+            format!("[{address}]:{port}")
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// `[10.0.0.1]:80`.
+fn without_brackets(text: &str) -> String {
+    text.replace(['[', ']'], "")
+}
+
+/// `10.0.*.*`, `10.0.0`, `10.0.0/24`.
+fn wildcard(text: &str) -> String {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let fixed: Vec<&str> = address.split('.').take_while(|it| *it != "*").collect();
+    let free = 4_usize.saturating_sub(fixed.len());
+    let rest_is_free = address.split('.').skip(fixed.len()).all(|it| it == "*");
+    if free == 0 || fixed.len() < 2 || !rest_is_free {
+        return text.to_owned();
+    }
+    let zeros = ".0".repeat(free);
+    let length = length.map_or_else(|| (8 * fixed.len()).to_string(), str::to_owned);
+    format!("{}{zeros}/{length}", fixed.join("."))
+}
+
+/// `10.0.0.1/33`, `10.0.0.0/255.255.255.0`.
+fn length_in_bounds(text: &str) -> String {
+    let unchanged = || text.to_owned();
+    let Some((address, length)) = text.split_once('/') else {
+        return unchanged();
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return unchanged();
+    };
+    let longest = IpNet::from(address).max_prefix_len();
+    let mask = length
+        .parse()
+        .ok()
+        .and_then(|it| ipnet::ip_mask_to_prefix(it).ok());
+    match (mask, length.parse::<u128>()) {
+        (Some(length), _) => format!("{address}/{length}"),
+        (None, Ok(length)) if length > longest.into() => format!("{address}/{longest}"),
+        _ => unchanged(),
+    }
+}
+
+/// `localhost`, `web1.example:80`.
+fn is_host(text: &str) -> bool {
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (text, None),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let looks = name == "localhost" || name.contains('.') || port.is_some();
+    looks
+        && port.is_none_or(|it| it.parse::<u16>().is_ok())
+        && name.bytes().all(is_name)
+        && name.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_skipped_but_has_a_likely_meaning_is_told_with_it() {
+        for (entry, meant) in [
+            ("10,0,0,1", "is 10.0.0.1 meant?"),
+            ("192.168.1.1O", "is 192.168.1.10 meant?"),
+            ("l92.168.1.1", "is 192.168.1.1 meant?"),
+            ("10.0.0.1.", "is 10.0.0.1 meant?"),
+            ("10..0.0.1", "is 10.0.0.1 meant?"),
+            ("\"10.0.0.1\"", "is 10.0.0.1 meant?"),
+            ("010.0.0.1", "is 10.0.0.1 meant?"),
+            ("10.00.000.01/8", "is 10.0.0.1/8 meant?"),
+            ("10.0.0. 1", "is 10.0.0.1 meant?"),
+            ("10.0.0.0 /8", "is 10.0.0.0/8 meant?"),
+            ("10.0.0.1:80", "is 10.0.0.1 meant?"),
+            ("[::1]:80", "is ::1 meant?"),
+            ("[2001:db8::]/32", "is 2001:db8::/32 meant?"),
+            ("http://10.0.0.1", "is 10.0.0.1 meant?"),
+            ("https://010.0.0.1:8O/path", "is 10.0.0.1 meant?"),
+            ("10.0.0.1/33", "is 10.0.0.1/32 meant?"),
+            ("2001:db8::/129", "is 2001:db8::/128 meant?"),
+            ("10.0.0.0/255.255.255.0", "is 10.0.0.0/24 meant?"),
+            ("10.0.0.0/08", "is 10.0.0.0/8 meant?"),
+            ("0.0.0.0/00", "is 0.0.0.0/0 meant?"),
+            ("2001:db8::/032", "is 2001:db8::/32 meant?"),
+            ("010.0.0.1:080", "is 10.0.0.1 meant?"),
+            ("fe80::1%2", "is fe80::1 meant?"),
+            ("fe80::%2/64", "is fe80::/64 meant?"),
+            ("10.0.*.*", "is 10.0.0.0/16 meant?"),
+            ("10.0.0/24", "is 10.0.0.0/24 meant?"),
+            ("10.0.0.1, 10.0.0.2", "several entries in one"),
+            ("10.0.0.1 10.0.0.2", "several entries in one"),
+            ("1.2.3.4#office", "is 1.2.3.4 meant?"),
+            ("10.0.0.0/8 # all of it", "is 10.0.0.0/8 meant?"),
+            ("2001:db8:::1", "is 2001:db8::1 meant?"),
+            ("1.2.3.256", "a number in an IPv4 address is from 0 to 255"),
+            (
+                "1.2.300.0/24",
+                "a number in an IPv4 address is from 0 to 255",
+            ),
+            (
+                "10.0.0.1-10.0.0.5",
+                "a range; as entries: 10.0.0.1, 10.0.0.2/31, 10.0.0.4/31",
+            ),
+            ("10.0.0.0 - 255", "a range; as entries: 10.0.0.0/24"),
+            (
+                "2001:db8::-2001:db8::1",
+                "a range; as entries: 2001:db8::/127",
+            ),
+            (
+                "10.0.0.5-10.0.0.1",
+                "a range; only addresses and nets like 10.0.0.0/8 are read",
+            ),
+            (
+                "10.0.0.1-10.255.255.254",
+                "a range; only addresses and nets like 10.0.0.0/8 are read",
+            ),
+            ("client.example", "a name; only addresses are read"),
+        ] {
+            assert_eq!(almost_gray(entry).as_deref(), Some(meant), "{entry}");
+        }
+        for (entry, meant) in [
+            ("[10.0.0.1]:81", "is 10.0.0.1:81 meant?"),
+            ("http://10.0.0.1:81/", "is 10.0.0.1:81 meant?"),
+            ("http://[::1]:81", "is [::1]:81 meant?"),
+            ("10.0.0.1:", "is 10.0.0.1 meant?"),
+            ("10.0.0.1/24", "is 10.0.0.1 meant?"),
+            ("10.0.0.1:8O", "is 10.0.0.1:80 meant?"),
+            ("10,0,0,1:80", "is 10.0.0.1:80 meant?"),
+            ("10.0.0.1:65536", "a port is a number from 1 to 65535"),
+            ("10.0.0.1:0", "a port is a number from 1 to 65535"),
+            ("10.0.0.1:080", "is 10.0.0.1:80 meant?"),
+            ("[::1]:080", "is [::1]:80 meant?"),
+            ("010.0.0.1:080", "is 10.0.0.1:80 meant?"),
+            ("[2001:db8::1%2]:80", "is [2001:db8::1]:80 meant?"),
+            ("[fe80::1%2]:80", LINK_LOCAL),
+            ("fe80::1%eth0", LINK_LOCAL),
+            ("fe80::1", LINK_LOCAL),
+            ("0.0.0.1:80", UNREACHABLE),
+            ("255.255.255.255:80", UNREACHABLE),
+            ("224.0.0.1", UNREACHABLE),
+            ("[::]:80", UNREACHABLE),
+            ("10.0.0.1:80#first", "is 10.0.0.1:80 meant?"),
+            ("[2001:db8:::1]:80", "is [2001:db8::1]:80 meant?"),
+            ("2001:db8::1:50051", "is [2001:db8::1]:50051 meant?"),
+            (
+                "10.0.0.256:80",
+                "a number in an IPv4 address is from 0 to 255",
+            ),
+            (
+                "10.0.0.1-10.0.0.5",
+                "a range; each server has an entry of its own",
+            ),
+            ("localhost", "a name; only addresses are read"),
+            ("web-1:80", "a name; only addresses are read"),
+            ("10.0.0.1:80;10.0.0.2:80", "several entries in one"),
+        ] {
+            assert_eq!(almost_peer(entry, 80).as_deref(), Some(meant), "{entry}");
+        }
+        let long = "1".repeat(LONGEST + 1);
+        let hopeless = [
+            "",
+            "x",
+            "garbage",
+            "1.2.3.4.5",
+            "10.0.0.1 80",
+            "\u{e9}",
+            &long,
+        ];
+        for entry in hopeless {
+            assert_eq!(almost_gray(entry), None, "{entry}");
+            assert_eq!(almost_peer(entry, 80), None, "{entry}");
+        }
+    }
+}
