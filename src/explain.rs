@@ -45,6 +45,15 @@ pub struct Rules<'a> {
 pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Result<Value, String> {
     let mut text = "GET / HTTP/1.1\r\nHost: explain\r\n".to_owned();
     for header in question.headers {
+        // With a line end in it, it would be several; a real one with another of these is refused.
+        if header.contains(|it: char| it.is_control() && it != '\t') {
+            return Err(format!(
+                "a header with a control character in it: {header:?}"
+            ));
+        }
+        if header.is_empty() {
+            return Err("a header that is empty".to_owned());
+        }
         text.push_str(header);
         text.push_str("\r\n");
     }
@@ -52,7 +61,7 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
     let (mut head, bytes) = (RequestHead::default(), text.as_bytes());
     match head.parse(bytes, &mut Scanner::default(), &LIMITS) {
         Ok(Parsed::Complete) if head.len == bytes.len() => {}
-        Ok(_) => return Err("a header with a line end in it".to_owned()),
+        Ok(_) => return Err("such a head has no end".to_owned()),
         Err(refusal) => {
             let (name, text) = (refusal.name(), refusal.text());
             return Err(format!("such a request is refused: {name}: {text}"));

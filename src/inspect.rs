@@ -36,6 +36,8 @@ struct Content {
     digest: String,
     /// In the order of [`ListName::ALL`], in canonical form.
     entries: [BTreeSet<String>; 3],
+    /// Lists that are not what the store has, and why; of a gateway. Without line ends.
+    kept: Vec<String>,
 }
 
 /// The lists as a lists file, with what is to be said of them in comments on top.
@@ -64,7 +66,7 @@ pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
 /// What the store has and the gateway has not, and the reverse.
 pub struct Difference {
     /// A line for each entry, `+` where only the store has it, `-` where only the gateway has it;
-    /// one with both digests; and one more where the gateway does not read this store.
+    /// one for each list that the gateway holds or keeps, with the reason; one with both digests; and one more where the gateway does not read this store.
     pub text: String,
     /// The digests are the same.
     pub same: bool,
@@ -86,6 +88,9 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
         for entry in stored.difference(held) {
             let _ = writeln!(text, "+ {} {entry}", list.name());
         }
+    }
+    for line in &gateway.kept {
+        let _ = writeln!(text, "{line}");
     }
     let same = gateway.digest == store.digest;
     let relation = if same { "the same" } else { "different" };
@@ -163,7 +168,23 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
         source: text("source"),
         digest: text("digest"),
         entries,
+        kept: kept(&page),
     })
+}
+
+/// What the page of a gateway says of lists that have not come into force.
+fn kept(page: &Value) -> Vec<String> {
+    let all = |key: &str| page[key].as_array().into_iter().flatten();
+    let of = |it: &Value, key: &str| it[key].as_str().unwrap_or("-").to_owned();
+    let held = all("held").map(|it| {
+        let [list, reason, digest] = ["list", "reason", "digest"].map(|key| of(it, key));
+        format!("{list} is held: {reason}; to let it in: graygate lists accept {digest}")
+    });
+    let kept = all("kept").map(|it| {
+        let [list, fault] = ["list", "fault"].map(|key| of(it, key));
+        format!("{list} is kept, since the store has: {fault}")
+    });
+    held.chain(kept).collect()
 }
 
 fn of_store(config: &Config) -> Result<Content, String> {
@@ -182,6 +203,7 @@ fn of_store(config: &Config) -> Result<Content, String> {
             peers(&lists.pre),
             peers(&lists.prod),
         ],
+        kept: Vec::new(),
     })
 }
 

@@ -95,6 +95,33 @@ fn a_difference_is_told_entry_by_entry() {
 }
 
 #[test]
+fn a_difference_that_waits_is_told_with_its_reason() {
+    let redis = redis();
+    let gateway = start(&redis);
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    let mut change = redis::pipe();
+    change.atomic();
+    for (key, entry) in [("gray", "garbage"), ("prod", "127.0.2.3")] {
+        change.cmd("DEL").arg(key).ignore();
+        change.cmd("RPUSH").arg(key).arg(entry).ignore();
+    }
+    change.exec(&mut redis.connect(0)).unwrap();
+    let page = gateway.wait_for_lists("both wait", |page| {
+        let kept = json!([{ "list": "gray", "fault": "all-skipped" }]);
+        page["kept"] == kept && page["held"] != json!([])
+    });
+    let digest = page["held"][0]["digest"].as_str().unwrap();
+    let (text, same) = run(&gateway, &["lists", "diff"]);
+    assert!(!same && text.contains("+ prod 127.0.2.3:80\n"), "{text}");
+    for line in [
+        &format!("prod is held: removes-peers; to let it in: graygate lists accept {digest}"),
+        "gray is kept, since the store has: all-skipped",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}: {text}");
+    }
+}
+
+#[test]
 fn a_difference_says_so_where_the_gateway_reads_another_store() {
     let (redis, other) = (redis(), redis());
     let mut gateway = start(&redis);
@@ -196,7 +223,24 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
     assert!(!text.contains("fallback"), "{text}");
     for (question, said) in [
         (&["192.0.2.1", "--header", "no field"][..], "bad-field"),
-        (&["192.0.2.1", "--header", "A: b\r\n\r\n"], "a line end"),
+        (
+            &["192.0.2.1", "--header", "A: b\r\n\r\n"],
+            "a header with a control character in it: \"A: b\\r\\n\\r\\n\"",
+        ),
+        (
+            &[
+                "127.0.0.99",
+                "--header",
+                "A: b\r\nX-Forwarded-For: 127.0.0.5",
+            ],
+            "a header with a control character in it: \"A: b\\r\\n",
+        ),
+        (
+            &["192.0.2.1", "--header", "A: b\nB: c"],
+            "a header with a control character in it: \"A: b\\nB: c\"",
+        ),
+        (&["192.0.2.1", "--header", "A: b\u{1b}"], "u{1b}"),
+        (&["192.0.2.1", "--header", ""], "a header that is empty"),
         (&["192.0.2.1", "--header", "Host: b"], "many-hosts"),
     ] {
         for whom in [&[][..], &["--offline"]] {
