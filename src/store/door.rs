@@ -51,6 +51,8 @@ pub(super) struct Door {
     withheld: Withheld,
     /// Since when there was something to wait for, and something that waits.
     waits_since: Option<Instant>,
+    /// The last reading came when that was the longest time ago.
+    is_late: bool,
     /// All of what was read last was let in, and nothing waits.
     is_settled: bool,
     /// The held changes that were told of.
@@ -124,6 +126,15 @@ impl Withheld {
     }
 }
 
+/// What a reading has left to wait for, that another reading has to tell.
+#[derive(Default)]
+pub(super) struct Awaited {
+    /// The lists that were found empty, and are not believed to be.
+    pub(super) emptied: Vec<ListName>,
+    /// Others have waited for them for the longest time then.
+    pub(super) until: Option<Instant>,
+}
+
 /// A `prod` whose time has come.
 pub(super) enum Ripe {
     /// It was held.
@@ -142,6 +153,7 @@ impl Door {
             emptied: Vec::new(),
             withheld: Withheld::default(),
             waits_since: None,
+            is_late: false,
             is_settled: false,
             told: Vec::new(),
             throttle: Throttle::default(),
@@ -215,12 +227,13 @@ impl Door {
     /// Keeps back what of `new` has to wait for another list, and notes that among the faults.
     fn withhold(&mut self, current: &Lists, new: &mut New, now: Instant) {
         self.withheld = Withheld::default();
+        self.is_late = self.has_waited(now);
         if self.emptied.is_empty() && !self.prod.settles() {
             self.waits_since = None;
             return;
         }
-        let (is_late, nobody_is_gray) = (self.is_late(now), new.gray.is_empty());
-        if !is_late && !nobody_is_gray {
+        let nobody_is_gray = new.gray.is_empty();
+        if !self.is_late && !nobody_is_gray {
             let [gray, pre, prod] = &mut self.faults;
             let is_other_gray = new.gray.digest() != current.gray.digest();
             let is_other_pre = is_other(&new.pre, &current.pre);
@@ -233,13 +246,13 @@ impl Door {
         }
         if self.prod.settles() || !self.withheld.is_empty() {
             self.waits_since.get_or_insert(now);
-        } else if !is_late {
+        } else if !self.is_late {
             self.waits_since = None;
         }
     }
 
-    /// True when there was something to wait for during the longest time, and is still.
-    fn is_late(&self, now: Instant) -> bool {
+    /// True when there has been something to wait for during the longest time.
+    fn has_waited(&self, now: Instant) -> bool {
         let waited = |since| now.saturating_duration_since(since);
         let since = self.waits_since;
         since.is_some_and(|it| waited(it) >= MOST_WITHHELD)
@@ -259,7 +272,7 @@ impl Door {
         // The next reading says what there is, and what of it has to wait.
         self.withheld = Withheld::default();
         self.emptied.clear();
-        self.waits_since = None;
+        (self.waits_since, self.is_late) = (None, false);
     }
 
     /// Every list keeps its value for this reason, until the next reading.
@@ -277,9 +290,11 @@ impl Door {
         })
     }
 
-    /// The `current` lists with what has waited for others for long enough.
+    /// The `current` lists with what has waited for others for long enough. What waits for a list that
+    /// was found empty waits for a reading, which may take its time, and may end the waiting.
     pub(super) fn ripe_withheld(&mut self, current: &Lists, now: Instant) -> Option<New> {
-        let is_ripe = !self.withheld.is_empty() && self.is_late(now);
+        let waits = !self.withheld.is_empty() && self.emptied.is_empty();
+        let is_ripe = waits && self.has_waited(now);
         is_ripe.then(|| self.release(current, now))
     }
 
@@ -296,7 +311,7 @@ impl Door {
     /// The `current` lists with a `prod` whose time has come.
     pub(super) fn ripe_prod(&mut self, current: &Lists, now: Instant) -> Option<Ripe> {
         let settles = self.prod.settles();
-        if settles && !self.emptied.is_empty() && !self.is_late(now) {
+        if settles && !self.emptied.is_empty() && !self.is_late {
             return None;
         }
         let prod = self.prod.ripe(self.rules, &current.prod, now)?;
@@ -317,12 +332,10 @@ impl Door {
 
     /// When something may be ripe, if nothing else happens.
     pub(super) fn ripe_at(&self) -> Option<Instant> {
-        let late = self.waits_since.map(|it| it + MOST_WITHHELD);
-        let mut prod = self.prod.ripe_at(self.rules);
-        if self.prod.settles() && !self.emptied.is_empty() {
-            prod = prod.zip(late).map(|(one, other)| one.max(other));
-        }
-        let withheld = late.filter(|_| !self.withheld.is_empty());
+        let prod = self.prod.ripe_at(self.rules);
+        let prod = prod.filter(|_| !self.prod.settles() || self.emptied.is_empty() || self.is_late);
+        let waits = !self.withheld.is_empty() && self.emptied.is_empty();
+        let withheld = self.waits_until().filter(|_| waits);
         let times = [self.gray.ripe_at(self.rules), prod, withheld];
         times.into_iter().flatten().min()
     }
@@ -344,9 +357,20 @@ impl Door {
         faults.filter_map(|(list, it)| Some((list, it?))).collect()
     }
 
-    /// The lists that were found empty by the last reading, and are not believed to be.
-    pub(super) fn emptied(&self) -> &[ListName] {
-        &self.emptied
+    /// When what waits for others has done so for the longest time.
+    fn waits_until(&self) -> Option<Instant> {
+        let waits = !self.withheld.is_empty() || self.prod.settles();
+        let until = self.waits_since.map(|it| it + MOST_WITHHELD);
+        until.filter(|_| waits && !self.is_late)
+    }
+
+    /// What another reading has to tell.
+    pub(super) fn awaited(&self) -> Awaited {
+        let until = self.waits_until();
+        Awaited {
+            emptied: self.emptied.clone(),
+            until: until.filter(|_| !self.emptied.is_empty()),
+        }
     }
 
     /// What is held.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 
 use super::copy::{self, Copy, CopyError, Keeper};
-use super::door::{Door, EmptyFor, New, Parsed, Ripe};
+use super::door::{Awaited, Door, EmptyFor, New, Parsed, Ripe};
 use super::findings::Told;
 use super::guard::{Held, Moment, Rules};
 use super::status::ToldFaults;
@@ -288,18 +288,28 @@ impl Publisher {
     }
 
     /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty
-    /// has been so for some time. Returns those that are not believed to be, yet.
+    /// has been so for some time. Returns what another reading has to tell.
     pub(super) fn publish_watched(
         &self,
         reading: Reading,
         empty_for: EmptyFor,
         cause: Cause,
-    ) -> Vec<ListName> {
+    ) -> Awaited {
         // Long lists take their time; nobody is to wait for that at the door.
         let read = Parsed::of(reading, self.peer_port);
+        self.publish_parsed(read, empty_for, cause, Moment::now)
+    }
+
+    fn publish_parsed(
+        &self,
+        read: Parsed,
+        empty_for: EmptyFor,
+        cause: Cause,
+        now: impl FnOnce() -> Moment,
+    ) -> Awaited {
         let mut entrance = self.locked_entrance();
         let current = self.compared(&entrance);
-        let now = Moment::now();
+        let now = now();
         let new = entrance.door.judge(&current, read, empty_for, now);
         // Who sees the new lists must not see the age of the old ones.
         self.locked().checked = Some(now.instant);
@@ -312,7 +322,7 @@ impl Publisher {
         self.ring();
         self.keep_copy();
         self.knock.notify_all();
-        entrance.door.emptied().to_vec()
+        entrance.door.awaited()
     }
 
     fn succeeded(&self, entrance: &mut Entrance, cause: Cause) {

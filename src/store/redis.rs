@@ -87,6 +87,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         changes_read: 0,
         waited: Duration::ZERO,
         unsettled: Vec::new(),
+        unsettled_until: None,
         in_doubt: false,
         hasher: RandomState::new(),
         is_heavy: false,
@@ -156,6 +157,8 @@ struct Watcher {
     waited: Duration,
     /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
     unsettled: Vec<Unsettled>,
+    /// Others wait for them no longer than until then.
+    unsettled_until: Option<Instant>,
     /// A change was not announced, and none has been since.
     in_doubt: bool,
     hasher: RandomState,
@@ -383,10 +386,12 @@ impl Watcher {
         }
     }
 
-    /// When an unsettled list may have settled, if there is one.
+    /// When an unsettled list may have settled, if there is one, or nothing waits for it any longer.
     fn settled_at(&self) -> Option<Instant> {
         let ends = self.unsettled.iter();
-        let least = ends.map(|it| it.since + settle_time(it.list)).min()?;
+        let ends = ends.map(|it| it.since + settle_time(it.list));
+        let least = ends.min()?;
+        let least = self.unsettled_until.map_or(least, |it| it.min(least));
         let now = Instant::now();
         Some(least.max(now + self.pace.left(now)))
     }
@@ -444,9 +449,10 @@ impl Watcher {
             false => look.cause,
         };
         let empty_for = ListName::ALL.map(|list| look.empty_for(list));
-        let unsettled = self.publisher.publish_watched(reading, empty_for, cause);
-        let unsettled = unsettled.into_iter();
-        self.unsettled = unsettled.map(|it| look.unsettled(it)).collect();
+        let awaited = self.publisher.publish_watched(reading, empty_for, cause);
+        let emptied = awaited.emptied.into_iter();
+        self.unsettled = emptied.map(|it| look.unsettled(it)).collect();
+        self.unsettled_until = awaited.until;
         if is_found && cause == Cause::Check {
             self.publisher.missed_event();
             self.in_doubt = true;

@@ -23,10 +23,19 @@ fn reading(gray: &[&str], pre: &[&str], prod: &[&str]) -> Reading {
     }
 }
 
-/// Publishes what was read, where empty lists are found so for the first time.
+/// Publishes what was read, where empty lists are found so for the first time. Returns those that are
+/// not believed to be.
 fn find(publisher: &Publisher, gray: &[&str], pre: &[&str], prod: &[&str]) -> Vec<ListName> {
+    find_after(publisher, Duration::ZERO, reading(gray, pre, prod)).emptied
+}
+
+/// As [`find`], at a later time.
+fn find_after(publisher: &Publisher, time: Duration, reading: Reading) -> Awaited {
     let first = [Duration::ZERO; ListName::ALL.len()];
-    publisher.publish_watched(reading(gray, pre, prod), first, Cause::Event)
+    let mut now = Moment::now();
+    now.instant += time;
+    let read = Parsed::of(reading, 80);
+    publisher.publish_parsed(read, first, Cause::Event, || now)
 }
 
 fn publisher() -> Publisher {
@@ -267,11 +276,18 @@ fn what_is_withheld_for_prod_is_told_and_comes_in_without_it_after_a_bound() {
     );
     // Again and again it is not told: it never settles.
     let start = Instant::now();
-    let emptied = find(&publisher, &["5.5.5.5"], &["2.2.2.2"], &[]);
-    assert_eq!(emptied, [prod]);
+    let emptied = || reading(&["5.5.5.5"], &["2.2.2.2"], &[]);
+    let awaited = find_after(&publisher, Duration::ZERO, emptied());
+    assert_eq!(awaited.emptied, [prod]);
+    let until = awaited.until.unwrap() - start;
+    assert!(until <= door::MOST_WITHHELD, "{until:?}");
     let_in_ripe(&publisher, Duration::ZERO);
     assert_eq!(grays(&publisher), ["1.1.1.1"], "{:?}", start.elapsed());
-    let_in_ripe(&publisher, door::MOST_WITHHELD);
+    // Only a reading tells whether it is still empty.
+    let_in_ripe(&publisher, MINUTE);
+    assert_eq!(grays(&publisher), ["1.1.1.1"]);
+    let awaited = find_after(&publisher, door::MOST_WITHHELD, emptied());
+    assert_eq!((awaited.emptied, awaited.until), (vec![prod], None));
     assert_eq!(grays(&publisher), ["5.5.5.5"]);
     assert_eq!(in_force(&publisher).1, [1, 1, 2]);
     assert_eq!(publisher.status().faults, [(prod, Fault::Unsettled)]);
@@ -464,7 +480,11 @@ fn a_prod_that_has_stood_waits_for_what_was_found_empty_with_it_up_to_a_bound() 
         (in_force(&publisher).1, publisher.status().faults),
         ([1, 1, 2], all.into())
     );
-    let_in_ripe(&publisher, door::MOST_WITHHELD);
+    // Only a reading tells that it is still empty, and comes in time.
+    let_in_ripe(&publisher, MINUTE);
+    assert_eq!(publisher.status().faults, all);
+    let read = reading(&["5.5.5.5"], &[], &["3.3.3.3"]);
+    find_after(&publisher, door::MOST_WITHHELD, read);
     // What was found empty is still what nobody believes.
     assert_eq!(
         (in_force(&publisher).1, publisher.status().faults),
@@ -487,12 +507,10 @@ fn a_transaction_that_empties_a_list_comes_into_force_as_a_whole_or_after_a_boun
             (in_force(&publisher), publisher.status().faults),
             ((1, [1, 1, 1]), all.into())
         );
+        let same = reading(&["5.5.5.5"], &[], &["3.3.3.3", "4.4.4.4"]);
         match is_settled {
-            true => publisher.publish(
-                reading(&["5.5.5.5"], &[], &["3.3.3.3", "4.4.4.4"]),
-                Cause::Event,
-            ),
-            false => let_in_ripe(&publisher, door::MOST_WITHHELD),
+            true => publisher.publish(same, Cause::Event),
+            false => drop(find_after(&publisher, door::MOST_WITHHELD, same)),
         }
         let (pre, faults) = match is_settled {
             true => (0, vec![]),
@@ -512,7 +530,8 @@ fn a_rollback_waits_for_no_list_that_was_found_empty_with_it() {
     // Empty for long enough for `gray`, and not for `pre`.
     let a_moment = [Duration::from_millis(20); ListName::ALL.len()];
     let rollback = reading(&[], &[], &["3.3.3.3", "4.4.4.4"]);
-    let emptied = publisher.publish_watched(rollback, a_moment, Cause::Event);
+    let awaited = publisher.publish_watched(rollback, a_moment, Cause::Event);
+    let emptied = awaited.emptied;
     assert_eq!(
         (emptied, in_force(&publisher).1),
         (vec![ListName::Pre], [0, 1, 2])
