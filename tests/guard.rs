@@ -822,9 +822,11 @@ fn lists_that_change_all_the_time_do_not_fill_the_log_and_the_last_are_told() {
         command.exec(&mut connection).unwrap();
         // A faster storm would make fewer readings.
         std::thread::sleep(Duration::from_millis(3));
-        if start.elapsed() > Duration::from_secs(2) {
+        let is_long = at % 100 == 0 && start.elapsed() > Duration::from_secs(2);
+        if is_long && site.gateway.metric("graygate_lists_generation") > 50.0 {
             break;
         }
+        assert!(start.elapsed() < 3 * DEADLINE, "no storm");
     }
     site.redis("LPUSH gray 127.0.0.5");
     site.wait_served("127.0.0.5", "pre");
@@ -836,7 +838,6 @@ fn lists_that_change_all_the_time_do_not_fill_the_log_and_the_last_are_told() {
     site.gateway.wait_for_log(&last);
     let (told, untold) = told_and_untold(&site.gateway, "lists-published");
     assert!(told <= 10 * seconds + 1, "{told} in {seconds} s");
-    assert!(generation > 50, "a storm of {generation}");
     assert_eq!(told + untold, generation);
 }
 

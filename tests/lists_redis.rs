@@ -217,7 +217,7 @@ fn no_request_meets_the_empty_moment_between_del_and_rpush() {
 }
 
 #[test]
-fn a_storm_of_pushes_makes_few_readings_and_its_last_entry_is_in_force_soon() {
+fn a_storm_of_pushes_makes_few_readings_and_its_last_entry_is_in_force() {
     const PUSHES: u64 = 10_000;
     let site = Site::by_events();
     let mut connection = site.redis.connect(0);
@@ -237,9 +237,8 @@ fn a_storm_of_pushes_makes_few_readings_and_its_last_entry_is_in_force_soon() {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
     site.redis("LPUSH gray 127.0.0.5");
-    let end = Instant::now();
+    // How soon is what the benchmark of the same storm tells (tests/propagation.rs).
     site.wait_served("127.0.0.5", "pre");
-    let lag = end.elapsed();
     let readings = site.refreshes("event");
     // After the first ones, two readings are at least 25 ms apart.
     let most = start.elapsed().as_millis() as u64 / 25 + 10;
@@ -247,8 +246,6 @@ fn a_storm_of_pushes_makes_few_readings_and_its_last_entry_is_in_force_soon() {
         (1..=most).contains(&readings),
         "{readings} readings, {most} at most"
     );
-    // The target is 100 ms; a busy machine gets more.
-    assert!(lag < Duration::from_secs(1), "{lag:?}");
 }
 
 #[test]
