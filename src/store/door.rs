@@ -194,7 +194,10 @@ impl Door {
         self.faults = [gray_fault, pre_fault, prod_fault];
         let mut new = New { gray, pre, prod };
         self.withhold(current, &mut new, now.instant);
-        self.note_change(current, &new, now.instant);
+        // The first lists of all are no change of others.
+        if current.are_read() {
+            self.note_change(current, &new, now.instant);
+        }
         let is_kept = self.faults.iter().any(Option::is_some);
         self.is_settled = !is_kept && self.gray.is_empty() && self.prod.is_empty();
         new

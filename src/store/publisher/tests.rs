@@ -613,6 +613,19 @@ fn without_anything_to_compare_with_nothing_is_held() {
 }
 
 #[test]
+fn the_first_lists_begin_no_burst() {
+    let lists = Arc::new(Published::new(Lists::unread()));
+    let publisher = Publisher::new(lists, 80, RULES, "test");
+    let all = ["3.3.3.1", "3.3.3.2", "3.3.3.3", "3.3.3.4"];
+    // One by one: the third is more than half of what there was.
+    for (left, in_force) in [(4, 4), (3, 3), (2, 2), (1, 2)] {
+        find(&publisher, &[], &["2.2.2.2"], &all[..left]);
+        assert_eq!(prods(&publisher).len(), in_force, "{left}");
+    }
+    assert_eq!(held(&publisher), [(ListName::Prod, Reason::RemovesPeers)]);
+}
+
+#[test]
 fn what_is_held_of_one_list_changes_nothing_for_the_others_and_is_accepted_alone() {
     let publisher = publisher();
     let change = || reading(&["0.0.0.0/0", "1.1.1.1"], &[], &["9.9.9.9"]);
