@@ -113,7 +113,7 @@ impl Reader {
 }
 
 #[test]
-#[ignore = "takes a minute; prints figures"]
+#[ignore = "takes two minutes; prints figures"]
 fn a_million_entries_are_refreshed_while_requests_flow() {
     let redis = Redis::start();
     let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
