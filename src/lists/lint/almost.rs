@@ -40,7 +40,7 @@ pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<Str
 /// No entry that can be read is longer than this, and by far no repair of it.
 const LONGEST: usize = 100;
 
-fn almost(text: &str, repairs: &[Repair], reads: impl Fn(&str) -> bool) -> Option<String> {
+fn almost(text: &str, own_repairs: &[Repair], reads: impl Fn(&str) -> bool) -> Option<String> {
     if text.is_empty() || text.len() > LONGEST {
         return None;
     }
@@ -51,7 +51,7 @@ fn almost(text: &str, repairs: &[Repair], reads: impl Fn(&str) -> bool) -> Optio
     }
     // One after the other, since an entry may have several faults.
     let mut repaired = text.to_owned();
-    for repair in repairs {
+    for repair in REPAIRS.iter().chain(own_repairs) {
         repaired = repair(&repaired);
         if repaired != text && reads(&repaired) {
             return Some(format!("is {repaired} meant?"));
@@ -108,7 +108,8 @@ fn as_nets(is_forward: bool, nets: impl Iterator<Item: Into<IpNet>>) -> String {
 /// Makes an entry a little better, if it has a certain fault.
 type Repair = fn(&str) -> String;
 
-const GRAY_REPAIRS: &[Repair] = &[
+/// Those of any entry.
+const REPAIRS: &[Repair] = &[
     without_comment,
     without_frame,
     without_scheme,
@@ -118,25 +119,13 @@ const GRAY_REPAIRS: &[Repair] = &[
     digits,
     without_leading_zeros,
     without_zone,
-    without_port,
-    wildcard,
-    length_in_bounds,
 ];
 
-const PEER_REPAIRS: &[Repair] = &[
-    without_comment,
-    without_frame,
-    without_scheme,
-    without_gaps,
-    dotted,
-    single_gap,
-    digits,
-    without_leading_zeros,
-    without_zone,
-    without_path,
-    in_brackets,
-    without_brackets,
-];
+/// Those of the gray list, behind [`REPAIRS`].
+const GRAY_REPAIRS: &[Repair] = &[without_port, wildcard, length_in_bounds];
+
+/// Those of a pool, behind [`REPAIRS`].
+const PEER_REPAIRS: &[Repair] = &[without_path, in_brackets, without_brackets];
 
 /// `10.0.0.1#office`, `10.0.0.1 # office`.
 fn without_comment(text: &str) -> String {
