@@ -242,7 +242,12 @@ pub fn are_waits_cut() -> bool {
     CUT.load(Ordering::Acquire)
 }
 
-/// Lets the other connections of this worker run, after the caller has moved a fair share of bytes.
+/// After so many bytes a connection [hands the worker back](hand_back). So a pipe or a big buffer that
+/// is well filled is a turn of its own: with as much as either can hold, those that come a little short
+/// of it would go twice, and small requests beside two downloads would wait twice as long.
+pub const FAIR_SHARE: usize = 128 * 1024;
+
+/// Lets the other connections of this worker run, after the caller has moved its [`FAIR_SHARE`].
 ///
 /// A plain yield would not do: `may` drains its run queue before it polls again. A spawn onto a
 /// worker goes through the worker's outer queue and its eventfd, so epoll is polled in between.

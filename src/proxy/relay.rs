@@ -25,9 +25,6 @@ const BIG_BODY: u64 = 64 * 1024;
 /// More certain content than this goes through a pipe, from where it lies in the kernel.
 const GIANT_BODY: u64 = 1024 * 1024;
 
-/// After so many bytes the worker's other connections get their turn.
-const FAIR_SHARE: usize = 256 * 1024;
-
 /// Where a body comes from.
 pub(super) struct Source<'a> {
     pub(super) stream: &'a Stream,
@@ -101,7 +98,7 @@ fn relay_by(
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
-    let mut share = FAIR_SHARE;
+    let mut share = net::FAIR_SHARE;
     loop {
         let filled = source.buffer.filled();
         let (count, piece) = match source.reader.next(filled) {
@@ -147,7 +144,7 @@ fn relay_by(
                         share = share.saturating_sub(count);
                         if share == 0 {
                             net::hand_back();
-                            share = FAIR_SHARE;
+                            share = net::FAIR_SHARE;
                         }
                     }
                     Filled::End if source.may_end() => {

@@ -45,9 +45,6 @@ const SMALL_BODY: usize = 8 * 1024;
 /// connections get their turn.
 const FAIR_ANSWERS: usize = 16;
 
-/// The same for bytes that are read only to be dropped.
-const FAIR_SHARE: usize = 256 * 1024;
-
 /// How a connection came.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
@@ -495,7 +492,7 @@ impl Session<'_> {
         }
         self.stream.shutdown_write();
         let deadline = Instant::now() + LINGER;
-        let mut share = FAIR_SHARE;
+        let mut share = net::FAIR_SHARE;
         loop {
             self.buffer.consume(usize::MAX);
             match self.stream.read(self.buffer.room(), deadline) {
@@ -507,7 +504,7 @@ impl Session<'_> {
             }
             if share == 0 {
                 net::hand_back();
-                share = FAIR_SHARE;
+                share = net::FAIR_SHARE;
             }
             if Instant::now() >= deadline {
                 return;

@@ -14,9 +14,6 @@ use super::failsafe::Failsafe;
 use crate::buffer::Buffer;
 use crate::net::{self, Patience, Stream, Uptake, Wake, Watch};
 
-/// After so many bytes the worker's other connections get their turn.
-const FAIR_SHARE: usize = 256 * 1024;
-
 /// Once one side has nothing more to send, the other may be silent for so long. Protocols that are
 /// upgraded to say goodbye on both sides; a side that is gone for good never will.
 const HALF_CLOSED: Duration = Duration::from_secs(2);
@@ -92,7 +89,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u
         from.shutdown_both();
         to.shutdown_both();
     });
-    let (mut buffer, mut count, mut share) = (Buffer::new(), 0, FAIR_SHARE);
+    let (mut buffer, mut count, mut share) = (Buffer::new(), 0, net::FAIR_SHARE);
     let patience = Patience::new(limits.send);
     loop {
         // An idle tunnel holds no buffer.
@@ -116,7 +113,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u
         share = share.saturating_sub(length);
         if share == 0 {
             net::hand_back();
-            share = FAIR_SHARE;
+            share = net::FAIR_SHARE;
         }
     }
     count
