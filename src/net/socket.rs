@@ -1,7 +1,7 @@
 //! Listeners and streams whose waits have deadlines.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use may::io::{AsIoData, CoIo, WaitIo, WaitIoWaker};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Descriptor, Patience, clock, polls};
@@ -233,7 +234,10 @@ impl Stream {
     /// The kernel's; `WouldBlock` when nothing is there: who was woken may have been woken by the news
     /// of what was read already, here or through a [twin](Self::twin).
     pub fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.take_now(|mut socket| socket.read(into))?;
+        let count = self.take_now(|socket| {
+            let (count, _) = recv(socket, &mut *into, RecvFlags::empty())?;
+            Ok(count)
+        })?;
         // A short read has emptied the socket. Once the other side has shut down there are no more
         // events, so its end must be read without waiting.
         if count < into.len() && self.io.ready.get() & (READ_END | GONE) == 0 {
@@ -322,7 +326,7 @@ impl Stream {
             let head_left = &head[written.min(head.len())..];
             let body_left = &body[written.saturating_sub(head.len())..];
             let write = |mut socket: &Socket| match (head_left, body_left) {
-                (bytes, []) | ([], bytes) => socket.write(bytes),
+                (bytes, []) | ([], bytes) => Ok(send(socket, bytes, SendFlags::NOSIGNAL)?),
                 _ => socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)]),
             };
             match self.write_some(patience, until_readable, write) {
