@@ -32,6 +32,13 @@ impl Exchange<'_> {
                 Err(error) => Err(send_failure(&error, upstream.pooled).into()),
             };
         }
+        self.send_in_parts(upstream, &patience)
+    }
+
+    /// Sends the head, and the body as it comes in.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
+    fn send_in_parts(&mut self, upstream: &mut Upstream, patience: &Patience) -> Result<(), Stop> {
         let Workspace {
             to_peer, pending, ..
         } = &mut *self.workspace;
@@ -42,7 +49,7 @@ impl Exchange<'_> {
                 .metrics()
                 .upstream_sent
                 .add(pending.len() as u64);
-            let sent = upstream.stream.write_all(pending, &patience);
+            let sent = upstream.stream.write_all(pending, patience);
             pending.clear();
             sent.map_err(|error| send_failure(&error, upstream.pooled))?;
             self.await_continue(upstream)?;

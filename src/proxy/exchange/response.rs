@@ -144,6 +144,8 @@ impl Exchange<'_> {
 
     /// Passes an interim response on: not to an HTTP/1.0 client (RFC 9110 section 15.2), and 100
     /// only where it was asked for, once.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
     fn pass_interim(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         let Workspace {
             response,
@@ -347,6 +349,8 @@ impl Exchange<'_> {
     }
 
     /// Goes on with the body while the response is passed on.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
     fn begin_upload(&mut self, upstream: &Upstream) -> Result<Upload, Stop> {
         let twins = || Twins::of(self.downstream, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
@@ -375,6 +379,8 @@ impl Exchange<'_> {
 
     /// Takes back what the upload has left; returns how it has failed, unless the peer was free to
     /// end it.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
     fn finish_upload(&mut self, upload: Upload, peer: &Stream, reads_on: bool) -> Option<Fault> {
         if !reads_on && !upload.has_ended() {
             // The response is over, and nobody waits for the rest.
@@ -463,6 +469,8 @@ impl Exchange<'_> {
     }
 
     /// Passes the 101 on and carries bytes both ways until the tunnel ends.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
     pub(super) fn switch_protocols(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
         // Before the client is told, since there is no way back then.
         let twins = || Twins::of(self.downstream, &upstream.stream);
