@@ -55,43 +55,44 @@ pub enum Kind {
 impl Kind {
     /// The kind of the field with this name.
     pub fn of(name: &[u8]) -> Self {
-        // By length, so that a name is compared with a few of them at most.
-        let known: &[(&str, Self)] = match name.len() {
-            2 => &[("te", Self::HopByHop)],
-            4 => &[("host", Self::Host)],
-            6 => &[("expect", Self::Expect)],
-            7 => &[("upgrade", Self::Upgrade), ("trailer", Self::HopByHop)],
-            9 => &[("x-real-ip", Self::RealIp), ("forwarded", Self::Forwarded)],
-            10 => &[
-                ("connection", Self::Connection),
-                ("user-agent", Self::UserAgent),
-                ("keep-alive", Self::HopByHop),
-            ],
-            12 => &[("max-forwards", Self::MaxForwards)],
-            14 => &[
-                ("content-length", Self::ContentLength),
-                ("http2-settings", Self::HopByHop),
-            ],
-            15 => &[("x-forwarded-for", Self::ForwardedFor)],
-            16 => &[
-                ("x-forwarded-host", Self::ForwardedHost),
-                ("proxy-connection", Self::HopByHop),
-            ],
-            17 => &[
-                ("transfer-encoding", Self::TransferEncoding),
-                ("x-forwarded-proto", Self::ForwardedProto),
-            ],
-            _ => &[],
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        // No two of these have both their length and their first letter in common, so that a name is
+        // compared with one of them at most.
+        let (known, kind): (&[u8], Self) = match (name.len(), first) {
+            (2, b't') => (b"te", Self::HopByHop),
+            (4, b'h') => (b"host", Self::Host),
+            (6, b'e') => (b"expect", Self::Expect),
+            (7, b'u') => (b"upgrade", Self::Upgrade),
+            (7, b't') => (b"trailer", Self::HopByHop),
+            (9, b'x') => (b"x-real-ip", Self::RealIp),
+            (9, b'f') => (b"forwarded", Self::Forwarded),
+            (10, b'c') => (b"connection", Self::Connection),
+            (10, b'u') => (b"user-agent", Self::UserAgent),
+            (10, b'k') => (b"keep-alive", Self::HopByHop),
+            (12, b'm') => (b"max-forwards", Self::MaxForwards),
+            (14, b'c') => (b"content-length", Self::ContentLength),
+            (14, b'h') => (b"http2-settings", Self::HopByHop),
+            (15, b'x') => (b"x-forwarded-for", Self::ForwardedFor),
+            (16, b'x') => (b"x-forwarded-host", Self::ForwardedHost),
+            (16, b'p') => (b"proxy-connection", Self::HopByHop),
+            (17, b't') => (b"transfer-encoding", Self::TransferEncoding),
+            (17, b'x') => (b"x-forwarded-proto", Self::ForwardedProto),
+            _ => return Self::of_family(name),
         };
-        for (known, kind) in known {
-            if reads_as(name, known.as_bytes()) {
-                return match mimics(name) {
-                    true => Self::Forbidden,
-                    false => *kind,
-                };
-            }
+        match () {
+            () if is_in_any_case(name, known) => kind,
+            () if reads_as(name, known) => Self::Forbidden,
+            () => Self::of_family(name),
         }
-        if !matches!(name, [b'x' | b'X', ..]) {
+    }
+
+    /// The kind of a field that is known by the begin of its name at most.
+    fn of_family(name: &[u8]) -> Self {
+        // The third letter rules out nearly all that begin with `X-`.
+        if !matches!(
+            name,
+            [b'x' | b'X', b'-' | b'_', b'f' | b'F' | b'g' | b'G', ..]
+        ) {
             return Self::Other;
         }
         let begins_as = |begin: &[u8]| {
@@ -101,9 +102,29 @@ impl Kind {
         match () {
             () if begins_as(b"x-graygate") => Self::Forbidden,
             () if !begins_as(b"x-forwarded-") => Self::Other,
-            () if mimics(name) => Self::Forbidden,
+            () if name.contains(&b'_') => Self::Forbidden,
             () => Self::Forwarded,
         }
+    }
+}
+
+/// True when `name` is `known`, which is in lower case and of the same length, whatever the case of its
+/// letters.
+fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
+    // In eight bytes at once: of what may stand in a name, lower-case letters have the bit 0x40, while
+    // digits and `-` have not; and 0x20, half of it, is where the two cases of a letter differ.
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let is_same = |name: &[u8; 8], known: &[u8; 8]| {
+        let (name, known) = (u64::from_le_bytes(*name), u64::from_le_bytes(*known));
+        (name ^ known) & !(known >> 1 & CASE) == 0
+    };
+    match (name.last_chunk(), known.last_chunk()) {
+        // The last eight bytes may be some of those before, too.
+        (Some(name_end), Some(known_end)) => {
+            let mut words = name.as_chunks().0.iter().zip(known.as_chunks().0);
+            is_same(name_end, known_end) && words.all(|(name, known)| is_same(name, known))
+        }
+        _ => name.eq_ignore_ascii_case(known),
     }
 }
 
@@ -114,13 +135,6 @@ fn reads_as(name: &[u8], known: &[u8]) -> bool {
         byte => byte.to_ascii_lowercase() == *known,
     };
     name.len() == known.len() && name.iter().zip(known).all(same)
-}
-
-/// True when `name` is written as no field is that means something.
-fn mimics(name: &[u8]) -> bool {
-    // Without a call and a branch: names are short.
-    name.iter()
-        .fold(false, |found, byte| found | (*byte == b'_'))
 }
 
 /// What the `Connection` fields of a head ask for (RFC 9110 section 7.6.1).
@@ -150,30 +164,54 @@ impl ConnectionOptions {
         self.nominated.clear();
         let mut count = 0;
         for field in fields.iter().filter(|it| it.kind == Kind::Connection) {
-            for option in list(field.value, bytes) {
-                count += 1;
-                let name = option.of(bytes);
-                if count > MAX_OPTIONS || !name.iter().all(|byte| is_token_byte(*byte)) {
-                    return false;
+            match field.value.of(bytes) {
+                // What nearly all of them say needs no taking apart.
+                b"keep-alive" | b"Keep-Alive" => {
+                    self.keep_alive = true;
+                    count += 1;
                 }
-                match name {
-                    name if name.eq_ignore_ascii_case(b"close") => self.close = true,
-                    name if name.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-                    name if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-                    name => {
-                        self.nominated.extend_from_slice(name);
-                        self.nominated.push(b',');
+                b"close" => {
+                    self.close = true;
+                    count += 1;
+                }
+                _ => {
+                    for option in list(field.value, bytes) {
+                        count += 1;
+                        if count > MAX_OPTIONS || !self.note(option.of(bytes)) {
+                            return false;
+                        }
                     }
                 }
+            }
+        }
+        count <= MAX_OPTIONS
+    }
+
+    /// Notes one option; false when it is no token.
+    fn note(&mut self, name: &[u8]) -> bool {
+        match name {
+            name if !name.iter().all(|byte| is_token_byte(*byte)) => return false,
+            name if name.eq_ignore_ascii_case(b"close") => self.close = true,
+            name if name.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+            name if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            name => {
+                self.nominated.extend_from_slice(name);
+                self.nominated.push(b',');
             }
         }
         true
     }
 
     /// True when the field was named in `Connection`, so that it must not be passed on.
+    #[inline]
     pub fn nominates(&self, name: &[u8]) -> bool {
+        !self.nominated.is_empty() && self.names(name)
+    }
+
+    /// Apart from the question that is answered for every field, so that this is no call.
+    fn names(&self, name: &[u8]) -> bool {
         let mut nominated = self.nominated.split(|byte| *byte == b',');
-        !self.nominated.is_empty() && nominated.any(|it| it.eq_ignore_ascii_case(name))
+        nominated.any(|it| it.eq_ignore_ascii_case(name))
     }
 }
 
@@ -242,6 +280,165 @@ mod tests {
         ];
         for (name, kind) in table {
             assert_eq!(Kind::of(name.as_bytes()), *kind, "{name}");
+        }
+    }
+
+    /// What a name means, in the plainest form: all that is known, compared byte by byte.
+    fn plainly(name: &[u8]) -> Kind {
+        const KNOWN: &[(&str, Kind)] = &[
+            ("te", Kind::HopByHop),
+            ("host", Kind::Host),
+            ("expect", Kind::Expect),
+            ("upgrade", Kind::Upgrade),
+            ("trailer", Kind::HopByHop),
+            ("x-real-ip", Kind::RealIp),
+            ("forwarded", Kind::Forwarded),
+            ("connection", Kind::Connection),
+            ("user-agent", Kind::UserAgent),
+            ("keep-alive", Kind::HopByHop),
+            ("max-forwards", Kind::MaxForwards),
+            ("content-length", Kind::ContentLength),
+            ("http2-settings", Kind::HopByHop),
+            ("x-forwarded-for", Kind::ForwardedFor),
+            ("x-forwarded-host", Kind::ForwardedHost),
+            ("proxy-connection", Kind::HopByHop),
+            ("transfer-encoding", Kind::TransferEncoding),
+            ("x-forwarded-proto", Kind::ForwardedProto),
+        ];
+        let read: Vec<u8> = name
+            .iter()
+            .map(|byte| match byte {
+                b'_' => b'-',
+                byte => byte.to_ascii_lowercase(),
+            })
+            .collect();
+        let known = KNOWN.iter().find(|(known, _)| read == known.as_bytes());
+        let kind = match known {
+            Some((_, kind)) => *kind,
+            None if read.starts_with(b"x-graygate") => Kind::Forbidden,
+            None if read.starts_with(b"x-forwarded-") => Kind::Forwarded,
+            None => Kind::Other,
+        };
+        match kind {
+            Kind::Other => Kind::Other,
+            _ if name.contains(&b'_') => Kind::Forbidden,
+            kind => kind,
+        }
+    }
+
+    #[test]
+    fn a_name_means_the_same_as_where_it_is_compared_with_all_byte_by_byte() {
+        let names = [
+            "te",
+            "host",
+            "expect",
+            "upgrade",
+            "trailer",
+            "x-real-ip",
+            "forwarded",
+            "connection",
+            "user-agent",
+            "keep-alive",
+            "max-forwards",
+            "content-length",
+            "http2-settings",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "proxy-connection",
+            "transfer-encoding",
+            "x-forwarded-proto",
+            "x-forwarded-port",
+            "x-forwarded-",
+            "x-forwarded",
+            "x-graygate",
+            "x-graygate-pool",
+            "x-frame-options",
+            "x-gray",
+            "accept",
+            "",
+            "x",
+            "x-",
+            "content-type",
+        ];
+        let same = |name: &[u8]| {
+            assert_eq!(Kind::of(name), plainly(name), "{}", name.escape_ascii());
+        };
+        for name in names {
+            same(name.as_bytes());
+            // Every case, where there are not too many letters, and every second one elsewhere.
+            let variants: u32 = 1 << name.len().min(12);
+            for capitals in 0..variants {
+                let varied = |(at, byte): (usize, u8)| match capitals >> (at % 12) & 1 {
+                    1 => byte.to_ascii_uppercase(),
+                    _ => byte,
+                };
+                same(&name.bytes().enumerate().map(varied).collect::<Vec<_>>());
+            }
+            // Every dash that is or is not an underscore.
+            let dashes: Vec<usize> = name.match_indices('-').map(|(at, _)| at).collect();
+            for underscores in 0..1_u32 << dashes.len() {
+                let mut written = name.as_bytes().to_vec();
+                for (bit, at) in dashes.iter().enumerate() {
+                    if underscores >> bit & 1 == 1 {
+                        written[*at] = b'_';
+                    }
+                }
+                same(&written);
+                same(&written.to_ascii_uppercase());
+                written.push(b'_');
+                same(&written);
+            }
+            // Every other byte in each place, one more, one less.
+            for at in 0..name.len() {
+                for byte in 0..=u8::MAX {
+                    let mut written = name.as_bytes().to_vec();
+                    written[at] = byte;
+                    same(&written);
+                    written.insert(at, byte);
+                    same(&written);
+                }
+                same(&name.as_bytes()[..at]);
+                same(&name.as_bytes()[at..]);
+            }
+        }
+    }
+
+    #[test]
+    fn more_options_than_a_hundred_are_refused_however_they_are_written() {
+        for option in ["close", "keep-alive", "Keep-Alive", "upgrade", "x"] {
+            let field = Field {
+                name: Span::default(),
+                value: Span::new(0, option.len()),
+                kind: Kind::Connection,
+            };
+            let mut options = ConnectionOptions::default();
+            assert!(options.read(option.as_bytes(), &[field; 100]), "{option}");
+            assert!(!options.read(option.as_bytes(), &[field; 101]), "{option}");
+        }
+    }
+
+    #[test]
+    fn an_option_means_the_same_in_any_case_and_alone_or_not() {
+        for (text, expected) in [
+            ("close", (true, false, false)),
+            ("Close", (true, false, false)),
+            ("keep-alive", (false, true, false)),
+            ("Keep-Alive", (false, true, false)),
+            ("KEEP-ALIVE", (false, true, false)),
+            ("close,", (true, false, false)),
+            ("keep-alive, Upgrade", (false, true, true)),
+            ("", (false, false, false)),
+            ("closed", (false, false, false)),
+        ] {
+            let field = Field {
+                name: Span::default(),
+                value: Span::new(0, text.len()),
+                kind: Kind::Connection,
+            };
+            let mut options = ConnectionOptions::default();
+            assert!(options.read(text.as_bytes(), &[field]));
+            let read = (options.close, options.keep_alive, options.upgrade);
+            assert_eq!(read, expected, "{text}");
         }
     }
 
