@@ -1,11 +1,14 @@
 //! Heads on their way out, written anew from what was parsed.
 //!
 //! Fields that mean nothing to a gateway go on as received, in their order, names and values byte
-//! for byte. Everything that frames a message, belongs to one connection, or says who the client
+//! for byte; a line that was received as it would be written is copied in one piece, with those that
+//! follow it. Everything that frames a message, belongs to one connection, or says who the client
 //! is, is written here and nowhere copied.
 
 use std::io::Write;
+use std::mem;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::chunked::Trailer;
 use super::fields::{ConnectionOptions, Field, Kind, is_token_byte, list};
@@ -50,6 +53,7 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         .authority()
         .map_or(request.default_host, |host| host.of(bytes));
     put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
+    let mut lines = Lines::of(bytes);
     for field in &head.fields {
         let passes = match field.kind {
             Kind::Other | Kind::UserAgent => true,
@@ -60,11 +64,15 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         };
         if passes && !request.options.nominates(field.name.of(bytes)) {
             match max_forwards(field, head.method.of(bytes), bytes) {
-                Some(left) => put_one_less(out, field, left, bytes),
-                None => put_field(out, field, bytes),
+                Some(left) => {
+                    lines.put(out);
+                    put_one_less(out, field, left, bytes);
+                }
+                None => lines.pass(out, field),
             }
         }
     }
+    lines.put(out);
     put_forwarding(out, request, host);
     put_framing(out, request.framing);
     if request.expects_continue {
@@ -223,17 +231,20 @@ pub enum Connection {
 pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
     let ResponseToClient { head, bytes, .. } = response;
     put_status(out, head.status, head.reason.of(bytes));
+    // Without a body the length is information about another response (RFC 9110 section 8.6), except
+    // where the status forbids it.
+    let informs = response.framing == Framing::None && head.status >= 200 && head.status != 204;
+    let mut lines = Lines::of(bytes);
     for field in &head.fields {
-        if passes_in_response(field.kind) && !response.options.nominates(field.name.of(bytes)) {
-            put_field(out, field, bytes);
-        }
-        // Without a body the length is information about another response (RFC 9110 section
-        // 8.6), except where the status forbids it.
-        let informs = response.framing == Framing::None && head.status >= 200 && head.status != 204;
-        if field.kind == Kind::ContentLength && informs {
-            put_field(out, field, bytes);
+        let passes = match field.kind {
+            Kind::ContentLength => informs,
+            kind => passes_in_response(kind) && !response.options.nominates(field.name.of(bytes)),
+        };
+        if passes {
+            lines.pass(out, field);
         }
     }
+    lines.put(out);
     put_framing(out, response.framing);
     match (response.connection, response.version) {
         (Connection::Close, _) => put(out, &[b"Connection: close\r\n"]),
@@ -251,11 +262,13 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
 /// Appends the head of an interim (1xx) response to the client.
 pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], options: &ConnectionOptions) {
     put_status(out, head.status, head.reason.of(bytes));
+    let mut lines = Lines::of(bytes);
     for field in &head.fields {
         if passes_in_response(field.kind) && !options.nominates(field.name.of(bytes)) {
-            put_field(out, field, bytes);
+            lines.pass(out, field);
         }
     }
+    lines.put(out);
     put(out, &[b"\r\n"]);
 }
 
@@ -388,10 +401,13 @@ fn may_trail(name: &[u8]) -> bool {
     !never && !reads_as(begin, FORWARDING)
 }
 
+/// Appends a status line; `status` is below 1000.
 fn put_status(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
-    put(out, &[b"HTTP/1.1 "]);
-    put_decimal(out, u64::from(status));
-    put(out, &[b" ", phrase, b"\r\n"]);
+    let mut begin = *b"HTTP/1.1 000 ";
+    begin[9] += (status / 100) as u8;
+    begin[10] += (status / 10 % 10) as u8;
+    begin[11] += (status % 10) as u8;
+    put(out, &[&begin, phrase, b"\r\n"]);
 }
 
 fn put_framing(out: &mut Vec<u8>, framing: Framing) {
@@ -416,6 +432,40 @@ fn put_upgrade(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
     }
 }
 
+/// The lines of fields on their way out. Those that were received as they would be written are copied,
+/// as many at once as stand together: most of a head is few such pieces.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    /// Lines that pass and are not written yet.
+    piece: Range<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, piece: 0..0 }
+    }
+
+    /// Appends the line of `field`, now or with those behind it; [`Lines::put`] must follow.
+    fn pass(&mut self, out: &mut Vec<u8>, field: &Field) {
+        match field.line_as_written(self.bytes) {
+            Some(line) if line.start == self.piece.end => self.piece.end = line.end,
+            Some(line) => {
+                self.put(out);
+                self.piece = line;
+            }
+            None => {
+                self.put(out);
+                put_field(out, field, self.bytes);
+            }
+        }
+    }
+
+    /// Appends what is not written yet.
+    fn put(&mut self, out: &mut Vec<u8>) {
+        put(out, &[&self.bytes[mem::take(&mut self.piece)]]);
+    }
+}
+
 fn put_field(out: &mut Vec<u8>, field: &Field, bytes: &[u8]) {
     let (name, value) = (field.name.of(bytes), field.value.of(bytes));
     put(out, &[name, b": ", value, b"\r\n"]);
@@ -436,27 +486,40 @@ fn put_decimal(out: &mut Vec<u8>, number: u64) {
 pub fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
-            let mut text = [0; "255.255.255.255".len()];
+            let mut text = [0; "255.255.255.255.".len()];
             let mut len = 0;
-            for (at, octet) in address.octets().into_iter().enumerate() {
-                let digit = |value: u8| b'0' + value % 10;
-                let dot = (at > 0).then_some(b'.');
-                let hundreds = (octet >= 100).then(|| digit(octet / 100));
-                let tens = (octet >= 10).then(|| digit(octet / 10));
-                for byte in [dot, hundreds, tens, Some(digit(octet))]
-                    .into_iter()
-                    .flatten()
-                {
-                    text[len] = byte;
-                    len += 1;
-                }
+            for octet in address.octets() {
+                text[len..len + 4].copy_from_slice(&OCTETS[usize::from(octet)]);
+                // Its digits and the dot; what stands behind these is overwritten.
+                len += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
             }
-            put(out, &[&text[..len]]);
+            put(out, &[&text[..len - 1]]);
         }
         // A Vec takes whatever is written.
         IpAddr::V6(address) => drop(write!(out, "{address}")),
     }
 }
+
+/// Each octet in decimal, and a dot.
+static OCTETS: [[u8; 4]; 256] = {
+    let mut octets = [[0; 4]; 256];
+    let mut octet = 0;
+    while octet < octets.len() {
+        let value = octet as u8;
+        let [hundreds, tens, ones] = [
+            b'0' + value / 100,
+            b'0' + value / 10 % 10,
+            b'0' + value % 10,
+        ];
+        octets[octet] = match octet {
+            0..10 => [ones, b'.', 0, 0],
+            10..100 => [tens, ones, b'.', 0],
+            _ => [hundreds, tens, ones, b'.'],
+        };
+        octet += 1;
+    }
+    octets
+};
 
 #[cfg(test)]
 mod tests {
@@ -591,6 +654,109 @@ mod tests {
         let out = forwarded(text, false);
         let end = "\r\nConnection: Upgrade\r\nUpgrade: a,b,c\r\n\r\n";
         assert!(out.ends_with(end), "{out:?}");
+    }
+
+    /// Field lines of a response, as the client gets them.
+    fn passed_in_response(fields: &str, framing: Framing, status: u16) -> String {
+        let text = format!("HTTP/1.1 {status} OK\r\n{fields}\r\n");
+        let bytes = text.as_bytes();
+        let mut head = ResponseHead::default();
+        head.parse(bytes, &mut Scanner::default(), &LIMITS).unwrap();
+        let mut options = ConnectionOptions::default();
+        assert!(options.read(bytes, &head.fields));
+        let to_client = ResponseToClient {
+            head: &head,
+            bytes,
+            options: &options,
+            framing,
+            version: Version::Http11,
+            connection: Connection::KeepAlive,
+        };
+        let mut out = Vec::new();
+        response(&mut out, &to_client);
+        let out = String::from_utf8(out).unwrap();
+        let begin = format!("HTTP/1.1 {status} OK\r\n");
+        out.strip_prefix(&begin).unwrap().to_owned()
+    }
+
+    #[test]
+    fn lines_are_written_alike_whether_they_come_so_or_not() {
+        // What comes as it would be written is copied in pieces, which end where a line is left out,
+        // or is not like that.
+        let table: &[(&str, &str)] = &[
+            ("A: 1\r\nB: 2\r\n", "A: 1\r\nB: 2\r\n"),
+            ("A:1\r\nB: 2\r\n", "A: 1\r\nB: 2\r\n"),
+            ("A: 1\r\nB:\t2\r\nC: 3\r\n", "A: 1\r\nB: 2\r\nC: 3\r\n"),
+            ("A:  1\r\nB: 2 \r\nC: 3\t\r\n", "A: 1\r\nB: 2\r\nC: 3\r\n"),
+            ("A:\r\nB: \r\nC: 3\r\n", "A: \r\nB: \r\nC: 3\r\n"),
+            ("TE: x\r\nA: 1\r\nTE: x\r\nB: 2\r\n", "A: 1\r\nB: 2\r\n"),
+            (
+                "A: 1\r\nConnection: B\r\nB: 2\r\nC: 3\r\n",
+                "A: 1\r\nC: 3\r\n",
+            ),
+            ("A: 1\r\nX_Forwarded-For: 2\r\nC: 3\r\n", "A: 1\r\nC: 3\r\n"),
+        ];
+        for (received, passed) in table {
+            let out = passed_in_response(received, Framing::UntilClose, 200);
+            assert_eq!(out, format!("{passed}\r\n"), "{received:?}");
+            let out = forwarded(
+                &format!("GET / HTTP/1.1\r\nHost: a\r\n{received}\r\n"),
+                false,
+            );
+            let expected = format!("GET / HTTP/1.1\r\nHost: a\r\n{passed}{OURS}\r\n");
+            assert_eq!(out, expected, "{received:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_without_a_body_passes_where_it_says_something() {
+        let fields = "A: 1\r\nContent-Length: 5\r\nB: 2\r\n";
+        let without = "A: 1\r\nB: 2\r\n\r\n";
+        for (framing, status, expected) in [
+            (Framing::None, 200, format!("{fields}\r\n")),
+            (Framing::None, 304, format!("{fields}\r\n")),
+            (Framing::None, 204, without.to_owned()),
+            (
+                Framing::Length(5),
+                200,
+                "A: 1\r\nB: 2\r\nContent-Length: 5\r\n\r\n".to_owned(),
+            ),
+        ] {
+            assert_eq!(
+                passed_in_response(fields, framing, status),
+                expected,
+                "{status}"
+            );
+        }
+        // Nominated or not.
+        let out = passed_in_response(
+            "Connection: Content-Length\r\nContent-Length: 5\r\n",
+            Framing::None,
+            200,
+        );
+        assert_eq!(out, "Content-Length: 5\r\n\r\n");
+    }
+
+    #[test]
+    fn every_status_and_every_octet_is_written_as_display_does() {
+        for status in 100..=999 {
+            let mut out = Vec::new();
+            put_status(&mut out, status, b"x y");
+            assert_eq!(out, format!("HTTP/1.1 {status} x y\r\n").as_bytes());
+        }
+        for octet in 0..=u8::MAX {
+            for octets in [
+                [octet, 0, 10, 100],
+                [1, octet, 200, 99],
+                [255, 9, octet, 254],
+                [0, 50, 101, octet],
+                [octet; 4],
+            ] {
+                let (mut out, address) = (Vec::new(), IpAddr::from(octets));
+                put_ip(&mut out, address);
+                assert_eq!(out, address.to_string().as_bytes());
+            }
+        }
     }
 
     #[test]

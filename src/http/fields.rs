@@ -1,5 +1,7 @@
 //! Header fields: where they stand in a head, and which of them mean something to a gateway.
 
+use std::ops::Range;
+
 use super::head::Span;
 
 /// One header field, as offsets into the bytes of its head.
@@ -11,6 +13,18 @@ pub struct Field {
     pub value: Span,
     /// What it means to the gateway.
     pub kind: Kind,
+}
+
+impl Field {
+    /// Where the field's line stands with its CR LF, if it is what would be written for the field: name,
+    /// `: `, value, and not a byte else.
+    pub(super) fn line_as_written(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        let (name, value) = (self.name.range(), self.value.range());
+        let end = value.end + 2;
+        let is_as_written = bytes.get(name.end..value.start) == Some(b": ")
+            && bytes.get(value.end..end) == Some(b"\r\n");
+        is_as_written.then_some(name.start..end)
+    }
 }
 
 /// What a field means to the gateway.

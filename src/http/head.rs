@@ -6,6 +6,7 @@
 //! refused here (RFC 9112 sections 2 to 5).
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::fields::{ByteSet, Field, Kind, is_token_byte};
 use crate::error::Refusal;
@@ -36,6 +37,11 @@ impl Span {
     pub fn part(self, start: usize, len: usize) -> Self {
         let start = self.start as usize + start;
         Self::new(start, start + len)
+    }
+
+    /// Where it stands.
+    pub(super) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
     }
 
     fn within(part: &[u8], bytes: &[u8]) -> Self {
