@@ -465,27 +465,26 @@ fn is_authority(text: &[u8]) -> bool {
             (fine, &rest[end + 1..])
         }
         _ => {
-            let end = memchr::memchr(b':', text).unwrap_or(text.len());
-            (is_reg_name(&text[..end]), &text[end..])
+            let end = reg_name(text);
+            (end > 0, &text[end..])
         }
     };
     host_is_fine && is_port(port)
 }
 
-fn is_reg_name(name: &[u8]) -> bool {
+/// How much of `text` is a registered name (RFC 3986 section 3.2.2).
+fn reg_name(text: &[u8]) -> usize {
     const PLAIN: ByteSet = ByteSet::alphanumeric_and(b"-._~!$&'()*+;=");
-    let mut rest = name;
-    while let Some(special) = rest.iter().position(|byte| !PLAIN.has(*byte)) {
-        rest = match &rest[special..] {
-            [b'%', high, low, behind @ ..]
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                behind
+    let mut end = 0;
+    loop {
+        match &text[end..] {
+            [byte, ..] if PLAIN.has(*byte) => end += 1,
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                end += 3;
             }
-            _ => return false,
-        };
+            _ => return end,
+        }
     }
-    !name.is_empty()
 }
 
 fn is_port(text: &[u8]) -> bool {

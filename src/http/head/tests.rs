@@ -214,3 +214,56 @@ fn response_heads_are_strict() {
         assert_eq!(outcome, *expected, "{bytes:?}");
     }
 }
+
+#[test]
+fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+    let digits = "0".repeat(50);
+    let table: &[(&str, bool)] = &[
+        ("a", true),
+        ("127.0.0.1:29510", true),
+        ("a:", true),
+        ("a:0", true),
+        ("a:65535", true),
+        ("a:65536", false),
+        ("a:655350", false),
+        ("a:4294967376", false),
+        ("a:99999999999999999999", false),
+        (&format!("a:{digits}80"), true),
+        ("a:+80", false),
+        ("a:8 0", false),
+        ("a:80:80", false),
+        ("a::80", false),
+        (":80", false),
+        ("", false),
+        ("a%2f%C3b:1", true),
+        ("%41", true),
+        ("%4", false),
+        ("%", false),
+        ("%g1", false),
+        ("%1g", false),
+        ("a%:80", false),
+        ("a%8:0", false),
+        ("a%2:", false),
+        ("a-._~!$&'()*+;=b", true),
+        ("a,b", false),
+        ("a/b", false),
+        ("a?b", false),
+        ("a#b", false),
+        ("u@a", false),
+        ("u:1@a", false),
+        ("a\\b", false),
+        ("a b", false),
+        ("\u{e4}", false),
+        ("[::1]", true),
+        ("[::1]:8080", true),
+        ("[::1]8080", false),
+        ("[::1", false),
+        ("[]", false),
+        ("[::1%25eth0]", false),
+        ("[v1.a]", false),
+        ("a]", false),
+    ];
+    for (text, expected) in table {
+        assert_eq!(is_authority(text.as_bytes()), *expected, "{text:?}");
+    }
+}
