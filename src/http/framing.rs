@@ -112,24 +112,24 @@ pub fn check_interim(head: &ResponseHead, bytes: &[u8]) -> Result<(), BadFraming
 
 /// The fields that frame a body, with their counts.
 #[derive(Default)]
-struct FramingFields {
-    length: Option<Field>,
+struct FramingFields<'a> {
+    length: Option<&'a Field>,
     lengths: usize,
-    coding: Option<Field>,
+    coding: Option<&'a Field>,
     codings: usize,
 }
 
-impl FramingFields {
-    fn of(fields: &[Field]) -> Self {
+impl<'a> FramingFields<'a> {
+    fn of(fields: &'a [Field]) -> Self {
         let mut found = Self::default();
         for field in fields {
             match field.kind {
                 Kind::ContentLength => {
-                    found.length.get_or_insert(*field);
+                    found.length.get_or_insert(field);
                     found.lengths += 1;
                 }
                 Kind::TransferEncoding => {
-                    found.coding.get_or_insert(*field);
+                    found.coding.get_or_insert(field);
                     found.codings += 1;
                 }
                 _ => {}
