@@ -6,7 +6,8 @@
 //!
 //! Syntax is RFC 9110 and RFC 9112 at their strictest: what two parsers could read in two ways is
 //! refused rather than repaired. Heads are never copied through: what goes on is written anew
-//! from the parsed form (`encode`), so that nothing unseen passes.
+//! from the parsed form (`encode`), so that nothing unseen passes; where a line's bytes are just what
+//! would be written, they are copied, which is the same.
 
 pub mod body;
 pub mod chunked;
@@ -15,3 +16,4 @@ pub mod encode;
 pub mod fields;
 pub mod framing;
 pub mod head;
+mod runs;

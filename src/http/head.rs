@@ -1,15 +1,20 @@
-//! Message heads: found in a buffer, parsed by `httparse`, and then held to stricter rules.
+//! Message heads: found in a buffer, taken apart, and judged.
 //!
-//! Two steps. A [`Scanner`] looks for the end of the head, line by line, as bytes arrive; it
-//! enforces the limits and that every line ends with CR LF. Once the head is whole, `httparse`
-//! takes it apart, and what it lets pass although two parsers could disagree about it is
-//! refused here (RFC 9112 sections 2 to 5).
+//! Nearly every head arrives whole, well-formed and within the limits, so that one pass is tried
+//! first: a [`Reader`] takes exactly what the grammar has at its strictest, and nothing that two
+//! parsers could disagree about (RFC 9112 sections 2 to 5). Whatever else there is goes the longer way:
+//! a [`Scanner`] looks for the end of the head, line by line, as bytes arrive; it enforces the limits
+//! and that every line ends with CR LF, and so gives the name of what is wrong. Once the head is whole,
+//! it is the same [`Reader`] that takes it apart.
 
-use std::mem::MaybeUninit;
+mod reader;
+
 use std::ops::Range;
 
 use super::fields::{ByteSet, Field, Kind, is_token_byte};
+use super::runs::is_target_byte;
 use crate::error::Refusal;
+use reader::Reader;
 
 /// A part of a head, as offsets into the bytes that it was parsed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,9 +49,21 @@ impl Span {
         self.start as usize..self.end as usize
     }
 
-    fn within(part: &[u8], bytes: &[u8]) -> Self {
-        let start = part.as_ptr() as usize - bytes.as_ptr() as usize;
-        Self::new(start, start + part.len())
+    fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    /// Without spaces and tabs at both ends.
+    fn trimmed(self, bytes: &[u8]) -> Self {
+        let mut text = self.of(bytes);
+        while let [b' ' | b'\t', rest @ ..] = text {
+            text = rest;
+        }
+        let start = self.end as usize - text.len();
+        while let [rest @ .., b' ' | b'\t'] = text {
+            text = rest;
+        }
+        Self::new(start, start + text.len())
     }
 }
 
@@ -59,6 +76,12 @@ pub struct Limits {
     pub head: usize,
     /// The number of fields, at most [`MAX_FIELDS`].
     pub fields: usize,
+}
+
+impl Limits {
+    fn most_fields(&self) -> usize {
+        self.fields.min(MAX_FIELDS)
+    }
 }
 
 /// No head has more fields than this, whatever the configuration says.
@@ -111,6 +134,11 @@ pub enum Unfit {
 }
 
 impl Scanner {
+    /// True when nothing was looked at yet.
+    fn is_new(&self) -> bool {
+        self.searched == 0
+    }
+
     /// Looks at all `bytes` received so far, and returns where the head ends, if it does.
     ///
     /// # Errors
@@ -135,7 +163,7 @@ impl Scanner {
                 (false, _) => self.lines += 1,
             }
             // The first line is none of the fields.
-            if self.lines > limits.fields + 1 {
+            if self.lines > limits.most_fields() + 1 {
                 return Err(Unfit::Fields);
             }
         }
@@ -226,34 +254,36 @@ impl RequestHead {
         scanner: &mut Scanner,
         limits: &Limits,
     ) -> Result<Parsed, Refusal> {
-        let end = match scanner.scan(bytes, limits) {
-            Ok(Some(end)) => end,
-            Ok(None) => return Ok(Parsed::Incomplete),
-            Err(Unfit::BareLineFeed) => return Err(Refusal::BareLineFeed),
-            Err(Unfit::NoHead) => return Err(Refusal::BadRequestLine),
-            Err(Unfit::Line) => return Err(Refusal::LineTooLong),
-            Err(Unfit::Head) => return Err(Refusal::HeadTooLarge),
-            Err(Unfit::Fields) => return Err(Refusal::TooManyFields),
-        };
-        let head = &bytes[scanner.start..end];
-        let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(head, &mut storage) {
-            Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-            Ok(_) => return Err(why_malformed(head)),
-            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyFields),
-            Err(_) => return Err(why_malformed(head)),
+        let is_read = scanner.is_new() && self.read(bytes, 0, limits).is_some();
+        if !is_read {
+            let end = match scanner.scan(bytes, limits) {
+                Ok(Some(end)) => end,
+                Ok(None) => return Ok(Parsed::Incomplete),
+                Err(Unfit::BareLineFeed) => return Err(Refusal::BareLineFeed),
+                Err(Unfit::NoHead) => return Err(Refusal::BadRequestLine),
+                Err(Unfit::Line) => return Err(Refusal::LineTooLong),
+                Err(Unfit::Head) => return Err(Refusal::HeadTooLarge),
+                Err(Unfit::Fields) => return Err(Refusal::TooManyFields),
+            };
+            self.read(&bytes[..end], scanner.start, limits)
+                .ok_or_else(|| why_malformed(&bytes[scanner.start..end]))?;
         }
-        self.method = Span::within(request.method.unwrap_or_default().as_bytes(), bytes);
-        self.target = Span::within(request.path.unwrap_or_default().as_bytes(), bytes);
-        self.version = match request.version {
-            Some(1) => Version::Http11,
-            _ => Version::Http10,
-        };
-        self.len = end;
-        collect(request.headers, bytes, &mut self.fields);
         self.check(bytes)?;
         Ok(Parsed::Complete)
+    }
+
+    /// Takes the head that begins at `start` apart, if it is whole, by the grammar, and within the
+    /// limits.
+    fn read(&mut self, bytes: &[u8], start: usize, limits: &Limits) -> Option<()> {
+        let mut reader = Reader::new(bytes, start);
+        self.method = reader.token()?;
+        reader.expect(b" ")?;
+        self.target = reader.target()?;
+        reader.expect(b" ")?;
+        self.version = reader.version()?;
+        reader.rest(&mut self.fields, limits)?;
+        self.len = reader.at;
+        Some(())
     }
 
     fn check(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
@@ -329,62 +359,37 @@ impl ResponseHead {
         scanner: &mut Scanner,
         limits: &Limits,
     ) -> Result<Parsed, BadResponse> {
-        let end = match scanner.scan(bytes, limits) {
-            Ok(Some(end)) => end,
-            Ok(None) => return Ok(Parsed::Incomplete),
-            Err(Unfit::BareLineFeed | Unfit::NoHead) => return Err(BadResponse::Malformed),
-            Err(_) => return Err(BadResponse::TooLarge),
-        };
-        // Only clients may begin with an empty line.
-        if scanner.start > 0 {
-            return Err(BadResponse::Malformed);
-        }
-        let head = &bytes[..end];
-        let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let mut response = httparse::Response::new(&mut []);
-        let parser = httparse::ParserConfig::default();
-        match parser.parse_response_with_uninit_headers(&mut response, head, &mut storage) {
-            Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-            Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
-            _ => return Err(BadResponse::Malformed),
-        }
-        self.version = match response.version {
-            Some(1) => Version::Http11,
-            _ => Version::Http10,
-        };
-        self.status = response.code.unwrap_or_default();
-        self.reason = reason_phrase(head).ok_or(BadResponse::Malformed)?;
-        self.len = end;
-        collect(response.headers, bytes, &mut self.fields);
-        if !(100..=999).contains(&self.status) {
-            return Err(BadResponse::Malformed);
+        let is_read = scanner.is_new() && self.read(bytes, limits).is_some();
+        if !is_read {
+            let end = match scanner.scan(bytes, limits) {
+                Ok(Some(end)) => end,
+                Ok(None) => return Ok(Parsed::Incomplete),
+                Err(Unfit::BareLineFeed | Unfit::NoHead) => return Err(BadResponse::Malformed),
+                Err(_) => return Err(BadResponse::TooLarge),
+            };
+            self.read(&bytes[..end], limits)
+                .ok_or(BadResponse::Malformed)?;
         }
         Ok(Parsed::Complete)
     }
+
+    /// Takes the head apart, if it is whole, by the grammar, and within the limits. Only clients may
+    /// begin with an empty line.
+    fn read(&mut self, bytes: &[u8], limits: &Limits) -> Option<()> {
+        let mut reader = Reader::new(bytes, 0);
+        self.version = reader.version()?;
+        reader.expect(b" ")?;
+        self.status = reader.status()?;
+        // It stands there even where the phrase is empty (RFC 9112 section 4).
+        reader.expect(b" ")?;
+        self.reason = reader.text();
+        reader.rest(&mut self.fields, limits)?;
+        self.len = reader.at;
+        Some(())
+    }
 }
 
-/// The reason phrase of a status line that `httparse` took. It does not ask for the space in front
-/// of an empty phrase, and does not show a phrase that is no UTF-8 (RFC 9112 section 4).
-fn reason_phrase(head: &[u8]) -> Option<Span> {
-    let start = "HTTP/1.1 200 ".len();
-    let end = memchr::memchr(b'\r', head)?;
-    (start <= end && head[start - 1] == b' ').then(|| Span::new(start, end))
-}
-
-fn collect(headers: &[httparse::Header<'_>], bytes: &[u8], fields: &mut Vec<Field>) {
-    fields.clear();
-    fields.extend(headers.iter().map(|header| Field {
-        name: Span::within(header.name.as_bytes(), bytes),
-        value: if header.value.is_empty() {
-            Span::default()
-        } else {
-            Span::within(header.value, bytes)
-        },
-        kind: Kind::of(header.name.as_bytes()),
-    }));
-}
-
-/// Which refusal fits a head that `httparse` did not take; for the refusal's name only.
+/// Which refusal fits a head that a [`Reader`] did not take; for the refusal's name only.
 #[cold]
 fn why_malformed(head: &[u8]) -> Refusal {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or(head);
@@ -416,19 +421,8 @@ fn check_method(method: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-fn is_target_byte(byte: u8) -> bool {
-    byte.is_ascii_graphic() && byte != b'#'
-}
-
 fn target_form(target: Span, method: &[u8], bytes: &[u8]) -> Result<Target, Refusal> {
     let text = target.of(bytes);
-    // All of them in any case: without a branch for each, that is a few wide instructions.
-    let is_fine = text
-        .iter()
-        .fold(true, |fine, byte| fine & is_target_byte(*byte));
-    if !is_fine {
-        return Err(Refusal::BadTarget);
-    }
     match text {
         [b'/', ..] => Ok(Target::Origin),
         b"*" if method == b"OPTIONS" => Ok(Target::Asterisk),
@@ -477,8 +471,10 @@ fn reg_name(text: &[u8]) -> usize {
     const PLAIN: ByteSet = ByteSet::alphanumeric_and(b"-._~!$&'()*+;=");
     let mut end = 0;
     loop {
-        match &text[end..] {
-            [byte, ..] if PLAIN.has(*byte) => end += 1,
+        let rest = &text[end..];
+        let plain = rest.iter().take_while(|byte| PLAIN.has(**byte)).count();
+        end += plain;
+        match &rest[plain..] {
             [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 end += 3;
             }

@@ -267,3 +267,115 @@ fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
         assert_eq!(is_authority(text.as_bytes()), *expected, "{text:?}");
     }
 }
+
+/// Parts of a head as they are compared here.
+type Parts<'a> = (Vec<&'a [u8]>, Vec<(&'a [u8], &'a [u8])>);
+
+fn parts<'a>(first: &[Span], fields: &[Field], bytes: &'a [u8]) -> Parts<'a> {
+    let pair = |field: &Field| (field.name.of(bytes), field.value.of(bytes));
+    (
+        first.iter().map(|it| it.of(bytes)).collect(),
+        fields.iter().map(pair).collect(),
+    )
+}
+
+/// The head in `bytes` by a parser that many use, and by what it lets pass although it should not.
+fn read_by_httparse(bytes: &[u8], is_request: bool) -> Option<Parts<'_>> {
+    let mut scanner = Scanner::default();
+    let end = scanner.scan(bytes, &LIMITS).ok()??;
+    let head = &bytes[scanner.start..end];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let (first, len, headers) = if is_request {
+        let mut request = httparse::Request::new(&mut headers);
+        let len = request.parse(head).ok()?;
+        let target = request.path?.as_bytes();
+        if !target.iter().all(|byte| is_target_byte(*byte)) {
+            return None;
+        }
+        let version: &[u8] = [b"0", b"1"][usize::from(request.version?)];
+        let first = vec![request.method?.as_bytes(), target, version];
+        (first, len, request.headers)
+    } else {
+        let mut response = httparse::Response::new(&mut headers);
+        let len = response.parse(head).ok()?;
+        let line = head.split(|byte| *byte == b'\r').next()?;
+        if scanner.start > 0 || response.code? < 100 || line.get(12) != Some(&b' ') {
+            return None;
+        }
+        let version: &[u8] = [b"0", b"1"][usize::from(response.version?)];
+        (
+            vec![&line[13..], &line[9..12], version],
+            len,
+            response.headers,
+        )
+    };
+    assert_eq!(len, httparse::Status::Complete(head.len()));
+    let fields = headers.iter().map(|it| (it.name.as_bytes(), it.value));
+    Some((first, fields.collect()))
+}
+
+/// The same by what is tested here.
+fn read(bytes: &[u8], is_request: bool) -> Option<Parts<'_>> {
+    let version = |version| -> &[u8] {
+        match version {
+            Version::Http10 => b"0",
+            Version::Http11 => b"1",
+        }
+    };
+    if is_request {
+        let mut head = RequestHead::default();
+        let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+        head.read(bytes, start, &LIMITS)?;
+        let (mut first, fields) = parts(&[head.method, head.target], &head.fields, bytes);
+        first.push(version(head.version));
+        Some((first, fields))
+    } else {
+        let mut head = ResponseHead::default();
+        head.read(bytes, &LIMITS)?;
+        let (mut first, fields) = parts(&[head.reason], &head.fields, bytes);
+        assert_eq!(head.status.to_string().as_bytes(), &bytes[9..12]);
+        first.extend([&bytes[9..12], version(head.version)]);
+        Some((first, fields))
+    }
+}
+
+#[test]
+fn a_head_is_read_as_another_parser_reads_it_whatever_is_changed() {
+    let requests = [
+        "GET /a?b HTTP/1.1\r\nHost: a\r\nA-1:x y \r\nB:\r\n\r\n",
+        "\r\nPOST http://a HTTP/1.0\r\nX:\t\u{80}\t\t\r\n\r\nGET",
+        "PURGE * HTTP/1.1\r\n\r\n\r\n",
+    ];
+    let responses = [
+        "HTTP/1.1 200 OK\r\nA: b\r\nLonger-Name: longer value of words\r\n\r\n",
+        "HTTP/1.0 404 \r\nA:  \r\nB:b\r\n\r\nbody\r\n\r\n",
+    ];
+    let both = [(true, &requests[..]), (false, &responses[..])];
+    for (is_request, text) in both
+        .into_iter()
+        .flat_map(|(is_request, texts)| texts.iter().map(move |text| (is_request, text)))
+    {
+        let same = |bytes: &[u8]| {
+            let (ours, theirs) = (read(bytes, is_request), read_by_httparse(bytes, is_request));
+            assert_eq!(ours, theirs, "{}", bytes.escape_ascii());
+            ours.is_some()
+        };
+        let bytes = text.as_bytes();
+        assert!(same(bytes), "{text:?}");
+        for at in 0..=bytes.len() {
+            same(&bytes[..at]);
+            for to in at..bytes.len() {
+                same(&[&bytes[..at], &bytes[to..]].concat());
+                same(&[&bytes[..to], &bytes[at..]].concat());
+            }
+            for byte in 0..=u8::MAX {
+                same(&[&bytes[..at], &[byte], &bytes[at..]].concat());
+                for more in 1..=2 {
+                    if let Some(rest) = bytes.get(at + more..) {
+                        same(&[&bytes[..at], &[byte], rest].concat());
+                    }
+                }
+            }
+        }
+    }
+}

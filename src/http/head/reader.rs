@@ -1,0 +1,105 @@
+//! The lines of a head, taken apart in one pass, by the grammar at its strictest (RFC 9112 sections 3
+//! to 5): single spaces in the first line, no white space before or behind a name, nothing folded, CR LF
+//! behind every line.
+//!
+//! What is not so, or not there yet, gives `None`; what to say of it is found out elsewhere.
+
+use super::{Limits, Span, Version};
+use crate::http::fields::{Field, Kind};
+use crate::http::runs;
+
+/// Takes the parts of a head from the front of bytes.
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    /// Where the head begins.
+    start: usize,
+    /// So far it is taken.
+    pub(super) at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// At the begin of the head that begins at `start`.
+    pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
+        let at = start;
+        Self { bytes, start, at }
+    }
+
+    /// The method, or a field's name.
+    pub(super) fn token(&mut self) -> Option<Span> {
+        let span = self.up_to(runs::token(self.bytes, self.at));
+        (!span.is_empty()).then_some(span)
+    }
+
+    pub(super) fn target(&mut self) -> Option<Span> {
+        let span = self.up_to(runs::target(self.bytes, self.at));
+        (!span.is_empty()).then_some(span)
+    }
+
+    /// A reason phrase, or a field's value with what is around it.
+    pub(super) fn text(&mut self) -> Span {
+        self.up_to(runs::text(self.bytes, self.at))
+    }
+
+    pub(super) fn version(&mut self) -> Option<Version> {
+        let version = match self.next()? {
+            b"HTTP/1.1" => Version::Http11,
+            b"HTTP/1.0" => Version::Http10,
+            _ => return None,
+        };
+        Some(version)
+    }
+
+    /// Three digits, of which the first is not 0.
+    pub(super) fn status(&mut self) -> Option<u16> {
+        let digits = self.next::<3>()?;
+        let add = |status, digit: &u8| status * 10 + u16::from(digit - b'0');
+        let is_status = digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+        is_status.then(|| digits.iter().fold(0, add))
+    }
+
+    /// Exactly these bytes.
+    pub(super) fn expect<const N: usize>(&mut self, expected: &[u8; N]) -> Option<()> {
+        (self.next()? == expected).then_some(())
+    }
+
+    /// The end of the first line, the fields, and the empty line, all within `limits`.
+    pub(super) fn rest(&mut self, fields: &mut Vec<Field>, limits: &Limits) -> Option<()> {
+        fields.clear();
+        let line = self.at - self.start;
+        self.expect(b"\r\n")?;
+        while self.bytes.get(self.at) != Some(&b'\r') {
+            if fields.len() == limits.most_fields() {
+                return None;
+            }
+            fields.push(self.field()?);
+        }
+        self.expect(b"\r\n")?;
+        let head = self.at - self.start;
+        (line <= limits.line && head <= limits.head).then_some(())
+    }
+
+    fn field(&mut self) -> Option<Field> {
+        let name = self.token()?;
+        self.expect(b":")?;
+        let text = self.text();
+        self.expect(b"\r\n")?;
+        Some(Field {
+            name,
+            value: text.trimmed(self.bytes),
+            kind: Kind::of(name.of(self.bytes)),
+        })
+    }
+
+    /// The next so many bytes.
+    fn next<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let next = self.bytes.get(self.at..)?.first_chunk()?;
+        self.at += N;
+        Some(next)
+    }
+
+    fn up_to(&mut self, end: usize) -> Span {
+        let span = Span::new(self.at, end);
+        self.at = end;
+        span
+    }
+}
