@@ -216,7 +216,7 @@ fn conclude(arguments: &Arguments, all: &[Measured], descriptors: u64) -> Result
     let targets = targets::table(all);
     if !targets.is_empty() {
         text.push_str(&format!(
-            "\nTargets: ratios of Graygate's figures\n\n{}",
+            "\nTargets: ratios of Graygate's figures; met in every round, MISSED in none, or unclear\n\n{}",
             targets.text()
         ));
     }

@@ -1,6 +1,6 @@
 //! The targets: what Graygate means to reach beside the others, and whether it does in this run.
 
-use crate::figures::{Metric, spread};
+use crate::figures::{Metric, Spread, spread};
 use crate::proxies::Proxy;
 use crate::report;
 use crate::runs::{Measured, Subject};
@@ -151,9 +151,30 @@ impl Target {
     fn is_least(&self) -> bool {
         self.metric == Metric::Rate
     }
+
+    /// Whether all rounds, none, or only some of them meet it.
+    fn verdict(&self, ratio: Spread) -> &'static str {
+        let (best, worst) = if self.is_least() {
+            (ratio.max, ratio.min)
+        } else {
+            (ratio.min, ratio.max)
+        };
+        let meets = |ratio: f64| {
+            if self.is_least() {
+                ratio >= self.limit
+            } else {
+                ratio <= self.limit
+            }
+        };
+        match (meets(best), meets(worst)) {
+            (_, true) => "met",
+            (true, false) => "unclear",
+            (false, false) => "MISSED",
+        }
+    }
 }
 
-/// All targets of the scenarios that have run. The verdict is on the median.
+/// All targets of the scenarios that have run.
 pub(crate) fn table(all: &[Measured]) -> Table {
     let head = [
         "scenario", "figure", "workers", "target", "verdict", "median", "from", "to",
@@ -170,12 +191,7 @@ pub(crate) fn table(all: &[Measured]) -> Table {
             target.text(),
         ];
         if let Some(ratio) = spread(ratios) {
-            let is_met = if target.is_least() {
-                ratio.median >= target.limit
-            } else {
-                ratio.median <= target.limit
-            };
-            row.push(if is_met { "met" } else { "MISSED" }.to_owned());
+            row.push(target.verdict(ratio).to_owned());
             row.extend([ratio.median, ratio.min, ratio.max].map(|it| format!("{it:.2}")));
         } else {
             row.push("no figure".to_owned());
@@ -184,4 +200,32 @@ pub(crate) fn table(all: &[Measured]) -> Table {
         table.push(row);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(metric: Metric, limit: f64, rounds: &[f64], verdict: &str) {
+        let target = target("small", 1, metric, Against::One(Proxy::Nginx), limit);
+        let ratio = spread(rounds.iter().copied()).expect("rounds");
+        assert_eq!(target.verdict(ratio), verdict, "{rounds:?}");
+    }
+
+    #[test]
+    fn a_target_is_met_in_every_round_or_missed_in_every_round_or_unclear() {
+        check(Metric::CpuRequest, 0.80, &[0.80, 0.70], "met");
+        check(Metric::CpuRequest, 0.80, &[0.81, 0.70, 0.70], "unclear");
+        check(Metric::CpuRequest, 0.80, &[0.80, 0.90, 0.90], "unclear");
+        check(Metric::CpuRequest, 0.80, &[0.81, 0.90], "MISSED");
+    }
+
+    #[test]
+    fn of_requests_a_second_more_is_better() {
+        check(Metric::Rate, 15.0, &[15.0, 16.0], "met");
+        check(Metric::Rate, 15.0, &[14.9, 16.0, 16.0], "unclear");
+        check(Metric::Rate, 15.0, &[14.0, 14.0, 15.0], "unclear");
+        check(Metric::Rate, 15.0, &[14.0, 14.9], "MISSED");
+    }
 }
