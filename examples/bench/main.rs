@@ -238,7 +238,7 @@ fn conclude(arguments: &Arguments, all: &[Measured], descriptors: u64) -> Result
 fn print(measured: &Measured) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let scenario = measured.scenario;
-    writeln!(out, "\n{} ({})\n", scenario.title, scenario.name)?;
+    writeln!(out, "\n{} ({})\n", measured.title, scenario.name)?;
     writeln!(out, "{}", report::figures(measured).text())?;
     let ratios = report::ratios(measured);
     if !ratios.is_empty() {

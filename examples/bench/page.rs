@@ -54,7 +54,7 @@ fn scenarios(all: &[Measured], plots: &[plots::Plot]) -> String {
     let mut text = String::new();
     for measured in all {
         let scenario = measured.scenario;
-        text.push_str(&format!("## {}\n\n", scenario.title));
+        text.push_str(&format!("## {}\n\n", measured.title));
         text.push_str(&format!("`--only {}`\n\n", scenario.name));
         for plot in plots.iter().filter(|it| it.scenario == scenario.name) {
             text.push_str(&format!("![{}](benchmarks/{})\n\n", plot.title, plot.file));

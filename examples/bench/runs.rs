@@ -42,6 +42,8 @@ pub(crate) struct Subject {
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) scenario: &'static Scenario,
+    /// As a headline.
+    pub(crate) title: String,
     pub(crate) subjects: Vec<Subject>,
 }
 
@@ -102,7 +104,22 @@ impl Runner<'_> {
                 subject.samples.push(sample);
             }
         }
-        Measured { scenario, subjects }
+        Measured {
+            scenario,
+            title: self.title(scenario),
+            subjects,
+        }
+    }
+
+    /// With as many idle connections as there are.
+    fn title(&self, scenario: &Scenario) -> String {
+        match scenario.traffic {
+            Traffic::Idle { connections } => {
+                let connections = affordable(connections, self.descriptors);
+                format!("{} {}", thousands(connections), scenario.title)
+            }
+            _ => scenario.title.to_owned(),
+        }
     }
 
     /// None where each run has a new instance.
@@ -279,6 +296,14 @@ impl Runner<'_> {
 }
 
 /// Of these connections, how many a proxy can hold with a connection to a server for each.
-pub(crate) fn affordable(connections: usize, descriptors: u64) -> usize {
+fn affordable(connections: usize, descriptors: u64) -> usize {
     connections.min((descriptors / 2).saturating_sub(100) as usize)
+}
+
+/// As in `10,000`; below a million.
+fn thousands(count: usize) -> String {
+    match (count / 1000, count % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands},{rest:03}"),
+    }
 }

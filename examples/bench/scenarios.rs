@@ -12,7 +12,7 @@ use crate::site::{CHANGING, MILLION, STILL};
 pub(crate) struct Scenario {
     /// As `--only` takes it.
     pub(crate) name: &'static str,
-    /// As a headline.
+    /// As a headline; of idle connections without their number, for which see `Measured::title`.
     pub(crate) title: &'static str,
     /// In the order in which they have their turns.
     pub(crate) settings: &'static [Setting],
@@ -293,7 +293,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::new(
         "idle",
-        "10,000 idle keep-alive connections",
+        "idle keep-alive connections",
         WITHOUT_FLOOR,
         Traffic::Idle {
             connections: 10_000,
