@@ -1,30 +1,52 @@
 //! What the kernel says that a proxy takes: CPU time and memory of all its processes.
 
-use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
-/// The process `root` and all below it, in order.
-pub(crate) fn processes(root: u32) -> Vec<u32> {
+/// The process `root` and all below it, in order. Workers that cannot be seen would not be counted, so
+/// that is an error, as with a kernel without `CONFIG_PROC_CHILDREN`.
+pub(crate) fn processes(root: u32) -> Result<Vec<u32>, String> {
     let mut found = vec![root];
     let mut at = 0;
     while at < found.len() {
-        let tasks = fs::read_dir(format!("/proc/{}/task", found[at]));
-        for task in tasks.into_iter().flatten().flatten() {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            found.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|it| it.parse::<u32>().ok()),
-            );
+        let of_process = format!("/proc/{}", found[at]);
+        let tasks = tasks(Path::new(&of_process));
+        let tasks = tasks.map_err(|it| format!("threads of a process of the proxy: {it}"))?;
+        for task in tasks {
+            let children = children(&task);
+            found.extend(children.map_err(|it| format!("children of the proxy: {it}"))?);
         }
         at += 1;
     }
     found.sort_unstable();
     found.dedup();
-    found
+    Ok(found)
+}
+
+/// The folders of a process's threads; none of one that has just ended.
+fn tasks(process: &Path) -> io::Result<Vec<PathBuf>> {
+    let tasks = fs::read_dir(process.join("task"))
+        .and_then(|tasks| tasks.map(|task| Ok(task?.path())).collect());
+    unless_ended(process, tasks)
+}
+
+/// What a thread has started; nothing of one that has just ended.
+fn children(task: &Path) -> io::Result<Vec<u32>> {
+    let text = unless_ended(task, fs::read_to_string(task.join("children")))?;
+    let numbers = text.split_whitespace().map(str::parse);
+    numbers.collect::<Result<_, _>>().map_err(io::Error::other)
+}
+
+/// The outcome of reading in this folder of `/proc`; nothing where that has gone meanwhile.
+fn unless_ended<T: Default>(folder: &Path, outcome: io::Result<T>) -> io::Result<T> {
+    match outcome {
+        Err(_) if !folder.exists() => Ok(T::default()),
+        outcome => outcome,
+    }
 }
 
 /// CPU time of these processes so far, user and system: of all threads, also of those that have
@@ -51,4 +73,40 @@ pub(crate) fn memory(processes: &[u32]) -> Result<u64, String> {
         sum += kib.ok_or("memory of the proxy: no Pss")? * 1024;
     }
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn processes_are_those_below_as_well() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "sleep 60 & echo $!; read -r line; kill $!"]);
+        let mut shell = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut said = io::BufReader::new(shell.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        io::BufRead::read_line(&mut said, &mut line).expect("a number");
+        let mut expected = [shell.id(), line.trim().parse().expect("a number")];
+        expected.sort_unstable();
+        assert_eq!(processes(shell.id()), Ok(expected.to_vec()));
+        drop(shell.stdin.take());
+        shell.wait().expect("its end");
+        assert_eq!(processes(shell.id()), Ok(vec![shell.id()]));
+    }
+
+    #[test]
+    fn children_that_cannot_be_read_of_a_task_that_is_there_are_an_error() {
+        let task = tempfile::tempdir().expect("a folder");
+        assert!(children(task.path()).is_err());
+        assert_eq!(children(&task.path().join("gone")).ok(), Some(vec![]));
+        assert_eq!(tasks(&task.path().join("gone")).ok(), Some(vec![]));
+        assert!(tasks(task.path()).is_err());
+    }
 }

@@ -70,7 +70,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // The workers of nginx outlive a master that is killed, so remember who is there.
-        let below = accounting::processes(self.id());
+        let below = accounting::processes(self.id()).unwrap_or_default();
         let id = Pid::from_raw(self.id().cast_signed());
         let _ = kill(id, Signal::SIGTERM);
         let start = Instant::now();
@@ -83,6 +83,7 @@ impl Drop for Running {
         for process in below {
             let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL);
         }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

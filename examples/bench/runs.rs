@@ -198,10 +198,10 @@ impl Runner<'_> {
             warm_up: WARM_UP,
             measured,
         };
-        let processes = accounting::processes(running.id());
+        let processes = accounting::processes(running.id())?;
         let outcome = load::run(&plan, self.interrupted, || {
             // The time of a process that has ended would be missing.
-            if accounting::processes(running.id()) != processes {
+            if accounting::processes(running.id())? != processes {
                 return Err("processes of the proxy came or went".to_owned());
             }
             accounting::cpu_time(&processes)
@@ -245,7 +245,7 @@ impl Runner<'_> {
             Pace::Closed,
             self.effort.measured,
         )?;
-        let processes = accounting::processes(running.id());
+        let processes = accounting::processes(running.id())?;
         let memory = || accounting::memory(&processes);
         let each = idle::memory_each(running.address, connections, self.interrupted, memory);
         let each = each.map_err(|it| format!("{it}\n{}", running.said()));
