@@ -60,7 +60,8 @@ struct Arguments {
     /// Length of each run, beside its warm-up.
     #[arg(long, value_parser = seconds)]
     seconds: Option<Duration>,
-    /// Also write docs/benchmarks.md and its plots.
+    /// Also write docs/benchmarks.md and its plots; not with --quick or --only, since the page is that of
+    /// all scenarios.
     #[arg(long)]
     write: bool,
     /// The gateway's program.
@@ -135,6 +136,13 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.write && (arguments.quick || !arguments.only.is_empty()) {
+        let _ = writeln!(
+            io::stderr(),
+            "bench: --write is refused with --quick and --only, which measure only a part of the page"
+        );
+        return ExitCode::from(2);
+    }
     match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
