@@ -42,6 +42,9 @@ impl Site {
             .args(["--bind", &address.ip().to_string()])
             .args(["--port", &address.port().to_string()])
             .args(["--save", "", "--appendonly", "no"])
+            // As the proxies: the OpenResty set-up connects for each request. The kernel allows
+            // no more than net.core.somaxconn, which is 4096 by default.
+            .args(["--tcp-backlog", "4096"])
             .arg("--dir")
             .arg(scratch.path());
         let redis = Running::start(redis, address, &scratch.path().join("redis.log"))?;
