@@ -53,6 +53,8 @@ pub(crate) struct Sample {
     cpu: Duration,
     /// Nanoseconds, of [`PARTS`].
     latencies: [u64; PARTS.len()],
+    /// How many these are taken of.
+    timed: usize,
     memory: Option<f64>,
     /// Megabytes a second.
     downloads: Option<f64>,
@@ -72,6 +74,7 @@ impl Sample {
             elapsed: outcome.elapsed,
             cpu: outcome.cpu,
             latencies: PARTS.map(percentile),
+            timed: sorted.len(),
             memory: None,
             downloads: None,
             errors: outcome.errors,
@@ -109,6 +112,12 @@ impl Sample {
             Metric::CpuGigabyte => self.cpu.as_secs_f64() * 1e3 / (self.bytes as f64 / 1e9),
         };
         (value.is_finite() && self.memory.is_none()).then_some(value)
+    }
+
+    /// How many answers were timed in a run that counts.
+    pub(crate) fn timed(&self) -> Option<usize> {
+        let counts = self.errors.is_empty() && self.memory.is_none();
+        counts.then_some(self.timed)
     }
 
     /// The latencies of [`PARTS`] in milliseconds, of a run that counts.

@@ -248,6 +248,9 @@ fn print(measured: &Measured) -> io::Result<()> {
     let scenario = measured.scenario;
     writeln!(out, "\n{} ({})\n", measured.title, scenario.name)?;
     writeln!(out, "{}", report::figures(measured).text())?;
+    if let Some(remark) = report::remark(measured) {
+        writeln!(out, "{remark}\n")?;
+    }
     let ratios = report::ratios(measured);
     if !ratios.is_empty() {
         writeln!(out, "{}", ratios.text())?;

@@ -61,6 +61,9 @@ fn scenarios(all: &[Measured], plots: &[plots::Plot]) -> String {
         }
         text.push_str(&report::figures(measured).markdown());
         text.push('\n');
+        if let Some(remark) = report::remark(measured) {
+            text.push_str(&format!("{remark}\n\n"));
+        }
         let ratios = report::ratios(measured);
         if !ratios.is_empty() {
             text.push_str(&ratios.markdown());

@@ -1,6 +1,6 @@
 //! A scenario's figures as tables: the proxies, and Graygate beside each of the others.
 
-use crate::figures::{Metric, Spread, spread};
+use crate::figures::{Metric, Sample, Spread, spread};
 use crate::proxies::{Proxy, Setting};
 use crate::runs::{Measured, Subject};
 use crate::site::{CHANGING, MILLION, STILL};
@@ -55,6 +55,20 @@ pub(crate) fn figures(measured: &Measured) -> Table {
         ]);
     }
     table
+}
+
+/// What to know of the percentiles of few answers.
+pub(crate) fn remark(measured: &Measured) -> Option<String> {
+    let samples = measured.subjects.iter().flat_map(|it| &it.samples);
+    let fewest = samples.flatten().filter_map(Sample::timed).min()?;
+    let slowest = match fewest {
+        0..=100 => "p99 and p99.9 are",
+        101..=1000 => "p99.9 is",
+        _ => return None,
+    };
+    Some(format!(
+        "A run has had only {fewest} answers. Of so few, {slowest} the slowest one."
+    ))
 }
 
 /// Graygate's figures divided by those of the others, round by round.
