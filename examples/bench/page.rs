@@ -36,6 +36,7 @@ pub(crate) fn write(
         .replace("@COMMAND@", command)
         .replace("@MACHINE@", &machine.join("\n"))
         .replace("@TARGETS@", targets::table(all).markdown().trim())
+        .replace("@COUNTED@", targets::counted().markdown().trim())
         .replace("@EFFORT@", &effort)
         .replace("@SCENARIOS@", scenarios(all, &plots).trim())
         // Last, so that nothing is replaced in it.

@@ -202,6 +202,35 @@ pub(crate) fn table(all: &[Measured]) -> Table {
     table
 }
 
+/// The targets that tests show. What they say here is what these tests check.
+pub(crate) fn counted() -> Table {
+    let mut table = Table::new(3, ["target a request", "what is shown", "by"]);
+    let mut add = |target: &str, shown: &str, by: &str| {
+        table.push([target, shown, by].map(str::to_owned));
+    };
+    add(
+        "0 memory allocations",
+        "none by the worker's thread, in 2,000 requests of each kind: a small answer, one in chunks, a \
+         request with a body, 30 fields both ways; without an access log and with one",
+        "`cargo test --test allocations --test allocations_logged`",
+    );
+    add(
+        "0 locks",
+        "none, not even a free one: no instruction of the worker in the source files of locks, in 50 \
+         requests of each kind, says callgrind",
+        "`cargo test --test locks`",
+    );
+    add(
+        "≤ 6 system calls",
+        "6 where one request comes after the other, says strace: a wait, a read and a write on each side, \
+         besides the ticks of the worker's clock. 7, and so more than the target, where a request \
+         cannot be sent twice, such as POST: the kernel is asked whether the kept connection is still \
+         open",
+        "`cargo test --test system_calls`",
+    );
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
