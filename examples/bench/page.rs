@@ -27,11 +27,7 @@ pub(crate) fn write(
         .iter()
         .map(|(name, value)| format!("- {name}: {value}"))
         .collect();
-    let (rounds, seconds) = (effort.rounds, effort.measured.as_secs_f64());
-    let effort = format!(
-        "{rounds} rounds, in each of which each proxy has {seconds} s of load, behind 0.3 s that do not \
-         count. Tables show medians of the rounds."
-    );
+    let effort = effort_of(all, effort);
     let text = include_str!("page.md")
         .replace("@COMMAND@", command)
         .replace("@MACHINE@", &machine.join("\n"))
@@ -42,6 +38,23 @@ pub(crate) fn write(
         // Last, so that nothing is replaced in it.
         .replace("@NOTES@", notes.as_deref().unwrap_or_default().trim());
     fs::write(page, text).map_err(|it| format!("the page: {it}"))
+}
+
+/// How much was measured, and of which scenarios less or more.
+fn effort_of(all: &[Measured], effort: Effort) -> String {
+    let (rounds, seconds) = (effort.rounds, effort.measured.as_secs_f64());
+    let mut text = format!(
+        "{rounds} rounds, in each of which each proxy has {seconds} s of load, behind 0.3 s that do not \
+         count. Tables show medians of the rounds."
+    );
+    for scenario in all.iter().map(|it| it.scenario) {
+        let (fewest, longest) = (scenario.rounds.min(rounds), scenario.measured);
+        let (name, longest) = (scenario.name, longest.max(effort.measured).as_secs_f64());
+        if fewest < rounds || longest > seconds {
+            text.push_str(&format!(" `{name}` has {fewest} rounds of {longest} s."));
+        }
+    }
+    text
 }
 
 /// What somebody has written between the marks.
