@@ -3,6 +3,7 @@
 //! The proxies run side by side, but only one has traffic at a time: A B C, A B C. What one of them
 //! does wrong costs only its own figures.
 
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -206,8 +207,12 @@ impl Runner<'_> {
             }
             accounting::cpu_time(&processes)
         });
-        let outcome = outcome.map_err(|it| format!("{it}\n{}", running.said()));
-        outcome.map(Sample::of)
+        let outcome = outcome.map_err(|it| format!("{it}\n{}", running.said()))?;
+        if !outcome.errors.is_empty() {
+            // Which may be why.
+            let _ = writeln!(io::stderr(), "bench: the proxy said: {}", running.said());
+        }
+        Ok(Sample::of(outcome))
     }
 
     fn beside(
