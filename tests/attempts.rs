@@ -6,7 +6,10 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{DEADLINE, DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok, wait_until};
+use support::{
+    Client, DEADLINE, DeafPeer, Gateway, Origin, RefusingPeer, Setup, allow_descriptors,
+    ended_from, ok, unread_at, wait_until,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
@@ -189,6 +192,82 @@ fn a_kept_connection_that_is_closed_on_the_next_request_is_stale_and_get_is_repe
     );
     // This one was received by the peer, so it is not sent again.
     assert_eq!(client.ask(POST).status(), 502);
+}
+
+/// A worker takes so many events from the kernel by one poll.
+const EVENTS: usize = 1024;
+
+/// Sends a request, in two parts, after which the only kept connection is closed, in such a way that
+/// the poll that tells of the request does not tell of that. Returns the answer's status, and how many
+/// attempts were stale.
+fn ask_before_the_end_is_known(first: &str, rest: &str) -> (u16, f64) {
+    let origin = Origin::scripted(|conn| {
+        while conn.request()?.is_some() {
+            conn.send(ok("fine"))?;
+            if conn.number == 0 {
+                return conn.wait_for_release();
+            }
+        }
+        Ok(())
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = gateway(setup.set("gateway.head_timeout", "1m"), &[], &[&origin]);
+    // Their events fill the poll.
+    let mut crowd: Vec<Client> = (0..EVENTS).map(|_| gateway.connect()).collect();
+    for member in &mut crowd {
+        member.send("GET /");
+    }
+    let active = "graygate_connections_active{worker=\"0\"}";
+    gateway.wait_for_metric(active, crowd.len() as f64);
+    wait_until("all begin a head", DEADLINE, || {
+        unread_at(gateway.addr().port()) == 0
+    });
+    let mut client = gateway.connect();
+    assert_eq!(client.ask(GET).text(), "fine");
+
+    gateway.freeze();
+    client.send(first);
+    for member in &mut crowd {
+        member.send("x");
+    }
+    wait_until("all is there", DEADLINE, || {
+        unread_at(gateway.addr().port()) == 1 + crowd.len()
+    });
+    origin.release();
+    wait_until("it is closed", DEADLINE, || {
+        ended_from(origin.address().port()) == 1
+    });
+    gateway.signal(Signal::SIGCONT);
+    wait_until("the first part is read", DEADLINE, || {
+        unread_at(gateway.addr().port()) == 0
+    });
+    client.send_if_open(rest);
+    let stale = "graygate_attempts_total{pool=\"prod\",outcome=\"stale\"}";
+    (client.response().status(), gateway.metric(stale))
+}
+
+#[test]
+fn a_body_that_is_still_to_come_is_not_sent_into_a_connection_that_was_closed_since_the_last_poll()
+{
+    // Of each of its connections, and of the gateway's.
+    allow_descriptors(4 * EVENTS as u64);
+    // What can be sent again is. (After a second of silence the client would be parked, and be told of
+    // by a later poll.)
+    wait_until("a GET is sent into it", DEADLINE, || {
+        let (status, stale) = ask_before_the_end_is_known(GET, "");
+        assert_eq!(status, 200);
+        stale == 1.0
+    });
+    let line = |method| format!("{method} / HTTP/1.1\r\nHost: a\r\n");
+    let length = "Content-Length: 5\r\n\r\nhe";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n";
+    for (method, first, rest) in [
+        ("PUT", length, "llo"),
+        ("DELETE", chunked, "3\r\nllo\r\n0\r\n\r\n"),
+    ] {
+        let outcome = ask_before_the_end_is_known(&(line(method) + first), rest);
+        assert_eq!(outcome, (200, 0.0), "{method}");
+    }
 }
 
 #[test]

@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use graygate::buffer;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
-use support::{DEADLINE, Gateway, LightOrigin, Setup, wait_until};
+use support::{DEADLINE, Gateway, LightOrigin, Setup, allow_descriptors, wait_until};
 
 const WORKERS: usize = 2;
 
@@ -85,16 +84,6 @@ impl Kind {
             }
         }
     }
-}
-
-/// Allows this process, and so the gateways that it starts, more descriptors; how many there are.
-fn allow_descriptors(wanted: u64) -> u64 {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    // Only root may raise the hard limit.
-    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted.max(hard)).is_err() {
-        setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).unwrap();
-    }
-    getrlimit(Resource::RLIMIT_NOFILE).unwrap().0
 }
 
 /// Requests one after the other until `done`; how long each took. All must be answered in full.

@@ -193,8 +193,9 @@ impl<'a> Exchange<'a> {
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
-        // What cannot be sent twice is not sent into a closed connection.
-        let certainty = match self.plan.is_idempotent {
+        // What cannot be sent twice is not sent into a closed connection: nor is a body that is still to
+        // come, of which the first bytes would be gone.
+        let certainty = match self.plan.is_idempotent && self.body_complete {
             true => Certainty::LastPoll,
             false => Certainty::Now,
         };

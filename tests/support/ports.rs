@@ -1,4 +1,4 @@
-//! Ports: those that are free, and those on which a process listens.
+//! Ports: those that are free, those on which a process listens, and the connections at others.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -28,13 +28,58 @@ pub(crate) fn listening_ports(pid: u32) -> BTreeSet<u16> {
             Some(inode.to_owned())
         })
         .collect();
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let sockets = table.lines().filter_map(|line| {
-        // Number, local address, remote address, state (0A is LISTEN), …, inode at place 9.
+    let sockets = tcp_sockets(" 0A ").into_iter();
+    let listening = sockets.filter(|it| it.state == LISTEN && own.contains(&it.inode));
+    listening.map(|it| it.local).collect()
+}
+
+/// How many connections whose own side is at `port` have something that was not read.
+#[track_caller]
+pub(crate) fn unread_at(port: u16) -> usize {
+    let sockets = tcp_sockets(&format!(":{port:04X} ")).into_iter();
+    let is_unread = |it: &TcpSocket| it.local == port && it.state != LISTEN && it.unread > 0;
+    sockets.filter(is_unread).count()
+}
+
+/// How many connections were ended by their other side, which is at `port`, and not by their own.
+#[track_caller]
+pub(crate) fn ended_from(port: u16) -> usize {
+    let sockets = tcp_sockets(&format!(":{port:04X} ")).into_iter();
+    let is_ended = |it: &TcpSocket| it.remote == port && it.state == CLOSE_WAIT;
+    sockets.filter(is_ended).count()
+}
+
+/// States of sockets (tcp_states.h).
+const CLOSE_WAIT: u8 = 0x08;
+const LISTEN: u8 = 0x0A;
+
+struct TcpSocket {
+    local: u16,
+    remote: u16,
+    state: u8,
+    /// Bytes; of one that listens, connections.
+    unread: u64,
+    inode: String,
+}
+
+/// Those by IPv4 whose lines contain `text`: of a busy machine's, which are many, only these are read.
+#[track_caller]
+fn tcp_sockets(text: &str) -> Vec<TcpSocket> {
+    let table = std::fs::read("/proc/net/tcp").unwrap();
+    let sockets = memchr::memmem::find_iter(&table, text).filter_map(|at| {
+        let start = memchr::memrchr(b'\n', &table[..at]).map_or(0, |it| it + 1);
+        let end = memchr::memchr(b'\n', &table[at..]).map_or(table.len(), |it| at + it);
+        let line = std::str::from_utf8(&table[start..end]).ok()?;
+        // Number, local address, remote address, state, what is unsent and unread, …, inode at place 9.
         let words: Vec<&str> = line.split_whitespace().collect();
-        let port = words.get(1)?.split_once(':')?.1;
-        let listens = words[3] == "0A" && own.iter().any(|it| it == words[9]);
-        listens.then(|| u16::from_str_radix(port, 16).unwrap())
+        let last = |place: usize| words.get(place)?.split(':').next_back();
+        Some(TcpSocket {
+            local: u16::from_str_radix(last(1)?, 16).ok()?,
+            remote: u16::from_str_radix(last(2)?, 16).ok()?,
+            state: u8::from_str_radix(last(3)?, 16).ok()?,
+            unread: u64::from_str_radix(last(4)?, 16).ok()?,
+            inode: last(9)?.to_owned(),
+        })
     });
     sockets.collect()
 }

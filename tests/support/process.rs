@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::process::Command;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -106,6 +107,17 @@ impl Gateway {
         });
         clients
     }
+}
+
+/// Allows this process, and so the gateways that it starts, more descriptors; how many there are.
+#[track_caller]
+pub(crate) fn allow_descriptors(wanted: u64) -> u64 {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // Only root may raise the hard limit.
+    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted.max(hard)).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).unwrap();
+    }
+    getrlimit(Resource::RLIMIT_NOFILE).unwrap().0
 }
 
 /// User and system time in a `/proc/.../stat` line, in clock ticks.
