@@ -200,8 +200,8 @@ impl Worker {
                 let limit = self.config.snapshot().upstream.keepalive_timeout;
                 self.sift_parked(now);
                 let parks = self.parking.as_ref().is_some_and(|it| !it.is_empty());
-                let any =
-                    self.pool.evict(now, limit) | buffer::trim() | self.trim_workspaces() | parks;
+                let memory = buffer::trim() | self.trim_workspaces();
+                let any = self.pool.evict(now, limit) | memory | Pipe::try_again() | parks;
                 self.next_look.set(any.then_some(now + LOOK));
                 any
             }

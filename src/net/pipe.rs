@@ -14,12 +14,14 @@ use super::socket::Stream;
 const CAPACITY: usize = 256 * 1024;
 
 /// Pipes that a worker has at most: each takes two descriptors, and the kernel gives a user 64 MiB of
-/// pipes before it makes new ones small (pipe(7), pipe-user-pages-soft).
+/// pipes before it makes new ones small and keeps them so (pipe(7), pipe-user-pages-soft).
 pub(super) const MOST: usize = 32;
 
 thread_local! {
     static FREE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
     static MADE: Cell<usize> = const { Cell::new(0) };
+    /// The last try to make one has failed.
+    static SHORT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A pipe of the calling worker's, empty between two uses.
@@ -31,25 +33,37 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// A pipe, if there may be another one and descriptors are left.
+    /// A pipe, if there may be another one and the kernel has descriptors and room for it. When it has
+    /// not, it is not asked again until [`Self::try_again`].
     pub fn take() -> Option<Self> {
         let free = FREE.with(|free| free.borrow_mut().pop());
-        free.or_else(Self::new)
+        free.or_else(|| Self::another(CAPACITY))
     }
 
-    fn new() -> Option<Self> {
-        if MADE.get() == MOST {
+    fn another(capacity: usize) -> Option<Self> {
+        if MADE.get() == MOST || SHORT.get() {
             return None;
         }
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // A smaller one does as well, at more steps.
-        let _ = fcntl_setpipe_size(&write, CAPACITY);
+        let made = Self::make(capacity).ok();
+        SHORT.set(made.is_none());
+        made
+    }
+
+    fn make(capacity: usize) -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A small one (two pages) would take more steps than to copy the bytes.
+        fcntl_setpipe_size(&write, capacity)?;
         MADE.set(MADE.get() + 1);
-        Some(Self {
+        Ok(Self {
             read,
             write,
             held: 0,
         })
+    }
+
+    /// Has the kernel asked for pipes again, where it had none; true when that was so.
+    pub fn try_again() -> bool {
+        SHORT.replace(false)
     }
 
     /// Closes the pipes that nobody uses; false when there was none.
@@ -108,5 +122,28 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         // At the end of a worker the counter may be gone; then it counts nothing any more.
         let _ = MADE.try_with(|made| made.set(made.get() - 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than the kernel gives anybody: refused as any size is that is above a user's limit.
+    const TOO_MUCH: usize = 1 << 31;
+
+    /// A page, which everybody gets.
+    const LITTLE: usize = 4096;
+
+    #[test]
+    fn a_pipe_that_cannot_have_its_size_is_none_and_is_not_tried_for_again_at_once() {
+        // More often than there may be pipes: these are not counted.
+        for _ in 0..=MOST {
+            assert!(Pipe::another(TOO_MUCH).is_none());
+            assert!(Pipe::another(LITTLE).is_none(), "tried for at once");
+            assert!(Pipe::try_again(), "not noted");
+        }
+        assert!(Pipe::another(LITTLE).is_some());
+        assert!(!Pipe::try_again(), "one was made");
     }
 }
