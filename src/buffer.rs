@@ -6,6 +6,8 @@
 
 use std::cell::RefCell;
 
+use crate::free_list::FreeList;
+
 /// Size of an ordinary buffer, in bytes: room for a body of 16 KiB with its head, so that such an answer
 /// takes one read. (With half of that it takes two reads and two writes: a third more CPU time.)
 pub const SMALL: usize = 32 * 1024;
@@ -26,14 +28,16 @@ pub const MOST_BIG: usize = 128;
 
 thread_local! {
     static FREE: RefCell<Free> = const {
-        RefCell::new(Free { small: Vec::new(), unused: 0, big: Vec::new(), big_in_use: 0 })
+        RefCell::new(Free {
+            small: FreeList::new(LEAST_SMALL, KEPT_SMALL),
+            big: Vec::new(),
+            big_in_use: 0,
+        })
     };
 }
 
 struct Free {
-    small: Vec<Vec<u8>>,
-    /// So many of them were not needed since the last [`trim`].
-    unused: usize,
+    small: FreeList<Vec<u8>>,
     big: Vec<Vec<u8>>,
     big_in_use: usize,
 }
@@ -138,24 +142,14 @@ impl Drop for Buffer {
 }
 
 fn take_small() -> Vec<u8> {
-    let kept = FREE.with_borrow_mut(|free| {
-        let kept = free.small.pop();
-        free.unused = free.unused.min(free.small.len());
-        kept
-    });
+    let kept = FREE.with_borrow_mut(|free| free.small.take());
     kept.unwrap_or_else(|| vec![0; SMALL])
 }
 
 /// Frees half of the calling worker's small buffers that were not needed since the last call, except
 /// for a few; true while there are more.
 pub fn trim() -> bool {
-    FREE.with_borrow_mut(|free| {
-        // Lent from the end, so that those in front were not needed.
-        let spare = free.small.len().saturating_sub(LEAST_SMALL);
-        free.small.drain(..free.unused.div_ceil(2).min(spare));
-        free.unused = free.small.len();
-        free.unused > LEAST_SMALL
-    })
+    FREE.with_borrow_mut(|free| free.small.trim())
 }
 
 fn take_big() -> Option<Vec<u8>> {
@@ -169,7 +163,7 @@ fn take_big() -> Option<Vec<u8>> {
 
 fn give(bytes: Vec<u8>) {
     FREE.with_borrow_mut(|free| match bytes.len() {
-        SMALL if free.small.len() < KEPT_SMALL => free.small.push(bytes),
+        SMALL => free.small.give(bytes),
         BIG => {
             // One that has grown for a large head was never counted.
             free.big_in_use = free.big_in_use.saturating_sub(1);

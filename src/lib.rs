@@ -25,7 +25,7 @@
 //! | [`route`], [`lists`] | who is served by whom; pure |
 //! | [`http`] | HTTP/1 as bytes: heads, framing, chunks; no I/O |
 //! | [`proxy_protocol`] | what a proxy in front says before the first byte; no I/O |
-//! | [`snapshot`], [`metrics`], [`buffer`], [`memory`], [`error`] | values, counters, memory, names |
+//! | [`snapshot`], [`metrics`], [`buffer`], [`free_list`], [`memory`], [`error`] | values, counters, memory, names |
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
 //!
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
@@ -55,6 +55,7 @@ pub mod demo;
 pub mod error;
 pub mod explain;
 pub mod fleet;
+pub mod free_list;
 pub mod http;
 pub mod inspect;
 pub mod lists;

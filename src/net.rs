@@ -66,6 +66,20 @@ impl AsRawFd for Descriptor {
     }
 }
 
+/// What `make` makes, under a descriptor number (which `number` tells) that `may` serves on the calling
+/// worker: made anew until it fits.
+fn made_to_fit<T>(make: impl Fn() -> io::Result<T>, number: impl Fn(&T) -> RawFd) -> io::Result<T> {
+    // Kept until then, so that their numbers are not given out again.
+    let mut unfit = Vec::new();
+    loop {
+        let made = make()?;
+        if number(&made) as usize % workers() == worker() {
+            return Ok(made);
+        }
+        unfit.push(made);
+    }
+}
+
 /// Descriptors that a worker needs for itself, at most: its pipes, and a few to wait with.
 pub const DESCRIPTORS: usize = 2 * pipe::MOST + 8;
 

@@ -29,6 +29,7 @@ use crate::access_log::AccessLog;
 use crate::buffer;
 use crate::config::Config;
 use crate::error::{Close, Failure};
+use crate::free_list::FreeList;
 use crate::http::chunked::Trailer;
 use crate::http::fields::ConnectionOptions;
 use crate::http::head::{RequestHead, ResponseHead};
@@ -86,11 +87,9 @@ pub struct Worker {
     /// There is room for them, and somebody who wakes them.
     parks: Cell<bool>,
     access_log: AccessLog,
-    /// Memory of requests that have ended, for those to come.
-    #[allow(clippy::vec_box)] // Lent for each request: moving a pointer is cheaper.
-    workspaces: RefCell<Vec<Box<Workspace>>>,
-    /// So many of them were not needed since the last look.
-    workspaces_unused: Cell<usize>,
+    /// Memory of requests that have ended, for those to come. Lent for each request: moving a pointer is
+    /// cheaper.
+    workspaces: RefCell<FreeList<Box<Workspace>>>,
     next_look: Cell<Option<Instant>>,
     failures_said: RefCell<Throttle>,
 }
@@ -135,7 +134,7 @@ pub fn interrupt_idle(gateway: &Arc<Gateway>) -> io::Result<()> {
 /// How often idle connections, on both sides, are looked through.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Workspaces that a worker keeps for reuse.
+/// Workspaces that a worker keeps for reuse, at most.
 const WORKSPACES_KEPT: usize = 4096;
 
 /// Workspaces that stay although nobody needs them at present.
@@ -165,8 +164,7 @@ impl Worker {
             parking,
             parks: Cell::new(false),
             access_log: AccessLog::new(gateway.access_log.clone()),
-            workspaces: RefCell::default(),
-            workspaces_unused: Cell::new(0),
+            workspaces: RefCell::new(FreeList::new(LEAST_WORKSPACES, WORKSPACES_KEPT)),
             next_look: Cell::new(None),
             failures_said: RefCell::default(),
             gateway,
@@ -200,7 +198,7 @@ impl Worker {
                 let limit = self.config.snapshot().upstream.keepalive_timeout;
                 self.sift_parked(now);
                 let parks = self.parking.as_ref().is_some_and(|it| !it.is_empty());
-                let memory = buffer::trim() | self.trim_workspaces();
+                let memory = buffer::trim() | self.workspaces.borrow_mut().trim();
                 let any = self.pool.evict(now, limit) | memory | Pipe::try_again() | parks;
                 self.next_look.set(any.then_some(now + LOOK));
                 any
@@ -314,29 +312,12 @@ impl Worker {
     }
 
     fn lend_workspace(&self) -> Box<Workspace> {
-        let mut kept = self.workspaces.borrow_mut();
-        let workspace = kept.pop();
-        let unused = &self.workspaces_unused;
-        unused.set(unused.get().min(kept.len()));
-        workspace.unwrap_or_default()
-    }
-
-    /// Frees half of the workspaces that were not needed since the last look, except for a few; true
-    /// while there are more.
-    fn trim_workspaces(&self) -> bool {
-        let mut kept = self.workspaces.borrow_mut();
-        // Lent from the end, so that those in front were not needed.
-        let spare = kept.len().saturating_sub(LEAST_WORKSPACES);
-        kept.drain(..self.workspaces_unused.get().div_ceil(2).min(spare));
-        self.workspaces_unused.set(kept.len());
-        kept.len() > LEAST_WORKSPACES
+        let kept = self.workspaces.borrow_mut().take();
+        kept.unwrap_or_default()
     }
 
     fn take_back(&self, workspace: Box<Workspace>) {
-        let mut kept = self.workspaces.borrow_mut();
-        if kept.len() < WORKSPACES_KEPT {
-            kept.push(workspace);
-        }
+        self.workspaces.borrow_mut().give(workspace);
     }
 }
 

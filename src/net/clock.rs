@@ -55,8 +55,11 @@ struct Place {
 
 /// Makes the calling worker's clock and starts it.
 pub(super) fn start() -> io::Result<()> {
-    let timer = own_timer()?;
-    let io = CoIo::new(Descriptor(timer.as_fd().as_raw_fd())).map_err(io::Error::from)?;
+    let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+    let make = || TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(io::Error::from);
+    let number = |timer: &TimerFd| timer.as_fd().as_raw_fd();
+    let timer = super::made_to_fit(make, number)?;
+    let io = CoIo::new(Descriptor(number(&timer))).map_err(io::Error::from)?;
     let clock = Rc::new(Clock {
         timer,
         io,
@@ -70,19 +73,6 @@ pub(super) fn start() -> io::Result<()> {
             clock.run();
         }
     })
-}
-
-/// A timer whose descriptor belongs to the calling worker: made anew until the number fits.
-fn own_timer() -> io::Result<TimerFd> {
-    let mut unfit = Vec::new();
-    loop {
-        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        if timer.as_fd().as_raw_fd() as usize % super::workers() == super::worker() {
-            return Ok(timer);
-        }
-        unfit.push(timer);
-    }
 }
 
 fn with_clock<T>(action: impl FnOnce(&Clock) -> T) -> T {

@@ -42,10 +42,11 @@ impl<T> Parking<T> {
     /// # Errors
     /// When descriptors run out.
     pub fn new() -> io::Result<Self> {
-        let epoll = own_epoll()?;
-        let descriptor = Descriptor(epoll.0.as_raw_fd());
+        let make = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from);
+        let number = |epoll: &Epoll| epoll.0.as_raw_fd();
+        let epoll = super::made_to_fit(make, number)?;
         Ok(Self {
-            registration: CoIo::new(descriptor).map_err(io::Error::from)?,
+            registration: CoIo::new(Descriptor(number(&epoll))).map_err(io::Error::from)?,
             epoll,
             places: RefCell::new(Places {
                 parked: Vec::new(),
@@ -118,17 +119,5 @@ impl<T> Parking<T> {
         // Only a descriptor that is not there could be refused.
         let _ = self.epoll.delete(&connection);
         Some((connection, what))
-    }
-}
-
-/// An epoll set whose descriptor belongs to the calling worker: made anew until the number fits.
-fn own_epoll() -> io::Result<Epoll> {
-    let mut unfit = Vec::new();
-    loop {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        if epoll.0.as_raw_fd() as usize % super::workers() == super::worker() {
-            return Ok(epoll);
-        }
-        unfit.push(epoll);
     }
 }

@@ -1,0 +1,99 @@
+//! Things that are used again instead of being made anew: as many as were needed lately.
+//!
+//! What was used last is used first, so that what nobody needs any more lies in front, and goes by and
+//! by ([`FreeList::trim`]). Once there are enough of them, taking and giving back allocate nothing.
+
+/// Things for reuse.
+#[derive(Debug)]
+pub struct FreeList<T> {
+    kept: Vec<T>,
+    /// So many of them were not needed since the last [`FreeList::trim`].
+    unused: usize,
+    /// So many stay although nobody needs them at present.
+    least: usize,
+    /// So many are kept at most.
+    most: usize,
+}
+
+impl<T> FreeList<T> {
+    /// An empty one, that keeps `most` at most, and `least` of them although nobody needs them.
+    pub const fn new(least: usize, most: usize) -> Self {
+        Self {
+            kept: Vec::new(),
+            unused: 0,
+            least,
+            most,
+        }
+    }
+
+    /// The one that was given last, if there is one.
+    pub fn take(&mut self) -> Option<T> {
+        let taken = self.kept.pop();
+        self.unused = self.unused.min(self.kept.len());
+        taken
+    }
+
+    /// Keeps `thing` for the next one who takes, unless there are enough.
+    pub fn give(&mut self, thing: T) {
+        if self.kept.len() < self.most {
+            self.kept.push(thing);
+        }
+    }
+
+    /// Frees half of those that were not needed since the last call, except for a few; true while there
+    /// are more.
+    pub fn trim(&mut self) -> bool {
+        let spare = self.kept.len().saturating_sub(self.least);
+        self.kept.drain(..self.unused.div_ceil(2).min(spare));
+        self.unused = self.kept.len();
+        self.unused > self.least
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full(least: usize, most: usize) -> FreeList<usize> {
+        let mut list = FreeList::new(least, most);
+        (0..most).for_each(|number| list.give(number));
+        list
+    }
+
+    #[test]
+    fn what_was_given_last_is_taken_first_and_no_more_is_kept_than_allowed() {
+        let mut list = full(0, 3);
+        list.give(3);
+        let taken = [(); 4].map(|()| list.take());
+        assert_eq!(taken, [Some(2), Some(1), Some(0), None]);
+        taken.into_iter().flatten().for_each(|it| list.give(it));
+        assert_eq!(list.take(), Some(0));
+    }
+
+    #[test]
+    fn half_of_what_nobody_needs_goes_at_each_look_except_for_a_few() {
+        let mut list = full(8, 100);
+        // What was there before the first look may have been needed.
+        let mut left = Vec::new();
+        while list.trim() {
+            left.push(list.kept.len());
+        }
+        assert_eq!(left, [100, 50, 25, 12]);
+        assert_eq!(list.kept, [92, 93, 94, 95, 96, 97, 98, 99]);
+        assert!(!list.trim());
+        assert_eq!(list.kept.len(), 8);
+    }
+
+    #[test]
+    fn what_is_needed_between_two_looks_stays() {
+        let mut list = full(0, 100);
+        list.trim();
+        for _ in 0..20 {
+            let crowd: Vec<_> = (0..60).map_while(|_| list.take()).collect();
+            assert_eq!(crowd.len(), 60);
+            crowd.into_iter().for_each(|it| list.give(it));
+            assert!(list.trim());
+        }
+        assert_eq!(list.kept.len(), 60);
+    }
+}
