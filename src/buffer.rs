@@ -50,6 +50,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// The memory is one of those that [`MOST_BIG`] limits, and not one that has grown for a large head.
+    counted: bool,
 }
 
 impl Buffer {
@@ -59,6 +61,7 @@ impl Buffer {
             bytes: Vec::new(),
             start: 0,
             end: 0,
+            counted: false,
         }
     }
 
@@ -121,7 +124,8 @@ impl Buffer {
         {
             let length = self.end - self.start;
             larger[..length].copy_from_slice(self.filled());
-            give(std::mem::replace(&mut self.bytes, larger));
+            self.give_back();
+            (self.bytes, self.counted) = (larger, true);
             (self.start, self.end) = (0, length);
         }
     }
@@ -129,15 +133,20 @@ impl Buffer {
     /// Gives the memory back if it is not in use.
     pub fn release(&mut self) {
         if self.is_empty() {
-            give(std::mem::take(&mut self.bytes));
+            self.give_back();
             (self.start, self.end) = (0, 0);
         }
+    }
+
+    fn give_back(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        give(bytes, std::mem::take(&mut self.counted));
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        give(std::mem::take(&mut self.bytes));
+        self.give_back();
     }
 }
 
@@ -161,18 +170,15 @@ fn take_big() -> Option<Vec<u8>> {
     })
 }
 
-fn give(bytes: Vec<u8>) {
-    FREE.with_borrow_mut(|free| match bytes.len() {
-        SMALL => free.small.give(bytes),
-        BIG => {
-            // One that has grown for a large head was never counted.
-            free.big_in_use = free.big_in_use.saturating_sub(1);
-            if free.big.len() < KEPT_BIG {
-                free.big.push(bytes);
-            }
+fn give(bytes: Vec<u8>, counted: bool) {
+    FREE.with_borrow_mut(|free| {
+        free.big_in_use -= usize::from(counted);
+        match bytes.len() {
+            SMALL => free.small.give(bytes),
+            BIG if free.big.len() < KEPT_BIG => free.big.push(bytes),
+            // Other sizes come from large heads, which are rare.
+            _ => {}
         }
-        // Other sizes come from large heads, which are rare.
-        _ => {}
     });
 }
 
@@ -207,6 +213,27 @@ mod tests {
         assert_eq!(sizes[..MOST_BIG], [BIG; MOST_BIG]);
         assert_eq!(sizes[MOST_BIG], SMALL);
         crowd.truncate(MOST_BIG - 1);
+        assert_eq!(enlarged().bytes.len(), BIG);
+    }
+
+    #[test]
+    fn what_grows_beside_the_big_ones_lets_no_more_and_no_fewer_of_them_be_in_use() {
+        let enlarged = || {
+            let mut buffer = Buffer::new();
+            buffer.enlarge();
+            buffer
+        };
+        let mut crowd: Vec<Buffer> = (0..MOST_BIG).map(|_| enlarged()).collect();
+        let mut head = Buffer::new();
+        head.put(&vec![b'x'; BIG]);
+        assert_eq!(head.bytes.len(), BIG, "as large as a big one");
+        drop(head);
+        assert!(enlarged().bytes.is_empty(), "one too many");
+        if let Some(grown) = crowd.last_mut() {
+            grown.put(&vec![b'x'; BIG + 1]);
+            assert!(grown.bytes.len() > BIG, "larger than it was");
+        }
+        crowd.pop();
         assert_eq!(enlarged().bytes.len(), BIG);
     }
 
