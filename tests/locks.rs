@@ -6,14 +6,17 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use support::{Client, Gateway, Setup, Traffic};
 
-/// Requests that are looked at, of each kind.
-const COUNT: usize = 50;
+/// Requests that are looked at, on each connection.
+const COUNT: usize = 25;
+
+const WORKERS: usize = 2;
 
 /// Requests before that, so that all is there that is kept.
 const WARM_UP: usize = 5;
@@ -75,79 +78,115 @@ fn read_costs(path: &Path) -> Costs {
     costs
 }
 
-/// Lets callgrind write down what the worker has spent so far, and begin anew: it does so where a
-/// request is refused.
+/// Lets callgrind write down what the connection's worker has spent so far, and begin anew: it does so
+/// where a request is refused.
 #[track_caller]
 fn mark(mut client: Client) {
     assert_eq!(client.ask("bad\r\n\r\n").status(), 400);
     client.expect_close();
 }
 
-/// What the worker has spent before the mark of this number.
+/// What a worker has spent before the mark of this number, and which thread that is.
 #[track_caller]
-fn costs_before_mark(gateway: &Gateway, number: usize) -> Costs {
+fn costs_before_mark(gateway: &Gateway, number: usize) -> (String, Costs) {
     let begin = format!("counts.{number}-");
     let files = fs::read_dir(gateway.path("")).unwrap();
-    let files = files.map(|file| file.unwrap().path());
-    let is_of_mark = |file: &std::path::PathBuf| {
-        let name = file.file_name().unwrap().to_str().unwrap();
-        name.starts_with(&begin)
-    };
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let threads = names.filter_map(|name| Some(name.strip_prefix(&begin)?.to_owned()));
     // Only the thread that comes to a mark is written down there.
-    let files: Vec<_> = files.filter(is_of_mark).collect();
-    assert_eq!(files.len(), 1, "{files:?}");
-    read_costs(&files[0])
+    let threads: Vec<_> = threads.collect();
+    assert_eq!(threads.len(), 1, "{threads:?}");
+    let [thread] = <[String; 1]>::try_from(threads).unwrap();
+    let costs = read_costs(&gateway.path(&format!("{begin}{thread}")));
+    (thread, costs)
 }
 
-#[test]
-fn a_request_takes_no_lock() {
+/// As [`costs_before_mark`], of marks with these numbers, one on each worker.
+#[track_caller]
+fn costs_before_marks(gateway: &Gateway, numbers: [usize; WORKERS]) -> Costs {
+    let marks = numbers.map(|number| costs_before_mark(gateway, number));
+    let threads: BTreeSet<_> = marks.iter().map(|(thread, _)| thread).collect();
+    assert_eq!(threads.len(), WORKERS, "each has come to one");
+    marks.into_iter().flat_map(|(_, costs)| costs).collect()
+}
+
+/// Checks that requests take no lock, with these settings of callgrind's.
+#[track_caller]
+fn check_requests(access_log: &str, settings: &[&str]) {
     let origin = Traffic::origin();
     let setup = Setup::new()
-        .set("gateway.workers", 1)
-        .set("log.access", "off")
+        .set("gateway.workers", WORKERS)
+        .set("log.access", access_log)
         .set("upstream.connect_timeout", "1m")
         .set("upstream.read_timeout", "1m")
         .lists(&[], &[], &[&origin]);
     let counts = format!("--callgrind-out-file={}", setup.path("counts").display());
+    let valgrind = [
+        "valgrind",
+        "--tool=callgrind",
+        "--separate-threads=yes",
+        "--compress-strings=no",
+        "--compress-pos=no",
+        "--dump-before=graygate::http::encode::answer",
+        &counts,
+    ];
     let gateway = setup
-        .under(&[
-            "valgrind",
-            "--tool=callgrind",
-            "--separate-threads=yes",
-            "--compress-strings=no",
-            "--compress-pos=no",
-            "--dump-before=graygate::http::encode::answer",
-            &counts,
-        ])
+        .under(&[&valgrind, settings].concat())
         .ready_within(SLOW)
         .start();
-    let marks = [gateway.connect(), gateway.connect()];
+    // Connections are shared out evenly, so that each worker has one of each.
+    let [first, second] = [(); 2].map(|()| [(); WORKERS].map(|()| gateway.connect()));
     let kinds = Traffic::kinds();
-    let mut clients: Vec<Client> = kinds.iter().map(|_| gateway.connect()).collect();
+    // Two of each kind.
+    let mut clients: Vec<Client> = (0..2 * kinds.len()).map(|_| gateway.connect()).collect();
     let mut ask = |count| {
         std::thread::scope(|scope| {
-            for (client, traffic) in clients.iter_mut().zip(&kinds) {
+            for (client, traffic) in clients.iter_mut().zip(kinds.iter().cycle()) {
                 scope.spawn(move || traffic.ask(client, count));
             }
         });
     };
     ask(WARM_UP);
-    let [first, second] = marks;
-    mark(first);
+    first.into_iter().for_each(mark);
     ask(COUNT);
-    mark(second);
+    second.into_iter().for_each(mark);
 
     let spent = |costs: &Costs, is_counted: &dyn Fn(&str) -> bool| -> u64 {
         let counted = costs.iter().filter(|(file, ..)| is_counted(file));
         counted.map(|(.., cost)| cost).sum()
     };
-    let requests = (COUNT * kinds.len()) as u64;
-    let costs = costs_before_mark(&gateway, 2);
+    let requests = (COUNT * clients.len()) as u64;
+    let costs = costs_before_marks(&gateway, [3, 4]);
     let heads = spent(&costs, &|file| file.ends_with("src/http/head.rs"));
     assert!(heads > 100 * requests, "{heads} instructions for heads");
+    let records = spent(&costs, &|file| file.ends_with("src/access_log.rs"));
+    let least = if access_log == "off" {
+        0
+    } else {
+        100 * requests
+    };
+    assert!(records >= least, "{records} instructions for records");
     let locks: Vec<_> = costs.iter().filter(|(file, ..)| is_of_lock(file)).collect();
     assert!(locks.is_empty(), "{requests} requests: {locks:#?}");
     // A start takes locks, so this would have seen them.
-    let of_start = costs_before_mark(&gateway, 1);
+    let of_start = costs_before_marks(&gateway, [1, 2]);
     assert!(spent(&of_start, &is_of_lock) > 0, "no locks at all?");
+}
+
+#[test]
+fn a_request_takes_no_lock() {
+    check_requests("off", &[]);
+}
+
+/// What a worker does with its lines at a tick of its clock is not counted, whatever it takes: a tick
+/// comes with the time and not with requests. (Nor does a batch become full here: that takes more
+/// requests than there are.)
+#[test]
+fn a_request_that_is_logged_takes_no_lock() {
+    let besides_ticks = [
+        "--toggle-collect=graygate::access_log::AccessLog::tick",
+        // Else nothing is counted but ticks.
+        "--collect-atstart=yes",
+    ];
+    check_requests("access.log", &besides_ticks);
 }
