@@ -31,6 +31,7 @@ mod patience;
 mod pipe;
 mod polls;
 mod socket;
+mod turns;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -50,6 +51,7 @@ pub use patience::Patience;
 pub use pipe::Pipe;
 pub use polls::{Polls, note_poll, polls, take_in_events};
 pub use socket::{Detached, Listener, Stream, Uptake, Wake, Watch};
+pub use turns::{Turns, note_arrival};
 
 /// True when the process or the system has no descriptor left.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
@@ -256,12 +258,7 @@ pub fn are_waits_cut() -> bool {
     CUT.load(Ordering::Acquire)
 }
 
-/// After so many bytes a connection [hands the worker back](hand_back). So a pipe or a big buffer that
-/// is well filled is a turn of its own: with as much as either can hold, those that come a little short
-/// of it would go twice, and small requests beside two downloads would wait twice as long.
-pub const FAIR_SHARE: usize = 128 * 1024;
-
-/// Lets the other connections of this worker run, after the caller has moved its [`FAIR_SHARE`].
+/// Lets the other connections of this worker run. For bytes there are [`Turns`].
 ///
 /// A plain yield would not do: `may` drains its run queue before it polls again. A spawn onto a
 /// worker goes through the worker's outer queue and its eventfd, so epoll is polled in between.

@@ -137,6 +137,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Workspaces that a worker keeps for reuse, at most.
 const WORKSPACES_KEPT: usize = 4096;
 
+/// So much memory of what is to be written is kept with a workspace, in bytes.
+const PENDING_KEPT: usize = 64 * 1024;
+
 /// Workspaces that stay although nobody needs them at present.
 const LEAST_WORKSPACES: usize = 8;
 
@@ -316,7 +319,10 @@ impl Worker {
         kept.unwrap_or_default()
     }
 
-    fn take_back(&self, workspace: Box<Workspace>) {
+    fn take_back(&self, mut workspace: Box<Workspace>) {
+        // A peer that answers in the middle of a large body can leave a pipe's contents there.
+        workspace.pending.clear();
+        workspace.pending.shrink_to(PENDING_KEPT);
         self.workspaces.borrow_mut().give(workspace);
     }
 }

@@ -4,8 +4,10 @@
 mod support;
 
 use std::io::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
 
-use support::{Client, Gateway, Origin, Pattern, Setup, ok};
+use support::{Client, DEADLINE, Gateway, Origin, Pattern, Setup, ok};
 
 /// One worker, so that a kept connection is found again.
 fn gateway(origin: &Origin) -> Gateway {
@@ -93,6 +95,45 @@ fn a_large_body_is_echoed_while_it_is_sent() {
     sending.join().unwrap();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nnext");
     assert_eq!(client.response().text(), "next");
+}
+
+#[test]
+fn a_peer_that_answers_while_it_takes_nothing_gets_every_byte_of_a_large_body() {
+    const LENGTH: usize = 64 << 20;
+    let (held_up, is_held_up) = std::sync::mpsc::channel();
+    let is_held_up = Mutex::new(is_held_up);
+    let (checked, is_checked) = std::sync::mpsc::channel();
+    let origin = Origin::scripted(move |conn| {
+        let Some(head) = conn.head()? else {
+            return Ok(());
+        };
+        is_held_up.lock().unwrap().recv().unwrap();
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")?;
+        let mut pattern = Pattern::new(3);
+        conn.stream_body(&head, &mut |piece| pattern.check(piece))?;
+        checked.send(pattern.length()).unwrap();
+        Ok(())
+    });
+    let gateway = gateway(&origin);
+    let mut client = gateway.connect();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n"
+    ));
+    let out = &mut client.wire.stream.try_clone().unwrap();
+    let body = Pattern::new(3).bytes(LENGTH);
+    let mut unsent = &body[..];
+    // Until all buffers on the way are full, those of the gateway included.
+    out.set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    while let Ok(count @ 1..) = out.write(unsent) {
+        unsent = &unsent[count..];
+    }
+    assert!(!unsent.is_empty(), "nothing is held up");
+    held_up.send(()).unwrap();
+    assert_eq!(client.response().text(), "early");
+    out.set_write_timeout(None).unwrap();
+    out.write_all(unsent).unwrap();
+    assert_eq!(is_checked.recv_timeout(DEADLINE).unwrap(), LENGTH as u64);
 }
 
 #[test]

@@ -5,13 +5,17 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use super::Patience;
 use super::socket::Stream;
+use super::turns;
 
-/// Bytes that a pipe holds at most.
-const CAPACITY: usize = 256 * 1024;
+/// Bytes that a pipe holds at most: what is moved in the longest turn, and what the kernel gives to
+/// anybody (pipe(7), pipe-max-size).
+const CAPACITY: usize = turns::LONG;
 
 /// Pipes that a worker has at most: each takes two descriptors, and the kernel gives a user 64 MiB of
 /// pipes before it makes new ones small and keeps them so (pipe(7), pipe-user-pages-soft).
@@ -96,11 +100,17 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Writes all that the pipe holds to `to`: how many bytes, whatever came then.
+    /// Writes all that the pipe holds to `to`: how many bytes, whatever came then. With
+    /// `until_readable` fewer, as [`Stream::write_both`].
     ///
     /// # Errors
     /// As of [`Stream::write_all`].
-    pub fn drain(&mut self, to: &Stream, patience: &Patience) -> (usize, io::Result<()>) {
+    pub fn drain(
+        &mut self,
+        to: &Stream,
+        patience: &Patience,
+        until_readable: bool,
+    ) -> (usize, io::Result<()>) {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let all = self.held;
         while self.held > 0 {
@@ -109,12 +119,30 @@ impl Pipe {
                 let count = splice(&self.read, None, socket, None, left, flags);
                 count.map_err(io::Error::from)
             };
-            match to.put_some(patience, write) {
-                Ok(count) => self.held -= count,
+            match to.write_some(patience, until_readable, write) {
+                Ok(Some(count)) => self.held -= count,
+                Ok(None) => break,
                 Err(error) => return (all - self.held, Err(error)),
             }
         }
-        (all, Ok(()))
+        (all - self.held, Ok(()))
+    }
+
+    /// Moves all that the pipe holds behind what is in `into`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn empty(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
+        into.reserve(self.held);
+        while self.held > 0 {
+            match read(&self.read, spare_capacity(into)) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.held -= count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 

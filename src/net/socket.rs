@@ -382,21 +382,9 @@ impl Stream {
         }
     }
 
-    /// Writes some bytes, once there is room.
-    pub(super) fn put_some(
-        &self,
-        patience: &Patience,
-        write: impl Fn(&Socket) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        match self.write_some(patience, false, write) {
-            // Only what comes from the other side would be a reason to write nothing.
-            Ok(None) => Err(io::ErrorKind::WriteZero.into()),
-            Ok(Some(count)) => Ok(count),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn write_some(
+    /// Writes some bytes, once there is room; `None` when the other side has sent something first, with
+    /// `until_readable`.
+    pub(super) fn write_some(
         &self,
         patience: &Patience,
         until_readable: bool,

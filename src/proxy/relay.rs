@@ -10,7 +10,7 @@ use crate::http::body::BodyReader;
 use crate::http::chunked::{BadChunk, Piece, Trailer};
 use crate::http::encode;
 use crate::http::fields::ConnectionOptions;
-use crate::net::{self, Patience, Pipe, Stream, Wake, Watch};
+use crate::net::{Patience, Pipe, Stream, Turns, Wake, Watch};
 
 /// Content up to this size is copied behind what is to be written anyway, so that a small message
 /// takes one write; larger content is written from where it lies.
@@ -23,7 +23,7 @@ const PENDING_LIMIT: usize = 32 * 1024;
 const BIG_BODY: u64 = 64 * 1024;
 
 /// More certain content than this goes through a pipe, from where it lies in the kernel.
-const GIANT_BODY: u64 = 1024 * 1024;
+const GIANT_BODY: u64 = 128 * 1024;
 
 /// Where a body comes from.
 pub(super) struct Source<'a> {
@@ -98,7 +98,7 @@ fn relay_by(
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
-    let mut share = net::FAIR_SHARE;
+    let mut turns = Turns::new();
     loop {
         let filled = source.buffer.filled();
         let (count, piece) = match source.reader.next(filled) {
@@ -136,17 +136,11 @@ fn relay_by(
                     *pipe = Pipe::take();
                 }
                 let filled = match pipe {
-                    Some(pipe) => splice(pipe, source, sink, taken),
+                    Some(pipe) => splice(pipe, turns.most(), source, sink, taken),
                     None => fill(source),
                 };
                 match filled {
-                    Filled::Some(count) => {
-                        share = share.saturating_sub(count);
-                        if share == 0 {
-                            net::hand_back();
-                            share = net::FAIR_SHARE;
-                        }
-                    }
+                    Filled::Some(count) => turns.moved(count),
                     Filled::End if source.may_end() => {
                         return finish(source.reader, sink, trailer);
                     }
@@ -229,16 +223,17 @@ fn fill(source: &mut Source<'_>) -> Filled {
     }
 }
 
-/// True when the bytes that come are passed on as they are, nothing but the sink's room ends that, and
-/// there are many of them.
+/// True when the bytes that come are passed on as they are, and there are many of them.
 fn is_giant(source: &Source<'_>, sink: &Sink<'_>) -> bool {
-    let as_they_are = !sink.chunked && source.allowance.is_none();
-    as_they_are && !sink.until_readable && source.reader.certain() > GIANT_BODY
+    let certain = source.reader.certain();
+    let is_let_through = source.allowance.is_none_or(|it| certain <= it);
+    !sink.chunked && is_let_through && certain > GIANT_BODY
 }
 
 /// Passes more of the body on through the pipe.
 fn splice(
     pipe: &mut Pipe,
+    most: usize,
     source: &mut Source<'_>,
     sink: &mut Sink<'_>,
     taken: &mut u64,
@@ -246,17 +241,25 @@ fn splice(
     if let Err(end) = source.wait() {
         return Filled::Nothing(end);
     }
-    let most = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
-    match pipe.fill(source.stream, most) {
+    let certain = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
+    match pipe.fill(source.stream, most.min(certain)) {
         Ok(0) => Filled::End,
         Ok(count) => {
             source.reader.passed(count);
             source.patience.moved(count);
+            if let Some(allowance) = &mut source.allowance {
+                *allowance = allowance.saturating_sub(count as u64);
+            }
             *taken += count as u64;
-            let (written, outcome) = pipe.drain(sink.stream, sink.patience);
+            let (written, outcome) = pipe.drain(sink.stream, sink.patience, sink.until_readable);
             *sink.sent += written as u64;
             match outcome {
-                Ok(()) => Filled::Some(count),
+                Ok(()) if written == count => Filled::Some(count),
+                // The sink has something to say first.
+                Ok(()) => match pipe.empty(sink.pending) {
+                    Ok(()) => Filled::Nothing(End::Watched),
+                    Err(error) => Filled::Nothing(End::Sink(error)),
+                },
                 Err(error) => Filled::Nothing(End::Sink(error)),
             }
         }

@@ -28,7 +28,7 @@ use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::net::{self, Detached, Patience, Stream};
+use crate::net::{self, Detached, Patience, Stream, Turns};
 use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
 
@@ -492,19 +492,15 @@ impl Session<'_> {
         }
         self.stream.shutdown_write();
         let deadline = Instant::now() + LINGER;
-        let mut share = net::FAIR_SHARE;
+        let mut turns = Turns::new();
         loop {
             self.buffer.consume(usize::MAX);
             match self.stream.read(self.buffer.room(), deadline) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => {
                     self.buffer.added(count);
-                    share = share.saturating_sub(count);
+                    turns.moved(count);
                 }
-            }
-            if share == 0 {
-                net::hand_back();
-                share = net::FAIR_SHARE;
             }
             if Instant::now() >= deadline {
                 return;

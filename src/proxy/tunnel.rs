@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::failsafe::Failsafe;
 use crate::buffer::Buffer;
-use crate::net::{self, Patience, Stream, Uptake, Wake, Watch};
+use crate::net::{self, Patience, Stream, Turns, Uptake, Wake, Watch};
 
 /// Once one side has nothing more to send, the other may be silent for so long. Protocols that are
 /// upgraded to say goodbye on both sides; a side that is gone for good never will.
@@ -89,7 +89,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u
         from.shutdown_both();
         to.shutdown_both();
     });
-    let (mut buffer, mut count, mut share) = (Buffer::new(), 0, net::FAIR_SHARE);
+    let (mut buffer, mut count, mut turns) = (Buffer::new(), 0, Turns::new());
     let patience = Patience::new(limits.send);
     loop {
         // An idle tunnel holds no buffer.
@@ -110,11 +110,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u
         progress.last.set(Instant::now());
         buffer.consume(length);
         count += length as u64;
-        share = share.saturating_sub(length);
-        if share == 0 {
-            net::hand_back();
-            share = net::FAIR_SHARE;
-        }
+        turns.moved(length);
     }
     count
 }

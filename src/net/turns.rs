@@ -1,0 +1,81 @@
+//! How many bytes a connection moves before the worker's others have their turn.
+//!
+//! Long turns make bytes cheap: whoever waits for them is woken once for many of them, and waking is
+//! most of what a large body costs. Short turns make others wait less. So turns are long while nobody
+//! else asks anything of the worker.
+
+use std::cell::Cell;
+
+use super::hand_back;
+
+/// After so many bytes the turn is over. Less than what is moved at once, so that a well filled pipe or
+/// large buffer is a turn of its own.
+const SHARE: usize = 128 * 1024;
+
+/// Moved at once, at most, while others ask for something.
+const SHORT: usize = 256 * 1024;
+
+/// Moved at once, at most, while nobody does.
+pub(super) const LONG: usize = 1024 * 1024;
+
+/// So many turns in a row in which nobody has asked for anything make the next one long. One or two say
+/// little: whoever has asked may wait for an answer just now, and asks again soon.
+const QUIET: u32 = 8;
+
+thread_local! {
+    /// Requests that have come to this worker.
+    static ARRIVALS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Notes that a request has come to the calling worker.
+pub fn note_arrival() {
+    ARRIVALS.set(ARRIVALS.get() + 1);
+}
+
+/// The turns of a connection that moves many bytes.
+pub struct Turns {
+    left: usize,
+    arrivals: u64,
+    /// Turns since the last arrival.
+    quiet: u32,
+}
+
+impl Turns {
+    /// Begins with a short one.
+    pub fn new() -> Self {
+        Self {
+            left: SHARE,
+            arrivals: ARRIVALS.get(),
+            quiet: 0,
+        }
+    }
+
+    /// So many bytes may be moved at once.
+    pub fn most(&self) -> usize {
+        match self.quiet {
+            ..QUIET => SHORT,
+            QUIET.. => LONG,
+        }
+    }
+
+    /// Notes that bytes were moved; when the turn is over, returns after the others' turns.
+    pub fn moved(&mut self, count: usize) {
+        self.left = self.left.saturating_sub(count);
+        if self.left == 0 {
+            hand_back();
+            let arrivals = ARRIVALS.get();
+            self.quiet = match arrivals == self.arrivals {
+                true => self.quiet.saturating_add(1),
+                false => 0,
+            };
+            self.arrivals = arrivals;
+            self.left = SHARE;
+        }
+    }
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
