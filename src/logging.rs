@@ -503,6 +503,12 @@ impl Throttle {
         self.said += 1;
         Some(std::mem::take(&mut self.unsaid))
     }
+
+    /// As [`Self::turn`], for an event that was not told when it happened, and so is counted already.
+    pub fn late_turn(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid = self.unsaid.saturating_sub(1);
+        self.turn(now)
+    }
 }
 
 /// Makes `queue` the error log of the process, for events of `level` and above.
@@ -515,6 +521,20 @@ pub fn install(queue: LogQueue, level: log::LevelFilter) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_that_is_told_late_is_not_among_the_untold() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for _ in 0..SAID_PER_SECOND {
+            assert_eq!(throttle.turn(now), Some(0));
+        }
+        assert_eq!(throttle.turn(now), None);
+        assert_eq!(throttle.turn(now), None);
+        assert_eq!(throttle.late_turn(now), None);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(throttle.late_turn(later), Some(1));
+        assert_eq!(throttle.turn(later), Some(0));
+    }
 
     #[test]
     fn the_memory_of_a_batch_is_used_again_although_its_last_line_was_long() {

@@ -36,7 +36,12 @@ impl Told {
 
     /// Tells that `lists` have come into force.
     pub(super) fn tell_published(&mut self, lists: &Lists, cause: Cause, now: Instant) {
-        let Some(untold) = self.published.turn(now) else {
+        let turn = self.published.turn(now);
+        self.say_published(turn, lists, cause, now);
+    }
+
+    fn say_published(&mut self, turn: Option<u64>, lists: &Lists, cause: Cause, now: Instant) {
+        let Some(untold) = turn else {
             self.unpublished = Some((cause, now + PAUSE));
             return;
         };
@@ -56,8 +61,10 @@ impl Told {
 
     /// Tells that the `lists` in force are, if they have stood since that could not be told.
     pub(super) fn tell_unpublished(&mut self, lists: &Lists, now: Instant) {
-        if let Some((cause, _)) = self.unpublished.take_if(|(_, at)| *at <= now) {
-            self.tell_published(lists, cause, now);
+        let due = self.unpublished.filter(|(_, at)| *at <= now);
+        if let Some((cause, _)) = due {
+            let turn = self.published.late_turn(now);
+            self.say_published(turn, lists, cause, now);
         }
     }
 
