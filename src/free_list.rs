@@ -33,6 +33,11 @@ impl<T> FreeList<T> {
         taken
     }
 
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     /// Keeps `thing` for the next one who takes, unless there are enough.
     pub fn give(&mut self, thing: T) {
         if self.kept.len() < self.most {

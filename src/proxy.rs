@@ -137,9 +137,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Workspaces that a worker keeps for reuse, at most.
 const WORKSPACES_KEPT: usize = 4096;
 
-/// So much memory of what is to be written is kept with a workspace, in bytes.
-const PENDING_KEPT: usize = 64 * 1024;
-
 /// Workspaces that stay although nobody needs them at present.
 const LEAST_WORKSPACES: usize = 8;
 
@@ -202,7 +199,7 @@ impl Worker {
                 self.sift_parked(now);
                 let parks = self.parking.as_ref().is_some_and(|it| !it.is_empty());
                 let memory = buffer::trim() | self.workspaces.borrow_mut().trim();
-                let any = self.pool.evict(now, limit) | memory | Pipe::try_again() | parks;
+                let any = self.pool.evict(now, limit) | memory | Pipe::look_after() | parks;
                 self.next_look.set(any.then_some(now + LOOK));
                 any
             }
@@ -319,10 +316,7 @@ impl Worker {
         kept.unwrap_or_default()
     }
 
-    fn take_back(&self, mut workspace: Box<Workspace>) {
-        // A peer that answers in the middle of a large body can leave a pipe's contents there.
-        workspace.pending.clear();
-        workspace.pending.shrink_to(PENDING_KEPT);
+    fn take_back(&self, workspace: Box<Workspace>) {
         self.workspaces.borrow_mut().give(workspace);
     }
 }

@@ -35,7 +35,8 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 fn a_response_of_a_given_length_arrives_whole() {
     // Around the sizes where a body is copied, written as it lies, needs a bigger buffer, or a pipe.
     for length in [
-        0, 1, 8191, 8192, 8193, 16_384, 32_769, 65_536, 1_000_003, 1_048_577, 1_100_000, 5_000_011,
+        0, 1, 8191, 8192, 8193, 16_384, 32_769, 65_536, 131_072, 163_841, 1_000_003, 1_048_577,
+        5_000_011,
     ] {
         let content = Pattern::new(1).bytes(length);
         let origin = Origin::saying(ok(&content));
@@ -49,6 +50,26 @@ fn a_response_of_a_given_length_arrives_whole() {
             assert!(response.content == content, "{length} bytes differ");
         }
         assert_eq!(origin.accepted(), 1, "{length}: the connection was kept");
+    }
+}
+
+#[test]
+fn a_large_upload_takes_its_own_bytes_and_the_next_request_follows_it() {
+    // Around the sizes from which a body goes by a pipe, and that a pipe has.
+    for length in [131_072, 163_840, 163_841, 1_048_576, 3_000_017] {
+        let origin = Origin::saying(ok("taken"));
+        let setup = Setup::new().set("gateway.max_body", length);
+        let gateway = setup.lists(&[], &[], &[&origin]).start();
+        let content = Pattern::new(5).bytes(length);
+        let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        let next = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut client = gateway.connect();
+        client.send([head.as_bytes(), &content, next.as_bytes()].concat());
+        assert_eq!(client.response_to("PUT").text(), "taken");
+        assert_eq!(client.response().text(), "taken");
+        let requests = origin.requests();
+        assert!(requests[0].content == content, "{length} bytes differ");
+        assert_eq!(requests[1].head.target(), "/next");
     }
 }
 

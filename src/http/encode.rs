@@ -3,7 +3,8 @@
 //! Fields that mean nothing to a gateway go on as received, in their order, names and values byte
 //! for byte; a line that was received as it would be written is copied in one piece, with those that
 //! follow it. Everything that frames a message, belongs to one connection, or says who the client
-//! is, is written here and nowhere copied.
+//! is, is written here and not copied; but for the length of a body that does not come (the answer to a
+//! HEAD, 304), which frames nothing.
 
 use std::io::Write;
 use std::mem;

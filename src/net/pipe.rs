@@ -5,27 +5,34 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use super::Patience;
 use super::socket::Stream;
 use super::turns;
+use crate::free_list::FreeList;
 
 /// Bytes that a pipe holds at most: what is moved in the longest turn, and what the kernel gives to
 /// anybody (pipe(7), pipe-max-size).
-const CAPACITY: usize = turns::LONG;
+const CAPACITY: usize = turns::LONG_TURN;
 
-/// Pipes that a worker has at most: each takes two descriptors, and the kernel gives a user 64 MiB of
-/// pipes before it makes new ones small and keeps them so (pipe(7), pipe-user-pages-soft).
+/// Pipes that a worker has at most: each takes two descriptors.
 pub(super) const MOST: usize = 32;
 
+/// What all workers have together, in [`CAPACITY`]s: the kernel gives a user 64 MiB of pipes, before it
+/// makes new ones small and keeps them so (pipe(7), pipe-user-pages-soft), and others want some, too.
+const MOST_OF_ALL: usize = 48;
+
+/// Pipes that a worker has at most, where there are so many workers.
+fn most() -> usize {
+    (MOST_OF_ALL / super::workers()).clamp(1, MOST)
+}
+
 thread_local! {
-    static FREE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<FreeList<Pipe>> = const { RefCell::new(FreeList::new(0, MOST)) };
     static MADE: Cell<usize> = const { Cell::new(0) };
-    /// The last try to make one has failed.
-    static SHORT: Cell<bool> = const { Cell::new(false) };
+    /// The last try to make or to use one has failed.
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A pipe of the calling worker's, empty between two uses.
@@ -38,18 +45,21 @@ pub struct Pipe {
 
 impl Pipe {
     /// A pipe, if there may be another one and the kernel has descriptors and room for it. When it has
-    /// not, it is not asked again until [`Self::try_again`].
+    /// not, it is not asked again until [`Self::look_after`].
     pub fn take() -> Option<Self> {
-        let free = FREE.with(|free| free.borrow_mut().pop());
+        if REFUSED.get() {
+            return None;
+        }
+        let free = FREE.with_borrow_mut(FreeList::take);
         free.or_else(|| Self::another(CAPACITY))
     }
 
     fn another(capacity: usize) -> Option<Self> {
-        if MADE.get() == MOST || SHORT.get() {
+        if MADE.get() >= most() || REFUSED.get() {
             return None;
         }
         let made = Self::make(capacity).ok();
-        SHORT.set(made.is_none());
+        REFUSED.set(made.is_none());
         made
     }
 
@@ -65,21 +75,32 @@ impl Pipe {
         })
     }
 
-    /// Has the kernel asked for pipes again, where it had none; true when that was so.
-    pub fn try_again() -> bool {
-        SHORT.replace(false)
+    /// Notes that the kernel does not do this with pipes: there are none until [`Self::look_after`].
+    pub fn refused(self) {
+        REFUSED.set(true);
+    }
+
+    /// Has the kernel asked for pipes again, where it had none, and closes some of those that were not
+    /// needed lately; true while there is something to look after.
+    pub fn look_after() -> bool {
+        REFUSED.replace(false) | FREE.with_borrow_mut(FreeList::trim)
     }
 
     /// Closes the pipes that nobody uses; false when there was none.
     pub fn close_unused() -> bool {
-        let unused = FREE.with(|free| std::mem::take(&mut *free.borrow_mut()));
+        let unused = FREE.replace(FreeList::new(0, MOST));
         !unused.is_empty()
+    }
+
+    /// True when it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
     }
 
     /// Gives the pipe back for other bodies; one that still holds bytes is closed.
     pub fn give_back(self) {
         if self.held == 0 {
-            FREE.with(|free| free.borrow_mut().push(self));
+            FREE.with_borrow_mut(|free| free.give(self));
         }
     }
 
@@ -91,7 +112,6 @@ impl Pipe {
     pub fn fill(&mut self, from: &Stream, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0);
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        let most = most.min(CAPACITY);
         let count = from.take_now(|socket| {
             let count = splice(socket, None, &self.write, None, most, flags);
             count.map_err(io::Error::from)
@@ -127,23 +147,6 @@ impl Pipe {
         }
         (all - self.held, Ok(()))
     }
-
-    /// Moves all that the pipe holds behind what is in `into`.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn empty(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
-        into.reserve(self.held);
-        while self.held > 0 {
-            match read(&self.read, spare_capacity(into)) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.held -= count,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Pipe {
@@ -169,9 +172,9 @@ mod tests {
         for _ in 0..=MOST {
             assert!(Pipe::another(TOO_MUCH).is_none());
             assert!(Pipe::another(LITTLE).is_none(), "tried for at once");
-            assert!(Pipe::try_again(), "not noted");
+            assert!(Pipe::look_after(), "not noted");
         }
         assert!(Pipe::another(LITTLE).is_some());
-        assert!(!Pipe::try_again(), "one was made");
+        assert!(!Pipe::look_after(), "one was made");
     }
 }

@@ -13,21 +13,21 @@ use super::hand_back;
 const SHARE: usize = 128 * 1024;
 
 /// Moved at once, at most, while others ask for something.
-const SHORT: usize = 256 * 1024;
+const SHORT_TURN: usize = 256 * 1024;
 
 /// Moved at once, at most, while nobody does.
-pub(super) const LONG: usize = 1024 * 1024;
+pub(super) const LONG_TURN: usize = 1024 * 1024;
 
 /// So many turns in a row in which nobody has asked for anything make the next one long. One or two say
 /// little: whoever has asked may wait for an answer just now, and asks again soon.
 const QUIET: u32 = 8;
 
 thread_local! {
-    /// Requests that have come to this worker.
+    /// Heads of requests, and pieces of what goes through tunnels, that have come to this worker.
     static ARRIVALS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Notes that a request has come to the calling worker.
+/// Notes that something has come to the calling worker that somebody waits for.
 pub fn note_arrival() {
     ARRIVALS.set(ARRIVALS.get() + 1);
 }
@@ -53,8 +53,8 @@ impl Turns {
     /// So many bytes may be moved at once.
     pub fn most(&self) -> usize {
         match self.quiet {
-            ..QUIET => SHORT,
-            QUIET.. => LONG,
+            ..QUIET => SHORT_TURN,
+            QUIET.. => LONG_TURN,
         }
     }
 

@@ -19,9 +19,8 @@ use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::body::BodyReader;
-
 use crate::lists::Pools;
-use crate::net::{self, Patience, Stream};
+use crate::net::{self, Patience, Pipe, Stream};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
 use crate::upstream::pool::Certainty;
@@ -80,6 +79,8 @@ pub(super) struct Exchange<'a> {
     tally: &'a mut Tally,
     /// The request's body on its way in.
     body: BodyReader,
+    /// What has left the client and not yet reached the peer.
+    pipe: Option<Pipe>,
     /// With the client, while its body comes in.
     body_patience: Patience,
     /// Content of the body that may still come.
@@ -116,6 +117,7 @@ impl<'a> Exchange<'a> {
             workspace,
             tally,
             body: BodyReader::new(plan.framing, config.gateway.limits),
+            pipe: None,
             body_patience: Patience::with_rate(
                 config.gateway.body_timeout,
                 config.gateway.min_rate,

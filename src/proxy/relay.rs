@@ -1,5 +1,5 @@
 //! Bodies on their way through, in either direction, always streamed: what is held is one buffer, or
-//! for the rest of a giant one a pipe.
+//! for the rest of a large one a pipe.
 
 use std::cell::Cell;
 use std::io;
@@ -19,16 +19,18 @@ const COPY_LIMIT: usize = 8 * 1024;
 /// What is to be written is written when it has so many bytes.
 const PENDING_LIMIT: usize = 32 * 1024;
 
-/// More certain content than this makes a big buffer worth its memory.
-const BIG_BODY: u64 = 64 * 1024;
+/// More certain content than this makes a big buffer worth its memory, where there is no pipe for it.
+const LARGE_BODY: u64 = 64 * 1024;
 
 /// More certain content than this goes through a pipe, from where it lies in the kernel.
-const GIANT_BODY: u64 = 128 * 1024;
+const PIPED_BODY: u64 = 128 * 1024;
 
 /// Where a body comes from.
 pub(super) struct Source<'a> {
     pub(super) stream: &'a Stream,
     pub(super) buffer: &'a mut Buffer,
+    /// What has left the source and not yet reached the sink; between two relays only if it holds bytes.
+    pub(super) pipe: &'a mut Option<Pipe>,
     pub(super) reader: &'a mut BodyReader,
     /// With the source's silence.
     pub(super) patience: &'a Patience,
@@ -83,22 +85,28 @@ pub(super) fn relay(
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
-    let mut pipe = None;
-    let end = relay_by(&mut pipe, source, sink, trailer, taken);
-    if let Some(pipe) = pipe {
+    let end = relay_rest(source, sink, trailer, taken);
+    if let Some(pipe) = source.pipe.take_if(|it| it.is_empty()) {
         pipe.give_back();
     }
     end
 }
 
-fn relay_by(
-    pipe: &mut Option<Pipe>,
+fn relay_rest(
     source: &mut Source<'_>,
     sink: &mut Sink<'_>,
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
     let mut turns = Turns::new();
+    // The relay before this one may have left something.
+    if let Some(pipe) = source.pipe {
+        match sink.take_from(pipe) {
+            Ok(true) => {}
+            Ok(false) => return End::Watched,
+            Err(error) => return End::Sink(error),
+        }
+    }
     loop {
         let filled = source.buffer.filled();
         let (count, piece) = match source.reader.next(filled) {
@@ -132,11 +140,11 @@ fn relay_by(
                     Ok(false) => return End::Watched,
                     Err(error) => return End::Sink(error),
                 }
-                if pipe.is_none() && is_giant(source, sink) {
-                    *pipe = Pipe::take();
+                if source.pipe.is_none() && may_be_piped(source, sink) {
+                    *source.pipe = Pipe::take();
                 }
-                let filled = match pipe {
-                    Some(pipe) => splice(pipe, turns.most(), source, sink, taken),
+                let filled = match source.pipe {
+                    Some(_) => splice(turns.most(), source, sink, taken),
                     None => fill(source),
                 };
                 match filled {
@@ -198,7 +206,7 @@ impl Source<'_> {
 
 /// Reads more of the body into the buffer.
 fn fill(source: &mut Source<'_>) -> Filled {
-    if source.reader.certain() > BIG_BODY {
+    if source.reader.certain() > LARGE_BODY {
         source.buffer.enlarge();
     }
     if let Err(end) = source.wait() {
@@ -224,42 +232,47 @@ fn fill(source: &mut Source<'_>) -> Filled {
 }
 
 /// True when the bytes that come are passed on as they are, and there are many of them.
-fn is_giant(source: &Source<'_>, sink: &Sink<'_>) -> bool {
+fn may_be_piped(source: &Source<'_>, sink: &Sink<'_>) -> bool {
     let certain = source.reader.certain();
     let is_let_through = source.allowance.is_none_or(|it| certain <= it);
-    !sink.chunked && is_let_through && certain > GIANT_BODY
+    !sink.chunked && is_let_through && certain > PIPED_BODY
 }
 
-/// Passes more of the body on through the pipe.
-fn splice(
-    pipe: &mut Pipe,
-    most: usize,
-    source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
-    taken: &mut u64,
-) -> Filled {
+/// Passes more of the body on through the pipe, at most so many bytes.
+fn splice(most: usize, source: &mut Source<'_>, sink: &mut Sink<'_>, taken: &mut u64) -> Filled {
     if let Err(end) = source.wait() {
         return Filled::Nothing(end);
     }
+    let Some(mut pipe) = source.pipe.take() else {
+        return Filled::Some(0);
+    };
     let certain = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
-    match pipe.fill(source.stream, most.min(certain)) {
+    let filled = pipe.fill(source.stream, most.min(certain));
+    if filled
+        .as_ref()
+        .is_err_and(|it| it.kind() == io::ErrorKind::InvalidInput)
+    {
+        // Not with this kernel: what comes is copied.
+        pipe.refused();
+        return Filled::Some(0);
+    }
+    let pipe = source.pipe.insert(pipe);
+    match filled {
         Ok(0) => Filled::End,
         Ok(count) => {
             source.reader.passed(count);
+            if count == certain {
+                // The events speak of bytes that were all taken, and nothing else would find that out.
+                source.stream.is_readable_now();
+            }
             source.patience.moved(count);
             if let Some(allowance) = &mut source.allowance {
                 *allowance = allowance.saturating_sub(count as u64);
             }
             *taken += count as u64;
-            let (written, outcome) = pipe.drain(sink.stream, sink.patience, sink.until_readable);
-            *sink.sent += written as u64;
-            match outcome {
-                Ok(()) if written == count => Filled::Some(count),
-                // The sink has something to say first.
-                Ok(()) => match pipe.empty(sink.pending) {
-                    Ok(()) => Filled::Nothing(End::Watched),
-                    Err(error) => Filled::Nothing(End::Sink(error)),
-                },
+            match sink.take_from(pipe) {
+                Ok(true) => Filled::Some(count),
+                Ok(false) => Filled::Nothing(End::Watched),
                 Err(error) => Filled::Nothing(End::Sink(error)),
             }
         }
@@ -288,6 +301,18 @@ impl Sink<'_> {
             open = self.flush()?;
         }
         Ok(open)
+    }
+
+    /// Takes all that the pipe holds, behind what is pending; false when the sink has something to say
+    /// first.
+    fn take_from(&mut self, pipe: &mut Pipe) -> io::Result<bool> {
+        if !self.flush()? {
+            return Ok(false);
+        }
+        let (written, outcome) = pipe.drain(self.stream, self.patience, self.until_readable);
+        *self.sent += written as u64;
+        outcome?;
+        Ok(pipe.is_empty())
     }
 
     /// Writes what is pending; false when the sink has something to say first.

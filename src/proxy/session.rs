@@ -221,6 +221,7 @@ impl Session<'_> {
         if let Err(no_head) = self.read_head(config, workspace, tally) {
             return self.without_head(no_head, config, workspace, tally);
         }
+        net::note_arrival();
         let lists = self.worker.lists.snapshot();
         tally.generation = lists.generation;
         let plan = match self.plan(config, workspace, tally) {

@@ -97,6 +97,7 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u
         let Some(length) = read_some(from, to, &mut buffer, limits, progress) else {
             break;
         };
+        net::note_arrival();
         progress.last.set(Instant::now());
         if length == 0 {
             end_both.disarm();

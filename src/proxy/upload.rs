@@ -16,7 +16,7 @@ use crate::buffer::Buffer;
 use crate::http::body::BodyReader;
 use crate::http::chunked::Trailer;
 use crate::http::fields::ConnectionOptions;
-use crate::net::{self, Companion, Patience, Watch};
+use crate::net::{self, Companion, Patience, Pipe, Watch};
 
 /// What is known of the body so far.
 pub(super) struct RestOfBody {
@@ -25,6 +25,8 @@ pub(super) struct RestOfBody {
     pub(super) reader: BodyReader,
     /// What is to be written before all else.
     pub(super) pending: Vec<u8>,
+    /// What is to be written after that.
+    pub(super) pipe: Option<Pipe>,
     /// The end of the body is pending.
     pub(super) ended: bool,
     /// With the client.
@@ -101,6 +103,7 @@ impl RestOfBody {
         let mut source = Source {
             stream: &twins.client,
             buffer: &mut self.buffer,
+            pipe: &mut self.pipe,
             reader: &mut self.reader,
             patience: &self.patience,
             watch: Watch::Gone(&twins.peer),

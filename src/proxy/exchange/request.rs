@@ -93,6 +93,7 @@ impl Exchange<'_> {
         let mut source = Source {
             stream: self.downstream,
             buffer: self.buffer,
+            pipe: &mut self.pipe,
             reader: &mut self.body,
             patience: &self.body_patience,
             watch: Watch::Readable(&upstream.stream),

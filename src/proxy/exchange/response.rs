@@ -326,6 +326,7 @@ impl Exchange<'_> {
         let mut source = Source {
             stream: peer,
             buffer,
+            pipe: &mut None,
             reader: &mut reader,
             patience: &peer_patience,
             watch: Watch::Gone(self.downstream),
@@ -361,6 +362,7 @@ impl Exchange<'_> {
             buffer: std::mem::take(self.buffer),
             reader: std::mem::replace(&mut self.body, nothing),
             pending: std::mem::take(&mut self.workspace.pending),
+            pipe: self.pipe.take(),
             ended: self.body_ended,
             patience: std::mem::replace(&mut self.body_patience, Patience::new(limit)),
             allowance: self.body_allowance,
