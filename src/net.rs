@@ -3,8 +3,8 @@
 //! This file and its parts under `net/` are the only ones that name `may`. A *worker* is one of
 //! `may`'s threads with its own epoll set; what runs on it are stackful coroutines, so that code
 //! reads like blocking code and a wait costs a switch instead of a thread. Offered: [`start`],
-//! [`spawn`], [`Listener`], [`Stream`], deadlines ([`Patience`]), [`hand_back`] and [`on_each_worker`]; nothing
-//! of `may` leaks out.
+//! [`spawn`], [`Listener`], [`Stream`], [`Pipe`], deadlines ([`Patience`]), turns ([`Turns`], [`hand_back`]),
+//! [`Parking`] and [`on_each_worker`]; nothing of `may` leaks out.
 //!
 //! Invariants, which the rest of the data plane relies on:
 //!

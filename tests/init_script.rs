@@ -36,6 +36,7 @@ type Shell = &'static [&'static str];
 struct Service {
     shell: Shell,
     setup: Setup,
+    script: PathBuf,
     environment: Vec<(String, String)>,
     uid: Option<u32>,
 }
@@ -59,6 +60,7 @@ impl Service {
         let service = Self {
             shell,
             setup,
+            script: SCRIPT.into(),
             environment: Vec::new(),
             uid: None,
         };
@@ -102,7 +104,7 @@ impl Service {
         let mut command = Command::new(self.shell[0]);
         command
             .args(&self.shell[1..])
-            .arg(SCRIPT)
+            .arg(&self.script)
             .args(arguments)
             .env_remove("GRAYGATE_PID")
             .env_remove("GRAYGATE_REDIS_URL")
@@ -534,6 +536,12 @@ fn an_unprivileged_user_may_look_but_not_touch() {
     in_each_shell(|mut service| {
         let readable = |mode| std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(service.path(""), readable(0o755)).unwrap();
+        // The repository may lie where nobody else may look.
+        let (script, bin) = (service.path("graygate.init"), service.path("graygate"));
+        std::fs::copy(SCRIPT, &script).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_graygate"), &bin).unwrap();
+        service.script = script;
+        service = service.with("GRAYGATE_BIN", bin.display());
         service.expect("start", 0);
         let pid = service.pid();
 
