@@ -212,9 +212,10 @@ fn out_of_descriptors_the_pipes_of_giant_answers_that_have_ended_give_way() {
     }
     origin.wait_closed(1 + GIANTS);
     let _waiting = gateway.take_descriptors();
-    assert_eq!(pipes(), before + 2 * GIANTS, "nobody uses them");
+    // Without them there would be no descriptor for a connection to the peer.
     assert_eq!(client.get("/").text(), "fine");
-    assert_eq!(pipes(), before);
+    // Or by and by, where a look of the worker has closed one of them before.
+    wait_until("none is left", DEADLINE, || pipes() == before);
 }
 
 #[test]
