@@ -1,11 +1,11 @@
 //! Message heads: found in a buffer, taken apart, and judged.
 //!
 //! Nearly every head arrives whole, well-formed and within the limits, so that one pass is tried
-//! first: a [`Reader`] takes exactly what the grammar has at its strictest, and nothing that two
+//! first: a `Reader` takes exactly what the grammar has at its strictest, and nothing that two
 //! parsers could disagree about (RFC 9112 sections 2 to 5). Whatever else there is goes the longer way:
 //! a [`Scanner`] looks for the end of the head, line by line, as bytes arrive; it enforces the limits
 //! and that every line ends with CR LF, and so gives the name of what is wrong. Once the head is whole,
-//! it is the same [`Reader`] that takes it apart.
+//! it is the same `Reader` that takes it apart.
 
 mod reader;
 
