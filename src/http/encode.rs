@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::chunked::Trailer;
-use super::fields::{ConnectionOptions, Field, Kind, is_token_byte, list};
+use super::fields::{ConnectionOptions, Field, Kind, is_token_byte, list, reads_as};
 use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Span, Target, Version};
 use crate::error::reason_phrase;
@@ -388,14 +388,6 @@ fn may_trail(name: &[u8]) -> bool {
         "vary",
         "warning",
     ];
-    // Some servers read `_` as `-`.
-    let reads_as = |name: &[u8], known: &[u8]| {
-        let same = |(byte, known): (&u8, &u8)| match byte {
-            b'_' => *known == b'-',
-            byte => byte.to_ascii_lowercase() == *known,
-        };
-        name.len() == known.len() && name.iter().zip(known).all(same)
-    };
     const FORWARDING: &[u8] = b"x-forwarded-";
     let begin = &name[..name.len().min(FORWARDING.len())];
     let never = NEVER.iter().any(|never| reads_as(name, never.as_bytes()));

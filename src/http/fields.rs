@@ -143,7 +143,7 @@ fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
 }
 
 /// True when some server takes `name` for `known`, which is in lower case.
-fn reads_as(name: &[u8], known: &[u8]) -> bool {
+pub(super) fn reads_as(name: &[u8], known: &[u8]) -> bool {
     let same = |(byte, known): (&u8, &u8)| match byte {
         b'_' => *known == b'-',
         byte => byte.to_ascii_lowercase() == *known,
