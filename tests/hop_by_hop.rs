@@ -163,6 +163,20 @@ fn request_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not(
         ("X_Real_IP: 1.2.3.4\r\nX_FORWARDED_PROTO: https\r\n", ""),
         ("X_Forwarded-Host: b\r\nProxy_Connection: x\r\n", ""),
         ("HTTP2_Settings: x\r\nKeep_Alive: 5\r\n", ""),
+        ("X.Forwarded.For: 1.2.3.4\r\nX.Real.IP: 1.2.3.4\r\n", ""),
+        ("X!Forwarded-Proto: https\r\nx~forwarded-HOST: b\r\n", ""),
+        ("X-Forwarded+Port: 443\r\nX-Forwarded-My.Port: 443\r\n", ""),
+        ("X.Graygate: 1\r\nX|Graygate-Pool: pre\r\n", ""),
+        ("Transfer^Encoding: chunked\r\nContent`Length: 5\r\n", ""),
+        // What they read as a field that decides nothing.
+        (
+            "User_Agent: u\r\nMax_Forwards: 0\r\nUser.Agent: u\r\n",
+            "User_Agent: u\r\nMax_Forwards: 0\r\nUser.Agent: u\r\n",
+        ),
+        (
+            "X.Frame_Options: 1\r\nX.Gray: 1\r\n",
+            "X.Frame_Options: 1\r\nX.Gray: 1\r\n",
+        ),
         // What only the gateway may say.
         ("X-Forwarded-For: 1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\n", ""),
         ("X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\n", ""),
@@ -302,6 +316,7 @@ fn trailer_fields_pass_unless_something_was_decided_without_them() {
         "Transfer-Encoding",
         "Content-Length",
         "Content_Length",
+        "Content.Length",
         "Host",
         "Connection",
         "Keep-Alive",
@@ -315,6 +330,10 @@ fn trailer_fields_pass_unless_something_was_decided_without_them() {
         "Cookie",
         "X-Forwarded-For",
         "X_Forwarded_For",
+        "X!Forwarded*Port",
+        "X.Real.IP",
+        "Proxy.Authorization",
+        "X.Graygate",
         "X-Forwarded-Proto",
         "X-Forwarded-Host",
         "X-Real-IP",
@@ -392,6 +411,12 @@ fn response_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not
         ("Upgrade: websocket\r\n", ""),
         ("Transfer_Encoding: chunked\r\nContent_Length: 9\r\n", ""),
         ("X-Graygate-Pool: pre\r\nX_Graygate: 1\r\n", ""),
+        ("Transfer.Encoding: chunked\r\nContent+Length: 9\r\n", ""),
+        ("X.Graygate-Pool: pre\r\nX-Graygate.Pool: pre\r\n", ""),
+        (
+            "X.Frame.Options: 1\r\nUser_Agent: u\r\n",
+            "X.Frame.Options: 1\r\nUser_Agent: u\r\n",
+        ),
     ];
     for (said, passed) in table {
         let response =

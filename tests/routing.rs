@@ -237,6 +237,7 @@ fn no_field_makes_a_client_gray_or_not_gray() {
         "X-Forwarded-For",
         "x-forwarded-for",
         "X_Forwarded_For",
+        "X.Forwarded.For",
         "X-Real-IP",
         "X-Client-IP",
         "True-Client-IP",

@@ -61,8 +61,8 @@ pub enum Kind {
     /// Of this connection only, never passed on: `Keep-Alive`, `Proxy-Connection`, `TE`,
     /// `Trailer`, `HTTP2-Settings` (RFC 9110 section 7.6.1).
     HopByHop,
-    /// `X-Graygate…`, by which only the gateway itself speaks, and names with `_` that some
-    /// servers read as one of the above (`Transfer_Encoding`): never passed on.
+    /// `X-Graygate…`, by which only the gateway itself speaks, and names that some servers read as
+    /// one of the above (`Transfer_Encoding`, `X.Real.IP`): never passed on. See [`reads_as`].
     Forbidden,
 }
 
@@ -95,18 +95,21 @@ impl Kind {
         };
         match () {
             () if is_in_any_case(name, known) => kind,
-            () if reads_as(name, known) => Self::Forbidden,
-            () => Self::of_family(name),
+            () if !reads_as(name, known) => Self::of_family(name),
+            // Nobody frames by these, or believes who the client is.
+            () if matches!(kind, Self::UserAgent | Self::MaxForwards) => Self::Other,
+            () => Self::Forbidden,
         }
     }
 
     /// The kind of a field that is known by the begin of its name at most.
     fn of_family(name: &[u8]) -> Self {
         // The third letter rules out nearly all that begin with `X-`.
-        if !matches!(
-            name,
-            [b'x' | b'X', b'-' | b'_', b'f' | b'F' | b'g' | b'G', ..]
-        ) {
+        let may_be_known = match name {
+            [b'x' | b'X', dash, b'f' | b'F' | b'g' | b'G', ..] => !dash.is_ascii_alphanumeric(),
+            _ => false,
+        };
+        if !may_be_known {
             return Self::Other;
         }
         let begins_as = |begin: &[u8]| {
@@ -116,7 +119,7 @@ impl Kind {
         match () {
             () if begins_as(b"x-graygate") => Self::Forbidden,
             () if !begins_as(b"x-forwarded-") => Self::Other,
-            () if name.contains(&b'_') => Self::Forbidden,
+            () if name.iter().any(|byte| is_disguise(*byte)) => Self::Forbidden,
             () => Self::Forwarded,
         }
     }
@@ -143,12 +146,21 @@ fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
 }
 
 /// True when some server takes `name` for `known`, which is in lower case.
+///
+/// CGI programs and their kind get a field as a variable, in whose name a dash is `_` (RFC 3875
+/// section 4.1.18); and so is, in one server or another, every byte that is neither a letter nor a
+/// digit: `.` in PHP, each of them in lighttpd. So they all are taken for a dash.
 pub(super) fn reads_as(name: &[u8], known: &[u8]) -> bool {
-    let same = |(byte, known): (&u8, &u8)| match byte {
-        b'_' => *known == b'-',
-        byte => byte.to_ascii_lowercase() == *known,
+    let same = |(byte, known): (&u8, &u8)| match is_disguise(*byte) {
+        true => *known == b'-',
+        false => byte.to_ascii_lowercase() == *known,
     };
     name.len() == known.len() && name.iter().zip(known).all(same)
+}
+
+/// A byte of a name that some servers take for a dash, and that is none.
+fn is_disguise(byte: u8) -> bool {
+    byte != b'-' && !byte.is_ascii_alphanumeric()
 }
 
 /// What the `Connection` fields of a head ask for (RFC 9110 section 7.6.1).
@@ -289,7 +301,20 @@ mod tests {
             ("X-Gray", Kind::Other),
             ("x-forwarded-Port", Kind::Forwarded),
             ("X_Forwarded-Port", Kind::Forbidden),
+            ("X-Forwarded-Po.rt", Kind::Forbidden),
             ("X-Forwarded", Kind::Other),
+            ("X!Forwarded-Proto", Kind::Forbidden),
+            ("x.real.ip", Kind::Forbidden),
+            ("Transfer~Encoding", Kind::Forbidden),
+            ("Content|Length", Kind::Forbidden),
+            ("X'Graygate.Pool", Kind::Forbidden),
+            ("X*Forwarded*Port", Kind::Forbidden),
+            ("Keep.Alive", Kind::Forbidden),
+            ("User_Agent", Kind::Other),
+            ("User.Agent", Kind::Other),
+            ("Max_Forwards", Kind::Other),
+            ("X.Frame.Options", Kind::Other),
+            ("X.Gray", Kind::Other),
             ("Accept", Kind::Other),
         ];
         for (name, kind) in table {
@@ -322,10 +347,13 @@ mod tests {
         let read: Vec<u8> = name
             .iter()
             .map(|byte| match byte {
-                b'_' => b'-',
+                byte if !byte.is_ascii_alphanumeric() => b'-',
                 byte => byte.to_ascii_lowercase(),
             })
             .collect();
+        let is_disguised = name
+            .iter()
+            .any(|byte| *byte != b'-' && !byte.is_ascii_alphanumeric());
         let known = KNOWN.iter().find(|(known, _)| read == known.as_bytes());
         let kind = match known {
             Some((_, kind)) => *kind,
@@ -335,7 +363,8 @@ mod tests {
         };
         match kind {
             Kind::Other => Kind::Other,
-            _ if name.contains(&b'_') => Kind::Forbidden,
+            Kind::UserAgent | Kind::MaxForwards if is_disguised => Kind::Other,
+            _ if is_disguised => Kind::Forbidden,
             kind => kind,
         }
     }
@@ -388,19 +417,21 @@ mod tests {
                 };
                 same(&name.bytes().enumerate().map(varied).collect::<Vec<_>>());
             }
-            // Every dash that is or is not an underscore.
+            // Every dash that is or is not another byte that a name may have.
             let dashes: Vec<usize> = name.match_indices('-').map(|(at, _)| at).collect();
-            for underscores in 0..1_u32 << dashes.len() {
-                let mut written = name.as_bytes().to_vec();
-                for (bit, at) in dashes.iter().enumerate() {
-                    if underscores >> bit & 1 == 1 {
-                        written[*at] = b'_';
+            for disguise in *b"!#$%&'*+.^_`|~" {
+                for disguised in 0..1_u32 << dashes.len() {
+                    let mut written = name.as_bytes().to_vec();
+                    for (bit, at) in dashes.iter().enumerate() {
+                        if disguised >> bit & 1 == 1 {
+                            written[*at] = disguise;
+                        }
                     }
+                    same(&written);
+                    same(&written.to_ascii_uppercase());
+                    written.push(disguise);
+                    same(&written);
                 }
-                same(&written);
-                same(&written.to_ascii_uppercase());
-                written.push(b'_');
-                same(&written);
             }
             // Every other byte in each place, one more, one less.
             for at in 0..name.len() {

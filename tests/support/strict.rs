@@ -44,6 +44,26 @@ pub(crate) struct StrictReader {
 /// Names in lower case, and values.
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// What a server may frame by, or know the client by.
+const DECIDES: [&[u8]; 7] = [
+    b"content-length",
+    b"transfer-encoding",
+    b"host",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-real-ip",
+];
+
+/// A name as CGI programs may read it.
+fn dashed(name: &[u8]) -> Vec<u8> {
+    let dashed = name.iter().map(|it| match it {
+        it if it.is_ascii_alphanumeric() => *it,
+        _ => b'-',
+    });
+    dashed.collect()
+}
+
 fn is_tchar(byte: u8) -> bool {
     matches!(byte,
         b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
@@ -134,10 +154,7 @@ impl StrictReader {
             }
         }
         for (name, _) in &fields {
-            let dashed: Vec<u8> = name
-                .iter()
-                .map(|it| if *it == b'_' { b'-' } else { *it })
-                .collect();
+            let dashed = dashed(name);
             let never: [&[u8]; 5] = [
                 b"keep-alive",
                 b"te",
@@ -148,9 +165,8 @@ impl StrictReader {
             if never.contains(&&name[..]) || dashed.starts_with(b"x-graygate") {
                 return wrong("a field that must not pass", name);
             }
-            let framing: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
-            if framing.contains(&&dashed[..]) && *name != dashed {
-                return wrong("a field that reads as framing", name);
+            if DECIDES.contains(&&dashed[..]) && *name != dashed {
+                return wrong("a field that reads as framing or forwarding", name);
             }
         }
         let content = match (&all("content-length")[..], &all("transfer-encoding")[..]) {
@@ -204,13 +220,7 @@ impl StrictReader {
             }
         }
         for (name, _) in self.fields()? {
-            let never: [&[u8]; 4] = [
-                b"content-length",
-                b"transfer-encoding",
-                b"host",
-                b"x-forwarded-for",
-            ];
-            if never.contains(&&name[..]) {
+            if DECIDES.contains(&&dashed(&name)[..]) {
                 return wrong("a trailer that must not pass", &name);
             }
         }
