@@ -5,7 +5,10 @@
 //! threads of their own, so that a stalled access log does not silence the errors.
 //!
 //! The error log is the `log` crate's: [`install`] makes it write here, one line an event,
-//! `time LEVEL event key=value …`.
+//! `time LEVEL event key=value …`. What libraries log there gets that form, too, or is left out:
+//! [`mod@foreign`].
+
+mod foreign;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -455,15 +458,22 @@ struct ErrorLog(LogQueue);
 impl log::Log for ErrorLog {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         // The libraries' own notes are for their developers.
-        metadata.target().starts_with("graygate") || metadata.level() <= log::Level::Warn
+        !foreign::is_foreign(metadata.target()) || metadata.level() <= log::Level::Warn
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
+        let event = match foreign::is_foreign(record.target()) {
+            false => Some(record.args().to_string()),
+            true => foreign::event(record.target(), record.args(), Instant::now()),
+        };
+        let Some(event) = event else {
+            return;
+        };
         let time = humantime::format_rfc3339_millis(SystemTime::now());
-        let line = format!("{time} {} {}\n", record.level(), record.args());
+        let line = format!("{time} {} {event}\n", record.level());
         self.0.send(Batch {
             bytes: line.into_bytes(),
             lines: 1,

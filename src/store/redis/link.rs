@@ -367,8 +367,13 @@ impl Read for Timed {
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(Some(self.patience()?))?;
-        (&self.socket).write(bytes).map_err(timed_out)
+        loop {
+            self.socket.set_write_timeout(Some(self.patience()?))?;
+            match (&self.socket).write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome.map_err(timed_out),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
