@@ -924,7 +924,12 @@ fn a_url_is_shown_without_user_and_password() {
         ("redis://:secret@[::1]:1", "redis://[::1]:1/0"),
         ("rediss://secret:secret@h/4", "rediss://h:6379/4"),
         ("rediss://:secret@[::1]:1", "rediss://[::1]:1/0"),
-        ("redis://secret@h?protocol=3&x=secret", "redis://h:6379/0"),
+        ("redis://secret@h?protocol=3", "redis://h:6379/0"),
+        (
+            "redis://h?db=5&user=secret&password=secret",
+            "redis://h:6379/5",
+        ),
+        ("rediss://h/1?protocol=resp2&db=1", "rediss://h:6379/1"),
         ("redis://:secret@secret@h/1", "redis://h:6379/1"),
         ("redis://:secret%23%2F%40@h/1", "redis://h:6379/1"),
         (
@@ -945,6 +950,31 @@ fn a_url_is_shown_without_user_and_password() {
         let url = redis(config).url;
         assert_eq!((url.as_str(), url.to_string().as_str()), (text, shown));
         assert_eq!(format!("{url:?}"), format!("Url({shown:?})"));
+    }
+}
+
+#[test]
+fn what_the_query_of_a_url_says_counts_as_for_other_clients() {
+    for (text, user, password, db) in [
+        ("redis://h?db=5", None, None, 5),
+        ("redis://h/?db=5", None, None, 5),
+        ("redis://h/5?db=5&db=5", None, None, 5),
+        ("rediss://h?password=p%26%23", None, Some("p&#"), 0),
+        ("redis://h?pass=p&username=u&db=1", Some("u"), Some("p"), 1),
+        ("redis://u:p@h/2?user=u&password=p", Some("u"), Some("p"), 2),
+        ("redis://u@h?password=p&protocol=3", Some("u"), Some("p"), 0),
+        ("redis://h?", None, None, 0),
+        (
+            "unix:///s?username=u&password=p&db=3",
+            Some("u"),
+            Some("p"),
+            3,
+        ),
+    ] {
+        let url = redis(with("redis.url", text).unwrap()).url;
+        let login = url.login();
+        let read = (login.user.as_deref(), login.password.as_deref(), login.db);
+        assert_eq!(read, (user, password, db), "{text}");
     }
 }
 
@@ -976,7 +1006,44 @@ fn a_bad_url_is_an_error_that_does_not_show_it() {
         ("redis://:secret@h/-1", "its database is less than 0"),
         ("redis://user:12/secret@h", "it has an @ behind the host"),
         ("redis://user:12?secret@h", "it has an @ behind the host"),
-        ("redis://:secret@h?protocol=secret", "it is malformed"),
+        (
+            "redis://:secret@h?protocol=secret",
+            "its protocol is neither 2 nor 3",
+        ),
+        ("redis://h?secret", "a part of its query has no ="),
+        ("redis://h?db=1&secret", "a part of its query has no ="),
+        (
+            "redis://h/0?socket_timeout=5",
+            "`socket_timeout` is unknown in its query",
+        ),
+        (
+            "redis://h?Db=1&password=secret",
+            "`Db` is unknown in its query",
+        ),
+        ("redis://h?sec%20ret=1", "a name is unknown in its query"),
+        ("redis://h?db=", "Invalid database number"),
+        ("redis://h?db=-1", "its database is less than 0"),
+        ("redis://h/0?db=2", "it names two values for the database"),
+        (
+            "redis://h?db=1&db=2",
+            "it names two values for the database",
+        ),
+        (
+            "redis://secret@h?user=x",
+            "it names two values for the user",
+        ),
+        (
+            "redis://:secret@h?password=x",
+            "it names two values for the password",
+        ),
+        (
+            "unix:///s?pass=secret&password=x",
+            "it names two values for the password",
+        ),
+        (
+            "unix:///s?timeout=secret",
+            "`timeout` is unknown in its query",
+        ),
         (
             "redis://:secret@0.0.0.0",
             "Cannot connect to a wildcard address (0.0.0.0 or ::)",
@@ -1173,6 +1240,8 @@ fn sentinels_are_hosts_or_urls_and_hide_their_passwords() {
         ("http://a", "number 1: it does not begin with redis://"),
         ("unix:///s", "number 1: it is no host"),
         ("a/1", "number 1: it is no host"),
+        ("a?db=1", "number 1: it is no host"),
+        ("a?name=x", "number 1: `name` is unknown in its query"),
     ] {
         let error = sentinels(value).unwrap_err().to_string();
         let expected = format!("{FILE}:3: [redis] sentinels = (hidden): {what}");

@@ -1,10 +1,14 @@
 //! The address of Redis, which may hold a password.
+//!
+//! What stands in the query of a URL counts as it does for other clients; what is not known there is
+//! refused by its name, and so is what contradicts the rest of the URL. Whatever was silently left out
+//! could have been what leads to another database.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::ConfigError;
 use super::units::{Reading, Wrong, wrong};
@@ -48,7 +52,7 @@ pub struct Login {
 }
 
 const ALLOWED: &str = "redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS, or \
-     unix:///path[?db=0&user=…&pass=…], with special characters as in %23";
+     unix:///path, each with ?db=0&user=…&password=…&protocol=2 if need be, and with special characters as in %23";
 
 /// The port of a server, and of a Sentinel, that is named without one.
 const PORT: u16 = 6379;
@@ -104,10 +108,22 @@ impl Url {
         {
             return wrong("it has an @ behind the host", ALLOWED);
         }
+        let query = Query::read(parsed.query().unwrap_or_default())?;
         let port = parsed.port().unwrap_or(default_port);
-        let connection = parsed.into_connection_info();
+        let has_db = is_tcp && !parsed.path().trim_matches('/').is_empty();
+        let mut bare = parsed;
+        // Else the library would take some of it, and leave the rest.
+        bare.set_query(None);
+        let connection = bare.into_connection_info();
         let connection = connection.or_else(|error| wrong(without_detail(&error), ALLOWED))?;
-        let login = Login::of(&connection);
+        let settings = connection.redis_settings();
+        let db = has_db.then_some(settings.db());
+        let (user, password) = (settings.username(), settings.password());
+        let login = Login {
+            user: either(user.map(str::to_owned), query.user, "user")?,
+            password: either(password.map(str::to_owned), query.password, "password")?,
+            db: either(db, query.db, "database")?.unwrap_or(0),
+        };
         if login.db < 0 {
             return wrong("its database is less than 0", ALLOWED);
         }
@@ -163,15 +179,83 @@ impl Url {
     }
 }
 
-impl Login {
-    fn of(connection: &ConnectionInfo) -> Self {
-        let settings = connection.redis_settings();
-        Self {
-            user: settings.username().map(str::to_owned),
-            password: settings.password().map(str::to_owned),
-            db: settings.db(),
+/// What the query of a URL says.
+#[derive(Default)]
+struct Query {
+    db: Option<i64>,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+impl Query {
+    /// Takes the part behind the question mark apart.
+    fn read(text: &str) -> Reading<Self> {
+        let mut query = Self::default();
+        for part in text.split('&').filter(|it| !it.is_empty()) {
+            // Whatever it is, it is not shown: it could be the rest of a password.
+            if !part.contains('=') {
+                return wrong("a part of its query has no =", ALLOWED);
+            }
+            for (name, value) in form_urlencoded::parse(part.as_bytes()) {
+                query.take(&name, value.into_owned())?;
+            }
+        }
+        Ok(query)
+    }
+
+    fn take(&mut self, name: &str, value: String) -> Reading<()> {
+        match name {
+            "db" => {
+                let Ok(db) = value.parse() else {
+                    return wrong("Invalid database number", ALLOWED);
+                };
+                once(&mut self.db, db, "database")
+            }
+            "user" | "username" => once(&mut self.user, value, "user"),
+            "pass" | "password" => once(&mut self.password, value, "password"),
+            // The lists are the same in both; which of them is spoken is the gateway's own matter.
+            "protocol" if matches!(&*value, "2" | "3" | "resp2" | "resp3") => Ok(()),
+            "protocol" => wrong("its protocol is neither 2 nor 3", ALLOWED),
+            name => wrong(format!("{} is unknown in its query", named(name)), ALLOWED),
         }
     }
+}
+
+/// What the rest of the URL says, or else the query; if both say something, it must be the same.
+fn either<T: PartialEq>(
+    from_url: Option<T>,
+    from_query: Option<T>,
+    what: &str,
+) -> Reading<Option<T>> {
+    match (from_url, from_query) {
+        (Some(one), Some(other)) if one != other => contradiction(what),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// Puts a value where none is yet, or the same.
+fn once<T: PartialEq>(place: &mut Option<T>, value: T, what: &str) -> Reading<()> {
+    match place {
+        Some(before) if *before != value => contradiction(what),
+        _ => {
+            *place = Some(value);
+            Ok(())
+        }
+    }
+}
+
+fn contradiction<T>(what: &str) -> Reading<T> {
+    wrong(format!("it names two values for the {what}"), ALLOWED)
+}
+
+/// The name of a part of a query, unless it could be anything else.
+fn named(name: &str) -> String {
+    const LONGEST: usize = 32;
+    let plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'-' | b'.');
+    if name.is_empty() || name.len() > LONGEST || !name.bytes().all(plain) {
+        return "a name".to_owned();
+    }
+    format!("`{name}`")
 }
 
 impl fmt::Debug for Login {
