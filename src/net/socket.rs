@@ -290,6 +290,12 @@ impl Stream {
         self.io.look() & (READ | READ_END | GONE) != 0
     }
 
+    /// True when the connection was reset, or closed in both directions, as far as events say: as of
+    /// [`Watch::Gone`].
+    pub fn is_gone(&self) -> bool {
+        self.io.look() & GONE != 0
+    }
+
     /// As [`Self::is_readable`], but asks the kernel, and so is never out of date.
     pub fn is_readable_now(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];

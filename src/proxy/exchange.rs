@@ -93,6 +93,10 @@ pub(super) struct Exchange<'a> {
     body_ended: bool,
     /// The peer takes nothing more of the body.
     peer_has_enough: bool,
+    /// The client sends nothing more, though it may still read.
+    client_ended: bool,
+    /// It has ended its side so long after its request that it has most likely given up.
+    client_gave_up: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -127,6 +131,8 @@ impl<'a> Exchange<'a> {
             body_complete: plan.complete,
             body_ended: false,
             peer_has_enough: false,
+            client_ended: false,
+            client_gave_up: false,
         }
     }
 
@@ -154,6 +160,9 @@ impl<'a> Exchange<'a> {
                 }
                 return Outcome::Failed(last);
             };
+            if self.downstream.is_gone() {
+                return Outcome::Close(Close::ClientGone);
+            }
             tries += 1;
             self.workspace.tried.push(peer);
             self.tally.peer = Some(peer);
@@ -182,12 +191,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// Another attempt may follow a connection that could not be made; once bytes of the request
-    /// were sent, only if sending them twice means no more than once (RFC 9110 section 9.2.2) and
-    /// they are still here.
+    /// were sent, only if sending them twice means no more than once (RFC 9110 section 9.2.2), they
+    /// are still here, and so is the client, as far as one can tell.
     fn may_retry(&self, failure: Failure) -> bool {
         match failure.retry() {
             Retry::Always => true,
-            Retry::IfIdempotent => self.plan.is_idempotent && !self.body_begun,
+            Retry::IfIdempotent => {
+                self.plan.is_idempotent && !self.body_begun && !self.client_gave_up
+            }
             Retry::Never => false,
         }
     }

@@ -1,7 +1,7 @@
 //! The response's way to the client.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::request::refusal_of;
 use super::{Exchange, Outcome, Stop, Upstream, client_lost};
@@ -21,6 +21,11 @@ use crate::proxy::upload::{RestOfBody, Upload};
 
 /// Interim responses of one attempt that are passed on; a peer that sends more is at fault.
 const MAX_INTERIM: usize = 16;
+
+/// A client that ends its side so soon after its request has nothing more to ask and waits for the
+/// answer, as `printf … | nc` does. One that does so later has most likely closed: TCP tells the two
+/// apart only once it is written to.
+const ENDS_WITH_REQUEST: Duration = Duration::from_millis(100);
 
 /// How a response passes through.
 struct Passage {
@@ -58,7 +63,8 @@ impl Exchange<'_> {
 
     /// Reads one head. An interim one is passed on; a 101 or a final one is left for the caller.
     pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
-        let mut deadline = Instant::now() + self.config.upstream.read_timeout;
+        let begun = Instant::now();
+        let mut deadline = begun + self.config.upstream.read_timeout;
         let mut uptake = Uptake::default();
         let limits = &self.config.gateway.limits;
         let mut scanner = Scanner::default();
@@ -72,7 +78,7 @@ impl Exchange<'_> {
                     Err(BadResponse::TooLarge) => return Err(Failure::ResponseHeadTooLarge.into()),
                 }
             }
-            match self.read_some(upstream, deadline) {
+            match self.read_some(upstream, begun, deadline) {
                 // A peer that still takes what was sent has not got the whole request yet.
                 Err(Failure::ReadTimeout)
                     if !net::are_waits_cut() && uptake.goes_on(&upstream.stream) =>
@@ -118,12 +124,28 @@ impl Exchange<'_> {
         encode::switches_as_asked(asked, options, &response.fields, bytes)
     }
 
-    fn read_some(&self, upstream: &mut Upstream, deadline: Instant) -> Result<(), Failure> {
-        let (stream, watch) = (&upstream.stream, Watch::Gone(self.downstream));
+    /// Reads some of a response that was waited for since `begun`.
+    fn read_some(
+        &mut self,
+        upstream: &mut Upstream,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let (stream, client) = (&upstream.stream, self.downstream);
         let read = loop {
+            let watch = match self.client_ended {
+                false => Watch::Ended(client),
+                true => Watch::Gone(client),
+            };
             match stream.wait_readable(deadline, watch) {
                 Wake::Ready => {}
-                Wake::Watched => return Err(Failure::ClientGone),
+                Wake::Watched if client.is_gone() => return Err(Failure::ClientGone),
+                // It may be waiting for its answer all the same.
+                Wake::Watched => {
+                    self.client_ended = true;
+                    self.client_gave_up = begun.elapsed() > ENDS_WITH_REQUEST;
+                    continue;
+                }
                 Wake::Overdue | Wake::Interrupted => return Err(Failure::ReadTimeout),
             }
             match stream.read_now(upstream.buffer.room()) {
