@@ -381,9 +381,11 @@ fn pass_on(
                     let _ = said.try_send(News::Change);
                 }
             }
-            // An error: being told to go away, for instance.
             Ok(other) => match other.extract_error() {
                 Ok(_) => {}
+                // To a PING, of a server that cannot save, for instance: a sign of life.
+                Err(error) if is_refusal(&error) => {}
+                // Being told to go away.
                 Err(error) => return error,
             },
             Err(error) => return error,

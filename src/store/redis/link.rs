@@ -104,7 +104,7 @@ impl Link {
         }
         match self.parse()?.extract_error() {
             Err(error) if !is_refusal(&error) => Err(error),
-            // A user who may do other things.
+            // A user who may do other things, or a server that cannot save and takes PING for a write.
             _ => Ok(()),
         }
     }
@@ -259,13 +259,26 @@ impl Received {
     }
 }
 
-/// True when the server knows who asks, and does not allow this command.
+/// What a server says that answers nothing at all at present, or nothing to who asks.
+const AWAY: [&str; 7] = [
+    "BUSY",
+    "CLUSTERDOWN",
+    "DENIED",
+    "LOADING",
+    "MASTERDOWN",
+    "NOAUTH",
+    "TRYAGAIN",
+];
+
+/// True when the server knows who asks, and does not allow this command, or not now: for want of the
+/// right (NOPERM), or of a place for what is written (MISCONF), or in words of a proxy. The lists may
+/// be read all the same.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
     // Which has nothing to do with the command.
     let is_full = error
         .detail()
         .is_some_and(|it| it.contains("max number of clients"));
-    matches!(error.code(), Some("ERR" | "NOPERM")) && !is_full
+    error.code().is_some_and(|it| !AWAY.contains(&it)) && !is_full
 }
 
 fn authentication(error: RedisError) -> RedisError {
