@@ -10,7 +10,7 @@
 //!
 //! - **A coroutine never leaves its worker.** `may` delivers a socket's events at the worker
 //!   `fd % workers`, and resumes there. So every socket is given a descriptor number that belongs
-//!   to the worker that uses it ([`Detached::attach`]), coroutines are spawned onto a named worker, and
+//!   to the worker that uses it (`net/numbers.rs`), coroutines are spawned onto a named worker, and
 //!   nobody wakes one from another thread. Hence what is worker-local needs no lock (`Rc`,
 //!   `RefCell`, thread-locals), and a waiter cannot be resumed while it is still being parked.
 //! - **No borrow of worker-local state is held across a wait**: other coroutines of the worker
@@ -26,6 +26,7 @@
 #![allow(unsafe_code)]
 
 mod clock;
+mod numbers;
 mod parking;
 mod patience;
 mod pipe;
@@ -50,7 +51,7 @@ pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
 pub use polls::{Polls, note_poll, polls, take_in_events};
-pub use socket::{Detached, Listener, Stream, Uptake, Wake, Watch};
+pub use socket::{Accepted, Detached, Listener, Stream, Uptake, Wake, Watch};
 pub use turns::{Turns, note_arrival};
 
 /// True when the process or the system has no descriptor left.
@@ -65,20 +66,6 @@ struct Descriptor(RawFd);
 impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
         self.0
-    }
-}
-
-/// What `make` makes, under a descriptor number (which `number` tells) that `may` serves on the calling
-/// worker: made anew until it fits.
-fn made_to_fit<T>(make: impl Fn() -> io::Result<T>, number: impl Fn(&T) -> RawFd) -> io::Result<T> {
-    // Kept until then, so that their numbers are not given out again.
-    let mut unfit = Vec::new();
-    loop {
-        let made = make()?;
-        if number(&made) as usize % workers() == worker() {
-            return Ok(made);
-        }
-        unfit.push(made);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::error::{Close, Refusal};
 use crate::http::encode::{self, Answer, Connection};
 use crate::http::head::Version;
 use crate::logging::Throttle;
-use crate::net::{self, Detached, Listener};
+use crate::net::{self, Accepted, Listener};
 use crate::proxy::session::{self, Arrival};
 use crate::proxy::{self, Gateway};
 use crate::snapshot::Reader;
@@ -120,23 +120,40 @@ fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
 fn place(
     gateway: &Arc<Gateway>,
     config: &Config,
-    connection: Detached,
+    connection: Accepted,
     arrival: Arrival,
-) -> Result<(), Detached> {
+) -> Result<(), Accepted> {
     if gateway.open_connections() >= config.gateway.max_connections {
         return Err(connection);
     }
     let worker = idlest(gateway, connection.natural_worker());
+    begin(gateway, worker, connection, arrival)
+}
+
+/// Begins a session on `worker`; gives the connection back when there is no memory for it.
+fn begin(
+    gateway: &Arc<Gateway>,
+    worker: usize,
+    connection: Accepted,
+    arrival: Arrival,
+) -> Result<(), Accepted> {
     gateway.connections[worker].fetch_add(1, Ordering::AcqRel);
     // In a cell of its own, so that it is not lost with a coroutine that cannot be started.
     let handover = Arc::new(Mutex::new(Some(connection)));
     let take =
-        |cell: &Mutex<Option<Detached>>| cell.lock().unwrap_or_else(PoisonError::into_inner).take();
+        |cell: &Mutex<Option<Accepted>>| cell.lock().unwrap_or_else(PoisonError::into_inner).take();
     let taken = Arc::clone(&handover);
     let session_gateway = Arc::clone(gateway);
     let spawned = net::spawn(worker, move || {
-        if let Some(connection) = take(&taken) {
-            session::serve(&session_gateway, connection, arrival);
+        if let Some(connection) = take(&taken)
+            && let Err(connection) = session::serve(&session_gateway, connection, arrival)
+        {
+            session_gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
+            // That worker needs no other descriptor for it.
+            let natural = connection.natural_worker();
+            if let Err(connection) = begin(&session_gateway, natural, connection, arrival) {
+                refuse(&session_gateway, connection);
+            }
         }
     });
     if spawned.is_err() {
@@ -157,7 +174,7 @@ fn idlest(gateway: &Gateway, natural: usize) -> usize {
     }
 }
 
-fn refuse(gateway: &Gateway, connection: Detached) {
+fn refuse(gateway: &Gateway, connection: Accepted) {
     let refusal = Refusal::OverCapacity;
     let metrics = gateway.metrics.worker(net::worker());
     metrics.connections.one();

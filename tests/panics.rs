@@ -44,8 +44,9 @@ fn serve() -> SocketAddr {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.addr();
     let accept = move || {
-        let serve = |connection: net::Detached, _| {
-            net::spawn(0, move || echo(&connection.attach().unwrap())).unwrap();
+        let serve = |connection: net::Accepted, _| {
+            let serve = move || echo(&connection.settle().ok().unwrap().attach().unwrap());
+            net::spawn(0, serve).unwrap();
         };
         let accepted = listener.accept_loop(|| false, serve, |_| Duration::ZERO);
         accepted.unwrap();

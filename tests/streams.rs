@@ -10,15 +10,15 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use graygate::net::{self, Detached, Listener, Patience};
+use graygate::net::{self, Accepted, Listener, Patience};
 use support::DEADLINE;
 
 /// Accepts one connection on a worker, and runs `serve` with it.
-fn serve_one(serve: impl Fn(Detached) + Clone + Send + 'static) -> TcpStream {
+fn serve_one(serve: impl Fn(Accepted) + Clone + Send + 'static) -> TcpStream {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.addr();
     let accept = move || {
-        let serve = |connection: Detached, _| {
+        let serve = |connection: Accepted, _| {
             let serve = serve.clone();
             net::spawn(0, move || serve(connection)).unwrap();
         };
@@ -37,7 +37,7 @@ fn what_was_written_before_the_time_was_over_is_told() {
     let (said, told) = std::sync::mpsc::channel();
     // The other side reads nothing until this has given up.
     let mut client = serve_one(move |connection| {
-        let stream = connection.attach().unwrap();
+        let stream = connection.settle().ok().unwrap().attach().unwrap();
         let patience = Patience::new(Duration::from_millis(200));
         let (head, body) = (vec![b'h'; 100], vec![b'b'; 64 << 20]);
         let (written, outcome) = stream.write_both(&head, &body, &patience, false);

@@ -8,7 +8,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use may::io::{CoIo, WaitIo};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::Descriptor;
 use super::socket::{Io, Watched};
+use super::{Descriptor, numbers};
 
 /// How often a worker looks for overdue waits, while there are any.
 const TICK: Duration = Duration::from_millis(25);
@@ -56,10 +56,11 @@ struct Place {
 /// Makes the calling worker's clock and starts it.
 pub(super) fn start() -> io::Result<()> {
     let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-    let make = || TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(io::Error::from);
-    let number = |timer: &TimerFd| timer.as_fd().as_raw_fd();
-    let timer = super::made_to_fit(make, number)?;
-    let io = CoIo::new(Descriptor(number(&timer))).map_err(io::Error::from)?;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+    let timer = numbers::fitted(timer.into())?;
+    // SAFETY: it is a timer's descriptor, and nobody else's.
+    let timer = unsafe { TimerFd::from_raw_fd(timer.into_raw_fd()) };
+    let io = CoIo::new(Descriptor(timer.as_fd().as_raw_fd())).map_err(io::Error::from)?;
     let clock = Rc::new(Clock {
         timer,
         io,

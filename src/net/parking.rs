@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use may::io::{CoIo, WaitIo};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::Descriptor;
 use super::socket::Detached;
+use super::{Descriptor, numbers};
 
 /// Connections that are looked for at once.
 const EVENTS: usize = 64;
@@ -42,11 +42,10 @@ impl<T> Parking<T> {
     /// # Errors
     /// When descriptors run out.
     pub fn new() -> io::Result<Self> {
-        let make = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from);
-        let number = |epoll: &Epoll| epoll.0.as_raw_fd();
-        let epoll = super::made_to_fit(make, number)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let epoll = Epoll(numbers::fitted(epoll.0)?);
         Ok(Self {
-            registration: CoIo::new(Descriptor(number(&epoll))).map_err(io::Error::from)?,
+            registration: CoIo::new(Descriptor(epoll.0.as_raw_fd())).map_err(io::Error::from)?,
             epoll,
             places: RefCell::new(Places {
                 parked: Vec::new(),

@@ -3,17 +3,16 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use may::io::{AsIoData, CoIo, WaitIo, WaitIoWaker};
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::EpollFlags;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::numbers::Own;
 use super::{Descriptor, Patience, clock, polls};
 
 /// Connections that the kernel holds until they are accepted.
@@ -86,7 +85,7 @@ impl Watched {
 pub(super) struct Io {
     /// Before `socket`: `may` must forget the descriptor before it is closed.
     registration: CoIo<Descriptor>,
-    socket: Socket,
+    socket: Own,
     waker: WaitIoWaker,
     /// Events since the last time that they proved to be used up.
     ready: Cell<usize>,
@@ -95,8 +94,7 @@ pub(super) struct Io {
 }
 
 impl Io {
-    fn new(socket: Socket, ready: usize) -> io::Result<Rc<Self>> {
-        HIGHEST.fetch_max(socket.as_raw_fd(), Ordering::Relaxed);
+    fn new(socket: Own, ready: usize) -> io::Result<Rc<Self>> {
         let registration = CoIo::new(Descriptor(socket.as_raw_fd())).map_err(io::Error::from)?;
         let waker = registration.waker();
         Ok(clock::register(|place| {
@@ -188,7 +186,7 @@ impl Stream {
     pub fn connect(addr: SocketAddr, deadline: Instant, watch: Watch<'_>) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
-        let socket = owned_by_this_worker(socket)?;
+        let socket = Own::new(socket).map_err(|(_, error)| error)?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect(&addr.into()) {
             Ok(()) => {}
@@ -464,7 +462,7 @@ impl Stream {
         drop(self);
         let socket = match Rc::try_unwrap(io) {
             Ok(Io { socket, .. }) => socket,
-            Err(io) => io.socket.try_clone()?,
+            Err(io) => io.socket.twin()?,
         };
         Ok(Detached { socket })
     }
@@ -475,7 +473,7 @@ impl Stream {
     /// # Errors
     /// When descriptors run out.
     pub fn twin(&self) -> io::Result<Self> {
-        let socket = self.io.socket.try_clone()?;
+        let socket = self.io.socket.twin()?;
         Detached { socket }.attach()
     }
 }
@@ -496,9 +494,9 @@ impl Uptake {
     }
 }
 
-/// A connection that belongs to no worker yet.
+/// A connection of a worker on which nobody waits.
 pub struct Detached {
-    socket: Socket,
+    socket: Own,
 }
 
 impl AsFd for Detached {
@@ -508,19 +506,13 @@ impl AsFd for Detached {
 }
 
 impl Detached {
-    /// The worker that can take the connection without another descriptor.
-    pub fn natural_worker(&self) -> usize {
-        self.socket.as_raw_fd() as usize % super::workers()
-    }
-
-    /// Makes the connection one of the calling worker's.
+    /// Makes the connection one that can be waited on.
     ///
     /// # Errors
-    /// When descriptors run out.
+    /// When the kernel has no memory for it.
     pub fn attach(self) -> io::Result<Stream> {
-        let socket = owned_by_this_worker(self.socket)?;
         Ok(Stream {
-            io: Io::new(socket, WRITE)?,
+            io: Io::new(self.socket, WRITE)?,
         })
     }
 
@@ -530,6 +522,29 @@ impl Detached {
         let flags = nix::libc::MSG_PEEK | nix::libc::MSG_DONTWAIT;
         let peeked = self.socket.recv_with_flags(&mut byte, flags);
         !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// A connection that belongs to no worker yet.
+pub struct Accepted {
+    socket: Socket,
+}
+
+impl Accepted {
+    /// The worker that can take the connection without another descriptor.
+    pub fn natural_worker(&self) -> usize {
+        self.socket.as_raw_fd() as usize % super::workers()
+    }
+
+    /// Makes the connection one of the calling worker's.
+    ///
+    /// # Errors
+    /// When descriptors run out; the connection is given back.
+    pub fn settle(self) -> Result<Detached, (Self, io::Error)> {
+        match Own::new(self.socket) {
+            Ok(socket) => Ok(Detached { socket }),
+            Err((socket, error)) => Err((Self { socket }, error)),
+        }
     }
 
     /// Writes `bytes` as far as they fit at once, and closes: for an answer to a connection that
@@ -546,41 +561,6 @@ impl Detached {
             while reads.next().is_some() && matches!(self.socket.recv(&mut unread), Ok(1..)) {}
         }
     }
-}
-
-/// The highest number that a stream has had; see [`owned_by_this_worker`].
-static HIGHEST: AtomicI32 = AtomicI32::new(0);
-
-/// The same socket under a descriptor number that `may` serves on the calling worker.
-///
-/// The kernel hands out the lowest free number, so a few duplicates find one; where long-lived
-/// connections have taken all low numbers of this worker, the search goes on above all numbers
-/// seen so far, where there is room.
-fn owned_by_this_worker(socket: Socket) -> io::Result<Socket> {
-    let (workers, worker) = (super::workers(), super::worker());
-    let fits = |fd: RawFd| fd as usize % workers == worker;
-    if fits(socket.as_raw_fd()) {
-        return Ok(socket);
-    }
-    let mut lowest = 0;
-    for attempt in 0.. {
-        if attempt == 2 * workers {
-            lowest = HIGHEST.load(Ordering::Relaxed);
-        }
-        let duplicate = duplicate_from(&socket, lowest)?;
-        let fd = duplicate.as_raw_fd();
-        if fits(fd) {
-            return Ok(duplicate.into());
-        }
-        lowest = fd + 1;
-    }
-    unreachable!("the loop above ends with a descriptor or an error")
-}
-
-fn duplicate_from(socket: &Socket, lowest: RawFd) -> io::Result<OwnedFd> {
-    let fd = fcntl(socket, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
-    // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A listening socket.
@@ -633,10 +613,11 @@ impl Listener {
     pub fn accept_loop(
         self,
         stopped: impl Fn() -> bool,
-        serve: impl Fn(Detached, SocketAddr),
+        serve: impl Fn(Accepted, SocketAddr),
         failed: impl Fn(io::Error) -> Duration,
     ) -> io::Result<()> {
-        let io = Io::new(owned_by_this_worker(self.socket)?, READ)?;
+        let socket = Own::new(self.socket).map_err(|(_, error)| error)?;
+        let io = Io::new(socket, READ)?;
         // Frees the place in the clock's table, whatever ends the loop.
         let listener = Stream { io };
         let mut accepted = 0;
@@ -647,7 +628,7 @@ impl Listener {
             match listener.io.socket.accept() {
                 Ok((socket, addr)) => {
                     if let Some(addr) = addr.as_socket() {
-                        serve(Detached { socket }, addr);
+                        serve(Accepted { socket }, addr);
                     }
                     accepted += 1;
                     if accepted % ACCEPTS_IN_A_ROW == 0 {

@@ -28,7 +28,7 @@ use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::net::{self, Detached, Patience, Stream, Turns};
+use crate::net::{self, Accepted, Detached, Patience, Stream, Turns};
 use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
 
@@ -55,12 +55,21 @@ pub struct Arrival {
 }
 
 /// Serves a connection, on the calling worker, until it ends or is parked. A panic ends this
-/// connection only.
-pub fn serve(gateway: &Arc<Gateway>, connection: Detached, arrival: Arrival) {
+/// connection only. Gives it back when the worker has no descriptor for it.
+///
+/// # Errors
+/// The connection.
+pub fn serve(
+    gateway: &Arc<Gateway>,
+    connection: Accepted,
+    arrival: Arrival,
+) -> Result<(), Accepted> {
     let Arrival { from, proxy } = arrival;
     let worker = Worker::here(gateway);
+    let connection = connection.settle().map_err(|(connection, _)| connection)?;
     let rest = Rest::new(&worker, from);
     go_on(&worker, connection, rest, proxy);
+    Ok(())
 }
 
 fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
@@ -89,8 +98,10 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
             }
         }
         Err(error) => {
-            let (client, error) = (rest.socket, error.to_string());
-            log::error!("attach-failed client={client} error={error:?}");
+            if let Some(unsaid) = worker.failures_said.borrow_mut().turn(Instant::now()) {
+                let (client, error) = (rest.socket, error.to_string());
+                log::error!("attach-failed client={client} error={error:?} unsaid={unsaid}");
+            }
             Close::OverCapacity
         }
     };
