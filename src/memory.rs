@@ -34,6 +34,9 @@ pub(crate) fn put_in_large_pages<T>(elements: &[T]) {
     const PAGE: usize = 4096;
     /// With less there may be no whole large page in it.
     const LEAST: usize = 4 << 20;
+    /// MADV_COLLAPSE of madvise(2), which not every libc has a name for.
+    #[cfg(target_os = "linux")]
+    const COLLAPSE: libc::c_int = 25;
 
     let length = size_of_val(elements);
     if length < LEAST {
@@ -45,13 +48,7 @@ pub(crate) fn put_in_large_pages<T>(elements: &[T]) {
     #[cfg(target_os = "linux")]
     // SAFETY: the pages are within the elements, and what they hold stays what it is. A kernel from
     // before 6.1, and one that has no large page left, say so, and then nothing was moved.
-    let _ = unsafe {
-        libc::madvise(
-            start.wrapping_add(before).cast(),
-            pages,
-            libc::MADV_COLLAPSE,
-        )
-    };
+    let _ = unsafe { libc::madvise(start.wrapping_add(before).cast(), pages, COLLAPSE) };
 }
 
 /// Begins to bring an element into the caches. What is asked for in vain costs nothing, so nobody
