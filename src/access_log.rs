@@ -301,7 +301,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let target = LogTarget::File(path.clone());
-        let log = Log::open("access", &target, |it| open_file(it, Links::Follow)).unwrap();
+        let log = Log::open("access", &target, |it| {
+            open_file(it, Links::Follow, Duration::ZERO)
+        })
+        .unwrap();
         let queue = log.queue();
         let access_log = AccessLog::new(queue.clone());
         // More than were made ahead, and none of them is given back.

@@ -21,6 +21,7 @@ use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::lint::{Findings, Kind};
 use crate::lists::{ListName, Lists};
 use crate::logging::LogQueue;
+use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::store::guard::{Held, Named};
 use crate::store::redis::heartbeat::Heartbeat;
@@ -96,8 +97,7 @@ pub fn serve(listener: TcpListener, view: View) -> io::Result<()> {
         // There is room for exactly so many.
         let _ = done.send(());
     }
-    let thread = std::thread::Builder::new().name("admin".to_owned());
-    thread.spawn(move || {
+    supervised::spawn("admin", move || {
         let mut served = VecDeque::new();
         loop {
             let stream = match listener.accept() {

@@ -13,7 +13,7 @@ mod foreign;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,9 +21,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
 use crate::config::LogTarget;
+use crate::process::supervised;
 
 /// Bytes that wait for a writer at most.
 const QUEUE: usize = 8 * 1024 * 1024;
@@ -217,7 +219,7 @@ impl Log {
             dropped: Arc::clone(&dropped),
             off: *target == LogTarget::Off,
         };
-        let writer = Writer {
+        let mut writer = Writer {
             name: name.to_owned(),
             sink,
             inbox,
@@ -228,9 +230,7 @@ impl Log {
             torn: false,
             complained: None,
         };
-        let thread = std::thread::Builder::new()
-            .name(format!("{name}-log"))
-            .spawn(move || writer.run())?;
+        let thread = supervised::spawn(&format!("{name}-log"), move || writer.run())?;
         Ok(Self {
             queue,
             reopenings,
@@ -314,7 +314,8 @@ impl Sink {
 
     fn reopen(&mut self) -> io::Result<()> {
         if let Self::File { path, file } = self {
-            *file = open_file(path, Links::Follow)?;
+            // Nobody may wait for a reader here: the lines that come meanwhile would be lost.
+            *file = open_file(path, Links::Follow, Duration::ZERO)?;
         }
         Ok(())
     }
@@ -329,22 +330,52 @@ pub enum Links {
     Refuse,
 }
 
-/// Opens a log file, or makes it.
+/// What the owner may read and write, its group read, and others not: lines hold addresses and targets,
+/// and targets hold secrets.
+const MODE: u32 = 0o640;
+
+/// Opens a log file, or makes it. A pipe (FIFO) must have a reader, who is waited for so long at most.
 ///
 /// # Errors
-/// The kernel's, with the path.
-pub fn open_file(path: &Path, links: Links) -> io::Result<File> {
-    let flags = match links {
+/// The kernel's, with the path; `TimedOut` for a pipe that nobody reads.
+pub fn open_file(path: &Path, links: Links, wait: Duration) -> io::Result<File> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let deadline = Instant::now() + wait;
+    loop {
+        match open_now(path, links) {
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) && is_pipe(path) => {
+                if Instant::now() >= deadline {
+                    let what = "a pipe (FIFO) that nobody reads";
+                    return Err(named(io::Error::new(io::ErrorKind::TimedOut, what)));
+                }
+                std::thread::sleep(PIPE_LOOK);
+            }
+            outcome => return outcome.map_err(named),
+        }
+    }
+}
+
+/// Between two looks for the reader of a pipe.
+const PIPE_LOOK: Duration = Duration::from_millis(20);
+
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo())
+}
+
+fn open_now(path: &Path, links: Links) -> io::Result<File> {
+    let links = match links {
         Links::Follow => 0,
         Links::Refuse => libc::O_NOFOLLOW,
     };
     let mut options = OpenOptions::new();
-    let opened = options
-        .append(true)
-        .create(true)
-        .custom_flags(flags)
-        .open(path);
-    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    // Else the kernel would wait for the reader of a pipe, for ever.
+    let options = options.append(true).create(true).mode(MODE);
+    let file = options.custom_flags(links | libc::O_NONBLOCK).open(path)?;
+    // But a reader who is slow for a moment is waited for: that is what the queue is for.
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(file)
 }
 
 struct Writer {
@@ -361,7 +392,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(&mut self) {
         while let Ok(order) = self.inbox.recv() {
             while let Ok(done) = self.reopenings.try_recv() {
                 // Who asked may have lost patience.

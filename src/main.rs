@@ -201,8 +201,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(path: &Path) -> Result<(), String> {
-    let config = run::load(path)?;
-    act(|commands| run::run(config, commands))
+    let commands = process::commands().map_err(|error| format!("signals: {error}"))?;
+    run::run_file(path, &commands)
 }
 
 fn act(
@@ -213,6 +213,8 @@ fn act(
 }
 
 fn test(path: &Path) -> Result<(), String> {
+    let startup = process::Startup::begin().map_err(|error| error.to_string())?;
+    startup.at(format!("checking {}, and what it names", path.display()));
     for warning in check::check(path)? {
         complain(&format!("warning: {warning}"));
     }

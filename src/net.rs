@@ -85,11 +85,12 @@ thread_local! {
     static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Starts `workers` workers, for the life of the process. A second call changes nothing.
+/// Starts `workers` workers, for the life of the process, and returns how many there are: a second call
+/// changes nothing.
 ///
 /// # Errors
 /// When a worker's clock cannot be made (out of descriptors or memory).
-pub fn start(workers: usize) -> io::Result<()> {
+pub fn start(workers: usize) -> io::Result<usize> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         may::config()
@@ -101,6 +102,7 @@ pub fn start(workers: usize) -> io::Result<()> {
             .set_worker_pin(false);
         WORKERS.store(workers, Ordering::Release);
     });
+    let workers = self::workers();
     let (started, outcome) = crossbeam_channel::bounded(workers);
     on_each_worker(move |worker| {
         let _ = started.send(set_up_worker(worker));
@@ -111,7 +113,7 @@ pub fn start(workers: usize) -> io::Result<()> {
             .recv_timeout(Duration::from_secs(5))
             .map_err(|_| io::Error::other("a worker did not start"))??;
     }
-    Ok(())
+    Ok(workers)
 }
 
 fn set_up_worker(worker: usize) -> io::Result<()> {

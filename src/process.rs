@@ -1,6 +1,9 @@
-//! The process around the gateway: signals, the pid file, privileges, limits.
+//! The process around the gateway: signals, the pid file, privileges, limits, and the threads that
+//! must not be missed.
 
 mod pid_file;
+mod startup;
+pub mod supervised;
 
 use std::fs::File;
 use std::io;
@@ -19,6 +22,7 @@ use signal_hook::iterator::Signals;
 use crate::net;
 
 pub use self::pid_file::{PidFile, find_gateway, is_gateway};
+pub use self::startup::Startup;
 
 /// What an operator asks for by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

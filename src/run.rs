@@ -3,12 +3,13 @@
 //! The order of the start: first what only root can have (addresses, the pid file, log files,
 //! descriptors), then the user to be, then the lists, and last the doors are opened.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -16,7 +17,7 @@ use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::lists::Lists;
 use crate::logging::{self, Links, Log, Reopened};
 use crate::metrics::Metrics;
-use crate::process::{self, Command, Identity, PidFile};
+use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::{self, Gateway};
 use crate::snapshot::Published;
 use crate::store::guard::Rules;
@@ -38,7 +39,23 @@ pub fn load(path: &Path) -> Result<Config, String> {
 /// # Errors
 /// Why it cannot start.
 pub fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
-    Running::start(config)?.follow(commands);
+    let running = Running::start(config, &Startup::begin()?)?;
+    running.follow(commands);
+    Ok(())
+}
+
+/// Reads the ini file at `path`, and serves as it says until a command ends it.
+///
+/// # Errors
+/// One line that says why it cannot start.
+pub fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String> {
+    let start = |startup: Startup| {
+        startup.at(format!("reading {}", path.display()));
+        let config = load(path)?;
+        Running::start(config, &startup).map_err(|error| error.to_string())
+    };
+    let startup = Startup::begin().map_err(|error| error.to_string())?;
+    start(startup)?.follow(commands);
     Ok(())
 }
 
@@ -54,22 +71,28 @@ struct Running {
 }
 
 impl Running {
-    fn start(mut config: Config) -> io::Result<Self> {
+    fn start(mut config: Config, startup: &Startup) -> io::Result<Self> {
         let settings = &mut config.gateway;
+        startup.at("taking the addresses to listen on");
         let listeners = server::bind(&settings.listen)?;
         let admin_listener = config.admin.map(admin::bind).transpose()?;
+        startup.at("looking up [gateway] user and group");
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
-        let pid_path = settings.pid_file.as_deref();
-        let pid_file = pid_path.map(|path| PidFile::create(path, identity));
-        let pid_file = pid_file.transpose()?;
+        startup.at("making the pid file");
+        let pid_file = settings.pid_file.as_deref().map(PidFile::create);
+        let mut pid_file = pid_file.transpose()?;
+        startup.at(opening("error", &config.log.error));
         let error_log = open_log(logging::ERROR_LOG, &config.log.error, identity)?;
         logging::install(error_log.queue(), config.log.level);
         process::log_panics();
+        startup.at(opening("access", &config.log.access));
         let access_log = open_log("access", &config.log.access, identity)?;
         if let Some(path) = &config.lists.last_good {
+            startup.at(format!("looking at the folder of {}", path.display()));
             make_folder_of_copy(path, identity);
         }
+        startup.at("starting the workers");
         settings.max_connections =
             process::allow_connections(settings.max_connections, settings.workers)?;
         if let Some(identity) = identity {
@@ -82,8 +105,8 @@ impl Running {
         let admin_addr = admin_addr.transpose()?;
         let admin_addr = admin_addr.map_or("off".to_owned(), |it| it.to_string());
 
-        let workers = settings.workers;
-        net::start(workers)?;
+        // Whoever has started them before has said how many there are.
+        let workers = net::start(settings.workers)?;
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config.clone())),
             lists: Arc::new(Published::new(Lists::unread())),
@@ -93,7 +116,9 @@ impl Running {
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
+        startup.at("reading the lists");
         let (publisher, heartbeat) = start_store(&config, &gateway)?;
+        startup.at("opening the doors");
         let reloads = Arc::new(Reloads::default());
         if let Some(listener) = admin_listener {
             let view = admin::View {
@@ -112,7 +137,7 @@ impl Running {
         );
         // Who has seen the process id finds the line above in the log.
         log::logger().flush();
-        if let Some(pid_file) = &pid_file {
+        if let Some(pid_file) = &mut pid_file {
             pid_file.announce()?;
         }
         Ok(Self {
@@ -210,17 +235,28 @@ impl Running {
     }
 }
 
+/// How long the reader of a log that is a pipe may take to open it.
+const READER_WAIT: Duration = Duration::from_secs(5);
+
+fn opening(name: &str, target: &LogTarget) -> String {
+    match target {
+        LogTarget::File(path) => format!("opening [log] {name}, {}", path.display()),
+        _ => format!("opening [log] {name}"),
+    }
+}
+
 /// Opens a log; its file belongs to `owner` then, and so does its folder if it had to be made.
 fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Result<Log> {
     Log::open(name, target, |path| {
         let folder = path.parent().unwrap_or(Path::new("/"));
-        make_folder(folder, owner).map_err(|error| process::named(folder, &error))?;
+        make_folder(folder, LOG_FOLDER_MODE, owner)
+            .map_err(|error| process::named(folder, &error))?;
         // Root must not be led elsewhere by whom it is about to become.
         let links = match fs::metadata(folder) {
             Ok(folder) if owner.is_some() && folder.uid() != 0 => Links::Refuse,
             _ => Links::Follow,
         };
-        let file = logging::open_file(path, links)?;
+        let file = logging::open_file(path, links, READER_WAIT)?;
         // A device stays whose it is.
         if file.metadata()?.is_file() {
             process::give_to(&file, owner).map_err(|error| process::named(path, &error))?;
@@ -229,11 +265,17 @@ fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Res
     })
 }
 
-fn make_folder(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
+/// The owner's, and to be looked into by its group: see [`logging::open_file`].
+const LOG_FOLDER_MODE: u32 = 0o750;
+
+/// As the umask has it.
+const ANY_MODE: u32 = 0o777;
+
+fn make_folder(folder: &Path, mode: u32, owner: Option<&Identity>) -> io::Result<()> {
     if folder.exists() {
         return Ok(());
     }
-    fs::create_dir(folder)?;
+    DirBuilder::new().mode(mode).create(folder)?;
     process::give_to(&File::open(folder)?, owner)
 }
 
@@ -241,7 +283,7 @@ fn make_folder(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
 /// Without it the gateway serves all the same.
 fn make_folder_of_copy(path: &Path, owner: Option<&Identity>) {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let made = make_folder(folder, None).and_then(|()| give_if_new(folder, owner));
+    let made = make_folder(folder, ANY_MODE, None).and_then(|()| give_if_new(folder, owner));
     if let Err(error) = made {
         let error = error.to_string();
         log::error!("copy-folder-failed path={folder:?} error={error:?}");

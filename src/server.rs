@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,13 +67,29 @@ impl Entrance {
 pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()> {
     for (at, entrance) in entrances.into_iter().enumerate() {
         let gateway = Arc::clone(gateway);
-        gateway.accepting.fetch_add(1, Ordering::AcqRel);
+        let accepting = Accepting::new(&gateway);
         net::spawn(at % net::workers(), move || {
             accept(&gateway, entrance);
-            gateway.accepting.fetch_sub(1, Ordering::AcqRel);
+            drop(accepting);
         })?;
     }
     Ok(())
+}
+
+/// Counts a listener that accepts, for as long as it does: whatever ends it, a drain must not wait for it.
+struct Accepting(Arc<Gateway>);
+
+impl Accepting {
+    fn new(gateway: &Arc<Gateway>) -> Self {
+        gateway.accepting.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(gateway))
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
@@ -86,15 +103,22 @@ fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
         || gateway.is_draining(),
         |connection, from| {
             let arrival = Arrival { from, proxy };
-            let Err(connection) = place(gateway, &config.snapshot(), connection, arrival) else {
-                return;
+            let admit = || {
+                let Err(connection) = place(gateway, &config.snapshot(), connection, arrival)
+                else {
+                    return;
+                };
+                if let Some(unsaid) = refused.borrow_mut().turn(Instant::now()) {
+                    let (name, open) = (Refusal::OverCapacity.name(), gateway.open_connections());
+                    let client = from.ip();
+                    log::warn!("{name} client={client} connections={open} unsaid={unsaid}");
+                }
+                refuse(gateway, connection);
             };
-            if let Some(unsaid) = refused.borrow_mut().turn(Instant::now()) {
-                let (name, open) = (Refusal::OverCapacity.name(), gateway.open_connections());
-                let client = from.ip();
-                log::warn!("{name} client={client} connections={open} unsaid={unsaid}");
+            // A panic costs this connection, and not the address: nobody would listen there any more.
+            if catch_unwind(AssertUnwindSafe(admit)).is_err() {
+                gateway.metrics.worker(net::worker()).panics.one();
             }
-            refuse(gateway, connection);
         },
         |error| {
             if let Some(unsaid) = said.borrow_mut().turn(Instant::now()) {

@@ -359,9 +359,34 @@ fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
         };
         assert_eq!(metadata.uid(), uid, "{}", task.display());
     }
-    for name in ["access.log", "graygate.pid", "logs", "logs/error.log"] {
-        let owner = std::fs::metadata(gateway.path(name)).unwrap();
-        assert_eq!((owner.uid(), owner.gid()), (uid, gid), "{name}");
+    // Lines hold targets, and targets hold secrets.
+    for (name, mode) in [
+        ("access.log", 0o640),
+        ("logs", 0o750),
+        ("logs/error.log", 0o640),
+    ] {
+        let found = std::fs::metadata(gateway.path(name)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (uid, gid), "{name}");
+        assert_eq!(found.mode() & 0o777, mode, "{name}");
+    }
+    // Root signals what it names.
+    let pid_file = std::fs::metadata(gateway.path("graygate.pid")).unwrap();
+    assert_eq!((pid_file.uid(), pid_file.mode() & 0o777), (0, 0o644));
+    for open in std::fs::read_dir(format!("/proc/{}/fdinfo", gateway.pid())).unwrap() {
+        let at = open.unwrap().file_name();
+        let link = format!("/proc/{}/fd/{}", gateway.pid(), at.display());
+        if std::fs::read_link(link).is_ok_and(|it| it.ends_with("graygate.pid")) {
+            let info = format!("/proc/{}/fdinfo/{}", gateway.pid(), at.display());
+            let info = std::fs::read_to_string(info).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+            // O_RDONLY is 0.
+            assert_eq!(
+                flags & 0o3,
+                0,
+                "the pid file can be written through a descriptor"
+            );
+        }
     }
     gateway.write_lists(&[], &[], &[&origin]);
     gateway.wait_served("127.0.0.1", "prod", DEADLINE);
@@ -376,6 +401,51 @@ fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
         let text = std::fs::read_to_string(gateway.path("logs/error.log"));
         text.is_ok_and(|it| it.contains(" INFO logs-reopened\n"))
     });
+}
+
+/// Makes a pipe (FIFO) at `path`.
+fn make_pipe(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+}
+
+#[test]
+fn a_log_that_is_a_pipe_waits_for_its_reader_and_is_named_when_there_is_none() {
+    let setup = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+    let path = setup.path("pipe");
+    make_pipe(&path);
+    let setup = setup.set("log.access", path.display());
+    let output = setup.start_in_vain();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Before, it says what it waits for.
+    let expected = format!(
+        "graygate: {}: a pipe (FIFO) that nobody reads\n",
+        path.display()
+    );
+    assert!(said.ends_with(&expected), "{said}");
+
+    let reader = std::thread::spawn(move || {
+        let file = std::fs::File::open(path).unwrap();
+        std::io::BufRead::lines(std::io::BufReader::new(file)).next()
+    });
+    let gateway = setup.start();
+    let status = gateway.get("127.0.0.1", "/").status();
+    assert_eq!(status, 502);
+    let line = reader.join().unwrap().unwrap().unwrap();
+    assert!(line.contains("status=502"), "{line}");
+}
+
+#[test]
+fn a_start_that_waits_says_for_what() {
+    let setup = Setup::new();
+    let pipe = setup.path("pipe.ini");
+    make_pipe(&pipe);
+    for (arguments, doing) in [(&["run"][..], "reading"), (&["-t"], "checking")] {
+        let arguments = [arguments, &["-c", pipe.to_str().unwrap()]].concat();
+        let program = Program::start(&arguments);
+        let said = format!("still {doing} {}", pipe.display());
+        let found = program.stderr.wait_for(&said, DEADLINE);
+        assert!(matches!(found, Found::Line(_)), "{said}: {found:?}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use support::{DEADLINE, Setup, free_address, wait_for, wait_until};
+use support::{DEADLINE, DeafPeer, Setup, free_address, wait_for, wait_until};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/graygate.init");
 
@@ -481,6 +481,91 @@ fn a_pid_file_with_the_pid_of_another_program_harms_nobody() {
             service.expect("stop", 0);
         }
         assert_eq!(other.0.try_wait().unwrap(), None);
+    });
+}
+
+#[test]
+fn a_gateway_whose_pid_file_was_removed_is_found_by_its_lock() {
+    in_each_shell(|service| {
+        service.expect("start", 0);
+        let pid = service.pid();
+        for is_replaced in [false, true] {
+            std::fs::remove_file(service.path("graygate.pid")).unwrap();
+            if is_replaced {
+                std::fs::write(service.path("graygate.pid"), "1\n").unwrap();
+            }
+            let said = service.expect("status", 0);
+            assert!(said.contains(&format!("running (pid {pid})")), "{said}");
+            assert_eq!(
+                said.contains("somebody has removed"),
+                !is_replaced,
+                "{said}"
+            );
+            let said = service.expect("start", 0);
+            assert_eq!(said, format!("graygate: already running (pid {pid})\n"));
+            let said = service.expect("reload", 0);
+            assert!(said.contains(&format!("to reload (pid {pid})")), "{said}");
+            assert_eq!(service.gateways(), [pid]);
+            std::fs::write(service.path("graygate.pid"), "").unwrap();
+        }
+        let said = service.expect("stop", 0);
+        assert_eq!(said, "graygate: stopped\n");
+        assert_eq!(service.gateways(), []);
+        service.expect("status", 3);
+    });
+}
+
+#[test]
+fn what_is_written_into_the_pid_file_of_a_gateway_that_runs_is_not_believed() {
+    in_each_shell(|service| {
+        let mut command = Command::new("cat");
+        let quiet = command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut other = Ended(quiet.spawn().unwrap());
+        service.expect("start", 0);
+        let pid = service.pid();
+        std::fs::write(service.path("graygate.pid"), format!("{}\n", other.0.id())).unwrap();
+        let said = service.expect("status", 0);
+        assert!(said.contains(&format!("running (pid {pid})")), "{said}");
+        service.expect("reload", 0);
+        service.expect("reopen", 0);
+        wait_until("its logs are open anew", DEADLINE, || {
+            service.log().contains(" INFO logs-reopened\n")
+        });
+        service.expect("stop", 0);
+        assert_eq!(service.gateways(), []);
+        assert_eq!(other.0.try_wait().unwrap(), None);
+        service.expect("reopen", 7);
+    });
+}
+
+#[test]
+fn a_gateway_that_is_about_to_start_is_seen_and_can_be_stopped() {
+    in_each_shell(|mut service| {
+        let redis = DeafPeer::new();
+        service.unconfigure("lists.file");
+        service.configure("redis.url", format!("redis://{redis}"));
+        // For so long it waits for its lists.
+        service.configure("redis.timeout", "1m");
+        service = service.with("GRAYGATE_STOP_TIMEOUT", 1);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
+        let quiet = command
+            .args(["run", "-c"])
+            .arg(service.path("graygate.ini"))
+            .stderr(Stdio::null());
+        let mut gateway = Ended(quiet.spawn().unwrap());
+        let pid = gateway.0.id();
+        wait_until("it holds its pid file", DEADLINE, || {
+            service
+                .run(&["status"])
+                .said
+                .contains(&format!("starting (pid {pid})"))
+        });
+        let said = service.expect("start", 0);
+        assert_eq!(said, format!("graygate: already starting (pid {pid})\n"));
+        service.expect("reload", 7);
+        service.expect("stop", 0);
+        assert!(!gateway.0.wait().unwrap().success());
+        service.expect("status", 3);
     });
 }
 

@@ -202,26 +202,46 @@ fn a_gateway_that_runs_with_another_file_is_not_told() {
 }
 
 #[test]
+fn what_is_written_into_the_pid_file_is_not_believed() {
+    let gateway = gateway();
+    let pid_file = gateway.path("pid");
+    let reloaded = format!("reloaded (pid {})\n", gateway.pid());
+    for text in ["1\n", "graygate\n", ""] {
+        fs::write(&pid_file, text).unwrap();
+        assert_eq!(done(&gateway), reloaded, "{text:?}");
+    }
+    // The lock is on the file that was there.
+    fs::remove_file(&pid_file).unwrap();
+    assert_eq!(done(&gateway), reloaded);
+    fs::write(&pid_file, "1\n").unwrap();
+    assert_eq!(done(&gateway), reloaded);
+}
+
+#[test]
 fn without_a_gateway_nobody_is_signalled() {
     let mut gateway = gateway();
-    let pid_file = gateway.path("pid");
+    let pid_file = gateway.path("other-pid");
+    gateway.edit_ini(|it| it.set("gateway.pid_file", pid_file.display().to_string()));
     // It stays for as long as nobody signals it.
     let mut cat = Command::new("cat");
     let mut other = cat.stdin(Stdio::piped()).spawn().unwrap();
     let other_pid = other.id();
-    let no_gateway = format!("names process {other_pid}, which is no gateway");
-    for (text, said) in [
-        (other_pid.to_string(), no_gateway.as_str()),
-        ("0".to_owned(), "names no process"),
-        ("-1".to_owned(), "names no process"),
-        ("graygate".to_owned(), "names no process"),
-        (String::new(), "names no process"),
-    ] {
+    let own_pid = std::process::id();
+    for text in [&other_pid.to_string(), "0", "-1", "graygate", ""] {
         fs::write(&pid_file, text).unwrap();
         let line = failed(&gateway, "graygate.ini");
-        let expected = format!("not running: {} {said}", pid_file.display());
+        let expected = format!("not running: no gateway holds {}", pid_file.display());
         assert_eq!(line, expected);
     }
+    let locked = fs::File::open(&pid_file).unwrap();
+    locked.lock().unwrap();
+    let line = failed(&gateway, "graygate.ini");
+    let expected = format!(
+        "not running: {} is locked by process {own_pid}, which is not a gateway",
+        pid_file.display()
+    );
+    assert_eq!(line, expected);
+    drop(locked);
     assert_eq!(other.try_wait().unwrap(), None);
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success());

@@ -1,58 +1,84 @@
-//! The pid file: who writes it holds a lock on it, and who reads it makes sure of whom it names.
+//! The pid file: whose lock says who the gateway is, and whose text is a sign for others.
+//!
+//! It belongs to who has started the gateway, and nobody else can write it, least of all the user
+//! that the gateway becomes: root signals what it names. Nor is its text believed here. A gateway
+//! holds a lock on its pid file for as long as it lives (flock(2)), and the kernel tells who holds a
+//! lock (`/proc/locks`), also when somebody has removed the file or written another number into it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
-use super::{Identity, give_to, named};
+use super::named;
+
+/// What everybody may read, and its owner write.
+const MODE: u32 = 0o644;
 
 /// The file that tells the init script the process id. Locked for as long as this lives, so that it
-/// is one gateway's only; removed when this is dropped.
+/// is one gateway's only; removed when this is dropped, if the process still may.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    file: File,
+    /// Opened for reading only: whoever takes the process over cannot write the file through it.
+    lock: File,
+    /// Until the process id is written.
+    writer: Option<File>,
 }
 
 impl PidFile {
-    /// Makes the file, empty and owned by `owner`, so that it can be written when the privileges
-    /// to do so are gone. One that a process has left behind is taken over.
+    /// Makes the file, empty, so that it can be written when the privileges to do so are gone. One
+    /// that a process has left behind is taken over; one that somebody else may write is replaced.
     ///
     /// # Errors
     /// When another process holds it, which is left as it is; or the kernel's, with the path.
-    pub fn create(path: &Path, owner: Option<&Identity>) -> io::Result<Self> {
-        let file = loop {
-            let file = open(path).map_err(|error| named(path, &error))?;
-            match file.try_lock() {
-                // It may have been removed since, by who held it; then the lock is worth nothing.
-                Ok(()) if is_at(&file, path) => break file,
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let with_path = |error| named(path, &error);
+        loop {
+            let writer = open(path).map_err(with_path)?;
+            let lock = open_to_read(path).map_err(with_path)?;
+            match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(taken(path)),
-                Err(TryLockError::Error(error)) => return Err(named(path, &error)),
+                Err(TryLockError::Error(error)) => return Err(with_path(error)),
             }
-        };
-        let prepare = || {
-            file.set_len(0)?;
-            give_to(&file, owner)
-        };
-        prepare().map_err(|error| named(path, &error))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+            // It may have been replaced since, by who held it; then the lock is worth nothing.
+            if !is_at(&lock, path) || !is_at(&writer, path) {
+                continue;
+            }
+            let found = lock.metadata().map_err(with_path)?;
+            if found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 {
+                // Somebody may have it open for writing.
+                fs::remove_file(path).map_err(with_path)?;
+                continue;
+            }
+            // Whatever the umask is.
+            let readable = writer.set_permissions(Permissions::from_mode(MODE));
+            readable
+                .and_then(|()| writer.set_len(0))
+                .map_err(with_path)?;
+            return Ok(Self {
+                path: path.to_owned(),
+                lock,
+                writer: Some(writer),
+            });
+        }
     }
 
-    /// Writes the process id: the sign for the init script that the gateway serves.
+    /// Writes the process id: the sign for the init script that the gateway serves. Afterwards nobody
+    /// can write the file any more but who has started the gateway.
     ///
     /// # Errors
     /// The kernel's, with the path.
-    pub fn announce(&self) -> io::Result<()> {
+    pub fn announce(&mut self) -> io::Result<()> {
+        let Some(mut writer) = self.writer.take() else {
+            return Ok(());
+        };
         let line = format!("{}\n", std::process::id());
-        let written = (&self.file).write_all(line.as_bytes());
+        let written = writer.write_all(line.as_bytes());
         written.map_err(|error| named(&self.path, &error))
     }
 }
@@ -60,26 +86,32 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // Somebody may have removed it, and another gateway made its own.
-        let ours = is_at(&self.file, &self.path);
-        if !ours || fs::remove_file(&self.path).is_err() {
-            // The folder may refuse it to an unprivileged user; an empty file says the same.
-            let _ = self.file.set_len(0);
+        if is_at(&self.lock, &self.path) {
+            // The folder may refuse it to an unprivileged user: then the lock is gone, which says the
+            // same to those who look for it.
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
+
+/// Root must not be led elsewhere by a link, nor wait for the other end of a pipe.
+const WITH_CARE: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// Opens the file without changing what is in it.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true).truncate(false);
-    // Root must not be led elsewhere by a link, nor wait for the other end of a pipe.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = options.custom_flags(flags).open(path)?;
+    let file = options.mode(MODE).custom_flags(WITH_CARE).open(path)?;
     // It will be removed, which must not happen to a device.
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     Ok(file)
+}
+
+fn open_to_read(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(WITH_CARE).open(path)
 }
 
 /// True while `path` leads to this very file.
@@ -91,8 +123,10 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 fn taken(path: &Path) -> io::Error {
-    let by = match read(path) {
-        Ok(Some(pid)) => format!("process {pid}, which runs"),
+    let holder = holders(path).into_iter().flatten().next();
+    let by = match (holder, read(path)) {
+        (Some(pid), Ok(Some(_))) => format!("process {pid}, which runs"),
+        (Some(pid), _) => format!("process {pid}, which is about to start or to end"),
         _ => "a process that is about to start or to end".to_owned(),
     };
     let what = format!("it belongs to {by}");
@@ -106,24 +140,71 @@ fn read(path: &Path) -> io::Result<Option<Pid>> {
     Ok(number.map(Pid::from_raw))
 }
 
-/// Finds the gateway whose pid file is at `path`.
+/// Finds the gateway whose pid file is at `path`, or was there before somebody removed it.
 ///
 /// # Errors
-/// When none runs, as far as can be told: after a crash, the file may name a process that has
-/// nothing to do with it.
+/// When none runs, as far as can be told.
 pub fn find_gateway(path: &Path) -> Result<Pid, String> {
     let shown = path.display();
-    match read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(format!("not running: there is no {shown}"))
-        }
-        Err(error) => Err(format!("{shown}: {error}")),
-        Ok(None) => Err(format!("not running: {shown} names no process")),
-        Ok(Some(pid)) if is_gateway(pid) => Ok(pid),
-        Ok(Some(pid)) => Err(format!(
-            "not running: {shown} names process {pid}, which is no gateway"
-        )),
+    let found = match holders(path) {
+        Ok(holders) => holders,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(format!("{shown}: {error}")),
+    };
+    let of_removed = || holders_of_removed(path);
+    let mut candidates = found.iter().copied().chain(of_removed());
+    if let Some(pid) = candidates.find(|pid| is_gateway(*pid)) {
+        return Ok(pid);
     }
+    Err(match found.first() {
+        Some(pid) => {
+            format!("not running: {shown} is locked by process {pid}, which is not a gateway")
+        }
+        None if path.exists() => format!("not running: no gateway holds {shown}"),
+        None => format!("not running: there is no {shown}"),
+    })
+}
+
+/// The processes that have locked the file at `path`.
+fn holders(path: &Path) -> io::Result<Vec<Pid>> {
+    let inode = fs::metadata(path)?.ino();
+    let locks = fs::read_to_string("/proc/locks");
+    let locks = locks.map_err(|error| named(Path::new("/proc/locks"), &error))?;
+    Ok(lock_holders(&locks, inode))
+}
+
+/// Who holds a lock of flock(2) on a file with that inode number, by the text of `/proc/locks`
+/// (proc_locks(5)). By the number alone: some file systems show another device there than stat(2) does.
+fn lock_holders(locks: &str, inode: u64) -> Vec<Pid> {
+    let holder = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        // Who still waits for a lock has an arrow in this place.
+        let is_lock = words.next() == Some("FLOCK") && words.next().is_some();
+        let (mode, pid, place) = (words.next()?, words.next()?, words.next()?);
+        let is_on_file = place.rsplit(':').next()?.parse() == Ok(inode);
+        let pid: i32 = pid.parse().ok().filter(|it| *it > 0)?;
+        (is_lock && mode == "WRITE" && is_on_file).then(|| Pid::from_raw(pid))
+    };
+    locks.lines().filter_map(holder).collect()
+}
+
+/// The processes that have a file open which was at `path` and was removed. Others' are shown to root
+/// only.
+fn holders_of_removed(path: &Path) -> Vec<Pid> {
+    let folder = path.parent().and_then(|it| it.canonicalize().ok());
+    let (Some(folder), Some(name)) = (folder, path.file_name()) else {
+        return Vec::new();
+    };
+    let mut shown = folder.join(name).into_os_string();
+    shown.push(" (deleted)");
+    let has_it_open = |pid: &i32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut open = open.into_iter().flatten().flatten();
+        open.any(|it| fs::read_link(it.path()).is_ok_and(|to| to.as_os_str() == shown))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|it| it.file_name().to_str()?.parse().ok());
+    numbers.filter(has_it_open).map(Pid::from_raw).collect()
 }
 
 /// Whether a live process runs this program, or another version of it.
@@ -194,13 +275,15 @@ mod tests {
         let path = dir.path().join("pid");
         let text = || fs::read_to_string(&path).unwrap();
         fs::write(&path, "4711\n").unwrap();
-        let first = PidFile::create(&path, None).unwrap();
+        let mut first = PidFile::create(&path).unwrap();
         assert_eq!(text(), "");
-        let error = PidFile::create(&path, None).unwrap_err().to_string();
-        assert!(error.ends_with("pid: it belongs to a process that is about to start or to end"));
-        first.announce().unwrap();
-        let error = PidFile::create(&path, None).unwrap_err().to_string();
         let own = std::process::id();
+        let error = PidFile::create(&path).unwrap_err().to_string();
+        let about_to =
+            format!("pid: it belongs to process {own}, which is about to start or to end");
+        assert!(error.ends_with(&about_to), "{error}");
+        first.announce().unwrap();
+        let error = PidFile::create(&path).unwrap_err().to_string();
         assert!(error.ends_with(&format!(": it belongs to process {own}, which runs")));
         assert_eq!(text(), format!("{own}\n"));
         drop(first);
@@ -208,12 +291,65 @@ mod tests {
     }
 
     #[test]
+    fn who_holds_the_file_is_told_by_the_kernel_whatever_is_written_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let own = Pid::from_raw(std::process::id().cast_signed());
+        let mut file = PidFile::create(&path).unwrap();
+        file.announce().unwrap();
+        fs::write(&path, "1\n").unwrap();
+        assert_eq!(holders(&path).unwrap(), [own]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(holders_of_removed(&path), [own]);
+        drop(file);
+        assert_eq!(holders_of_removed(&path), []);
+    }
+
+    #[test]
+    fn nobody_can_write_the_file_through_the_gateway_once_it_is_announced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let mut file = PidFile::create(&path).unwrap();
+        file.announce().unwrap();
+        assert!((&file.lock).write_all(b"1\n").is_err());
+        assert!(file.writer.is_none());
+    }
+
+    #[test]
+    fn a_file_that_others_could_write_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        fs::write(&path, "4711\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        let mut open_before = OpenOptions::new().append(true).open(&path).unwrap();
+        let mut file = PidFile::create(&path).unwrap();
+        open_before.write_all(b"1\n").unwrap();
+        file.announce().unwrap();
+        let own = std::process::id();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{own}\n"));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
+    }
+
+    #[test]
+    fn locks_are_read_as_the_kernel_writes_them() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 00:19:77 0 EOF\n\
+                     2: FLOCK  ADVISORY  READ  12 00:19:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 13 00:19:77 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 14 00:19:77 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 0 00:19:77 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE 15 00:19:771 0 EOF\n\
+                     6: OFDLCK ADVISORY  WRITE -1 00:19:77 0 EOF\n\
+                     7: FLOCK\n\n";
+        assert_eq!(lock_holders(locks, 77), [Pid::from_raw(13)]);
+    }
+
+    #[test]
     fn a_file_that_another_has_made_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
-        let first = PidFile::create(&path, None).unwrap();
+        let first = PidFile::create(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        let second = PidFile::create(&path, None).unwrap();
+        let mut second = PidFile::create(&path).unwrap();
         second.announce().unwrap();
         drop(first);
         assert!(!fs::read_to_string(&path).unwrap().is_empty());
@@ -221,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_device_is_no_pid_file() {
-        let error = PidFile::create(Path::new("/dev/null"), None).unwrap_err();
+        let error = PidFile::create(Path::new("/dev/null")).unwrap_err();
         assert_eq!(error.to_string(), "/dev/null: not a regular file");
         assert!(Path::new("/dev/null").exists());
     }

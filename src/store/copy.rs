@@ -27,6 +27,7 @@ use sha2::{Digest as _, Sha256};
 use super::file::{self, FileError};
 use super::{Entries, heavy};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList};
+use crate::process::supervised;
 
 /// Shortest time between two copies.
 const GAP: Duration = Duration::from_secs(1);
@@ -378,8 +379,7 @@ impl Keeper {
             news: Condvar::new(),
         });
         let own = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("lists-copy".to_owned());
-        thread.spawn(move || keep(&own))?;
+        supervised::spawn("lists-copy", move || keep(&own))?;
         Ok(Self(shared))
     }
 

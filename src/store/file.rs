@@ -20,6 +20,7 @@ use nix::libc;
 
 use super::{Cause, Entries, Mode, Publisher, Reading};
 use crate::lists::{self, ListName};
+use crate::process::supervised;
 
 /// How often the file is looked at. An edit takes effect after two looks at most, and the time
 /// for reading.
@@ -205,8 +206,7 @@ pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result
     publisher.set_mode(Mode::File);
     publisher.publish(reading, Cause::Start);
     let watch = move || watch(&path, peer_port, &publisher, version);
-    let thread = std::thread::Builder::new().name("lists-file".to_owned());
-    thread.spawn(watch).map_err(FileError::Io)?;
+    supervised::spawn("lists-file", watch).map_err(FileError::Io)?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use super::{Cause, Fault, Mode, Reading, Status};
 use crate::config::Config;
 use crate::lists::lint::{self, Findings};
 use crate::lists::{ListName, Lists};
+use crate::process::supervised;
 use crate::snapshot::Published;
 
 /// Brings lists into force. One for the process.
@@ -160,8 +161,7 @@ impl Publisher {
     /// When it cannot be started.
     pub fn keep_time(self: &Arc<Self>) -> io::Result<()> {
         let publisher = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("lists-guard".to_owned());
-        thread.spawn(move || publisher.follow_time())?;
+        supervised::spawn("lists-guard", move || publisher.follow_time())?;
         Ok(())
     }
 

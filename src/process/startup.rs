@@ -1,0 +1,79 @@
+//! What a start is at, told when it takes long.
+//!
+//! A start can wait for things that have no deadline of their own: a file on a server that is away,
+//! a directory of users behind the network, a pipe that nobody opens. An operator who sees nothing but
+//! a start that does not end must be told which of them it is.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+/// A step that takes longer than this is told of, and again after each further such time.
+const LONG: Duration = Duration::from_secs(3);
+
+/// The steps of a start. They are watched until this is dropped.
+pub struct Startup {
+    steps: Sender<String>,
+}
+
+impl Startup {
+    /// Begins to watch, and tells on standard error: the logs may be what is waited for.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn begin() -> io::Result<Self> {
+        let tell = |what: &str| {
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(io::stderr(), "graygate: {what}");
+        };
+        Self::watched(LONG, tell)
+    }
+
+    fn watched(long: Duration, tell: impl Fn(&str) + Send + 'static) -> io::Result<Self> {
+        let (steps, news) = unbounded();
+        let thread = std::thread::Builder::new().name("startup".to_owned());
+        thread.spawn(move || watch(&news, long, tell))?;
+        Ok(Self { steps })
+    }
+
+    /// The start is at this now: the words that follow "still".
+    pub fn at(&self, step: impl Into<String>) {
+        // Its thread ends only with this.
+        let _ = self.steps.send(step.into());
+    }
+}
+
+fn watch(news: &Receiver<String>, long: Duration, tell: impl Fn(&str)) {
+    let (mut step, mut since) = ("starting".to_owned(), Instant::now());
+    loop {
+        match news.recv_timeout(long) {
+            Ok(next) => (step, since) = (next, Instant::now()),
+            Err(RecvTimeoutError::Timeout) => {
+                let seconds = since.elapsed().as_secs();
+                tell(&format!("still {step}, for {seconds} s"));
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_takes_long_is_told_of_and_a_start_that_has_ended_is_not() {
+        let (say, said) = unbounded();
+        let told = move |what: &str| say.send(what.to_owned()).unwrap();
+        let startup = Startup::watched(Duration::from_millis(1), told).unwrap();
+        startup.at("opening /a");
+        let opens_a = |it: String| it.starts_with("still opening /a, for ");
+        assert!(said.iter().any(opens_a));
+        startup.at("opening /b");
+        assert!(said.iter().any(|it| it == "still opening /b, for 0 s"));
+        drop(startup);
+        // The watcher ends, and with it what it tells with.
+        assert!(said.iter().last().is_none_or(|it| it.contains("/b")));
+    }
+}

@@ -1,0 +1,118 @@
+//! Threads of the control plane that must not be missed.
+//!
+//! A panic in one of them would leave a gateway that serves, with lists that nobody refreshes any
+//! more, and nobody would notice before the lists are wrong. So each is started again, and the error
+//! log says so.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::Duration;
+
+/// Between a panic and the next try, so that one that always comes back does not take a CPU.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs `work` in a thread called `name`, and again whenever a panic has ended it. What `work` keeps
+/// between two runs must be sound at any moment.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn spawn(name: &str, work: impl FnMut() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    spawn_with(name, PAUSE, work)
+}
+
+fn spawn_with(
+    name: &str,
+    pause: Duration,
+    mut work: impl FnMut() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let own = name.to_owned();
+    let thread = Builder::new().name(own.clone());
+    thread.spawn(move || {
+        // The panic itself is in the log, with its place: see `log_panics`.
+        while catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
+            sleep(pause);
+            log::error!("thread-restarted thread={own}");
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Threads that are not spawned here, and why none of them can be missed for long.
+    const OTHERS: [(&str, &str); 9] = [
+        (
+            "src/process.rs",
+            "signals: it runs no code of ours but to pass them on",
+        ),
+        ("src/process/startup.rs", "startup: it only tells"),
+        ("src/process/supervised.rs", "itself"),
+        (
+            "src/admin.rs",
+            "admin-request: one answer, whose slot comes free by its end",
+        ),
+        (
+            "src/store/heavy.rs",
+            "lists-heavy: its panic is that of who waits for it",
+        ),
+        (
+            "src/store/redis.rs",
+            "lists-redis: it survives panics by itself, to connect anew",
+        ),
+        (
+            "src/store/redis/heartbeat.rs",
+            "heartbeat: it survives panics by itself, and tells of them",
+        ),
+        (
+            "src/store/redis/changes.rs",
+            "lists-events: who listens sees its end",
+        ),
+        (
+            "src/store/redis/link.rs",
+            "lists-resolver: one answer, which is waited for in time",
+        ),
+    ];
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let paths = entries.map(|it| it.unwrap().path());
+        let below = |path: PathBuf| match path.is_dir() {
+            true => sources(&path),
+            false => vec![path],
+        };
+        paths.flat_map(below).collect()
+    }
+
+    #[test]
+    fn no_other_thread_can_die_unnoticed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for path in sources(&root.join("src")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            let spawns = code.contains("thread::Builder") || code.contains("thread::spawn");
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+            let is_known = OTHERS.iter().any(|(known, _)| *known == name);
+            assert!(
+                !spawns || is_known,
+                "{name}: use supervised::spawn, or say why not"
+            );
+        }
+    }
+
+    #[test]
+    fn work_that_panics_is_begun_again_until_it_ends() {
+        let (run, runs) = crossbeam_channel::unbounded();
+        let mut number = 0;
+        let work = move || {
+            number += 1;
+            run.send(number).unwrap();
+            assert!(number == 3, "on purpose");
+        };
+        spawn_with("panics", Duration::ZERO, work).unwrap();
+        assert_eq!(runs.iter().collect::<Vec<_>>(), [1, 2, 3]);
+    }
+}

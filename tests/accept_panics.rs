@@ -1,0 +1,90 @@
+//! A panic where connections are accepted, through the library: it costs that connection, not the
+//! address, and a drain does not wait for it.
+//!
+//! Alone in its process: the hook for panics is everybody's, and so are the workers.
+
+#![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use graygate::config::{Config, LogTarget};
+use graygate::lists::Lists;
+use graygate::logging::Log;
+use graygate::metrics::Metrics;
+use graygate::proxy::Gateway;
+use graygate::snapshot::Published;
+use graygate::{net, server};
+
+use support::{DEADLINE, PanicLog, wait_until};
+
+const INI: &str = "
+[gateway]
+listen = 127.0.0.1:0
+[lists]
+file = lists
+[log]
+access = off
+";
+
+#[test]
+fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
+    let log = PanicLog::install();
+    let nowhere = |_: &Path| unreachable!("no file is opened");
+    let access_log = Log::open("access", &LogTarget::Off, nowhere).unwrap();
+    let config = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
+    let entrances = server::bind(&config.gateway.listen).unwrap();
+    let addr = entrances[0].addr();
+    // A second start says how many there are, and does not change it.
+    assert_eq!(net::start(2).unwrap(), 2);
+    assert_eq!(net::start(300).unwrap(), 2);
+    let gateway = Arc::new(Gateway {
+        config: Arc::new(Published::new(config)),
+        lists: Arc::new(Published::new(Lists::unread())),
+        metrics: Metrics::new(2),
+        access_log: access_log.queue(),
+        draining: AtomicBool::new(false),
+        accepting: AtomicUsize::new(0),
+        // One too few: whoever would be the second worker's is a panic.
+        connections: vec![AtomicUsize::new(0)],
+    });
+    server::serve(&gateway, entrances).unwrap();
+
+    let ask = || {
+        let mut client = TcpStream::connect(addr).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        // Whoever is closed on may be reset while writing or reading.
+        let _ = client.write_all(request);
+        let _ = client.read_to_string(&mut answer);
+        (client, answer)
+    };
+    let panics = || gateway.metrics.sum(|it| &it.panics);
+    // Numbers of descriptors that are held alternate between the workers.
+    let mut held = Vec::new();
+    let mut answered_after = false;
+    wait_until("a panic, and an answer after it", DEADLINE, || {
+        let before = panics();
+        let (client, answer) = ask();
+        held.push(client);
+        answered_after |= before > 0 && answer.starts_with("HTTP/1.1 503 ");
+        answered_after
+    });
+    assert!(!log.lines().is_empty());
+    drop(held);
+
+    let (done, drained) = std::sync::mpsc::channel();
+    let draining = Arc::clone(&gateway);
+    std::thread::spawn(move || {
+        let left = server::drain(&draining, Duration::from_secs(3600), || false);
+        done.send(left).unwrap();
+    });
+    assert_eq!(drained.recv_timeout(DEADLINE), Ok(0));
+}
