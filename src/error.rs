@@ -126,7 +126,6 @@ named! {
         ResponseHeadTooLarge = "response-head-too-large", "the response head is larger than max_head or max_fields";
         BadResponseFraming = "bad-response-framing", "the response's length or coding is malformed or ambiguous";
         UnexpectedUpgrade = "unexpected-upgrade", "the peer switched protocols unasked";
-        TooManyInterim = "too-many-interim", "the peer sent too many 1xx responses";
         ResponseCut = "response-cut", "the peer closed or reset inside the response body";
         ResponseStalled = "response-stalled", "nothing of the response body came for read_timeout";
         BadResponseChunk = "bad-response-chunk", "the chunked coding of the response body is malformed";
@@ -168,8 +167,7 @@ impl Failure {
             | Self::BadResponseHead
             | Self::ResponseHeadTooLarge
             | Self::BadResponseFraming
-            | Self::UnexpectedUpgrade
-            | Self::TooManyInterim => Retry::IfIdempotent,
+            | Self::UnexpectedUpgrade => Retry::IfIdempotent,
             Self::OutOfDescriptors
             | Self::ResponseCut
             | Self::ResponseStalled

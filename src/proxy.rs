@@ -238,6 +238,15 @@ impl Worker {
         }
     }
 
+    /// Reports a peer whose interim responses are too many to be passed on.
+    fn chatters(&self, peer: Option<SocketAddr>) {
+        if let (Some(peer), Some(unsaid)) =
+            (peer, self.failures_said.borrow_mut().turn(Instant::now()))
+        {
+            log::warn!("interim-dropped peer={peer} unsaid={unsaid}");
+        }
+    }
+
     /// Reports a connection to a listener for proxies that ends before its first request; nobody
     /// else could tell why.
     fn turned_away(&self, from: IpAddr, close: Close) {

@@ -7,8 +7,9 @@
 mod support;
 
 use std::io;
+use std::time::{Duration, Instant};
 
-use support::{Client, Conn, Gateway, Origin, Setup, ok};
+use support::{Client, Conn, DEADLINE, Gateway, Origin, Response, Setup, ok};
 
 /// One worker, so that a connection to a peer would be found again, and one try.
 fn gateway_for(origin: &Origin) -> Gateway {
@@ -217,7 +218,7 @@ fn what_cannot_be_trusted_is_not_passed_on_and_its_connection_is_closed() {
 #[test]
 fn a_response_head_without_an_end_is_given_up_at_its_limit() {
     type Script = fn(&mut Conn) -> io::Result<()>;
-    let table: [(&str, Script); 5] = [
+    let table: [(&str, Script); 4] = [
         ("response-head-too-large", |conn| {
             conn.send("HTTP/1.1 200 OK\r\n")?;
             loop {
@@ -239,11 +240,6 @@ fn a_response_head_without_an_end_is_given_up_at_its_limit() {
         ("response-head-too-large", |conn| {
             loop {
                 conn.send([b'x'; 1000])?;
-            }
-        }),
-        ("too-many-interim", |conn| {
-            loop {
-                conn.send("HTTP/1.1 100 Continue\r\n\r\n".repeat(10))?;
             }
         }),
     ];
@@ -387,24 +383,105 @@ fn interim_responses_are_passed_on_to_the_byte_and_unasked_ones_to_continue_are_
     }
 }
 
+fn timed_out() -> String {
+    let body = "504 Gateway Timeout: read-timeout\n";
+    format!(
+        "HTTP/1.1 504 Gateway Timeout\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+const HINT: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+
+/// Takes the interim responses of an answer, which all are `hint`; returns how many came, and what
+/// follows.
+fn skip_hints(client: &mut Client, hint: &str) -> (usize, Response) {
+    let mut count = 0;
+    loop {
+        let response = client.response();
+        if response.status() >= 200 {
+            return (count, response);
+        }
+        assert_eq!(text(&response.bytes()), text(hint.as_bytes()));
+        count += 1;
+    }
+}
+
 #[test]
-fn sixteen_interim_responses_pass_and_one_more_is_too_much() {
-    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
-    let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
-    let too_much = distrust("too-many-interim");
-    for (count, passed, end) in [(16, 16, last), (17, 16, &too_much)] {
-        let said = format!("{}{last}", interim.repeat(count));
-        let origin = Origin::saying(said);
-        let gateway = gateway_for(&origin);
+fn every_interim_response_is_passed_on_and_of_a_flood_the_surplus_is_dropped() {
+    for (count, passed) in [(17, 17..=17), (1000, 1000..=1000), (100_000, 4000..=99_999)] {
+        // A second attempt would be seen: all peers say the same.
+        let said = [HINT.repeat(count).as_bytes(), &ok("done")].concat();
+        let peers = [(); 3].map(|()| Origin::saying(said.clone()));
+        let [a, b, c] = &peers;
+        let gateway = Setup::new().lists(&[], &[], &[a, b, c]).start();
         let mut client = gateway.connect();
-        client.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let expected = format!("{}{end}", interim.repeat(passed));
-        let got = client.exactly(expected.len());
-        assert_eq!(text(&got), text(expected.as_bytes()), "{count}");
-        if end != last {
-            origin.wait_closed(1);
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
+        let (got, last) = skip_hints(&mut client, HINT);
+        assert!(passed.contains(&got), "{got} of {count}");
+        assert_eq!((last.status(), &*last.text()), (200, "done"), "{count}");
+        let asked: usize = peers.iter().map(|it| it.requests().len()).sum();
+        assert_eq!(asked, 1, "{count}");
+        gateway.wait_for_access("attempts=1 status=200 error=- close=-");
+        if got < count {
+            gateway.wait_for_log("interim-dropped peer=");
         }
     }
+}
+
+#[test]
+fn interim_responses_renew_the_time_in_which_the_answer_must_come() {
+    const STEPS: usize = 12;
+    let step = Duration::from_millis(100);
+    let origin = Origin::scripted(move |conn| {
+        conn.request()?;
+        for _ in 0..STEPS {
+            // Nobody else tells the time to the gateway.
+            std::thread::sleep(step);
+            conn.send(HINT)?;
+        }
+        conn.send(ok("at last"))
+    });
+    // Twice as long as a step, and much shorter than all of them.
+    let setup = Setup::new().set("upstream.read_timeout", "600ms");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (got, last) = skip_hints(&mut client, HINT);
+    assert_eq!((got, &*last.text()), (STEPS, "at last"));
+    // Nor does a client of HTTP/1.0 wait less, which does not see them.
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().text(), "at last");
+}
+
+#[test]
+fn an_endless_flood_of_interim_responses_ends_by_read_timeout_and_others_are_served_meanwhile() {
+    let origin = Origin::scripted(|conn| {
+        while let Some(request) = conn.request()? {
+            while request.head.method() == "POST" {
+                conn.send("HTTP/1.1 100 Continue\r\n\r\n".repeat(1000))?;
+            }
+            conn.send(ok("fine"))?;
+        }
+        Ok(())
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = setup.set("upstream.read_timeout", "500ms");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut flooded = gateway.connect();
+    flooded.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (begun, mut others) = (Instant::now(), 0);
+    while flooded.glance(Duration::from_millis(1)).is_none_or(|it| {
+        assert_eq!(text(&it), text(timed_out().as_bytes()));
+        false
+    }) {
+        assert_eq!(gateway.connect().get("/").text(), "fine");
+        assert!(begun.elapsed() < 2 * DEADLINE, "it does not end");
+        others += 1;
+    }
+    assert!(others > 5, "only {others}");
+    gateway.wait_for_access("method=POST attempts=1 status=504 error=read-timeout");
 }
 
 /// Reads to the end of the connection. True when it was orderly.

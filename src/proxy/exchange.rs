@@ -5,12 +5,15 @@
 //! the connection or close it (`response`). The rules for another attempt stand in
 //! [`Exchange::may_retry`].
 
+mod interim;
 mod request;
 mod response;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+use interim::Interim;
 
 use super::plan::Plan;
 use super::tally::Tally;
@@ -20,7 +23,7 @@ use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::body::BodyReader;
 use crate::lists::Pools;
-use crate::net::{self, Patience, Pipe, Stream};
+use crate::net::{self, Patience, Pipe, Stream, Turns};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
 use crate::upstream::pool::Certainty;
@@ -62,7 +65,11 @@ struct Upstream {
     /// Bytes of a response have come.
     answered: bool,
     /// Interim responses so far.
-    interim: usize,
+    interim: Interim,
+    /// They take turns with the worker's other connections.
+    turns: Turns,
+    /// When the next head must have come, whatever comes before it.
+    due: Option<Instant>,
     /// Not all that was to be sent was taken, so what would follow would not be understood.
     unfinished: bool,
 }
@@ -258,7 +265,9 @@ impl<'a> Exchange<'a> {
             buffer: Buffer::new(),
             pooled,
             answered: false,
-            interim: 0,
+            interim: Interim::default(),
+            turns: Turns::new(),
+            due: None,
             unfinished: false,
         };
         self.send_request(&mut upstream)?;

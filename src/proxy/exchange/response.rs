@@ -19,9 +19,6 @@ use crate::proxy::relay::{self, End, Sink, Source};
 use crate::proxy::tunnel::{self, Twins};
 use crate::proxy::upload::{RestOfBody, Upload};
 
-/// Interim responses of one attempt that are passed on; a peer that sends more is at fault.
-const MAX_INTERIM: usize = 16;
-
 /// A client that ends its side so soon after its request has nothing more to ask and waits for the
 /// answer, as `printf … | nc` does. One that does so later has most likely closed: TCP tells the two
 /// apart only once it is written to.
@@ -64,7 +61,8 @@ impl Exchange<'_> {
     /// Reads one head. An interim one is passed on; a 101 or a final one is left for the caller.
     pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         let begun = Instant::now();
-        let mut deadline = begun + self.config.upstream.read_timeout;
+        let read_timeout = self.config.upstream.read_timeout;
+        let mut deadline = upstream.due.unwrap_or(begun + read_timeout);
         let mut uptake = Uptake::default();
         let limits = &self.config.gateway.limits;
         let mut scanner = Scanner::default();
@@ -83,7 +81,7 @@ impl Exchange<'_> {
                 Err(Failure::ReadTimeout)
                     if !net::are_waits_cut() && uptake.goes_on(&upstream.stream) =>
                 {
-                    deadline = Instant::now() + self.config.upstream.read_timeout;
+                    deadline = Instant::now() + read_timeout;
                 }
                 outcome => outcome?,
             }
@@ -164,8 +162,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Passes an interim response on: not to an HTTP/1.0 client (RFC 9110 section 15.2), and 100
-    /// only where it was asked for, once.
+    /// Passes an interim response on, unless it is [too much](Interim): not to an HTTP/1.0 client (RFC
+    /// 9110 section 15.2), and 100 only where it was asked for, once.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn pass_interim(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
@@ -175,9 +173,16 @@ impl Exchange<'_> {
             to_client,
             ..
         } = &mut *self.workspace;
-        upstream.interim += 1;
-        if upstream.interim > MAX_INTERIM {
-            return Err(Failure::TooManyInterim.into());
+        let now = Instant::now();
+        let verdict = upstream.interim.judge(response.len, now);
+        if verdict.is_news {
+            self.worker.chatters(self.tally.peer);
+        }
+        if !verdict.renews {
+            let read_timeout = self.config.upstream.read_timeout;
+            if *upstream.due.get_or_insert(now + read_timeout) < now {
+                return Err(Failure::ReadTimeout.into());
+            }
         }
         let wanted = match response.status {
             100 => {
@@ -185,7 +190,8 @@ impl Exchange<'_> {
             }
             _ => true,
         };
-        if wanted && self.plan.version == Version::Http11 {
+        let may_be_sent = verdict.passes && self.plan.version == Version::Http11;
+        if wanted && may_be_sent {
             to_client.clear();
             encode::interim(to_client, response, upstream.buffer.filled(), options);
             let patience = Patience::new(self.config.gateway.send_timeout);
@@ -194,6 +200,7 @@ impl Exchange<'_> {
             self.tally.sent += to_client.len() as u64;
         }
         upstream.buffer.consume(response.len);
+        upstream.turns.moved(response.len);
         Ok(())
     }
 
