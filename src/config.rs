@@ -65,6 +65,8 @@ pub struct Gateway {
     pub max_connections: usize,
     /// Limits of heads, in bytes and fields.
     pub limits: Limits,
+    /// A target's path and query may have bytes from 0x80 on.
+    pub raw_target: bool,
     /// Limit of a request's body in bytes, if there is one.
     pub max_body: Option<u64>,
     /// For a whole request head.
@@ -390,6 +392,7 @@ impl Gateway {
                 head: head_size("max_head")?,
                 fields: section.get("max_fields", units::count(1..=MAX_FIELDS))?,
             },
+            raw_target: section.get("raw_target", units::raw_target)?,
             max_body: section.get("max_body", units::body_size)?,
             head_timeout: duration("head_timeout")?,
             body_timeout: duration("body_timeout")?,

@@ -187,7 +187,7 @@ fn put_fields(bytes: &mut Vec<u8>, fields: &[(String, Vec<u8>)]) {
 prop_compose! {
     fn request_head()(
         method in prop_oneof![select(vec!["GET", "POST", "HEAD", "OPTIONS", "PURGE"]).prop_map(str::to_owned), token()],
-        target in prop_oneof!["/[!-\"$-~]{0,20}", Just("*".to_owned()), "http://[a-z.]{1,9}(:[0-9]{1,4})?(/[a-z?]{0,5})?"],
+        target in prop_oneof!["/[!-\"$-~äÿ路]{0,20}", Just("*".to_owned()), "http://[a-z.]{1,9}(:[0-9]{1,4})?(/[a-z?]{0,5})?"],
         minor in 0..2_u8,
         host in prop_oneof!["[a-z.]{1,9}(:[0-9]{1,4})?", Just("[::1]:80".to_owned())],
         fields in fields(),

@@ -73,6 +73,49 @@ fn request_lines_pass_to_the_byte() {
 }
 
 #[test]
+fn a_raw_target_passes_to_the_byte_unless_it_is_to_be_refused() {
+    let origin = obliging();
+    let gateway = gateway_for(&origin);
+    // What is written, what is asked for, and of whom: UTF-8, GBK (whose second bytes may be ASCII),
+    // Latin-1, and every byte from 0x80 on.
+    let all: Vec<u8> = (0x80..=0xff).collect();
+    let table: &[(&[u8], &[u8], &str)] = &[
+        ("/路/ü?q=ü".as_bytes(), "/路/ü?q=ü".as_bytes(), "a"),
+        (b"/\xc2\xb7\x83|\x81\\", b"/\xc2\xb7\x83|\x81\\", "a"),
+        (b"/\xe4?\x85\xa0", b"/\xe4?\x85\xa0", "a"),
+        (&[b"/", &all[..]].concat(), &[b"/", &all[..]].concat(), "a"),
+        ("http://b/ü".as_bytes(), "/ü".as_bytes(), "b"),
+        ("HTTP://b:80?ü".as_bytes(), "/?ü".as_bytes(), "b:80"),
+    ];
+    let request = |target: &[u8]| [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    for (target, passed, host) in table {
+        let shown = target.escape_ascii();
+        let before = origin.requests().len();
+        let response = gateway.connect().ask(request(target));
+        assert_eq!(response.status(), 200, "{shown}");
+        let requests = origin.requests();
+        assert_eq!(requests.len(), before + 1, "{shown}");
+        let ours = format!(" HTTP/1.1\r\nHost: {host}\r\n{}\r\n", ours(host));
+        let expected = [b"GET ", *passed, ours.as_bytes()].concat();
+        assert_eq!(requests[before].bytes(), expected, "{shown}");
+    }
+    let setup = Setup::new().set("gateway.raw_target", "refuse");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let before = origin.requests().len();
+    for (target, ..) in table {
+        let response = gateway.connect().ask(request(target));
+        let text = response.text();
+        assert_eq!(
+            (response.status(), &*text),
+            (400, "400 Bad Request: bad-target\n")
+        );
+    }
+    // Percent-encoded, it is a URI.
+    assert_eq!(gateway.connect().get("/%c3%bc").status(), 200);
+    assert_eq!(origin.requests().len(), before + 1);
+}
+
+#[test]
 fn one_empty_line_before_a_request_is_ignored_also_behind_a_body() {
     let origin = obliging();
     let gateway = gateway_for(&origin);

@@ -324,7 +324,11 @@ fn nothing_that_a_client_sends_can_forge_or_break_a_line() {
             "status",
             "400",
         ),
-        (b"GET /\xe4 HTTP/1.1\r\nHost: a\r\n\r\n", "status", "400"),
+        (
+            b"GET /\xe4\x85\xa0\xff?\xc2\x9b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "target",
+            r"/\xE4\x85\xA0\xFF?\xC2\x9B",
+        ),
         (b"GET /\rx HTTP/1.1\r\nHost: a\r\n\r\n", "status", "400"),
         (b"GET /\nx HTTP/1.1\r\nHost: a\r\n\r\n", "status", "400"),
         (

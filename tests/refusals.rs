@@ -104,7 +104,12 @@ fn bad_heads() -> Vec<Case> {
                     "GET http:/a HTTP/1.1",
                     "GET ftp://a/ HTTP/1.1",
                 ]),
-                raw(&[b"GET /\xe4 HTTP/1.1\r\nHost: a\r\n\r\n"]),
+                raw(&[
+                    b"GET http://\xe4/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                    b"GET http://a:\xb2/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                    b"GET \xe4 HTTP/1.1\r\nHost: a\r\n\r\n",
+                    b"GET /\xe4#\xe4 HTTP/1.1\r\nHost: a\r\n\r\n",
+                ]),
             ]
             .concat(),
         ),

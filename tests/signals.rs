@@ -489,6 +489,14 @@ fn settings_that_can_change_do_so_for_the_next_request() {
             "status=413 error=body-too-large",
         ),
         (
+            "gateway.raw_target",
+            "refuse",
+            "127.0.0.1",
+            "GET /\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "status=200",
+            "status=400 error=bad-target",
+        ),
+        (
             "gateway.max_line",
             "1k",
             "127.0.0.1",

@@ -35,6 +35,7 @@ pub const KEYS: &[Key] = keys! {
     max_line = "8k", "Longest request line, in bytes, 1k to 1m; 414 above that.";
     max_head = "32k", "Largest head of a message, in bytes, 1k to 1m; 431 above that.";
     max_fields = "100", "Header fields of a message at most, 1 to 256; 431 above that.";
+    raw_target = "pass", "Bytes from 0x80 on in a target, as curl, old browsers and crawlers send them: pass, unchanged, or refuse; 400 then.";
     max_body = "unlimited", "Largest body of a request, in bytes, or unlimited; 413 above that.";
     head_timeout = "10s", "Time for the whole head of a request to arrive.";
     body_timeout = "30s", "Longest silence of a client within the body of its request.";

@@ -197,6 +197,7 @@ fn an_empty_file_has_the_documented_defaults() {
                 head: 32 * 1024,
                 fields: 100,
             },
+            raw_target: true,
             max_body: None,
             head_timeout: ms(10_000),
             body_timeout: ms(30_000),
@@ -321,6 +322,7 @@ fn values_are_understood() {
             it.gateway.max_body.is_none()
         }),
         ("gateway.max_body", "1", |it| it.gateway.max_body == Some(1)),
+        ("gateway.raw_target", "refuse", |it| !it.gateway.raw_target),
         ("gateway.max_body", "5g", |it| {
             it.gateway.max_body == Some(5 << 30)
         }),
@@ -541,6 +543,11 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "gateway.max_body",
             "0",
             "it is 0, which could be meant in two ways; allowed: unlimited",
+        ),
+        (
+            "gateway.raw_target",
+            "on",
+            "it is none of the words for this key; allowed: pass, refuse",
         ),
         ("gateway.max_body", "99999999999g", "it is out of range;"),
         (
@@ -1123,6 +1130,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("gateway.max_line", "1k"),
     ("gateway.max_head", "1k"),
     ("gateway.max_fields", "1"),
+    ("gateway.raw_target", "refuse"),
     ("gateway.max_body", "1k"),
     ("gateway.head_timeout", "1ms"),
     ("gateway.body_timeout", "1ms"),

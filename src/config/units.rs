@@ -351,6 +351,11 @@ pub(super) fn switch(text: &str) -> Reading<bool> {
     one_of(text, &[("on", true), ("off", false)])
 }
 
+/// Whether something that is out of the ordinary passes.
+pub(super) fn raw_target(text: &str) -> Reading<bool> {
+    one_of(text, &[("pass", true), ("refuse", false)])
+}
+
 /// How changes of the lists are learned of.
 pub(super) fn notify(text: &str) -> Reading<Notify> {
     one_of(

@@ -215,7 +215,7 @@ pub enum Target {
 pub struct RequestHead {
     /// The method's token.
     pub method: Span,
-    /// The target as received.
+    /// The target as received; its path and query may have bytes from 0x80 on.
     pub target: Span,
     /// The target's form.
     pub form: Target,

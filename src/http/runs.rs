@@ -32,21 +32,23 @@ pub(super) fn text(bytes: &[u8], start: usize) -> usize {
 }
 
 /// Where the request target ends that begins at `start`: visible ASCII without `#`, since a fragment is
-/// never sent (RFC 9112 section 3.2).
+/// never sent (RFC 9112 section 3.2), and bytes from 0x80 on, which URIs do not have but many clients
+/// send.
 pub(super) fn target(bytes: &[u8], start: usize) -> usize {
     let suspects = |word: u64| {
         let invisible = word.wrapping_sub(each(b'!'));
         let delete = word.wrapping_add(each(1));
         let others = word ^ each(b'#');
         let hash = others.wrapping_sub(each(1)) & !others;
-        word | invisible | delete | hash
+        // As above, sums that reach a neighbour make it a suspect at most.
+        (invisible | delete | hash) & !word
     };
     end_of_run(bytes, start, suspects, is_target_byte)
 }
 
 /// A byte of a request target.
 pub(super) fn is_target_byte(byte: u8) -> bool {
-    byte.is_ascii_graphic() && byte != b'#'
+    matches!(byte, b'!'..=b'"' | b'$'..=b'~' | 0x80..)
 }
 
 fn is_text_byte(byte: u8) -> bool {
@@ -97,7 +99,7 @@ mod tests {
         let kinds: [(End, Fits, &[u8]); 3] = [
             (token, is_token_byte, b"Az"),
             (text, is_text_byte, b"a \t\x80\xff~"),
-            (target, is_target_byte, b"/!~z"),
+            (target, is_target_byte, b"/!~z\x80\xff"),
         ];
         for (end, fits, fitting) in kinds {
             // Any two neighbours, at each place of a word, between bytes that fit.

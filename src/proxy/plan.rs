@@ -1,5 +1,6 @@
 //! What a request asks for, as far as serving it depends on that.
 
+use crate::config::Gateway;
 use crate::error::{Close, Refusal};
 use crate::http::encode;
 use crate::http::fields::{ConnectionOptions, Kind, list};
@@ -32,12 +33,16 @@ impl Plan {
         head: &RequestHead,
         bytes: &[u8],
         options: &mut ConnectionOptions,
-        max_body: Option<u64>,
+        gateway: &Gateway,
     ) -> Result<Self, Refusal> {
+        // No URI has such bytes (RFC 3986 section 2), but curl, old browsers and crawlers send them.
+        if !gateway.raw_target && !head.target.of(bytes).is_ascii() {
+            return Err(Refusal::BadTarget);
+        }
         if !options.read(bytes, &head.fields) {
             return Err(Refusal::BadField);
         }
-        let framing = framing::of_request(head, bytes, max_body)?;
+        let framing = framing::of_request(head, bytes, gateway.max_body)?;
         let is_http11 = head.version == Version::Http11;
         let method = head.method.of(bytes);
         Ok(Self {

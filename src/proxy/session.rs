@@ -372,7 +372,7 @@ impl Session<'_> {
         tally.received = head.len as u64;
         seen.note(head, bytes);
         tally.client = client::address(self.rest.socket, trusted_proxies, &head.fields, bytes);
-        let mut plan = Plan::of(head, bytes, options, gateway.max_body)?;
+        let mut plan = Plan::of(head, bytes, options, gateway)?;
         let default_host = match head.authority() {
             Some(_) => None,
             None => self.stream.local_addr().map(|it| it.to_string()),

@@ -127,7 +127,7 @@ impl StrictReader {
         if method.is_empty() || !method.iter().all(|byte| is_tchar(*byte)) {
             return wrong("not a method", &line);
         }
-        let visible = |byte: &u8| matches!(byte, b'!'..=b'~') && *byte != b'#';
+        let visible = |byte: &u8| matches!(byte, b'!'..=b'~' | 0x80..) && *byte != b'#';
         let in_form = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
         if !in_form || !target.iter().all(visible) {
             return wrong("not a target", &line);

@@ -64,7 +64,17 @@ fn request_lines_are_strict() {
         ("GET a HTTP/1.1", Err(Refusal::BadTarget)),
         ("GET /# HTTP/1.1", Err(Refusal::BadTarget)),
         ("GET /\u{7f} HTTP/1.1", Err(Refusal::BadTarget)),
-        ("GET /ü HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET /ü?ü HTTP/1.1", Ok(())),
+        ("GET http://b/ü HTTP/1.1", Ok(())),
+        ("GET http://b?ü HTTP/1.1", Ok(())),
+        ("GET http://ü/ HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET http://b:ü/ HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET ü HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET /ü#ü HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET /ü\u{7f} HTTP/1.1", Err(Refusal::BadTarget)),
+        ("GET /ü ü HTTP/1.1", Err(Refusal::BadRequestLine)),
+        ("GET / HTTP/1.1ü", Err(Refusal::BadVersion)),
+        ("Gü / HTTP/1.1", Err(Refusal::BadMethod)),
         ("GET ftp://a/ HTTP/1.1", Err(Refusal::BadTarget)),
         ("GET http:///x HTTP/1.1", Err(Refusal::BadTarget)),
         ("GET http://u@a/ HTTP/1.1", Err(Refusal::BadTarget)),
@@ -269,31 +279,51 @@ fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
 }
 
 /// Parts of a head as they are compared here.
-type Parts<'a> = (Vec<&'a [u8]>, Vec<(&'a [u8], &'a [u8])>);
+type Parts = (Vec<Vec<u8>>, Vec<(Vec<u8>, Vec<u8>)>);
 
-fn parts<'a>(first: &[Span], fields: &[Field], bytes: &'a [u8]) -> Parts<'a> {
-    let pair = |field: &Field| (field.name.of(bytes), field.value.of(bytes));
+fn parts(first: &[Span], fields: &[Field], bytes: &[u8]) -> Parts {
+    let text = |span: Span| span.of(bytes).to_vec();
+    let pair = |field: &Field| (text(field.name), text(field.value));
     (
-        first.iter().map(|it| it.of(bytes)).collect(),
+        first.iter().map(|it| text(*it)).collect(),
         fields.iter().map(pair).collect(),
     )
 }
 
+/// `head` with `~` for the bytes from 0x80 on in the second word of its first line: the other parser
+/// wants UTF-8 there.
+fn in_ascii(head: &[u8]) -> Vec<u8> {
+    let mut head = head.to_vec();
+    let line = head
+        .iter()
+        .position(|it| *it == b'\r')
+        .unwrap_or(head.len());
+    let mut words = head[..line].split_mut(|it| *it == b' ');
+    let target = words.nth(1).unwrap_or_default();
+    for byte in target.iter_mut().filter(|it| !it.is_ascii()) {
+        *byte = b'~';
+    }
+    head
+}
+
 /// The head in `bytes` by a parser that many use, and by what it lets pass although it should not.
-fn read_by_httparse(bytes: &[u8], is_request: bool) -> Option<Parts<'_>> {
+fn read_by_httparse(bytes: &[u8], is_request: bool) -> Option<Parts> {
     let mut scanner = Scanner::default();
     let end = scanner.scan(bytes, &LIMITS).ok()??;
-    let head = &bytes[scanner.start..end];
+    let received = &bytes[scanner.start..end];
+    let ascii = in_ascii(received);
+    let head = if is_request { &ascii } else { received };
     let mut headers = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let (first, len, headers) = if is_request {
         let mut request = httparse::Request::new(&mut headers);
         let len = request.parse(head).ok()?;
-        let target = request.path?.as_bytes();
-        if !target.iter().all(|byte| is_target_byte(*byte)) {
+        let (method, target) = (request.method?, request.path?);
+        if target.bytes().any(|byte| !is_target_byte(byte)) {
             return None;
         }
+        let target = &received[method.len() + 1..][..target.len()];
         let version: &[u8] = [b"0", b"1"][usize::from(request.version?)];
-        let first = vec![request.method?.as_bytes(), target, version];
+        let first = vec![method.as_bytes(), target, version];
         (first, len, request.headers)
     } else {
         let mut response = httparse::Response::new(&mut headers);
@@ -310,17 +340,18 @@ fn read_by_httparse(bytes: &[u8], is_request: bool) -> Option<Parts<'_>> {
         )
     };
     assert_eq!(len, httparse::Status::Complete(head.len()));
-    let fields = headers.iter().map(|it| (it.name.as_bytes(), it.value));
-    Some((first, fields.collect()))
+    let field = |it: &httparse::Header<'_>| (it.name.as_bytes().to_vec(), it.value.to_vec());
+    Some((
+        first.into_iter().map(<[u8]>::to_vec).collect(),
+        headers.iter().map(field).collect(),
+    ))
 }
 
 /// The same by what is tested here.
-fn read(bytes: &[u8], is_request: bool) -> Option<Parts<'_>> {
-    let version = |version| -> &[u8] {
-        match version {
-            Version::Http10 => b"0",
-            Version::Http11 => b"1",
-        }
+fn read(bytes: &[u8], is_request: bool) -> Option<Parts> {
+    let version = |version| match version {
+        Version::Http10 => b"0".to_vec(),
+        Version::Http11 => b"1".to_vec(),
     };
     if is_request {
         let mut head = RequestHead::default();
@@ -334,7 +365,7 @@ fn read(bytes: &[u8], is_request: bool) -> Option<Parts<'_>> {
         head.read(bytes, &LIMITS)?;
         let (mut first, fields) = parts(&[head.reason], &head.fields, bytes);
         assert_eq!(head.status.to_string().as_bytes(), &bytes[9..12]);
-        first.extend([&bytes[9..12], version(head.version)]);
+        first.extend([bytes[9..12].to_vec(), version(head.version)]);
         Some((first, fields))
     }
 }
@@ -343,6 +374,7 @@ fn read(bytes: &[u8], is_request: bool) -> Option<Parts<'_>> {
 fn a_head_is_read_as_another_parser_reads_it_whatever_is_changed() {
     let requests = [
         "GET /a?b HTTP/1.1\r\nHost: a\r\nA-1:x y \r\nB:\r\n\r\n",
+        "GET /\u{fc}?\u{8def} HTTP/1.1\r\nA: b\r\n\r\n",
         "\r\nPOST http://a HTTP/1.0\r\nX:\t\u{80}\t\t\r\n\r\nGET",
         "PURGE * HTTP/1.1\r\n\r\n\r\n",
     ];
