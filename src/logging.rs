@@ -147,6 +147,11 @@ impl LogQueue {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Bytes that wait for the writer.
+    pub fn queued(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// True when nobody reads this log, so that lines need not be made.
     pub fn is_off(&self) -> bool {
         self.off

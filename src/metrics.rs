@@ -26,6 +26,11 @@ impl Counter {
         self.add(1);
     }
 
+    /// Says what the number is now: for gauges.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     /// Takes one away: for gauges.
     pub fn less_one(&self) {
         self.add(u64::MAX);
@@ -95,6 +100,8 @@ pub struct WorkerMetrics {
     pub active: Counter,
     /// Of these, the ones that are silent and have no coroutine.
     pub parked: Counter,
+    /// Idle connections to peers, at the worker's last look, which is a second old at most.
+    pub upstream_idle: Counter,
     /// Connections made to peers.
     pub upstream_connects: Counter,
     /// Pooled connections to peers that were used again.
@@ -131,6 +138,7 @@ impl Default for WorkerMetrics {
             connections: ZERO,
             active: ZERO,
             parked: ZERO,
+            upstream_idle: ZERO,
             upstream_connects: ZERO,
             upstream_reuses: ZERO,
             downstream_received: ZERO,

@@ -200,6 +200,7 @@ impl Worker {
                 let parks = self.parking.as_ref().is_some_and(|it| !it.is_empty());
                 let memory = buffer::trim() | self.workspaces.borrow_mut().trim();
                 let any = self.pool.evict(now, limit) | memory | Pipe::look_after() | parks;
+                self.metrics().upstream_idle.set(self.pool.len() as u64);
                 self.next_look.set(any.then_some(now + LOOK));
                 any
             }

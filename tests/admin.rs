@@ -382,6 +382,8 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("connections_closed_total{reason=\"refused\"}", 1),
         ("upstream_connections_total{kind=\"new\"}", 3),
         ("upstream_connections_total{kind=\"reused\"}", 14),
+        // At the worker's next look.
+        ("upstream_connections_idle{worker=\"0\"}", 2),
         (
             "bytes_total{direction=\"received\",side=\"downstream\"}",
             traffic.received,
@@ -427,6 +429,8 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_mode{mode=\"file\"}", 1),
         ("log_dropped_total{log=\"access\"}", 0),
         ("log_dropped_total{log=\"error\"}", 0),
+        ("log_queued_bytes{log=\"access\"}", 0),
+        ("log_queued_bytes{log=\"error\"}", 0),
         ("reloads_total{outcome=\"ok\"}", 0),
         ("reloads_total{outcome=\"failed\"}", 0),
         ("workers", 1),

@@ -129,3 +129,21 @@ fn at_the_limit_every_worker_uses_what_there_is_and_recovers() {
         }
     }
 }
+
+#[test]
+fn idle_connections_to_peers_and_what_logs_have_to_write_are_shown() {
+    let origin = Origin::named("prod");
+    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = setup.set("upstream.keepalive_timeout", "2s");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let idle = "graygate_upstream_connections_idle{worker=\"0\"}";
+    assert_eq!(gateway.shown_metric(idle), Some(0.0));
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "prod");
+    gateway.wait_for_metric(idle, 1.0);
+    gateway.wait_for_metric(idle, 0.0);
+    for log in ["access", "error"] {
+        let queued = format!("graygate_log_queued_bytes{{log=\"{log}\"}}");
+        assert!(gateway.shown_metric(&queued).is_some());
+        gateway.wait_for_metric(&queued, 0.0);
+    }
+}

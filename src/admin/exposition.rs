@@ -39,6 +39,17 @@ pub(super) fn render(view: &View) -> String {
     );
     page.value("log_dropped_total", &[("log", &"access")], access_dropped);
     page.value("log_dropped_total", &[("log", &"error")], error_dropped);
+    page.family(
+        "log_queued_bytes",
+        "gauge",
+        "Bytes of log lines that wait for their writer.",
+    );
+    for (log, queue) in [
+        ("access", &view.gateway.access_log),
+        ("error", &view.error_log),
+    ] {
+        page.value("log_queued_bytes", &[("log", &log)], queue.queued());
+    }
     page.family("workers", "gauge", "Worker threads.");
     page.value("workers", &[], metrics.workers().len());
     page.text
@@ -175,6 +186,14 @@ fn connections(page: &mut Page, metrics: &Metrics) {
     let reuses = metrics.sum(|it| &it.upstream_reuses);
     page.value("upstream_connections_total", &[("kind", &"new")], connects);
     page.value("upstream_connections_total", &[("kind", &"reused")], reuses);
+    page.family(
+        "upstream_connections_idle",
+        "gauge",
+        "Connections to peers that are kept for requests to come, by worker, as of a second ago at most.",
+    );
+    by_worker(page, metrics, "upstream_connections_idle", |it| {
+        &it.upstream_idle
+    });
     page.family(
         "bytes_total",
         "counter",

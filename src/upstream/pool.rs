@@ -120,6 +120,16 @@ impl Pool {
         !peers.is_empty()
     }
 
+    /// How many connections are kept.
+    pub fn len(&self) -> usize {
+        self.peers.borrow().values().map(OfPeer::len).sum()
+    }
+
+    /// True when none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Closes every idle connection; false when there was none.
     pub fn clear(&self) -> bool {
         let idle = self.peers.take();
