@@ -40,7 +40,11 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
         }
         Some(identity) => {
             let name = identity.name().to_owned();
-            let outcome = identity.act(|| read_as(&name, &config));
+            // As after an installation: that the user cannot write there yet is no news.
+            let copy = config.lists.last_good.as_deref();
+            let is_new = |path: &Path| run::is_new(folder_of(path)).unwrap_or(false);
+            let looks_at_copy = !copy.is_some_and(is_new);
+            let outcome = identity.act(|| read_as(&name, &config, looks_at_copy));
             outcome.map_err(|error| format!("[gateway] user = {name}: {error}"))?
         }
     }
@@ -120,7 +124,7 @@ fn look_at(path: &Path) -> Result<Found, String> {
 }
 
 /// Reads what the gateway reads again while it runs, as the user `name` that it will be.
-fn read_as(name: &str, config: &Config) -> Result<Vec<String>, String> {
+fn read_as(name: &str, config: &Config, looks_at_copy: bool) -> Result<Vec<String>, String> {
     let as_user = format!("as the user {name} of [gateway]");
     read_lists(config).map_err(|error| format!("{error} ({as_user})"))?;
     let path = &config.path;
@@ -129,7 +133,8 @@ fn read_as(name: &str, config: &Config) -> Result<Vec<String>, String> {
         format!("{path}: cannot be read {as_user}, so every reload will fail: {error}")
     };
     let unreadable = fs::File::open(path).err().map(warning);
-    let copy = place_of_copy(config, Some(name));
+    let copy = looks_at_copy.then(|| place_of_copy(config, Some(name)));
+    let copy = copy.flatten();
     Ok(unreadable.into_iter().chain(copy).collect())
 }
 

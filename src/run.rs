@@ -290,14 +290,19 @@ fn make_folder_of_copy(path: &Path, owner: Option<&Identity>) {
     }
 }
 
-/// A folder that was made just now, or by an installation, is root's and has nothing in it.
 fn give_if_new(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
-    let found = fs::symlink_metadata(folder)?;
-    let ours = found.is_dir() && found.uid() == 0 && owner.is_some();
-    if ours && fs::read_dir(folder)?.next().is_none() {
+    if owner.is_some() && is_new(folder)? {
         process::give_to(&File::open(folder)?, owner)?;
     }
     Ok(())
+}
+
+/// A folder that was made just now, or by an installation, is root's and has nothing in it. A start by root
+/// gives it to the user that the gateway becomes.
+pub(crate) fn is_new(folder: &Path) -> io::Result<bool> {
+    let found = fs::symlink_metadata(folder)?;
+    let is_roots = found.is_dir() && found.uid() == 0;
+    Ok(is_roots && fs::read_dir(folder)?.next().is_none())
 }
 
 fn rules(config: &Config) -> Rules {

@@ -279,6 +279,32 @@ fn a_check_by_root_finds_what_the_user_to_be_cannot_read() {
 }
 
 #[test]
+fn a_check_after_an_installation_does_not_warn_of_what_the_start_makes() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let setup = Setup::new()
+        .lists(&[], &[], &[&"127.0.0.1:9"])
+        .set("gateway.user", "nobody")
+        .set("lists.last_good", "var/copy");
+    open_to_others(&setup, &[]);
+    std::fs::create_dir(setup.path("var")).unwrap();
+    let ini = setup.write_ini();
+    std::fs::set_permissions(&ini, PermissionsExt::from_mode(0o644)).unwrap();
+    let output = run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    // One that holds something of somebody else's is not given away.
+    std::fs::write(setup.path("var/other"), "").unwrap();
+    let output = run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("is not writable for the user nobody"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_check_finds_logs_and_pid_files_that_could_not_be_made() {
     for (place, said) in [
         ("missing/folder/a.log", "there is no folder {missing}"),
