@@ -27,6 +27,7 @@ mod link;
 pub mod nodes;
 mod pace;
 mod place;
+mod proxies;
 mod reading;
 mod reply;
 mod rights;
@@ -107,13 +108,15 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 /// # Errors
 /// Why they cannot be read.
 pub fn read(settings: &config::Redis) -> Result<Reading, String> {
-    let attempt = || {
-        let mut reader = find_and_open(&mut Finder::default(), settings)?.1;
+    let mut finder = Finder::default();
+    let mut attempt = || {
+        let mut reader = find_and_open(&mut finder, settings)?.1;
         let (keys, most) = (&settings.keys, settings.max_reply);
         let (answer, _) = reading::ask(&mut reader, keys, &mut Rights::default(), most)?;
         answer.reading()
     };
-    attempt().map_err(|error| describe(&error))
+    let outcome = attempt();
+    outcome.map_err(|error| describe(&proxies::explained(error, &mut finder, settings)))
 }
 
 /// A connection to the server, wherever it is now.
@@ -243,7 +246,10 @@ impl Watcher {
                     let fault = Fault::TooLong;
                     self.publisher.failed_for(fault, describe(&error));
                 }
-                Ok(Err(error)) => self.publisher.failed(describe(&error)),
+                Ok(Err(error)) => {
+                    let error = self.explained(error);
+                    self.publisher.failed(describe(&error));
+                }
                 Err(_) => {
                     let error = "a fault of the gateway's own; see the line above";
                     self.publisher.failed(error);
@@ -259,6 +265,14 @@ impl Watcher {
             let spared = self.pace.left(Instant::now()).max(check);
             std::thread::sleep(jittered.max(spared));
             pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// The error that ended the last attempt, with what can be found out about it.
+    fn explained(&mut self, error: RedisError) -> RedisError {
+        match self.has_read {
+            true => error,
+            false => proxies::explained(error, &mut self.finder, &self.settings),
         }
     }
 

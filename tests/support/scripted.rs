@@ -13,7 +13,14 @@ pub(crate) struct ScriptedRedis {
 impl ScriptedRedis {
     /// Replies to each command what `script` says of its words, without the end of the line. One
     /// command after the other, from whatever connection.
-    pub(crate) fn start(script: impl FnMut(&[&str]) -> String + Send + 'static) -> Self {
+    pub(crate) fn start(mut script: impl FnMut(&[&str]) -> String + Send + 'static) -> Self {
+        Self::start_cutting(move |command| Some(script(command)))
+    }
+
+    /// As [`Self::start`], where a command to which there is no reply ends its connection.
+    pub(crate) fn start_cutting(
+        script: impl FnMut(&[&str]) -> Option<String> + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let script = Arc::new(Mutex::new(script));
@@ -45,12 +52,15 @@ pub(crate) fn texts(all: &[&str]) -> String {
     format!("*{}{}", all.len(), texts.collect::<String>())
 }
 
-fn answer_all(mut stream: &TcpStream, reply: impl Fn(&[&str]) -> String) -> io::Result<()> {
+fn answer_all(mut stream: &TcpStream, reply: impl Fn(&[&str]) -> Option<String>) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let words = command(&mut reader)?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        write!(stream, "{}\r\n", reply(&words))?;
+        let Some(reply) = reply(&words) else {
+            return Ok(());
+        };
+        write!(stream, "{reply}\r\n")?;
     }
 }
 

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use redis::{RedisError, RedisResult, Value};
 
 use super::link::Link;
+use super::proxies;
 use super::reply::{Replies, is_too_long, lists_too_long};
 use super::rights::Rights;
 use crate::config::Keys;
@@ -169,15 +170,15 @@ pub(super) fn transaction(
 
 /// What the server did not queue.
 struct Refusal {
-    /// The command's place in the transaction; none of MULTI itself.
-    at: Option<usize>,
+    /// The command's place in the transaction.
+    at: usize,
     error: RedisError,
 }
 
 impl Refusal {
     /// The list that the command is about, where each of `lists` has two.
     fn list(&self, lists: &[ListName]) -> Option<ListName> {
-        lists.get(self.at? / 2).copied()
+        lists.get(self.at / 2).copied()
     }
 }
 
@@ -198,7 +199,10 @@ fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
     let mut refusals = Vec::new();
     for at in 0..1 + pipe.len() {
         if let Err(error) = link.receive()?.extract_error() {
-            let at = at.checked_sub(1);
+            // Without a transaction the rest would be the lists themselves, one by one.
+            let Some(at) = at.checked_sub(1) else {
+                return Err(proxies::without_multi(error));
+            };
             refusals.push(Refusal { at, error });
         }
     }
