@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender};
 use serde_json::{Value, json};
 
 use crate::config::Reloads;
-use crate::error::{Refusal, reason_phrase};
+use crate::error::{Finding, Refusal, reason_phrase};
 use crate::explain::{self, Question, Rules};
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::lint::{Findings, Kind};
@@ -25,7 +25,7 @@ use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::store::guard::{Held, Named};
 use crate::store::redis::heartbeat::Heartbeat;
-use crate::store::{By, Cause, Publisher, Status, copy};
+use crate::store::{By, Cause, Publisher, Status, StoreFinding, copy};
 
 mod exposition;
 
@@ -456,7 +456,7 @@ fn lists(view: &View) -> String {
             "prod": skipped(ListName::Prod),
         },
         "kept": faults.collect::<Vec<_>>(),
-        "findings": findings(&view.publisher.findings(&lists)),
+        "findings": findings(&view.publisher.findings(&lists), &status.findings),
         "held": status.held.iter().map(held).collect::<Vec<_>>(),
         "heartbeat": view.heartbeat.as_ref().map(|it| heartbeat(it)),
         "copy": view.publisher.copy().map(|it| copy(&it, copy_is_in_force(&lists, &status))),
@@ -465,9 +465,23 @@ fn lists(view: &View) -> String {
 }
 
 /// How many there are of each kind, and the first of them.
-fn findings(findings: &Findings) -> serde_json::Value {
-    let counts = Kind::ALL.map(|kind| (kind.name(), findings.count(kind)));
-    let first = findings.first.iter().map(|it| {
+fn findings(findings: &Findings, of_store: &[StoreFinding]) -> serde_json::Value {
+    let of_lists = Kind::ALL.map(|kind| (kind.name(), findings.count(kind)));
+    let counts = Finding::ALL.iter().map(|kind| {
+        let of_kind = of_store.iter().filter(|it| it.finding == *kind);
+        (kind.name(), of_kind.count())
+    });
+    let counts = counts.filter(|(_, count)| *count > 0).chain(of_lists);
+    // What concerns all lists comes first.
+    let store = of_store.iter().map(|it| {
+        json!({
+            "finding": it.finding.name(),
+            "list": Value::Null,
+            "entry": it.server,
+            "text": it.told(),
+        })
+    });
+    let lists = findings.first.iter().map(|it| {
         json!({
             "finding": it.kind.name(),
             "list": it.list.name(),
@@ -476,8 +490,8 @@ fn findings(findings: &Findings) -> serde_json::Value {
         })
     });
     json!({
-        "count": BTreeMap::from(counts),
-        "first": first.collect::<Vec<_>>(),
+        "count": counts.collect::<BTreeMap<_, _>>(),
+        "first": store.chain(lists).collect::<Vec<_>>(),
     })
 }
 

@@ -7,6 +7,8 @@
 //! - a [`Failure`] ends one attempt on one *peer*; it says whether another attempt may follow;
 //! - a [`Close`] is the reason why a *downstream connection* ends.
 //!
+//! And one that goes wrong with no request yet: a [`Finding`] is what is to be looked at in the *store*.
+//!
 //! The status of each is fixed here and nowhere else.
 
 /// Defines an enum whose variants have a name for logs and metrics, and a line of explanation.
@@ -201,6 +203,14 @@ named! {
     }
 }
 
+named! {
+    /// What is out of the ordinary with the store, while its lists are followed.
+    pub enum Finding {
+        ReplicaLinkDown = "replica-link-down", "the lists come from a replica whose link to its master is down";
+        KeysEvicted = "keys-evicted", "Redis has evicted keys for want of memory, and a list is gone";
+    }
+}
+
 /// The reason phrase of the statuses that the gateway itself answers with.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
@@ -231,10 +241,11 @@ mod tests {
 
     #[test]
     fn names_are_unique_within_a_kind_and_indexes_follow_the_order() {
-        let names: [Vec<&str>; 3] = [
+        let names: [Vec<&str>; 4] = [
             Refusal::ALL.iter().map(|it| it.name()).collect(),
             Failure::ALL.iter().map(|it| it.name()).collect(),
             Close::ALL.iter().map(|it| it.name()).collect(),
+            Finding::ALL.iter().map(|it| it.name()).collect(),
         ];
         for names in names {
             let mut unique = names.clone();

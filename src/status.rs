@@ -49,6 +49,13 @@ fn text(health: &str, lists: &Value) -> String {
     let [gray, pre, prod] = ["gray", "pre", "prod"].map(count);
     line("entries", format!("gray {gray}, pre {pre}, prod {prod}"));
     line("error", plain(&lists["error"]));
+    for found in all(&lists["findings"]["first"]) {
+        // Those of entries are many, and `lists check` tells them.
+        if found["list"].is_null() {
+            let (finding, text) = (plain(&found["finding"]), plain(&found["text"]));
+            line("finding", format!("{finding}: {text}"));
+        }
+    }
     for kept in all(&lists["kept"]) {
         let (list, fault) = (plain(&kept["list"]), plain(&kept["fault"]));
         line("kept", format!("{list}, since the store has: {fault}"));

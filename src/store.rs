@@ -25,7 +25,7 @@ use std::hash::BuildHasher;
 
 pub use self::entries::Entries;
 pub use self::publisher::{Accepted, By, Publisher};
-pub use self::status::Status;
+pub use self::status::{Status, StoreFinding};
 use crate::lists::ListName;
 
 /// Why the lists were read.
@@ -81,6 +81,11 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// All lists, in the order of [`ListName::ALL`].
+    const fn lists_mut(&mut self) -> [&mut Result<Entries, Fault>; ListName::ALL.len()] {
+        [&mut self.gray, &mut self.pre, &mut self.prod]
+    }
+
     /// What each list has; `None` where nobody can tell. Equal for equal entries in whatever order, and
     /// for others as good as never. The order of a set is the server's own affair: it changes while its
     /// table grows.
@@ -112,17 +117,26 @@ pub enum Fault {
     TooLong,
     /// Another list is unsettled, and what was written at once is to come into force at once.
     Withheld,
+    /// The server is a replica that has not had its master's data yet.
+    Unsynced,
+    /// The server, or its master, was restarted without its data: there is no list at all.
+    WithoutData,
+    /// The key is gone since the server's memory was full.
+    Evicted,
 }
 
 impl Fault {
     /// Every fault.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::WrongType,
         Self::Forbidden,
         Self::AllSkipped,
         Self::Unsettled,
         Self::TooLong,
         Self::Withheld,
+        Self::Unsynced,
+        Self::WithoutData,
+        Self::Evicted,
     ];
 
     /// The name in logs and metrics.
@@ -134,15 +148,22 @@ impl Fault {
             Self::Unsettled => "unsettled",
             Self::TooLong => "too-long",
             Self::Withheld => "withheld",
+            Self::Unsynced => "unsynced",
+            Self::WithoutData => "without-data",
+            Self::Evicted => "evicted",
         }
     }
 
     /// How grave it is.
     const fn level(self) -> log::Level {
         match self {
-            Self::WrongType | Self::Forbidden | Self::AllSkipped | Self::TooLong => {
-                log::Level::Error
-            }
+            Self::WrongType
+            | Self::Forbidden
+            | Self::AllSkipped
+            | Self::TooLong
+            | Self::WithoutData
+            | Self::Evicted => log::Level::Error,
+            Self::Unsynced => log::Level::Warn,
             // Passes by itself, or the next reading says what it is.
             Self::Unsettled | Self::Withheld => log::Level::Debug,
         }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
-use graygate::error::{Close, Failure, Refusal, Retry};
+use graygate::error::{Close, Failure, Finding, Refusal, Retry};
 
 /// The rules of the checklist that all have their row.
 const RULES: usize = 44;
@@ -275,4 +275,13 @@ fn every_reason_that_the_text_names_is_one() {
         }
     }
     assert!(names.contains(&"many-lengths"));
+}
+
+#[test]
+fn what_is_found_of_the_store_stands_in_the_docs() {
+    let text = include_str!("../docs/lists.md");
+    for finding in Finding::ALL {
+        let row = format!("| `{}` | {} |", finding.name(), finding.text());
+        assert!(text.contains(&row), "{row}");
+    }
 }

@@ -20,8 +20,9 @@ use super::door::{Awaited, Door, EmptyFor, New, Parsed, Ripe};
 use super::findings::Told;
 use super::guard::{Held, Moment, Rules};
 use super::status::ToldFaults;
-use super::{Cause, Fault, Mode, Reading, Status};
+use super::{Cause, Fault, Mode, Reading, Status, StoreFinding};
 use crate::config::Config;
+use crate::error::Finding;
 use crate::lists::lint::{self, Findings};
 use crate::lists::{ListName, Lists};
 use crate::process::supervised;
@@ -260,6 +261,18 @@ impl Publisher {
         let faults = entrance.door.faults();
         entrance.told_faults.tell(&faults, Instant::now());
         self.locked().faults = faults;
+    }
+
+    /// Notes what is found of a kind, or that nothing is.
+    pub fn find(&self, finding: Finding, found: Option<StoreFinding>) {
+        self.locked().find(finding, found);
+    }
+
+    /// True when there are lists in force, or a copy that may come into force.
+    pub fn has_lists(&self) -> bool {
+        let entrance = self.locked_entrance();
+        let copy = entrance.copy.as_ref().is_some_and(|it| !it.is_too_old);
+        copy || self.lists.load().are_read()
     }
 
     /// Notes that the store has not told of what a check has found, although it should.

@@ -31,6 +31,7 @@ mod proxies;
 mod reading;
 mod reply;
 mod rights;
+mod standing;
 mod tls;
 
 use std::convert::Infallible;
@@ -50,9 +51,11 @@ use self::place::Finder;
 use self::reading::Answer;
 use self::reply::is_too_long;
 use self::rights::Rights;
+use self::standing::{Adrift, Question, Standing, Standings};
 use super::door::settle_time;
-use super::{By, Cause, Fault, Publisher, Reading, heavy};
+use super::{By, Cause, Fault, Publisher, Reading, StoreFinding, heavy};
 use crate::config::{self, Address};
+use crate::error::Finding;
 use crate::lists::ListName;
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
@@ -61,6 +64,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Lists that are too long are asked for again with the next check, and after this time at the latest:
 /// meanwhile nobody hears that they were made shorter.
 const MOST_UNTRIED: Duration = Duration::from_secs(60);
+
+/// Lists that are not taken of the server that has them are looked at again so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a check has found may have been announced a moment ago: for so long that is waited for. A
 /// busy machine takes its time, and what nobody has announced is late in any case.
@@ -84,6 +90,13 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         chooser: Chooser::default(),
         accept_key: AcceptKey::default(),
         rights: Rights::default(),
+        standings: Standings::default(),
+        keeps: false,
+        is_adrift: false,
+        owed: None,
+        had: [false; ListName::ALL.len()],
+        gone: Vec::new(),
+        evicted: [false; ListName::ALL.len()],
         pace: Pace::default(),
         changes_read: 0,
         waited: Duration::ZERO,
@@ -112,7 +125,8 @@ pub fn read(settings: &config::Redis) -> Result<Reading, String> {
     let mut attempt = || {
         let mut reader = find_and_open(&mut finder, settings)?.1;
         let (keys, most) = (&settings.keys, settings.max_reply);
-        let (answer, _) = reading::ask(&mut reader, keys, &mut Rights::default(), most)?;
+        let (mut rights, mut question) = (Rights::default(), Question::default());
+        let (answer, _) = reading::ask(&mut reader, keys, &mut rights, &mut question, most)?;
         answer.reading()
     };
     let outcome = attempt();
@@ -121,7 +135,7 @@ pub fn read(settings: &config::Redis) -> Result<Reading, String> {
 
 /// A connection to the server, wherever it is now.
 fn find_and_open(finder: &mut Finder, settings: &config::Redis) -> RedisResult<(Address, Link)> {
-    // Found and resolved anew each time.
+    // StoreFinding and resolved anew each time.
     let address = finder.find(settings)?;
     let login = settings.url.login();
     let mut reader = Link::open(&address, login, &settings.tls, settings.timeout)?;
@@ -153,6 +167,19 @@ struct Watcher {
     chooser: Chooser,
     accept_key: AcceptKey,
     rights: Rights,
+    standings: Standings,
+    /// What was last read was not taken, for what the server is.
+    keeps: bool,
+    /// The server is a replica whose link to its master is down.
+    is_adrift: bool,
+    /// Why the keys were read when that began.
+    owed: Option<Cause>,
+    /// The lists that had entries when they were last read.
+    had: [bool; ListName::ALL.len()],
+    /// Those that have vanished while keys were evicted.
+    gone: Vec<ListName>,
+    /// Those of which the server has said that they were.
+    evicted: [bool; ListName::ALL.len()],
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
     changes_read: u64,
@@ -325,6 +352,7 @@ impl Watcher {
     fn connect(&mut self) -> RedisResult<Server> {
         let settings = &self.settings;
         let (address, mut reader) = find_and_open(&mut self.finder, settings)?;
+        self.standings.meet(&mut reader)?;
         let (way, subscription) = self.chooser.choose(&mut reader, &address, settings)?;
         Ok(Server {
             address,
@@ -350,8 +378,10 @@ impl Watcher {
 
     /// Waits for a reason to read the keys. The last full check was at `checked`.
     fn wait(&mut self, server: &mut Server, checked: Instant) -> RedisResult<Reason> {
+        let is_sure = !self.in_doubt && !self.is_adrift;
         let interval = match server.way {
-            Way::Events | Way::Tracking if !self.in_doubt => self.settings.check_interval,
+            _ if self.keeps => LOOK_AGAIN.min(self.settings.check_interval),
+            Way::Events | Way::Tracking if is_sure => self.settings.check_interval,
             Way::Events | Way::Tracking => {
                 let settings = &self.settings;
                 settings.check_interval.min(settings.poll_interval)
@@ -424,7 +454,13 @@ impl Watcher {
         let keys = &self.settings.keys;
         let watched = std::mem::take(&mut self.unsettled);
         let most = self.settings.max_reply;
-        let (answer, untouched) = reading::ask(&mut server.reader, keys, &mut self.rights, most)?;
+        let (rights, question) = (&mut self.rights, &mut self.standings.question);
+        let (answer, untouched) = reading::ask(&mut server.reader, keys, rights, question, most)?;
+        let kept = self.keeps;
+        let Some(cause) = self.cause_if_taken(&answer, server, cause)? else {
+            self.pace.note(began, Instant::now(), 1);
+            return Ok(());
+        };
         let look = Look {
             began,
             cause,
@@ -436,12 +472,46 @@ impl Watcher {
         self.take_in(answer, look, server)?;
         self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader, began)?;
+        // An announced change waits for no more than that, but one that takes a list away.
+        if cause != Cause::Event || kept || !self.gone.is_empty() {
+            self.note_evictions(server)?;
+        }
         let changes = announced.saturating_sub(self.changes_read);
         // What was waited for an announcement has cost the server nothing.
         let began = began + std::mem::take(&mut self.waited);
         self.pace.note(began, Instant::now(), changes);
         self.changes_read = announced;
         Ok(())
+    }
+
+    /// Why the lists were read that are to be taken; `None` where they are not, for what the server
+    /// is: then those in force stay, as if it were away.
+    fn cause_if_taken(
+        &mut self,
+        answer: &Answer,
+        server: &mut Server,
+        cause: Cause,
+    ) -> RedisResult<Option<Cause>> {
+        let (standing, has_lists) = (&answer.standing, self.publisher.has_lists());
+        let reader = &mut server.reader;
+        let verdict = self
+            .standings
+            .judge(standing, answer.is_empty(), has_lists, reader)?;
+        self.keeps = verdict.is_err();
+        self.is_adrift = *standing != Standing::Settled;
+        match verdict {
+            Ok(adrift) => {
+                let found = adrift.map(|it| without_master(&server.address, it));
+                self.publisher.find(Finding::ReplicaLinkDown, found);
+                Ok(Some(self.owed.take().unwrap_or(cause)))
+            }
+            Err(fault) => {
+                self.owed.get_or_insert(cause);
+                let words = not_taken(&server.address, standing);
+                self.publisher.failed_for(fault, words);
+                Ok(None)
+            }
+        }
     }
 
     /// Publishes what was read. Most checks find nothing new: then a million entries are not made
@@ -451,7 +521,8 @@ impl Watcher {
         if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
             return Ok(());
         }
-        let reading = answer.reading()?;
+        let mut reading = answer.reading()?;
+        self.see_what_is_gone(&mut reading, &server.subscription);
         let content = reading.content(&self.hasher);
         // What can only now be told, or no longer, is no change.
         let mut lists = content.iter().zip(&self.content);
@@ -483,6 +554,58 @@ impl Watcher {
         for digest in self.accept_key.read(reader, &self.settings.accept_key)? {
             // What is not held any more, or not yet, needs no word.
             let _ = self.publisher.accept(&digest, By::Key);
+        }
+        Ok(())
+    }
+
+    /// Notes which lists have vanished. One of which the server says that it was evicted was removed
+    /// by nobody, and keeps its value.
+    fn see_what_is_gone(&mut self, reading: &mut Reading, subscription: &Subscription) {
+        for (list, entries) in ListName::ALL.into_iter().zip(reading.lists_mut()) {
+            let at = list as usize;
+            let Ok(read) = entries else {
+                continue;
+            };
+            if !read.is_empty() {
+                self.had[at] = true;
+                self.evicted[at] = false;
+                self.gone.retain(|it| *it != list);
+                continue;
+            }
+            if std::mem::take(&mut self.had[at]) {
+                self.gone.push(list);
+            }
+            let heard = subscription.was_evicted(list);
+            self.evicted[at] = heard.unwrap_or(self.evicted[at]);
+            if self.evicted[at] {
+                *entries = Err(Fault::Evicted);
+            }
+        }
+    }
+
+    /// Says so when keys were evicted and a list is gone since; and notes whose lists were taken.
+    fn note_evictions(&mut self, server: &mut Server) -> RedisResult<()> {
+        let evicted = self.standings.note(&mut server.reader)?;
+        let is_said = |it: &&StoreFinding| it.finding == Finding::KeysEvicted;
+        let before = self.publisher.status();
+        let before = before.findings.iter().find(is_said).cloned();
+        let gone: Vec<&str> = self.gone.iter().map(|it| it.name()).collect();
+        if gone.is_empty() {
+            self.publisher.find(Finding::KeysEvicted, None);
+        } else if evicted > 0 && before.is_none() {
+            let gone = gone.join(", ");
+            let found = StoreFinding {
+                finding: Finding::KeysEvicted,
+                server: server.address.to_string(),
+                since: Instant::now(),
+                text: format!(
+                    "Redis has evicted {evicted} keys since its memory was full (maxmemory), and is without {gone}"
+                ),
+            };
+            self.publisher.find(Finding::KeysEvicted, Some(found));
+        } else if before.is_none() {
+            // Somebody has removed them.
+            self.gone.clear();
         }
         Ok(())
     }
@@ -523,6 +646,33 @@ impl Watcher {
             new.since = now;
         }
         Ok(())
+    }
+}
+
+/// What is to be said of a replica without its master.
+fn without_master(address: &Address, adrift: Adrift) -> StoreFinding {
+    let Adrift { master, since } = adrift;
+    StoreFinding {
+        finding: Finding::ReplicaLinkDown,
+        server: address.to_string(),
+        since,
+        text: format!(
+            "the lists come from the replica {address}, whose link to its master {master} is down"
+        ),
+    }
+}
+
+/// Why lists are not taken, in the same words for as long as that is so.
+fn not_taken(address: &Address, standing: &Standing) -> String {
+    match standing {
+        Standing::Adrift(master) => format!(
+            "the replica {address} has not synced with its master {master}: what it lacks was \
+             removed by nobody"
+        ),
+        Standing::Settled => format!(
+            "{address} has none of the lists since it was restarted, or its master was: fill them in \
+             again"
+        ),
     }
 }
 

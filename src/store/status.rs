@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::{Cause, Fault, Mode, guard};
+use crate::error::Finding;
 use crate::lists::ListName;
 use crate::logging::Throttle;
 
@@ -31,6 +32,28 @@ pub struct Status {
     pub faults: Vec<(ListName, Fault)>,
     /// Changes that wait to be accepted; their lists keep their last good value, too.
     pub held: Vec<guard::Held>,
+    /// What is out of the ordinary with the store; one of a kind.
+    pub findings: Vec<StoreFinding>,
+}
+
+/// Something out of the ordinary with the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFinding {
+    /// Of which kind.
+    pub finding: Finding,
+    /// The server that it is about.
+    pub server: String,
+    /// Since when it is so.
+    pub since: Instant,
+    /// What it is, in words.
+    pub text: String,
+}
+
+impl StoreFinding {
+    /// In words, with the time.
+    pub fn told(&self) -> String {
+        format!("{}, for {} s", self.text, self.since.elapsed().as_secs())
+    }
 }
 
 impl Status {
@@ -48,7 +71,26 @@ impl Status {
             failures: 0,
             faults: Vec::new(),
             held: Vec::new(),
+            findings: Vec::new(),
         }
+    }
+
+    /// Notes what is found of a kind, or that nothing is; tells of it when that is news.
+    pub(super) fn find(&mut self, finding: Finding, found: Option<StoreFinding>) {
+        let name = finding.name();
+        let at = self.findings.iter().position(|it| it.finding == finding);
+        let before = at.map(|at| self.findings.remove(at));
+        let told = |it: &StoreFinding| (it.server.clone(), it.text.clone());
+        match &found {
+            Some(new) if before.as_ref().map(told) != Some(told(new)) => {
+                let (server, text) = (&new.server, &new.text);
+                let seconds = new.since.elapsed().as_secs();
+                log::warn!("{name} server={server} seconds={seconds} text={text:?}");
+            }
+            None if before.is_some() => log::info!("{name}-over"),
+            _ => {}
+        }
+        self.findings.extend(found);
     }
 
     /// The store could not be read. Said once for as long as the reason is the same.

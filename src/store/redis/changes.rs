@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -64,7 +64,27 @@ pub(super) struct Subscription {
     /// Holds one item at most.
     pub(super) news: Receiver<News>,
     changes: Arc<AtomicU64>,
+    last: Arc<LastEvents>,
     _ender: Option<Ender>,
+}
+
+/// What the last event of each list's key was, where events are heard.
+#[derive(Debug, Default)]
+struct LastEvents([AtomicU8; ListName::ALL.len()]);
+
+impl LastEvents {
+    const EVICTED: u8 = 1;
+    const OTHER: u8 = 2;
+
+    fn note(&self, list: ListName, event: &Value) {
+        let is_evicted = matches!(event, Value::BulkString(it) if it == b"evicted");
+        let event = if is_evicted {
+            Self::EVICTED
+        } else {
+            Self::OTHER
+        };
+        self.0[list as usize].store(event, Ordering::Relaxed);
+    }
 }
 
 impl Subscription {
@@ -73,6 +93,7 @@ impl Subscription {
         Self {
             news: crossbeam_channel::never(),
             changes: Arc::default(),
+            last: Arc::default(),
             _ender: None,
         }
     }
@@ -80,6 +101,15 @@ impl Subscription {
     /// How many changes were announced so far.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the key of a list was evicted, by the last event; `None` where there was none.
+    pub(super) fn was_evicted(&self, list: ListName) -> Option<bool> {
+        match self.last.0[list as usize].load(Ordering::Relaxed) {
+            LastEvents::EVICTED => Some(true),
+            LastEvents::OTHER => Some(false),
+            _ => None,
+        }
     }
 }
 
@@ -219,9 +249,9 @@ impl Chooser {
     ) -> RedisResult<Subscription> {
         let db = settings.url.login().db;
         let channel = |key: &str| format!("__keyspace@{db}__:{key}");
-        let of_list = |list| channel(key(&settings.keys, list));
+        let channels = ListName::ALL.map(|list| channel(key(&settings.keys, list)));
         let mut link = open(address, settings)?;
-        subscribe(&mut link, &ListName::ALL.map(of_list))?;
+        subscribe(&mut link, &channels)?;
         // Without this one the key is still read at each check.
         match subscribe(&mut link, &[channel(&settings.accept_key)]) {
             Err(error) if is_refusal(&error) => {
@@ -232,7 +262,25 @@ impl Chooser {
             }
             outcome => outcome?,
         }
-        follow(link, |_| true).map_err(RedisError::from)
+        let last = Arc::new(LastEvents::default());
+        let noted = Arc::clone(&last);
+        let hears = move |channel: &Value, event: &Value| {
+            let is_its =
+                |it: &String| matches!(channel, Value::BulkString(c) if c == it.as_bytes());
+            for (list, _) in ListName::ALL
+                .iter()
+                .zip(&channels)
+                .filter(|it| is_its(it.1))
+            {
+                noted.note(*list, event);
+            }
+            true
+        };
+        let subscription = follow(link, hears).map_err(RedisError::from)?;
+        Ok(Subscription {
+            last,
+            ..subscription
+        })
     }
 
     /// Has the server tell a subscription of the keys that the reader wants to know about.
@@ -262,7 +310,8 @@ impl Chooser {
             let what = "it tracks nothing although it has accepted to (CLIENT GETREDIR)";
             return Err(refusal(what));
         }
-        follow(link, move |payload| names_one_of(payload, &keys)).map_err(RedisError::from)
+        let hears = move |_: &Value, payload: &Value| names_one_of(payload, &keys);
+        follow(link, hears).map_err(RedisError::from)
     }
 
     /// Asks the server whether the reader's invalidations go where they should. Who may not ask
@@ -338,11 +387,11 @@ fn subscribe(link: &mut Link, channels: &[String]) -> RedisResult<()> {
     Ok(())
 }
 
-/// Passes changes on, in a thread of its own, until the connection ends: messages whose payload is
-/// `wanted`.
+/// Passes changes on, in a thread of its own, until the connection ends: messages whose channel and
+/// payload are `wanted`.
 fn follow(
     mut link: Link,
-    wanted: impl Fn(&Value) -> bool + Send + 'static,
+    wanted: impl Fn(&Value, &Value) -> bool + Send + 'static,
 ) -> io::Result<Subscription> {
     let (said, news) = bounded(1);
     let ender = link.ender()?;
@@ -358,13 +407,14 @@ fn follow(
     Ok(Subscription {
         news,
         changes,
+        last: Arc::default(),
         _ender: Some(ender),
     })
 }
 
 fn pass_on(
     link: &mut Link,
-    wanted: &impl Fn(&Value) -> bool,
+    wanted: &impl Fn(&Value, &Value) -> bool,
     counted: &AtomicU64,
     said: &Sender<News>,
 ) -> RedisError {
@@ -372,9 +422,9 @@ fn pass_on(
         match link.hear() {
             Ok(Value::Array(message)) => {
                 // Else it is the answer to a PING.
-                if let [Value::BulkString(kind), _, payload] = &message[..]
+                if let [Value::BulkString(kind), channel, payload] = &message[..]
                     && kind == b"message"
-                    && wanted(payload)
+                    && wanted(channel, payload)
                 {
                     counted.fetch_add(1, Ordering::Relaxed);
                     // A full queue holds a change that was not looked at yet: that look will do.

@@ -8,6 +8,7 @@ use super::link::Link;
 use super::proxies;
 use super::reply::{Replies, is_too_long, lists_too_long};
 use super::rights::Rights;
+use super::standing::{Question, Standing};
 use crate::config::Keys;
 use crate::lists::ListName;
 use crate::store::{Entries, Fault, Reading};
@@ -26,13 +27,15 @@ pub(super) struct Answer {
     /// The lists that it is about, in this order; the others are forbidden.
     lists: Vec<ListName>,
     bytes: Vec<u8>,
+    /// What the server says of itself, just before that.
+    pub(super) standing: Standing,
 }
 
 /// So often the keys are asked for: they may have been touched, and some may be forbidden.
 const TRIES: usize = 3;
 
 /// Asks until there is an answer, which has `most` bytes at most; with it, whether the WATCHed keys
-/// were untouched before.
+/// were untouched before. The server is asked for its standing by the way.
 ///
 /// # Errors
 /// When the server does not let itself be asked, or the answer is longer.
@@ -40,10 +43,11 @@ pub(super) fn ask(
     link: &mut Link,
     keys: &Keys,
     rights: &mut Rights,
+    question: &mut Question,
     most: usize,
 ) -> RedisResult<(Answer, bool)> {
     for at in 0..TRIES {
-        if let Some(answer) = ask_once(link, keys, rights, most)? {
+        if let Some(answer) = ask_once(link, keys, rights, question, most)? {
             rights.read();
             // After the first try nothing is watched any more.
             return Ok((answer, at == 0));
@@ -59,6 +63,7 @@ fn ask_once(
     link: &mut Link,
     keys: &Keys,
     rights: &mut Rights,
+    question: &mut Question,
     most: usize,
 ) -> RedisResult<Option<Answer>> {
     let lists = rights.allowed();
@@ -67,7 +72,15 @@ fn ask_once(
         pipe.cmd("LRANGE").arg(key(keys, *list)).arg(0).arg(-1);
         pipe.cmd("SMEMBERS").arg(key(keys, *list));
     }
-    let refusals = queue(link, &pipe)?;
+    let mut request = question.packed().unwrap_or_default();
+    let is_asked = !request.is_empty();
+    request.extend(packed_transaction(&pipe));
+    link.send(&request)?;
+    let standing = match is_asked {
+        true => question.understand(link.receive()?.extract_error())?,
+        false => Standing::Settled,
+    };
+    let refusals = queued(link, &pipe)?;
     for refusal in &refusals {
         if let Some(list) = refusal.list(&lists)
             && refusal.error.code() == Some("NOPERM")
@@ -94,7 +107,11 @@ fn ask_once(
         }
     };
     match bytes {
-        Some(bytes) if Replies::of(&bytes)?.is_some() => Ok(Some(Answer { lists, bytes })),
+        Some(bytes) if Replies::of(&bytes)?.is_some() => Ok(Some(Answer {
+            lists,
+            bytes,
+            standing,
+        })),
         _ => Ok(None),
     }
 }
@@ -191,10 +208,19 @@ fn accepted(refusals: Vec<Refusal>) -> RedisResult<()> {
 /// Has the commands of `pipe` queued and executed. Where nothing is refused, what is left to
 /// receive is the reply of EXEC; else nothing was executed.
 fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
+    link.send(&packed_transaction(pipe))?;
+    queued(link, pipe)
+}
+
+fn packed_transaction(pipe: &redis::Pipeline) -> Vec<u8> {
     let mut request = redis::cmd("MULTI").get_packed_command();
     request.extend(pipe.get_packed_pipeline());
     request.extend(redis::cmd("EXEC").get_packed_command());
-    link.send(&request)?;
+    request
+}
+
+/// The second half of [`queue`], when all has been sent.
+fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
     // MULTI is accepted, and each command queued.
     let mut refusals = Vec::new();
     for at in 0..1 + pipe.len() {
@@ -218,6 +244,14 @@ impl Answer {
     pub(super) fn fingerprint(&self, hasher: &RandomState) -> u64 {
         let lists: Vec<u8> = self.lists.iter().map(|it| *it as u8).collect();
         hasher.hash_one((lists, &self.bytes))
+    }
+
+    /// True when there is none of all lists.
+    pub(super) fn is_empty(&self) -> bool {
+        // Each was asked for twice.
+        let count = 2 * ListName::ALL.len();
+        let none = format!("*{count}\r\n{}", "*0\r\n".repeat(count));
+        self.lists.len() == ListName::ALL.len() && self.bytes == none.as_bytes()
     }
 
     /// True when at least `count` entries may be in it.

@@ -1,0 +1,391 @@
+//! What a server says of its own standing: whether it has data that are worth to be followed.
+//!
+//! It is asked ahead of each reading, in the same write, which takes no time: by ROLE, or by INFO
+//! where that is refused; where both are, nobody knows. A replica that has never had its master's data since
+//! it was started, or that has nothing at all while it has no master, is no source of lists: what it lacks was
+//! removed by nobody. One that had the data and lost its master still is one, but that is said. Nor
+//! is a server a source that has none of the lists since it was restarted, or since its master was: its
+//! data are others then (`run_id`, `master_replid`).
+
+use std::time::{Duration, Instant};
+
+use redis::{RedisResult, Value};
+
+use super::link::{Link, is_refusal};
+use crate::store::Fault;
+
+/// The standing of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is a master, or a replica whose link to its master is up; or nobody knows better.
+    Settled,
+    /// It is a replica whose link to this master is down, or which gets its data right now.
+    Adrift(String),
+}
+
+/// How a server is asked for its standing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Question {
+    #[default]
+    Role,
+    Info,
+    /// It does not say.
+    None,
+}
+
+impl Question {
+    /// The command.
+    pub(super) fn packed(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Role => Some(redis::cmd("ROLE").get_packed_command()),
+            Self::Info => Some(redis::cmd("INFO").arg("replication").get_packed_command()),
+            Self::None => None,
+        }
+    }
+
+    /// What the reply means; a refusal, or what nobody understands, leads to the next question.
+    ///
+    /// # Errors
+    /// When the server answers nothing at present.
+    pub(super) fn understand(&mut self, reply: RedisResult<Value>) -> RedisResult<Standing> {
+        let standing = match (*self, reply) {
+            (Self::Role, Ok(reply)) => of_role(&reply),
+            (_, Ok(reply)) => of_info(&Info::of(reply)),
+            (_, Err(error)) if is_refusal(&error) => None,
+            (_, Err(error)) => return Err(error),
+        };
+        if standing.is_none() {
+            *self = match self {
+                Self::Role => Self::Info,
+                Self::Info | Self::None => Self::None,
+            };
+        }
+        Ok(standing.unwrap_or(Standing::Settled))
+    }
+
+    /// Asks, in every way that there is.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub(super) fn ask(&mut self, link: &mut Link) -> RedisResult<Standing> {
+        loop {
+            let before = *self;
+            let Some(packed) = self.packed() else {
+                return Ok(Standing::Settled);
+            };
+            link.send(&packed)?;
+            let standing = self.understand(link.receive()?.extract_error())?;
+            if *self == before {
+                return Ok(standing);
+            }
+        }
+    }
+}
+
+/// Of `["slave", host, port, state, offset]`, and the like.
+fn of_role(reply: &Value) -> Option<Standing> {
+    let Value::Array(words) = reply else {
+        return None;
+    };
+    let text = |at: usize| match words.get(at)? {
+        Value::BulkString(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        Value::SimpleString(text) => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string()),
+        _ => None,
+    };
+    match text(0)?.as_str() {
+        "slave" | "replica" if text(3)? != "connected" => {
+            Some(Standing::Adrift(format!("{}:{}", text(1)?, text(2)?)))
+        }
+        _ => Some(Standing::Settled),
+    }
+}
+
+fn of_info(info: &Info) -> Option<Standing> {
+    match info.get("role")? {
+        "slave" | "replica" if info.get("master_link_status")? != "up" => {
+            let master = format!("{}:{}", info.get("master_host")?, info.get("master_port")?);
+            Some(Standing::Adrift(master))
+        }
+        _ => Some(Standing::Settled),
+    }
+}
+
+/// The reply to INFO.
+#[derive(Debug, Default)]
+pub(super) struct Info(String);
+
+impl Info {
+    fn of(reply: Value) -> Self {
+        Self(redis::from_redis_value(reply).unwrap_or_default())
+    }
+
+    /// Asks for some sections; none of those that the server does not tell.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub(super) fn ask(link: &mut Link, sections: &[&str]) -> RedisResult<Self> {
+        // One by one, since older servers know one of them in a command.
+        let commands = sections.iter().flat_map(|it| {
+            let info = redis::cmd("INFO").arg(*it).get_packed_command();
+            info.into_iter()
+        });
+        link.send(&commands.collect::<Vec<u8>>())?;
+        let mut all = String::new();
+        for _ in sections {
+            match link.receive()?.extract_error() {
+                Ok(reply) => all.push_str(&Self::of(reply).0),
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// The value that stands behind this name.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let mut lines = self.0.lines();
+        lines.find_map(|it| it.strip_prefix(name)?.strip_prefix(':'))
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// How long the link to the master has been down, if it was up since the server was started.
+    fn link_down(&self) -> Option<Duration> {
+        // -1 if it never was; older ones count from 1970 then.
+        let down = self.number("master_link_down_since_seconds")?;
+        (down <= self.number("uptime_in_seconds")?).then(|| Duration::from_secs(down))
+    }
+}
+
+/// What is known when the lists were read.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    is_adrift: bool,
+    /// Its link to its master was up once, so that it had the data.
+    had_data: bool,
+    /// There is none of the lists.
+    is_empty: bool,
+    /// Its data are not those from which lists were taken before, by the process or by their history.
+    is_other: bool,
+    /// There are lists in force, or in the copy.
+    has_lists: bool,
+}
+
+/// Why the lists that were read are not to be taken; `None` when they are.
+const fn refused(it: Look) -> Option<Fault> {
+    match it {
+        Look {
+            is_adrift: true,
+            is_empty: true,
+            ..
+        }
+        | Look {
+            is_adrift: true,
+            had_data: false,
+            has_lists: true,
+            ..
+        } => Some(Fault::Unsynced),
+        Look {
+            is_empty: true,
+            is_other: true,
+            has_lists: true,
+            ..
+        } => Some(Fault::WithoutData),
+        _ => None,
+    }
+}
+
+/// A replica without its master, from which lists are taken all the same.
+#[derive(Clone, Debug)]
+pub(super) struct Adrift {
+    pub(super) master: String,
+    pub(super) since: Instant,
+}
+
+/// What was learned of the server that is connected, and of those before.
+#[derive(Debug, Default)]
+pub(super) struct Standings {
+    /// How this one is asked.
+    pub(super) question: Question,
+    /// The data from which lists were last taken.
+    taken: Option<Origin>,
+    /// It was found in order, on this connection.
+    was_settled: bool,
+    /// Since when it is adrift, where it does not say.
+    adrift_since: Option<Instant>,
+    /// How many keys it had evicted at the last check.
+    evicted: Option<u64>,
+}
+
+/// Where data come from: the process that has them, and the history of writes that made them.
+type Origin = (String, Option<String>);
+
+fn origin(info: &Info) -> Option<Origin> {
+    let run = info.get("run_id")?.to_owned();
+    Some((run, info.get("master_replid").map(str::to_owned)))
+}
+
+impl Standings {
+    /// Gets to know a server that was just connected.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub(super) fn meet(&mut self, link: &mut Link) -> RedisResult<Standing> {
+        *self = Self {
+            taken: self.taken.take(),
+            ..Self::default()
+        };
+        self.question.ask(link)
+    }
+
+    /// Whether the lists are to be taken of a server of this `standing`; if so, and it is adrift,
+    /// what is to be said of that.
+    ///
+    /// # Errors
+    /// When the server cannot be asked for more.
+    pub(super) fn judge(
+        &mut self,
+        standing: &Standing,
+        is_empty: bool,
+        has_lists: bool,
+        link: &mut Link,
+    ) -> RedisResult<Result<Option<Adrift>, Fault>> {
+        let is_adrift = *standing != Standing::Settled;
+        // As a rule nothing more is asked.
+        let info = match is_adrift || is_empty && has_lists {
+            true => Info::ask(link, &["server", "replication"])?,
+            false => Info::default(),
+        };
+        let down = info.link_down();
+        let look = Look {
+            is_adrift,
+            had_data: self.was_settled || down.is_some(),
+            is_empty,
+            is_other: origin(&info)
+                .zip(self.taken.as_ref())
+                .is_some_and(|(now, before)| now != *before),
+            has_lists,
+        };
+        if let Some(fault) = refused(look) {
+            return Ok(Err(fault));
+        }
+        self.was_settled |= !is_adrift;
+        let Standing::Adrift(master) = standing else {
+            self.adrift_since = None;
+            return Ok(Ok(None));
+        };
+        let now = Instant::now();
+        let said = down.and_then(|it| now.checked_sub(it));
+        let since = *self.adrift_since.get_or_insert(said.unwrap_or(now));
+        let master = master.clone();
+        Ok(Ok(Some(Adrift { master, since })))
+    }
+
+    /// Lists were taken: notes whose, to know them again. Returns how many keys were evicted since
+    /// that was last noted.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub(super) fn note(&mut self, link: &mut Link) -> RedisResult<u64> {
+        let info = Info::ask(link, &["server", "replication", "stats"])?;
+        self.taken = origin(&info).or_else(|| self.taken.take());
+        let evicted = info.number("evicted_keys");
+        let before = std::mem::replace(&mut self.evicted, evicted);
+        let more = before.zip(evicted);
+        Ok(more.map_or(0, |(before, now)| now.saturating_sub(before)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(words: &[&str]) -> Value {
+        let words = words.iter();
+        Value::Array(
+            words
+                .map(|it| Value::BulkString(it.as_bytes().to_vec()))
+                .collect(),
+        )
+    }
+
+    fn adrift() -> Option<Standing> {
+        Some(Standing::Adrift("10.0.0.1:6379".to_owned()))
+    }
+
+    #[test]
+    fn a_replica_is_adrift_unless_its_link_is_up() {
+        let slave = |state: &str| of_role(&role(&["slave", "10.0.0.1", "6379", state, "-1"]));
+        assert_eq!(slave("connected"), Some(Standing::Settled));
+        for state in [
+            "none",
+            "connect",
+            "connecting",
+            "handshake",
+            "sync",
+            "unknown",
+        ] {
+            assert_eq!(slave(state), adrift(), "{state}");
+        }
+        assert_eq!(of_role(&role(&["master", "0"])), Some(Standing::Settled));
+        assert_eq!(of_role(&role(&["sentinel"])), Some(Standing::Settled));
+        for other in [Value::Okay, role(&[]), role(&["slave", "10.0.0.1"])] {
+            assert_eq!(of_role(&other), None, "{other:?}");
+        }
+        let info = |text: &str| of_info(&Info(text.replace('\n', "\r\n")));
+        let place = "master_host:10.0.0.1\nmaster_port:6379\n";
+        let slave = format!("# Replication\nrole:slave\n{place}");
+        assert_eq!(info("role:master\n"), Some(Standing::Settled));
+        let up = format!("{slave}master_link_status:up\n");
+        assert_eq!(info(&up), Some(Standing::Settled));
+        assert_eq!(info(&format!("{slave}master_link_status:down\n")), adrift());
+        assert_eq!(info(""), None);
+    }
+
+    #[test]
+    fn a_link_was_up_if_it_has_been_down_for_less_than_the_server_is_up() {
+        let down = |text: &str| {
+            let text =
+                format!("uptime_in_seconds:100\r\nmaster_link_down_since_seconds:{text}\r\n");
+            Info(text).link_down().map(|it| it.as_secs())
+        };
+        assert_eq!(down("0"), Some(0));
+        assert_eq!(down("99"), Some(99));
+        assert_eq!(down("-1"), None);
+        assert_eq!(down("1764400000"), None);
+        assert_eq!(Info::default().link_down(), None);
+    }
+
+    #[test]
+    fn what_is_not_taken() {
+        let unsynced = Some(Fault::Unsynced);
+        // Adrift, had the data, empty, restarted, there are lists.
+        for (look, fault) in [
+            ([0, 0, 0, 0, 1], None),
+            ([0, 0, 1, 0, 1], None),
+            ([0, 0, 0, 1, 1], None),
+            ([0, 0, 1, 1, 1], Some(Fault::WithoutData)),
+            ([0, 0, 1, 1, 0], None),
+            ([1, 0, 0, 0, 1], unsynced),
+            ([1, 0, 1, 0, 1], unsynced),
+            ([1, 0, 1, 0, 0], unsynced),
+            ([1, 0, 0, 0, 0], None),
+            ([1, 1, 0, 0, 1], None),
+            ([1, 1, 0, 1, 1], None),
+            ([1, 1, 1, 0, 1], unsynced),
+        ] {
+            let [is_adrift, had_data, is_empty, is_other, has_lists] = look.map(|it| it == 1);
+            let it = Look {
+                is_adrift,
+                had_data,
+                is_empty,
+                is_other,
+                has_lists,
+            };
+            assert_eq!(refused(it), fault, "{it:?}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A server that has not the data that it should have is no source of a rollback, and says so.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::{DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
+
+/// The shortest options for a replica that looks for its master all the time.
+const QUICK: [&str; 4] = ["--repl-diskless-sync-delay", "0", "--repl-timeout", "60"];
+
+/// A master with lists, of which 127.0.0.5 is gray, and a replica of it that a gateway follows.
+struct Pair {
+    master: Redis,
+    replica: Redis,
+    gateway: Gateway,
+    _origins: [Origin; 2],
+}
+
+impl Pair {
+    #[track_caller]
+    fn start(edit: impl FnOnce(Setup) -> Setup) -> Self {
+        let master = Redis::start_with_options(&QUICK);
+        let origins = ["pre", "prod"].map(Origin::named);
+        master.push("pre", &[&origins[0]]);
+        master.push("prod", &[&origins[1]]);
+        master.push("gray", &[&"127.0.0.5"]);
+        let mut replica = Redis::stopped();
+        replica.set_options(
+            &[&replica_of(master.address())[..], &QUICK.map(str::to_owned)]
+                .concat()
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        );
+        replica.restart();
+        wait_for_link(&replica, "up");
+        let setup = Setup::new().redis(replica.url());
+        let setup = setup.set("redis.check_interval", "300ms");
+        let setup = setup.set("redis.heartbeat", "off");
+        let gateway = edit(setup.set("redis.timeout", "1s")).start();
+        gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+        Self {
+            master,
+            replica,
+            gateway,
+            _origins: origins,
+        }
+    }
+}
+
+fn replica_of(master: SocketAddr) -> [String; 3] {
+    let (host, port) = (master.ip().to_string(), master.port().to_string());
+    ["--replicaof".to_owned(), host, port]
+}
+
+#[track_caller]
+fn wait_for_link(replica: &Redis, state: &str) {
+    let line = format!("master_link_status:{state}");
+    wait_until(&line, DEADLINE, || {
+        let info = replica.try_cli(&["INFO", "replication"]);
+        info.is_ok_and(|it| {
+            let info: String = redis::from_redis_value(it).unwrap();
+            info.contains(&line)
+        })
+    });
+}
+
+/// Asks as 127.0.0.5 for this time: it is served by the new version each time.
+#[track_caller]
+fn stays_gray(gateway: &Gateway, time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        assert_eq!(
+            gateway.get("127.0.0.5", "/").text(),
+            "pre",
+            "{}",
+            gateway.lists()
+        );
+    }
+}
+
+/// What is found of this kind, on the page and by `graygate status`.
+#[track_caller]
+fn found(gateway: &Gateway, finding: &str) -> Value {
+    let of_kind = |page: &Value| {
+        let first = page["findings"]["first"].as_array().unwrap();
+        first.iter().find(|it| it["finding"] == finding).cloned()
+    };
+    let page = gateway.wait_for_lists(finding, |it| of_kind(it).is_some());
+    assert_eq!(page["findings"]["count"][finding], 1);
+    let setup = Setup::new().set("admin.listen", gateway.admin());
+    let ini = setup.write_ini();
+    let status = run_to_exit(&["status", "-c", ini.to_str().unwrap()]);
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(
+        status.contains(&format!("finding     {finding}: ")),
+        "{status}"
+    );
+    of_kind(&page).unwrap()
+}
+
+#[track_caller]
+fn wait_until_nothing_is_found(gateway: &Gateway) {
+    gateway.wait_for_lists("no findings", |it| it["findings"]["first"] == json!([]));
+}
+
+const KEPT: [&str; 3] = ["gray", "pre", "prod"];
+
+#[track_caller]
+fn wait_kept(gateway: &Gateway, fault: &str) -> Value {
+    let kept = KEPT.map(|list| json!({ "list": list, "fault": fault }));
+    gateway.wait_for_lists(fault, |it| it["kept"] == json!(kept))
+}
+
+#[test]
+fn a_replica_that_restarts_empty_rolls_nobody_back_until_it_has_synced() {
+    for notify in ["events", "tracking", "poll"] {
+        let mut pair = Pair::start(|it| it.set("redis.notify", notify));
+        // It comes back without a master to sync with.
+        pair.master.signal(nix::sys::signal::Signal::SIGSTOP);
+        pair.replica.kill();
+        pair.replica.restart();
+        let page = wait_kept(&pair.gateway, "unsynced");
+        let error = page["error"].as_str().unwrap();
+        assert!(error.contains("has not synced with its master"), "{error}");
+        let line = pair.gateway.wait_for_log("has not synced with its master");
+        assert!(line.contains("lists-unreadable"), "{line}");
+        stays_gray(&pair.gateway, Duration::from_millis(1500));
+        // What the master has then comes into force, whatever it is.
+        pair.master.signal(nix::sys::signal::Signal::SIGCONT);
+        pair.master.cli(&["RPUSH", "gray", "127.0.0.6"]);
+        pair.gateway.wait_served("127.0.0.6", "pre", DEADLINE);
+        stays_gray(&pair.gateway, Duration::from_millis(100));
+        let page = pair
+            .gateway
+            .wait_for_lists("all is well", |it| it["error"] == json!(null));
+        assert_eq!(page["kept"], json!([]));
+        assert_eq!(pair.gateway.stderr.count("lists-event-missed"), 0);
+        // And the rollback is as quick as ever.
+        pair.master.cli(&["DEL", "gray"]);
+        pair.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+        assert_eq!(pair.gateway.lists()["error"], json!(null));
+    }
+}
+
+#[test]
+fn a_replica_that_has_old_data_and_no_master_yet_is_not_believed() {
+    let mut pair = Pair::start(|it| it);
+    pair.replica
+        .cli(&["CONFIG", "SET", "replica-read-only", "no"]);
+    pair.replica.cli(&["DEL", "gray"]);
+    pair.replica.cli(&["SAVE"]);
+    pair.replica.cli(&["RPUSH", "gray", "127.0.0.5"]);
+    pair.master.kill();
+    pair.gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    pair.replica.kill();
+    pair.replica.restart();
+    wait_kept(&pair.gateway, "unsynced");
+    stays_gray(&pair.gateway, Duration::from_millis(500));
+    // Whoever makes it a master says that its data are those that count.
+    pair.replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    pair.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+}
+
+#[test]
+fn a_gateway_that_starts_on_a_replica_without_data_waits_or_takes_the_copy() {
+    let refusing = support::RefusingPeer::new();
+    let away = refusing.address();
+    let mut replica = Redis::stopped();
+    let options = replica_of(away);
+    replica.set_options(&options.each_ref().map(String::as_str));
+    replica.restart();
+    let setup = Setup::new().redis(replica.url());
+    let gateway = setup.set("redis.check_interval", "300ms").start();
+    assert_eq!(gateway.get("127.0.0.5", "/").status(), 503);
+    gateway.wait_for_health(503, "has not synced");
+    // Data that nobody has synced are better than none.
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    replica.push("gray", &[&"127.0.0.5"]);
+    replica.push("pre", &[&pre]);
+    replica.push("prod", &[&prod]);
+    replica.cli(&[
+        "REPLICAOF",
+        &away.ip().to_string(),
+        &away.port().to_string(),
+    ]);
+    let setup = Setup::new().redis(replica.url());
+    let other = setup.set("redis.check_interval", "300ms").start();
+    assert_eq!(other.get("127.0.0.5", "/").text(), "pre");
+    let line = other.wait_for_log("replica-link-down");
+    assert!(line.contains(&away.to_string()), "{line}");
+}
+
+#[test]
+fn a_replica_that_loses_its_master_is_followed_and_that_is_said() {
+    for notify in ["events", "poll"] {
+        let mut pair = Pair::start(|it| it.set("redis.notify", notify));
+        pair.master.cli(&["PEXPIRE", "gray", "4000"]);
+        let start = Instant::now();
+        wait_until("the replica knows", DEADLINE, || {
+            pair.replica.cli(&["PTTL", "gray"]) != redis::Value::Int(-1)
+        });
+        pair.master.kill();
+        let it = found(&pair.gateway, "replica-link-down");
+        let text = it["text"].as_str().unwrap();
+        let (replica, master) = (pair.replica.address(), pair.master.address());
+        let words =
+            format!("the replica {replica}, whose link to its master {master} is down, for ");
+        assert!(text.contains(&words), "{text}");
+        let line = pair.gateway.wait_for_log("replica-link-down");
+        assert!(
+            line.contains("WARN") && line.contains(&words[..words.len() - 6]),
+            "{line}"
+        );
+        assert_eq!(pair.gateway.lists()["error"], json!(null));
+        // Also by a new connection, since it had the data.
+        pair.replica.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        // Time goes on without a master, too.
+        pair.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+        assert!(start.elapsed() >= Duration::from_millis(3900));
+        assert_eq!(pair.gateway.lists()["kept"], json!([]));
+        pair.master.restart();
+        wait_until_nothing_is_found_but_empty(&pair);
+        pair.gateway.wait_for_log("replica-link-down-over");
+    }
+}
+
+/// The master is back without its data, and the replica has them no more, either.
+#[track_caller]
+fn wait_until_nothing_is_found_but_empty(pair: &Pair) {
+    let page = wait_kept(&pair.gateway, "without-data");
+    let error = page["error"].as_str().unwrap();
+    assert!(
+        error.contains("none of the lists since it was restarted"),
+        "{error}"
+    );
+    assert_eq!(pair.gateway.get("127.0.0.6", "/").text(), "prod");
+    pair.master.push("prod", &[&pair._origins[1]]);
+    wait_until_nothing_is_found(&pair.gateway);
+}
+
+#[test]
+fn a_server_that_restarts_without_its_data_rolls_nobody_back() {
+    for notify in ["events", "tracking", "poll"] {
+        let mut site = Site::with(|it| {
+            it.set("redis.notify", notify)
+                .set("redis.check_interval", "300ms")
+        });
+        site.redis("RPUSH gray 127.0.0.5");
+        site.wait_served("127.0.0.5", "pre");
+        site.redis.kill();
+        site.redis.restart();
+        wait_kept(&site.gateway, "without-data");
+        stays_gray(&site.gateway, Duration::from_millis(1200));
+        // The first list that is there again ends that.
+        site.redis.push("prod", &[&site.prod]);
+        site.wait_served("127.0.0.5", "prod");
+        site.redis.push("pre", &[&site.pre]);
+        site.redis.push("gray", &[&"127.0.0.5"]);
+        site.wait_served("127.0.0.5", "pre");
+        // Who removes all lists of a server that runs means it.
+        site.redis("FLUSHALL");
+        site.wait_served("127.0.0.5", "prod");
+    }
+}
+
+#[test]
+fn a_list_that_was_evicted_rolls_nobody_back_and_that_is_said() {
+    let site = Site::with(|it| it.set("redis.check_interval", "300ms"));
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    evict_gray(&site.redis);
+    let it = found(&site.gateway, "keys-evicted");
+    let text = it["text"].as_str().unwrap();
+    assert!(text.contains("is without gray"), "{text}");
+    let kept = json!([{ "list": "gray", "fault": "evicted" }]);
+    site.gateway
+        .wait_for_lists("gray is kept", |it| it["kept"] == kept);
+    stays_gray(&site.gateway, Duration::from_millis(700));
+    site.redis("RPUSH gray 127.0.0.5 127.0.0.6");
+    site.wait_served("127.0.0.6", "pre");
+    wait_until_nothing_is_found(&site.gateway);
+    // Nobody evicts it this time.
+    site.redis("DEL gray");
+    site.wait_served("127.0.0.5", "prod");
+    assert_eq!(site.gateway.stderr.count("keys-evicted "), 1);
+}
+
+#[test]
+fn where_no_events_are_heard_an_eviction_is_said() {
+    let site = Site::with(|it| {
+        let it = it.set("redis.check_interval", "300ms");
+        it.set("redis.notify", "poll")
+            .set("redis.poll_interval", "100ms")
+    });
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    evict_gray(&site.redis);
+    // Somebody may have removed it as well.
+    site.wait_served("127.0.0.5", "prod");
+    found(&site.gateway, "keys-evicted");
+}
+
+/// Has the server evict `gray`: the only key that may be, since it alone expires.
+#[track_caller]
+fn evict_gray(redis: &Redis) {
+    redis.cli(&["EXPIRE", "gray", "1000000"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    wait_until("gray is evicted", DEADLINE, || {
+        let _ = redis.try_cli(&["SET", "other", "1"]);
+        redis.cli(&["EXISTS", "gray"]) == redis::Value::Int(0)
+    });
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+}
+
+#[test]
+fn where_role_is_forbidden_info_says_the_same_and_without_both_nobody_knows() {
+    for (forbidden, is_known) in [(&["-role"][..], true), (&["-role", "-info"], false)] {
+        let master = Redis::start_with_options(&QUICK);
+        let prod = Origin::named("prod");
+        master.push("prod", &[&prod]);
+        let mut replica = Redis::stopped();
+        let options = replica_of(master.address());
+        replica.set_options(&options.each_ref().map(String::as_str));
+        replica.restart();
+        wait_for_link(&replica, "up");
+        let user = [
+            "ACL",
+            "SETUSER",
+            "app",
+            "on",
+            ">word",
+            "allkeys",
+            "allchannels",
+            "+@all",
+        ];
+        replica.cli(&[&user[..], forbidden].concat());
+        let url = format!("redis://app:word@{}/0", replica.address());
+        let setup = Setup::new().redis(url).set("redis.check_interval", "300ms");
+        let gateway = setup.set("redis.heartbeat", "off").start();
+        gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+        drop(master);
+        wait_for_link(&replica, "down");
+        if is_known {
+            found(&gateway, "replica-link-down");
+            continue;
+        }
+        let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
+        let before = gateway.metric(checks);
+        wait_until("some checks", DEADLINE, || {
+            gateway.metric(checks) > before + 2.0
+        });
+        let page = gateway.lists();
+        assert_eq!(page["findings"]["first"], json!([]), "{page}");
+        assert_eq!(page["error"], json!(null), "{page}");
+    }
+}
