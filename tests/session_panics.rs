@@ -387,7 +387,7 @@ fn tunnelling(served: &Served) {
     served.check("in a tunnel, towards the peer", "carry", |panicked| {
         let origin = deaf(SWITCHED);
         served.send_to(&origin);
-        served.set(|it| it.send_timeout = NEVER);
+        served.set(|it| it.tunnel_timeout = NEVER);
         let mut client = served.connect();
         client.send(UPGRADE);
         assert_eq!(client.head().status(), 101);
@@ -401,7 +401,7 @@ fn tunnelling(served: &Served) {
     served.check("in a tunnel, towards the client", "one_way", |panicked| {
         let origin = flooding(SWITCHED);
         served.send_to(&origin);
-        served.set(|it| it.send_timeout = NEVER);
+        served.set(|it| it.tunnel_timeout = NEVER);
         let mut client = served.slow_reader();
         client.send(UPGRADE);
         panicked();

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use super::Patience;
-use super::socket::Stream;
+use super::socket::{Stream, Watch};
 use super::turns;
 use crate::free_list::FreeList;
 
@@ -139,7 +139,7 @@ impl Pipe {
                 let count = splice(&self.read, None, socket, None, left, flags);
                 count.map_err(io::Error::from)
             };
-            match to.write_some(patience, until_readable, write) {
+            match to.write_some(patience, until_readable, Watch::Nothing, write) {
                 Ok(Some(count)) => self.held -= count,
                 Ok(None) => break,
                 Err(error) => return (all - self.held, Err(error)),

@@ -314,6 +314,19 @@ impl Stream {
         self.write_both(bytes, &[], patience, false).1
     }
 
+    /// As [`Self::write_all`], but what is watched ends the wait for room.
+    ///
+    /// # Errors
+    /// As of [`Self::write_all`]; `ConnectionAborted` when what is watched happens.
+    pub fn write_all_unless(
+        &self,
+        bytes: &[u8],
+        patience: &Patience,
+        watch: Watch<'_>,
+    ) -> io::Result<()> {
+        self.write_parts(bytes, &[], patience, false, watch).1
+    }
+
     /// Writes `head` and then `body` with as few system calls as the socket allows. Says how many
     /// bytes were written, whatever came then: all of them, or as many as before an error (as of
     /// [`Stream::write_all`]); or, with `until_readable`, fewer, since it is not waited for room then
@@ -325,6 +338,17 @@ impl Stream {
         patience: &Patience,
         until_readable: bool,
     ) -> (usize, io::Result<()>) {
+        self.write_parts(head, body, patience, until_readable, Watch::Nothing)
+    }
+
+    fn write_parts(
+        &self,
+        head: &[u8],
+        body: &[u8],
+        patience: &Patience,
+        until_readable: bool,
+        watch: Watch<'_>,
+    ) -> (usize, io::Result<()>) {
         let (total, mut written) = (head.len() + body.len(), 0);
         while written < total {
             let head_left = &head[written.min(head.len())..];
@@ -333,7 +357,7 @@ impl Stream {
                 (bytes, []) | ([], bytes) => Ok(send(socket, bytes, SendFlags::NOSIGNAL)?),
                 _ => socket.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)]),
             };
-            match self.write_some(patience, until_readable, write) {
+            match self.write_some(patience, until_readable, watch, write) {
                 Ok(Some(count)) => written += count,
                 Ok(None) => break,
                 Err(error) => return (written, Err(error)),
@@ -348,14 +372,14 @@ impl Stream {
     /// Waits until there is room to write, or another of `events`. The kernel tells of room once a
     /// third of its buffer is free, which takes a slow reader its time: so when the patience is at an
     /// end, what was taken since counts as progress.
-    fn wait_for_room(&self, events: usize, patience: &Patience) -> Wake {
+    fn wait_for_room(&self, events: usize, patience: &Patience, watch: Watch<'_>) -> Wake {
         let mut unsent = None;
         loop {
             let begun = Instant::now();
             let deadline = patience.deadline(begun);
             // Asked only by whoever waits: a system call.
             let before = unsent.unwrap_or_else(|| self.unsent());
-            let wake = self.io.wait(events, Some(deadline), Watch::Nothing, false);
+            let wake = self.io.wait(events, Some(deadline), watch, false);
             patience.waited_since(begun);
             if wake != Wake::Overdue || deadline > Instant::now() {
                 return wake;
@@ -392,6 +416,7 @@ impl Stream {
         &self,
         patience: &Patience,
         until_readable: bool,
+        watch: Watch<'_>,
         write: impl Fn(&Socket) -> io::Result<usize>,
     ) -> io::Result<Option<usize>> {
         let events = match until_readable {
@@ -402,9 +427,10 @@ impl Stream {
         let mut waits = self.io.ready.get() & WRITE == 0;
         loop {
             if waits {
-                match self.wait_for_room(events, patience) {
+                match self.wait_for_room(events, patience, watch) {
                     Wake::Ready if self.io.ready.get() & (WRITE | GONE) != 0 => {}
                     Wake::Ready => return Ok(None),
+                    Wake::Watched => return Err(io::ErrorKind::ConnectionAborted.into()),
                     _ => return Err(io::ErrorKind::TimedOut.into()),
                 }
             }
@@ -451,6 +477,14 @@ impl Stream {
     /// Ends both directions, so that whoever waits on this connection (a twin, too) sees its end.
     pub fn shutdown_both(&self) {
         let _ = self.io.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Resets the connection at once, whatever handles there are of it: the other side, and whoever waits
+    /// on a twin, sees an error rather than an end, and what was not sent yet is gone (connect(2),
+    /// `AF_UNSPEC`).
+    pub fn reset(&self) {
+        // One that is gone already needs no word.
+        let _ = rustix::net::connect_unspec(&self.io.socket);
     }
 
     /// Takes the connection from its worker, which holds nothing of it then.

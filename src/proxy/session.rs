@@ -157,8 +157,9 @@ enum NoHead {
 fn cut(outcome: Outcome, tally: &mut Tally) -> Outcome {
     let outcome = match outcome {
         Outcome::Refused(_) | Outcome::Failed(_) => Outcome::Failed(Failure::Draining),
+        // That was its answer, and it was not cut short.
+        Outcome::Abort(Close::TunnelEnded) => return Outcome::Abort(Close::Draining),
         Outcome::Abort(_) => Outcome::Abort(Close::Draining),
-        Outcome::Close(Close::TunnelEnded) => return Outcome::Close(Close::Draining),
         Outcome::Close(
             Close::ResponseCut | Close::ClientGone | Close::BodyCut | Close::Refused,
         ) => Outcome::Close(Close::Draining),

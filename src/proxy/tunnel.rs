@@ -1,9 +1,17 @@
 //! Upgraded connections (WebSocket and the like): bytes both ways, unread.
 //!
 //! Two coroutines of the same worker, one a direction, on handles of their own, since at most one
-//! coroutine may wait on a handle. Each ends at the end of its source and passes that end on;
-//! an error, a panic, or silence in both directions for too long, ends both. Once one side has
-//! ended, the other's silence need not be long.
+//! coroutine may wait on a handle.
+//!
+//! How a tunnel ends:
+//!
+//! - A side that has nothing more to send shuts down its sending. That is passed on, and the other
+//!   direction goes on for as long as it likes: `docker exec` and `nc` end their side and wait for the
+//!   output. Once both have done so, the tunnel has ended.
+//! - Anything else cuts it: a reset, a panic, silence in both directions for too long, a side that takes
+//!   nothing for too long, the end of the gateway's own time. Then both sides are reset at once. A FIN
+//!   would say that what came was all of it, and a side that goes on sending into a window that has
+//!   closed would not even learn that nobody reads any more.
 
 use std::cell::Cell;
 use std::io;
@@ -14,25 +22,14 @@ use super::failsafe::Failsafe;
 use crate::buffer::Buffer;
 use crate::net::{self, Patience, Stream, Turns, Uptake, Wake, Watch};
 
-/// Once one side has nothing more to send, the other may be silent for so long. Protocols that are
-/// upgraded to say goodbye on both sides; a side that is gone for good never will.
-const HALF_CLOSED: Duration = Duration::from_secs(2);
-
-/// Limits of a tunnel.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    /// Longest silence in both directions.
-    pub(super) idle: Duration,
-    /// Longest time that a side takes nothing.
-    pub(super) send: Duration,
-}
-
 /// Bytes carried.
 pub(super) struct Carried {
     /// From the client to the peer.
     pub(super) up: u64,
     /// From the peer to the client; `None` after a panic there.
     pub(super) down: Option<u64>,
+    /// Not to the end of both sides.
+    pub(super) cut: bool,
 }
 
 /// Second handles of a client's and a peer's connection, for a second coroutine.
@@ -54,13 +51,25 @@ impl Twins {
 
 /// What the two directions know of each other.
 struct Progress {
+    /// Longest silence in both directions, and longest time that a side takes nothing.
+    limit: Duration,
     /// When a byte was last read or written, in either direction.
     last: Cell<Instant>,
-    /// When one of them has carried all there was.
-    ended: Cell<Option<Instant>>,
+    /// One of them has cut the tunnel.
+    cut: Cell<bool>,
 }
 
-/// Carries bytes between the client and the peer until both directions have ended.
+impl Progress {
+    /// When the silence has lasted too long, unless something moves meanwhile.
+    fn due(&self) -> Instant {
+        let due = self.last.get().checked_add(self.limit);
+        // No clock goes so far; then it is looked at once a day.
+        due.unwrap_or_else(|| Instant::now() + Duration::from_secs(24 * 60 * 60))
+    }
+}
+
+/// Carries bytes between the client and the peer until both have ended their side, or the tunnel is
+/// cut: then both are reset. `limit` is the longest silence.
 ///
 /// # Errors
 /// When the second direction cannot be set up; nothing was carried then.
@@ -68,44 +77,46 @@ pub(super) fn carry(
     client: &Stream,
     peer: &Stream,
     twins: Twins,
-    limits: Limits,
+    limit: Duration,
 ) -> io::Result<Carried> {
     let progress = Rc::new(Progress {
+        limit,
         last: Cell::new(Instant::now()),
-        ended: Cell::new(None),
+        cut: Cell::new(false),
     });
     let of_down = Rc::clone(&progress);
-    let down = move || one_way(&twins.peer, &twins.client, limits, &of_down);
-    let down = net::spawn_beside(down)?;
-    let up = one_way(client, peer, limits, &progress);
+    let down = net::spawn_beside(move || one_way(&twins.peer, &twins.client, &of_down))?;
+    let up = one_way(client, peer, &progress);
     let down = down.join();
-    Ok(Carried { up, down })
+    let cut = progress.cut.get();
+    Ok(Carried { up, down, cut })
 }
 
 /// Copies one direction to its end; returns the bytes copied.
-fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u64 {
-    // Ends the other direction, too.
-    let end_both = Failsafe::new(|| {
-        from.shutdown_both();
-        to.shutdown_both();
+fn one_way(from: &Stream, to: &Stream, progress: &Progress) -> u64 {
+    // Whoever waits in the other direction wakes, too.
+    let cut = Failsafe::new(|| {
+        progress.cut.set(true);
+        from.reset();
+        to.reset();
     });
     let (mut buffer, mut count, mut turns) = (Buffer::new(), 0, Turns::new());
-    let patience = Patience::new(limits.send);
+    let patience = Patience::new(progress.limit);
     loop {
         // An idle tunnel holds no buffer.
         buffer.release();
-        let Some(length) = read_some(from, to, &mut buffer, limits, progress) else {
+        let Some(length) = read_some(from, to, &mut buffer, progress) else {
             break;
         };
         net::note_arrival();
         progress.last.set(Instant::now());
         if length == 0 {
-            end_both.disarm();
+            cut.disarm();
             to.shutdown_write();
-            progress.ended.set(Some(Instant::now()));
             return count;
         }
-        if to.write_all(buffer.filled(), &patience).is_err() {
+        let written = to.write_all_unless(buffer.filled(), &patience, Watch::Gone(from));
+        if written.is_err() {
             break;
         }
         progress.last.set(Instant::now());
@@ -116,43 +127,24 @@ fn one_way(from: &Stream, to: &Stream, limits: Limits, progress: &Progress) -> u
     count
 }
 
-/// Reads from `from`; `None` when the tunnel is to end. `to` is where the bytes go, and where those
-/// of the other direction come from.
+/// Reads from `from`; `None` when the tunnel is to be cut. `to` is where the bytes go.
 fn read_some(
     from: &Stream,
     to: &Stream,
     buffer: &mut Buffer,
-    limits: Limits,
     progress: &Progress,
 ) -> Option<usize> {
-    // The other direction's source has ended.
-    let mut alone = false;
-    let mut uptake = Uptake::default();
+    let (mut back, mut forth) = (Uptake::default(), Uptake::default());
     loop {
-        let half_closed = HALF_CLOSED.min(limits.idle);
-        let due = match (alone, progress.ended.get()) {
-            (false, _) => progress.last.get() + limits.idle,
-            // It has bytes to carry, and deadlines of its own.
-            (true, None) => Instant::now() + half_closed,
-            (true, Some(ended)) => progress.last.get().max(ended) + half_closed,
-        };
-        let watch = match alone {
-            false => Watch::Ended(to),
-            true => Watch::Nothing,
-        };
-        match from.wait_readable(due, watch) {
+        // Nobody else may be looking at `to` any more, once it has ended its side.
+        match from.wait_readable(progress.due(), Watch::Gone(to)) {
             Wake::Ready => {}
-            Wake::Watched => {
-                alone = true;
-                continue;
-            }
+            Wake::Watched => return None,
             _ if net::are_waits_cut() => return None,
-            // The other direction may have been busy meanwhile.
-            _ if alone && progress.ended.get().is_none() => continue,
-            _ if !alone && progress.last.get() + limits.idle > Instant::now() => continue,
-            _ if !alone => return None,
+            // The other direction was busy meanwhile.
+            _ if progress.due() > Instant::now() => continue,
             // Who still takes what was carried cannot have answered it.
-            _ if uptake.goes_on(from) => {
+            _ if back.goes_on(from) | forth.goes_on(to) => {
                 progress.last.set(Instant::now());
                 continue;
             }

@@ -530,38 +530,53 @@ impl Exchange<'_> {
         to_client.extend_from_slice(upstream.buffer.filled());
         let limit = self.config.gateway.send_timeout;
         let passed = self.downstream.write_all(to_client, &Patience::new(limit));
-        passed.map_err(|error| Stop::Over(client_lost(&error)))?;
+        // From here on whatever is lost must be seen to be lost, by both sides.
+        if let Err(error) = passed {
+            upstream.stream.reset();
+            return Err(Stop::Over(tunnel_lost(&error)));
+        }
         self.tally.sent += to_client.len() as u64;
         let early = self.buffer.filled();
         self.tally.received += early.len() as u64;
-        let mut close = Close::TunnelEnded;
-        let patience = Patience::new(self.config.upstream.send_timeout);
-        if upstream.stream.write_all(early, &patience).is_err() {
-            return Ok(Outcome::Close(close));
-        }
+        let limit = self.config.gateway.tunnel_timeout;
+        let sent = upstream.stream.write_all(early, &Patience::new(limit));
         self.buffer.consume(usize::MAX);
-        let limits = tunnel::Limits {
-            idle: self.config.gateway.tunnel_timeout,
-            send: limit,
-        };
         upstream.buffer.release();
         self.buffer.release();
-        match tunnel::carry(self.downstream, &upstream.stream, twins, limits) {
-            Ok(carried) => {
-                let metrics = self.worker.metrics();
-                let down = carried.down.unwrap_or_else(|| {
-                    metrics.panics.one();
-                    close = Close::Panic;
-                    0
-                });
-                self.tally.received += carried.up;
-                self.tally.sent += down;
-                metrics.upstream_sent.add(carried.up);
-                metrics.upstream_received.add(down);
-            }
-            Err(error) => log::error!("tunnel-failed error={:?}", error.to_string()),
+        if sent.is_err() {
+            upstream.stream.reset();
+            return Ok(Outcome::Abort(Close::TunnelEnded));
         }
-        Ok(Outcome::Close(close))
+        let carried = match tunnel::carry(self.downstream, &upstream.stream, twins, limit) {
+            Ok(carried) => carried,
+            Err(error) => {
+                log::error!("tunnel-failed error={:?}", error.to_string());
+                upstream.stream.reset();
+                return Ok(Outcome::Abort(Close::TunnelEnded));
+            }
+        };
+        let metrics = self.worker.metrics();
+        let down = carried.down.unwrap_or_default();
+        self.tally.received += carried.up;
+        self.tally.sent += down;
+        metrics.upstream_sent.add(carried.up);
+        metrics.upstream_received.add(down);
+        if carried.down.is_none() {
+            metrics.panics.one();
+            return Ok(Outcome::Abort(Close::Panic));
+        }
+        Ok(match carried.cut {
+            true => Outcome::Abort(Close::TunnelEnded),
+            false => Outcome::Close(Close::TunnelEnded),
+        })
+    }
+}
+
+/// How a tunnel ends to whose client the answer cannot be passed on.
+fn tunnel_lost(error: &io::Error) -> Outcome {
+    match client_lost(error) {
+        Outcome::Close(close) => Outcome::Abort(close),
+        outcome => outcome,
     }
 }
 
