@@ -146,6 +146,44 @@ fn chunk_extensions_are_dropped_up_to_4_kib_in_all() {
 }
 
 #[test]
+fn an_endless_response_may_have_an_extension_in_every_chunk() {
+    // Far more of them in the whole body than one chunk may have, written as some servers do.
+    let origin = Origin::scripted(|conn| {
+        while let Some(request) = conn.request()? {
+            let line = match request.head.target().as_str() {
+                "/long" => format!("1;{}\r\nx\r\n", "e".repeat(5000)),
+                _ => "1 ; chunk-signature = \"0123456789abcdef\";\tb\r\nx\r\n".to_owned(),
+            };
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            for _ in 0..10 {
+                conn.send(line.repeat(100))?;
+            }
+            conn.send("0; end\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        let response = client.get("/");
+        assert_eq!(response.text(), "x".repeat(1000));
+        // What is of the other hop is gone.
+        let bytes = String::from_utf8_lossy(&response.bytes()).into_owned();
+        assert!(!bytes.contains(';'), "{bytes:.200}");
+    }
+    // The line of one chunk is bounded.
+    let mut client = gateway.connect();
+    client.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    // How much of it was passed on before is a matter of time.
+    let failed = "graygate_attempts_total{pool=\"prod\",outcome=\"bad-response-chunk\"}";
+    wait_until("the response is cut", DEADLINE, || {
+        gateway.metric(failed) == 1.0
+    });
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[test]
 fn a_request_that_stops_in_its_body_is_given_up_and_never_completed() {
     // What is sent, and what of it the peer gets before the end of the connection.
     let length = "Content-Length: 10\r\n\r\n";

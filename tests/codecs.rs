@@ -5,7 +5,7 @@
 //! same properties are run by the targets under `fuzz/`.
 
 use graygate::http::body::BodyReader;
-use graygate::http::chunked::{Piece, Trailer};
+use graygate::http::chunked::{Of, Piece, Trailer};
 use graygate::http::encode::{self, RequestToPeer, ResponseToClient};
 use graygate::http::fields::{ConnectionOptions, Kind};
 use graygate::http::framing::{self, Framing};
@@ -290,14 +290,19 @@ fn forward(head: &RequestHead, bytes: &[u8]) -> Option<(Framing, ConnectionOptio
     Some((framing, options, out))
 }
 
-/// Decodes a body that arrives in pieces: its content, or what is wrong; bytes taken; whether it
-/// has ended.
-fn decode(
-    framing: Framing,
-    bytes: &[u8],
-    cuts: &[usize],
-) -> (Result<Vec<u8>, String>, usize, bool) {
-    let mut reader = BodyReader::new(framing, LIMITS);
+/// Content, or what is wrong; bytes taken; whether it has ended.
+type Decoded = (Result<Vec<u8>, String>, usize, bool);
+
+/// Decodes a body that arrives in pieces. What a request may have, a response may have, too.
+fn decode(framing: Framing, bytes: &[u8], cuts: &[usize]) -> Decoded {
+    let of_request = decode_of(Of::Request, framing, bytes, cuts);
+    let of_response = decode_of(Of::Response, framing, bytes, cuts);
+    assert!(of_request.0.is_err() || of_request == of_response);
+    of_request
+}
+
+fn decode_of(of: Of, framing: Framing, bytes: &[u8], cuts: &[usize]) -> Decoded {
+    let mut reader = BodyReader::new(of, framing, LIMITS);
     let (mut content, mut at) = (Vec::new(), 0);
     for cut in cuts {
         loop {

@@ -261,6 +261,18 @@ const FIELDS: &[Position] = &[
     }),
 ];
 
+/// The bodies of every byte at all positions of the chunked coding, in a message that may have white
+/// space around extensions or not.
+fn bodies(bws: bool) -> impl Iterator<Item = (String, Coded)> {
+    let plain = CHUNKS.iter().flat_map(|(name, coded)| {
+        bytes().map(move |byte| (format!("{name}, 0x{byte:02x}"), coded(byte)))
+    });
+    let extended = EXTENSIONS.iter().flat_map(move |(name, coded)| {
+        bytes().map(move |byte| (format!("{name}, 0x{byte:02x}"), coded(byte, bws)))
+    });
+    plain.chain(extended)
+}
+
 /// A request with a body, and what is passed on of its framing field and body.
 fn body_case(framing: &[u8], body: &[u8], passed: Option<(&[u8], &[u8])>) -> Case {
     let request = message!(b"PUT / HTTP/1.1\r\nHost: a\r\n", framing, b"\r\n\r\n", body);
@@ -352,8 +364,51 @@ fn trailer(line: &[u8], passes: bool) -> Coded {
     (body, passes.then(|| (b"x".to_vec(), &b""[..])))
 }
 
-/// White space around the parts of an extension is allowed by RFC 9112 section 7.1.1 and refused
-/// here: parsers have disagreed about it.
+/// White space around the parts of an extension is allowed by RFC 9112 section 7.1.1, and here in
+/// responses only: parsers have disagreed about it.
+const EXTENSIONS: &[(&str, fn(u8, bool) -> Coded)] = &[
+    ("between a chunk's size and its extension", |byte, bws| {
+        let size = match byte {
+            // A second semicolon is an extension without a name.
+            b';' => None,
+            byte if is_ows(byte) && bws => Some(1),
+            byte => hex(byte).map(|it| 16 + it),
+        };
+        chunk(&message!(b"1", [byte], b";a"), size)
+    }),
+    ("begin of an extension", |byte, bws| {
+        let passes = is_tchar(byte) || (is_ows(byte) && bws);
+        chunk(&message!(b"1;", [byte], b"a"), one_if(passes))
+    }),
+    ("inside an extension's name", |byte, _| {
+        let passes = is_tchar(byte) || byte == b';' || byte == b'=';
+        chunk(&message!(b"1;a", [byte], b"b"), one_if(passes))
+    }),
+    ("behind an extension's name", |byte, bws| {
+        let passes = is_tchar(byte) || (is_ows(byte) && bws);
+        chunk(&message!(b"1;a", [byte], b"=b"), one_if(passes))
+    }),
+    ("begin of an extension's value", |byte, bws| {
+        let passes = is_tchar(byte) || (is_ows(byte) && bws);
+        chunk(&message!(b"1;a=", [byte], b"b"), one_if(passes))
+    }),
+    ("inside an extension's value", |byte, _| {
+        let passes = is_tchar(byte) || byte == b';';
+        chunk(&message!(b"1;a=b", [byte], b"c"), one_if(passes))
+    }),
+    ("behind an extension's value", |byte, bws| {
+        let passes = is_tchar(byte) || (is_ows(byte) && bws);
+        chunk(&message!(b"1;a=b", [byte], b";c"), one_if(passes))
+    }),
+    (
+        "between an extension's quoted value and the next",
+        |byte, bws| {
+            let passes = is_ows(byte) && bws;
+            chunk(&message!(b"1;a=\"b\"", [byte], b";c"), one_if(passes))
+        },
+    ),
+];
+
 const CHUNKS: &[At<Coded>] = &[
     ("a chunk's size", |byte| chunk(&[byte], hex(byte))),
     ("before a chunk's size", |byte| {
@@ -361,28 +416,6 @@ const CHUNKS: &[At<Coded>] = &[
     }),
     ("behind a chunk's size", |byte| {
         chunk(&[b'1', byte], hex(byte).map(|it| 16 + it))
-    }),
-    ("between a chunk's size and its extension", |byte| {
-        let size = match byte {
-            // A second semicolon is an extension without a name.
-            b';' => None,
-            byte => hex(byte).map(|it| 16 + it),
-        };
-        chunk(&message!(b"1", [byte], b";a"), size)
-    }),
-    ("begin of an extension", |byte| {
-        chunk(&message!(b"1;", [byte], b"a"), one_if(is_tchar(byte)))
-    }),
-    ("inside an extension's name", |byte| {
-        let passes = is_tchar(byte) || byte == b';' || byte == b'=';
-        chunk(&message!(b"1;a", [byte], b"b"), one_if(passes))
-    }),
-    ("begin of an extension's value", |byte| {
-        chunk(&message!(b"1;a=", [byte], b"b"), one_if(is_tchar(byte)))
-    }),
-    ("inside an extension's value", |byte| {
-        let passes = is_tchar(byte) || byte == b';';
-        chunk(&message!(b"1;a=b", [byte], b"c"), one_if(passes))
     }),
     ("inside an extension's quoted value", |byte| {
         let passes = is_in_value(byte) && byte != b'"';
@@ -516,14 +549,10 @@ fn recoded(content: &[u8], trailer: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_byte_in_the_chunked_coding_of_a_request_passes_or_is_refused_by_the_grammar() {
-    check(CHUNKS.iter().flat_map(|(name, coded)| {
-        bytes().map(move |byte| {
-            let (body, meant) = coded(byte);
-            let recoded = meant.map(|(content, trailer)| recoded(&content, trailer));
-            let passed = recoded.as_ref().map(|it| (CHUNKED, &it[..]));
-            let name = format!("{name}, 0x{byte:02x}");
-            (name, body_case(CHUNKED, &body, passed))
-        })
+    check(bodies(false).map(|(name, (body, meant))| {
+        let recoded = meant.map(|(content, trailer)| recoded(&content, trailer));
+        let passed = recoded.as_ref().map(|it| (CHUNKED, &it[..]));
+        (name, body_case(CHUNKED, &body, passed))
     }));
 }
 
@@ -706,13 +735,9 @@ fn every_byte_in_a_response_head_passes_or_is_distrusted_by_the_grammar() {
 #[test]
 fn every_byte_in_the_chunked_coding_of_a_response_passes_or_is_distrusted_by_the_grammar() {
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    check_responses(CHUNKS.iter().flat_map(|(name, coded)| {
-        bytes().map(move |byte| {
-            let (body, meant) = coded(byte);
-            let recoded = meant.map(|(content, trailer)| recoded(&content, trailer));
-            let passed = recoded.map(|it| message!(head, it));
-            let name = format!("{name}, 0x{byte:02x}");
-            (name, (message!(head, body), passed))
-        })
+    check_responses(bodies(true).map(|(name, (body, meant))| {
+        let recoded = meant.map(|(content, trailer)| recoded(&content, trailer));
+        let passed = recoded.map(|it| message!(head, it));
+        (name, (message!(head, body), passed))
     }));
 }

@@ -1,7 +1,7 @@
 //! Bodies in the chunked coding.
 
 use graygate::http::body::BodyReader;
-use graygate::http::chunked::{Piece, Trailer};
+use graygate::http::chunked::{Of, Piece, Trailer};
 use graygate::http::encode;
 use graygate::http::fields::ConnectionOptions;
 use graygate::http::framing::Framing;
@@ -19,8 +19,8 @@ enum Decoded {
     Bad(String),
 }
 
-fn decode(bytes: &[u8], arrivals: &[usize]) -> Decoded {
-    let mut reader = BodyReader::new(Framing::Chunked, LIMITS);
+fn decode(of: Of, bytes: &[u8], arrivals: &[usize]) -> Decoded {
+    let mut reader = BodyReader::new(of, Framing::Chunked, LIMITS);
     let (mut content, mut at) = (Vec::new(), 0);
     for length in arrivals {
         loop {
@@ -62,18 +62,27 @@ fn decode(bytes: &[u8], arrivals: &[usize]) -> Decoded {
 }
 
 /// A body decodes to the same however it arrives, and not a byte too many is taken; written anew
-/// it decodes to the same content.
+/// it decodes to the same content. What a request may have, a response may have, too.
 pub fn chunked(bytes: &[u8]) {
-    let whole = decode(bytes, &[bytes.len()]);
+    let of_request = decode(Of::Request, bytes, &[bytes.len()]);
+    let of_response = decode(Of::Response, bytes, &[bytes.len()]);
+    if !matches!(of_request, Decoded::Bad(_)) {
+        assert_eq!(of_request, of_response);
+    }
+    chunked_of(Of::Request, of_request, bytes);
+    chunked_of(Of::Response, of_response, bytes);
+}
+
+fn chunked_of(of: Of, whole: Decoded, bytes: &[u8]) {
     for arrivals in arrivals(bytes) {
-        assert_eq!(whole, decode(bytes, &arrivals));
+        assert_eq!(whole, decode(of, bytes, &arrivals));
     }
     let Decoded::Whole(taken, content, end) = whole else {
         return;
     };
     // Its last byte, and none behind it, is part of it.
-    assert!(matches!(decode(bytes, &[taken - 1]), Decoded::Begun(_)));
-    assert!(matches!(decode(bytes, &[taken]), Decoded::Whole(it, ..) if it == taken));
+    assert!(matches!(decode(of, bytes, &[taken - 1]), Decoded::Begun(_)));
+    assert!(matches!(decode(of, bytes, &[taken]), Decoded::Whole(it, ..) if it == taken));
     let mut anew = Vec::new();
     for piece in content.chunks(7) {
         encode::chunk_line(&mut anew, piece.len());
@@ -82,7 +91,8 @@ pub fn chunked(bytes: &[u8]) {
     }
     anew.extend_from_slice(&end);
     assert_eq!(
-        decode(&anew, &[anew.len()]),
+        // As strict as a request is held to.
+        decode(Of::Request, &anew, &[anew.len()]),
         Decoded::Whole(anew.len(), content, end)
     );
 }

@@ -1,6 +1,6 @@
 //! A body on its way in: which of the bytes received are content, and where it ends.
 
-use super::chunked::{BadChunk, Decoder, Piece, Trailer};
+use super::chunked::{BadChunk, Decoder, Of, Piece, Trailer};
 use super::framing::Framing;
 use super::head::Limits;
 
@@ -16,12 +16,12 @@ pub enum BodyReader {
 }
 
 impl BodyReader {
-    /// A reader at the begin of a body.
-    pub fn new(framing: Framing, limits: Limits) -> Self {
+    /// A reader at the begin of a body of a request or of a response.
+    pub fn new(of: Of, framing: Framing, limits: Limits) -> Self {
         match framing {
             Framing::None => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Decoder::new(limits)),
+            Framing::Chunked => Self::Chunked(Decoder::new(of, limits)),
             Framing::UntilClose => Self::UntilClose,
         }
     }

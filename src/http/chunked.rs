@@ -1,13 +1,17 @@
 //! The chunked coding (RFC 9112 section 7.1), decoded where it lies.
 //!
 //! Stricter than the grammar's leniencies: a size is 1 to 16 hexadecimal digits and nothing else,
-//! lines end with CR LF, and no white space stands around an extension. Extensions are checked
-//! and dropped; trailer fields are collected, within the limits of a head.
+//! and lines end with CR LF. Extensions are checked and dropped; trailer fields are collected, within
+//! the limits of a head.
+//!
+//! Requests are held to more, since they are what is smuggled: no white space stands around their
+//! extensions, which are bounded in the whole body. A response may have such white space (BWS), and may
+//! go on for ever; so it is each of its chunks' lines that is bounded.
 
 use super::fields::{Field, is_token_byte};
 use super::head::{Limits, ResponseHead, Scanner, Unfit};
 
-/// All chunk extensions of a body may take so many bytes.
+/// The chunk extensions of a request's body, or of one chunk of a response, may take so many bytes.
 const MAX_EXTENSIONS: usize = 4096;
 
 /// What is wrong with a chunked body.
@@ -36,7 +40,11 @@ pub enum Piece {
 enum State {
     /// In the size, after so many digits.
     Size(u8),
+    /// Behind white space that only a further extension may follow.
+    BeforeExtension,
     ExtensionName(Begun),
+    /// Behind white space after a name.
+    ExtensionNamed,
     ExtensionValue(Begun),
     Quoted,
     QuotedPair,
@@ -51,12 +59,23 @@ enum State {
 
 type Begun = bool;
 
+/// Whose body it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// A client's.
+    Request,
+    /// A peer's.
+    Response,
+}
+
 /// Decodes one body.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
+    of: Of,
     /// Of the current chunk: the size so far, then what is left of it.
     size: u64,
+    /// Bytes of extensions so far, of the body or of the chunk.
     extensions: usize,
     trailer: Vec<u8>,
     scanner: Scanner,
@@ -69,9 +88,10 @@ const TRAILER_PREFIX: &[u8] = b"HTTP/1.0 200 \r\n";
 
 impl Decoder {
     /// A decoder at the begin of a body, with these limits for its trailer section.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(of: Of, limits: Limits) -> Self {
         Self {
             state: State::Size(0),
+            of,
             size: 0,
             extensions: 0,
             trailer: Vec::new(),
@@ -121,13 +141,22 @@ impl Decoder {
     /// The state after one byte of a chunk's frame.
     fn after(&mut self, state: State, byte: u8) -> Result<State, BadChunk> {
         use State::*;
-        if matches!(
-            state,
-            ExtensionName(_) | ExtensionValue(_) | Quoted | QuotedPair | QuotedEnd
-        ) {
-            self.extensions += 1;
-            if self.extensions > MAX_EXTENSIONS {
-                return Err(BadChunk::Coding);
+        match state {
+            Size(0) if self.of == Of::Response => self.extensions = 0,
+            Size(_) | SizeFeed | ContentReturn | ContentFeed => {}
+            _ => self.extensions += 1,
+        }
+        if self.extensions > MAX_EXTENSIONS {
+            return Err(BadChunk::Coding);
+        }
+        if self.of == Of::Response && matches!(byte, b' ' | b'\t') {
+            match state {
+                Size(1..) | BeforeExtension | ExtensionValue(true) | QuotedEnd => {
+                    return Ok(BeforeExtension);
+                }
+                ExtensionName(true) | ExtensionNamed => return Ok(ExtensionNamed),
+                ExtensionName(false) | ExtensionValue(false) => return Ok(state),
+                _ => {}
             }
         }
         Ok(match (state, byte) {
@@ -136,10 +165,10 @@ impl Decoder {
                 self.size = self.size << 4 | u64::from(digit);
                 Size(digits + 1)
             }
-            (Size(1..), b';') => ExtensionName(false),
+            (Size(1..) | BeforeExtension | ExtensionNamed, b';') => ExtensionName(false),
             (Size(1..) | ExtensionName(true) | ExtensionValue(true) | QuotedEnd, b'\r') => SizeFeed,
             (ExtensionName(true) | ExtensionValue(true) | QuotedEnd, b';') => ExtensionName(false),
-            (ExtensionName(true), b'=') => ExtensionValue(false),
+            (ExtensionName(true) | ExtensionNamed, b'=') => ExtensionValue(false),
             (ExtensionName(_), byte) if is_token_byte(byte) => ExtensionName(true),
             (ExtensionValue(false), b'"') => Quoted,
             (ExtensionValue(_), byte) if is_token_byte(byte) => ExtensionValue(true),
@@ -227,9 +256,11 @@ mod tests {
         fields: 3,
     };
 
+    type Decoded = Result<Option<(String, String, usize)>, BadChunk>;
+
     /// Decodes `input` handed over in pieces that end at `cuts`; content, trailer names, bytes left.
-    fn decode(input: &[u8], cuts: &[usize]) -> Result<Option<(String, String, usize)>, BadChunk> {
-        let mut decoder = Decoder::new(LIMITS);
+    fn decode(of: Of, input: &[u8], cuts: &[usize]) -> Decoded {
+        let mut decoder = Decoder::new(of, LIMITS);
         let (mut content, mut at) = (Vec::new(), 0);
         for cut in cuts.iter().copied().chain([input.len()]) {
             loop {
@@ -252,16 +283,23 @@ mod tests {
         Ok(None)
     }
 
-    fn check(input: &str, expected: Result<Option<(&str, &str, usize)>, BadChunk>) {
+    type Expected<'a> = Result<Option<(&'a str, &'a str, usize)>, BadChunk>;
+
+    /// The same for both.
+    fn check(input: &str, expected: Expected<'_>) {
+        check_of(Of::Request, input, expected);
+        check_of(Of::Response, input, expected);
+    }
+
+    fn check_of(of: Of, input: &str, expected: Expected<'_>) {
         let input = input.as_bytes();
         let expected = expected.map(|some| some.map(|(a, b, n)| (a.to_owned(), b.to_owned(), n)));
-        assert_eq!(decode(input, &[]), expected, "{}", input.escape_ascii());
+        assert_eq!(decode(of, input, &[]), expected, "{}", input.escape_ascii());
         for cut in 0..input.len() {
             // What lies behind the end is seen only if it came with the end.
-            let left = |it: Result<Option<(String, String, usize)>, BadChunk>| {
-                it.map(|some| some.map(|(content, names, _)| (content, names)))
-            };
-            let outcome = left(decode(input, &[cut]));
+            let left =
+                |it: Decoded| it.map(|some| some.map(|(content, names, _)| (content, names)));
+            let outcome = left(decode(of, input, &[cut]));
             assert_eq!(
                 outcome,
                 left(expected.clone()),
@@ -270,7 +308,7 @@ mod tests {
             );
         }
         let every: Vec<usize> = (0..input.len()).collect();
-        assert_eq!(decode(input, &every).is_err(), expected.is_err());
+        assert_eq!(decode(of, input, &every).is_err(), expected.is_err());
     }
 
     #[test]
@@ -303,7 +341,6 @@ mod tests {
             "5_0\r\n",
             " 5\r\nhello\r\n",
             "5 \r\nhello\r\n",
-            "5 ;a\r\nhello\r\n",
             "\r\n",
             "g\r\n",
             "00000000000000005\r\nhello\r\n",
@@ -314,8 +351,19 @@ mod tests {
             "5\r\nhello\r0\r\n\r\n",
             "5;\r\nhello\r\n",
             "5;;a\r\nhello\r\n",
-            "5; a\r\nhello\r\n",
-            "5;a =b\r\nhello\r\n",
+            "5; \r\nhello\r\n",
+            "5 a\r\nhello\r\n",
+            "5;a b\r\nhello\r\n",
+            "5;a \r\nhello\r\n",
+            "5;a= \r\nhello\r\n",
+            "5;a=b \r\nhello\r\n",
+            "5;a=b c\r\nhello\r\n",
+            "5;a = b=c\r\nhello\r\n",
+            "5;a=\"b\" \r\nhello\r\n",
+            "5;a=\"b\"=c\r\nhello\r\n",
+            "5 =a\r\nhello\r\n",
+            "5 \n;a\r\nhello\r\n",
+            "5;\u{b}a\r\nhello\r\n",
             "5;a=\r\nhello\r\n",
             "5;a=\"b\r\nhello\r\n",
             "5;a=\"b\"c\r\nhello\r\n",
@@ -326,8 +374,47 @@ mod tests {
         ] {
             check(input, Err(BadChunk::Coding));
         }
-        let long = format!("5;{}\r\nhello\r\n", "a".repeat(MAX_EXTENSIONS));
-        assert_eq!(decode(long.as_bytes(), &[]), Err(BadChunk::Coding));
+    }
+
+    #[test]
+    fn white_space_around_an_extension_is_a_responses_privilege() {
+        for line in [
+            "5 ;a",
+            "5\t \t;a",
+            "5; a",
+            "5;\ta=b",
+            "5;a =b",
+            "5;a= b",
+            "5;a\t= \t\"b c\" ; d ;e",
+            "5;a=b ;c",
+            "5;a ;b",
+        ] {
+            let input = format!("{line}\r\nhello\r\n0\r\n\r\n");
+            check_of(Of::Response, &input, Ok(Some(("hello", "", 0))));
+            check_of(Of::Request, &input, Err(BadChunk::Coding));
+        }
+    }
+
+    #[test]
+    fn extensions_are_bounded_in_a_requests_body_and_in_each_chunk_of_a_response() {
+        let whole = |content: String| Ok(Some((content, String::new(), 0)));
+        let chunk = |length: usize| format!("1;{}\r\nx\r\n", "a".repeat(length - 1));
+        let last = "0\r\n\r\n";
+        // The first byte behind the semicolon, up to the end of the line.
+        let fits = chunk(MAX_EXTENSIONS) + last;
+        let too_long = chunk(MAX_EXTENSIONS + 1) + last;
+        let blanks = format!("1{};a\r\nx\r\n{last}", " ".repeat(MAX_EXTENSIONS + 1));
+        let many = chunk(MAX_EXTENSIONS / 2).repeat(100) + last;
+        for of in [Of::Request, Of::Response] {
+            assert_eq!(decode(of, fits.as_bytes(), &[]), whole("x".to_owned()));
+            for bad in [&too_long, &blanks] {
+                assert_eq!(decode(of, bad.as_bytes(), &[]), Err(BadChunk::Coding));
+            }
+        }
+        let decoded = decode(Of::Response, many.as_bytes(), &[]);
+        assert_eq!(decoded, whole("x".repeat(100)));
+        let decoded = decode(Of::Request, many.as_bytes(), &[]);
+        assert_eq!(decoded, Err(BadChunk::Coding));
     }
 
     #[test]

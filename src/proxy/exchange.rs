@@ -22,6 +22,7 @@ use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::body::BodyReader;
+use crate::http::chunked::Of;
 use crate::lists::Pools;
 use crate::net::{self, Patience, Pipe, Stream, Turns};
 use crate::route::{self, PoolName, Reason};
@@ -127,7 +128,7 @@ impl<'a> Exchange<'a> {
             buffer,
             workspace,
             tally,
-            body: BodyReader::new(plan.framing, config.gateway.limits),
+            body: BodyReader::new(Of::Request, plan.framing, config.gateway.limits),
             pipe: None,
             body_patience: Patience::with_rate(
                 config.gateway.body_timeout,

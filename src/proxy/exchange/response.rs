@@ -8,6 +8,7 @@ use super::{Exchange, Outcome, Stop, Upstream, client_lost};
 use crate::buffer::Buffer;
 use crate::error::{Close, Failure};
 use crate::http::body::BodyReader;
+use crate::http::chunked::Of;
 use crate::http::encode::{self, Connection, ResponseToClient};
 use crate::http::fields::{Field, Kind};
 use crate::http::framing::{self, Framing};
@@ -351,7 +352,7 @@ impl Exchange<'_> {
         });
         let client_patience = Patience::with_rate(gateway.send_timeout, gateway.min_rate);
         let mut taken = 0;
-        let mut reader = BodyReader::new(passage.framing, gateway.limits);
+        let mut reader = BodyReader::new(Of::Response, passage.framing, gateway.limits);
         let mut source = Source {
             stream: peer,
             buffer,
@@ -385,7 +386,7 @@ impl Exchange<'_> {
         let twins = || Twins::of(self.downstream, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
         let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
-        let nothing = BodyReader::new(Framing::None, self.config.gateway.limits);
+        let nothing = BodyReader::new(Of::Request, Framing::None, self.config.gateway.limits);
         let limit = self.config.gateway.body_timeout;
         let rest = RestOfBody {
             buffer: std::mem::take(self.buffer),
