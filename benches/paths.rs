@@ -51,18 +51,8 @@ fn decide(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| step.decide());
 }
 
-/// Where the kernel is asked whether the connection is sound.
 #[divan::bench]
 fn pool_out_and_in(bencher: Bencher<'_, '_>) {
     let step = PoolStep::new();
     bencher.bench_local(|| step.check_out_and_in());
-}
-
-/// Where a poll has told it, as in the steady state: each of a sample takes another connection.
-#[divan::bench(sample_size = PoolStep::KEPT as u32)]
-fn pool_settled_out_and_in(bencher: Bencher<'_, '_>) {
-    let step = PoolStep::new();
-    bencher
-        .with_inputs(|| step.poll())
-        .bench_local_values(|()| step.check_out_and_in());
 }

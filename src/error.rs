@@ -143,6 +143,9 @@ pub enum Retry {
     Always,
     /// The peer may have acted on the request.
     IfIdempotent,
+    /// The peer may have acted on the request, if it was all there: one whose body is still to come was
+    /// not.
+    UnlessWhole,
     /// Part of a response may have been forwarded, or the fault is not the peer's.
     Never,
 }
@@ -161,8 +164,8 @@ impl Failure {
     pub const fn retry(self) -> Retry {
         match self {
             Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed => Retry::Always,
-            Self::Stale
-            | Self::SendFailed
+            Self::Stale => Retry::UnlessWhole,
+            Self::SendFailed
             | Self::SendTimeout
             | Self::ReadTimeout
             | Self::ClosedEarly

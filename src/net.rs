@@ -26,11 +26,11 @@
 #![allow(unsafe_code)]
 
 mod clock;
+mod news;
 mod numbers;
 mod parking;
 mod patience;
 mod pipe;
-mod polls;
 mod socket;
 mod turns;
 
@@ -47,10 +47,10 @@ use std::time::Duration;
 use may::coroutine;
 
 pub use clock::{interrupt_idle, set_housekeeping, wind};
+pub use news::news;
 pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
-pub use polls::{Polls, note_poll, polls, take_in_events};
 pub use socket::{Accepted, Detached, Listener, Stream, Uptake, Wake, Watch};
 pub use turns::{Turns, note_arrival};
 

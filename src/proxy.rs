@@ -40,7 +40,7 @@ use crate::net::{self, Detached, Parking, Pipe};
 use crate::proxy::session::Parked;
 use crate::route::PoolName;
 use crate::snapshot::{Published, Reader};
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Leftover, Pool};
 
 /// What all workers share.
 pub struct Gateway {
@@ -274,8 +274,15 @@ impl Worker {
     }
 
     /// Keeps a connection to `peer` for the next request.
-    fn keep_upstream(&self, peer: SocketAddr, stream: net::Stream, config: &Config) {
-        self.pool.checkin(peer, stream, config.upstream.keepalive);
+    fn keep_upstream(
+        &self,
+        peer: SocketAddr,
+        stream: net::Stream,
+        leftover: Leftover,
+        config: &Config,
+    ) {
+        let limit = config.upstream.keepalive;
+        self.pool.checkin(peer, stream, leftover, limit);
         self.look_later();
     }
 

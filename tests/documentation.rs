@@ -126,6 +126,9 @@ fn failures() -> String {
         let retry = match failure.retry() {
             Retry::Always => "yes",
             Retry::IfIdempotent => "if the method is idempotent and no body has begun to flow",
+            Retry::UnlessWhole => {
+                "if the method is idempotent or a body is still to come, and none has begun to flow"
+            }
             Retry::Never => "no",
         };
         let status = match (failure, failure.retry()) {

@@ -13,7 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Stream, Watch};
-use graygate::upstream::pool::{Certainty, Pool};
+use graygate::upstream::pool::{Leftover, Pool};
 use support::{DEADLINE, wait_until};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -57,60 +57,54 @@ fn pass(stream: &Stream, peer: &mut TcpStream, bytes: &[u8], room: usize) {
     assert_eq!(&into[..count], &bytes[..room.min(bytes.len())]);
 }
 
-/// Lets the worker poll; all that has happened then is known.
-fn poll() {
-    let before = net::polls().last;
+/// Lets the worker hear something.
+fn hear() {
+    let before = net::news();
     let (stream, mut peer, _) = connected();
-    while net::polls().last == before {
-        net::note_poll();
-        pass(&stream, &mut peer, b"news", 8);
-    }
-    net::take_in_events();
+    pass(&stream, &mut peer, b"news", 8);
+    assert_ne!(net::news(), before);
 }
 
 #[test]
-fn one_that_became_idle_after_the_last_poll_is_not_taken_when_something_has_come_since() {
+fn one_on_which_something_has_come_is_not_taken_though_the_worker_does_not_know() {
     on_the_worker(|| {
         for (what, act) in DEEDS {
-            for certainty in [Certainty::LastPoll, Certainty::Now] {
+            for leftover in [Leftover::None, Leftover::Body] {
                 let pool = Pool::default();
                 let (stream, mut peer, addr) = connected();
-                net::take_in_events();
+                let seen = stream.twin().unwrap();
+                pool.checkin(addr, stream, leftover, 1);
+                // Whatever was heard before: what comes now is not known to the worker.
+                hear();
                 act(&mut peer);
-                wait_until("it is there", DEADLINE, || stream.is_readable_now());
-                assert!(!stream.is_readable(), "the worker knows already");
-                pool.checkin(addr, stream, 1);
-                assert!(pool.evict(Instant::now(), LONG), "it is kept");
-                let taken = pool.checkout(addr, certainty);
-                assert!(taken.is_none(), "{what}, {certainty:?}");
+                wait_until("it is there", DEADLINE, || seen.is_readable_now());
+                assert!(pool.evict(Instant::now(), LONG), "the worker knows already");
+                assert!(pool.checkout(addr).is_none(), "{what}, {leftover:?}");
             }
         }
     });
 }
 
 #[test]
-fn one_that_was_idle_before_the_last_poll_is_taken_by_what_that_told_if_that_is_enough() {
+fn one_whose_response_spoke_of_a_body_rests_until_the_worker_has_heard_something() {
     on_the_worker(|| {
-        for (what, act) in DEEDS {
-            for (certainty, is_taken) in [(Certainty::LastPoll, true), (Certainty::Now, false)] {
-                let pool = Pool::default();
-                let (stream, mut peer, addr) = connected();
-                let seen = stream.twin().unwrap();
-                pool.checkin(addr, stream, 1);
-                poll();
-                act(&mut peer);
-                wait_until("it is there", DEADLINE, || seen.is_readable_now());
-                let taken = pool.checkout(addr, certainty);
-                assert_eq!(taken.is_some(), is_taken, "{what}, {certainty:?}");
-
-                // What a poll has told is known without asking.
-                let Some(stream) = taken else { continue };
-                poll();
-                assert!(stream.is_readable(), "{what}");
-                pool.checkin(addr, stream, 1);
-                assert!(pool.checkout(addr, Certainty::LastPoll).is_none());
-            }
-        }
+        let pool = Pool::default();
+        let (stream, _peer, addr) = connected();
+        pool.checkin(addr, stream, Leftover::Body, 2);
+        assert!(pool.checkout(addr).is_none());
+        // Another one is taken meanwhile, though it was used before.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other_addr = listener.local_addr().unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        let other = || Stream::connect(other_addr, deadline, Watch::Nothing).unwrap();
+        let (sound, resting) = (other(), other());
+        pool.checkin(other_addr, sound, Leftover::None, 2);
+        pool.checkin(other_addr, resting, Leftover::Body, 2);
+        assert!(pool.checkout(other_addr).is_some());
+        assert!(pool.checkout(other_addr).is_none());
+        hear();
+        assert!(pool.checkout(addr).is_some());
+        assert!(pool.checkout(other_addr).is_some());
     });
 }
 
@@ -122,8 +116,8 @@ fn one_whose_bytes_were_all_taken_is_kept_though_the_worker_does_not_know() {
             let (stream, mut peer, addr) = connected();
             pass(&stream, &mut peer, bytes, 3);
             assert!(stream.is_readable(), "as far as the worker knows");
-            pool.checkin(addr, stream, 1);
-            let taken = pool.checkout(addr, Certainty::LastPoll);
+            pool.checkin(addr, stream, Leftover::None, 1);
+            let taken = pool.checkout(addr);
             assert_eq!(taken.is_some(), is_kept);
         }
     });

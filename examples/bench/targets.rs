@@ -221,11 +221,10 @@ pub(crate) fn counted() -> Table {
         "`cargo test --test locks`",
     );
     add(
-        "≤ 6 system calls",
-        "6 where one request comes after the other, says strace: a wait, a read and a write on each side, \
-         besides the ticks of the worker's clock. 7, and so more than the target, where a request \
-         cannot be sent twice, such as POST: the kernel is asked whether the kept connection is still \
-         open",
+        "≤ 7 system calls",
+        "7 where one request comes after the other, says strace: a wait, a read and a write on each side, \
+         besides the ticks of the worker's clock, and a look at the kept connection, on which nothing may \
+         have come before the request is sent",
         "`cargo test --test system_calls`",
     );
     table

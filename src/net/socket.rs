@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::numbers::Own;
-use super::{Descriptor, Patience, clock, polls};
+use super::{Descriptor, Patience, clock, news};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -157,12 +157,12 @@ impl Io {
             }
             waited = true;
             clock::arm(self.place, deadline, watched, idle);
-            let news = self.registration.wait_io();
+            let woken_by = self.registration.wait_io();
             clock::disarm(self.place);
-            if news & WOKEN == 0 {
-                polls::delivered();
+            if woken_by & WOKEN == 0 {
+                news::delivered();
             }
-            self.ready.set(self.ready.get() | news);
+            self.ready.set(self.ready.get() | woken_by);
         }
     }
 }

@@ -27,7 +27,6 @@ use crate::lists::Pools;
 use crate::net::{self, Patience, Pipe, Stream, Turns};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
-use crate::upstream::pool::Certainty;
 
 /// How an exchange ended.
 pub(super) enum Outcome {
@@ -204,23 +203,21 @@ impl<'a> Exchange<'a> {
     fn may_retry(&self, failure: Failure) -> bool {
         match failure.retry() {
             Retry::Always => true,
-            Retry::IfIdempotent => {
-                self.plan.is_idempotent && !self.body_begun && !self.client_gave_up
-            }
+            Retry::IfIdempotent => self.may_repeat(self.plan.is_idempotent),
+            // Without its body the peer had not got the request, and could not act on it.
+            Retry::UnlessWhole => self.may_repeat(self.plan.is_idempotent || !self.body_complete),
             Retry::Never => false,
         }
+    }
+
+    fn may_repeat(&self, is_harmless: bool) -> bool {
+        is_harmless && !self.body_begun && !self.client_gave_up
     }
 
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
-        // What cannot be sent twice is not sent into a closed connection: nor is a body that is still to
-        // come, of which the first bytes would be gone.
-        let certainty = match self.plan.is_idempotent && self.body_complete {
-            true => Certainty::LastPoll,
-            false => Certainty::Now,
-        };
-        if let Some(stream) = self.worker.pool.checkout(peer, certainty) {
+        if let Some(stream) = self.worker.pool.checkout(peer) {
             self.worker.metrics().upstream_reuses.one();
             let outcome = self.attempt(stream, true);
             self.account(pool, peer, &outcome, None);

@@ -52,13 +52,17 @@ impl Plan {
             is_idempotent: is_idempotent(method),
             // An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1).
             expects_continue: is_http11 && expects_continue(head, bytes)?,
-            upgrade: is_http11 && encode::wants_upgrade(options, &head.fields, bytes),
+            // With a body the Upgrade is ignored, as a server may (RFC 9110 section 7.8): some take what
+            // follows the head of such a request for the next one.
+            upgrade: is_http11
+                && has_no_body(framing)
+                && encode::wants_upgrade(options, &head.fields, bytes),
             last_hop: {
                 let left = |field| encode::max_forwards(field, method, bytes);
                 head.fields.iter().filter_map(left).any(|it| it == 0)
             },
             keep_alive: !options.close && (is_http11 || options.keep_alive),
-            complete: matches!(framing, Framing::None | Framing::Length(0)),
+            complete: has_no_body(framing),
         })
     }
 
@@ -85,7 +89,78 @@ fn expects_continue(head: &RequestHead, bytes: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
-/// RFC 9110 section 9.2.2.
+fn has_no_body(framing: Framing) -> bool {
+    matches!(framing, Framing::None | Framing::Length(0))
+}
+
+/// True when the HTTP method registry names it idempotent (RFC 9110 sections 9.2.2 and 16.1.1).
+/// Methods are case-sensitive, and one that is not registered may mean anything.
 fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS")
+    matches!(
+        method,
+        b"GET"
+            | b"HEAD"
+            | b"PUT"
+            | b"DELETE"
+            | b"OPTIONS"
+            | b"TRACE"
+            | b"PRI"
+            | b"QUERY"
+            | b"SEARCH"
+            | b"REPORT"
+            | b"PROPFIND"
+            | b"PROPPATCH"
+            | b"MKCOL"
+            | b"COPY"
+            | b"MOVE"
+            | b"UNLOCK"
+            | b"ACL"
+            | b"MKCALENDAR"
+            | b"ORDERPATCH"
+            | b"MKREDIRECTREF"
+            | b"UPDATEREDIRECTREF"
+            | b"BIND"
+            | b"REBIND"
+            | b"UNBIND"
+            | b"LINK"
+            | b"UNLINK"
+            | b"VERSION-CONTROL"
+            | b"CHECKOUT"
+            | b"CHECKIN"
+            | b"UNCHECKOUT"
+            | b"MKWORKSPACE"
+            | b"UPDATE"
+            | b"LABEL"
+            | b"MERGE"
+            | b"BASELINE-CONTROL"
+            | b"MKACTIVITY"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The registry as of RFC 7237, RFC 9110, RFC 9113 and QUERY.
+    const REGISTERED: &str = "ACL yes, BASELINE-CONTROL yes, BIND yes, CHECKIN yes, CHECKOUT yes, \
+        CONNECT no, COPY yes, DELETE yes, GET yes, HEAD yes, LABEL yes, LINK yes, LOCK no, MERGE yes, \
+        MKACTIVITY yes, MKCALENDAR yes, MKCOL yes, MKREDIRECTREF yes, MKWORKSPACE yes, MOVE yes, \
+        OPTIONS yes, ORDERPATCH yes, PATCH no, POST no, PRI yes, PROPFIND yes, PROPPATCH yes, PUT yes, \
+        QUERY yes, REBIND yes, REPORT yes, SEARCH yes, TRACE yes, UNBIND yes, UNCHECKOUT yes, \
+        UNLINK yes, UNLOCK yes, UPDATE yes, UPDATEREDIRECTREF yes, VERSION-CONTROL yes, * no";
+
+    #[test]
+    fn methods_are_idempotent_as_the_registry_says_and_others_are_not() {
+        for entry in REGISTERED.split(", ") {
+            let (method, idempotent) = entry.split_once(' ').unwrap();
+            let expected = idempotent == "yes";
+            assert_eq!(is_idempotent(method.as_bytes()), expected, "{method}");
+            let lower = method.to_ascii_lowercase();
+            assert!(!is_idempotent(lower.as_bytes()), "{lower}");
+            assert!(!is_idempotent(format!("{method}S").as_bytes()), "{method}S");
+        }
+        for method in ["", "PURGE", "SUBSCRIBE", "M-SEARCH", "GE", "Get"] {
+            assert!(!is_idempotent(method.as_bytes()), "{method}");
+        }
+    }
 }

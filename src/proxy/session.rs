@@ -183,11 +183,7 @@ impl Session<'_> {
                 return pause;
             }
             match self.serve_request() {
-                Next::Request => {
-                    self.rest.served += 1;
-                    // So that what was kept for the next request is soon known to be sound.
-                    net::note_poll();
-                }
+                Next::Request => self.rest.served += 1,
                 Next::Close(close) => {
                     self.linger(close);
                     return Pause::End(close);

@@ -6,8 +6,9 @@
 //!
 //! A connection on which anything has happened since it became idle (the peer closed it, or sent
 //! bytes that nobody asked for) is dropped when it is found: what lies there already is no response to
-//! the next request. The worker's events tell, without a system call, as far as they are known: for a
-//! connection that has been idle since before the last poll. Of others the kernel is asked.
+//! the next request. The worker's events tell of some, without a system call; but they are as old as its
+//! last poll, which on a busy worker is milliseconds ago. So the kernel is asked each time, as the
+//! last thing before the request is sent.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -24,23 +25,20 @@ pub struct Pool {
     peers: RefCell<FxHashMap<SocketAddr, OfPeer>>,
 }
 
-/// How sure it must be that nothing has happened on a connection.
+/// What may still come on a connection whose response is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Certainty {
-    /// As of the last poll: whoever finds the connection closed can take another one.
-    LastPoll,
-    /// As of this moment.
-    Now,
+pub enum Leftover {
+    /// Nothing.
+    None,
+    /// The response had no body, as must be, but its head spoke of one: there are peers that send it
+    /// all the same, a moment later.
+    Body,
 }
 
 /// The idle connections to one peer.
 #[derive(Default)]
 struct OfPeer {
-    /// Idle since before the last poll, or longer.
-    settled: Vec<Idle>,
-    /// Idle since that poll, if it is the last one.
-    fresh: Vec<Idle>,
-    poll: u64,
+    idle: Vec<Idle>,
     /// Something was kept here since the last eviction, so that the memory will be needed again.
     used: bool,
 }
@@ -49,59 +47,47 @@ struct Idle {
     stream: Stream,
     /// When it was first seen here by an eviction: the time is not asked for at each request.
     since: Option<Instant>,
+    /// Not to be used before the worker has heard something since this number of [`net::news`], so
+    /// that what may be left over has had the time to come.
+    rests: Option<u64>,
 }
 
-impl OfPeer {
-    fn settle(&mut self) {
-        let last = net::polls().last;
-        if self.poll < last {
-            self.poll = last;
-            self.settled.append(&mut self.fresh);
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.settled.len() + self.fresh.len()
-    }
-
-    fn retain(&mut self, mut keeps: impl FnMut(&mut Idle) -> bool) {
-        self.settled.retain_mut(&mut keeps);
-        self.fresh.retain_mut(keeps);
+impl Idle {
+    /// True when nothing has come since it became idle: not even the end. Asks the kernel.
+    fn is_sound(&self) -> bool {
+        !self.stream.is_readable_now()
     }
 }
 
 impl Pool {
     /// An idle connection to `peer`, if there is a sound one.
-    pub fn checkout(&self, peer: SocketAddr, certainty: Certainty) -> Option<Stream> {
+    pub fn checkout(&self, peer: SocketAddr) -> Option<Stream> {
         let mut peers = self.peers.borrow_mut();
-        let idle = peers.get_mut(&peer)?;
-        idle.settle();
-        let events_tell = certainty == Certainty::LastPoll && net::polls().all_known;
-        while let Some(Idle { stream, .. }) = idle.settled.pop() {
-            if !stream.is_readable() && (events_tell || !stream.is_readable_now()) {
-                return Some(stream);
+        let idle = &mut peers.get_mut(&peer)?.idle;
+        for place in (0..idle.len()).rev() {
+            if idle[place].rests == Some(net::news()) {
+                continue;
             }
-        }
-        while let Some(Idle { stream, .. }) = idle.fresh.pop() {
-            if !stream.is_readable_now() {
-                return Some(stream);
+            let found = idle.remove(place);
+            if found.is_sound() {
+                return Some(found.stream);
             }
         }
         None
     }
 
     /// Keeps `stream` for the next request to `peer`, unless `limit` are kept already.
-    pub fn checkin(&self, peer: SocketAddr, stream: Stream, limit: usize) {
+    pub fn checkin(&self, peer: SocketAddr, stream: Stream, leftover: Leftover, limit: usize) {
         let mut peers = self.peers.borrow_mut();
-        let idle = peers.entry(peer).or_default();
-        idle.settle();
+        let of_peer = peers.entry(peer).or_default();
         // After a giant body the events speak of bytes that were all taken, so the kernel is asked then.
         let is_sound = !stream.is_readable() || !stream.is_readable_now();
-        if idle.len() < limit && is_sound {
-            idle.used = true;
-            idle.fresh.push(Idle {
+        if of_peer.idle.len() < limit && is_sound {
+            of_peer.used = true;
+            of_peer.idle.push(Idle {
                 stream,
                 since: None,
+                rests: (leftover == Leftover::Body).then(net::news),
             });
         }
     }
@@ -110,19 +96,19 @@ impl Pool {
     /// more. Returns true while there is something to look after.
     pub fn evict(&self, now: Instant, limit: Duration) -> bool {
         let mut peers = self.peers.borrow_mut();
-        peers.retain(|_, idle| {
-            idle.retain(|it| {
+        peers.retain(|_, of_peer| {
+            of_peer.idle.retain_mut(|it| {
                 let since = *it.since.get_or_insert(now);
                 !it.stream.is_readable() && now.duration_since(since) < limit
             });
-            std::mem::take(&mut idle.used) || idle.len() > 0
+            std::mem::take(&mut of_peer.used) || !of_peer.idle.is_empty()
         });
         !peers.is_empty()
     }
 
     /// How many connections are kept.
     pub fn len(&self) -> usize {
-        self.peers.borrow().values().map(OfPeer::len).sum()
+        self.peers.borrow().values().map(|it| it.idle.len()).sum()
     }
 
     /// True when none is kept.
@@ -132,7 +118,7 @@ impl Pool {
 
     /// Closes every idle connection; false when there was none.
     pub fn clear(&self) -> bool {
-        let idle = self.peers.take();
-        idle.values().any(|of_peer| of_peer.len() > 0)
+        let peers = self.peers.take();
+        peers.values().any(|of_peer| !of_peer.idle.is_empty())
     }
 }

@@ -31,12 +31,7 @@ fn main() {
     measure("decide-64", || decide.decide());
     on_a_worker(|| {
         let pool = PoolStep::new();
-        // No poll lies between, so that the kernel is asked.
         measure("pool-out-and-in", || pool.check_out_and_in());
-        let settle = || pool.poll();
-        measure_each("pool-settled-out-and-in", settle, || {
-            pool.check_out_and_in()
-        });
     });
     // To make a million entries a list takes most of the time, so there is one such list.
     for (family, name, counts) in [
@@ -50,21 +45,14 @@ fn main() {
     }
 }
 
-fn measure<T>(name: &str, step: impl FnMut() -> T) {
-    measure_each(name, || (), step);
-}
-
-/// As [`measure`]; `prepare`, which is not counted, comes before each step.
-fn measure_each<T>(name: &str, prepare: impl Fn(), mut step: impl FnMut() -> T) {
+fn measure<T>(name: &str, mut step: impl FnMut() -> T) {
     println!("{name}");
     let mut step = || {
         black_box(step());
     };
     // What is found out once (where a function of a library is, what the processor can do) is found
     // out now.
-    prepare();
     step();
-    prepare();
     measured_step(&mut step);
 }
 

@@ -19,6 +19,7 @@ use crate::proxy::failsafe::Failsafe;
 use crate::proxy::relay::{self, End, Sink, Source};
 use crate::proxy::tunnel::{self, Twins};
 use crate::proxy::upload::{RestOfBody, Upload};
+use crate::upstream::pool::Leftover;
 
 /// A client that ends its side so soon after its request has nothing more to ask and waits for the
 /// answer, as `printf … | nc` does. One that does so later has most likely closed: TCP tells the two
@@ -31,8 +32,8 @@ struct Passage {
     framing: Framing,
     /// How it goes to the client.
     framing_down: Framing,
-    /// Its head speaks of a body that must not come.
-    absent_body: bool,
+    /// What the peer may send behind it.
+    leftover: Leftover,
     /// Why the client was told that its connection ends.
     close: Option<Close>,
 }
@@ -326,11 +327,14 @@ impl Exchange<'_> {
             },
         };
         encode::response(to_client, &response);
-        let absent_body = speaks_of_absent_body(head, buffer.filled(), framing);
+        let leftover = match speaks_of_absent_body(head, buffer.filled(), framing) {
+            true => Leftover::Body,
+            false => Leftover::None,
+        };
         self.tally.status = head.status;
         buffer.consume(head.len);
         Passage {
-            absent_body,
+            leftover,
             framing,
             framing_down,
             close,
@@ -457,10 +461,12 @@ impl Exchange<'_> {
     }
 
     fn response_is_complete(&mut self, upstream: Upstream, passage: &Passage) -> Outcome {
-        let ends = passage.framing == Framing::UntilClose || passage.absent_body;
+        let ends = passage.framing == Framing::UntilClose;
         let sent = self.body_complete && !upstream.unfinished;
-        if self.peer_keeps() && !ends && sent && upstream.buffer.is_empty() {
-            self.keep(upstream.stream);
+        // Some servers take what follows for another protocol, whatever they have answered.
+        let in_doubt = self.plan.upgrade;
+        if self.peer_keeps() && !ends && sent && !in_doubt && upstream.buffer.is_empty() {
+            self.keep(upstream.stream, passage.leftover);
         }
         let unread = (!self.body_complete).then_some(Close::BodyUnread);
         let close = passage.close.or(unread);
@@ -494,9 +500,10 @@ impl Exchange<'_> {
         Failure::OutOfDescriptors
     }
 
-    fn keep(&self, stream: Stream) {
+    fn keep(&self, stream: Stream, leftover: Leftover) {
         if let Some(peer) = self.tally.peer {
-            self.worker.keep_upstream(peer, stream, self.config);
+            let worker = self.worker;
+            worker.keep_upstream(peer, stream, leftover, self.config);
         }
     }
 

@@ -138,8 +138,7 @@ impl Session<'_> {
             }
             let until = idle.park.map_or(idle.deadline, |it| it.min(idle.deadline));
             match self.stream.wait_idle(until) {
-                // What has happened on connections to peers is known then, too.
-                Wake::Ready => net::take_in_events(),
+                Wake::Ready => {}
                 Wake::Overdue if net::are_waits_cut() => return Err(Close::Draining.into()),
                 Wake::Overdue if until < idle.deadline => return Err(Pause::Silence),
                 Wake::Overdue => return Err(idle.close.into()),
