@@ -9,6 +9,7 @@
 //! from the parsed form (`encode`), so that nothing unseen passes; where a line's bytes are just what
 //! would be written, they are copied, which is the same.
 
+pub mod authentication;
 pub mod body;
 pub mod chunked;
 pub mod client;

@@ -106,6 +106,8 @@ pub struct WorkerMetrics {
     pub upstream_connects: Counter,
     /// Pooled connections to peers that were used again.
     pub upstream_reuses: Counter,
+    /// Connections to peers that wait for the next request of one client connection, and serve no other.
+    pub upstream_pinned: Counter,
     /// Bytes from clients.
     pub downstream_received: Counter,
     /// Bytes to clients.
@@ -141,6 +143,7 @@ impl Default for WorkerMetrics {
             upstream_idle: ZERO,
             upstream_connects: ZERO,
             upstream_reuses: ZERO,
+            upstream_pinned: ZERO,
             downstream_received: ZERO,
             downstream_sent: ZERO,
             upstream_received: ZERO,

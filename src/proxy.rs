@@ -2,6 +2,7 @@
 //!
 //! - [`session`]: one downstream connection; reads heads, keeps the connection or closes it.
 //! - `plan`: what a request asks for. `exchange`: the attempts on peers, in wire order.
+//! - `pinned`: connections to peers that serve one client connection only.
 //! - `relay`: bodies in both directions. `upload`: both at once. `tunnel`: upgraded connections.
 //! - `failsafe`: a panic ends its connection, and everything that belongs to it.
 //!
@@ -10,6 +11,7 @@
 
 mod exchange;
 mod failsafe;
+mod pinned;
 mod plan;
 mod relay;
 pub mod session;

@@ -384,6 +384,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("upstream_connections_total{kind=\"reused\"}", 14),
         // At the worker's next look.
         ("upstream_connections_idle{worker=\"0\"}", 2),
+        ("upstream_connections_pinned{worker=\"0\"}", 0),
         (
             "bytes_total{direction=\"received\",side=\"downstream\"}",
             traffic.received,

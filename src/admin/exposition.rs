@@ -195,6 +195,14 @@ fn connections(page: &mut Page, metrics: &Metrics) {
         &it.upstream_idle
     });
     page.family(
+        "upstream_connections_pinned",
+        "gauge",
+        "Connections to peers that are kept for one client connection only, as NTLM needs it, by worker.",
+    );
+    by_worker(page, metrics, "upstream_connections_pinned", |it| {
+        &it.upstream_pinned
+    });
+    page.family(
         "bytes_total",
         "counter",
         "Bytes of messages, heads and bodies, by side and direction.",

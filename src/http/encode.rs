@@ -57,7 +57,7 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     let mut lines = Lines::of(bytes);
     for field in &head.fields {
         let passes = match field.kind {
-            Kind::Other | Kind::UserAgent => true,
+            Kind::Other | Kind::UserAgent | Kind::Authentication => true,
             // Nobody else can say what was before this hop (RFC 7239 section 8.1).
             Kind::Forwarded => request.trusted,
             Kind::MaxForwards => true,

@@ -46,6 +46,9 @@ pub enum Kind {
     Upgrade,
     /// `User-Agent`; passed on, and logged.
     UserAgent,
+    /// `Authorization`, `WWW-Authenticate` and their twins for proxies; passed on, and looked into: see
+    /// [`super::authentication`].
+    Authentication,
     /// `Forwarded`, and any `X-Forwarded-…` that the gateway does not write itself.
     Forwarded,
     /// `X-Forwarded-For`
@@ -84,22 +87,34 @@ impl Kind {
             (10, b'u') => (b"user-agent", Self::UserAgent),
             (10, b'k') => (b"keep-alive", Self::HopByHop),
             (12, b'm') => (b"max-forwards", Self::MaxForwards),
+            (13, b'a') => (b"authorization", Self::Authentication),
             (14, b'c') => (b"content-length", Self::ContentLength),
             (14, b'h') => (b"http2-settings", Self::HopByHop),
             (15, b'x') => (b"x-forwarded-for", Self::ForwardedFor),
             (16, b'x') => (b"x-forwarded-host", Self::ForwardedHost),
             (16, b'p') => (b"proxy-connection", Self::HopByHop),
+            (16, b'w') => (b"www-authenticate", Self::Authentication),
             (17, b't') => (b"transfer-encoding", Self::TransferEncoding),
             (17, b'x') => (b"x-forwarded-proto", Self::ForwardedProto),
+            (18, b'p') => (b"proxy-authenticate", Self::Authentication),
+            (19, b'p') => (b"proxy-authorization", Self::Authentication),
             _ => return Self::of_family(name),
         };
         match () {
             () if is_in_any_case(name, known) => kind,
             () if !reads_as(name, known) => Self::of_family(name),
             // Nobody frames by these, or believes who the client is.
-            () if matches!(kind, Self::UserAgent | Self::MaxForwards) => Self::Other,
+            () if kind.is_harmless() => Self::Other,
             () => Self::Forbidden,
         }
+    }
+
+    /// True when a name that only some servers read as this one may pass.
+    fn is_harmless(self) -> bool {
+        matches!(
+            self,
+            Self::UserAgent | Self::MaxForwards | Self::Authentication
+        )
     }
 
     /// The kind of a field that is known by the begin of its name at most.
@@ -343,6 +358,10 @@ mod tests {
             ("proxy-connection", Kind::HopByHop),
             ("transfer-encoding", Kind::TransferEncoding),
             ("x-forwarded-proto", Kind::ForwardedProto),
+            ("authorization", Kind::Authentication),
+            ("www-authenticate", Kind::Authentication),
+            ("proxy-authenticate", Kind::Authentication),
+            ("proxy-authorization", Kind::Authentication),
         ];
         let read: Vec<u8> = name
             .iter()
@@ -363,7 +382,9 @@ mod tests {
         };
         match kind {
             Kind::Other => Kind::Other,
-            Kind::UserAgent | Kind::MaxForwards if is_disguised => Kind::Other,
+            Kind::UserAgent | Kind::MaxForwards | Kind::Authentication if is_disguised => {
+                Kind::Other
+            }
             _ if is_disguised => Kind::Forbidden,
             kind => kind,
         }
@@ -390,6 +411,10 @@ mod tests {
             "proxy-connection",
             "transfer-encoding",
             "x-forwarded-proto",
+            "authorization",
+            "www-authenticate",
+            "proxy-authenticate",
+            "proxy-authorization",
             "x-forwarded-port",
             "x-forwarded-",
             "x-forwarded",

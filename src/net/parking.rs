@@ -91,12 +91,12 @@ impl<T> Parking<T> {
     }
 
     /// Looks at every connection; those that leave are handed out.
-    pub fn sift(&self, fate: impl Fn(&Detached, &T) -> Fate, leave: impl Fn(Detached, T)) {
+    pub fn sift(&self, fate: impl Fn(&Detached, &mut T) -> Fate, leave: impl Fn(Detached, T)) {
         let count = self.places.borrow().parked.len();
         for place in 0..count {
             let leaves = {
-                let places = self.places.borrow();
-                let parked = places.parked[place].as_ref();
+                let mut places = self.places.borrow_mut();
+                let parked = places.parked[place].as_mut();
                 parked.is_some_and(|(connection, what)| fate(connection, what) == Fate::Leaves)
             };
             if let Some((connection, what)) = leaves.then(|| self.take(place)).flatten() {

@@ -11,10 +11,12 @@ mod response;
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
 use interim::Interim;
 
+use super::pinned::Pinned;
 use super::plan::Plan;
 use super::tally::Tally;
 use super::{Worker, Workspace};
@@ -76,12 +78,18 @@ struct Upstream {
 
 /// One request on its way.
 pub(super) struct Exchange<'a> {
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
     config: &'a Config,
     pools: &'a Pools,
     plan: &'a Plan,
     downstream: &'a Stream,
     buffer: &'a mut Buffer,
+    /// The connection to a peer that is the client's own, between two requests.
+    pinned: &'a mut Option<Box<Pinned>>,
+    /// The one that is in use is the client's own from now on.
+    pins: bool,
+    /// The pool that the request is for.
+    decided: PoolName,
     workspace: &'a mut Workspace,
     tally: &'a mut Tally,
     /// The request's body on its way in.
@@ -109,12 +117,13 @@ pub(super) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     #[allow(clippy::too_many_arguments)] // The one place where all of them meet.
     pub(super) fn new(
-        worker: &'a Worker,
+        worker: &'a Rc<Worker>,
         config: &'a Config,
         pools: &'a Pools,
         plan: &'a Plan,
         downstream: &'a Stream,
         buffer: &'a mut Buffer,
+        pinned: &'a mut Option<Box<Pinned>>,
         workspace: &'a mut Workspace,
         tally: &'a mut Tally,
     ) -> Self {
@@ -125,6 +134,9 @@ impl<'a> Exchange<'a> {
             plan,
             downstream,
             buffer,
+            pinned,
+            pins: plan.authenticates_connection,
+            decided: PoolName::Prod,
             workspace,
             tally,
             body: BodyReader::new(Of::Request, plan.framing, config.gateway.limits),
@@ -148,9 +160,16 @@ impl<'a> Exchange<'a> {
         self.body_complete
     }
 
-    /// Tries peers of `pool`, each a different one, and then of `prod`.
+    /// Tries the client's own connection, if it has one, then peers of `pool`, each a different one, and
+    /// then of `prod`.
     pub(super) fn run(&mut self, pool: PoolName) -> Outcome {
         self.workspace.tried.clear();
+        self.decided = pool;
+        if self.pinned.is_some()
+            && let Some(outcome) = self.try_pinned()
+        {
+            return outcome;
+        }
         let (mut pool, mut tries, mut last) = (pool, 0, Failure::ConnectFailed);
         loop {
             let tried = &self.workspace.tried;
@@ -176,14 +195,46 @@ impl<'a> Exchange<'a> {
             self.tally.upstream_begun.get_or_insert_with(Instant::now);
             match self.try_peer(pool, peer) {
                 Ok(outcome) | Err(Stop::Over(outcome)) => return outcome,
-                Err(Stop::Failed(failure)) if net::are_waits_cut() => {
-                    return Outcome::Failed(failure);
+                Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
+                    return given_up(failure);
                 }
-                Err(Stop::Failed(failure)) if self.may_retry(failure) => last = failure,
-                Err(Stop::Failed(Failure::ClientGone)) => return Outcome::Close(Close::ClientGone),
-                Err(Stop::Failed(failure)) => return Outcome::Failed(failure),
+                Err(Stop::Failed(failure)) => last = failure,
             }
         }
+    }
+
+    /// Tries the client's own connection to a peer. `None` when there is none for this request, or when
+    /// the request may go another way: whoever was authenticated there is asked to be so again.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
+    fn try_pinned(&mut self) -> Option<Outcome> {
+        let falls_back = self.config.upstream.fallback;
+        let pinned = *self.pinned.take()?;
+        let (stream, peer, pool) = pinned.take(self.decided, self.pools, falls_back)?;
+        let reason = self.tally.reason;
+        if pool != self.decided {
+            self.tally.reason = Some(Reason::PreExhausted);
+        }
+        self.tally.pool = Some(pool);
+        self.tally.peer = Some(peer);
+        self.tally.upstream_begun.get_or_insert_with(Instant::now);
+        self.worker.metrics().upstream_reuses.one();
+        self.pins = true;
+        let outcome = self.attempt(stream, true);
+        self.account(pool, peer, &outcome, None);
+        match outcome {
+            Ok(outcome) | Err(Stop::Over(outcome)) => return Some(outcome),
+            Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
+                return Some(given_up(failure));
+            }
+            // The peer itself has not failed.
+            Err(Stop::Failed(Failure::Stale)) => {}
+            Err(Stop::Failed(_)) => self.workspace.tried.push(peer),
+        }
+        self.pins = self.plan.authenticates_connection;
+        self.tally.pool = Some(self.decided);
+        self.tally.reason = reason;
+        None
     }
 
     /// Every attempt on `pre` has failed: goes on with `prod` if that is allowed and possible.
@@ -288,6 +339,14 @@ impl Upstream {
             true => Failure::Stale,
             false => Failure::ClosedEarly,
         }
+    }
+}
+
+/// How an exchange ends whose last attempt has failed.
+fn given_up(failure: Failure) -> Outcome {
+    match failure {
+        Failure::ClientGone if !net::are_waits_cut() => Outcome::Close(Close::ClientGone),
+        failure => Outcome::Failed(failure),
     }
 }
 

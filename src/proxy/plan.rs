@@ -2,10 +2,10 @@
 
 use crate::config::Gateway;
 use crate::error::{Close, Refusal};
-use crate::http::encode;
 use crate::http::fields::{ConnectionOptions, Kind, list};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{RequestHead, Span, Version};
+use crate::http::{authentication, encode};
 
 /// What has to be known of a request once the bytes of its head are gone.
 pub(super) struct Plan {
@@ -15,6 +15,10 @@ pub(super) struct Plan {
     pub(super) is_idempotent: bool,
     pub(super) expects_continue: bool,
     pub(super) upgrade: bool,
+    /// It has credentials that authenticate a connection.
+    pub(super) authenticates_connection: bool,
+    /// The client is a trusted proxy, on whose connection requests of many people may come.
+    pub(super) by_proxy: bool,
     /// It may go no further than here.
     pub(super) last_hop: bool,
     /// The client wants to keep the connection.
@@ -57,6 +61,8 @@ impl Plan {
             upgrade: is_http11
                 && has_no_body(framing)
                 && encode::wants_upgrade(options, &head.fields, bytes),
+            authenticates_connection: authentication::is_of_connection(&head.fields, bytes),
+            by_proxy: false,
             last_hop: {
                 let left = |field| encode::max_forwards(field, method, bytes);
                 head.fields.iter().filter_map(left).any(|it| it == 0)

@@ -269,6 +269,7 @@ impl Session<'_> {
             &plan,
             &self.stream,
             &mut self.buffer,
+            &mut self.rest.pinned,
             workspace,
             tally,
         );
@@ -386,6 +387,7 @@ impl Session<'_> {
             default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
             trusted: client::is_trusted(self.rest.socket, trusted_proxies),
         };
+        plan.by_proxy = request.trusted;
         to_peer.clear();
         encode::request(to_peer, &request);
         asked.clear();

@@ -7,6 +7,7 @@ use super::request::refusal_of;
 use super::{Exchange, Outcome, Stop, Upstream, client_lost};
 use crate::buffer::Buffer;
 use crate::error::{Close, Failure};
+use crate::http::authentication;
 use crate::http::body::BodyReader;
 use crate::http::chunked::Of;
 use crate::http::encode::{self, Connection, ResponseToClient};
@@ -16,6 +17,7 @@ use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
 use crate::net::{self, Patience, Stream, Uptake, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::failsafe::Failsafe;
+use crate::proxy::pinned::Pinned;
 use crate::proxy::relay::{self, End, Sink, Source};
 use crate::proxy::tunnel::{self, Twins};
 use crate::proxy::upload::{RestOfBody, Upload};
@@ -211,6 +213,10 @@ impl Exchange<'_> {
         let bytes = upstream.buffer.filled();
         let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
             .map_err(|_| Failure::BadResponseFraming)?;
+        if matches!(self.workspace.response.status, 401 | 407) {
+            let fields = &self.workspace.response.fields;
+            self.pins |= authentication::is_of_connection(fields, bytes);
+        }
         let upload = match self.body_goes_on() {
             true => Some(self.begin_upload(&upstream)?),
             false => None,
@@ -239,11 +245,12 @@ impl Exchange<'_> {
         let reads_on = matches!(end, End::Complete)
             && passage.framing != Framing::UntilClose
             && self.peer_keeps();
+        let ahead = upload.is_some();
         let fault = upload.and_then(|upload| self.finish_upload(upload, peer, reads_on));
         failsafe.disarm();
         match (end, fault) {
             (End::Complete, None | Some(Fault::Peer)) => {
-                Ok(self.response_is_complete(upstream, &passage))
+                Ok(self.response_is_complete(upstream, &passage, ahead))
             }
             (_, Some(Fault::Peer)) => {
                 Err(self.response_is_cut(Failure::SendTimeout, &passage, nothing_sent))
@@ -460,16 +467,20 @@ impl Exchange<'_> {
         }
     }
 
-    fn response_is_complete(&mut self, upstream: Upstream, passage: &Passage) -> Outcome {
-        let ends = passage.framing == Framing::UntilClose;
-        let sent = self.body_complete && !upstream.unfinished;
-        // Some servers take what follows for another protocol, whatever they have answered.
-        let in_doubt = self.plan.upgrade;
-        if self.peer_keeps() && !ends && sent && !in_doubt && upstream.buffer.is_empty() {
-            self.keep(upstream.stream, passage.leftover);
-        }
+    /// The response is complete. It was `ahead` when it began before the request was complete.
+    fn response_is_complete(
+        &mut self,
+        upstream: Upstream,
+        passage: &Passage,
+        ahead: bool,
+    ) -> Outcome {
         let unread = (!self.body_complete).then_some(Close::BodyUnread);
         let close = passage.close.or(unread);
+        let ends = passage.framing == Framing::UntilClose;
+        let sent = self.body_complete && !upstream.unfinished;
+        if self.peer_keeps() && !ends && sent && upstream.buffer.is_empty() {
+            self.keep(upstream.stream, passage.leftover, ahead, close.is_none());
+        }
         close.map_or(Outcome::KeepAlive, Outcome::Close)
     }
 
@@ -500,10 +511,26 @@ impl Exchange<'_> {
         Failure::OutOfDescriptors
     }
 
-    fn keep(&self, stream: Stream, leftover: Leftover) {
-        if let Some(peer) = self.tally.peer {
-            let worker = self.worker;
-            worker.keep_upstream(peer, stream, leftover, self.config);
+    /// Keeps a connection to the peer, on which both messages are complete, for whom it may serve.
+    fn keep(&mut self, stream: Stream, leftover: Leftover, ahead: bool, client_stays: bool) {
+        let (Some(peer), Some(pool)) = (self.tally.peer, self.tally.pool) else {
+            return;
+        };
+        // Some peers answer before the end of a body and take the rest for the next request. So that is
+        // the same client's, if it comes from one.
+        let own = self.pins || ahead && !self.plan.by_proxy;
+        match own {
+            true if client_stays => {
+                let pinned = Pinned::new(self.worker, stream, peer, self.decided, pool);
+                *self.pinned = Some(Box::new(pinned));
+            }
+            true => {}
+            // Some peers take what follows an upgrade for another protocol, whatever they have answered.
+            false if ahead || self.plan.upgrade => {}
+            false => {
+                let worker = self.worker;
+                worker.keep_upstream(peer, stream, leftover, self.config);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::error::Close;
 use crate::http::client;
 use crate::net::{self, Detached, Fate};
 use crate::proxy::Worker;
+use crate::proxy::pinned::Pinned;
 
 /// What is kept of a connection between two requests.
 pub(super) struct Rest {
@@ -24,6 +25,8 @@ pub(super) struct Rest {
     pub(super) since: Instant,
     /// Bytes of an empty line that have come since then.
     pub(super) line: usize,
+    /// The connection to a peer that is its own. Most have none, so it takes no room here.
+    pub(super) pinned: Option<Box<Pinned>>,
 }
 
 impl Rest {
@@ -36,6 +39,7 @@ impl Rest {
             served: 0,
             since: Instant::now(),
             line: 0,
+            pinned: None,
         }
     }
 }
@@ -60,8 +64,10 @@ impl Parked {
         }
     }
 
-    /// Looks whether a parked connection has to leave.
-    pub(in crate::proxy) fn fate(&self, now: Instant, draining: bool) -> Fate {
+    /// Looks whether a parked connection has to leave; lets its peer's connection go where that has
+    /// ended.
+    pub(in crate::proxy) fn fate(&mut self, now: Instant, draining: bool) -> Fate {
+        self.rest.pinned.take_if(|pinned| pinned.is_spent());
         match draining || self.deadline <= now {
             true => Fate::Leaves,
             false => Fate::Stays,

@@ -1,0 +1,66 @@
+//! Authentication that holds for a connection instead of a request.
+//!
+//! NTLM, and what Negotiate makes of it, authenticate the connection that the last message of their
+//! handshake came on (RFC 4559 section 6): what comes on it later counts as that user's, without a word
+//! of who it is. To everybody else HTTP's authentication is a matter of each request (RFC 9110 section
+//! 11.1).
+
+use super::fields::{Field, Kind, is_token_byte};
+
+/// Schemes that authenticate a connection; the ones behind the two well-known ones are of the same
+/// kind, and as rare.
+const OF_CONNECTION: [&[u8]; 5] = [b"ntlm", b"negotiate", b"nego2", b"kerberos", b"credssp"];
+
+/// True when credentials or challenges of a head are of a scheme that authenticates its connection.
+pub fn is_of_connection(fields: &[Field], bytes: &[u8]) -> bool {
+    let mut fields = fields.iter();
+    fields.any(|field| field.kind == Kind::Authentication && names_one(field.value.of(bytes)))
+}
+
+/// True when an element of a list of challenges, or of credentials, begins with such a scheme.
+///
+/// What is quoted is not told from the rest: who reads one scheme too many keeps a connection from
+/// others without need, and who reads one too few gives it to somebody else.
+fn names_one(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|element| {
+        let element = element.trim_ascii_start();
+        let end = element.iter().position(|byte| !is_token_byte(*byte));
+        let scheme = &element[..end.unwrap_or(element.len())];
+        let is_same = |known: &&[u8]| scheme.eq_ignore_ascii_case(known);
+        OF_CONNECTION.iter().any(is_same)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemes_of_a_connection_are_found_anywhere_in_a_list_in_any_case() {
+        for (value, expected) in [
+            ("NTLM", true),
+            ("ntlm TlRMTVNTUAABAAAAB4IIogAAAAA=", true),
+            ("Negotiate", true),
+            ("NEGOTIATE YIIJvwYGKwYBBQUCoIIJszCCCa+g", true),
+            ("Negotiate\tYII=", true),
+            ("Basic realm=\"a\", Negotiate, NTLM", true),
+            ("Basic realm=\"a\",NTLM", true),
+            ("Digest realm=\"a, b\", nonce=\"c\" , \t nTlM", true),
+            (", ,NTLM", true),
+            ("Basic realm=\"unbalanced, NTLM", true),
+            ("Kerberos", true),
+            ("CredSSP TlR=", true),
+            ("Nego2", true),
+            ("", false),
+            ("Basic TlRMTSBuZWdvdGlhdGU=", false),
+            ("Basic realm=\"NTLM\"", false),
+            ("Basic realm=\"to Negotiate\"", false),
+            ("Bearer ntlm", false),
+            ("NTLMv2", false),
+            ("XNTLM", false),
+            ("Negotiated", false),
+        ] {
+            assert_eq!(names_one(value.as_bytes()), expected, "{value}");
+        }
+    }
+}
