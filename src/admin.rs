@@ -440,6 +440,7 @@ fn lists(view: &View) -> String {
         "generation": lists.generation,
         "digest": lists.digest.to_string(),
         "source": status.source,
+        "server": status.server.map(|it| it.to_string()),
         "mode": status.mode.name(),
         "refreshes": BTreeMap::from(refreshes),
         "refreshed_by": status.refreshed_by.map(Cause::name),

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -261,6 +262,11 @@ impl Publisher {
         let faults = entrance.door.faults();
         entrance.told_faults.tell(&faults, Instant::now());
         self.locked().faults = faults;
+    }
+
+    /// Notes the server from which the lists come from now on.
+    pub fn set_server(&self, server: Option<SocketAddr>) {
+        self.locked().server = server;
     }
 
     /// Notes what is found of a kind, or that nothing is.

@@ -1,6 +1,7 @@
 //! The lists in Redis: three keys, read in one transaction, watched by events or tracking.
 //!
-//! Two connections; the heartbeat has another one of its own. The *subscription* hears of changes
+//! Two connections to one and the same server, also where a name means several (`place`), or a cluster
+//! has many (`cluster`); the heartbeat has another one of its own. The *subscription* hears of changes
 //! (`changes` says how); the *reader* asks for everything else. The order is what makes it right: subscribe first, then read, so that no
 //! change falls between the two. The keys are read after each (re)connection, after each change
 //! that is announced, and at every full check, because not everything is announced (SWAPDB, a
@@ -22,6 +23,7 @@
 
 mod accept_key;
 mod changes;
+mod cluster;
 pub mod heartbeat;
 mod link;
 pub mod nodes;
@@ -45,6 +47,7 @@ use redis::{ErrorKind, RedisError, RedisResult};
 
 use self::accept_key::AcceptKey;
 use self::changes::{Chooser, News, Subscription, Way};
+use self::cluster::Redirection;
 use self::link::Link;
 use self::pace::Pace;
 use self::place::Finder;
@@ -54,7 +57,7 @@ use self::rights::Rights;
 use self::standing::{Adrift, Question, Standing, Standings};
 use super::door::settle_time;
 use super::{By, Cause, Fault, Publisher, Reading, StoreFinding, heavy};
-use crate::config::{self, Address};
+use crate::config;
 use crate::error::Finding;
 use crate::lists::ListName;
 
@@ -123,24 +126,18 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 pub fn read(settings: &config::Redis) -> Result<Reading, String> {
     let mut finder = Finder::default();
     let mut attempt = || {
-        let mut reader = find_and_open(&mut finder, settings)?.1;
+        let mut reader = finder.open(None, settings)?;
+        cluster::locate(&mut reader, settings)?;
         let (keys, most) = (&settings.keys, settings.max_reply);
         let (mut rights, mut question) = (Rights::default(), Question::default());
         let (answer, _) = reading::ask(&mut reader, keys, &mut rights, &mut question, most)?;
         answer.reading()
     };
     let outcome = attempt();
-    outcome.map_err(|error| describe(&proxies::explained(error, &mut finder, settings)))
-}
-
-/// A connection to the server, wherever it is now.
-fn find_and_open(finder: &mut Finder, settings: &config::Redis) -> RedisResult<(Address, Link)> {
-    // StoreFinding and resolved anew each time.
-    let address = finder.find(settings)?;
-    let login = settings.url.login();
-    let mut reader = Link::open(&address, login, &settings.tls, settings.timeout)?;
-    finder.confirm(&mut reader, &address, settings)?;
-    Ok((address, reader))
+    outcome.map_err(|error| {
+        let error = cluster::explained(error, &settings.keys);
+        describe(&proxies::explained(error, &mut finder, settings))
+    })
 }
 
 /// Looks at the files that are needed for TLS.
@@ -253,7 +250,6 @@ enum Reason {
 
 /// A server that is connected.
 struct Server {
-    address: Address,
     reader: Link,
     way: Way,
     subscription: Subscription,
@@ -282,6 +278,7 @@ impl Watcher {
                     self.publisher.failed(error);
                 }
             }
+            self.publisher.set_server(None);
             self.tell_first();
             // A connection that brought lists begins the count anew, however soon it was lost.
             if std::mem::take(&mut self.has_read) {
@@ -297,6 +294,7 @@ impl Watcher {
 
     /// The error that ended the last attempt, with what can be found out about it.
     fn explained(&mut self, error: RedisError) -> RedisError {
+        let error = cluster::explained(error, &self.settings.keys);
         match self.has_read {
             true => error,
             false => proxies::explained(error, &mut self.finder, &self.settings),
@@ -316,16 +314,10 @@ impl Watcher {
             true => Cause::Reconnect,
             false => Cause::Start,
         };
-        // WATCH belongs to a connection, and so does what was announced.
-        self.unsettled.clear();
-        self.waited = Duration::ZERO;
-        self.changes_read = 0;
-        self.in_doubt = false;
-        self.rights.try_again();
         loop {
             self.publisher.set_mode(server.way.mode());
             let checked = Instant::now();
-            self.refresh(&mut server, cause)?;
+            self.refresh_wherever(&mut server, cause)?;
             (self.connected_before, self.has_read) = (true, true);
             self.tell_first();
             // Until the next full check, which no number of events puts off.
@@ -336,10 +328,16 @@ impl Watcher {
                     Reason::Settled => {}
                     Reason::Check => break,
                 }
-                self.refresh(&mut server, cause)?;
+                self.refresh_wherever(&mut server, cause)?;
             }
-            self.finder
-                .check(&mut server.reader, &server.address, &self.settings)?;
+            self.finder.check(&mut server.reader, &self.settings)?;
+            if let Some(to) = server.reader.moved_to() {
+                let from = server.reader.place();
+                log::info!("redis-moved from={from:?} to={:?}", to.to_string());
+                server = self.connect()?;
+                cause = Cause::Reconnect;
+                continue;
+            }
             self.check_way(&mut server)?;
             // A refusal ends the WATCH of an unsettled list, which would never settle then.
             if self.unsettled.is_empty() {
@@ -350,16 +348,42 @@ impl Watcher {
     }
 
     fn connect(&mut self) -> RedisResult<Server> {
-        let settings = &self.settings;
-        let (address, mut reader) = find_and_open(&mut self.finder, settings)?;
+        let mut reader = self.finder.open(None, &self.settings)?;
+        cluster::locate(&mut reader, &self.settings)?;
+        self.arrive(reader)
+    }
+
+    /// Gets to know a server to which there is a connection, and has it tell of changes.
+    fn arrive(&mut self, mut reader: Link) -> RedisResult<Server> {
         self.standings.meet(&mut reader)?;
-        let (way, subscription) = self.chooser.choose(&mut reader, &address, settings)?;
+        let (way, subscription) = self.chooser.choose(&mut reader, &self.settings)?;
+        self.publisher.set_server(reader.peer());
+        // WATCH belongs to a connection, and so does what was announced.
+        self.unsettled.clear();
+        self.waited = Duration::ZERO;
+        self.changes_read = 0;
+        self.in_doubt = false;
+        self.rights.try_again();
         Ok(Server {
-            address,
             reader,
             way,
             subscription,
         })
+    }
+
+    /// As [`Self::refresh`], where a cluster may have given the keys to another server.
+    fn refresh_wherever(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
+        match self.refresh(server, cause) {
+            Err(error) if Redirection::of(&error).is_some() => {}
+            outcome => return outcome,
+        }
+        let mut reader = server.reader.another(&self.settings)?;
+        cluster::locate(&mut reader, &self.settings)?;
+        let (from, to) = (server.reader.place(), reader.place());
+        log::info!("redis-moved from={from:?} to={to:?}");
+        *server = self.arrive(reader)?;
+        self.publisher.set_mode(server.way.mode());
+        self.refresh(server, Cause::Reconnect)
     }
 
     /// Makes sure that changes are still announced.
@@ -368,7 +392,7 @@ impl Watcher {
         match self.chooser.check(server.way, reader, settings)? {
             Some(way) => server.way = way,
             None => {
-                let chosen = self.chooser.choose(reader, &server.address, settings)?;
+                let chosen = self.chooser.choose(reader, settings)?;
                 (server.way, server.subscription) = chosen;
                 self.changes_read = 0;
             }
@@ -501,13 +525,13 @@ impl Watcher {
         self.is_adrift = *standing != Standing::Settled;
         match verdict {
             Ok(adrift) => {
-                let found = adrift.map(|it| without_master(&server.address, it));
+                let found = adrift.map(|it| without_master(&server.reader.place(), it));
                 self.publisher.find(Finding::ReplicaLinkDown, found);
                 Ok(Some(self.owed.take().unwrap_or(cause)))
             }
             Err(fault) => {
                 self.owed.get_or_insert(cause);
-                let words = not_taken(&server.address, standing);
+                let words = not_taken(&server.reader.place(), standing);
                 self.publisher.failed_for(fault, words);
                 Ok(None)
             }
@@ -551,7 +575,7 @@ impl Watcher {
         if !self.publisher.holds() {
             return Ok(());
         }
-        for digest in self.accept_key.read(reader, &self.settings.accept_key)? {
+        for digest in self.accept_key.read(reader, &self.settings)? {
             // What is not held any more, or not yet, needs no word.
             let _ = self.publisher.accept(&digest, By::Key);
         }
@@ -586,6 +610,10 @@ impl Watcher {
     /// Says so when keys were evicted and a list is gone since; and notes whose lists were taken.
     fn note_evictions(&mut self, server: &mut Server) -> RedisResult<()> {
         let evicted = self.standings.note(&mut server.reader)?;
+        if self.standings.is_cluster {
+            let servers = cluster::servers(&mut server.reader)?;
+            self.finder.learn(servers);
+        }
         let is_said = |it: &&StoreFinding| it.finding == Finding::KeysEvicted;
         let before = self.publisher.status();
         let before = before.findings.iter().find(is_said).cloned();
@@ -596,7 +624,7 @@ impl Watcher {
             let gone = gone.join(", ");
             let found = StoreFinding {
                 finding: Finding::KeysEvicted,
-                server: server.address.to_string(),
+                server: server.reader.place(),
                 since: Instant::now(),
                 text: format!(
                     "Redis has evicted {evicted} keys since its memory was full (maxmemory), and is without {gone}"
@@ -650,11 +678,11 @@ impl Watcher {
 }
 
 /// What is to be said of a replica without its master.
-fn without_master(address: &Address, adrift: Adrift) -> StoreFinding {
+fn without_master(address: &str, adrift: Adrift) -> StoreFinding {
     let Adrift { master, since } = adrift;
     StoreFinding {
         finding: Finding::ReplicaLinkDown,
-        server: address.to_string(),
+        server: address.to_owned(),
         since,
         text: format!(
             "the lists come from the replica {address}, whose link to its master {master} is down"
@@ -663,7 +691,7 @@ fn without_master(address: &Address, adrift: Adrift) -> StoreFinding {
 }
 
 /// Why lists are not taken, in the same words for as long as that is so.
-fn not_taken(address: &Address, standing: &Standing) -> String {
+fn not_taken(address: &str, standing: &Standing) -> String {
     match standing {
         Standing::Adrift(master) => format!(
             "the replica {address} has not synced with its master {master}: what it lacks was \

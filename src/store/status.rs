@@ -1,5 +1,6 @@
 //! What is known of the store: kept for the admin listener, and told to the log when it changes.
 
+use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use super::{Cause, Fault, Mode, guard};
@@ -12,6 +13,8 @@ use crate::logging::Throttle;
 pub struct Status {
     /// Which store: `redis 127.0.0.1:6379/0`, or `file PATH`.
     pub source: String,
+    /// The server from which the lists come at present.
+    pub server: Option<SocketAddr>,
     /// How changes are noticed.
     pub mode: Mode,
     /// Why the store cannot be read at present.
@@ -61,6 +64,7 @@ impl Status {
     pub(super) fn new(source: String) -> Self {
         Self {
             source,
+            server: None,
             mode: Mode::Starting,
             error: None,
             checked: None,

@@ -13,6 +13,7 @@
 
 mod access;
 mod client;
+mod cluster;
 mod exposition;
 mod gateway;
 mod light;
@@ -40,6 +41,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use access::AccessLine;
 pub(crate) use client::{Client, Response};
+pub(crate) use cluster::{Cluster, OWNER, SLOT};
 pub(crate) use exposition::{Samples, read_metrics};
 pub(crate) use gateway::Gateway;
 pub(crate) use light::LightOrigin;

@@ -72,10 +72,15 @@ impl Redis {
 
     /// A server that is yet to be started with [`Self::restart`].
     pub(crate) fn stopped() -> Self {
+        // Nobody else takes it while it is down.
+        Self::stopped_at(free_address())
+    }
+
+    /// As [`Self::stopped`], at this address.
+    pub(crate) fn stopped_at(address: SocketAddr) -> Self {
         Self {
             program: "redis-server".into(),
-            // Nobody else takes it while it is down.
-            address: free_address(),
+            address,
             password: None,
             options: Vec::new(),
             dir: tempfile::tempdir().unwrap(),
@@ -134,7 +139,7 @@ impl Redis {
         self.try_restart().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn try_restart(&mut self) -> Result<(), String> {
+    pub(super) fn try_restart(&mut self) -> Result<(), String> {
         let log = self.dir.path().join("log");
         let mut command = Command::new(&self.program);
         command

@@ -6,30 +6,39 @@
 
 use redis::{RedisResult, Value};
 
+use super::cluster;
 use super::link::Link;
+use crate::config;
 
 /// The key, and what was said of it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct AcceptKey {
     refusal_told: bool,
+    /// A connection to the server of a cluster that has the key, if another one has the lists.
+    aside: Option<Link>,
 }
 
 impl AcceptKey {
-    /// The digests that the key `name` holds, as they are displayed; none where the server refuses
-    /// to tell.
+    /// The digests that the key holds, as they are displayed; none where the server refuses to
+    /// tell.
     ///
     /// # Errors
     /// The connection has failed.
-    pub(super) fn read(&mut self, reader: &mut Link, name: &str) -> RedisResult<Vec<String>> {
-        let reply = match reader.ask(redis::cmd("GET").arg(name)) {
+    pub(super) fn read(
+        &mut self,
+        reader: &mut Link,
+        settings: &config::Redis,
+    ) -> RedisResult<Vec<String>> {
+        let name = settings.accept_key.as_str();
+        let get = |link: &mut Link| match link.ask(redis::cmd("GET").arg(name)) {
             Err(error) if error.code() == Some("WRONGTYPE") => {
-                reader.ask(redis::cmd("SMEMBERS").arg(name))
+                link.ask(redis::cmd("SMEMBERS").arg(name))
             }
-            Ok(Value::Nil) => return Ok(Vec::new()),
+            Ok(Value::Nil) => Ok(Value::Array(Vec::new())),
             Ok(digest) => Ok(Value::Array(vec![digest])),
             Err(error) => Err(error),
         };
-        match reply {
+        match cluster::follow_aside(reader, &mut self.aside, settings, get) {
             Ok(digests) => {
                 let digests: Vec<Vec<u8>> = redis::from_redis_value(digests)?;
                 Ok(digests.iter().map(|it| displayed(it)).collect())

@@ -17,7 +17,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use super::io_error;
 use super::link::{Ender, Link, is_refusal};
 use super::reading::key;
-use crate::config::{self, Address, Notify};
+use crate::config::{self, Notify};
 use crate::lists::ListName;
 use crate::store::Mode;
 
@@ -89,7 +89,7 @@ impl LastEvents {
 
 impl Subscription {
     /// One that never hears anything.
-    fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             news: crossbeam_channel::never(),
             changes: Arc::default(),
@@ -146,7 +146,6 @@ impl Chooser {
     pub(super) fn choose(
         &mut self,
         reader: &mut Link,
-        address: &Address,
         settings: &config::Redis,
     ) -> RedisResult<(Way, Subscription)> {
         let notify = settings.notify;
@@ -154,7 +153,7 @@ impl Chooser {
         let mut may_be_on = false;
         if matches!(notify, Notify::Auto | Notify::Events) {
             let refusal = match ask_for_events(reader) {
-                Ok(()) => match self.hear_events(address, settings) {
+                Ok(()) => match self.hear_events(reader, settings) {
                     Ok(subscription) => {
                         self.events_refused = false;
                         return Ok((Way::Events, subscription));
@@ -170,7 +169,7 @@ impl Chooser {
             self.step_down_from_events(refusal, notify)?;
         }
         if matches!(notify, Notify::Auto | Notify::Tracking) {
-            match self.track(reader, address, settings) {
+            match self.track(reader, settings) {
                 Ok(subscription) => {
                     self.tracking_refused = false;
                     return Ok((Way::Tracking, subscription));
@@ -179,7 +178,7 @@ impl Chooser {
             }
         }
         if may_be_on {
-            match self.hear_events(address, settings) {
+            match self.hear_events(reader, settings) {
                 Ok(subscription) => return Ok((Way::Unsure, subscription)),
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(error),
@@ -244,13 +243,13 @@ impl Chooser {
     /// Subscribes to the keys' channels.
     fn hear_events(
         &mut self,
-        address: &Address,
+        reader: &Link,
         settings: &config::Redis,
     ) -> RedisResult<Subscription> {
         let db = settings.url.login().db;
         let channel = |key: &str| format!("__keyspace@{db}__:{key}");
         let channels = ListName::ALL.map(|list| channel(key(&settings.keys, list)));
-        let mut link = open(address, settings)?;
+        let mut link = reader.another(settings)?;
         subscribe(&mut link, &channels)?;
         // Without this one the key is still read at each check.
         match subscribe(&mut link, &[channel(&settings.accept_key)]) {
@@ -284,16 +283,11 @@ impl Chooser {
     }
 
     /// Has the server tell a subscription of the keys that the reader wants to know about.
-    fn track(
-        &mut self,
-        reader: &mut Link,
-        address: &Address,
-        settings: &config::Redis,
-    ) -> RedisResult<Subscription> {
+    fn track(&mut self, reader: &mut Link, settings: &config::Redis) -> RedisResult<Subscription> {
         let lists = ListName::ALL.iter().map(|list| key(&settings.keys, *list));
         let keys = lists.chain([settings.accept_key.as_str()]);
         let keys: Vec<String> = keys.map(str::to_owned).collect();
-        let mut link = open(address, settings)?;
+        let mut link = reader.another(settings)?;
         let id = link.ask(redis::cmd("CLIENT").arg("ID"))?;
         let id: i64 = redis::from_redis_value(id)?;
         subscribe(&mut link, &[INVALIDATIONS.to_owned()])?;
@@ -372,11 +366,6 @@ fn ask_for_events(reader: &mut Link) -> RedisResult<()> {
         log::info!("redis-events-enabled flags={merged}");
     }
     Ok(())
-}
-
-fn open(address: &Address, settings: &config::Redis) -> RedisResult<Link> {
-    let login = settings.url.login();
-    Link::open(address, login, &settings.tls, settings.timeout)
 }
 
 fn subscribe(link: &mut Link, channels: &[String]) -> RedisResult<()> {

@@ -8,6 +8,7 @@
 //!
 //! The key vanishes by itself when the gateway is gone, and is deleted at an orderly end.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::link::Link;
 use super::place::Finder;
-use super::{find_and_open, io_error, reading};
+use super::{cluster, io_error, reading};
 use crate::config;
 use crate::store::Publisher;
 use crate::store::node::Node;
@@ -168,6 +169,8 @@ impl Said {
 /// A connection, and when it was made.
 struct Open {
     link: Link,
+    /// Where the lists came from then.
+    server: Option<SocketAddr>,
     since: Instant,
 }
 
@@ -260,8 +263,12 @@ impl Beater {
     fn beat(&mut self) -> RedisResult<()> {
         // The Sentinels are asked again as often as for the lists.
         let old = |it: &mut Open| it.since.elapsed() >= self.settings.check_interval;
-        if !self.settings.sentinels.is_empty() {
-            drop(self.open.take_if(old));
+        let server = self.publisher.status().server;
+        match self.settings.sentinels.is_empty() {
+            false => drop(self.open.take_if(old)),
+            // Where the lists come from, there the heartbeat goes, whatever a name means meanwhile.
+            true if server.is_some() => drop(self.open.take_if(|it| it.server != server)),
+            true => {}
         }
         let kept = self.open.is_some();
         let mut outcome = self.write();
@@ -276,17 +283,23 @@ impl Beater {
     fn write(&mut self) -> RedisResult<()> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => Open {
-                link: find_and_open(&mut self.finder, &self.settings)?.1,
-                since: Instant::now(),
-            },
+            None => {
+                let server = self.publisher.status().server;
+                Open {
+                    link: self.finder.open(server, &self.settings)?,
+                    server,
+                    since: Instant::now(),
+                }
+            }
         };
         let node = self.node();
         let mut pipe = redis::pipe();
         pipe.cmd("GET").arg(&self.key);
         let set = pipe.cmd("SET").arg(&self.key).arg(node.to_json());
         set.arg("PX").arg(node.ttl_ms);
-        let replies = reading::transaction(&mut open.link, &pipe)?;
+        // In a cluster, its key is where it is.
+        let write = |link: &mut Link| reading::transaction(link, &pipe);
+        let replies = cluster::follow(&mut open.link, &self.settings, write)?;
         let mut replies = replies.unwrap_or_default().into_iter();
         let (Some(before), Some(written)) = (replies.next(), replies.next()) else {
             return Err(io_error("the transaction has too few replies"));

@@ -10,24 +10,35 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::reply::{Bounds, End, Scan};
-use super::tls;
+use super::{cluster, tls};
 use crate::config::{self, Address, Login};
 use crate::store::heavy;
 
 /// A reply may take so many times the limit of a silence as a whole.
 const WHOLE: u32 = 15;
 
+/// A change of the lists waits no longer than this for a name to be resolved.
+const PROMPT: Duration = Duration::from_millis(20);
+
 /// So much is read at once.
 const CHUNK: usize = 64 * 1024;
 
 /// A connection on which the server knows who asks.
 pub(super) struct Link {
+    address: Address,
+    /// The other side, which is one of what the name meant when it was resolved.
+    peer: Option<SocketAddr>,
+    /// What the name means now, as soon as that is known.
+    meaning: Option<Resolution>,
+    /// Keys may be there that are yet to be the server's own.
+    asking: bool,
     stream: Stream,
     received: Received,
     /// For a connection with all that belongs to it, and for each silence.
@@ -56,14 +67,35 @@ impl Link {
         files: &config::Tls,
         limit: Duration,
     ) -> RedisResult<Self> {
+        Self::open_at(None, address, login, files, limit)
+    }
+
+    /// As [`Self::open`], to this one `peer` of those that the host of `address` may mean.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub(super) fn open_at(
+        peer: Option<SocketAddr>,
+        address: &Address,
+        login: &Login,
+        files: &config::Tls,
+        limit: Duration,
+    ) -> RedisResult<Self> {
         let until = Instant::now() + limit;
-        let socket = connect(address, until)?;
+        let (socket, peer) = match peer {
+            Some(peer) => (connect_to(peer, left(until)?)?, Some(peer)),
+            None => connect(address, until)?,
+        };
         let socket = Timed {
             socket,
             silence: limit,
             until,
         };
         let mut link = Self {
+            address: address.clone(),
+            peer,
+            meaning: None,
+            asking: false,
             stream: Stream::of(socket, address, files)?,
             received: Received::default(),
             limit,
@@ -100,7 +132,7 @@ impl Link {
             self.parse()?.extract_error().map_err(authentication)?;
         }
         if login.db != 0 {
-            self.parse()?.extract_error()?;
+            self.parse()?.extract_error().map_err(cluster::of_select)?;
         }
         match self.parse()?.extract_error() {
             Err(error) if !is_refusal(&error) => Err(error),
@@ -114,7 +146,10 @@ impl Link {
     /// # Errors
     /// The reply, if it is an error, or what came instead.
     pub(super) fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
-        self.send(&command.get_packed_command())?;
+        let mut request = self.asking();
+        request.extend(command.get_packed_command());
+        self.send(&request)?;
+        self.receive_asked()?;
         self.receive()?.extract_error()
     }
 
@@ -172,6 +207,80 @@ impl Link {
         let reply = self.received.reply(&mut self.stream, Bounds::WORDS)?;
         self.heard = Instant::now();
         redis::parse_redis_value(&reply)
+    }
+
+    /// Another connection to the same server, also where the name means another by now.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub(super) fn another(&self, settings: &config::Redis) -> RedisResult<Self> {
+        let login = settings.url.login();
+        let (tls, limit) = (&settings.tls, settings.timeout);
+        Self::open_at(self.peer, &self.address, login, tls, limit)
+    }
+
+    /// As it was asked for.
+    pub(super) const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The other side, unless that is a file.
+    pub(super) const fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The address, with what its name means here.
+    pub(super) fn place(&self) -> String {
+        match (&self.address, self.peer) {
+            (Address::Tcp { host, .. }, Some(peer)) if host.parse::<IpAddr>().is_err() => {
+                format!("{} ({})", self.address, peer.ip())
+            }
+            (address, _) => address.to_string(),
+        }
+    }
+
+    /// Where the name leads now, if it means this server no more. What cannot be resolved at present means
+    /// what it did. Nobody waits long for that: what is known late is told the next time.
+    pub(super) fn moved_to(&mut self) -> Option<SocketAddr> {
+        let peer = self.peer?;
+        let meaning = match self.meaning.take() {
+            Some(begun) => begun,
+            None => begin_to_resolve(&self.address)?,
+        };
+        let now = match meaning.recv_timeout(PROMPT) {
+            Ok(now) => now.ok()?,
+            Err(RecvTimeoutError::Timeout) => {
+                self.meaning = Some(meaning);
+                return None;
+            }
+            Err(RecvTimeoutError::Disconnected) => return None,
+        };
+        let first = now.first().copied();
+        first.filter(|_| !now.contains(&peer))
+    }
+
+    /// From now on the server is told that it may have keys that are yet to be its own.
+    pub(super) const fn set_asking(&mut self, asking: bool) {
+        self.asking = asking;
+    }
+
+    /// What is to be said ahead of a command, or of a transaction.
+    pub(super) fn asking(&self) -> Vec<u8> {
+        match self.asking {
+            true => redis::cmd("ASKING").get_packed_command(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Takes the reply to that.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub(super) fn receive_asked(&mut self) -> RedisResult<()> {
+        match self.asking {
+            true => self.receive()?.extract_error().map(drop),
+            false => Ok(()),
+        }
     }
 
     /// When the server last replied.
@@ -295,13 +404,13 @@ fn authentication(error: RedisError) -> RedisError {
     }
 }
 
-/// Connects to the first of the host's addresses that accepts.
-fn connect(address: &Address, until: Instant) -> io::Result<Socket> {
+/// Connects to the first of the host's addresses that accepts, and says which.
+fn connect(address: &Address, until: Instant) -> io::Result<(Socket, Option<SocketAddr>)> {
     let (host, port) = match address {
         Address::Unix(path) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             socket.connect_timeout(&SockAddr::unix(path)?, left(until)?)?;
-            return Ok(socket);
+            return Ok((socket, None));
         }
         Address::Tcp { host, port, .. } => (host, *port),
     };
@@ -310,7 +419,7 @@ fn connect(address: &Address, until: Instant) -> io::Result<Socket> {
     for (at, address) in addresses.iter().enumerate() {
         // One that does not answer leaves time for the others.
         let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
-        outcome = connect_to(*address, left(until)? / others);
+        outcome = connect_to(*address, left(until)? / others).map(|it| (it, Some(*address)));
         if outcome.is_ok() {
             break;
         }
@@ -325,11 +434,31 @@ fn connect_to(address: SocketAddr, limit: Duration) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Asks the resolver of the system, which has a deadline of its own at best, in another thread.
+/// The outcome of a resolution that goes on.
+type Resolution = Receiver<io::Result<Vec<SocketAddr>>>;
+
+/// Begins to resolve the name in an address, if there is one.
+fn begin_to_resolve(address: &Address) -> Option<Resolution> {
+    match address {
+        Address::Tcp { host, port, .. } if host.parse::<IpAddr>().is_err() => {
+            ask_resolver(host, *port).ok()
+        }
+        _ => None,
+    }
+}
+
 fn resolve(host: &str, port: u16, until: Instant) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
+    match ask_resolver(host, port)?.recv_timeout(left(until)?) {
+        Ok(found) => found,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    }
+}
+
+/// Asks the resolver of the system, which has a deadline of its own at best, in another thread.
+fn ask_resolver(host: &str, port: u16) -> io::Result<Resolution> {
     let (said, answer) = crossbeam_channel::bounded(1);
     let name = host.to_owned();
     std::thread::Builder::new()
@@ -339,10 +468,7 @@ fn resolve(host: &str, port: u16, until: Instant) -> io::Result<Vec<SocketAddr>>
             // Nobody may be waiting any more.
             let _ = said.send(found.map(Iterator::collect));
         })?;
-    match answer.recv_timeout(left(until)?) {
-        Ok(found) => found,
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-    }
+    Ok(answer)
 }
 
 fn left(until: Instant) -> io::Result<Duration> {

@@ -7,7 +7,7 @@ use redis::{RedisResult, Value};
 
 use super::link::Link;
 use super::place::Finder;
-use super::{find_and_open, io_error, reading};
+use super::{io_error, reading};
 use crate::config;
 use crate::store::node::{Node, plain};
 
@@ -74,7 +74,7 @@ impl<'a> Nodes<'a> {
             none => {
                 let mut settings = self.settings.clone();
                 settings.timeout = settings.timeout.min(left(until)?);
-                none.insert(find_and_open(&mut self.finder, &settings)?.1)
+                none.insert(self.finder.open(None, &settings)?)
             }
         };
         let beginning = self.settings.fleet.key_of("");

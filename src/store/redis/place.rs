@@ -2,12 +2,17 @@
 //!
 //! With Sentinels, the host in the URL is the name of a master. They are asked one after the other,
 //! beginning with the one that answered last, and what they say is believed only if the server
-//! itself says that it is a master (ROLE). They are asked again at each check.
+//! itself, where it may be asked, says that it is a master (ROLE, or INFO). They are asked again at each check. A name in the URL
+//! is resolved again then, too. In a cluster, one of the other servers does when that of the URL is
+//! away.
 
-use redis::{RedisResult, Value};
+use std::net::SocketAddr;
+
+use redis::RedisResult;
 
 use super::io_error;
 use super::link::Link;
+use super::standing;
 use crate::config::{self, Address, Url};
 
 /// Finds the server.
@@ -21,6 +26,8 @@ pub(super) struct Finder {
     lost_told: bool,
     /// Somebody else says where the server is.
     quiet: bool,
+    /// The other servers of a cluster.
+    others: Vec<Address>,
 }
 
 impl Finder {
@@ -30,6 +37,41 @@ impl Finder {
             quiet: true,
             ..Self::default()
         }
+    }
+
+    /// Notes the servers of a cluster. When it does not name any, the last ones stay.
+    pub(super) fn learn(&mut self, servers: Vec<Address>) {
+        if !servers.is_empty() {
+            self.others = servers;
+        }
+    }
+
+    /// Connects to the server, wherever it is now; to the one that `at` says, if its name means several.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    pub(super) fn open(
+        &mut self,
+        at: Option<SocketAddr>,
+        settings: &config::Redis,
+    ) -> RedisResult<Link> {
+        let open = |at, address: &Address| {
+            let login = settings.url.login();
+            Link::open_at(at, address, login, &settings.tls, settings.timeout)
+        };
+        // Found and resolved anew each time.
+        let address = self.find(settings)?;
+        let at = at.filter(|_| settings.sentinels.is_empty());
+        let mut outcome = open(at, &address);
+        for other in &self.others {
+            if outcome.is_ok() {
+                break;
+            }
+            outcome = open(None, other).or(outcome);
+        }
+        let mut link = outcome?;
+        self.confirm(&mut link, &address, settings)?;
+        Ok(link)
     }
 
     /// The address of the server, or of the master as the first Sentinel that answers knows it.
@@ -65,8 +107,8 @@ impl Finder {
     /// find one; and says where that is.
     ///
     /// # Errors
-    /// When it does not, or does not say.
-    pub(super) fn confirm(
+    /// When it does not.
+    fn confirm(
         &mut self,
         link: &mut Link,
         address: &Address,
@@ -75,13 +117,9 @@ impl Finder {
         if settings.sentinels.is_empty() {
             return Ok(());
         }
-        let role = link.ask(&redis::cmd("ROLE"))?;
-        let Value::Array(role) = role else {
-            return Err(io_error("ROLE has no list as its reply"));
-        };
-        let role = role.into_iter().next().unwrap_or(Value::Nil);
-        let role: String = redis::from_redis_value(role)?;
-        if role != "master" {
+        // Where it may not be asked, the Sentinels' word must do.
+        let role = standing::role(link)?;
+        if let Some(role) = role.filter(|it| it != "master") {
             let error = format!("{address} is no master, but a {role}");
             return Err(io_error(error));
         }
@@ -92,20 +130,16 @@ impl Finder {
         Ok(())
     }
 
-    /// Makes sure that the server at `address`, to which `link` leads, still is the master. While
-    /// no Sentinel answers, its own word must do.
+    /// Makes sure that the server to which `link` leads still is the master, if Sentinels are to find
+    /// one. While none of them answers, its own word must do.
     ///
     /// # Errors
     /// When another one is.
-    pub(super) fn check(
-        &mut self,
-        link: &mut Link,
-        address: &Address,
-        settings: &config::Redis,
-    ) -> RedisResult<()> {
+    pub(super) fn check(&mut self, link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
         if settings.sentinels.is_empty() {
             return Ok(());
         }
+        let address = &link.address().clone();
         match self.find(settings) {
             Ok(now) if now != *address => {
                 let error = format!("another server is the master now: {now}");

@@ -74,7 +74,7 @@ fn ask_once(
     }
     let mut request = question.packed().unwrap_or_default();
     let is_asked = !request.is_empty();
-    request.extend(packed_transaction(&pipe));
+    request.extend(packed_transaction(link, &pipe));
     link.send(&request)?;
     let standing = match is_asked {
         true => question.understand(link.receive()?.extract_error())?,
@@ -208,12 +208,13 @@ fn accepted(refusals: Vec<Refusal>) -> RedisResult<()> {
 /// Has the commands of `pipe` queued and executed. Where nothing is refused, what is left to
 /// receive is the reply of EXEC; else nothing was executed.
 fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
-    link.send(&packed_transaction(pipe))?;
+    link.send(&packed_transaction(link, pipe))?;
     queued(link, pipe)
 }
 
-fn packed_transaction(pipe: &redis::Pipeline) -> Vec<u8> {
-    let mut request = redis::cmd("MULTI").get_packed_command();
+fn packed_transaction(link: &Link, pipe: &redis::Pipeline) -> Vec<u8> {
+    let mut request = link.asking();
+    request.extend(redis::cmd("MULTI").get_packed_command());
     request.extend(pipe.get_packed_pipeline());
     request.extend(redis::cmd("EXEC").get_packed_command());
     request
@@ -221,6 +222,7 @@ fn packed_transaction(pipe: &redis::Pipeline) -> Vec<u8> {
 
 /// The second half of [`queue`], when all has been sent.
 fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
+    link.receive_asked()?;
     // MULTI is accepted, and each command queued.
     let mut refusals = Vec::new();
     for at in 0..1 + pipe.len() {

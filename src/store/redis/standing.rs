@@ -82,6 +82,25 @@ impl Question {
     }
 }
 
+/// Whether a server is a `master` or a `slave`, if it says.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn role(link: &mut Link) -> RedisResult<Option<String>> {
+    match link.ask(&redis::cmd("ROLE")) {
+        Ok(Value::Array(words)) => {
+            let role = words.into_iter().next();
+            Ok(role.and_then(|it| redis::from_redis_value(it).ok()))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if is_refusal(&error) => {
+            let info = Info::ask(link, &["replication"])?;
+            Ok(info.get("role").map(str::to_owned))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Of `["slave", host, port, state, offset]`, and the like.
 fn of_role(reply: &Value) -> Option<Standing> {
     let Value::Array(words) = reply else {
@@ -218,6 +237,8 @@ pub(super) struct Standings {
     adrift_since: Option<Instant>,
     /// How many keys it had evicted at the last check.
     evicted: Option<u64>,
+    /// It is one of a cluster.
+    pub(super) is_cluster: bool,
 }
 
 /// Where data come from: the process that has them, and the history of writes that made them.
@@ -292,6 +313,7 @@ impl Standings {
     pub(super) fn note(&mut self, link: &mut Link) -> RedisResult<u64> {
         let info = Info::ask(link, &["server", "replication", "stats"])?;
         self.taken = origin(&info).or_else(|| self.taken.take());
+        self.is_cluster = info.get("redis_mode") == Some("cluster");
         let evicted = info.number("evicted_keys");
         let before = std::mem::replace(&mut self.evicted, evicted);
         let more = before.zip(evicted);

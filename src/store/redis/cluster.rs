@@ -1,0 +1,305 @@
+//! Redis Cluster: the server that has a key's slot, wherever that is at the moment.
+//!
+//! A server that has not got it names the one that has (MOVED), or, while the slot moves there key by key,
+//! the one that may have the key already (ASK). Both are followed by a new connection; one that was
+//! asked for stays so, since ASKING does no harm once the slot has come. All lists are read at one moment, so they must
+//! be in one slot: by a hash tag, as in `{gg}gray`. The other keys may be anywhere.
+
+use redis::{RedisError, RedisResult, Value};
+
+use super::link::Link;
+use super::{io_error, reading};
+use crate::config::{self, Address, Keys};
+use crate::lists::ListName;
+
+/// So many redirections are followed, one after the other.
+const MOST: usize = 5;
+
+/// A cluster has so many slots.
+const SLOTS: u16 = 16384;
+
+/// The slot of a key: of what stands between the first braces, if anything does, else of all of it.
+fn slot(key: &[u8]) -> u16 {
+    let tag = || {
+        let open = memchr::memchr(b'{', key)?;
+        let rest = &key[open + 1..];
+        let length = memchr::memchr(b'}', rest).filter(|it| *it > 0)?;
+        Some(&rest[..length])
+    };
+    crc16(tag().unwrap_or(key)) % SLOTS
+}
+
+/// CRC-16/XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            let shifted = crc << 1;
+            if crc & 0x8000 == 0 {
+                shifted
+            } else {
+                shifted ^ 0x1021
+            }
+        })
+    })
+}
+
+/// Where a server has sent somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Redirection {
+    host: String,
+    port: u16,
+    /// The slot is yet to come there.
+    asking: bool,
+}
+
+impl Redirection {
+    /// What an error says, if it is a redirection: `MOVED 3999 10.0.0.1:6379`.
+    pub(super) fn of(error: &RedisError) -> Option<Self> {
+        let asking = match error.code()? {
+            "MOVED" => false,
+            "ASK" => true,
+            _ => return None,
+        };
+        let mut words = error.detail()?.split_ascii_whitespace();
+        let (_slot, place) = (words.next()?, words.next()?);
+        let (host, port) = place.rsplit_once(':')?;
+        // Not known to the server itself.
+        (host != "?").then_some(())?;
+        Some(Self {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+            asking,
+        })
+    }
+
+    /// The server, where one at `from` has said that. One without a name has the same host.
+    fn address(&self, from: &Link) -> Option<Address> {
+        match from.address() {
+            Address::Tcp { host, tls, .. } => Some(Address::Tcp {
+                host: match self.host.as_str() {
+                    "" => host.clone(),
+                    other => other.to_owned(),
+                },
+                port: self.port,
+                tls: *tls,
+            }),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// Connects to it.
+    fn open(&self, from: &Link, settings: &config::Redis) -> RedisResult<Link> {
+        let address = self.address(from).ok_or_else(|| {
+            io_error("a Redis Cluster cannot be followed by a socket of the file system: give a host in url")
+        })?;
+        let login = settings.url.login();
+        let mut link = Link::open(&address, login, &settings.tls, settings.timeout)?;
+        link.set_asking(self.asking);
+        Ok(link)
+    }
+}
+
+/// Does something on `link`; where a server sends it elsewhere, `link` leads there from then on.
+///
+/// # Errors
+/// As `act` has them, or why no connection can be made to where it is sent.
+pub(super) fn follow<T>(
+    link: &mut Link,
+    settings: &config::Redis,
+    mut act: impl FnMut(&mut Link) -> RedisResult<T>,
+) -> RedisResult<T> {
+    let mut outcome = act(link);
+    for _ in 0..MOST {
+        let Err(error) = &outcome else {
+            break;
+        };
+        let Some(to) = Redirection::of(error) else {
+            break;
+        };
+        *link = to.open(link, settings)?;
+        outcome = act(link);
+    }
+    outcome
+}
+
+/// As [`follow`], where `link` stays where it is, and `aside` is what leads elsewhere.
+///
+/// # Errors
+/// The same.
+pub(super) fn follow_aside<T>(
+    link: &mut Link,
+    aside: &mut Option<Link>,
+    settings: &config::Redis,
+    mut act: impl FnMut(&mut Link) -> RedisResult<T>,
+) -> RedisResult<T> {
+    if let Some(there) = aside {
+        match follow(there, settings, &mut act) {
+            // It may have been closed meanwhile.
+            Err(error) if error.code().is_none() => *aside = None,
+            outcome => return outcome,
+        }
+    }
+    let error = match act(link) {
+        Err(error) => error,
+        outcome => return outcome,
+    };
+    let Some(to) = Redirection::of(&error) else {
+        return Err(error);
+    };
+    let there = aside.insert(to.open(link, settings)?);
+    follow(there, settings, act)
+}
+
+/// Leads `link` to the server that has the lists.
+///
+/// # Errors
+/// When nobody says which that is; or when they are in several slots.
+pub(super) fn locate(link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
+    let keys = &settings.keys;
+    let outcome = follow(link, settings, |link| look(link, keys));
+    outcome.map_err(|error| explained(error, keys))
+}
+
+/// Asks for as good as nothing of each list. Only what says that it is elsewhere, or nowhere, is an error.
+fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
+    let mut request = Vec::new();
+    for list in ListName::ALL {
+        request.extend(link.asking());
+        let mut command = redis::cmd("LRANGE");
+        command.arg(reading::key(keys, list)).arg(0).arg(0);
+        request.extend(command.get_packed_command());
+    }
+    link.send(&request)?;
+    let mut outcome = Ok(());
+    for _ in ListName::ALL {
+        link.receive_asked()?;
+        if let Err(error) = link.receive()?.extract_error()
+            && (is_of_cluster(&error) && outcome.is_ok())
+        {
+            outcome = Err(error);
+        }
+    }
+    outcome
+}
+
+/// True for what only a cluster says.
+fn is_of_cluster(error: &RedisError) -> bool {
+    let codes = ["ASK", "CLUSTERDOWN", "CROSSSLOT", "MOVED", "TRYAGAIN"];
+    error.code().is_some_and(|it| codes.contains(&it))
+}
+
+/// An error of a cluster, with what to do where the lists are in several slots.
+pub(super) fn explained(error: RedisError, keys: &Keys) -> RedisError {
+    let slots = ListName::ALL.map(|list| slot(reading::key(keys, list).as_bytes()));
+    if !is_of_cluster(&error) || slots.iter().all(|it| *it == slots[0]) {
+        return error;
+    }
+    io_error(
+        "this is a Redis Cluster, and the keys of the lists are in several slots of it, which cannot be \
+         read at one moment; give them one hash tag, in [redis]: gray_key = {gg}gray, \
+         pre_key = {gg}pre, prod_key = {gg}prod, accept_key = {gg}accept",
+    )
+}
+
+/// The error of a SELECT, with what to do in a cluster.
+pub(super) fn of_select(error: RedisError) -> RedisError {
+    match error.detail().is_some_and(|it| it.contains("cluster mode")) {
+        true => {
+            let words = super::describe(&error);
+            io_error(format!(
+                "{words}: it has database 0 alone, so url of [redis] ends with /0"
+            ))
+        }
+        false => error,
+    }
+}
+
+/// All servers of the cluster, as this one knows them; none where it does not say.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub(super) fn servers(link: &mut Link) -> RedisResult<Vec<Address>> {
+    let reply = match link.ask(redis::cmd("CLUSTER").arg("SLOTS")) {
+        Ok(reply) => reply,
+        Err(error) if super::link::is_refusal(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let tls = matches!(link.address(), Address::Tcp { tls: true, .. });
+    let mut servers = Vec::new();
+    for (host, port) in places(&reply) {
+        let server = Address::Tcp { host, port, tls };
+        if !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+    Ok(servers)
+}
+
+/// Of `[[first slot, last slot, [host, port, …], …], …]`.
+fn places(reply: &Value) -> Vec<(String, u16)> {
+    let items = |value: &Value| match value {
+        Value::Array(items) => items.clone(),
+        _ => Vec::new(),
+    };
+    let ranges = items(reply);
+    let servers = ranges
+        .iter()
+        .flat_map(|range| items(range).into_iter().skip(2));
+    let place = |server: Value| match &items(&server)[..] {
+        [Value::BulkString(host), Value::Int(port), ..] if !host.is_empty() => {
+            let host = String::from_utf8(host.clone()).ok()?;
+            Some((host, u16::try_from(*port).ok()?))
+        }
+        _ => None,
+    };
+    servers.filter_map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_that_of_the_hash_tag_if_there_is_one() {
+        // As CLUSTER KEYSLOT says.
+        for (key, expected) in [
+            ("123456789", 12739),
+            ("", 0),
+            ("foo", 12182),
+            ("{foo}", 12182),
+            ("a{foo}b", 12182),
+            ("{foo}{bar}", 12182),
+            ("foo{}{bar}", 8363),
+            ("foo{{bar}}zap", 4015),
+        ] {
+            assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+        assert_eq!(slot(b"{gg}gray"), slot(b"{gg}prod"));
+        assert_ne!(slot(b"gray"), slot(b"prod"));
+    }
+
+    fn error(code: &str, detail: &str) -> RedisError {
+        redis::make_extension_error(code.to_owned(), Some(detail.to_owned()))
+    }
+
+    #[test]
+    fn a_redirection_names_a_host_or_the_same_one() {
+        let of = |code: &str, detail: &str| {
+            let found = Redirection::of(&error(code, detail))?;
+            Some((found.host, found.port, found.asking))
+        };
+        let to = |host: &str, asking| Some((host.to_owned(), 6381, asking));
+        assert_eq!(of("MOVED", "3999 127.0.0.1:6381"), to("127.0.0.1", false));
+        assert_eq!(of("ASK", "3999 127.0.0.1:6381"), to("127.0.0.1", true));
+        assert_eq!(of("MOVED", "3999 :6381"), to("", false));
+        assert_eq!(of("MOVED", "3999 ::1:6381"), to("::1", false));
+        for (code, detail) in [
+            ("MOVED", "3999 ?:6381"),
+            ("MOVED", "3999"),
+            ("MOVED", "3999 127.0.0.1:x"),
+            ("ERR", "3999 127.0.0.1:6381"),
+        ] {
+            assert_eq!(of(code, detail), None, "{code} {detail}");
+        }
+    }
+}

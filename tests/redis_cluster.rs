@@ -1,0 +1,331 @@
+//! A real Redis Cluster: the lists are followed to whatever server has them.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{
+    Cluster, DEADLINE, Gateway, OWNER, Origin, Redis, SLOT, Setup, run_to_exit, wait_until,
+};
+
+/// The master of another slot, which a gateway is told to begin with.
+const SEED: usize = 2;
+
+const REPLICA: usize = 3;
+
+/// A failover takes a cluster some seconds, and some more where the first election has failed.
+const FAILOVER: Duration = Duration::from_secs(60);
+
+/// A cluster with lists, of which 127.0.0.5 is gray.
+struct Site {
+    cluster: Cluster,
+    origins: [Origin; 2],
+}
+
+impl Site {
+    #[track_caller]
+    fn start() -> Self {
+        let cluster = Cluster::start();
+        let origins = ["pre", "prod"].map(Origin::named);
+        for (key, entry) in [
+            ("{gg}pre", origins[0].to_string()),
+            ("{gg}prod", origins[1].to_string()),
+            ("{gg}gray", "127.0.0.5".to_owned()),
+        ] {
+            cluster.run(&["RPUSH", key, &entry]);
+        }
+        Self { cluster, origins }
+    }
+
+    /// A gateway that is told of one server, with keys of one slot; its heartbeats have others.
+    #[track_caller]
+    fn gateway(&self, seed: usize, edit: impl FnOnce(Setup) -> Setup) -> Gateway {
+        let setup = one_slot(Setup::new().redis(self.cluster.servers[seed].url()));
+        let setup = setup.set("redis.check_interval", "1h");
+        let setup = setup.set("redis.timeout", "1s");
+        let gateway = edit(setup).start();
+        gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+        gateway
+    }
+
+    /// Changes are in force far sooner than by a check.
+    #[track_caller]
+    fn follows(&self, gateway: &Gateway) {
+        const SOON: Duration = Duration::from_secs(3);
+        self.cluster.run(&["RPUSH", "{gg}gray", "127.0.0.6"]);
+        gateway.wait_served("127.0.0.6", "pre", SOON);
+        self.cluster.run(&["LREM", "{gg}gray", "0", "127.0.0.6"]);
+        gateway.wait_served("127.0.0.6", "prod", SOON);
+    }
+
+    fn server(&self, at: usize) -> &Redis {
+        &self.cluster.servers[at]
+    }
+}
+
+fn one_slot(setup: Setup) -> Setup {
+    let keys = ["gray", "pre", "prod"].into_iter();
+    keys.fold(setup, |setup, list| {
+        setup.set(&format!("redis.{list}_key"), format!("{{gg}}{list}"))
+    })
+}
+
+/// The ini file of a running gateway, with the address of its admin listener.
+fn ini(gateway: &Gateway) -> (Setup, PathBuf) {
+    let text = std::fs::read_to_string(gateway.path("graygate.ini")).unwrap();
+    let admin = format!("[admin]\nlisten = {}", gateway.admin());
+    let setup = Setup::new().file(
+        "other.ini",
+        &text.replace("[admin]\nlisten = 127.0.0.1:0", &admin),
+    );
+    let path = setup.path("other.ini");
+    (setup, path)
+}
+
+#[track_caller]
+fn run(arguments: &[&str]) -> String {
+    let output = run_to_exit(arguments);
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+    said
+}
+
+#[test]
+fn lists_of_one_slot_are_followed_wherever_a_gateway_begins() {
+    let site = Site::start();
+    for (notify, seed) in [
+        ("auto", SEED),
+        ("auto", REPLICA),
+        ("auto", OWNER),
+        ("tracking", SEED),
+        ("poll", 1),
+    ] {
+        let gateway = site.gateway(seed, |it| {
+            let it = it
+                .set("redis.notify", notify)
+                .set("redis.poll_interval", "100ms");
+            it.set("redis.node", format!("gw-{notify}-{seed}"))
+        });
+        let page = gateway.lists();
+        let mode = if notify == "auto" { "events" } else { notify };
+        assert_eq!(page["mode"], mode);
+        let owner = site.server(OWNER).address().to_string();
+        assert_eq!(page["server"], json!(owner), "{notify} {seed}");
+        site.follows(&gateway);
+        // Its heartbeat is where its key belongs.
+        let key = format!("graygate:node:gw-{notify}-{seed}");
+        wait_until("a heartbeat", DEADLINE, || {
+            site.cluster.run(&["EXISTS", &key]) == redis::Value::Int(1)
+        });
+        for event in ["lists-unreadable", "heartbeat-", "MOVED", "CROSSSLOT"] {
+            assert_eq!(gateway.stderr.count(event), 0, "{event} {notify} {seed}");
+        }
+    }
+}
+
+#[test]
+fn every_command_follows_the_lists() {
+    let site = Site::start();
+    let gateway = site.gateway(SEED, |it| it);
+    let (_folder, ini) = ini(&gateway);
+    let ini = ini.to_str().unwrap();
+    assert_eq!(run(&["-t", "-c", ini]).lines().count(), 1);
+    let shown = run(&["lists", "show", "--offline", "-c", ini]);
+    assert!(shown.contains("[gray]\n127.0.0.5\n"), "{shown}");
+    run(&["lists", "diff", "-c", ini]);
+    run(&["lists", "check", "-c", ini]);
+    let explained = run(&["explain", "127.0.0.5", "--offline", "-c", ini]);
+    assert!(explained.contains("pre"), "{explained}");
+}
+
+#[test]
+fn a_held_change_is_accepted_by_a_key_of_another_slot() {
+    let site = Site::start();
+    let gateway = site.gateway(SEED, |it| it.set("redis.check_interval", "500ms"));
+    site.cluster.run(&["DEL", "{gg}prod"]);
+    let page = gateway.wait_for_lists("prod is held", |it| it["held"] != json!([]));
+    let digest = page["held"][0]["digest"].as_str().unwrap();
+    assert_eq!(gateway.get("127.0.0.6", "/").text(), "prod");
+    site.cluster.run(&["SET", "graygate:accept", digest]);
+    gateway.wait_for_log("change-accepted list=prod");
+    assert_eq!(gateway.stderr.count("accept-key-refused"), 0);
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+}
+
+#[test]
+fn a_failover_is_followed_whether_it_was_asked_for_or_not() {
+    let mut site = Site::start();
+    // It knows the other servers by the one that it begins with, which will be away.
+    let gateway = site.gateway(OWNER, |it| it);
+    let fast = site.gateway(SEED, |it| it.set("redis.check_interval", "300ms"));
+    fail_over_to(site.server(REPLICA));
+    wait_for_role(site.server(OWNER), "slave");
+    for gateway in [&gateway, &fast] {
+        // A replica hears of what is changed, too, and says where that was.
+        site.follows(gateway);
+        assert_eq!(
+            gateway.lists()["server"],
+            json!(site.server(REPLICA).address().to_string())
+        );
+        let line = gateway.wait_for_log("redis-moved");
+        assert!(
+            line.contains(&format!(
+                "to={:?}",
+                site.server(REPLICA).address().to_string()
+            )),
+            "{line}"
+        );
+        assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+    }
+    site.cluster.servers[REPLICA].kill();
+    wait_for_role(site.server(OWNER), "master");
+    for gateway in [&gateway, &fast] {
+        let address = json!(site.server(OWNER).address().to_string());
+        gateway.wait_for_lists("it is there", |it| {
+            it["server"] == address && it["error"] == json!(null)
+        });
+        site.follows(gateway);
+    }
+    // Also where the server of the URL is the one that is away.
+    let replica = site.server(REPLICA).address();
+    site.cluster.servers[REPLICA].restart();
+    wait_for_role(site.server(REPLICA), "slave");
+    site.cluster.wait_for_sync(REPLICA);
+    site.cluster.servers[OWNER].kill();
+    wait_for_role(site.server(REPLICA), "master");
+    gateway.wait_for_lists("the last one", |it| {
+        it["server"] == json!(replica.to_string()) && it["error"] == json!(null)
+    });
+    site.follows(&gateway);
+    assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
+}
+
+/// Makes a master of a replica. The cluster gives that up when it takes it too long.
+#[track_caller]
+fn fail_over_to(redis: &Redis) {
+    let mut asked: Option<Instant> = None;
+    wait_until("it is a master", FAILOVER, || {
+        if asked.is_none_or(|it| it.elapsed() > Duration::from_secs(6)) {
+            redis.cli(&["CLUSTER", "FAILOVER"]);
+            asked = Some(Instant::now());
+        }
+        format!("{:?}", redis.cli(&["ROLE"])).contains("master")
+    });
+}
+
+#[track_caller]
+fn wait_for_role(redis: &Redis, role: &str) {
+    wait_until(&format!("it is a {role}"), FAILOVER, || {
+        let said = redis.try_cli(&["ROLE"]);
+        said.is_ok_and(|it| format!("{it:?}").contains(role))
+    });
+}
+
+#[test]
+fn a_slot_that_moves_key_by_key_is_followed_and_rolls_nobody_back() {
+    for notify in ["events", "tracking", "poll"] {
+        let site = Site::start();
+        let gateway = site.gateway(OWNER, |it| {
+            it.set("redis.notify", notify)
+                .set("redis.poll_interval", "100ms")
+        });
+        let (from, to) = (site.server(OWNER), site.server(SEED));
+        let (source, target) = (site.cluster.id(OWNER), site.cluster.id(SEED));
+        let slot = SLOT.to_string();
+        to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
+        from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+        let (host, port) = (
+            to.address().ip().to_string(),
+            to.address().port().to_string(),
+        );
+        for key in ["{gg}gray", "{gg}prod", "{gg}pre"] {
+            from.cli(&["MIGRATE", &host, &port, key, "0", "5000"]);
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(300) {
+                assert_eq!(
+                    gateway.get("127.0.0.5", "/").text(),
+                    "pre",
+                    "{key} {notify}"
+                );
+                assert_eq!(
+                    gateway.get("127.0.0.6", "/").text(),
+                    "prod",
+                    "{key} {notify}"
+                );
+            }
+        }
+        // All of them are there, and the slot is not yet.
+        let address = json!(to.address().to_string());
+        gateway.wait_for_lists("it was sent there", |it| {
+            it["server"] == address && it["error"] == json!(null)
+        });
+        asking(to, &["RPUSH", "{gg}gray", "127.0.0.7"]);
+        gateway.wait_served("127.0.0.7", "pre", DEADLINE);
+        for server in [to, from] {
+            server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]);
+        }
+        site.follows(&gateway);
+        site.cluster.run(&["DEL", "{gg}gray"]);
+        gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+        assert_eq!(
+            site.origins[1].to_string(),
+            gateway.lists()["prod"][0].as_str().unwrap()
+        );
+    }
+}
+
+/// Runs a command on a server whose slot is yet to come.
+#[track_caller]
+fn asking(redis: &Redis, command: &[&str]) {
+    let mut pipe = redis::pipe();
+    pipe.cmd("ASKING").ignore();
+    pipe.cmd(command[0]).arg(&command[1..]).ignore();
+    pipe.exec(&mut redis.connect(0)).unwrap();
+}
+
+#[test]
+fn keys_of_several_slots_are_refused_with_what_to_write() {
+    let cluster = Cluster::start();
+    let words = [
+        "Redis Cluster",
+        "gray_key = {gg}gray",
+        "pre_key = {gg}pre",
+        "prod_key = {gg}prod",
+        "accept_key = {gg}accept",
+    ];
+    // Elsewhere, and all on one server, which says so in other words.
+    for (seed, keys) in [
+        (0, ["gray", "pre", "prod"]),
+        (0, ["pre", "prod", "{gg}gray"]),
+    ] {
+        let setup = Setup::new().redis(cluster.servers[seed].url());
+        let lists = ["gray", "pre", "prod"].into_iter().zip(keys);
+        let setup = lists.fold(setup, |setup, (list, key)| {
+            setup.set(&format!("redis.{list}_key"), key)
+        });
+        let gateway = setup.start();
+        let line = gateway.wait_for_log("lists-unreadable");
+        for words in words {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+        let failures = gateway.metric("graygate_lists_failures_total");
+        wait_until("more attempts", DEADLINE, || {
+            gateway.metric("graygate_lists_failures_total") >= failures + 2.0
+        });
+        assert_eq!(gateway.stderr.count("lists-unreadable"), 1);
+        let ini = gateway.path("graygate.ini");
+        let output = run_to_exit(&["lists", "check", "-c", ini.to_str().unwrap()]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("gray_key = {gg}gray"), "{said}");
+    }
+    // It has no other database, either.
+    let setup = one_slot(Setup::new().redis(cluster.servers[0].url_of(5)));
+    let gateway = setup.start();
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(line.contains("database 0 alone"), "{line}");
+    assert!(line.contains("ends with /0"), "{line}");
+}
