@@ -184,8 +184,8 @@ fn request_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not(
         // What is of this hop though nobody names it.
         ("Keep-Alive: timeout=5\r\n", ""),
         ("Proxy-Connection: keep-alive\r\n", ""),
-        ("TE: trailers\r\nConnection: TE\r\n", ""),
-        ("te: trailers, chunked;q=0\r\n", ""),
+        ("TE: gzip\r\nConnection: TE\r\n", ""),
+        // There is no body, and so no trailer.
         ("Trailer: X\r\n", ""),
         ("Upgrade: websocket\r\n", ""),
         ("Connection: Upgrade\r\n", ""),
@@ -286,6 +286,73 @@ fn framing_is_written_anew_whatever_the_client_has_made_of_it() {
         let expected = format!("PUT / HTTP/1.1\r\nHost: a\r\n{ours}{passed}\r\n{body}");
         assert_eq!(passed_on(&gateway, &origin, request), expected, "{sent}");
     }
+}
+
+#[test]
+fn a_client_that_takes_trailers_says_so_to_the_peer() {
+    let origin = obliging();
+    let gateway = gateway_for(&origin);
+    let asked = "Connection: TE\r\nTE: trailers\r\n";
+    let table = [
+        ("1.1", "TE: trailers\r\nConnection: TE\r\n", asked),
+        ("1.1", "te: Trailers\r\n", asked),
+        ("1.1", "TE: gzip;q=0.5 , trailers,chunked;q=0\r\n", asked),
+        (
+            "1.1",
+            "TE: gzip\r\nTE: trailers\r\nconnection: te, close\r\n",
+            asked,
+        ),
+        ("1.1", "TE: gzip\r\nConnection: TE\r\n", ""),
+        ("1.1", "TE: trailers;q=1\r\nTE: xtrailers\r\nTE:\r\n", ""),
+        ("1.0", "TE: trailers\r\nConnection: TE\r\n", ""),
+        // Not beside an upgrade.
+        (
+            "1.1",
+            "TE: trailers\r\nConnection: TE, Upgrade\r\nUpgrade: x\r\n",
+            "Connection: Upgrade\r\nUpgrade: x\r\n",
+        ),
+    ];
+    for (version, sent, passed) in table {
+        let request = format!("GET / HTTP/{version}\r\nHost: a\r\n{sent}\r\n");
+        let expected = format!("GET / HTTP/1.1\r\nHost: a\r\n{}{passed}\r\n", ours("a"));
+        assert_eq!(passed_on(&gateway, &origin, request), expected, "{sent}");
+    }
+}
+
+#[test]
+fn trailers_are_announced_wherever_they_pass() {
+    let origin = obliging();
+    let gateway = gateway_for(&origin);
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    let body = "2\r\nab\r\n0\r\ngrpc-status: 0\r\n\r\n";
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\ntrailer: grpc-status\r\nTE: trailers\r\n{chunked}{body}"
+    );
+    let ours = ours("a");
+    let expected = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\ntrailer: grpc-status\r\n{ours}\
+         Transfer-Encoding: chunked\r\nConnection: TE\r\nTE: trailers\r\n\r\n{body}"
+    );
+    assert_eq!(passed_on(&gateway, &origin, request), expected);
+    // Not where a body has none, nor where the client says that it is of its hop.
+    for fields in [
+        "Trailer: a\r\nContent-Length: 2\r\n\r\nab",
+        "Trailer: a\r\nConnection: trailer\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}");
+        let passed = passed_on(&gateway, &origin, request);
+        assert!(!passed.contains("railer"), "{passed}");
+    }
+    // The same in the other direction.
+    let said = format!("HTTP/1.1 200 OK\r\nTrailer: grpc-status\r\n{chunked}{body}");
+    let origin = Origin::saying(said.clone());
+    let gateway = gateway_for(&origin);
+    let got = gateway.connect().get("/").bytes();
+    assert_eq!(String::from_utf8_lossy(&got), said);
+    let mut old = gateway.connect();
+    old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    let got = String::from_utf8_lossy(&old.rest()).into_owned();
+    assert_eq!(got, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nab");
 }
 
 #[test]

@@ -131,6 +131,17 @@ fn pass_on(
         Framing::Length(_) => [1, 0],
         Framing::Chunked => [0, 1],
     };
+    let te = head.fields.iter().filter(|it| it.kind == Kind::Te);
+    let mut te = te.flat_map(|it| list(it.value, bytes));
+    let trailers = te.any(|it| it.of(bytes).eq_ignore_ascii_case(b"trailers"))
+        && head.version == Version::Http11
+        && !upgrade;
+    let passes = |it: &&Field| {
+        it.kind == Kind::Trailer
+            && framing == Framing::Chunked
+            && !options.nominates(it.name.of(bytes))
+    };
+    let announced = head.fields.iter().filter(passes).count();
     // Counted by name, and not by what the gateway takes a name for.
     let expected = [
         ("host", 1),
@@ -140,10 +151,10 @@ fn pass_on(
         ("x-forwarded-host", 1),
         ("content-length", framed[0]),
         ("transfer-encoding", framed[1]),
-        ("connection", usize::from(upgrade)),
+        ("connection", usize::from(upgrade || trailers)),
         ("expect", usize::from(expects_continue)),
-        ("te", 0),
-        ("trailer", 0),
+        ("te", usize::from(trailers)),
+        ("trailer", announced),
         ("keep-alive", 0),
         ("proxy-connection", 0),
         ("http2-settings", 0),

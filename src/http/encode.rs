@@ -54,10 +54,17 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         .authority()
         .map_or(request.default_host, |host| host.of(bytes));
     put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
+    let mut takes_trailers = false;
     let mut lines = Lines::of(bytes);
     for field in &head.fields {
         let passes = match field.kind {
             Kind::Other | Kind::UserAgent | Kind::Authentication => true,
+            // In other framings there is nothing to announce.
+            Kind::Trailer => request.framing == Framing::Chunked,
+            Kind::Te => {
+                takes_trailers |= has_trailers(field, bytes);
+                false
+            }
             // Nobody else can say what was before this hop (RFC 7239 section 8.1).
             Kind::Forwarded => request.trusted,
             Kind::MaxForwards => true,
@@ -79,10 +86,22 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     if request.expects_continue {
         put(out, &[b"Expect: 100-continue\r\n"]);
     }
-    if request.upgrade {
-        put_upgrade(out, &head.fields, bytes);
+    match request.upgrade {
+        true => put_upgrade(out, &head.fields, bytes),
+        // Not beside an upgrade, since some servers know no Connection but `Upgrade` alone.
+        false if takes_trailers && head.version == Version::Http11 => {
+            put(out, &[b"Connection: TE\r\nTE: trailers\r\n"]);
+        }
+        false => {}
     }
     put(out, &[b"\r\n"]);
+}
+
+/// True when a `TE` field says that trailers are welcome. It says so of whoever the response is for,
+/// and they are passed on to the client; the codings in it are of one connection only.
+fn has_trailers(field: &Field, bytes: &[u8]) -> bool {
+    let is_trailers = |it: Span| it.of(bytes).eq_ignore_ascii_case(b"trailers");
+    list(field.value, bytes).any(is_trailers)
 }
 
 /// How many hops an OPTIONS may still go, if `field` says so (RFC 9110 section 7.6.2). With other
@@ -239,6 +258,8 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
     for field in &head.fields {
         let passes = match field.kind {
             Kind::ContentLength => informs,
+            // Where they are dropped, nothing announces them.
+            Kind::Trailer if response.framing != Framing::Chunked => false,
             kind => passes_in_response(kind) && !response.options.nominates(field.name.of(bytes)),
         };
         if passes {
@@ -265,7 +286,9 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], options: &C
     put_status(out, head.status, head.reason.of(bytes));
     let mut lines = Lines::of(bytes);
     for field in &head.fields {
-        if passes_in_response(field.kind) && !options.nominates(field.name.of(bytes)) {
+        // It has no body, and so no trailer.
+        let passes = passes_in_response(field.kind) && field.kind != Kind::Trailer;
+        if passes && !options.nominates(field.name.of(bytes)) {
             lines.pass(out, field);
         }
     }
@@ -280,6 +303,7 @@ fn passes_in_response(kind: Kind) -> bool {
             | Kind::ContentLength
             | Kind::TransferEncoding
             | Kind::Upgrade
+            | Kind::Te
             | Kind::HopByHop
             | Kind::Forbidden
     )
@@ -563,7 +587,7 @@ mod tests {
                 "X-B: 2\r\n",
             ),
             (
-                "Keep-Alive: 5\r\nTE: trailers\r\nTrailer: x\r\nUpgrade: x\r\n",
+                "Keep-Alive: 5\r\nTE: gzip\r\nTrailer: x\r\nUpgrade: x\r\n",
                 "",
             ),
             ("X-Forwarded-For: 9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\n", ""),

@@ -61,8 +61,12 @@ pub enum Kind {
     RealIp,
     /// `Max-Forwards`
     MaxForwards,
-    /// Of this connection only, never passed on: `Keep-Alive`, `Proxy-Connection`, `TE`,
-    /// `Trailer`, `HTTP2-Settings` (RFC 9110 section 7.6.1).
+    /// `TE`, of which only `trailers` goes on, written anew (RFC 9110 section 10.1.4).
+    Te,
+    /// `Trailer`; passed on where trailers are (RFC 9110 section 6.6.2).
+    Trailer,
+    /// Of this connection only, never passed on: `Keep-Alive`, `Proxy-Connection`,
+    /// `HTTP2-Settings` (RFC 9110 section 7.6.1).
     HopByHop,
     /// `X-Graygate…`, by which only the gateway itself speaks, and names that some servers read as
     /// one of the above (`Transfer_Encoding`, `X.Real.IP`): never passed on. See [`reads_as`].
@@ -76,11 +80,11 @@ impl Kind {
         // No two of these have both their length and their first letter in common, so that a name is
         // compared with one of them at most.
         let (known, kind): (&[u8], Self) = match (name.len(), first) {
-            (2, b't') => (b"te", Self::HopByHop),
+            (2, b't') => (b"te", Self::Te),
             (4, b'h') => (b"host", Self::Host),
             (6, b'e') => (b"expect", Self::Expect),
             (7, b'u') => (b"upgrade", Self::Upgrade),
-            (7, b't') => (b"trailer", Self::HopByHop),
+            (7, b't') => (b"trailer", Self::Trailer),
             (9, b'x') => (b"x-real-ip", Self::RealIp),
             (9, b'f') => (b"forwarded", Self::Forwarded),
             (10, b'c') => (b"connection", Self::Connection),
@@ -305,7 +309,7 @@ mod tests {
     fn kinds_are_found_in_any_case_and_mimicry_is_seen_through() {
         let table: &[(&str, Kind)] = &[
             ("HOST", Kind::Host),
-            ("Te", Kind::HopByHop),
+            ("Te", Kind::Te),
             ("content-LENGTH", Kind::ContentLength),
             ("Content_Length", Kind::Forbidden),
             ("X_Forwarded_For", Kind::Forbidden),
@@ -340,11 +344,11 @@ mod tests {
     /// What a name means, in the plainest form: all that is known, compared byte by byte.
     fn plainly(name: &[u8]) -> Kind {
         const KNOWN: &[(&str, Kind)] = &[
-            ("te", Kind::HopByHop),
+            ("te", Kind::Te),
             ("host", Kind::Host),
             ("expect", Kind::Expect),
             ("upgrade", Kind::Upgrade),
-            ("trailer", Kind::HopByHop),
+            ("trailer", Kind::Trailer),
             ("x-real-ip", Kind::RealIp),
             ("forwarded", Kind::Forwarded),
             ("connection", Kind::Connection),

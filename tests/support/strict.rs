@@ -155,19 +155,21 @@ impl StrictReader {
         }
         for (name, _) in &fields {
             let dashed = dashed(name);
-            let never: [&[u8]; 5] = [
-                b"keep-alive",
-                b"te",
-                b"trailer",
-                b"proxy-connection",
-                b"http2-settings",
-            ];
+            let never: [&[u8]; 3] = [b"keep-alive", b"proxy-connection", b"http2-settings"];
             if never.contains(&&name[..]) || dashed.starts_with(b"x-graygate") {
                 return wrong("a field that must not pass", name);
             }
             if DECIDES.contains(&&dashed[..]) && *name != dashed {
                 return wrong("a field that reads as framing or forwarding", name);
             }
+        }
+        // RFC 9110 sections 6.6.2 and 10.1.4.
+        if !all("trailer").is_empty() && all("transfer-encoding").is_empty() {
+            return wrong("a trailer that cannot come", &line);
+        }
+        match (&all("te")[..], &all("connection")[..]) {
+            ([], _) | ([b"trailers"], [b"TE"]) => {}
+            ([te, ..], _) => return wrong("not a TE of this connection", te),
         }
         let content = match (&all("content-length")[..], &all("transfer-encoding")[..]) {
             ([], []) => Vec::new(),
