@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::admin::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
 use crate::ask::Asker;
-use crate::lists::{GrayList, ListName, PeerList};
+use crate::lists::ListName;
 
 /// The status with which the listener says that nothing of that digest is held.
 const CONFLICT: u16 = 409;
@@ -37,21 +37,11 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
 }
 
 /// What is said of a list whose digest is the one that was named, if there is one: it is in force
-/// already. `page` is what `/lists` shows, where entries are in their canonical form.
+/// already. `page` is what `/lists` shows.
 fn in_force(page: &Value, digest: &str) -> Option<String> {
     let generation = page["generation"].as_u64().filter(|it| *it > 0)?;
-    let of = |list: ListName| {
-        let entries = page[list.name()].as_array().into_iter().flatten();
-        let entries = entries.filter_map(Value::as_str);
-        match list {
-            ListName::Gray => GrayList::parse(entries).digest(),
-            // Each of them has its port.
-            ListName::Pre | ListName::Prod => PeerList::parse(entries, 0).digest(list),
-        }
-    };
-    let list = ListName::ALL
-        .into_iter()
-        .find(|it| of(*it).to_string() == digest)?;
+    let is_meant = |list: &ListName| page["digests"][list.name()] == digest;
+    let list = ListName::ALL.into_iter().find(is_meant)?;
     let list = list.name();
     Some(format!(
         "in force already list={list} digest={digest} generation={generation}"

@@ -427,6 +427,10 @@ fn lists(view: &View) -> String {
         let peers = list.peers().iter().map(ToString::to_string);
         peers.collect::<Vec<_>>()
     };
+    let written = |list: &crate::lists::PeerList| {
+        let written = list.written().iter().map(ToString::to_string);
+        written.collect::<Vec<_>>()
+    };
     let skipped = |list: ListName| {
         let skipped = lists.skipped(list);
         let first = skipped.first.iter();
@@ -439,6 +443,11 @@ fn lists(view: &View) -> String {
     let page = json!({
         "generation": lists.generation,
         "digest": lists.digest.to_string(),
+        "digests": {
+            "gray": lists.gray.digest().to_string(),
+            "pre": lists.pre.digest(ListName::Pre).to_string(),
+            "prod": lists.prod.digest(ListName::Prod).to_string(),
+        },
         "source": status.source,
         "server": status.server.map(|it| it.to_string()),
         "mode": status.mode.name(),
@@ -451,6 +460,7 @@ fn lists(view: &View) -> String {
         "gray": lists.gray.entries().collect::<Vec<_>>(),
         "pre": peers(&lists.pre),
         "prod": peers(&lists.prod),
+        "written": { "pre": written(&lists.pre), "prod": written(&lists.prod) },
         "skipped": {
             "gray": skipped(ListName::Gray),
             "pre": skipped(ListName::Pre),
@@ -528,6 +538,11 @@ fn copy(copy: &copy::View, in_force: bool) -> Value {
         "in_force": in_force,
         "error": copy.error,
         "failures": copy.failures,
+        "store": copy.store,
+        "other": copy.other.as_ref().map(|(store, path)| json!({
+            "store": store,
+            "path": path.to_string_lossy(),
+        })),
     })
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
@@ -13,7 +14,8 @@ use nix::unistd::{AccessFlags, eaccess};
 use crate::config::{Config, LogTarget, Store};
 use crate::process::Identity;
 use crate::run;
-use crate::store;
+use crate::store::copy::{self, Holder};
+use crate::store::{self, StoreName};
 
 /// Checks the ini file at `path`, and what it names. Returns warnings, each on one line: of what
 /// does not keep the gateway from starting.
@@ -70,8 +72,37 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
             user.unwrap_or_default()
         ));
     }
-    let error = store::copy::read(path).err()?;
-    warning(&format!("{} will not be used: {error}", path.display()))
+    if let Some(by) = copy::holder(path).filter(|it| !is_of(it, &config.path)) {
+        let path = path.display();
+        return warning(&format!(
+            "{path} is kept by {by}; each gateway needs its own, or goes without"
+        ));
+    }
+    let unused = |why: &str| format!("{} will not be used: {why}", path.display());
+    match copy::read(path, config.upstream.peer_port) {
+        Ok(found) => {
+            let found = found?;
+            let other = found.other_store(&StoreName::of(&config.store))?;
+            let aside = copy::place_aside(path, other);
+            let (why, aside) = (unused(&copy::of_another(other)), aside.display());
+            warning(&format!(
+                "{why}; when lists were read, it is set aside as {aside}"
+            ))
+        }
+        Err(error) => warning(&unused(&error.to_string())),
+    }
+}
+
+/// True when the gateway that holds a copy is the one of this ini file.
+fn is_of(holder: &Holder, config: &Path) -> bool {
+    let id = |path: &Path| {
+        let found = fs::metadata(path).ok();
+        found.map(|it| (it.dev(), it.ino()))
+    };
+    holder
+        .config
+        .as_deref()
+        .is_some_and(|it| it == config || id(it).is_some_and(|it| Some(it) == id(config)))
 }
 
 /// The folder of a log is made if its own folder is there.

@@ -34,7 +34,7 @@ struct Content {
     /// As the status of a gateway names it.
     source: String,
     digest: String,
-    /// In the order of [`ListName::ALL`], in canonical form.
+    /// In the order of [`ListName::ALL`], in canonical form, peers as they were written.
     entries: [BTreeSet<String>; 3],
     /// Lists that are not what the store has, and why; of a gateway. Without line ends.
     kept: Vec<String>,
@@ -150,7 +150,9 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
         ));
     }
     let entries = ListName::ALL.map(|list| {
-        let entries = page[list.name()].as_array().into_iter().flatten();
+        // Peers as they were written, where the gateway says that.
+        let [resolved, written] = [&page, &page["written"]].map(|it| it[list.name()].as_array());
+        let entries = written.or(resolved).into_iter().flatten();
         entries
             .filter_map(Value::as_str)
             .map(str::to_owned)
@@ -190,7 +192,7 @@ fn kept(page: &Value) -> Vec<String> {
 fn of_store(config: &Config) -> Result<Content, String> {
     let lists = stored(config)?;
     let source = config.store.to_string();
-    let peers = |list: &PeerList| list.peers().iter().map(ToString::to_string).collect();
+    let peers = |list: &PeerList| list.written().iter().map(ToString::to_string).collect();
     Ok(Content {
         about: vec![
             format!("in the store: {source}"),

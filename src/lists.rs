@@ -21,7 +21,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 pub use gray::{GrayList, canonical, gray_entry};
-pub use peers::{PeerList, peer_entry};
+pub use peers::{PeerList, Written, peer_entry};
 
 /// The names of the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,8 @@ impl Lists {
 }
 
 /// A hash of the content of lists: the first 64 bits of a SHA-256 of all entries in their sorted,
-/// canonical form. Displayed as 16 hexadecimal digits. Equal for equal content in gateways of the
+/// canonical form, as they were written: without a port where none stands there, whatever it is by the
+/// settings of a gateway. Displayed as 16 hexadecimal digits. Equal for equal content in gateways of the
 /// same version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(u64);
@@ -272,10 +273,14 @@ mod tests {
         let one = lists(&["1.1.1.1", "2.2.2.0/24"], &["3.3.3.3"], &["4.4.4.4"]);
         let same = lists(
             &["2.2.2.9/24", "::ffff:1.1.1.1", "1.1.1.1", "garbage"],
-            &["3.3.3.3:80", "3.3.3.3"],
+            &["3.3.3.3", " 3.3.3.3 "],
             &["4.4.4.4"],
         );
         assert_eq!(one.digest, same.digest);
+        let elsewhere = |entries: &[&str]| Arc::new(PeerList::parse(entries, 8080));
+        let gray = Arc::clone(&one.gray);
+        let elsewhere = Lists::new(1, gray, elsewhere(&["3.3.3.3"]), elsewhere(&["4.4.4.4"]));
+        assert_eq!(one.digest, elsewhere.digest, "with another default port");
         assert_eq!(one.digest.to_string().len(), 16);
         for other in [
             lists(&["1.1.1.1"], &["3.3.3.3"], &["4.4.4.4"]),

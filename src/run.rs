@@ -20,9 +20,10 @@ use crate::metrics::Metrics;
 use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::{self, Gateway};
 use crate::snapshot::Published;
+use crate::store::copy::Purpose;
 use crate::store::guard::Rules;
 use crate::store::redis::heartbeat::{self, Heartbeat};
-use crate::store::{self, Publisher};
+use crate::store::{self, Publisher, StoreName};
 use crate::{admin, net, server};
 
 /// Reads the configuration as the process is to use it.
@@ -325,7 +326,13 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
     let publisher = Publisher::new(lists, port, rules(config), &config.store);
     let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {
-        publisher = publisher.with_copy(path, max_age)?;
+        let purpose = Purpose {
+            store: StoreName::of(&config.store),
+            peer_port: port,
+            max_age,
+            config: config.path.clone(),
+        };
+        publisher = publisher.with_copy(path, purpose)?;
     }
     let bell = heartbeat::bell();
     let publisher = Arc::new(publisher.with_bell(bell.0.clone()));

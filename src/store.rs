@@ -16,6 +16,7 @@ pub mod file;
 mod findings;
 pub mod guard;
 mod heavy;
+mod name;
 pub mod node;
 mod publisher;
 pub mod redis;
@@ -24,6 +25,7 @@ mod status;
 use std::hash::BuildHasher;
 
 pub use self::entries::Entries;
+pub use self::name::StoreName;
 pub use self::publisher::{Accepted, By, Publisher};
 pub use self::status::{Status, StoreFinding};
 use crate::lists::ListName;

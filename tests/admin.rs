@@ -186,7 +186,7 @@ fn the_digest_is_the_same_where_the_lists_are_and_nowhere_else() {
     let same = digest(
         &["10.1.2.3/16", "::ffff:10.0.0.1", "10.0.0.1/32", "10.0.0.1"],
         &["127.0.0.1:82", "127.0.0.1:81"],
-        &["127.0.0.1:80"],
+        &[" 127.0.0.1", "127.0.0.1"],
     );
     assert_eq!(one, same);
     let swapped = digest(

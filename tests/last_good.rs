@@ -9,14 +9,14 @@ use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use graygate::lists::{GrayList, Lists, PeerList};
+use graygate::lists::Lists;
 use graygate::store::copy;
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use support::{DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_for, wait_until};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,21 +44,27 @@ impl Place {
     #[track_caller]
     fn wait_for(&self, what: &str, cond: impl Fn(&Lists) -> bool) -> copy::Copy {
         wait_for(what, || {
-            let copy = copy::read(&self.path()).unwrap()?;
+            let copy = copy::read(&self.path(), 80).unwrap()?;
             cond(&copy.lists).then_some(copy)
         })
     }
 
-    /// Writes a copy of such lists, which were good at `time`.
+    /// Writes a copy of such lists, which were good at `time`, as the versions did that wrote no name of
+    /// a store: whoever finds it takes it for its own.
     #[track_caller]
     fn write(&self, gray: &[&str], pre: &[&dyn Display], prod: &[&dyn Display], time: SystemTime) {
-        let peers = |peers: &[&dyn Display]| {
-            let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
-            Arc::new(PeerList::parse(peers, 80))
-        };
-        let gray = Arc::new(GrayList::parse(gray));
-        let lists = Lists::new(7, gray, peers(pre), peers(prod));
-        copy::write(&self.path(), &copy::render(&lists, time)).unwrap();
+        let time = humantime::format_rfc3339_millis(time);
+        let mut rest = format!("# time {time}\n# digest 0\n# generation 7\n[gray]\n");
+        let peers = |peers: &[&dyn Display]| peers.iter().map(|it| format!("{it}\n")).collect();
+        rest.extend(gray.iter().map(|it| format!("{it}\n")));
+        let [pre, prod]: [String; 2] = [peers(pre), peers(prod)];
+        rest.push_str(&format!("[pre]\n{pre}[prod]\n{prod}"));
+        let sum: String = Sha256::digest(&rest)
+            .iter()
+            .map(|it| format!("{it:02x}"))
+            .collect();
+        let first = format!("# graygate last-good lists, version 1, sha256 {sum}\n");
+        copy::write(&self.path(), (first + &rest).as_bytes()).unwrap();
     }
 }
 
@@ -218,7 +224,7 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
         text
     };
     let version = String::from_utf8(good.clone()).unwrap();
-    let version = version.replacen("version 1", "version 2", 1);
+    let version = version.replacen("version 1", "version 3", 1);
     let checksum = good.iter().position(|it| *it == b'\n').unwrap() - 1;
     let table: [(&str, Vec<u8>, &str); 8] = [
         ("empty", Vec::new(), "does not begin like a copy"),
@@ -250,7 +256,7 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
         (
             "of another version",
             version.into_bytes(),
-            "it has version 2; known is 1",
+            "it has version 3; known are 1 and 2",
         ),
         (
             "no copy at all",
@@ -279,7 +285,7 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
         redis.push("prod", &[&prod]);
         gateway.wait_served("127.0.0.1", "prod", DEADLINE);
         wait_until("a good copy", DEADLINE, || {
-            copy::read(&place.path()).is_ok_and(|it| it.is_some())
+            copy::read(&place.path(), 80).is_ok_and(|it| it.is_some())
         });
         // It can still be looked at.
         let aside = place.0.path().join("lists.damaged");
@@ -342,7 +348,7 @@ fn a_copy_never_comes_to_the_age_of_refusal_while_the_lists_are_confirmed() {
     let first = place.wait_for("a copy", |_| true).written;
     // Nothing changes.
     wait_until("it is renewed", DEADLINE, || {
-        copy::read(&place.path()).unwrap().unwrap().written > first
+        copy::read(&place.path(), 80).unwrap().unwrap().written > first
     });
     site.gateway.signal(Signal::SIGKILL);
     site.gateway.wait_exit();
@@ -442,7 +448,13 @@ fn a_restart_between_del_and_rpush_keeps_prod() {
 fn a_lists_file_that_was_changed_while_nothing_ran_is_compared_with_the_copy() {
     let place = Place::new();
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let start = |prod: &Origin| place.set(Setup::new().lists(&[], &[], &[prod])).start();
+    // It is the same file for both.
+    let file = place.0.path().join("file");
+    let start = |prod: &Origin| {
+        fs::write(&file, format!("[gray]\n[pre]\n[prod]\n{prod}\n")).unwrap();
+        let setup = place.set(Setup::new()).set("lists.file", file.display());
+        setup.start()
+    };
     let gateway = start(&old);
     place.wait_for("a copy", |it| it.prod.peers().len() == 1);
     end(gateway);
@@ -467,7 +479,7 @@ fn the_copy_is_written_at_most_once_a_second_and_the_newest_is_there_at_the_end(
         copies += usize::from(inode != last);
         last = inode;
         // Whole at any moment.
-        copy::read(&place.path()).unwrap();
+        copy::read(&place.path(), 80).unwrap();
         if start.elapsed() > Duration::from_secs(3) {
             break;
         }
@@ -481,7 +493,7 @@ fn the_copy_is_written_at_most_once_a_second_and_the_newest_is_there_at_the_end(
     site.wait_served("127.0.0.5", "pre");
     let digest = site.gateway.lists()["digest"].clone();
     end(site.gateway);
-    let copy = copy::read(&place.path()).unwrap().unwrap();
+    let copy = copy::read(&place.path(), 80).unwrap().unwrap();
     assert_eq!(digest, copy.lists.digest.to_string());
     let left = fs::read_dir(place.0.path()).unwrap().count();
     assert_eq!(left, 1, "nothing is left beside it");
@@ -505,7 +517,7 @@ fn a_kill_leaves_a_whole_copy() {
         }
         site.gateway.signal(Signal::SIGKILL);
         site.gateway.wait_exit();
-        copy::read(&place.path()).unwrap().unwrap();
+        copy::read(&place.path(), 80).unwrap().unwrap();
     }
 }
 
@@ -542,7 +554,7 @@ fn where_the_copy_cannot_be_written_that_is_told_once_and_serving_goes_on() {
     site.gateway.wait_for_log("copy-written");
     site.gateway
         .wait_for_lists("no error", |it| it["copy"]["error"].is_null());
-    let copy = copy::read(&path).unwrap().unwrap();
+    let copy = copy::read(&path, 80).unwrap().unwrap();
     assert_eq!(copy.lists.gray.entries().count(), 3);
 }
 
@@ -605,10 +617,42 @@ fn started_as_root_the_folder_belongs_to_the_user_that_it_becomes() {
         assert_eq!(fs::metadata(&folder).unwrap().uid(), owner, "{name}");
     }
     // And it is used.
-    let setup = place.set(Setup::new().redis(Redis::stopped().url()));
+    let mut redis = site.redis;
+    redis.kill();
+    let setup = place.set(Setup::new().redis(redis.url()));
     let setup = setup.set("gateway.user", "nobody");
     let gateway = setup.set("lists.last_good", path.display()).start();
     assert_eq!(gateway.get("127.0.0.6", "/").text(), "prod");
+}
+
+#[test]
+fn a_copy_in_a_folder_that_cannot_be_synced_is_as_good_as_any() {
+    // Root may read, and so sync, every folder.
+    if !geteuid().is_root() {
+        return;
+    }
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let place = Place::new();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    mode(place.0.path(), 0o755).unwrap();
+    let folder = place.0.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::chown(&folder, Some(nobody.uid.as_raw()), None).unwrap();
+    mode(&folder, 0o300).unwrap();
+    let path = folder.join("lists");
+    let site = Site::with(|setup| {
+        let setup = place.set(setup).set("gateway.user", "nobody");
+        let setup = setup.set("lists.last_good", path.display());
+        setup.set("log.level", "debug")
+    });
+    site.gateway.wait_for_log("copy-folder-not-synced");
+    let page = site
+        .gateway
+        .wait_for_lists("the copy", |it| it["copy"]["written"].is_string());
+    assert_eq!(page["copy"]["error"], Value::Null);
+    assert_eq!(page["copy"]["failures"], 0);
+    assert!(path.exists());
+    assert_eq!(site.gateway.stderr.count("copy-failed"), 0);
 }
 
 /// What `graygate -t` says on standard error; it must find the configuration good.

@@ -1,15 +1,37 @@
 //! A pool: the addresses of its servers.
+//!
+//! An entry may leave its port to the settings. It is kept as it was written, and that is what a list
+//! is known by (its digest, and the last-good copy): lists are the same wherever they are read,
+//! whatever the port is there. Beside that stands what it means here.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
 use super::{Content, Digest, ListName, Remarks, Skipped, decimal, lint, parse_all};
 
+/// A peer as its entry names it, in canonical form: with the port only if that stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Written {
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.address, port).fmt(f),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
 /// The peers of a pool.
 #[derive(Clone, Debug)]
 pub struct PeerList {
     peers: Box<[SocketAddr]>,
+    written: Box<[Written]>,
     content: Content,
     remarks: Remarks,
 }
@@ -23,27 +45,31 @@ impl Default for PeerList {
 impl PeerList {
     /// Reads entries: `ip`, `ip:port` or `[v6]:port`; without a port it is `default_port`.
     pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>, default_port: u16) -> Self {
-        let mut peers = Vec::new();
+        let (mut peers, mut all_written) = (Vec::new(), Vec::new());
         let read = |text: &str, notes: &mut lint::Notes| {
-            let peer = peer_entry(text, default_port)?;
+            let (written, peer) = read_peer(text, default_port)?;
             if peer.is_ipv6()
                 && let Some(told) = lint::address_or_port(text, peer)
             {
                 notes.add(lint::Kind::AddressOrPort, || told);
             }
             peers.push(peer);
+            all_written.push(written);
             Ok(())
         };
         let almost = |text: &str| lint::almost_peer(text, default_port);
         let mut remarks = parse_all(texts, read, almost);
         peers.sort_unstable();
         remarks.notes.dedup(&mut peers, SocketAddr::to_string);
+        all_written.sort_unstable();
+        all_written.dedup();
         let mut content = Sha256::new();
-        for peer in &peers {
-            content.update(format!("{peer}\n"));
+        for written in &all_written {
+            content.update(format!("{written}\n"));
         }
         Self {
             peers: peers.into_boxed_slice(),
+            written: all_written.into_boxed_slice(),
             content: content.finalize().into(),
             remarks,
         }
@@ -54,6 +80,11 @@ impl PeerList {
         &self.peers
     }
 
+    /// The entries as they were written, sorted and without repetition. Two of them may be one peer.
+    pub fn written(&self) -> &[Written] {
+        &self.written
+    }
+
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
@@ -62,6 +93,16 @@ impl PeerList {
     /// A hash of these peers alone, as those of `list`.
     pub fn digest(&self, list: ListName) -> Digest {
         Digest::of(&[(list, self.content())])
+    }
+
+    /// The digest that these peers had before entries were kept as they were written: with the port of
+    /// the settings. Somebody may have noted it.
+    pub fn digest_with_ports(&self, list: ListName) -> Digest {
+        let mut content = Sha256::new();
+        for peer in &self.peers {
+            content.update(format!("{peer}\n"));
+        }
+        Digest::of(&[(list, &content.finalize().into())])
     }
 
     pub(super) fn content(&self) -> &Content {
@@ -100,6 +141,11 @@ pub(super) const LINK_LOCAL: &str =
 /// # Errors
 /// What is wrong with it.
 pub fn peer_entry(text: &str, default_port: u16) -> Result<SocketAddr, &'static str> {
+    read_peer(text, default_port).map(|(_, peer)| peer)
+}
+
+/// An entry as it is written, and what it means where peers without a port have the default one.
+fn read_peer(text: &str, default_port: u16) -> Result<(Written, SocketAddr), &'static str> {
     let (address, port) =
         address_and_port(text).ok_or("neither `ip`, `ip:port` nor `[v6]:port`")?;
     let address = address.to_canonical();
@@ -111,7 +157,7 @@ pub fn peer_entry(text: &str, default_port: u16) -> Result<SocketAddr, &'static 
     }
     match port.unwrap_or(default_port) {
         0 => Err("port 0"),
-        port => Ok(SocketAddr::new(address, port)),
+        meant => Ok((Written { address, port }, SocketAddr::new(address, meant))),
     }
 }
 

@@ -6,6 +6,14 @@
 //! or the new one. One that was refused for what is in it is kept aside once, for whoever wants to
 //! know what has happened.
 //!
+//! It names the store that its lists are of, and is used for no other: a copy of another store is set
+//! aside before the next one takes its place. Peers stand there as they were written, without the port
+//! that the settings give them. Version 1, which said neither, is taken for one of the own store: that
+//! is what it is when a gateway was replaced by a newer one, and the next copy says it.
+//!
+//! One gateway at a time writes ([`lock`]). Another one that finds it taken says so, serves without
+//! writing, and takes over when the copy is free: so a new process can start while an old one ends.
+//!
 //! A thread of its own writes: at once, then at most once a second and always the newest lists.
 //! While nothing changes, a copy whose lists were found in the store again is renewed now and then,
 //! and at the end, so that its time says when the lists were last known to be good. Nothing waits
@@ -21,11 +29,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+mod lock;
+
 use nix::libc;
 use sha2::{Digest as _, Sha256};
 
+use self::lock::{Lock, LockError};
 use super::file::{self, FileError};
-use super::{Entries, heavy};
+use super::{Entries, StoreName, heavy};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList};
 use crate::process::supervised;
 
@@ -52,8 +63,14 @@ const LONGEST: u64 = 1024 * 1024 * 1024;
 /// What a copy begins with; its version and its checksum follow.
 const BEGIN: &str = "# graygate last-good lists, version ";
 
-/// The version that is written, and the only one that is read.
-const VERSION: &str = "1";
+/// The version that is written.
+const VERSION: &str = "2";
+
+/// The version before that: it names no store, and every peer has its port.
+const OLD_VERSION: &str = "1";
+
+/// Before the name of the store.
+const STORE: &str = "store";
 
 /// A copy that was read.
 #[derive(Clone, Debug)]
@@ -62,9 +79,16 @@ pub struct Copy {
     pub lists: Lists,
     /// When they were last known to be good.
     pub written: SystemTime,
+    /// The store that they are of; `None`: it is from a version that did not say it.
+    pub store: Option<StoreName>,
 }
 
 impl Copy {
+    /// The store that the lists are of, if that is another than `own`.
+    pub fn other_store(&self, own: &StoreName) -> Option<&StoreName> {
+        self.store.as_ref().filter(|it| !it.is(own))
+    }
+
     /// How old it is; `None` when it is from the future, since a clock was set.
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         now.duration_since(self.written).ok()
@@ -113,7 +137,10 @@ impl fmt::Display for CopyError {
             Self::Unreadable(error) => error.fmt(f),
             Self::NoCopy => f.write_str("it does not begin like a copy of the lists"),
             Self::OtherVersion(version) => {
-                write!(f, "it has version {version}; known is {VERSION}")
+                write!(
+                    f,
+                    "it has version {version}; known are {OLD_VERSION} and {VERSION}"
+                )
             }
             Self::WrongChecksum => {
                 f.write_str("its checksum is wrong: it was cut, edited or damaged")
@@ -123,13 +150,13 @@ impl fmt::Display for CopyError {
     }
 }
 
-/// Reads the copy at `path`; `None` when there is none.
+/// Reads the copy at `path`; `None` when there is none. Peers without a port get `peer_port`.
 ///
 /// # Errors
 /// Why it must not be used.
-pub fn read(path: &Path) -> Result<Option<Copy>, CopyError> {
+pub fn read(path: &Path, peer_port: u16) -> Result<Option<Copy>, CopyError> {
     match file::read_up_to(path, LONGEST) {
-        Ok(text) => parse(&text).map(Some),
+        Ok(text) => parse(&text, peer_port).map(Some),
         Err(FileError::Io(error)) if is_absent(&error) => Ok(None),
         Err(error) => Err(CopyError::Unreadable(error.to_string())),
     }
@@ -141,8 +168,18 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), NotFound | NotADirectory)
 }
 
-/// The text of a copy of `lists`, which were good at `time`.
-pub fn render(lists: &Lists, time: SystemTime) -> Vec<u8> {
+/// The gateway that keeps the copy at `path` at this moment, if one does, and that can be told.
+pub fn holder(path: &Path) -> Option<Holder> {
+    lock::holder(&beside(path, ".lock"))
+}
+
+/// Where a copy of another store is kept when this store's takes its place.
+pub fn place_aside(path: &Path, other: &StoreName) -> PathBuf {
+    beside(path, &format!(".of-{}", other.mark()))
+}
+
+/// The text of a copy of `lists` of `store`, which were good at `time`.
+pub fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<u8> {
     use std::fmt::Write;
     let mut rest = String::new();
     let Lists {
@@ -152,7 +189,8 @@ pub fn render(lists: &Lists, time: SystemTime) -> Vec<u8> {
     // A String takes whatever is written.
     let _ = write!(
         rest,
-        "# time {time}\n# digest {digest}\n# generation {generation}\n"
+        "# time {time}\n# digest {digest}\n# generation {generation}\n# {STORE} {}\n",
+        store.to_json()
     );
     rest.push_str("[gray]\n");
     for entry in lists.gray.entries() {
@@ -161,7 +199,7 @@ pub fn render(lists: &Lists, time: SystemTime) -> Vec<u8> {
     }
     for (name, list) in [(ListName::Pre, &lists.pre), (ListName::Prod, &lists.prod)] {
         let _ = writeln!(rest, "[{}]", name.name());
-        for peer in list.peers() {
+        for peer in list.written() {
             let _ = writeln!(rest, "{peer}");
         }
     }
@@ -185,7 +223,7 @@ fn checksum(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// Why it must not be used.
-pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
+pub fn parse(text: &[u8], peer_port: u16) -> Result<Copy, CopyError> {
     let end = text.iter().position(|byte| *byte == b'\n');
     let (first, rest) = text.split_at(end.ok_or(CopyError::NoCopy)?);
     let rest = &rest[1..];
@@ -194,7 +232,7 @@ pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
         .strip_prefix(BEGIN)
         .and_then(|it| it.split_once(", sha256 "))
         .ok_or(CopyError::NoCopy)?;
-    if version != VERSION {
+    if ![OLD_VERSION, VERSION].contains(&version) {
         let shown = version.chars().take(20).collect::<String>();
         return Err(CopyError::OtherVersion(shown.escape_default().to_string()));
     }
@@ -203,7 +241,7 @@ pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
     }
     let wrong = |what: &str| CopyError::NotUnderstood(what.to_owned());
     let value = |name: &str| {
-        let mut lines = rest.split(|byte| *byte == b'\n').take(3);
+        let mut lines = rest.split(|byte| *byte == b'\n').take(4);
         let found = lines.find_map(|line| line.strip_prefix(format!("# {name} ").as_bytes()));
         found.and_then(|it| std::str::from_utf8(it).ok())
     };
@@ -211,10 +249,16 @@ pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
     let written = written.ok_or_else(|| wrong("it has no time"))?;
     let generation = value("generation").and_then(|it| it.parse::<u64>().ok());
     let generation = generation.ok_or_else(|| wrong("it has no generation"))?;
-    // Every peer stands there with its port.
-    let reading = file::parse(rest, 80).map_err(|error| wrong(&error.to_string()))?;
+    let store = match version {
+        OLD_VERSION => None,
+        _ => {
+            let store = value(STORE).and_then(StoreName::parse);
+            Some(store.ok_or_else(|| wrong("it does not say of which store it is"))?)
+        }
+    };
+    let reading = file::parse(rest, peer_port).map_err(|error| wrong(&error.to_string()))?;
     let entries = |list: Result<Entries, _>| list.unwrap_or_default();
-    let peers = |list| Arc::new(PeerList::parse(&entries(list), 80));
+    let peers = |list| Arc::new(PeerList::parse(&entries(list), peer_port));
     let gray = Arc::new(GrayList::parse(&entries(reading.gray)));
     // The digest in the text is for people: the checksum says more, and another version of this
     // program may hash in another way.
@@ -224,7 +268,11 @@ pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
         peers(reading.pre),
         peers(reading.prod),
     );
-    Ok(Copy { lists, written })
+    Ok(Copy {
+        lists,
+        written,
+        store,
+    })
 }
 
 /// Replaces the file at `path` in one step.
@@ -232,43 +280,81 @@ pub fn parse(text: &[u8]) -> Result<Copy, CopyError> {
 /// # Errors
 /// The kernel's; the old file is still there then.
 pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    replace(path, text, || {})
+    replace(path, text, || Ok(()))
 }
 
 /// As [`write`]; `before` is done when nothing is left to do but to rename.
-fn replace(path: &Path, text: &[u8], before: impl FnOnce()) -> io::Result<()> {
+fn replace(path: &Path, text: &[u8], before: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let new = beside(path, ".new");
-    let written = write_new(&new, text).inspect(|()| before());
+    let written = write_new(&new, text).and_then(|()| before());
     let outcome = written.and_then(|()| fs::rename(&new, path));
     if outcome.is_err() {
         // What there is of it takes room on a disk that may be full.
         let _ = fs::remove_file(&new);
     }
     outcome?;
-    // So that the rename outlives a power cut.
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    // So that the rename outlives a power cut. The copy is in its place whatever comes of it: a folder
+    // need not be readable, and not every file system syncs one.
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if let Err(error) = File::open(folder).and_then(|it| it.sync_all()) {
+        let error = error.to_string();
+        log::debug!("copy-folder-not-synced path={folder:?} error={error:?}");
+    }
+    Ok(())
 }
 
 /// The file beside `path` whose name has this ending, too: `.new` for the next copy before it takes
-/// its place, `.damaged` for one that was refused.
+/// its place, `.damaged` for one that was refused, `.of-…` for one of another store, `.lock`.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// Keeps what is at `path` from being overwritten. The next copy is worth more than that.
-fn set_aside(path: &Path) {
-    let is_file = fs::symlink_metadata(path).is_ok_and(|it| it.is_file());
-    if !is_file {
-        return;
+/// What stands in the place of the next copy, and is not to be overwritten.
+#[derive(Clone, Debug)]
+enum InTheWay {
+    /// It was refused for what is in it. The next copy is worth more than that.
+    Damaged,
+    /// It is of another store, and may be all that is left of its lists.
+    Other(StoreName),
+}
+
+impl InTheWay {
+    fn of(found: &Result<Option<Copy>, CopyError>, store: &StoreName) -> Option<Self> {
+        match found {
+            Ok(copy) => copy.as_ref()?.other_store(store).cloned().map(Self::Other),
+            Err(_) => Some(Self::Damaged),
+        }
     }
-    let aside = beside(path, ".damaged");
-    match fs::rename(path, &aside) {
-        Ok(()) => log::warn!("copy-set-aside path={path:?} as={aside:?}"),
-        Err(error) => {
-            let error = error.to_string();
-            log::error!("copy-not-set-aside path={path:?} as={aside:?} error={error:?}");
+
+    fn place(&self, path: &Path) -> PathBuf {
+        match self {
+            Self::Damaged => beside(path, ".damaged"),
+            Self::Other(store) => place_aside(path, store),
+        }
+    }
+
+    /// Keeps what is at `path` from being overwritten.
+    fn set_aside(&self, path: &Path) -> io::Result<()> {
+        let is_file = fs::symlink_metadata(path).is_ok_and(|it| it.is_file());
+        if !is_file {
+            return Ok(());
+        }
+        let aside = self.place(path);
+        let Err(error) = fs::rename(path, &aside) else {
+            let of = match self {
+                Self::Damaged => String::new(),
+                Self::Other(store) => format!(" store={:?}", store.to_string()),
+            };
+            log::warn!("copy-set-aside path={path:?} as={aside:?}{of}");
+            return Ok(());
+        };
+        let shown = error.to_string();
+        log::error!("copy-not-set-aside path={path:?} as={aside:?} error={shown:?}");
+        match self {
+            Self::Damaged => Ok(()),
+            Self::Other(_) => Err(error),
         }
     }
 }
@@ -286,6 +372,11 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+pub use self::lock::Holder;
+
+/// What a start finds.
+pub type Found = Result<Option<Copy>, CopyError>;
+
 /// What there is to know of the copy on disk.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -297,6 +388,24 @@ pub struct View {
     pub error: Option<String>,
     /// How often writing has failed.
     pub failures: u64,
+    /// The store that it is kept for.
+    pub store: String,
+    /// A copy of another store that was found here: of which, and where it is, or will be when the next
+    /// one takes its place.
+    pub other: Option<(String, PathBuf)>,
+}
+
+/// What a copy is kept for.
+#[derive(Clone, Debug)]
+pub struct Purpose {
+    /// The store of the lists.
+    pub store: StoreName,
+    /// The port of peers that are listed without one.
+    pub peer_port: u16,
+    /// The age at which a start refuses it, if there is one.
+    pub max_age: Option<Duration>,
+    /// The ini file of the gateway, for another one that finds the copy taken.
+    pub config: PathBuf,
 }
 
 /// Keeps the copy, with a thread of its own.
@@ -304,6 +413,7 @@ pub struct Keeper(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
+    purpose: Purpose,
     state: Mutex<State>,
     news: Condvar,
 }
@@ -319,7 +429,11 @@ struct State {
     /// Why the one that was found was not used.
     refused: Option<String>,
     /// That one is still there, and to be kept aside.
-    is_damaged: bool,
+    in_the_way: Option<InTheWay>,
+    /// One of another store that was found.
+    other: Option<StoreName>,
+    /// What is on disk says too little, even if it is of the same lists.
+    is_outdated: bool,
     /// Why the last one could not be written.
     failed: Option<String>,
     failures: u64,
@@ -340,11 +454,37 @@ impl State {
         let Some((lists, time)) = &self.newest else {
             return false;
         };
-        self.on_disk.is_none_or(|(digest, written)| {
-            let age = time.duration_since(written).unwrap_or_default();
-            digest != lists.digest || age >= self.renew_at() || (self.ends && *time != written)
-        })
+        self.is_outdated
+            || self.on_disk.is_none_or(|(digest, written)| {
+                let age = time.duration_since(written).unwrap_or_default();
+                digest != lists.digest || age >= self.renew_at() || (self.ends && *time != written)
+            })
     }
+}
+
+impl State {
+    /// Notes what was found on the disk.
+    fn find(&mut self, found: &Result<Option<Copy>, CopyError>, store: &StoreName) {
+        let copy = found.as_ref().ok().and_then(Option::as_ref);
+        let other = copy.and_then(|it| it.other_store(store));
+        let own = copy.filter(|_| other.is_none());
+        self.on_disk = own.map(|it| (it.lists.digest, it.written));
+        self.is_outdated = own.is_some_and(|it| it.store.is_none());
+        self.refused = match (found, other) {
+            (Err(error), _) => Some(error.to_string()),
+            (Ok(_), Some(other)) => Some(of_another(other)),
+            (Ok(_), None) => None,
+        };
+        self.in_the_way = InTheWay::of(found, store);
+        if other.is_some() {
+            self.other = other.cloned();
+        }
+    }
+}
+
+/// Why a copy of `other` is not used.
+pub fn of_another(other: &StoreName) -> String {
+    format!("it holds the lists of another store: {other}")
 }
 
 impl Shared {
@@ -355,32 +495,35 @@ impl Shared {
 }
 
 impl Keeper {
-    /// Will keep the copy at `path`, where `found` was found, and where a start refuses one that is
-    /// older than `max_age`.
+    /// Will keep the copy at `path` for this purpose. Returns what is found there, too.
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub fn start(
-        path: &Path,
-        found: &Result<Option<Copy>, CopyError>,
-        max_age: Option<Duration>,
-    ) -> io::Result<Self> {
-        let on_disk = found.as_ref().ok().and_then(Option::as_ref);
-        let state = State {
-            max_age,
-            on_disk: on_disk.map(|it| (it.lists.digest, it.written)),
-            refused: found.as_ref().err().map(ToString::to_string),
-            is_damaged: found.is_err(),
+    pub fn start(path: &Path, purpose: Purpose) -> io::Result<(Self, Found)> {
+        // From now on nobody else changes it.
+        let lock = take_lock(path, &purpose);
+        let found = read(path, purpose.peer_port);
+        let mut state = State {
+            max_age: purpose.max_age,
             ..State::default()
         };
+        state.find(&found, &purpose.store);
+        if let Err(LockError::Taken(by)) = &lock {
+            let what = taken(by);
+            log::error!("copy-taken path={path:?} reason={what:?}");
+            state.failed = Some(what);
+        }
         let shared = Arc::new(Shared {
             path: path.to_owned(),
+            purpose,
             state: Mutex::new(state),
             news: Condvar::new(),
         });
         let own = Arc::clone(&shared);
-        supervised::spawn("lists-copy", move || keep(&own))?;
-        Ok(Self(shared))
+        // Where it could not be told, the next copy cannot be written either, which says why.
+        let mut lock = lock.ok();
+        supervised::spawn("lists-copy", move || keep(&own, &mut lock))?;
+        Ok((Self(shared), found))
     }
 
     /// These lists are in force, and good now.
@@ -400,6 +543,11 @@ impl Keeper {
             written: state.on_disk.map(|(_, written)| written),
             error: state.failed.as_ref().or(state.refused.as_ref()).cloned(),
             failures: state.failures,
+            store: self.0.purpose.store.to_string(),
+            other: state.other.as_ref().map(|other| {
+                let place = place_aside(&self.0.path, other);
+                (other.to_string(), place)
+            }),
         }
     }
 
@@ -421,7 +569,45 @@ impl Keeper {
     }
 }
 
-fn keep(shared: &Shared) {
+fn take_lock(path: &Path, purpose: &Purpose) -> Result<Lock, LockError> {
+    Lock::take(&beside(path, ".lock"), &purpose.config)
+}
+
+/// Says whose a copy is.
+fn taken(by: &Holder) -> String {
+    format!("it is kept by {by}; each gateway needs its own last_good")
+}
+
+/// Takes the lock if it is not held yet. What was found before may be another's by now.
+fn take_over(shared: &Shared, lock: &mut Option<Lock>) -> io::Result<()> {
+    if lock.is_some() {
+        return Ok(());
+    }
+    *lock = match take_lock(&shared.path, &shared.purpose) {
+        Ok(lock) => Some(lock),
+        Err(LockError::Taken(by)) => return Err(io::Error::other(taken(&by))),
+        Err(LockError::Io(error)) => return Err(error),
+    };
+    let found = read(&shared.path, shared.purpose.peer_port);
+    shared.locked().find(&found, &shared.purpose.store);
+    Ok(())
+}
+
+fn write_newest(
+    shared: &Shared,
+    lock: &mut Option<Lock>,
+    lists: &Lists,
+    time: SystemTime,
+) -> io::Result<(Digest, SystemTime)> {
+    take_over(shared, lock)?;
+    let in_the_way = shared.locked().in_the_way.clone();
+    let text = render(lists, &shared.purpose.store, time);
+    write_copy(&shared.path, &text, LONGEST, in_the_way.as_ref())?;
+    Ok((lists.digest, time))
+}
+
+/// The lock is given back at the end, behind the last copy.
+fn keep(shared: &Shared, lock: &mut Option<Lock>) {
     // A million entries are a text of many megabytes, and nobody waits for it.
     heavy::step_back();
     let mut not_before = Instant::now();
@@ -430,14 +616,11 @@ fn keep(shared: &Shared) {
         let pause = not_before.saturating_duration_since(Instant::now());
         let ends = state.ends;
         if state.is_due() && (ends || pause.is_zero()) {
-            let (newest, is_damaged) = (state.newest.clone(), state.is_damaged);
+            let newest = state.newest.clone();
             drop(state);
             not_before = Instant::now() + GAP;
-            let outcome: Option<io::Result<_>> = newest.map(|(lists, time)| {
-                let text = render(&lists, time);
-                write_copy(&shared.path, &text, LONGEST, is_damaged)?;
-                Ok((lists.digest, time))
-            });
+            let outcome: Option<io::Result<_>> =
+                newest.map(|(lists, time)| write_newest(shared, lock, &lists, time));
             state = shared.locked();
             match outcome {
                 Some(Ok(on_disk)) => note_success(shared, &mut state, on_disk),
@@ -452,6 +635,7 @@ fn keep(shared: &Shared) {
             }
         }
         if ends {
+            *lock = None;
             state.ended = true;
             shared.news.notify_all();
             return;
@@ -467,24 +651,27 @@ fn keep(shared: &Shared) {
     }
 }
 
-/// Replaces the copy at `path`, which `is_damaged` or not.
-fn write_copy(path: &Path, text: &[u8], longest: u64, is_damaged: bool) -> io::Result<()> {
+/// Replaces the copy at `path`, or sets aside what is in the way there.
+fn write_copy(
+    path: &Path,
+    text: &[u8],
+    longest: u64,
+    in_the_way: Option<&InTheWay>,
+) -> io::Result<()> {
     if text.len() as u64 > longest {
         let limit = longest >> 20;
         let what = format!("it would be longer than {limit} MiB, and be refused at a start");
         return Err(io::Error::other(what));
     }
     replace(path, text, || {
-        if is_damaged {
-            set_aside(path);
-        }
+        in_the_way.map_or(Ok(()), |it| it.set_aside(path))
     })
 }
 
 fn note_success(shared: &Shared, state: &mut State, on_disk: (Digest, SystemTime)) {
     state.on_disk = Some(on_disk);
     state.refused = None;
-    state.is_damaged = false;
+    (state.in_the_way, state.is_outdated) = (None, false);
     if state.failed.take().is_some() {
         log::info!("copy-written path={:?} digest={}", shared.path, on_disk.0);
     }

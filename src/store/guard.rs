@@ -130,6 +130,11 @@ pub trait Guarded {
     /// A hash of the content.
     fn digest(&self) -> Digest;
 
+    /// True when this content is meant by a digest as it is displayed.
+    fn is_meant_by(&self, digest: &str) -> bool {
+        Guarded::digest(self).to_string() == digest
+    }
+
     /// How many entries there are.
     fn count(&self) -> usize;
 }
@@ -159,6 +164,13 @@ impl Guarded for PeerList {
 
     fn digest(&self) -> Digest {
         self.digest(Self::LIST)
+    }
+
+    fn is_meant_by(&self, digest: &str) -> bool {
+        // The other is what a gateway of an older version shows for the same servers.
+        [self.digest(Self::LIST), self.digest_with_ports(Self::LIST)]
+            .iter()
+            .any(|it| it.to_string() == digest)
     }
 
     fn count(&self) -> usize {
@@ -390,7 +402,7 @@ impl<L: Guarded> Gate<L> {
     /// it was last read.
     pub fn accept(&mut self, digest: &str) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
-        let meant = waiting.digest.to_string() == digest;
+        let meant = waiting.content.is_meant_by(digest);
         let fits = meant && waiting.reason.is_some() && !self.doubtful;
         fits.then(|| self.take()).flatten()
     }

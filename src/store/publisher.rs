@@ -16,12 +16,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
-use super::copy::{self, Copy, CopyError, Keeper};
+use super::copy::{self, Copy, Keeper, Purpose};
 use super::door::{Awaited, Door, EmptyFor, New, Parsed, Ripe};
 use super::findings::Told;
 use super::guard::{Held, Moment, Rules};
 use super::status::ToldFaults;
-use super::{Cause, Fault, Mode, Reading, Status, StoreFinding};
+use super::{Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::Finding;
 use crate::lists::lint::{self, Findings};
@@ -144,16 +144,18 @@ impl Publisher {
         lint::findings(lists, trusted.unwrap_or_default())
     }
 
-    /// Keeps a copy of the lists in force at `path`. What is found there is what the first reading
-    /// is compared with; and what [`Self::use_copy`] uses, unless it is older than `max_age`.
+    /// Keeps a copy of the lists in force at `path`. What is found there, if it is of the same store,
+    /// is what the first reading is compared with; and what [`Self::use_copy`] uses, unless it is older
+    /// than the purpose allows.
     ///
     /// # Errors
     /// When the thread that writes cannot be started.
-    pub fn with_copy(mut self, path: &Path, max_age: Option<Duration>) -> io::Result<Self> {
-        let found = copy::read(path);
-        self.keeper = Some(Keeper::start(path, &found, max_age)?);
+    pub fn with_copy(mut self, path: &Path, purpose: Purpose) -> io::Result<Self> {
+        let (max_age, store) = (purpose.max_age, purpose.store.clone());
+        let (keeper, found) = Keeper::start(path, purpose)?;
+        self.keeper = Some(keeper);
         let entrance = self.entrance.get_mut();
-        entrance.unwrap_or_else(PoisonError::into_inner).copy = judge(path, found, max_age);
+        entrance.unwrap_or_else(PoisonError::into_inner).copy = judge(path, found, &store, max_age);
         Ok(self)
     }
 
@@ -492,7 +494,8 @@ impl Publisher {
 /// The copy that was found, if there is a good one; says why it may not be used.
 fn judge(
     path: &Path,
-    found: Result<Option<Copy>, CopyError>,
+    found: copy::Found,
+    store: &StoreName,
     max_age: Option<Duration>,
 ) -> Option<Found> {
     let copy = match found {
@@ -503,7 +506,16 @@ fn judge(
             return None;
         }
     };
+    if let Some(other) = copy.other_store(store) {
+        let (other, store) = (other.to_string(), store.to_string());
+        log::error!("copy-of-another-store path={path:?} store={other:?} own={store:?}");
+        return None;
+    }
     let written = humantime::format_rfc3339_millis(copy.written);
+    if copy.store.is_none() {
+        // It was written before copies said so, and most likely by this very gateway.
+        log::warn!("copy-names-no-store path={path:?} written={written} taken_for=\"{store}\"");
+    }
     let age = copy.age(SystemTime::now());
     let is_too_old = age.zip(max_age).is_some_and(|(age, most)| age > most);
     match age {

@@ -15,15 +15,28 @@ fn lists() -> Lists {
 
 fn text() -> Vec<u8> {
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-    render(&lists(), time)
+    render(&lists(), &store(), time)
+}
+
+fn store() -> StoreName {
+    StoreName::of_file(Path::new("/etc/graygate/lists"))
 }
 
 #[test]
 fn what_is_written_is_read_as_it_was_and_is_a_lists_file() {
     let text = text();
-    let copy = parse(&text).unwrap();
+    let copy = parse(&text, 8080).unwrap();
     assert_eq!(copy.lists.digest, lists().digest);
     assert_eq!(copy.lists.generation, 7);
+    assert_eq!(copy.store, Some(store()));
+    let ports = |port| {
+        let lists = parse(&text, port).unwrap().lists;
+        let shown = lists.pre.peers().iter().map(ToString::to_string);
+        (lists.digest, shown.collect::<Vec<_>>())
+    };
+    let (digest, peers) = ports(9000);
+    assert_eq!(digest, lists().digest, "lists are what was written");
+    assert_eq!(peers, ["10.0.0.2:9000", "[::1]:81"]);
     let time = humantime::format_rfc3339_millis(copy.written).to_string();
     assert_eq!(time, "2023-11-14T22:13:20.123Z");
     assert_eq!(copy.age(copy.written - Duration::from_secs(1)), None);
@@ -34,32 +47,94 @@ fn what_is_written_is_read_as_it_was_and_is_a_lists_file() {
 fn a_copy_that_was_cut_or_changed_anywhere_is_refused() {
     let text = text();
     for cut in 0..text.len() {
-        assert!(parse(&text[..cut]).is_err(), "cut at {cut}");
+        assert!(parse(&text[..cut], 80).is_err(), "cut at {cut}");
     }
     for at in 0..text.len() {
         for flip in [1, 0x20, 0x80, 0xff] {
             let mut text = text.clone();
             text[at] ^= flip;
-            assert!(parse(&text).is_err(), "byte {at} xor {flip:#x}");
+            assert!(parse(&text, 80).is_err(), "byte {at} xor {flip:#x}");
         }
     }
     let more = [&text[..], b"10.0.0.9\n"].concat();
-    assert!(matches!(parse(&more), Err(CopyError::WrongChecksum)));
+    assert!(matches!(parse(&more, 80), Err(CopyError::WrongChecksum)));
+}
+
+#[test]
+fn a_copy_of_version_1_has_its_ports_and_names_no_store() {
+    let rest = "# time 2023-11-14T22:13:20.123Z\n# digest 0\n# generation 7\n\
+                [gray]\n[pre]\n[prod]\n10.0.0.1:80\n";
+    let text = format!("{BEGIN}1, sha256 {}\n{rest}", checksum(rest.as_bytes()));
+    let copy = parse(text.as_bytes(), 8080).unwrap();
+    assert_eq!(copy.store, None);
+    assert_eq!(copy.lists.prod.peers()[0].to_string(), "10.0.0.1:80");
+    let text = text.replace("version 1", "version 2");
+    let error = parse(text.as_bytes(), 80).unwrap_err().to_string();
+    assert!(error.contains("of which store"), "{error}");
+}
+
+#[test]
+fn a_copy_of_another_store_is_set_aside_or_else_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists");
+    let other = InTheWay::Other(StoreName::of_file(Path::new("/other")));
+    let aside = other.place(&path);
+    fs::write(&path, "theirs").unwrap();
+    // It cannot be kept: then nothing takes its place.
+    fs::create_dir(&aside).unwrap();
+    assert!(write_copy(&path, &text(), LONGEST, Some(&other)).is_err());
+    assert_eq!(fs::read(&path).unwrap(), b"theirs");
+    fs::remove_dir(&aside).unwrap();
+    write_copy(&path, &text(), LONGEST, Some(&other)).unwrap();
+    assert_eq!(fs::read(&aside).unwrap(), b"theirs");
+    assert!(read(&path, 80).unwrap().is_some());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_copy_that_is_taken_is_not_written_until_it_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists");
+    let purpose = || Purpose {
+        store: store(),
+        peer_port: 80,
+        max_age: None,
+        config: "/etc/a.ini".into(),
+    };
+    let (first, _) = Keeper::start(&path, purpose()).unwrap();
+    let (second, _) = Keeper::start(&path, purpose()).unwrap();
+    let view = second.view();
+    assert!(view.error.unwrap().contains("with /etc/a.ini"));
+    second.keep(Arc::new(lists()));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while second.view().failures == 0 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert_eq!(second.view().failures, 1);
+    assert!(!path.exists());
+    first.end();
+    second.end();
+    let copy = read(&path, 80).unwrap().unwrap();
+    assert_eq!(copy.lists.digest, lists().digest);
+    assert_eq!(second.view().error, None);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 #[test]
 fn another_version_is_named_and_so_is_what_is_no_copy() {
     let text = String::from_utf8(text()).unwrap();
-    let other = text.replacen("version 1", "version 2", 1);
-    let error = parse(other.as_bytes()).unwrap_err().to_string();
-    assert!(error.contains("version 2"), "{error}");
+    let other = text.replacen("version 2", "version 3", 1);
+    let error = parse(other.as_bytes(), 80).unwrap_err().to_string();
+    assert!(error.contains("version 3"), "{error}");
     for other in ["", "\n", "[gray]\n[pre]\n[prod]\n"] {
-        let error = parse(other.as_bytes()).unwrap_err();
+        let error = parse(other.as_bytes(), 80).unwrap_err();
         assert!(matches!(error, CopyError::NoCopy), "{error}");
     }
     let rest = "# time never\n[gray]\n[pre]\n[prod]\n";
     let first = format!("{BEGIN}1, sha256 {}\n", checksum(rest.as_bytes()));
-    let error = parse((first + rest).as_bytes()).unwrap_err().to_string();
+    let error = parse((first + rest).as_bytes(), 80)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("it has no time"), "{error}");
 }
 
@@ -138,13 +213,16 @@ fn what_was_refused_is_kept_aside_once_and_only_when_the_next_one_is_there() {
     let path = dir.path().join("lists");
     let (new, aside) = (beside(&path, ".new"), beside(&path, ".damaged"));
     fs::write(&path, "garbage").unwrap();
-    let write = |is_damaged| write_copy(&path, &text(), LONGEST, is_damaged);
+    let write = |is_damaged: bool| {
+        let in_the_way = is_damaged.then_some(&InTheWay::Damaged);
+        write_copy(&path, &text(), LONGEST, in_the_way)
+    };
     fs::create_dir(&new).unwrap();
     assert!(write(true).is_err());
     assert_eq!(fs::read(&path).unwrap(), b"garbage");
     fs::remove_dir(&new).unwrap();
     write(true).unwrap();
-    assert!(read(&path).unwrap().is_some());
+    assert!(read(&path, 80).unwrap().is_some());
     assert_eq!(fs::read(&aside).unwrap(), b"garbage");
     write(false).unwrap();
     assert_eq!(fs::read(&aside).unwrap(), b"garbage");
@@ -153,7 +231,7 @@ fn what_was_refused_is_kept_aside_once_and_only_when_the_next_one_is_there() {
     fs::create_dir(&aside).unwrap();
     fs::write(&path, "garbage").unwrap();
     write(true).unwrap();
-    assert!(read(&path).unwrap().is_some());
+    assert!(read(&path, 80).unwrap().is_some());
 }
 
 #[test]
@@ -169,18 +247,18 @@ fn a_copy_may_be_longer_than_a_lists_file_and_one_that_no_start_would_read_is_no
     let begin = begin.split_once("sha256 ").unwrap().0;
     let first = format!("{begin}sha256 {}\n", checksum(&rest));
     let long = [first.as_bytes(), &rest].concat();
-    write_copy(&path, &long, LONGEST, false).unwrap();
+    write_copy(&path, &long, LONGEST, None).unwrap();
     assert!(file::read(&path).is_err());
-    let copy = read(&path).unwrap().unwrap();
+    let copy = read(&path, 80).unwrap().unwrap();
     assert_eq!(copy.lists.digest, lists().digest);
 
     write(&path, &text).unwrap();
     let most = text.len() as u64;
-    let error = write_copy(&path, &[&text[..], b"\n"].concat(), most, false).unwrap_err();
+    let error = write_copy(&path, &[&text[..], b"\n"].concat(), most, None).unwrap_err();
     assert!(
         error.to_string().contains("it would be longer than"),
         "{error}"
     );
     assert_eq!(fs::read(&path).unwrap(), text);
-    write_copy(&path, &text, most, false).unwrap();
+    write_copy(&path, &text, most, None).unwrap();
 }

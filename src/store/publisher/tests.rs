@@ -63,7 +63,7 @@ fn a_change_is_a_new_generation_and_the_same_lists_are_not() {
     let publisher = publisher();
     assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
     publisher.publish(
-        reading(&["1.1.1.1"], &["2.2.2.2:80"], &["3.3.3.3"]),
+        reading(&["1.1.1.1"], &[" 2.2.2.2"], &["3.3.3.3"]),
         Cause::Check,
     );
     assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
@@ -549,7 +549,17 @@ fn a_rollback_waits_for_no_list_that_was_found_empty_with_it() {
 fn with_copy(path: &Path, max_age: Option<Duration>) -> Publisher {
     let lists = Arc::new(Published::new(Lists::unread()));
     let publisher = Publisher::new(lists, 80, RULES, "test");
-    publisher.with_copy(path, max_age).unwrap()
+    let purpose = copy::Purpose {
+        store: store(),
+        peer_port: 80,
+        max_age,
+        config: "/etc/graygate.ini".into(),
+    };
+    publisher.with_copy(path, purpose).unwrap()
+}
+
+fn store() -> StoreName {
+    StoreName::of_file(Path::new("/lists"))
 }
 
 #[test]
@@ -559,7 +569,7 @@ fn a_copy_that_is_too_old_is_compared_with_and_not_used() {
     let hour = Duration::from_secs(3600);
     let write = || {
         let written = SystemTime::now() - 2 * hour;
-        let text = copy::render(&publisher().lists(), written);
+        let text = copy::render(&publisher().lists(), &store(), written);
         copy::write(&path, &text).unwrap();
     };
     for (max_age, used) in [(Some(hour), false), (Some(3 * hour), true), (None, true)] {
@@ -589,7 +599,7 @@ fn lists_that_are_confirmed_renew_the_time_of_their_copy() {
     publisher.publish(lists(), Cause::Start);
     let mut first = None;
     while first.is_none() {
-        first = copy::read(&path).unwrap();
+        first = copy::read(&path, 80).unwrap();
         std::thread::yield_now();
     }
     let written = first.unwrap().written;
@@ -598,7 +608,7 @@ fn lists_that_are_confirmed_renew_the_time_of_their_copy() {
     }
     assert!(publisher.confirm(Cause::Check));
     publisher.end();
-    assert!(copy::read(&path).unwrap().unwrap().written > written);
+    assert!(copy::read(&path, 80).unwrap().unwrap().written > written);
 }
 
 #[test]
