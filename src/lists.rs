@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-pub use gray::{GrayList, canonical, gray_entry};
+pub use gray::{Family, GrayList, canonical, gray_entry};
 pub use peers::{PeerList, Written, peer_entry};
 
 /// The names of the lists.

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{Config, Store};
 use crate::lists::lint::{self, Findings, Kind};
-use crate::lists::{GrayList, ListName, Lists, PeerList};
+use crate::lists::{Family, GrayList, ListName, Lists, PeerList};
 use crate::run;
 use crate::store::guard::Reason;
 use crate::store::{Entries, Fault, Reading, file, redis};
@@ -134,11 +134,19 @@ fn tell_findings(text: &mut String, findings: &Findings) {
 /// Says which entries the guard lets in only once somebody has confirmed that; returns how many.
 fn tell_held(text: &mut String, lists: &Lists) -> usize {
     let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-    let all = all.iter().filter(|it| lists.gray.has(it));
+    let held = Family::ALL.into_iter().zip(all);
+    let held = held.filter(|(family, _)| lists.gray.admits_everybody(*family));
     let reason = Reason::AdmitsEverybody.name();
-    all.map(|net| {
+    held.map(|(family, net)| {
+        let what = match lists.gray.has(&net) {
+            true => net.to_string(),
+            false => {
+                let (count, family_name) = (lists.gray.nets_of(family).count(), family.name());
+                format!("{family_name}, by {count} entries together")
+            }
+        };
         let remark = "as a change it is held until somebody confirms it";
-        let _ = writeln!(text, "gray: {reason}: {net}: {remark}");
+        let _ = writeln!(text, "gray: {reason}: {what}: {remark}");
     })
     .count()
 }

@@ -285,12 +285,22 @@ fn everybody_is_gray_only_once_that_is_confirmed_and_no_rollback_waits() {
     let site = Site::by_events();
     site.redis("RPUSH gray 127.0.0.5");
     site.wait_served("127.0.0.5", "pre");
-    for entry in ["0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96", "10.1.2.3/0"] {
+    for (entry, entries, new) in [
+        ("0.0.0.0/0", 3, 1),
+        ("::/0", 3, 1),
+        ("::ffff:0.0.0.0/96", 3, 1),
+        ("10.1.2.3/0", 3, 1),
+        // However it is written: what counts is who is admitted.
+        ("0.0.0.0/1 128.0.0.0/1", 4, 3),
+        ("2000::/3", 3, 1),
+        ("0.0.0.0/1 128.0.0.0/2 192.0.0.0/4 208.0.0.0/5", 6, 5),
+    ] {
         site.redis(&format!("RPUSH gray {entry} 127.0.0.7"));
         let held = wait_held(&site.gateway, "gray", "admits-everybody");
         assert_eq!(
             (&held["entries"], &held["new"]["count"]),
-            (&json!(3), &json!(1))
+            (&json!(entries), &json!(new)),
+            "{entry}"
         );
         for (client, pool) in [
             ("127.0.0.5", "pre"),

@@ -128,6 +128,22 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
         ]
     );
     assert_eq!(code, Some(1));
+    // However it is written.
+    setup.path("halves");
+    std::fs::write(
+        setup.path("halves"),
+        "[gray]\n0.0.0.0/1\n128.0.0.0/1\n[pre]\n[prod]\n10.1.0.2\n",
+    )
+    .unwrap();
+    let (text, code) = said(&check("halves"));
+    assert_eq!(
+        (text.as_str(), code),
+        (
+            "gray: admits-everybody: IPv4, by 2 entries together: as a change it is held until \
+             somebody confirms it\n",
+            Some(1)
+        )
+    );
     for (name, told) in [
         ("none", "there is no section [pre]"),
         ("absent", "No such file"),

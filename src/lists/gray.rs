@@ -9,6 +9,55 @@ use sha2::{Digest as _, Sha256};
 use super::ranges::Ranges;
 use super::{Content, Digest, ListName, Remarks, Skipped, decimal, lint, parse_all};
 
+/// A kind of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// 32 bits.
+    V4,
+    /// 128 bits.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    /// How many addresses clients of this family can have.
+    fn clients(self) -> u128 {
+        let [first, last] = match self {
+            Self::V4 => [CLIENTS_V4.0, CLIENTS_V4.1].map(u128::from),
+            Self::V6 => [CLIENTS_V6.0, CLIENTS_V6.1],
+        };
+        last - first + 1
+    }
+
+    fn is_of(self, net: &IpNet) -> bool {
+        matches!(
+            (self, net),
+            (Self::V4, IpNet::V4(_)) | (Self::V6, IpNet::V6(_))
+        )
+    }
+}
+
+/// The addresses of clients: all but groups and what is reserved, 224.0.0.0/3 (RFC 5771, RFC 1112
+/// section 4).
+const CLIENTS_V4: (u32, u32) = (0, 0xdfff_ffff);
+
+/// The addresses of clients: 2000::/3, all of the public internet (RFC 4291 section 2.4). Beside that
+/// there are local ones, which are no share of it.
+const CLIENTS_V6: (u128, u128) = (1 << 125, (1 << 126) - 1);
+
+/// Who leaves out no more than this part of the addresses leaves out nobody, or as good as nobody.
+const LEFT_OUT: u128 = 10;
+
 /// The clients that get the new version.
 #[derive(Clone, Debug)]
 pub struct GrayList {
@@ -70,6 +119,22 @@ impl GrayList {
             IpAddr::V4(address) => self.nets.covered_v4.contain(address.to_bits()),
             IpAddr::V6(address) => self.nets.covered_v6.contain(address.to_bits()),
         }
+    }
+
+    /// True when the entries together admit all clients of a family, or nine tenths of them or more,
+    /// however they are written.
+    pub fn admits_everybody(&self, family: Family) -> bool {
+        let all = family.clients();
+        let admitted = match family {
+            Family::V4 => self.nets.covered_v4.clients(),
+            Family::V6 => self.nets.covered_v6.clients(),
+        };
+        all - admitted <= all / LEFT_OUT
+    }
+
+    /// The entries of a family.
+    pub fn nets_of(&self, family: Family) -> impl Iterator<Item = IpNet> {
+        self.nets().filter(move |it| family.is_of(it))
     }
 
     /// The most specific entry that covers `client`: for explanations, not for every request.
@@ -170,9 +235,9 @@ impl Nets {
     /// Of entries that are sorted and without repetition.
     fn new(v4: Vec<Ipv4Net>, v6: Vec<Ipv6Net>) -> Self {
         let borders = |net: &Ipv4Net| (net.network().to_bits(), net.broadcast().to_bits());
-        let covered_v4 = Ranges::new(v4.iter().map(borders));
+        let covered_v4 = Ranges::new(v4.iter().map(borders), CLIENTS_V4);
         let borders = |net: &Ipv6Net| (net.network().to_bits(), net.broadcast().to_bits());
-        let covered_v6 = Ranges::new(v6.iter().map(borders));
+        let covered_v6 = Ranges::new(v6.iter().map(borders), CLIENTS_V6);
         let mut content = Sha256::new();
         for net in &v4 {
             content.update([4, net.prefix_len()]);

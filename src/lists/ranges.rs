@@ -43,6 +43,9 @@ pub(super) trait Address: Copy + Ord {
 
     /// True when the `shift` lowest bits are 0.
     fn is_bare(self, shift: u32) -> bool;
+
+    /// As a number that can count.
+    fn number(self) -> u128;
 }
 
 macro_rules! address {
@@ -71,6 +74,10 @@ macro_rules! address {
             fn is_bare(self, shift: u32) -> bool {
                 self >> shift << shift == self
             }
+
+            fn number(self) -> u128 {
+                self.into()
+            }
         }
     };
 }
@@ -97,6 +104,21 @@ fn borders<A: Address>(ranges: impl Iterator<Item = (A, A)>) -> Vec<A> {
         covered = Some(last);
     }
     borders
+}
+
+/// How many addresses from `first` to `last`, which are not all that there are, lie between these
+/// borders.
+fn count_within<A: Address>(borders: &[A], first: A, last: A) -> u128 {
+    let [first, last] = [first, last].map(Address::number);
+    let ranges = borders.chunks(2).map(|range| {
+        let start = range[0].number().max(first);
+        // The last range may have no end.
+        let end = range
+            .get(1)
+            .map_or(last + 1, |it| it.number().min(last + 1));
+        end.saturating_sub(start)
+    });
+    ranges.sum()
 }
 
 /// More borders than these in one slot get a node of their own; the heads of so many are counted
@@ -129,6 +151,8 @@ const EXACT: u32 = 1 << 30;
 /// A set of addresses.
 #[derive(Debug)]
 pub(super) struct Ranges<A> {
+    /// How many addresses of the clients are in it.
+    clients: u128,
     /// None where all slots are exact.
     borders: Box<[A]>,
     /// Of each border, as seen from the node that it is in.
@@ -156,13 +180,24 @@ struct Node<A> {
 
 impl<A: Address> Ranges<A> {
     /// The set of what any of these ranges covers, each its first and its last address. They are
-    /// given sorted by their first address, and are nested or disjoint.
-    pub(super) fn new(ranges: impl Iterator<Item = (A, A)>) -> Self {
-        Self::of(borders(ranges))
+    /// given sorted by their first address, and are nested or disjoint. Clients have addresses from the
+    /// first to the last of `clients`, which are not all that there are.
+    pub(super) fn new(ranges: impl Iterator<Item = (A, A)>, clients: (A, A)) -> Self {
+        let borders = borders(ranges);
+        Self {
+            clients: count_within(&borders, clients.0, clients.1),
+            ..Self::of(borders)
+        }
+    }
+
+    /// How many addresses of the clients are in the set.
+    pub(super) fn clients(&self) -> u128 {
+        self.clients
     }
 
     fn of(borders: Vec<A>) -> Self {
         let mut ranges = Self {
+            clients: 0,
             heads: Box::default(),
             nodes: Box::default(),
             slots: Box::default(),
@@ -388,6 +423,36 @@ mod tests {
             };
             search_v6(&picks.into_iter().map(spread).collect());
         }
+    }
+
+    #[test]
+    fn addresses_are_counted_once_and_only_where_clients_are() {
+        let count =
+            |ranges: &[(u32, u32)], clients| Ranges::new(ranges.iter().copied(), clients).clients();
+        for (ranges, clients, expected) in [
+            (&[][..], (0, 9), 0),
+            (&[(0, u32::MAX)], (0, 9), 10),
+            (
+                &[(0, u32::MAX)],
+                (5, u32::MAX - 1),
+                u128::from(u32::MAX) - 5,
+            ),
+            (&[(3, 5), (4, 4), (6, 20)], (0, 9), 7),
+            (&[(3, 5), (8, 8)], (4, 100), 3),
+            (&[(3, 5), (100, u32::MAX)], (4, 100), 3),
+            (&[(3, 5), (u32::MAX, u32::MAX)], (6, 100), 0),
+        ] {
+            assert_eq!(
+                count(ranges, clients),
+                expected,
+                "{ranges:?} in {clients:?}"
+            );
+        }
+        // Where the borders themselves are not kept, too.
+        let odd: Vec<_> = (0..1000).map(|it| (2 * it + 1, 2 * it + 1)).collect();
+        assert_eq!(count(&odd, (0, 999)), 500);
+        let all = Ranges::new([(0, u128::MAX)].into_iter(), (1 << 125, (1 << 126) - 1));
+        assert_eq!(all.clients(), 1 << 125);
     }
 
     /// Crowds within crowds, deeper than nodes go.

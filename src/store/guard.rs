@@ -1,7 +1,8 @@
 //! The guard: a change that could only be a mistake is held until somebody confirms it.
 //!
 //! Held is what empties `prod`, what removes more of its peers at once than is allowed, and what
-//! admits everybody to `gray` by one entry. The last good list stays in force meanwhile. A held
+//! makes everybody of a family gray, or as good as everybody: what counts is the share of the addresses
+//! that clients can have, however the entries are written. The last good list stays in force meanwhile. A held
 //! change comes into force when it is accepted by the digest of its content, or when it has stood
 //! for the configured time; it is forgotten when the store has something acceptable again.
 //!
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::lists::{Digest, GrayList, ListName, PeerList};
+use crate::lists::{Digest, Family, GrayList, ListName, PeerList};
 
 /// How long a list that follows trouble, and still lacks peers, must stand; and a list in force until
 /// the next change of it is another one.
@@ -45,7 +46,7 @@ pub enum Reason {
     EmptiesProd,
     /// It removes too many of `prod`'s peers at once.
     RemovesPeers,
-    /// It makes everybody gray, by an entry of prefix length 0.
+    /// It makes everybody of a family gray, or as good as everybody.
     AdmitsEverybody,
 }
 
@@ -98,6 +99,14 @@ pub struct Named {
 }
 
 impl Named {
+    /// So many more, of which these are the first.
+    fn add(&mut self, count: usize, first: impl IntoIterator<Item = IpNet>) {
+        self.count += count;
+        let room = NAMED.saturating_sub(self.first.len());
+        let first = first.into_iter().take(room);
+        self.first.extend(first.map(|it| it.to_string()));
+    }
+
     fn of<T: ToString>(entries: impl Iterator<Item = T>) -> Self {
         let mut named = Self::default();
         for entry in entries {
@@ -193,8 +202,9 @@ impl Guarded for GrayList {
     const IS_SHARED: bool = false;
 
     fn objection(&self, new: &Self, _: usize) -> Option<Reason> {
-        let mut new = everybody().into_iter().filter(|it| new.has(it));
-        new.any(|it| !self.has(&it))
+        let mut families = Family::ALL.into_iter();
+        families
+            .any(|it| comes_to_admit_everybody(self, new, it))
             .then_some(Reason::AdmitsEverybody)
     }
 
@@ -203,11 +213,29 @@ impl Guarded for GrayList {
         false
     }
 
-    /// Names only the entries that admit everybody: there may be a million others.
+    /// Names only the entries that admit everybody: there may be a million others. Where one is enough,
+    /// that one, else the widest of those that come.
     fn difference(&self, new: &Self) -> [Named; 2] {
-        let come = everybody().into_iter();
-        let come = come.filter(|it| new.has(it) && !self.has(it));
-        [Named::default(), Named::of(come)]
+        let mut come = Named::default();
+        for (family, everybody) in Family::ALL.into_iter().zip(everybody()) {
+            if !comes_to_admit_everybody(self, new, family) {
+                continue;
+            }
+            if new.has(&everybody) && !self.has(&everybody) {
+                come.add(1, [everybody]);
+                continue;
+            }
+            let mut nets: Vec<IpNet> = Vec::new();
+            let mut count = 0;
+            for net in new.nets_of(family).filter(|it| !self.has(it)) {
+                count += 1;
+                let at = nets.partition_point(|it| it.prefix_len() <= net.prefix_len());
+                nets.insert(at, net);
+                nets.truncate(NAMED);
+            }
+            come.add(count, nets);
+        }
+        [Named::default(), come]
     }
 
     fn digest(&self) -> Digest {
@@ -219,7 +247,12 @@ impl Guarded for GrayList {
     }
 }
 
-/// The entries that admit everybody of their family.
+/// True when `new` admits everybody of a family and `old` does not.
+fn comes_to_admit_everybody(old: &GrayList, new: &GrayList, family: Family) -> bool {
+    new.admits_everybody(family) && !old.admits_everybody(family)
+}
+
+/// The entries that admit everybody alone, in the order of [`Family::ALL`].
 fn everybody() -> [IpNet; 2] {
     [Ipv4Net::default().into(), Ipv6Net::default().into()]
 }

@@ -94,7 +94,7 @@ fn what_takes_too_many_peers_away_or_all_is_held() {
 }
 
 #[test]
-fn an_entry_that_admits_everybody_is_held_unless_it_is_in_force() {
+fn what_admits_everybody_is_held_unless_that_is_in_force() {
     let table = [
         ("", "0.0.0.0/0", true),
         ("", "::/0", true),
@@ -105,14 +105,83 @@ fn an_entry_that_admits_everybody_is_held_unless_it_is_in_force() {
         ("1.1.1.1", "", false),
         ("0.0.0.0/0", "", false),
         ("1.1.1.1 2.2.2.2", "3.3.3.0/24 ::1", false),
-        // Not one entry, and so not a slip.
-        ("", "0.0.0.0/1 128.0.0.0/1", false),
+        // However it is written.
+        ("", "0.0.0.0/1 128.0.0.0/1", true),
+        ("", "::/1 8000::/1", true),
+        ("", "2000::/3", true),
+        ("", "2000::/4 3000::/5 3800::/5", true),
+        ("0.0.0.0/1 128.0.0.0/1", "0.0.0.0/0", false),
+        ("0.0.0.0/0", "0.0.0.0/1 128.0.0.0/1 1.1.1.1", false),
+        ("0.0.0.0/0", "::/0", true),
+        // Groups and what is reserved are no clients.
+        ("", "0.0.0.0/1 128.0.0.0/2 192.0.0.0/3", true),
+        ("", "224.0.0.0/3 10.0.0.0/8", false),
+        ("", "fc00::/7 fe80::/10", false),
+        // The last step is the one that counts.
+        ("0.0.0.0/1", "0.0.0.0/1 128.0.0.0/2", false),
+        (
+            "0.0.0.0/1 128.0.0.0/2",
+            "0.0.0.0/1 128.0.0.0/2 192.0.0.0/4",
+            true,
+        ),
+        ("", "0.0.0.0/1", false),
+        ("", "2000::/4", false),
+        // Covered twice is not more.
+        ("", "0.0.0.0/1 0.0.0.0/2 64.0.0.0/2", false),
     ];
     for (now, new, held) in table {
         let found = gray(now).objection(&gray(new), 50);
         let expected = held.then_some(Reason::AdmitsEverybody);
         assert_eq!(found, expected, "{now} -> {new}");
     }
+}
+
+/// All addresses but some, as few nets or as many small ones.
+#[test]
+fn a_hole_makes_no_difference_unless_it_is_large() {
+    // All but a.b.0.0/16, by the halves that it is not in.
+    let but = |hole: Ipv4Net| {
+        let others = (1..=hole.prefix_len()).map(|length| {
+            let bit = 1_u32 << (32 - length);
+            let net = Ipv4Net::new((hole.addr().to_bits() ^ bit).into(), length).unwrap();
+            net.trunc().to_string()
+        });
+        GrayList::parse(others)
+    };
+    let nobody = gray("");
+    for (hole, held) in [
+        ("192.0.2.1/32", true),
+        ("10.0.0.0/8", true),
+        ("96.0.0.0/5", true),
+        ("96.0.0.0/4", true),
+        ("96.0.0.0/3", false),
+        // Where there is nobody.
+        ("224.0.0.0/3", true),
+    ] {
+        let found = nobody.objection(&but(hole.parse().unwrap()), 50);
+        assert_eq!(found.is_some(), held, "{hole}");
+    }
+    // In slices of 65,536 addresses, of which each is nothing.
+    let slices = |count: u32| {
+        GrayList::parse(
+            (0..count).map(|it| format!("{}/16", std::net::Ipv4Addr::from_bits(it << 16))),
+        )
+    };
+    let most = 224 * 256 * 9 / 10;
+    assert_eq!(nobody.objection(&slices(most), 50), None);
+    let held = slices(most + 1);
+    assert_eq!(nobody.objection(&held, 50), Some(Reason::AdmitsEverybody));
+    let [_, come] = slices(10).difference(&held);
+    assert_eq!(
+        (come.count, come.first.len()),
+        (most as usize + 1 - 10, NAMED)
+    );
+    assert_eq!(come.first[0], "0.10.0.0/16");
+    let [_, come] = nobody.difference(&gray("1.1.1.1 128.0.0.0/1 0.0.0.0/1 2.2.2.0/24 ::1"));
+    assert_eq!(
+        (come.count, come.first.join(" ")),
+        (4, "0.0.0.0/1 128.0.0.0/1 2.2.2.0/24 1.1.1.1/32".to_owned())
+    );
 }
 
 #[test]
