@@ -1,6 +1,8 @@
 //! The admin listener: `/healthz`, `/lists`, `/config` and `/metrics`, for operators and their tools;
 //! and `POST /lists/accept?digest=…`, which lets a held change in.
 //!
+//! It serves only requests for an address, for `localhost` or for a name of its own ([`host`]).
+//!
 //! Plain threads, off the request path. Heads are read by the project's own HTTP code under its
 //! own limits, each connection serves one request, and when there are too many at a time the oldest
 //! gives way, so that nobody can keep the others waiting.
@@ -8,19 +10,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 use serde_json::{Value, json};
 
 use crate::config::Reloads;
-use crate::error::{Finding, Refusal, reason_phrase};
+use crate::error::{AdminRefusal, Finding, Refusal, reason_phrase};
 use crate::explain::{self, Question, Rules};
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::lint::{Findings, Kind};
 use crate::lists::{ListName, Lists};
-use crate::logging::LogQueue;
+use crate::logging::{LogQueue, Throttle};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::store::guard::{Held, Named};
@@ -28,6 +31,7 @@ use crate::store::redis::heartbeat::Heartbeat;
 use crate::store::{By, Cause, Publisher, Status, StoreFinding, copy};
 
 mod exposition;
+mod host;
 
 /// Who may change something here sends this field with [`COMMAND_ACCEPT`]. A web page in a browser
 /// on this machine can reach the listener, too, but may not send such a field to another origin.
@@ -71,7 +75,44 @@ pub struct View {
     pub reloads: Arc<Reloads>,
     /// The error log.
     pub error_log: LogQueue,
+    /// What was refused here.
+    pub refused: Refused,
 }
+
+/// Counts what was refused, and tells of it.
+#[derive(Default)]
+pub struct Refused {
+    counts: [AtomicU64; AdminRefusal::ALL.len()],
+    throttle: Mutex<Throttle>,
+}
+
+impl Refused {
+    fn note(&self, why: AdminRefusal, host: &[u8], target: &[u8], from: Option<SocketAddr>) {
+        self.counts[why.index()].fetch_add(1, Ordering::Relaxed);
+        let throttle = self.throttle.lock();
+        let turn = throttle
+            .unwrap_or_else(PoisonError::into_inner)
+            .turn(Instant::now());
+        let Some(untold) = turn else { return };
+        let shown = |bytes: &[u8]| {
+            let part = &bytes[..bytes.len().min(SHOWN)];
+            part.escape_ascii().to_string()
+        };
+        let (reason, host, target) = (why.name(), shown(host), shown(target));
+        let from = from.map_or("-".to_owned(), |it| it.to_string());
+        log::warn!(
+            "admin-refused reason={reason} host=\"{host}\" target=\"{target}\" from={from} untold={untold}"
+        );
+    }
+
+    /// How many requests were refused for this.
+    fn count(&self, why: AdminRefusal) -> u64 {
+        self.counts[why.index()].load(Ordering::Relaxed)
+    }
+}
+
+/// So much of a name or target is told, in bytes.
+const SHOWN: usize = 100;
 
 /// Listens on `addr`.
 ///
@@ -202,7 +243,8 @@ fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
     let answer = loop {
         match head.parse(&bytes, &mut scanner, &LIMITS) {
             Ok(Parsed::Complete) => {
-                break route(view, &head, &bytes);
+                let from = stream.peer_addr().ok();
+                break route(view, &head, &bytes, from);
             }
             Ok(Parsed::Incomplete) => {}
             Err(refusal) => break refused(refusal),
@@ -293,14 +335,31 @@ fn refused(refusal: Refusal) -> Answer {
     Answer::text(refusal.status(), format!("{}\n", refusal.name()))
 }
 
-fn route(view: &View, head: &RequestHead, bytes: &[u8]) -> Answer {
+fn route(view: &View, head: &RequestHead, bytes: &[u8], from: Option<SocketAddr>) -> Answer {
     let target = head.target.of(bytes);
+    let host = value(head, bytes, "Host");
+    let refuse = |why: AdminRefusal, text: String| {
+        let host = host.unwrap_or_default();
+        view.refused.note(why, host, target, from);
+        Answer::text(403, text)
+    };
+    let names = &view.gateway.config.load().admin_hosts;
+    // Without a Host it is no browser that asks.
+    if host.is_some_and(|it| !host::is_own(it, names)) {
+        let why = AdminRefusal::ForeignHost;
+        return refuse(why, format!("{}: {}\n", why.name(), why.text()));
+    }
     let mut parts = target.splitn(2, |byte| *byte == b'?');
     let path = parts.next().unwrap_or(target);
     let method = head.method.of(bytes);
     if path == ACCEPT_PATH.as_bytes() {
         return match method {
-            b"POST" => accept(view, parts.next().unwrap_or_default(), head, bytes),
+            b"POST" if !is_command(head, bytes) => {
+                let what = format!("{COMMAND_FIELD}: {COMMAND_ACCEPT}");
+                let text = format!("it takes the field {what}, and no Origin\n");
+                refuse(AdminRefusal::NoCommand, text)
+            }
+            b"POST" => accept(view, parts.next().unwrap_or_default()),
             _ => Answer::method_not_allowed("POST"),
         };
     }
@@ -351,20 +410,22 @@ fn explain(view: &View, query: &[u8]) -> Answer {
     }
 }
 
+/// The first value of a field.
+fn value<'a>(head: &RequestHead, bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut fields = head.fields.iter();
+    let field = fields.find(|it| it.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()));
+    field.map(|it| it.value.of(bytes))
+}
+
+/// Whether this is no request that a web page can send: a browser adds the origin of the page to
+/// whatever that may send.
+fn is_command(head: &RequestHead, bytes: &[u8]) -> bool {
+    let from_page = value(head, bytes, "Origin").is_some();
+    !from_page && value(head, bytes, COMMAND_FIELD) == Some(COMMAND_ACCEPT.as_bytes())
+}
+
 /// Lets the held change in that the query names.
-fn accept(view: &View, query: &[u8], head: &RequestHead, bytes: &[u8]) -> Answer {
-    let values = |name: &str| {
-        let mut fields = head.fields.iter();
-        let name = name.to_owned();
-        let field = fields.find(|it| it.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()));
-        field.map(|it| it.value.of(bytes))
-    };
-    // A browser adds the origin of the page to whatever that may send.
-    let from_page = values("Origin").is_some();
-    if from_page || values(COMMAND_FIELD) != Some(COMMAND_ACCEPT.as_bytes()) {
-        let text = format!("it takes the field {COMMAND_FIELD}: {COMMAND_ACCEPT}, and no Origin\n");
-        return Answer::text(403, text);
-    }
+fn accept(view: &View, query: &[u8]) -> Answer {
     let digest = query.strip_prefix(b"digest=");
     let digest = digest.and_then(|it| std::str::from_utf8(it).ok());
     let Some(digest) = digest.filter(|it| is_digest(it)) else {

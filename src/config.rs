@@ -52,6 +52,8 @@ pub struct Config {
     pub log: Log,
     /// Where the admin listener listens, if it does.
     pub admin: Option<SocketAddr>,
+    /// The names by which it may be asked, beside addresses and `localhost`; in lower case.
+    pub admin_hosts: Vec<String>,
 }
 
 /// Section `[gateway]`: the client side and the process.
@@ -314,6 +316,7 @@ impl Config {
             upstream: Upstream::of(file.section("upstream"))?,
             log: Log::of(file.section("log"), base)?,
             admin: admin_beside(&gateway.listen, &file)?,
+            admin_hosts: file.section("admin").get("hosts", units::hosts)?,
             gateway,
             path,
         })

@@ -113,6 +113,14 @@ impl Refusal {
 }
 
 named! {
+    /// Why the admin listener refuses a request whose head is good.
+    pub enum AdminRefusal {
+        ForeignHost = "foreign-host", "the Host is no IP address, nor localhost, nor one of [admin] hosts";
+        NoCommand = "no-command", "a change is accepted only with the field for that, and without an Origin";
+    }
+}
+
+named! {
     /// Why an attempt on a peer failed.
     pub enum Failure {
         Stale = "stale", "a pooled connection was found closed before any byte of a response";

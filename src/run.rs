@@ -128,6 +128,7 @@ impl Running {
                 heartbeat: heartbeat.clone(),
                 reloads: Arc::clone(&reloads),
                 error_log: error_log.queue(),
+                refused: admin::Refused::default(),
             };
             admin::serve(listener, view)?;
         }

@@ -495,9 +495,9 @@ fn what_is_asked_of_the_admin_listener_is_not_counted_as_the_gateways_traffic() 
     let gateway = gateway();
     let before = counted(samples(&gateway));
     for request in [
-        "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "nonsense\r\n\r\n",
     ] {
         Client::connect(gateway.admin()).ask(request);
@@ -512,42 +512,53 @@ fn what_is_asked_of_the_admin_listener_is_not_counted_as_the_gateways_traffic() 
 #[test]
 fn every_request_gets_one_answer_and_the_connection_ends() {
     let gateway = gateway();
-    let long_target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(4 * 1024));
+    let long_target = format!(
+        "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "a".repeat(4 * 1024)
+    );
     let long_field = format!("GET /healthz HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(8192));
     let many_fields = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65));
     let healthy = "ok generation=1\n";
     let table: &[(&str, u16, &str)] = &[
-        ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, healthy),
+        (
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            200,
+            healthy,
+        ),
         ("GET /healthz HTTP/1.0\r\n\r\n", 200, healthy),
-        ("GET /healthz?now HTTP/1.1\r\nHost: a\r\n\r\n", 200, healthy),
         (
-            "GET /healthz/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /healthz?now HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            200,
+            healthy,
+        ),
+        (
+            "GET /healthz/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
             404,
             "there are /healthz, ",
         ),
         (
-            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             404,
             "there are /healthz, ",
         ),
         (
-            "GET /../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
             404,
             "there are ",
         ),
         (
-            "POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+            "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
             405,
             "method-not-allowed\n",
         ),
         (
-            "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             405,
             "method-not-allowed\n",
         ),
         ("nonsense\r\n\r\n", 400, "bad-request-line\n"),
         (
-            "GET /healthz HTTP/1.1\r\nHost: a\r\nA b\r\n\r\n",
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\nA b\r\n\r\n",
             400,
             "bad-field\n",
         ),
@@ -562,7 +573,9 @@ fn every_request_gets_one_answer_and_the_connection_ends() {
         let of = &request[..request.len().min(60)];
         let mut client = Client::connect(gateway.admin());
         // What follows is not answered.
-        client.send_if_open(format!("{request}GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.send_if_open(format!(
+            "{request}GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ));
         let response = client.response();
         assert_eq!(response.status(), *status, "{of}");
         assert!(response.text().starts_with(body), "{of}: {response:?}");
@@ -587,7 +600,8 @@ fn every_page_has_its_type() {
         ("/lists", "application/json"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
     ] {
-        let response = Client::connect(gateway.admin()).get(page);
+        let head = format!("GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let response = Client::connect(gateway.admin()).ask(head);
         assert_eq!(response.field("content-type").as_deref(), Some(kind));
     }
 }
@@ -596,10 +610,13 @@ fn every_page_has_its_type() {
 fn head_is_answered_without_a_body() {
     let gateway = gateway();
     for (request, status) in [
-        ("HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
-        ("HEAD /lists HTTP/1.1\r\nHost: a\r\n\r\n", 200),
-        ("HEAD /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
-        ("HEAD /healthz HTTP/1.1\r\nHost: a\r\nA b\r\n\r\n", 400),
+        ("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        ("HEAD /lists HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        ("HEAD /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (
+            "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nA b\r\n\r\n",
+            400,
+        ),
     ] {
         let mut client = Client::connect(gateway.admin());
         let response = client.ask(request);
@@ -665,7 +682,7 @@ fn a_client_that_reads_slowly_is_cut_when_the_time_for_its_answer_is_over() {
         gateway.metric("graygate_lists_generation") == 2.0
     });
     let mut client = Client::with_small_window("127.0.0.1", gateway.admin(), 4096);
-    client.send("GET /lists HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /lists HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = client.head();
     let length: usize = head.field("content-length").unwrap().parse().unwrap();
     let (start, mut read) = (Instant::now(), 0);
@@ -689,4 +706,80 @@ fn without_an_admin_listener_the_gateway_serves_and_nothing_else_listens() {
     wait_until("one port", DEADLINE, || {
         listening_ports(gateway.pid()) == only
     });
+}
+
+/// DNS rebinding: a page's own name is made to mean this listener, so that a browser on this machine
+/// takes what is here for the page's.
+#[test]
+fn only_who_asks_for_an_address_or_an_own_name_is_served() {
+    let (old, new) = (Origin::named("old"), Origin::named("new"));
+    let setup = Setup::new().lists(&[], &[], &[&old]);
+    let mut gateway = setup.set("admin.hosts", "gw-1.example.net, GW-2").start();
+    gateway.write_lists(&[], &[], &[&new]);
+    let page = gateway.wait_for_lists("held", |it| it["held"] != json!([]));
+    let digest = page["held"][0]["digest"].as_str().unwrap().to_owned();
+    let accept = format!("/lists/accept?digest={digest}");
+    let ask = |gateway: &Gateway, method: &str, target: &str, host: &str| {
+        let field = "X-Graygate-Command: accept";
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n\r\n");
+        Client::connect(gateway.admin()).ask(head)
+    };
+    let port = gateway.admin().port();
+    let foreign = [
+        "evil.example".to_owned(),
+        format!("evil.example:{port}"),
+        "gw-3".to_owned(),
+    ];
+    let pages = [
+        "/healthz",
+        "/lists",
+        "/config",
+        "/explain?ip=192.0.2.1",
+        "/metrics",
+        "/x",
+    ];
+    for host in &foreign {
+        for target in pages {
+            let response = ask(&gateway, "GET", target, host);
+            assert_eq!(response.status(), 403, "{host} {target}");
+            assert!(
+                response.text().starts_with("foreign-host: "),
+                "{host} {target}"
+            );
+        }
+        let response = ask(&gateway, "POST", &accept, host);
+        assert_eq!(response.status(), 403, "{host}");
+    }
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "old");
+    let line = gateway.wait_for_log("admin-refused reason=foreign-host");
+    assert!(
+        line.contains("host=\"evil.example\" target=\"/healthz\" from=127."),
+        "{line}"
+    );
+    let count = gateway.metric("graygate_admin_refusals_total{reason=\"foreign-host\"}");
+    assert_eq!(count, (foreign.len() * (pages.len() + 1)) as f64);
+    let own = [
+        "localhost".to_owned(),
+        format!("127.0.0.1:{port}"),
+        "[::1]:80".to_owned(),
+        "gw-1.example.net".to_owned(),
+        format!("gw-2:{port}"),
+    ];
+    for host in &own {
+        for target in &pages[..5] {
+            assert_eq!(
+                ask(&gateway, "GET", target, host).status(),
+                200,
+                "{host} {target}"
+            );
+        }
+    }
+    // Other names hold with a reload.
+    gateway.edit_ini(|it| it.set("admin.hosts", "gw-3"));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("reloaded file=");
+    assert_eq!(ask(&gateway, "GET", "/healthz", "gw-3").status(), 200);
+    assert_eq!(ask(&gateway, "GET", "/healthz", "gw-2").status(), 403);
+    assert_eq!(ask(&gateway, "POST", &accept, "localhost").status(), 200);
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "new");
 }

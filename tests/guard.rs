@@ -654,7 +654,8 @@ fn nothing_that_a_web_page_can_send_accepts_a_change() {
     gateway.write_lists(&[], &[], &[&new]);
     let digest = text(&wait_held(&gateway, "prod", "removes-peers")["digest"]);
     let ask = |method: &str, query: &str, fields: &str| {
-        let head = format!("{method} /lists/accept{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let head =
+            format!("{method} /lists/accept{query} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         Client::connect(gateway.admin()).ask(head)
     };
     let query = format!("?digest={digest}");

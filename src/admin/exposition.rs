@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write};
 
 use super::View;
-use crate::error::{Close, Failure, Refusal};
+use crate::error::{AdminRefusal, Close, Failure, Refusal};
 use crate::lists::ListName;
 use crate::lists::lint::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
@@ -49,6 +49,19 @@ pub(super) fn render(view: &View) -> String {
         ("error", &view.error_log),
     ] {
         page.value("log_queued_bytes", &[("log", &log)], queue.queued());
+    }
+    page.family(
+        "admin_refusals_total",
+        "counter",
+        "Requests that the admin listener refused, by reason.",
+    );
+    for refusal in AdminRefusal::ALL {
+        let count = view.refused.count(*refusal);
+        page.unless_zero(
+            "admin_refusals_total",
+            &[("reason", &refusal.name())],
+            count,
+        );
     }
     page.family("workers", "gauge", "Worker threads.");
     page.value("workers", &[], metrics.workers().len());

@@ -92,6 +92,7 @@ pub const KEYS: &[Key] = keys! {
 
     [admin]
     listen = "127.0.0.1:9180", "Address of the admin pages, or off. They know no passwords. (restart)";
+    hosts = "", "Names, separated by commas, by which they may be asked for, beside IP addresses and localhost.";
 };
 
 /// The keys of `section`; none when there is no such section.

@@ -254,6 +254,7 @@ fn an_empty_file_has_the_documented_defaults() {
             level: log::LevelFilter::Info,
         },
         admin: Some("127.0.0.1:9180".parse().unwrap()),
+        admin_hosts: Vec::new(),
     };
     assert_eq!(config, expected);
 }
@@ -1177,6 +1178,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("log.error", "off"),
     ("log.level", "warn"),
     ("admin.listen", "off"),
+    ("admin.hosts", "gw"),
 ];
 
 #[test]

@@ -285,6 +285,26 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Names of hosts, in lower case; none when empty.
+pub(super) fn hosts(text: &str) -> Reading<Vec<String>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let read = |item: &str| {
+        let name = item.trim().trim_end_matches('.').to_ascii_lowercase();
+        if name.is_empty() || !name.bytes().all(plain) {
+            let what = format!("`{}` is no name of a host", shown(item.trim()));
+            return wrong(
+                what,
+                "names without a port, separated by commas, as gw-1.example.net",
+            );
+        }
+        Ok(name)
+    };
+    text.split(',').map(read).collect()
+}
+
 /// Addresses or CIDRs; none when empty.
 pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
     const ALLOWED: &str =

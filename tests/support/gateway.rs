@@ -134,7 +134,7 @@ impl Gateway {
     pub(crate) fn admin_get(&self, path: &str) -> (u16, String) {
         let mut client = Client::connect(self.admin());
         let response = client.ask(format!(
-            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ));
         (response.status(), response.text())
     }
