@@ -31,7 +31,7 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
     match status {
         200 => Ok(text),
         // Somebody else has accepted it, or nobody had to.
-        CONFLICT => in_force(&asker.page("/lists")?, &digest).ok_or(text),
+        CONFLICT => in_force(&asker.page_with("/lists", &[("limit", "0")])?, &digest).ok_or(text),
         _ => Err(text),
     }
 }

@@ -8,7 +8,7 @@
 //! gives way, so that nobody can keep the others waiting.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,17 +21,18 @@ use crate::config::Reloads;
 use crate::error::{AdminRefusal, Finding, Refusal, reason_phrase};
 use crate::explain::{self, Question, Rules};
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
+use crate::lists::Lists;
 use crate::lists::lint::{Findings, Kind};
-use crate::lists::{ListName, Lists};
 use crate::logging::{LogQueue, Throttle};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::store::guard::{Held, Named};
 use crate::store::redis::heartbeat::Heartbeat;
-use crate::store::{By, Cause, Publisher, Status, StoreFinding, copy};
+use crate::store::{By, Publisher, Status, StoreFinding, copy};
 
 mod exposition;
 mod host;
+mod lists;
 
 /// Who may change something here sends this field with [`COMMAND_ACCEPT`]. A web page in a browser
 /// on this machine can reach the listener, too, but may not send such a field to another origin.
@@ -207,7 +208,29 @@ struct Answer {
     kind: &'static str,
     /// With 405: the methods that are allowed.
     allow: &'static str,
-    body: String,
+    body: Body,
+}
+
+enum Body {
+    Text(String),
+    /// One that may be long, and is written piece by piece.
+    Lists(Box<lists::Page>),
+}
+
+impl Body {
+    fn len(&mut self) -> io::Result<u64> {
+        match self {
+            Self::Text(text) => Ok(text.len() as u64),
+            Self::Lists(page) => page.len(),
+        }
+    }
+
+    fn write(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Text(text) => out.write_all(text.as_bytes()),
+            Self::Lists(page) => page.write(out),
+        }
+    }
 }
 
 impl Answer {
@@ -226,7 +249,7 @@ impl Answer {
             status,
             kind,
             allow,
-            body,
+            body: Body::Text(body),
         }
     }
 
@@ -266,43 +289,61 @@ fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
         status,
         kind,
         allow,
-        body,
+        mut body,
     } = answer;
     let allow = match status {
         405 => format!("Allow: {allow}\r\n"),
         _ => String::new(),
     };
-    let mut response = format!(
-        "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}\
+    let length = body.len()?;
+    let head = format!(
+        "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
          Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         reason_phrase(status),
-        body.len()
     );
+    let timed = Timed {
+        stream,
+        deadline: Instant::now() + TIME_LIMIT,
+    };
+    let mut out = BufWriter::with_capacity(BUFFER, timed);
+    out.write_all(head.as_bytes())?;
     // A head that was refused has not been taken apart.
     if !bytes.starts_with(b"HEAD ") {
-        response.push_str(&body);
+        body.write(&mut out)?;
     }
-    write_all(stream, response.as_bytes(), Instant::now() + TIME_LIMIT)?;
+    out.flush()?;
+    drop(out);
     stream.shutdown(Shutdown::Write)?;
     drain(stream, deadline)
 }
 
-/// As the stream's own, but the time is limited as a whole and not for each piece.
-fn write_all(mut stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_write_timeout(Some(left))?;
-        match stream.write(rest) {
-            Ok(count) => rest = &rest[count..],
-            Err(error) if is_no_end(&error) => {}
-            Err(error) => return Err(error),
+/// Room for what is about to be written, in bytes.
+const BUFFER: usize = 16 * 1024;
+
+/// Writes as the stream does, but the time is limited as a whole and not for each piece.
+struct Timed<'a> {
+    stream: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_write_timeout(Some(left))?;
+            match self.stream.write(bytes) {
+                Err(error) if is_no_end(&error) => {}
+                outcome => return outcome,
+            }
         }
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether to try again, within the deadline. A signal, a SIGHUP for instance, may have come in this
@@ -368,7 +409,14 @@ fn route(view: &View, head: &RequestHead, bytes: &[u8], from: Option<SocketAddr>
     }
     match path {
         b"/healthz" => health(view),
-        b"/lists" => Answer::json(lists(view)),
+        b"/lists" => match lists::Part::of(parts.next().unwrap_or_default()) {
+            Ok(part) => {
+                let body = Body::Lists(Box::new(lists::Page::new(view, part)));
+                let answer = Answer::json(String::new());
+                Answer { body, ..answer }
+            }
+            Err(what) => Answer::text(400, format!("{what}\n")),
+        },
         b"/explain" => explain(view, parts.next().unwrap_or_default()),
         b"/config" => Answer::json(config(view)),
         b"/metrics" => {
@@ -480,60 +528,6 @@ fn health(view: &View) -> Answer {
         return Answer::text(200, format!("ok generation={}\n", lists.generation));
     };
     Answer::text(503, format!("{reason}\n"))
-}
-
-fn lists(view: &View) -> String {
-    let (lists, status) = (view.publisher.lists(), view.publisher.status());
-    let peers = |list: &crate::lists::PeerList| {
-        let peers = list.peers().iter().map(ToString::to_string);
-        peers.collect::<Vec<_>>()
-    };
-    let written = |list: &crate::lists::PeerList| {
-        let written = list.written().iter().map(ToString::to_string);
-        written.collect::<Vec<_>>()
-    };
-    let skipped = |list: ListName| {
-        let skipped = lists.skipped(list);
-        let first = skipped.first.iter();
-        let first = first.map(|it| json!({ "entry": it.entry, "reason": it.reason }));
-        json!({ "count": skipped.count, "first": first.collect::<Vec<_>>() })
-    };
-    let faults = status.faults.iter();
-    let faults = faults.map(|(list, fault)| json!({ "list": list.name(), "fault": fault.name() }));
-    let refreshes = Cause::ALL.map(|it| (it.name(), status.refreshes[it as usize]));
-    let page = json!({
-        "generation": lists.generation,
-        "digest": lists.digest.to_string(),
-        "digests": {
-            "gray": lists.gray.digest().to_string(),
-            "pre": lists.pre.digest(ListName::Pre).to_string(),
-            "prod": lists.prod.digest(ListName::Prod).to_string(),
-        },
-        "source": status.source,
-        "server": status.server.map(|it| it.to_string()),
-        "mode": status.mode.name(),
-        "refreshes": BTreeMap::from(refreshes),
-        "refreshed_by": status.refreshed_by.map(Cause::name),
-        "missed_events": status.missed_events,
-        "error": status.error,
-        "age_seconds": status.checked.map(|at| at.elapsed().as_secs_f64()),
-        "changed_at": status.changed.map(rfc3339),
-        "gray": lists.gray.entries().collect::<Vec<_>>(),
-        "pre": peers(&lists.pre),
-        "prod": peers(&lists.prod),
-        "written": { "pre": written(&lists.pre), "prod": written(&lists.prod) },
-        "skipped": {
-            "gray": skipped(ListName::Gray),
-            "pre": skipped(ListName::Pre),
-            "prod": skipped(ListName::Prod),
-        },
-        "kept": faults.collect::<Vec<_>>(),
-        "findings": findings(&view.publisher.findings(&lists), &status.findings),
-        "held": status.held.iter().map(held).collect::<Vec<_>>(),
-        "heartbeat": view.heartbeat.as_ref().map(|it| heartbeat(it)),
-        "copy": view.publisher.copy().map(|it| copy(&it, copy_is_in_force(&lists, &status))),
-    });
-    format!("{page:#}\n")
 }
 
 /// How many there are of each kind, and the first of them.

@@ -85,13 +85,19 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
         "generation": lists.generation,
         "digest": lists.digest.to_string(),
         "peers": shown(peers),
+        "peers_count": peers.len(),
         "fallback": fallback,
+        "fallback_count": falls_back.then(|| PoolName::Prod.peers(&pools).len()),
     }))
 }
 
 fn shown(peers: &[SocketAddr]) -> Vec<String> {
-    peers.iter().map(ToString::to_string).collect()
+    let first = peers.iter().take(NAMED);
+    first.map(ToString::to_string).collect()
 }
+
+/// So many peers are named.
+const NAMED: usize = 1000;
 
 /// The explanation as text, a line for each member.
 pub fn text(explanation: &Value) -> String {
@@ -104,7 +110,12 @@ pub fn text(explanation: &Value) -> String {
         let peers = explanation[key].as_array().into_iter().flatten();
         match peers.filter_map(Value::as_str).collect::<Vec<_>>() {
             none if none.is_empty() => "-".to_owned(),
-            peers => peers.join(" "),
+            peers => {
+                let count = explanation[&format!("{key}_count")].as_u64();
+                let more = count.unwrap_or_default().saturating_sub(peers.len() as u64);
+                let more = (more > 0).then(|| format!(" and {more} more"));
+                peers.join(" ") + &more.unwrap_or_default()
+            }
         }
     };
     let socket = match explanation["socket_is_trusted_proxy"] == true {

@@ -137,7 +137,8 @@ pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<Str
 }
 
 fn of_gateway(config: &Path) -> Result<Content, String> {
-    let page = Asker::of(config)?.page("/lists")?;
+    let asker = Asker::of(config)?;
+    let (page, entries) = whole(&asker)?;
     let text = |key: &str| match &page[key] {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -149,15 +150,6 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
             text("source")
         ));
     }
-    let entries = ListName::ALL.map(|list| {
-        // Peers as they were written, where the gateway says that.
-        let [resolved, written] = [&page, &page["written"]].map(|it| it[list.name()].as_array());
-        let entries = written.or(resolved).into_iter().flatten();
-        entries
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect()
-    });
     Ok(Content {
         about: vec![
             format!("in force; source {}, mode {}", text("source"), text("mode")),
@@ -172,6 +164,52 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
         entries,
         kept: kept(&page),
     })
+}
+
+/// So many entries of each list are asked for at once.
+const AT_ONCE: usize = 50_000;
+
+/// How often lists may change while they are asked for, piece by piece.
+const CHANGES: usize = 10;
+
+/// The page of the lists, and all entries of them, of one moment.
+fn whole(asker: &Asker) -> Result<(Value, [BTreeSet<String>; 3]), String> {
+    let page_from = |offset: usize| {
+        let (offset, limit) = (offset.to_string(), AT_ONCE.to_string());
+        asker.page_with("/lists", &[("offset", &offset), ("limit", &limit)])
+    };
+    for _ in 0..CHANGES {
+        let first = page_from(0)?;
+        let mut entries: [BTreeSet<String>; 3] = Default::default();
+        let (mut offset, mut more) = (0, take(&first, &mut entries));
+        // An older gateway shows all at once.
+        more &= first["counts"].is_object();
+        while more {
+            offset += AT_ONCE;
+            let next = page_from(offset)?;
+            if next["digest"] != first["digest"] {
+                break;
+            }
+            more = take(&next, &mut entries);
+        }
+        if !more {
+            return Ok((first, entries));
+        }
+    }
+    Err("the lists change faster than they can be shown".to_owned())
+}
+
+/// Takes the entries of a page; true when there may be more.
+fn take(page: &Value, entries: &mut [BTreeSet<String>; 3]) -> bool {
+    let mut more = false;
+    for (list, entries) in ListName::ALL.iter().zip(entries) {
+        // Peers as they were written, where the gateway says that.
+        let [resolved, written] = [page, &page["written"]].map(|it| it[list.name()].as_array());
+        let some = written.or(resolved).map_or(&[][..], Vec::as_slice);
+        more |= some.len() >= AT_ONCE;
+        entries.extend(some.iter().filter_map(Value::as_str).map(str::to_owned));
+    }
+    more
 }
 
 /// What the page of a gateway says of lists that have not come into force.

@@ -1,6 +1,7 @@
 //! The gray list: addresses and nets, and whether one of them covers a client.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -225,6 +226,19 @@ impl GrayList {
         v4.chain(self.nets.v6.iter().copied().map(IpNet::V6))
     }
 
+    /// Some of [`Self::entries`], by their places.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn entries_in(&self, places: Range<usize>) -> impl Iterator<Item = String> {
+        let (v4, v6) = (&self.nets.v4, &self.nets.v6);
+        let of_v4 = places.start.min(v4.len())..places.end.min(v4.len());
+        let of_v6 = places.start.saturating_sub(v4.len())..places.end.saturating_sub(v4.len());
+        let v4 = v4[of_v4].iter().copied().map(IpNet::V4);
+        v4.chain(v6[of_v6].iter().copied().map(IpNet::V6))
+            .map(canonical)
+    }
+
     /// The entries in their canonical form: an address, or `network/length`.
     pub fn entries(&self) -> impl Iterator<Item = String> {
         self.nets().map(canonical)
@@ -356,6 +370,18 @@ mod tests {
         for client in ["0.0.0.0", "255.255.255.255", "::", "ffff::ffff"] {
             assert!(all.contains(client.parse().unwrap()));
             assert!(!gray(&[]).contains(client.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn some_entries_are_those_of_all_at_their_places() {
+        let list = gray(&["1.1.1.1", "::1", "2.2.2.0/24", "2001:db8::/32", "3.3.3.3"]);
+        let all: Vec<String> = list.entries().collect();
+        for start in 0..=all.len() {
+            for end in start..=all.len() {
+                let some: Vec<String> = list.entries_in(start..end).collect();
+                assert_eq!(some, all[start..end]);
+            }
         }
     }
 
