@@ -627,6 +627,7 @@ fn config(view: &View) -> String {
         },
         "error": reloads.error,
         "ignored": reloads.ignored,
+        "masked": config.masked,
         "max_connections": config.gateway.max_connections,
     });
     format!("{page:#}\n")

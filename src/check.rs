@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use crate::config::{Config, LogTarget, Store};
+use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
 use crate::process::Identity;
 use crate::run;
 use crate::store::copy::{self, Holder};
@@ -35,10 +35,11 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
     if let Some(path) = &settings.pid_file {
         place_of_file(path).map_err(|what| format!("[gateway] pid_file: {what}"))?;
     }
-    match identity {
+    let mut warnings: Vec<String> = masked(&config).chain(open_secrets(&config)).collect();
+    warnings.extend(match identity {
         None => {
             read_lists(&config)?;
-            Ok(place_of_copy(&config, None).into_iter().collect())
+            place_of_copy(&config, None).into_iter().collect()
         }
         Some(identity) => {
             let name = identity.name().to_owned();
@@ -47,9 +48,50 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
             let is_new = |path: &Path| run::is_new(folder_of(path)).unwrap_or(false);
             let looks_at_copy = !copy.is_some_and(is_new);
             let outcome = identity.act(|| read_as(&name, &config, looks_at_copy));
-            outcome.map_err(|error| format!("[gateway] user = {name}: {error}"))?
+            outcome.map_err(|error| format!("[gateway] user = {name}: {error}"))??
         }
-    }
+    });
+    Ok(warnings)
+}
+
+/// The environment of whoever checks goes before the file.
+fn masked(config: &Config) -> impl Iterator<Item = String> {
+    config.masked.iter().map(|key| {
+        format!("{key} counts for nothing: {REDIS_URL_VARIABLE} in the environment goes before it")
+    })
+}
+
+/// Files with secrets that everybody on this machine can read.
+fn open_secrets(config: &Config) -> Vec<String> {
+    let Store::Redis(redis) = &config.store else {
+        return Vec::new();
+    };
+    let urls = || redis.sentinels.iter().chain([&redis.url]);
+    let is_in_file = |url: &Url| url.has_password();
+    let is_masked = std::env::var_os(REDIS_URL_VARIABLE).is_some_and(|it| !it.is_empty());
+    let has_password =
+        redis.sentinels.iter().any(is_in_file) || !is_masked && is_in_file(&redis.url);
+    let own = has_password.then_some(&config.path);
+    let key = redis.tls.own.as_ref().map(|(_, key)| key);
+    let key = key.filter(|_| urls().any(Url::is_tls));
+    let passwords = &redis.passwords;
+    let secrets = [
+        ("[redis] password_file", passwords.server.as_ref()),
+        (
+            "[redis] sentinel_password_file",
+            passwords.sentinels.as_ref(),
+        ),
+        ("[redis] tls_key", key),
+        ("a password in the ini file", own),
+    ];
+    let is_open = |path: &Path| fs::metadata(path).is_ok_and(|it| it.mode() & 0o004 != 0);
+    let open = secrets.into_iter().filter_map(|(what, path)| {
+        let path = path.filter(|path| is_open(path))?.display();
+        Some(format!(
+            "{what}: everybody can read {path}: chmod o-r, and chgrp to the group of the user in [gateway]"
+        ))
+    });
+    open.collect()
 }
 
 /// What is wrong with the last-good copy, or its place, for the user it is to be written by, if that

@@ -29,7 +29,7 @@ use self::file::{IniFile, Section};
 pub use self::keys::{KEYS, Key};
 pub use self::reload::{ReloadTally, Reloads};
 use self::units::{Wrong, name};
-pub use self::url::{Address, Login, Url};
+pub use self::url::{Address, Login, Password, Url};
 
 /// The variable of the environment that goes before `[redis] url`, for passwords that must not
 /// stand in a file. Its value is a parameter here: the caller reads the environment.
@@ -54,6 +54,9 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The names by which it may be asked, beside addresses and `localhost`; in lower case.
     pub admin_hosts: Vec<String>,
+    /// The full names of the keys whose values count for nothing, since the environment goes before
+    /// them.
+    pub masked: Vec<&'static str>,
 }
 
 /// Section `[gateway]`: the client side and the process.
@@ -143,6 +146,8 @@ pub struct Redis {
     pub url: Url,
     /// The Sentinels to ask where the master is; none: the URL says it.
     pub sentinels: Vec<Url>,
+    /// The files with the passwords, which the URLs know, too.
+    pub passwords: PasswordFiles,
     /// The files for TLS.
     pub tls: Tls,
     /// The keys of the lists.
@@ -179,6 +184,15 @@ impl Fleet {
     pub fn key_of(&self, node: &str) -> String {
         format!("{}:{node}", self.node_key)
     }
+}
+
+/// Files of section `[redis]` with passwords, by their absolute paths; read at each connection.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PasswordFiles {
+    /// Of the server.
+    pub server: Option<PathBuf>,
+    /// Of the Sentinels.
+    pub sentinels: Option<PathBuf>,
 }
 
 /// Files of section `[redis]` for TLS, by their absolute paths; read at each connection.
@@ -310,7 +324,10 @@ impl Config {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = path.parent().unwrap_or(Path::new("/"));
         let gateway = Gateway::of(file.section("gateway"), base)?;
+        let redis_url = redis_url.filter(|url| !url.is_empty());
+        let masked = masked_by(redis_url.as_deref(), file.section("redis"));
         Ok(Self {
+            masked,
             store: Store::of(&file, base, redis_url)?,
             lists: Lists::of(file.section("lists"), base)?,
             upstream: Upstream::of(file.section("upstream"))?,
@@ -333,6 +350,23 @@ impl Config {
         let file = IniFile::parse(path, section.as_deref().unwrap_or(&text))?;
         file.section("admin").get("listen", units::address_or_off)
     }
+}
+
+/// The keys for which the file says something else than the URL of the environment.
+fn masked_by(redis_url: Option<&str>, section: Section<'_>) -> Vec<&'static str> {
+    let Some(url) = redis_url else {
+        return Vec::new();
+    };
+    let has_password = Url::read(url).is_ok_and(|it| it.has_password());
+    let masks = [
+        ("redis.url", section.gives("url", |it| it != url)),
+        (
+            "redis.password_file",
+            has_password && section.gives("password_file", |_| true),
+        ),
+    ];
+    let masked = masks.into_iter().filter(|(_, is_masked)| *is_masked);
+    masked.map(|(name, _)| name).collect()
 }
 
 /// The admin listener's address, which must leave room for those of `listen`.
@@ -416,13 +450,20 @@ impl Store {
     fn of(file: &IniFile<'_>, base: &Path, redis_url: Option<String>) -> Result<Self, ConfigError> {
         // All keys are read, so that a wrong one is found even where it is not needed.
         let section = file.section("redis");
-        let given = redis_url.filter(|url| !url.is_empty());
         let in_variable = |error: Wrong| ConfigError::new(REDIS_URL_VARIABLE, &error);
-        let url = match given {
+        let is_in_variable = redis_url.is_some();
+        let url = match redis_url {
             Some(url) => Some(Url::read(&url).map_err(in_variable)?),
             None => section.get("url", Url::read_optional)?,
         };
         let sentinels = sentinels_of(section, url.as_ref())?;
+        let passwords = PasswordFiles::of(section, base)?;
+        // One in the environment goes before all that the file says.
+        let in_file = url.as_ref().filter(|_| !is_in_variable);
+        passwords.are_needed_by(section, in_file, &sentinels)?;
+        let url = url.map(|it| passwords.for_server(it));
+        let sentinels = sentinels.into_iter();
+        let sentinels: Vec<Url> = sentinels.map(|it| passwords.for_sentinel(it)).collect();
         let tls = Tls::of(section, base)?;
         let keys = Keys::of(section)?;
         let accept_key = section.get("accept_key", name)?;
@@ -446,6 +487,7 @@ impl Store {
                 Ok(Self::Redis(Redis {
                     url,
                     sentinels,
+                    passwords,
                     tls,
                     keys,
                     accept_key,
@@ -497,6 +539,59 @@ impl Fleet {
             return Err(section.wrong("node_key", &wrong));
         }
         Ok(fleet)
+    }
+}
+
+impl PasswordFiles {
+    fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+        let path = |name| section.get(name, units::path(base));
+        Ok(Self {
+            server: path("password_file")?,
+            sentinels: path("sentinel_password_file")?,
+        })
+    }
+
+    /// A password in two places is one that is changed in one of them.
+    fn are_needed_by(
+        &self,
+        section: Section<'_>,
+        url: Option<&Url>,
+        sentinels: &[Url],
+    ) -> Result<(), ConfigError> {
+        let wrong = |key, what: &str, allowed: &str| {
+            let (what, allowed) = (what.to_owned(), allowed.to_owned());
+            Err(section.wrong(key, &Wrong { what, allowed }))
+        };
+        if self.server.is_some() && url.is_some_and(Url::has_password) {
+            let what = "url has a password, too";
+            return wrong("password_file", what, "the password in one of the two");
+        }
+        if self.sentinels.is_some() && sentinels.iter().all(Url::has_password) {
+            let what = match sentinels {
+                [] => "there are no sentinels",
+                _ => "each of the sentinels has a password in its URL",
+            };
+            return wrong(
+                "sentinel_password_file",
+                what,
+                "nothing, where none needs it",
+            );
+        }
+        Ok(())
+    }
+
+    fn for_server(&self, url: Url) -> Url {
+        match &self.server {
+            Some(path) => url.with_password_file("password_file", path),
+            None => url,
+        }
+    }
+
+    fn for_sentinel(&self, url: Url) -> Url {
+        match &self.sentinels {
+            Some(path) => url.with_password_file("sentinel_password_file", path),
+            None => url,
+        }
     }
 }
 

@@ -88,6 +88,12 @@ fn outcome(pid: Pid, tally: &Tally) -> Result<String, String> {
         let keys = tally.ignored.join(", ");
         line.push_str(&format!("; only a restart changes {keys}"));
     }
+    if !tally.masked.is_empty() {
+        let keys = tally.masked.join(", ");
+        line.push_str(&format!(
+            "; {REDIS_URL_VARIABLE} in the gateway's environment goes before {keys}"
+        ));
+    }
     Ok(line)
 }
 
@@ -99,6 +105,7 @@ struct Tally {
     under_way: bool,
     error: Option<String>,
     ignored: Vec<String>,
+    masked: Vec<String>,
 }
 
 impl Tally {
@@ -116,13 +123,17 @@ impl Tally {
         }
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let count = |name: &str| page["reloads"][name].as_u64().unwrap_or_default();
-        let ignored = page["ignored"].as_array();
+        let texts = |name: &str| {
+            let texts = page[name].as_array().into_iter().flatten();
+            texts.filter_map(text).collect()
+        };
         Ok(Self {
             file: text(&page["file"]).unwrap_or_default(),
             done: count("ok") + count("failed"),
             under_way: page["reloads"]["under_way"] == true,
             error: text(&page["error"]),
-            ignored: ignored.into_iter().flatten().filter_map(text).collect(),
+            ignored: texts("ignored"),
+            masked: texts("masked"),
         })
     }
 }

@@ -196,6 +196,9 @@ impl Running {
     /// Brings `new` into force; returns the keys for which that needs a restart.
     fn take_on(&self, current: &Config, new: Config) -> Vec<&'static str> {
         let (mut config, fixed) = current.reload(new);
+        for key in &config.masked {
+            log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} goes before it\"");
+        }
         for key in &fixed {
             log::warn!("reload-ignored key={key} reason=\"it changes only by a restart\"");
         }

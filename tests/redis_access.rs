@@ -5,9 +5,18 @@
 
 mod support;
 
-use std::process::Output;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 
-use support::{Redis, Setup, run_to_exit};
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use support::{
+    DEADLINE, Gateway, Redis, ScriptedRedis, Sentinel, Setup, free_address, run_to_exit, texts,
+    wait_until,
+};
 
 /// What a program has said on both ways.
 fn said(output: &Output) -> String {
@@ -58,4 +67,305 @@ fn the_query_of_a_url_names_the_database_and_what_is_unknown_or_contradicts_star
         said(&output).contains("number 1: `name` is unknown in its query"),
         "{output:?}"
     );
+}
+
+/// A connection that stays who it is while passwords change, and ends all others.
+struct Owner(redis::Connection);
+
+impl Owner {
+    fn of(redis: &Redis) -> Self {
+        Self(redis.connect(0))
+    }
+
+    #[track_caller]
+    fn run(&mut self, command: &str) {
+        let words: Vec<&str> = command.split(' ').collect();
+        let outcome: redis::Value = redis::cmd(words[0])
+            .arg(&words[1..])
+            .query(&mut self.0)
+            .unwrap_or_else(|error| panic!("{command}: {error}"));
+        drop(outcome);
+    }
+
+    fn end_others(&mut self) {
+        self.run("CLIENT KILL TYPE normal");
+        self.run("CLIENT KILL TYPE pubsub");
+    }
+}
+
+/// Writes a file that only its owner may read.
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[track_caller]
+fn assert_hidden(gateway: &Gateway, secret: &str) {
+    let shown = [
+        gateway.stderr.all().join("\n"),
+        gateway.admin_get("/lists").1,
+        gateway.admin_get("/config").1,
+        gateway.admin_get("/healthz").1,
+        gateway.admin_get("/metrics").1,
+    ];
+    assert!(!shown.concat().contains(secret), "{shown:?}");
+}
+
+#[test]
+fn a_password_in_a_file_is_known_to_every_command_and_a_new_one_takes_no_restart() {
+    let redis = Redis::start_with_password(Some("first-secret"));
+    let mut owner = Owner::of(&redis);
+    owner.run("RPUSH prod 127.0.0.1:1");
+    let setup = Setup::new()
+        .redis(format!("redis://{}", redis.address()))
+        .set("redis.password_file", "password")
+        .set("redis.heartbeat", "100ms")
+        .set("redis.node", "gw-1")
+        .set("admin.listen", free_address());
+    write_secret(&setup.path("password"), "first-secret\n");
+    let gateway = setup.start();
+    gateway.wait_for_lists("they are read", |it| it["prod"][0] == "127.0.0.1:1");
+
+    let ini = gateway.path("graygate.ini");
+    wait_until("the fleet is known", DEADLINE, || {
+        let output = run_to_exit(&["fleet", "-c", ini.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        said(&output).contains("gw-1")
+    });
+    let commands: [&[&str]; 4] = [
+        &["lists", "show", "--offline"],
+        &["lists", "diff"],
+        &["explain", "127.0.0.9", "--offline"],
+        &["-t"],
+    ];
+    for words in commands {
+        let output = run_to_exit(&[words, &["-c", ini.to_str().unwrap()]].concat());
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+    let output = run_to_exit(&["lists", "check", "-c", ini.to_str().unwrap()]);
+    assert!(!said(&output).contains("NOAUTH"), "{output:?}");
+
+    // What is connected stays so; what connects has a wrong password.
+    owner.run("CONFIG SET requirepass second-secret");
+    owner.end_others();
+    let line = gateway.wait_for_log("authentication failed: WRONGPASS ");
+    let file = gateway.path("password").display().to_string();
+    assert!(line.contains(&file), "{line}");
+    write_secret(&gateway.path("password"), "second-secret\n");
+    gateway.wait_for_log("lists-readable");
+    gateway.wait_for_log("heartbeat-written");
+    owner.run("RPUSH prod 127.0.0.1:2");
+    gateway.wait_for_lists("the new entry", |it| {
+        it["prod"].as_array().unwrap().len() == 2
+    });
+    assert_hidden(&gateway, "-secret");
+}
+
+#[test]
+fn a_user_with_a_password_file_changes_the_password_without_a_restart_too() {
+    let redis = Redis::start();
+    let mut owner = Owner::of(&redis);
+    owner.run("RPUSH prod 127.0.0.1:1");
+    owner.run("ACL SETUSER app on >first-secret ~* &* +@all");
+    let setup = Setup::new()
+        .redis(format!("redis://app@{}", redis.address()))
+        .set("redis.password_file", "password");
+    write_secret(&setup.path("password"), "first-secret");
+    let gateway = setup.start();
+    gateway.wait_for_lists("they are read", |it| it["prod"][0] == "127.0.0.1:1");
+    owner.run("ACL SETUSER app <first-secret >second-secret");
+    owner.end_others();
+    gateway.wait_for_log("lists-unreadable");
+    write_secret(&gateway.path("password"), "second-secret");
+    gateway.wait_for_log("lists-readable");
+    assert_hidden(&gateway, "-secret");
+}
+
+#[test]
+fn sentinels_have_a_password_file_of_their_own() {
+    let redis = Redis::start_with_password(Some("a-secret"));
+    Owner::of(&redis).run("RPUSH prod 127.0.0.1:1");
+    let sentinel = Sentinel::watching("mymaster", redis.address(), Some("b-secret"));
+    let setup = Setup::new()
+        .redis("redis://mymaster")
+        .set("redis.sentinels", &sentinel)
+        .set("redis.password_file", "a")
+        .set("redis.sentinel_password_file", "b");
+    write_secret(&setup.path("a"), "a-secret");
+    write_secret(&setup.path("b"), "b-secret");
+    let output = command(&setup, &["lists", "show", "--offline"]);
+    assert!(said(&output).contains("127.0.0.1:1\n"), "{output:?}");
+    let gateway = setup.start();
+    gateway.wait_for_lists("they are read", |it| it["prod"][0] == "127.0.0.1:1");
+    sentinel.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn a_check_says_what_is_wrong_with_a_password_file() {
+    let setup = Setup::new()
+        .redis("redis://127.0.0.1:1")
+        .set("redis.password_file", "password");
+    let file = setup.path("password");
+    let place = format!("[redis] password_file {}: ", file.display());
+    let fails = |why: &str| {
+        let output = command(&setup, &["-t"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(
+            said(&output).contains(&format!("{place}{why}")),
+            "{output:?}"
+        );
+    };
+    fails("No such file");
+    write_secret(&file, "");
+    fails("it is empty");
+    write_secret(&file, "a-secret\nanother\n");
+    fails("it has more than one line");
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fails("it is no file");
+    fs::remove_file(&file).unwrap();
+
+    write_secret(&file, "a-secret\n");
+    let output = command(&setup, &["-t"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!said(&output).contains("password_file"), "{output:?}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let output = command(&setup, &["-t"]);
+    assert!(output.status.success(), "{output:?}");
+    let warning = format!(
+        "[redis] password_file: everybody can read {}",
+        file.display()
+    );
+    assert!(said(&output).contains(&warning), "{output:?}");
+
+    // So can a password in the ini file be read.
+    let in_ini = Setup::new().redis("redis://:a-secret@127.0.0.1:1");
+    let output = command(&in_ini, &["-t"]);
+    assert!(
+        said(&output).contains("a password in the ini file: everybody can read"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_check_by_root_finds_that_the_user_to_be_cannot_read_the_password() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let setup = Setup::new()
+        .redis("redis://127.0.0.1:1")
+        .set("gateway.user", "nobody")
+        .set("redis.password_file", "password");
+    fs::set_permissions(setup.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    write_secret(&setup.path("password"), "a-secret\n");
+    let output = command(&setup, &["-t"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = said(&output);
+    assert!(
+        text.contains("password_file")
+            && text.contains("Permission denied")
+            && text.contains("nobody"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_the_environment_goes_before_is_named_by_a_check_and_by_a_reload() {
+    let redis = Redis::start_with_password(Some("a-secret"));
+    Owner::of(&redis).run("RPUSH prod 127.0.0.1:1");
+    let setup = Setup::new()
+        .redis("redis://127.0.0.1:1")
+        .set("redis.password_file", "password")
+        .set("gateway.pid_file", "pid")
+        .set("admin.listen", free_address());
+    write_secret(&setup.path("password"), "wrong");
+    let gateway = setup.environment("GRAYGATE_REDIS_URL", redis.url()).start();
+    gateway.wait_for_lists("they are read", |it| it["prod"][0] == "127.0.0.1:1");
+    let ini = gateway.path("graygate.ini");
+    let ini = ini.to_str().unwrap();
+    let output = run_to_exit(&["reload", "-c", ini]);
+    assert!(output.status.success(), "{output:?}");
+    let masked = "GRAYGATE_REDIS_URL in the gateway's environment goes before redis.url, redis.password_file";
+    assert!(said(&output).contains(masked), "{output:?}");
+    gateway.wait_for_log(" WARN reload-masked key=redis.url ");
+    gateway.wait_for_log(" WARN reload-masked key=redis.password_file ");
+
+    // A check by whoever has it in the environment.
+    let output = Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .args(["-t", "-c", ini])
+        .env("GRAYGATE_REDIS_URL", redis.url())
+        .output()
+        .unwrap();
+    for key in ["redis.url", "redis.password_file"] {
+        let warning = format!("{key} counts for nothing: GRAYGATE_REDIS_URL");
+        assert!(said(&output).contains(&warning), "{output:?}");
+    }
+}
+
+#[test]
+fn where_there_are_no_users_the_password_alone_is_sent() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let said_so = Arc::clone(&heard);
+    let mut inside = false;
+    let mut queued = 0;
+    let redis = ScriptedRedis::start(move |words| {
+        said_so.lock().unwrap().push(words.join(" "));
+        match words {
+            ["AUTH", _, _] => "-ERR wrong number of arguments for 'auth' command".to_owned(),
+            ["AUTH", "a-secret"] => {
+                inside = true;
+                "+OK".to_owned()
+            }
+            _ if !inside => "-NOAUTH Authentication required.".to_owned(),
+            ["PING"] => "+PONG".to_owned(),
+            ["MULTI" | "SELECT", ..] => "+OK".to_owned(),
+            ["EXEC"] => {
+                let lists = (0..queued / 2).map(|_| {
+                    let list = texts(&["127.0.0.1:1"]);
+                    format!("\r\n{list}\r\n{list}")
+                });
+                format!("*{queued}{}", lists.collect::<String>())
+            }
+            _ => {
+                queued += 1;
+                "+QUEUED".to_owned()
+            }
+        }
+    });
+    let url = redis.url().replace("redis://", "redis://app:a-secret@");
+    let setup = Setup::new().redis(url.replace("/0", "/1"));
+    let output = command(&setup, &["lists", "show", "--offline"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said(&output).contains("127.0.0.1:1\n"), "{output:?}");
+    let heard = heard.lock().unwrap();
+    assert_eq!(
+        heard[..6],
+        [
+            "AUTH app a-secret",
+            "SELECT 1",
+            "PING",
+            "AUTH a-secret",
+            "SELECT 1",
+            "PING"
+        ]
+    );
+}
+
+#[test]
+fn who_is_not_let_in_is_told_where_the_password_belongs() {
+    let redis = Redis::start_with_password(Some("a-secret"));
+    for (user, hint) in [
+        ("", "no password is given here: password_file in [redis]"),
+        (
+            "a-secret@",
+            "a password alone stands behind a colon: redis://:password@host",
+        ),
+    ] {
+        let setup = Setup::new().redis(format!("redis://{user}{}", redis.address()));
+        let output = command(&setup, &["fleet"]);
+        assert!(!output.status.success(), "{output:?}");
+        let text = said(&output);
+        assert!(text.contains("NOAUTH") && text.contains(hint), "{text}");
+        assert!(!text.contains("a-secret"), "{text}");
+    }
 }

@@ -85,6 +85,7 @@ fn the_page_and_the_metrics_say_what_the_reloads_have_come_to() {
         "pid": gateway.pid(),
         "reloads": { "ok": 1, "failed": 0, "under_way": false },
         "error": null,
+        "masked": [],
         "ignored": [],
         "max_connections": 77,
     });

@@ -117,6 +117,12 @@ impl Section<'_> {
         self.file.lines.contains_key(&(self.name, name))
     }
 
+    /// Whether the file itself gives a value to a key that is not empty, and of this kind.
+    pub(super) fn gives(self, name: &str, is_such: impl FnOnce(&str) -> bool) -> bool {
+        let text = self.text(name);
+        self.has(name) && !text.is_empty() && is_such(text)
+    }
+
     fn text(&self, name: &str) -> &str {
         let section = self.file.values.get(self.name);
         let given = section.and_then(|keys| keys.get(name)?.as_deref());

@@ -52,6 +52,8 @@ pub const KEYS: &[Key] = keys! {
     [redis]
     url = "", "Server: redis://[[user]:password@]host[:port][/db], rediss://… with TLS, or unix:///path[?db=0]. (restart)";
     sentinels = "", "Sentinels, as host[:26379] or redis[s]://…, with commas between; the host in url is the master's name then. (restart)";
+    password_file = "", "File with the password of the server and nothing else, read at each connection; empty: as the URL says. (restart)";
+    sentinel_password_file = "", "The same for Sentinels that have none in their URLs. (restart)";
     tls_ca = "", "PEM file of the authorities that may vouch for the server; empty: the system's. (restart)";
     tls_cert = "", "PEM file of the gateway's own certificate, for a server that asks for one; empty: none. (restart)";
     tls_key = "", "PEM file of its private key, readable to the user in [gateway]. (restart)";

@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Config, Store};
+use super::{Config, Store, Url};
 
 /// What the reloads of a gateway have come to. Who has sent a signal learns here how it ended.
 #[derive(Debug, Default)]
@@ -103,13 +103,26 @@ fn keep<T: PartialEq>(kept: &mut Vec<&'static str>, name: &'static str, old: T, 
     }
 }
 
+/// Whether these are the same as they stand in the file: where their passwords are, others say.
+fn same_text(old: &[Url], new: &[Url]) -> bool {
+    old.iter().map(Url::as_str).eq(new.iter().map(Url::as_str))
+}
+
 /// The names of the keys in which two stores differ.
 fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
     let compared = match (old, new) {
         (Store::File(old), Store::File(new)) => vec![("lists.file", old == new)],
         (Store::Redis(old), Store::Redis(new)) => vec![
-            ("redis.url", old.url == new.url),
-            ("redis.sentinels", old.sentinels == new.sentinels),
+            ("redis.url", old.url.as_str() == new.url.as_str()),
+            ("redis.sentinels", same_text(&old.sentinels, &new.sentinels)),
+            (
+                "redis.password_file",
+                old.passwords.server == new.passwords.server,
+            ),
+            (
+                "redis.sentinel_password_file",
+                old.passwords.sentinels == new.passwords.sentinels,
+            ),
             ("redis.tls_ca", old.tls.ca == new.tls.ca),
             ("redis.tls_cert", old.tls.cert() == new.tls.cert()),
             ("redis.tls_key", old.tls.key() == new.tls.key()),

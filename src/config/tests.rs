@@ -188,6 +188,7 @@ fn an_empty_file_has_the_documented_defaults() {
     let cpus = std::thread::available_parallelism().unwrap().get();
     let expected = Config {
         path: FILE.into(),
+        masked: Vec::new(),
         gateway: Gateway {
             listen: vec![listen("0.0.0.0:80", false)],
             workers: cpus.min(256),
@@ -214,6 +215,7 @@ fn an_empty_file_has_the_documented_defaults() {
         store: Store::Redis(Redis {
             url: "redis://127.0.0.1:6379/0".parse().unwrap(),
             sentinels: Vec::new(),
+            passwords: PasswordFiles::default(),
             tls: Tls::default(),
             keys: Keys {
                 gray: "gray".to_owned(),
@@ -981,7 +983,11 @@ fn what_the_query_of_a_url_says_counts_as_for_other_clients() {
     ] {
         let url = redis(with("redis.url", text).unwrap()).url;
         let login = url.login();
-        let read = (login.user.as_deref(), login.password.as_deref(), login.db);
+        let in_url = match &login.password {
+            Password::Text(text) => Some(text.as_str()),
+            _ => None,
+        };
+        let read = (login.user.as_deref(), in_url, login.db);
         assert_eq!(read, (user, password, db), "{text}");
     }
 }
@@ -1146,6 +1152,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("gateway.group", "x"),
     ("redis.url", "redis://h"),
     ("redis.sentinels", "a,b:1"),
+    ("redis.password_file", "x"),
+    ("redis.sentinel_password_file", "x"),
     ("redis.tls_ca", "x"),
     ("redis.tls_cert", "x"),
     ("redis.tls_key", "x"),
@@ -1194,6 +1202,13 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
                 let changed = format!("{} = {value}", key.name);
                 let new = text.replace(&format!("{} = a", key.name), &changed);
                 (parse(text), parse(&new))
+            }
+            ("redis", "sentinel_password_file") => {
+                let text = format!("{REDIS}sentinels = a\n");
+                (
+                    parse(&text),
+                    parse(&format!("{text}{} = {value}\n", key.name)),
+                )
             }
             ("redis", _) => (
                 parse(REDIS),
@@ -1291,4 +1306,59 @@ fn files_for_tls_come_in_pairs_and_where_tls_is_spoken() {
     let tls = redis(parse(text).unwrap()).tls;
     assert_eq!(tls.ca, Some("/etc/gray/a".into()));
     assert_eq!(tls.own, Some(("/etc/gray/c".into(), "/k".into())));
+}
+
+#[test]
+fn a_password_stands_in_one_place_and_the_environment_goes_before_the_file() {
+    for (text, what) in [
+        (
+            "url = redis://:secret@h\npassword_file = p\n",
+            ":3: [redis] password_file = p: url has a password, too",
+        ),
+        (
+            "url = redis://h?password=secret\npassword_file = p\n",
+            ":3: [redis] password_file = p: url has a password, too",
+        ),
+        (
+            "url = redis://h\nsentinel_password_file = p\n",
+            ":3: [redis] sentinel_password_file = p: there are no sentinels",
+        ),
+        (
+            "url = redis://h\nsentinels = redis://:secret@a\nsentinel_password_file = p\n",
+            ":4: [redis] sentinel_password_file = p: each of the sentinels has a password",
+        ),
+    ] {
+        let error = parse(&format!("[redis]\n{text}")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{FILE}{what}")), "{error}");
+    }
+    let text = "[redis]\nurl = redis://u@m\nsentinels = a, redis://:own@b\npassword_file = p\nsentinel_password_file = /s\n";
+    let config = parse(text).unwrap();
+    assert!(config.masked.is_empty());
+    let settings = redis(config);
+    let file = |key, path: &str| Password::File {
+        key,
+        path: path.into(),
+    };
+    let server = settings.url.login();
+    assert_eq!(server.user.as_deref(), Some("u"));
+    assert!(server.password == file("password_file", "/etc/gray/p"));
+    let of_sentinel = |at: usize| settings.sentinels[at].login().password.clone();
+    assert!(of_sentinel(0) == file("sentinel_password_file", "/s"));
+    assert!(of_sentinel(1) == Password::Text("own".to_owned()));
+
+    let in_file = "[redis]\nurl = redis://h\npassword_file = p\n";
+    for (variable, masked) in [
+        ("redis://h", vec![]),
+        ("redis://g", vec!["redis.url"]),
+        (
+            "redis://:secret@h",
+            vec!["redis.url", "redis.password_file"],
+        ),
+    ] {
+        let config = Config::parse(Path::new(FILE), in_file, Some(variable.to_owned())).unwrap();
+        assert_eq!(config.masked, masked, "{variable}");
+        let password = redis(config).url.login().password.clone();
+        let is_in_file = matches!(password, Password::File { .. });
+        assert_eq!(is_in_file, !variable.contains("secret"));
+    }
 }

@@ -5,7 +5,7 @@
 //! could have been what leads to another database.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
@@ -46,9 +46,25 @@ pub struct Login {
     /// The ACL user; without one, the server's default user.
     pub user: Option<String>,
     /// The password, if one is asked for.
-    pub password: Option<String>,
+    pub password: Password,
     /// The database, 0 or more.
     pub db: i64,
+}
+
+/// Where the password is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// There is none.
+    None,
+    /// In the URL.
+    Text(String),
+    /// In a file, which is read at each connection: so a new one needs no restart.
+    File {
+        /// The key of `[redis]` that names the file.
+        key: &'static str,
+        /// Its absolute path.
+        path: PathBuf,
+    },
 }
 
 const ALLOWED: &str = "redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS, or \
@@ -72,6 +88,20 @@ impl Url {
     /// Who asks, and which database is meant.
     pub fn login(&self) -> &Login {
         &self.login
+    }
+
+    /// Whether the URL itself has a password.
+    pub fn has_password(&self) -> bool {
+        matches!(self.login.password, Password::Text(_))
+    }
+
+    /// Takes the password from a file, unless the URL has one.
+    pub(super) fn with_password_file(mut self, key: &'static str, path: &Path) -> Self {
+        if !self.has_password() {
+            let path = path.to_owned();
+            self.login.password = Password::File { key, path };
+        }
+        self
     }
 
     /// Whether TLS is spoken.
@@ -121,7 +151,10 @@ impl Url {
         let (user, password) = (settings.username(), settings.password());
         let login = Login {
             user: either(user.map(str::to_owned), query.user, "user")?,
-            password: either(password.map(str::to_owned), query.password, "password")?,
+            password: match either(password.map(str::to_owned), query.password, "password")? {
+                Some(password) => Password::Text(password),
+                None => Password::None,
+            },
             db: either(db, query.db, "database")?.unwrap_or(0),
         };
         if login.db < 0 {

@@ -28,6 +28,7 @@ pub mod heartbeat;
 mod link;
 pub mod nodes;
 mod pace;
+mod password;
 mod place;
 mod proxies;
 mod reading;
@@ -140,13 +141,16 @@ pub fn read(settings: &config::Redis) -> Result<Reading, String> {
     })
 }
 
-/// Looks at the files that are needed for TLS.
+/// Looks at the files with passwords, and at those that are needed for TLS.
 ///
 /// # Errors
 /// Which of them cannot be used, and why.
 pub fn check_files(settings: &config::Redis) -> std::io::Result<()> {
-    let mut urls = settings.sentinels.iter().chain([&settings.url]);
-    match urls.any(config::Url::is_tls) {
+    let urls = || settings.sentinels.iter().chain([&settings.url]);
+    for url in urls() {
+        password::read(url.login())?;
+    }
+    match urls().any(config::Url::is_tls) {
         true => tls::client_config(&settings.tls).map(drop),
         false => Ok(()),
     }

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::reply::{Bounds, End, Scan};
-use super::{cluster, tls};
+use super::{cluster, password, tls};
 use crate::config::{self, Address, Login};
 use crate::store::heavy;
 
@@ -116,22 +116,45 @@ impl Link {
 
     /// Within the deadline of the connection.
     fn introduce(&mut self, login: &Login) -> RedisResult<()> {
+        let password = password::read(login)?;
+        let outcome = match &password {
+            None => self.greet(None, login.db),
+            Some(password) => {
+                let mut auth = redis::cmd("AUTH");
+                match self.greet(Some(auth.arg(&login.user).arg(password)), login.db) {
+                    // Before Redis 6 there are no users, and one password for all.
+                    Err(error) if login.user.is_some() && is_arity(&error) => {
+                        let mut auth = redis::cmd("AUTH");
+                        self.greet(Some(auth.arg(password)), login.db)
+                    }
+                    outcome => outcome,
+                }
+            }
+        };
+        outcome.map_err(|error| password::hinted(error, login))
+    }
+
+    /// Tells who asks, and which database is meant. After a refusal, more can be said.
+    fn greet(&mut self, auth: Option<&Cmd>, db: i64) -> RedisResult<()> {
         let mut hello = Vec::new();
-        if let Some(password) = &login.password {
-            let mut auth = redis::cmd("AUTH");
-            auth.arg(&login.user).arg(password);
+        if let Some(auth) = auth {
             auth.write_packed_command(&mut hello);
         }
-        if login.db != 0 {
+        if db != 0 {
             let mut select = redis::cmd("SELECT");
-            select.arg(login.db).write_packed_command(&mut hello);
+            select.arg(db).write_packed_command(&mut hello);
         }
         redis::cmd("PING").write_packed_command(&mut hello);
         self.stream.write_all(&hello)?;
-        if login.password.is_some() {
-            self.parse()?.extract_error().map_err(authentication)?;
+        if auth.is_some()
+            && let Err(error) = self.parse()?.extract_error()
+        {
+            // It may close the connection rather than say more.
+            let rest = 1 + u8::from(db != 0);
+            let _ = (0..rest).try_for_each(|_| self.parse().map(drop));
+            return Err(authentication(error));
         }
-        if login.db != 0 {
+        if db != 0 {
             self.parse()?.extract_error().map_err(cluster::of_select)?;
         }
         match self.parse()?.extract_error() {
@@ -388,6 +411,12 @@ pub(super) fn is_refusal(error: &RedisError) -> bool {
         .detail()
         .is_some_and(|it| it.contains("max number of clients"));
     error.code().is_some_and(|it| !AWAY.contains(&it)) && !is_full
+}
+
+/// True where AUTH knows only passwords.
+fn is_arity(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    error.kind() == ErrorKind::AuthenticationFailed && detail.contains("wrong number of arguments")
 }
 
 fn authentication(error: RedisError) -> RedisError {
