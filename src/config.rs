@@ -202,6 +202,8 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// The gateway's own certificate and its private key.
     pub own: Option<(PathBuf, PathBuf)>,
+    /// The name that a server's certificate must hold, where that is not its host's; no Sentinel's.
+    pub name: Option<String>,
 }
 
 impl Tls {
@@ -612,7 +614,8 @@ impl Tls {
             (Some(_), None) => return alone("tls_cert", "tls_key"),
             (None, Some(_)) => return alone("tls_key", "tls_cert"),
         };
-        Ok(Self { ca, own })
+        let name = section.get("tls_name", units::server_name)?;
+        Ok(Self { ca, own, name })
     }
 
     /// Who has named files for TLS must not send a password without it.
@@ -624,14 +627,14 @@ impl Tls {
         if *self == Self::default() || urls.any(Url::is_tls) {
             return Ok(());
         }
-        let name = if self.ca.is_some() {
-            "tls_ca"
-        } else {
-            "tls_cert"
+        let name = match (&self.ca, &self.own) {
+            (Some(_), _) => "tls_ca",
+            (None, Some(_)) => "tls_cert",
+            (None, None) => "tls_name",
         };
         let wrong = Wrong {
             what: "neither the URL of Redis nor a Sentinel begins with rediss://".to_owned(),
-            allowed: "rediss:// where TLS is meant, else no files for it".to_owned(),
+            allowed: "rediss:// where TLS is meant, else nothing for it".to_owned(),
         };
         Err(section.wrong(name, &wrong))
     }

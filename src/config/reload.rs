@@ -126,6 +126,7 @@ fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
             ("redis.tls_ca", old.tls.ca == new.tls.ca),
             ("redis.tls_cert", old.tls.cert() == new.tls.cert()),
             ("redis.tls_key", old.tls.key() == new.tls.key()),
+            ("redis.tls_name", old.tls.name == new.tls.name),
             ("redis.gray_key", old.keys.gray == new.keys.gray),
             ("redis.pre_key", old.keys.pre == new.keys.pre),
             ("redis.prod_key", old.keys.prod == new.keys.prod),

@@ -1157,6 +1157,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("redis.tls_ca", "x"),
     ("redis.tls_cert", "x"),
     ("redis.tls_key", "x"),
+    ("redis.tls_name", "x"),
     ("redis.gray_key", "x"),
     ("redis.pre_key", "x"),
     ("redis.prod_key", "x"),
@@ -1197,8 +1198,8 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
         let (old, new) = match (key.section, key.name) {
             ("lists", "file") => (with(name, "l"), with(name, value)),
             ("redis", "url") => (parse(REDIS), with(name, value)),
-            ("redis", "tls_ca" | "tls_cert" | "tls_key") => {
-                let text = "[redis]\nurl = rediss://h\ntls_ca = a\ntls_cert = a\ntls_key = a\n";
+            ("redis", "tls_ca" | "tls_cert" | "tls_key" | "tls_name") => {
+                let text = "[redis]\nurl = rediss://h\ntls_ca = a\ntls_cert = a\ntls_key = a\ntls_name = a\n";
                 let changed = format!("{} = {value}", key.name);
                 let new = text.replace(&format!("{} = a", key.name), &changed);
                 (parse(text), parse(&new))
@@ -1297,6 +1298,14 @@ fn files_for_tls_come_in_pairs_and_where_tls_is_spoken() {
         (
             "url = unix:///s\ntls_cert = c\ntls_key = k\n",
             ":3: [redis] tls_cert = c: neither the URL",
+        ),
+        (
+            "url = redis://h\ntls_name = n\n",
+            ":3: [redis] tls_name = n: neither the URL",
+        ),
+        (
+            "url = rediss://h\ntls_name = n:6379\n",
+            ":3: [redis] tls_name = n:6379: it is no name of a host",
         ),
     ] {
         let error = parse(&format!("[redis]\n{text}")).unwrap_err().to_string();

@@ -435,6 +435,17 @@ fn node_of_host(host: &str) -> String {
     name
 }
 
+/// The name of a server as a certificate holds it; none when empty.
+pub(super) fn server_name(text: &str) -> Reading<Option<String>> {
+    if rustls::pki_types::ServerName::try_from(text).is_err() && !text.is_empty() {
+        return wrong(
+            "it is no name of a host",
+            "a host's name or an IP address, as redis.example, without a port",
+        );
+    }
+    optional_name(text)
+}
+
 /// A name that must be there.
 pub(super) fn name(text: &str) -> Reading<String> {
     if text.is_empty() {

@@ -90,6 +90,7 @@ impl Link {
             socket,
             silence: limit,
             until,
+            heard: false,
         };
         let mut link = Self {
             address: address.clone(),
@@ -101,17 +102,29 @@ impl Link {
             limit,
             heard: Instant::now(),
         };
-        link.introduce(login).map_err(|error| {
-            let lost = error.is_io_error() && !error.is_timeout();
-            match (&link.stream, &files.own) {
-                // With TLS 1.3 a server judges the certificate when the handshake is over.
-                (Stream::Tls(_), None) if lost => RedisError::from(io::Error::other(format!(
-                    "{error} (does the server ask for a certificate, tls_cert?)"
-                ))),
-                _ => error,
-            }
-        })?;
+        let outcome = link.introduce(login);
+        outcome.map_err(|error| link.explained(error, files))?;
         Ok(link)
+    }
+
+    /// What has come in place of a greeting, with what it is likely to mean.
+    fn explained(&self, error: RedisError, files: &config::Tls) -> RedisError {
+        let lost = error.is_connection_dropped();
+        let hint = match (&self.stream, &files.own) {
+            // With TLS 1.3 a server judges the certificate when the handshake is over.
+            (Stream::Tls(_), None) if lost => "does the server ask for a certificate, tls_cert?",
+            (Stream::Tls(_), Some(_)) if lost => "does the server refuse that in tls_cert?",
+            // An alert of TLS, or an end without a word: what came was no handshake.
+            (Stream::Plain(_), _) if self.received.bytes.starts_with(b"\x15\x03") => {
+                "the server speaks TLS at this port: the URL begins with rediss:// then"
+            }
+            (Stream::Plain(socket), _) if lost && !socket.heard => {
+                "does the server speak TLS at this port? The URL begins with rediss:// then"
+            }
+            _ => return error,
+        };
+        let error = super::describe(&error);
+        RedisError::from(io::Error::other(format!("{error} ({hint})")))
     }
 
     /// Within the deadline of the connection.
@@ -369,7 +382,7 @@ impl Received {
             // So that a long one begins at the beginning, and need not be copied.
             self.bytes.drain(..std::mem::take(&mut self.taken));
             match stream.read(&mut self.chunk)? {
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                0 => return Err(closed().into()),
                 length => {
                     let needed = self.bytes.len() + length;
                     if needed > self.bytes.capacity() {
@@ -389,6 +402,14 @@ impl Received {
         self.taken += length;
         self.bytes[start..self.taken].to_vec()
     }
+}
+
+/// An end where more was to come.
+pub(super) fn closed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the server has closed the connection",
+    )
 }
 
 /// What a server says that answers nothing at all at present, or nothing to who asks.
@@ -512,6 +533,8 @@ struct Timed {
     socket: Socket,
     silence: Duration,
     until: Instant,
+    /// Something has come.
+    heard: bool,
 }
 
 impl Timed {
@@ -527,7 +550,10 @@ impl Read for Timed {
             match (&self.socket).read(buffer) {
                 // With a time limit, the kernel does not take up a call again after a signal.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome.map_err(timed_out),
+                outcome => {
+                    self.heard |= outcome.as_ref().is_ok_and(|it| *it > 0);
+                    return outcome.map_err(timed_out);
+                }
             }
         }
     }
@@ -568,7 +594,10 @@ impl Stream {
         match address {
             Address::Tcp {
                 host, tls: true, ..
-            } => Self::handshake(socket, host, tls::client_config(files)?),
+            } => {
+                let name = files.name.as_deref().unwrap_or(host);
+                Self::handshake(socket, name, tls::client_config(files)?)
+            }
             _ => Ok(Self::Plain(socket)),
         }
     }
@@ -577,7 +606,11 @@ impl Stream {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
-            tls.complete_io(&mut socket).map_err(tls::in_words)?;
+            tls.complete_io(&mut socket)
+                .map_err(|error| match socket.heard {
+                    true => tls::in_words(error),
+                    false => tls::no_answer(error),
+                })?;
         }
         Ok(Self::Tls(Box::new(StreamOwned::new(tls, socket))))
     }

@@ -158,7 +158,12 @@ impl Finder {
 
 fn ask(sentinel: &Url, name: &str, settings: &config::Redis) -> RedisResult<(String, u16)> {
     let (address, login) = (sentinel.address(), sentinel.login());
-    let mut link = Link::open(address, login, &settings.tls, settings.timeout)?;
+    // Another server, another name.
+    let tls = config::Tls {
+        name: None,
+        ..settings.tls.clone()
+    };
+    let mut link = Link::open(address, login, &tls, settings.timeout)?;
     let mut command = redis::cmd("SENTINEL");
     let found = link.ask(command.arg("get-master-addr-by-name").arg(name))?;
     let found: Option<(String, u16)> = redis::from_redis_value(found)?;

@@ -1,5 +1,9 @@
 //! TLS to Redis: which servers are believed, and who the gateway says that it is.
 
+mod subject;
+mod verifier;
+mod words;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,8 +11,11 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 
+use self::verifier::Verifier;
+use self::words::words;
+pub(super) use self::words::{in_words, no_answer};
 use crate::config;
 
 /// Reads the files; that is done for each connection, so that renewed ones need no restart.
@@ -17,13 +24,15 @@ use crate::config;
 /// Which of them cannot be used, and why.
 pub(super) fn client_config(files: &config::Tls) -> io::Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = Arc::new(roots(files.ca.as_deref())?);
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
-    let verifier = verifier.build().map_err(io::Error::other)?;
+    let (roots, named) = roots(files.ca.as_deref())?;
+    let roots = Arc::new(roots);
+    let authorities = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+    let authorities = authorities.build().map_err(io::Error::other)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
-        .with_webpki_verifier(verifier);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { authorities, named }));
     let config = match &files.own {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
@@ -38,15 +47,17 @@ pub(super) fn client_config(files: &config::Tls) -> io::Result<Arc<ClientConfig>
     Ok(Arc::new(config))
 }
 
-fn roots(ca: Option<&Path>) -> io::Result<RootCertStore> {
+/// The authorities, and the certificates in `tls_ca`, which are trusted as themselves, too.
+fn roots(ca: Option<&Path>) -> io::Result<(RootCertStore, Vec<CertificateDer<'static>>)> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca {
-        for cert in certificates("tls_ca", path)? {
+        let named = certificates("tls_ca", path)?;
+        for cert in &named {
             roots
-                .add(cert)
+                .add(cert.clone())
                 .map_err(|error| unusable("tls_ca", path, words(&error)))?;
         }
-        return Ok(roots);
+        return Ok((roots, named));
     }
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
@@ -55,7 +66,7 @@ fn roots(ca: Option<&Path>) -> io::Result<RootCertStore> {
         let why = why.unwrap_or_else(|| "there are none".to_owned());
         return Err(io::Error::other(format!("the system's authorities: {why}")));
     }
-    Ok(roots)
+    Ok((roots, Vec::new()))
 }
 
 fn certificates(key: &str, path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
@@ -75,31 +86,6 @@ fn pem_words(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => "it holds nothing of the kind".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// An error of TLS in words that stay the same from try to try, so that it is told once. The
-/// library's own count the seconds since a certificate has expired.
-pub(super) fn in_words(error: io::Error) -> io::Error {
-    let inner = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
-    match inner {
-        Some(inner) => io::Error::new(error.kind(), format!("TLS: {}", words(inner))),
-        None => error,
-    }
-}
-
-fn words(error: &Error) -> String {
-    match error {
-        Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => "the server's certificate has expired".to_owned(),
-        Error::InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => "the server's certificate is not valid yet".to_owned(),
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "no known authority vouches for the server's certificate (UnknownIssuer)".to_owned()
-        }
         other => other.to_string(),
     }
 }
