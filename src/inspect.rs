@@ -250,17 +250,24 @@ fn of_store(config: &Config) -> Result<Content, String> {
 /// The lists as they are in the store at this moment, whatever a gateway makes of them.
 fn stored(config: &Config) -> Result<Lists, String> {
     let port = config.upstream.peer_port;
+    let mut types = redis::WrongTypes::default();
     let reading = match &config.store {
         Store::File(path) => {
             let read = file::read(path).and_then(|text| file::parse(&text, port));
             read.map_err(|error| format!("{}: {error}", path.display()))?
         }
         Store::Redis(settings) => {
-            redis::read(settings).map_err(|error| format!("{}: {error}", settings.url))?
+            let once = redis::read(settings);
+            let once = once.map_err(|error| format!("{}: {error}", settings.url))?;
+            types = once.types;
+            once.reading
         }
     };
     let entries = |list: ListName, entries: Result<Entries, Fault>| {
-        entries.map_err(|fault| format!("{}: {}", list.name(), fault.name()))
+        entries.map_err(|fault| match types.of(list) {
+            Some(what) => format!("{}: {}: {what}", list.name(), fault.name()),
+            None => format!("{}: {}", list.name(), fault.name()),
+        })
     };
     let Reading { gray, pre, prod } = reading;
     let gray = GrayList::parse(&entries(ListName::Gray, gray)?);

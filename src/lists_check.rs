@@ -40,15 +40,18 @@ pub fn check(file: Option<&Path>, config: &Path) -> Result<Report, String> {
         Some(config) => (config.upstream.peer_port, &*config.gateway.trusted_proxies),
         None => (PEER_PORT, &[][..]),
     };
-    let reading = match (file, loaded.as_ref().map(|it: &Config| &it.store)) {
-        (Some(path), _) => read_file(path)?,
-        (None, Some(Store::File(path))) => read_file(path)?,
+    let none = redis::WrongTypes::default;
+    let (reading, types) = match (file, loaded.as_ref().map(|it: &Config| &it.store)) {
+        (Some(path), _) => (read_file(path)?, none()),
+        (None, Some(Store::File(path))) => (read_file(path)?, none()),
         (None, Some(Store::Redis(settings))) => {
-            redis::read(settings).map_err(|error| format!("{}: {error}", settings.url))?
+            let once = redis::read(settings);
+            let once = once.map_err(|error| format!("{}: {error}", settings.url))?;
+            (once.reading, once.types)
         }
         (None, None) => return Err("nothing to check".to_owned()),
     };
-    Ok(report(reading, port, trusted))
+    Ok(report(reading, &types, port, trusted))
 }
 
 fn read_file(path: &Path) -> Result<Reading, String> {
@@ -56,14 +59,22 @@ fn read_file(path: &Path) -> Result<Reading, String> {
     read.map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn report(reading: Reading, port: u16, trusted: &[ipnet::IpNet]) -> Report {
+fn report(
+    reading: Reading,
+    types: &redis::WrongTypes,
+    port: u16,
+    trusted: &[ipnet::IpNet],
+) -> Report {
     let mut text = String::new();
     let mut faults = 0;
     let mut entries = |list: ListName, entries: Result<Entries, Fault>| {
         entries.unwrap_or_else(|fault| {
             faults += 1;
             // A String takes whatever is written.
-            let _ = writeln!(text, "{}: {}", list.name(), fault.name());
+            let _ = match types.of(list) {
+                Some(what) => writeln!(text, "{}: {}: {what}", list.name(), fault.name()),
+                None => writeln!(text, "{}: {}", list.name(), fault.name()),
+            };
             Entries::default()
         })
     };

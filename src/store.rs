@@ -14,6 +14,7 @@ mod door;
 mod entries;
 pub mod file;
 mod findings;
+mod flaps;
 pub mod guard;
 mod heavy;
 mod name;

@@ -369,3 +369,137 @@ fn who_is_not_let_in_is_told_where_the_password_belongs() {
         assert!(!text.contains("a-secret"), "{text}");
     }
 }
+
+#[test]
+fn keys_with_marks_of_comments_are_written_in_quotes() {
+    let redis = Redis::start();
+    let mut owner = Owner::of(&redis);
+    owner.run("RPUSH prod#1;a 127.0.0.1:1");
+    let setup = Setup::new()
+        .redis(redis.url())
+        .set("redis.prod_key", "\"prod#1;a\"")
+        .set("redis.check_interval", "1h");
+    let gateway = setup.start();
+    gateway.wait_for_lists("they are read", |it| it["prod"][0] == "127.0.0.1:1");
+    owner.run("RPUSH prod#1;a 127.0.0.1:2");
+    gateway.wait_for_lists("the new entry", |it| {
+        it["prod"].as_array().unwrap().len() == 2
+    });
+    let same = Setup::new().redis(redis.url());
+    let same = same
+        .set("redis.pre_key", "\"p#\"")
+        .set("redis.prod_key", "\"p#\"");
+    let output = command(&same, &["-t"]);
+    assert!(
+        said(&output).contains("[redis] prod_key = p#: pre_key has the same value"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_key_of_another_type_is_named_with_its_type_and_those_that_are_accepted() {
+    let redis = Redis::start();
+    let mut owner = Owner::of(&redis);
+    owner.run("RPUSH prod 127.0.0.1:1");
+    owner.run("HSET gray a b");
+    let told = "the key \"gray\" is a hash; a list or a set is wanted";
+    let setup = Setup::new().redis(redis.url());
+    let output = command(&setup, &["lists", "check"]);
+    assert!(
+        said(&output).contains(&format!("gray: wrong-type: {told}")),
+        "{output:?}"
+    );
+    let output = command(&setup, &["lists", "show", "--offline"]);
+    assert!(said(&output).contains(told), "{output:?}");
+    let gateway = setup
+        .set("redis.poll_interval", "50ms")
+        .set("redis.notify", "poll")
+        .start();
+    let line = gateway.wait_for_log("key-wrong-type");
+    assert!(
+        line.contains("is a hash") && line.contains("list=gray"),
+        "{line}"
+    );
+    owner.run("DEL gray");
+    owner.run("ZADD gray 1 a");
+    gateway.wait_for_log("is a zset");
+    assert_eq!(gateway.stderr.count("key-wrong-type"), 2);
+
+    // Who may not ask for it is told the rest.
+    owner.run("ACL SETUSER app on >pw ~* &* +@all -type");
+    let url = redis.url().replace("redis://", "redis://app:pw@");
+    let output = command(&Setup::new().redis(url), &["lists", "check"]);
+    let told = "the key \"gray\" is neither a list nor a set";
+    assert!(said(&output).contains(told), "{output:?}");
+}
+
+#[test]
+fn errors_name_the_server_that_a_sentinel_has_named() {
+    let mut redis = Redis::start();
+    let sentinel = Sentinel::watching("mymaster", redis.address(), None);
+    let address = redis.address().to_string();
+    redis.kill();
+    let setup = Setup::new()
+        .redis("redis://mymaster")
+        .set("redis.sentinels", &sentinel);
+    for words in [&["lists", "show", "--offline"][..], &["fleet"]] {
+        let output = command(&setup, words);
+        assert!(
+            said(&output).contains(&format!("{address}: Connection refused")),
+            "{output:?}"
+        );
+    }
+    let gateway = setup.start();
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(line.contains(&address), "{line}");
+}
+
+#[test]
+fn errors_name_the_addresses_that_a_name_has_led_to() {
+    let free = free_address();
+    let setup = Setup::new().redis(format!("redis://localhost:{}", free.port()));
+    let output = command(&setup, &["fleet"]);
+    let tried = format!("127.0.0.1:{}: Connection refused", free.port());
+    assert!(said(&output).contains(&tried), "{output:?}");
+}
+
+#[test]
+fn a_byte_order_mark_in_a_lists_file_is_named() {
+    let text = "\u{feff}[gray]\n[pre]\n[prod]\n127.0.0.1:1\n";
+    let setup = Setup::new().file("lists", text);
+    let told = "line 1: it begins with a byte order mark";
+    for words in [&["-t"][..], &["lists", "check"]] {
+        let output = command(&setup, words);
+        assert!(said(&output).contains(told), "{output:?}");
+    }
+    let lists = setup.path("lists");
+    let output = run_to_exit(&["lists", "check", lists.to_str().unwrap()]);
+    assert!(said(&output).contains(told), "{output:?}");
+}
+
+#[test]
+fn a_connection_that_is_cut_again_and_again_is_told_once() {
+    const FAILURES: &str = "graygate_lists_failures_total";
+    let redis = Redis::start();
+    let mut owner = Owner::of(&redis);
+    owner.run("RPUSH prod 127.0.0.1:1");
+    let setup = Setup::new().redis(redis.url());
+    let gateway = setup.set("redis.heartbeat", "100ms").start();
+    gateway.wait_for_lists("they are read", |it| it["mode"] == "events");
+    for cuts in 1..=12 {
+        owner.end_others();
+        wait_until("it was noticed and has passed", DEADLINE, || {
+            gateway.metric(FAILURES) >= f64::from(cuts) && gateway.lists()["error"].is_null()
+        });
+    }
+    gateway.wait_for_log("lists-unsteady");
+    for (event, times) in [
+        ("lists-unreadable", 1),
+        ("lists-readable", 1),
+        ("lists-unsteady", 1),
+    ] {
+        let all = gateway.stderr.all();
+        assert_eq!(gateway.stderr.count(event), times, "{all:?}");
+    }
+    assert!(gateway.stderr.count("heartbeat-failed") <= 1);
+}

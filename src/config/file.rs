@@ -4,6 +4,10 @@
 //! The `ini` crate gives the values. It is lenient: it cuts values at `#` and `;`, also
 //! separates by `:`, takes keys without a section or a value, and lets the last of two equal
 //! keys win. All of that is refused here first, so that what it gives is what stands there.
+//!
+//! A value may stand in double quotes, whatever key it belongs to: then everything between them is
+//! part of it, with `\"` for a quote and `\\` for a backslash. The crate knows nothing of that, so it
+//! is not shown these.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -55,10 +59,14 @@ pub(super) struct IniFile<'a> {
     path: &'a Path,
     lines: Lines<'a>,
     values: ini::IniMap,
+    quoted: Quoted,
 }
 
 /// The line of each section's keys, counted from 1.
 type Lines<'a> = HashMap<(&'a str, &'a str), usize>;
+
+/// Values that stand in quotes, without them, by their lines.
+type Quoted = HashMap<usize, String>;
 
 impl<'a> IniFile<'a> {
     /// Takes `text` apart.
@@ -66,13 +74,20 @@ impl<'a> IniFile<'a> {
     /// # Errors
     /// The first line that is not as it should be.
     pub(super) fn parse(path: &'a Path, text: &'a str) -> Result<Self, ConfigError> {
-        let lines = index(path, text)?;
-        let values = ini::inistr!(safe cs text)
+        let (lines, quoted) = index(path, text)?;
+        let unquoted = |(number, line)| match quoted.contains_key(&number) {
+            true => "",
+            false => line,
+        };
+        let rest: Vec<&str> = (1..).zip(text.lines()).map(unquoted).collect();
+        let rest = rest.join("\n");
+        let values = ini::inistr!(safe cs &rest)
             .map_err(|error| at(path, None, &error, "[section] lines and key = value lines"))?;
         Ok(Self {
             path,
             lines,
             values,
+            quoted,
         })
     }
 
@@ -124,6 +139,10 @@ impl Section<'_> {
     }
 
     fn text(&self, name: &str) -> &str {
+        let line = self.file.lines.get(&(self.name, name)).copied();
+        if let Some(quoted) = line.and_then(|it| self.file.quoted.get(&it)) {
+            return quoted;
+        }
         let section = self.file.values.get(self.name);
         let given = section.and_then(|keys| keys.get(name)?.as_deref());
         given.unwrap_or_else(|| find(self.name, name).map_or("", |key| key.default))
@@ -155,16 +174,17 @@ pub(super) fn only(section: &str, text: &str) -> Option<String> {
     any.then_some(rest)
 }
 
-/// Finds the line of every key, and refuses what is not plain.
+/// Finds the line of every key, and what stands in quotes; refuses what is not plain.
 ///
 /// Lines that make no sense are named by number only: one may be the rest of a broken URL, with
 /// its password.
-fn index<'a>(path: &Path, text: &'a str) -> Result<Lines<'a>, ConfigError> {
+fn index<'a>(path: &Path, text: &'a str) -> Result<(Lines<'a>, Quoted), ConfigError> {
     // Invisible in most editors, and no part of a name.
     if text.starts_with('\u{feff}') {
         return Err(at(path, Some(1), "a byte order mark", "UTF-8 without one"));
     }
     let mut lines = Lines::new();
+    let mut quoted = Quoted::new();
     let mut section = None;
     for (number, line) in (1..).zip(text.lines()) {
         let wrong = |what: &str, allowed: &str| at(path, Some(number), what, allowed);
@@ -216,15 +236,36 @@ fn index<'a>(path: &Path, text: &'a str) -> Result<Lines<'a>, ConfigError> {
                 "each key once",
             ));
         }
-        if value.contains(['#', ';']) {
+        if let Some(rest) = value.strip_prefix('"') {
+            let inner = unquoted(rest).ok_or_else(|| {
+                wrong(
+                    &format!("[{section}] {name}: a quote that does not enclose the value"),
+                    r#"all of a value within ", with \" for " and \\ for \"#,
+                )
+            })?;
+            quoted.insert(number, inner);
+        } else if value.contains(['#', ';']) {
             let value = shown_of(section, name, value);
             return Err(wrong(
                 &format!("[{section}] {name} = {value}: a # or ; within the value"),
-                "comments on lines of their own; in a URL write %23 for # and %3B for ;",
+                "comments on lines of their own; a value with # or ; within \", in a URL as %23 and %3B",
             ));
         }
     }
-    Ok(lines)
+    Ok((lines, quoted))
+}
+
+/// What stands before the last quote, if that ends the text.
+fn unquoted(text: &str) -> Option<String> {
+    let mut inner = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    loop {
+        match rest.next()? {
+            '"' => return rest.as_str().is_empty().then_some(inner),
+            '\\' => inner.push(rest.next().filter(|it| matches!(it, '"' | '\\'))?),
+            other => inner.push(other),
+        }
+    }
 }
 
 /// The name in a section's line.

@@ -702,11 +702,11 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "Off",
             "it is neither a word for this key nor the path of a log; allowed: off, stdout",
         ),
-        ("log.access", "\"off\"", "it is neither a word"),
+        ("log.access", "'off'", "it is neither a word"),
         ("log.access", "none", "it is neither a word"),
         ("log.error", "syslog", "it is neither a word"),
         ("log.error", "STDERR", "it is neither a word"),
-        ("log.error", "\"error.log\"", "it is neither a word"),
+        ("log.error", "error log", "it is neither a word"),
         (
             "log.level",
             "trace",
@@ -1370,4 +1370,39 @@ fn a_password_stands_in_one_place_and_the_environment_goes_before_the_file() {
         let is_in_file = matches!(password, Password::File { .. });
         assert_eq!(is_in_file, !variable.contains("secret"));
     }
+}
+
+#[test]
+fn a_value_in_quotes_is_what_stands_between_them_whatever_its_key() {
+    let text = r#"[gateway]
+user = "a;b"
+workers = "3"
+[redis]
+url = "redis://127.0.0.1:6379/0"
+gray_key = "gray#1"
+pre_key = " pre ; \\ \"x\" = "
+prod_key = it"s
+[log]
+access = "off"
+"#;
+    let config = parse(text).unwrap();
+    assert_eq!(config.gateway.user.as_deref(), Some("a;b"));
+    assert_eq!(config.gateway.workers, 3);
+    assert_eq!(config.log.access, LogTarget::Off);
+    let keys = redis(config).keys;
+    assert_eq!(keys.gray, "gray#1");
+    assert_eq!(keys.pre, " pre ; \\ \"x\" = ");
+    assert_eq!(keys.prod, "it\"s");
+    for value in ["\"a", "\"a\" # b", "\"a\"b\"", "\"a\\b\"", "\"a\\\"", "\""] {
+        let error = with("redis.gray_key", value).unwrap_err().to_string();
+        let expected = ":2: [redis] gray_key: a quote that does not enclose the value; allowed: ";
+        assert!(error.starts_with(&format!("{FILE}{expected}")), "{error}");
+    }
+    let error = with("redis.pre_key", "\"gray\"").unwrap_err().to_string();
+    assert!(
+        error.contains("[redis] pre_key = gray: gray_key has the same value"),
+        "{error}"
+    );
+    let error = parse("[redis]\nurl = \"redis://:secret@h\n").unwrap_err();
+    assert!(!error.to_string().contains("secret"), "{error}");
 }

@@ -115,6 +115,15 @@ fn sections(
     text: &[u8],
     check: impl Fn(ListName, &[u8]) -> Result<(), &'static str>,
 ) -> Result<Reading, FileError> {
+    // Invisible in most editors, and no part of an entry.
+    if text.starts_with(b"\xef\xbb\xbf") {
+        let what = "it begins with a byte order mark (EF BB BF); save it as UTF-8 without one";
+        return Err(FileError::Line(1, what.to_owned()));
+    }
+    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        let what = "it is UTF-16; save it as UTF-8 without a byte order mark";
+        return Err(FileError::Line(1, what.to_owned()));
+    }
     let mut sections: [Option<Entries>; 3] = [None, None, None];
     let mut current = None;
     for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -278,6 +287,10 @@ mod tests {
                 "line 3: this section stands twice",
             ),
             ("[grey]\n", "line 1: an unknown section"),
+            (
+                "\u{feff}[gray]\n[pre]\n[prod]\n",
+                "line 1: it begins with a byte order mark",
+            ),
             (
                 "[gray]\n10.0.0\n[pre]\n[prod]\n",
                 "line 2: \"10.0.0\": neither",

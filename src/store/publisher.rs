@@ -250,15 +250,20 @@ impl Publisher {
     /// Notes that the store could not be read; the lists in force stay, and so does what is held:
     /// nobody knows whether it still stands. Said once for as long as the reason is the same.
     pub fn failed(&self, error: impl fmt::Display) {
+        self.note_failure(error, false);
+    }
+
+    fn note_failure(&self, error: impl fmt::Display, at_once: bool) {
         let (error, generation) = (error.to_string(), self.lists.load().generation);
         let mut entrance = self.locked_entrance();
         entrance.door.lose_sight();
-        self.locked().failed(error, generation);
+        self.locked().failed(error, generation, at_once);
     }
 
     /// As [`Self::failed`], where each list is kept for this reason until the next reading.
     pub fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
-        self.failed(error);
+        // Such a reason does not pass by itself.
+        self.note_failure(error, true);
         let mut entrance = self.locked_entrance();
         entrance.door.keep_all(fault);
         let faults = entrance.door.faults();

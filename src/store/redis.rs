@@ -36,6 +36,7 @@ mod reply;
 mod rights;
 mod standing;
 mod tls;
+mod types;
 
 use std::convert::Infallible;
 use std::hash::RandomState;
@@ -56,6 +57,7 @@ use self::reading::Answer;
 use self::reply::is_too_long;
 use self::rights::Rights;
 use self::standing::{Adrift, Question, Standing, Standings};
+pub use self::types::WrongTypes;
 use super::door::settle_time;
 use super::{By, Cause, Fault, Publisher, Reading, StoreFinding, heavy};
 use crate::config;
@@ -101,6 +103,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         had: [false; ListName::ALL.len()],
         gone: Vec::new(),
         evicted: [false; ListName::ALL.len()],
+        types: WrongTypes::default(),
         pace: Pace::default(),
         changes_read: 0,
         waited: Duration::ZERO,
@@ -120,11 +123,19 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
     Ok(())
 }
 
+/// What was read once.
+pub struct Once {
+    /// The lists.
+    pub reading: Reading,
+    /// What there is to say of lists that cannot be read.
+    pub types: WrongTypes,
+}
+
 /// Reads the keys once.
 ///
 /// # Errors
 /// Why they cannot be read.
-pub fn read(settings: &config::Redis) -> Result<Reading, String> {
+pub fn read(settings: &config::Redis) -> Result<Once, String> {
     let mut finder = Finder::default();
     let mut attempt = || {
         let mut reader = finder.open(None, settings)?;
@@ -132,12 +143,16 @@ pub fn read(settings: &config::Redis) -> Result<Reading, String> {
         let (keys, most) = (&settings.keys, settings.max_reply);
         let (mut rights, mut question) = (Rights::default(), Question::default());
         let (answer, _) = reading::ask(&mut reader, keys, &mut rights, &mut question, most)?;
-        answer.reading()
+        let reading = answer.reading()?;
+        let mut types = WrongTypes::default();
+        types.ask(&mut reader, keys, &reading)?;
+        Ok(Once { reading, types })
     };
-    let outcome = attempt();
+    let outcome: RedisResult<Once> = attempt();
     outcome.map_err(|error| {
         let error = cluster::explained(error, &settings.keys);
-        describe(&proxies::explained(error, &mut finder, settings))
+        let error = proxies::explained(error, &mut finder, settings);
+        finder.describe(&error)
     })
 }
 
@@ -181,6 +196,7 @@ struct Watcher {
     gone: Vec<ListName>,
     /// Those of which the server has said that they were.
     evicted: [bool; ListName::ALL.len()],
+    types: WrongTypes,
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
     changes_read: u64,
@@ -271,11 +287,12 @@ impl Watcher {
                     // To ask again costs the server as much each time.
                     check = self.settings.check_interval.min(MOST_UNTRIED);
                     let fault = Fault::TooLong;
-                    self.publisher.failed_for(fault, describe(&error));
+                    self.publisher
+                        .failed_for(fault, self.finder.describe(&error));
                 }
                 Ok(Err(error)) => {
                     let error = self.explained(error);
-                    self.publisher.failed(describe(&error));
+                    self.publisher.failed(self.finder.describe(&error));
                 }
                 Err(_) => {
                     let error = "a fault of the gateway's own; see the line above";
@@ -544,12 +561,14 @@ impl Watcher {
 
     /// Publishes what was read. Most checks find nothing new: then a million entries are not made
     /// a list again.
-    fn take_in(&mut self, answer: Answer, look: Look, server: &Server) -> RedisResult<()> {
+    fn take_in(&mut self, answer: Answer, look: Look, server: &mut Server) -> RedisResult<()> {
         let fingerprint = Some(answer.fingerprint(&self.hasher));
         if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
             return Ok(());
         }
         let mut reading = answer.reading()?;
+        let keys = &self.settings.keys;
+        self.types.tell(&mut server.reader, keys, &reading)?;
         self.see_what_is_gone(&mut reading, &server.subscription);
         let content = reading.content(&self.hasher);
         // What can only now be told, or no longer, is no change.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
+use super::flaps::{Flaps, Success};
 use super::{Cause, Fault, Mode, guard};
 use crate::error::Finding;
 use crate::lists::ListName;
@@ -37,6 +38,9 @@ pub struct Status {
     pub held: Vec<guard::Held>,
     /// What is out of the ordinary with the store; one of a kind.
     pub findings: Vec<StoreFinding>,
+    /// The failure that was last told, while it stands.
+    told: Option<String>,
+    flaps: Flaps,
 }
 
 /// Something out of the ordinary with the store.
@@ -76,6 +80,8 @@ impl Status {
             faults: Vec::new(),
             held: Vec::new(),
             findings: Vec::new(),
+            told: None,
+            flaps: Flaps::default(),
         }
     }
 
@@ -97,24 +103,37 @@ impl Status {
         self.findings.extend(found);
     }
 
-    /// The store could not be read. Said once for as long as the reason is the same.
-    pub(super) fn failed(&mut self, error: String, generation: u64) {
+    /// The store could not be read. Said once for as long as the reason is the same; unless `at_once`,
+    /// not each time where that comes and goes.
+    pub(super) fn failed(&mut self, error: String, generation: u64, at_once: bool) {
         self.failures += 1;
-        if self.error.as_ref() != Some(&error) {
+        // A file is not tried again until somebody writes it.
+        let at_once = at_once || self.mode == Mode::File;
+        let is_told = self.flaps.failed(at_once, Instant::now());
+        if is_told && self.told.as_ref() != Some(&error) {
             log::error!(
                 "lists-unreadable source={:?} error={error:?} generation_kept={generation}",
                 self.source
             );
-            self.error = Some(error);
+            self.told = Some(error.clone());
         }
+        self.error = Some(error);
     }
 
     /// The store was read; lists with faults keep their values.
     pub(super) fn succeeded(&mut self, faults: Vec<(ListName, Fault)>, cause: Cause) {
         self.refreshed(cause);
         self.checked = Some(Instant::now());
-        if self.error.take().is_some() {
-            log::info!("lists-readable source={:?}", self.source);
+        let (error, source) = (self.error.take().unwrap_or_default(), &self.source);
+        self.told = None;
+        match self.flaps.succeeded(Instant::now()) {
+            Success::Nothing => {}
+            Success::Again => log::info!("lists-readable source={source:?}"),
+            Success::Unsteady => log::warn!(
+                "lists-unsteady source={source:?} error={error:?} reason=\"it comes and goes; \
+                 told again when it lasts, or is over\""
+            ),
+            Success::Steady(untold) => log::info!("lists-steady source={source:?} untold={untold}"),
         }
         self.faults = faults;
     }

@@ -22,6 +22,7 @@ use super::place::Finder;
 use super::{cluster, io_error, reading};
 use crate::config;
 use crate::store::Publisher;
+use crate::store::flaps::{Flaps, Success};
 use crate::store::node::Node;
 
 /// The time to live, in beats.
@@ -111,6 +112,7 @@ impl Heartbeat {
             open: None,
             said: None,
             trouble: None,
+            flaps: Flaps::default(),
             taken_told: false,
         };
         let thread = std::thread::Builder::new().name("heartbeat".to_owned());
@@ -189,6 +191,7 @@ struct Beater {
     said: Option<Said>,
     /// The server's word for what was wrong last, if something was.
     trouble: Option<Option<String>>,
+    flaps: Flaps,
     taken_told: bool,
 }
 
@@ -336,19 +339,29 @@ impl Beater {
         let Err(error) = outcome else {
             tally.written += 1;
             tally.error = None;
-            if self.trouble.take().is_some() {
-                log::info!("heartbeat-written key={:?}", self.key);
+            let (key, trouble) = (&self.key, self.trouble.take());
+            match self.flaps.succeeded(Instant::now()) {
+                Success::Again if trouble.is_some() => log::info!("heartbeat-written key={key:?}"),
+                Success::Nothing | Success::Again => {}
+                Success::Unsteady => log::warn!(
+                    "heartbeat-unsteady key={key:?} reason=\"it fails and is written again and \
+                     again; told again when it lasts, or is over\""
+                ),
+                Success::Steady(untold) => {
+                    log::info!("heartbeat-steady key={key:?} untold={untold}");
+                }
             }
             return;
         };
-        let words = super::describe(&error);
+        let words = self.finder.describe(&error);
         let kind = error.code().map(str::to_owned);
         let (count, name) = match refused {
             true => (&mut tally.refused, "refused"),
             false => (&mut tally.failed, "failed"),
         };
         *count += 1;
-        if self.trouble.as_ref() != Some(&kind) {
+        let is_told = self.flaps.failed(refused, Instant::now());
+        if is_told && self.trouble.as_ref() != Some(&kind) {
             let key = &self.key;
             log::warn!("heartbeat-{name} key={key:?} error={words:?} retry={pause:?}");
             self.trouble = Some(kind);

@@ -86,6 +86,22 @@ impl Link {
             Some(peer) => (connect_to(peer, left(until)?)?, Some(peer)),
             None => connect(address, until)?,
         };
+        let opened = Self::open_on(socket, peer, address, login, files, (limit, until));
+        // Which of the addresses of its name it was.
+        opened.map_err(|error| match peer {
+            Some(peer) if address.is_name() => at(&error, peer),
+            _ => error,
+        })
+    }
+
+    fn open_on(
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        address: &Address,
+        login: &Login,
+        files: &config::Tls,
+        (limit, until): (Duration, Instant),
+    ) -> RedisResult<Self> {
         let socket = Timed {
             socket,
             silence: limit,
@@ -404,6 +420,25 @@ impl Received {
     }
 }
 
+/// An error, with the address at which it has come about.
+fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
+    let detail = error.detail().unwrap_or_default();
+    match error.code() {
+        Some(code) => {
+            let detail = format!("{detail} (at {peer})");
+            redis::make_extension_error(code.to_owned(), Some(detail))
+        }
+        None if error.kind() == ErrorKind::AuthenticationFailed => {
+            let detail = format!("{detail} (at {peer})");
+            RedisError::from((error.kind(), "authentication failed", detail))
+        }
+        None => {
+            let words = super::describe(error);
+            RedisError::from(io::Error::other(format!("{words} (at {peer})")))
+        }
+    }
+}
+
 /// An end where more was to come.
 pub(super) fn closed() -> io::Error {
     io::Error::new(
@@ -465,16 +500,22 @@ fn connect(address: &Address, until: Instant) -> io::Result<(Socket, Option<Sock
         Address::Tcp { host, port, .. } => (host, *port),
     };
     let addresses = resolve(host, port, until)?;
-    let mut outcome = Err(io::Error::other("the host has no address"));
-    for (at, address) in addresses.iter().enumerate() {
+    let mut complaints = Vec::new();
+    for (at, peer) in addresses.iter().enumerate() {
         // One that does not answer leaves time for the others.
         let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
-        outcome = connect_to(*address, left(until)? / others).map(|it| (it, Some(*address)));
-        if outcome.is_ok() {
-            break;
+        match left(until).and_then(|left| connect_to(*peer, left / others)) {
+            Ok(socket) => return Ok((socket, Some(*peer))),
+            Err(error) if !address.is_name() => return Err(error),
+            Err(error) => complaints.push(format!("{peer}: {error}")),
         }
     }
-    outcome
+    // In the same order each time, so that they are told once.
+    complaints.sort();
+    Err(io::Error::other(match complaints.is_empty() {
+        true => "the host has no address".to_owned(),
+        false => complaints.join(", "),
+    }))
 }
 
 fn connect_to(address: SocketAddr, limit: Duration) -> io::Result<Socket> {

@@ -65,7 +65,7 @@ impl<'a> Nodes<'a> {
         if outcome.is_err() {
             self.link = None;
         }
-        outcome.map_err(|error| super::describe(&error))
+        outcome.map_err(|error| self.finder.describe(&error))
     }
 
     fn try_read(&mut self, until: Instant) -> RedisResult<Vec<Heard>> {

@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 
-use redis::RedisResult;
+use redis::{RedisError, RedisResult};
 
 use super::io_error;
 use super::link::Link;
@@ -28,6 +28,8 @@ pub(super) struct Finder {
     quiet: bool,
     /// The other servers of a cluster.
     others: Vec<Address>,
+    /// The server that the Sentinels have named last.
+    named: Option<Address>,
 }
 
 impl Finder {
@@ -74,6 +76,15 @@ impl Finder {
         Ok(link)
     }
 
+    /// An error in words, with the server that it is about where the URL does not say that.
+    pub(super) fn describe(&self, error: &RedisError) -> String {
+        let words = super::describe(error);
+        match &self.named {
+            Some(address) if !words.contains(&address.to_string()) => format!("{address}: {words}"),
+            _ => words,
+        }
+    }
+
     /// The address of the server, or of the master as the first Sentinel that answers knows it.
     ///
     /// # Errors
@@ -83,6 +94,7 @@ impl Finder {
             Address::Tcp { host, tls, .. } if !settings.sentinels.is_empty() => (host, *tls),
             address => return Ok(address.clone()),
         };
+        self.named = None;
         let count = settings.sentinels.len();
         let mut complaints = vec![String::new(); count];
         for at in (0..count).map(|it| (self.first + it) % count) {
@@ -90,7 +102,9 @@ impl Finder {
             match ask(sentinel, host, settings) {
                 Ok((host, port)) => {
                     self.first = at;
-                    return Ok(Address::Tcp { host, port, tls });
+                    let address = Address::Tcp { host, port, tls };
+                    self.named = Some(address.clone());
+                    return Ok(address);
                 }
                 Err(error) => {
                     complaints[at] = format!("{}: {}", sentinel.address(), super::describe(&error));

@@ -1,0 +1,78 @@
+//! Keys that are neither lists nor sets, and what they are.
+//!
+//! The server says only that a key has the wrong type. Which one that is, is asked for (TYPE) when it
+//! is first found, and left out where the server does not allow to ask.
+
+use redis::RedisResult;
+
+use super::link::Link;
+use super::reading::key;
+use crate::config::Keys;
+use crate::lists::ListName;
+use crate::store::{Fault, Reading};
+
+/// The lists whose keys have a wrong type, each with what is said of it.
+#[derive(Clone, Debug, Default)]
+pub struct WrongTypes(Vec<(ListName, String)>);
+
+impl WrongTypes {
+    /// What is said of a list, if its key has a wrong type.
+    pub fn of(&self, list: ListName) -> Option<&str> {
+        let mut all = self.0.iter();
+        all.find(|(it, _)| *it == list).map(|(_, text)| &**text)
+    }
+
+    /// Takes in what was read; what is new is told in the log.
+    ///
+    /// # Errors
+    /// When the server says nothing.
+    pub(super) fn tell(
+        &mut self,
+        link: &mut Link,
+        keys: &Keys,
+        reading: &Reading,
+    ) -> RedisResult<()> {
+        let before = self.0.clone();
+        self.ask(link, keys, reading)?;
+        for (list, text) in self.0.iter().filter(|it| !before.contains(it)) {
+            let list = list.name();
+            log::error!("key-wrong-type list={list} reason={text:?}");
+        }
+        Ok(())
+    }
+
+    /// Asks for the types of keys that are neither lists nor sets.
+    ///
+    /// # Errors
+    /// When the server says nothing.
+    pub(super) fn ask(
+        &mut self,
+        link: &mut Link,
+        keys: &Keys,
+        reading: &Reading,
+    ) -> RedisResult<()> {
+        self.0.clear();
+        let lists = [&reading.gray, &reading.pre, &reading.prod];
+        for (list, entries) in ListName::ALL.into_iter().zip(lists) {
+            if !matches!(entries, Err(Fault::WrongType)) {
+                continue;
+            }
+            let name = key(keys, list);
+            let kind = match link.ask(redis::cmd("TYPE").arg(name)) {
+                Ok(kind) => redis::from_redis_value(kind).unwrap_or_default(),
+                // It does not allow that, or know it.
+                Err(error) if error.code().is_some() => String::new(),
+                Err(error) => return Err(error),
+            };
+            let text = match kind.as_str() {
+                // It may have become another meanwhile.
+                "" | "none" | "list" | "set" => {
+                    format!("the key {name:?} is neither a list nor a set")
+                }
+                kind => format!("the key {name:?} is a {kind}; a list or a set is wanted"),
+            };
+            self.0.push((list, text));
+        }
+        Ok(())
+    }
+}
