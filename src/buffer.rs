@@ -5,6 +5,7 @@
 //! heads and small bodies, [`BIG`] while a big body flows (fewer system calls for each byte).
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
 use crate::free_list::FreeList;
 
@@ -52,6 +53,8 @@ pub struct Buffer {
     end: usize,
     /// The memory is one of those that [`MOST_BIG`] limits, and not one that has grown for a large head.
     counted: bool,
+    /// By its worker, so it never leaves it.
+    own: PhantomData<*const ()>,
 }
 
 impl Buffer {
@@ -62,6 +65,7 @@ impl Buffer {
             start: 0,
             end: 0,
             counted: false,
+            own: PhantomData,
         }
     }
 

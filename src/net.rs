@@ -31,6 +31,7 @@ mod numbers;
 mod parking;
 mod patience;
 mod pipe;
+mod places;
 mod socket;
 mod turns;
 

@@ -139,6 +139,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Workspaces that a worker keeps for reuse, at most.
 const WORKSPACES_KEPT: usize = 4096;
 
+/// Memory, in bytes, with which a workspace is kept: that of all but a few heads. With time each would
+/// have met one of these, and have its memory for ever.
+const WORKSPACE: usize = 64 * 1024;
+
 /// Workspaces that stay although nobody needs them at present.
 const LEAST_WORKSPACES: usize = 8;
 
@@ -336,7 +340,9 @@ impl Worker {
     }
 
     fn take_back(&self, workspace: Box<Workspace>) {
-        self.workspaces.borrow_mut().give(workspace);
+        if workspace.bytes() <= WORKSPACE {
+            self.workspaces.borrow_mut().give(workspace);
+        }
     }
 }
 
@@ -361,4 +367,12 @@ struct Workspace {
     tried: Vec<SocketAddr>,
     /// What the access log says of the request.
     seen: tally::Seen,
+}
+
+impl Workspace {
+    /// The memory that it has for what is written and noted.
+    fn bytes(&self) -> usize {
+        let written = [&self.to_peer, &self.asked, &self.pending, &self.to_client];
+        written.map(Vec::capacity).iter().sum::<usize>() + self.seen.capacity()
+    }
 }

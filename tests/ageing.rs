@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use support::{Client, DEADLINE, Gateway, Origin, Setup, wait_until};
+use support::{Client, DEADLINE, Gateway, Origin, Setup, ok, wait_until};
 
 /// Descriptors that the gateway may have: so few that a search which only goes up is soon at the limit.
 const LIMIT: u64 = 600;
@@ -146,4 +146,45 @@ fn idle_connections_to_peers_and_what_logs_have_to_write_are_shown() {
         assert!(gateway.shown_metric(&queued).is_some());
         gateway.wait_for_metric(&queued, 0.0);
     }
+}
+
+#[test]
+fn large_heads_leave_no_memory_behind() {
+    const CLIENTS: usize = 8;
+    let origin = Origin::scripted(|conn| {
+        while let Some(request) = conn.request()? {
+            if request.head.target() == "/late" {
+                conn.wait_for_release()?;
+            }
+            conn.send(ok("done"))?;
+        }
+        Ok(())
+    });
+    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = setup
+        .set("gateway.max_head", "1m")
+        .set("gateway.max_line", "1k");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "done");
+    }
+    let before = gateway.rss_kib();
+    let large = "x".repeat(1_000_000);
+    for client in &mut clients {
+        client.send(format!(
+            "GET /late HTTP/1.1\r\nHost: a\r\nX-Large: {large}\r\n\r\n"
+        ));
+    }
+    // All of them at once.
+    origin.wait("all requests", |it| it.requests.len() == 2 * CLIENTS);
+    origin.release();
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "done");
+    }
+    let mut grown = 0;
+    wait_until("the memory is given back", DEADLINE, || {
+        grown = gateway.rss_kib().saturating_sub(before);
+        grown < 4 * 1024
+    });
 }

@@ -16,6 +16,7 @@ use may::io::{CoIo, WaitIo};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use super::places::Places;
 use super::socket::{Io, Watched};
 use super::{Descriptor, numbers};
 
@@ -37,15 +38,13 @@ struct Clock {
 /// The streams of a worker; a stream keeps its place for life.
 #[derive(Default)]
 struct Waits {
-    places: Vec<Place>,
-    free: Vec<usize>,
+    places: Places<Place>,
     /// How many places have a deadline.
     armed: usize,
 }
 
-#[derive(Default)]
 struct Place {
-    io: Option<Rc<Io>>,
+    io: Rc<Io>,
     due: Option<Instant>,
     /// Wake the waiter when this has happened, too.
     watched: Option<Watched>,
@@ -97,22 +96,17 @@ pub fn wind() {
 /// Wakes every idle wait of the calling worker: those see [`super::Wake::Interrupted`].
 pub fn interrupt_idle() {
     with_clock(|clock| {
-        for place in &clock.waits.borrow().places {
-            if let (Some(io), true) = (&place.io, place.idle) {
-                io.interrupt();
-            }
-        }
+        let waits = clock.waits.borrow();
+        let idle = waits.places.iter().filter(|place| place.idle);
+        idle.for_each(|place| place.io.interrupt());
     });
 }
 
 /// Wakes every wait of the calling worker, without news.
 pub(super) fn wake_all() {
     with_clock(|clock| {
-        for place in &clock.waits.borrow().places {
-            if let Some(io) = &place.io {
-                io.wake();
-            }
-        }
+        let waits = clock.waits.borrow();
+        waits.places.iter().for_each(|place| place.io.wake());
     });
 }
 
@@ -120,25 +114,21 @@ pub(super) fn wake_all() {
 pub(super) fn register(io: impl FnOnce(usize) -> Rc<Io>) -> Rc<Io> {
     with_clock(|clock| {
         let mut waits = clock.waits.borrow_mut();
-        let place = waits.free.pop().unwrap_or_else(|| {
-            waits.places.push(Place::default());
-            waits.places.len() - 1
+        let place = waits.places.put(|place| Place {
+            io: io(place),
+            due: None,
+            watched: None,
+            idle: false,
         });
-        let io = io(place);
-        waits.places[place].io = Some(Rc::clone(&io));
-        io
+        Rc::clone(&waits.places[place].io)
     })
 }
 
 /// Frees a stream's place.
 pub(super) fn release(place: usize) {
-    let io = with_clock(|clock| {
-        let mut waits = clock.waits.borrow_mut();
-        waits.free.push(place);
-        std::mem::take(&mut waits.places[place]).io
-    });
+    let place = with_clock(|clock| clock.waits.borrow_mut().places.take(place));
     // Closing the socket is none of the table's business.
-    drop(io);
+    drop(place);
 }
 
 /// Notes that the stream at `place` is about to wait.
@@ -203,12 +193,12 @@ impl Clock {
 
     fn wake_overdue(&self) {
         let now = Instant::now();
-        for place in &self.waits.borrow().places {
+        for place in self.waits.borrow().places.iter() {
             let overdue = place.due.is_some_and(|due| due <= now);
             let watched = place.watched.as_ref().is_some_and(Watched::has_happened);
-            if let (Some(io), true) = (&place.io, overdue || watched) {
+            if overdue || watched {
                 // Puts the waiter into the run queue; it runs after this coroutine waits again.
-                io.wake();
+                place.io.wake();
             }
         }
     }

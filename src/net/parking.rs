@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use may::io::{CoIo, WaitIo};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::places::Places;
 use super::socket::Detached;
 use super::{Descriptor, numbers};
 
@@ -19,12 +20,7 @@ pub struct Parking<T> {
     /// Before `epoll`: `may` must forget the descriptor before it is closed.
     registration: CoIo<Descriptor>,
     epoll: Epoll,
-    places: RefCell<Places<T>>,
-}
-
-struct Places<T> {
-    parked: Vec<Option<(Detached, T)>>,
-    free: Vec<usize>,
+    places: RefCell<Places<(Detached, T)>>,
 }
 
 /// What becomes of a parked connection.
@@ -47,10 +43,7 @@ impl<T> Parking<T> {
         Ok(Self {
             registration: CoIo::new(Descriptor(epoll.0.as_raw_fd())).map_err(io::Error::from)?,
             epoll,
-            places: RefCell::new(Places {
-                parked: Vec::new(),
-                free: Vec::new(),
-            }),
+            places: RefCell::default(),
         })
     }
 
@@ -60,19 +53,15 @@ impl<T> Parking<T> {
     /// Gives both back when the kernel has no room for it.
     pub fn park(&self, connection: Detached, what: T) -> Result<(), (Detached, T)> {
         let mut places = self.places.borrow_mut();
-        let place = places.free.pop().unwrap_or_else(|| {
-            places.parked.push(None);
-            places.parked.len() - 1
-        });
+        let place = places.put(|_| (connection, what));
         // Level-triggered: what has come already is told at once.
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         let event = EpollEvent::new(flags, place as u64);
-        if self.epoll.add(&connection, event).is_err() {
-            places.free.push(place);
-            return Err((connection, what));
+        match self.epoll.add(&places[place].0, event) {
+            Ok(()) => Ok(()),
+            // It was put there just now.
+            Err(_) => places.take(place).map_or(Ok(()), Err),
         }
-        places.parked[place] = Some((connection, what));
-        Ok(())
     }
 
     /// Hands out connections as bytes come, or their end; never returns.
@@ -92,11 +81,11 @@ impl<T> Parking<T> {
 
     /// Looks at every connection; those that leave are handed out.
     pub fn sift(&self, fate: impl Fn(&Detached, &mut T) -> Fate, leave: impl Fn(Detached, T)) {
-        let count = self.places.borrow().parked.len();
-        for place in 0..count {
+        let end = self.places.borrow().end();
+        for place in 0..end {
             let leaves = {
                 let mut places = self.places.borrow_mut();
-                let parked = places.parked[place].as_mut();
+                let parked = places.get_mut(place);
                 parked.is_some_and(|(connection, what)| fate(connection, what) == Fate::Leaves)
             };
             if let Some((connection, what)) = leaves.then(|| self.take(place)).flatten() {
@@ -107,14 +96,11 @@ impl<T> Parking<T> {
 
     /// True when nobody is parked.
     pub fn is_empty(&self) -> bool {
-        let places = self.places.borrow();
-        places.parked.len() == places.free.len()
+        self.places.borrow().is_empty()
     }
 
     fn take(&self, place: usize) -> Option<(Detached, T)> {
-        let mut places = self.places.borrow_mut();
-        let (connection, what) = places.parked.get_mut(place)?.take()?;
-        places.free.push(place);
+        let (connection, what) = self.places.borrow_mut().take(place)?;
         // Only a descriptor that is not there could be refused.
         let _ = self.epoll.delete(&connection);
         Some((connection, what))

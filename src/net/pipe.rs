@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -41,6 +42,8 @@ pub struct Pipe {
     write: OwnedFd,
     /// Bytes in it.
     held: usize,
+    /// It is counted by its worker, so it never leaves it.
+    own: PhantomData<*const ()>,
 }
 
 impl Pipe {
@@ -72,6 +75,7 @@ impl Pipe {
             read,
             write,
             held: 0,
+            own: PhantomData,
         })
     }
 

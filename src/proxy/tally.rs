@@ -21,6 +21,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// The memory that it has, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ends = [0; 4];
