@@ -74,6 +74,8 @@ pub struct Gateway {
     pub raw_target: bool,
     /// Limit of a request's body in bytes, if there is one.
     pub max_body: Option<u64>,
+    /// Bytes of a request's body that are read and dropped after its final answer, at most.
+    pub max_discard: Option<u64>,
     /// For a whole request head.
     pub head_timeout: Duration,
     /// For the next bytes of a request body.
@@ -433,6 +435,7 @@ impl Gateway {
             },
             raw_target: section.get("raw_target", units::raw_target)?,
             max_body: section.get("max_body", units::body_size)?,
+            max_discard: section.get("max_discard", units::body_size)?,
             head_timeout: duration("head_timeout")?,
             body_timeout: duration("body_timeout")?,
             send_timeout: duration("send_timeout")?,

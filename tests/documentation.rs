@@ -47,6 +47,7 @@ const LIMITS: &[Limit] = &[
         ],
     ),
     ("gateway", "max_body", &[Refusal::BodyTooLarge.name()]),
+    ("gateway", "max_discard", &[Close::BodyUnread.name()]),
     (
         "gateway",
         "max_connections",

@@ -352,7 +352,7 @@ fn a_large_answer_before_the_end_of_the_body_arrives_whole_also_when_the_client_
     let origin = Origin::scripted(|conn| {
         conn.head()?;
         conn.send(format!(
-            "HTTP/1.1 413 No\r\nContent-Length: {LENGTH}\r\n\r\n"
+            "HTTP/1.1 413 No\r\nConnection: close\r\nContent-Length: {LENGTH}\r\n\r\n"
         ))?;
         conn.send(vec![b'x'; LENGTH])?;
         conn.wait_gone()

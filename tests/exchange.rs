@@ -176,7 +176,10 @@ fn a_client_that_does_not_wait_to_continue_is_served_too() {
 fn a_refusal_before_the_body_reaches_the_client_and_ends_the_connection() {
     let origin = Origin::scripted(|conn| {
         conn.head()?;
-        conn.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")?;
+        // One that keeps its connection reads on.
+        conn.send(
+            "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig",
+        )?;
         conn.wait_gone()
     });
     let gateway = gateway(&origin);

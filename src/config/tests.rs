@@ -200,6 +200,7 @@ fn an_empty_file_has_the_documented_defaults() {
             },
             raw_target: true,
             max_body: None,
+            max_discard: Some(256 << 20),
             head_timeout: ms(10_000),
             body_timeout: ms(30_000),
             send_timeout: ms(30_000),
@@ -326,6 +327,9 @@ fn values_are_understood() {
         }),
         ("gateway.max_body", "1", |it| it.gateway.max_body == Some(1)),
         ("gateway.raw_target", "refuse", |it| !it.gateway.raw_target),
+        ("gateway.max_discard", "unlimited", |it| {
+            it.gateway.max_discard.is_none()
+        }),
         ("gateway.max_body", "5g", |it| {
             it.gateway.max_body == Some(5 << 30)
         }),
@@ -1139,6 +1143,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("gateway.max_fields", "1"),
     ("gateway.raw_target", "refuse"),
     ("gateway.max_body", "1k"),
+    ("gateway.max_discard", "1k"),
     ("gateway.head_timeout", "1ms"),
     ("gateway.body_timeout", "1ms"),
     ("gateway.send_timeout", "1ms"),

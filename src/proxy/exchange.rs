@@ -12,7 +12,7 @@ mod response;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use interim::Interim;
 
@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::body::BodyReader;
 use crate::http::chunked::Of;
+use crate::http::framing::Framing;
 use crate::lists::Pools;
 use crate::net::{self, Patience, Pipe, Stream, Turns};
 use crate::route::{self, PoolName, Reason};
@@ -158,6 +159,14 @@ impl<'a> Exchange<'a> {
     /// True once the whole request has been taken.
     pub(super) fn request_is_complete(&self) -> bool {
         self.body_complete
+    }
+
+    /// Where in the request's body the client is, and how long it may keep us waiting.
+    pub(super) fn rest_of_body(&mut self) -> (BodyReader, Patience) {
+        let nothing = BodyReader::new(Of::Request, Framing::None, self.config.gateway.limits);
+        let reader = std::mem::replace(&mut self.body, nothing);
+        let used_up = Patience::new(Duration::ZERO);
+        (reader, std::mem::replace(&mut self.body_patience, used_up))
     }
 
     /// Tries the client's own connection, if it has one, then peers of `pool`, each a different one, and

@@ -118,7 +118,11 @@ fn relay_rest(
             if let Some(allowance) = &mut source.allowance {
                 match allowance.checked_sub(length as u64) {
                     Some(left) => *allowance = left,
-                    None => return End::TooLarge,
+                    None => {
+                        // The reader has gone over it, and may go on from here.
+                        source.buffer.consume(count);
+                        return End::TooLarge;
+                    }
                 }
             }
             put = sink.content(&filled[count - length..count]);

@@ -3,6 +3,7 @@
 //! Between two requests a session is nothing but its socket: no buffer, no workspace. So after a moment
 //! of silence it is parked, without a coroutine, and a new one resumes it when bytes arrive.
 
+mod leave;
 mod rest;
 mod waiting;
 
@@ -10,10 +11,11 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
+use leave::Unread;
 pub(in crate::proxy) use rest::Parked;
 use rest::Rest;
 
@@ -28,14 +30,9 @@ use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::net::{self, Accepted, Detached, Patience, Stream, Turns};
+use crate::net::{self, Accepted, Detached, Patience, Stream};
 use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
-
-/// After an answer with which the connection ends, what the client still sends is read and
-/// dropped for so long: closing on unread bytes would reset the connection, and the client might
-/// never see the answer (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
 
 /// A body up to this size, in bytes, that has come in whole with its head goes to the peer with its
 /// head: in one write, and again if need be.
@@ -83,6 +80,7 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
                 buffer: Buffer::new(),
                 unpaused: 0,
                 request_complete: false,
+                unread: None,
             };
             let served = catch_unwind(AssertUnwindSafe(|| session.run(proxy)));
             match served {
@@ -120,6 +118,8 @@ struct Session<'a> {
     unpaused: usize,
     /// The last request has been taken to its end.
     request_complete: bool,
+    /// What is still to come of its body, where that can be told.
+    unread: Option<Unread>,
 }
 
 /// What follows a request.
@@ -226,6 +226,7 @@ impl Session<'_> {
         tally: &mut Tally,
     ) -> Next {
         self.request_complete = false;
+        self.unread = None;
         if let Err(no_head) = self.read_head(config, workspace, tally) {
             return self.without_head(no_head, config, workspace, tally);
         }
@@ -235,11 +236,15 @@ impl Session<'_> {
         let plan = match self.plan(config, workspace, tally) {
             Ok(plan) => plan,
             Err(refusal) => {
+                self.find_body(refusal, config, workspace);
                 let to_head = workspace.seen.method() == b"HEAD";
                 return self.refuse(config, tally, refusal, to_head);
             }
         };
         self.request_complete = plan.complete;
+        if !plan.complete {
+            self.unread = Some(Unread::of(plan.framing, config));
+        }
         if plan.last_hop {
             let refusal = Refusal::MaxForwards;
             tally.refuse(refusal);
@@ -276,6 +281,10 @@ impl Session<'_> {
         let outcome = exchange.run(decision.pool);
         let complete = exchange.request_is_complete();
         self.request_complete = complete;
+        if !complete {
+            let (reader, patience) = exchange.rest_of_body();
+            self.unread = Some(Unread { reader, patience });
+        }
         let outcome = match net::are_waits_cut() {
             true => cut(outcome, tally),
             false => outcome,
@@ -424,6 +433,9 @@ impl Session<'_> {
         to_head: bool,
     ) -> Next {
         tally.refuse(refusal);
+        if !leave::knows_where_its_body_ends(refusal) {
+            self.unread = None;
+        }
         let answer = Answer {
             status: refusal.status(),
             name: refusal.name(),
@@ -493,29 +505,5 @@ impl Session<'_> {
             Err(_) => return Err(Next::Close(Close::ClientGone)),
         }
         Ok(())
-    }
-
-    /// Ends the connection so that the last answer arrives, although the client may be sending.
-    fn linger(&mut self, close: Close) {
-        let expects_more = close == Close::Refused || !self.request_complete;
-        if !expects_more && !self.stream.is_readable() && self.buffer.is_empty() {
-            return;
-        }
-        self.stream.shutdown_write();
-        let deadline = Instant::now() + LINGER;
-        let mut turns = Turns::new();
-        loop {
-            self.buffer.consume(usize::MAX);
-            match self.stream.read(self.buffer.room(), deadline) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    self.buffer.added(count);
-                    turns.moved(count);
-                }
-            }
-            if Instant::now() >= deadline {
-                return;
-            }
-        }
     }
 }

@@ -39,13 +39,19 @@ pub(super) struct RestOfBody {
     pub(super) options: ConnectionOptions,
     /// Longest time that the peer may take nothing.
     pub(super) send_timeout: Duration,
+    /// The peer has refused the request: that it takes no more of it then is no fault.
+    pub(super) refused: bool,
 }
 
 /// What has come of it.
 pub(super) struct Uploaded {
     pub(super) end: End,
-    /// Bytes received behind the body.
+    /// Bytes received and not yet used.
     pub(super) buffer: Buffer,
+    /// Where in the body that is.
+    pub(super) reader: BodyReader,
+    /// With the client.
+    pub(super) patience: Patience,
     /// Bytes of the body taken from the client.
     pub(super) taken: u64,
     /// Bytes sent to the peer.
@@ -124,7 +130,7 @@ impl RestOfBody {
         let ends_exchange = match &end {
             End::Complete | End::Watched => false,
             // A peer that has closed may have said why; one that takes nothing waits for ever.
-            End::Sink(error) => error.kind() == io::ErrorKind::TimedOut,
+            End::Sink(error) => !self.refused && error.kind() == io::ErrorKind::TimedOut,
             // The client's fault ends it, whatever the peer is doing.
             _ => true,
         };
@@ -135,6 +141,8 @@ impl RestOfBody {
         Uploaded {
             end,
             buffer: self.buffer,
+            reader: self.reader,
+            patience: self.patience,
             taken,
             sent,
         }

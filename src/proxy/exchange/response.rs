@@ -280,11 +280,16 @@ impl Exchange<'_> {
 
     /// True when the peer answers while the body is still coming, and wants the rest of it.
     fn body_goes_on(&self) -> bool {
-        let refused = self.workspace.response.status >= 400;
+        // Who refuses and does not say that it closes reads the rest to find the next request.
+        let closes = self.is_refused() && !self.peer_keeps();
         // A client that was not told to continue takes the answer for the end of the matter.
         let waits = self.plan.expects_continue && !self.tally.continued && !self.body_begun;
         // `Connection: close` is about requests to come, not about this one's body.
-        !self.body_complete && !self.peer_has_enough && !refused && !waits
+        !self.body_complete && !self.peer_has_enough && !closes && !waits
+    }
+
+    fn is_refused(&self) -> bool {
+        self.workspace.response.status >= 400
     }
 
     /// True when the peer will take another request on its connection.
@@ -409,12 +414,16 @@ impl Exchange<'_> {
             allowance: self.body_allowance,
             chunked: self.plan.framing == Framing::Chunked,
             options: std::mem::take(&mut self.workspace.request_options),
-            // A peer that is held up by a client who does not read is as slow as that.
-            send_timeout: self
-                .config
-                .gateway
-                .send_timeout
-                .max(self.config.upstream.send_timeout),
+            // A peer that is held up by a client who does not read is as slow as that; one that has refused
+            // need not read at all.
+            send_timeout: match self.is_refused() {
+                true => self.config.upstream.send_timeout,
+                false => {
+                    let of_client = self.config.gateway.send_timeout;
+                    of_client.max(self.config.upstream.send_timeout)
+                }
+            },
+            refused: self.is_refused(),
         };
         self.body_begun = true;
         Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())
@@ -434,6 +443,8 @@ impl Exchange<'_> {
             return Some(Fault::Panic);
         };
         *self.buffer = uploaded.buffer;
+        self.body = uploaded.reader;
+        self.body_patience = uploaded.patience;
         self.tally.received += uploaded.taken;
         self.worker.metrics().upstream_sent.add(uploaded.sent);
         match uploaded.end {
@@ -441,7 +452,9 @@ impl Exchange<'_> {
                 self.body_complete = true;
                 None
             }
-            End::Sink(error) if error.kind() == io::ErrorKind::TimedOut => Some(Fault::Peer),
+            End::Sink(error) if !self.is_refused() && error.kind() == io::ErrorKind::TimedOut => {
+                Some(Fault::Peer)
+            }
             // The peer has not taken it all.
             End::Watched | End::Sink(_) => None,
             end => Some(Fault::Client(end)),

@@ -1,0 +1,144 @@
+//! The end of a connection whose client may still be sending.
+//!
+//! Closing on unread bytes would reset the connection, and a client that only writes until it is done
+//! would get an error instead of its answer (RFC 9112 section 9.6). So after the answer the gateway
+//! shuts down its own sending and reads on. While a body comes whose end is known, for as long as it
+//! comes in time, up to `max_discard` bytes; else for a moment.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::config::Config;
+use crate::error::{Close, Refusal};
+use crate::http::body::BodyReader;
+use crate::http::chunked::{Of, Piece};
+use crate::http::framing::{self, Framing};
+use crate::net::{Patience, Turns, Wake, Watch};
+use crate::proxy::Workspace;
+
+/// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
+/// dropped for so long.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A body that is still coming.
+pub(super) struct Unread {
+    pub(super) reader: BodyReader,
+    /// With the client.
+    pub(super) patience: Patience,
+}
+
+impl Unread {
+    /// A body that has not begun.
+    pub(super) fn of(framing: Framing, config: &Config) -> Self {
+        let gateway = &config.gateway;
+        Self {
+            reader: BodyReader::new(Of::Request, framing, gateway.limits),
+            patience: Patience::with_rate(gateway.body_timeout, gateway.min_rate),
+        }
+    }
+}
+
+/// True when a request that is refused for this reason is understood so far that what follows its head,
+/// or what was read of its body, is the rest of that body.
+pub(super) fn knows_where_its_body_ends(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::BodyTooLarge | Refusal::BadExpect)
+}
+
+impl Session<'_> {
+    /// Finds the body of a request that is refused by its head.
+    pub(super) fn find_body(
+        &mut self,
+        refusal: Refusal,
+        config: &Config,
+        workspace: &mut Workspace,
+    ) {
+        if !knows_where_its_body_ends(refusal) {
+            return;
+        }
+        let head = &workspace.request;
+        if let Ok(framing) = framing::of_request(head, self.buffer.filled(), None) {
+            self.buffer.consume(head.len);
+            self.unread = Some(Unread::of(framing, config));
+        }
+    }
+
+    /// Ends the connection so that the last answer arrives, although the client may be sending.
+    pub(super) fn linger(&mut self, close: Close) {
+        let expects_more = close == Close::Refused || !self.request_complete;
+        if !expects_more && !self.stream.is_readable() && self.buffer.is_empty() {
+            return;
+        }
+        self.stream.shutdown_write();
+        if let Some(unread) = self.unread.take()
+            && !self.drop_body(unread)
+        {
+            return;
+        }
+        let deadline = Instant::now() + LINGER;
+        let mut turns = Turns::new();
+        loop {
+            self.buffer.consume(usize::MAX);
+            match self.stream.read(self.buffer.room(), deadline) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    self.buffer.added(count);
+                    turns.moved(count);
+                }
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    /// Reads the rest of a body and drops it. False when the client has gone or is to go: it has had its
+    /// time, or its bytes.
+    fn drop_body(&mut self, mut unread: Unread) -> bool {
+        let limit = self.worker.config.snapshot().gateway.max_discard;
+        let mut left = limit.unwrap_or(u64::MAX);
+        // Such a body is not read to its end anyway.
+        if unread.reader.certain() > left {
+            return true;
+        }
+        let mut turns = Turns::new();
+        loop {
+            // Nothing is lost by then but the word of why.
+            if self.worker.gateway.is_draining() {
+                return true;
+            }
+            let Ok((count, piece)) = unread.reader.next(self.buffer.filled()) else {
+                return true;
+            };
+            self.buffer.consume(count);
+            left = match left.checked_sub(count as u64) {
+                Some(left) => left,
+                None => return false,
+            };
+            match piece {
+                Piece::Content(_) => continue,
+                Piece::End => return true,
+                Piece::More => {}
+            }
+            self.buffer.release();
+            let begun = Instant::now();
+            let deadline = unread.patience.deadline(begun);
+            let wake = self.stream.wait_readable(deadline, Watch::Nothing);
+            unread.patience.waited_since(begun);
+            if wake != Wake::Ready {
+                return false;
+            }
+            match self.stream.read_now(self.buffer.room()) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    self.buffer.added(count);
+                    unread.patience.moved(count);
+                    turns.moved(count);
+                }
+                // Old news.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
