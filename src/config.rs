@@ -186,6 +186,11 @@ impl Fleet {
     pub fn key_of(&self, node: &str) -> String {
         format!("{}:{node}", self.node_key)
     }
+
+    /// The key of the index of all nodes. No key of a heartbeat, since none has this beginning.
+    pub fn index_key(&self) -> String {
+        format!("{}s", self.node_key)
+    }
 }
 
 /// Files of section `[redis]` with passwords, by their absolute paths; read at each connection.
@@ -540,6 +545,14 @@ impl Fleet {
             let wrong = Wrong {
                 what: format!("the key {} begins with it", units::shown(other)),
                 allowed: "what no other key begins with".to_owned(),
+            };
+            return Err(section.wrong("node_key", &wrong));
+        }
+        let index = fleet.index_key();
+        if others.contains(&index.as_str()) {
+            let wrong = Wrong {
+                what: format!("{} is the index of the nodes", units::shown(&index)),
+                allowed: "what with an s behind it is no other key".to_owned(),
             };
             return Err(section.wrong("node_key", &wrong));
         }

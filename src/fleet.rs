@@ -1,7 +1,7 @@
 //! `graygate fleet` and `graygate fleet wait DIGEST`: the gateways on one Redis, and what they hold.
 //!
 //! Only Redis is asked: each gateway writes a key with a time to live there (see
-//! [`crate::store::redis::heartbeat`]). Clocks are not compared: how long ago a gateway was heard of
+//! [`crate::store::redis::heartbeat`]), and its name into an index. Clocks are not compared: how long ago a gateway was heard of
 //! is what the server says of the key's time to live.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Redis, Store};
 use crate::run;
-use crate::store::redis::nodes::{Heard, Nodes};
+use crate::store::redis::nodes::{Heard, Look, Nodes};
 
 /// Time for one look at all gateways.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -28,15 +28,26 @@ const LAST_LOOK: Duration = Duration::from_millis(250);
 /// So many gateways are named that do not hold what they should.
 const NAMED: usize = 20;
 
+/// What is to be said.
+pub struct Said {
+    /// The answer.
+    pub text: String,
+    /// Why it may not be all, on one line, if it may not.
+    pub note: Option<String>,
+}
+
 /// The gateways on the Redis of the file at `config`, as a table.
 ///
 /// # Errors
 /// One line: why Redis cannot be asked.
-pub fn list(config: &Path) -> Result<String, String> {
+pub fn list(config: &Path) -> Result<Said, String> {
     let settings = settings(config)?;
-    let heard = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
-    let heard = heard.map_err(|error| format!("{}: {error}", settings.url))?;
-    Ok(table(&heard))
+    let look = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
+    let look = look.map_err(|error| format!("{}: {error}", settings.url))?;
+    Ok(Said {
+        text: table(&look.heard),
+        note: look.note,
+    })
 }
 
 /// Waits until each gateway holds the lists of this digest, and there are `at_least` so many of
@@ -44,12 +55,7 @@ pub fn list(config: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// One line: who does not hold them after the `limit`, or why that is not known.
-pub fn wait(
-    config: &Path,
-    digest: &str,
-    limit: Duration,
-    at_least: usize,
-) -> Result<String, String> {
+pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Result<Said, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is no digest: 16 hexadecimal digits"));
     }
@@ -64,14 +70,22 @@ pub fn wait(
     loop {
         let began = Instant::now();
         let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
-            Ok(heard) => {
+            Ok(Look { heard, note }) => {
                 watch.look(heard, began, Instant::now());
-                match watch.complaint() {
-                    None => return Ok(format!("{}\n", watch.success())),
-                    Some(complaint) => complaint,
+                match (watch.complaint(), note) {
+                    (None, note) => {
+                        let text = format!("{}\n", watch.success());
+                        return Ok(Said { text, note });
+                    }
+                    (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
+                    (Some(complaint), None) => complaint,
                 }
             }
-            Err(error) => format!("{}: {error}", settings.url),
+            Err(error) => match watch.last() {
+                // What is known is told.
+                Some(last) => format!("{}: {error}; when last seen: {last}", settings.url),
+                None => format!("{}: {error}", settings.url),
+            },
         };
         let now = Instant::now();
         if now >= until {
@@ -163,6 +177,12 @@ impl Watch {
             let _ = write!(text, "; and {} more", lacking.len() - NAMED);
         }
         Some(text)
+    }
+
+    /// What was known when they were last seen, if they were.
+    fn last(&self) -> Option<String> {
+        let complaint = || self.complaint().unwrap_or_else(|| self.success());
+        (!self.seen.is_empty()).then(complaint)
     }
 
     fn success(&self) -> String {

@@ -267,7 +267,12 @@ fn on_fleet(action: Option<FleetAction>, config: &Path) -> Result<(), String> {
             config,
         }) => fleet::wait(&config, &digest, timeout, nodes),
     };
-    said.map(|text| tell(&text))
+    let said = said?;
+    if let Some(note) = &said.note {
+        complain(&format!("note: {note}"));
+    }
+    tell(&said.text);
+    Ok(())
 }
 
 fn check_lists(file: Option<&Path>, config: &Path) -> Result<(), String> {

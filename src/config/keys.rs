@@ -70,7 +70,7 @@ pub const KEYS: &[Key] = keys! {
     max_reply = "256m", "Longest answer with all lists, 64k to 4g; above that they stay as they are. A million IPv6 entries take 46m. (restart)";
     heartbeat = "2s", "Time between two heartbeats, 100ms or more, by which `graygate fleet` knows this gateway; or off. (restart)";
     node = "", "Name of this gateway among those on the same Redis, each another; empty: the host's. (restart)";
-    node_key = "graygate:node", "What the keys of the heartbeats begin with; a colon and the name follow. (restart)";
+    node_key = "graygate:node", "What the keys of the heartbeats begin with; a colon and the name follow, and for their index an s. (restart)";
 
     [lists]
     file = "", "Lists file, used when no Redis URL is set. (restart)";

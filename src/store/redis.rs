@@ -25,6 +25,7 @@ mod accept_key;
 mod changes;
 mod cluster;
 pub mod heartbeat;
+mod index;
 mod link;
 pub mod nodes;
 mod pace;

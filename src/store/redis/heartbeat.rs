@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use redis::{RedisError, RedisResult, Value};
 
+use super::index::Index;
 use super::link::Link;
 use super::place::Finder;
 use super::{cluster, io_error, reading};
@@ -113,6 +114,7 @@ impl Heartbeat {
             said: None,
             trouble: None,
             flaps: Flaps::default(),
+            index: Index::default(),
             taken_told: false,
         };
         let thread = std::thread::Builder::new().name("heartbeat".to_owned());
@@ -192,6 +194,7 @@ struct Beater {
     /// The server's word for what was wrong last, if something was.
     trouble: Option<Option<String>>,
     flaps: Flaps,
+    index: Index,
     taken_told: bool,
 }
 
@@ -287,6 +290,7 @@ impl Beater {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => {
+                self.index.reconnected();
                 let server = self.publisher.status().server;
                 Open {
                     link: self.finder.open(server, &self.settings)?,
@@ -308,6 +312,8 @@ impl Beater {
             return Err(io_error("the transaction has too few replies"));
         };
         written?;
+        self.index
+            .write(&mut open.link, &self.settings, self.ttl())?;
         self.open = Some(open);
         // What is there at the first beat may be left over from this one's predecessor.
         if self.said.replace(Said::of(&node)).is_some() {
@@ -375,26 +381,32 @@ impl Beater {
         let Some(mut open) = self.open.take() else {
             return;
         };
-        if let Err(error) = delete(&mut open.link, &self.key, &self.instance) {
+        let outcome = match delete(&mut open.link, &self.key, &self.instance) {
+            Ok(true) => self.index.remove(&mut open.link, &self.settings).map(drop),
+            outcome => outcome.map(drop),
+        };
+        if let Err(error) = outcome {
             let error = super::describe(&error);
             log::debug!("heartbeat-not-deleted key={:?} error={error:?}", self.key);
         }
     }
 }
 
-fn delete(link: &mut Link, key: &str, instance: &str) -> RedisResult<()> {
+/// True when the key was this one's own.
+fn delete(link: &mut Link, key: &str, instance: &str) -> RedisResult<bool> {
     link.ask(redis::cmd("WATCH").arg(key))?;
     let value = link.ask(redis::cmd("GET").arg(key))?;
     let value: Option<Vec<u8>> = redis::from_redis_value(value)?;
     let node = value.and_then(|it| Node::parse(&it));
-    if node.is_some_and(|it| it.instance == instance) {
-        let mut pipe = redis::pipe();
-        pipe.cmd("DEL").arg(key);
-        // It was touched meanwhile if there are no replies.
-        let replies = reading::transaction(link, &pipe)?.unwrap_or_default();
-        replies.into_iter().collect::<RedisResult<Vec<_>>>()?;
+    if node.is_none_or(|it| it.instance != instance) {
+        return Ok(false);
     }
-    Ok(())
+    let mut pipe = redis::pipe();
+    pipe.cmd("DEL").arg(key);
+    // It was touched meanwhile if there are no replies.
+    let replies = reading::transaction(link, &pipe)?.unwrap_or_default();
+    let replies = replies.into_iter().collect::<RedisResult<Vec<_>>>()?;
+    Ok(!replies.is_empty())
 }
 
 /// True for what the server will refuse the next time, too.

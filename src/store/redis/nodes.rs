@@ -1,4 +1,8 @@
 //! The heartbeats of all gateways on one server, for the command line.
+//!
+//! Their names stand in the index. Gateways of earlier versions do not write it, and nor do those whose
+//! users have only the rights of earlier versions: while a server has few keys, it is scanned for
+//! these, too.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,18 +11,24 @@ use redis::{RedisResult, Value};
 
 use super::link::Link;
 use super::place::Finder;
-use super::{io_error, reading};
+use super::{cluster, index, io_error, reading};
 use crate::config;
 use crate::store::node::{Node, plain};
 
-/// How many keys the server looks at in one step.
+/// How many keys the server looks at in one step of a scan.
 const STEP: usize = 1000;
+
+/// With more keys than these on a server, only the index is asked: others may have millions there.
+const SMALL: usize = 10_000;
+
+/// So many steps a scan takes at most. The table of a server may have more places than keys.
+const STEPS: usize = 4 * SMALL / STEP;
 
 /// How many heartbeats are read at once.
 const AT_ONCE: usize = 100;
 
-/// No fleet is larger.
-const MOST: usize = 10_000;
+/// So many are named in an error.
+const NAMED: usize = 20;
 
 /// A gateway whose key is there.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +54,19 @@ pub struct Nodes<'a> {
     settings: &'a config::Redis,
     finder: Finder,
     link: Option<Link>,
+    /// To the server of a cluster that has the index, and to one that has a heartbeat.
+    asides: [Option<Link>; 2],
+    /// The names that were known when the last reading ended.
+    known: Vec<String>,
+}
+
+/// The gateways at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Look {
+    /// Those whose keys are there, by their names.
+    pub heard: Vec<Heard>,
+    /// Why there may be others, if there may.
+    pub note: Option<String>,
 }
 
 impl<'a> Nodes<'a> {
@@ -53,81 +76,181 @@ impl<'a> Nodes<'a> {
             settings,
             finder: Finder::quiet(),
             link: None,
+            asides: [None, None],
+            known: Vec::new(),
         }
     }
 
-    /// All gateways whose keys are there, by their names. Gives up at `until`.
+    /// All gateways whose keys are there. Gives up at `until`.
     ///
     /// # Errors
-    /// Why they cannot be read.
-    pub fn read(&mut self, until: Instant) -> Result<Vec<Heard>, String> {
+    /// Why they cannot be read, and the names that were found by then.
+    pub fn read(&mut self, until: Instant) -> Result<Look, String> {
+        self.known.clear();
         let outcome = self.try_read(until);
         if outcome.is_err() {
             self.link = None;
+            self.asides = [None, None];
         }
-        outcome.map_err(|error| self.finder.describe(&error))
+        outcome.map_err(|error| {
+            let words = self.finder.describe(&error);
+            match self.known.len() {
+                0 => words,
+                count => {
+                    let some = self.known.iter().take(NAMED).map(String::as_str);
+                    let some: Vec<&str> = some.collect();
+                    let more = if count > some.len() { ", …" } else { "" };
+                    let some = some.join(", ");
+                    format!("{words}; found by then, and not asked: {some}{more}")
+                }
+            }
+        })
     }
 
-    fn try_read(&mut self, until: Instant) -> RedisResult<Vec<Heard>> {
+    fn try_read(&mut self, until: Instant) -> RedisResult<Look> {
+        let settings = self.settings;
         let link = match &mut self.link {
             Some(link) => link,
             none => {
-                let mut settings = self.settings.clone();
+                let mut settings = settings.clone();
                 settings.timeout = settings.timeout.min(left(until)?);
                 none.insert(self.finder.open(None, &settings)?)
             }
         };
-        let beginning = self.settings.fleet.key_of("");
-        let pattern = format!("{}*", escaped(&beginning));
-        let timeout = self.settings.timeout;
         let step = |link: &mut Link| -> RedisResult<()> {
-            link.set_limit(timeout.min(left(until)?));
+            link.set_limit(settings.timeout.min(left(until)?));
             Ok(())
         };
+        step(link)?;
+        let [of_index, of_node] = &mut self.asides;
+        let beginning = settings.fleet.key_of("").into_bytes();
+        let indexed = index::names(link, of_index, settings)?;
         // A set, since a scan may name a key more than once.
         let mut keys = BTreeSet::new();
-        let mut cursor = b"0".to_vec();
-        loop {
-            step(link)?;
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(&cursor).arg("MATCH").arg(&pattern);
-            let reply = link.ask(scan.arg("COUNT").arg(STEP))?;
-            let (next, found): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(reply)?;
-            keys.extend(found);
-            if keys.len() > MOST {
-                return Err(io_error(format!(
-                    "more than {MOST} keys are like {pattern}"
-                )));
-            }
-            if next == b"0" {
-                break;
-            }
-            cursor = next;
-        }
+        let whole = |name: &Vec<u8>| [&beginning[..], name].concat();
+        keys.extend(indexed.iter().flatten().map(whole));
+        let others = scan(link, settings, &mut keys, step)?;
+        let note = others.filter(|_| indexed.is_none()).map(|count| {
+            let (key, many) = (settings.fleet.index_key(), plural(count));
+            format!(
+                "no gateway has written the index {key}, and the server's {many} are not looked \
+                 through: gateways of earlier versions, or without the rights, are not seen"
+            )
+        });
+        let name = |key: &Vec<u8>| {
+            plain(&String::from_utf8_lossy(
+                &key[beginning.len().min(key.len())..],
+            ))
+        };
         let keys: Vec<Vec<u8>> = keys.into_iter().collect();
+        self.known = keys.iter().map(name).collect();
         let mut all = Vec::new();
         for some in keys.chunks(AT_ONCE) {
             step(link)?;
-            let mut pipe = redis::pipe();
-            for key in some {
-                pipe.cmd("GET").arg(key).cmd("PTTL").arg(key);
-            }
-            let replies = reading::transaction(link, &pipe)?;
-            let mut replies = replies.unwrap_or_default().into_iter();
-            for key in some {
-                let (Some(value), Some(left)) = (replies.next(), replies.next()) else {
-                    return Err(io_error("the transaction has too few replies"));
-                };
-                let name = &key[beginning.len().min(key.len())..];
-                all.extend(heard(name, value, left?));
+            let replies = ask(link, of_node, settings, some)?;
+            for (key, (value, left)) in some.iter().zip(replies) {
+                all.extend(heard(name(key), value, left?));
             }
         }
-        Ok(all)
+        let (heard, note) = (all, note);
+        Ok(Look { heard, note })
     }
 }
 
+/// Adds the keys of heartbeats that a scan finds, while the server has few keys. Returns how many it
+/// has where that is not so.
+fn scan(
+    link: &mut Link,
+    settings: &config::Redis,
+    keys: &mut BTreeSet<Vec<u8>>,
+    step: impl Fn(&mut Link) -> RedisResult<()>,
+) -> RedisResult<Option<usize>> {
+    let size = match link.ask(&redis::cmd("DBSIZE")) {
+        Ok(size) => redis::from_redis_value(size)?,
+        // Some steps of a scan say as much.
+        Err(error) if index::is_answer(&error) => 0,
+        Err(error) => return Err(error),
+    };
+    if size > SMALL {
+        return Ok(Some(size));
+    }
+    let pattern = format!("{}*", escaped(&settings.fleet.key_of("")));
+    let mut cursor = b"0".to_vec();
+    for _ in 0..STEPS {
+        step(link)?;
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(&cursor).arg("MATCH").arg(&pattern);
+        let reply = match link.ask(scan.arg("COUNT").arg(STEP)) {
+            Ok(reply) => reply,
+            Err(error) if index::is_answer(&error) => return Ok(Some(size)),
+            Err(error) => return Err(error),
+        };
+        let (next, found): (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(reply)?;
+        keys.extend(found);
+        if keys.len() > index::MOST {
+            let most = index::MOST;
+            return Err(io_error(format!(
+                "more than {most} keys are like {pattern}"
+            )));
+        }
+        if next == b"0" {
+            return Ok(None);
+        }
+        cursor = next;
+    }
+    Ok(Some(size))
+}
+
+fn plural(count: usize) -> String {
+    match count {
+        0 => "keys".to_owned(),
+        count => format!("{count} keys"),
+    }
+}
+
+/// What a key holds, and how long it has to live.
+type Reply = (RedisResult<Value>, RedisResult<Value>);
+
+/// Asks for some heartbeats: all at one moment, or in a cluster, where they are in several slots, each
+/// at its own.
+fn ask(
+    link: &mut Link,
+    aside: &mut Option<Link>,
+    settings: &config::Redis,
+    keys: &[Vec<u8>],
+) -> RedisResult<Vec<Reply>> {
+    match transaction(link, keys) {
+        Err(error) if matches!(error.code(), Some("CROSSSLOT" | "MOVED" | "ASK")) => {}
+        outcome => return outcome,
+    }
+    let mut all = Vec::new();
+    for key in keys {
+        let one = std::slice::from_ref(key);
+        let act = |link: &mut Link| transaction(link, one);
+        all.extend(cluster::follow_aside(link, aside, settings, act)?);
+    }
+    Ok(all)
+}
+
+fn transaction(link: &mut Link, keys: &[Vec<u8>]) -> RedisResult<Vec<Reply>> {
+    let mut pipe = redis::pipe();
+    for key in keys {
+        pipe.cmd("GET").arg(key).cmd("PTTL").arg(key);
+    }
+    let replies = reading::transaction(link, &pipe)?;
+    let mut replies = replies.unwrap_or_default().into_iter();
+    let mut all = Vec::new();
+    for _ in keys {
+        let (Some(value), Some(left)) = (replies.next(), replies.next()) else {
+            return Err(io_error("the transaction has too few replies"));
+        };
+        all.push((value, left));
+    }
+    Ok(all)
+}
+
 /// `None` when the key has vanished meanwhile.
-fn heard(name: &[u8], value: RedisResult<Value>, left: Value) -> Option<Heard> {
+fn heard(name: String, value: RedisResult<Value>, left: Value) -> Option<Heard> {
     let node = match value {
         Ok(Value::Nil) => return None,
         Ok(Value::BulkString(text)) => Node::parse(&text),
@@ -138,7 +261,6 @@ fn heard(name: &[u8], value: RedisResult<Value>, left: Value) -> Option<Heard> {
         Value::Int(left) => u64::try_from(left).ok().map(Duration::from_millis),
         _ => None,
     };
-    let name = plain(&String::from_utf8_lossy(name));
     Some(Heard { name, node, left })
 }
 

@@ -1,0 +1,167 @@
+//! The index of the nodes: one key by which all gateways on a server are found.
+//!
+//! A sorted set of their names, each with the time at which its heartbeat will have expired, in
+//! milliseconds of the server's clock: nobody compares the clocks of two machines. Each heartbeat
+//! writes its own name anew, and takes away those that have been gone for long. So nobody need look
+//! through all keys of a server, of which others may have millions.
+//!
+//! Where a server refuses that, as it does to a user with the rights of earlier versions, the heartbeat
+//! is written all the same: that it cannot be found by the index is told once.
+
+use std::time::{Duration, Instant};
+
+use redis::{RedisError, RedisResult, Value};
+
+use super::link::Link;
+use super::{cluster, io_error};
+use crate::config;
+
+/// Names stay so long after their heartbeats have expired.
+const GONE: Duration = Duration::from_secs(60 * 60);
+
+/// How long a look at the server's clock is good for, and a refusal.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The names of so many are read at most.
+pub(super) const MOST: usize = 10_000;
+
+/// What one gateway keeps of it.
+#[derive(Default)]
+pub(super) struct Index {
+    /// The server's time in milliseconds, and when it was that.
+    clock: Option<(i64, Instant)>,
+    /// Where the index is, if a cluster has it elsewhere than the heartbeat.
+    aside: Option<Link>,
+    refused: Option<Instant>,
+    told: bool,
+}
+
+impl Index {
+    /// Writes that `node` will have expired after `ttl`. A refusal is told once, and is no error.
+    ///
+    /// # Errors
+    /// What came instead of a reply.
+    pub(super) fn write(
+        &mut self,
+        link: &mut Link,
+        settings: &config::Redis,
+        ttl: Duration,
+    ) -> RedisResult<()> {
+        if self.refused.is_some_and(|it| it.elapsed() < AGAIN) {
+            return Ok(());
+        }
+        let key = settings.fleet.index_key();
+        let outcome = self.try_write(link, settings, &key, ttl);
+        match outcome {
+            Ok(()) => {
+                self.refused = None;
+                if std::mem::take(&mut self.told) {
+                    log::info!("heartbeat-indexed key={key:?}");
+                }
+                Ok(())
+            }
+            Err(error) if error.code().is_some() => {
+                self.refused = Some(Instant::now());
+                if !std::mem::replace(&mut self.told, true) {
+                    let error = super::describe(&error);
+                    log::warn!(
+                        "heartbeat-not-indexed key={key:?} error={error:?} reason=\"`graygate \
+                         fleet` may not find this gateway; it takes ZADD, ZREM, ZREMRANGEBYSCORE \
+                         and TIME\""
+                    );
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.aside = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn try_write(
+        &mut self,
+        link: &mut Link,
+        settings: &config::Redis,
+        key: &str,
+        ttl: Duration,
+    ) -> RedisResult<()> {
+        let now = self.now(link)?;
+        let expires = now.saturating_add(millis(ttl));
+        let mut add = redis::cmd("ZADD");
+        add.arg(key).arg(expires).arg(&settings.fleet.node);
+        let mut trim = redis::cmd("ZREMRANGEBYSCORE");
+        trim.arg(key)
+            .arg("-inf")
+            .arg(now.saturating_sub(millis(GONE)));
+        for command in [&add, &trim] {
+            cluster::follow_aside(link, &mut self.aside, settings, |it| it.ask(command))?;
+        }
+        Ok(())
+    }
+
+    /// The time of the server.
+    fn now(&mut self, link: &mut Link) -> RedisResult<i64> {
+        if let Some((time, at)) = self.clock
+            && at.elapsed() < AGAIN
+        {
+            return Ok(time.saturating_add(millis(at.elapsed())));
+        }
+        let time = link.ask(&redis::cmd("TIME"))?;
+        let (seconds, micros): (i64, i64) = redis::from_redis_value(time)?;
+        let time = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+        self.clock = Some((time, Instant::now()));
+        Ok(time)
+    }
+
+    /// The connection may lead to another server from now on, with another clock.
+    pub(super) fn reconnected(&mut self) {
+        (self.clock, self.aside, self.refused) = (None, None, None);
+    }
+
+    /// Takes the name out again: this gateway ends.
+    pub(super) fn remove(
+        &mut self,
+        link: &mut Link,
+        settings: &config::Redis,
+    ) -> RedisResult<Value> {
+        let mut remove = redis::cmd("ZREM");
+        remove
+            .arg(settings.fleet.index_key())
+            .arg(&settings.fleet.node);
+        cluster::follow_aside(link, &mut self.aside, settings, |it| it.ask(&remove))
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The names in the index; `None` where there is none, or it may not be read.
+///
+/// # Errors
+/// What came instead of a reply.
+pub(super) fn names(
+    link: &mut Link,
+    aside: &mut Option<Link>,
+    settings: &config::Redis,
+) -> RedisResult<Option<Vec<Vec<u8>>>> {
+    let mut range = redis::cmd("ZRANGE");
+    range.arg(settings.fleet.index_key()).arg(0).arg(MOST);
+    let names = cluster::follow_aside(link, aside, settings, |it| it.ask(&range));
+    let names: Vec<Vec<u8>> = match names {
+        Ok(names) => redis::from_redis_value(names)?,
+        Err(error) if is_answer(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if names.len() > MOST {
+        let key = settings.fleet.index_key();
+        return Err(io_error(format!("more than {MOST} names are in {key}")));
+    }
+    Ok((!names.is_empty()).then_some(names))
+}
+
+/// Whether the server has answered, and will not answer otherwise.
+pub(super) fn is_answer(error: &RedisError) -> bool {
+    matches!(error.code(), Some("NOPERM" | "WRONGTYPE" | "ERR"))
+}

@@ -1,0 +1,197 @@
+//! The index of the nodes: a fleet is found without a look through all keys of the server.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::{DEADLINE, Gateway, Redis, Setup, acl_in_the_readme, run_to_exit, wait_until};
+
+const INDEX: &str = "graygate:nodes";
+const WRITTEN: &str = "graygate_fleet_heartbeats_total{outcome=\"written\"}";
+
+fn lists() -> Redis {
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.2.1"]);
+    redis
+}
+
+/// Other tenants have many keys on the same server.
+#[track_caller]
+fn fill(redis: &Redis) {
+    for part in 0..10 {
+        let many = format!("for i = 1, 20000 do redis.call('SET', 'other:{part}:' .. i, i) end");
+        redis.cli(&["EVAL", &many, "0"]);
+    }
+}
+
+fn setup(url: &str, node: &str) -> Setup {
+    Setup::new()
+        .redis(url)
+        .set("gateway.workers", 1)
+        .set("redis.node", node)
+        .set("redis.check_interval", "1h")
+        .set("redis.heartbeat", "500ms")
+}
+
+/// What a command says, and whether it is content.
+#[track_caller]
+fn run(gateway: &Gateway, words: &[&str]) -> (String, bool) {
+    let ini = gateway.path("graygate.ini");
+    let output = run_to_exit(&[words, &["-c", ini.to_str().unwrap()]].concat());
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8(said).unwrap(), output.status.success())
+}
+
+/// The names that `graygate fleet` shows.
+#[track_caller]
+fn names(gateway: &Gateway) -> Vec<String> {
+    let (text, good) = run(gateway, &["fleet"]);
+    assert!(good && text.starts_with("NODE "), "{text}");
+    let name = |line: &str| line.split_whitespace().next().unwrap().to_owned();
+    text.lines().skip(1).map(name).collect()
+}
+
+#[track_caller]
+fn indexed(redis: &Redis) -> Vec<String> {
+    let names = redis.cli(&["ZRANGE", INDEX, "0", "-1"]);
+    let mut names: Vec<String> = redis::from_redis_value(names).unwrap();
+    names.sort();
+    names
+}
+
+/// How often the server was asked for this, whoever it was.
+#[track_caller]
+fn asked(redis: &Redis, command: &str) -> bool {
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let stats: String = redis::from_redis_value(stats).unwrap();
+    stats.contains(&format!("cmdstat_{command}:"))
+}
+
+#[test]
+fn among_many_keys_of_others_a_fleet_is_found_without_a_scan() {
+    let redis = lists();
+    fill(&redis);
+    let a = setup(&redis.url(), "a").start();
+    let mut b = setup(&redis.url(), "b").start();
+    wait_until("both are in the index", DEADLINE, || {
+        indexed(&redis).len() == 2
+    });
+    assert_eq!(names(&a), ["a", "b"]);
+    let digest = a.lists()["digest"].as_str().unwrap().to_owned();
+    let (text, good) = run(&a, &["fleet", "wait", &digest, "--nodes", "2"]);
+    assert!(good, "{text}");
+    assert_eq!(text, format!("all 2 gateways hold {digest}\n"));
+    assert!(asked(&redis, "zrange"));
+    assert!(!asked(&redis, "scan") && !asked(&redis, "keys"));
+
+    // One that ends takes its name with it.
+    b.signal(Signal::SIGTERM);
+    b.wait_exit();
+    assert_eq!(indexed(&redis), ["a"]);
+    assert_eq!(names(&a), ["a"]);
+    // One that is killed is not shown any more; its name goes later.
+    let mut c = setup(&redis.url(), "c").start();
+    wait_until("it is listed", DEADLINE, || names(&a) == ["a", "c"]);
+    c.signal(Signal::SIGKILL);
+    c.wait_exit();
+    wait_until("it has expired", DEADLINE, || names(&a) == ["a"]);
+    assert_eq!(indexed(&redis), ["a", "c"]);
+    redis.cli(&["ZADD", INDEX, "1000", "c"]);
+    wait_until("it has been gone for long", DEADLINE, || {
+        indexed(&redis) == ["a"]
+    });
+    assert!(!asked(&redis, "scan") && !asked(&redis, "keys"));
+}
+
+#[test]
+fn with_the_rights_of_earlier_versions_a_gateway_works_and_is_found_while_keys_are_few() {
+    let redis = lists();
+    let old = "ACL SETUSER old on >password resetkeys ~gray ~pre ~prod ~graygate:accept \
+               ~graygate:node:* resetchannels &__keyspace@0__:gray &__keyspace@0__:pre \
+               &__keyspace@0__:prod &__keyspace@0__:graygate:accept &__redis__:invalidate \
+               +get +lrange +smembers +watch +multi +exec +ping +subscribe +role +config|get \
+               +config|set +client|id +client|tracking +client|getredir +set +del +scan +pttl";
+    redis.cli(&old.split_whitespace().collect::<Vec<_>>());
+    let url = format!("redis://old:password@{}", redis.address());
+    let gateway = setup(&url, "old").start();
+    wait_until("heartbeats", DEADLINE, || gateway.metric(WRITTEN) >= 4.0);
+    let line = gateway.wait_for_log("heartbeat-not-indexed");
+    assert!(line.contains("NOPERM") && line.contains("ZADD"), "{line}");
+    assert_eq!(
+        gateway.stderr.count("heartbeat-"),
+        1,
+        "{:?}",
+        gateway.stderr.all()
+    );
+    assert_eq!(gateway.lists()["error"], serde_json::Value::Null);
+    redis.push("gray", &[&"127.0.0.5"]);
+    gateway.wait_for_lists("the change", |it| it["gray"][0] == "127.0.0.5");
+    assert_eq!(names(&gateway), ["old"]);
+
+    // Where there are many keys it is said that it cannot be found.
+    fill(&redis);
+    let other = setup(&redis.url(), "off")
+        .set("redis.heartbeat", "off")
+        .start();
+    let (text, good) = run(&other, &["fleet"]);
+    let note = format!("no gateway has written the index {INDEX}");
+    assert!(good && text.contains(&note), "{text}");
+    let digest = gateway.lists()["digest"].as_str().unwrap().to_owned();
+    let (text, good) = run(&other, &["fleet", "wait", &digest, "--timeout", "300ms"]);
+    assert!(!good && text.contains(&note), "{text}");
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "old",
+        "~graygate:nodes",
+        "+@sortedset",
+        "+time",
+    ]);
+    assert!(!indexed(&redis).contains(&"old".to_owned()));
+}
+
+#[test]
+fn what_was_known_at_the_deadline_is_told() {
+    let redis = lists();
+    let gateway = setup(&redis.url(), "a").start();
+    wait_until("it is listed", DEADLINE, || names(&gateway) == ["a"]);
+    let wrong = ["fleet", "wait", "0123456789abcdef", "--timeout", "2s"];
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| run(&gateway, &wrong));
+        // A look takes some milliseconds.
+        let looked = || asked(&redis, "pttl");
+        redis.cli(&["CONFIG", "RESETSTAT"]);
+        wait_until("it has looked", DEADLINE, looked);
+        std::thread::sleep(Duration::from_millis(50));
+        redis.signal(Signal::SIGSTOP);
+        let (text, good) = waiter.join().unwrap();
+        redis.signal(Signal::SIGCONT);
+        let last = "when last seen: 0 of 1 gateways hold 0123456789abcdef, 1 are wanted; a holds ";
+        assert!(!good && text.contains(last), "{text}");
+    });
+}
+
+#[test]
+fn the_rights_that_the_readme_names_are_enough_for_the_index() {
+    let redis = lists();
+    let acl = acl_in_the_readme();
+    redis.cli(&acl.iter().map(String::as_str).collect::<Vec<_>>());
+    redis.cli(&["SET", "gray", "x"]);
+    let url = format!("redis://graygate:password@{}", redis.address());
+    let mut gateway = setup(&url, "a").start();
+    wait_until("heartbeats", DEADLINE, || gateway.metric(WRITTEN) >= 2.0);
+    assert_eq!(indexed(&redis), ["a"]);
+    assert_eq!(names(&gateway), ["a"]);
+    let line = gateway.wait_for_log("key-wrong-type");
+    assert!(line.contains("is a string"), "{line}");
+    gateway.signal(Signal::SIGTERM);
+    gateway.wait_exit();
+    assert!(indexed(&redis).is_empty());
+    for word in ["NOPERM", "refused", "heartbeat-"] {
+        assert_eq!(gateway.stderr.count(word), 0, "{:?}", gateway.stderr.all());
+    }
+}
