@@ -46,6 +46,60 @@ fn a_body_that_drips_is_cut_although_it_never_stalls() {
     }
 }
 
+/// Sends pieces of ten bytes, ten of them a second, until that is the whole body or the connection breaks.
+fn trickle(mut to: std::net::TcpStream, chunked: bool, pieces: usize) {
+    let send = |to: &mut std::net::TcpStream, bytes: &[u8]| to.write_all(bytes).is_ok();
+    for _ in 0..pieces {
+        std::thread::sleep(Duration::from_millis(100));
+        let sent = match chunked {
+            true => send(&mut to, b"a\r\n0123456789\r\n"),
+            false => send(&mut to, b"0123456789"),
+        };
+        if !sent {
+            return;
+        }
+    }
+    if chunked {
+        send(&mut to, b"0\r\n\r\n");
+    }
+}
+
+#[test]
+fn a_trickle_passes_where_little_is_announced_and_is_bounded_all_the_same() {
+    let origin = Origin::answering(|request| ok(request.content.len().to_string()));
+    // The rate, how the body is framed, how much of it there is, and what is answered. A hundredth of the
+    // last rate is more than the trickle, and the account for that is four seconds.
+    let table = [
+        ("1000", "Transfer-Encoding: chunked", 30, "200", 3.0..5.0),
+        ("1000", "Content-Length: 300", 30, "200", 3.0..5.0),
+        ("1000", "Content-Length: 70000", 7000, "408", 0.2..2.0),
+        ("100k", "Transfer-Encoding: chunked", 7000, "408", 4.0..7.0),
+        ("100k", "Content-Length: 60000", 6000, "408", 4.0..7.0),
+    ];
+    let check =
+        |(rate, framing, pieces, expected, when): (&str, &str, _, &str, std::ops::Range<f64>)| {
+            let gateway = Setup::new()
+                .lists(&[], &[], &[&origin])
+                .set("gateway.body_timeout", "200ms")
+                .set("gateway.min_rate", rate)
+                .start();
+            let mut client = gateway.connect();
+            client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+            let drip = client.wire.stream.try_clone().unwrap();
+            let chunked = framing.starts_with('T');
+            let begun = Instant::now();
+            let dripping = std::thread::spawn(move || trickle(drip, chunked, pieces));
+            let response = client.response();
+            let took = begun.elapsed().as_secs_f64();
+            assert_eq!(response.status().to_string(), expected, "{rate} {framing}");
+            assert!(when.contains(&took), "{rate} {framing}: {took} s");
+            drop(client);
+            dripping.join().unwrap();
+        };
+    let check = &check;
+    std::thread::scope(|scope| table.map(|case| scope.spawn(move || check(case))).map(drop));
+}
+
 #[test]
 fn a_client_that_takes_its_response_in_drops_is_cut() {
     const LENGTH: usize = 64 << 20;

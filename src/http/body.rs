@@ -58,6 +58,16 @@ impl BodyReader {
         }
     }
 
+    /// Bytes of content that the sender has said it has, and not sent yet: of the body, or of the current
+    /// chunk.
+    pub fn announced(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(decoder) => decoder.left_of_chunk(),
+            Self::UntilClose => 0,
+        }
+    }
+
     /// Notes that `count` bytes of the [certain](Self::certain) content went by without being looked at.
     pub fn passed(&mut self, count: usize) {
         if let Self::Length(left) = self {

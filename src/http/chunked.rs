@@ -138,6 +138,14 @@ impl Decoder {
         Ok((taken, piece))
     }
 
+    /// Bytes of the current chunk's content that are still to come.
+    pub fn left_of_chunk(&self) -> u64 {
+        match self.state {
+            State::Content => self.size,
+            _ => 0,
+        }
+    }
+
     /// The state after one byte of a chunk's frame.
     fn after(&mut self, state: State, byte: u8) -> Result<State, BadChunk> {
         use State::*;

@@ -4,17 +4,36 @@ use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
+/// Where more bytes than this are [announced](Patience::expects), the rate counts.
+const MUCH: u64 = 64 * 1024;
+
+/// Where no more are announced, a side may be so many times slower,
+const TOLERANCE: u64 = 100;
+
+/// and its credit is so many times the budget.
+const CREDIT: u32 = 20;
+
 /// How long the other side of a stream may keep us waiting, in one direction of one message.
 ///
 /// A budget of time, which waiting uses up and progress gives back: in full with each byte, or,
 /// where a rate is asked for, one second for so many bytes. So silence ends it after the whole
 /// budget, and so does a drip that stays below the rate.
+///
+/// The rate is asked of who has much to send and sends it slowly: that is what holds a connection for
+/// hours and costs its sender nothing. It is not asked of a side that may have no more to say at present:
+/// who sends a small message, or a stream of events in chunks. Such a one may be silent for the budget
+/// after each byte; only that it cannot go on for ever byte by byte, it has a longer account besides, with
+/// a hundredth of the rate and twenty times the budget.
 #[derive(Debug)]
 pub struct Patience {
     budget: Duration,
     /// Bytes a second.
     rate: Option<NonZeroU64>,
     left: Cell<Duration>,
+    /// Of the longer account.
+    credit: Cell<Duration>,
+    /// Much is announced.
+    much: Cell<bool>,
     /// Bytes that were counted before the room that they have made was used.
     taken: Cell<usize>,
 }
@@ -32,13 +51,20 @@ impl Patience {
             budget,
             rate,
             left: Cell::new(budget),
+            credit: Cell::new(budget.saturating_mul(CREDIT)),
+            much: Cell::new(true),
             taken: Cell::new(0),
         }
     }
 
+    /// Notes how many bytes the other side has announced and not sent yet. Until it is told, much.
+    pub fn expects(&self, announced: u64) {
+        self.much.set(announced > MUCH);
+    }
+
     /// When a wait that begins `now` has to end.
     pub fn deadline(&self, now: Instant) -> Instant {
-        now + self.left.get()
+        now + self.left.get().min(self.credit.get())
     }
 
     /// Notes a wait that has ended.
@@ -50,6 +76,7 @@ impl Patience {
 
     fn waited(&self, time: Duration) {
         self.left.set(self.left.get().saturating_sub(time));
+        self.credit.set(self.credit.get().saturating_sub(time));
     }
 
     /// Notes that the other side has taken so much of what was moved before.
@@ -66,11 +93,21 @@ impl Patience {
     }
 
     fn gain(&self, bytes: usize) {
-        if let Some(rate) = self.rate {
-            let nanos = (bytes as u64).saturating_mul(1_000_000_000) / rate;
-            let gained = self.left.get() + Duration::from_nanos(nanos);
-            self.left.set(gained.min(self.budget));
+        let Some(rate) = self.rate.filter(|_| bytes > 0) else {
+            return;
+        };
+        let second = u64::saturating_mul(bytes as u64, 1_000_000_000);
+        let gain = |account: &Cell<Duration>, nanos: u64, most: Duration| {
+            let gained = account.get() + Duration::from_nanos(nanos);
+            account.set(gained.min(most));
+        };
+        match self.much.get() {
+            true => gain(&self.left, second / rate, self.budget),
+            false => self.left.set(self.budget),
         }
+        let credit = second.saturating_mul(TOLERANCE) / rate;
+        let most = self.budget.saturating_mul(CREDIT);
+        gain(&self.credit, credit, most);
     }
 }
 
@@ -82,17 +119,59 @@ mod tests {
 
     /// Waits a second for `bytes`, again and again: which wait is cut?
     fn drips(rate: Option<u64>, bytes: usize) -> usize {
+        sends(rate, u64::MAX, 1, bytes)
+    }
+
+    /// Waits so many seconds for `bytes`, again and again, while so many are announced: after how many
+    /// seconds is it cut? Not within a day is never.
+    fn sends(rate: Option<u64>, announced: u64, seconds: u32, bytes: usize) -> usize {
         let rate = rate.and_then(NonZeroU64::new);
         let patience = Patience::with_rate(10 * SECOND, rate);
-        let now = Instant::now();
-        let mut waits = 0..1000;
+        let (now, pause) = (Instant::now(), seconds * SECOND);
+        let mut waits = 0..24 * 60 * 60 / seconds as usize;
         let is_cut = |_: &usize| {
-            let is_cut = patience.deadline(now) < now + SECOND;
-            patience.waited(SECOND);
+            patience.expects(announced);
+            let is_cut = patience.deadline(now) < now + pause;
+            patience.waited(pause);
             patience.moved(bytes);
             is_cut
         };
-        waits.find(is_cut).map_or(usize::MAX, |it| it + 1)
+        let cut = waits.find(is_cut);
+        cut.map_or(usize::MAX, |it| (it + 1) * seconds as usize)
+    }
+
+    #[test]
+    fn a_trickle_is_cut_only_where_much_is_announced_and_a_drip_everywhere_in_the_end() {
+        const NEVER: usize = usize::MAX;
+        let (much, little, unknown) = (MUCH + 1, MUCH, 0);
+        // At 500 bytes a second, with 10 s: what is announced, so many bytes each so many seconds, and when
+        // that is cut.
+        let table = [
+            (much, 1, 500, NEVER),
+            (much, 1, 20, 11),
+            (much, 5, 1000, 15),
+            (little, 1, 500, NEVER),
+            (little, 1, 20, NEVER),
+            (unknown, 1, 20, NEVER),
+            // Events that are few and far between.
+            (unknown, 9, 45, NEVER),
+            (unknown, 9, 200, NEVER),
+            // Below a hundredth of the rate, the longer account is used up,
+            (unknown, 1, 4, 997),
+            (unknown, 1, 1, 250),
+            (little, 1, 1, 250),
+            // for which a byte now and then is a slow loris.
+            (unknown, 9, 1, 207),
+            (little, 9, 1, 207),
+            // Silence is silence.
+            (little, 11, 1000, 11),
+            (unknown, 11, 1000, 11),
+            (little, 1, 0, 11),
+        ];
+        for (announced, seconds, bytes, cut) in table {
+            let got = sends(Some(500), announced, seconds, bytes);
+            assert_eq!(got, cut, "{announced}: {bytes} each {seconds} s");
+        }
     }
 
     #[test]

@@ -197,6 +197,7 @@ impl Source<'_> {
     /// Waits until something of the body is there.
     fn wait(&self) -> Result<(), End> {
         let begun = Instant::now();
+        self.patience.expects(self.reader.announced());
         let deadline = self.patience.deadline(begun);
         let wake = self.stream.wait_readable(deadline, self.watch);
         self.patience.waited_since(begun);

@@ -122,6 +122,7 @@ impl Session<'_> {
             }
             self.buffer.release();
             let begun = Instant::now();
+            unread.patience.expects(unread.reader.announced());
             let deadline = unread.patience.deadline(begun);
             let wake = self.stream.wait_readable(deadline, Watch::Nothing);
             unread.patience.waited_since(begun);
