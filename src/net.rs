@@ -52,7 +52,7 @@ pub use news::news;
 pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
-pub use socket::{Accepted, Detached, Listener, Stream, Uptake, Wake, Watch};
+pub use socket::{Accepted, Detached, Listener, Peeked, Stream, Uptake, Wake, Watch};
 pub use turns::{Turns, note_arrival};
 
 /// True when the process or the system has no descriptor left.

@@ -306,6 +306,52 @@ fn a_body_that_must_not_come_is_never_taken_for_the_next_response() {
 }
 
 #[test]
+fn a_peer_that_has_sent_a_body_that_must_not_come_gets_a_connection_for_each_such_response() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+    for late in [false, true] {
+        let origin = Origin::scripted(move |conn| {
+            while let Some(request) = conn.request()? {
+                match (&*request.head.target(), request.head.method().as_str()) {
+                    ("/bad", _) if late => {
+                        conn.send(HEAD)?;
+                        conn.wait_for_release()?;
+                        conn.send("no")?;
+                        conn.note("late");
+                    }
+                    ("/bad", _) => conn.send(format!("{HEAD}no"))?,
+                    (_, "HEAD") => conn.send(HEAD)?,
+                    _ => conn.send(ok("fine"))?,
+                }
+            }
+            Ok(())
+        });
+        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let gateway = setup.set("gateway.workers", 1).start();
+        let mut client = gateway.connect();
+        let mut head = |target: &str| {
+            client.send(format!("HEAD {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            assert_eq!(client.response_to("HEAD").status(), 200);
+        };
+        head("/");
+        head("/");
+        head("/bad");
+        assert_eq!(origin.accepted(), 1);
+        if late {
+            origin.release();
+            origin.wait("the body", |it| it.notes.iter().any(|it| it == "late"));
+        }
+        for count in 2..5 {
+            head("/");
+            origin.wait_closed(count);
+        }
+        // Other responses are trusted as before.
+        assert_eq!(client.get("/").text(), "fine");
+        assert_eq!(client.get("/").text(), "fine");
+        assert_eq!(origin.accepted(), 5);
+    }
+}
+
+#[test]
 fn max_body_refuses_a_length_before_the_origin_and_a_chunked_body_at_its_limit() {
     let origin = Origin::saying(ok("thanks"));
     let setup = Setup::new().lists(&[], &[], &[&origin]);

@@ -41,6 +41,17 @@ pub enum Wake {
     Watched,
 }
 
+/// What a read would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peeked {
+    /// It would wait.
+    Nothing,
+    /// Bytes.
+    Bytes,
+    /// The end, or an error.
+    End,
+}
+
 /// What may end a wait besides its own event and deadline. It is noticed at once when it has
 /// happened before the wait, else at the next tick of the clock.
 #[derive(Clone, Copy)]
@@ -296,13 +307,19 @@ impl Stream {
 
     /// As [`Self::is_readable`], but asks the kernel, and so is never out of date.
     pub fn is_readable_now(&self) -> bool {
+        self.peek_now() != Peeked::Nothing
+    }
+
+    /// What a read would find, by the kernel.
+    pub fn peek_now(&self) -> Peeked {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match self.io.socket.peek(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.io.used_up(READ);
-                false
+                Peeked::Nothing
             }
-            _ => true,
+            Ok(1..) => Peeked::Bytes,
+            Ok(_) | Err(_) => Peeked::End,
         }
     }
 

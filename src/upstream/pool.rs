@@ -16,7 +16,11 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::net::{self, Stream};
+use crate::net::{self, Peeked, Stream};
+
+/// After so long a peer that sends bodies where none may be is taken for one that does not, until it
+/// does so again. It may be another one by then.
+const FORGETS: Duration = Duration::from_secs(3600);
 
 /// One worker's idle connections.
 #[derive(Default)]
@@ -41,7 +45,25 @@ struct OfPeer {
     idle: Vec<Idle>,
     /// Something was kept here since the last eviction, so that the memory will be needed again.
     used: bool,
+    manner: Manner,
 }
+
+/// What a peer does after a response that must not have a body, but speaks of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Manner {
+    /// Nobody knows yet.
+    #[default]
+    Unknown,
+    /// Nothing, as it should be.
+    Silent,
+    /// It has sent a body, or what could be one.
+    Talks {
+        /// When this was first seen by an eviction.
+        since: Option<Instant>,
+    },
+}
+
+const TALKS: Manner = Manner::Talks { since: None };
 
 struct Idle {
     stream: Stream,
@@ -52,10 +74,36 @@ struct Idle {
     rests: Option<u64>,
 }
 
-impl Idle {
-    /// True when nothing has come since it became idle: not even the end. Asks the kernel.
-    fn is_sound(&self) -> bool {
-        !self.stream.is_readable_now()
+impl OfPeer {
+    /// True when nothing has come on `idle` since it was so: not even the end. Asks the kernel.
+    fn find_sound(&mut self, idle: &Idle) -> bool {
+        let peeked = idle.stream.peek_now();
+        if peeked == Peeked::Bytes && idle.rests.is_some() {
+            self.manner = TALKS;
+        }
+        peeked == Peeked::Nothing
+    }
+
+    /// Closes what is of no use any more, and forgets what is long ago. Returns true while there is
+    /// something to look after.
+    fn evict(&mut self, now: Instant, limit: Duration) -> bool {
+        let mut talks = false;
+        self.idle.retain_mut(|it| {
+            let since = *it.since.get_or_insert(now);
+            let is_quiet = !it.stream.is_readable();
+            talks |= !is_quiet && it.rests.is_some() && it.stream.peek_now() == Peeked::Bytes;
+            is_quiet && now.duration_since(since) < limit
+        });
+        if talks {
+            self.manner = TALKS;
+        }
+        if let Manner::Talks { since } = &mut self.manner
+            && now.duration_since(*since.get_or_insert(now)) >= FORGETS
+        {
+            self.manner = Manner::Unknown;
+        }
+        let is_noted = matches!(self.manner, Manner::Talks { .. });
+        std::mem::take(&mut self.used) || !self.idle.is_empty() || is_noted
     }
 }
 
@@ -63,32 +111,53 @@ impl Pool {
     /// An idle connection to `peer`, if there is a sound one.
     pub fn checkout(&self, peer: SocketAddr) -> Option<Stream> {
         let mut peers = self.peers.borrow_mut();
-        let idle = &mut peers.get_mut(&peer)?.idle;
-        for place in (0..idle.len()).rev() {
-            if idle[place].rests == Some(net::news()) {
+        let of_peer = peers.get_mut(&peer)?;
+        for place in (0..of_peer.idle.len()).rev() {
+            if of_peer.idle[place].rests == Some(net::news()) {
                 continue;
             }
-            let found = idle.remove(place);
-            if found.is_sound() {
+            let found = of_peer.idle.remove(place);
+            if of_peer.find_sound(&found) {
                 return Some(found.stream);
             }
         }
         None
     }
 
+    /// True when nobody knows yet whether `peer` sends a body where none may be.
+    pub fn is_to_be_heard(&self, peer: SocketAddr) -> bool {
+        let peers = self.peers.borrow();
+        let manner = peers.get(&peer).map(|it| it.manner);
+        manner.unwrap_or_default() == Manner::Unknown
+    }
+
+    /// Notes whether `peer` has sent a body where none may be. If so, no connection to it is kept after
+    /// such a response, since the next body may be late.
+    pub fn heard(&self, peer: SocketAddr, talks: bool) {
+        let mut peers = self.peers.borrow_mut();
+        peers.entry(peer).or_default().manner = match talks {
+            true => TALKS,
+            false => Manner::Silent,
+        };
+    }
+
     /// Keeps `stream` for the next request to `peer`, unless `limit` are kept already.
     pub fn checkin(&self, peer: SocketAddr, stream: Stream, leftover: Leftover, limit: usize) {
         let mut peers = self.peers.borrow_mut();
         let of_peer = peers.entry(peer).or_default();
+        if leftover == Leftover::Body && matches!(of_peer.manner, Manner::Talks { .. }) {
+            return;
+        }
+        let idle = Idle {
+            stream,
+            since: None,
+            rests: (leftover == Leftover::Body).then(net::news),
+        };
         // After a giant body the events speak of bytes that were all taken, so the kernel is asked then.
-        let is_sound = !stream.is_readable() || !stream.is_readable_now();
+        let is_sound = !idle.stream.is_readable() || of_peer.find_sound(&idle);
         if of_peer.idle.len() < limit && is_sound {
             of_peer.used = true;
-            of_peer.idle.push(Idle {
-                stream,
-                since: None,
-                rests: (leftover == Leftover::Body).then(net::news),
-            });
+            of_peer.idle.push(idle);
         }
     }
 
@@ -96,13 +165,7 @@ impl Pool {
     /// more. Returns true while there is something to look after.
     pub fn evict(&self, now: Instant, limit: Duration) -> bool {
         let mut peers = self.peers.borrow_mut();
-        peers.retain(|_, of_peer| {
-            of_peer.idle.retain_mut(|it| {
-                let since = *it.since.get_or_insert(now);
-                !it.stream.is_readable() && now.duration_since(since) < limit
-            });
-            std::mem::take(&mut of_peer.used) || !of_peer.idle.is_empty()
-        });
+        peers.retain(|_, of_peer| of_peer.evict(now, limit));
         !peers.is_empty()
     }
 
@@ -118,7 +181,8 @@ impl Pool {
 
     /// Closes every idle connection; false when there was none.
     pub fn clear(&self) -> bool {
-        let peers = self.peers.take();
-        peers.values().any(|of_peer| !of_peer.idle.is_empty())
+        let mut peers = self.peers.borrow_mut();
+        let idle = peers.values_mut().flat_map(|it| it.idle.drain(..));
+        idle.count() > 0
     }
 }

@@ -1,6 +1,7 @@
 //! The response's way to the client.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::request::refusal_of;
@@ -14,7 +15,7 @@ use crate::http::encode::{self, Connection, ResponseToClient};
 use crate::http::fields::{Field, Kind};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
-use crate::net::{self, Patience, Stream, Uptake, Wake, Watch};
+use crate::net::{self, Patience, Peeked, Stream, Uptake, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::pinned::Pinned;
@@ -27,6 +28,9 @@ use crate::upstream::pool::Leftover;
 /// answer, as `printf … | nc` does. One that does so later has most likely closed: TCP tells the two
 /// apart only once it is written to.
 const ENDS_WITH_REQUEST: Duration = Duration::from_millis(100);
+
+/// So long a peer is listened to that may send the body of a response that must not have one.
+const LATE_BODY: Duration = Duration::from_millis(50);
 
 /// How a response passes through.
 struct Passage {
@@ -491,7 +495,14 @@ impl Exchange<'_> {
         let close = passage.close.or(unread);
         let ends = passage.framing == Framing::UntilClose;
         let sent = self.body_complete && !upstream.unfinished;
-        if self.peer_keeps() && !ends && sent && upstream.buffer.is_empty() {
+        let is_behind = !upstream.buffer.is_empty();
+        if is_behind
+            && passage.leftover == Leftover::Body
+            && let Some(peer) = self.tally.peer
+        {
+            self.worker.pool.heard(peer, true);
+        }
+        if self.peer_keeps() && !ends && sent && !is_behind {
             self.keep(upstream.stream, passage.leftover, ahead, close.is_none());
         }
         close.map_or(Outcome::KeepAlive, Outcome::Close)
@@ -542,9 +553,41 @@ impl Exchange<'_> {
             false if ahead || self.plan.upgrade => {}
             false => {
                 let worker = self.worker;
+                let leftover = match leftover {
+                    Leftover::Body if worker.pool.is_to_be_heard(peer) => {
+                        if !self.is_silent(peer, &stream) {
+                            return;
+                        }
+                        Leftover::None
+                    }
+                    leftover => leftover,
+                };
                 worker.keep_upstream(peer, stream, leftover, self.config);
             }
         }
+    }
+
+    /// Listens for a moment whether the peer sends the body that must not come; once for each peer.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
+    fn is_silent(&self, peer: SocketAddr, stream: &Stream) -> bool {
+        let deadline = Instant::now() + LATE_BODY;
+        let outcome = loop {
+            match stream.wait_readable(deadline, Watch::Nothing) {
+                Wake::Ready => match stream.peek_now() {
+                    // Old news.
+                    Peeked::Nothing => {}
+                    peeked => break peeked,
+                },
+                _ if net::are_waits_cut() => return false,
+                _ => break Peeked::Nothing,
+            }
+        };
+        if outcome != Peeked::End {
+            let talks = outcome == Peeked::Bytes;
+            self.worker.pool.heard(peer, talks);
+        }
+        outcome == Peeked::Nothing
     }
 
     /// Passes the 101 on and carries bytes both ways until the tunnel ends.
