@@ -2,7 +2,7 @@
 //!
 //! The ini file is read in full, and so is the lists file. Addresses are not taken, and no log or
 //! pid file is opened or made: only what is named around them must be there. Whether a port is free
-//! is not asked: the gateway that runs has it.
+//! is not asked: the gateway that runs has it. But what another gateway on this machine uses is told.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,6 +12,7 @@ use std::path::Path;
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
+use crate::neighbours;
 use crate::process::Identity;
 use crate::run;
 use crate::store::copy::{self, Holder};
@@ -51,6 +52,8 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
             outcome.map_err(|error| format!("[gateway] user = {name}: {error}"))??
         }
     });
+    let shared = neighbours::shared(&config);
+    warnings.extend(shared.iter().map(|it| format!("{it}; each needs its own")));
     Ok(warnings)
 }
 

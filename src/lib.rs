@@ -13,6 +13,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`inspect`], [`accept`], [`fleet`], [`demo`] | what the command line can ask for |
+//! | [`neighbours`] | what gateways on one machine must not share |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
 //! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics`; and who asks there |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
@@ -63,6 +64,7 @@ pub mod lists_check;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod neighbours;
 pub mod net;
 pub mod process;
 pub mod proxy;

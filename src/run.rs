@@ -17,6 +17,7 @@ use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::lists::Lists;
 use crate::logging::{self, Links, Log, Reopened};
 use crate::metrics::Metrics;
+use crate::neighbours::{self, Claims};
 use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::{self, Gateway};
 use crate::snapshot::Published;
@@ -69,10 +70,16 @@ struct Running {
     access_log: Log,
     error_log: Log,
     pid_file: Option<PidFile>,
+    _claims: Claims,
 }
 
 impl Running {
-    fn start(mut config: Config, startup: &Startup) -> io::Result<Self> {
+    fn start(config: Config, startup: &Startup) -> io::Result<Self> {
+        let own = config.clone();
+        Self::start_as(config, &own, startup).map_err(|error| neighbours::named(error, &own))
+    }
+
+    fn start_as(mut config: Config, own: &Config, startup: &Startup) -> io::Result<Self> {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
         let listeners = server::bind(&settings.listen)?;
@@ -93,6 +100,9 @@ impl Running {
             startup.at(format!("looking at the folder of {}", path.display()));
             make_folder_of_copy(path, identity);
         }
+        // In this order: of two that start at once, one sees the other.
+        let claims = Claims::make(own);
+        neighbours::tell(own);
         startup.at("starting the workers");
         settings.max_connections =
             process::allow_connections(settings.max_connections, settings.workers)?;
@@ -150,6 +160,7 @@ impl Running {
             access_log,
             error_log,
             pid_file,
+            _claims: claims,
         })
     }
 

@@ -100,6 +100,19 @@ impl StoreName {
         same_place && self.service == other.service
     }
 
+    /// The server and the database, whatever the keys; or the file.
+    pub fn server(&self) -> String {
+        match &self.place {
+            Place::Redis {
+                server,
+                sentinels,
+                db,
+                ..
+            } => format!("redis {server} {} db {db}", sentinels.join(",")),
+            Place::File(path) => format!("file {path}"),
+        }
+    }
+
     /// One line, for the copy.
     pub(super) fn to_json(&self) -> String {
         let Self { place, service } = self;

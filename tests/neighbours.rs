@@ -1,0 +1,241 @@
+//! Two gateways on one machine: with what the README says for the second one they do not notice each other,
+//! and whatever they share is named.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::{DEADLINE, Gateway, Origin, Redis, Setup, run_to_exit};
+
+/// The ini file of a second gateway that the README shows: the names of its keys, and their values.
+fn second_of_the_readme() -> Vec<(String, String)> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme
+        .split_once("```ini\n# /etc/graygate/second.ini\n")
+        .unwrap();
+    let (block, _) = rest.split_once("```").unwrap();
+    let mut section = "";
+    let mut keys = Vec::new();
+    for line in block.lines().filter(|it| !it.is_empty()) {
+        match line.strip_prefix('[') {
+            Some(name) => section = name.trim_end_matches(']'),
+            None => {
+                let (key, value) = line.split_once(" = ").unwrap();
+                keys.push((format!("{section}.{key}"), value.to_owned()));
+            }
+        }
+    }
+    keys
+}
+
+/// Settings as they are by default, in `folder` instead of the system's.
+fn by_default(folder: &Path, redis: &Redis) -> Setup {
+    let setup = Setup::new().redis(redis.url());
+    let files = [
+        ("gateway.pid_file", "graygate.pid"),
+        ("lists.last_good", "lists"),
+        ("log.access", "access.log"),
+        ("log.error", "error.log"),
+    ];
+    files.into_iter().fold(setup, |setup, (key, name)| {
+        setup.set(key, folder.join(name).display())
+    })
+}
+
+/// The same with what the README sets for a second one, on free ports.
+fn second(folder: &Path, redis: &Redis) -> Setup {
+    let keys = second_of_the_readme().into_iter();
+    keys.fold(by_default(folder, redis), |setup, (key, value)| {
+        if key.ends_with(".listen") || key == "redis.url" {
+            return setup;
+        }
+        match Path::new(&value)
+            .file_name()
+            .filter(|_| value.starts_with('/'))
+        {
+            Some(name) => setup.set(&key, folder.join(name).display()),
+            None => setup.set(&key, value),
+        }
+    })
+}
+
+/// What `graygate -t` says on standard error; it must find the configuration good.
+#[track_caller]
+fn warnings(setup: &Setup) -> String {
+    let output = run_to_exit(&["-t", "-c", setup.write_ini().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn error_log(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap_or_default()
+}
+
+#[test]
+fn two_gateways_on_one_machine_work_with_what_the_readme_says_for_the_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let (one, two) = (Origin::named("one"), Origin::named("two"));
+    let redis = Redis::start();
+    redis.push("prod", &[&one]);
+    redis.push("second:prod", &[&two]);
+    let setup = second(folder, &redis);
+    let first = by_default(folder, &redis).start();
+    assert_eq!(warnings(&setup), "");
+    let second = setup.start();
+    for (gateway, content) in [(&first, "one"), (&second, "two")] {
+        gateway.wait_served("127.0.0.1", content, DEADLINE);
+        let copy = gateway.wait_for_lists("the copy", |it| it["copy"]["written"].is_string());
+        assert_eq!(copy["copy"]["error"], Value::Null);
+        let beats = |it: &Value| it["heartbeat"]["written"].as_u64() > Some(0);
+        gateway.wait_for_lists("a heartbeat", beats);
+    }
+    assert_eq!(first.lists()["held"], json!([]));
+    for (name, gateway) in [("graygate.pid", &first), ("graygate-second.pid", &second)] {
+        let pid = fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(pid.trim(), gateway.pid().to_string());
+    }
+    for (name, copy, other) in [("lists", &one, &two), ("second", &two, &one)] {
+        let text = fs::read_to_string(folder.join(name)).unwrap();
+        assert!(text.contains(&copy.to_string()) && !text.contains(&other.to_string()));
+    }
+    for name in ["error.log", "second-error.log"] {
+        let log = error_log(folder, name);
+        for word in [
+            "neighbour-shares",
+            "copy-taken",
+            "another-store",
+            "name-taken",
+        ] {
+            assert!(!log.contains(word), "{name}: {log}");
+        }
+    }
+    for name in ["access.log", "second-access.log"] {
+        assert!(folder.join(name).exists());
+    }
+    // Beside it, a check of the one that runs finds nothing either.
+    let ini = first.path("graygate.ini");
+    let output = run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn whatever_a_second_gateway_shares_with_the_first_is_named_by_a_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.0.1:9"]);
+    let first = by_default(folder, &redis).set("redis.node", "gw").start();
+    first.wait_for_lists("the copy", |it| it["copy"]["written"].is_string());
+    let pid = first.pid();
+    let in_folder = |name: &str| folder.join(name).display().to_string();
+    let table: [(&str, String, String); 7] = [
+        (
+            "gateway.pid_file",
+            in_folder("graygate.pid"),
+            "[gateway] pid_file ".to_owned(),
+        ),
+        (
+            "log.access",
+            in_folder("access.log"),
+            "[log] access ".to_owned(),
+        ),
+        // Whichever log it is there.
+        (
+            "log.access",
+            in_folder("error.log"),
+            "[log] access ".to_owned(),
+        ),
+        (
+            "log.error",
+            in_folder("error.log"),
+            "[log] error ".to_owned(),
+        ),
+        (
+            "redis.accept_key",
+            "graygate:accept".to_owned(),
+            "[redis] accept_key graygate:accept of other lists".to_owned(),
+        ),
+        ("admin.listen", first.admin().to_string(), String::new()),
+        (
+            "lists.last_good",
+            in_folder("lists"),
+            format!("is kept by another gateway, process {pid} with "),
+        ),
+    ];
+    for (key, value, said) in &table {
+        let warning = warnings(&second(folder, &redis).set(key, value));
+        match *key {
+            // The first one has taken any port that was free: nobody can know that by its ini file.
+            "admin.listen" => assert_eq!(warning, ""),
+            "lists.last_good" => assert!(warning.contains(said), "{key}: {warning}"),
+            _ => {
+                let by =
+                    format!(" is in use by another gateway, process {pid}; each needs its own");
+                assert!(
+                    warning.contains(said) && warning.contains(&by),
+                    "{key}: {warning}"
+                );
+                assert_eq!(warning.lines().count(), 1, "{key}: {warning}");
+            }
+        }
+    }
+    // The same name for two of one fleet.
+    let node = second(folder, &redis)
+        .set("redis.node", "gw")
+        .set("redis.node_key", "graygate:node");
+    let warning = warnings(&node);
+    assert!(
+        warning.contains("[redis] node gw is in use by"),
+        "{warning}"
+    );
+    // Of the same lists the key that accepts is meant to be shared.
+    let same = ["gray", "pre", "prod", "accept"].into_iter();
+    let same = same.fold(second(folder, &redis), |setup, it| {
+        setup.unset(&format!("redis.{it}_key"))
+    });
+    assert_eq!(warnings(&same), "");
+}
+
+#[test]
+fn a_second_gateway_names_at_its_start_what_it_shares() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let redis = Redis::start();
+    redis.push("prod", &[&"127.0.0.1:9"]);
+    redis.push("second:prod", &[&"127.0.0.1:9"]);
+    let first = by_default(folder, &redis).start();
+    let pid = first.pid();
+    let other: Gateway = second(folder, &redis)
+        .set("log.access", folder.join("access.log").display())
+        .set("log.error", "stderr")
+        .start();
+    let line = other.wait_for_log("neighbour-shares");
+    assert!(
+        line.contains("what=\"[log] access ") && line.contains(&format!(" process={pid} ")),
+        "{line}"
+    );
+    assert_eq!(other.stderr.count("neighbour-shares"), 1);
+    drop(other);
+    // What keeps it from starting is named together with the rest.
+    let setup = second(folder, &redis)
+        .set("gateway.pid_file", folder.join("graygate.pid").display())
+        .set("log.error", folder.join("error.log").display());
+    let ini = setup.write_ini();
+    let output = run_to_exit(&["run", "-c", ini.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_ne!(output.status.code(), Some(0), "{said}");
+    for what in ["[gateway] pid_file ", "[log] error "] {
+        let named = format!("{what}{}", folder.display());
+        assert!(said.contains(&named), "{said}");
+    }
+    assert!(
+        said.contains(&format!(" is in use by another gateway, process {pid}")),
+        "{said}"
+    );
+}
