@@ -49,7 +49,7 @@ pub(crate) const QUANTITIES: [Quantity; 16] = [
     quantity("highest socket", State::Busy, 64.0, 0.5),
     quantity("maps", State::Idle, 32.0, 0.1),
     quantity("resident KiB", State::Idle, 6144.0, 0.1),
-    quantity("threads", State::Idle, 0.5, 0.0),
+    quantity("threads", State::Idle, 2.0, 0.0),
     quantity("client connections", State::Idle, 2.0, 0.0),
     quantity("parked", State::Idle, 2.0, 0.0),
     quantity("upstream idle", State::Idle, 16.0, 0.25),
