@@ -143,3 +143,50 @@ fn on_every_server_the_rights_that_the_readme_names_are_enough() {
         assert_eq!(log, redis::Value::Array(Vec::new()), "{name}: {log:?}");
     }
 }
+
+#[test]
+fn every_server_says_that_it_has_not_synced_or_has_lost_its_master() {
+    for (name, _) in SERVERS {
+        let program = program(name);
+        let mut master = Redis::start_program(&program, &["--repl-diskless-sync-delay", "0"]);
+        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+        master.push("pre", &[&pre]);
+        master.push("prod", &[&prod]);
+        master.push("gray", &[&"127.0.0.5"]);
+        let (host, port) = (master.address().ip(), master.address().port());
+        let options = ["--replicaof", &host.to_string(), &port.to_string()];
+        let mut replica = Redis::start_program(&program, &options);
+        support::wait_until("it has its master's lists", DEADLINE, || {
+            let length = replica.try_cli(&["LLEN", "prod"]);
+            length.is_ok_and(|it| it == redis::Value::Int(1))
+        });
+        let setup = Setup::new().redis(replica.url());
+        let setup = setup.set("redis.check_interval", "300ms");
+        let gateway = setup.set("redis.timeout", "1s").start();
+        gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+        // Empty, and with nobody to sync with.
+        master.signal(Signal::SIGSTOP);
+        replica.kill();
+        replica.restart();
+        gateway.wait_for_lists(name, |it| it["kept"][0]["fault"] == "unsynced");
+        assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre", "{name}");
+        master.signal(Signal::SIGCONT);
+        gateway.wait_for_lists(name, |it| it["error"] == json!(null));
+        assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre", "{name}");
+        master.kill();
+        let is_found =
+            |it: &serde_json::Value| it["findings"]["first"][0]["finding"] == "replica-link-down";
+        gateway.wait_for_lists(name, is_found);
+        // It says so to a new connection, too, and that it had the data.
+        replica.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        replica.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        let reconnects = "graygate_lists_refreshes_total{cause=\"reconnect\"}";
+        let before = gateway.metric(reconnects);
+        support::wait_until("another connection", DEADLINE, || {
+            gateway.metric(reconnects) > before
+        });
+        let page = gateway.wait_for_lists(name, is_found);
+        assert_eq!(page["kept"], json!([]), "{name}");
+        assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre", "{name}");
+    }
+}

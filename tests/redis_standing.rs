@@ -93,6 +93,8 @@ fn found(gateway: &Gateway, finding: &str) -> Value {
     };
     let page = gateway.wait_for_lists(finding, |it| of_kind(it).is_some());
     assert_eq!(page["findings"]["count"][finding], 1);
+    let metric = format!("graygate_lists_findings{{finding=\"{finding}\"}}");
+    assert_eq!(gateway.metric(&metric), 1.0);
     let setup = Setup::new().set("admin.listen", gateway.admin());
     let ini = setup.write_ini();
     let status = run_to_exit(&["status", "-c", ini.to_str().unwrap()]);

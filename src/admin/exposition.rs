@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write};
 
 use super::View;
-use crate::error::{AdminRefusal, Close, Failure, Refusal};
+use crate::error::{AdminRefusal, Close, Failure, Finding, Refusal};
 use crate::lists::ListName;
 use crate::lists::lint::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
@@ -285,11 +285,16 @@ fn lists(page: &mut Page, view: &View) {
     page.family(
         "lists_findings",
         "gauge",
-        "Likely mistakes in the lists, by finding.",
+        "Likely mistakes in the lists, and what is out of the ordinary with their store, by finding.",
     );
     let findings = view.publisher.findings(&lists);
     for kind in Kind::ALL {
         let count = findings.count(kind);
+        page.value("lists_findings", &[("finding", &kind.name())], count);
+    }
+    for kind in Finding::ALL {
+        let of_kind = status.findings.iter().filter(|it| it.finding == *kind);
+        let count = of_kind.count();
         page.value("lists_findings", &[("finding", &kind.name())], count);
     }
     page.family(
