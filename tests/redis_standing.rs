@@ -364,3 +364,87 @@ fn where_role_is_forbidden_info_says_the_same_and_without_both_nobody_knows() {
         assert_eq!(page["error"], json!(null), "{page}");
     }
 }
+
+#[test]
+fn a_gateway_that_starts_on_a_server_that_lost_its_data_goes_on_with_the_copy() {
+    let mut redis = Redis::start();
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    redis.push("pre", &[&pre]);
+    redis.push("prod", &[&prod]);
+    redis.push("gray", &[&"127.0.0.5"]);
+    let folder = tempfile::tempdir().unwrap();
+    let url = redis.url();
+    let start = || {
+        let setup = Setup::new().redis(&url);
+        let setup = setup.set("redis.check_interval", "300ms");
+        let copy = folder.path().join("copy");
+        setup.set("lists.last_good", copy.display()).start()
+    };
+    let mut gateway = start();
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    gateway.wait_exit();
+    redis.kill();
+    redis.restart();
+    let gateway = start();
+    wait_kept(&gateway, "without-data");
+    stays_gray(&gateway, Duration::from_millis(500));
+    redis.push("prod", &[&prod]);
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+}
+
+/// The commands that a server gets from now on, but for those that the test itself sends.
+struct Monitor(redis::Connection);
+
+impl Monitor {
+    #[track_caller]
+    fn of(redis: &Redis) -> Self {
+        let mut connection = redis.connect(0);
+        redis::cmd("MONITOR").exec(&mut connection).unwrap();
+        Self(connection)
+    }
+
+    /// The next one, in capitals: `1764400000.1 [0 127.0.0.1:1] "EXEC"`.
+    #[track_caller]
+    fn next(&mut self) -> String {
+        let line: String = redis::from_redis_value(self.0.recv_response().unwrap()).unwrap();
+        let command = line.split('"').nth(1).unwrap_or_default();
+        command.to_uppercase()
+    }
+
+    /// Those that follow one of this name, as many as are expected.
+    #[track_caller]
+    fn expect_after(&mut self, name: &str, expected: &[&str]) {
+        while self.next() != name {}
+        let next: Vec<String> = expected.iter().map(|_| self.next()).collect();
+        assert_eq!(next, expected);
+    }
+}
+
+#[test]
+fn to_know_the_standing_of_a_server_takes_a_change_no_time() {
+    let site = Site::with(|it| {
+        it.set("redis.check_interval", "1h")
+            .set("redis.heartbeat", "off")
+    });
+    site.redis("RPUSH gray 127.0.0.5 127.0.0.6");
+    site.wait_served("127.0.0.6", "pre");
+    let reading = [
+        "ROLE", "MULTI", "LRANGE", "SMEMBERS", "LRANGE", "SMEMBERS", "LRANGE", "SMEMBERS", "EXEC",
+    ];
+    let mut monitor = Monitor::of(&site.redis);
+    site.redis("LPOP gray");
+    monitor.expect_after("LPOP", &reading);
+    site.wait_served("127.0.0.5", "prod");
+    // An emptied list is read twice. What was evicted meanwhile is asked for when it is in force.
+    site.redis("DEL gray");
+    let twice = [
+        &reading[..],
+        &["WATCH"],
+        &reading,
+        &["INFO", "INFO", "INFO"],
+    ]
+    .concat();
+    monitor.expect_after("DEL", &twice);
+    site.wait_served("127.0.0.6", "prod");
+}

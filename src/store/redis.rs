@@ -518,8 +518,9 @@ impl Watcher {
         self.take_in(answer, look, server)?;
         self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader, began)?;
-        // An announced change waits for no more than that, but one that takes a list away.
-        if cause != Cause::Event || kept || !self.gone.is_empty() {
+        // An announced change waits for nothing of that: a list that is taken away is in force by now.
+        let is_gone = !self.gone.is_empty() && self.unsettled.is_empty();
+        if cause != Cause::Event || kept || is_gone {
             self.note_evictions(server)?;
         }
         let changes = announced.saturating_sub(self.changes_read);

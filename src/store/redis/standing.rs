@@ -231,6 +231,8 @@ pub(super) struct Standings {
     pub(super) question: Question,
     /// The data from which lists were last taken.
     taken: Option<Origin>,
+    /// Lists were taken, of whatever server.
+    has_taken: bool,
     /// It was found in order, on this connection.
     was_settled: bool,
     /// Since when it is adrift, where it does not say.
@@ -257,6 +259,7 @@ impl Standings {
     pub(super) fn meet(&mut self, link: &mut Link) -> RedisResult<Standing> {
         *self = Self {
             taken: self.taken.take(),
+            has_taken: self.has_taken,
             ..Self::default()
         };
         self.question.ask(link)
@@ -285,14 +288,17 @@ impl Standings {
             is_adrift,
             had_data: self.was_settled || down.is_some(),
             is_empty,
-            is_other: origin(&info)
-                .zip(self.taken.as_ref())
-                .is_some_and(|(now, before)| now != *before),
+            // After the gateway's own start nobody knows whose those in the copy were.
+            is_other: match &self.taken {
+                Some(before) => origin(&info).is_some_and(|now| now != *before),
+                None => !self.has_taken,
+            },
             has_lists,
         };
         if let Some(fault) = refused(look) {
             return Ok(Err(fault));
         }
+        self.has_taken = true;
         self.was_settled |= !is_adrift;
         let Standing::Adrift(master) = standing else {
             self.adrift_since = None;
