@@ -143,6 +143,54 @@ fn every_command_follows_the_lists() {
 }
 
 #[test]
+fn a_fleet_is_found_whose_heartbeats_are_on_all_servers() {
+    let site = Site::start();
+    let names = ["a", "b", "c", "d"];
+    let mut gateways = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        gateways.push(site.gateway(at, |it| {
+            it.set("redis.node", name).set("redis.heartbeat", "300ms")
+        }));
+    }
+    let (_folder, ini) = ini(&gateways[SEED]);
+    let ini = ini.to_str().unwrap();
+    let digest = gateways[0].lists()["digest"].as_str().unwrap().to_owned();
+    let wait = [
+        "fleet",
+        "wait",
+        &digest,
+        "--nodes",
+        "4",
+        "--timeout",
+        "20s",
+        "-c",
+        ini,
+    ];
+    run(&wait);
+    let listed = run(&["fleet", "-c", ini]);
+    let found: Vec<&str> = listed
+        .lines()
+        .skip(1)
+        .filter_map(|it| it.split(' ').next())
+        .collect();
+    assert_eq!(found, names, "{listed}");
+    // They take their keys with them, wherever these are.
+    for gateway in &mut gateways {
+        assert_eq!(gateway.stderr.count("heartbeat-"), 0);
+        gateway.signal(nix::sys::signal::Signal::SIGTERM);
+        gateway.wait_exit();
+    }
+    for name in names {
+        let key = format!("graygate:node:{name}");
+        assert_eq!(
+            site.cluster.run(&["EXISTS", &key]),
+            redis::Value::Int(0),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn a_held_change_is_accepted_by_a_key_of_another_slot() {
     let site = Site::start();
     let gateway = site.gateway(SEED, |it| it.set("redis.check_interval", "500ms"));
