@@ -3,6 +3,11 @@
 //! A worker renders its lines into a batch of its own and hands the batch to the writer when it
 //! is large enough or a tick of the clock old ([`AccessLog::tick`]), so that a request pays for
 //! neither a system call nor a shared queue.
+//!
+//! What a client sends takes so much room in a line and no more, and lines of requests that needed no
+//! server are limited in number ([`OwnLines`]): a client cannot fill a disk.
+
+mod own_lines;
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -11,6 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::http::encode::put_ip;
 use crate::logging::{BATCH, Batch, LogQueue};
+
+pub use own_lines::OwnLines;
 
 /// What the access log says of one request.
 #[derive(Debug)]
@@ -53,7 +60,7 @@ pub struct Record<'a> {
     pub close: Option<&'a str>,
 }
 
-/// Values from outside are cut to so many bytes.
+/// A value from outside takes so many bytes of a line at most, escapes included.
 const VALUE_LIMIT: usize = 512;
 
 /// One worker's end of the access log.
@@ -197,14 +204,34 @@ fn digits(out: &mut Vec<u8>, value: u32, width: usize) {
 fn quoted(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
     out.push(b'"');
-    for byte in value.iter().take(VALUE_LIMIT) {
-        match byte {
-            b'"' | b'\\' => text(out, b"", format_args!("\\x{byte:02X}")),
-            b' '..=b'~' => out.push(*byte),
-            _ => text(out, b"", format_args!("\\x{byte:02X}")),
-        }
+    let (mut rest, mut room) = (value, VALUE_LIMIT);
+    loop {
+        let run = rest.iter().take(room).take_while(|byte| is_plain(**byte));
+        let (plain, behind) = rest.split_at(run.count());
+        out.extend_from_slice(plain);
+        room -= plain.len();
+        let Some((byte, behind)) = behind.split_first().filter(|_| room >= ESCAPE) else {
+            break;
+        };
+        out.extend_from_slice(&escape(*byte));
+        room -= ESCAPE;
+        rest = behind;
     }
     out.push(b'"');
+}
+
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
+}
+
+/// Bytes of an escape.
+const ESCAPE: usize = 4;
+
+/// `\x1B` and the like.
+fn escape(byte: u8) -> [u8; ESCAPE] {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digit = |value: u8| DIGITS[usize::from(value)];
+    [b'\\', b'x', digit(byte >> 4), digit(byte & 15)]
 }
 
 /// The text of a time, of which only the milliseconds change most of the time.
@@ -294,6 +321,36 @@ mod tests {
         assert!(line.contains(r#"user_agent="a\x22b\x5Cc\x0D\x0A\x1B[31m\xFF""#));
         assert!(line.contains(&format!("\"{}\"", "x".repeat(512))));
         assert!(line.contains(" status=000 "));
+    }
+
+    #[test]
+    fn what_a_client_sends_takes_so_much_room_whatever_it_is() {
+        let quoted = |value: &[u8]| {
+            let mut out = Vec::new();
+            quoted(&mut out, b"", value);
+            String::from_utf8(out).unwrap()
+        };
+        let (escapes, plain) = (|count| "\\xFF".repeat(count), |count| "a".repeat(count));
+        for (value, shown) in [
+            (vec![0xff; 128], escapes(128)),
+            (vec![0xff; 129], escapes(128)),
+            (vec![0xff; 8192], escapes(128)),
+            (vec![b'a'; 512], plain(512)),
+            (vec![b'a'; 513], plain(512)),
+            // An escape stands whole or not at all.
+            (
+                [&[b'a'; 508][..], &[0xff; 9]].concat(),
+                plain(508) + &escapes(1),
+            ),
+            ([&[b'a'; 509][..], &[0xff; 9]].concat(), plain(509)),
+            ([&[b'a'; 511][..], b"\xffa"].concat(), plain(511)),
+            (
+                b"\xffa\xff".repeat(200),
+                "\\xFFa\\xFF".repeat(56) + "\\xFFa",
+            ),
+        ] {
+            assert_eq!(quoted(&value), format!("\"{shown}\""));
+        }
     }
 
     #[test]

@@ -275,6 +275,8 @@ pub struct Log {
     pub access: LogTarget,
     /// The error log.
     pub error: LogTarget,
+    /// Lines a second of the access log, for requests of a listener that need no server.
+    pub own_lines: Option<u32>,
     /// What the error log leaves out.
     pub level: log::LevelFilter,
 }
@@ -713,6 +715,7 @@ impl Log {
         Ok(Self {
             access: section.get("access", units::log_target(base))?,
             error: section.get("error", units::log_target(base))?,
+            own_lines: section.get("own_lines", units::lines)?,
             level: section.get("level", units::level)?,
         })
     }

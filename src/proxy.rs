@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, OwnLines};
 use crate::buffer;
 use crate::config::Config;
 use crate::error::{Close, Failure};
@@ -54,6 +54,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// The access log.
     pub access_log: LogQueue,
+    /// Of each listener, the lines there that needed no server.
+    pub own_lines: Vec<OwnLines>,
     /// Set once: sessions end as soon as they can.
     pub draining: AtomicBool,
     /// Listeners that still accept.
@@ -119,6 +121,13 @@ pub fn flush_access_logs(gateway: &Arc<Gateway>) {
             let _ = outcome.recv_timeout(Duration::from_secs(1));
         }
     }
+    gateway.own_lines.iter().for_each(OwnLines::tell_rest);
+}
+
+/// Tells the error log of lines that the access log has not. True while there is something left to tell.
+fn tell_of_own_lines(gateway: &Gateway, now: Instant) -> bool {
+    let lines = gateway.own_lines.iter();
+    lines.fold(false, |left, lines| lines.tell(now) | left)
 }
 
 /// Ends the idle waits of every worker, so that each session sees that the gateway is to end.
@@ -211,7 +220,7 @@ impl Worker {
                 any
             }
         };
-        lines_left || looks_again
+        tell_of_own_lines(&self.gateway, now) | lines_left | looks_again
     }
 
     fn metrics(&self) -> &WorkerMetrics {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use crate::access_log::OwnLines;
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::lists::Lists;
 use crate::logging::{self, Links, Log, Reopened};
@@ -110,6 +111,7 @@ impl Running {
             identity.assume()?;
         }
 
+        let own_lines = listeners.iter().map(|it| OwnLines::new(it.addr()));
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
         let admin_addr = admin_listener.as_ref().map(|it| it.local_addr());
@@ -123,6 +125,7 @@ impl Running {
             lists: Arc::new(Published::new(Lists::unread())),
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
+            own_lines: own_lines.collect(),
             draining: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),

@@ -69,7 +69,7 @@ pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()>
         let gateway = Arc::clone(gateway);
         let accepting = Accepting::new(&gateway);
         net::spawn(at % net::workers(), move || {
-            accept(&gateway, entrance);
+            accept(&gateway, at, entrance);
             drop(accepting);
         })?;
     }
@@ -92,7 +92,7 @@ impl Drop for Accepting {
     }
 }
 
-fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
+fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entrance) {
     let addr = listener.addr();
     let config = Reader::new(&gateway.config);
     let (said, refused) = (
@@ -102,7 +102,11 @@ fn accept(gateway: &Arc<Gateway>, Entrance { listener, proxy }: Entrance) {
     let outcome = listener.accept_loop(
         || gateway.is_draining(),
         |connection, from| {
-            let arrival = Arrival { from, proxy };
+            let arrival = Arrival {
+                listener: at,
+                from,
+                proxy,
+            };
             let admit = || {
                 let Err(connection) = place(gateway, &config.snapshot(), connection, arrival)
                 else {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use graygate::access_log::OwnLines;
 use graygate::config::{Config, LogTarget};
 use graygate::lists::Lists;
 use graygate::logging::Log;
@@ -49,6 +50,7 @@ fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
         lists: Arc::new(Published::new(Lists::unread())),
         metrics: Metrics::new(2),
         access_log: access_log.queue(),
+        own_lines: vec![OwnLines::new(addr)],
         draining: AtomicBool::new(false),
         accepting: AtomicUsize::new(0),
         // One too few: whoever would be the second worker's is a panic.

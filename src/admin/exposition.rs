@@ -63,6 +63,15 @@ pub(super) fn render(view: &View) -> String {
             count,
         );
     }
+    page.family(
+        "own_lines_dropped_total",
+        "counter",
+        "Access lines above own_lines that were dropped, of requests that needed no server, by listener.",
+    );
+    for lines in &view.gateway.own_lines {
+        let labels: Labels<'_> = &[("listen", &lines.listen())];
+        page.value("own_lines_dropped_total", labels, lines.dropped());
+    }
     page.family("workers", "gauge", "Worker threads.");
     page.value("workers", &[], metrics.workers().len());
     page.text

@@ -92,6 +92,7 @@ pub const KEYS: &[Key] = keys! {
     [log]
     access = "/var/log/graygate/access.log", "Access log: a file, stdout (or -), stderr or off. (restart)";
     error = "/var/log/graygate/error.log", "Error log: a file, stdout (or -), stderr or off. (restart)";
+    own_lines = "1000", "Lines a second of the access log for requests of a listener that need no server, 1 to 1000000, or unlimited.";
     level = "info", "Least grave events of the error log: error, warn, info or debug.";
 
     [admin]

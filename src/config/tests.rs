@@ -254,6 +254,7 @@ fn an_empty_file_has_the_documented_defaults() {
         log: Log {
             access: LogTarget::File("/var/log/graygate/access.log".into()),
             error: LogTarget::File("/var/log/graygate/error.log".into()),
+            own_lines: Some(1000),
             level: log::LevelFilter::Info,
         },
         admin: Some("127.0.0.1:9180".parse().unwrap()),
@@ -448,6 +449,12 @@ fn values_are_understood() {
         ("log.error", "/dev/null", |it| {
             it.log.error == LogTarget::File("/dev/null".into())
         }),
+        ("log.own_lines", "unlimited", |it| {
+            it.log.own_lines.is_none()
+        }),
+        ("log.own_lines", "1000000", |it| {
+            it.log.own_lines == Some(1_000_000)
+        }),
         ("log.level", "debug", |it| {
             it.log.level == log::LevelFilter::Debug
         }),
@@ -569,6 +576,9 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "it is out of range;",
         ),
         ("gateway.max_body", "-1", "it is not a size;"),
+        ("log.own_lines", "0", "it is out of range;"),
+        ("log.own_lines", "1000001", "it is out of range;"),
+        ("log.own_lines", "off", "it is not a number;"),
         (
             "lists.last_good_max_age",
             "3651d",
@@ -1190,6 +1200,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("upstream.fallback", "off"),
     ("log.access", "off"),
     ("log.error", "off"),
+    ("log.own_lines", "1"),
     ("log.level", "warn"),
     ("admin.listen", "off"),
     ("admin.hosts", "gw"),

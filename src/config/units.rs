@@ -353,6 +353,21 @@ pub(super) fn log_target(base: &Path) -> impl Fn(&str) -> Reading<LogTarget> {
     }
 }
 
+/// A number of lines, or none for `unlimited`.
+pub(super) fn lines(text: &str) -> Reading<Option<u32>> {
+    const ALLOWED: &str = "unlimited, or a whole number from 1 to 1000000";
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let Some(lines) = digits::<u32>(text) else {
+        return wrong("it is not a number", ALLOWED);
+    };
+    match lines.ok().filter(|it| (1..=1_000_000).contains(it)) {
+        Some(lines) => Ok(Some(lines)),
+        None => wrong("it is out of range", ALLOWED),
+    }
+}
+
 /// The level of the error log.
 pub(super) fn level(text: &str) -> Reading<log::LevelFilter> {
     one_of(

@@ -45,6 +45,8 @@ const FAIR_ANSWERS: usize = 16;
 /// How a connection came.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
+    /// Which listener it came to, from 0.
+    pub listener: usize,
     /// The address of the socket's other side.
     pub from: SocketAddr,
     /// It begins with a PROXY protocol header.
@@ -61,11 +63,10 @@ pub fn serve(
     connection: Accepted,
     arrival: Arrival,
 ) -> Result<(), Accepted> {
-    let Arrival { from, proxy } = arrival;
     let worker = Worker::here(gateway);
     let connection = connection.settle().map_err(|(connection, _)| connection)?;
-    let rest = Rest::new(&worker, from);
-    go_on(&worker, connection, rest, proxy);
+    let rest = Rest::new(&worker, &arrival);
+    go_on(&worker, connection, rest, arrival.proxy);
     Ok(())
 }
 
@@ -200,7 +201,7 @@ impl Session<'_> {
     fn serve_request(&mut self) -> Next {
         let config = self.worker.config.snapshot();
         let mut workspace = self.worker.lend_workspace();
-        let mut tally = Tally::new(Instant::now(), self.rest.socket);
+        let mut tally = Tally::new(Instant::now(), self.rest.socket, self.rest.listener);
         workspace.seen.clear();
         let served = catch_unwind(AssertUnwindSafe(|| {
             self.request(&config, &mut workspace, &mut tally)

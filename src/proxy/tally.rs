@@ -79,6 +79,8 @@ impl Seen {
 /// The account of one request.
 pub(super) struct Tally {
     pub(super) begun: Instant,
+    /// Which listener the request came to.
+    listener: usize,
     pub(super) client: IpAddr,
     pub(super) pool: Option<PoolName>,
     pub(super) reason: Option<Reason>,
@@ -96,9 +98,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(begun: Instant, client: IpAddr) -> Self {
+    pub(super) fn new(begun: Instant, client: IpAddr, listener: usize) -> Self {
         Self {
             begun,
+            listener,
             client,
             pool: None,
             reason: None,
@@ -131,7 +134,7 @@ impl Tally {
         if let Some(refusal) = self.refusal {
             metrics.refusals[refusal.index()].one();
         }
-        if worker.access_log.is_off() {
+        if worker.access_log.is_off() || !self.has_line(worker, close, now) {
             return now;
         }
         let first = worker.access_log.write(&Record {
@@ -158,5 +161,21 @@ impl Tally {
             net::wind();
         }
         now
+    }
+
+    /// Whether the request has its line in the access log: not if it has cost the client nothing but the
+    /// line, and there are too many of these.
+    fn has_line(&self, worker: &Worker, close: Option<Close>, now: Instant) -> bool {
+        let needed_a_server = self.attempts > 0 || self.upstream_begun.is_some();
+        if needed_a_server || close == Some(Close::Panic) {
+            return true;
+        }
+        let limit = worker.config.snapshot().log.own_lines;
+        let admitted = worker.gateway.own_lines[self.listener].admits(limit, now);
+        if !admitted {
+            // So that it is told of.
+            net::wind();
+        }
+        admitted
     }
 }

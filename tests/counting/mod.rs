@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use graygate::access_log::OwnLines;
 use graygate::config::{Config, LogTarget};
 use graygate::lists::{Lists, PeerList};
 use graygate::logging::Log;
@@ -131,6 +132,7 @@ impl Served {
             lists: Arc::new(Published::new(lists)),
             metrics: Metrics::new(1),
             access_log: access_log.queue(),
+            own_lines: vec![OwnLines::new(addr)],
             draining: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],

@@ -1,11 +1,11 @@
 //! What is kept of a connection between two requests, and how it waits without a coroutine.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::go_on;
+use super::{Arrival, go_on};
 use crate::error::Close;
 use crate::http::client;
 use crate::net::{self, Detached, Fate};
@@ -15,6 +15,8 @@ use crate::proxy::pinned::Pinned;
 /// What is kept of a connection between two requests.
 pub(super) struct Rest {
     _open: Open,
+    /// Which listener it came to.
+    pub(super) listener: usize,
     /// The address of the socket's other side, or what the PROXY protocol says it is.
     pub(super) socket: IpAddr,
     /// The other side may be believed what its forwarding fields say, if it is a trusted proxy.
@@ -31,10 +33,11 @@ pub(super) struct Rest {
 
 impl Rest {
     /// Of a connection that begins now.
-    pub(super) fn new(worker: &Rc<Worker>, from: SocketAddr) -> Self {
+    pub(super) fn new(worker: &Rc<Worker>, arrival: &Arrival) -> Self {
         Self {
             _open: Open::new(worker),
-            socket: client::canonical(from.ip()),
+            listener: arrival.listener,
+            socket: client::canonical(arrival.from.ip()),
             vouched: true,
             served: 0,
             since: Instant::now(),
