@@ -17,6 +17,8 @@
 //!   run meanwhile.
 //! - **Every wait has a deadline** except a listener's and [`Companion::join`], and is cut by the worker's clock
 //!   (`net/clock.rs`) at most 25 ms late.
+//! - **A crowd waits for itself**: whoever has had a turn goes on after those that had theirs before, a
+//!   few in each round (`net/rounds.rs`), so that nobody waits for a turn of each.
 //! - **Wait before read**: after a read that did not fill its buffer the socket is empty, so the
 //!   next read waits for news first instead of asking the kernel in vain (epoll(7), edge-triggered).
 //!
@@ -32,6 +34,7 @@ mod parking;
 mod patience;
 mod pipe;
 mod places;
+mod rounds;
 mod socket;
 mod turns;
 
@@ -52,6 +55,7 @@ pub use news::news;
 pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
+pub use rounds::{hand_back, turns_over};
 pub use socket::{Accepted, Detached, Listener, Peeked, Stream, Uptake, Wake, Watch};
 pub use turns::{Turns, note_arrival};
 
@@ -125,6 +129,7 @@ fn set_up_worker(worker: usize) -> io::Result<()> {
         // Only for the eyes of `top -H`.
         let _ = nix::sys::prctl::set_name(&name);
     }
+    rounds::start()?;
     clock::start()
 }
 
@@ -246,15 +251,4 @@ pub fn cut_waits() -> io::Result<()> {
 /// True once waits are cut.
 pub fn are_waits_cut() -> bool {
     CUT.load(Ordering::Acquire)
-}
-
-/// Lets the other connections of this worker run. For bytes there are [`Turns`].
-///
-/// A plain yield would not do: `may` drains its run queue before it polls again. A spawn onto a
-/// worker goes through the worker's outer queue and its eventfd, so epoll is polled in between.
-pub fn hand_back() {
-    let this = coroutine::current();
-    if spawn(worker(), move || this.unpark()).is_ok() {
-        coroutine::park();
-    }
 }

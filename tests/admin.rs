@@ -430,6 +430,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_failures_total", 1),
         ("lists_readable", 1),
         ("lists_mode{mode=\"file\"}", 1),
+        ("turns_total{worker=\"0\"}", 0),
         ("log_dropped_total{log=\"access\"}", 0),
         ("log_dropped_total{log=\"error\"}", 0),
         ("log_queued_bytes{log=\"access\"}", 0),

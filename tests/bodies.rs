@@ -700,7 +700,8 @@ fn a_gigabyte_up_in_chunks_needs_no_memory() {
 
 #[test]
 fn all_that_came_before_a_cut_arrives_at_a_client_that_reads_late() {
-    const PART: usize = 1_000_000;
+    // The kernel holds so much for a client that does not read.
+    const PART: usize = 400_000;
     let origin = Origin::scripted(|conn| {
         conn.request()?;
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n")?;

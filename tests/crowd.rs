@@ -2,13 +2,13 @@
 //! little until then, and disturbs nobody.
 //!
 //! `cargo test --test crowd -- --nocapture` prints how much memory each took, and the latency of
-//! others beside them. Alone in its process: it takes much of the machine for a while.
+//! others beside them; with `--ignored` that of others beside each of some attacks. Alone in its process: it takes much of the machine for a while.
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -138,6 +138,8 @@ fn thousands_of_slow_and_greedy_clients_are_cut_in_time_and_disturb_nobody() {
         .set("gateway.max_connections", 4 * each + 100)
         .set("gateway.head_timeout", "10s")
         .set("gateway.send_timeout", "10s")
+        // Each of them is to have its line.
+        .set("log.own_lines", "unlimited")
         .start();
     let active = || {
         let active = |worker| format!("graygate_connections_active{{worker=\"{worker}\"}}");
@@ -211,4 +213,156 @@ fn thousands_of_slow_and_greedy_clients_are_cut_in_time_and_disturb_nobody() {
     assert!(beside.len() > 100, "only {} requests", beside.len());
     let crowd: usize = Kind::ALL.iter().map(|kind| kind.memory(each) * each).sum();
     assert!(gateway.peak_rss_kib() as usize * 1024 <= crowd + (64 << 20));
+}
+
+/// What clients do to make others wait: much work of few bytes, or many of them at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Attack {
+    None,
+    ChunksUp,
+    ChunksDown,
+    NoWindow,
+    OwnAnswers,
+    Refusals,
+    Trailers,
+    Tunnels,
+    DrippingHeads,
+    /// They are silent until they are parked, and then all ask at once.
+    Parked,
+}
+
+impl Attack {
+    const ALL: [Self; 10] = [
+        Self::None,
+        Self::ChunksUp,
+        Self::ChunksDown,
+        Self::NoWindow,
+        Self::OwnAnswers,
+        Self::Refusals,
+        Self::Trailers,
+        Self::Tunnels,
+        Self::DrippingHeads,
+        Self::Parked,
+    ];
+
+    fn clients(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::NoWindow => 300,
+            Self::Parked => 1000,
+            _ => 200,
+        }
+    }
+
+    /// What is sent first, and then again and again.
+    fn bytes(self) -> (&'static [u8], Vec<u8>) {
+        const CHUNKED: &str = "POST /end HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        match self {
+            Self::None => (b"", Vec::new()),
+            Self::ChunksUp => (CHUNKED.as_bytes(), b"1\r\nx\r\n".repeat(20_000)),
+            Self::ChunksDown => (b"GET /chunks HTTP/1.1\r\nHost: a\r\n\r\n", Vec::new()),
+            Self::NoWindow => (b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n", Vec::new()),
+            Self::OwnAnswers => {
+                let one = b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
+                (b"", one.repeat(1000))
+            }
+            Self::Refusals => (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", Vec::new()),
+            Self::Trailers => {
+                let trailers: String = (0..90).map(|at| format!("A{at}: b\r\n")).collect();
+                let one = format!("{CHUNKED}0\r\n{trailers}Z: 0\r\n\r\n");
+                (b"", one.into_bytes().repeat(20))
+            }
+            Self::Tunnels => (
+                b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+                b"x".to_vec(),
+            ),
+            Self::DrippingHeads => (b"GET / HTTP/1.1\r\nHost: a\r\n", b"A: b\r\n".repeat(50)),
+            Self::Parked => (b"", b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        }
+    }
+
+    /// Does it with one thread, until it is over.
+    fn run(self, to: SocketAddr, ready: &AtomicBool, over: &AtomicBool) {
+        let (first, again) = self.bytes();
+        let at_once = match self {
+            Self::Tunnels | Self::DrippingHeads => 1,
+            _ => usize::MAX,
+        };
+        let open = || {
+            let mut stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(first).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            (stream, 0)
+        };
+        let mut clients: Vec<(TcpStream, usize)> = (0..self.clients()).map(|_| open()).collect();
+        ready.store(true, Ordering::Release);
+        let mut bytes = vec![0; 64 * 1024];
+        let mut next_storm = Instant::now();
+        while !over.load(Ordering::Acquire) {
+            let now = Instant::now();
+            let sends = !again.is_empty() && (self != Self::Parked || now >= next_storm);
+            if sends {
+                next_storm = now + Duration::from_millis(1300);
+            }
+            for client in &mut clients {
+                let (stream, at) = client;
+                if sends {
+                    let end = at.saturating_add(at_once).min(again.len());
+                    // Who has no room now is asked again.
+                    *at = (*at + stream.write(&again[*at..end]).unwrap_or(0)) % again.len();
+                }
+                if self != Self::NoWindow && matches!(stream.read(&mut bytes), Ok(0)) {
+                    *client = open();
+                }
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Times on a machine that others use as well say nothing by themselves, so they are printed and not
+/// judged: what must hold on any machine is judged by `tests/turns.rs` and `tests/rounds.rs`, by the work
+/// of others that goes before. `cargo test --release --test crowd -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints times, which depend on the machine"]
+fn how_long_others_wait_beside_each_attack() {
+    allow_descriptors(8000);
+    for workers in [1, 2] {
+        for attack in Attack::ALL {
+            let (origin, own) = (LightOrigin::new(), LightOrigin::new());
+            let gateway = Setup::new()
+                .lists(&["127.0.0.5"], &[&own], &[&origin])
+                .set("gateway.workers", workers)
+                .start();
+            let (ready, over) = (AtomicBool::new(false), AtomicBool::new(false));
+            let times = std::thread::scope(|scope| {
+                scope.spawn(|| attack.run(gateway.addr(), &ready, &over));
+                let _ending = Over(&over);
+                wait_until("it has begun", 3 * DEADLINE, || {
+                    ready.load(Ordering::Acquire)
+                });
+                let end = Instant::now() + Duration::from_secs(4);
+                let mut times = Vec::new();
+                while Instant::now() < end {
+                    let start = Instant::now();
+                    let response = gateway.get("127.0.0.5", "/100");
+                    assert_eq!((response.status(), response.content.len()), (200, 100));
+                    times.push(start.elapsed());
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                times.sort_unstable();
+                times
+            });
+            let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+            println!(
+                "{workers} worker(s), {attack:?} x{}: {} new clients, p50 {:?}, p99 {:?}, at most {:?}",
+                attack.clients(),
+                times.len(),
+                at(50),
+                at(99),
+                at(100)
+            );
+        }
+    }
 }

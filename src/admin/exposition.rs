@@ -11,6 +11,7 @@ use crate::error::{AdminRefusal, Close, Failure, Finding, Refusal};
 use crate::lists::ListName;
 use crate::lists::lint::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
+use crate::net;
 use crate::store::redis::heartbeat::Tally;
 use crate::store::{Cause, copy};
 
@@ -184,6 +185,18 @@ fn connections(page: &mut Page, metrics: &Metrics) {
             "worker_requests_total",
             &[("worker", &at)],
             counts.sum::<u64>(),
+        );
+    }
+    page.family(
+        "turns_total",
+        "counter",
+        "Turns of connections that had more to do when others had theirs, by worker.",
+    );
+    for worker in 0..metrics.workers().len() {
+        page.value(
+            "turns_total",
+            &[("worker", &worker)],
+            net::turns_over(worker),
         );
     }
     page.family(

@@ -18,7 +18,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::places::Places;
 use super::socket::{Io, Watched};
-use super::{Descriptor, numbers};
+use super::{Descriptor, numbers, rounds};
 
 /// How often a worker looks for overdue waits, while there are any.
 const TICK: Duration = Duration::from_millis(25);
@@ -75,7 +75,7 @@ pub(super) fn start() -> io::Result<()> {
     })
 }
 
-fn with_clock<T>(action: impl FnOnce(&Clock) -> T) -> T {
+fn with_clock<T>(action: impl FnOnce(&Rc<Clock>) -> T) -> T {
     CLOCK.with(|cell| match cell.get() {
         Some(clock) => action(clock),
         None => panic!("this worker has no clock"),
@@ -90,16 +90,14 @@ pub fn set_housekeeping(task: impl Fn() -> bool + 'static) {
 
 /// Makes sure that the housekeeping of the calling worker is run soon.
 pub fn wind() {
-    with_clock(Clock::wind);
+    with_clock(|clock| clock.wind());
 }
 
-/// Wakes every idle wait of the calling worker: those see [`super::Wake::Interrupted`].
+/// Wakes every idle wait of the calling worker, some in each round: those see
+/// [`super::Wake::Interrupted`].
 pub fn interrupt_idle() {
-    with_clock(|clock| {
-        let waits = clock.waits.borrow();
-        let idle = waits.places.iter().filter(|place| place.idle);
-        idle.for_each(|place| place.io.interrupt());
-    });
+    let clock = with_clock(|clock| Rc::clone(clock));
+    clock.for_some(|place| place.idle, Io::interrupt);
 }
 
 /// Wakes every wait of the calling worker, without news.
@@ -193,13 +191,43 @@ impl Clock {
 
     fn wake_overdue(&self) {
         let now = Instant::now();
-        for place in self.waits.borrow().places.iter() {
+        let ends = |place: &Place| {
             let overdue = place.due.is_some_and(|due| due <= now);
-            let watched = place.watched.as_ref().is_some_and(Watched::has_happened);
-            if overdue || watched {
-                // Puts the waiter into the run queue; it runs after this coroutine waits again.
-                place.io.wake();
+            overdue || place.watched.as_ref().is_some_and(Watched::has_happened)
+        };
+        // Puts the waiter into the run queue; it runs after this coroutine waits again.
+        self.for_some(ends, Io::wake);
+    }
+
+    /// Does `action` with the streams of those places for which `applies` holds, some in each round: a
+    /// crowd that came together must not make everybody else wait when it goes together.
+    fn for_some(&self, applies: impl Fn(&Place) -> bool, action: impl Fn(&Io)) {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            from = self.for_a_portion(at, &applies, &action);
+            if from.is_some() {
+                rounds::next_round();
             }
         }
+    }
+
+    /// As [`Self::for_some`], from one place on; where to go on, if there may be more.
+    fn for_a_portion(
+        &self,
+        from: usize,
+        applies: impl Fn(&Place) -> bool,
+        action: impl Fn(&Io),
+    ) -> Option<usize> {
+        let waits = self.waits.borrow();
+        let places = (from..waits.places.end()).filter_map(|at| Some((at, waits.places.get(at)?)));
+        let mut left = rounds::PORTION;
+        for (at, place) in places.filter(|(_, place)| applies(place)) {
+            action(&place.io);
+            left -= 1;
+            if left == 0 {
+                return Some(at + 1);
+            }
+        }
+        None
     }
 }

@@ -10,10 +10,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::places::Places;
 use super::socket::Detached;
-use super::{Descriptor, numbers};
+use super::{Descriptor, numbers, rounds};
 
 /// Connections that are looked for at once.
-const EVENTS: usize = 64;
+const EVENTS: usize = rounds::PORTION;
 
 /// The parked connections of a worker, each with what belongs to it.
 pub struct Parking<T> {
@@ -68,6 +68,7 @@ impl<T> Parking<T> {
     pub fn watch(&self, resume: impl Fn(Detached, T)) -> ! {
         loop {
             self.registration.wait_io();
+            let mut resumed = 0;
             let mut events = [EpollEvent::empty(); EVENTS];
             while let Ok(count @ 1..) = self.epoll.wait(&mut events, EpollTimeout::ZERO) {
                 for event in &events[..count] {
@@ -75,13 +76,19 @@ impl<T> Parking<T> {
                         resume(connection, what);
                     }
                 }
+                // Those who were resumed have something to do.
+                resumed += count;
+                if resumed >= rounds::PORTION {
+                    resumed = 0;
+                    rounds::next_round();
+                }
             }
         }
     }
 
-    /// Looks at every connection; those that leave are handed out.
+    /// Looks at every connection; those that leave are handed out, some in each round.
     pub fn sift(&self, fate: impl Fn(&Detached, &mut T) -> Fate, leave: impl Fn(Detached, T)) {
-        let end = self.places.borrow().end();
+        let (end, mut left) = (self.places.borrow().end(), 0);
         for place in 0..end {
             let leaves = {
                 let mut places = self.places.borrow_mut();
@@ -90,6 +97,10 @@ impl<T> Parking<T> {
             };
             if let Some((connection, what)) = leaves.then(|| self.take(place)).flatten() {
                 leave(connection, what);
+                left += 1;
+                if left % rounds::PORTION == 0 {
+                    rounds::next_round();
+                }
             }
         }
     }

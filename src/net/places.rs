@@ -68,6 +68,11 @@ impl<T> Places<T> {
     }
 
     /// The thing at `place`, if there is one.
+    pub(super) fn get(&self, place: usize) -> Option<&T> {
+        self.places.get(place)?.as_ref()
+    }
+
+    /// As [`Self::get`], to be changed.
     pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.places.get_mut(place)?.as_mut()
     }

@@ -18,6 +18,12 @@ use super::{Descriptor, Patience, clock, news};
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that the kernel holds for a client beyond those that are on their way to it. What is on its way is
+/// bounded by what the client says it has room for; without a limit, the rest is megabytes for whoever
+/// takes nothing, and some hundreds of these use up what the kernel has for all connections (tcp(7),
+/// tcp_mem): then it drops what has come for others, who wait for it to be sent again.
+const UNSENT: u32 = 512 * 1024;
+
 /// After this long without an answer to a probe or to sent bytes, a vanished peer is given up.
 const VANISHED: Duration = Duration::from_secs(60);
 
@@ -622,8 +628,8 @@ pub struct Listener {
 
 impl Listener {
     /// Listens on `addr`. IPv6 addresses serve IPv6 only, so that `0.0.0.0:80` and `[::]:80` can
-    /// stand side by side. What is set here, accepted connections inherit: no delay, TCP
-    /// keep-alive probes, and an end to connections whose other side has vanished.
+    /// stand side by side. What is set here, accepted connections inherit: no delay, a limit to what
+    /// waits to be sent, TCP keep-alive probes, and an end to connections whose other side has vanished.
     ///
     /// # Errors
     /// The kernel's, for instance when the address is in use.
@@ -635,6 +641,7 @@ impl Listener {
             socket.set_only_v6(true)?;
         }
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(UNSENT)?;
         let probes = TcpKeepalive::new()
             .with_time(VANISHED)
             .with_interval(VANISHED / 6);
@@ -683,7 +690,7 @@ impl Listener {
                     }
                     accepted += 1;
                     if accepted % ACCEPTS_IN_A_ROW == 0 {
-                        super::hand_back();
+                        super::rounds::next_round();
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -1,4 +1,8 @@
-//! How many bytes a connection moves before the worker's others have their turn.
+//! How much work a connection makes before the worker's others have their turn.
+//!
+//! Work is counted in bytes that are moved, and what costs time without moving many of them (a wake-up
+//! with its system calls, a chunk that is read and written anew) as the bytes that could be moved
+//! meanwhile. It is counted and not timed, since time passes for other reasons, too.
 //!
 //! Long turns make bytes cheap: whoever waits for them is woken once for many of them, and waking is
 //! most of what a large body costs. Short turns make others wait less. So turns are long while nobody
@@ -11,6 +15,12 @@ use super::hand_back;
 /// After so many bytes the turn is over. Less than what is moved at once, so that a well filled pipe or
 /// large buffer is a turn of its own.
 const SHARE: usize = 128 * 1024;
+
+/// What a wake-up costs, with the system calls to read and to write: so many bytes.
+const WAKE_UP: usize = 8 * 1024;
+
+/// What it costs to read a chunk's frame and to write one.
+const PIECE: usize = 512;
 
 /// Moved at once, at most, while others ask for something.
 const SHORT_TURN: usize = 256 * 1024;
@@ -58,9 +68,20 @@ impl Turns {
         }
     }
 
-    /// Notes that bytes were moved; when the turn is over, returns after the others' turns.
+    /// Notes that bytes were moved, after a wake-up; when the turn is over, returns after the others'
+    /// turns.
     pub fn moved(&mut self, count: usize) {
-        self.left = self.left.saturating_sub(count);
+        self.worked(count.saturating_add(WAKE_UP));
+    }
+
+    /// Notes that a chunk was taken, whatever its size; when the turn is over, returns after the others'
+    /// turns.
+    pub fn took_piece(&mut self) {
+        self.worked(PIECE);
+    }
+
+    fn worked(&mut self, cost: usize) {
+        self.left = self.left.saturating_sub(cost);
         if self.left == 0 {
             hand_back();
             let arrivals = ARRIVALS.get();

@@ -136,7 +136,7 @@ fn relay_rest(
             Err(error) => return End::Sink(error),
         }
         match piece {
-            Piece::Content(_) => {}
+            Piece::Content(_) => turns.took_piece(),
             Piece::End => return finish(source.reader, sink, trailer),
             Piece::More => {
                 match sink.flush() {

@@ -30,7 +30,7 @@ use crate::http::client;
 use crate::http::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, Scanner, Version};
-use crate::net::{self, Accepted, Detached, Patience, Stream};
+use crate::net::{self, Accepted, Detached, Patience, Stream, Turns};
 use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
 
@@ -338,6 +338,7 @@ impl Session<'_> {
         let deadline = tally.begun + config.gateway.head_timeout;
         let limits = &config.gateway.limits;
         let mut scanner = Scanner::default();
+        let mut turns = Turns::new();
         loop {
             let bytes = self.buffer.filled();
             match workspace.request.parse(bytes, &mut scanner, limits) {
@@ -347,7 +348,10 @@ impl Session<'_> {
             }
             match self.stream.read(self.buffer.room(), deadline) {
                 Ok(0) => return Err(NoHead::Closed(Close::ClientGone)),
-                Ok(count) => self.buffer.added(count),
+                Ok(count) => {
+                    self.buffer.added(count);
+                    turns.moved(count);
+                }
                 Err(_) if net::are_waits_cut() => return Err(NoHead::Closed(Close::Draining)),
                 Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                     return Err(NoHead::Refused(Refusal::HeadTimeout));

@@ -116,7 +116,10 @@ impl Session<'_> {
                 None => return false,
             };
             match piece {
-                Piece::Content(_) => continue,
+                Piece::Content(_) => {
+                    turns.took_piece();
+                    continue;
+                }
                 Piece::End => return true,
                 Piece::More => {}
             }

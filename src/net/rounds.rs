@@ -1,0 +1,144 @@
+//! Who goes on when: a worker's rounds.
+//!
+//! A *round* is one look for news from the kernel and what follows from it. Whoever has had its turn
+//! ([`hand_back`]) waits in a queue, of which each round lets a few go on, however long it is. So what
+//! others wait for who ask for little (a new connection, a request, its answer: a few rounds) does not
+//! grow with the number of those who ask for much.
+//!
+//! Whoever gives work to many others at once ([`next_round`]) does so in portions, one a round.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use may::coroutine::{self, Coroutine};
+use may::io::{CoIo, WaitIo};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::{Descriptor, numbers};
+
+/// So many of those whose turn was over go on in one round: with what a turn may cost, a millisecond
+/// or two.
+const A_ROUND: usize = 8;
+
+/// Others are woken, begun or ended in portions of so many: about as much.
+pub(super) const PORTION: usize = 64;
+
+thread_local! {
+    static ROUNDS: OnceCell<Rc<Rounds>> = const { OnceCell::new() };
+}
+
+struct Rounds {
+    /// Makes the next round come although there is no other news.
+    bell: EventFd,
+    io: CoIo<Descriptor>,
+    rung: Cell<bool>,
+    /// They go on in the next round.
+    first: RefCell<VecDeque<Coroutine>>,
+    /// They go on when it is their turn.
+    queue: RefCell<VecDeque<Coroutine>>,
+}
+
+/// Turns that were over on each worker, which alone counts them.
+static TURNS: OnceLock<Box<[Count]>> = OnceLock::new();
+
+/// In a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Count(AtomicU64);
+
+fn count_of(worker: usize) -> Option<&'static AtomicU64> {
+    let all = TURNS.get_or_init(|| (0..super::workers()).map(|_| Count::default()).collect());
+    all.get(worker).map(|it| &it.0)
+}
+
+/// Makes the calling worker's queue, and begins to serve it.
+pub(super) fn start() -> io::Result<()> {
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let bell = numbers::fitted(EventFd::from_flags(flags)?.into())?;
+    // SAFETY: it is the descriptor of an eventfd, and nobody else's.
+    let bell = unsafe { EventFd::from_owned_fd(bell) };
+    let io = CoIo::new(Descriptor(bell.as_fd().as_raw_fd())).map_err(io::Error::from)?;
+    let rounds = Rc::new(Rounds {
+        bell,
+        io,
+        rung: Cell::new(false),
+        first: RefCell::default(),
+        queue: RefCell::default(),
+    });
+    ROUNDS.with(|cell| cell.set(rounds).ok());
+    super::spawn(super::worker(), || {
+        if let Some(rounds) = here() {
+            rounds.run();
+        }
+    })
+}
+
+fn here() -> Option<Rc<Rounds>> {
+    ROUNDS.with(|cell| cell.get().cloned())
+}
+
+/// Ends the turn of the calling coroutine: it goes on after those that ended theirs before, a few of
+/// them in each round. For what moves bytes there are [`Turns`](super::Turns).
+pub fn hand_back() {
+    if let Some(rounds) = here() {
+        if let Some(count) = count_of(super::worker()) {
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        rounds.wait_in(&rounds.queue);
+    }
+}
+
+/// Goes on in the next round, whoever else waits for a turn: for those that begin what others wait for.
+///
+/// A plain yield would not do: `may` drains its run queue before it asks for news again.
+pub(super) fn next_round() {
+    if let Some(rounds) = here() {
+        rounds.wait_in(&rounds.first);
+    }
+}
+
+/// Turns that were over on `worker` so far.
+pub fn turns_over(worker: usize) -> u64 {
+    count_of(worker).map_or(0, |it| it.load(Ordering::Relaxed))
+}
+
+impl Rounds {
+    fn wait_in(&self, queue: &RefCell<VecDeque<Coroutine>>) {
+        queue.borrow_mut().push_back(coroutine::current());
+        self.ring();
+        coroutine::park();
+    }
+
+    fn ring(&self) {
+        // It is refused only if it was rung more often than a number can tell.
+        if !self.rung.replace(true) && self.bell.write(1).is_err() {
+            self.rung.set(false);
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            self.io.wait_io();
+            // How often does not matter, only that the descriptor is quiet again.
+            let _ = self.bell.read();
+            self.rung.set(false);
+            // They run after all that this round has news for.
+            for waiting in self.first.borrow_mut().drain(..) {
+                waiting.unpark();
+            }
+            let mut queue = self.queue.borrow_mut();
+            let now = queue.len().min(A_ROUND);
+            for waiting in queue.drain(..now) {
+                waiting.unpark();
+            }
+            if !queue.is_empty() {
+                self.ring();
+            }
+        }
+    }
+}
