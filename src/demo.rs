@@ -3,57 +3,37 @@
 //! An origin answers every request with its name and address. The demo runs two of each version,
 //! a lists file and the gateway in one process, and says what to try.
 
+mod origin;
+
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use crossbeam_channel::Receiver;
-use may_minihttp::{HttpService, HttpServiceFactory, Request, Response};
 
 use crate::config::Config;
+use crate::net::{self, Listener};
 use crate::process::Command;
-use crate::{net, run};
-
-/// Answers every request with one text.
-#[derive(Clone)]
-struct Origin {
-    text: String,
-}
-
-impl HttpService for Origin {
-    fn call(&mut self, _: Request<'_, '_, '_>, response: &mut Response<'_>) -> io::Result<()> {
-        response.header("Content-Type: text/plain; charset=utf-8");
-        response.body_mut().extend_from_slice(self.text.as_bytes());
-        Ok(())
-    }
-}
-
-impl HttpServiceFactory for Origin {
-    type Service = Self;
-
-    fn new_service(&self, _: usize) -> Self {
-        self.clone()
-    }
-}
+use crate::run;
 
 /// Starts an origin called `name` on the workers, and returns its address.
 fn start_origin(listen: SocketAddr, name: &str) -> io::Result<SocketAddr> {
-    let addr = probe(listen)?;
-    let text = format!("{name} at {addr}\n");
-    Origin { text }.start(addr)?;
+    let listener = Listener::bind(listen).map_err(|error| named(listen, &error))?;
+    let addr = listener.addr();
+    origin::start(listener, &format!("{name} at {addr}\n"))?;
     Ok(addr)
 }
 
-/// Finds out whether `addr` is free, and which port stands for 0. The server itself would not
-/// mind sharing the address with another one.
+/// Finds out whether `addr` is free, and which port stands for 0.
 fn probe(addr: SocketAddr) -> io::Result<SocketAddr> {
-    let named = |error: io::Error| {
-        io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
-    };
     TcpListener::bind(addr)
         .and_then(|it| it.local_addr())
-        .map_err(named)
+        .map_err(|error| named(addr, &error))
+}
+
+fn named(addr: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
 }
 
 /// Runs one origin until a command ends it.

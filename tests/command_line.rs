@@ -645,6 +645,60 @@ fn an_origin_answers_every_request_with_its_name() {
     assert_eq!(origin.end_by(Signal::SIGTERM).code(), Some(0));
 }
 
+/// Requests with every kind of body, all of one connection, and then one that ends it.
+const WITH_BODIES: &[&str] = &[
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n",
+    "DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: smuggler\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+];
+
+#[test]
+fn an_origin_takes_any_method_and_body_on_one_connection_also_behind_the_gateway() {
+    let arguments = ["origin", "--listen", "127.0.0.1:0", "--name", "green"];
+    let mut origin = Program::start(&arguments);
+    let addr = address_behind(" listens on ", &origin.wait_for_line(" listens on "));
+    let gateway = Setup::new().lists(&[], &[], &[&addr]).start();
+    for to in [addr, gateway.addr()] {
+        // One after the other, and all at once.
+        let mut client = Client::connect(to);
+        for request in WITH_BODIES {
+            assert_eq!(client.ask(request).status(), 200, "{request}");
+        }
+        client.expect_close();
+        let mut client = Client::connect(to);
+        client.send(WITH_BODIES.concat());
+        for request in WITH_BODIES {
+            let method = request.split(' ').next().unwrap();
+            let response = client.response_to(method);
+            let text = if method == "HEAD" { "" } else { "green at " };
+            assert!(response.text().starts_with(text), "{request}");
+            assert_eq!(response.status(), 200, "{request}");
+        }
+        client.expect_close();
+        // In pieces, by a client that waits to be told to go on, and a large one.
+        let mut client = Client::connect(to);
+        client.send(
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+        );
+        assert_eq!(client.head().status(), 100);
+        client.send("ab");
+        client.send("cd");
+        assert_eq!(client.response().status(), 200);
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n");
+        client.send(vec![b'x'; 5_000_000]);
+        assert_eq!(client.response().status(), 200);
+    }
+    let failed = gateway.access_lines();
+    assert!(failed.iter().all(|it| it.has("status=200 error=-")));
+    assert_eq!(origin.end_by(Signal::SIGTERM).code(), Some(0));
+}
+
 #[test]
 fn an_origin_or_a_demo_on_a_busy_port_names_the_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
