@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 #[path = "../bench/accounting.rs"]
-#[allow(dead_code)] // The bench uses all of it.
+#[allow(dead_code)] // The bench uses all of it; here only what ends children.
 mod accounting;
 mod acts;
 #[path = "../bench/children.rs"]

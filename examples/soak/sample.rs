@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use crate::accounting;
 use crate::client::Client;
 use crate::site::Gateway;
 use crate::verdict::Slack;
@@ -48,7 +47,7 @@ pub(crate) const QUANTITIES: [Quantity; 16] = [
     quantity("highest socket", State::Idle, 32.0, 0.25),
     quantity("highest socket", State::Busy, 64.0, 0.5),
     quantity("maps", State::Idle, 32.0, 0.1),
-    quantity("resident KiB", State::Idle, 6144.0, 0.1),
+    quantity("resident KiB", State::Idle, 2048.0, 0.05),
     quantity("threads", State::Idle, 2.0, 0.0),
     quantity("client connections", State::Idle, 2.0, 0.0),
     quantity("parked", State::Idle, 2.0, 0.0),
@@ -58,7 +57,7 @@ pub(crate) const QUANTITIES: [Quantity; 16] = [
     quantity("error log queue", State::Idle, 4096.0, 0.0),
     quantity("snapshots of lists", State::Idle, 2.0, 0.0),
     quantity("lines dropped", State::Idle, 0.5, 0.0),
-    quantity("CPU µs a request", State::Busy, 50.0, 0.5),
+    quantity("workers' CPU µs a request", State::Busy, 30.0, 0.5),
 ];
 
 /// The numbers of one gateway, each quantity's in a row.
@@ -92,20 +91,20 @@ impl Series {
 
     /// Begins a round.
     pub(crate) fn begin(&mut self, gateway: &Gateway) -> Result<(), String> {
-        self.begun = (
-            accounting::cpu_time(&[gateway.id()])?,
-            requests(&metrics(gateway)?),
-        );
+        self.begun = (workers_time(gateway.id())?, requests(&metrics(gateway)?));
         Ok(())
     }
 
     /// At the end of a round, while it goes on.
     pub(crate) fn take_busy(&mut self, gateway: &Gateway) -> Result<(), String> {
         let mut numbers = kernels(gateway.id())?;
-        let cpu = accounting::cpu_time(&[gateway.id()])?.saturating_sub(self.begun.0);
+        let cpu = workers_time(gateway.id())?.saturating_sub(self.begun.0);
         let requests = requests(&metrics(gateway)?) - self.begun.1;
         if requests > 0.0 {
-            numbers.insert("CPU µs a request", cpu.as_secs_f64() * 1e6 / requests);
+            numbers.insert(
+                "workers' CPU µs a request",
+                cpu.as_secs_f64() * 1e6 / requests,
+            );
         }
         self.note(State::Busy, &numbers);
         Ok(())
@@ -183,6 +182,27 @@ fn kernels(id: u32) -> Result<Numbers, String> {
         ("resident KiB", of_status("VmRSS:")?),
         ("threads", of_status("Threads:")?),
     ]))
+}
+
+/// CPU time of a gateway's workers so far. What its other threads do comes with the time and not with
+/// requests.
+fn workers_time(id: u32) -> Result<Duration, String> {
+    let failed = |it: std::io::Error| format!("CPU time of the gateway: {it}");
+    let mut sum = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{id}/task"))
+        .map_err(failed)?
+        .flatten()
+    {
+        let read = |name: &str| fs::read_to_string(task.path().join(name));
+        // A thread may have ended meanwhile; workers stay.
+        if !read("comm").is_ok_and(|name| name.starts_with("worker-")) {
+            continue;
+        }
+        let times = read("schedstat").map_err(failed)?;
+        let running = times.split(' ').next().and_then(|it| it.parse().ok());
+        sum += Duration::from_nanos(running.unwrap_or_default());
+    }
+    Ok(sum)
 }
 
 /// What `/metrics` says.
