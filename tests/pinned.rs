@@ -179,6 +179,24 @@ fn an_old_client_has_its_own_as_long_as_it_stays() {
 }
 
 #[test]
+fn a_handshake_goes_on_over_upgrades_that_are_not_granted_yet() {
+    let origin = iis();
+    let gateway = gateway(&origin);
+    let mut client = gateway.connect();
+    for (credentials, status) in [("", 401), ("NTLM 1", 401), ("NTLM eve", 200), ("", 200)] {
+        let fields = match credentials {
+            "" => String::new(),
+            credentials => format!("Authorization: {credentials}\r\n"),
+        };
+        let response = client.ask(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{fields}\r\n"
+        ));
+        assert_eq!(response.status(), status, "{credentials}");
+    }
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[test]
 fn a_parked_client_finds_its_own_again() {
     let origin = iis();
     let gateway = gateway(&origin);
