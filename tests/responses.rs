@@ -431,7 +431,7 @@ fn every_interim_response_is_passed_on_and_of_a_flood_the_surplus_is_dropped() {
 
 #[test]
 fn interim_responses_renew_the_time_in_which_the_answer_must_come() {
-    const STEPS: usize = 12;
+    const STEPS: usize = 15;
     let step = Duration::from_millis(100);
     let origin = Origin::scripted(move |conn| {
         conn.request()?;
@@ -442,8 +442,8 @@ fn interim_responses_renew_the_time_in_which_the_answer_must_come() {
         }
         conn.send(ok("at last"))
     });
-    // Twice as long as a step, and much shorter than all of them.
-    let setup = Setup::new().set("upstream.read_timeout", "600ms");
+    // Much longer than a step, and shorter than all of them.
+    let setup = Setup::new().set("upstream.read_timeout", "1s");
     let gateway = setup.lists(&[], &[], &[&origin]).start();
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -467,7 +467,7 @@ fn an_endless_flood_of_interim_responses_ends_by_read_timeout_and_others_are_ser
         Ok(())
     });
     let setup = Setup::new().set("gateway.workers", 1);
-    let setup = setup.set("upstream.read_timeout", "500ms");
+    let setup = setup.set("upstream.read_timeout", "2s");
     let gateway = setup.lists(&[], &[], &[&origin]).start();
     let mut flooded = gateway.connect();
     flooded.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n");

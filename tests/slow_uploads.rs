@@ -193,7 +193,7 @@ fn what_is_dropped_of_a_body_is_bounded_in_bytes_in_silence_and_in_pace() {
     let piece = vec![b'x'; MIB];
     let pause = Duration::from_millis(100);
     let (_, took) = write_on(&gateway_of(setup()), 1 << 30, b"x", pause);
-    assert!(took > ONCE / 2 && took < 2 * ONCE, "{took:?}");
+    assert!(took > ONCE / 2 && took < 3 * ONCE, "{took:?}");
     // As much as is allowed is read to its end.
     let (sent, _) = write_on(&gateway_of(setup()), 8 * MIB, &piece, Duration::ZERO);
     assert_eq!(sent, 8 * MIB);
@@ -203,7 +203,7 @@ fn what_is_dropped_of_a_body_is_bounded_in_bytes_in_silence_and_in_pace() {
     // and so is one that drips where much is to come.
     let rate = setup().set("gateway.min_rate", "100k");
     let (_, took) = write_on(&gateway_of(rate), MIB, b"x", Duration::from_millis(20));
-    assert!(took < 2 * ONCE, "{took:?}");
+    assert!(took < 3 * ONCE, "{took:?}");
     // Of a body of unknown length no more is read, either.
     let gateway = gateway_of(setup());
     let mut client = gateway.connect();

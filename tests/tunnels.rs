@@ -16,7 +16,7 @@ const SWITCHING: &str =
 const LONG: Duration = Duration::from_secs(3);
 
 /// Much shorter than any limit.
-const AT_ONCE: Duration = Duration::from_secs(4);
+const AT_ONCE: Duration = Duration::from_secs(8);
 
 /// An origin that switches, and then does what `script` says.
 fn switching(script: impl Fn(&mut Conn) -> std::io::Result<()> + Send + Sync + 'static) -> Origin {
