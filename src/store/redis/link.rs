@@ -139,8 +139,13 @@ impl Link {
             }
             _ => return error,
         };
+        // Whoever asks what kind of an end that was is told the same.
+        let kind = match lost {
+            true => io::ErrorKind::UnexpectedEof,
+            false => io::ErrorKind::Other,
+        };
         let error = super::describe(&error);
-        RedisError::from(io::Error::other(format!("{error} ({hint})")))
+        RedisError::from(io::Error::new(kind, format!("{error} ({hint})")))
     }
 
     /// Within the deadline of the connection.
