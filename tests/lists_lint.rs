@@ -222,7 +222,8 @@ fn the_configured_store_is_checked_with_its_trusted_proxies_and_port() {
     assert_eq!(said(&check()), (both.to_owned(), Some(1)));
     redis.cli(&["SET", "gray", "10.0.0.1"]);
     let (text, code) = said(&check());
-    assert_eq!((text, code), (format!("gray: wrong-type\n{both}"), Some(1)));
+    let wrong = "gray: wrong-type: the key \"gray\" is a string; a list or a set is wanted\n";
+    assert_eq!((text, code), (format!("{wrong}{both}"), Some(1)));
     drop(redis);
     let (text, code) = said(&check());
     assert_eq!((text.as_str(), code), ("", Some(1)));
