@@ -116,6 +116,7 @@ fn check_requests(access_log: &str, settings: &[&str]) {
     let origin = Traffic::origin();
     let setup = Setup::new()
         .set("gateway.workers", WORKERS)
+        .set("gateway.head_timeout", "1m")
         .set("log.access", access_log)
         .set("upstream.connect_timeout", "1m")
         .set("upstream.read_timeout", "1m")
