@@ -98,8 +98,8 @@ fn a_bad_file_is_one_line_with_its_place_and_what_is_allowed() {
             "no group",
         ),
         (
-            "[log]\naccess = \"off\"\n",
-            ":2: [log] access = \"off\": ",
+            "[log]\naccess = 'off'\n",
+            ":2: [log] access = 'off': ",
             "off, stdout (or -)",
         ),
         (

@@ -139,13 +139,8 @@ impl Link {
             }
             _ => return error,
         };
-        // Whoever asks what kind of an end that was is told the same.
-        let kind = match lost {
-            true => io::ErrorKind::UnexpectedEof,
-            false => io::ErrorKind::Other,
-        };
-        let error = super::describe(&error);
-        RedisError::from(io::Error::new(kind, format!("{error} ({hint})")))
+        let words = format!("{} ({hint})", super::describe(&error));
+        told(&error, words)
     }
 
     /// Within the deadline of the connection.
@@ -437,11 +432,18 @@ fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
             let detail = format!("{detail} (at {peer})");
             RedisError::from((error.kind(), "authentication failed", detail))
         }
-        None => {
-            let words = super::describe(error);
-            RedisError::from(io::Error::other(format!("{words} (at {peer})")))
-        }
+        None => told(error, format!("{} (at {peer})", super::describe(error))),
     }
+}
+
+/// An error in other words. One that is a lost connection stays one.
+fn told(error: &RedisError, words: String) -> RedisError {
+    let is_lost = error.is_connection_dropped() && !error.is_connection_refusal();
+    let kind = match is_lost {
+        true => io::ErrorKind::ConnectionReset,
+        false => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, words).into()
 }
 
 /// An end where more was to come.
