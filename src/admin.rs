@@ -26,6 +26,7 @@ use crate::lists::lint::{Findings, Kind};
 use crate::logging::{LogQueue, Throttle};
 use crate::process::supervised;
 use crate::proxy::Gateway;
+use crate::proxy::doubts::Doubted;
 use crate::store::guard::{Held, Named};
 use crate::store::redis::heartbeat::Heartbeat;
 use crate::store::{By, Publisher, Status, StoreFinding, copy};
@@ -531,11 +532,16 @@ fn health(view: &View) -> Answer {
 }
 
 /// How many there are of each kind, and the first of them.
-fn findings(findings: &Findings, of_store: &[StoreFinding]) -> serde_json::Value {
+fn findings(
+    findings: &Findings,
+    of_store: &[StoreFinding],
+    doubted: Option<&Doubted>,
+) -> serde_json::Value {
     let of_lists = Kind::ALL.map(|kind| (kind.name(), findings.count(kind)));
     let counts = Finding::ALL.iter().map(|kind| {
         let of_kind = of_store.iter().filter(|it| it.finding == *kind);
-        (kind.name(), of_kind.count())
+        let is_of_proxy = *kind == Finding::ProxyNotBelieved && doubted.is_some();
+        (kind.name(), of_kind.count() + usize::from(is_of_proxy))
     });
     let counts = counts.filter(|(_, count)| *count > 0).chain(of_lists);
     // What concerns all lists comes first.
@@ -545,6 +551,14 @@ fn findings(findings: &Findings, of_store: &[StoreFinding]) -> serde_json::Value
             "list": Value::Null,
             "entry": it.server,
             "text": it.told(),
+        })
+    });
+    let proxies = doubted.map(|it| {
+        json!({
+            "finding": Finding::ProxyNotBelieved.name(),
+            "list": Value::Null,
+            "entry": it.proxy.to_string(),
+            "text": it.told(Instant::now()),
         })
     });
     let lists = findings.first.iter().map(|it| {
@@ -557,7 +571,7 @@ fn findings(findings: &Findings, of_store: &[StoreFinding]) -> serde_json::Value
     });
     json!({
         "count": counts.collect::<BTreeMap<_, _>>(),
-        "first": store.chain(lists).collect::<Vec<_>>(),
+        "first": store.chain(proxies).chain(lists).collect::<Vec<_>>(),
     })
 }
 

@@ -215,8 +215,19 @@ named! {
 }
 
 named! {
-    /// What is out of the ordinary with the store, while its lists are followed.
+    /// Why what a trusted proxy says of the client is not believed: the client is the proxy itself then.
+    pub enum Doubt {
+        MalformedChain = "malformed-chain", "an element of X-Forwarded-For is no address, nor one with a port";
+        LongChain = "long-chain", "X-Forwarded-For has more than 64 addresses up to the client's";
+        NoChain = "no-chain", "the client is named in X-Real-IP or Forwarded only, and not in X-Forwarded-For";
+        UnnamedClient = "unnamed-client", "the PROXY header names nobody, so that X-Forwarded-For may be of anybody's making";
+    }
+}
+
+named! {
+    /// What is out of the ordinary with the store, while its lists are followed, or with proxies in front.
     pub enum Finding {
+        ProxyNotBelieved = "proxy-not-believed", "a trusted proxy was not believed within the last hour, so that its client counted as the proxy itself";
         ReplicaLinkDown = "replica-link-down", "the lists come from a replica whose link to its master is down";
         KeysEvicted = "keys-evicted", "Redis has evicted keys for want of memory, and a list is gone";
     }
@@ -252,7 +263,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_within_a_kind_and_indexes_follow_the_order() {
-        let names: [Vec<&str>; 4] = [
+        let names: [Vec<&str>; 5] = [
+            Doubt::ALL.iter().map(|it| it.name()).collect(),
             Refusal::ALL.iter().map(|it| it.name()).collect(),
             Failure::ALL.iter().map(|it| it.name()).collect(),
             Close::ALL.iter().map(|it| it.name()).collect(),

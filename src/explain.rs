@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::http::client;
+use crate::http::fields::{Kind, list};
 use crate::http::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner};
 use crate::lists::Lists;
 use crate::route::{self, PoolName};
@@ -36,7 +37,8 @@ pub struct Rules<'a> {
     pub fallback: bool,
 }
 
-/// Decides as for a request, and says why. A JSON object: `socket`, `client`, `pool`, `reason` (or
+/// Decides as for a request, and says why. A JSON object: `socket`, `x_forwarded_for` (of a trusted
+/// proxy: what became of it), `doubt` (why that is not believed), `client`, `pool`, `reason` (or
 /// `refusal`), `entry` (of the gray list, if one covers the client), `generation`, `digest`, `peers`;
 /// and `fallback`, the peers of `prod` for a gray client, in case every attempt on `pre` fails.
 ///
@@ -68,7 +70,20 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
         }
     }
     let socket = client::canonical(question.socket);
-    let client = client::address(socket, rules.trusted_proxies, &head.fields, bytes);
+    let is_proxy = client::is_trusted(socket, rules.trusted_proxies);
+    let client::Client {
+        address: client,
+        doubt,
+    } = client::identify(socket, rules.trusted_proxies, &head.fields, bytes);
+    let said = match doubt {
+        Some((doubt, said)) => {
+            let (name, text) = (doubt.name(), doubt.text());
+            let said = said.of(bytes).escape_ascii();
+            format!("is not believed: {name}: {text}: \"{said}\"")
+        }
+        None if names_nobody(&head, bytes) => "names nobody".to_owned(),
+        None => "is believed".to_owned(),
+    };
     let decision = route::decide(client, lists, rules.fallback);
     let pools = lists.pools();
     let peers = decision.map_or(&[][..], |decision| decision.pool.peers(&pools));
@@ -76,7 +91,9 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
     let fallback = falls_back.then(|| shown(PoolName::Prod.peers(&pools)));
     Ok(json!({
         "socket": socket.to_string(),
-        "socket_is_trusted_proxy": client::is_trusted(socket, rules.trusted_proxies),
+        "socket_is_trusted_proxy": is_proxy,
+        "x_forwarded_for": is_proxy.then_some(said),
+        "doubt": doubt.map(|(doubt, _)| doubt.name()),
         "client": client.to_string(),
         "pool": decision.ok().map(|it| it.pool.name()),
         "reason": decision.ok().map(|it| it.reason.name()),
@@ -89,6 +106,15 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
         "fallback": fallback,
         "fallback_count": falls_back.then(|| PoolName::Prod.peers(&pools).len()),
     }))
+}
+
+/// True when no `X-Forwarded-For` has anything in it.
+fn names_nobody(head: &RequestHead, bytes: &[u8]) -> bool {
+    let mut chain = head
+        .fields
+        .iter()
+        .filter(|it| it.kind == Kind::ForwardedFor);
+    !chain.any(|it| list(it.value, bytes).next().is_some())
 }
 
 fn shown(peers: &[SocketAddr]) -> Vec<String> {
@@ -118,9 +144,9 @@ pub fn text(explanation: &Value) -> String {
             }
         }
     };
-    let socket = match explanation["socket_is_trusted_proxy"] == true {
-        true => "a trusted proxy, whose X-Forwarded-For is believed",
-        false => "no trusted proxy, so it is the client",
+    let socket = match explanation["x_forwarded_for"].as_str() {
+        Some(said) => format!("a trusted proxy, whose X-Forwarded-For {said}"),
+        None => "no trusted proxy, so it is the client".to_owned(),
     };
     let outcome = match &explanation["refusal"] {
         Value::String(refusal) => format!("503 {refusal}"),

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::{Close, Failure, Refusal};
+use crate::error::{Close, Doubt, Failure, Refusal};
 
 /// A number that only one thread changes and any may read.
 #[derive(Debug)]
@@ -92,6 +92,8 @@ pub struct WorkerMetrics {
     pub fallbacks_exhausted: Counter,
     /// Refusals, by reason.
     pub refusals: [Counter; Refusal::ALL.len()],
+    /// Requests of trusted proxies that were not believed, by reason.
+    pub doubts: [Counter; Doubt::ALL.len()],
     /// Closed downstream connections, by reason.
     pub closes: [Counter; Close::ALL.len()],
     /// Downstream connections taken.
@@ -136,6 +138,7 @@ impl Default for WorkerMetrics {
             fallbacks_empty: ZERO,
             fallbacks_exhausted: ZERO,
             refusals: [ZERO; Refusal::ALL.len()],
+            doubts: [ZERO; Doubt::ALL.len()],
             closes: [ZERO; Close::ALL.len()],
             connections: ZERO,
             active: ZERO,

@@ -4,11 +4,13 @@
 //! - `plan`: what a request asks for. `exchange`: the attempts on peers, in wire order.
 //! - `pinned`: connections to peers that serve one client connection only.
 //! - `relay`: bodies in both directions. `upload`: both at once. `tunnel`: upgraded connections.
+//! - [`doubts`]: what trusted proxies have said and was not believed.
 //! - `failsafe`: a panic ends its connection, and everything that belongs to it.
 //!
 //! [`Gateway`] is what all workers share (cells that are read, counters of their own each, one
 //! flag); [`Worker`] is what one worker has for itself.
 
+pub mod doubts;
 mod exchange;
 mod failsafe;
 mod pinned;
@@ -30,7 +32,7 @@ use std::time::{Duration, Instant};
 use crate::access_log::{AccessLog, OwnLines};
 use crate::buffer;
 use crate::config::Config;
-use crate::error::{Close, Failure};
+use crate::error::{Close, Doubt, Failure, Finding};
 use crate::free_list::FreeList;
 use crate::http::chunked::Trailer;
 use crate::http::fields::ConnectionOptions;
@@ -39,6 +41,7 @@ use crate::lists::{Lists, Pools};
 use crate::logging::{LogQueue, Throttle};
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
 use crate::net::{self, Detached, Parking, Pipe};
+use crate::proxy::doubts::{Doubted, Doubts};
 use crate::proxy::session::Parked;
 use crate::route::PoolName;
 use crate::snapshot::{Published, Reader};
@@ -56,6 +59,8 @@ pub struct Gateway {
     pub access_log: LogQueue,
     /// Of each listener, the lines there that needed no server.
     pub own_lines: Vec<OwnLines>,
+    /// What trusted proxies have said and was not believed.
+    pub doubts: Doubts,
     /// Set once: sessions end as soon as they can.
     pub draining: AtomicBool,
     /// Listeners that still accept.
@@ -96,6 +101,7 @@ pub struct Worker {
     workspaces: RefCell<FreeList<Box<Workspace>>>,
     next_look: Cell<Option<Instant>>,
     failures_said: RefCell<Throttle>,
+    doubts_noted: RefCell<Throttle>,
 }
 
 /// The metrics' label of a pool.
@@ -182,6 +188,7 @@ impl Worker {
             workspaces: RefCell::new(FreeList::new(LEAST_WORKSPACES, WORKSPACES_KEPT)),
             next_look: Cell::new(None),
             failures_said: RefCell::default(),
+            doubts_noted: RefCell::default(),
             gateway,
         });
         let housekeeper = Rc::clone(&worker);
@@ -260,6 +267,36 @@ impl Worker {
             (peer, self.failures_said.borrow_mut().turn(Instant::now()))
         {
             log::warn!("interim-dropped peer={peer} unsaid={unsaid}");
+        }
+    }
+
+    /// Counts and reports that `proxy` is not believed, which has `said` this of its client.
+    #[cold]
+    fn doubted(&self, proxy: IpAddr, doubt: Doubt, said: &[u8]) {
+        /// So much of what it has said is shown.
+        const SHOWN: usize = 64;
+        self.metrics().doubts[doubt.index()].one();
+        let at = Instant::now();
+        if self.doubts_noted.borrow_mut().turn(at).is_none() {
+            return;
+        }
+        let element = said[..said.len().min(SHOWN)].escape_ascii().to_string();
+        let metrics = &self.gateway.metrics;
+        let counts = Doubt::ALL.iter().map(|it| it.index());
+        let count = counts
+            .map(|it| metrics.sum(|worker| &worker.doubts[it]))
+            .sum();
+        let reason = doubt.name();
+        let line = format!("proxy={proxy} reason={reason} said=\"{element}\"");
+        let doubted = Doubted {
+            proxy,
+            doubt,
+            element,
+            at,
+        };
+        if let Some(unsaid) = self.gateway.doubts.note(doubted, count) {
+            let name = Finding::ProxyNotBelieved.name();
+            log::warn!("{name} {line} unsaid={unsaid}");
         }
     }
 

@@ -20,6 +20,7 @@ use crate::logging::{self, Links, Log, Reopened};
 use crate::metrics::Metrics;
 use crate::neighbours::{self, Claims};
 use crate::process::{self, Command, Identity, PidFile, Startup};
+use crate::proxy::doubts::Doubts;
 use crate::proxy::{self, Gateway};
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
@@ -126,6 +127,7 @@ impl Running {
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
             own_lines: own_lines.collect(),
+            doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),

@@ -20,6 +20,7 @@ use graygate::lists::Lists;
 use graygate::logging::Log;
 use graygate::metrics::Metrics;
 use graygate::proxy::Gateway;
+use graygate::proxy::doubts::Doubts;
 use graygate::snapshot::Published;
 use graygate::{net, server};
 
@@ -51,6 +52,7 @@ fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
         metrics: Metrics::new(2),
         access_log: access_log.queue(),
         own_lines: vec![OwnLines::new(addr)],
+        doubts: Doubts::default(),
         draining: AtomicBool::new(false),
         accepting: AtomicUsize::new(0),
         // One too few: whoever would be the second worker's is a panic.

@@ -418,6 +418,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_findings{finding=\"address-or-port\"}", 0),
         ("lists_findings{finding=\"replica-link-down\"}", 0),
         ("lists_findings{finding=\"keys-evicted\"}", 0),
+        ("lists_findings{finding=\"proxy-not-believed\"}", 0),
         ("lists_refreshes_total{cause=\"start\"}", 1),
         ("lists_refreshes_total{cause=\"event\"}", 5),
         ("lists_refreshes_total{cause=\"check\"}", 0),

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
-use graygate::error::{Close, Failure, Finding, Refusal, Retry};
+use graygate::error::{Close, Doubt, Failure, Finding, Refusal, Retry};
 
 /// The rules of the checklist that all have their row.
 const RULES: usize = 45;
@@ -148,6 +148,14 @@ fn failures() -> String {
     table
 }
 
+fn doubts() -> String {
+    let mut table = "| reason | when |\n|---|---|\n".to_owned();
+    for doubt in Doubt::ALL {
+        writeln!(table, "| `{}` | {} |", doubt.name(), doubt.text()).unwrap();
+    }
+    table
+}
+
 fn closes() -> String {
     let mut table = "| name | when | error log |\n|---|---|---|\n".to_owned();
     for close in Close::ALL {
@@ -182,6 +190,7 @@ fn the_tables_say_what_the_code_does() {
         ("refusals", refusals()),
         ("failures", failures()),
         ("closes", closes()),
+        ("doubts", doubts()),
     ];
     let mut stale = Vec::new();
     for (name, table) in tables {

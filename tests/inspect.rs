@@ -166,7 +166,7 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
     let redis = redis();
     let gateway = start(&redis);
     gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
-    let table: [(&[&str], &[&str]); 6] = [
+    let table: [(&[&str], &[&str]); 10] = [
         (
             &["127.0.0.5"],
             &[
@@ -180,6 +180,34 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
             &["::ffff:127.0.0.5"],
             &["client      127.0.0.5", "pre (listed)"],
         ),
+        (
+            &["127.0.0.99", "--header", "X-Forwarded-For: 127.0.0.5:51234"],
+            &[
+                "X-Forwarded-For is believed",
+                "client      127.0.0.5",
+                "pre (listed)",
+            ],
+        ),
+        (
+            &[
+                "127.0.0.99",
+                "--header",
+                "X-Forwarded-For: 127.0.0.5, unknown",
+            ],
+            &[
+                "X-Forwarded-For is not believed: malformed-chain: ",
+                ": \"unknown\"",
+                "client      127.0.0.99",
+            ],
+        ),
+        (
+            &["127.0.0.99", "--header", "X-Real-IP: 127.0.0.5"],
+            &[
+                "X-Forwarded-For is not believed: no-chain: ",
+                "client      127.0.0.99",
+            ],
+        ),
+        (&["127.0.0.99"], &["X-Forwarded-For names nobody"]),
         // The most specific entry.
         (&["10.1.2.3"], &["entry       10.1.2.3"]),
         (&["10.1.2.4"], &["entry       10.0.0.0/8"]),
@@ -252,6 +280,21 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
             );
         }
     }
+}
+
+#[test]
+fn status_tells_of_a_trusted_proxy_that_was_not_believed() {
+    let redis = redis();
+    let gateway = start(&redis);
+    gateway.wait_for_lists("the lists", |page| page["generation"] == 1);
+    let (text, good) = run(&gateway, &["status"]);
+    assert!(good && !text.contains("finding"), "{text}");
+    let mut proxy = gateway.connect_from("127.0.0.99");
+    proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: unknown\r\n\r\n");
+    let (text, good) = run(&gateway, &["status"]);
+    let said = "finding     proxy-not-believed: 127.0.0.99 was not believed ";
+    let is_told = text.lines().any(|it| it.starts_with(said));
+    assert!(good && is_told, "{text}");
 }
 
 #[test]

@@ -117,6 +117,22 @@ fn the_client_is_who_the_header_says() {
 }
 
 #[test]
+fn a_proxy_that_names_nobody_is_told_of_where_the_fields_do() {
+    let site = site();
+    let metric = "graygate_proxies_not_believed_total{reason=\"unnamed-client\"}";
+    let mut client = site.connect_from("127.0.0.99");
+    client.send([b"PROXY UNKNOWN\r\n", GET].concat());
+    assert_eq!(client.response().text(), "prod");
+    assert_eq!(site.gateway.metric(metric), 0.0);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.5\r\n\r\n");
+    assert_eq!(client.response().text(), "prod");
+    site.gateway.wait_for_metric(metric, 1.0);
+    let line = site.gateway.wait_for_log("proxy-not-believed");
+    let said = "proxy=127.0.0.99 reason=unnamed-client said=\"192.0.2.5\"";
+    assert!(line.contains(said), "{line}");
+}
+
+#[test]
 fn what_the_proxy_says_of_the_client_counts_as_its_address_for_all_that_follows() {
     let site = site();
     for (source, forwarded, chain, client) in [

@@ -269,6 +269,10 @@ fn a_trusted_proxy_is_believed_for_the_right_most_untrusted_address_only() {
         ("[::ffff:127.0.0.5]", "pre"),
         ("127.0.0.9, 127.0.0.5", "pre"),
         ("127.0.0.5, 127.0.0.98", "pre"),
+        // With ports, as Azure's gateway writes it.
+        ("127.0.0.5:51234", "pre"),
+        ("[::ffff:127.0.0.5]:443", "pre"),
+        ("127.0.0.9, 127.0.0.5:1, 127.0.0.98:65535", "pre"),
         (&*format!("127.0.0.5, {short}"), "pre"),
         // What the client itself has written stands to the left of what the proxy knows.
         ("127.0.0.5, 127.0.0.9", "prod"),
@@ -278,7 +282,11 @@ fn a_trusted_proxy_is_believed_for_the_right_most_untrusted_address_only() {
         // What is malformed or huge is not believed.
         ("127.0.0.5, unknown", "prod"),
         ("127.0.0.5 x", "prod"),
-        ("127.0.0.5:80", "prod"),
+        ("127.0.0.5:", "prod"),
+        ("127.0.0.5:0", "prod"),
+        ("127.0.0.5:65536", "prod"),
+        ("127.0.0.5:80:80", "prod"),
+        ("[127.0.0.5]:80", "prod"),
         ("\"127.0.0.5\"", "prod"),
         ("127.0.0.5\u{ff}", "prod"),
         ("127.0.0.05", "prod"),
@@ -297,6 +305,78 @@ fn a_trusted_proxy_is_believed_for_the_right_most_untrusted_address_only() {
         );
     }
     assert_eq!(gateway.metric("graygate_panics_total"), 0.0);
+}
+
+#[test]
+fn a_trusted_proxy_that_is_not_believed_is_told_of() {
+    let site = site_with(&["127.0.0.5"], |it| it.set("gateway.workers", 1));
+    let Site { gateway, prod, .. } = &site;
+    let ask = |source: &str, fields: &str| {
+        let mut client = gateway.connect_from(source);
+        client
+            .ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+            .text()
+    };
+    let findings = || gateway.lists()["findings"].clone();
+    let is_quiet = |it: &serde_json::Value| it["count"].get("proxy-not-believed").is_none();
+    // A stranger is not asked, and who says nothing, or what can be read, is believed.
+    ask(
+        "127.0.0.9",
+        "X-Forwarded-For: unknown\r\nX-Real-IP: 127.0.0.5\r\n",
+    );
+    ask("127.0.0.99", "");
+    ask(
+        "127.0.0.99",
+        "X-Forwarded-For: 127.0.0.5:51234\r\nX-Real-IP: 127.0.0.5\r\n",
+    );
+    assert!(is_quiet(&findings()), "{}", findings());
+    let long = "X-Forwarded-For: ".to_owned() + &["127.0.0.99, "].repeat(65).concat() + "\r\n";
+    let table = [
+        (
+            "malformed-chain",
+            "X-Forwarded-For: 127.0.0.5, un\"known\r\n",
+            "un\\\"known",
+        ),
+        ("long-chain", &*long, "127.0.0.99"),
+        ("no-chain", "X-Real-IP: 127.0.0.5\r\n", "127.0.0.5"),
+        (
+            "no-chain",
+            "X-Forwarded-For: ,\r\nForwarded: for=127.0.0.5\r\n",
+            "for=127.0.0.5",
+        ),
+    ];
+    let mut counts = BTreeMap::new();
+    for (reason, fields, said) in table {
+        assert_eq!(ask("127.0.0.99", fields), "prod", "{fields}");
+        *counts.entry(reason).or_insert(0.0) += 1.0;
+        let metric = format!("graygate_proxies_not_believed_total{{reason=\"{reason}\"}}");
+        gateway.wait_for_metric(&metric, counts[reason]);
+        let found = findings();
+        assert_eq!(found["count"]["proxy-not-believed"], 1, "{found}");
+        let metric = "graygate_lists_findings{finding=\"proxy-not-believed\"}";
+        assert_eq!(gateway.metric(metric), 1.0);
+        let first = &found["first"][0];
+        assert_eq!(first["finding"], "proxy-not-believed");
+        assert_eq!(first["entry"], "127.0.0.99");
+        let text = first["text"].as_str().unwrap_or_default();
+        let begin = "127.0.0.99 was not believed ";
+        let end = format!(": \"{said}\"");
+        assert!(text.starts_with(begin) && text.ends_with(&end), "{text}");
+        assert!(text.contains(&format!(" s ago: {reason}: ")), "{text}");
+    }
+    // One line for the first; the others come too soon after it.
+    let line = gateway.wait_for_log("proxy-not-believed");
+    let said = "proxy=127.0.0.99 reason=malformed-chain said=\"un\\\"known\" unsaid=0";
+    assert!(line.contains(said), "{line}");
+    // A port is read, and the chain passes as it came.
+    ask("127.0.0.99", "X-Forwarded-For: 127.0.0.6:51234\r\n");
+    let request = prod.last().text();
+    for passed in [
+        "X-Forwarded-For: 127.0.0.6:51234, 127.0.0.99\r\n",
+        "X-Real-IP: 127.0.0.6\r\n",
+    ] {
+        assert!(request.contains(passed), "{request}");
+    }
 }
 
 #[test]

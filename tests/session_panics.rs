@@ -21,6 +21,7 @@ use graygate::lists::{Lists, PeerList};
 use graygate::logging::Log;
 use graygate::metrics::Metrics;
 use graygate::proxy::Gateway;
+use graygate::proxy::doubts::Doubts;
 use graygate::snapshot::Published;
 use graygate::{net, server};
 
@@ -79,6 +80,7 @@ impl Served {
             lists: Arc::new(Published::new(Lists::unread())),
             metrics: Metrics::new(1),
             access_log: access_log.queue(),
+            doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],

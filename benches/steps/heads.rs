@@ -129,7 +129,7 @@ impl RequestStep {
 
     /// Writes it for the peer; returns its length.
     pub(crate) fn encode(&mut self) -> usize {
-        let client = client::address(CLIENT, &[], &self.head.fields, &self.bytes);
+        let client = client::identify(CLIENT, &[], &self.head.fields, &self.bytes).address;
         let request = RequestToPeer {
             head: &self.head,
             bytes: &self.bytes,

@@ -250,8 +250,11 @@ pub fn client_address(lines: &[u8]) {
     ]
     .map(|address: IpAddr| IpNet::new_assert(address, 8));
     let clients = |socket: IpAddr| {
-        let client = client::address(socket, &trusted, &head.fields, &bytes);
-        let forged = client::address(socket, &trusted, &forged_head.fields, &forged);
+        let client = client::identify(socket, &trusted, &head.fields, &bytes);
+        let forged = client::identify(socket, &trusted, &forged_head.fields, &forged);
+        // Who is not believed speaks for nobody.
+        assert!(client.doubt.is_none() || client.address == socket.to_canonical());
+        let (client, forged) = (client.address, forged.address);
         assert_eq!(client, client.to_canonical());
         (client, forged)
     };
@@ -283,10 +286,11 @@ pub fn client_address(lines: &[u8]) {
 /// An element of a chain, read by other code than the gateway's.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
+    let socket = text.parse::<std::net::SocketAddr>().map(|it| it.ip());
     let address = match (text.starts_with('['), text.ends_with(']')) {
         (true, true) => text.get(1..text.len() - 1)?,
         _ => text,
     };
-    let address: IpAddr = address.parse().ok()?;
+    let address: IpAddr = address.parse().or(socket).ok()?;
     Some(address.to_canonical())
 }

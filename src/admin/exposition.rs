@@ -5,9 +5,10 @@
 //! it is not zero.
 
 use std::fmt::{Display, Write};
+use std::time::Instant;
 
 use super::View;
-use crate::error::{AdminRefusal, Close, Failure, Finding, Refusal};
+use crate::error::{AdminRefusal, Close, Doubt, Failure, Finding, Refusal};
 use crate::lists::ListName;
 use crate::lists::lint::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
@@ -132,6 +133,16 @@ fn requests(page: &mut Page, metrics: &Metrics) {
     for refusal in Refusal::ALL {
         let count = metrics.sum(|it| &it.refusals[refusal.index()]);
         page.unless_zero("refusals_total", &[("reason", &refusal.name())], count);
+    }
+    page.family(
+        "proxies_not_believed_total",
+        "counter",
+        "Requests of trusted proxies whose word on the client was not taken, by reason.",
+    );
+    for doubt in Doubt::ALL {
+        let count = metrics.sum(|it| &it.doubts[doubt.index()]);
+        let labels: Labels<'_> = &[("reason", &doubt.name())];
+        page.unless_zero("proxies_not_believed_total", labels, count);
     }
     page.family(
         "request_duration_seconds",
@@ -316,7 +327,9 @@ fn lists(page: &mut Page, view: &View) {
     }
     for kind in Finding::ALL {
         let of_kind = status.findings.iter().filter(|it| it.finding == *kind);
-        let count = of_kind.count();
+        let is_of_proxy = *kind == Finding::ProxyNotBelieved
+            && view.gateway.doubts.recent(Instant::now()).is_some();
+        let count = of_kind.count() + usize::from(is_of_proxy);
         page.value("lists_findings", &[("finding", &kind.name())], count);
     }
     page.family(

@@ -149,7 +149,11 @@ impl Page {
             ("kept", json!(faults.collect::<Vec<_>>())),
             (
                 "findings",
-                findings(&view.publisher.findings(&lists), &status.findings),
+                findings(
+                    &view.publisher.findings(&lists),
+                    &status.findings,
+                    view.gateway.doubts.recent(Instant::now()).as_ref(),
+                ),
             ),
             (
                 "held",

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::fields::{Field, Kind, list};
+use super::head::Span;
+use crate::error::Doubt;
 
 /// A longer chain of addresses is not believed.
 const MAX_CHAIN: usize = 64;
@@ -19,54 +21,111 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// The client's address.
+/// Who the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// Why it is not the one that a trusted proxy names, and what that has said.
+    pub doubt: Option<(Doubt, Span)>,
+}
+
+/// Who the client is.
 ///
 /// From an untrusted `socket` address it is that address. From a trusted one it is the right-most
 /// address in `X-Forwarded-For` that is not itself a trusted proxy, or the left-most if all are.
-/// A chain that has anything but addresses up to there, or that is longer than 64, is not
-/// believed: the socket address stands, so that nobody becomes gray by forgery.
-pub fn address(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8]) -> IpAddr {
+/// A chain that has anything but addresses (with a port or without) up to there, or that is longer
+/// than 64, is not believed: the socket address stands, so that nobody becomes gray by forgery.
+pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8]) -> Client {
     let socket = canonical(socket);
+    let mut client = Client {
+        address: socket,
+        doubt: None,
+    };
     if trusted.is_empty() || !is_trusted(socket, trusted) {
-        return socket;
+        return client;
     }
+    let doubted = |doubt, said| Client {
+        address: socket,
+        doubt: Some((doubt, said)),
+    };
     let chain = fields
         .iter()
         .rev()
         .filter(|field| field.kind == Kind::ForwardedFor)
         .flat_map(|field| list(field.value, bytes).rev());
-    let mut client = socket;
-    for (count, element) in chain.enumerate() {
-        let Some(address) = parse_address(element.of(bytes)) else {
-            return socket;
+    let mut length = 0;
+    for element in chain {
+        let Some(address) = parse_element(element.of(bytes)) else {
+            return doubted(Doubt::MalformedChain, element);
         };
-        if count >= MAX_CHAIN {
-            return socket;
+        if length >= MAX_CHAIN {
+            return doubted(Doubt::LongChain, element);
         }
-        client = address;
+        length += 1;
+        client.address = address;
         if !is_trusted(address, trusted) {
             break;
         }
     }
-    client
+    match length {
+        0 => Client {
+            address: socket,
+            doubt: named_elsewhere(fields, bytes).map(|said| (Doubt::NoChain, said)),
+        },
+        _ => client,
+    }
 }
 
-fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    let in_brackets = text
-        .strip_prefix(b"[")
-        .and_then(|text| text.strip_suffix(b"]"));
-    let bare = std::str::from_utf8(in_brackets.unwrap_or(text)).ok()?;
-    let address = match in_brackets {
-        Some(_) => IpAddr::V6(bare.parse().ok()?),
-        None => bare.parse().ok()?,
+/// What a proxy that does not know `X-Forwarded-For` says of its client.
+fn named_elsewhere(fields: &[Field], bytes: &[u8]) -> Option<Span> {
+    let names_it = |field: &&Field| match field.kind {
+        Kind::RealIp => true,
+        // And not `X-Forwarded-Port` and the like.
+        Kind::Forwarded => field.name.of(bytes).eq_ignore_ascii_case(b"forwarded"),
+        _ => false,
+    };
+    fields.iter().find(names_it).map(|field| field.value)
+}
+
+/// What the fields say of a client that the PROXY header does not name: nothing that could be believed.
+pub fn unnamed(fields: &[Field]) -> Option<(Doubt, Span)> {
+    let mut chain = fields.iter().filter(|it| it.kind == Kind::ForwardedFor);
+    chain.next().map(|it| (Doubt::UnnamedClient, it.value))
+}
+
+/// An element of `X-Forwarded-For`: an address, or one with a port as some gateways write it,
+/// `192.0.2.1:51234` and `[2001:db8::1]:443`. Without brackets, a colon is part of an IPv6 address.
+fn parse_element(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let address = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            if !port.is_empty() && !is_port(port.strip_prefix(':')?) {
+                return None;
+            }
+            IpAddr::V6(address.parse().ok()?)
+        }
+        None => match text.split_once(':') {
+            Some((address, port)) if !port.contains(':') => {
+                let address = address.parse().ok()?;
+                is_port(port).then_some(IpAddr::V4(address))?
+            }
+            _ => text.parse().ok()?,
+        },
     };
     Some(canonical(address))
+}
+
+/// A port that a client may have: 1 to 65535, as numbers are written.
+fn is_port(text: &str) -> bool {
+    let is_number = text.bytes().all(|it| it.is_ascii_digit()) && !text.starts_with('0');
+    is_number && text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::Span;
 
     fn client(socket: &str, chain: &[&str]) -> String {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
@@ -84,7 +143,14 @@ mod tests {
                 }
             })
             .collect();
-        address(socket.parse().unwrap(), &trusted, &fields, bytes.as_bytes()).to_string()
+        let client = identify(socket.parse().unwrap(), &trusted, &fields, bytes.as_bytes());
+        match client.doubt {
+            Some((doubt, said)) => {
+                let said = said.of(bytes.as_bytes()).escape_ascii();
+                format!("{} {}: {said}", client.address, doubt.name())
+            }
+            None => client.address.to_string(),
+        }
     }
 
     #[test]
@@ -101,16 +167,70 @@ mod tests {
             ("10.0.0.1", &["fd00::1, 10.9.9.9"], "fd00::1"),
             ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
             ("10.0.0.1", &["::ffff:2.2.2.2"], "2.2.2.2"),
-            ("10.0.0.1", &["2.2.2.2, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &[""], "10.0.0.1"),
+            ("10.0.0.1", &["2.2.2.2:51234"], "2.2.2.2"),
+            ("10.0.0.1", &["2.2.2.2:1, 10.9.9.9:65535"], "2.2.2.2"),
+            ("10.0.0.1", &["[2001:db8::7]:443"], "2001:db8::7"),
+            ("10.0.0.1", &["[::ffff:2.2.2.2]:443"], "2.2.2.2"),
+            // There is no telling where a port would begin.
+            ("10.0.0.1", &["2001:db8::7:443"], "2001:db8::7:443"),
+            (
+                "10.0.0.1",
+                &["2.2.2.2, unknown"],
+                "10.0.0.1 malformed-chain: unknown",
+            ),
             ("10.0.0.1", &["garbage, 2.2.2.2"], "2.2.2.2"),
-            ("10.0.0.1", &["2.2.2.2:80"], "10.0.0.1"),
-            ("10.0.0.1", &["[2.2.2.2]"], "10.0.0.1"),
-            ("10.0.0.1", &["\u{ff}"], "10.0.0.1"),
+            (
+                "10.0.0.1",
+                &["\u{ff}"],
+                "10.0.0.1 malformed-chain: \\xc3\\xbf",
+            ),
             ("10.0.0.1", &[&long], "1.2.3.4"),
-            ("10.0.0.1", &[&long_trusted], "10.0.0.1"),
+            (
+                "10.0.0.1",
+                &[&long_trusted],
+                "10.0.0.1 long-chain: 10.2.3.4",
+            ),
         ];
         for (socket, chain, expected) in table {
             assert_eq!(client(socket, chain), *expected, "{socket} {chain:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_anything_but_a_port_is_none() {
+        for element in [
+            "2.2.2.2:",
+            "2.2.2.2:0",
+            "2.2.2.2:080",
+            "2.2.2.2:65536",
+            "2.2.2.2:-1",
+            "2.2.2.2:+1",
+            "2.2.2.2:1 ",
+            "2.2.2.2: 1",
+            "2.2.2.2 :1",
+            "2.2.2.2:1:1",
+            "2.2.2.2:a",
+            "2.2.2.02:1",
+            "2.2.2:1",
+            ":1",
+            "[2.2.2.2]",
+            "[2.2.2.2]:1",
+            "[::1]1",
+            "[::1]:",
+            "[::1]:0",
+            "[::1]:65536",
+            "[::1]:1:1",
+            "[::1]]",
+            "[::1",
+            "[]:1",
+            "[::1%eth0]:1",
+            "[[::1]:1]",
+            "::1]:1",
+            "\"2.2.2.2:1\"",
+            "2.2.2.2:\u{661}",
+        ] {
+            assert_eq!(parse_element(element.as_bytes()), None, "{element}");
         }
     }
 }

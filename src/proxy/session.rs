@@ -383,7 +383,16 @@ impl Session<'_> {
         };
         tally.received = head.len as u64;
         seen.note(head, bytes);
-        tally.client = client::address(self.rest.socket, trusted_proxies, &head.fields, bytes);
+        let client = client::identify(self.rest.socket, trusted_proxies, &head.fields, bytes);
+        tally.client = client.address;
+        let doubt = match self.rest.vouched {
+            true => client.doubt,
+            false => client::unnamed(&head.fields),
+        };
+        if let Some((doubt, said)) = doubt {
+            let worker = self.worker;
+            worker.doubted(self.rest.socket, doubt, said.of(bytes));
+        }
         let mut plan = Plan::of(head, bytes, options, gateway)?;
         let default_host = match head.authority() {
             Some(_) => None,

@@ -20,6 +20,7 @@ use graygate::lists::{Lists, PeerList};
 use graygate::logging::Log;
 use graygate::metrics::Metrics;
 use graygate::proxy::Gateway;
+use graygate::proxy::doubts::Doubts;
 use graygate::snapshot::Published;
 use graygate::{net, server};
 
@@ -133,6 +134,7 @@ impl Served {
             metrics: Metrics::new(1),
             access_log: access_log.queue(),
             own_lines: vec![OwnLines::new(addr)],
+            doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],

@@ -1,0 +1,132 @@
+//! What trusted proxies have said of their clients and was not believed: told in the log now and then,
+//! and a finding until an hour after the last time.
+//!
+//! A worker comes here a few times a second at most, whatever its proxies say, so that the lock between
+//! them is nothing that requests wait for.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Doubt;
+
+/// A proxy that was not believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubted {
+    /// The address that the connection came from.
+    pub proxy: IpAddr,
+    /// Why it was not believed.
+    pub doubt: Doubt,
+    /// What it has said, escaped and cut.
+    pub element: String,
+    /// When that was.
+    pub at: Instant,
+}
+
+impl Doubted {
+    /// In words, with the time.
+    pub fn told(&self, now: Instant) -> String {
+        let Self {
+            proxy,
+            doubt,
+            element,
+            at,
+        } = self;
+        let (name, text) = (doubt.name(), doubt.text());
+        let seconds = now.saturating_duration_since(*at).as_secs();
+        format!("{proxy} was not believed {seconds} s ago: {name}: {text}: \"{element}\"")
+    }
+}
+
+/// The last of them.
+#[derive(Debug, Default)]
+pub struct Doubts(Mutex<Last>);
+
+#[derive(Debug, Default)]
+struct Last {
+    doubted: Option<Doubted>,
+    told: Option<Told>,
+}
+
+/// What the log has said last.
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    /// How many there had been.
+    count: u64,
+}
+
+/// The log tells of one in so long a time.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What was so long ago is no finding any more.
+const MEMORY: Duration = Duration::from_secs(3600);
+
+impl Doubts {
+    /// Notes one, which is the `count`th. `Some` when the log is to tell of it, with the number of those
+    /// before it of which it has not told.
+    pub(super) fn note(&self, doubted: Doubted, count: u64) -> Option<u64> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = doubted.at;
+        last.doubted = Some(doubted);
+        let is_soon = |told: &Told| at.saturating_duration_since(told.at) < PAUSE;
+        if last.told.as_ref().is_some_and(is_soon) {
+            return None;
+        }
+        let told = last.told.replace(Told { at, count });
+        Some(count.saturating_sub(told.map_or(0, |it| it.count) + 1))
+    }
+
+    /// The last one, if it was not long ago.
+    pub fn recent(&self, now: Instant) -> Option<Doubted> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |it: &&Doubted| now.saturating_duration_since(it.at) < MEMORY;
+        last.doubted.as_ref().filter(is_recent).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubted(at: Instant) -> Doubted {
+        Doubted {
+            proxy: [10, 0, 0, 1].into(),
+            doubt: Doubt::MalformedChain,
+            element: "unknown".to_owned(),
+            at,
+        }
+    }
+
+    #[test]
+    fn it_is_a_finding_until_an_hour_after_the_last_time() {
+        let (doubts, start) = (Doubts::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(doubts.recent(start), None);
+        doubts.note(doubted(start), 1);
+        assert_eq!(doubts.recent(after(3599)), Some(doubted(start)));
+        assert_eq!(doubts.recent(after(3600)), None);
+        doubts.note(doubted(after(3000)), 2);
+        assert_eq!(doubts.recent(after(3600)), Some(doubted(after(3000))));
+        assert_eq!(doubts.recent(after(6600)), None);
+        // A worker's clock may be a moment behind.
+        doubts.note(doubted(after(7001)), 3);
+        assert!(doubts.recent(after(7000)).is_some());
+    }
+
+    #[test]
+    fn the_log_tells_of_one_in_ten_seconds_with_the_number_of_the_others() {
+        let (doubts, start) = (Doubts::default(), Instant::now());
+        let note = |seconds, count| {
+            let at = start + Duration::from_secs(seconds);
+            doubts.note(doubted(at), count)
+        };
+        assert_eq!(note(0, 1), Some(0));
+        assert_eq!(note(1, 2), None);
+        assert_eq!(note(9, 700), None);
+        assert_eq!(note(10, 701), Some(699));
+        assert_eq!(note(11, 702), None);
+        assert_eq!(note(1000, 703), Some(1));
+        assert_eq!(note(2000, 704), Some(0));
+    }
+}
