@@ -348,7 +348,8 @@ fn an_answer_that_came_with_an_interim_one_is_passed_on_at_once() {
 
 #[test]
 fn a_large_answer_before_the_end_of_the_body_arrives_whole_also_when_the_client_is_to_go() {
-    const LENGTH: usize = 1_500_000;
+    // As much as the kernel takes at once for a client that does not read.
+    const LENGTH: usize = 500_000;
     let origin = Origin::scripted(|conn| {
         conn.head()?;
         conn.send(format!(
