@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use graygate::access_log::OwnLines;
 use graygate::config::{self, Config, LogTarget};
 use graygate::error::Close;
 use graygate::lists::{Lists, PeerList};
@@ -80,6 +81,7 @@ impl Served {
             lists: Arc::new(Published::new(Lists::unread())),
             metrics: Metrics::new(1),
             access_log: access_log.queue(),
+            own_lines: vec![OwnLines::new(addr)],
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
