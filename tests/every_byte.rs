@@ -364,9 +364,12 @@ fn trailer(line: &[u8], passes: bool) -> Coded {
     (body, passes.then(|| (b"x".to_vec(), &b""[..])))
 }
 
+/// What a byte makes of a body, where blanks may be or not.
+type OfByte = fn(u8, bool) -> Coded;
+
 /// White space around the parts of an extension is allowed by RFC 9112 section 7.1.1, and here in
 /// responses only: parsers have disagreed about it.
-const EXTENSIONS: &[(&str, fn(u8, bool) -> Coded)] = &[
+const EXTENSIONS: &[(&str, OfByte)] = &[
     ("between a chunk's size and its extension", |byte, bws| {
         let size = match byte {
             // A second semicolon is an extension without a name.

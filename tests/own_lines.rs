@@ -120,7 +120,7 @@ fn what_a_client_sends_takes_so_much_room_in_a_line_whatever_its_bytes() {
     let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
     let mut client = gateway.connect();
     client.send(
-        &[
+        [
             b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: ",
             &[0xff; 4000][..],
             b"\r\n\r\n",

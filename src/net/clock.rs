@@ -96,7 +96,7 @@ pub fn wind() {
 /// Wakes every idle wait of the calling worker, some in each round: those see
 /// [`super::Wake::Interrupted`].
 pub fn interrupt_idle() {
-    let clock = with_clock(|clock| Rc::clone(clock));
+    let clock = with_clock(Rc::clone);
     clock.for_some(|place| place.idle, Io::interrupt);
 }
 
