@@ -1004,9 +1004,10 @@ fn a_second_gateway_leaves_the_pid_file_of_the_first_alone() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let pid = first.pid();
+    let path_shown = path.display();
     let expected = format!(
-        "graygate: {}: it belongs to process {pid}, which runs\n",
-        path.display()
+        "graygate: {path_shown}: it belongs to process {pid}, which runs; \
+         [gateway] pid_file {path_shown} is in use by another gateway, process {pid}\n"
     );
     assert_eq!(said, expected);
     assert_eq!(text(), own);
