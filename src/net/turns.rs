@@ -16,8 +16,9 @@ use super::hand_back;
 /// large buffer is a turn of its own.
 const SHARE: usize = 128 * 1024;
 
-/// What a wake-up costs, with the system calls to read and to write: so many bytes.
-const WAKE_UP: usize = 8 * 1024;
+/// What a wake-up costs, with the system calls to read and to write: as much as to move so many bytes. So
+/// whoever wakes for each byte has four wake-ups in a turn.
+const WAKE_UP: usize = 32 * 1024;
 
 /// What it costs to read a chunk's frame and to write one.
 const PIECE: usize = 512;
@@ -71,7 +72,7 @@ impl Turns {
     /// Notes that bytes were moved, after a wake-up; when the turn is over, returns after the others'
     /// turns.
     pub fn moved(&mut self, count: usize) {
-        self.worked(count.saturating_add(WAKE_UP));
+        self.worked(count.max(WAKE_UP));
     }
 
     /// Notes that a chunk was taken, whatever its size; when the turn is over, returns after the others'
