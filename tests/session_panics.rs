@@ -83,7 +83,6 @@ impl Served {
             access_log: access_log.queue(),
             own_lines: vec![OwnLines::new(addr)],
             doubts: Doubts::default(),
-            own_lines: vec![OwnLines::new(addr)],
             draining: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],
