@@ -85,15 +85,15 @@ pub struct Reading {
 
 impl Reading {
     /// All lists, in the order of [`ListName::ALL`].
-    const fn lists_mut(&mut self) -> [&mut Result<Entries, Fault>; ListName::ALL.len()] {
-        [&mut self.gray, &mut self.pre, &mut self.prod]
+    const fn lists(&self) -> [&Result<Entries, Fault>; ListName::ALL.len()] {
+        [&self.gray, &self.pre, &self.prod]
     }
 
     /// What each list has; `None` where nobody can tell. Equal for equal entries in whatever order, and
     /// for others as good as never. The order of a set is the server's own affair: it changes while its
     /// table grows.
     fn content(&self, hasher: &impl BuildHasher) -> [Option<u64>; ListName::ALL.len()] {
-        [&self.gray, &self.pre, &self.prod].map(|list| match list {
+        self.lists().map(|list| match list {
             Ok(entries) => {
                 let hashes = entries.into_iter().map(|it| hasher.hash_one(it));
                 Some(hashes.fold(entries.len() as u64, u64::wrapping_add))
@@ -124,13 +124,11 @@ pub enum Fault {
     Unsynced,
     /// The server, or its master, was restarted without its data: there is no list at all.
     WithoutData,
-    /// The key is gone since the server's memory was full.
-    Evicted,
 }
 
 impl Fault {
     /// Every fault.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 8] = [
         Self::WrongType,
         Self::Forbidden,
         Self::AllSkipped,
@@ -139,7 +137,6 @@ impl Fault {
         Self::Withheld,
         Self::Unsynced,
         Self::WithoutData,
-        Self::Evicted,
     ];
 
     /// The name in logs and metrics.
@@ -153,7 +150,6 @@ impl Fault {
             Self::Withheld => "withheld",
             Self::Unsynced => "unsynced",
             Self::WithoutData => "without-data",
-            Self::Evicted => "evicted",
         }
     }
 
@@ -164,8 +160,7 @@ impl Fault {
             | Self::Forbidden
             | Self::AllSkipped
             | Self::TooLong
-            | Self::WithoutData
-            | Self::Evicted => log::Level::Error,
+            | Self::WithoutData => log::Level::Error,
             Self::Unsynced => log::Level::Warn,
             // Passes by itself, or the next reading says what it is.
             Self::Unsettled | Self::Withheld => log::Level::Debug,

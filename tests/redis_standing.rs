@@ -273,24 +273,55 @@ fn a_server_that_restarts_without_its_data_rolls_nobody_back() {
 }
 
 #[test]
-fn a_list_that_was_evicted_rolls_nobody_back_and_that_is_said() {
-    let site = Site::with(|it| it.set("redis.check_interval", "300ms"));
-    site.redis("RPUSH gray 127.0.0.5");
-    site.wait_served("127.0.0.5", "pre");
-    evict_gray(&site.redis);
-    let it = found(&site.gateway, "keys-evicted");
+fn a_list_that_was_evicted_is_a_removal_also_after_a_restart_and_that_is_said() {
+    let redis = Redis::start();
+    let origins = ["pre", "prod"].map(Origin::named);
+    redis.push("pre", &[&origins[0]]);
+    redis.push("prod", &[&origins[1]]);
+    redis.push("gray", &[&"127.0.0.5"]);
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let setup = Setup::new().redis(redis.url());
+        let setup = setup.set("redis.check_interval", "300ms");
+        let copy = folder.path().join("copy");
+        setup.set("lists.last_good", copy.display()).start()
+    };
+    let mut gateway = start();
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    evict(&redis, "gray");
+    let it = found(&gateway, "keys-evicted");
     let text = it["text"].as_str().unwrap();
-    assert!(text.contains("is without gray"), "{text}");
-    let kept = json!([{ "list": "gray", "fault": "evicted" }]);
-    site.gateway
-        .wait_for_lists("gray is kept", |it| it["kept"] == kept);
-    stays_gray(&site.gateway, Duration::from_millis(700));
-    site.redis("RPUSH gray 127.0.0.5 127.0.0.6");
-    site.wait_served("127.0.0.6", "pre");
-    wait_until_nothing_is_found(&site.gateway);
+    assert!(text.contains("has evicted gray,"), "{text}");
+    assert!(text.contains("is taken for a removal"), "{text}");
+    let line = gateway.wait_for_log("keys-evicted ");
+    assert!(line.contains("ERROR"), "{line}");
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    assert_eq!(gateway.lists()["kept"], json!([]));
+    // One that starts with the copy comes to the same.
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    gateway.wait_exit();
+    let gateway = start();
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    redis.cli(&["RPUSH", "gray", "127.0.0.5", "127.0.0.6"]);
+    gateway.wait_served("127.0.0.6", "pre", DEADLINE);
     // Nobody evicts it this time.
-    site.redis("DEL gray");
-    site.wait_served("127.0.0.5", "prod");
+    redis.cli(&["DEL", "gray"]);
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    assert_eq!(gateway.stderr.count("keys-evicted "), 0);
+}
+
+#[test]
+fn an_evicted_prod_is_held_as_every_emptied_one_and_that_is_over_when_it_is_back() {
+    let site = Site::with(|it| it.set("redis.check_interval", "300ms"));
+    evict(&site.redis, "prod");
+    found(&site.gateway, "keys-evicted");
+    let page = site
+        .gateway
+        .wait_for_lists("prod is held", |it| it["held"] != json!([]));
+    assert_eq!(page["held"][0]["reason"], "empties-prod");
+    site.wait_served("127.0.0.6", "prod");
+    site.redis.push("prod", &[&site.prod]);
+    wait_until_nothing_is_found(&site.gateway);
     assert_eq!(site.gateway.stderr.count("keys-evicted "), 1);
 }
 
@@ -303,21 +334,21 @@ fn where_no_events_are_heard_an_eviction_is_said() {
     });
     site.redis("RPUSH gray 127.0.0.5");
     site.wait_served("127.0.0.5", "pre");
-    evict_gray(&site.redis);
+    evict(&site.redis, "gray");
     // Somebody may have removed it as well.
     site.wait_served("127.0.0.5", "prod");
     found(&site.gateway, "keys-evicted");
 }
 
-/// Has the server evict `gray`: the only key that may be, since it alone expires.
+/// Has the server evict a key: the only one that may be, since it alone expires.
 #[track_caller]
-fn evict_gray(redis: &Redis) {
-    redis.cli(&["EXPIRE", "gray", "1000000"]);
+fn evict(redis: &Redis, key: &str) {
+    redis.cli(&["EXPIRE", key, "1000000"]);
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    wait_until("gray is evicted", DEADLINE, || {
+    wait_until("it is evicted", DEADLINE, || {
         let _ = redis.try_cli(&["SET", "other", "1"]);
-        redis.cli(&["EXISTS", "gray"]) == redis::Value::Int(0)
+        redis.cli(&["EXISTS", key]) == redis::Value::Int(0)
     });
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
 }

@@ -103,7 +103,6 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         owed: None,
         had: [false; ListName::ALL.len()],
         gone: Vec::new(),
-        evicted: [false; ListName::ALL.len()],
         types: WrongTypes::default(),
         pace: Pace::default(),
         changes_read: 0,
@@ -193,10 +192,8 @@ struct Watcher {
     owed: Option<Cause>,
     /// The lists that had entries when they were last read.
     had: [bool; ListName::ALL.len()],
-    /// Those that have vanished while keys were evicted.
+    /// Those that have vanished, perhaps since keys were evicted.
     gone: Vec<ListName>,
-    /// Those of which the server has said that they were.
-    evicted: [bool; ListName::ALL.len()],
     types: WrongTypes,
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
@@ -538,10 +535,10 @@ impl Watcher {
         if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
             return Ok(());
         }
-        let mut reading = answer.reading()?;
+        let reading = answer.reading()?;
         let keys = &self.settings.keys;
         self.types.tell(&mut server.reader, keys, &reading)?;
-        self.see_what_is_gone(&mut reading, &server.subscription);
+        self.see_what_is_gone(&reading);
         let content = reading.content(&self.hasher);
         // What can only now be told, or no longer, is no change.
         let mut lists = content.iter().zip(&self.content);

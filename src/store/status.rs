@@ -95,7 +95,15 @@ impl Status {
             Some(new) if before.as_ref().map(told) != Some(told(new)) => {
                 let (server, text) = (&new.server, &new.text);
                 let seconds = new.since.elapsed().as_secs();
-                log::warn!("{name} server={server} seconds={seconds} text={text:?}");
+                let level = match finding {
+                    // Clients are served by other servers than somebody has written.
+                    Finding::KeysEvicted => log::Level::Error,
+                    _ => log::Level::Warn,
+                };
+                log::log!(
+                    level,
+                    "{name} server={server} seconds={seconds} text={text:?}"
+                );
             }
             None if before.is_some() => log::info!("{name}-over"),
             _ => {}

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use redis::RedisResult;
 
-use super::changes::Subscription;
 use super::reading::Answer;
 use super::standing::{Adrift, Standing};
 use super::{Server, Watcher, cluster};
 use crate::error::Finding;
 use crate::lists::ListName;
-use crate::store::{Cause, Fault, Reading, StoreFinding};
+use crate::store::{Cause, Reading, StoreFinding};
 
 impl Watcher {
     /// Why the lists were read that are to be taken; `None` where they are not, for what the server
@@ -44,61 +43,74 @@ impl Watcher {
         }
     }
 
-    /// Notes which lists have vanished. One of which the server says that it was evicted was removed
-    /// by nobody, and keeps its value.
-    pub(super) fn see_what_is_gone(&mut self, reading: &mut Reading, subscription: &Subscription) {
-        for (list, entries) in ListName::ALL.into_iter().zip(reading.lists_mut()) {
-            let at = list as usize;
+    /// Notes which lists have vanished. Whoever did that, it is followed as a removal: what was evicted is
+    /// no key any more, so nobody could remove it to roll back, and after a restart nobody would
+    /// know. An emptied `prod` is held in any case.
+    pub(super) fn see_what_is_gone(&mut self, reading: &Reading) {
+        for (list, entries) in ListName::ALL.into_iter().zip(reading.lists()) {
             let Ok(read) = entries else {
                 continue;
             };
+            let had = std::mem::replace(&mut self.had[list as usize], !read.is_empty());
             if !read.is_empty() {
-                self.had[at] = true;
-                self.evicted[at] = false;
                 self.gone.retain(|it| *it != list);
-                continue;
-            }
-            if std::mem::take(&mut self.had[at]) {
+            } else if had {
                 self.gone.push(list);
-            }
-            let heard = subscription.was_evicted(list);
-            self.evicted[at] = heard.unwrap_or(self.evicted[at]);
-            if self.evicted[at] {
-                *entries = Err(Fault::Evicted);
             }
         }
     }
 
     /// Says so when keys were evicted and a list is gone since; and notes whose lists were taken.
     pub(super) fn note_evictions(&mut self, server: &mut Server) -> RedisResult<()> {
-        let evicted = self.standings.note(&mut server.reader)?;
+        let count = self.standings.note(&mut server.reader)?;
         if self.standings.is_cluster {
             let servers = cluster::servers(&mut server.reader)?;
             self.finder.learn(servers);
         }
-        let is_said = |it: &&StoreFinding| it.finding == Finding::KeysEvicted;
-        let before = self.publisher.status();
-        let before = before.findings.iter().find(is_said).cloned();
-        let gone: Vec<&str> = self.gone.iter().map(|it| it.name()).collect();
-        if gone.is_empty() {
+        if self.gone.is_empty() {
             self.publisher.find(Finding::KeysEvicted, None);
-        } else if evicted > 0 && before.is_none() {
-            let gone = gone.join(", ");
-            let found = StoreFinding {
-                finding: Finding::KeysEvicted,
-                server: server.reader.place(),
-                since: Instant::now(),
-                text: format!(
-                    "Redis has evicted {evicted} keys since its memory was full (maxmemory), and is without {gone}"
-                ),
-            };
-            self.publisher.find(Finding::KeysEvicted, Some(found));
-        } else if before.is_none() {
-            // Somebody has removed them.
-            self.gone.clear();
+            return Ok(());
         }
+        let status = self.publisher.status();
+        let mut findings = status.findings.iter();
+        if findings.any(|it| it.finding == Finding::KeysEvicted) {
+            return Ok(());
+        }
+        let heard = |list: &ListName| server.subscription.was_evicted(*list) == Some(true);
+        let evicted: Vec<ListName> = self.gone.iter().copied().filter(heard).collect();
+        let text = match (&evicted[..], count) {
+            // Somebody has removed them.
+            ([], 0) => {
+                self.gone.clear();
+                return Ok(());
+            }
+            ([], _) => format!(
+                "Redis has evicted {count} keys since its memory was full (maxmemory), and is without {}, \
+                 {REMOVAL}",
+                names(&self.gone)
+            ),
+            _ => format!(
+                "Redis has evicted {}, since its memory was full (maxmemory), {REMOVAL}",
+                names(&evicted)
+            ),
+        };
+        let found = StoreFinding {
+            finding: Finding::KeysEvicted,
+            server: server.reader.place(),
+            since: Instant::now(),
+            text,
+        };
+        self.publisher.find(Finding::KeysEvicted, Some(found));
         Ok(())
     }
+}
+
+/// What comes of a list that was evicted.
+const REMOVAL: &str = "which is taken for a removal: if it was none, write it again";
+
+fn names(lists: &[ListName]) -> String {
+    let names: Vec<&str> = lists.iter().map(|it| it.name()).collect();
+    names.join(", ")
 }
 
 /// What is to be said of a replica without its master.
