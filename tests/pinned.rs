@@ -351,15 +351,22 @@ fn hasty() -> Origin {
 #[test]
 fn what_came_behind_an_early_answer_is_not_the_begin_of_another_clients_request() {
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\nX: ";
-    for (from, count) in [("127.0.0.1", 2), ("127.0.0.7", 3)] {
-        let origin = hasty();
+    // Whom the connection is authenticated for changes nothing.
+    let ntlm = "Authorization: NTLM x\r\n";
+    for (from, fields, own) in [
+        ("127.0.0.1", "", "/smuggled"),
+        ("127.0.0.1", ntlm, "/smuggled"),
         // On a connection of a proxy's even the next request may be another's.
+        ("127.0.0.7", "", "/own"),
+        ("127.0.0.7", ntlm, "/own"),
+    ] {
+        let origin = hasty();
         let setup = setup().set("gateway.trusted_proxies", "127.0.0.7");
         let gateway = setup.lists(&[], &[], &[&origin]).start();
         let mut attacker = gateway.connect_from(from);
         let length = smuggled.len();
         attacker.send(format!(
-            "POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+            "POST /first HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: {length}\r\n\r\n"
         ));
         assert_eq!(attacker.response().text(), "/first");
         attacker.send(smuggled);
@@ -367,11 +374,24 @@ fn what_came_behind_an_early_answer_is_not_the_begin_of_another_clients_request(
         let mut other = gateway.connect();
         assert_eq!(other.get("/other").text(), "/other");
         attacker.send("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
-        let own = attacker.response().text();
-        match count {
-            2 => assert_eq!(own, "/smuggled"),
-            _ => assert_eq!(own, "/own"),
-        }
+        assert_eq!(attacker.response().text(), own, "{from} {fields}");
         assert_eq!(other.get("/other").text(), "/other");
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_not_granted_ends_the_connection_of_a_proxys_request_whatever_its_credentials()
+{
+    for (from, next) in [("127.0.0.1", "0"), ("127.0.0.7", "1")] {
+        let origin = Origin::answering(|request| ok(request.connection.to_string()));
+        let setup = setup().set("gateway.trusted_proxies", "127.0.0.7");
+        let gateway = setup.lists(&[], &[], &[&origin]).start();
+        let mut client = gateway.connect_from(from);
+        let first = client.ask(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\
+             Authorization: NTLM x\r\n\r\n",
+        );
+        assert_eq!(first.text(), "0");
+        assert_eq!(client.get("/").text(), next, "{from}");
     }
 }

@@ -6,6 +6,7 @@
 //! [`Exchange::may_retry`].
 
 mod interim;
+mod keeping;
 mod request;
 mod response;
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::keeping::{Exchanged, Keeping};
 use super::request::refusal_of;
 use super::{Exchange, Outcome, Stop, Upstream, client_lost};
 use crate::buffer::Buffer;
@@ -540,18 +541,20 @@ impl Exchange<'_> {
         let (Some(peer), Some(pool)) = (self.tally.peer, self.tally.pool) else {
             return;
         };
-        // Some peers answer before the end of a body and take the rest for the next request. So that is
-        // the same client's, if it comes from one.
-        let own = self.pins || ahead && !self.plan.by_proxy;
-        match own {
-            true if client_stays => {
+        let keeping = Keeping::after(Exchanged {
+            pins: self.pins,
+            ahead,
+            upgrade: self.plan.upgrade,
+            by_proxy: self.plan.by_proxy,
+            client_stays,
+        });
+        match keeping {
+            Keeping::Close => {}
+            Keeping::Pin => {
                 let pinned = Pinned::new(self.worker, stream, peer, self.decided, pool);
                 *self.pinned = Some(Box::new(pinned));
             }
-            true => {}
-            // Some peers take what follows an upgrade for another protocol, whatever they have answered.
-            false if ahead || self.plan.upgrade => {}
-            false => {
+            Keeping::Pool => {
                 let worker = self.worker;
                 let leftover = match leftover {
                     Leftover::Body if worker.pool.is_to_be_heard(peer) => {
