@@ -5,6 +5,7 @@
 //! - `pinned`: connections to peers that serve one client connection only.
 //! - `relay`: bodies in both directions. `upload`: both at once. `tunnel`: upgraded connections.
 //! - [`doubts`]: what trusted proxies have said and was not believed.
+//! - `reports`: what is told of peers and clients in the error log.
 //! - `failsafe`: a panic ends its connection, and everything that belongs to it.
 //!
 //! [`Gateway`] is what all workers share (cells that are read, counters of their own each, one
@@ -16,6 +17,7 @@ mod failsafe;
 mod pinned;
 mod plan;
 mod relay;
+mod reports;
 pub mod session;
 mod tally;
 mod tunnel;
@@ -23,7 +25,7 @@ mod upload;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,16 +34,17 @@ use std::time::{Duration, Instant};
 use crate::access_log::{AccessLog, OwnLines};
 use crate::buffer;
 use crate::config::Config;
-use crate::error::{Close, Doubt, Failure, Finding};
+use crate::error::Close;
 use crate::free_list::FreeList;
 use crate::http::chunked::Trailer;
 use crate::http::fields::ConnectionOptions;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::lists::{Lists, Pools};
-use crate::logging::{LogQueue, Throttle};
+use crate::logging::LogQueue;
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
 use crate::net::{self, Detached, Parking, Pipe};
-use crate::proxy::doubts::{Doubted, Doubts};
+use crate::proxy::doubts::Doubts;
+use crate::proxy::reports::Reports;
 use crate::proxy::session::Parked;
 use crate::route::PoolName;
 use crate::snapshot::{Published, Reader};
@@ -100,8 +103,7 @@ pub struct Worker {
     /// cheaper.
     workspaces: RefCell<FreeList<Box<Workspace>>>,
     next_look: Cell<Option<Instant>>,
-    failures_said: RefCell<Throttle>,
-    doubts_noted: RefCell<Throttle>,
+    reports: Reports,
 }
 
 /// The metrics' label of a pool.
@@ -128,12 +130,6 @@ pub fn flush_access_logs(gateway: &Arc<Gateway>) {
         }
     }
     gateway.own_lines.iter().for_each(OwnLines::tell_rest);
-}
-
-/// Tells the error log of lines that the access log has not. True while there is something left to tell.
-fn tell_of_own_lines(gateway: &Gateway, now: Instant) -> bool {
-    let lines = gateway.own_lines.iter();
-    lines.fold(false, |left, lines| lines.tell(now) | left)
 }
 
 /// Ends the idle waits of every worker, so that each session sees that the gateway is to end.
@@ -187,8 +183,7 @@ impl Worker {
             access_log: AccessLog::new(gateway.access_log.clone()),
             workspaces: RefCell::new(FreeList::new(LEAST_WORKSPACES, WORKSPACES_KEPT)),
             next_look: Cell::new(None),
-            failures_said: RefCell::default(),
-            doubts_noted: RefCell::default(),
+            reports: Reports::default(),
             gateway,
         });
         let housekeeper = Rc::clone(&worker);
@@ -227,90 +222,11 @@ impl Worker {
                 any
             }
         };
-        tell_of_own_lines(&self.gateway, now) | lines_left | looks_again
+        reports::tell_of_own_lines(&self.gateway, now) | lines_left | looks_again
     }
 
     fn metrics(&self) -> &WorkerMetrics {
         self.gateway.metrics.worker(self.index)
-    }
-
-    /// Counts and reports a failed attempt.
-    fn failed(
-        &self,
-        pool: PoolName,
-        peer: SocketAddr,
-        failure: Failure,
-        error: Option<&io::Error>,
-    ) {
-        // Nobody can tell how the peer would have done.
-        if net::are_waits_cut() {
-            return;
-        }
-        let label = label(Some(pool));
-        self.metrics().attempts_failed[label as usize][failure.index()].one();
-        // Neither is news of the peer.
-        if matches!(failure, Failure::Stale | Failure::ClientGone) {
-            return;
-        }
-        if let Some(unsaid) = self.failures_said.borrow_mut().turn(Instant::now()) {
-            let (pool, failure) = (pool.name(), failure.name());
-            let error = error.map(ToString::to_string).unwrap_or_default();
-            log::warn!(
-                "attempt-failed pool={pool} peer={peer} failure={failure} error={error:?} unsaid={unsaid}"
-            );
-        }
-    }
-
-    /// Reports a peer whose interim responses are too many to be passed on.
-    fn chatters(&self, peer: Option<SocketAddr>) {
-        if let (Some(peer), Some(unsaid)) =
-            (peer, self.failures_said.borrow_mut().turn(Instant::now()))
-        {
-            log::warn!("interim-dropped peer={peer} unsaid={unsaid}");
-        }
-    }
-
-    /// Counts and reports that `proxy` is not believed, which has `said` this of its client.
-    #[cold]
-    fn doubted(&self, proxy: IpAddr, doubt: Doubt, said: &[u8]) {
-        /// So much of what it has said is shown.
-        const SHOWN: usize = 64;
-        self.metrics().doubts[doubt.index()].one();
-        let at = Instant::now();
-        if self.doubts_noted.borrow_mut().turn(at).is_none() {
-            return;
-        }
-        let element = said[..said.len().min(SHOWN)].escape_ascii().to_string();
-        let metrics = &self.gateway.metrics;
-        let counts = Doubt::ALL.iter().map(|it| it.index());
-        let count = counts
-            .map(|it| metrics.sum(|worker| &worker.doubts[it]))
-            .sum();
-        let reason = doubt.name();
-        let line = format!("proxy={proxy} reason={reason} said=\"{element}\"");
-        let doubted = Doubted {
-            proxy,
-            doubt,
-            element,
-            at,
-        };
-        if let Some(unsaid) = self.gateway.doubts.note(doubted, count) {
-            let name = Finding::ProxyNotBelieved.name();
-            log::warn!("{name} {line} unsaid={unsaid}");
-        }
-    }
-
-    /// Reports a connection to a listener for proxies that ends before its first request; nobody
-    /// else could tell why.
-    fn turned_away(&self, from: IpAddr, close: Close) {
-        // A proxy that only looks whether the port is open.
-        if matches!(close, Close::ClientClosed | Close::Draining) {
-            return;
-        }
-        if let Some(unsaid) = self.failures_said.borrow_mut().turn(Instant::now()) {
-            let close = close.name();
-            log::warn!("connection-turned-away from={from} close={close} unsaid={unsaid}");
-        }
     }
 
     /// Makes something that takes descriptors. When they have run out, the worker's idle connections to

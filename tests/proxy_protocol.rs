@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Client, Gateway, Origin, Setup, wait_for};
+use support::{Client, DEADLINE, Gateway, Origin, RefusingPeer, Setup, wait_for, wait_until};
 
 /// A gateway with a plain listener and one for proxies, of which 127.0.0.98 and .99 are trusted.
 struct Site {
@@ -233,4 +233,36 @@ fn a_header_has_the_time_of_a_head_and_a_look_at_the_port_is_no_event() {
     drop(site.connect_from("127.0.0.99"));
     site.wait_closes("client-closed", 1.0);
     assert_eq!(site.gateway.stderr.count("connection-turned-away"), 1);
+}
+
+/// What strangers make the gateway say must not keep it from saying what its peers do.
+#[test]
+fn connections_turned_away_hide_no_failed_attempt_from_the_error_log() {
+    const ROUNDS: usize = 5;
+    const STRANGERS: usize = 30;
+    let peer = RefusingPeer::new();
+    let gateway = Setup::new()
+        .set("gateway.listen", "127.0.0.1:0, 127.0.0.1:0 proxy")
+        .set("gateway.trusted_proxies", "127.0.0.98/31")
+        .set("gateway.workers", 1)
+        .lists(&[], &[], &[&peer])
+        .start();
+    for _ in 0..ROUNDS {
+        for _ in 0..STRANGERS {
+            Client::from("127.0.0.5", gateway.addrs()[1]).expect_close();
+        }
+        assert_eq!(gateway.connect().get("/").status(), 502);
+    }
+    // Each is told, none behind others that were not.
+    let told = || {
+        gateway
+            .stderr
+            .all()
+            .into_iter()
+            .filter(|it| it.contains("attempt-failed pool=prod") && it.ends_with("unsaid=0"))
+            .count()
+    };
+    wait_until("all are told", DEADLINE, || told() == ROUNDS);
+    // While of the strangers not all are told.
+    assert!(gateway.stderr.count("connection-turned-away") < ROUNDS * STRANGERS);
 }

@@ -97,10 +97,7 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
             }
         }
         Err(error) => {
-            if let Some(unsaid) = worker.failures_said.borrow_mut().turn(Instant::now()) {
-                let (client, error) = (rest.socket, error.to_string());
-                log::error!("attach-failed client={client} error={error:?} unsaid={unsaid}");
-            }
+            worker.attach_failed(rest.socket, &error);
             Close::OverCapacity
         }
     };

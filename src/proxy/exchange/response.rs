@@ -185,7 +185,7 @@ impl Exchange<'_> {
         let now = Instant::now();
         let verdict = upstream.interim.judge(response.len, now);
         if verdict.is_news {
-            self.worker.chatters(self.tally.peer);
+            self.worker.interim_dropped(self.tally.peer);
         }
         if !verdict.renews {
             let read_timeout = self.config.upstream.read_timeout;

@@ -1,0 +1,133 @@
+//! What a worker tells in the error log of peers, proxies and clients.
+//!
+//! Of each kind so many a second, by a [`Throttle`] of its own: who makes many of one kind, as a stranger
+//! can of connections that are turned away, must not hide those of another, and `unsaid` counts its own
+//! kind only.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::doubts::Doubted;
+use super::{Gateway, Worker, label};
+use crate::error::{Close, Doubt, Failure, Finding};
+use crate::logging::Throttle;
+use crate::net;
+use crate::route::PoolName;
+
+/// How many of each kind a worker has told of late.
+#[derive(Default)]
+pub(super) struct Reports {
+    attempts: Told,
+    interim: Told,
+    turned_away: Told,
+    attach: Told,
+    doubts: Told,
+}
+
+/// Of one kind.
+#[derive(Default)]
+struct Told(RefCell<Throttle>);
+
+impl Told {
+    /// As [`Throttle::turn`], for an event of now.
+    fn turn(&self) -> Option<u64> {
+        self.0.borrow_mut().turn(Instant::now())
+    }
+}
+
+/// Tells the error log of lines that the access log has not. True while there is something left to tell.
+pub(super) fn tell_of_own_lines(gateway: &Gateway, now: Instant) -> bool {
+    let lines = gateway.own_lines.iter();
+    lines.fold(false, |left, lines| lines.tell(now) | left)
+}
+
+impl Worker {
+    /// Counts and reports a failed attempt.
+    pub(super) fn failed(
+        &self,
+        pool: PoolName,
+        peer: SocketAddr,
+        failure: Failure,
+        error: Option<&io::Error>,
+    ) {
+        // Nobody can tell how the peer would have done.
+        if net::are_waits_cut() {
+            return;
+        }
+        let label = label(Some(pool));
+        self.metrics().attempts_failed[label as usize][failure.index()].one();
+        // Neither is news of the peer.
+        if matches!(failure, Failure::Stale | Failure::ClientGone) {
+            return;
+        }
+        if let Some(unsaid) = self.reports.attempts.turn() {
+            let (pool, failure) = (pool.name(), failure.name());
+            let error = error.map(ToString::to_string).unwrap_or_default();
+            log::warn!(
+                "attempt-failed pool={pool} peer={peer} failure={failure} error={error:?} unsaid={unsaid}"
+            );
+        }
+    }
+
+    /// Reports a peer whose interim responses are too many to be passed on.
+    pub(super) fn interim_dropped(&self, peer: Option<SocketAddr>) {
+        if let Some(peer) = peer
+            && let Some(unsaid) = self.reports.interim.turn()
+        {
+            log::warn!("interim-dropped peer={peer} unsaid={unsaid}");
+        }
+    }
+
+    /// Counts and reports that `proxy` is not believed, which has `said` this of its client.
+    #[cold]
+    pub(super) fn doubted(&self, proxy: IpAddr, doubt: Doubt, said: &[u8]) {
+        /// So much of what it has said is shown.
+        const SHOWN: usize = 64;
+        self.metrics().doubts[doubt.index()].one();
+        if self.reports.doubts.turn().is_none() {
+            return;
+        }
+        let at = Instant::now();
+        let element = said[..said.len().min(SHOWN)].escape_ascii().to_string();
+        let metrics = &self.gateway.metrics;
+        let counts = Doubt::ALL.iter().map(|it| it.index());
+        let count = counts
+            .map(|it| metrics.sum(|worker| &worker.doubts[it]))
+            .sum();
+        let reason = doubt.name();
+        let line = format!("proxy={proxy} reason={reason} said=\"{element}\"");
+        let doubted = Doubted {
+            proxy,
+            doubt,
+            element,
+            at,
+        };
+        if let Some(unsaid) = self.gateway.doubts.note(doubted, count) {
+            let name = Finding::ProxyNotBelieved.name();
+            log::warn!("{name} {line} unsaid={unsaid}");
+        }
+    }
+
+    /// Reports a connection to a listener for proxies that ends before its first request; nobody
+    /// else could tell why.
+    pub(super) fn turned_away(&self, from: IpAddr, close: Close) {
+        // A proxy that only looks whether the port is open.
+        if matches!(close, Close::ClientClosed | Close::Draining) {
+            return;
+        }
+        if let Some(unsaid) = self.reports.turned_away.turn() {
+            let close = close.name();
+            log::warn!("connection-turned-away from={from} close={close} unsaid={unsaid}");
+        }
+    }
+
+    /// Reports a connection of `client` that this worker cannot take up.
+    pub(super) fn attach_failed(&self, client: IpAddr, error: &io::Error) {
+        if let Some(unsaid) = self.reports.attach.turn() {
+            let error = error.to_string();
+            log::error!("attach-failed client={client} error={error:?} unsaid={unsaid}");
+        }
+    }
+}
