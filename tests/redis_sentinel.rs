@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -158,8 +159,80 @@ fn a_replica_that_a_sentinel_takes_for_the_master_is_not_read() {
     let setup = setup.set("redis.sentinels", &wrong);
     let gateway = setup.set("redis.timeout", "1s").start();
     let line = gateway.wait_for_log("lists-unreadable");
-    assert!(line.contains("is no master, but a slave"), "{line}");
+    let replica = group.replica.address();
+    let words = format!("{wrong}: {replica} is no master, but a slave");
+    assert!(line.contains(&words), "{line}");
     assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
+}
+
+/// A Sentinel that takes the server at `address` for the master of that name, whatever it says.
+#[track_caller]
+fn stale(address: SocketAddr) -> Sentinel {
+    let sentinel = Sentinel::watching("mymaster", address, None);
+    never_down(&sentinel);
+    sentinel
+}
+
+/// Has a Sentinel go on with the master that it knows.
+#[track_caller]
+fn never_down(sentinel: &Sentinel) {
+    let never = ["SENTINEL", "SET", "mymaster", "down-after-milliseconds"];
+    sentinel
+        .try_ask(&[&never[..], &["3600000"]].concat())
+        .unwrap();
+}
+
+#[test]
+fn a_sentinel_that_names_no_master_holds_nobody_up_at_the_start() {
+    let group = Group::start(None);
+    never_down(&group.sentinel);
+    let dead = RefusingPeer::new();
+    for wrong in [dead.address(), group.replica.address()].map(stale) {
+        let sentinels = format!("{wrong}, {}", group.sentinel);
+        let gateway = group.gateway(&sentinels, |it| it);
+        assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+        // Nor the heartbeat, which asks for itself.
+        let beats = gateway.metric(HEARTBEATS);
+        wait_until("a heartbeat", DEADLINE, || {
+            gateway.metric(HEARTBEATS) > beats
+        });
+    }
+}
+
+#[test]
+fn a_stale_sentinel_that_is_left_alone_for_a_while_takes_nobody_off_the_master() {
+    let group = Group::start(None);
+    never_down(&group.sentinel);
+    let wrong = stale(group.replica.address());
+    let sentinels = format!("{wrong}, {}", group.sentinel);
+    let gateway = group.gateway(&sentinels, |it| it);
+    group.master.push("gray", &[&"127.0.0.5"]);
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+
+    group.sentinel.signal(Signal::SIGSTOP);
+    let line = gateway.wait_for_log("redis-sentinels-unconfirmed");
+    let replica = group.replica.address();
+    let words = format!("{wrong}: {replica} is no master, but a slave");
+    assert!(line.contains("WARN") && line.contains(&words), "{line}");
+    assert!(line.contains(&format!("{}: timed out", group.sentinel)));
+    let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
+    let before = gateway.metric(checks);
+    wait_until("some checks", 2 * DEADLINE, || {
+        gateway.metric(checks) >= before + 3.0
+    });
+    group.master.push("gray", &[&"127.0.0.6"]);
+    gateway.wait_served("127.0.0.6", "pre", DEADLINE);
+
+    group.sentinel.signal(Signal::SIGCONT);
+    group.master.cli(&["DEL", "gray"]);
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    let before = gateway.metric(checks);
+    wait_until("some checks", 2 * DEADLINE, || {
+        gateway.metric(checks) >= before + 2.0
+    });
+    assert_eq!(gateway.stderr.count("redis-sentinels-unconfirmed"), 1);
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+    assert_eq!(gateway.stderr.count("redis-master"), 1);
 }
 
 #[test]

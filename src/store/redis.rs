@@ -151,7 +151,7 @@ pub fn read(settings: &config::Redis) -> Result<Once, String> {
     let outcome: RedisResult<Once> = attempt();
     outcome.map_err(|error| {
         let error = cluster::explained(error, &settings.keys);
-        let error = proxies::explained(error, &mut finder, settings);
+        let error = proxies::explained(error, &finder, settings);
         finder.describe(&error)
     })
 }
@@ -312,11 +312,11 @@ impl Watcher {
     }
 
     /// The error that ended the last attempt, with what can be found out about it.
-    fn explained(&mut self, error: RedisError) -> RedisError {
+    fn explained(&self, error: RedisError) -> RedisError {
         let error = cluster::explained(error, &self.settings.keys);
         match self.has_read {
             true => error,
-            false => proxies::explained(error, &mut self.finder, &self.settings),
+            false => proxies::explained(error, &self.finder, &self.settings),
         }
     }
 

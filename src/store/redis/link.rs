@@ -437,7 +437,7 @@ fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
 }
 
 /// An error in other words. One that is a lost connection stays one.
-fn told(error: &RedisError, words: String) -> RedisError {
+pub(super) fn told(error: &RedisError, words: String) -> RedisError {
     let is_lost = error.is_connection_dropped() && !error.is_connection_refusal();
     let kind = match is_lost {
         true => io::ErrorKind::ConnectionReset,

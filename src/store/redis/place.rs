@@ -1,8 +1,12 @@
 //! Where the server is: as the URL says, or as the Sentinels do.
 //!
-//! With Sentinels, the host in the URL is the name of a master. They are asked one after the other,
-//! beginning with the one that answered last, and what they say is believed only if the server
-//! itself, where it may be asked, says that it is a master (ROLE, or INFO). They are asked again at each check. A name in the URL
+//! With Sentinels, the host in the URL is the name of a master. A Sentinel may be out of date, so its
+//! answer counts only once the server that it names is connected and says that it is a master (ROLE,
+//! or INFO; where it may not be asked, the Sentinel's word must do), as Redis's guide for clients of
+//! Sentinels has it. Else the next one is asked, in the same attempt. The first to be asked is the one
+//! whose answer counted last.
+//!
+//! They are asked again at each check, which leaves a master only for another one. A name in the URL
 //! is resolved again then, too. In a cluster, one of the other servers does when that of the URL is
 //! away.
 
@@ -11,24 +15,24 @@ use std::net::SocketAddr;
 use redis::{RedisError, RedisResult};
 
 use super::io_error;
-use super::link::Link;
+use super::link::{Link, told};
 use super::standing;
 use crate::config::{self, Address, Url};
 
 /// Finds the server.
 #[derive(Debug, Default)]
 pub(super) struct Finder {
-    /// The Sentinel that answered last.
+    /// The Sentinel whose answer counted last.
     first: usize,
     /// The address that was last told.
     told: Option<Address>,
-    /// Whether it was said that no Sentinel answers, while the server does.
-    lost_told: bool,
+    /// What was said of the Sentinels that lead nowhere while the server is a master.
+    doubt_told: Option<&'static str>,
     /// Somebody else says where the server is.
     quiet: bool,
     /// The other servers of a cluster.
     others: Vec<Address>,
-    /// The server that the Sentinels have named last.
+    /// The server that is connected, or else the one that the Sentinels have named last.
     named: Option<Address>,
 }
 
@@ -57,95 +61,98 @@ impl Finder {
         at: Option<SocketAddr>,
         settings: &config::Redis,
     ) -> RedisResult<Link> {
-        let open = |at, address: &Address| {
-            let login = settings.url.login();
-            Link::open_at(at, address, login, &settings.tls, settings.timeout)
-        };
-        // Found and resolved anew each time.
-        let address = self.find(settings)?;
-        let at = at.filter(|_| settings.sentinels.is_empty());
-        let mut outcome = open(at, &address);
+        if !settings.sentinels.is_empty() {
+            let connect = |it: &mut Self, address: &Address| it.open_master(address, settings);
+            return self.ask_sentinels(settings, connect);
+        }
+        // Resolved anew each time.
+        let mut outcome = open(at, settings.url.address(), settings);
         for other in &self.others {
             if outcome.is_ok() {
                 break;
             }
-            outcome = open(None, other).or(outcome);
+            outcome = open(None, other, settings).or(outcome);
         }
-        let mut link = outcome?;
-        self.confirm(&mut link, &address, settings)?;
+        outcome
+    }
+
+    /// Connects to the server at `address`, which must be a master.
+    fn open_master(&mut self, address: &Address, settings: &config::Redis) -> RedisResult<Link> {
+        let mut link = open(None, address, settings)?;
+        must_be_master(&mut link, address)?;
+        if !self.quiet && self.told.as_ref() != Some(address) {
+            log::info!("redis-master address={address}");
+            self.told = Some(address.clone());
+        }
         Ok(link)
     }
 
     /// An error in words, with the server that it is about where the URL does not say that.
     pub(super) fn describe(&self, error: &RedisError) -> String {
-        let words = super::describe(error);
         match &self.named {
-            Some(address) if !words.contains(&address.to_string()) => format!("{address}: {words}"),
-            _ => words,
+            Some(address) => about(address, error),
+            None => super::describe(error),
         }
     }
 
-    /// The address of the server, or of the master as the first Sentinel that answers knows it.
+    /// The server that is meant, as far as that is known.
+    pub(super) fn place<'a>(&'a self, settings: &'a config::Redis) -> Option<&'a Address> {
+        match settings.sentinels.is_empty() {
+            true => Some(settings.url.address()),
+            false => self.named.as_ref(),
+        }
+    }
+
+    /// What `reach` gets from the server that a Sentinel names: of the first Sentinel for which it
+    /// gets anything.
     ///
     /// # Errors
-    /// When no Sentinel knows the master: what each of them said.
-    pub(super) fn find(&mut self, settings: &config::Redis) -> RedisResult<Address> {
-        let (host, tls) = match settings.url.address() {
-            Address::Tcp { host, tls, .. } if !settings.sentinels.is_empty() => (host, *tls),
-            address => return Ok(address.clone()),
-        };
+    /// When there is none: what became of asking each of them.
+    fn ask_sentinels<T>(
+        &mut self,
+        settings: &config::Redis,
+        mut reach: impl FnMut(&mut Self, &Address) -> RedisResult<T>,
+    ) -> RedisResult<T> {
         self.named = None;
-        let count = settings.sentinels.len();
+        let (count, first) = (settings.sentinels.len(), self.first);
         let mut complaints = vec![String::new(); count];
-        for at in (0..count).map(|it| (self.first + it) % count) {
+        // Many may name the same one, which is tried once.
+        let mut failed: Vec<(Address, RedisError)> = Vec::new();
+        for at in (0..count).map(|it| (first + it) % count) {
             let sentinel = &settings.sentinels[at];
-            match ask(sentinel, host, settings) {
-                Ok((host, port)) => {
-                    self.first = at;
-                    let address = Address::Tcp { host, port, tls };
-                    self.named = Some(address.clone());
-                    return Ok(address);
+            let why = match ask(sentinel, settings) {
+                Ok(address) => {
+                    let known = failed.iter().position(|(it, _)| *it == address);
+                    let known = known.unwrap_or(failed.len());
+                    if known == failed.len() {
+                        self.named = Some(address.clone());
+                        match reach(self, &address) {
+                            Ok(reached) => {
+                                self.first = at;
+                                return Ok(reached);
+                            }
+                            Err(error) => failed.push((address.clone(), error)),
+                        }
+                    }
+                    about(&address, &failed[known].1)
                 }
-                Err(error) => {
-                    complaints[at] = format!("{}: {}", sentinel.address(), super::describe(&error));
-                }
-            }
+                Err(error) => super::describe(&error),
+            };
+            complaints[at] = format!("{}: {why}", sentinel.address());
         }
         // In the same order each time, so that they are told once.
         let complaints = complaints.join(", ");
-        let error = format!("no Sentinel knows the master {host}: {complaints}");
-        Err(io_error(error))
-    }
-
-    /// Makes sure that `link`, to the server at `address`, leads to a master, if Sentinels are to
-    /// find one; and says where that is.
-    ///
-    /// # Errors
-    /// When it does not.
-    fn confirm(
-        &mut self,
-        link: &mut Link,
-        address: &Address,
-        settings: &config::Redis,
-    ) -> RedisResult<()> {
-        if settings.sentinels.is_empty() {
-            return Ok(());
-        }
-        // Where it may not be asked, the Sentinels' word must do.
-        let role = standing::role(link)?;
-        if let Some(role) = role.filter(|it| it != "master") {
-            let error = format!("{address} is no master, but a {role}");
-            return Err(io_error(error));
-        }
-        if !self.quiet && self.told.as_ref() != Some(address) {
-            log::info!("redis-master address={address}");
-            self.told = Some(address.clone());
-        }
-        Ok(())
+        let name = host(settings.url.address());
+        let error = format!("no Sentinel leads to the master {name}: {complaints}");
+        Err(match failed.last() {
+            Some((_, last)) => told(last, error),
+            None => io_error(error),
+        })
     }
 
     /// Makes sure that the server to which `link` leads still is the master, if Sentinels are to find
-    /// one. While none of them answers, its own word must do.
+    /// one. It is left when it says that it is none, or when they lead to another one; while they lead
+    /// nowhere, its own word must do.
     ///
     /// # Errors
     /// When another one is.
@@ -153,24 +160,74 @@ impl Finder {
         if settings.sentinels.is_empty() {
             return Ok(());
         }
-        let address = &link.address().clone();
-        match self.find(settings) {
-            Ok(now) if now != *address => {
-                let error = format!("another server is the master now: {now}");
-                return Err(io_error(error));
+        let own = link.address().clone();
+        must_be_master(link, &own)?;
+        let reach = |it: &mut Self, address: &Address| match *address == own {
+            true => Ok(()),
+            false => it.open_master(address, settings).map(drop),
+        };
+        match self.ask_sentinels(settings, reach) {
+            Ok(()) => {
+                self.doubt_told = None;
+                match self.named.as_ref().filter(|it| **it != own) {
+                    None => Ok(()),
+                    Some(now) => {
+                        let error = format!("another server is the master now: {now}");
+                        Err(io_error(error))
+                    }
+                }
             }
-            Ok(_) => self.lost_told = false,
-            Err(error) if !self.lost_told => {
-                self.lost_told = true;
-                log::warn!("redis-sentinels-lost error={:?}", super::describe(&error));
+            Err(error) => {
+                let doubt = match self.named.replace(own) {
+                    None => "redis-sentinels-lost",
+                    Some(_) => "redis-sentinels-unconfirmed",
+                };
+                if self.doubt_told.replace(doubt) != Some(doubt) {
+                    log::warn!("{doubt} error={:?}", super::describe(&error));
+                }
+                Ok(())
             }
-            Err(_) => {}
         }
-        self.confirm(link, address, settings)
     }
 }
 
-fn ask(sentinel: &Url, name: &str, settings: &config::Redis) -> RedisResult<(String, u16)> {
+fn open(at: Option<SocketAddr>, address: &Address, settings: &config::Redis) -> RedisResult<Link> {
+    let login = settings.url.login();
+    Link::open_at(at, address, login, &settings.tls, settings.timeout)
+}
+
+/// Makes sure that `link`, to the server at `address`, leads to a master.
+///
+/// # Errors
+/// When it does not.
+fn must_be_master(link: &mut Link, address: &Address) -> RedisResult<()> {
+    // Where it may not be asked, the Sentinels' word must do.
+    match standing::role(link)?.filter(|it| it != "master") {
+        Some(role) => Err(io_error(format!("{address} is no master, but a {role}"))),
+        None => Ok(()),
+    }
+}
+
+/// The host of an address, which is the name of a master where there are Sentinels.
+fn host(address: &Address) -> &str {
+    match address {
+        Address::Tcp { host, .. } => host,
+        // Refused with Sentinels when the settings are read.
+        Address::Unix(_) => "",
+    }
+}
+
+/// An error in words, with the server that it is about.
+fn about(address: &Address, error: &RedisError) -> String {
+    let words = super::describe(error);
+    match words.contains(&address.to_string()) {
+        true => words,
+        false => format!("{address}: {words}"),
+    }
+}
+
+/// Where this Sentinel says that the master is.
+fn ask(sentinel: &Url, settings: &config::Redis) -> RedisResult<Address> {
     let (address, login) = (sentinel.address(), sentinel.login());
     // Another server, another name.
     let tls = config::Tls {
@@ -179,7 +236,10 @@ fn ask(sentinel: &Url, name: &str, settings: &config::Redis) -> RedisResult<(Str
     };
     let mut link = Link::open(address, login, &tls, settings.timeout)?;
     let mut command = redis::cmd("SENTINEL");
+    let name = host(settings.url.address());
     let found = link.ask(command.arg("get-master-addr-by-name").arg(name))?;
     let found: Option<(String, u16)> = redis::from_redis_value(found)?;
-    found.ok_or_else(|| io_error("it knows no such master"))
+    let (host, port) = found.ok_or_else(|| io_error("it knows no such master"))?;
+    let tls = settings.url.is_tls();
+    Ok(Address::Tcp { host, port, tls })
 }

@@ -35,17 +35,16 @@ pub(super) fn without_multi(error: RedisError) -> RedisError {
 /// same, unless it can be found out that a proxy has cut it.
 pub(super) fn explained(
     error: RedisError,
-    finder: &mut Finder,
+    finder: &Finder,
     settings: &config::Redis,
 ) -> RedisError {
     if !is_cut(&error) {
         return error;
     }
-    let outcome = finder.find(settings).and_then(|it| look(&it, settings));
-    match outcome {
-        Ok(Some(found)) => io_error(found),
+    match finder.place(settings).map(|it| look(it, settings)) {
+        Some(Ok(Some(found))) => io_error(found),
         // Nothing new, or it is away altogether.
-        Ok(None) | Err(_) => error,
+        _ => error,
     }
 }
 
