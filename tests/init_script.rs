@@ -8,7 +8,7 @@ mod support;
 use std::fmt::Display;
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -512,6 +512,56 @@ fn a_gateway_whose_pid_file_was_removed_is_found_by_its_lock() {
         assert_eq!(said, "graygate: stopped\n");
         assert_eq!(service.gateways(), []);
         service.expect("status", 3);
+    });
+}
+
+/// A file system of its own at a folder, until this is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn at(folder: PathBuf) -> Self {
+        std::fs::create_dir(&folder).unwrap();
+        helper("mount", &[&"-t", &"tmpfs", &"none", &folder]);
+        Self(folder)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_gateway_whose_pid_file_has_the_same_inode_number_elsewhere_is_another_one() {
+    if !geteuid().is_root() {
+        return;
+    }
+    in_each_shell(|mut one| {
+        let mut other = Service::new(one.shell);
+        let mut numbers = Vec::new();
+        let mut mounted = Vec::new();
+        for service in [&mut one, &mut other] {
+            let folder = Mounted::at(service.path("run"));
+            let pid_file = folder.0.join("graygate.pid");
+            service.configure("gateway.pid_file", pid_file.display());
+            // Also what the script keeps beside it is made in the same order.
+            service.expect("start", 0);
+            numbers.push(std::fs::metadata(&pid_file).unwrap().ino());
+            mounted.push(folder);
+        }
+        assert_eq!(numbers[0], numbers[1]);
+        let [pid] = one.gateways()[..] else {
+            panic!("{:?}", one.gateways());
+        };
+        kill(pid, Signal::SIGKILL).unwrap();
+        wait_until("it is gone", DEADLINE, || one.gateways().is_empty());
+        one.expect("status", 1);
+        one.expect("reload", 7);
+        one.expect("stop", 0);
+        assert_eq!(other.gateways().len(), 1);
+        other.expect("status", 0);
+        other.expect("stop", 0);
     });
 }
 

@@ -5,7 +5,7 @@
 //! holds a lock on its pid file for as long as it lives (flock(2)), and the kernel tells who holds a
 //! lock (`/proc/locks`), also when somebody has removed the file or written another number into it.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -167,14 +167,28 @@ pub fn find_gateway(path: &Path) -> Result<Pid, String> {
 
 /// The processes that have locked the file at `path`.
 fn holders(path: &Path) -> io::Result<Vec<Pid>> {
-    let inode = fs::metadata(path)?.ino();
+    let file = fs::metadata(path)?;
     let locks = fs::read_to_string("/proc/locks");
     let locks = locks.map_err(|error| named(Path::new("/proc/locks"), &error))?;
-    Ok(lock_holders(&locks, inode))
+    let mut holders = lock_holders(&locks, file.ino());
+    holders.retain(|pid| has_open(*pid, &file));
+    Ok(holders)
+}
+
+/// True when the process has this file open: two file systems have inodes of the same number. Whoever may
+/// not look at the process cannot signal it either, so then it is believed.
+fn has_open(pid: Pid, file: &Metadata) -> bool {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return true;
+    };
+    // What the link leads to, also when it has no name any more.
+    let mut open = open.flatten().filter_map(|it| fs::metadata(it.path()).ok());
+    open.any(|it| (it.dev(), it.ino()) == (file.dev(), file.ino()))
 }
 
 /// Who holds a lock of flock(2) on a file with that inode number, by the text of `/proc/locks`
-/// (proc_locks(5)). By the number alone: some file systems show another device there than stat(2) does.
+/// (proc_locks(5)). By the number alone: some file systems show another device there than stat(2) does. So
+/// these are candidates.
 fn lock_holders(locks: &str, inode: u64) -> Vec<Pid> {
     let holder = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
