@@ -152,6 +152,14 @@ fn what_was_edited_and_what_has_been_logged_stays_unless_it_is_purged() {
             assert_eq!(system.at(path).exists(), !purge, "{path}: {said}");
         }
         assert_eq!(said.contains("was edited, and stays"), !purge, "{said}");
+        // Also who purges later knows what there is.
+        system.install(&["--uninstall", "--purge"]);
+        let left = system.all();
+        assert_eq!(
+            left.iter().find(|it| it.contains("graygate")),
+            None,
+            "{left:?}"
+        );
     }
 }
 
