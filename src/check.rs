@@ -12,6 +12,7 @@ use std::path::Path;
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
+use crate::logging;
 use crate::neighbours;
 use crate::process::Identity;
 use crate::run;
@@ -28,15 +29,23 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
     let settings = &config.gateway;
     let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref());
     let identity = identity.map_err(|error| error.to_string())?;
+    let mut unread = Vec::new();
     for (name, target) in [("access", &config.log.access), ("error", &config.log.error)] {
         if let LogTarget::File(path) = target {
             place_of_log(path).map_err(|what| format!("[log] {name}: {what}"))?;
+            if logging::is_unread_pipe(path) {
+                let path = path.display();
+                unread.push(format!(
+                    "[log] {name}: {path} is a pipe (FIFO) that nobody reads; a start waits for its reader, and fails"
+                ));
+            }
         }
     }
     if let Some(path) = &settings.pid_file {
         place_of_file(path).map_err(|what| format!("[gateway] pid_file: {what}"))?;
     }
-    let mut warnings: Vec<String> = masked(&config).chain(open_secrets(&config)).collect();
+    let masked = masked(&config);
+    let mut warnings: Vec<String> = masked.chain(open_secrets(&config)).chain(unread).collect();
     warnings.extend(match identity {
         None => {
             read_lists(&config)?;

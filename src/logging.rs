@@ -361,6 +361,16 @@ pub fn open_file(path: &Path, links: Links, wait: Duration) -> io::Result<File> 
     }
 }
 
+/// True when a log at `path` would be written into a pipe that nobody reads at present.
+pub fn is_unread_pipe(path: &Path) -> bool {
+    let mut options = OpenOptions::new();
+    let writes = options.write(true).custom_flags(libc::O_NONBLOCK);
+    is_pipe(path)
+        && writes
+            .open(path)
+            .is_err_and(|error| error.raw_os_error() == Some(libc::ENXIO))
+}
+
 /// Between two looks for the reader of a pipe.
 const PIPE_LOOK: Duration = Duration::from_millis(20);
 

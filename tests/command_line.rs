@@ -440,6 +440,13 @@ fn a_log_that_is_a_pipe_waits_for_its_reader_and_is_named_when_there_is_none() {
     let path = setup.path("pipe");
     make_pipe(&path);
     let setup = setup.set("log.access", path.display());
+    let ini = setup.write_ini();
+    let output = run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("is a pipe (FIFO) that nobody reads"),
+        "{said}"
+    );
     let output = setup.start_in_vain();
     let said = String::from_utf8_lossy(&output.stderr);
     // Before, it says what it waits for.
