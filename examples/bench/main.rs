@@ -38,7 +38,7 @@ mod tables;
 mod targets;
 
 use runs::{Effort, Measured, Runner};
-use scenarios::{MAIN, SCENARIOS, Scenario};
+use scenarios::{MAIN, OF_BUILDS, SCENARIOS, Scenario};
 use site::{Programs, Site};
 
 /// For 10,000 connections: as many descriptors here, and in some proxies twice as many.
@@ -64,6 +64,9 @@ struct Arguments {
     /// all scenarios.
     #[arg(long)]
     write: bool,
+    /// Only beside another build of the gateway, such as that of scripts/build-static.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "write"])]
+    beside: Option<PathBuf>,
     /// The gateway's program.
     #[arg(long, value_name = "FILE")]
     graygate: PathBuf,
@@ -120,11 +123,18 @@ impl Arguments {
         if self.write {
             add(" --write");
         }
+        if let Some(path) = &self.beside {
+            add(&format!(" --beside {}", path.display()));
+        }
         command
     }
 
     fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
-        SCENARIOS.iter().filter(|scenario| {
+        let all = match self.beside {
+            Some(_) => OF_BUILDS,
+            None => SCENARIOS,
+        };
+        all.iter().filter(|scenario| {
             if self.only.is_empty() {
                 !self.quick || scenario.name == MAIN
             } else {
@@ -167,6 +177,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let descriptors = raise_descriptor_limit()?;
     let programs = Programs {
         graygate: arguments.graygate.clone(),
+        other_build: arguments.beside.clone(),
         floor: arguments.floor.clone(),
     };
     let site = Site::start(programs)?;

@@ -12,6 +12,8 @@ use crate::site::Site;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Proxy {
     Graygate,
+    /// Another build of it.
+    OtherBuild,
     Nginx,
     Haproxy,
     /// nginx with Lua that connects to Redis twice a request.
@@ -27,6 +29,7 @@ impl Proxy {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Graygate => "Graygate",
+            Self::OtherBuild => "other build",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::OpenResty => "OpenResty set-up",
@@ -59,9 +62,14 @@ impl Setting {
             written.map_err(|it| format!("a configuration: {it}"))
         };
         let command = match self.proxy {
-            Proxy::Graygate => {
+            Proxy::Graygate | Proxy::OtherBuild => {
                 let file = write("graygate.ini", include_str!("conf/graygate.ini"))?;
-                let mut command = Command::new(&site.programs.graygate);
+                let programs = &site.programs;
+                let program = match self.proxy {
+                    Proxy::OtherBuild => programs.other_build.as_ref(),
+                    _ => Some(&programs.graygate),
+                };
+                let mut command = Command::new(program.ok_or("no other build was named")?);
                 command.args(["run", "-c"]).arg(file);
                 command
             }

@@ -196,7 +196,48 @@ const fn closed(connections: usize, content: Content) -> Traffic {
     }
 }
 
-/// All of them, in the order in which they run.
+const BUILDS_BOTH: &[Setting] = &[
+    with(Proxy::Graygate, 1),
+    with(Proxy::OtherBuild, 1),
+    with(Proxy::Graygate, 2),
+    with(Proxy::OtherBuild, 2),
+];
+const BUILDS: &[Setting] = &[with(Proxy::Graygate, 1), with(Proxy::OtherBuild, 1)];
+
+/// Of two builds of the gateway, in place of the others: what its C library and its allocator may
+/// make of it.
+pub(crate) const OF_BUILDS: &[Scenario] = &[
+    Scenario::new(
+        "builds-small",
+        "Two builds: 128-byte answers on 64 keep-alive connections",
+        BUILDS_BOTH,
+        closed(64, Content::Small),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "builds-fields",
+        "Two builds: 30 header fields in the request and in the answer, on 64 connections",
+        BUILDS,
+        closed(64, Content::Fields),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "builds-connections",
+        "Two builds: a new connection for every request, 64 at a time",
+        BUILDS,
+        closed(64, Content::Single),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "builds-answers-16k",
+        "Two builds: 16 KiB answers on 64 connections",
+        BUILDS,
+        closed(64, Content::Answer("/16k", 16 << 10)),
+        Metric::CpuGigabyte,
+    ),
+];
+
+/// All others, in the order in which they run.
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         MAIN,

@@ -20,6 +20,7 @@ pub(crate) const MILLION: &str = "million";
 /// The programs that are not found by their names.
 pub(crate) struct Programs {
     pub(crate) graygate: PathBuf,
+    pub(crate) other_build: Option<PathBuf>,
     pub(crate) floor: PathBuf,
 }
 
