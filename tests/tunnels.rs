@@ -12,6 +12,8 @@ use support::{Client, Conn, DEADLINE, Gateway, Origin, Setup};
 const SWITCHING: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n";
 
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n";
+
 /// Longer than the other side of a half-closed tunnel was once left alone.
 const LONG: Duration = Duration::from_secs(3);
 
@@ -36,19 +38,27 @@ fn tunnel(origin: &Origin, limit: &str) -> (Gateway, Client) {
     let setup = setup.set("gateway.drain_timeout", "200ms");
     let gateway = setup.lists(&[], &[], &[origin]).start();
     let mut client = gateway.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n");
+    client.send(UPGRADE);
     assert_eq!(client.head().status(), 101);
     (gateway, client)
 }
 
 /// Notes how the other side has ended the connection, and what came before.
 fn note_end(conn: &mut Conn) {
+    note_slow_end(conn, Duration::ZERO);
+}
+
+/// As [`note_end`], of a side that pauses for so long after each piece.
+fn note_slow_end(conn: &mut Conn, pause: Duration) {
     let mut count = 0;
     let end = loop {
         match conn.wire.some(usize::MAX) {
             Ok(piece) if piece.is_empty() => break "end".to_owned(),
             Ok(piece) => count += piece.len(),
             Err(error) => break error.kind().to_string(),
+        }
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
         }
     };
     conn.note(format!("{count} bytes, then {end}"));
@@ -233,4 +243,68 @@ fn a_tunnel_that_the_gateways_own_end_cuts_is_reset_on_both_sides() {
         it.notes.iter().any(|it| it.ends_with(&reset))
     });
     gateway.wait_for_access("status=101 error=- close=draining");
+}
+
+/// Does not fit into the buffers on the way, the other side's being small.
+const MUCH: usize = 14_000_000;
+
+/// Smaller than what waits for its reader when both ends have been said.
+const SMALL_WINDOW: usize = 32 * 1024;
+
+#[test]
+fn all_that_an_origin_says_before_it_closes_reaches_a_slow_client_that_has_ended_its_side() {
+    let origin = switching(|conn| {
+        note_end(conn);
+        conn.send(vec![b'x'; MUCH])
+    });
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut client = Client::with_small_window("127.0.0.1", gateway.addr(), SMALL_WINDOW);
+    client.send(UPGRADE);
+    assert_eq!(client.head().status(), 101);
+    client.half_close();
+    let (got, end) = end_of(&mut client);
+    assert_eq!((got.len(), end), (MUCH, None));
+    gateway.wait_for_access("status=101 error=- close=tunnel-ended");
+}
+
+#[test]
+fn all_that_a_client_says_before_it_closes_reaches_a_slow_origin_that_has_ended_its_side() {
+    let origin = switching(|conn| {
+        let stream = &conn.wire.stream;
+        socket2::SockRef::from(stream).set_recv_buffer_size(SMALL_WINDOW)?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        note_slow_end(conn, Duration::from_millis(2));
+        Ok(())
+    });
+    let (_gateway, mut client) = tunnel(&origin, "1h");
+    assert_eq!(end_of(&mut client), (Vec::new(), None));
+    client.send(vec![b'x'; MUCH]);
+    drop(client);
+    origin.wait("all of it", |it| {
+        it.notes
+            .iter()
+            .any(|it| *it == format!("{MUCH} bytes, then end"))
+    });
+}
+
+#[test]
+fn a_half_closed_tunnel_whose_origin_is_reset_is_cut_although_the_client_takes_nothing() {
+    let origin = switching(|conn| {
+        note_end(conn);
+        conn.wire.stream.set_nonblocking(true)?;
+        // Until all buffers on the way are full, so that the gateway waits for the client.
+        let mut refused_since = Instant::now();
+        while refused_since.elapsed() < Duration::from_millis(300) {
+            match conn.wire.stream.write(&[b'x'; 64 * 1024]) {
+                Ok(_) => refused_since = Instant::now(),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        conn.reset_at_end();
+        Ok(())
+    });
+    let (gateway, mut client) = tunnel(&origin, "1h");
+    client.half_close();
+    gateway.wait_for_access("status=101 error=- close=tunnel-ended");
+    assert_eq!(end_of(&mut client).1, Some(ErrorKind::ConnectionReset));
 }

@@ -32,7 +32,8 @@ const WRITE: usize = EpollFlags::EPOLLOUT.bits() as usize;
 const READ_END: usize = EpollFlags::EPOLLRDHUP.bits() as usize;
 /// Set by `may` when a waiter was woken by [`Io::wake`].
 const WOKEN: usize = 0x8000_0000;
-const GONE: usize = (EpollFlags::EPOLLHUP.bits() | EpollFlags::EPOLLERR.bits()) as usize;
+const ERROR: usize = EpollFlags::EPOLLERR.bits() as usize;
+const GONE: usize = EpollFlags::EPOLLHUP.bits() as usize | ERROR;
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +65,12 @@ pub enum Peeked {
 pub enum Watch<'a> {
     /// Nothing.
     Nothing,
-    /// The other stream was reset, or closed in both directions. One whose other side has only shut
-    /// down its sending is not gone.
+    /// The other stream was reset, or closed in both directions, by either side, ours included: also one
+    /// that has ended in order. One whose other side has only shut down its sending is not gone.
     Gone(&'a Stream),
+    /// The other stream was reset, by either side, or its other side has vanished. One that has ended in
+    /// order in both directions was not.
+    Reset(&'a Stream),
     /// Nothing more comes from the other stream: its other side has shut down, or it is gone.
     Ended(&'a Stream),
     /// The other stream has something to read: see [`Stream::is_readable`].
@@ -78,6 +82,7 @@ impl Watch<'_> {
         let (stream, events) = match self {
             Watch::Nothing => return None,
             Watch::Gone(stream) => (stream, GONE),
+            Watch::Reset(stream) => (stream, ERROR),
             Watch::Ended(stream) => (stream, READ_END | GONE),
             Watch::Readable(stream) => (stream, READ | READ_END | GONE),
         };

@@ -115,7 +115,8 @@ fn one_way(from: &Stream, to: &Stream, progress: &Progress) -> u64 {
             to.shutdown_write();
             return count;
         }
-        let written = to.write_all_unless(buffer.filled(), &patience, Watch::Gone(from));
+        // `from` may have ended both ways, and in order, while `to` takes its time for what came of it.
+        let written = to.write_all_unless(buffer.filled(), &patience, Watch::Reset(from));
         if written.is_err() {
             break;
         }
@@ -136,7 +137,8 @@ fn read_some(
 ) -> Option<usize> {
     let (mut back, mut forth) = (Uptake::default(), Uptake::default());
     loop {
-        // Nobody else may be looking at `to` any more, once it has ended its side.
+        // Nobody else may be looking at `to` any more, once it has ended its side. Ours has not ended yet,
+        // so it is gone only when it was reset.
         match from.wait_readable(progress.due(), Watch::Gone(to)) {
             Wake::Ready => {}
             Wake::Watched => return None,
