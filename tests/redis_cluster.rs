@@ -44,11 +44,17 @@ impl Site {
     /// A gateway that is told of one server, with keys of one slot; its heartbeats have others.
     #[track_caller]
     fn gateway(&self, seed: usize, edit: impl FnOnce(Setup) -> Setup) -> Gateway {
+        self.gateway_that(seed, "127.0.0.5", edit)
+    }
+
+    /// The same, where this client is gray.
+    #[track_caller]
+    fn gateway_that(&self, seed: usize, gray: &str, edit: impl FnOnce(Setup) -> Setup) -> Gateway {
         let setup = one_slot(Setup::new().redis(self.cluster.servers[seed].url()));
         let setup = setup.set("redis.check_interval", "1h");
         let setup = setup.set("redis.timeout", "1s");
         let gateway = edit(setup).start();
-        gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+        gateway.wait_served(gray, "pre", DEADLINE);
         gateway
     }
 
@@ -307,15 +313,17 @@ fn a_slot_that_moves_key_by_key_is_followed_and_rolls_nobody_back() {
             }
         }
         // All of them are there, and the slot is not yet.
-        let address = json!(to.address().to_string());
-        gateway.wait_for_lists("it was sent there", |it| {
-            it["server"] == address && it["error"] == json!(null)
-        });
+        assert_eq!(gateway.stderr.count("redis-moved"), 0, "{notify}");
         asking(to, &["RPUSH", "{gg}gray", "127.0.0.7"]);
         gateway.wait_served("127.0.0.7", "pre", DEADLINE);
         for server in [to, from] {
             server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]);
         }
+        let address = json!(to.address().to_string());
+        gateway.wait_for_lists("it has moved", |it| {
+            it["server"] == address && it["error"] == json!(null)
+        });
+        assert_eq!(gateway.stderr.count("lists-unreadable"), 0, "{notify}");
         site.follows(&gateway);
         site.cluster.run(&["DEL", "{gg}gray"]);
         gateway.wait_served("127.0.0.5", "prod", DEADLINE);
@@ -324,6 +332,66 @@ fn a_slot_that_moves_key_by_key_is_followed_and_rolls_nobody_back() {
             gateway.lists()["prod"][0].as_str().unwrap()
         );
     }
+}
+
+#[test]
+fn a_slot_that_stays_open_is_read_on_key_by_key() {
+    for notify in ["events", "tracking", "poll"] {
+        let site = Site::start();
+        let gateway = site.gateway(OWNER, |it| {
+            it.set("redis.notify", notify)
+                .set("redis.poll_interval", "100ms")
+        });
+        let (from, to) = (site.server(OWNER), site.server(SEED));
+        let (source, target) = (site.cluster.id(OWNER), site.cluster.id(SEED));
+        let slot = SLOT.to_string();
+        to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
+        from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+        // No key has moved. The rollback is one all the same, and what is written next is at the other server.
+        from.cli(&["DEL", "{gg}gray"]);
+        gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+        asking(to, &["RPUSH", "{gg}gray", "127.0.0.8"]);
+        gateway.wait_served("127.0.0.8", "pre", DEADLINE);
+        // So does a gateway begin, and a command.
+        let other = site.gateway_that(SEED, "127.0.0.8", |it| it);
+        let (_folder, ini) = ini(&other);
+        let shown = run(&["lists", "show", "--offline", "-c", ini.to_str().unwrap()]);
+        assert!(shown.contains("[gray]\n127.0.0.8\n"), "{shown}");
+        asking(to, &["DEL", "{gg}gray"]);
+        gateway.wait_served("127.0.0.8", "prod", DEADLINE);
+        other.wait_served("127.0.0.8", "prod", DEADLINE);
+        // The resharding is called off.
+        for server in [from, to] {
+            server.cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+        }
+        gateway.wait_for_log("redis-slot-open-over");
+        site.follows(&gateway);
+        for gateway in [&gateway, &other] {
+            for event in ["redis-moved", "lists-unreadable", "lists-event-missed"] {
+                assert_eq!(gateway.stderr.count(event), 0, "{event} {notify}");
+            }
+            assert_eq!(gateway.stderr.count("redis-slot-open "), 1, "{notify}");
+        }
+    }
+}
+
+#[test]
+fn a_key_of_a_slot_that_is_open_at_its_owner_alone_was_removed_by_nobody() {
+    let site = Site::start();
+    let gateway = site.gateway(OWNER, |it| it.set("redis.check_interval", "300ms"));
+    let (from, target) = (site.server(OWNER), site.cluster.id(SEED));
+    let slot = SLOT.to_string();
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+    from.cli(&["DEL", "{gg}gray"]);
+    let line = gateway.wait_for_log("lists-unreadable");
+    let fix = format!("redis-cli --cluster fix {}", from.address());
+    assert!(line.contains(&fix), "{line}");
+    assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
+    // As that does it.
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    assert_eq!(gateway.stderr.count("redis-moved"), 0);
+    site.follows(&gateway);
 }
 
 /// Runs a command on a server whose slot is yet to come.

@@ -29,6 +29,7 @@ pub mod heartbeat;
 mod index;
 mod link;
 pub mod nodes;
+mod open_slot;
 mod pace;
 mod password;
 mod place;
@@ -53,6 +54,7 @@ use self::accept_key::AcceptKey;
 use self::changes::{Chooser, News, Subscription, Way};
 use self::cluster::Redirection;
 use self::link::Link;
+use self::open_slot::OpenSlot;
 use self::pace::Pace;
 use self::place::Finder;
 use self::reading::Answer;
@@ -97,6 +99,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         chooser: Chooser::default(),
         accept_key: AcceptKey::default(),
         rights: Rights::default(),
+        open_slot: OpenSlot::default(),
         standings: Standings::default(),
         keeps: false,
         is_adrift: false,
@@ -140,12 +143,13 @@ pub fn read(settings: &config::Redis) -> Result<Once, String> {
     let mut attempt = || {
         let mut reader = finder.open(None, settings)?;
         cluster::locate(&mut reader, settings)?;
-        let (keys, most) = (&settings.keys, settings.max_reply);
         let (mut rights, mut question) = (Rights::default(), Question::default());
-        let (answer, _) = reading::ask(&mut reader, keys, &mut rights, &mut question, most)?;
+        let mut slot = OpenSlot::default();
+        let (answer, _) =
+            reading::ask(&mut reader, &mut slot, settings, &mut rights, &mut question)?;
         let reading = answer.reading()?;
         let mut types = WrongTypes::default();
-        types.ask(&mut reader, keys, &reading)?;
+        types.ask(&mut reader, &settings.keys, &reading)?;
         Ok(Once { reading, types })
     };
     let outcome: RedisResult<Once> = attempt();
@@ -183,6 +187,7 @@ struct Watcher {
     chooser: Chooser,
     accept_key: AcceptKey,
     rights: Rights,
+    open_slot: OpenSlot,
     standings: Standings,
     /// What was last read was not taken, for what the server is.
     keeps: bool,
@@ -393,7 +398,7 @@ impl Watcher {
     /// As [`Self::refresh`], where a cluster may have given the keys to another server.
     fn refresh_wherever(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
         match self.refresh(server, cause) {
-            Err(error) if Redirection::of(&error).is_some() => {}
+            Err(error) if Redirection::of(&error).is_some_and(|it| !it.is_asking()) => {}
             outcome => return outcome,
         }
         let mut reader = server.reader.another(&self.settings)?;
@@ -421,7 +426,7 @@ impl Watcher {
 
     /// Waits for a reason to read the keys. The last full check was at `checked`.
     fn wait(&mut self, server: &mut Server, checked: Instant) -> RedisResult<Reason> {
-        let is_sure = !self.in_doubt && !self.is_adrift;
+        let is_sure = !self.in_doubt && !self.is_adrift && !self.open_slot.is_open();
         let interval = match server.way {
             _ if self.keeps => LOOK_AGAIN.min(self.settings.check_interval),
             Way::Events | Way::Tracking if is_sure => self.settings.check_interval,
@@ -494,11 +499,11 @@ impl Watcher {
     fn read_and_publish(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
         let began = Instant::now();
         let announced = server.subscription.changes();
-        let keys = &self.settings.keys;
         let watched = std::mem::take(&mut self.unsettled);
-        let most = self.settings.max_reply;
         let (rights, question) = (&mut self.rights, &mut self.standings.question);
-        let (answer, untouched) = reading::ask(&mut server.reader, keys, rights, question, most)?;
+        let (slot, settings) = (&mut self.open_slot, &self.settings);
+        let (answer, untouched) =
+            reading::ask(&mut server.reader, slot, settings, rights, question)?;
         let kept = self.keeps;
         let Some(cause) = self.cause_if_taken(&answer, server, cause)? else {
             self.pace.note(began, Instant::now(), 1);
@@ -543,7 +548,9 @@ impl Watcher {
         // What can only now be told, or no longer, is no change.
         let mut lists = content.iter().zip(&self.content);
         let is_other = lists.any(|(now, before)| now.zip(*before).is_some_and(|(a, b)| a != b));
-        let is_announced = matches!(server.way, Way::Events | Way::Tracking);
+        // Of an open slot, part is heard.
+        let is_announced =
+            matches!(server.way, Way::Events | Way::Tracking) && !self.open_slot.is_open();
         let is_found = look.cause == Cause::Check && is_announced && is_other;
         let cause = match is_found {
             true => self.cause_of_check(server, look.announced),

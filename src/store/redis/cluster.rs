@@ -3,12 +3,13 @@
 //! A server that has not got it names the one that has (MOVED), or, while the slot moves there key by key,
 //! the one that may have the key already (ASK). Both are followed by a new connection; one that was
 //! asked for stays so, since ASKING does no harm once the slot has come. All lists are read at one moment, so they must
-//! be in one slot: by a hash tag, as in `{gg}gray`. The other keys may be anywhere.
+//! be in one slot: by a hash tag, as in `{gg}gray`. They are read at the owner of the slot; while that is
+//! open, `open_slot` says how. The other keys may be anywhere.
 
 use redis::{RedisError, RedisResult, Value};
 
 use super::link::Link;
-use super::{io_error, reading};
+use super::{io_error, open_slot, reading};
 use crate::config::{self, Address, Keys};
 use crate::lists::ListName;
 
@@ -72,6 +73,16 @@ impl Redirection {
         })
     }
 
+    /// The slot is yet to come there.
+    pub(super) const fn is_asking(&self) -> bool {
+        self.asking
+    }
+
+    /// True when `link` leads there, where one at `from` has said that.
+    pub(super) fn leads_to(&self, link: &Link, from: &Link) -> bool {
+        self.address(from).as_ref() == Some(link.address())
+    }
+
     /// The server, where one at `from` has said that. One without a name has the same host.
     fn address(&self, from: &Link) -> Option<Address> {
         match from.address() {
@@ -88,7 +99,7 @@ impl Redirection {
     }
 
     /// Connects to it.
-    fn open(&self, from: &Link, settings: &config::Redis) -> RedisResult<Link> {
+    pub(super) fn open(&self, from: &Link, settings: &config::Redis) -> RedisResult<Link> {
         let address = self.address(from).ok_or_else(|| {
             io_error("a Redis Cluster cannot be followed by a socket of the file system: give a host in url")
         })?;
@@ -150,7 +161,7 @@ pub(super) fn follow_aside<T>(
     follow(there, settings, act)
 }
 
-/// Leads `link` to the server that has the lists.
+/// Leads `link` to the server that owns the slot of the lists.
 ///
 /// # Errors
 /// When nobody says which that is; or when they are in several slots.
@@ -160,7 +171,8 @@ pub(super) fn locate(link: &mut Link, settings: &config::Redis) -> RedisResult<(
     outcome.map_err(|error| explained(error, keys))
 }
 
-/// Asks for as good as nothing of each list. Only what says that it is elsewhere, or nowhere, is an error.
+/// Asks for as good as nothing of each list. Only what says that the slot is elsewhere, or nowhere, is an
+/// error: the owner of one that is open sends for single keys (ASK), and stays the owner.
 fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
     let mut request = Vec::new();
     for list in ListName::ALL {
@@ -174,7 +186,7 @@ fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
     for _ in ListName::ALL {
         link.receive_asked()?;
         if let Err(error) = link.receive()?.extract_error()
-            && (is_of_cluster(&error) && outcome.is_ok())
+            && (is_of_cluster(&error) && !open_slot::is_said(&error) && outcome.is_ok())
         {
             outcome = Err(error);
         }

@@ -5,11 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use redis::{RedisError, RedisResult, Value};
 
 use super::link::Link;
+use super::open_slot::{self, OpenSlot};
 use super::proxies;
 use super::reply::{Replies, is_too_long, lists_too_long};
 use super::rights::Rights;
 use super::standing::{Question, Standing};
-use crate::config::Keys;
+use crate::config::{self, Keys};
 use crate::lists::ListName;
 use crate::store::{Entries, Fault, Reading};
 
@@ -34,20 +35,20 @@ pub(super) struct Answer {
 /// So often the keys are asked for: they may have been touched, and some may be forbidden.
 const TRIES: usize = 3;
 
-/// Asks until there is an answer, which has `most` bytes at most; with it, whether the WATCHed keys
+/// Asks until there is an answer, which has `max_reply` bytes at most; with it, whether the WATCHed keys
 /// were untouched before. The server is asked for its standing by the way.
 ///
 /// # Errors
 /// When the server does not let itself be asked, or the answer is longer.
 pub(super) fn ask(
     link: &mut Link,
-    keys: &Keys,
+    slot: &mut OpenSlot,
+    settings: &config::Redis,
     rights: &mut Rights,
     question: &mut Question,
-    most: usize,
 ) -> RedisResult<(Answer, bool)> {
     for at in 0..TRIES {
-        if let Some(answer) = ask_once(link, keys, rights, question, most)? {
+        if let Some(answer) = ask_once(link, slot, settings, rights, question)? {
             rights.read();
             // After the first try nothing is watched any more.
             return Ok((answer, at == 0));
@@ -61,11 +62,12 @@ pub(super) fn ask(
 /// two is an error of that command alone, and costs the server nothing.
 fn ask_once(
     link: &mut Link,
-    keys: &Keys,
+    slot: &mut OpenSlot,
+    settings: &config::Redis,
     rights: &mut Rights,
     question: &mut Question,
-    most: usize,
 ) -> RedisResult<Option<Answer>> {
+    let (keys, most) = (&settings.keys, settings.max_reply);
     let lists = rights.allowed();
     let mut pipe = redis::pipe();
     for list in &lists {
@@ -92,8 +94,17 @@ fn ask_once(
     if rights.allowed().len() < lists.len() && some_are_left {
         return Ok(None);
     }
+    let is_open = refusals.iter().any(|it| open_slot::is_said(&it.error));
     let bytes = match refusals.into_iter().next() {
-        None => Some(receive(link, &lists, most)?),
+        _ if is_open => slot.read(link, &lists, settings)?,
+        None => match receive(link, &lists, most)? {
+            // It may turn out only now, when all keys are looked at together.
+            bytes if is_refused_by_open_slot(&bytes)? => slot.read(link, &lists, settings)?,
+            bytes => {
+                slot.close(link);
+                Some(bytes)
+            }
+        },
         // Nothing may be queued by a server whose memory is used up, but all may be read.
         Some(first) if first.error.code() == Some("OOM") => {
             read_one_by_one(link, keys, &lists, &pipe, most)?
@@ -124,8 +135,17 @@ fn receive(link: &mut Link, lists: &[ListName], most: usize) -> RedisResult<Vec<
     })
 }
 
+/// True for EXEC's reply when some keys may be at another server.
+fn is_refused_by_open_slot(bytes: &[u8]) -> RedisResult<bool> {
+    if !bytes.starts_with(b"-") {
+        return Ok(false);
+    }
+    let refusal = redis::parse_redis_value(bytes)?.extract_error();
+    Ok(refusal.is_err_and(|it| open_slot::is_said(&it)))
+}
+
 /// A reply that is too long, with what that is about; another error as it is.
-fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
+pub(super) fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
     match is_too_long(&error) {
         true => lists_too_long(most, list.map(ListName::name)),
         false => error,

@@ -1,0 +1,175 @@
+//! The slot of the lists while it is open in a Redis Cluster: some keys may be at its owner, the others where it
+//! moves.
+//!
+//! The owner (MIGRATING) answers for the keys that it has, and names the other server for the rest (ASK);
+//! that one (IMPORTING) answers for them when it is told ASKING. Neither runs a transaction about keys that it has
+//! not got (ASK, TRYAGAIN), and a list that is empty is no key. After an interrupted resharding that may be so
+//! for days. Then each key is read by itself, first at the owner, then at the other server: a key is deleted at
+//! the first only when the second has it. Two such readings in a row that are equal are taken for one
+//! moment. The connections, and what is heard, stay with the owner until it says MOVED; the other server
+//! tells nobody of its changes, so the keys are polled meanwhile.
+
+use redis::{RedisError, RedisResult};
+
+use super::cluster::Redirection;
+use super::io_error;
+use super::link::Link;
+use super::reading::{bounded, key};
+use crate::config;
+use crate::lists::ListName;
+
+/// So many readings are made to find two in a row that are equal.
+const TRIES: usize = 6;
+
+/// What a list was read by: LRANGE and SMEMBERS.
+const COMMANDS: usize = 2;
+
+/// What is known of it.
+#[derive(Default)]
+pub(super) struct OpenSlot {
+    is_open: bool,
+    /// The server where the slot moves.
+    target: Option<Link>,
+}
+
+/// True when a transaction is refused since the slot is open.
+pub(super) fn is_said(error: &RedisError) -> bool {
+    matches!(error.code(), Some("ASK" | "TRYAGAIN"))
+}
+
+impl OpenSlot {
+    /// It was when the keys were last read.
+    pub(super) const fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// A transaction about all keys has succeeded.
+    pub(super) fn close(&mut self, owner: &Link) {
+        if std::mem::take(&mut self.is_open) {
+            log::info!("redis-slot-open-over server={:?}", owner.place());
+        }
+        self.target = None;
+    }
+
+    /// What `owner`, and where it sends for some keys, have of `lists`: as the reply of EXEC would put it;
+    /// `None` when that does not come to rest.
+    ///
+    /// # Errors
+    /// When one of the two does not let itself be asked, or the slot is elsewhere.
+    pub(super) fn read(
+        &mut self,
+        owner: &mut Link,
+        lists: &[ListName],
+        settings: &config::Redis,
+    ) -> RedisResult<Option<Vec<u8>>> {
+        let mut before = None;
+        for _ in 0..TRIES {
+            let now = self.read_once(owner, lists, settings)?;
+            if before.as_ref() == Some(&now) {
+                return Ok(before);
+            }
+            before = Some(now);
+        }
+        Ok(None)
+    }
+
+    fn read_once(
+        &mut self,
+        owner: &mut Link,
+        lists: &[ListName],
+        settings: &config::Redis,
+    ) -> RedisResult<Vec<u8>> {
+        let mut left = settings.max_reply;
+        let mut all = format!("*{}\r\n", COMMANDS * lists.len()).into_bytes();
+        for list in lists {
+            let replies = ask(owner, *list, &mut left, settings)?;
+            all.extend(match redirection(&replies)? {
+                None => replies.concat(),
+                Some(error) => {
+                    let to = Redirection::of(&error).filter(Redirection::is_asking);
+                    let to = to.ok_or(error)?;
+                    self.read_there(&to, owner, *list, &mut left, settings)?
+                }
+            });
+        }
+        Ok(all)
+    }
+
+    /// What the other server has of a list.
+    fn read_there(
+        &mut self,
+        to: &Redirection,
+        owner: &Link,
+        list: ListName,
+        left: &mut usize,
+        settings: &config::Redis,
+    ) -> RedisResult<Vec<u8>> {
+        let kept = self.target.take().filter(|it| to.leads_to(it, owner));
+        let is_kept = kept.is_some();
+        let mut target = match kept {
+            Some(kept) => kept,
+            None => to.open(owner, settings)?,
+        };
+        let replies = match ask(&mut target, list, left, settings) {
+            // It may have been closed meanwhile.
+            Err(error) if is_kept && error.is_connection_dropped() => {
+                target = to.open(owner, settings)?;
+                ask(&mut target, list, left, settings)?
+            }
+            outcome => outcome?,
+        };
+        let (from, there) = (owner.place(), target.place());
+        // The key may be there or not: nobody can read it, and nobody has removed it.
+        if let Some(error) = redirection(&replies)? {
+            let error = super::describe(&error);
+            return Err(io_error(format!(
+                "{from} sends to {there} for {}, which sends elsewhere ({error}): the slot of the lists is open \
+                 at one of them only; redis-cli --cluster fix {from} mends that",
+                list.name()
+            )));
+        }
+        self.target = Some(target);
+        if !std::mem::replace(&mut self.is_open, true) {
+            log::info!("redis-slot-open server={from:?} to={there:?}");
+        }
+        Ok(replies.concat())
+    }
+}
+
+/// Asks for a list in both ways; a server where its slot is yet to come is told so each time.
+fn ask(
+    link: &mut Link,
+    list: ListName,
+    left: &mut usize,
+    settings: &config::Redis,
+) -> RedisResult<[Vec<u8>; COMMANDS]> {
+    let key = key(&settings.keys, list);
+    let asking = link.asking();
+    let mut as_list = redis::cmd("LRANGE");
+    let as_list = as_list.arg(key).arg(0).arg(-1).get_packed_command();
+    let as_set = redis::cmd("SMEMBERS").arg(key).get_packed_command();
+    link.send(&[&asking[..], &as_list, &asking, &as_set].concat())?;
+    let mut replies = [Vec::new(), Vec::new()];
+    for reply in &mut replies {
+        link.receive_asked()?;
+        let received = link.receive_lists(*left);
+        *reply = received.map_err(|it| bounded(it, settings.max_reply, Some(list)))?;
+        *left = left.saturating_sub(reply.len());
+    }
+    Ok(replies)
+}
+
+/// The redirection among the replies. Where only one of them is, the key has moved between the two.
+///
+/// # Errors
+/// When that is no reply.
+fn redirection(replies: &[Vec<u8>; COMMANDS]) -> RedisResult<Option<RedisError>> {
+    for reply in replies.iter().filter(|it| it.starts_with(b"-")) {
+        if let Err(error) = redis::parse_redis_value(reply)?.extract_error()
+            && Redirection::of(&error).is_some()
+        {
+            return Ok(Some(error));
+        }
+    }
+    Ok(None)
+}
