@@ -244,6 +244,21 @@ fn busy(drain_timeout: &str) -> (Origin, Gateway, Client) {
 }
 
 #[test]
+fn a_silent_client_whose_body_nobody_wants_does_not_keep_it_from_ending() {
+    let origin = origin();
+    let setup = Setup::new().set("gateway.max_body", 10);
+    let setup = setup.set("gateway.body_timeout", "1h");
+    let setup = setup.set("gateway.drain_timeout", "1h");
+    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc");
+    assert_eq!(client.response().status(), 413);
+    gateway.wait_for_access("status=413 error=body-too-large close=refused");
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.wait_exit().success());
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     for (first, second) in [
         (Signal::SIGTERM, Signal::SIGTERM),

@@ -14,7 +14,7 @@ use crate::error::{Close, Refusal};
 use crate::http::body::BodyReader;
 use crate::http::chunked::{Of, Piece};
 use crate::http::framing::{self, Framing};
-use crate::net::{Patience, Turns, Wake, Watch};
+use crate::net::{Patience, Turns, Wake};
 use crate::proxy::Workspace;
 
 /// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
@@ -127,10 +127,13 @@ impl Session<'_> {
             let begun = Instant::now();
             unread.patience.expects(unread.reader.announced());
             let deadline = unread.patience.deadline(begun);
-            let wake = self.stream.wait_readable(deadline, Watch::Nothing);
+            // A silent client does not hold up the end of the gateway.
+            let wake = self.stream.wait_idle(deadline);
             unread.patience.waited_since(begun);
-            if wake != Wake::Ready {
-                return false;
+            match wake {
+                Wake::Ready => {}
+                Wake::Interrupted => continue,
+                Wake::Overdue | Wake::Watched => return false,
             }
             match self.stream.read_now(self.buffer.room()) {
                 Ok(0) => return false,
