@@ -44,6 +44,7 @@ use crate::logging::LogQueue;
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
 use crate::net::{self, Detached, Parking, Pipe};
 use crate::proxy::doubts::Doubts;
+use crate::proxy::pinned::Claims;
 use crate::proxy::reports::Reports;
 use crate::proxy::session::Parked;
 use crate::route::PoolName;
@@ -94,6 +95,8 @@ pub struct Worker {
     /// Those of the lists that were seen last.
     pools: RefCell<Rc<Pools>>,
     pool: Pool,
+    /// Connections to peers that clients have pinned by themselves.
+    claims: Claims,
     /// Silent connections.
     parking: Option<Parking<Parked>>,
     /// There is room for them, and somebody who wakes them.
@@ -178,6 +181,7 @@ impl Worker {
             lists: Reader::new(&gateway.lists),
             pools: RefCell::new(Rc::new(gateway.lists.load().pools())),
             pool: Pool::default(),
+            claims: Claims::default(),
             parking,
             parks: Cell::new(false),
             access_log: AccessLog::new(gateway.access_log.clone()),
@@ -216,7 +220,8 @@ impl Worker {
                 self.sift_parked(now);
                 let parks = self.parking.as_ref().is_some_and(|it| !it.is_empty());
                 let memory = buffer::trim() | self.workspaces.borrow_mut().trim();
-                let any = self.pool.evict(now, limit) | memory | Pipe::look_after() | parks;
+                let idle = self.pool.evict(now, limit) | self.claims.evict(now, limit);
+                let any = idle | memory | Pipe::look_after() | parks;
                 self.metrics().upstream_idle.set(self.pool.len() as u64);
                 self.next_look.set(any.then_some(now + LOOK));
                 any
@@ -234,7 +239,7 @@ impl Worker {
     fn with_descriptors<T>(&self, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match make() {
             Err(error) if net::is_out_of_descriptors(&error) => {
-                let any = Pipe::close_unused() | self.pool.clear();
+                let any = Pipe::close_unused() | self.pool.clear() | self.claims.clear();
                 if any { make() } else { Err(error) }
             }
             outcome => outcome,

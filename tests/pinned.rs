@@ -338,6 +338,67 @@ fn the_end_of_the_gateway_closes_them_after_what_is_under_way() {
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
+/// Knows of no such authentication but under `/challenge` and `/last`; says which connection it is.
+fn indifferent() -> Origin {
+    Origin::answering(|request| {
+        let number = request.connection.to_string();
+        match &*request.head.target() {
+            "/challenge" => unauthorized("WWW-Authenticate: NTLM\r\n"),
+            "/last" => format!(
+                "HTTP/1.1 200 OK\r\nWWW-Authenticate: Negotiate YII=\r\nContent-Length: {}\r\n\r\n{number}",
+                number.len()
+            )
+            .into(),
+            _ => ok(number),
+        }
+    })
+}
+
+#[test]
+fn a_clients_word_alone_holds_no_more_connections_than_the_pool_does_nor_for_longer() {
+    let origin = indifferent();
+    let setup = setup().set("upstream.keepalive", 2);
+    let setup = setup.set("upstream.keepalive_timeout", "2s");
+    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut clients: Vec<_> = (0..5).map(|_| gateway.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(ask(client, "GET /", "NTLM x").text(), number.to_string());
+    }
+    // The oldest ones have gone.
+    origin.wait_closed(3);
+    assert_eq!(gateway.metric(PINNED), 2.0);
+    assert_eq!(clients[4].get("/").text(), "4");
+    assert_eq!(clients[3].get("/").text(), "3");
+    // Their clients are served as before.
+    assert_eq!(clients[0].get("/").text(), "5");
+    // After a silence the others go too, though their clients stay.
+    gateway.wait_for_metric(PINNED, 0.0);
+    origin.wait_closed(5);
+    for client in &mut clients {
+        client.get("/");
+    }
+}
+
+#[test]
+fn one_whose_server_has_named_the_scheme_outlives_those_that_only_clients_have_pinned() {
+    for (target, credentials) in [("/challenge", ""), ("/last", "Negotiate YII=")] {
+        let origin = indifferent();
+        let setup = setup().set("upstream.keepalive", 1);
+        let setup = setup.set("upstream.keepalive_timeout", "1s");
+        let gateway = setup.lists(&[], &[], &[&origin]).start();
+        let mut named = gateway.connect();
+        ask(&mut named, &format!("GET {target}"), credentials);
+        assert_eq!(ask(&mut named, "GET /", "NTLM x").text(), "0");
+        let mut claims = gateway.connect();
+        assert_eq!(ask(&mut claims, "GET /", "NTLM x").text(), "1");
+        assert_eq!(gateway.metric(PINNED), 2.0);
+        origin.wait_closed(1);
+        gateway.wait_for_metric(PINNED, 1.0);
+        assert_eq!(named.get("/").text(), "0", "{target}");
+        assert_eq!(claims.get("/").text(), "2");
+    }
+}
+
 /// Answers before it has read the body, which it takes for the next request.
 fn hasty() -> Origin {
     Origin::scripted(|conn| {

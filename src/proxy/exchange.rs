@@ -90,6 +90,8 @@ pub(super) struct Exchange<'a> {
     pinned: &'a mut Option<Box<Pinned>>,
     /// The one that is in use is the client's own from now on.
     pins: bool,
+    /// Its peer has asked for that.
+    challenged: bool,
     /// The pool that the request is for.
     decided: PoolName,
     workspace: &'a mut Workspace,
@@ -138,6 +140,7 @@ impl<'a> Exchange<'a> {
             buffer,
             pinned,
             pins: plan.authenticates_connection,
+            challenged: false,
             decided: PoolName::Prod,
             workspace,
             tally,
@@ -220,7 +223,8 @@ impl<'a> Exchange<'a> {
     fn try_pinned(&mut self) -> Option<Outcome> {
         let falls_back = self.config.upstream.fallback;
         let pinned = *self.pinned.take()?;
-        let (stream, peer, pool) = pinned.take(self.decided, self.pools, falls_back)?;
+        let taken = pinned.take(self.decided, self.pools, falls_back)?;
+        let (peer, pool) = (taken.peer, taken.pool);
         let reason = self.tally.reason;
         if pool != self.decided {
             self.tally.reason = Some(Reason::PreExhausted);
@@ -229,8 +233,8 @@ impl<'a> Exchange<'a> {
         self.tally.peer = Some(peer);
         self.tally.upstream_begun.get_or_insert_with(Instant::now);
         self.worker.metrics().upstream_reuses.one();
-        self.pins = true;
-        let outcome = self.attempt(stream, true);
+        (self.pins, self.challenged) = (true, taken.challenged);
+        let outcome = self.attempt(taken.stream, true);
         self.account(pool, peer, &outcome, None);
         match outcome {
             Ok(outcome) | Err(Stop::Over(outcome)) => return Some(outcome),
@@ -241,7 +245,7 @@ impl<'a> Exchange<'a> {
             Err(Stop::Failed(Failure::Stale)) => {}
             Err(Stop::Failed(_)) => self.workspace.tried.push(peer),
         }
-        self.pins = self.plan.authenticates_connection;
+        (self.pins, self.challenged) = (self.plan.authenticates_connection, false);
         self.tally.pool = Some(self.decided);
         self.tally.reason = reason;
         None

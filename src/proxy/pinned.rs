@@ -4,13 +4,20 @@
 //! It stays with its client connection, also while that is parked, and is closed with it. So there
 //! is at most one to each client connection, and `max_connections` bounds them.
 //!
+//! That holds where the peer itself has asked for such an authentication on it. Where only the client has
+//! spoken of one, which costs a word, the connection is a [claim](Claims): an idle one like those of the
+//! pool, and no more of them are kept, nor for longer.
+//!
 //! It goes before its time where it is of no use any more: when the peer has closed it or has sent
 //! bytes that nobody asked for, when the next request is for another pool, or when its peer is in none.
 //! Then the next request goes another way, as the first one did, and whoever has to authenticate begins
 //! anew.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::Worker;
 use crate::lists::Pools;
@@ -19,50 +26,183 @@ use crate::route::PoolName;
 
 /// One of them, between two requests.
 pub(super) struct Pinned {
-    stream: Stream,
+    place: Place,
     peer: SocketAddr,
     /// The pool that its first request was for.
     decided: PoolName,
     /// The pool of its peer, which is another where the first one had none left.
     pool: PoolName,
-    _counted: Counted,
+}
+
+/// Where it is.
+enum Place {
+    /// Here, for as long as its client stays.
+    Here(Held),
+    /// With the worker's claims.
+    Claimed(Ticket),
+}
+
+/// One that was taken for a request.
+pub(super) struct Taken {
+    pub(super) stream: Stream,
+    pub(super) peer: SocketAddr,
+    pub(super) pool: PoolName,
+    /// The peer has asked for such an authentication on it.
+    pub(super) challenged: bool,
 }
 
 impl Pinned {
+    /// `limit` is how many mere claims a worker keeps for a peer.
     pub(super) fn new(
         worker: &Rc<Worker>,
-        stream: Stream,
-        peer: SocketAddr,
+        taken: Taken,
         decided: PoolName,
-        pool: PoolName,
-    ) -> Self {
-        Self {
+        limit: usize,
+    ) -> Option<Self> {
+        let Taken {
+            stream, peer, pool, ..
+        } = taken;
+        let held = Held {
             stream,
+            _counted: Counted::new(worker),
+        };
+        let place = match taken.challenged {
+            true => Place::Here(held),
+            false => Place::Claimed(Ticket {
+                number: worker.claims.keep(peer, held, limit)?,
+                worker: Rc::clone(worker),
+            }),
+        };
+        worker.look_later();
+        Some(Self {
+            place,
             peer,
             decided,
             pool,
-            _counted: Counted::new(worker),
-        }
+        })
     }
 
-    /// The connection with its peer and pool, if it may serve a request for the pool `decided`.
-    /// Asks the kernel whether anything has come on it.
-    pub(super) fn take(
-        self,
-        decided: PoolName,
-        pools: &Pools,
-        falls_back: bool,
-    ) -> Option<(Stream, SocketAddr, PoolName)> {
+    /// The connection, if it may serve a request for the pool `decided`. Asks the kernel whether anything
+    /// has come on it.
+    pub(super) fn take(self, decided: PoolName, pools: &Pools, falls_back: bool) -> Option<Taken> {
         let is_for_it = self.decided == decided && (self.pool == decided || falls_back);
         let is_listed = self.pool.peers(pools).contains(&self.peer);
-        let is_sound = || !self.stream.is_readable_now();
-        (is_for_it && is_listed && is_sound()).then_some((self.stream, self.peer, self.pool))
+        if !is_for_it || !is_listed {
+            return None;
+        }
+        let challenged = matches!(self.place, Place::Here(_));
+        let stream = match self.place {
+            Place::Here(held) => held.stream,
+            Place::Claimed(ticket) => ticket.take()?.stream,
+        };
+        let is_sound = !stream.is_readable_now();
+        is_sound.then_some(Taken {
+            stream,
+            peer: self.peer,
+            pool: self.pool,
+            challenged,
+        })
     }
 
-    /// True when something has come on it, as far as events tell: it serves nobody any more.
+    /// True when something has come on it, as far as events tell, or it was closed: it serves nobody any
+    /// more.
     pub(super) fn is_spent(&self) -> bool {
-        self.stream.is_readable()
+        match &self.place {
+            Place::Here(held) => held.stream.is_readable(),
+            Place::Claimed(ticket) => ticket.worker.claims.is_spent(ticket.number),
+        }
     }
+}
+
+/// What one worker keeps for clients that have pinned it by a word of their own.
+#[derive(Default)]
+pub(super) struct Claims {
+    next: Cell<u64>,
+    /// By age.
+    kept: RefCell<BTreeMap<u64, Claim>>,
+}
+
+struct Claim {
+    held: Held,
+    peer: SocketAddr,
+    since: Instant,
+}
+
+impl Claims {
+    /// Keeps one, for which the oldest one of its peer's gives way where there are `limit`. Returns its
+    /// number.
+    fn keep(&self, peer: SocketAddr, held: Held, limit: usize) -> Option<u64> {
+        if limit == 0 {
+            return None;
+        }
+        let mut kept = self.kept.borrow_mut();
+        let of_peer = |kept: &BTreeMap<u64, Claim>| {
+            let mut numbers = kept.iter().filter(|(_, it)| it.peer == peer);
+            let oldest = numbers.next().map(|(number, _)| *number)?;
+            Some((1 + numbers.count(), oldest))
+        };
+        // More than one where the limit was lowered.
+        while let Some((count, oldest)) = of_peer(&kept)
+            && count >= limit
+        {
+            kept.remove(&oldest);
+        }
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let claim = Claim {
+            held,
+            peer,
+            since: Instant::now(),
+        };
+        kept.insert(number, claim);
+        Some(number)
+    }
+
+    /// Closes those that have been idle for `limit`, and those that are of no use any more. Returns true
+    /// while there is something to look after.
+    pub(super) fn evict(&self, now: Instant, limit: Duration) -> bool {
+        let mut kept = self.kept.borrow_mut();
+        kept.retain(|_, it| {
+            now.saturating_duration_since(it.since) < limit && !it.held.stream.is_readable()
+        });
+        !kept.is_empty()
+    }
+
+    /// Closes all; false when there was none.
+    pub(super) fn clear(&self) -> bool {
+        !std::mem::take(&mut *self.kept.borrow_mut()).is_empty()
+    }
+
+    fn is_spent(&self, number: u64) -> bool {
+        let kept = self.kept.borrow();
+        kept.get(&number)
+            .is_none_or(|it| it.held.stream.is_readable())
+    }
+}
+
+/// A client's right to its claim, which ends with it.
+struct Ticket {
+    worker: Rc<Worker>,
+    number: u64,
+}
+
+impl Ticket {
+    fn take(&self) -> Option<Held> {
+        let mut kept = self.worker.claims.kept.borrow_mut();
+        kept.remove(&self.number).map(|it| it.held)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// A connection that waits for its client's next request.
+struct Held {
+    stream: Stream,
+    _counted: Counted,
 }
 
 /// Counts one for as long as it lives.

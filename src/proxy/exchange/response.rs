@@ -19,7 +19,7 @@ use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
 use crate::net::{self, Patience, Peeked, Stream, Uptake, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::failsafe::Failsafe;
-use crate::proxy::pinned::Pinned;
+use crate::proxy::pinned::{Pinned, Taken};
 use crate::proxy::relay::{self, End, Sink, Source};
 use crate::proxy::tunnel::{self, Twins};
 use crate::proxy::upload::{RestOfBody, Upload};
@@ -218,9 +218,11 @@ impl Exchange<'_> {
         let bytes = upstream.buffer.filled();
         let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
             .map_err(|_| Failure::BadResponseFraming)?;
-        if matches!(self.workspace.response.status, 401 | 407) {
+        // The last word of Negotiate comes with a success (RFC 4559 section 5).
+        if self.pins || matches!(self.workspace.response.status, 401 | 407) {
             let fields = &self.workspace.response.fields;
-            self.pins |= authentication::is_of_connection(fields, bytes);
+            self.challenged |= authentication::is_of_connection(fields, bytes);
+            self.pins |= self.challenged;
         }
         let upload = match self.body_goes_on() {
             true => Some(self.begin_upload(&upstream)?),
@@ -551,8 +553,15 @@ impl Exchange<'_> {
         match keeping {
             Keeping::Close => {}
             Keeping::Pin => {
-                let pinned = Pinned::new(self.worker, stream, peer, self.decided, pool);
-                *self.pinned = Some(Box::new(pinned));
+                let taken = Taken {
+                    stream,
+                    peer,
+                    pool,
+                    challenged: self.challenged,
+                };
+                let limit = self.config.upstream.keepalive;
+                let pinned = Pinned::new(self.worker, taken, self.decided, limit);
+                *self.pinned = pinned.map(Box::new);
             }
             Keeping::Pool => {
                 let worker = self.worker;
