@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::{
-    Cluster, DEADLINE, Gateway, OWNER, Origin, Redis, SLOT, Setup, run_to_exit, wait_until,
+    Cluster, DEADLINE, Gateway, OWNER, Origin, Redis, Relay, SLOT, Setup, run_to_exit, wait_until,
 };
 
 /// The master of another slot, which a gateway is told to begin with.
@@ -401,6 +402,29 @@ fn asking(redis: &Redis, command: &[&str]) {
     pipe.cmd("ASKING").ignore();
     pipe.cmd(command[0]).arg(&command[1..]).ignore();
     pipe.exec(&mut redis.connect(0)).unwrap();
+}
+
+#[test]
+fn a_redirection_without_a_host_leads_to_the_one_that_has_answered() {
+    for (kind, shown) in [("hostname", "?"), ("unknown-endpoint", "")] {
+        let site = Site::start();
+        let (seed, owner) = (site.server(SEED), site.server(OWNER).address());
+        seed.cli(&["CONFIG", "SET", "cluster-preferred-endpoint-type", kind]);
+        let said = seed.try_cli(&["GET", "{gg}gray"]).unwrap_err();
+        let moved = format!("{SLOT} {shown}:{}", owner.port());
+        assert_eq!(said.detail(), Some(moved.as_str()));
+        // Nobody is there: the host is another one, in truth.
+        let there = SocketAddr::new(seed.address().ip(), owner.port());
+        let setup = || one_slot(Setup::new().redis(seed.url()));
+        let gateway = setup().start();
+        let line = gateway.wait_for_log("lists-unreadable");
+        assert!(line.contains(&there.to_string()), "{line}");
+        assert!(line.contains("set cluster-announce-hostname"), "{line}");
+        let _relay = Relay::at(there, owner);
+        gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+        assert_eq!(gateway.lists()["server"], json!(there.to_string()));
+        site.follows(&gateway);
+    }
 }
 
 #[test]

@@ -30,16 +30,22 @@ struct Connection {
 
 impl Relay {
     pub(crate) fn to(target: SocketAddr) -> Self {
-        Self::new(target, None)
+        Self::new("127.0.0.1:0".parse().unwrap(), target, None)
     }
 
     /// One that passes another text on than clients send, if that comes in one piece.
     pub(crate) fn rewriting(target: SocketAddr, from: &'static str, to: &'static str) -> Self {
-        Self::new(target, Some((from, to)))
+        let own = "127.0.0.1:0".parse().unwrap();
+        Self::new(own, target, Some((from, to)))
     }
 
-    fn new(target: SocketAddr, rewriting: Option<Rewriting>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// One that has this address of its own.
+    pub(crate) fn at(own: SocketAddr, target: SocketAddr) -> Self {
+        Self::new(own, target, None)
+    }
+
+    fn new(own: SocketAddr, target: SocketAddr, rewriting: Option<Rewriting>) -> Self {
+        let listener = TcpListener::bind(own).unwrap();
         let address = listener.local_addr().unwrap();
         let connections: Arc<Mutex<Vec<Arc<Connection>>>> = Arc::default();
         let all = Arc::clone(&connections);

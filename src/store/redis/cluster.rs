@@ -6,6 +6,8 @@
 //! be in one slot: by a hash tag, as in `{gg}gray`. They are read at the owner of the slot; while that is
 //! open, `open_slot` says how. The other keys may be anywhere.
 
+use std::net::SocketAddr;
+
 use redis::{RedisError, RedisResult, Value};
 
 use super::link::Link;
@@ -15,6 +17,10 @@ use crate::lists::ListName;
 
 /// So many redirections are followed, one after the other.
 const MOST: usize = 5;
+
+/// What is likely to be wrong where a redirection leads nowhere.
+const UNNAMED: &str = "does not name the host: set cluster-announce-hostname at each server of the cluster, or \
+     cluster-preferred-endpoint-type to ip";
 
 /// A cluster has so many slots.
 const SLOTS: u16 = 16384;
@@ -47,6 +53,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 /// Where a server has sent somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Redirection {
+    /// Empty: that of the server itself.
     host: String,
     port: u16,
     /// The slot is yet to come there.
@@ -64,10 +71,9 @@ impl Redirection {
         let mut words = error.detail()?.split_ascii_whitespace();
         let (_slot, place) = (words.next()?, words.next()?);
         let (host, port) = place.rsplit_once(':')?;
-        // Not known to the server itself.
-        (host != "?").then_some(())?;
         Some(Self {
-            host: host.to_owned(),
+            // As a server says that has a name to tell, and does not know it.
+            host: if host == "?" { "" } else { host }.to_owned(),
             port: port.parse().ok()?,
             asking,
         })
@@ -104,7 +110,19 @@ impl Redirection {
             io_error("a Redis Cluster cannot be followed by a socket of the file system: give a host in url")
         })?;
         let login = settings.url.login();
-        let mut link = Link::open(&address, login, &settings.tls, settings.timeout)?;
+        // Its name may mean others, too.
+        let answered = from.peer().filter(|_| self.host.is_empty());
+        let peer = answered.map(|it| SocketAddr::new(it.ip(), self.port));
+        let link = Link::open_at(peer, &address, login, &settings.tls, settings.timeout);
+        let mut link = link.map_err(|error| match peer {
+            Some(peer) => {
+                let (error, from) = (super::describe(&error), from.place());
+                io_error(format!(
+                    "{peer}: {error} ({from} sends there, and {UNNAMED})"
+                ))
+            }
+            None => error,
+        })?;
         link.set_asking(self.asking);
         Ok(link)
     }
@@ -203,8 +221,18 @@ fn is_of_cluster(error: &RedisError) -> bool {
 /// An error of a cluster, with what to do where the lists are in several slots.
 pub(super) fn explained(error: RedisError, keys: &Keys) -> RedisError {
     let slots = ListName::ALL.map(|list| slot(reading::key(keys, list).as_bytes()));
-    if !is_of_cluster(&error) || slots.iter().all(|it| *it == slots[0]) {
+    let is_unnamed = || Redirection::of(&error).is_some_and(|it| it.host.is_empty());
+    if !is_of_cluster(&error) {
         return error;
+    }
+    if slots.iter().all(|it| *it == slots[0]) {
+        return match is_unnamed() {
+            true => io_error(format!(
+                "{} (the server {UNNAMED})",
+                super::describe(&error)
+            )),
+            false => error,
+        };
     }
     io_error(
         "this is a Redis Cluster, and the keys of the lists are in several slots of it, which cannot be \
@@ -305,8 +333,8 @@ mod tests {
         assert_eq!(of("ASK", "3999 127.0.0.1:6381"), to("127.0.0.1", true));
         assert_eq!(of("MOVED", "3999 :6381"), to("", false));
         assert_eq!(of("MOVED", "3999 ::1:6381"), to("::1", false));
+        assert_eq!(of("MOVED", "3999 ?:6381"), to("", false));
         for (code, detail) in [
-            ("MOVED", "3999 ?:6381"),
             ("MOVED", "3999"),
             ("MOVED", "3999 127.0.0.1:x"),
             ("ERR", "3999 127.0.0.1:6381"),
