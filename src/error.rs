@@ -135,6 +135,7 @@ named! {
         BadResponseHead = "bad-response-head", "the response head is malformed";
         ResponseHeadTooLarge = "response-head-too-large", "the response head is larger than max_head or max_fields";
         BadResponseFraming = "bad-response-framing", "the response's length or coding is malformed or ambiguous";
+        InterimFlood = "interim-flood", "the peer has sent interim responses, and no other, at more than their pace for 600 times read_timeout";
         UnexpectedUpgrade = "unexpected-upgrade", "the peer switched protocols unasked";
         ResponseCut = "response-cut", "the peer closed or reset inside the response body";
         ResponseStalled = "response-stalled", "nothing of the response body came for read_timeout";
@@ -162,7 +163,9 @@ impl Failure {
     /// The status of the gateway's answer when no attempt is left.
     pub const fn status(self) -> u16 {
         match self {
-            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => 504,
+            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout | Self::InterimFlood => {
+                504
+            }
             Self::OutOfDescriptors | Self::Draining => 503,
             _ => 502,
         }
@@ -182,6 +185,7 @@ impl Failure {
             | Self::BadResponseFraming
             | Self::UnexpectedUpgrade => Retry::IfIdempotent,
             Self::OutOfDescriptors
+            | Self::InterimFlood
             | Self::ResponseCut
             | Self::ResponseStalled
             | Self::BadResponseChunk

@@ -131,7 +131,7 @@ fn failures() -> String {
         };
         let status = match (failure, failure.retry()) {
             (Failure::ClientGone, _) => "none".to_owned(),
-            (Failure::OutOfDescriptors, _) => failure.status().to_string(),
+            (Failure::OutOfDescriptors | Failure::InterimFlood, _) => failure.status().to_string(),
             (_, Retry::Never) => format!("{}, or cut once it has begun", failure.status()),
             _ => failure.status().to_string(),
         };

@@ -304,6 +304,12 @@ impl Stream {
         self.io.wait(READ | READ_END, Some(deadline), watch, false)
     }
 
+    /// Waits until the deadline, whatever comes meanwhile: so the other side waits in the end, too. Only
+    /// a connection that is gone is [`Wake::Ready`] at once.
+    pub fn pause(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
+        self.io.wait(0, Some(deadline), watch, false)
+    }
+
     /// True when events say that a read would not wait (bytes, the end, or an error). Costs no
     /// system call; may be out of date by the events of this moment.
     pub fn is_readable(&self) -> bool {

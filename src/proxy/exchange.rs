@@ -72,8 +72,6 @@ struct Upstream {
     interim: Interim,
     /// They take turns with the worker's other connections.
     turns: Turns,
-    /// When the next head must have come, whatever comes before it.
-    due: Option<Instant>,
     /// Not all that was to be sent was taken, so what would follow would not be understood.
     unfinished: bool,
 }
@@ -330,7 +328,6 @@ impl<'a> Exchange<'a> {
             answered: false,
             interim: Interim::default(),
             turns: Turns::new(),
-            due: None,
             unfinished: false,
         };
         self.send_request(&mut upstream)?;

@@ -1,33 +1,68 @@
-//! How many interim responses of a peer are passed on, and for how long they keep it being waited for.
+//! How many interim responses of a peer are passed on, and how fast they are read.
 //!
-//! All of them are, and each renews the time in which the next head must come: that is what 102 is for
-//! (RFC 2518 section 10.1). From a peer that abuses them the surplus is dropped, and nothing else
-//! happens: its response may still be a success, and to ask another peer would be to do twice what the
-//! request asks for. Only what nobody could mean, megabytes of them, renews that time no more.
+//! All of them are passed on, and each renews the time in which the next head must come: that is what 102
+//! is for (RFC 2518 section 10.1). From a peer that abuses them the surplus is dropped, and what nobody
+//! could mean, megabytes of them, is read on at a pace, so that the peer waits in TCP for the rest. Nothing
+//! else happens: its response may still be a success, and to ask another peer would be to do twice what the
+//! request asks for. Only where the request has waited for minutes because of that pace does it fail.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A short one counts for so many bytes: it costs as much.
 const LEAST: u64 = 64;
 
-/// So many bytes are passed on at once.
-const BURST: u64 = 256 * 1024;
+/// What is passed on.
+const PASSED: Pace = Pace {
+    burst: 256 * 1024,
+    rate: 16 * 1024,
+};
 
-/// So many bytes a second are passed on in the long run.
-const PACE: u64 = 16 * 1024;
+/// What is read, passed on or not: a few hundredths of what a worker could read.
+const READ: Pace = Pace {
+    burst: 16 << 20,
+    rate: 2 << 20,
+};
 
-/// After so many bytes, passed on or not, the time is renewed no more.
-const RENEWING: u64 = 16 << 20;
+/// A shorter pause would end no sooner: the worker's clock looks at times only so often.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// Pauses of so many times `read_timeout` are the end of it.
+const ENDLESS: u32 = 600;
+
+/// So many bytes at once, and so many a second in the long run.
+struct Pace {
+    burst: u64,
+    rate: u64,
+}
+
+/// Bytes that a pace has not made up for yet.
+#[derive(Debug, Default)]
+struct Level {
+    bytes: u64,
+    /// As of when that is.
+    since: Option<Instant>,
+}
+
+impl Level {
+    /// Takes off what `pace` has made up for until `now`.
+    fn settle(&mut self, pace: &Pace, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let millis = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
+        let made_up = millis.saturating_mul(pace.rate) / 1000;
+        if made_up > 0 {
+            self.bytes = self.bytes.saturating_sub(made_up);
+            self.since = Some(now);
+        }
+    }
+}
 
 /// What one peer has sent of them in one attempt.
 #[derive(Debug, Default)]
 pub(super) struct Interim {
-    /// All bytes.
-    total: u64,
-    /// Those passed on that the pace has not made up for yet.
-    level: u64,
-    /// As of when that is.
-    since: Option<Instant>,
+    passed: Level,
+    read: Level,
+    /// How long it was not read from because of them.
+    paused: Duration,
     /// Some were dropped.
     surplus: bool,
 }
@@ -37,54 +72,56 @@ pub(super) struct Interim {
 pub(super) struct Verdict {
     /// The client gets it.
     pub(super) passes: bool,
-    /// The peer has its whole time again.
-    pub(super) renews: bool,
     /// It is the first one that is dropped.
     pub(super) is_news: bool,
+    /// So long nothing is read behind it.
+    pub(super) pause: Option<Duration>,
 }
 
 impl Interim {
     /// Judges one of so many bytes that has come `now`.
     pub(super) fn judge(&mut self, bytes: usize, now: Instant) -> Verdict {
         let bytes = (bytes as u64).max(LEAST);
-        self.total += bytes;
-        let since = *self.since.get_or_insert(now);
-        let millis = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
-        let made_up = millis.saturating_mul(PACE) / 1000;
-        if made_up > 0 {
-            self.level = self.level.saturating_sub(made_up);
-            self.since = Some(now);
-        }
-        let passes = self.level + bytes <= BURST;
+        self.passed.settle(&PASSED, now);
+        self.read.settle(&READ, now);
+        let passes = self.passed.bytes + bytes <= PASSED.burst;
         if passes {
-            self.level += bytes;
+            self.passed.bytes += bytes;
+        }
+        self.read.bytes += bytes;
+        let is_too_much = self.read.bytes > READ.burst;
+        if is_too_much {
+            self.paused += PAUSE;
         }
         Verdict {
             passes,
-            renews: self.total <= RENEWING,
             is_news: !passes && !std::mem::replace(&mut self.surplus, true),
+            pause: is_too_much.then_some(PAUSE),
         }
+    }
+
+    /// True once the request has waited for so long that nobody will see an answer.
+    pub(super) fn is_endless(&self, read_timeout: Duration) -> bool {
+        self.paused > read_timeout.saturating_mul(ENDLESS)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
-    /// Sends `count` of so many bytes, one each `pause`: how many pass, and how many renew?
-    fn sends(count: usize, bytes: usize, pause: Duration) -> (usize, usize) {
-        let (mut interim, begun) = (Interim::default(), Instant::now());
-        let at = |number: usize| begun + pause * u32::try_from(number).unwrap();
-        let verdicts: Vec<Verdict> = (0..count)
-            .map(|number| interim.judge(bytes, at(number)))
-            .collect();
-        let news = verdicts.iter().filter(|it| it.is_news).count();
-        assert_eq!(news, usize::from(verdicts.iter().any(|it| !it.passes)));
-        (
-            verdicts.iter().filter(|it| it.passes).count(),
-            verdicts.iter().filter(|it| it.renews).count(),
-        )
+    /// Sends `count` of so many bytes, one each `pause`: how many pass, and for how long is nothing read?
+    fn sends(count: usize, bytes: usize, pause: Duration) -> (usize, Duration) {
+        let (mut interim, mut now) = (Interim::default(), Instant::now());
+        let (mut passed, mut news) = (0, 0);
+        for _ in 0..count {
+            let verdict = interim.judge(bytes, now);
+            passed += usize::from(verdict.passes);
+            news += usize::from(verdict.is_news);
+            now += pause + verdict.pause.unwrap_or_default();
+        }
+        assert_eq!(news, usize::from(passed < count));
+        (passed, interim.paused)
     }
 
     #[test]
@@ -94,26 +131,49 @@ mod tests {
             Duration::from_millis(1),
             Duration::from_secs(1),
         );
-        // How many, how large, how often; and how many pass and renew.
+        // How many, how large, how often; how many pass, and for how many seconds nothing is read.
         let table = [
-            (1, 25, at_once, 1, 1),
-            (4096, 25, at_once, 4096, 4096),
-            (4097, 25, at_once, 4096, 4097),
+            (1, 25, at_once, 1, 0),
+            (4096, 25, at_once, 4096, 0),
+            (4097, 25, at_once, 4096, 0),
             // A head of 32 KiB at most: eight at once.
-            (9, 32 * 1024, at_once, 8, 9),
+            (9, 32 * 1024, at_once, 8, 0),
             // For a day.
-            (86_400, 40, second, 86_400, 86_400),
-            (86_400, 16 * 1024, second, 86_400, 1024),
+            (86_400, 40, second, 86_400, 0),
+            (86_400, 16 * 1024, second, 86_400, 0),
             // A thousand a second for ten minutes: the burst, and then a quarter of them.
-            (600_000, 64, milli, 4096 + 149_999, 262_144),
-            (1_000_000, 64, at_once, 4096, 262_144),
+            (600_000, 64, milli, 4096 + 149_999, 0),
+            (262_144, 64, at_once, 4096, 0),
+            // What is read beyond the burst takes its time, in which more may pass.
+            (262_144 + 32_768, 64, at_once, 4096 + 256, 1),
+            (1_000_000, 64, at_once, 4096 + 22 * 256, 22),
         ];
-        for (count, bytes, pause, passed, renewed) in table {
+        for (count, bytes, pause, passed, seconds) in table {
             let got = sends(count, bytes, pause);
             let case = format!("{count} of {bytes}, one each {pause:?}: {got:?}");
-            // One more or less by rounding.
-            assert!(got.0.abs_diff(passed) <= 2, "{case}");
-            assert_eq!(got.1, renewed, "{case}");
+            // Some more or less by rounding, and by the last pause.
+            let slack = if seconds == 0 { 2 } else { 256 };
+            assert!(got.0.abs_diff(passed) <= slack, "{case}");
+            let paused = Duration::from_secs(seconds);
+            assert!(got.1.abs_diff(paused) <= paused / 20, "{case}");
         }
+    }
+
+    #[test]
+    fn a_flood_is_endless_only_after_minutes_of_pauses() {
+        let second = Duration::from_secs(1);
+        let (mut interim, begun) = (Interim::default(), Instant::now());
+        let mut now = begun;
+        let mut bytes = 0;
+        while !interim.is_endless(second) {
+            let verdict = interim.judge(1024, now);
+            now += verdict.pause.unwrap_or_default();
+            bytes += 1024;
+        }
+        assert!((now - begun).abs_diff(600 * second) < second);
+        // A gigabyte.
+        assert!(bytes > 1_000_000_000, "{bytes}");
+        // Who sends as much in a day is not paused.
+        assert!(!interim.is_endless(2 * second));
     }
 }

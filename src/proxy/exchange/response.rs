@@ -71,7 +71,7 @@ impl Exchange<'_> {
     pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         let begun = Instant::now();
         let read_timeout = self.config.upstream.read_timeout;
-        let mut deadline = upstream.due.unwrap_or(begun + read_timeout);
+        let mut deadline = begun + read_timeout;
         let mut uptake = Uptake::default();
         let limits = &self.config.gateway.limits;
         let mut scanner = Scanner::default();
@@ -187,12 +187,6 @@ impl Exchange<'_> {
         if verdict.is_news {
             self.worker.interim_dropped(self.tally.peer);
         }
-        if !verdict.renews {
-            let read_timeout = self.config.upstream.read_timeout;
-            if *upstream.due.get_or_insert(now + read_timeout) < now {
-                return Err(Failure::ReadTimeout.into());
-            }
-        }
         let wanted = match response.status {
             100 => {
                 self.plan.expects_continue && !std::mem::replace(&mut self.tally.continued, true)
@@ -210,7 +204,18 @@ impl Exchange<'_> {
         }
         upstream.buffer.consume(response.len);
         upstream.turns.moved(response.len);
-        Ok(())
+        let Some(pause) = verdict.pause else {
+            return Ok(());
+        };
+        let read_timeout = self.config.upstream.read_timeout;
+        if upstream.interim.is_endless(read_timeout) {
+            return Err(Failure::InterimFlood.into());
+        }
+        let client = Watch::Gone(self.downstream);
+        match upstream.stream.pause(now + pause, client) {
+            Wake::Watched => Err(Failure::ClientGone.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Passes the final response on.
