@@ -5,10 +5,13 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
+use support::{
+    DEADLINE, Gateway, Origin, Redis, ScriptedRedis, Setup, Site, run_to_exit, texts, wait_until,
+};
 
 /// The shortest options for a replica that looks for its master all the time.
 const QUICK: [&str; 4] = ["--repl-diskless-sync-delay", "0", "--repl-timeout", "60"];
@@ -393,6 +396,89 @@ fn where_role_is_forbidden_info_says_the_same_and_without_both_nobody_knows() {
         let page = gateway.lists();
         assert_eq!(page["findings"]["first"], json!([]), "{page}");
         assert_eq!(page["error"], json!(null), "{page}");
+    }
+}
+
+/// A replica that calls its state by this word in ROLE, and says this of its link in INFO; it has
+/// lists as long as it is said to have.
+#[derive(Clone)]
+struct Said {
+    state: &'static str,
+    link: &'static str,
+    has_lists: bool,
+}
+
+fn scripted_replica(said: Arc<Mutex<Said>>) -> ScriptedRedis {
+    let (mut queued, mut now) = (Vec::new(), said.lock().unwrap().clone());
+    ScriptedRedis::start(move |command| {
+        // It becomes another only when it is asked for that, so that what it has goes with it.
+        if let "ROLE" | "INFO" = command[0] {
+            now = said.lock().unwrap().clone();
+        }
+        let Said {
+            state,
+            link,
+            has_lists,
+        } = now;
+        match command[0] {
+            "PING" => "+PONG".to_owned(),
+            "ROLE" => texts(&["replica", "10.0.0.1", "6379", state]),
+            "INFO" => {
+                let text = format!(
+                    "role:replica\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\n\
+                     master_link_status:{link}\r\n"
+                );
+                format!("${}\r\n{text}", text.len())
+            }
+            "MULTI" => {
+                queued.clear();
+                "+OK".to_owned()
+            }
+            "LRANGE" | "SMEMBERS" => {
+                queued.push(match command[1] {
+                    _ if !has_lists => texts(&[]),
+                    "gray" => texts(&["127.0.0.5"]),
+                    "pre" => texts(&["127.0.3.1:9"]),
+                    _ => texts(&["127.0.4.1:9"]),
+                });
+                "+QUEUED".to_owned()
+            }
+            "EXEC" => {
+                let replies = std::mem::take(&mut queued);
+                format!("*{}\r\n{}", replies.len(), replies.join("\r\n"))
+            }
+            _ => "-ERR unknown command".to_owned(),
+        }
+    })
+}
+
+#[test]
+fn a_replica_with_other_words_for_its_state_is_followed_and_what_it_lacks_is_not() {
+    // Dragonfly's words say all; of a word that nobody knows, INFO has to say more.
+    for ([settled, adrift], [link_up, link_down]) in [
+        (["stable_sync", "full_sync"], ["up", "up"]),
+        (["online", "preparation"], ["up", "up"]),
+        (["stable_sync", "startled"], ["up", "down"]),
+        (["following", "startled"], ["up", "down"]),
+    ] {
+        let say = |state, link, has_lists| Said {
+            state,
+            link,
+            has_lists,
+        };
+        let said = Arc::new(Mutex::new(say(settled, link_up, true)));
+        let redis = scripted_replica(Arc::clone(&said));
+        let setup = Setup::new().redis(redis.url()).set("redis.notify", "poll");
+        let setup = setup.set("redis.poll_interval", "100ms");
+        let gateway = setup.set("redis.heartbeat", "off").start();
+        let page = gateway.wait_for_lists("the lists", |it| it["generation"] == 1);
+        assert_eq!(page["findings"]["first"], json!([]), "{settled}: {page}");
+        *said.lock().unwrap() = say(adrift, link_down, false);
+        wait_kept(&gateway, "unsynced");
+        *said.lock().unwrap() = say(settled, link_up, true);
+        let page = gateway.wait_for_lists("all is well", |it| it["kept"] == json!([]));
+        assert_eq!(page["error"], json!(null), "{adrift}: {page}");
+        assert_eq!(page["generation"], 1, "{adrift}: {page}");
     }
 }
 

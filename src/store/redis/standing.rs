@@ -1,7 +1,7 @@
 //! What a server says of its own standing: whether it has data that are worth to be followed.
 //!
 //! It is asked ahead of each reading, in the same write, which takes no time: by ROLE, or by INFO
-//! where that is refused; where both are, nobody knows. A replica that has never had its master's data since
+//! where that is refused or says what is not known here; where INFO does not tell either, nobody knows. A replica that has never had its master's data since
 //! it was started, or that has nothing at all while it has no master, is no source of lists: what it lacks was
 //! removed by nobody. One that had the data and lost its master still is one, but that is said. Nor
 //! is a server a source that has none of the lists since it was restarted, or since its master was: its
@@ -101,7 +101,23 @@ pub(super) fn role(link: &mut Link) -> RedisResult<Option<String>> {
     }
 }
 
-/// Of `["slave", host, port, state, offset]`, and the like.
+/// States of a replica that has its master's data. Redis and Valkey have the first, Dragonfly the
+/// others.
+const SETTLED: [&str; 3] = ["connected", "stable_sync", "online"];
+
+/// States of one that has not, or whose link is down. Dragonfly has the last two, and `connecting`.
+const ADRIFT: [&str; 8] = [
+    "none",
+    "connect",
+    "connecting",
+    "handshake",
+    "sync",
+    "unknown",
+    "preparation",
+    "full_sync",
+];
+
+/// Of `["slave", host, port, state, offset]`, and the like. `None` of a state that nobody knows here.
 fn of_role(reply: &Value) -> Option<Standing> {
     let Value::Array(words) = reply else {
         return None;
@@ -112,22 +128,29 @@ fn of_role(reply: &Value) -> Option<Standing> {
         Value::Int(number) => Some(number.to_string()),
         _ => None,
     };
-    match text(0)?.as_str() {
-        "slave" | "replica" if text(3)? != "connected" => {
-            Some(Standing::Adrift(format!("{}:{}", text(1)?, text(2)?)))
-        }
-        _ => Some(Standing::Settled),
+    if !matches!(text(0)?.as_str(), "slave" | "replica") {
+        return Some(Standing::Settled);
     }
+    let state = text(3)?;
+    if SETTLED.contains(&state.as_str()) {
+        return Some(Standing::Settled);
+    }
+    let master = format!("{}:{}", text(1)?, text(2)?);
+    let is_adrift = ADRIFT.contains(&state.as_str());
+    is_adrift.then_some(Standing::Adrift(master))
 }
 
 fn of_info(info: &Info) -> Option<Standing> {
-    match info.get("role")? {
-        "slave" | "replica" if info.get("master_link_status")? != "up" => {
-            let master = format!("{}:{}", info.get("master_host")?, info.get("master_port")?);
-            Some(Standing::Adrift(master))
-        }
-        _ => Some(Standing::Settled),
+    if !matches!(info.get("role")?, "slave" | "replica") {
+        return Some(Standing::Settled);
     }
+    let is_up = info.get("master_link_status")? == "up";
+    // The link of Dragonfly is up meanwhile.
+    if is_up && info.get("master_sync_in_progress") != Some("1") {
+        return Some(Standing::Settled);
+    }
+    let master = format!("{}:{}", info.get("master_host")?, info.get("master_port")?);
+    Some(Standing::Adrift(master))
 }
 
 /// The reply to INFO.
@@ -347,17 +370,26 @@ mod tests {
     #[test]
     fn a_replica_is_adrift_unless_its_link_is_up() {
         let slave = |state: &str| of_role(&role(&["slave", "10.0.0.1", "6379", state, "-1"]));
-        assert_eq!(slave("connected"), Some(Standing::Settled));
-        for state in [
-            "none",
-            "connect",
-            "connecting",
-            "handshake",
-            "sync",
-            "unknown",
+        for (state, standing) in [
+            ("connected", Some(Standing::Settled)),
+            ("stable_sync", Some(Standing::Settled)),
+            ("online", Some(Standing::Settled)),
+            ("none", adrift()),
+            ("connect", adrift()),
+            ("connecting", adrift()),
+            ("handshake", adrift()),
+            ("sync", adrift()),
+            ("unknown", adrift()),
+            ("preparation", adrift()),
+            ("full_sync", adrift()),
+            // INFO is asked then.
+            ("following", None),
+            ("", None),
         ] {
-            assert_eq!(slave(state), adrift(), "{state}");
+            assert_eq!(slave(state), standing, "{state}");
         }
+        let dragonfly = ["replica", "10.0.0.1", "6379", "stable_sync"];
+        assert_eq!(of_role(&role(&dragonfly)), Some(Standing::Settled));
         assert_eq!(of_role(&role(&["master", "0"])), Some(Standing::Settled));
         assert_eq!(of_role(&role(&["sentinel"])), Some(Standing::Settled));
         for other in [Value::Okay, role(&[]), role(&["slave", "10.0.0.1"])] {
@@ -370,6 +402,11 @@ mod tests {
         let up = format!("{slave}master_link_status:up\n");
         assert_eq!(info(&up), Some(Standing::Settled));
         assert_eq!(info(&format!("{slave}master_link_status:down\n")), adrift());
+        assert_eq!(
+            info(&format!("{up}master_sync_in_progress:0\n")),
+            Some(Standing::Settled)
+        );
+        assert_eq!(info(&format!("{up}master_sync_in_progress:1\n")), adrift());
         assert_eq!(info(""), None);
     }
 
