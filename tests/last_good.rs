@@ -297,6 +297,41 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
 }
 
 #[test]
+fn a_copy_without_a_name_and_without_a_server_of_this_store_is_set_aside_when_that_is_known() {
+    let prod = Origin::named("prod");
+    for is_up in [false, true] {
+        let place = Place::new();
+        place.write(&["127.0.0.1"], &[], &[&"10.0.0.1:80"], SystemTime::now());
+        let text = fs::read(place.path()).unwrap();
+        let (mut redis, gateway);
+        if is_up {
+            redis = Redis::start();
+            redis.push("prod", &[&prod]);
+            gateway = place.set(Setup::new().redis(redis.url())).start();
+        } else {
+            (redis, gateway) = start_without_redis(&place, |setup| setup);
+            assert_eq!(gateway.lists()["copy"]["in_force"], true);
+            redis.restart();
+            redis.push("prod", &[&prod]);
+        }
+        gateway.wait_served("127.0.0.1", "prod", DEADLINE);
+        let page = gateway.lists();
+        assert_eq!(page["held"], json!([]), "{is_up}");
+        assert_eq!(page["gray"], json!([]), "{is_up}");
+        let line = gateway.wait_for_log("copy-set-aside");
+        let aside = place.0.path().join("lists.of-unknown");
+        assert!(line.contains(aside.to_str().unwrap()), "{line}");
+        assert_eq!(fs::read(&aside).unwrap(), text, "{is_up}");
+        place.wait_for("a copy of this store", |it| {
+            it.prod.peers()[0].to_string() == prod.to_string()
+        });
+        // From now on that is what changes are compared with.
+        redis.cli(&["DEL", "prod"]);
+        gateway.wait_for_lists("prod is held", |it| it["held"] != json!([]));
+    }
+}
+
+#[test]
 fn a_copy_that_is_too_old_is_not_used() {
     let prod = Origin::named("prod");
     for (age, most, used) in [

@@ -9,7 +9,8 @@
 //! It names the store that its lists are of, and is used for no other: a copy of another store is set
 //! aside before the next one takes its place. Peers stand there as they were written, without the port
 //! that the settings give them. Version 1, which said neither, is taken for one of the own store: that
-//! is what it is when a gateway was replaced by a newer one, and the next copy says it.
+//! is what it is when a gateway was replaced by a newer one, and the next copy says it. Unless the store, when it
+//! is first read, has none of its servers: then it is set aside, too.
 //!
 //! One gateway at a time writes ([`lock`]). Another one that finds it taken says so, serves without
 //! writing, and takes over when the copy is free: so a new process can start while an old one ends.
@@ -21,9 +22,11 @@
 //!
 //! Not here: what a copy is used for ([`super::Publisher`]).
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -87,6 +90,14 @@ impl Copy {
     /// The store that the lists are of, if that is another than `own`.
     pub fn other_store(&self, own: &StoreName) -> Option<&StoreName> {
         self.store.as_ref().filter(|it| !it.is(own))
+    }
+
+    /// True when it names no store, and one whose prod this is has none of its servers, at whatever port.
+    pub fn is_strange_to(&self, prod: &PeerList) -> bool {
+        let own: HashSet<IpAddr> = prod.peers().iter().map(SocketAddr::ip).collect();
+        let peers = self.lists.prod.peers();
+        let is_comparable = self.store.is_none() && !own.is_empty() && !peers.is_empty();
+        is_comparable && !peers.iter().any(|it| own.contains(&it.ip()))
     }
 
     /// How old it is; `None` when it is from the future, since a clock was set.
@@ -318,6 +329,8 @@ enum InTheWay {
     Damaged,
     /// It is of another store, and may be all that is left of its lists.
     Other(StoreName),
+    /// So is this one, although it does not say of which.
+    Strange,
 }
 
 impl InTheWay {
@@ -332,6 +345,7 @@ impl InTheWay {
         match self {
             Self::Damaged => beside(path, ".damaged"),
             Self::Other(store) => place_aside(path, store),
+            Self::Strange => beside(path, ".of-unknown"),
         }
     }
 
@@ -346,6 +360,9 @@ impl InTheWay {
             let of = match self {
                 Self::Damaged => String::new(),
                 Self::Other(store) => format!(" store={:?}", store.to_string()),
+                Self::Strange => {
+                    " reason=\"it names no store, and this one has none of its servers\"".to_owned()
+                }
             };
             log::warn!("copy-set-aside path={path:?} as={aside:?}{of}");
             return Ok(());
@@ -354,7 +371,7 @@ impl InTheWay {
         log::error!("copy-not-set-aside path={path:?} as={aside:?} error={shown:?}");
         match self {
             Self::Damaged => Ok(()),
-            Self::Other(_) => Err(error),
+            Self::Other(_) | Self::Strange => Err(error),
         }
     }
 }
@@ -533,6 +550,13 @@ impl Keeper {
         if state.is_due() {
             self.0.news.notify_all();
         }
+    }
+
+    /// What was found is of another store, although it does not say so.
+    pub fn set_aside(&self) {
+        let mut state = self.0.locked();
+        state.in_the_way = Some(InTheWay::Strange);
+        state.on_disk = None;
     }
 
     /// What there is to know.

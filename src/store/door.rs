@@ -81,6 +81,11 @@ impl Parsed {
             prod: peers(reading.prod),
         }
     }
+
+    /// The new `prod`, if it can be read.
+    pub(super) fn prod(&self) -> Option<&PeerList> {
+        self.prod.as_ref().ok()
+    }
 }
 
 /// The lists that are to come into force.

@@ -334,7 +334,11 @@ impl Publisher {
         now: impl FnOnce() -> Moment,
     ) -> Awaited {
         let mut entrance = self.locked_entrance();
-        let current = self.compared(&entrance);
+        let current = match self.is_strange(&entrance, &read) {
+            // Also if it is in force: nothing of it is to be compared with.
+            true => Arc::new(Lists::unread()),
+            false => self.compared(&entrance),
+        };
         let now = now();
         let new = entrance.door.judge(&current, read, empty_for, now);
         // Who sees the new lists must not see the age of the old ones.
@@ -349,6 +353,16 @@ impl Publisher {
         self.keep_copy();
         self.knock.notify_all();
         entrance.door.awaited()
+    }
+
+    /// True when the copy that was found turns out to be of another store: it is set aside then.
+    fn is_strange(&self, entrance: &Entrance, read: &Parsed) -> bool {
+        let copy = entrance.copy.as_ref().zip(read.prod());
+        let is_strange = copy.is_some_and(|(found, prod)| found.copy.is_strange_to(prod));
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| is_strange) {
+            keeper.set_aside();
+        }
+        is_strange
     }
 
     fn succeeded(&self, entrance: &mut Entrance, cause: Cause) {
