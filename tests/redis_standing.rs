@@ -482,6 +482,46 @@ fn a_replica_with_other_words_for_its_state_is_followed_and_what_it_lacks_is_not
     }
 }
 
+/// Whose data these are, as the server says.
+#[track_caller]
+fn history(redis: &Redis) -> String {
+    let info: String = redis::from_redis_value(redis.cli(&["INFO", "replication"])).unwrap();
+    let line = info.lines().find(|it| it.starts_with("master_replid:"));
+    line.unwrap().to_owned()
+}
+
+#[test]
+fn whoever_empties_a_master_means_it_also_when_its_history_has_a_new_name() {
+    // No check comes between: the changes are heard.
+    let quiet = |it: Setup| {
+        it.set("redis.notify", "tracking")
+            .set("redis.check_interval", "1h")
+    };
+    // A first replica is attached.
+    let site = Site::with(quiet);
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    let before = history(&site.redis);
+    let replica = Redis::start_with_options(&QUICK);
+    let address = site.redis.address();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    replica.cli(&["REPLICAOF", &host, &port]);
+    wait_for_link(&replica, "up");
+    assert_ne!(history(&site.redis), before);
+    site.redis("FLUSHALL");
+    site.wait_served("127.0.0.5", "prod");
+    assert_eq!(site.gateway.stderr.count("without-data"), 0);
+
+    // A replica is promoted.
+    let pair = Pair::start(quiet);
+    let before = history(&pair.replica);
+    pair.replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    assert_ne!(history(&pair.replica), before);
+    pair.replica.cli(&["FLUSHALL"]);
+    pair.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+    assert_eq!(pair.gateway.stderr.count("without-data"), 0);
+}
+
 #[test]
 fn a_gateway_that_starts_on_a_server_that_lost_its_data_goes_on_with_the_copy() {
     let mut redis = Redis::start();

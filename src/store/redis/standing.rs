@@ -4,8 +4,8 @@
 //! where that is refused or says what is not known here; where INFO does not tell either, nobody knows. A replica that has never had its master's data since
 //! it was started, or that has nothing at all while it has no master, is no source of lists: what it lacks was
 //! removed by nobody. One that had the data and lost its master still is one, but that is said. Nor
-//! is a server a source that has none of the lists since it was restarted, or since its master was: its
-//! data are others then (`run_id`, `master_replid`).
+//! is a server a source that has none of the lists since it was restarted (`run_id`), or a replica since
+//! its master was (`master_replid`): its data are others then.
 
 use std::time::{Duration, Instant};
 
@@ -210,7 +210,7 @@ struct Look {
     had_data: bool,
     /// There is none of the lists.
     is_empty: bool,
-    /// Its data are not those from which lists were taken before, by the process or by their history.
+    /// Its data are not those from which lists were taken before ([`Origin::is_lost`]).
     is_other: bool,
     /// There are lists in force, or in the copy.
     has_lists: bool,
@@ -266,12 +266,36 @@ pub(super) struct Standings {
     pub(super) is_cluster: bool,
 }
 
-/// Where data come from: the process that has them, and the history of writes that made them.
-type Origin = (String, Option<String>);
+/// Where data come from.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    /// The process that has them.
+    run: String,
+    /// The history of writes that made them.
+    history: Option<String>,
+}
 
-fn origin(info: &Info) -> Option<Origin> {
-    let run = info.get("run_id")?.to_owned();
-    Some((run, info.get("master_replid").map(str::to_owned)))
+impl Origin {
+    fn of(info: &Info) -> Option<Self> {
+        Some(Self {
+            run: info.get("run_id")?.to_owned(),
+            history: info.get("master_replid").map(str::to_owned),
+        })
+    }
+
+    /// Whether what a server has is not what it had, so that nobody may have removed what is gone: it
+    /// was restarted, or is a replica that got other data. The history of a master has a new name when a
+    /// first replica attaches, or when it is promoted; that of its replica then, too, which keeps the
+    /// old one as the second.
+    fn is_lost(&self, info: &Info) -> bool {
+        let Some(now) = Self::of(info) else {
+            return false;
+        };
+        let is_replica = matches!(info.get("role"), Some("slave" | "replica"));
+        let goes_on = now.history == self.history
+            || self.history.is_some() && info.get("master_replid2") == self.history.as_deref();
+        now.run != self.run || is_replica && !goes_on
+    }
 }
 
 impl Standings {
@@ -313,7 +337,7 @@ impl Standings {
             is_empty,
             // After the gateway's own start nobody knows whose those in the copy were.
             is_other: match &self.taken {
-                Some(before) => origin(&info).is_some_and(|now| now != *before),
+                Some(before) => before.is_lost(&info),
                 None => !self.has_taken,
             },
             has_lists,
@@ -341,7 +365,7 @@ impl Standings {
     /// When the server cannot be asked.
     pub(super) fn note(&mut self, link: &mut Link) -> RedisResult<u64> {
         let info = Info::ask(link, &["server", "replication", "stats"])?;
-        self.taken = origin(&info).or_else(|| self.taken.take());
+        self.taken = Origin::of(&info).or_else(|| self.taken.take());
         self.is_cluster = info.get("redis_mode") == Some("cluster");
         let evicted = info.number("evicted_keys");
         let before = std::mem::replace(&mut self.evicted, evicted);
@@ -422,6 +446,33 @@ mod tests {
         assert_eq!(down("-1"), None);
         assert_eq!(down("1764400000"), None);
         assert_eq!(Info::default().link_down(), None);
+    }
+
+    #[test]
+    fn a_master_has_other_data_only_in_another_process_and_a_replica_with_another_history_too() {
+        let before = Origin {
+            run: "r1".to_owned(),
+            history: Some("h1".to_owned()),
+        };
+        for (run, role, history, second, is_lost) in [
+            ("r1", "master", "h1", "0", false),
+            ("r1", "master", "h2", "0", false),
+            ("r1", "master", "h2", "h1", false),
+            ("r2", "master", "h1", "0", true),
+            ("r2", "master", "h2", "h1", true),
+            ("r1", "slave", "h1", "0", false),
+            ("r1", "slave", "h2", "0", true),
+            ("r1", "replica", "h2", "0", true),
+            ("r1", "slave", "h2", "h1", false),
+            ("r1", "slave", "h3", "h2", true),
+            ("r2", "slave", "h1", "0", true),
+        ] {
+            let text = format!(
+                "run_id:{run}\r\nrole:{role}\r\nmaster_replid:{history}\r\nmaster_replid2:{second}\r\n"
+            );
+            assert_eq!(before.is_lost(&Info(text.clone())), is_lost, "{text}");
+        }
+        assert!(!before.is_lost(&Info::default()));
     }
 
     #[test]
