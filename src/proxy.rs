@@ -49,7 +49,7 @@ use crate::proxy::reports::Reports;
 use crate::proxy::session::Parked;
 use crate::route::PoolName;
 use crate::snapshot::{Published, Reader};
-use crate::upstream::pool::{Leftover, Pool};
+use crate::upstream::pool::{Asker, Leftover, Pool};
 
 /// What all workers share.
 pub struct Gateway {
@@ -106,6 +106,8 @@ pub struct Worker {
     /// cheaper.
     workspaces: RefCell<FreeList<Box<Workspace>>>,
     next_look: Cell<Option<Instant>>,
+    /// How many connections of clients have begun here: each is told from all others by that.
+    begun: Cell<u64>,
     reports: Reports,
 }
 
@@ -187,6 +189,7 @@ impl Worker {
             access_log: AccessLog::new(gateway.access_log.clone()),
             workspaces: RefCell::new(FreeList::new(LEAST_WORKSPACES, WORKSPACES_KEPT)),
             next_look: Cell::new(None),
+            begun: Cell::new(0),
             reports: Reports::default(),
             gateway,
         });
@@ -246,16 +249,17 @@ impl Worker {
         }
     }
 
-    /// Keeps a connection to `peer` for the next request.
+    /// Keeps a connection to `peer`, whose last request was `asker`'s, for the next one.
     fn keep_upstream(
         &self,
         peer: SocketAddr,
         stream: net::Stream,
         leftover: Leftover,
+        asker: Asker,
         config: &Config,
     ) {
         let limit = config.upstream.keepalive;
-        self.pool.checkin(peer, stream, leftover, limit);
+        self.pool.checkin(peer, stream, leftover, asker, limit);
         self.look_later();
     }
 

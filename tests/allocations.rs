@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use graygate::config::LogTarget;
 use graygate::net::{Stream, Watch};
-use graygate::upstream::pool::{Leftover, Pool};
+use graygate::upstream::pool::{Asker, Leftover, Pool};
 
 use counting::Served;
 use support::{DEADLINE, Origin, Traffic};
@@ -46,13 +46,13 @@ fn the_only_connection_to_a_peer_comes_back_without_allocations_after_the_pool_w
     let prepare = move || {
         let (pool, now) = (Pool::default(), Instant::now());
         let stream = Stream::connect(peer, now + DEADLINE, Watch::Nothing).unwrap();
-        pool.checkin(peer, stream, Leftover::None, 1);
+        pool.checkin(peer, stream, Leftover::None, Asker::Anybody, 1);
         (pool, now)
     };
     let (allocations, places) = SERVED.allocations_of(prepare, move |(pool, now)| {
-        let stream = pool.checkout(peer).unwrap();
+        let stream = pool.checkout(peer, Asker::Anybody).unwrap().stream;
         pool.evict(*now, DEADLINE);
-        pool.checkin(peer, stream, Leftover::None, 1);
+        pool.checkin(peer, stream, Leftover::None, Asker::Anybody, 1);
     });
     assert_eq!(allocations, 0, "at\n{places}");
 }

@@ -306,6 +306,47 @@ fn a_body_that_must_not_come_is_never_taken_for_the_next_response() {
 }
 
 #[test]
+fn a_body_that_must_not_come_and_is_late_is_not_the_answer_to_another_clients_request() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n";
+    // On a connection of a proxy's even the next request may be another's.
+    for (from, fields) in [
+        ("127.0.0.1", ""),
+        ("127.0.0.7", ""),
+        ("127.0.0.7", "Authorization: NTLM x\r\n"),
+    ] {
+        let origin = Origin::scripted(|conn| {
+            while let Some(request) = conn.request()? {
+                if request.head.method() == "HEAD" {
+                    conn.send(HEAD)?;
+                    // By then the next request has come, wherever that is.
+                    conn.wait_for_release()?;
+                    conn.send(ok("forged"))?;
+                    continue;
+                }
+                conn.note("next");
+                conn.send(ok("fine"))?;
+            }
+            Ok(())
+        });
+        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let setup = setup.set("gateway.trusted_proxies", "127.0.0.7");
+        let gateway = setup.set("gateway.workers", 1).start();
+        let mut client = gateway.connect_from(from);
+        client.send(format!("HEAD / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        client.response_to("HEAD");
+        let mut other = gateway.connect();
+        let next = match from {
+            "127.0.0.1" => &mut other,
+            _ => &mut client,
+        };
+        assert_eq!(next.get("/next").text(), "fine", "{from} {fields}");
+        origin.release();
+        assert_eq!(next.get("/next").text(), "fine", "{from}");
+        assert_eq!(origin.accepted(), 2);
+    }
+}
+
+#[test]
 fn a_peer_that_has_sent_a_body_that_must_not_come_gets_a_connection_for_each_such_response() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
     for late in [false, true] {

@@ -13,7 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Stream, Watch};
-use graygate::upstream::pool::{Leftover, Pool};
+use graygate::upstream::pool::{Asker, Leftover, Pool};
 use support::{DEADLINE, wait_until};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -73,38 +73,80 @@ fn one_on_which_something_has_come_is_not_taken_though_the_worker_does_not_know(
                 let pool = Pool::default();
                 let (stream, mut peer, addr) = connected();
                 let seen = stream.twin().unwrap();
-                pool.checkin(addr, stream, leftover, 1);
+                pool.checkin(addr, stream, leftover, Asker::Connection(1), 1);
                 // Whatever was heard before: what comes now is not known to the worker.
                 hear();
                 act(&mut peer);
                 wait_until("it is there", DEADLINE, || seen.is_readable_now());
                 assert!(pool.evict(Instant::now(), LONG), "the worker knows already");
-                assert!(pool.checkout(addr).is_none(), "{what}, {leftover:?}");
+                assert!(
+                    pool.checkout(addr, Asker::Connection(1)).is_none(),
+                    "{what}, {leftover:?}"
+                );
             }
         }
     });
 }
 
 #[test]
-fn one_whose_response_spoke_of_a_body_rests_until_the_worker_has_heard_something() {
+fn one_whose_response_spoke_of_a_body_rests_until_the_worker_has_heard_something_even_for_its_own_client()
+ {
     on_the_worker(|| {
         let pool = Pool::default();
         let (stream, _peer, addr) = connected();
-        pool.checkin(addr, stream, Leftover::Body, 2);
-        assert!(pool.checkout(addr).is_none());
+        pool.checkin(addr, stream, Leftover::Body, Asker::Connection(1), 2);
+        assert!(pool.checkout(addr, Asker::Connection(1)).is_none());
         // Another one is taken meanwhile, though it was used before.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let other_addr = listener.local_addr().unwrap();
         let deadline = Instant::now() + DEADLINE;
         let other = || Stream::connect(other_addr, deadline, Watch::Nothing).unwrap();
         let (sound, resting) = (other(), other());
-        pool.checkin(other_addr, sound, Leftover::None, 2);
-        pool.checkin(other_addr, resting, Leftover::Body, 2);
-        assert!(pool.checkout(other_addr).is_some());
-        assert!(pool.checkout(other_addr).is_none());
+        pool.checkin(other_addr, sound, Leftover::None, Asker::Connection(1), 2);
+        pool.checkin(other_addr, resting, Leftover::Body, Asker::Connection(1), 2);
+        assert!(pool.checkout(other_addr, Asker::Connection(1)).is_some());
+        assert!(pool.checkout(other_addr, Asker::Connection(1)).is_none());
         hear();
-        assert!(pool.checkout(addr).is_some());
-        assert!(pool.checkout(other_addr).is_some());
+        assert!(pool.checkout(addr, Asker::Connection(1)).is_some());
+        assert!(pool.checkout(other_addr, Asker::Connection(1)).is_some());
+    });
+}
+
+#[test]
+fn one_whose_response_spoke_of_a_body_serves_its_own_client_at_once_and_others_after_a_second() {
+    const OWN: Asker = Asker::Connection(1);
+    const OTHERS: [Asker; 2] = [Asker::Connection(2), Asker::Anybody];
+    on_the_worker(|| {
+        let pool = Pool::default();
+        let (stream, _peer, addr) = connected();
+        pool.checkin(addr, stream, Leftover::Body, OWN, 1);
+        // An exchange that went well does not show whose response it was.
+        for _ in 0..3 {
+            hear();
+            for other in OTHERS {
+                assert!(pool.checkout(addr, other).is_none());
+            }
+            let found = pool.checkout(addr, OWN).unwrap();
+            assert_eq!(found.leftover, Leftover::Doubtful);
+            pool.checkin(addr, found.stream, found.leftover, OWN, 1);
+        }
+        let begun = Instant::now();
+        for other in OTHERS {
+            let mut found = None;
+            wait_until("others may have it", DEADLINE, || {
+                found = pool.checkout(addr, other);
+                found.is_some()
+            });
+            assert!(begun.elapsed() > Duration::from_millis(950));
+            let found = found.unwrap();
+            assert_eq!(found.leftover, Leftover::None);
+            pool.checkin(addr, found.stream, Leftover::None, other, 1);
+        }
+        // Whom a proxy's request was for is not known, so the next one is another's.
+        let found = pool.checkout(addr, OWN).unwrap();
+        pool.checkin(addr, found.stream, Leftover::Body, Asker::Anybody, 1);
+        hear();
+        assert!(pool.checkout(addr, Asker::Anybody).is_none());
     });
 }
 
@@ -116,8 +158,8 @@ fn one_whose_bytes_were_all_taken_is_kept_though_the_worker_does_not_know() {
             let (stream, mut peer, addr) = connected();
             pass(&stream, &mut peer, bytes, 3);
             assert!(stream.is_readable(), "as far as the worker knows");
-            pool.checkin(addr, stream, Leftover::None, 1);
-            let taken = pool.checkout(addr);
+            pool.checkin(addr, stream, Leftover::None, Asker::Connection(1), 1);
+            let taken = pool.checkout(addr, Asker::Connection(1));
             assert_eq!(taken.is_some(), is_kept);
         }
     });

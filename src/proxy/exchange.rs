@@ -31,6 +31,7 @@ use crate::lists::Pools;
 use crate::net::{self, Patience, Pipe, Stream, Turns};
 use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
+use crate::upstream::pool::{Asker, Leftover};
 
 /// How an exchange ended.
 pub(super) enum Outcome {
@@ -90,6 +91,10 @@ pub(super) struct Exchange<'a> {
     pins: bool,
     /// Its peer has asked for that.
     challenged: bool,
+    /// Whose connection to a peer it may be, where only one client's next request may go.
+    asker: Asker,
+    /// What may still come on the one that is in use, from before.
+    leftover: Leftover,
     /// The pool that the request is for.
     decided: PoolName,
     workspace: &'a mut Workspace,
@@ -125,6 +130,7 @@ impl<'a> Exchange<'a> {
         plan: &'a Plan,
         downstream: &'a Stream,
         buffer: &'a mut Buffer,
+        connection: u64,
         pinned: &'a mut Option<Box<Pinned>>,
         workspace: &'a mut Workspace,
         tally: &'a mut Tally,
@@ -139,6 +145,11 @@ impl<'a> Exchange<'a> {
             pinned,
             pins: plan.authenticates_connection,
             challenged: false,
+            asker: match plan.by_proxy {
+                true => Asker::Anybody,
+                false => Asker::Connection(connection),
+            },
+            leftover: Leftover::None,
             decided: PoolName::Prod,
             workspace,
             tally,
@@ -280,9 +291,10 @@ impl<'a> Exchange<'a> {
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
-        if let Some(stream) = self.worker.pool.checkout(peer) {
+        if let Some(found) = self.worker.pool.checkout(peer, self.asker) {
             self.worker.metrics().upstream_reuses.one();
-            let outcome = self.attempt(stream, true);
+            self.leftover = found.leftover;
+            let outcome = self.attempt(found.stream, true);
             self.account(pool, peer, &outcome, None);
             match outcome {
                 // The peer itself has not failed.
@@ -290,6 +302,7 @@ impl<'a> Exchange<'a> {
                 outcome => return outcome,
             }
         }
+        self.leftover = Leftover::None;
         let limit = self.config.upstream.connect_timeout;
         let connect = || peer::connect(peer, limit, self.downstream);
         let (outcome, error) = match self.worker.with_descriptors(connect) {

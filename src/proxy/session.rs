@@ -272,6 +272,7 @@ impl Session<'_> {
             &plan,
             &self.stream,
             &mut self.buffer,
+            self.rest.number,
             &mut self.rest.pinned,
             workspace,
             tally,

@@ -22,6 +22,10 @@ use crate::net::{self, Peeked, Stream};
 /// does so again. It may be another one by then.
 const FORGETS: Duration = Duration::from_secs(3600);
 
+/// So long a connection must have been silent before it serves somebody else, where a body may come that
+/// nobody asked for.
+const QUARANTINE: Duration = Duration::from_secs(1);
+
 /// One worker's idle connections.
 #[derive(Default)]
 pub struct Pool {
@@ -37,6 +41,25 @@ pub enum Leftover {
     /// The response had no body, as must be, but its head spoke of one: there are peers that send it
     /// all the same, a moment later.
     Body,
+    /// The same, a moment ago: the peer was listened to since, or has answered something else.
+    Doubtful,
+}
+
+/// Who asks: a client connection of one user's, by a number that no other one of its worker's has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// That one.
+    Connection(u64),
+    /// Nobody in particular.
+    Anybody,
+}
+
+/// A connection from the pool.
+pub struct Found {
+    /// It is sound.
+    pub stream: Stream,
+    /// What may still come on it.
+    pub leftover: Leftover,
 }
 
 /// The idle connections to one peer.
@@ -69,9 +92,23 @@ struct Idle {
     stream: Stream,
     /// When it was first seen here by an eviction: the time is not asked for at each request.
     since: Option<Instant>,
-    /// Not to be used before the worker has heard something since this number of [`net::news`], so
-    /// that what may be left over has had the time to come.
-    rests: Option<u64>,
+    rests: Option<Rests>,
+}
+
+/// Something may be left over, and needs time to come.
+struct Rests {
+    /// Not to be used before the worker has heard something since this number of [`net::news`].
+    news: Option<u64>,
+    /// Until then it serves only whose response it is that may have more to it.
+    until: Instant,
+    asker: Asker,
+}
+
+impl Rests {
+    fn is_for(&self, asker: Asker) -> bool {
+        let is_same = asker == self.asker && asker != Asker::Anybody;
+        is_same && self.news != Some(net::news())
+    }
 }
 
 impl OfPeer {
@@ -108,17 +145,24 @@ impl OfPeer {
 }
 
 impl Pool {
-    /// An idle connection to `peer`, if there is a sound one.
-    pub fn checkout(&self, peer: SocketAddr) -> Option<Stream> {
+    /// An idle connection to `peer` that may serve `asker`, if there is a sound one.
+    pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<Found> {
         let mut peers = self.peers.borrow_mut();
         let of_peer = peers.get_mut(&peer)?;
         for place in (0..of_peer.idle.len()).rev() {
-            if of_peer.idle[place].rests == Some(net::news()) {
-                continue;
+            let mut leftover = Leftover::None;
+            if let Some(rests) = &of_peer.idle[place].rests
+                && rests.until > Instant::now()
+            {
+                if !rests.is_for(asker) {
+                    continue;
+                }
+                leftover = Leftover::Doubtful;
             }
             let found = of_peer.idle.remove(place);
             if of_peer.find_sound(&found) {
-                return Some(found.stream);
+                let stream = found.stream;
+                return Some(Found { stream, leftover });
             }
         }
         None
@@ -141,17 +185,29 @@ impl Pool {
         };
     }
 
-    /// Keeps `stream` for the next request to `peer`, unless `limit` are kept already.
-    pub fn checkin(&self, peer: SocketAddr, stream: Stream, leftover: Leftover, limit: usize) {
+    /// Keeps `stream`, whose last request was `asker`'s, for the next request to `peer`, unless `limit`
+    /// are kept already.
+    pub fn checkin(
+        &self,
+        peer: SocketAddr,
+        stream: Stream,
+        leftover: Leftover,
+        asker: Asker,
+        limit: usize,
+    ) {
         let mut peers = self.peers.borrow_mut();
         let of_peer = peers.entry(peer).or_default();
-        if leftover == Leftover::Body && matches!(of_peer.manner, Manner::Talks { .. }) {
+        if leftover != Leftover::None && matches!(of_peer.manner, Manner::Talks { .. }) {
             return;
         }
         let idle = Idle {
             stream,
             since: None,
-            rests: (leftover == Leftover::Body).then(net::news),
+            rests: (leftover != Leftover::None).then(|| Rests {
+                news: (leftover == Leftover::Body).then(net::news),
+                until: Instant::now() + QUARANTINE,
+                asker,
+            }),
         };
         // After a giant body the events speak of bytes that were all taken, so the kernel is asked then.
         let is_sound = !idle.stream.is_readable() || of_peer.find_sound(&idle);

@@ -30,7 +30,8 @@ use crate::upstream::pool::Leftover;
 /// apart only once it is written to.
 const ENDS_WITH_REQUEST: Duration = Duration::from_millis(100);
 
-/// So long a peer is listened to that may send the body of a response that must not have one.
+/// So long a peer is listened to that may send the body of a response that must not have one: long
+/// enough for the client's own next request, and [not](Leftover) for anybody else's.
 const LATE_BODY: Duration = Duration::from_millis(50);
 
 /// How a response passes through.
@@ -557,6 +558,9 @@ impl Exchange<'_> {
         });
         match keeping {
             Keeping::Close => {}
+            // The next request on a proxy's connection may be another user's, whatever this one's credentials.
+            Keeping::Pin
+                if self.plan.by_proxy && !self.challenged && leftover != Leftover::None => {}
             Keeping::Pin => {
                 let taken = Taken {
                     stream,
@@ -575,11 +579,12 @@ impl Exchange<'_> {
                         if !self.is_silent(peer, &stream) {
                             return;
                         }
-                        Leftover::None
+                        Leftover::Doubtful
                     }
+                    Leftover::None => self.leftover,
                     leftover => leftover,
                 };
-                worker.keep_upstream(peer, stream, leftover, self.config);
+                worker.keep_upstream(peer, stream, leftover, self.asker, self.config);
             }
         }
     }

@@ -15,6 +15,8 @@ use crate::proxy::pinned::Pinned;
 /// What is kept of a connection between two requests.
 pub(super) struct Rest {
     _open: Open,
+    /// Which of its worker's connections it is, for as long as that runs.
+    pub(super) number: u64,
     /// Which listener it came to.
     pub(super) listener: usize,
     /// The address of the socket's other side, or what the PROXY protocol says it is.
@@ -34,8 +36,11 @@ pub(super) struct Rest {
 impl Rest {
     /// Of a connection that begins now.
     pub(super) fn new(worker: &Rc<Worker>, arrival: &Arrival) -> Self {
+        let number = worker.begun.get();
+        worker.begun.set(number + 1);
         Self {
             _open: Open::new(worker),
+            number,
             listener: arrival.listener,
             socket: client::canonical(arrival.from.ip()),
             vouched: true,
