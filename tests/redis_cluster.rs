@@ -377,6 +377,33 @@ fn a_slot_that_stays_open_is_read_on_key_by_key() {
 }
 
 #[test]
+fn an_ask_is_followed_once_and_the_next_command_begins_at_the_owner_again() {
+    let site = Site::start();
+    let gateway = site.gateway(OWNER, |it| {
+        it.set("redis.check_interval", "300ms")
+            .set("redis.accept_key", "{gg}accept")
+    });
+    let (from, to) = (site.server(OWNER), site.server(SEED));
+    let (source, target) = (site.cluster.id(OWNER), site.cluster.id(SEED));
+    let slot = SLOT.to_string();
+    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+    from.cli(&["DEL", "{gg}prod"]);
+    let page = gateway.wait_for_lists("prod is held", |it| it["held"] != json!([]));
+    let digest = page["held"][0]["digest"].as_str().unwrap();
+    // The key that accepts is asked for, which is at neither.
+    let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
+    let before = gateway.metric(checks);
+    wait_until("some checks", DEADLINE, || {
+        gateway.metric(checks) > before + 2.0
+    });
+    // Called off at the owner; the other one is forgotten.
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+    from.cli(&["SET", "{gg}accept", digest]);
+    gateway.wait_for_log("change-accepted list=prod");
+}
+
+#[test]
 fn a_key_of_a_slot_that_is_open_at_its_owner_alone_was_removed_by_nobody() {
     let site = Site::start();
     let gateway = site.gateway(OWNER, |it| it.set("redis.check_interval", "300ms"));

@@ -1,8 +1,9 @@
 //! Redis Cluster: the server that has a key's slot, wherever that is at the moment.
 //!
 //! A server that has not got it names the one that has (MOVED), or, while the slot moves there key by key,
-//! the one that may have the key already (ASK). Both are followed by a new connection; one that was
-//! asked for stays so, since ASKING does no harm once the slot has come. All lists are read at one moment, so they must
+//! the one that may have the key already (ASK). Both are followed by a new connection. After a MOVED that stays; an
+//! ASK is about one command, and the next one begins at the owner again: a slot that was called off at
+//! the owner may stay open at the other server, which would be believed for ever. All lists are read at one moment, so they must
 //! be in one slot: by a hash tag, as in `{gg}gray`. They are read at the owner of the slot; while that is
 //! open, `open_slot` says how. The other keys may be anywhere.
 
@@ -128,7 +129,7 @@ impl Redirection {
     }
 }
 
-/// Does something on `link`; where a server sends it elsewhere, `link` leads there from then on.
+/// Does something on `link`; where a server says that the slot has moved, `link` leads there from then on.
 ///
 /// # Errors
 /// As `act` has them, or why no connection can be made to where it is sent.
@@ -145,8 +146,12 @@ pub(super) fn follow<T>(
         let Some(to) = Redirection::of(error) else {
             break;
         };
-        *link = to.open(link, settings)?;
-        outcome = act(link);
+        let mut there = to.open(link, settings)?;
+        outcome = act(&mut there);
+        if to.asking {
+            break;
+        }
+        *link = there;
     }
     outcome
 }
@@ -175,8 +180,11 @@ pub(super) fn follow_aside<T>(
     let Some(to) = Redirection::of(&error) else {
         return Err(error);
     };
-    let there = aside.insert(to.open(link, settings)?);
-    follow(there, settings, act)
+    let mut there = to.open(link, settings)?;
+    match to.asking {
+        true => act(&mut there),
+        false => follow(aside.insert(there), settings, act),
+    }
 }
 
 /// Leads `link` to the server that owns the slot of the lists.
