@@ -21,6 +21,7 @@ mod reports;
 pub mod session;
 mod tally;
 mod tunnel;
+mod unwanted;
 mod upload;
 
 use std::cell::{Cell, OnceCell, RefCell};

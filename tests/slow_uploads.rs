@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use support::{Client, Gateway, Origin, RefusingPeer, Setup, ok};
+use support::{Client, Conn, Gateway, Head, Origin, RefusingPeer, Setup, ok};
 
 /// Once it is answered, a client was left so long; then its next byte broke the connection.
 const ONCE: Duration = Duration::from_secs(2);
@@ -214,4 +214,77 @@ fn what_is_dropped_of_a_body_is_bounded_in_bytes_in_silence_and_in_pace() {
         sent += MIB;
         assert!(sent < 64 * MIB, "it is read for ever");
     }
+}
+
+/// Answers at the head with more than the kernel holds for a client, and then does what `script` says.
+fn answering_at_length(
+    fields: &'static str,
+    script: impl Fn(&mut Conn, Head) -> std::io::Result<()> + Send + Sync + 'static,
+) -> Origin {
+    Origin::scripted(move |conn| {
+        let Some(head) = conn.head()? else {
+            return Ok(());
+        };
+        let mut out = conn.wire.stream.try_clone()?;
+        let answer = format!("HTTP/1.1 413 No\r\n{fields}\r\n");
+        let answering = std::thread::spawn(move || {
+            out.write_all(answer.as_bytes())?;
+            let content = match answer.contains("chunked") {
+                true => format!("{LONG_ANSWER:x}\r\n"),
+                false => String::new(),
+            };
+            out.write_all(content.as_bytes())?;
+            out.write_all(&vec![b'y'; LONG_ANSWER])?;
+            match content.is_empty() {
+                true => Ok(()),
+                false => out.write_all(b"\r\n0\r\n\r\n"),
+            }
+        });
+        script(conn, head)?;
+        answering.join().unwrap()
+    })
+}
+
+/// More than the buffers on the way of an answer hold.
+const LONG_ANSWER: usize = 8_000_000;
+
+/// More than those on the way of an upload hold.
+const LONG_UPLOAD: usize = 24_000_000;
+
+#[test]
+fn a_client_that_only_writes_gets_a_long_answer_whole() {
+    let check = |name: &str, origin: Origin| {
+        let setup = Setup::new().set("gateway.send_timeout", "1s");
+        let gateway = gateway(setup, &[&origin]);
+        let mut client = gateway.connect();
+        client.send(format!(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LONG_UPLOAD}\r\n\r\n"
+        ));
+        // For longer than a client may take nothing.
+        let begun = Instant::now();
+        for _ in 0..20 {
+            client.send(vec![b'x'; LONG_UPLOAD / 20]);
+            std::thread::sleep(ONCE / 10);
+        }
+        assert!(begun.elapsed() >= 2 * ONCE);
+        let response = client.response();
+        let got = (response.status(), response.content.len());
+        assert_eq!(got, (413, LONG_ANSWER), "{name}");
+    };
+    // One that reads no further, with an answer of either kind, and one that takes it all.
+    let closing = |fields| answering_at_length(fields, |conn, _| conn.wait_gone());
+    let reading_on = answering_at_length("Content-Length: 8000000\r\n", |conn, head| {
+        conn.stream_body(&head, &mut |_| {}).map(drop)
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let fields = "Connection: close\r\nContent-Length: 8000000\r\n";
+            check("closing", closing(fields));
+        });
+        scope.spawn(|| {
+            let fields = "Connection: close\r\nTransfer-Encoding: chunked\r\n";
+            check("closing, in chunks", closing(fields));
+        });
+        scope.spawn(|| check("reading on", reading_on));
+    });
 }

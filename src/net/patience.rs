@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::num::NonZeroU64;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Where more bytes than this are [announced](Patience::expects), the rate counts.
@@ -36,6 +37,8 @@ pub struct Patience {
     much: Cell<bool>,
     /// Bytes that were counted before the room that they have made was used.
     taken: Cell<usize>,
+    /// Bytes that came from the same side in the other direction, not yet counted.
+    heard: Option<Rc<Cell<usize>>>,
 }
 
 impl Patience {
@@ -54,7 +57,21 @@ impl Patience {
             credit: Cell::new(budget.saturating_mul(CREDIT)),
             much: Cell::new(true),
             taken: Cell::new(0),
+            heard: None,
         }
+    }
+
+    /// As it is, but what comes in the other direction meanwhile counts as progress, too: who sends is
+    /// there, and may read nothing until all is sent.
+    pub fn hearing(self, heard: Option<Rc<Cell<usize>>>) -> Self {
+        Self { heard, ..self }
+    }
+
+    /// Counts what was heard; false when that is nothing.
+    pub(super) fn has_heard(&self) -> bool {
+        let heard = self.heard.as_ref().map_or(0, |it| it.take());
+        self.gain(heard);
+        heard > 0
     }
 
     /// Notes how many bytes the other side has announced and not sent yet. Until it is told, much.

@@ -419,10 +419,10 @@ impl Stream {
                 return wake;
             }
             let now = self.unsent();
-            if now >= before {
+            if !patience.has_heard() && now >= before {
                 return wake;
             }
-            patience.taken(before - now);
+            patience.taken(before.saturating_sub(now));
             unsent = Some(now);
         }
     }

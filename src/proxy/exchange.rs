@@ -111,6 +111,8 @@ pub(super) struct Exchange<'a> {
     body_begun: bool,
     /// The body is complete.
     body_complete: bool,
+    /// Bytes of the body that nobody wanted.
+    body_dropped: u64,
     /// The end of the body is written, or pending.
     body_ended: bool,
     /// The peer takes nothing more of the body.
@@ -162,6 +164,7 @@ impl<'a> Exchange<'a> {
             body_allowance: config.gateway.max_body,
             body_begun: false,
             body_complete: plan.complete,
+            body_dropped: 0,
             body_ended: false,
             peer_has_enough: false,
             client_ended: false,
@@ -174,12 +177,14 @@ impl<'a> Exchange<'a> {
         self.body_complete
     }
 
-    /// Where in the request's body the client is, and how long it may keep us waiting.
-    pub(super) fn rest_of_body(&mut self) -> (BodyReader, Patience) {
+    /// Where in the request's body the client is, how long it may keep us waiting, and how many bytes were
+    /// dropped.
+    pub(super) fn rest_of_body(&mut self) -> (BodyReader, Patience, u64) {
         let nothing = BodyReader::new(Of::Request, Framing::None, self.config.gateway.limits);
         let reader = std::mem::replace(&mut self.body, nothing);
         let used_up = Patience::new(Duration::ZERO);
-        (reader, std::mem::replace(&mut self.body_patience, used_up))
+        let patience = std::mem::replace(&mut self.body_patience, used_up);
+        (reader, patience, self.body_dropped)
     }
 
     /// Tries the client's own connection, if it has one, then peers of `pool`, each a different one, and

@@ -38,6 +38,8 @@ pub(super) struct Source<'a> {
     pub(super) watch: Watch<'a>,
     /// Content that is still let through.
     pub(super) allowance: Option<u64>,
+    /// Counts what comes.
+    pub(super) heard: Option<&'a Cell<usize>>,
     /// Once true, the end of the source is not of its own making.
     pub(super) broken_off: Option<&'a Cell<bool>>,
 }
@@ -187,6 +189,14 @@ impl Source<'_> {
     }
 }
 
+/// Notes that so much has come.
+fn came(count: usize, patience: &Patience, heard: Option<&Cell<usize>>) {
+    patience.moved(count);
+    if let Some(heard) = heard {
+        heard.set(heard.get() + count);
+    }
+}
+
 enum Filled {
     Some(usize),
     End,
@@ -223,7 +233,7 @@ fn fill(source: &mut Source<'_>) -> Filled {
         Ok(0) => Filled::End,
         Ok(count) => {
             source.buffer.added(count);
-            source.patience.moved(count);
+            came(count, source.patience, source.heard);
             if count == size {
                 // The source is faster than this buffer.
                 source.buffer.enlarge();
@@ -270,7 +280,7 @@ fn splice(most: usize, source: &mut Source<'_>, sink: &mut Sink<'_>, taken: &mut
                 // The events speak of bytes that were all taken, and nothing else would find that out.
                 source.stream.is_readable_now();
             }
-            source.patience.moved(count);
+            came(count, source.patience, source.heard);
             if let Some(allowance) = &mut source.allowance {
                 *allowance = allowance.saturating_sub(count as u64);
             }

@@ -281,8 +281,12 @@ impl Session<'_> {
         let complete = exchange.request_is_complete();
         self.request_complete = complete;
         if !complete {
-            let (reader, patience) = exchange.rest_of_body();
-            self.unread = Some(Unread { reader, patience });
+            let (reader, patience, dropped) = exchange.rest_of_body();
+            self.unread = Some(Unread {
+                reader,
+                patience,
+                dropped,
+            });
         }
         let outcome = match net::are_waits_cut() {
             true => cut(outcome, tally),

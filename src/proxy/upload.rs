@@ -62,6 +62,7 @@ pub(super) struct Uploaded {
 pub(super) struct Upload {
     companion: Companion<Uploaded>,
     broken_off: Rc<Cell<bool>>,
+    heard: Rc<Cell<usize>>,
 }
 
 impl Upload {
@@ -71,11 +72,16 @@ impl Upload {
     /// When the second coroutine cannot be had.
     pub(super) fn begin(twins: Twins, rest: RestOfBody) -> io::Result<Self> {
         let broken_off = Rc::new(Cell::new(false));
-        let of_companion = Rc::clone(&broken_off);
-        let companion = net::spawn_beside(move || rest.send(&twins, &of_companion))?;
+        let heard = Rc::new(Cell::new(0));
+        let of_companion = (Rc::clone(&broken_off), Rc::clone(&heard));
+        let companion = net::spawn_beside(move || {
+            let (broken_off, heard) = of_companion;
+            rest.send(&twins, &broken_off, &heard)
+        })?;
         Ok(Self {
             companion,
             broken_off,
+            heard,
         })
     }
 
@@ -83,6 +89,11 @@ impl Upload {
     /// from there.
     pub(super) fn broken_off(&self) -> &Cell<bool> {
         &self.broken_off
+    }
+
+    /// Bytes that have come from the client.
+    pub(super) fn heard(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.heard)
     }
 
     /// True when nothing more will be sent.
@@ -97,7 +108,7 @@ impl Upload {
 }
 
 impl RestOfBody {
-    fn send(mut self, twins: &Twins, broken_off: &Cell<bool>) -> Uploaded {
+    fn send(mut self, twins: &Twins, broken_off: &Cell<bool>, heard: &Cell<usize>) -> Uploaded {
         // Unless all went well, a panic included.
         let break_off = Failsafe::new(|| {
             broken_off.set(true);
@@ -114,6 +125,7 @@ impl RestOfBody {
             patience: &self.patience,
             watch: Watch::Gone(&twins.peer),
             allowance: self.allowance,
+            heard: Some(heard),
             broken_off: None,
         };
         let mut sink = Sink {

@@ -98,6 +98,7 @@ impl Exchange<'_> {
             patience: &self.body_patience,
             watch: Watch::Readable(&upstream.stream),
             allowance: self.body_allowance,
+            heard: None,
             broken_off: None,
         };
         let mut sink = Sink {

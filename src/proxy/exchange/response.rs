@@ -1,7 +1,9 @@
 //! The response's way to the client.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::keeping::{Exchanged, Keeping};
@@ -16,12 +18,13 @@ use crate::http::encode::{self, Connection, ResponseToClient};
 use crate::http::fields::{Field, Kind};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{BadResponse, Parsed, ResponseHead, Scanner, Version};
-use crate::net::{self, Patience, Peeked, Stream, Uptake, Wake, Watch};
+use crate::net::{self, Patience, Peeked, Stream, Turns, Uptake, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::pinned::{Pinned, Taken};
 use crate::proxy::relay::{self, End, Sink, Source};
 use crate::proxy::tunnel::{self, Twins};
+use crate::proxy::unwanted::{self, Dropped};
 use crate::proxy::upload::{RestOfBody, Upload};
 use crate::upstream::pool::Leftover;
 
@@ -379,33 +382,78 @@ impl Exchange<'_> {
             true => gateway.body_timeout.max(self.config.upstream.read_timeout),
             false => self.config.upstream.read_timeout,
         });
+        // Nobody else reads what the client may have to send before it reads.
+        let mut drops = upload.is_none() && !self.body_complete;
+        let heard = match upload {
+            Some(upload) => Some(upload.heard()),
+            None => drops.then(Rc::default),
+        };
         let client_patience = Patience::with_rate(gateway.send_timeout, gateway.min_rate);
-        let mut taken = 0;
+        let client_patience = client_patience.hearing(heard.clone());
+        let (mut taken, mut pipe, mut ended, mut turns) = (0, None, false, Turns::new());
         let mut reader = BodyReader::new(Of::Response, passage.framing, gateway.limits);
-        let mut source = Source {
-            stream: peer,
-            buffer,
-            pipe: &mut None,
-            reader: &mut reader,
-            patience: &peer_patience,
-            watch: Watch::Gone(self.downstream),
-            allowance: None,
-            broken_off: upload.map(Upload::broken_off),
+        let end = loop {
+            let mut source = Source {
+                stream: peer,
+                buffer,
+                pipe: &mut pipe,
+                reader: &mut reader,
+                patience: &peer_patience,
+                watch: Watch::Gone(self.downstream),
+                allowance: None,
+                heard: None,
+                broken_off: upload.map(Upload::broken_off),
+            };
+            let mut sink = Sink {
+                stream: self.downstream,
+                pending: &mut self.workspace.to_client,
+                chunked: passage.framing_down == Framing::Chunked,
+                options: &self.workspace.response_options,
+                patience: &client_patience,
+                until_readable: drops,
+                ended: &mut ended,
+                sent: &mut self.tally.sent,
+            };
+            let trailer = &mut self.workspace.trailer;
+            let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
+            match (end, &heard) {
+                (End::Watched, Some(heard)) if drops && !self.downstream.is_gone() => {
+                    drops = self.drop_some(heard, &mut turns);
+                }
+                (end, _) => break end,
+            }
         };
-        let mut sink = Sink {
-            stream: self.downstream,
-            pending: &mut self.workspace.to_client,
-            chunked: passage.framing_down == Framing::Chunked,
-            options: &self.workspace.response_options,
-            patience: &client_patience,
-            until_readable: false,
-            ended: &mut false,
-            sent: &mut self.tally.sent,
-        };
-        let trailer = &mut self.workspace.trailer;
-        let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
         self.worker.metrics().upstream_received.add(taken);
         end
+    }
+
+    /// Drops some of a body that nobody wants; false when no more of it is to be read.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
+    fn drop_some(&mut self, heard: &Cell<usize>, turns: &mut Turns) -> bool {
+        let (limit, before) = (self.config.gateway.max_discard, self.body_dropped);
+        let (body, dropped) = (&mut self.body, &mut self.body_dropped);
+        let mut drop_filled = |buffer: &mut Buffer, turns: &mut Turns| {
+            let outcome = unwanted::drop_filled(body, buffer, dropped, limit, turns);
+            outcome == Dropped::All && unwanted::is_read(body, *dropped, limit)
+        };
+        // What had come with the head, too.
+        let goes_on = drop_filled(self.buffer, turns)
+            && match self.downstream.read_now(self.buffer.room()) {
+                Ok(0) => false,
+                Ok(count) => {
+                    self.buffer.added(count);
+                    self.body_patience.moved(count);
+                    heard.set(heard.get() + count);
+                    turns.moved(count);
+                    drop_filled(self.buffer, turns)
+                }
+                // Old news.
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            };
+        self.tally.received += self.body_dropped - before;
+        self.buffer.release();
+        goes_on
     }
 
     /// Goes on with the body while the response is passed on.

@@ -12,10 +12,11 @@ use super::Session;
 use crate::config::Config;
 use crate::error::{Close, Refusal};
 use crate::http::body::BodyReader;
-use crate::http::chunked::{Of, Piece};
+use crate::http::chunked::Of;
 use crate::http::framing::{self, Framing};
 use crate::net::{Patience, Turns, Wake};
 use crate::proxy::Workspace;
+use crate::proxy::unwanted::{self, Dropped};
 
 /// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
 /// dropped for so long.
@@ -26,6 +27,8 @@ pub(super) struct Unread {
     pub(super) reader: BodyReader,
     /// With the client.
     pub(super) patience: Patience,
+    /// Bytes of it that were dropped so far.
+    pub(super) dropped: u64,
 }
 
 impl Unread {
@@ -35,6 +38,7 @@ impl Unread {
         Self {
             reader: BodyReader::new(Of::Request, framing, gateway.limits),
             patience: Patience::with_rate(gateway.body_timeout, gateway.min_rate),
+            dropped: 0,
         }
     }
 }
@@ -96,9 +100,8 @@ impl Session<'_> {
     /// time, or its bytes.
     fn drop_body(&mut self, mut unread: Unread) -> bool {
         let limit = self.worker.config.snapshot().gateway.max_discard;
-        let mut left = limit.unwrap_or(u64::MAX);
         // Such a body is not read to its end anyway.
-        if unread.reader.certain() > left {
+        if !unwanted::is_read(&unread.reader, unread.dropped, limit) {
             return true;
         }
         let mut turns = Turns::new();
@@ -107,21 +110,11 @@ impl Session<'_> {
             if self.worker.gateway.is_draining() {
                 return true;
             }
-            let Ok((count, piece)) = unread.reader.next(self.buffer.filled()) else {
-                return true;
-            };
-            self.buffer.consume(count);
-            left = match left.checked_sub(count as u64) {
-                Some(left) => left,
-                None => return false,
-            };
-            match piece {
-                Piece::Content(_) => {
-                    turns.took_piece();
-                    continue;
-                }
-                Piece::End => return true,
-                Piece::More => {}
+            let (reader, buffer) = (&mut unread.reader, &mut self.buffer);
+            match unwanted::drop_filled(reader, buffer, &mut unread.dropped, limit, &mut turns) {
+                Dropped::All => {}
+                Dropped::Over => return true,
+                Dropped::TooMuch => return false,
             }
             self.buffer.release();
             let begun = Instant::now();

@@ -1,0 +1,48 @@
+//! The rest of a body that nobody wants: it is read and dropped, since its client may read nothing until
+//! it has sent everything.
+
+use crate::buffer::Buffer;
+use crate::http::body::BodyReader;
+use crate::http::chunked::Piece;
+use crate::net::Turns;
+
+/// What has become of the bytes that were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// All are dropped, and more of the body may come.
+    All,
+    /// The body has ended, or nobody can tell where it will.
+    Over,
+    /// More than is dropped of a body.
+    TooMuch,
+}
+
+/// True when the rest of a body of which so much was `dropped` may be read, as far as is known of it.
+pub(super) fn is_read(reader: &BodyReader, dropped: u64, limit: Option<u64>) -> bool {
+    limit.is_none_or(|limit| reader.certain() <= limit.saturating_sub(dropped))
+}
+
+/// Drops what is in the `buffer` of the body, and counts it.
+pub(super) fn drop_filled(
+    reader: &mut BodyReader,
+    buffer: &mut Buffer,
+    dropped: &mut u64,
+    limit: Option<u64>,
+    turns: &mut Turns,
+) -> Dropped {
+    loop {
+        let Ok((count, piece)) = reader.next(buffer.filled()) else {
+            return Dropped::Over;
+        };
+        buffer.consume(count);
+        *dropped += count as u64;
+        if limit.is_some_and(|limit| *dropped > limit) {
+            return Dropped::TooMuch;
+        }
+        match piece {
+            Piece::Content(_) => turns.took_piece(),
+            Piece::End => return Dropped::Over,
+            Piece::More => return Dropped::All,
+        }
+    }
+}
