@@ -523,6 +523,33 @@ fn whoever_empties_a_master_means_it_also_when_its_history_has_a_new_name() {
 }
 
 #[test]
+fn what_is_said_of_a_replicas_link_goes_with_its_standing_also_while_its_lists_are_not_taken() {
+    let mut pair = Pair::start(|it| it);
+    pair.master.kill();
+    found(&pair.gateway, "replica-link-down");
+    // It comes back with what its file has, and another master that is away.
+    let refusing = support::RefusingPeer::new();
+    let options = replica_of(refusing.address());
+    let options = options.each_ref().map(String::as_str);
+    pair.replica.kill();
+    pair.replica.set_options(&options);
+    pair.replica.restart();
+    wait_kept(&pair.gateway, "unsynced");
+    let it = found(&pair.gateway, "replica-link-down");
+    let text = it["text"].as_str().unwrap();
+    let master = format!("master {} is down", refusing.address());
+    assert!(text.contains(&master), "{text}");
+    // It becomes a master that has nothing.
+    pair.replica
+        .cli(&["CONFIG", "SET", "replica-read-only", "no"]);
+    pair.replica.cli(&["FLUSHALL"]);
+    pair.replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    wait_kept(&pair.gateway, "without-data");
+    wait_until_nothing_is_found(&pair.gateway);
+    pair.gateway.wait_for_log("replica-link-down-over");
+}
+
+#[test]
 fn a_gateway_that_starts_on_a_server_that_lost_its_data_goes_on_with_the_copy() {
     let mut redis = Redis::start();
     let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));

@@ -23,24 +23,22 @@ impl Watcher {
     ) -> RedisResult<Option<Cause>> {
         let (standing, has_lists) = (&answer.standing, self.publisher.has_lists());
         let reader = &mut server.reader;
-        let verdict = self
-            .standings
-            .judge(standing, answer.is_empty(), has_lists, reader)?;
-        self.keeps = verdict.is_err();
+        let (adrift, fault) =
+            self.standings
+                .judge(standing, answer.is_empty(), has_lists, reader)?;
+        self.keeps = fault.is_some();
         self.is_adrift = *standing != Standing::Settled;
-        match verdict {
-            Ok(adrift) => {
-                let found = adrift.map(|it| without_master(&server.reader.place(), it));
-                self.publisher.find(Finding::ReplicaLinkDown, found);
-                Ok(Some(self.owed.take().unwrap_or(cause)))
-            }
-            Err(fault) => {
-                self.owed.get_or_insert(cause);
-                let words = not_taken(&server.reader.place(), standing);
-                self.publisher.failed_for(fault, words);
-                Ok(None)
-            }
-        }
+        // Whether its lists are taken or not: it may have got another master, or become one.
+        let place = server.reader.place();
+        let found = adrift.map(|it| without_master(&place, it, fault.is_none()));
+        self.publisher.find(Finding::ReplicaLinkDown, found);
+        let Some(fault) = fault else {
+            return Ok(Some(self.owed.take().unwrap_or(cause)));
+        };
+        self.owed.get_or_insert(cause);
+        self.publisher
+            .failed_for(fault, not_taken(&place, standing));
+        Ok(None)
     }
 
     /// Notes which lists have vanished. Whoever did that, it is followed as a removal: what was evicted is
@@ -114,15 +112,17 @@ fn names(lists: &[ListName]) -> String {
 }
 
 /// What is to be said of a replica without its master.
-fn without_master(address: &str, adrift: Adrift) -> StoreFinding {
+fn without_master(address: &str, adrift: Adrift, is_taken: bool) -> StoreFinding {
     let Adrift { master, since } = adrift;
+    let source = match is_taken {
+        true => "the lists come from",
+        false => "no lists are taken from",
+    };
     StoreFinding {
         finding: Finding::ReplicaLinkDown,
         server: address.to_owned(),
         since,
-        text: format!(
-            "the lists come from the replica {address}, whose link to its master {master} is down"
-        ),
+        text: format!("{source} the replica {address}, whose link to its master {master} is down"),
     }
 }
 

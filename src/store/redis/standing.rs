@@ -240,7 +240,7 @@ const fn refused(it: Look) -> Option<Fault> {
     }
 }
 
-/// A replica without its master, from which lists are taken all the same.
+/// A replica without its master.
 #[derive(Clone, Debug)]
 pub(super) struct Adrift {
     pub(super) master: String,
@@ -312,8 +312,8 @@ impl Standings {
         self.question.ask(link)
     }
 
-    /// Whether the lists are to be taken of a server of this `standing`; if so, and it is adrift,
-    /// what is to be said of that.
+    /// What is to be said of a server of this `standing`, if it is adrift; and why its lists are not
+    /// to be taken, if they are not.
     ///
     /// # Errors
     /// When the server cannot be asked for more.
@@ -323,7 +323,7 @@ impl Standings {
         is_empty: bool,
         has_lists: bool,
         link: &mut Link,
-    ) -> RedisResult<Result<Option<Adrift>, Fault>> {
+    ) -> RedisResult<(Option<Adrift>, Option<Fault>)> {
         let is_adrift = *standing != Standing::Settled;
         // As a rule nothing more is asked.
         let info = match is_adrift || is_empty && has_lists {
@@ -342,20 +342,26 @@ impl Standings {
             },
             has_lists,
         };
-        if let Some(fault) = refused(look) {
-            return Ok(Err(fault));
+        let adrift = self.adrift(standing, down);
+        let fault = refused(look);
+        if fault.is_none() {
+            self.has_taken = true;
+            self.was_settled |= !is_adrift;
         }
-        self.has_taken = true;
-        self.was_settled |= !is_adrift;
+        Ok((adrift, fault))
+    }
+
+    /// What is to be said of a server of this `standing`, which says how long its link is `down`.
+    fn adrift(&mut self, standing: &Standing, down: Option<Duration>) -> Option<Adrift> {
         let Standing::Adrift(master) = standing else {
             self.adrift_since = None;
-            return Ok(Ok(None));
+            return None;
         };
         let now = Instant::now();
         let said = down.and_then(|it| now.checked_sub(it));
         let since = *self.adrift_since.get_or_insert(said.unwrap_or(now));
         let master = master.clone();
-        Ok(Ok(Some(Adrift { master, since })))
+        Some(Adrift { master, since })
     }
 
     /// Lists were taken: notes whose, to know them again. Returns how many keys were evicted since
