@@ -152,9 +152,8 @@ pub enum Retry {
     Always,
     /// The peer may have acted on the request.
     IfIdempotent,
-    /// The peer may have acted on the request, if it was all there: one whose body is still to come was
-    /// not.
-    UnlessWhole,
+    /// The peer may have acted on the request, unless its body waits for the peer's consent.
+    UnlessAwaited,
     /// Part of a response may have been forwarded, or the fault is not the peer's.
     Never,
 }
@@ -175,7 +174,7 @@ impl Failure {
     pub const fn retry(self) -> Retry {
         match self {
             Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed => Retry::Always,
-            Self::Stale => Retry::UnlessWhole,
+            Self::Stale => Retry::UnlessAwaited,
             Self::SendFailed
             | Self::SendTimeout
             | Self::ReadTimeout

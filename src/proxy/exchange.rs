@@ -283,8 +283,12 @@ impl<'a> Exchange<'a> {
         match failure.retry() {
             Retry::Always => true,
             Retry::IfIdempotent => self.may_repeat(self.plan.is_idempotent),
-            // Without its body the peer had not got the request, and could not act on it.
-            Retry::UnlessWhole => self.may_repeat(self.plan.is_idempotent || !self.body_complete),
+            // Without its body, which waits for the peer's consent (RFC 9110 section 10.1.1), the peer
+            // has not got the request. Others may be acted on by their head, which is sent at once.
+            Retry::UnlessAwaited => {
+                let waits = self.plan.expects_continue && !self.body_complete;
+                self.may_repeat(self.plan.is_idempotent || waits)
+            }
             Retry::Never => false,
         }
     }
