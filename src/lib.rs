@@ -19,13 +19,13 @@
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
 //! | [`upstream`] | connecting to peers, idle connections |
 //! | [`store`] | where lists come from, and how they come into force |
-//! | [`process`] | signals, pid file, privileges |
 //! | [`access_log`], [`logging`] | records and their writers |
 //! | [`config`] | the ini file |
 //! | [`explain`] | the decision for a client, with its reasons |
 //! | [`route`], [`lists`] | who is served by whom; pure |
 //! | [`http`] | HTTP/1 as bytes: heads, framing, chunks; no I/O |
 //! | [`proxy_protocol`] | what a proxy in front says before the first byte; no I/O |
+//! | [`process`] | signals, pid file, privileges, threads that are not to be missed |
 //! | [`snapshot`], [`metrics`], [`buffer`], [`free_list`], [`memory`], [`error`] | values, counters, memory, names |
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
 //!
