@@ -296,7 +296,8 @@ fn a_half_closed_tunnel_whose_origin_is_reset_is_cut_although_the_client_takes_n
         let mut refused_since = Instant::now();
         while refused_since.elapsed() < Duration::from_millis(300) {
             match conn.wire.stream.write(&[b'x'; 64 * 1024]) {
-                Ok(_) => refused_since = Instant::now(),
+                Ok(1..) => refused_since = Instant::now(),
+                Ok(0) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
