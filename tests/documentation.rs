@@ -124,8 +124,8 @@ fn failures() -> String {
         let retry = match failure.retry() {
             Retry::Always => "yes",
             Retry::IfIdempotent => "if the method is idempotent and no body has begun to flow",
-            Retry::UnlessWhole => {
-                "if the method is idempotent or a body is still to come, and none has begun to flow"
+            Retry::UnlessAwaited => {
+                "if the method is idempotent or a body waits for `100 Continue`, and none has begun to flow"
             }
             Retry::Never => "no",
         };
