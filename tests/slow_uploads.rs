@@ -49,11 +49,17 @@ fn reading_on() -> Origin {
 /// Sends a body slowly, and never reads meanwhile.
 #[track_caller]
 fn upload(client: &mut Client, chunked: bool) {
+    upload_behind(client, "PUT / HTTP/1.1\r\nHost: a", chunked);
+}
+
+/// As [`upload`], behind this begin of a head.
+#[track_caller]
+fn upload_behind(client: &mut Client, head: &str, chunked: bool) {
     let framing = match chunked {
         true => "Transfer-Encoding: chunked".to_owned(),
         false => format!("Content-Length: {}", PIECE * PIECES),
     };
-    client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+    client.send(format!("{head}\r\n{framing}\r\n\r\n"));
     let begun = Instant::now();
     for _ in 0..PIECES {
         std::thread::sleep(ONCE / 4);
@@ -163,6 +169,36 @@ fn a_client_that_only_writes_gets_the_gateways_own_answer() {
             });
         }
     });
+}
+
+#[test]
+fn a_client_that_only_writes_gets_a_refusal_of_its_head_where_the_end_of_its_body_is_known() {
+    let origin = Origin::named("prod");
+    let setup = Setup::new().set("gateway.raw_target", "refuse");
+    let gateway = gateway(setup, &[&origin]);
+    let table = [
+        ("TRACE / HTTP/1.1\r\nHost: a", "method-not-allowed"),
+        ("PUT x HTTP/1.1\r\nHost: a", "bad-target"),
+        ("PUT /ü HTTP/1.1\r\nHost: a", "bad-target"),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nHost: b", "many-hosts"),
+        ("PUT / HTTP/1.1\r\nHost: a/b", "bad-host"),
+        ("PUT / HTTP/1.1\r\nA: b", "no-host"),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nConnection: (", "bad-field"),
+    ];
+    std::thread::scope(|scope| {
+        for ((head, reason), chunked) in table.iter().flat_map(|it| [(it, false), (it, true)]) {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                let mut client = gateway.connect();
+                upload_behind(&mut client, head, chunked);
+                let text = client.response().text();
+                assert!(text.ends_with(&format!(": {reason}\n")), "{text}");
+                client.expect_close();
+                gateway.wait_for_access(&format!("error={reason} close=refused"));
+            });
+        }
+    });
+    assert_eq!(origin.accepted(), 0);
 }
 
 /// Sends the head of a long upload, reads the answer, and then writes until that fails.

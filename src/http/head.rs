@@ -225,7 +225,7 @@ pub struct RequestHead {
     pub fields: Vec<Field>,
     /// The one Host field's value.
     pub host: Option<Span>,
-    /// Bytes of the head, with all before it.
+    /// Bytes of the head, with all before it; 0 while there is none by the grammar.
     pub len: usize,
 }
 
@@ -254,6 +254,7 @@ impl RequestHead {
         scanner: &mut Scanner,
         limits: &Limits,
     ) -> Result<Parsed, Refusal> {
+        self.len = 0;
         let is_read = scanner.is_new() && self.read(bytes, 0, limits).is_some();
         if !is_read {
             let end = match scanner.scan(bytes, limits) {

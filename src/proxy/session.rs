@@ -234,7 +234,7 @@ impl Session<'_> {
         let plan = match self.plan(config, workspace, tally) {
             Ok(plan) => plan,
             Err(refusal) => {
-                self.find_body(refusal, config, workspace);
+                self.find_body(config, workspace);
                 let to_head = workspace.seen.method() == b"HEAD";
                 return self.refuse(config, tally, refusal, to_head);
             }
@@ -296,7 +296,13 @@ impl Session<'_> {
             Outcome::KeepAlive => Next::Request,
             Outcome::Close(close) => Next::Close(close),
             Outcome::Abort(close) => Next::Abort(close),
-            Outcome::Refused(refusal) => self.refuse(config, tally, refusal, plan.is_head),
+            Outcome::Refused(refusal) => {
+                // Else its end is not known, or its time is over.
+                if refusal != Refusal::BodyTooLarge {
+                    self.unread = None;
+                }
+                self.refuse(config, tally, refusal, plan.is_head)
+            }
             Outcome::Failed(failure) => {
                 tally.error = Some(failure.name());
                 let (status, name) = (failure.status(), failure.name());
@@ -320,6 +326,7 @@ impl Session<'_> {
                 workspace.seen.note_line(bytes);
                 let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
                 let to_head = line.starts_with(b"HEAD ");
+                self.find_body(config, workspace);
                 self.refuse(config, tally, refusal, to_head)
             }
             NoHead::Closed(close) => {
@@ -449,9 +456,6 @@ impl Session<'_> {
         to_head: bool,
     ) -> Next {
         tally.refuse(refusal);
-        if !leave::knows_where_its_body_ends(refusal) {
-            self.unread = None;
-        }
         let answer = Answer {
             status: refusal.status(),
             name: refusal.name(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::config::Config;
-use crate::error::{Close, Refusal};
+use crate::error::Close;
 use crate::http::body::BodyReader;
 use crate::http::chunked::Of;
 use crate::http::framing::{self, Framing};
@@ -43,24 +43,14 @@ impl Unread {
     }
 }
 
-/// True when a request that is refused for this reason is understood so far that what follows its head,
-/// or what was read of its body, is the rest of that body.
-pub(super) fn knows_where_its_body_ends(refusal: Refusal) -> bool {
-    matches!(refusal, Refusal::BodyTooLarge | Refusal::BadExpect)
-}
-
 impl Session<'_> {
-    /// Finds the body of a request that is refused by its head.
-    pub(super) fn find_body(
-        &mut self,
-        refusal: Refusal,
-        config: &Config,
-        workspace: &mut Workspace,
-    ) {
-        if !knows_where_its_body_ends(refusal) {
+    /// Finds the body of a request that is refused by its head, where that is one by the grammar and says
+    /// how long its body is.
+    pub(super) fn find_body(&mut self, config: &Config, workspace: &Workspace) {
+        let head = &workspace.request;
+        if head.len == 0 {
             return;
         }
-        let head = &workspace.request;
         if let Ok(framing) = framing::of_request(head, self.buffer.filled(), None) {
             self.buffer.consume(head.len);
             self.unread = Some(Unread::of(framing, config));
