@@ -550,6 +550,24 @@ fn what_is_said_of_a_replicas_link_goes_with_its_standing_also_while_its_lists_a
 }
 
 #[test]
+fn a_server_that_had_no_lists_yet_may_restart_without_any() {
+    let mut redis = Redis::start();
+    let setup = Setup::new().redis(redis.url());
+    let gateway = setup.set("redis.check_interval", "300ms").start();
+    gateway.wait_for_lists("no lists", |it| it["generation"] == 1);
+    redis.kill();
+    gateway.wait_for_log("lists-unreadable");
+    redis.restart();
+    let page = gateway.wait_for_lists("a reading", |it| it["refreshes"]["reconnect"] != 0);
+    assert_eq!(page["kept"], json!([]), "{page}");
+    assert_eq!(gateway.stderr.count("without-data"), 0);
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    redis.push("pre", &[&pre]);
+    redis.push("prod", &[&prod]);
+    gateway.wait_served("127.0.0.5", "prod", DEADLINE);
+}
+
+#[test]
 fn a_gateway_that_starts_on_a_server_that_lost_its_data_goes_on_with_the_copy() {
     let mut redis = Redis::start();
     let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));

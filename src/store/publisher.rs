@@ -281,11 +281,13 @@ impl Publisher {
         self.locked().find(finding, found);
     }
 
-    /// True when there are lists in force, or a copy that may come into force.
+    /// True when a list in force has entries, or one of a copy that may come into force: there is
+    /// something to lose.
     pub fn has_lists(&self) -> bool {
+        let has_entries = |it: &Lists| ListName::ALL.iter().any(|list| it.len(*list) > 0);
         let entrance = self.locked_entrance();
-        let copy = entrance.copy.as_ref().is_some_and(|it| !it.is_too_old);
-        copy || self.lists.load().are_read()
+        let copy = entrance.copy.as_ref().filter(|it| !it.is_too_old);
+        copy.is_some_and(|it| has_entries(&it.copy.lists)) || has_entries(&self.lists.load())
     }
 
     /// Notes that the store has not told of what a check has found, although it should.

@@ -212,7 +212,7 @@ struct Look {
     is_empty: bool,
     /// Its data are not those from which lists were taken before ([`Origin::is_lost`]).
     is_other: bool,
-    /// There are lists in force, or in the copy.
+    /// A list that is in force, or in the copy, has entries.
     has_lists: bool,
 }
 
