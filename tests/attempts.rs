@@ -269,6 +269,49 @@ fn a_request_that_does_not_wait_with_its_body_is_not_repeated() {
 }
 
 #[test]
+fn a_408_that_ends_a_kept_connection_is_no_answer_to_the_next_request() {
+    const CLOSE: &str =
+        "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    const KEEP: &str = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n";
+    let whole =
+        |method: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+    let begun = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe".to_owned();
+    for (first, farewell, request, expected) in [
+        (true, CLOSE, GET.to_owned(), 200),
+        (true, CLOSE, whole("PUT"), 200),
+        // It cannot be told whether that was acted upon.
+        (true, CLOSE, whole("POST"), 502),
+        // These are answers.
+        (true, CLOSE, begun, 408),
+        (true, KEEP, GET.to_owned(), 408),
+        (false, CLOSE, GET.to_owned(), 408),
+    ] {
+        let origin = Origin::scripted(move |conn| {
+            if conn.number == 0 {
+                if first {
+                    conn.request()?;
+                    conn.send(ok("first"))?;
+                }
+                conn.head()?;
+                conn.send(farewell)?;
+                return conn.wait_gone();
+            }
+            while conn.request()?.is_some() {
+                conn.send(ok("fine"))?;
+            }
+            Ok(())
+        });
+        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+        let mut client = gateway.connect();
+        if first {
+            assert_eq!(client.ask(GET).text(), "first");
+        }
+        let status = client.ask(&request).status();
+        assert_eq!(status, expected, "{first} {farewell} {request}");
+    }
+}
+
+#[test]
 fn what_the_registry_names_idempotent_is_repeated_and_nothing_else() {
     for (method, is_repeated) in [
         ("PROPFIND", true),

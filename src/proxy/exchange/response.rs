@@ -224,6 +224,9 @@ impl Exchange<'_> {
 
     /// Passes the final response on.
     pub(super) fn respond(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
+        if self.is_farewell(&upstream) {
+            return Err(Failure::Stale.into());
+        }
         let bytes = upstream.buffer.filled();
         let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
             .map_err(|_| Failure::BadResponseFraming)?;
@@ -292,6 +295,17 @@ impl Exchange<'_> {
                 Err(self.response_is_cut(failure, &passage, nothing_sent))
             }
         }
+    }
+
+    /// True when the peer has told a kept connection that its time is over, by a 408 that nobody had asked
+    /// for (RFC 9110 section 15.5.9), when the request was on its way already. It may be the answer to a
+    /// request that is not all there, or of which more than the head was sent.
+    fn is_farewell(&self, upstream: &Upstream) -> bool {
+        upstream.pooled
+            && self.workspace.response.status == 408
+            && !self.peer_keeps()
+            && !self.body_begun
+            && (self.body_complete || self.may_retry(Failure::Stale))
     }
 
     /// True when the peer answers while the body is still coming, and wants the rest of it.
