@@ -17,8 +17,8 @@
 //!   run meanwhile.
 //! - **Every wait has a deadline** except a listener's and [`Companion::join`], and is cut by the worker's clock
 //!   (`net/clock.rs`) at most 25 ms late.
-//! - **A crowd waits for itself**: whoever has had a turn goes on after those that had theirs before, a
-//!   few in each round (`net/rounds.rs`), so that nobody waits for a turn of each.
+//! - **A crowd waits for itself**: whoever has had a turn, or is woken with more to do, goes on after those
+//!   that came before, a few in each round (`net/rounds.rs`), so that nobody waits for a turn of each.
 //! - **Wait before read**: after a read that did not fill its buffer the socket is empty, so the
 //!   next read waits for news first instead of asking the kernel in vain (epoll(7), edge-triggered).
 //!

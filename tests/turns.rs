@@ -10,6 +10,7 @@ mod support;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use nix::sys::signal::Signal;
 use support::{Client, DEADLINE, Gateway, LightOrigin, Setup, unread_at, wait_until};
 
 fn start(origin: &LightOrigin) -> Gateway {
@@ -81,6 +82,31 @@ fn a_tunnel_takes_turns_by_its_messages() {
     });
     // Both directions have theirs.
     assert!(turns as usize > 2 * MESSAGES / 6, "{turns}");
+}
+
+#[test]
+fn tunnels_that_are_woken_at_once_take_turns() {
+    const TUNNELS: usize = 200;
+    let origin = LightOrigin::new();
+    let gateway = start(&origin);
+    let over = || gateway.metric("graygate_turns_total{worker=\"0\"}") as usize;
+    let open = |_| {
+        let mut client = gateway.connect();
+        client.send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        assert_eq!(client.head().status(), 101);
+        client
+    };
+    let mut tunnels: Vec<Client> = (0..TUNNELS).map(open).collect();
+    let before = over();
+    gateway.signal(Signal::SIGSTOP);
+    tunnels.iter_mut().for_each(|it| it.send("x"));
+    gateway.signal(Signal::SIGCONT);
+    for tunnel in &mut tunnels {
+        assert_eq!(tunnel.exactly(1), b"x");
+    }
+    // The first 32 of them go on at once.
+    let turns = over() - before;
+    assert!(turns >= TUNNELS - 2 * 32, "{turns}");
 }
 
 #[test]

@@ -201,7 +201,7 @@ fn connections(page: &mut Page, metrics: &Metrics) {
     page.family(
         "turns_total",
         "counter",
-        "Turns of connections that had more to do when others had theirs, by worker.",
+        "Waits of connections with more to do for the turns of others, by worker.",
     );
     for worker in 0..metrics.workers().len() {
         page.value(

@@ -1,9 +1,9 @@
 //! Who goes on when: a worker's rounds.
 //!
 //! A *round* is one look for news from the kernel and what follows from it. Whoever has had its turn
-//! ([`hand_back`]) waits in a queue, of which each round lets a few go on, however long it is. So what
-//! others wait for who ask for little (a new connection, a request, its answer: a few rounds) does not
-//! grow with the number of those who ask for much.
+//! ([`hand_back`]), or is woken when the round is full ([`enter`]), waits in a queue, of which each round
+//! lets a few go on, however long it is. So what others wait for who ask for little (a new connection, a
+//! request, its answer: a few rounds) does not grow with the number of those who ask for much.
 //!
 //! Whoever gives work to many others at once ([`next_round`]) does so in portions, one a round.
 
@@ -19,11 +19,12 @@ use may::coroutine::{self, Coroutine};
 use may::io::{CoIo, WaitIo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::turns::SHARE;
 use super::{Descriptor, numbers};
 
-/// So many of those whose turn was over go on in one round: with what a turn may cost, a millisecond
-/// or two.
-const A_ROUND: usize = 8;
+/// What is done in one round, in bytes as [`Turns`](super::Turns) count them: eight turns, which is a
+/// millisecond or two.
+const A_ROUND: usize = 8 * SHARE;
 
 /// Others are woken, begun or ended in portions of so many: about as much.
 pub(super) const PORTION: usize = 64;
@@ -39,11 +40,13 @@ struct Rounds {
     rung: Cell<bool>,
     /// They go on in the next round.
     first: RefCell<VecDeque<Coroutine>>,
-    /// They go on when it is their turn.
-    queue: RefCell<VecDeque<Coroutine>>,
+    /// They go on when it is their turn, and are expected to do so much then.
+    queue: RefCell<VecDeque<(Coroutine, usize)>>,
+    /// So much may still be done before the bell.
+    left: Cell<usize>,
 }
 
-/// Turns that were over on each worker, which alone counts them.
+/// Waits in the queue of each worker, which alone counts them.
 static TURNS: OnceLock<Box<[Count]>> = OnceLock::new();
 
 /// In a cache line of its own.
@@ -69,6 +72,7 @@ pub(super) fn start() -> io::Result<()> {
         rung: Cell::new(false),
         first: RefCell::default(),
         queue: RefCell::default(),
+        left: Cell::new(A_ROUND),
     });
     ROUNDS.with(|cell| cell.set(rounds).ok());
     super::spawn(super::worker(), || {
@@ -85,12 +89,39 @@ fn here() -> Option<Rc<Rounds>> {
 /// Ends the turn of the calling coroutine: it goes on after those that ended theirs before, a few of
 /// them in each round. For what moves bytes there are [`Turns`](super::Turns).
 pub fn hand_back() {
-    if let Some(rounds) = here() {
-        if let Some(count) = count_of(super::worker()) {
-            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
-        rounds.wait_in(&rounds.queue);
+    wait_for_turn(SHARE);
+}
+
+/// As [`hand_back`], for one that is expected to do so much then. Returns how much of that is on the
+/// round's account already.
+pub(super) fn wait_for_turn(expected: usize) -> usize {
+    let Some(rounds) = here() else {
+        return 0;
+    };
+    if let Some(count) = count_of(super::worker()) {
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
+    let me = coroutine::current();
+    rounds.queue.borrow_mut().push_back((me, expected));
+    rounds.wait();
+    expected
+}
+
+/// For one that was woken, and is expected to do so much: goes on at once if the round has room for it and
+/// nobody waits, and else when it is its turn. Returns how much of that is on the round's account already.
+pub(super) fn enter(expected: usize) -> usize {
+    let has_room = |rounds: &Rc<Rounds>| rounds.left.get() > 0 && rounds.queue.borrow().is_empty();
+    let goes_on = ROUNDS.with(|cell| cell.get().is_none_or(has_room));
+    match goes_on {
+        true => 0,
+        false => wait_for_turn(expected),
+    }
+}
+
+/// Puts work on the round's account.
+pub(super) fn charge(cost: usize) {
+    let charge = |rounds: &Rc<Rounds>| rounds.left.set(rounds.left.get().saturating_sub(cost));
+    ROUNDS.with(|cell| cell.get().map(charge));
 }
 
 /// Goes on in the next round, whoever else waits for a turn: for those that begin what others wait for.
@@ -98,18 +129,18 @@ pub fn hand_back() {
 /// A plain yield would not do: `may` drains its run queue before it asks for news again.
 pub(super) fn next_round() {
     if let Some(rounds) = here() {
-        rounds.wait_in(&rounds.first);
+        rounds.first.borrow_mut().push_back(coroutine::current());
+        rounds.wait();
     }
 }
 
-/// Turns that were over on `worker` so far.
+/// How often one waited for its turn on `worker` so far.
 pub fn turns_over(worker: usize) -> u64 {
     count_of(worker).map_or(0, |it| it.load(Ordering::Relaxed))
 }
 
 impl Rounds {
-    fn wait_in(&self, queue: &RefCell<VecDeque<Coroutine>>) {
-        queue.borrow_mut().push_back(coroutine::current());
+    fn wait(&self) {
         self.ring();
         coroutine::park();
     }
@@ -131,11 +162,14 @@ impl Rounds {
             for waiting in self.first.borrow_mut().drain(..) {
                 waiting.unpark();
             }
-            let mut queue = self.queue.borrow_mut();
-            let now = queue.len().min(A_ROUND);
-            for waiting in queue.drain(..now) {
+            let (mut queue, mut left) = (self.queue.borrow_mut(), A_ROUND);
+            while left > 0
+                && let Some((waiting, expected)) = queue.pop_front()
+            {
+                left = left.saturating_sub(expected);
                 waiting.unpark();
             }
+            self.left.set(left);
             if !queue.is_empty() {
                 self.ring();
             }

@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::numbers::Own;
-use super::{Descriptor, Patience, clock, news};
+use super::{Descriptor, Patience, Turns, clock, news};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -236,9 +236,31 @@ impl Stream {
     /// # Errors
     /// The kernel's; `TimedOut` at the deadline.
     pub fn read(&self, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        self.read_after(into, deadline, || {})
+    }
+
+    /// As [`Self::read`], for one that takes turns with others.
+    ///
+    /// # Errors
+    /// As of [`Self::read`].
+    pub fn read_in_turn(
+        &self,
+        into: &mut [u8],
+        deadline: Instant,
+        turns: &mut Turns,
+    ) -> io::Result<usize> {
+        self.read_after(into, deadline, || turns.begin())
+    }
+
+    fn read_after(
+        &self,
+        into: &mut [u8],
+        deadline: Instant,
+        mut begin: impl FnMut(),
+    ) -> io::Result<usize> {
         loop {
             match self.wait_readable(deadline, Watch::Nothing) {
-                Wake::Ready => {}
+                Wake::Ready => begin(),
                 _ => return Err(io::ErrorKind::TimedOut.into()),
             }
             match self.read_now(into) {

@@ -7,14 +7,17 @@
 //! Long turns make bytes cheap: whoever waits for them is woken once for many of them, and waking is
 //! most of what a large body costs. Short turns make others wait less. So turns are long while nobody
 //! else asks anything of the worker.
+//!
+//! Whoever is woken asks first whether the round has room for its work ([`Turns::begin`]): a crowd that is
+//! woken at once would otherwise be one long round, whatever little each of them does.
 
 use std::cell::Cell;
 
-use super::hand_back;
+use super::{news, rounds};
 
 /// After so many bytes the turn is over. Less than what is moved at once, so that a well filled pipe or
 /// large buffer is a turn of its own.
-const SHARE: usize = 128 * 1024;
+pub(super) const SHARE: usize = 128 * 1024;
 
 /// What a wake-up costs, with the system calls to read and to write: as much as to move so many bytes. So
 /// whoever wakes for each byte has four wake-ups in a turn.
@@ -49,6 +52,14 @@ pub struct Turns {
     arrivals: u64,
     /// Turns since the last arrival.
     quiet: u32,
+    /// What was done since the last wake-up: so much, it is expected, follows the next one.
+    done: usize,
+    /// Of what is done next, so much is on the round's account already.
+    paid: usize,
+    /// The worker's news when it was this one's turn.
+    news: u64,
+    /// Something was done.
+    worked: bool,
 }
 
 impl Turns {
@@ -58,6 +69,27 @@ impl Turns {
             left: SHARE,
             arrivals: ARRIVALS.get(),
             quiet: 0,
+            done: 0,
+            paid: 0,
+            news: news(),
+            worked: false,
+        }
+    }
+
+    /// To be called after a wait, before the work: returns when the round has room for it. Who has not
+    /// waited since its last work goes on with its turn.
+    pub fn begin(&mut self) {
+        if news() != self.news {
+            let expected = std::mem::take(&mut self.done).clamp(WAKE_UP, SHARE);
+            self.paid = rounds::enter(expected);
+            self.news = news();
+        }
+    }
+
+    /// As [`Self::begin`], but the first time nobody is asked: for the beginning of an answer.
+    pub fn begin_again(&mut self) {
+        if self.worked {
+            self.begin();
         }
     }
 
@@ -82,9 +114,15 @@ impl Turns {
     }
 
     fn worked(&mut self, cost: usize) {
+        self.worked = true;
+        self.done = self.done.saturating_add(cost);
+        rounds::charge(cost.saturating_sub(self.paid));
+        self.paid = self.paid.saturating_sub(cost);
         self.left = self.left.saturating_sub(cost);
         if self.left == 0 {
-            hand_back();
+            self.done = 0;
+            self.paid = rounds::wait_for_turn(SHARE);
+            self.news = news();
             let arrivals = ARRIVALS.get();
             self.quiet = match arrivals == self.arrivals {
                 true => self.quiet.saturating_add(1),

@@ -150,8 +150,8 @@ fn relay_rest(
                     *source.pipe = Pipe::take();
                 }
                 let filled = match source.pipe {
-                    Some(_) => splice(turns.most(), source, sink, taken),
-                    None => fill(source),
+                    Some(_) => splice(&mut turns, source, sink, taken),
+                    None => fill(&mut turns, source),
                 };
                 match filled {
                     Filled::Some(count) => turns.moved(count),
@@ -220,13 +220,14 @@ impl Source<'_> {
 }
 
 /// Reads more of the body into the buffer.
-fn fill(source: &mut Source<'_>) -> Filled {
+fn fill(turns: &mut Turns, source: &mut Source<'_>) -> Filled {
     if source.reader.certain() > LARGE_BODY {
         source.buffer.enlarge();
     }
     if let Err(end) = source.wait() {
         return Filled::Nothing(end);
     }
+    turns.begin_again();
     let room = source.buffer.room();
     let size = room.len();
     match source.stream.read_now(room) {
@@ -253,16 +254,22 @@ fn may_be_piped(source: &Source<'_>, sink: &Sink<'_>) -> bool {
     !sink.chunked && is_let_through && certain > PIPED_BODY
 }
 
-/// Passes more of the body on through the pipe, at most so many bytes.
-fn splice(most: usize, source: &mut Source<'_>, sink: &mut Sink<'_>, taken: &mut u64) -> Filled {
+/// Passes more of the body on through the pipe.
+fn splice(
+    turns: &mut Turns,
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    taken: &mut u64,
+) -> Filled {
     if let Err(end) = source.wait() {
         return Filled::Nothing(end);
     }
+    turns.begin_again();
     let Some(mut pipe) = source.pipe.take() else {
         return Filled::Some(0);
     };
     let certain = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
-    let filled = pipe.fill(source.stream, most.min(certain));
+    let filled = pipe.fill(source.stream, turns.most().min(certain));
     if filled
         .as_ref()
         .is_err_and(|it| it.kind() == io::ErrorKind::InvalidInput)

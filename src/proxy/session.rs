@@ -355,7 +355,8 @@ impl Session<'_> {
                 Ok(Parsed::Incomplete) => {}
                 Err(refusal) => return Err(NoHead::Refused(refusal)),
             }
-            match self.stream.read(self.buffer.room(), deadline) {
+            let room = self.buffer.room();
+            match self.stream.read_in_turn(room, deadline, &mut turns) {
                 Ok(0) => return Err(NoHead::Closed(Close::ClientGone)),
                 Ok(count) => {
                     self.buffer.added(count);

@@ -105,7 +105,7 @@ fn one_way(from: &Stream, to: &Stream, progress: &Progress) -> u64 {
     loop {
         // An idle tunnel holds no buffer.
         buffer.release();
-        let Some(length) = read_some(from, to, &mut buffer, progress) else {
+        let Some(length) = read_some(from, to, &mut buffer, &mut turns, progress) else {
             break;
         };
         net::note_arrival();
@@ -133,6 +133,7 @@ fn read_some(
     from: &Stream,
     to: &Stream,
     buffer: &mut Buffer,
+    turns: &mut Turns,
     progress: &Progress,
 ) -> Option<usize> {
     let (mut back, mut forth) = (Uptake::default(), Uptake::default());
@@ -152,6 +153,7 @@ fn read_some(
             }
             _ => return None,
         }
+        turns.begin();
         match from.read_now(buffer.room()) {
             Ok(length) => {
                 buffer.added(length);

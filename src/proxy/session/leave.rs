@@ -73,7 +73,8 @@ impl Session<'_> {
         let mut turns = Turns::new();
         loop {
             self.buffer.consume(usize::MAX);
-            match self.stream.read(self.buffer.room(), deadline) {
+            let room = self.buffer.room();
+            match self.stream.read_in_turn(room, deadline, &mut turns) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => {
                     self.buffer.added(count);
@@ -114,7 +115,7 @@ impl Session<'_> {
             let wake = self.stream.wait_idle(deadline);
             unread.patience.waited_since(begun);
             match wake {
-                Wake::Ready => {}
+                Wake::Ready => turns.begin(),
                 Wake::Interrupted => continue,
                 Wake::Overdue | Wake::Watched => return false,
             }
