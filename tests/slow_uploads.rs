@@ -1,6 +1,8 @@
 //! Final answers that come while the client is still sending, to clients that read nothing until they
 //! have sent everything.
 
+#![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
+
 mod support;
 
 use std::fmt::Display;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Stream, Watch};
-use graygate::upstream::pool::{Leftover, Pool};
+use graygate::upstream::pool::{Asker, Found, Leftover, Pool};
 
 /// Runs `task` on a worker, the only place where connections can live, and waits for it.
 pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
@@ -42,7 +42,7 @@ impl PoolStep {
         let pool = Pool::default();
         let connect = || Stream::connect(peer, deadline(), Watch::Nothing).unwrap();
         for _ in 0..Self::KEPT {
-            pool.checkin(peer, connect(), Leftover::None, Self::KEPT);
+            pool.checkin(peer, connect(), Leftover::None, Asker::Anybody, Self::KEPT);
         }
         Self {
             pool,
@@ -53,10 +53,12 @@ impl PoolStep {
 
     /// Takes a connection and gives it back. True when there was one.
     pub(crate) fn check_out_and_in(&self) -> bool {
-        match self.pool.checkout(self.peer) {
-            Some(stream) => {
-                let nothing = Leftover::None;
-                self.pool.checkin(self.peer, stream, nothing, Self::KEPT);
+        // A client's connection, as in the gateway.
+        let asker = Asker::Connection(1);
+        match self.pool.checkout(self.peer, asker) {
+            Some(Found { stream, leftover }) => {
+                self.pool
+                    .checkin(self.peer, stream, leftover, asker, Self::KEPT);
                 true
             }
             None => false,
