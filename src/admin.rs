@@ -1,7 +1,7 @@
 //! The admin listener: `/healthz`, `/lists`, `/config` and `/metrics`, for operators and their tools;
 //! and `POST /lists/accept?digest=…`, which lets a held change in.
 //!
-//! It serves only requests for an address, for `localhost` or for a name of its own ([`host`]).
+//! It serves only requests for an address, for `localhost` or for a name of its own (`admin/host.rs`).
 //!
 //! Plain threads, off the request path. Heads are read by the project's own HTTP code under its
 //! own limits, each connection serves one request, and when there are too many at a time the oldest

@@ -115,7 +115,7 @@ impl Refusal {
 named! {
     /// Why the admin listener refuses a request whose head is good.
     pub enum AdminRefusal {
-        ForeignHost = "foreign-host", "the Host is no IP address, nor localhost, nor one of [admin] hosts";
+        ForeignHost = "foreign-host", "the Host is no IP address, nor localhost, nor one of the hosts that the admin listener may be asked for";
         NoCommand = "no-command", "a change is accepted only with the field for that, and without an Origin";
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! The error log is the `log` crate's: [`install`] makes it write here, one line an event,
 //! `time LEVEL event key=value …`. What libraries log there gets that form, too, or is left out:
-//! [`mod@foreign`].
+//! `logging/foreign.rs`.
 
 mod foreign;
 

@@ -69,7 +69,7 @@ pub enum Kind {
     /// `HTTP2-Settings` (RFC 9110 section 7.6.1).
     HopByHop,
     /// `X-Graygate…`, by which only the gateway itself speaks, and names that some servers read as
-    /// one of the above (`Transfer_Encoding`, `X.Real.IP`): never passed on. See [`reads_as`].
+    /// one of the above (`Transfer_Encoding`, `X.Real.IP`): never passed on. See `reads_as`.
     Forbidden,
 }
 

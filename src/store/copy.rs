@@ -12,7 +12,7 @@
 //! is what it is when a gateway was replaced by a newer one, and the next copy says it. Unless the store, when it
 //! is first read, has none of its servers: then it is set aside, too.
 //!
-//! One gateway at a time writes ([`lock`]). Another one that finds it taken says so, serves without
+//! One gateway at a time writes (`copy/lock.rs`). Another one that finds it taken says so, serves without
 //! writing, and takes over when the copy is free: so a new process can start while an old one ends.
 //!
 //! A thread of its own writes: at once, then at most once a second and always the newest lists.
