@@ -273,6 +273,33 @@ fn many_responses_whose_body_must_not_come_take_one_connection() {
 }
 
 #[test]
+fn clients_that_send_many_heads_leave_the_others_a_connection_to_reuse() {
+    const KEPT: usize = 2;
+    let origin = Origin::answering(|request| match request.head.method().as_str() {
+        "HEAD" => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n".to_vec(),
+        _ => ok("ok"),
+    });
+    let setup = Setup::new().lists(&[], &[], &[&origin]);
+    let setup = setup.set("upstream.keepalive", KEPT);
+    let gateway = setup.set("gateway.workers", 1).start();
+    let mut client = gateway.connect();
+    client.get("/");
+    let others: Vec<_> = (0..2 * KEPT).map(|_| gateway.connect()).collect();
+    for mut other in others {
+        other.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+        other.response_to("HEAD");
+        // By then its connection is kept, and after this one it still serves nobody else for a second.
+        other.get("/");
+    }
+    let before = origin.accepted();
+    for _ in 0..20 {
+        client.get("/");
+    }
+    let anew = origin.accepted() - before;
+    assert!(anew <= 1, "{anew} connections for 20 requests");
+}
+
+#[test]
 fn a_body_that_must_not_come_is_never_taken_for_the_next_response() {
     for (method, said) in [
         ("HEAD", "200 OK\r\nContent-Length: 44"),

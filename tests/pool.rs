@@ -151,6 +151,38 @@ fn one_whose_response_spoke_of_a_body_serves_its_own_client_at_once_and_others_a
 }
 
 #[test]
+fn where_no_more_are_kept_one_that_rests_gives_way_to_one_that_may_serve_anybody() {
+    on_the_worker(|| {
+        let pool = Pool::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        let keep = |leftover, asker| {
+            let stream = Stream::connect(addr, deadline, Watch::Nothing).unwrap();
+            pool.checkin(addr, stream, leftover, Asker::Connection(asker), 2);
+            pool.len()
+        };
+        assert_eq!(keep(Leftover::Body, 1), 1);
+        assert_eq!(keep(Leftover::Doubtful, 2), 2);
+        // The one that has rested longest, and never one for another that rests, too.
+        assert_eq!(keep(Leftover::Body, 3), 2);
+        assert_eq!(keep(Leftover::None, 4), 2);
+        hear();
+        assert!(pool.checkout(addr, Asker::Connection(3)).is_some());
+        assert!(pool.checkout(addr, Asker::Connection(3)).is_none());
+        assert!(pool.checkout(addr, Asker::Connection(2)).is_some());
+        // Never more than there may be.
+        assert_eq!(keep(Leftover::None, 4), 1);
+        assert_eq!(keep(Leftover::None, 4), 2);
+        assert_eq!(keep(Leftover::Body, 5), 2);
+        assert_eq!(keep(Leftover::None, 4), 2);
+        assert!(pool.checkout(addr, Asker::Connection(5)).is_some());
+        assert!(pool.checkout(addr, Asker::Connection(5)).is_some());
+        assert!(pool.is_empty());
+    });
+}
+
+#[test]
 fn one_whose_bytes_were_all_taken_is_kept_though_the_worker_does_not_know() {
     on_the_worker(|| {
         for (bytes, is_kept) in [(&b"all"[..], true), (b"all, and more", false)] {

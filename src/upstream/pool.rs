@@ -121,6 +121,23 @@ impl OfPeer {
         peeked == Peeked::Nothing
     }
 
+    /// True when `idle` may be kept, too, where `limit` are at most. One that rests gives way to one that may
+    /// serve anybody: else whoever sends that many HEAD a second leaves the others no connection to reuse.
+    fn has_room_for(&mut self, idle: &Idle, limit: usize) -> bool {
+        if self.idle.len() < limit {
+            return true;
+        }
+        let rests = |it: &Idle| it.rests.is_some();
+        let gives_way = self.idle.iter().position(rests);
+        match gives_way.filter(|_| !rests(idle) && self.idle.len() == limit) {
+            Some(place) => {
+                self.idle.remove(place);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Closes what is of no use any more, and forgets what is long ago. Returns true while there is
     /// something to look after.
     fn evict(&mut self, now: Instant, limit: Duration) -> bool {
@@ -149,10 +166,11 @@ impl Pool {
     pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<Found> {
         let mut peers = self.peers.borrow_mut();
         let of_peer = peers.get_mut(&peer)?;
+        let mut now = None;
         for place in (0..of_peer.idle.len()).rev() {
             let mut leftover = Leftover::None;
             if let Some(rests) = &of_peer.idle[place].rests
-                && rests.until > Instant::now()
+                && rests.until > *now.get_or_insert_with(Instant::now)
             {
                 if !rests.is_for(asker) {
                     continue;
@@ -186,7 +204,7 @@ impl Pool {
     }
 
     /// Keeps `stream`, whose last request was `asker`'s, for the next request to `peer`, unless `limit`
-    /// are kept already.
+    /// are kept already that may serve at least as many.
     pub fn checkin(
         &self,
         peer: SocketAddr,
@@ -211,7 +229,7 @@ impl Pool {
         };
         // After a giant body the events speak of bytes that were all taken, so the kernel is asked then.
         let is_sound = !idle.stream.is_readable() || of_peer.find_sound(&idle);
-        if of_peer.idle.len() < limit && is_sound {
+        if is_sound && of_peer.has_room_for(&idle, limit) {
             of_peer.used = true;
             of_peer.idle.push(idle);
         }
