@@ -302,9 +302,14 @@ fn answer(view: &View, mut stream: &TcpStream) -> io::Result<()> {
          Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         reason_phrase(status),
     );
+    let kept = match &body {
+        Body::Lists(page) => Some(page.kept()),
+        Body::Text(_) => None,
+    };
     let timed = Timed {
         stream,
         deadline: Instant::now() + TIME_LIMIT,
+        kept,
     };
     let mut out = BufWriter::with_capacity(BUFFER, timed);
     out.write_all(head.as_bytes())?;
@@ -325,16 +330,21 @@ const BUFFER: usize = 16 * 1024;
 struct Timed<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
+    /// Let go in time, however long the stream takes nothing.
+    kept: Option<lists::Kept>,
 }
 
 impl Write for Timed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let left = self.deadline.saturating_duration_since(now);
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            self.stream.set_write_timeout(Some(left))?;
+            let kept_until = self.kept.as_ref().and_then(|it| it.let_go(now));
+            let pause = kept_until.map_or(left, |until| left.min(until - now));
+            self.stream.set_write_timeout(Some(pause))?;
             match self.stream.write(bytes) {
                 Err(error) if is_no_end(&error) => {}
                 outcome => return outcome,
@@ -649,4 +659,37 @@ fn config(view: &View) -> String {
 
 fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Published;
+
+    #[test]
+    fn a_client_that_takes_nothing_does_not_keep_lists_that_were_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let in_force = Arc::new(Published::new(Lists::unread()));
+        let until = Instant::now() + Duration::from_millis(50);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut timed = Timed {
+                    stream: &stream,
+                    deadline: Instant::now() + Duration::from_secs(3600),
+                    kept: Some(lists::Kept::new(&in_force, in_force.load(), until)),
+                };
+                in_force.store(Lists::unread());
+                while timed.write(&[0; 4096]).is_ok() {}
+            });
+            while Instant::now() < until || in_force.kept() > 1 {
+                assert!(until.elapsed() < Duration::from_secs(10), "still kept");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(!writer.is_finished());
+            // With what it has not read: the writer meets a reset.
+            drop(client);
+        });
+    }
 }

@@ -235,6 +235,12 @@ pub fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> io::Resu
     Ok(())
 }
 
+/// As [`wind`], on every worker.
+pub fn wind_all() {
+    // A worker that cannot be told hears of it at its next request.
+    let _ = on_each_worker(|_| wind());
+}
+
 /// Every wait is to end.
 static CUT: AtomicBool = AtomicBool::new(false);
 

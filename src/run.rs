@@ -132,6 +132,9 @@ impl Running {
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
+        // Idle ones let go of what was replaced, too.
+        gateway.config.tell(net::wind_all);
+        gateway.lists.tell(net::wind_all);
         startup.at("reading the lists");
         let (publisher, heartbeat) = start_store(&config, &gateway)?;
         startup.at("opening the doors");

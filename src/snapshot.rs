@@ -7,14 +7,15 @@
 //! other, and so that no `ArcSwap` guard is held across a wait.
 //!
 //! A reader keeps its last value alive until it looks again: a replaced value is let go when the
-//! last worker has served one more request (or was told to [`Reader::refresh`]). It is not freed
+//! last worker has served one more request (or was told to [`Reader::refresh`], which an idle one must
+//! be: see [`Published::tell`]). It is not freed
 //! there, since that takes its time for a million entries: the cell keeps what it replaced, and the
 //! control plane frees it at one of its next looks, when nobody else has it any more.
 
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -23,6 +24,8 @@ pub struct Published<T> {
     cell: Arc<ArcSwap<T>>,
     /// What a reader may still have, and must not be the last to let go. For the control plane.
     replaced: Mutex<Vec<Arc<T>>>,
+    /// Tells the readers that there is a new value.
+    tell: OnceLock<fn()>,
 }
 
 impl<T> Published<T> {
@@ -31,7 +34,15 @@ impl<T> Published<T> {
         Self {
             cell: Arc::new(ArcSwap::from_pointee(value)),
             replaced: Mutex::default(),
+            tell: OnceLock::new(),
         }
+    }
+
+    /// From now on `tell` is called whenever there is a new value, to have idle readers look: else each
+    /// of them would keep the value that it saw last for as long as it is idle.
+    pub fn tell(&self, tell: fn()) {
+        // One who tells is enough.
+        let _ = self.tell.set(tell);
     }
 
     /// The value now in force. For the control plane: it touches a counter that is shared, and frees
@@ -48,6 +59,9 @@ impl<T> Published<T> {
         replaced
             .unwrap_or_else(PoisonError::into_inner)
             .push(before);
+        if let Some(tell) = self.tell.get() {
+            tell();
+        }
         self.tidy();
     }
 

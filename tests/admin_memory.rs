@@ -9,10 +9,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Client, DEADLINE, Gateway, Setup};
+use support::{Client, DEADLINE, Gateway, Origin, Setup, wait_until};
 
 /// So many entries are some 10 MB as a page, and were ten times as much while that was built.
 const ENTRIES: u32 = 200_000;
@@ -20,6 +19,9 @@ const ENTRIES: u32 = 200_000;
 /// What all who ask at once may take together, in KiB: a stack, a buffer and a head each, and less than
 /// two pages as they were.
 const MOST: u64 = 16 * 1024;
+
+/// Lists in memory.
+const SNAPSHOTS: &str = "graygate_lists_snapshots";
 
 /// So many are served at once.
 const AT_ONCE: usize = 16;
@@ -216,12 +218,45 @@ fn lists_that_are_replaced_while_somebody_reads_end_that_and_are_freed() {
     slow.peek(&mut [0]).unwrap();
     gateway.write_lists(&["10.0.0.1"], &[], &[&"127.0.0.1"]);
     gateway.wait_for_log("lists-published generation=2 ");
-    // Until lists are kept no longer for who reads them.
-    std::thread::sleep(Duration::from_millis(1200));
+    // They are freed although that one has taken nothing and is still connected.
+    gateway.wait_for_metric(SNAPSHOTS, 1.0);
     let mut text = Vec::new();
     // What has been sent until then, and no more.
     let _ = slow.read_to_end(&mut text);
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(text.contains("\"2001:") && !text.contains("\"10.0.0.1\""));
     assert!(!text.ends_with("}\n"), "it was read to its end");
+}
+
+#[test]
+fn a_worker_without_anything_to_do_does_not_keep_lists_that_were_replaced() {
+    let origin = Origin::named("old");
+    let setup = Setup::new().set("gateway.workers", 2);
+    let gateway = setup.lists(&["10.0.0.1"], &[], &[&origin]).start();
+    // The connections are shared out evenly, so each worker has seen these lists.
+    for _ in 0..8 {
+        let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut client = gateway.connect();
+        client.send(request);
+        assert_eq!(client.response().status(), 200);
+    }
+    drop(origin);
+    wait_until("the workers' clocks have stopped", 3 * DEADLINE, || {
+        clocks(&gateway) == (2, 0)
+    });
+    gateway.write_lists(&["10.0.0.2"], &[], &[&"127.0.0.1"]);
+    gateway.wait_for_log("lists-published generation=2 ");
+    gateway.wait_for_metric(SNAPSHOTS, 1.0);
+    wait_until("they have stopped again", 3 * DEADLINE, || {
+        clocks(&gateway) == (2, 0)
+    });
+}
+
+/// How many clocks the gateway's workers have, and how many of them run.
+fn clocks(gateway: &Gateway) -> (usize, usize) {
+    let folder = fs::read_dir(format!("/proc/{}/fdinfo", gateway.pid())).unwrap();
+    let texts = folder.filter_map(|it| fs::read_to_string(it.ok()?.path()).ok());
+    let clocks: Vec<String> = texts.filter(|it| it.contains("it_interval:")).collect();
+    let stopped = clocks.iter().filter(|it| it.contains("it_value: (0, 0)"));
+    (clocks.len(), clocks.len() - stopped.count())
 }

@@ -6,11 +6,13 @@
 //!
 //! Lists that are replaced meanwhile are kept for whoever reads them, but not for long: there may be
 //! other lists every moment. Who reads slower than that gets less than was announced, and has to ask
-//! again; who takes pages compares their digests.
+//! again, whoever else still has the same lists; who takes pages compares their digests.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::{View, copy, copy_is_in_force, findings, heartbeat, held, rfc3339};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
+use crate::snapshot::Published;
 use crate::store::Cause;
 
 /// So many entries are put into text at once.
@@ -82,20 +85,48 @@ enum Of {
     Written(ListName),
 }
 
-/// Lists that may be replaced while they are read.
-struct Kept {
-    strong: Option<Arc<Lists>>,
+/// Lists that may be replaced while they are read. Shared with who writes, so that they are let go in
+/// time while the other side takes nothing, too.
+#[derive(Clone)]
+pub(super) struct Kept {
+    in_force: Arc<Published<Lists>>,
+    /// Tells these lists from others, also when they have been let go.
     weak: Weak<Lists>,
+    strong: Rc<RefCell<Option<Arc<Lists>>>>,
     until: Instant,
 }
 
 impl Kept {
-    fn get(&mut self) -> io::Result<Arc<Lists>> {
-        if Instant::now() >= self.until {
-            self.strong = None;
+    pub(super) fn new(in_force: &Arc<Published<Lists>>, lists: Arc<Lists>, until: Instant) -> Self {
+        Self {
+            in_force: Arc::clone(in_force),
+            weak: Arc::downgrade(&lists),
+            strong: Rc::new(RefCell::new(Some(lists))),
+            until,
         }
-        let kept = self.strong.clone().or_else(|| self.weak.upgrade());
-        kept.ok_or_else(|| io::Error::other("the lists were replaced"))
+    }
+
+    /// The lists. Once they are kept no longer, only while they are in force: others may still have
+    /// them, but that is no matter of who reads here.
+    fn get(&self) -> io::Result<Arc<Lists>> {
+        self.let_go(Instant::now());
+        if let Some(lists) = &*self.strong.borrow() {
+            return Ok(Arc::clone(lists));
+        }
+        let lists = self.in_force.load();
+        if !std::ptr::eq(Arc::as_ptr(&lists), self.weak.as_ptr()) {
+            return Err(io::Error::other("the lists were replaced"));
+        }
+        Ok(lists)
+    }
+
+    /// Keeps the lists no longer if it is time; if not, says when that is.
+    pub(super) fn let_go(&self, now: Instant) -> Option<Instant> {
+        let mut strong = self.strong.borrow_mut();
+        if now >= self.until {
+            *strong = None;
+        }
+        strong.as_ref().map(|_| self.until)
     }
 }
 
@@ -180,12 +211,13 @@ impl Page {
         Self {
             members: values.chain(entries).collect(),
             part,
-            lists: Kept {
-                weak: Arc::downgrade(&lists),
-                strong: Some(lists),
-                until: Instant::now() + KEPT,
-            },
+            lists: Kept::new(&view.gateway.lists, lists, Instant::now() + KEPT),
         }
+    }
+
+    /// The lists that are read.
+    pub(super) fn kept(&self) -> Kept {
+        self.lists.clone()
     }
 
     /// How long the page is, in bytes.
@@ -229,7 +261,7 @@ impl Page {
 /// Writes a part of a list as an array whose member is indented so far.
 fn write_entries(
     out: &mut dyn Write,
-    lists: &mut Kept,
+    lists: &Kept,
     of: Of,
     part: Part,
     indent: &str,
@@ -336,18 +368,17 @@ mod tests {
 
     #[test]
     fn lists_that_were_replaced_are_kept_for_a_moment() {
-        let lists = Arc::new(Lists::unread());
-        let kept = |until| Kept {
-            weak: Arc::downgrade(&lists),
-            strong: Some(Arc::clone(&lists)),
-            until,
-        };
-        let mut late = kept(Instant::now());
-        let mut soon = kept(Instant::now() + Duration::from_secs(3600));
+        let in_force = Arc::new(Published::new(Lists::unread()));
+        let kept = |until| Kept::new(&in_force, in_force.load(), until);
+        let late = kept(Instant::now());
+        let soon = kept(Instant::now() + Duration::from_secs(3600));
         assert!(late.get().is_ok(), "they are in force");
-        drop(lists);
+        in_force.store(Lists::unread());
         assert!(soon.get().is_ok());
-        drop(soon);
-        assert!(late.get().is_err());
+        assert!(late.get().is_err(), "though others still have them");
+        assert_eq!(in_force.kept(), 2);
+        assert_eq!(soon.let_go(soon.until), None);
+        assert_eq!(in_force.kept(), 1);
+        assert!(soon.get().is_err());
     }
 }
