@@ -461,3 +461,48 @@ fn an_answer_without_a_length_is_not_ended_by_a_peer_that_takes_nothing_of_the_b
     }
     gateway.wait_for_log("failure=send-timeout");
 }
+
+#[test]
+fn an_answer_that_goes_on_arrives_whole_though_its_peer_takes_nothing_of_the_body_meanwhile() {
+    const LENGTH: usize = 50_000_000;
+    const PIECES: usize = 20;
+    // It answers for longer than it may take nothing, and then reads on, or not.
+    let origin = Origin::scripted(|conn| {
+        let Some(head) = conn.head()? else {
+            return Ok(());
+        };
+        conn.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {PIECES}\r\n\r\n"
+        ))?;
+        for _ in 0..PIECES {
+            std::thread::sleep(Duration::from_millis(100));
+            conn.send("x")?;
+        }
+        match head.target().as_str() {
+            "/reads-on" => conn.body(head).map(drop),
+            _ => conn.wait_for_release(),
+        }
+    });
+    let gateway = Setup::new()
+        .set("gateway.send_timeout", "500ms")
+        .set("upstream.send_timeout", "500ms")
+        .lists(&[], &[], &[&origin])
+        .start();
+    for target in ["/reads-on", "/reads-no-further"] {
+        let mut client = gateway.connect();
+        client.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n"
+        ));
+        let mut upload = client.wire.stream.try_clone().unwrap();
+        let sending = std::thread::spawn(move || upload.write_all(&vec![b'x'; LENGTH]));
+        let response = client.response();
+        assert_eq!((response.status(), response.content.len()), (200, PIECES));
+        sending.join().unwrap().unwrap();
+        let close = match target {
+            "/reads-on" => "-",
+            _ => "body-unread",
+        };
+        gateway.wait_for_access(&format!("status=200 error=- close={close}"));
+    }
+    assert_eq!(origin.requests()[0].content.len(), LENGTH);
+}

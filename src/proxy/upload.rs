@@ -63,6 +63,7 @@ pub(super) struct Upload {
     companion: Companion<Uploaded>,
     broken_off: Rc<Cell<bool>>,
     heard: Rc<Cell<usize>>,
+    answered: Rc<Cell<usize>>,
 }
 
 impl Upload {
@@ -73,15 +74,18 @@ impl Upload {
     pub(super) fn begin(twins: Twins, rest: RestOfBody) -> io::Result<Self> {
         let broken_off = Rc::new(Cell::new(false));
         let heard = Rc::new(Cell::new(0));
+        let answered = Rc::new(Cell::new(0));
         let of_companion = (Rc::clone(&broken_off), Rc::clone(&heard));
+        let of_peer = Rc::clone(&answered);
         let companion = net::spawn_beside(move || {
             let (broken_off, heard) = of_companion;
-            rest.send(&twins, &broken_off, &heard)
+            rest.send(&twins, &broken_off, &heard, of_peer)
         })?;
         Ok(Self {
             companion,
             broken_off,
             heard,
+            answered,
         })
     }
 
@@ -96,6 +100,11 @@ impl Upload {
         Rc::clone(&self.heard)
     }
 
+    /// To count the bytes of its answer that have come from the peer: while they come, it may take nothing.
+    pub(super) fn answered(&self) -> &Cell<usize> {
+        &self.answered
+    }
+
     /// True when nothing more will be sent.
     pub(super) fn has_ended(&self) -> bool {
         self.companion.has_ended()
@@ -108,7 +117,13 @@ impl Upload {
 }
 
 impl RestOfBody {
-    fn send(mut self, twins: &Twins, broken_off: &Cell<bool>, heard: &Cell<usize>) -> Uploaded {
+    fn send(
+        mut self,
+        twins: &Twins,
+        broken_off: &Cell<bool>,
+        heard: &Cell<usize>,
+        answered: Rc<Cell<usize>>,
+    ) -> Uploaded {
         // Unless all went well, a panic included.
         let break_off = Failsafe::new(|| {
             broken_off.set(true);
@@ -116,7 +131,10 @@ impl RestOfBody {
         });
         let (mut taken, mut sent) = (0, 0);
         let mut trailer = Trailer::default();
-        let peer_patience = Patience::new(self.send_timeout);
+        // One that answers is there. Whether it has left off reading, or reads on when it has said its say, it
+        // does not tell; but one that has refused has told.
+        let answered = (!self.refused).then_some(answered);
+        let peer_patience = Patience::new(self.send_timeout).hearing(answered);
         let mut source = Source {
             stream: &twins.client,
             buffer: &mut self.buffer,

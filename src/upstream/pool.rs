@@ -204,7 +204,7 @@ impl Pool {
     }
 
     /// Keeps `stream`, whose last request was `asker`'s, for the next request to `peer`, unless `limit`
-    /// are kept already that may serve at least as many.
+    /// are kept already, none of which has to give way.
     pub fn checkin(
         &self,
         peer: SocketAddr,

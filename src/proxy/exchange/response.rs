@@ -415,7 +415,7 @@ impl Exchange<'_> {
                 patience: &peer_patience,
                 watch: Watch::Gone(self.downstream),
                 allowance: None,
-                heard: None,
+                heard: upload.map(Upload::answered),
                 broken_off: upload.map(Upload::broken_off),
             };
             let mut sink = Sink {
