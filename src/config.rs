@@ -474,6 +474,10 @@ impl Store {
         let in_file = url.as_ref().filter(|_| !is_in_variable);
         passwords.are_needed_by(section, in_file, &sentinels)?;
         let url = url.map(|it| passwords.for_server(it));
+        let url = url.map(|it| match sentinels.is_empty() {
+            true => it,
+            false => it.without_port(),
+        });
         let sentinels = sentinels.into_iter();
         let sentinels: Vec<Url> = sentinels.map(|it| passwords.for_sentinel(it)).collect();
         let tls = Tls::of(section, base)?;

@@ -98,7 +98,7 @@ fn a_killed_master_is_replaced_and_the_new_ones_lists_are_read() {
         "{line}"
     );
     assert_eq!(gateway.lists()["mode"], "events");
-    assert_eq!(gateway.lists()["source"], "redis://mymaster:6379/0");
+    assert_eq!(gateway.lists()["source"], "redis://mymaster/0");
     group.master.push("gray", &[&"127.0.0.5"]);
     gateway.wait_served("127.0.0.5", "pre", DEADLINE);
 

@@ -1292,6 +1292,15 @@ fn sentinels_are_hosts_or_urls_and_hide_their_passwords() {
             "{error}\nexpected: {expected}"
         );
     }
+    // The port at a master's name is nobody's.
+    for (url, shown) in [
+        ("redis://:secret@mymaster:6380/2", "redis://mymaster/2"),
+        ("rediss://mymaster", "rediss://mymaster/0"),
+    ] {
+        let config = parse(&format!("[redis]\nurl = {url}\nsentinels = a\n")).unwrap();
+        assert_eq!(config.store.to_string(), shown);
+        assert_eq!(redis(config).url.as_str(), url);
+    }
     let error = parse("[redis]\nurl = unix:///s\nsentinels = a\n").unwrap_err();
     assert!(error.to_string().contains("and no master"), "{error}");
 }

@@ -104,6 +104,15 @@ impl Url {
         self
     }
 
+    /// As it is shown where there are Sentinels: the host is a master's name, and a port would be nobody's.
+    pub(super) fn without_port(mut self) -> Self {
+        if let Address::Tcp { host, tls, .. } = &self.address {
+            let scheme = scheme(*tls);
+            self.shown = format!("{scheme}://{host}/{}", self.login.db);
+        }
+        self
+    }
+
     /// Whether TLS is spoken.
     pub fn is_tls(&self) -> bool {
         matches!(self.address, Address::Tcp { tls: true, .. })
@@ -332,10 +341,14 @@ fn without_detail(error: &redis::RedisError) -> String {
     }
 }
 
+const fn scheme(tls: bool) -> &'static str {
+    if tls { "rediss" } else { "redis" }
+}
+
 fn public_part(address: &Address, db: i64) -> String {
     match address {
         Address::Tcp { tls, .. } => {
-            let scheme = if *tls { "rediss" } else { "redis" };
+            let scheme = scheme(*tls);
             format!("{scheme}://{address}/{db}")
         }
         Address::Unix(_) => format!("unix://{address}?db={db}"),
