@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
+use crate::config::{self, Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
 use crate::logging;
 use crate::neighbours;
 use crate::process::Identity;
@@ -46,6 +46,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
     }
     let masked = masked(&config);
     let mut warnings: Vec<String> = masked.chain(open_secrets(&config)).chain(unread).collect();
+    warnings.extend(keys_apart(&config));
     warnings.extend(match identity {
         None => {
             read_lists(&config)?;
@@ -106,6 +107,20 @@ fn open_secrets(config: &Config) -> Vec<String> {
     open.collect()
 }
 
+/// Whether the server is a cluster is not asked; but who writes hash tags has one.
+fn keys_apart(config: &Config) -> Option<String> {
+    let Store::Redis(redis) = &config.store else {
+        return None;
+    };
+    store::redis::are_apart(&redis.keys).then(|| {
+        let config::Keys { gray, pre, prod } = &redis.keys;
+        format!(
+            "[redis] gray_key, pre_key, prod_key: {gray}, {pre} and {prod} have hash tags, and are in several slots: \
+             a Redis Cluster does not let them be read at one moment; give all of them the same tag"
+        )
+    })
+}
+
 /// What is wrong with the last-good copy, or its place, for the user it is to be written by, if that
 /// is another. A gateway starts without it.
 fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
@@ -126,6 +141,9 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
             user.unwrap_or_default()
         ));
     }
+    if let Some(what) = wrong_lock(&copy::place_of_lock(path)) {
+        return warning(&format!("{what}, so that no copy is written: remove it"));
+    }
     if let Some(by) = copy::holder(path).filter(|it| !is_of(it, &config.path)) {
         let path = path.display();
         return warning(&format!(
@@ -145,6 +163,22 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
         }
         Err(error) => warning(&unused(&error.to_string())),
     }
+}
+
+/// What is wrong with the lock on a copy: it is opened for writing, and no link is followed.
+fn wrong_lock(path: &Path) -> Option<String> {
+    let shown = path.display();
+    let found = fs::symlink_metadata(path).ok()?.file_type();
+    if found.is_file() {
+        let is_writable = eaccess(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
+        return (!is_writable).then(|| format!("the lock {shown} is not writable"));
+    }
+    let what = match found {
+        it if it.is_dir() => "a folder",
+        it if it.is_symlink() => "a symbolic link",
+        _ => "no regular file",
+    };
+    Some(format!("the lock {shown} is {what}"))
 }
 
 /// True when the gateway that holds a copy is the one of this ini file.

@@ -714,6 +714,29 @@ fn a_check_warns_of_a_copy_that_cannot_be_written_or_used() {
     );
     let said = warnings(&at(place.0.path()));
     assert!(said.contains("is a folder"), "{said}");
+    // A gateway with such a lock writes no copy, and says the same.
+    let lock = place.0.path().join("lists.lock");
+    let wrongs: [(&str, fn(&Path)); 3] = [
+        ("a folder", |it| fs::create_dir(it).unwrap()),
+        ("a symbolic link", |it| {
+            std::os::unix::fs::symlink("/tmp/nowhere", it).unwrap();
+        }),
+        ("no regular file", |it| {
+            drop(std::os::unix::net::UnixListener::bind(it).unwrap());
+        }),
+    ];
+    for (what, make) in wrongs {
+        make(&lock);
+        let said = warnings(&at(&place.path()));
+        let expected = format!("last_good: the lock {} is {what}", lock.display());
+        assert!(said.contains(&expected), "{said}");
+        let gateway = at(&place.path()).start();
+        let line = gateway.wait_for_log("copy-failed");
+        assert!(line.contains(lock.to_str().unwrap()), "{line}");
+        drop(gateway);
+        let _ = fs::remove_dir(&lock).or_else(|_| fs::remove_file(&lock));
+    }
+    assert_eq!(warnings(&at(&place.path())), "");
     fs::write(place.path(), "garbage\n").unwrap();
     let said = warnings(&at(&place.path()));
     assert!(

@@ -489,6 +489,15 @@ fn keys_of_several_slots_are_refused_with_what_to_write() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("gray_key = {gg}gray"), "{said}");
     }
+    // Without a question to the server, -t knows who means a cluster by the tags.
+    for (prod, is_told) in [("prod", true), ("{gg}prod", false)] {
+        let setup = one_slot(Setup::new().redis(cluster.servers[0].url()));
+        let setup = setup.set("redis.prod_key", prod);
+        let output = run_to_exit(&["-t", "-c", setup.write_ini().to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.contains("are in several slots"), is_told, "{said}");
+    }
     // It has no other database, either.
     let setup = one_slot(Setup::new().redis(cluster.servers[0].url_of(5)));
     let gateway = setup.start();

@@ -181,7 +181,12 @@ fn is_absent(error: &io::Error) -> bool {
 
 /// The gateway that keeps the copy at `path` at this moment, if one does, and that can be told.
 pub fn holder(path: &Path) -> Option<Holder> {
-    lock::holder(&beside(path, ".lock"))
+    lock::holder(&place_of_lock(path))
+}
+
+/// Where the lock on the copy at `path` is.
+pub fn place_of_lock(path: &Path) -> PathBuf {
+    beside(path, ".lock")
 }
 
 /// Where a copy of another store is kept when this store's takes its place.
@@ -594,7 +599,7 @@ impl Keeper {
 }
 
 fn take_lock(path: &Path, purpose: &Purpose) -> Result<Lock, LockError> {
-    Lock::take(&beside(path, ".lock"), &purpose.config)
+    Lock::take(&place_of_lock(path), &purpose.config)
 }
 
 /// Says whose a copy is.
@@ -610,7 +615,11 @@ fn take_over(shared: &Shared, lock: &mut Option<Lock>) -> io::Result<()> {
     *lock = match take_lock(&shared.path, &shared.purpose) {
         Ok(lock) => Some(lock),
         Err(LockError::Taken(by)) => return Err(io::Error::other(taken(&by))),
-        Err(LockError::Io(error)) => return Err(error),
+        Err(LockError::Io(error)) => {
+            let lock = place_of_lock(&shared.path);
+            let what = format!("the lock {}: {error}", lock.display());
+            return Err(io::Error::new(error.kind(), what));
+        }
     };
     let found = read(&shared.path, shared.purpose.peer_port);
     shared.locked().find(&found, &shared.purpose.store);

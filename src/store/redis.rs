@@ -53,6 +53,7 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use self::accept_key::AcceptKey;
 use self::changes::{Chooser, News, Subscription, Way};
 use self::cluster::Redirection;
+pub use self::cluster::are_apart;
 use self::link::Link;
 use self::open_slot::OpenSlot;
 use self::pace::Pace;

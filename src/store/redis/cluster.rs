@@ -26,15 +26,24 @@ const UNNAMED: &str = "does not name the host: set cluster-announce-hostname at 
 /// A cluster has so many slots.
 const SLOTS: u16 = 16384;
 
-/// The slot of a key: of what stands between the first braces, if anything does, else of all of it.
+/// The slot of a key: of its hash tag, if there is one, else of all of it.
 fn slot(key: &[u8]) -> u16 {
-    let tag = || {
-        let open = memchr::memchr(b'{', key)?;
-        let rest = &key[open + 1..];
-        let length = memchr::memchr(b'}', rest).filter(|it| *it > 0)?;
-        Some(&rest[..length])
-    };
-    crc16(tag().unwrap_or(key)) % SLOTS
+    crc16(tag(key).unwrap_or(key)) % SLOTS
+}
+
+/// What stands between the first braces, if anything does.
+fn tag(key: &[u8]) -> Option<&[u8]> {
+    let open = memchr::memchr(b'{', key)?;
+    let rest = &key[open + 1..];
+    let length = memchr::memchr(b'}', rest).filter(|it| *it > 0)?;
+    Some(&rest[..length])
+}
+
+/// True for keys that are meant for a cluster, since there are hash tags in them, and that are in several slots.
+pub fn are_apart(keys: &Keys) -> bool {
+    let keys = ListName::ALL.map(|list| reading::key(keys, list).as_bytes());
+    let first = slot(keys[0]);
+    keys.iter().any(|it| tag(it).is_some()) && keys.iter().any(|it| slot(it) != first)
 }
 
 /// CRC-16/XMODEM.
@@ -324,6 +333,22 @@ mod tests {
         }
         assert_eq!(slot(b"{gg}gray"), slot(b"{gg}prod"));
         assert_ne!(slot(b"gray"), slot(b"prod"));
+    }
+
+    #[test]
+    fn keys_are_apart_when_one_of_them_alone_has_a_tag_or_another_one() {
+        for (keys, expected) in [
+            // No cluster, or one that says so itself.
+            (["gray", "pre", "prod"], false),
+            (["{gg}gray", "{gg}pre", "{gg}prod"], false),
+            (["gray{gg}", "gg", "{gg}"], false),
+            (["{gg}gray", "{gg}pre", "prod"], true),
+            (["{gg}gray", "{gg}pre", "{g}prod"], true),
+            (["gray", "{}pre", "pro}d{"], false),
+        ] {
+            let [gray, pre, prod] = keys.map(str::to_owned);
+            assert_eq!(are_apart(&Keys { gray, pre, prod }), expected, "{keys:?}");
+        }
     }
 
     fn error(code: &str, detail: &str) -> RedisError {
