@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Redis, Store};
 use crate::run;
-use crate::store::redis::nodes::{Heard, Look, Nodes};
+use crate::store::redis::nodes::{Heard, Look, Nodes, Silent};
 
 /// Time for one look at all gateways.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ pub fn list(config: &Path) -> Result<Said, String> {
     let look = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
     let look = look.map_err(|error| format!("{}: {error}", settings.url))?;
     Ok(Said {
-        text: table(&look.heard),
+        text: table(&look),
         note: look.note,
     })
 }
@@ -70,7 +70,7 @@ pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Re
     loop {
         let began = Instant::now();
         let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
-            Ok(Look { heard, note }) => {
+            Ok(Look { heard, note, .. }) => {
                 watch.look(heard, began, Instant::now());
                 match (watch.complaint(), note) {
                     (None, note) => {
@@ -228,12 +228,11 @@ const TITLES: [&str; 8] = [
 ];
 
 /// A line for each gateway, below a line of titles.
-fn table(heard: &[Heard]) -> String {
-    let rows = heard.iter().map(row);
-    let rows: Vec<[String; 8]> = [TITLES.map(str::to_owned)]
-        .into_iter()
-        .chain(rows)
-        .collect();
+fn table(look: &Look) -> String {
+    let heard = look.heard.iter().map(row);
+    let mut rows: Vec<[String; 8]> = heard.chain(look.silent.iter().map(row_of_silent)).collect();
+    rows.sort_by(|one, other| one[0].cmp(&other[0]));
+    rows.insert(0, TITLES.map(str::to_owned));
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max();
     let widths: Vec<usize> = (0..TITLES.len()).filter_map(width).collect();
     let mut text = String::new();
@@ -271,6 +270,15 @@ fn row(heard: &Heard) -> [String; 8] {
         held,
         ago,
     ]
+}
+
+/// Of a gateway that is known and not heard of: it has gone, or is cut off, or Redis takes no heartbeats.
+fn row_of_silent(silent: &Silent) -> [String; 8] {
+    let none = || "-".to_owned();
+    let ago = silent.expired;
+    let ago = ago.map_or_else(none, |it| format!("not for {:.1}s", it.as_secs_f64()));
+    let (name, text) = (silent.name.clone(), "silent".to_owned());
+    [name, text, none(), none(), none(), none(), none(), ago]
 }
 
 #[cfg(test)]
@@ -409,9 +417,19 @@ mod tests {
         }
         let expected = "\
 NODE       VERSION         DIGEST            GENERATION  AGE   MODE    HELD       HEARD
-gateway-1  0.1.0           00000000000000bb  2           0.0s  events  gray,prod  1.0s ago
+a          silent          -                 -           -     -       -          not for 2.5s
 b          not understood  -                 -           -     -       -          -
+gateway-1  0.1.0           00000000000000bb  2           0.0s  events  gray,prod  1.0s ago
 ";
-        assert_eq!(table(&[held, unknown]), expected);
+        let silent = Silent {
+            name: "a".to_owned(),
+            expired: Some(Duration::from_millis(2500)),
+        };
+        let look = Look {
+            heard: vec![unknown, held],
+            silent: vec![silent],
+            note: None,
+        };
+        assert_eq!(table(&look), expected);
     }
 }

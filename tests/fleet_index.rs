@@ -55,6 +55,17 @@ fn names(gateway: &Gateway) -> Vec<String> {
     text.lines().skip(1).map(name).collect()
 }
 
+/// Those of them that are silent.
+#[track_caller]
+fn silent(gateway: &Gateway) -> Vec<String> {
+    let (text, good) = run(gateway, &["fleet"]);
+    assert!(good, "{text}");
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+    let rows = text.lines().skip(1).map(words);
+    let rows = rows.filter(|row: &Vec<String>| row[1] == "silent");
+    rows.map(|row| row[0].clone()).collect()
+}
+
 #[track_caller]
 fn indexed(redis: &Redis) -> Vec<String> {
     let names = redis.cli(&["ZRANGE", INDEX, "0", "-1"]);
@@ -93,18 +104,68 @@ fn among_many_keys_of_others_a_fleet_is_found_without_a_scan() {
     b.wait_exit();
     assert_eq!(indexed(&redis), ["a"]);
     assert_eq!(names(&a), ["a"]);
-    // One that is killed is not shown any more; its name goes later.
+    // One that is killed is shown as silent, and not waited for; its name goes later.
     let mut c = setup(&redis.url(), "c").start();
-    wait_until("it is listed", DEADLINE, || names(&a) == ["a", "c"]);
+    wait_until("it is listed", DEADLINE, || {
+        run(&a, &["fleet"]).0.contains("\nc ") && silent(&a).is_empty()
+    });
     c.signal(Signal::SIGKILL);
     c.wait_exit();
-    wait_until("it has expired", DEADLINE, || names(&a) == ["a"]);
+    wait_until("it has expired", DEADLINE, || silent(&a) == ["c"]);
+    let (text, _) = run(&a, &["fleet"]);
+    assert!(
+        text.contains("not for ") && !text.contains("Redis takes no"),
+        "{text}"
+    );
+    assert!(run(&a, &["fleet", "wait", &digest]).1);
     assert_eq!(indexed(&redis), ["a", "c"]);
     redis.cli(&["ZADD", INDEX, "1000", "c"]);
     wait_until("it has been gone for long", DEADLINE, || {
         indexed(&redis) == ["a"]
     });
     assert!(!asked(&redis, "scan") && !asked(&redis, "keys"));
+}
+
+#[test]
+fn a_fleet_whose_heartbeats_redis_refuses_is_shown_as_silent_with_the_reason() {
+    let refusals: [(&str, &[&str], &[&str]); 4] = [
+        ("MISCONF", &[], &["CONFIG", "SET", "save", ""]),
+        (
+            "OOM",
+            &["CONFIG", "SET", "maxmemory", "1"],
+            &["CONFIG", "SET", "maxmemory", "0"],
+        ),
+        (
+            "READONLY",
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+        ),
+        (
+            "NOREPLICAS",
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ),
+    ];
+    for (word, refuse, allow) in refusals {
+        let redis = lists();
+        let both = ["a", "b"].map(|it| setup(&redis.url(), it).start());
+        let [a, _] = &both;
+        wait_until("both are listed", DEADLINE, || names(a) == ["a", "b"]);
+        let digest = a.lists()["digest"].as_str().unwrap().to_owned();
+        match refuse {
+            [] => redis.fail_to_save(),
+            refuse => drop(redis.cli(refuse)),
+        }
+        wait_until("both are silent", DEADLINE, || silent(a) == ["a", "b"]);
+        let (text, good) = run(a, &["fleet"]);
+        let reason = format!("Redis takes no heartbeats: {word} ");
+        assert!(good && text.contains(&reason), "{text}");
+        let (text, good) = run(a, &["fleet", "wait", &digest, "--timeout", "200ms"]);
+        assert!(!good && text.contains(&reason), "{text}");
+        redis.cli(allow);
+        wait_until("both are back", DEADLINE, || silent(a).is_empty());
+        assert_eq!(names(a), ["a", "b"]);
+    }
 }
 
 #[test]

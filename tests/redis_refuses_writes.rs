@@ -8,19 +8,6 @@ use std::time::Duration;
 
 use support::{DEADLINE, Gateway, Origin, Redis, ScriptedRedis, Setup, Site, texts, wait_until};
 
-/// Makes the server unable to save, as a full disk does: from then on it refuses writes, and PING.
-#[track_caller]
-fn cannot_save(redis: &Redis) {
-    // No file takes the place of a folder, not even root's.
-    std::fs::create_dir(redis.path("dump.rdb")).unwrap();
-    redis.cli(&["CONFIG", "SET", "save", "3600 1"]);
-    redis.cli(&["BGSAVE"]);
-    wait_until("writes are refused", DEADLINE, || {
-        let refused = redis.try_cli(&["PING"]);
-        refused.is_err_and(|it| it.code() == Some("MISCONF"))
-    });
-}
-
 /// So impatient that it asks for signs of life all the time.
 fn impatient(setup: Setup) -> Setup {
     setup
@@ -54,7 +41,7 @@ fn a_redis_that_cannot_save_is_followed_and_its_expiry_rolls_back() {
         site.redis("RPUSH gray 127.0.0.5");
         site.wait_served("127.0.0.5", "pre");
         site.redis("PEXPIRE gray 3000");
-        cannot_save(&site.redis);
+        site.redis.fail_to_save();
         assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "pre", "{mode}");
         outlast_silence(&site.gateway);
         site.wait_served("127.0.0.5", "prod");
@@ -72,7 +59,7 @@ fn a_gateway_starts_on_a_redis_that_cannot_save() {
     redis.push("pre", &[&pre]);
     redis.push("prod", &[&prod]);
     redis.push("gray", &[&"127.0.0.5"]);
-    cannot_save(&redis);
+    redis.fail_to_save();
     let gateway = impatient(Setup::new().redis(redis.url())).start();
     assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
     assert_eq!(gateway.get("127.0.0.6", "/").text(), "prod");

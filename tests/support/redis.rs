@@ -202,6 +202,20 @@ impl Redis {
         Ok(connection)
     }
 
+    /// Makes the server unable to save, as a full disk does: from then on it refuses writes, and PING, until
+    /// it is told to save nothing (`CONFIG SET save ""`).
+    #[track_caller]
+    pub(crate) fn fail_to_save(&self) {
+        // No file takes the place of a folder, not even root's.
+        std::fs::create_dir(self.path("dump.rdb")).unwrap();
+        self.cli(&["CONFIG", "SET", "save", "3600 1"]);
+        self.cli(&["BGSAVE"]);
+        wait_until("writes are refused", DEADLINE, || {
+            let refused = self.try_cli(&["PING"]);
+            refused.is_err_and(|it| it.code() == Some("MISCONF"))
+        });
+    }
+
     /// Appends `entries` to the list `key`, in one command.
     #[track_caller]
     pub(crate) fn push(&self, key: &str, entries: &[&dyn std::fmt::Display]) {

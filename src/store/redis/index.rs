@@ -137,6 +137,13 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A name in the index.
+pub(super) struct Indexed {
+    pub(super) name: Vec<u8>,
+    /// When its heartbeat will have expired, in milliseconds of the server's clock.
+    pub(super) expires: f64,
+}
+
 /// The names in the index; `None` where there is none, or it may not be read.
 ///
 /// # Errors
@@ -145,11 +152,12 @@ pub(super) fn names(
     link: &mut Link,
     aside: &mut Option<Link>,
     settings: &config::Redis,
-) -> RedisResult<Option<Vec<Vec<u8>>>> {
+) -> RedisResult<Option<Vec<Indexed>>> {
     let mut range = redis::cmd("ZRANGE");
     range.arg(settings.fleet.index_key()).arg(0).arg(MOST);
+    range.arg("WITHSCORES");
     let names = cluster::follow_aside(link, aside, settings, |it| it.ask(&range));
-    let names: Vec<Vec<u8>> = match names {
+    let names: Vec<(Vec<u8>, f64)> = match names {
         Ok(names) => redis::from_redis_value(names)?,
         Err(error) if is_answer(&error) => return Ok(None),
         Err(error) => return Err(error),
@@ -158,7 +166,51 @@ pub(super) fn names(
         let key = settings.fleet.index_key();
         return Err(io_error(format!("more than {MOST} names are in {key}")));
     }
+    let names = names.into_iter();
+    let names: Vec<Indexed> = names
+        .map(|(name, expires)| Indexed { name, expires })
+        .collect();
     Ok((!names.is_empty()).then_some(names))
+}
+
+/// What a server says that takes no writes of anybody at present.
+const REFUSING: [&str; 4] = ["MISCONF", "OOM", "READONLY", "NOREPLICAS"];
+
+/// Why the server takes no heartbeats at present, in its words, if it says so: to a write that changes
+/// nothing, since there is no such member.
+///
+/// # Errors
+/// What came instead of a reply.
+pub(super) fn refusal(
+    link: &mut Link,
+    aside: &mut Option<Link>,
+    settings: &config::Redis,
+) -> RedisResult<Option<String>> {
+    let mut add = redis::cmd("ZADD");
+    add.arg(settings.fleet.index_key()).arg("XX").arg(0).arg("");
+    match cluster::follow_aside(link, aside, settings, |it| it.ask(&add)) {
+        Err(error) if error.code().is_none() => Err(error),
+        Err(error) => {
+            let is_said = error.code().is_some_and(|it| REFUSING.contains(&it));
+            Ok(is_said.then(|| super::describe(&error)))
+        }
+        Ok(_) => Ok(None),
+    }
+}
+
+/// The time of the server in milliseconds, if it tells that.
+///
+/// # Errors
+/// What came instead of a reply.
+pub(super) fn time(link: &mut Link) -> RedisResult<Option<f64>> {
+    match link.ask(&redis::cmd("TIME")) {
+        Ok(time) => {
+            let (seconds, micros): (f64, f64) = redis::from_redis_value(time)?;
+            Ok(Some(seconds * 1000.0 + micros / 1000.0))
+        }
+        Err(error) if is_answer(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the server has answered, and will not answer otherwise.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
 
+use super::index::Indexed;
 use super::link::Link;
 use super::place::Finder;
 use super::{cluster, index, io_error, reading};
@@ -60,12 +61,23 @@ pub struct Nodes<'a> {
     known: Vec<String>,
 }
 
+/// A gateway that is in the index, and whose key has expired.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Silent {
+    /// Its name.
+    pub name: String,
+    /// Time since its key has expired, if that is known.
+    pub expired: Option<Duration>,
+}
+
 /// The gateways at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Look {
     /// Those whose keys are there, by their names.
     pub heard: Vec<Heard>,
-    /// Why there may be others, if there may.
+    /// The others that are known.
+    pub silent: Vec<Silent>,
+    /// Why there may be others, or these are silent, if that is known.
     pub note: Option<String>,
 }
 
@@ -127,7 +139,7 @@ impl<'a> Nodes<'a> {
         let indexed = index::names(link, of_index, settings)?;
         // A set, since a scan may name a key more than once.
         let mut keys = BTreeSet::new();
-        let whole = |name: &Vec<u8>| [&beginning[..], name].concat();
+        let whole = |it: &Indexed| [&beginning[..], &it.name].concat();
         keys.extend(indexed.iter().flatten().map(whole));
         let others = scan(link, settings, &mut keys, step)?;
         let note = others.filter(|_| indexed.is_none()).map(|count| {
@@ -152,9 +164,40 @@ impl<'a> Nodes<'a> {
                 all.extend(heard(name(key), value, left?));
             }
         }
-        let (heard, note) = (all, note);
-        Ok(Look { heard, note })
+        step(link)?;
+        let heard: BTreeSet<&str> = all.iter().map(|it| it.name.as_str()).collect();
+        let indexed = indexed.unwrap_or_default().into_iter();
+        let indexed = indexed.map(|it| (plain(&String::from_utf8_lossy(&it.name)), it.expires));
+        let silent = indexed.filter(|(name, _)| !heard.contains(name.as_str()));
+        let silent = expired(link, silent.collect())?;
+        let refusal = match silent.is_empty() {
+            true => None,
+            false => index::refusal(link, of_index, settings)?,
+        };
+        let refusal = refusal.map(|words| format!("Redis takes no heartbeats: {words}"));
+        Ok(Look {
+            heard: all,
+            silent,
+            note: note.or(refusal),
+        })
     }
+}
+
+/// Those whose heartbeats have expired. One that has ended a moment ago takes its key away first, and then its
+/// name.
+fn expired(link: &mut Link, names: Vec<(String, f64)>) -> RedisResult<Vec<Silent>> {
+    let now = match names.is_empty() {
+        true => None,
+        false => index::time(link)?,
+    };
+    let names = names.into_iter();
+    let names = names.filter(|(_, expires)| now.is_none_or(|now| *expires <= now));
+    let silent = names.map(|(name, expires)| Silent {
+        name,
+        // A score may be any number.
+        expired: now.and_then(|now| Duration::try_from_secs_f64((now - expires) / 1000.0).ok()),
+    });
+    Ok(silent.collect())
 }
 
 /// Adds the keys of heartbeats that a scan finds, while the server has few keys. Returns how many it
@@ -237,8 +280,12 @@ fn transaction(link: &mut Link, keys: &[Vec<u8>]) -> RedisResult<Vec<Reply>> {
     for key in keys {
         pipe.cmd("GET").arg(key).cmd("PTTL").arg(key);
     }
-    let replies = reading::transaction(link, &pipe)?;
-    let mut replies = replies.unwrap_or_default().into_iter();
+    let replies = match reading::transaction(link, &pipe) {
+        // Nothing may be queued by a server whose memory is used up, but all may be read.
+        Err(error) if error.code() == Some("OOM") => one_by_one(link, &pipe)?,
+        outcome => outcome?.unwrap_or_default(),
+    };
+    let mut replies = replies.into_iter();
     let mut all = Vec::new();
     for _ in keys {
         let (Some(value), Some(left)) = (replies.next(), replies.next()) else {
@@ -247,6 +294,16 @@ fn transaction(link: &mut Link, keys: &[Vec<u8>]) -> RedisResult<Vec<Reply>> {
         all.push((value, left));
     }
     Ok(all)
+}
+
+/// The replies to the commands of `pipe`, without a queue.
+fn one_by_one(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+    link.send(&pipe.get_packed_pipeline())?;
+    let mut replies = Vec::new();
+    for _ in 0..pipe.len() {
+        replies.push(link.receive()?.extract_error());
+    }
+    Ok(replies)
 }
 
 /// `None` when the key has vanished meanwhile.
