@@ -568,6 +568,32 @@ fn a_server_that_had_no_lists_yet_may_restart_without_any() {
 }
 
 #[test]
+fn a_list_that_may_not_be_read_does_not_hide_that_the_others_were_lost() {
+    let mut redis = Redis::stopped();
+    let user = "--user app on >word ~gray ~prod ~graygate:accept allchannels +@all";
+    redis.set_options(&user.split(' ').collect::<Vec<_>>());
+    redis.restart();
+    let prod = Origin::named("prod");
+    redis.push("prod", &[&prod]);
+    redis.push("gray", &[&"127.0.0.5"]);
+    let url = format!("redis://app:word@{}/0", redis.address());
+    let setup = Setup::new().redis(url).set("redis.heartbeat", "off");
+    let gateway = setup.set("redis.check_interval", "300ms").start();
+    let gray = |it: &Value| it["gray"] == json!(["127.0.0.5"]);
+    let page = gateway.wait_for_lists("the lists", gray);
+    let forbidden = json!([{ "list": "pre", "fault": "forbidden" }]);
+    assert_eq!(page["kept"], forbidden);
+    redis.kill();
+    redis.restart();
+    let page = wait_kept(&gateway, "without-data");
+    assert!(gray(&page), "{page}");
+    redis.push("prod", &[&prod]);
+    gateway.wait_for_lists("what there is", |it| {
+        it["gray"] == json!([]) && it["kept"] == forbidden
+    });
+}
+
+#[test]
 fn a_gateway_that_starts_on_a_server_that_lost_its_data_goes_on_with_the_copy() {
     let mut redis = Redis::start();
     let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));

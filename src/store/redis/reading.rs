@@ -268,12 +268,12 @@ impl Answer {
         hasher.hash_one((lists, &self.bytes))
     }
 
-    /// True when there is none of all lists.
+    /// True when there is none of all lists that may be read.
     pub(super) fn is_empty(&self) -> bool {
         // Each was asked for twice.
-        let count = 2 * ListName::ALL.len();
+        let count = 2 * self.lists.len();
         let none = format!("*{count}\r\n{}", "*0\r\n".repeat(count));
-        self.lists.len() == ListName::ALL.len() && self.bytes == none.as_bytes()
+        self.bytes == none.as_bytes()
     }
 
     /// True when at least `count` entries may be in it.
