@@ -3,6 +3,7 @@
 mod support;
 
 use std::io;
+use std::time::Duration;
 
 use support::{Client, Conn, DEADLINE, Gateway, Origin, Pattern, Setup, ok, wait_until};
 
@@ -371,6 +372,36 @@ fn a_body_that_must_not_come_and_is_late_is_not_the_answer_to_another_clients_re
         assert_eq!(next.get("/next").text(), "fine", "{from}");
         assert_eq!(origin.accepted(), 2);
     }
+}
+
+#[test]
+fn an_answer_for_which_a_late_body_was_taken_is_not_the_answer_to_another_clients_request() {
+    let origin = Origin::scripted(|conn| {
+        let mut owed = false;
+        while let Some(request) = conn.request()? {
+            match &*request.head.target() {
+                "/head" => conn.send("HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n")?,
+                // The body comes now, and the answer takes its time.
+                "/slow" => {
+                    conn.send(ok("forged"))?;
+                    owed = true;
+                }
+                _ if owed => conn.send(ok("the answer to /slow"))?,
+                _ => conn.send(ok("fine"))?,
+            }
+        }
+        Ok(())
+    });
+    let setup = Setup::new().lists(&[], &[], &[&origin]);
+    let gateway = setup.set("gateway.workers", 1).start();
+    let mut client = gateway.connect();
+    client.send("HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.response_to("HEAD");
+    assert_eq!(client.get("/slow").text(), "forged");
+    // For longer than a connection rests behind a HEAD.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(gateway.connect().get("/next").text(), "fine");
+    assert_eq!(origin.accepted(), 2);
 }
 
 #[test]

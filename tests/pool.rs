@@ -120,7 +120,6 @@ fn one_whose_response_spoke_of_a_body_serves_its_own_client_at_once_and_others_a
         let pool = Pool::default();
         let (stream, _peer, addr) = connected();
         pool.checkin(addr, stream, Leftover::Body, OWN, 1);
-        // An exchange that went well does not show whose response it was.
         for _ in 0..3 {
             hear();
             for other in OTHERS {
@@ -142,6 +141,14 @@ fn one_whose_response_spoke_of_a_body_serves_its_own_client_at_once_and_others_a
             assert_eq!(found.leftover, Leftover::None);
             pool.checkin(addr, found.stream, Leftover::None, other, 1);
         }
+        // An exchange that went well meanwhile does not show whose response it was.
+        let found = pool.checkout(addr, OWN).unwrap();
+        pool.checkin(addr, found.stream, Leftover::Answer, OWN, 1);
+        std::thread::sleep(Duration::from_millis(1050));
+        hear();
+        for other in OTHERS {
+            assert!(pool.checkout(addr, other).is_none());
+        }
         // Whom a proxy's request was for is not known, so the next one is another's.
         let found = pool.checkout(addr, OWN).unwrap();
         pool.checkin(addr, found.stream, Leftover::Body, Asker::Anybody, 1);
@@ -162,10 +169,10 @@ fn where_no_more_are_kept_one_that_rests_gives_way_to_one_that_may_serve_anybody
             pool.checkin(addr, stream, leftover, Asker::Connection(asker), 2);
             pool.len()
         };
-        assert_eq!(keep(Leftover::Body, 1), 1);
-        assert_eq!(keep(Leftover::Doubtful, 2), 2);
+        assert_eq!(keep(Leftover::Answer, 1), 1);
+        assert_eq!(keep(Leftover::Answer, 2), 2);
         // The one that has rested longest, and never one for another that rests, too.
-        assert_eq!(keep(Leftover::Body, 3), 2);
+        assert_eq!(keep(Leftover::Answer, 3), 2);
         assert_eq!(keep(Leftover::None, 4), 2);
         hear();
         assert!(pool.checkout(addr, Asker::Connection(3)).is_some());
@@ -174,7 +181,7 @@ fn where_no_more_are_kept_one_that_rests_gives_way_to_one_that_may_serve_anybody
         // Never more than there may be.
         assert_eq!(keep(Leftover::None, 4), 1);
         assert_eq!(keep(Leftover::None, 4), 2);
-        assert_eq!(keep(Leftover::Body, 5), 2);
+        assert_eq!(keep(Leftover::Answer, 5), 2);
         assert_eq!(keep(Leftover::None, 4), 2);
         assert!(pool.checkout(addr, Asker::Connection(5)).is_some());
         assert!(pool.checkout(addr, Asker::Connection(5)).is_some());

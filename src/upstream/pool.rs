@@ -41,8 +41,11 @@ pub enum Leftover {
     /// The response had no body, as must be, but its head spoke of one: there are peers that send it
     /// all the same, a moment later.
     Body,
-    /// The same, a moment ago: the peer was listened to since, or has answered something else.
+    /// The same, a moment ago: the peer was listened to since.
     Doubtful,
+    /// The answer to a request that went out while that could be: what was taken for it may have been the
+    /// body, and it may take its time.
+    Answer,
 }
 
 /// Who asks: a client connection of one user's, by a number that no other one of its worker's has.
@@ -99,8 +102,8 @@ struct Idle {
 struct Rests {
     /// Not to be used before the worker has heard something since this number of [`net::news`].
     news: Option<u64>,
-    /// Until then it serves only whose response it is that may have more to it.
-    until: Instant,
+    /// Until then, or always, it serves only whose response it is that may have more to it.
+    until: Option<Instant>,
     asker: Asker,
 }
 
@@ -170,7 +173,9 @@ impl Pool {
         for place in (0..of_peer.idle.len()).rev() {
             let mut leftover = Leftover::None;
             if let Some(rests) = &of_peer.idle[place].rests
-                && rests.until > *now.get_or_insert_with(Instant::now)
+                && rests
+                    .until
+                    .is_none_or(|it| it > *now.get_or_insert_with(Instant::now))
             {
                 if !rests.is_for(asker) {
                     continue;
@@ -222,8 +227,8 @@ impl Pool {
             stream,
             since: None,
             rests: (leftover != Leftover::None).then(|| Rests {
-                news: (leftover == Leftover::Body).then(net::news),
-                until: Instant::now() + QUARANTINE,
+                news: (leftover != Leftover::Doubtful).then(net::news),
+                until: (leftover != Leftover::Answer).then(|| Instant::now() + QUARANTINE),
                 asker,
             }),
         };

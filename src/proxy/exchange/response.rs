@@ -637,13 +637,13 @@ impl Exchange<'_> {
             Keeping::Pool => {
                 let worker = self.worker;
                 let leftover = match leftover {
+                    _ if self.leftover != Leftover::None => Leftover::Answer,
                     Leftover::Body if worker.pool.is_to_be_heard(peer) => {
                         if !self.is_silent(peer, &stream) {
                             return;
                         }
                         Leftover::Doubtful
                     }
-                    Leftover::None => self.leftover,
                     leftover => leftover,
                 };
                 worker.keep_upstream(peer, stream, leftover, self.asker, self.config);
