@@ -79,7 +79,18 @@ impl Pipe {
         })
     }
 
-    /// Notes that the kernel does not do this with pipes: there are none until [`Self::look_after`].
+    /// True when an error of [`Self::fill`] says nothing of the connection: this kernel, or a sandbox
+    /// around this process (seccomp(2)), does not do this with pipes.
+    pub fn is_refusal(error: &io::Error) -> bool {
+        use io::ErrorKind::{InvalidInput, OutOfMemory, PermissionDenied, Unsupported};
+        let kind = error.kind();
+        matches!(
+            kind,
+            InvalidInput | OutOfMemory | PermissionDenied | Unsupported
+        )
+    }
+
+    /// Notes a [refusal](Self::is_refusal): there are no pipes until [`Self::look_after`].
     pub fn refused(self) {
         REFUSED.set(true);
     }

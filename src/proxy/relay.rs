@@ -270,11 +270,8 @@ fn splice(
     };
     let certain = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
     let filled = pipe.fill(source.stream, turns.most().min(certain));
-    if filled
-        .as_ref()
-        .is_err_and(|it| it.kind() == io::ErrorKind::InvalidInput)
-    {
-        // Not with this kernel: what comes is copied.
+    if filled.as_ref().is_err_and(Pipe::is_refusal) {
+        // What comes is copied.
         pipe.refused();
         return Filled::Some(0);
     }
