@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -551,18 +552,48 @@ fn resolve(host: &str, port: u16, until: Instant) -> io::Result<Vec<SocketAddr>>
     }
     match ask_resolver(host, port)?.recv_timeout(left(until)?) {
         Ok(found) => found,
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        Err(_) => Err(io::Error::other(format!("{host} was not resolved in time"))),
+    }
+}
+
+/// Resolutions under way at most: one that hangs has its thread for as long.
+const RESOLVING: usize = 16;
+
+/// Those under way.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Option<Self> {
+        let one_more = |it| (it < RESOLVING).then_some(it + 1);
+        let order = Ordering::Relaxed;
+        UNDER_WAY.fetch_update(order, order, one_more).ok()?;
+        Some(Self)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Asks the resolver of the system, which has a deadline of its own at best, in another thread.
 fn ask_resolver(host: &str, port: u16) -> io::Result<Resolution> {
+    let Some(place) = UnderWay::begin() else {
+        return Err(io::Error::other(format!(
+            "{host} was not asked for: the system's resolver hangs"
+        )));
+    };
     let (said, answer) = crossbeam_channel::bounded(1);
     let name = host.to_owned();
     std::thread::Builder::new()
         .name("lists-resolver".to_owned())
         .spawn(move || {
             let found = (name.as_str(), port).to_socket_addrs();
+            drop(place);
             // Nobody may be waiting any more.
             let _ = said.send(found.map(Iterator::collect));
         })?;
