@@ -515,6 +515,37 @@ fn an_endless_flood_of_interim_responses_waits_for_its_pace_and_others_are_serve
     gateway.wait_for_access("method=POST attempts=1 status=000 error=- close=client-gone");
 }
 
+/// It has to be minutes by default, and is seconds here.
+#[test]
+fn a_flood_that_goes_on_beyond_all_patience_is_given_up_and_no_other_peer_is_asked() {
+    let peers = [(); 3].map(|()| {
+        Origin::scripted(|conn| {
+            conn.request()?;
+            // Large ones, which are read in less time than many small ones.
+            let large = format!("HTTP/1.1 102 P\r\nX: {}\r\n\r\n", "x".repeat(30_000));
+            let large = large.repeat(8);
+            loop {
+                conn.send(&large)?;
+            }
+        })
+    });
+    let [a, b, c] = &peers;
+    // Pauses of six seconds.
+    let setup = Setup::new().set("upstream.read_timeout", "10ms");
+    let gateway = setup.lists(&[], &[], &[a, b, c]).start();
+    let mut client = gateway.connect();
+    client.send("PUT /flooded HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
+    let (begun, mut last) = (Instant::now(), client.head());
+    while last.status() == 102 {
+        assert!(begun.elapsed() < 4 * DEADLINE, "it is read on");
+        last = client.head();
+    }
+    assert_eq!(last.status(), 504);
+    gateway.wait_for_access("method=PUT attempts=1 status=504 error=interim-flood");
+    let asked: usize = peers.iter().map(|it| it.requests().len()).sum();
+    assert_eq!(asked, 1);
+}
+
 /// Reads to the end of the connection. True when it was orderly.
 fn end_of(client: &mut Client) -> (Vec<u8>, bool) {
     let mut got = Vec::new();

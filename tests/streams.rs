@@ -7,8 +7,9 @@
 mod support;
 
 use std::io::{ErrorKind, Read};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Once;
+use std::time::{Duration, Instant};
 
 use graygate::net::{self, Accepted, Listener, Patience};
 use support::DEADLINE;
@@ -31,9 +32,16 @@ fn serve_one(serve: impl Fn(Accepted) + Clone + Send + 'static) -> TcpStream {
     client
 }
 
+fn start_workers() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        net::start(1).unwrap();
+    });
+}
+
 #[test]
 fn what_was_written_before_the_time_was_over_is_told() {
-    net::start(1).unwrap();
+    start_workers();
     let (said, told) = std::sync::mpsc::channel();
     // The other side reads nothing until this has given up.
     let mut client = serve_one(move |connection| {
@@ -50,4 +58,32 @@ fn what_was_written_before_the_time_was_over_is_told() {
     let mut arrived = Vec::new();
     client.read_to_end(&mut arrived).unwrap();
     assert_eq!(arrived.len(), written);
+}
+
+/// Both sides have ended theirs, and what was said is still on its way (LAST_ACK): most of it is lost by a
+/// reset, so that the end behind it must not arrive either.
+#[test]
+fn a_reset_of_what_has_ended_in_both_directions_is_no_clean_end() {
+    const MUCH: usize = 4 << 20;
+    start_workers();
+    let (said, told) = std::sync::mpsc::channel();
+    let mut client = serve_one(move |connection| {
+        let stream = connection.settle().ok().unwrap().attach().unwrap();
+        let until = Instant::now() + DEADLINE;
+        assert_eq!(stream.read(&mut [0; 16], until).unwrap(), 0);
+        let patience = Patience::new(Duration::from_millis(200));
+        let (written, outcome) = stream.write_both(&vec![b'x'; MUCH], &[], &patience, false);
+        assert!(written < MUCH, "{outcome:?}");
+        stream.shutdown_write();
+        let other = stream.twin().unwrap();
+        stream.reset();
+        drop((stream, other));
+        said.send(written).unwrap();
+    });
+    client.shutdown(Shutdown::Write).unwrap();
+    let written = told.recv_timeout(DEADLINE).unwrap();
+    let mut arrived = Vec::new();
+    let end = client.read_to_end(&mut arrived).map_err(|it| it.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    assert!(arrived.len() < written);
 }
