@@ -4,8 +4,9 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use support::{DEADLINE, Gateway, Origin, Redis, Setup, wait_until};
@@ -155,6 +156,102 @@ fn a_server_that_is_still_among_what_a_name_means_is_not_left() {
     two.one.cli(&["RPUSH", "gray", "127.0.0.9"]);
     gateway.wait_served("127.0.0.9", "pre", DEADLINE);
     assert!(has_heartbeat(&two.one) && !has_heartbeat(&two.other));
+}
+
+/// A name server of a gateway alone, which tells one address of the name at a time, in turns.
+struct NameServer {
+    folder: TempDir,
+    address: SocketAddr,
+    hosts: Arc<Mutex<Vec<Ipv4Addr>>>,
+}
+
+impl NameServer {
+    #[track_caller]
+    fn start(hosts: &[SocketAddr]) -> Self {
+        let own = Ipv4Addr::new(127, fastrand::u8(1..), fastrand::u8(..), 253);
+        let socket = UdpSocket::bind((own, 53)).unwrap();
+        let server = Self {
+            folder: tempfile::tempdir().unwrap(),
+            address: socket.local_addr().unwrap(),
+            hosts: Arc::default(),
+        };
+        server.mean(hosts);
+        std::fs::write(server.folder.path().join("hosts"), "").unwrap();
+        let conf = format!("nameserver {own}\n");
+        std::fs::write(server.folder.path().join("resolv.conf"), conf).unwrap();
+        let hosts = Arc::clone(&server.hosts);
+        std::thread::spawn(move || {
+            let mut question = [0; 512];
+            // An empty one ends it.
+            while let Ok((length @ 1.., from)) = socket.recv_from(&mut question) {
+                let answer = answer(&question[..length], &mut hosts.lock().unwrap());
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        server
+    }
+
+    fn mean(&self, hosts: &[SocketAddr]) {
+        let v4 = |it: &SocketAddr| match it {
+            SocketAddr::V4(it) => *it.ip(),
+            SocketAddr::V6(it) => panic!("{it}"),
+        };
+        *self.hosts.lock().unwrap() = hosts.iter().map(v4).collect();
+    }
+
+    fn under(&self, setup: Setup) -> Setup {
+        let folder = self.folder.path().display();
+        let mount = |name: &str| format!("mount --bind {folder}/{name} /etc/{name} && ");
+        let mounts = ["hosts", "resolv.conf"].map(mount).concat();
+        let script = format!("{mounts}exec \"$0\" \"$@\"");
+        setup.under(&["unshare", "--mount", "sh", "-c", &script])
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        let socket = UdpSocket::bind("127.0.0.1:0");
+        let _ = socket.and_then(|it| it.send_to(&[], self.address));
+    }
+}
+
+/// RFC 1035, 4.1: the question, and the first of the hosts, which becomes the last.
+fn answer(question: &[u8], hosts: &mut [Ipv4Addr]) -> Vec<u8> {
+    let name = question[12..].iter().position(|it| *it == 0).unwrap();
+    let end = 12 + name + 5;
+    let is_v4 = question[end - 4..end - 2] == [0, 1];
+    let mut answer = question[..end].to_vec();
+    answer[2..4].copy_from_slice(&[0x81, 0x80]);
+    answer[6..12].copy_from_slice(&[0, u8::from(is_v4), 0, 0, 0, 0]);
+    if is_v4 {
+        hosts.rotate_left(1);
+        // The name of the question, A, IN, no time to live, four bytes.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+        answer.extend(hosts.last().unwrap().octets());
+    }
+    answer
+}
+
+#[test]
+fn a_server_is_not_left_while_a_name_means_it_in_turn_with_others() {
+    let two = Two::start();
+    let [one, other] = two.addresses();
+    let third = SocketAddr::from(([127, 0, 0, 1], 1));
+    let names = NameServer::start(&[one, other, third]);
+    let url = format!("redis://{NAME}:{}/0", one.port());
+    let setup = names.under(Setup::new().redis(url));
+    let setup = setup.set("redis.heartbeat", "off");
+    let gateway = setup.set("redis.check_interval", "300ms").start();
+    gateway.wait_served("127.0.0.5", "pre", DEADLINE);
+    let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
+    wait_until("some checks", DEADLINE, || gateway.metric(checks) >= 7.0);
+    assert_eq!(gateway.stderr.count("redis-moved"), 0);
+    assert_eq!(gateway.lists()["server"], json!(one.to_string()));
+    // It is when none of the answers has it.
+    names.mean(&[other, third]);
+    gateway.wait_served("127.0.0.6", "pre", DEADLINE);
+    assert_eq!(gateway.lists()["server"], json!(other.to_string()));
+    assert_eq!(gateway.stderr.count("redis-moved"), 1);
 }
 
 #[test]

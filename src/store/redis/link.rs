@@ -28,6 +28,11 @@ const WHOLE: u32 = 15;
 /// A change of the lists waits no longer than this for a name to be resolved.
 const PROMPT: Duration = Duration::from_millis(20);
 
+/// A resolver may tell some of the addresses of a name at a time, each time others: before a server is left, it is
+/// asked so often, and each further answer is waited for so long.
+const ASKED: usize = 8;
+const MORE: Duration = Duration::from_millis(100);
+
 /// So much is read at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -298,18 +303,23 @@ impl Link {
         let peer = self.peer?;
         let meaning = match self.meaning.take() {
             Some(begun) => begun,
-            None => begin_to_resolve(&self.address)?,
+            None => begin_to_resolve(&self.address, peer)?,
         };
-        let now = match meaning.recv_timeout(PROMPT) {
-            Ok(now) => now.ok()?,
-            Err(RecvTimeoutError::Timeout) => {
-                self.meaning = Some(meaning);
-                return None;
+        let mut first = None;
+        loop {
+            let patience = if first.is_none() { PROMPT } else { MORE };
+            match meaning.recv_timeout(patience) {
+                Ok(now) => match now.ok()? {
+                    now if now.contains(&peer) => return None,
+                    now => first = first.or(now.first().copied()),
+                },
+                Err(RecvTimeoutError::Timeout) if first.is_none() => {
+                    self.meaning = Some(meaning);
+                    return None;
+                }
+                Err(_) => return first,
             }
-            Err(RecvTimeoutError::Disconnected) => return None,
-        };
-        let first = now.first().copied();
-        first.filter(|_| !now.contains(&peer))
+        }
     }
 
     /// From now on the server is told that it may have keys that are yet to be its own.
@@ -533,14 +543,14 @@ fn connect_to(address: SocketAddr, limit: Duration) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The outcome of a resolution that goes on.
+/// The outcomes of a resolution that goes on.
 type Resolution = Receiver<io::Result<Vec<SocketAddr>>>;
 
-/// Begins to resolve the name in an address, if there is one.
-fn begin_to_resolve(address: &Address) -> Option<Resolution> {
+/// Begins to resolve the name in an address, if there is one, until `peer` is among what it means.
+fn begin_to_resolve(address: &Address, peer: SocketAddr) -> Option<Resolution> {
     match address {
         Address::Tcp { host, port, .. } if host.parse::<IpAddr>().is_err() => {
-            ask_resolver(host, *port).ok()
+            ask_resolver(host, *port, Some(peer)).ok()
         }
         _ => None,
     }
@@ -550,7 +560,7 @@ fn resolve(host: &str, port: u16, until: Instant) -> io::Result<Vec<SocketAddr>>
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    match ask_resolver(host, port)?.recv_timeout(left(until)?) {
+    match ask_resolver(host, port, None)?.recv_timeout(left(until)?) {
         Ok(found) => found,
         Err(_) => Err(io::Error::other(format!("{host} was not resolved in time"))),
     }
@@ -580,24 +590,35 @@ impl Drop for UnderWay {
     }
 }
 
-/// Asks the resolver of the system, which has a deadline of its own at best, in another thread.
-fn ask_resolver(host: &str, port: u16) -> io::Result<Resolution> {
+/// Asks the resolver of the system, which has a deadline of its own at best, in another thread: once, or until it tells
+/// the address that is `wanted`.
+fn ask_resolver(host: &str, port: u16, wanted: Option<SocketAddr>) -> io::Result<Resolution> {
     let Some(place) = UnderWay::begin() else {
         return Err(io::Error::other(format!(
             "{host} was not asked for: the system's resolver hangs"
         )));
     };
-    let (said, answer) = crossbeam_channel::bounded(1);
+    let (said, answers) = crossbeam_channel::bounded(ASKED);
     let name = host.to_owned();
     std::thread::Builder::new()
         .name("lists-resolver".to_owned())
         .spawn(move || {
-            let found = (name.as_str(), port).to_socket_addrs();
-            drop(place);
-            // Nobody may be waiting any more.
-            let _ = said.send(found.map(Iterator::collect));
+            let mut place = Some(place);
+            for at in 1..=ASKED {
+                let found = (name.as_str(), port).to_socket_addrs();
+                let found: io::Result<Vec<SocketAddr>> = found.map(Iterator::collect);
+                let others = found.as_ref().ok().filter(|it| !it.is_empty());
+                let others = others.zip(wanted);
+                let is_last = at == ASKED || others.is_none_or(|(it, wanted)| it.contains(&wanted));
+                // Whoever hears the last answer may ask for another name.
+                place = place.filter(|_| !is_last);
+                // Nobody may be waiting any more.
+                if said.send(found).is_err() || is_last {
+                    return;
+                }
+            }
         })?;
-    Ok(answer)
+    Ok(answers)
 }
 
 fn left(until: Instant) -> io::Result<Duration> {
