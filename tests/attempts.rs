@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::{
     Client, DEADLINE, DeafPeer, Gateway, Origin, RefusingPeer, Setup, allow_descriptors,
-    ended_from, ok, unread_at, wait_until,
+    ended_from, ok, unread_at, unread_from, wait_until,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -169,7 +169,7 @@ fn a_kept_connection_that_the_peer_has_closed_is_replaced_without_an_error() {
     let mut client = gateway.connect();
     for (count, request) in [GET, POST, GET, POST, POST, GET].iter().enumerate() {
         assert_eq!(client.ask(request).text(), "fine");
-        origin.wait_closed(count + 1);
+        origin.wait_known_closed(count + 1);
     }
     assert_eq!(origin.accepted(), 6);
 }
@@ -352,7 +352,6 @@ fn ask_before_that_is_known(first: &str, rest: &str, stray: &'static str) -> (St
             if conn.number == 0 {
                 conn.wait_for_release()?;
                 conn.send(stray)?;
-                conn.note("said");
                 match stray {
                     "" => return Ok(()),
                     _ => return conn.wait_gone(),
@@ -389,7 +388,9 @@ fn ask_before_that_is_known(first: &str, rest: &str, stray: &'static str) -> (St
         "" => wait_until("it is closed", DEADLINE, || {
             ended_from(origin.address().port()) == 1
         }),
-        _ => origin.wait("it is said", |it| !it.notes.is_empty()),
+        _ => wait_until("it is said", DEADLINE, || {
+            unread_from(origin.address().port()) == 1
+        }),
     }
     gateway.signal(Signal::SIGCONT);
     wait_until("the first part is read", DEADLINE, || {

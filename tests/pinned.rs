@@ -6,7 +6,9 @@
 mod support;
 
 use nix::sys::signal::Signal;
-use support::{Client, Gateway, Origin, Response, Setup, ok};
+use support::{
+    Client, DEADLINE, Gateway, Origin, Response, Setup, ok, on_the_way_from, wait_until,
+};
 
 const PINNED: &str = "graygate_upstream_connections_pinned{worker=\"0\"}";
 const PARKED: &str = "graygate_connections_parked{worker=\"0\"}";
@@ -268,6 +270,9 @@ fn what_lies_on_it_is_no_answer_to_its_client_either() {
     origin.release();
     origin.wait("what is forged", |it| {
         it.notes.iter().any(|it| it == "forged")
+    });
+    wait_until("it is there", DEADLINE, || {
+        on_the_way_from(origin.address().port()) == 0
     });
     assert_eq!(client.get("/").text(), "who");
     origin.wait_closed(1);

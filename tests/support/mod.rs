@@ -51,7 +51,9 @@ pub(crate) use panics::PanicLog;
 pub(crate) use pattern::Pattern;
 pub(crate) use peers::{DeafPeer, RefusingPeer};
 pub(crate) use pipe::pipe_at;
-pub(crate) use ports::{ended_from, free_address, listening_ports, unread_at};
+pub(crate) use ports::{
+    ended_from, free_address, listening_ports, on_the_way_from, unread_at, unread_from,
+};
 pub(crate) use process::allow_descriptors;
 pub(crate) use redis::{Redis, acl_in_the_readme};
 pub(crate) use relay::Relay;

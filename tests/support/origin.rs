@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::DEADLINE;
+use super::ports::ends_on_the_way_from;
 use super::wire::{Head, Wire};
 
 /// A response with status 200, a length and this content.
@@ -222,6 +223,15 @@ impl Origin {
     pub(crate) fn wait_closed(&self, count: usize) {
         self.wait(&format!("{count} connections closed"), |it| {
             it.closed >= count
+        });
+    }
+
+    /// As [`Self::wait_closed`], and until the other sides' kernel knows it, too.
+    #[track_caller]
+    pub(crate) fn wait_known_closed(&self, count: usize) {
+        self.wait_closed(count);
+        super::wait_until("the other sides know it", DEADLINE, || {
+            ends_on_the_way_from(self.address.port()) == 0
         });
     }
 }

@@ -49,7 +49,34 @@ pub(crate) fn ended_from(port: u16) -> usize {
     sockets.filter(is_ended).count()
 }
 
+/// How many connections have something unread that their other side, which is at `port`, has sent.
+#[track_caller]
+pub(crate) fn unread_from(port: u16) -> usize {
+    let sockets = tcp_sockets(&format!(":{port:04X} ")).into_iter();
+    let is_unread = |it: &TcpSocket| it.remote == port && it.unread > 0;
+    sockets.filter(is_unread).count()
+}
+
+/// How many connections have something that their own side, which is at `port`, has sent and the other
+/// side's kernel does not have yet.
+#[track_caller]
+pub(crate) fn on_the_way_from(port: u16) -> usize {
+    let sockets = tcp_sockets(&format!(":{port:04X} ")).into_iter();
+    let is_on_the_way = |it: &TcpSocket| it.local == port && it.state != LISTEN && it.unsent > 0;
+    sockets.filter(is_on_the_way).count()
+}
+
+/// How many connections were ended by their own side, which is at `port`, while the other side may not
+/// have heard of it yet: on a busy machine that takes its time, also within the machine.
+#[track_caller]
+pub(crate) fn ends_on_the_way_from(port: u16) -> usize {
+    let sockets = tcp_sockets(&format!(":{port:04X} ")).into_iter();
+    let is_on_the_way = |it: &TcpSocket| it.local == port && it.state == FIN_WAIT1;
+    sockets.filter(is_on_the_way).count()
+}
+
 /// States of sockets (tcp_states.h).
+const FIN_WAIT1: u8 = 0x04;
 const CLOSE_WAIT: u8 = 0x08;
 const LISTEN: u8 = 0x0A;
 
@@ -57,6 +84,8 @@ struct TcpSocket {
     local: u16,
     remote: u16,
     state: u8,
+    /// Bytes that the other side has not acknowledged.
+    unsent: u64,
     /// Bytes; of one that listens, connections.
     unread: u64,
     inode: String,
@@ -77,6 +106,7 @@ fn tcp_sockets(text: &str) -> Vec<TcpSocket> {
             local: u16::from_str_radix(last(1)?, 16).ok()?,
             remote: u16::from_str_radix(last(2)?, 16).ok()?,
             state: u8::from_str_radix(last(3)?, 16).ok()?,
+            unsent: u64::from_str_radix(words.get(4)?.split(':').next()?, 16).ok()?,
             unread: u64::from_str_radix(last(4)?, 16).ok()?,
             inode: last(9)?.to_owned(),
         })
