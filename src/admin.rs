@@ -448,7 +448,10 @@ fn explain(view: &View, query: &[u8]) -> Answer {
         match &*key {
             "ip" => socket = value.parse().ok(),
             "header" => headers.push(value.into_owned()),
-            _ => {}
+            name => {
+                let example = "/explain?ip=192.0.2.1&header=Name:%20value";
+                return Answer::text(400, format!("{}\n", unknown(name, example)));
+            }
         }
     }
     let Some(socket) = socket else {
@@ -467,6 +470,12 @@ fn explain(view: &View, query: &[u8]) -> Answer {
         Ok(explanation) => Answer::json(format!("{explanation:#}\n")),
         Err(error) => Answer::text(400, format!("{error}\n")),
     }
+}
+
+/// What is said of a part of a query that the page does not know; `example` has all that it knows.
+fn unknown(name: &str, example: &str) -> String {
+    let shown: String = name.chars().take(SHOWN).collect();
+    format!("{shown:?} is unknown in the query; as an example: {example}")
 }
 
 /// The first value of a field.

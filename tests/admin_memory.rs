@@ -200,6 +200,16 @@ fn a_page_of_the_lists_is_a_part_of_each() {
             "{wrong}"
         );
     }
+    // A typo would otherwise fetch all there is.
+    for (page, name) in [
+        ("/lists?limt=0", "limt"),
+        ("/lists?offset=1&Limit=2", "Limit"),
+        ("/explain?ip=127.0.0.1&heder=a", "heder"),
+    ] {
+        let (status, text) = gateway.admin_get(page);
+        let said = format!("{name:?} is unknown in the query");
+        assert_eq!((status, text.starts_with(&said)), (400, true), "{text}");
+    }
     // And without a body, its length.
     let mut client = Client::connect(gateway.admin());
     client.send("HEAD /lists?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{View, copy, copy_is_in_force, findings, heartbeat, held, rfc3339};
+use super::{View, copy, copy_is_in_force, findings, heartbeat, held, rfc3339, unknown};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::snapshot::Published;
 use crate::store::Cause;
@@ -38,7 +38,7 @@ pub(super) struct Part {
 
 impl Part {
     /// What a query asks for: all, unless it says something else.
-    pub(super) fn of(query: &[u8]) -> Result<Self, &'static str> {
+    pub(super) fn of(query: &[u8]) -> Result<Self, String> {
         let mut part = Self {
             offset: 0,
             limit: usize::MAX,
@@ -47,11 +47,13 @@ impl Part {
             let place = match &*key {
                 "offset" => &mut part.offset,
                 "limit" => &mut part.limit,
-                _ => continue,
+                // With a typo, all of the entries would be the answer.
+                name => return Err(unknown(name, "/lists?offset=0&limit=1000")),
             };
             let number = value.parse();
-            *place =
-                number.map_err(|_| "offset and limit are numbers: /lists?offset=0&limit=1000")?;
+            *place = number.map_err(|_| {
+                "offset and limit are numbers: /lists?offset=0&limit=1000".to_owned()
+            })?;
         }
         Ok(part)
     }
@@ -349,10 +351,16 @@ mod tests {
             ("offset=2", 5, 2..5),
             ("offset=4&limit=3", 5, 4..5),
             ("offset=9&limit=3", 5, 5..5),
-            ("limit=18446744073709551615&offset=3&x=y", 5, 3..5),
+            ("limit=18446744073709551615&offset=3", 5, 3..5),
         ] {
             let part = Part::of(query.as_bytes()).unwrap();
             assert_eq!(part.of_list(len), expected, "{query}");
+        }
+        for unknown in ["limt=0", "limit=1&Offset=1", "x"] {
+            let said = Part::of(unknown.as_bytes()).unwrap_err();
+            let name = unknown.rsplit('&').next().unwrap();
+            let name = name.split('=').next().unwrap();
+            assert!(said.starts_with(&format!("{name:?} is unknown")), "{said}");
         }
         for wrong in [
             "limit",

@@ -1038,6 +1038,22 @@ fn a_bad_url_is_an_error_that_does_not_show_it() {
             "redis://:secret@h?protocol=secret",
             "its protocol is neither 2 nor 3",
         ),
+        (
+            "redis://:secret%zz@h",
+            "it has a % without two hexadecimal digits behind it; a % itself is %25",
+        ),
+        (
+            "redis://:secret@h?user=50%",
+            "it has a % without two hexadecimal digits behind it; a % itself is %25",
+        ),
+        (
+            "unix:///secret%2?db=1",
+            "it has a % without two hexadecimal digits behind it; a % itself is %25",
+        ),
+        (
+            "redis://h?password=secret%ff",
+            "an escape in its query is not UTF-8",
+        ),
         ("redis://h?secret", "a part of its query has no ="),
         ("redis://h?db=1&secret", "a part of its query has no ="),
         (

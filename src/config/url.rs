@@ -128,6 +128,11 @@ impl Url {
         if text.contains('#') {
             return wrong("it has a #", ALLOWED);
         }
+        // Others take it for itself, or refuse it: the password would be another one there.
+        if has_bad_escape(text) {
+            let what = "it has a % without two hexadecimal digits behind it; a % itself is %25";
+            return wrong(what, ALLOWED);
+        }
         let known = ["redis://", "rediss://", "unix://", "redis+unix://"];
         if !known.iter().any(|scheme| text.starts_with(scheme)) {
             return wrong(
@@ -221,6 +226,12 @@ impl Url {
     }
 }
 
+/// Whether a % stands for no byte.
+fn has_bad_escape(text: &str) -> bool {
+    let mut behind = text.split('%').skip(1).map(str::as_bytes);
+    behind.any(|it| !matches!(it, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+}
+
 /// What the query of a URL says.
 #[derive(Default)]
 struct Query {
@@ -239,6 +250,9 @@ impl Query {
                 return wrong("a part of its query has no =", ALLOWED);
             }
             for (name, value) in form_urlencoded::parse(part.as_bytes()) {
+                if value.contains(char::REPLACEMENT_CHARACTER) {
+                    return wrong("an escape in its query is not UTF-8", ALLOWED);
+                }
                 query.take(&name, value.into_owned())?;
             }
         }
