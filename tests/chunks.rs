@@ -146,6 +146,26 @@ fn chunk_extensions_are_dropped_up_to_4_kib_in_all() {
 }
 
 #[test]
+fn a_size_with_blanks_behind_it_is_read_in_a_response_and_refused_in_a_request() {
+    let body = "5  \r\nhello\r\n1;a \t\r\n!\r\n0    \r\nX: 1\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let origin = Origin::saying(format!("{head}{body}"));
+    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        let got = client.get("/").bytes();
+        let expected = format!("{head}5\r\nhello\r\n1\r\n!\r\n0\r\nX: 1\r\n\r\n");
+        assert_eq!(String::from_utf8_lossy(&got), expected);
+    }
+    assert_eq!(origin.accepted(), 1);
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+    ));
+    let refusal = "400 Bad Request: bad-chunk\n";
+    assert_eq!(client.response().text(), refusal);
+}
+
+#[test]
 fn an_endless_response_may_have_an_extension_in_every_chunk() {
     // Far more of them in the whole body than one chunk may have, written as some servers do.
     let origin = Origin::scripted(|conn| {

@@ -368,8 +368,19 @@ fn trailer(line: &[u8], passes: bool) -> Coded {
 type OfByte = fn(u8, bool) -> Coded;
 
 /// White space around the parts of an extension is allowed by RFC 9112 section 7.1.1, and here in
-/// responses only: parsers have disagreed about it.
+/// responses only: parsers have disagreed about it. Old servers pad the size with it.
 const EXTENSIONS: &[(&str, OfByte)] = &[
+    ("behind a chunk's size", |byte, bws| {
+        let size = match byte {
+            byte if is_ows(byte) && bws => Some(1),
+            byte => hex(byte).map(|it| 16 + it),
+        };
+        chunk(&[b'1', byte], size)
+    }),
+    ("behind an extension's quoted value", |byte, bws| {
+        let passes = is_ows(byte) && bws;
+        chunk(&message!(b"1;a=\"b\"", [byte]), one_if(passes))
+    }),
     ("between a chunk's size and its extension", |byte, bws| {
         let size = match byte {
             // A second semicolon is an extension without a name.
@@ -417,9 +428,6 @@ const CHUNKS: &[At<Coded>] = &[
     ("before a chunk's size", |byte| {
         chunk(&[byte, b'2'], hex(byte).map(|it| it * 16 + 2))
     }),
-    ("behind a chunk's size", |byte| {
-        chunk(&[b'1', byte], hex(byte).map(|it| 16 + it))
-    }),
     ("inside an extension's quoted value", |byte| {
         let passes = is_in_value(byte) && byte != b'"';
         chunk(&message!(b"1;a=\"b", [byte], b"c\""), one_if(passes))
@@ -427,9 +435,6 @@ const CHUNKS: &[At<Coded>] = &[
     ("behind a backslash in a quoted value", |byte| {
         let passes = is_in_value(byte);
         chunk(&message!(b"1;a=\"\\", [byte], b"\""), one_if(passes))
-    }),
-    ("behind an extension's quoted value", |byte| {
-        chunk(&message!(b"1;a=\"b\"", [byte]), None)
     }),
     ("in place of a chunk line's CR", |byte| {
         let body = message!(b"1", [byte], b"\nx\r\n0\r\n\r\n");

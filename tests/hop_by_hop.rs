@@ -211,6 +211,12 @@ fn request_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not(
         ("X-Forwarded+Port: 443\r\nX-Forwarded-My.Port: 443\r\n", ""),
         ("X.Graygate: 1\r\nX|Graygate-Pool: pre\r\n", ""),
         ("Transfer^Encoding: chunked\r\nContent`Length: 5\r\n", ""),
+        // What a CGI program takes for its own setting.
+        ("Proxy: http://evil.example/\r\nPROXY: x\r\n", ""),
+        (
+            "Proxy-Status: a\r\nProxys: 1\r\n",
+            "Proxy-Status: a\r\nProxys: 1\r\n",
+        ),
         // What they read as a field that decides nothing.
         (
             "User_Agent: u\r\nMax_Forwards: 0\r\nUser.Agent: u\r\n",
@@ -443,6 +449,7 @@ fn trailer_fields_pass_unless_something_was_decided_without_them() {
         "X!Forwarded*Port",
         "X.Real.IP",
         "Proxy.Authorization",
+        "Proxy",
         "X.Graygate",
         "X-Forwarded-Proto",
         "X-Forwarded-Host",

@@ -9,7 +9,9 @@ mod support;
 use std::io;
 use std::time::{Duration, Instant};
 
-use support::{Client, Conn, DEADLINE, Gateway, Origin, Response, Setup, ok};
+use support::{
+    Client, Conn, DEADLINE, Gateway, Origin, Response, Setup, ok, on_the_way_from, wait_until,
+};
 
 /// One worker, so that a connection to a peer would be found again, and one try.
 fn gateway_for(origin: &Origin) -> Gateway {
@@ -163,7 +165,7 @@ fn untrusted() -> Vec<(&'static str, Vec<String>)> {
                 "+1\r\na\r\n0\r\n\r\n",
                 "0x1\r\na\r\n0\r\n\r\n",
                 " 1\r\na\r\n0\r\n\r\n",
-                "1 \r\na\r\n0\r\n\r\n",
+                " 1\r\na\r\n0\r\n\r\n",
                 "\r\n0\r\n\r\n",
                 "00000000000000001\r\na\r\n0\r\n\r\n",
                 "1\na\r\n0\r\n\r\n",
@@ -340,6 +342,9 @@ fn what_follows_a_response_reaches_nobody_and_its_connection_is_not_used_again()
             } else {
                 origin.release();
                 origin.wait("what follows", |it| it.notes.iter().any(|it| it == "sent"));
+                wait_until("it is there", DEADLINE, || {
+                    on_the_way_from(origin.address().port()) == 0
+                });
             }
             // The second connection has the number 1.
             assert_eq!(client.get("/second").text(), "1", "{of}");

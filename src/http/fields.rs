@@ -69,7 +69,9 @@ pub enum Kind {
     /// `HTTP2-Settings` (RFC 9110 section 7.6.1).
     HopByHop,
     /// `X-Graygate…`, by which only the gateway itself speaks, and names that some servers read as
-    /// one of the above (`Transfer_Encoding`, `X.Real.IP`): never passed on. See `reads_as`.
+    /// one of the above (`Transfer_Encoding`, `X.Real.IP`): never passed on. See `reads_as`. And `Proxy`,
+    /// which nobody has a use for but who attacks: a CGI program gets it as `HTTP_PROXY`, by which many
+    /// find the proxy that all their own requests are to go through (CVE-2016-5385 and its kin).
     Forbidden,
 }
 
@@ -82,6 +84,7 @@ impl Kind {
         let (known, kind): (&[u8], Self) = match (name.len(), first) {
             (2, b't') => (b"te", Self::Te),
             (4, b'h') => (b"host", Self::Host),
+            (5, b'p') => (b"proxy", Self::Forbidden),
             (6, b'e') => (b"expect", Self::Expect),
             (7, b'u') => (b"upgrade", Self::Upgrade),
             (7, b't') => (b"trailer", Self::Trailer),
@@ -346,6 +349,7 @@ mod tests {
         const KNOWN: &[(&str, Kind)] = &[
             ("te", Kind::Te),
             ("host", Kind::Host),
+            ("proxy", Kind::Forbidden),
             ("expect", Kind::Expect),
             ("upgrade", Kind::Upgrade),
             ("trailer", Kind::Trailer),
@@ -399,6 +403,7 @@ mod tests {
         let names = [
             "te",
             "host",
+            "proxy",
             "expect",
             "upgrade",
             "trailer",
