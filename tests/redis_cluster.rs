@@ -259,6 +259,23 @@ fn a_failover_is_followed_whether_it_was_asked_for_or_not() {
     assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
 }
 
+#[test]
+fn a_server_that_has_left_the_cluster_keeps_nobody_from_the_others() {
+    let site = Site::start();
+    // Its URL names one that will know of nobody, and answers.
+    let gateway = site.gateway(REPLICA, |it| it);
+    site.server(REPLICA).cli(&["CLUSTER", "RESET", "HARD"]);
+    site.server(OWNER)
+        .cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    site.server(OWNER)
+        .cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let owner = json!(site.server(OWNER).address().to_string());
+    gateway.wait_for_lists("it is back", |it| {
+        it["refreshes"]["reconnect"] != 0 && it["server"] == owner && it["error"] == json!(null)
+    });
+    site.follows(&gateway);
+}
+
 /// Makes a master of a replica. The cluster gives that up when it takes it too long.
 #[track_caller]
 fn fail_over_to(redis: &Redis) {

@@ -142,8 +142,7 @@ pub struct Once {
 pub fn read(settings: &config::Redis) -> Result<Once, String> {
     let mut finder = Finder::default();
     let mut attempt = || {
-        let mut reader = finder.open(None, settings)?;
-        cluster::locate(&mut reader, settings)?;
+        let mut reader = finder.open_at_lists(settings)?;
         let (mut rights, mut question) = (Rights::default(), Question::default());
         let mut slot = OpenSlot::default();
         let (answer, _) =
@@ -373,8 +372,7 @@ impl Watcher {
     }
 
     fn connect(&mut self) -> RedisResult<Server> {
-        let mut reader = self.finder.open(None, &self.settings)?;
-        cluster::locate(&mut reader, &self.settings)?;
+        let reader = self.finder.open_at_lists(&self.settings)?;
         self.arrive(reader)
     }
 

@@ -14,9 +14,8 @@ use std::net::SocketAddr;
 
 use redis::{RedisError, RedisResult};
 
-use super::io_error;
 use super::link::{Link, told};
-use super::standing;
+use super::{cluster, io_error, standing};
 use crate::config::{self, Address, Url};
 
 /// Finds the server.
@@ -65,13 +64,42 @@ impl Finder {
             let connect = |it: &mut Self, address: &Address| it.open_master(address, settings);
             return self.ask_sentinels(settings, connect);
         }
+        self.open_any(at, settings, |_| Ok(()))
+    }
+
+    /// The same, and goes on to where the lists are.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    pub(super) fn open_at_lists(&mut self, settings: &config::Redis) -> RedisResult<Link> {
+        if settings.sentinels.is_empty() {
+            // One that has left the cluster, or is cut off from it, answers and knows of nobody.
+            return self.open_any(None, settings, |link| cluster::locate(link, settings));
+        }
+        let mut link = self.open(None, settings)?;
+        cluster::locate(&mut link, settings)?;
+        Ok(link)
+    }
+
+    /// Connects to the server of the URL, or else to another one of the cluster, if that is good enough.
+    fn open_any(
+        &self,
+        at: Option<SocketAddr>,
+        settings: &config::Redis,
+        mut is_good: impl FnMut(&mut Link) -> RedisResult<()>,
+    ) -> RedisResult<Link> {
+        let mut open = |at, address: &Address| {
+            let mut link = open(at, address, settings)?;
+            is_good(&mut link)?;
+            Ok(link)
+        };
         // Resolved anew each time.
-        let mut outcome = open(at, settings.url.address(), settings);
+        let mut outcome = open(at, settings.url.address());
         for other in &self.others {
             if outcome.is_ok() {
                 break;
             }
-            outcome = open(None, other, settings).or(outcome);
+            outcome = open(None, other).or(outcome);
         }
         outcome
     }
