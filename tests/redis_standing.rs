@@ -343,6 +343,19 @@ fn where_no_events_are_heard_an_eviction_is_said() {
     found(&site.gateway, "keys-evicted");
 }
 
+#[test]
+fn an_eviction_is_said_that_was_while_nobody_was_connected() {
+    let site = Site::with(|it| it.set("redis.notify", "poll"));
+    site.redis("RPUSH gray 127.0.0.5");
+    site.wait_served("127.0.0.5", "pre");
+    site.gateway.freeze();
+    evict(&site.redis, "gray");
+    site.redis("CLIENT KILL TYPE normal");
+    site.gateway.signal(nix::sys::signal::Signal::SIGCONT);
+    found(&site.gateway, "keys-evicted");
+    assert_ne!(site.gateway.lists()["refreshes"]["reconnect"], 0);
+}
+
 /// Has the server evict a key: the only one that may be, since it alone expires.
 #[track_caller]
 fn evict(redis: &Redis, key: &str) {

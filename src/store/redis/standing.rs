@@ -260,7 +260,7 @@ pub(super) struct Standings {
     was_settled: bool,
     /// Since when it is adrift, where it does not say.
     adrift_since: Option<Instant>,
-    /// How many keys it had evicted at the last check.
+    /// How many keys had been evicted where lists were last taken.
     evicted: Option<u64>,
     /// It is one of a cluster.
     pub(super) is_cluster: bool,
@@ -307,6 +307,7 @@ impl Standings {
         *self = Self {
             taken: self.taken.take(),
             has_taken: self.has_taken,
+            evicted: self.evicted,
             ..Self::default()
         };
         self.question.ask(link)
@@ -371,7 +372,12 @@ impl Standings {
     /// When the server cannot be asked.
     pub(super) fn note(&mut self, link: &mut Link) -> RedisResult<u64> {
         let info = Info::ask(link, &["server", "replication", "stats"])?;
-        self.taken = Origin::of(&info).or_else(|| self.taken.take());
+        let now = Origin::of(&info);
+        // Another process counts its own.
+        if now.as_ref().map(|it| &it.run) != self.taken.as_ref().map(|it| &it.run) {
+            self.evicted = None;
+        }
+        self.taken = now.or_else(|| self.taken.take());
         self.is_cluster = info.get("redis_mode") == Some("cluster");
         let evicted = info.number("evicted_keys");
         let before = std::mem::replace(&mut self.evicted, evicted);
