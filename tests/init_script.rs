@@ -515,6 +515,20 @@ fn a_gateway_whose_pid_file_was_removed_is_found_by_its_lock() {
     });
 }
 
+#[test]
+fn a_gateway_whose_pid_file_was_moved_and_linked_to_is_found_by_its_lock() {
+    in_each_shell(|service| {
+        service.expect("start", 0);
+        let (pid_file, elsewhere) = (service.path("graygate.pid"), service.path("moved"));
+        std::fs::rename(&pid_file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &pid_file).unwrap();
+        service.expect("status", 0);
+        service.expect("reload", 0);
+        service.expect("stop", 0);
+        assert!(service.gateways().is_empty());
+    });
+}
+
 /// A file system of its own at a folder, until this is dropped.
 struct Mounted(PathBuf);
 

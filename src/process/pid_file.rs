@@ -18,6 +18,9 @@ use super::named;
 /// What everybody may read, and its owner write.
 const MODE: u32 = 0o644;
 
+/// So often the file is made before that is given up: some file systems show each file as everybody's.
+const TRIES: usize = 100;
+
 /// The file that tells the init script the process id. Locked for as long as this lives, so that it
 /// is one gateway's only; removed when this is dropped, if the process still may.
 #[derive(Debug)]
@@ -34,10 +37,17 @@ impl PidFile {
     /// that a process has left behind is taken over; one that somebody else may write is replaced.
     ///
     /// # Errors
-    /// When another process holds it, which is left as it is; or the kernel's, with the path.
+    /// When another process holds it, which is left as it is; when others can write it however often it
+    /// is made; or the kernel's, with the path.
     pub fn create(path: &Path) -> io::Result<Self> {
+        let is_own =
+            |found: &Metadata| found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
+        Self::create_if(path, is_own)
+    }
+
+    fn create_if(path: &Path, is_own: impl Fn(&Metadata) -> bool) -> io::Result<Self> {
         let with_path = |error| named(path, &error);
-        loop {
+        for _ in 0..TRIES {
             let writer = open(path).map_err(with_path)?;
             let lock = open_to_read(path).map_err(with_path)?;
             match lock.try_lock() {
@@ -50,7 +60,7 @@ impl PidFile {
                 continue;
             }
             let found = lock.metadata().map_err(with_path)?;
-            if found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 {
+            if !is_own(&found) {
                 // Somebody may have it open for writing.
                 fs::remove_file(path).map_err(with_path)?;
                 continue;
@@ -66,6 +76,9 @@ impl PidFile {
                 writer: Some(writer),
             });
         }
+        let what = "others can write it, or replace it again and again; \
+                    it needs a file system that keeps a file's owner and mode";
+        Err(with_path(io::Error::other(what)))
     }
 
     /// Writes the process id: the sign for the init script that the gateway serves. Afterwards nobody
@@ -327,6 +340,17 @@ mod tests {
         file.announce().unwrap();
         assert!((&file.lock).write_all(b"1\n").is_err());
         assert!(file.writer.is_none());
+    }
+
+    #[test]
+    fn where_every_file_is_everybodys_none_is_made_and_that_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let error = PidFile::create_if(&path, |_| false).unwrap_err();
+        let said =
+            "pid: others can write it, or replace it again and again; it needs a file system";
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]
