@@ -714,9 +714,11 @@ fn a_check_warns_of_a_copy_that_cannot_be_written_or_used() {
     );
     let said = warnings(&at(place.0.path()));
     assert!(said.contains("is a folder"), "{said}");
+    /// What is said of a lock, and who makes such a one.
+    type Wrong = (&'static str, fn(&Path));
     // A gateway with such a lock writes no copy, and says the same.
     let lock = place.0.path().join("lists.lock");
-    let wrongs: [(&str, fn(&Path)); 3] = [
+    let wrongs: [Wrong; 3] = [
         ("a folder", |it| fs::create_dir(it).unwrap()),
         ("a symbolic link", |it| {
             std::os::unix::fs::symlink("/tmp/nowhere", it).unwrap();
