@@ -12,10 +12,11 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`run`], [`check`], [`lists_check`], [`reload`], [`status`], [`inspect`], [`accept`], [`fleet`], [`demo`] | what the command line can ask for |
+//! | [`cli`] | what the command line can ask for, one file a command |
+//! | [`run`] | the order of the start, of a reload, and of the end |
 //! | [`neighbours`] | what gateways on one machine must not share |
 //! | [`server`] | listeners: accept, share out, refuse, drain |
-//! | [`admin`], [`ask`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics`; and who asks there |
+//! | [`admin`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics` |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
 //! | [`upstream`] | connecting to peers, idle connections |
 //! | [`store`] | where lists come from, and how they come into force |
@@ -45,22 +46,16 @@
 //! - Every refusal, failure and close has one name, see [`error`].
 //! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
 
-pub mod accept;
 pub mod access_log;
 pub mod admin;
-pub mod ask;
 pub mod buffer;
-pub mod check;
+pub mod cli;
 pub mod config;
-pub mod demo;
 pub mod error;
 pub mod explain;
-pub mod fleet;
 pub mod free_list;
 pub mod http;
-pub mod inspect;
 pub mod lists;
-pub mod lists_check;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
@@ -69,11 +64,9 @@ pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod proxy_protocol;
-pub mod reload;
 pub mod route;
 pub mod run;
 pub mod server;
 pub mod snapshot;
-pub mod status;
 pub mod store;
 pub mod upstream;

@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use graygate::cli::lists::{self, Whom};
+use graygate::cli::{accept, check, demo, fleet, lists_check, reload, status};
 use graygate::explain::Question;
-use graygate::inspect::{self, Whom};
-use graygate::{accept, check, demo, fleet, lists_check, memory, process, reload, run, status};
+use graygate::{memory, process, run};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -179,7 +180,7 @@ fn main() -> ExitCode {
                 socket: ip,
                 headers: &headers,
             };
-            inspect::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
+            lists::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
         }
         Some(Action::Fleet { action, config }) => on_fleet(action, &config),
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
@@ -239,9 +240,9 @@ fn tell_to_reload(path: &Path) -> Result<(), String> {
 
 fn on_lists(action: ListsAction) -> Result<(), String> {
     match action {
-        ListsAction::Show { of } => inspect::show(&of.config, of.whom()).map(|text| tell(&text)),
+        ListsAction::Show { of } => lists::show(&of.config, of.whom()).map(|text| tell(&text)),
         ListsAction::Diff { config } => {
-            let difference = inspect::diff(&config)?;
+            let difference = lists::diff(&config)?;
             tell(&difference.text);
             match difference.same {
                 true => Ok(()),

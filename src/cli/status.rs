@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::ask::Asker;
+use crate::cli::admin_client::Asker;
 
 /// What the running gateway says of itself.
 pub struct Report {

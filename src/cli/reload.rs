@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::ask::Asker;
+use crate::cli::admin_client::Asker;
 use crate::config::{Config, REDIS_URL_VARIABLE};
 use crate::process;
 

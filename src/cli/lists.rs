@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::ask::Asker;
+use crate::cli::admin_client::Asker;
 use crate::config::{Config, Store};
 use crate::explain::{self, Question, Rules};
 use crate::lists::{GrayList, ListName, Lists, PeerList};

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::admin::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
-use crate::ask::Asker;
+use crate::cli::admin_client::Asker;
 use crate::lists::ListName;
 
 /// The status with which the listener says that nothing of that digest is held.
