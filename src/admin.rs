@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::config::Reloads;
 use crate::error::{AdminRefusal, Finding, Refusal, reason_phrase};
 use crate::explain::{self, Question, Rules};
+use crate::fleet::heartbeat::Heartbeat;
 use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::Lists;
 use crate::lists::lint::{Findings, Kind};
@@ -28,7 +29,6 @@ use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::doubts::Doubted;
 use crate::store::guard::{Held, Named};
-use crate::store::redis::heartbeat::Heartbeat;
 use crate::store::{By, Publisher, Status, StoreFinding, copy};
 
 mod exposition;

@@ -19,6 +19,7 @@
 //! | [`admin`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics` |
 //! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
 //! | [`upstream`] | connecting to peers, idle connections |
+//! | [`fleet`] | the gateways on one Redis, as they know of each other |
 //! | [`store`] | where lists come from, and how they come into force |
 //! | [`access_log`], [`logging`] | records and their writers |
 //! | [`config`] | the ini file |
@@ -53,6 +54,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod explain;
+pub mod fleet;
 pub mod free_list;
 pub mod http;
 pub mod lists;

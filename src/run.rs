@@ -15,6 +15,8 @@ use crossbeam_channel::Receiver;
 
 use crate::access_log::OwnLines;
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
+use crate::fleet::heartbeat;
+use crate::fleet::heartbeat::Heartbeat;
 use crate::lists::Lists;
 use crate::logging::{self, Links, Log, Reopened};
 use crate::metrics::Metrics;
@@ -25,7 +27,6 @@ use crate::proxy::{self, Gateway};
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
 use crate::store::guard::Rules;
-use crate::store::redis::heartbeat::{self, Heartbeat};
 use crate::store::{self, Publisher, StoreName};
 use crate::{admin, net, server};
 

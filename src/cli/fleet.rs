@@ -1,7 +1,7 @@
 //! `graygate fleet` and `graygate fleet wait DIGEST`: the gateways on one Redis, and what they hold.
 //!
 //! Only Redis is asked: each gateway writes a key with a time to live there (see
-//! [`crate::store::redis::heartbeat`]), and its name into an index. Clocks are not compared: how long ago a gateway was heard of
+//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: how long ago a gateway was heard of
 //! is what the server says of the key's time to live.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Redis, Store};
 use crate::run;
-use crate::store::redis::nodes::{Heard, Look, Nodes, Silent};
+use crate::fleet::nodes::{Heard, Look, Nodes, Silent};
 
 /// Time for one look at all gateways.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -284,7 +284,7 @@ fn row_of_silent(silent: &Silent) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::node::Node;
+    use crate::fleet::node::Node;
 
     const OLD: &str = "00000000000000aa";
     const NEW: &str = "00000000000000bb";

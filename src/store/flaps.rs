@@ -14,7 +14,7 @@ const LASTS: Duration = Duration::from_secs(1);
 
 /// What was told of the failures so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flaps {
+pub(crate) struct Flaps {
     /// Since when it fails, and whether that was told.
     failing: Option<(Instant, bool)>,
     /// When the last failure ended.
@@ -25,7 +25,7 @@ pub(super) struct Flaps {
 
 /// What is to be told of a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Success {
+pub(crate) enum Success {
     /// Nothing.
     Nothing,
     /// A failure that was told has ended.
@@ -39,7 +39,7 @@ pub(super) enum Success {
 impl Flaps {
     /// It has failed, at first or again; what will not pass by itself is told at once. True when it
     /// is to be told, unless it was.
-    pub(super) fn failed(&mut self, at_once: bool, now: Instant) -> bool {
+    pub(crate) fn failed(&mut self, at_once: bool, now: Instant) -> bool {
         let is_soon = self.ended.is_some_and(|it| now.duration_since(it) < QUIET);
         let (since, told) = self.failing.get_or_insert((now, false));
         *told |= at_once || !is_soon || now.duration_since(*since) >= LASTS;
@@ -47,7 +47,7 @@ impl Flaps {
     }
 
     /// It has succeeded.
-    pub(super) fn succeeded(&mut self, now: Instant) -> Success {
+    pub(crate) fn succeeded(&mut self, now: Instant) -> Success {
         match self.failing.take() {
             Some((_, true)) => {
                 self.ended = Some(now);

@@ -23,18 +23,15 @@
 
 mod accept_key;
 mod changes;
-mod cluster;
+pub(crate) mod cluster;
 mod doubts;
-pub mod heartbeat;
-mod index;
-mod link;
-pub mod nodes;
+pub(crate) mod link;
 mod open_slot;
 mod pace;
 mod password;
-mod place;
+pub(crate) mod place;
 mod proxies;
-mod reading;
+pub(crate) mod reading;
 mod reply;
 mod rights;
 mod standing;
@@ -619,12 +616,12 @@ impl Watcher {
     }
 }
 
-fn io_error(what: impl Into<String>) -> RedisError {
+pub(crate) fn io_error(what: impl Into<String>) -> RedisError {
     RedisError::from(std::io::Error::other(what.into()))
 }
 
 /// An error in the server's own words, if they are its words.
-fn describe(error: &RedisError) -> String {
+pub(crate) fn describe(error: &RedisError) -> String {
     if error.is_timeout() {
         return "timed out".to_owned();
     }

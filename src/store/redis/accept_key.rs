@@ -12,7 +12,7 @@ use crate::config;
 
 /// The key, and what was said of it.
 #[derive(Default)]
-pub(super) struct AcceptKey {
+pub(crate) struct AcceptKey {
     refusal_told: bool,
     /// A connection to the server of a cluster that has the key, if another one has the lists.
     aside: Option<Link>,
@@ -24,7 +24,7 @@ impl AcceptKey {
     ///
     /// # Errors
     /// The connection has failed.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         reader: &mut Link,
         settings: &config::Redis,

@@ -29,7 +29,7 @@ const INVALIDATIONS: &str = "__redis__:invalidate";
 
 /// How changes are learned of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// By keyspace events.
     Events,
     /// By client tracking.
@@ -42,7 +42,7 @@ pub(super) enum Way {
 
 impl Way {
     /// The same in the words of the status.
-    pub(super) const fn mode(self) -> Mode {
+    pub(crate) const fn mode(self) -> Mode {
         match self {
             Self::Events => Mode::Events,
             Self::Tracking => Mode::Tracking,
@@ -52,7 +52,7 @@ impl Way {
 }
 
 /// What a subscription has to say.
-pub(super) enum News {
+pub(crate) enum News {
     /// A key was changed, perhaps not for the first time.
     Change,
     /// The connection has ended, or is silent.
@@ -60,9 +60,9 @@ pub(super) enum News {
 }
 
 /// The near end of a subscription. Its connection ends with it.
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     /// Holds one item at most.
-    pub(super) news: Receiver<News>,
+    pub(crate) news: Receiver<News>,
     changes: Arc<AtomicU64>,
     last: Arc<LastEvents>,
     _ender: Option<Ender>,
@@ -89,7 +89,7 @@ impl LastEvents {
 
 impl Subscription {
     /// One that never hears anything.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self {
             news: crossbeam_channel::never(),
             changes: Arc::default(),
@@ -99,12 +99,12 @@ impl Subscription {
     }
 
     /// How many changes were announced so far.
-    pub(super) fn changes(&self) -> u64 {
+    pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
 
     /// Whether the key of a list was evicted, by the last event; `None` where there was none.
-    pub(super) fn was_evicted(&self, list: ListName) -> Option<bool> {
+    pub(crate) fn was_evicted(&self, list: ListName) -> Option<bool> {
         match self.last.0[list as usize].load(Ordering::Relaxed) {
             LastEvents::EVICTED => Some(true),
             LastEvents::OTHER => Some(false),
@@ -115,7 +115,7 @@ impl Subscription {
 
 /// Finds a way to learn of changes, and keeps to it.
 #[derive(Debug)]
-pub(super) struct Chooser {
+pub(crate) struct Chooser {
     /// When the way was last chosen.
     chosen: Instant,
     /// What was said already, so that it is said once.
@@ -143,7 +143,7 @@ impl Chooser {
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(super) fn choose(
+    pub(crate) fn choose(
         &mut self,
         reader: &mut Link,
         settings: &config::Redis,
@@ -192,7 +192,7 @@ impl Chooser {
     ///
     /// # Errors
     /// When the server cannot be asked, or has forgotten what it was asked for.
-    pub(super) fn check(
+    pub(crate) fn check(
         &mut self,
         way: Way,
         reader: &mut Link,

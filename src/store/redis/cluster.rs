@@ -62,7 +62,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 
 /// Where a server has sent somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Redirection {
+pub(crate) struct Redirection {
     /// Empty: that of the server itself.
     host: String,
     port: u16,
@@ -72,7 +72,7 @@ pub(super) struct Redirection {
 
 impl Redirection {
     /// What an error says, if it is a redirection: `MOVED 3999 10.0.0.1:6379`.
-    pub(super) fn of(error: &RedisError) -> Option<Self> {
+    pub(crate) fn of(error: &RedisError) -> Option<Self> {
         let asking = match error.code()? {
             "MOVED" => false,
             "ASK" => true,
@@ -90,12 +90,12 @@ impl Redirection {
     }
 
     /// The slot is yet to come there.
-    pub(super) const fn is_asking(&self) -> bool {
+    pub(crate) const fn is_asking(&self) -> bool {
         self.asking
     }
 
     /// True when `link` leads there, where one at `from` has said that.
-    pub(super) fn leads_to(&self, link: &Link, from: &Link) -> bool {
+    pub(crate) fn leads_to(&self, link: &Link, from: &Link) -> bool {
         self.address(from).as_ref() == Some(link.address())
     }
 
@@ -115,7 +115,7 @@ impl Redirection {
     }
 
     /// Connects to it.
-    pub(super) fn open(&self, from: &Link, settings: &config::Redis) -> RedisResult<Link> {
+    pub(crate) fn open(&self, from: &Link, settings: &config::Redis) -> RedisResult<Link> {
         let address = self.address(from).ok_or_else(|| {
             io_error("a Redis Cluster cannot be followed by a socket of the file system: give a host in url")
         })?;
@@ -142,7 +142,7 @@ impl Redirection {
 ///
 /// # Errors
 /// As `act` has them, or why no connection can be made to where it is sent.
-pub(super) fn follow<T>(
+pub(crate) fn follow<T>(
     link: &mut Link,
     settings: &config::Redis,
     mut act: impl FnMut(&mut Link) -> RedisResult<T>,
@@ -169,7 +169,7 @@ pub(super) fn follow<T>(
 ///
 /// # Errors
 /// The same.
-pub(super) fn follow_aside<T>(
+pub(crate) fn follow_aside<T>(
     link: &mut Link,
     aside: &mut Option<Link>,
     settings: &config::Redis,
@@ -200,7 +200,7 @@ pub(super) fn follow_aside<T>(
 ///
 /// # Errors
 /// When nobody says which that is; or when they are in several slots.
-pub(super) fn locate(link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
+pub(crate) fn locate(link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
     let keys = &settings.keys;
     let outcome = follow(link, settings, |link| look(link, keys));
     outcome.map_err(|error| explained(error, keys))
@@ -236,7 +236,7 @@ fn is_of_cluster(error: &RedisError) -> bool {
 }
 
 /// An error of a cluster, with what to do where the lists are in several slots.
-pub(super) fn explained(error: RedisError, keys: &Keys) -> RedisError {
+pub(crate) fn explained(error: RedisError, keys: &Keys) -> RedisError {
     let slots = ListName::ALL.map(|list| slot(reading::key(keys, list).as_bytes()));
     let is_unnamed = || Redirection::of(&error).is_some_and(|it| it.host.is_empty());
     if !is_of_cluster(&error) {
@@ -259,7 +259,7 @@ pub(super) fn explained(error: RedisError, keys: &Keys) -> RedisError {
 }
 
 /// The error of a SELECT, with what to do in a cluster.
-pub(super) fn of_select(error: RedisError) -> RedisError {
+pub(crate) fn of_select(error: RedisError) -> RedisError {
     match error.detail().is_some_and(|it| it.contains("cluster mode")) {
         true => {
             let words = super::describe(&error);
@@ -275,7 +275,7 @@ pub(super) fn of_select(error: RedisError) -> RedisError {
 ///
 /// # Errors
 /// When the server cannot be asked.
-pub(super) fn servers(link: &mut Link) -> RedisResult<Vec<Address>> {
+pub(crate) fn servers(link: &mut Link) -> RedisResult<Vec<Address>> {
     let reply = match link.ask(redis::cmd("CLUSTER").arg("SLOTS")) {
         Ok(reply) => reply,
         Err(error) if super::link::is_refusal(&error) => return Ok(Vec::new()),

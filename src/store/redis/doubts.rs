@@ -15,7 +15,7 @@ use crate::store::{Cause, Reading, StoreFinding};
 impl Watcher {
     /// Why the lists were read that are to be taken; `None` where they are not, for what the server
     /// is: then those in force stay, as if it were away.
-    pub(super) fn cause_if_taken(
+    pub(crate) fn cause_if_taken(
         &mut self,
         answer: &Answer,
         server: &mut Server,
@@ -44,7 +44,7 @@ impl Watcher {
     /// Notes which lists have vanished. Whoever did that, it is followed as a removal: what was evicted is
     /// no key any more, so nobody could remove it to roll back, and after a restart nobody would
     /// know. An emptied `prod` is held in any case.
-    pub(super) fn see_what_is_gone(&mut self, reading: &Reading) {
+    pub(crate) fn see_what_is_gone(&mut self, reading: &Reading) {
         for (list, entries) in ListName::ALL.into_iter().zip(reading.lists()) {
             let Ok(read) = entries else {
                 continue;
@@ -59,7 +59,7 @@ impl Watcher {
     }
 
     /// Says so when keys were evicted and a list is gone since; and notes whose lists were taken.
-    pub(super) fn note_evictions(&mut self, server: &mut Server) -> RedisResult<()> {
+    pub(crate) fn note_evictions(&mut self, server: &mut Server) -> RedisResult<()> {
         let count = self.standings.note(&mut server.reader)?;
         if self.standings.is_cluster {
             let servers = cluster::servers(&mut server.reader)?;

@@ -37,7 +37,7 @@ const MORE: Duration = Duration::from_millis(100);
 const CHUNK: usize = 64 * 1024;
 
 /// A connection on which the server knows who asks.
-pub(super) struct Link {
+pub(crate) struct Link {
     address: Address,
     /// The other side, which is one of what the name meant when it was resolved.
     peer: Option<SocketAddr>,
@@ -54,7 +54,7 @@ pub(super) struct Link {
 }
 
 /// A second hold on a connection, to end it from another thread.
-pub(super) struct Ender(Socket);
+pub(crate) struct Ender(Socket);
 
 impl Drop for Ender {
     fn drop(&mut self) {
@@ -67,7 +67,7 @@ impl Link {
     ///
     /// # Errors
     /// What came instead.
-    pub(super) fn open(
+    pub(crate) fn open(
         address: &Address,
         login: &Login,
         files: &config::Tls,
@@ -80,7 +80,7 @@ impl Link {
     ///
     /// # Errors
     /// What came instead.
-    pub(super) fn open_at(
+    pub(crate) fn open_at(
         peer: Option<SocketAddr>,
         address: &Address,
         login: &Login,
@@ -203,7 +203,7 @@ impl Link {
     ///
     /// # Errors
     /// The reply, if it is an error, or what came instead.
-    pub(super) fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
+    pub(crate) fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         let mut request = self.asking();
         request.extend(command.get_packed_command());
         self.send(&request)?;
@@ -215,7 +215,7 @@ impl Link {
     ///
     /// # Errors
     /// When the server does not take them in time.
-    pub(super) fn send(&mut self, packed: &[u8]) -> RedisResult<()> {
+    pub(crate) fn send(&mut self, packed: &[u8]) -> RedisResult<()> {
         self.allow(self.limit * WHOLE);
         self.stream.write_all(packed)?;
         Ok(self.stream.flush()?)
@@ -225,7 +225,7 @@ impl Link {
     ///
     /// # Errors
     /// What came instead of a reply.
-    pub(super) fn receive(&mut self) -> RedisResult<Value> {
+    pub(crate) fn receive(&mut self) -> RedisResult<Value> {
         self.allow(self.limit * WHOLE);
         self.parse()
     }
@@ -234,7 +234,7 @@ impl Link {
     ///
     /// # Errors
     /// What came instead of a reply.
-    pub(super) fn receive_lists(&mut self, most: usize) -> RedisResult<Vec<u8>> {
+    pub(crate) fn receive_lists(&mut self, most: usize) -> RedisResult<Vec<u8>> {
         self.allow(self.limit * WHOLE);
         let bounds = Bounds::lists(most);
         let reply = self.received.reply(&mut self.stream, bounds)?;
@@ -243,7 +243,7 @@ impl Link {
     }
 
     /// Which value of a reply that has not come as a whole was the last to begin, from 0.
-    pub(super) fn reached(&self) -> usize {
+    pub(crate) fn reached(&self) -> usize {
         self.received.scan.reached()
     }
 
@@ -252,7 +252,7 @@ impl Link {
     ///
     /// # Errors
     /// When the connection has ended, or is silent.
-    pub(super) fn hear(&mut self) -> RedisResult<Value> {
+    pub(crate) fn hear(&mut self) -> RedisResult<Value> {
         let mut stream = Pinging {
             stream: &mut self.stream,
             limit: self.limit,
@@ -271,24 +271,24 @@ impl Link {
     ///
     /// # Errors
     /// What came instead.
-    pub(super) fn another(&self, settings: &config::Redis) -> RedisResult<Self> {
+    pub(crate) fn another(&self, settings: &config::Redis) -> RedisResult<Self> {
         let login = settings.url.login();
         let (tls, limit) = (&settings.tls, settings.timeout);
         Self::open_at(self.peer, &self.address, login, tls, limit)
     }
 
     /// As it was asked for.
-    pub(super) const fn address(&self) -> &Address {
+    pub(crate) const fn address(&self) -> &Address {
         &self.address
     }
 
     /// The other side, unless that is a file.
-    pub(super) const fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) const fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
     /// The address, with what its name means here.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match (&self.address, self.peer) {
             (Address::Tcp { host, .. }, Some(peer)) if host.parse::<IpAddr>().is_err() => {
                 format!("{} ({})", self.address, peer.ip())
@@ -299,7 +299,7 @@ impl Link {
 
     /// Where the name leads now, if it means this server no more. What cannot be resolved at present means
     /// what it did. Nobody waits long for that: what is known late is told the next time.
-    pub(super) fn moved_to(&mut self) -> Option<SocketAddr> {
+    pub(crate) fn moved_to(&mut self) -> Option<SocketAddr> {
         let peer = self.peer?;
         let meaning = match self.meaning.take() {
             Some(begun) => begun,
@@ -323,12 +323,12 @@ impl Link {
     }
 
     /// From now on the server is told that it may have keys that are yet to be its own.
-    pub(super) const fn set_asking(&mut self, asking: bool) {
+    pub(crate) const fn set_asking(&mut self, asking: bool) {
         self.asking = asking;
     }
 
     /// What is to be said ahead of a command, or of a transaction.
-    pub(super) fn asking(&self) -> Vec<u8> {
+    pub(crate) fn asking(&self) -> Vec<u8> {
         match self.asking {
             true => redis::cmd("ASKING").get_packed_command(),
             false => Vec::new(),
@@ -339,7 +339,7 @@ impl Link {
     ///
     /// # Errors
     /// What came instead.
-    pub(super) fn receive_asked(&mut self) -> RedisResult<()> {
+    pub(crate) fn receive_asked(&mut self) -> RedisResult<()> {
         match self.asking {
             true => self.receive()?.extract_error().map(drop),
             false => Ok(()),
@@ -347,7 +347,7 @@ impl Link {
     }
 
     /// When the server last replied.
-    pub(super) fn heard(&self) -> Instant {
+    pub(crate) fn heard(&self) -> Instant {
         self.heard
     }
 
@@ -355,12 +355,12 @@ impl Link {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn ender(&self) -> io::Result<Ender> {
+    pub(crate) fn ender(&self) -> io::Result<Ender> {
         Ok(Ender(self.stream.timed().socket.try_clone()?))
     }
 
     /// From now on nothing takes longer than this without a byte.
-    pub(super) fn set_limit(&mut self, limit: Duration) {
+    pub(crate) fn set_limit(&mut self, limit: Duration) {
         self.limit = limit;
         self.stream.timed_mut().silence = limit;
     }
@@ -448,7 +448,7 @@ fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
 }
 
 /// An error in other words. One that is a lost connection stays one.
-pub(super) fn told(error: &RedisError, words: String) -> RedisError {
+pub(crate) fn told(error: &RedisError, words: String) -> RedisError {
     let is_lost = error.is_connection_dropped() && !error.is_connection_refusal();
     let kind = match is_lost {
         true => io::ErrorKind::ConnectionReset,
@@ -458,7 +458,7 @@ pub(super) fn told(error: &RedisError, words: String) -> RedisError {
 }
 
 /// An end where more was to come.
-pub(super) fn closed() -> io::Error {
+pub(crate) fn closed() -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
         "the server has closed the connection",
@@ -479,7 +479,7 @@ const AWAY: [&str; 7] = [
 /// True when the server knows who asks, and does not allow this command, or not now: for want of the
 /// right (NOPERM), or of a place for what is written (MISCONF), or in words of a proxy. The lists may
 /// be read all the same.
-pub(super) fn is_refusal(error: &RedisError) -> bool {
+pub(crate) fn is_refusal(error: &RedisError) -> bool {
     // Which has nothing to do with the command.
     let is_full = error
         .detail()

@@ -26,25 +26,25 @@ const COMMANDS: usize = 2;
 
 /// What is known of it.
 #[derive(Default)]
-pub(super) struct OpenSlot {
+pub(crate) struct OpenSlot {
     is_open: bool,
     /// The server where the slot moves.
     target: Option<Link>,
 }
 
 /// True when a transaction is refused since the slot is open.
-pub(super) fn is_said(error: &RedisError) -> bool {
+pub(crate) fn is_said(error: &RedisError) -> bool {
     matches!(error.code(), Some("ASK" | "TRYAGAIN"))
 }
 
 impl OpenSlot {
     /// It was when the keys were last read.
-    pub(super) const fn is_open(&self) -> bool {
+    pub(crate) const fn is_open(&self) -> bool {
         self.is_open
     }
 
     /// A transaction about all keys has succeeded.
-    pub(super) fn close(&mut self, owner: &Link) {
+    pub(crate) fn close(&mut self, owner: &Link) {
         if std::mem::take(&mut self.is_open) {
             log::info!("redis-slot-open-over server={:?}", owner.place());
         }
@@ -56,7 +56,7 @@ impl OpenSlot {
     ///
     /// # Errors
     /// When one of the two does not let itself be asked, or the slot is elsewhere.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         owner: &mut Link,
         lists: &[ListName],

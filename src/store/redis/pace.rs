@@ -24,7 +24,7 @@ const ENOUGH: Duration = Duration::from_millis(100);
 
 /// When the keys were read, and what that was like.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     ended: Option<Instant>,
     gap: Duration,
     in_a_storm: Duration,
@@ -32,7 +32,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// A reading has taken from `began` to `ended`, after so many changes were announced.
-    pub(super) fn note(&mut self, began: Instant, ended: Instant, changes: u64) {
+    pub(crate) fn note(&mut self, began: Instant, ended: Instant, changes: u64) {
         self.in_a_storm = match changes {
             0..=STORM => LEAST,
             _ => (self.in_a_storm * 2).clamp(LEAST, IN_A_STORM),
@@ -44,7 +44,7 @@ impl Pace {
     }
 
     /// Time from `now` until the keys may be read again.
-    pub(super) fn left(&self, now: Instant) -> Duration {
+    pub(crate) fn left(&self, now: Instant) -> Duration {
         let since = self.ended.map(|it| now.saturating_duration_since(it));
         since.map_or(Duration::ZERO, |since| self.gap.saturating_sub(since))
     }

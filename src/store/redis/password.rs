@@ -18,7 +18,7 @@ const LONGEST: u64 = 4096;
 ///
 /// # Errors
 /// Which file cannot be used, and why; nothing of what it holds.
-pub(super) fn read(login: &Login) -> io::Result<Option<String>> {
+pub(crate) fn read(login: &Login) -> io::Result<Option<String>> {
     match &login.password {
         Password::None => Ok(None),
         Password::Text(text) => Ok(Some(text.clone())),
@@ -30,7 +30,7 @@ pub(super) fn read(login: &Login) -> io::Result<Option<String>> {
 }
 
 /// An error of a server that has not let `login` in, with what is likely to help.
-pub(super) fn hinted(error: RedisError, login: &Login) -> RedisError {
+pub(crate) fn hinted(error: RedisError, login: &Login) -> RedisError {
     let hint = match (error.code(), &login.password) {
         (Some("NOAUTH"), Password::None) if login.user.is_some() => {
             "the URL has a user and no password; a password alone stands behind a colon: \

@@ -20,7 +20,7 @@ use crate::config::{self, Address, Url};
 
 /// Finds the server.
 #[derive(Debug, Default)]
-pub(super) struct Finder {
+pub(crate) struct Finder {
     /// The Sentinel whose answer counted last.
     first: usize,
     /// The address that was last told.
@@ -37,7 +37,7 @@ pub(super) struct Finder {
 
 impl Finder {
     /// One that has nothing to say in the log.
-    pub(super) fn quiet() -> Self {
+    pub(crate) fn quiet() -> Self {
         Self {
             quiet: true,
             ..Self::default()
@@ -45,7 +45,7 @@ impl Finder {
     }
 
     /// Notes the servers of a cluster. When it does not name any, the last ones stay.
-    pub(super) fn learn(&mut self, servers: Vec<Address>) {
+    pub(crate) fn learn(&mut self, servers: Vec<Address>) {
         if !servers.is_empty() {
             self.others = servers;
         }
@@ -55,7 +55,7 @@ impl Finder {
     ///
     /// # Errors
     /// Why that cannot be done.
-    pub(super) fn open(
+    pub(crate) fn open(
         &mut self,
         at: Option<SocketAddr>,
         settings: &config::Redis,
@@ -116,7 +116,7 @@ impl Finder {
     }
 
     /// An error in words, with the server that it is about where the URL does not say that.
-    pub(super) fn describe(&self, error: &RedisError) -> String {
+    pub(crate) fn describe(&self, error: &RedisError) -> String {
         match &self.named {
             Some(address) => about(address, error),
             None => super::describe(error),
@@ -124,7 +124,7 @@ impl Finder {
     }
 
     /// The server that is meant, as far as that is known.
-    pub(super) fn place<'a>(&'a self, settings: &'a config::Redis) -> Option<&'a Address> {
+    pub(crate) fn place<'a>(&'a self, settings: &'a config::Redis) -> Option<&'a Address> {
         match settings.sentinels.is_empty() {
             true => Some(settings.url.address()),
             false => self.named.as_ref(),
@@ -184,7 +184,7 @@ impl Finder {
     ///
     /// # Errors
     /// When another one is.
-    pub(super) fn check(&mut self, link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
+    pub(crate) fn check(&mut self, link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
         if settings.sentinels.is_empty() {
             return Ok(());
         }

@@ -19,7 +19,7 @@ const REMEDY: &str = "the lists cannot be read at one moment by a proxy without 
      twemproxy is; in url of [redis], name the Redis server itself, or its master for the Sentinels";
 
 /// The error of a MULTI that was refused, in words that say what refuses it.
-pub(super) fn without_multi(error: RedisError) -> RedisError {
+pub(crate) fn without_multi(error: RedisError) -> RedisError {
     // A right that is wanting is told as that.
     match error.code() {
         Some("NOPERM") => error,
@@ -33,7 +33,7 @@ pub(super) fn without_multi(error: RedisError) -> RedisError {
 
 /// What is to be said of an `error` that ended a connection on which nothing had been read: the
 /// same, unless it can be found out that a proxy has cut it.
-pub(super) fn explained(
+pub(crate) fn explained(
     error: RedisError,
     finder: &Finder,
     settings: &config::Redis,

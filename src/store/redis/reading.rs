@@ -15,7 +15,7 @@ use crate::lists::ListName;
 use crate::store::{Entries, Fault, Reading};
 
 /// The key of a list.
-pub(super) fn key(keys: &Keys, list: ListName) -> &str {
+pub(crate) fn key(keys: &Keys, list: ListName) -> &str {
     match list {
         ListName::Gray => &keys.gray,
         ListName::Pre => &keys.pre,
@@ -24,12 +24,12 @@ pub(super) fn key(keys: &Keys, list: ListName) -> &str {
 }
 
 /// What the server said of the keys, as it came.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The lists that it is about, in this order; the others are forbidden.
     lists: Vec<ListName>,
     bytes: Vec<u8>,
     /// What the server says of itself, just before that.
-    pub(super) standing: Standing,
+    pub(crate) standing: Standing,
 }
 
 /// So often the keys are asked for: they may have been touched, and some may be forbidden.
@@ -40,7 +40,7 @@ const TRIES: usize = 3;
 ///
 /// # Errors
 /// When the server does not let itself be asked, or the answer is longer.
-pub(super) fn ask(
+pub(crate) fn ask(
     link: &mut Link,
     slot: &mut OpenSlot,
     settings: &config::Redis,
@@ -145,7 +145,7 @@ fn is_refused_by_open_slot(bytes: &[u8]) -> RedisResult<bool> {
 }
 
 /// A reply that is too long, with what that is about; another error as it is.
-pub(super) fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
+pub(crate) fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
     match is_too_long(&error) {
         true => lists_too_long(most, list.map(ListName::name)),
         false => error,
@@ -187,7 +187,7 @@ fn naming(error: &RedisError, list: ListName) -> RedisError {
 
 /// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
 /// WATCHed key was touched.
-pub(super) fn transaction(
+pub(crate) fn transaction(
     link: &mut Link,
     pipe: &redis::Pipeline,
 ) -> RedisResult<Option<Vec<RedisResult<Value>>>> {
@@ -263,13 +263,13 @@ fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> 
 impl Answer {
     /// Equal for equal answers, and for others as good as never: it has 64 bits, which nobody
     /// outside can foresee.
-    pub(super) fn fingerprint(&self, hasher: &RandomState) -> u64 {
+    pub(crate) fn fingerprint(&self, hasher: &RandomState) -> u64 {
         let lists: Vec<u8> = self.lists.iter().map(|it| *it as u8).collect();
         hasher.hash_one((lists, &self.bytes))
     }
 
     /// True when there is none of all lists that may be read.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         // Each was asked for twice.
         let count = 2 * self.lists.len();
         let none = format!("*{count}\r\n{}", "*0\r\n".repeat(count));
@@ -277,7 +277,7 @@ impl Answer {
     }
 
     /// True when at least `count` entries may be in it.
-    pub(super) fn may_have(&self, count: usize) -> bool {
+    pub(crate) fn may_have(&self, count: usize) -> bool {
         // An entry of the fewest bytes: `$7`, `1.1.1.1`, two ends of lines.
         self.bytes.len() >= count * 13
     }
@@ -286,7 +286,7 @@ impl Answer {
     ///
     /// # Errors
     /// When the server does not let the keys be read.
-    pub(super) fn reading(self) -> RedisResult<Reading> {
+    pub(crate) fn reading(self) -> RedisResult<Reading> {
         let replies = Replies::of(&self.bytes)?;
         let mut replies = replies.ok_or_else(|| super::io_error("no answer"))?;
         let mut next = |list: ListName| {

@@ -30,7 +30,7 @@ const TOO_LONG: ErrorKind = ErrorKind::Client;
 
 /// How long a reply may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// As a whole, in bytes as they come.
     whole: usize,
     /// So much is kept of each text in it.
@@ -40,13 +40,13 @@ pub(super) struct Bounds {
 impl Bounds {
     /// Of everything but the lists. The longest are invalidations, which name as many keys as were
     /// written at once, and the heartbeats of a large fleet.
-    pub(super) const WORDS: Self = Self {
+    pub(crate) const WORDS: Self = Self {
         whole: 16 << 20,
         text: usize::MAX,
     };
 
     /// Of lists, which have this many bytes at most.
-    pub(super) const fn lists(whole: usize) -> Self {
+    pub(crate) const fn lists(whole: usize) -> Self {
         Self { whole, text: KEPT }
     }
 }
@@ -59,7 +59,7 @@ fn too_long(whole: usize) -> RedisError {
 
 /// The reply with the lists is longer than `max_reply`, which is `whole`; what has passed that is
 /// known, or not.
-pub(super) fn lists_too_long(whole: usize, list: Option<&str>) -> RedisError {
+pub(crate) fn lists_too_long(whole: usize, list: Option<&str>) -> RedisError {
     let mut detail = format!("the lists have more than the {whole} bytes of max_reply");
     if let Some(list) = list {
         detail.push_str(&format!(" (reading {list})"));
@@ -68,13 +68,13 @@ pub(super) fn lists_too_long(whole: usize, list: Option<&str>) -> RedisError {
 }
 
 /// True when a reply was longer than allowed: nothing more can be understood on its connection.
-pub(super) fn is_too_long(error: &RedisError) -> bool {
+pub(crate) fn is_too_long(error: &RedisError) -> bool {
     error.kind() == TOO_LONG
 }
 
 /// A look through bytes, as they come, for the end of a reply.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(crate) struct Scan {
     at: usize,
     /// Values that are still to come.
     left: usize,
@@ -103,7 +103,7 @@ impl Default for Scan {
 
 /// What a [`Scan`] has found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// A whole reply of this length.
     Whole(usize),
     /// More is to come.
@@ -118,7 +118,7 @@ impl Scan {
     ///
     /// # Errors
     /// When this is no reply, or is to become a longer one than the `bounds` allow.
-    pub(super) fn end(&mut self, bytes: &[u8], bounds: Bounds) -> RedisResult<End> {
+    pub(crate) fn end(&mut self, bytes: &[u8], bounds: Bounds) -> RedisResult<End> {
         while self.left > 0 || self.surplus > 0 {
             if self.surplus > 0 {
                 let come = self.surplus.min(bytes.len() - self.at);
@@ -168,7 +168,7 @@ impl Scan {
     }
 
     /// Which value of the list that the reply is was the last to come, or to begin, from 0.
-    pub(super) fn reached(&self) -> usize {
+    pub(crate) fn reached(&self) -> usize {
         self.begun.saturating_sub(1)
     }
 }
@@ -249,7 +249,7 @@ fn number(text: &[u8]) -> Option<usize> {
 }
 
 /// The replies of a transaction, one after the other, within [`Bounds::lists`].
-pub(super) struct Replies<'a> {
+pub(crate) struct Replies<'a> {
     rest: &'a [u8],
 }
 
@@ -258,7 +258,7 @@ impl<'a> Replies<'a> {
     ///
     /// # Errors
     /// The reply, if it is an error; or when it is something else.
-    pub(super) fn of(reply: &'a [u8]) -> RedisResult<Option<Self>> {
+    pub(crate) fn of(reply: &'a [u8]) -> RedisResult<Option<Self>> {
         match Head::read(reply)? {
             Some(head) if head.kind == b'*' && head.is_nil => Ok(None),
             Some(head) if head.kind == b'*' => Ok(Some(Self {
@@ -275,7 +275,7 @@ impl<'a> Replies<'a> {
     ///
     /// # Errors
     /// The reply, if it is an error; or when it is something else.
-    pub(super) fn entries(&mut self) -> RedisResult<Entries> {
+    pub(crate) fn entries(&mut self) -> RedisResult<Entries> {
         let head = Head::read(self.rest)?;
         let head = head.ok_or_else(|| io_error("the transaction has too few replies"))?;
         if head.kind != b'*' {

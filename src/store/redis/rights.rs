@@ -10,20 +10,20 @@ use crate::lists::ListName;
 
 /// What was refused, and what was said of it.
 #[derive(Debug, Default)]
-pub(super) struct Rights {
+pub(crate) struct Rights {
     forbidden: Vec<ListName>,
     told: Vec<ListName>,
 }
 
 impl Rights {
     /// The lists to ask for.
-    pub(super) fn allowed(&self) -> Vec<ListName> {
+    pub(crate) fn allowed(&self) -> Vec<ListName> {
         let is_allowed = |list: &ListName| !self.forbidden.contains(list);
         ListName::ALL.into_iter().filter(is_allowed).collect()
     }
 
     /// The server does not allow to read `key`.
-    pub(super) fn refused(&mut self, list: ListName, key: &str, error: &RedisError) {
+    pub(crate) fn refused(&mut self, list: ListName, key: &str, error: &RedisError) {
         if !self.forbidden.contains(&list) {
             self.forbidden.push(list);
         }
@@ -35,12 +35,12 @@ impl Rights {
     }
 
     /// The lists that were asked for were read.
-    pub(super) fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         self.told.retain(|list| self.forbidden.contains(list));
     }
 
     /// From now on each list is asked for again.
-    pub(super) fn try_again(&mut self) {
+    pub(crate) fn try_again(&mut self) {
         self.forbidden.clear();
     }
 }

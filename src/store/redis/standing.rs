@@ -16,7 +16,7 @@ use crate::store::Fault;
 
 /// The standing of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// It is a master, or a replica whose link to its master is up; or nobody knows better.
     Settled,
     /// It is a replica whose link to this master is down, or which gets its data right now.
@@ -25,7 +25,7 @@ pub(super) enum Standing {
 
 /// How a server is asked for its standing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Question {
+pub(crate) enum Question {
     #[default]
     Role,
     Info,
@@ -35,7 +35,7 @@ pub(super) enum Question {
 
 impl Question {
     /// The command.
-    pub(super) fn packed(self) -> Option<Vec<u8>> {
+    pub(crate) fn packed(self) -> Option<Vec<u8>> {
         match self {
             Self::Role => Some(redis::cmd("ROLE").get_packed_command()),
             Self::Info => Some(redis::cmd("INFO").arg("replication").get_packed_command()),
@@ -47,7 +47,7 @@ impl Question {
     ///
     /// # Errors
     /// When the server answers nothing at present.
-    pub(super) fn understand(&mut self, reply: RedisResult<Value>) -> RedisResult<Standing> {
+    pub(crate) fn understand(&mut self, reply: RedisResult<Value>) -> RedisResult<Standing> {
         let standing = match (*self, reply) {
             (Self::Role, Ok(reply)) => of_role(&reply),
             (_, Ok(reply)) => of_info(&Info::of(reply)),
@@ -67,7 +67,7 @@ impl Question {
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(super) fn ask(&mut self, link: &mut Link) -> RedisResult<Standing> {
+    pub(crate) fn ask(&mut self, link: &mut Link) -> RedisResult<Standing> {
         loop {
             let before = *self;
             let Some(packed) = self.packed() else {
@@ -86,7 +86,7 @@ impl Question {
 ///
 /// # Errors
 /// When it cannot be asked.
-pub(super) fn role(link: &mut Link) -> RedisResult<Option<String>> {
+pub(crate) fn role(link: &mut Link) -> RedisResult<Option<String>> {
     match link.ask(&redis::cmd("ROLE")) {
         Ok(Value::Array(words)) => {
             let role = words.into_iter().next();
@@ -155,7 +155,7 @@ fn of_info(info: &Info) -> Option<Standing> {
 
 /// The reply to INFO.
 #[derive(Debug, Default)]
-pub(super) struct Info(String);
+pub(crate) struct Info(String);
 
 impl Info {
     fn of(reply: Value) -> Self {
@@ -166,7 +166,7 @@ impl Info {
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(super) fn ask(link: &mut Link, sections: &[&str]) -> RedisResult<Self> {
+    pub(crate) fn ask(link: &mut Link, sections: &[&str]) -> RedisResult<Self> {
         // One by one, since older servers know one of them in a command.
         let commands = sections.iter().flat_map(|it| {
             let info = redis::cmd("INFO").arg(*it).get_packed_command();
@@ -185,12 +185,12 @@ impl Info {
     }
 
     /// The value that stands behind this name.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut lines = self.0.lines();
         lines.find_map(|it| it.strip_prefix(name)?.strip_prefix(':'))
     }
 
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
 
@@ -242,16 +242,16 @@ const fn refused(it: Look) -> Option<Fault> {
 
 /// A replica without its master.
 #[derive(Clone, Debug)]
-pub(super) struct Adrift {
-    pub(super) master: String,
-    pub(super) since: Instant,
+pub(crate) struct Adrift {
+    pub(crate) master: String,
+    pub(crate) since: Instant,
 }
 
 /// What was learned of the server that is connected, and of those before.
 #[derive(Debug, Default)]
-pub(super) struct Standings {
+pub(crate) struct Standings {
     /// How this one is asked.
-    pub(super) question: Question,
+    pub(crate) question: Question,
     /// The data from which lists were last taken.
     taken: Option<Origin>,
     /// Lists were taken, of whatever server.
@@ -263,7 +263,7 @@ pub(super) struct Standings {
     /// How many keys had been evicted where lists were last taken.
     evicted: Option<u64>,
     /// It is one of a cluster.
-    pub(super) is_cluster: bool,
+    pub(crate) is_cluster: bool,
 }
 
 /// Where data come from.
@@ -303,7 +303,7 @@ impl Standings {
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(super) fn meet(&mut self, link: &mut Link) -> RedisResult<Standing> {
+    pub(crate) fn meet(&mut self, link: &mut Link) -> RedisResult<Standing> {
         *self = Self {
             taken: self.taken.take(),
             has_taken: self.has_taken,
@@ -318,7 +318,7 @@ impl Standings {
     ///
     /// # Errors
     /// When the server cannot be asked for more.
-    pub(super) fn judge(
+    pub(crate) fn judge(
         &mut self,
         standing: &Standing,
         is_empty: bool,
@@ -370,7 +370,7 @@ impl Standings {
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(super) fn note(&mut self, link: &mut Link) -> RedisResult<u64> {
+    pub(crate) fn note(&mut self, link: &mut Link) -> RedisResult<u64> {
         let info = Info::ask(link, &["server", "replication", "stats"])?;
         let now = Origin::of(&info);
         // Another process counts its own.

@@ -15,14 +15,14 @@ use rustls::{ClientConfig, RootCertStore};
 
 use self::verifier::Verifier;
 use self::words::words;
-pub(super) use self::words::{in_words, no_answer};
+pub(crate) use self::words::{in_words, no_answer};
 use crate::config;
 
 /// Reads the files; that is done for each connection, so that renewed ones need no restart.
 ///
 /// # Errors
 /// Which of them cannot be used, and why.
-pub(super) fn client_config(files: &config::Tls) -> io::Result<Arc<ClientConfig>> {
+pub(crate) fn client_config(files: &config::Tls) -> io::Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (roots, named) = roots(files.ca.as_deref())?;
     let roots = Arc::new(roots);

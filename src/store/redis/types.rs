@@ -26,7 +26,7 @@ impl WrongTypes {
     ///
     /// # Errors
     /// When the server says nothing.
-    pub(super) fn tell(
+    pub(crate) fn tell(
         &mut self,
         link: &mut Link,
         keys: &Keys,
@@ -45,7 +45,7 @@ impl WrongTypes {
     ///
     /// # Errors
     /// When the server says nothing.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         link: &mut Link,
         keys: &Keys,

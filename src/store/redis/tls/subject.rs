@@ -14,7 +14,7 @@ const VERSION: u8 = 0xa0;
 const STRINGS: [u8; 4] = [0x0c, 0x13, 0x14, 0x16];
 
 /// The common name of the subject of this certificate, if it has one.
-pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
+pub(crate) fn common_name(certificate: &[u8]) -> Option<String> {
     let (certificate, _) = expect(SEQUENCE, certificate)?;
     let (mut rest, _) = expect(SEQUENCE, certificate)?;
     if rest.first() == Some(&VERSION) {

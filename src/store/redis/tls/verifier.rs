@@ -19,9 +19,9 @@ use super::subject;
 
 /// The library's verifier, and the certificates that are trusted as themselves.
 #[derive(Debug)]
-pub(super) struct Verifier {
-    pub(super) authorities: Arc<WebPkiServerVerifier>,
-    pub(super) named: Vec<CertificateDer<'static>>,
+pub(crate) struct Verifier {
+    pub(crate) authorities: Arc<WebPkiServerVerifier>,
+    pub(crate) named: Vec<CertificateDer<'static>>,
 }
 
 impl ServerCertVerifier for Verifier {

@@ -13,7 +13,7 @@ use crate::store::redis::link::closed;
 const CLOCKS: &str = "renew it there; if it has been, look at the clock of this machine";
 
 /// An error of TLS in words.
-pub(in crate::store::redis) fn in_words(error: io::Error) -> io::Error {
+pub(crate) fn in_words(error: io::Error) -> io::Error {
     let inner = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
     match inner {
         Some(inner) => io::Error::new(error.kind(), format!("TLS: {}", words(inner))),
@@ -25,7 +25,7 @@ pub(in crate::store::redis) fn in_words(error: io::Error) -> io::Error {
 
 /// What has come in place of an answer in a handshake. Not a word of the server is what one without
 /// TLS has to say: it waits for the end of a line.
-pub(in crate::store::redis) fn no_answer(error: io::Error) -> io::Error {
+pub(crate) fn no_answer(error: io::Error) -> io::Error {
     let what = match error.kind() {
         io::ErrorKind::TimedOut => "timed out in the TLS handshake, without an answer",
         _ => "TLS: the server has closed the connection without an answer",
@@ -35,7 +35,7 @@ pub(in crate::store::redis) fn no_answer(error: io::Error) -> io::Error {
     ))
 }
 
-pub(super) fn words(error: &Error) -> String {
+pub(crate) fn words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::AlertReceived(alert) => of_alert(*alert),

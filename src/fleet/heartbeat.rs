@@ -18,13 +18,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use redis::{RedisError, RedisResult, Value};
 
 use super::index::Index;
-use super::link::Link;
-use super::place::Finder;
-use super::{cluster, io_error, reading};
 use crate::config;
+use crate::fleet::node::Node;
 use crate::store::Publisher;
 use crate::store::flaps::{Flaps, Success};
-use crate::store::node::Node;
+use crate::store::redis::link::Link;
+use crate::store::redis::place::Finder;
+use crate::store::redis::{cluster, io_error, reading};
 
 /// The time to live, in beats.
 const BEATS: u32 = 3;
@@ -386,7 +386,7 @@ impl Beater {
             outcome => outcome.map(drop),
         };
         if let Err(error) = outcome {
-            let error = super::describe(&error);
+            let error = crate::store::redis::describe(&error);
             log::debug!("heartbeat-not-deleted key={:?} error={error:?}", self.key);
         }
     }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisError, RedisResult, Value};
 
-use super::link::Link;
-use super::{cluster, io_error};
 use crate::config;
+use crate::store::redis::link::Link;
+use crate::store::redis::{cluster, io_error};
 
 /// Names stay so long after their heartbeats have expired.
 const GONE: Duration = Duration::from_secs(60 * 60);
@@ -23,11 +23,11 @@ const GONE: Duration = Duration::from_secs(60 * 60);
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// The names of so many are read at most.
-pub(super) const MOST: usize = 10_000;
+pub(crate) const MOST: usize = 10_000;
 
 /// What one gateway keeps of it.
 #[derive(Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// The server's time in milliseconds, and when it was that.
     clock: Option<(i64, Instant)>,
     /// Where the index is, if a cluster has it elsewhere than the heartbeat.
@@ -41,7 +41,7 @@ impl Index {
     ///
     /// # Errors
     /// What came instead of a reply.
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         link: &mut Link,
         settings: &config::Redis,
@@ -63,7 +63,7 @@ impl Index {
             Err(error) if error.code().is_some() => {
                 self.refused = Some(Instant::now());
                 if !std::mem::replace(&mut self.told, true) {
-                    let error = super::describe(&error);
+                    let error = crate::store::redis::describe(&error);
                     log::warn!(
                         "heartbeat-not-indexed key={key:?} error={error:?} reason=\"`graygate \
                          fleet` may not find this gateway; it takes ZADD, ZREM, ZREMRANGEBYSCORE \
@@ -115,12 +115,12 @@ impl Index {
     }
 
     /// The connection may lead to another server from now on, with another clock.
-    pub(super) fn reconnected(&mut self) {
+    pub(crate) fn reconnected(&mut self) {
         (self.clock, self.aside, self.refused) = (None, None, None);
     }
 
     /// Takes the name out again: this gateway ends.
-    pub(super) fn remove(
+    pub(crate) fn remove(
         &mut self,
         link: &mut Link,
         settings: &config::Redis,
@@ -148,7 +148,7 @@ pub(super) struct Indexed {
 ///
 /// # Errors
 /// What came instead of a reply.
-pub(super) fn names(
+pub(crate) fn names(
     link: &mut Link,
     aside: &mut Option<Link>,
     settings: &config::Redis,
@@ -192,7 +192,7 @@ pub(super) fn refusal(
         Err(error) if error.code().is_none() => Err(error),
         Err(error) => {
             let is_said = error.code().is_some_and(|it| REFUSING.contains(&it));
-            Ok(is_said.then(|| super::describe(&error)))
+            Ok(is_said.then(|| crate::store::redis::describe(&error)))
         }
         Ok(_) => Ok(None),
     }
@@ -214,6 +214,6 @@ pub(super) fn time(link: &mut Link) -> RedisResult<Option<f64>> {
 }
 
 /// Whether the server has answered, and will not answer otherwise.
-pub(super) fn is_answer(error: &RedisError) -> bool {
+pub(crate) fn is_answer(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOPERM" | "WRONGTYPE" | "ERR"))
 }

@@ -18,7 +18,7 @@ pub struct Node {
     pub generation: u64,
     /// Seconds since the lists were last read in full, if they were.
     pub age_seconds: Option<f64>,
-    /// How changes are noticed: see [`Mode::name`](super::Mode::name).
+    /// How changes are noticed: see [`Mode::name`](crate::store::Mode::name).
     pub mode: String,
     /// The names of the lists of which a change is held.
     pub held: Vec<String>,

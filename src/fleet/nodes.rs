@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
 
-use super::index::Indexed;
-use super::link::Link;
-use super::place::Finder;
-use super::{cluster, index, io_error, reading};
+use super::index::{self, Indexed};
 use crate::config;
-use crate::store::node::{Node, plain};
+use crate::fleet::node::{Node, plain};
+use crate::store::redis::link::Link;
+use crate::store::redis::place::Finder;
+use crate::store::redis::{cluster, io_error, reading};
 
 /// How many keys the server looks at in one step of a scan.
 const STEP: usize = 1000;
