@@ -14,7 +14,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::http::encode::put_ip;
+use crate::http::h1::encode::put_ip;
 use crate::logging::{BATCH, Batch, LogQueue};
 
 pub use own_lines::OwnLines;

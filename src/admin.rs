@@ -21,7 +21,7 @@ use crate::config::Reloads;
 use crate::error::{AdminRefusal, Finding, Refusal, reason_phrase};
 use crate::explain::{self, Question, Rules};
 use crate::fleet::heartbeat::Heartbeat;
-use crate::http::head::{Limits, Parsed, RequestHead, Scanner};
+use crate::http::h1::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::Lists;
 use crate::lists::lint::{Findings, Kind};
 use crate::logging::{LogQueue, Throttle};

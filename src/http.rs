@@ -1,4 +1,5 @@
-//! HTTP/1 as bytes: heads, fields, framing, chunked coding. Bytes in, verdict out; no I/O.
+//! HTTP as bytes: what is common to its versions here, HTTP/1 on the wire in [`h1`]. Bytes in, verdict out;
+//! no I/O.
 //!
 //! Nothing here knows sockets, clocks or lists, so that each rule is a table of byte strings. A
 //! message that arrives in pieces gives the same result as in one: *incomplete*, *complete* and
@@ -10,11 +11,7 @@
 //! would be written, they are copied, which is the same.
 
 pub mod authentication;
-pub mod body;
-pub mod chunked;
 pub mod client;
-pub mod encode;
 pub mod fields;
-pub mod framing;
-pub mod head;
-mod runs;
+pub mod h1;
+pub mod proxy_protocol;

@@ -25,8 +25,7 @@
 //! | [`config`] | the ini file |
 //! | [`explain`] | the decision for a client, with its reasons |
 //! | [`route`], [`lists`] | who is served by whom; pure |
-//! | [`http`] | HTTP/1 as bytes: heads, framing, chunks; no I/O |
-//! | [`proxy_protocol`] | what a proxy in front says before the first byte; no I/O |
+//! | [`http`] | HTTP as bytes: heads, framing, chunks; what a proxy in front says before them; no I/O |
 //! | [`process`] | signals, pid file, privileges, threads that are not to be missed |
 //! | [`snapshot`], [`metrics`], [`buffer`], [`free_list`], [`memory`], [`error`] | values, counters, memory, names |
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
@@ -65,7 +64,6 @@ pub mod neighbours;
 pub mod net;
 pub mod process;
 pub mod proxy;
-pub mod proxy_protocol;
 pub mod route;
 pub mod run;
 pub mod server;

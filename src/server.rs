@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Listen};
 use crate::error::{Close, Refusal};
-use crate::http::encode::{self, Answer, Connection};
-use crate::http::head::Version;
+use crate::http::h1::encode;
+use crate::http::h1::encode::{Answer, Connection};
+use crate::http::h1::head::Version;
 use crate::logging::Throttle;
 use crate::net::{self, Accepted, Listener};
 use crate::proxy::session::{self, Arrival};

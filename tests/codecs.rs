@@ -4,12 +4,14 @@
 //! `PROPTEST_CASES=1000000 cargo test --release --test codecs` runs longer. Guided by coverage, the
 //! same properties are run by the targets under `fuzz/`.
 
-use graygate::http::body::BodyReader;
-use graygate::http::chunked::{Of, Piece, Trailer};
-use graygate::http::encode::{self, RequestToPeer, ResponseToClient};
 use graygate::http::fields::{ConnectionOptions, Kind};
-use graygate::http::framing::{self, Framing};
-use graygate::http::head::{Limits, Parsed, RequestHead, ResponseHead, Scanner, Version};
+use graygate::http::h1::body::BodyReader;
+use graygate::http::h1::chunked::{Of, Piece, Trailer};
+use graygate::http::h1::encode;
+use graygate::http::h1::encode::{RequestToPeer, ResponseToClient};
+use graygate::http::h1::framing;
+use graygate::http::h1::framing::Framing;
+use graygate::http::h1::head::{Limits, Parsed, RequestHead, ResponseHead, Scanner, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

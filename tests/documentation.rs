@@ -221,7 +221,7 @@ fn has_test(code: &str, name: &str) -> bool {
     own.any(|it| it == "#[test]")
 }
 
-/// `refusals::name` is a test in tests/refusals.rs, `http/chunked::name` one in src/http/chunked.rs.
+/// `refusals::name` is a test in tests/refusals.rs, `http/h1/chunked::name` one in src/http/h1/chunked.rs.
 #[track_caller]
 fn check_test(reference: &str) -> &'static str {
     let (file, name) = reference

@@ -128,7 +128,7 @@ fn check_requests(access_log: &str, settings: &[&str]) {
         "--separate-threads=yes",
         "--compress-strings=no",
         "--compress-pos=no",
-        "--dump-before=graygate::http::encode::answer",
+        "--dump-before=graygate::http::h1::encode::answer",
         &counts,
     ];
     let gateway = setup
@@ -158,7 +158,7 @@ fn check_requests(access_log: &str, settings: &[&str]) {
     };
     let requests = (COUNT * clients.len()) as u64;
     let costs = costs_before_marks(&gateway, [3, 4]);
-    let heads = spent(&costs, &|file| file.ends_with("src/http/head.rs"));
+    let heads = spent(&costs, &|file| file.ends_with("src/http/h1/head.rs"));
     assert!(heads > 100 * requests, "{heads} instructions for heads");
     let records = spent(&costs, &|file| file.ends_with("src/access_log.rs"));
     let least = if access_log == "off" {

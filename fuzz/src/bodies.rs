@@ -1,10 +1,10 @@
 //! Bodies in the chunked coding.
 
-use graygate::http::body::BodyReader;
-use graygate::http::chunked::{Of, Piece, Trailer};
-use graygate::http::encode;
 use graygate::http::fields::ConnectionOptions;
-use graygate::http::framing::Framing;
+use graygate::http::h1::body::BodyReader;
+use graygate::http::h1::chunked::{Of, Piece, Trailer};
+use graygate::http::h1::encode;
+use graygate::http::h1::framing::Framing;
 
 use super::{LIMITS, arrivals};
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use graygate::proxy_protocol::{Header, Malformed, parse};
+use graygate::http::proxy_protocol::{Header, Malformed, parse};
 
 /// A header is judged the same however it arrives: once it is whole, or wrong, more bytes change
 /// nothing; what it says, said by version 1, is the same.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::fields::{Field, Kind, list};
-use super::head::Span;
 use crate::error::Doubt;
+use crate::http::h1::head::Span;
 
 /// A longer chain of addresses is not believed.
 const MAX_CHAIN: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::head::Span;
+use crate::http::h1::head::Span;
 
 /// One header field, as offsets into the bytes of its head.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub struct Field {
 impl Field {
     /// Where the field's line stands with its CR LF, if it is what would be written for the field: name,
     /// `: `, value, and not a byte else.
-    pub(super) fn line_as_written(&self, bytes: &[u8]) -> Option<Range<usize>> {
+    pub(crate) fn line_as_written(&self, bytes: &[u8]) -> Option<Range<usize>> {
         let (name, value) = (self.name.range(), self.value.range());
         let end = value.end + 2;
         let is_as_written = bytes.get(name.end..value.start) == Some(b": ")
@@ -172,7 +172,7 @@ fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
 /// CGI programs and their kind get a field as a variable, in whose name a dash is `_` (RFC 3875
 /// section 4.1.18); and so is, in one server or another, every byte that is neither a letter nor a
 /// digit: `.` in PHP, each of them in lighttpd. So they all are taken for a dash.
-pub(super) fn reads_as(name: &[u8], known: &[u8]) -> bool {
+pub(crate) fn reads_as(name: &[u8], known: &[u8]) -> bool {
     let same = |(byte, known): (&u8, &u8)| match is_disguise(*byte) {
         true => *known == b'-',
         false => byte.to_ascii_lowercase() == *known,
@@ -280,11 +280,11 @@ pub fn is_token_byte(byte: u8) -> bool {
 }
 
 /// A set of bytes, in which one is looked up at once.
-pub(super) struct ByteSet([bool; 256]);
+pub(crate) struct ByteSet([bool; 256]);
 
 impl ByteSet {
     /// ASCII letters, digits, and these.
-    pub(super) const fn alphanumeric_and(others: &[u8]) -> Self {
+    pub(crate) const fn alphanumeric_and(others: &[u8]) -> Self {
         let mut set = [false; 256];
         let mut byte = 0;
         while byte < set.len() {
@@ -299,7 +299,7 @@ impl ByteSet {
         Self(set)
     }
 
-    pub(super) const fn has(&self, byte: u8) -> bool {
+    pub(crate) const fn has(&self, byte: u8) -> bool {
         self.0[byte as usize]
     }
 }

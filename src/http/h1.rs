@@ -1,4 +1,4 @@
-//! TODO-MODULE-DOC
+//! HTTP/1 on the wire: heads, framing, chunked coding, and how each is written anew (RFC 9112).
 
 pub mod body;
 pub mod chunked;

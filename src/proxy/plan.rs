@@ -2,10 +2,12 @@
 
 use crate::config::Gateway;
 use crate::error::{Close, Refusal};
+use crate::http::authentication;
 use crate::http::fields::{ConnectionOptions, Kind, list};
-use crate::http::framing::{self, Framing};
-use crate::http::head::{RequestHead, Span, Version};
-use crate::http::{authentication, encode};
+use crate::http::h1::encode;
+use crate::http::h1::framing;
+use crate::http::h1::framing::Framing;
+use crate::http::h1::head::{RequestHead, Span, Version};
 
 /// What has to be known of a request once the bytes of its head are gone.
 pub(super) struct Plan {

@@ -7,7 +7,7 @@ use super::Worker;
 use crate::access_log::Record;
 use crate::error::{Close, Refusal};
 use crate::http::fields::{Kind, is_token_byte};
-use crate::http::head::RequestHead;
+use crate::http::h1::head::RequestHead;
 use crate::net;
 use crate::route::{PoolName, Reason};
 

@@ -2,8 +2,8 @@
 //! it has sent everything.
 
 use crate::buffer::Buffer;
-use crate::http::body::BodyReader;
-use crate::http::chunked::Piece;
+use crate::http::h1::body::BodyReader;
+use crate::http::h1::chunked::Piece;
 use crate::net::Turns;
 
 /// What has become of the bytes that were there.

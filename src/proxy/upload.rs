@@ -13,9 +13,9 @@ use super::failsafe::Failsafe;
 use super::relay::{self, End, Sink, Source};
 use super::tunnel::Twins;
 use crate::buffer::Buffer;
-use crate::http::body::BodyReader;
-use crate::http::chunked::Trailer;
 use crate::http::fields::ConnectionOptions;
+use crate::http::h1::body::BodyReader;
+use crate::http::h1::chunked::Trailer;
 use crate::net::{self, Companion, Patience, Pipe, Watch};
 
 /// What is known of the body so far.

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
 use crate::error::Refusal;
-use crate::http::body::BodyReader;
-use crate::http::chunked::{Of, Piece};
-use crate::http::encode::{self, Answer, Connection};
 use crate::http::fields::{ConnectionOptions, Field, Kind};
-use crate::http::framing::{self, Framing};
-use crate::http::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner, Version};
+use crate::http::h1::body::BodyReader;
+use crate::http::h1::chunked::{Of, Piece};
+use crate::http::h1::encode;
+use crate::http::h1::encode::{Answer, Connection};
+use crate::http::h1::framing;
+use crate::http::h1::framing::Framing;
+use crate::http::h1::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner, Version};
 use crate::net::{self, Accepted, Listener, Patience, Stream, Turns};
 
 /// A client may be silent, or take nothing, for so long.

@@ -9,8 +9,8 @@
 //! end of a chunk's line, where old servers pad the size; and it may go on for ever, so it is each of its
 //! chunks' lines that is bounded.
 
-use super::fields::{Field, is_token_byte};
 use super::head::{Limits, ResponseHead, Scanner, Unfit};
+use crate::http::fields::{Field, is_token_byte};
 
 /// The chunk extensions of a request's body, or of one chunk of a response, may take so many bytes.
 const MAX_EXTENSIONS: usize = 4096;

@@ -12,10 +12,10 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::chunked::Trailer;
-use super::fields::{ConnectionOptions, Field, Kind, is_token_byte, list, reads_as};
 use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Span, Target, Version};
 use crate::error::reason_phrase;
+use crate::http::fields::{ConnectionOptions, Field, Kind, is_token_byte, list, reads_as};
 
 /// What a request to a peer is made from.
 pub struct RequestToPeer<'a> {
@@ -200,7 +200,7 @@ fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
             put(out, &[field.value.of(bytes), b", "]);
         }
     }
-    let socket = super::client::canonical(request.socket);
+    let socket = crate::http::client::canonical(request.socket);
     let start = out.len();
     put_ip(out, socket);
     let end = out.len();
@@ -541,7 +541,7 @@ static OCTETS: [[u8; 4]; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::{Limits, Scanner};
+    use crate::http::h1::head::{Limits, Scanner};
 
     const LIMITS: Limits = Limits {
         line: 8192,

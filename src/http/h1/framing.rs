@@ -3,9 +3,9 @@
 //! This is where request smuggling is stopped: whatever could be framed in two ways is refused,
 //! with the reason's own name.
 
-use super::fields::{Field, Kind};
 use super::head::{RequestHead, ResponseHead, Version};
 use crate::error::Refusal;
+use crate::http::fields::{Field, Kind};
 
 /// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,10 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 /// A plain token, or list of tokens, other than `chunked` alone: well-formed, but not spoken here.
 fn is_unknown_coding(value: &[u8]) -> bool {
     let is_token = |token: &[u8]| {
-        !token.is_empty() && token.iter().all(|it| super::fields::is_token_byte(*it))
+        !token.is_empty()
+            && token
+                .iter()
+                .all(|it| crate::http::fields::is_token_byte(*it))
     };
     value
         .split(|byte| *byte == b',')
@@ -165,7 +168,7 @@ fn is_unknown_coding(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::{Limits, Parsed, Scanner};
+    use crate::http::h1::head::{Limits, Parsed, Scanner};
 
     const LIMITS: Limits = Limits {
         line: 8192,

@@ -11,9 +11,9 @@ mod reader;
 
 use std::ops::Range;
 
-use super::fields::{ByteSet, Field, Kind, is_token_byte};
 use super::runs::is_target_byte;
 use crate::error::Refusal;
+use crate::http::fields::{ByteSet, Field, Kind, is_token_byte};
 use reader::Reader;
 
 /// A part of a head, as offsets into the bytes that it was parsed from.
@@ -45,7 +45,7 @@ impl Span {
     }
 
     /// Where it stands.
-    pub(super) fn range(self) -> Range<usize> {
+    pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 

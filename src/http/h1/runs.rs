@@ -4,10 +4,10 @@
 //! not of the kind, and some that are. Each suspect is then judged alone, so that the word's arithmetic
 //! decides about speed only.
 
-use super::fields::is_token_byte;
+use crate::http::fields::is_token_byte;
 
 /// Where the token (RFC 9110 section 5.6.2) ends that begins at `start`; it may be empty.
-pub(super) fn token(bytes: &[u8], start: usize) -> usize {
+pub(crate) fn token(bytes: &[u8], start: usize) -> usize {
     // Nearly all of names are letters.
     let suspects = |word: u64| {
         // Seven bits of each byte, so that no sum reaches its neighbour.
@@ -21,7 +21,7 @@ pub(super) fn token(bytes: &[u8], start: usize) -> usize {
 
 /// Where the text of a field (RFC 9110 section 5.5) ends that begins at `start`: visible bytes, those
 /// from 0x80 on, spaces and tabs.
-pub(super) fn text(bytes: &[u8], start: usize) -> usize {
+pub(crate) fn text(bytes: &[u8], start: usize) -> usize {
     let suspects = |word: u64| {
         // These sums do reach a neighbour, which they only make a suspect that was none.
         let control = word.wrapping_sub(each(b' '));
@@ -34,7 +34,7 @@ pub(super) fn text(bytes: &[u8], start: usize) -> usize {
 /// Where the request target ends that begins at `start`: visible ASCII without `#`, since a fragment is
 /// never sent (RFC 9112 section 3.2), and bytes from 0x80 on, which URIs do not have but many clients
 /// send.
-pub(super) fn target(bytes: &[u8], start: usize) -> usize {
+pub(crate) fn target(bytes: &[u8], start: usize) -> usize {
     let suspects = |word: u64| {
         let invisible = word.wrapping_sub(each(b'!'));
         let delete = word.wrapping_add(each(1));
@@ -47,7 +47,7 @@ pub(super) fn target(bytes: &[u8], start: usize) -> usize {
 }
 
 /// A byte of a request target.
-pub(super) fn is_target_byte(byte: u8) -> bool {
+pub(crate) fn is_target_byte(byte: u8) -> bool {
     matches!(byte, b'!'..=b'"' | b'$'..=b'~' | 0x80..)
 }
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::{Exchange, Outcome, Stop, Upstream, send_failure};
 use crate::error::{Close, Failure, Refusal};
-use crate::http::chunked::BadChunk;
-use crate::http::framing::Framing;
+use crate::http::h1::chunked::BadChunk;
+use crate::http::h1::framing::Framing;
 use crate::net::{Patience, Wake, Watch};
 use crate::proxy::Workspace;
 use crate::proxy::relay::{self, End, Sink, Source};

@@ -6,8 +6,9 @@ use super::rest::Parked;
 use super::{Pause, Session};
 use crate::error::Close;
 use crate::http::client;
+use crate::http::proxy_protocol;
+use crate::http::proxy_protocol::{Header, Malformed};
 use crate::net::{self, Wake};
-use crate::proxy_protocol::{self, Header, Malformed};
 
 /// What clients may send before a request, once.
 const EMPTY_LINE: &[u8] = b"\r\n";

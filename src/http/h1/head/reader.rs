@@ -6,41 +6,41 @@
 
 use super::{Limits, Span, Version};
 use crate::http::fields::{Field, Kind};
-use crate::http::runs;
+use crate::http::h1::runs;
 
 /// Takes the parts of a head from the front of bytes.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     /// Where the head begins.
     start: usize,
     /// So far it is taken.
-    pub(super) at: usize,
+    pub(crate) at: usize,
 }
 
 impl<'a> Reader<'a> {
     /// At the begin of the head that begins at `start`.
-    pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], start: usize) -> Self {
         let at = start;
         Self { bytes, start, at }
     }
 
     /// The method, or a field's name.
-    pub(super) fn token(&mut self) -> Option<Span> {
+    pub(crate) fn token(&mut self) -> Option<Span> {
         let span = self.up_to(runs::token(self.bytes, self.at));
         (!span.is_empty()).then_some(span)
     }
 
-    pub(super) fn target(&mut self) -> Option<Span> {
+    pub(crate) fn target(&mut self) -> Option<Span> {
         let span = self.up_to(runs::target(self.bytes, self.at));
         (!span.is_empty()).then_some(span)
     }
 
     /// A reason phrase, or a field's value with what is around it.
-    pub(super) fn text(&mut self) -> Span {
+    pub(crate) fn text(&mut self) -> Span {
         self.up_to(runs::text(self.bytes, self.at))
     }
 
-    pub(super) fn version(&mut self) -> Option<Version> {
+    pub(crate) fn version(&mut self) -> Option<Version> {
         let version = match self.next()? {
             b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Three digits, of which the first is not 0.
-    pub(super) fn status(&mut self) -> Option<u16> {
+    pub(crate) fn status(&mut self) -> Option<u16> {
         let digits = self.next::<3>()?;
         let add = |status, digit: &u8| status * 10 + u16::from(digit - b'0');
         let is_status = digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
@@ -58,12 +58,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Exactly these bytes.
-    pub(super) fn expect<const N: usize>(&mut self, expected: &[u8; N]) -> Option<()> {
+    pub(crate) fn expect<const N: usize>(&mut self, expected: &[u8; N]) -> Option<()> {
         (self.next()? == expected).then_some(())
     }
 
     /// The end of the first line, the fields, and the empty line, all within `limits`.
-    pub(super) fn rest(&mut self, fields: &mut Vec<Field>, limits: &Limits) -> Option<()> {
+    pub(crate) fn rest(&mut self, fields: &mut Vec<Field>, limits: &Limits) -> Option<()> {
         fields.clear();
         let line = self.at - self.start;
         self.expect(b"\r\n")?;
