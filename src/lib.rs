@@ -21,7 +21,7 @@
 //! | [`upstream`] | connecting to peers, idle connections |
 //! | [`fleet`] | the gateways on one Redis, as they know of each other |
 //! | [`store`] | where lists come from, and how they come into force |
-//! | [`access_log`], [`logging`] | records and their writers |
+//! | [`logs`] | records and their writers |
 //! | [`config`] | the ini file |
 //! | [`explain`] | the decision for a client, with its reasons |
 //! | [`route`], [`lists`] | who is served by whom; pure |
@@ -46,7 +46,6 @@
 //! - Every refusal, failure and close has one name, see [`error`].
 //! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
 
-pub mod access_log;
 pub mod admin;
 pub mod buffer;
 pub mod cli;
@@ -57,7 +56,7 @@ pub mod fleet;
 pub mod free_list;
 pub mod http;
 pub mod lists;
-pub mod logging;
+pub mod logs;
 pub mod memory;
 pub mod metrics;
 pub mod neighbours;

@@ -8,8 +8,8 @@
 //! Not here: where entries come from and when ([`crate::store`]); who is served by whom
 //! ([`crate::route`]). No clock, no I/O.
 
-pub mod lint;
-
+pub(crate) mod almost;
+pub mod findings;
 mod gray;
 mod peers;
 mod ranges;
@@ -178,7 +178,7 @@ pub struct Remarks {
     /// What could not be read.
     pub skipped: Skipped,
     /// What may be a mistake.
-    pub notes: lint::Notes,
+    pub notes: crate::lists::findings::Notes,
 }
 
 /// Entries of one list that could not be read.
@@ -223,7 +223,7 @@ pub const LONGEST_ENTRY: usize = 1024;
 /// be meant.
 fn parse_all<E: AsRef<[u8]>>(
     texts: impl IntoIterator<Item = E>,
-    mut parse: impl FnMut(&str, &mut lint::Notes) -> Result<(), &'static str>,
+    mut parse: impl FnMut(&str, &mut crate::lists::findings::Notes) -> Result<(), &'static str>,
     almost: impl Fn(&str) -> Option<String>,
 ) -> Remarks {
     let mut remarks = Remarks::default();
@@ -239,7 +239,9 @@ fn parse_all<E: AsRef<[u8]>>(
         remarks.skipped.add(bytes, reason);
         if let Some(meant) = text.ok().and_then(&almost) {
             let entry = || shown(bytes);
-            remarks.notes.add(lint::Kind::Almost, || (entry(), meant));
+            remarks
+                .notes
+                .add(crate::lists::findings::Kind::Almost, || (entry(), meant));
         }
     }
     remarks

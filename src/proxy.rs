@@ -32,7 +32,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::access_log::{AccessLog, OwnLines};
 use crate::buffer;
 use crate::config::Config;
 use crate::error::Close;
@@ -41,7 +40,8 @@ use crate::http::fields::ConnectionOptions;
 use crate::http::h1::chunked::Trailer;
 use crate::http::h1::head::{RequestHead, ResponseHead};
 use crate::lists::{Lists, Pools};
-use crate::logging::LogQueue;
+use crate::logs::access::{AccessLog, OwnLines};
+use crate::logs::writer::LogQueue;
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
 use crate::net::{self, Detached, Parking, Pipe};
 use crate::proxy::doubts::Doubts;

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::access_log::OwnLines;
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat;
 use crate::fleet::heartbeat::Heartbeat;
 use crate::lists::Lists;
-use crate::logging::{self, Links, Log, Reopened};
+use crate::logs::access::OwnLines;
+use crate::logs::writer as logging;
+use crate::logs::writer::{Links, Log, Reopened};
 use crate::metrics::Metrics;
 use crate::neighbours::{self, Claims};
 use crate::process::{self, Command, Identity, PidFile, Startup};

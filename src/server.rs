@@ -18,7 +18,7 @@ use crate::error::{Close, Refusal};
 use crate::http::h1::encode;
 use crate::http::h1::encode::{Answer, Connection};
 use crate::http::h1::head::Version;
-use crate::logging::Throttle;
+use crate::logs::writer::Throttle;
 use crate::net::{self, Accepted, Listener};
 use crate::proxy::session::{self, Arrival};
 use crate::proxy::{self, Gateway};

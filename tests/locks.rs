@@ -160,7 +160,7 @@ fn check_requests(access_log: &str, settings: &[&str]) {
     let costs = costs_before_marks(&gateway, [3, 4]);
     let heads = spent(&costs, &|file| file.ends_with("src/http/h1/head.rs"));
     assert!(heads > 100 * requests, "{heads} instructions for heads");
-    let records = spent(&costs, &|file| file.ends_with("src/access_log.rs"));
+    let records = spent(&costs, &|file| file.ends_with("src/logs/access.rs"));
     let least = if access_log == "off" {
         0
     } else {
@@ -185,7 +185,7 @@ fn a_request_takes_no_lock() {
 #[test]
 fn a_request_that_is_logged_takes_no_lock() {
     let besides_ticks = [
-        "--toggle-collect=graygate::access_log::AccessLog::tick",
+        "--toggle-collect=graygate::logs::access::AccessLog::tick",
         // Else nothing is counted but ticks.
         "--collect-atstart=yes",
     ];

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use graygate::access_log::OwnLines;
 use graygate::config::{self, Config, LogTarget};
 use graygate::error::Close;
 use graygate::lists::{Lists, PeerList};
-use graygate::logging::Log;
+use graygate::logs::access::OwnLines;
+use graygate::logs::writer::Log;
 use graygate::metrics::Metrics;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
 
+use crate::logs::writer as logging;
 use crate::config::{self, Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
-use crate::logging;
 use crate::neighbours;
 use crate::process::Identity;
 use crate::run;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{Config, Store};
-use crate::lists::lint::{self, Findings, Kind};
+use crate::lists::findings as lint;
+use crate::lists::findings::{Findings, Kind};
 use crate::lists::{Family, GrayList, ListName, Lists, PeerList};
 use crate::run;
 use crate::store::guard::Reason;

@@ -8,7 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 
 use super::ranges::Ranges;
-use super::{Content, Digest, ListName, Remarks, Skipped, decimal, lint, parse_all};
+use super::{Content, Digest, ListName, Remarks, Skipped, decimal, parse_all};
+use crate::lists::findings as lint;
 
 /// A kind of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

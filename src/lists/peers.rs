@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Content, Digest, ListName, Remarks, Skipped, decimal, lint, parse_all};
+use super::{Content, Digest, ListName, Remarks, Skipped, decimal, parse_all};
+use crate::lists::findings as lint;
 
 /// A peer as its entry names it, in canonical form: with the port only if that stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

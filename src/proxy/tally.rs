@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
 use super::Worker;
-use crate::access_log::Record;
 use crate::error::{Close, Refusal};
 use crate::http::fields::{Kind, is_token_byte};
 use crate::http::h1::head::RequestHead;
+use crate::logs::access::Record;
 use crate::net;
 use crate::route::{PoolName, Reason};
 

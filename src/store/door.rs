@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::guard::{Gate, Guarded, Held, Moment, Rules};
 use super::{By, Entries, Fault, Reading};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList, Skipped};
-use crate::logging::Throttle;
+use crate::logs::writer::Throttle;
 
 /// How long lists wait for others to settle, at most: a little longer than that takes.
 pub(super) const MOST_WITHHELD: Duration = Duration::from_millis(1500);

@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use super::Cause;
-use crate::lists::lint::{Finding, Findings, Kind};
+use crate::lists::findings::{Finding, Findings, Kind};
 use crate::lists::{ListName, Lists, Skipped};
-use crate::logging::Throttle;
+use crate::logs::writer::Throttle;
 
 /// What was told of the entries in force.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use super::flaps::{Flaps, Success};
 use super::{Cause, Fault, Mode, guard};
 use crate::error::Finding;
 use crate::lists::ListName;
-use crate::logging::Throttle;
+use crate::logs::writer::Throttle;
 
 /// What an operator wants to know of the store.
 #[derive(Clone, Debug)]

@@ -14,10 +14,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use graygate::access_log::OwnLines;
 use graygate::config::{Config, LogTarget};
 use graygate::lists::{Lists, PeerList};
-use graygate::logging::Log;
+use graygate::logs::access::OwnLines;
+use graygate::logs::writer::Log;
 use graygate::metrics::Metrics;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;

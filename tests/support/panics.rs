@@ -4,7 +4,8 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use graygate::config::LogTarget;
-use graygate::logging::{self, Log};
+use graygate::logs::writer as logging;
+use graygate::logs::writer::Log;
 use graygate::process;
 use tempfile::TempDir;
 

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::http::h1::encode::put_ip;
-use crate::logging::{BATCH, Batch, LogQueue};
+use crate::logs::writer::{BATCH, Batch, LogQueue};
 
 pub use own_lines::OwnLines;
 
@@ -268,7 +268,7 @@ impl TimeText {
 mod tests {
     use super::*;
     use crate::config::LogTarget;
-    use crate::logging::{Links, Log, open_file};
+    use crate::logs::writer::{Links, Log, open_file};
 
     fn record() -> Record<'static> {
         Record {

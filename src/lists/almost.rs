@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
-use super::super::gray::canonical;
-use super::super::peers::{LINK_LOCAL, UNREACHABLE};
-use super::super::{gray_entry, peer_entry};
+use crate::lists::gray::canonical;
+use crate::lists::peers::{LINK_LOCAL, UNREACHABLE};
+use crate::lists::{gray_entry, peer_entry};
 
 /// What may be meant by an entry of the gray list that cannot be read.
 pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {

@@ -4,16 +4,14 @@
 //! lists, or the settings, is looked up in the sorted lists when it is asked for ([`findings`]).
 //! Each kind is counted in full, and the first of each are named.
 
-mod almost;
-
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-pub(super) use self::almost::{almost_gray, almost_peer};
 use super::gray::canonical;
 use super::{GrayList, ListName, Lists};
+pub(super) use crate::lists::almost::{almost_gray, almost_peer};
 
 /// So many of each kind are named.
 const NAMED: usize = 20;

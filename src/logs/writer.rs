@@ -6,9 +6,7 @@
 //!
 //! The error log is the `log` crate's: [`install`] makes it write here, one line an event,
 //! `time LEVEL event key=value …`. What libraries log there gets that form, too, or is left out:
-//! `logging/foreign.rs`.
-
-mod foreign;
+//! `logs/foreign.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -504,16 +502,16 @@ struct ErrorLog(LogQueue);
 impl log::Log for ErrorLog {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         // The libraries' own notes are for their developers.
-        !foreign::is_foreign(metadata.target()) || metadata.level() <= log::Level::Warn
+        !crate::logs::foreign::is_foreign(metadata.target()) || metadata.level() <= log::Level::Warn
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let event = match foreign::is_foreign(record.target()) {
+        let event = match crate::logs::foreign::is_foreign(record.target()) {
             false => Some(record.args().to_string()),
-            true => foreign::event(record.target(), record.args(), Instant::now()),
+            true => crate::logs::foreign::event(record.target(), record.args(), Instant::now()),
         };
         let Some(event) = event else {
             return;
