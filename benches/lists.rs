@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use divan::Bencher;
 use graygate::lists::{GrayList, Lists, PeerList, canonical};
-use graygate::{memory, route};
+use graygate::memory::advice as memory;
+use graygate::route;
 use ipnet::IpNet;
 use nix::time::ClockId;
 use peak_alloc::PeakAlloc;

@@ -27,7 +27,8 @@
 //! | [`route`], [`lists`] | who is served by whom; pure |
 //! | [`http`] | HTTP as bytes: heads, framing, chunks; what a proxy in front says before them; no I/O |
 //! | [`process`] | signals, pid file, privileges, threads that are not to be missed |
-//! | [`snapshot`], [`metrics`], [`buffer`], [`free_list`], [`memory`], [`error`] | values, counters, memory, names |
+//! | [`snapshot`], [`metrics`], [`error`] | values that every layer speaks of |
+//! | [`memory`] | buffers, memory kept for reuse, advice to the kernel |
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
 //!
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
@@ -47,13 +48,11 @@
 //! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
 
 pub mod admin;
-pub mod buffer;
 pub mod cli;
 pub mod config;
 pub mod error;
 pub mod explain;
 pub mod fleet;
-pub mod free_list;
 pub mod http;
 pub mod lists;
 pub mod logs;

@@ -13,7 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use graygate::cli::lists::{self, Whom};
 use graygate::cli::{accept, check, demo, fleet, lists_check, reload, status};
 use graygate::explain::Question;
-use graygate::{memory, process, run};
+use graygate::memory::advice as memory;
+use graygate::{process, run};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]

@@ -32,16 +32,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::buffer;
 use crate::config::Config;
 use crate::error::Close;
-use crate::free_list::FreeList;
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::chunked::Trailer;
 use crate::http::h1::head::{RequestHead, ResponseHead};
 use crate::lists::{Lists, Pools};
 use crate::logs::access::{AccessLog, OwnLines};
 use crate::logs::writer::LogQueue;
+use crate::memory::buffer;
+use crate::memory::free_list::FreeList;
 use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
 use crate::net::{self, Detached, Parking, Pipe};
 use crate::proxy::doubts::Doubts;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use graygate::buffer;
+use graygate::memory::buffer;
 use socket2::{Domain, Socket, Type};
 use support::{DEADLINE, Gateway, LightOrigin, Setup, allow_descriptors, wait_until};
 

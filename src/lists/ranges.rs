@@ -22,7 +22,7 @@
 
 use std::collections::VecDeque;
 
-use crate::memory::{prefetch, put_in_large_pages};
+use crate::memory::advice::{prefetch, put_in_large_pages};
 
 /// An address as a number.
 pub(super) trait Address: Copy + Ord {

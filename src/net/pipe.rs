@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use super::Patience;
 use super::socket::{Stream, Watch};
 use super::turns;
-use crate::free_list::FreeList;
+use crate::memory::free_list::FreeList;
 
 /// Bytes that a pipe holds at most: what is moved in the longest turn, and what the kernel gives to
 /// anybody (pipe(7), pipe-max-size).

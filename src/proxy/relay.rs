@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::io;
 use std::time::Instant;
 
-use crate::buffer::Buffer;
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::{BadChunk, Piece, Trailer};
 use crate::http::h1::encode;
+use crate::memory::buffer::Buffer;
 use crate::net::{Patience, Pipe, Stream, Turns, Wake, Watch};
 
 /// Content up to this size is copied behind what is to be written anyway, so that a small message

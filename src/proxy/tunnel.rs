@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::failsafe::Failsafe;
-use crate::buffer::Buffer;
+use crate::memory::buffer::Buffer;
 use crate::net::{self, Patience, Stream, Turns, Uptake, Wake, Watch};
 
 /// Bytes carried.

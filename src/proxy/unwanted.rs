@@ -1,9 +1,9 @@
 //! The rest of a body that nobody wants: it is read and dropped, since its client may read nothing until
 //! it has sent everything.
 
-use crate::buffer::Buffer;
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::Piece;
+use crate::memory::buffer::Buffer;
 use crate::net::Turns;
 
 /// What has become of the bytes that were there.

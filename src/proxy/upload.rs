@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::failsafe::Failsafe;
 use super::relay::{self, End, Sink, Source};
 use super::tunnel::Twins;
-use crate::buffer::Buffer;
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::Trailer;
+use crate::memory::buffer::Buffer;
 use crate::net::{self, Companion, Patience, Pipe, Watch};
 
 /// What is known of the body so far.

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffer::Buffer;
 use crate::error::Refusal;
 use crate::http::fields::{ConnectionOptions, Field, Kind};
 use crate::http::h1::body::BodyReader;
@@ -18,6 +17,7 @@ use crate::http::h1::encode::{Answer, Connection};
 use crate::http::h1::framing;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner, Version};
+use crate::memory::buffer::Buffer;
 use crate::net::{self, Accepted, Listener, Patience, Stream, Turns};
 
 /// A client may be silent, or take nothing, for so long.

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
-use crate::free_list::FreeList;
+use crate::memory::free_list::FreeList;
 
 /// Size of an ordinary buffer, in bytes: room for a body of 16 KiB with its head, so that such an answer
 /// takes one read. (With half of that it takes two reads and two writes: a third more CPU time.)
