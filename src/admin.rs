@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 
 use crate::config::Reloads;
 use crate::error::{AdminRefusal, Finding, Refusal, reason_phrase};
-use crate::explain::{self, Question, Rules};
 use crate::fleet::heartbeat::Heartbeat;
 use crate::http::h1::head::{Limits, Parsed, RequestHead, Scanner};
 use crate::lists::Lists;
@@ -28,12 +27,14 @@ use crate::logs::writer::{LogQueue, Throttle};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::doubts::Doubted;
-use crate::store::guard::{Held, Named};
+use crate::route::explain;
+use crate::route::explain::{Question, Rules};
+use crate::store::gate::guard::{Held, Named};
 use crate::store::{By, Publisher, Status, StoreFinding, copy};
 
-mod exposition;
 mod host;
 mod lists;
+pub(crate) mod metrics;
 
 /// Who may change something here sends this field with [`COMMAND_ACCEPT`]. A web page in a browser
 /// on this machine can reach the listener, too, but may not send such a field to another origin.
@@ -432,7 +433,7 @@ fn route(view: &View, head: &RequestHead, bytes: &[u8], from: Option<SocketAddr>
         b"/config" => Answer::json(config(view)),
         b"/metrics" => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
-            Answer::page(200, kind, exposition::render(view))
+            Answer::page(200, kind, crate::admin::metrics::render(view))
         }
         _ => Answer::text(
             404,

@@ -14,17 +14,15 @@
 //! |---|---|
 //! | [`cli`] | what the command line can ask for, one file a command |
 //! | [`run`] | the order of the start, of a reload, and of the end |
-//! | [`neighbours`] | what gateways on one machine must not share |
-//! | [`server`] | listeners: accept, share out, refuse, drain |
 //! | [`admin`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics` |
-//! | [`proxy`] | a connection (`session`), a request (`exchange`), bodies (`relay`), tunnels |
+//! | [`proxy`] | listeners, a connection (`session`), a request (`exchange`), bodies and tunnels (`body`) |
 //! | [`upstream`] | connecting to peers, idle connections |
 //! | [`fleet`] | the gateways on one Redis, as they know of each other |
 //! | [`store`] | where lists come from, and how they come into force |
 //! | [`logs`] | records and their writers |
 //! | [`config`] | the ini file |
-//! | [`explain`] | the decision for a client, with its reasons |
-//! | [`route`], [`lists`] | who is served by whom; pure |
+//! | [`route`] | who is served by whom, and why; pure |
+//! | [`lists`] | the lists as values; pure |
 //! | [`http`] | HTTP as bytes: heads, framing, chunks; what a proxy in front says before them; no I/O |
 //! | [`process`] | signals, pid file, privileges, threads that are not to be missed |
 //! | [`snapshot`], [`metrics`], [`error`] | values that every layer speaks of |
@@ -36,7 +34,7 @@
 //!
 //! # A request's way
 //!
-//! [`server`] accepts and gives the connection to a worker. `session` reads the head under a
+//! [`proxy::listeners`] accepts and gives the connection to a worker. `session` reads the head under a
 //! deadline, [`http`] judges it and finds the client's address, [`route::decide`] takes one
 //! snapshot of the lists and names the pool, `exchange` tries its peers, `relay` streams the
 //! bodies. One line in the access log, a few counters, next request.
@@ -51,20 +49,17 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod error;
-pub mod explain;
 pub mod fleet;
 pub mod http;
 pub mod lists;
 pub mod logs;
 pub mod memory;
 pub mod metrics;
-pub mod neighbours;
 pub mod net;
 pub mod process;
 pub mod proxy;
 pub mod route;
 pub mod run;
-pub mod server;
 pub mod snapshot;
 pub mod store;
 pub mod upstream;

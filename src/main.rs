@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use graygate::cli::lists::{self, Whom};
 use graygate::cli::{accept, check, demo, fleet, lists_check, reload, status};
-use graygate::explain::Question;
 use graygate::memory::advice as memory;
+use graygate::route::explain::Question;
 use graygate::{process, run};
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.

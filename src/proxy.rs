@@ -11,18 +11,16 @@
 //! [`Gateway`] is what all workers share (cells that are read, counters of their own each, one
 //! flag); [`Worker`] is what one worker has for itself.
 
+pub mod body;
 pub mod doubts;
 mod exchange;
 mod failsafe;
+pub mod listeners;
 mod pinned;
 mod plan;
-mod relay;
 mod reports;
 pub mod session;
 mod tally;
-mod tunnel;
-mod unwanted;
-mod upload;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;

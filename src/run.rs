@@ -3,6 +3,7 @@
 //! The order of the start: first what only root can have (addresses, the pid file, log files,
 //! descriptors), then the user to be, then the lists, and last the doors are opened.
 
+pub mod neighbours;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -21,15 +22,16 @@ use crate::logs::access::OwnLines;
 use crate::logs::writer as logging;
 use crate::logs::writer::{Links, Log, Reopened};
 use crate::metrics::Metrics;
-use crate::neighbours::{self, Claims};
 use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
+use crate::proxy::listeners as server;
 use crate::proxy::{self, Gateway};
+use crate::run::neighbours::Claims;
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
-use crate::store::guard::Rules;
+use crate::store::gate::guard::Rules;
 use crate::store::{self, Publisher, StoreName};
-use crate::{admin, net, server};
+use crate::{admin, net};
 
 /// Reads the configuration as the process is to use it.
 ///

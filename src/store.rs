@@ -10,12 +10,11 @@
 //! Not here: what the lists mean ([`crate::lists`], [`crate::route`]).
 
 pub mod copy;
-mod door;
 mod entries;
 pub mod file;
 mod findings;
 pub(crate) mod flaps;
-pub mod guard;
+pub mod gate;
 mod heavy;
 mod name;
 mod publisher;

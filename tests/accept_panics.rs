@@ -19,10 +19,11 @@ use graygate::lists::Lists;
 use graygate::logs::access::OwnLines;
 use graygate::logs::writer::Log;
 use graygate::metrics::Metrics;
+use graygate::net;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;
+use graygate::proxy::listeners as server;
 use graygate::snapshot::Published;
-use graygate::{net, server};
 
 use support::{DEADLINE, PanicLog, wait_until};
 

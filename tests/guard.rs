@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use support::{Client, DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
 
 /// What happens within this time happens at once.
-const SETTLE: Duration = graygate::store::guard::SETTLE;
+const SETTLE: Duration = graygate::store::gate::guard::SETTLE;
 
 /// Waits until exactly one change is held, of this list and for this reason, and returns it.
 #[track_caller]

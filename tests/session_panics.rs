@@ -21,10 +21,11 @@ use graygate::lists::{Lists, PeerList};
 use graygate::logs::access::OwnLines;
 use graygate::logs::writer::Log;
 use graygate::metrics::Metrics;
+use graygate::net;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;
+use graygate::proxy::listeners as server;
 use graygate::snapshot::Published;
-use graygate::{net, server};
 
 use support::{Client, Conn, DEADLINE, Origin, PanicLog, ok, wait_until};
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use support::{DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_until};
 
 /// How long something that only settles has to stand.
-const SETTLE: Duration = graygate::store::guard::SETTLE;
+const SETTLE: Duration = graygate::store::gate::guard::SETTLE;
 
 /// What may pass until the gateway has seen what Redis has.
 const SEEN: Duration = Duration::from_millis(300);

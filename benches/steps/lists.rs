@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use graygate::lists::{GrayList, Lists, PeerList};
-use graygate::route::{self, Reason};
+use graygate::route;
+use graygate::route::Reason;
 
 /// What a client has.
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@ use crate::lists::findings as lint;
 use crate::lists::findings::{Findings, Kind};
 use crate::lists::{Family, GrayList, ListName, Lists, PeerList};
 use crate::run;
-use crate::store::guard::Reason;
+use crate::store::gate::guard::Reason;
 use crate::store::{Entries, Fault, Reading, file, redis};
 
 /// The default of `[upstream] peer_port`.

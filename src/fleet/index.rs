@@ -138,10 +138,10 @@ fn millis(time: Duration) -> i64 {
 }
 
 /// A name in the index.
-pub(super) struct Indexed {
-    pub(super) name: Vec<u8>,
+pub(crate) struct Indexed {
+    pub(crate) name: Vec<u8>,
     /// When its heartbeat will have expired, in milliseconds of the server's clock.
-    pub(super) expires: f64,
+    pub(crate) expires: f64,
 }
 
 /// The names in the index; `None` where there is none, or it may not be read.
@@ -181,7 +181,7 @@ const REFUSING: [&str; 4] = ["MISCONF", "OOM", "READONLY", "NOREPLICAS"];
 ///
 /// # Errors
 /// What came instead of a reply.
-pub(super) fn refusal(
+pub(crate) fn refusal(
     link: &mut Link,
     aside: &mut Option<Link>,
     settings: &config::Redis,
@@ -202,7 +202,7 @@ pub(super) fn refusal(
 ///
 /// # Errors
 /// What came instead of a reply.
-pub(super) fn time(link: &mut Link) -> RedisResult<Option<f64>> {
+pub(crate) fn time(link: &mut Link) -> RedisResult<Option<f64>> {
     match link.ask(&redis::cmd("TIME")) {
         Ok(time) => {
             let (seconds, micros): (f64, f64) = redis::from_redis_value(time)?;

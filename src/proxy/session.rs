@@ -32,7 +32,8 @@ use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner, Version};
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Accepted, Detached, Patience, Stream, Turns};
-use crate::route::{self, Reason};
+use crate::route;
+use crate::route::Reason;
 use crate::snapshot::Snapshot;
 
 /// A body up to this size, in bytes, that has come in whole with its head goes to the peer with its

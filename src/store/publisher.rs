@@ -1,6 +1,6 @@
 //! The one way for lists into force.
 //!
-//! A [`Publisher`] takes what a store has read, leads it to the [`door`](super::door), and replaces
+//! A [`Publisher`] takes what a store has read, leads it to the [`door`](crate::store::gate::door), and replaces
 //! the snapshot by what that lets in. It also brings the last-good copy into force while there is
 //! nothing else, lets in what waits when its time has come, and knows what an operator wants to
 //! know.
@@ -17,9 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 
 use super::copy::{self, Copy, Keeper, Purpose};
-use super::door::{Awaited, Door, EmptyFor, New, Parsed, Ripe};
 use super::findings::Told;
-use super::guard::{Held, Moment, Rules};
 use super::status::ToldFaults;
 use super::{Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
@@ -29,6 +27,8 @@ use crate::lists::findings::Findings;
 use crate::lists::{ListName, Lists};
 use crate::process::supervised;
 use crate::snapshot::Published;
+use crate::store::gate::door::{Awaited, Door, EmptyFor, New, Parsed, Ripe};
+use crate::store::gate::guard::{Held, Moment, Rules};
 
 /// Brings lists into force. One for the process.
 pub struct Publisher {

@@ -60,10 +60,10 @@ use self::reply::is_too_long;
 use self::rights::Rights;
 use self::standing::{Question, Standings};
 pub use self::types::WrongTypes;
-use super::door::settle_time;
 use super::{By, Cause, Fault, Publisher, Reading, heavy};
 use crate::config;
 use crate::lists::ListName;
+use crate::store::gate::door::settle_time;
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));

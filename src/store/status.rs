@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use super::flaps::{Flaps, Success};
-use super::{Cause, Fault, Mode, guard};
+use super::{Cause, Fault, Mode};
 use crate::error::Finding;
 use crate::lists::ListName;
 use crate::logs::writer::Throttle;
+use crate::store::gate::guard;
 
 /// What an operator wants to know of the store.
 #[derive(Clone, Debug)]

@@ -22,12 +22,15 @@ use crate::http::h1::head::{BadResponse, Parsed, ResponseHead, Scanner, Version}
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Patience, Peeked, Stream, Turns, Uptake, Wake, Watch};
 use crate::proxy::Workspace;
+use crate::proxy::body::relay;
+use crate::proxy::body::relay::{End, Sink, Source};
+use crate::proxy::body::tunnel;
+use crate::proxy::body::tunnel::Twins;
+use crate::proxy::body::unwanted;
+use crate::proxy::body::unwanted::Dropped;
+use crate::proxy::body::upload::{RestOfBody, Upload};
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::pinned::{Pinned, Taken};
-use crate::proxy::relay::{self, End, Sink, Source};
-use crate::proxy::tunnel::{self, Twins};
-use crate::proxy::unwanted::{self, Dropped};
-use crate::proxy::upload::{RestOfBody, Upload};
 use crate::upstream::pool::Leftover;
 
 /// A client that ends its side so soon after its request has nothing more to ask and waits for the

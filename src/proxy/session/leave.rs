@@ -17,7 +17,8 @@ use crate::http::h1::framing;
 use crate::http::h1::framing::Framing;
 use crate::net::{Patience, Turns, Wake};
 use crate::proxy::Workspace;
-use crate::proxy::unwanted::{self, Dropped};
+use crate::proxy::body::unwanted;
+use crate::proxy::body::unwanted::Dropped;
 
 /// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
 /// dropped for so long.

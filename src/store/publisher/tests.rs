@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::lists::PeerList;
-use crate::store::guard::Reason;
+use crate::store::gate::guard::Reason;
+use crate::store::gate::{door, guard};
 use crate::store::{Entries, Fault};
-use crate::store::{door, guard};
 
 const RULES: Rules = Rules {
     share: 50,

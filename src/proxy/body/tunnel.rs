@@ -18,30 +18,30 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::failsafe::Failsafe;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Patience, Stream, Turns, Uptake, Wake, Watch};
+use crate::proxy::failsafe::Failsafe;
 
 /// Bytes carried.
-pub(super) struct Carried {
+pub(in crate::proxy) struct Carried {
     /// From the client to the peer.
-    pub(super) up: u64,
+    pub(in crate::proxy) up: u64,
     /// From the peer to the client; `None` after a panic there.
-    pub(super) down: Option<u64>,
+    pub(in crate::proxy) down: Option<u64>,
     /// Not to the end of both sides.
-    pub(super) cut: bool,
+    pub(in crate::proxy) cut: bool,
 }
 
 /// Second handles of a client's and a peer's connection, for a second coroutine.
-pub(super) struct Twins {
-    pub(super) client: Stream,
-    pub(super) peer: Stream,
+pub(in crate::proxy) struct Twins {
+    pub(in crate::proxy) client: Stream,
+    pub(in crate::proxy) peer: Stream,
 }
 
 impl Twins {
     /// # Errors
     /// When descriptors run out.
-    pub(super) fn of(client: &Stream, peer: &Stream) -> io::Result<Self> {
+    pub(in crate::proxy) fn of(client: &Stream, peer: &Stream) -> io::Result<Self> {
         Ok(Self {
             client: client.twin()?,
             peer: peer.twin()?,
@@ -73,7 +73,7 @@ impl Progress {
 ///
 /// # Errors
 /// When the second direction cannot be set up; nothing was carried then.
-pub(super) fn carry(
+pub(in crate::proxy) fn carry(
     client: &Stream,
     peer: &Stream,
     twins: Twins,

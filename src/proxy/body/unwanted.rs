@@ -8,7 +8,7 @@ use crate::net::Turns;
 
 /// What has become of the bytes that were there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
+pub(in crate::proxy) enum Dropped {
     /// All are dropped, and more of the body may come.
     All,
     /// The body has ended, or nobody can tell where it will.
@@ -18,12 +18,12 @@ pub(super) enum Dropped {
 }
 
 /// True when the rest of a body of which so much was `dropped` may be read, as far as is known of it.
-pub(super) fn is_read(reader: &BodyReader, dropped: u64, limit: Option<u64>) -> bool {
+pub(in crate::proxy) fn is_read(reader: &BodyReader, dropped: u64, limit: Option<u64>) -> bool {
     limit.is_none_or(|limit| reader.certain() <= limit.saturating_sub(dropped))
 }
 
 /// Drops what is in the `buffer` of the body, and counts it.
-pub(super) fn drop_filled(
+pub(in crate::proxy) fn drop_filled(
     reader: &mut BodyReader,
     buffer: &mut Buffer,
     dropped: &mut u64,

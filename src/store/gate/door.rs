@@ -18,16 +18,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::guard::{Gate, Guarded, Held, Moment, Rules};
-use super::{By, Entries, Fault, Reading};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList, Skipped};
 use crate::logs::writer::Throttle;
+use crate::store::{By, Entries, Fault, Reading};
 
 /// How long lists wait for others to settle, at most: a little longer than that takes.
-pub(super) const MOST_WITHHELD: Duration = Duration::from_millis(1500);
+pub(in crate::store) const MOST_WITHHELD: Duration = Duration::from_millis(1500);
 
 /// How long a list must have been empty to count as empty. An empty `gray` is a rollback, which
 /// is urgent; an empty pool is not, since its last peers may still serve, or are skipped if not.
-pub(super) const fn settle_time(list: ListName) -> Duration {
+pub(in crate::store) const fn settle_time(list: ListName) -> Duration {
     match list {
         ListName::Gray => Duration::from_millis(20),
         ListName::Pre | ListName::Prod => Duration::from_secs(1),
@@ -36,10 +36,10 @@ pub(super) const fn settle_time(list: ListName) -> Duration {
 
 /// For how long each list, if it is empty, has been known to be, untouched. In the order of
 /// [`ListName::ALL`].
-pub(super) type EmptyFor = [Duration; ListName::ALL.len()];
+pub(in crate::store) type EmptyFor = [Duration; ListName::ALL.len()];
 
 /// What lists have to pass.
-pub(super) struct Door {
+pub(in crate::store) struct Door {
     rules: Rules,
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
@@ -64,7 +64,7 @@ pub(super) struct Door {
 }
 
 /// A reading as lists.
-pub(super) struct Parsed {
+pub(in crate::store) struct Parsed {
     gray: Result<GrayList, Fault>,
     pre: Result<PeerList, Fault>,
     prod: Result<PeerList, Fault>,
@@ -72,7 +72,7 @@ pub(super) struct Parsed {
 
 impl Parsed {
     /// Reads entries; peers without a port get `peer_port`.
-    pub(super) fn of(reading: Reading, peer_port: u16) -> Self {
+    pub(in crate::store) fn of(reading: Reading, peer_port: u16) -> Self {
         let peers =
             |entries: Result<Entries, Fault>| entries.map(|it| PeerList::parse(&it, peer_port));
         Self {
@@ -83,22 +83,22 @@ impl Parsed {
     }
 
     /// The new `prod`, if it can be read.
-    pub(super) fn prod(&self) -> Option<&PeerList> {
+    pub(in crate::store) fn prod(&self) -> Option<&PeerList> {
         self.prod.as_ref().ok()
     }
 }
 
 /// The lists that are to come into force.
 #[derive(Clone)]
-pub(super) struct New {
-    pub(super) gray: Arc<GrayList>,
-    pub(super) pre: Arc<PeerList>,
-    pub(super) prod: Arc<PeerList>,
+pub(in crate::store) struct New {
+    pub(in crate::store) gray: Arc<GrayList>,
+    pub(in crate::store) pre: Arc<PeerList>,
+    pub(in crate::store) prod: Arc<PeerList>,
 }
 
 impl New {
     /// The same as before.
-    pub(super) fn of(lists: &Lists) -> Self {
+    pub(in crate::store) fn of(lists: &Lists) -> Self {
         Self {
             gray: Arc::clone(&lists.gray),
             pre: Arc::clone(&lists.pre),
@@ -133,15 +133,15 @@ impl Withheld {
 
 /// What a reading has left to wait for, that another reading has to tell.
 #[derive(Default)]
-pub(super) struct Awaited {
+pub(in crate::store) struct Awaited {
     /// The lists that were found empty, and are not believed to be.
-    pub(super) emptied: Vec<ListName>,
+    pub(in crate::store) emptied: Vec<ListName>,
     /// Others have waited for them for the longest time then.
-    pub(super) until: Option<Instant>,
+    pub(in crate::store) until: Option<Instant>,
 }
 
 /// A `prod` whose time has come.
-pub(super) enum Ripe {
+pub(in crate::store) enum Ripe {
     /// It was held.
     Held(New),
     /// It had to stand for a moment, and what was read with it has waited for it.
@@ -149,7 +149,7 @@ pub(super) enum Ripe {
 }
 
 impl Door {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(in crate::store) fn new(rules: Rules) -> Self {
         Self {
             rules,
             gray: Gate::default(),
@@ -166,18 +166,18 @@ impl Door {
         }
     }
 
-    pub(super) fn set_rules(&mut self, rules: Rules) {
+    pub(in crate::store) fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
     }
 
     /// True when all of what was read last was let in: nothing will come of reading it again.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(in crate::store) fn is_settled(&self) -> bool {
         self.is_settled
     }
 
     /// What comes into force now of what was `read`, in the place of the `current` lists. What has
     /// waited for long enough at a gate is still there, for [`Self::ripe_gray`] and the like.
-    pub(super) fn judge(
+    pub(in crate::store) fn judge(
         &mut self,
         current: &Lists,
         mut read: Parsed,
@@ -274,7 +274,7 @@ impl Door {
     }
 
     /// The store cannot be reached: no time counts until it was read again.
-    pub(super) fn lose_sight(&mut self) {
+    pub(in crate::store) fn lose_sight(&mut self) {
         self.gray.lose_sight();
         self.prod.lose_sight();
         // The next reading says what there is, and what of it has to wait.
@@ -284,13 +284,13 @@ impl Door {
     }
 
     /// Every list keeps its value for this reason, until the next reading.
-    pub(super) fn keep_all(&mut self, fault: Fault) {
+    pub(in crate::store) fn keep_all(&mut self, fault: Fault) {
         self.faults = [Some(fault); ListName::ALL.len()];
         self.is_settled = false;
     }
 
     /// The `current` lists with a `gray` that was held, and whose time has come.
-    pub(super) fn ripe_gray(&mut self, current: &Lists, now: Instant) -> Option<New> {
+    pub(in crate::store) fn ripe_gray(&mut self, current: &Lists, now: Instant) -> Option<New> {
         let gray = self.gray.ripe(self.rules, &current.gray, now)?;
         Some(New {
             gray,
@@ -300,7 +300,7 @@ impl Door {
 
     /// The `current` lists with what has waited for others for long enough. What waits for a list that
     /// was found empty waits for a reading, which may take its time, and may end the waiting.
-    pub(super) fn ripe_withheld(&mut self, current: &Lists, now: Instant) -> Option<New> {
+    pub(in crate::store) fn ripe_withheld(&mut self, current: &Lists, now: Instant) -> Option<New> {
         let waits = !self.withheld.is_empty() && self.emptied.is_empty();
         let is_ripe = waits && self.has_waited(now);
         is_ripe.then(|| self.release(current, now))
@@ -317,7 +317,7 @@ impl Door {
     }
 
     /// The `current` lists with a `prod` whose time has come.
-    pub(super) fn ripe_prod(&mut self, current: &Lists, now: Instant) -> Option<Ripe> {
+    pub(in crate::store) fn ripe_prod(&mut self, current: &Lists, now: Instant) -> Option<Ripe> {
         let settles = self.prod.settles();
         if settles && !self.emptied.is_empty() && !self.is_late {
             return None;
@@ -339,7 +339,7 @@ impl Door {
     }
 
     /// When something may be ripe, if nothing else happens.
-    pub(super) fn ripe_at(&self) -> Option<Instant> {
+    pub(in crate::store) fn ripe_at(&self) -> Option<Instant> {
         let prod = self.prod.ripe_at(self.rules);
         let prod = prod.filter(|_| !self.prod.settles() || self.emptied.is_empty() || self.is_late);
         let waits = !self.withheld.is_empty() && self.emptied.is_empty();
@@ -350,7 +350,11 @@ impl Door {
 
     /// The `current` lists with the held change whose digest is `digest`, as it is displayed, if
     /// the store had it when it was last read.
-    pub(super) fn accept(&mut self, digest: &str, current: &Lists) -> Option<(ListName, New)> {
+    pub(in crate::store) fn accept(
+        &mut self,
+        digest: &str,
+        current: &Lists,
+    ) -> Option<(ListName, New)> {
         let new = New::of(current);
         if let Some(gray) = self.gray.accept(digest) {
             return Some((ListName::Gray, New { gray, ..new }));
@@ -360,7 +364,7 @@ impl Door {
     }
 
     /// The lists that keep their value although nothing of theirs is held.
-    pub(super) fn faults(&self) -> Vec<(ListName, Fault)> {
+    pub(in crate::store) fn faults(&self) -> Vec<(ListName, Fault)> {
         let faults = ListName::ALL.into_iter().zip(self.faults);
         faults.filter_map(|(list, it)| Some((list, it?))).collect()
     }
@@ -373,7 +377,7 @@ impl Door {
     }
 
     /// What another reading has to tell.
-    pub(super) fn awaited(&self) -> Awaited {
+    pub(in crate::store) fn awaited(&self) -> Awaited {
         let until = self.waits_until();
         Awaited {
             emptied: self.emptied.clone(),
@@ -382,13 +386,13 @@ impl Door {
     }
 
     /// What is held.
-    pub(super) fn held(&self) -> Vec<Held> {
+    pub(in crate::store) fn held(&self) -> Vec<Held> {
         let held = [self.gray.held(), self.prod.held()];
         held.into_iter().flatten().collect()
     }
 
     /// Tells of what was held `before` and has been let in.
-    pub(super) fn tell_accepted(&mut self, before: &[Held], list: ListName, by: By) {
+    pub(in crate::store) fn tell_accepted(&mut self, before: &[Held], list: ListName, by: By) {
         for it in before.iter().filter(|it| it.list == list) {
             let Some(untold) = self.accepted.turn(Instant::now()) else {
                 continue;
@@ -401,7 +405,7 @@ impl Door {
 
     /// Tells what of what is held is news. What is not told now, since so much is, is told at the
     /// next reading if it is held still.
-    pub(super) fn tell_held(&mut self, held: &[Held]) {
+    pub(in crate::store) fn tell_held(&mut self, held: &[Held]) {
         let is = |it: &Held| (it.list, it.digest);
         self.told.retain(|told| {
             let stays = held.iter().any(|it| is(it) == *told);

@@ -26,44 +26,44 @@ const LARGE_BODY: u64 = 64 * 1024;
 const PIPED_BODY: u64 = 128 * 1024;
 
 /// Where a body comes from.
-pub(super) struct Source<'a> {
-    pub(super) stream: &'a Stream,
-    pub(super) buffer: &'a mut Buffer,
+pub(in crate::proxy) struct Source<'a> {
+    pub(in crate::proxy) stream: &'a Stream,
+    pub(in crate::proxy) buffer: &'a mut Buffer,
     /// What has left the source and not yet reached the sink; between two relays only if it holds bytes.
-    pub(super) pipe: &'a mut Option<Pipe>,
-    pub(super) reader: &'a mut BodyReader,
+    pub(in crate::proxy) pipe: &'a mut Option<Pipe>,
+    pub(in crate::proxy) reader: &'a mut BodyReader,
     /// With the source's silence.
-    pub(super) patience: &'a Patience,
+    pub(in crate::proxy) patience: &'a Patience,
     /// Ends the relay when it happens while the source is silent.
-    pub(super) watch: Watch<'a>,
+    pub(in crate::proxy) watch: Watch<'a>,
     /// Content that is still let through.
-    pub(super) allowance: Option<u64>,
+    pub(in crate::proxy) allowance: Option<u64>,
     /// Counts what comes.
-    pub(super) heard: Option<&'a Cell<usize>>,
+    pub(in crate::proxy) heard: Option<&'a Cell<usize>>,
     /// Once true, the end of the source is not of its own making.
-    pub(super) broken_off: Option<&'a Cell<bool>>,
+    pub(in crate::proxy) broken_off: Option<&'a Cell<bool>>,
 }
 
 /// Where a body goes to.
-pub(super) struct Sink<'a> {
-    pub(super) stream: &'a Stream,
+pub(in crate::proxy) struct Sink<'a> {
+    pub(in crate::proxy) stream: &'a Stream,
     /// What is to be written before the body: the head; then whatever is not yet worth a write.
-    pub(super) pending: &'a mut Vec<u8>,
-    pub(super) chunked: bool,
+    pub(in crate::proxy) pending: &'a mut Vec<u8>,
+    pub(in crate::proxy) chunked: bool,
     /// Of the message's head.
-    pub(super) options: &'a ConnectionOptions,
+    pub(in crate::proxy) options: &'a ConnectionOptions,
     /// With a sink that takes nothing.
-    pub(super) patience: &'a Patience,
+    pub(in crate::proxy) patience: &'a Patience,
     /// It may have something to say before it takes more, which ends the relay as what is watched.
-    pub(super) until_readable: bool,
+    pub(in crate::proxy) until_readable: bool,
     /// The end of the body is written, or pending.
-    pub(super) ended: &'a mut bool,
+    pub(in crate::proxy) ended: &'a mut bool,
     /// Bytes written.
-    pub(super) sent: &'a mut u64,
+    pub(in crate::proxy) sent: &'a mut u64,
 }
 
 /// How a relay ended.
-pub(super) enum End {
+pub(in crate::proxy) enum End {
     /// The whole body is written.
     Complete,
     /// What was watched has happened; the relay can go on later.
@@ -81,7 +81,7 @@ pub(super) enum End {
 }
 
 /// Relays the rest of a body; adds the bytes taken to `taken`.
-pub(super) fn relay(
+pub(in crate::proxy) fn relay(
     source: &mut Source<'_>,
     sink: &mut Sink<'_>,
     trailer: &mut Trailer,

@@ -9,7 +9,6 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::failsafe::Failsafe;
 use super::relay::{self, End, Sink, Source};
 use super::tunnel::Twins;
 use crate::http::fields::ConnectionOptions;
@@ -17,49 +16,50 @@ use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::Trailer;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Companion, Patience, Pipe, Watch};
+use crate::proxy::failsafe::Failsafe;
 
 /// What is known of the body so far.
-pub(super) struct RestOfBody {
+pub(in crate::proxy) struct RestOfBody {
     /// Bytes received and not yet used.
-    pub(super) buffer: Buffer,
-    pub(super) reader: BodyReader,
+    pub(in crate::proxy) buffer: Buffer,
+    pub(in crate::proxy) reader: BodyReader,
     /// What is to be written before all else.
-    pub(super) pending: Vec<u8>,
+    pub(in crate::proxy) pending: Vec<u8>,
     /// What is to be written after that.
-    pub(super) pipe: Option<Pipe>,
+    pub(in crate::proxy) pipe: Option<Pipe>,
     /// The end of the body is pending.
-    pub(super) ended: bool,
+    pub(in crate::proxy) ended: bool,
     /// With the client.
-    pub(super) patience: Patience,
+    pub(in crate::proxy) patience: Patience,
     /// Content that is still let through.
-    pub(super) allowance: Option<u64>,
+    pub(in crate::proxy) allowance: Option<u64>,
     /// It goes to the peer in chunks.
-    pub(super) chunked: bool,
+    pub(in crate::proxy) chunked: bool,
     /// Of the request's head.
-    pub(super) options: ConnectionOptions,
+    pub(in crate::proxy) options: ConnectionOptions,
     /// Longest time that the peer may take nothing.
-    pub(super) send_timeout: Duration,
+    pub(in crate::proxy) send_timeout: Duration,
     /// The peer has refused the request: that it takes no more of it then is no fault.
-    pub(super) refused: bool,
+    pub(in crate::proxy) refused: bool,
 }
 
 /// What has come of it.
-pub(super) struct Uploaded {
-    pub(super) end: End,
+pub(in crate::proxy) struct Uploaded {
+    pub(in crate::proxy) end: End,
     /// Bytes received and not yet used.
-    pub(super) buffer: Buffer,
+    pub(in crate::proxy) buffer: Buffer,
     /// Where in the body that is.
-    pub(super) reader: BodyReader,
+    pub(in crate::proxy) reader: BodyReader,
     /// With the client.
-    pub(super) patience: Patience,
+    pub(in crate::proxy) patience: Patience,
     /// Bytes of the body taken from the client.
-    pub(super) taken: u64,
+    pub(in crate::proxy) taken: u64,
     /// Bytes sent to the peer.
-    pub(super) sent: u64,
+    pub(in crate::proxy) sent: u64,
 }
 
 /// An upload under way.
-pub(super) struct Upload {
+pub(in crate::proxy) struct Upload {
     companion: Companion<Uploaded>,
     broken_off: Rc<Cell<bool>>,
     heard: Rc<Cell<usize>>,
@@ -71,7 +71,7 @@ impl Upload {
     ///
     /// # Errors
     /// When the second coroutine cannot be had.
-    pub(super) fn begin(twins: Twins, rest: RestOfBody) -> io::Result<Self> {
+    pub(in crate::proxy) fn begin(twins: Twins, rest: RestOfBody) -> io::Result<Self> {
         let broken_off = Rc::new(Cell::new(false));
         let heard = Rc::new(Cell::new(0));
         let answered = Rc::new(Cell::new(0));
@@ -91,27 +91,27 @@ impl Upload {
 
     /// True once the upload has ended the connection to the peer, in the middle of whatever comes
     /// from there.
-    pub(super) fn broken_off(&self) -> &Cell<bool> {
+    pub(in crate::proxy) fn broken_off(&self) -> &Cell<bool> {
         &self.broken_off
     }
 
     /// Bytes that have come from the client.
-    pub(super) fn heard(&self) -> Rc<Cell<usize>> {
+    pub(in crate::proxy) fn heard(&self) -> Rc<Cell<usize>> {
         Rc::clone(&self.heard)
     }
 
     /// To count the bytes of its answer that have come from the peer: while they come, it may take nothing.
-    pub(super) fn answered(&self) -> &Cell<usize> {
+    pub(in crate::proxy) fn answered(&self) -> &Cell<usize> {
         &self.answered
     }
 
     /// True when nothing more will be sent.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(in crate::proxy) fn has_ended(&self) -> bool {
         self.companion.has_ended()
     }
 
     /// Waits for the end; `None` after a panic.
-    pub(super) fn join(self) -> Option<Uploaded> {
+    pub(in crate::proxy) fn join(self) -> Option<Uploaded> {
         self.companion.join()
     }
 }

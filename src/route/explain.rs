@@ -12,7 +12,8 @@ use crate::http::client;
 use crate::http::fields::{Kind, list};
 use crate::http::h1::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner};
 use crate::lists::Lists;
-use crate::route::{self, PoolName};
+use crate::route;
+use crate::route::PoolName;
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
