@@ -27,8 +27,7 @@ use crate::logs::writer::{LogQueue, Throttle};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::doubts::Doubted;
-use crate::route::explain;
-use crate::route::explain::{Question, Rules};
+use crate::route::explain::{self, Question, Rules};
 use crate::store::gate::guard::{Held, Named};
 use crate::store::{By, Publisher, Status, StoreFinding, copy};
 

@@ -3,7 +3,7 @@
 //! A store hands over entries as text; here they are parsed, one parser for each kind of entry,
 //! and put into the form that a request needs: ranges to search (`ranges`), addresses to choose from.
 //! An entry that cannot be read is skipped and named; it never empties a list. Entries are sets:
-//! their order and repetition mean nothing, but [`lint`] tells of what is likely to be a mistake.
+//! their order and repetition mean nothing, but [`findings`] tells of what is likely to be a mistake.
 //!
 //! Not here: where entries come from and when ([`crate::store`]); who is served by whom
 //! ([`crate::route`]). No clock, no I/O.

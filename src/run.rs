@@ -15,8 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
-use crate::fleet::heartbeat;
-use crate::fleet::heartbeat::Heartbeat;
+use crate::fleet::heartbeat::{self, Heartbeat};
 use crate::lists::Lists;
 use crate::logs::access::OwnLines;
 use crate::logs::writer as logging;

@@ -2,7 +2,7 @@
 //!
 //! A store (Redis, or a lists file) is watched by a thread of its own, which reads all three lists
 //! at once and hands them to the [`Publisher`]. The publisher parses them, holds back what must
-//! not come into force ([`guard`]), and replaces the snapshot that the workers read with one
+//! not come into force ([`gate::guard`]), and replaces the snapshot that the workers read with one
 //! pointer swap. Each list stands for itself: one that cannot be accepted keeps its last good
 //! value, and does not keep the others from changing. What is in force is kept on disk ([`copy`]),
 //! for a start without the store.

@@ -7,10 +7,8 @@
 use graygate::http::fields::{ConnectionOptions, Kind};
 use graygate::http::h1::body::BodyReader;
 use graygate::http::h1::chunked::{Of, Piece, Trailer};
-use graygate::http::h1::encode;
-use graygate::http::h1::encode::{RequestToPeer, ResponseToClient};
-use graygate::http::h1::framing;
-use graygate::http::h1::framing::Framing;
+use graygate::http::h1::encode::{self, RequestToPeer, ResponseToClient};
+use graygate::http::h1::framing::{self, Framing};
 use graygate::http::h1::head::{Limits, Parsed, RequestHead, ResponseHead, Scanner, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -4,10 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use graygate::http::client;
 use graygate::http::fields::ConnectionOptions;
-use graygate::http::h1::encode;
-use graygate::http::h1::encode::{Connection, RequestToPeer, ResponseToClient};
-use graygate::http::h1::framing;
-use graygate::http::h1::framing::Framing;
+use graygate::http::h1::encode::{self, Connection, RequestToPeer, ResponseToClient};
+use graygate::http::h1::framing::{self, Framing};
 use graygate::http::h1::head::{Limits, Parsed, RequestHead, ResponseHead, Scanner, Version};
 
 /// How much there is in a head.

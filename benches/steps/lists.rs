@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use graygate::lists::{GrayList, Lists, PeerList};
-use graygate::route;
-use graygate::route::Reason;
+use graygate::route::{self, Reason};
 
 /// What a client has.
 #[derive(Clone, Copy)]

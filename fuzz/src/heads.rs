@@ -4,10 +4,8 @@ use std::net::IpAddr;
 
 use graygate::http::client;
 use graygate::http::fields::{ConnectionOptions, Field, Kind, list};
-use graygate::http::h1::encode;
-use graygate::http::h1::encode::{Connection, RequestToPeer, ResponseToClient};
-use graygate::http::h1::framing;
-use graygate::http::h1::framing::Framing;
+use graygate::http::h1::encode::{self, Connection, RequestToPeer, ResponseToClient};
+use graygate::http::h1::framing::{self, Framing};
 use graygate::http::h1::head::{Limits, Parsed, RequestHead, ResponseHead, Scanner, Version};
 use ipnet::IpNet;
 

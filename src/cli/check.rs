@@ -14,8 +14,7 @@ use nix::unistd::{AccessFlags, eaccess};
 use crate::logs::writer as logging;
 use crate::config::{self, Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
 use crate::process::Identity;
-use crate::run;
-use crate::run::neighbours;
+use crate::run::{self, neighbours};
 use crate::store::copy::{self, Holder};
 use crate::store::{self, StoreName};
 

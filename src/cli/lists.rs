@@ -14,8 +14,7 @@ use serde_json::Value;
 use crate::cli::admin_client::Asker;
 use crate::config::{Config, Store};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
-use crate::route::explain;
-use crate::route::explain::{Question, Rules};
+use crate::route::explain::{self, Question, Rules};
 use crate::run;
 use crate::store::{Entries, Fault, Reading, file, redis};
 

@@ -29,8 +29,7 @@ use crate::http::h1::framing::Framing;
 use crate::lists::Pools;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Patience, Pipe, Stream, Turns};
-use crate::route;
-use crate::route::{PoolName, Reason};
+use crate::route::{self, PoolName, Reason};
 use crate::upstream::peer;
 use crate::upstream::pool::{Asker, Leftover};
 

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Listen};
 use crate::error::{Close, Refusal};
-use crate::http::h1::encode;
-use crate::http::h1::encode::{Answer, Connection};
+use crate::http::h1::encode::{self, Answer, Connection};
 use crate::http::h1::head::Version;
 use crate::logs::writer::Throttle;
 use crate::net::{self, Accepted, Listener};

@@ -5,8 +5,7 @@ use crate::error::{Close, Refusal};
 use crate::http::authentication;
 use crate::http::fields::{ConnectionOptions, Kind, list};
 use crate::http::h1::encode;
-use crate::http::h1::framing;
-use crate::http::h1::framing::Framing;
+use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::{RequestHead, Span, Version};
 
 /// What has to be known of a request once the bytes of its head are gone.

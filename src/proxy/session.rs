@@ -26,14 +26,12 @@ use super::{Gateway, Worker, Workspace};
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal};
 use crate::http::client;
-use crate::http::h1::encode;
-use crate::http::h1::encode::{Answer, Connection, RequestToPeer};
+use crate::http::h1::encode::{self, Answer, Connection, RequestToPeer};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner, Version};
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Accepted, Detached, Patience, Stream, Turns};
-use crate::route;
-use crate::route::Reason;
+use crate::route::{self, Reason};
 use crate::snapshot::Snapshot;
 
 /// A body up to this size, in bytes, that has come in whole with its head goes to the peer with its

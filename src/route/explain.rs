@@ -12,8 +12,7 @@ use crate::http::client;
 use crate::http::fields::{Kind, list};
 use crate::http::h1::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner};
 use crate::lists::Lists;
-use crate::route;
-use crate::route::PoolName;
+use crate::route::{self, PoolName};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {

@@ -8,8 +8,7 @@ use crate::http::h1::chunked::BadChunk;
 use crate::http::h1::framing::Framing;
 use crate::net::{Patience, Wake, Watch};
 use crate::proxy::Workspace;
-use crate::proxy::body::relay;
-use crate::proxy::body::relay::{End, Sink, Source};
+use crate::proxy::body::relay::{self, End, Sink, Source};
 
 impl Exchange<'_> {
     /// Sends the head, and the body as it comes in. Ends early when the peer answers before the

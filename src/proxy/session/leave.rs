@@ -13,12 +13,10 @@ use crate::config::Config;
 use crate::error::Close;
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::Of;
-use crate::http::h1::framing;
-use crate::http::h1::framing::Framing;
+use crate::http::h1::framing::{self, Framing};
 use crate::net::{Patience, Turns, Wake};
 use crate::proxy::Workspace;
-use crate::proxy::body::unwanted;
-use crate::proxy::body::unwanted::Dropped;
+use crate::proxy::body::unwanted::{self, Dropped};
 
 /// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
 /// dropped for so long.

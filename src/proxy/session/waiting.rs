@@ -6,8 +6,7 @@ use super::rest::Parked;
 use super::{Pause, Session};
 use crate::error::Close;
 use crate::http::client;
-use crate::http::proxy_protocol;
-use crate::http::proxy_protocol::{Header, Malformed};
+use crate::http::proxy_protocol::{self, Header, Malformed};
 use crate::net::{self, Wake};
 
 /// What clients may send before a request, once.
