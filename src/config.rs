@@ -23,7 +23,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::http::h1::head::{Limits, MAX_FIELDS};
+use crate::http::limits::{Limits, MAX_FIELDS};
 
 use self::file::{IniFile, Section};
 pub use self::keys::{KEYS, Key};

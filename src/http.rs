@@ -11,7 +11,11 @@
 //! would be written, they are copied, which is the same.
 
 pub mod authentication;
+pub mod bytes;
 pub mod client;
 pub mod fields;
 pub mod h1;
+pub mod limits;
 pub mod proxy_protocol;
+pub mod span;
+pub mod version;

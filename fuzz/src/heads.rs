@@ -6,7 +6,9 @@ use graygate::http::client;
 use graygate::http::fields::{ConnectionOptions, Field, Kind, list};
 use graygate::http::h1::encode::{self, Connection, RequestToPeer, ResponseToClient};
 use graygate::http::h1::framing::{self, Framing};
-use graygate::http::h1::head::{Limits, Parsed, RequestHead, ResponseHead, Scanner, Version};
+use graygate::http::h1::head::{Parsed, RequestHead, ResponseHead, Scanner};
+use graygate::http::limits::Limits;
+use graygate::http::version::Version;
 use ipnet::IpNet;
 
 use super::{LIMITS, WIDE, arrivals};

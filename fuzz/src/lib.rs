@@ -9,7 +9,7 @@ mod heads;
 mod proxy;
 mod texts;
 
-use graygate::http::h1::head::Limits;
+use graygate::http::limits::Limits;
 
 pub use bodies::chunked;
 pub use heads::{client_address, request_head, response_head};

@@ -5,7 +5,8 @@
 //! of who it is. To everybody else HTTP's authentication is a matter of each request (RFC 9110 section
 //! 11.1).
 
-use super::fields::{Field, Kind, is_token_byte};
+use super::fields::{Field, Kind};
+use crate::http::bytes::is_token_byte;
 
 /// Schemes that authenticate a connection; the ones behind the two well-known ones are of the same
 /// kind, and as rare.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::fields::{Field, Kind, list};
 use crate::error::Doubt;
-use crate::http::h1::head::Span;
+use crate::http::span::Span;
 
 /// A longer chain of addresses is not believed.
 const MAX_CHAIN: usize = 64;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Listen};
 use crate::error::{Close, Refusal};
 use crate::http::h1::encode::{self, Answer, Connection};
-use crate::http::h1::head::Version;
+use crate::http::version::Version;
 use crate::logs::writer::Throttle;
 use crate::net::{self, Accepted, Listener};
 use crate::proxy::session::{self, Arrival};

@@ -6,7 +6,9 @@ use crate::http::authentication;
 use crate::http::fields::{ConnectionOptions, Kind, list};
 use crate::http::h1::encode;
 use crate::http::h1::framing::{self, Framing};
-use crate::http::h1::head::{RequestHead, Span, Version};
+use crate::http::h1::head::RequestHead;
+use crate::http::span::Span;
+use crate::http::version::Version;
 
 /// What has to be known of a request once the bytes of its head are gone.
 pub(super) struct Plan {

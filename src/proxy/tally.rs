@@ -5,7 +5,8 @@ use std::time::{Instant, SystemTime};
 
 use super::Worker;
 use crate::error::{Close, Refusal};
-use crate::http::fields::{Kind, is_token_byte};
+use crate::http::bytes::is_token_byte;
+use crate::http::fields::Kind;
 use crate::http::h1::head::RequestHead;
 use crate::logs::access::Record;
 use crate::net;

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::http::client;
 use crate::http::fields::{Kind, list};
-use crate::http::h1::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner};
+use crate::http::h1::head::{Parsed, RequestHead, Scanner};
+use crate::http::limits::{Limits, MAX_FIELDS};
 use crate::lists::Lists;
 use crate::route::{self, PoolName};
 

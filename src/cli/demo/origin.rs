@@ -14,7 +14,9 @@ use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::{Of, Piece};
 use crate::http::h1::encode::{self, Answer, Connection};
 use crate::http::h1::framing::{self, Framing};
-use crate::http::h1::head::{Limits, MAX_FIELDS, Parsed, RequestHead, Scanner, Version};
+use crate::http::h1::head::{Parsed, RequestHead, Scanner};
+use crate::http::limits::{Limits, MAX_FIELDS};
+use crate::http::version::Version;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Accepted, Listener, Patience, Stream, Turns};
 

@@ -2,7 +2,7 @@
 
 use super::chunked::{BadChunk, Decoder, Of, Piece, Trailer};
 use super::framing::Framing;
-use super::head::Limits;
+use crate::http::limits::Limits;
 
 /// Reads one body, whatever its framing.
 #[derive(Debug)]

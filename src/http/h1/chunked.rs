@@ -9,8 +9,10 @@
 //! end of a chunk's line, where old servers pad the size; and it may go on for ever, so it is each of its
 //! chunks' lines that is bounded.
 
-use super::head::{Limits, ResponseHead, Scanner, Unfit};
-use crate::http::fields::{Field, is_token_byte};
+use super::head::{ResponseHead, Scanner, Unfit};
+use crate::http::bytes::is_token_byte;
+use crate::http::fields::Field;
+use crate::http::limits::Limits;
 
 /// The chunk extensions of a request's body, or of one chunk of a response, may take so many bytes.
 const MAX_EXTENSIONS: usize = 4096;

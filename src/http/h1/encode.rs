@@ -13,9 +13,12 @@ use std::ops::Range;
 
 use super::chunked::Trailer;
 use super::framing::Framing;
-use super::head::{RequestHead, ResponseHead, Span, Target, Version};
+use super::head::{RequestHead, ResponseHead, Target};
 use crate::error::reason_phrase;
-use crate::http::fields::{ConnectionOptions, Field, Kind, is_token_byte, list, reads_as};
+use crate::http::bytes::is_token_byte;
+use crate::http::fields::{ConnectionOptions, Field, Kind, list, reads_as};
+use crate::http::span::Span;
+use crate::http::version::Version;
 
 /// What a request to a peer is made from.
 pub struct RequestToPeer<'a> {
@@ -541,7 +544,8 @@ static OCTETS: [[u8; 4]; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::h1::head::{Limits, Scanner};
+    use crate::http::h1::head::Scanner;
+    use crate::http::limits::Limits;
 
     const LIMITS: Limits = Limits {
         line: 8192,

@@ -3,9 +3,10 @@
 //! This is where request smuggling is stopped: whatever could be framed in two ways is refused,
 //! with the reason's own name.
 
-use super::head::{RequestHead, ResponseHead, Version};
+use super::head::{RequestHead, ResponseHead};
 use crate::error::Refusal;
 use crate::http::fields::{Field, Kind};
+use crate::http::version::Version;
 
 /// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +159,7 @@ fn is_unknown_coding(value: &[u8]) -> bool {
         !token.is_empty()
             && token
                 .iter()
-                .all(|it| crate::http::fields::is_token_byte(*it))
+                .all(|it| crate::http::bytes::is_token_byte(*it))
     };
     value
         .split(|byte| *byte == b',')
@@ -168,7 +169,8 @@ fn is_unknown_coding(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::h1::head::{Limits, Parsed, Scanner};
+    use crate::http::h1::head::{Parsed, Scanner};
+    use crate::http::limits::Limits;
 
     const LIMITS: Limits = Limits {
         line: 8192,

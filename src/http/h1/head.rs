@@ -9,92 +9,14 @@
 
 mod reader;
 
-use std::ops::Range;
-
 use super::runs::is_target_byte;
 use crate::error::Refusal;
-use crate::http::fields::{ByteSet, Field, Kind, is_token_byte};
+use crate::http::bytes::{ByteSet, is_token_byte};
+use crate::http::fields::{Field, Kind};
+use crate::http::limits::Limits;
+use crate::http::span::Span;
+use crate::http::version::Version;
 use reader::Reader;
-
-/// A part of a head, as offsets into the bytes that it was parsed from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    start: u32,
-    end: u32,
-}
-
-impl Span {
-    /// The part from `start` to before `end`.
-    pub fn new(start: usize, end: usize) -> Self {
-        // Heads are limited to far less than 4 GiB.
-        Self {
-            start: start as u32,
-            end: end as u32,
-        }
-    }
-
-    /// The bytes of this part.
-    pub fn of(self, bytes: &[u8]) -> &[u8] {
-        &bytes[self.start as usize..self.end as usize]
-    }
-
-    /// `len` bytes of this part, from `start` on.
-    pub fn part(self, start: usize, len: usize) -> Self {
-        let start = self.start as usize + start;
-        Self::new(start, start + len)
-    }
-
-    /// Where it stands.
-    pub(crate) fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    fn is_empty(self) -> bool {
-        self.start == self.end
-    }
-
-    /// Without spaces and tabs at both ends.
-    fn trimmed(self, bytes: &[u8]) -> Self {
-        let mut text = self.of(bytes);
-        while let [b' ' | b'\t', rest @ ..] = text {
-            text = rest;
-        }
-        let start = self.end as usize - text.len();
-        while let [rest @ .., b' ' | b'\t'] = text {
-            text = rest;
-        }
-        Self::new(start, start + text.len())
-    }
-}
-
-/// Limits of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The request or status line, in bytes without CR LF.
-    pub line: usize,
-    /// The whole head, in bytes.
-    pub head: usize,
-    /// The number of fields, at most [`MAX_FIELDS`].
-    pub fields: usize,
-}
-
-impl Limits {
-    fn most_fields(&self) -> usize {
-        self.fields.min(MAX_FIELDS)
-    }
-}
-
-/// No head has more fields than this, whatever the configuration says.
-pub const MAX_FIELDS: usize = 256;
-
-/// HTTP versions that are spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// HTTP/1.0
-    Http10,
-    /// HTTP/1.1
-    Http11,
-}
 
 /// What a look at the bytes so far gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

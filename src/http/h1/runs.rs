@@ -4,7 +4,7 @@
 //! not of the kind, and some that are. Each suspect is then judged alone, so that the word's arithmetic
 //! decides about speed only.
 
-use crate::http::fields::is_token_byte;
+use crate::http::bytes::is_token_byte;
 
 /// Where the token (RFC 9110 section 5.6.2) ends that begins at `start`; it may be empty.
 pub(crate) fn token(bytes: &[u8], start: usize) -> usize {

@@ -4,9 +4,11 @@
 //!
 //! What is not so, or not there yet, gives `None`; what to say of it is found out elsewhere.
 
-use super::{Limits, Span, Version};
 use crate::http::fields::{Field, Kind};
 use crate::http::h1::runs;
+use crate::http::limits::Limits;
+use crate::http::span::Span;
+use crate::http::version::Version;
 
 /// Takes the parts of a head from the front of bytes.
 pub(crate) struct Reader<'a> {
