@@ -35,7 +35,7 @@ mod patience;
 mod pipe;
 mod places;
 mod rounds;
-mod socket;
+mod stream;
 mod turns;
 
 use std::any::Any;
@@ -56,7 +56,7 @@ pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
 pub use rounds::{hand_back, turns_over};
-pub use socket::{Accepted, Detached, Listener, Peeked, Stream, Uptake, Wake, Watch};
+pub use stream::{Accepted, Detached, Listener, Peeked, Stream, Uptake, Wake, Watch};
 pub use turns::{Turns, note_arrival};
 
 /// True when the process or the system has no descriptor left.

@@ -17,7 +17,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::places::Places;
-use super::socket::{Io, Watched};
+use super::stream::{Io, Watched};
 use super::{Descriptor, numbers, rounds};
 
 /// How often a worker looks for overdue waits, while there are any.
