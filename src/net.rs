@@ -28,6 +28,8 @@
 #![allow(unsafe_code)]
 
 mod clock;
+mod events;
+mod listener;
 mod news;
 mod numbers;
 mod parking;
@@ -51,12 +53,14 @@ use std::time::Duration;
 use may::coroutine;
 
 pub use clock::{interrupt_idle, set_housekeeping, wind};
+pub use events::Wake;
+pub use listener::{Accepted, Listener};
 pub use news::news;
 pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
 pub use rounds::{hand_back, turns_over};
-pub use stream::{Accepted, Detached, Listener, Peeked, Stream, Uptake, Wake, Watch};
+pub use stream::{Detached, Peeked, Stream, Uptake, Watch};
 pub use turns::{Turns, note_arrival};
 
 /// True when the process or the system has no descriptor left.

@@ -16,8 +16,8 @@ use may::io::{CoIo, WaitIo};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use super::events::{Io, Watched};
 use super::places::Places;
-use super::stream::{Io, Watched};
 use super::{Descriptor, numbers, rounds};
 
 /// How often a worker looks for overdue waits, while there are any.

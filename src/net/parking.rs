@@ -9,7 +9,7 @@ use may::io::{CoIo, WaitIo};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::places::Places;
-use super::socket::Detached;
+use super::stream::Detached;
 use super::{Descriptor, numbers, rounds};
 
 /// Connections that are looked for at once.

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use super::Patience;
-use super::socket::{Stream, Watch};
+use super::stream::{Stream, Watch};
 use super::turns;
 use crate::memory::free_list::FreeList;
 

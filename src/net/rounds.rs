@@ -19,8 +19,11 @@ use may::coroutine::{self, Coroutine};
 use may::io::{CoIo, WaitIo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::turns::SHARE;
 use super::{Descriptor, numbers};
+
+/// A turn, in bytes. Less than what is moved at once, so that a well filled pipe or large buffer is a turn of
+/// its own.
+pub(super) const SHARE: usize = 128 * 1024;
 
 /// What is done in one round, in bytes as [`Turns`](super::Turns) count them: eight turns, which is a
 /// millisecond or two.

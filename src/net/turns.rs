@@ -13,11 +13,8 @@
 
 use std::cell::Cell;
 
-use super::{news, rounds};
-
-/// After so many bytes the turn is over. Less than what is moved at once, so that a well filled pipe or
-/// large buffer is a turn of its own.
-pub(super) const SHARE: usize = 128 * 1024;
+use super::news;
+use super::rounds::{self, SHARE};
 
 /// What a wake-up costs, with the system calls to read and to write: as much as to move so many bytes. So
 /// whoever wakes for each byte has four wake-ups in a turn.

@@ -1,0 +1,83 @@
+//! What the kernel has said of a socket, and how its waiter is woken: the table of the worker's clock holds
+//! this of every connection. How one waits for it stands in `stream`.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use may::io::{AsIoData, CoIo, WaitIoWaker};
+use nix::sys::epoll::EpollFlags;
+
+use super::Descriptor;
+use super::numbers::Own;
+
+pub(super) const READ: usize = EpollFlags::EPOLLIN.bits() as usize;
+pub(super) const WRITE: usize = EpollFlags::EPOLLOUT.bits() as usize;
+pub(super) const READ_END: usize = EpollFlags::EPOLLRDHUP.bits() as usize;
+
+/// Set by `may` when a waiter was woken by [`Io::wake`].
+pub(super) const WOKEN: usize = 0x8000_0000;
+
+pub(super) const ERROR: usize = EpollFlags::EPOLLERR.bits() as usize;
+pub(super) const GONE: usize = EpollFlags::EPOLLHUP.bits() as usize | ERROR;
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// What was waited for is there (or the end of the stream, or an error to be read).
+    Ready,
+    /// The deadline has passed.
+    Overdue,
+    /// The worker was told to end its idle waits ([`super::interrupt_idle`]).
+    Interrupted,
+    /// What was watched has happened.
+    Watched,
+}
+
+/// A [`Watch`] as the clock keeps it.
+pub(super) struct Watched {
+    pub(super) io: Rc<Io>,
+    pub(super) events: usize,
+}
+
+impl Watched {
+    pub(super) fn has_happened(&self) -> bool {
+        self.io.look() & self.events != 0
+    }
+}
+
+/// What the kernel and the clock know of one socket. Lives on one worker.
+pub(super) struct Io {
+    /// Before `socket`: `may` must forget the descriptor before it is closed.
+    pub(super) registration: CoIo<Descriptor>,
+    pub(super) socket: Own,
+    pub(super) waker: WaitIoWaker,
+    /// Events since the last time that they proved to be used up.
+    pub(super) ready: Cell<usize>,
+    pub(super) interrupted: Cell<bool>,
+    pub(super) place: usize,
+}
+
+impl Io {
+    /// Wakes the waiter, if there is one, without news.
+    pub(super) fn wake(&self) {
+        self.waker.wakeup();
+    }
+
+    /// Wakes the waiter with [`Wake::Interrupted`].
+    pub(super) fn interrupt(&self) {
+        self.interrupted.set(true);
+        self.wake();
+    }
+
+    /// Takes in the events that have arrived, without a system call.
+    pub(super) fn look(&self) -> usize {
+        let news = self.registration.as_io_data().reset();
+        let ready = self.ready.get() | news;
+        self.ready.set(ready);
+        ready
+    }
+
+    pub(super) fn used_up(&self, events: usize) {
+        self.ready.set(self.ready.get() & !events);
+    }
+}

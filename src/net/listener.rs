@@ -1,0 +1,155 @@
+//! Listening sockets, and connections that nobody serves yet.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::events::{Io, READ, Wake};
+use super::numbers::Own;
+use super::rounds;
+use super::stream::{Detached, Stream, Watch};
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Bytes that the kernel holds for a client beyond those that are on their way to it. What is on its way is
+/// bounded by what the client says it has room for; without a limit, the rest is megabytes for whoever
+/// takes nothing, and some hundreds of these use up what the kernel has for all connections (tcp(7),
+/// tcp_mem): then it drops what has come for others, who wait for it to be sent again.
+const UNSENT: u32 = 512 * 1024;
+
+/// After this long without an answer to a probe or to sent bytes, a vanished peer is given up.
+const VANISHED: Duration = Duration::from_secs(60);
+
+/// A connection that belongs to no worker yet.
+pub struct Accepted {
+    socket: Socket,
+}
+
+impl Accepted {
+    /// The worker that can take the connection without another descriptor.
+    pub fn natural_worker(&self) -> usize {
+        self.socket.as_raw_fd() as usize % super::workers()
+    }
+
+    /// Makes the connection one of the calling worker's.
+    ///
+    /// # Errors
+    /// When descriptors run out; the connection is given back.
+    pub fn settle(self) -> Result<Detached, (Self, io::Error)> {
+        match Own::new(self.socket) {
+            Ok(socket) => Ok(Detached { socket }),
+            Err((socket, error)) => Err((Self { socket }, error)),
+        }
+    }
+
+    /// Writes `bytes` as far as they fit at once, and closes: for an answer to a connection that
+    /// gets no session.
+    pub fn refuse(self, bytes: &[u8]) {
+        if self.socket.set_nonblocking(true).is_ok() {
+            // Whoever is refused may have gone already.
+            let _ = (&self.socket).write(bytes);
+            let _ = self.socket.shutdown(std::net::Shutdown::Write);
+            // Closing on unread bytes would reset the connection, and the answer might be lost.
+            // But nobody is refused for long.
+            let mut unread = [std::mem::MaybeUninit::uninit(); 2048];
+            let mut reads = 0..16;
+            while reads.next().is_some() && matches!(self.socket.recv(&mut unread), Ok(1..)) {}
+        }
+    }
+}
+
+/// A listening socket.
+pub struct Listener {
+    socket: Socket,
+    addr: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on `addr`. IPv6 addresses serve IPv6 only, so that `0.0.0.0:80` and `[::]:80` can
+    /// stand side by side. What is set here, accepted connections inherit: no delay, a limit to what
+    /// waits to be sent, TCP keep-alive probes, and an end to connections whose other side has vanished.
+    ///
+    /// # Errors
+    /// The kernel's, for instance when the address is in use.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let domain = Domain::for_address(addr);
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(UNSENT)?;
+        let probes = TcpKeepalive::new()
+            .with_time(VANISHED)
+            .with_interval(VANISHED / 6);
+        socket.set_tcp_keepalive(&probes.with_retries(6))?;
+        socket.set_tcp_user_timeout(Some(VANISHED))?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        let addr = SockRef::from(&socket)
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::other("not an internet address"))?;
+        Ok(Self { socket, addr })
+    }
+
+    /// The address, with the port that the kernel chose where 0 was asked for.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Accepts on the calling worker, in an endless loop: `serve` gets each connection, and
+    /// `failed` each error, and says how long to wait after it. Returns, and closes the socket,
+    /// once `stopped` is true and nobody is left in the kernel's queue; `stopped` is asked after
+    /// each [`super::interrupt_idle`].
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the worker.
+    pub fn accept_loop(
+        self,
+        stopped: impl Fn() -> bool,
+        serve: impl Fn(Accepted, SocketAddr),
+        failed: impl Fn(io::Error) -> Duration,
+    ) -> io::Result<()> {
+        let socket = Own::new(self.socket).map_err(|(_, error)| error)?;
+        let io = Io::new(socket, READ)?;
+        // Frees the place in the clock's table, whatever ends the loop.
+        let listener = Stream { io };
+        let mut accepted = 0;
+        loop {
+            if !stopped() && listener.io.wait(READ, None, Watch::Nothing, true) != Wake::Ready {
+                continue;
+            }
+            match listener.io.socket.accept() {
+                Ok((socket, addr)) => {
+                    if let Some(addr) = addr.as_socket() {
+                        serve(Accepted { socket }, addr);
+                    }
+                    accepted += 1;
+                    if accepted % ACCEPTS_IN_A_ROW == 0 {
+                        rounds::next_round();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if stopped() {
+                        return Ok(());
+                    }
+                    listener.io.used_up(READ);
+                }
+                // Those who are left then wait for nothing.
+                Err(_) if stopped() => return Ok(()),
+                Err(error) => {
+                    listener.pause_until(Instant::now() + failed(error));
+                }
+            }
+        }
+    }
+}
+
+/// Connections accepted in a row before the worker's other connections get their turn.
+const ACCEPTS_IN_A_ROW: usize = 64;
