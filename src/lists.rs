@@ -8,45 +8,25 @@
 //! Not here: where entries come from and when ([`crate::store`]); who is served by whom
 //! ([`crate::route`]). No clock, no I/O.
 
-pub(crate) mod almost;
+mod almost;
+mod digest;
+mod entry;
 pub mod findings;
 mod gray;
+mod name;
+pub mod notes;
 mod peers;
 mod ranges;
+mod remarks;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
-pub use gray::{Family, GrayList, canonical, gray_entry};
-pub use peers::{PeerList, Written, peer_entry};
-
-/// The names of the lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListName {
-    /// The clients that get the new version.
-    Gray,
-    /// The peers of the new version.
-    Pre,
-    /// The peers of the old version.
-    Prod,
-}
-
-impl ListName {
-    /// Every list, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::Gray, Self::Pre, Self::Prod];
-
-    /// The name in files, logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Gray => "gray",
-            Self::Pre => "pre",
-            Self::Prod => "prod",
-        }
-    }
-}
+pub use digest::Digest;
+pub use entry::{LONGEST_ENTRY, Written, canonical, gray_entry, peer_entry};
+pub use gray::{Family, GrayList};
+pub use name::ListName;
+pub use peers::PeerList;
+pub use remarks::{Remarks, Skipped, SkippedEntry};
 
 /// One snapshot of all three lists.
 #[derive(Clone, Debug)]
@@ -142,123 +122,6 @@ impl Lists {
             ListName::Prod => self.prod.remarks(),
         }
     }
-}
-
-/// A hash of the content of lists: the first 64 bits of a SHA-256 of all entries in their sorted,
-/// canonical form, as they were written: without a port where none stands there, whatever it is by the
-/// settings of a gateway. Displayed as 16 hexadecimal digits. Equal for equal content in gateways of the
-/// same version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest(u64);
-
-/// The SHA-256 of one list's entries.
-type Content = [u8; 32];
-
-impl Digest {
-    fn of(lists: &[(ListName, &Content)]) -> Self {
-        let mut hash = Sha256::new();
-        for (list, content) in lists {
-            hash.update([*list as u8]);
-            hash.update(content);
-        }
-        let first = hash.finalize().first_chunk().copied();
-        Self(u64::from_be_bytes(first.unwrap_or_default()))
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// What there is to be said of a list's entries, as they were written, beside what they mean.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remarks {
-    /// What could not be read.
-    pub skipped: Skipped,
-    /// What may be a mistake.
-    pub notes: crate::lists::findings::Notes,
-}
-
-/// Entries of one list that could not be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// How many there are.
-    pub count: usize,
-    /// The first of them, at most 100.
-    pub first: Vec<SkippedEntry>,
-}
-
-/// So many skipped entries are named.
-const SKIPPED_NAMED: usize = 100;
-
-/// So much of a skipped entry is shown.
-const SKIPPED_LENGTH: usize = 100;
-
-/// An entry that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SkippedEntry {
-    /// The entry, with everything escaped that is no printable ASCII, cut to 100 bytes.
-    pub entry: String,
-    /// What is wrong with it.
-    pub reason: &'static str,
-}
-
-impl Skipped {
-    fn add(&mut self, entry: &[u8], reason: &'static str) {
-        self.count += 1;
-        if self.first.len() < SKIPPED_NAMED {
-            let entry = shown(entry);
-            self.first.push(SkippedEntry { entry, reason });
-        }
-    }
-}
-
-/// No entry that can be read is longer, in bytes: an address with its port has 55 at most, and there
-/// is room for blanks around it. Of a longer one a store need not keep more than that it is longer.
-pub const LONGEST_ENTRY: usize = 1024;
-
-/// Reads entries, each with `parse`; what that cannot read is skipped, and compared with what may
-/// be meant.
-fn parse_all<E: AsRef<[u8]>>(
-    texts: impl IntoIterator<Item = E>,
-    mut parse: impl FnMut(&str, &mut crate::lists::findings::Notes) -> Result<(), &'static str>,
-    almost: impl Fn(&str) -> Option<String>,
-) -> Remarks {
-    let mut remarks = Remarks::default();
-    for text in texts {
-        let bytes = text.as_ref();
-        let text = std::str::from_utf8(bytes).map(str::trim_ascii);
-        let parsed = match text {
-            _ if bytes.len() > LONGEST_ENTRY => Err("longer than any address"),
-            Ok(text) => parse(text, &mut remarks.notes),
-            Err(_) => Err("not text"),
-        };
-        let Err(reason) = parsed else { continue };
-        remarks.skipped.add(bytes, reason);
-        if let Some(meant) = text.ok().and_then(&almost) {
-            let entry = || shown(bytes);
-            remarks
-                .notes
-                .add(crate::lists::findings::Kind::Almost, || (entry(), meant));
-        }
-    }
-    remarks
-}
-
-/// A number in the one form that it has: digits alone, and no zero before others. Where some read
-/// `010` as ten and others as eight, it is better not read.
-fn decimal<N: FromStr>(text: &str) -> Option<N> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_padded = text.len() > 1 && text.starts_with('0');
-    text.parse().ok().filter(|_| digits && !is_padded)
-}
-
-/// An entry as it is shown.
-fn shown(entry: &[u8]) -> String {
-    let part = &entry[..entry.len().min(SKIPPED_LENGTH)];
-    part.escape_ascii().to_string()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::View;
 use crate::error::{AdminRefusal, Close, Doubt, Failure, Finding, Refusal};
 use crate::fleet::heartbeat::Tally;
 use crate::lists::ListName;
-use crate::lists::findings::Kind;
+use crate::lists::notes::Kind;
 use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
 use crate::net;
 use crate::store::{Cause, copy};

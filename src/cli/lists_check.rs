@@ -9,7 +9,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{Config, Store};
 use crate::lists::findings as lint;
-use crate::lists::findings::{Findings, Kind};
+use crate::lists::findings::Findings;
+use crate::lists::notes::Kind;
 use crate::lists::{Family, GrayList, ListName, Lists, PeerList};
 use crate::run;
 use crate::store::gate::guard::Reason;

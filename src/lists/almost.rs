@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
-use crate::lists::gray::canonical;
-use crate::lists::peers::{LINK_LOCAL, UNREACHABLE};
+use crate::lists::entry::canonical;
+use crate::lists::entry::{LINK_LOCAL, UNREACHABLE};
 use crate::lists::{gray_entry, peer_entry};
 
 /// What may be meant by an entry of the gray list that cannot be read.

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 
+use super::almost::almost_gray;
+use super::digest::{Content, Digest};
+use super::entry::{canonical, read_net};
+use super::name::ListName;
+use super::notes::{self, Kind, Notes};
 use super::ranges::Ranges;
-use super::{Content, Digest, ListName, Remarks, Skipped, decimal, parse_all};
-use crate::lists::findings as lint;
+use super::remarks::{Remarks, Skipped, parse_all};
 
 /// A kind of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +92,11 @@ impl GrayList {
     /// Reads entries: an address, or a net in CIDR notation (RFC 4632, RFC 4291).
     pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        let read = |text: &str, notes: &mut lint::Notes| {
+        let read = |text: &str, noted: &mut Notes| {
             let written = read_net(text)?;
             let net = written.trunc();
             if net != written {
-                notes.add(lint::Kind::HostBits, || lint::host_bits(text, written, net));
+                noted.add(Kind::HostBits, || notes::host_bits(text, written, net));
             }
             match net {
                 IpNet::V4(net) => v4.push(net),
@@ -100,7 +104,7 @@ impl GrayList {
             }
             Ok(())
         };
-        let mut remarks = parse_all(texts, read, lint::almost_gray);
+        let mut remarks = parse_all(texts, read, almost_gray);
         // As numbers they compare much faster.
         v4.sort_unstable_by_key(|net| {
             u64::from(net.addr().to_bits()) << 8 | u64::from(net.prefix_len())
@@ -272,48 +276,6 @@ impl Nets {
     }
 }
 
-/// An address, or `network/length`.
-pub fn canonical(net: IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() {
-        net.addr().to_string()
-    } else {
-        net.to_string()
-    }
-}
-
-/// Reads one entry of the gray list. Host bits in a net are cleared.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn gray_entry(text: &str) -> Result<IpNet, &'static str> {
-    read_net(text).map(|net| net.trunc())
-}
-
-/// As it is written, with host bits.
-fn read_net(text: &str) -> Result<IpNet, &'static str> {
-    let net = match text.split_once('/') {
-        Some((address, length)) => prefixed(address, length),
-        None => text.parse().ok().map(|address: IpAddr| address.into()),
-    };
-    net.map(unmapped)
-        .ok_or("neither an IP address nor a net like 10.0.0.0/8")
-}
-
-/// An address and a prefix length, each read as strictly as an address alone.
-fn prefixed(address: &str, length: &str) -> Option<IpNet> {
-    IpNet::new(address.parse().ok()?, decimal(length)?).ok()
-}
-
-/// The IPv4 form of a net of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
-fn unmapped(net: IpNet) -> IpNet {
-    let IpNet::V6(v6) = net else { return net };
-    let length = v6.prefix_len().checked_sub(96);
-    match (v6.addr().to_ipv4_mapped(), length) {
-        (Some(address), Some(length)) => Ipv4Net::new(address, length).map_or(net, IpNet::V4),
-        _ => net,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
@@ -322,6 +284,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lists::entry::unmapped;
 
     fn gray(entries: &[&str]) -> GrayList {
         GrayList::parse(entries)

@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::Cause;
-use crate::lists::findings::{Finding, Findings, Kind};
+use crate::lists::findings::{Finding, Findings};
+use crate::lists::notes::Kind;
 use crate::lists::{ListName, Lists, Skipped};
 use crate::logs::writer::Throttle;
 

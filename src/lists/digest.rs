@@ -1,0 +1,35 @@
+//! By what lists are known: a hash of their content.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use super::name::ListName;
+
+/// A hash of the content of lists: the first 64 bits of a SHA-256 of all entries in their sorted,
+/// canonical form, as they were written: without a port where none stands there, whatever it is by the
+/// settings of a gateway. Displayed as 16 hexadecimal digits. Equal for equal content in gateways of the
+/// same version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(u64);
+
+/// The SHA-256 of one list's entries.
+pub(super) type Content = [u8; 32];
+
+impl Digest {
+    pub(super) fn of(lists: &[(ListName, &Content)]) -> Self {
+        let mut hash = Sha256::new();
+        for (list, content) in lists {
+            hash.update([*list as u8]);
+            hash.update(content);
+        }
+        let first = hash.finalize().first_chunk().copied();
+        Self(u64::from_be_bytes(first.unwrap_or_default()))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

@@ -1,0 +1,140 @@
+//! What is noted of entries while a list is read: likely mistakes, counted by kind, the first of each by name.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::entry::{canonical, decimal};
+
+/// So many of each kind are named.
+pub(super) const NAMED: usize = 20;
+
+/// Kinds of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The same entry stands more than once, perhaps in several forms.
+    Duplicate,
+    /// A peer is of the new version and of the old one.
+    InBothPools,
+    /// An entry of the gray list is among the trusted proxies, or covers one: all who come through it
+    /// without a name of their own are gray.
+    TrustedProxyIsGray,
+    /// An entry that was skipped, but for which there is a likely meaning.
+    Almost,
+    /// A net is written with an address inside of it.
+    HostBits,
+    /// A server is written as an IPv6 address without brackets whose end may be meant as a port.
+    AddressOrPort,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they are shown.
+    pub const ALL: [Self; 6] = [
+        Self::Duplicate,
+        Self::InBothPools,
+        Self::TrustedProxyIsGray,
+        Self::Almost,
+        Self::HostBits,
+        Self::AddressOrPort,
+    ];
+
+    /// The name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::InBothPools => "in-both-pools",
+            Self::TrustedProxyIsGray => "trusted-proxy-is-gray",
+            Self::Almost => "almost",
+            Self::HostBits => "host-bits",
+            Self::AddressOrPort => "address-or-port",
+        }
+    }
+}
+
+/// What was noted of the entries of one list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    pub(super) counts: [usize; Kind::ALL.len()],
+    pub(super) named: Vec<Note>,
+    /// How many of each kind are.
+    pub(super) named_of: [usize; Kind::ALL.len()],
+}
+
+/// A finding in a list that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) kind: Kind,
+    pub(super) entry: String,
+    pub(super) text: String,
+    pub(super) count: usize,
+}
+
+impl Notes {
+    /// Counts a finding; its entry and text are made only if they are kept.
+    pub(super) fn add(&mut self, kind: Kind, told: impl FnOnce() -> (String, String)) {
+        self.add_many(kind, 1, told);
+    }
+
+    /// Counts what is one to whoever reads of it.
+    fn add_many(&mut self, kind: Kind, count: usize, told: impl FnOnce() -> (String, String)) {
+        self.counts[kind as usize] += count;
+        let named = &mut self.named_of[kind as usize];
+        if *named < NAMED {
+            *named += 1;
+            let (entry, text) = told();
+            self.named.push(Note {
+                kind,
+                entry,
+                text,
+                count,
+            });
+        }
+    }
+
+    /// Takes repetitions out of sorted entries, and counts them.
+    pub(super) fn dedup<T: PartialEq>(
+        &mut self,
+        entries: &mut Vec<T>,
+        shown: impl Fn(&T) -> String,
+    ) {
+        for same in entries.chunk_by(|one, next| one == next) {
+            if let [first, _, ..] = same {
+                let text = || (shown(first), "stands more than once".to_owned());
+                self.add_many(Kind::Duplicate, same.len() - 1, text);
+            }
+        }
+        entries.dedup();
+    }
+}
+
+/// The note of a net that was written as `written`, with host bits, and is `net`.
+pub(super) fn host_bits(text: &str, written: IpNet, net: IpNet) -> (String, String) {
+    let taken = format!("has host bits; taken as {}", canonical(net));
+    let remark = match ipv4_meant(written) {
+        Some((length, meant)) => format!("{taken}; is /{length} meant, which is {meant}?"),
+        None => taken,
+    };
+    (text.to_owned(), remark)
+}
+
+/// `::ffff:10.0.0.0/24`: an IPv4 net in the form of IPv6, with the length that it would have in its
+/// own. The right length, and the net.
+fn ipv4_meant(written: IpNet) -> Option<(u8, Ipv4Net)> {
+    let IpNet::V6(written) = written else {
+        return None;
+    };
+    let address = written.addr().to_ipv4_mapped()?;
+    let net = Ipv4Net::new(address, written.prefix_len()).ok()?;
+    Some((96 + net.prefix_len(), net.trunc()))
+}
+
+/// The note of a server that was taken as `peer`, an IPv6 address with the default port, if the end of
+/// the address may be meant as a port. In brackets it is clear.
+pub(super) fn address_or_port(text: &str, peer: SocketAddr) -> Option<(String, String)> {
+    let (address, port) = text.rsplit_once(':')?;
+    // No port of one digit is in use, and many an address ends so.
+    let is_port = port.len() > 1 && decimal::<u16>(port).is_some();
+    let meant = address.parse::<Ipv6Addr>().ok().filter(|_| is_port)?;
+    let remark = format!("taken as {peer}; is [{meant}]:{port} meant?");
+    Some((text.to_owned(), remark))
+}

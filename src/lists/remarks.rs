@@ -1,0 +1,79 @@
+//! Reading the entries of a list: what can be read, and what there is to be said of the rest.
+
+use super::entry::LONGEST_ENTRY;
+use super::notes::{Kind, Notes};
+
+/// What there is to be said of a list's entries, as they were written, beside what they mean.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What could not be read.
+    pub skipped: Skipped,
+    /// What may be a mistake.
+    pub notes: Notes,
+}
+
+/// Entries of one list that could not be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them, at most 100.
+    pub first: Vec<SkippedEntry>,
+}
+
+/// So many skipped entries are named.
+const SKIPPED_NAMED: usize = 100;
+
+/// So much of a skipped entry is shown.
+const SKIPPED_LENGTH: usize = 100;
+
+/// An entry that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkippedEntry {
+    /// The entry, with everything escaped that is no printable ASCII, cut to 100 bytes.
+    pub entry: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl Skipped {
+    fn add(&mut self, entry: &[u8], reason: &'static str) {
+        self.count += 1;
+        if self.first.len() < SKIPPED_NAMED {
+            let entry = shown(entry);
+            self.first.push(SkippedEntry { entry, reason });
+        }
+    }
+}
+
+/// Reads entries, each with `parse`; what that cannot read is skipped, and compared with what may
+/// be meant.
+pub(super) fn parse_all<E: AsRef<[u8]>>(
+    texts: impl IntoIterator<Item = E>,
+    mut parse: impl FnMut(&str, &mut Notes) -> Result<(), &'static str>,
+    almost: impl Fn(&str) -> Option<String>,
+) -> Remarks {
+    let mut remarks = Remarks::default();
+    for text in texts {
+        let bytes = text.as_ref();
+        let text = std::str::from_utf8(bytes).map(str::trim_ascii);
+        let parsed = match text {
+            _ if bytes.len() > LONGEST_ENTRY => Err("longer than any address"),
+            Ok(text) => parse(text, &mut remarks.notes),
+            Err(_) => Err("not text"),
+        };
+        let Err(reason) = parsed else { continue };
+        remarks.skipped.add(bytes, reason);
+        if let Some(meant) = text.ok().and_then(&almost) {
+            let entry = || shown(bytes);
+            remarks.notes.add(Kind::Almost, || (entry(), meant));
+        }
+    }
+    remarks
+}
+
+/// An entry as it is shown.
+fn shown(entry: &[u8]) -> String {
+    let part = &entry[..entry.len().min(SKIPPED_LENGTH)];
+    part.escape_ascii().to_string()
+}
