@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use divan::Bencher;
 use graygate::lists::{GrayList, Lists, PeerList, canonical};
-use graygate::memory::advice as memory;
+use graygate::memory::advice;
 use graygate::route;
 use ipnet::IpNet;
 use nix::time::ClockId;
@@ -29,7 +29,7 @@ const MILLION: usize = 1_000_000;
 const LENGTHS: [usize; 3] = [10, 1000, MILLION];
 
 fn main() {
-    memory::return_large_blocks();
+    advice::return_large_blocks();
     targets();
     divan::main();
 }

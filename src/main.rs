@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use graygate::cli::lists::{self, Whom};
 use graygate::cli::{accept, check, demo, fleet, lists_check, reload, status};
-use graygate::memory::advice as memory;
+use graygate::memory::advice;
 use graygate::route::explain::Question;
 use graygate::{process, run};
 
@@ -169,7 +169,7 @@ enum FleetAction {
 const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";
 
 fn main() -> ExitCode {
-    memory::return_large_blocks();
+    advice::return_large_blocks();
     let arguments = Arguments::parse();
     let outcome = match arguments.action {
         Some(Action::Run { config }) => serve(&config),

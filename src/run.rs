@@ -18,12 +18,12 @@ use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat};
 use crate::lists::Lists;
 use crate::logs::access::OwnLines;
-use crate::logs::writer as logging;
-use crate::logs::writer::{Links, Log, Reopened};
+use crate::logs::events;
+use crate::logs::writer::{ERROR_LOG, Links, Log, Reopened, open_file};
 use crate::metrics::Metrics;
 use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
-use crate::proxy::listeners as server;
+use crate::proxy::listeners;
 use crate::proxy::{self, Gateway};
 use crate::run::neighbours::Claims;
 use crate::snapshot::Published;
@@ -87,7 +87,7 @@ impl Running {
     fn start_as(mut config: Config, own: &Config, startup: &Startup) -> io::Result<Self> {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
-        let listeners = server::bind(&settings.listen)?;
+        let listeners = listeners::bind(&settings.listen)?;
         let admin_listener = config.admin.map(admin::bind).transpose()?;
         startup.at("looking up [gateway] user and group");
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
@@ -96,8 +96,8 @@ impl Running {
         let pid_file = settings.pid_file.as_deref().map(PidFile::create);
         let mut pid_file = pid_file.transpose()?;
         startup.at(opening("error", &config.log.error));
-        let error_log = open_log(logging::ERROR_LOG, &config.log.error, identity)?;
-        logging::install(error_log.queue(), config.log.level);
+        let error_log = open_log(ERROR_LOG, &config.log.error, identity)?;
+        events::install(error_log.queue(), config.log.level);
         process::log_panics();
         startup.at(opening("access", &config.log.access));
         let access_log = open_log("access", &config.log.access, identity)?;
@@ -153,7 +153,7 @@ impl Running {
             };
             admin::serve(listener, view)?;
         }
-        server::serve(&gateway, listeners)?;
+        listeners::serve(&gateway, listeners)?;
         let (pid, most) = (std::process::id(), config.gateway.max_connections);
         log::info!(
             "ready listen={addrs} admin={admin_addr} workers={workers} pid={pid} max_connections={most}"
@@ -190,10 +190,7 @@ impl Running {
 
     /// Opens the log files anew. A log that cannot be opened has told so.
     fn reopen_logs(&self) {
-        let logs = [
-            ("access", &self.access_log),
-            (logging::ERROR_LOG, &self.error_log),
-        ];
+        let logs = [("access", &self.access_log), (ERROR_LOG, &self.error_log)];
         let outcomes = logs.map(|(name, log)| (name, log.reopen()));
         let outcomes = outcomes.map(|(name, reopening)| (name, reopening.wait()));
         if outcomes.iter().all(|(_, it)| *it == Reopened::Done) {
@@ -246,7 +243,7 @@ impl Running {
             self.gateway.open_connections()
         );
         let hurry = || commands.try_iter().any(|command| command == Command::Drain);
-        let left = server::drain(&self.gateway, limit, hurry);
+        let left = listeners::drain(&self.gateway, limit, hurry);
         if left > 0 {
             log::warn!("drain-cut connections={left}");
         }
@@ -283,7 +280,7 @@ fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Res
             Ok(folder) if owner.is_some() && folder.uid() != 0 => Links::Refuse,
             _ => Links::Follow,
         };
-        let file = logging::open_file(path, links, READER_WAIT)?;
+        let file = open_file(path, links, READER_WAIT)?;
         // A device stays whose it is.
         if file.metadata()?.is_file() {
             process::give_to(&file, owner).map_err(|error| process::named(path, &error))?;
@@ -292,7 +289,7 @@ fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Res
     })
 }
 
-/// The owner's, and to be looked into by its group: see [`logging::open_file`].
+/// The owner's, and to be looked into by its group: see [`open_file`].
 const LOG_FOLDER_MODE: u32 = 0o750;
 
 /// As the umask has it.

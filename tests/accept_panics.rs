@@ -22,7 +22,7 @@ use graygate::metrics::Metrics;
 use graygate::net;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;
-use graygate::proxy::listeners as server;
+use graygate::proxy::listeners;
 use graygate::snapshot::Published;
 
 use support::{DEADLINE, PanicLog, wait_until};
@@ -42,7 +42,7 @@ fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
     let nowhere = |_: &Path| unreachable!("no file is opened");
     let access_log = Log::open("access", &LogTarget::Off, nowhere).unwrap();
     let config = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
-    let entrances = server::bind(&config.gateway.listen).unwrap();
+    let entrances = listeners::bind(&config.gateway.listen).unwrap();
     let addr = entrances[0].addr();
     // A second start says how many there are, and does not change it.
     assert_eq!(net::start(2).unwrap(), 2);
@@ -59,7 +59,7 @@ fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
         // One too few: whoever would be the second worker's is a panic.
         connections: vec![AtomicUsize::new(0)],
     });
-    server::serve(&gateway, entrances).unwrap();
+    listeners::serve(&gateway, entrances).unwrap();
 
     let ask = || {
         let mut client = TcpStream::connect(addr).unwrap();
@@ -88,7 +88,7 @@ fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
     let (done, drained) = std::sync::mpsc::channel();
     let draining = Arc::clone(&gateway);
     std::thread::spawn(move || {
-        let left = server::drain(&draining, Duration::from_secs(3600), || false);
+        let left = listeners::drain(&draining, Duration::from_secs(3600), || false);
         done.send(left).unwrap();
     });
     assert_eq!(drained.recv_timeout(DEADLINE), Ok(0));

@@ -24,7 +24,7 @@ use graygate::metrics::Metrics;
 use graygate::net;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;
-use graygate::proxy::listeners as server;
+use graygate::proxy::listeners;
 use graygate::snapshot::Published;
 
 use support::{Client, Conn, DEADLINE, Origin, PanicLog, ok, wait_until};
@@ -74,7 +74,7 @@ impl Served {
         let open = |path: &Path| std::fs::File::create(path);
         let access_log = Log::open("access", &target, open).unwrap();
         let sound = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
-        let entrances = server::bind(&sound.gateway.listen).unwrap();
+        let entrances = listeners::bind(&sound.gateway.listen).unwrap();
         let addr = entrances[0].addr();
         net::start(1).unwrap();
         let gateway = Arc::new(Gateway {
@@ -88,7 +88,7 @@ impl Served {
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],
         });
-        server::serve(&gateway, entrances).unwrap();
+        listeners::serve(&gateway, entrances).unwrap();
         Self {
             gateway,
             addr,

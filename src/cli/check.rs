@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use crate::logs::writer as logging;
+use crate::logs::writer;
 use crate::config::{self, Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
 use crate::process::Identity;
 use crate::run::{self, neighbours};
@@ -32,7 +32,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
     for (name, target) in [("access", &config.log.access), ("error", &config.log.error)] {
         if let LogTarget::File(path) = target {
             place_of_log(path).map_err(|what| format!("[log] {name}: {what}"))?;
-            if logging::is_unread_pipe(path) {
+            if writer::is_unread_pipe(path) {
                 let path = path.display();
                 unread.push(format!(
                     "[log] {name}: {path} is a pipe (FIFO) that nobody reads; a start waits for its reader, and fails"

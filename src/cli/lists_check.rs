@@ -8,8 +8,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{Config, Store};
-use crate::lists::findings as lint;
-use crate::lists::findings::Findings;
+use crate::lists::findings::{self, Findings};
 use crate::lists::notes::Kind;
 use crate::lists::{Family, GrayList, ListName, Lists, PeerList};
 use crate::run;
@@ -85,7 +84,7 @@ fn report(
     let prod = entries(ListName::Prod, reading.prod);
     let peers = |entries: Entries| Arc::new(PeerList::parse(&entries, port));
     let lists = Lists::new(1, Arc::new(GrayList::parse(&gray)), peers(pre), peers(prod));
-    let findings = lint::findings(&lists, trusted);
+    let findings = findings::findings(&lists, trusted);
     tell_skipped(&mut text, &lists, &findings);
     tell_findings(&mut text, &findings);
     let held = tell_held(&mut text, &lists);

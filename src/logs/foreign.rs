@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fmt::Arguments;
 use std::time::Instant;
 
-use crate::logs::writer::Throttle;
+use crate::logs::throttle::Throttle;
 
 /// Longest message that is shown, in bytes.
 const MESSAGE_LIMIT: usize = 500;

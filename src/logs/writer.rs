@@ -3,10 +3,6 @@
 //! Whoever logs never waits: lines are put into the queue, or dropped and counted when it is
 //! full (a disk that is full or slow, a stalled reader behind a pipe). The access log and the error log have
 //! threads of their own, so that a stalled access log does not silence the errors.
-//!
-//! The error log is the `log` crate's: [`install`] makes it write here, one line an event,
-//! `time LEVEL event key=value …`. What libraries log there gets that form, too, or is left out:
-//! `logs/foreign.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -16,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -497,98 +493,9 @@ impl Writer {
     }
 }
 
-struct ErrorLog(LogQueue);
-
-impl log::Log for ErrorLog {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // The libraries' own notes are for their developers.
-        !crate::logs::foreign::is_foreign(metadata.target()) || metadata.level() <= log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let event = match crate::logs::foreign::is_foreign(record.target()) {
-            false => Some(record.args().to_string()),
-            true => crate::logs::foreign::event(record.target(), record.args(), Instant::now()),
-        };
-        let Some(event) = event else {
-            return;
-        };
-        let time = humantime::format_rfc3339_millis(SystemTime::now());
-        let line = format!("{time} {} {event}\n", record.level());
-        self.0.send(Batch {
-            bytes: line.into_bytes(),
-            lines: 1,
-        });
-    }
-
-    fn flush(&self) {
-        self.0.flush();
-    }
-}
-
-/// Lets an event that may come a thousand times a second be told a few times a second.
-#[derive(Debug, Default)]
-pub struct Throttle {
-    since: Option<Instant>,
-    said: u32,
-    unsaid: u64,
-}
-
-/// So many of one kind of event are told each second.
-const SAID_PER_SECOND: u32 = 10;
-
-impl Throttle {
-    /// `Some` when the event is to be told, with the number of those before it that were not.
-    pub fn turn(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .since
-            .is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1))
-        {
-            self.since = Some(now);
-            self.said = 0;
-        }
-        if self.said == SAID_PER_SECOND {
-            self.unsaid += 1;
-            return None;
-        }
-        self.said += 1;
-        Some(std::mem::take(&mut self.unsaid))
-    }
-
-    /// As [`Self::turn`], for an event that was not told when it happened, and so is counted already.
-    pub fn late_turn(&mut self, now: Instant) -> Option<u64> {
-        self.unsaid = self.unsaid.saturating_sub(1);
-        self.turn(now)
-    }
-}
-
-/// Makes `queue` the error log of the process, for events of `level` and above.
-pub fn install(queue: LogQueue, level: log::LevelFilter) {
-    log::set_max_level(level);
-    // Only a second call in one process could fail, and would change nothing.
-    let _ = log::set_boxed_logger(Box::new(ErrorLog(queue)));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_event_that_is_told_late_is_not_among_the_untold() {
-        let (mut throttle, now) = (Throttle::default(), Instant::now());
-        for _ in 0..SAID_PER_SECOND {
-            assert_eq!(throttle.turn(now), Some(0));
-        }
-        assert_eq!(throttle.turn(now), None);
-        assert_eq!(throttle.turn(now), None);
-        assert_eq!(throttle.late_turn(now), None);
-        let later = now + Duration::from_secs(1);
-        assert_eq!(throttle.late_turn(later), Some(1));
-        assert_eq!(throttle.turn(later), Some(0));
-    }
 
     #[test]
     fn the_memory_of_a_batch_is_used_again_although_its_last_line_was_long() {

@@ -17,7 +17,7 @@ use crate::config::{Config, Listen};
 use crate::error::{Close, Refusal};
 use crate::http::h1::encode::{self, Answer, Connection};
 use crate::http::version::Version;
-use crate::logs::writer::Throttle;
+use crate::logs::throttle::Throttle;
 use crate::net::{self, Accepted, Listener};
 use crate::proxy::session::{self, Arrival};
 use crate::proxy::{self, Gateway};

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::doubts::Doubted;
 use super::{Gateway, Worker, label};
 use crate::error::{Close, Doubt, Failure, Finding};
-use crate::logs::writer::Throttle;
+use crate::logs::throttle::Throttle;
 use crate::net;
 use crate::route::PoolName;
 

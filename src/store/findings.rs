@@ -9,7 +9,7 @@ use super::Cause;
 use crate::lists::findings::{Finding, Findings};
 use crate::lists::notes::Kind;
 use crate::lists::{ListName, Lists, Skipped};
-use crate::logs::writer::Throttle;
+use crate::logs::throttle::Throttle;
 
 /// What was told of the entries in force.
 #[derive(Default)]

@@ -22,8 +22,7 @@ use super::status::ToldFaults;
 use super::{Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::Finding;
-use crate::lists::findings as lint;
-use crate::lists::findings::Findings;
+use crate::lists::findings::{self, Findings};
 use crate::lists::{ListName, Lists};
 use crate::process::supervised;
 use crate::snapshot::Published;
@@ -142,7 +141,7 @@ impl Publisher {
     pub fn findings(&self, lists: &Lists) -> Findings {
         let config = self.config.as_ref().map(|it| it.load());
         let trusted = config.as_ref().map(|it| &*it.gateway.trusted_proxies);
-        lint::findings(lists, trusted.unwrap_or_default())
+        findings::findings(lists, trusted.unwrap_or_default())
     }
 
     /// Keeps a copy of the lists in force at `path`. What is found there, if it is of the same store,

@@ -7,7 +7,7 @@ use super::flaps::{Flaps, Success};
 use super::{Cause, Fault, Mode};
 use crate::error::Finding;
 use crate::lists::ListName;
-use crate::logs::writer::Throttle;
+use crate::logs::throttle::Throttle;
 use crate::store::gate::guard;
 
 /// What an operator wants to know of the store.

@@ -22,7 +22,7 @@ use graygate::metrics::Metrics;
 use graygate::net;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;
-use graygate::proxy::listeners as server;
+use graygate::proxy::listeners;
 use graygate::snapshot::Published;
 
 use crate::support::{Client, DEADLINE, Origin, Traffic, wait_for, wait_until};
@@ -126,7 +126,7 @@ impl Served {
         let config = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
         let open = |path: &Path| std::fs::File::create(path);
         let access_log = Log::open("access", access_log, open).unwrap();
-        let entrances = server::bind(&config.gateway.listen).unwrap();
+        let entrances = listeners::bind(&config.gateway.listen).unwrap();
         let addr = entrances[0].addr();
         let origin = Traffic::origin();
         let peers = Arc::new(PeerList::parse([origin.to_string()], 80));
@@ -143,7 +143,7 @@ impl Served {
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],
         });
-        server::serve(&gateway, entrances).unwrap();
+        listeners::serve(&gateway, entrances).unwrap();
         let served = Self {
             addr,
             turn: Mutex::default(),

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use graygate::config::LogTarget;
-use graygate::logs::writer as logging;
-use graygate::logs::writer::Log;
+use graygate::logs::events;
+use graygate::logs::writer::{ERROR_LOG, Log};
 use graygate::process;
 use tempfile::TempDir;
 
@@ -23,8 +23,8 @@ impl PanicLog {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("error.log");
         let target = LogTarget::File(path.clone());
-        let log = Log::open(logging::ERROR_LOG, &target, |path| File::create(path)).unwrap();
-        logging::install(log.queue(), log::LevelFilter::Info);
+        let log = Log::open(ERROR_LOG, &target, |path| File::create(path)).unwrap();
+        events::install(log.queue(), log::LevelFilter::Info);
         let (test, ordinary) = (std::thread::current().id(), std::panic::take_hook());
         process::log_panics();
         let logged = std::panic::take_hook();

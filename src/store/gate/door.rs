@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::guard::{Gate, Guarded, Held, Moment, Rules};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList, Skipped};
-use crate::logs::writer::Throttle;
+use crate::logs::throttle::Throttle;
 use crate::store::{By, Entries, Fault, Reading};
 
 /// How long lists wait for others to settle, at most: a little longer than that takes.
