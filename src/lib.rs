@@ -15,19 +15,19 @@
 //! | [`cli`] | what the command line can ask for, one file a command |
 //! | [`run`] | the order of the start, of a reload, and of the end |
 //! | [`admin`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics` |
-//! | [`proxy`] | listeners, a connection (`session`), a request (`exchange`), bodies and tunnels (`body`) |
-//! | [`upstream`] | connecting to peers, idle connections |
 //! | [`fleet`] | the gateways on one Redis, as they know of each other |
 //! | [`store`] | where lists come from, and how they come into force |
+//! | [`proxy`] | listeners, a connection (`session`), a request (`exchange`), bodies and tunnels (`body`) |
+//! | [`upstream`] | connecting to peers, idle connections |
+//! | [`route`] | who is served by whom, and why; pure |
 //! | [`logs`] | records and their writers |
 //! | [`config`] | the ini file |
-//! | [`route`] | who is served by whom, and why; pure |
 //! | [`lists`] | the lists as values; pure |
 //! | [`http`] | HTTP as bytes: heads, framing, chunks; what a proxy in front says before them; no I/O |
 //! | [`process`] | signals, pid file, privileges, threads that are not to be missed |
-//! | [`snapshot`], [`metrics`], [`error`] | values that every layer speaks of |
-//! | [`memory`] | buffers, memory kept for reuse, advice to the kernel |
 //! | [`net`] | sockets and coroutines: the only place that names the runtime |
+//! | [`memory`] | buffers, memory kept for reuse, advice to the kernel |
+//! | [`snapshot`], [`metrics`], [`error`] | values that every layer speaks of |
 //!
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
 //! threads or Redis; only `proxy` knows both `route` and `upstream`.

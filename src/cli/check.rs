@@ -11,8 +11,8 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use crate::logs::writer;
 use crate::config::{self, Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
+use crate::logs::writer;
 use crate::process::Identity;
 use crate::run::{self, neighbours};
 use crate::store::copy::{self, Holder};

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::{Redis, Store};
-use crate::run;
 use crate::fleet::nodes::{Heard, Look, Nodes, Silent};
+use crate::run;
 
 /// Time for one look at all gateways.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
