@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use crate::admin::listener;
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat};
 use crate::lists::Lists;
@@ -21,6 +22,7 @@ use crate::logs::access::OwnLines;
 use crate::logs::events;
 use crate::logs::writer::{ERROR_LOG, Links, Log, Reopened, open_file};
 use crate::metrics::Metrics;
+use crate::net;
 use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners;
@@ -30,7 +32,6 @@ use crate::snapshot::Published;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::Rules;
 use crate::store::{self, Publisher, StoreName};
-use crate::{admin, net};
 
 /// Reads the configuration as the process is to use it.
 ///
@@ -88,7 +89,7 @@ impl Running {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
         let listeners = listeners::bind(&settings.listen)?;
-        let admin_listener = config.admin.map(admin::bind).transpose()?;
+        let admin_listener = config.admin.map(listener::bind).transpose()?;
         startup.at("looking up [gateway] user and group");
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
@@ -143,15 +144,15 @@ impl Running {
         startup.at("opening the doors");
         let reloads = Arc::new(Reloads::default());
         if let Some(listener) = admin_listener {
-            let view = admin::View {
+            let view = listener::View {
                 gateway: Arc::clone(&gateway),
                 publisher: Arc::clone(&publisher),
                 heartbeat: heartbeat.clone(),
                 reloads: Arc::clone(&reloads),
                 error_log: error_log.queue(),
-                refused: admin::Refused::default(),
+                refused: listener::Refused::default(),
             };
-            admin::serve(listener, view)?;
+            listener::serve(listener, view)?;
         }
         listeners::serve(&gateway, listeners)?;
         let (pid, most) = (std::process::id(), config.gateway.max_connections);

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{View, copy, copy_is_in_force, findings, heartbeat, held, rfc3339, unknown};
+use crate::admin::listener::{
+    View, copy, copy_is_in_force, findings, heartbeat, held, rfc3339, unknown,
+};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::snapshot::Published;
 use crate::store::Cause;

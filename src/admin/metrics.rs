@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write};
 use std::time::Instant;
 
-use super::View;
+use crate::admin::listener::{View, age_of, copy_is_in_force};
 use crate::error::{AdminRefusal, Close, Doubt, Failure, Finding, Refusal};
 use crate::fleet::heartbeat::Tally;
 use crate::lists::ListName;
@@ -354,7 +354,7 @@ fn lists(page: &mut Page, view: &View) {
         page.value("lists_held", &[("list", &list.name())], u8::from(held));
     }
     if let Some(copy) = view.publisher.copy() {
-        last_good_copy(page, &copy, super::copy_is_in_force(&lists, &status));
+        last_good_copy(page, &copy, copy_is_in_force(&lists, &status));
     }
     page.family(
         "lists_refreshes_total",
@@ -416,7 +416,7 @@ fn last_good_copy(page: &mut Page, copy: &copy::View, in_force: bool) {
         "gauge",
         "Time since the lists of the last-good copy were known to be good.",
     );
-    if let Some(age) = super::age_of(copy) {
+    if let Some(age) = age_of(copy) {
         page.value("lists_copy_age_seconds", &[], age);
     }
     page.family(
