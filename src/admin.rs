@@ -1,7 +1,20 @@
 //! The admin listener, for operators and their tools: `/healthz`, `/lists`, `/explain`, `/config` and
 //! `/metrics`; and `POST /lists/accept?digest=…`, which lets a held change in.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`listener`] | the socket and its threads: one request a connection, so many at a time |
+//! | [`requests`] | which page is asked for, and who may have it |
+//! | [`pages`] | what a page says |
+//! | [`metrics`] | the counters as Prometheus text |
+//! | [`view`] | what all of them look at |
 
+mod answer;
 mod host;
 pub(crate) mod listener;
 mod lists;
 mod metrics;
+mod pages;
+mod query;
+pub(crate) mod requests;
+pub(crate) mod view;

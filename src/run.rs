@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::admin::listener;
+use crate::admin::view::{Refused, View};
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat};
 use crate::lists::Lists;
@@ -144,13 +145,13 @@ impl Running {
         startup.at("opening the doors");
         let reloads = Arc::new(Reloads::default());
         if let Some(listener) = admin_listener {
-            let view = listener::View {
+            let view = View {
                 gateway: Arc::clone(&gateway),
                 publisher: Arc::clone(&publisher),
                 heartbeat: heartbeat.clone(),
                 reloads: Arc::clone(&reloads),
                 error_log: error_log.queue(),
-                refused: listener::Refused::default(),
+                refused: Refused::default(),
             };
             listener::serve(listener, view)?;
         }

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::admin::listener::{
-    View, copy, copy_is_in_force, findings, heartbeat, held, rfc3339, unknown,
-};
+use crate::admin::pages::{copy, copy_is_in_force, findings, heartbeat, held, rfc3339};
+use crate::admin::query::unknown;
+use crate::admin::view::View;
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::snapshot::Published;
 use crate::store::Cause;

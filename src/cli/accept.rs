@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::admin::listener::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
+use crate::admin::requests::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
 use crate::cli::admin_client::Asker;
 use crate::lists::ListName;
 

@@ -1,0 +1,172 @@
+//! Requests to the admin listener: which page they ask for, and who may have it.
+//!
+//! Served are only requests for an address, for `localhost` or for a name of its own ([`host`]); what
+//! changes something takes a field that no web page can send, too.
+
+use std::net::SocketAddr;
+
+use crate::admin::answer::{Answer, Body, READING};
+use crate::admin::query::unknown;
+use crate::admin::view::View;
+use crate::admin::{host, lists, metrics, pages};
+use crate::error::AdminRefusal;
+use crate::http::h1::head::RequestHead;
+use crate::route::explain::{self, Question, Rules};
+use crate::store::By;
+use crate::store::gate::guard::Held;
+
+/// Who may change something here sends this field with [`COMMAND_ACCEPT`]. A web page in a browser
+/// on this machine can reach the listener, too, but may not send such a field to another origin.
+pub(crate) const COMMAND_FIELD: &str = "X-Graygate-Command";
+
+/// The value of [`COMMAND_FIELD`] that goes with `/lists/accept`.
+pub(crate) const COMMAND_ACCEPT: &str = "accept";
+
+/// Where a held change is accepted; `?digest=` names it.
+pub(crate) const ACCEPT_PATH: &str = "/lists/accept";
+
+/// What is answered to a request, and whether whoever sent it may have it.
+pub(super) fn answer_to(
+    view: &View,
+    head: &RequestHead,
+    bytes: &[u8],
+    from: Option<SocketAddr>,
+) -> Answer {
+    let target = head.target.of(bytes);
+    let host = value(head, bytes, "Host");
+    let refuse = |why: AdminRefusal, text: String| {
+        let host = host.unwrap_or_default();
+        view.refused.note(why, host, target, from);
+        Answer::text(403, text)
+    };
+    let names = &view.gateway.config.load().admin_hosts;
+    // Without a Host it is no browser that asks.
+    if host.is_some_and(|it| !host::is_own(it, names)) {
+        let why = AdminRefusal::ForeignHost;
+        return refuse(why, format!("{}: {}\n", why.name(), why.text()));
+    }
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let path = parts.next().unwrap_or(target);
+    let method = head.method.of(bytes);
+    if path == ACCEPT_PATH.as_bytes() {
+        return match method {
+            b"POST" if !is_command(head, bytes) => {
+                let what = format!("{COMMAND_FIELD}: {COMMAND_ACCEPT}");
+                let text = format!("it takes the field {what}, and no Origin\n");
+                refuse(AdminRefusal::NoCommand, text)
+            }
+            b"POST" => accept(view, parts.next().unwrap_or_default()),
+            _ => Answer::method_not_allowed("POST"),
+        };
+    }
+    if !matches!(method, b"GET" | b"HEAD") {
+        return Answer::method_not_allowed(READING);
+    }
+    match path {
+        b"/healthz" => match pages::health(view) {
+            Ok(text) => Answer::text(200, text),
+            Err(text) => Answer::text(503, text),
+        },
+        b"/lists" => match lists::Part::of(parts.next().unwrap_or_default()) {
+            Ok(part) => {
+                let body = Body::Lists(Box::new(lists::Page::new(view, part)));
+                let answer = Answer::json(String::new());
+                Answer { body, ..answer }
+            }
+            Err(what) => Answer::text(400, format!("{what}\n")),
+        },
+        b"/explain" => explain(view, parts.next().unwrap_or_default()),
+        b"/config" => Answer::json(pages::config(view)),
+        b"/metrics" => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            Answer::page(200, kind, metrics::render(view))
+        }
+        _ => Answer::text(
+            404,
+            "there are /healthz, /lists, /explain, /config and /metrics\n",
+        ),
+    }
+}
+
+/// Who would serve a client: `?ip=ADDRESS`, with `&header=Name:%20value` for each header field.
+fn explain(view: &View, query: &[u8]) -> Answer {
+    let (mut socket, mut headers) = (None, Vec::new());
+    for (key, value) in form_urlencoded::parse(query) {
+        match &*key {
+            "ip" => socket = value.parse().ok(),
+            "header" => headers.push(value.into_owned()),
+            name => {
+                let example = "/explain?ip=192.0.2.1&header=Name:%20value";
+                return Answer::text(400, format!("{}\n", unknown(name, example)));
+            }
+        }
+    }
+    let Some(socket) = socket else {
+        return Answer::text(400, "an address is wanted: /explain?ip=192.0.2.1\n");
+    };
+    let config = view.gateway.config.load();
+    let rules = Rules {
+        trusted_proxies: &config.gateway.trusted_proxies,
+        fallback: config.upstream.fallback,
+    };
+    let question = Question {
+        socket,
+        headers: &headers,
+    };
+    match explain::explain(&question, &rules, &view.publisher.lists()) {
+        Ok(explanation) => Answer::json(format!("{explanation:#}\n")),
+        Err(error) => Answer::text(400, format!("{error}\n")),
+    }
+}
+
+/// The first value of a field.
+fn value<'a>(head: &RequestHead, bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut fields = head.fields.iter();
+    let field = fields.find(|it| it.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()));
+    field.map(|it| it.value.of(bytes))
+}
+
+/// Whether this is no request that a web page can send: a browser adds the origin of the page to
+/// whatever that may send.
+fn is_command(head: &RequestHead, bytes: &[u8]) -> bool {
+    let from_page = value(head, bytes, "Origin").is_some();
+    !from_page && value(head, bytes, COMMAND_FIELD) == Some(COMMAND_ACCEPT.as_bytes())
+}
+
+/// Lets the held change in that the query names.
+fn accept(view: &View, query: &[u8]) -> Answer {
+    let digest = query.strip_prefix(b"digest=");
+    let digest = digest.and_then(|it| std::str::from_utf8(it).ok());
+    let Some(digest) = digest.filter(|it| is_digest(it)) else {
+        return Answer::text(400, "it takes ?digest= with 16 hexadecimal digits\n");
+    };
+    match view.publisher.accept(digest, By::Command) {
+        Ok(accepted) => {
+            let (list, generation) = (accepted.list.name(), accepted.generation);
+            let text = format!("accepted list={list} digest={digest} generation={generation}\n");
+            Answer::text(200, text)
+        }
+        Err(held) => Answer::text(409, format!("{}\n", no_such_change(digest, &held))),
+    }
+}
+
+/// Whether `text` has the form of a digest, as it is displayed.
+fn is_digest(text: &str) -> bool {
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 16 && text.bytes().all(digit)
+}
+
+fn no_such_change(digest: &str, held: &[Held]) -> String {
+    let shown = |it: &Held| {
+        let (list, reason) = (it.list.name(), it.reason.name());
+        format!("{} (list={list} reason={reason})", it.digest)
+    };
+    let held: Vec<String> = held.iter().map(shown).collect();
+    match held.as_slice() {
+        [] => format!("{digest} is not held; nothing is"),
+        held => format!(
+            "{digest} is not held, or does not stand at present; held: {}",
+            held.join(", ")
+        ),
+    }
+}
