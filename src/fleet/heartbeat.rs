@@ -22,9 +22,10 @@ use crate::config;
 use crate::fleet::node::Node;
 use crate::store::Publisher;
 use crate::store::flaps::{Flaps, Success};
+use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
-use crate::store::redis::{cluster, io_error, reading};
+use crate::store::redis::{cluster, reading};
 
 /// The time to live, in beats.
 const BEATS: u32 = 3;
@@ -386,7 +387,7 @@ impl Beater {
             outcome => outcome.map(drop),
         };
         if let Err(error) = outcome {
-            let error = crate::store::redis::describe(&error);
+            let error = describe(&error);
             log::debug!("heartbeat-not-deleted key={:?} error={error:?}", self.key);
         }
     }

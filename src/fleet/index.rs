@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use redis::{RedisError, RedisResult, Value};
 
 use crate::config;
+use crate::store::redis::cluster;
+use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
-use crate::store::redis::{cluster, io_error};
 
 /// Names stay so long after their heartbeats have expired.
 const GONE: Duration = Duration::from_secs(60 * 60);
@@ -63,7 +64,7 @@ impl Index {
             Err(error) if error.code().is_some() => {
                 self.refused = Some(Instant::now());
                 if !std::mem::replace(&mut self.told, true) {
-                    let error = crate::store::redis::describe(&error);
+                    let error = describe(&error);
                     log::warn!(
                         "heartbeat-not-indexed key={key:?} error={error:?} reason=\"`graygate \
                          fleet` may not find this gateway; it takes ZADD, ZREM, ZREMRANGEBYSCORE \
@@ -192,7 +193,7 @@ pub(crate) fn refusal(
         Err(error) if error.code().is_none() => Err(error),
         Err(error) => {
             let is_said = error.code().is_some_and(|it| REFUSING.contains(&it));
-            Ok(is_said.then(|| crate::store::redis::describe(&error)))
+            Ok(is_said.then(|| describe(&error)))
         }
         Ok(_) => Ok(None),
     }

@@ -12,9 +12,10 @@ use redis::{RedisResult, Value};
 use super::index::{self, Indexed};
 use crate::config;
 use crate::fleet::node::{Node, plain};
+use crate::store::redis::errors::io_error;
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
-use crate::store::redis::{cluster, io_error, reading};
+use crate::store::redis::{cluster, reading};
 
 /// How many keys the server looks at in one step of a scan.
 const STEP: usize = 1000;

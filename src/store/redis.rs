@@ -25,6 +25,8 @@ mod accept_key;
 mod changes;
 pub(crate) mod cluster;
 mod doubts;
+pub(crate) mod errors;
+mod keys;
 pub(crate) mod link;
 mod open_slot;
 mod pace;
@@ -45,18 +47,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::{RedisError, RedisResult};
 
 use self::accept_key::AcceptKey;
 use self::changes::{Chooser, News, Subscription, Way};
 use self::cluster::Redirection;
-pub use self::cluster::are_apart;
+use self::errors::{io_error, is_too_long};
+pub use self::keys::are_apart;
+use self::keys::key;
 use self::link::Link;
 use self::open_slot::OpenSlot;
 use self::pace::Pace;
 use self::place::Finder;
 use self::reading::Answer;
-use self::reply::is_too_long;
 use self::rights::Rights;
 use self::standing::{Question, Standings};
 pub use self::types::WrongTypes;
@@ -601,7 +604,7 @@ impl Watcher {
             return Ok(());
         }
         let lists = self.unsettled.iter();
-        let keys = lists.map(|it| reading::key(&self.settings.keys, it.list));
+        let keys = lists.map(|it| key(&self.settings.keys, it.list));
         let keys: Vec<&str> = keys.collect();
         match reader.ask(redis::cmd("WATCH").arg(keys)) {
             // A server that refuses WATCH: two readings a moment apart must do.
@@ -613,25 +616,5 @@ impl Watcher {
             new.since = now;
         }
         Ok(())
-    }
-}
-
-pub(crate) fn io_error(what: impl Into<String>) -> RedisError {
-    RedisError::from(std::io::Error::other(what.into()))
-}
-
-/// An error in the server's own words, if they are its words.
-pub(crate) fn describe(error: &RedisError) -> String {
-    if error.is_timeout() {
-        return "timed out".to_owned();
-    }
-    let detail = error.detail().unwrap_or_default();
-    match error.code() {
-        Some(code) => format!("{code} {detail}").trim_end().to_owned(),
-        None if error.kind() == ErrorKind::AuthenticationFailed => {
-            format!("authentication failed: {detail}")
-        }
-        None if is_too_long(error) => format!("too long: {detail}"),
-        None => error.to_string(),
     }
 }

@@ -7,6 +7,7 @@
 use redis::{RedisResult, Value};
 
 use super::cluster;
+use super::errors::describe;
 use super::link::Link;
 use crate::config;
 
@@ -45,7 +46,7 @@ impl AcceptKey {
             }
             Err(error) if error.code().is_some() => {
                 if !std::mem::replace(&mut self.refusal_told, true) {
-                    let error = super::describe(&error);
+                    let error = describe(&error);
                     log::warn!("accept-key-refused key={name:?} error={error:?}");
                 }
                 Ok(Vec::new())

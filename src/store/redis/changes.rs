@@ -14,9 +14,9 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
-use super::io_error;
-use super::link::{Ender, Link, is_refusal};
-use super::reading::key;
+use super::errors::{describe, io_error, is_refusal};
+use super::keys::key;
+use super::link::{Ender, Link};
 use crate::config::{self, Notify};
 use crate::lists::ListName;
 use crate::store::Mode;
@@ -255,7 +255,7 @@ impl Chooser {
         match subscribe(&mut link, &[channel(&settings.accept_key)]) {
             Err(error) if is_refusal(&error) => {
                 if !std::mem::replace(&mut self.acceptance_refused, true) {
-                    let (key, error) = (&settings.accept_key, super::describe(&error));
+                    let (key, error) = (&settings.accept_key, describe(&error));
                     log::warn!("accept-key-events-refused key={key:?} error={error:?}");
                 }
             }
@@ -333,7 +333,7 @@ fn step_down(
     }
     if !std::mem::replace(told, true) {
         let instead = to.mode().name();
-        let error = super::describe(&error);
+        let error = describe(&error);
         log::log!(
             level,
             "redis-{from}-refused error={error:?} instead={instead}"

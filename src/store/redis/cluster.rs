@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 
 use redis::{RedisError, RedisResult, Value};
 
+use super::errors::{describe, io_error, is_of_cluster, is_of_open_slot, is_refusal};
+use super::keys::{key, slot};
 use super::link::Link;
-use super::{io_error, open_slot, reading};
 use crate::config::{self, Address, Keys};
 use crate::lists::ListName;
 
@@ -22,43 +23,6 @@ const MOST: usize = 5;
 /// What is likely to be wrong where a redirection leads nowhere.
 const UNNAMED: &str = "does not name the host: set cluster-announce-hostname at each server of the cluster, or \
      cluster-preferred-endpoint-type to ip";
-
-/// A cluster has so many slots.
-const SLOTS: u16 = 16384;
-
-/// The slot of a key: of its hash tag, if there is one, else of all of it.
-fn slot(key: &[u8]) -> u16 {
-    crc16(tag(key).unwrap_or(key)) % SLOTS
-}
-
-/// What stands between the first braces, if anything does.
-fn tag(key: &[u8]) -> Option<&[u8]> {
-    let open = memchr::memchr(b'{', key)?;
-    let rest = &key[open + 1..];
-    let length = memchr::memchr(b'}', rest).filter(|it| *it > 0)?;
-    Some(&rest[..length])
-}
-
-/// True for keys that are meant for a cluster, since there are hash tags in them, and that are in several slots.
-pub fn are_apart(keys: &Keys) -> bool {
-    let keys = ListName::ALL.map(|list| reading::key(keys, list).as_bytes());
-    let first = slot(keys[0]);
-    keys.iter().any(|it| tag(it).is_some()) && keys.iter().any(|it| slot(it) != first)
-}
-
-/// CRC-16/XMODEM.
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
-            let shifted = crc << 1;
-            if crc & 0x8000 == 0 {
-                shifted
-            } else {
-                shifted ^ 0x1021
-            }
-        })
-    })
-}
 
 /// Where a server has sent somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +90,7 @@ impl Redirection {
         let link = Link::open_at(peer, &address, login, &settings.tls, settings.timeout);
         let mut link = link.map_err(|error| match peer {
             Some(peer) => {
-                let (error, from) = (super::describe(&error), from.place());
+                let (error, from) = (describe(&error), from.place());
                 io_error(format!(
                     "{peer}: {error} ({from} sends there, and {UNNAMED})"
                 ))
@@ -213,7 +177,7 @@ fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
     for list in ListName::ALL {
         request.extend(link.asking());
         let mut command = redis::cmd("LRANGE");
-        command.arg(reading::key(keys, list)).arg(0).arg(0);
+        command.arg(key(keys, list)).arg(0).arg(0);
         request.extend(command.get_packed_command());
     }
     link.send(&request)?;
@@ -221,7 +185,7 @@ fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
     for _ in ListName::ALL {
         link.receive_asked()?;
         if let Err(error) = link.receive()?.extract_error()
-            && (is_of_cluster(&error) && !open_slot::is_said(&error) && outcome.is_ok())
+            && (is_of_cluster(&error) && !is_of_open_slot(&error) && outcome.is_ok())
         {
             outcome = Err(error);
         }
@@ -229,25 +193,16 @@ fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
     outcome
 }
 
-/// True for what only a cluster says.
-fn is_of_cluster(error: &RedisError) -> bool {
-    let codes = ["ASK", "CLUSTERDOWN", "CROSSSLOT", "MOVED", "TRYAGAIN"];
-    error.code().is_some_and(|it| codes.contains(&it))
-}
-
 /// An error of a cluster, with what to do where the lists are in several slots.
 pub(crate) fn explained(error: RedisError, keys: &Keys) -> RedisError {
-    let slots = ListName::ALL.map(|list| slot(reading::key(keys, list).as_bytes()));
+    let slots = ListName::ALL.map(|list| slot(key(keys, list).as_bytes()));
     let is_unnamed = || Redirection::of(&error).is_some_and(|it| it.host.is_empty());
     if !is_of_cluster(&error) {
         return error;
     }
     if slots.iter().all(|it| *it == slots[0]) {
         return match is_unnamed() {
-            true => io_error(format!(
-                "{} (the server {UNNAMED})",
-                super::describe(&error)
-            )),
+            true => io_error(format!("{} (the server {UNNAMED})", describe(&error))),
             false => error,
         };
     }
@@ -258,19 +213,6 @@ pub(crate) fn explained(error: RedisError, keys: &Keys) -> RedisError {
     )
 }
 
-/// The error of a SELECT, with what to do in a cluster.
-pub(crate) fn of_select(error: RedisError) -> RedisError {
-    match error.detail().is_some_and(|it| it.contains("cluster mode")) {
-        true => {
-            let words = super::describe(&error);
-            io_error(format!(
-                "{words}: it has database 0 alone, so url of [redis] ends with /0"
-            ))
-        }
-        false => error,
-    }
-}
-
 /// All servers of the cluster, as this one knows them; none where it does not say.
 ///
 /// # Errors
@@ -278,7 +220,7 @@ pub(crate) fn of_select(error: RedisError) -> RedisError {
 pub(crate) fn servers(link: &mut Link) -> RedisResult<Vec<Address>> {
     let reply = match link.ask(redis::cmd("CLUSTER").arg("SLOTS")) {
         Ok(reply) => reply,
-        Err(error) if super::link::is_refusal(&error) => return Ok(Vec::new()),
+        Err(error) if is_refusal(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let tls = matches!(link.address(), Address::Tcp { tls: true, .. });
@@ -315,41 +257,6 @@ fn places(reply: &Value) -> Vec<(String, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slot_is_that_of_the_hash_tag_if_there_is_one() {
-        // As CLUSTER KEYSLOT says.
-        for (key, expected) in [
-            ("123456789", 12739),
-            ("", 0),
-            ("foo", 12182),
-            ("{foo}", 12182),
-            ("a{foo}b", 12182),
-            ("{foo}{bar}", 12182),
-            ("foo{}{bar}", 8363),
-            ("foo{{bar}}zap", 4015),
-        ] {
-            assert_eq!(slot(key.as_bytes()), expected, "{key}");
-        }
-        assert_eq!(slot(b"{gg}gray"), slot(b"{gg}prod"));
-        assert_ne!(slot(b"gray"), slot(b"prod"));
-    }
-
-    #[test]
-    fn keys_are_apart_when_one_of_them_alone_has_a_tag_or_another_one() {
-        for (keys, expected) in [
-            // No cluster, or one that says so itself.
-            (["gray", "pre", "prod"], false),
-            (["{gg}gray", "{gg}pre", "{gg}prod"], false),
-            (["gray{gg}", "gg", "{gg}"], false),
-            (["{gg}gray", "{gg}pre", "prod"], true),
-            (["{gg}gray", "{gg}pre", "{g}prod"], true),
-            (["gray", "{}pre", "pro}d{"], false),
-        ] {
-            let [gray, pre, prod] = keys.map(str::to_owned);
-            assert_eq!(are_apart(&Keys { gray, pre, prod }), expected, "{keys:?}");
-        }
-    }
 
     fn error(code: &str, detail: &str) -> RedisError {
         redis::make_extension_error(code.to_owned(), Some(detail.to_owned()))

@@ -17,8 +17,9 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::errors::{at, closed, describe, is_refusal, of_select, told};
 use super::reply::{Bounds, End, Scan};
-use super::{cluster, password, tls};
+use super::{password, tls};
 use crate::config::{self, Address, Login};
 use crate::store::heavy;
 
@@ -145,7 +146,7 @@ impl Link {
             }
             _ => return error,
         };
-        let words = format!("{} ({hint})", super::describe(&error));
+        let words = format!("{} ({hint})", describe(&error));
         told(&error, words)
     }
 
@@ -190,7 +191,7 @@ impl Link {
             return Err(authentication(error));
         }
         if db != 0 {
-            self.parse()?.extract_error().map_err(cluster::of_select)?;
+            self.parse()?.extract_error().map_err(of_select)?;
         }
         match self.parse()?.extract_error() {
             Err(error) if !is_refusal(&error) => Err(error),
@@ -429,62 +430,6 @@ impl Received {
         self.taken += length;
         self.bytes[start..self.taken].to_vec()
     }
-}
-
-/// An error, with the address at which it has come about.
-fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
-    let detail = error.detail().unwrap_or_default();
-    match error.code() {
-        Some(code) => {
-            let detail = format!("{detail} (at {peer})");
-            redis::make_extension_error(code.to_owned(), Some(detail))
-        }
-        None if error.kind() == ErrorKind::AuthenticationFailed => {
-            let detail = format!("{detail} (at {peer})");
-            RedisError::from((error.kind(), "authentication failed", detail))
-        }
-        None => told(error, format!("{} (at {peer})", super::describe(error))),
-    }
-}
-
-/// An error in other words. One that is a lost connection stays one.
-pub(crate) fn told(error: &RedisError, words: String) -> RedisError {
-    let is_lost = error.is_connection_dropped() && !error.is_connection_refusal();
-    let kind = match is_lost {
-        true => io::ErrorKind::ConnectionReset,
-        false => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, words).into()
-}
-
-/// An end where more was to come.
-pub(crate) fn closed() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the server has closed the connection",
-    )
-}
-
-/// What a server says that answers nothing at all at present, or nothing to who asks.
-const AWAY: [&str; 7] = [
-    "BUSY",
-    "CLUSTERDOWN",
-    "DENIED",
-    "LOADING",
-    "MASTERDOWN",
-    "NOAUTH",
-    "TRYAGAIN",
-];
-
-/// True when the server knows who asks, and does not allow this command, or not now: for want of the
-/// right (NOPERM), or of a place for what is written (MISCONF), or in words of a proxy. The lists may
-/// be read all the same.
-pub(crate) fn is_refusal(error: &RedisError) -> bool {
-    // Which has nothing to do with the command.
-    let is_full = error
-        .detail()
-        .is_some_and(|it| it.contains("max number of clients"));
-    error.code().is_some_and(|it| !AWAY.contains(&it)) && !is_full
 }
 
 /// True where AUTH knows only passwords.

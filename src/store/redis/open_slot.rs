@@ -12,9 +12,9 @@
 use redis::{RedisError, RedisResult};
 
 use super::cluster::Redirection;
-use super::io_error;
+use super::errors::{bounded, describe, io_error};
+use super::keys::key;
 use super::link::Link;
-use super::reading::{bounded, key};
 use crate::config;
 use crate::lists::ListName;
 
@@ -30,11 +30,6 @@ pub(crate) struct OpenSlot {
     is_open: bool,
     /// The server where the slot moves.
     target: Option<Link>,
-}
-
-/// True when a transaction is refused since the slot is open.
-pub(crate) fn is_said(error: &RedisError) -> bool {
-    matches!(error.code(), Some("ASK" | "TRYAGAIN"))
 }
 
 impl OpenSlot {
@@ -121,7 +116,7 @@ impl OpenSlot {
         let (from, there) = (owner.place(), target.place());
         // The key may be there or not: nobody can read it, and nobody has removed it.
         if let Some(error) = redirection(&replies)? {
-            let error = super::describe(&error);
+            let error = describe(&error);
             return Err(io_error(format!(
                 "{from} sends to {there} for {}, which sends elsewhere ({error}): the slot of the lists is open \
                  at one of them only; redis-cli --cluster fix {from} mends that",

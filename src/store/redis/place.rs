@@ -14,8 +14,9 @@ use std::net::SocketAddr;
 
 use redis::{RedisError, RedisResult};
 
-use super::link::{Link, told};
-use super::{cluster, io_error, standing};
+use super::errors::{describe, io_error, told};
+use super::link::Link;
+use super::{cluster, standing};
 use crate::config::{self, Address, Url};
 
 /// Finds the server.
@@ -119,7 +120,7 @@ impl Finder {
     pub(crate) fn describe(&self, error: &RedisError) -> String {
         match &self.named {
             Some(address) => about(address, error),
-            None => super::describe(error),
+            None => describe(error),
         }
     }
 
@@ -164,7 +165,7 @@ impl Finder {
                     }
                     about(&address, &failed[known].1)
                 }
-                Err(error) => super::describe(&error),
+                Err(error) => describe(&error),
             };
             complaints[at] = format!("{}: {why}", sentinel.address());
         }
@@ -211,7 +212,7 @@ impl Finder {
                     Some(_) => "redis-sentinels-unconfirmed",
                 };
                 if self.doubt_told.replace(doubt) != Some(doubt) {
-                    log::warn!("{doubt} error={:?}", super::describe(&error));
+                    log::warn!("{doubt} error={:?}", describe(&error));
                 }
                 Ok(())
             }
@@ -247,7 +248,7 @@ fn host(address: &Address) -> &str {
 
 /// An error in words, with the server that it is about.
 fn about(address: &Address, error: &RedisError) -> String {
-    let words = super::describe(error);
+    let words = describe(error);
     match words.contains(&address.to_string()) {
         true => words,
         false => format!("{address}: {words}"),

@@ -9,9 +9,9 @@
 
 use redis::{Cmd, RedisError, RedisResult};
 
-use super::link::{Link, is_refusal};
+use super::errors::{describe, io_error, is_refusal};
+use super::link::Link;
 use super::place::Finder;
-use super::{describe, io_error};
 use crate::config::{self, Address, Login, Notify};
 
 /// What to do instead, where there are no transactions.

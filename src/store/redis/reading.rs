@@ -4,24 +4,17 @@ use std::hash::{BuildHasher, RandomState};
 
 use redis::{RedisError, RedisResult, Value};
 
+use super::errors::{bounded, io_error, is_of_open_slot, naming};
+use super::keys::key;
 use super::link::Link;
-use super::open_slot::{self, OpenSlot};
+use super::open_slot::OpenSlot;
 use super::proxies;
-use super::reply::{Replies, is_too_long, lists_too_long};
+use super::reply::Replies;
 use super::rights::Rights;
 use super::standing::{Question, Standing};
 use crate::config::{self, Keys};
 use crate::lists::ListName;
 use crate::store::{Entries, Fault, Reading};
-
-/// The key of a list.
-pub(crate) fn key(keys: &Keys, list: ListName) -> &str {
-    match list {
-        ListName::Gray => &keys.gray,
-        ListName::Pre => &keys.pre,
-        ListName::Prod => &keys.prod,
-    }
-}
 
 /// What the server said of the keys, as it came.
 pub(crate) struct Answer {
@@ -54,7 +47,7 @@ pub(crate) fn ask(
             return Ok((answer, at == 0));
         }
     }
-    Err(super::io_error("the transaction was aborted"))
+    Err(io_error("the transaction was aborted"))
 }
 
 /// Asks for all keys in one transaction; `None` when a WATCHed key was touched, or it has turned
@@ -94,7 +87,7 @@ fn ask_once(
     if rights.allowed().len() < lists.len() && some_are_left {
         return Ok(None);
     }
-    let is_open = refusals.iter().any(|it| open_slot::is_said(&it.error));
+    let is_open = refusals.iter().any(|it| is_of_open_slot(&it.error));
     let bytes = match refusals.into_iter().next() {
         _ if is_open => slot.read(link, &lists, settings)?,
         None => match receive(link, &lists, most)? {
@@ -141,15 +134,7 @@ fn is_refused_by_open_slot(bytes: &[u8]) -> RedisResult<bool> {
         return Ok(false);
     }
     let refusal = redis::parse_redis_value(bytes)?.extract_error();
-    Ok(refusal.is_err_and(|it| open_slot::is_said(&it)))
-}
-
-/// A reply that is too long, with what that is about; another error as it is.
-pub(crate) fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
-    match is_too_long(&error) {
-        true => lists_too_long(most, list.map(ListName::name)),
-        false => error,
-    }
+    Ok(refusal.is_err_and(|it| is_of_open_slot(&it)))
 }
 
 /// Runs `pipe` without a queue: the keys are WATCHed meanwhile. The replies as EXEC would put them;
@@ -175,16 +160,6 @@ fn read_one_by_one(
     Ok(untouched.then_some(replies))
 }
 
-/// An error that was the reply to a command about one list, with its name.
-fn naming(error: &RedisError, list: ListName) -> RedisError {
-    let Some(code) = error.code() else {
-        return error.clone();
-    };
-    let detail = error.detail().unwrap_or_default();
-    let detail = format!("{detail} (reading {})", list.name());
-    redis::make_extension_error(code.to_owned(), Some(detail))
-}
-
 /// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
 /// WATCHed key was touched.
 pub(crate) fn transaction(
@@ -200,7 +175,7 @@ pub(crate) fn transaction(
         }
         other => {
             other.extract_error()?;
-            Err(super::io_error("EXEC has no list of replies"))
+            Err(io_error("EXEC has no list of replies"))
         }
     }
 }
@@ -288,7 +263,7 @@ impl Answer {
     /// When the server does not let the keys be read.
     pub(crate) fn reading(self) -> RedisResult<Reading> {
         let replies = Replies::of(&self.bytes)?;
-        let mut replies = replies.ok_or_else(|| super::io_error("no answer"))?;
+        let mut replies = replies.ok_or_else(|| io_error("no answer"))?;
         let mut next = |list: ListName| {
             if !self.lists.contains(&list) {
                 return Ok(Err(Fault::Forbidden));

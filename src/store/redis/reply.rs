@@ -10,9 +10,9 @@
 use std::ops::Range;
 
 use memchr::memchr;
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::RedisResult;
 
-use super::io_error;
+use super::errors::{io_error, too_long};
 use crate::lists::LONGEST_ENTRY;
 use crate::store::{Entries, heavy};
 
@@ -24,9 +24,6 @@ const SHORTEST: usize = 3;
 
 /// So much of an entry is kept: enough to see that it is too long for one.
 const KEPT: usize = LONGEST_ENTRY + 1;
-
-/// The library has no such kind of its own, and this one only where its connections are used.
-const TOO_LONG: ErrorKind = ErrorKind::Client;
 
 /// How long a reply may be.
 #[derive(Clone, Copy, Debug)]
@@ -49,27 +46,6 @@ impl Bounds {
     pub(crate) const fn lists(whole: usize) -> Self {
         Self { whole, text: KEPT }
     }
-}
-
-/// The reply is longer than allowed.
-fn too_long(whole: usize) -> RedisError {
-    let detail = format!("a reply has more than {whole} bytes");
-    RedisError::from((TOO_LONG, "too long", detail))
-}
-
-/// The reply with the lists is longer than `max_reply`, which is `whole`; what has passed that is
-/// known, or not.
-pub(crate) fn lists_too_long(whole: usize, list: Option<&str>) -> RedisError {
-    let mut detail = format!("the lists have more than the {whole} bytes of max_reply");
-    if let Some(list) = list {
-        detail.push_str(&format!(" (reading {list})"));
-    }
-    RedisError::from((TOO_LONG, "too long", detail))
-}
-
-/// True when a reply was longer than allowed: nothing more can be understood on its connection.
-pub(crate) fn is_too_long(error: &RedisError) -> bool {
-    error.kind() == TOO_LONG
 }
 
 /// A look through bytes, as they come, for the end of a reply.

@@ -6,6 +6,7 @@
 
 use redis::RedisError;
 
+use super::errors::describe;
 use crate::lists::ListName;
 
 /// What was refused, and what was said of it.
@@ -29,7 +30,7 @@ impl Rights {
         }
         if !self.told.contains(&list) {
             self.told.push(list);
-            let (list, error) = (list.name(), super::describe(error));
+            let (list, error) = (list.name(), describe(error));
             log::error!("key-refused list={list} key={key:?} error={error:?}");
         }
     }

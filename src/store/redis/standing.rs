@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
 
-use super::link::{Link, is_refusal};
+use super::errors::is_refusal;
+use super::link::Link;
 use crate::store::Fault;
 
 /// The standing of a server.

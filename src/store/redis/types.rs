@@ -5,8 +5,8 @@
 
 use redis::RedisResult;
 
+use super::keys::key;
 use super::link::Link;
-use super::reading::key;
 use crate::config::Keys;
 use crate::lists::ListName;
 use crate::store::{Fault, Reading};

@@ -8,7 +8,7 @@ use std::io;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
-use crate::store::redis::link::closed;
+use crate::store::redis::errors::closed;
 
 const CLOCKS: &str = "renew it there; if it has been, look at the clock of this machine";
 
