@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use redis::RedisResult;
 
-use super::reading::Answer;
-use super::standing::{Adrift, Standing};
-use super::{Server, Watcher, cluster};
+use super::{Server, Watcher};
 use crate::error::Finding;
 use crate::lists::ListName;
+use crate::store::redis::cluster;
+use crate::store::redis::reading::Answer;
+use crate::store::redis::standing::{Adrift, Standing};
 use crate::store::{Cause, Reading, StoreFinding};
 
 impl Watcher {
