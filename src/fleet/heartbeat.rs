@@ -25,7 +25,7 @@ use crate::store::flaps::{Flaps, Success};
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
-use crate::store::redis::{cluster, reading};
+use crate::store::redis::{cluster, transaction};
 
 /// The time to live, in beats.
 const BEATS: u32 = 3;
@@ -306,7 +306,7 @@ impl Beater {
         let set = pipe.cmd("SET").arg(&self.key).arg(node.to_json());
         set.arg("PX").arg(node.ttl_ms);
         // In a cluster, its key is where it is.
-        let write = |link: &mut Link| reading::transaction(link, &pipe);
+        let write = |link: &mut Link| transaction::run(link, &pipe);
         let replies = cluster::follow(&mut open.link, &self.settings, write)?;
         let mut replies = replies.unwrap_or_default().into_iter();
         let (Some(before), Some(written)) = (replies.next(), replies.next()) else {
@@ -405,7 +405,7 @@ fn delete(link: &mut Link, key: &str, instance: &str) -> RedisResult<bool> {
     let mut pipe = redis::pipe();
     pipe.cmd("DEL").arg(key);
     // It was touched meanwhile if there are no replies.
-    let replies = reading::transaction(link, &pipe)?.unwrap_or_default();
+    let replies = transaction::run(link, &pipe)?.unwrap_or_default();
     let replies = replies.into_iter().collect::<RedisResult<Vec<_>>>()?;
     Ok(!replies.is_empty())
 }

@@ -15,7 +15,7 @@ use crate::fleet::node::{Node, plain};
 use crate::store::redis::errors::io_error;
 use crate::store::redis::link::Link;
 use crate::store::redis::place::Finder;
-use crate::store::redis::{cluster, reading};
+use crate::store::redis::{cluster, transaction};
 
 /// How many keys the server looks at in one step of a scan.
 const STEP: usize = 1000;
@@ -281,7 +281,7 @@ fn transaction(link: &mut Link, keys: &[Vec<u8>]) -> RedisResult<Vec<Reply>> {
     for key in keys {
         pipe.cmd("GET").arg(key).cmd("PTTL").arg(key);
     }
-    let replies = match reading::transaction(link, &pipe) {
+    let replies = match transaction::run(link, &pipe) {
         // Nothing may be queued by a server whose memory is used up, but all may be read.
         Err(error) if error.code() == Some("OOM") => one_by_one(link, &pipe)?,
         outcome => outcome?.unwrap_or_default(),

@@ -8,10 +8,10 @@ use super::errors::{bounded, io_error, is_of_open_slot, naming};
 use super::keys::key;
 use super::link::Link;
 use super::open_slot::OpenSlot;
-use super::proxies;
 use super::reply::Replies;
 use super::rights::Rights;
 use super::standing::{Question, Standing};
+use super::transaction;
 use crate::config::{self, Keys};
 use crate::lists::ListName;
 use crate::store::{Entries, Fault, Reading};
@@ -69,13 +69,13 @@ fn ask_once(
     }
     let mut request = question.packed().unwrap_or_default();
     let is_asked = !request.is_empty();
-    request.extend(packed_transaction(link, &pipe));
+    request.extend(transaction::packed(link, &pipe));
     link.send(&request)?;
     let standing = match is_asked {
         true => question.understand(link.receive()?.extract_error())?,
         false => Standing::Settled,
     };
-    let refusals = queued(link, &pipe)?;
+    let refusals = transaction::queued(link, &pipe)?;
     for refusal in &refusals {
         if let Some(list) = refusal.list(&lists)
             && refusal.error.code() == Some("NOPERM")
@@ -155,84 +155,9 @@ fn read_one_by_one(
         let reply = link.receive_lists(left);
         replies.extend(reply.map_err(|error| bounded(error, most, lists.get(at / 2).copied()))?);
     }
-    accepted(queue(link, &redis::pipe())?)?;
+    transaction::accepted(transaction::queue(link, &redis::pipe())?)?;
     let untouched = link.receive()? != Value::Nil;
     Ok(untouched.then_some(replies))
-}
-
-/// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
-/// WATCHed key was touched.
-pub(crate) fn transaction(
-    link: &mut Link,
-    pipe: &redis::Pipeline,
-) -> RedisResult<Option<Vec<RedisResult<Value>>>> {
-    accepted(queue(link, pipe)?)?;
-    match link.receive()? {
-        Value::Nil => Ok(None),
-        Value::Array(replies) => {
-            let replies = replies.into_iter().map(Value::extract_error);
-            Ok(Some(replies.collect()))
-        }
-        other => {
-            other.extract_error()?;
-            Err(io_error("EXEC has no list of replies"))
-        }
-    }
-}
-
-/// What the server did not queue.
-struct Refusal {
-    /// The command's place in the transaction.
-    at: usize,
-    error: RedisError,
-}
-
-impl Refusal {
-    /// The list that the command is about, where each of `lists` has two.
-    fn list(&self, lists: &[ListName]) -> Option<ListName> {
-        lists.get(self.at / 2).copied()
-    }
-}
-
-/// The first refusal as an error: it says more than that of EXEC.
-fn accepted(refusals: Vec<Refusal>) -> RedisResult<()> {
-    let first = refusals.into_iter().next();
-    first.map_or(Ok(()), |it| Err(it.error))
-}
-
-/// Has the commands of `pipe` queued and executed. Where nothing is refused, what is left to
-/// receive is the reply of EXEC; else nothing was executed.
-fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
-    link.send(&packed_transaction(link, pipe))?;
-    queued(link, pipe)
-}
-
-fn packed_transaction(link: &Link, pipe: &redis::Pipeline) -> Vec<u8> {
-    let mut request = link.asking();
-    request.extend(redis::cmd("MULTI").get_packed_command());
-    request.extend(pipe.get_packed_pipeline());
-    request.extend(redis::cmd("EXEC").get_packed_command());
-    request
-}
-
-/// The second half of [`queue`], when all has been sent.
-fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
-    link.receive_asked()?;
-    // MULTI is accepted, and each command queued.
-    let mut refusals = Vec::new();
-    for at in 0..1 + pipe.len() {
-        if let Err(error) = link.receive()?.extract_error() {
-            // Without a transaction the rest would be the lists themselves, one by one.
-            let Some(at) = at.checked_sub(1) else {
-                return Err(proxies::without_multi(error));
-            };
-            refusals.push(Refusal { at, error });
-        }
-    }
-    if !refusals.is_empty() {
-        link.receive()?;
-    }
-    Ok(refusals)
 }
 
 impl Answer {

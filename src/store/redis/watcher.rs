@@ -42,13 +42,13 @@ use super::pace::Pace;
 use super::place::Finder;
 use super::reading::Answer;
 use super::rights::Rights;
-use super::standing::{Question, Standings};
+use super::standing::Standings;
 use super::types::WrongTypes;
-use super::{cluster, password, proxies, reading, tls};
+use super::{cluster, proxies, reading};
 use crate::config;
 use crate::lists::ListName;
 use crate::store::gate::door::settle_time;
-use crate::store::{By, Cause, Fault, Publisher, Reading, heavy};
+use crate::store::{By, Cause, Fault, Publisher, heavy};
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -107,54 +107,6 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
     // Ready or not, the gateway starts: it answers 503 until there are lists.
     let _ = outcome.recv_timeout(patience);
     Ok(())
-}
-
-/// What was read once.
-pub struct Once {
-    /// The lists.
-    pub reading: Reading,
-    /// What there is to say of lists that cannot be read.
-    pub types: WrongTypes,
-}
-
-/// Reads the keys once.
-///
-/// # Errors
-/// Why they cannot be read.
-pub fn read(settings: &config::Redis) -> Result<Once, String> {
-    let mut finder = Finder::default();
-    let mut attempt = || {
-        let mut reader = finder.open_at_lists(settings)?;
-        let (mut rights, mut question) = (Rights::default(), Question::default());
-        let mut slot = OpenSlot::default();
-        let (answer, _) =
-            reading::ask(&mut reader, &mut slot, settings, &mut rights, &mut question)?;
-        let reading = answer.reading()?;
-        let mut types = WrongTypes::default();
-        types.ask(&mut reader, &settings.keys, &reading)?;
-        Ok(Once { reading, types })
-    };
-    let outcome: RedisResult<Once> = attempt();
-    outcome.map_err(|error| {
-        let error = cluster::explained(error, &settings.keys);
-        let error = proxies::explained(error, &finder, settings);
-        finder.describe(&error)
-    })
-}
-
-/// Looks at the files with passwords, and at those that are needed for TLS.
-///
-/// # Errors
-/// Which of them cannot be used, and why.
-pub fn check_files(settings: &config::Redis) -> std::io::Result<()> {
-    let urls = || settings.sentinels.iter().chain([&settings.url]);
-    for url in urls() {
-        password::read(url.login())?;
-    }
-    match urls().any(config::Url::is_tls) {
-        true => tls::client_config(&settings.tls).map(drop),
-        false => Ok(()),
-    }
 }
 
 struct Watcher {
