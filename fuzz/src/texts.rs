@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use graygate::config::{Config, ConfigError, Store, Url};
 use graygate::lists::{self, GrayList, PeerList};
-use graygate::store::{Entries, file};
+use graygate::store::{Entries, format};
 
 use super::noise;
 
@@ -16,7 +16,7 @@ const PORT: u16 = 80;
 type Lists = [Entries; 3];
 
 fn read(text: &[u8]) -> Result<Lists, String> {
-    let reading = file::parse(text, PORT).map_err(|error| error.to_string())?;
+    let reading = format::parse(text, PORT).map_err(|error| error.to_string())?;
     let lists = [reading.gray, reading.pre, reading.prod];
     Ok(lists.map(|list| list.unwrap_or_else(|fault| panic!("{fault:?} in a file"))))
 }

@@ -265,7 +265,7 @@ fn read_lists(config: &Config) -> Result<(), String> {
         }
     };
     let port = config.upstream.peer_port;
-    let outcome = store::file::read(path).and_then(|text| store::file::parse(&text, port));
+    let outcome = store::format::read(path).and_then(|text| store::format::parse(&text, port));
     outcome
         .map(drop)
         .map_err(|error| format!("{}: {error}", path.display()))

@@ -16,7 +16,7 @@ use crate::config::{Config, Store};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::route::explain::{self, Question, Rules};
 use crate::run;
-use crate::store::{Entries, Fault, Reading, file, redis};
+use crate::store::{Entries, Fault, Reading, format, redis};
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +253,7 @@ fn stored(config: &Config) -> Result<Lists, String> {
     let mut types = redis::WrongTypes::default();
     let reading = match &config.store {
         Store::File(path) => {
-            let read = file::read(path).and_then(|text| file::parse(&text, port));
+            let read = format::read(path).and_then(|text| format::parse(&text, port));
             read.map_err(|error| format!("{}: {error}", path.display()))?
         }
         Store::Redis(settings) => {

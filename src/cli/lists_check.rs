@@ -13,7 +13,7 @@ use crate::lists::notes::Kind;
 use crate::lists::{Family, GrayList, ListName, Lists, PeerList};
 use crate::run;
 use crate::store::gate::guard::Reason;
-use crate::store::{Entries, Fault, Reading, file, redis};
+use crate::store::{Entries, Fault, Reading, format, redis};
 
 /// The default of `[upstream] peer_port`.
 const PEER_PORT: u16 = 80;
@@ -56,7 +56,7 @@ pub fn check(file: Option<&Path>, config: &Path) -> Result<Report, String> {
 }
 
 fn read_file(path: &Path) -> Result<Reading, String> {
-    let read = file::read(path).and_then(|text| file::parse_leniently(&text));
+    let read = format::read(path).and_then(|text| format::parse_leniently(&text));
     read.map_err(|error| format!("{}: {error}", path.display()))
 }
 

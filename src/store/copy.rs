@@ -38,7 +38,7 @@ use nix::libc;
 use sha2::{Digest as _, Sha256};
 
 use self::lock::{Lock, LockError};
-use super::file::{self, FileError};
+use super::format::{self, FileError};
 use super::{Entries, StoreName, heavy};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList};
 use crate::process::supervised;
@@ -166,7 +166,7 @@ impl fmt::Display for CopyError {
 /// # Errors
 /// Why it must not be used.
 pub fn read(path: &Path, peer_port: u16) -> Result<Option<Copy>, CopyError> {
-    match file::read_up_to(path, LONGEST) {
+    match format::read_up_to(path, LONGEST) {
         Ok(text) => parse(&text, peer_port).map(Some),
         Err(FileError::Io(error)) if is_absent(&error) => Ok(None),
         Err(error) => Err(CopyError::Unreadable(error.to_string())),
@@ -272,7 +272,7 @@ pub fn parse(text: &[u8], peer_port: u16) -> Result<Copy, CopyError> {
             Some(store.ok_or_else(|| wrong("it does not say of which store it is"))?)
         }
     };
-    let reading = file::parse(rest, peer_port).map_err(|error| wrong(&error.to_string()))?;
+    let reading = format::parse(rest, peer_port).map_err(|error| wrong(&error.to_string()))?;
     let entries = |list: Result<Entries, _>| list.unwrap_or_default();
     let peers = |list| Arc::new(PeerList::parse(&entries(list), peer_port));
     let gray = Arc::new(GrayList::parse(&entries(reading.gray)));

@@ -1,25 +1,17 @@
-//! The lists file: the three lists, one entry a line, under `[gray]`, `[pre]` and `[prod]`.
+//! The lists in a file, for those who have no Redis.
 //!
-//! The embedded default for those who have no Redis. The file is looked at several times a
-//! second; a version that has stood still between two looks is read. A file is written by hand,
-//! so it is held to more than Redis is: all three sections must be there, the last line must be
-//! whole, and one bad entry refuses the whole version. So a version that is still being written,
-//! or is wrong, leaves the last good lists in force.
-//!
-//! Lines that begin with `#` or `;` are comments, and so is what follows a `#` behind an entry.
+//! The file is looked at several times a second; a version that has stood still between two looks is read
+//! ([`format`](super::format)). One that is still being written, or is wrong, leaves the last good lists in
+//! force.
 
-use std::fmt;
-use std::fs::{self, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::libc;
-
-use super::{Cause, Entries, Mode, Publisher, Reading};
-use crate::lists::{self, ListName};
+use super::format::{FileError, parse, read};
+use super::{Cause, Mode, Publisher};
 use crate::process::supervised;
 
 /// How often the file is looked at. An edit takes effect after two looks at most, and the time
@@ -29,153 +21,6 @@ const LOOK: Duration = Duration::from_millis(200);
 /// What the log could not be told of a version, since so much was told, is told so much later: more can
 /// be told each second.
 const OWED: Duration = Duration::from_secs(1);
-
-/// No lists file is longer than this, in bytes: millions of addresses.
-const LONGEST: u64 = 64 * 1024 * 1024;
-
-/// Why a version of the file is not used.
-#[derive(Debug)]
-pub enum FileError {
-    /// It cannot be read.
-    Io(io::Error),
-    /// What is wrong, and the line, from 1.
-    Line(usize, String),
-    /// A section is missing.
-    Missing(ListName),
-}
-
-impl From<io::Error> for FileError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => error.fmt(f),
-            Self::Line(line, what) => write!(f, "line {line}: {what}"),
-            Self::Missing(list) => write!(f, "there is no section [{}]", list.name()),
-        }
-    }
-}
-
-/// Reads the file at `path` as it is now, and no more of it than a lists file may have.
-///
-/// # Errors
-/// The kernel's; or it is too long, or no file that has an end.
-pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    read_up_to(path, LONGEST)
-}
-
-/// As [`read`], with another limit in bytes.
-pub(super) fn read_up_to(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
-    // Opening a pipe would wait for somebody who writes.
-    let mut options = OpenOptions::new();
-    let options = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let file = options.open(path)?;
-    let metadata = file.metadata()?;
-    let refused = |what: &str| Err(FileError::Io(io::Error::other(what)));
-    if metadata.is_dir() {
-        return refused("a folder, not a file");
-    }
-    if !metadata.is_file() {
-        return refused("not a regular file");
-    }
-    let mut text = Vec::new();
-    // It may grow meanwhile.
-    if metadata.len() <= longest {
-        file.take(longest + 1).read_to_end(&mut text)?;
-    }
-    if metadata.len().max(text.len() as u64) > longest {
-        return refused(&format!("longer than {} MiB", longest >> 20));
-    }
-    Ok(text)
-}
-
-/// Understands a version of the file.
-///
-/// # Errors
-/// Why it must not be used.
-pub fn parse(text: &[u8], peer_port: u16) -> Result<Reading, FileError> {
-    sections(text, |list, entry| check(list, entry, peer_port))
-}
-
-/// As [`parse`], but entries that cannot be read are among the others.
-///
-/// # Errors
-/// What is wrong with the file otherwise.
-pub fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
-    sections(text, |_, _| Ok(()))
-}
-
-fn sections(
-    text: &[u8],
-    check: impl Fn(ListName, &[u8]) -> Result<(), &'static str>,
-) -> Result<Reading, FileError> {
-    // Invisible in most editors, and no part of an entry.
-    if text.starts_with(b"\xef\xbb\xbf") {
-        let what = "it begins with a byte order mark (EF BB BF); save it as UTF-8 without one";
-        return Err(FileError::Line(1, what.to_owned()));
-    }
-    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
-        let what = "it is UTF-16; save it as UTF-8 without a byte order mark";
-        return Err(FileError::Line(1, what.to_owned()));
-    }
-    let mut sections: [Option<Entries>; 3] = [None, None, None];
-    let mut current = None;
-    for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let wrong = |what: &str| Err(FileError::Line(at + 1, what.to_owned()));
-        let Some(line) = line.strip_suffix(b"\n") else {
-            return wrong("the last line has no line feed; is the file still being written?");
-        };
-        let line = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-        let line = line.trim_ascii();
-        if line.is_empty() || line.starts_with(b";") {
-            continue;
-        }
-        if line.starts_with(b"[") && !line.contains(&b':') {
-            let named = |list: &ListName| line == format!("[{}]", list.name()).as_bytes();
-            let Some(index) = ListName::ALL.iter().position(named) else {
-                return wrong("an unknown section; there are [gray], [pre] and [prod]");
-            };
-            if sections[index].replace(Entries::default()).is_some() {
-                return wrong("this section stands twice");
-            }
-            current = Some(index);
-            continue;
-        }
-        let Some(index) = current else {
-            return wrong("an entry before the first section");
-        };
-        if let Err(reason) = check(ListName::ALL[index], line) {
-            let what = format!("{:?}: {reason}", line.escape_ascii().to_string());
-            return Err(FileError::Line(at + 1, what));
-        }
-        sections[index].get_or_insert_default().push(line);
-    }
-    let mut sections = sections.into_iter().zip(ListName::ALL);
-    let mut next = || match sections.next() {
-        Some((Some(entries), _)) => Ok(Ok(entries)),
-        Some((None, list)) => Err(FileError::Missing(list)),
-        None => Ok(Ok(Entries::default())),
-    };
-    Ok(Reading {
-        gray: next()?,
-        pre: next()?,
-        prod: next()?,
-    })
-}
-
-fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), &'static str> {
-    let text = std::str::from_utf8(entry).map_err(|_| "not text")?;
-    match list {
-        ListName::Gray => lists::gray_entry(text).map(drop),
-        ListName::Pre | ListName::Prod => lists::peer_entry(text, peer_port).map(drop),
-    }
-}
 
 /// What tells one version of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,73 +90,6 @@ fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Versi
         match outcome {
             Ok(reading) => publisher.publish(reading, Cause::Event),
             Err(error) => publisher.failed(error),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "# a comment\n[gray]\n 10.0.0.1 # office\n\n; another\n[pre]\n[::1]:81\n\
-                        [prod]\n10.0.2.1\n10.0.2.2:81\n";
-
-    #[test]
-    fn a_file_holds_three_lists() {
-        let reading = parse(GOOD.as_bytes(), 80).unwrap();
-        let list = |entries: Result<Entries, _>| {
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            (&entries.unwrap())
-                .into_iter()
-                .map(text)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(list(reading.gray), ["10.0.0.1"]);
-        assert_eq!(list(reading.pre), ["[::1]:81"]);
-        assert_eq!(list(reading.prod), ["10.0.2.1", "10.0.2.2:81"]);
-    }
-
-    #[test]
-    fn a_version_that_is_wrong_or_not_whole_is_refused_with_its_line() {
-        for (text, said) in [
-            ("", "no section [gray]"),
-            ("[gray]\n[pre]\n", "no section [prod]"),
-            ("[gray]\n[pre]\n[prod]\n10.0.0.1", "line 4: the last line"),
-            ("[gray]\n[pre]\n[prod", "line 3: the last line"),
-            (
-                "10.0.0.1\n[gray]\n[pre]\n[prod]\n",
-                "line 1: an entry before",
-            ),
-            (
-                "[gray]\n[pre]\n[gray]\n[prod]\n",
-                "line 3: this section stands twice",
-            ),
-            ("[grey]\n", "line 1: an unknown section"),
-            (
-                "\u{feff}[gray]\n[pre]\n[prod]\n",
-                "line 1: it begins with a byte order mark",
-            ),
-            (
-                "[gray]\n10.0.0\n[pre]\n[prod]\n",
-                "line 2: \"10.0.0\": neither",
-            ),
-            (
-                "[gray]\n[pre]\n[prod]\nhost:80\n",
-                "line 4: \"host:80\": neither",
-            ),
-        ] {
-            let error = parse(text.as_bytes(), 80).unwrap_err().to_string();
-            assert!(error.contains(said), "{text:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_is_refused_unless_whole_lines_of_the_last_list_remain() {
-        let last_section = GOOD.find("[prod]\n").unwrap() + "[prod]\n".len();
-        for cut in 0..GOOD.len() {
-            let whole_lines = cut >= last_section && GOOD[..cut].ends_with('\n');
-            let outcome = parse(&GOOD.as_bytes()[..cut], 80);
-            assert_eq!(outcome.is_ok(), whole_lines, "cut at {cut}");
         }
     }
 }

@@ -19,7 +19,7 @@ use crossbeam_channel::Sender;
 use super::copy::{self, Copy, Keeper, Purpose};
 use super::findings::Told;
 use super::status::ToldFaults;
-use super::{Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
+use super::{By, Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::Finding;
 use crate::lists::findings::{self, Findings};
@@ -60,27 +60,6 @@ struct Found {
     copy: Copy,
     /// Nothing is to be served by it while the store is away.
     is_too_old: bool,
-}
-
-/// Who has let a held change in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// Somebody, at the admin listener.
-    Command,
-    /// The key in Redis.
-    Key,
-    /// Time, or other settings.
-    Rules,
-}
-
-impl By {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Key => "key",
-            Self::Rules => "rules",
-        }
-    }
 }
 
 /// A held change that is in force now.

@@ -40,7 +40,7 @@ fn what_is_written_is_read_as_it_was_and_is_a_lists_file() {
     let time = humantime::format_rfc3339_millis(copy.written).to_string();
     assert_eq!(time, "2023-11-14T22:13:20.123Z");
     assert_eq!(copy.age(copy.written - Duration::from_secs(1)), None);
-    file::parse(&text, 80).unwrap();
+    format::parse(&text, 80).unwrap();
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_copy_may_be_longer_than_a_lists_file_and_one_that_no_start_would_read_is_no
     let first = format!("{begin}sha256 {}\n", checksum(&rest));
     let long = [first.as_bytes(), &rest].concat();
     write_copy(&path, &long, LONGEST, None).unwrap();
-    assert!(file::read(&path).is_err());
+    assert!(format::read(&path).is_err());
     let copy = read(&path, 80).unwrap().unwrap();
     assert_eq!(copy.lists.digest, lists().digest);
 

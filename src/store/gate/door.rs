@@ -17,10 +17,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::guard::{Gate, Guarded, Held, Moment, Rules};
+use super::guard::{By, Gate, Guarded, Held, Moment, Rules};
 use crate::lists::{Digest, GrayList, ListName, Lists, PeerList, Skipped};
 use crate::logs::throttle::Throttle;
-use crate::store::{By, Entries, Fault, Reading};
+use crate::store::{Entries, Fault, Reading};
 
 /// How long lists wait for others to settle, at most: a little longer than that takes.
 pub(in crate::store) const MOST_WITHHELD: Duration = Duration::from_millis(1500);

@@ -61,6 +61,27 @@ impl Reason {
     }
 }
 
+/// Who has let a held change in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Somebody, at the admin listener.
+    Command,
+    /// The key in Redis.
+    Key,
+    /// Time, or other settings.
+    Rules,
+}
+
+impl By {
+    pub(in crate::store) const fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Key => "key",
+            Self::Rules => "rules",
+        }
+    }
+}
+
 /// What the guard goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {

@@ -1,0 +1,129 @@
+//! What one look at the store gave.
+
+use std::hash::BuildHasher;
+
+use super::Entries;
+use crate::lists::ListName;
+
+/// What one look at the store gave: for each list its entries, or why it cannot be read.
+#[derive(Debug)]
+pub struct Reading {
+    /// The gray list.
+    pub gray: Result<Entries, Fault>,
+    /// The peers of the new version.
+    pub pre: Result<Entries, Fault>,
+    /// The peers of the old version.
+    pub prod: Result<Entries, Fault>,
+}
+
+impl Reading {
+    /// All lists, in the order of [`ListName::ALL`].
+    pub(super) const fn lists(&self) -> [&Result<Entries, Fault>; ListName::ALL.len()] {
+        [&self.gray, &self.pre, &self.prod]
+    }
+
+    /// What each list has; `None` where nobody can tell. Equal for equal entries in whatever order, and
+    /// for others as good as never. The order of a set is the server's own affair: it changes while its
+    /// table grows.
+    pub(super) fn content(&self, hasher: &impl BuildHasher) -> [Option<u64>; ListName::ALL.len()] {
+        self.lists().map(|list| match list {
+            Ok(entries) => {
+                let hashes = entries.into_iter().map(|it| hasher.hash_one(it));
+                Some(hashes.fold(entries.len() as u64, u64::wrapping_add))
+            }
+            Err(Fault::Forbidden) => None,
+            Err(fault) => Some(hasher.hash_one(fault.name())),
+        })
+    }
+}
+
+/// Why a list keeps its last good value instead of what the store says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The key is neither a list nor a set.
+    WrongType,
+    /// The store does not allow to read it.
+    Forbidden,
+    /// There are entries, but none of them can be read.
+    AllSkipped,
+    /// The list was found empty, or without some of its peers behind a fault, but only this once:
+    /// it may be about to be filled again.
+    Unsettled,
+    /// The lists are longer than the store may say at once, so that none of them was read.
+    TooLong,
+    /// Another list is unsettled, and what was written at once is to come into force at once.
+    Withheld,
+    /// The server is a replica that has not had its master's data yet.
+    Unsynced,
+    /// The server, or its master, was restarted without its data: there is no list at all.
+    WithoutData,
+}
+
+impl Fault {
+    /// Every fault.
+    pub(super) const ALL: [Self; 8] = [
+        Self::WrongType,
+        Self::Forbidden,
+        Self::AllSkipped,
+        Self::Unsettled,
+        Self::TooLong,
+        Self::Withheld,
+        Self::Unsynced,
+        Self::WithoutData,
+    ];
+
+    /// The name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WrongType => "wrong-type",
+            Self::Forbidden => "forbidden",
+            Self::AllSkipped => "all-skipped",
+            Self::Unsettled => "unsettled",
+            Self::TooLong => "too-long",
+            Self::Withheld => "withheld",
+            Self::Unsynced => "unsynced",
+            Self::WithoutData => "without-data",
+        }
+    }
+
+    /// How grave it is.
+    pub(super) const fn level(self) -> log::Level {
+        match self {
+            Self::WrongType
+            | Self::Forbidden
+            | Self::AllSkipped
+            | Self::TooLong
+            | Self::WithoutData => log::Level::Error,
+            Self::Unsynced => log::Level::Warn,
+            // Passes by itself, or the next reading says what it is.
+            Self::Unsettled | Self::Withheld => log::Level::Debug,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::RandomState;
+
+    use super::*;
+
+    #[test]
+    fn the_content_of_a_reading_is_that_of_its_lists_in_whatever_order() {
+        let hasher = RandomState::new();
+        let content = |gray: &[&str], pre: &[&str], prod| {
+            let [gray, pre] = [gray, pre].map(|list| Ok(list.iter().collect()));
+            Reading { gray, pre, prod }.content(&hasher)
+        };
+        let empty = || Ok(Entries::default());
+        let one = content(&["a", "b", "c"], &["d"], empty());
+        assert_eq!(one, content(&["c", "a", "b"], &["d"], empty()));
+        for other in [
+            content(&["a", "b"], &["d"], empty()),
+            content(&["ab", "c"], &["d"], empty()),
+            content(&["d"], &["a", "b", "c"], empty()),
+            content(&["a", "b", "c"], &["d"], Err(Fault::WrongType)),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+}
