@@ -4,38 +4,30 @@
 //! deadline for the resolution of a name, for a TLS handshake as a whole or for a reply that comes
 //! in drops, and it gives up a reply that is late. What the parser gets are whole replies.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod connect;
+mod received;
+mod resolver;
+mod stream;
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::RecvTimeoutError;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 
-use super::errors::{at, closed, describe, is_refusal, of_select, told};
-use super::reply::{Bounds, End, Scan};
-use super::{password, tls};
+use self::connect::{connect, connect_to};
+use self::received::Received;
+use self::resolver::{MORE, PROMPT, Resolution, begin_to_resolve};
+use self::stream::{Pinging, Stream, Timed, left};
+use super::errors::{at, describe, is_refusal, of_select, told};
+use super::password;
+use super::reply::Bounds;
 use crate::config::{self, Address, Login};
-use crate::store::heavy;
 
 /// A reply may take so many times the limit of a silence as a whole.
 const WHOLE: u32 = 15;
-
-/// A change of the lists waits no longer than this for a name to be resolved.
-const PROMPT: Duration = Duration::from_millis(20);
-
-/// A resolver may tell some of the addresses of a name at a time, each time others: before a server is left, it is
-/// asked so often, and each further answer is waited for so long.
-const ASKED: usize = 8;
-const MORE: Duration = Duration::from_millis(100);
-
-/// So much is read at once.
-const CHUNK: usize = 64 * 1024;
 
 /// A connection on which the server knows who asks.
 pub(crate) struct Link {
@@ -371,67 +363,6 @@ impl Link {
     }
 }
 
-/// What has come and was not taken yet.
-struct Received {
-    bytes: Vec<u8>,
-    /// Up to here it was taken.
-    taken: usize,
-    scan: Scan,
-    chunk: Box<[u8]>,
-}
-
-impl Default for Received {
-    fn default() -> Self {
-        Self {
-            bytes: Vec::new(),
-            taken: 0,
-            scan: Scan::default(),
-            chunk: vec![0; CHUNK].into(),
-        }
-    }
-}
-
-impl Received {
-    /// Takes the next whole reply. What has come of it stays when the stream fails.
-    fn reply(&mut self, stream: &mut impl Read, bounds: Bounds) -> RedisResult<Vec<u8>> {
-        loop {
-            match self.scan.end(&self.bytes[self.taken..], bounds)? {
-                End::Whole(length) => {
-                    self.scan = Scan::default();
-                    return Ok(self.take(length));
-                }
-                End::Surplus(Range { start, end }) => {
-                    let surplus = self.taken + start..self.taken + end;
-                    self.bytes.drain(surplus);
-                    continue;
-                }
-                End::Partial => {}
-            }
-            // So that a long one begins at the beginning, and need not be copied.
-            self.bytes.drain(..std::mem::take(&mut self.taken));
-            match stream.read(&mut self.chunk)? {
-                0 => return Err(closed().into()),
-                length => {
-                    let needed = self.bytes.len() + length;
-                    if needed > self.bytes.capacity() {
-                        self.bytes.reserve(heavy::room(needed) - self.bytes.len());
-                    }
-                    self.bytes.extend_from_slice(&self.chunk[..length]);
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Vec<u8> {
-        if self.taken == 0 && length == self.bytes.len() {
-            return std::mem::take(&mut self.bytes);
-        }
-        let start = self.taken;
-        self.taken += length;
-        self.bytes[start..self.taken].to_vec()
-    }
-}
-
 /// True where AUTH knows only passwords.
 fn is_arity(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default();
@@ -449,282 +380,5 @@ fn authentication(error: RedisError) -> RedisError {
             ))
         }
         _ => error,
-    }
-}
-
-/// Connects to the first of the host's addresses that accepts, and says which.
-fn connect(address: &Address, until: Instant) -> io::Result<(Socket, Option<SocketAddr>)> {
-    let (host, port) = match address {
-        Address::Unix(path) => {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            socket.connect_timeout(&SockAddr::unix(path)?, left(until)?)?;
-            return Ok((socket, None));
-        }
-        Address::Tcp { host, port, .. } => (host, *port),
-    };
-    let addresses = resolve(host, port, until)?;
-    let mut complaints = Vec::new();
-    for (at, peer) in addresses.iter().enumerate() {
-        // One that does not answer leaves time for the others.
-        let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
-        match left(until).and_then(|left| connect_to(*peer, left / others)) {
-            Ok(socket) => return Ok((socket, Some(*peer))),
-            Err(error) if !address.is_name() => return Err(error),
-            Err(error) => complaints.push(format!("{peer}: {error}")),
-        }
-    }
-    // In the same order each time, so that they are told once.
-    complaints.sort();
-    Err(io::Error::other(match complaints.is_empty() {
-        true => "the host has no address".to_owned(),
-        false => complaints.join(", "),
-    }))
-}
-
-fn connect_to(address: SocketAddr, limit: Duration) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.connect_timeout(&address.into(), limit)?;
-    socket.set_tcp_nodelay(true)?;
-    Ok(socket)
-}
-
-/// The outcomes of a resolution that goes on.
-type Resolution = Receiver<io::Result<Vec<SocketAddr>>>;
-
-/// Begins to resolve the name in an address, if there is one, until `peer` is among what it means.
-fn begin_to_resolve(address: &Address, peer: SocketAddr) -> Option<Resolution> {
-    match address {
-        Address::Tcp { host, port, .. } if host.parse::<IpAddr>().is_err() => {
-            ask_resolver(host, *port, Some(peer)).ok()
-        }
-        _ => None,
-    }
-}
-
-fn resolve(host: &str, port: u16, until: Instant) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    match ask_resolver(host, port, None)?.recv_timeout(left(until)?) {
-        Ok(found) => found,
-        Err(_) => Err(io::Error::other(format!("{host} was not resolved in time"))),
-    }
-}
-
-/// Resolutions under way at most: one that hangs has its thread for as long.
-const RESOLVING: usize = 16;
-
-/// Those under way.
-static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
-
-/// One of them.
-struct UnderWay;
-
-impl UnderWay {
-    fn begin() -> Option<Self> {
-        let one_more = |it| (it < RESOLVING).then_some(it + 1);
-        let order = Ordering::Relaxed;
-        UNDER_WAY.fetch_update(order, order, one_more).ok()?;
-        Some(Self)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Asks the resolver of the system, which has a deadline of its own at best, in another thread: once, or until it tells
-/// the address that is `wanted`.
-fn ask_resolver(host: &str, port: u16, wanted: Option<SocketAddr>) -> io::Result<Resolution> {
-    let Some(place) = UnderWay::begin() else {
-        return Err(io::Error::other(format!(
-            "{host} was not asked for: the system's resolver hangs"
-        )));
-    };
-    let (said, answers) = crossbeam_channel::bounded(ASKED);
-    let name = host.to_owned();
-    std::thread::Builder::new()
-        .name("lists-resolver".to_owned())
-        .spawn(move || {
-            let mut place = Some(place);
-            for at in 1..=ASKED {
-                let found = (name.as_str(), port).to_socket_addrs();
-                let found: io::Result<Vec<SocketAddr>> = found.map(Iterator::collect);
-                let others = found.as_ref().ok().filter(|it| !it.is_empty());
-                let others = others.zip(wanted);
-                let is_last = at == ASKED || others.is_none_or(|(it, wanted)| it.contains(&wanted));
-                // Whoever hears the last answer may ask for another name.
-                place = place.filter(|_| !is_last);
-                // Nobody may be waiting any more.
-                if said.send(found).is_err() || is_last {
-                    return;
-                }
-            }
-        })?;
-    Ok(answers)
-}
-
-fn left(until: Instant) -> io::Result<Duration> {
-    match until.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
-}
-
-/// A socket on which no silence, and nothing as a whole, takes longer than allowed.
-struct Timed {
-    socket: Socket,
-    silence: Duration,
-    until: Instant,
-    /// Something has come.
-    heard: bool,
-}
-
-impl Timed {
-    fn patience(&self) -> io::Result<Duration> {
-        Ok(left(self.until)?.min(self.silence))
-    }
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.socket.set_read_timeout(Some(self.patience()?))?;
-            match (&self.socket).read(buffer) {
-                // With a time limit, the kernel does not take up a call again after a signal.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => {
-                    self.heard |= outcome.as_ref().is_ok_and(|it| *it > 0);
-                    return outcome.map_err(timed_out);
-                }
-            }
-        }
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            self.socket.set_write_timeout(Some(self.patience()?))?;
-            match (&self.socket).write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome.map_err(timed_out),
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Two names for the same thing: which of them it is depends on the system call.
-fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
-    }
-}
-
-/// Bytes, with TLS around them or without it.
-enum Stream {
-    Plain(Timed),
-    Tls(Box<StreamOwned<ClientConnection, Timed>>),
-}
-
-impl Stream {
-    fn of(socket: Timed, address: &Address, files: &config::Tls) -> io::Result<Self> {
-        match address {
-            Address::Tcp {
-                host, tls: true, ..
-            } => {
-                let name = files.name.as_deref().unwrap_or(host);
-                Self::handshake(socket, name, tls::client_config(files)?)
-            }
-            _ => Ok(Self::Plain(socket)),
-        }
-    }
-
-    fn handshake(mut socket: Timed, host: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        while tls.is_handshaking() {
-            tls.complete_io(&mut socket)
-                .map_err(|error| match socket.heard {
-                    true => tls::in_words(error),
-                    false => tls::no_answer(error),
-                })?;
-        }
-        Ok(Self::Tls(Box::new(StreamOwned::new(tls, socket))))
-    }
-
-    fn timed(&self) -> &Timed {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => &stream.sock,
-        }
-    }
-
-    fn timed_mut(&mut self) -> &mut Timed {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => &mut stream.sock,
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
-            Self::Tls(stream) => stream.read(buffer).map_err(tls::in_words),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(stream) => stream.write(bytes).map_err(tls::in_words),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.flush(),
-            Self::Tls(stream) => stream.flush().map_err(tls::in_words),
-        }
-    }
-}
-
-/// A stream whose silence is answered with one PING. Below the parser, which thus never gives up
-/// a message of which a part has come.
-struct Pinging<'a> {
-    stream: &'a mut Stream,
-    limit: Duration,
-    asked: bool,
-}
-
-impl Read for Pinging<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.stream.timed_mut().until = Instant::now() + self.limit;
-            match self.stream.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && !self.asked => {
-                    self.asked = true;
-                    self.stream.timed_mut().until = Instant::now() + self.limit;
-                    let ping = redis::cmd("PING").get_packed_command();
-                    self.stream.write_all(&ping)?;
-                    self.stream.flush()?;
-                }
-                outcome => {
-                    self.asked = false;
-                    return outcome;
-                }
-            }
-        }
     }
 }
