@@ -1,8 +1,12 @@
 //! What is written, what of it is read again, and when.
 
+use std::fs;
+use std::time::Instant;
+
+use super::disk::{InTheWay, beside, write_copy};
 use super::*;
 
-fn lists() -> Lists {
+pub(super) fn lists() -> Lists {
     let peers = |text: &str| Arc::new(PeerList::parse(text.split_whitespace(), 8080));
     let gray = ["10.0.0.1", "10.1.0.0/16", "2001:db8::/32", "::1"];
     Lists::new(
@@ -136,42 +140,6 @@ fn another_version_is_named_and_so_is_what_is_no_copy() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("it has no time"), "{error}");
-}
-
-#[test]
-fn a_copy_is_due_when_the_lists_differ_when_it_is_old_and_at_the_end() {
-    let lists = Arc::new(lists());
-    let time = SystemTime::UNIX_EPOCH + RENEW * 2;
-    let mut state = State::default();
-    assert!(!state.is_due(), "nothing was read yet");
-    state.newest = Some((Arc::clone(&lists), time));
-    assert!(state.is_due(), "there is no copy");
-    for (on_disk, due, due_at_end) in [
-        (time, false, false),
-        (time - Duration::from_secs(1), false, true),
-        // A clock was set back.
-        (time + RENEW * 2, false, true),
-        (time - RENEW, true, true),
-    ] {
-        state.on_disk = Some((lists.digest, on_disk));
-        for (ends, expected) in [(false, due), (true, due_at_end)] {
-            state.ends = ends;
-            assert_eq!(state.is_due(), expected, "{on_disk:?}, {ends}");
-        }
-    }
-    state.on_disk = Some((Lists::unread().digest, time));
-    assert!(state.is_due(), "another digest");
-    // Long before a start would refuse it.
-    state.ends = false;
-    for (max_age, age, due) in [(3, 0, false), (3, 1, true), (60, 19, false), (60, 20, true)] {
-        let seconds = Duration::from_secs;
-        state.max_age = Some(seconds(max_age));
-        state.on_disk = Some((lists.digest, time - seconds(age)));
-        assert_eq!(state.is_due(), due, "{age} of {max_age}");
-    }
-    state.max_age = Some(RENEW * 100);
-    state.on_disk = Some((lists.digest, time - RENEW));
-    assert!(state.is_due());
 }
 
 #[test]

@@ -293,6 +293,7 @@ mod tests {
     use redis::Value;
 
     use super::*;
+    use crate::store::redis::errors::is_too_long;
 
     /// The end of the reply that `bytes` begin with, as they come in these pieces.
     fn end(bytes: &[u8], pieces: impl Iterator<Item = usize>) -> RedisResult<Option<usize>> {
