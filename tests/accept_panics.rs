@@ -9,57 +9,33 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use graygate::config::{Config, LogTarget};
-use graygate::lists::Lists;
-use graygate::logs::access::OwnLines;
-use graygate::logs::writer::Log;
-use graygate::metrics::Metrics;
+use graygate::config::LogTarget;
 use graygate::net;
-use graygate::proxy::Gateway;
-use graygate::proxy::doubts::Doubts;
 use graygate::proxy::listeners;
-use graygate::snapshot::Published;
 
-use support::{DEADLINE, PanicLog, wait_until};
+use support::{DEADLINE, GatewayInside, PanicLog, wait_until};
 
 const INI: &str = "
 [gateway]
 listen = 127.0.0.1:0
+workers = 2
 [lists]
 file = lists
-[log]
-access = off
 ";
 
 #[test]
 fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
     let log = PanicLog::install();
-    let nowhere = |_: &Path| unreachable!("no file is opened");
-    let access_log = Log::open("access", &LogTarget::Off, nowhere).unwrap();
-    let config = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
-    let entrances = listeners::bind(&config.gateway.listen).unwrap();
-    let addr = entrances[0].addr();
-    // A second start says how many there are, and does not change it.
-    assert_eq!(net::start(2).unwrap(), 2);
-    assert_eq!(net::start(300).unwrap(), 2);
-    let gateway = Arc::new(Gateway {
-        config: Arc::new(Published::new(config)),
-        lists: Arc::new(Published::new(Lists::unread())),
-        metrics: Metrics::new(2),
-        access_log: access_log.queue(),
-        own_lines: vec![OwnLines::new(addr)],
-        doubts: Doubts::default(),
-        draining: AtomicBool::new(false),
-        accepting: AtomicUsize::new(0),
-        // One too few: whoever would be the second worker's is a panic.
-        connections: vec![AtomicUsize::new(0)],
+    // One worker's count is missing: whoever would be the second worker's is a panic.
+    let inside = GatewayInside::start_with(INI, &LogTarget::Off, |it| {
+        it.connections.pop();
     });
-    listeners::serve(&gateway, entrances).unwrap();
+    let (gateway, addr) = (&inside.gateway, inside.addr);
+    // A second start says how many there are, and does not change it.
+    assert_eq!(net::start(300).unwrap(), 2);
 
     let ask = || {
         let mut client = TcpStream::connect(addr).unwrap();
@@ -86,7 +62,7 @@ fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
     drop(held);
 
     let (done, drained) = std::sync::mpsc::channel();
-    let draining = Arc::clone(&gateway);
+    let draining = Arc::clone(gateway);
     std::thread::spawn(move || {
         let left = listeners::drain(&draining, Duration::from_secs(3600), || false);
         done.send(left).unwrap();

@@ -7,10 +7,6 @@ use std::time::Duration;
 
 use support::{Client, Conn, DEADLINE, Gateway, Origin, Pattern, Setup, ok, wait_until};
 
-fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::new().lists(&[], &[], &[origin]).start()
-}
-
 /// An origin that answers one request of each connection with these bytes, and closes it.
 fn closing(bytes: impl Into<Vec<u8>>) -> Origin {
     let bytes = bytes.into();
@@ -41,7 +37,7 @@ fn a_response_of_a_given_length_arrives_whole() {
     ] {
         let content = Pattern::new(1).bytes(length);
         let origin = Origin::saying(ok(&content));
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::serving(&origin);
         let mut client = gateway.connect();
         for _ in 0..2 {
             let response = client.get("/");
@@ -59,8 +55,9 @@ fn a_large_upload_takes_its_own_bytes_and_the_next_request_follows_it() {
     // Around the sizes from which a body goes by a pipe, and that a pipe has.
     for length in [131_072, 163_840, 163_841, 1_048_576, 3_000_017] {
         let origin = Origin::saying(ok("taken"));
-        let setup = Setup::new().set("gateway.max_body", length);
-        let gateway = setup.lists(&[], &[], &[&origin]).start();
+        let gateway = Setup::serving(&origin)
+            .set("gateway.max_body", length)
+            .start();
         let content = Pattern::new(5).bytes(length);
         let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
         let next = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -81,7 +78,7 @@ fn a_chunked_response_arrives_with_its_trailers_and_without_its_extensions() {
     // A trailer must not say what was decided by the head.
     bytes.extend_from_slice(b"0\r\nX-Sum: 1\r\nContent-Type: text/html\r\nx-late:2\r\n\r\n");
     let origin = Origin::saying(bytes);
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     for _ in 0..2 {
         let response = client.get("/");
@@ -105,7 +102,7 @@ fn a_response_that_ends_with_its_connection_becomes_chunked_and_the_client_stays
         let mut bytes = format!("HTTP/{version} 200 OK\r\n\r\n").into_bytes();
         bytes.extend_from_slice(&content);
         let origin = closing(bytes);
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::serving(&origin);
         let mut client = gateway.connect();
         for _ in 0..2 {
             let response = client.get("/");
@@ -125,7 +122,7 @@ fn an_http10_client_gets_a_chunked_response_plain_up_to_the_end_of_the_connectio
     bytes.extend(chunk(b"world"));
     bytes.extend_from_slice(b"0\r\nX-Sum: 1\r\n\r\n");
     let origin = Origin::saying(bytes);
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     for wish in ["", "Connection: keep-alive\r\n"] {
         let mut client = gateway.connect();
         client.send(format!("GET / HTTP/1.0\r\nHost: a\r\n{wish}\r\n"));
@@ -143,7 +140,7 @@ fn an_http10_client_gets_a_chunked_response_plain_up_to_the_end_of_the_connectio
 #[test]
 fn a_chunked_upload_of_odd_chunks_in_odd_segments_arrives_with_the_same_content() {
     let origin = Origin::saying(ok("thanks"));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let sizes = [1, 7, 8191, 8192, 8193, 1, 32_769, 65_536, 100_001, 2];
     let mut pattern = Pattern::new(3);
     let mut content = Vec::new();
@@ -189,7 +186,7 @@ fn a_chunked_upload_of_odd_chunks_in_odd_segments_arrives_with_the_same_content(
 #[test]
 fn an_upload_of_a_given_length_arrives_with_that_length() {
     let origin = Origin::saying(ok("thanks"));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     for length in [0, 1, 8192, 8193, 1_000_003] {
         let content = Pattern::new(4).bytes(length);
@@ -208,7 +205,7 @@ fn an_upload_of_a_given_length_arrives_with_that_length() {
 #[test]
 fn a_post_without_framing_has_no_body_and_what_follows_is_the_next_request() {
     let origin = Origin::answering(|request| ok(request.head.method()));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     client.send("POST /x HTTP/1.1\r\nHost: a\r\n\r\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.response().text(), "POST");
@@ -238,7 +235,7 @@ fn responses_without_a_body_keep_their_length_only_where_it_informs() {
             "/bodiless" => answer.clone().into_bytes(),
             _ => ok("next"),
         });
-        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let setup = Setup::serving(&origin);
         let gateway = setup.set("gateway.workers", 1).start();
         let mut client = gateway.connect();
         let response = client.ask(format!("{method} /bodiless HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -262,7 +259,7 @@ fn many_responses_whose_body_must_not_come_take_one_connection() {
         ("GET", "204 No Content\r\nContent-Length: 7"),
     ] {
         let origin = Origin::answering(move |_| format!("HTTP/1.1 {said}\r\n\r\n").into());
-        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let setup = Setup::serving(&origin);
         let gateway = setup.set("gateway.workers", 1).start();
         let mut client = gateway.connect();
         for _ in 0..20 {
@@ -280,7 +277,7 @@ fn clients_that_send_many_heads_leave_the_others_a_connection_to_reuse() {
         "HEAD" => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n".to_vec(),
         _ => ok("ok"),
     });
-    let setup = Setup::new().lists(&[], &[], &[&origin]);
+    let setup = Setup::serving(&origin);
     let setup = setup.set("upstream.keepalive", KEPT);
     let gateway = setup.set("gateway.workers", 1).start();
     let mut client = gateway.connect();
@@ -318,7 +315,7 @@ fn a_body_that_must_not_come_is_never_taken_for_the_next_response() {
             }
             Ok(())
         });
-        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let setup = Setup::serving(&origin);
         let gateway = setup.set("gateway.workers", 1).start();
         for round in 0..200 {
             let mut client = gateway.connect();
@@ -356,7 +353,7 @@ fn a_body_that_must_not_come_and_is_late_is_not_the_answer_to_another_clients_re
             }
             Ok(())
         });
-        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let setup = Setup::serving(&origin);
         let setup = setup.set("gateway.trusted_proxies", "127.0.0.7");
         let gateway = setup.set("gateway.workers", 1).start();
         let mut client = gateway.connect_from(from);
@@ -392,7 +389,7 @@ fn an_answer_for_which_a_late_body_was_taken_is_not_the_answer_to_another_client
         }
         Ok(())
     });
-    let setup = Setup::new().lists(&[], &[], &[&origin]);
+    let setup = Setup::serving(&origin);
     let gateway = setup.set("gateway.workers", 1).start();
     let mut client = gateway.connect();
     client.send("HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -424,7 +421,7 @@ fn a_peer_that_has_sent_a_body_that_must_not_come_gets_a_connection_for_each_suc
             }
             Ok(())
         });
-        let setup = Setup::new().lists(&[], &[], &[&origin]);
+        let setup = Setup::serving(&origin);
         let gateway = setup.set("gateway.workers", 1).start();
         let mut client = gateway.connect();
         let mut head = |target: &str| {
@@ -453,7 +450,7 @@ fn a_peer_that_has_sent_a_body_that_must_not_come_gets_a_connection_for_each_suc
 #[test]
 fn max_body_refuses_a_length_before_the_origin_and_a_chunked_body_at_its_limit() {
     let origin = Origin::saying(ok("thanks"));
-    let setup = Setup::new().lists(&[], &[], &[&origin]);
+    let setup = Setup::serving(&origin);
     let gateway = setup.set("gateway.max_body", 10).start();
     let refused = |client: &mut Client| {
         let response = client.response();
@@ -533,7 +530,7 @@ fn a_response_that_is_cut_short_is_seen_to_be_cut_short() {
             }
             Ok(())
         });
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::serving(&origin);
         let mut client = gateway.connect();
         client.send(format!("GET / HTTP/1.{minor}\r\nHost: a\r\n\r\n"));
         let head = client.head();
@@ -581,8 +578,9 @@ fn a_client_that_vanishes_cancels_its_exchange() {
             conn.send([b'x'; 10_000])?;
         }
     };
-    // When, the reason that is logged, what the client sends, what the origin does, whether the client waits for a response head,
-    // and whether it resets. (A client that only closes is seen to be gone when it is written to.)
+    // When, the reason that is logged, what the client sends, what the origin does, whether the
+    // client waits for a response head, and whether it resets. (A client that only closes is seen
+    // to be gone when it is written to.)
     let table = [
         ("before the head", "client-gone", get, waits, false, true),
         (
@@ -623,8 +621,7 @@ fn a_client_that_vanishes_cancels_its_exchange() {
     for (when, close, request, script, answered, resets) in table {
         let origin = Origin::scripted(script);
         // No deadline may do it in the client's place.
-        let gateway = Setup::new()
-            .lists(&[], &[], &[&origin])
+        let gateway = Setup::serving(&origin)
             .set("upstream.read_timeout", "1h")
             .set("gateway.body_timeout", "1h")
             .set("gateway.send_timeout", "1h")
@@ -669,8 +666,7 @@ fn of_a_giant_answer_that_is_cut_nothing_gets_into_another_one() {
         }
         Ok(())
     });
-    let setup = Setup::new().set("gateway.workers", 1);
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     let asked = |client: &mut Client, seed: u64| {
         client.send(format!("GET /{seed} HTTP/1.1\r\nHost: a\r\n\r\n"));
         (client.head().response_framing("GET"), Pattern::new(seed))
@@ -754,7 +750,7 @@ fn a_gigabyte_down_needs_no_memory() {
         }
         Ok(())
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     assert_eq!(client.get("/small").content.len(), 1);
     let mut memory = Memory::of(&gateway);
@@ -779,7 +775,7 @@ fn a_gigabyte_up_in_chunks_needs_no_memory() {
         }
         Ok(())
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     let head = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.send(head);
@@ -806,7 +802,7 @@ fn all_that_came_before_a_cut_arrives_at_a_client_that_reads_late() {
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n")?;
         conn.send([b'x'; PART])
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     // By then the gateway has closed.
@@ -820,7 +816,7 @@ fn a_malformed_trailer_is_no_clean_end_for_an_old_client_either() {
     let origin = Origin::saying(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nno colon\r\n\r\n",
     );
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
     let response = client.response();
@@ -841,10 +837,7 @@ fn a_trailer_of_one_message_is_not_that_of_another() {
         }
         Ok(())
     });
-    let gateway = Setup::new()
-        .set("gateway.workers", 1)
-        .lists(&[], &[], &[&origin])
-        .start();
+    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     let upload = |path: &str| {
         format!(
             "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\

@@ -8,7 +8,7 @@ mod support;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use support::{DEADLINE, Origin, Setup, Wire, ok, wait_until};
+use support::{DEADLINE, Gateway, Origin, Setup, Wire, ok, wait_until};
 
 /// What the gateway says of a client at 127.0.0.1 that asks for `a`.
 const OURS: &str = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n\
@@ -49,7 +49,7 @@ fn a_million_chunks_of_one_byte_up_take_no_memory() {
         })?;
         conn.send(ok("thanks"))
     });
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let before = gateway.rss_kib();
     let mut client = gateway.connect();
     client.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -84,7 +84,7 @@ fn a_million_chunks_of_one_byte_down_take_no_memory() {
         }
         Ok(())
     });
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     assert_eq!(gateway.get("127.0.0.1", "/small").status(), 200);
     let before = gateway.rss_kib();
     let mut client = gateway.connect();
@@ -104,7 +104,7 @@ fn a_million_chunks_of_one_byte_down_take_no_memory() {
 #[test]
 fn chunk_extensions_are_dropped_up_to_4_kib_in_all() {
     let origin = Origin::saying(ok(""));
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let long = "x".repeat(4000);
     let many = format!("1;{}\r\na\r\n", "x".repeat(500)).repeat(8);
     let table = [
@@ -150,7 +150,7 @@ fn a_size_with_blanks_behind_it_is_read_in_a_response_and_refused_in_a_request()
     let body = "5  \r\nhello\r\n1;a \t\r\n!\r\n0    \r\nX: 1\r\n\r\n";
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let origin = Origin::saying(format!("{head}{body}"));
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     for _ in 0..2 {
         let got = client.get("/").bytes();
@@ -182,8 +182,7 @@ fn an_endless_response_may_have_an_extension_in_every_chunk() {
         }
         Ok(())
     });
-    let setup = Setup::new().set("gateway.workers", 1);
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     let mut client = gateway.connect();
     for _ in 0..2 {
         let response = client.get("/");
@@ -226,8 +225,7 @@ fn a_request_that_stops_in_its_body_is_given_up_and_never_completed() {
     for resets in [false, true] {
         let origin = Origin::recording();
         // No deadline may do it in the client's place.
-        let gateway = Setup::new()
-            .lists(&[], &[], &[&origin])
+        let gateway = Setup::serving(&origin)
             .set("gateway.body_timeout", "1h")
             .set("upstream.read_timeout", "1h")
             .start();

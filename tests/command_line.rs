@@ -15,8 +15,8 @@ use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 
 use support::{
-    Client, DEADLINE, Found, Lines, Origin, Redis, RefusingPeer, Setup, run_to_exit, wait_for,
-    wait_until,
+    Client, DEADLINE, Found, Gateway, Lines, Origin, Redis, RefusingPeer, Setup, run_to_exit,
+    wait_for, wait_until,
 };
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/graygate.ini");
@@ -202,8 +202,7 @@ fn an_address_in_use_is_named_and_nothing_is_left_behind() {
         ("gateway.listen", format!("127.0.0.1:0, {addr}")),
         ("admin.listen", addr.to_string()),
     ] {
-        let setup = Setup::new()
-            .lists(&[], &[], &[&"127.0.0.1:9"])
+        let setup = Setup::serving(&"127.0.0.1:9")
             .set("gateway.pid_file", "graygate.pid")
             .set(key, value);
         let complaint = only_complaint(&setup.start_in_vain());
@@ -223,8 +222,7 @@ fn a_user_or_group_that_does_not_exist_is_named() {
         ("user", "no-such-one", ""),
         ("group", "nobody", "no-such-one"),
     ] {
-        let setup = Setup::new()
-            .lists(&[], &[], &[&"127.0.0.1:9"])
+        let setup = Setup::serving(&"127.0.0.1:9")
             .set("gateway.user", user)
             .set("gateway.group", group);
         let expected = format!("[gateway] {key} = no-such-one: there is no such {key}");
@@ -247,8 +245,7 @@ fn a_check_by_root_finds_what_the_user_to_be_cannot_read() {
     if !geteuid().is_root() {
         return;
     }
-    let setup = Setup::new()
-        .lists(&[], &[], &[&"127.0.0.1:9"])
+    let setup = Setup::serving(&"127.0.0.1:9")
         .set("log.error", "error.log")
         .set("gateway.user", "nobody");
     let ini = setup.write_ini();
@@ -283,8 +280,7 @@ fn a_check_after_an_installation_does_not_warn_of_what_the_start_makes() {
     if !geteuid().is_root() {
         return;
     }
-    let setup = Setup::new()
-        .lists(&[], &[], &[&"127.0.0.1:9"])
+    let setup = Setup::serving(&"127.0.0.1:9")
         .set("gateway.user", "nobody")
         .set("lists.last_good", "var/copy");
     open_to_others(&setup, &[]);
@@ -313,9 +309,7 @@ fn a_check_finds_logs_and_pid_files_that_could_not_be_made() {
         ("./folder", "{./folder} is a folder"),
     ] {
         for key in ["log.access", "log.error", "gateway.pid_file"] {
-            let setup = Setup::new()
-                .lists(&[], &[], &[&"127.0.0.1:9"])
-                .set(key, place);
+            let setup = Setup::serving(&"127.0.0.1:9").set(key, place);
             std::fs::create_dir(setup.path("folder")).unwrap();
             let [checked, _started] = complaints_about(&setup.write_ini());
             let (section, name) = key.split_once('.').unwrap();
@@ -339,8 +333,7 @@ fn a_check_finds_logs_and_pid_files_that_could_not_be_made() {
         }
     }
     // What a start makes is not made here.
-    let setup = Setup::new()
-        .lists(&[], &[], &[&"127.0.0.1:9"])
+    let setup = Setup::serving(&"127.0.0.1:9")
         .set("gateway.pid_file", "pid")
         .set("log.access", "logs/access.log");
     let output = run_to_exit(&["-t", "-c", setup.write_ini().to_str().unwrap()]);
@@ -356,8 +349,7 @@ fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
     let nobody = User::from_name("nobody").unwrap().unwrap();
     let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
     let origin = Origin::named("prod");
-    let setup = Setup::new()
-        .lists(&[], &[], &[&"127.0.0.1:9"])
+    let setup = Setup::serving(&"127.0.0.1:9")
         .set("lists.guard_share", 100)
         .set("gateway.user", "nobody")
         .set("gateway.pid_file", "graygate.pid")
@@ -436,7 +428,7 @@ fn make_pipe(path: &Path) {
 
 #[test]
 fn a_log_that_is_a_pipe_waits_for_its_reader_and_is_named_when_there_is_none() {
-    let setup = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+    let setup = Setup::serving(&"127.0.0.1:9");
     let path = setup.path("pipe");
     make_pipe(&path);
     let setup = setup.set("log.access", path.display());
@@ -488,8 +480,7 @@ fn root_is_not_led_elsewhere_by_the_owner_of_the_log_folder() {
     }
     let nobody = User::from_name("nobody").unwrap().unwrap();
     let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
-    let setup = Setup::new()
-        .lists(&[], &[], &[&"127.0.0.1:9"])
+    let setup = Setup::serving(&"127.0.0.1:9")
         .set("gateway.user", "nobody")
         .set("log.access", "logs/access.log")
         .file("precious", "");
@@ -670,7 +661,7 @@ fn an_origin_takes_any_method_and_body_on_one_connection_also_behind_the_gateway
     let arguments = ["origin", "--listen", "127.0.0.1:0", "--name", "green"];
     let mut origin = Program::start(&arguments);
     let addr = address_behind(" listens on ", &origin.wait_for_line(" listens on "));
-    let gateway = Setup::new().lists(&[], &[], &[&addr]).start();
+    let gateway = Gateway::serving(&addr);
     for to in [addr, gateway.addr()] {
         // One after the other, and all at once.
         let mut client = Client::connect(to);

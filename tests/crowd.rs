@@ -2,7 +2,8 @@
 //! little until then, and disturbs nobody.
 //!
 //! `cargo test --test crowd -- --nocapture` prints how much memory each took, and the latency of
-//! others beside them; with `--ignored` that of others beside each of some attacks. Alone in its process: it takes much of the machine for a while.
+//! others beside them; with `--ignored` that of others beside each of some attacks. Alone in its
+//! process: it takes much of the machine for a while.
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
 
@@ -132,8 +133,7 @@ fn thousands_of_slow_and_greedy_clients_are_cut_in_time_and_disturb_nobody() {
         println!("only {each} connections of each kind, for {descriptors} descriptors");
     }
     let origin = LightOrigin::new();
-    let gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
+    let gateway = Setup::serving(&origin)
         .set("gateway.workers", WORKERS)
         .set("gateway.max_connections", 4 * each + 100)
         .set("gateway.head_timeout", "10s")

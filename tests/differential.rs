@@ -343,8 +343,7 @@ fn peers_see_exactly_the_requests_that_the_gateway_has_logged() {
             std::thread::spawn(move || judge(stream.unwrap(), &judged));
         }
     });
-    let gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
+    let gateway = Setup::serving(&origin)
         .set("gateway.max_body", "100k")
         // The origin is slow only when the machine is; what it has read must not be asked twice.
         .set("upstream.read_timeout", "1m")

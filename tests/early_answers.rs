@@ -11,8 +11,7 @@ use support::{Client, DEADLINE, Gateway, Origin, Pattern, Setup, ok};
 
 /// One worker, so that a kept connection is found again.
 fn gateway(origin: &Origin) -> Gateway {
-    let setup = Setup::new().set("gateway.workers", 1);
-    setup.lists(&[], &[], &[origin]).start()
+    Setup::serving(origin).set("gateway.workers", 1).start()
 }
 
 /// Answers at once, and sends every byte of the body back as it comes.
@@ -196,8 +195,9 @@ fn a_client_at_fault_does_not_end_an_answer_that_ends_with_its_connection() {
 #[test]
 fn a_body_that_stalls_after_the_answer_has_begun_is_cut_in_time() {
     let origin = echo();
-    let setup = Setup::new().set("gateway.body_timeout", "300ms");
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin)
+        .set("gateway.body_timeout", "300ms")
+        .start();
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nfine");
     assert_eq!(client.head().status(), 200);
@@ -334,8 +334,9 @@ fn an_answer_that_came_with_an_interim_one_is_passed_on_at_once() {
             conn.wait_gone()
         });
         // No deadline may do it.
-        let setup = Setup::new().set("gateway.body_timeout", "1h");
-        let gateway = setup.lists(&[], &[], &[&origin]).start();
+        let gateway = Setup::serving(&origin)
+            .set("gateway.body_timeout", "1h")
+            .start();
         let mut client = gateway.connect();
         client.send(format!(
             "POST / HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: 10\r\n\r\n"
@@ -440,10 +441,9 @@ fn an_answer_without_a_length_is_not_ended_by_a_peer_that_takes_nothing_of_the_b
         conn.send("HTTP/1.1 200 OK\r\n\r\nbegun")?;
         conn.wait_for_release()
     });
-    let gateway = Setup::new()
+    let gateway = Setup::serving(&origin)
         .set("gateway.send_timeout", "300ms")
         .set("upstream.send_timeout", "300ms")
-        .lists(&[], &[], &[&origin])
         .start();
     for (version, begun) in [("1.1", "5\r\nbegun\r\n"), ("1.0", "begun")] {
         let mut client = gateway.connect();
@@ -483,10 +483,9 @@ fn an_answer_that_goes_on_arrives_whole_though_its_peer_takes_nothing_of_the_bod
             _ => conn.wait_for_release(),
         }
     });
-    let gateway = Setup::new()
+    let gateway = Setup::serving(&origin)
         .set("gateway.send_timeout", "500ms")
         .set("upstream.send_timeout", "500ms")
-        .lists(&[], &[], &[&origin])
         .start();
     for target in ["/reads-on", "/reads-no-further"] {
         let mut client = gateway.connect();

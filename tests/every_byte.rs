@@ -12,7 +12,7 @@ mod support;
 
 use std::sync::Arc;
 
-use support::{Client, Gateway, Origin, Setup, ok};
+use support::{Client, Gateway, Origin, ok};
 
 /// Stands behind every refused request, and must never be taken for one.
 const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -471,15 +471,11 @@ const CHUNKS: &[At<Coded>] = &[
     }),
 ];
 
-fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::new().lists(&[], &[], &[origin]).start()
-}
-
 /// Sends the request of every case, and checks that the answer is a refusal and the end, or that
 /// the peer got exactly what it should.
 fn check(cases: impl Iterator<Item = (String, Case)>) {
     let origin = Origin::answering(|_| ok(""));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let (mut passed, mut refused) = (0, 0);
     for (name, (request, expected)) in cases {
         let of = format!("{name}: {}", request.escape_ascii());
@@ -707,7 +703,7 @@ fn check_responses(cases: impl Iterator<Item = (String, Said)>) {
         }
         Ok(())
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     let (mut passed, mut distrusted) = (0, 0);
     for (at, (name, (said, expected))) in cases.iter().enumerate() {

@@ -6,8 +6,7 @@ use support::{Client, DEADLINE, Gateway, Origin, Request, Setup, ok};
 
 /// One worker, so that a connection to a peer is found again.
 fn gateway(origin: &Origin) -> Gateway {
-    let setup = Setup::new().set("gateway.workers", 1);
-    setup.lists(&[], &[], &[origin]).start()
+    Setup::serving(origin).set("gateway.workers", 1).start()
 }
 
 fn get(target: &str) -> String {

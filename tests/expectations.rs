@@ -7,10 +7,6 @@ mod support;
 
 use support::{Gateway, Origin, Setup, ok};
 
-fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::new().lists(&[], &[], &[origin]).start()
-}
-
 /// What the gateway says of a client at 127.0.0.1 that asks for `a`.
 const OURS: &str = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n\
     X-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n";
@@ -28,7 +24,7 @@ fn an_expectation_is_passed_on_once_and_the_body_follows_the_peers_consent() {
         }
         Ok(())
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     let length = "Content-Length: 2\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n";
@@ -70,7 +66,7 @@ fn an_expectation_is_passed_on_once_and_the_body_follows_the_peers_consent() {
 #[test]
 fn an_expectation_without_a_body_is_not_passed_on() {
     let origin = Origin::saying(ok("ab"));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     for framing in ["", "Content-Length: 0\r\n"] {
         let begin = "PUT / HTTP/1.1\r\nHost: a\r\n";
@@ -84,11 +80,10 @@ fn an_expectation_without_a_body_is_not_passed_on() {
 #[test]
 fn a_peer_that_does_not_consent_in_time_is_at_fault_and_not_the_client_that_waits() {
     let origin = Origin::mute();
-    let gateway = Setup::new()
+    let gateway = Setup::serving(&origin)
         .set("gateway.body_timeout", "200ms")
         .set("upstream.read_timeout", "100ms")
         .set("upstream.tries", 1)
-        .lists(&[], &[], &[&origin])
         .start();
     let mut client = gateway.connect();
     client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
@@ -113,7 +108,7 @@ fn an_answer_before_the_body_is_passed_on_and_both_connections_end() {
             conn.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nab"))?;
             conn.record()
         });
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::serving(&origin);
         let mut client = gateway.connect();
         client.send(format!("{head}Expect: 100-continue\r\n{framing}\r\n"));
         let got = client.response().bytes();

@@ -567,8 +567,9 @@ fn a_change_that_still_stands_after_the_time_comes_into_force_by_itself() {
 
     // A file is not read again by itself.
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let setup = Setup::new().set("lists.guard_timeout", "1500ms");
-    let gateway = setup.lists(&[], &[], &[&old]).start();
+    let gateway = Setup::serving(&old)
+        .set("lists.guard_timeout", "1500ms")
+        .start();
     let start = Instant::now();
     gateway.write_lists(&[], &[], &[&new]);
     gateway.wait_served("127.0.0.6", "new", DEADLINE);
@@ -616,7 +617,7 @@ fn a_redis_that_dies_does_not_let_in_what_is_held_and_the_time_begins_anew_with_
 #[test]
 fn by_default_a_held_change_waits_for_ever_and_other_rules_let_it_in() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let mut gateway = Setup::new().lists(&[], &[], &[&old]).start();
+    let mut gateway = Gateway::serving(&old);
     gateway.write_lists(&["127.0.0.5"], &[], &[&new]);
     let held = wait_held(&gateway, "prod", "removes-peers");
     // A rewrite of the same content is the same change.
@@ -634,7 +635,7 @@ fn by_default_a_held_change_waits_for_ever_and_other_rules_let_it_in() {
 #[test]
 fn what_is_held_of_a_file_is_accepted_too() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let gateway = Setup::new().lists(&[], &[], &[&old]).start();
+    let gateway = Gateway::serving(&old);
     gateway.write_lists(&["::/0"], &[], &[&new]);
     let page = gateway.wait_for_lists("both are held", |it| {
         it["held"].as_array().unwrap().len() == 2
@@ -650,7 +651,7 @@ fn what_is_held_of_a_file_is_accepted_too() {
 #[test]
 fn nothing_that_a_web_page_can_send_accepts_a_change() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let gateway = Setup::new().lists(&[], &[], &[&old]).start();
+    let gateway = Gateway::serving(&old);
     gateway.write_lists(&[], &[], &[&new]);
     let digest = text(&wait_held(&gateway, "prod", "removes-peers")["digest"]);
     let ask = |method: &str, query: &str, fields: &str| {
@@ -708,7 +709,7 @@ fn nothing_that_a_web_page_can_send_accepts_a_change() {
 #[test]
 fn status_says_what_is_held_and_how_to_let_it_in() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let gateway = Setup::new().lists(&[], &[], &[&old]).start();
+    let gateway = Gateway::serving(&old);
     gateway.write_lists(&[], &[], &[&new]);
     let digest = text(&wait_held(&gateway, "prod", "removes-peers")["digest"]);
     let setup = Setup::new().set("admin.listen", gateway.admin());

@@ -15,10 +15,6 @@ fn ours(host: &str) -> String {
     )
 }
 
-fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::new().lists(&[], &[], &[origin]).start()
-}
-
 /// Sends a request on a connection of its own, and returns the bytes that the peer got.
 #[track_caller]
 fn passed_on(gateway: &Gateway, origin: &Origin, request: impl AsRef<[u8]>) -> String {
@@ -39,7 +35,7 @@ fn obliging() -> Origin {
 #[test]
 fn request_lines_pass_to_the_byte() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let long = "M".repeat(32);
     let lines = [
         "GET /",
@@ -75,7 +71,7 @@ fn request_lines_pass_to_the_byte() {
 #[test]
 fn a_raw_target_passes_to_the_byte_unless_it_is_to_be_refused() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     // What is written, what is asked for, and of whom: UTF-8, GBK (whose second bytes may be ASCII),
     // Latin-1, and every byte from 0x80 on.
     let all: Vec<u8> = (0x80..=0xff).collect();
@@ -99,8 +95,9 @@ fn a_raw_target_passes_to_the_byte_unless_it_is_to_be_refused() {
         let expected = [b"GET ", *passed, ours.as_bytes()].concat();
         assert_eq!(requests[before].bytes(), expected, "{shown}");
     }
-    let setup = Setup::new().set("gateway.raw_target", "refuse");
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin)
+        .set("gateway.raw_target", "refuse")
+        .start();
     let before = origin.requests().len();
     for (target, ..) in table {
         let response = gateway.connect().ask(request(target));
@@ -118,7 +115,7 @@ fn a_raw_target_passes_to_the_byte_unless_it_is_to_be_refused() {
 #[test]
 fn one_empty_line_before_a_request_is_ignored_also_behind_a_body() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     // Old clients send one behind a body (RFC 9112 section 2.2).
     client.send("\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -134,7 +131,7 @@ fn one_empty_line_before_a_request_is_ignored_also_behind_a_body() {
 #[test]
 fn the_authority_of_an_absolute_target_is_the_host_and_its_path_the_target() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let table = [
         ("GET http://b", "GET /", "b"),
         ("GET http://b/", "GET /", "b"),
@@ -155,7 +152,7 @@ fn the_authority_of_an_absolute_target_is_the_host_and_its_path_the_target() {
 #[test]
 fn request_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     // What is sent besides Host, and what of it is passed on.
     let table = [
         // Order, case, repetition and emptiness stay.
@@ -252,7 +249,7 @@ fn request_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not(
 #[test]
 fn framing_is_written_anew_whatever_the_client_has_made_of_it() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let chunks = "5\r\nhello\r\n0\r\n\r\n";
     let (chunked, length) = ("Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\n");
     let table = [
@@ -297,7 +294,7 @@ fn framing_is_written_anew_whatever_the_client_has_made_of_it() {
 #[test]
 fn a_client_that_takes_trailers_says_so_to_the_peer() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let asked = "Connection: TE\r\nTE: trailers\r\n";
     let table = [
         ("1.1", "TE: trailers\r\nConnection: TE\r\n", asked),
@@ -328,7 +325,7 @@ fn a_client_that_takes_trailers_says_so_to_the_peer() {
 #[test]
 fn trailers_are_announced_wherever_they_pass() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
     let body = "2\r\nab\r\n0\r\ngrpc-status: 0\r\n\r\n";
     let request = format!(
@@ -352,7 +349,7 @@ fn trailers_are_announced_wherever_they_pass() {
     // The same in the other direction.
     let said = format!("HTTP/1.1 200 OK\r\nTrailer: grpc-status\r\n{chunked}{body}");
     let origin = Origin::saying(said.clone());
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let got = gateway.connect().get("/").bytes();
     assert_eq!(String::from_utf8_lossy(&got), said);
     let mut old = gateway.connect();
@@ -364,7 +361,7 @@ fn trailers_are_announced_wherever_they_pass() {
 #[test]
 fn what_http10_does_not_know_is_not_asked_of_the_peer() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let table = [
         "Connection: Upgrade\r\nUpgrade: websocket\r\n",
         "Connection: keep-alive\r\n",
@@ -383,7 +380,7 @@ fn what_http10_does_not_know_is_not_asked_of_the_peer() {
 #[test]
 fn what_connection_names_is_dropped_from_the_trailer_too() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let body = "2\r\nab\r\n0\r\n";
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
     let request = format!(
@@ -397,7 +394,7 @@ fn what_connection_names_is_dropped_from_the_trailer_too() {
     let origin = Origin::saying(format!(
         "HTTP/1.1 200 OK\r\nConnection: x-one\r\n{chunked}{body}X-One: 1\r\nX-Three: 3\r\n\r\n"
     ));
-    let got = gateway_for(&origin).connect().get("/").bytes();
+    let got = Gateway::serving(&origin).connect().get("/").bytes();
     let expected = format!("HTTP/1.1 200 OK\r\n{chunked}{body}X-Three: 3\r\n\r\n");
     assert_eq!(String::from_utf8_lossy(&got), expected);
 }
@@ -405,7 +402,7 @@ fn what_connection_names_is_dropped_from_the_trailer_too() {
 #[test]
 fn an_options_goes_as_many_hops_as_it_says() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     for (sent, passed) in [
         ("3", "2"),
         ("1", "0"),
@@ -427,7 +424,7 @@ fn an_options_goes_as_many_hops_as_it_says() {
 #[test]
 fn trailer_fields_pass_unless_something_was_decided_without_them() {
     let origin = obliging();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let never = [
         "Transfer-Encoding",
         "Content-Length",
@@ -483,7 +480,7 @@ fn trailer_fields_pass_unless_something_was_decided_without_them() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\
          X-Sum: 1\r\n{lines}Set-Cookie: 1\r\nWWW-Authenticate: 1\r\nETag: x\r\n\r\n"
     ));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let expected = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\
                     X-Sum: 1\r\nETag: x\r\n\r\n";
     let response = gateway.connect().get("/");
@@ -501,7 +498,7 @@ fn the_status_passes_to_the_byte() {
     ] {
         let response = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nab");
         let origin = Origin::saying(response.clone());
-        let got = gateway_for(&origin).connect().get("/").bytes();
+        let got = Gateway::serving(&origin).connect().get("/").bytes();
         assert_eq!(String::from_utf8_lossy(&got), response);
     }
 }
@@ -539,7 +536,7 @@ fn response_fields_that_mean_nothing_to_a_gateway_pass_and_those_of_a_hop_do_not
         let response =
             |fields| format!("HTTP/1.1 299 As You Like\r\n{fields}Content-Length: 2\r\n\r\nab");
         let origin = Origin::saying(response(said));
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::serving(&origin);
         let mut client = gateway.connect();
         for _ in 0..2 {
             let got = client.get("/").bytes();

@@ -50,7 +50,7 @@ struct Run {
 
 impl Service {
     fn new(shell: Shell) -> Self {
-        let setup = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+        let setup = Setup::serving(&"127.0.0.1:9");
         let pid_file = setup.path("graygate.pid").display().to_string();
         let setup = setup
             .set("gateway.user", "")

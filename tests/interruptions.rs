@@ -106,7 +106,7 @@ fn check_pauses(setup: Setup, source: &str) {
 #[test]
 fn a_pause_of_the_process_is_nobodys_error() {
     let origin = Origin::named("x");
-    check_pauses(Setup::new().lists(&[], &[], &[&origin]), "127.0.0.1");
+    check_pauses(Setup::serving(&origin), "127.0.0.1");
 }
 
 #[test]

@@ -17,27 +17,27 @@ use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::{DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_for, wait_until};
+use support::{
+    CopyFolder, DEADLINE, Gateway, Origin, Redis, Setup, Site, run_to_exit, wait_for, wait_until,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The place of a copy that outlives its gateway.
-struct Place(tempfile::TempDir);
+struct Place(CopyFolder);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(CopyFolder::new())
     }
 
     fn path(&self) -> PathBuf {
-        self.0.path().join("lists")
+        self.0.copy()
     }
 
-    /// Settings with the copy here, and no long wait for a Redis that is away.
+    /// Settings with the copy here, where only events and news lead to readings.
     fn set(&self, setup: Setup) -> Setup {
-        let setup = setup.set("lists.last_good", self.path().display());
-        let setup = setup.set("redis.timeout", "300ms");
-        setup.set("redis.check_interval", "1h")
+        self.0.set(setup).set("redis.check_interval", "1h")
     }
 
     /// The copy, once `cond` holds for it.
@@ -76,13 +76,6 @@ fn start_without_redis(place: &Place, edit: impl FnOnce(Setup) -> Setup) -> (Red
     (redis, gateway)
 }
 
-/// Ends a gateway as its operator does.
-#[track_caller]
-fn end(mut gateway: Gateway) {
-    gateway.signal(Signal::SIGTERM);
-    assert!(gateway.wait_exit().success());
-}
-
 #[track_caller]
 fn accept(gateway: &Gateway, digest: &Value) {
     let setup = Setup::new().set("admin.listen", gateway.admin());
@@ -104,34 +97,22 @@ fn a_gateway_whose_redis_is_away_starts_with_the_lists_that_it_had() {
         let copy = place.wait_for("the newest copy", |it| it.gray.entries().count() == 3);
         assert_eq!(before["digest"], copy.lists.digest.to_string());
         let Site {
-            redis,
+            mut redis,
             gateway,
             pre,
             prod,
         } = site;
-        end(gateway);
-        site = match silent {
-            true => {
-                redis.signal(Signal::SIGSTOP);
-                let gateway = place.set(Setup::new().redis(redis.url())).start();
-                Site {
-                    redis,
-                    gateway,
-                    pre,
-                    prod,
-                }
-            }
-            false => {
-                let mut redis = redis;
-                redis.kill();
-                let gateway = place.set(Setup::new().redis(redis.url())).start();
-                Site {
-                    redis,
-                    gateway,
-                    pre,
-                    prod,
-                }
-            }
+        gateway.end();
+        match silent {
+            true => redis.signal(Signal::SIGSTOP),
+            false => redis.kill(),
+        }
+        let gateway = place.set(Setup::new().redis(redis.url())).start();
+        site = Site {
+            redis,
+            gateway,
+            pre,
+            prod,
         };
 
         // The first request that it accepts is served.
@@ -425,7 +406,7 @@ fn a_restart_is_no_way_around_what_is_held_and_what_was_accepted_stays_so() {
     let both = |page: &Value| page["held"].as_array().unwrap().len() == 2;
     let before = site.gateway.wait_for_lists("both are held", both);
     let Site { redis, gateway, .. } = site;
-    end(gateway);
+    gateway.end();
 
     let start = || place.set(Setup::new().redis(redis.url())).start();
     let gateway = start();
@@ -441,7 +422,7 @@ fn a_restart_is_no_way_around_what_is_held_and_what_was_accepted_stays_so() {
         accept(&gateway, &page["held"][at]["digest"]);
     }
     let accepted = gateway.lists();
-    end(gateway);
+    gateway.end();
 
     let gateway = start();
     let page = gateway.lists();
@@ -462,7 +443,7 @@ fn a_restart_between_del_and_rpush_keeps_prod() {
         pre,
         prod,
     } = site;
-    end(gateway);
+    gateway.end();
     redis.cli(&["DEL", "prod"]);
     let setup = place.set(Setup::new().redis(redis.url()));
     let gateway = setup.set("log.level", "debug").start();
@@ -492,7 +473,7 @@ fn a_lists_file_that_was_changed_while_nothing_ran_is_compared_with_the_copy() {
     };
     let gateway = start(&old);
     place.wait_for("a copy", |it| it.prod.peers().len() == 1);
-    end(gateway);
+    gateway.end();
     let gateway = start(&new);
     let page = gateway.lists();
     assert_eq!(page["held"][0]["reason"], "removes-peers", "{page}");
@@ -527,7 +508,7 @@ fn the_copy_is_written_at_most_once_a_second_and_the_newest_is_there_at_the_end(
     site.redis("RPUSH gray 127.0.0.5");
     site.wait_served("127.0.0.5", "pre");
     let digest = site.gateway.lists()["digest"].clone();
-    end(site.gateway);
+    site.gateway.end();
     let copy = copy::read(&place.path(), 80).unwrap().unwrap();
     assert_eq!(digest, copy.lists.digest.to_string());
     let left = fs::read_dir(place.0.path()).unwrap().count();
@@ -609,7 +590,7 @@ fn a_full_disk_keeps_the_old_copy_and_costs_no_request() {
     site.wait_served("127.0.0.5", "pre");
     let line = site.gateway.wait_for_log("copy-failed");
     assert!(line.contains("File too large"), "{line}");
-    end(site.gateway);
+    site.gateway.end();
     assert_eq!(fs::read(place.path()).unwrap(), before);
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 1);
 }
@@ -633,7 +614,7 @@ fn started_as_root_the_folder_belongs_to_the_user_that_it_becomes() {
         let found = fs::metadata(path).unwrap();
         assert_eq!(found.uid(), nobody.uid.as_raw(), "{}", path.display());
     }
-    end(site.gateway);
+    site.gateway.end();
     // So does one that an installation has made, unless something of others is in it.
     for (name, other, owner) in [("new", "", nobody.uid.as_raw()), ("used", "x", 0)] {
         let folder = place.0.path().join(name);
@@ -641,7 +622,7 @@ fn started_as_root_the_folder_belongs_to_the_user_that_it_becomes() {
         if !other.is_empty() {
             fs::write(folder.join(other), "").unwrap();
         }
-        let gateway = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+        let gateway = Setup::serving(&"127.0.0.1:9");
         for file in ["", "lists"] {
             let mode = if file.is_empty() { 0o755 } else { 0o644 };
             fs::set_permissions(gateway.path(file), fs::Permissions::from_mode(mode)).unwrap();
@@ -690,29 +671,21 @@ fn a_copy_in_a_folder_that_cannot_be_synced_is_as_good_as_any() {
     assert_eq!(site.gateway.stderr.count("copy-failed"), 0);
 }
 
-/// What `graygate -t` says on standard error; it must find the configuration good.
-#[track_caller]
-fn warnings(setup: &Setup) -> String {
-    let output = run_to_exit(&["-t", "-c", setup.write_ini().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[test]
 fn a_check_warns_of_a_copy_that_cannot_be_written_or_used() {
     let place = Place::new();
-    let setup = || Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+    let setup = || Setup::serving(&"127.0.0.1:9");
     let at = |path: &Path| setup().set("lists.last_good", path.display());
-    assert_eq!(warnings(&at(&place.path())), "");
+    assert_eq!(at(&place.path()).warnings(), "");
     // Its folder would be made.
-    assert_eq!(warnings(&at(&place.0.path().join("new/lists"))), "");
+    assert_eq!(at(&place.0.path().join("new/lists")).warnings(), "");
     let missing = place.0.path().join("no/such/lists");
-    let said = warnings(&at(&missing));
+    let said = at(&missing).warnings();
     assert!(
         said.contains("warning: [lists] last_good: there is no folder"),
         "{said}"
     );
-    let said = warnings(&at(place.0.path()));
+    let said = at(place.0.path()).warnings();
     assert!(said.contains("is a folder"), "{said}");
     /// What is said of a lock, and who makes such a one.
     type Wrong = (&'static str, fn(&Path));
@@ -729,7 +702,7 @@ fn a_check_warns_of_a_copy_that_cannot_be_written_or_used() {
     ];
     for (what, make) in wrongs {
         make(&lock);
-        let said = warnings(&at(&place.path()));
+        let said = at(&place.path()).warnings();
         let expected = format!("last_good: the lock {} is {what}", lock.display());
         assert!(said.contains(&expected), "{said}");
         let gateway = at(&place.path()).start();
@@ -738,9 +711,9 @@ fn a_check_warns_of_a_copy_that_cannot_be_written_or_used() {
         drop(gateway);
         let _ = fs::remove_dir(&lock).or_else(|_| fs::remove_file(&lock));
     }
-    assert_eq!(warnings(&at(&place.path())), "");
+    assert_eq!(at(&place.path()).warnings(), "");
     fs::write(place.path(), "garbage\n").unwrap();
-    let said = warnings(&at(&place.path()));
+    let said = at(&place.path()).warnings();
     assert!(
         said.contains("will not be used: it does not begin like a copy"),
         "{said}"
@@ -755,7 +728,7 @@ fn a_check_warns_of_a_copy_that_cannot_be_written_or_used() {
             let mode = fs::Permissions::from_mode(mode);
             fs::set_permissions(setup.path(name), mode).unwrap();
         }
-        let said = warnings(&setup);
+        let said = setup.warnings();
         assert!(
             said.contains("is not writable for the user nobody"),
             "{said}"

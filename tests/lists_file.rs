@@ -6,68 +6,38 @@ mod support;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-use support::{Client, DEADLINE, Gateway, Origin, Setup, run_to_exit, wait_until};
+use support::{Client, DEADLINE, FileSite, Gateway, Origin, Setup, run_to_exit, wait_until};
 
 /// An edit is in force so soon.
 const SOON: Duration = Duration::from_secs(1);
 
 const READINGS: &str = "graygate_lists_refreshes_total{cause=\"event\"}";
 
-/// An origin of each version, and a gateway that has them from a lists file. 127.0.0.5 is gray.
-struct Site {
-    gateway: Gateway,
-    pre: Origin,
-    prod: Origin,
+/// A site where 127.0.0.5 is gray.
+#[track_caller]
+fn site() -> FileSite {
+    site_with(|setup| setup)
 }
 
-impl Site {
-    #[track_caller]
-    fn start() -> Self {
-        Self::with(|setup| setup)
-    }
+#[track_caller]
+fn site_with(edit: impl FnOnce(Setup) -> Setup) -> FileSite {
+    FileSite::with(&["127.0.0.5"], edit)
+}
 
-    #[track_caller]
-    fn with(edit: impl FnOnce(Setup) -> Setup) -> Self {
-        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-        let setup = Setup::new().lists(&["127.0.0.5"], &[&pre], &[&prod]);
-        let gateway = edit(setup).start();
-        Self { gateway, pre, prod }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.gateway.path("lists")
-    }
-
-    /// The text of a lists file with these gray clients.
-    fn text(&self, gray: &str) -> String {
-        let Self { pre, prod, .. } = self;
-        format!("[gray]\n{gray}\n[pre]\n{pre}\n[prod]\n{prod}\n")
-    }
-
-    /// Checks that each client is served by its pool.
-    #[track_caller]
-    fn assert_served(&self, clients: &[(&str, &str)], when: &str) {
-        for (client, pool) in clients {
-            let response = self.gateway.get(client, "/");
-            assert_eq!(response.text(), *pool, "{client}, {when}");
-        }
-    }
-
-    #[track_caller]
-    fn readings(&self) -> u64 {
-        self.gateway.metric(READINGS) as u64
-    }
+#[track_caller]
+fn readings(site: &FileSite) -> u64 {
+    site.gateway.metric(READINGS) as u64
 }
 
 /// A way to write the file, and its name.
-type Way = (&'static str, fn(&Site, &str));
+type Way = (&'static str, fn(&FileSite, &str));
 
 const WRITE: [Way; 3] = [
     ("renamed", |site, text| site.gateway.write_lists_text(text)),
@@ -93,7 +63,7 @@ fn unreadable(gateway: &Gateway) -> Vec<String> {
 #[test]
 fn an_edit_is_in_force_soon_and_without_a_restart() {
     for (how, write) in WRITE {
-        let site = Site::start();
+        let site = site();
         let mut client = site.gateway.connect_from("127.0.0.7");
         assert_eq!(client.get("/").text(), "prod", "{how}");
         write(&site, &site.text("127.0.0.7\n10.0.0.1"));
@@ -111,7 +81,7 @@ fn an_edit_is_in_force_soon_and_without_a_restart() {
 
 #[test]
 fn peers_change_with_the_file() {
-    let site = Site::with(|setup| setup.set("lists.guard_share", "100"));
+    let site = site_with(|setup| setup.set("lists.guard_share", "100"));
     let (pre, prod) = (Origin::named("new pre"), Origin::named("new prod"));
     site.gateway.write_lists(&["127.0.0.5"], &[&pre], &[&prod]);
     site.gateway.wait_served("127.0.0.5", "new pre", DEADLINE);
@@ -120,7 +90,7 @@ fn peers_change_with_the_file() {
 
 #[test]
 fn a_version_that_differs_in_nothing_but_its_content_is_read() {
-    let site = Site::start();
+    let site = site();
     let modified = fs::metadata(site.file()).unwrap().modified().unwrap();
     let file = OpenOptions::new().write(true).open(site.file()).unwrap();
     // In place and as long as before; then the time of the old one, as tools that copy times do.
@@ -178,7 +148,7 @@ fn a_version_that_is_wrong_changes_nothing_and_is_told_once_with_its_line() {
             r#"line 6: "prod.example:80": neither"#,
         ),
     ];
-    let site = Site::start();
+    let site = site();
     let before = site.gateway.lists();
     for (at, (what, edit, told)) in table.into_iter().enumerate() {
         site.gateway.write_lists_text(&edit(site.text("127.0.0.7")));
@@ -219,7 +189,7 @@ fn a_version_that_is_wrong_changes_nothing_and_is_told_once_with_its_line() {
 
 #[test]
 fn a_file_that_is_gone_or_is_none_changes_nothing_and_is_told_once() {
-    let site = Site::start();
+    let site = site();
     let away = site.gateway.path("away");
     let leave: [Way; 4] = [
         ("No such file", |site, _| {
@@ -288,7 +258,7 @@ fn what_is_no_file_or_never_ends_is_refused_at_the_start() {
 
 #[test]
 fn a_version_that_is_still_being_written_is_not_used() {
-    let site = Site::start();
+    let site = site();
     let whole = site.text("127.0.0.7");
     let mut file = File::create(site.file()).unwrap();
     let mut written = 0;
@@ -307,7 +277,7 @@ fn a_version_that_is_still_being_written_is_not_used() {
 
 #[test]
 fn prod_is_held_when_its_section_becomes_empty_and_the_others_change() {
-    let site = Site::start();
+    let site = site();
     site.gateway.write_lists(&["127.0.0.7"], &[&site.pre], &[]);
     site.gateway.wait_served("127.0.0.7", "pre", DEADLINE);
     site.assert_served(&[("127.0.0.5", "prod")], "while prod is held");
@@ -327,7 +297,7 @@ fn prod_is_held_when_its_section_becomes_empty_and_the_others_change() {
 
 #[test]
 fn nets_both_families_comments_and_line_ends_of_other_systems_are_understood() {
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let (pre, prod) = Origin::pre_and_prod();
     let text = format!(
         "; who, and from where\r\n\n[gray] # nets too\r\n\t127.1.0.0/16  # the office\n\
          #127.2.0.1\n127.3.0.9/31\n2001:db8::/32\n::1\n127.4.0.1#no blank\n\
@@ -367,7 +337,7 @@ fn nets_both_families_comments_and_line_ends_of_other_systems_are_understood() {
 
 #[test]
 fn a_file_that_is_only_touched_is_no_new_generation() {
-    let site = Site::start();
+    let site = site();
     let text = site.text("127.0.0.5");
     let touch: [(&str, &dyn Fn()); 3] = [
         ("touched", &|| {
@@ -383,10 +353,10 @@ fn a_file_that_is_only_touched_is_no_new_generation() {
         }),
     ];
     for (what, touch) in touch {
-        let before = site.readings();
+        let before = readings(&site);
         touch();
         wait_until(&format!("the file, {what}, is read"), DEADLINE, || {
-            site.readings() > before
+            readings(&site) > before
         });
         assert_eq!(site.gateway.lists()["generation"], 1, "{what}");
         assert_eq!(site.gateway.stderr.count("lists-published"), 1, "{what}");
@@ -397,7 +367,7 @@ fn a_file_that_is_only_touched_is_no_new_generation() {
 fn what_is_not_told_since_so_much_was_told_is_told_soon_though_the_file_stays_as_it_is() {
     const RELOADS: usize = 20;
     const FINDING: &str = " lists-finding ";
-    let mut site = Site::start();
+    let mut site = site();
     site.gateway.write_lists_text(&site.text("127.0.0.0/8"));
     site.gateway.wait_served("127.0.0.9", "pre", DEADLINE);
     // Each makes a finding of its own, and so does another version of the file.
@@ -424,20 +394,20 @@ fn what_is_not_told_since_so_much_was_told_is_told_soon_though_the_file_stays_as
 
 #[test]
 fn a_file_that_nobody_touches_is_not_read_again() {
-    let site = Site::start();
+    let site = site();
     for gray in ["127.0.0.6", "127.0.0.7"] {
         site.gateway.write_lists_text(&site.text(gray));
         site.gateway.wait_served(gray, "pre", DEADLINE);
     }
     let start = Instant::now();
     wait_until("a second passes", DEADLINE, || start.elapsed() > SOON);
-    assert_eq!(site.readings(), 2);
+    assert_eq!(readings(&site), 2);
 }
 
 #[test]
 fn of_many_rewrites_the_last_is_in_force_and_no_request_sees_half_a_list() {
     for (how, write) in &WRITE[..2] {
-        let site = Site::start();
+        let site = site();
         let mut client = site.gateway.connect_from("127.0.0.5");
         let start = Instant::now();
         let mut rewrites = 0;
@@ -470,7 +440,7 @@ fn where_there_is_a_redis_the_file_is_ignored() {
         }),
     ];
     for (place, set_url) in setups {
-        let setup = Setup::new().lists(&[], &[], &[&in_file]);
+        let setup = Setup::serving(&in_file);
         let gateway = set_url(setup).start();
         gateway.wait_served("127.0.0.1", "in redis", DEADLINE);
         let source = gateway.lists()["source"].clone();
@@ -481,7 +451,7 @@ fn where_there_is_a_redis_the_file_is_ignored() {
     }
     // Not even where Redis is away.
     let redis = support::Redis::stopped();
-    let setup = Setup::new().lists(&[], &[], &[&in_file]);
+    let setup = Setup::serving(&in_file);
     let gateway = setup.set("redis.url", redis.url()).start();
     assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
     assert_eq!(in_file.accepted(), 0);

@@ -20,9 +20,8 @@ fn said(output: &Output) -> (String, Option<i32>) {
 #[test]
 fn findings_are_told_once_for_each_change_and_shown_while_they_stand() {
     let redis = Redis::start();
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-    redis.push("pre", &[&pre.address()]);
-    redis.push("prod", &[&prod.address()]);
+    let (pre, prod) = Origin::pre_and_prod();
+    redis.push_peers(&pre.address(), &prod.address());
     redis.push("gray", &[&"127.0.0.5"]);
     let gateway = Setup::new()
         .redis(redis.url())
@@ -158,7 +157,7 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
 #[test]
 fn an_entry_that_is_almost_one_is_skipped_and_told_what_it_almost_is() {
     let redis = Redis::start();
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let (pre, prod) = Origin::pre_and_prod();
     redis.push(
         "gray",
         &[&"127.0.0.5", &"0.0.0.0/00", &"010.0.0.0/8", &"10.0.0.0/08"],

@@ -116,9 +116,8 @@ impl Reader {
 #[ignore = "takes two minutes; prints figures"]
 fn a_million_entries_are_refreshed_while_requests_flow() {
     let redis = Redis::start();
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-    redis.push("pre", &[&pre.address()]);
-    redis.push("prod", &[&prod.address()]);
+    let (pre, prod) = Origin::pre_and_prod();
+    redis.push_peers(&pre.address(), &prod.address());
     fill(&redis);
     let gateway = Setup::new()
         .redis(redis.url())

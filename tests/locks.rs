@@ -114,13 +114,12 @@ fn costs_before_marks(gateway: &Gateway, numbers: [usize; WORKERS]) -> Costs {
 #[track_caller]
 fn check_requests(access_log: &str, settings: &[&str]) {
     let origin = Traffic::origin();
-    let setup = Setup::new()
+    let setup = Setup::serving(&origin)
         .set("gateway.workers", WORKERS)
         .set("gateway.head_timeout", "1m")
         .set("log.access", access_log)
         .set("upstream.connect_timeout", "1m")
-        .set("upstream.read_timeout", "1m")
-        .lists(&[], &[], &[&origin]);
+        .set("upstream.read_timeout", "1m");
     let counts = format!("--callgrind-out-file={}", setup.path("counts").display());
     let valgrind = [
         "valgrind",

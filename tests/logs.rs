@@ -88,7 +88,7 @@ fn check_only_line(gateway: &Gateway, since: SystemTime, expected: &str) {
 
 #[test]
 fn a_served_request_is_told_with_all_that_it_was() {
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let (pre, prod) = Origin::pre_and_prod();
     let host = "shop.example";
     let get = format!("GET /a?b=c HTTP/1.1\r\nHost: {host}\r\nUser-Agent: x/1 (y)\r\n\r\n");
     let absolute = format!("GET http://{host}/a HTTP/1.1\r\nHost: b\r\nUser-Agent: y\r\n\r\n");
@@ -390,8 +390,7 @@ fn the_access_log_goes_where_it_is_told() {
         ("stdout", 3, 0),
         ("stderr", 0, 3),
     ] {
-        let setup = Setup::new().set("log.access", target);
-        let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+        let mut gateway = Setup::serving(&origin).set("log.access", target).start();
         for _ in 0..3 {
             assert_eq!(gateway.get("127.0.0.1", "/").status(), 200);
         }
@@ -486,8 +485,9 @@ fn a_reader_of_the_log_that_stalls_costs_lines_and_no_requests() {
 #[test]
 fn a_full_disk_costs_lines_and_no_requests_and_is_said_once() {
     let origin = Origin::named("prod");
-    let setup = Setup::new().set("log.access", "/dev/full");
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin)
+        .set("log.access", "/dev/full")
+        .start();
     let start = Instant::now();
     for requests in 1..=20 {
         assert_eq!(gateway.get("127.0.0.1", "/").status(), 200);
@@ -696,8 +696,7 @@ fn a_log_that_cannot_be_opened_is_named_at_the_start() {
             ("./folder", "folder: "),
             ("/proc/a.log", "/proc/a.log: "),
         ] {
-            let setup = Setup::new()
-                .lists(&[], &[], &[&"127.0.0.1:9"])
+            let setup = Setup::serving(&"127.0.0.1:9")
                 .set("gateway.pid_file", "pid")
                 .set(key, target);
             std::fs::create_dir(setup.path("folder")).unwrap();
@@ -710,7 +709,7 @@ fn a_log_that_cannot_be_opened_is_named_at_the_start() {
 
 #[test]
 fn a_log_folder_that_is_missing_is_made() {
-    let setup = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+    let setup = Setup::serving(&"127.0.0.1:9");
     let gateway = setup.set("log.access", "logs/access.log").start();
     assert_eq!(gateway.get("127.0.0.1", "/").status(), 502);
     wait_until("a line", DEADLINE, || {

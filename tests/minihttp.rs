@@ -56,7 +56,7 @@ fn start() -> SocketAddr {
 #[test]
 fn requests_with_and_without_a_body_are_answered_on_kept_connections() {
     let origin = start();
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin).start();
     let mut client = gateway.connect();
     let long = "x".repeat(100_000);
     for body in ["", "x=1", long.as_str()] {

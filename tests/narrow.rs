@@ -78,13 +78,12 @@ fn answered_before_the_head_was_taken() {
             }
         }
     });
-    let gateway = Setup::new()
+    let gateway = Setup::serving(&address)
         .set("gateway.workers", 1)
         .set("gateway.max_head", "1m")
         .set("gateway.max_line", "1k")
         .set("upstream.send_timeout", "300ms")
         .set("upstream.tries", 1)
-        .lists(&[], &[], &[&address])
         .start();
     let big = "A".repeat(900_000);
     let mut attacker = gateway.connect();

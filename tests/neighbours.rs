@@ -64,14 +64,6 @@ fn second(folder: &Path, redis: &Redis) -> Setup {
     })
 }
 
-/// What `graygate -t` says on standard error; it must find the configuration good.
-#[track_caller]
-fn warnings(setup: &Setup) -> String {
-    let output = run_to_exit(&["-t", "-c", setup.write_ini().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 fn error_log(folder: &Path, name: &str) -> String {
     fs::read_to_string(folder.join(name)).unwrap_or_default()
 }
@@ -86,7 +78,7 @@ fn two_gateways_on_one_machine_work_with_what_the_readme_says_for_the_second() {
     redis.push("second:prod", &[&two]);
     let setup = second(folder, &redis);
     let first = by_default(folder, &redis).start();
-    assert_eq!(warnings(&setup), "");
+    assert_eq!(setup.warnings(), "");
     let second = setup.start();
     for (gateway, content) in [(&first, "one"), (&second, "two")] {
         gateway.wait_served("127.0.0.1", content, DEADLINE);
@@ -169,7 +161,7 @@ fn whatever_a_second_gateway_shares_with_the_first_is_named_by_a_check() {
         ),
     ];
     for (key, value, said) in &table {
-        let warning = warnings(&second(folder, &redis).set(key, value));
+        let warning = second(folder, &redis).set(key, value).warnings();
         match *key {
             // The first one has taken any port that was free: nobody can know that by its ini file.
             "admin.listen" => assert_eq!(warning, ""),
@@ -189,7 +181,7 @@ fn whatever_a_second_gateway_shares_with_the_first_is_named_by_a_check() {
     let node = second(folder, &redis)
         .set("redis.node", "gw")
         .set("redis.node_key", "graygate:node");
-    let warning = warnings(&node);
+    let warning = node.warnings();
     assert!(
         warning.contains("[redis] node gw is in use by"),
         "{warning}"
@@ -199,7 +191,7 @@ fn whatever_a_second_gateway_shares_with_the_first_is_named_by_a_check() {
     let same = same.fold(second(folder, &redis), |setup, it| {
         setup.unset(&format!("redis.{it}_key"))
     });
-    assert_eq!(warnings(&same), "");
+    assert_eq!(same.warnings(), "");
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod support;
 
 use std::fmt::Display;
 
-use support::{DeafPeer, Origin, RefusingPeer, Setup};
+use support::{DeafPeer, Gateway, Origin, RefusingPeer, Setup};
 
 /// The bytes of an answer.
 fn answer(line: &str, name: &str, connection: &str, to_head: bool) -> String {
@@ -83,7 +83,7 @@ fn an_answer_has_a_length_a_short_text_and_nothing_else_and_is_counted_by_reason
 #[test]
 fn an_options_that_may_go_no_further_is_answered_here() {
     let origin = Origin::named("prod");
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     for target in ["*", "/x"] {
         let request = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");

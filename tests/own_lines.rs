@@ -28,8 +28,7 @@ fn dropped(gateway: &Gateway) -> Vec<usize> {
 fn lines_of_own_answers_are_limited_and_the_others_all_there() {
     const ROUNDS: usize = 100;
     let origin = Origin::named("x");
-    let mut gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
+    let mut gateway = Setup::serving(&origin)
         .set("gateway.listen", "127.0.0.1:0, 127.0.0.1:0")
         .set("log.own_lines", LIMIT)
         .start();
@@ -84,10 +83,7 @@ fn lines_of_own_answers_are_limited_and_the_others_all_there() {
 #[test]
 fn requests_that_end_without_an_answer_have_no_more_lines_than_others() {
     let origin = Origin::named("x");
-    let gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
-        .set("log.own_lines", 1)
-        .start();
+    let gateway = Setup::serving(&origin).set("log.own_lines", 1).start();
     let begun = Instant::now();
     for _ in 0..30 {
         // The client goes away within its head.
@@ -103,8 +99,7 @@ fn requests_that_end_without_an_answer_have_no_more_lines_than_others() {
 #[test]
 fn without_a_limit_every_request_has_its_line() {
     let origin = Origin::named("x");
-    let gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
+    let gateway = Setup::serving(&origin)
         .set("log.own_lines", "unlimited")
         .start();
     let mut client = gateway.connect();
@@ -117,7 +112,7 @@ fn without_a_limit_every_request_has_its_line() {
 #[test]
 fn what_a_client_sends_takes_so_much_room_in_a_line_whatever_its_bytes() {
     let origin = Origin::named("x");
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     client.send(
         [

@@ -12,7 +12,7 @@ const PARKED: &str = "graygate_connections_parked{worker=\"0\"}";
 const ACTIVE: &str = "graygate_connections_active{worker=\"0\"}";
 
 fn start(origin: &Origin, settings: &[(&str, &str)]) -> Gateway {
-    let setup = Setup::new().lists(&[], &[], &[origin]);
+    let setup = Setup::serving(origin);
     let setup = setup.set("gateway.workers", 1);
     let set = |setup: Setup, (key, value): &(&str, &str)| setup.set(key, value);
     settings.iter().fold(setup, set).start()

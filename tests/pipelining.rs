@@ -11,10 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::{DEADLINE, Gateway, Origin, Setup, ok, wait_until};
 
-fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::new().lists(&[], &[], &[origin]).start()
-}
-
 fn by_target() -> Origin {
     Origin::answering(|request| match request.head.method().as_str() {
         "HEAD" => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec(),
@@ -29,7 +25,7 @@ const OURS: &str = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n\
 #[test]
 fn a_body_is_taken_whole_with_any_method_and_what_follows_is_the_next_request() {
     let origin = by_target();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let inner = "GET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
     let size = inner.len();
     let framings = [
@@ -64,7 +60,7 @@ fn a_body_is_taken_whole_with_any_method_and_what_follows_is_the_next_request() 
 #[test]
 fn one_empty_line_before_a_request_is_ignored_and_a_second_refused_however_they_are_cut() {
     let origin = by_target();
-    let setup = Setup::new().lists(&[], &[], &[&origin]);
+    let setup = Setup::serving(&origin);
     let gateway = setup.set("gateway.workers", 1).start();
     let mut other = gateway.connect();
     let get = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -118,7 +114,7 @@ fn one_empty_line_before_a_request_is_ignored_and_a_second_refused_however_they_
 #[test]
 fn a_client_that_ends_its_side_with_the_request_gets_every_response() {
     let origin = by_target();
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::serving(&origin);
     let get = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
     let put = "PUT /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
     let chunks =
@@ -152,8 +148,7 @@ fn a_client_that_pipelines_and_does_not_read_costs_bounded_memory_and_gets_all_a
         content.push_str(&" ".repeat(2 * SIZE));
         ok(content)
     });
-    let gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
+    let gateway = Setup::serving(&origin)
         .set("gateway.send_timeout", "1h")
         .set("gateway.min_rate", "off")
         .set("upstream.read_timeout", "1h")
@@ -200,10 +195,7 @@ fn a_client_that_pipelines_and_does_not_read_costs_bounded_memory_and_gets_all_a
 #[test]
 fn answers_of_the_gateways_own_without_end_leave_others_their_turn() {
     let origin = Origin::named("prod");
-    let gateway = Setup::new()
-        .set("gateway.workers", 1)
-        .lists(&[], &[], &[&origin])
-        .start();
+    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     let request = "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
     let mut greedy = gateway.connect();
     let mut sending = greedy.wire.stream.try_clone().unwrap();

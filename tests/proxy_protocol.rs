@@ -3,27 +3,29 @@
 
 mod support;
 
-use support::{Client, DEADLINE, Gateway, Origin, RefusingPeer, Setup, wait_for, wait_until};
+use support::{
+    Client, DEADLINE, FileSite, Gateway, Origin, RefusingPeer, Setup, wait_for, wait_until,
+};
 
 /// A gateway with a plain listener and one for proxies, of which 127.0.0.98 and .99 are trusted.
 struct Site {
     gateway: Gateway,
-    _pre: Origin,
     prod: Origin,
+    _pre: Origin,
 }
 
 fn site() -> Site {
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-    let gateway = Setup::new()
-        .set("gateway.listen", "127.0.0.1:0, 127.0.0.1:0 proxy")
-        .set("gateway.trusted_proxies", "127.0.0.98/31")
-        .set("gateway.head_timeout", "400ms")
-        .lists(&["192.0.2.5", "2001:db8::5"], &[&pre], &[&prod])
-        .start();
+    let gray = ["192.0.2.5", "2001:db8::5"];
+    let FileSite { gateway, pre, prod } = FileSite::with(&gray, |setup| {
+        setup
+            .set("gateway.listen", "127.0.0.1:0, 127.0.0.1:0 proxy")
+            .set("gateway.trusted_proxies", "127.0.0.98/31")
+            .set("gateway.head_timeout", "400ms")
+    });
     Site {
         gateway,
-        _pre: pre,
         prod,
+        _pre: pre,
     }
 }
 
@@ -241,11 +243,10 @@ fn connections_turned_away_hide_no_failed_attempt_from_the_error_log() {
     const ROUNDS: usize = 5;
     const STRANGERS: usize = 30;
     let peer = RefusingPeer::new();
-    let gateway = Setup::new()
+    let gateway = Setup::serving(&peer)
         .set("gateway.listen", "127.0.0.1:0, 127.0.0.1:0 proxy")
         .set("gateway.trusted_proxies", "127.0.0.98/31")
         .set("gateway.workers", 1)
-        .lists(&[], &[], &[&peer])
         .start();
     for _ in 0..ROUNDS {
         for _ in 0..STRANGERS {

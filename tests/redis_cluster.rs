@@ -365,7 +365,8 @@ fn a_slot_that_stays_open_is_read_on_key_by_key() {
         let slot = SLOT.to_string();
         to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
         from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
-        // No key has moved. The rollback is one all the same, and what is written next is at the other server.
+        // No key has moved. The rollback is one all the same, and what is written next is at the
+        // other server.
         from.cli(&["DEL", "{gg}gray"]);
         gateway.wait_served("127.0.0.5", "prod", DEADLINE);
         asking(to, &["RPUSH", "{gg}gray", "127.0.0.8"]);

@@ -93,9 +93,8 @@ fn redis_that_does_not_answer_at_the_start_means_503_until_it_does() {
             true => redis.signal(Signal::SIGCONT),
             false => redis.restart(),
         }
-        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-        redis.push("pre", &[&pre]);
-        redis.push("prod", &[&prod]);
+        let (pre, prod) = Origin::pre_and_prod();
+        redis.push_peers(&pre, &prod);
         redis.push("gray", &[&"127.0.0.5"]);
         gateway.wait_served("127.0.0.5", "pre", DEADLINE);
         gateway.wait_served("127.0.0.6", "prod", DEADLINE);

@@ -54,10 +54,9 @@ fn a_redis_that_cannot_save_is_followed_and_its_expiry_rolls_back() {
 
 #[test]
 fn a_gateway_starts_on_a_redis_that_cannot_save() {
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let (pre, prod) = Origin::pre_and_prod();
     let redis = Redis::start();
-    redis.push("pre", &[&pre]);
-    redis.push("prod", &[&prod]);
+    redis.push_peers(&pre, &prod);
     redis.push("gray", &[&"127.0.0.5"]);
     redis.fail_to_save();
     let gateway = impatient(Setup::new().redis(redis.url())).start();

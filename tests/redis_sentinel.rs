@@ -36,9 +36,8 @@ impl Group {
             redis.restart();
             redis
         });
-        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-        master.push("pre", &[&pre]);
-        master.push("prod", &[&prod]);
+        let (pre, prod) = Origin::pre_and_prod();
+        master.push_peers(&pre, &prod);
         follow(&replica, &master);
         let sentinel = Sentinel::watching("mymaster", master.address(), password);
         sentinel.wait_for_replicas(1);

@@ -103,9 +103,8 @@ fn on_every_server_the_rights_that_the_readme_names_are_enough() {
         let arguments = acl_in_the_readme();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         redis.cli(&arguments);
-        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-        redis.push("pre", &[&pre]);
-        redis.push("prod", &[&prod]);
+        let (pre, prod) = Origin::pre_and_prod();
+        redis.push_peers(&pre, &prod);
         let url = format!("redis://graygate:password@{}/0", redis.address());
         for mode in ["events", "tracking"] {
             let setup = Setup::new()
@@ -149,9 +148,8 @@ fn every_server_says_that_it_has_not_synced_or_has_lost_its_master() {
     for (name, _) in SERVERS {
         let program = program(name);
         let mut master = Redis::start_program(&program, &["--repl-diskless-sync-delay", "0"]);
-        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-        master.push("pre", &[&pre]);
-        master.push("prod", &[&prod]);
+        let (pre, prod) = Origin::pre_and_prod();
+        master.push_peers(&pre, &prod);
         master.push("gray", &[&"127.0.0.5"]);
         let (host, port) = (master.address().ip(), master.address().port());
         let options = ["--replicaof", &host.to_string(), &port.to_string()];

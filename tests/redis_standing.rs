@@ -185,11 +185,10 @@ fn a_gateway_that_starts_on_a_replica_without_data_waits_or_takes_the_copy() {
     assert_eq!(gateway.get("127.0.0.5", "/").status(), 503);
     gateway.wait_for_health(503, "has not synced");
     // Data that nobody has synced are better than none.
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let (pre, prod) = Origin::pre_and_prod();
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
     replica.push("gray", &[&"127.0.0.5"]);
-    replica.push("pre", &[&pre]);
-    replica.push("prod", &[&prod]);
+    replica.push_peers(&pre, &prod);
     replica.cli(&[
         "REPLICAOF",
         &away.ip().to_string(),
@@ -574,9 +573,8 @@ fn a_server_that_had_no_lists_yet_may_restart_without_any() {
     let page = gateway.wait_for_lists("a reading", |it| it["refreshes"]["reconnect"] != 0);
     assert_eq!(page["kept"], json!([]), "{page}");
     assert_eq!(gateway.stderr.count("without-data"), 0);
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-    redis.push("pre", &[&pre]);
-    redis.push("prod", &[&prod]);
+    let (pre, prod) = Origin::pre_and_prod();
+    redis.push_peers(&pre, &prod);
     gateway.wait_served("127.0.0.5", "prod", DEADLINE);
 }
 
@@ -609,9 +607,8 @@ fn a_list_that_may_not_be_read_does_not_hide_that_the_others_were_lost() {
 #[test]
 fn a_gateway_that_starts_on_a_server_that_lost_its_data_goes_on_with_the_copy() {
     let mut redis = Redis::start();
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-    redis.push("pre", &[&pre]);
-    redis.push("prod", &[&prod]);
+    let (pre, prod) = Origin::pre_and_prod();
+    redis.push_peers(&pre, &prod);
     redis.push("gray", &[&"127.0.0.5"]);
     let folder = tempfile::tempdir().unwrap();
     let url = redis.url();

@@ -326,7 +326,7 @@ fn a_socket_of_the_file_system_leads_to_another_database_too() {
         "&*",
         "+@all",
     ]);
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
+    let (pre, prod) = Origin::pre_and_prod();
     let mut third = redis.connect(3);
     for (key, entry) in [("pre", &pre), ("prod", &prod)] {
         let mut push = redis::cmd("RPUSH");

@@ -418,8 +418,7 @@ fn every_refusal_has_a_case_in_this_file() {
 }
 
 fn limited(origin: &Origin) -> Setup {
-    Setup::new()
-        .lists(&[], &[], &[origin])
+    Setup::serving(origin)
         .set("gateway.max_line", "1k")
         .set("gateway.max_head", "2k")
         .set("gateway.max_fields", "10")

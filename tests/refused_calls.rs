@@ -11,7 +11,7 @@ const LENGTH: usize = 3_000_000;
 
 /// A gateway whose every splice(2) fails with `error`; what was asked stands in its file `trace`.
 fn without_splice(origin: &Origin, error: &str) -> Gateway {
-    let setup = Setup::new().lists(&[], &[], &[origin]);
+    let setup = Setup::serving(origin);
     let trace = setup.path("trace");
     let inject = format!("inject=splice:error={error}");
     let wrapper = [

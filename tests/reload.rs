@@ -14,11 +14,7 @@ use support::{DEADLINE, Gateway, Redis, Setup, free_address, run_to_exit, wait_u
 /// A gateway that can be told to reload.
 #[track_caller]
 fn gateway() -> Gateway {
-    start(
-        Setup::new()
-            .lists(&[], &[], &[&"127.0.0.1:9"])
-            .set("admin.listen", free_address()),
-    )
+    start(Setup::serving(&"127.0.0.1:9").set("admin.listen", free_address()))
 }
 
 /// Starts a gateway, and waits until its pid file says that it serves.
@@ -152,7 +148,7 @@ fn a_url_in_the_environment_of_the_gateway_alone_is_no_obstacle() {
 #[test]
 fn where_nobody_can_be_asked_the_outcome_is_left_to_the_log() {
     for admin in ["off", "127.0.0.1:0"] {
-        let setup = Setup::new().lists(&[], &[], &[&"127.0.0.1:9"]);
+        let setup = Setup::serving(&"127.0.0.1:9");
         let gateway = start(setup.set("admin.listen", admin));
         let said = done(&gateway);
         let told = format!("told to reload (pid {}); ", gateway.pid());

@@ -15,10 +15,9 @@ use support::{
 
 /// One worker, so that a connection to a peer would be found again, and one try.
 fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::new()
+    Setup::serving(origin)
         .set("gateway.workers", 1)
         .set("upstream.tries", 1)
-        .lists(&[], &[], &[origin])
         .start()
 }
 
@@ -440,8 +439,9 @@ fn interim_responses_renew_the_time_in_which_the_answer_must_come() {
         conn.send(ok("at last"))
     });
     // Much longer than a step, and shorter than all of them.
-    let setup = Setup::new().set("upstream.read_timeout", "1s");
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin)
+        .set("upstream.read_timeout", "1s")
+        .start();
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n");
     let (got, last) = skip_hints(&mut client, HINT);

@@ -5,35 +5,23 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use support::{Client, Gateway, Origin, RefusingPeer, Setup};
+use support::{Client, FileSite, Gateway, Origin, RefusingPeer, Setup};
 
-/// One origin for each pool, and a gateway that has `127.0.0.98` and `.99` as trusted proxies.
-struct Site {
-    gateway: Gateway,
-    _pre: Origin,
-    prod: Origin,
-}
-
-fn site(gray: &[&str]) -> Site {
+/// A gateway that has `127.0.0.98` and `.99` as trusted proxies.
+fn site(gray: &[&str]) -> FileSite {
     site_with(gray, |setup| setup)
 }
 
-fn site_with(gray: &[&str], change: impl FnOnce(Setup) -> Setup) -> Site {
-    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-    let setup = Setup::new()
-        .set("gateway.trusted_proxies", "127.0.0.98/31")
-        .lists(gray, &[&pre], &[&prod]);
-    Site {
-        gateway: change(setup).start(),
-        _pre: pre,
-        prod,
-    }
+fn site_with(gray: &[&str], change: impl FnOnce(Setup) -> Setup) -> FileSite {
+    FileSite::with(gray, |setup| {
+        change(setup.set("gateway.trusted_proxies", "127.0.0.98/31"))
+    })
 }
 
 #[test]
 fn listed_addresses_and_networks_get_pre_and_their_neighbours_prod() {
     let gray = ["127.0.0.1", "127.0.0.5", "127.0.1.0/24", "127.4.0.0/30"];
-    let Site { gateway, .. } = &site(&gray);
+    let FileSite { gateway, .. } = &site(&gray);
     let pre = [
         "127.0.0.1",
         "127.0.0.5",
@@ -64,7 +52,7 @@ fn listed_addresses_and_networks_get_pre_and_their_neighbours_prod() {
 
 #[test]
 fn the_decision_is_made_anew_for_each_connection_and_holds_for_each_request_on_it() {
-    let Site { gateway, .. } = &site(&["127.0.0.5"]);
+    let FileSite { gateway, .. } = &site(&["127.0.0.5"]);
     let mut gray = gateway.connect_from("127.0.0.5");
     let mut other = gateway.connect_from("127.0.0.9");
     for _ in 0..20 {
@@ -86,7 +74,7 @@ fn ipv6_clients_are_told_from_ipv4_clients() {
     ];
     for (gray, of_v6, of_v4) in table {
         let change = |setup: Setup| setup.set("gateway.listen", "127.0.0.1:0, [::1]:0");
-        let Site { gateway, prod, .. } = &site_with(&[gray], change);
+        let FileSite { gateway, prod, .. } = &site_with(&[gray], change);
         let [v4, v6] = gateway.addrs() else {
             panic!("not two addresses: {:?}", gateway.addrs());
         };
@@ -148,7 +136,7 @@ const FORGED: &str = "X-Forwarded-For: 1.2.3.4, 5.6.7.8\r\nx-forwarded-for: 9.9.
 
 #[test]
 fn forwarding_fields_are_replaced_unless_a_trusted_proxy_sent_them() {
-    let Site { gateway, prod, .. } = &site(&[]);
+    let FileSite { gateway, prod, .. } = &site(&[]);
     let table = [
         ("127.0.0.9", "", ["127.0.0.9", "127.0.0.9", "http", "a:80"]),
         (
@@ -210,7 +198,7 @@ fn forwarding_fields_are_replaced_unless_a_trusted_proxy_sent_them() {
 
 #[test]
 fn the_connection_field_cannot_strip_what_the_gateway_says() {
-    let Site { gateway, prod, .. } = &site(&[]);
+    let FileSite { gateway, prod, .. } = &site(&[]);
     for source in ["127.0.0.9", "127.0.0.99"] {
         let mut client = gateway.connect_from(source);
         let response = client.ask(
@@ -232,7 +220,7 @@ fn the_connection_field_cannot_strip_what_the_gateway_says() {
 
 #[test]
 fn no_field_makes_a_client_gray_or_not_gray() {
-    let Site { gateway, .. } = &site(&["127.0.0.5"]);
+    let FileSite { gateway, .. } = &site(&["127.0.0.5"]);
     let names = [
         "X-Forwarded-For",
         "x-forwarded-for",
@@ -261,7 +249,7 @@ fn no_field_makes_a_client_gray_or_not_gray() {
 
 #[test]
 fn a_trusted_proxy_is_believed_for_the_right_most_untrusted_address_only() {
-    let Site { gateway, .. } = &site(&["127.0.0.5"]);
+    let FileSite { gateway, .. } = &site(&["127.0.0.5"]);
     let chain_of = |count| ["127.0.0.99, "].repeat(count).concat();
     let (long, short) = (chain_of(65), chain_of(63));
     let table = [
@@ -310,7 +298,7 @@ fn a_trusted_proxy_is_believed_for_the_right_most_untrusted_address_only() {
 #[test]
 fn a_trusted_proxy_that_is_not_believed_is_told_of() {
     let site = site_with(&["127.0.0.5"], |it| it.set("gateway.workers", 1));
-    let Site { gateway, prod, .. } = &site;
+    let FileSite { gateway, prod, .. } = &site;
     let ask = |source: &str, fields: &str| {
         let mut client = gateway.connect_from(source);
         client
@@ -385,7 +373,7 @@ fn fields_of_the_gateways_own_are_stripped_in_both_directions() {
         b"HTTP/1.1 200 OK\r\nX-Graygate-Pool: pre\r\nX-Gray: 1\r\nContent-Length: 0\r\n\r\n"
             .to_vec()
     });
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let response = gateway.connect().ask(
         "GET / HTTP/1.1\r\nHost: a\r\nX-Graygate-Pool: pre\r\nx-graygate: 1\r\n\
          X-GRAYGATE-Anything: 2\r\nX_Graygate_Pool: pre\r\nX-Graygatex: 3\r\n\
@@ -403,7 +391,7 @@ fn fields_of_the_gateways_own_are_stripped_in_both_directions() {
 
 #[test]
 fn the_host_is_forwarded_byte_for_byte() {
-    let Site { gateway, prod, .. } = &site(&[]);
+    let FileSite { gateway, prod, .. } = &site(&[]);
     let mut client = gateway.connect();
     let long = "a".repeat(200);
     for host in [
@@ -468,7 +456,7 @@ fn an_empty_prod_refuses_all_but_gray_clients() {
 
 #[test]
 fn an_old_client_that_names_no_host_asks_for_the_address_it_came_to() {
-    let Site { gateway, prod, .. } = &site(&[]);
+    let FileSite { gateway, prod, .. } = &site(&[]);
     gateway.connect().ask("GET / HTTP/1.0\r\n\r\n");
     let address = Some(gateway.addr().to_string());
     let request = prod.last();

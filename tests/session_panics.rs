@@ -9,25 +9,13 @@
 mod support;
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::net::Shutdown;
 use std::time::Duration;
 
-use graygate::config::{self, Config, LogTarget};
+use graygate::config::{self, LogTarget};
 use graygate::error::Close;
-use graygate::lists::{Lists, PeerList};
-use graygate::logs::access::OwnLines;
-use graygate::logs::writer::Log;
-use graygate::metrics::Metrics;
-use graygate::net;
-use graygate::proxy::Gateway;
-use graygate::proxy::doubts::Doubts;
-use graygate::proxy::listeners;
-use graygate::snapshot::Published;
 
-use support::{Client, Conn, DEADLINE, Origin, PanicLog, ok, wait_until};
+use support::{Client, Conn, DEADLINE, GatewayInside, Origin, PanicLog, ok, wait_until};
 
 /// No deadline is as late as that.
 const NEVER: Duration = Duration::MAX;
@@ -51,19 +39,13 @@ read_timeout = 1h
 send_timeout = 1h
 [lists]
 file = lists
-[log]
-access = access.log
 ";
 
-/// A gateway within this process, with one worker.
+/// A gateway within this process, with one worker. With what it was started with nobody panics.
 struct Served {
-    gateway: Arc<Gateway>,
-    addr: SocketAddr,
-    /// With which nobody panics.
-    sound: Config,
+    inside: GatewayInside,
     log: PanicLog,
     access: tempfile::NamedTempFile,
-    _access_log: Log,
 }
 
 impl Served {
@@ -71,67 +53,45 @@ impl Served {
         let log = PanicLog::install();
         let access = tempfile::NamedTempFile::new().unwrap();
         let target = LogTarget::File(access.path().to_owned());
-        let open = |path: &Path| std::fs::File::create(path);
-        let access_log = Log::open("access", &target, open).unwrap();
-        let sound = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
-        let entrances = listeners::bind(&sound.gateway.listen).unwrap();
-        let addr = entrances[0].addr();
-        net::start(1).unwrap();
-        let gateway = Arc::new(Gateway {
-            config: Arc::new(Published::new(sound.clone())),
-            lists: Arc::new(Published::new(Lists::unread())),
-            metrics: Metrics::new(1),
-            access_log: access_log.queue(),
-            own_lines: vec![OwnLines::new(addr)],
-            doubts: Doubts::default(),
-            draining: AtomicBool::new(false),
-            accepting: AtomicUsize::new(0),
-            connections: vec![AtomicUsize::new(0)],
-        });
-        listeners::serve(&gateway, entrances).unwrap();
         Self {
-            gateway,
-            addr,
-            sound,
+            inside: GatewayInside::start(INI, &target),
             log,
             access,
-            _access_log: access_log,
         }
     }
 
     /// From now on, requests go to `origin`.
     fn send_to(&self, origin: &Origin) {
-        let peers = PeerList::parse([origin.to_string()], 80);
-        let lists = Lists::new(1, Arc::default(), Arc::default(), Arc::new(peers));
-        self.gateway.lists.store(lists);
+        self.inside.send_to(origin);
     }
 
     /// From now on, `change` is in force besides what is sound.
     fn set(&self, change: impl FnOnce(&mut config::Gateway)) {
-        let mut config = self.sound.clone();
+        let mut config = self.inside.config.clone();
         change(&mut config.gateway);
-        self.gateway.config.store(config);
+        self.inside.gateway.config.store(config);
     }
 
     fn connect(&self) -> Client {
-        Client::connect(self.addr)
+        self.inside.connect()
     }
 
     fn slow_reader(&self) -> Client {
-        Client::with_small_window("127.0.0.1", self.addr, 4096)
+        Client::with_small_window("127.0.0.1", self.inside.addr, 4096)
     }
 
     /// Panics that were counted, and connections that have ended by one.
     fn panics(&self) -> (u64, u64) {
-        let metrics = &self.gateway.metrics;
+        let metrics = &self.inside.gateway.metrics;
         let closes = metrics.sum(|it| &it.closes[Close::Panic.index()]);
         (metrics.sum(|it| &it.panics), closes)
     }
 
     /// Connections that are open, by both counts.
     fn open(&self) -> (u64, usize) {
-        let active = self.gateway.metrics.sum(|it| &it.active);
-        (active, self.gateway.open_connections())
+        let gateway = &self.inside.gateway;
+        let active = gateway.metrics.sum(|it| &it.active);
+        (active, gateway.open_connections())
     }
 
     /// A request and its exact answer, on `client`.

@@ -95,8 +95,7 @@ fn a_signal_to_end_lets_requests_end_and_closes_what_is_idle() {
 
 /// For a gateway that would wait for ever for what is not idle.
 fn patient(origin: &Origin) -> Gateway {
-    Setup::new()
-        .lists(&[], &[], &[origin])
+    Setup::serving(origin)
         .set("gateway.workers", "1")
         .set("gateway.head_timeout", "1h")
         .set("gateway.keepalive_timeout", "1h")
@@ -178,7 +177,7 @@ fn stop(gateway: &Gateway) {
 #[test]
 fn requests_that_came_before_the_signal_to_end_are_served() {
     let origin = origin();
-    let mut gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut gateway = Gateway::serving(&origin);
     let mut clients: Vec<Client> = (0..50).map(|_| gateway.connect()).collect();
     for client in &mut clients {
         assert_eq!(client.get("/").status(), 200);
@@ -209,7 +208,7 @@ fn a_request_behind_a_response_that_did_not_announce_the_end_is_served() {
         conn.request()?;
         conn.send(ok("fine"))
     });
-    let mut gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     client.send(GET);
     assert_eq!(client.head().field("connection"), None);
@@ -235,8 +234,9 @@ const DRAINING: &str = "503 Service Unavailable: draining\n";
 /// A gateway with one request that will not end.
 fn busy(drain_timeout: &str) -> (Origin, Gateway, Client) {
     let origin = origin();
-    let setup = Setup::new().set("gateway.drain_timeout", drain_timeout);
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin)
+        .set("gateway.drain_timeout", drain_timeout)
+        .start();
     let mut client = gateway.connect();
     client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
     origin.wait("the request", |it| it.requests.len() == 1);
@@ -304,8 +304,7 @@ fn what_has_not_ended_within_drain_timeout_is_cut() {
 fn requests_that_come_when_waits_are_cut_end_with_their_connections_at_once() {
     const CLIENTS: usize = 200;
     let origin = Origin::mute();
-    let setup = Setup::new().set("gateway.workers", 1);
-    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     // All is there before the gateway has a look at anything, and two signals make it hurry: most of the
     // requests are still to be read then.
     gateway.freeze();
@@ -344,8 +343,9 @@ fn what_is_cut_has_no_clean_end_and_leaves_its_line() {
         })?;
         conn.wait_gone()
     });
-    let setup = Setup::new().set("gateway.drain_timeout", "300ms");
-    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut gateway = Setup::serving(&origin)
+        .set("gateway.drain_timeout", "300ms")
+        .start();
     let requests = [
         "GET /length HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /close HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -403,7 +403,7 @@ fn a_gateway_that_is_killed_leaves_no_clean_end() {
         conn.send("HTTP/1.1 200 OK\r\n\r\nbegun")?;
         conn.wait_gone()
     });
-    let mut gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut gateway = Gateway::serving(&origin);
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
     client.head();
@@ -417,13 +417,12 @@ fn a_gateway_that_is_killed_leaves_no_clean_end() {
 #[test]
 fn a_proxy_that_says_nothing_does_not_keep_it_from_ending() {
     let origin = origin();
-    let mut gateway = Setup::new()
+    let mut gateway = Setup::serving(&origin)
         .set("gateway.listen", "127.0.0.1:0 proxy")
         .set("gateway.workers", 1)
         .set("gateway.trusted_proxies", "127.0.0.1")
         .set("gateway.head_timeout", "1h")
         .set("gateway.drain_timeout", "1h")
-        .lists(&[], &[], &[&origin])
         .start();
     let mut silent = gateway.connect();
     gateway.wait_for_metric("graygate_connections_total{worker=\"0\"}", 1.0);
@@ -436,9 +435,7 @@ fn a_proxy_that_says_nothing_does_not_keep_it_from_ending() {
 #[test]
 fn a_stalled_reader_of_stdout_does_not_keep_it_from_ending() {
     let origin = origin();
-    let setup = Setup::new()
-        .set("log.access", "-")
-        .lists(&[], &[], &[&origin]);
+    let setup = Setup::serving(&origin).set("log.access", "-");
     let path = setup.path("pipe");
     let pipe = pipe_at(&path);
     // No room for a single line.
@@ -605,7 +602,7 @@ fn new_timeouts_hold_for_what_begins_after_the_reload() {
 #[test]
 fn the_limit_of_connections_can_change() {
     let origin = origin();
-    let mut gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut gateway = Gateway::serving(&origin);
     let mut held: Vec<Client> = (0..3).map(|_| gateway.connect()).collect();
     for client in &mut held {
         assert_eq!(client.get("/").status(), 200);
@@ -706,8 +703,7 @@ fn redis_settings_need_a_restart() {
 #[test]
 fn a_bad_file_changes_nothing_and_its_line_is_logged() {
     let origin = origin();
-    let setup = Setup::new().set("gateway.max_fields", 2);
-    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut gateway = Setup::serving(&origin).set("gateway.max_fields", 2).start();
     let good = std::fs::read_to_string(gateway.path("graygate.ini")).unwrap();
     let lines = good.lines().count();
     let three_fields = "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\n\r\n";
@@ -795,7 +791,7 @@ impl Flow {
 #[test]
 fn reloads_do_not_disturb_requests() {
     let origin = origin();
-    let mut gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let mut gateway = Gateway::serving(&origin);
     let flow = Flow::start(&gateway, 4);
     for round in 0..20 {
         reload(&mut gateway, |it| it.set("gateway.max_fields", 50 + round));
@@ -814,8 +810,9 @@ fn reloads_do_not_disturb_requests() {
 #[test]
 fn no_line_is_lost_or_doubled_when_the_logs_are_rotated() {
     let origin = origin();
-    let setup = Setup::new().set("log.error", "error.log");
-    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut gateway = Setup::serving(&origin)
+        .set("log.error", "error.log")
+        .start();
     let flow = Flow::start(&gateway, 4);
     let mut names = vec!["access.log".to_owned()];
     for round in 0..10 {
@@ -852,8 +849,9 @@ fn no_line_is_lost_or_doubled_when_the_logs_are_rotated() {
 #[test]
 fn a_log_that_cannot_be_opened_again_stays_open() {
     let origin = origin();
-    let setup = Setup::new().set("log.access", "logs/access.log");
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin)
+        .set("log.access", "logs/access.log")
+        .start();
     std::fs::rename(gateway.path("logs"), gateway.path("moved")).unwrap();
     gateway.signal(Signal::SIGUSR1);
     let said = gateway.wait_for_log("log-reopen-failed log=access ");
@@ -878,8 +876,9 @@ fn a_log_that_cannot_be_opened_again_stays_open() {
 #[test]
 fn an_error_log_that_cannot_be_opened_again_is_told_on_stderr() {
     let origin = origin();
-    let setup = Setup::new().set("log.error", "logs/error.log");
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin)
+        .set("log.error", "logs/error.log")
+        .start();
     std::fs::rename(gateway.path("logs"), gateway.path("moved")).unwrap();
     gateway.signal(Signal::SIGUSR1);
     let said = gateway.wait_for_log("log-reopen-failed log=error ");
@@ -896,9 +895,7 @@ fn an_error_log_that_cannot_be_opened_again_is_told_on_stderr() {
 #[test]
 fn neither_sigpipe_nor_a_reader_that_has_gone_ends_it() {
     let origin = origin();
-    let setup = Setup::new()
-        .set("log.access", "-")
-        .lists(&[], &[], &[&origin]);
+    let setup = Setup::serving(&origin).set("log.access", "-");
     let path = setup.path("pipe");
     let pipe = pipe_at(&path);
     let shell = format!("exec \"$0\" \"$@\" >'{}'", path.display());
@@ -920,7 +917,7 @@ fn neither_sigpipe_nor_a_reader_that_has_gone_ends_it() {
 #[test]
 fn a_gateway_that_was_stopped_goes_on_where_it_was() {
     let origin = origin();
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let mut idle = gateway.connect();
     assert_eq!(idle.get("/").status(), 200);
     let mut waiting = gateway.connect();
@@ -944,8 +941,9 @@ fn a_gateway_that_was_stopped_goes_on_where_it_was() {
 #[test]
 fn the_pid_file_says_that_it_serves_and_goes_with_it() {
     let origin = origin();
-    let setup = Setup::new().set("gateway.pid_file", "pid");
-    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut gateway = Setup::serving(&origin)
+        .set("gateway.pid_file", "pid")
+        .start();
     // It is written a moment after the line that the harness waits for.
     let pid = wait_for("the process id", || {
         std::fs::read_to_string(gateway.path("pid"))
@@ -978,8 +976,7 @@ fn a_pid_file_that_cannot_be_made_is_named_and_a_failed_start_leaves_none() {
 #[test]
 fn connections_that_came_before_the_end_are_served() {
     let origin = Origin::named("prod");
-    let setup = Setup::new().set("gateway.workers", 1);
-    let mut gateway = setup.lists(&[], &[], &[&origin]).start();
+    let mut gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     // One has been accepted and has not spoken yet; many wait in the kernel's queue.
     let mut silent = gateway.connect();
     gateway.wait_for_metric("graygate_connections_active{worker=\"0\"}", 1.0);
@@ -1007,8 +1004,9 @@ fn connections_that_came_before_the_end_are_served() {
 #[test]
 fn a_second_gateway_leaves_the_pid_file_of_the_first_alone() {
     let origin = origin();
-    let setup = Setup::new().set("gateway.pid_file", "pid");
-    let mut first = setup.lists(&[], &[], &[&origin]).start();
+    let mut first = Setup::serving(&origin)
+        .set("gateway.pid_file", "pid")
+        .start();
     let path = first.path("pid");
     let text = || std::fs::read_to_string(&path).unwrap();
     let own = format!("{}\n", first.pid());

@@ -16,8 +16,7 @@ fn a_body_that_drips_is_cut_although_it_never_stalls() {
     let origin = Origin::answering(|request| ok(request.content.len().to_string()));
     // At a byte every few milliseconds.
     for (rate, is_cut) in [("100k", true), ("off", false), ("1", false)] {
-        let gateway = Setup::new()
-            .lists(&[], &[], &[&origin])
+        let gateway = Setup::serving(&origin)
             .set("gateway.body_timeout", "400ms")
             .set("gateway.min_rate", rate)
             .start();
@@ -106,8 +105,7 @@ fn a_trickle_passes_where_little_is_announced_and_is_bounded_all_the_same() {
         ),
     ];
     let check = |(time, rate, framing, pieces, expected, when): Case<'_>| {
-        let gateway = Setup::new()
-            .lists(&[], &[], &[&origin])
+        let gateway = Setup::serving(&origin)
             .set("gateway.body_timeout", time)
             .set("gateway.min_rate", rate)
             .start();
@@ -142,8 +140,7 @@ fn a_client_that_takes_its_response_in_drops_is_cut() {
         }
         Ok(())
     });
-    let gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
+    let gateway = Setup::serving(&origin)
         .set("gateway.send_timeout", "400ms")
         .set("gateway.min_rate", "10m")
         .start();
@@ -174,8 +171,7 @@ fn an_empty_line_does_not_prolong_the_idle_time_and_costs_nothing_meanwhile() {
         (post, "keepalive", "head", "keepalive-timeout"),
     ];
     let check = |(begin, idle, other, close): (&str, &str, &str, &str)| {
-        let gateway = Setup::new()
-            .lists(&[], &[], &[&origin])
+        let gateway = Setup::serving(&origin)
             .set("gateway.workers", 1)
             .set(&format!("gateway.{idle}_timeout"), "6s")
             .set(&format!("gateway.{other}_timeout"), "1h")
@@ -222,8 +218,7 @@ fn a_client_that_reads_slowly_but_steadily_is_not_cut() {
     // So much lies in the kernel that it takes far longer than the deadline until there is room.
     const LENGTH: usize = 12 << 20;
     let origin = Origin::answering(|_| ok(vec![b'x'; LENGTH]));
-    let gateway = Setup::new()
-        .lists(&[], &[], &[&origin])
+    let gateway = Setup::serving(&origin)
         .set("gateway.send_timeout", "400ms")
         .set("gateway.min_rate", "1k")
         .start();

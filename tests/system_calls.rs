@@ -143,9 +143,8 @@ fn worker_threads(gateway: &Gateway) -> Vec<String> {
 /// A gateway without an access log, and its origin.
 fn start(access_log: &str) -> (Gateway, support::Origin) {
     let origin = Traffic::origin();
-    let gateway = Setup::new()
+    let gateway = Setup::serving(&origin)
         .set("log.access", access_log)
-        .lists(&[], &[], &[&origin])
         .start();
     (gateway, origin)
 }

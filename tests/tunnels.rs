@@ -257,7 +257,7 @@ fn all_that_an_origin_says_before_it_closes_reaches_a_slow_client_that_has_ended
         note_end(conn);
         conn.send(vec![b'x'; MUCH])
     });
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let mut client = Client::with_small_window("127.0.0.1", gateway.addr(), SMALL_WINDOW);
     client.send(UPGRADE);
     assert_eq!(client.head().status(), 101);

@@ -14,8 +14,7 @@ use nix::sys::signal::Signal;
 use support::{Client, DEADLINE, Gateway, LightOrigin, Setup, unread_at, wait_until};
 
 fn start(origin: &LightOrigin) -> Gateway {
-    Setup::new()
-        .lists(&[], &[], &[origin])
+    Setup::serving(origin)
         .set("gateway.workers", 1)
         .set("gateway.head_timeout", "2m")
         .set("upstream.read_timeout", "10s")

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use support::{Client, DEADLINE, Gateway, Origin, Setup, ok, wait_until};
 
 fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::new()
+    Setup::serving(origin)
         .set("gateway.workers", 1)
         .set("upstream.tries", 1)
-        .lists(&[], &[], &[origin])
         .start()
 }
 

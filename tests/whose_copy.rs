@@ -5,32 +5,22 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{DEADLINE, Gateway, Origin, Redis, Setup, run_to_exit, wait_until};
+use support::{CopyFolder, DEADLINE, Origin, Redis, Setup, run_to_exit, wait_until};
 
-/// A folder that outlives its gateways.
-struct Place(tempfile::TempDir);
+/// What is looked at in the folder of a copy.
+trait Look {
+    fn text(&self) -> String;
+    fn wait_for(&self, text: &str);
+    /// The names of what is here beside the lock.
+    fn names(&self) -> Vec<String>;
+}
 
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("lists")
-    }
-
-    /// Settings with the copy here, and no long wait for a Redis that is away.
-    fn set(&self, setup: Setup) -> Setup {
-        let setup = setup.set("lists.last_good", self.path().display());
-        setup.set("redis.timeout", "300ms")
-    }
-
+impl Look for CopyFolder {
     fn text(&self) -> String {
-        fs::read_to_string(self.path()).unwrap_or_default()
+        fs::read_to_string(self.copy()).unwrap_or_default()
     }
 
     #[track_caller]
@@ -38,29 +28,13 @@ impl Place {
         wait_until(text, DEADLINE, || self.text().contains(text));
     }
 
-    /// The names of what is here beside the lock.
     fn names(&self) -> Vec<String> {
-        let files = fs::read_dir(self.0.path()).unwrap();
+        let files = fs::read_dir(self.path()).unwrap();
         let names = files.map(|it| it.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.filter(|it| it != "lists.lock").collect();
         names.sort();
         names
     }
-}
-
-/// Ends a gateway as its operator does.
-#[track_caller]
-fn end(mut gateway: Gateway) {
-    gateway.signal(Signal::SIGTERM);
-    assert!(gateway.wait_exit().success());
-}
-
-/// What `graygate -t` says on standard error; it must find the configuration good.
-#[track_caller]
-fn warnings(setup: &Setup) -> String {
-    let output = run_to_exit(&["-t", "-c", setup.write_ini().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
@@ -91,16 +65,16 @@ fn a_copy_of_another_store_is_not_used_not_compared_with_and_not_lost() {
         ),
     ];
     for (what, edit) in table {
-        let place = Place::new();
+        let place = CopyFolder::new();
         let gateway = place.set(Setup::new().redis(one.url())).start();
         gateway.wait_served("127.0.0.1", "theirs", DEADLINE);
         place.wait_for(&theirs.to_string());
-        end(gateway);
+        gateway.end();
         let before = place.text();
         assert!(before.contains("# store {\"db\":0,"), "{before}");
 
         let setup = place.set(edit(Setup::new()));
-        let said = warnings(&setup);
+        let said = setup.warnings();
         assert!(
             said.contains("will not be used: it holds the lists of another store: redis 127."),
             "{what}: {said}"
@@ -120,14 +94,14 @@ fn a_copy_of_another_store_is_not_used_not_compared_with_and_not_lost() {
         let line = gateway.wait_for_log("copy-set-aside");
         assert!(line.contains(&aside), "{line}");
         gateway.wait_for_lists("no error", |it| it["copy"]["error"].is_null());
-        end(gateway);
+        gateway.end();
         assert_eq!(place.names().len(), 2, "{what}");
     }
     // Nor is it used while its own store is away.
-    let place = Place::new();
+    let place = CopyFolder::new();
     let gateway = place.set(Setup::new().redis(one.url())).start();
     place.wait_for(&theirs.to_string());
-    end(gateway);
+    gateway.end();
     let before = place.text();
     let away = Redis::stopped();
     let gateway = place.set(Setup::new().redis(away.url())).start();
@@ -135,7 +109,7 @@ fn a_copy_of_another_store_is_not_used_not_compared_with_and_not_lost() {
     let copy = gateway.lists()["copy"].clone();
     assert!(copy["error"].as_str().unwrap().contains("another store"));
     assert_eq!(copy["in_force"], false);
-    end(gateway);
+    gateway.end();
     assert_eq!(
         (place.text(), place.names()),
         (before, vec!["lists".to_owned()])
@@ -151,10 +125,10 @@ fn other_keys_are_other_lists() {
     let redis = Redis::start();
     redis.push("prod", &[&theirs]);
     redis.push("other", &[&ours]);
-    let place = Place::new();
+    let place = CopyFolder::new();
     let gateway = place.set(Setup::new().redis(redis.url())).start();
     place.wait_for(&theirs.to_string());
-    end(gateway);
+    gateway.end();
     let setup = place.set(Setup::new().redis(redis.url()));
     let gateway = setup.set("redis.prod_key", "other").start();
     gateway.wait_served("127.0.0.1", "ours", DEADLINE);
@@ -171,7 +145,7 @@ fn another_peer_port_is_no_change_of_the_lists() {
     };
     let mut redis = Redis::start();
     redis.push("prod", &[&"127.0.0.1"]);
-    let place = Place::new();
+    let place = CopyFolder::new();
     let setup = |origin| {
         let setup = place.set(Setup::new().redis(redis.url()));
         setup.set("upstream.peer_port", port(origin))
@@ -185,8 +159,8 @@ fn another_peer_port_is_no_change_of_the_lists() {
     let beside = beside.set("upstream.peer_port", port(&after)).start();
     beside.wait_served("127.0.0.1", "after", DEADLINE);
     assert_eq!(beside.lists()["digest"], first["digest"]);
-    end(beside);
-    end(gateway);
+    beside.end();
+    gateway.end();
 
     let gateway = setup(&after).start();
     gateway.wait_served("127.0.0.1", "after", DEADLINE);
@@ -197,7 +171,7 @@ fn another_peer_port_is_no_change_of_the_lists() {
     );
     assert_eq!(page["prod"], json!([after.to_string()]));
     assert_eq!(page["written"]["prod"], json!(["127.0.0.1"]));
-    end(gateway);
+    gateway.end();
     let after_setup = setup(&after);
     redis.kill();
     let gateway = after_setup.start();
@@ -210,7 +184,7 @@ fn a_copy_is_one_gateways_at_a_time_and_the_next_one_takes_it_over() {
     let prod = Origin::named("prod");
     let redis = Redis::start();
     redis.push("prod", &[&prod]);
-    let place = Place::new();
+    let place = CopyFolder::new();
     let setup = || place.set(Setup::new().redis(redis.url()));
     let mut first = setup().start();
     place.wait_for(&prod.to_string());
@@ -229,7 +203,7 @@ fn a_copy_is_one_gateways_at_a_time_and_the_next_one_takes_it_over() {
         "is kept by another gateway, process {pid} with {}",
         ini.display()
     );
-    let said = warnings(&second);
+    let said = second.warnings();
     assert!(said.contains(&expected), "{said}");
     let second = second.start();
     let line = second.wait_for_log("copy-taken");
@@ -259,7 +233,7 @@ fn who_finds_the_copy_of_its_own_store_taken_uses_it_all_the_same() {
     let prod = Origin::named("prod");
     let mut redis = Redis::start();
     redis.push("prod", &[&prod]);
-    let place = Place::new();
+    let place = CopyFolder::new();
     let setup = || place.set(Setup::new().redis(redis.url()));
     let old = setup().start();
     place.wait_for(&prod.to_string());
@@ -268,7 +242,7 @@ fn who_finds_the_copy_of_its_own_store_taken_uses_it_all_the_same() {
     let new = new.start();
     assert_eq!(new.get("127.0.0.1", "/").text(), "prod");
     assert_eq!(new.lists()["copy"]["in_force"], true);
-    end(old);
-    end(new);
+    old.end();
+    new.end();
     assert_eq!(place.names(), ["lists"]);
 }

@@ -6,14 +6,15 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Client, DEADLINE, Origin, Setup, ok, wait_until};
+use support::{Client, DEADLINE, Gateway, Origin, Setup, ok, wait_until};
 
 #[test]
 fn as_many_threads_serve_as_configured_and_all_of_them_work() {
     for workers in [1, 2, 3] {
         let origin = Origin::named("prod");
-        let setup = Setup::new().set("gateway.workers", workers);
-        let gateway = setup.lists(&[], &[], &[&origin]).start();
+        let gateway = Setup::serving(&origin)
+            .set("gateway.workers", workers)
+            .start();
         let names: Vec<String> = gateway.cpu_ticks_by_worker().into_keys().collect();
         let expected: Vec<String> = (0..workers).map(|at| format!("worker-{at}")).collect();
         assert_eq!(names, expected);
@@ -66,8 +67,7 @@ fn endless_downloads_and_uploads_do_not_starve_small_requests() {
         }
         Ok(())
     });
-    let setup = Setup::new().set("gateway.workers", 1);
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     let (moved, done) = (&AtomicU64::new(0), &AtomicBool::new(false));
     let moved_so_far = || moved.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
@@ -137,7 +137,7 @@ fn connections_are_limited_to_those_for_which_there_are_descriptors() {
 #[test]
 fn out_of_descriptors_accepting_waits_without_spinning_and_goes_on_when_there_are_some() {
     let origin = Origin::named("prod");
-    let gateway = Setup::new().lists(&[], &[], &[&origin]).start();
+    let gateway = Gateway::serving(&origin);
     let mut served = gateway.connect();
     assert_eq!(served.get("/").text(), "prod");
     let mut waiting = gateway.take_descriptors();
@@ -188,8 +188,7 @@ fn out_of_descriptors_the_pipes_of_giant_answers_that_have_ended_give_way() {
         ))?;
         conn.send(&giant)
     });
-    let setup = Setup::new().set("gateway.workers", 1);
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     let pipes = || {
         let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap();
         let targets = open.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok());
@@ -231,8 +230,7 @@ fn out_of_descriptors_an_upgrade_is_refused_before_the_client_is_told() {
         }
         Ok(())
     });
-    let setup = Setup::new().set("gateway.workers", 1);
-    let gateway = setup.lists(&[], &[], &[&origin]).start();
+    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
     let mut client = gateway.connect();
     assert_eq!(client.get("/").text(), "fine");
     let _waiting = gateway.take_descriptors();

@@ -9,23 +9,13 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::Cell;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use graygate::config::{Config, LogTarget};
-use graygate::lists::{Lists, PeerList};
-use graygate::logs::access::OwnLines;
-use graygate::logs::writer::Log;
-use graygate::metrics::Metrics;
+use graygate::config::LogTarget;
 use graygate::net;
-use graygate::proxy::Gateway;
-use graygate::proxy::doubts::Doubts;
-use graygate::proxy::listeners;
-use graygate::snapshot::Published;
 
-use crate::support::{Client, DEADLINE, Origin, Traffic, wait_for, wait_until};
+use crate::support::{DEADLINE, GatewayInside, Origin, Traffic, wait_for, wait_until};
 
 /// Requests that are counted.
 const COUNT: usize = 2000;
@@ -112,45 +102,21 @@ file = lists
 
 /// A gateway with one worker, which is for the life of the process; and its origin.
 pub(crate) struct Served {
-    addr: SocketAddr,
+    inside: GatewayInside,
     /// Nobody else's allocations are to be among the counted ones.
     turn: Mutex<()>,
     origin: Origin,
-    _gateway: Arc<Gateway>,
-    access_log: Log,
 }
 
 impl Served {
     /// To be called once.
     pub(crate) fn start(access_log: &LogTarget) -> Self {
-        let config = Config::parse(Path::new("/test.ini"), INI, None).unwrap();
-        let open = |path: &Path| std::fs::File::create(path);
-        let access_log = Log::open("access", access_log, open).unwrap();
-        let entrances = listeners::bind(&config.gateway.listen).unwrap();
-        let addr = entrances[0].addr();
-        let origin = Traffic::origin();
-        let peers = Arc::new(PeerList::parse([origin.to_string()], 80));
-        let lists = Lists::new(1, Arc::default(), Arc::default(), peers);
-        net::start(1).unwrap();
-        let gateway = Arc::new(Gateway {
-            config: Arc::new(Published::new(config)),
-            lists: Arc::new(Published::new(lists)),
-            metrics: Metrics::new(1),
-            access_log: access_log.queue(),
-            own_lines: vec![OwnLines::new(addr)],
-            doubts: Doubts::default(),
-            draining: AtomicBool::new(false),
-            accepting: AtomicUsize::new(0),
-            connections: vec![AtomicUsize::new(0)],
-        });
-        listeners::serve(&gateway, entrances).unwrap();
         let served = Self {
-            addr,
+            inside: GatewayInside::start(INI, access_log),
             turn: Mutex::default(),
-            origin,
-            _gateway: gateway,
-            access_log,
+            origin: Traffic::origin(),
         };
+        served.inside.send_to(&served.origin);
         served.make_spare_connection();
         served
     }
@@ -159,10 +125,10 @@ impl Served {
     /// this peer's connections while the other one is in use.
     fn make_spare_connection(&self) {
         let [small, _, body, _] = &Traffic::kinds();
-        let mut slow = Client::connect(self.addr);
+        let mut slow = self.inside.connect();
         let (head, rest) = body.halves();
         slow.send(head);
-        let mut other = Client::connect(self.addr);
+        let mut other = self.inside.connect();
         wait_until("a second connection", DEADLINE, || {
             small.ask(&mut other, 1);
             self.origin.accepted() == 2
@@ -175,13 +141,13 @@ impl Served {
     #[track_caller]
     pub(crate) fn check(&self, traffic: &Traffic) {
         let _turn = self.turn();
-        let mut client = Client::connect(self.addr);
+        let mut client = self.inside.connect();
         traffic.ask(&mut client, WARM_UP);
         let (allocations, places) = count(|| {
             for _ in 0..COUNT / PORTION {
                 traffic.ask(&mut client, PORTION);
                 // What a writer needs that has fallen behind is no request's.
-                self.access_log.queue().flush();
+                self.inside.access_log.queue().flush();
             }
         });
         let name = traffic.name;

@@ -1,5 +1,6 @@
 //! The gateway as a child process.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
@@ -12,7 +13,7 @@ use super::access::AccessLine;
 use super::client::{Client, Response};
 use super::lines::{Found, Lines};
 use super::setup::{Peers, Setup, lists_text};
-use super::{DEADLINE, wait_for, wait_until};
+use super::{DEADLINE, poll, wait_for, wait_until};
 
 /// A running gateway, which is killed when this is dropped.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// Starts one whose lists have this peer in `prod`, and nobody who is gray.
+    #[track_caller]
+    pub(crate) fn serving(origin: &dyn Display) -> Self {
+        Setup::serving(origin).start()
+    }
+
     /// Waits until `child` is ready.
     #[track_caller]
     pub(super) fn of(mut child: Child, setup: Setup) -> Self {
@@ -220,21 +227,16 @@ impl Gateway {
     /// Waits for an access line with these fields (`"pool=pre status=200"`), and returns it.
     #[track_caller]
     pub(crate) fn wait_for_access(&self, pairs: &str) -> AccessLine {
-        let lines = || self.access_lines().into_iter();
-        let mut found = None;
-        let start = std::time::Instant::now();
-        while found.is_none() {
-            found = lines().find(|line| line.has(pairs));
-            if found.is_none() && start.elapsed() > DEADLINE {
-                let raw: Vec<String> = lines().map(|it| it.raw).collect();
-                panic!("no access line with {pairs}:\n{}", raw.join("\n"));
-            }
-            if found.is_none() {
-                wait_until("the writer", DEADLINE, || true);
-                std::thread::yield_now();
-            }
-        }
-        found.unwrap()
+        let mut lines = Vec::new();
+        let found = poll(DEADLINE, || {
+            lines = self.access_lines();
+            lines.iter().position(|line| line.has(pairs))
+        });
+        let Some(found) = found else {
+            let raw: Vec<String> = lines.into_iter().map(|it| it.raw).collect();
+            panic!("no access line with {pairs}:\n{}", raw.join("\n"));
+        };
+        lines.swap_remove(found)
     }
 
     /// Waits until the access log has `count` lines, and returns them.
@@ -274,6 +276,13 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Ends it as its operator does.
+    #[track_caller]
+    pub(crate) fn end(mut self) {
+        self.signal(Signal::SIGTERM);
+        assert!(self.wait_exit().success());
     }
 
     /// Waits until it has ended.

@@ -2,7 +2,7 @@
 //! raw HTTP client and real Redis servers.
 //!
 //! Everything listens on a free port of a loopback address, so that tests run in parallel.
-//! Everything waits on conditions with a deadline: there is no sleep but in [`wait_until`]. What
+//! Everything waits on conditions with a deadline: there is no sleep but in [`poll`]. What
 //! a test starts ends with it.
 //!
 //! HTTP is spoken here with code of its own (`wire.rs`), so that a fault in the gateway's parser
@@ -14,8 +14,10 @@
 mod access;
 mod client;
 mod cluster;
+mod copies;
 mod exposition;
 mod gateway;
+mod inside;
 mod light;
 mod lines;
 mod origin;
@@ -42,8 +44,10 @@ use std::time::{Duration, Instant};
 pub(crate) use access::AccessLine;
 pub(crate) use client::{Client, Response};
 pub(crate) use cluster::{Cluster, OWNER, SLOT};
+pub(crate) use copies::CopyFolder;
 pub(crate) use exposition::{Samples, read_metrics};
 pub(crate) use gateway::Gateway;
+pub(crate) use inside::GatewayInside;
 pub(crate) use light::LightOrigin;
 pub(crate) use lines::{Found, Lines};
 pub(crate) use origin::{Conn, Origin, Request, ok};
@@ -60,7 +64,7 @@ pub(crate) use relay::Relay;
 pub(crate) use scripted::{ScriptedRedis, texts};
 pub(crate) use sentinel::Sentinel;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
-pub(crate) use site::Site;
+pub(crate) use site::{FileSite, Site};
 pub(crate) use stacks::{LONGEST_WAY, Stacks};
 pub(crate) use steady::Traffic;
 pub(crate) use strict::{NoRequest, StrictReader, StrictRequest};
@@ -70,20 +74,26 @@ pub(crate) use wire::{Head, Wire};
 /// How long a test waits for anything before it fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// What `look` gives as soon as it gives something; nothing when it does not before the deadline.
+fn poll<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        let found = look();
+        if found.is_some() || start.elapsed() >= deadline {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until `cond` holds.
 ///
 /// # Panics
 /// When it does not within `deadline`; `what` says what was waited for.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, deadline: Duration, mut cond: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !cond() {
-        assert!(
-            start.elapsed() < deadline,
-            "not within {deadline:?}: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let holds = poll(deadline, || cond().then_some(()));
+    assert!(holds.is_some(), "not within {deadline:?}: {what}");
 }
 
 /// Waits until `look` gives something, and returns it.
@@ -91,11 +101,7 @@ pub(crate) fn wait_until(what: &str, deadline: Duration, mut cond: impl FnMut() 
 /// # Panics
 /// When it does not within [`DEADLINE`]; `what` says what was waited for.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let mut found = None;
-    wait_until(what, DEADLINE, || {
-        found = look();
-        found.is_some()
-    });
-    found.unwrap()
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    let found = poll(DEADLINE, look);
+    found.unwrap_or_else(|| panic!("not within {DEADLINE:?}: {what}"))
 }

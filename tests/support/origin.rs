@@ -135,6 +135,11 @@ impl Origin {
         Self::answering(move |_| bytes.clone())
     }
 
+    /// An origin of each version, by its name.
+    pub(crate) fn pre_and_prod() -> (Self, Self) {
+        (Self::named("pre"), Self::named("prod"))
+    }
+
     /// An origin that answers every request with 200 and its name.
     pub(crate) fn named(name: &str) -> Self {
         let name = name.to_owned();

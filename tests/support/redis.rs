@@ -216,6 +216,13 @@ impl Redis {
         });
     }
 
+    /// Makes these the peers of each version.
+    #[track_caller]
+    pub(crate) fn push_peers(&self, pre: &dyn std::fmt::Display, prod: &dyn std::fmt::Display) {
+        self.push("pre", &[pre]);
+        self.push("prod", &[prod]);
+    }
+
     /// Appends `entries` to the list `key`, in one command.
     #[track_caller]
     pub(crate) fn push(&self, key: &str, entries: &[&dyn std::fmt::Display]) {
@@ -235,8 +242,10 @@ impl Drop for Redis {
 /// The arguments of `redis-cli` in the README that make a user for the gateway.
 #[track_caller]
 pub(crate) fn acl_in_the_readme() -> Vec<String> {
-    let readme = include_str!("../../README.md");
-    let (_, command) = readme.split_once("redis-cli ACL ").unwrap_or_default();
+    // Read when it is needed, so that an edit of the page compiles no test anew.
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, command) = page.split_once("redis-cli ACL ").unwrap_or_default();
     let (command, _) = command.split_once("\n```").unwrap_or_default();
     let words = command.split_whitespace().filter(|it| *it != "\\");
     // As a shell takes them.

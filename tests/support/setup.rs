@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::gateway::Gateway;
-use super::{DEADLINE, wait_until};
+use super::{DEADLINE, poll};
 
 /// Addresses of peers, whatever displays as one.
 pub(crate) type Peers<'a> = &'a [&'a dyn Display];
@@ -70,6 +70,11 @@ impl Setup {
     /// Writes the lists file.
     pub(crate) fn lists(self, gray: &[&str], pre: Peers<'_>, prod: Peers<'_>) -> Self {
         self.file("lists", &lists_text(gray, pre, prod))
+    }
+
+    /// Lists with this peer in `prod`, and nobody who is gray.
+    pub(crate) fn serving(peer: &dyn Display) -> Self {
+        Self::new().lists(&[], &[], &[peer])
     }
 
     /// Takes the lists from Redis instead of a file.
@@ -160,6 +165,14 @@ impl Setup {
         Gateway::of(child, self)
     }
 
+    /// What `graygate -t` says on standard error; it must find the configuration good.
+    #[track_caller]
+    pub(crate) fn warnings(&self) -> String {
+        let output = run_to_exit(&["-t", "-c", self.write_ini().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Starts the gateway where it must refuse to start, and waits until it has ended.
     #[track_caller]
     pub(crate) fn start_in_vain(&self) -> Output {
@@ -223,16 +236,11 @@ pub(crate) fn spawn(arguments: &[&str], dir: &Path) -> Child {
 
 #[track_caller]
 fn output_of(mut child: Child) -> Output {
-    let mut ended = false;
-    let start = std::time::Instant::now();
-    while !ended && start.elapsed() < DEADLINE {
-        wait_until("a look at the child", DEADLINE, || true);
-        ended = child.try_wait().unwrap().is_some();
-    }
-    if !ended {
+    let ended = poll(DEADLINE, || child.try_wait().unwrap());
+    if ended.is_none() {
         let _ = child.kill();
     }
     let output = child.wait_with_output().unwrap();
-    assert!(ended, "it did not end by itself: {output:?}");
+    assert!(ended.is_some(), "it did not end by itself: {output:?}");
     output
 }

@@ -1,5 +1,6 @@
-//! A small installation: an origin of each version, a Redis that lists them, and a gateway.
+//! A small installation: an origin of each version, a Redis or a lists file that lists them, and a gateway.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::gateway::Gateway;
@@ -35,9 +36,8 @@ impl Site {
     /// A site on a server that runs.
     #[track_caller]
     pub(crate) fn on(redis: Redis, edit: impl FnOnce(Setup) -> Setup) -> Self {
-        let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
-        redis.push("pre", &[&pre]);
-        redis.push("prod", &[&prod]);
+        let (pre, prod) = Origin::pre_and_prod();
+        redis.push_peers(&pre, &prod);
         let gateway = edit(Setup::new().redis(redis.url())).start();
         // The start waits for the lists, but not for ever.
         gateway.wait_served("127.0.0.200", "prod", AT_ONCE);
@@ -78,5 +78,42 @@ impl Site {
             super::DEADLINE,
             || self.refreshes(cause) >= before + more,
         );
+    }
+}
+
+/// An origin of each version, and a gateway that has them from a lists file.
+pub(crate) struct FileSite {
+    pub(crate) gateway: Gateway,
+    pub(crate) pre: Origin,
+    pub(crate) prod: Origin,
+}
+
+impl FileSite {
+    /// A site where these clients are gray.
+    #[track_caller]
+    pub(crate) fn with(gray: &[&str], edit: impl FnOnce(Setup) -> Setup) -> Self {
+        let (pre, prod) = Origin::pre_and_prod();
+        let gateway = edit(Setup::new().lists(gray, &[&pre], &[&prod])).start();
+        Self { gateway, pre, prod }
+    }
+
+    /// The lists file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.gateway.path("lists")
+    }
+
+    /// The text of a lists file with these gray clients.
+    pub(crate) fn text(&self, gray: &str) -> String {
+        let Self { pre, prod, .. } = self;
+        format!("[gray]\n{gray}\n[pre]\n{pre}\n[prod]\n{prod}\n")
+    }
+
+    /// Checks that each client is served by its pool.
+    #[track_caller]
+    pub(crate) fn assert_served(&self, clients: &[(&str, &str)], when: &str) {
+        for (client, pool) in clients {
+            let response = self.gateway.get(client, "/");
+            assert_eq!(response.text(), *pool, "{client}, {when}");
+        }
     }
 }
