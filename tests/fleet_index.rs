@@ -6,7 +6,7 @@
 mod support;
 
 use nix::sys::signal::Signal;
-use support::{DEADLINE, Gateway, Redis, Setup, acl_in_the_readme, run_to_exit, wait_until};
+use support::{DEADLINE, Gateway, Redis, Setup, acl_in_the_docs, run_to_exit, wait_until};
 
 const INDEX: &str = "graygate:nodes";
 const WRITTEN: &str = "graygate_fleet_heartbeats_total{outcome=\"written\"}";
@@ -253,9 +253,9 @@ fn what_was_known_at_the_deadline_is_told() {
 }
 
 #[test]
-fn the_rights_that_the_readme_names_are_enough_for_the_index() {
+fn the_rights_that_the_docs_name_are_enough_for_the_index() {
     let redis = lists();
-    let acl = acl_in_the_readme();
+    let acl = acl_in_the_docs();
     redis.cli(&acl.iter().map(String::as_str).collect::<Vec<_>>());
     redis.cli(&["SET", "gray", "x"]);
     let url = format!("redis://graygate:password@{}", redis.address());

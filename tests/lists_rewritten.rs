@@ -1,4 +1,4 @@
-//! The commands of docs/lists.md that rewrite whole lists: no request sees anything in between.
+//! The commands of docs/redis.md that rewrite whole lists: no request sees anything in between.
 
 // Helpers outside of the tests fail by unwrapping, too.
 #![allow(clippy::unwrap_used)]
@@ -12,11 +12,11 @@ use support::{DEADLINE, Site};
 
 /// The blocks of commands of the chapter about that.
 fn scripts() -> Vec<&'static str> {
-    let page = include_str!("../docs/lists.md");
+    let page = include_str!("../docs/redis.md");
     let (_, chapter) = page
-        .split_once("### To rewrite a list from a script")
+        .split_once("## To rewrite a list from a script")
         .unwrap();
-    let (chapter, _) = chapter.split_once("\n### ").unwrap();
+    let chapter = chapter.split("\n## ").next().unwrap();
     let blocks = chapter.split("```sh\n").skip(1);
     blocks.map(|it| it.split_once("```").unwrap().0).collect()
 }

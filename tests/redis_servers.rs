@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{DEADLINE, Origin, Redis, Setup, Site, acl_in_the_readme, run_to_exit};
+use support::{DEADLINE, Origin, Redis, Setup, Site, acl_in_the_docs, run_to_exit};
 
 /// The servers and their versions, as far as they matter.
 const SERVERS: [(&str, &str); 3] = [
@@ -97,10 +97,10 @@ fn every_server_tells_of_changes_in_every_way() {
 }
 
 #[test]
-fn on_every_server_the_rights_that_the_readme_names_are_enough() {
+fn on_every_server_the_rights_that_the_docs_name_are_enough() {
     for (name, _) in SERVERS {
         let redis = Redis::start_program(&program(name), &[]);
-        let arguments = acl_in_the_readme();
+        let arguments = acl_in_the_docs();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         redis.cli(&arguments);
         let (pre, prod) = Origin::pre_and_prod();

@@ -239,11 +239,11 @@ impl Drop for Redis {
     }
 }
 
-/// The arguments of `redis-cli` in the README that make a user for the gateway.
+/// The arguments of `redis-cli` in docs/redis.md that make a user for the gateway.
 #[track_caller]
-pub(crate) fn acl_in_the_readme() -> Vec<String> {
+pub(crate) fn acl_in_the_docs() -> Vec<String> {
     // Read when it is needed, so that an edit of the page compiles no test anew.
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, command) = page.split_once("redis-cli ACL ").unwrap_or_default();
     let (command, _) = command.split_once("\n```").unwrap_or_default();
