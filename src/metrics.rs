@@ -22,7 +22,7 @@ impl Counter {
     }
 
     /// Adds one.
-    pub fn one(&self) {
+    pub fn increment(&self) {
         self.add(1);
     }
 
@@ -31,8 +31,8 @@ impl Counter {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// Takes one away: for gauges.
-    pub fn less_one(&self) {
+    /// Subtracts one: for gauges.
+    pub fn decrement(&self) {
         self.add(u64::MAX);
     }
 
@@ -162,10 +162,10 @@ impl WorkerMetrics {
     /// Counts one finished request.
     pub fn request(&self, pool: PoolLabel, status: u16, duration: Duration) {
         let class = usize::from(status / 100).min(STATUS_CLASSES - 1);
-        self.requests[pool as usize][class].one();
+        self.requests[pool as usize][class].increment();
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < micros);
-        self.durations[bucket].one();
+        self.durations[bucket].increment();
         self.duration_sum.add(micros);
     }
 }
@@ -228,8 +228,8 @@ mod tests {
     #[test]
     fn a_gauge_goes_down_again() {
         let metrics = WorkerMetrics::default();
-        metrics.active.one();
-        metrics.active.less_one();
+        metrics.active.increment();
+        metrics.active.decrement();
         assert_eq!(metrics.active.get(), 0);
     }
 }

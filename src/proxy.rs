@@ -273,13 +273,13 @@ impl Worker {
     /// Lets a silent connection wait without a coroutine.
     fn park(&self, connection: Detached, parked: Parked) -> Result<(), Close> {
         self.look_later();
-        self.metrics().parked.one();
+        self.metrics().parked.increment();
         let parked = match &self.parking {
             Some(parking) => parking.park(connection, parked).map_err(drop),
             None => Err(()),
         };
         parked.map_err(|()| {
-            self.metrics().parked.less_one();
+            self.metrics().parked.decrement();
             Close::OverCapacity
         })
     }

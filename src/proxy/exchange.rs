@@ -246,7 +246,7 @@ impl<'a> Exchange<'a> {
         self.tally.pool = Some(pool);
         self.tally.peer = Some(peer);
         self.tally.upstream_begun.get_or_insert_with(Instant::now);
-        self.worker.metrics().upstream_reuses.one();
+        self.worker.metrics().upstream_reuses.increment();
         (self.pins, self.challenged) = (true, taken.challenged);
         let outcome = self.attempt(taken.stream, true);
         self.account(pool, peer, &outcome, None);
@@ -270,7 +270,7 @@ impl<'a> Exchange<'a> {
         if !self.config.upstream.fallback || self.pools.prod.is_empty() {
             return false;
         }
-        self.worker.metrics().fallbacks_exhausted.one();
+        self.worker.metrics().fallbacks_exhausted.increment();
         self.tally.pool = Some(PoolName::Prod);
         self.tally.reason = Some(Reason::PreExhausted);
         true
@@ -301,7 +301,7 @@ impl<'a> Exchange<'a> {
     /// one turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
         if let Some(found) = self.worker.pool.checkout(peer, self.asker) {
-            self.worker.metrics().upstream_reuses.one();
+            self.worker.metrics().upstream_reuses.increment();
             self.leftover = found.leftover;
             let outcome = self.attempt(found.stream, true);
             self.account(pool, peer, &outcome, None);
@@ -316,7 +316,7 @@ impl<'a> Exchange<'a> {
         let connect = || peer::connect(peer, limit, self.downstream);
         let (outcome, error) = match self.worker.with_descriptors(connect) {
             Ok(stream) => {
-                self.worker.metrics().upstream_connects.one();
+                self.worker.metrics().upstream_connects.increment();
                 (self.attempt(stream, false), None)
             }
             Err(error) => (Err(Stop::Failed(peer::failure_of(&error))), Some(error)),
@@ -334,7 +334,9 @@ impl<'a> Exchange<'a> {
     ) {
         self.tally.attempts += 1;
         match outcome {
-            Ok(_) => self.worker.metrics().attempts_ok[super::label(Some(pool)) as usize].one(),
+            Ok(_) => {
+                self.worker.metrics().attempts_ok[super::label(Some(pool)) as usize].increment()
+            }
             Err(Stop::Failed(failure)) => self.worker.failed(pool, peer, *failure, error),
             // Nobody can tell how the peer would have done, or it is accounted for already.
             Err(Stop::Over(_)) => {}

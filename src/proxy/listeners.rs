@@ -121,7 +121,7 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
             };
             // A panic costs this connection, and not the address: nobody would listen there any more.
             if catch_unwind(AssertUnwindSafe(admit)).is_err() {
-                gateway.metrics.worker(net::worker()).panics.one();
+                gateway.metrics.worker(net::worker()).panics.increment();
             }
         },
         |error| {
@@ -205,9 +205,9 @@ fn idlest(gateway: &Gateway, natural: usize) -> usize {
 fn refuse(gateway: &Gateway, connection: Accepted) {
     let refusal = Refusal::OverCapacity;
     let metrics = gateway.metrics.worker(net::worker());
-    metrics.connections.one();
-    metrics.refusals[refusal.index()].one();
-    metrics.closes[Close::OverCapacity.index()].one();
+    metrics.connections.increment();
+    metrics.refusals[refusal.index()].increment();
+    metrics.closes[Close::OverCapacity.index()].increment();
     let mut bytes = Vec::new();
     let answer = Answer {
         status: refusal.status(),

@@ -210,13 +210,13 @@ struct Counted(Rc<Worker>);
 
 impl Counted {
     fn new(worker: &Rc<Worker>) -> Self {
-        worker.metrics().upstream_pinned.one();
+        worker.metrics().upstream_pinned.increment();
         Self(Rc::clone(worker))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.metrics().upstream_pinned.less_one();
+        self.0.metrics().upstream_pinned.decrement();
     }
 }

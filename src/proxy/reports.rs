@@ -57,7 +57,7 @@ impl Worker {
             return;
         }
         let label = label(Some(pool));
-        self.metrics().attempts_failed[label as usize][failure.index()].one();
+        self.metrics().attempts_failed[label as usize][failure.index()].increment();
         // Neither is news of the peer.
         if matches!(failure, Failure::Stale | Failure::ClientGone) {
             return;
@@ -85,7 +85,7 @@ impl Worker {
     pub(super) fn doubted(&self, proxy: IpAddr, doubt: Doubt, said: &[u8]) {
         /// So much of what it has said is shown.
         const SHOWN: usize = 64;
-        self.metrics().doubts[doubt.index()].one();
+        self.metrics().doubts[doubt.index()].increment();
         if self.reports.doubts.turn().is_none() {
             return;
         }

@@ -92,7 +92,7 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
                     Err(close) => close,
                 },
                 Err(_) => {
-                    worker.metrics().panics.one();
+                    worker.metrics().panics.increment();
                     Close::Panic
                 }
             }
@@ -102,7 +102,7 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
             Close::OverCapacity
         }
     };
-    worker.metrics().closes[close.index()].one();
+    worker.metrics().closes[close.index()].increment();
 }
 
 struct Session<'a> {
@@ -264,7 +264,7 @@ impl Session<'_> {
         tally.pool = Some(decision.pool);
         tally.reason = Some(decision.reason);
         if decision.reason == Reason::PreEmpty {
-            self.worker.metrics().fallbacks_empty.one();
+            self.worker.metrics().fallbacks_empty.increment();
         }
         let mut exchange = Exchange::new(
             self.worker,

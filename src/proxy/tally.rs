@@ -133,7 +133,7 @@ impl Tally {
         metrics.downstream_received.add(self.received);
         metrics.downstream_sent.add(self.sent);
         if let Some(refusal) = self.refusal {
-            metrics.refusals[refusal.index()].one();
+            metrics.refusals[refusal.index()].increment();
         }
         if worker.access_log.is_off() || !self.has_line(worker, close, now) {
             return now;

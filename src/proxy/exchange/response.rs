@@ -515,7 +515,7 @@ impl Exchange<'_> {
             peer.shutdown_both();
         }
         let Some(uploaded) = upload.join() else {
-            self.worker.metrics().panics.one();
+            self.worker.metrics().panics.increment();
             return Some(Fault::Panic);
         };
         *self.buffer = uploaded.buffer;
@@ -738,7 +738,7 @@ impl Exchange<'_> {
         metrics.upstream_sent.add(carried.up);
         metrics.upstream_received.add(down);
         if carried.down.is_none() {
-            metrics.panics.one();
+            metrics.panics.increment();
             return Ok(Outcome::Abort(Close::Panic));
         }
         Ok(match carried.cut {

@@ -64,11 +64,11 @@ pub(in crate::proxy) struct Parked {
 impl Parked {
     /// Goes on with a connection that has something to say, on the calling worker.
     pub(in crate::proxy) fn resume(self, worker: &Rc<Worker>, connection: Detached) {
-        worker.metrics().parked.less_one();
+        worker.metrics().parked.decrement();
         let here = Rc::clone(worker);
         let spawned = net::spawn_beside(move || go_on(&here, connection, self.rest, false));
         if spawned.is_err() {
-            worker.metrics().closes[Close::OverCapacity.index()].one();
+            worker.metrics().closes[Close::OverCapacity.index()].increment();
         }
     }
 
@@ -93,8 +93,8 @@ impl Parked {
             true => Close::Draining,
             false => self.close,
         };
-        worker.metrics().parked.less_one();
-        worker.metrics().closes[close.index()].one();
+        worker.metrics().parked.decrement();
+        worker.metrics().closes[close.index()].increment();
     }
 }
 
@@ -103,15 +103,15 @@ struct Open(Rc<Worker>);
 
 impl Open {
     fn new(worker: &Rc<Worker>) -> Self {
-        worker.metrics().connections.one();
-        worker.metrics().active.one();
+        worker.metrics().connections.increment();
+        worker.metrics().active.increment();
         Self(Rc::clone(worker))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.metrics().active.less_one();
+        self.0.metrics().active.decrement();
         // Counted up by whoever accepted the connection.
         self.0.gateway.connections[self.0.index].fetch_sub(1, Ordering::AcqRel);
     }
