@@ -3,7 +3,7 @@
 //! This file and its parts under `net/` are the only ones that name `may`. A *worker* is one of
 //! `may`'s threads with its own epoll set; what runs on it are stackful coroutines, so that code
 //! reads like blocking code and a wait costs a switch instead of a thread. Offered: [`start`],
-//! [`spawn`], [`Listener`], [`Stream`], [`Pipe`], deadlines ([`Patience`]), turns ([`Turns`], [`hand_back`]),
+//! [`spawn`], [`Listener`], [`Stream`], [`Pipe`], deadlines ([`Patience`]), turns ([`Turns`], [`yield_turn`]),
 //! [`Parking`] and [`on_each_worker`]; nothing of `may` leaks out.
 //!
 //! Invariants, which the rest of the data plane relies on:
@@ -52,14 +52,14 @@ use std::time::Duration;
 
 use may::coroutine;
 
-pub use clock::{interrupt_idle, set_housekeeping, wind};
+pub use clock::{ensure_ticking, interrupt_idle, set_housekeeping};
 pub use events::Wake;
 pub use listener::{Accepted, Listener};
 pub use news::news;
 pub use parking::{Fate, Parking};
 pub use patience::Patience;
 pub use pipe::Pipe;
-pub use rounds::{hand_back, turns_over};
+pub use rounds::{turns_over, yield_turn};
 pub use stream::{Detached, Peeked, Stream, Uptake, Watch};
 pub use turns::{Turns, note_arrival};
 
@@ -239,10 +239,10 @@ pub fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> io::Resu
     Ok(())
 }
 
-/// As [`wind`], on every worker.
-pub fn wind_all() {
+/// As [`ensure_ticking`], on every worker.
+pub fn ensure_all_ticking() {
     // A worker that cannot be told hears of it at its next request.
-    let _ = on_each_worker(|_| wind());
+    let _ = on_each_worker(|_| ensure_ticking());
 }
 
 /// Every wait is to end.

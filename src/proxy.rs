@@ -266,7 +266,7 @@ impl Worker {
     fn look_later(&self) {
         if self.next_look.get().is_none() {
             self.next_look.set(Some(Instant::now() + LOOK));
-            net::wind();
+            net::ensure_ticking();
         }
     }
 

@@ -138,8 +138,8 @@ impl Running {
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
         // Idle ones let go of what was replaced, too.
-        gateway.config.tell(net::wind_all);
-        gateway.lists.tell(net::wind_all);
+        gateway.config.tell(net::ensure_all_ticking);
+        gateway.lists.tell(net::ensure_all_ticking);
         startup.at("reading the lists");
         let (publisher, heartbeat) = start_store(&config, &gateway)?;
         startup.at("opening the doors");

@@ -50,7 +50,7 @@ fn a_crowd_that_always_has_more_to_do_lets_others_wait_for_a_few_of_it_only() {
         let over = Arc::clone(&over);
         let greedy = move || {
             while !over.load(Ordering::Relaxed) {
-                net::hand_back();
+                net::yield_turn();
             }
         };
         net::spawn(0, greedy).unwrap();

@@ -56,7 +56,7 @@ struct Place {
 pub(super) fn start() -> io::Result<()> {
     let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-    let timer = numbers::fitted(timer.into())?;
+    let timer = numbers::with_fitting_number(timer.into())?;
     // SAFETY: it is a timer's descriptor, and nobody else's.
     let timer = unsafe { TimerFd::from_raw_fd(timer.into_raw_fd()) };
     let io = CoIo::new(Descriptor(timer.as_fd().as_raw_fd())).map_err(io::Error::from)?;
@@ -89,8 +89,8 @@ pub fn set_housekeeping(task: impl Fn() -> bool + 'static) {
 }
 
 /// Makes sure that the housekeeping of the calling worker is run soon.
-pub fn wind() {
-    with_clock(|clock| clock.wind());
+pub fn ensure_ticking() {
+    with_clock(|clock| clock.ensure_ticking());
 }
 
 /// Wakes every idle wait of the calling worker, some in each round: those see
@@ -141,7 +141,7 @@ pub(super) fn arm(place: usize, due: Option<Instant>, watched: Option<Watched>, 
             place.idle = idle;
         }
         if due.is_some() {
-            clock.wind();
+            clock.ensure_ticking();
         }
     });
 }
@@ -159,7 +159,7 @@ pub(super) fn disarm(place: usize) {
 }
 
 impl Clock {
-    fn wind(&self) {
+    fn ensure_ticking(&self) {
         if !self.running.replace(true) {
             let interval = Expiration::Interval(TimeSpec::from(TICK));
             if let Err(error) = self.timer.set(interval, TimerSetTimeFlags::empty()) {

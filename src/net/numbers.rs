@@ -82,7 +82,7 @@ impl Drop for Own {
 ///
 /// # Errors
 /// As of [`duplicate`].
-pub(super) fn fitted(file: OwnedFd) -> io::Result<OwnedFd> {
+pub(super) fn with_fitting_number(file: OwnedFd) -> io::Result<OwnedFd> {
     match NUMBERS.with_borrow_mut(|numbers| numbers.take(file.as_raw_fd())) {
         true => Ok(file),
         false => duplicate(&file),

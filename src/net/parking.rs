@@ -39,7 +39,7 @@ impl<T> Parking<T> {
     /// When descriptors run out.
     pub fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let epoll = Epoll(numbers::fitted(epoll.0)?);
+        let epoll = Epoll(numbers::with_fitting_number(epoll.0)?);
         Ok(Self {
             registration: CoIo::new(Descriptor(epoll.0.as_raw_fd())).map_err(io::Error::from)?,
             epoll,

@@ -1,7 +1,7 @@
 //! Who goes on when: a worker's rounds.
 //!
 //! A *round* is one look for news from the kernel and what follows from it. Whoever has had its turn
-//! ([`hand_back`]), or is woken when the round is full ([`enter`]), waits in a queue, of which each round
+//! ([`yield_turn`]), or is woken when the round is full ([`enter`]), waits in a queue, of which each round
 //! lets a few go on, however long it is. So what others wait for who ask for little (a new connection, a
 //! request, its answer: a few rounds) does not grow with the number of those who ask for much.
 //!
@@ -65,7 +65,7 @@ fn count_of(worker: usize) -> Option<&'static AtomicU64> {
 /// Makes the calling worker's queue, and begins to serve it.
 pub(super) fn start() -> io::Result<()> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-    let bell = numbers::fitted(EventFd::from_flags(flags)?.into())?;
+    let bell = numbers::with_fitting_number(EventFd::from_flags(flags)?.into())?;
     // SAFETY: it is the descriptor of an eventfd, and nobody else's.
     let bell = unsafe { EventFd::from_owned_fd(bell) };
     let io = CoIo::new(Descriptor(bell.as_fd().as_raw_fd())).map_err(io::Error::from)?;
@@ -91,11 +91,11 @@ fn here() -> Option<Rc<Rounds>> {
 
 /// Ends the turn of the calling coroutine: it goes on after those that ended theirs before, a few of
 /// them in each round. For what moves bytes there are [`Turns`](super::Turns).
-pub fn hand_back() {
+pub fn yield_turn() {
     wait_for_turn(SHARE);
 }
 
-/// As [`hand_back`], for one that is expected to do so much then. Returns how much of that is on the
+/// As [`yield_turn`], for one that is expected to do so much then. Returns how much of that is on the
 /// round's account already.
 pub(super) fn wait_for_turn(expected: usize) -> usize {
     let Some(rounds) = here() else {

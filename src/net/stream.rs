@@ -446,7 +446,7 @@ impl Stream {
     }
 
     /// Takes [`Self::abort`] back.
-    pub fn end_in_order(&self) {
+    pub fn cancel_abort(&self) {
         // Where it fails, the end is a reset, which says too much rather than too little.
         let _ = self.io.socket.set_linger(None);
     }

@@ -501,7 +501,7 @@ impl Session<'_> {
                 self.unpaused += 1;
                 if self.unpaused >= FAIR_ANSWERS {
                     self.unpaused = 0;
-                    net::hand_back();
+                    net::yield_turn();
                 }
                 Next::Request
             }

@@ -159,7 +159,7 @@ impl Tally {
             close: close.map(Close::name),
         });
         if first {
-            net::wind();
+            net::ensure_ticking();
         }
         now
     }
@@ -175,7 +175,7 @@ impl Tally {
         let admitted = worker.gateway.own_lines[self.listener].admits(limit, now);
         if !admitted {
             // So that it is told of.
-            net::wind();
+            net::ensure_ticking();
         }
         admitted
     }

@@ -259,7 +259,7 @@ impl Exchange<'_> {
         let end = self.relay_response_body(peer, buffer, &passage, upload_under_way);
         let nothing_sent = self.tally.sent == sent_before;
         if until_close && (nothing_sent || matches!(end, End::Complete)) {
-            client.end_in_order();
+            client.cancel_abort();
         }
         // A peer that has answered may go on reading, unless the end of its response was its own.
         let reads_on = matches!(end, End::Complete)
