@@ -6,7 +6,7 @@
 
 use graygate::http::fields::{ConnectionOptions, Kind};
 use graygate::http::h1::body::BodyReader;
-use graygate::http::h1::chunked::{Of, Piece, Trailer};
+use graygate::http::h1::chunked::{MessageKind, Piece, Trailer};
 use graygate::http::h1::encode::{self, RequestToPeer, ResponseToClient};
 use graygate::http::h1::framing::{self, Framing};
 use graygate::http::h1::head::{Parsed, RequestHead, ResponseHead, Scanner};
@@ -297,13 +297,13 @@ type Decoded = (Result<Vec<u8>, String>, usize, bool);
 
 /// Decodes a body that arrives in pieces. What a request may have, a response may have, too.
 fn decode(framing: Framing, bytes: &[u8], cuts: &[usize]) -> Decoded {
-    let of_request = decode_of(Of::Request, framing, bytes, cuts);
-    let of_response = decode_of(Of::Response, framing, bytes, cuts);
+    let of_request = decode_of(MessageKind::Request, framing, bytes, cuts);
+    let of_response = decode_of(MessageKind::Response, framing, bytes, cuts);
     assert!(of_request.0.is_err() || of_request == of_response);
     of_request
 }
 
-fn decode_of(of: Of, framing: Framing, bytes: &[u8], cuts: &[usize]) -> Decoded {
+fn decode_of(of: MessageKind, framing: Framing, bytes: &[u8], cuts: &[usize]) -> Decoded {
     let mut reader = BodyReader::new(of, framing, LIMITS);
     let (mut content, mut at) = (Vec::new(), 0);
     for cut in cuts {

@@ -2,7 +2,7 @@
 
 use graygate::http::fields::ConnectionOptions;
 use graygate::http::h1::body::BodyReader;
-use graygate::http::h1::chunked::{Of, Piece, Trailer};
+use graygate::http::h1::chunked::{MessageKind, Piece, Trailer};
 use graygate::http::h1::encode;
 use graygate::http::h1::framing::Framing;
 
@@ -19,7 +19,7 @@ enum Decoded {
     Bad(String),
 }
 
-fn decode(of: Of, bytes: &[u8], arrivals: &[usize]) -> Decoded {
+fn decode(of: MessageKind, bytes: &[u8], arrivals: &[usize]) -> Decoded {
     let mut reader = BodyReader::new(of, Framing::Chunked, LIMITS);
     let (mut content, mut at) = (Vec::new(), 0);
     for length in arrivals {
@@ -64,16 +64,16 @@ fn decode(of: Of, bytes: &[u8], arrivals: &[usize]) -> Decoded {
 /// A body decodes to the same however it arrives, and not a byte too many is taken; written anew
 /// it decodes to the same content. What a request may have, a response may have, too.
 pub fn chunked(bytes: &[u8]) {
-    let of_request = decode(Of::Request, bytes, &[bytes.len()]);
-    let of_response = decode(Of::Response, bytes, &[bytes.len()]);
+    let of_request = decode(MessageKind::Request, bytes, &[bytes.len()]);
+    let of_response = decode(MessageKind::Response, bytes, &[bytes.len()]);
     if !matches!(of_request, Decoded::Bad(_)) {
         assert_eq!(of_request, of_response);
     }
-    chunked_of(Of::Request, of_request, bytes);
-    chunked_of(Of::Response, of_response, bytes);
+    chunked_of(MessageKind::Request, of_request, bytes);
+    chunked_of(MessageKind::Response, of_response, bytes);
 }
 
-fn chunked_of(of: Of, whole: Decoded, bytes: &[u8]) {
+fn chunked_of(of: MessageKind, whole: Decoded, bytes: &[u8]) {
     for arrivals in arrivals(bytes) {
         assert_eq!(whole, decode(of, bytes, &arrivals));
     }
@@ -92,7 +92,7 @@ fn chunked_of(of: Of, whole: Decoded, bytes: &[u8]) {
     anew.extend_from_slice(&end);
     assert_eq!(
         // As strict as a request is held to.
-        decode(Of::Request, &anew, &[anew.len()]),
+        decode(MessageKind::Request, &anew, &[anew.len()]),
         Decoded::Whole(anew.len(), content, end)
     );
 }

@@ -24,7 +24,7 @@ use super::{Worker, Workspace};
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::h1::body::BodyReader;
-use crate::http::h1::chunked::Of;
+use crate::http::h1::chunked::MessageKind;
 use crate::http::h1::framing::Framing;
 use crate::lists::Pools;
 use crate::memory::buffer::Buffer;
@@ -155,7 +155,7 @@ impl<'a> Exchange<'a> {
             decided: PoolName::Prod,
             workspace,
             tally,
-            body: BodyReader::new(Of::Request, plan.framing, config.gateway.limits),
+            body: BodyReader::new(MessageKind::Request, plan.framing, config.gateway.limits),
             pipe: None,
             body_patience: Patience::with_rate(
                 config.gateway.body_timeout,
@@ -180,7 +180,11 @@ impl<'a> Exchange<'a> {
     /// Where in the request's body the client is, how long it may keep us waiting, and how many bytes were
     /// dropped.
     pub(super) fn rest_of_body(&mut self) -> (BodyReader, Patience, u64) {
-        let nothing = BodyReader::new(Of::Request, Framing::None, self.config.gateway.limits);
+        let nothing = BodyReader::new(
+            MessageKind::Request,
+            Framing::None,
+            self.config.gateway.limits,
+        );
         let reader = std::mem::replace(&mut self.body, nothing);
         let used_up = Patience::new(Duration::ZERO);
         let patience = std::mem::replace(&mut self.body_patience, used_up);

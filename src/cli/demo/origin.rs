@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::Refusal;
 use crate::http::fields::{ConnectionOptions, Field, Kind};
 use crate::http::h1::body::BodyReader;
-use crate::http::h1::chunked::{Of, Piece};
+use crate::http::h1::chunked::{MessageKind, Piece};
 use crate::http::h1::encode::{self, Answer, Connection};
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
@@ -133,7 +133,7 @@ fn drop_body(
     framing: Framing,
     turns: &mut Turns,
 ) -> io::Result<()> {
-    let mut body = BodyReader::new(Of::Request, framing, LIMITS);
+    let mut body = BodyReader::new(MessageKind::Request, framing, LIMITS);
     loop {
         let malformed = |_| io::Error::from(io::ErrorKind::InvalidData);
         let (count, piece) = body.next(buffer.filled()).map_err(malformed)?;

@@ -1,6 +1,6 @@
 //! A body on its way in: which of the bytes received are content, and where it ends.
 
-use super::chunked::{BadChunk, Decoder, Of, Piece, Trailer};
+use super::chunked::{BadChunk, Decoder, MessageKind, Piece, Trailer};
 use super::framing::Framing;
 use crate::http::limits::Limits;
 
@@ -17,7 +17,7 @@ pub enum BodyReader {
 
 impl BodyReader {
     /// A reader at the begin of a body of a request or of a response.
-    pub fn new(of: Of, framing: Framing, limits: Limits) -> Self {
+    pub fn new(of: MessageKind, framing: Framing, limits: Limits) -> Self {
         match framing {
             Framing::None => Self::Length(0),
             Framing::Length(length) => Self::Length(length),

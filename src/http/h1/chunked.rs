@@ -62,9 +62,9 @@ enum State {
 
 type Begun = bool;
 
-/// Whose body it is.
+/// What kind of message the body belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum MessageKind {
     /// A client's.
     Request,
     /// A peer's.
@@ -75,7 +75,7 @@ pub enum Of {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
-    of: Of,
+    of: MessageKind,
     /// Of the current chunk: the size so far, then what is left of it.
     size: u64,
     /// Bytes of extensions so far, of the body or of the chunk.
@@ -91,7 +91,7 @@ const TRAILER_PREFIX: &[u8] = b"HTTP/1.0 200 \r\n";
 
 impl Decoder {
     /// A decoder at the begin of a body, with these limits for its trailer section.
-    pub fn new(of: Of, limits: Limits) -> Self {
+    pub fn new(of: MessageKind, limits: Limits) -> Self {
         Self {
             state: State::Size(0),
             of,
@@ -153,14 +153,14 @@ impl Decoder {
     fn after(&mut self, state: State, byte: u8) -> Result<State, BadChunk> {
         use State::*;
         match state {
-            Size(0) if self.of == Of::Response => self.extensions = 0,
+            Size(0) if self.of == MessageKind::Response => self.extensions = 0,
             Size(_) | SizeFeed | ContentReturn | ContentFeed => {}
             _ => self.extensions += 1,
         }
         if self.extensions > MAX_EXTENSIONS {
             return Err(BadChunk::Coding);
         }
-        if self.of == Of::Response && matches!(byte, b' ' | b'\t') {
+        if self.of == MessageKind::Response && matches!(byte, b' ' | b'\t') {
             match state {
                 Size(1..) | BeforeExtension | ExtensionValue(true) | QuotedEnd => {
                     return Ok(BeforeExtension);
@@ -272,7 +272,7 @@ mod tests {
     type Decoded = Result<Option<(String, String, usize)>, BadChunk>;
 
     /// Decodes `input` handed over in pieces that end at `cuts`; content, trailer names, bytes left.
-    fn decode(of: Of, input: &[u8], cuts: &[usize]) -> Decoded {
+    fn decode(of: MessageKind, input: &[u8], cuts: &[usize]) -> Decoded {
         let mut decoder = Decoder::new(of, LIMITS);
         let (mut content, mut at) = (Vec::new(), 0);
         for cut in cuts.iter().copied().chain([input.len()]) {
@@ -300,11 +300,11 @@ mod tests {
 
     /// The same for both.
     fn check(input: &str, expected: Expected<'_>) {
-        check_of(Of::Request, input, expected);
-        check_of(Of::Response, input, expected);
+        check_of(MessageKind::Request, input, expected);
+        check_of(MessageKind::Response, input, expected);
     }
 
-    fn check_of(of: Of, input: &str, expected: Expected<'_>) {
+    fn check_of(of: MessageKind, input: &str, expected: Expected<'_>) {
         let input = input.as_bytes();
         let expected = expected.map(|some| some.map(|(a, b, n)| (a.to_owned(), b.to_owned(), n)));
         assert_eq!(decode(of, input, &[]), expected, "{}", input.escape_ascii());
@@ -405,8 +405,8 @@ mod tests {
             "5;a ;b",
         ] {
             let input = format!("{line}\r\nhello\r\n0\r\n\r\n");
-            check_of(Of::Response, &input, Ok(Some(("hello", "", 0))));
-            check_of(Of::Request, &input, Err(BadChunk::Coding));
+            check_of(MessageKind::Response, &input, Ok(Some(("hello", "", 0))));
+            check_of(MessageKind::Request, &input, Err(BadChunk::Coding));
         }
     }
 
@@ -420,15 +420,15 @@ mod tests {
         let too_long = chunk(MAX_EXTENSIONS + 1) + last;
         let blanks = format!("1{};a\r\nx\r\n{last}", " ".repeat(MAX_EXTENSIONS + 1));
         let many = chunk(MAX_EXTENSIONS / 2).repeat(100) + last;
-        for of in [Of::Request, Of::Response] {
+        for of in [MessageKind::Request, MessageKind::Response] {
             assert_eq!(decode(of, fits.as_bytes(), &[]), whole("x".to_owned()));
             for bad in [&too_long, &blanks] {
                 assert_eq!(decode(of, bad.as_bytes(), &[]), Err(BadChunk::Coding));
             }
         }
-        let decoded = decode(Of::Response, many.as_bytes(), &[]);
+        let decoded = decode(MessageKind::Response, many.as_bytes(), &[]);
         assert_eq!(decoded, whole("x".repeat(100)));
-        let decoded = decode(Of::Request, many.as_bytes(), &[]);
+        let decoded = decode(MessageKind::Request, many.as_bytes(), &[]);
         assert_eq!(decoded, Err(BadChunk::Coding));
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Close, Failure};
 use crate::http::authentication;
 use crate::http::fields::{Field, Kind};
 use crate::http::h1::body::BodyReader;
-use crate::http::h1::chunked::Of;
+use crate::http::h1::chunked::MessageKind;
 use crate::http::h1::encode::{self, Connection, ResponseToClient};
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::{BadResponse, Parsed, ResponseHead, Scanner};
@@ -406,7 +406,7 @@ impl Exchange<'_> {
         let client_patience = Patience::with_rate(gateway.send_timeout, gateway.min_rate);
         let client_patience = client_patience.hearing(heard.clone());
         let (mut taken, mut pipe, mut ended, mut turns) = (0, None, false, Turns::new());
-        let mut reader = BodyReader::new(Of::Response, passage.framing, gateway.limits);
+        let mut reader = BodyReader::new(MessageKind::Response, passage.framing, gateway.limits);
         let end = loop {
             let mut source = Source {
                 stream: peer,
@@ -478,7 +478,11 @@ impl Exchange<'_> {
         let twins = || Twins::of(self.downstream, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
         let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
-        let nothing = BodyReader::new(Of::Request, Framing::None, self.config.gateway.limits);
+        let nothing = BodyReader::new(
+            MessageKind::Request,
+            Framing::None,
+            self.config.gateway.limits,
+        );
         let limit = self.config.gateway.body_timeout;
         let rest = RestOfBody {
             buffer: std::mem::take(self.buffer),

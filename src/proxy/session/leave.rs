@@ -12,7 +12,7 @@ use super::Session;
 use crate::config::Config;
 use crate::error::Close;
 use crate::http::h1::body::BodyReader;
-use crate::http::h1::chunked::Of;
+use crate::http::h1::chunked::MessageKind;
 use crate::http::h1::framing::{self, Framing};
 use crate::net::{Patience, Turns, Wake};
 use crate::proxy::Workspace;
@@ -36,7 +36,7 @@ impl Unread {
     pub(super) fn of(framing: Framing, config: &Config) -> Self {
         let gateway = &config.gateway;
         Self {
-            reader: BodyReader::new(Of::Request, framing, gateway.limits),
+            reader: BodyReader::new(MessageKind::Request, framing, gateway.limits),
             patience: Patience::with_rate(gateway.body_timeout, gateway.min_rate),
             dropped: 0,
         }
