@@ -213,7 +213,7 @@ named! {
         TunnelEnded = "tunnel-ended", "an upgraded connection ended";
         Draining = "draining", "the gateway is shutting down";
         OverCapacity = "over-capacity", "max_connections connections are active";
-        Panic = "panic", "a fault of the gateway's own; see the error log";
+        Panic = "panic", "an internal error; see the error log";
     }
 }
 

@@ -32,7 +32,7 @@
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
 //! threads or Redis; only `proxy` knows both `route` and `upstream`.
 //!
-//! # A request's way
+//! # How a request flows
 //!
 //! [`proxy::listeners`] accepts and gives the connection to a worker. `session` reads the head under a
 //! deadline, [`http`] judges it and finds the client's address, [`route::decide`] takes one

@@ -42,24 +42,24 @@ enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Make the running gateway read its ini file again; exits with 0 if it took it on
+    /// Make the running gateway read its ini file again; exits with 0 if it is in force
     Reload {
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Ask the running gateway how it is; exits with 0 if it serves
+    /// Show the state of the running gateway; exits with 0 if it is serving
     Status {
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// What is in the lists, in the store, and held
+    /// Show, compare and check lists, and accept a held change
     Lists {
         #[command(subcommand)]
         action: ListsAction,
     },
-    /// Who would serve a client, and why
+    /// Show who would serve a client, and why
     Explain {
         /// The address that the connection comes from
         ip: IpAddr,
@@ -69,7 +69,7 @@ enum Action {
         #[command(flatten)]
         of: Of,
     },
-    /// The gateways on the configured Redis, and the lists that each of them holds
+    /// Show the gateways on the configured Redis, and the lists that each of them holds
     #[command(args_conflicts_with_subcommands = true)]
     Fleet {
         #[command(subcommand)]
@@ -78,7 +78,7 @@ enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Try it: two servers of each version, a lists file and the gateway
+    /// Try it out: two servers of each version, a lists file and the gateway
     Demo {
         /// The gateway's address
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
@@ -117,19 +117,19 @@ impl Of {
 
 #[derive(Subcommand)]
 enum ListsAction {
-    /// The lists in force, in the form of a lists file
+    /// Show the lists in force, in the form of a lists file
     Show {
         #[command(flatten)]
         of: Of,
     },
-    /// What the store has (+) and the running gateway has not, and the reverse (-); exits with 0 if
+    /// Show what only the store has (+) or only the running gateway (-); exits with 0 if
     /// there is nothing
     Diff {
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Let a held change in, at the running gateway; exits with 0 if it is in force
+    /// Accept a held change on the running gateway; exits with 0 if it is in force
     Accept {
         /// The digest of the held change, as /lists and the error log show it
         digest: String,
@@ -137,7 +137,7 @@ enum ListsAction {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Look for mistakes in a lists file, or else in the store; exits with 0 if there are none
+    /// Check a lists file, or else the store, for likely mistakes; exits with 0 if there are none
     Check {
         /// A lists file
         file: Option<PathBuf>,
@@ -152,7 +152,7 @@ enum FleetAction {
     /// Wait until each gateway holds the lists of this digest; exits with 0 when it does, else with
     /// 1 and the names of those that do not
     Wait {
-        /// The digest of the lists, as /lists and `graygate lists show` say it
+        /// The digest of the lists, as /lists and `graygate lists show` show it
         digest: String,
         /// How long to wait, as 500ms or 2m; a day at most
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -229,7 +229,7 @@ fn ask(path: &Path) -> Result<(), String> {
     tell(&report.text);
     match report.serves {
         true => Ok(()),
-        false => Err("it does not serve".to_owned()),
+        false => Err("not serving".to_owned()),
     }
 }
 

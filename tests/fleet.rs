@@ -444,7 +444,7 @@ fn what_cannot_be_asked_for_is_told_in_one_line() {
     let ini = ini_of(&redis, folder.path());
     for wrong in ["", "0123", "0123456789abcdeg"] {
         let (text, good) = run(&ini, &["fleet", "wait", wrong]);
-        assert!(!good && text.contains("is no digest"), "{text}");
+        assert!(!good && text.contains("is not a digest"), "{text}");
     }
     // More than a clock can count.
     let endless = ["--timeout", "500000000000years"];

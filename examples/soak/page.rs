@@ -9,7 +9,7 @@ use crate::verdict::{self, Verdict};
 /// The page of a run, and whether all is well.
 pub(crate) fn of(command: &str, series: &[Series], tallies: &Tallies) -> (String, bool) {
     let (mut page, mut sound) = (format!("{command}\n"), true);
-    // A String takes whatever is written.
+    // Writing to a String cannot fail.
     for series in series {
         let _ = writeln!(page, "\n{} workers: medians of each third", series.workers);
         let _ = writeln!(

@@ -41,7 +41,7 @@ impl Gateway {
         let admin = free_address()?;
         let addresses: Vec<String> = listen.iter().map(ToString::to_string).collect();
         let mut settings = String::new();
-        // A String takes whatever is written.
+        // Writing to a String cannot fail.
         let _ = write!(
             settings,
             "[gateway]\nlisten = {}\nworkers = {workers}\npid_file = pid\nuser =\n\

@@ -86,7 +86,7 @@ impl Tallies {
                 *counts.entry(*key).or_default() += count;
             }
         }
-        // A String takes whatever is written.
+        // Writing to a String cannot fail.
         let mut page = format!("\n{} requests\n", self.requests());
         for ((act, how), count) in counts {
             let _ = writeln!(page, "{act:<26} {count:>10}  {how}");

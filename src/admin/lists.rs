@@ -279,7 +279,7 @@ fn write_entries(
     for start in range.clone().step_by(AT_ONCE) {
         let some = start..start.saturating_add(AT_ONCE).min(range.end);
         of.each(&*lists.get()?, some, |entry| {
-            // A vector takes whatever is written.
+            // Writing to a vector cannot fail.
             let _ = write!(text, "{before}{indent}  \"{entry}\"");
             before = ",\n";
         });

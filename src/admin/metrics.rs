@@ -447,7 +447,7 @@ struct Page {
 
 impl Page {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // A String takes whatever is written.
+        // Writing to a String cannot fail.
         let _ = writeln!(
             self.text,
             "# HELP graygate_{name} {help}\n# TYPE graygate_{name} {kind}"

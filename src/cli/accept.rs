@@ -21,7 +21,7 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
     let digest = digest.trim();
     // It becomes part of a URL.
     if digest.is_empty() || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(format!("{digest:?} is no digest: 16 hexadecimal digits"));
+        return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
     }
     let digest = digest.to_ascii_lowercase();
     let target = format!("{ACCEPT_PATH}?digest={digest}");

@@ -57,7 +57,7 @@ pub fn list(config: &Path) -> Result<Said, String> {
 /// One line: who does not hold them after the `limit`, or why that is not known.
 pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Result<Said, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(format!("{digest:?} is no digest: 16 hexadecimal digits"));
+        return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
     }
     if limit > LONGEST_WAIT {
         let most = humantime::format_duration(LONGEST_WAIT);
@@ -115,7 +115,7 @@ struct Seen {
     lost: bool,
 }
 
-/// The gateways that are waited for. One that vanishes in an orderly way is not waited for any
+/// The gateways that are waited for. One that shuts down cleanly is not waited for any
 /// more; one whose key expires meanwhile is, since it may serve old lists.
 struct Watch {
     digest: String,
@@ -167,7 +167,7 @@ impl Watch {
         }
         let mut text = format!("{holding} of {all} gateways hold {digest}");
         if holding < self.at_least {
-            // A String takes whatever is written.
+            // Writing to a String cannot fail.
             let _ = write!(text, ", {} are wanted", self.at_least);
         }
         for seen in lacking.iter().take(NAMED) {
@@ -239,7 +239,7 @@ fn table(look: &Look) -> String {
     for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            // A String takes whatever is written.
+            // Writing to a String cannot fail.
             let _ = write!(line, "{cell:width$}  ");
         }
         let _ = writeln!(text, "{}", line.trim_end());

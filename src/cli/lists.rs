@@ -50,7 +50,7 @@ pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
         Whom::Store => of_store(&run::load(config)?)?,
     };
     let mut text = String::new();
-    // A String takes whatever is written.
+    // Writing to a String cannot fail.
     for line in &content.about {
         let _ = writeln!(text, "# {line}");
     }
@@ -81,7 +81,7 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
     let mut text = String::new();
     for (at, list) in ListName::ALL.iter().enumerate() {
         let (held, stored) = (&gateway.entries[at], &store.entries[at]);
-        // A String takes whatever is written.
+        // Writing to a String cannot fail.
         for entry in held.difference(stored) {
             let _ = writeln!(text, "- {} {entry}", list.name());
         }

@@ -71,7 +71,7 @@ fn report(
     let mut entries = |list: ListName, entries: Result<Entries, Fault>| {
         entries.unwrap_or_else(|fault| {
             faults += 1;
-            // A String takes whatever is written.
+            // Writing to a String cannot fail.
             let _ = match types.of(list) {
                 Some(what) => writeln!(text, "{}: {}: {what}", list.name(), fault.name()),
                 None => writeln!(text, "{}: {}", list.name(), fault.name()),

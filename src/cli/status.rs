@@ -32,7 +32,7 @@ pub fn ask(config: &Path) -> Result<Report, String> {
 /// What always matters, and below it what is out of the ordinary.
 fn text(health: &str, lists: &Value) -> String {
     let mut text = String::new();
-    // A String takes whatever is written.
+    // Writing to a String cannot fail.
     let mut line = |label: &str, what: String| {
         let _ = writeln!(text, "{label:<11} {what}");
     };

@@ -6,7 +6,7 @@
 //! of them all the same (tracking knows only what keys begin with) does not read the lists for
 //! them.
 //!
-//! The key vanishes by itself when the gateway is gone, and is deleted at an orderly end.
+//! The key vanishes by itself when the gateway is gone, and is deleted at a clean shutdown.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -205,7 +205,7 @@ impl Beater {
             let began = Instant::now();
             // A fault here must not end what others rely on.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.beat()));
-            let fault = || Err(io_error("a fault of the gateway's own; see the line above"));
+            let fault = || Err(io_error("an internal error; see the line above"));
             let outcome = outcome.unwrap_or_else(|_| fault());
             let refused = outcome.as_ref().is_err_and(is_refused);
             let pause = match &outcome {

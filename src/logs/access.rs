@@ -174,7 +174,7 @@ fn plain(out: &mut Vec<u8>, key: &[u8], value: &str) {
 
 fn text(out: &mut Vec<u8>, key: &[u8], value: std::fmt::Arguments<'_>) {
     out.extend_from_slice(key);
-    // A Vec takes whatever is written.
+    // Writing to a Vec cannot fail.
     let _ = out.write_fmt(value);
 }
 

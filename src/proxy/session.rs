@@ -217,7 +217,7 @@ impl Session<'_> {
         next
     }
 
-    /// The way of a request, in wire order.
+    /// Serves a request, in wire order.
     fn request(
         &mut self,
         config: &Snapshot<Config>,

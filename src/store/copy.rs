@@ -179,7 +179,7 @@ pub fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<u8> {
         generation, digest, ..
     } = lists;
     let time = humantime::format_rfc3339_millis(time);
-    // A String takes whatever is written.
+    // Writing to a String cannot fail.
     let _ = write!(
         rest,
         "# time {time}\n# digest {digest}\n# generation {generation}\n# {STORE} {}\n",
@@ -206,7 +206,7 @@ fn checksum(bytes: &[u8]) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
-        // A String takes whatever is written.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text

@@ -363,7 +363,7 @@ pub fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
 
 /// Appends the line that begins a chunk of `length` bytes.
 pub fn chunk_line(out: &mut Vec<u8>, length: usize) {
-    // A Vec takes whatever is written.
+    // Writing to a Vec cannot fail.
     let _ = write!(out, "{length:x}\r\n");
 }
 
@@ -515,7 +515,7 @@ pub fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
             }
             put(out, &[&text[..len - 1]]);
         }
-        // A Vec takes whatever is written.
+        // Writing to a Vec cannot fail.
         IpAddr::V6(address) => drop(write!(out, "{address}")),
     }
 }

@@ -232,7 +232,7 @@ impl Watcher {
                     self.publisher.failed(self.finder.describe(&error));
                 }
                 Err(_) => {
-                    let error = "a fault of the gateway's own; see the line above";
+                    let error = "an internal error; see the line above";
                     self.publisher.failed(error);
                 }
             }
