@@ -12,9 +12,8 @@
 mod answer;
 mod host;
 pub(crate) mod listener;
-mod lists;
 mod metrics;
-mod pages;
+pub(crate) mod pages;
 mod query;
 pub(crate) mod requests;
 pub(crate) mod view;

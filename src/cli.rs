@@ -8,6 +8,7 @@ pub mod accept;
 pub mod admin_client;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod fleet;
 pub mod lists;
 pub mod lists_check;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use graygate::cli::lists::{self, Whom};
-use graygate::cli::{accept, check, demo, fleet, lists_check, reload, status};
+use graygate::cli::{accept, check, demo, explain, fleet, lists_check, reload, status};
 use graygate::memory::advice;
 use graygate::route::explain::Question;
 use graygate::{process, run};
@@ -181,7 +181,7 @@ fn main() -> ExitCode {
                 socket: ip,
                 headers: &headers,
             };
-            lists::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
+            explain::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
         }
         Some(Action::Fleet { action, config }) => on_fleet(action, &config),
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),

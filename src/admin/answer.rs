@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::admin::lists;
+use crate::admin::pages::lists;
 use crate::error::Refusal;
 
 /// The methods that a page knows.
@@ -20,7 +20,7 @@ pub(super) struct Answer {
 pub(super) enum Body {
     Text(String),
     /// One that may be long, and is written piece by piece.
-    Lists(Box<lists::Page>),
+    Lists(Box<lists::PageWriter>),
 }
 
 impl Body {

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::admin::answer::{Answer, Body, refused};
+use crate::admin::pages::lists;
+use crate::admin::requests;
 use crate::admin::view::View;
-use crate::admin::{lists, requests};
 use crate::error::{Refusal, reason_phrase};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::Limits;

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write};
 use std::time::Instant;
 
-use crate::admin::pages::{age_of, copy_is_in_force};
+use crate::admin::pages::standing::{age_of, copy_is_in_force};
 use crate::admin::view::View;
 use crate::error::{AdminRefusal, Close, Doubt, Failure, Finding, Refusal};
 use crate::fleet::heartbeat::Tally;

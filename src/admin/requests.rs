@@ -6,12 +6,16 @@
 use std::net::SocketAddr;
 
 use crate::admin::answer::{Answer, Body, READING};
+use crate::admin::pages::config::{self, ConfigPage};
+use crate::admin::pages::explain::{HEADER, IP, render as explain_page};
+use crate::admin::pages::lists::{self, ListsPage};
+use crate::admin::pages::{Page, health};
 use crate::admin::query::unknown;
 use crate::admin::view::View;
-use crate::admin::{host, lists, metrics, pages};
+use crate::admin::{host, metrics};
 use crate::error::AdminRefusal;
 use crate::http::h1::head::RequestHead;
-use crate::route::explain::{self, Question, Rules};
+use crate::route::explain::{Explanation, Question, Rules, explain};
 use crate::store::By;
 use crate::store::gate::guard::Held;
 
@@ -62,21 +66,22 @@ pub(super) fn answer_to(
     if !matches!(method, b"GET" | b"HEAD") {
         return Answer::method_not_allowed(READING);
     }
+    let is = |page: &str| path == page.as_bytes();
     match path {
-        b"/healthz" => match pages::health(view) {
+        _ if is(health::PATH) => match health::render(view) {
             Ok(text) => Answer::text(200, text),
             Err(text) => Answer::text(503, text),
         },
-        b"/lists" => match lists::Part::of(parts.next().unwrap_or_default()) {
+        _ if is(ListsPage::PATH) => match lists::Part::of(parts.next().unwrap_or_default()) {
             Ok(part) => {
-                let body = Body::Lists(Box::new(lists::Page::new(view, part)));
+                let body = Body::Lists(Box::new(lists::PageWriter::new(view, part)));
                 let answer = Answer::json(String::new());
                 Answer { body, ..answer }
             }
             Err(what) => Answer::text(400, format!("{what}\n")),
         },
-        b"/explain" => explain(view, parts.next().unwrap_or_default()),
-        b"/config" => Answer::json(pages::config(view)),
+        _ if is(Explanation::PATH) => explained(view, parts.next().unwrap_or_default()),
+        _ if is(ConfigPage::PATH) => Answer::json(config::render(view)),
         b"/metrics" => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             Answer::page(200, kind, metrics::render(view))
@@ -89,12 +94,12 @@ pub(super) fn answer_to(
 }
 
 /// Who would serve a client: `?ip=ADDRESS`, with `&header=Name:%20value` for each header field.
-fn explain(view: &View, query: &[u8]) -> Answer {
+fn explained(view: &View, query: &[u8]) -> Answer {
     let (mut socket, mut headers) = (None, Vec::new());
     for (key, value) in form_urlencoded::parse(query) {
         match &*key {
-            "ip" => socket = value.parse().ok(),
-            "header" => headers.push(value.into_owned()),
+            IP => socket = value.parse().ok(),
+            HEADER => headers.push(value.into_owned()),
             name => {
                 let example = "/explain?ip=192.0.2.1&header=Name:%20value";
                 return Answer::text(400, format!("{}\n", unknown(name, example)));
@@ -113,8 +118,8 @@ fn explain(view: &View, query: &[u8]) -> Answer {
         socket,
         headers: &headers,
     };
-    match explain::explain(&question, &rules, &view.publisher.lists()) {
-        Ok(explanation) => Answer::json(format!("{explanation:#}\n")),
+    match explain(&question, &rules, &view.publisher.lists()) {
+        Ok(explanation) => Answer::json(explain_page(&explanation)),
         Err(error) => Answer::text(400, format!("{error}\n")),
     }
 }

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
+use crate::admin::pages::standing::Standing;
 use crate::admin::requests::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
 use crate::cli::admin_client::Asker;
 use crate::lists::ListName;
@@ -31,16 +30,21 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
     match status {
         200 => Ok(text),
         // Somebody else has accepted it, or nobody had to.
-        CONFLICT => in_force(&asker.page_with("/lists", &[("limit", "0")])?, &digest).ok_or(text),
+        CONFLICT => in_force(&asker.lists()?.standing, &digest).ok_or(text),
         _ => Err(text),
     }
 }
 
 /// What is said of a list whose digest is the one that was named, if there is one: it is in force
-/// already. `page` is what `/lists` shows.
-fn in_force(page: &Value, digest: &str) -> Option<String> {
-    let generation = page["generation"].as_u64().filter(|it| *it > 0)?;
-    let is_meant = |list: &ListName| page["digests"][list.name()] == digest;
+/// already.
+fn in_force(lists: &Standing, digest: &str) -> Option<String> {
+    let generation = Some(lists.generation).filter(|it| *it > 0)?;
+    let is_meant = |list: &ListName| {
+        lists
+            .digests
+            .get(list.name())
+            .is_some_and(|it| it == digest)
+    };
     let list = ListName::ALL.into_iter().find(is_meant)?;
     let list = list.name();
     Some(format!(

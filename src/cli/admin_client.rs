@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-
+use crate::admin::pages::Page;
+use crate::admin::pages::lists::ListsPage;
 use crate::config::Config;
 
 /// Time for each question.
@@ -72,26 +72,37 @@ impl Asker {
         Ok((response.status().as_u16(), body))
     }
 
-    /// Gets the JSON page at `path`.
+    /// Gets a page.
     ///
     /// # Errors
     /// Nobody answers, or with something else; with the URL.
-    pub fn page(&self, path: &str) -> Result<Value, String> {
-        self.page_with(path, &[])
+    pub(crate) fn page<P: Page>(&self) -> Result<P, String> {
+        self.page_with(&[])
+    }
+
+    /// How the lists stand, without their entries.
+    ///
+    /// # Errors
+    /// As [`Asker::page`].
+    pub(crate) fn lists(&self) -> Result<ListsPage, String> {
+        let none = ListsPage::part(0, 0);
+        self.page_with(&none.each_ref().map(|(name, it)| (*name, it.as_str())))
     }
 
     /// As [`Asker::page`], with a query.
     ///
     /// # Errors
     /// As [`Asker::page`]; also what the gateway has to say of the query.
-    pub fn page_with(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
-        let (status, text) = self.get_with(path, query)?;
-        let place = format!("http://{}{path}", self.admin);
+    pub(crate) fn page_with<P: Page>(&self, query: &[(&str, &str)]) -> Result<P, String> {
+        let (status, text) = self.get_with(P::PATH, query)?;
+        let place = format!("http://{}{}", self.admin, P::PATH);
         match status {
             200 => {}
             400 => return Err(text.trim_end().to_owned()),
             status => return Err(format!("{place}: status {status}")),
         }
-        serde_json::from_str(&text).map_err(|error| format!("{place}: not understood: {error}"))
+        let page = serde_json::from_str(&text);
+        let page = page.map_err(|error| format!("{place}: not understood: {error}"))?;
+        P::of(&page).ok_or_else(|| format!("{place}: not understood: another page"))
     }
 }

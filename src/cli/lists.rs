@@ -1,5 +1,4 @@
-//! What is in force, what is in the store, and whom it concerns: `graygate lists show`,
-//! `graygate lists diff` and `graygate explain`.
+//! What is in force, and what is in the store: `graygate lists show` and `graygate lists diff`.
 //!
 //! The running gateway is asked at its admin listener; offline, the configured store is read, with
 //! the same functions as the gateway uses.
@@ -9,12 +8,11 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use crate::admin::pages::lists::ListsPage;
+use crate::admin::pages::standing::Standing;
 use crate::cli::admin_client::Asker;
 use crate::config::{Config, Store};
 use crate::lists::{GrayList, ListName, Lists, PeerList};
-use crate::route::explain::{self, Question, Rules};
 use crate::run;
 use crate::store::{Entries, Fault, Reading, format, redis};
 
@@ -109,60 +107,25 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
     Ok(Difference { text, same })
 }
 
-/// Who would serve a request from `ip` with these header fields, and why.
-///
-/// # Errors
-/// One line: who cannot be asked, or why; or what is wrong with the question.
-pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<String, String> {
-    let explanation = match whom {
-        Whom::Gateway => {
-            let ip = question.socket.to_string();
-            let headers = question.headers.iter().map(|it| ("header", it.as_str()));
-            let query: Vec<_> = [("ip", ip.as_str())].into_iter().chain(headers).collect();
-            Asker::of(config)?.page_with("/explain", &query)?
-        }
-        Whom::Store => {
-            let config = run::load(config)?;
-            let rules = Rules {
-                trusted_proxies: &config.gateway.trusted_proxies,
-                fallback: config.upstream.fallback,
-            };
-            let mut explanation = explain::explain(question, &rules, &stored(&config)?)?;
-            // Only a gateway counts them.
-            explanation["generation"] = Value::Null;
-            explanation
-        }
-    };
-    Ok(explain::text(&explanation))
-}
-
 fn of_gateway(config: &Path) -> Result<Content, String> {
     let asker = Asker::of(config)?;
-    let (page, entries) = whole(&asker)?;
-    let text = |key: &str| match &page[key] {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    if page["generation"] == 0 {
-        let why = page["error"].as_str().unwrap_or("not yet");
+    let (lists, entries) = whole(&asker)?;
+    let source = &lists.source;
+    if lists.generation == 0 {
+        let why = lists.error.as_deref().unwrap_or("not yet");
         return Err(format!(
-            "the gateway has read no lists from {}: {why}",
-            text("source")
+            "the gateway has read no lists from {source}: {why}"
         ));
     }
     Ok(Content {
         about: vec![
-            format!("in force; source {}, mode {}", text("source"), text("mode")),
-            format!(
-                "generation {}, digest {}",
-                text("generation"),
-                text("digest")
-            ),
+            format!("in force; source {source}, mode {}", lists.mode),
+            format!("generation {}, digest {}", lists.generation, lists.digest),
         ],
-        source: text("source"),
-        digest: text("digest"),
+        kept: kept(&lists),
+        source: lists.source,
+        digest: lists.digest,
         entries,
-        kept: kept(&page),
     })
 }
 
@@ -172,58 +135,51 @@ const AT_ONCE: usize = 50_000;
 /// How often lists may change while they are asked for, piece by piece.
 const CHANGES: usize = 10;
 
-/// The page of the lists, and all entries of them, of one moment.
-fn whole(asker: &Asker) -> Result<(Value, [BTreeSet<String>; 3]), String> {
+/// How the lists stand, and all entries of them, of one moment.
+fn whole(asker: &Asker) -> Result<(Standing, [BTreeSet<String>; 3]), String> {
     let page_from = |offset: usize| {
-        let (offset, limit) = (offset.to_string(), AT_ONCE.to_string());
-        asker.page_with("/lists", &[("offset", &offset), ("limit", &limit)])
+        let part = ListsPage::part(offset, AT_ONCE);
+        asker.page_with::<ListsPage>(&part.each_ref().map(|(name, it)| (*name, it.as_str())))
     };
     for _ in 0..CHANGES {
         let first = page_from(0)?;
         let mut entries: [BTreeSet<String>; 3] = Default::default();
         let (mut offset, mut more) = (0, take(&first, &mut entries));
-        // An older gateway shows all at once.
-        more &= first["counts"].is_object();
+        more &= first.is_part();
         while more {
             offset += AT_ONCE;
             let next = page_from(offset)?;
-            if next["digest"] != first["digest"] {
+            if next.standing.digest != first.standing.digest {
                 break;
             }
             more = take(&next, &mut entries);
         }
         if !more {
-            return Ok((first, entries));
+            return Ok((first.standing, entries));
         }
     }
     Err("the lists change faster than they can be shown".to_owned())
 }
 
 /// Takes the entries of a page; true when there may be more.
-fn take(page: &Value, entries: &mut [BTreeSet<String>; 3]) -> bool {
+fn take(page: &ListsPage, entries: &mut [BTreeSet<String>; 3]) -> bool {
     let mut more = false;
-    for (list, entries) in ListName::ALL.iter().zip(entries) {
-        // Peers as they were written, where the gateway says that.
-        let [resolved, written] = [page, &page["written"]].map(|it| it[list.name()].as_array());
-        let some = written.or(resolved).map_or(&[][..], Vec::as_slice);
+    for (list, entries) in ListName::ALL.into_iter().zip(entries) {
+        let some = page.entries(list);
         more |= some.len() >= AT_ONCE;
-        entries.extend(some.iter().filter_map(Value::as_str).map(str::to_owned));
+        entries.extend(some.iter().cloned());
     }
     more
 }
 
-/// What the page of a gateway says of lists that have not come into force.
-fn kept(page: &Value) -> Vec<String> {
-    let all = |key: &str| page[key].as_array().into_iter().flatten();
-    let of = |it: &Value, key: &str| it[key].as_str().unwrap_or("-").to_owned();
-    let held = all("held").map(|it| {
-        let [list, reason, digest] = ["list", "reason", "digest"].map(|key| of(it, key));
+/// What a gateway says of lists that have not come into force.
+fn kept(lists: &Standing) -> Vec<String> {
+    let held = lists.held.iter().map(|it| {
+        let (list, reason, digest) = (&it.list, &it.reason, &it.digest);
         format!("{list} is held: {reason}; to let it in: graygate lists accept {digest}")
     });
-    let kept = all("kept").map(|it| {
-        let [list, fault] = ["list", "fault"].map(|key| of(it, key));
-        format!("{list} is kept, since the store has: {fault}")
-    });
+    let kept = lists.kept.iter();
+    let kept = kept.map(|it| format!("{} is kept, since the store has: {}", it.list, it.fault));
     held.chain(kept).collect()
 }
 
@@ -248,7 +204,7 @@ fn of_store(config: &Config) -> Result<Content, String> {
 }
 
 /// The lists as they are in the store at this moment, whatever a gateway makes of them.
-fn stored(config: &Config) -> Result<Lists, String> {
+pub(super) fn stored(config: &Config) -> Result<Lists, String> {
     let port = config.upstream.peer_port;
     let mut types = redis::WrongTypes::default();
     let reading = match &config.store {

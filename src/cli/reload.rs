@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 
+use crate::admin::pages::config::ConfigPage;
 use crate::cli::admin_client::Asker;
 use crate::config::{Config, REDIS_URL_VARIABLE};
 use crate::process;
@@ -115,25 +115,19 @@ impl Tally {
         self.done + u64::from(self.under_way) + 1
     }
 
-    /// Takes the page of process `pid` apart.
-    fn of(page: &Value, pid: Pid) -> Result<Self, String> {
-        let answers = &page["pid"];
-        if *answers != pid.as_raw() {
+    /// What the page says, if it is that of process `pid`.
+    fn of(page: ConfigPage, pid: Pid) -> Result<Self, String> {
+        if page.pid.map(u64::cast_signed) != Some(i64::from(pid.as_raw())) {
+            let answers = page.pid.map_or("null".to_owned(), |it| it.to_string());
             return Err(format!("process {answers} answers in its place"));
         }
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let count = |name: &str| page["reloads"][name].as_u64().unwrap_or_default();
-        let texts = |name: &str| {
-            let texts = page[name].as_array().into_iter().flatten();
-            texts.filter_map(text).collect()
-        };
         Ok(Self {
-            file: text(&page["file"]).unwrap_or_default(),
-            done: count("ok") + count("failed"),
-            under_way: page["reloads"]["under_way"] == true,
-            error: text(&page["error"]),
-            ignored: texts("ignored"),
-            masked: texts("masked"),
+            file: page.file,
+            done: page.reloads.ok + page.reloads.failed,
+            under_way: page.reloads.under_way,
+            error: page.error,
+            ignored: page.ignored,
+            masked: page.masked,
         })
     }
 }
@@ -151,7 +145,7 @@ impl Asked {
     }
 
     fn tally(&self) -> Result<Tally, String> {
-        Tally::of(&self.asker.page("/config")?, self.pid)
+        Tally::of(self.asker.page()?, self.pid)
     }
 
     /// Waits until so many reloads have ended.
@@ -173,12 +167,24 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::admin::pages::config::ReloadCounts;
+
+    fn page(pid: Option<u64>, under_way: bool) -> ConfigPage {
+        let reloads = ReloadCounts {
+            ok: 3,
+            failed: 2,
+            under_way,
+        };
+        ConfigPage {
+            file: "/f".to_owned(),
+            pid,
+            reloads,
+            ..ConfigPage::default()
+        }
+    }
 
     fn tally(under_way: bool) -> Result<Tally, String> {
-        let reloads = json!({ "ok": 3, "failed": 2, "under_way": under_way });
-        let page = json!({ "file": "/f", "pid": 7, "reloads": reloads });
-        Tally::of(&page, Pid::from_raw(7))
+        Tally::of(page(Some(7), under_way), Pid::from_raw(7))
     }
 
     #[test]
@@ -189,10 +195,10 @@ mod tests {
 
     #[test]
     fn only_the_process_that_was_signalled_is_believed() {
-        let of = |page: Value| Tally::of(&page, Pid::from_raw(7)).map(drop);
+        let of = |pid| Tally::of(page(pid, false), Pid::from_raw(7)).map(drop);
         let other = Err("process 8 answers in its place".to_owned());
-        assert_eq!(of(json!({ "pid": 8 })), other);
+        assert_eq!(of(Some(8)), other);
         let none = Err("process null answers in its place".to_owned());
-        assert_eq!(of(json!({})), none);
+        assert_eq!(of(None), none);
     }
 }

@@ -6,7 +6,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use serde_json::{Value, json};
 
 use crate::http::client;
 use crate::http::fields::{Kind, list};
@@ -38,14 +37,50 @@ pub struct Rules<'a> {
     pub fallback: bool,
 }
 
-/// Decides as for a request, and says why. A JSON object: `socket`, `x_forwarded_for` (of a trusted
-/// proxy: what became of it), `doubt` (why that is not believed), `client`, `pool`, `reason` (or
-/// `refusal`), `entry` (of the gray list, if one covers the client), `generation`, `digest`, `peers`;
-/// and `fallback`, the peers of `prod` for a gray client, in case every attempt on `pre` fails.
+/// Who serves a request, and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explanation {
+    /// Where the connection comes from.
+    pub socket: String,
+    /// That is a trusted proxy.
+    pub socket_is_trusted_proxy: bool,
+    /// What became of what the proxy has said, if it is trusted.
+    pub x_forwarded_for: Option<String>,
+    /// Why that is not believed.
+    pub doubt: Option<String>,
+    /// The client.
+    pub client: String,
+    /// Its pool, unless it is refused.
+    pub pool: Option<String>,
+    /// Why that pool.
+    pub reason: Option<String>,
+    /// Why it is refused.
+    pub refusal: Option<String>,
+    /// The entry of the gray list that covers the client.
+    pub entry: Option<String>,
+    /// Of the lists; only a gateway counts them.
+    pub generation: Option<u64>,
+    /// Of the lists.
+    pub digest: String,
+    /// The first of the pool's peers.
+    pub peers: Vec<String>,
+    /// How many there are.
+    pub peers_count: u64,
+    /// The first peers of `prod`, for a gray client, in case every attempt on `pre` fails.
+    pub fallback: Option<Vec<String>>,
+    /// How many there are.
+    pub fallback_count: Option<u64>,
+}
+
+/// Decides as for a request, and says why.
 ///
 /// # Errors
 /// When the header fields are none.
-pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Result<Value, String> {
+pub fn explain(
+    question: &Question<'_>,
+    rules: &Rules<'_>,
+    lists: &Lists,
+) -> Result<Explanation, String> {
     let mut text = "GET / HTTP/1.1\r\nHost: explain\r\n".to_owned();
     for header in question.headers {
         // With a line end in it, it would be several; a real one with another of these is refused.
@@ -90,23 +125,24 @@ pub fn explain(question: &Question<'_>, rules: &Rules<'_>, lists: &Lists) -> Res
     let peers = decision.map_or(&[][..], |decision| decision.pool.peers(&pools));
     let falls_back = decision.is_ok_and(|it| it.pool == PoolName::Pre) && rules.fallback;
     let fallback = falls_back.then(|| shown(PoolName::Prod.peers(&pools)));
-    Ok(json!({
-        "socket": socket.to_string(),
-        "socket_is_trusted_proxy": is_proxy,
-        "x_forwarded_for": is_proxy.then_some(said),
-        "doubt": doubt.map(|(doubt, _)| doubt.name()),
-        "client": client.to_string(),
-        "pool": decision.ok().map(|it| it.pool.name()),
-        "reason": decision.ok().map(|it| it.reason.name()),
-        "refusal": decision.err().map(|it| it.name()),
-        "entry": lists.gray.matching(client).map(crate::lists::canonical),
-        "generation": lists.generation,
-        "digest": lists.digest.to_string(),
-        "peers": shown(peers),
-        "peers_count": peers.len(),
-        "fallback": fallback,
-        "fallback_count": falls_back.then(|| PoolName::Prod.peers(&pools).len()),
-    }))
+    let owned = |name: &str| name.to_owned();
+    Ok(Explanation {
+        socket: socket.to_string(),
+        socket_is_trusted_proxy: is_proxy,
+        x_forwarded_for: is_proxy.then_some(said),
+        doubt: doubt.map(|(doubt, _)| owned(doubt.name())),
+        client: client.to_string(),
+        pool: decision.ok().map(|it| owned(it.pool.name())),
+        reason: decision.ok().map(|it| owned(it.reason.name())),
+        refusal: decision.err().map(|it| owned(it.name())),
+        entry: lists.gray.matching(client).map(crate::lists::canonical),
+        generation: Some(lists.generation),
+        digest: lists.digest.to_string(),
+        peers: shown(peers),
+        peers_count: peers.len() as u64,
+        fallback,
+        fallback_count: falls_back.then(|| PoolName::Prod.peers(&pools).len() as u64),
+    })
 }
 
 /// True when no `X-Forwarded-For` has anything in it.
@@ -125,46 +161,3 @@ fn shown(peers: &[SocketAddr]) -> Vec<String> {
 
 /// So many peers are named.
 const NAMED: usize = 1000;
-
-/// The explanation as text, a line for each member.
-pub fn text(explanation: &Value) -> String {
-    let plain = |key: &str| match &explanation[key] {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    };
-    let peers = |key: &str| {
-        let peers = explanation[key].as_array().into_iter().flatten();
-        match peers.filter_map(Value::as_str).collect::<Vec<_>>() {
-            none if none.is_empty() => "-".to_owned(),
-            peers => {
-                let count = explanation[&format!("{key}_count")].as_u64();
-                let more = count.unwrap_or_default().saturating_sub(peers.len() as u64);
-                let more = (more > 0).then(|| format!(" and {more} more"));
-                peers.join(" ") + &more.unwrap_or_default()
-            }
-        }
-    };
-    let socket = match explanation["x_forwarded_for"].as_str() {
-        Some(said) => format!("a trusted proxy, whose X-Forwarded-For {said}"),
-        None => "no trusted proxy, so it is the client".to_owned(),
-    };
-    let outcome = match &explanation["refusal"] {
-        Value::String(refusal) => format!("503 {refusal}"),
-        _ => format!("{} ({})", plain("pool"), plain("reason")),
-    };
-    let fallback = match explanation["fallback"].is_array() {
-        true => format!("fallback    {} (prod)\n", peers("fallback")),
-        false => String::new(),
-    };
-    format!(
-        "connection  {} ({socket})\nclient      {}\nentry       {}\nserved by   {outcome}\n\
-         peers       {}\n{fallback}generation  {}, digest {}\n",
-        plain("socket"),
-        plain("client"),
-        plain("entry"),
-        peers("peers"),
-        plain("generation"),
-        plain("digest"),
-    )
-}

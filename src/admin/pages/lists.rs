@@ -16,14 +16,17 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::admin::pages::{copy, copy_is_in_force, findings, heartbeat, held, rfc3339};
+use crate::admin::pages::member::{Member as _, Page};
+use crate::admin::pages::standing::Standing;
 use crate::admin::query::unknown;
 use crate::admin::view::View;
 use crate::lists::{GrayList, ListName, Lists, PeerList};
 use crate::snapshot::Published;
-use crate::store::Cause;
+
+/// The member with the entries of the pools as they were written.
+const WRITTEN: &str = "written";
 
 /// So many entries are put into text at once.
 const AT_ONCE: usize = 256;
@@ -31,24 +34,30 @@ const AT_ONCE: usize = 256;
 /// So long replaced lists are kept for who reads them.
 const KEPT: Duration = Duration::from_secs(1);
 
+/// How many entries of each list are left out before.
+const OFFSET: &str = "offset";
+
+/// How many are wanted at most.
+const LIMIT: &str = "limit";
+
 /// Which entries of each list are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     offset: usize,
     limit: usize,
 }
 
 impl Part {
     /// What a query asks for: all, unless it says something else.
-    pub(super) fn of(query: &[u8]) -> Result<Self, String> {
+    pub(crate) fn of(query: &[u8]) -> Result<Self, String> {
         let mut part = Self {
             offset: 0,
             limit: usize::MAX,
         };
         for (key, value) in form_urlencoded::parse(query) {
             let place = match &*key {
-                "offset" => &mut part.offset,
-                "limit" => &mut part.limit,
+                OFFSET => &mut part.offset,
+                LIMIT => &mut part.limit,
                 // With a typo, all of the entries would be the answer.
                 name => return Err(unknown(name, "/lists?offset=0&limit=1000")),
             };
@@ -66,14 +75,14 @@ impl Part {
     }
 }
 
-/// One look at the lists.
-pub(super) struct Page {
-    members: BTreeMap<&'static str, Member>,
+/// One look at the lists, to be written.
+pub(crate) struct PageWriter {
+    members: BTreeMap<String, Shown>,
     part: Part,
     lists: Kept,
 }
 
-enum Member {
+enum Shown {
     Value(Value),
     Entries(Of),
     Written,
@@ -92,7 +101,7 @@ enum Of {
 /// Lists that may be replaced while they are read. Shared with who writes, so that they are let go in
 /// time while the other side takes nothing, too.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     in_force: Arc<Published<Lists>>,
     /// Tells these lists from others, also when they have been let go.
     weak: Weak<Lists>,
@@ -101,7 +110,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(in_force: &Arc<Published<Lists>>, lists: Arc<Lists>, until: Instant) -> Self {
+    pub(crate) fn new(in_force: &Arc<Published<Lists>>, lists: Arc<Lists>, until: Instant) -> Self {
         Self {
             in_force: Arc::clone(in_force),
             weak: Arc::downgrade(&lists),
@@ -125,7 +134,7 @@ impl Kept {
     }
 
     /// Keeps the lists no longer if it is time; if not, says when that is.
-    pub(super) fn let_go(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn let_go(&self, now: Instant) -> Option<Instant> {
         let mut strong = self.strong.borrow_mut();
         if now >= self.until {
             *strong = None;
@@ -134,84 +143,29 @@ impl Kept {
     }
 }
 
-impl Page {
-    pub(super) fn new(view: &View, part: Part) -> Self {
-        let (lists, status) = (view.publisher.lists(), view.publisher.status());
-        let skipped = |list: ListName| {
-            let skipped = lists.skipped(list);
-            let first = skipped.first.iter();
-            let first = first.map(|it| json!({ "entry": it.entry, "reason": it.reason }));
-            json!({ "count": skipped.count, "first": first.collect::<Vec<_>>() })
+impl PageWriter {
+    pub(crate) fn new(view: &View, part: Part) -> Self {
+        let lists = view.publisher.lists();
+        let standing = match Standing::of(view, &lists).render() {
+            Value::Object(members) => members,
+            _ => serde_json::Map::new(),
         };
-        let faults = status.faults.iter();
-        let faults =
-            faults.map(|(list, fault)| json!({ "list": list.name(), "fault": fault.name() }));
-        let refreshes = Cause::ALL.map(|it| (it.name(), status.refreshes[it as usize]));
-        let in_force = copy_is_in_force(&lists, &status);
-        let counts = ListName::ALL.map(|it| (it.name(), lists.len(it)));
-        let values = [
-            ("generation", json!(lists.generation)),
-            ("digest", json!(lists.digest.to_string())),
-            (
-                "digests",
-                json!({
-                    "gray": lists.gray.digest().to_string(),
-                    "pre": lists.pre.digest(ListName::Pre).to_string(),
-                    "prod": lists.prod.digest(ListName::Prod).to_string(),
-                }),
-            ),
-            ("counts", json!(BTreeMap::from(counts))),
-            ("source", json!(status.source)),
-            ("server", json!(status.server.map(|it| it.to_string()))),
-            ("mode", json!(status.mode.name())),
-            ("refreshes", json!(BTreeMap::from(refreshes))),
-            ("refreshed_by", json!(status.refreshed_by.map(Cause::name))),
-            ("missed_events", json!(status.missed_events)),
-            ("error", json!(status.error)),
-            (
-                "age_seconds",
-                json!(status.checked.map(|at| at.elapsed().as_secs_f64())),
-            ),
-            ("changed_at", json!(status.changed.map(rfc3339))),
-            (
-                "skipped",
-                json!({
-                    "gray": skipped(ListName::Gray),
-                    "pre": skipped(ListName::Pre),
-                    "prod": skipped(ListName::Prod),
-                }),
-            ),
-            ("kept", json!(faults.collect::<Vec<_>>())),
-            (
-                "findings",
-                findings(
-                    &view.publisher.findings(&lists),
-                    &status.findings,
-                    view.gateway.doubts.recent(Instant::now()).as_ref(),
-                ),
-            ),
-            (
-                "held",
-                json!(status.held.iter().map(held).collect::<Vec<_>>()),
-            ),
-            (
-                "heartbeat",
-                json!(view.heartbeat.as_ref().map(|it| heartbeat(it))),
-            ),
-            (
-                "copy",
-                json!(view.publisher.copy().map(|it| copy(&it, in_force))),
-            ),
-        ];
-        let values = values
+        let values = standing
             .into_iter()
-            .map(|(name, it)| (name, Member::Value(it)));
+            .map(|(name, it)| (name, Shown::Value(it)));
         let entries = [
-            ("gray", Member::Entries(Of::Gray)),
-            ("pre", Member::Entries(Of::Peers(ListName::Pre))),
-            ("prod", Member::Entries(Of::Peers(ListName::Prod))),
-            ("written", Member::Written),
+            (ListName::Gray.name(), Shown::Entries(Of::Gray)),
+            (
+                ListName::Pre.name(),
+                Shown::Entries(Of::Peers(ListName::Pre)),
+            ),
+            (
+                ListName::Prod.name(),
+                Shown::Entries(Of::Peers(ListName::Prod)),
+            ),
+            (WRITTEN, Shown::Written),
         ];
+        let entries = entries.map(|(name, it)| (name.to_owned(), it));
         Self {
             members: values.chain(entries).collect(),
             part,
@@ -220,19 +174,19 @@ impl Page {
     }
 
     /// The lists that are read.
-    pub(super) fn kept(&self) -> Kept {
+    pub(crate) fn kept(&self) -> Kept {
         self.lists.clone()
     }
 
     /// How long the page is, in bytes.
-    pub(super) fn len(&mut self) -> io::Result<u64> {
+    pub(crate) fn len(&mut self) -> io::Result<u64> {
         let mut count = Count(0);
         self.write(&mut count)?;
         Ok(count.0)
     }
 
     /// Writes the page.
-    pub(super) fn write(&mut self, out: &mut dyn Write) -> io::Result<()> {
+    pub(crate) fn write(&mut self, out: &mut dyn Write) -> io::Result<()> {
         let Self {
             members,
             part,
@@ -244,16 +198,18 @@ impl Page {
             before = ",\n";
             match member {
                 // A line feed within a string is escaped.
-                Member::Value(value) => {
+                Shown::Value(value) => {
                     let text = format!("{value:#}").replace('\n', "\n  ");
                     out.write_all(text.as_bytes())?;
                 }
-                Member::Entries(of) => write_entries(out, lists, *of, *part, "  ")?,
-                Member::Written => {
-                    out.write_all(b"{\n    \"pre\": ")?;
-                    write_entries(out, lists, Of::Written(ListName::Pre), *part, "    ")?;
-                    out.write_all(b",\n    \"prod\": ")?;
-                    write_entries(out, lists, Of::Written(ListName::Prod), *part, "    ")?;
+                Shown::Entries(of) => write_entries(out, lists, *of, *part, "  ")?,
+                Shown::Written => {
+                    let mut before = "{\n";
+                    for list in [ListName::Pre, ListName::Prod] {
+                        write!(out, "{before}    \"{}\": ", list.name())?;
+                        before = ",\n";
+                        write_entries(out, lists, Of::Written(list), *part, "    ")?;
+                    }
                     out.write_all(b"\n  }")?;
                 }
             }
@@ -323,6 +279,58 @@ fn pool(lists: &Lists, list: ListName) -> &PeerList {
     match list {
         ListName::Pre => &lists.pre,
         ListName::Prod | ListName::Gray => &lists.prod,
+    }
+}
+
+/// The page as the command line reads it.
+pub(crate) struct ListsPage {
+    /// All but the entries.
+    pub(crate) standing: Standing,
+    /// Those in force, of this part, by list.
+    in_force: BTreeMap<String, Vec<String>>,
+    /// Those of the pools as they were written.
+    written: BTreeMap<String, Vec<String>>,
+}
+
+impl Page for ListsPage {
+    const PATH: &'static str = "/lists";
+
+    fn of(page: &Value) -> Option<Self> {
+        let of_list = |list: ListName| {
+            let entries = Vec::read(&page[list.name()])?;
+            Some((list.name().to_owned(), entries))
+        };
+        Some(Self {
+            standing: Standing::read(page)?,
+            in_force: ListName::ALL.into_iter().filter_map(of_list).collect(),
+            written: BTreeMap::read(&page[WRITTEN]).unwrap_or_default(),
+        })
+    }
+}
+
+impl ListsPage {
+    /// The query for a part of each list.
+    pub(crate) fn part(offset: usize, limit: usize) -> [(&'static str, String); 2] {
+        [(OFFSET, offset.to_string()), (LIMIT, limit.to_string())]
+    }
+
+    /// The entries of a list that are on this page; peers as they were written, where the gateway says that.
+    pub(crate) fn entries(&self, list: ListName) -> &[String] {
+        let written = self.written.get(list.name());
+        let entries = written.or_else(|| self.in_force.get(list.name()));
+        entries.map_or(&[], Vec::as_slice)
+    }
+
+    /// How many entries a list has. An older gateway shows all of them instead.
+    pub(crate) fn count(&self, list: ListName) -> u64 {
+        let count = self.standing.counts.get(list.name()).copied();
+        let shown = || self.in_force.get(list.name()).map_or(0, Vec::len) as u64;
+        count.unwrap_or_else(shown)
+    }
+
+    /// False where an older gateway shows all entries at once.
+    pub(crate) fn is_part(&self) -> bool {
+        !self.standing.counts.is_empty()
     }
 }
 

@@ -1,0 +1,64 @@
+//! The page `/config`: the ini file, and what has come of reading it again. Values are not shown: some are
+//! secret.
+
+use serde_json::Value;
+
+use crate::admin::pages::member::{Member, Page, object};
+use crate::admin::view::View;
+
+object! {
+    /// What the page says.
+    pub(crate) struct ConfigPage {
+        /// The ini file.
+        file: String,
+        /// The process that answers.
+        pid: Option<u64>,
+        reloads: ReloadCounts,
+        /// Why the last reload failed, if it did.
+        error: Option<String>,
+        /// Keys that the last reload could not change.
+        ignored: Vec<String>,
+        /// Keys that the environment goes before.
+        masked: Vec<String>,
+        max_connections: u64,
+    }
+}
+
+object! {
+    /// What reloads have come to.
+    pub(crate) struct ReloadCounts {
+        ok: u64,
+        failed: u64,
+        /// One has begun, and not yet ended.
+        under_way: bool,
+    }
+}
+
+impl Page for ConfigPage {
+    const PATH: &'static str = "/config";
+
+    fn of(page: &Value) -> Option<Self> {
+        Self::read(page)
+    }
+}
+
+/// The page as text.
+pub(crate) fn render(view: &View) -> String {
+    let config = view.gateway.config.load();
+    let reloads = view.reloads.tally();
+    let owned = |keys: &[&str]| keys.iter().map(|it| (*it).to_owned()).collect();
+    let page = ConfigPage {
+        file: config.path.to_string_lossy().into_owned(),
+        pid: Some(u64::from(std::process::id())),
+        reloads: ReloadCounts {
+            ok: reloads.ok,
+            failed: reloads.failed,
+            under_way: reloads.under_way,
+        },
+        error: reloads.error,
+        ignored: owned(&reloads.ignored),
+        masked: owned(&config.masked),
+        max_connections: config.gateway.max_connections as u64,
+    };
+    format!("{:#}\n", page.render())
+}

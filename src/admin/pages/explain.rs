@@ -1,0 +1,43 @@
+//! The page `/explain`: who would serve a client, and why.
+
+use serde_json::Value;
+
+use crate::admin::pages::member::{Member, Page, members};
+use crate::route::explain::Explanation;
+
+/// In the query: the address that the connection comes from.
+pub(crate) const IP: &str = "ip";
+
+/// In the query, for each header field: `Name: value`.
+pub(crate) const HEADER: &str = "header";
+
+members!(Explanation {
+    socket,
+    socket_is_trusted_proxy,
+    x_forwarded_for,
+    doubt,
+    client,
+    pool,
+    reason,
+    refusal,
+    entry,
+    generation,
+    digest,
+    peers,
+    peers_count,
+    fallback,
+    fallback_count
+});
+
+impl Page for Explanation {
+    const PATH: &'static str = "/explain";
+
+    fn of(page: &Value) -> Option<Self> {
+        Self::read(page)
+    }
+}
+
+/// The page as text.
+pub(crate) fn render(explanation: &Explanation) -> String {
+    format!("{:#}\n", explanation.render())
+}

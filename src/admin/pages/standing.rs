@@ -1,0 +1,310 @@
+//! How the lists stand: what the page `/lists` says besides their entries.
+
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime};
+
+use crate::admin::pages::member::object;
+use crate::admin::view::View;
+use crate::error::Finding;
+use crate::fleet::heartbeat::Heartbeat;
+use crate::lists::findings::Findings;
+use crate::lists::notes::Kind;
+use crate::lists::{ListName, Lists};
+use crate::proxy::doubts::Doubted;
+use crate::store::gate::guard::{Held, Named};
+use crate::store::{Cause, Status, StoreFinding, copy};
+
+object! {
+    /// The members of `/lists` that are not entries.
+    pub(crate) struct Standing {
+        generation: u64,
+        digest: String,
+        /// By list.
+        digests: BTreeMap<String, String>,
+        /// Entries by list.
+        counts: BTreeMap<String, u64>,
+        /// The store.
+        source: String,
+        server: Option<String>,
+        mode: String,
+        /// Readings by cause.
+        refreshes: BTreeMap<String, u64>,
+        refreshed_by: Option<String>,
+        missed_events: u64,
+        /// Why the store cannot be read at present.
+        error: Option<String>,
+        /// Since it was last read in full.
+        age_seconds: Option<f64>,
+        changed_at: Option<String>,
+        /// Entries that cannot be read, by list.
+        skipped: BTreeMap<String, Skipped>,
+        kept: Vec<KeptList>,
+        findings: FindingsFound,
+        held: Vec<HeldChange>,
+        heartbeat: Option<Heartbeats>,
+        copy: Option<LastGood>,
+    }
+}
+
+object! {
+    /// Entries of a list that cannot be read.
+    pub(crate) struct Skipped {
+        count: u64,
+        first: Vec<SkippedEntry>,
+    }
+}
+
+object! {
+    /// One of them.
+    pub(crate) struct SkippedEntry {
+        entry: String,
+        reason: String,
+    }
+}
+
+object! {
+    /// A list that keeps its last good value.
+    pub(crate) struct KeptList {
+        list: String,
+        fault: String,
+    }
+}
+
+object! {
+    /// How many findings there are of each kind, and the first of them.
+    pub(crate) struct FindingsFound {
+        count: BTreeMap<String, u64>,
+        first: Vec<FindingFound>,
+    }
+}
+
+object! {
+    /// One of them.
+    pub(crate) struct FindingFound {
+        finding: String,
+        /// None where it concerns all lists.
+        list: Option<String>,
+        entry: String,
+        text: String,
+    }
+}
+
+object! {
+    /// A change that waits to be accepted.
+    pub(crate) struct HeldChange {
+        list: String,
+        reason: String,
+        digest: String,
+        since: String,
+        entries: u64,
+        gone: NamedEntries,
+        new: NamedEntries,
+    }
+}
+
+object! {
+    /// How many entries, and the first of them.
+    pub(crate) struct NamedEntries {
+        count: u64,
+        first: Vec<String>,
+    }
+}
+
+object! {
+    /// What has come of the heartbeats.
+    pub(crate) struct Heartbeats {
+        node: String,
+        written: u64,
+        refused: u64,
+        failed: u64,
+        error: Option<String>,
+    }
+}
+
+object! {
+    /// The last-good copy.
+    pub(crate) struct LastGood {
+        path: String,
+        written: Option<String>,
+        age_seconds: Option<f64>,
+        in_force: bool,
+        error: Option<String>,
+        failures: u64,
+        store: String,
+        other: Option<OtherCopy>,
+    }
+}
+
+object! {
+    /// A copy of another store.
+    pub(crate) struct OtherCopy {
+        store: String,
+        path: String,
+    }
+}
+
+impl Standing {
+    /// That of `lists` at this moment.
+    pub(super) fn of(view: &View, lists: &Lists) -> Self {
+        let status = view.publisher.status();
+        let in_force = copy_is_in_force(lists, &status);
+        let doubted = view.gateway.doubts.recent(Instant::now());
+        let of_lists = view.publisher.findings(lists);
+        let faults = status.faults.iter().map(|(list, fault)| KeptList {
+            list: list.name().to_owned(),
+            fault: fault.name().to_owned(),
+        });
+        let digests = [
+            lists.gray.digest(),
+            lists.pre.digest(ListName::Pre),
+            lists.prod.digest(ListName::Prod),
+        ];
+        let digests = ListName::ALL.into_iter().zip(digests);
+        let refreshes = Cause::ALL.map(|it| (it.name().to_owned(), status.refreshes[it as usize]));
+        Self {
+            generation: lists.generation,
+            digest: lists.digest.to_string(),
+            digests: digests
+                .map(|(list, it)| (list.name().to_owned(), it.to_string()))
+                .collect(),
+            counts: by_list(|it| lists.len(it) as u64),
+            server: status.server.map(|it| it.to_string()),
+            mode: status.mode.name().to_owned(),
+            refreshes: refreshes.into(),
+            refreshed_by: status.refreshed_by.map(|it| it.name().to_owned()),
+            missed_events: status.missed_events,
+            age_seconds: status.checked.map(|at| at.elapsed().as_secs_f64()),
+            changed_at: status.changed.map(rfc3339),
+            skipped: by_list(|it| Skipped::of(lists, it)),
+            kept: faults.collect(),
+            findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref()),
+            held: status.held.iter().map(HeldChange::of).collect(),
+            heartbeat: view.heartbeat.as_ref().map(|it| Heartbeats::of(it)),
+            copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
+            source: status.source,
+            error: status.error,
+        }
+    }
+}
+
+fn by_list<T>(of: impl Fn(ListName) -> T) -> BTreeMap<String, T> {
+    let all = ListName::ALL.into_iter();
+    all.map(|it| (it.name().to_owned(), of(it))).collect()
+}
+
+impl Skipped {
+    fn of(lists: &Lists, list: ListName) -> Self {
+        let skipped = lists.skipped(list);
+        let first = skipped.first.iter().map(|it| SkippedEntry {
+            entry: it.entry.to_string(),
+            reason: it.reason.to_string(),
+        });
+        Self {
+            count: skipped.count as u64,
+            first: first.collect(),
+        }
+    }
+}
+
+impl FindingsFound {
+    fn of(findings: &Findings, of_store: &[StoreFinding], doubted: Option<&Doubted>) -> Self {
+        let of_lists = Kind::ALL.map(|kind| (kind.name(), findings.count(kind)));
+        let counts = Finding::ALL.iter().map(|kind| {
+            let of_kind = of_store.iter().filter(|it| it.finding == *kind);
+            let is_of_proxy = *kind == Finding::ProxyNotBelieved && doubted.is_some();
+            (kind.name(), of_kind.count() + usize::from(is_of_proxy))
+        });
+        let counts = counts.filter(|(_, count)| *count > 0).chain(of_lists);
+        // What concerns all lists comes first.
+        let store = of_store.iter().map(|it| FindingFound {
+            finding: it.finding.name().to_owned(),
+            list: None,
+            entry: it.server.clone(),
+            text: it.told(),
+        });
+        let proxies = doubted.map(|it| FindingFound {
+            finding: Finding::ProxyNotBelieved.name().to_owned(),
+            list: None,
+            entry: it.proxy.to_string(),
+            text: it.told(Instant::now()),
+        });
+        let lists = findings.first.iter().map(|it| FindingFound {
+            finding: it.kind.name().to_owned(),
+            list: Some(it.list.name().to_owned()),
+            entry: it.entry.to_string(),
+            text: it.text.to_string(),
+        });
+        Self {
+            count: counts
+                .map(|(name, count)| (name.to_owned(), count as u64))
+                .collect(),
+            first: store.chain(proxies).chain(lists).collect(),
+        }
+    }
+}
+
+impl HeldChange {
+    fn of(held: &Held) -> Self {
+        let named = |it: &Named| NamedEntries {
+            count: it.count as u64,
+            first: it.first.clone(),
+        };
+        Self {
+            list: held.list.name().to_owned(),
+            reason: held.reason.name().to_owned(),
+            digest: held.digest.to_string(),
+            since: rfc3339(held.since),
+            entries: held.entries as u64,
+            gone: named(&held.gone),
+            new: named(&held.new),
+        }
+    }
+}
+
+impl Heartbeats {
+    fn of(heartbeat: &Heartbeat) -> Self {
+        let tally = heartbeat.tally();
+        Self {
+            node: heartbeat.node().to_owned(),
+            written: tally.written,
+            refused: tally.refused,
+            failed: tally.failed,
+            error: tally.error,
+        }
+    }
+}
+
+impl LastGood {
+    fn of(copy: &copy::View, in_force: bool) -> Self {
+        let other = copy.other.as_ref().map(|(store, path)| OtherCopy {
+            store: store.clone(),
+            path: path.to_string_lossy().into_owned(),
+        });
+        Self {
+            path: copy.path.to_string_lossy().into_owned(),
+            written: copy.written.map(rfc3339),
+            age_seconds: age_of(copy),
+            in_force,
+            error: copy.error.clone(),
+            failures: copy.failures,
+            store: copy.store.clone(),
+            other,
+        }
+    }
+}
+
+/// How old the copy is; 0 when it is from the future, since a clock was set.
+pub(crate) fn age_of(copy: &copy::View) -> Option<f64> {
+    let age = |written| SystemTime::now().duration_since(written);
+    let age = copy.written.map(|it| age(it).unwrap_or_default());
+    age.map(|it| it.as_secs_f64())
+}
+
+/// True while nothing has been read since the start.
+pub(crate) fn copy_is_in_force(lists: &Lists, status: &Status) -> bool {
+    lists.are_read() && status.checked.is_none()
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}

@@ -1,0 +1,77 @@
+//! `graygate explain`: who would serve a client, and why.
+//!
+//! The running gateway is asked at its admin listener; offline, the configured store is read, and the same
+//! function decides here.
+
+use std::path::Path;
+
+use crate::admin::pages::explain::{HEADER, IP};
+use crate::cli::admin_client::Asker;
+use crate::cli::lists::{Whom, stored};
+use crate::route::explain::{self, Explanation, Question, Rules};
+use crate::run;
+
+/// Who would serve a request from `ip` with these header fields, and why.
+///
+/// # Errors
+/// One line: who cannot be asked, or why; or what is wrong with the question.
+pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<String, String> {
+    let explanation = match whom {
+        Whom::Gateway => {
+            let ip = question.socket.to_string();
+            let headers = question.headers.iter().map(|it| (HEADER, it.as_str()));
+            let query: Vec<_> = [(IP, ip.as_str())].into_iter().chain(headers).collect();
+            Asker::of(config)?.page_with(&query)?
+        }
+        Whom::Store => {
+            let config = run::load(config)?;
+            let rules = Rules {
+                trusted_proxies: &config.gateway.trusted_proxies,
+                fallback: config.upstream.fallback,
+            };
+            Explanation {
+                // Only a gateway counts them.
+                generation: None,
+                ..explain::explain(question, &rules, &stored(&config)?)?
+            }
+        }
+    };
+    Ok(text(&explanation))
+}
+
+/// The explanation as text, a line for each member.
+fn text(explanation: &Explanation) -> String {
+    let plain = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
+    let peers = |peers: &[String], count: u64| match peers {
+        [] => "-".to_owned(),
+        peers => {
+            let more = count.saturating_sub(peers.len() as u64);
+            let more = (more > 0).then(|| format!(" and {more} more"));
+            peers.join(" ") + &more.unwrap_or_default()
+        }
+    };
+    let it = explanation;
+    let socket = match &it.x_forwarded_for {
+        Some(said) => format!("a trusted proxy, whose X-Forwarded-For {said}"),
+        None => "no trusted proxy, so it is the client".to_owned(),
+    };
+    let outcome = match &it.refusal {
+        Some(refusal) => format!("503 {refusal}"),
+        None => format!("{} ({})", plain(&it.pool), plain(&it.reason)),
+    };
+    let fallback = it.fallback.as_ref().map(|fallback| {
+        let count = it.fallback_count.unwrap_or_default();
+        format!("fallback    {} (prod)\n", peers(fallback, count))
+    });
+    let generation = it.generation.map_or("-".to_owned(), |it| it.to_string());
+    format!(
+        "connection  {} ({socket})\nclient      {}\nentry       {}\nserved by   {outcome}\n\
+         peers       {}\n{}generation  {generation}, digest {}\n",
+        it.socket,
+        it.client,
+        plain(&it.entry),
+        peers(&it.peers, it.peers_count),
+        fallback.unwrap_or_default(),
+        it.digest,
+    )
+}
