@@ -52,7 +52,7 @@ mod tests {
         ("src/process/startup.rs", "startup: it only tells"),
         ("src/process/supervised.rs", "itself"),
         (
-            "src/admin.rs",
+            "src/admin/listener.rs",
             "admin-request: one answer, whose slot comes free by its end",
         ),
         (
