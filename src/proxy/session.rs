@@ -3,8 +3,8 @@
 //! Between two requests a session is nothing but its socket: no buffer, no workspace. So after a moment
 //! of silence it is parked, without a coroutine, and a new one resumes it when bytes arrive.
 
+mod dormant;
 mod leave;
-mod rest;
 mod waiting;
 
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+pub(in crate::proxy) use dormant::Parked;
+use dormant::Rest;
 use leave::Unread;
-pub(in crate::proxy) use rest::Parked;
-use rest::Rest;
 
 use super::exchange::{Exchange, Outcome};
 use super::plan::Plan;
@@ -217,7 +217,7 @@ impl Session<'_> {
         next
     }
 
-    /// Serves a request, in wire order.
+    /// The way of a request, in wire order.
     fn request(
         &mut self,
         config: &Snapshot<Config>,

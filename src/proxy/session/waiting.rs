@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::rest::Parked;
+use super::dormant::Parked;
 use super::{Pause, Session};
 use crate::error::Close;
 use crate::http::client;
