@@ -26,8 +26,7 @@ use crate::metrics::Metrics;
 use crate::net;
 use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
-use crate::proxy::listeners;
-use crate::proxy::{self, Gateway};
+use crate::proxy::{Gateway, listeners, workers};
 use crate::run::neighbours::Claims;
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
@@ -249,7 +248,7 @@ impl Running {
         if left > 0 {
             log::warn!("drain-cut connections={left}");
         }
-        proxy::flush_access_logs(&self.gateway);
+        workers::flush_access_logs(&self.gateway);
         self.publisher.end();
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.end();

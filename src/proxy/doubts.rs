@@ -45,12 +45,12 @@ pub struct Doubts(Mutex<Last>);
 #[derive(Debug, Default)]
 struct Last {
     doubted: Option<Doubted>,
-    told: Option<Told>,
+    reported: Option<Reported>,
 }
 
 /// What the log has said last.
 #[derive(Debug)]
-struct Told {
+struct Reported {
     at: Instant,
     /// How many there had been.
     count: u64,
@@ -69,12 +69,12 @@ impl Doubts {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = doubted.at;
         last.doubted = Some(doubted);
-        let is_soon = |told: &Told| at.saturating_duration_since(told.at) < PAUSE;
-        if last.told.as_ref().is_some_and(is_soon) {
+        let is_soon = |reported: &Reported| at.saturating_duration_since(reported.at) < PAUSE;
+        if last.reported.as_ref().is_some_and(is_soon) {
             return None;
         }
-        let told = last.told.replace(Told { at, count });
-        Some(count.saturating_sub(told.map_or(0, |it| it.count) + 1))
+        let before = last.reported.replace(Reported { at, count });
+        Some(count.saturating_sub(before.map_or(0, |it| it.count) + 1))
     }
 
     /// The last one, if it was not long ago.

@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use interim::Interim;
 
+use super::gateway::label;
 use super::pinned::Pinned;
 use super::plan::Plan;
 use super::tally::Tally;
-use super::{Worker, Workspace};
+use super::worker::Worker;
+use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::h1::body::BodyReader;
@@ -338,10 +340,11 @@ impl<'a> Exchange<'a> {
     ) {
         self.tally.attempts += 1;
         match outcome {
-            Ok(_) => {
-                self.worker.metrics().attempts_ok[super::label(Some(pool)) as usize].increment()
-            }
-            Err(Stop::Failed(failure)) => self.worker.failed(pool, peer, *failure, error),
+            Ok(_) => self.worker.metrics().attempts_ok[label(Some(pool)) as usize].increment(),
+            Err(Stop::Failed(failure)) => self
+                .worker
+                .reports
+                .attempt_failed(pool, peer, *failure, error),
             // Nobody can tell how the peer would have done, or it is accounted for already.
             Err(Stop::Over(_)) => {}
         }

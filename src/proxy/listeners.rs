@@ -19,8 +19,9 @@ use crate::http::h1::encode::{self, Answer, Connection};
 use crate::http::version::Version;
 use crate::logs::throttle::Throttle;
 use crate::net::{self, Accepted, Listener};
-use crate::proxy::session::{self, Arrival};
-use crate::proxy::{self, Gateway};
+use crate::proxy::gateway::Gateway;
+use crate::proxy::session::Arrival;
+use crate::proxy::workers;
 use crate::snapshot::Reader;
 
 /// Pause after an error that comes from a shortage (descriptors, memory).
@@ -174,7 +175,7 @@ fn begin(
     let session_gateway = Arc::clone(gateway);
     let spawned = net::spawn(worker, move || {
         if let Some(connection) = take(&taken)
-            && let Err(connection) = session::serve(&session_gateway, connection, arrival)
+            && let Err(connection) = workers::serve(&session_gateway, connection, arrival)
         {
             session_gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
             // That worker needs no other descriptor for it.
@@ -228,7 +229,7 @@ const CUT_TIME: Duration = Duration::from_millis(500);
 /// says so.
 pub fn drain(gateway: &Arc<Gateway>, limit: Duration, hurry: impl Fn() -> bool) -> usize {
     gateway.draining.store(true, Ordering::Release);
-    if let Err(error) = proxy::interrupt_idle(gateway) {
+    if let Err(error) = workers::interrupt_idle(gateway) {
         log::error!("drain-failed error={:?}", error.to_string());
     }
     let deadline = Instant::now() + limit;

@@ -5,7 +5,7 @@
 //! is at most one to each client connection, and `max_connections` bounds them.
 //!
 //! That holds where the peer itself has asked for such an authentication on it. Where only the client has
-//! spoken of one, which costs a word, the connection is a [claim](Claims): an idle one like those of the
+//! spoken of one, which costs a word, the connection is a [claim](super::claims::Claims): an idle one like those of the
 //! pool, and no more of them are kept, nor for longer.
 //!
 //! It goes before its time where it is of no use any more: when the peer has closed it or has sent
@@ -13,13 +13,11 @@
 //! Then the next request goes another way, as the first one did, and whoever has to authenticate begins
 //! anew.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use super::Worker;
+use super::claims::Held;
+use super::worker::Worker;
 use crate::lists::Pools;
 use crate::net::Stream;
 use crate::route::PoolName;
@@ -62,10 +60,7 @@ impl Pinned {
         let Taken {
             stream, peer, pool, ..
         } = taken;
-        let held = Held {
-            stream,
-            _counted: Counted::new(worker),
-        };
+        let held = Held::new(stream, &worker.counters);
         let place = match taken.challenged {
             true => Place::Here(held),
             false => Place::Claimed(Ticket {
@@ -114,72 +109,6 @@ impl Pinned {
     }
 }
 
-/// What one worker keeps for clients that have pinned it by a word of their own.
-#[derive(Default)]
-pub(super) struct Claims {
-    next: Cell<u64>,
-    /// By age.
-    kept: RefCell<BTreeMap<u64, Claim>>,
-}
-
-struct Claim {
-    held: Held,
-    peer: SocketAddr,
-    since: Instant,
-}
-
-impl Claims {
-    /// Keeps one, for which the oldest one of its peer's gives way where there are `limit`. Returns its
-    /// number.
-    fn keep(&self, peer: SocketAddr, held: Held, limit: usize) -> Option<u64> {
-        if limit == 0 {
-            return None;
-        }
-        let mut kept = self.kept.borrow_mut();
-        let of_peer = |kept: &BTreeMap<u64, Claim>| {
-            let mut numbers = kept.iter().filter(|(_, it)| it.peer == peer);
-            let oldest = numbers.next().map(|(number, _)| *number)?;
-            Some((1 + numbers.count(), oldest))
-        };
-        // More than one where the limit was lowered.
-        while let Some((count, oldest)) = of_peer(&kept)
-            && count >= limit
-        {
-            kept.remove(&oldest);
-        }
-        let number = self.next.get();
-        self.next.set(number + 1);
-        let claim = Claim {
-            held,
-            peer,
-            since: Instant::now(),
-        };
-        kept.insert(number, claim);
-        Some(number)
-    }
-
-    /// Closes those that have been idle for `limit`, and those that are of no use any more. Returns true
-    /// while there is something to look after.
-    pub(super) fn evict(&self, now: Instant, limit: Duration) -> bool {
-        let mut kept = self.kept.borrow_mut();
-        kept.retain(|_, it| {
-            now.saturating_duration_since(it.since) < limit && !it.held.stream.is_readable()
-        });
-        !kept.is_empty()
-    }
-
-    /// Closes all; false when there was none.
-    pub(super) fn clear(&self) -> bool {
-        !std::mem::take(&mut *self.kept.borrow_mut()).is_empty()
-    }
-
-    fn is_spent(&self, number: u64) -> bool {
-        let kept = self.kept.borrow();
-        kept.get(&number)
-            .is_none_or(|it| it.held.stream.is_readable())
-    }
-}
-
 /// A client's right to its claim, which ends with it.
 struct Ticket {
     worker: Rc<Worker>,
@@ -188,35 +117,12 @@ struct Ticket {
 
 impl Ticket {
     fn take(&self) -> Option<Held> {
-        let mut kept = self.worker.claims.kept.borrow_mut();
-        kept.remove(&self.number).map(|it| it.held)
+        self.worker.claims.take(self.number)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         drop(self.take());
-    }
-}
-
-/// A connection that waits for its client's next request.
-struct Held {
-    stream: Stream,
-    _counted: Counted,
-}
-
-/// Counts one for as long as it lives.
-struct Counted(Rc<Worker>);
-
-impl Counted {
-    fn new(worker: &Rc<Worker>) -> Self {
-        worker.metrics().upstream_pinned.increment();
-        Self(Rc::clone(worker))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.metrics().upstream_pinned.decrement();
     }
 }

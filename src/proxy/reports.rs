@@ -7,45 +7,51 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::doubts::Doubted;
-use super::{Gateway, Worker, label};
+use super::gateway::{Counters, label};
 use crate::error::{Close, Doubt, Failure, Finding};
 use crate::logs::throttle::Throttle;
 use crate::net;
 use crate::route::PoolName;
 
 /// How many of each kind a worker has told of late.
-#[derive(Default)]
 pub(super) struct Reports {
-    attempts: Told,
-    interim: Told,
-    turned_away: Told,
-    attach: Told,
-    doubts: Told,
+    counters: Rc<Counters>,
+    attempts: Limited,
+    interim: Limited,
+    turned_away: Limited,
+    attach: Limited,
+    doubts: Limited,
 }
 
 /// Of one kind.
 #[derive(Default)]
-struct Told(RefCell<Throttle>);
+struct Limited(RefCell<Throttle>);
 
-impl Told {
+impl Limited {
     /// As [`Throttle::turn`], for an event of now.
     fn turn(&self) -> Option<u64> {
         self.0.borrow_mut().turn(Instant::now())
     }
 }
 
-/// Tells the error log of lines that the access log has not. True while there is something left to tell.
-pub(super) fn tell_of_own_lines(gateway: &Gateway, now: Instant) -> bool {
-    let lines = gateway.own_lines.iter();
-    lines.fold(false, |left, lines| lines.tell(now) | left)
-}
+impl Reports {
+    pub(super) fn new(counters: Rc<Counters>) -> Self {
+        Self {
+            counters,
+            attempts: Limited::default(),
+            interim: Limited::default(),
+            turned_away: Limited::default(),
+            attach: Limited::default(),
+            doubts: Limited::default(),
+        }
+    }
 
-impl Worker {
     /// Counts and reports a failed attempt.
-    pub(super) fn failed(
+    pub(super) fn attempt_failed(
         &self,
         pool: PoolName,
         peer: SocketAddr,
@@ -57,12 +63,12 @@ impl Worker {
             return;
         }
         let label = label(Some(pool));
-        self.metrics().attempts_failed[label as usize][failure.index()].increment();
+        self.counters.attempts_failed[label as usize][failure.index()].increment();
         // Neither is news of the peer.
         if matches!(failure, Failure::Stale | Failure::ClientGone) {
             return;
         }
-        if let Some(unsaid) = self.reports.attempts.turn() {
+        if let Some(unsaid) = self.attempts.turn() {
             let (pool, failure) = (pool.name(), failure.name());
             let error = error.map(ToString::to_string).unwrap_or_default();
             log::warn!(
@@ -74,7 +80,7 @@ impl Worker {
     /// Reports a peer whose interim responses are too many to be passed on.
     pub(super) fn interim_dropped(&self, peer: Option<SocketAddr>) {
         if let Some(peer) = peer
-            && let Some(unsaid) = self.reports.interim.turn()
+            && let Some(unsaid) = self.interim.turn()
         {
             log::warn!("interim-dropped peer={peer} unsaid={unsaid}");
         }
@@ -85,13 +91,13 @@ impl Worker {
     pub(super) fn doubted(&self, proxy: IpAddr, doubt: Doubt, said: &[u8]) {
         /// So much of what it has said is shown.
         const SHOWN: usize = 64;
-        self.metrics().doubts[doubt.index()].increment();
-        if self.reports.doubts.turn().is_none() {
+        self.counters.doubts[doubt.index()].increment();
+        if self.doubts.turn().is_none() {
             return;
         }
         let at = Instant::now();
         let element = said[..said.len().min(SHOWN)].escape_ascii().to_string();
-        let metrics = &self.gateway.metrics;
+        let metrics = &self.counters.gateway.metrics;
         let counts = Doubt::ALL.iter().map(|it| it.index());
         let count = counts
             .map(|it| metrics.sum(|worker| &worker.doubts[it]))
@@ -104,7 +110,7 @@ impl Worker {
             element,
             at,
         };
-        if let Some(unsaid) = self.gateway.doubts.note(doubted, count) {
+        if let Some(unsaid) = self.counters.gateway.doubts.note(doubted, count) {
             let name = Finding::ProxyNotBelieved.name();
             log::warn!("{name} {line} unsaid={unsaid}");
         }
@@ -117,7 +123,7 @@ impl Worker {
         if matches!(close, Close::ClientClosed | Close::Draining) {
             return;
         }
-        if let Some(unsaid) = self.reports.turned_away.turn() {
+        if let Some(unsaid) = self.turned_away.turn() {
             let close = close.name();
             log::warn!("connection-turned-away from={from} close={close} unsaid={unsaid}");
         }
@@ -125,7 +131,7 @@ impl Worker {
 
     /// Reports a connection of `client` that this worker cannot take up.
     pub(super) fn attach_failed(&self, client: IpAddr, error: &io::Error) {
-        if let Some(unsaid) = self.reports.attach.turn() {
+        if let Some(unsaid) = self.attach.turn() {
             let error = error.to_string();
             log::error!("attach-failed client={client} error={error:?} unsaid={unsaid}");
         }

@@ -5,24 +5,25 @@
 
 mod dormant;
 mod leave;
+mod sessions;
 mod waiting;
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
-pub(in crate::proxy) use dormant::Parked;
-use dormant::Rest;
-use leave::Unread;
+pub(super) use dormant::Arrival;
+use dormant::{Dormant, Parked};
+pub(super) use sessions::Sessions;
 
+use super::body::unwanted::Unread;
 use super::exchange::{Exchange, Outcome};
 use super::plan::Plan;
 use super::tally::Tally;
-use super::{Gateway, Worker, Workspace};
+use super::worker::Worker;
+use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal};
 use crate::http::client;
@@ -43,41 +44,68 @@ const SMALL_BODY: usize = 8 * 1024;
 /// connections get their turn.
 const FAIR_ANSWERS: usize = 16;
 
-/// How a connection came.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    /// Which listener it came to, from 0.
-    pub listener: usize,
-    /// The address of the socket's other side.
-    pub from: SocketAddr,
-    /// It begins with a PROXY protocol header.
-    pub proxy: bool,
-}
-
-/// Serves a connection, on the calling worker, until it ends or is parked. A panic ends this
-/// connection only. Gives it back when the worker has no descriptor for it.
-///
-/// # Errors
-/// The connection.
-pub fn serve(
-    gateway: &Arc<Gateway>,
+/// Serves a connection until it ends or is parked; gives it back when the worker has no descriptor for it.
+pub(super) fn serve(
+    sessions: &Rc<Sessions>,
     connection: Accepted,
     arrival: Arrival,
 ) -> Result<(), Accepted> {
-    let worker = Worker::here(gateway);
     let connection = connection.settle().map_err(|(connection, _)| connection)?;
-    let rest = Rest::new(&worker, &arrival);
-    go_on(&worker, connection, rest, arrival.proxy);
+    let number = sessions.next_number();
+    let dormant = Dormant::new(&sessions.worker.counters, number, &arrival);
+    go_on(sessions, connection, dormant, arrival.proxy);
     Ok(())
 }
 
-fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
+/// Begins to watch for what parked connections have to say.
+pub(super) fn watch_parked(sessions: &Rc<Sessions>) {
+    sessions.watch(resume);
+}
+
+/// Ends parked connections whose time is over; all of them when the gateway is to end.
+pub(super) fn look_through_parked(sessions: &Rc<Sessions>, now: Instant) {
+    let draining = sessions.worker.gateway().is_draining();
+    sessions.sift(now, draining, |connection, parked| {
+        leave(sessions, connection, parked, draining);
+    });
+}
+
+/// Goes on with a connection that has something to say, on the calling worker.
+fn resume(sessions: &Rc<Sessions>, connection: Detached, parked: Parked) {
+    let metrics = sessions.worker.metrics();
+    metrics.parked.decrement();
+    let here = Rc::clone(sessions);
+    let spawned = net::spawn_beside(move || go_on(&here, connection, parked.dormant, false));
+    if spawned.is_err() {
+        metrics.closes[Close::OverCapacity.index()].increment();
+    }
+}
+
+/// Ends a connection whose time is over, unless it has something to say at the last moment: then it
+/// goes on. When the gateway is to end, so does one that has had no request yet.
+fn leave(sessions: &Rc<Sessions>, connection: Detached, parked: Parked, draining: bool) {
+    let first = draining && parked.dormant.served == 0;
+    if first || connection.is_readable_now() {
+        return resume(sessions, connection, parked);
+    }
+    let close = match draining {
+        true => Close::Draining,
+        false => parked.close,
+    };
+    let metrics = sessions.worker.metrics();
+    metrics.parked.decrement();
+    metrics.closes[close.index()].increment();
+}
+
+fn go_on(sessions: &Rc<Sessions>, connection: Detached, dormant: Dormant, proxy: bool) {
+    let worker = &sessions.worker;
     let close = match connection.attach() {
         Ok(stream) => {
             let mut session = Session {
+                sessions,
                 worker,
                 stream,
-                rest,
+                dormant,
                 begun: Instant::now(),
                 buffer: Buffer::new(),
                 unpaused: 0,
@@ -98,7 +126,7 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
             }
         }
         Err(error) => {
-            worker.attach_failed(rest.socket, &error);
+            worker.reports.attach_failed(dormant.socket, &error);
             Close::OverCapacity
         }
     };
@@ -106,9 +134,10 @@ fn go_on(worker: &Rc<Worker>, connection: Detached, rest: Rest, proxy: bool) {
 }
 
 struct Session<'a> {
+    sessions: &'a Sessions,
     worker: &'a Rc<Worker>,
     stream: Stream,
-    rest: Rest,
+    dormant: Dormant,
     /// Since when there is a coroutine for it.
     begun: Instant,
     /// Bytes received and not yet used.
@@ -173,7 +202,7 @@ impl Session<'_> {
     fn run(&mut self, proxy: bool) -> Pause {
         if proxy && let Err(pause) = self.read_proxy_header() {
             if let Pause::End(close) = pause {
-                self.worker.turned_away(self.rest.socket, close);
+                self.worker.reports.turned_away(self.dormant.socket, close);
             }
             return pause;
         }
@@ -182,7 +211,7 @@ impl Session<'_> {
                 return pause;
             }
             match self.serve_request() {
-                Next::Request => self.rest.served += 1,
+                Next::Request => self.dormant.served += 1,
                 Next::Close(close) => {
                     self.linger(close);
                     return Pause::End(close);
@@ -199,20 +228,20 @@ impl Session<'_> {
     fn serve_request(&mut self) -> Next {
         let config = self.worker.config.snapshot();
         let mut workspace = self.worker.lend_workspace();
-        let mut tally = Tally::new(Instant::now(), self.rest.socket, self.rest.listener);
-        workspace.seen.clear();
+        let mut tally = Tally::new(Instant::now(), self.dormant.socket, self.dormant.listener);
+        workspace.logged.clear();
         let served = catch_unwind(AssertUnwindSafe(|| {
             self.request(&config, &mut workspace, &mut tally)
         }));
         let next = served.unwrap_or_else(|panic| {
-            tally.close(self.worker, &workspace.seen, Some(Close::Panic));
+            tally.close(self.worker, &workspace.logged, Some(Close::Panic));
             resume_unwind(panic)
         });
         let close = match next {
             Next::Request => None,
             Next::Close(close) | Next::Abort(close) => Some(close),
         };
-        self.rest.since = tally.close(self.worker, &workspace.seen, close);
+        self.dormant.since = tally.close(self.worker, &workspace.logged, close);
         self.worker.take_back(workspace);
         next
     }
@@ -236,7 +265,7 @@ impl Session<'_> {
             Ok(plan) => plan,
             Err(refusal) => {
                 self.find_body(config, workspace);
-                let to_head = workspace.seen.method() == b"HEAD";
+                let to_head = workspace.logged.method() == b"HEAD";
                 return self.refuse(config, tally, refusal, to_head);
             }
         };
@@ -273,8 +302,8 @@ impl Session<'_> {
             &plan,
             &self.stream,
             &mut self.buffer,
-            self.rest.number,
-            &mut self.rest.pinned,
+            self.dormant.number,
+            &mut self.dormant.pinned,
             workspace,
             tally,
         );
@@ -324,7 +353,7 @@ impl Session<'_> {
         tally.received = bytes.len() as u64;
         match no_head {
             NoHead::Refused(refusal) => {
-                workspace.seen.note_line(bytes);
+                workspace.logged.note_line(bytes);
                 let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
                 let to_head = line.starts_with(b"HEAD ");
                 self.find_body(config, workspace);
@@ -384,25 +413,27 @@ impl Session<'_> {
             request_options: options,
             to_peer,
             asked,
-            seen,
+            logged,
             ..
         } = workspace;
         let (bytes, gateway) = (self.buffer.filled(), &config.gateway);
-        let trusted_proxies: &[IpNet] = match self.rest.vouched {
+        let trusted_proxies: &[IpNet] = match self.dormant.vouched {
             true => &gateway.trusted_proxies,
             false => &[],
         };
         tally.received = head.len as u64;
-        seen.note(head, bytes);
-        let client = client::identify(self.rest.socket, trusted_proxies, &head.fields, bytes);
+        logged.note(head, bytes);
+        let client = client::identify(self.dormant.socket, trusted_proxies, &head.fields, bytes);
         tally.client = client.address;
-        let doubt = match self.rest.vouched {
+        let doubt = match self.dormant.vouched {
             true => client.doubt,
             false => client::unnamed(&head.fields),
         };
         if let Some((doubt, said)) = doubt {
             let worker = self.worker;
-            worker.doubted(self.rest.socket, doubt, said.of(bytes));
+            worker
+                .reports
+                .doubted(self.dormant.socket, doubt, said.of(bytes));
         }
         let mut plan = Plan::of(head, bytes, options, gateway)?;
         let default_host = match head.authority() {
@@ -416,10 +447,10 @@ impl Session<'_> {
             framing: plan.framing,
             expects_continue: plan.expects_continue && !plan.complete,
             upgrade: plan.upgrade,
-            socket: self.rest.socket,
+            socket: self.dormant.socket,
             client: tally.client,
             default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
-            trusted: client::is_trusted(self.rest.socket, trusted_proxies),
+            trusted: client::is_trusted(self.dormant.socket, trusted_proxies),
         };
         plan.by_proxy = request.trusted;
         to_peer.clear();
@@ -482,7 +513,7 @@ impl Session<'_> {
         status: u16,
         name: &'static str,
     ) -> Next {
-        let close = plan.close_reason(complete, self.worker.gateway.is_draining());
+        let close = plan.close_reason(complete, self.worker.gateway().is_draining());
         let connection = match close {
             None => Connection::KeepAlive,
             Some(_) => Connection::Close,

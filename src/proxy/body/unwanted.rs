@@ -1,10 +1,33 @@
 //! The rest of a body that nobody wants: it is read and dropped, since its client may read nothing until
 //! it has sent everything.
 
+use crate::config::Config;
 use crate::http::h1::body::BodyReader;
-use crate::http::h1::chunked::Piece;
+use crate::http::h1::chunked::{MessageKind, Piece};
+use crate::http::h1::framing::Framing;
 use crate::memory::buffer::Buffer;
-use crate::net::Turns;
+use crate::net::{Patience, Turns};
+
+/// A body that is still coming.
+pub(in crate::proxy) struct Unread {
+    pub(in crate::proxy) reader: BodyReader,
+    /// With the client.
+    pub(in crate::proxy) patience: Patience,
+    /// Bytes of it that were dropped so far.
+    pub(in crate::proxy) dropped: u64,
+}
+
+impl Unread {
+    /// A body that has not begun.
+    pub(in crate::proxy) fn of(framing: Framing, config: &Config) -> Self {
+        let gateway = &config.gateway;
+        Self {
+            reader: BodyReader::new(MessageKind::Request, framing, gateway.limits),
+            patience: Patience::with_rate(gateway.body_timeout, gateway.min_rate),
+            dropped: 0,
+        }
+    }
+}
 
 /// What has become of the bytes that were there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use crate::error::{Close, Failure, Refusal};
 use crate::http::h1::chunked::BadChunk;
 use crate::http::h1::framing::Framing;
 use crate::net::{Patience, Wake, Watch};
-use crate::proxy::Workspace;
 use crate::proxy::body::relay::{self, End, Sink, Source};
+use crate::proxy::workspace::Workspace;
 
 impl Exchange<'_> {
     /// Sends the head, and the body as it comes in. Ends early when the peer answers before the

@@ -20,13 +20,13 @@ use crate::http::h1::head::{BadResponse, Parsed, ResponseHead, Scanner};
 use crate::http::version::Version;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Patience, Peeked, Stream, Turns, Uptake, Wake, Watch};
-use crate::proxy::Workspace;
 use crate::proxy::body::relay::{self, End, Sink, Source};
 use crate::proxy::body::tunnel::{self, Twins};
 use crate::proxy::body::unwanted::{self, Dropped};
 use crate::proxy::body::upload::{RestOfBody, Upload};
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::pinned::{Pinned, Taken};
+use crate::proxy::workspace::Workspace;
 use crate::upstream::pool::Leftover;
 
 /// A client that ends its side so soon after its request has nothing more to ask and waits for the
@@ -190,7 +190,7 @@ impl Exchange<'_> {
         let now = Instant::now();
         let verdict = upstream.interim.judge(response.len, now);
         if verdict.is_news {
-            self.worker.interim_dropped(self.tally.peer);
+            self.worker.reports.interim_dropped(self.tally.peer);
         }
         let wanted = match response.status {
             100 => {
@@ -345,7 +345,7 @@ impl Exchange<'_> {
             Framing::Chunked if to_http10 => Framing::UntilClose,
             framing => framing,
         };
-        let draining = self.worker.gateway.is_draining();
+        let draining = self.worker.gateway().is_draining();
         let complete = self.body_complete || body_goes_on;
         let close = match framing_down {
             Framing::UntilClose => Some(Close::ResponseEnd),
@@ -592,7 +592,9 @@ impl Exchange<'_> {
         }
         self.tally.error = Some(failure.name());
         if let (Some(pool), Some(peer)) = (self.tally.pool, self.tally.peer) {
-            self.worker.failed(pool, peer, failure, None);
+            self.worker
+                .reports
+                .attempt_failed(pool, peer, failure, None);
         }
         // A length or chunks show by themselves that something is missing, and what was sent
         // should arrive.

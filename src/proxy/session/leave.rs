@@ -11,37 +11,14 @@ use std::time::{Duration, Instant};
 use super::Session;
 use crate::config::Config;
 use crate::error::Close;
-use crate::http::h1::body::BodyReader;
-use crate::http::h1::chunked::MessageKind;
-use crate::http::h1::framing::{self, Framing};
-use crate::net::{Patience, Turns, Wake};
-use crate::proxy::Workspace;
-use crate::proxy::body::unwanted::{self, Dropped};
+use crate::http::h1::framing;
+use crate::net::{Turns, Wake};
+use crate::proxy::body::unwanted::{self, Dropped, Unread};
+use crate::proxy::workspace::Workspace;
 
 /// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
 /// dropped for so long.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// A body that is still coming.
-pub(super) struct Unread {
-    pub(super) reader: BodyReader,
-    /// With the client.
-    pub(super) patience: Patience,
-    /// Bytes of it that were dropped so far.
-    pub(super) dropped: u64,
-}
-
-impl Unread {
-    /// A body that has not begun.
-    pub(super) fn of(framing: Framing, config: &Config) -> Self {
-        let gateway = &config.gateway;
-        Self {
-            reader: BodyReader::new(MessageKind::Request, framing, gateway.limits),
-            patience: Patience::with_rate(gateway.body_timeout, gateway.min_rate),
-            dropped: 0,
-        }
-    }
-}
 
 impl Session<'_> {
     /// Finds the body of a request that is refused by its head, where that is one by the grammar and says
@@ -98,7 +75,7 @@ impl Session<'_> {
         let mut turns = Turns::new();
         loop {
             // Nothing is lost by then but the word of why.
-            if self.worker.gateway.is_draining() {
+            if self.worker.gateway().is_draining() {
                 return true;
             }
             let (reader, buffer) = (&mut unread.reader, &mut self.buffer);

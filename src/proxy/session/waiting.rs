@@ -32,21 +32,21 @@ impl Session<'_> {
     /// Lets the connection wait without a coroutine.
     pub(super) fn park(self) -> Result<(), Close> {
         let (deadline, close) = self.time_to_ask();
-        let (worker, rest) = (self.worker, self.rest);
+        let (sessions, dormant) = (self.sessions, self.dormant);
         // What runs out here would have to be there for its next request, too.
         let connection = self.stream.detach().map_err(|_| Close::OverCapacity)?;
         let parked = Parked {
-            rest,
+            dormant,
             deadline,
             close,
         };
-        worker.park(connection, parked)
+        sessions.park(connection, parked)
     }
 
     /// Reads what the proxy in front says of the connection; nothing of it is answered.
     pub(super) fn read_proxy_header(&mut self) -> Result<(), Pause> {
         let config = self.worker.config.snapshot();
-        if !client::is_trusted(self.rest.socket, &config.gateway.trusted_proxies) {
+        if !client::is_trusted(self.dormant.socket, &config.gateway.trusted_proxies) {
             return Err(Pause::End(Close::UntrustedProxy));
         }
         let mut idle = Idle {
@@ -60,12 +60,12 @@ impl Session<'_> {
                 Ok(Header::Complete { len, source }) => {
                     self.buffer.consume(len);
                     match source {
-                        Some(source) => self.rest.socket = client::canonical(source.ip()),
+                        Some(source) => self.dormant.socket = client::canonical(source.ip()),
                         // A proxy that passes bytes on has not seen the fields in them, whose
                         // writer it does not name.
-                        None => self.rest.vouched = false,
+                        None => self.dormant.vouched = false,
                     }
-                    self.rest.since = Instant::now();
+                    self.dormant.since = Instant::now();
                     return Ok(());
                 }
                 Err(Malformed) => return Err(Pause::End(Close::BadProxyHeader)),
@@ -98,14 +98,14 @@ impl Session<'_> {
             close,
             park: None,
         };
-        let may_park = self.worker.parks.get();
-        idle.park = may_park.then(|| self.rest.since.max(self.begun) + SILENCE);
+        let may_park = self.sessions.may_park();
+        idle.park = may_park.then(|| self.dormant.since.max(self.begun) + SILENCE);
         while !self.has_request() {
-            self.rest.line += self.buffer.filled().len();
+            self.dormant.line += self.buffer.filled().len();
             self.buffer.consume(usize::MAX);
             // It is judged with what follows, as if both had come at once.
-            self.wait_idle(&mut idle, &EMPTY_LINE[..self.rest.line])?;
-            self.rest.line = 0;
+            self.wait_idle(&mut idle, &EMPTY_LINE[..self.dormant.line])?;
+            self.dormant.line = 0;
         }
         Ok(())
     }
@@ -113,11 +113,11 @@ impl Session<'_> {
     /// Until when a request may come, and why the connection ends then.
     fn time_to_ask(&self) -> (Instant, Close) {
         let config = self.worker.config.snapshot();
-        let (limit, close) = match self.rest.served {
+        let (limit, close) = match self.dormant.served {
             0 => (config.gateway.head_timeout, Close::HeadTimeout),
             _ => (config.gateway.keepalive_timeout, Close::KeepaliveTimeout),
         };
-        (self.rest.since + limit, close)
+        (self.dormant.since + limit, close)
     }
 
     /// Waits, holding nothing, until bytes are there, and reads them behind those that were laid
@@ -127,10 +127,10 @@ impl Session<'_> {
         loop {
             // Nothing runs between this look and the wait, so an interruption is never missed. The
             // kernel is asked, since the news of a request may not have arrived yet.
-            let draining = idle.close != Close::Draining && self.worker.gateway.is_draining();
+            let draining = idle.close != Close::Draining && self.worker.gateway().is_draining();
             if draining && !self.stream.is_readable_now() {
                 idle.close = Close::Draining;
-                if self.rest.served > 0 {
+                if self.dormant.served > 0 {
                     return Err(idle.close.into());
                 }
                 idle.park = None;

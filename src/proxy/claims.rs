@@ -1,0 +1,113 @@
+//! Connections to peers that clients have pinned by a word of their own: see [`super::pinned`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::gateway::Counters;
+use crate::net::Stream;
+
+/// What one worker keeps for clients that have pinned it by a word of their own.
+#[derive(Default)]
+pub(super) struct Claims {
+    next: Cell<u64>,
+    /// By age.
+    kept: RefCell<BTreeMap<u64, Claim>>,
+}
+
+struct Claim {
+    held: Held,
+    peer: SocketAddr,
+    since: Instant,
+}
+
+impl Claims {
+    /// Keeps one, for which the oldest one of its peer's gives way where there are `limit`. Returns its
+    /// number.
+    pub(super) fn keep(&self, peer: SocketAddr, held: Held, limit: usize) -> Option<u64> {
+        if limit == 0 {
+            return None;
+        }
+        let mut kept = self.kept.borrow_mut();
+        let of_peer = |kept: &BTreeMap<u64, Claim>| {
+            let mut numbers = kept.iter().filter(|(_, it)| it.peer == peer);
+            let oldest = numbers.next().map(|(number, _)| *number)?;
+            Some((1 + numbers.count(), oldest))
+        };
+        // More than one where the limit was lowered.
+        while let Some((count, oldest)) = of_peer(&kept)
+            && count >= limit
+        {
+            kept.remove(&oldest);
+        }
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let claim = Claim {
+            held,
+            peer,
+            since: Instant::now(),
+        };
+        kept.insert(number, claim);
+        Some(number)
+    }
+
+    /// Closes those that have been idle for `limit`, and those that are of no use any more. Returns true
+    /// while there is something to look after.
+    pub(super) fn evict(&self, now: Instant, limit: Duration) -> bool {
+        let mut kept = self.kept.borrow_mut();
+        kept.retain(|_, it| {
+            now.saturating_duration_since(it.since) < limit && !it.held.stream.is_readable()
+        });
+        !kept.is_empty()
+    }
+
+    /// Closes all; false when there was none.
+    pub(super) fn clear(&self) -> bool {
+        !std::mem::take(&mut *self.kept.borrow_mut()).is_empty()
+    }
+
+    pub(super) fn is_spent(&self, number: u64) -> bool {
+        let kept = self.kept.borrow();
+        kept.get(&number)
+            .is_none_or(|it| it.held.stream.is_readable())
+    }
+
+    /// Gives the connection of that `number`, if it is still kept.
+    pub(super) fn take(&self, number: u64) -> Option<Held> {
+        let mut kept = self.kept.borrow_mut();
+        kept.remove(&number).map(|it| it.held)
+    }
+}
+
+/// A connection that waits for its client's next request.
+pub(super) struct Held {
+    pub(super) stream: Stream,
+    _counted: Counted,
+}
+
+impl Held {
+    pub(super) fn new(stream: Stream, counters: &Rc<Counters>) -> Self {
+        Self {
+            stream,
+            _counted: Counted::new(counters),
+        }
+    }
+}
+
+/// Counts one for as long as it lives.
+struct Counted(Rc<Counters>);
+
+impl Counted {
+    fn new(counters: &Rc<Counters>) -> Self {
+        counters.upstream_pinned.increment();
+        Self(Rc::clone(counters))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.upstream_pinned.decrement();
+    }
+}

@@ -1,0 +1,92 @@
+//! What all workers share.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::doubts::Doubts;
+use crate::config::Config;
+use crate::lists::Lists;
+use crate::logs::access::OwnLines;
+use crate::logs::writer::LogQueue;
+use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
+use crate::route::PoolName;
+use crate::snapshot::Published;
+
+/// What all workers share.
+pub struct Gateway {
+    /// The configuration in force.
+    pub config: Arc<Published<Config>>,
+    /// The lists in force.
+    pub lists: Arc<Published<Lists>>,
+    /// The counters.
+    pub metrics: Metrics,
+    /// The access log.
+    pub access_log: LogQueue,
+    /// Of each listener, the lines there that needed no server.
+    pub own_lines: Vec<OwnLines>,
+    /// What trusted proxies have said and was not believed.
+    pub doubts: Doubts,
+    /// Set once: sessions end as soon as they can.
+    pub draining: AtomicBool,
+    /// Listeners that still accept.
+    pub accepting: AtomicUsize,
+    /// Open downstream connections of each worker, to share them out evenly.
+    pub connections: Vec<AtomicUsize>,
+}
+
+impl Gateway {
+    /// Open downstream connections, of all workers.
+    pub fn open_connections(&self) -> usize {
+        let open = self.connections.iter();
+        open.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// True once the gateway is to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Tells the error log of lines that the access log has not. True while there is something left to
+    /// tell.
+    pub(super) fn tell_of_own_lines(&self, now: Instant) -> bool {
+        let lines = self.own_lines.iter();
+        lines.fold(false, |left, lines| lines.tell(now) | left)
+    }
+}
+
+/// One worker's counters, for as long as somebody there counts.
+pub(super) struct Counters {
+    pub(super) gateway: Arc<Gateway>,
+    /// Which worker it is.
+    index: usize,
+}
+
+impl Counters {
+    pub(super) fn new(gateway: Arc<Gateway>, index: usize) -> Self {
+        Self { gateway, index }
+    }
+
+    /// A downstream connection has ended, which whoever has accepted it has counted.
+    pub(super) fn connection_has_ended(&self) {
+        self.gateway.connections[self.index].fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Deref for Counters {
+    type Target = WorkerMetrics;
+
+    fn deref(&self) -> &WorkerMetrics {
+        self.gateway.metrics.worker(self.index)
+    }
+}
+
+/// The metrics' label of a pool.
+pub(super) fn label(pool: Option<PoolName>) -> PoolLabel {
+    match pool {
+        Some(PoolName::Pre) => PoolLabel::Pre,
+        Some(PoolName::Prod) => PoolLabel::Prod,
+        None => PoolLabel::None,
+    }
+}
