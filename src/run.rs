@@ -17,7 +17,7 @@ use crossbeam_channel::Receiver;
 use crate::admin::listener;
 use crate::admin::view::{Refused, View};
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
-use crate::fleet::heartbeat::{self, Heartbeat};
+use crate::fleet::heartbeat::{self, Heartbeat, Report};
 use crate::lists::Lists;
 use crate::logs::access::OwnLines;
 use crate::logs::events;
@@ -369,7 +369,8 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
             publisher.use_copy();
             if let Some(beat) = settings.fleet.heartbeat {
                 let publisher = Arc::clone(&publisher);
-                let started = Heartbeat::start(settings.clone(), beat, publisher, bell)?;
+                let report = move || report(&publisher);
+                let started = Heartbeat::start(settings.clone(), beat, report, bell)?;
                 heartbeat = Some(Arc::new(started));
             }
         }
@@ -379,4 +380,18 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
         }
     }
     Ok((publisher, heartbeat))
+}
+
+/// What the heartbeat tells of the lists.
+fn report(publisher: &Publisher) -> Report {
+    let (lists, status) = (publisher.lists(), publisher.status());
+    let held = status.held.iter().map(|it| it.list.name().to_owned());
+    Report {
+        generation: lists.generation,
+        digest: lists.are_read().then(|| lists.digest.to_string()),
+        mode: status.mode.name(),
+        held: held.collect(),
+        checked: status.checked,
+        server: status.server,
+    }
 }

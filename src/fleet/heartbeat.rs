@@ -20,7 +20,6 @@ use redis::{RedisError, RedisResult, Value};
 use super::index::Index;
 use crate::config;
 use crate::fleet::node::Node;
-use crate::store::Publisher;
 use crate::store::flaps::{Flaps, Success};
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
@@ -79,7 +78,27 @@ impl Shared {
     }
 }
 
-/// A bell that the publisher rings, and its other end. One ring is remembered.
+/// What a gateway has to report at a moment. What that is about is no business of the heartbeat's.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its generation; see [`Node`].
+    pub generation: u64,
+    /// Its digest, if there is one yet.
+    pub digest: Option<String>,
+    /// How it learns of changes.
+    pub mode: &'static str,
+    /// The names of what is held.
+    pub held: Vec<String>,
+    /// When all of it was last known to be so.
+    pub checked: Option<Instant>,
+    /// The server where it comes from: the heartbeat is written there, too.
+    pub server: Option<SocketAddr>,
+}
+
+/// Makes a report of this moment.
+type Reporter = Box<dyn Fn() -> Report + Send>;
+
+/// A bell to be rung when a report may have changed, and its other end. One ring is remembered.
 pub fn bell() -> (Sender<()>, Receiver<()>) {
     bounded(1)
 }
@@ -92,7 +111,7 @@ impl Heartbeat {
     pub fn start(
         settings: config::Redis,
         beat: Duration,
-        publisher: Arc<Publisher>,
+        report: impl Fn() -> Report + Send + 'static,
         (wake, news): (Sender<()>, Receiver<()>),
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -105,14 +124,14 @@ impl Heartbeat {
             key: settings.fleet.key_of(&settings.fleet.node),
             settings,
             beat,
-            publisher,
+            report: Box::new(report),
             shared: Arc::clone(&shared),
             news,
             instance: format!("{:016x}", fastrand::u64(..)),
             started_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             finder: Finder::quiet(),
             open: None,
-            said: None,
+            announced: None,
             trouble: None,
             flaps: Flaps::default(),
             index: Index::default(),
@@ -153,14 +172,14 @@ impl Heartbeat {
 
 /// What a heartbeat tells that others wait for.
 #[derive(Clone, Debug, PartialEq)]
-struct Said {
+struct Announced {
     generation: u64,
     digest: Option<String>,
     mode: String,
     held: Vec<String>,
 }
 
-impl Said {
+impl Announced {
     fn of(node: &Node) -> Self {
         Self {
             generation: node.generation,
@@ -182,7 +201,7 @@ struct Open {
 struct Beater {
     settings: config::Redis,
     beat: Duration,
-    publisher: Arc<Publisher>,
+    report: Reporter,
     shared: Arc<Shared>,
     news: Receiver<()>,
     key: String,
@@ -191,7 +210,7 @@ struct Beater {
     finder: Finder,
     open: Option<Open>,
     /// What the last heartbeat that was written has told.
-    said: Option<Said>,
+    announced: Option<Announced>,
     /// The server's word for what was wrong last, if something was.
     trouble: Option<Option<String>>,
     flaps: Flaps,
@@ -241,7 +260,7 @@ impl Beater {
     }
 
     fn is_news(&self) -> bool {
-        self.said.as_ref() != Some(&Said::of(&self.node()))
+        self.announced.as_ref() != Some(&Announced::of(&self.node()))
     }
 
     fn ttl(&self) -> Duration {
@@ -250,16 +269,15 @@ impl Beater {
 
     /// This gateway at this moment.
     fn node(&self) -> Node {
-        let (lists, status) = (self.publisher.lists(), self.publisher.status());
-        let held = status.held.iter().map(|it| it.list.name().to_owned());
+        let report = (self.report)();
         Node {
             name: self.settings.fleet.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            digest: lists.are_read().then(|| lists.digest.to_string()),
-            generation: lists.generation,
-            age_seconds: status.checked.map(|at| at.elapsed().as_secs_f64()),
-            mode: status.mode.name().to_owned(),
-            held: held.collect(),
+            digest: report.digest,
+            generation: report.generation,
+            age_seconds: report.checked.map(|at| at.elapsed().as_secs_f64()),
+            mode: report.mode.to_owned(),
+            held: report.held,
             instance: self.instance.clone(),
             pid: std::process::id().into(),
             started_at: self.started_at.clone(),
@@ -270,7 +288,7 @@ impl Beater {
     fn beat(&mut self) -> RedisResult<()> {
         // The Sentinels are asked again as often as for the lists.
         let old = |it: &mut Open| it.since.elapsed() >= self.settings.check_interval;
-        let server = self.publisher.status().server;
+        let server = (self.report)().server;
         match self.settings.sentinels.is_empty() {
             false => drop(self.open.take_if(old)),
             // Where the lists come from, there the heartbeat goes, whatever a name means meanwhile.
@@ -292,7 +310,7 @@ impl Beater {
             Some(open) => open,
             None => {
                 self.index.reconnected();
-                let server = self.publisher.status().server;
+                let server = (self.report)().server;
                 Open {
                     link: self.finder.open(server, &self.settings)?,
                     server,
@@ -317,7 +335,7 @@ impl Beater {
             .write(&mut open.link, &self.settings, self.ttl())?;
         self.open = Some(open);
         // What is there at the first beat may be left over from this one's predecessor.
-        if self.said.replace(Said::of(&node)).is_some() {
+        if self.announced.replace(Announced::of(&node)).is_some() {
             self.compare(before);
         }
         Ok(())
