@@ -9,6 +9,7 @@
 //! ([`crate::route`]). No clock, no I/O.
 
 mod almost;
+mod by_list;
 mod digest;
 mod entry;
 pub mod findings;
@@ -21,6 +22,7 @@ mod remarks;
 
 use std::sync::Arc;
 
+pub use by_list::ByList;
 pub use digest::Digest;
 pub use entry::{LONGEST_ENTRY, Written, canonical, gray_entry, peer_entry};
 pub use gray::{Family, GrayList};

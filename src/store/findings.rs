@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::Cause;
 use crate::lists::findings::{Finding, Findings};
 use crate::lists::notes::Kind;
-use crate::lists::{ListName, Lists, Skipped};
+use crate::lists::{ByList, ListName, Lists, Skipped};
 use crate::logs::throttle::Throttle;
 
 /// What was told of the entries in force.
 #[derive(Default)]
 pub(super) struct Told {
-    skipped: [Skipped; ListName::ALL.len()],
+    skipped: ByList<Skipped>,
     findings: Vec<Finding>,
     /// For each of the two.
     throttles: [Throttle; 2],
@@ -107,7 +107,8 @@ impl Told {
     }
 
     fn tell_skipped(&mut self, lists: &Lists, now: Instant) {
-        for (list, told) in ListName::ALL.into_iter().zip(&mut self.skipped) {
+        for list in ListName::ALL {
+            let told = &mut self.skipped[list];
             let skipped = lists.skipped(list);
             if skipped == told {
                 continue;

@@ -15,7 +15,7 @@ use std::path::Path;
 use nix::libc;
 
 use super::{Entries, Reading};
-use crate::lists::{self, ListName};
+use crate::lists::{self, ByList, ListName};
 
 /// No lists file is longer than this, in bytes: millions of addresses.
 const LONGEST: u64 = 64 * 1024 * 1024;
@@ -111,7 +111,7 @@ fn sections(
         let what = "it is UTF-16; save it as UTF-8 without a byte order mark";
         return Err(FileError::Line(1, what.to_owned()));
     }
-    let mut sections: [Option<Entries>; 3] = [None, None, None];
+    let mut sections: ByList<Option<Entries>> = ByList::default();
     let mut current = None;
     for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let wrong = |what: &str| Err(FileError::Line(at + 1, what.to_owned()));
@@ -125,35 +125,29 @@ fn sections(
         }
         if line.starts_with(b"[") && !line.contains(&b':') {
             let named = |list: &ListName| line == format!("[{}]", list.name()).as_bytes();
-            let Some(index) = ListName::ALL.iter().position(named) else {
+            let Some(list) = ListName::ALL.into_iter().find(named) else {
                 return wrong("an unknown section; there are [gray], [pre] and [prod]");
             };
-            if sections[index].replace(Entries::default()).is_some() {
+            if sections[list].replace(Entries::default()).is_some() {
                 return wrong("this section stands twice");
             }
-            current = Some(index);
+            current = Some(list);
             continue;
         }
-        let Some(index) = current else {
+        let Some(list) = current else {
             return wrong("an entry before the first section");
         };
-        if let Err(reason) = check(ListName::ALL[index], line) {
+        if let Err(reason) = check(list, line) {
             let what = format!("{:?}: {reason}", line.escape_ascii().to_string());
             return Err(FileError::Line(at + 1, what));
         }
-        sections[index].get_or_insert_default().push(line);
+        sections[list].get_or_insert_default().push(line);
     }
-    let mut sections = sections.into_iter().zip(ListName::ALL);
-    let mut next = || match sections.next() {
-        Some((Some(entries), _)) => Ok(Ok(entries)),
-        Some((None, list)) => Err(FileError::Missing(list)),
-        None => Ok(Ok(Entries::default())),
-    };
-    Ok(Reading {
-        gray: next()?,
-        pre: next()?,
-        prod: next()?,
-    })
+    let is_missing = |list: &ListName| sections[*list].is_none();
+    if let Some(list) = ListName::ALL.into_iter().find(is_missing) {
+        return Err(FileError::Missing(list));
+    }
+    Ok(sections.map(|entries| Ok(entries.unwrap_or_default())))
 }
 
 fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), &'static str> {

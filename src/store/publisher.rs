@@ -23,7 +23,7 @@ use super::{By, Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::Finding;
 use crate::lists::findings::{self, Findings};
-use crate::lists::{ListName, Lists};
+use crate::lists::{ByList, ListName, Lists};
 use crate::process::supervised;
 use crate::snapshot::Published;
 use crate::store::gate::door::{Awaited, Door, EmptyFor, New, Parsed, Ripe};
@@ -291,7 +291,7 @@ impl Publisher {
     /// Brings what was read into force, as far as it can be accepted. A list that is empty is meant
     /// to be.
     pub fn publish(&self, reading: Reading, cause: Cause) {
-        self.publish_watched(reading, [Duration::MAX; ListName::ALL.len()], cause);
+        self.publish_watched(reading, ByList::all(Duration::MAX), cause);
     }
 
     /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty

@@ -3,38 +3,23 @@
 use std::hash::BuildHasher;
 
 use super::Entries;
-use crate::lists::ListName;
+use crate::lists::ByList;
 
 /// What one look at the store gave: for each list its entries, or why it cannot be read.
-#[derive(Debug)]
-pub struct Reading {
-    /// The gray list.
-    pub gray: Result<Entries, Fault>,
-    /// The peers of the new version.
-    pub pre: Result<Entries, Fault>,
-    /// The peers of the old version.
-    pub prod: Result<Entries, Fault>,
-}
+pub type Reading = ByList<Result<Entries, Fault>>;
 
-impl Reading {
-    /// All lists, in the order of [`ListName::ALL`].
-    pub(super) const fn lists(&self) -> [&Result<Entries, Fault>; ListName::ALL.len()] {
-        [&self.gray, &self.pre, &self.prod]
-    }
-
-    /// What each list has; `None` where nobody can tell. Equal for equal entries in whatever order, and
-    /// for others as good as never. The order of a set is the server's own affair: it changes while its
-    /// table grows.
-    pub(super) fn content(&self, hasher: &impl BuildHasher) -> [Option<u64>; ListName::ALL.len()] {
-        self.lists().map(|list| match list {
-            Ok(entries) => {
-                let hashes = entries.into_iter().map(|it| hasher.hash_one(it));
-                Some(hashes.fold(entries.len() as u64, u64::wrapping_add))
-            }
-            Err(Fault::Forbidden) => None,
-            Err(fault) => Some(hasher.hash_one(fault.name())),
-        })
-    }
+/// What each list of a reading has; `None` where nobody can tell. Equal for equal entries in whatever order, and
+/// for others as good as never. The order of a set is the server's own affair: it changes while its
+/// table grows.
+pub(super) fn content(reading: &Reading, hasher: &impl BuildHasher) -> ByList<Option<u64>> {
+    ByList::from_fn(|list| match &reading[list] {
+        Ok(entries) => {
+            let hashes = entries.into_iter().map(|it| hasher.hash_one(it));
+            Some(hashes.fold(entries.len() as u64, u64::wrapping_add))
+        }
+        Err(Fault::Forbidden) => None,
+        Err(fault) => Some(hasher.hash_one(fault.name())),
+    })
 }
 
 /// Why a list keeps its last good value instead of what the store says.
@@ -112,7 +97,7 @@ mod tests {
         let hasher = RandomState::new();
         let content = |gray: &[&str], pre: &[&str], prod| {
             let [gray, pre] = [gray, pre].map(|list| Ok(list.iter().collect()));
-            Reading { gray, pre, prod }.content(&hasher)
+            super::content(&Reading { gray, pre, prod }, &hasher)
         };
         let empty = || Ok(Entries::default());
         let one = content(&["a", "b", "c"], &["d"], empty());

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::guard::{By, Gate, Guarded, Held, Moment, Rules};
-use crate::lists::{Digest, GrayList, ListName, Lists, PeerList, Skipped};
+use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, Skipped};
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
 
@@ -34,9 +34,8 @@ pub(in crate::store) const fn settle_time(list: ListName) -> Duration {
     }
 }
 
-/// For how long each list, if it is empty, has been known to be, untouched. In the order of
-/// [`ListName::ALL`].
-pub(in crate::store) type EmptyFor = [Duration; ListName::ALL.len()];
+/// For how long each list, if it is empty, has been known to be, untouched.
+pub(in crate::store) type EmptyFor = ByList<Duration>;
 
 /// What lists have to pass.
 pub(in crate::store) struct Door {
@@ -44,7 +43,7 @@ pub(in crate::store) struct Door {
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
     /// Why lists keep their value although nothing of theirs is held.
-    faults: [Option<Fault>; ListName::ALL.len()],
+    faults: ByList<Option<Fault>>,
     /// The lists that were found empty by the last reading, and are not believed to be.
     emptied: Vec<ListName>,
     /// What has passed its gate, and waits for another list to settle.
@@ -154,7 +153,7 @@ impl Door {
             rules,
             gray: Gate::default(),
             prod: Gate::default(),
-            faults: Default::default(),
+            faults: ByList::default(),
             emptied: Vec::new(),
             withheld: Withheld::default(),
             waits_since: None,
@@ -196,14 +195,18 @@ impl Door {
         if self.prod.settles() {
             prod_fault.get_or_insert(Fault::Unsettled);
         }
-        self.faults = [gray_fault, pre_fault, prod_fault];
+        self.faults = ByList {
+            gray: gray_fault,
+            pre: pre_fault,
+            prod: prod_fault,
+        };
         let mut new = New { gray, pre, prod };
         self.withhold(current, &mut new, now.instant);
         // The first lists of all are no change of others.
         if current.are_read() {
             self.note_change(current, &new, now.instant);
         }
-        let is_kept = self.faults.iter().any(Option::is_some);
+        let is_kept = self.faults.iter().any(|(_, fault)| fault.is_some());
         self.is_settled = !is_kept && self.gray.is_empty() && self.prod.is_empty();
         new
     }
@@ -212,15 +215,14 @@ impl Door {
     fn take_emptied(&mut self, current: &Lists, read: &mut Parsed, empty_for: EmptyFor) {
         // What is held is no news with each reading.
         let holds_empty = self.prod.held().is_some_and(|it| it.entries == 0);
-        let becomes_empty = [
-            becomes_empty(&current.gray, &read.gray),
-            becomes_empty(&current.pre, &read.pre),
-            becomes_empty(&current.prod, &read.prod) && !holds_empty,
-        ];
+        let becomes_empty = ByList {
+            gray: becomes_empty(&current.gray, &read.gray),
+            pre: becomes_empty(&current.pre, &read.pre),
+            prod: becomes_empty(&current.prod, &read.prod) && !holds_empty,
+        };
         self.emptied.clear();
         for list in ListName::ALL {
-            let at = list as usize;
-            if !becomes_empty[at] || empty_for[at] >= settle_time(list) {
+            if !becomes_empty[list] || empty_for[list] >= settle_time(list) {
                 continue;
             }
             self.emptied.push(list);
@@ -242,7 +244,7 @@ impl Door {
         }
         let nobody_is_gray = new.gray.is_empty();
         if !self.is_late && !nobody_is_gray {
-            let [gray, pre, prod] = &mut self.faults;
+            let ByList { gray, pre, prod } = &mut self.faults;
             let is_other_gray = new.gray.digest() != current.gray.digest();
             let is_other_pre = is_other(&new.pre, &current.pre);
             let is_other_prod = is_other(&new.prod, &current.prod);
@@ -285,7 +287,7 @@ impl Door {
 
     /// Every list keeps its value for this reason, until the next reading.
     pub(in crate::store) fn keep_all(&mut self, fault: Fault) {
-        self.faults = [Some(fault); ListName::ALL.len()];
+        self.faults = ByList::all(Some(fault));
         self.is_settled = false;
     }
 
@@ -308,9 +310,9 @@ impl Door {
 
     /// The `current` lists with what has waited for others.
     fn release(&mut self, current: &Lists, now: Instant) -> New {
-        for fault in &mut self.faults {
-            fault.take_if(|it| *it == Fault::Withheld);
-        }
+        self.faults = self
+            .faults
+            .map(|fault| fault.filter(|it| *it != Fault::Withheld));
         let new = std::mem::take(&mut self.withheld).over(current);
         self.note_change(current, &new, now);
         new
@@ -330,7 +332,7 @@ impl Door {
                 ..New::of(current)
             }));
         }
-        self.faults[ListName::Prod as usize] = None;
+        self.faults.prod = None;
         let others = self.release(current, now);
         if self.emptied.is_empty() {
             self.waits_since = None;
@@ -365,7 +367,7 @@ impl Door {
 
     /// The lists that keep their value although nothing of theirs is held.
     pub(in crate::store) fn faults(&self) -> Vec<(ListName, Fault)> {
-        let faults = ListName::ALL.into_iter().zip(self.faults);
+        let faults = self.faults.into_iter();
         faults.filter_map(|(list, it)| Some((list, it?))).collect()
     }
 

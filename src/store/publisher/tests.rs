@@ -31,7 +31,7 @@ fn find(publisher: &Publisher, gray: &[&str], pre: &[&str], prod: &[&str]) -> Ve
 
 /// As [`find`], at a later time.
 fn find_after(publisher: &Publisher, time: Duration, reading: Reading) -> Awaited {
-    let first = [Duration::ZERO; ListName::ALL.len()];
+    let first = ByList::all(Duration::ZERO);
     let mut now = Moment::now();
     now.instant += time;
     let read = Parsed::of(reading, 80);
@@ -175,7 +175,7 @@ fn what_the_store_does_not_tell_is_not_accepted_and_what_waits_for_others_is() {
         publisher.publish(other(texts(&["9.9.9.9"])), Cause::Event);
         let digest = publisher.status().held[0].digest.to_string();
         let shown = format!("{prod:?}");
-        let first = [Duration::ZERO; ListName::ALL.len()];
+        let first = ByList::all(Duration::ZERO);
         publisher.publish_watched(other(prod), first, Cause::Event);
         let outcome = publisher.accept(&digest, By::Command);
         assert!(outcome.is_err(), "{shown}");
@@ -204,7 +204,7 @@ fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
     let garbage = reading(&["1.1.1.1"], &["x"], &["3.3.3.3"]);
     let emptied = reading(&["1.1.1.1"], &["2.2.2.2"], &[]);
     for doubtful in [everybody, garbage, emptied] {
-        let first = [Duration::ZERO; ListName::ALL.len()];
+        let first = ByList::all(Duration::ZERO);
         publisher.publish_watched(doubtful, first, Cause::Event);
         let before = publisher.status().refreshes;
         assert!(!publisher.confirm(Cause::Check));
@@ -311,7 +311,7 @@ fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
     let mut entrance = publisher.locked_entrance();
     let read = Parsed::of(reading(&["6.6.6.6"], &["2.2.2.2"], &["3.3.3.3"]), 80);
     let current = publisher.lists();
-    let first = [Duration::ZERO; ListName::ALL.len()];
+    let first = ByList::all(Duration::ZERO);
     let new = entrance.door.judge(&current, read, first, later);
     assert_eq!(new.gray.digest(), current.gray.digest());
     let faults = entrance.door.faults();
@@ -329,7 +329,7 @@ fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bo
     let judge = |prod: &[&str], gray: &str, now| {
         let mut entrance = publisher.locked_entrance();
         let read = Parsed::of(reading(&[gray], &["2.2.2.2"], prod), 80);
-        let first = [Duration::ZERO; ListName::ALL.len()];
+        let first = ByList::all(Duration::ZERO);
         let new = entrance.door.judge(&publisher.lists(), read, first, now);
         let entries: Vec<_> = new.gray.entries().map(|it| it.to_string()).collect();
         (entries.concat(), new.prod.peers().len())
@@ -528,7 +528,7 @@ fn a_transaction_that_empties_a_list_comes_into_force_as_a_whole_or_after_a_boun
 fn a_rollback_waits_for_no_list_that_was_found_empty_with_it() {
     let publisher = publisher();
     // Empty for long enough for `gray`, and not for `pre`.
-    let a_moment = [Duration::from_millis(20); ListName::ALL.len()];
+    let a_moment = ByList::all(Duration::from_millis(20));
     let rollback = reading(&[], &[], &["3.3.3.3", "4.4.4.4"]);
     let awaited = publisher.publish_watched(rollback, a_moment, Cause::Event);
     let emptied = awaited.emptied;

@@ -18,7 +18,7 @@ use super::errors::{describe, io_error, is_refusal};
 use super::keys::key;
 use super::link::{Ender, Link};
 use crate::config::{self, Notify};
-use crate::lists::ListName;
+use crate::lists::{ByList, ListName};
 use crate::store::Mode;
 
 /// The configuration's name of the server's setting.
@@ -70,7 +70,7 @@ pub(crate) struct Subscription {
 
 /// What the last event of each list's key was, where events are heard.
 #[derive(Debug, Default)]
-struct LastEvents([AtomicU8; ListName::ALL.len()]);
+struct LastEvents(ByList<AtomicU8>);
 
 impl LastEvents {
     const EVICTED: u8 = 1;
@@ -83,7 +83,7 @@ impl LastEvents {
         } else {
             Self::OTHER
         };
-        self.0[list as usize].store(event, Ordering::Relaxed);
+        self.0[list].store(event, Ordering::Relaxed);
     }
 }
 
@@ -105,7 +105,7 @@ impl Subscription {
 
     /// Whether the key of a list was evicted, by the last event; `None` where there was none.
     pub(crate) fn was_evicted(&self, list: ListName) -> Option<bool> {
-        match self.last.0[list as usize].load(Ordering::Relaxed) {
+        match self.last.0[list].load(Ordering::Relaxed) {
             LastEvents::EVICTED => Some(true),
             LastEvents::OTHER => Some(false),
             _ => None,

@@ -52,8 +52,7 @@ impl WrongTypes {
         reading: &Reading,
     ) -> RedisResult<()> {
         self.0.clear();
-        let lists = [&reading.gray, &reading.pre, &reading.prod];
-        for (list, entries) in ListName::ALL.into_iter().zip(lists) {
+        for (list, entries) in reading.iter() {
             if !matches!(entries, Err(Fault::WrongType)) {
                 continue;
             }

@@ -46,8 +46,9 @@ use super::standing::Standings;
 use super::types::WrongTypes;
 use super::{cluster, proxies, reading};
 use crate::config;
-use crate::lists::ListName;
+use crate::lists::{ByList, ListName};
 use crate::store::gate::door::settle_time;
+use crate::store::reading::content;
 use crate::store::{By, Cause, Fault, Publisher, heavy};
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
@@ -87,7 +88,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         keeps: false,
         is_adrift: false,
         owed: None,
-        had: [false; ListName::ALL.len()],
+        had: ByList::default(),
         gone: Vec::new(),
         types: WrongTypes::default(),
         pace: Pace::default(),
@@ -99,7 +100,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
         hasher: RandomState::new(),
         is_heavy: false,
         fingerprint: None,
-        content: [None; ListName::ALL.len()],
+        content: ByList::default(),
     };
     std::thread::Builder::new()
         .name("lists-redis".to_owned())
@@ -130,7 +131,7 @@ struct Watcher {
     /// Why the keys were read when that began.
     owed: Option<Cause>,
     /// The lists that had entries when they were last read.
-    had: [bool; ListName::ALL.len()],
+    had: ByList<bool>,
     /// Those that have vanished, perhaps since keys were evicted.
     gone: Vec<ListName>,
     types: WrongTypes,
@@ -151,7 +152,7 @@ struct Watcher {
     /// Of the answer that was last published.
     fingerprint: Option<u64>,
     /// Of what that meant, before anything of it was kept back.
-    content: [Option<u64>; ListName::ALL.len()],
+    content: ByList<Option<u64>>,
 }
 
 /// A list that has become empty.
@@ -477,10 +478,12 @@ impl Watcher {
         let keys = &self.settings.keys;
         self.types.tell(&mut server.reader, keys, &reading)?;
         self.see_what_is_gone(&reading);
-        let content = reading.content(&self.hasher);
+        let content = content(&reading, &self.hasher);
         // What can only now be told, or no longer, is no change.
-        let mut lists = content.iter().zip(&self.content);
-        let is_other = lists.any(|(now, before)| now.zip(*before).is_some_and(|(a, b)| a != b));
+        let mut both = content
+            .iter()
+            .filter_map(|(list, now)| now.zip(self.content[list]));
+        let is_other = both.any(|(now, before)| now != before);
         // Of an open slot, part is heard.
         let is_announced =
             matches!(server.way, Way::Events | Way::Tracking) && !self.open_slot.is_open();
@@ -489,7 +492,7 @@ impl Watcher {
             true => self.cause_of_check(server, look.announced),
             false => look.cause,
         };
-        let empty_for = ListName::ALL.map(|list| look.empty_for(list));
+        let empty_for = ByList::from_fn(|list| look.empty_for(list));
         let awaited = self.publisher.publish_watched(reading, empty_for, cause);
         let emptied = awaited.emptied.into_iter();
         self.unsettled = emptied.map(|it| look.unsettled(it)).collect();

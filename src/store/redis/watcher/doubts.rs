@@ -46,11 +46,11 @@ impl Watcher {
     /// no key any more, so nobody could remove it to roll back, and after a restart nobody would
     /// know. An emptied `prod` is held in any case.
     pub(crate) fn see_what_is_gone(&mut self, reading: &Reading) {
-        for (list, entries) in ListName::ALL.into_iter().zip(reading.lists()) {
+        for (list, entries) in reading.iter() {
             let Ok(read) = entries else {
                 continue;
             };
-            let had = std::mem::replace(&mut self.had[list as usize], !read.is_empty());
+            let had = std::mem::replace(&mut self.had[list], !read.is_empty());
             if !read.is_empty() {
                 self.gone.retain(|it| *it != list);
             } else if had {

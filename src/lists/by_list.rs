@@ -1,0 +1,83 @@
+//! What is kept once a list.
+
+use std::array;
+use std::ops::{Index, IndexMut};
+
+use super::ListName;
+
+/// One value for each list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByList<T> {
+    /// That of the clients that get the new version.
+    pub gray: T,
+    /// That of the peers of the new version.
+    pub pre: T,
+    /// That of the peers of the old version.
+    pub prod: T,
+}
+
+impl<T> ByList<T> {
+    /// What `make` gives for each list, in the order of [`ListName::ALL`].
+    pub fn from_fn(make: impl FnMut(ListName) -> T) -> Self {
+        let [gray, pre, prod] = ListName::ALL.map(make);
+        Self { gray, pre, prod }
+    }
+
+    /// What `change` makes of each value.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> ByList<U> {
+        let [gray, pre, prod] = [self.gray, self.pre, self.prod].map(change);
+        ByList { gray, pre, prod }
+    }
+
+    /// Each value with its list, in the order of [`ListName::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (ListName, &T)> {
+        ListName::ALL.into_iter().map(|list| (list, &self[list]))
+    }
+}
+
+impl<T: Copy> ByList<T> {
+    /// The same value for each list.
+    pub const fn all(value: T) -> Self {
+        Self {
+            gray: value,
+            pre: value,
+            prod: value,
+        }
+    }
+}
+
+impl<T> Index<ListName> for ByList<T> {
+    type Output = T;
+
+    fn index(&self, list: ListName) -> &T {
+        match list {
+            ListName::Gray => &self.gray,
+            ListName::Pre => &self.pre,
+            ListName::Prod => &self.prod,
+        }
+    }
+}
+
+impl<T> IndexMut<ListName> for ByList<T> {
+    fn index_mut(&mut self, list: ListName) -> &mut T {
+        match list {
+            ListName::Gray => &mut self.gray,
+            ListName::Pre => &mut self.pre,
+            ListName::Prod => &mut self.prod,
+        }
+    }
+}
+
+impl<T> IntoIterator for ByList<T> {
+    type Item = (ListName, T);
+    type IntoIter = array::IntoIter<(ListName, T), 3>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let all = [
+            (ListName::Gray, self.gray),
+            (ListName::Pre, self.pre),
+            (ListName::Prod, self.prod),
+        ];
+        all.into_iter()
+    }
+}
