@@ -17,6 +17,7 @@ mod gray;
 mod name;
 pub mod notes;
 mod peers;
+mod pool;
 mod ranges;
 mod remarks;
 
@@ -28,6 +29,7 @@ pub use entry::{LONGEST_ENTRY, Written, canonical, gray_entry, peer_entry};
 pub use gray::{Family, GrayList};
 pub use name::ListName;
 pub use peers::PeerList;
+pub use pool::PoolName;
 pub use remarks::{Remarks, Skipped, SkippedEntry};
 
 /// One snapshot of all three lists.

@@ -6,34 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::error::Refusal;
-use crate::lists::{Lists, Pools};
-
-/// The two pools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolName {
-    /// The new version.
-    Pre,
-    /// The old version.
-    Prod,
-}
-
-impl PoolName {
-    /// The name in logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pre => "pre",
-            Self::Prod => "prod",
-        }
-    }
-
-    /// The peers of this pool.
-    pub fn peers(self, pools: &Pools) -> &[SocketAddr] {
-        match self {
-            Self::Pre => pools.pre.peers(),
-            Self::Prod => pools.prod.peers(),
-        }
-    }
-}
+// Part of a decision.
+use crate::lists::Lists;
+pub use crate::lists::PoolName;
 
 /// Why a pool was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
