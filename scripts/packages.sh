@@ -1,13 +1,13 @@
 # shellcheck shell=sh
 #
-# For scripts that need packages of Debian's: to be sourced. They define `say`.
+# For scripts that need Debian packages: to be sourced by a script that defines `say`.
 
 have() {
     command -v "$1" >/dev/null 2>&1
 }
 
 # Services that come with packages must not be started: the tests start servers of their own.
-# Where no policy is set, this sets one for as long as the installation takes.
+# If there is no policy, this sets one while the packages are installed.
 policy=/usr/sbin/policy-rc.d
 our_policy=
 
