@@ -18,19 +18,19 @@ use rustc_hash::FxHashMap;
 
 use crate::net::{self, Peeked, Stream};
 
-/// After so long a peer that sends bodies where none may be is taken for one that does not, until it
-/// does so again. It may be another one by then.
+/// After this time, a peer that sent bodies where there must be none is given another chance: it may be
+/// another server by then.
 const FORGETS: Duration = Duration::from_secs(3600);
 
-/// So long a connection must have been silent before it serves somebody else, where a body may come that
-/// nobody asked for.
-const QUARANTINE: Duration = Duration::from_secs(1);
+/// How long a connection on which an unexpected body may still come must have been silent before it serves
+/// another client.
+const QUARANTINE_TIME: Duration = Duration::from_secs(1);
 
 /// One worker's idle connections.
 #[derive(Default)]
 pub struct Pool {
     /// Only an operator names peers, so nobody can choose addresses that collide.
-    peers: RefCell<FxHashMap<SocketAddr, OfPeer>>,
+    peers: RefCell<FxHashMap<SocketAddr, PeerConnections>>,
 }
 
 /// What may still come on a connection whose response is over.
@@ -67,14 +67,14 @@ pub struct Found {
 
 /// The idle connections to one peer.
 #[derive(Default)]
-struct OfPeer {
+struct PeerConnections {
     idle: Vec<Idle>,
     /// Something was kept here since the last eviction, so that the memory will be needed again.
     used: bool,
     manner: Manner,
 }
 
-/// What a peer does after a response that must not have a body, but speaks of one.
+/// What a peer does after a response that must not have a body, but announces one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Manner {
     /// Nobody knows yet.
@@ -95,11 +95,11 @@ struct Idle {
     stream: Stream,
     /// When it was first seen here by an eviction: the time is not asked for at each request.
     since: Option<Instant>,
-    rests: Option<Rests>,
+    quarantine: Option<Quarantine>,
 }
 
-/// Something may be left over, and needs time to come.
-struct Rests {
+/// Something may still come on the connection, so for a while it serves only some.
+struct Quarantine {
     /// Not to be used before the worker has heard something since this number of [`net::news`].
     news: Option<u64>,
     /// Until then, or always, it serves only whose response it is that may have more to it.
@@ -107,32 +107,33 @@ struct Rests {
     asker: Asker,
 }
 
-impl Rests {
+impl Quarantine {
     fn is_for(&self, asker: Asker) -> bool {
         let is_same = asker == self.asker && asker != Asker::Anybody;
         is_same && self.news != Some(net::news())
     }
 }
 
-impl OfPeer {
-    /// True when nothing has come on `idle` since it was so: not even the end. Asks the kernel.
+impl PeerConnections {
+    /// True when nothing has come on `idle` since it became idle, not even its end. Asks the kernel.
     fn find_sound(&mut self, idle: &Idle) -> bool {
         let peeked = idle.stream.peek_now();
-        if peeked == Peeked::Bytes && idle.rests.is_some() {
+        if peeked == Peeked::Bytes && idle.quarantine.is_some() {
             self.manner = TALKS;
         }
         peeked == Peeked::Nothing
     }
 
-    /// True when `idle` may be kept, too, where `limit` are at most. One that rests gives way to one that may
-    /// serve anybody: else whoever sends that many HEAD a second leaves the others no connection to reuse.
+    /// True when `idle` may be kept, too, where `limit` are at most. A quarantined one gives way to one that
+    /// may serve anybody: otherwise a client that sends enough HEAD requests leaves the others no connection to
+    /// reuse.
     fn has_room_for(&mut self, idle: &Idle, limit: usize) -> bool {
         if self.idle.len() < limit {
             return true;
         }
-        let rests = |it: &Idle| it.rests.is_some();
-        let gives_way = self.idle.iter().position(rests);
-        match gives_way.filter(|_| !rests(idle) && self.idle.len() == limit) {
+        let is_quarantined = |it: &Idle| it.quarantine.is_some();
+        let gives_way = self.idle.iter().position(is_quarantined);
+        match gives_way.filter(|_| !is_quarantined(idle) && self.idle.len() == limit) {
             Some(place) => {
                 self.idle.remove(place);
                 true
@@ -141,14 +142,14 @@ impl OfPeer {
         }
     }
 
-    /// Closes what is of no use any more, and forgets what is long ago. Returns true while there is
+    /// Closes what is no longer of use, and forgets what was long ago. Returns true while there is
     /// something to look after.
     fn evict(&mut self, now: Instant, limit: Duration) -> bool {
         let mut talks = false;
         self.idle.retain_mut(|it| {
             let since = *it.since.get_or_insert(now);
             let is_quiet = !it.stream.is_readable();
-            talks |= !is_quiet && it.rests.is_some() && it.stream.peek_now() == Peeked::Bytes;
+            talks |= !is_quiet && it.quarantine.is_some() && it.stream.peek_now() == Peeked::Bytes;
             is_quiet && now.duration_since(since) < limit
         });
         if talks {
@@ -168,22 +169,22 @@ impl Pool {
     /// An idle connection to `peer` that may serve `asker`, if there is a sound one.
     pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<Found> {
         let mut peers = self.peers.borrow_mut();
-        let of_peer = peers.get_mut(&peer)?;
+        let connections = peers.get_mut(&peer)?;
         let mut now = None;
-        for place in (0..of_peer.idle.len()).rev() {
+        for place in (0..connections.idle.len()).rev() {
             let mut leftover = Leftover::None;
-            if let Some(rests) = &of_peer.idle[place].rests
-                && rests
+            if let Some(quarantine) = &connections.idle[place].quarantine
+                && quarantine
                     .until
                     .is_none_or(|it| it > *now.get_or_insert_with(Instant::now))
             {
-                if !rests.is_for(asker) {
+                if !quarantine.is_for(asker) {
                     continue;
                 }
                 leftover = Leftover::Doubtful;
             }
-            let found = of_peer.idle.remove(place);
-            if of_peer.find_sound(&found) {
+            let found = connections.idle.remove(place);
+            if connections.find_sound(&found) {
                 let stream = found.stream;
                 return Some(Found { stream, leftover });
             }
@@ -219,24 +220,24 @@ impl Pool {
         limit: usize,
     ) {
         let mut peers = self.peers.borrow_mut();
-        let of_peer = peers.entry(peer).or_default();
-        if leftover != Leftover::None && matches!(of_peer.manner, Manner::Talks { .. }) {
+        let connections = peers.entry(peer).or_default();
+        if leftover != Leftover::None && matches!(connections.manner, Manner::Talks { .. }) {
             return;
         }
         let idle = Idle {
             stream,
             since: None,
-            rests: (leftover != Leftover::None).then(|| Rests {
+            quarantine: (leftover != Leftover::None).then(|| Quarantine {
                 news: (leftover != Leftover::Doubtful).then(net::news),
-                until: (leftover != Leftover::Answer).then(|| Instant::now() + QUARANTINE),
+                until: (leftover != Leftover::Answer).then(|| Instant::now() + QUARANTINE_TIME),
                 asker,
             }),
         };
         // After a giant body the events speak of bytes that were all taken, so the kernel is asked then.
-        let is_sound = !idle.stream.is_readable() || of_peer.find_sound(&idle);
-        if is_sound && of_peer.has_room_for(&idle, limit) {
-            of_peer.used = true;
-            of_peer.idle.push(idle);
+        let is_sound = !idle.stream.is_readable() || connections.find_sound(&idle);
+        if is_sound && connections.has_room_for(&idle, limit) {
+            connections.used = true;
+            connections.idle.push(idle);
         }
     }
 
@@ -244,7 +245,7 @@ impl Pool {
     /// more. Returns true while there is something to look after.
     pub fn evict(&self, now: Instant, limit: Duration) -> bool {
         let mut peers = self.peers.borrow_mut();
-        peers.retain(|_, of_peer| of_peer.evict(now, limit));
+        peers.retain(|_, connections| connections.evict(now, limit));
         !peers.is_empty()
     }
 
