@@ -32,6 +32,9 @@
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
 //! threads or Redis; only `proxy` knows both `route` and `upstream`.
 //!
+//! `docs/architecture.md` has the picture, the states of a session and of an exchange, the invariants,
+//! where to change what, and the vocabulary.
+//!
 //! # How a request flows
 //!
 //! [`proxy::listeners`] accepts and gives the connection to a worker. `session` reads the head under a

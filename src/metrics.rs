@@ -1,4 +1,4 @@
-//! Counters. Each worker has its own, so that no cache line is shared on a request's way; the
+//! Counters. Each worker has its own, so that a request touches no shared cache line; the
 //! admin listener adds them up when it is asked.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,8 +3,8 @@
 //! This file and its parts under `net/` are the only ones that name `may`. A *worker* is one of
 //! `may`'s threads with its own epoll set; what runs on it are stackful coroutines, so that code
 //! reads like blocking code and a wait costs a switch instead of a thread. Offered: [`start`],
-//! [`spawn`], [`Listener`], [`Stream`], [`Pipe`], deadlines ([`Patience`]), turns ([`Turns`], [`yield_turn`]),
-//! [`Parking`] and [`on_each_worker`]; nothing of `may` leaks out.
+//! [`spawn`], [`Listener`], [`Stream`], [`Pipe`], deadlines ([`Patience`]), turns ([`Turns`],
+//! [`yield_turn`]), [`Parking`] and [`on_each_worker`]; nothing of `may` leaks out.
 //!
 //! Invariants, which the rest of the data plane relies on:
 //!
@@ -15,8 +15,8 @@
 //!   `RefCell`, thread-locals), and a waiter cannot be resumed while it is still being parked.
 //! - **No borrow of worker-local state is held across a wait**: other coroutines of the worker
 //!   run meanwhile.
-//! - **Every wait has a deadline** except a listener's and [`Companion::join`], and is cut by the worker's clock
-//!   (`net/clock.rs`) at most 25 ms late.
+//! - **Every wait has a deadline** except a listener's and [`Companion::join`], and is cut by the
+//!   worker's clock (`net/clock.rs`) at most 25 ms late.
 //! - **A crowd waits for itself**: whoever has had a turn, or is woken with more to do, goes on after those
 //!   that came before, a few in each round (`net/rounds.rs`), so that nobody waits for a turn of each.
 //! - **Wait before read**: after a read that did not fill its buffer the socket is empty, so the

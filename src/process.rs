@@ -152,8 +152,8 @@ pub fn give_to(file: &File, owner: Option<&Identity>) -> io::Result<()> {
 const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Allows the process as many descriptors as `workers` and `connections` can need: one downstream
-/// and one upstream for each of these. Returns for how many connections, at least one, there are descriptors; fewer
-/// than were asked for is a warning in the log.
+/// and one upstream for each of these. Returns for how many connections, at least one, there are
+/// descriptors; fewer than were asked for is a warning in the log.
 ///
 /// # Errors
 /// The kernel's.

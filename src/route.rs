@@ -1,4 +1,5 @@
-//! The decision: who is served by whom ([`decide`](fn@decide)), and the same with its reasons, for people ([`explain`]).
+//! The decision: who is served by whom ([`decide`](fn@decide)), and the same with its reasons, for
+//! people ([`explain`]).
 
 mod decide;
 pub mod explain;

@@ -6,11 +6,10 @@
 //! that only this worker touches, so that workers do not pull a shared cache line from each
 //! other, and so that no `ArcSwap` guard is held across a wait.
 //!
-//! A reader keeps its last value alive until it looks again: a replaced value is let go when the
-//! last worker has served one more request (or was told to [`Reader::refresh`], which an idle one must
-//! be: see [`Published::tell`]). It is not freed
-//! there, since that takes its time for a million entries: the cell keeps what it replaced, and the
-//! control plane frees it at one of its next looks, when nobody else has it any more.
+//! A reader keeps its last value alive until it looks again: a replaced value is released when the last
+//! worker has served one more request (or was told to [`Reader::refresh`], as an idle one must be: see
+//! [`Published::tell`]). It is not freed there, since that takes long for a million entries: the cell keeps
+//! what it replaced, and the control plane frees it at one of its next looks, once nobody else has it.
 
 use std::cell::RefCell;
 use std::ops::Deref;

@@ -184,8 +184,8 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// Those whose heartbeats have expired. One that has ended a moment ago takes its key away first, and then its
-/// name.
+/// Those whose heartbeats have expired. One that has ended a moment ago takes its key away first,
+/// and then its name.
 fn expired(link: &mut Link, names: Vec<(String, f64)>) -> RedisResult<Vec<Silent>> {
     let now = match names.is_empty() {
         true => None,

@@ -1,4 +1,5 @@
-//! What is noted of entries while a list is read: likely mistakes, counted by kind, the first of each by name.
+//! What is noted of entries while a list is read: likely mistakes, counted by kind, the first of
+//! each by name.
 
 use std::net::{Ipv6Addr, SocketAddr};
 

@@ -4,8 +4,8 @@
 //! is large enough or a tick of the clock old ([`AccessLog::tick`]), so that a request pays for
 //! neither a system call nor a shared queue.
 //!
-//! What a client sends takes so much room in a line and no more, and lines of requests that needed no
-//! server are limited in number ([`OwnLines`]): a client cannot fill a disk.
+//! What a client sends takes a bounded part of a line, and lines of requests that needed no server are
+//! limited in number ([`OwnLines`]): a client cannot fill a disk.
 
 mod own_lines;
 

@@ -5,26 +5,26 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Where more bytes than this are [announced](Patience::expects), the rate counts.
+/// If more bytes than this are [announced](Patience::expects), the rate applies.
 const MUCH: u64 = 64 * 1024;
 
-/// Where no more are announced, a side may be so many times slower,
+/// If no more are announced, a side may be this many times slower,
 const TOLERANCE: u64 = 100;
 
-/// and its credit is so many times the budget.
+/// and its credit is this many times the budget.
 const CREDIT: u32 = 20;
 
 /// How long the other side of a stream may keep us waiting, in one direction of one message.
 ///
-/// A budget of time, which waiting uses up and progress gives back: in full with each byte, or,
-/// where a rate is asked for, one second for so many bytes. So silence ends it after the whole
-/// budget, and so does a drip that stays below the rate.
+/// A budget of time, which waiting uses up and progress restores: in full with each byte, or, where a
+/// rate is required, one second for each `rate` bytes. So silence ends it after the whole budget, and so
+/// does a drip that stays below the rate.
 ///
-/// The rate is asked of who has much to send and sends it slowly: that is what holds a connection for
-/// hours and costs its sender nothing. It is not asked of a side that may have no more to say at present:
-/// who sends a small message, or a stream of events in chunks. Such a one may be silent for the budget
-/// after each byte; only that it cannot go on for ever byte by byte, it has a longer account besides, with
-/// a hundredth of the rate and twenty times the budget.
+/// The rate is required of a side that has much to send and sends it slowly, since that holds a connection
+/// for hours and costs the sender nothing. It is not required of a side that may have nothing more to send at
+/// present: one that sends a small message, or a stream of events in chunks. Such a side may be silent for
+/// the budget after each byte; but so that it cannot go on for ever byte by byte, there is a second, longer
+/// account, with a hundredth of the rate and twenty times the budget.
 #[derive(Debug)]
 pub struct Patience {
     budget: Duration,
