@@ -1,5 +1,5 @@
 //! docs/http.md says what the code does: its tables of names are rendered from the code, and every
-//! test that it names exists.
+//! test that it names exists. Links between pages lead somewhere, and files that are named exist.
 //!
 //! `UPDATE_DOCS=1 cargo test --test documentation` writes the tables.
 
@@ -290,4 +290,49 @@ fn what_is_found_of_the_store_stands_in_the_docs() {
         let row = format!("| `{}` | {} |", finding.name(), finding.text());
         assert!(text.contains(&row), "{row}");
     }
+}
+
+/// As GitHub makes it of a heading.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.replace(' ', "-");
+    kept.chars()
+        .filter(|it| it.is_alphanumeric() || "-_".contains(*it))
+        .collect()
+}
+
+#[test]
+fn links_between_pages_lead_to_what_is_there() {
+    let pages = fs::read_dir(here("docs")).unwrap();
+    let pages = pages.map(|it| it.unwrap().path());
+    let pages = pages.filter(|it| it.extension().is_some_and(|it| it == "md"));
+    for page in pages.chain([here("README.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|it| it.split_once(')')).map(|it| it.0);
+        for link in links.filter(|it| !it.contains("://")) {
+            let shown = format!("{}: {link}", page.display());
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => page.with_file_name(path),
+            };
+            assert!(target.exists(), "{shown}");
+            if !heading.is_empty() {
+                let text = fs::read_to_string(target).unwrap();
+                let mut headings = text.lines().filter(|it| it.starts_with('#'));
+                assert!(headings.any(|it| anchor(it) == heading), "{shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_architecture_names_is_there() {
+    let text = fs::read_to_string(here("docs/architecture.md")).unwrap();
+    let words = text.split('`').skip(1).step_by(2);
+    let folders = ["src/", "tests/", "scripts/", "etc/"];
+    let paths = words.filter(|it| folders.iter().any(|folder| it.starts_with(folder)));
+    let missing: Vec<&str> = paths.filter(|it| !here(it).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
