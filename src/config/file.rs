@@ -14,9 +14,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::ConfigError;
+use super::error::{ConfigError, Reading, Wrong, shown};
 use super::keys::{find, keys_of, sections};
-use super::units::{Reading, Wrong, shown};
 
 /// No file is longer than this, in bytes.
 const LONGEST: u64 = 1024 * 1024;

@@ -1,6 +1,8 @@
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use super::*;
+use crate::http::limits::Limits;
 
 /// Where the tables' files pretend to be.
 const FILE: &str = "/etc/gray/graygate.ini";
@@ -231,7 +233,7 @@ fn an_empty_file_has_the_documented_defaults() {
             max_reply: 256 << 20,
             fleet: Fleet {
                 heartbeat: Some(ms(2_000)),
-                node: units::node("").unwrap(),
+                node: redis::node("").unwrap(),
                 node_key: "graygate:node".to_owned(),
             },
         }),
@@ -255,7 +257,7 @@ fn an_empty_file_has_the_documented_defaults() {
             access: LogTarget::File("/var/log/graygate/access.log".into()),
             error: LogTarget::File("/var/log/graygate/error.log".into()),
             own_lines: Some(1000),
-            level: log::LevelFilter::Info,
+            level: ::log::LevelFilter::Info,
         },
         admin: Some("127.0.0.1:9180".parse().unwrap()),
         admin_hosts: Vec::new(),
@@ -456,10 +458,10 @@ fn values_are_understood() {
             it.log.own_lines == Some(1_000_000)
         }),
         ("log.level", "debug", |it| {
-            it.log.level == log::LevelFilter::Debug
+            it.log.level == ::log::LevelFilter::Debug
         }),
         ("log.level", "error", |it| {
-            it.log.level == log::LevelFilter::Error
+            it.log.level == ::log::LevelFilter::Error
         }),
         ("admin.listen", "off", |it| it.admin.is_none()),
         ("admin.listen", "[::1]:0", |it| {

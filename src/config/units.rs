@@ -11,42 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Listen, LogTarget, Notify};
+use super::error::{Reading, Wrong, shown, wrong};
 use crate::lists::gray_entry;
-
-/// What is wrong with a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    /// What is wrong.
-    pub(super) what: String,
-    /// What would be right.
-    pub(super) allowed: String,
-}
-
-/// What reading a value gives.
-pub(super) type Reading<T> = Result<T, Wrong>;
-
-/// A [`Wrong`] as a result.
-pub(super) fn wrong<T>(what: impl Into<String>, allowed: impl Into<String>) -> Reading<T> {
-    Err(Wrong {
-        what: what.into(),
-        allowed: allowed.into(),
-    })
-}
-
-/// A value as an error may show it: on one line, of bounded length, and without a password.
-pub(super) fn shown(value: &str) -> String {
-    const LONGEST: usize = 60;
-    // A URL under the wrong key is still a secret.
-    if value.contains("://") || value.contains('@') {
-        return "(hidden)".to_owned();
-    }
-    let mut text: String = value.chars().take(LONGEST).collect();
-    if text.len() < value.len() {
-        text.push('…');
-    }
-    text
-}
 
 /// A whole number within `range`.
 pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(&str) -> Reading<usize> {
@@ -61,7 +27,7 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(&str) -> Reading<us
 }
 
 /// The number that `text` is, if it is digits only; the inner error is one that is too large.
-fn digits<N: std::str::FromStr>(text: &str) -> Option<Result<N, N::Err>> {
+pub(super) fn digits<N: std::str::FromStr>(text: &str) -> Option<Result<N, N::Err>> {
     // `parse` alone would admit a plus sign.
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse())
@@ -160,7 +126,7 @@ pub(super) fn age(text: &str) -> Reading<Option<Duration>> {
 }
 
 /// A number of bytes; `Err` says what is wrong.
-fn bytes(text: &str) -> Result<u64, &'static str> {
+pub(super) fn bytes(text: &str) -> Result<u64, &'static str> {
     let (number, unit) = split_unit(text);
     let number = digits::<u64>(number).ok_or("it is not a size")?;
     let scale = match unit {
@@ -181,19 +147,6 @@ pub(super) fn head_size(text: &str) -> Reading<usize> {
     bytes(text)
         .and_then(|bytes| fits(bytes).ok_or("it is out of range"))
         .or_else(|what| wrong(what, "bytes, or a number with k or m, from 1k to 1m"))
-}
-
-/// The size of an answer of Redis: 64 KiB to 4 GiB.
-pub(super) fn reply_size(text: &str) -> Reading<usize> {
-    let range = 64 << 10..=4 << 30;
-    let fits = |bytes: u64| {
-        usize::try_from(bytes)
-            .ok()
-            .filter(|_| range.contains(&bytes))
-    };
-    bytes(text)
-        .and_then(|bytes| fits(bytes).ok_or("it is out of range"))
-        .or_else(|what| wrong(what, "bytes, or a number with k, m or g, from 64k to 4g"))
 }
 
 /// The size of a body, or none for `unlimited`.
@@ -221,35 +174,6 @@ pub(super) fn rate(text: &str) -> Reading<Option<NonZeroU64>> {
     }
 }
 
-/// Addresses with ports, at least one and each one once.
-/// `proxy` behind an address: connections begin with a PROXY protocol header.
-pub(super) fn listen(text: &str) -> Reading<Vec<Listen>> {
-    const ALLOWED: &str = "IP addresses with a port, separated by commas, as 0.0.0.0:80 or [::]:80; \
-                           behind each, `proxy` or nothing";
-    let mut all: Vec<Listen> = Vec::new();
-    for item in text.split(',').map(str::trim) {
-        let bare = item
-            .strip_suffix("proxy")
-            .filter(|bare| bare.ends_with([' ', '\t']));
-        let addr = address(bare.unwrap_or(item).trim()).or_else(|what| wrong(what, ALLOWED))?;
-        match all.iter().find(|it| overlap(it.addr, addr)) {
-            Some(it) if it.addr == addr => {
-                return wrong(format!("{addr} stands there twice"), ALLOWED);
-            }
-            Some(Listen { addr: other, .. }) => {
-                return wrong(
-                    format!("{other} and {addr} are in each other's way"),
-                    ALLOWED,
-                );
-            }
-            None => {}
-        }
-        let proxy = bare.is_some();
-        all.push(Listen { addr, proxy });
-    }
-    Ok(all)
-}
-
 /// Whether two listeners on these addresses would be in each other's way. An unspecified address is
 /// every address of its family. Any number of listeners can ask for a free port.
 pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
@@ -260,17 +184,8 @@ pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (any || one == other)
 }
 
-/// An address with a port, or `off`.
-pub(super) fn address_or_off(text: &str) -> Reading<Option<SocketAddr>> {
-    if text == "off" {
-        return Ok(None);
-    }
-    let allowed = "off, or an IP address with a port, as 127.0.0.1:9180 or [::1]:9180";
-    address(text).map(Some).or_else(|what| wrong(what, allowed))
-}
-
 /// One address with its port; `Err` says what is wrong.
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -283,26 +198,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     } else {
         format!("{} is not an IP address with a port", shown(text))
     })
-}
-
-/// Names of hosts, in lower case; none when empty.
-pub(super) fn hosts(text: &str) -> Reading<Vec<String>> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let read = |item: &str| {
-        let name = item.trim().trim_end_matches('.').to_ascii_lowercase();
-        if name.is_empty() || !name.bytes().all(plain) {
-            let what = format!("`{}` is no name of a host", shown(item.trim()));
-            return wrong(
-                what,
-                "names without a port, separated by commas, as gw-1.example.net",
-            );
-        }
-        Ok(name)
-    };
-    text.split(',').map(read).collect()
 }
 
 /// Addresses or CIDRs; none when empty.
@@ -332,79 +227,12 @@ pub(super) fn path(base: &Path) -> impl Fn(&str) -> Reading<Option<PathBuf>> {
     }
 }
 
-/// Where a log goes.
-pub(super) fn log_target(base: &Path) -> impl Fn(&str) -> Reading<LogTarget> {
-    const ALLOWED: &str =
-        "off, stdout (or -), stderr, or the path of a file, with a / or ending in .log";
-    move |text| match text {
-        "off" => Ok(LogTarget::Off),
-        "-" | "stdout" => Ok(LogTarget::Stdout),
-        "stderr" => Ok(LogTarget::Stderr),
-        // `Off`, `"off"` or `syslog` was hardly meant to be a file.
-        _ if !(text.is_empty() || text.contains('/') || text.ends_with(".log")) => wrong(
-            "it is neither a word for this key nor the path of a log",
-            ALLOWED,
-        ),
-        _ => match path(base)(text) {
-            Ok(Some(path)) => Ok(LogTarget::File(path)),
-            Ok(None) => wrong("it is empty", ALLOWED),
-            Err(error) => wrong(error.what, ALLOWED),
-        },
-    }
-}
-
-/// A number of lines, or none for `unlimited`.
-pub(super) fn lines(text: &str) -> Reading<Option<u32>> {
-    const ALLOWED: &str = "unlimited, or a whole number from 1 to 1000000";
-    if text == "unlimited" {
-        return Ok(None);
-    }
-    let Some(lines) = digits::<u32>(text) else {
-        return wrong("it is not a number", ALLOWED);
-    };
-    match lines.ok().filter(|it| (1..=1_000_000).contains(it)) {
-        Some(lines) => Ok(Some(lines)),
-        None => wrong("it is out of range", ALLOWED),
-    }
-}
-
-/// The level of the error log.
-pub(super) fn level(text: &str) -> Reading<log::LevelFilter> {
-    one_of(
-        text,
-        &[
-            ("error", log::LevelFilter::Error),
-            ("warn", log::LevelFilter::Warn),
-            ("info", log::LevelFilter::Info),
-            ("debug", log::LevelFilter::Debug),
-        ],
-    )
-}
-
 /// `on` or `off`.
 pub(super) fn switch(text: &str) -> Reading<bool> {
     one_of(text, &[("on", true), ("off", false)])
 }
 
-/// Whether something that is out of the ordinary passes.
-pub(super) fn raw_target(text: &str) -> Reading<bool> {
-    one_of(text, &[("pass", true), ("refuse", false)])
-}
-
-/// How changes of the lists are learned of.
-pub(super) fn notify(text: &str) -> Reading<Notify> {
-    one_of(
-        text,
-        &[
-            ("auto", Notify::Auto),
-            ("events", Notify::Events),
-            ("tracking", Notify::Tracking),
-            ("poll", Notify::Poll),
-        ],
-    )
-}
-
-fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
+pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
     match words.iter().find(|(word, _)| *word == text) {
         Some((_, meaning)) => Ok(*meaning),
         None => {
@@ -412,53 +240,6 @@ fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
             wrong("it is none of the words for this key", words.join(", "))
         }
     }
-}
-
-/// A time between two heartbeats, or none for `off`.
-pub(super) fn heartbeat(text: &str) -> Reading<Option<Duration>> {
-    const LEAST: Duration = Duration::from_millis(100);
-    match duration_or_off(text)? {
-        Some(time) if time < LEAST => wrong(
-            "it is less than 100ms",
-            "off, or a time from 100ms on, as 2s",
-        ),
-        time => Ok(time),
-    }
-}
-
-/// The name of a gateway; the host's when empty.
-pub(super) fn node(text: &str) -> Reading<String> {
-    const LONGEST: usize = 128;
-    if text.is_empty() {
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        return Ok(node_of_host(&host.to_string_lossy()));
-    }
-    if text.len() > LONGEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let allowed = "1 to 128 printable ASCII characters, no spaces; or nothing: the host's name";
-        return wrong("it is no name of a gateway", allowed);
-    }
-    Ok(text.to_owned())
-}
-
-/// Whatever the host is called, it does not keep a gateway from starting.
-fn node_of_host(host: &str) -> String {
-    let fits = |it: char| if it.is_ascii_graphic() { it } else { '_' };
-    let name: String = host.chars().map(fits).collect();
-    if name.is_empty() {
-        return "localhost".to_owned();
-    }
-    name
-}
-
-/// The name of a server as a certificate holds it; none when empty.
-pub(super) fn server_name(text: &str) -> Reading<Option<String>> {
-    if rustls::pki_types::ServerName::try_from(text).is_err() && !text.is_empty() {
-        return wrong(
-            "it is no name of a host",
-            "a host's name or an IP address, as redis.example, without a port",
-        );
-    }
-    optional_name(text)
 }
 
 /// A name that must be there.

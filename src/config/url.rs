@@ -10,8 +10,7 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
-use super::ConfigError;
-use super::units::{Reading, Wrong, wrong};
+use super::error::{ConfigError, Reading, Wrong, wrong};
 
 /// The URL of a Redis server or of a Sentinel. Neither [`Debug`](fmt::Debug) nor
 /// [`Display`](fmt::Display) shows its user or password.

@@ -1,0 +1,69 @@
+//! Section `[admin]`.
+
+use std::net::SocketAddr;
+
+use super::error::{ConfigError, Reading, Wrong, shown, wrong};
+use super::file::IniFile;
+use super::gateway::Listen;
+use super::units::{address, overlap};
+
+/// The admin listener's address, which must leave room for those of `listen`.
+pub(super) fn listen_beside(
+    listen: &[Listen],
+    file: &IniFile<'_>,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    let section = file.section("admin");
+    let admin = section.get("listen", address_or_off)?;
+    let in_the_way = |admin: SocketAddr| {
+        let mut others = listen.iter().map(|it| it.addr);
+        others.find(|other| overlap(admin, *other) || takes_both_families(admin, *other))
+    };
+    let Some((admin, other)) = admin.and_then(|it| Some((it, in_the_way(it)?))) else {
+        return Ok(admin);
+    };
+    let allowed = "an address or a port for each of the two alone".to_owned();
+    // The line that can be found is the better one to name.
+    Err(if section.has("listen") {
+        let what = format!("[gateway] listen has {other}");
+        section.wrong("listen", &Wrong { what, allowed })
+    } else {
+        let what = format!("[admin] listen is {admin}");
+        let gateway = file.section("gateway");
+        gateway.wrong("listen", &Wrong { what, allowed })
+    })
+}
+
+/// The admin listener's socket is the kernel's plain one: with `[::]` it takes IPv4, too.
+fn takes_both_families(admin: SocketAddr, other: SocketAddr) -> bool {
+    let all = admin.is_ipv6() && admin.ip().is_unspecified();
+    all && admin.port() == other.port() && admin.port() != 0
+}
+
+/// An address with a port, or `off`.
+pub(super) fn address_or_off(text: &str) -> Reading<Option<SocketAddr>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let allowed = "off, or an IP address with a port, as 127.0.0.1:9180 or [::1]:9180";
+    address(text).map(Some).or_else(|what| wrong(what, allowed))
+}
+
+/// Names of hosts, in lower case; none when empty.
+pub(super) fn hosts(text: &str) -> Reading<Vec<String>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let read = |item: &str| {
+        let name = item.trim().trim_end_matches('.').to_ascii_lowercase();
+        if name.is_empty() || !name.bytes().all(plain) {
+            let what = format!("`{}` is no name of a host", shown(item.trim()));
+            return wrong(
+                what,
+                "names without a port, separated by commas, as gw-1.example.net",
+            );
+        }
+        Ok(name)
+    };
+    text.split(',').map(read).collect()
+}

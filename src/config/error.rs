@@ -1,0 +1,58 @@
+//! What is wrong with the ini file: with one value, and as an error that names its place.
+
+use std::fmt;
+
+/// What is wrong with the configuration, on one line and without a password:
+/// `FILE:LINE: [section] key = value: what is wrong; allowed: …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(super) fn new(place: &str, Wrong { what, allowed }: &Wrong) -> Self {
+        // A path may hold a line feed, too.
+        let line = format!("{place}: {what}; allowed: {allowed}");
+        Self(line.replace(char::is_control, " "))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// What is wrong.
+    pub(super) what: String,
+    /// What would be right.
+    pub(super) allowed: String,
+}
+
+/// What reading a value gives.
+pub(super) type Reading<T> = Result<T, Wrong>;
+
+/// A [`Wrong`] as a result.
+pub(super) fn wrong<T>(what: impl Into<String>, allowed: impl Into<String>) -> Reading<T> {
+    Err(Wrong {
+        what: what.into(),
+        allowed: allowed.into(),
+    })
+}
+
+/// A value as an error may show it: on one line, of bounded length, and without a password.
+pub(super) fn shown(value: &str) -> String {
+    const LONGEST: usize = 60;
+    // A URL under the wrong key is still a secret.
+    if value.contains("://") || value.contains('@') {
+        return "(hidden)".to_owned();
+    }
+    let mut text: String = value.chars().take(LONGEST).collect();
+    if text.len() < value.len() {
+        text.push('…');
+    }
+    text
+}

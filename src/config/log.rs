@@ -1,0 +1,93 @@
+//! Section `[log]`.
+
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, Reading, wrong};
+use super::file::Section;
+use super::units::{self, digits, one_of};
+
+/// Section `[log]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The access log.
+    pub access: LogTarget,
+    /// The error log.
+    pub error: LogTarget,
+    /// Lines a second of the access log, for requests of a listener that need no server.
+    pub own_lines: Option<u32>,
+    /// What the error log leaves out.
+    pub level: log::LevelFilter,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogTarget {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, by its absolute path.
+    File(PathBuf),
+}
+
+impl Log {
+    pub(super) fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+        Ok(Self {
+            access: section.get("access", log_target(base))?,
+            error: section.get("error", log_target(base))?,
+            own_lines: section.get("own_lines", lines)?,
+            level: section.get("level", level)?,
+        })
+    }
+}
+
+/// Where a log goes.
+fn log_target(base: &Path) -> impl Fn(&str) -> Reading<LogTarget> {
+    const ALLOWED: &str =
+        "off, stdout (or -), stderr, or the path of a file, with a / or ending in .log";
+    move |text| match text {
+        "off" => Ok(LogTarget::Off),
+        "-" | "stdout" => Ok(LogTarget::Stdout),
+        "stderr" => Ok(LogTarget::Stderr),
+        // `Off`, `"off"` or `syslog` was hardly meant to be a file.
+        _ if !(text.is_empty() || text.contains('/') || text.ends_with(".log")) => wrong(
+            "it is neither a word for this key nor the path of a log",
+            ALLOWED,
+        ),
+        _ => match units::path(base)(text) {
+            Ok(Some(path)) => Ok(LogTarget::File(path)),
+            Ok(None) => wrong("it is empty", ALLOWED),
+            Err(error) => wrong(error.what, ALLOWED),
+        },
+    }
+}
+
+/// A number of lines, or none for `unlimited`.
+fn lines(text: &str) -> Reading<Option<u32>> {
+    const ALLOWED: &str = "unlimited, or a whole number from 1 to 1000000";
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let Some(lines) = digits::<u32>(text) else {
+        return wrong("it is not a number", ALLOWED);
+    };
+    match lines.ok().filter(|it| (1..=1_000_000).contains(it)) {
+        Some(lines) => Ok(Some(lines)),
+        None => wrong("it is out of range", ALLOWED),
+    }
+}
+
+/// The level of the error log.
+fn level(text: &str) -> Reading<log::LevelFilter> {
+    one_of(
+        text,
+        &[
+            ("error", log::LevelFilter::Error),
+            ("warn", log::LevelFilter::Warn),
+            ("info", log::LevelFilter::Info),
+            ("debug", log::LevelFilter::Debug),
+        ],
+    )
+}

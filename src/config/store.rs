@@ -1,0 +1,70 @@
+//! Where the lists come from: what `[redis]` and `[lists]` say together.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+use super::file::{IniFile, Section};
+use super::redis::Redis;
+use super::units;
+use super::url::Url;
+
+/// Sections `[redis]` and `[lists]`: where the lists come from.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there are one or two of them")]
+pub enum Store {
+    /// From a Redis server.
+    Redis(Redis),
+    /// From a file, by its absolute path.
+    File(PathBuf),
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redis(settings) => settings.url.fmt(f),
+            Self::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn of(
+        file: &IniFile<'_>,
+        base: &Path,
+        redis_url: Option<String>,
+    ) -> Result<Self, ConfigError> {
+        // All keys are read, so that a wrong one is found even where it is not needed.
+        let redis = Redis::of(file.section("redis"), base, redis_url)?;
+        let lists = file.section("lists").get("file", units::path(base))?;
+        match (redis, lists) {
+            (Some(redis), _) => {
+                let urls = redis.sentinels.iter().chain([&redis.url]);
+                redis.tls.is_needed_by(file.section("redis"), urls)?;
+                Ok(Self::Redis(redis))
+            }
+            (None, Some(path)) => Ok(Self::File(path)),
+            (None, None) => Err(file.wrong(
+                "no source of the lists",
+                "url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
+            )),
+        }
+    }
+}
+
+/// The keys for which the file says something else than the URL of the environment.
+pub(super) fn masked_by(redis_url: Option<&str>, section: Section<'_>) -> Vec<&'static str> {
+    let Some(url) = redis_url else {
+        return Vec::new();
+    };
+    let has_password = Url::read(url).is_ok_and(|it| it.has_password());
+    let masks = [
+        ("redis.url", section.gives("url", |it| it != url)),
+        (
+            "redis.password_file",
+            has_password && section.gives("password_file", |_| true),
+        ),
+    ];
+    let masked = masks.into_iter().filter(|(_, is_masked)| *is_masked);
+    masked.map(|(name, _)| name).collect()
+}
