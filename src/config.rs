@@ -13,7 +13,7 @@ mod admin;
 mod error;
 mod file;
 mod gateway;
-mod keys;
+mod key;
 mod lists;
 mod log;
 mod redis;
@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 pub use self::error::ConfigError;
 use self::file::IniFile;
 pub use self::gateway::{Gateway, Listen};
-pub use self::keys::{KEYS, Key};
+pub use self::key::{Key, KeyTable};
 pub use self::lists::Lists;
 pub use self::log::{Log, LogTarget};
 pub use self::redis::{Fleet, Keys, Notify, PasswordFiles, REDIS_URL_VARIABLE, Redis, Tls};
@@ -39,6 +39,16 @@ pub use self::reload::{ReloadTally, Reloads};
 pub use self::store::Store;
 pub use self::upstream::Upstream;
 pub use self::url::{Address, Login, Password, Url};
+
+/// Every key, in the order of the shipped file.
+pub const KEYS: KeyTable = KeyTable(&[
+    gateway::KEYS,
+    redis::KEYS,
+    lists::KEYS,
+    upstream::KEYS,
+    log::KEYS,
+    admin::KEYS,
+]);
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,21 +89,20 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn parse(path: &Path, text: &str, redis_url: Option<String>) -> Result<Self, ConfigError> {
-        let file = IniFile::parse(path, text)?;
+        let file = IniFile::parse(path, text, KEYS)?;
         // Absolute, since a daemon may change its folder before a reload.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let base = path.parent().unwrap_or(Path::new("/"));
-        let gateway = Gateway::of(file.section("gateway"), base)?;
+        let gateway = Gateway::of(file.section("gateway"))?;
         let redis_url = redis_url.filter(|url| !url.is_empty());
         let masked = store::masked_by(redis_url.as_deref(), file.section("redis"));
         Ok(Self {
             masked,
-            store: Store::of(&file, base, redis_url)?,
-            lists: Lists::of(file.section("lists"), base)?,
+            store: Store::of(&file, redis_url)?,
+            lists: Lists::of(file.section("lists"))?,
             upstream: Upstream::of(file.section("upstream"))?,
-            log: Log::of(file.section("log"), base)?,
+            log: Log::of(file.section("log"))?,
             admin: admin::listen_beside(&gateway.listen, &file)?,
-            admin_hosts: file.section("admin").get("hosts", admin::hosts)?,
+            admin_hosts: file.section("admin").get(&admin::HOSTS)?,
             gateway,
             path,
         })
@@ -106,8 +115,8 @@ impl Config {
     /// What is wrong with the file as a whole, or with this key.
     pub fn admin_of(path: &Path) -> Result<Option<SocketAddr>, ConfigError> {
         let text = file::read(path)?;
-        let section = file::only("admin", &text);
-        let file = IniFile::parse(path, section.as_deref().unwrap_or(&text))?;
-        file.section("admin").get("listen", admin::address_or_off)
+        let section = file::only("admin", &text, KEYS);
+        let file = IniFile::parse(path, section.as_deref().unwrap_or(&text), KEYS)?;
+        file.section("admin").get(&admin::LISTEN)
     }
 }

@@ -4,8 +4,17 @@ use std::net::SocketAddr;
 
 use super::error::{ConfigError, Reading, Wrong, shown, wrong};
 use super::file::IniFile;
-use super::gateway::Listen;
+use super::gateway::{self, Listen};
+use super::key::settings;
 use super::units::{address, overlap};
+
+settings! {
+    [admin]
+    LISTEN: Option<SocketAddr> = listen, "127.0.0.1:9180", restart, |it, _| address_or_off(it),
+        "Address of the admin listener, or off. It has no passwords.";
+    HOSTS: Vec<String> = hosts, "", reload, |it, _| hosts(it),
+        "Names, separated by commas, by which it may be requested, besides IP addresses and localhost.";
+}
 
 /// The admin listener's address, which must leave room for those of `listen`.
 pub(super) fn listen_beside(
@@ -13,7 +22,7 @@ pub(super) fn listen_beside(
     file: &IniFile<'_>,
 ) -> Result<Option<SocketAddr>, ConfigError> {
     let section = file.section("admin");
-    let admin = section.get("listen", address_or_off)?;
+    let admin = section.get(&LISTEN)?;
     let in_the_way = |admin: SocketAddr| {
         let mut others = listen.iter().map(|it| it.addr);
         others.find(|other| overlap(admin, *other) || takes_both_families(admin, *other))
@@ -23,13 +32,13 @@ pub(super) fn listen_beside(
     };
     let allowed = "an address or a port for each of the two alone".to_owned();
     // The line that can be found is the better one to name.
-    Err(if section.has("listen") {
+    Err(if section.has(&LISTEN) {
         let what = format!("[gateway] listen has {other}");
-        section.wrong("listen", &Wrong { what, allowed })
+        section.wrong(&LISTEN.key, &Wrong { what, allowed })
     } else {
         let what = format!("[admin] listen is {admin}");
-        let gateway = file.section("gateway");
-        gateway.wrong("listen", &Wrong { what, allowed })
+        let section = file.section("gateway");
+        section.wrong(&gateway::LISTEN.key, &Wrong { what, allowed })
     })
 }
 

@@ -12,10 +12,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Reading, Wrong, shown};
-use super::keys::{find, keys_of, sections};
+use super::key::{Key, KeyTable, Setting};
 
 /// No file is longer than this, in bytes.
 const LONGEST: u64 = 1024 * 1024;
@@ -56,6 +56,8 @@ fn place(path: &Path, line: Option<usize>) -> String {
 /// A file whose form is right; its values are still text.
 pub(super) struct IniFile<'a> {
     path: &'a Path,
+    /// Its folder, absolute.
+    base: PathBuf,
     lines: Lines<'a>,
     values: ini::IniMap,
     quoted: Quoted,
@@ -72,8 +74,12 @@ impl<'a> IniFile<'a> {
     ///
     /// # Errors
     /// The first line that is not as it should be.
-    pub(super) fn parse(path: &'a Path, text: &'a str) -> Result<Self, ConfigError> {
-        let (lines, quoted) = index(path, text)?;
+    pub(super) fn parse(
+        path: &'a Path,
+        text: &'a str,
+        keys: KeyTable,
+    ) -> Result<Self, ConfigError> {
+        let (lines, quoted) = index(path, text, keys)?;
         let unquoted = |(number, line)| match quoted.contains_key(&number) {
             true => "",
             false => line,
@@ -82,8 +88,10 @@ impl<'a> IniFile<'a> {
         let rest = rest.join("\n");
         let values = ini::inistr!(safe cs &rest)
             .map_err(|error| at(path, None, &error, "[section] lines and key = value lines"))?;
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self {
             path,
+            base: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
             lines,
             values,
             quoted,
@@ -109,61 +117,63 @@ pub(super) struct Section<'a> {
 }
 
 impl Section<'_> {
-    /// The value of a key, or its default, as `read` understands it.
-    pub(super) fn get<T>(
-        self,
-        name: &str,
-        read: impl FnOnce(&str) -> Reading<T>,
-    ) -> Result<T, ConfigError> {
-        read(self.text(name)).map_err(|wrong| self.wrong(name, &wrong))
+    /// The value of a key, or its default, as it is to be read.
+    pub(super) fn get<T>(self, setting: &Setting<T>) -> Result<T, ConfigError> {
+        let read = (setting.read)(self.text(&setting.key), &self.file.base);
+        read.map_err(|wrong| self.wrong(&setting.key, &wrong))
     }
 
     /// An error about the value of a key.
-    pub(super) fn wrong(self, name: &str, wrong: &Wrong) -> ConfigError {
-        let line = self.file.lines.get(&(self.name, name)).copied();
-        let value = shown_of(self.name, name, self.text(name));
+    pub(super) fn wrong(self, key: &Key, wrong: &Wrong) -> ConfigError {
+        let line = self.line(key);
+        let value = shown_of(key, self.text(key));
         let place = place(self.file.path, line);
-        ConfigError::new(&format!("{place}: [{}] {name} = {value}", self.name), wrong)
+        let (section, name) = (key.section, key.name);
+        ConfigError::new(&format!("{place}: [{section}] {name} = {value}"), wrong)
     }
 
     /// Whether the file itself gives a value to a key.
-    pub(super) fn has(self, name: &str) -> bool {
-        self.file.lines.contains_key(&(self.name, name))
+    pub(super) fn has<T>(self, setting: &Setting<T>) -> bool {
+        self.line(&setting.key).is_some()
     }
 
     /// Whether the file itself gives a value to a key that is not empty, and of this kind.
-    pub(super) fn gives(self, name: &str, is_such: impl FnOnce(&str) -> bool) -> bool {
-        let text = self.text(name);
-        self.has(name) && !text.is_empty() && is_such(text)
+    pub(super) fn gives<T>(self, setting: &Setting<T>, is_such: impl FnOnce(&str) -> bool) -> bool {
+        let text = self.text(&setting.key);
+        self.has(setting) && !text.is_empty() && is_such(text)
     }
 
-    fn text(&self, name: &str) -> &str {
-        let line = self.file.lines.get(&(self.name, name)).copied();
-        if let Some(quoted) = line.and_then(|it| self.file.quoted.get(&it)) {
+    fn line(self, key: &Key) -> Option<usize> {
+        self.file.lines.get(&(key.section, key.name)).copied()
+    }
+
+    fn text(&self, key: &Key) -> &str {
+        if let Some(quoted) = self.line(key).and_then(|it| self.file.quoted.get(&it)) {
             return quoted;
         }
         let section = self.file.values.get(self.name);
-        let given = section.and_then(|keys| keys.get(name)?.as_deref());
-        given.unwrap_or_else(|| find(self.name, name).map_or("", |key| key.default))
+        let given = section.and_then(|keys| keys.get(key.name)?.as_deref());
+        given.unwrap_or(key.default)
     }
 }
 
-fn shown_of(section: &str, name: &str, value: &str) -> String {
-    match (section, name) {
-        // Whatever it is, it could be a misspelt URL with its password.
-        ("redis", "url" | "sentinels") if !value.is_empty() => "(hidden)".to_owned(),
-        _ => shown(value),
+/// The value of a key as an error may show it. Of some, whatever it is: it could be a misspelt URL with its
+/// password.
+fn shown_of(key: &Key, value: &str) -> String {
+    match key.secret && !value.is_empty() {
+        true => "(hidden)".to_owned(),
+        false => shown(value),
     }
 }
 
 /// The `text` of a file with nothing but the lines of one section, each in its old place. `None`
 /// when no line begins a section: then it is no ini file at all.
-pub(super) fn only(section: &str, text: &str) -> Option<String> {
+pub(super) fn only(section: &str, text: &str, keys: KeyTable) -> Option<String> {
     let (mut any, mut here) = (false, false);
     let mut rest = String::with_capacity(text.len());
     for line in text.lines() {
         if line.starts_with('[') {
-            let name = section_name(line.trim_end());
+            let name = section_name(line.trim_end(), keys);
             any |= name.is_ok();
             here = name.is_ok_and(|it| it == section);
         }
@@ -177,7 +187,11 @@ pub(super) fn only(section: &str, text: &str) -> Option<String> {
 ///
 /// Lines that make no sense are named by number only: one may be the rest of a broken URL, with
 /// its password.
-fn index<'a>(path: &Path, text: &'a str) -> Result<(Lines<'a>, Quoted), ConfigError> {
+fn index<'a>(
+    path: &Path,
+    text: &'a str,
+    keys: KeyTable,
+) -> Result<(Lines<'a>, Quoted), ConfigError> {
     // Invisible in most editors, and no part of a name.
     if text.starts_with('\u{feff}') {
         return Err(at(path, Some(1), "a byte order mark", "UTF-8 without one"));
@@ -201,7 +215,8 @@ fn index<'a>(path: &Path, text: &'a str) -> Result<(Lines<'a>, Quoted), ConfigEr
             ));
         }
         if line.starts_with('[') {
-            section = Some(section_name(line).map_err(|error| wrong(&error.what, &error.allowed))?);
+            section =
+                Some(section_name(line, keys).map_err(|error| wrong(&error.what, &error.allowed))?);
             continue;
         }
         let Some((name, value)) = line.split_once('=') else {
@@ -219,16 +234,16 @@ fn index<'a>(path: &Path, text: &'a str) -> Result<(Lines<'a>, Quoted), ConfigEr
             ));
         }
         let Some(section) = section else {
-            let sections = sections().join("], [");
+            let sections = keys.sections().join("], [");
             return Err(wrong(
                 &format!("{name}: a key without a section"),
                 &format!("keys below one of [{sections}]"),
             ));
         };
-        if find(section, name).is_none() {
-            let names: Vec<_> = keys_of(section).map(|key| key.name).collect();
-            return Err(wrong(&unknown(section, name), &names.join(", ")));
-        }
+        let Some(key) = keys.find(section, name) else {
+            let names: Vec<_> = keys.of(section).map(|key| key.name).collect();
+            return Err(wrong(&unknown(section, name, keys), &names.join(", ")));
+        };
         if let Some(first) = lines.insert((section, name), number) {
             return Err(wrong(
                 &format!("[{section}] {name}: given twice, first on line {first}"),
@@ -244,7 +259,7 @@ fn index<'a>(path: &Path, text: &'a str) -> Result<(Lines<'a>, Quoted), ConfigEr
             })?;
             quoted.insert(number, inner);
         } else if value.contains(['#', ';']) {
-            let value = shown_of(section, name, value);
+            let value = shown_of(key, value);
             return Err(wrong(
                 &format!("[{section}] {name} = {value}: a # or ; within the value"),
                 "comments on lines of their own; a value with # or ; within \", in a URL as %23 and %3B",
@@ -268,24 +283,27 @@ fn unquoted(text: &str) -> Option<String> {
 }
 
 /// The name in a section's line.
-fn section_name(line: &str) -> Reading<&str> {
+fn section_name(line: &str, keys: KeyTable) -> Reading<&str> {
     let inner = line.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
     let name = inner.map(str::trim);
     match name {
-        Some(name) if keys_of(name).next().is_some() => Ok(name),
+        Some(name) if keys.of(name).next().is_some() => Ok(name),
         _ => Err(Wrong {
             what: match name {
                 Some(name) => format!("[{}]: an unknown section", shown(name)),
                 None => "a line that begins like a section and does not end with ]".to_owned(),
             },
-            allowed: format!("[{}]", sections().join("], [")),
+            allowed: format!("[{}]", keys.sections().join("], [")),
         }),
     }
 }
 
 /// Says that a key is unknown, and where it would be known.
-fn unknown(section: &str, name: &str) -> String {
-    let elsewhere = sections().into_iter().find(|it| find(it, name).is_some());
+fn unknown(section: &str, name: &str, keys: KeyTable) -> String {
+    let elsewhere = keys
+        .sections()
+        .into_iter()
+        .find(|it| keys.find(it, name).is_some());
     let hint = elsewhere.map_or_else(String::new, |it| format!(", but one of [{it}]"));
     format!("[{section}] {name}: not a key of this section{hint}")
 }

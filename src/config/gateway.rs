@@ -2,13 +2,60 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::error::{ConfigError, Reading, Wrong, wrong};
 use super::file::Section;
+use super::key::settings;
 use super::units::{self, address, one_of, overlap};
-use crate::http::limits::{Limits, MAX_FIELDS};
+use crate::http::limits::{self, Limits};
+
+settings! {
+    [gateway]
+    LISTEN: Vec<Listen> = listen, "0.0.0.0:80", restart, |it, _| listen(it),
+        "Addresses to listen on, separated by commas, as [::]:80; `proxy` after one: PROXY protocol.";
+    WORKERS: usize = workers, "auto", restart, |it, _| units::workers(it),
+        "Threads that serve connections, 1 to 256; auto: one per CPU.";
+    MAX_CONNECTIONS: usize = max_connections, "10000", reload, |it, _| units::count(it, 1..=1_000_000),
+        "Largest number of active client connections, 1 to 1000000; 503 above that.";
+    MAX_LINE: usize = max_line, "8k", reload, |it, _| units::head_size(it),
+        "Longest request line, in bytes, 1k to 1m; 414 above that.";
+    MAX_HEAD: usize = max_head, "32k", reload, |it, _| units::head_size(it),
+        "Largest head of a message, in bytes, 1k to 1m; 431 above that.";
+    MAX_FIELDS: usize = max_fields, "100", reload, |it, _| units::count(it, 1..=limits::MAX_FIELDS),
+        "Largest number of header fields of a message, 1 to 256; 431 above that.";
+    RAW_TARGET: bool = raw_target, "pass", reload, |it, _| raw_target(it),
+        "Bytes from 0x80 on in a target, as curl, old browsers and crawlers send them: pass, unchanged, or refuse; 400 then.";
+    MAX_BODY: Option<u64> = max_body, "unlimited", reload, |it, _| units::body_size(it),
+        "Largest body of a request, in bytes, or unlimited; 413 above that.";
+    MAX_DISCARD: Option<u64> = max_discard, "256m", reload, |it, _| units::body_size(it),
+        "Bytes of a body that are still read after the final answer, so that the client gets to see it; or unlimited.";
+    HEAD_TIMEOUT: Duration = head_timeout, "10s", reload, |it, _| units::duration(it),
+        "Time for the whole head of a request to arrive.";
+    BODY_TIMEOUT: Duration = body_timeout, "30s", reload, |it, _| units::duration(it),
+        "Longest silence of a client within the body of its request.";
+    SEND_TIMEOUT: Duration = send_timeout, "30s", reload, |it, _| units::duration(it),
+        "Longest time in which a client reads nothing of its response.";
+    MIN_RATE: Option<NonZeroU64> = min_rate, "500", reload, |it, _| units::rate(it),
+        "Slowest pace of a client in a large body, in bytes a second, beyond the two times above (a small one or a stream: a hundredth); or off.";
+    KEEPALIVE_TIMEOUT: Duration = keepalive_timeout, "75s", reload, |it, _| units::duration(it),
+        "Longest silence of a client between two requests.";
+    TUNNEL_TIMEOUT: Duration = tunnel_timeout, "1h", reload, |it, _| units::duration(it),
+        "Longest silence on an upgraded connection (WebSocket), and longest time in which a side reads nothing.";
+    DRAIN_TIMEOUT: Duration = drain_timeout, "30s", reload, |it, _| units::duration(it),
+        "Time for open requests to end when the gateway stops.";
+    TRUSTED_PROXIES: Vec<IpNet> = trusted_proxies, "", reload, |it, _| units::networks(it),
+        "Addresses or CIDRs, separated by commas, whose X-Forwarded-For is believed.";
+    PID_FILE: Option<PathBuf> = pid_file, "/run/graygate.pid", restart, |it, base| units::path(it, base),
+        "File for the process id; empty: none.";
+    USER: Option<String> = user, "nobody", restart, |it, _| units::optional_name(it),
+        "User to become once the ports are open; empty: stay as started.";
+    GROUP: Option<String> = group, "", restart, |it, _| units::optional_name(it),
+        "Group to become; empty: the user's own.";
+}
 
 /// Section `[gateway]`: the client side and the process.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +89,7 @@ pub struct Gateway {
     /// For open requests to end when the gateway stops.
     pub drain_timeout: Duration,
     /// Networks whose word on the client's address is taken; mapped addresses as IPv4.
-    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub trusted_proxies: Vec<IpNet>,
     /// Where the process id is written, if anywhere; absolute.
     pub pid_file: Option<PathBuf>,
     /// The user to become, if any.
@@ -61,48 +108,46 @@ pub struct Listen {
 }
 
 impl Gateway {
-    pub(super) fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
-        let duration = |name| section.get(name, units::duration);
-        let head_size = |name| section.get(name, units::head_size);
-        let listen = section.get("listen", listen)?;
-        let trusted_proxies = section.get("trusted_proxies", units::networks)?;
+    pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
+        let listen = section.get(&LISTEN)?;
+        let trusted_proxies = section.get(&TRUSTED_PROXIES)?;
         if listen.iter().any(|it: &Listen| it.proxy) && trusted_proxies.is_empty() {
             let wrong = Wrong {
                 what: "a listener with `proxy`, and nobody who may connect to it".to_owned(),
                 allowed: "addresses or CIDRs of the proxies in trusted_proxies".to_owned(),
             };
-            return Err(section.wrong("listen", &wrong));
+            return Err(section.wrong(&LISTEN.key, &wrong));
         }
-        let user = section.get("user", units::optional_name)?;
-        let group = section.get("group", units::optional_name)?;
+        let user = section.get(&USER)?;
+        let group = section.get(&GROUP)?;
         if user.is_none() && group.is_some() {
             let wrong = Wrong {
                 what: "a group to become, and no user".to_owned(),
                 allowed: "a user in user, too, or no group".to_owned(),
             };
-            return Err(section.wrong("group", &wrong));
+            return Err(section.wrong(&GROUP.key, &wrong));
         }
         Ok(Self {
             listen,
-            workers: section.get("workers", units::workers)?,
-            max_connections: section.get("max_connections", units::count(1..=1_000_000))?,
+            workers: section.get(&WORKERS)?,
+            max_connections: section.get(&MAX_CONNECTIONS)?,
             limits: Limits {
-                line: head_size("max_line")?,
-                head: head_size("max_head")?,
-                fields: section.get("max_fields", units::count(1..=MAX_FIELDS))?,
+                line: section.get(&MAX_LINE)?,
+                head: section.get(&MAX_HEAD)?,
+                fields: section.get(&MAX_FIELDS)?,
             },
-            raw_target: section.get("raw_target", raw_target)?,
-            max_body: section.get("max_body", units::body_size)?,
-            max_discard: section.get("max_discard", units::body_size)?,
-            head_timeout: duration("head_timeout")?,
-            body_timeout: duration("body_timeout")?,
-            send_timeout: duration("send_timeout")?,
-            min_rate: section.get("min_rate", units::rate)?,
-            keepalive_timeout: duration("keepalive_timeout")?,
-            tunnel_timeout: duration("tunnel_timeout")?,
-            drain_timeout: duration("drain_timeout")?,
+            raw_target: section.get(&RAW_TARGET)?,
+            max_body: section.get(&MAX_BODY)?,
+            max_discard: section.get(&MAX_DISCARD)?,
+            head_timeout: section.get(&HEAD_TIMEOUT)?,
+            body_timeout: section.get(&BODY_TIMEOUT)?,
+            send_timeout: section.get(&SEND_TIMEOUT)?,
+            min_rate: section.get(&MIN_RATE)?,
+            keepalive_timeout: section.get(&KEEPALIVE_TIMEOUT)?,
+            tunnel_timeout: section.get(&TUNNEL_TIMEOUT)?,
+            drain_timeout: section.get(&DRAIN_TIMEOUT)?,
             trusted_proxies,
-            pid_file: section.get("pid_file", units::path(base))?,
+            pid_file: section.get(&PID_FILE)?,
             user,
             group,
         })

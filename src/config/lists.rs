@@ -1,11 +1,26 @@
 //! Section `[lists]` but its file: how lists come into force, from whatever source.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
 use super::file::Section;
+use super::key::settings;
 use super::units;
+
+settings! {
+    [lists]
+    FILE: Option<PathBuf> = file, "", restart, |it, base| units::path(it, base),
+        "Lists file, used when no Redis URL is set.";
+    LAST_GOOD: Option<PathBuf> = last_good, "/var/lib/graygate/lists", restart, |it, base| units::path(it, base),
+        "Copy of the lists in force, for a start with Redis down; empty: none.";
+    LAST_GOOD_MAX_AGE: Option<Duration> = last_good_max_age, "unlimited", restart, |it, _| units::age(it),
+        "Age above which a start does not use that copy, as 12h or 30d, some check_intervals at least; or unlimited.";
+    GUARD_SHARE: usize = guard_share, "50", reload, |it, _| units::count(it, 0..=100),
+        "Share of prod's servers, in percent, that one change may remove, 0 to 100; more is held.";
+    GUARD_TIMEOUT: Option<Duration> = guard_timeout, "off", reload, |it, _| units::duration_or_off(it),
+        "Time after which a held change that still stands comes into force; or off.";
+}
 
 /// The rest of section `[lists]`: how lists come into force, from whatever source.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +36,12 @@ pub struct Lists {
 }
 
 impl Lists {
-    pub(super) fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
-            last_good: section.get("last_good", units::path(base))?,
-            last_good_max_age: section.get("last_good_max_age", units::age)?,
-            guard_share: section.get("guard_share", units::count(0..=100))?,
-            guard_timeout: section.get("guard_timeout", units::duration_or_off)?,
+            last_good: section.get(&LAST_GOOD)?,
+            last_good_max_age: section.get(&LAST_GOOD_MAX_AGE)?,
+            guard_share: section.get(&GUARD_SHARE)?,
+            guard_timeout: section.get(&GUARD_TIMEOUT)?,
         })
     }
 }

@@ -4,7 +4,20 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Reading, wrong};
 use super::file::Section;
+use super::key::settings;
 use super::units::{self, digits, one_of};
+
+settings! {
+    [log]
+    ACCESS: LogTarget = access, "/var/log/graygate/access.log", restart, |it, base| log_target(it, base),
+        "Access log: a file, stdout (or -), stderr or off.";
+    ERROR: LogTarget = error, "/var/log/graygate/error.log", restart, |it, base| log_target(it, base),
+        "Error log: a file, stdout (or -), stderr or off.";
+    OWN_LINES: Option<u32> = own_lines, "1000", reload, |it, _| lines(it),
+        "Lines a second of the access log for requests of a listener that need no server, 1 to 1000000, or unlimited.";
+    LEVEL: log::LevelFilter = level, "info", reload, |it, _| level(it),
+        "Least severe events in the error log: error, warn, info or debug.";
+}
 
 /// Section `[log]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,21 +46,21 @@ pub enum LogTarget {
 }
 
 impl Log {
-    pub(super) fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
-            access: section.get("access", log_target(base))?,
-            error: section.get("error", log_target(base))?,
-            own_lines: section.get("own_lines", lines)?,
-            level: section.get("level", level)?,
+            access: section.get(&ACCESS)?,
+            error: section.get(&ERROR)?,
+            own_lines: section.get(&OWN_LINES)?,
+            level: section.get(&LEVEL)?,
         })
     }
 }
 
 /// Where a log goes.
-fn log_target(base: &Path) -> impl Fn(&str) -> Reading<LogTarget> {
+fn log_target(text: &str, base: &Path) -> Reading<LogTarget> {
     const ALLOWED: &str =
         "off, stdout (or -), stderr, or the path of a file, with a / or ending in .log";
-    move |text| match text {
+    match text {
         "off" => Ok(LogTarget::Off),
         "-" | "stdout" => Ok(LogTarget::Stdout),
         "stderr" => Ok(LogTarget::Stderr),
@@ -56,7 +69,7 @@ fn log_target(base: &Path) -> impl Fn(&str) -> Reading<LogTarget> {
             "it is neither a word for this key nor the path of a log",
             ALLOWED,
         ),
-        _ => match units::path(base)(text) {
+        _ => match units::path(text, base) {
             Ok(Some(path)) => Ok(LogTarget::File(path)),
             Ok(None) => wrong("it is empty", ALLOWED),
             Err(error) => wrong(error.what, ALLOWED),

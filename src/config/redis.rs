@@ -5,8 +5,53 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Reading, Wrong, shown, wrong};
 use super::file::Section;
+use super::key::{Key, settings};
 use super::units::{self, bytes, duration_or_off, name, one_of, optional_name};
 use super::url::{Address, Url};
+
+settings! {
+    [redis]
+    URL: Option<Url> = url, "", secret, |it, _| Url::read_optional(it),
+        "Server: redis://[[user]:password@]host[:port][/db], rediss://… with TLS, or unix:///path[?db=0].";
+    SENTINELS: Vec<Url> = sentinels, "", secret, |it, _| Url::read_sentinels(it),
+        "Sentinels, as host[:26379] or redis[s]://…, separated by commas; the host in url is then the master's name.";
+    PASSWORD_FILE: Option<PathBuf> = password_file, "", restart, |it, base| units::path(it, base),
+        "File with the password of the server and nothing else, read at each connection; empty: as the URL says.";
+    SENTINEL_PASSWORD_FILE: Option<PathBuf> = sentinel_password_file, "", restart, |it, base| units::path(it, base),
+        "The same for Sentinels that have none in their URLs.";
+    TLS_CA: Option<PathBuf> = tls_ca, "", restart, |it, base| units::path(it, base),
+        "PEM file of the certificate authorities to trust, or the server's own certificate; empty: the system's.";
+    TLS_CERT: Option<PathBuf> = tls_cert, "", restart, |it, base| units::path(it, base),
+        "PEM file of the gateway's own certificate, for a server that asks for one; empty: none.";
+    TLS_KEY: Option<PathBuf> = tls_key, "", restart, |it, base| units::path(it, base),
+        "PEM file of its private key, readable to the user in [gateway].";
+    TLS_NAME: Option<String> = tls_name, "", restart, |it, _| server_name(it),
+        "Name that the server's certificate must hold; empty: the host in url, or what the Sentinels say.";
+    GRAY_KEY: String = gray_key, "gray", restart, |it, _| name(it),
+        "Key of the clients that get the new version.";
+    PRE_KEY: String = pre_key, "pre", restart, |it, _| name(it),
+        "Key of the new version's servers.";
+    PROD_KEY: String = prod_key, "prod", restart, |it, _| name(it),
+        "Key of the old version's servers.";
+    ACCEPT_KEY: String = accept_key, "graygate:accept", restart, |it, _| name(it),
+        "Key, a string or a set, that names the digests of held changes to accept.";
+    NOTIFY: Notify = notify, "auto", restart, |it, _| notify(it),
+        "How to learn of changes: events (keyspace events), tracking (client tracking), poll, or auto: the first that works.";
+    CHECK_INTERVAL: Duration = check_interval, "10s", restart, |it, _| units::duration(it),
+        "Time between two full checks of the lists, events or not.";
+    POLL_INTERVAL: Duration = poll_interval, "1s", restart, |it, _| units::duration(it),
+        "Time between two reads where there are no events.";
+    TIMEOUT: Duration = timeout, "2s", restart, |it, _| units::duration(it),
+        "Time for Redis to accept a connection or to answer.";
+    MAX_REPLY: usize = max_reply, "256m", restart, |it, _| reply_size(it),
+        "Longest answer with all lists, 64k to 4g; above that they stay as they are. A million IPv6 entries take 46m.";
+    HEARTBEAT: Option<Duration> = heartbeat, "2s", restart, |it, _| heartbeat(it),
+        "Time between two heartbeats, 100ms or more, by which `graygate fleet` knows this gateway; or off.";
+    NODE: String = node, "", restart, |it, _| node(it),
+        "Name of this gateway, unique among those on the same Redis; empty: the host's.";
+    NODE_KEY: String = node_key, "graygate:node", restart, |it, _| name(it),
+        "What the keys of the heartbeats begin with; a colon and the name follow, and for their index an s.";
+}
 
 /// The variable of the environment that goes before `[redis] url`, for passwords that must not
 /// stand in a file. Its value is a parameter here: the caller reads the environment.
@@ -122,17 +167,16 @@ impl Redis {
     /// What the section says; none without a URL, once every key has been read.
     pub(super) fn of(
         section: Section<'_>,
-        base: &Path,
         redis_url: Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
         let in_variable = |error: Wrong| ConfigError::new(REDIS_URL_VARIABLE, &error);
         let is_in_variable = redis_url.is_some();
         let url = match redis_url {
             Some(url) => Some(Url::read(&url).map_err(in_variable)?),
-            None => section.get("url", Url::read_optional)?,
+            None => section.get(&URL)?,
         };
         let sentinels = sentinels_of(section, url.as_ref())?;
-        let passwords = PasswordFiles::of(section, base)?;
+        let passwords = PasswordFiles::of(section)?;
         // One in the environment goes before all that the file says.
         let in_file = url.as_ref().filter(|_| !is_in_variable);
         passwords.are_needed_by(section, in_file, &sentinels)?;
@@ -143,21 +187,21 @@ impl Redis {
         });
         let sentinels = sentinels.into_iter();
         let sentinels: Vec<Url> = sentinels.map(|it| passwords.for_sentinel(it)).collect();
-        let tls = Tls::of(section, base)?;
+        let tls = Tls::of(section)?;
         let keys = Keys::of(section)?;
-        let accept_key = section.get("accept_key", name)?;
+        let accept_key = section.get(&ACCEPT_KEY)?;
         if [&keys.gray, &keys.pre, &keys.prod].contains(&&accept_key) {
             let wrong = Wrong {
                 what: "it is the key of a list".to_owned(),
                 allowed: "a key of its own".to_owned(),
             };
-            return Err(section.wrong("accept_key", &wrong));
+            return Err(section.wrong(&ACCEPT_KEY.key, &wrong));
         }
-        let notify = section.get("notify", notify)?;
-        let check_interval = section.get("check_interval", units::duration)?;
-        let poll_interval = section.get("poll_interval", units::duration)?;
-        let timeout = section.get("timeout", units::duration)?;
-        let max_reply = section.get("max_reply", reply_size)?;
+        let notify = section.get(&NOTIFY)?;
+        let check_interval = section.get(&CHECK_INTERVAL)?;
+        let poll_interval = section.get(&POLL_INTERVAL)?;
+        let timeout = section.get(&TIMEOUT)?;
+        let max_reply = section.get(&MAX_REPLY)?;
         let fleet = Fleet::of(section, &keys, &accept_key)?;
         let Some(url) = url else { return Ok(None) };
         Ok(Some(Self {
@@ -178,14 +222,14 @@ impl Redis {
 }
 
 fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, ConfigError> {
-    let sentinels = section.get("sentinels", Url::read_sentinels)?;
+    let sentinels = section.get(&SENTINELS)?;
     let is_unix = |url: &Url| matches!(url.address(), Address::Unix(_));
     if !sentinels.is_empty() && url.is_some_and(is_unix) {
         let wrong = Wrong {
             what: "the URL of Redis names a socket, and no master".to_owned(),
             allowed: "a URL whose host is the master's name, as redis://mymaster/0".to_owned(),
         };
-        return Err(section.wrong("sentinels", &wrong));
+        return Err(section.wrong(&SENTINELS.key, &wrong));
     }
     Ok(sentinels)
 }
@@ -193,9 +237,9 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
 impl Fleet {
     fn of(section: Section<'_>, keys: &Keys, accept_key: &str) -> Result<Self, ConfigError> {
         let fleet = Self {
-            heartbeat: section.get("heartbeat", heartbeat)?,
-            node: section.get("node", node)?,
-            node_key: section.get("node_key", name)?,
+            heartbeat: section.get(&HEARTBEAT)?,
+            node: section.get(&NODE)?,
+            node_key: section.get(&NODE_KEY)?,
         };
         // A heartbeat must never be taken for a list, nor overwrite one.
         let beginning = fleet.key_of("");
@@ -205,7 +249,7 @@ impl Fleet {
                 what: format!("the key {} begins with it", shown(other)),
                 allowed: "what no other key begins with".to_owned(),
             };
-            return Err(section.wrong("node_key", &wrong));
+            return Err(section.wrong(&NODE_KEY.key, &wrong));
         }
         let index = fleet.index_key();
         if others.contains(&index.as_str()) {
@@ -213,18 +257,17 @@ impl Fleet {
                 what: format!("{} is the index of the nodes", shown(&index)),
                 allowed: "what with an s behind it is no other key".to_owned(),
             };
-            return Err(section.wrong("node_key", &wrong));
+            return Err(section.wrong(&NODE_KEY.key, &wrong));
         }
         Ok(fleet)
     }
 }
 
 impl PasswordFiles {
-    fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
-        let path = |name| section.get(name, units::path(base));
+    fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
-            server: path("password_file")?,
-            sentinels: path("sentinel_password_file")?,
+            server: section.get(&PASSWORD_FILE)?,
+            sentinels: section.get(&SENTINEL_PASSWORD_FILE)?,
         })
     }
 
@@ -235,13 +278,13 @@ impl PasswordFiles {
         url: Option<&Url>,
         sentinels: &[Url],
     ) -> Result<(), ConfigError> {
-        let wrong = |key, what: &str, allowed: &str| {
+        let wrong = |key: &Key, what: &str, allowed: &str| {
             let (what, allowed) = (what.to_owned(), allowed.to_owned());
             Err(section.wrong(key, &Wrong { what, allowed }))
         };
         if self.server.is_some() && url.is_some_and(Url::has_password) {
             let what = "url has a password, too";
-            return wrong("password_file", what, "the password in one of the two");
+            return wrong(&PASSWORD_FILE.key, what, "the password in one of the two");
         }
         if self.sentinels.is_some() && sentinels.iter().all(Url::has_password) {
             let what = match sentinels {
@@ -249,7 +292,7 @@ impl PasswordFiles {
                 _ => "each of the sentinels has a password in its URL",
             };
             return wrong(
-                "sentinel_password_file",
+                &SENTINEL_PASSWORD_FILE.key,
                 what,
                 "nothing, where none needs it",
             );
@@ -259,37 +302,36 @@ impl PasswordFiles {
 
     fn for_server(&self, url: Url) -> Url {
         match &self.server {
-            Some(path) => url.with_password_file("password_file", path),
+            Some(path) => url.with_password_file(PASSWORD_FILE.key.name, path),
             None => url,
         }
     }
 
     fn for_sentinel(&self, url: Url) -> Url {
         match &self.sentinels {
-            Some(path) => url.with_password_file("sentinel_password_file", path),
+            Some(path) => url.with_password_file(SENTINEL_PASSWORD_FILE.key.name, path),
             None => url,
         }
     }
 }
 
 impl Tls {
-    fn of(section: Section<'_>, base: &Path) -> Result<Self, ConfigError> {
-        let path = |name| section.get(name, units::path(base));
-        let alone = |name, other: &str| {
+    fn of(section: Section<'_>) -> Result<Self, ConfigError> {
+        let alone = |key: &Key, other: &Key| {
             let wrong = Wrong {
-                what: format!("there is no {other}"),
+                what: format!("there is no {}", other.name),
                 allowed: "both tls_cert and tls_key, or neither".to_owned(),
             };
-            Err(section.wrong(name, &wrong))
+            Err(section.wrong(key, &wrong))
         };
-        let ca = path("tls_ca")?;
-        let own = match (path("tls_cert")?, path("tls_key")?) {
+        let ca = section.get(&TLS_CA)?;
+        let own = match (section.get(&TLS_CERT)?, section.get(&TLS_KEY)?) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
-            (Some(_), None) => return alone("tls_cert", "tls_key"),
-            (None, Some(_)) => return alone("tls_key", "tls_cert"),
+            (Some(_), None) => return alone(&TLS_CERT.key, &TLS_KEY.key),
+            (None, Some(_)) => return alone(&TLS_KEY.key, &TLS_CERT.key),
         };
-        let name = section.get("tls_name", server_name)?;
+        let name = section.get(&TLS_NAME)?;
         Ok(Self { ca, own, name })
     }
 
@@ -302,38 +344,38 @@ impl Tls {
         if *self == Self::default() || urls.any(Url::is_tls) {
             return Ok(());
         }
-        let name = match (&self.ca, &self.own) {
-            (Some(_), _) => "tls_ca",
-            (None, Some(_)) => "tls_cert",
-            (None, None) => "tls_name",
+        let key = match (&self.ca, &self.own) {
+            (Some(_), _) => TLS_CA.key,
+            (None, Some(_)) => TLS_CERT.key,
+            (None, None) => TLS_NAME.key,
         };
         let wrong = Wrong {
             what: "neither the URL of Redis nor a Sentinel begins with rediss://".to_owned(),
             allowed: "rediss:// where TLS is meant, else nothing for it".to_owned(),
         };
-        Err(section.wrong(name, &wrong))
+        Err(section.wrong(&key, &wrong))
     }
 }
 
 impl Keys {
     fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         let keys = Self {
-            gray: section.get("gray_key", name)?,
-            pre: section.get("pre_key", name)?,
-            prod: section.get("prod_key", name)?,
+            gray: section.get(&GRAY_KEY)?,
+            pre: section.get(&PRE_KEY)?,
+            prod: section.get(&PROD_KEY)?,
         };
         let pairs = [
-            ("pre_key", &keys.pre, "gray_key", &keys.gray),
-            ("prod_key", &keys.prod, "gray_key", &keys.gray),
-            ("prod_key", &keys.prod, "pre_key", &keys.pre),
+            (PRE_KEY.key, &keys.pre, GRAY_KEY.key, &keys.gray),
+            (PROD_KEY.key, &keys.prod, GRAY_KEY.key, &keys.gray),
+            (PROD_KEY.key, &keys.prod, PRE_KEY.key, &keys.pre),
         ];
         for (key, value, other, taken) in pairs {
             if value == taken {
                 let wrong = Wrong {
-                    what: format!("{other} has the same value"),
+                    what: format!("{} has the same value", other.name),
                     allowed: "three keys, each another".to_owned(),
                 };
-                return Err(section.wrong(key, &wrong));
+                return Err(section.wrong(&key, &wrong));
             }
         }
         Ok(keys)

@@ -5,7 +5,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Config, Store, Url};
+use super::key::Setting;
+use super::{Config, Store, Url, admin, gateway, lists, log, redis, upstream};
 
 /// What the reloads of a gateway have come to. Who has sent a signal learns here how it ended.
 #[derive(Debug, Default)]
@@ -67,38 +68,38 @@ impl Config {
         let old = self.clone();
         {
             let (old, new) = (old.gateway, &mut new.gateway);
-            keep(&mut kept, "gateway.listen", old.listen, &mut new.listen);
-            keep(&mut kept, "gateway.workers", old.workers, &mut new.workers);
+            keep(&mut kept, &gateway::LISTEN, old.listen, &mut new.listen);
+            keep(&mut kept, &gateway::WORKERS, old.workers, &mut new.workers);
             keep(
                 &mut kept,
-                "gateway.pid_file",
+                &gateway::PID_FILE,
                 old.pid_file,
                 &mut new.pid_file,
             );
-            keep(&mut kept, "gateway.user", old.user, &mut new.user);
-            keep(&mut kept, "gateway.group", old.group, &mut new.group);
+            keep(&mut kept, &gateway::USER, old.user, &mut new.user);
+            keep(&mut kept, &gateway::GROUP, old.group, &mut new.group);
         }
         kept.extend(changed_in_store(&old.store, &new.store));
         new.store = old.store;
         {
             let (old, new) = (old.lists, &mut new.lists);
             let (path, new_path) = (old.last_good, &mut new.last_good);
-            keep(&mut kept, "lists.last_good", path, new_path);
+            keep(&mut kept, &lists::LAST_GOOD, path, new_path);
             let (age, new_age) = (old.last_good_max_age, &mut new.last_good_max_age);
-            keep(&mut kept, "lists.last_good_max_age", age, new_age);
+            keep(&mut kept, &lists::LAST_GOOD_MAX_AGE, age, new_age);
         }
         let (port, new_port) = (old.upstream.peer_port, &mut new.upstream.peer_port);
-        keep(&mut kept, "upstream.peer_port", port, new_port);
-        keep(&mut kept, "log.access", old.log.access, &mut new.log.access);
-        keep(&mut kept, "log.error", old.log.error, &mut new.log.error);
-        keep(&mut kept, "admin.listen", old.admin, &mut new.admin);
+        keep(&mut kept, &upstream::PEER_PORT, port, new_port);
+        keep(&mut kept, &log::ACCESS, old.log.access, &mut new.log.access);
+        keep(&mut kept, &log::ERROR, old.log.error, &mut new.log.error);
+        keep(&mut kept, &admin::LISTEN, old.admin, &mut new.admin);
         (new, kept)
     }
 }
 
-fn keep<T: PartialEq>(kept: &mut Vec<&'static str>, name: &'static str, old: T, new: &mut T) {
-    if *new != old {
-        kept.push(name);
+fn keep<S, T: PartialEq>(kept: &mut Vec<&'static str>, setting: &Setting<S>, old: T, new: &mut T) {
+    if setting.key.restart && *new != old {
+        kept.push(setting.key.full_name);
         *new = old;
     }
 }
@@ -111,49 +112,55 @@ fn same_text(old: &[Url], new: &[Url]) -> bool {
 /// The names of the keys in which two stores differ.
 fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
     let compared = match (old, new) {
-        (Store::File(old), Store::File(new)) => vec![("lists.file", old == new)],
+        (Store::File(old), Store::File(new)) => vec![(lists::FILE.key, old == new)],
         (Store::Redis(old), Store::Redis(new)) => vec![
-            ("redis.url", old.url.as_str() == new.url.as_str()),
-            ("redis.sentinels", same_text(&old.sentinels, &new.sentinels)),
+            (redis::URL.key, old.url.as_str() == new.url.as_str()),
             (
-                "redis.password_file",
+                redis::SENTINELS.key,
+                same_text(&old.sentinels, &new.sentinels),
+            ),
+            (
+                redis::PASSWORD_FILE.key,
                 old.passwords.server == new.passwords.server,
             ),
             (
-                "redis.sentinel_password_file",
+                redis::SENTINEL_PASSWORD_FILE.key,
                 old.passwords.sentinels == new.passwords.sentinels,
             ),
-            ("redis.tls_ca", old.tls.ca == new.tls.ca),
-            ("redis.tls_cert", old.tls.cert() == new.tls.cert()),
-            ("redis.tls_key", old.tls.key() == new.tls.key()),
-            ("redis.tls_name", old.tls.name == new.tls.name),
-            ("redis.gray_key", old.keys.gray == new.keys.gray),
-            ("redis.pre_key", old.keys.pre == new.keys.pre),
-            ("redis.prod_key", old.keys.prod == new.keys.prod),
-            ("redis.accept_key", old.accept_key == new.accept_key),
-            ("redis.notify", old.notify == new.notify),
+            (redis::TLS_CA.key, old.tls.ca == new.tls.ca),
+            (redis::TLS_CERT.key, old.tls.cert() == new.tls.cert()),
+            (redis::TLS_KEY.key, old.tls.key() == new.tls.key()),
+            (redis::TLS_NAME.key, old.tls.name == new.tls.name),
+            (redis::GRAY_KEY.key, old.keys.gray == new.keys.gray),
+            (redis::PRE_KEY.key, old.keys.pre == new.keys.pre),
+            (redis::PROD_KEY.key, old.keys.prod == new.keys.prod),
+            (redis::ACCEPT_KEY.key, old.accept_key == new.accept_key),
+            (redis::NOTIFY.key, old.notify == new.notify),
             (
-                "redis.check_interval",
+                redis::CHECK_INTERVAL.key,
                 old.check_interval == new.check_interval,
             ),
             (
-                "redis.poll_interval",
+                redis::POLL_INTERVAL.key,
                 old.poll_interval == new.poll_interval,
             ),
-            ("redis.timeout", old.timeout == new.timeout),
-            ("redis.max_reply", old.max_reply == new.max_reply),
+            (redis::TIMEOUT.key, old.timeout == new.timeout),
+            (redis::MAX_REPLY.key, old.max_reply == new.max_reply),
             (
-                "redis.heartbeat",
+                redis::HEARTBEAT.key,
                 old.fleet.heartbeat == new.fleet.heartbeat,
             ),
-            ("redis.node", old.fleet.node == new.fleet.node),
-            ("redis.node_key", old.fleet.node_key == new.fleet.node_key),
+            (redis::NODE.key, old.fleet.node == new.fleet.node),
+            (
+                redis::NODE_KEY.key,
+                old.fleet.node_key == new.fleet.node_key,
+            ),
         ],
         // The URL decides between the two.
         (Store::File(_), Store::Redis(_)) | (Store::Redis(_), Store::File(_)) => {
-            vec![("redis.url", false)]
+            vec![(redis::URL.key, false)]
         }
     };
     let changed = compared.into_iter().filter(|(_, same)| !same);
-    changed.map(|(name, _)| name).collect()
+    changed.map(|(key, _)| key.full_name).collect()
 }

@@ -1,12 +1,12 @@
 //! Where the lists come from: what `[redis]` and `[lists]` say together.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::error::ConfigError;
 use super::file::{IniFile, Section};
-use super::redis::Redis;
-use super::units;
+use super::lists;
+use super::redis::{self, Redis};
 use super::url::Url;
 
 /// Sections `[redis]` and `[lists]`: where the lists come from.
@@ -29,14 +29,10 @@ impl fmt::Display for Store {
 }
 
 impl Store {
-    pub(super) fn of(
-        file: &IniFile<'_>,
-        base: &Path,
-        redis_url: Option<String>,
-    ) -> Result<Self, ConfigError> {
+    pub(super) fn of(file: &IniFile<'_>, redis_url: Option<String>) -> Result<Self, ConfigError> {
         // All keys are read, so that a wrong one is found even where it is not needed.
-        let redis = Redis::of(file.section("redis"), base, redis_url)?;
-        let lists = file.section("lists").get("file", units::path(base))?;
+        let redis = Redis::of(file.section("redis"), redis_url)?;
+        let lists = file.section("lists").get(&lists::FILE)?;
         match (redis, lists) {
             (Some(redis), _) => {
                 let urls = redis.sentinels.iter().chain([&redis.url]);
@@ -59,12 +55,12 @@ pub(super) fn masked_by(redis_url: Option<&str>, section: Section<'_>) -> Vec<&'
     };
     let has_password = Url::read(url).is_ok_and(|it| it.has_password());
     let masks = [
-        ("redis.url", section.gives("url", |it| it != url)),
+        (redis::URL.key, section.gives(&redis::URL, |it| it != url)),
         (
-            "redis.password_file",
-            has_password && section.gives("password_file", |_| true),
+            redis::PASSWORD_FILE.key,
+            has_password && section.gives(&redis::PASSWORD_FILE, |_| true),
         ),
     ];
     let masked = masks.into_iter().filter(|(_, is_masked)| *is_masked);
-    masked.map(|(name, _)| name).collect()
+    masked.map(|(key, _)| key.full_name).collect()
 }

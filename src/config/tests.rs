@@ -1226,7 +1226,7 @@ const OTHERS: &[(&str, &str)] = &[
 
 #[test]
 fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_text() {
-    assert_eq!(OTHERS.len(), KEYS.len());
+    assert_eq!(OTHERS.len(), KEYS.iter().count());
     for (key, (name, value)) in KEYS.iter().zip(OTHERS) {
         assert_eq!(format!("{}.{}", key.section, key.name), *name);
         let (old, new) = match (key.section, key.name) {

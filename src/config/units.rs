@@ -15,14 +15,12 @@ use super::error::{Reading, Wrong, shown, wrong};
 use crate::lists::gray_entry;
 
 /// A whole number within `range`.
-pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(&str) -> Reading<usize> {
-    move |text| {
-        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        match digits(text) {
-            Some(Ok(number)) if range.contains(&number) => Ok(number),
-            Some(_) => wrong("it is out of range", allowed),
-            None => wrong("it is not a whole number", allowed),
-        }
+pub(super) fn count(text: &str, range: RangeInclusive<usize>) -> Reading<usize> {
+    let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+    match digits(text) {
+        Some(Ok(number)) if range.contains(&number) => Ok(number),
+        Some(_) => wrong("it is out of range", allowed),
+        None => wrong("it is not a whole number", allowed),
     }
 }
 
@@ -40,7 +38,7 @@ pub(super) fn workers(text: &str) -> Reading<usize> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         return Ok(cpus.min(MOST));
     }
-    count(1..=MOST)(text).map_err(|error| Wrong {
+    count(text, 1..=MOST).map_err(|error| Wrong {
         allowed: format!("auto, or {}", error.allowed),
         ..error
     })
@@ -218,13 +216,11 @@ pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
 }
 
 /// A path, taken from the folder `base` on; none when empty.
-pub(super) fn path(base: &Path) -> impl Fn(&str) -> Reading<Option<PathBuf>> {
-    move |text| {
-        if text.contains("://") {
-            return wrong("it is a URL", "the path of a file");
-        }
-        Ok((!text.is_empty()).then(|| base.join(text)))
+pub(super) fn path(text: &str, base: &Path) -> Reading<Option<PathBuf>> {
+    if text.contains("://") {
+        return wrong("it is a URL", "the path of a file");
     }
+    Ok((!text.is_empty()).then(|| base.join(text)))
 }
 
 /// `on` or `off`.

@@ -1,0 +1,118 @@
+//! A key of the ini file: its name, what holds when it is absent, its sentence, whether a reload changes it,
+//! and how its value is read. Each section's file declares its own, each in one place.
+
+use std::path::Path;
+
+use super::error::Reading;
+
+/// A key of the ini file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The section it belongs to, without brackets.
+    pub section: &'static str,
+    /// Its name within the section.
+    pub name: &'static str,
+    /// Both, as `gateway.listen`.
+    pub full_name: &'static str,
+    /// The value that holds when the key is absent, as it would be written in the file.
+    pub default: &'static str,
+    /// One line of explanation. `(restart)` at its end: a reload does not change it.
+    pub text: &'static str,
+    /// Only a restart changes it.
+    pub restart: bool,
+    /// No error shows its value: it may hold a password.
+    pub secret: bool,
+}
+
+/// A key with the way from its text to what it means.
+pub(super) struct Setting<T> {
+    pub(super) key: Key,
+    /// Reads a value; paths are taken from the file's folder on.
+    pub(super) read: fn(&str, &Path) -> Reading<T>,
+}
+
+/// Declares the keys of a section, in the order of the shipped file:
+/// `CONSTANT: type = name, default, (reload | restart | secret), reader, sentence;`. A secret one is
+/// changed by a restart only, too.
+macro_rules! settings {
+    (
+        [$section:ident]
+        $( $constant:ident: $kind:ty = $name:ident, $default:literal, $change:ident, $read:expr, $text:literal; )*
+    ) => {
+        $(
+            pub(super) const $constant: $crate::config::key::Setting<$kind> = $crate::config::key::Setting {
+                key: $crate::config::key::key!($change, $section, $name, $default, $text),
+                read: $read,
+            };
+        )*
+
+        /// The keys of the section.
+        pub(super) const KEYS: &[$crate::config::key::Key] = &[$( $constant.key ),*];
+    };
+}
+
+macro_rules! key {
+    (reload, $section:ident, $name:ident, $default:literal, $text:literal) => {
+        $crate::config::key::key!($section, $name, $default, $text, false, false)
+    };
+    (restart, $section:ident, $name:ident, $default:literal, $text:literal) => {
+        $crate::config::key::key!(
+            $section,
+            $name,
+            $default,
+            concat!($text, " (restart)"),
+            true,
+            false
+        )
+    };
+    (secret, $section:ident, $name:ident, $default:literal, $text:literal) => {
+        $crate::config::key::key!(
+            $section,
+            $name,
+            $default,
+            concat!($text, " (restart)"),
+            true,
+            true
+        )
+    };
+    ($section:ident, $name:ident, $default:literal, $text:expr, $restart:literal, $secret:literal) => {
+        $crate::config::key::Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            full_name: concat!(stringify!($section), ".", stringify!($name)),
+            default: $default,
+            text: $text,
+            restart: $restart,
+            secret: $secret,
+        }
+    };
+}
+
+pub(super) use {key, settings};
+
+/// All keys, a slice for each section.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyTable(pub(super) &'static [&'static [Key]]);
+
+impl KeyTable {
+    /// Every key, in the order of the shipped file.
+    pub fn iter(self) -> impl Iterator<Item = &'static Key> {
+        self.0.iter().copied().flatten()
+    }
+
+    /// The keys of `section`; none when there is no such section.
+    pub(super) fn of(self, section: &str) -> impl Iterator<Item = &'static Key> {
+        self.iter().filter(move |key| key.section == section)
+    }
+
+    /// The key called `name` of `section`.
+    pub(super) fn find(self, section: &str, name: &str) -> Option<&'static Key> {
+        self.of(section).find(|key| key.name == name)
+    }
+
+    /// The sections, in the order of the table.
+    pub(super) fn sections(self) -> Vec<&'static str> {
+        let firsts = self.0.iter().filter_map(|keys| keys.first());
+        firsts.map(|key| key.section).collect()
+    }
+}
