@@ -17,7 +17,7 @@ use std::time::Duration;
 use divan::Bencher;
 use graygate::lists::{GrayList, Lists, PeerList, canonical};
 use graygate::memory::advice;
-use graygate::route;
+use graygate::route::{self, Service, Subject};
 use ipnet::IpNet;
 use nix::time::ClockId;
 use peak_alloc::PeakAlloc;
@@ -261,7 +261,12 @@ fn decide(bencher: Bencher<'_, '_>, count: usize) {
     let peers = || Arc::new(PeerList::parse(["10.0.0.1", "10.0.0.2"], 80));
     let lists = Lists::new(1, Arc::new(table.list.clone()), peers(), peers());
     bencher.bench_local(|| {
-        let decision = route::decide(table.next_client(), &lists, true);
+        let subject = Subject::new(table.next_client(), &[], &[]);
+        let service = Service {
+            lists: &lists,
+            fallback: true,
+        };
+        let decision = route::decide(&subject, &service);
         table.go_on(decision.is_ok_and(|it| it.reason == route::Reason::Listed));
         decision
     });

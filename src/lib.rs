@@ -38,9 +38,9 @@
 //! # How a request flows
 //!
 //! [`proxy::listeners`] accepts and gives the connection to a worker. `session` reads the head under a
-//! deadline, [`http`] judges it and finds the client's address, [`route::decide`] takes one
-//! snapshot of the lists and names the pool, `exchange` tries its peers, `relay` streams the
-//! bodies. One line in the access log, a few counters, next request.
+//! deadline, [`http`] judges it and finds the client's address, [`route::decide`](fn@route::decide) takes one
+//! snapshot of the lists and names the pool. Only then the head for the peer is written. `exchange` tries
+//! the pool's peers, `relay` streams the bodies. One line in the access log, a few counters, next request.
 //!
 //! # What holds everywhere
 //!

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use graygate::lists::{GrayList, Lists, PeerList};
-use graygate::route::{self, Reason};
+use graygate::route::{self, Reason, Service, Subject};
 
 /// What a client has.
 #[derive(Clone, Copy)]
@@ -89,8 +89,13 @@ impl DecideStep {
 
     /// Decides for all of them; returns how many are gray.
     pub(crate) fn decide(&self) -> usize {
+        let service = Service {
+            lists: &self.lists,
+            fallback: true,
+        };
         let is_gray = |client: &&IpAddr| {
-            let decision = route::decide(**black_box(client), &self.lists, true);
+            let subject = Subject::new(**black_box(client), &[], &[]);
+            let decision = route::decide(&subject, &service);
             decision.is_ok_and(|it| it.reason == Reason::Listed)
         };
         self.clients.iter().filter(is_gray).count()

@@ -31,7 +31,8 @@ use crate::http::h1::framing::Framing;
 use crate::lists::Pools;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Patience, Pipe, Stream, Turns};
-use crate::route::{self, PoolName, Reason};
+use crate::route::{PoolName, Reason};
+use crate::upstream::choose::choose;
 use crate::upstream::peer;
 use crate::upstream::pool::{Asker, Leftover};
 
@@ -209,7 +210,7 @@ impl<'a> Exchange<'a> {
             let peers = pool.peers(self.pools);
             let random = |below| fastrand::usize(..below);
             let next = match tries < self.config.upstream.tries {
-                true => route::pick(peers, tried, random),
+                true => choose(peers, tried, random),
                 false => None,
             };
             let Some(peer) = next else {

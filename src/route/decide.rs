@@ -1,11 +1,11 @@
-//! The decision: which pool serves a client, and which of its peers.
+//! The decision: which pool serves a request.
 //!
-//! Pure: the client and the lists in, the pool and the reason out. No clock, no socket; chance
-//! is a parameter.
+//! Pure: who asks and the lists in, the pool and the reason out. No clock, no socket.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use crate::error::Refusal;
+use crate::http::fields::Field;
 // Part of a decision.
 use crate::lists::Lists;
 pub use crate::lists::PoolName;
@@ -44,16 +44,56 @@ pub struct Decision {
     pub reason: Reason,
 }
 
-/// Which pool serves `client`. With `fallback`, gray clients are served by `prod` while `pre` is
-/// empty.
+/// Who asks, and for what, as far as a decision can depend on it. What of it is asked for is looked up then.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The client's address.
+    pub client: IpAddr,
+    fields: &'a [Field],
+    /// The bytes of the head, in which the fields are.
+    bytes: &'a [u8],
+}
+
+impl<'a> Subject<'a> {
+    /// A request of `client` with these `fields`, which are in `bytes`.
+    pub fn new(client: IpAddr, fields: &'a [Field], bytes: &'a [u8]) -> Self {
+        Self {
+            client,
+            fields,
+            bytes,
+        }
+    }
+
+    /// The values of the fields of that name, whose case does not matter, in their order.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let Self { fields, bytes, .. } = *self;
+        let named = move |it: &&Field| it.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
+        fields
+            .iter()
+            .filter(named)
+            .map(move |it| it.value.of(bytes))
+    }
+}
+
+/// Whom a request may reach.
+#[derive(Clone, Copy)]
+pub struct Service<'a> {
+    /// Its lists.
+    pub lists: &'a Lists,
+    /// Gray clients are served by `prod` while `pre` is empty.
+    pub fallback: bool,
+}
+
+/// Which pool of `service` serves `subject`.
 ///
 /// # Errors
 /// When no lists were read yet, or nobody could serve the client.
-pub fn decide(client: IpAddr, lists: &Lists, fallback: bool) -> Result<Decision, Refusal> {
+pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, Refusal> {
+    let Service { lists, fallback } = *service;
     if !lists.are_read() {
         return Err(Refusal::NoLists);
     }
-    let (pool, reason) = match lists.gray.contains(client) {
+    let (pool, reason) = match lists.gray.contains(subject.client) {
         true if lists.pre.is_empty() && fallback => (PoolName::Prod, Reason::PreEmpty),
         true => (PoolName::Pre, Reason::Listed),
         false => (PoolName::Prod, Reason::Unlisted),
@@ -68,29 +108,13 @@ pub fn decide(client: IpAddr, lists: &Lists, fallback: bool) -> Result<Decision,
     Ok(Decision { pool, reason })
 }
 
-/// Any of the peers that was not tried yet, each with the same chance. `below` gives a random
-/// number below its argument, which is at least 1.
-pub fn pick(
-    peers: &[SocketAddr],
-    tried: &[SocketAddr],
-    mut below: impl FnMut(usize) -> usize,
-) -> Option<SocketAddr> {
-    if tried.is_empty() {
-        return (!peers.is_empty()).then(|| peers[below(peers.len())]);
-    }
-    // The list may have changed since the first try, so the tried ones need not be in it.
-    let mut untried = peers.iter().filter(|peer| !tried.contains(peer));
-    match untried.clone().count() {
-        0 => None,
-        count => untried.nth(below(count)).copied(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::http::h1::head::{Parsed, RequestHead, Scanner};
+    use crate::http::limits::Limits;
     use crate::lists::{GrayList, PeerList};
 
     fn lists(gray: &[&str], pre: &[&str], prod: &[&str]) -> Lists {
@@ -119,24 +143,28 @@ mod tests {
         ];
         for (client, lists, fallback, expected) in table {
             let expected = expected.map(|(pool, reason)| Decision { pool, reason });
-            assert_eq!(decide(client, lists, fallback), expected, "{client}");
+            let subject = Subject::new(client, &[], &[]);
+            let service = Service { lists, fallback };
+            assert_eq!(decide(&subject, &service), expected, "{client}");
         }
     }
 
+    const LIMITS: Limits = Limits {
+        line: 100,
+        head: 1000,
+        fields: 10,
+    };
+
     #[test]
-    fn every_untried_peer_is_picked_with_the_same_chance_and_no_tried_one() {
-        let list = PeerList::parse(["10.0.0.1", "10.0.0.2", "10.0.0.3"], 80);
-        let peers = list.peers();
-        let picked = |tried: &[SocketAddr]| {
-            let mut numbers = 0..;
-            let mut pick_next = || pick(peers, tried, |below| numbers.next().unwrap() % below);
-            (0..6).map_while(|_| pick_next()).collect::<Vec<_>>()
-        };
-        assert_eq!(picked(&[]), [peers, peers].concat());
-        let rest = [peers[0], peers[2]];
-        assert_eq!(picked(&peers[1..2]), [rest, rest, rest].concat());
-        assert_eq!(picked(peers), []);
-        assert_eq!(pick(&[], &[], |_| 0), None);
-        assert_eq!(pick(&[], peers, |_| 0), None);
+    fn a_subject_names_the_values_of_a_field_in_their_order_whatever_its_case() {
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX-User: 1\r\nOther: x\r\nx-uSER:2 \r\n\r\n";
+        let mut head = RequestHead::default();
+        let parsed = head.parse(bytes, &mut Scanner::default(), &LIMITS);
+        assert_eq!(parsed, Ok(Parsed::Complete));
+        let subject = Subject::new([10, 0, 0, 1].into(), &head.fields, bytes);
+        let values = |name| subject.values(name).collect::<Vec<_>>();
+        assert_eq!(values("X-User"), [b"1", b"2"]);
+        assert_eq!(values("x-user"), [b"1", b"2"]);
+        assert!(values("User").is_empty());
     }
 }

@@ -12,7 +12,7 @@ use crate::http::fields::{Kind, list};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
 use crate::lists::Lists;
-use crate::route::{self, PoolName};
+use crate::route::{self, PoolName, Service, Subject};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
@@ -120,7 +120,11 @@ pub fn explain(
         None if names_nobody(&head, bytes) => "names nobody".to_owned(),
         None => "is believed".to_owned(),
     };
-    let decision = route::decide(client, lists, rules.fallback);
+    let service = Service {
+        lists,
+        fallback: rules.fallback,
+    };
+    let decision = route::decide(&Subject::new(client, &head.fields, bytes), &service);
     let pools = lists.pools();
     let peers = decision.map_or(&[][..], |decision| decision.pool.peers(&pools));
     let falls_back = decision.is_ok_and(|it| it.pool == PoolName::Pre) && rules.fallback;

@@ -1,0 +1,96 @@
+//! Answers of the gateway's own.
+
+use super::{Next, Session};
+use crate::config::Config;
+use crate::error::{Close, Refusal};
+use crate::http::h1::encode::{self, Answer, Connection};
+use crate::http::version::Version;
+use crate::net::{self, Patience};
+use crate::proxy::plan::Plan;
+use crate::proxy::tally::Tally;
+
+/// After so many answers of the gateway's own, to a client that sends on and on, the worker's other
+/// connections get their turn.
+const FAIR_ANSWERS: usize = 16;
+
+impl Session<'_> {
+    /// Answers a request that is not served because of what it is; the connection ends.
+    pub(super) fn refuse(
+        &mut self,
+        config: &Config,
+        tally: &mut Tally,
+        refusal: Refusal,
+        to_head: bool,
+    ) -> Next {
+        tally.refuse(refusal);
+        let answer = Answer {
+            status: refusal.status(),
+            name: refusal.name(),
+            connection: Connection::Close,
+            to_head,
+            version: Version::Http11,
+        };
+        match self.send_answer(config, tally, &answer) {
+            Ok(()) => Next::Close(Close::Refused),
+            Err(next) => next,
+        }
+    }
+
+    /// Answers a request that nobody could serve. The connection stays if the whole request,
+    /// with its body, has been taken.
+    pub(super) fn answer(
+        &mut self,
+        config: &Config,
+        tally: &mut Tally,
+        plan: &Plan,
+        complete: bool,
+        status: u16,
+        name: &'static str,
+    ) -> Next {
+        let close = plan.close_reason(complete, self.worker.gateway().is_draining());
+        let connection = match close {
+            None => Connection::KeepAlive,
+            Some(_) => Connection::Close,
+        };
+        let answer = Answer {
+            status,
+            name,
+            connection,
+            to_head: plan.is_head,
+            version: plan.version,
+        };
+        match (self.send_answer(config, tally, &answer), close) {
+            (Err(next), _) => next,
+            (Ok(()), Some(close)) => Next::Close(close),
+            (Ok(()), None) => {
+                self.unpaused += 1;
+                if self.unpaused >= FAIR_ANSWERS {
+                    self.unpaused = 0;
+                    net::yield_turn();
+                }
+                Next::Request
+            }
+        }
+    }
+
+    fn send_answer(
+        &mut self,
+        config: &Config,
+        tally: &mut Tally,
+        answer: &Answer<'_>,
+    ) -> Result<(), Next> {
+        let mut bytes = Vec::new();
+        encode::answer(&mut bytes, answer);
+        tally.status = answer.status;
+        let patience = Patience::new(config.gateway.send_timeout);
+        let sent = self.stream.write_all(&bytes, &patience);
+        match sent {
+            Ok(()) => tally.sent += bytes.len() as u64,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Err(Next::Abort(Close::SendTimeout));
+            }
+            Err(_) => return Err(Next::Close(Close::ClientGone)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+//! One request: from its head to what follows it.
+
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::{Next, Session};
+use crate::config::Config;
+use crate::error::{Close, Failure, Refusal};
+use crate::http::client;
+use crate::http::h1::encode::{self, RequestToPeer};
+use crate::http::h1::framing::Framing;
+use crate::http::h1::head::{Parsed, Scanner};
+use crate::net::{self, Turns};
+use crate::proxy::body::unwanted::Unread;
+use crate::proxy::exchange::{Exchange, Outcome};
+use crate::proxy::plan::Plan;
+use crate::proxy::tally::Tally;
+use crate::proxy::workspace::Workspace;
+use crate::route::{self, Decision, Reason, Service, Subject};
+use crate::snapshot::Snapshot;
+
+/// A body up to this size, in bytes, that has come in whole with its head goes to the peer with its
+/// head: in one write, and again if need be.
+const SMALL_BODY: usize = 8 * 1024;
+
+/// How reading a head ended without one.
+enum NoHead {
+    Refused(Refusal),
+    /// Nothing can be answered.
+    Closed(Close),
+}
+
+/// What becomes of an exchange when the gateway's time is over: that is why it has ended, whatever
+/// its waits made of it.
+fn cut(outcome: Outcome, tally: &mut Tally) -> Outcome {
+    let outcome = match outcome {
+        Outcome::Refused(_) | Outcome::Failed(_) => Outcome::Failed(Failure::Draining),
+        // That was its answer, and it was not cut short.
+        Outcome::Abort(Close::TunnelEnded) => return Outcome::Abort(Close::Draining),
+        Outcome::Abort(_) => Outcome::Abort(Close::Draining),
+        Outcome::Close(
+            Close::ResponseCut | Close::ClientGone | Close::BodyCut | Close::Refused,
+        ) => Outcome::Close(Close::Draining),
+        outcome => return outcome,
+    };
+    tally.refusal = None;
+    tally.error = Some(Failure::Draining.name());
+    outcome
+}
+
+impl Session<'_> {
+    /// Serves one request, and accounts for it.
+    pub(super) fn serve_request(&mut self) -> Next {
+        let config = self.worker.config.snapshot();
+        let mut workspace = self.worker.lend_workspace();
+        let mut tally = Tally::new(Instant::now(), self.dormant.socket, self.dormant.listener);
+        workspace.logged.clear();
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            self.request(&config, &mut workspace, &mut tally)
+        }));
+        let next = served.unwrap_or_else(|panic| {
+            tally.close(self.worker, &workspace.logged, Some(Close::Panic));
+            resume_unwind(panic)
+        });
+        let close = match next {
+            Next::Request => None,
+            Next::Close(close) | Next::Abort(close) => Some(close),
+        };
+        self.dormant.since = tally.close(self.worker, &workspace.logged, close);
+        self.worker.take_back(workspace);
+        next
+    }
+
+    /// How a request flows: its head is read, judged, decided on and written for the peer, and then the
+    /// exchange goes on.
+    fn request(
+        &mut self,
+        config: &Snapshot<Config>,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Next {
+        self.request_complete = false;
+        self.unread = None;
+        if let Err(no_head) = self.read_head(config, workspace, tally) {
+            return self.without_head(no_head, config, workspace, tally);
+        }
+        net::note_arrival();
+        let lists = self.worker.lists.snapshot();
+        tally.generation = lists.generation;
+        let mut plan = match self.judge(config, workspace, tally) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                self.find_body(config, workspace);
+                let to_head = workspace.logged.method() == b"HEAD";
+                return self.refuse(config, tally, refusal, to_head);
+            }
+        };
+        let service = Service {
+            lists: &lists,
+            fallback: config.upstream.fallback,
+        };
+        let decision = self.decide(&plan, &service, workspace, tally.client);
+        workspace.to_peer.clear();
+        workspace.asked.clear();
+        if decision.is_ok() {
+            self.encode(&plan, workspace, tally.client);
+        }
+        self.buffer.consume(workspace.request.len);
+        self.take_small_body(&mut plan, &mut workspace.to_peer, tally);
+        self.request_complete = plan.complete;
+        if !plan.complete {
+            self.unread = Some(Unread::of(plan.framing, config));
+        }
+        let decision = match decision {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                tally.refuse(refusal);
+                let (status, name) = (refusal.status(), refusal.name());
+                return self.answer(config, tally, &plan, plan.complete, status, name);
+            }
+        };
+        // Whatever comes now may last, and the gray list must not last with it.
+        let pools = self.worker.pools(&lists);
+        drop(lists);
+        tally.pool = Some(decision.pool);
+        tally.reason = Some(decision.reason);
+        if decision.reason == Reason::PreEmpty {
+            self.worker.metrics().fallbacks_empty.increment();
+        }
+        let mut exchange = Exchange::new(
+            self.worker,
+            config,
+            &pools,
+            &plan,
+            &self.stream,
+            &mut self.buffer,
+            self.dormant.number,
+            &mut self.dormant.pinned,
+            workspace,
+            tally,
+        );
+        let outcome = exchange.run(decision.pool);
+        let complete = exchange.request_is_complete();
+        self.request_complete = complete;
+        if !complete {
+            let (reader, patience, dropped) = exchange.rest_of_body();
+            self.unread = Some(Unread {
+                reader,
+                patience,
+                dropped,
+            });
+        }
+        let outcome = match net::are_waits_cut() {
+            true => cut(outcome, tally),
+            false => outcome,
+        };
+        match outcome {
+            Outcome::KeepAlive => Next::Request,
+            Outcome::Close(close) => Next::Close(close),
+            Outcome::Abort(close) => Next::Abort(close),
+            Outcome::Refused(refusal) => {
+                // Else its end is not known, or its time is over.
+                if refusal != Refusal::BodyTooLarge {
+                    self.unread = None;
+                }
+                self.refuse(config, tally, refusal, plan.is_head)
+            }
+            Outcome::Failed(failure) => {
+                tally.error = Some(failure.name());
+                let (status, name) = (failure.status(), failure.name());
+                self.answer(config, tally, &plan, complete, status, name)
+            }
+        }
+    }
+
+    /// What follows when there is no head to serve.
+    fn without_head(
+        &mut self,
+        no_head: NoHead,
+        config: &Config,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Next {
+        let bytes = self.buffer.filled();
+        tally.received = bytes.len() as u64;
+        match no_head {
+            NoHead::Refused(refusal) => {
+                workspace.logged.note_line(bytes);
+                let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+                let to_head = line.starts_with(b"HEAD ");
+                self.find_body(config, workspace);
+                self.refuse(config, tally, refusal, to_head)
+            }
+            NoHead::Closed(close) => {
+                // Nothing was answered that would have to arrive.
+                self.request_complete = true;
+                Next::Close(close)
+            }
+        }
+    }
+
+    /// Reads and parses the head, of which something is there, under its deadline.
+    fn read_head(
+        &mut self,
+        config: &Config,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Result<(), NoHead> {
+        let deadline = tally.begun + config.gateway.head_timeout;
+        let limits = &config.gateway.limits;
+        let mut scanner = Scanner::default();
+        let mut turns = Turns::new();
+        loop {
+            let bytes = self.buffer.filled();
+            match workspace.request.parse(bytes, &mut scanner, limits) {
+                Ok(Parsed::Complete) => return Ok(()),
+                Ok(Parsed::Incomplete) => {}
+                Err(refusal) => return Err(NoHead::Refused(refusal)),
+            }
+            let room = self.buffer.room();
+            match self.stream.read_in_turn(room, deadline, &mut turns) {
+                Ok(0) => return Err(NoHead::Closed(Close::ClientGone)),
+                Ok(count) => {
+                    self.buffer.added(count);
+                    turns.moved(count);
+                }
+                Err(_) if net::are_waits_cut() => return Err(NoHead::Closed(Close::Draining)),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    return Err(NoHead::Refused(Refusal::HeadTimeout));
+                }
+                Err(_) => return Err(NoHead::Closed(Close::ClientGone)),
+            }
+        }
+    }
+
+    /// Judges the head: who asks, and what for.
+    fn judge(
+        &mut self,
+        config: &Config,
+        workspace: &mut Workspace,
+        tally: &mut Tally,
+    ) -> Result<Plan, Refusal> {
+        let Workspace {
+            request: head,
+            request_options: options,
+            logged,
+            ..
+        } = workspace;
+        let (bytes, gateway) = (self.buffer.filled(), &config.gateway);
+        let trusted_proxies: &[IpNet] = match self.dormant.vouched {
+            true => &gateway.trusted_proxies,
+            false => &[],
+        };
+        tally.received = head.len as u64;
+        logged.note(head, bytes);
+        let client = client::identify(self.dormant.socket, trusted_proxies, &head.fields, bytes);
+        tally.client = client.address;
+        let doubt = match self.dormant.vouched {
+            true => client.doubt,
+            false => client::unnamed(&head.fields),
+        };
+        if let Some((doubt, said)) = doubt {
+            let reports = &self.worker.reports;
+            reports.doubted(self.dormant.socket, doubt, said.of(bytes));
+        }
+        let mut plan = Plan::of(head, bytes, options, gateway)?;
+        plan.by_proxy = client::is_trusted(self.dormant.socket, trusted_proxies);
+        Ok(plan)
+    }
+
+    /// Decides who is to serve the request.
+    fn decide(
+        &self,
+        plan: &Plan,
+        service: &Service<'_>,
+        workspace: &Workspace,
+        client: IpAddr,
+    ) -> Result<Decision, Refusal> {
+        if plan.last_hop {
+            return Err(Refusal::MaxForwards);
+        }
+        let fields = &workspace.request.fields;
+        route::decide(&Subject::new(client, fields, self.buffer.filled()), service)
+    }
+
+    /// Writes the head for the peer.
+    fn encode(&self, plan: &Plan, workspace: &mut Workspace, client: IpAddr) {
+        let Workspace {
+            request: head,
+            request_options: options,
+            to_peer,
+            asked,
+            ..
+        } = workspace;
+        let bytes = self.buffer.filled();
+        let default_host = match head.authority() {
+            Some(_) => None,
+            None => self.stream.local_addr().map(|it| it.to_string()),
+        };
+        let request = RequestToPeer {
+            head,
+            bytes,
+            options,
+            framing: plan.framing,
+            expects_continue: plan.expects_continue && !plan.complete,
+            upgrade: plan.upgrade,
+            socket: self.dormant.socket,
+            client,
+            default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
+            trusted: plan.by_proxy,
+        };
+        encode::request(to_peer, &request);
+        if plan.upgrade {
+            encode::protocols_asked(asked, &head.fields, bytes);
+        }
+    }
+
+    /// Puts a small body that has come in whole behind the head for the peer.
+    fn take_small_body(&mut self, plan: &mut Plan, to_peer: &mut Vec<u8>, tally: &mut Tally) {
+        let Framing::Length(length) = plan.framing else {
+            return;
+        };
+        let small = usize::try_from(length).ok().filter(|it| *it <= SMALL_BODY);
+        if let Some(length) = small
+            && let Some(body) = self.buffer.filled().get(..length)
+        {
+            to_peer.extend_from_slice(body);
+            self.buffer.consume(length);
+            tally.received += length as u64;
+            plan.complete = true;
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Which peer of a pool is tried next. Pure: chance is a parameter.
+
+use std::net::SocketAddr;
+
+/// Any of the peers that was not tried yet, each with the same chance. `below` gives a random
+/// number below its argument, which is at least 1.
+pub fn choose(
+    peers: &[SocketAddr],
+    tried: &[SocketAddr],
+    mut below: impl FnMut(usize) -> usize,
+) -> Option<SocketAddr> {
+    if tried.is_empty() {
+        return (!peers.is_empty()).then(|| peers[below(peers.len())]);
+    }
+    // The list may have changed since the first try, so the tried ones need not be in it.
+    let mut untried = peers.iter().filter(|peer| !tried.contains(peer));
+    match untried.clone().count() {
+        0 => None,
+        count => untried.nth(below(count)).copied(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lists::PeerList;
+
+    #[test]
+    fn every_untried_peer_is_chosen_with_the_same_chance_and_no_tried_one() {
+        let list = PeerList::parse(["10.0.0.1", "10.0.0.2", "10.0.0.3"], 80);
+        let peers = list.peers();
+        let chosen = |tried: &[SocketAddr]| {
+            let mut numbers = 0..;
+            let mut choose_next = || choose(peers, tried, |below| numbers.next().unwrap() % below);
+            (0..6).map_while(|_| choose_next()).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&[]), [peers, peers].concat());
+        let rest = [peers[0], peers[2]];
+        assert_eq!(chosen(&peers[1..2]), [rest, rest, rest].concat());
+        assert_eq!(chosen(peers), []);
+        assert_eq!(choose(&[], &[], |_| 0), None);
+        assert_eq!(choose(&[], peers, |_| 0), None);
+    }
+}
