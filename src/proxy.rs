@@ -5,7 +5,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`listeners`] | accepts connections and shares them out; the end of all of them |
-//! | [`workers`] | what a worker does when it is called: serve a connection, flush its log, end its idle waits |
+//! | [`workers`] | what a worker is called for: a connection, its log's last lines, the end of idle waits |
 //! | `session` | one downstream connection: reads heads, keeps the connection, parks it or closes it |
 //! | `exchange` | one request: the attempts on peers, in wire order |
 //! | `pinned` | connections to peers that serve one client connection only |

@@ -1,7 +1,7 @@
-//! Bodies: streamed through (`relay`), in both directions at once (`upload`), unread after an upgrade
-//! (`tunnel`), or read and dropped (`unwanted`).
+//! Bodies: a request's as one value (`request_body`), streamed through (`relay`), in both directions at
+//! once (`upload`), or unread after an upgrade (`tunnel`).
 
 pub(crate) mod relay;
+pub(crate) mod request_body;
 pub(crate) mod tunnel;
-pub(crate) mod unwanted;
 pub(crate) mod upload;

@@ -13,10 +13,11 @@ mod response;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use interim::Interim;
 
+use super::body::request_body::RequestBody;
 use super::gateway::label;
 use super::pinned::Pinned;
 use super::plan::Plan;
@@ -25,12 +26,9 @@ use super::worker::Worker;
 use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
-use crate::http::h1::body::BodyReader;
-use crate::http::h1::chunked::MessageKind;
-use crate::http::h1::framing::Framing;
 use crate::lists::Pools;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Patience, Pipe, Stream, Turns};
+use crate::net::{self, Stream, Turns};
 use crate::route::{PoolName, Reason};
 use crate::upstream::choose::choose;
 use crate::upstream::peer;
@@ -76,8 +74,21 @@ struct Upstream {
     interim: Interim,
     /// They take turns with the worker's other connections.
     turns: Turns,
-    /// Not all that was to be sent was taken, so what would follow would not be understood.
-    unfinished: bool,
+    /// It takes nothing more of the request, so what would follow would not be understood.
+    has_enough: bool,
+}
+
+/// Whose request it is.
+pub(super) struct Client<'a> {
+    pub(super) stream: &'a Stream,
+    /// Bytes received and not yet used.
+    pub(super) buffer: &'a mut Buffer,
+    /// The request's.
+    pub(super) body: &'a mut RequestBody,
+    /// Which of its worker's connections it is.
+    pub(super) connection: u64,
+    /// The connection to a peer that is its own, between two requests.
+    pub(super) pinned: &'a mut Option<Box<Pinned>>,
 }
 
 /// One request on its way.
@@ -102,24 +113,8 @@ pub(super) struct Exchange<'a> {
     decided: PoolName,
     workspace: &'a mut Workspace,
     tally: &'a mut Tally,
-    /// The request's body on its way in.
-    body: BodyReader,
-    /// What has left the client and not yet reached the peer.
-    pipe: Option<Pipe>,
-    /// With the client, while its body comes in.
-    body_patience: Patience,
-    /// Content of the body that may still come.
-    body_allowance: Option<u64>,
-    /// Bytes of the body were taken from the buffer, so that it cannot be sent again.
-    body_begun: bool,
-    /// The body is complete.
-    body_complete: bool,
-    /// Bytes of the body that nobody wanted.
-    body_dropped: u64,
-    /// The end of the body is written, or pending.
-    body_ended: bool,
-    /// The peer takes nothing more of the body.
-    peer_has_enough: bool,
+    /// The request's.
+    body: &'a mut RequestBody,
     /// The client sends nothing more, though it may still read.
     client_ended: bool,
     /// It has ended its side so long after its request that it has most likely given up.
@@ -127,16 +122,12 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    #[allow(clippy::too_many_arguments)] // The one place where all of them meet.
     pub(super) fn new(
         worker: &'a Rc<Worker>,
         config: &'a Config,
         pools: &'a Pools,
         plan: &'a Plan,
-        downstream: &'a Stream,
-        buffer: &'a mut Buffer,
-        connection: u64,
-        pinned: &'a mut Option<Box<Pinned>>,
+        client: Client<'a>,
         workspace: &'a mut Workspace,
         tally: &'a mut Tally,
     ) -> Self {
@@ -145,53 +136,23 @@ impl<'a> Exchange<'a> {
             config,
             pools,
             plan,
-            downstream,
-            buffer,
-            pinned,
+            downstream: client.stream,
+            buffer: client.buffer,
+            pinned: client.pinned,
             pins: plan.authenticates_connection,
             challenged: false,
             asker: match plan.by_proxy {
                 true => Asker::Anybody,
-                false => Asker::Connection(connection),
+                false => Asker::Connection(client.connection),
             },
             leftover: Leftover::None,
             decided: PoolName::Prod,
             workspace,
             tally,
-            body: BodyReader::new(MessageKind::Request, plan.framing, config.gateway.limits),
-            pipe: None,
-            body_patience: Patience::with_rate(
-                config.gateway.body_timeout,
-                config.gateway.min_rate,
-            ),
-            body_allowance: config.gateway.max_body,
-            body_begun: false,
-            body_complete: plan.complete,
-            body_dropped: 0,
-            body_ended: false,
-            peer_has_enough: false,
+            body: client.body,
             client_ended: false,
             client_gave_up: false,
         }
-    }
-
-    /// True once the whole request has been taken.
-    pub(super) fn request_is_complete(&self) -> bool {
-        self.body_complete
-    }
-
-    /// Where in the request's body the client is, how long it may keep us waiting, and how many bytes were
-    /// dropped.
-    pub(super) fn rest_of_body(&mut self) -> (BodyReader, Patience, u64) {
-        let nothing = BodyReader::new(
-            MessageKind::Request,
-            Framing::None,
-            self.config.gateway.limits,
-        );
-        let reader = std::mem::replace(&mut self.body, nothing);
-        let used_up = Patience::new(Duration::ZERO);
-        let patience = std::mem::replace(&mut self.body_patience, used_up);
-        (reader, patience, self.body_dropped)
     }
 
     /// Tries the client's own connection, if it has one, then peers of `pool`, each a different one, and
@@ -293,7 +254,7 @@ impl<'a> Exchange<'a> {
             // Without its body, which waits for the peer's consent (RFC 9110 section 10.1.1), the peer
             // has not got the request. Others may be acted on by their head, which is sent at once.
             Retry::UnlessAwaited => {
-                let waits = self.plan.expects_continue && !self.body_complete;
+                let waits = self.plan.expects_continue && !self.body.is_complete();
                 self.may_repeat(self.plan.is_idempotent || waits)
             }
             Retry::Never => false,
@@ -301,7 +262,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn may_repeat(&self, is_harmless: bool) -> bool {
-        is_harmless && !self.body_begun && !self.client_gave_up
+        is_harmless && self.body.is_repeatable() && !self.client_gave_up
     }
 
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
@@ -360,7 +321,7 @@ impl<'a> Exchange<'a> {
             answered: false,
             interim: Interim::default(),
             turns: Turns::new(),
-            unfinished: false,
+            has_enough: false,
         };
         self.send_request(&mut upstream)?;
         // Whoever is served meanwhile gets it while it is in the cache.

@@ -5,8 +5,8 @@
 //! is at most one to each client connection, and `max_connections` bounds them.
 //!
 //! That holds where the peer itself has asked for such an authentication on it. Where only the client has
-//! spoken of one, which costs a word, the connection is a [claim](super::claims::Claims): an idle one like those of the
-//! pool, and no more of them are kept, nor for longer.
+//! spoken of one, which costs a word, the connection is a [claim](super::claims::Claims): an idle one like
+//! those of the pool, and no more of them are kept, nor for longer.
 //!
 //! It goes before its time where it is of no use any more: when the peer has closed it or has sent
 //! bytes that nobody asked for, when the next request is for another pool, or when its peer is in none.

@@ -26,9 +26,6 @@ pub(super) struct Plan {
     pub(super) last_hop: bool,
     /// The client wants to keep the connection.
     pub(super) keep_alive: bool,
-    /// Nothing of the request is still to come: it has no body, or a small one, which goes with
-    /// its head.
-    pub(super) complete: bool,
 }
 
 impl Plan {
@@ -71,7 +68,6 @@ impl Plan {
                 head.fields.iter().filter_map(left).any(|it| it == 0)
             },
             keep_alive: !options.close && (is_http11 || options.keep_alive),
-            complete: has_no_body(framing),
         })
     }
 

@@ -18,7 +18,7 @@ pub(super) use dormant::Arrival;
 use dormant::{Dormant, Parked};
 pub(super) use sessions::Sessions;
 
-use super::body::unwanted::Unread;
+use super::body::request_body::RequestBody;
 use super::worker::Worker;
 use crate::error::Close;
 use crate::memory::buffer::Buffer;
@@ -89,8 +89,7 @@ fn go_on(sessions: &Rc<Sessions>, connection: Detached, dormant: Dormant, proxy:
                 begun: Instant::now(),
                 buffer: Buffer::new(),
                 unpaused: 0,
-                request_complete: false,
-                unread: None,
+                body: RequestBody::unknown(),
             };
             let served = catch_unwind(AssertUnwindSafe(|| session.run(proxy)));
             match served {
@@ -124,10 +123,8 @@ struct Session<'a> {
     buffer: Buffer,
     /// Requests in a row for which nobody had to be waited for.
     unpaused: usize,
-    /// The last request has been taken to its end.
-    request_complete: bool,
-    /// What is still to come of its body, where that can be told.
-    unread: Option<Unread>,
+    /// The body of the last request.
+    body: RequestBody,
 }
 
 /// What follows a request.

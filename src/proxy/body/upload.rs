@@ -9,32 +9,22 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::relay::{self, End, Sink, Source};
+use super::relay::End;
+use super::request_body::{FromClient, Relayed, RequestBody, ToPeer};
 use super::tunnel::Twins;
 use crate::http::fields::ConnectionOptions;
-use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::Trailer;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Companion, Patience, Pipe, Watch};
+use crate::net::{self, Companion, Patience, Watch};
 use crate::proxy::failsafe::Failsafe;
 
-/// What is known of the body so far.
+/// What is handed over with the body.
 pub(in crate::proxy) struct RestOfBody {
+    pub(in crate::proxy) body: RequestBody,
     /// Bytes received and not yet used.
     pub(in crate::proxy) buffer: Buffer,
-    pub(in crate::proxy) reader: BodyReader,
     /// What is to be written before all else.
     pub(in crate::proxy) pending: Vec<u8>,
-    /// What is to be written after that.
-    pub(in crate::proxy) pipe: Option<Pipe>,
-    /// The end of the body is pending.
-    pub(in crate::proxy) ended: bool,
-    /// With the client.
-    pub(in crate::proxy) patience: Patience,
-    /// Content that is still let through.
-    pub(in crate::proxy) allowance: Option<u64>,
-    /// It goes to the peer in chunks.
-    pub(in crate::proxy) chunked: bool,
     /// Of the request's head.
     pub(in crate::proxy) options: ConnectionOptions,
     /// Longest time that the peer may take nothing.
@@ -45,17 +35,11 @@ pub(in crate::proxy) struct RestOfBody {
 
 /// What has come of it.
 pub(in crate::proxy) struct Uploaded {
-    pub(in crate::proxy) end: End,
+    pub(in crate::proxy) relayed: Relayed,
+    /// Where it is now.
+    pub(in crate::proxy) body: RequestBody,
     /// Bytes received and not yet used.
     pub(in crate::proxy) buffer: Buffer,
-    /// Where in the body that is.
-    pub(in crate::proxy) reader: BodyReader,
-    /// With the client.
-    pub(in crate::proxy) patience: Patience,
-    /// Bytes of the body taken from the client.
-    pub(in crate::proxy) taken: u64,
-    /// Bytes sent to the peer.
-    pub(in crate::proxy) sent: u64,
 }
 
 /// An upload under way.
@@ -129,35 +113,26 @@ impl RestOfBody {
             broken_off.set(true);
             twins.peer.shutdown_both();
         });
-        let (mut taken, mut sent) = (0, 0);
         let mut trailer = Trailer::default();
-        // One that answers is there. Whether it has left off reading, or reads on when it has said its say, it
+        // One that answers is there. Whether it has stopped reading, or reads on once it has answered, it
         // does not tell; but one that has refused has told.
         let answered = (!self.refused).then_some(answered);
         let peer_patience = Patience::new(self.send_timeout).hearing(answered);
-        let mut source = Source {
+        let client = FromClient {
             stream: &twins.client,
             buffer: &mut self.buffer,
-            pipe: &mut self.pipe,
-            reader: &mut self.reader,
-            patience: &self.patience,
             watch: Watch::Gone(&twins.peer),
-            allowance: self.allowance,
             heard: Some(heard),
-            broken_off: None,
         };
-        let mut sink = Sink {
+        let peer = ToPeer {
             stream: &twins.peer,
             pending: &mut self.pending,
-            chunked: self.chunked,
             options: &self.options,
             patience: &peer_patience,
             until_readable: false,
-            ended: &mut self.ended,
-            sent: &mut sent,
         };
-        let end = relay::relay(&mut source, &mut sink, &mut trailer, &mut taken);
-        let ends_exchange = match &end {
+        let relayed = self.body.relay(client, peer, &mut trailer);
+        let ends_exchange = match &relayed.end {
             End::Complete | End::Watched => false,
             // A peer that has closed may have said why; one that takes nothing waits for ever.
             End::Sink(error) => !self.refused && error.kind() == io::ErrorKind::TimedOut,
@@ -169,12 +144,9 @@ impl RestOfBody {
             false => break_off.disarm(),
         }
         Uploaded {
-            end,
+            relayed,
+            body: self.body,
             buffer: self.buffer,
-            reader: self.reader,
-            patience: self.patience,
-            taken,
-            sent,
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use super::{Exchange, Outcome, Stop, Upstream, send_failure};
 use crate::error::{Close, Failure, Refusal};
 use crate::http::h1::chunked::BadChunk;
-use crate::http::h1::framing::Framing;
 use crate::net::{Patience, Wake, Watch};
-use crate::proxy::body::relay::{self, End, Sink, Source};
+use crate::proxy::body::relay::End;
+use crate::proxy::body::request_body::{FromClient, ToPeer};
 use crate::proxy::workspace::Workspace;
 
 impl Exchange<'_> {
@@ -15,18 +15,15 @@ impl Exchange<'_> {
     /// body is complete.
     pub(super) fn send_request(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         self.workspace.response.status = 0;
-        // What an attempt before has found out about its peer does not hold for this one.
-        self.peer_has_enough = false;
-        self.body_ended = false;
         let patience = Patience::new(self.config.upstream.send_timeout);
-        if self.body_complete {
+        if self.body.is_complete() {
             let head = &self.workspace.to_peer;
             self.worker.metrics().upstream_sent.add(head.len() as u64);
             return match upstream.stream.write_all(head, &patience) {
                 Ok(()) => Ok(()),
                 // It may have answered before it closed, or took no more: that says more.
                 Err(_) if upstream.stream.is_readable_now() => {
-                    upstream.unfinished = true;
+                    upstream.has_enough = true;
                     Ok(())
                 }
                 Err(error) => Err(send_failure(&error, upstream.pooled).into()),
@@ -58,7 +55,7 @@ impl Exchange<'_> {
         while self.workspace.response.status < 200 {
             // A response may have come with the one before it.
             if upstream.buffer.is_empty() {
-                if self.peer_has_enough || self.relay_request_body(upstream)? {
+                if upstream.has_enough || self.relay_request_body(upstream)? {
                     return Ok(());
                 }
                 // An event may be old news, and waiting for a response that does not come would
@@ -88,48 +85,30 @@ impl Exchange<'_> {
 
     /// Relays the request's body. False when the peer speaks before the body is complete.
     fn relay_request_body(&mut self, upstream: &mut Upstream) -> Result<bool, Stop> {
-        let (mut taken, mut sent) = (0, 0);
         let peer_patience = Patience::new(self.config.upstream.send_timeout);
-        let mut source = Source {
+        let client = FromClient {
             stream: self.downstream,
             buffer: self.buffer,
-            pipe: &mut self.pipe,
-            reader: &mut self.body,
-            patience: &self.body_patience,
             watch: Watch::Readable(&upstream.stream),
-            allowance: self.body_allowance,
             heard: None,
-            broken_off: None,
         };
-        let mut sink = Sink {
+        let peer = ToPeer {
             stream: &upstream.stream,
             pending: &mut self.workspace.pending,
-            chunked: self.plan.framing == Framing::Chunked,
             options: &self.workspace.request_options,
             patience: &peer_patience,
             until_readable: true,
-            ended: &mut self.body_ended,
-            sent: &mut sent,
         };
-        let end = relay::relay(
-            &mut source,
-            &mut sink,
-            &mut self.workspace.trailer,
-            &mut taken,
-        );
-        self.body_allowance = source.allowance;
-        self.body_begun |= taken > 0;
-        self.tally.received += taken;
-        self.worker.metrics().upstream_sent.add(sent);
-        match end {
-            End::Complete => {
-                self.body_complete = true;
-                Ok(true)
-            }
+        let trailer = &mut self.workspace.trailer;
+        let relayed = self.body.relay(client, peer, trailer);
+        self.tally.received += relayed.taken;
+        self.worker.metrics().upstream_sent.add(relayed.sent);
+        match relayed.end {
+            End::Complete => Ok(true),
             End::Watched => Ok(false),
             // It may have answered before it closed: that answer says more than the reset.
             End::Sink(_) if upstream.stream.is_readable_now() => {
-                self.peer_has_enough = true;
+                upstream.has_enough = true;
                 Ok(false)
             }
             End::Sink(error) => Err(send_failure(&error, upstream.pooled).into()),

@@ -21,8 +21,8 @@ use crate::http::version::Version;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Patience, Peeked, Stream, Turns, Uptake, Wake, Watch};
 use crate::proxy::body::relay::{self, End, Sink, Source};
+use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::body::tunnel::{self, Twins};
-use crate::proxy::body::unwanted::{self, Dropped};
 use crate::proxy::body::upload::{RestOfBody, Upload};
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::pinned::{Pinned, Taken};
@@ -119,7 +119,7 @@ impl Exchange<'_> {
         match response.status {
             // HTTP/1.0 knows none of these (RFC 9110 section 15.2).
             100..200 if response.version == Version::Http10 => Err(Failure::BadResponseHead.into()),
-            101 if self.switches_as_asked(bytes) && self.body_complete => Ok(()),
+            101 if self.switches_as_asked(bytes) && self.body.is_complete() => Ok(()),
             101 => Err(Failure::UnexpectedUpgrade.into()),
             100..200 => self.pass_interim(upstream),
             _ => Ok(()),
@@ -237,7 +237,7 @@ impl Exchange<'_> {
             self.challenged |= authentication::is_of_connection(fields, bytes);
             self.pins |= self.challenged;
         }
-        let upload = match self.body_goes_on() {
+        let upload = match self.body_goes_on(&upstream) {
             true => Some(self.begin_upload(&upstream)?),
             false => None,
         };
@@ -305,18 +305,19 @@ impl Exchange<'_> {
         upstream.pooled
             && self.workspace.response.status == 408
             && !self.peer_keeps()
-            && !self.body_begun
-            && (self.body_complete || self.may_retry(Failure::Stale))
+            && self.body.is_repeatable()
+            && (self.body.is_complete() || self.may_retry(Failure::Stale))
     }
 
     /// True when the peer answers while the body is still coming, and wants the rest of it.
-    fn body_goes_on(&self) -> bool {
+    fn body_goes_on(&self, upstream: &Upstream) -> bool {
         // Who refuses and does not say that it closes reads the rest to find the next request.
         let closes = self.is_refused() && !self.peer_keeps();
         // A client that was not told to continue takes the answer for the end of the matter.
-        let waits = self.plan.expects_continue && !self.tally.continued && !self.body_begun;
+        let waits =
+            self.plan.expects_continue && !self.tally.continued && self.body.is_repeatable();
         // `Connection: close` is about requests to come, not about this one's body.
-        !self.body_complete && !self.peer_has_enough && !closes && !waits
+        !self.body.is_complete() && !upstream.has_enough && !closes && !waits
     }
 
     fn is_refused(&self) -> bool {
@@ -346,7 +347,7 @@ impl Exchange<'_> {
             framing => framing,
         };
         let draining = self.worker.gateway().is_draining();
-        let complete = self.body_complete || body_goes_on;
+        let complete = self.body.is_complete() || body_goes_on;
         let close = match framing_down {
             Framing::UntilClose => Some(Close::ResponseEnd),
             _ => self.plan.close_reason(complete, draining),
@@ -398,7 +399,7 @@ impl Exchange<'_> {
             false => self.config.upstream.read_timeout,
         });
         // Nobody else reads what the client may have to send before it reads.
-        let mut drops = upload.is_none() && !self.body_complete;
+        let mut drops = upload.is_none() && !self.body.is_complete();
         let heard = match upload {
             Some(upload) => Some(upload.heard()),
             None => drops.then(Rc::default),
@@ -446,27 +447,26 @@ impl Exchange<'_> {
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn drop_some(&mut self, heard: &Cell<usize>, turns: &mut Turns) -> bool {
-        let (limit, before) = (self.config.gateway.max_discard, self.body_dropped);
-        let (body, dropped) = (&mut self.body, &mut self.body_dropped);
-        let mut drop_filled = |buffer: &mut Buffer, turns: &mut Turns| {
-            let outcome = unwanted::drop_filled(body, buffer, dropped, limit, turns);
-            outcome == Dropped::All && unwanted::is_read(body, *dropped, limit)
+        let (limit, before) = (self.config.gateway.max_discard, self.body.dropped());
+        let drop_filled = |body: &mut RequestBody, buffer: &mut Buffer, turns: &mut Turns| {
+            let outcome = body.drop_filled(buffer, limit, turns);
+            outcome == Dropped::All && body.may_be_dropped(limit)
         };
         // What had come with the head, too.
-        let goes_on = drop_filled(self.buffer, turns)
+        let goes_on = drop_filled(self.body, self.buffer, turns)
             && match self.downstream.read_now(self.buffer.room()) {
                 Ok(0) => false,
                 Ok(count) => {
                     self.buffer.added(count);
-                    self.body_patience.moved(count);
+                    self.body.patience().moved(count);
                     heard.set(heard.get() + count);
                     turns.moved(count);
-                    drop_filled(self.buffer, turns)
+                    drop_filled(self.body, self.buffer, turns)
                 }
                 // Old news.
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             };
-        self.tally.received += self.body_dropped - before;
+        self.tally.received += self.body.dropped() - before;
         self.buffer.release();
         goes_on
     }
@@ -478,21 +478,10 @@ impl Exchange<'_> {
         let twins = || Twins::of(self.downstream, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
         let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
-        let nothing = BodyReader::new(
-            MessageKind::Request,
-            Framing::None,
-            self.config.gateway.limits,
-        );
-        let limit = self.config.gateway.body_timeout;
         let rest = RestOfBody {
+            body: self.body.hand_over(),
             buffer: std::mem::take(self.buffer),
-            reader: std::mem::replace(&mut self.body, nothing),
             pending: std::mem::take(&mut self.workspace.pending),
-            pipe: self.pipe.take(),
-            ended: self.body_ended,
-            patience: std::mem::replace(&mut self.body_patience, Patience::new(limit)),
-            allowance: self.body_allowance,
-            chunked: self.plan.framing == Framing::Chunked,
             options: std::mem::take(&mut self.workspace.request_options),
             // A peer that is held up by a client who does not read is as slow as that; one that has refused
             // need not read at all.
@@ -505,7 +494,6 @@ impl Exchange<'_> {
             },
             refused: self.is_refused(),
         };
-        self.body_begun = true;
         Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())
     }
 
@@ -523,15 +511,12 @@ impl Exchange<'_> {
             return Some(Fault::Panic);
         };
         *self.buffer = uploaded.buffer;
-        self.body = uploaded.reader;
-        self.body_patience = uploaded.patience;
-        self.tally.received += uploaded.taken;
-        self.worker.metrics().upstream_sent.add(uploaded.sent);
-        match uploaded.end {
-            End::Complete => {
-                self.body_complete = true;
-                None
-            }
+        *self.body = uploaded.body;
+        let relayed = uploaded.relayed;
+        self.tally.received += relayed.taken;
+        self.worker.metrics().upstream_sent.add(relayed.sent);
+        match relayed.end {
+            End::Complete => None,
             End::Sink(error) if !self.is_refused() && error.kind() == io::ErrorKind::TimedOut => {
                 Some(Fault::Peer)
             }
@@ -567,10 +552,10 @@ impl Exchange<'_> {
         passage: &Passage,
         ahead: bool,
     ) -> Outcome {
-        let unread = (!self.body_complete).then_some(Close::BodyUnread);
+        let unread = (!self.body.is_complete()).then_some(Close::BodyUnread);
         let close = passage.close.or(unread);
         let ends = passage.framing == Framing::UntilClose;
-        let sent = self.body_complete && !upstream.unfinished;
+        let sent = self.body.is_complete() && !upstream.has_enough;
         let is_behind = !upstream.buffer.is_empty();
         if is_behind
             && passage.leftover == Leftover::Body
@@ -627,7 +612,8 @@ impl Exchange<'_> {
         });
         match keeping {
             Keeping::Close => {}
-            // The next request on a proxy's connection may be another user's, whatever this one's credentials.
+            // The next request on a proxy's connection may be another user's, whatever credentials this one
+            // has.
             Keeping::Pin
                 if self.plan.by_proxy && !self.challenged && leftover != Leftover::None => {}
             Keeping::Pin => {

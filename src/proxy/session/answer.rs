@@ -43,11 +43,11 @@ impl Session<'_> {
         config: &Config,
         tally: &mut Tally,
         plan: &Plan,
-        complete: bool,
         status: u16,
         name: &'static str,
     ) -> Next {
-        let close = plan.close_reason(complete, self.worker.gateway().is_draining());
+        let draining = self.worker.gateway().is_draining();
+        let close = plan.close_reason(self.body.is_complete(), draining);
         let connection = match close {
             None => Connection::KeepAlive,
             Some(_) => Connection::Close,

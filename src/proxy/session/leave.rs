@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::Close;
 use crate::http::h1::framing;
 use crate::net::{Turns, Wake};
-use crate::proxy::body::unwanted::{self, Dropped, Unread};
+use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::workspace::Workspace;
 
 /// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
@@ -30,20 +30,18 @@ impl Session<'_> {
         }
         if let Ok(framing) = framing::of_request(head, self.buffer.filled(), None) {
             self.buffer.consume(head.len);
-            self.unread = Some(Unread::of(framing, config));
+            self.body = RequestBody::new(framing, config);
         }
     }
 
     /// Ends the connection so that the last answer arrives, although the client may be sending.
     pub(super) fn linger(&mut self, close: Close) {
-        let expects_more = close == Close::Refused || !self.request_complete;
+        let expects_more = close == Close::Refused || !self.body.is_complete();
         if !expects_more && !self.stream.is_readable() && self.buffer.is_empty() {
             return;
         }
         self.stream.shutdown_write();
-        if let Some(unread) = self.unread.take()
-            && !self.drop_body(unread)
-        {
+        if self.body.is_under_way() && !self.drop_body() {
             return;
         }
         let deadline = Instant::now() + LINGER;
@@ -66,10 +64,10 @@ impl Session<'_> {
 
     /// Reads the rest of a body and drops it. False when the client has gone or is to go: it has had its
     /// time, or its bytes.
-    fn drop_body(&mut self, mut unread: Unread) -> bool {
+    fn drop_body(&mut self) -> bool {
         let limit = self.worker.config.snapshot().gateway.max_discard;
         // Such a body is not read to its end anyway.
-        if !unwanted::is_read(&unread.reader, unread.dropped, limit) {
+        if !self.body.may_be_dropped(limit) {
             return true;
         }
         let mut turns = Turns::new();
@@ -78,19 +76,19 @@ impl Session<'_> {
             if self.worker.gateway().is_draining() {
                 return true;
             }
-            let (reader, buffer) = (&mut unread.reader, &mut self.buffer);
-            match unwanted::drop_filled(reader, buffer, &mut unread.dropped, limit, &mut turns) {
+            match self.body.drop_filled(&mut self.buffer, limit, &mut turns) {
                 Dropped::All => {}
                 Dropped::Over => return true,
                 Dropped::TooMuch => return false,
             }
             self.buffer.release();
             let begun = Instant::now();
-            unread.patience.expects(unread.reader.announced());
-            let deadline = unread.patience.deadline(begun);
+            let patience = self.body.patience();
+            patience.expects(self.body.announced());
+            let deadline = patience.deadline(begun);
             // A silent client does not hold up the end of the gateway.
             let wake = self.stream.wait_idle(deadline);
-            unread.patience.waited_since(begun);
+            patience.waited_since(begun);
             match wake {
                 Wake::Ready => turns.begin(),
                 Wake::Interrupted => continue,
@@ -100,7 +98,7 @@ impl Session<'_> {
                 Ok(0) => return false,
                 Ok(count) => {
                     self.buffer.added(count);
-                    unread.patience.moved(count);
+                    patience.moved(count);
                     turns.moved(count);
                 }
                 // Old news.

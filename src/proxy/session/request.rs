@@ -14,8 +14,8 @@ use crate::http::h1::encode::{self, RequestToPeer};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner};
 use crate::net::{self, Turns};
-use crate::proxy::body::unwanted::Unread;
-use crate::proxy::exchange::{Exchange, Outcome};
+use crate::proxy::body::request_body::RequestBody;
+use crate::proxy::exchange::{Client, Exchange, Outcome};
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
 use crate::proxy::workspace::Workspace;
@@ -82,15 +82,14 @@ impl Session<'_> {
         workspace: &mut Workspace,
         tally: &mut Tally,
     ) -> Next {
-        self.request_complete = false;
-        self.unread = None;
+        self.body.mark_unknown();
         if let Err(no_head) = self.read_head(config, workspace, tally) {
             return self.without_head(no_head, config, workspace, tally);
         }
         net::note_arrival();
         let lists = self.worker.lists.snapshot();
         tally.generation = lists.generation;
-        let mut plan = match self.judge(config, workspace, tally) {
+        let plan = match self.judge(config, workspace, tally) {
             Ok(plan) => plan,
             Err(refusal) => {
                 self.find_body(config, workspace);
@@ -102,6 +101,7 @@ impl Session<'_> {
             lists: &lists,
             fallback: config.upstream.fallback,
         };
+        self.body = RequestBody::new(plan.framing, config);
         let decision = self.decide(&plan, &service, workspace, tally.client);
         workspace.to_peer.clear();
         workspace.asked.clear();
@@ -109,17 +109,13 @@ impl Session<'_> {
             self.encode(&plan, workspace, tally.client);
         }
         self.buffer.consume(workspace.request.len);
-        self.take_small_body(&mut plan, &mut workspace.to_peer, tally);
-        self.request_complete = plan.complete;
-        if !plan.complete {
-            self.unread = Some(Unread::of(plan.framing, config));
-        }
+        self.take_small_body(plan.framing, &mut workspace.to_peer, tally);
         let decision = match decision {
             Ok(decision) => decision,
             Err(refusal) => {
                 tally.refuse(refusal);
                 let (status, name) = (refusal.status(), refusal.name());
-                return self.answer(config, tally, &plan, plan.complete, status, name);
+                return self.answer(config, tally, &plan, status, name);
             }
         };
         // Whatever comes now may last, and the gray list must not last with it.
@@ -130,33 +126,32 @@ impl Session<'_> {
         if decision.reason == Reason::PreEmpty {
             self.worker.metrics().fallbacks_empty.increment();
         }
-        let mut exchange = Exchange::new(
-            self.worker,
-            config,
-            &pools,
-            &plan,
-            &self.stream,
-            &mut self.buffer,
-            self.dormant.number,
-            &mut self.dormant.pinned,
-            workspace,
-            tally,
-        );
-        let outcome = exchange.run(decision.pool);
-        let complete = exchange.request_is_complete();
-        self.request_complete = complete;
-        if !complete {
-            let (reader, patience, dropped) = exchange.rest_of_body();
-            self.unread = Some(Unread {
-                reader,
-                patience,
-                dropped,
-            });
-        }
+        let client = Client {
+            stream: &self.stream,
+            buffer: &mut self.buffer,
+            body: &mut self.body,
+            connection: self.dormant.number,
+            pinned: &mut self.dormant.pinned,
+        };
+        let (worker, pool) = (self.worker, decision.pool);
+        let mut exchange = Exchange::new(worker, config, &pools, &plan, client, workspace, tally);
+        let outcome = exchange.run(pool);
+        self.body.let_go();
         let outcome = match net::are_waits_cut() {
             true => cut(outcome, tally),
             false => outcome,
         };
+        self.follow(outcome, config, &plan, tally)
+    }
+
+    /// What follows an exchange.
+    fn follow(
+        &mut self,
+        outcome: Outcome,
+        config: &Config,
+        plan: &Plan,
+        tally: &mut Tally,
+    ) -> Next {
         match outcome {
             Outcome::KeepAlive => Next::Request,
             Outcome::Close(close) => Next::Close(close),
@@ -164,14 +159,14 @@ impl Session<'_> {
             Outcome::Refused(refusal) => {
                 // Else its end is not known, or its time is over.
                 if refusal != Refusal::BodyTooLarge {
-                    self.unread = None;
+                    self.body.mark_unknown();
                 }
                 self.refuse(config, tally, refusal, plan.is_head)
             }
             Outcome::Failed(failure) => {
                 tally.error = Some(failure.name());
                 let (status, name) = (failure.status(), failure.name());
-                self.answer(config, tally, &plan, complete, status, name)
+                self.answer(config, tally, plan, status, name)
             }
         }
     }
@@ -196,7 +191,7 @@ impl Session<'_> {
             }
             NoHead::Closed(close) => {
                 // Nothing was answered that would have to arrive.
-                self.request_complete = true;
+                self.body.mark_with_head();
                 Next::Close(close)
             }
         }
@@ -305,7 +300,7 @@ impl Session<'_> {
             bytes,
             options,
             framing: plan.framing,
-            expects_continue: plan.expects_continue && !plan.complete,
+            expects_continue: plan.expects_continue && !self.body.is_complete(),
             upgrade: plan.upgrade,
             socket: self.dormant.socket,
             client,
@@ -319,8 +314,8 @@ impl Session<'_> {
     }
 
     /// Puts a small body that has come in whole behind the head for the peer.
-    fn take_small_body(&mut self, plan: &mut Plan, to_peer: &mut Vec<u8>, tally: &mut Tally) {
-        let Framing::Length(length) = plan.framing else {
+    fn take_small_body(&mut self, framing: Framing, to_peer: &mut Vec<u8>, tally: &mut Tally) {
+        let Framing::Length(length) = framing else {
             return;
         };
         let small = usize::try_from(length).ok().filter(|it| *it <= SMALL_BODY);
@@ -330,7 +325,7 @@ impl Session<'_> {
             to_peer.extend_from_slice(body);
             self.buffer.consume(length);
             tally.received += length as u64;
-            plan.complete = true;
+            self.body.mark_with_head();
         }
     }
 }

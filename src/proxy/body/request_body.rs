@@ -1,0 +1,261 @@
+//! The body of a request, from its head to its end, whoever takes it: the peer, a second coroutine on the
+//! peer's behalf, or nobody, when it is read and dropped, since its client may read nothing until it has
+//! sent everything.
+//!
+//! ```text
+//!   WithHead
+//!   Untouched -> Begun -> Ending -> Complete
+//!       any of them -> Away (a second coroutine has it) -> as that has left it
+//!       any of them -> Unknown (nobody can tell where it ends)
+//! ```
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::relay::{self, End, Sink, Source};
+use crate::config::Config;
+use crate::http::fields::ConnectionOptions;
+use crate::http::h1::body::BodyReader;
+use crate::http::h1::chunked::{MessageKind, Piece, Trailer};
+use crate::http::h1::framing::Framing;
+use crate::memory::buffer::Buffer;
+use crate::net::{Patience, Pipe, Stream, Turns, Watch};
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is none, or it goes with the head for the peer: in one write, and again if need be.
+    WithHead,
+    /// Nothing of it was taken.
+    Untouched,
+    /// Some of it was taken, and cannot be sent again.
+    Begun,
+    /// All of it was taken, and its end is pending.
+    Ending,
+    /// All of it was taken, and has left.
+    Complete,
+    /// A second coroutine has it.
+    Away,
+    /// Nobody can tell where it ends.
+    Unknown,
+}
+
+/// The body of a request.
+pub(in crate::proxy) struct RequestBody {
+    state: State,
+    reader: BodyReader,
+    /// What has left the client and not yet reached the peer.
+    pipe: Option<Pipe>,
+    /// With the client, while it comes in.
+    patience: Patience,
+    /// Content that may still come.
+    allowance: Option<u64>,
+    /// It comes, and goes to the peer, in chunks.
+    is_chunked: bool,
+    /// Bytes of it that nobody wanted.
+    dropped: u64,
+}
+
+/// The client, from which it comes.
+pub(in crate::proxy) struct FromClient<'a> {
+    pub(in crate::proxy) stream: &'a Stream,
+    pub(in crate::proxy) buffer: &'a mut Buffer,
+    /// Ends the relay when it happens while the client is silent.
+    pub(in crate::proxy) watch: Watch<'a>,
+    /// Counts what comes.
+    pub(in crate::proxy) heard: Option<&'a Cell<usize>>,
+}
+
+/// The peer, to which it goes.
+pub(in crate::proxy) struct ToPeer<'a> {
+    pub(in crate::proxy) stream: &'a Stream,
+    /// What is to be written before all else.
+    pub(in crate::proxy) pending: &'a mut Vec<u8>,
+    /// Of the request's head.
+    pub(in crate::proxy) options: &'a ConnectionOptions,
+    /// With a peer that takes nothing.
+    pub(in crate::proxy) patience: &'a Patience,
+    /// It may have something to say before it takes more, which ends the relay.
+    pub(in crate::proxy) until_readable: bool,
+}
+
+/// How a relay has ended, and what it has moved.
+pub(in crate::proxy) struct Relayed {
+    pub(in crate::proxy) end: End,
+    /// Bytes taken from the client.
+    pub(in crate::proxy) taken: u64,
+    /// Bytes sent to the peer.
+    pub(in crate::proxy) sent: u64,
+}
+
+/// What has become of bytes that nobody wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Dropped {
+    /// All are dropped, and more of the body may come.
+    All,
+    /// The body has ended, or nobody can tell where it will.
+    Over,
+    /// More than is dropped of a body.
+    TooMuch,
+}
+
+impl RequestBody {
+    /// One that has not begun.
+    pub(in crate::proxy) fn new(framing: Framing, config: &Config) -> Self {
+        let gateway = &config.gateway;
+        Self {
+            state: match framing {
+                Framing::None | Framing::Length(0) => State::WithHead,
+                _ => State::Untouched,
+            },
+            reader: BodyReader::new(MessageKind::Request, framing, gateway.limits),
+            pipe: None,
+            patience: Patience::with_rate(gateway.body_timeout, gateway.min_rate),
+            allowance: gateway.max_body,
+            is_chunked: framing == Framing::Chunked,
+            dropped: 0,
+        }
+    }
+
+    /// One of which nothing is known.
+    pub(in crate::proxy) fn unknown() -> Self {
+        Self {
+            state: State::Unknown,
+            reader: BodyReader::Length(0),
+            pipe: None,
+            patience: Patience::new(Duration::ZERO),
+            allowance: None,
+            is_chunked: false,
+            dropped: 0,
+        }
+    }
+
+    /// Nobody can tell any more where it ends.
+    pub(in crate::proxy) fn mark_unknown(&mut self) {
+        self.state = State::Unknown;
+    }
+
+    /// There is none, or it goes with the head.
+    pub(in crate::proxy) fn mark_with_head(&mut self) {
+        self.state = State::WithHead;
+    }
+
+    /// Lets go what was taken and has not reached the peer.
+    pub(in crate::proxy) fn let_go(&mut self) {
+        self.pipe = None;
+    }
+
+    /// Hands it over to a second coroutine.
+    pub(in crate::proxy) fn hand_over(&mut self) -> Self {
+        let mut body = std::mem::replace(self, Self::unknown());
+        self.state = State::Away;
+        if body.state == State::Untouched {
+            body.state = State::Begun;
+        }
+        body
+    }
+
+    /// All of it was taken: the request is complete.
+    pub(in crate::proxy) fn is_complete(&self) -> bool {
+        matches!(self.state, State::WithHead | State::Complete)
+    }
+
+    /// None of it was taken, or what was taken can be sent again.
+    pub(in crate::proxy) fn is_repeatable(&self) -> bool {
+        matches!(self.state, State::WithHead | State::Untouched)
+    }
+
+    /// It may be coming, and somebody has to take it.
+    pub(in crate::proxy) fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Untouched | State::Begun | State::Ending)
+    }
+
+    /// With the client, while it comes in.
+    pub(in crate::proxy) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    /// As [`BodyReader::announced`].
+    pub(in crate::proxy) fn announced(&self) -> u64 {
+        self.reader.announced()
+    }
+
+    /// Relays what is still to come of it.
+    pub(in crate::proxy) fn relay(
+        &mut self,
+        client: FromClient<'_>,
+        peer: ToPeer<'_>,
+        trailer: &mut Trailer,
+    ) -> Relayed {
+        let (mut taken, mut sent, mut ended) = (0, 0, self.state == State::Ending);
+        let mut source = Source {
+            stream: client.stream,
+            buffer: client.buffer,
+            pipe: &mut self.pipe,
+            reader: &mut self.reader,
+            patience: &self.patience,
+            watch: client.watch,
+            allowance: self.allowance,
+            heard: client.heard,
+            broken_off: None,
+        };
+        let mut sink = Sink {
+            stream: peer.stream,
+            pending: peer.pending,
+            chunked: self.is_chunked,
+            options: peer.options,
+            patience: peer.patience,
+            until_readable: peer.until_readable,
+            ended: &mut ended,
+            sent: &mut sent,
+        };
+        let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
+        self.allowance = source.allowance;
+        self.state = match end {
+            End::Complete => State::Complete,
+            _ if ended => State::Ending,
+            _ if taken > 0 => State::Begun,
+            _ => self.state,
+        };
+        Relayed { end, taken, sent }
+    }
+
+    /// True when what is still to come of it may be read and dropped, as far as that is known: not more
+    /// than `limit`.
+    pub(in crate::proxy) fn may_be_dropped(&self, limit: Option<u64>) -> bool {
+        limit.is_none_or(|limit| self.reader.certain() <= limit.saturating_sub(self.dropped))
+    }
+
+    /// Drops what is in the `buffer` of it.
+    pub(in crate::proxy) fn drop_filled(
+        &mut self,
+        buffer: &mut Buffer,
+        limit: Option<u64>,
+        turns: &mut Turns,
+    ) -> Dropped {
+        loop {
+            let Ok((count, piece)) = self.reader.next(buffer.filled()) else {
+                return Dropped::Over;
+            };
+            buffer.consume(count);
+            self.dropped += count as u64;
+            // What is gone cannot be sent to another peer.
+            if count > 0 && self.state == State::Untouched {
+                self.state = State::Begun;
+            }
+            if limit.is_some_and(|limit| self.dropped > limit) {
+                return Dropped::TooMuch;
+            }
+            match piece {
+                Piece::Content(_) => turns.took_piece(),
+                Piece::End => return Dropped::Over,
+                Piece::More => return Dropped::All,
+            }
+        }
+    }
+
+    /// Bytes of it that were dropped.
+    pub(in crate::proxy) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
