@@ -60,11 +60,11 @@ mod tests {
             "lists-heavy: its panic is that of who waits for it",
         ),
         (
-            "src/store/redis.rs",
+            "src/store/redis/watcher.rs",
             "lists-redis: it survives panics by itself, to connect anew",
         ),
         (
-            "src/store/redis/heartbeat.rs",
+            "src/fleet/heartbeat.rs",
             "heartbeat: it survives panics by itself, and tells of them",
         ),
         (
@@ -72,7 +72,7 @@ mod tests {
             "lists-events: who listens sees its end",
         ),
         (
-            "src/store/redis/link.rs",
+            "src/store/redis/link/resolver.rs",
             "lists-resolver: one answer, which is waited for in time",
         ),
     ];
