@@ -231,7 +231,6 @@ fn imports_go_down() {
 }
 
 #[test]
-#[ignore = "some circles are left"]
 fn no_file_needs_itself_by_way_of_others() {
     let graph = graph();
     let reached = |from: &Module| {
