@@ -435,8 +435,6 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("turns_total{worker=\"0\"}", 0),
         ("log_dropped_total{log=\"access\"}", 0),
         ("log_dropped_total{log=\"error\"}", 0),
-        ("log_queued_bytes{log=\"access\"}", 0),
-        ("log_queued_bytes{log=\"error\"}", 0),
         ("reloads_total{outcome=\"ok\"}", 0),
         ("reloads_total{outcome=\"failed\"}", 0),
         ("workers", 1),
