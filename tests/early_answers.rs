@@ -465,7 +465,7 @@ fn an_answer_without_a_length_is_not_ended_by_a_peer_that_takes_nothing_of_the_b
 #[test]
 fn an_answer_that_goes_on_arrives_whole_though_its_peer_takes_nothing_of_the_body_meanwhile() {
     const LENGTH: usize = 50_000_000;
-    const PIECES: usize = 20;
+    const PIECES: usize = 30;
     // It answers for longer than it may take nothing, and then reads on, or not.
     let origin = Origin::scripted(|conn| {
         let Some(head) = conn.head()? else {
@@ -484,8 +484,8 @@ fn an_answer_that_goes_on_arrives_whole_though_its_peer_takes_nothing_of_the_bod
         }
     });
     let gateway = Setup::serving(&origin)
-        .set("gateway.send_timeout", "500ms")
-        .set("upstream.send_timeout", "500ms")
+        .set("gateway.send_timeout", "2s")
+        .set("upstream.send_timeout", "2s")
         .start();
     for target in ["/reads-on", "/reads-no-further"] {
         let mut client = gateway.connect();
