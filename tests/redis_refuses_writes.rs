@@ -44,7 +44,7 @@ fn a_redis_that_cannot_save_is_followed_and_its_expiry_rolls_back() {
         site.redis.fail_to_save();
         assert_eq!(site.gateway.get("127.0.0.5", "/").text(), "pre", "{mode}");
         outlast_silence(&site.gateway);
-        site.wait_served("127.0.0.5", "prod");
+        site.gateway.wait_served("127.0.0.5", "prod", DEADLINE);
         assert_readable(&site.gateway);
         assert_eq!(site.gateway.lists()["mode"], mode);
         // The heartbeat is a write.
