@@ -3,11 +3,11 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`listener`] | the socket and its threads: one request a connection, so many at a time |
-//! | [`requests`] | which page is asked for, and who may have it |
-//! | [`pages`] | what a page says |
-//! | [`metrics`] | the counters as Prometheus text |
-//! | [`view`] | what all of them look at |
+//! | `listener` | the socket and its threads: one request a connection, so many at a time |
+//! | `requests` | which page is asked for, and who may have it |
+//! | `pages` | what a page says |
+//! | `metrics` | the counters as Prometheus text |
+//! | `view` | what all of them look at |
 
 mod answer;
 mod host;
