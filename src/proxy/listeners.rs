@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Listen};
 use crate::error::{Close, Refusal};
-use crate::http::h1::encode::{self, Answer, Connection};
-use crate::http::version::Version;
+use crate::http::h1::encode;
 use crate::logs::throttle::Throttle;
 use crate::net::{self, Accepted, Listener};
 use crate::proxy::gateway::Gateway;
@@ -210,14 +209,7 @@ fn refuse(gateway: &Gateway, connection: Accepted) {
     metrics.refusals[refusal.index()].increment();
     metrics.closes[Close::OverCapacity.index()].increment();
     let mut bytes = Vec::new();
-    let answer = Answer {
-        status: refusal.status(),
-        name: refusal.name(),
-        connection: Connection::Close,
-        to_head: false,
-        version: Version::Http11,
-    };
-    encode::answer(&mut bytes, &answer);
+    encode::refusal(&mut bytes, refusal);
     connection.refuse(&bytes);
 }
 

@@ -12,7 +12,7 @@ use crate::error::Refusal;
 use crate::http::fields::{ConnectionOptions, Field, Kind};
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::{MessageKind, Piece};
-use crate::http::h1::encode::{self, Answer, Connection};
+use crate::http::h1::encode;
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
@@ -167,13 +167,6 @@ fn put_answer(out: &mut Vec<u8>, text: &str, is_head: bool, keeps: bool) {
 
 fn refuse(stream: &Stream, refusal: Refusal) -> io::Result<()> {
     let mut bytes = Vec::new();
-    let answer = Answer {
-        status: refusal.status(),
-        name: refusal.name(),
-        connection: Connection::Close,
-        to_head: false,
-        version: Version::Http11,
-    };
-    encode::answer(&mut bytes, &answer);
+    encode::refusal(&mut bytes, refusal);
     stream.write_all(&bytes, &Patience::new(PATIENCE))
 }

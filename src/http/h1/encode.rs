@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::chunked::Trailer;
 use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Target};
-use crate::error::reason_phrase;
+use crate::error::{Refusal, reason_phrase};
 use crate::http::bytes::is_token_byte;
 use crate::http::fields::{ConnectionOptions, Field, Kind, list, reads_as};
 use crate::http::span::Span;
@@ -324,6 +324,18 @@ pub struct Answer<'a> {
     pub to_head: bool,
     /// The client's version.
     pub version: Version,
+}
+
+/// Appends the [`answer`] to what is refused, in HTTP/1.1, after which the connection ends.
+pub fn refusal(out: &mut Vec<u8>, refusal: Refusal) {
+    let refused = Answer {
+        status: refusal.status(),
+        name: refusal.name(),
+        connection: Connection::Close,
+        to_head: false,
+        version: Version::Http11,
+    };
+    answer(out, &refused);
 }
 
 /// Appends an answer of the gateway's own: a length, a short text, no version of the program.
