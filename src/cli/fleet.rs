@@ -1,8 +1,8 @@
 //! `graygate fleet` and `graygate fleet wait DIGEST`: the gateways on one Redis, and what they hold.
 //!
 //! Only Redis is asked: each gateway writes a key with a time to live there (see
-//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: how long ago a gateway was heard of
-//! is what the server says of the key's time to live.
+//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: how long ago a
+//! gateway was heard of is what the server says of the key's time to live.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

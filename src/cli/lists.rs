@@ -64,7 +64,8 @@ pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
 /// What the store has and the gateway has not, and the reverse.
 pub struct Difference {
     /// A line for each entry, `+` where only the store has it, `-` where only the gateway has it;
-    /// one for each list that the gateway holds or keeps, with the reason; one with both digests; and one more where the gateway does not read this store.
+    /// one for each list that the gateway holds or keeps, with the reason; one with both digests; and one
+    /// more where the gateway does not read this store.
     pub text: String,
     /// The digests are the same.
     pub same: bool,

@@ -9,8 +9,8 @@
 //! It names the store that its lists are of, and is used for no other: a copy of another store is set
 //! aside before the next one takes its place. Peers stand there as they were written, without the port
 //! that the settings give them. Version 1, which said neither, is taken for one of the own store: that
-//! is what it is when a gateway was replaced by a newer one, and the next copy says it. Unless the store, when it
-//! is first read, has none of its servers: then it is set aside, too.
+//! is what it is when a gateway was replaced by a newer one, and the next copy says it. Unless the store,
+//! when it is first read, has none of its servers: then it is set aside, too.
 //!
 //! One gateway at a time writes (`copy/lock.rs`). Another one that finds it taken says so, serves without
 //! writing, and takes over when the copy is free: so a new process can start while an old one ends.

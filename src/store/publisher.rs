@@ -1,9 +1,8 @@
 //! The one way for lists into force.
 //!
-//! A [`Publisher`] takes what a store has read, leads it to the [`door`](crate::store::gate::door), and replaces
-//! the snapshot by what that lets in. It also brings the last-good copy into force while there is
-//! nothing else, lets in what waits when its time has come, and knows what an operator wants to
-//! know.
+//! A [`Publisher`] takes what a store has read, leads it to the [`door`](crate::store::gate::door), and
+//! replaces the snapshot by what that lets in. It also brings the last-good copy into force while there is
+//! nothing else, lets in what waits when its time has come, and knows what an operator wants to know.
 //!
 //! Locks are taken in this order: what is at the door, then the status.
 

@@ -8,9 +8,9 @@ use crate::lists::ByList;
 /// What one look at the store gave: for each list its entries, or why it cannot be read.
 pub type Reading = ByList<Result<Entries, Fault>>;
 
-/// What each list of a reading has; `None` where nobody can tell. Equal for equal entries in whatever order, and
-/// for others as good as never. The order of a set is the server's own affair: it changes while its
-/// table grows.
+/// What each list of a reading has; `None` where nobody can tell. Equal for equal entries in whatever
+/// order, and for others as good as never. The order of a set is the server's own affair: it changes while
+/// its table grows.
 pub(super) fn content(reading: &Reading, hasher: &impl BuildHasher) -> ByList<Option<u64>> {
     ByList::from_fn(|list| match &reading[list] {
         Ok(entries) => {

@@ -125,8 +125,8 @@ impl PeerConnections {
     }
 
     /// True when `idle` may be kept, too, where `limit` are at most. A quarantined one gives way to one that
-    /// may serve anybody: otherwise a client that sends enough HEAD requests leaves the others no connection to
-    /// reuse.
+    /// may serve anybody: otherwise a client that sends enough HEAD requests leaves the others no
+    /// connection to reuse.
     fn has_room_for(&mut self, idle: &Idle, limit: usize) -> bool {
         if self.idle.len() < limit {
             return true;

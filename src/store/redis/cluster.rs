@@ -1,11 +1,11 @@
 //! Redis Cluster: the server that has a key's slot, wherever that is at the moment.
 //!
 //! A server that has not got it names the one that has (MOVED), or, while the slot moves there key by key,
-//! the one that may have the key already (ASK). Both are followed by a new connection. After a MOVED that stays; an
-//! ASK is about one command, and the next one begins at the owner again: a slot that was called off at
-//! the owner may stay open at the other server, which would be believed for ever. All lists are read at one moment, so they must
-//! be in one slot: by a hash tag, as in `{gg}gray`. They are read at the owner of the slot; while that is
-//! open, `open_slot` says how. The other keys may be anywhere.
+//! the one that may have the key already (ASK). Both are followed by a new connection. After a MOVED that
+//! stays; an ASK is about one command, and the next one begins at the owner again: a slot that was called
+//! off at the owner may stay open at the other server, which would be believed for ever. All lists are read
+//! at one moment, so they must be in one slot: by a hash tag, as in `{gg}gray`. They are read at the owner
+//! of the slot; while that is open, `open_slot` says how. The other keys may be anywhere.
 
 use std::net::SocketAddr;
 

@@ -28,7 +28,8 @@ fn tag(key: &[u8]) -> Option<&[u8]> {
     Some(&rest[..length])
 }
 
-/// True for keys that are meant for a cluster, since there are hash tags in them, and that are in several slots.
+/// True for keys that are meant for a cluster, since there are hash tags in them, and that are in several
+/// slots.
 pub fn are_apart(keys: &Keys) -> bool {
     let keys = ListName::ALL.map(|list| key(keys, list).as_bytes());
     let first = slot(keys[0]);

@@ -1,13 +1,13 @@
-//! The slot of the lists while it is open in a Redis Cluster: some keys may be at its owner, the others where it
-//! moves.
+//! The slot of the lists while it is open in a Redis Cluster: some keys may be at its owner, the others
+//! where it moves.
 //!
 //! The owner (MIGRATING) answers for the keys that it has, and names the other server for the rest (ASK);
-//! that one (IMPORTING) answers for them when it is told ASKING. Neither runs a transaction about keys that it has
-//! not got (ASK, TRYAGAIN), and a list that is empty is no key. After an interrupted resharding that may be so
-//! for days. Then each key is read by itself, first at the owner, then at the other server: a key is deleted at
-//! the first only when the second has it. Two such readings in a row that are equal are taken for one
-//! moment. The connections, and what is heard, stay with the owner until it says MOVED; the other server
-//! tells nobody of its changes, so the keys are polled meanwhile.
+//! that one (IMPORTING) answers for them when it is told ASKING. Neither runs a transaction about keys that
+//! it has not got (ASK, TRYAGAIN), and a list that is empty is no key. After an interrupted resharding that
+//! may be so for days. Then each key is read by itself, first at the owner, then at the other server: a key
+//! is deleted at the first only when the second has it. Two such readings in a row that are equal are taken
+//! for one moment. The connections, and what is heard, stay with the owner until it says MOVED; the other
+//! server tells nobody of its changes, so the keys are polled meanwhile.
 
 use redis::{RedisError, RedisResult};
 

@@ -2,10 +2,10 @@
 //! names them.
 //!
 //! Twemproxy closes the connection on each command that it does not know, without a word: MULTI,
-//! WATCH, CONFIG, SUBSCRIBE, CLIENT, ROLE and SELECT among them; PING and AUTH it knows. Others answer with an
-//! error. A connection that was cut before anything was read on it is thus looked into, with one
-//! command on each of some connections; only a server that takes a PING before and after, and cuts
-//! each time on the same command, is called a proxy.
+//! WATCH, CONFIG, SUBSCRIBE, CLIENT, ROLE and SELECT among them; PING and AUTH it knows. Others answer with
+//! an error. A connection that was cut before anything was read on it is thus looked into, with one command
+//! on each of some connections; only a server that takes a PING before and after, and cuts each time on the
+//! same command, is called a proxy.
 
 use redis::{Cmd, RedisError, RedisResult};
 

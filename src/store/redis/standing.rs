@@ -1,11 +1,12 @@
 //! What a server says of its own standing: whether it has data that are worth to be followed.
 //!
 //! It is asked ahead of each reading, in the same write, which takes no time: by ROLE, or by INFO
-//! where that is refused or says what is not known here; where INFO does not tell either, nobody knows. A replica that has never had its master's data since
-//! it was started, or that has nothing at all while it has no master, is no source of lists: what it lacks was
-//! removed by nobody. One that had the data and lost its master still is one, but that is said. Nor
-//! is a server a source that has none of the lists since it was restarted (`run_id`), or a replica since
-//! its master was (`master_replid`): its data are others then.
+//! where that is refused or says what is not known here; where INFO does not tell either, nobody knows. A
+//! replica that has never had its master's data since it was started, or that has nothing at all while it
+//! has no master, is no source of lists: what it lacks was removed by nobody. One that had the data and
+//! lost its master still is one, but that is said. Nor is a server a source that has none of the lists
+//! since it was restarted (`run_id`), or a replica since its master was (`master_replid`): its data are
+//! others then.
 
 use std::time::{Duration, Instant};
 

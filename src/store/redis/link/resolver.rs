@@ -14,8 +14,8 @@ use crate::config::Address;
 /// A change of the lists waits no longer than this for a name to be resolved.
 pub(super) const PROMPT: Duration = Duration::from_millis(20);
 
-/// A resolver may tell some of the addresses of a name at a time, each time others: before a server is left, it is
-/// asked so often, and each further answer is waited for so long.
+/// A resolver may tell some of the addresses of a name at a time, each time others: before a server is
+/// left, it is asked so often, and each further answer is waited for so long.
 const ASKED: usize = 8;
 pub(super) const MORE: Duration = Duration::from_millis(100);
 
@@ -67,8 +67,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Asks the resolver of the system, which has a deadline of its own at best, in another thread: once, or until it tells
-/// the address that is `wanted`.
+/// Asks the resolver of the system, which has a deadline of its own at best, in another thread: once, or
+/// until it tells the address that is `wanted`.
 fn ask_resolver(host: &str, port: u16, wanted: Option<SocketAddr>) -> io::Result<Resolution> {
     let Some(place) = UnderWay::begin() else {
         return Err(io::Error::other(format!(

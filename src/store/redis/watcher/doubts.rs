@@ -1,5 +1,5 @@
-//! What a reading is not believed in, for what the server is (`standing`) or has done with its keys; and what is
-//! said of that.
+//! What a reading is not believed in, for what the server is (`standing`) or has done with its keys; and
+//! what is said of that.
 
 use std::time::Instant;
 
