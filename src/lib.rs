@@ -6,7 +6,8 @@
 //! The *data plane* is N workers, each a thread that serves its connections in a straight,
 //! blocking style. It never waits for Redis, for a lock between workers, or for a log. The
 //! *control plane* is plain threads: they read lists, write logs, answer the admin listener. They
-//! meet at [`snapshot`]s, which are replaced by one pointer swap, and at a flag for the end.
+//! meet at [`snapshot`]s, which are replaced by one pointer swap, at [`metrics`], which one worker writes
+//! and anybody may read, at the queues of the [`logs`], and at a flag for the end.
 //!
 //! # The map, from the top
 //!
@@ -14,20 +15,20 @@
 //! |---|---|
 //! | [`cli`] | what the command line can ask for, one file a command |
 //! | [`run`] | the order of the start, of a reload, and of the end |
-//! | [`admin`] | `/healthz`, `/lists`, `/explain`, `/config`, `/metrics` |
-//! | [`fleet`] | the gateways on one Redis, as they know of each other |
+//! | [`admin`] | the pages `/healthz`, `/lists`, `/explain`, `/config`, `/metrics`; accepting what is held |
+//! | [`fleet`] | how the gateways on one Redis know of each other: the heartbeat |
 //! | [`store`] | where lists come from, and how they come into force |
 //! | [`proxy`] | listeners, a connection (`session`), a request (`exchange`), bodies and tunnels (`body`) |
-//! | [`upstream`] | connecting to peers, idle connections |
+//! | [`upstream`] | choosing a peer, connecting to it, idle connections |
 //! | [`route`] | who is served by whom, and why; pure |
-//! | [`logs`] | records and their writers |
-//! | [`config`] | the ini file |
-//! | [`lists`] | the lists as values; pure |
-//! | [`http`] | HTTP as bytes: heads, framing, chunks; what a proxy in front says before them; no I/O |
-//! | [`process`] | signals, pid file, privileges, threads that are not to be missed |
-//! | [`net`] | sockets and coroutines: the only place that names the runtime |
+//! | [`logs`] | the access log's line, the error log's events, and their writers |
+//! | [`config`] | the ini file, and what a reload changes |
+//! | [`lists`] | the lists as values: entries, ranges, findings; pure |
+//! | [`http`] | HTTP as bytes: heads, framing, chunks; the PROXY protocol; who the client is; no I/O |
+//! | [`process`] | signals, pid file, privileges, threads that are started again when they panic |
+//! | [`net`] | sockets, coroutines, deadlines: the only place that calls the runtime |
 //! | [`memory`] | buffers, memory kept for reuse, advice to the kernel |
-//! | [`snapshot`], [`metrics`], [`error`] | values that every layer speaks of |
+//! | [`snapshot`], [`metrics`], [`error`] | values that every layer uses; `error` names what can go wrong |
 //!
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
 //! threads or Redis; only `proxy` knows both `route` and `upstream`.
@@ -37,16 +38,19 @@
 //!
 //! # How a request flows
 //!
-//! [`proxy::listeners`] accepts and gives the connection to a worker. `session` reads the head under a
-//! deadline, [`http`] judges it and finds the client's address, [`route::decide`](fn@route::decide) takes one
-//! snapshot of the lists and names the pool. Only then the head for the peer is written. `exchange` tries
-//! the pool's peers, `relay` streams the bodies. One line in the access log, a few counters, next request.
+//! [`proxy::listeners`] accepts a connection and gives it to a worker, where it is a `session`. That reads
+//! the head under a deadline. The head is judged (`proxy::plan`, by the rules of [`http`]), the client's
+//! address is found in it ([`http::client`]), and [`route::decide`](fn@route::decide) names the pool, by one
+//! snapshot of the lists. Only then is the head for the peer written ([`http::h1::encode`]). `exchange`
+//! tries the pool's peers ([`upstream::choose`](mod@upstream::choose)) until one answers, and `body` streams
+//! what follows the heads. One line in the access log, a few counters, next request.
 //!
 //! # What holds everywhere
 //!
-//! - Every wait has a deadline, every buffer, queue and number of tries a bound.
+//! - Every wait of a session has a deadline, every buffer, queue and number of tries a bound.
 //! - Every refusal, failure and close has one name, see [`error`].
-//! - A connection lives and dies on one worker, so what is a worker's own needs no lock.
+//! - A connection stays on one worker from its first byte to its last, so what is a worker's own needs no
+//!   lock.
 
 pub mod admin;
 pub mod cli;

@@ -335,4 +335,18 @@ fn what_the_architecture_names_is_there() {
     let paths = words.filter(|it| folders.iter().any(|folder| it.starts_with(folder)));
     let missing: Vec<&str> = paths.filter(|it| !here(it).exists()).collect();
     assert!(missing.is_empty(), "{missing:?}");
+    // `Exchange::run` in `src/proxy/exchange.rs`
+    let parts: Vec<&str> = text.split('`').collect();
+    let named_in = parts
+        .windows(3)
+        .filter(|it| it[1] == " in " && it[2].ends_with(".rs"));
+    let mut count = 0;
+    for place in named_in {
+        let code = fs::read_to_string(here(place[2])).unwrap();
+        let name = place[0].rsplit("::").next().unwrap();
+        let has_it = code.contains(name.trim_end_matches('!'));
+        assert!(has_it, "{} has no {name}", place[2]);
+        count += 1;
+    }
+    assert!(count > 9, "{count}");
 }
