@@ -6,12 +6,14 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
+use std::rc::Rc;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use graygate::net::{self, Accepted, Listener, Patience};
+use graygate::net::{self, Accepted, Listener, Patience, Wake, Watch};
 use support::DEADLINE;
 
 /// Accepts one connection on a worker, and runs `serve` with it.
@@ -86,4 +88,30 @@ fn a_reset_of_what_has_ended_in_both_directions_is_no_clean_end() {
     let end = client.read_to_end(&mut arrived).map_err(|it| it.kind());
     assert_eq!(end, Err(ErrorKind::ConnectionReset));
     assert!(arrived.len() < written);
+}
+
+/// As of a stream within another connection, that its other side has given up.
+#[test]
+fn a_flag_that_is_watched_ends_a_wait_whether_it_was_set_before_or_is_set_meanwhile() {
+    start_workers();
+    let (said, told) = std::sync::mpsc::channel();
+    let client = serve_one(move |connection| {
+        let stream = connection.settle().ok().unwrap().attach().unwrap();
+        let flag = Rc::new(Cell::new(false));
+        let of_other = Rc::clone(&flag);
+        let other = net::spawn_beside(move || of_other.set(true)).unwrap();
+        let mut wakes = Vec::new();
+        for _ in 0..2 {
+            let until = Instant::now() + DEADLINE;
+            wakes.push(stream.wait_readable(until, Watch::Flag(&flag)));
+        }
+        other.join().unwrap();
+        flag.set(false);
+        let soon = Instant::now() + Duration::from_millis(1);
+        wakes.push(stream.wait_readable(soon, Watch::Flag(&flag)));
+        said.send(wakes).unwrap();
+    });
+    let wakes = told.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(wakes, [Wake::Watched, Wake::Watched, Wake::Overdue]);
+    drop(client);
 }

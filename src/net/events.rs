@@ -33,15 +33,23 @@ pub enum Wake {
     Watched,
 }
 
-/// A [`Watch`] as the clock keeps it.
-pub(super) struct Watched {
-    pub(super) io: Rc<Io>,
-    pub(super) events: usize,
+/// A [`Watch`](super::Watch) as the clock keeps it.
+pub(super) enum Watched {
+    /// One of the events of a socket.
+    Events { io: Rc<Io>, events: u32 },
+    /// A flag is set.
+    Flag(Rc<Cell<bool>>),
 }
+
+// The clock has room for one for each connection.
+const _: () = assert!(size_of::<Option<Watched>>() == 2 * size_of::<usize>());
 
 impl Watched {
     pub(super) fn has_happened(&self) -> bool {
-        self.io.look() & self.events != 0
+        match self {
+            Self::Events { io, events } => io.look() & *events as usize != 0,
+            Self::Flag(flag) => flag.get(),
+        }
     }
 }
 

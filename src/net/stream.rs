@@ -42,19 +42,31 @@ pub enum Watch<'a> {
     Ended(&'a Stream),
     /// The other stream has something to read: see [`Stream::is_readable`].
     Readable(&'a Stream),
+    /// The flag is set, by another coroutine of this worker: for what is told of a stream that has no
+    /// socket of its own.
+    Flag(&'a Rc<Cell<bool>>),
 }
 
 impl Watch<'_> {
+    /// True when it has happened already.
+    pub fn has_happened(self) -> bool {
+        self.watched().is_some_and(|it| it.has_happened())
+    }
+
     fn watched(self) -> Option<Watched> {
         let (stream, events) = match self {
             Watch::Nothing => return None,
+            Watch::Flag(flag) => return Some(Watched::Flag(Rc::clone(flag))),
             Watch::Gone(stream) => (stream, GONE),
             Watch::Reset(stream) => (stream, ERROR),
             Watch::Ended(stream) => (stream, READ_END | GONE),
             Watch::Readable(stream) => (stream, READ | READ_END | GONE),
         };
-        let io = Rc::clone(&stream.io);
-        Some(Watched { io, events })
+        Some(Watched::Events {
+            io: Rc::clone(&stream.io),
+            // Those of epoll(7) are 32 bits.
+            events: events as u32,
+        })
     }
 }
 

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::lists::Pools;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Stream, Turns};
+use crate::net::{self, Stream, Turns, Watch};
 use crate::route::{PoolName, Reason};
 use crate::upstream::choose::choose;
 use crate::upstream::peer;
@@ -281,7 +281,7 @@ impl<'a> Exchange<'a> {
         }
         self.leftover = Leftover::None;
         let limit = self.config.upstream.connect_timeout;
-        let connect = || peer::connect(peer, limit, self.downstream);
+        let connect = || peer::connect(peer, limit, Watch::Gone(self.downstream));
         let (outcome, error) = match self.worker.with_descriptors(connect) {
             Ok(stream) => {
                 self.worker.metrics().upstream_connects.increment();

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use crate::error::Failure;
 use crate::net::{self, Stream, Watch};
 
-/// Connects to `peer` within `limit`; gives up when `downstream` is gone.
+/// Connects to `peer` within `limit`; gives up when what is watched, that the client is gone, happens.
 ///
 /// # Errors
 /// The kernel's; [`failure_of`] names them.
-pub fn connect(peer: SocketAddr, limit: Duration, downstream: &Stream) -> io::Result<Stream> {
-    Stream::connect(peer, Instant::now() + limit, Watch::Gone(downstream))
+pub fn connect(peer: SocketAddr, limit: Duration, client: Watch<'_>) -> io::Result<Stream> {
+    Stream::connect(peer, Instant::now() + limit, client)
 }
 
 /// The name of an error of [`connect`].
