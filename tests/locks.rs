@@ -127,7 +127,7 @@ fn check_requests(access_log: &str, settings: &[&str]) {
         "--separate-threads=yes",
         "--compress-strings=no",
         "--compress-pos=no",
-        "--dump-before=graygate::http::h1::encode::answer",
+        "--dump-before=graygate::http::h1::encode::answer::answer",
         &counts,
     ];
     let gateway = setup
