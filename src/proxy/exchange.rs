@@ -1,14 +1,18 @@
 //! One request and its response: attempts on peers, until one answers or none is left.
 //!
 //! An attempt goes in wire order: take or make a connection, send the head and stream the body
-//! (`request`), await the head of the response, passing interim ones on, stream the body back, keep
-//! the connection or close it (`response`). The rules for another attempt stand in
-//! [`Exchange::may_retry`].
+//! (`request`), await the head of the response, passing interim ones on (`head`, `interim`), stream the
+//! body back (`response`), beside the rest of the request's body if need be (`upload`), keep the
+//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). The rules
+//! for another attempt stand in [`Exchange::may_retry`].
 
+mod head;
 mod interim;
 mod keeping;
 mod request;
 mod response;
+mod switch;
+mod upload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -310,6 +314,15 @@ impl<'a> Exchange<'a> {
             // Nobody can tell how the peer would have done, or it is accounted for already.
             Err(Stop::Over(_)) => {}
         }
+    }
+
+    fn out_of_descriptors(&self, error: &io::Error) -> Failure {
+        let peer = self.tally.peer.map(|it| it.to_string()).unwrap_or_default();
+        log::error!(
+            "out-of-descriptors peer={peer} error={:?}",
+            error.to_string()
+        );
+        Failure::OutOfDescriptors
     }
 
     /// Sends the request and passes the response on.

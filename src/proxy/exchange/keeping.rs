@@ -1,23 +1,36 @@
 //! Whom a connection to a peer may serve next, once both messages on it are complete.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Exchange;
+use crate::http::version::Version;
+use crate::net::{self, Peeked, Stream, Wake, Watch};
+use crate::proxy::pinned::{Pinned, Taken};
+use crate::upstream::pool::Leftover;
+
+/// So long a peer is listened to that may send the body of a response that must not have one: long
+/// enough for the client's own next request, and [not](Leftover) for anybody else's.
+const LATE_BODY: Duration = Duration::from_millis(50);
+
 /// What was on the connection, as far as its next request depends on that.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Exchanged {
+struct Exchanged {
     /// It counts as a user's: credentials or a challenge that authenticate connections were on it.
-    pub(super) pins: bool,
+    pins: bool,
     /// The answer began before the request's body had ended.
-    pub(super) ahead: bool,
+    ahead: bool,
     /// An upgrade was asked, and not granted.
-    pub(super) upgrade: bool,
+    upgrade: bool,
     /// The client is a trusted proxy, on whose connection requests of many people may come.
-    pub(super) by_proxy: bool,
+    by_proxy: bool,
     /// The client may ask again.
-    pub(super) client_stays: bool,
+    client_stays: bool,
 }
 
 /// Whom it serves next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeping {
+enum Keeping {
     /// Nobody.
     Close,
     /// The same client connection only.
@@ -27,7 +40,7 @@ pub(super) enum Keeping {
 }
 
 impl Keeping {
-    pub(super) fn after(exchanged: Exchanged) -> Self {
+    fn after(exchanged: Exchanged) -> Self {
         let Exchanged {
             pins,
             ahead,
@@ -51,6 +64,92 @@ impl Keeping {
             true => Self::Close,
             false => Self::Pool,
         }
+    }
+}
+
+impl Exchange<'_> {
+    /// True when the peer will take another request on its connection.
+    pub(super) fn peer_keeps(&self) -> bool {
+        let options = &self.workspace.response_options;
+        match self.workspace.response.version {
+            Version::Http11 => !options.close,
+            Version::Http10 => options.keep_alive && !options.close,
+        }
+    }
+
+    /// Keeps a connection to the peer, on which both messages are complete, for whom it may serve.
+    pub(super) fn keep(
+        &mut self,
+        stream: Stream,
+        leftover: Leftover,
+        ahead: bool,
+        client_stays: bool,
+    ) {
+        let (Some(peer), Some(pool)) = (self.tally.peer, self.tally.pool) else {
+            return;
+        };
+        let keeping = Keeping::after(Exchanged {
+            pins: self.pins,
+            ahead,
+            upgrade: self.plan.upgrade,
+            by_proxy: self.plan.by_proxy,
+            client_stays,
+        });
+        match keeping {
+            Keeping::Close => {}
+            // The next request on a proxy's connection may be another user's, whatever credentials this one
+            // has.
+            Keeping::Pin
+                if self.plan.by_proxy && !self.challenged && leftover != Leftover::None => {}
+            Keeping::Pin => {
+                let taken = Taken {
+                    stream,
+                    peer,
+                    pool,
+                    challenged: self.challenged,
+                };
+                let limit = self.config.upstream.keepalive;
+                let pinned = Pinned::new(self.worker, taken, self.decided, limit);
+                *self.pinned = pinned.map(Box::new);
+            }
+            Keeping::Pool => {
+                let worker = self.worker;
+                let leftover = match leftover {
+                    _ if self.leftover != Leftover::None => Leftover::Answer,
+                    Leftover::Body if worker.pool.is_to_be_heard(peer) => {
+                        if !self.is_silent(peer, &stream) {
+                            return;
+                        }
+                        Leftover::Doubtful
+                    }
+                    leftover => leftover,
+                };
+                worker.keep_upstream(peer, stream, leftover, self.asker, self.config);
+            }
+        }
+    }
+
+    /// Listens for a moment whether the peer sends the body that must not come; once for each peer.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
+    fn is_silent(&self, peer: SocketAddr, stream: &Stream) -> bool {
+        let deadline = Instant::now() + LATE_BODY;
+        let outcome = loop {
+            match stream.wait_readable(deadline, Watch::Nothing) {
+                Wake::Ready => match stream.peek_now() {
+                    // Old news.
+                    Peeked::Nothing => {}
+                    peeked => break peeked,
+                },
+                _ if net::are_waits_cut() => return false,
+                _ => break Peeked::Nothing,
+            }
+        };
+        if outcome != Peeked::End {
+            let talks = outcome == Peeked::Bytes;
+            self.worker.pool.heard(peer, talks);
+        }
+        outcome == Peeked::Nothing
     }
 }
 

@@ -1,0 +1,182 @@
+//! The head of the response is waited for, and interim ones on the way are passed on.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Exchange, Stop, Upstream, client_lost};
+use crate::error::Failure;
+use crate::http::h1::encode;
+use crate::http::h1::framing;
+use crate::http::h1::head::{BadResponse, Parsed, Scanner};
+use crate::http::version::Version;
+use crate::net::{self, Patience, Uptake, Wake, Watch};
+use crate::proxy::workspace::Workspace;
+
+/// A client that ends its side so soon after its request has nothing more to ask and waits for the
+/// answer, as `printf … | nc` does. One that does so later has most likely closed: TCP tells the two
+/// apart only once it is written to.
+const ENDS_WITH_REQUEST: Duration = Duration::from_millis(100);
+
+impl Exchange<'_> {
+    /// Waits for the final response (or 101).
+    pub(super) fn await_response(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        loop {
+            self.read_response_head(upstream)?;
+            match self.workspace.response.status {
+                101 | 200.. => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads one head. An interim one is passed on; a 101 or a final one is left for the caller.
+    pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        let begun = Instant::now();
+        let read_timeout = self.config.upstream.read_timeout;
+        let mut deadline = begun + read_timeout;
+        let mut uptake = Uptake::default();
+        let limits = &self.config.gateway.limits;
+        let mut scanner = Scanner::default();
+        loop {
+            if !upstream.buffer.is_empty() {
+                let bytes = upstream.buffer.filled();
+                match self.workspace.response.parse(bytes, &mut scanner, limits) {
+                    Ok(Parsed::Complete) => break,
+                    Ok(Parsed::Incomplete) => {}
+                    Err(BadResponse::Malformed) => return Err(Failure::BadResponseHead.into()),
+                    Err(BadResponse::TooLarge) => return Err(Failure::ResponseHeadTooLarge.into()),
+                }
+            }
+            match self.read_some(upstream, begun, deadline) {
+                // A peer that still takes what was sent has not got the whole request yet.
+                Err(Failure::ReadTimeout)
+                    if !net::are_waits_cut() && uptake.goes_on(&upstream.stream) =>
+                {
+                    deadline = Instant::now() + read_timeout;
+                }
+                outcome => outcome?,
+            }
+        }
+        let (response, bytes) = (&self.workspace.response, upstream.buffer.filled());
+        self.worker
+            .metrics()
+            .upstream_received
+            .add(response.len as u64);
+        if !self
+            .workspace
+            .response_options
+            .read(bytes, &response.fields)
+        {
+            return Err(Failure::BadResponseHead.into());
+        }
+        if response.status < 200 {
+            let checked = framing::check_interim(response, bytes);
+            checked.map_err(|_| Failure::BadResponseFraming)?;
+        }
+        match response.status {
+            // HTTP/1.0 knows none of these (RFC 9110 section 15.2).
+            100..200 if response.version == Version::Http10 => Err(Failure::BadResponseHead.into()),
+            101 if self.switches_as_asked(bytes) && self.body.is_complete() => Ok(()),
+            101 => Err(Failure::UnexpectedUpgrade.into()),
+            100..200 => self.pass_interim(upstream),
+            _ => Ok(()),
+        }
+    }
+
+    fn switches_as_asked(&self, bytes: &[u8]) -> bool {
+        let Workspace {
+            asked,
+            response,
+            response_options: options,
+            ..
+        } = &*self.workspace;
+        encode::switches_as_asked(asked, options, &response.fields, bytes)
+    }
+
+    /// Reads some of a response that was waited for since `begun`.
+    fn read_some(
+        &mut self,
+        upstream: &mut Upstream,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let (stream, client) = (&upstream.stream, self.downstream);
+        let read = loop {
+            let watch = match self.client_ended {
+                false => Watch::Ended(client),
+                true => Watch::Gone(client),
+            };
+            match stream.wait_readable(deadline, watch) {
+                Wake::Ready => {}
+                Wake::Watched if client.is_gone() => return Err(Failure::ClientGone),
+                // It may be waiting for its answer all the same.
+                Wake::Watched => {
+                    self.client_ended = true;
+                    self.client_gave_up = begun.elapsed() > ENDS_WITH_REQUEST;
+                    continue;
+                }
+                Wake::Overdue | Wake::Interrupted => return Err(Failure::ReadTimeout),
+            }
+            match stream.read_now(upstream.buffer.room()) {
+                // Old news.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => break outcome,
+            }
+        };
+        match read {
+            Ok(0) | Err(_) => Err(upstream.closed_early()),
+            Ok(count) => {
+                upstream.answered = true;
+                upstream.buffer.added(count);
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes an interim response on, unless it is [too much](super::interim::Interim): not to an
+    /// HTTP/1.0 client (RFC 9110 section 15.2), and 100 only where it was asked for, once.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
+    fn pass_interim(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
+        let Workspace {
+            response,
+            response_options: options,
+            to_client,
+            ..
+        } = &mut *self.workspace;
+        let now = Instant::now();
+        let verdict = upstream.interim.judge(response.len, now);
+        if verdict.is_news {
+            self.worker.reports.interim_dropped(self.tally.peer);
+        }
+        let wanted = match response.status {
+            100 => {
+                self.plan.expects_continue && !std::mem::replace(&mut self.tally.continued, true)
+            }
+            _ => true,
+        };
+        let may_be_sent = verdict.passes && self.plan.version == Version::Http11;
+        if wanted && may_be_sent {
+            to_client.clear();
+            encode::interim(to_client, response, upstream.buffer.filled(), options);
+            let patience = Patience::new(self.config.gateway.send_timeout);
+            let sent = self.downstream.write_all(to_client, &patience);
+            sent.map_err(|error| Stop::Over(client_lost(&error)))?;
+            self.tally.sent += to_client.len() as u64;
+        }
+        upstream.buffer.consume(response.len);
+        upstream.turns.moved(response.len);
+        let Some(pause) = verdict.pause else {
+            return Ok(());
+        };
+        let read_timeout = self.config.upstream.read_timeout;
+        if upstream.interim.is_endless(read_timeout) {
+            return Err(Failure::InterimFlood.into());
+        }
+        let client = Watch::Gone(self.downstream);
+        match upstream.stream.pause(now + pause, client) {
+            Wake::Watched => Err(Failure::ClientGone.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The switch to another protocol, once the peer has agreed to it.
+
+use std::io;
+
+use super::{Exchange, Outcome, Stop, Upstream, client_lost};
+use crate::error::Close;
+use crate::http::h1::encode::{self, Connection, ResponseToClient};
+use crate::http::h1::framing::Framing;
+use crate::net::Patience;
+use crate::proxy::body::tunnel::{self, Twins};
+use crate::proxy::workspace::Workspace;
+
+impl Exchange<'_> {
+    /// Passes the 101 on and carries bytes both ways until the tunnel ends.
+    // Out of line: its locals would lie on the stack of every other request, too.
+    #[inline(never)]
+    pub(super) fn switch_protocols(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
+        // Before the client is told, since there is no way back then.
+        let twins = || Twins::of(self.downstream, &upstream.stream);
+        let twins = self.worker.with_descriptors(twins);
+        let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
+        let Workspace {
+            response: head,
+            response_options: options,
+            to_client,
+            ..
+        } = &mut *self.workspace;
+        to_client.clear();
+        let response = ResponseToClient {
+            head,
+            bytes: upstream.buffer.filled(),
+            options,
+            framing: Framing::None,
+            version: self.plan.version,
+            connection: Connection::Upgrade,
+        };
+        encode::response(to_client, &response);
+        self.tally.status = head.status;
+        upstream.buffer.consume(head.len);
+        // What the peer has sent behind its head belongs to the new protocol already, and so does
+        // what the client has sent behind its own.
+        to_client.extend_from_slice(upstream.buffer.filled());
+        let limit = self.config.gateway.send_timeout;
+        let passed = self.downstream.write_all(to_client, &Patience::new(limit));
+        // From here on whatever is lost must be seen to be lost, by both sides.
+        if let Err(error) = passed {
+            upstream.stream.reset();
+            return Err(Stop::Over(tunnel_lost(&error)));
+        }
+        self.tally.sent += to_client.len() as u64;
+        let early = self.buffer.filled();
+        self.tally.received += early.len() as u64;
+        let limit = self.config.gateway.tunnel_timeout;
+        let sent = upstream.stream.write_all(early, &Patience::new(limit));
+        self.buffer.consume(usize::MAX);
+        upstream.buffer.release();
+        self.buffer.release();
+        if sent.is_err() {
+            upstream.stream.reset();
+            return Ok(Outcome::Abort(Close::TunnelEnded));
+        }
+        let carried = match tunnel::carry(self.downstream, &upstream.stream, twins, limit) {
+            Ok(carried) => carried,
+            Err(error) => {
+                log::error!("tunnel-failed error={:?}", error.to_string());
+                upstream.stream.reset();
+                return Ok(Outcome::Abort(Close::TunnelEnded));
+            }
+        };
+        let metrics = self.worker.metrics();
+        let down = carried.down.unwrap_or_default();
+        self.tally.received += carried.up;
+        self.tally.sent += down;
+        metrics.upstream_sent.add(carried.up);
+        metrics.upstream_received.add(down);
+        if carried.down.is_none() {
+            metrics.panics.increment();
+            return Ok(Outcome::Abort(Close::Panic));
+        }
+        Ok(match carried.cut {
+            true => Outcome::Abort(Close::TunnelEnded),
+            false => Outcome::Close(Close::TunnelEnded),
+        })
+    }
+}
+
+/// How a tunnel ends to whose client the answer cannot be passed on.
+fn tunnel_lost(error: &io::Error) -> Outcome {
+    match client_lost(error) {
+        Outcome::Close(close) => Outcome::Abort(close),
+        outcome => outcome,
+    }
+}
