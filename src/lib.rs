@@ -22,13 +22,14 @@
 //! | [`upstream`] | choosing a peer, connecting to it, idle connections |
 //! | [`route`] | who is served by whom, and why; pure |
 //! | [`logs`] | the access log's line, the error log's events, and their writers |
+//! | [`metrics`] | counters, a set for each worker |
 //! | [`config`] | the ini file, and what a reload changes |
 //! | [`lists`] | the lists as values: entries, ranges, findings; pure |
 //! | [`http`] | HTTP as bytes: heads, framing, chunks; the PROXY protocol; who the client is; no I/O |
 //! | [`process`] | signals, pid file, privileges, threads that are started again when they panic |
 //! | [`net`] | sockets, coroutines, deadlines: the only place that calls the runtime |
 //! | [`memory`] | buffers, memory kept for reuse, advice to the kernel |
-//! | [`snapshot`], [`metrics`], [`error`] | values that every layer uses; `error` names what can go wrong |
+//! | [`snapshot`], [`error`] | values that every layer uses; `error` names what can go wrong |
 //!
 //! Imports go downwards in this table. `http`, `lists` and `route` know no sockets, clocks,
 //! threads or Redis; only `proxy` knows both `route` and `upstream`.

@@ -21,6 +21,7 @@ mod pool;
 mod ranges;
 mod remarks;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use by_list::ByList;
@@ -58,6 +59,14 @@ pub struct Pools {
 }
 
 impl Pools {
+    /// The peers of one pool.
+    pub fn peers(&self, pool: PoolName) -> &[SocketAddr] {
+        match pool {
+            PoolName::Pre => self.pre.peers(),
+            PoolName::Prod => self.prod.peers(),
+        }
+    }
+
     /// True when these are the very lists of `lists`.
     pub fn are_of(&self, lists: &Lists) -> bool {
         Arc::ptr_eq(&self.pre, &lists.pre) && Arc::ptr_eq(&self.prod, &lists.prod)
@@ -65,6 +74,14 @@ impl Pools {
 }
 
 impl Lists {
+    /// One of the pools.
+    pub fn pool(&self, pool: PoolName) -> &PeerList {
+        match pool {
+            PoolName::Pre => &self.pre,
+            PoolName::Prod => &self.prod,
+        }
+    }
+
     /// The peers alone.
     pub fn pools(&self) -> Pools {
         Pools {

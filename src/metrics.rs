@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::{Close, Doubt, Failure, Refusal};
+use crate::lists::PoolName;
 
 /// A number that only one thread changes and any may read.
 #[derive(Debug)]
@@ -42,31 +43,6 @@ impl Counter {
     }
 }
 
-/// The `pool` label of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolLabel {
-    /// The new version.
-    Pre,
-    /// The old version.
-    Prod,
-    /// Answered without a peer.
-    None,
-}
-
-impl PoolLabel {
-    /// Every label, in the order of the tables.
-    pub const ALL: [Self; 3] = [Self::Pre, Self::Prod, Self::None];
-
-    /// The label's text.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pre => "pre",
-            Self::Prod => "prod",
-            Self::None => "none",
-        }
-    }
-}
-
 /// Upper bounds of the buckets of the request duration histogram, in microseconds.
 pub const DURATION_BOUNDS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
@@ -80,12 +56,12 @@ pub const STATUS_CLASSES: usize = 6;
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerMetrics {
-    /// Requests, by pool and status class.
-    pub requests: [[Counter; STATUS_CLASSES]; PoolLabel::ALL.len()],
+    /// Requests, by pool and status class; the last are those that were answered without a peer.
+    pub requests: [[Counter; STATUS_CLASSES]; PoolName::ALL.len() + 1],
     /// Attempts that succeeded, by pool.
-    pub attempts_ok: [Counter; PoolLabel::ALL.len()],
+    pub attempts_ok: [Counter; PoolName::ALL.len()],
     /// Attempts that failed, by pool and [`Failure`].
-    pub attempts_failed: [[Counter; Failure::ALL.len()]; PoolLabel::ALL.len()],
+    pub attempts_failed: [[Counter; Failure::ALL.len()]; PoolName::ALL.len()],
     /// Gray clients served by prod because pre had no peer.
     pub fallbacks_empty: Counter,
     /// Gray clients served by prod because every attempt on pre failed.
@@ -132,9 +108,9 @@ impl Default for WorkerMetrics {
         #[allow(clippy::declare_interior_mutable_const)]
         const ZERO: Counter = Counter::new();
         Self {
-            requests: [const { [ZERO; STATUS_CLASSES] }; PoolLabel::ALL.len()],
-            attempts_ok: [ZERO; PoolLabel::ALL.len()],
-            attempts_failed: [const { [ZERO; Failure::ALL.len()] }; PoolLabel::ALL.len()],
+            requests: [const { [ZERO; STATUS_CLASSES] }; PoolName::ALL.len() + 1],
+            attempts_ok: [ZERO; PoolName::ALL.len()],
+            attempts_failed: [const { [ZERO; Failure::ALL.len()] }; PoolName::ALL.len()],
             fallbacks_empty: ZERO,
             fallbacks_exhausted: ZERO,
             refusals: [ZERO; Refusal::ALL.len()],
@@ -159,10 +135,15 @@ impl Default for WorkerMetrics {
 }
 
 impl WorkerMetrics {
+    /// The requests for a pool, or those that were answered without a peer, by status class.
+    pub fn requests_of(&self, pool: Option<PoolName>) -> &[Counter; STATUS_CLASSES] {
+        &self.requests[pool.map_or(PoolName::ALL.len(), |it| it as usize)]
+    }
+
     /// Counts one finished request.
-    pub fn request(&self, pool: PoolLabel, status: u16, duration: Duration) {
+    pub fn request(&self, pool: Option<PoolName>, status: u16, duration: Duration) {
         let class = usize::from(status / 100).min(STATUS_CLASSES - 1);
-        self.requests[pool as usize][class].increment();
+        self.requests_of(pool)[class].increment();
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < micros);
         self.durations[bucket].increment();
@@ -212,13 +193,13 @@ mod tests {
         let record = |worker: usize, status, micros| {
             let duration = Duration::from_micros(micros);
             let worker = metrics.worker(worker);
-            worker.request(PoolLabel::Prod, status, duration);
+            worker.request(Some(PoolName::Prod), status, duration);
         };
         record(0, 200, 500);
         record(1, 204, 501);
         record(1, 503, 60_000_000);
         let requests =
-            |class: usize| metrics.sum(|it| &it.requests[PoolLabel::Prod as usize][class]);
+            |class: usize| metrics.sum(|it| &it.requests_of(Some(PoolName::Prod))[class]);
         assert_eq!((requests(2), requests(5), requests(4)), (2, 1, 0));
         let bucket = |at: usize| metrics.sum(|it| &it.durations[at]);
         assert_eq!((bucket(0), bucket(1), bucket(14)), (1, 1, 1));

@@ -11,9 +11,9 @@ use crate::admin::pages::standing::{age_of, copy_is_in_force};
 use crate::admin::view::View;
 use crate::error::{AdminRefusal, Close, Doubt, Failure, Finding, Refusal};
 use crate::fleet::heartbeat::Tally;
-use crate::lists::ListName;
 use crate::lists::notes::Kind;
-use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, PoolLabel, STATUS_CLASSES, WorkerMetrics};
+use crate::lists::{ListName, PoolName};
+use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, STATUS_CLASSES, WorkerMetrics};
 use crate::net;
 use crate::store::{Cause, copy};
 
@@ -86,13 +86,15 @@ fn requests(page: &mut Page, metrics: &Metrics) {
         "counter",
         "Requests by pool and class of status; class 0xx: nothing was answered.",
     );
-    for pool in PoolLabel::ALL {
+    // The last are those that were answered without a peer.
+    for pool in PoolName::ALL.map(Some).into_iter().chain([None]) {
         for class in 0..STATUS_CLASSES {
-            let count = metrics.sum(|it| &it.requests[pool as usize][class]);
+            let count = metrics.sum(|it| &it.requests_of(pool)[class]);
             let class = format!("{class}xx");
+            let pool = pool.map_or("none", PoolName::name);
             page.value(
                 "requests_total",
-                &[("pool", &pool.name()), ("status", &class)],
+                &[("pool", &pool), ("status", &class)],
                 count,
             );
         }
@@ -102,7 +104,7 @@ fn requests(page: &mut Page, metrics: &Metrics) {
         "counter",
         "Attempts on peers by pool and outcome.",
     );
-    for pool in [PoolLabel::Pre, PoolLabel::Prod] {
+    for pool in PoolName::ALL {
         let at = pool as usize;
         let name = pool.name();
         let ok = metrics.sum(|it| &it.attempts_ok[at]);

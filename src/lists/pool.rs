@@ -1,9 +1,5 @@
 //! What the pools are called.
 
-use std::net::SocketAddr;
-
-use super::Pools;
-
 /// The two pools of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolName {
@@ -14,19 +10,14 @@ pub enum PoolName {
 }
 
 impl PoolName {
+    /// Every pool, in the order in which they are shown.
+    pub const ALL: [Self; 2] = [Self::Pre, Self::Prod];
+
     /// The name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pre => "pre",
             Self::Prod => "prod",
-        }
-    }
-
-    /// The peers of this pool.
-    pub fn peers(self, pools: &Pools) -> &[SocketAddr] {
-        match self {
-            Self::Pre => pools.pre.peers(),
-            Self::Prod => pools.prod.peers(),
         }
     }
 }

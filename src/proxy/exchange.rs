@@ -22,7 +22,6 @@ use std::time::Instant;
 use interim::Interim;
 
 use super::body::request_body::RequestBody;
-use super::gateway::label;
 use super::pinned::Pinned;
 use super::plan::Plan;
 use super::tally::Tally;
@@ -30,10 +29,10 @@ use super::worker::Worker;
 use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
-use crate::lists::Pools;
+use crate::lists::{PoolName, Pools};
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Stream, Turns, Watch};
-use crate::route::{PoolName, Reason};
+use crate::route::Reason;
 use crate::upstream::choose::choose;
 use crate::upstream::peer;
 use crate::upstream::pool::{Asker, Leftover};
@@ -172,7 +171,7 @@ impl<'a> Exchange<'a> {
         let (mut pool, mut tries, mut last) = (pool, 0, Failure::ConnectFailed);
         loop {
             let tried = &self.workspace.tried;
-            let peers = pool.peers(self.pools);
+            let peers = self.pools.peers(pool);
             let random = |below| fastrand::usize(..below);
             let next = match tries < self.config.upstream.tries {
                 true => choose(peers, tried, random),
@@ -306,7 +305,7 @@ impl<'a> Exchange<'a> {
     ) {
         self.tally.attempts += 1;
         match outcome {
-            Ok(_) => self.worker.metrics().attempts_ok[label(Some(pool)) as usize].increment(),
+            Ok(_) => self.worker.metrics().attempts_ok[pool as usize].increment(),
             Err(Stop::Failed(failure)) => self
                 .worker
                 .reports

@@ -10,8 +10,7 @@ use crate::config::Config;
 use crate::lists::Lists;
 use crate::logs::access::OwnLines;
 use crate::logs::writer::LogQueue;
-use crate::metrics::{Metrics, PoolLabel, WorkerMetrics};
-use crate::route::PoolName;
+use crate::metrics::{Metrics, WorkerMetrics};
 use crate::snapshot::Published;
 
 /// What all workers share.
@@ -79,14 +78,5 @@ impl Deref for Counters {
 
     fn deref(&self) -> &WorkerMetrics {
         self.gateway.metrics.worker(self.index)
-    }
-}
-
-/// The metrics' label of a pool.
-pub(super) fn label(pool: Option<PoolName>) -> PoolLabel {
-    match pool {
-        Some(PoolName::Pre) => PoolLabel::Pre,
-        Some(PoolName::Prod) => PoolLabel::Prod,
-        None => PoolLabel::None,
     }
 }

@@ -18,9 +18,8 @@ use std::rc::Rc;
 
 use super::claims::Held;
 use super::worker::Worker;
-use crate::lists::Pools;
+use crate::lists::{PoolName, Pools};
 use crate::net::Stream;
-use crate::route::PoolName;
 
 /// One of them, between two requests.
 pub(super) struct Pinned {
@@ -81,7 +80,7 @@ impl Pinned {
     /// has come on it.
     pub(super) fn take(self, decided: PoolName, pools: &Pools, falls_back: bool) -> Option<Taken> {
         let is_for_it = self.decided == decided && (self.pool == decided || falls_back);
-        let is_listed = self.pool.peers(pools).contains(&self.peer);
+        let is_listed = pools.peers(self.pool).contains(&self.peer);
         if !is_for_it || !is_listed {
             return None;
         }

@@ -11,11 +11,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::doubts::Doubted;
-use super::gateway::{Counters, label};
+use super::gateway::Counters;
 use crate::error::{Close, Doubt, Failure, Finding};
+use crate::lists::PoolName;
 use crate::logs::throttle::Throttle;
 use crate::net;
-use crate::route::PoolName;
 
 /// How many of each kind a worker has told of late.
 pub(super) struct Reports {
@@ -62,8 +62,7 @@ impl Reports {
         if net::are_waits_cut() {
             return;
         }
-        let label = label(Some(pool));
-        self.counters.attempts_failed[label as usize][failure.index()].increment();
+        self.counters.attempts_failed[pool as usize][failure.index()].increment();
         // Neither is news of the peer.
         if matches!(failure, Failure::Stale | Failure::ClientGone) {
             return;

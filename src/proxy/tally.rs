@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
-use super::gateway::label;
 use super::logged_head::LoggedHead;
 use super::worker::Worker;
 use crate::error::{Close, Refusal};
+use crate::lists::PoolName;
 use crate::logs::access::Record;
 use crate::net;
-use crate::route::{PoolName, Reason};
+use crate::route::Reason;
 
 /// The account of one request.
 pub(super) struct Tally {
@@ -68,7 +68,7 @@ impl Tally {
         let now = Instant::now();
         let duration = now - self.begun;
         let metrics = worker.metrics();
-        metrics.request(label(self.pool), self.status, duration);
+        metrics.request(self.pool, self.status, duration);
         metrics.downstream_received.add(self.received);
         metrics.downstream_sent.add(self.sent);
         if let Some(refusal) = self.refusal {

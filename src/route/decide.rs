@@ -6,9 +6,7 @@ use std::net::IpAddr;
 
 use crate::error::Refusal;
 use crate::http::fields::Field;
-// Part of a decision.
-use crate::lists::Lists;
-pub use crate::lists::PoolName;
+use crate::lists::{Lists, PoolName};
 
 /// Why a pool was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +96,7 @@ pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, 
         true => (PoolName::Pre, Reason::Listed),
         false => (PoolName::Prod, Reason::Unlisted),
     };
-    let peers = match pool {
-        PoolName::Pre => &lists.pre,
-        PoolName::Prod => &lists.prod,
-    };
-    if peers.is_empty() {
+    if lists.pool(pool).is_empty() {
         return Err(Refusal::NoPeers);
     }
     Ok(Decision { pool, reason })

@@ -11,8 +11,8 @@ use crate::http::client;
 use crate::http::fields::{Kind, list};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
-use crate::lists::Lists;
-use crate::route::{self, PoolName, Service, Subject};
+use crate::lists::{Lists, PoolName};
+use crate::route::{self, Service, Subject};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
@@ -125,10 +125,9 @@ pub fn explain(
         fallback: rules.fallback,
     };
     let decision = route::decide(&Subject::new(client, &head.fields, bytes), &service);
-    let pools = lists.pools();
-    let peers = decision.map_or(&[][..], |decision| decision.pool.peers(&pools));
+    let peers = decision.map_or(&[][..], |decision| lists.pool(decision.pool).peers());
     let falls_back = decision.is_ok_and(|it| it.pool == PoolName::Pre) && rules.fallback;
-    let fallback = falls_back.then(|| shown(PoolName::Prod.peers(&pools)));
+    let fallback = falls_back.then(|| shown(lists.prod.peers()));
     let owned = |name: &str| name.to_owned();
     Ok(Explanation {
         socket: socket.to_string(),
@@ -145,7 +144,7 @@ pub fn explain(
         peers: shown(peers),
         peers_count: peers.len() as u64,
         fallback,
-        fallback_count: falls_back.then(|| PoolName::Prod.peers(&pools).len() as u64),
+        fallback_count: falls_back.then(|| lists.prod.peers().len() as u64),
     })
 }
 

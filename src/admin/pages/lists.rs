@@ -22,7 +22,7 @@ use crate::admin::pages::member::{Member as _, Page};
 use crate::admin::pages::standing::Standing;
 use crate::admin::query::unknown;
 use crate::admin::view::View;
-use crate::lists::{GrayList, ListName, Lists, PeerList};
+use crate::lists::{GrayList, ListName, Lists, PoolName};
 use crate::snapshot::Published;
 
 /// The member with the entries of the pools as they were written.
@@ -93,9 +93,9 @@ enum Shown {
 enum Of {
     Gray,
     /// The addresses of a pool.
-    Peers(ListName),
+    Peers(PoolName),
     /// The same, as they were written.
-    Written(ListName),
+    Written(PoolName),
 }
 
 /// Lists that may be replaced while they are read. Shared with who writes, so that they are let go in
@@ -155,16 +155,10 @@ impl PageWriter {
             .map(|(name, it)| (name, Shown::Value(it)));
         let entries = [
             (ListName::Gray.name(), Shown::Entries(Of::Gray)),
-            (
-                ListName::Pre.name(),
-                Shown::Entries(Of::Peers(ListName::Pre)),
-            ),
-            (
-                ListName::Prod.name(),
-                Shown::Entries(Of::Peers(ListName::Prod)),
-            ),
             (WRITTEN, Shown::Written),
         ];
+        let peers = PoolName::ALL.map(|pool| (pool.name(), Shown::Entries(Of::Peers(pool))));
+        let entries = entries.into_iter().chain(peers);
         let entries = entries.map(|(name, it)| (name.to_owned(), it));
         Self {
             members: values.chain(entries).collect(),
@@ -205,10 +199,10 @@ impl PageWriter {
                 Shown::Entries(of) => write_entries(out, lists, *of, *part, "  ")?,
                 Shown::Written => {
                     let mut before = "{\n";
-                    for list in [ListName::Pre, ListName::Prod] {
-                        write!(out, "{before}    \"{}\": ", list.name())?;
+                    for pool in PoolName::ALL {
+                        write!(out, "{before}    \"{}\": ", pool.name())?;
                         before = ",\n";
-                        write_entries(out, lists, Of::Written(list), *part, "    ")?;
+                        write_entries(out, lists, Of::Written(pool), *part, "    ")?;
                     }
                     out.write_all(b"\n  }")?;
                 }
@@ -250,8 +244,8 @@ impl Of {
     fn len(self, lists: &Lists) -> usize {
         match self {
             Self::Gray => lists.gray.len(),
-            Self::Peers(list) => pool(lists, list).peers().len(),
-            Self::Written(list) => pool(lists, list).written().len(),
+            Self::Peers(pool) => lists.pool(pool).peers().len(),
+            Self::Written(pool) => lists.pool(pool).written().len(),
         }
     }
 
@@ -264,21 +258,13 @@ impl Of {
     ) {
         match self {
             Self::Gray => GrayList::entries_in(&lists.gray, range).for_each(|it| take(&it)),
-            Self::Peers(list) => pool(lists, list).peers()[range]
+            Self::Peers(pool) => lists.pool(pool).peers()[range]
                 .iter()
                 .for_each(|it| take(it)),
-            Self::Written(list) => pool(lists, list).written()[range]
+            Self::Written(pool) => lists.pool(pool).written()[range]
                 .iter()
                 .for_each(|it| take(it)),
         }
-    }
-}
-
-/// The servers of a pool.
-fn pool(lists: &Lists, list: ListName) -> &PeerList {
-    match list {
-        ListName::Pre => &lists.pre,
-        ListName::Prod | ListName::Gray => &lists.prod,
     }
 }
 
