@@ -1,7 +1,7 @@
 //! The three lists as one immutable value: who is gray, and where `pre` and `prod` are.
 //!
 //! A store hands over entries as text; here they are parsed, one parser for each kind of entry,
-//! and put into the form that a request needs: ranges to search (`ranges`), addresses to choose from.
+//! and put into the form that a request needs: ranges to search (`ranges`), peers to choose from.
 //! An entry that cannot be read is skipped and named; it never empties a list. Entries are sets:
 //! their order and repetition mean nothing, but [`findings`] tells of what is likely to be a mistake.
 //!
@@ -16,12 +16,13 @@ pub mod findings;
 mod gray;
 mod name;
 pub mod notes;
+mod peer;
 mod peers;
 mod pool;
 mod ranges;
 mod remarks;
 
-use std::net::SocketAddr;
+use std::ops::Index;
 use std::sync::Arc;
 
 pub use by_list::ByList;
@@ -29,6 +30,7 @@ pub use digest::Digest;
 pub use entry::{LONGEST_ENTRY, Written, canonical, gray_entry, peer_entry};
 pub use gray::{Family, GrayList};
 pub use name::ListName;
+pub use peer::Peer;
 pub use peers::PeerList;
 pub use pool::PoolName;
 pub use remarks::{Remarks, Skipped, SkippedEntry};
@@ -59,17 +61,20 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// The peers of one pool.
-    pub fn peers(&self, pool: PoolName) -> &[SocketAddr] {
-        match pool {
-            PoolName::Pre => self.pre.peers(),
-            PoolName::Prod => self.prod.peers(),
-        }
-    }
-
     /// True when these are the very lists of `lists`.
     pub fn are_of(&self, lists: &Lists) -> bool {
         Arc::ptr_eq(&self.pre, &lists.pre) && Arc::ptr_eq(&self.prod, &lists.prod)
+    }
+}
+
+impl Index<PoolName> for Pools {
+    type Output = PeerList;
+
+    fn index(&self, pool: PoolName) -> &PeerList {
+        match pool {
+            PoolName::Pre => &self.pre,
+            PoolName::Prod => &self.prod,
+        }
     }
 }
 

@@ -91,9 +91,10 @@ fn peer_list(entries: &Entries) {
     assert_eq!(list.skipped().count, 0);
     assert_eq!(list.is_empty(), entries.is_empty());
     for peer in list.peers() {
-        assert_eq!(lists::peer_entry(&peer.to_string(), 1), Ok(*peer));
-        assert!(!peer.ip().is_unspecified() && !peer.ip().is_multicast());
-        assert_ne!(peer.port(), 0);
+        assert_eq!(lists::peer_entry(&peer.to_string(), 1), Ok(peer.clone()));
+        let address = peer.address();
+        assert!(!address.ip().is_unspecified() && !address.ip().is_multicast());
+        assert_ne!(address.port(), 0);
     }
 }
 

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::peer::Peer;
+
 /// An address, or `network/length`.
 pub fn canonical(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
@@ -76,15 +78,12 @@ pub(super) const LINK_LOCAL: &str =
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn peer_entry(text: &str, default_port: u16) -> Result<SocketAddr, &'static str> {
+pub fn peer_entry(text: &str, default_port: u16) -> Result<Peer, &'static str> {
     read_peer(text, default_port).map(|(_, peer)| peer)
 }
 
 /// An entry as it is written, and what it means where peers without a port have the default one.
-pub(super) fn read_peer(
-    text: &str,
-    default_port: u16,
-) -> Result<(Written, SocketAddr), &'static str> {
+pub(super) fn read_peer(text: &str, default_port: u16) -> Result<(Written, Peer), &'static str> {
     let (address, port) =
         address_and_port(text).ok_or("neither `ip`, `ip:port` nor `[v6]:port`")?;
     let address = address.to_canonical();
@@ -96,7 +95,10 @@ pub(super) fn read_peer(
     }
     match port.unwrap_or(default_port) {
         0 => Err("port 0"),
-        meant => Ok((Written { address, port }, SocketAddr::new(address, meant))),
+        meant => {
+            let peer = Peer::new(SocketAddr::new(address, meant));
+            Ok((Written { address, port }, peer))
+        }
     }
 }
 

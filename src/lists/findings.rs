@@ -79,7 +79,7 @@ pub fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     findings.take(ListName::Gray, gray_proxies(&lists.gray, trusted));
     let mut of_pre = Notes::default();
     for peer in lists.pre.peers() {
-        if lists.prod.peers().binary_search(peer).is_ok() {
+        if lists.prod.at(peer.address()).is_some() {
             let text = "is in prod, too".to_owned();
             of_pre.add(Kind::InBothPools, || (peer.to_string(), text));
         }

@@ -1,11 +1,12 @@
 //! What is noted of entries while a list is read: likely mistakes, counted by kind, the first of
 //! each by name.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::entry::{canonical, decimal};
+use super::peer::Peer;
 
 /// So many of each kind are named.
 pub(super) const NAMED: usize = 20;
@@ -131,7 +132,7 @@ fn ipv4_meant(written: IpNet) -> Option<(u8, Ipv4Net)> {
 
 /// The note of a server that was taken as `peer`, an IPv6 address with the default port, if the end of
 /// the address may be meant as a port. In brackets it is clear.
-pub(super) fn address_or_port(text: &str, peer: SocketAddr) -> Option<(String, String)> {
+pub(super) fn address_or_port(text: &str, peer: &Peer) -> Option<(String, String)> {
     let (address, port) = text.rsplit_once(':')?;
     // No port of one digit is in use, and many an address ends so.
     let is_port = port.len() > 1 && decimal::<u16>(port).is_some();

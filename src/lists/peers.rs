@@ -1,4 +1,4 @@
-//! A pool: the addresses of its servers.
+//! A pool: its servers.
 //!
 //! An entry may leave its port to the settings. It is kept as it was written, and that is what a list
 //! is known by (its digest, and the last-good copy): lists are the same wherever they are read,
@@ -13,12 +13,13 @@ use super::digest::{Content, Digest};
 use super::entry::{Written, read_peer};
 use super::name::ListName;
 use super::notes::{self, Kind, Notes};
+use super::peer::Peer;
 use super::remarks::{Remarks, Skipped, parse_all};
 
 /// The peers of a pool.
 #[derive(Clone, Debug)]
 pub struct PeerList {
-    peers: Box<[SocketAddr]>,
+    peers: Box<[Peer]>,
     written: Box<[Written]>,
     content: Content,
     remarks: Remarks,
@@ -36,8 +37,8 @@ impl PeerList {
         let (mut peers, mut all_written) = (Vec::new(), Vec::new());
         let read = |text: &str, noted: &mut Notes| {
             let (written, peer) = read_peer(text, default_port)?;
-            if peer.is_ipv6()
-                && let Some(told) = notes::address_or_port(text, peer)
+            if peer.address().is_ipv6()
+                && let Some(told) = notes::address_or_port(text, &peer)
             {
                 noted.add(Kind::AddressOrPort, || told);
             }
@@ -47,8 +48,8 @@ impl PeerList {
         };
         let almost = |text: &str| almost_peer(text, default_port);
         let mut remarks = parse_all(texts, read, almost);
-        peers.sort_unstable();
-        remarks.notes.dedup(&mut peers, SocketAddr::to_string);
+        peers.sort_unstable_by_key(Peer::address);
+        remarks.notes.dedup(&mut peers, Peer::to_string);
         all_written.sort_unstable();
         all_written.dedup();
         let mut content = Sha256::new();
@@ -63,14 +64,20 @@ impl PeerList {
         }
     }
 
-    /// The peers, sorted and without repetition.
-    pub fn peers(&self) -> &[SocketAddr] {
+    /// The peers, sorted by address and without repetition.
+    pub fn peers(&self) -> &[Peer] {
         &self.peers
     }
 
     /// The entries as they were written, sorted and without repetition. Two of them may be one peer.
     pub fn written(&self) -> &[Written] {
         &self.written
+    }
+
+    /// The peer at `address`, if it is one of these.
+    pub fn at(&self, address: SocketAddr) -> Option<&Peer> {
+        let place = self.peers.binary_search_by_key(&address, Peer::address);
+        place.ok().map(|it| &self.peers[it])
     }
 
     /// True when there is none.

@@ -15,7 +15,6 @@ mod switch;
 mod upload;
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -29,7 +28,7 @@ use super::worker::Worker;
 use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
-use crate::lists::{PoolName, Pools};
+use crate::lists::{Peer, PoolName, Pools};
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Stream, Turns, Watch};
 use crate::route::Reason;
@@ -171,7 +170,7 @@ impl<'a> Exchange<'a> {
         let (mut pool, mut tries, mut last) = (pool, 0, Failure::ConnectFailed);
         loop {
             let tried = &self.workspace.tried;
-            let peers = self.pools.peers(pool);
+            let peers = self.pools[pool].peers();
             let random = |below| fastrand::usize(..below);
             let next = match tries < self.config.upstream.tries {
                 true => choose(peers, tried, random),
@@ -188,8 +187,8 @@ impl<'a> Exchange<'a> {
                 return Outcome::Close(Close::ClientGone);
             }
             tries += 1;
-            self.workspace.tried.push(peer);
-            self.tally.peer = Some(peer);
+            self.workspace.tried.push(peer.address());
+            self.tally.peer = Some(peer.address());
             self.tally.upstream_begun.get_or_insert_with(Instant::now);
             match self.try_peer(pool, peer) {
                 Ok(outcome) | Err(Stop::Over(outcome)) => return outcome,
@@ -208,14 +207,14 @@ impl<'a> Exchange<'a> {
     fn try_pinned(&mut self) -> Option<Outcome> {
         let falls_back = self.config.upstream.fallback;
         let pinned = *self.pinned.take()?;
-        let taken = pinned.take(self.decided, self.pools, falls_back)?;
-        let (peer, pool) = (taken.peer, taken.pool);
+        let (taken, peer) = pinned.take(self.decided, self.pools, falls_back)?;
+        let pool = taken.pool;
         let reason = self.tally.reason;
         if pool != self.decided {
             self.tally.reason = Some(Reason::PreExhausted);
         }
         self.tally.pool = Some(pool);
-        self.tally.peer = Some(peer);
+        self.tally.peer = Some(peer.address());
         self.tally.upstream_begun.get_or_insert_with(Instant::now);
         self.worker.metrics().upstream_reuses.increment();
         (self.pins, self.challenged) = (true, taken.challenged);
@@ -228,7 +227,7 @@ impl<'a> Exchange<'a> {
             }
             // The peer itself has not failed.
             Err(Stop::Failed(Failure::Stale)) => {}
-            Err(Stop::Failed(_)) => self.workspace.tried.push(peer),
+            Err(Stop::Failed(_)) => self.workspace.tried.push(peer.address()),
         }
         (self.pins, self.challenged) = (self.plan.authenticates_connection, false);
         self.tally.pool = Some(self.decided);
@@ -270,8 +269,8 @@ impl<'a> Exchange<'a> {
 
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
-    fn try_peer(&mut self, pool: PoolName, peer: SocketAddr) -> Result<Outcome, Stop> {
-        if let Some(found) = self.worker.pool.checkout(peer, self.asker) {
+    fn try_peer(&mut self, pool: PoolName, peer: &Peer) -> Result<Outcome, Stop> {
+        if let Some(found) = self.worker.pool.checkout(peer.address(), self.asker) {
             self.worker.metrics().upstream_reuses.increment();
             self.leftover = found.leftover;
             let outcome = self.attempt(found.stream, true);
@@ -299,17 +298,18 @@ impl<'a> Exchange<'a> {
     fn account(
         &mut self,
         pool: PoolName,
-        peer: SocketAddr,
+        peer: &Peer,
         outcome: &Result<Outcome, Stop>,
         error: Option<&io::Error>,
     ) {
         self.tally.attempts += 1;
         match outcome {
             Ok(_) => self.worker.metrics().attempts_ok[pool as usize].increment(),
-            Err(Stop::Failed(failure)) => self
-                .worker
-                .reports
-                .attempt_failed(pool, peer, *failure, error),
+            Err(Stop::Failed(failure)) => {
+                self.worker
+                    .reports
+                    .attempt_failed(pool, peer.address(), *failure, error)
+            }
             // Nobody can tell how the peer would have done, or it is accounted for already.
             Err(Stop::Over(_)) => {}
         }

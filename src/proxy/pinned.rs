@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use super::claims::Held;
 use super::worker::Worker;
-use crate::lists::{PoolName, Pools};
+use crate::lists::{Peer, PoolName, Pools};
 use crate::net::Stream;
 
 /// One of them, between two requests.
@@ -76,26 +76,32 @@ impl Pinned {
         })
     }
 
-    /// The connection, if it may serve a request for the pool `decided`. Asks the kernel whether anything
-    /// has come on it.
-    pub(super) fn take(self, decided: PoolName, pools: &Pools, falls_back: bool) -> Option<Taken> {
+    /// The connection and its peer, if it may serve a request for the pool `decided`. Asks the kernel
+    /// whether anything has come on it.
+    pub(super) fn take(
+        self,
+        decided: PoolName,
+        pools: &Pools,
+        falls_back: bool,
+    ) -> Option<(Taken, &Peer)> {
         let is_for_it = self.decided == decided && (self.pool == decided || falls_back);
-        let is_listed = pools.peers(self.pool).contains(&self.peer);
-        if !is_for_it || !is_listed {
+        if !is_for_it {
             return None;
         }
+        let peer = pools[self.pool].at(self.peer)?;
         let challenged = matches!(self.place, Place::Here(_));
         let stream = match self.place {
             Place::Here(held) => held.stream,
             Place::Claimed(ticket) => ticket.take()?.stream,
         };
         let is_sound = !stream.is_readable_now();
-        is_sound.then_some(Taken {
+        let taken = Taken {
             stream,
             peer: self.peer,
             pool: self.pool,
             challenged,
-        })
+        };
+        is_sound.then_some((taken, peer))
     }
 
     /// True when something has come on it, as far as events tell, or it was closed: it serves nobody any

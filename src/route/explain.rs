@@ -3,7 +3,7 @@
 //! The same functions as for a request decide here, with the same snapshot: the head is parsed, the
 //! client's address is found in it, and [`route::decide`] names the pool.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -11,7 +11,7 @@ use crate::http::client;
 use crate::http::fields::{Kind, list};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
-use crate::lists::{Lists, PoolName};
+use crate::lists::{Lists, Peer, PoolName};
 use crate::route::{self, Service, Subject};
 
 /// Limits of the head in a question.
@@ -157,7 +157,7 @@ fn names_nobody(head: &RequestHead, bytes: &[u8]) -> bool {
     !chain.any(|it| list(it.value, bytes).next().is_some())
 }
 
-fn shown(peers: &[SocketAddr]) -> Vec<String> {
+fn shown(peers: &[Peer]) -> Vec<String> {
     let first = peers.iter().take(NAMED);
     first.map(ToString::to_string).collect()
 }

@@ -29,7 +29,7 @@ mod lock;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -41,7 +41,7 @@ pub use self::keeper::{Keeper, Purpose, View, holder};
 pub use self::lock::Holder;
 use super::format::{self, FileError};
 use super::{Entries, StoreName};
-use crate::lists::{GrayList, ListName, Lists, PeerList};
+use crate::lists::{GrayList, ListName, Lists, Peer, PeerList};
 
 /// No copy is longer than this, in bytes: any lists that a gateway can hold fit. Nobody writes it by
 /// hand, so it may be longer than a lists file.
@@ -78,10 +78,11 @@ impl Copy {
 
     /// True when it names no store, and one whose prod this is has none of its servers, at whatever port.
     pub fn is_strange_to(&self, prod: &PeerList) -> bool {
-        let own: HashSet<IpAddr> = prod.peers().iter().map(SocketAddr::ip).collect();
+        let ip = |peer: &Peer| peer.address().ip();
+        let own: HashSet<IpAddr> = prod.peers().iter().map(ip).collect();
         let peers = self.lists.prod.peers();
         let is_comparable = self.store.is_none() && !own.is_empty() && !peers.is_empty();
-        is_comparable && !peers.iter().any(|it| own.contains(&it.ip()))
+        is_comparable && !peers.iter().any(|it| own.contains(&ip(it)))
     }
 
     /// How old it is; `None` when it is from the future, since a clock was set.

@@ -2,21 +2,23 @@
 
 use std::net::SocketAddr;
 
+use crate::lists::Peer;
+
 /// Any of the peers that was not tried yet, each with the same chance. `below` gives a random
 /// number below its argument, which is at least 1.
-pub fn choose(
-    peers: &[SocketAddr],
+pub fn choose<'a>(
+    peers: &'a [Peer],
     tried: &[SocketAddr],
     mut below: impl FnMut(usize) -> usize,
-) -> Option<SocketAddr> {
+) -> Option<&'a Peer> {
     if tried.is_empty() {
-        return (!peers.is_empty()).then(|| peers[below(peers.len())]);
+        return (!peers.is_empty()).then(|| &peers[below(peers.len())]);
     }
     // The list may have changed since the first try, so the tried ones need not be in it.
-    let mut untried = peers.iter().filter(|peer| !tried.contains(peer));
+    let mut untried = peers.iter().filter(|peer| !tried.contains(&peer.address()));
     match untried.clone().count() {
         0 => None,
-        count => untried.nth(below(count)).copied(),
+        count => untried.nth(below(count)),
     }
 }
 
@@ -32,13 +34,15 @@ mod tests {
         let chosen = |tried: &[SocketAddr]| {
             let mut numbers = 0..;
             let mut choose_next = || choose(peers, tried, |below| numbers.next().unwrap() % below);
-            (0..6).map_while(|_| choose_next()).collect::<Vec<_>>()
+            let chosen = (0..6).map_while(|_| choose_next());
+            chosen.map(Peer::address).collect::<Vec<_>>()
         };
-        assert_eq!(chosen(&[]), [peers, peers].concat());
-        let rest = [peers[0], peers[2]];
-        assert_eq!(chosen(&peers[1..2]), [rest, rest, rest].concat());
-        assert_eq!(chosen(peers), []);
+        let all = [0, 1, 2].map(|it| peers[it].address());
+        assert_eq!(chosen(&[]), [all, all].concat());
+        let rest = [all[0], all[2]];
+        assert_eq!(chosen(&all[1..2]), [rest, rest, rest].concat());
+        assert_eq!(chosen(&all), []);
         assert_eq!(choose(&[], &[], |_| 0), None);
-        assert_eq!(choose(&[], peers, |_| 0), None);
+        assert_eq!(choose(&[], &all, |_| 0), None);
     }
 }

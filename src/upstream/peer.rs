@@ -1,18 +1,18 @@
 //! Connecting to one peer.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::Failure;
+use crate::lists::Peer;
 use crate::net::{self, Stream, Watch};
 
 /// Connects to `peer` within `limit`; gives up when what is watched, that the client is gone, happens.
 ///
 /// # Errors
 /// The kernel's; [`failure_of`] names them.
-pub fn connect(peer: SocketAddr, limit: Duration, client: Watch<'_>) -> io::Result<Stream> {
-    Stream::connect(peer, Instant::now() + limit, client)
+pub fn connect(peer: &Peer, limit: Duration, client: Watch<'_>) -> io::Result<Stream> {
+    Stream::connect(peer.address(), Instant::now() + limit, client)
 }
 
 /// The name of an error of [`connect`].

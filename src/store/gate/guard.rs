@@ -30,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::lists::{Digest, Family, GrayList, ListName, PeerList};
+use crate::lists::{Digest, Family, GrayList, ListName, Peer, PeerList};
 
 /// How long a list that follows trouble, and still lacks peers, must stand; and a list in force until
 /// the next change of it is another one.
@@ -208,13 +208,10 @@ impl Guarded for PeerList {
     }
 }
 
-/// Peers of one list that the other lacks. Both are sorted.
-fn missing<'a>(
-    one: &'a PeerList,
-    other: &'a PeerList,
-) -> impl Iterator<Item = std::net::SocketAddr> {
-    let there = |peer: &std::net::SocketAddr| other.peers().binary_search(peer).is_ok();
-    one.peers().iter().copied().filter(move |it| !there(it))
+/// Peers of one list that the other lacks.
+fn missing<'a>(one: &'a PeerList, other: &'a PeerList) -> impl Iterator<Item = &'a Peer> {
+    let there = |peer: &Peer| other.at(peer.address()).is_some();
+    one.peers().iter().filter(move |it| !there(it))
 }
 
 impl Guarded for GrayList {

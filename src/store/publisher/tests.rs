@@ -237,7 +237,7 @@ fn lists_that_come_with_a_prod_that_is_yet_to_settle_wait_for_it() {
     assert_eq!(publisher.lists().digest, before.digest);
     let_in_ripe(&publisher, Duration::from_secs(60));
     let lists = publisher.lists();
-    let peers = |list: &PeerList| list.peers()[0].ip().to_string();
+    let peers = |list: &PeerList| list.peers()[0].address().ip().to_string();
     assert_eq!(lists.gray.entries().collect::<Vec<_>>(), ["5.5.5.5"]);
     assert_eq!(
         (peers(&lists.pre), peers(&lists.prod)),
@@ -386,7 +386,7 @@ fn prods(publisher: &Publisher) -> Vec<String> {
         .prod
         .peers()
         .iter()
-        .map(|it| it.ip().to_string())
+        .map(|it| it.address().ip().to_string())
         .collect()
 }
 
