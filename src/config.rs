@@ -34,11 +34,13 @@ pub use self::gateway::{Gateway, Listen};
 pub use self::key::{Key, KeyTable};
 pub use self::lists::Lists;
 pub use self::log::{Log, LogTarget};
-pub use self::redis::{Fleet, Keys, Notify, PasswordFiles, REDIS_URL_VARIABLE, Redis, Tls};
+pub(crate) use self::redis::REDIS_URL_VARIABLE;
+pub use self::redis::{Fleet, Keys, Notify, PasswordFiles, Redis, Tls};
 pub use self::reload::{ReloadTally, Reloads};
 pub use self::store::Store;
 pub use self::upstream::Upstream;
-pub use self::url::{Address, Login, Password, Url};
+pub use self::url::{Address, Url};
+pub(crate) use self::url::{Login, Password};
 
 /// Every key, in the order of the shipped file.
 pub const KEYS: KeyTable = KeyTable(&[
@@ -75,7 +77,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file at `path`. `redis_url` is the value of [`REDIS_URL_VARIABLE`], and goes
+    /// Reads the file at `path`. `redis_url` is the value of `REDIS_URL_VARIABLE`, and goes
     /// before the file's unless it is empty.
     ///
     /// # Errors
@@ -113,7 +115,7 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong with the file as a whole, or with this key.
-    pub fn admin_of(path: &Path) -> Result<Option<SocketAddr>, ConfigError> {
+    pub(crate) fn admin_of(path: &Path) -> Result<Option<SocketAddr>, ConfigError> {
         let text = file::read(path)?;
         let section = file::only("admin", &text, KEYS);
         let file = IniFile::parse(path, section.as_deref().unwrap_or(&text), KEYS)?;

@@ -237,7 +237,7 @@ named! {
 }
 
 /// The reason phrase of the statuses that the gateway itself answers with.
-pub const fn reason_phrase(status: u16) -> &'static str {
+pub(crate) const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",

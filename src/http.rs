@@ -17,5 +17,5 @@ pub mod fields;
 pub mod h1;
 pub mod limits;
 pub mod proxy_protocol;
-pub mod span;
+pub(crate) mod span;
 pub mod version;

@@ -43,7 +43,7 @@
 //! the head under a deadline. The head is judged (`proxy::plan`, by the rules of [`http`]), the client's
 //! address is found in it ([`http::client`]), and [`route::decide`](fn@route::decide) names the pool, by one
 //! snapshot of the lists. Only then is the head for the peer written ([`http::h1::encode`]). `exchange`
-//! tries the pool's peers ([`upstream::choose`](mod@upstream::choose)) until one answers, and `body` streams
+//! tries the pool's peers (`upstream::choose`) until one answers, and `body` streams
 //! what follows the heads. One line in the access log, a few counters, next request.
 //!
 //! # What holds everywhere

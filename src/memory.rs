@@ -3,4 +3,4 @@
 
 pub mod advice;
 pub mod buffer;
-pub mod free_list;
+pub(crate) mod free_list;

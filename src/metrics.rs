@@ -23,7 +23,7 @@ impl Counter {
     }
 
     /// Adds one.
-    pub fn increment(&self) {
+    pub(crate) fn increment(&self) {
         self.add(1);
     }
 
@@ -33,7 +33,7 @@ impl Counter {
     }
 
     /// Subtracts one: for gauges.
-    pub fn decrement(&self) {
+    pub(crate) fn decrement(&self) {
         self.add(u64::MAX);
     }
 
@@ -44,13 +44,13 @@ impl Counter {
 }
 
 /// Upper bounds of the buckets of the request duration histogram, in microseconds.
-pub const DURATION_BOUNDS: [u64; 14] = [
+pub(crate) const DURATION_BOUNDS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000,
 ];
 
 /// Status classes: index 0 is "nothing was answered", 1 to 5 are 1xx to 5xx.
-pub const STATUS_CLASSES: usize = 6;
+pub(crate) const STATUS_CLASSES: usize = 6;
 
 /// One worker's counters.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Default for WorkerMetrics {
 
 impl WorkerMetrics {
     /// The requests for a pool, or those that were answered without a peer, by status class.
-    pub fn requests_of(&self, pool: Option<PoolName>) -> &[Counter; STATUS_CLASSES] {
+    pub(crate) fn requests_of(&self, pool: Option<PoolName>) -> &[Counter; STATUS_CLASSES] {
         &self.requests[pool.map_or(PoolName::ALL.len(), |it| it as usize)]
     }
 

@@ -3,8 +3,8 @@
 //! This file and its parts under `net/` are the only ones that name `may`. A *worker* is one of
 //! `may`'s threads with its own epoll set; what runs on it are stackful coroutines, so that code
 //! reads like blocking code and a wait costs a switch instead of a thread. Offered: [`start`],
-//! [`spawn`], [`Listener`], [`Stream`], [`Pipe`], deadlines ([`Patience`]), turns ([`Turns`],
-//! [`yield_turn`]), [`Parking`] and [`on_each_worker`]; nothing of `may` leaks out.
+//! [`spawn`], [`Listener`], [`Stream`], `Pipe`, deadlines ([`Patience`]), turns ([`Turns`],
+//! [`yield_turn`]), `Parking` and `on_each_worker`; nothing of `may` leaks out.
 //!
 //! Invariants, which the rest of the data plane relies on:
 //!
@@ -15,7 +15,7 @@
 //!   `RefCell`, thread-locals), and a waiter cannot be resumed while it is still being parked.
 //! - **No borrow of worker-local state is held across a wait**: other coroutines of the worker
 //!   run meanwhile.
-//! - **Every wait has a deadline** except a listener's and [`Companion::join`], and is cut by the
+//! - **Every wait has a deadline** except a listener's and `Companion::join`, and is cut by the
 //!   worker's clock (`net/clock.rs`) at most 25 ms late.
 //! - **A crowd waits for itself**: whoever has had a turn, or is woken with more to do, goes on after those
 //!   that came before, a few in each round (`net/rounds.rs`), so that nobody waits for a turn of each.
@@ -52,19 +52,21 @@ use std::time::Duration;
 
 use may::coroutine;
 
-pub use clock::{ensure_ticking, interrupt_idle, set_housekeeping};
+pub(crate) use clock::{ensure_ticking, interrupt_idle, set_housekeeping};
 pub use events::Wake;
 pub use listener::{Accepted, Listener};
 pub use news::news;
-pub use parking::{Fate, Parking};
+pub(crate) use parking::{Fate, Parking};
 pub use patience::Patience;
-pub use pipe::Pipe;
+pub(crate) use pipe::Pipe;
 pub use rounds::{turns_over, yield_turn};
-pub use stream::{Detached, Peeked, Stream, Uptake, Watch};
-pub use turns::{Turns, note_arrival};
+pub(crate) use stream::Peeked;
+pub use stream::{Detached, Stream, Uptake, Watch};
+pub use turns::Turns;
+pub(crate) use turns::note_arrival;
 
 /// True when the process or the system has no descriptor left.
-pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     let errors = [nix::libc::EMFILE, nix::libc::ENFILE];
     error.raw_os_error().is_some_and(|it| errors.contains(&it))
 }
@@ -231,7 +233,7 @@ fn spawn_joinable(
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> io::Result<()> {
     for worker in 0..workers() {
         let task = task.clone();
         spawn(worker, move || task(worker))?;
@@ -240,7 +242,7 @@ pub fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> io::Resu
 }
 
 /// As [`ensure_ticking`], on every worker.
-pub fn ensure_all_ticking() {
+pub(crate) fn ensure_all_ticking() {
     // A worker that cannot be told hears of it at its next request.
     let _ = on_each_worker(|_| ensure_ticking());
 }
@@ -253,12 +255,12 @@ static CUT: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn cut_waits() -> io::Result<()> {
+pub(crate) fn cut_waits() -> io::Result<()> {
     CUT.store(true, Ordering::Release);
     on_each_worker(|_| clock::wake_all())
 }
 
 /// True once waits are cut.
-pub fn are_waits_cut() -> bool {
+pub(crate) fn are_waits_cut() -> bool {
     CUT.load(Ordering::Acquire)
 }

@@ -3,7 +3,7 @@
 
 mod pid_file;
 mod startup;
-pub mod supervised;
+pub(crate) mod supervised;
 
 use std::fs::File;
 use std::io;
@@ -21,7 +21,8 @@ use signal_hook::iterator::Signals;
 
 use crate::net;
 
-pub use self::pid_file::{PidFile, find_gateway, is_gateway};
+pub use self::pid_file::PidFile;
+pub(crate) use self::pid_file::find_gateway;
 pub use self::startup::Startup;
 
 /// What an operator asks for by a signal.
@@ -61,7 +62,7 @@ pub fn commands() -> io::Result<Receiver<Command>> {
 
 /// Whom the process becomes once it has what only root can have.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     user: User,
     group: Gid,
 }
@@ -72,7 +73,7 @@ impl Identity {
     ///
     /// # Errors
     /// When there is no such user or group.
-    pub fn find(user: Option<&str>, group: Option<&str>) -> io::Result<Option<Self>> {
+    pub(crate) fn find(user: Option<&str>, group: Option<&str>) -> io::Result<Option<Self>> {
         let Some(name) = user.filter(|_| geteuid().is_root()) else {
             return Ok(None);
         };
@@ -95,7 +96,7 @@ impl Identity {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn assume(&self) -> io::Result<()> {
+    pub(crate) fn assume(&self) -> io::Result<()> {
         self.join_groups()?;
         setgid(self.group)?;
         setuid(self.user.uid)?;
@@ -107,7 +108,7 @@ impl Identity {
     ///
     /// # Errors
     /// The kernel's. Whoever the process is then, it should end.
-    pub fn act<T>(&self, action: impl FnOnce() -> T) -> io::Result<T> {
+    pub(crate) fn act<T>(&self, action: impl FnOnce() -> T) -> io::Result<T> {
         let (groups, group, user) = (getgroups()?, getegid(), geteuid());
         self.join_groups()?;
         setegid(self.group)?;
@@ -125,7 +126,7 @@ impl Identity {
     }
 
     /// The user's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.user.name
     }
 
@@ -138,7 +139,7 @@ impl Identity {
 ///
 /// # Errors
 /// The kernel's.
-pub fn give_to(file: &File, owner: Option<&Identity>) -> io::Result<()> {
+pub(crate) fn give_to(file: &File, owner: Option<&Identity>) -> io::Result<()> {
     match owner {
         None => Ok(()),
         Some(owner) => {
@@ -157,7 +158,7 @@ const OTHER_DESCRIPTORS: u64 = 64;
 ///
 /// # Errors
 /// The kernel's.
-pub fn allow_connections(connections: usize, workers: usize) -> io::Result<usize> {
+pub(crate) fn allow_connections(connections: usize, workers: usize) -> io::Result<usize> {
     let others = OTHER_DESCRIPTORS + (workers * net::DESCRIPTORS) as u64;
     let wanted = 2 * connections as u64 + others;
     let allowed = allow_descriptors(wanted)?;

@@ -73,7 +73,7 @@ impl<T> Published<T> {
 
     /// Frees the replaced values that no reader has any more. The cell gives none of them away, so
     /// that nobody can come to have one again.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = |it: &mut Arc<T>| Arc::strong_count(it) == 1;
         let unused: Vec<Arc<T>> = replaced.extract_if(.., alone).collect();

@@ -15,14 +15,14 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST: u64 = 1 << 30;
 
 /// Asks one gateway.
-pub struct Asker {
+pub(crate) struct Asker {
     admin: SocketAddr,
     agent: ureq::Agent,
 }
 
 impl Asker {
     /// Will ask at `admin`.
-    pub fn new(admin: SocketAddr) -> Self {
+    pub(crate) fn new(admin: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIME_LIMIT))
             .http_status_as_error(false)
@@ -35,7 +35,7 @@ impl Asker {
     ///
     /// # Errors
     /// The file says that it cannot be asked, or not where.
-    pub fn of(config: &Path) -> Result<Self, String> {
+    pub(crate) fn of(config: &Path) -> Result<Self, String> {
         let admin = Config::admin_of(config).map_err(|error| error.to_string())?;
         let off = "[admin] listen is off, so the gateway cannot be asked";
         admin.map(Self::new).ok_or_else(|| off.to_owned())
@@ -45,7 +45,7 @@ impl Asker {
     ///
     /// # Errors
     /// Nobody answers; with the URL.
-    pub fn get(&self, path: &str) -> Result<(u16, String), String> {
+    pub(crate) fn get(&self, path: &str) -> Result<(u16, String), String> {
         self.get_with(path, &[])
     }
 
@@ -63,7 +63,7 @@ impl Asker {
     ///
     /// # Errors
     /// Nobody answers; with the URL.
-    pub fn post(&self, path: &str, field: (&str, &str)) -> Result<(u16, String), String> {
+    pub(crate) fn post(&self, path: &str, field: (&str, &str)) -> Result<(u16, String), String> {
         let url = format!("http://{}{path}", self.admin);
         let failed = |error: ureq::Error| format!("{url}: {error}");
         let request = self.agent.post(&url).header(field.0, field.1);

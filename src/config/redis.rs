@@ -55,7 +55,7 @@ settings! {
 
 /// The variable of the environment that goes before `[redis] url`, for passwords that must not
 /// stand in a file. Its value is a parameter here: the caller reads the environment.
-pub const REDIS_URL_VARIABLE: &str = "GRAYGATE_REDIS_URL";
+pub(crate) const REDIS_URL_VARIABLE: &str = "GRAYGATE_REDIS_URL";
 
 /// Section `[redis]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,18 +93,18 @@ pub struct Fleet {
     pub heartbeat: Option<Duration>,
     /// The name of this gateway: printable, without spaces.
     pub node: String,
-    /// What the keys begin with: [`Fleet::key_of`]. No key of the lists is such a key.
+    /// What the keys begin with: `Fleet::key_of`. No key of the lists is such a key.
     pub node_key: String,
 }
 
 impl Fleet {
     /// The key of the heartbeats of `node`.
-    pub fn key_of(&self, node: &str) -> String {
+    pub(crate) fn key_of(&self, node: &str) -> String {
         format!("{}:{node}", self.node_key)
     }
 
     /// The key of the index of all nodes. No key of a heartbeat, since none has this beginning.
-    pub fn index_key(&self) -> String {
+    pub(crate) fn index_key(&self) -> String {
         format!("{}s", self.node_key)
     }
 }

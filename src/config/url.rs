@@ -41,7 +41,7 @@ pub enum Address {
 
 /// Who asks, and which database is meant.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Login {
+pub(crate) struct Login {
     /// The ACL user; without one, the server's default user.
     pub user: Option<String>,
     /// The password, if one is asked for.
@@ -52,7 +52,7 @@ pub struct Login {
 
 /// Where the password is.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Password {
+pub(crate) enum Password {
     /// There is none.
     None,
     /// In the URL.
@@ -85,12 +85,12 @@ impl Url {
     }
 
     /// Who asks, and which database is meant.
-    pub fn login(&self) -> &Login {
+    pub(crate) fn login(&self) -> &Login {
         &self.login
     }
 
     /// Whether the URL itself has a password.
-    pub fn has_password(&self) -> bool {
+    pub(crate) fn has_password(&self) -> bool {
         matches!(self.login.password, Password::Text(_))
     }
 
@@ -113,7 +113,7 @@ impl Url {
     }
 
     /// Whether TLS is spoken.
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         matches!(self.address, Address::Tcp { tls: true, .. })
     }
 

@@ -43,7 +43,7 @@ const FAILED: Duration = Duration::from_secs(1);
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The heartbeat of this gateway.
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     shared: Arc<Shared>,
     wake: Sender<()>,
     ended: Receiver<()>,
@@ -81,7 +81,7 @@ impl Shared {
 /// What a gateway has to report at a moment. What that is about is no business of the heartbeat's.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Its generation; see [`Node`].
+    /// Its generation; see `Node`.
     pub generation: u64,
     /// Its digest, if there is one yet.
     pub digest: Option<String>,
@@ -99,7 +99,7 @@ pub struct Report {
 type Reporter = Box<dyn Fn() -> Report + Send>;
 
 /// A bell to be rung when a report may have changed, and its other end. One ring is remembered.
-pub fn bell() -> (Sender<()>, Receiver<()>) {
+pub(crate) fn bell() -> (Sender<()>, Receiver<()>) {
     bounded(1)
 }
 
@@ -108,7 +108,7 @@ impl Heartbeat {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(
+    pub(crate) fn start(
         settings: config::Redis,
         beat: Duration,
         report: impl Fn() -> Report + Send + 'static,
@@ -151,17 +151,17 @@ impl Heartbeat {
     }
 
     /// The name of this gateway.
-    pub fn node(&self) -> &str {
+    pub(crate) fn node(&self) -> &str {
         &self.shared.node
     }
 
     /// What has come of it so far.
-    pub fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         self.shared.tally().clone()
     }
 
     /// Deletes the key, if that does not take long, and ends.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.shared.ends.store(true, Ordering::Relaxed);
         // A ring that waits already does as well.
         let _ = self.wake.try_send(());

@@ -7,7 +7,7 @@ const LONGEST: usize = 128;
 
 /// A gateway, as it was at one of its heartbeats.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Node {
+pub(crate) struct Node {
     /// Its name among the gateways on one Redis.
     pub name: String,
     /// The version of the program.
@@ -34,7 +34,7 @@ pub struct Node {
 
 impl Node {
     /// The text of a heartbeat.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let page = json!({
             "node": self.name,
             "version": self.version,
@@ -53,7 +53,7 @@ impl Node {
 
     /// Reads a heartbeat, which somebody else may have written; `None` when it is none. What only
     /// later versions know is ignored.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let page: Value = serde_json::from_slice(text).ok()?;
         let text = |name: &str| page[name].as_str().map(plain);
         let held = page["held"].as_array().into_iter().flatten();

@@ -38,7 +38,7 @@ pub struct Heard {
     /// Its name, from its key.
     pub name: String,
     /// What it says of itself; none when it is not understood.
-    pub node: Option<Node>,
+    pub(crate) node: Option<Node>,
     /// How long its key has to live, if not for ever.
     pub left: Option<Duration>,
 }
@@ -52,7 +52,7 @@ impl Heard {
 }
 
 /// Reads the heartbeats again and again, on one connection while that holds.
-pub struct Nodes<'a> {
+pub(crate) struct Nodes<'a> {
     settings: &'a config::Redis,
     finder: Finder,
     link: Option<Link>,
@@ -84,7 +84,7 @@ pub struct Look {
 
 impl<'a> Nodes<'a> {
     /// Will read from the server of these settings.
-    pub fn new(settings: &'a config::Redis) -> Self {
+    pub(crate) fn new(settings: &'a config::Redis) -> Self {
         Self {
             settings,
             finder: Finder::quiet(),
@@ -98,7 +98,7 @@ impl<'a> Nodes<'a> {
     ///
     /// # Errors
     /// Why they cannot be read, and the names that were found by then.
-    pub fn read(&mut self, until: Instant) -> Result<Look, String> {
+    pub(crate) fn read(&mut self, until: Instant) -> Result<Look, String> {
         self.known.clear();
         let outcome = self.try_read(until);
         if outcome.is_err() {

@@ -13,7 +13,7 @@ use crate::http::bytes::is_token_byte;
 const OF_CONNECTION: [&[u8]; 5] = [b"ntlm", b"negotiate", b"nego2", b"kerberos", b"credssp"];
 
 /// True when credentials or challenges of a head are of a scheme that authenticates its connection.
-pub fn is_of_connection(fields: &[Field], bytes: &[u8]) -> bool {
+pub(crate) fn is_of_connection(fields: &[Field], bytes: &[u8]) -> bool {
     let mut fields = fields.iter();
     fields.any(|field| field.kind == Kind::Authentication && names_one(field.value.of(bytes)))
 }

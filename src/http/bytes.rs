@@ -1,7 +1,7 @@
 //! Kinds of bytes.
 
 /// RFC 9110 section 5.6.2: the bytes of a token.
-pub fn is_token_byte(byte: u8) -> bool {
+pub(crate) fn is_token_byte(byte: u8) -> bool {
     const TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
     TOKEN.has(byte)
 }

@@ -82,7 +82,7 @@ impl AccessLog {
     }
 
     /// True when records need not be made.
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.queue.is_off()
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Lets an event that may happen a thousand times a second be logged a few times a second.
 #[derive(Debug, Default)]
-pub struct Throttle {
+pub(crate) struct Throttle {
     since: Option<Instant>,
     logged: u32,
     suppressed: u64,
@@ -15,7 +15,7 @@ const PER_SECOND: u32 = 10;
 
 impl Throttle {
     /// `Some` if the event is to be logged, with the number of those before it that were suppressed.
-    pub fn turn(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn turn(&mut self, now: Instant) -> Option<u64> {
         if self
             .since
             .is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1))
@@ -32,7 +32,7 @@ impl Throttle {
     }
 
     /// As [`Self::turn`], for an event that was not told when it happened, and so is counted already.
-    pub fn late_turn(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn late_turn(&mut self, now: Instant) -> Option<u64> {
         self.suppressed = self.suppressed.saturating_sub(1);
         self.turn(now)
     }

@@ -32,7 +32,7 @@ const QUEUE_BATCHES: usize = 4096;
 const OVERHEAD: usize = 64;
 
 /// A batch is sent on when it has so many bytes.
-pub const BATCH: usize = 32 * 1024;
+pub(crate) const BATCH: usize = 32 * 1024;
 
 /// The line with which a batch is full goes beyond that by so many bytes, if it is no rare one.
 const LAST_LINE: usize = 4096;
@@ -52,7 +52,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Whole lines on their way to a log.
 #[derive(Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The lines, each with its line feed.
     pub bytes: Vec<u8>,
     /// How many.
@@ -89,7 +89,7 @@ pub struct LogQueue {
 
 impl LogQueue {
     /// Makes batches for one more worker ahead.
-    pub fn provide(&self) {
+    pub(crate) fn provide(&self) {
         for _ in 0..AHEAD {
             // Where there are enough of them, it goes.
             let _ = self.give_back.try_send(room_for_a_batch());
@@ -97,12 +97,12 @@ impl LogQueue {
     }
 
     /// True when the writer has fallen so far behind that a new batch would take new memory.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.spare.is_empty() && self.held.load(Ordering::Acquire) > 0
     }
 
     /// A batch without a line, with room for as many as go into one.
-    pub fn new_batch(&self) -> Batch {
+    pub(crate) fn new_batch(&self) -> Batch {
         let spare = self.spare.try_recv();
         Batch {
             bytes: spare.unwrap_or_else(|_| room_for_a_batch()),
@@ -111,7 +111,7 @@ impl LogQueue {
     }
 
     /// Hands over whole lines; when the queue is full they are dropped and counted.
-    pub fn send(&self, batch: Batch) {
+    pub(crate) fn send(&self, batch: Batch) {
         if self.off || batch.lines == 0 {
             return;
         }
@@ -147,7 +147,7 @@ impl LogQueue {
     }
 
     /// True when nobody reads this log, so that lines need not be made.
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.off
     }
 }
@@ -170,7 +170,7 @@ pub struct Reopening(Option<Receiver<bool>>);
 
 /// What became of a [`Reopening`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reopened {
+pub(crate) enum Reopened {
     /// It was opened anew, or is no file.
     Done,
     /// It could not be opened, which has been said; the old one stays in use.
@@ -181,7 +181,7 @@ pub enum Reopened {
 
 impl Reopening {
     /// Waits, for a bounded time, for the outcome.
-    pub fn wait(self) -> Reopened {
+    pub(crate) fn wait(self) -> Reopened {
         let Some(outcome) = self.0 else {
             return Reopened::Done;
         };
@@ -337,7 +337,7 @@ const MODE: u32 = 0o640;
 ///
 /// # Errors
 /// The kernel's, with the path; `TimedOut` for a pipe that nobody reads.
-pub fn open_file(path: &Path, links: Links, wait: Duration) -> io::Result<File> {
+pub(crate) fn open_file(path: &Path, links: Links, wait: Duration) -> io::Result<File> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let deadline = Instant::now() + wait;
@@ -356,7 +356,7 @@ pub fn open_file(path: &Path, links: Links, wait: Duration) -> io::Result<File> 
 }
 
 /// True when a log at `path` would be written into a pipe that nobody reads at present.
-pub fn is_unread_pipe(path: &Path) -> bool {
+pub(crate) fn is_unread_pipe(path: &Path) -> bool {
     let mut options = OpenOptions::new();
     let writes = options.write(true).custom_flags(libc::O_NONBLOCK);
     is_pipe(path)

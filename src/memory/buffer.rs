@@ -46,7 +46,7 @@ struct Free {
 /// Bytes received and not yet used. Takes memory from the worker's free list when it is first
 /// needed, and gives it back when dropped or [released](Buffer::release).
 #[derive(Default)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     /// Every byte is initialised, so that sockets can read into any part of it.
     bytes: Vec<u8>,
     start: usize,
@@ -59,7 +59,7 @@ pub struct Buffer {
 
 impl Buffer {
     /// A buffer without memory.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             bytes: Vec::new(),
             start: 0,
@@ -70,17 +70,17 @@ impl Buffer {
     }
 
     /// The bytes received and not yet used.
-    pub fn filled(&self) -> &[u8] {
+    pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     /// True when every byte was used.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
     /// Marks the first `count` bytes as used.
-    pub fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start += count.min(self.end - self.start);
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
@@ -88,7 +88,7 @@ impl Buffer {
     }
 
     /// Room behind the bytes, of at least one byte; grows by doubling when it is full.
-    pub fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {
             self.bytes = take_small();
         }
@@ -105,13 +105,13 @@ impl Buffer {
     }
 
     /// Notes that `count` bytes were put into the room.
-    pub fn added(&mut self, count: usize) {
+    pub(crate) fn added(&mut self, count: usize) {
         self.end += count;
         debug_assert!(self.end <= self.bytes.len());
     }
 
     /// Puts `bytes` behind those that are there.
-    pub fn put(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn put(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = self.room();
             let (now, later) = bytes.split_at(bytes.len().min(room.len()));
@@ -122,7 +122,7 @@ impl Buffer {
     }
 
     /// Exchanges the memory for [`BIG`], if it is less and the worker has not too much in use.
-    pub fn enlarge(&mut self) {
+    pub(crate) fn enlarge(&mut self) {
         if self.bytes.len() < BIG
             && let Some(mut larger) = take_big()
         {
@@ -135,7 +135,7 @@ impl Buffer {
     }
 
     /// Gives the memory back if it is not in use.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if self.is_empty() {
             self.give_back();
             (self.start, self.end) = (0, 0);

@@ -5,7 +5,7 @@
 
 /// Things for reuse.
 #[derive(Debug)]
-pub struct FreeList<T> {
+pub(crate) struct FreeList<T> {
     kept: Vec<T>,
     /// So many of them were not needed since the last [`FreeList::trim`].
     unused: usize,
@@ -17,7 +17,7 @@ pub struct FreeList<T> {
 
 impl<T> FreeList<T> {
     /// An empty one, that keeps `most` at most, and `least` of them although nobody needs them.
-    pub const fn new(least: usize, most: usize) -> Self {
+    pub(crate) const fn new(least: usize, most: usize) -> Self {
         Self {
             kept: Vec::new(),
             unused: 0,
@@ -27,19 +27,19 @@ impl<T> FreeList<T> {
     }
 
     /// The one that was given last, if there is one.
-    pub fn take(&mut self) -> Option<T> {
+    pub(crate) fn take(&mut self) -> Option<T> {
         let taken = self.kept.pop();
         self.unused = self.unused.min(self.kept.len());
         taken
     }
 
     /// True when there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
     /// Keeps `thing` for the next one who takes, unless there are enough.
-    pub fn give(&mut self, thing: T) {
+    pub(crate) fn give(&mut self, thing: T) {
         if self.kept.len() < self.most {
             self.kept.push(thing);
         }
@@ -47,7 +47,7 @@ impl<T> FreeList<T> {
 
     /// Frees half of those that were not needed since the last call, except for a few; true while there
     /// are more.
-    pub fn trim(&mut self) -> bool {
+    pub(crate) fn trim(&mut self) -> bool {
         let spare = self.kept.len().saturating_sub(self.least);
         self.kept.drain(..self.unused.div_ceil(2).min(spare));
         self.unused = self.kept.len();

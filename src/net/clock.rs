@@ -84,18 +84,18 @@ fn with_clock<T>(action: impl FnOnce(&Rc<Clock>) -> T) -> T {
 
 /// Gives the calling worker a task that is run at every tick; the clock goes on as long as it
 /// answers true ("there is more to do") or anything waits.
-pub fn set_housekeeping(task: impl Fn() -> bool + 'static) {
+pub(crate) fn set_housekeeping(task: impl Fn() -> bool + 'static) {
     with_clock(|clock| *clock.housekeeping.borrow_mut() = Some(Rc::new(task)));
 }
 
 /// Makes sure that the housekeeping of the calling worker is run soon.
-pub fn ensure_ticking() {
+pub(crate) fn ensure_ticking() {
     with_clock(|clock| clock.ensure_ticking());
 }
 
 /// Wakes every idle wait of the calling worker, some in each round: those see
 /// [`super::Wake::Interrupted`].
-pub fn interrupt_idle() {
+pub(crate) fn interrupt_idle() {
     let clock = with_clock(Rc::clone);
     clock.for_some(|place| place.idle, Io::interrupt);
 }

@@ -27,7 +27,7 @@ pub enum Wake {
     Ready,
     /// The deadline has passed.
     Overdue,
-    /// The worker was told to end its idle waits ([`super::interrupt_idle`]).
+    /// The worker was told to end its idle waits (`super::interrupt_idle`).
     Interrupted,
     /// What was watched has happened.
     Watched,

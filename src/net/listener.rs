@@ -31,7 +31,7 @@ pub struct Accepted {
 
 impl Accepted {
     /// The worker that can take the connection without another descriptor.
-    pub fn natural_worker(&self) -> usize {
+    pub(crate) fn natural_worker(&self) -> usize {
         self.socket.as_raw_fd() as usize % super::workers()
     }
 
@@ -106,7 +106,7 @@ impl Listener {
     /// Accepts on the calling worker, in an endless loop: `serve` gets each connection, and
     /// `failed` each error, and says how long to wait after it. Returns, and closes the socket,
     /// once `stopped` is true and nobody is left in the kernel's queue; `stopped` is asked after
-    /// each [`super::interrupt_idle`].
+    /// each `super::interrupt_idle`.
     ///
     /// # Errors
     /// When the socket cannot be registered with the worker.

@@ -16,7 +16,7 @@ use super::{Descriptor, numbers, rounds};
 const EVENTS: usize = rounds::PORTION;
 
 /// The parked connections of a worker, each with what belongs to it.
-pub struct Parking<T> {
+pub(crate) struct Parking<T> {
     /// Before `epoll`: `may` must forget the descriptor before it is closed.
     registration: CoIo<Descriptor>,
     epoll: Epoll,
@@ -25,7 +25,7 @@ pub struct Parking<T> {
 
 /// What becomes of a parked connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It stays.
     Stays,
     /// It goes on, or ends: whoever looks gets it.
@@ -37,7 +37,7 @@ impl<T> Parking<T> {
     ///
     /// # Errors
     /// When descriptors run out.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let epoll = Epoll(numbers::with_fitting_number(epoll.0)?);
         Ok(Self {
@@ -51,7 +51,7 @@ impl<T> Parking<T> {
     ///
     /// # Errors
     /// Gives both back when the kernel has no room for it.
-    pub fn park(&self, connection: Detached, what: T) -> Result<(), (Detached, T)> {
+    pub(crate) fn park(&self, connection: Detached, what: T) -> Result<(), (Detached, T)> {
         let mut places = self.places.borrow_mut();
         let place = places.put(|_| (connection, what));
         // Level-triggered: what has come already is told at once.
@@ -65,7 +65,7 @@ impl<T> Parking<T> {
     }
 
     /// Hands out connections as bytes come, or their end; never returns.
-    pub fn watch(&self, resume: impl Fn(Detached, T)) -> ! {
+    pub(crate) fn watch(&self, resume: impl Fn(Detached, T)) -> ! {
         loop {
             self.registration.wait_io();
             let mut resumed = 0;
@@ -87,7 +87,11 @@ impl<T> Parking<T> {
     }
 
     /// Looks at every connection; those that leave are handed out, some in each round.
-    pub fn sift(&self, fate: impl Fn(&Detached, &mut T) -> Fate, leave: impl Fn(Detached, T)) {
+    pub(crate) fn sift(
+        &self,
+        fate: impl Fn(&Detached, &mut T) -> Fate,
+        leave: impl Fn(Detached, T),
+    ) {
         let (end, mut left) = (self.places.borrow().end(), 0);
         for place in 0..end {
             let leaves = {
@@ -106,7 +110,7 @@ impl<T> Parking<T> {
     }
 
     /// True when nobody is parked.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.places.borrow().is_empty()
     }
 

@@ -49,7 +49,7 @@ impl Patience {
 
     /// For a side that may be silent for `budget`, and must reach `rate` bytes a second on average
     /// while it is waited for.
-    pub fn with_rate(budget: Duration, rate: Option<NonZeroU64>) -> Self {
+    pub(crate) fn with_rate(budget: Duration, rate: Option<NonZeroU64>) -> Self {
         Self {
             budget,
             rate,
@@ -63,7 +63,7 @@ impl Patience {
 
     /// As it is, but what comes in the other direction meanwhile counts as progress, too: who sends is
     /// there, and may read nothing until all is sent.
-    pub fn hearing(self, heard: Option<Rc<Cell<usize>>>) -> Self {
+    pub(crate) fn hearing(self, heard: Option<Rc<Cell<usize>>>) -> Self {
         Self { heard, ..self }
     }
 
@@ -75,7 +75,7 @@ impl Patience {
     }
 
     /// Notes how many bytes the other side has announced and not sent yet. Until it is told, much.
-    pub fn expects(&self, announced: u64) {
+    pub(crate) fn expects(&self, announced: u64) {
         self.much.set(announced > MUCH);
     }
 
@@ -85,7 +85,7 @@ impl Patience {
     }
 
     /// Notes a wait that has ended.
-    pub fn waited_since(&self, begun: Instant) {
+    pub(crate) fn waited_since(&self, begun: Instant) {
         if self.rate.is_some() {
             self.waited(begun.elapsed());
         }

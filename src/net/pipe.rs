@@ -37,7 +37,7 @@ thread_local! {
 }
 
 /// A pipe of the calling worker's, empty between two uses.
-pub struct Pipe {
+pub(crate) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     /// Bytes in it.
@@ -49,7 +49,7 @@ pub struct Pipe {
 impl Pipe {
     /// A pipe, if there may be another one and the kernel has descriptors and room for it. When it has
     /// not, it is not asked again until [`Self::look_after`].
-    pub fn take() -> Option<Self> {
+    pub(crate) fn take() -> Option<Self> {
         if REFUSED.get() {
             return None;
         }
@@ -81,7 +81,7 @@ impl Pipe {
 
     /// True when an error of [`Self::fill`] says nothing of the connection: this kernel, or a sandbox
     /// around this process (seccomp(2)), does not do this with pipes.
-    pub fn is_refusal(error: &io::Error) -> bool {
+    pub(crate) fn is_refusal(error: &io::Error) -> bool {
         use io::ErrorKind::{InvalidInput, OutOfMemory, PermissionDenied, Unsupported};
         let kind = error.kind();
         matches!(
@@ -91,29 +91,29 @@ impl Pipe {
     }
 
     /// Notes a [refusal](Self::is_refusal): there are no pipes until [`Self::look_after`].
-    pub fn refused(self) {
+    pub(crate) fn refused(self) {
         REFUSED.set(true);
     }
 
     /// Has the kernel asked for pipes again, where it had none, and closes some of those that were not
     /// needed lately; true while there is something to look after.
-    pub fn look_after() -> bool {
+    pub(crate) fn look_after() -> bool {
         REFUSED.replace(false) | FREE.with_borrow_mut(FreeList::trim)
     }
 
     /// Closes the pipes that nobody uses; false when there was none.
-    pub fn close_unused() -> bool {
+    pub(crate) fn close_unused() -> bool {
         let unused = FREE.replace(FreeList::new(0, MOST));
         !unused.is_empty()
     }
 
     /// True when it holds nothing.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.held == 0
     }
 
     /// Gives the pipe back for other bodies; one that still holds bytes is closed.
-    pub fn give_back(self) {
+    pub(crate) fn give_back(self) {
         if self.held == 0 {
             FREE.with_borrow_mut(|free| free.give(self));
         }
@@ -124,7 +124,7 @@ impl Pipe {
     ///
     /// # Errors
     /// The kernel's; `WouldBlock` when nothing is there.
-    pub fn fill(&mut self, from: &Stream, most: usize) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, from: &Stream, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0);
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let count = from.take_now(|socket| {
@@ -140,7 +140,7 @@ impl Pipe {
     ///
     /// # Errors
     /// As of [`Stream::write_all`].
-    pub fn drain(
+    pub(crate) fn drain(
         &mut self,
         to: &Stream,
         patience: &Patience,

@@ -17,7 +17,7 @@ use super::{Descriptor, Patience, Turns, clock, news};
 
 /// What a read would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peeked {
+pub(crate) enum Peeked {
     /// It would wait.
     Nothing,
     /// Bytes.
@@ -213,7 +213,7 @@ impl Stream {
     /// # Errors
     /// The kernel's; `WouldBlock` when nothing is there: who was woken may have been woken by the news
     /// of what was read already, here or through a [twin](Self::twin).
-    pub fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.take_now(|socket| {
             let (count, _) = recv(socket, &mut *into, RecvFlags::empty())?;
             Ok(count)
@@ -254,7 +254,7 @@ impl Stream {
 
     /// Waits, as an idle connection does, until there is something to read, or the end; can be
     /// interrupted.
-    pub fn wait_idle(&self, deadline: Instant) -> Wake {
+    pub(crate) fn wait_idle(&self, deadline: Instant) -> Wake {
         self.io
             .wait(READ | READ_END, Some(deadline), Watch::Nothing, true)
     }
@@ -278,7 +278,7 @@ impl Stream {
 
     /// True when the connection was reset, or closed in both directions, as far as events say: as of
     /// [`Watch::Gone`].
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.io.look() & GONE != 0
     }
 
@@ -288,7 +288,7 @@ impl Stream {
     }
 
     /// What a read would find, by the kernel.
-    pub fn peek_now(&self) -> Peeked {
+    pub(crate) fn peek_now(&self) -> Peeked {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match self.io.socket.peek(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -312,7 +312,7 @@ impl Stream {
     ///
     /// # Errors
     /// As of [`Self::write_all`]; `ConnectionAborted` when what is watched happens.
-    pub fn write_all_unless(
+    pub(crate) fn write_all_unless(
         &self,
         bytes: &[u8],
         patience: &Patience,
@@ -458,18 +458,18 @@ impl Stream {
     }
 
     /// Takes [`Self::abort`] back.
-    pub fn cancel_abort(&self) {
+    pub(crate) fn cancel_abort(&self) {
         // Where it fails, the end is a reset, which says too much rather than too little.
         let _ = self.io.socket.set_linger(None);
     }
 
     /// Reads no more: whoever waits for bytes (on a twin, too) sees the end. The other side is not told.
-    pub fn shutdown_read(&self) {
+    pub(crate) fn shutdown_read(&self) {
         let _ = self.io.socket.shutdown(std::net::Shutdown::Read);
     }
 
     /// Ends both directions, so that whoever waits on this connection (a twin, too) sees its end.
-    pub fn shutdown_both(&self) {
+    pub(crate) fn shutdown_both(&self) {
         let _ = self.io.socket.shutdown(std::net::Shutdown::Both);
     }
 
@@ -485,7 +485,7 @@ impl Stream {
     ///
     /// # Errors
     /// When somebody else still watches it, and descriptors run out.
-    pub fn detach(self) -> io::Result<Detached> {
+    pub(crate) fn detach(self) -> io::Result<Detached> {
         let io = Rc::clone(&self.io);
         drop(self);
         let socket = match Rc::try_unwrap(io) {

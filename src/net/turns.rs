@@ -39,7 +39,7 @@ thread_local! {
 }
 
 /// Notes that something has come to the calling worker that somebody waits for.
-pub fn note_arrival() {
+pub(crate) fn note_arrival() {
     ARRIVALS.set(ARRIVALS.get() + 1);
 }
 
@@ -84,7 +84,7 @@ impl Turns {
     }
 
     /// As [`Self::begin`], but the first time nobody is asked: for the beginning of an answer.
-    pub fn begin_again(&mut self) {
+    pub(crate) fn begin_again(&mut self) {
         if self.worked {
             self.begin();
         }
@@ -106,7 +106,7 @@ impl Turns {
 
     /// Notes that a chunk was taken, whatever its size; when the turn is over, returns after the others'
     /// turns.
-    pub fn took_piece(&mut self) {
+    pub(crate) fn took_piece(&mut self) {
         self.worked(PIECE);
     }
 

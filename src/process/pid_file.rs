@@ -157,7 +157,7 @@ fn read(path: &Path) -> io::Result<Option<Pid>> {
 ///
 /// # Errors
 /// When none runs, as far as can be told.
-pub fn find_gateway(path: &Path) -> Result<Pid, String> {
+pub(crate) fn find_gateway(path: &Path) -> Result<Pid, String> {
     let shown = path.display();
     let found = match holders(path) {
         Ok(holders) => holders,
@@ -235,7 +235,7 @@ fn holders_of_removed(path: &Path) -> Vec<Pid> {
 }
 
 /// Whether a live process runs this program, or another version of it.
-pub fn is_gateway(pid: Pid) -> bool {
+fn is_gateway(pid: Pid) -> bool {
     let of_process = |name: &str| Path::new("/proc").join(pid.to_string()).join(name);
     let status = fs::read_to_string(of_process("status")).unwrap_or_default();
     let state = status.lines().find_map(|line| line.strip_prefix("State:"));

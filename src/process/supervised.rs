@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn spawn(name: &str, work: impl FnMut() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub(crate) fn spawn(name: &str, work: impl FnMut() + Send + 'static) -> io::Result<JoinHandle<()>> {
     spawn_with(name, PAUSE, work)
 }
 

@@ -12,7 +12,7 @@ use crate::error::Doubt;
 
 /// A proxy that was not believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doubted {
+pub(crate) struct Doubted {
     /// The address that the connection came from.
     pub proxy: IpAddr,
     /// Why it was not believed.
@@ -25,7 +25,7 @@ pub struct Doubted {
 
 impl Doubted {
     /// In words, with the time.
-    pub fn told(&self, now: Instant) -> String {
+    pub(crate) fn told(&self, now: Instant) -> String {
         let Self {
             proxy,
             doubt,
@@ -78,7 +78,7 @@ impl Doubts {
     }
 
     /// The last one, if it was not long ago.
-    pub fn recent(&self, now: Instant) -> Option<Doubted> {
+    pub(crate) fn recent(&self, now: Instant) -> Option<Doubted> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |it: &&Doubted| now.saturating_duration_since(it.at) < MEMORY;
         last.doubted.as_ref().filter(is_recent).cloned()

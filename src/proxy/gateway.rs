@@ -43,7 +43,7 @@ impl Gateway {
     }
 
     /// True once the gateway is to end.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 

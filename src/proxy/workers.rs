@@ -49,7 +49,7 @@ pub(super) fn serve(
 }
 
 /// Hands over what the workers have not yet given to the access log's writer.
-pub fn flush_access_logs(gateway: &Arc<Gateway>) {
+pub(crate) fn flush_access_logs(gateway: &Arc<Gateway>) {
     let (done, outcome) = crossbeam_channel::unbounded();
     let of_workers = Arc::clone(gateway);
     let flush = move |_| {

@@ -96,13 +96,13 @@ impl fmt::Display for Shared {
 
 /// What a gateway has made known; for as long as this lives.
 #[derive(Debug)]
-pub struct Claims {
+pub(crate) struct Claims {
     _sockets: Vec<UnixDatagram>,
 }
 
 impl Claims {
     /// Makes known what a gateway of this configuration uses, as far as that is possible.
-    pub fn make(config: &Config) -> Self {
+    pub(crate) fn make(config: &Config) -> Self {
         let pid = std::process::id();
         let tokens: Vec<String> = uses(config).iter().map(Use::token).collect();
         let mut names = vec![String::new()];

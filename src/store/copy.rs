@@ -36,9 +36,10 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-pub use self::disk::{place_aside, place_of_lock, write};
-pub use self::keeper::{Keeper, Purpose, View, holder};
-pub use self::lock::Holder;
+pub use self::disk::write;
+pub(crate) use self::disk::{place_aside, place_of_lock};
+pub(crate) use self::keeper::{Keeper, Purpose, View, holder};
+pub(crate) use self::lock::Holder;
 use super::format::{self, FileError};
 use super::{Entries, StoreName};
 use crate::lists::{GrayList, ListName, Lists, Peer, PeerList};
@@ -72,12 +73,12 @@ pub struct Copy {
 
 impl Copy {
     /// The store that the lists are of, if that is another than `own`.
-    pub fn other_store(&self, own: &StoreName) -> Option<&StoreName> {
+    pub(crate) fn other_store(&self, own: &StoreName) -> Option<&StoreName> {
         self.store.as_ref().filter(|it| !it.is(own))
     }
 
     /// True when it names no store, and one whose prod this is has none of its servers, at whatever port.
-    pub fn is_strange_to(&self, prod: &PeerList) -> bool {
+    pub(crate) fn is_strange_to(&self, prod: &PeerList) -> bool {
         let ip = |peer: &Peer| peer.address().ip();
         let own: HashSet<IpAddr> = prod.peers().iter().map(ip).collect();
         let peers = self.lists.prod.peers();
@@ -93,7 +94,7 @@ impl Copy {
 
 /// An age as a person says it, in the units of the ini file: `4s`, `2h5m`, `30d`. What is less than a
 /// hundredth of it, or so, is left out.
-pub fn shown_age(age: Duration) -> String {
+pub(crate) fn shown_age(age: Duration) -> String {
     let seconds = age.as_secs();
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
     let units = [
@@ -168,12 +169,12 @@ fn is_absent(error: &io::Error) -> bool {
 pub type Found = Result<Option<Copy>, CopyError>;
 
 /// Why a copy of `other` is not used.
-pub fn of_another(other: &StoreName) -> String {
+pub(crate) fn of_another(other: &StoreName) -> String {
     format!("it holds the lists of another store: {other}")
 }
 
 /// The text of a copy of `lists` of `store`, which were good at `time`.
-pub fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<u8> {
+pub(crate) fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<u8> {
     use std::fmt::Write;
     let mut rest = String::new();
     let Lists {

@@ -94,7 +94,7 @@ pub fn parse(text: &[u8], peer_port: u16) -> Result<Reading, FileError> {
 ///
 /// # Errors
 /// What is wrong with the file otherwise.
-pub fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
+pub(crate) fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
     sections(text, |_, _| Ok(()))
 }
 

@@ -46,7 +46,7 @@ impl StoreName {
     }
 
     /// The name of a lists file.
-    pub fn of_file(path: &Path) -> Self {
+    pub(crate) fn of_file(path: &Path) -> Self {
         Self {
             place: Place::File(path.to_string_lossy().into_owned()),
             service: SERVICE.to_owned(),

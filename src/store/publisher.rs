@@ -97,7 +97,7 @@ impl Publisher {
 
     /// Will ring this bell, and never wait for who hears it, when lists, mode or what is held may
     /// have changed.
-    pub fn with_bell(mut self, bell: Sender<()>) -> Self {
+    pub(crate) fn with_bell(mut self, bell: Sender<()>) -> Self {
         self.bell = Some(bell);
         self
     }
@@ -110,7 +110,7 @@ impl Publisher {
     }
 
     /// Will compare the lists with the trusted proxies of `config`, as it is at that time.
-    pub fn with_config(mut self, config: Arc<Published<Config>>) -> Self {
+    pub(crate) fn with_config(mut self, config: Arc<Published<Config>>) -> Self {
         self.config = Some(config);
         self
     }
@@ -128,7 +128,7 @@ impl Publisher {
     ///
     /// # Errors
     /// When the thread that writes cannot be started.
-    pub fn with_copy(mut self, path: &Path, purpose: Purpose) -> io::Result<Self> {
+    pub(crate) fn with_copy(mut self, path: &Path, purpose: Purpose) -> io::Result<Self> {
         let (max_age, store) = (purpose.max_age, purpose.store.clone());
         let (keeper, found) = Keeper::start(path, purpose)?;
         self.keeper = Some(keeper);
@@ -141,7 +141,7 @@ impl Publisher {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn keep_time(self: &Arc<Self>) -> io::Result<()> {
+    pub(crate) fn keep_time(self: &Arc<Self>) -> io::Result<()> {
         let publisher = Arc::clone(self);
         supervised::spawn("lists-guard", move || publisher.follow_time())?;
         Ok(())
@@ -189,7 +189,7 @@ impl Publisher {
     }
 
     /// What is known of the last-good copy, if one is kept.
-    pub fn copy(&self) -> Option<copy::View> {
+    pub(crate) fn copy(&self) -> Option<copy::View> {
         self.keeper.as_ref().map(Keeper::view)
     }
 
@@ -209,7 +209,7 @@ impl Publisher {
     }
 
     /// Notes how changes are noticed from now on.
-    pub fn set_mode(&self, mode: Mode) {
+    pub(crate) fn set_mode(&self, mode: Mode) {
         let before = std::mem::replace(&mut self.locked().mode, mode);
         if before != mode {
             log::info!("lists-mode mode={}", mode.name());
@@ -218,7 +218,7 @@ impl Publisher {
     }
 
     /// From now on the guard goes by these rules; what they allow is let in.
-    pub fn set_rules(&self, rules: Rules) {
+    pub(crate) fn set_rules(&self, rules: Rules) {
         let mut entrance = self.locked_entrance();
         entrance.door.set_rules(rules);
         self.let_in_ripe(&mut entrance, Instant::now());
@@ -239,7 +239,7 @@ impl Publisher {
     }
 
     /// As [`Self::failed`], where each list is kept for this reason until the next reading.
-    pub fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
+    pub(crate) fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
         // Such a reason does not pass by itself.
         self.note_failure(error, true);
         let mut entrance = self.locked_entrance();
@@ -250,7 +250,7 @@ impl Publisher {
     }
 
     /// Notes the server from which the lists come from now on.
-    pub fn set_server(&self, server: Option<SocketAddr>) {
+    pub(crate) fn set_server(&self, server: Option<SocketAddr>) {
         self.locked().server = server;
     }
 
@@ -269,14 +269,14 @@ impl Publisher {
     }
 
     /// Notes that the store has not told of what a check has found, although it should.
-    pub fn missed_event(&self) {
+    pub(crate) fn missed_event(&self) {
         let generation = self.lists.load().generation;
         self.locked().missed_event(generation);
     }
 
     /// The store has what it had when it was last read: true when that needs no second look, since
     /// all of it is in force. The rules make no difference then, nor does time.
-    pub fn confirm(&self, cause: Cause) -> bool {
+    pub(crate) fn confirm(&self, cause: Cause) -> bool {
         let mut entrance = self.locked_entrance();
         // What the log is owed is told with the next lists.
         let is_settled = entrance.door.is_settled() && !entrance.told.owes();
@@ -289,7 +289,7 @@ impl Publisher {
 
     /// Brings what was read into force, as far as it can be accepted. A list that is empty is meant
     /// to be.
-    pub fn publish(&self, reading: Reading, cause: Cause) {
+    pub(crate) fn publish(&self, reading: Reading, cause: Cause) {
         self.publish_watched(reading, ByList::all(Duration::MAX), cause);
     }
 
@@ -352,7 +352,7 @@ impl Publisher {
     }
 
     /// Brings the last-good copy into force, if there is one that may be used, and nothing else is.
-    pub fn use_copy(&self) {
+    pub(crate) fn use_copy(&self) {
         let entrance = self.locked_entrance();
         let found = entrance.copy.as_ref().filter(|it| !it.is_too_old);
         let Some(Found { copy, .. }) = found.filter(|_| !self.lists.load().are_read()) else {
@@ -447,7 +447,7 @@ impl Publisher {
 
     /// Tells what the log is owed, since too much was told before, and what is still so. For a store
     /// that is not read again before it changes: there nothing else tells it.
-    pub fn tell_owed(&self) {
+    pub(crate) fn tell_owed(&self) {
         if self.locked_entrance().told.owes() {
             self.tell_findings();
         }
@@ -458,7 +458,7 @@ impl Publisher {
     }
 
     /// Tells what is likely to be a mistake in the lists in force, and was not told yet.
-    pub fn tell_findings(&self) {
+    pub(crate) fn tell_findings(&self) {
         let (mut entrance, lists) = (self.locked_entrance(), self.lists.load());
         let findings = self.findings(&lists);
         entrance.told.tell(&lists, &findings, Instant::now());

@@ -24,7 +24,8 @@ pub(crate) mod transaction;
 mod types;
 mod watcher;
 
-pub use self::keys::are_apart;
-pub use self::once::{Once, check_files, read};
+pub(crate) use self::keys::are_apart;
+pub(crate) use self::once::check_files;
+pub use self::once::{Once, read};
 pub use self::types::WrongTypes;
 pub use self::watcher::start;

@@ -6,7 +6,7 @@ use crate::lists::Peer;
 
 /// Any of the peers that was not tried yet, each with the same chance. `below` gives a random
 /// number below its argument, which is at least 1.
-pub fn choose<'a>(
+pub(crate) fn choose<'a>(
     peers: &'a [Peer],
     tried: &[SocketAddr],
     mut below: impl FnMut(usize) -> usize,

@@ -10,13 +10,13 @@ use crate::net::{self, Stream, Watch};
 /// Connects to `peer` within `limit`; gives up when what is watched, that the client is gone, happens.
 ///
 /// # Errors
-/// The kernel's; [`failure_of`] names them.
+/// The kernel's; `failure_of` names them.
 pub fn connect(peer: &Peer, limit: Duration, client: Watch<'_>) -> io::Result<Stream> {
     Stream::connect(peer.address(), Instant::now() + limit, client)
 }
 
 /// The name of an error of [`connect`].
-pub fn failure_of(error: &io::Error) -> Failure {
+pub(crate) fn failure_of(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::ConnectRefused,
         io::ErrorKind::TimedOut => Failure::ConnectTimeout,

@@ -193,7 +193,7 @@ impl Pool {
     }
 
     /// True when nobody knows yet whether `peer` sends a body where none may be.
-    pub fn is_to_be_heard(&self, peer: SocketAddr) -> bool {
+    pub(crate) fn is_to_be_heard(&self, peer: SocketAddr) -> bool {
         let peers = self.peers.borrow();
         let manner = peers.get(&peer).map(|it| it.manner);
         manner.unwrap_or_default() == Manner::Unknown

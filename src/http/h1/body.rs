@@ -46,12 +46,12 @@ impl BodyReader {
     }
 
     /// True when the end of the connection is the end of the body rather than a cut.
-    pub fn ends_with_connection(&self) -> bool {
+    pub(crate) fn ends_with_connection(&self) -> bool {
         matches!(self, Self::UntilClose)
     }
 
     /// Bytes of content that are certainly still to come.
-    pub fn certain(&self) -> u64 {
+    pub(crate) fn certain(&self) -> u64 {
         match self {
             Self::Length(left) => *left,
             Self::Chunked(_) | Self::UntilClose => 0,
@@ -68,7 +68,7 @@ impl BodyReader {
         }
     }
 
-    /// Notes that `count` bytes of the [certain](Self::certain) content went by without being looked at.
+    /// Notes that `count` bytes of the `certain` content went by without being looked at.
     pub fn passed(&mut self, count: usize) {
         if let Self::Length(left) = self {
             *left = left.saturating_sub(count as u64);

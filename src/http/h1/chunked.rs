@@ -142,7 +142,7 @@ impl Decoder {
     }
 
     /// Bytes of the current chunk's content that are still to come.
-    pub fn left_of_chunk(&self) -> u64 {
+    pub(crate) fn left_of_chunk(&self) -> u64 {
         match self.state {
             State::Content => self.size,
             _ => 0,

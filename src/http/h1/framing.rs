@@ -99,7 +99,7 @@ pub fn of_response(
 ///
 /// # Errors
 /// When the response must not be used.
-pub fn check_interim(head: &ResponseHead, bytes: &[u8]) -> Result<(), BadFraming> {
+pub(crate) fn check_interim(head: &ResponseHead, bytes: &[u8]) -> Result<(), BadFraming> {
     of_response(head, bytes, false)?;
     let speaks_of_body = |field: &Field| match field.kind {
         Kind::ContentLength => parse_length(field.value.of(bytes)) != Some(0),

@@ -79,7 +79,7 @@ impl OwnLines {
     }
 
     /// Tells the error log of all that is left to tell, however little time has passed.
-    pub fn tell_rest(&self) {
+    pub(crate) fn tell_rest(&self) {
         self.tell(Instant::now() + TOLD_EVERY);
     }
 

@@ -11,12 +11,12 @@ use super::{Copy, CopyError};
 use crate::store::StoreName;
 
 /// Where the lock on the copy at `path` is.
-pub fn place_of_lock(path: &Path) -> PathBuf {
+pub(crate) fn place_of_lock(path: &Path) -> PathBuf {
     beside(path, ".lock")
 }
 
 /// Where a copy of another store is kept when this store's takes its place.
-pub fn place_aside(path: &Path, other: &StoreName) -> PathBuf {
+pub(crate) fn place_aside(path: &Path, other: &StoreName) -> PathBuf {
     beside(path, &format!(".of-{}", other.mark()))
 }
 

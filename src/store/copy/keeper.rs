@@ -30,7 +30,7 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// What there is to know of the copy on disk.
 #[derive(Clone, Debug)]
-pub struct View {
+pub(crate) struct View {
     /// Where it is.
     pub path: PathBuf,
     /// When the lists in it were last known to be good; `None`: there is none that can be used.
@@ -47,13 +47,13 @@ pub struct View {
 }
 
 /// The gateway that keeps the copy at `path` at this moment, if one does, and that can be told.
-pub fn holder(path: &Path) -> Option<Holder> {
+pub(crate) fn holder(path: &Path) -> Option<Holder> {
     lock::holder(&place_of_lock(path))
 }
 
 /// What a copy is kept for.
 #[derive(Clone, Debug)]
-pub struct Purpose {
+pub(crate) struct Purpose {
     /// The store of the lists.
     pub store: StoreName,
     /// The port of peers that are listed without one.
@@ -65,7 +65,7 @@ pub struct Purpose {
 }
 
 /// Keeps the copy, with a thread of its own.
-pub struct Keeper(Arc<Shared>);
+pub(crate) struct Keeper(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
@@ -150,7 +150,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub fn start(path: &Path, purpose: Purpose) -> io::Result<(Self, Found)> {
+    pub(crate) fn start(path: &Path, purpose: Purpose) -> io::Result<(Self, Found)> {
         // From now on nobody else changes it.
         let lock = take_lock(path, &purpose);
         let found = read(path, purpose.peer_port);
@@ -178,7 +178,7 @@ impl Keeper {
     }
 
     /// These lists are in force, and good now.
-    pub fn keep(&self, lists: Arc<Lists>) {
+    pub(crate) fn keep(&self, lists: Arc<Lists>) {
         let mut state = self.0.locked();
         state.newest = Some((lists, SystemTime::now()));
         if state.is_due() {
@@ -187,14 +187,14 @@ impl Keeper {
     }
 
     /// What was found is of another store, although it does not say so.
-    pub fn set_aside(&self) {
+    pub(crate) fn set_aside(&self) {
         let mut state = self.0.locked();
         state.in_the_way = Some(InTheWay::Strange);
         state.on_disk = None;
     }
 
     /// What there is to know.
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         let state = self.0.locked();
         View {
             path: self.0.path.clone(),
@@ -210,7 +210,7 @@ impl Keeper {
     }
 
     /// Writes the newest lists and ends the thread; a disk that does not answer is left behind.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut state = self.0.locked();
         state.ends = true;
         self.0.news.notify_all();

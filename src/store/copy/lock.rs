@@ -26,7 +26,7 @@ pub(super) struct Lock {
 
 /// The gateway that holds a lock, as far as it has said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Its process id, as it sees it.
     pub pid: Option<u32>,
     /// Its ini file.

@@ -30,7 +30,7 @@ fn tag(key: &[u8]) -> Option<&[u8]> {
 
 /// True for keys that are meant for a cluster, since there are hash tags in them, and that are in several
 /// slots.
-pub fn are_apart(keys: &Keys) -> bool {
+pub(crate) fn are_apart(keys: &Keys) -> bool {
     let keys = ListName::ALL.map(|list| key(keys, list).as_bytes());
     let first = slot(keys[0]);
     keys.iter().any(|it| tag(it).is_some()) && keys.iter().any(|it| slot(it) != first)

@@ -48,7 +48,7 @@ pub fn read(settings: &config::Redis) -> Result<Once, String> {
 ///
 /// # Errors
 /// Which of them cannot be used, and why.
-pub fn check_files(settings: &config::Redis) -> std::io::Result<()> {
+pub(crate) fn check_files(settings: &config::Redis) -> std::io::Result<()> {
     let urls = || settings.sentinels.iter().chain([&settings.url]);
     for url in urls() {
         password::read(url.login())?;
