@@ -35,7 +35,7 @@ pub use self::key::{Key, KeyTable};
 pub use self::lists::Lists;
 pub use self::log::{Log, LogTarget};
 pub(crate) use self::redis::REDIS_URL_VARIABLE;
-pub use self::redis::{Fleet, Keys, Notify, PasswordFiles, Redis, Tls};
+pub use self::redis::{Fleet, Notify, PasswordFiles, Redis, Tls};
 pub use self::reload::{ReloadTally, Reloads};
 pub use self::store::Store;
 pub use self::upstream::Upstream;

@@ -11,7 +11,8 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, eaccess};
 
-use crate::config::{self, Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
+use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
+use crate::lists::ByList;
 use crate::logs::writer;
 use crate::process::Identity;
 use crate::run::{self, neighbours};
@@ -112,7 +113,7 @@ fn keys_apart(config: &Config) -> Option<String> {
         return None;
     };
     store::redis::are_apart(&redis.keys).then(|| {
-        let config::Keys { gray, pre, prod } = &redis.keys;
+        let ByList { gray, pre, prod } = &redis.keys;
         format!(
             "[redis] gray_key, pre_key, prod_key: {gray}, {pre} and {prod} have hash tags, and are in several slots: \
              a Redis Cluster does not let them be read at one moment; give all of them the same tag"

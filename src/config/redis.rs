@@ -8,6 +8,7 @@ use super::file::Section;
 use super::key::{Key, settings};
 use super::units::{self, bytes, duration_or_off, name, one_of, optional_name};
 use super::url::{Address, Url};
+use crate::lists::ByList;
 
 settings! {
     [redis]
@@ -68,8 +69,8 @@ pub struct Redis {
     pub passwords: PasswordFiles,
     /// The files for TLS.
     pub tls: Tls,
-    /// The keys of the lists.
-    pub keys: Keys,
+    /// The keys of the lists: not empty, each another.
+    pub keys: ByList<String>,
     /// The key that names the digests of held changes to accept; another than those.
     pub accept_key: String,
     /// How changes are learned of.
@@ -139,17 +140,6 @@ impl Tls {
     }
 }
 
-/// The Redis keys of the lists: not empty, each another.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Keys {
-    /// Of the clients that get the new version.
-    pub gray: String,
-    /// Of the new version's servers.
-    pub pre: String,
-    /// Of the old version's servers.
-    pub prod: String,
-}
-
 /// How changes of the lists are learned of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Notify {
@@ -188,9 +178,9 @@ impl Redis {
         let sentinels = sentinels.into_iter();
         let sentinels: Vec<Url> = sentinels.map(|it| passwords.for_sentinel(it)).collect();
         let tls = Tls::of(section)?;
-        let keys = Keys::of(section)?;
+        let keys = list_keys(section)?;
         let accept_key = section.get(&ACCEPT_KEY)?;
-        if [&keys.gray, &keys.pre, &keys.prod].contains(&&accept_key) {
+        if keys.iter().any(|(_, key)| *key == accept_key) {
             let wrong = Wrong {
                 what: "it is the key of a list".to_owned(),
                 allowed: "a key of its own".to_owned(),
@@ -235,7 +225,11 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
 }
 
 impl Fleet {
-    fn of(section: Section<'_>, keys: &Keys, accept_key: &str) -> Result<Self, ConfigError> {
+    fn of(
+        section: Section<'_>,
+        keys: &ByList<String>,
+        accept_key: &str,
+    ) -> Result<Self, ConfigError> {
         let fleet = Self {
             heartbeat: section.get(&HEARTBEAT)?,
             node: section.get(&NODE)?,
@@ -243,7 +237,8 @@ impl Fleet {
         };
         // A heartbeat must never be taken for a list, nor overwrite one.
         let beginning = fleet.key_of("");
-        let others = [keys.gray.as_str(), &keys.pre, &keys.prod, accept_key];
+        let lists = keys.iter().map(|(_, key)| key.as_str());
+        let others: Vec<&str> = lists.chain([accept_key]).collect();
         if let Some(other) = others.iter().find(|it| it.starts_with(&beginning)) {
             let wrong = Wrong {
                 what: format!("the key {} begins with it", shown(other)),
@@ -357,29 +352,29 @@ impl Tls {
     }
 }
 
-impl Keys {
-    fn of(section: Section<'_>) -> Result<Self, ConfigError> {
-        let keys = Self {
-            gray: section.get(&GRAY_KEY)?,
-            pre: section.get(&PRE_KEY)?,
-            prod: section.get(&PROD_KEY)?,
-        };
-        let pairs = [
-            (PRE_KEY.key, &keys.pre, GRAY_KEY.key, &keys.gray),
-            (PROD_KEY.key, &keys.prod, GRAY_KEY.key, &keys.gray),
-            (PROD_KEY.key, &keys.prod, PRE_KEY.key, &keys.pre),
-        ];
-        for (key, value, other, taken) in pairs {
-            if value == taken {
-                let wrong = Wrong {
-                    what: format!("{} has the same value", other.name),
-                    allowed: "three keys, each another".to_owned(),
-                };
-                return Err(section.wrong(&key, &wrong));
-            }
+/// The Redis keys of the lists: each another.
+fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
+    let settings = ByList {
+        gray: &GRAY_KEY,
+        pre: &PRE_KEY,
+        prod: &PROD_KEY,
+    };
+    let keys = ByList {
+        gray: section.get(settings.gray)?,
+        pre: section.get(settings.pre)?,
+        prod: section.get(settings.prod)?,
+    };
+    for (list, key) in keys.iter() {
+        let mut before = keys.iter().take_while(|(it, _)| *it != list);
+        if let Some((other, _)) = before.find(|(_, it)| *it == key) {
+            let wrong = Wrong {
+                what: format!("{} has the same value", settings[other].key.name),
+                allowed: "three keys, each another".to_owned(),
+            };
+            return Err(section.wrong(&settings[list].key, &wrong));
         }
-        Ok(keys)
     }
+    Ok(keys)
 }
 
 /// How changes of the lists are learned of.

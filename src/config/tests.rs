@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http::limits::Limits;
+use crate::lists::ByList;
 
 /// Where the tables' files pretend to be.
 const FILE: &str = "/etc/gray/graygate.ini";
@@ -220,7 +221,7 @@ fn an_empty_file_has_the_documented_defaults() {
             sentinels: Vec::new(),
             passwords: PasswordFiles::default(),
             tls: Tls::default(),
-            keys: Keys {
+            keys: ByList {
                 gray: "gray".to_owned(),
                 pre: "pre".to_owned(),
                 prod: "prod".to_owned(),

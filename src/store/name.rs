@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::config::{self, Address, Store, Url};
+use crate::lists::ListName;
 
 /// The service that the keys of `[redis]`, or the lists file, are of.
 const SERVICE: &str = "default";
@@ -61,12 +62,11 @@ impl StoreName {
             Address::Tcp { host, .. } if !sentinels.is_empty() => host.clone(),
             _ => address(&settings.url),
         };
-        let config::Keys { gray, pre, prod } = settings.keys.clone();
         let place = Place::Redis {
             server,
             sentinels,
             db: settings.url.login().db,
-            keys: [gray, pre, prod],
+            keys: ListName::ALL.map(|list| settings.keys[list].clone()),
         };
         Self {
             place,

@@ -15,7 +15,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::errors::{describe, io_error, is_refusal};
-use super::keys::key;
 use super::link::{Ender, Link};
 use crate::config::{self, Notify};
 use crate::lists::{ByList, ListName};
@@ -248,7 +247,7 @@ impl Chooser {
     ) -> RedisResult<Subscription> {
         let db = settings.url.login().db;
         let channel = |key: &str| format!("__keyspace@{db}__:{key}");
-        let channels = ListName::ALL.map(|list| channel(key(&settings.keys, list)));
+        let channels = ListName::ALL.map(|list| channel(&settings.keys[list]));
         let mut link = reader.another(settings)?;
         subscribe(&mut link, &channels)?;
         // Without this one the key is still read at each check.
@@ -284,7 +283,9 @@ impl Chooser {
 
     /// Has the server tell a subscription of the keys that the reader wants to know about.
     fn track(&mut self, reader: &mut Link, settings: &config::Redis) -> RedisResult<Subscription> {
-        let lists = ListName::ALL.iter().map(|list| key(&settings.keys, *list));
+        let lists = ListName::ALL
+            .iter()
+            .map(|list| settings.keys[*list].as_str());
         let keys = lists.chain([settings.accept_key.as_str()]);
         let keys: Vec<String> = keys.map(str::to_owned).collect();
         let mut link = reader.another(settings)?;

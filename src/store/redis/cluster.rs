@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 use redis::{RedisError, RedisResult, Value};
 
 use super::errors::{describe, io_error, is_of_cluster, is_of_open_slot, is_refusal};
-use super::keys::{key, slot};
+use super::keys::slot;
 use super::link::Link;
-use crate::config::{self, Address, Keys};
-use crate::lists::ListName;
+use crate::config::{self, Address};
+use crate::lists::{ByList, ListName};
 
 /// So many redirections are followed, one after the other.
 const MOST: usize = 5;
@@ -172,12 +172,12 @@ pub(crate) fn locate(link: &mut Link, settings: &config::Redis) -> RedisResult<(
 
 /// Asks for as good as nothing of each list. Only what says that the slot is elsewhere, or nowhere, is an
 /// error: the owner of one that is open sends for single keys (ASK), and stays the owner.
-fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
+fn look(link: &mut Link, keys: &ByList<String>) -> RedisResult<()> {
     let mut request = Vec::new();
     for list in ListName::ALL {
         request.extend(link.asking());
         let mut command = redis::cmd("LRANGE");
-        command.arg(key(keys, list)).arg(0).arg(0);
+        command.arg(&keys[list]).arg(0).arg(0);
         request.extend(command.get_packed_command());
     }
     link.send(&request)?;
@@ -194,8 +194,8 @@ fn look(link: &mut Link, keys: &Keys) -> RedisResult<()> {
 }
 
 /// An error of a cluster, with what to do where the lists are in several slots.
-pub(crate) fn explained(error: RedisError, keys: &Keys) -> RedisError {
-    let slots = ListName::ALL.map(|list| slot(key(keys, list).as_bytes()));
+pub(crate) fn explained(error: RedisError, keys: &ByList<String>) -> RedisError {
+    let slots = ListName::ALL.map(|list| slot(keys[list].as_bytes()));
     let is_unnamed = || Redirection::of(&error).is_some_and(|it| it.host.is_empty());
     if !is_of_cluster(&error) {
         return error;

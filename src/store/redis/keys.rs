@@ -1,16 +1,6 @@
 //! The keys of the lists, and the slots of a cluster that they are in. Pure.
 
-use crate::config::Keys;
-use crate::lists::ListName;
-
-/// The key of a list.
-pub(crate) fn key(keys: &Keys, list: ListName) -> &str {
-    match list {
-        ListName::Gray => &keys.gray,
-        ListName::Pre => &keys.pre,
-        ListName::Prod => &keys.prod,
-    }
-}
+use crate::lists::{ByList, ListName};
 
 /// A cluster has so many slots.
 const SLOTS: u16 = 16384;
@@ -30,8 +20,8 @@ fn tag(key: &[u8]) -> Option<&[u8]> {
 
 /// True for keys that are meant for a cluster, since there are hash tags in them, and that are in several
 /// slots.
-pub(crate) fn are_apart(keys: &Keys) -> bool {
-    let keys = ListName::ALL.map(|list| key(keys, list).as_bytes());
+pub(crate) fn are_apart(keys: &ByList<String>) -> bool {
+    let keys = ListName::ALL.map(|list| keys[list].as_bytes());
     let first = slot(keys[0]);
     keys.iter().any(|it| tag(it).is_some()) && keys.iter().any(|it| slot(it) != first)
 }
@@ -85,7 +75,7 @@ mod tests {
             (["gray", "{}pre", "pro}d{"], false),
         ] {
             let [gray, pre, prod] = keys.map(str::to_owned);
-            assert_eq!(are_apart(&Keys { gray, pre, prod }), expected, "{keys:?}");
+            assert_eq!(are_apart(&ByList { gray, pre, prod }), expected, "{keys:?}");
         }
     }
 }

@@ -13,7 +13,6 @@ use redis::{RedisError, RedisResult};
 
 use super::cluster::Redirection;
 use super::errors::{bounded, describe, io_error};
-use super::keys::key;
 use super::link::Link;
 use crate::config;
 use crate::lists::ListName;
@@ -138,7 +137,7 @@ fn ask(
     left: &mut usize,
     settings: &config::Redis,
 ) -> RedisResult<[Vec<u8>; COMMANDS]> {
-    let key = key(&settings.keys, list);
+    let key = settings.keys[list].as_str();
     let asking = link.asking();
     let mut as_list = redis::cmd("LRANGE");
     let as_list = as_list.arg(key).arg(0).arg(-1).get_packed_command();

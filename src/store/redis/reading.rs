@@ -5,15 +5,14 @@ use std::hash::{BuildHasher, RandomState};
 use redis::{RedisError, RedisResult, Value};
 
 use super::errors::{bounded, io_error, is_of_open_slot, naming};
-use super::keys::key;
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::reply::Replies;
 use super::rights::Rights;
 use super::standing::{Question, Standing};
 use super::transaction;
-use crate::config::{self, Keys};
-use crate::lists::ListName;
+use crate::config;
+use crate::lists::{ByList, ListName};
 use crate::store::{Entries, Fault, Reading};
 
 /// What the server said of the keys, as it came.
@@ -64,8 +63,8 @@ fn ask_once(
     let lists = rights.allowed();
     let mut pipe = redis::pipe();
     for list in &lists {
-        pipe.cmd("LRANGE").arg(key(keys, *list)).arg(0).arg(-1);
-        pipe.cmd("SMEMBERS").arg(key(keys, *list));
+        pipe.cmd("LRANGE").arg(&keys[*list]).arg(0).arg(-1);
+        pipe.cmd("SMEMBERS").arg(&keys[*list]);
     }
     let mut request = question.packed().unwrap_or_default();
     let is_asked = !request.is_empty();
@@ -80,7 +79,7 @@ fn ask_once(
         if let Some(list) = refusal.list(&lists)
             && refusal.error.code() == Some("NOPERM")
         {
-            rights.refused(list, key(keys, list), &refusal.error);
+            rights.refused(list, &keys[list], &refusal.error);
         }
     }
     let some_are_left = !rights.allowed().is_empty();
@@ -141,12 +140,12 @@ fn is_refused_by_open_slot(bytes: &[u8]) -> RedisResult<bool> {
 /// `None` when a key was touched.
 fn read_one_by_one(
     link: &mut Link,
-    keys: &Keys,
+    keys: &ByList<String>,
     lists: &[ListName],
     pipe: &redis::Pipeline,
     most: usize,
 ) -> RedisResult<Option<Vec<u8>>> {
-    let watched: Vec<&str> = lists.iter().map(|list| key(keys, *list)).collect();
+    let watched: Vec<&str> = lists.iter().map(|list| keys[*list].as_str()).collect();
     link.ask(redis::cmd("WATCH").arg(&watched))?;
     link.send(&pipe.get_packed_pipeline())?;
     let mut replies = format!("*{}\r\n", pipe.len()).into_bytes();

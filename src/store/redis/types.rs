@@ -5,10 +5,8 @@
 
 use redis::RedisResult;
 
-use super::keys::key;
 use super::link::Link;
-use crate::config::Keys;
-use crate::lists::ListName;
+use crate::lists::{ByList, ListName};
 use crate::store::{Fault, Reading};
 
 /// The lists whose keys have a wrong type, each with what is said of it.
@@ -29,7 +27,7 @@ impl WrongTypes {
     pub(crate) fn tell(
         &mut self,
         link: &mut Link,
-        keys: &Keys,
+        keys: &ByList<String>,
         reading: &Reading,
     ) -> RedisResult<()> {
         let before = self.0.clone();
@@ -48,7 +46,7 @@ impl WrongTypes {
     pub(crate) fn ask(
         &mut self,
         link: &mut Link,
-        keys: &Keys,
+        keys: &ByList<String>,
         reading: &Reading,
     ) -> RedisResult<()> {
         self.0.clear();
@@ -56,7 +54,7 @@ impl WrongTypes {
             if !matches!(entries, Err(Fault::WrongType)) {
                 continue;
             }
-            let name = key(keys, list);
+            let name = &keys[list];
             let kind = match link.ask(redis::cmd("TYPE").arg(name)) {
                 Ok(kind) => redis::from_redis_value(kind).unwrap_or_default(),
                 // It does not allow that, or know it.

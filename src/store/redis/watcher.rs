@@ -35,7 +35,6 @@ use super::accept_key::AcceptKey;
 use super::changes::{Chooser, News, Subscription, Way};
 use super::cluster::Redirection;
 use super::errors::{io_error, is_too_long};
-use super::keys::key;
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::pace::Pace;
@@ -541,7 +540,7 @@ impl Watcher {
             return Ok(());
         }
         let lists = self.unsettled.iter();
-        let keys = lists.map(|it| key(&self.settings.keys, it.list));
+        let keys = lists.map(|it| self.settings.keys[it.list].as_str());
         let keys: Vec<&str> = keys.collect();
         match reader.ask(redis::cmd("WATCH").arg(keys)) {
             // A server that refuses WATCH: two readings a moment apart must do.
