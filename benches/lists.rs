@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
-use graygate::lists::{GrayList, Lists, PeerList, canonical};
+use graygate::lists::{GrayList, Lists, PeerList, SharedLists, canonical};
 use graygate::memory::advice;
 use graygate::route::{self, Service, Subject};
 use ipnet::IpNet;
@@ -259,7 +259,12 @@ fn look_up(bencher: Bencher<'_, '_>, table: &Table) {
 fn decide(bencher: Bencher<'_, '_>, count: usize) {
     let table = Table::new(Kind::Mixed, count, true);
     let peers = || Arc::new(PeerList::parse(["10.0.0.1", "10.0.0.2"], 80));
-    let lists = Lists::new(1, Arc::new(table.list.clone()), peers(), peers());
+    let lists = SharedLists {
+        gray: Arc::new(table.list.clone()),
+        pre: peers(),
+        prod: peers(),
+    };
+    let lists = Lists::new(1, lists);
     bencher.bench_local(|| {
         let subject = Subject::new(table.next_client(), &[], &[]);
         let service = Service {

@@ -35,6 +35,9 @@ pub use peers::PeerList;
 pub use pool::PoolName;
 pub use remarks::{Remarks, Skipped, SkippedEntry};
 
+/// The lists themselves, each shared with whoever has it, too.
+pub type SharedLists = ByList<Arc<GrayList>, Arc<PeerList>>;
+
 /// One snapshot of all three lists.
 #[derive(Clone, Debug)]
 pub struct Lists {
@@ -97,16 +100,12 @@ impl Lists {
 
     /// What is in force before anything was read.
     pub fn unread() -> Self {
-        Self::new(0, Arc::default(), Arc::default(), Arc::default())
+        Self::new(0, SharedLists::default())
     }
 
     /// One snapshot of these lists.
-    pub fn new(
-        generation: u64,
-        gray: Arc<GrayList>,
-        pre: Arc<PeerList>,
-        prod: Arc<PeerList>,
-    ) -> Self {
+    pub fn new(generation: u64, lists: SharedLists) -> Self {
+        let ByList { gray, pre, prod } = lists;
         let digest = Digest::of(&[
             (ListName::Gray, gray.content()),
             (ListName::Pre, pre.content()),
@@ -119,6 +118,31 @@ impl Lists {
             pre,
             prod,
         }
+    }
+
+    /// One snapshot of what `entries` say; peers without a port get `peer_port`.
+    pub fn parse<E: AsRef<[u8]>>(
+        generation: u64,
+        entries: ByList<impl IntoIterator<Item = E>>,
+        peer_port: u16,
+    ) -> Self {
+        let gray = |texts| Arc::new(GrayList::parse(texts));
+        let peers = |texts| Arc::new(PeerList::parse(texts, peer_port));
+        Self::new(generation, entries.map_each(gray, peers))
+    }
+
+    /// The lists themselves.
+    pub(crate) fn each(&self) -> ByList<&Arc<GrayList>, &Arc<PeerList>> {
+        ByList {
+            gray: &self.gray,
+            pre: &self.pre,
+            prod: &self.prod,
+        }
+    }
+
+    /// The same lists, for another snapshot.
+    pub(crate) fn shared(&self) -> SharedLists {
+        self.each().map_each(Arc::clone, Arc::clone)
     }
 
     /// False before anything was read.
@@ -150,33 +174,37 @@ impl Lists {
     }
 }
 
+/// Lists of these entries; peers without a port have 80.
+#[cfg(test)]
+pub(crate) fn lists_of(gray: &[&str], pre: &[&str], prod: &[&str]) -> Lists {
+    Lists::parse(1, ByList { gray, pre, prod }, 80)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lists(gray: &[&str], pre: &[&str], prod: &[&str]) -> Lists {
-        let peers = |entries: &[&str]| Arc::new(PeerList::parse(entries, 80));
-        Lists::new(1, Arc::new(GrayList::parse(gray)), peers(pre), peers(prod))
-    }
-
     #[test]
     fn the_digest_is_of_the_content_and_of_nothing_else() {
-        let one = lists(&["1.1.1.1", "2.2.2.0/24"], &["3.3.3.3"], &["4.4.4.4"]);
-        let same = lists(
+        let one = lists_of(&["1.1.1.1", "2.2.2.0/24"], &["3.3.3.3"], &["4.4.4.4"]);
+        let same = lists_of(
             &["2.2.2.9/24", "::ffff:1.1.1.1", "1.1.1.1", "garbage"],
             &["3.3.3.3", " 3.3.3.3 "],
             &["4.4.4.4"],
         );
         assert_eq!(one.digest, same.digest);
-        let elsewhere = |entries: &[&str]| Arc::new(PeerList::parse(entries, 8080));
-        let gray = Arc::clone(&one.gray);
-        let elsewhere = Lists::new(1, gray, elsewhere(&["3.3.3.3"]), elsewhere(&["4.4.4.4"]));
+        let elsewhere = ByList {
+            gray: vec!["1.1.1.1", "2.2.2.0/24"],
+            pre: vec!["3.3.3.3"],
+            prod: vec!["4.4.4.4"],
+        };
+        let elsewhere = Lists::parse(1, elsewhere, 8080);
         assert_eq!(one.digest, elsewhere.digest, "with another default port");
         assert_eq!(one.digest.to_string().len(), 16);
         for other in [
-            lists(&["1.1.1.1"], &["3.3.3.3"], &["4.4.4.4"]),
-            lists(&["1.1.1.1", "2.2.2.0/24"], &["4.4.4.4"], &["3.3.3.3"]),
-            lists(&["1.1.1.1", "2.2.2.0/24"], &["3.3.3.3:81"], &["4.4.4.4"]),
+            lists_of(&["1.1.1.1"], &["3.3.3.3"], &["4.4.4.4"]),
+            lists_of(&["1.1.1.1", "2.2.2.0/24"], &["4.4.4.4"], &["3.3.3.3"]),
+            lists_of(&["1.1.1.1", "2.2.2.0/24"], &["3.3.3.3:81"], &["4.4.4.4"]),
         ] {
             assert_ne!(one.digest, other.digest);
         }

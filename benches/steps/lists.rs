@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use graygate::lists::{GrayList, Lists, PeerList};
+use graygate::lists::{GrayList, Lists, PeerList, SharedLists};
 use graygate::route::{self, Reason, Service, Subject};
 
 /// What a client has.
@@ -81,8 +81,13 @@ impl DecideStep {
     pub(crate) fn new() -> Self {
         let LookUpStep { list, clients } = LookUpStep::new(Family::V4, 1000);
         let peers = || Arc::new(PeerList::parse(["10.0.0.1", "10.0.0.2"], 80));
+        let lists = SharedLists {
+            gray: Arc::new(list),
+            pre: peers(),
+            prod: peers(),
+        };
         Self {
-            lists: Lists::new(1, Arc::new(list), peers(), peers()),
+            lists: Lists::new(1, lists),
             clients,
         }
     }

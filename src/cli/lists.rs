@@ -6,15 +6,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::admin::pages::lists::ListsPage;
 use crate::admin::pages::standing::Standing;
 use crate::cli::admin_client::Asker;
 use crate::config::{Config, Store};
-use crate::lists::{GrayList, ListName, Lists, PeerList};
+use crate::lists::{ListName, Lists, PeerList};
 use crate::run;
-use crate::store::{Entries, Fault, Reading, format, redis};
+use crate::store::{format, redis};
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,15 +219,12 @@ pub(super) fn stored(config: &Config) -> Result<Lists, String> {
             once.reading
         }
     };
-    let entries = |list: ListName, entries: Result<Entries, Fault>| {
-        entries.map_err(|fault| match types.of(list) {
+    if let Some((list, Err(fault))) = reading.iter().find(|(_, it)| it.is_err()) {
+        return Err(match types.of(list) {
             Some(what) => format!("{}: {}: {what}", list.name(), fault.name()),
             None => format!("{}: {}", list.name(), fault.name()),
-        })
-    };
-    let Reading { gray, pre, prod } = reading;
-    let gray = GrayList::parse(&entries(ListName::Gray, gray)?);
-    let peers = |list, texts| entries(list, texts).map(|it| Arc::new(PeerList::parse(&it, port)));
-    let (pre, prod) = (peers(ListName::Pre, pre)?, peers(ListName::Prod, prod)?);
-    Ok(Lists::new(1, Arc::new(gray), pre, prod))
+        });
+    }
+    let entries = reading.map(Result::unwrap_or_default);
+    Ok(Lists::parse(1, entries.as_ref(), port))
 }

@@ -3,17 +3,16 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{Config, Store};
 use crate::lists::findings::{self, Findings};
 use crate::lists::notes::Kind;
-use crate::lists::{Family, GrayList, ListName, Lists, PeerList};
+use crate::lists::{Family, ListName, Lists};
 use crate::run;
 use crate::store::gate::guard::Reason;
-use crate::store::{Entries, Fault, Reading, format, redis};
+use crate::store::{Reading, format, redis};
 
 /// The default of `[upstream] peer_port`.
 const PEER_PORT: u16 = 80;
@@ -68,22 +67,17 @@ fn report(
 ) -> Report {
     let mut text = String::new();
     let mut faults = 0;
-    let mut entries = |list: ListName, entries: Result<Entries, Fault>| {
-        entries.unwrap_or_else(|fault| {
-            faults += 1;
-            // Writing to a String cannot fail.
-            let _ = match types.of(list) {
-                Some(what) => writeln!(text, "{}: {}: {what}", list.name(), fault.name()),
-                None => writeln!(text, "{}: {}", list.name(), fault.name()),
-            };
-            Entries::default()
-        })
-    };
-    let gray = entries(ListName::Gray, reading.gray);
-    let pre = entries(ListName::Pre, reading.pre);
-    let prod = entries(ListName::Prod, reading.prod);
-    let peers = |entries: Entries| Arc::new(PeerList::parse(&entries, port));
-    let lists = Lists::new(1, Arc::new(GrayList::parse(&gray)), peers(pre), peers(prod));
+    for (list, entries) in reading.iter() {
+        let Err(fault) = entries else { continue };
+        faults += 1;
+        // Writing to a String cannot fail.
+        let _ = match types.of(list) {
+            Some(what) => writeln!(text, "{}: {}: {what}", list.name(), fault.name()),
+            None => writeln!(text, "{}: {}", list.name(), fault.name()),
+        };
+    }
+    let entries = reading.map(Result::unwrap_or_default);
+    let lists = Lists::parse(1, entries.as_ref(), port);
     let findings = findings::findings(&lists, trusted);
     tell_skipped(&mut text, &lists, &findings);
     tell_findings(&mut text, &findings);

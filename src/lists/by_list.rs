@@ -5,15 +5,58 @@ use std::ops::{Index, IndexMut};
 
 use super::ListName;
 
-/// One value for each list.
+/// One value for each list. The pools may have another type than gray, as the lists themselves do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByList<T> {
+pub struct ByList<G, P = G> {
     /// That of the clients that get the new version.
-    pub gray: T,
+    pub gray: G,
     /// That of the peers of the new version.
-    pub pre: T,
+    pub pre: P,
     /// That of the peers of the old version.
-    pub prod: T,
+    pub prod: P,
+}
+
+impl<G, P> ByList<G, P> {
+    /// What `gray` makes of gray's value, and `pool` of those of the pools; often the same generic
+    /// function, twice.
+    pub(crate) fn map_each<H, Q>(
+        self,
+        gray: impl FnOnce(G) -> H,
+        mut pool: impl FnMut(P) -> Q,
+    ) -> ByList<H, Q> {
+        ByList {
+            gray: gray(self.gray),
+            pre: pool(self.pre),
+            prod: pool(self.prod),
+        }
+    }
+
+    /// Each value with the `other` one of the same list.
+    pub(crate) fn zip<H, Q>(self, other: ByList<H, Q>) -> ByList<(G, H), (P, Q)> {
+        ByList {
+            gray: (self.gray, other.gray),
+            pre: (self.pre, other.pre),
+            prod: (self.prod, other.prod),
+        }
+    }
+
+    /// The same values, borrowed.
+    pub(crate) const fn as_ref(&self) -> ByList<&G, &P> {
+        ByList {
+            gray: &self.gray,
+            pre: &self.pre,
+            prod: &self.prod,
+        }
+    }
+
+    /// The same values, to be changed where they are.
+    pub(crate) const fn as_mut(&mut self) -> ByList<&mut G, &mut P> {
+        ByList {
+            gray: &mut self.gray,
+            pre: &mut self.pre,
+            prod: &mut self.prod,
+        }
+    }
 }
 
 impl<T> ByList<T> {

@@ -114,19 +114,12 @@ fn gray_proxies(gray: &GrayList, trusted: &[IpNet]) -> Notes {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::lists::{GrayList, PeerList};
-
-    fn lists(gray: &[&str], pre: &[&str], prod: &[&str]) -> Lists {
-        let peers = |entries: &[&str]| Arc::new(PeerList::parse(entries, 80));
-        Lists::new(1, Arc::new(GrayList::parse(gray)), peers(pre), peers(prod))
-    }
+    use crate::lists::{ByList, lists_of};
 
     #[test]
     fn findings_name_their_list_and_entry() {
-        let lists = lists(
+        let lists = lists_of(
             &[
                 "10.0.0.1",
                 "::ffff:10.0.0.1",
@@ -188,12 +181,11 @@ mod tests {
     #[test]
     fn each_kind_is_counted_in_full_and_named_only_so_often() {
         let gray = (0..1000).map(|at| format!("10.0.{}.{}/31", at / 256, at % 256));
-        let list = |entries: &mut dyn Iterator<Item = String>| Arc::new(GrayList::parse(entries));
-        let none = || Arc::new(PeerList::default());
-        let of = |gray| Lists::new(1, gray, none(), none());
-        let lists = of(list(
-            &mut gray.chain((0..500).map(|_| "1O.0.0.1".to_owned())),
-        ));
+        let gray: Vec<_> = gray
+            .chain((0..500).map(|_| "1O.0.0.1".to_owned()))
+            .collect();
+        let (pre, prod) = (Vec::new(), Vec::new());
+        let lists = Lists::parse(1, ByList { gray, pre, prod }, 80);
         let findings = findings(&lists, &["10.0.0.0/8".parse().unwrap()]);
         let counts = Kind::ALL.map(|kind| findings.count(kind));
         assert_eq!(counts, [500, 0, 500, 500, 500, 0]);

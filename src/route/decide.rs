@@ -104,25 +104,18 @@ pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::http::h1::head::{Parsed, RequestHead, Scanner};
     use crate::http::limits::Limits;
-    use crate::lists::{GrayList, PeerList};
-
-    fn lists(gray: &[&str], pre: &[&str], prod: &[&str]) -> Lists {
-        let peers = |entries: &[&str]| Arc::new(PeerList::parse(entries, 80));
-        Lists::new(1, Arc::new(GrayList::parse(gray)), peers(pre), peers(prod))
-    }
+    use crate::lists::lists_of;
 
     #[test]
     fn gray_clients_get_pre_and_all_others_prod() {
         use PoolName::{Pre, Prod};
         use Reason::{Listed, PreEmpty, Unlisted};
-        let full = lists(&["10.0.0.1"], &["10.0.1.1"], &["10.0.2.1"]);
-        let no_pre = lists(&["10.0.0.1"], &[], &["10.0.2.1"]);
-        let no_prod = lists(&["10.0.0.1"], &["10.0.1.1"], &[]);
+        let full = lists_of(&["10.0.0.1"], &["10.0.1.1"], &["10.0.2.1"]);
+        let no_pre = lists_of(&["10.0.0.1"], &[], &["10.0.2.1"]);
+        let no_prod = lists_of(&["10.0.0.1"], &["10.0.1.1"], &[]);
         let gray = IpAddr::from([10, 0, 0, 1]);
         let other = IpAddr::from([10, 0, 0, 10]);
         let table = [

@@ -31,7 +31,6 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -40,9 +39,9 @@ pub use self::disk::write;
 pub(crate) use self::disk::{place_aside, place_of_lock};
 pub(crate) use self::keeper::{Keeper, Purpose, View, holder};
 pub(crate) use self::lock::Holder;
+use super::StoreName;
 use super::format::{self, FileError};
-use super::{Entries, StoreName};
-use crate::lists::{GrayList, ListName, Lists, Peer, PeerList};
+use crate::lists::{ListName, Lists, Peer, PeerList};
 
 /// No copy is longer than this, in bytes: any lists that a gateway can hold fit. Nobody writes it by
 /// hand, so it may be longer than a lists file.
@@ -252,17 +251,10 @@ pub fn parse(text: &[u8], peer_port: u16) -> Result<Copy, CopyError> {
         }
     };
     let reading = format::parse(rest, peer_port).map_err(|error| wrong(&error.to_string()))?;
-    let entries = |list: Result<Entries, _>| list.unwrap_or_default();
-    let peers = |list| Arc::new(PeerList::parse(&entries(list), peer_port));
-    let gray = Arc::new(GrayList::parse(&entries(reading.gray)));
+    let entries = reading.map(Result::unwrap_or_default);
     // The digest in the text is for people: the checksum says more, and another version of this
     // program may hash in another way.
-    let lists = Lists::new(
-        generation.max(1),
-        gray,
-        peers(reading.pre),
-        peers(reading.prod),
-    );
+    let lists = Lists::parse(generation.max(1), entries.as_ref(), peer_port);
     Ok(Copy {
         lists,
         written,

@@ -22,10 +22,10 @@ use super::{By, Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::Finding;
 use crate::lists::findings::{self, Findings};
-use crate::lists::{ByList, ListName, Lists};
+use crate::lists::{ByList, ListName, Lists, SharedLists};
 use crate::process::supervised;
 use crate::snapshot::Published;
-use crate::store::gate::door::{Awaited, Door, EmptyFor, New, Parsed, Ripe};
+use crate::store::gate::door::{self, Awaited, Door, EmptyFor, Parsed, Ripe};
 use crate::store::gate::guard::{Held, Moment, Rules};
 
 /// Brings lists into force. One for the process.
@@ -302,7 +302,7 @@ impl Publisher {
         cause: Cause,
     ) -> Awaited {
         // Long lists take their time; nobody is to wait for that at the door.
-        let read = Parsed::of(reading, self.peer_port);
+        let read = door::parse(reading, self.peer_port);
         self.publish_parsed(read, empty_for, cause, Moment::now)
     }
 
@@ -337,7 +337,7 @@ impl Publisher {
 
     /// True when the copy that was found turns out to be of another store: it is set aside then.
     fn is_strange(&self, entrance: &Entrance, read: &Parsed) -> bool {
-        let copy = entrance.copy.as_ref().zip(read.prod());
+        let copy = entrance.copy.as_ref().zip(read.prod.as_ref().ok());
         let is_strange = copy.is_some_and(|(found, prod)| found.copy.is_strange_to(prod));
         if let Some(keeper) = self.keeper.as_ref().filter(|_| is_strange) {
             keeper.set_aside();
@@ -405,7 +405,7 @@ impl Publisher {
     }
 
     /// Brings a change into force that was held; returns the generation.
-    fn let_in(&self, entrance: &mut Entrance, new: New, list: ListName, by: By) -> u64 {
+    fn let_in(&self, entrance: &mut Entrance, new: SharedLists, list: ListName, by: By) -> u64 {
         let held = self.locked().held.clone();
         entrance.door.tell_accepted(&held, list, by);
         self.note_held(entrance);
@@ -417,7 +417,7 @@ impl Publisher {
     }
 
     /// Brings lists into force that had to wait for a moment.
-    fn let_in_late(&self, entrance: &mut Entrance, new: New) {
+    fn let_in_late(&self, entrance: &mut Entrance, new: SharedLists) {
         self.put_in_force(entrance, new, Cause::Event);
         let faults = entrance.door.faults();
         entrance.told_faults.tell(&faults, Instant::now());
@@ -464,9 +464,9 @@ impl Publisher {
         entrance.told.tell(&lists, &findings, Instant::now());
     }
 
-    fn put_in_force(&self, entrance: &mut Entrance, new: New, cause: Cause) {
+    fn put_in_force(&self, entrance: &mut Entrance, new: SharedLists, cause: Cause) {
         let current = self.lists.load();
-        let mut new = Lists::new(current.generation + 1, new.gray, new.pre, new.prod);
+        let mut new = Lists::new(current.generation + 1, new);
         let same = current.are_read() && current.digest == new.digest;
         let same_remarks = ListName::ALL
             .iter()

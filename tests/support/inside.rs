@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use graygate::config::{Config, LogTarget};
-use graygate::lists::{Lists, PeerList};
+use graygate::lists::{ByList, Lists};
 use graygate::logs::access::OwnLines;
 use graygate::logs::writer::Log;
 use graygate::metrics::Metrics;
@@ -74,9 +74,11 @@ impl GatewayInside {
 
     /// From now on, requests go to `origin`.
     pub(crate) fn send_to(&self, origin: &Origin) {
-        let peers = PeerList::parse([origin.to_string()], 80);
-        let lists = Lists::new(1, Arc::default(), Arc::default(), Arc::new(peers));
-        self.gateway.lists.store(lists);
+        let entries = ByList {
+            prod: vec![origin.to_string()],
+            ..ByList::default()
+        };
+        self.gateway.lists.store(Lists::parse(1, entries, 80));
     }
 
     #[track_caller]

@@ -1,20 +1,20 @@
 //! What is written, what of it is read again, and when.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::disk::{InTheWay, beside, write_copy};
 use super::*;
+use crate::lists::ByList;
 
 pub(super) fn lists() -> Lists {
-    let peers = |text: &str| Arc::new(PeerList::parse(text.split_whitespace(), 8080));
-    let gray = ["10.0.0.1", "10.1.0.0/16", "2001:db8::/32", "::1"];
-    Lists::new(
-        7,
-        Arc::new(GrayList::parse(gray)),
-        peers("[::1]:81 10.0.0.2"),
-        peers("10.0.0.3"),
-    )
+    let entries = ByList {
+        gray: "10.0.0.1 10.1.0.0/16 2001:db8::/32 ::1",
+        pre: "[::1]:81 10.0.0.2",
+        prod: "10.0.0.3",
+    };
+    Lists::parse(7, entries.map(str::split_whitespace), 8080)
 }
 
 fn text() -> Vec<u8> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::guard::{By, Gate, Guarded, Held, Moment, Rules};
-use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, Skipped};
+use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, SharedLists, Skipped};
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
 
@@ -63,72 +63,17 @@ pub(in crate::store) struct Door {
 }
 
 /// A reading as lists.
-pub(in crate::store) struct Parsed {
-    gray: Result<GrayList, Fault>,
-    pre: Result<PeerList, Fault>,
-    prod: Result<PeerList, Fault>,
-}
+pub(in crate::store) type Parsed = ByList<Result<GrayList, Fault>, Result<PeerList, Fault>>;
 
-impl Parsed {
-    /// Reads entries; peers without a port get `peer_port`.
-    pub(in crate::store) fn of(reading: Reading, peer_port: u16) -> Self {
-        let peers =
-            |entries: Result<Entries, Fault>| entries.map(|it| PeerList::parse(&it, peer_port));
-        Self {
-            gray: reading.gray.map(|it| GrayList::parse(&it)),
-            pre: peers(reading.pre),
-            prod: peers(reading.prod),
-        }
-    }
-
-    /// The new `prod`, if it can be read.
-    pub(in crate::store) fn prod(&self) -> Option<&PeerList> {
-        self.prod.as_ref().ok()
-    }
-}
-
-/// The lists that are to come into force.
-#[derive(Clone)]
-pub(in crate::store) struct New {
-    pub(in crate::store) gray: Arc<GrayList>,
-    pub(in crate::store) pre: Arc<PeerList>,
-    pub(in crate::store) prod: Arc<PeerList>,
-}
-
-impl New {
-    /// The same as before.
-    pub(in crate::store) fn of(lists: &Lists) -> Self {
-        Self {
-            gray: Arc::clone(&lists.gray),
-            pre: Arc::clone(&lists.pre),
-            prod: Arc::clone(&lists.prod),
-        }
-    }
+/// Reads entries; peers without a port get `peer_port`.
+pub(in crate::store) fn parse(reading: Reading, peer_port: u16) -> Parsed {
+    let gray = |entries: Entries| GrayList::parse(&entries);
+    let peers = |entries: Entries| PeerList::parse(&entries, peer_port);
+    reading.map_each(|it| it.map(gray), |it| it.map(peers))
 }
 
 /// Lists that wait for others to settle.
-#[derive(Default)]
-struct Withheld {
-    gray: Option<Arc<GrayList>>,
-    pre: Option<Arc<PeerList>>,
-    prod: Option<Arc<PeerList>>,
-}
-
-impl Withheld {
-    const fn is_empty(&self) -> bool {
-        self.gray.is_none() && self.pre.is_none() && self.prod.is_none()
-    }
-
-    /// The `current` lists with these.
-    fn over(self, current: &Lists) -> New {
-        let current = New::of(current);
-        New {
-            gray: self.gray.unwrap_or(current.gray),
-            pre: self.pre.unwrap_or(current.pre),
-            prod: self.prod.unwrap_or(current.prod),
-        }
-    }
-}
+type Withheld = ByList<Option<Arc<GrayList>>, Option<Arc<PeerList>>>;
 
 /// What a reading has left to wait for, that another reading has to tell.
 #[derive(Default)]
@@ -142,9 +87,9 @@ pub(in crate::store) struct Awaited {
 /// A `prod` whose time has come.
 pub(in crate::store) enum Ripe {
     /// It was held.
-    Held(New),
+    Held(SharedLists),
     /// It had to stand for a moment, and what was read with it has waited for it.
-    Settled(New),
+    Settled(SharedLists),
 }
 
 impl Door {
@@ -179,28 +124,26 @@ impl Door {
     pub(in crate::store) fn judge(
         &mut self,
         current: &Lists,
-        mut read: Parsed,
+        read: Parsed,
         empty_for: EmptyFor,
         now: Moment,
-    ) -> New {
-        self.take_emptied(current, &mut read, empty_for);
+    ) -> SharedLists {
+        let read = self.take_emptied(current, read, empty_for);
         // Without anything to compare with, everything is new, and nothing destroys.
         let rules = current.are_read().then_some(self.rules);
-        let (gray, gray_fault) = pass(&mut self.gray, rules, &current.gray, read.gray, now);
-        let (pre, pre_fault) = match legible(&current.pre, read.pre) {
-            Ok(list) => (Arc::new(list), None),
-            Err((kept, fault)) => (kept, Some(fault)),
+        let judged = ByList {
+            gray: pass(&mut self.gray, rules, &current.gray, read.gray, now),
+            pre: match legible(&current.pre, read.pre) {
+                Ok(list) => (Arc::new(list), None),
+                Err((kept, fault)) => (kept, Some(fault)),
+            },
+            prod: pass(&mut self.prod, rules, &current.prod, read.prod, now),
         };
-        let (prod, mut prod_fault) = pass(&mut self.prod, rules, &current.prod, read.prod, now);
+        self.faults = judged.as_ref().map_each(|it| it.1, |it| it.1);
         if self.prod.settles() {
-            prod_fault.get_or_insert(Fault::Unsettled);
+            self.faults.prod.get_or_insert(Fault::Unsettled);
         }
-        self.faults = ByList {
-            gray: gray_fault,
-            pre: pre_fault,
-            prod: prod_fault,
-        };
-        let mut new = New { gray, pre, prod };
+        let mut new = judged.map_each(|it| it.0, |it| it.0);
         self.withhold(current, &mut new, now.instant);
         // The first lists of all are no change of others.
         if current.are_read() {
@@ -211,31 +154,22 @@ impl Door {
         new
     }
 
-    /// Takes the lists out of `read` that have become empty only a moment ago.
-    fn take_emptied(&mut self, current: &Lists, read: &mut Parsed, empty_for: EmptyFor) {
+    /// What was `read`, without the lists that have become empty only a moment ago.
+    fn take_emptied(&mut self, current: &Lists, read: Parsed, empty_for: EmptyFor) -> Parsed {
+        let compared = current.each().zip(read.as_ref());
+        let mut becomes_empty: ByList<bool> = compared.map_each(becomes_empty, becomes_empty);
         // What is held is no news with each reading.
         let holds_empty = self.prod.held().is_some_and(|it| it.entries == 0);
-        let becomes_empty = ByList {
-            gray: becomes_empty(&current.gray, &read.gray),
-            pre: becomes_empty(&current.pre, &read.pre),
-            prod: becomes_empty(&current.prod, &read.prod) && !holds_empty,
-        };
-        self.emptied.clear();
-        for list in ListName::ALL {
-            if !becomes_empty[list] || empty_for[list] >= settle_time(list) {
-                continue;
-            }
-            self.emptied.push(list);
-            match list {
-                ListName::Gray => read.gray = Err(Fault::Unsettled),
-                ListName::Pre => read.pre = Err(Fault::Unsettled),
-                ListName::Prod => read.prod = Err(Fault::Unsettled),
-            }
-        }
+        becomes_empty.prod &= !holds_empty;
+        let is_unsettled =
+            ByList::from_fn(|list| becomes_empty[list] && empty_for[list] < settle_time(list));
+        let emptied = is_unsettled.iter().filter(|(_, it)| **it);
+        self.emptied = emptied.map(|(list, _)| list).collect();
+        read.zip(is_unsettled).map_each(if_settled, if_settled)
     }
 
     /// Keeps back what of `new` has to wait for another list, and notes that among the faults.
-    fn withhold(&mut self, current: &Lists, new: &mut New, now: Instant) {
+    fn withhold(&mut self, current: &Lists, new: &mut SharedLists, now: Instant) {
         self.withheld = Withheld::default();
         self.is_late = self.has_waited(now);
         if self.emptied.is_empty() && !self.prod.settles() {
@@ -244,17 +178,11 @@ impl Door {
         }
         let nobody_is_gray = new.gray.is_empty();
         if !self.is_late && !nobody_is_gray {
-            let ByList { gray, pre, prod } = &mut self.faults;
-            let is_other_gray = new.gray.digest() != current.gray.digest();
-            let is_other_pre = is_other(&new.pre, &current.pre);
-            let is_other_prod = is_other(&new.prod, &current.prod);
-            self.withheld = Withheld {
-                gray: keep_back(gray, &mut new.gray, &current.gray, is_other_gray),
-                pre: keep_back(pre, &mut new.pre, &current.pre, is_other_pre),
-                prod: keep_back(prod, &mut new.prod, &current.prod, is_other_prod),
-            };
+            let compared = new.as_mut().zip(current.each());
+            let faulty = compared.zip(self.faults.as_mut());
+            self.withheld = faulty.map_each(keep_back, keep_back);
         }
-        if self.prod.settles() || !self.withheld.is_empty() {
+        if self.prod.settles() || self.withholds() {
             self.waits_since.get_or_insert(now);
         } else if !self.is_late {
             self.waits_since = None;
@@ -268,9 +196,15 @@ impl Door {
         since.is_some_and(|it| waited(it) >= MOST_WITHHELD)
     }
 
+    /// True when lists wait for others to settle.
+    fn withholds(&self) -> bool {
+        let ByList { gray, pre, prod } = &self.withheld;
+        gray.is_some() || pre.is_some() || prod.is_some()
+    }
+
     /// Tells the gate when `new` brings another `prod` at once.
-    fn note_change(&mut self, current: &Lists, new: &New, now: Instant) {
-        if is_other(&new.prod, &current.prod) {
+    fn note_change(&mut self, current: &Lists, new: &SharedLists, now: Instant) {
+        if is_other(&*new.prod, &*current.prod) {
             self.prod.note_change(now);
         }
     }
@@ -292,28 +226,37 @@ impl Door {
     }
 
     /// The `current` lists with a `gray` that was held, and whose time has come.
-    pub(in crate::store) fn ripe_gray(&mut self, current: &Lists, now: Instant) -> Option<New> {
+    pub(in crate::store) fn ripe_gray(
+        &mut self,
+        current: &Lists,
+        now: Instant,
+    ) -> Option<SharedLists> {
         let gray = self.gray.ripe(self.rules, &current.gray, now)?;
-        Some(New {
+        Some(SharedLists {
             gray,
-            ..New::of(current)
+            ..current.shared()
         })
     }
 
     /// The `current` lists with what has waited for others for long enough. What waits for a list that
     /// was found empty waits for a reading, which may take its time, and may end the waiting.
-    pub(in crate::store) fn ripe_withheld(&mut self, current: &Lists, now: Instant) -> Option<New> {
-        let waits = !self.withheld.is_empty() && self.emptied.is_empty();
+    pub(in crate::store) fn ripe_withheld(
+        &mut self,
+        current: &Lists,
+        now: Instant,
+    ) -> Option<SharedLists> {
+        let waits = self.withholds() && self.emptied.is_empty();
         let is_ripe = waits && self.has_waited(now);
         is_ripe.then(|| self.release(current, now))
     }
 
     /// The `current` lists with what has waited for others.
-    fn release(&mut self, current: &Lists, now: Instant) -> New {
+    fn release(&mut self, current: &Lists, now: Instant) -> SharedLists {
         self.faults = self
             .faults
             .map(|fault| fault.filter(|it| *it != Fault::Withheld));
-        let new = std::mem::take(&mut self.withheld).over(current);
+        let withheld = std::mem::take(&mut self.withheld);
+        let new = current.shared().zip(withheld).map_each(over, over);
         self.note_change(current, &new, now);
         new
     }
@@ -327,9 +270,9 @@ impl Door {
         let prod = self.prod.ripe(self.rules, &current.prod, now)?;
         if !settles {
             // It comes alone: nothing has waited for it, and it waits for nothing.
-            return Some(Ripe::Held(New {
+            return Some(Ripe::Held(SharedLists {
                 prod,
-                ..New::of(current)
+                ..current.shared()
             }));
         }
         self.faults.prod = None;
@@ -337,14 +280,14 @@ impl Door {
         if self.emptied.is_empty() {
             self.waits_since = None;
         }
-        Some(Ripe::Settled(New { prod, ..others }))
+        Some(Ripe::Settled(SharedLists { prod, ..others }))
     }
 
     /// When something may be ripe, if nothing else happens.
     pub(in crate::store) fn ripe_at(&self) -> Option<Instant> {
         let prod = self.prod.ripe_at(self.rules);
         let prod = prod.filter(|_| !self.prod.settles() || self.emptied.is_empty() || self.is_late);
-        let waits = !self.withheld.is_empty() && self.emptied.is_empty();
+        let waits = self.withholds() && self.emptied.is_empty();
         let withheld = self.waits_until().filter(|_| waits);
         let times = [self.gray.ripe_at(self.rules), prod, withheld];
         times.into_iter().flatten().min()
@@ -356,13 +299,13 @@ impl Door {
         &mut self,
         digest: &str,
         current: &Lists,
-    ) -> Option<(ListName, New)> {
-        let new = New::of(current);
+    ) -> Option<(ListName, SharedLists)> {
+        let new = current.shared();
         if let Some(gray) = self.gray.accept(digest) {
-            return Some((ListName::Gray, New { gray, ..new }));
+            return Some((ListName::Gray, SharedLists { gray, ..new }));
         }
         let prod = self.prod.accept(digest)?;
-        Some((ListName::Prod, New { prod, ..new }))
+        Some((ListName::Prod, SharedLists { prod, ..new }))
     }
 
     /// The lists that keep their value although nothing of theirs is held.
@@ -373,7 +316,7 @@ impl Door {
 
     /// When what waits for others has done so for the longest time.
     fn waits_until(&self) -> Option<Instant> {
-        let waits = !self.withheld.is_empty() || self.prod.settles();
+        let waits = self.withholds() || self.prod.settles();
         let until = self.waits_since.map(|it| it + MOST_WITHHELD);
         until.filter(|_| waits && !self.is_late)
     }
@@ -462,28 +405,37 @@ fn pass<L: Guarded + Listed>(
 }
 
 /// True when a list that is `in_force` has no entries any more.
-fn becomes_empty<L: Listed>(in_force: &Arc<L>, read: &Result<L, Fault>) -> bool {
+fn becomes_empty<L: Listed>((in_force, read): (&Arc<L>, &Result<L, Fault>)) -> bool {
     let is_empty = |it: &L| it.is_empty() && it.skipped().count == 0;
     !in_force.is_empty() && read.as_ref().is_ok_and(is_empty)
 }
 
+/// A list that was read, unless it is unsettled.
+fn if_settled<L>((read, is_unsettled): (Result<L, Fault>, bool)) -> Result<L, Fault> {
+    match is_unsettled {
+        true => Err(Fault::Unsettled),
+        false => read,
+    }
+}
+
 /// Puts the `current` list in the place of a `new` one that is another and has no fault of its own.
-fn keep_back<L>(
-    fault: &mut Option<Fault>,
-    new: &mut Arc<L>,
-    current: &Arc<L>,
-    is_other: bool,
+fn keep_back<L: Guarded>(
+    ((new, current), fault): ((&mut Arc<L>, &Arc<L>), &mut Option<Fault>),
 ) -> Option<Arc<L>> {
-    let keeps = fault.is_none() && is_other;
+    let keeps = fault.is_none() && is_other(&**new, &**current);
     keeps.then(|| {
         *fault = Some(Fault::Withheld);
         std::mem::replace(new, Arc::clone(current))
     })
 }
 
-fn is_other(one: &PeerList, other: &PeerList) -> bool {
-    // As one and the same kind of list: their names are in their digests.
-    one.digest(ListName::Prod) != other.digest(ListName::Prod)
+/// The list that was `withheld`, if one was, else the `current` one.
+fn over<L>((current, withheld): (Arc<L>, Option<Arc<L>>)) -> Arc<L> {
+    withheld.unwrap_or(current)
+}
+
+fn is_other<L: Guarded>(one: &L, other: &L) -> bool {
+    one.digest() != other.digest()
 }
 
 /// The list that was read, or the one that is kept for want of it, with what is wrong.

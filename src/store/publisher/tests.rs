@@ -34,7 +34,7 @@ fn find_after(publisher: &Publisher, time: Duration, reading: Reading) -> Awaite
     let first = ByList::all(Duration::ZERO);
     let mut now = Moment::now();
     now.instant += time;
-    let read = Parsed::of(reading, 80);
+    let read = door::parse(reading, 80);
     publisher.publish_parsed(read, first, Cause::Event, || now)
 }
 
@@ -309,7 +309,7 @@ fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
     later.instant += 2 * door::MOST_WITHHELD;
     publisher.failed("gone");
     let mut entrance = publisher.locked_entrance();
-    let read = Parsed::of(reading(&["6.6.6.6"], &["2.2.2.2"], &["3.3.3.3"]), 80);
+    let read = door::parse(reading(&["6.6.6.6"], &["2.2.2.2"], &["3.3.3.3"]), 80);
     let current = publisher.lists();
     let first = ByList::all(Duration::ZERO);
     let new = entrance.door.judge(&current, read, first, later);
@@ -328,7 +328,7 @@ fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bo
     now.instant += door::MOST_WITHHELD;
     let judge = |prod: &[&str], gray: &str, now| {
         let mut entrance = publisher.locked_entrance();
-        let read = Parsed::of(reading(&[gray], &["2.2.2.2"], prod), 80);
+        let read = door::parse(reading(&[gray], &["2.2.2.2"], prod), 80);
         let first = ByList::all(Duration::ZERO);
         let new = entrance.door.judge(&publisher.lists(), read, first, now);
         let entries: Vec<_> = new.gray.entries().map(|it| it.to_string()).collect();
