@@ -1,15 +1,13 @@
 //! Authentication that holds for a connection instead of a request.
 //!
-//! NTLM, and what Negotiate makes of it, authenticate the connection that the last message of their
-//! handshake came on (RFC 4559 section 6): what comes on it later counts as that user's, without a word
-//! of who it is. To everybody else HTTP's authentication is a matter of each request (RFC 9110 section
-//! 11.1).
+//! NTLM, and what Negotiate makes of it, authenticate the connection on which their handshake ended (RFC
+//! 4559 section 6): every later request on it counts as that user's, without saying so. Elsewhere in
+//! HTTP each request is authenticated by itself (RFC 9110 section 11.1).
 
 use super::fields::{Field, Kind};
 use crate::http::bytes::is_token_byte;
 
-/// Schemes that authenticate a connection; the ones behind the two well-known ones are of the same
-/// kind, and as rare.
+/// Schemes that authenticate a connection; the last three are rare relatives of the first two.
 const OF_CONNECTION: [&[u8]; 5] = [b"ntlm", b"negotiate", b"nego2", b"kerberos", b"credssp"];
 
 /// True when credentials or challenges of a head are of a scheme that authenticates its connection.
@@ -20,8 +18,8 @@ pub(crate) fn is_of_connection(fields: &[Field], bytes: &[u8]) -> bool {
 
 /// True when an element of a list of challenges, or of credentials, begins with such a scheme.
 ///
-/// What is quoted is not told from the rest: who reads one scheme too many keeps a connection from
-/// others without need, and who reads one too few gives it to somebody else.
+/// Quoted strings are not treated specially. Seeing a scheme where there is none only keeps a connection
+/// from others without need; missing one would give a user's connection to somebody else.
 fn names_one(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|element| {
         let element = element.trim_ascii_start();

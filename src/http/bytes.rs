@@ -6,11 +6,11 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
     TOKEN.has(byte)
 }
 
-/// A set of bytes, in which one is looked up at once.
+/// A set of bytes with constant-time lookup.
 pub(crate) struct ByteSet([bool; 256]);
 
 impl ByteSet {
-    /// ASCII letters, digits, and these.
+    /// ASCII letters, digits, and `others`.
     pub(crate) const fn alphanumeric_and(others: &[u8]) -> Self {
         let mut set = [false; 256];
         let mut byte = 0;

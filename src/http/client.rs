@@ -11,7 +11,7 @@ use crate::http::span::Span;
 /// A longer chain of addresses is not believed.
 const MAX_CHAIN: usize = 64;
 
-/// IPv4-mapped IPv6 addresses are the IPv4 address that they carry.
+/// The canonical form: an IPv4-mapped IPv6 address becomes the IPv4 address in it.
 pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
@@ -26,16 +26,16 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 pub struct Client {
     /// Its address.
     pub address: IpAddr,
-    /// Why it is not the one that a trusted proxy names, and what that has said.
+    /// Why the address that a trusted proxy names is not believed, and what the proxy said.
     pub doubt: Option<(Doubt, Span)>,
 }
 
 /// Who the client is.
 ///
 /// From an untrusted `socket` address it is that address. From a trusted one it is the right-most
-/// address in `X-Forwarded-For` that is not itself a trusted proxy, or the left-most if all are.
-/// A chain that has anything but addresses (with a port or without) up to there, or that is longer
-/// than 64, is not believed: the socket address stands, so that nobody becomes gray by forgery.
+/// address in `X-Forwarded-For` that is not itself a trusted proxy, or the left-most if all are. If
+/// there is anything but addresses (with or without a port) on the way there, or if the chain is longer
+/// than 64, it is not believed: the socket address counts, so that nobody becomes gray by forgery.
 pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8]) -> Client {
     let socket = canonical(socket);
     let mut client = Client {
@@ -77,18 +77,19 @@ pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8
     }
 }
 
-/// What a proxy that does not know `X-Forwarded-For` says of its client.
+/// What a proxy that does not send `X-Forwarded-For` says of its client.
 fn named_elsewhere(fields: &[Field], bytes: &[u8]) -> Option<Span> {
     let names_it = |field: &&Field| match field.kind {
         Kind::RealIp => true,
-        // And not `X-Forwarded-Port` and the like.
+        // The kind also covers `X-Forwarded-Port` and the like.
         Kind::Forwarded => field.name.of(bytes).eq_ignore_ascii_case(b"forwarded"),
         _ => false,
     };
     fields.iter().find(names_it).map(|field| field.value)
 }
 
-/// What the fields say of a client that the PROXY header does not name: nothing that could be believed.
+/// The doubt about fields that name a client where the PROXY header does not: they are not to be
+/// believed.
 pub fn unnamed(fields: &[Field]) -> Option<(Doubt, Span)> {
     let mut chain = fields.iter().filter(|it| it.kind == Kind::ForwardedFor);
     chain.next().map(|it| (Doubt::UnnamedClient, it.value))
@@ -117,7 +118,7 @@ fn parse_element(text: &[u8]) -> Option<IpAddr> {
     Some(canonical(address))
 }
 
-/// A port that a client may have: 1 to 65535, as numbers are written.
+/// A port that a client may have: 1 to 65535, without leading zeros.
 fn is_port(text: &str) -> bool {
     let is_number = text.bytes().all(|it| it.is_ascii_digit()) && !text.starts_with('0');
     is_number && text.parse::<u16>().is_ok()

@@ -1,4 +1,4 @@
-//! Header fields: where they stand in a head, and which of them mean something to a gateway.
+//! Header fields: where they are in a head, and which of them mean something to a gateway.
 
 use std::ops::Range;
 
@@ -17,8 +17,8 @@ pub struct Field {
 }
 
 impl Field {
-    /// Where the field's line stands with its CR LF, if it is what would be written for the field: name,
-    /// `: `, value, and not a byte else.
+    /// The range of the field's line with its CR LF, if it is exactly what would be written for the
+    /// field: name, `: `, value.
     pub(crate) fn line_as_written(&self, bytes: &[u8]) -> Option<Range<usize>> {
         let (name, value) = (self.name.range(), self.value.range());
         let end = value.end + 2;
@@ -47,8 +47,8 @@ pub enum Kind {
     Upgrade,
     /// `User-Agent`; passed on, and logged.
     UserAgent,
-    /// `Authorization`, `WWW-Authenticate` and their twins for proxies; passed on, and looked into: see
-    /// [`super::authentication`].
+    /// `Authorization`, `WWW-Authenticate` and their counterparts for proxies; passed on, and inspected:
+    /// see [`super::authentication`].
     Authentication,
     /// `Forwarded`, and any `X-Forwarded-…` that the gateway does not write itself.
     Forwarded,
@@ -62,17 +62,17 @@ pub enum Kind {
     RealIp,
     /// `Max-Forwards`
     MaxForwards,
-    /// `TE`, of which only `trailers` goes on, written anew (RFC 9110 section 10.1.4).
+    /// `TE`, of which only `trailers` is passed on, written anew (RFC 9110 section 10.1.4).
     Te,
     /// `Trailer`; passed on where trailers are (RFC 9110 section 6.6.2).
     Trailer,
     /// Of this connection only, never passed on: `Keep-Alive`, `Proxy-Connection`,
     /// `HTTP2-Settings` (RFC 9110 section 7.6.1).
     HopByHop,
-    /// `X-Graygate…`, by which only the gateway itself speaks, and names that some servers read as
-    /// one of the above (`Transfer_Encoding`, `X.Real.IP`): never passed on. See `reads_as`. And `Proxy`,
-    /// which nobody has a use for but who attacks: a CGI program gets it as `HTTP_PROXY`, by which many
-    /// find the proxy that all their own requests are to go through (CVE-2016-5385 and its kin).
+    /// Never passed on: `X-Graygate…`, which is reserved for the gateway itself; names that some servers
+    /// read as one of the above (`Transfer_Encoding`, `X.Real.IP`), see `reads_as`; and `Proxy`, which
+    /// is of use to attackers only: a CGI program gets it as `HTTP_PROXY`, and many send all their own
+    /// requests through the proxy named there (CVE-2016-5385 and its kin).
     Forbidden,
 }
 
@@ -80,8 +80,8 @@ impl Kind {
     /// The kind of the field with this name.
     pub fn of(name: &[u8]) -> Self {
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
-        // No two of these have both their length and their first letter in common, so that a name is
-        // compared with one of them at most.
+        // No two of these share both length and first letter, so a name is compared with one of them at
+        // most.
         let (known, kind): (&[u8], Self) = match (name.len(), first) {
             (2, b't') => (b"te", Self::Te),
             (4, b'h') => (b"host", Self::Host),
@@ -111,13 +111,13 @@ impl Kind {
         match () {
             () if is_in_any_case(name, known) => kind,
             () if !reads_as(name, known) => Self::of_family(name),
-            // Nobody frames by these, or believes who the client is.
+            // No server derives framing or the client's identity from these.
             () if kind.is_harmless() => Self::Other,
             () => Self::Forbidden,
         }
     }
 
-    /// True when a name that only some servers read as this one may pass.
+    /// True when names that only some servers read as this one may pass.
     fn is_harmless(self) -> bool {
         matches!(
             self,
@@ -125,7 +125,7 @@ impl Kind {
         )
     }
 
-    /// The kind of a field that is known by the begin of its name at most.
+    /// The kind of a field by the beginning of its name.
     fn of_family(name: &[u8]) -> Self {
         // The third letter rules out nearly all that begin with `X-`.
         let may_be_known = match name {
@@ -151,15 +151,15 @@ impl Kind {
 /// True when `name` is `known`, which is in lower case and of the same length, whatever the case of its
 /// letters.
 fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
-    // In eight bytes at once: of what may stand in a name, lower-case letters have the bit 0x40, while
-    // digits and `-` have not; and 0x20, half of it, is where the two cases of a letter differ.
+    // Eight bytes at a time. Of the bytes in a known name, letters have the bit 0x40, digits and `-` do
+    // not; and the two cases of a letter differ in 0x20, half of that.
     const CASE: u64 = 0x2020_2020_2020_2020;
     let is_same = |name: &[u8; 8], known: &[u8; 8]| {
         let (name, known) = (u64::from_le_bytes(*name), u64::from_le_bytes(*known));
         (name ^ known) & !(known >> 1 & CASE) == 0
     };
     match (name.last_chunk(), known.last_chunk()) {
-        // The last eight bytes may be some of those before, too.
+        // The last eight bytes may overlap with those before.
         (Some(name_end), Some(known_end)) => {
             let mut words = name.as_chunks().0.iter().zip(known.as_chunks().0);
             is_same(name_end, known_end) && words.all(|(name, known)| is_same(name, known))
@@ -170,9 +170,9 @@ fn is_in_any_case(name: &[u8], known: &[u8]) -> bool {
 
 /// True when some server takes `name` for `known`, which is in lower case.
 ///
-/// CGI programs and their kind get a field as a variable, in whose name a dash is `_` (RFC 3875
-/// section 4.1.18); and so is, in one server or another, every byte that is neither a letter nor a
-/// digit: `.` in PHP, each of them in lighttpd. So they all are taken for a dash.
+/// CGI programs and their kind get a field as a variable in whose name a dash becomes `_` (RFC 3875
+/// section 4.1.18). In one server or another, so does every byte that is neither a letter nor a digit:
+/// `.` in PHP, all of them in lighttpd. So all of them are taken for a dash.
 pub(crate) fn reads_as(name: &[u8], known: &[u8]) -> bool {
     let same = |(byte, known): (&u8, &u8)| match is_disguise(*byte) {
         true => *known == b'-',
@@ -181,7 +181,7 @@ pub(crate) fn reads_as(name: &[u8], known: &[u8]) -> bool {
     name.len() == known.len() && name.iter().zip(known).all(same)
 }
 
-/// A byte of a name that some servers take for a dash, and that is none.
+/// A byte of a name that some servers take for a dash, although it is not one.
 fn is_disguise(byte: u8) -> bool {
     byte != b'-' && !byte.is_ascii_alphanumeric()
 }
@@ -195,8 +195,8 @@ pub struct ConnectionOptions {
     pub keep_alive: bool,
     /// `upgrade`
     pub upgrade: bool,
-    /// Names of further fields that are of this connection only, with commas between: kept beyond
-    /// the head, since they hold for its trailer, too.
+    /// Names of further fields that are for this connection only, separated by commas. Kept longer than
+    /// the head, since they apply to its trailer, too.
     nominated: Vec<u8>,
 }
 
@@ -206,7 +206,7 @@ const MAX_OPTIONS: usize = 100;
 impl ConnectionOptions {
     /// Reads all `Connection` fields into `self`, whose memory is reused.
     ///
-    /// Returns false when they are no list of tokens, or too many.
+    /// Returns false when they are not a list of tokens, or too many.
     #[must_use]
     pub fn read(&mut self, bytes: &[u8], fields: &[Field]) -> bool {
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
@@ -214,7 +214,7 @@ impl ConnectionOptions {
         let mut count = 0;
         for field in fields.iter().filter(|it| it.kind == Kind::Connection) {
             match field.value.of(bytes) {
-                // What nearly all of them say needs no taking apart.
+                // Nearly all fields are one of these, and need no splitting.
                 b"keep-alive" | b"Keep-Alive" => {
                     self.keep_alive = true;
                     count += 1;
@@ -236,7 +236,7 @@ impl ConnectionOptions {
         count <= MAX_OPTIONS
     }
 
-    /// Notes one option; false when it is no token.
+    /// Notes one option; false when it is not a token.
     fn note(&mut self, name: &[u8]) -> bool {
         match name {
             name if !name.iter().all(|byte| is_token_byte(*byte)) => return false,
@@ -251,13 +251,13 @@ impl ConnectionOptions {
         true
     }
 
-    /// True when the field was named in `Connection`, so that it must not be passed on.
+    /// True when the field was named in `Connection` and so must not be passed on.
     #[inline]
     pub fn nominates(&self, name: &[u8]) -> bool {
         !self.nominated.is_empty() && self.names(name)
     }
 
-    /// Apart from the question that is answered for every field, so that this is no call.
+    /// Separate from the check above, which runs for every field and must be inlined.
     fn names(&self, name: &[u8]) -> bool {
         let mut nominated = self.nominated.split(|byte| *byte == b',');
         nominated.any(|it| it.eq_ignore_ascii_case(name))

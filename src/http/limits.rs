@@ -17,5 +17,5 @@ impl Limits {
     }
 }
 
-/// No head has more fields than this, whatever the configuration says.
+/// The upper limit of `fields`, whatever the configuration says.
 pub const MAX_FIELDS: usize = 256;

@@ -2,8 +2,8 @@
 //! first byte. Source: "The PROXY protocol, Versions 1 & 2" by Willy Tarreau (HAProxy's
 //! documentation), sections 2.1 and 2.2.
 //!
-//! Bytes in, verdict out, as in [`crate::http`]. Strict: a header that is not exactly of the
-//! grammar is refused, for whoever sends it says who the client is.
+//! Bytes in, verdict out, as in [`crate::http`]. Strict: a header that does not match the grammar
+//! exactly is refused, since it says who the client is.
 //!
 //! Not here: who may send one (`trusted_proxies`), and until when.
 
@@ -12,36 +12,36 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// What the bytes so far say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// The header does not end in these bytes.
+    /// The end of the header has not arrived yet.
     Incomplete,
-    /// The header is whole.
+    /// The header is complete.
     Complete {
         /// Its length in bytes.
         len: usize,
-        /// Where the connection comes from; `None`: from the proxy itself (a health check), or
-        /// from where it does not know.
+        /// Where the connection comes from; `None` when it is the proxy's own (a health check), or the
+        /// proxy does not know.
         source: Option<SocketAddr>,
     },
 }
 
-/// The bytes are no PROXY protocol header.
+/// The bytes are not a PROXY protocol header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
 /// The longest header of version 1, with CR LF.
 const LONGEST_V1: usize = 107;
 
-/// The most that may follow the fixed part of a header of version 2: addresses, and whatever else
-/// a proxy tells (certificates, names). The protocol would allow 64 KiB.
+/// The most that may follow the fixed part of a header of version 2: addresses, and whatever else a
+/// proxy adds (certificates, names). The protocol allows 64 KiB.
 const LONGEST_V2: usize = 4096;
 
 const BEGIN_V1: &[u8] = b"PROXY ";
 const BEGIN_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Reads the header at the begin of `bytes`.
+/// Reads the header at the start of `bytes`.
 ///
 /// # Errors
-/// When no header begins like this.
+/// When they are not the beginning of a header.
 pub fn parse(bytes: &[u8]) -> Result<Header, Malformed> {
     let begins_like = |begin: &[u8]| {
         let length = begin.len().min(bytes.len());
@@ -65,7 +65,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Header, Malformed> {
     };
     match window[end..] {
         [b'\r', b'\n', ..] => {}
-        // The other half of the line's end may be on its way, if there is room for it.
+        // The LF may be on its way, if there is room for it.
         [b'\r'] if end + 1 < LONGEST_V1 => return Ok(Header::Incomplete),
         _ => return Err(Malformed),
     }
@@ -105,7 +105,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
         .get(BEGIN_V2.len()..)
         .and_then(<[u8]>::split_first_chunk)
     else {
-        // What is there of the two bytes can be wrong already.
+        // The first of the two bytes may be wrong already.
         return match bytes.get(BEGIN_V2.len()) {
             Some(byte) if !matches!(byte, 0x20 | 0x21) => Err(Malformed),
             _ => Ok(Header::Incomplete),
@@ -128,7 +128,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
     };
     let len = BEGIN_V2.len() + 4 + length;
     let (source, more) = match family {
-        // The proxy's own connection, or one of a kind it cannot tell: nothing of it counts.
+        // The proxy's own connection, or one of unknown origin: its addresses are ignored.
         _ if is_local => return Ok(Header::Complete { len, source: None }),
         0x00 => return Ok(Header::Complete { len, source: None }),
         // TCP over IPv4: two addresses, two ports.
@@ -150,7 +150,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
                 more,
             )
         }
-        // Datagrams and Unix sockets cannot be what stands before an HTTP proxy.
+        // HTTP comes over neither datagrams nor Unix sockets.
         _ => return Err(Malformed),
     };
     check_additions(more)?;
@@ -158,7 +158,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
     Ok(Header::Complete { len, source })
 }
 
-/// What follows the addresses is a row of type, length and value, which are not looked at.
+/// After the addresses come vectors of type, length and value, whose content is not looked at.
 fn check_additions(mut rest: &[u8]) -> Result<(), Malformed> {
     while !rest.is_empty() {
         let ([_, high, low], values) = rest.split_first_chunk().ok_or(Malformed)?;

@@ -1,4 +1,4 @@
-//! Where a part of a head stands in the bytes that it was parsed from.
+//! Where a part of a head is in the bytes that it was parsed from.
 
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ impl Span {
         Self::new(start, start + len)
     }
 
-    /// Where it stands.
+    /// As a range.
     pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }

@@ -1,6 +1,6 @@
-//! Which HTTP a message is of.
+//! The HTTP version of a message.
 
-/// HTTP versions that are spoken.
+/// The HTTP versions that are supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0

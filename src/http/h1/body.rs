@@ -1,4 +1,4 @@
-//! A body on its way in: which of the bytes received are content, and where it ends.
+//! An incoming body: which of the bytes received are content, and where it ends.
 
 use super::chunked::{BadChunk, Decoder, MessageKind, Piece, Trailer};
 use super::framing::Framing;
@@ -7,7 +7,7 @@ use crate::http::limits::Limits;
 /// Reads one body, whatever its framing.
 #[derive(Debug)]
 pub enum BodyReader {
-    /// So many bytes are left.
+    /// This many bytes are left.
     Length(u64),
     /// In the chunked coding.
     Chunked(Decoder),
@@ -16,7 +16,7 @@ pub enum BodyReader {
 }
 
 impl BodyReader {
-    /// A reader at the begin of a body of a request or of a response.
+    /// A reader for a body of which nothing has been read yet.
     pub fn new(of: MessageKind, framing: Framing, limits: Limits) -> Self {
         match framing {
             Framing::None => Self::Length(0),
@@ -26,7 +26,7 @@ impl BodyReader {
         }
     }
 
-    /// Takes bytes from the front of `input`: how many, and what they are.
+    /// Reads from the front of `input`: returns how many bytes were taken, and what they are.
     ///
     /// # Errors
     /// When a chunked body is malformed.
@@ -45,7 +45,7 @@ impl BodyReader {
         }
     }
 
-    /// True when the end of the connection is the end of the body rather than a cut.
+    /// True when the end of the connection is the regular end of the body.
     pub(crate) fn ends_with_connection(&self) -> bool {
         matches!(self, Self::UntilClose)
     }
@@ -58,8 +58,8 @@ impl BodyReader {
         }
     }
 
-    /// Bytes of content that the sender has said it has, and not sent yet: of the body, or of the current
-    /// chunk.
+    /// Bytes of content that the sender has announced and not sent yet, as the length of the body or of
+    /// the current chunk.
     pub fn announced(&self) -> u64 {
         match self {
             Self::Length(left) => *left,

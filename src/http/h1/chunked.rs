@@ -1,20 +1,19 @@
-//! The chunked coding (RFC 9112 section 7.1), decoded where it lies.
+//! The chunked coding (RFC 9112 section 7.1), decoded in place.
 //!
-//! Stricter than the grammar's leniencies: a size is 1 to 16 hexadecimal digits and nothing else,
-//! and lines end with CR LF. Extensions are checked and dropped; trailer fields are collected, within
-//! the limits of a head.
+//! Stricter than the grammar: a size is 1 to 16 hexadecimal digits and nothing else, and lines end with
+//! CR LF. Extensions are checked and dropped; trailer fields are collected, within the limits of a head.
 //!
-//! Requests are held to more, since they are what is smuggled: no white space stands around their
-//! extensions, which are bounded in the whole body. A response may have such white space (BWS), also at the
-//! end of a chunk's line, where old servers pad the size; and it may go on for ever, so it is each of its
-//! chunks' lines that is bounded.
+//! Requests are held to stricter rules, since smuggling is done with requests: no white space around
+//! extensions, and a limit to all extensions of the body together. A response may have such white space
+//! (BWS), also at the end of a chunk's line, where old servers pad the size; and since it may go on for
+//! ever, its limit is for each chunk's line.
 
 use super::head::{ResponseHead, Scanner, Unfit};
 use crate::http::bytes::is_token_byte;
 use crate::http::fields::Field;
 use crate::http::limits::Limits;
 
-/// The chunk extensions of a request's body, or of one chunk of a response, may take so many bytes.
+/// Most bytes of chunk extensions, in the body of a request or in one chunk of a response.
 const MAX_EXTENSIONS: usize = 4096;
 
 /// What is wrong with a chunked body.
@@ -31,7 +30,7 @@ pub enum BadChunk {
 /// What the next bytes of a body are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// The last so many of the bytes taken are content.
+    /// The last this many of the bytes taken are content.
     Content(usize),
     /// More bytes are needed.
     More,
@@ -41,7 +40,7 @@ pub enum Piece {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In the size, after so many digits.
+    /// In the size, after this many digits.
     Size(u8),
     /// Behind white space that only a further extension or the line's end may follow.
     BeforeExtension,
@@ -76,7 +75,7 @@ pub enum MessageKind {
 pub struct Decoder {
     state: State,
     of: MessageKind,
-    /// Of the current chunk: the size so far, then what is left of it.
+    /// The current chunk's size as far as it was read, then the bytes of the chunk that are left.
     size: u64,
     /// Bytes of extensions so far, of the body or of the chunk.
     extensions: usize,
@@ -85,12 +84,12 @@ pub struct Decoder {
     limits: Limits,
 }
 
-/// A trailer section is read as a head whose first line is this. As that of a response, since a
-/// request's is held to rules about its Host, which in a trailer means nothing.
+/// A trailer section is parsed as a head with this first line: a response's, since a request's must have
+/// a Host, which means nothing in a trailer.
 const TRAILER_PREFIX: &[u8] = b"HTTP/1.0 200 \r\n";
 
 impl Decoder {
-    /// A decoder at the begin of a body, with these limits for its trailer section.
+    /// A decoder for a new body, with these limits for its trailer section.
     pub fn new(of: MessageKind, limits: Limits) -> Self {
         Self {
             state: State::Size(0),
@@ -103,7 +102,7 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes from the front of `input`: how many, and what they are.
+    /// Decodes from the front of `input`: returns how many bytes were taken, and what they are.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -198,14 +197,14 @@ impl Decoder {
 
     /// Takes bytes of the trailer section, up to the empty line that ends the body.
     fn take_trailer(&mut self, input: &[u8]) -> Result<(usize, bool), BadChunk> {
-        // Nearly always there is none.
+        // Nearly always the section is empty.
         if self.trailer.is_empty() && input.starts_with(b"\r\n") {
             return Ok((2, true));
         }
         if self.trailer.is_empty() {
             self.trailer.extend_from_slice(TRAILER_PREFIX);
         }
-        // Line by line, so that not a byte behind the section is taken.
+        // Line by line, so that no byte after the section is taken.
         let length = memchr::memchr(b'\n', input).map_or(input.len(), |feed| feed + 1);
         self.trailer.extend_from_slice(&input[..length]);
         let limits = Limits {
@@ -248,7 +247,7 @@ impl Decoder {
 pub struct Trailer(ResponseHead);
 
 impl Trailer {
-    /// Forgets what an earlier message has left.
+    /// Clears what an earlier message left.
     pub fn clear(&mut self) {
         self.0.fields.clear();
     }

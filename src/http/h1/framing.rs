@@ -1,7 +1,7 @@
 //! How long a message body is (RFC 9112 section 6).
 //!
-//! This is where request smuggling is stopped: whatever could be framed in two ways is refused,
-//! with the reason's own name.
+//! This is where request smuggling is stopped: whatever could be framed in two ways is refused, under a
+//! name of its own.
 
 use super::head::{RequestHead, ResponseHead};
 use crate::error::Refusal;
@@ -13,11 +13,11 @@ use crate::http::version::Version;
 pub enum Framing {
     /// There is no body.
     None,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// The chunked coding.
     Chunked,
-    /// All until the connection ends. Responses only.
+    /// Everything until the connection ends. Responses only.
     UntilClose,
 }
 
@@ -94,8 +94,8 @@ pub fn of_response(
     Ok(framing)
 }
 
-/// Checks an interim response, which has no body and must not speak of one (RFC 9110 section 8.6,
-/// RFC 9112 section 6.1). A length of 0 says nothing else.
+/// Checks an interim response, which has no body and must not announce one (RFC 9110 section 8.6, RFC
+/// 9112 section 6.1). A length of 0 is accepted.
 ///
 /// # Errors
 /// When the response must not be used.
@@ -153,7 +153,7 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     (length < 1 << 63).then_some(length)
 }
 
-/// A plain token, or list of tokens, other than `chunked` alone: well-formed, but not spoken here.
+/// A token, or list of tokens, other than `chunked` alone: well-formed, but not supported.
 fn is_unknown_coding(value: &[u8]) -> bool {
     let is_token = |token: &[u8]| {
         !token.is_empty()

@@ -1,11 +1,10 @@
 //! Message heads: found in a buffer, taken apart, and judged.
 //!
-//! Nearly every head arrives whole, well-formed and within the limits, so that one pass is tried
-//! first: a `Reader` takes exactly what the grammar has at its strictest, and nothing that two
-//! parsers could disagree about (RFC 9112 sections 2 to 5). Whatever else there is goes the longer way:
-//! a [`Scanner`] looks for the end of the head, line by line, as bytes arrive; it enforces the limits
-//! and that every line ends with CR LF, and so gives the name of what is wrong. Once the head is whole,
-//! it is the same `Reader` that takes it apart.
+//! Nearly every head arrives in one piece, well-formed and within the limits, so a single pass is tried
+//! first: a `Reader` accepts exactly the strictest form of the grammar, and nothing that two parsers
+//! could disagree about (RFC 9112 sections 2 to 5). Everything else takes the slow path: a [`Scanner`]
+//! looks for the end of the head, line by line, as bytes arrive; it enforces the limits and CR LF at the
+//! end of every line, and names what is wrong. Once the head is complete, the same `Reader` parses it.
 
 mod reader;
 
@@ -18,25 +17,25 @@ use crate::http::span::Span;
 use crate::http::version::Version;
 use reader::Reader;
 
-/// What a look at the bytes so far gave.
+/// The outcome of parsing the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// The head does not end in these bytes.
+    /// The end of the head has not arrived yet.
     Incomplete,
-    /// The head is whole.
+    /// The head is complete.
     Complete,
 }
 
 /// Finds the end of a head in a buffer that grows at its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scanner {
-    /// Where the head begins: behind one empty line that a client may send first.
+    /// Where the head begins: after the one empty line that a client may send first.
     start: usize,
-    /// Begin of the line that is not yet whole.
+    /// Where the line begins that is not complete yet.
     line: usize,
-    /// How far was searched.
+    /// How far the search has come.
     searched: usize,
-    /// Lines that are whole.
+    /// Complete lines.
     lines: usize,
 }
 
@@ -45,7 +44,7 @@ pub struct Scanner {
 pub enum Unfit {
     /// A line does not end with CR LF.
     BareLineFeed,
-    /// It begins with something that no message begins with.
+    /// No message begins like this.
     NoHead,
     /// The first line is too long.
     Line,
@@ -56,7 +55,7 @@ pub enum Unfit {
 }
 
 impl Scanner {
-    /// True when nothing was looked at yet.
+    /// True when nothing was scanned yet.
     fn is_new(&self) -> bool {
         self.searched == 0
     }
@@ -70,7 +69,8 @@ impl Scanner {
             let feed = self.searched + found;
             let line = &bytes[self.line..feed];
             let content = line.strip_suffix(b"\r");
-            // In this order, so that a line that arrives in pieces is judged as one in whole.
+            // In this order, so that a line is judged in the same way whether it arrives in pieces or
+            // not.
             self.check_line(content.unwrap_or(line), limits)?;
             let empty = match content {
                 Some(content) => content.is_empty(),
@@ -84,14 +84,14 @@ impl Scanner {
                 (true, _) => return Ok(Some(self.line)),
                 (false, _) => self.lines += 1,
             }
-            // The first line is none of the fields.
+            // The first line is not a field.
             if self.lines > limits.most_fields() + 1 {
                 return Err(Unfit::Fields);
             }
         }
         self.searched = bytes.len();
         let rest = &bytes[self.line..];
-        // A CR may be the first half of the line's end.
+        // A CR may be half of the line's end.
         self.check_line(rest.strip_suffix(b"\r").unwrap_or(rest), limits)?;
         Ok(None)
     }
@@ -101,8 +101,8 @@ impl Scanner {
             if line.first().is_some_and(|byte| !is_token_byte(*byte)) {
                 return Err(Unfit::NoHead);
             }
-            // Also when the head is too small for it, or how much of the line had come would decide
-            // which of the two limits it is over.
+            // Even if the limit of the head is the smaller one; otherwise the verdict would depend on
+            // how much of the line has arrived.
             if line.len() > limits.line.min(limits.head.saturating_sub(4)) {
                 return Err(Unfit::Line);
             }
@@ -121,7 +121,7 @@ impl Scanner {
 pub enum Target {
     /// `/path?query`: the whole target.
     Origin,
-    /// `http://authority/path?query`: the authority, and what goes on as the target.
+    /// `http://authority/path?query`: the authority, and the rest, which is passed on as the target.
     Absolute {
         /// `host [: port]`
         authority: Span,
@@ -147,7 +147,7 @@ pub struct RequestHead {
     pub fields: Vec<Field>,
     /// The one Host field's value.
     pub host: Option<Span>,
-    /// Bytes of the head, with all before it; 0 while there is none by the grammar.
+    /// Bytes up to the end of the head, with what precedes it; 0 while none has been parsed.
     pub len: usize,
 }
 
@@ -166,7 +166,7 @@ impl Default for RequestHead {
 }
 
 impl RequestHead {
-    /// Parses the head at the begin of `bytes` into `self`.
+    /// Parses the head at the start of `bytes` into `self`.
     ///
     /// # Errors
     /// The refusal with which the request is to be answered.
@@ -195,8 +195,7 @@ impl RequestHead {
         Ok(Parsed::Complete)
     }
 
-    /// Takes the head that begins at `start` apart, if it is whole, by the grammar, and within the
-    /// limits.
+    /// Parses the head that begins at `start`, if it is complete, well-formed and within the limits.
     fn read(&mut self, bytes: &[u8], start: usize, limits: &Limits) -> Option<()> {
         let mut reader = Reader::new(bytes, start);
         self.method = reader.token()?;
@@ -265,14 +264,14 @@ impl Default for ResponseHead {
 /// What is wrong with a response head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadResponse {
-    /// Not HTTP/1, or not by its grammar.
+    /// Not HTTP/1, or malformed.
     Malformed,
     /// Over a limit.
     TooLarge,
 }
 
 impl ResponseHead {
-    /// Parses the head at the begin of `bytes` into `self`.
+    /// Parses the head at the start of `bytes` into `self`.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -296,14 +295,14 @@ impl ResponseHead {
         Ok(Parsed::Complete)
     }
 
-    /// Takes the head apart, if it is whole, by the grammar, and within the limits. Only clients may
-    /// begin with an empty line.
+    /// Parses the head, if it is complete, well-formed and within the limits. Only clients may begin
+    /// with an empty line.
     fn read(&mut self, bytes: &[u8], limits: &Limits) -> Option<()> {
         let mut reader = Reader::new(bytes, 0);
         self.version = reader.version()?;
         reader.expect(b" ")?;
         self.status = reader.status()?;
-        // It stands there even where the phrase is empty (RFC 9112 section 4).
+        // The space is there even if the phrase is empty (RFC 9112 section 4).
         reader.expect(b" ")?;
         self.reason = reader.text();
         reader.rest(&mut self.fields, limits)?;
@@ -312,7 +311,7 @@ impl ResponseHead {
     }
 }
 
-/// Which refusal fits a head that a [`Reader`] did not take; for the refusal's name only.
+/// Which refusal fits a head that a [`Reader`] did not accept; decides about the name only.
 #[cold]
 fn why_malformed(head: &[u8]) -> Refusal {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or(head);
@@ -369,8 +368,8 @@ fn absolute_form(target: Span, text: &[u8]) -> Option<Target> {
     })
 }
 
-/// `host [ ":" port ]` without user information, and without the comma that RFC 3986 would allow
-/// in a name but that several Hosts joined by a careless hop look like.
+/// `host [ ":" port ]` without user information, and without commas: RFC 3986 allows them in a name, but
+/// they look like several Hosts joined by a careless hop.
 fn is_authority(text: &[u8]) -> bool {
     let (host_is_fine, port) = match text {
         [b'[', rest @ ..] => {
@@ -414,7 +413,7 @@ fn is_port(text: &[u8]) -> bool {
                 b'0'..=b'9' => Some(port * 10 + u32::from(digit - b'0')),
                 _ => None,
             };
-            // Any number of zeros may stand in front.
+            // Any number of leading zeros is allowed.
             let port = digits
                 .iter()
                 .try_fold(0, |port, it| digit(port, it).filter(|port| *port <= 65_535));

@@ -1,14 +1,14 @@
-//! How far text is of one kind: a token, a field's text, a target.
+//! How far a run of bytes of one kind goes: a token, a field's text, a target.
 //!
-//! Eight bytes are looked at in one word of the processor. That finds *suspects*: every byte that is
-//! not of the kind, and some that are. Each suspect is then judged alone, so that the word's arithmetic
-//! decides about speed only.
+//! Eight bytes are checked at once, in one machine word. That finds *suspects*: every byte that is not
+//! of the kind, and some that are. Each suspect is then checked by itself, so the word arithmetic
+//! affects speed only.
 
 use crate::http::bytes::is_token_byte;
 
 /// Where the token (RFC 9110 section 5.6.2) ends that begins at `start`; it may be empty.
 pub(crate) fn token(bytes: &[u8], start: usize) -> usize {
-    // Nearly all of names are letters.
+    // Names are letters, nearly all of them.
     let suspects = |word: u64| {
         // Seven bits of each byte, so that no sum reaches its neighbour.
         let lower = (word | each(0x20)) & !each(0x80);
@@ -23,7 +23,7 @@ pub(crate) fn token(bytes: &[u8], start: usize) -> usize {
 /// from 0x80 on, spaces and tabs.
 pub(crate) fn text(bytes: &[u8], start: usize) -> usize {
     let suspects = |word: u64| {
-        // These sums do reach a neighbour, which they only make a suspect that was none.
+        // These sums may carry into a neighbour, which at worst makes it a suspect.
         let control = word.wrapping_sub(each(b' '));
         let delete = word.wrapping_add(each(1));
         (control | delete) & !word
@@ -40,7 +40,7 @@ pub(crate) fn target(bytes: &[u8], start: usize) -> usize {
         let delete = word.wrapping_add(each(1));
         let others = word ^ each(b'#');
         let hash = others.wrapping_sub(each(1)) & !others;
-        // As above, sums that reach a neighbour make it a suspect at most.
+        // As above, a carry into a neighbour at worst makes it a suspect.
         (invisible | delete | hash) & !word
     };
     end_of_run(bytes, start, suspects, is_target_byte)
@@ -83,7 +83,7 @@ fn end_of_run(
     at
 }
 
-/// A word with this in each byte.
+/// A word with this byte in each of its eight places.
 const fn each(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }

@@ -1,8 +1,8 @@
-//! The lines of a head, taken apart in one pass, by the grammar at its strictest (RFC 9112 sections 3
-//! to 5): single spaces in the first line, no white space before or behind a name, nothing folded, CR LF
-//! behind every line.
+//! The lines of a head, parsed in one pass by the strictest form of the grammar (RFC 9112 sections 3 to
+//! 5): single spaces in the first line, no white space before or after a name, nothing folded, CR LF
+//! after every line.
 //!
-//! What is not so, or not there yet, gives `None`; what to say of it is found out elsewhere.
+//! Anything else, or an incomplete head, gives `None`; why is found out elsewhere.
 
 use crate::http::fields::{Field, Kind};
 use crate::http::h1::runs;
@@ -10,17 +10,17 @@ use crate::http::limits::Limits;
 use crate::http::span::Span;
 use crate::http::version::Version;
 
-/// Takes the parts of a head from the front of bytes.
+/// Reads the parts of a head, one after the other.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     /// Where the head begins.
     start: usize,
-    /// So far it is taken.
+    /// How far it has been read.
     pub(crate) at: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// At the begin of the head that begins at `start`.
+    /// A reader of the head that begins at `start`.
     pub(crate) fn new(bytes: &'a [u8], start: usize) -> Self {
         let at = start;
         Self { bytes, start, at }
@@ -37,7 +37,7 @@ impl<'a> Reader<'a> {
         (!span.is_empty()).then_some(span)
     }
 
-    /// A reason phrase, or a field's value with what is around it.
+    /// A reason phrase, or a field's value with the white space around it.
     pub(crate) fn text(&mut self) -> Span {
         self.up_to(runs::text(self.bytes, self.at))
     }
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The next so many bytes.
+    /// The next `N` bytes.
     fn next<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let next = self.bytes.get(self.at..)?.first_chunk()?;
         self.at += N;
