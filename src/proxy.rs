@@ -13,7 +13,9 @@
 //! | `worker` | what one worker has for its requests: no lock is needed for any of it |
 //! | `reports`, `claims`, `workspace`, `logged_head` | parts of that |
 //! | `plan` | what a request asks for |
+//! | `http1` | a client that speaks HTTP/1 on a plain socket |
 //! | `body` | bodies in both directions, uploads, tunnels |
+//! | `downstream` | a client as the exchange and the bodies see it, whatever it speaks |
 //! | `gateway` | what all workers share: cells that are read, counters of their own each, one flag |
 //! | [`doubts`] | what trusted proxies have said and was not believed |
 //! | `failsafe` | a panic ends its connection, and everything that belongs to it |
@@ -21,9 +23,11 @@
 mod body;
 mod claims;
 pub mod doubts;
+mod downstream;
 mod exchange;
 mod failsafe;
 mod gateway;
+mod http1;
 pub mod listeners;
 mod logged_head;
 mod pinned;

@@ -512,12 +512,12 @@ pub struct Uptake(Option<usize>);
 
 impl Uptake {
     /// True when something was taken since the last look; at the first one, when something is still to
-    /// be taken. So who has just taken the last of it has one more look's time.
-    pub fn goes_on(&mut self, stream: &Stream) -> bool {
-        let left = stream.unsent();
-        match self.0.replace(left) {
-            Some(before) => left < before,
-            None => left > 0,
+    /// be taken. So who has just taken the last of it has one more look's time. `unsent` is what is still
+    /// to be taken.
+    pub fn goes_on(&mut self, unsent: usize) -> bool {
+        match self.0.replace(unsent) {
+            Some(before) => unsent < before,
+            None => unsent > 0,
         }
     }
 }

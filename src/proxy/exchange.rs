@@ -21,6 +21,7 @@ use std::time::Instant;
 use interim::Interim;
 
 use super::body::request_body::RequestBody;
+use super::downstream::{Downstream, Transport};
 use super::pinned::Pinned;
 use super::plan::Plan;
 use super::tally::Tally;
@@ -30,7 +31,7 @@ use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
 use crate::lists::{Peer, PoolName, Pools};
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Stream, Turns, Watch};
+use crate::net::{self, Stream, Turns};
 use crate::route::Reason;
 use crate::upstream::choose::choose;
 use crate::upstream::peer;
@@ -81,8 +82,11 @@ struct Upstream {
 }
 
 /// Whose request it is.
-pub(super) struct Client<'a> {
-    pub(super) stream: &'a Stream,
+pub(super) struct Client<'a, D: Downstream> {
+    /// What takes the response.
+    pub(super) downstream: &'a mut D,
+    /// What the request's body comes from.
+    pub(super) transport: &'a D::Transport,
     /// Bytes received and not yet used.
     pub(super) buffer: &'a mut Buffer,
     /// The request's.
@@ -94,12 +98,13 @@ pub(super) struct Client<'a> {
 }
 
 /// One request on its way.
-pub(super) struct Exchange<'a> {
+pub(super) struct Exchange<'a, D: Downstream> {
     worker: &'a Rc<Worker>,
     config: &'a Config,
     pools: &'a Pools,
     plan: &'a Plan,
-    downstream: &'a Stream,
+    downstream: &'a mut D,
+    transport: &'a D::Transport,
     buffer: &'a mut Buffer,
     /// The connection to a peer that is the client's own, between two requests.
     pinned: &'a mut Option<Box<Pinned>>,
@@ -123,13 +128,13 @@ pub(super) struct Exchange<'a> {
     client_gave_up: bool,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a, D: Downstream> Exchange<'a, D> {
     pub(super) fn new(
         worker: &'a Rc<Worker>,
         config: &'a Config,
         pools: &'a Pools,
         plan: &'a Plan,
-        client: Client<'a>,
+        client: Client<'a, D>,
         workspace: &'a mut Workspace,
         tally: &'a mut Tally,
     ) -> Self {
@@ -138,7 +143,8 @@ impl<'a> Exchange<'a> {
             config,
             pools,
             plan,
-            downstream: client.stream,
+            downstream: client.downstream,
+            transport: client.transport,
             buffer: client.buffer,
             pinned: client.pinned,
             pins: plan.authenticates_connection,
@@ -183,7 +189,7 @@ impl<'a> Exchange<'a> {
                 }
                 return Outcome::Failed(last);
             };
-            if self.downstream.is_gone() {
+            if self.transport.is_gone() {
                 return Outcome::Close(Close::ClientGone);
             }
             tries += 1;
@@ -283,7 +289,7 @@ impl<'a> Exchange<'a> {
         }
         self.leftover = Leftover::None;
         let limit = self.config.upstream.connect_timeout;
-        let connect = || peer::connect(peer, limit, Watch::Gone(self.downstream));
+        let connect = || peer::connect(peer, limit, self.transport.watch_gone());
         let (outcome, error) = match self.worker.with_descriptors(connect) {
             Ok(stream) => {
                 self.worker.metrics().upstream_connects.increment();

@@ -7,7 +7,7 @@ use crate::error::Failure;
 use crate::lists::Peer;
 use crate::net::{self, Stream, Watch};
 
-/// Connects to `peer` within `limit`; gives up when what is watched, that the client is gone, happens.
+/// Connects to `peer` within `limit`; gives up when what is watched happens: that the `client` is gone.
 ///
 /// # Errors
 /// The kernel's; `failure_of` names them.

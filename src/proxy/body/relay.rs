@@ -8,16 +8,9 @@ use std::time::Instant;
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::{BadChunk, Piece, Trailer};
-use crate::http::h1::encode;
 use crate::memory::buffer::Buffer;
-use crate::net::{Patience, Pipe, Stream, Turns, Wake, Watch};
-
-/// Content up to this size is copied behind what is to be written anyway, so that a small message
-/// takes one write; larger content is written from where it lies.
-const COPY_LIMIT: usize = 8 * 1024;
-
-/// What is to be written is written when it has so many bytes.
-const PENDING_LIMIT: usize = 32 * 1024;
+use crate::net::{Patience, Pipe, Turns, Wake, Watch};
+use crate::proxy::downstream::{BodyEnd, BodySink, Transport, Wait, Written};
 
 /// More certain content than this makes a big buffer worth its memory, where there is no pipe for it.
 const LARGE_BODY: u64 = 64 * 1024;
@@ -26,8 +19,8 @@ const LARGE_BODY: u64 = 64 * 1024;
 const PIPED_BODY: u64 = 128 * 1024;
 
 /// Where a body comes from.
-pub(in crate::proxy) struct Source<'a> {
-    pub(in crate::proxy) stream: &'a Stream,
+pub(in crate::proxy) struct Source<'a, T> {
+    pub(in crate::proxy) from: &'a T,
     pub(in crate::proxy) buffer: &'a mut Buffer,
     /// What has left the source and not yet reached the sink; between two relays only if it holds bytes.
     pub(in crate::proxy) pipe: &'a mut Option<Pipe>,
@@ -45,19 +38,13 @@ pub(in crate::proxy) struct Source<'a> {
 }
 
 /// Where a body goes to.
-pub(in crate::proxy) struct Sink<'a> {
-    pub(in crate::proxy) stream: &'a Stream,
-    /// What is to be written before the body: the head; then whatever is not yet worth a write.
-    pub(in crate::proxy) pending: &'a mut Vec<u8>,
-    pub(in crate::proxy) chunked: bool,
+pub(in crate::proxy) struct Sink<'a, B> {
+    pub(in crate::proxy) to: &'a mut B,
     /// Of the message's head.
     pub(in crate::proxy) options: &'a ConnectionOptions,
-    /// With a sink that takes nothing.
-    pub(in crate::proxy) patience: &'a Patience,
-    /// It may have something to say before it takes more, which ends the relay as what is watched.
-    pub(in crate::proxy) until_readable: bool,
-    /// The end of the body is written, or pending.
-    pub(in crate::proxy) ended: &'a mut bool,
+    /// With a sink that takes nothing. What it may have to say before it takes more ends the relay as what is
+    /// watched.
+    pub(in crate::proxy) wait: Wait<'a>,
     /// Bytes written.
     pub(in crate::proxy) sent: &'a mut u64,
 }
@@ -81,9 +68,11 @@ pub(in crate::proxy) enum End {
 }
 
 /// Relays the rest of a body; adds the bytes taken to `taken`.
-pub(in crate::proxy) fn relay(
-    source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
+// Out of line: its locals would lie on the stack of every other request, too.
+#[inline(never)]
+pub(in crate::proxy) fn relay<T: Transport, B: BodySink>(
+    source: &mut Source<'_, T>,
+    sink: &mut Sink<'_, B>,
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
@@ -94,9 +83,9 @@ pub(in crate::proxy) fn relay(
     end
 }
 
-fn relay_rest(
-    source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
+fn relay_rest<T: Transport, B: BodySink>(
+    source: &mut Source<'_, T>,
+    sink: &mut Sink<'_, B>,
     trailer: &mut Trailer,
     taken: &mut u64,
 ) -> End {
@@ -127,7 +116,7 @@ fn relay_rest(
                     }
                 }
             }
-            put = sink.content(&filled[count - length..count]);
+            put = sink.piece(&filled[count - length..count]);
         }
         // Taken is what the reader has gone over, whatever becomes of it: it cannot be sent again.
         source.buffer.consume(count);
@@ -166,23 +155,20 @@ fn relay_rest(
     }
 }
 
-fn finish(reader: &BodyReader, sink: &mut Sink<'_>, trailer: &mut Trailer) -> End {
+fn finish<B: BodySink>(reader: &BodyReader, sink: &mut Sink<'_, B>, trailer: &mut Trailer) -> End {
     // Also where nobody gets it: a body whose trailer is malformed has no proper end.
-    let trailer_bytes = match reader.trailer(trailer) {
+    let bytes = match reader.trailer(trailer) {
         Ok(bytes) => bytes,
         Err(bad) => return End::Malformed(bad),
     };
-    if sink.chunked && !std::mem::replace(sink.ended, true) {
-        encode::last_chunk(sink.pending, trailer, trailer_bytes, sink.options);
-    }
-    match sink.flush() {
+    match sink.end(trailer, bytes) {
         Ok(true) => End::Complete,
         Ok(false) => End::Watched,
         Err(error) => End::Sink(error),
     }
 }
 
-impl Source<'_> {
+impl<T: Transport> Source<'_, T> {
     /// True when the end of the connection is the end of the body.
     fn may_end(&self) -> bool {
         self.reader.ends_with_connection() && !self.broken_off.is_some_and(Cell::get)
@@ -203,13 +189,13 @@ enum Filled {
     Nothing(End),
 }
 
-impl Source<'_> {
+impl<T: Transport> Source<'_, T> {
     /// Waits until something of the body is there.
     fn wait(&self) -> Result<(), End> {
         let begun = Instant::now();
         self.patience.expects(self.reader.announced());
         let deadline = self.patience.deadline(begun);
-        let wake = self.stream.wait_readable(deadline, self.watch);
+        let wake = self.from.wait_readable(deadline, self.watch);
         self.patience.waited_since(begun);
         match wake {
             Wake::Ready => Ok(()),
@@ -220,7 +206,7 @@ impl Source<'_> {
 }
 
 /// Reads more of the body into the buffer.
-fn fill(turns: &mut Turns, source: &mut Source<'_>) -> Filled {
+fn fill<T: Transport>(turns: &mut Turns, source: &mut Source<'_, T>) -> Filled {
     if source.reader.certain() > LARGE_BODY {
         source.buffer.enlarge();
     }
@@ -230,7 +216,7 @@ fn fill(turns: &mut Turns, source: &mut Source<'_>) -> Filled {
     turns.begin_again();
     let room = source.buffer.room();
     let size = room.len();
-    match source.stream.read_now(room) {
+    match source.from.read_now(room) {
         Ok(0) => Filled::End,
         Ok(count) => {
             source.buffer.added(count);
@@ -248,28 +234,29 @@ fn fill(turns: &mut Turns, source: &mut Source<'_>) -> Filled {
 }
 
 /// True when the bytes that come are passed on as they are, and there are many of them.
-fn may_be_piped(source: &Source<'_>, sink: &Sink<'_>) -> bool {
+fn may_be_piped<T: Transport, B: BodySink>(source: &Source<'_, T>, sink: &Sink<'_, B>) -> bool {
     let certain = source.reader.certain();
     let is_let_through = source.allowance.is_none_or(|it| certain <= it);
-    !sink.chunked && is_let_through && certain > PIPED_BODY
+    let are_sockets = source.from.socket().is_some() && sink.to.socket().is_some();
+    are_sockets && is_let_through && certain > PIPED_BODY
 }
 
 /// Passes more of the body on through the pipe.
-fn splice(
+fn splice<T: Transport, B: BodySink>(
     turns: &mut Turns,
-    source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
+    source: &mut Source<'_, T>,
+    sink: &mut Sink<'_, B>,
     taken: &mut u64,
 ) -> Filled {
     if let Err(end) = source.wait() {
         return Filled::Nothing(end);
     }
     turns.begin_again();
-    let Some(mut pipe) = source.pipe.take() else {
+    let (Some(mut pipe), Some(socket)) = (source.pipe.take(), source.from.socket()) else {
         return Filled::Some(0);
     };
     let certain = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
-    let filled = pipe.fill(source.stream, turns.most().min(certain));
+    let filled = pipe.fill(socket, turns.most().min(certain));
     if filled.as_ref().is_err_and(Pipe::is_refusal) {
         // What comes is copied.
         pipe.refused();
@@ -282,7 +269,7 @@ fn splice(
             source.reader.passed(count);
             if count == certain {
                 // The events speak of bytes that were all taken, and nothing else would find that out.
-                source.stream.is_readable_now();
+                socket.is_readable_now();
             }
             came(count, source.patience, source.heard);
             if let Some(allowance) = &mut source.allowance {
@@ -301,25 +288,11 @@ fn splice(
     }
 }
 
-impl Sink<'_> {
+impl<B: BodySink> Sink<'_, B> {
     /// Takes content; false when the sink has something to say first.
-    fn content(&mut self, content: &[u8]) -> io::Result<bool> {
-        if self.chunked {
-            encode::chunk_line(self.pending, content.len());
-        }
-        let mut open = true;
-        if content.len() <= COPY_LIMIT {
-            self.pending.extend_from_slice(content);
-        } else {
-            open = self.write(content)?;
-        }
-        if self.chunked {
-            self.pending.extend_from_slice(b"\r\n");
-        }
-        if open && self.pending.len() > PENDING_LIMIT {
-            open = self.flush()?;
-        }
-        Ok(open)
+    fn piece(&mut self, content: &[u8]) -> io::Result<bool> {
+        let written = self.to.piece(content, self.wait);
+        self.count(written)
     }
 
     /// Takes all that the pipe holds, behind what is pending; false when the sink has something to say
@@ -328,28 +301,37 @@ impl Sink<'_> {
         if !self.flush()? {
             return Ok(false);
         }
-        let (written, outcome) = pipe.drain(self.stream, self.patience, self.until_readable);
-        *self.sent += written as u64;
-        outcome?;
-        Ok(pipe.is_empty())
+        // There is one, or there would be no pipe.
+        let Some(socket) = self.to.socket() else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let Wait {
+            patience,
+            until_readable,
+        } = self.wait;
+        let (written, outcome) = pipe.drain(socket, patience, until_readable);
+        self.count((written, outcome.map(|()| pipe.is_empty())))
+    }
+
+    /// Takes the end, and writes what is pending; false when the sink has something to say first.
+    fn end(&mut self, trailer: &Trailer, bytes: &[u8]) -> io::Result<bool> {
+        let end = BodyEnd {
+            trailer,
+            bytes,
+            options: self.options,
+        };
+        let written = self.to.end(end, self.wait);
+        self.count(written)
     }
 
     /// Writes what is pending; false when the sink has something to say first.
     fn flush(&mut self) -> io::Result<bool> {
-        self.write(&[])
+        let written = self.to.flush(self.wait);
+        self.count(written)
     }
 
-    /// Writes what is pending, and `content` after it. What is not written for now is pending.
-    fn write(&mut self, content: &[u8]) -> io::Result<bool> {
-        let (pending, until_readable) = (self.pending.len(), self.until_readable);
-        let stream = self.stream;
-        let (written, outcome) =
-            stream.write_both(self.pending, content, self.patience, until_readable);
+    fn count(&mut self, (written, outcome): Written) -> io::Result<bool> {
         *self.sent += written as u64;
-        outcome?;
-        self.pending.drain(..written.min(pending));
-        let of_content = written.saturating_sub(pending);
-        self.pending.extend_from_slice(&content[of_content..]);
-        Ok(written == pending + content.len())
+        outcome
     }
 }

@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use super::outgoing::Outgoing;
 use super::relay::{self, End, Sink, Source};
 use crate::config::Config;
 use crate::http::fields::ConnectionOptions;
@@ -20,6 +21,7 @@ use crate::http::h1::chunked::{MessageKind, Piece, Trailer};
 use crate::http::h1::framing::Framing;
 use crate::memory::buffer::Buffer;
 use crate::net::{Patience, Pipe, Stream, Turns, Watch};
+use crate::proxy::downstream::{Transport, Wait};
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +59,8 @@ pub(in crate::proxy) struct RequestBody {
 }
 
 /// The client, from which it comes.
-pub(in crate::proxy) struct FromClient<'a> {
-    pub(in crate::proxy) stream: &'a Stream,
+pub(in crate::proxy) struct FromClient<'a, T> {
+    pub(in crate::proxy) transport: &'a T,
     pub(in crate::proxy) buffer: &'a mut Buffer,
     /// Ends the relay when it happens while the client is silent.
     pub(in crate::proxy) watch: Watch<'a>,
@@ -181,15 +183,15 @@ impl RequestBody {
     }
 
     /// Relays what is still to come of it.
-    pub(in crate::proxy) fn relay(
+    pub(in crate::proxy) fn relay<T: Transport>(
         &mut self,
-        client: FromClient<'_>,
+        client: FromClient<'_, T>,
         peer: ToPeer<'_>,
         trailer: &mut Trailer,
     ) -> Relayed {
-        let (mut taken, mut sent, mut ended) = (0, 0, self.state == State::Ending);
+        let (mut taken, mut sent) = (0, 0);
         let mut source = Source {
-            stream: client.stream,
+            from: client.transport,
             buffer: client.buffer,
             pipe: &mut self.pipe,
             reader: &mut self.reader,
@@ -199,21 +201,26 @@ impl RequestBody {
             heard: client.heard,
             broken_off: None,
         };
-        let mut sink = Sink {
+        let mut body = Outgoing {
             stream: peer.stream,
             pending: peer.pending,
             chunked: self.is_chunked,
+            ended: self.state == State::Ending,
+        };
+        let mut sink = Sink {
+            to: &mut body,
             options: peer.options,
-            patience: peer.patience,
-            until_readable: peer.until_readable,
-            ended: &mut ended,
+            wait: Wait {
+                patience: peer.patience,
+                until_readable: peer.until_readable,
+            },
             sent: &mut sent,
         };
         let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
         self.allowance = source.allowance;
         self.state = match end {
             End::Complete => State::Complete,
-            _ if ended => State::Ending,
+            _ if body.ended => State::Ending,
             _ if taken > 0 => State::Begun,
             _ => self.state,
         };

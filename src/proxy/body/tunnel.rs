@@ -19,7 +19,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Patience, Stream, Turns, Uptake, Wake, Watch};
+use crate::net::{self, Patience, Stream, Turns, Uptake, Wake};
+use crate::proxy::downstream::Transport;
 use crate::proxy::failsafe::Failsafe;
 
 /// Bytes carried.
@@ -33,15 +34,15 @@ pub(in crate::proxy) struct Carried {
 }
 
 /// Second handles of a client's and a peer's connection, for a second coroutine.
-pub(in crate::proxy) struct Twins {
-    pub(in crate::proxy) client: Stream,
+pub(in crate::proxy) struct Twins<T> {
+    pub(in crate::proxy) client: T,
     pub(in crate::proxy) peer: Stream,
 }
 
-impl Twins {
+impl<T: Transport> Twins<T> {
     /// # Errors
     /// When descriptors run out.
-    pub(in crate::proxy) fn of(client: &Stream, peer: &Stream) -> io::Result<Self> {
+    pub(in crate::proxy) fn of(client: &T, peer: &Stream) -> io::Result<Self> {
         Ok(Self {
             client: client.twin()?,
             peer: peer.twin()?,
@@ -73,10 +74,10 @@ impl Progress {
 ///
 /// # Errors
 /// When the second direction cannot be set up; nothing was carried then.
-pub(in crate::proxy) fn carry(
-    client: &Stream,
+pub(in crate::proxy) fn carry<T: Transport>(
+    client: &T,
     peer: &Stream,
-    twins: Twins,
+    twins: Twins<T>,
     limit: Duration,
 ) -> io::Result<Carried> {
     let progress = Rc::new(Progress {
@@ -93,7 +94,7 @@ pub(in crate::proxy) fn carry(
 }
 
 /// Copies one direction to its end; returns the bytes copied.
-fn one_way(from: &Stream, to: &Stream, progress: &Progress) -> u64 {
+fn one_way<F: Transport, T: Transport>(from: &F, to: &T, progress: &Progress) -> u64 {
     // Whoever waits in the other direction wakes, too.
     let cut = Failsafe::new(|| {
         progress.cut.set(true);
@@ -116,7 +117,7 @@ fn one_way(from: &Stream, to: &Stream, progress: &Progress) -> u64 {
             return count;
         }
         // `from` may have ended both ways, and in order, while `to` takes its time for what came of it.
-        let written = to.write_all_unless(buffer.filled(), &patience, Watch::Reset(from));
+        let written = to.write_all_unless(buffer.filled(), &patience, from.watch_reset());
         if written.is_err() {
             break;
         }
@@ -129,9 +130,9 @@ fn one_way(from: &Stream, to: &Stream, progress: &Progress) -> u64 {
 }
 
 /// Reads from `from`; `None` when the tunnel is to be cut. `to` is where the bytes go.
-fn read_some(
-    from: &Stream,
-    to: &Stream,
+fn read_some<F: Transport, T: Transport>(
+    from: &F,
+    to: &T,
     buffer: &mut Buffer,
     turns: &mut Turns,
     progress: &Progress,
@@ -140,14 +141,14 @@ fn read_some(
     loop {
         // Nobody else may be looking at `to` any more, once it has ended its side. Ours has not ended yet,
         // so it is gone only when it was reset.
-        match from.wait_readable(progress.due(), Watch::Gone(to)) {
+        match from.wait_readable(progress.due(), to.watch_gone()) {
             Wake::Ready => {}
             Wake::Watched => return None,
             _ if net::are_waits_cut() => return None,
             // The other direction was busy meanwhile.
             _ if progress.due() > Instant::now() => continue,
             // Who still takes what was carried cannot have answered it.
-            _ if back.goes_on(from) | forth.goes_on(to) => {
+            _ if back.goes_on(from.unsent()) | forth.goes_on(to.unsent()) => {
                 progress.last.set(Instant::now());
                 continue;
             }

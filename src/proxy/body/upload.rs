@@ -16,6 +16,7 @@ use crate::http::fields::ConnectionOptions;
 use crate::http::h1::chunked::Trailer;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Companion, Patience, Watch};
+use crate::proxy::downstream::Transport;
 use crate::proxy::failsafe::Failsafe;
 
 /// What is handed over with the body.
@@ -55,7 +56,10 @@ impl Upload {
     ///
     /// # Errors
     /// When the second coroutine cannot be had.
-    pub(in crate::proxy) fn begin(twins: Twins, rest: RestOfBody) -> io::Result<Self> {
+    pub(in crate::proxy) fn begin<T: Transport>(
+        twins: Twins<T>,
+        rest: RestOfBody,
+    ) -> io::Result<Self> {
         let broken_off = Rc::new(Cell::new(false));
         let heard = Rc::new(Cell::new(0));
         let answered = Rc::new(Cell::new(0));
@@ -101,9 +105,9 @@ impl Upload {
 }
 
 impl RestOfBody {
-    fn send(
+    fn send<T: Transport>(
         mut self,
-        twins: &Twins,
+        twins: &Twins<T>,
         broken_off: &Cell<bool>,
         heard: &Cell<usize>,
         answered: Rc<Cell<usize>>,
@@ -119,7 +123,7 @@ impl RestOfBody {
         let answered = (!self.refused).then_some(answered);
         let peer_patience = Patience::new(self.send_timeout).hearing(answered);
         let client = FromClient {
-            stream: &twins.client,
+            transport: &twins.client,
             buffer: &mut self.buffer,
             watch: Watch::Gone(&twins.peer),
             heard: Some(heard),

@@ -9,7 +9,8 @@ use crate::http::h1::encode;
 use crate::http::h1::framing;
 use crate::http::h1::head::{BadResponse, Parsed, Scanner};
 use crate::http::version::Version;
-use crate::net::{self, Patience, Uptake, Wake, Watch};
+use crate::net::{self, Patience, Uptake, Wake};
+use crate::proxy::downstream::{Downstream, Transport};
 use crate::proxy::workspace::Workspace;
 
 /// A client that ends its side so soon after its request has nothing more to ask and waits for the
@@ -17,7 +18,7 @@ use crate::proxy::workspace::Workspace;
 /// apart only once it is written to.
 const ENDS_WITH_REQUEST: Duration = Duration::from_millis(100);
 
-impl Exchange<'_> {
+impl<D: Downstream> Exchange<'_, D> {
     /// Waits for the final response (or 101).
     pub(super) fn await_response(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         loop {
@@ -50,7 +51,7 @@ impl Exchange<'_> {
             match self.read_some(upstream, begun, deadline) {
                 // A peer that still takes what was sent has not got the whole request yet.
                 Err(Failure::ReadTimeout)
-                    if !net::are_waits_cut() && uptake.goes_on(&upstream.stream) =>
+                    if !net::are_waits_cut() && uptake.goes_on(upstream.stream.unsent()) =>
                 {
                     deadline = Instant::now() + read_timeout;
                 }
@@ -100,11 +101,11 @@ impl Exchange<'_> {
         begun: Instant,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let (stream, client) = (&upstream.stream, self.downstream);
+        let (stream, client) = (&upstream.stream, self.transport);
         let read = loop {
             let watch = match self.client_ended {
-                false => Watch::Ended(client),
-                true => Watch::Gone(client),
+                false => client.watch_ended(),
+                true => client.watch_gone(),
             };
             match stream.wait_readable(deadline, watch) {
                 Wake::Ready => {}
@@ -138,13 +139,7 @@ impl Exchange<'_> {
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn pass_interim(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
-        let Workspace {
-            response,
-            response_options: options,
-            to_client,
-            ..
-        } = &mut *self.workspace;
-        let now = Instant::now();
+        let (response, now) = (&self.workspace.response, Instant::now());
         let verdict = upstream.interim.judge(response.len, now);
         if verdict.is_news {
             self.worker.reports.interim_dropped(self.tally.peer);
@@ -157,12 +152,10 @@ impl Exchange<'_> {
         };
         let may_be_sent = verdict.passes && self.plan.version == Version::Http11;
         if wanted && may_be_sent {
-            to_client.clear();
-            encode::interim(to_client, response, upstream.buffer.filled(), options);
+            let (bytes, options) = (upstream.buffer.filled(), &self.workspace.response_options);
             let patience = Patience::new(self.config.gateway.send_timeout);
-            let sent = self.downstream.write_all(to_client, &patience);
-            sent.map_err(|error| Stop::Over(client_lost(&error)))?;
-            self.tally.sent += to_client.len() as u64;
+            let sent = self.downstream.interim(response, bytes, options, &patience);
+            self.tally.sent += sent.map_err(|error| Stop::Over(client_lost(&error)))? as u64;
         }
         upstream.buffer.consume(response.len);
         upstream.turns.moved(response.len);
@@ -173,7 +166,7 @@ impl Exchange<'_> {
         if upstream.interim.is_endless(read_timeout) {
             return Err(Failure::InterimFlood.into());
         }
-        let client = Watch::Gone(self.downstream);
+        let client = self.transport.watch_gone();
         match upstream.stream.pause(now + pause, client) {
             Wake::Watched => Err(Failure::ClientGone.into()),
             _ => Ok(()),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Exchange;
 use crate::http::version::Version;
 use crate::net::{self, Peeked, Stream, Wake, Watch};
+use crate::proxy::downstream::Downstream;
 use crate::proxy::pinned::{Pinned, Taken};
 use crate::upstream::pool::Leftover;
 
@@ -67,7 +68,7 @@ impl Keeping {
     }
 }
 
-impl Exchange<'_> {
+impl<D: Downstream> Exchange<'_, D> {
     /// True when the peer will take another request on its connection.
     pub(super) fn peer_keeps(&self) -> bool {
         let options = &self.workspace.response_options;

@@ -8,9 +8,10 @@ use crate::http::h1::chunked::BadChunk;
 use crate::net::{Patience, Wake, Watch};
 use crate::proxy::body::relay::End;
 use crate::proxy::body::request_body::{FromClient, ToPeer};
+use crate::proxy::downstream::{Downstream, Transport};
 use crate::proxy::workspace::Workspace;
 
-impl Exchange<'_> {
+impl<D: Downstream> Exchange<'_, D> {
     /// Sends the head, and the body as it comes in. Ends early when the peer answers before the
     /// body is complete.
     pub(super) fn send_request(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
@@ -75,7 +76,7 @@ impl Exchange<'_> {
         // without; so the peer, who is at fault in the end, has more than its ordinary time.
         let read_timeout = self.config.upstream.read_timeout;
         let deadline = Instant::now() + self.config.gateway.body_timeout.max(read_timeout);
-        let watch = Watch::Readable(self.downstream);
+        let watch = self.transport.watch_readable();
         match upstream.stream.wait_readable(deadline, watch) {
             Wake::Ready => self.read_response_head(upstream),
             Wake::Watched => Ok(()),
@@ -87,7 +88,7 @@ impl Exchange<'_> {
     fn relay_request_body(&mut self, upstream: &mut Upstream) -> Result<bool, Stop> {
         let peer_patience = Patience::new(self.config.upstream.send_timeout);
         let client = FromClient {
-            stream: self.downstream,
+            transport: self.transport,
             buffer: self.buffer,
             watch: Watch::Readable(&upstream.stream),
             heard: None,

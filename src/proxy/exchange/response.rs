@@ -11,15 +11,15 @@ use crate::http::authentication;
 use crate::http::fields::{Field, Kind};
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::MessageKind;
-use crate::http::h1::encode::{self, Connection, ResponseToClient};
+use crate::http::h1::encode::{Connection, ResponseToClient};
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::ResponseHead;
-use crate::http::version::Version;
 use crate::memory::buffer::Buffer;
-use crate::net::{Patience, Stream, Turns, Watch};
+use crate::net::{Patience, Stream, Turns};
 use crate::proxy::body::relay::{self, End, Sink, Source};
 use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::body::upload::Upload;
+use crate::proxy::downstream::{Downstream, Transport, Wait};
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::workspace::Workspace;
 use crate::upstream::pool::Leftover;
@@ -36,7 +36,7 @@ struct Passage {
     close: Option<Close>,
 }
 
-impl Exchange<'_> {
+impl<D: Downstream> Exchange<'_, D> {
     /// Passes the final response on.
     pub(super) fn respond(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
         if self.is_farewell(&upstream) {
@@ -55,7 +55,7 @@ impl Exchange<'_> {
             true => Some(self.begin_upload(&upstream)?),
             false => None,
         };
-        let (client, peer) = (self.downstream, &upstream.stream);
+        let (client, peer) = (self.transport, &upstream.stream);
         let failsafe = Failsafe::new(|| {
             // The upload has handles of its own.
             client.shutdown_read();
@@ -123,19 +123,14 @@ impl Exchange<'_> {
             && (self.body.is_complete() || self.may_retry(Failure::Stale))
     }
 
-    /// Writes the response's head into `to_client`, from where it goes with the body.
+    /// Passes the response's head on, which goes with the body.
     fn write_response_head(
         &mut self,
         buffer: &mut Buffer,
         framing: Framing,
         body_goes_on: bool,
     ) -> Passage {
-        let to_http10 = self.plan.version == Version::Http10;
-        let framing_down = match framing {
-            Framing::UntilClose if !to_http10 => Framing::Chunked,
-            Framing::Chunked if to_http10 => Framing::UntilClose,
-            framing => framing,
-        };
+        let framing_down = self.downstream.framing(framing);
         let draining = self.worker.gateway().is_draining();
         let complete = self.body.is_complete() || body_goes_on;
         let close = match framing_down {
@@ -145,10 +140,8 @@ impl Exchange<'_> {
         let Workspace {
             response: head,
             response_options: options,
-            to_client,
             ..
-        } = &mut *self.workspace;
-        to_client.clear();
+        } = &*self.workspace;
         let response = ResponseToClient {
             head,
             bytes: buffer.filled(),
@@ -160,7 +153,7 @@ impl Exchange<'_> {
                 Some(_) => Connection::Close,
             },
         };
-        encode::response(to_client, &response);
+        self.downstream.head(&response);
         let leftover = match speaks_of_absent_body(head, buffer.filled(), framing) {
             true => Leftover::Body,
             false => Leftover::None,
@@ -196,34 +189,33 @@ impl Exchange<'_> {
         };
         let client_patience = Patience::with_rate(gateway.send_timeout, gateway.min_rate);
         let client_patience = client_patience.hearing(heard.clone());
-        let (mut taken, mut pipe, mut ended, mut turns) = (0, None, false, Turns::new());
+        let (mut taken, mut pipe, mut turns) = (0, None, Turns::new());
         let mut reader = BodyReader::new(MessageKind::Response, passage.framing, gateway.limits);
         let end = loop {
             let mut source = Source {
-                stream: peer,
+                from: peer,
                 buffer,
                 pipe: &mut pipe,
                 reader: &mut reader,
                 patience: &peer_patience,
-                watch: Watch::Gone(self.downstream),
+                watch: self.transport.watch_gone(),
                 allowance: None,
                 heard: upload.map(Upload::answered),
                 broken_off: upload.map(Upload::broken_off),
             };
             let mut sink = Sink {
-                stream: self.downstream,
-                pending: &mut self.workspace.to_client,
-                chunked: passage.framing_down == Framing::Chunked,
+                to: self.downstream,
                 options: &self.workspace.response_options,
-                patience: &client_patience,
-                until_readable: drops,
-                ended: &mut ended,
+                wait: Wait {
+                    patience: &client_patience,
+                    until_readable: drops,
+                },
                 sent: &mut self.tally.sent,
             };
             let trailer = &mut self.workspace.trailer;
             let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
             match (end, &heard) {
-                (End::Watched, Some(heard)) if drops && !self.downstream.is_gone() => {
+                (End::Watched, Some(heard)) if drops && !self.transport.is_gone() => {
                     drops = self.drop_some(heard, &mut turns);
                 }
                 (end, _) => break end,
@@ -244,7 +236,7 @@ impl Exchange<'_> {
         };
         // What had come with the head, too.
         let goes_on = drop_filled(self.body, self.buffer, turns)
-            && match self.downstream.read_now(self.buffer.room()) {
+            && match self.transport.read_now(self.buffer.room()) {
                 Ok(0) => false,
                 Ok(count) => {
                     self.buffer.added(count);

@@ -4,28 +4,27 @@ use std::io;
 
 use super::{Exchange, Outcome, Stop, Upstream, client_lost};
 use crate::error::Close;
-use crate::http::h1::encode::{self, Connection, ResponseToClient};
+use crate::http::h1::encode::{Connection, ResponseToClient};
 use crate::http::h1::framing::Framing;
 use crate::net::Patience;
 use crate::proxy::body::tunnel::{self, Twins};
+use crate::proxy::downstream::{Downstream, Wait};
 use crate::proxy::workspace::Workspace;
 
-impl Exchange<'_> {
+impl<D: Downstream> Exchange<'_, D> {
     /// Passes the 101 on and carries bytes both ways until the tunnel ends.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     pub(super) fn switch_protocols(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
         // Before the client is told, since there is no way back then.
-        let twins = || Twins::of(self.downstream, &upstream.stream);
+        let twins = || Twins::of(self.transport, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
         let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
         let Workspace {
             response: head,
             response_options: options,
-            to_client,
             ..
-        } = &mut *self.workspace;
-        to_client.clear();
+        } = &*self.workspace;
         let response = ResponseToClient {
             head,
             bytes: upstream.buffer.filled(),
@@ -34,20 +33,18 @@ impl Exchange<'_> {
             version: self.plan.version,
             connection: Connection::Upgrade,
         };
-        encode::response(to_client, &response);
+        self.downstream.head(&response);
         self.tally.status = head.status;
         upstream.buffer.consume(head.len);
         // What the peer has sent behind its head belongs to the new protocol already, and so does
         // what the client has sent behind its own.
-        to_client.extend_from_slice(upstream.buffer.filled());
         let limit = self.config.gateway.send_timeout;
-        let passed = self.downstream.write_all(to_client, &Patience::new(limit));
+        let passed = self.pass_behind_head(upstream.buffer.filled(), &Patience::new(limit));
         // From here on whatever is lost must be seen to be lost, by both sides.
         if let Err(error) = passed {
             upstream.stream.reset();
             return Err(Stop::Over(tunnel_lost(&error)));
         }
-        self.tally.sent += to_client.len() as u64;
         let early = self.buffer.filled();
         self.tally.received += early.len() as u64;
         let limit = self.config.gateway.tunnel_timeout;
@@ -59,7 +56,7 @@ impl Exchange<'_> {
             upstream.stream.reset();
             return Ok(Outcome::Abort(Close::TunnelEnded));
         }
-        let carried = match tunnel::carry(self.downstream, &upstream.stream, twins, limit) {
+        let carried = match tunnel::carry(self.transport, &upstream.stream, twins, limit) {
             Ok(carried) => carried,
             Err(error) => {
                 log::error!("tunnel-failed error={:?}", error.to_string());
@@ -81,6 +78,20 @@ impl Exchange<'_> {
             true => Outcome::Abort(Close::TunnelEnded),
             false => Outcome::Close(Close::TunnelEnded),
         })
+    }
+
+    /// Writes the head that was passed on, and these bytes behind it.
+    fn pass_behind_head(&mut self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
+        let wait = Wait {
+            patience,
+            until_readable: false,
+        };
+        let (some, taken) = self.downstream.piece(bytes, wait);
+        taken?;
+        let (rest, written) = self.downstream.flush(wait);
+        written?;
+        self.tally.sent += (some + rest) as u64;
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use crate::net::Stream;
 use crate::proxy::body::relay::End;
 use crate::proxy::body::tunnel::Twins;
 use crate::proxy::body::upload::{RestOfBody, Upload};
+use crate::proxy::downstream::Downstream;
 
 /// What has ended an upload before its time.
 pub(super) enum Fault {
@@ -20,7 +21,7 @@ pub(super) enum Fault {
     Panic,
 }
 
-impl Exchange<'_> {
+impl<D: Downstream> Exchange<'_, D> {
     /// True when the peer answers while the body is still coming, and wants the rest of it.
     pub(super) fn body_goes_on(&self, upstream: &Upstream) -> bool {
         // Who refuses and does not say that it closes reads the rest to find the next request.
@@ -36,7 +37,7 @@ impl Exchange<'_> {
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     pub(super) fn begin_upload(&mut self, upstream: &Upstream) -> Result<Upload, Stop> {
-        let twins = || Twins::of(self.downstream, &upstream.stream);
+        let twins = || Twins::of(self.transport, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
         let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
         let rest = RestOfBody {

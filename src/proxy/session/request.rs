@@ -16,6 +16,7 @@ use crate::http::h1::head::{Parsed, Scanner};
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::RequestBody;
 use crate::proxy::exchange::{Client, Exchange, Outcome};
+use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
 use crate::proxy::workspace::Workspace;
@@ -126,8 +127,11 @@ impl Session<'_> {
         if decision.reason == Reason::PreEmpty {
             self.worker.metrics().fallbacks_empty.increment();
         }
+        // Lent, since the exchange has the rest of the workspace.
+        let mut to_client = std::mem::take(&mut workspace.to_client);
         let client = Client {
-            stream: &self.stream,
+            downstream: &mut Http1::new(&self.stream, plan.version, &mut to_client),
+            transport: &self.stream,
             buffer: &mut self.buffer,
             body: &mut self.body,
             connection: self.dormant.number,
@@ -136,6 +140,7 @@ impl Session<'_> {
         let (worker, pool) = (self.worker, decision.pool);
         let mut exchange = Exchange::new(worker, config, &pools, &plan, client, workspace, tally);
         let outcome = exchange.run(pool);
+        workspace.to_client = to_client;
         self.body.let_go();
         let outcome = match net::are_waits_cut() {
             true => cut(outcome, tally),

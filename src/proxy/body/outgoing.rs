@@ -1,0 +1,76 @@
+//! The body of an HTTP/1 message on its way out, behind its head: to a peer, or to a client on a socket.
+
+use crate::http::h1::encode;
+use crate::net::Stream;
+use crate::proxy::downstream::{BodyEnd, BodySink, Wait, Written};
+
+/// Content up to this size is copied behind what is to be written anyway, so that a small message
+/// takes one write; larger content is written from where it lies.
+const COPY_LIMIT: usize = 8 * 1024;
+
+/// What is to be written is written when it has so many bytes.
+const PENDING_LIMIT: usize = 32 * 1024;
+
+/// A message that is being written.
+pub(in crate::proxy) struct Outgoing<'a> {
+    pub(in crate::proxy) stream: &'a Stream,
+    /// What is to be written before the body: the head; then whatever is not yet worth a write.
+    pub(in crate::proxy) pending: &'a mut Vec<u8>,
+    pub(in crate::proxy) chunked: bool,
+    /// The end of the body is written, or pending.
+    pub(in crate::proxy) ended: bool,
+}
+
+impl BodySink for Outgoing<'_> {
+    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
+        if self.chunked {
+            encode::chunk_line(self.pending, content.len());
+        }
+        let (mut written, mut outcome) = (0, Ok(true));
+        if content.len() <= COPY_LIMIT {
+            self.pending.extend_from_slice(content);
+        } else {
+            (written, outcome) = self.write(content, wait);
+        }
+        if self.chunked {
+            self.pending.extend_from_slice(b"\r\n");
+        }
+        if matches!(outcome, Ok(true)) && self.pending.len() > PENDING_LIMIT {
+            let (more, outcome) = self.flush(wait);
+            return (written + more, outcome);
+        }
+        (written, outcome)
+    }
+
+    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written {
+        if self.chunked && !std::mem::replace(&mut self.ended, true) {
+            encode::last_chunk(self.pending, end.trailer, end.bytes, end.options);
+        }
+        self.flush(wait)
+    }
+
+    fn flush(&mut self, wait: Wait<'_>) -> Written {
+        self.write(&[], wait)
+    }
+
+    fn socket(&self) -> Option<&Stream> {
+        (!self.chunked).then_some(self.stream)
+    }
+}
+
+impl Outgoing<'_> {
+    /// Writes what is pending, and `content` after it. What is not written for now is pending.
+    fn write(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
+        let pending = self.pending.len();
+        let (written, outcome) =
+            self.stream
+                .write_both(self.pending, content, wait.patience, wait.until_readable);
+        if let Err(error) = outcome {
+            return (written, Err(error));
+        }
+        self.pending.drain(..written.min(pending));
+        let of_content = written.saturating_sub(pending);
+        self.pending.extend_from_slice(&content[of_content..]);
+        (written, Ok(written == pending + content.len()))
+    }
+}

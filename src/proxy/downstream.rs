@@ -1,0 +1,163 @@
+//! A client, as the exchange and the bodies see it.
+//!
+//! What carries a request and its response (today a plain socket that speaks HTTP/1) is two things to them:
+//!
+//! - a [`Downstream`] takes the response, in four verbs: interim response, head, piece of the body, end. How
+//!   that becomes bytes, with lines between the pieces or frames around them, is its own business. One
+//!   coroutine has it.
+//! - a [`Transport`] is what comes from the client, and whether that is still there. It is shared: whoever
+//!   waits for a peer watches it, and a second coroutine has a [twin](Transport::twin).
+//!
+//! The exchange is generic over both, so every call is a direct one.
+//!
+//! Not here: whose request it is and what it asks for. Heads are read, judged and answered by the session,
+//! which belongs to the protocol.
+
+use std::io;
+use std::time::Instant;
+
+use crate::http::fields::ConnectionOptions;
+use crate::http::h1::chunked::Trailer;
+use crate::http::h1::encode::ResponseToClient;
+use crate::http::h1::framing::Framing;
+use crate::http::h1::head::ResponseHead;
+use crate::net::{Patience, Stream, Wake, Watch};
+
+/// A client that takes a response. Its pieces and its end are those of a [`BodySink`].
+pub(in crate::proxy) trait Downstream: BodySink {
+    /// Where its request comes from.
+    type Transport: Transport;
+
+    /// How a body is framed for it that is framed in this way by the peer. [`Framing::UntilClose`] only where
+    /// nothing but the end of the connection can tell the client where the body ends.
+    fn framing(&self, of_peer: Framing) -> Framing;
+
+    /// Writes an interim response at once; returns how many bytes that took. There may be any number of
+    /// them before the head.
+    ///
+    /// # Errors
+    /// The kernel's; `TimedOut` when the client has used up the `patience`.
+    fn interim(
+        &mut self,
+        head: &ResponseHead,
+        bytes: &[u8],
+        options: &ConnectionOptions,
+        patience: &Patience,
+    ) -> io::Result<usize>;
+
+    /// Takes the head. It may be written with what follows, at the latest with the end or a flush. One that
+    /// was taken before is forgotten: nothing of it has left, or there would not be another one.
+    fn head(&mut self, response: &ResponseToClient<'_>);
+}
+
+/// Where a body goes: to a client, or to a peer.
+///
+/// Every verb takes all that it is given, and keeps what it cannot write yet.
+pub(in crate::proxy) trait BodySink {
+    /// Takes a piece of the content.
+    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written;
+
+    /// Takes the end, with those fields of the trailer that may be passed on, and writes all that is left.
+    /// It is taken once, but may be said again where the rest was not written for now.
+    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written;
+
+    /// Writes all that was taken: nothing more comes for a while.
+    fn flush(&mut self, wait: Wait<'_>) -> Written;
+
+    /// The socket to which content may be spliced behind a flush, where it goes as it is.
+    fn socket(&self) -> Option<&Stream>;
+}
+
+/// How a body ends.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct BodyEnd<'a> {
+    pub(in crate::proxy) trailer: &'a Trailer,
+    /// The bytes of `trailer`.
+    pub(in crate::proxy) bytes: &'a [u8],
+    /// Of the message's head.
+    pub(in crate::proxy) options: &'a ConnectionOptions,
+}
+
+/// How long it is waited for whoever takes a body.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct Wait<'a> {
+    /// While nothing is taken.
+    pub(in crate::proxy) patience: &'a Patience,
+    /// It is not waited for room while the other side has sent something that it may want read first.
+    pub(in crate::proxy) until_readable: bool,
+}
+
+/// How many bytes were written, whatever came then: all that were to be written, which is true; or fewer,
+/// because the other side [wants to be read](Wait::until_readable) first. The errors are the kernel's, and
+/// `TimedOut`.
+pub(in crate::proxy) type Written = (usize, io::Result<bool>);
+
+/// What comes from a client, and whether it is still there.
+///
+/// The bytes are those of the body, framed as the request says. After an upgrade they are nobody's business,
+/// in both directions.
+pub(in crate::proxy) trait Transport: Sized + 'static {
+    /// The client will take nothing more: as [`Watch::Gone`].
+    fn watch_gone(&self) -> Watch<'_>;
+
+    /// Its connection was reset: as [`Watch::Reset`].
+    fn watch_reset(&self) -> Watch<'_>;
+
+    /// It sends nothing more: as [`Watch::Ended`].
+    fn watch_ended(&self) -> Watch<'_>;
+
+    /// It has sent something: as [`Watch::Readable`].
+    fn watch_readable(&self) -> Watch<'_>;
+
+    /// What [`Self::watch_gone`] watches has happened.
+    fn is_gone(&self) -> bool;
+
+    /// Waits until there is something to read, or the end.
+    fn wait_readable(&self, deadline: Instant, watch: Watch<'_>) -> Wake;
+
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, and whatever says that no more comes.
+    fn read_now(&self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// The socket from which the same bytes come, and may be spliced.
+    fn socket(&self) -> Option<&Stream>;
+
+    /// A second handle, for a second coroutine: at most one may wait on each.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    fn twin(&self) -> io::Result<Self>;
+
+    /// Reads no more: whoever waits for bytes (on a twin, too) sees the end.
+    fn shutdown_read(&self);
+
+    /// Whatever ends the connection from now on must not look like the end of what was sent. Only for
+    /// [`Framing::UntilClose`].
+    fn abort(&self);
+
+    /// Takes [`Self::abort`] back.
+    fn cancel_abort(&self);
+
+    /// Writes all of `bytes` into a tunnel.
+    ///
+    /// # Errors
+    /// `TimedOut` when the client has used up the `patience`; `ConnectionAborted` when what is watched
+    /// happens; whatever says that no more is taken.
+    fn write_all_unless(
+        &self,
+        bytes: &[u8],
+        patience: &Patience,
+        watch: Watch<'_>,
+    ) -> io::Result<()>;
+
+    /// Bytes written that the client has not acknowledged yet, as far as one can tell.
+    fn unsent(&self) -> usize;
+
+    /// Tells the client that nothing more comes through the tunnel.
+    fn shutdown_write(&self);
+
+    /// Ends the tunnel at once, in both directions, so that the client sees that it was cut.
+    fn reset(&self);
+}

@@ -1,0 +1,161 @@
+//! A client that speaks HTTP/1 on a plain socket.
+
+use std::io;
+use std::time::Instant;
+
+use super::body::outgoing::Outgoing;
+use super::downstream::{BodyEnd, BodySink, Downstream, Transport, Wait, Written};
+use crate::http::fields::ConnectionOptions;
+use crate::http::h1::encode::{self, ResponseToClient};
+use crate::http::h1::framing::Framing;
+use crate::http::h1::head::ResponseHead;
+use crate::http::version::Version;
+use crate::net::{Patience, Stream, Wake, Watch};
+
+/// The response of one request, on its way.
+pub(super) struct Http1<'a> {
+    /// What of it is to be written.
+    response: Outgoing<'a>,
+    /// The client's.
+    version: Version,
+}
+
+impl<'a> Http1<'a> {
+    /// `pending` is memory for what is not written yet.
+    pub(super) fn new(stream: &'a Stream, version: Version, pending: &'a mut Vec<u8>) -> Self {
+        Self {
+            response: Outgoing {
+                stream,
+                pending,
+                chunked: false,
+                ended: false,
+            },
+            version,
+        }
+    }
+}
+
+impl Downstream for Http1<'_> {
+    type Transport = Stream;
+
+    fn framing(&self, of_peer: Framing) -> Framing {
+        match (of_peer, self.version) {
+            (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+            (Framing::Chunked, Version::Http10) => Framing::UntilClose,
+            (framing, _) => framing,
+        }
+    }
+
+    fn interim(
+        &mut self,
+        head: &ResponseHead,
+        bytes: &[u8],
+        options: &ConnectionOptions,
+        patience: &Patience,
+    ) -> io::Result<usize> {
+        let Outgoing {
+            stream, pending, ..
+        } = &mut self.response;
+        pending.clear();
+        encode::interim(pending, head, bytes, options);
+        stream.write_all(pending, patience)?;
+        Ok(pending.len())
+    }
+
+    fn head(&mut self, response: &ResponseToClient<'_>) {
+        self.response.pending.clear();
+        encode::response(self.response.pending, response);
+        self.response.chunked = response.framing == Framing::Chunked;
+        self.response.ended = false;
+    }
+}
+
+impl BodySink for Http1<'_> {
+    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
+        self.response.piece(content, wait)
+    }
+
+    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written {
+        self.response.end(end, wait)
+    }
+
+    fn flush(&mut self, wait: Wait<'_>) -> Written {
+        self.response.flush(wait)
+    }
+
+    fn socket(&self) -> Option<&Stream> {
+        self.response.socket()
+    }
+}
+
+// Also that of the peers, as far as bodies come from them and tunnels lead to them.
+impl Transport for Stream {
+    fn watch_gone(&self) -> Watch<'_> {
+        Watch::Gone(self)
+    }
+
+    fn watch_reset(&self) -> Watch<'_> {
+        Watch::Reset(self)
+    }
+
+    fn watch_ended(&self) -> Watch<'_> {
+        Watch::Ended(self)
+    }
+
+    fn watch_readable(&self) -> Watch<'_> {
+        Watch::Readable(self)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_gone()
+    }
+
+    fn wait_readable(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
+        self.wait_readable(deadline, watch)
+    }
+
+    fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        self.read_now(into)
+    }
+
+    fn socket(&self) -> Option<&Stream> {
+        Some(self)
+    }
+
+    fn twin(&self) -> io::Result<Self> {
+        self.twin()
+    }
+
+    fn shutdown_read(&self) {
+        self.shutdown_read();
+    }
+
+    fn abort(&self) {
+        self.abort();
+    }
+
+    fn cancel_abort(&self) {
+        self.cancel_abort();
+    }
+
+    fn write_all_unless(
+        &self,
+        bytes: &[u8],
+        patience: &Patience,
+        watch: Watch<'_>,
+    ) -> io::Result<()> {
+        self.write_all_unless(bytes, patience, watch)
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent()
+    }
+
+    fn shutdown_write(&self) {
+        self.shutdown_write();
+    }
+
+    fn reset(&self) {
+        self.reset();
+    }
+}
