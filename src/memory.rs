@@ -1,5 +1,4 @@
-//! Memory: buffers of connections and what is kept for reuse, and what the allocator and the kernel are told
-//! of it.
+//! Memory: connections' buffers, what is kept for reuse, and advice to the allocator and the kernel.
 
 pub mod advice;
 pub mod buffer;

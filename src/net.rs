@@ -8,19 +8,20 @@
 //!
 //! Invariants, which the rest of the data plane relies on:
 //!
-//! - **A coroutine never leaves its worker.** `may` delivers a socket's events at the worker
-//!   `fd % workers`, and resumes there. So every socket is given a descriptor number that belongs
-//!   to the worker that uses it (`net/numbers.rs`), coroutines are spawned onto a named worker, and
-//!   nobody wakes one from another thread. Hence what is worker-local needs no lock (`Rc`,
-//!   `RefCell`, thread-locals), and a waiter cannot be resumed while it is still being parked.
+//! - **A coroutine never leaves its worker.** `may` delivers a socket's events at the worker `fd %
+//!   workers`, and resumes there. So every socket is given a descriptor number that belongs to the
+//!   worker that uses it (`net/numbers.rs`), coroutines are spawned onto a named worker, and none is
+//!   ever woken from another thread. So what is worker-local needs no lock (`Rc`, `RefCell`,
+//!   thread-locals), and a waiter cannot be resumed while it is still being parked.
 //! - **No borrow of worker-local state is held across a wait**: other coroutines of the worker
 //!   run meanwhile.
 //! - **Every wait has a deadline** except a listener's and `Companion::join`, and is cut by the
 //!   worker's clock (`net/clock.rs`) at most 25 ms late.
-//! - **A crowd waits for itself**: whoever has had a turn, or is woken with more to do, goes on after those
-//!   that came before, a few in each round (`net/rounds.rs`), so that nobody waits for a turn of each.
-//! - **Wait before read**: after a read that did not fill its buffer the socket is empty, so the
-//!   next read waits for news first instead of asking the kernel in vain (epoll(7), edge-triggered).
+//! - **A crowd waits for itself**: a coroutine that has had its turn, or wakes with more to do, queues
+//!   up, and each round (`net/rounds.rs`) lets a few of the queue go on, so that nobody has to wait for
+//!   a turn of each.
+//! - **Wait before read**: after a read that did not fill its buffer the socket is empty, so the next
+//!   read waits for an event first instead of asking the kernel in vain (epoll(7), edge-triggered).
 //!
 //! Not here: HTTP, limits, accounting.
 
@@ -96,7 +97,7 @@ thread_local! {
     static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Starts `workers` workers, for the life of the process, and returns how many there are: a second call
+/// Starts `workers` workers, for the life of the process, and returns how many there are. A second call
 /// changes nothing.
 ///
 /// # Errors
@@ -118,7 +119,7 @@ pub fn start(workers: usize) -> io::Result<usize> {
     on_each_worker(move |worker| {
         let _ = started.send(set_up_worker(worker));
     })?;
-    // The senders live in the closures: a worker that never runs its own ends the wait with an error.
+    // The senders live in the closures, so a worker that never runs its own ends the wait with an error.
     for _ in 0..workers {
         outcome
             .recv_timeout(Duration::from_secs(5))
@@ -132,7 +133,7 @@ fn set_up_worker(worker: usize) -> io::Result<()> {
         return Ok(());
     }
     if let Ok(name) = std::ffi::CString::new(format!("worker-{worker}")) {
-        // Only for the eyes of `top -H`.
+        // For `top -H` only.
         let _ = nix::sys::prctl::set_name(&name);
     }
     rounds::start()?;
@@ -147,7 +148,7 @@ pub fn workers() -> usize {
 /// The worker that the caller runs on, from 0.
 ///
 /// # Panics
-/// When called from a thread that is no worker.
+/// When called from a thread that is not a worker.
 pub fn worker() -> usize {
     match WORKER.get() {
         Some(worker) => worker,
@@ -163,7 +164,7 @@ pub fn spawn(worker: usize, task: impl FnOnce() + Send + 'static) -> io::Result<
     spawn_joinable(worker, task).map(drop)
 }
 
-/// A coroutine that runs beside the one that has started it.
+/// A coroutine that runs beside the one that started it.
 pub struct Companion<T> {
     handle: coroutine::JoinHandle<()>,
     outcome: Rc<Cell<Option<T>>>,
@@ -243,15 +244,15 @@ pub(crate) fn on_each_worker(task: impl Fn(usize) + Clone + Send + 'static) -> i
 
 /// As [`ensure_ticking`], on every worker.
 pub(crate) fn ensure_all_ticking() {
-    // A worker that cannot be told hears of it at its next request.
+    // A worker that cannot be told now notices at its next request.
     let _ = on_each_worker(|_| ensure_ticking());
 }
 
-/// Every wait is to end.
+/// Set once every wait is to end.
 static CUT: AtomicBool = AtomicBool::new(false);
 
-/// Ends every wait of every worker, now and from now on, as if its deadline had come: what is under way
-/// ends where it is.
+/// Ends every wait of every worker, now and from now on, as if its deadline had passed: whatever is
+/// under way is cut off.
 ///
 /// # Errors
 /// As [`spawn`].

@@ -1,8 +1,8 @@
 //! Byte buffers that are lent from a free list of the worker.
 //!
-//! A connection holds a buffer only while bytes are in flight, so that memory follows the number
-//! of active requests and not of open connections. Two sizes are kept for reuse: [`SMALL`] for
-//! heads and small bodies, [`BIG`] while a big body flows (fewer system calls for each byte).
+//! A connection holds a buffer only while bytes are in flight, so that memory follows the number of
+//! active requests and not of open connections. Two sizes are kept for reuse: [`SMALL`] for heads and
+//! small bodies, [`BIG`] while a big body flows (fewer system calls per byte).
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -16,15 +16,15 @@ pub const SMALL: usize = 32 * 1024;
 /// Size of a buffer for a big body, in bytes.
 pub const BIG: usize = 256 * 1024;
 
-/// Buffers of each size that a worker keeps for reuse: small ones for every request of a crowd, of
-/// which those that nobody needs any more go by and by ([`trim`]).
+/// Buffers of each size that a worker keeps for reuse. Of the small ones there are enough for every
+/// request of a crowd; those that are no longer needed are freed bit by bit ([`trim`]).
 const KEPT_SMALL: usize = 4096;
 const KEPT_BIG: usize = 16;
-/// Small ones that stay although nobody needs them at present.
+/// Small ones that are kept even when they are not needed.
 const LEAST_SMALL: usize = 8;
 
-/// Big buffers that a worker has in use at most. Clients that do not read hold theirs for as long as
-/// they are let, so without a limit a crowd of them would cost a crowd of big buffers.
+/// Most big buffers that a worker has in use. Clients that do not read hold theirs for as long as they
+/// are allowed to, so without a limit a crowd of them would cost a crowd of big buffers.
 pub const MOST_BIG: usize = 128;
 
 thread_local! {
@@ -51,9 +51,9 @@ pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// The memory is one of those that [`MOST_BIG`] limits, and not one that has grown for a large head.
+    /// The memory counts towards [`MOST_BIG`]: it has not just grown for a large head.
     counted: bool,
-    /// By its worker, so it never leaves it.
+    /// Its worker counts it, so it must not leave that worker.
     own: PhantomData<*const ()>,
 }
 
@@ -87,7 +87,7 @@ impl Buffer {
         }
     }
 
-    /// Room behind the bytes, of at least one byte; grows by doubling when it is full.
+    /// Room after the bytes, at least one byte; doubles the memory when it is full.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {
             self.bytes = take_small();
@@ -104,13 +104,13 @@ impl Buffer {
         &mut self.bytes[self.end..]
     }
 
-    /// Notes that `count` bytes were put into the room.
+    /// Notes that `count` bytes were written into the room.
     pub(crate) fn added(&mut self, count: usize) {
         self.end += count;
         debug_assert!(self.end <= self.bytes.len());
     }
 
-    /// Puts `bytes` behind those that are there.
+    /// Appends `bytes`.
     pub(crate) fn put(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = self.room();
@@ -121,7 +121,8 @@ impl Buffer {
         }
     }
 
-    /// Exchanges the memory for [`BIG`], if it is less and the worker has not too much in use.
+    /// Exchanges the memory for [`BIG`], if it is smaller and the worker does not have too many of these
+    /// in use.
     pub(crate) fn enlarge(&mut self) {
         if self.bytes.len() < BIG
             && let Some(mut larger) = take_big()
@@ -159,8 +160,8 @@ fn take_small() -> Vec<u8> {
     kept.unwrap_or_else(|| vec![0; SMALL])
 }
 
-/// Frees half of the calling worker's small buffers that were not needed since the last call, except
-/// for a few; true while there are more.
+/// Frees half of the calling worker's small buffers that were not needed since the last call, but keeps
+/// a few; true while there is more to free.
 pub fn trim() -> bool {
     FREE.with_borrow_mut(|free| free.small.trim())
 }

@@ -1,22 +1,23 @@
-//! Things that are used again instead of being made anew: as many as were needed lately.
+//! Things that are reused instead of being made anew: as many as were needed lately.
 //!
-//! What was used last is used first, so that what nobody needs any more lies in front, and goes by and
-//! by ([`FreeList::trim`]). Once there are enough of them, taking and giving back allocate nothing.
+//! What was used last is reused first, so that what is no longer needed collects at the front, and is
+//! freed bit by bit ([`FreeList::trim`]). Once there are enough of them, taking and giving back allocate
+//! nothing.
 
 /// Things for reuse.
 #[derive(Debug)]
 pub(crate) struct FreeList<T> {
     kept: Vec<T>,
-    /// So many of them were not needed since the last [`FreeList::trim`].
+    /// How many of them were not needed since the last [`FreeList::trim`].
     unused: usize,
-    /// So many stay although nobody needs them at present.
+    /// How many are kept even when they are not needed.
     least: usize,
-    /// So many are kept at most.
+    /// How many are kept at most.
     most: usize,
 }
 
 impl<T> FreeList<T> {
-    /// An empty one, that keeps `most` at most, and `least` of them although nobody needs them.
+    /// An empty one that keeps `most` at most, and `least` of them even when they are not needed.
     pub(crate) const fn new(least: usize, most: usize) -> Self {
         Self {
             kept: Vec::new(),
@@ -38,15 +39,15 @@ impl<T> FreeList<T> {
         self.kept.is_empty()
     }
 
-    /// Keeps `thing` for the next one who takes, unless there are enough.
+    /// Keeps `thing` for reuse, unless there are enough.
     pub(crate) fn give(&mut self, thing: T) {
         if self.kept.len() < self.most {
             self.kept.push(thing);
         }
     }
 
-    /// Frees half of those that were not needed since the last call, except for a few; true while there
-    /// are more.
+    /// Frees half of those that were not needed since the last call, but keeps `least`; true while there
+    /// is more to free.
     pub(crate) fn trim(&mut self) -> bool {
         let spare = self.kept.len().saturating_sub(self.least);
         self.kept.drain(..self.unused.div_ceil(2).min(spare));

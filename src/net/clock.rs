@@ -82,8 +82,8 @@ fn with_clock<T>(action: impl FnOnce(&Rc<Clock>) -> T) -> T {
     })
 }
 
-/// Gives the calling worker a task that is run at every tick; the clock goes on as long as it
-/// answers true ("there is more to do") or anything waits.
+/// Sets a task that the calling worker runs at every tick. The clock keeps ticking as long as the task
+/// returns true ("there is more to do") or anything waits.
 pub(crate) fn set_housekeeping(task: impl Fn() -> bool + 'static) {
     with_clock(|clock| *clock.housekeeping.borrow_mut() = Some(Rc::new(task)));
 }
@@ -93,14 +93,13 @@ pub(crate) fn ensure_ticking() {
     with_clock(|clock| clock.ensure_ticking());
 }
 
-/// Wakes every idle wait of the calling worker, some in each round: those see
-/// [`super::Wake::Interrupted`].
+/// Ends every idle wait of the calling worker with [`super::Wake::Interrupted`], some in each round.
 pub(crate) fn interrupt_idle() {
     let clock = with_clock(Rc::clone);
     clock.for_some(|place| place.idle, Io::interrupt);
 }
 
-/// Wakes every wait of the calling worker, without news.
+/// Wakes every waiting coroutine of the calling worker, without an event.
 pub(super) fn wake_all() {
     with_clock(|clock| {
         let waits = clock.waits.borrow();
@@ -125,7 +124,7 @@ pub(super) fn register(io: impl FnOnce(usize) -> Rc<Io>) -> Rc<Io> {
 /// Frees a stream's place.
 pub(super) fn release(place: usize) {
     let place = with_clock(|clock| clock.waits.borrow_mut().places.take(place));
-    // Closing the socket is none of the table's business.
+    // The socket is closed after the table's borrow has ended.
     drop(place);
 }
 
@@ -200,7 +199,7 @@ impl Clock {
     }
 
     /// Does `action` with the streams of those places for which `applies` holds, some in each round: a
-    /// crowd that came together must not make everybody else wait when it goes together.
+    /// crowd that came together must not hold everybody else up when it leaves together.
     fn for_some(&self, applies: impl Fn(&Place) -> bool, action: impl Fn(&Io)) {
         let mut from = Some(0);
         while let Some(at) = from {
@@ -211,7 +210,8 @@ impl Clock {
         }
     }
 
-    /// As [`Self::for_some`], from one place on; where to go on, if there may be more.
+    /// One portion of [`Self::for_some`], from the place `from` on. Returns where to continue, if there
+    /// may be more.
     fn for_a_portion(
         &self,
         from: usize,

@@ -1,5 +1,5 @@
-//! What the kernel has said of a socket, and how its waiter is woken: the table of the worker's clock holds
-//! this of every connection. How one waits for it stands in `stream`.
+//! The events that the kernel has reported for a socket, and how its waiter is woken. The worker's clock
+//! has one of these for every connection; how to wait is in `stream`.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -41,7 +41,7 @@ pub(super) enum Watched {
     Flag(Rc<Cell<bool>>),
 }
 
-// The clock has room for one for each connection.
+// The clock has one of these for each connection.
 const _: () = assert!(size_of::<Option<Watched>>() == 2 * size_of::<usize>());
 
 impl Watched {
@@ -59,14 +59,14 @@ pub(super) struct Io {
     pub(super) registration: CoIo<Descriptor>,
     pub(super) socket: Own,
     pub(super) waker: WaitIoWaker,
-    /// Events since the last time that they proved to be used up.
+    /// Events since they last proved to be used up.
     pub(super) ready: Cell<usize>,
     pub(super) interrupted: Cell<bool>,
     pub(super) place: usize,
 }
 
 impl Io {
-    /// Wakes the waiter, if there is one, without news.
+    /// Wakes the waiter, if there is one, without an event.
     pub(super) fn wake(&self) {
         self.waker.wakeup();
     }

@@ -1,4 +1,4 @@
-//! Listening sockets, and connections that nobody serves yet.
+//! Listening sockets, and accepted connections that no worker has yet.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use super::stream::{Detached, Stream, Watch};
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// Bytes that the kernel holds for a client beyond those that are on their way to it. What is on its way is
-/// bounded by what the client says it has room for; without a limit, the rest is megabytes for whoever
-/// takes nothing, and some hundreds of these use up what the kernel has for all connections (tcp(7),
-/// tcp_mem): then it drops what has come for others, who wait for it to be sent again.
+/// Most bytes that the kernel holds for a client besides those in flight, which the client's receive
+/// window bounds. Without a limit the kernel would hold megabytes for a client that reads nothing, and
+/// some hundreds of such clients use up the memory for all connections (tcp(7), tcp_mem): then the
+/// kernel drops what arrives for others, which has to be sent again.
 const UNSENT: u32 = 512 * 1024;
 
-/// After this long without an answer to a probe or to sent bytes, a vanished peer is given up.
+/// A connection whose other side has acknowledged neither bytes nor probes for this long is given up.
 const VANISHED: Duration = Duration::from_secs(60);
 
 /// A connection that belongs to no worker yet.
@@ -50,11 +50,11 @@ impl Accepted {
     /// gets no session.
     pub fn refuse(self, bytes: &[u8]) {
         if self.socket.set_nonblocking(true).is_ok() {
-            // Whoever is refused may have gone already.
+            // The client may have gone already.
             let _ = (&self.socket).write(bytes);
             let _ = self.socket.shutdown(std::net::Shutdown::Write);
-            // Closing on unread bytes would reset the connection, and the answer might be lost.
-            // But nobody is refused for long.
+            // Closing with unread bytes would reset the connection, and the answer might be lost. But
+            // not much time is spent on that.
             let mut unread = [std::mem::MaybeUninit::uninit(); 2048];
             let mut reads = 0..16;
             while reads.next().is_some() && matches!(self.socket.recv(&mut unread), Ok(1..)) {}
@@ -69,9 +69,9 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `addr`. IPv6 addresses serve IPv6 only, so that `0.0.0.0:80` and `[::]:80` can
-    /// stand side by side. What is set here, accepted connections inherit: no delay, a limit to what
-    /// waits to be sent, TCP keep-alive probes, and an end to connections whose other side has vanished.
+    /// Listens on `addr`. IPv6 addresses serve IPv6 only, so that `0.0.0.0:80` and `[::]:80` can be used
+    /// side by side. Accepted connections inherit what is set here: no delay, a limit to what waits to
+    /// be sent, TCP keep-alive probes, and an end to connections whose other side has vanished.
     ///
     /// # Errors
     /// The kernel's, for instance when the address is in use.
@@ -103,10 +103,9 @@ impl Listener {
         self.addr
     }
 
-    /// Accepts on the calling worker, in an endless loop: `serve` gets each connection, and
-    /// `failed` each error, and says how long to wait after it. Returns, and closes the socket,
-    /// once `stopped` is true and nobody is left in the kernel's queue; `stopped` is asked after
-    /// each `super::interrupt_idle`.
+    /// Accepts on the calling worker, in a loop: `serve` gets each connection; `failed` gets each error
+    /// and returns how long to pause. Returns, and closes the socket, once `stopped` is true and the
+    /// kernel's queue is empty; `stopped` is called after each `super::interrupt_idle`.
     ///
     /// # Errors
     /// When the socket cannot be registered with the worker.
@@ -141,7 +140,7 @@ impl Listener {
                     }
                     listener.io.used_up(READ);
                 }
-                // Those who are left then wait for nothing.
+                // The connections left in the queue would wait in vain.
                 Err(_) if stopped() => return Ok(()),
                 Err(error) => {
                     listener.pause_until(Instant::now() + failed(error));

@@ -1,8 +1,9 @@
-//! Whether a worker has heard anything since: how many events it has delivered so far.
+//! How many events a worker has delivered so far: tells whether anything has happened since an earlier
+//! look.
 //!
 //! A worker learns what has happened on its sockets when it polls, and delivers each event to the
-//! coroutine that waits for it. While that number stands still, the coroutine that asks has not waited
-//! for anything, and no other has heard anything either.
+//! coroutine that waits for it. While the number stays the same, the coroutine that looks has not waited
+//! for anything, and no other one was told of anything.
 
 use std::cell::Cell;
 
@@ -15,7 +16,7 @@ pub fn news() -> u64 {
     DELIVERED.with(Cell::get)
 }
 
-/// An event has been delivered to whom it was for.
+/// Counts an event that was delivered.
 pub(super) fn delivered() {
     DELIVERED.with(|delivered| delivered.set(delivered.get() + 1));
 }

@@ -1,14 +1,14 @@
-//! Descriptor numbers. `may` delivers the events of a descriptor at the worker `number % workers`, so
-//! each worker needs numbers of its own kind, while the kernel hands out the lowest one that is free.
+//! Descriptor numbers. `may` delivers the events of a descriptor to the worker `number % workers`, so
+//! each worker needs numbers of its own kind, while the kernel hands out the lowest free one.
 //!
-//! Where that one does not fit, the worker asks for the lowest number of its kind that it has not given
-//! out itself: F_DUPFD gives the first free one from there on, which is that one, unless somebody else
-//! holds it (a log, a pipe, a connection on its way to another worker). So one call finds a number as a
-//! rule, and as many as others hold numbers of this kind at worst. Numbers stay as low as what is open
-//! at the time allows, whatever was open before.
+//! If that number does not fit, the worker asks for the lowest number of its kind that it has not given
+//! out itself. F_DUPFD returns the first free one from there on, which is that number unless something
+//! else holds it (a log, a pipe, a connection on its way to another worker). So one call is enough as a
+//! rule; at worst it takes one for each number of this kind that others hold. Numbers stay as low as
+//! what is open at the time allows, whatever was open before.
 //!
-//! What a worker has given out it knows for sure. What others hold is only remembered for a while, so
-//! that it is not met again and again.
+//! A worker knows for sure what it has given out itself. What others hold it only remembers for a while,
+//! so that it does not try the same numbers again and again.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,21 +20,21 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use socket2::Socket;
 
-/// Searches after which it is looked anew what others hold.
+/// What others hold is forgotten after this many searches.
 const MEMORY: u32 = 256;
 
 thread_local! {
     static NUMBERS: RefCell<Numbers> = RefCell::new(Numbers::new(super::workers(), super::worker()));
 }
 
-/// A socket under a number of the worker that uses it, and that it never leaves.
+/// A socket whose number belongs to the worker that uses it. It never leaves that worker.
 pub(super) struct Own(Socket, PhantomData<*const ()>);
 
 impl Own {
     /// Gives `socket` a number of the calling worker.
     ///
     /// # Errors
-    /// EMFILE when there is none, by which the socket stays what it was: see [`duplicate`].
+    /// EMFILE when there is none; the socket is returned unchanged: see [`duplicate`].
     pub(super) fn new(socket: Socket) -> Result<Self, (Socket, io::Error)> {
         if NUMBERS.with_borrow_mut(|numbers| numbers.take(socket.as_raw_fd())) {
             return Ok(Self(socket, PhantomData));
@@ -70,15 +70,15 @@ impl AsFd for Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // Nothing else runs on this worker before it is closed. At the worker's end there is nothing to
-        // note any more.
+        // Nothing else runs on this worker before the socket is closed. When the worker itself ends,
+        // nothing needs to be noted.
         let number = self.0.as_raw_fd();
         let _ = NUMBERS.try_with(|numbers| numbers.borrow_mut().release(number));
     }
 }
 
-/// The same file under a number of the calling worker, for the worker's life: such a number is not given
-/// out again.
+/// The same file under a number of the calling worker, for the worker's life: the number is never
+/// released.
 ///
 /// # Errors
 /// As of [`duplicate`].
@@ -89,7 +89,7 @@ pub(super) fn with_fitting_number(file: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// The same file under another number, which is noted as one that the calling worker has given out.
+/// The same file under another number, which is noted as given out by the calling worker.
 ///
 /// # Errors
 /// The kernel's; EMFILE when it allows no number that fits.
@@ -110,7 +110,7 @@ struct Numbers {
     words: Vec<Word>,
     /// Words below this one have no number left.
     lowest: usize,
-    /// Searches since it was looked anew what others hold.
+    /// Searches since what others hold was forgotten.
     searches: u32,
 }
 
@@ -118,7 +118,7 @@ struct Numbers {
 struct Word {
     /// Given out by this worker.
     own: u64,
-    /// Held by others, when it was looked last.
+    /// Held by others, when last seen.
     others: u64,
 }
 
@@ -159,8 +159,8 @@ impl Numbers {
         }
     }
 
-    /// What `duplicate_from`, which makes a descriptor under the first free number from the given one on,
-    /// makes under a number of this kind.
+    /// A descriptor with a number of this kind, made by `duplicate_from`, which uses the first free
+    /// number from the given one on.
     fn search<T: AsRawFd>(
         &mut self,
         duplicate_from: impl Fn(RawFd) -> io::Result<T>,
@@ -183,7 +183,7 @@ impl Numbers {
                     from = number;
                 }
                 Err(error) if !is_at_the_limit(&error) => return Err(error),
-                // What others held may be free by now.
+                // The numbers that others held may be free by now.
                 Err(_) if looks_anew => {
                     looks_anew = false;
                     self.forget_others();
@@ -194,7 +194,7 @@ impl Numbers {
         }
     }
 
-    /// The lowest number of this kind, from `from` on, that as far as is known nobody has.
+    /// The lowest number of this kind, from `from` on, that is free as far as is known.
     fn lowest_from(&mut self, from: RawFd) -> RawFd {
         while self.words.get(self.lowest).is_some_and(Word::is_full) {
             self.lowest += 1;
@@ -233,7 +233,7 @@ impl Numbers {
         }
     }
 
-    /// The place, in the order of this worker's numbers, of the first one from `number` on.
+    /// The index, among this worker's numbers, of the first one from `number` on.
     fn index_from(&self, number: RawFd) -> usize {
         let above = (number as usize).saturating_sub(self.worker);
         above.div_ceil(self.workers)
@@ -252,7 +252,7 @@ impl Word {
     }
 }
 
-/// The bits of the word `at` that stand for the place `first` and those behind it.
+/// The bits of the word `at` for the index `first` and those after it.
 fn bits_from(first: usize, at: usize) -> u64 {
     match first.saturating_sub(at * 64) {
         below @ 0..64 => u64::MAX << below,
@@ -260,8 +260,8 @@ fn bits_from(first: usize, at: usize) -> u64 {
     }
 }
 
-/// True when there is no number from the one on that was asked for: with EINVAL when already that one is
-/// not allowed (fcntl(2), F_DUPFD).
+/// True when there is no free number from the requested one on; EINVAL means that even that one is above
+/// the limit (fcntl(2), F_DUPFD).
 fn is_at_the_limit(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMFILE))
 }

@@ -1,5 +1,5 @@
-//! Connections that wait for bytes without a coroutine: each is a descriptor in an epoll set of the
-//! worker's own and a place in a table, where a coroutine would cost a stack.
+//! Connections that wait for bytes without a coroutine: each costs a descriptor in a separate epoll set
+//! of the worker, and a place in a table, instead of a stack.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +12,7 @@ use super::places::Places;
 use super::stream::Detached;
 use super::{Descriptor, numbers, rounds};
 
-/// Connections that are looked for at once.
+/// Events that are fetched at once.
 const EVENTS: usize = rounds::PORTION;
 
 /// The parked connections of a worker, each with what belongs to it.
@@ -28,7 +28,7 @@ pub(crate) struct Parking<T> {
 pub(crate) enum Fate {
     /// It stays.
     Stays,
-    /// It goes on, or ends: whoever looks gets it.
+    /// It goes on, or ends: it is handed to the caller.
     Leaves,
 }
 
@@ -54,7 +54,7 @@ impl<T> Parking<T> {
     pub(crate) fn park(&self, connection: Detached, what: T) -> Result<(), (Detached, T)> {
         let mut places = self.places.borrow_mut();
         let place = places.put(|_| (connection, what));
-        // Level-triggered: what has come already is told at once.
+        // Level-triggered, so what has arrived already is reported at once.
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         let event = EpollEvent::new(flags, place as u64);
         match self.epoll.add(&places[place].0, event) {
@@ -76,7 +76,7 @@ impl<T> Parking<T> {
                         resume(connection, what);
                     }
                 }
-                // Those who were resumed have something to do.
+                // The resumed ones have something to do.
                 resumed += count;
                 if resumed >= rounds::PORTION {
                     resumed = 0;
@@ -116,7 +116,7 @@ impl<T> Parking<T> {
 
     fn take(&self, place: usize) -> Option<(Detached, T)> {
         let (connection, what) = self.places.borrow_mut().take(place)?;
-        // Only a descriptor that is not there could be refused.
+        // This could only fail for a descriptor that is not in the set.
         let _ = self.epoll.delete(&connection);
         Some((connection, what))
     }

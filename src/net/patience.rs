@@ -35,7 +35,7 @@ pub struct Patience {
     credit: Cell<Duration>,
     /// Much is announced.
     much: Cell<bool>,
-    /// Bytes that were counted before the room that they have made was used.
+    /// Bytes that were counted as taken; writing into the room they left must not count again.
     taken: Cell<usize>,
     /// Bytes that came from the same side in the other direction, not yet counted.
     heard: Option<Rc<Cell<usize>>>,
@@ -47,8 +47,8 @@ impl Patience {
         Self::with_rate(budget, None)
     }
 
-    /// For a side that may be silent for `budget`, and must reach `rate` bytes a second on average
-    /// while it is waited for.
+    /// For a side that may be silent for `budget`, and must reach `rate` bytes a second on average while
+    /// we wait for it.
     pub(crate) fn with_rate(budget: Duration, rate: Option<NonZeroU64>) -> Self {
         Self {
             budget,
@@ -61,20 +61,21 @@ impl Patience {
         }
     }
 
-    /// As it is, but what comes in the other direction meanwhile counts as progress, too: who sends is
-    /// there, and may read nothing until all is sent.
+    /// The same, but bytes that come in the other direction meanwhile count as progress, too: a side
+    /// that is still sending is alive, and may not read anything before it has sent everything.
     pub(crate) fn hearing(self, heard: Option<Rc<Cell<usize>>>) -> Self {
         Self { heard, ..self }
     }
 
-    /// Counts what was heard; false when that is nothing.
+    /// Counts what has come in the other direction; false if nothing has.
     pub(super) fn has_heard(&self) -> bool {
         let heard = self.heard.as_ref().map_or(0, |it| it.take());
         self.gain(heard);
         heard > 0
     }
 
-    /// Notes how many bytes the other side has announced and not sent yet. Until it is told, much.
+    /// Notes how many bytes the other side has announced and not sent yet. Before the first call, many
+    /// are assumed.
     pub(crate) fn expects(&self, announced: u64) {
         self.much.set(announced > MUCH);
     }
@@ -96,13 +97,13 @@ impl Patience {
         self.credit.set(self.credit.get().saturating_sub(time));
     }
 
-    /// Notes that the other side has taken so much of what was moved before.
+    /// Notes that the other side has taken this much of what was written before.
     pub fn taken(&self, bytes: usize) {
         self.gain(bytes);
         self.taken.set(self.taken.get() + bytes);
     }
 
-    /// Notes progress, unless it is room that was made by what was [taken](Self::taken).
+    /// Notes progress, except for bytes that only fill the room made by what was [taken](Self::taken).
     pub fn moved(&self, bytes: usize) {
         let counted = self.taken.get().min(bytes);
         self.taken.set(self.taken.get() - counted);

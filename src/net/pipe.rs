@@ -1,5 +1,5 @@
 //! Bytes from one socket to another within the kernel: splice(2) through a pipe, without a copy into
-//! this process and back. Worth its two extra steps for big bodies only.
+//! this process and back. The two extra steps pay off for big bodies only.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,18 +13,18 @@ use super::stream::{Stream, Watch};
 use super::turns;
 use crate::memory::free_list::FreeList;
 
-/// Bytes that a pipe holds at most: what is moved in the longest turn, and what the kernel gives to
-/// anybody (pipe(7), pipe-max-size).
+/// Most bytes that a pipe holds: as many as the longest turn moves, and as the kernel grants to
+/// unprivileged processes (pipe(7), pipe-max-size).
 const CAPACITY: usize = turns::LONG_TURN;
 
-/// Pipes that a worker has at most: each takes two descriptors.
+/// Most pipes of a worker; each takes two descriptors.
 pub(super) const MOST: usize = 32;
 
-/// What all workers have together, in [`CAPACITY`]s: the kernel gives a user 64 MiB of pipes, before it
-/// makes new ones small and keeps them so (pipe(7), pipe-user-pages-soft), and others want some, too.
+/// Most pipes of all workers together. The kernel grants a user 64 MiB of pipes; beyond that, new ones
+/// are small and cannot grow (pipe(7), pipe-user-pages-soft). Other programs need some, too.
 const MOST_OF_ALL: usize = 48;
 
-/// Pipes that a worker has at most, where there are so many workers.
+/// Most pipes of a worker, given the number of workers.
 fn most() -> usize {
     (MOST_OF_ALL / super::workers()).clamp(1, MOST)
 }
@@ -32,7 +32,7 @@ fn most() -> usize {
 thread_local! {
     static FREE: RefCell<FreeList<Pipe>> = const { RefCell::new(FreeList::new(0, MOST)) };
     static MADE: Cell<usize> = const { Cell::new(0) };
-    /// The last try to make or to use one has failed.
+    /// The last attempt to make or to use one has failed.
     static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -42,13 +42,13 @@ pub(crate) struct Pipe {
     write: OwnedFd,
     /// Bytes in it.
     held: usize,
-    /// It is counted by its worker, so it never leaves it.
+    /// Its worker counts it, so it must not leave that worker.
     own: PhantomData<*const ()>,
 }
 
 impl Pipe {
-    /// A pipe, if there may be another one and the kernel has descriptors and room for it. When it has
-    /// not, it is not asked again until [`Self::look_after`].
+    /// A pipe, if another one is allowed and the kernel has descriptors and memory for it. If not, the
+    /// kernel is not asked again until [`Self::look_after`].
     pub(crate) fn take() -> Option<Self> {
         if REFUSED.get() {
             return None;
@@ -68,7 +68,7 @@ impl Pipe {
 
     fn make(capacity: usize) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // A small one (two pages) would take more steps than to copy the bytes.
+        // A small one (two pages) would take more steps than copying the bytes.
         fcntl_setpipe_size(&write, capacity)?;
         MADE.set(MADE.get() + 1);
         Ok(Self {
@@ -79,8 +79,8 @@ impl Pipe {
         })
     }
 
-    /// True when an error of [`Self::fill`] says nothing of the connection: this kernel, or a sandbox
-    /// around this process (seccomp(2)), does not do this with pipes.
+    /// True when an error of [`Self::fill`] does not concern the connection: this kernel, or a sandbox
+    /// around this process (seccomp(2)), does not support this.
     pub(crate) fn is_refusal(error: &io::Error) -> bool {
         use io::ErrorKind::{InvalidInput, OutOfMemory, PermissionDenied, Unsupported};
         let kind = error.kind();
@@ -95,13 +95,13 @@ impl Pipe {
         REFUSED.set(true);
     }
 
-    /// Has the kernel asked for pipes again, where it had none, and closes some of those that were not
-    /// needed lately; true while there is something to look after.
+    /// Allows asking the kernel for pipes again after a refusal, and closes some of those that were not
+    /// needed lately; true while there is more to do.
     pub(crate) fn look_after() -> bool {
         REFUSED.replace(false) | FREE.with_borrow_mut(FreeList::trim)
     }
 
-    /// Closes the pipes that nobody uses; false when there was none.
+    /// Closes the unused pipes; false if there were none.
     pub(crate) fn close_unused() -> bool {
         let unused = FREE.replace(FreeList::new(0, MOST));
         !unused.is_empty()
@@ -112,15 +112,14 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Gives the pipe back for other bodies; one that still holds bytes is closed.
+    /// Returns the pipe for other bodies to use; one that still holds bytes is closed.
     pub(crate) fn give_back(self) {
         if self.held == 0 {
             FREE.with_borrow_mut(|free| free.give(self));
         }
     }
 
-    /// Fills the pipe, which is empty, with at most `most` bytes that `from` has; 0 is the end of the
-    /// stream.
+    /// Moves at most `most` bytes from `from` into the empty pipe; 0 is the end of the stream.
     ///
     /// # Errors
     /// The kernel's; `WouldBlock` when nothing is there.
@@ -135,8 +134,8 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Writes all that the pipe holds to `to`: how many bytes, whatever came then. With
-    /// `until_readable` fewer, as [`Stream::write_both`].
+    /// Writes everything in the pipe to `to`, and returns how many bytes were written, error or not.
+    /// With `until_readable` maybe fewer, as [`Stream::write_both`].
     ///
     /// # Errors
     /// As of [`Stream::write_all`].
@@ -166,7 +165,7 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        // At the end of a worker the counter may be gone; then it counts nothing any more.
+        // When the worker ends, the counter may be gone already.
         let _ = MADE.try_with(|made| made.set(made.get() - 1));
     }
 }

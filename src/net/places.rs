@@ -1,18 +1,18 @@
-//! A table whose places are those of what is in it now: what comes takes the lowest place that is free, and
-//! the table ends with the highest one that is taken. So looking through it takes what is open now, and not
-//! what was open once.
+//! A table that stays as small as its content: a new element takes the lowest free place, and the table
+//! ends with the highest place that is taken. So the cost of going through it depends on what is open
+//! now, not on what was open before.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::{Index, IndexMut};
 
-/// Tables of up to so many places keep their memory.
+/// Tables with up to this many places keep their memory.
 const KEPT: usize = 1024;
 
-/// Things by their places.
+/// Elements by their places.
 pub(super) struct Places<T> {
     places: Vec<Option<T>>,
-    /// Every free place is here, the lowest one first; and some that are not free any more, or were cut off.
+    /// Contains every free place, the lowest first; and stale ones, which are taken again or cut off.
     free: BinaryHeap<Reverse<usize>>,
     taken: usize,
 }
@@ -28,7 +28,7 @@ impl<T> Default for Places<T> {
 }
 
 impl<T> Places<T> {
-    /// Puts a thing, which `make` makes of its place, into the table.
+    /// Puts in an element, which `make` makes from its place.
     pub(super) fn put(&mut self, make: impl FnOnce(usize) -> T) -> usize {
         let place = loop {
             match self.free.pop() {
@@ -47,7 +47,7 @@ impl<T> Places<T> {
         place
     }
 
-    /// Takes the thing at `place` out, if there is one.
+    /// Removes the element at `place`, if there is one.
     pub(super) fn take(&mut self, place: usize) -> Option<T> {
         let thing = self.places.get_mut(place)?.take()?;
         self.taken -= 1;
@@ -67,12 +67,12 @@ impl<T> Places<T> {
         Some(thing)
     }
 
-    /// The thing at `place`, if there is one.
+    /// The element at `place`, if there is one.
     pub(super) fn get(&self, place: usize) -> Option<&T> {
         self.places.get(place)?.as_ref()
     }
 
-    /// As [`Self::get`], to be changed.
+    /// As [`Self::get`], mutable.
     pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.places.get_mut(place)?.as_mut()
     }
@@ -82,7 +82,7 @@ impl<T> Places<T> {
         self.places.iter().flatten()
     }
 
-    /// Beyond the highest place that is taken.
+    /// One more than the highest place that is taken.
     pub(super) fn end(&self) -> usize {
         self.places.len()
     }

@@ -1,11 +1,12 @@
-//! Who goes on when: a worker's rounds.
+//! Scheduling within a worker: its rounds.
 //!
-//! A *round* is one look for news from the kernel and what follows from it. Whoever has had its turn
-//! ([`yield_turn`]), or is woken when the round is full ([`enter`]), waits in a queue, of which each round
-//! lets a few go on, however long it is. So what others wait for who ask for little (a new connection, a
-//! request, its answer: a few rounds) does not grow with the number of those who ask for much.
+//! A *round* is one look for events from the kernel and what follows from it. A coroutine that has had
+//! its turn ([`yield_turn`]), or is woken when the round is full ([`enter`]), waits in a queue; each
+//! round lets a few of them go on, however long the queue is. So the wait of those who ask for little (a
+//! new connection, a request, its answer: a few rounds) does not grow with the number of those who ask
+//! for much.
 //!
-//! Whoever gives work to many others at once ([`next_round`]) does so in portions, one a round.
+//! Code that gives work to many others at once does so in portions, one a round ([`next_round`]).
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -21,15 +22,15 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Descriptor, numbers};
 
-/// A turn, in bytes. Less than what is moved at once, so that a well filled pipe or large buffer is a turn of
-/// its own.
+/// A turn, in bytes. Less than the most that is moved at once, so that a well-filled pipe or large
+/// buffer is a turn of its own.
 pub(super) const SHARE: usize = 128 * 1024;
 
-/// What is done in one round, in bytes as [`Turns`](super::Turns) count them: eight turns, which is a
+/// The work of one round, in bytes as [`Turns`](super::Turns) counts them: eight turns, which take a
 /// millisecond or two.
 const A_ROUND: usize = 8 * SHARE;
 
-/// Others are woken, begun or ended in portions of so many: about as much.
+/// How many others are woken, begun or ended in one portion: about as much work.
 pub(super) const PORTION: usize = 64;
 
 thread_local! {
@@ -37,19 +38,19 @@ thread_local! {
 }
 
 struct Rounds {
-    /// Makes the next round come although there is no other news.
+    /// Starts the next round although there is no other event.
     bell: EventFd,
     io: CoIo<Descriptor>,
     rung: Cell<bool>,
-    /// They go on in the next round.
+    /// These go on in the next round.
     first: RefCell<VecDeque<Coroutine>>,
-    /// They go on when it is their turn, and are expected to do so much then.
+    /// These go on when it is their turn; each with the work that it is expected to do then.
     queue: RefCell<VecDeque<(Coroutine, usize)>>,
-    /// So much may still be done before the bell.
+    /// Work that still fits into this round.
     left: Cell<usize>,
 }
 
-/// Waits in the queue of each worker, which alone counts them.
+/// How often coroutines have queued on each worker, which alone counts them.
 static TURNS: OnceLock<Box<[Count]>> = OnceLock::new();
 
 /// In a cache line of its own.
@@ -95,8 +96,8 @@ pub fn yield_turn() {
     wait_for_turn(SHARE);
 }
 
-/// As [`yield_turn`], for one that is expected to do so much then. Returns how much of that is on the
-/// round's account already.
+/// As [`yield_turn`], for one that is expected to do this much work then. Returns how much of it is
+/// charged to the round already.
 pub(super) fn wait_for_turn(expected: usize) -> usize {
     let Some(rounds) = here() else {
         return 0;
@@ -110,8 +111,9 @@ pub(super) fn wait_for_turn(expected: usize) -> usize {
     expected
 }
 
-/// For one that was woken, and is expected to do so much: goes on at once if the round has room for it and
-/// nobody waits, and else when it is its turn. Returns how much of that is on the round's account already.
+/// For one that was woken, and is expected to do this much work: returns at once if the round has room
+/// for it and the queue is empty, otherwise when it is its turn. Returns how much of the work is charged
+/// to the round already.
 pub(super) fn enter(expected: usize) -> usize {
     let has_room = |rounds: &Rc<Rounds>| rounds.left.get() > 0 && rounds.queue.borrow().is_empty();
     let goes_on = ROUNDS.with(|cell| cell.get().is_none_or(has_room));
@@ -121,13 +123,13 @@ pub(super) fn enter(expected: usize) -> usize {
     }
 }
 
-/// Puts work on the round's account.
+/// Charges work to the round.
 pub(super) fn charge(cost: usize) {
     let charge = |rounds: &Rc<Rounds>| rounds.left.set(rounds.left.get().saturating_sub(cost));
     ROUNDS.with(|cell| cell.get().map(charge));
 }
 
-/// Goes on in the next round, whoever else waits for a turn: for those that begin what others wait for.
+/// Continues in the next round, ahead of the queue: for coroutines that start what others wait for.
 ///
 /// A plain yield would not do: `may` drains its run queue before it asks for news again.
 pub(super) fn next_round() {
@@ -137,7 +139,7 @@ pub(super) fn next_round() {
     }
 }
 
-/// How often one waited for its turn on `worker` so far.
+/// How often coroutines have waited for their turn on `worker` so far.
 pub fn turns_over(worker: usize) -> u64 {
     count_of(worker).map_or(0, |it| it.load(Ordering::Relaxed))
 }
@@ -149,7 +151,7 @@ impl Rounds {
     }
 
     fn ring(&self) {
-        // It is refused only if it was rung more often than a number can tell.
+        // It fails only if its counter would overflow.
         if !self.rung.replace(true) && self.bell.write(1).is_err() {
             self.rung.set(false);
         }
@@ -161,7 +163,7 @@ impl Rounds {
             // How often does not matter, only that the descriptor is quiet again.
             let _ = self.bell.read();
             self.rung.set(false);
-            // They run after all that this round has news for.
+            // They run after all those that this round has events for.
             for waiting in self.first.borrow_mut().drain(..) {
                 waiting.unpark();
             }

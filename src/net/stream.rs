@@ -32,18 +32,18 @@ pub(crate) enum Peeked {
 pub enum Watch<'a> {
     /// Nothing.
     Nothing,
-    /// The other stream was reset, or closed in both directions, by either side, ours included: also one
-    /// that has ended in order. One whose other side has only shut down its sending is not gone.
+    /// The other stream was reset, or closed in both directions, by either side, ours included, cleanly
+    /// or not. One whose other side has only shut down its sending is not gone.
     Gone(&'a Stream),
-    /// The other stream was reset, by either side, or its other side has vanished. One that has ended in
-    /// order in both directions was not.
+    /// The other stream was reset, by either side, or its other side has vanished. A stream that ended
+    /// cleanly in both directions does not count.
     Reset(&'a Stream),
     /// Nothing more comes from the other stream: its other side has shut down, or it is gone.
     Ended(&'a Stream),
     /// The other stream has something to read: see [`Stream::is_readable`].
     Readable(&'a Stream),
-    /// The flag is set, by another coroutine of this worker: for what is told of a stream that has no
-    /// socket of its own.
+    /// The flag is set, by another coroutine of this worker: for streams that have no socket of their
+    /// own.
     Flag(&'a Rc<Cell<bool>>),
 }
 
@@ -93,16 +93,16 @@ impl Io {
         watch: Watch<'_>,
         idle: bool,
     ) -> Wake {
-        // One that has passed already is noticed at the next tick, as any other: the time is not asked
-        // for before there was a wait.
+        // A deadline that has passed already is noticed at the next tick, like any other: the clock is
+        // not read before the first wait.
         let mut waited = false;
         loop {
-            // First, so that it is seen although this stream is always ready.
+            // First, so that it is noticed even if this stream is always ready.
             let watched = watch.watched();
             if watched.as_ref().is_some_and(Watched::has_happened) {
                 return Wake::Watched;
             }
-            // Also what is always ready has to end.
+            // Streams that are always ready have to end, too.
             if super::are_waits_cut() {
                 return Wake::Overdue;
             }
@@ -211,8 +211,8 @@ impl Stream {
     /// As [`Self::read`], but does not wait.
     ///
     /// # Errors
-    /// The kernel's; `WouldBlock` when nothing is there: who was woken may have been woken by the news
-    /// of what was read already, here or through a [twin](Self::twin).
+    /// The kernel's; `WouldBlock` when nothing is there: the event that woke the caller may have been
+    /// about bytes that were read since, here or through a [twin](Self::twin).
     pub(crate) fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.take_now(|socket| {
             let (count, _) = recv(socket, &mut *into, RecvFlags::empty())?;
@@ -248,7 +248,7 @@ impl Stream {
     /// The address of this side.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         let addr = self.io.socket.local_addr().ok()?.as_socket()?;
-        // Without the scope of a link-local address, which is nobody else's business.
+        // Without the scope of a link-local address, which means nothing to others.
         Some(SocketAddr::new(addr.ip(), addr.port()))
     }
 
@@ -264,19 +264,19 @@ impl Stream {
         self.io.wait(READ | READ_END, Some(deadline), watch, false)
     }
 
-    /// Waits until the deadline, whatever comes meanwhile: so the other side waits in the end, too. Only
-    /// a connection that is gone is [`Wake::Ready`] at once.
+    /// Waits until the deadline, whatever arrives meanwhile, so that the other side has to wait, too.
+    /// Only a connection that is gone is [`Wake::Ready`] at once.
     pub fn pause(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
         self.io.wait(0, Some(deadline), watch, false)
     }
 
-    /// True when events say that a read would not wait (bytes, the end, or an error). Costs no
-    /// system call; may be out of date by the events of this moment.
+    /// True when, as far as events have told, a read would not wait (bytes, the end, or an error). Costs
+    /// no system call; may miss the events since the last poll.
     pub fn is_readable(&self) -> bool {
         self.io.look() & (READ | READ_END | GONE) != 0
     }
 
-    /// True when the connection was reset, or closed in both directions, as far as events say: as of
+    /// True when the connection was reset, or closed in both directions, as far as events have told: see
     /// [`Watch::Gone`].
     pub(crate) fn is_gone(&self) -> bool {
         self.io.look() & GONE != 0
@@ -287,7 +287,7 @@ impl Stream {
         self.peek_now() != Peeked::Nothing
     }
 
-    /// What a read would find, by the kernel.
+    /// What a read would find; asks the kernel.
     pub(crate) fn peek_now(&self) -> Peeked {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match self.io.socket.peek(&mut byte) {
@@ -321,10 +321,10 @@ impl Stream {
         self.write_parts(bytes, &[], patience, false, watch).1
     }
 
-    /// Writes `head` and then `body` with as few system calls as the socket allows. Says how many
-    /// bytes were written, whatever came then: all of them, or as many as before an error (as of
-    /// [`Stream::write_all`]); or, with `until_readable`, fewer, since it is not waited for room then
-    /// while the other side, which may wait for us to read, has sent something.
+    /// Writes `head` and then `body` with as few system calls as the socket allows. Returns how many
+    /// bytes were written, error or not (errors are those of [`Stream::write_all`]). With
+    /// `until_readable` that may be fewer without an error: when the socket is full and the other side
+    /// has sent something, it may be waiting for us to read, so we do not wait for room.
     pub fn write_both(
         &self,
         head: &[u8],
@@ -363,15 +363,15 @@ impl Stream {
         (written, Ok(()))
     }
 
-    /// Waits until there is room to write, or another of `events`. The kernel tells of room once a
-    /// third of its buffer is free, which takes a slow reader its time: so when the patience is at an
-    /// end, what was taken since counts as progress.
+    /// Waits until there is room to write, or another of `events`. The kernel reports room only once a
+    /// third of its buffer is free, which takes a slow reader a while; so when the patience has run out,
+    /// what was taken meanwhile counts as progress.
     fn wait_for_room(&self, events: usize, patience: &Patience, watch: Watch<'_>) -> Wake {
         let mut unsent = None;
         loop {
             let begun = Instant::now();
             let deadline = patience.deadline(begun);
-            // Asked only by whoever waits: a system call.
+            // A system call, made only by those that wait.
             let before = unsent.unwrap_or_else(|| self.unsent());
             let wake = self.io.wait(events, Some(deadline), watch, false);
             patience.waited_since(begun);
@@ -390,7 +390,7 @@ impl Stream {
     /// Bytes written that the other side has not acknowledged yet. A system call.
     pub fn unsent(&self) -> usize {
         let mut count: nix::libc::c_int = 0;
-        // SAFETY: SIOCOUTQ (tcp(7)), which is TIOCOUTQ, writes one int where the pointer leads.
+        // SAFETY: SIOCOUTQ (tcp(7)), which is TIOCOUTQ, writes one int to where the pointer leads.
         let outcome = unsafe {
             nix::libc::ioctl(
                 self.io.socket.as_raw_fd(),
@@ -444,26 +444,27 @@ impl Stream {
         }
     }
 
-    /// Tells the other side that nothing more comes.
+    /// Shuts down the sending side: tells the other side that nothing more comes.
     pub fn shutdown_write(&self) {
-        // A connection that is gone already needs no word.
+        // A connection that is gone already need not be told.
         let _ = self.io.socket.shutdown(std::net::Shutdown::Write);
     }
 
     /// Makes the end of the connection a reset, so that the other side cannot take it for the proper
     /// end of what was sent.
     pub fn abort(&self) {
-        // Where it fails, the end stays a plain one.
+        // If it fails, the end is an ordinary one.
         let _ = self.io.socket.set_linger(Some(Duration::ZERO));
     }
 
-    /// Takes [`Self::abort`] back.
+    /// Undoes [`Self::abort`].
     pub(crate) fn cancel_abort(&self) {
-        // Where it fails, the end is a reset, which says too much rather than too little.
+        // If it fails, the end is a reset, which is the safer mistake.
         let _ = self.io.socket.set_linger(None);
     }
 
-    /// Reads no more: whoever waits for bytes (on a twin, too) sees the end. The other side is not told.
+    /// Shuts down the receiving side: whoever waits for bytes (on a twin, too) sees the end. The other
+    /// side is not told.
     pub(crate) fn shutdown_read(&self) {
         let _ = self.io.socket.shutdown(std::net::Shutdown::Read);
     }
@@ -477,7 +478,7 @@ impl Stream {
     /// on a twin, sees an error rather than an end, and what was not sent yet is gone (connect(2),
     /// `AF_UNSPEC`).
     pub fn reset(&self) {
-        // One that is gone already needs no word.
+        // One that is gone already need not be told.
         let _ = rustix::net::connect_unspec(&self.io.socket);
     }
 
@@ -506,7 +507,7 @@ impl Stream {
     }
 }
 
-/// Whether the other side of a stream goes on taking what was written, from look to look.
+/// Whether the other side of a stream keeps taking what was written, between one look and the next.
 #[derive(Debug, Default)]
 pub struct Uptake(Option<usize>);
 
@@ -554,7 +555,7 @@ impl Detached {
 }
 
 impl Stream {
-    /// Waits for no event, so that only the time or an interruption ends it.
+    /// Waits without an event, so that only the deadline or an interruption ends the wait.
     pub(super) fn pause_until(&self, deadline: Instant) {
         self.io.wait(0, Some(deadline), Watch::Nothing, true);
     }

@@ -1,36 +1,36 @@
-//! How much work a connection makes before the worker's others have their turn.
+//! How much work a connection does before the worker's other connections have their turn.
 //!
-//! Work is counted in bytes that are moved, and what costs time without moving many of them (a wake-up
-//! with its system calls, a chunk that is read and written anew) as the bytes that could be moved
-//! meanwhile. It is counted and not timed, since time passes for other reasons, too.
+//! Work is counted in bytes moved. What takes time without moving many bytes (a wake-up with its system
+//! calls, a chunk that is read and written anew) counts as the bytes that could be moved meanwhile. Work
+//! is counted rather than timed, since time passes for other reasons, too.
 //!
 //! Long turns make bytes cheap: whoever waits for them is woken once for many of them, and waking is
 //! most of what a large body costs. Short turns make others wait less. So turns are long while nobody
-//! else asks anything of the worker.
+//! else wants anything from the worker.
 //!
-//! Whoever is woken asks first whether the round has room for its work ([`Turns::begin`]): a crowd that is
-//! woken at once would otherwise be one long round, whatever little each of them does.
+//! A coroutine that is woken first asks whether the round has room for its work ([`Turns::begin`]):
+//! otherwise a crowd that is woken at once would make one long round, however little each of them does.
 
 use std::cell::Cell;
 
 use super::news;
 use super::rounds::{self, SHARE};
 
-/// What a wake-up costs, with the system calls to read and to write: as much as to move so many bytes. So
-/// whoever wakes for each byte has four wake-ups in a turn.
+/// The cost of a wake-up with the system calls to read and to write, in bytes that could be moved
+/// meanwhile. So a connection that wakes up for every byte has four wake-ups in a turn.
 const WAKE_UP: usize = 32 * 1024;
 
-/// What it costs to read a chunk's frame and to write one.
+/// The cost of reading a chunk's frame and writing one.
 const PIECE: usize = 512;
 
-/// Moved at once, at most, while others ask for something.
+/// The most that is moved at once while others want something.
 const SHORT_TURN: usize = 256 * 1024;
 
-/// Moved at once, at most, while nobody does.
+/// The most that is moved at once while nobody does.
 pub(super) const LONG_TURN: usize = 1024 * 1024;
 
-/// So many turns in a row in which nobody has asked for anything make the next one long. One or two say
-/// little: whoever has asked may wait for an answer just now, and asks again soon.
+/// After this many turns in a row in which nobody wanted anything, the next one is long. One or two mean
+/// little: a client may be waiting for its answer at the moment, and ask again soon.
 const QUIET: u32 = 8;
 
 thread_local! {
@@ -38,7 +38,7 @@ thread_local! {
     static ARRIVALS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Notes that something has come to the calling worker that somebody waits for.
+/// Notes that something has arrived at the calling worker whose sender waits for an answer.
 pub(crate) fn note_arrival() {
     ARRIVALS.set(ARRIVALS.get() + 1);
 }
@@ -49,9 +49,9 @@ pub struct Turns {
     arrivals: u64,
     /// Turns since the last arrival.
     quiet: u32,
-    /// What was done since the last wake-up: so much, it is expected, follows the next one.
+    /// Work done since the last wake-up; as much is expected after the next one.
     done: usize,
-    /// Of what is done next, so much is on the round's account already.
+    /// This much of the next work is charged to the round already.
     paid: usize,
     /// The worker's news when it was this one's turn.
     news: u64,
@@ -73,8 +73,8 @@ impl Turns {
         }
     }
 
-    /// To be called after a wait, before the work: returns when the round has room for it. Who has not
-    /// waited since its last work goes on with its turn.
+    /// To be called after a wait, before the work: returns when the round has room for it. Without a
+    /// wait since the last work, the turn just goes on.
     pub fn begin(&mut self) {
         if news() != self.news {
             let expected = std::mem::take(&mut self.done).clamp(WAKE_UP, SHARE);
@@ -83,14 +83,14 @@ impl Turns {
         }
     }
 
-    /// As [`Self::begin`], but the first time nobody is asked: for the beginning of an answer.
+    /// As [`Self::begin`], but does nothing before the first work: for the beginning of an answer.
     pub(crate) fn begin_again(&mut self) {
         if self.worked {
             self.begin();
         }
     }
 
-    /// So many bytes may be moved at once.
+    /// How many bytes may be moved at once.
     pub fn most(&self) -> usize {
         match self.quiet {
             ..QUIET => SHORT_TURN,
