@@ -5,11 +5,11 @@
 pub enum Cause {
     /// The gateway started.
     Start,
-    /// The store told of a change: a keyspace event, or a new version of the file.
+    /// The store announced a change: a keyspace event, or a new version of the file.
     Event,
     /// The time for a full check had come.
     Check,
-    /// The connection to the store was made again.
+    /// The connection to the store was re-established.
     Reconnect,
     /// The store was not read: the last-good copy came into force.
     Copy,
@@ -50,9 +50,9 @@ pub enum Mode {
     Events,
     /// By client tracking, with a full check now and then.
     Tracking,
-    /// By reading again and again.
+    /// By polling.
     Poll,
-    /// By looking at the file again and again.
+    /// By polling the file.
     File,
 }
 

@@ -1,24 +1,25 @@
 //! The last-good copy: the lists in force, on disk, for a start while their source is away.
 //!
-//! The form is that of the lists file, with comment lines on top. The first of them holds the
-//! SHA-256 of all that follows, so that a copy that was cut, edited or damaged in any place is
-//! refused. It is written beside its place, synced and renamed, so that a crash leaves the old one
-//! or the new one. One that was refused for what is in it is kept aside once, for whoever wants to
-//! know what has happened.
+//! The format is that of the lists file, with comment lines on top. The first of them holds the SHA-256
+//! of everything after it, so that a copy that was cut, edited or damaged anywhere is refused. It is
+//! written to a temporary file, synced and renamed, so that a crash leaves either the old one or the new
+//! one. A copy that was refused for its content is kept aside once, for whoever wants to know what
+//! happened.
 //!
-//! It names the store that its lists are of, and is used for no other: a copy of another store is set
-//! aside before the next one takes its place. Peers stand there as they were written, without the port
-//! that the settings give them. Version 1, which said neither, is taken for one of the own store: that
-//! is what it is when a gateway was replaced by a newer one, and the next copy says it. Unless the store,
-//! when it is first read, has none of its servers: then it is set aside, too.
+//! It names the store that its lists come from, and is used for no other one: a copy of another store is
+//! set aside before the next one takes its place. Peers are written as they were in the store, without
+//! the port that the settings add. Version 1 had neither; such a copy is assumed to be of the configured
+//! store, since that is what a gateway finds that replaces an older one, unless the store, when it is
+//! first read, has none of its servers: then it is set aside, too.
 //!
-//! One gateway at a time writes (`copy/lock.rs`). Another one that finds it taken says so, serves without
-//! writing, and takes over when the copy is free: so a new process can start while an old one ends.
+//! Only one gateway at a time writes it (`copy/lock.rs`). Another one that finds it locked reports that,
+//! serves without writing, and takes over once the lock is free: so a new process can start while an old
+//! one ends.
 //!
-//! A thread of its own writes: at once, then at most once a second and always the newest lists.
-//! While nothing changes, a copy whose lists were found in the store again is renewed now and then,
-//! and at the end, so that its time says when the lists were last known to be good. Nothing waits
-//! for the disk, except the end of the process, for a moment.
+//! A separate thread writes it: immediately, then at most once a second, and always the newest lists.
+//! While nothing changes, a copy whose lists were confirmed by the store is renewed now and then, and at
+//! the end of the process, so that its time says when the lists were last known to be good. Nothing
+//! waits for the disk, except for a moment the end of the process.
 //!
 //! Not here: what a copy is used for ([`super::Publisher`]).
 
@@ -43,7 +44,7 @@ use super::StoreName;
 use super::format::{self, FileError};
 use crate::lists::{ListName, Lists, Peer, PeerList};
 
-/// No copy is longer than this, in bytes: any lists that a gateway can hold fit. Nobody writes it by
+/// No copy is longer than this, in bytes: any lists that a gateway can hold fit. It is not written by
 /// hand, so it may be longer than a lists file.
 const LONGEST: u64 = 1024 * 1024 * 1024;
 
@@ -66,17 +67,17 @@ pub struct Copy {
     pub lists: Lists,
     /// When they were last known to be good.
     pub written: SystemTime,
-    /// The store that they are of; `None`: it is from a version that did not say it.
+    /// The store that they come from; `None` when it was written by a version that did not say so.
     pub store: Option<StoreName>,
 }
 
 impl Copy {
-    /// The store that the lists are of, if that is another than `own`.
+    /// The store that the lists come from, if that is not `own`.
     pub(crate) fn other_store(&self, own: &StoreName) -> Option<&StoreName> {
         self.store.as_ref().filter(|it| !it.is(own))
     }
 
-    /// True when it names no store, and one whose prod this is has none of its servers, at whatever port.
+    /// True when it names no store, and this `prod` contains none of its servers, at any port.
     pub(crate) fn is_strange_to(&self, prod: &PeerList) -> bool {
         let ip = |peer: &Peer| peer.address().ip();
         let own: HashSet<IpAddr> = prod.peers().iter().map(ip).collect();
@@ -85,14 +86,14 @@ impl Copy {
         is_comparable && !peers.iter().any(|it| own.contains(&ip(it)))
     }
 
-    /// How old it is; `None` when it is from the future, since a clock was set.
+    /// How old it is; `None` when its time is in the future, because a clock was set.
     pub fn age(&self, now: SystemTime) -> Option<Duration> {
         now.duration_since(self.written).ok()
     }
 }
 
-/// An age as a person says it, in the units of the ini file: `4s`, `2h5m`, `30d`. What is less than a
-/// hundredth of it, or so, is left out.
+/// An age for people, in the units of the ini file: `4s`, `2h5m`, `30d`. Units below about a hundredth
+/// of it are left out.
 pub(crate) fn shown_age(age: Duration) -> String {
     let seconds = age.as_secs();
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -117,13 +118,13 @@ pub(crate) fn shown_age(age: Duration) -> String {
 pub enum CopyError {
     /// It cannot be read.
     Unreadable(String),
-    /// It does not begin like one, or its first line was cut.
+    /// It does not begin like a copy, or its first line is incomplete.
     NoCopy,
     /// It has another version.
     OtherVersion(String),
-    /// It is not what was written.
+    /// The checksum is wrong.
     WrongChecksum,
-    /// The checksum is right, and the rest is not understood.
+    /// The checksum is right, but the rest cannot be parsed.
     NotUnderstood(String),
 }
 
@@ -158,13 +159,13 @@ pub fn read(path: &Path, peer_port: u16) -> Result<Option<Copy>, CopyError> {
     }
 }
 
-/// Above something that is no folder there is nothing, too.
+/// A path through something that is not a folder counts as absent, too.
 fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory)
 }
 
-/// What a start finds.
+/// What the start finds.
 pub type Found = Result<Option<Copy>, CopyError>;
 
 /// Why a copy of `other` is not used.
@@ -172,7 +173,7 @@ pub(crate) fn of_another(other: &StoreName) -> String {
     format!("it holds the lists of another store: {other}")
 }
 
-/// The text of a copy of `lists` of `store`, which were good at `time`.
+/// The text of a copy of the `lists` from `store`, which were good at `time`.
 pub(crate) fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<u8> {
     use std::fmt::Write;
     let mut rest = String::new();
@@ -213,7 +214,7 @@ fn checksum(bytes: &[u8]) -> String {
     text
 }
 
-/// Understands the text of a copy.
+/// Parses the text of a copy.
 ///
 /// # Errors
 /// Why it must not be used.
@@ -252,8 +253,8 @@ pub fn parse(text: &[u8], peer_port: u16) -> Result<Copy, CopyError> {
     };
     let reading = format::parse(rest, peer_port).map_err(|error| wrong(&error.to_string()))?;
     let entries = reading.map(Result::unwrap_or_default);
-    // The digest in the text is for people: the checksum says more, and another version of this
-    // program may hash in another way.
+    // The digest in the text is for people: the checksum covers more, and another version of this
+    // program may compute the digest differently.
     let lists = Lists::parse(generation.max(1), entries.as_ref(), peer_port);
     Ok(Copy {
         lists,

@@ -1,7 +1,7 @@
 //! The entries of one list, as a store has them.
 
-/// Texts, one after the other in one piece of memory: there may be a million of them, which are
-/// then made and freed at once.
+/// Texts, one after the other in a single block of memory: there may be a million of them, which can
+/// thus be allocated and freed at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entries {
     bytes: Vec<u8>,
@@ -10,7 +10,7 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// None yet, with room for `count` entries of `bytes` bytes together.
+    /// An empty list with room for `count` entries of `bytes` bytes in total.
     pub(super) fn with_capacity(count: usize, bytes: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(bytes),
@@ -18,7 +18,7 @@ impl Entries {
         }
     }
 
-    /// One more.
+    /// Appends an entry.
     pub(super) fn push(&mut self, entry: &[u8]) {
         self.bytes.extend_from_slice(entry);
         self.ends.push(self.bytes.len());
@@ -48,7 +48,7 @@ impl<'a> IntoIterator for &'a Entries {
     }
 }
 
-/// Each of some entries.
+/// Iterates over entries.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     entries: &'a Entries,

@@ -1,8 +1,8 @@
 //! The lists in a file, for those who have no Redis.
 //!
-//! The file is looked at several times a second; a version that has stood still between two looks is read
-//! ([`format`](super::format)). One that is still being written, or is wrong, leaves the last good lists in
-//! force.
+//! The file is checked several times a second; a version that did not change between two checks is read
+//! ([`format`](super::format)). One that is still being written, or is wrong, leaves the last good lists
+//! in force.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -14,12 +14,12 @@ use super::format::{FileError, parse, read};
 use super::{Cause, Mode, Publisher};
 use crate::process::supervised;
 
-/// How often the file is looked at. An edit takes effect after two looks at most, and the time
-/// for reading.
+/// How often the file is checked. An edit takes effect after two checks at most, plus the time for
+/// reading it.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What the log could not be told of a version, since so much was told, is told so much later: more can
-/// be told each second.
+/// What the log was not told about a version, because it had been told too much already, it is told
+/// after this time: some lines are allowed each second.
 const OWED: Duration = Duration::from_secs(1);
 
 /// What tells one version of a file from another without reading it.
@@ -29,7 +29,7 @@ struct Version {
     inode: u64,
     size: u64,
     modified: (i64, i64),
-    /// Nobody can set this time, so it tells a new content under the old `modified` time.
+    /// Nobody can set this time, so it reveals new content with the old `modified` time.
     changed: (i64, i64),
 }
 
@@ -53,7 +53,7 @@ impl Version {
 /// Reads the file for the first time, and then watches it in a thread of its own.
 ///
 /// # Errors
-/// When the file cannot be used at the start: there are no good lists to keep then.
+/// When the file cannot be used at the start, when there are no good lists to keep.
 pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result<(), FileError> {
     let version = Version::now(&path);
     let reading = parse(&read(&path)?, peer_port)?;
@@ -65,12 +65,12 @@ pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result
 }
 
 fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Version>) {
-    // The version that was used, whatever came of it; and the one that the last look found.
+    // The version that was read last, whatever the outcome; and the one that the last check found.
     let (mut used, mut seen) = (first, first);
     let mut used_at = Instant::now();
     loop {
         std::thread::sleep(LOOK);
-        // Frees lists that were replaced.
+        // Frees lists that have been replaced.
         drop(publisher.lists());
         if used_at.elapsed() > OWED {
             publisher.tell_owed();

@@ -1,7 +1,8 @@
-//! What the log says of the lists in force: that they are, what was skipped, and findings.
+//! What the log says about the lists in force: that they came into force, what was skipped, and
+//! findings.
 //!
-//! Lists may change a thousand times a second. Then a part of that is told, with the number of
-//! those that were not, and the last state once it has stood.
+//! Lists may change a thousand times a second. Then only some changes are logged, with the number of
+//! those that were not, and the last state once it has stood for a while.
 
 use std::time::{Duration, Instant};
 
@@ -11,31 +12,31 @@ use crate::lists::notes::Kind;
 use crate::lists::{ByList, ListName, Lists, Skipped};
 use crate::logs::throttle::Throttle;
 
-/// What was told of the entries in force.
+/// What was logged about the entries in force.
 #[derive(Default)]
 pub(super) struct Told {
     skipped: ByList<Skipped>,
     findings: Vec<Finding>,
     /// For each of the two.
     throttles: [Throttle; 2],
-    /// Something was left out since the last that was told.
+    /// Something was left out since the last line.
     owes: bool,
     /// Of lists that came into force.
     published: Throttle,
-    /// Why lists came into force of which that is yet to be told, and when it can be.
+    /// Why lists came into force that have not been logged yet, and when they can be.
     unpublished: Option<(Cause, Instant)>,
 }
 
-/// After this time the log tells again.
+/// How long the log pauses when it has said too much.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Told {
-    /// True when [`Self::tell`] has left something out that may still be so.
+    /// True when [`Self::tell`] has left something out that may still hold.
     pub(super) fn owes(&self) -> bool {
         self.owes
     }
 
-    /// Tells that `lists` have come into force.
+    /// Logs that `lists` have come into force.
     pub(super) fn tell_published(&mut self, lists: &Lists, cause: Cause, now: Instant) {
         let turn = self.published.turn(now);
         self.say_published(turn, lists, cause, now);
@@ -60,7 +61,7 @@ impl Told {
         }
     }
 
-    /// Tells that the `lists` in force are, if they have stood since that could not be told.
+    /// Logs that the `lists` in force are, if they have not changed since that was left out.
     pub(super) fn tell_unpublished(&mut self, lists: &Lists, now: Instant) {
         let due = self.unpublished.filter(|(_, at)| *at <= now);
         if let Some((cause, _)) = due {
@@ -69,12 +70,12 @@ impl Told {
         }
     }
 
-    /// When [`Self::tell_unpublished`] has something to tell.
+    /// When [`Self::tell_unpublished`] has something to log.
     pub(super) fn unpublished_at(&self) -> Option<Instant> {
         self.unpublished.map(|(_, at)| at)
     }
 
-    /// Tells what is news of `lists`, in which `findings` were found.
+    /// Logs what is new about `lists`, in which `findings` were found.
     pub(super) fn tell(&mut self, lists: &Lists, findings: &Findings, now: Instant) {
         self.owes = false;
         self.tell_findings(findings, now);

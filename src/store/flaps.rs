@@ -1,44 +1,45 @@
-//! Failures that come and go: what of them is told.
+//! Failures that come and go: which of them are logged.
 //!
-//! The first failure is told at once, and so is its end. One that follows soon after is told only
-//! when it lasts: a connection that is cut every second would fill the log with pairs of lines that
-//! say nothing new. That this has begun is told once, and so is its end, with how often it was.
+//! The first failure is logged at once, and so is its end. One that follows soon after is logged only if
+//! it lasts: a connection that is cut every second would fill the log with pairs of lines that say
+//! nothing new. The log says once that this has begun, and once that it is over, with the number of
+//! failures.
 
 use std::time::{Duration, Instant};
 
-/// After so long without a failure, the next one is the first again.
+/// After this time without a failure, the next one counts as the first again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// A failure that lasts so long is told in any case.
+/// A failure that lasts this long is logged in any case.
 const LASTS: Duration = Duration::from_secs(1);
 
-/// What was told of the failures so far.
+/// What has been logged of the failures so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flaps {
-    /// Since when it fails, and whether that was told.
+    /// Since when it has been failing, and whether that was logged.
     failing: Option<(Instant, bool)>,
     /// When the last failure ended.
     ended: Option<Instant>,
-    /// How many failures were not told.
+    /// How many failures were not logged.
     untold: u64,
 }
 
-/// What is to be told of a success.
+/// What is to be logged on a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Success {
     /// Nothing.
     Nothing,
-    /// A failure that was told has ended.
+    /// A failure that was logged has ended.
     Again,
-    /// It fails and recovers again and again, and from now on that is not told.
+    /// It fails and recovers again and again; from now on that is not logged.
     Unsteady,
-    /// That has ended; so many failures were not told.
+    /// That has ended; this many failures were not logged.
     Steady(u64),
 }
 
 impl Flaps {
-    /// It has failed, at first or again; what will not pass by itself is told at once. True when it
-    /// is to be told, unless it was.
+    /// Notes a failure, the first or another one; one that will not pass by itself is logged at once.
+    /// True when it is to be logged and was not yet.
     pub(crate) fn failed(&mut self, at_once: bool, now: Instant) -> bool {
         let is_soon = self.ended.is_some_and(|it| now.duration_since(it) < QUIET);
         let (since, told) = self.failing.get_or_insert((now, false));
@@ -46,7 +47,7 @@ impl Flaps {
         *told
     }
 
-    /// It has succeeded.
+    /// Notes a success.
     pub(crate) fn succeeded(&mut self, now: Instant) -> Success {
         match self.failing.take() {
             Some((_, true)) => {

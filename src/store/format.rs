@@ -1,10 +1,10 @@
-//! The form of a lists file: the three lists, one entry a line, under `[gray]`, `[pre]` and `[prod]`.
+//! The format of a lists file: the three lists, one entry a line, under `[gray]`, `[pre]` and `[prod]`.
 //!
-//! A file is written by hand, so it is held to more than Redis is: all three sections must be there,
-//! the last line must be whole, and one bad entry refuses the whole version. So one that is still being
-//! written, or is wrong, is refused.
+//! A file is written by hand, so the rules are stricter than for Redis: all three sections must be
+//! there, the last line must be complete, and a single bad entry makes the whole version invalid. So one
+//! that is still being written, or is wrong, is refused.
 //!
-//! Lines that begin with `#` or `;` are comments, and so is what follows a `#` behind an entry.
+//! Lines that begin with `#` or `;` are comments, and so is what follows a `#` after an entry.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -47,17 +47,17 @@ impl fmt::Display for FileError {
     }
 }
 
-/// Reads the file at `path` as it is now, and no more of it than a lists file may have.
+/// Reads the file at `path` as it is now, but no more bytes than a lists file may have.
 ///
 /// # Errors
-/// The kernel's; or it is too long, or no file that has an end.
+/// The kernel's; or it is too long, or not a regular file.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     read_up_to(path, LONGEST)
 }
 
 /// As [`read`], with another limit in bytes.
 pub(super) fn read_up_to(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
-    // Opening a pipe would wait for somebody who writes.
+    // Opening a pipe would wait for a writer.
     let mut options = OpenOptions::new();
     let options = options
         .read(true)
@@ -72,7 +72,7 @@ pub(super) fn read_up_to(path: &Path, longest: u64) -> Result<Vec<u8>, FileError
         return refused("not a regular file");
     }
     let mut text = Vec::new();
-    // It may grow meanwhile.
+    // It may have grown meanwhile.
     if metadata.len() <= longest {
         file.take(longest + 1).read_to_end(&mut text)?;
     }
@@ -82,7 +82,7 @@ pub(super) fn read_up_to(path: &Path, longest: u64) -> Result<Vec<u8>, FileError
     Ok(text)
 }
 
-/// Understands a version of the file.
+/// Parses a version of the file.
 ///
 /// # Errors
 /// Why it must not be used.
@@ -102,7 +102,7 @@ fn sections(
     text: &[u8],
     check: impl Fn(ListName, &[u8]) -> Result<(), &'static str>,
 ) -> Result<Reading, FileError> {
-    // Invisible in most editors, and no part of an entry.
+    // Invisible in most editors, and not part of an entry.
     if text.starts_with(b"\xef\xbb\xbf") {
         let what = "it begins with a byte order mark (EF BB BF); save it as UTF-8 without one";
         return Err(FileError::Line(1, what.to_owned()));

@@ -1,26 +1,27 @@
-//! Work that takes its time, out of the way of requests.
+//! Long-running work, kept out of the way of requests.
 //!
-//! A list of a million entries is some hundred milliseconds of work, during which a worker that
-//! has a request would wait for a CPU. So it is done by a thread to which the kernel prefers every
-//! other one of the process, on a machine that is busy a tenth of the usual share at least: slower,
-//! but not never, as an idle class would have it.
+//! A list of a million entries takes some hundred milliseconds of work, during which a worker with a
+//! request might have to wait for a CPU. So it is done by a thread of lower priority than all others of
+//! the process. On a busy machine it gets at least a tenth of the usual share: it is slower, but it does
+//! get done, which the idle class would not guarantee.
 
 use std::io;
 use std::panic::resume_unwind;
 use std::thread::{Builder, scope};
 
-/// So many entries are heavy. Fewer take a few milliseconds, and their changes are urgent.
+/// Lists with at least this many entries are heavy. Shorter ones take a few milliseconds, and their
+/// changes are urgent.
 pub(super) const HEAVY: usize = 20_000;
 
-/// So much nicer than the others of the process: with a ninth of their weight.
+/// How much nicer than the other threads of the process: a ninth of their weight.
 const NICER: i32 = 10;
 
-/// As nice as can be.
+/// The highest nice value.
 const NICEST: i32 = 19;
 
-/// The room to ask for, for `bytes` bytes that are needed for a moment only. What is larger than 32
-/// MiB glibc takes from the kernel and gives back when it is freed; what is smaller it may keep, for
-/// each thread. Room that is not used takes no memory.
+/// The capacity to allocate for `bytes` bytes that are needed only for a moment. Blocks above 32 MiB
+/// glibc takes from the kernel and returns when they are freed; smaller ones it may keep, for each
+/// thread. Unused capacity takes no memory.
 pub(super) const fn room(bytes: usize) -> usize {
     const MIB: usize = 1 << 20;
     let is_long = bytes > MIB && bytes < 40 * MIB;
@@ -42,10 +43,10 @@ pub(super) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
-/// Lowers the priority of the calling thread, for good: without privileges there is no way back.
+/// Lowers the priority of the calling thread for good: without privileges it cannot be raised again.
 pub(super) fn step_back() {
-    // Linux has a priority for each thread, and takes no process for the calling thread. Where it
-    // is refused, the work is done all the same.
+    // On Linux each thread has a priority of its own, and process 0 stands for the calling thread. If
+    // the call fails, the work is done all the same.
     let own = rustix::process::getpriority_process(None).unwrap_or(0);
     let _ = rustix::process::setpriority_process(None, (own + NICER).min(NICEST));
 }

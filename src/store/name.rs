@@ -1,8 +1,9 @@
-//! The name of a store: by which a last-good copy knows whose lists it holds.
+//! The name of a store, by which a last-good copy says whose lists it holds.
 //!
-//! It says what makes lists others: the server (or the name of the master, and its Sentinels), the
-//! database, the keys and the service; or the path of the lists file. It does not say how the server is
-//! reached: user, password and TLS are no other lists.
+//! It contains what distinguishes one set of lists from another: the server (or the name of the master,
+//! and its Sentinels), the database, the keys and the service; or the path of the lists file. It does
+//! not contain how the server is reached: another user, password or TLS setting does not mean other
+//! lists.
 
 use std::fmt;
 use std::path::Path;
@@ -58,7 +59,7 @@ impl StoreName {
         let mut sentinels: Vec<String> = settings.sentinels.iter().map(address).collect();
         sentinels.sort_unstable();
         let server = match settings.url.address() {
-            // The port that stands there is nobody's.
+            // The port in it means nothing.
             Address::Tcp { host, .. } if !sentinels.is_empty() => host.clone(),
             _ => address(&settings.url),
         };
@@ -74,7 +75,8 @@ impl StoreName {
         }
     }
 
-    /// True when both mean the same lists. Sentinels come and go one by one: one in common is enough.
+    /// True when both mean the same lists. Sentinels are replaced one by one, so one in common is
+    /// enough.
     pub fn is(&self, other: &Self) -> bool {
         let same_place = match (&self.place, &other.place) {
             (
@@ -134,7 +136,7 @@ impl StoreName {
         page.to_string()
     }
 
-    /// Reads that line; `None` when it is none.
+    /// Parses that line; `None` when it is something else.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let page: Value = serde_json::from_str(text).ok()?;
         let owned = |it: &Value| it.as_str().map(str::to_owned);
@@ -152,7 +154,7 @@ impl StoreName {
         Some(Self { place, service })
     }
 
-    /// A few letters that no other store has, for the name of a file.
+    /// A few characters that are unique to the store, for the name of a file.
     pub(super) fn mark(&self) -> String {
         let hash = Sha256::digest(self.to_json());
         hash[..4].iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,8 +1,8 @@
-//! The one way for lists into force.
+//! The only way for lists to come into force.
 //!
-//! A [`Publisher`] takes what a store has read, leads it to the [`door`](crate::store::gate::door), and
-//! replaces the snapshot by what that lets in. It also brings the last-good copy into force while there is
-//! nothing else, lets in what waits when its time has come, and knows what an operator wants to know.
+//! A [`Publisher`] takes what a store has read, submits it to the [`door`](crate::store::gate::door),
+//! and replaces the snapshot by what that lets in. It also brings the last-good copy into force while
+//! there is nothing else, lets in what has waited long enough, and keeps the status for operators.
 //!
 //! Locks are taken in this order: what is at the door, then the status.
 
@@ -95,8 +95,8 @@ impl Publisher {
         }
     }
 
-    /// Will ring this bell, and never wait for who hears it, when lists, mode or what is held may
-    /// have changed.
+    /// Sets a bell to ring, without waiting for its listener, when lists, mode or what is held may have
+    /// changed.
     pub(crate) fn with_bell(mut self, bell: Sender<()>) -> Self {
         self.bell = Some(bell);
         self
@@ -104,7 +104,7 @@ impl Publisher {
 
     fn ring(&self) {
         if let Some(bell) = &self.bell {
-            // A full queue holds a ring that was not heard yet: that one will do.
+            // A full queue already contains a ring that was not heard yet: that is enough.
             let _ = bell.try_send(());
         }
     }
@@ -137,7 +137,7 @@ impl Publisher {
         Ok(self)
     }
 
-    /// Lets what waits in when its time has come, with a thread of its own.
+    /// Starts the thread that lets in what waits, once its time has come.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -225,8 +225,8 @@ impl Publisher {
         self.knock.notify_all();
     }
 
-    /// Notes that the store could not be read; the lists in force stay, and so does what is held:
-    /// nobody knows whether it still stands. Said once for as long as the reason is the same.
+    /// Notes that the store could not be read; the lists in force stay, and so does what is held: it is
+    /// unknown whether the store still has it. Logged once for as long as the reason is the same.
     pub fn failed(&self, error: impl fmt::Display) {
         self.note_failure(error, false);
     }
@@ -240,7 +240,7 @@ impl Publisher {
 
     /// As [`Self::failed`], where each list is kept for this reason until the next reading.
     pub(crate) fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
-        // Such a reason does not pass by itself.
+        // Such a reason does not go away by itself.
         self.note_failure(error, true);
         let mut entrance = self.locked_entrance();
         entrance.door.keep_all(fault);
@@ -287,8 +287,8 @@ impl Publisher {
         is_settled
     }
 
-    /// Brings what was read into force, as far as it can be accepted. A list that is empty is meant
-    /// to be.
+    /// Brings what was read into force, as far as it can be accepted. An empty list is taken to be meant
+    /// so.
     pub(crate) fn publish(&self, reading: Reading, cause: Cause) {
         self.publish_watched(reading, ByList::all(Duration::MAX), cause);
     }
@@ -301,7 +301,7 @@ impl Publisher {
         empty_for: EmptyFor,
         cause: Cause,
     ) -> Awaited {
-        // Long lists take their time; nobody is to wait for that at the door.
+        // Parsing long lists takes a while; nobody should wait for that at the door.
         let read = door::parse(reading, self.peer_port);
         self.publish_parsed(read, empty_for, cause, Moment::now)
     }
@@ -321,7 +321,7 @@ impl Publisher {
         };
         let now = now();
         let new = entrance.door.judge(&current, read, empty_for, now);
-        // Who sees the new lists must not see the age of the old ones.
+        // Whoever sees the new lists must not see the age of the old ones.
         self.locked().checked = Some(now.instant);
         self.put_in_force(&mut entrance, new, cause);
         entrance.copy = None;
@@ -438,15 +438,15 @@ impl Publisher {
         }
     }
 
-    /// Writes the newest copy, and ends that.
+    /// Writes the newest copy, and stops keeping it.
     pub fn end(&self) {
         if let Some(keeper) = &self.keeper {
             keeper.end();
         }
     }
 
-    /// Tells what the log is owed, since too much was told before, and what is still so. For a store
-    /// that is not read again before it changes: there nothing else tells it.
+    /// Logs what was left out because too much had been logged before, if it still holds. For a store
+    /// that is not read again before it changes: nothing else would log it there.
     pub(crate) fn tell_owed(&self) {
         if self.locked_entrance().told.owes() {
             self.tell_findings();
@@ -457,7 +457,7 @@ impl Publisher {
         entrance.told_faults.tell(&faults, Instant::now());
     }
 
-    /// Tells what is likely to be a mistake in the lists in force, and was not told yet.
+    /// Logs likely mistakes in the lists in force that were not logged yet.
     pub(crate) fn tell_findings(&self) {
         let (mut entrance, lists) = (self.locked_entrance(), self.lists.load());
         let findings = self.findings(&lists);
@@ -512,7 +512,7 @@ fn judge(
     }
     let written = humantime::format_rfc3339_millis(copy.written);
     if copy.store.is_none() {
-        // It was written before copies said so, and most likely by this very gateway.
+        // It was written before copies named their store, most likely by this very gateway.
         log::warn!("copy-names-no-store path={path:?} written={written} taken_for=\"{store}\"");
     }
     let age = copy.age(SystemTime::now());

@@ -8,9 +8,9 @@ use crate::lists::ByList;
 /// What one look at the store gave: for each list its entries, or why it cannot be read.
 pub type Reading = ByList<Result<Entries, Fault>>;
 
-/// What each list of a reading has; `None` where nobody can tell. Equal for equal entries in whatever
-/// order, and for others as good as never. The order of a set is the server's own affair: it changes while
-/// its table grows.
+/// A hash of each list of a reading; `None` where it is unknown. Equal for equal entries in whatever
+/// order, and practically never for different ones. The order within a set has no meaning: it changes
+/// while the server's table grows.
 pub(super) fn content(reading: &Reading, hasher: &impl BuildHasher) -> ByList<Option<u64>> {
     ByList::from_fn(|list| match &reading[list] {
         Ok(entries) => {
@@ -36,11 +36,11 @@ pub enum Fault {
     Unsettled,
     /// The lists are longer than the store may say at once, so that none of them was read.
     TooLong,
-    /// Another list is unsettled, and what was written at once is to come into force at once.
+    /// Another list is unsettled, and what was written together is to come into force together.
     Withheld,
     /// The server is a replica that has not had its master's data yet.
     Unsynced,
-    /// The server, or its master, was restarted without its data: there is no list at all.
+    /// The server, or its master, was restarted without its data: there are no lists at all.
     WithoutData,
 }
 
@@ -71,7 +71,7 @@ impl Fault {
         }
     }
 
-    /// How grave it is.
+    /// The level at which it is logged.
     pub(super) const fn level(self) -> log::Level {
         match self {
             Self::WrongType
@@ -80,7 +80,7 @@ impl Fault {
             | Self::TooLong
             | Self::WithoutData => log::Level::Error,
             Self::Unsynced => log::Level::Warn,
-            // Passes by itself, or the next reading says what it is.
+            // It passes by itself, or the next reading shows what it is.
             Self::Unsettled | Self::Withheld => log::Level::Debug,
         }
     }

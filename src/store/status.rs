@@ -1,4 +1,4 @@
-//! What is known of the store: kept for the admin listener, and told to the log when it changes.
+//! What is known of the store: kept for the admin listener, and logged when it changes.
 
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
@@ -86,7 +86,7 @@ impl Status {
         }
     }
 
-    /// Notes what is found of a kind, or that nothing is; tells of it when that is news.
+    /// Notes what was found of a kind, or that nothing was; logs it when that is new.
     pub(super) fn find(&mut self, finding: Finding, found: Option<StoreFinding>) {
         let name = finding.name();
         let at = self.findings.iter().position(|it| it.finding == finding);
@@ -97,7 +97,7 @@ impl Status {
                 let (server, text) = (&new.server, &new.text);
                 let seconds = new.since.elapsed().as_secs();
                 let level = match finding {
-                    // Clients are served by other servers than somebody has written.
+                    // Clients are served by other servers than those in the lists as they were written.
                     Finding::KeysEvicted => log::Level::Error,
                     _ => log::Level::Warn,
                 };
@@ -112,8 +112,8 @@ impl Status {
         self.findings.extend(found);
     }
 
-    /// The store could not be read. Said once for as long as the reason is the same; unless `at_once`,
-    /// not each time where that comes and goes.
+    /// The store could not be read. Logged once for as long as the reason is the same; and, unless
+    /// `at_once`, not every time if it comes and goes.
     pub(super) fn failed(&mut self, error: String, generation: u64, at_once: bool) {
         self.failures += 1;
         // A file is not tried again until somebody writes it.
@@ -161,8 +161,8 @@ impl Status {
     }
 }
 
-/// What the log was told of the lists that keep their values. What is not told, since a key flips a
-/// thousand times a second, is told after a later reading, if it is still so.
+/// What was logged about the lists that keep their values. What was left out, because a key flips a
+/// thousand times a second, is logged after a later reading, if it still holds.
 #[derive(Default)]
 pub(super) struct ToldFaults {
     told: Vec<(ListName, Fault)>,
@@ -171,7 +171,7 @@ pub(super) struct ToldFaults {
 }
 
 impl ToldFaults {
-    /// Tells what is news, where these are the `faults` now.
+    /// Logs what is new, given the current `faults`.
     pub(super) fn tell(&mut self, faults: &[(ListName, Fault)], now: Instant) {
         for new in faults {
             let (list, fault) = (new.0.name(), new.1.name());
@@ -201,7 +201,7 @@ impl ToldFaults {
         });
     }
 
-    /// True when the log has been told of this one, and not yet that it is over.
+    /// True when this one has been logged, and its end has not.
     #[cfg(test)]
     pub(super) fn knows(&self, fault: (ListName, Fault)) -> bool {
         self.told.contains(&fault)

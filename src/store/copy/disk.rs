@@ -1,4 +1,4 @@
-//! The copy on disk: how it takes its place, and what becomes of what stands there.
+//! The copy on disk: how it is put in its place, and what happens to what was there before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -45,18 +45,18 @@ pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     replace(path, text, || Ok(()))
 }
 
-/// As [`write`]; `before` is done when nothing is left to do but to rename.
+/// As [`write`]; runs `before` when only the renaming is left to be done.
 fn replace(path: &Path, text: &[u8], before: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let new = beside(path, ".new");
     let written = write_new(&new, text).and_then(|()| before());
     let outcome = written.and_then(|()| fs::rename(&new, path));
     if outcome.is_err() {
-        // What there is of it takes room on a disk that may be full.
+        // An incomplete file takes room on a disk that may be full.
         let _ = fs::remove_file(&new);
     }
     outcome?;
-    // So that the rename outlives a power cut. The copy is in its place whatever comes of it: a folder
-    // need not be readable, and not every file system syncs one.
+    // So that the rename survives a power cut. The copy is in its place even if this fails: a folder
+    // need not be readable, and not every file system can sync one.
     let folder = path.parent().unwrap_or(Path::new("/"));
     if let Err(error) = File::open(folder).and_then(|it| it.sync_all()) {
         let error = error.to_string();
@@ -86,10 +86,10 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// What stands in the place of the next copy, and is not to be overwritten.
+/// What is in the place of the next copy and must not be overwritten.
 #[derive(Clone, Debug)]
 pub(super) enum InTheWay {
-    /// It was refused for what is in it. The next copy is worth more than that.
+    /// It was refused for its content. The next copy is worth more than that.
     Damaged,
     /// It is of another store, and may be all that is left of its lists.
     Other(StoreName),

@@ -21,14 +21,15 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A copy of lists that are still the store's is renewed after this time.
 const RENEW: Duration = Duration::from_secs(600);
 
-/// Where a start refuses a copy of a certain age, it is renewed after this part of that: it must not
-/// come to that age while the lists are confirmed, also when a look at the store has failed.
+/// If copies above a certain age are refused at the start, they are renewed after this fraction of that
+/// age: a copy must not reach it while its lists are still confirmed, even if a reading of the store has
+/// failed.
 const RENEW_PART: u32 = 3;
 
 /// How long the end of the process waits for the last copy.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// What there is to know of the copy on disk.
+/// What is known of the copy on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     /// Where it is.
@@ -46,7 +47,7 @@ pub(crate) struct View {
     pub other: Option<(String, PathBuf)>,
 }
 
-/// The gateway that keeps the copy at `path` at this moment, if one does, and that can be told.
+/// The gateway that keeps the copy at `path` at this moment, if there is one and it can be told which.
 pub(crate) fn holder(path: &Path) -> Option<Holder> {
     lock::holder(&place_of_lock(path))
 }
@@ -93,7 +94,7 @@ struct State {
     /// Why the last one could not be written.
     failed: Option<String>,
     failures: u64,
-    /// Nothing is to come any more.
+    /// Nothing more will come.
     ends: bool,
     ended: bool,
 }
@@ -140,7 +141,7 @@ impl State {
 
 impl Shared {
     fn locked(&self) -> MutexGuard<'_, State> {
-        // A state is whole at any moment, so a panic elsewhere does not spoil it.
+        // A state is consistent at any moment, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -171,7 +172,8 @@ impl Keeper {
             news: Condvar::new(),
         });
         let own = Arc::clone(&shared);
-        // Where it could not be told, the next copy cannot be written either, which says why.
+        // If that could not be found out, the next copy cannot be written either, and that error says
+        // why.
         let mut lock = lock.ok();
         supervised::spawn("lists-copy", move || keep(&own, &mut lock))?;
         Ok((Self(shared), found))
@@ -209,7 +211,7 @@ impl Keeper {
         }
     }
 
-    /// Writes the newest lists and ends the thread; a disk that does not answer is left behind.
+    /// Writes the newest lists and ends the thread; does not wait for a disk that does not answer.
     pub(crate) fn end(&self) {
         let mut state = self.0.locked();
         state.ends = true;
@@ -268,9 +270,9 @@ fn write_newest(
     Ok((lists.digest, time))
 }
 
-/// The lock is given back at the end, behind the last copy.
+/// The lock is released at the end, after the last copy.
 fn keep(shared: &Shared, lock: &mut Option<Lock>) {
-    // A million entries are a text of many megabytes, and nobody waits for it.
+    // A million entries make a text of many megabytes, and nobody waits for it.
     heavy::step_back();
     let mut not_before = Instant::now();
     let mut state = shared.locked();

@@ -1,8 +1,8 @@
 //! The lock on a copy: the file `PATH.lock` beside it, by which one gateway at a time writes there.
 //!
-//! The kernel gives the lock back when the process is gone, however that ended. In the file stands
-//! whose it is, for whoever finds it taken. It is a lock of the open file, which can be asked for
-//! without taking it, so that who only looks never keeps a gateway from its copy.
+//! The kernel releases the lock when the process ends, however that happens. The file says who holds it,
+//! for whoever finds it taken. It is an open file description lock, which can be queried without taking
+//! it, so that a mere look never keeps a gateway from its copy.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-/// Nobody's name is longer, in bytes.
+/// The longest content of the file, in bytes.
 const LONGEST: u64 = 8 * 1024;
 
 /// A lock that is held.
@@ -46,12 +46,12 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Why a lock was not to be had.
+/// Why a lock could not be had.
 #[derive(Debug)]
 pub(super) enum LockError {
-    /// It is somebody's.
+    /// Somebody else holds it.
     Taken(Holder),
-    /// Nobody can tell.
+    /// It is unknown.
     Io(io::Error),
 }
 
@@ -71,9 +71,9 @@ impl Lock {
                 Err(Errno::EAGAIN | Errno::EACCES) => return Err(LockError::Taken(read(&file))),
                 Err(error) => return Err(LockError::Io(error.into())),
             }
-            // Who held it may have removed it since; then the lock is worth nothing.
+            // Its holder may have removed the file since; then the lock is worthless.
             if is_at(&file, path) {
-                // It is for people: a full disk does not matter.
+                // The content is for people, so a full disk does not matter.
                 let _ = file.set_len(0);
                 let pid = std::process::id();
                 let text = format!("pid {pid}\nconfig {}\n", config.display());
@@ -87,7 +87,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Somebody may have removed it, and another gateway made its own.
+        // Somebody may have removed the file, and another gateway may have made its own.
         if is_at(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
