@@ -1,7 +1,7 @@
 //! The lists in Redis: three keys, read in one transaction, watched by events or tracking (`watcher`).
 //!
-//! Two connections (`link`) to one and the same server, also where a name means several (`place`), or a
-//! cluster has many (`cluster`); the heartbeat has another one of its own.
+//! There are two connections (`link`), both to the same server, even where a name resolves to several
+//! (`place`) or a cluster has many (`cluster`). The heartbeat has a third one.
 
 mod accept_key;
 mod changes;

@@ -1,8 +1,8 @@
-//! The Redis key that names held changes to accept: a string, or a set, of digests. As they are
+//! The Redis key that names held changes to accept: a string, or a set, of digests. Since they are
 //! written by hand, case and white space around them do not matter.
 //!
-//! It is read only while something is held. A server that refuses that is told of once, and
-//! everything else goes on.
+//! It is read only while something is held. A server's refusal is logged once, and everything else goes
+//! on.
 
 use redis::{RedisResult, Value};
 
@@ -11,17 +11,16 @@ use super::errors::describe;
 use super::link::Link;
 use crate::config;
 
-/// The key, and what was said of it.
+/// The key, and what was logged about it.
 #[derive(Default)]
 pub(crate) struct AcceptKey {
     refusal_told: bool,
-    /// A connection to the server of a cluster that has the key, if another one has the lists.
+    /// A connection to the server of a cluster that has the key, if that is not the one with the lists.
     aside: Option<Link>,
 }
 
 impl AcceptKey {
-    /// The digests that the key holds, as they are displayed; none where the server refuses to
-    /// tell.
+    /// The digests in the key, as they are displayed; none if the server refuses to read it.
     ///
     /// # Errors
     /// The connection has failed.
@@ -56,7 +55,7 @@ impl AcceptKey {
     }
 }
 
-/// A digest in the form in which it is displayed, if it is one.
+/// A digest as it is displayed, if it is one.
 fn displayed(written: &[u8]) -> String {
     let text = String::from_utf8_lossy(written);
     text.trim().to_ascii_lowercase()

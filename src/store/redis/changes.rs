@@ -1,10 +1,10 @@
 //! How the gateway learns that a key was changed.
 //!
-//! By *keyspace events* on the exact channels of the three keys, where the server sends them or can
-//! be told to. Else by *client tracking* in broadcast mode: the server names the changed keys that
-//! begin with one of some prefixes, and says when a database was flushed. A subscription, on a
-//! connection of its own, hears either; the reader asks for tracking on its behalf. Else the keys
-//! are polled.
+//! By *keyspace events* on the exact channels of the three keys, if the server sends them or can be
+//! configured to. Otherwise by *client tracking* in broadcast mode: the server names the changed keys
+//! that begin with one of some prefixes, and says when a database was flushed. Either arrives at a
+//! subscription, on a connection of its own; the reader asks for tracking on its behalf. Otherwise the
+//! keys are polled.
 
 use std::io;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::config::{self, Notify};
 use crate::lists::{ByList, ListName};
 use crate::store::Mode;
 
-/// The configuration's name of the server's setting.
+/// The name of the server's setting.
 const FLAGS: &str = "notify-keyspace-events";
 
-/// The channel on which a server tells clients that speak RESP2 what was changed.
+/// The channel on which a server tells RESP2 clients what was changed.
 const INVALIDATIONS: &str = "__redis__:invalidate";
 
-/// How changes are learned of.
+/// How the gateway learns of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// By keyspace events.
     Events,
     /// By client tracking.
     Tracking,
-    /// By polling; but there is a subscription, since nobody knows whether the server sends events.
+    /// By polling; but there is a subscription, since it is unknown whether the server sends events.
     Unsure,
     /// By polling.
     Poll,
@@ -50,7 +50,7 @@ impl Way {
     }
 }
 
-/// What a subscription has to say.
+/// What a subscription reports.
 pub(crate) enum News {
     /// A key was changed, perhaps not for the first time.
     Change,
@@ -58,7 +58,7 @@ pub(crate) enum News {
     Lost(RedisError),
 }
 
-/// The near end of a subscription. Its connection ends with it.
+/// The receiving end of a subscription. Its connection ends with it.
 pub(crate) struct Subscription {
     /// Holds one item at most.
     pub(crate) news: Receiver<News>,
@@ -87,7 +87,7 @@ impl LastEvents {
 }
 
 impl Subscription {
-    /// One that never hears anything.
+    /// One that never receives anything.
     pub(crate) fn none() -> Self {
         Self {
             news: crossbeam_channel::never(),
@@ -112,16 +112,16 @@ impl Subscription {
     }
 }
 
-/// Finds a way to learn of changes, and keeps to it.
+/// Chooses a way to learn of changes, and keeps to it.
 #[derive(Debug)]
 pub(crate) struct Chooser {
     /// When the way was last chosen.
     chosen: Instant,
-    /// What was said already, so that it is said once.
+    /// What was logged already, so that it is logged once.
     events_refused: bool,
     tracking_refused: bool,
     acceptance_refused: bool,
-    /// The connection that hears for the reader, by the server's number.
+    /// The id by which the server knows the connection that receives for the reader.
     redirected_to: Option<i64>,
 }
 
@@ -138,7 +138,7 @@ impl Default for Chooser {
 }
 
 impl Chooser {
-    /// Takes the best way that the server allows and the settings want.
+    /// Chooses the best way that the server and the settings allow.
     ///
     /// # Errors
     /// When the server cannot be asked.
@@ -186,11 +186,11 @@ impl Chooser {
         Ok((Way::Poll, Subscription::none()))
     }
 
-    /// Makes sure that `way` still is one. Returns the way from now on; `None` when another one
-    /// has to be chosen.
+    /// Makes sure that `way` still works. Returns the way from now on; `None` when another one has to be
+    /// chosen.
     ///
     /// # Errors
-    /// When the server cannot be asked, or has forgotten what it was asked for.
+    /// When the server cannot be asked, or has forgotten the subscription.
     pub(crate) fn check(
         &mut self,
         way: Way,
@@ -199,7 +199,7 @@ impl Chooser {
     ) -> RedisResult<Option<Way>> {
         let notify = settings.notify;
         match way {
-            // What was refused may have been granted since.
+            // What was refused may have been allowed since.
             Way::Poll => {
                 let is_time = self.chosen.elapsed() >= settings.check_interval;
                 Ok((notify == Notify::Poll || !is_time).then_some(way))
@@ -221,7 +221,7 @@ impl Chooser {
         }
     }
 
-    /// Says once that there are no events, if that is what `error` says.
+    /// Logs once that there are no events, if that is what `error` says.
     fn step_down_from_events(&mut self, error: RedisError, notify: Notify) -> RedisResult<()> {
         let (level, instead) = match notify {
             Notify::Events => (log::Level::Error, Way::Poll),
@@ -250,7 +250,7 @@ impl Chooser {
         let channels = ListName::ALL.map(|list| channel(&settings.keys[list]));
         let mut link = reader.another(settings)?;
         subscribe(&mut link, &channels)?;
-        // Without this one the key is still read at each check.
+        // Without this channel the key is still read at each check.
         match subscribe(&mut link, &[channel(&settings.accept_key)]) {
             Err(error) if is_refusal(&error) => {
                 if !std::mem::replace(&mut self.acceptance_refused, true) {
@@ -301,7 +301,7 @@ impl Chooser {
         reader.ask(&tracking)?;
         self.redirected_to = Some(id);
         if !self.is_tracking(reader)? {
-            // Something in between has an opinion of its own.
+            // Something in between the two behaves differently.
             let what = "it tracks nothing although it has accepted to (CLIENT GETREDIR)";
             return Err(refusal(what));
         }
@@ -309,8 +309,8 @@ impl Chooser {
         follow(link, hears).map_err(RedisError::from)
     }
 
-    /// Asks the server whether the reader's invalidations go where they should. Who may not ask
-    /// that relies on the check.
+    /// Asks the server whether the reader's invalidations go where they should. Without the right to
+    /// ask, the full check must do.
     fn is_tracking(&self, reader: &mut Link) -> RedisResult<bool> {
         match reader.ask(redis::cmd("CLIENT").arg("GETREDIR")) {
             Ok(Value::Int(id)) => Ok(Some(id) == self.redirected_to),
@@ -321,7 +321,7 @@ impl Chooser {
     }
 }
 
-/// Says once that the server refuses something; another error is passed on.
+/// Logs once that the server refuses something; any other error is returned.
 fn step_down(
     error: RedisError,
     from: &str,
@@ -343,14 +343,13 @@ fn step_down(
     Ok(())
 }
 
-/// What the server does not refuse in words of its own, but does not give either.
+/// The reason for what the server neither refuses with an error nor grants.
 fn refusal(what: &str) -> RedisError {
     let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
     RedisError::from((kind, "refused", what.to_owned()))
 }
 
-/// Makes sure that the server tells of changes, without taking from others what they asked it
-/// to tell.
+/// Makes sure that the server announces changes, without switching off what others have switched on.
 fn ask_for_events(reader: &mut Link) -> RedisResult<()> {
     let current = reader.ask(redis::cmd("CONFIG").arg("GET").arg(FLAGS))?;
     let current: Vec<String> = redis::from_redis_value(current).unwrap_or_default();
@@ -377,7 +376,7 @@ fn subscribe(link: &mut Link, channels: &[String]) -> RedisResult<()> {
     Ok(())
 }
 
-/// Passes changes on, in a thread of its own, until the connection ends: messages whose channel and
+/// Forwards changes, in a thread of its own, until the connection ends: messages whose channel and
 /// payload are `wanted`.
 fn follow(
     mut link: Link,
@@ -391,7 +390,7 @@ fn follow(
         .name("lists-events".to_owned())
         .spawn(move || {
             let error = pass_on(&mut link, &wanted, &counted, &said);
-            // Nobody listens when the reader has failed first.
+            // Nobody receives it if the reader has failed first.
             let _ = said.send(News::Lost(error));
         })?;
     Ok(Subscription {
@@ -411,21 +410,21 @@ fn pass_on(
     loop {
         match link.hear() {
             Ok(Value::Array(message)) => {
-                // Else it is the answer to a PING.
+                // Otherwise it is the answer to a PING.
                 if let [Value::BulkString(kind), channel, payload] = &message[..]
                     && kind == b"message"
                     && wanted(channel, payload)
                 {
                     counted.fetch_add(1, Ordering::Relaxed);
-                    // A full queue holds a change that was not looked at yet: that look will do.
+                    // A full queue contains a change that has not been handled yet: that is enough.
                     let _ = said.try_send(News::Change);
                 }
             }
             Ok(other) => match other.extract_error() {
                 Ok(_) => {}
-                // To a PING, of a server that cannot save, for instance: a sign of life.
+                // An answer to a PING, for instance of a server that cannot save: a sign of life.
                 Err(error) if is_refusal(&error) => {}
-                // Being told to go away.
+                // The server ends the subscription.
                 Err(error) => return error,
             },
             Err(error) => return error,
@@ -433,8 +432,7 @@ fn pass_on(
     }
 }
 
-/// What keys begin with, so that each key does and no prefix begins with another one, which the
-/// server refuses.
+/// Prefixes that cover the keys. None begins with another one, which the server would refuse.
 fn prefixes(keys: &[String]) -> Vec<&str> {
     let begins_with_another = |key: &String| {
         keys.iter()

@@ -1,11 +1,12 @@
-//! Redis Cluster: the server that has a key's slot, wherever that is at the moment.
+//! Redis Cluster: finding the server that has a key's slot at the moment.
 //!
-//! A server that has not got it names the one that has (MOVED), or, while the slot moves there key by key,
-//! the one that may have the key already (ASK). Both are followed by a new connection. After a MOVED that
-//! stays; an ASK is about one command, and the next one begins at the owner again: a slot that was called
-//! off at the owner may stay open at the other server, which would be believed for ever. All lists are read
-//! at one moment, so they must be in one slot: by a hash tag, as in `{gg}gray`. They are read at the owner
-//! of the slot; while that is open, `open_slot` says how. The other keys may be anywhere.
+//! A server without the slot names the one that has it (MOVED), or, while the slot is being migrated key
+//! by key, the one that may have the key already (ASK). Both are followed with a new connection. After a
+//! MOVED that connection replaces the old one. An ASK is for one command only, and the next command goes
+//! to the owner again: if a migration is cancelled at the owner, the other server may go on importing,
+//! and would be believed for ever. All lists are read at one moment, so they must be in one slot, by a
+//! hash tag as in `{gg}gray`. They are read at the owner of the slot; how they are read during a
+//! migration is in `open_slot`. The other keys may be anywhere.
 
 use std::net::SocketAddr;
 
@@ -17,17 +18,17 @@ use super::link::Link;
 use crate::config::{self, Address};
 use crate::lists::{ByList, ListName};
 
-/// So many redirections are followed, one after the other.
+/// Most redirections that are followed, one after the other.
 const MOST: usize = 5;
 
-/// What is likely to be wrong where a redirection leads nowhere.
+/// What is probably wrong if a redirection leads nowhere.
 const UNNAMED: &str = "does not name the host: set cluster-announce-hostname at each server of the cluster, or \
      cluster-preferred-endpoint-type to ip";
 
-/// Where a server has sent somebody.
+/// Where a server redirects to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Redirection {
-    /// Empty: that of the server itself.
+    /// Empty: the host of the server itself.
     host: String,
     port: u16,
     /// The slot is yet to come there.
@@ -46,7 +47,7 @@ impl Redirection {
         let (_slot, place) = (words.next()?, words.next()?);
         let (host, port) = place.rsplit_once(':')?;
         Some(Self {
-            // As a server says that has a name to tell, and does not know it.
+            // Sent by a server that should announce a name, but does not know it.
             host: if host == "?" { "" } else { host }.to_owned(),
             port: port.parse().ok()?,
             asking,
@@ -58,12 +59,12 @@ impl Redirection {
         self.asking
     }
 
-    /// True when `link` leads there, where one at `from` has said that.
+    /// True when `link` leads there, if the server at `from` sent this.
     pub(crate) fn leads_to(&self, link: &Link, from: &Link) -> bool {
         self.address(from).as_ref() == Some(link.address())
     }
 
-    /// The server, where one at `from` has said that. One without a name has the same host.
+    /// The address, if the server at `from` sent this. Without a host it is the same host.
     fn address(&self, from: &Link) -> Option<Address> {
         match from.address() {
             Address::Tcp { host, tls, .. } => Some(Address::Tcp {
@@ -84,7 +85,7 @@ impl Redirection {
             io_error("a Redis Cluster cannot be followed by a socket of the file system: give a host in url")
         })?;
         let login = settings.url.login();
-        // Its name may mean others, too.
+        // Its name may resolve to others, too.
         let answered = from.peer().filter(|_| self.host.is_empty());
         let peer = answered.map(|it| SocketAddr::new(it.ip(), self.port));
         let link = Link::open_at(peer, &address, login, &settings.tls, settings.timeout);
@@ -102,10 +103,10 @@ impl Redirection {
     }
 }
 
-/// Does something on `link`; where a server says that the slot has moved, `link` leads there from then on.
+/// Does something on `link`; if a server says that the slot has moved, `link` leads there from then on.
 ///
 /// # Errors
-/// As `act` has them, or why no connection can be made to where it is sent.
+/// Those of `act`, or why the server to which it was redirected cannot be reached.
 pub(crate) fn follow<T>(
     link: &mut Link,
     settings: &config::Redis,
@@ -129,7 +130,7 @@ pub(crate) fn follow<T>(
     outcome
 }
 
-/// As [`follow`], where `link` stays where it is, and `aside` is what leads elsewhere.
+/// As [`follow`], but `link` stays where it is, and `aside` is the connection to elsewhere.
 ///
 /// # Errors
 /// The same.
@@ -160,18 +161,18 @@ pub(crate) fn follow_aside<T>(
     }
 }
 
-/// Leads `link` to the server that owns the slot of the lists.
+/// Makes `link` lead to the server that owns the slot of the lists.
 ///
 /// # Errors
-/// When nobody says which that is; or when they are in several slots.
+/// When no server says which one that is, or the lists are in several slots.
 pub(crate) fn locate(link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
     let keys = &settings.keys;
     let outcome = follow(link, settings, |link| look(link, keys));
     outcome.map_err(|error| explained(error, keys))
 }
 
-/// Asks for as good as nothing of each list. Only what says that the slot is elsewhere, or nowhere, is an
-/// error: the owner of one that is open sends for single keys (ASK), and stays the owner.
+/// Sends a trivial command about each list. Only an answer that the slot is elsewhere, or nowhere, is an
+/// error: the owner of a slot in migration redirects for single keys (ASK), and stays the owner.
 fn look(link: &mut Link, keys: &ByList<String>) -> RedisResult<()> {
     let mut request = Vec::new();
     for list in ListName::ALL {
@@ -193,7 +194,7 @@ fn look(link: &mut Link, keys: &ByList<String>) -> RedisResult<()> {
     outcome
 }
 
-/// An error of a cluster, with what to do where the lists are in several slots.
+/// An error of a cluster, with what to do if the lists are in several slots.
 pub(crate) fn explained(error: RedisError, keys: &ByList<String>) -> RedisError {
     let slots = ListName::ALL.map(|list| slot(keys[list].as_bytes()));
     let is_unnamed = || Redirection::of(&error).is_some_and(|it| it.host.is_empty());
@@ -213,7 +214,7 @@ pub(crate) fn explained(error: RedisError, keys: &ByList<String>) -> RedisError 
     )
 }
 
-/// All servers of the cluster, as this one knows them; none where it does not say.
+/// All servers of the cluster, as far as this one knows them; none if it does not say.
 ///
 /// # Errors
 /// When the server cannot be asked.

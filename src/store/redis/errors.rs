@@ -1,4 +1,4 @@
-//! Errors of Redis: what they mean, and how they are told.
+//! Errors of Redis: what they mean, and how they are worded.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,15 +7,15 @@ use redis::{ErrorKind, RedisError};
 
 use crate::lists::ListName;
 
-/// The library has no such kind of its own, and this one only where its connections are used.
+/// The library has no kind for this, and uses this kind only with its own connections.
 const TOO_LONG: ErrorKind = ErrorKind::Client;
 
-/// What is wrong, where no server has said it.
+/// What is wrong, if no server has said so.
 pub(crate) fn io_error(what: impl Into<String>) -> RedisError {
     RedisError::from(io::Error::other(what.into()))
 }
 
-/// An error in the server's own words, if they are its words.
+/// An error in the server's own words, if it came from the server.
 pub(crate) fn describe(error: &RedisError) -> String {
     if error.is_timeout() {
         return "timed out".to_owned();
@@ -31,7 +31,7 @@ pub(crate) fn describe(error: &RedisError) -> String {
     }
 }
 
-/// An error, with the address at which it has come about.
+/// An error with the address at which it occurred.
 pub(crate) fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
     let detail = error.detail().unwrap_or_default();
     match error.code() {
@@ -47,7 +47,7 @@ pub(crate) fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
     }
 }
 
-/// An error in other words. One that is a lost connection stays one.
+/// An error in other words. A lost connection stays recognizable as one.
 pub(crate) fn told(error: &RedisError, words: String) -> RedisError {
     let is_lost = error.is_connection_dropped() && !error.is_connection_refusal();
     let kind = match is_lost {
@@ -57,7 +57,7 @@ pub(crate) fn told(error: &RedisError, words: String) -> RedisError {
     io::Error::new(kind, words).into()
 }
 
-/// An end where more was to come.
+/// An unexpected end of the connection.
 pub(crate) fn closed() -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
@@ -65,7 +65,7 @@ pub(crate) fn closed() -> io::Error {
     )
 }
 
-/// What a server says that answers nothing at all at present, or nothing to who asks.
+/// What a server says that currently answers no command at all, or none from this client.
 const AWAY: [&str; 7] = [
     "BUSY",
     "CLUSTERDOWN",
@@ -76,11 +76,11 @@ const AWAY: [&str; 7] = [
     "TRYAGAIN",
 ];
 
-/// True when the server knows who asks, and does not allow this command, or not now: for want of the
-/// right (NOPERM), or of a place for what is written (MISCONF), or in words of a proxy. The lists may
-/// be read all the same.
+/// True when the client is authenticated, but this command is refused, for good or for now: the right is
+/// missing (NOPERM), the server cannot save (MISCONF), or a proxy says so in its own words. The lists
+/// may be readable all the same.
 pub(crate) fn is_refusal(error: &RedisError) -> bool {
-    // Which has nothing to do with the command.
+    // Which is not about the command.
     let is_full = error
         .detail()
         .is_some_and(|it| it.contains("max number of clients"));
@@ -93,8 +93,8 @@ pub(crate) fn too_long(whole: usize) -> RedisError {
     RedisError::from((TOO_LONG, "too long", detail))
 }
 
-/// The reply with the lists is longer than `max_reply`, which is `whole`; what has passed that is
-/// known, or not.
+/// The reply with the lists is longer than `max_reply`, which is `whole`; it may be known where the
+/// limit was passed.
 pub(crate) fn lists_too_long(whole: usize, list: Option<&str>) -> RedisError {
     let mut detail = format!("the lists have more than the {whole} bytes of max_reply");
     if let Some(list) = list {
@@ -103,12 +103,12 @@ pub(crate) fn lists_too_long(whole: usize, list: Option<&str>) -> RedisError {
     RedisError::from((TOO_LONG, "too long", detail))
 }
 
-/// True when a reply was longer than allowed: nothing more can be understood on its connection.
+/// True when a reply was longer than allowed: its connection cannot be used any more.
 pub(crate) fn is_too_long(error: &RedisError) -> bool {
     error.kind() == TOO_LONG
 }
 
-/// A reply that is too long, with what that is about; another error as it is.
+/// For a reply that is too long, an error that says what it is about; any other error as it is.
 pub(crate) fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
     match is_too_long(&error) {
         true => lists_too_long(most, list.map(ListName::name)),
@@ -116,7 +116,7 @@ pub(crate) fn bounded(error: RedisError, most: usize, list: Option<ListName>) ->
     }
 }
 
-/// An error that was the reply to a command about one list, with its name.
+/// An error in reply to a command about one list, with the list's name.
 pub(crate) fn naming(error: &RedisError, list: ListName) -> RedisError {
     let Some(code) = error.code() else {
         return error.clone();
@@ -132,12 +132,12 @@ pub(crate) fn is_of_cluster(error: &RedisError) -> bool {
     error.code().is_some_and(|it| codes.contains(&it))
 }
 
-/// True when a transaction is refused since the slot is open.
+/// True when a transaction is refused because the slot is being migrated.
 pub(crate) fn is_of_open_slot(error: &RedisError) -> bool {
     matches!(error.code(), Some("ASK" | "TRYAGAIN"))
 }
 
-/// The error of a SELECT, with what to do in a cluster.
+/// The error of a SELECT, with advice if the server is in a cluster.
 pub(crate) fn of_select(error: RedisError) -> RedisError {
     match error.detail().is_some_and(|it| it.contains("cluster mode")) {
         true => {

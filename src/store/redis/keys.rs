@@ -2,15 +2,15 @@
 
 use crate::lists::{ByList, ListName};
 
-/// A cluster has so many slots.
+/// Slots of a cluster.
 const SLOTS: u16 = 16384;
 
-/// The slot of a key: of its hash tag, if there is one, else of all of it.
+/// The slot of a key: that of its hash tag, if there is one, otherwise of the whole key.
 pub(crate) fn slot(key: &[u8]) -> u16 {
     crc16(tag(key).unwrap_or(key)) % SLOTS
 }
 
-/// What stands between the first braces, if anything does.
+/// What is between the first braces, if that is not empty.
 fn tag(key: &[u8]) -> Option<&[u8]> {
     let open = memchr::memchr(b'{', key)?;
     let rest = &key[open + 1..];
@@ -18,8 +18,7 @@ fn tag(key: &[u8]) -> Option<&[u8]> {
     Some(&rest[..length])
 }
 
-/// True for keys that are meant for a cluster, since there are hash tags in them, and that are in several
-/// slots.
+/// True for keys that are meant for a cluster, as hash tags show, but are in several slots.
 pub(crate) fn are_apart(keys: &ByList<String>) -> bool {
     let keys = ListName::ALL.map(|list| keys[list].as_bytes());
     let first = slot(keys[0]);

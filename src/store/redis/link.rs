@@ -1,8 +1,8 @@
 //! A connection to a Redis server, or to a Sentinel. Everything on it has a deadline.
 //!
-//! The library gives commands, replies and their parser. Its own connection is not used: it has no
-//! deadline for the resolution of a name, for a TLS handshake as a whole or for a reply that comes
-//! in drops, and it gives up a reply that is late. What the parser gets are whole replies.
+//! The library provides commands, replies and the parser. Its own connection is not used: it has no
+//! deadline for resolving a name, for a TLS handshake as a whole or for a reply that trickles in, and it
+//! gives up on a late reply. The parser is given complete replies only.
 
 mod connect;
 mod received;
@@ -26,27 +26,27 @@ use super::password;
 use super::reply::Bounds;
 use crate::config::{self, Address, Login};
 
-/// A reply may take so many times the limit of a silence as a whole.
+/// The time for a whole reply, as a multiple of the limit for silence.
 const WHOLE: u32 = 15;
 
-/// A connection on which the server knows who asks.
+/// An authenticated connection.
 pub(crate) struct Link {
     address: Address,
-    /// The other side, which is one of what the name meant when it was resolved.
+    /// The other side: one of the addresses to which the name resolved.
     peer: Option<SocketAddr>,
-    /// What the name means now, as soon as that is known.
+    /// What the name resolves to now, as soon as that is known.
     meaning: Option<Resolution>,
-    /// Keys may be there that are yet to be the server's own.
+    /// The server may have keys of a slot that it is still importing.
     asking: bool,
     stream: Stream,
     received: Received,
-    /// For a connection with all that belongs to it, and for each silence.
+    /// For connecting, including authentication, and for each silence.
     limit: Duration,
-    /// When the server last said something.
+    /// When something was last received from the server.
     heard: Instant,
 }
 
-/// A second hold on a connection, to end it from another thread.
+/// A handle to end a connection from another thread.
 pub(crate) struct Ender(Socket);
 
 impl Drop for Ender {
@@ -56,7 +56,7 @@ impl Drop for Ender {
 }
 
 impl Link {
-    /// Connects to `address`, and tells who asks, all within `limit`.
+    /// Connects to `address` and authenticates, all within `limit`.
     ///
     /// # Errors
     /// What came instead.
@@ -69,7 +69,7 @@ impl Link {
         Self::open_at(None, address, login, files, limit)
     }
 
-    /// As [`Self::open`], to this one `peer` of those that the host of `address` may mean.
+    /// As [`Self::open`], to this one `peer` among those to which the host of `address` may resolve.
     ///
     /// # Errors
     /// What came instead.
@@ -86,7 +86,7 @@ impl Link {
             None => connect(address, until)?,
         };
         let opened = Self::open_on(socket, peer, address, login, files, (limit, until));
-        // Which of the addresses of its name it was.
+        // Says which of the addresses of its name it was.
         opened.map_err(|error| match peer {
             Some(peer) if address.is_name() => at(&error, peer),
             _ => error,
@@ -122,14 +122,14 @@ impl Link {
         Ok(link)
     }
 
-    /// What has come in place of a greeting, with what it is likely to mean.
+    /// The error in place of a greeting, with its probable meaning.
     fn explained(&self, error: RedisError, files: &config::Tls) -> RedisError {
         let lost = error.is_connection_dropped();
         let hint = match (&self.stream, &files.own) {
-            // With TLS 1.3 a server judges the certificate when the handshake is over.
+            // With TLS 1.3 a server checks the client's certificate after the handshake.
             (Stream::Tls(_), None) if lost => "does the server ask for a certificate, tls_cert?",
             (Stream::Tls(_), Some(_)) if lost => "does the server refuse that in tls_cert?",
-            // An alert of TLS, or an end without a word: what came was no handshake.
+            // An alert of TLS, or an end without a message: not a handshake.
             (Stream::Plain(_), _) if self.received.bytes.starts_with(b"\x15\x03") => {
                 "the server speaks TLS at this port: the URL begins with rediss:// then"
             }
@@ -150,7 +150,7 @@ impl Link {
             Some(password) => {
                 let mut auth = redis::cmd("AUTH");
                 match self.greet(Some(auth.arg(&login.user).arg(password)), login.db) {
-                    // Before Redis 6 there are no users, and one password for all.
+                    // Before Redis 6 there are no users, only one password for all.
                     Err(error) if login.user.is_some() && is_arity(&error) => {
                         let mut auth = redis::cmd("AUTH");
                         self.greet(Some(auth.arg(password)), login.db)
@@ -162,7 +162,7 @@ impl Link {
         outcome.map_err(|error| password::hinted(error, login))
     }
 
-    /// Tells who asks, and which database is meant. After a refusal, more can be said.
+    /// Authenticates, and selects the database.
     fn greet(&mut self, auth: Option<&Cmd>, db: i64) -> RedisResult<()> {
         let mut hello = Vec::new();
         if let Some(auth) = auth {
@@ -177,7 +177,7 @@ impl Link {
         if auth.is_some()
             && let Err(error) = self.parse()?.extract_error()
         {
-            // It may close the connection rather than say more.
+            // It may close the connection instead of saying more.
             let rest = 1 + u8::from(db != 0);
             let _ = (0..rest).try_for_each(|_| self.parse().map(drop));
             return Err(authentication(error));
@@ -187,7 +187,7 @@ impl Link {
         }
         match self.parse()?.extract_error() {
             Err(error) if !is_refusal(&error) => Err(error),
-            // A user who may do other things, or a server that cannot save and takes PING for a write.
+            // A user without the right to PING, or a server that cannot save and treats PING as a write.
             _ => Ok(()),
         }
     }
@@ -260,7 +260,7 @@ impl Link {
         redis::parse_redis_value(&reply)
     }
 
-    /// Another connection to the same server, also where the name means another by now.
+    /// Another connection to the same server, even if the name resolves to another one by now.
     ///
     /// # Errors
     /// What came instead.
@@ -270,7 +270,7 @@ impl Link {
         Self::open_at(self.peer, &self.address, login, tls, limit)
     }
 
-    /// As it was asked for.
+    /// The address as it was given.
     pub(crate) const fn address(&self) -> &Address {
         &self.address
     }
@@ -280,7 +280,7 @@ impl Link {
         self.peer
     }
 
-    /// The address, with what its name means here.
+    /// The address, with what its name resolved to.
     pub(crate) fn place(&self) -> String {
         match (&self.address, self.peer) {
             (Address::Tcp { host, .. }, Some(peer)) if host.parse::<IpAddr>().is_err() => {
@@ -290,8 +290,9 @@ impl Link {
         }
     }
 
-    /// Where the name leads now, if it means this server no more. What cannot be resolved at present means
-    /// what it did. Nobody waits long for that: what is known late is told the next time.
+    /// Where the name leads now, if not to this server any more. A name that cannot be resolved at
+    /// present is taken to mean what it did. This does not wait long: an answer that is late is used the
+    /// next time.
     pub(crate) fn moved_to(&mut self) -> Option<SocketAddr> {
         let peer = self.peer?;
         let meaning = match self.meaning.take() {
@@ -315,12 +316,13 @@ impl Link {
         }
     }
 
-    /// From now on the server is told that it may have keys that are yet to be its own.
+    /// From now on the server is told (ASKING) that it may have keys of a slot that it is still
+    /// importing.
     pub(crate) const fn set_asking(&mut self, asking: bool) {
         self.asking = asking;
     }
 
-    /// What is to be said ahead of a command, or of a transaction.
+    /// What must be sent ahead of a command, or of a transaction.
     pub(crate) fn asking(&self) -> Vec<u8> {
         match self.asking {
             true => redis::cmd("ASKING").get_packed_command(),
@@ -344,7 +346,7 @@ impl Link {
         self.heard
     }
 
-    /// A hold to end this connection from elsewhere.
+    /// A handle to end this connection from elsewhere.
     ///
     /// # Errors
     /// The kernel's.
@@ -363,7 +365,7 @@ impl Link {
     }
 }
 
-/// True where AUTH knows only passwords.
+/// True when the server's AUTH knows only passwords.
 fn is_arity(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default();
     error.kind() == ErrorKind::AuthenticationFailed && detail.contains("wrong number of arguments")

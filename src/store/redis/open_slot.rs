@@ -1,13 +1,13 @@
-//! The slot of the lists while it is open in a Redis Cluster: some keys may be at its owner, the others
-//! where it moves.
+//! The slot of the lists while it is *open*, that is being migrated within a Redis Cluster: some keys
+//! may be at its owner, the others at its destination.
 //!
-//! The owner (MIGRATING) answers for the keys that it has, and names the other server for the rest (ASK);
-//! that one (IMPORTING) answers for them when it is told ASKING. Neither runs a transaction about keys that
-//! it has not got (ASK, TRYAGAIN), and a list that is empty is no key. After an interrupted resharding that
-//! may be so for days. Then each key is read by itself, first at the owner, then at the other server: a key
-//! is deleted at the first only when the second has it. Two such readings in a row that are equal are taken
-//! for one moment. The connections, and what is heard, stay with the owner until it says MOVED; the other
-//! server tells nobody of its changes, so the keys are polled meanwhile.
+//! The owner (MIGRATING) answers for the keys that it has, and redirects to the other server for the
+//! rest (ASK); that one (IMPORTING) answers after ASKING. Neither runs a transaction about keys that it
+//! does not have (ASK, TRYAGAIN), and an empty list is a missing key. After an interrupted resharding
+//! this may last for days. So each key is read by itself, first at the owner, then at the other server:
+//! a key is deleted at the first only once the second has it. Two equal readings in a row count as a
+//! reading at one moment. The connections and the subscription stay with the owner until it says MOVED;
+//! the other server does not announce its changes, so the keys are polled meanwhile.
 
 use redis::{RedisError, RedisResult};
 
@@ -17,22 +17,22 @@ use super::link::Link;
 use crate::config;
 use crate::lists::ListName;
 
-/// So many readings are made to find two in a row that are equal.
+/// Most readings that are made to find two equal ones in a row.
 const TRIES: usize = 6;
 
-/// What a list was read by: LRANGE and SMEMBERS.
+/// The replies with a list: to LRANGE and to SMEMBERS.
 const COMMANDS: usize = 2;
 
-/// What is known of it.
+/// What is known of the open slot.
 #[derive(Default)]
 pub(crate) struct OpenSlot {
     is_open: bool,
-    /// The server where the slot moves.
+    /// The server to which the slot is migrated.
     target: Option<Link>,
 }
 
 impl OpenSlot {
-    /// It was when the keys were last read.
+    /// It was open when the keys were last read.
     pub(crate) const fn is_open(&self) -> bool {
         self.is_open
     }
@@ -45,11 +45,11 @@ impl OpenSlot {
         self.target = None;
     }
 
-    /// What `owner`, and where it sends for some keys, have of `lists`: as the reply of EXEC would put it;
-    /// `None` when that does not come to rest.
+    /// What `owner`, and the server to which it redirects, have of `lists`, in the form of a reply of
+    /// EXEC; `None` when that does not stop changing.
     ///
     /// # Errors
-    /// When one of the two does not let itself be asked, or the slot is elsewhere.
+    /// When one of the two cannot be asked, or the slot is elsewhere.
     pub(crate) fn read(
         &mut self,
         owner: &mut Link,
@@ -113,7 +113,7 @@ impl OpenSlot {
             outcome => outcome?,
         };
         let (from, there) = (owner.place(), target.place());
-        // The key may be there or not: nobody can read it, and nobody has removed it.
+        // The key may exist or not: it cannot be read, but nobody has removed it.
         if let Some(error) = redirection(&replies)? {
             let error = describe(&error);
             return Err(io_error(format!(
@@ -130,7 +130,7 @@ impl OpenSlot {
     }
 }
 
-/// Asks for a list in both ways; a server where its slot is yet to come is told so each time.
+/// Asks for a list in both ways; a server that is still importing the slot gets an ASKING each time.
 fn ask(
     link: &mut Link,
     list: ListName,
@@ -153,10 +153,10 @@ fn ask(
     Ok(replies)
 }
 
-/// The redirection among the replies. Where only one of them is, the key has moved between the two.
+/// The redirection among the replies. If only one is a redirection, the key has moved in between.
 ///
 /// # Errors
-/// When that is no reply.
+/// When it is not a reply.
 fn redirection(replies: &[Vec<u8>; COMMANDS]) -> RedisResult<Option<RedisError>> {
     for reply in replies.iter().filter(|it| it.starts_with(b"-")) {
         if let Err(error) = redis::parse_redis_value(reply)?.extract_error()

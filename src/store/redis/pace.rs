@@ -1,8 +1,8 @@
 //! How soon the keys may be read again.
 //!
-//! A lone change is read at once. Readings that are expensive take a bounded share of the time, of
-//! the gateway's and of the server's, and a storm of changes makes few of them; what came last is
-//! read within about a tenth of a second of its end, or of the time that one reading takes.
+//! A single change is read at once. Expensive readings take a bounded share of the gateway's and the
+//! server's time, and a storm of changes causes few of them; the last change is read within about a
+//! tenth of a second of the end of the storm, or within the time that one reading takes.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,16 @@ const LEAST: Duration = Duration::from_millis(1);
 /// In a storm the gap doubles up to this.
 const IN_A_STORM: Duration = Duration::from_millis(25);
 
-/// So many changes between two readings are a storm. A transaction that writes each list anew
-/// makes six.
+/// This many changes between two readings are a storm. A transaction that rewrites each list makes six.
 const STORM: u64 = 8;
 
-/// A reading is followed by a gap of so many times its length…
+/// A reading is followed by a gap of this many times its length…
 const SHARE: u32 = 3;
 
 /// … but no longer than this, or than the reading itself.
 const ENOUGH: Duration = Duration::from_millis(100);
 
-/// When the keys were read, and what that was like.
+/// When the keys were last read, and how long that took.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     ended: Option<Instant>,
@@ -31,7 +30,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A reading has taken from `began` to `ended`, after so many changes were announced.
+    /// Notes a reading from `began` to `ended`, after this many announced changes.
     pub(crate) fn note(&mut self, began: Instant, ended: Instant, changes: u64) {
         self.in_a_storm = match changes {
             0..=STORM => LEAST,

@@ -10,14 +10,14 @@ use redis::{ErrorKind, RedisError};
 
 use crate::config::{Login, Password};
 
-/// No password is longer, in bytes.
+/// The longest password, in bytes.
 const LONGEST: u64 = 4096;
 
 /// The password of `login`, if there is one. A file is read anew each time, so that a new password
 /// needs no restart.
 ///
 /// # Errors
-/// Which file cannot be used, and why; nothing of what it holds.
+/// Which file cannot be used, and why; without any of its content.
 pub(crate) fn read(login: &Login) -> io::Result<Option<String>> {
     match &login.password {
         Password::None => Ok(None),
@@ -29,7 +29,7 @@ pub(crate) fn read(login: &Login) -> io::Result<Option<String>> {
     }
 }
 
-/// An error of a server that has not let `login` in, with what is likely to help.
+/// The error of a server that has refused `login`, with what is likely to help.
 pub(crate) fn hinted(error: RedisError, login: &Login) -> RedisError {
     let hint = match (error.code(), &login.password) {
         (Some("NOAUTH"), Password::None) if login.user.is_some() => {
@@ -55,7 +55,7 @@ pub(crate) fn hinted(error: RedisError, login: &Login) -> RedisError {
 fn read_file(path: &Path) -> Result<String, String> {
     let in_words = |error: io::Error| error.to_string();
     let mut options = OpenOptions::new();
-    // A pipe would be waited for.
+    // Reading a pipe would wait for a writer.
     let file = options
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -70,7 +70,7 @@ fn read_file(path: &Path) -> Result<String, String> {
     plain(&bytes).map_err(str::to_owned)
 }
 
-/// The password in a file: all of it but the end of its only line.
+/// The password in a file: its only line, without the line's end.
 fn plain(bytes: &[u8]) -> Result<String, &'static str> {
     if bytes.len() as u64 > LONGEST {
         return Err("it is too long for a password");

@@ -1,14 +1,13 @@
-//! Where the server is: as the URL says, or as the Sentinels do.
+//! Where the server is: where the URL says, or where the Sentinels say.
 //!
 //! With Sentinels, the host in the URL is the name of a master. A Sentinel may be out of date, so its
-//! answer counts only once the server that it names is connected and says that it is a master (ROLE,
-//! or INFO; where it may not be asked, the Sentinel's word must do), as Redis's guide for clients of
-//! Sentinels has it. Else the next one is asked, in the same attempt. The first to be asked is the one
-//! whose answer counted last.
+//! answer counts only once the server that it names is connected and says that it is a master (by ROLE
+//! or INFO; without the right to ask, the Sentinel's word must do), as Redis's guide for Sentinel
+//! clients requires. Otherwise the next Sentinel is asked, in the same attempt. The first to be asked is
+//! the one whose answer counted last.
 //!
-//! They are asked again at each check, which leaves a master only for another one. A name in the URL
-//! is resolved again then, too. In a cluster, one of the other servers does when that of the URL is
-//! away.
+//! They are asked again at each check; a master is left only for another one. A name in the URL is
+//! resolved again then, too. In a cluster, any other server will do while the one in the URL is away.
 
 use std::net::SocketAddr;
 
@@ -24,11 +23,11 @@ use crate::config::{self, Address, Url};
 pub(crate) struct Finder {
     /// The Sentinel whose answer counted last.
     first: usize,
-    /// The address that was last told.
+    /// The address that was last logged.
     told: Option<Address>,
-    /// What was said of the Sentinels that lead nowhere while the server is a master.
+    /// What was logged about Sentinels that lead nowhere while the server is a master.
     doubt_told: Option<&'static str>,
-    /// Somebody else says where the server is.
+    /// Something other than the URL says where the server is.
     quiet: bool,
     /// The other servers of a cluster.
     others: Vec<Address>,
@@ -37,7 +36,7 @@ pub(crate) struct Finder {
 }
 
 impl Finder {
-    /// One that has nothing to say in the log.
+    /// One that does not log.
     pub(crate) fn quiet() -> Self {
         Self {
             quiet: true,
@@ -45,14 +44,14 @@ impl Finder {
         }
     }
 
-    /// Notes the servers of a cluster. When it does not name any, the last ones stay.
+    /// Notes the servers of a cluster. If there are none, the last ones are kept.
     pub(crate) fn learn(&mut self, servers: Vec<Address>) {
         if !servers.is_empty() {
             self.others = servers;
         }
     }
 
-    /// Connects to the server, wherever it is now; to the one that `at` says, if its name means several.
+    /// Connects to the server, wherever it is now; to the one at `at`, if its name resolves to several.
     ///
     /// # Errors
     /// Why that cannot be done.
@@ -68,13 +67,13 @@ impl Finder {
         self.open_any(at, settings, |_| Ok(()))
     }
 
-    /// The same, and goes on to where the lists are.
+    /// The same, and follows redirections to where the lists are.
     ///
     /// # Errors
     /// Why that cannot be done.
     pub(super) fn open_at_lists(&mut self, settings: &config::Redis) -> RedisResult<Link> {
         if settings.sentinels.is_empty() {
-            // One that has left the cluster, or is cut off from it, answers and knows of nobody.
+            // A server that has left the cluster, or is cut off from it, answers, but knows no others.
             return self.open_any(None, settings, |link| cluster::locate(link, settings));
         }
         let mut link = self.open(None, settings)?;
@@ -82,7 +81,8 @@ impl Finder {
         Ok(link)
     }
 
-    /// Connects to the server of the URL, or else to another one of the cluster, if that is good enough.
+    /// Connects to the server of the URL, or otherwise to another one of the cluster that is good
+    /// enough.
     fn open_any(
         &self,
         at: Option<SocketAddr>,
@@ -132,11 +132,11 @@ impl Finder {
         }
     }
 
-    /// What `reach` gets from the server that a Sentinel names: of the first Sentinel for which it
-    /// gets anything.
+    /// The result of `reach` with the server that a Sentinel names: of the first Sentinel for which it
+    /// succeeds.
     ///
     /// # Errors
-    /// When there is none: what became of asking each of them.
+    /// When there is none: the outcome for each of them.
     fn ask_sentinels<T>(
         &mut self,
         settings: &config::Redis,
@@ -169,7 +169,7 @@ impl Finder {
             };
             complaints[at] = format!("{}: {why}", sentinel.address());
         }
-        // In the same order each time, so that they are told once.
+        // In the same order each time, so that the log says it once.
         let complaints = complaints.join(", ");
         let name = host(settings.url.address());
         let error = format!("no Sentinel leads to the master {name}: {complaints}");
@@ -179,9 +179,9 @@ impl Finder {
         })
     }
 
-    /// Makes sure that the server to which `link` leads still is the master, if Sentinels are to find
-    /// one. It is left when it says that it is none, or when they lead to another one; while they lead
-    /// nowhere, its own word must do.
+    /// With Sentinels, makes sure that the server to which `link` leads still is the master. It is left
+    /// when it says that it is not a master, or when they lead to another one; while they lead nowhere,
+    /// its own word must do.
     ///
     /// # Errors
     /// When another one is.
@@ -230,14 +230,14 @@ fn open(at: Option<SocketAddr>, address: &Address, settings: &config::Redis) -> 
 /// # Errors
 /// When it does not.
 fn must_be_master(link: &mut Link, address: &Address) -> RedisResult<()> {
-    // Where it may not be asked, the Sentinels' word must do.
+    // Without the right to ask, the Sentinels' word must do.
     match standing::role(link)?.filter(|it| it != "master") {
         Some(role) => Err(io_error(format!("{address} is no master, but a {role}"))),
         None => Ok(()),
     }
 }
 
-/// The host of an address, which is the name of a master where there are Sentinels.
+/// The host of an address; with Sentinels, that is the name of a master.
 fn host(address: &Address) -> &str {
     match address {
         Address::Tcp { host, .. } => host,
@@ -258,7 +258,7 @@ fn about(address: &Address, error: &RedisError) -> String {
 /// Where this Sentinel says that the master is.
 fn ask(sentinel: &Url, settings: &config::Redis) -> RedisResult<Address> {
     let (address, login) = (sentinel.address(), sentinel.login());
-    // Another server, another name.
+    // Another server uses another name.
     let tls = config::Tls {
         name: None,
         ..settings.tls.clone()

@@ -1,11 +1,11 @@
-//! Proxies in front of Redis that know no transactions: they are named, since nothing that they say
-//! names them.
+//! Proxies in front of Redis without transactions: an error should name them, since they do not name
+//! themselves.
 //!
-//! Twemproxy closes the connection on each command that it does not know, without a word: MULTI,
-//! WATCH, CONFIG, SUBSCRIBE, CLIENT, ROLE and SELECT among them; PING and AUTH it knows. Others answer with
-//! an error. A connection that was cut before anything was read on it is thus looked into, with one command
-//! on each of some connections; only a server that takes a PING before and after, and cuts each time on the
-//! same command, is called a proxy.
+//! Twemproxy silently closes the connection on each command that it does not know, such as MULTI, WATCH,
+//! CONFIG, SUBSCRIBE, CLIENT, ROLE and SELECT; it knows PING and AUTH. Other proxies answer with an
+//! error. So when a connection was cut before anything was read on it, this is investigated with one
+//! command on each of some connections. Only a server that accepts a PING before and after, and cuts the
+//! connection on the same command each time, is called a proxy.
 
 use redis::{Cmd, RedisError, RedisResult};
 
@@ -14,13 +14,13 @@ use super::link::Link;
 use super::place::Finder;
 use crate::config::{self, Address, Login, Notify};
 
-/// What to do instead, where there are no transactions.
+/// What to do if there are no transactions.
 const REMEDY: &str = "the lists cannot be read at one moment by a proxy without transactions, as \
      twemproxy is; in url of [redis], name the Redis server itself, or its master for the Sentinels";
 
-/// The error of a MULTI that was refused, in words that say what refuses it.
+/// The error of a refused MULTI, saying what has refused it.
 pub(crate) fn without_multi(error: RedisError) -> RedisError {
-    // A right that is wanting is told as that.
+    // A missing right is reported as such.
     match error.code() {
         Some("NOPERM") => error,
         _ if is_refusal(&error) => {
@@ -31,8 +31,8 @@ pub(crate) fn without_multi(error: RedisError) -> RedisError {
     }
 }
 
-/// What is to be said of an `error` that ended a connection on which nothing had been read: the
-/// same, unless it can be found out that a proxy has cut it.
+/// A better error for one that ended a connection on which nothing had been read: the same, unless a
+/// proxy turns out to have cut it.
 pub(crate) fn explained(
     error: RedisError,
     finder: &Finder,
@@ -43,12 +43,12 @@ pub(crate) fn explained(
     }
     match finder.place(settings).map(|it| look(it, settings)) {
         Some(Ok(Some(found))) => io_error(found),
-        // Nothing new, or it is away altogether.
+        // Nothing new was learned, or the server is away altogether.
         _ => error,
     }
 }
 
-/// On which command a proxy cuts the connection, and what to do; `None` where none does.
+/// On which command a proxy cuts the connection, and what to do; `None` if there is no proxy.
 fn look(address: &Address, settings: &config::Redis) -> RedisResult<Option<String>> {
     if cuts_on(redis::cmd("MULTI"), address, settings)? {
         let what = format!("the connection is cut on MULTI: {REMEDY}");

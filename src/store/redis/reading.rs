@@ -1,4 +1,4 @@
-//! All keys at one moment.
+//! Reading all keys at one moment.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -15,23 +15,23 @@ use crate::config;
 use crate::lists::{ByList, ListName};
 use crate::store::{Entries, Fault, Reading};
 
-/// What the server said of the keys, as it came.
+/// The server's answer about the keys, unparsed.
 pub(crate) struct Answer {
     /// The lists that it is about, in this order; the others are forbidden.
     lists: Vec<ListName>,
     bytes: Vec<u8>,
-    /// What the server says of itself, just before that.
+    /// What the server says about itself, just before that.
     pub(crate) standing: Standing,
 }
 
-/// So often the keys are asked for: they may have been touched, and some may be forbidden.
+/// How often the keys are asked for: they may have been touched, and some may be forbidden.
 const TRIES: usize = 3;
 
-/// Asks until there is an answer, which has `max_reply` bytes at most; with it, whether the WATCHed keys
-/// were untouched before. The server is asked for its standing by the way.
+/// Asks until there is an answer, of `max_reply` bytes at most. Also returns whether the WATCHed keys
+/// were untouched before. The server is asked for its standing in passing.
 ///
 /// # Errors
-/// When the server does not let itself be asked, or the answer is longer.
+/// When the server cannot be asked, or the answer is longer.
 pub(crate) fn ask(
     link: &mut Link,
     slot: &mut OpenSlot,
@@ -49,9 +49,9 @@ pub(crate) fn ask(
     Err(io_error("the transaction was aborted"))
 }
 
-/// Asks for all keys in one transaction; `None` when a WATCHed key was touched, or it has turned
-/// out that some may not be read. Each is asked for as a list and as a set: the wrong one of the
-/// two is an error of that command alone, and costs the server nothing.
+/// Asks for all keys in one transaction; `None` when a WATCHed key was touched, or some turned out to be
+/// forbidden. Each is asked for as a list and as a set: the wrong one of the two is an error of that
+/// command only, and costs the server nothing.
 fn ask_once(
     link: &mut Link,
     slot: &mut OpenSlot,
@@ -90,14 +90,14 @@ fn ask_once(
     let bytes = match refusals.into_iter().next() {
         _ if is_open => slot.read(link, &lists, settings)?,
         None => match receive(link, &lists, most)? {
-            // It may turn out only now, when all keys are looked at together.
+            // This may turn out only now, when all keys are checked together.
             bytes if is_refused_by_open_slot(&bytes)? => slot.read(link, &lists, settings)?,
             bytes => {
                 slot.close(link);
                 Some(bytes)
             }
         },
-        // Nothing may be queued by a server whose memory is used up, but all may be read.
+        // A server without free memory queues nothing, but still allows reading.
         Some(first) if first.error.code() == Some("OOM") => {
             read_one_by_one(link, keys, &lists, &pipe, most)?
         }
@@ -136,8 +136,8 @@ fn is_refused_by_open_slot(bytes: &[u8]) -> RedisResult<bool> {
     Ok(refusal.is_err_and(|it| is_of_open_slot(&it)))
 }
 
-/// Runs `pipe` without a queue: the keys are WATCHed meanwhile. The replies as EXEC would put them;
-/// `None` when a key was touched.
+/// Runs `pipe` without a transaction, WATCHing the keys meanwhile. The replies are in the form of
+/// EXEC's; `None` when a key was touched.
 fn read_one_by_one(
     link: &mut Link,
     keys: &ByList<String>,
@@ -160,8 +160,8 @@ fn read_one_by_one(
 }
 
 impl Answer {
-    /// Equal for equal answers, and for others as good as never: it has 64 bits, which nobody
-    /// outside can foresee.
+    /// Equal for equal answers, and practically never for different ones: it has 64 bits, which nobody
+    /// outside can predict.
     pub(crate) fn fingerprint(&self, hasher: &RandomState) -> u64 {
         let lists: Vec<u8> = self.lists.iter().map(|it| *it as u8).collect();
         hasher.hash_one((lists, &self.bytes))
@@ -177,14 +177,14 @@ impl Answer {
 
     /// True when at least `count` entries may be in it.
     pub(crate) fn may_have(&self, count: usize) -> bool {
-        // An entry of the fewest bytes: `$7`, `1.1.1.1`, two ends of lines.
+        // The shortest entry: `$7`, `1.1.1.1`, two line ends.
         self.bytes.len() >= count * 13
     }
 
     /// What that means.
     ///
     /// # Errors
-    /// When the server does not let the keys be read.
+    /// When the server does not allow the keys to be read.
     pub(crate) fn reading(self) -> RedisResult<Reading> {
         let replies = Replies::of(&self.bytes)?;
         let mut replies = replies.ok_or_else(|| io_error("no answer"))?;

@@ -1,11 +1,11 @@
 //! Where a reply ends, and the entries in it (RESP2). Pure: no I/O.
 //!
-//! Replies are made values by the library, with the exception of a list's entries: of a million
-//! of them each would be a value of its own, several times over. Here they are copied once, from the
-//! bytes that came to those that are kept.
+//! The library turns replies into values, except for the entries of lists: each of a million entries
+//! would be a value of its own, several times over. Here they are copied once, from the received bytes
+//! to those that are kept.
 //!
-//! Whatever a server says has a bound ([`Bounds`]), which is looked at when a length is announced,
-//! and not only when so much has come.
+//! Every reply is bounded ([`Bounds`]), which is checked when a length is announced, and not only when
+//! that many bytes have arrived.
 
 use std::ops::Range;
 
@@ -16,21 +16,21 @@ use super::errors::{io_error, too_long};
 use crate::lists::LONGEST_ENTRY;
 use crate::store::{Entries, heavy};
 
-/// A line, which is a status, an error or a length, is never longer.
+/// The longest line: a status, an error or a length.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// The shortest value has so many bytes: `+`, and the end of its line.
+/// The length of the shortest value: `+`, and the end of its line.
 const SHORTEST: usize = 3;
 
-/// So much of an entry is kept: enough to see that it is too long for one.
+/// How much of an entry is kept: enough to see that it is too long to be one.
 const KEPT: usize = LONGEST_ENTRY + 1;
 
 /// How long a reply may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// As a whole, in bytes as they come.
+    /// As a whole, in bytes as received.
     whole: usize,
-    /// So much is kept of each text in it.
+    /// How much of each text in it is kept.
     text: usize,
 }
 
@@ -48,15 +48,15 @@ impl Bounds {
     }
 }
 
-/// A look through bytes, as they come, for the end of a reply.
+/// Scans bytes, as they arrive, for the end of a reply.
 #[derive(Debug)]
 pub(crate) struct Scan {
     at: usize,
     /// Values that are still to come.
     left: usize,
-    /// So many bytes come next that are not kept.
+    /// How many of the next bytes are not kept.
     surplus: usize,
-    /// So many are not kept of all that was announced so far.
+    /// How many bytes are not kept of all that were announced so far.
     not_kept: usize,
     /// Values of the outermost list that have not begun, once its length is known.
     outer: Option<usize>,
@@ -84,16 +84,16 @@ pub(crate) enum End {
     Whole(usize),
     /// More is to come.
     Partial,
-    /// These bytes are not kept: they are to be taken out before the next look.
+    /// These bytes are not kept: they must be removed before the next call.
     Surplus(Range<usize>),
 }
 
 impl Scan {
-    /// The length of the reply at the beginning of `bytes`, once all of it has come. They are those
-    /// of the call before, without what was not to be kept, and what has come since.
+    /// The length of the reply at the beginning of `bytes`, once all of it has arrived. `bytes` are
+    /// those of the previous call, without what was not to be kept, and what has arrived since.
     ///
     /// # Errors
-    /// When this is no reply, or is to become a longer one than the `bounds` allow.
+    /// When this is not a reply, or will be longer than the `bounds` allow.
     pub(crate) fn end(&mut self, bytes: &[u8], bounds: Bounds) -> RedisResult<End> {
         while self.left > 0 || self.surplus > 0 {
             if self.surplus > 0 {
@@ -131,7 +131,7 @@ impl Scan {
         Ok(End::Whole(self.at))
     }
 
-    /// A value has come, which has so many others in it, or at least begins with that.
+    /// Notes a value, or the beginning of one, that contains this many others.
     fn count_outer(&mut self, more: usize) {
         match self.outer {
             None => self.outer = Some(more),
@@ -143,7 +143,7 @@ impl Scan {
         }
     }
 
-    /// Which value of the list that the reply is was the last to come, or to begin, from 0.
+    /// The index, in the list that the reply is, of the last value that has arrived or begun.
     pub(crate) fn reached(&self) -> usize {
         self.begun.saturating_sub(1)
     }
@@ -161,7 +161,7 @@ struct Head {
 }
 
 impl Head {
-    /// Reads it; `None` when it has not come as a whole.
+    /// Parses it; `None` when it is incomplete.
     fn read(bytes: &[u8]) -> RedisResult<Option<Self>> {
         let no_reply = || Err(io_error("the server says what is no reply of Redis"));
         let Some(kind) = bytes.first().copied() else {
@@ -196,13 +196,13 @@ impl Head {
         }
     }
 
-    /// Where a text ends that is there, of which so much is kept.
+    /// Where a text ends of which this much is kept, once that is there.
     fn text_end(&self, kept: usize) -> Option<usize> {
         (self.kind == b'$' && !self.is_nil).then(|| self.line + self.count.min(kept))
     }
 
-    /// The length of a value that has no others in it, where so much is kept of a text. Behind that
-    /// the end of its line stands, or two more bytes of it in that place.
+    /// The length of a value that contains no others, if this much of a text is kept. It is followed by
+    /// a line end, or by two more bytes of the text in its place.
     fn length(&self, kept: usize) -> usize {
         self.text_end(kept).map_or(self.line, |end| end + 2)
     }
@@ -213,7 +213,7 @@ impl Head {
     }
 }
 
-/// A length. Of those that come true none has more digits.
+/// A length. No length that can occur has more digits.
 fn number(text: &[u8]) -> Option<usize> {
     if text.is_empty() || text.len() > 12 {
         return None;
@@ -230,7 +230,7 @@ pub(crate) struct Replies<'a> {
 }
 
 impl<'a> Replies<'a> {
-    /// Of the bytes of one whole reply; `None` when the transaction was aborted.
+    /// From the bytes of one whole reply; `None` when the transaction was aborted.
     ///
     /// # Errors
     /// The reply, if it is an error; or when it is something else.
@@ -262,7 +262,7 @@ impl<'a> Replies<'a> {
             return Err(io_error("entries are no list"));
         }
         self.rest = &self.rest[head.line..];
-        // An entry takes 6 bytes here at least: `$0`, two ends of lines.
+        // An entry takes at least 6 bytes here: `$0`, two line ends.
         let most = self.rest.len() / 6;
         let mut entries =
             Entries::with_capacity(head.count.min(most), heavy::room(self.rest.len()));

@@ -1,15 +1,15 @@
 //! Which of the lists' keys the server allows to read.
 //!
-//! One command that is refused has the whole transaction refused. Each list stands for itself: so
-//! a list whose key is forbidden is left out of the transactions that follow, until it is tried
-//! again. Each refusal is told once, with the server's words.
+//! One refused command makes the whole transaction fail. Since each list is judged by itself, a list
+//! whose key is forbidden is left out of the transactions that follow, until it is tried again. Each
+//! refusal is logged once, in the server's words.
 
 use redis::RedisError;
 
 use super::errors::describe;
 use crate::lists::ListName;
 
-/// What was refused, and what was said of it.
+/// What was refused, and what was logged about it.
 #[derive(Debug, Default)]
 pub(crate) struct Rights {
     forbidden: Vec<ListName>,

@@ -1,12 +1,12 @@
-//! What a server says of its own standing: whether it has data that are worth to be followed.
+//! What a server says of its own standing: whether its data are to be trusted.
 //!
-//! It is asked ahead of each reading, in the same write, which takes no time: by ROLE, or by INFO
-//! where that is refused or says what is not known here; where INFO does not tell either, nobody knows. A
-//! replica that has never had its master's data since it was started, or that has nothing at all while it
-//! has no master, is no source of lists: what it lacks was removed by nobody. One that had the data and
-//! lost its master still is one, but that is said. Nor is a server a source that has none of the lists
-//! since it was restarted (`run_id`), or a replica since its master was (`master_replid`): its data are
-//! others then.
+//! It is asked ahead of each reading, in the same write, which takes no extra time: by ROLE, or by INFO
+//! if that is refused or its answer is unknown here; if INFO does not say either, the standing is
+//! unknown. Lists are not taken from a replica that has not had its master's data since it was started,
+//! or that has nothing at all while it has no master: nobody has removed what it lacks. They are still
+//! taken from a replica that had the data and lost its master, but that is reported. Nor are they taken
+//! from a server that has none of the lists since it was restarted (`run_id`), or since its master was
+//! (`master_replid`): then its data are not the same data any more.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ use crate::store::Fault;
 /// The standing of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It is a master, or a replica whose link to its master is up; or nobody knows better.
+    /// It is a master, or a replica whose link to its master is up; or nothing else is known.
     Settled,
-    /// It is a replica whose link to this master is down, or which gets its data right now.
+    /// It is a replica whose link to this master is down, or which is loading its data right now.
     Adrift(String),
 }
 
@@ -45,7 +45,7 @@ impl Question {
         }
     }
 
-    /// What the reply means; a refusal, or what nobody understands, leads to the next question.
+    /// What the reply means; a refusal or an unknown reply leads to the next question.
     ///
     /// # Errors
     /// When the server answers nothing at present.
@@ -65,7 +65,7 @@ impl Question {
         Ok(standing.unwrap_or(Standing::Settled))
     }
 
-    /// Asks, in every way that there is.
+    /// Asks in every way that there is.
     ///
     /// # Errors
     /// When the server cannot be asked.
@@ -107,7 +107,7 @@ pub(crate) fn role(link: &mut Link) -> RedisResult<Option<String>> {
 /// others.
 const SETTLED: [&str; 3] = ["connected", "stable_sync", "online"];
 
-/// States of one that has not, or whose link is down. Dragonfly has the last two, and `connecting`.
+/// States of one that does not, or whose link is down. Dragonfly has the last two, and `connecting`.
 const ADRIFT: [&str; 8] = [
     "none",
     "connect",
@@ -119,7 +119,7 @@ const ADRIFT: [&str; 8] = [
     "full_sync",
 ];
 
-/// Of `["slave", host, port, state, offset]`, and the like. `None` of a state that nobody knows here.
+/// From `["slave", host, port, state, offset]`, and the like. `None` for a state that is unknown here.
 fn of_role(reply: &Value) -> Option<Standing> {
     let Value::Array(words) = reply else {
         return None;
@@ -164,12 +164,12 @@ impl Info {
         Self(redis::from_redis_value(reply).unwrap_or_default())
     }
 
-    /// Asks for some sections; none of those that the server does not tell.
+    /// Asks for some sections; leaves out those that the server does not have.
     ///
     /// # Errors
     /// When the server cannot be asked.
     pub(crate) fn ask(link: &mut Link, sections: &[&str]) -> RedisResult<Self> {
-        // One by one, since older servers know one of them in a command.
+        // One by one, since older servers take only one per command.
         let commands = sections.iter().flat_map(|it| {
             let info = redis::cmd("INFO").arg(*it).get_packed_command();
             info.into_iter()
@@ -186,7 +186,7 @@ impl Info {
         Ok(Self(all))
     }
 
-    /// The value that stands behind this name.
+    /// The value after this name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut lines = self.0.lines();
         lines.find_map(|it| it.strip_prefix(name)?.strip_prefix(':'))

@@ -1,4 +1,4 @@
-//! TLS to Redis: which servers are believed, and who the gateway says that it is.
+//! TLS to Redis: which servers are trusted, and how the gateway identifies itself.
 
 mod subject;
 mod verifier;
@@ -18,7 +18,7 @@ use self::words::words;
 pub(crate) use self::words::{in_words, no_answer};
 use crate::config;
 
-/// Reads the files; that is done for each connection, so that renewed ones need no restart.
+/// Reads the files, for each connection anew, so that renewed ones need no restart.
 ///
 /// # Errors
 /// Which of them cannot be used, and why.

@@ -41,14 +41,14 @@ impl Refusal {
     }
 }
 
-/// The first refusal as an error: it says more than that of EXEC.
+/// The first refusal as an error: it says more than EXEC's.
 pub(crate) fn accepted(refusals: Vec<Refusal>) -> RedisResult<()> {
     let first = refusals.into_iter().next();
     first.map_or(Ok(()), |it| Err(it.error))
 }
 
-/// Has the commands of `pipe` queued and executed. Where nothing is refused, what is left to
-/// receive is the reply of EXEC; else nothing was executed.
+/// Has the commands of `pipe` queued and executed. If nothing is refused, the reply of EXEC is left to
+/// be received; otherwise nothing was executed.
 pub(crate) fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
     link.send(&packed(link, pipe))?;
     queued(link, pipe)
@@ -69,7 +69,7 @@ pub(crate) fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec
     let mut refusals = Vec::new();
     for at in 0..1 + pipe.len() {
         if let Err(error) = link.receive()?.extract_error() {
-            // Without a transaction the rest would be the lists themselves, one by one.
+            // Without a transaction, the rest would be the lists themselves, one by one.
             let Some(at) = at.checked_sub(1) else {
                 return Err(proxies::without_multi(error));
             };

@@ -1,7 +1,7 @@
-//! Keys that are neither lists nor sets, and what they are.
+//! Keys that are neither lists nor sets, and what type they have.
 //!
-//! The server says only that a key has the wrong type. Which one that is, is asked for (TYPE) when it
-//! is first found, and left out where the server does not allow to ask.
+//! The server only says that a key has the wrong type. The type is asked for (TYPE) when this is first
+//! found, and left out if the server does not allow the question.
 
 use redis::RedisResult;
 
@@ -20,7 +20,7 @@ impl WrongTypes {
         all.find(|(it, _)| *it == list).map(|(_, text)| &**text)
     }
 
-    /// Takes in what was read; what is new is told in the log.
+    /// Takes note of a reading, and logs what is new.
     ///
     /// # Errors
     /// When the server says nothing.
@@ -57,7 +57,7 @@ impl WrongTypes {
             let name = &keys[list];
             let kind = match link.ask(redis::cmd("TYPE").arg(name)) {
                 Ok(kind) => redis::from_redis_value(kind).unwrap_or_default(),
-                // It does not allow that, or know it.
+                // The server does not allow or know the command.
                 Err(error) if error.code().is_some() => String::new(),
                 Err(error) => return Err(error),
             };

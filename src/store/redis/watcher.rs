@@ -1,24 +1,24 @@
 //! Watches the keys of the lists, and hands what they hold to the publisher.
 //!
-//! Of the two connections, the *subscription* hears of changes (`changes` says how); the *reader* asks for
-//! everything else. The order is what makes it right: subscribe first, then read, so that no change falls
-//! between the two. The keys are read after each (re)connection, after each change
-//! that is announced, and at every full check, because not everything is announced (SWAPDB, a
-//! replica's full resync, with events also FLUSHALL and FLUSHDB), and announcements are lost while
-//! disconnected. A check that finds what nobody has announced is counted as a *missed event*; from
-//! then on the keys are checked as often as they would be polled, until an announcement is heard.
+//! Of the two connections, the *subscription* is told of changes (`changes` says how); the *reader* does
+//! everything else. Correctness depends on the order: subscribe first, then read, so that no change
+//! falls between the two. The keys are read after each (re)connection, after each announced change, and
+//! at every full check, because not everything is announced (not SWAPDB, nor a replica's full resync,
+//! nor, with events, FLUSHALL and FLUSHDB), and announcements are lost while disconnected. If a check
+//! finds an unannounced change, that is counted as a *missed event*; from then on the keys are checked
+//! as often as they would be polled, until an announcement arrives.
 //!
-//! A burst of changes makes few readings (`pace`), each of which sees all that came before it.
-//! Both connections are asked for a sign of life when they have been silent for a time limit.
+//! A burst of changes causes few readings (`pace`), each of which sees everything that came before it. A
+//! connection that has been silent for a time limit is sent a PING.
 //!
-//! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that
-//! is found empty keeps its value until it has been empty for a moment (`settle_time`; the door says
-//! so, and what has to wait for it); meanwhile its key is WATCHed from reading to reading, so that
-//! the server itself says whether it was touched. A list whose key is rewritten again and again is
-//! thus never seen empty.
+//! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that is
+//! found empty keeps its value until it has been empty for a moment (`settle_time`; the door decides
+//! that, and what has to wait for it). Meanwhile its key is WATCHed from one reading to the next, so
+//! that the server itself says whether it was touched. So a list whose key is rewritten again and again
+//! is never seen empty.
 //!
-//! While Redis is away, slow, loading or refuses the password, the lists in force stay. A key that may
-//! not be read keeps its list alone (`rights`).
+//! While Redis is away, slow, loading or refuses the password, the lists in force stay. A key that must
+//! not be read affects only its own list (`rights`).
 
 mod doubts;
 
@@ -53,15 +53,15 @@ use crate::store::{By, Cause, Fault, Publisher, heavy};
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// Lists that are too long are asked for again with the next check, and after this time at the latest:
-/// meanwhile nobody hears that they were made shorter.
+/// Lists that are too long are read again with the next check, and after this time at the latest: that
+/// they were shortened is not announced meanwhile.
 const MOST_UNTRIED: Duration = Duration::from_secs(60);
 
-/// Lists that are not taken of the server that has them are looked at again so often.
+/// How often lists are read again that are not taken because of the server that has them.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What a check has found may have been announced a moment ago: for so long that is waited for. A
-/// busy machine takes its time, and what nobody has announced is late in any case.
+/// A change found by a check may be announced at this moment: how long to wait for that. A busy machine
+/// takes a while, and an unannounced change is late in any case.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// Watches the keys in a thread of its own. The first reading, or why there is none, is awaited
@@ -112,7 +112,7 @@ pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Res
 struct Watcher {
     settings: config::Redis,
     publisher: Arc<Publisher>,
-    /// Told once, when the first attempt has ended.
+    /// Signalled once, when the first attempt has ended.
     first: Option<Sender<()>>,
     connected_before: bool,
     /// The keys were read since the last attempt to connect.
@@ -123,7 +123,7 @@ struct Watcher {
     rights: Rights,
     open_slot: OpenSlot,
     standings: Standings,
-    /// What was last read was not taken, for what the server is.
+    /// What was last read was not taken, because of what the server is.
     keeps: bool,
     /// The server is a replica whose link to its master is down.
     is_adrift: bool,
@@ -137,20 +137,20 @@ struct Watcher {
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
     changes_read: u64,
-    /// How long the last reading was held up to hear of an announcement.
+    /// How long the last reading waited for an announcement.
     waited: Duration,
     /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
     unsettled: Vec<Unsettled>,
-    /// Others wait for them no longer than until then.
+    /// Until when others wait for them.
     unsettled_until: Option<Instant>,
     /// A change was not announced, and none has been since.
     in_doubt: bool,
     hasher: RandomState,
     /// The last answer was long, so the next one probably is, too.
     is_heavy: bool,
-    /// Of the answer that was last published.
+    /// The hash of the answer that was last published.
     fingerprint: Option<u64>,
-    /// Of what that meant, before anything of it was kept back.
+    /// The hashes of its lists, before anything was kept back.
     content: ByList<Option<u64>>,
 }
 
@@ -162,7 +162,7 @@ struct Unsettled {
     since: Instant,
 }
 
-/// What there is to know of one look at the keys.
+/// What is known of one reading of the keys.
 struct Look {
     /// When the keys were asked for.
     began: Instant,
@@ -187,8 +187,8 @@ impl Look {
         before.copied().unwrap_or_else(now)
     }
 
-    /// For how long this list has been empty, if it is. Only as long as its key was watched, whatever
-    /// has kept this thread since.
+    /// For how long this list has been empty, if it is. Counts only the time during which its key was
+    /// watched, whatever has delayed this thread since.
     fn empty_for(&self, list: ListName) -> Duration {
         let since = self.unsettled(list).since;
         self.began.saturating_duration_since(since)
@@ -221,7 +221,7 @@ impl Watcher {
             match catch_unwind(AssertUnwindSafe(|| self.watch())) {
                 Ok(Ok(never)) => match never {},
                 Ok(Err(error)) if is_too_long(&error) => {
-                    // To ask again costs the server as much each time.
+                    // Asking again would cost the server as much each time.
                     check = self.settings.check_interval.min(MOST_UNTRIED);
                     let fault = Fault::TooLong;
                     self.publisher
@@ -238,12 +238,12 @@ impl Watcher {
             }
             self.publisher.set_server(None);
             self.tell_first();
-            // A connection that brought lists begins the count anew, however soon it was lost.
+            // A connection that brought lists resets the count, however soon it was lost.
             if std::mem::take(&mut self.has_read) {
                 pause = BACKOFF.0;
             }
             let jittered = pause.mul_f64(1.0 + fastrand::f64() / 2.0);
-            // Lists that take long to read are not to be read on and on.
+            // Lists that take long to read should not be read continuously.
             let spared = self.pace.left(Instant::now()).max(check);
             std::thread::sleep(jittered.max(spared));
             pause = (pause * 2).min(BACKOFF.1);
@@ -278,11 +278,11 @@ impl Watcher {
             self.refresh_wherever(&mut server, cause)?;
             (self.connected_before, self.has_read) = (true, true);
             self.tell_first();
-            // Until the next full check, which no number of events puts off.
+            // Until the next full check, which events do not put off, however many there are.
             loop {
                 match self.wait(&mut server, checked)? {
                     Reason::Change => cause = Cause::Event,
-                    // Another look, for whatever caused the first.
+                    // Another reading, for the same reason as the first.
                     Reason::Settled => {}
                     Reason::Check => break,
                 }
@@ -297,7 +297,7 @@ impl Watcher {
                 continue;
             }
             self.check_way(&mut server)?;
-            // A refusal ends the WATCH of an unsettled list, which would never settle then.
+            // A refusal ends the WATCH of an unsettled list, which then would never settle.
             if self.unsettled.is_empty() {
                 self.rights.try_again();
             }
@@ -310,12 +310,12 @@ impl Watcher {
         self.arrive(reader)
     }
 
-    /// Gets to know a server to which there is a connection, and has it tell of changes.
+    /// Learns about a newly connected server, and makes it announce changes.
     fn arrive(&mut self, mut reader: Link) -> RedisResult<Server> {
         self.standings.meet(&mut reader)?;
         let (way, subscription) = self.chooser.choose(&mut reader, &self.settings)?;
         self.publisher.set_server(reader.peer());
-        // WATCH belongs to a connection, and so does what was announced.
+        // WATCH and announcements belong to a connection.
         self.unsettled.clear();
         self.waited = Duration::ZERO;
         self.changes_read = 0;
@@ -379,12 +379,12 @@ impl Watcher {
             match news.recv_timeout(until.min(silent).saturating_duration_since(now)) {
                 Ok(News::Change) => {
                     std::thread::sleep(self.pace.left(Instant::now()));
-                    // The reading will see what these were about.
+                    // The reading will see what these announced.
                     if let Some(News::Lost(error)) = news.try_iter().last() {
                         return Err(error);
                     }
                     self.in_doubt = false;
-                    // Where something is always announced, nobody would ever look at the rest.
+                    // If something is announced all the time, the rest must be looked at nevertheless.
                     return Ok(match Instant::now() >= check {
                         true => Reason::Check,
                         false => Reason::Change,
@@ -453,21 +453,21 @@ impl Watcher {
         self.take_in(answer, look, server)?;
         self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader, began)?;
-        // An announced change waits for nothing of that: a list that is taken away is in force by now.
+        // Announced changes do not wait for any of this: the removal of a list is in force by now.
         let is_gone = !self.gone.is_empty() && self.unsettled.is_empty();
         if cause != Cause::Event || kept || is_gone {
             self.note_evictions(server)?;
         }
         let changes = announced.saturating_sub(self.changes_read);
-        // What was waited for an announcement has cost the server nothing.
+        // The time spent waiting for an announcement cost the server nothing.
         let began = began + std::mem::take(&mut self.waited);
         self.pace.note(began, Instant::now(), changes);
         self.changes_read = announced;
         Ok(())
     }
 
-    /// Publishes what was read. Most checks find nothing new: then a million entries are not made
-    /// a list again.
+    /// Publishes what was read. Most checks find nothing new: then a million entries need not be parsed
+    /// again.
     fn take_in(&mut self, answer: Answer, look: Look, server: &mut Server) -> RedisResult<()> {
         let fingerprint = Some(answer.fingerprint(&self.hasher));
         if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
@@ -478,12 +478,12 @@ impl Watcher {
         self.types.tell(&mut server.reader, keys, &reading)?;
         self.see_what_is_gone(&reading);
         let content = content(&reading, &self.hasher);
-        // What can only now be told, or no longer, is no change.
+        // A list that can be read only now, or no longer, has not changed.
         let mut both = content
             .iter()
             .filter_map(|(list, now)| now.zip(self.content[list]));
         let is_other = both.any(|(now, before)| now != before);
-        // Of an open slot, part is heard.
+        // Only some of the changes of an open slot are announced.
         let is_announced =
             matches!(server.way, Way::Events | Way::Tracking) && !self.open_slot.is_open();
         let is_found = look.cause == Cause::Check && is_announced && is_other;
@@ -504,13 +504,13 @@ impl Watcher {
         Ok(())
     }
 
-    /// Lets in what is held and what the key for that names.
+    /// Lets in held changes that the accept key names.
     fn accept_by_key(&mut self, reader: &mut Link) -> RedisResult<()> {
         if !self.publisher.holds() {
             return Ok(());
         }
         for digest in self.accept_key.read(reader, &self.settings)? {
-            // What is not held any more, or not yet, needs no word.
+            // What is not held any more, or not yet, is not worth a message.
             let _ = self.publisher.accept(&digest, By::Key);
         }
         Ok(())
@@ -543,7 +543,7 @@ impl Watcher {
         let keys = lists.map(|it| self.settings.keys[it.list].as_str());
         let keys: Vec<&str> = keys.collect();
         match reader.ask(redis::cmd("WATCH").arg(keys)) {
-            // A server that refuses WATCH: two readings a moment apart must do.
+            // The server refuses WATCH: two readings a moment apart must do.
             Err(error) if error.code().is_none() => return Err(error),
             _ => {}
         }

@@ -26,7 +26,7 @@ pub(super) fn connect(
     let addresses = resolve(host, port, until)?;
     let mut complaints = Vec::new();
     for (at, peer) in addresses.iter().enumerate() {
-        // One that does not answer leaves time for the others.
+        // One that does not answer must leave time for the others.
         let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
         match left(until).and_then(|left| connect_to(*peer, left / others)) {
             Ok(socket) => return Ok((socket, Some(*peer))),
@@ -34,7 +34,7 @@ pub(super) fn connect(
             Err(error) => complaints.push(format!("{peer}: {error}")),
         }
     }
-    // In the same order each time, so that they are told once.
+    // In the same order each time, so that the log says it once.
     complaints.sort();
     Err(io::Error::other(match complaints.is_empty() {
         true => "the host has no address".to_owned(),

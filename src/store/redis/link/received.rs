@@ -1,4 +1,4 @@
-//! What has come on a connection, cut into whole replies.
+//! What was received on a connection, split into whole replies.
 
 use std::io::Read;
 use std::ops::Range;
@@ -9,10 +9,10 @@ use crate::store::heavy;
 use crate::store::redis::errors::closed;
 use crate::store::redis::reply::{Bounds, End, Scan};
 
-/// So much is read at once.
+/// How much is read at once.
 const CHUNK: usize = 64 * 1024;
 
-/// What has come and was not taken yet.
+/// What was received and not taken yet.
 pub(super) struct Received {
     pub(super) bytes: Vec<u8>,
     /// Up to here it was taken.
@@ -33,7 +33,7 @@ impl Default for Received {
 }
 
 impl Received {
-    /// Takes the next whole reply. What has come of it stays when the stream fails.
+    /// Takes the next whole reply. If the stream fails, what was received of it is kept.
     pub(super) fn reply(&mut self, stream: &mut impl Read, bounds: Bounds) -> RedisResult<Vec<u8>> {
         loop {
             match self.scan.end(&self.bytes[self.taken..], bounds)? {
@@ -48,7 +48,7 @@ impl Received {
                 }
                 End::Partial => {}
             }
-            // So that a long one begins at the beginning, and need not be copied.
+            // So that a long reply begins at the front and need not be copied.
             self.bytes.drain(..std::mem::take(&mut self.taken));
             match stream.read(&mut self.chunk)? {
                 0 => return Err(closed().into()),

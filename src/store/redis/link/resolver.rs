@@ -1,5 +1,5 @@
-//! The addresses of a host: the resolver of the system has a deadline of its own at best, so that it is asked
-//! in other threads, of which there are a few at most.
+//! The addresses of a host. The system's resolver has a deadline of its own at best, so it runs in other
+//! threads, of which there are a few at most.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -14,15 +14,15 @@ use crate::config::Address;
 /// A change of the lists waits no longer than this for a name to be resolved.
 pub(super) const PROMPT: Duration = Duration::from_millis(20);
 
-/// A resolver may tell some of the addresses of a name at a time, each time others: before a server is
-/// left, it is asked so often, and each further answer is waited for so long.
+/// A resolver may return only some of the addresses of a name, and others each time. Before a server is
+/// left, it is asked this often, and each further answer may take this long.
 const ASKED: usize = 8;
 pub(super) const MORE: Duration = Duration::from_millis(100);
 
 /// The outcomes of a resolution that goes on.
 pub(super) type Resolution = Receiver<io::Result<Vec<SocketAddr>>>;
 
-/// Begins to resolve the name in an address, if there is one, until `peer` is among what it means.
+/// Starts to resolve the name in an address, if there is one, until `peer` is among its addresses.
 pub(super) fn begin_to_resolve(address: &Address, peer: SocketAddr) -> Option<Resolution> {
     match address {
         Address::Tcp { host, port, .. } if host.parse::<IpAddr>().is_err() => {

@@ -1,6 +1,6 @@
 //! The common name in a certificate's subject (RFC 5280 section 4.1), which the library leaves out.
 //!
-//! Just enough DER for that: lengths are checked, and whatever is not as expected is no name.
+//! Just enough DER for that: lengths are checked, and anything unexpected means that there is no name.
 
 /// The object identifier of the common name, 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];

@@ -1,10 +1,9 @@
-//! Which server is believed: one that an authority of `tls_ca` vouches for, as everywhere, and one
-//! that shows the very certificate that stands in `tls_ca`.
+//! Which server is trusted: one whose certificate was issued by an authority in `tls_ca`, as usual, and
+//! one whose certificate is itself in `tls_ca`.
 //!
-//! The second is what `openssl req -x509` makes: a certificate that says of itself that it is an
-//! authority, which the library never takes for a server's. Who has named it in `tls_ca` trusts its
-//! key, so nothing is gained by refusing it; that it is the time of the certificate, and that the
-//! server is meant by it, is asked all the same.
+//! The second is what `openssl req -x509` makes: a self-signed certificate marked as an authority, which
+//! the library never accepts as a server's. Whoever has put it into `tls_ca` trusts its key, so nothing
+//! is gained by refusing it. Its validity period and its names are checked all the same.
 
 use std::sync::Arc;
 
@@ -80,9 +79,9 @@ impl Verifier {
     }
 }
 
-/// Judges a certificate that is trusted as itself. The library looks at its time first, then whether
-/// it calls itself an authority, then for who vouches for it, and last at its names: so what `error`
-/// is tells how far that has come.
+/// Judges a certificate that is trusted as itself. The library first checks its validity period, then
+/// whether it is an authority, then its issuer, and last its names: so `error` shows how far the checks
+/// have come.
 fn judge_as_itself(
     error: Error,
     certificate: &CertificateDer<'_>,
@@ -91,7 +90,7 @@ fn judge_as_itself(
     let nameless = match &error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => None,
         Error::InvalidCertificate(CertificateError::Other(_)) if is_authority(&error) => None,
-        // Its names were looked at; without any, there is still that in its subject.
+        // Its names were checked; if it has none, there is still the one in its subject.
         Error::InvalidCertificate(CertificateError::NotValidForNameContext {
             presented, ..
         }) if presented.is_empty() => Some(error),
@@ -124,12 +123,12 @@ fn judge_as_itself(
     }
 }
 
-/// The library has no other word for it.
+/// The library has no better error for this.
 fn is_authority(error: &Error) -> bool {
     format!("{error:?}").contains("CaUsedAsEndEntity")
 }
 
-/// Whether a common name is that of the server, as it stands: nothing in it stands for anything else.
+/// Whether a common name is that of the server, literally: there are no wildcards.
 fn is_name_of(name: &str, server: &ServerName<'_>) -> bool {
     match ServerName::try_from(name) {
         Ok(name) => name == *server,

@@ -1,7 +1,7 @@
 //! What is wrong with TLS, in an operator's words, and what to do.
 //!
-//! The words stay the same from try to try, so that they are told once: the library's own count the
-//! seconds since a certificate has expired.
+//! The words stay the same from one attempt to the next, so that they are logged once: the library's own
+//! messages count the seconds since a certificate has expired.
 
 use std::io;
 
@@ -17,14 +17,14 @@ pub(crate) fn in_words(error: io::Error) -> io::Error {
     let inner = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
     match inner {
         Some(inner) => io::Error::new(error.kind(), format!("TLS: {}", words(inner))),
-        // Without the goodbye of TLS, which the library goes on about.
+        // Without close_notify, about which the library's message goes on.
         None if error.kind() == io::ErrorKind::UnexpectedEof => closed(),
         None => error,
     }
 }
 
-/// What has come in place of an answer in a handshake. Not a word of the server is what one without
-/// TLS has to say: it waits for the end of a line.
+/// What came in place of an answer in a handshake. Silence is typical of a server without TLS: it waits
+/// for the end of a line.
 pub(crate) fn no_answer(error: io::Error) -> io::Error {
     let what = match error.kind() {
         io::ErrorKind::TimedOut => "timed out in the TLS handshake, without an answer",
