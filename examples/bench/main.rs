@@ -9,8 +9,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -23,6 +22,7 @@ mod client;
 mod downloads;
 mod figures;
 mod idle;
+mod interruption;
 mod load;
 mod machine;
 mod origin;
@@ -165,15 +165,7 @@ fn main() -> ExitCode {
 
 /// False when some figures are missing or do not count.
 fn run(arguments: &Arguments) -> Result<bool, String> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGHUP,
-    ] {
-        let registered = signal_hook::flag::register(signal, Arc::clone(&interrupted));
-        registered.map_err(|it| format!("signals: {it}"))?;
-    }
+    let interrupted = interruption::interruption()?;
     let descriptors = raise_descriptor_limit()?;
     let programs = Programs {
         graygate: arguments.graygate.clone(),

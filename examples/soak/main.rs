@@ -10,7 +10,6 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,8 @@ mod acts;
 #[allow(dead_code)]
 mod children;
 mod client;
+#[path = "../bench/interruption.rs"]
+mod interruption;
 mod load;
 mod origin;
 mod page;
@@ -84,15 +85,7 @@ fn main() -> ExitCode {
 
 /// False when something grows, or a request has failed that must not.
 fn run(arguments: &Arguments) -> Result<bool, String> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGHUP,
-    ] {
-        let registered = signal_hook::flag::register(signal, Arc::clone(&interrupted));
-        registered.map_err(|it| format!("signals: {it}"))?;
-    }
+    let interrupted = interruption::interruption()?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let (page, sound) = match arguments.connections {
         Some(count) => {
