@@ -5,7 +5,6 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -72,6 +71,30 @@ impl Site {
     fn server(&self, at: usize) -> &Redis {
         &self.cluster.servers[at]
     }
+
+    /// Begins to move the slot of the lists, which is open from now on: from the first of these servers to
+    /// the second.
+    #[track_caller]
+    fn open_slot(&self) -> (&Redis, &Redis) {
+        let (from, to) = (self.server(OWNER), self.server(SEED));
+        set_slot(to, &["IMPORTING", &self.cluster.id(OWNER)]);
+        set_slot(from, &["MIGRATING", &self.cluster.id(SEED)]);
+        (from, to)
+    }
+}
+
+/// Tells a server of the state of the lists' slot.
+#[track_caller]
+fn set_slot(server: &Redis, state: &[&str]) {
+    let slot = SLOT.to_string();
+    let command = ["CLUSTER", "SETSLOT", &slot];
+    server.cli(&[&command, state].concat());
+}
+
+/// One that learns of changes in this way.
+fn notified(setup: Setup, notify: &str) -> Setup {
+    let setup = setup.set("redis.notify", notify);
+    setup.set("redis.poll_interval", "100ms")
 }
 
 fn one_slot(setup: Setup) -> Setup {
@@ -81,15 +104,16 @@ fn one_slot(setup: Setup) -> Setup {
     })
 }
 
-/// The ini file of a running gateway, with the address of its admin listener.
-fn ini(gateway: &Gateway) -> (Setup, PathBuf) {
+/// The path of the ini file of a running gateway, with the address of its admin listener; it stays as long
+/// as its folder.
+fn ini(gateway: &Gateway) -> (Setup, String) {
     let text = std::fs::read_to_string(gateway.path("graygate.ini")).unwrap();
     let admin = format!("[admin]\nlisten = {}", gateway.admin());
     let setup = Setup::new().file(
         "other.ini",
         &text.replace("[admin]\nlisten = 127.0.0.1:0", &admin),
     );
-    let path = setup.path("other.ini");
+    let path = setup.path("other.ini").to_str().unwrap().to_owned();
     (setup, path)
 }
 
@@ -112,10 +136,7 @@ fn lists_of_one_slot_are_followed_wherever_a_gateway_begins() {
         ("poll", 1),
     ] {
         let gateway = site.gateway(seed, |it| {
-            let it = it
-                .set("redis.notify", notify)
-                .set("redis.poll_interval", "100ms");
-            it.set("redis.node", format!("gw-{notify}-{seed}"))
+            notified(it, notify).set("redis.node", format!("gw-{notify}-{seed}"))
         });
         let page = gateway.lists();
         let mode = if notify == "auto" { "events" } else { notify };
@@ -139,13 +160,12 @@ fn every_command_follows_the_lists() {
     let site = Site::start();
     let gateway = site.gateway(SEED, |it| it);
     let (_folder, ini) = ini(&gateway);
-    let ini = ini.to_str().unwrap();
-    assert_eq!(run(&["-t", "-c", ini]).lines().count(), 1);
-    let shown = run(&["lists", "show", "--offline", "-c", ini]);
+    assert_eq!(run(&["-t", "-c", &ini]).lines().count(), 1);
+    let shown = run(&["lists", "show", "--offline", "-c", &ini]);
     assert!(shown.contains("[gray]\n127.0.0.5\n"), "{shown}");
-    run(&["lists", "diff", "-c", ini]);
-    run(&["lists", "check", "-c", ini]);
-    let explained = run(&["explain", "127.0.0.5", "--offline", "-c", ini]);
+    run(&["lists", "diff", "-c", &ini]);
+    run(&["lists", "check", "-c", &ini]);
+    let explained = run(&["explain", "127.0.0.5", "--offline", "-c", &ini]);
     assert!(explained.contains("pre"), "{explained}");
 }
 
@@ -160,7 +180,6 @@ fn a_fleet_is_found_whose_heartbeats_are_on_all_servers() {
         }));
     }
     let (_folder, ini) = ini(&gateways[SEED]);
-    let ini = ini.to_str().unwrap();
     let digest = gateways[0].lists()["digest"].as_str().unwrap().to_owned();
     let wait = [
         "fleet",
@@ -171,10 +190,10 @@ fn a_fleet_is_found_whose_heartbeats_are_on_all_servers() {
         "--timeout",
         "20s",
         "-c",
-        ini,
+        &ini,
     ];
     run(&wait);
-    let listed = run(&["fleet", "-c", ini]);
+    let listed = run(&["fleet", "-c", &ini]);
     let found: Vec<&str> = listed
         .lines()
         .skip(1)
@@ -301,15 +320,8 @@ fn wait_for_role(redis: &Redis, role: &str) {
 fn a_slot_that_moves_key_by_key_is_followed_and_rolls_nobody_back() {
     for notify in ["events", "tracking", "poll"] {
         let site = Site::start();
-        let gateway = site.gateway(OWNER, |it| {
-            it.set("redis.notify", notify)
-                .set("redis.poll_interval", "100ms")
-        });
-        let (from, to) = (site.server(OWNER), site.server(SEED));
-        let (source, target) = (site.cluster.id(OWNER), site.cluster.id(SEED));
-        let slot = SLOT.to_string();
-        to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
-        from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+        let gateway = site.gateway(OWNER, |it| notified(it, notify));
+        let (from, to) = site.open_slot();
         let (host, port) = (
             to.address().ip().to_string(),
             to.address().port().to_string(),
@@ -335,7 +347,7 @@ fn a_slot_that_moves_key_by_key_is_followed_and_rolls_nobody_back() {
         asking(to, &["RPUSH", "{gg}gray", "127.0.0.7"]);
         gateway.wait_served("127.0.0.7", "pre", DEADLINE);
         for server in [to, from] {
-            server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]);
+            set_slot(server, &["NODE", &site.cluster.id(SEED)]);
         }
         let address = json!(to.address().to_string());
         gateway.wait_for_lists("it has moved", |it| {
@@ -356,15 +368,8 @@ fn a_slot_that_moves_key_by_key_is_followed_and_rolls_nobody_back() {
 fn a_slot_that_stays_open_is_read_on_key_by_key() {
     for notify in ["events", "tracking", "poll"] {
         let site = Site::start();
-        let gateway = site.gateway(OWNER, |it| {
-            it.set("redis.notify", notify)
-                .set("redis.poll_interval", "100ms")
-        });
-        let (from, to) = (site.server(OWNER), site.server(SEED));
-        let (source, target) = (site.cluster.id(OWNER), site.cluster.id(SEED));
-        let slot = SLOT.to_string();
-        to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
-        from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+        let gateway = site.gateway(OWNER, |it| notified(it, notify));
+        let (from, to) = site.open_slot();
         // No key has moved. The rollback is one all the same, and what is written next is at the
         // other server.
         from.cli(&["DEL", "{gg}gray"]);
@@ -374,14 +379,14 @@ fn a_slot_that_stays_open_is_read_on_key_by_key() {
         // So does a gateway begin, and a command.
         let other = site.gateway_that(SEED, "127.0.0.8", |it| it);
         let (_folder, ini) = ini(&other);
-        let shown = run(&["lists", "show", "--offline", "-c", ini.to_str().unwrap()]);
+        let shown = run(&["lists", "show", "--offline", "-c", &ini]);
         assert!(shown.contains("[gray]\n127.0.0.8\n"), "{shown}");
         asking(to, &["DEL", "{gg}gray"]);
         gateway.wait_served("127.0.0.8", "prod", DEADLINE);
         other.wait_served("127.0.0.8", "prod", DEADLINE);
         // The resharding is called off.
         for server in [from, to] {
-            server.cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+            set_slot(server, &["STABLE"]);
         }
         gateway.wait_for_log("redis-slot-open-over");
         site.follows(&gateway);
@@ -401,11 +406,7 @@ fn an_ask_is_followed_once_and_the_next_command_begins_at_the_owner_again() {
         it.set("redis.check_interval", "300ms")
             .set("redis.accept_key", "{gg}accept")
     });
-    let (from, to) = (site.server(OWNER), site.server(SEED));
-    let (source, target) = (site.cluster.id(OWNER), site.cluster.id(SEED));
-    let slot = SLOT.to_string();
-    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
-    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+    let (from, _) = site.open_slot();
     from.cli(&["DEL", "{gg}prod"]);
     let page = gateway.wait_for_lists("prod is held", |it| it["held"] != json!([]));
     let digest = page["held"][0]["digest"].as_str().unwrap();
@@ -416,7 +417,7 @@ fn an_ask_is_followed_once_and_the_next_command_begins_at_the_owner_again() {
         gateway.metric(checks) > before + 2.0
     });
     // Called off at the owner; the other one is forgotten.
-    from.cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+    set_slot(from, &["STABLE"]);
     from.cli(&["SET", "{gg}accept", digest]);
     gateway.wait_for_log("change-accepted list=prod");
 }
@@ -425,16 +426,15 @@ fn an_ask_is_followed_once_and_the_next_command_begins_at_the_owner_again() {
 fn a_key_of_a_slot_that_is_open_at_its_owner_alone_was_removed_by_nobody() {
     let site = Site::start();
     let gateway = site.gateway(OWNER, |it| it.set("redis.check_interval", "300ms"));
-    let (from, target) = (site.server(OWNER), site.cluster.id(SEED));
-    let slot = SLOT.to_string();
-    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
+    let from = site.server(OWNER);
+    set_slot(from, &["MIGRATING", &site.cluster.id(SEED)]);
     from.cli(&["DEL", "{gg}gray"]);
     let line = gateway.wait_for_log("lists-unreadable");
     let fix = format!("redis-cli --cluster fix {}", from.address());
     assert!(line.contains(&fix), "{line}");
     assert_eq!(gateway.get("127.0.0.5", "/").text(), "pre");
     // As that does it.
-    from.cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+    set_slot(from, &["STABLE"]);
     gateway.wait_served("127.0.0.5", "prod", DEADLINE);
     assert_eq!(gateway.stderr.count("redis-moved"), 0);
     site.follows(&gateway);
