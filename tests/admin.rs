@@ -263,7 +263,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
     let answering = || Origin::answering(|request| answer_to(&request.head.target()));
     let (pre, prod, mute) = (answering(), answering(), Origin::mute());
     let dead = RefusingPeer::new();
-    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = Setup::new().one_worker();
     let setup = setup.set("lists.guard_share", 100);
     let gateway = setup.lists(&["127.0.0.5"], &[&pre], &[&prod]).start();
     let lists_are = |generation: u64| {

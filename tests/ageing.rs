@@ -133,7 +133,7 @@ fn at_the_limit_every_worker_uses_what_there_is_and_recovers() {
 #[test]
 fn idle_connections_to_peers_and_what_logs_have_to_write_are_shown() {
     let origin = Origin::named("prod");
-    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = Setup::new().one_worker();
     let setup = setup.set("upstream.keepalive_timeout", "2s");
     let gateway = setup.lists(&[], &[], &[&origin]).start();
     let idle = "graygate_upstream_connections_idle{worker=\"0\"}";
@@ -160,7 +160,7 @@ fn large_heads_leave_no_memory_behind() {
         }
         Ok(())
     });
-    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = Setup::new().one_worker();
     let setup = setup
         .set("gateway.max_head", "1m")
         .set("gateway.max_line", "1k");

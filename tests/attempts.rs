@@ -165,7 +165,7 @@ fn a_kept_connection_that_the_peer_has_closed_is_replaced_without_an_error() {
         conn.request()?;
         conn.send(ok("fine"))
     });
-    let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+    let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
     let mut client = gateway.connect();
     for (count, request) in [GET, POST, GET, POST, POST, GET].iter().enumerate() {
         assert_eq!(client.ask(request).text(), "fine");
@@ -182,7 +182,7 @@ fn a_kept_connection_that_is_closed_on_the_next_request_is_stale_and_get_is_repe
         // Closes only when the next request has arrived.
         conn.request().map(drop)
     });
-    let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+    let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
     let mut client = gateway.connect();
     assert_eq!(client.ask(GET).text(), "fine");
     assert_eq!(client.ask(GET).text(), "fine");
@@ -232,7 +232,7 @@ fn a_request_that_waits_with_its_body_is_repeated_when_its_kept_connection_turns
         ("PUT", chunked.to_owned(), "5\r\nhello\r\n0\r\n\r\n"),
     ] {
         let origin = closing_on_the_second_head();
-        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+        let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
         let mut client = gateway.connect();
         assert_eq!(client.ask(GET).text(), "first");
         client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
@@ -260,7 +260,7 @@ fn a_request_that_does_not_wait_with_its_body_is_not_repeated() {
         "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
         let origin = closing_on_the_second_head();
-        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+        let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
         let mut client = gateway.connect();
         assert_eq!(client.ask(GET).text(), "first");
         assert_eq!(client.ask(request).text(), "502 Bad Gateway: stale\n");
@@ -301,7 +301,7 @@ fn a_408_that_ends_a_kept_connection_is_no_answer_to_the_next_request() {
             }
             Ok(())
         });
-        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+        let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
         let mut client = gateway.connect();
         if first {
             assert_eq!(client.ask(GET).text(), "first");
@@ -325,7 +325,7 @@ fn what_the_registry_names_idempotent_is_repeated_and_nothing_else() {
         ("PURGE", false),
     ] {
         let origin = closing_on_the_second_head();
-        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+        let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
         let mut client = gateway.connect();
         assert_eq!(client.ask(GET).text(), "first");
         let answer = client.ask(format!(
@@ -360,7 +360,7 @@ fn ask_before_that_is_known(first: &str, rest: &str, stray: &'static str) -> (St
         }
         Ok(())
     });
-    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = Setup::new().one_worker();
     let gateway = gateway(setup.set("gateway.head_timeout", "1m"), &[], &[&origin]);
     // Their events fill the poll.
     let mut crowd: Vec<Client> = (0..EVENTS).map(|_| gateway.connect()).collect();
@@ -482,7 +482,7 @@ fn responses_that_cannot_be_trusted_are_502_and_their_connection_is_closed() {
 #[test]
 fn bytes_behind_a_response_reach_nobody_and_end_the_connection() {
     let origin = Origin::saying([ok("first"), ok("second")].concat());
-    let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+    let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
     let mut client = gateway.connect();
     for count in 1..4 {
         assert_eq!(client.ask(GET).text(), "first");
@@ -503,7 +503,7 @@ fn what_lies_on_a_kept_connection_is_no_response_to_the_next_request() {
             }
             conn.wait_gone()
         });
-        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[], &[&origin]);
+        let gateway = gateway(Setup::new().one_worker(), &[], &[&origin]);
         let mut client = gateway.connect();
         assert_eq!(client.ask(GET).text(), "good");
         // Both are there before the gateway has a look at either.

@@ -235,8 +235,7 @@ fn responses_without_a_body_keep_their_length_only_where_it_informs() {
             "/bodiless" => answer.clone().into_bytes(),
             _ => ok("next"),
         });
-        let setup = Setup::serving(&origin);
-        let gateway = setup.set("gateway.workers", 1).start();
+        let gateway = Gateway::by_one_worker(&origin);
         let mut client = gateway.connect();
         let response = client.ask(format!("{method} /bodiless HTTP/1.1\r\nHost: a\r\n\r\n"));
         let expected: u16 = said[..3].parse().unwrap();
@@ -259,8 +258,7 @@ fn many_responses_whose_body_must_not_come_take_one_connection() {
         ("GET", "204 No Content\r\nContent-Length: 7"),
     ] {
         let origin = Origin::answering(move |_| format!("HTTP/1.1 {said}\r\n\r\n").into());
-        let setup = Setup::serving(&origin);
-        let gateway = setup.set("gateway.workers", 1).start();
+        let gateway = Gateway::by_one_worker(&origin);
         let mut client = gateway.connect();
         for _ in 0..20 {
             client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -279,7 +277,7 @@ fn clients_that_send_many_heads_leave_the_others_a_connection_to_reuse() {
     });
     let setup = Setup::serving(&origin);
     let setup = setup.set("upstream.keepalive", KEPT);
-    let gateway = setup.set("gateway.workers", 1).start();
+    let gateway = setup.one_worker().start();
     let mut client = gateway.connect();
     client.get("/");
     let others: Vec<_> = (0..2 * KEPT).map(|_| gateway.connect()).collect();
@@ -315,8 +313,7 @@ fn a_body_that_must_not_come_is_never_taken_for_the_next_response() {
             }
             Ok(())
         });
-        let setup = Setup::serving(&origin);
-        let gateway = setup.set("gateway.workers", 1).start();
+        let gateway = Gateway::by_one_worker(&origin);
         for round in 0..200 {
             let mut client = gateway.connect();
             let both = format!(
@@ -355,7 +352,7 @@ fn a_body_that_must_not_come_and_is_late_is_not_the_answer_to_another_clients_re
         });
         let setup = Setup::serving(&origin);
         let setup = setup.set("gateway.trusted_proxies", "127.0.0.7");
-        let gateway = setup.set("gateway.workers", 1).start();
+        let gateway = setup.one_worker().start();
         let mut client = gateway.connect_from(from);
         client.send(format!("HEAD / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
         client.response_to("HEAD");
@@ -389,8 +386,7 @@ fn an_answer_for_which_a_late_body_was_taken_is_not_the_answer_to_another_client
         }
         Ok(())
     });
-    let setup = Setup::serving(&origin);
-    let gateway = setup.set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send("HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n");
     client.response_to("HEAD");
@@ -421,8 +417,7 @@ fn a_peer_that_has_sent_a_body_that_must_not_come_gets_a_connection_for_each_suc
             }
             Ok(())
         });
-        let setup = Setup::serving(&origin);
-        let gateway = setup.set("gateway.workers", 1).start();
+        let gateway = Gateway::by_one_worker(&origin);
         let mut client = gateway.connect();
         let mut head = |target: &str| {
             client.send(format!("HEAD {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -666,7 +661,7 @@ fn of_a_giant_answer_that_is_cut_nothing_gets_into_another_one() {
         }
         Ok(())
     });
-    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let asked = |client: &mut Client, seed: u64| {
         client.send(format!("GET /{seed} HTTP/1.1\r\nHost: a\r\n\r\n"));
         (client.head().response_framing("GET"), Pattern::new(seed))
@@ -837,7 +832,7 @@ fn a_trailer_of_one_message_is_not_that_of_another() {
         }
         Ok(())
     });
-    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let upload = |path: &str| {
         format!(
             "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\

@@ -182,7 +182,7 @@ fn an_endless_response_may_have_an_extension_in_every_chunk() {
         }
         Ok(())
     });
-    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     for _ in 0..2 {
         let response = client.get("/");

@@ -9,11 +9,6 @@ use std::time::Duration;
 
 use support::{Client, DEADLINE, Gateway, Origin, Pattern, Setup, ok};
 
-/// One worker, so that a kept connection is found again.
-fn gateway(origin: &Origin) -> Gateway {
-    Setup::serving(origin).set("gateway.workers", 1).start()
-}
-
 /// Answers at once, and sends every byte of the body back as it comes.
 fn echo() -> Origin {
     Origin::scripted(|conn| {
@@ -36,7 +31,7 @@ fn echo() -> Origin {
 #[test]
 fn each_piece_of_an_upload_is_answered_before_the_next_is_sent() {
     let origin = echo();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     for (framing, begin, end) in [
         ("Content-Length: 12", "", ""),
@@ -70,7 +65,7 @@ fn each_piece_of_an_upload_is_answered_before_the_next_is_sent() {
 fn a_large_body_is_echoed_while_it_is_sent() {
     const LENGTH: u64 = 64 << 20;
     let origin = echo();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     let mut out = client.wire.stream.try_clone().unwrap();
     client.send(format!(
@@ -113,7 +108,7 @@ fn a_peer_that_answers_while_it_takes_nothing_gets_every_byte_of_a_large_body() 
         checked.send(pattern.length()).unwrap();
         Ok(())
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n"
@@ -138,7 +133,7 @@ fn a_peer_that_answers_while_it_takes_nothing_gets_every_byte_of_a_large_body() 
 #[test]
 fn a_client_at_fault_after_the_answer_has_begun_ends_the_exchange() {
     let origin = echo();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n";
     for (at, (then, expected)) in [
         ("nonsense", "status=200 error=bad-chunk close=refused"),
@@ -173,7 +168,7 @@ fn a_client_at_fault_does_not_end_an_answer_that_ends_with_its_connection() {
         conn.send("HTTP/1.1 200 OK\r\n\r\nbegun")?;
         conn.wait_gone()
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n";
     for (then, expected) in [
         ("nonsense", "status=200 error=bad-chunk close=refused"),
@@ -213,7 +208,7 @@ fn a_whole_answer_of_a_peer_that_closes_then_ends_the_connection_before_the_end_
         conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nenough")?;
         conn.wait_gone()
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegun");
     assert_eq!(client.response().text(), "enough");
@@ -241,7 +236,7 @@ fn an_answer_is_not_lost_when_the_peer_closes_on_the_body() {
             "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig",
         )
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     for round in 0..100 {
         let mut client = gateway.connect();
         let answer = upload(&mut client, 2_000_000);
@@ -259,7 +254,7 @@ fn a_small_body_is_sent_again_where_the_method_allows_it() {
         conn.send(ok(request.content))?;
         conn.request().map(drop)
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     let put = |body: &str| format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{body}");
     for body in ["one", "two", "six"] {
@@ -282,7 +277,7 @@ fn a_peer_that_will_close_reads_the_body_to_its_end() {
         let request = conn.body(head)?;
         conn.send(format!("got {}", request.content.len()))
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n");
     assert_eq!(client.head().status(), 200);
@@ -306,7 +301,7 @@ fn a_peer_that_has_answered_without_a_body_may_go_on_reading() {
         }
         Ok(())
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
     let response = client.response();
@@ -359,7 +354,7 @@ fn a_large_answer_before_the_end_of_the_body_arrives_whole_also_when_the_client_
         conn.send(vec![b'x'; LENGTH])?;
         conn.wait_gone()
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client
         .send("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9999\r\n\r\nabc");
@@ -382,7 +377,7 @@ fn what_was_taken_of_a_body_is_never_sent_again_in_part_nor_taken_for_a_request(
     let pre = deaf.local_addr().unwrap().as_socket().unwrap();
     let prod = Origin::named("prod");
     let gateway = Setup::new()
-        .set("gateway.workers", 1)
+        .one_worker()
         .set("gateway.max_head", "1m")
         .set("upstream.send_timeout", "200ms")
         .set("upstream.read_timeout", "300ms")

@@ -4,11 +4,6 @@ mod support;
 
 use support::{Client, DEADLINE, Gateway, Origin, Request, Setup, ok};
 
-/// One worker, so that a connection to a peer is found again.
-fn gateway(origin: &Origin) -> Gateway {
-    Setup::serving(origin).set("gateway.workers", 1).start()
-}
-
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
@@ -21,7 +16,7 @@ fn by_target() -> Origin {
 #[test]
 fn connections_are_kept_on_both_sides() {
     let origin = by_target();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     for at in 0..10 {
         let target = format!("/{at}");
@@ -34,7 +29,7 @@ fn connections_are_kept_on_both_sides() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let origin = by_target();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     let targets: Vec<String> = (0..20).map(|at| format!("/{at}")).collect();
     client.send(targets.iter().map(|it| get(it)).collect::<String>());
@@ -46,7 +41,7 @@ fn pipelined_requests_are_answered_in_order() {
 #[test]
 fn a_body_is_never_taken_for_the_next_request() {
     let origin = by_target();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let smuggled = get("/smuggled");
     for method in ["GET", "HEAD", "OPTIONS", "DELETE", "POST", "PURGE"] {
         let mut client = gateway.connect();
@@ -74,7 +69,7 @@ fn a_body_is_never_taken_for_the_next_request() {
 #[test]
 fn the_connection_ends_when_the_client_asks_for_it_or_speaks_http_1_0() {
     let origin = by_target();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let table = [
         ("HTTP/1.1", "Connection: close\r\n", None, Some("close")),
         ("HTTP/1.1", "Connection: X, Close\r\n", None, Some("close")),
@@ -103,7 +98,7 @@ fn the_connection_ends_when_the_client_asks_for_it_or_speaks_http_1_0() {
 fn a_client_that_has_shut_down_its_side_gets_the_whole_response() {
     let content = "x".repeat(3_000_000);
     let origin = Origin::saying(ok(&content));
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send(get("/"));
     client.half_close();
@@ -114,7 +109,7 @@ fn a_client_that_has_shut_down_its_side_gets_the_whole_response() {
 #[test]
 fn a_head_may_come_byte_by_byte() {
     let origin = by_target();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     for byte in get("/slow").bytes() {
         client.send([byte]);
@@ -125,7 +120,7 @@ fn a_head_may_come_byte_by_byte() {
 #[test]
 fn as_many_fields_as_allowed_pass_and_one_more_does_not() {
     let origin = by_target();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let with = |count: usize| {
         let fields: String = (1..count).map(|at| format!("X-{at}: {at}\r\n")).collect();
         format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
@@ -149,7 +144,7 @@ fn a_client_that_waits_to_continue_is_told_so_by_the_peer_once() {
         let request = conn.body(head)?;
         conn.send(ok(request.content))
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send(EXPECTING);
     assert_eq!(client.head().status(), 100);
@@ -160,7 +155,7 @@ fn a_client_that_waits_to_continue_is_told_so_by_the_peer_once() {
 #[test]
 fn a_client_that_does_not_wait_to_continue_is_served_too() {
     let origin = Origin::echo();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send(format!("{EXPECTING}hello"));
     assert!(client.response().text().ends_with("\r\n\r\nhello"));
@@ -181,7 +176,7 @@ fn a_refusal_before_the_body_reaches_the_client_and_ends_the_connection() {
         )?;
         conn.wait_gone()
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let sending = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegun";
     for request in [EXPECTING, sending] {
         let mut client = gateway.connect();
@@ -201,7 +196,7 @@ fn interim_responses_are_passed_on_but_not_to_http_1_0() {
         "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     client.send(get("/"));
     let hints = client.head();
@@ -218,7 +213,7 @@ fn interim_responses_are_passed_on_but_not_to_http_1_0() {
 #[test]
 fn trailers_of_a_request_arrive_without_those_that_must_not_trail() {
     let origin = by_target();
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let response = gateway.connect().ask(
         "POST /t HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\
          X-Sum: 1\r\nContent-Length: 5\r\nAuthorization: x\r\nX-Forwarded-For: 1.1.1.1\r\nHost: b\r\n\r\n",
@@ -236,7 +231,7 @@ fn an_upgrade_that_the_peer_declines_is_an_ordinary_exchange() {
         "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Content-Length: 2\r\n\r\nno",
     );
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     for _ in 0..2 {
         let response = client.ask(
@@ -304,7 +299,7 @@ fn a_silent_tunnel_ends() {
 #[test]
 fn a_browsers_thirty_fields_arrive_in_order_and_byte_for_byte() {
     let origin = Origin::named("prod");
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let fields: Vec<String> = (0..29)
         .map(|at| {
             format!(
@@ -338,7 +333,7 @@ fn a_websocket_echoes_through_the_gateway() {
         }
         Ok(())
     });
-    let gateway = gateway(&origin);
+    let gateway = Gateway::by_one_worker(&origin);
     let stream = std::net::TcpStream::connect(gateway.addr()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let (mut socket, _) = tungstenite::client("ws://test/echo", stream).unwrap();

@@ -30,7 +30,7 @@ fn lists() -> Redis {
 fn setup(redis: &Redis, node: &str) -> Setup {
     Setup::new()
         .redis(redis.url())
-        .set("gateway.workers", 1)
+        .one_worker()
         .set("redis.node", node)
         .set("redis.check_interval", "1h")
         .set("redis.heartbeat", format!("{}ms", BEAT.as_millis()))

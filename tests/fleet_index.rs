@@ -29,7 +29,7 @@ fn fill(redis: &Redis) {
 fn setup(url: &str, node: &str) -> Setup {
     Setup::new()
         .redis(url)
-        .set("gateway.workers", 1)
+        .one_worker()
         .set("redis.node", node)
         .set("redis.check_interval", "1h")
         .set("redis.heartbeat", "500ms")

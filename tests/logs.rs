@@ -42,7 +42,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// One worker, so that the lines stand in the order of the requests.
 fn setup() -> Setup {
-    Setup::new().set("gateway.workers", 1)
+    Setup::new().one_worker()
 }
 
 /// Checks what is measured in a line, and returns the rest of it, without quotes.

@@ -79,7 +79,7 @@ fn answered_before_the_head_was_taken() {
         }
     });
     let gateway = Setup::serving(&address)
-        .set("gateway.workers", 1)
+        .one_worker()
         .set("gateway.max_head", "1m")
         .set("gateway.max_line", "1k")
         .set("upstream.send_timeout", "300ms")

@@ -13,7 +13,7 @@ const ACTIVE: &str = "graygate_connections_active{worker=\"0\"}";
 
 fn start(origin: &Origin, settings: &[(&str, &str)]) -> Gateway {
     let setup = Setup::serving(origin);
-    let setup = setup.set("gateway.workers", 1);
+    let setup = setup.one_worker();
     let set = |setup: Setup, (key, value): &(&str, &str)| setup.set(key, value);
     settings.iter().fold(setup, set).start()
 }

@@ -15,7 +15,7 @@ const PARKED: &str = "graygate_connections_parked{worker=\"0\"}";
 
 fn setup() -> Setup {
     // One worker, so that a kept connection is found again.
-    Setup::new().set("gateway.workers", 1)
+    Setup::new().one_worker()
 }
 
 fn gateway(origin: &Origin) -> Gateway {

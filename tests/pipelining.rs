@@ -60,8 +60,7 @@ fn a_body_is_taken_whole_with_any_method_and_what_follows_is_the_next_request() 
 #[test]
 fn one_empty_line_before_a_request_is_ignored_and_a_second_refused_however_they_are_cut() {
     let origin = by_target();
-    let setup = Setup::serving(&origin);
-    let gateway = setup.set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let mut other = gateway.connect();
     let get = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
     let post = "POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
@@ -195,7 +194,7 @@ fn a_client_that_pipelines_and_does_not_read_costs_bounded_memory_and_gets_all_a
 #[test]
 fn answers_of_the_gateways_own_without_end_leave_others_their_turn() {
     let origin = Origin::named("prod");
-    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let request = "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
     let mut greedy = gateway.connect();
     let mut sending = greedy.wire.stream.try_clone().unwrap();

@@ -246,7 +246,7 @@ fn connections_turned_away_hide_no_failed_attempt_from_the_error_log() {
     let gateway = Setup::serving(&peer)
         .set("gateway.listen", "127.0.0.1:0, 127.0.0.1:0 proxy")
         .set("gateway.trusted_proxies", "127.0.0.98/31")
-        .set("gateway.workers", 1)
+        .one_worker()
         .start();
     for _ in 0..ROUNDS {
         for _ in 0..STRANGERS {

@@ -13,14 +13,6 @@ use support::{
     Client, Conn, DEADLINE, Gateway, Origin, Response, Setup, ok, on_the_way_from, wait_until,
 };
 
-/// One worker, so that a connection to a peer would be found again, and one try.
-fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::serving(origin)
-        .set("gateway.workers", 1)
-        .set("upstream.tries", 1)
-        .start()
-}
-
 fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
@@ -196,7 +188,7 @@ fn what_cannot_be_trusted_is_not_passed_on_and_its_connection_is_closed() {
         // It is for the gateway to close.
         conn.wait_gone()
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::trying_once(&origin);
     let mut client = gateway.connect();
     let mut at = 0;
     for (failure, responses) in cases {
@@ -249,7 +241,7 @@ fn a_response_head_without_an_end_is_given_up_at_its_limit() {
             conn.request()?;
             endless(conn)
         });
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::trying_once(&origin);
         let got = gateway.connect().ask("POST / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(
             text(&got.bytes()),
@@ -330,7 +322,7 @@ fn what_follows_a_response_reaches_nobody_and_its_connection_is_not_used_again()
                 }
                 Ok(())
             });
-            let gateway = gateway_for(&origin);
+            let gateway = Gateway::trying_once(&origin);
             let mut client = gateway.connect();
             client.send(format!("{method} /first HTTP/1.1\r\nHost: a\r\n\r\n"));
             let response = client.response_to(method);
@@ -371,7 +363,7 @@ fn interim_responses_are_passed_on_to_the_byte_and_unasked_ones_to_continue_are_
          HTTP/1.1 199 \r\nKeep-Alive: 5\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab",
     );
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::trying_once(&origin);
     let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n";
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
                    HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 199 \r\n\r\n";
@@ -497,7 +489,7 @@ fn an_endless_flood_of_interim_responses_waits_for_its_pace_and_others_are_serve
         }
         Ok(())
     });
-    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = Setup::new().one_worker();
     let setup = setup.set("upstream.read_timeout", "1s");
     let gateway = setup.lists(&[], &[], &[&origin]).start();
     let mut flooded = gateway.connect();
@@ -571,7 +563,7 @@ fn end_of(client: &mut Client) -> (Vec<u8>, bool) {
 fn a_body_without_an_end_of_its_own_becomes_chunked_for_a_client_that_knows_chunks() {
     for said in ["HTTP/1.1 200 OK\r\n\r\nab", "HTTP/1.0 200 OK\r\n\r\nab"] {
         let origin = saying_once(said);
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::trying_once(&origin);
         let get = |version: &str| {
             let mut client = gateway.connect();
             client.send(format!(
@@ -616,7 +608,7 @@ fn a_body_that_is_cut_short_or_turns_out_malformed_has_no_end() {
             conn.wait_for_release()?;
             conn.send(&then)
         });
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::trying_once(&origin);
         let mut client = gateway.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(client.head().status(), 200, "{of}");

@@ -297,7 +297,7 @@ fn a_trusted_proxy_is_believed_for_the_right_most_untrusted_address_only() {
 
 #[test]
 fn a_trusted_proxy_that_is_not_believed_is_told_of() {
-    let site = site_with(&["127.0.0.5"], |it| it.set("gateway.workers", 1));
+    let site = site_with(&["127.0.0.5"], |it| it.one_worker());
     let FileSite { gateway, prod, .. } = &site;
     let ask = |source: &str, fields: &str| {
         let mut client = gateway.connect_from(source);

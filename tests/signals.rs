@@ -304,7 +304,7 @@ fn what_has_not_ended_within_drain_timeout_is_cut() {
 fn requests_that_come_when_waits_are_cut_end_with_their_connections_at_once() {
     const CLIENTS: usize = 200;
     let origin = Origin::mute();
-    let mut gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let mut gateway = Gateway::by_one_worker(&origin);
     // All is there before the gateway has a look at anything, and two signals make it hurry: most of the
     // requests are still to be read then.
     gateway.freeze();
@@ -419,7 +419,7 @@ fn a_proxy_that_says_nothing_does_not_keep_it_from_ending() {
     let origin = origin();
     let mut gateway = Setup::serving(&origin)
         .set("gateway.listen", "127.0.0.1:0 proxy")
-        .set("gateway.workers", 1)
+        .one_worker()
         .set("gateway.trusted_proxies", "127.0.0.1")
         .set("gateway.head_timeout", "1h")
         .set("gateway.drain_timeout", "1h")
@@ -552,7 +552,7 @@ fn settings_that_can_change_do_so_for_the_next_request() {
     for (key, value, source, request, before, after) in table {
         // One worker, so that the lines stand in the order of the requests.
         let mut gateway = Setup::new()
-            .set("gateway.workers", 1)
+            .one_worker()
             .lists(&["127.0.0.5"], &[&dead[0], &dead[1]], &[&live])
             .start();
         // The same connection before and after the change, and back at the default another one.
@@ -976,7 +976,7 @@ fn a_pid_file_that_cannot_be_made_is_named_and_a_failed_start_leaves_none() {
 #[test]
 fn connections_that_came_before_the_end_are_served() {
     let origin = Origin::named("prod");
-    let mut gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let mut gateway = Gateway::by_one_worker(&origin);
     // One has been accepted and has not spoken yet; many wait in the kernel's queue.
     let mut silent = gateway.connect();
     gateway.wait_for_metric("graygate_connections_active{worker=\"0\"}", 1.0);

@@ -172,7 +172,7 @@ fn an_empty_line_does_not_prolong_the_idle_time_and_costs_nothing_meanwhile() {
     ];
     let check = |(begin, idle, other, close): (&str, &str, &str, &str)| {
         let gateway = Setup::serving(&origin)
-            .set("gateway.workers", 1)
+            .one_worker()
             .set(&format!("gateway.{idle}_timeout"), "6s")
             .set(&format!("gateway.{other}_timeout"), "1h")
             .start();

@@ -107,7 +107,7 @@ fn a_client_that_only_writes_gets_the_answer_of_a_peer_that_reads_no_further() {
 fn a_peer_that_refuses_and_keeps_its_connection_gets_the_whole_body_and_both_connections_stay() {
     let check = |chunked| {
         let origin = reading_on();
-        let gateway = gateway(Setup::new().set("gateway.workers", 1), &[&origin]);
+        let gateway = gateway(Setup::new().one_worker(), &[&origin]);
         let mut client = gateway.connect();
         upload(&mut client, chunked);
         let response = client.response();

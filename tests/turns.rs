@@ -15,7 +15,7 @@ use support::{Client, DEADLINE, Gateway, LightOrigin, Setup, unread_at, wait_unt
 
 fn start(origin: &LightOrigin) -> Gateway {
     Setup::serving(origin)
-        .set("gateway.workers", 1)
+        .one_worker()
         .set("gateway.head_timeout", "2m")
         .set("upstream.read_timeout", "10s")
         .start()

@@ -7,14 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Client, DEADLINE, Gateway, Origin, Setup, ok, wait_until};
-
-fn gateway_for(origin: &Origin) -> Gateway {
-    Setup::serving(origin)
-        .set("gateway.workers", 1)
-        .set("upstream.tries", 1)
-        .start()
-}
+use support::{Client, DEADLINE, Gateway, Origin, ok, wait_until};
 
 const SWITCHING: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -42,7 +35,7 @@ fn a_switch_that_nobody_asked_for_is_not_passed_on_and_its_connection_is_closed(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
     ];
     let origin = Origin::saying(format!("{SWITCHING}tunnelled"));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::trying_once(&origin);
     for (at, request) in requests.iter().enumerate() {
         let mut client = gateway.connect();
         let response = client.ask(request);
@@ -74,7 +67,7 @@ fn a_switch_to_what_was_not_asked_for_is_not_passed_on() {
     ] {
         let switching = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
         let origin = Origin::saying(format!("{switching}tunnelled"));
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::trying_once(&origin);
         let response = gateway.connect().ask(ASKING);
         let said = "502 Bad Gateway: unexpected-upgrade\n";
         assert_eq!(response.text(), said, "{fields}");
@@ -82,7 +75,7 @@ fn a_switch_to_what_was_not_asked_for_is_not_passed_on() {
     }
     // Names are compared without their case, and one of several is enough.
     let origin = Origin::saying(SWITCHING);
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::trying_once(&origin);
     let mut client = gateway.connect();
     client
         .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x, WebSocket\r\n\r\n");
@@ -112,7 +105,7 @@ fn an_upgrade_is_asked_of_the_peer_without_what_is_of_the_clients_hop() {
     ];
     for (sent, asked) in table {
         let origin = Origin::saying(ok(""));
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::trying_once(&origin);
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{sent}\r\n");
         assert_eq!(gateway.connect().ask(request).status(), 200);
         let expected =
@@ -141,7 +134,7 @@ fn what_the_client_sends_early_is_held_until_the_peer_has_switched() {
             assert_eq!(head.method(), "GET");
             conn.record()
         });
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::trying_once(&origin);
         let mut client = gateway.connect();
         // What looks like a request is none once the protocol is another.
         let early = "GET /early HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -187,7 +180,7 @@ fn what_follows_an_upgrade_that_is_declined_is_the_next_request() {
             "/" => said.clone().into_bytes(),
             target => ok(target),
         });
-        let gateway = gateway_for(&origin);
+        let gateway = Gateway::trying_once(&origin);
         let mut client = gateway.connect();
         client.send(format!("{ASKING}GET /next HTTP/1.1\r\nHost: a\r\n\r\n"));
         let response = client.response();
@@ -228,7 +221,7 @@ fn the_body_of_an_upgrade_is_not_the_begin_of_the_next_clients_request() {
     ] {
         for at_once in [true, false] {
             let origin = careless();
-            let gateway = gateway_for(&origin);
+            let gateway = Gateway::trying_once(&origin);
             let mut attacker = gateway.connect();
             let head = format!("POST /attack HTTP/1.1\r\nHost: a\r\n{UPGRADE}{framing}\r\n");
             if at_once {
@@ -255,7 +248,7 @@ fn a_connection_on_which_an_upgrade_was_asked_and_not_granted_serves_nobody_agai
     for method in ["GET", "POST", "OPTIONS"] {
         for length in ["", "Content-Length: 0\r\n"] {
             let origin = careless();
-            let gateway = gateway_for(&origin);
+            let gateway = Gateway::trying_once(&origin);
             let mut client = gateway.connect();
             let response = client.ask(format!(
                 "{method} /asking HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n{length}\r\n"
@@ -273,7 +266,7 @@ fn a_connection_on_which_an_upgrade_was_asked_and_not_granted_serves_nobody_agai
 #[test]
 fn what_follows_an_upgrade_that_is_declined_is_refused_when_it_is_no_request() {
     let origin = Origin::saying(ok("no"));
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::trying_once(&origin);
     let mut client = gateway.connect();
     client.send([ASKING.as_bytes(), b"\x81\x05hello"].concat());
     assert_eq!(client.response().text(), "no");
@@ -288,7 +281,7 @@ fn a_required_upgrade_to_what_is_not_spoken_here_is_not_named() {
     let origin = Origin::saying(
         "HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nno",
     );
-    let got = gateway_for(&origin).connect().get("/").bytes();
+    let got = Gateway::trying_once(&origin).connect().get("/").bytes();
     let expected = "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
     assert_eq!(String::from_utf8_lossy(&got), expected);
 }
@@ -300,7 +293,7 @@ fn a_tunnel_does_not_keep_the_lists_of_its_begin() {
         conn.send(SWITCHING)?;
         conn.wait_gone()
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::trying_once(&origin);
     let mut tunnels = Vec::new();
     for round in 1..8 {
         let mut client = gateway.connect();
@@ -327,7 +320,7 @@ fn the_end_of_one_side_does_not_cut_what_the_other_is_still_taking() {
         conn.note(String::from_utf8_lossy(&said));
         Ok(())
     });
-    let gateway = gateway_for(&origin);
+    let gateway = Gateway::trying_once(&origin);
     let mut client = Client::with_small_window("127.0.0.1", gateway.addr(), 8 * 1024);
     client.send(ASKING);
     assert_eq!(client.head().status(), 101);

@@ -67,7 +67,7 @@ fn endless_downloads_and_uploads_do_not_starve_small_requests() {
         }
         Ok(())
     });
-    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let (moved, done) = (&AtomicU64::new(0), &AtomicBool::new(false));
     let moved_so_far = || moved.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
@@ -116,7 +116,7 @@ fn connections_are_limited_to_those_for_which_there_are_descriptors() {
     // Even root must not raise the limit again.
     let limited = "ulimit -n 152; [ \"$(id -u)\" -ne 0 ] || \
                    exec setpriv --bounding-set=-sys_resource \"$0\" \"$@\"; exec \"$0\" \"$@\"";
-    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = Setup::new().one_worker();
     let setup = setup.under(&["sh", "-c", limited]);
     let gateway = setup.lists(&[], &[], &[&origin]).start();
     let warning = gateway.wait_for_log("descriptors-short");
@@ -156,7 +156,7 @@ fn out_of_descriptors_accepting_waits_without_spinning_and_goes_on_when_there_ar
 #[test]
 fn out_of_descriptors_idle_connections_give_way_to_new_ones() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let setup = Setup::new().set("gateway.workers", 1);
+    let setup = Setup::new().one_worker();
     let setup = setup.set("lists.guard_share", 100);
     let gateway = setup.lists(&[], &[], &[&old]).start();
     let mut client = gateway.connect();
@@ -188,7 +188,7 @@ fn out_of_descriptors_the_pipes_of_giant_answers_that_have_ended_give_way() {
         ))?;
         conn.send(&giant)
     });
-    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let pipes = || {
         let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap();
         let targets = open.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok());
@@ -232,7 +232,7 @@ fn out_of_descriptors_an_upgrade_is_refused_before_the_client_is_told() {
         }
         Ok(())
     });
-    let gateway = Setup::serving(&origin).set("gateway.workers", 1).start();
+    let gateway = Gateway::by_one_worker(&origin);
     let mut client = gateway.connect();
     assert_eq!(client.get("/").text(), "fine");
     let _waiting = gateway.take_descriptors();

@@ -35,6 +35,19 @@ impl Gateway {
         Setup::serving(origin).start()
     }
 
+    /// The same with one worker, so that the next request finds a connection to the peer that was kept.
+    #[track_caller]
+    pub(crate) fn by_one_worker(origin: &dyn Display) -> Self {
+        Setup::serving(origin).one_worker().start()
+    }
+
+    /// The same with one try for a request, so that what the peer did wrong is answered.
+    #[track_caller]
+    pub(crate) fn trying_once(origin: &dyn Display) -> Self {
+        let setup = Setup::serving(origin).one_worker();
+        setup.set("upstream.tries", 1).start()
+    }
+
     /// Waits until `child` is ready.
     #[track_caller]
     pub(super) fn of(mut child: Child, setup: Setup) -> Self {

@@ -77,6 +77,11 @@ impl Setup {
         Self::new().lists(&[], &[], &[peer])
     }
 
+    /// One worker, so that the next request finds a connection to a peer that was kept.
+    pub(crate) fn one_worker(self) -> Self {
+        self.set("gateway.workers", 1)
+    }
+
     /// Takes the lists from Redis instead of a file.
     pub(crate) fn redis(self, url: impl Display) -> Self {
         self.unset("lists.file").set("redis.url", url)
