@@ -120,6 +120,9 @@ impl GrayList {
 
     /// True when an entry covers `client`, which is compared as an address and never as text. An
     /// IPv4-mapped IPv6 client must have been made IPv4 before.
+    // Inlined, so that the address goes in registers: else it is written to memory for the call, and with
+    // it the whole subject of a decision.
+    #[inline]
     pub fn contains(&self, client: IpAddr) -> bool {
         match client {
             IpAddr::V4(address) => self.nets.covered_v4.contain(address.to_bits()),

@@ -273,6 +273,8 @@ impl<A: Address> Ranges<A> {
     }
 
     /// How many borders there are up to `address`.
+    // Out of line: with the search in it, `GrayList::contains` would be too long to be inlined in turn.
+    #[inline(never)]
     fn up_to(&self, address: A) -> usize {
         let Some(mut node) = self.nodes.first() else {
             return self.borders.partition_point(|it| *it <= address);
