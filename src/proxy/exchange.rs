@@ -12,6 +12,8 @@ mod keeping;
 mod request;
 mod response;
 mod switch;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::io;
