@@ -127,6 +127,8 @@ named! {
         ConnectRefused = "connect-refused", "the peer refused the connection";
         ConnectTimeout = "connect-timeout", "the peer did not accept within connect_timeout";
         ConnectFailed = "connect-failed", "the connection could not be made; see the error log";
+        OutOfPorts = "out-of-ports", "the gateway has no local port left for a connection to the peer; raise net.ipv4.ip_local_port_range";
+        NoneUsable = "none-usable", "no peer may be asked: they are new, and their first health check has not succeeded yet";
         OutOfDescriptors = "out-of-descriptors", "the gateway has no descriptor left for the connection; raise its limit";
         SendFailed = "send-failed", "the peer closed or reset while the request was sent";
         SendTimeout = "send-timeout", "the peer took nothing of the request for send_timeout";
@@ -150,6 +152,8 @@ named! {
 pub enum Retry {
     /// No byte of the request reached the peer's program.
     Always,
+    /// The peer may be acting on the request, and take its time.
+    IfSafe,
     /// The peer may have acted on the request.
     IfIdempotent,
     /// The peer may have acted on the request, unless its body waits for the peer's consent.
@@ -165,25 +169,58 @@ impl Failure {
             Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout | Self::InterimFlood => {
                 504
             }
-            Self::OutOfDescriptors | Self::Draining => 503,
+            Self::NoneUsable | Self::OutOfDescriptors | Self::OutOfPorts | Self::Draining => 503,
             _ => 502,
         }
     }
 
-    /// Whether another attempt may follow.
-    pub const fn retry(self) -> Retry {
+    /// Whether it speaks against the peer: not what its client, the gateway or the end of the gateway has
+    /// caused, nor that a connection that it had kept is closed.
+    pub const fn blames_peer(self) -> bool {
         match self {
-            Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectFailed => Retry::Always,
-            Self::Stale => Retry::UnlessAwaited,
-            Self::SendFailed
+            Self::Stale
+            | Self::NoneUsable
+            | Self::OutOfDescriptors
+            | Self::OutOfPorts
+            | Self::Draining
+            | Self::ClientGone => false,
+            Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectFailed
+            | Self::SendFailed
             | Self::SendTimeout
             | Self::ReadTimeout
             | Self::ClosedEarly
             | Self::BadResponseHead
             | Self::ResponseHeadTooLarge
             | Self::BadResponseFraming
+            | Self::InterimFlood
+            | Self::UnexpectedUpgrade
+            | Self::ResponseCut
+            | Self::ResponseStalled
+            | Self::BadResponseChunk => true,
+        }
+    }
+
+    /// Whether another attempt may follow.
+    pub const fn retry(self) -> Retry {
+        match self {
+            Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectFailed
+            | Self::OutOfPorts => Retry::Always,
+            Self::Stale => Retry::UnlessAwaited,
+            // It may well be at work on the request, as others would be then.
+            Self::ReadTimeout => Retry::IfSafe,
+            Self::SendFailed
+            | Self::SendTimeout
+            | Self::ClosedEarly
+            | Self::BadResponseHead
+            | Self::ResponseHeadTooLarge
+            | Self::BadResponseFraming
             | Self::UnexpectedUpgrade => Retry::IfIdempotent,
-            Self::OutOfDescriptors
+            Self::NoneUsable
+            | Self::OutOfDescriptors
             | Self::InterimFlood
             | Self::ResponseCut
             | Self::ResponseStalled

@@ -22,7 +22,6 @@ mod pool;
 mod ranges;
 mod remarks;
 
-use std::ops::Index;
 use std::sync::Arc;
 
 pub use by_list::ByList;
@@ -53,48 +52,12 @@ pub struct Lists {
     pub prod: Arc<PeerList>,
 }
 
-/// The peers of one snapshot, without its gray list: what an exchange needs for as long as it lasts,
-/// while a gray list may be long, and another one every moment.
-#[derive(Clone, Debug)]
-pub struct Pools {
-    /// The peers of the new version.
-    pub pre: Arc<PeerList>,
-    /// The peers of the old version.
-    pub prod: Arc<PeerList>,
-}
-
-impl Pools {
-    /// True when these are the very lists of `lists`.
-    pub fn are_of(&self, lists: &Lists) -> bool {
-        Arc::ptr_eq(&self.pre, &lists.pre) && Arc::ptr_eq(&self.prod, &lists.prod)
-    }
-}
-
-impl Index<PoolName> for Pools {
-    type Output = PeerList;
-
-    fn index(&self, pool: PoolName) -> &PeerList {
-        match pool {
-            PoolName::Pre => &self.pre,
-            PoolName::Prod => &self.prod,
-        }
-    }
-}
-
 impl Lists {
     /// One of the pools.
     pub fn pool(&self, pool: PoolName) -> &PeerList {
         match pool {
             PoolName::Pre => &self.pre,
             PoolName::Prod => &self.prod,
-        }
-    }
-
-    /// The peers alone.
-    pub fn pools(&self) -> Pools {
-        Pools {
-            pre: Arc::clone(&self.pre),
-            prod: Arc::clone(&self.prod),
         }
     }
 

@@ -8,11 +8,12 @@ use crate::error::{Close, Doubt, Failure, Refusal};
 use crate::lists::PoolName;
 
 /// A number that only one thread changes and any may read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    const fn new() -> Self {
+    /// Zero.
+    pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
@@ -60,10 +61,18 @@ pub struct WorkerMetrics {
     pub requests: [[Counter; STATUS_CLASSES]; PoolName::ALL.len() + 1],
     /// Attempts that succeeded, by pool.
     pub attempts_ok: [Counter; PoolName::ALL.len()],
+    /// Attempts that have ended through no fault of the peer's, by pool.
+    pub attempts_abandoned: [Counter; PoolName::ALL.len()],
+    /// Attempts that were not the first of their request, by pool.
+    pub retries: [Counter; PoolName::ALL.len()],
+    /// Requests that were not tried again, since too many were of late, by pool.
+    pub retries_denied: [Counter; PoolName::ALL.len()],
     /// Attempts that failed, by pool and [`Failure`].
     pub attempts_failed: [[Counter; Failure::ALL.len()]; PoolName::ALL.len()],
     /// Gray clients served by prod because pre had no peer.
     pub fallbacks_empty: Counter,
+    /// Gray clients served by prod because every peer of pre was out.
+    pub fallbacks_out: Counter,
     /// Gray clients served by prod because every attempt on pre failed.
     pub fallbacks_exhausted: Counter,
     /// Refusals, by reason.
@@ -110,8 +119,12 @@ impl Default for WorkerMetrics {
         Self {
             requests: [const { [ZERO; STATUS_CLASSES] }; PoolName::ALL.len() + 1],
             attempts_ok: [ZERO; PoolName::ALL.len()],
+            attempts_abandoned: [ZERO; PoolName::ALL.len()],
+            retries: [ZERO; PoolName::ALL.len()],
+            retries_denied: [ZERO; PoolName::ALL.len()],
             attempts_failed: [const { [ZERO; Failure::ALL.len()] }; PoolName::ALL.len()],
             fallbacks_empty: ZERO,
+            fallbacks_out: ZERO,
             fallbacks_exhausted: ZERO,
             refusals: [ZERO; Refusal::ALL.len()],
             doubts: [ZERO; Doubt::ALL.len()],

@@ -21,6 +21,7 @@
 //! | `failsafe` | a panic ends its connection, and everything that belongs to it |
 
 mod body;
+mod chooser;
 mod claims;
 pub mod doubts;
 mod downstream;

@@ -18,7 +18,6 @@ use crate::admin::listener;
 use crate::admin::view::{Refused, View};
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, Report};
-use crate::lists::Lists;
 use crate::logs::access::OwnLines;
 use crate::logs::events;
 use crate::logs::writer::{ERROR_LOG, Links, Log, Reopened, open_file};
@@ -32,6 +31,8 @@ use crate::snapshot::Published;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::Rules;
 use crate::store::{self, Publisher, StoreName};
+use crate::upstream::in_force::InForce;
+use crate::upstream::watch;
 
 /// Reads the configuration as the process is to use it.
 ///
@@ -127,7 +128,7 @@ impl Running {
         let workers = net::start(settings.workers)?;
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config.clone())),
-            lists: Arc::new(Published::new(Lists::unread())),
+            lists: Arc::new(InForce::new(workers)),
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
             own_lines: own_lines.collect(),
@@ -347,6 +348,7 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
         Store::File(_) => None,
     };
     let lists = Arc::clone(&gateway.lists);
+    watch::start(Arc::clone(&lists))?;
     let publisher = Publisher::new(lists, port, rules(config), &config.store);
     let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {

@@ -101,6 +101,13 @@ impl<T> Deref for Snapshot<T> {
     }
 }
 
+impl<T> Snapshot<T> {
+    /// True when the other one is of the same value.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// One worker's view of a [`Published`] value.
 pub struct Reader<T> {
     /// Compares pointers without taking part in the cell's counts.

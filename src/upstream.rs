@@ -1,5 +1,12 @@
 //! The way to the peers: choosing one, connecting, and keeping connections for the next request.
 
-pub(crate) mod choose;
+pub mod budget;
+pub mod changes;
+pub mod choose;
+mod hash;
+pub mod health;
+pub mod in_force;
 pub mod peer;
 pub mod pool;
+pub mod roster;
+pub mod watch;

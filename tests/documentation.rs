@@ -123,6 +123,7 @@ fn failures() -> String {
     for failure in Failure::ALL {
         let retry = match failure.retry() {
             Retry::Always => "yes",
+            Retry::IfSafe => "if the method is safe and no body has begun to flow",
             Retry::IfIdempotent => "if the method is idempotent and no body has begun to flow",
             Retry::UnlessAwaited => {
                 "if the method is idempotent or a body waits for `100 Continue`, and none has begun to flow"

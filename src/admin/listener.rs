@@ -257,14 +257,14 @@ fn drain(mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::lists::Lists;
-    use crate::snapshot::Published;
+    use crate::upstream::in_force::InForce;
 
     #[test]
     fn a_client_that_takes_nothing_does_not_keep_lists_that_were_replaced() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        let in_force = Arc::new(Published::new(Lists::unread()));
+        let in_force = Arc::new(InForce::new(1));
         let until = Instant::now() + Duration::from_millis(50);
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {

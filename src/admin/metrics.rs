@@ -121,8 +121,10 @@ fn requests(page: &mut Page, metrics: &Metrics) {
         "Gray clients that prod has served, by reason.",
     );
     let empty = metrics.sum(|it| &it.fallbacks_empty);
+    let out = metrics.sum(|it| &it.fallbacks_out);
     let exhausted = metrics.sum(|it| &it.fallbacks_exhausted);
     page.value("fallbacks_total", &[("reason", &"pre-empty")], empty);
+    page.value("fallbacks_total", &[("reason", &"pre-out")], out);
     page.value(
         "fallbacks_total",
         &[("reason", &"pre-exhausted")],

@@ -4,6 +4,7 @@
 //! changes something takes a field that no web page can send, too.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::admin::answer::{Answer, Body, READING};
 use crate::admin::pages::config::{self, ConfigPage};
@@ -15,6 +16,7 @@ use crate::admin::view::View;
 use crate::admin::{host, metrics};
 use crate::error::AdminRefusal;
 use crate::http::h1::head::RequestHead;
+use crate::lists::PoolName;
 use crate::route::explain::{Explanation, Question, Rules, explain};
 use crate::store::By;
 use crate::store::gate::guard::Held;
@@ -110,7 +112,14 @@ fn explained(view: &View, query: &[u8]) -> Answer {
         return Answer::text(400, "an address is wanted: /explain?ip=192.0.2.1\n");
     };
     let config = view.gateway.config.load();
+    let (pools, now) = (view.gateway.lists.pools(), Instant::now());
+    let standing = |pool| {
+        let usable = pools.usable(pool, now, &config.upstream);
+        usable.standing(pools[pool].peers(), true, now)
+    };
     let rules = Rules {
+        pre: standing(PoolName::Pre),
+        prod: standing(PoolName::Prod),
         trusted_proxies: &config.gateway.trusted_proxies,
         fallback: config.upstream.fallback,
     };

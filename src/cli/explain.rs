@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::admin::pages::explain::{HEADER, IP};
 use crate::cli::admin_client::Asker;
 use crate::cli::lists::{Whom, stored};
+use crate::route::Standing;
 use crate::route::explain::{self, Explanation, Question, Rules};
 use crate::run;
 
@@ -25,14 +26,17 @@ pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<Str
         }
         Whom::Store => {
             let config = run::load(config)?;
+            let lists = stored(&config)?;
             let rules = Rules {
                 trusted_proxies: &config.gateway.trusted_proxies,
                 fallback: config.upstream.fallback,
+                pre: Standing::by_list(&lists.pre),
+                prod: Standing::by_list(&lists.prod),
             };
             Explanation {
                 // Only a gateway counts them.
                 generation: None,
-                ..explain::explain(question, &rules, &stored(&config)?)?
+                ..explain::explain(question, &rules, &lists)?
             }
         }
     };

@@ -15,7 +15,10 @@ use super::error::{Reading, Wrong, shown, wrong};
 use crate::lists::gray_entry;
 
 /// A whole number within `range`.
-pub(super) fn count(text: &str, range: RangeInclusive<usize>) -> Reading<usize> {
+pub(super) fn count<N>(text: &str, range: RangeInclusive<N>) -> Reading<N>
+where
+    N: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
     let allowed = format!("a whole number from {} to {}", range.start(), range.end());
     match digits(text) {
         Some(Ok(number)) if range.contains(&number) => Ok(number),
@@ -42,6 +45,19 @@ pub(super) fn workers(text: &str) -> Reading<usize> {
         allowed: format!("auto, or {}", error.allowed),
         ..error
     })
+}
+
+/// Statuses of failed requests, separated by commas.
+pub(super) fn statuses(text: &str) -> Reading<Vec<u16>> {
+    let each = text.split(',').map(str::trim).filter(|it| !it.is_empty());
+    each.map(|it| match digits(it) {
+        Some(Ok(status)) if (400..600).contains(&status) => Ok(status),
+        _ => wrong(
+            "it is not a status of a failure",
+            "statuses from 400 to 599, separated by commas",
+        ),
+    })
+    .collect()
 }
 
 /// A port.

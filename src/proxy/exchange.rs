@@ -23,6 +23,7 @@ use std::time::Instant;
 use interim::Interim;
 
 use super::body::request_body::RequestBody;
+use super::chooser::Chosen;
 use super::downstream::{Downstream, Transport};
 use super::pinned::Pinned;
 use super::plan::Plan;
@@ -31,11 +32,12 @@ use super::worker::Worker;
 use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
-use crate::lists::{Peer, PoolName, Pools};
+use crate::lists::PoolName;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Stream, Turns};
 use crate::route::Reason;
-use crate::upstream::choose::choose;
+use crate::upstream::choose;
+use crate::upstream::health::{Counts, Why};
 use crate::upstream::peer;
 use crate::upstream::pool::{Asker, Leftover};
 
@@ -70,6 +72,8 @@ impl From<Failure> for Stop {
 /// One connection to a peer during one attempt.
 struct Upstream {
     stream: Stream,
+    /// When its answer was first waited for.
+    asked: Option<Instant>,
     buffer: Buffer,
     /// It has served before, so it may turn out to be closed.
     pooled: bool,
@@ -103,7 +107,6 @@ pub(super) struct Client<'a, D: Downstream> {
 pub(super) struct Exchange<'a, D: Downstream> {
     worker: &'a Rc<Worker>,
     config: &'a Config,
-    pools: &'a Pools,
     plan: &'a Plan,
     downstream: &'a mut D,
     transport: &'a D::Transport,
@@ -128,13 +131,44 @@ pub(super) struct Exchange<'a, D: Downstream> {
     client_ended: bool,
     /// It has ended its side so long after its request that it has most likely given up.
     client_gave_up: bool,
+    /// What the attempt under way says of its peer.
+    verdict: Verdict,
+}
+
+/// What an attempt says of its peer, whatever becomes of the exchange.
+#[derive(Clone, Copy, Default)]
+enum Verdict {
+    /// Nothing yet.
+    #[default]
+    None,
+    /// It has answered.
+    Answered,
+    /// It has answered with one of `fail_statuses`, which has been counted.
+    Refused,
+    /// It has failed within its response.
+    Cut(Failure),
+}
+
+/// A request that is under way at a peer, for as long as this lives.
+struct InFlight<'a>(&'a Counts);
+
+impl<'a> InFlight<'a> {
+    fn begin(counts: &'a Counts) -> Self {
+        counts.in_flight.increment();
+        Self(counts)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.decrement();
+    }
 }
 
 impl<'a, D: Downstream> Exchange<'a, D> {
     pub(super) fn new(
         worker: &'a Rc<Worker>,
         config: &'a Config,
-        pools: &'a Pools,
         plan: &'a Plan,
         client: Client<'a, D>,
         workspace: &'a mut Workspace,
@@ -143,7 +177,6 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         Self {
             worker,
             config,
-            pools,
             plan,
             downstream: client.downstream,
             transport: client.transport,
@@ -162,6 +195,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             body: client.body,
             client_ended: false,
             client_gave_up: false,
+            verdict: Verdict::None,
         }
     }
 
@@ -175,37 +209,62 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         {
             return outcome;
         }
-        let (mut pool, mut tries, mut last) = (pool, 0, Failure::ConnectFailed);
+        let (mut pool, mut tries, mut last) = (pool, 0, None);
         loop {
-            let tried = &self.workspace.tried;
-            let peers = self.pools[pool].peers();
-            let random = |below| fastrand::usize(..below);
-            let next = match tries < self.config.upstream.tries {
-                true => choose(peers, tried, random),
-                false => None,
-            };
-            let Some(peer) = next else {
+            let Some(chosen) = self.next_peer(pool, tries) else {
                 if pool == PoolName::Pre && self.falls_back() {
                     (pool, tries) = (PoolName::Prod, 0);
                     continue;
                 }
-                return Outcome::Failed(last);
+                return Outcome::Failed(last.unwrap_or(Failure::NoneUsable));
             };
             if self.transport.is_gone() {
+                chosen.is_given_up();
                 return Outcome::Close(Close::ClientGone);
             }
             tries += 1;
-            self.workspace.tried.push(peer.address());
-            self.tally.peer = Some(peer.address());
+            self.workspace.tried.push(chosen.peer().address);
             self.tally.upstream_begun.get_or_insert_with(Instant::now);
-            match self.try_peer(pool, peer) {
+            self.name_peer(&chosen);
+            let outcome = self.try_peer(&chosen);
+            chosen.is_given_up();
+            match outcome {
                 Ok(outcome) | Err(Stop::Over(outcome)) => return outcome,
                 Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
                     return given_up(failure);
                 }
-                Err(Stop::Failed(failure)) => last = failure,
+                Err(Stop::Failed(failure)) => last = Some(failure),
             }
         }
+    }
+
+    /// The peer of `pool` to ask next, after so many were tried; `None` when the request is not to be tried
+    /// there (again).
+    fn next_peer(&mut self, pool: PoolName, tries: usize) -> Option<Chosen> {
+        let (worker, rules) = (self.worker, &self.config.upstream);
+        let mut now = self.tally.begun;
+        if tries > 0 {
+            if tries >= rules.tries {
+                return None;
+            }
+            now = Instant::now();
+            // A peer that is in no list any more gets no new request.
+            worker.refresh_peers(now);
+            if !worker.chooser.may_retry(pool) {
+                worker.metrics().retries_denied[pool as usize].increment();
+                return None;
+            }
+        } else {
+            worker.chooser.note_request(pool, worker.index());
+        }
+        let request = choose::Request {
+            tried: &self.workspace.tried,
+            repeatable: self.may_repeat(self.plan.is_idempotent),
+            client: self.tally.client,
+            worker: worker.index(),
+        };
+        let may_be_risked = self.may_repeat(self.plan.is_safe);
+        worker.chooser.choose(pool, &request, may_be_risked, now)
     }
 
     /// Tries the client's own connection to a peer. `None` when there is none for this request, or when
@@ -215,19 +274,17 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     fn try_pinned(&mut self) -> Option<Outcome> {
         let falls_back = self.config.upstream.fallback;
         let pinned = *self.pinned.take()?;
-        let (taken, peer) = pinned.take(self.decided, self.pools, falls_back)?;
-        let pool = taken.pool;
+        let (taken, chosen) = pinned.take(self.decided, &self.worker.chooser, falls_back)?;
         let reason = self.tally.reason;
-        if pool != self.decided {
+        if chosen.pool != self.decided {
             self.tally.reason = Some(Reason::PreExhausted);
         }
-        self.tally.pool = Some(pool);
-        self.tally.peer = Some(peer.address());
         self.tally.upstream_begun.get_or_insert_with(Instant::now);
         self.worker.metrics().upstream_reuses.increment();
         (self.pins, self.challenged) = (true, taken.challenged);
-        let outcome = self.attempt(taken.stream, true);
-        self.account(pool, peer, &outcome, None);
+        self.name_peer(&chosen);
+        let outcome = self.attempt(&chosen, taken.stream, true);
+        self.account(&chosen, &outcome, None);
         match outcome {
             Ok(outcome) | Err(Stop::Over(outcome)) => return Some(outcome),
             Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
@@ -235,7 +292,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             }
             // The peer itself has not failed.
             Err(Stop::Failed(Failure::Stale)) => {}
-            Err(Stop::Failed(_)) => self.workspace.tried.push(peer.address()),
+            Err(Stop::Failed(_)) => self.workspace.tried.push(chosen.peer().address),
         }
         (self.pins, self.challenged) = (self.plan.authenticates_connection, false);
         self.tally.pool = Some(self.decided);
@@ -243,14 +300,25 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         None
     }
 
-    /// Every attempt on `pre` has failed: goes on with `prod` if that is allowed and possible.
+    /// Nobody of `pre` is left to be asked: goes on with `prod` if that is allowed and possible.
     fn falls_back(&mut self) -> bool {
-        if !self.config.upstream.fallback || self.pools.prod.is_empty() {
+        let pools = self.worker.chooser.pools();
+        if !pools.fall_back(PoolName::Pre, &self.config.upstream) {
             return false;
         }
-        self.worker.metrics().fallbacks_exhausted.increment();
+        let metrics = self.worker.metrics();
+        let reason = match self.workspace.tried.is_empty() {
+            true => {
+                metrics.fallbacks_out.increment();
+                Reason::PreOut
+            }
+            false => {
+                metrics.fallbacks_exhausted.increment();
+                Reason::PreExhausted
+            }
+        };
         self.tally.pool = Some(PoolName::Prod);
-        self.tally.reason = Some(Reason::PreExhausted);
+        self.tally.reason = Some(reason);
         true
     }
 
@@ -260,6 +328,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     fn may_retry(&self, failure: Failure) -> bool {
         match failure.retry() {
             Retry::Always => true,
+            Retry::IfSafe => self.may_repeat(self.plan.is_safe),
             Retry::IfIdempotent => self.may_repeat(self.plan.is_idempotent),
             // Without its body, which waits for the peer's consent (RFC 9110 section 10.1.1), the peer
             // has not got the request. Others may be acted on by their head, which is sent at once.
@@ -277,12 +346,13 @@ impl<'a, D: Downstream> Exchange<'a, D> {
 
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
     /// one turns out to be closed.
-    fn try_peer(&mut self, pool: PoolName, peer: &Peer) -> Result<Outcome, Stop> {
-        if let Some(found) = self.worker.pool.checkout(peer.address(), self.asker) {
+    fn try_peer(&mut self, chosen: &Chosen) -> Result<Outcome, Stop> {
+        let address = chosen.peer().address;
+        if let Some(found) = self.worker.pool.checkout(address, self.asker) {
             self.worker.metrics().upstream_reuses.increment();
             self.leftover = found.leftover;
-            let outcome = self.attempt(found.stream, true);
-            self.account(pool, peer, &outcome, None);
+            let outcome = self.attempt(chosen, found.stream, true);
+            self.account(chosen, &outcome, None);
             match outcome {
                 // The peer itself has not failed.
                 Err(Stop::Failed(Failure::Stale)) if self.may_retry(Failure::Stale) => {}
@@ -291,36 +361,83 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         }
         self.leftover = Leftover::None;
         let limit = self.config.upstream.connect_timeout;
-        let connect = || peer::connect(peer, limit, self.transport.watch_gone());
-        let (outcome, error) = match self.worker.with_descriptors(connect) {
+        let connect = || peer::connect(address, limit, self.transport.watch_gone());
+        let in_flight = InFlight::begin(chosen.counts(self.worker.index()));
+        let connected = self.worker.with_descriptors(connect);
+        drop(in_flight);
+        let (outcome, error) = match connected {
             Ok(stream) => {
                 self.worker.metrics().upstream_connects.increment();
-                (self.attempt(stream, false), None)
+                (self.attempt(chosen, stream, false), None)
             }
             Err(error) => (Err(Stop::Failed(peer::failure_of(&error))), Some(error)),
         };
-        self.account(pool, peer, &outcome, error.as_ref());
+        self.account(chosen, &outcome, error.as_ref());
         outcome
     }
 
+    /// Notes whom the request is sent to.
+    fn name_peer(&mut self, chosen: &Chosen) {
+        self.tally.pool = Some(chosen.pool);
+        self.tally.peer = Some(chosen.peer().address);
+    }
+
+    /// Counts an attempt that has ended, and what it says of its peer.
     fn account(
         &mut self,
-        pool: PoolName,
-        peer: &Peer,
+        chosen: &Chosen,
         outcome: &Result<Outcome, Stop>,
         error: Option<&io::Error>,
     ) {
-        self.tally.attempts += 1;
-        match outcome {
-            Ok(_) => self.worker.metrics().attempts_ok[pool as usize].increment(),
-            Err(Stop::Failed(failure)) => {
-                self.worker
-                    .reports
-                    .attempt_failed(pool, peer.address(), *failure, error)
-            }
-            // Nobody can tell how the peer would have done, or it is accounted for already.
-            Err(Stop::Over(_)) => {}
+        let (pool, worker) = (chosen.pool, self.worker);
+        if self.tally.attempts > 0 {
+            worker.metrics().retries[pool as usize].increment();
         }
+        self.tally.attempts += 1;
+        let verdict = std::mem::take(&mut self.verdict);
+        let failure = match (outcome, verdict) {
+            (Ok(_), Verdict::Answered) => {
+                worker.metrics().attempts_ok[pool as usize].increment();
+                worker.answered(chosen);
+                return;
+            }
+            (Ok(_), _) => {
+                worker.metrics().attempts_ok[pool as usize].increment();
+                return;
+            }
+            (_, Verdict::Cut(failure)) => failure,
+            (Err(Stop::Failed(failure)), _) => *failure,
+            // Nobody can tell how the peer would have done.
+            (Err(Stop::Over(_)), _) => {
+                worker.metrics().attempts_abandoned[pool as usize].increment();
+                return;
+            }
+        };
+        worker
+            .reports
+            .attempt_failed(pool, chosen.peer().address, failure, error);
+        if failure.blames_peer() && !net::are_waits_cut() {
+            worker.failed(chosen, Why::Failed(failure));
+        }
+    }
+
+    /// The head of the final response has come.
+    fn head_has_come(&mut self, chosen: &Chosen, upstream: &Upstream) {
+        let now = Instant::now();
+        if let Some(asked) = upstream.asked {
+            chosen.counts(self.worker.index()).latency.note(now - asked);
+        }
+        let status = self.workspace.response.status;
+        self.verdict = match self.config.upstream.fail_statuses.contains(&status) {
+            true => {
+                self.worker.failed(chosen, Why::Status);
+                Verdict::Refused
+            }
+            false => {
+                self.worker.is_answering(chosen, now);
+                Verdict::Answered
+            }
+        };
     }
 
     fn out_of_descriptors(&self, error: &io::Error) -> Failure {
@@ -333,9 +450,11 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     }
 
     /// Sends the request and passes the response on.
-    fn attempt(&mut self, stream: Stream, pooled: bool) -> Result<Outcome, Stop> {
+    fn attempt(&mut self, chosen: &Chosen, stream: Stream, pooled: bool) -> Result<Outcome, Stop> {
+        let _in_flight = InFlight::begin(chosen.counts(self.worker.index()));
         let mut upstream = Upstream {
             stream,
+            asked: None,
             buffer: Buffer::new(),
             pooled,
             answered: false,
@@ -350,6 +469,10 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         if self.workspace.response.status < 200 {
             self.await_response(&mut upstream)?;
         }
+        if self.is_farewell(&upstream) {
+            return Err(Failure::Stale.into());
+        }
+        self.head_has_come(chosen, &upstream);
         if self.workspace.response.status == 101 {
             return self.switch_protocols(upstream);
         }

@@ -7,18 +7,18 @@ use std::time::Instant;
 
 use super::doubts::Doubts;
 use crate::config::Config;
-use crate::lists::Lists;
 use crate::logs::access::OwnLines;
 use crate::logs::writer::LogQueue;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::snapshot::Published;
+use crate::upstream::in_force::InForce;
 
 /// What all workers share.
 pub struct Gateway {
     /// The configuration in force.
     pub config: Arc<Published<Config>>,
     /// The lists in force.
-    pub lists: Arc<Published<Lists>>,
+    pub lists: Arc<InForce>,
     /// The counters.
     pub metrics: Metrics,
     /// The access log.
@@ -65,6 +65,11 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) fn new(gateway: Arc<Gateway>, index: usize) -> Self {
         Self { gateway, index }
+    }
+
+    /// Which worker it is.
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     /// A downstream connection has ended, which whoever has accepted it has counted.

@@ -16,9 +16,10 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::chooser::{Chooser, Chosen};
 use super::claims::Held;
 use super::worker::Worker;
-use crate::lists::{Peer, PoolName, Pools};
+use crate::lists::PoolName;
 use crate::net::Stream;
 
 /// One of them, between two requests.
@@ -81,14 +82,14 @@ impl Pinned {
     pub(super) fn take(
         self,
         decided: PoolName,
-        pools: &Pools,
+        chooser: &Chooser,
         falls_back: bool,
-    ) -> Option<(Taken, &Peer)> {
+    ) -> Option<(Taken, Chosen)> {
         let is_for_it = self.decided == decided && (self.pool == decided || falls_back);
         if !is_for_it {
             return None;
         }
-        let peer = pools[self.pool].at(self.peer)?;
+        let chosen = chooser.find(self.pool, self.peer)?;
         let challenged = matches!(self.place, Place::Here(_));
         let stream = match self.place {
             Place::Here(held) => held.stream,
@@ -101,7 +102,7 @@ impl Pinned {
             pool: self.pool,
             challenged,
         };
-        is_sound.then_some((taken, peer))
+        is_sound.then_some((taken, chosen))
     }
 
     /// True when something has come on it, as far as events tell, or it was closed: it serves nobody any

@@ -15,6 +15,8 @@ pub(super) struct Plan {
     pub(super) framing: Framing,
     pub(super) version: Version,
     pub(super) is_head: bool,
+    /// It asks for nothing to be changed (RFC 9110 section 9.2.1).
+    pub(super) is_safe: bool,
     pub(super) is_idempotent: bool,
     pub(super) expects_continue: bool,
     pub(super) upgrade: bool,
@@ -53,7 +55,8 @@ impl Plan {
             framing,
             version: head.version,
             is_head: method == b"HEAD",
-            is_idempotent: is_idempotent(method),
+            is_safe: is_safe(method),
+            is_idempotent: is_safe(method) || is_idempotent(method),
             // An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1).
             expects_continue: is_http11 && expects_continue(head, bytes)?,
             // With a body the Upgrade is ignored, as a server may (RFC 9110 section 7.8): some take what
@@ -98,15 +101,13 @@ fn has_no_body(framing: Framing) -> bool {
     matches!(framing, Framing::None | Framing::Length(0))
 }
 
-/// True when the HTTP method registry names it idempotent (RFC 9110 sections 9.2.2 and 16.1.1).
-/// Methods are case-sensitive, and one that is not registered may mean anything.
-fn is_idempotent(method: &[u8]) -> bool {
+/// True when the HTTP method registry names it safe (RFC 9110 sections 9.2.1 and 16.1.1): nothing is changed,
+/// however often it is sent. Methods are case-sensitive, and one that is not registered may mean anything.
+fn is_safe(method: &[u8]) -> bool {
     matches!(
         method,
         b"GET"
             | b"HEAD"
-            | b"PUT"
-            | b"DELETE"
             | b"OPTIONS"
             | b"TRACE"
             | b"PRI"
@@ -114,6 +115,16 @@ fn is_idempotent(method: &[u8]) -> bool {
             | b"SEARCH"
             | b"REPORT"
             | b"PROPFIND"
+    )
+}
+
+/// True when the HTTP method registry names it idempotent, though not safe (RFC 9110 sections 9.2.2 and
+/// 16.1.1).
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"PUT"
+            | b"DELETE"
             | b"PROPPATCH"
             | b"MKCOL"
             | b"COPY"
@@ -146,7 +157,7 @@ fn is_idempotent(method: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The registry as of RFC 7237, RFC 9110, RFC 9113 and QUERY.
+    /// The registry as of RFC 7237, RFC 9110, RFC 9113 and QUERY: which methods are idempotent.
     const REGISTERED: &str = "ACL yes, BASELINE-CONTROL yes, BIND yes, CHECKIN yes, CHECKOUT yes, \
         CONNECT no, COPY yes, DELETE yes, GET yes, HEAD yes, LABEL yes, LINK yes, LOCK no, MERGE yes, \
         MKACTIVITY yes, MKCALENDAR yes, MKCOL yes, MKREDIRECTREF yes, MKWORKSPACE yes, MOVE yes, \
@@ -154,18 +165,27 @@ mod tests {
         QUERY yes, REBIND yes, REPORT yes, SEARCH yes, TRACE yes, UNBIND yes, UNCHECKOUT yes, \
         UNLINK yes, UNLOCK yes, UPDATE yes, UPDATEREDIRECTREF yes, VERSION-CONTROL yes, * no";
 
+    /// And which are safe as well.
+    const SAFE: &str = "GET HEAD OPTIONS PRI PROPFIND QUERY REPORT SEARCH TRACE";
+
     #[test]
-    fn methods_are_idempotent_as_the_registry_says_and_others_are_not() {
+    fn methods_are_safe_or_idempotent_as_the_registry_says_and_others_are_not() {
         for entry in REGISTERED.split(", ") {
             let (method, idempotent) = entry.split_once(' ').unwrap();
             let expected = idempotent == "yes";
-            assert_eq!(is_idempotent(method.as_bytes()), expected, "{method}");
-            let lower = method.to_ascii_lowercase();
-            assert!(!is_idempotent(lower.as_bytes()), "{lower}");
-            assert!(!is_idempotent(format!("{method}S").as_bytes()), "{method}S");
+            let safe = SAFE.split(' ').any(|it| it == method);
+            let found = |method: &str| {
+                let safe = is_safe(method.as_bytes());
+                (safe, safe || is_idempotent(method.as_bytes()))
+            };
+            assert_eq!(found(method), (safe, expected), "{method}");
+            for other in [method.to_ascii_lowercase(), format!("{method}S")] {
+                assert_eq!(found(&other), (false, false), "{other}");
+            }
         }
         for method in ["", "PURGE", "SUBSCRIBE", "M-SEARCH", "GE", "Get"] {
-            assert!(!is_idempotent(method.as_bytes()), "{method}");
+            let method = method.as_bytes();
+            assert!(!is_safe(method) && !is_idempotent(method), "{method:?}");
         }
     }
 }

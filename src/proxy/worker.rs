@@ -7,18 +7,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::chooser::{Chooser, Chosen};
 use super::claims::Claims;
 use super::gateway::{Counters, Gateway};
 use super::reports::Reports;
 use super::workspace::Workspace;
 use crate::config::Config;
-use crate::lists::{Lists, Pools};
 use crate::logs::access::AccessLog;
 use crate::memory::buffer;
 use crate::memory::free_list::FreeList;
 use crate::metrics::WorkerMetrics;
 use crate::net::{self, Pipe, Stream};
 use crate::snapshot::Reader;
+use crate::upstream::health::Why;
+use crate::upstream::in_force::Serving;
 use crate::upstream::pool::{Asker, Leftover, Pool};
 
 /// How often idle connections, on both sides, are looked through.
@@ -38,9 +40,8 @@ const LEAST_WORKSPACES: usize = 8;
 pub(super) struct Worker {
     pub(super) counters: Rc<Counters>,
     pub(super) config: Reader<Config>,
-    pub(super) lists: Reader<Lists>,
-    /// Those of the lists that were seen last.
-    pools: RefCell<Rc<Pools>>,
+    pub(super) lists: Reader<Serving>,
+    pub(super) chooser: Chooser,
     pub(super) pool: Pool,
     /// Connections to peers that clients have pinned by themselves.
     pub(super) claims: Claims,
@@ -55,11 +56,14 @@ pub(super) struct Worker {
 impl Worker {
     /// The calling worker's own.
     pub(super) fn new(gateway: Arc<Gateway>) -> Self {
+        let (config, lists) = (Reader::new(&gateway.config), gateway.lists.reader());
+        let changes = gateway.lists.changes().clone();
+        let chooser = Chooser::new(changes, &lists.snapshot(), &config.snapshot());
         let counters = Rc::new(Counters::new(Arc::clone(&gateway), net::worker()));
         Self {
-            config: Reader::new(&gateway.config),
-            lists: Reader::new(&gateway.lists),
-            pools: RefCell::new(Rc::new(gateway.lists.load().pools())),
+            config,
+            lists,
+            chooser,
             pool: Pool::default(),
             claims: Claims::default(),
             access_log: AccessLog::new(gateway.access_log.clone()),
@@ -67,6 +71,40 @@ impl Worker {
             next_look: Cell::new(None),
             reports: Reports::new(Rc::clone(&counters)),
             counters,
+        }
+    }
+
+    /// Which of the workers it is.
+    pub(super) fn index(&self) -> usize {
+        self.counters.index()
+    }
+
+    /// Takes note of peers that have changed.
+    pub(super) fn refresh_peers(&self, now: Instant) {
+        let (lists, config) = (self.lists.snapshot(), self.config.snapshot());
+        self.chooser.refresh(&lists, &config, now);
+    }
+
+    /// A peer has answered in full.
+    pub(super) fn answered(&self, chosen: &Chosen) {
+        chosen.counts(self.index()).answered.increment();
+    }
+
+    /// A peer answers.
+    pub(super) fn is_answering(&self, chosen: &Chosen, now: Instant) {
+        if let Some(change) = chosen.peer().health.is_answering(now) {
+            self.reports.peer_changed(chosen, change);
+        }
+    }
+
+    /// A peer has failed.
+    #[cold]
+    pub(super) fn failed(&self, chosen: &Chosen, why: Why) {
+        let config = self.config.snapshot();
+        let (health, now) = (&chosen.peer().health, Instant::now());
+        let change = health.failed(self.index(), why, now, &config.upstream, fastrand::f64());
+        if let Some(change) = change {
+            self.reports.peer_changed(chosen, change);
         }
     }
 
@@ -83,9 +121,8 @@ impl Worker {
     pub(super) fn housekeeping(&self, look_through: impl FnOnce(Instant) -> bool) -> bool {
         let lines_left = self.access_log.tick();
         // Lists and settings that were replaced are let go even when no request comes.
-        self.lists.refresh();
-        self.config.refresh();
         let now = Instant::now();
+        self.refresh_peers(now);
         let looks_again = match self.next_look.get() {
             Some(next) if now < next => true,
             _ => {
@@ -134,15 +171,6 @@ impl Worker {
         let limit = config.upstream.keepalive;
         self.pool.checkin(peer, stream, leftover, asker, limit);
         self.look_later();
-    }
-
-    /// The pools of `lists`, counted on this worker only: see [`crate::snapshot`].
-    pub(super) fn pools(&self, lists: &Lists) -> Rc<Pools> {
-        let mut last = self.pools.borrow_mut();
-        if !last.are_of(lists) {
-            *last = Rc::new(lists.pools());
-        }
-        Rc::clone(&last)
     }
 
     pub(super) fn lend_workspace(&self) -> Box<Workspace> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::error::Refusal;
 use crate::http::fields::Field;
-use crate::lists::{Lists, PoolName};
+use crate::lists::{Lists, PeerList, PoolName};
 
 /// Why a pool was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Reason {
     Unlisted,
     /// The client is gray, but `pre` has no peer.
     PreEmpty,
+    /// The client is gray, but every peer of `pre` is out.
+    PreOut,
     /// The client is gray, but every attempt on `pre` failed.
     PreExhausted,
 }
@@ -28,6 +30,7 @@ impl Reason {
             Self::Listed => "listed",
             Self::Unlisted => "unlisted",
             Self::PreEmpty => "pre-empty",
+            Self::PreOut => "pre-out",
             Self::PreExhausted => "pre-exhausted",
         }
     }
@@ -73,12 +76,37 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// Whether a pool can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has no peer.
+    Empty,
+    /// All its peers are out.
+    Out,
+    /// A peer may be asked.
+    Usable,
+}
+
+impl Standing {
+    /// That of a pool by its list alone: how its peers are is not known.
+    pub fn by_list(list: &PeerList) -> Self {
+        match list.is_empty() {
+            true => Self::Empty,
+            false => Self::Usable,
+        }
+    }
+}
+
 /// Whom a request may reach.
 #[derive(Clone, Copy)]
 pub struct Service<'a> {
     /// Its lists.
     pub lists: &'a Lists,
-    /// Gray clients are served by `prod` while `pre` is empty.
+    /// How `pre` stands.
+    pub pre: Standing,
+    /// How `prod` stands.
+    pub prod: Standing,
+    /// Gray clients are served by `prod` while `pre` is empty or out.
     pub fallback: bool,
 }
 
@@ -87,16 +115,28 @@ pub struct Service<'a> {
 /// # Errors
 /// When no lists were read yet, or nobody could serve the client.
 pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, Refusal> {
-    let Service { lists, fallback } = *service;
+    let Service {
+        lists, pre, prod, ..
+    } = *service;
     if !lists.are_read() {
         return Err(Refusal::NoLists);
     }
     let (pool, reason) = match lists.gray.contains(subject.client) {
-        true if lists.pre.is_empty() && fallback => (PoolName::Prod, Reason::PreEmpty),
-        true => (PoolName::Pre, Reason::Listed),
+        true => match pre {
+            Standing::Empty if service.fallback => (PoolName::Prod, Reason::PreEmpty),
+            // Whoever could be asked at last is better than nobody.
+            Standing::Out if service.fallback && prod != Standing::Empty => {
+                (PoolName::Prod, Reason::PreOut)
+            }
+            _ => (PoolName::Pre, Reason::Listed),
+        },
         false => (PoolName::Prod, Reason::Unlisted),
     };
-    if lists.pool(pool).is_empty() {
+    let standing = match pool {
+        PoolName::Pre => pre,
+        PoolName::Prod => prod,
+    };
+    if standing == Standing::Empty {
         return Err(Refusal::NoPeers);
     }
     Ok(Decision { pool, reason })
@@ -112,27 +152,56 @@ mod tests {
     #[test]
     fn gray_clients_get_pre_and_all_others_prod() {
         use PoolName::{Pre, Prod};
-        use Reason::{Listed, PreEmpty, Unlisted};
-        let full = lists_of(&["10.0.0.1"], &["10.0.1.1"], &["10.0.2.1"]);
-        let no_pre = lists_of(&["10.0.0.1"], &[], &["10.0.2.1"]);
-        let no_prod = lists_of(&["10.0.0.1"], &["10.0.1.1"], &[]);
+        use Reason::{Listed, PreEmpty, PreOut, Unlisted};
+        use Standing::{Empty, Out, Usable};
+        let read = lists_of(&["10.0.0.1"], &[], &[]);
         let gray = IpAddr::from([10, 0, 0, 1]);
         let other = IpAddr::from([10, 0, 0, 10]);
+        let by_pre = Ok((Pre, Listed));
+        let by_prod = Ok((Prod, Unlisted));
+        let nobody = Err(Refusal::NoPeers);
+        // `pre`, `prod`, fallback; then who serves a gray client, and another one.
         let table = [
-            (gray, &full, true, Ok((Pre, Listed))),
-            (other, &full, true, Ok((Prod, Unlisted))),
-            (gray, &no_pre, true, Ok((Prod, PreEmpty))),
-            (gray, &no_pre, false, Err(Refusal::NoPeers)),
-            (other, &no_pre, true, Ok((Prod, Unlisted))),
-            (gray, &no_prod, true, Ok((Pre, Listed))),
-            (other, &no_prod, true, Err(Refusal::NoPeers)),
-            (gray, &Lists::unread(), true, Err(Refusal::NoLists)),
+            (Usable, Usable, true, by_pre, by_prod),
+            (Usable, Out, true, by_pre, by_prod),
+            (Usable, Empty, true, by_pre, nobody),
+            (Out, Usable, true, Ok((Prod, PreOut)), by_prod),
+            (Out, Out, true, Ok((Prod, PreOut)), by_prod),
+            (Out, Empty, true, by_pre, nobody),
+            (Empty, Usable, true, Ok((Prod, PreEmpty)), by_prod),
+            (Empty, Out, true, Ok((Prod, PreEmpty)), by_prod),
+            (Empty, Empty, true, nobody, nobody),
+            (Usable, Usable, false, by_pre, by_prod),
+            (Usable, Out, false, by_pre, by_prod),
+            (Usable, Empty, false, by_pre, nobody),
+            (Out, Usable, false, by_pre, by_prod),
+            (Out, Out, false, by_pre, by_prod),
+            (Out, Empty, false, by_pre, nobody),
+            (Empty, Usable, false, nobody, by_prod),
+            (Empty, Out, false, nobody, by_prod),
+            (Empty, Empty, false, nobody, nobody),
         ];
-        for (client, lists, fallback, expected) in table {
-            let expected = expected.map(|(pool, reason)| Decision { pool, reason });
-            let subject = Subject::new(client, &[], &[]);
-            let service = Service { lists, fallback };
-            assert_eq!(decide(&subject, &service), expected, "{client}");
+        for (pre, prod, fallback, of_gray, of_other) in table {
+            for (client, expected) in [(gray, of_gray), (other, of_other)] {
+                let expected = expected.map(|(pool, reason)| Decision { pool, reason });
+                let subject = Subject::new(client, &[], &[]);
+                let service = Service {
+                    lists: &read,
+                    pre,
+                    prod,
+                    fallback,
+                };
+                assert_eq!(
+                    decide(&subject, &service),
+                    expected,
+                    "{client} {pre:?} {prod:?}"
+                );
+                let unread = Service {
+                    lists: &Lists::unread(),
+                    ..service
+                };
+                assert_eq!(decide(&subject, &unread), Err(Refusal::NoLists));
+            }
         }
     }
 

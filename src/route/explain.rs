@@ -12,7 +12,7 @@ use crate::http::fields::{Kind, list};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
 use crate::lists::{Lists, Peer, PoolName};
-use crate::route::{self, Service, Subject};
+use crate::route::{self, Service, Standing, Subject};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
@@ -35,6 +35,10 @@ pub struct Rules<'a> {
     pub trusted_proxies: &'a [IpNet],
     /// See [`crate::config::Upstream::fallback`].
     pub fallback: bool,
+    /// How the peers of `pre` are, as far as that is known.
+    pub pre: Standing,
+    /// The same of `prod`.
+    pub prod: Standing,
 }
 
 /// Who serves a request, and why.
@@ -122,6 +126,8 @@ pub fn explain(
     };
     let service = Service {
         lists,
+        pre: rules.pre,
+        prod: rules.prod,
         fallback: rules.fallback,
     };
     let decision = route::decide(&Subject::new(client, &head.fields, bytes), &service);

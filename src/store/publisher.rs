@@ -27,10 +27,11 @@ use crate::process::supervised;
 use crate::snapshot::Published;
 use crate::store::gate::door::{self, Awaited, Door, EmptyFor, Parsed, Ripe};
 use crate::store::gate::guard::{Held, Moment, Rules};
+use crate::upstream::in_force::InForce;
 
 /// Brings lists into force. One for the process.
 pub struct Publisher {
-    lists: Arc<Published<Lists>>,
+    lists: Arc<InForce>,
     peer_port: u16,
     /// Names the trusted proxies, which findings are about.
     config: Option<Arc<Published<Config>>>,
@@ -73,7 +74,7 @@ pub struct Accepted {
 impl Publisher {
     /// A publisher into `lists`, for entries of `source`; peers without a port get `peer_port`.
     pub fn new(
-        lists: Arc<Published<Lists>>,
+        lists: Arc<InForce>,
         peer_port: u16,
         rules: Rules,
         source: impl fmt::Display,

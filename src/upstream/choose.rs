@@ -1,48 +1,328 @@
-//! Which peer of a pool is tried next. Pure: chance is a parameter.
+//! Which peer of a pool is asked next. Pure: time and chance are parameters.
+//!
+//! Of the peers of a pool some are usable at present; [`Usable`] is that part, worked out when the health
+//! of a peer changes and not for each request. A peer that is out is left alone, but:
+//!
+//! - where nobody else could answer, at most a share of the pool is out at once, and never the last one; of
+//!   the others that would be out, the least bad are asked, each with the [share](LEAST_SHARE) with which a
+//!   peer starts;
+//! - a request that has been tried on all usable peers may go to one that is out, rather than fail.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
-use crate::lists::Peer;
+use super::hash::{mix, of_address};
+use super::health::{Health, LEAST_SHARE, State};
+use super::roster::Peer;
+use crate::config::{self, Balance};
+use crate::route::Standing;
 
-/// Any of the peers that was not tried yet, each with the same chance. `below` gives a random
-/// number below its argument, which is at least 1.
-pub(crate) fn choose<'a>(
-    peers: &'a [Peer],
+/// How often shares that grow are worked out anew.
+const STEP: Duration = Duration::from_millis(250);
+
+/// What a weight of 1 is worth: a share of a tenth must not vanish.
+const SCALE: f64 = 64.0;
+
+/// The peers of a pool that may be asked, as of some moment.
+#[derive(Clone, Debug, Default)]
+pub struct Usable {
+    /// Places in the pool, each with the weights of all up to it.
+    peers: Vec<(u32, u32)>,
+    /// They all have the same share.
+    even: bool,
+    /// From when on this is no longer right.
+    until: Option<Instant>,
+    /// When the first of those that are out may be tried, with any request and with one that may be repeated.
+    trials_at: [Option<Instant>; 2],
+}
+
+/// What a choice depends on besides the pool.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Peers that it was tried on.
+    pub tried: &'a [SocketAddr],
+    /// It may be sent a second time, should the first peer not answer.
+    pub repeatable: bool,
+    /// Whom the balance `hash` keeps at one peer.
+    pub client: IpAddr,
+    /// The worker that asks.
+    pub worker: usize,
+}
+
+impl Usable {
+    /// Those of `peers` that may be asked at `now`. `all_may_be_out` where somebody else can answer.
+    pub fn of(
+        peers: &[Peer],
+        all_may_be_out: bool,
+        now: Instant,
+        rules: &config::Upstream,
+    ) -> Self {
+        let mut usable = Self::default();
+        let mut out = Vec::new();
+        let mut shares = Vec::with_capacity(peers.len());
+        for (place, peer) in peers.iter().enumerate() {
+            let state = peer.health.state(now, rules);
+            let mut share = peer.health.share(now, rules);
+            match state {
+                State::Up => {}
+                State::Starting { .. } => usable.note_until(now + STEP),
+                State::Unchecked => share = 0.0,
+                State::Out { .. } | State::Trial { .. } => {
+                    share = 0.0;
+                    out.push(place);
+                }
+            }
+            shares.push(share);
+        }
+        if !all_may_be_out {
+            let at_most = (peers.len() * rules.max_out / 100).min(peers.len().saturating_sub(1));
+            let others = peers.len() - out.len();
+            // Whoever has not been checked yet is no help.
+            let unchecked = peers.iter().zip(&shares).enumerate();
+            let unchecked =
+                unchecked.filter(|(at, (_, share))| **share == 0.0 && !out.contains(at));
+            let usable_others = others - unchecked.count();
+            let kept_out = match usable_others {
+                0 => at_most.min(out.len().saturating_sub(1)),
+                _ => at_most,
+            };
+            // The least bad first.
+            out.sort_by_key(|place| badness(&peers[*place].health, now, rules));
+            let asked = out.len().saturating_sub(kept_out);
+            for place in out.drain(..asked) {
+                shares[place] = LEAST_SHARE;
+            }
+        }
+        usable.trials_at = [false, true].map(|may_be_risked| {
+            let times = out
+                .iter()
+                .filter_map(|it| peers[*it].health.tried_at(may_be_risked));
+            times.min()
+        });
+        let mut sum = 0;
+        let mut first = None;
+        usable.even = true;
+        for (place, (peer, share)) in peers.iter().zip(&shares).enumerate() {
+            if *share == 0.0 {
+                continue;
+            }
+            let weight = (f64::from(peer.weight) * share * SCALE) as u32;
+            usable.even &= *first.get_or_insert(weight) == weight;
+            sum += weight.max(1);
+            usable
+                .peers
+                .push((u32::try_from(place).unwrap_or(u32::MAX), sum));
+        }
+        usable
+    }
+
+    fn note_until(&mut self, at: Instant) {
+        self.until = Some(self.until.map_or(at, |it| it.min(at)));
+    }
+
+    /// How the pool of `peers`, from which this was made, stands for a request that may be risked, or not.
+    pub fn standing(&self, peers: &[Peer], may_be_risked: bool, now: Instant) -> Standing {
+        match self.is_empty() && !self.has_trial(now, may_be_risked) {
+            true if peers.is_empty() => Standing::Empty,
+            true => Standing::Out,
+            false => Standing::Usable,
+        }
+    }
+
+    /// True when nobody may be asked.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// How many may be asked.
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// True when it has to be worked out anew, though no health has changed.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
+
+    /// True when another one of `peers`, from which this was made, may be asked than those that were `tried`.
+    pub fn has_other(&self, peers: &[Peer], tried: &[SocketAddr]) -> bool {
+        let mut places = self.peers.iter().map(|(place, _)| *place as usize);
+        places.any(|place| !tried.contains(&peers[place].address))
+    }
+
+    /// True when one that is out may be tried with a request that may be risked, or not.
+    pub fn has_trial(&self, now: Instant, may_be_risked: bool) -> bool {
+        self.trials_at[usize::from(may_be_risked)].is_some_and(|at| now >= at)
+    }
+
+    /// The place in `peers`, from which this was made, of the one to ask; `None` when the request was tried
+    /// on all of them. `below` gives a random number below its argument, which is at least 1.
+    pub fn choose(
+        &self,
+        peers: &[Peer],
+        request: &Request<'_>,
+        balance: Balance,
+        max_fails: u32,
+        mut below: impl FnMut(u32) -> u32,
+    ) -> Option<usize> {
+        if self.peers.is_empty() {
+            return None;
+        }
+        if !request.tried.is_empty() {
+            return self.choose_untried(peers, request, balance, below);
+        }
+        let chosen = match balance {
+            Balance::Random => self.draw(&mut below),
+            Balance::Least => self.less_busy(peers, &mut below),
+            Balance::Hash => self.nearest(peers, request),
+        };
+        // Of one that has never answered nobody knows whether it will. What can be sent but once waits with
+        // few others for that.
+        if request.repeatable || !is_in_doubt(&peers[chosen], request.worker, max_fails) {
+            return Some(chosen);
+        }
+        Some(
+            self.without_doubt(peers, request.worker, max_fails, below)
+                .unwrap_or(chosen),
+        )
+    }
+
+    /// By chance, each as often as its weight says.
+    fn draw(&self, below: &mut impl FnMut(u32) -> u32) -> usize {
+        let place = match self.even {
+            true => below(u32::try_from(self.peers.len()).unwrap_or(u32::MAX)) as usize,
+            false => {
+                let drawn = below(self.peers.last().map_or(1, |(_, sum)| *sum));
+                self.peers.partition_point(|(_, sum)| *sum <= drawn)
+            }
+        };
+        self.peers[place].0 as usize
+    }
+
+    /// Of two by chance the one with fewer requests under way for its weight ("power of two choices",
+    /// Mitzenmacher 2001); the first of them when both have as many.
+    fn less_busy(&self, peers: &[Peer], below: &mut impl FnMut(u32) -> u32) -> usize {
+        let (one, other) = (self.draw(below), self.draw(below));
+        let busy = |place: usize| peers[place].health.in_flight();
+        let weight = |place: usize| u64::from(peers[place].weight);
+        match one != other && busy(other) * weight(one) < busy(one) * weight(other) {
+            true => other,
+            false => one,
+        }
+    }
+
+    /// The one that `hash` keeps the client at: rendezvous hashing with weights (Thaler and Ravishankar
+    /// 1998; the weights as of Schindelhauer and Schomaker 2005), so that a peer that goes moves only its
+    /// own clients.
+    fn nearest(&self, peers: &[Peer], request: &Request<'_>) -> usize {
+        let candidates = self.weighed();
+        farthest(peers, candidates, request.client).unwrap_or_default()
+    }
+
+    /// Each place with its own weight.
+    fn weighed(&self) -> impl Iterator<Item = (usize, u32)> {
+        let before = std::iter::once(0).chain(self.peers.iter().map(|(_, sum)| *sum));
+        let each = self.peers.iter().zip(before);
+        each.map(|((place, sum), before)| (*place as usize, sum - before))
+    }
+
+    #[cold]
+    fn without_doubt(
+        &self,
+        peers: &[Peer],
+        worker: usize,
+        max_fails: u32,
+        below: impl FnMut(u32) -> u32,
+    ) -> Option<usize> {
+        let known = self.weighed();
+        let known = known.filter(|(place, _)| !is_in_doubt(&peers[*place], worker, max_fails));
+        draw_of(known, below)
+    }
+
+    #[cold]
+    fn choose_untried(
+        &self,
+        peers: &[Peer],
+        request: &Request<'_>,
+        balance: Balance,
+        below: impl FnMut(u32) -> u32,
+    ) -> Option<usize> {
+        // The list may have changed since the first try, so the tried ones need not be in it.
+        let untried = self.weighed();
+        let untried = untried.filter(|(place, _)| !request.tried.contains(&peers[*place].address));
+        match balance {
+            Balance::Hash => farthest(peers, untried, request.client),
+            Balance::Random | Balance::Least => draw_of(untried, below),
+        }
+    }
+}
+
+/// By chance, each as often as its weight says.
+fn draw_of(
+    candidates: impl Iterator<Item = (usize, u32)>,
+    mut below: impl FnMut(u32) -> u32,
+) -> Option<usize> {
+    let (mut sum, mut chosen) = (0, None);
+    // Each takes the place of the one before with the chance that is due to it among all up to here.
+    for (place, weight) in candidates {
+        sum += weight;
+        if below(sum) < weight {
+            chosen = Some(place);
+        }
+    }
+    chosen
+}
+
+fn farthest(
+    peers: &[Peer],
+    candidates: impl Iterator<Item = (usize, u32)>,
+    client: IpAddr,
+) -> Option<usize> {
+    let key = of_address(client);
+    let score = |place: usize, weight: u32| {
+        let mixed = mix(key ^ peers[place].hash);
+        // Above 0 and below 1.
+        let unit = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        f64::from(weight) / -unit.ln()
+    };
+    let scored = candidates.map(|(place, weight)| (place, score(place, weight)));
+    let best = scored.max_by(|(_, one), (_, other)| one.total_cmp(other));
+    best.map(|(place, _)| place)
+}
+
+fn is_in_doubt(peer: &Peer, worker: usize, max_fails: u32) -> bool {
+    !peer.health.is_proven()
+        && peer.health.counts(worker).in_flight.get() >= u64::from(max_fails.max(1))
+}
+
+/// How little is to be hoped of a peer that is out: what has failed its checks last of all, then who went
+/// out most often, then who is out for longest.
+fn badness(
+    health: &Health,
+    now: Instant,
+    rules: &config::Upstream,
+) -> (bool, u32, Option<Instant>) {
+    let (checked, until) = match health.state(now, rules) {
+        State::Out { until, why } => (why == super::health::Why::Check, Some(until)),
+        _ => (false, None),
+    };
+    (checked, health.strikes(), until)
+}
+
+/// Of the peers that are out the one to ask when the request was tried on all others: the least bad.
+pub fn last_resort(
+    peers: &[Peer],
     tried: &[SocketAddr],
-    mut below: impl FnMut(usize) -> usize,
-) -> Option<&'a Peer> {
-    if tried.is_empty() {
-        return (!peers.is_empty()).then(|| &peers[below(peers.len())]);
-    }
-    // The list may have changed since the first try, so the tried ones need not be in it.
-    let mut untried = peers.iter().filter(|peer| !tried.contains(&peer.address()));
-    match untried.clone().count() {
-        0 => None,
-        count => untried.nth(below(count)),
-    }
+    now: Instant,
+    rules: &config::Upstream,
+) -> Option<usize> {
+    let untried = peers.iter().enumerate();
+    let untried = untried.filter(|(_, peer)| !tried.contains(&peer.address));
+    let is_unchecked = |peer: &Peer| peer.health.state(now, rules) == State::Unchecked;
+    let known = untried.filter(|(_, peer)| !is_unchecked(peer));
+    let least_bad = known.min_by_key(|(_, peer)| badness(&peer.health, now, rules));
+    least_bad.map(|(place, _)| place)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lists::PeerList;
-
-    #[test]
-    fn every_untried_peer_is_chosen_with_the_same_chance_and_no_tried_one() {
-        let list = PeerList::parse(["10.0.0.1", "10.0.0.2", "10.0.0.3"], 80);
-        let peers = list.peers();
-        let chosen = |tried: &[SocketAddr]| {
-            let mut numbers = 0..;
-            let mut choose_next = || choose(peers, tried, |below| numbers.next().unwrap() % below);
-            let chosen = (0..6).map_while(|_| choose_next());
-            chosen.map(Peer::address).collect::<Vec<_>>()
-        };
-        let all = [0, 1, 2].map(|it| peers[it].address());
-        assert_eq!(chosen(&[]), [all, all].concat());
-        let rest = [all[0], all[2]];
-        assert_eq!(chosen(&all[1..2]), [rest, rest, rest].concat());
-        assert_eq!(chosen(&all), []);
-        assert_eq!(choose(&[], &[], |_| 0), None);
-        assert_eq!(choose(&[], &all, |_| 0), None);
-    }
-}
+mod tests;

@@ -1,24 +1,25 @@
 //! Connecting to one peer.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::Failure;
-use crate::lists::Peer;
 use crate::net::{self, Stream, Watch};
 
 /// Connects to `peer` within `limit`; gives up when what is watched happens: that the `client` is gone.
 ///
 /// # Errors
 /// The kernel's; `failure_of` names them.
-pub fn connect(peer: &Peer, limit: Duration, client: Watch<'_>) -> io::Result<Stream> {
-    Stream::connect(peer.address(), Instant::now() + limit, client)
+pub fn connect(peer: SocketAddr, limit: Duration, client: Watch<'_>) -> io::Result<Stream> {
+    Stream::connect(peer, Instant::now() + limit, client)
 }
 
 /// The name of an error of [`connect`].
 pub(crate) fn failure_of(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::ConnectRefused,
+        io::ErrorKind::AddrNotAvailable => Failure::OutOfPorts,
         io::ErrorKind::TimedOut => Failure::ConnectTimeout,
         io::ErrorKind::ConnectionAborted => Failure::ClientGone,
         _ if net::is_out_of_descriptors(error) => Failure::OutOfDescriptors,

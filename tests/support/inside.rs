@@ -18,6 +18,7 @@ use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;
 use graygate::proxy::listeners;
 use graygate::snapshot::Published;
+use graygate::upstream::in_force::InForce;
 
 use super::client::Client;
 use super::origin::Origin;
@@ -52,7 +53,7 @@ impl GatewayInside {
         let workers = net::start(config.gateway.workers).unwrap();
         let mut gateway = Gateway {
             config: Arc::new(Published::new(config.clone())),
-            lists: Arc::new(Published::new(Lists::unread())),
+            lists: Arc::new(InForce::new(workers)),
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
             own_lines: vec![OwnLines::new(addr)],

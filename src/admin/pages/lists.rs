@@ -23,7 +23,7 @@ use crate::admin::pages::standing::Standing;
 use crate::admin::query::unknown;
 use crate::admin::view::View;
 use crate::lists::{GrayList, ListName, Lists, PoolName};
-use crate::snapshot::Published;
+use crate::upstream::in_force::InForce;
 
 /// The member with the entries of the pools as they were written.
 const WRITTEN: &str = "written";
@@ -102,7 +102,7 @@ enum Of {
 /// time while the other side takes nothing, too.
 #[derive(Clone)]
 pub(crate) struct Kept {
-    in_force: Arc<Published<Lists>>,
+    in_force: Arc<InForce>,
     /// Tells these lists from others, also when they have been let go.
     weak: Weak<Lists>,
     strong: Rc<RefCell<Option<Arc<Lists>>>>,
@@ -110,7 +110,7 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn new(in_force: &Arc<Published<Lists>>, lists: Arc<Lists>, until: Instant) -> Self {
+    pub(crate) fn new(in_force: &Arc<InForce>, lists: Arc<Lists>, until: Instant) -> Self {
         Self {
             in_force: Arc::clone(in_force),
             weak: Arc::downgrade(&lists),
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn lists_that_were_replaced_are_kept_for_a_moment() {
-        let in_force = Arc::new(Published::new(Lists::unread()));
+        let in_force = Arc::new(InForce::new(1));
         let kept = |until| Kept::new(&in_force, in_force.load(), until);
         let late = kept(Instant::now());
         let soon = kept(Instant::now() + Duration::from_secs(3600));

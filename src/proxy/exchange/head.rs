@@ -33,6 +33,7 @@ impl<D: Downstream> Exchange<'_, D> {
     /// Reads one head. An interim one is passed on; a 101 or a final one is left for the caller.
     pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         let begun = Instant::now();
+        upstream.asked.get_or_insert(begun);
         let read_timeout = self.config.upstream.read_timeout;
         let mut deadline = begun + read_timeout;
         let mut uptake = Uptake::default();

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::upload::Fault;
-use super::{Exchange, Outcome, Stop, Upstream, client_lost};
+use super::{Exchange, Outcome, Stop, Upstream, Verdict, client_lost};
 use crate::error::{Close, Failure};
 use crate::http::authentication;
 use crate::http::fields::{Field, Kind};
@@ -39,9 +39,6 @@ struct Passage {
 impl<D: Downstream> Exchange<'_, D> {
     /// Passes the final response on.
     pub(super) fn respond(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
-        if self.is_farewell(&upstream) {
-            return Err(Failure::Stale.into());
-        }
         let bytes = upstream.buffer.filled();
         let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
             .map_err(|_| Failure::BadResponseFraming)?;
@@ -115,7 +112,7 @@ impl<D: Downstream> Exchange<'_, D> {
     /// True when the peer has told a kept connection that its time is over, by a 408 that nobody had asked
     /// for (RFC 9110 section 15.5.9), when the request was on its way already. It may be the answer to a
     /// request that is not all there, or of which more than the head was sent.
-    fn is_farewell(&self, upstream: &Upstream) -> bool {
+    pub(super) fn is_farewell(&self, upstream: &Upstream) -> bool {
         upstream.pooled
             && self.workspace.response.status == 408
             && !self.peer_keeps()
@@ -178,8 +175,8 @@ impl<D: Downstream> Exchange<'_, D> {
         let gateway = &self.config.gateway;
         // A peer that waits for the rest of the body is as slow as the client.
         let peer_patience = Patience::new(match upload.is_some() {
-            true => gateway.body_timeout.max(self.config.upstream.read_timeout),
-            false => self.config.upstream.read_timeout,
+            true => gateway.body_timeout.max(self.config.upstream.stall_timeout),
+            false => self.config.upstream.stall_timeout,
         });
         // Nobody else reads what the client may have to send before it reads.
         let mut drops = upload.is_none() && !self.body.is_complete();
@@ -284,11 +281,7 @@ impl<D: Downstream> Exchange<'_, D> {
             return failure.into();
         }
         self.tally.error = Some(failure.name());
-        if let (Some(pool), Some(peer)) = (self.tally.pool, self.tally.peer) {
-            self.worker
-                .reports
-                .attempt_failed(pool, peer, failure, None);
-        }
+        self.verdict = Verdict::Cut(failure);
         // A length or chunks show by themselves that something is missing, and what was sent
         // should arrive.
         Stop::Over(match passage.framing_down {

@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::proxy::doubts::Doubts;
 use crate::proxy::gateway::Gateway;
 use crate::snapshot::Published;
+use crate::upstream::in_force::InForce;
 use memory::Event::{End, Head, Interim, Piece};
 use memory::{Event, Events, InMemory, Sends, let_others_run};
 
@@ -115,9 +116,11 @@ impl Peers {
             prod: self.addrs,
             ..ByList::default()
         };
+        let in_force = Arc::new(InForce::new(1));
+        in_force.store(Lists::parse(1, entries, 80));
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config)),
-            lists: Arc::new(Published::new(Lists::parse(1, entries, 80))),
+            lists: in_force,
             metrics: Metrics::new(1),
             access_log: access_log.queue(),
             own_lines: Vec::new(),
@@ -166,16 +169,7 @@ fn serve_here(gateway: &Arc<Gateway>, asked: Asked) -> Came {
         connection: 0,
         pinned: &mut None,
     };
-    let pools = worker.pools(&worker.lists.snapshot());
-    let mut exchange = Exchange::new(
-        &worker,
-        &config,
-        &pools,
-        &plan,
-        client,
-        &mut workspace,
-        &mut tally,
-    );
+    let mut exchange = Exchange::new(&worker, &config, &plan, client, &mut workspace, &mut tally);
     let outcome = match exchange.run(PoolName::Prod) {
         Outcome::KeepAlive => "keep-alive".to_owned(),
         Outcome::Close(close) => format!("close {}", close.name()),

@@ -13,6 +13,7 @@ use crate::http::client;
 use crate::http::h1::encode::{self, RequestToPeer};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner};
+use crate::lists::PoolName;
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::RequestBody;
 use crate::proxy::exchange::{Client, Exchange, Outcome};
@@ -98,8 +99,12 @@ impl Session<'_> {
                 return self.refuse(config, tally, refusal, to_head);
             }
         };
+        let chooser = &self.worker.chooser;
+        chooser.refresh(&lists, config, tally.begun);
         let service = Service {
             lists: &lists,
+            pre: chooser.standing(PoolName::Pre, plan.is_safe, tally.begun),
+            prod: chooser.standing(PoolName::Prod, plan.is_safe, tally.begun),
             fallback: config.upstream.fallback,
         };
         self.body = RequestBody::new(plan.framing, config);
@@ -120,12 +125,13 @@ impl Session<'_> {
             }
         };
         // Whatever comes now may last, and the gray list must not last with it.
-        let pools = self.worker.pools(&lists);
         drop(lists);
         tally.pool = Some(decision.pool);
         tally.reason = Some(decision.reason);
-        if decision.reason == Reason::PreEmpty {
-            self.worker.metrics().fallbacks_empty.increment();
+        match decision.reason {
+            Reason::PreEmpty => self.worker.metrics().fallbacks_empty.increment(),
+            Reason::PreOut => self.worker.metrics().fallbacks_out.increment(),
+            Reason::Listed | Reason::Unlisted | Reason::PreExhausted => {}
         }
         // Lent, since the exchange has the rest of the workspace.
         let mut to_client = std::mem::take(&mut workspace.to_client);
@@ -138,7 +144,7 @@ impl Session<'_> {
             pinned: &mut self.dormant.pinned,
         };
         let (worker, pool) = (self.worker, decision.pool);
-        let mut exchange = Exchange::new(worker, config, &pools, &plan, client, workspace, tally);
+        let mut exchange = Exchange::new(worker, config, &plan, client, workspace, tally);
         let outcome = exchange.run(pool);
         workspace.to_client = to_client;
         self.body.let_go();

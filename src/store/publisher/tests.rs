@@ -39,7 +39,7 @@ fn find_after(publisher: &Publisher, time: Duration, reading: Reading) -> Awaite
 }
 
 fn publisher() -> Publisher {
-    let lists = Arc::new(Published::new(Lists::unread()));
+    let lists = Arc::new(InForce::new(1));
     let publisher = Publisher::new(lists, 80, RULES, "test");
     publisher.publish(
         reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]),
@@ -194,7 +194,7 @@ fn what_the_store_does_not_tell_is_not_accepted_and_what_waits_for_others_is() {
 
 #[test]
 fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
-    let lists = Arc::new(Published::new(Lists::unread()));
+    let lists = Arc::new(InForce::new(1));
     assert!(!Publisher::new(lists, 80, RULES, "test").confirm(Cause::Start));
     let publisher = publisher();
     assert!(publisher.confirm(Cause::Check));
@@ -547,7 +547,7 @@ fn a_rollback_waits_for_no_list_that_was_found_empty_with_it() {
 
 /// A publisher with the copy at `path`, which may be used up to this age.
 fn with_copy(path: &Path, max_age: Option<Duration>) -> Publisher {
-    let lists = Arc::new(Published::new(Lists::unread()));
+    let lists = Arc::new(InForce::new(1));
     let publisher = Publisher::new(lists, 80, RULES, "test");
     let purpose = copy::Purpose {
         store: store(),
@@ -613,7 +613,7 @@ fn lists_that_are_confirmed_renew_the_time_of_their_copy() {
 
 #[test]
 fn without_anything_to_compare_with_nothing_is_held() {
-    let lists = Arc::new(Published::new(Lists::unread()));
+    let lists = Arc::new(InForce::new(1));
     let publisher = Publisher::new(lists, 80, RULES, "test");
     publisher.publish(reading(&["0.0.0.0/0"], &[], &[]), Cause::Start);
     assert_eq!(in_force(&publisher), (1, [1, 0, 0]));
@@ -624,7 +624,7 @@ fn without_anything_to_compare_with_nothing_is_held() {
 
 #[test]
 fn the_first_lists_begin_no_burst() {
-    let lists = Arc::new(Published::new(Lists::unread()));
+    let lists = Arc::new(InForce::new(1));
     let publisher = Publisher::new(lists, 80, RULES, "test");
     let all = ["3.3.3.1", "3.3.3.2", "3.3.3.3", "3.3.3.4"];
     // One by one: the third is more than half of what there was.

@@ -1,0 +1,209 @@
+//! Which peer a worker asks next.
+//!
+//! What [`upstream::choose`](crate::upstream::choose) works out of lists, health and settings is kept here
+//! until one of them changes: for a request that is a number to compare and a number by chance.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::lists::PoolName;
+use crate::route::Standing;
+use crate::snapshot::Snapshot;
+use crate::upstream::changes::Changes;
+use crate::upstream::choose::{self, Request, Usable};
+use crate::upstream::health::Counts;
+use crate::upstream::in_force::{Pools, Serving};
+use crate::upstream::roster::{Peer, Roster};
+
+/// The peers in force, counted on this worker only: see [`crate::snapshot`].
+#[allow(clippy::redundant_allocation)] // The outer counter is the point.
+pub(super) type OwnPools = Rc<Arc<Pools>>;
+
+/// A peer that is to be asked.
+pub(super) struct Chosen {
+    pools: OwnPools,
+    pub(super) pool: PoolName,
+    place: usize,
+    /// It is out, and the request is to show how it does now.
+    pub(super) is_trial: bool,
+}
+
+impl Chosen {
+    pub(super) fn peer(&self) -> &Peer {
+        &self.roster().peers()[self.place]
+    }
+
+    fn roster(&self) -> &Roster {
+        &self.pools[self.pool]
+    }
+
+    /// What `worker` counts of the peer.
+    pub(super) fn counts(&self, worker: usize) -> &Counts {
+        self.peer().health.counts(worker)
+    }
+
+    /// Nothing more will be heard of the request: if it was a trial and had no outcome, another may follow.
+    pub(super) fn is_given_up(&self) {
+        if self.is_trial {
+            self.peer().health.trial_is_void(Instant::now());
+        }
+    }
+}
+
+/// One worker's.
+pub(super) struct Chooser {
+    changes: Changes,
+    current: RefCell<Current>,
+}
+
+struct Current {
+    pools: OwnPools,
+    config: Snapshot<Config>,
+    /// How often the health of a peer had changed.
+    changes: u64,
+    pre: Usable,
+    prod: Usable,
+}
+
+impl Chooser {
+    pub(super) fn new(changes: Changes, serving: &Serving, config: &Snapshot<Config>) -> Self {
+        let current = Current::of(
+            Rc::new(Arc::clone(serving.pools())),
+            config,
+            changes.count(),
+        );
+        Self {
+            changes,
+            current: RefCell::new(current),
+        }
+    }
+
+    /// Takes note of what has changed, and lets go of what was replaced.
+    pub(super) fn refresh(&self, serving: &Serving, config: &Snapshot<Config>, now: Instant) {
+        let mut current = self.current.borrow_mut();
+        // Before the states are looked at: what changes meanwhile is seen the next time.
+        let changes = self.changes.count();
+        let has_pools = Arc::ptr_eq(&current.pools, serving.pools());
+        if has_pools
+            && current.config.is(config)
+            && current.changes == changes
+            && !current.is_over(now)
+        {
+            return;
+        }
+        let pools = match has_pools {
+            true => Rc::clone(&current.pools),
+            false => Rc::new(Arc::clone(serving.pools())),
+        };
+        *current = Current::of(pools, config, changes);
+    }
+
+    /// How `pool` stands for a request that may be risked, or not.
+    pub(super) fn standing(&self, pool: PoolName, may_be_risked: bool, now: Instant) -> Standing {
+        let current = self.current.borrow();
+        let peers = current.pools[pool].peers();
+        current.usable(pool).standing(peers, may_be_risked, now)
+    }
+
+    /// The pools that peers are chosen from.
+    pub(super) fn pools(&self) -> OwnPools {
+        Rc::clone(&self.current.borrow().pools)
+    }
+
+    /// The peer of `pool` at `address`, if it is one.
+    pub(super) fn find(&self, pool: PoolName, address: SocketAddr) -> Option<Chosen> {
+        let pools = self.pools();
+        let place = pools[pool].place_of(address)?;
+        Some(Chosen {
+            pools,
+            pool,
+            place,
+            is_trial: false,
+        })
+    }
+
+    /// `worker` has a request for `pool`.
+    pub(super) fn note_request(&self, pool: PoolName, worker: usize) {
+        self.current.borrow().pools[pool].budget().request(worker);
+    }
+
+    /// True when one more request may be tried once more at `pool`, which is counted then.
+    pub(super) fn may_retry(&self, pool: PoolName) -> bool {
+        let current = self.current.borrow();
+        current.pools[pool]
+            .budget()
+            .allows(current.config.upstream.retry_budget)
+    }
+
+    /// The peer of `pool` to ask next, if one is left. `may_be_risked`: the request may be sent again, should
+    /// the peer never answer it.
+    pub(super) fn choose(
+        &self,
+        pool: PoolName,
+        request: &Request<'_>,
+        may_be_risked: bool,
+        now: Instant,
+    ) -> Option<Chosen> {
+        let current = self.current.borrow();
+        let (usable, peers) = (current.usable(pool), current.pools[pool].peers());
+        let rules = &current.config.upstream;
+        let chosen = |place: usize, is_trial| Chosen {
+            pools: Rc::clone(&current.pools),
+            pool,
+            place,
+            is_trial,
+        };
+        let falls_back = current.pools.fall_back(pool, rules);
+        if usable.has_trial(now, may_be_risked)
+            && (falls_back || usable.has_other(peers, request.tried))
+        {
+            let mut out = peers
+                .iter()
+                .filter(|it| !request.tried.contains(&it.address));
+            let is_tried = |it: &Peer| it.health.is_tried(now, may_be_risked);
+            if let Some(peer) = out.find(|it| is_tried(it)) {
+                return peers
+                    .iter()
+                    .position(|it| std::ptr::eq(it, peer))
+                    .map(|it| chosen(it, true));
+            }
+        }
+        let random = |below: u32| fastrand::u32(..below);
+        let place = usable.choose(peers, request, rules.balance, rules.max_fails, random);
+        let place = place.or_else(|| match falls_back {
+            true => None,
+            false => choose::last_resort(peers, request.tried, now, rules),
+        });
+        place.map(|it| chosen(it, false))
+    }
+}
+
+impl Current {
+    fn of(pools: OwnPools, config: &Snapshot<Config>, changes: u64) -> Self {
+        let now = Instant::now();
+        let usable = |pool| pools.usable(pool, now, &config.upstream);
+        let (pre, prod) = (usable(PoolName::Pre), usable(PoolName::Prod));
+        Self {
+            pools,
+            config: config.clone(),
+            changes,
+            pre,
+            prod,
+        }
+    }
+
+    fn usable(&self, pool: PoolName) -> &Usable {
+        match pool {
+            PoolName::Pre => &self.pre,
+            PoolName::Prod => &self.prod,
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.pre.is_over(now) || self.prod.is_over(now)
+    }
+}

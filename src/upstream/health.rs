@@ -1,0 +1,521 @@
+//! How one peer has done of late, and whether it is asked.
+//!
+//! A [`Health`] is a cell of atomics that all workers share without locks, and that outlives changes of the
+//! lists which keep the peer. What is counted for each request is a worker's own; what is shared is written
+//! only when a peer fails or comes back. Time is a parameter.
+//!
+//! ```text
+//!            max_fails in a row, or most of the
+//!            outcomes of the last ten seconds          its time is over, and
+//!   up  ----------------------------------------> out  a request may be risked --> trial
+//!    ^                                             ^                                |   |
+//!    |  slow_start is over                         +--------------------------------+   |
+//!    +---------------------------- starting <-------------------------------------------+
+//!                                                    failed: for twice as long      answered
+//! ```
+//!
+//! What a client has caused is never a peer's failure: see [`Failure::blames_peer`]. Which of several peers
+//! that are out are asked all the same is said by [`choose`](super::choose), since it depends on the others.
+
+mod latency;
+mod outcomes;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub use latency::{Latency, Quantiles};
+pub use outcomes::Outcomes;
+
+use super::changes::Changes;
+use crate::config;
+use crate::error::Failure;
+use crate::metrics::Counter;
+
+/// Outcomes within [`WINDOW`] below which their share says nothing.
+const ENOUGH: u64 = 20;
+
+/// How far back outcomes count.
+pub const WINDOW: Duration = Duration::from_secs(10);
+
+/// The longest time for which a peer is out before it is tried again.
+pub const LONGEST_OUT: Duration = Duration::from_secs(5 * 60);
+
+/// Part of its share with which a peer starts, and with which one is asked that would better be out.
+pub const LEAST_SHARE: f64 = 0.1;
+
+/// A trial of which nobody has heard for so long is anybody's again.
+const TRIAL_TIME: Duration = Duration::from_secs(60);
+
+/// A peer that nobody could try with a request that may be repeated is tried with any, so much later.
+const ANY_TRIAL_AFTER: Duration = Duration::from_secs(60);
+
+/// Why a peer is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Attempts on it failed, the last one so.
+    Failed(Failure),
+    /// It answers with a status of `fail_statuses`.
+    Status,
+    /// Its health checks fail.
+    Check,
+}
+
+impl Why {
+    /// The name in logs, metrics and pages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failed(failure) => failure.name(),
+            Self::Status => "fail-status",
+            Self::Check => "check-failed",
+        }
+    }
+
+    const fn code(self) -> u64 {
+        match self {
+            Self::Status => 0,
+            Self::Check => 1,
+            Self::Failed(failure) => 2 + failure.index() as u64,
+        }
+    }
+
+    fn of_code(code: u64) -> Self {
+        match code {
+            0 => Self::Status,
+            1 => Self::Check,
+            code => {
+                let failure = usize::try_from(code - 2).ok();
+                let failure = failure.and_then(|at| Failure::ALL.get(at));
+                Self::Failed(failure.copied().unwrap_or(Failure::ConnectFailed))
+            }
+        }
+    }
+}
+
+/// Whether a peer is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has its whole share.
+    Up,
+    /// Nobody knows yet, and nothing is asked of it before its first check has succeeded.
+    Unchecked,
+    /// It is left alone until then.
+    Out {
+        /// When it may be tried again.
+        until: Instant,
+        /// What has put it out.
+        why: Why,
+    },
+    /// One request is to show how it does now.
+    Trial {
+        /// When that request was sent.
+        since: Instant,
+    },
+    /// It is back, with a share that grows.
+    Starting {
+        /// When it came back.
+        since: Instant,
+    },
+}
+
+impl State {
+    /// The name on pages and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Unchecked => "unchecked",
+            Self::Out { .. } => "out",
+            Self::Trial { .. } => "trial",
+            Self::Starting { .. } => "starting",
+        }
+    }
+
+    /// Every name.
+    pub const NAMES: [&str; 5] = ["up", "unchecked", "out", "trial", "starting"];
+}
+
+/// A change that is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The peer is out from now on, for so long.
+    Out(Duration, Why),
+    /// It is back.
+    Back,
+}
+
+/// The state in one word: three bits for its kind, eight for why, the rest for a time in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word(u64);
+
+const UP: u64 = 0;
+const UNCHECKED: u64 = 1;
+const OUT: u64 = 2;
+const TRIAL: u64 = 3;
+const STARTING: u64 = 4;
+
+impl Word {
+    const fn new(kind: u64, why: u64, millis: u64) -> Self {
+        Self(kind | why << 3 | millis << 11)
+    }
+
+    const fn kind(self) -> u64 {
+        self.0 & 7
+    }
+
+    const fn why(self) -> u64 {
+        self.0 >> 3 & 0xff
+    }
+
+    const fn millis(self) -> u64 {
+        self.0 >> 11
+    }
+}
+
+/// What one worker counts of a peer.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counts {
+    /// Attempts that have ended well.
+    pub answered: Counter,
+    /// Attempts that have failed, and were the peer's fault.
+    pub failed: Counter,
+    /// Requests under way, tunnels too.
+    pub in_flight: Counter,
+    /// How long the heads of its responses took.
+    pub latency: Latency,
+}
+
+/// How a peer has done of late.
+#[derive(Debug)]
+pub struct Health {
+    /// What times are counted from.
+    base: Instant,
+    changes: Changes,
+    state: AtomicU64,
+    /// Failures since the last success.
+    in_a_row: AtomicU32,
+    /// How often it has gone out without having been well for long in between.
+    strikes: AtomicU32,
+    /// It has answered since it was last out, or was first seen.
+    proven: AtomicBool,
+    /// Its last checks have failed, so no request is risked.
+    check_failing: AtomicBool,
+    workers: Box<[Counts]>,
+    /// As it was one [`WINDOW`] ago; written by the control plane.
+    past: Past,
+    /// Of each failure, how many there were.
+    kinds: [AtomicU64; Failure::ALL.len()],
+    /// For the control plane.
+    recent: Mutex<outcomes::Recent>,
+}
+
+#[derive(Debug, Default)]
+struct Past {
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Health {
+    /// A peer of which nothing is known, for so many workers; `changes` counts its changes, too. One that
+    /// is to be checked first is [`State::Unchecked`].
+    pub fn new(workers: usize, changes: Changes, check_first: bool, now: Instant) -> Self {
+        Self {
+            base: now,
+            changes,
+            state: AtomicU64::new(Word::new(if check_first { UNCHECKED } else { UP }, 0, 0).0),
+            in_a_row: AtomicU32::new(0),
+            strikes: AtomicU32::new(0),
+            proven: AtomicBool::new(false),
+            check_failing: AtomicBool::new(false),
+            workers: (0..workers).map(|_| Counts::default()).collect(),
+            past: Past::default(),
+            kinds: [const { AtomicU64::new(0) }; Failure::ALL.len()],
+            recent: Mutex::default(),
+        }
+    }
+
+    /// What `worker` counts.
+    pub fn counts(&self, worker: usize) -> &Counts {
+        &self.workers[worker]
+    }
+
+    /// Requests under way, of all workers.
+    pub fn in_flight(&self) -> u64 {
+        let counts = self.workers.iter().map(|it| it.in_flight.get());
+        counts.fold(0, u64::wrapping_add)
+    }
+
+    /// True when it has answered since it was last out, or was first seen. Of one that has not, nobody can
+    /// tell whether it will.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// How it stands at `now`.
+    pub fn state(&self, now: Instant, rules: &config::Upstream) -> State {
+        let word = self.word();
+        let at = self.base + Duration::from_millis(word.millis());
+        match word.kind() {
+            UNCHECKED => State::Unchecked,
+            OUT => State::Out {
+                until: at,
+                why: Why::of_code(word.why()),
+            },
+            TRIAL => State::Trial { since: at },
+            STARTING if now.saturating_duration_since(at) < rules.slow_start => {
+                State::Starting { since: at }
+            }
+            _ => State::Up,
+        }
+    }
+
+    /// How many times in a row it went out.
+    pub fn strikes(&self) -> u32 {
+        self.strikes.load(Ordering::Relaxed)
+    }
+
+    /// How often it has failed in this way.
+    pub fn failures(&self, failure: Failure) -> u64 {
+        self.kinds[failure.index()].load(Ordering::Relaxed)
+    }
+
+    /// An attempt of `worker` has ended well.
+    pub fn succeeded(&self, worker: usize, now: Instant) -> Option<Change> {
+        self.workers[worker].answered.increment();
+        self.is_answering(now)
+    }
+
+    /// It has answered, whatever comes after that.
+    pub fn is_answering(&self, now: Instant) -> Option<Change> {
+        // Written only where it changes something: what all workers read stays in all their caches.
+        if self.in_a_row.load(Ordering::Relaxed) != 0 {
+            self.in_a_row.store(0, Ordering::Relaxed);
+        }
+        let word = self.word();
+        if word.kind() == TRIAL {
+            // What comes from others that were sent before speaks for it as well.
+            self.proven.store(true, Ordering::Relaxed);
+            let back = Word::new(STARTING, 0, self.millis(now));
+            return self.replace(word, back).then_some(Change::Back);
+        }
+        if word.kind() != OUT && !self.is_proven() {
+            self.proven.store(true, Ordering::Relaxed);
+        }
+        None
+    }
+
+    /// An attempt of `worker` has failed at `now`, through the fault of the peer. `jitter` is a number from
+    /// 0 to 1 by chance.
+    pub fn failed(
+        &self,
+        worker: usize,
+        why: Why,
+        now: Instant,
+        rules: &config::Upstream,
+        jitter: f64,
+    ) -> Option<Change> {
+        self.workers[worker].failed.increment();
+        if let Why::Failed(failure) = why {
+            self.kinds[failure.index()].fetch_add(1, Ordering::Relaxed);
+        }
+        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        let word = self.word();
+        let goes = match word.kind() {
+            // Whatever was sent before it went out says nothing new.
+            OUT => false,
+            TRIAL => true,
+            _ if rules.max_fails == 0 => false,
+            _ => in_a_row >= rules.max_fails || self.most_have_failed(),
+        };
+        match goes {
+            true => self.put_out(word, why, now, rules, jitter),
+            false => None,
+        }
+    }
+
+    /// More than half of enough outcomes of late.
+    fn most_have_failed(&self) -> bool {
+        let outcomes = self.outcomes();
+        let failed = outcomes
+            .failed
+            .wrapping_sub(self.past.failed.load(Ordering::Relaxed));
+        let before = self.past.answered.load(Ordering::Relaxed);
+        let answered = outcomes.answered.wrapping_sub(before);
+        let all = failed.saturating_add(answered);
+        all >= ENOUGH && failed > all / 2
+    }
+
+    /// All outcomes since it was first seen.
+    pub fn outcomes(&self) -> Outcomes {
+        let sum = |count: fn(&Counts) -> &Counter| {
+            let counts = self.workers.iter().map(|it| count(it).get());
+            counts.fold(0, u64::wrapping_add)
+        };
+        Outcomes {
+            answered: sum(|it| &it.answered),
+            failed: sum(|it| &it.failed),
+        }
+    }
+
+    fn put_out(
+        &self,
+        word: Word,
+        why: Why,
+        now: Instant,
+        rules: &config::Upstream,
+        jitter: f64,
+    ) -> Option<Change> {
+        let strikes = match self.has_been_well(word, now, rules) {
+            true => 0,
+            false => self.strikes(),
+        };
+        let pause = pause(rules.fail_timeout, strikes, jitter);
+        let until = Word::new(OUT, why.code(), self.millis(now + pause));
+        if !self.replace(word, until) {
+            return None;
+        }
+        self.strikes
+            .store(strikes.saturating_add(1), Ordering::Relaxed);
+        self.proven.store(false, Ordering::Relaxed);
+        self.in_a_row.store(0, Ordering::Relaxed);
+        Some(Change::Out(pause, why))
+    }
+
+    /// It was up for as long as it would be out next, so that what was before is forgotten.
+    fn has_been_well(&self, word: Word, now: Instant, rules: &config::Upstream) -> bool {
+        let next = pause(rules.fail_timeout, self.strikes(), 0.0);
+        let since = self.base + Duration::from_millis(word.millis());
+        matches!(word.kind(), UP | STARTING)
+            && now.saturating_duration_since(since) > next.max(rules.slow_start)
+    }
+
+    /// True when the calling request is the trial of a peer that is out: its time is over, and the request
+    /// `may_be_risked`, since another peer can have it if this one fails.
+    pub fn is_tried(&self, now: Instant, may_be_risked: bool) -> bool {
+        let word = self.word();
+        let Some(due) = self.trial_due(word, may_be_risked) else {
+            return false;
+        };
+        now >= due && self.replace(word, Word::new(TRIAL, word.why(), self.millis(now)))
+    }
+
+    /// When a request may be its trial, if it is out.
+    pub fn tried_at(&self, may_be_risked: bool) -> Option<Instant> {
+        self.trial_due(self.word(), may_be_risked)
+    }
+
+    fn trial_due(&self, word: Word, may_be_risked: bool) -> Option<Instant> {
+        let at = self.base + Duration::from_millis(word.millis());
+        let due = match word.kind() {
+            OUT if self.check_failing.load(Ordering::Relaxed) => return None,
+            OUT => at,
+            TRIAL => at + TRIAL_TIME,
+            _ => return None,
+        };
+        Some(match may_be_risked {
+            true => due,
+            false => due + ANY_TRIAL_AFTER,
+        })
+    }
+
+    /// Its trial has come to nothing: the client has gone, or the like. The next request may be one.
+    pub fn trial_is_void(&self, now: Instant) {
+        let word = self.word();
+        if word.kind() == TRIAL {
+            self.replace(word, Word::new(OUT, word.why(), self.millis(now)));
+        }
+    }
+
+    /// So many of its checks have failed that it counts as down.
+    pub fn check_has_failed(&self, now: Instant) -> Option<Change> {
+        self.check_failing.store(true, Ordering::Relaxed);
+        let word = self.word();
+        if word.kind() == OUT {
+            return None;
+        }
+        let out = Word::new(OUT, Why::Check.code(), self.millis(now));
+        if !self.replace(word, out) {
+            return None;
+        }
+        self.proven.store(false, Ordering::Relaxed);
+        Some(Change::Out(Duration::ZERO, Why::Check))
+    }
+
+    /// So many of its checks have succeeded that it counts as up. What requests have found out stands.
+    pub fn check_has_succeeded(&self, now: Instant) -> Option<Change> {
+        self.check_failing.store(false, Ordering::Relaxed);
+        let word = self.word();
+        let by_check = word.kind() == OUT && Why::of_code(word.why()) == Why::Check;
+        if !by_check && word.kind() != UNCHECKED {
+            return None;
+        }
+        let back = Word::new(STARTING, 0, self.millis(now));
+        self.replace(word, back).then_some(Change::Back)
+    }
+
+    /// What of its share it has at `now`, of 1.
+    pub fn share(&self, now: Instant, rules: &config::Upstream) -> f64 {
+        match self.state(now, rules) {
+            State::Starting { since } => {
+                let passed = now.saturating_duration_since(since).as_secs_f64();
+                let ramp = passed / rules.slow_start.as_secs_f64();
+                ramp.clamp(LEAST_SHARE, 1.0)
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// To be called once a second, by one thread: what is older than the window counts no more.
+    pub fn look(&self, now: Instant) {
+        let mut recent = self
+            .recent
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let past = recent.note(self.outcomes(), now);
+        self.past.answered.store(past.answered, Ordering::Relaxed);
+        self.past.failed.store(past.failed, Ordering::Relaxed);
+        recent
+            .latency
+            .note(self.workers.iter().map(|it| &it.latency), now);
+    }
+
+    /// Of the last minute; `None` when nothing was answered.
+    pub fn quantiles(&self) -> Option<Quantiles> {
+        let recent = self
+            .recent
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        recent
+            .latency
+            .quantiles(self.workers.iter().map(|it| &it.latency))
+    }
+
+    fn word(&self) -> Word {
+        Word(self.state.load(Ordering::Relaxed))
+    }
+
+    /// False when it was changed by somebody else.
+    fn replace(&self, from: Word, to: Word) -> bool {
+        let state = &self.state;
+        let outcome = state.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed);
+        if outcome.is_ok() {
+            self.changes.increment();
+        }
+        outcome.is_ok()
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let passed = at.saturating_duration_since(self.base).as_millis();
+        u64::try_from(passed).unwrap_or(u64::MAX)
+    }
+}
+
+/// For how long a peer is out that has gone out so often before: twice as long each time, and by chance
+/// up to a tenth longer, so that many gateways do not try it at once.
+fn pause(first: Duration, strikes: u32, jitter: f64) -> Duration {
+    let factor = 2_u32.saturating_pow(strikes.min(20));
+    let doubled = first.saturating_mul(factor).min(LONGEST_OUT.max(first));
+    doubled.mul_f64(1.0 + jitter / 10.0)
+}

@@ -1,0 +1,43 @@
+//! How attempts on a peer have ended, a little back in time.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::WINDOW;
+use super::latency::RecentLatency;
+
+/// How many attempts have ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Well.
+    pub answered: u64,
+    /// Through the peer's fault.
+    pub failed: u64,
+}
+
+/// What a look a second has seen of late.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// From the oldest one on, which is a window old or what was seen first.
+    looks: VecDeque<(Instant, Outcomes)>,
+    pub(super) latency: RecentLatency,
+}
+
+impl Recent {
+    /// Notes what is seen `now`; returns what was a window ago.
+    pub(super) fn note(&mut self, seen: Outcomes, now: Instant) -> Outcomes {
+        self.looks.push_back((now, seen));
+        // The youngest one that is old enough stays.
+        while self
+            .looks
+            .get(1)
+            .is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW)
+        {
+            self.looks.pop_front();
+        }
+        match self.looks.front() {
+            Some((at, outcomes)) if now.saturating_duration_since(*at) >= WINDOW => *outcomes,
+            _ => Outcomes::default(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The peers of a pool as they are at present: the addresses behind its entries, with their weights and
+//! their health.
+//!
+//! A [`Registry`] makes rosters from lists. It knows the health of every peer that some list has, and
+//! forgets that of the others: a peer that stays keeps what is known of it, whatever else changes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rustc_hash::FxHashMap;
+
+use super::budget::Budget;
+use super::changes::Changes;
+use super::hash;
+use super::health::Health;
+
+/// One peer of a pool.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How much it is asked, compared with the others.
+    pub weight: u16,
+    /// The name that it was found by, if its entry has one.
+    pub name: Option<Arc<str>>,
+    /// How it does. Another pool that has the same peer shares it.
+    pub health: Arc<Health>,
+    /// For the balance `hash`.
+    pub(super) hash: u64,
+}
+
+/// What an entry of a list has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where the peer is.
+    pub address: SocketAddr,
+    /// See [`Peer::weight`].
+    pub weight: u16,
+    /// See [`Peer::name`].
+    pub name: Option<Arc<str>>,
+}
+
+/// The peers of one pool.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    peers: Box<[Peer]>,
+    budget: Arc<Budget>,
+}
+
+impl Roster {
+    /// The peers, sorted by their addresses.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// Which peer is at `address`, if one is.
+    pub fn place_of(&self, address: SocketAddr) -> Option<usize> {
+        self.peers
+            .binary_search_by_key(&address, |it| it.address)
+            .ok()
+    }
+
+    /// The pool's account of retries.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+}
+
+/// Every peer of a service.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    changes: Changes,
+    health: Mutex<FxHashMap<SocketAddr, Arc<Health>>>,
+}
+
+impl Registry {
+    /// One that knows no peer, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            changes: Changes::default(),
+            health: Mutex::default(),
+        }
+    }
+
+    /// How often the health of a peer has changed.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The account of a pool, for all its rosters.
+    pub fn budget(&self) -> Arc<Budget> {
+        Arc::new(Budget::new(self.workers))
+    }
+
+    /// A pool of `found`, each once: the first of several with one address. A peer that is not known yet
+    /// gets nothing before its first check if `check_first`.
+    pub fn roster(
+        &self,
+        mut found: Vec<Found>,
+        budget: &Arc<Budget>,
+        check_first: bool,
+        now: Instant,
+    ) -> Roster {
+        found.sort_by_key(|it| it.address);
+        found.dedup_by_key(|it| it.address);
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = |found: Found| {
+            let new = || {
+                let changes = self.changes.clone();
+                Arc::new(Health::new(self.workers, changes, check_first, now))
+            };
+            let health = health.entry(found.address).or_insert_with(new);
+            Peer {
+                address: found.address,
+                weight: found.weight,
+                name: found.name,
+                health: Arc::clone(health),
+                hash: hash::of_address(found.address.ip())
+                    ^ u64::from(found.address.port()).rotate_left(48),
+            }
+        };
+        let peers = found.into_iter().map(peer).collect();
+        Roster {
+            peers,
+            budget: Arc::clone(budget),
+        }
+    }
+
+    /// Forgets the peers that nobody has any more.
+    pub fn tidy(&self) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.retain(|_, it| Arc::strong_count(it) > 1);
+    }
+}
