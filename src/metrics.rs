@@ -44,21 +44,59 @@ impl Counter {
     }
 }
 
-/// Upper bounds of the buckets of the request duration histogram, in microseconds.
+/// Upper bounds of the buckets of a [`Histogram`], in microseconds.
 pub(crate) const DURATION_BOUNDS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000,
 ];
 
+/// How often something took how long.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// By bucket; the last one has no upper bound.
+    pub buckets: [Counter; DURATION_BOUNDS.len() + 1],
+    /// Of all durations, in microseconds.
+    pub sum: Counter,
+}
+
+impl Histogram {
+    /// It took so long once more.
+    pub fn note(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < micros);
+        self.buckets[bucket].increment();
+        self.sum.add(micros);
+    }
+}
+
+/// The same, added up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HistogramSum {
+    pub(crate) buckets: [u64; DURATION_BOUNDS.len() + 1],
+    /// In microseconds.
+    pub(crate) sum: u64,
+}
+
+impl HistogramSum {
+    fn add(&mut self, histogram: &Histogram) {
+        for (sum, count) in self.buckets.iter_mut().zip(&histogram.buckets) {
+            *sum = sum.wrapping_add(count.get());
+        }
+        self.sum = self.sum.wrapping_add(histogram.sum.get());
+    }
+}
+
 /// Status classes: index 0 is "nothing was answered", 1 to 5 are 1xx to 5xx.
 pub(crate) const STATUS_CLASSES: usize = 6;
 
 /// One worker's counters.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerMetrics {
     /// Requests, by pool and status class; the last are those that were answered without a peer.
     pub requests: [[Counter; STATUS_CLASSES]; PoolName::ALL.len() + 1],
+    /// Requests that at least one attempt was made for.
+    pub requests_attempted: Counter,
     /// Attempts that succeeded, by pool.
     pub attempts_ok: [Counter; PoolName::ALL.len()],
     /// Attempts that have ended through no fault of the peer's, by pool.
@@ -103,65 +141,35 @@ pub struct WorkerMetrics {
     pub upstream_received: Counter,
     /// Bytes to peers.
     pub upstream_sent: Counter,
-    /// Request durations, by bucket; the last one has no upper bound.
-    pub durations: [Counter; DURATION_BOUNDS.len() + 1],
-    /// Sum of all request durations, in microseconds.
-    pub duration_sum: Counter,
+    /// Of requests, by pool; the last are those that were answered without a peer.
+    pub durations: [Histogram; PoolName::ALL.len() + 1],
+    /// How long peers took until the head of a final response had come, by pool.
+    pub upstream_durations: [Histogram; PoolName::ALL.len()],
     /// Panics that were contained.
     pub panics: Counter,
-}
-
-impl Default for WorkerMetrics {
-    fn default() -> Self {
-        // Used as the initial value of each element only.
-        #[allow(clippy::declare_interior_mutable_const)]
-        const ZERO: Counter = Counter::new();
-        Self {
-            requests: [const { [ZERO; STATUS_CLASSES] }; PoolName::ALL.len() + 1],
-            attempts_ok: [ZERO; PoolName::ALL.len()],
-            attempts_abandoned: [ZERO; PoolName::ALL.len()],
-            retries: [ZERO; PoolName::ALL.len()],
-            retries_denied: [ZERO; PoolName::ALL.len()],
-            attempts_failed: [const { [ZERO; Failure::ALL.len()] }; PoolName::ALL.len()],
-            fallbacks_empty: ZERO,
-            fallbacks_out: ZERO,
-            fallbacks_exhausted: ZERO,
-            refusals: [ZERO; Refusal::ALL.len()],
-            doubts: [ZERO; Doubt::ALL.len()],
-            closes: [ZERO; Close::ALL.len()],
-            connections: ZERO,
-            active: ZERO,
-            parked: ZERO,
-            upstream_idle: ZERO,
-            upstream_connects: ZERO,
-            upstream_reuses: ZERO,
-            upstream_pinned: ZERO,
-            downstream_received: ZERO,
-            downstream_sent: ZERO,
-            upstream_received: ZERO,
-            upstream_sent: ZERO,
-            durations: [ZERO; DURATION_BOUNDS.len() + 1],
-            duration_sum: ZERO,
-            panics: ZERO,
-        }
-    }
 }
 
 impl WorkerMetrics {
     /// The requests for a pool, or those that were answered without a peer, by status class.
     pub(crate) fn requests_of(&self, pool: Option<PoolName>) -> &[Counter; STATUS_CLASSES] {
-        &self.requests[pool.map_or(PoolName::ALL.len(), |it| it as usize)]
+        &self.requests[place_of(pool)]
+    }
+
+    /// How long the requests for a pool took, or those that were answered without a peer.
+    pub(crate) fn durations_of(&self, pool: Option<PoolName>) -> &Histogram {
+        &self.durations[place_of(pool)]
     }
 
     /// Counts one finished request.
     pub fn request(&self, pool: Option<PoolName>, status: u16, duration: Duration) {
         let class = usize::from(status / 100).min(STATUS_CLASSES - 1);
         self.requests_of(pool)[class].increment();
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < micros);
-        self.durations[bucket].increment();
-        self.duration_sum.add(micros);
+        self.durations_of(pool).note(duration);
     }
+}
+
+fn place_of(pool: Option<PoolName>) -> usize {
+    pool.map_or(PoolName::ALL.len(), |it| it as usize)
 }
 
 /// The counters of all workers.
@@ -194,6 +202,17 @@ impl Metrics {
             .iter()
             .fold(0, |sum, worker| sum.wrapping_add(counter(worker).get()))
     }
+
+    /// Sum of some histograms of each worker.
+    pub(crate) fn histogram<'a>(
+        &'a self,
+        histograms: impl Fn(&'a WorkerMetrics) -> &'a [Histogram],
+    ) -> HistogramSum {
+        let mut all = HistogramSum::default();
+        let each = self.workers.iter().flat_map(histograms);
+        each.for_each(|it| all.add(it));
+        all
+    }
 }
 
 #[cfg(test)]
@@ -214,9 +233,12 @@ mod tests {
         let requests =
             |class: usize| metrics.sum(|it| &it.requests_of(Some(PoolName::Prod))[class]);
         assert_eq!((requests(2), requests(5), requests(4)), (2, 1, 0));
-        let bucket = |at: usize| metrics.sum(|it| &it.durations[at]);
+        let bucket =
+            |at: usize| metrics.sum(|it| &it.durations_of(Some(PoolName::Prod)).buckets[at]);
         assert_eq!((bucket(0), bucket(1), bucket(14)), (1, 1, 1));
-        assert_eq!(metrics.sum(|it| &it.duration_sum), 60_001_001);
+        let sum = metrics.sum(|it| &it.durations_of(Some(PoolName::Prod)).sum);
+        assert_eq!(sum, 60_001_001);
+        assert_eq!(metrics.sum(|it| &it.durations_of(None).sum), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The process around the gateway: signals, the pid file, privileges, limits, and the threads that
 //! must not be missed.
 
+pub(crate) mod figures;
 mod pid_file;
 mod startup;
 pub(crate) mod supervised;

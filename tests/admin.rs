@@ -6,6 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
+use graygate::error::{AdminRefusal, Close, Doubt, Failure, Refusal};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
@@ -246,16 +247,59 @@ fn answer_to(target: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} Said So\r\nX-Origin: yes\r\nContent-Length: 3\r\n\r\nabc").into()
 }
 
-/// The fixed part of a page: without what depends on time, or on how far a log's writer has got.
+/// The fixed part of a page: without what depends on time, or on how far a log's writer has got; and
+/// without what tests/peers_seen.rs looks at, peer by peer.
 fn counted(mut page: Samples) -> Samples {
     let timed = [
         "graygate_request_duration_seconds_bucket{le=",
         "graygate_request_duration_seconds_sum",
+        "graygate_pool_request_duration_seconds_bucket{le=",
+        "graygate_pool_request_duration_seconds_sum{",
+        "graygate_upstream_duration_seconds_bucket{le=",
+        "graygate_upstream_duration_seconds_sum{",
         "graygate_lists_age_seconds",
         "graygate_log_queued_bytes{",
+        "graygate_peer_",
+        "process_",
     ];
     page.retain(|name, _| !timed.iter().any(|it| name.starts_with(it)));
     page
+}
+
+/// What is there from the start, with 0: every label of a set that is known.
+fn known_labels() -> Samples {
+    let mut names = Vec::new();
+    for pool in ["pre", "prod"] {
+        let outcomes = Failure::ALL.iter().map(|it| it.name());
+        let outcomes = outcomes.chain(["ok", "abandoned"]);
+        names.extend(
+            outcomes.map(|it| format!("attempts_total{{outcome=\"{it}\",pool=\"{pool}\"}}")),
+        );
+        let states = ["up", "unchecked", "out", "trial", "starting"];
+        names.extend(states.map(|it| format!("peers{{pool=\"{pool}\",state=\"{it}\"}}")));
+    }
+    let mut reasons = |family: &str, all: Vec<&str>| {
+        let of_family = all.iter().map(|it| format!("{family}{{reason=\"{it}\"}}"));
+        names.extend(of_family);
+    };
+    let refusals = Refusal::ALL.iter().map(|it| it.name());
+    reasons("refusals_total", refusals.collect());
+    let doubts = Doubt::ALL.iter().map(|it| it.name());
+    reasons("proxies_not_believed_total", doubts.collect());
+    let closes = Close::ALL.iter().map(|it| it.name());
+    reasons("connections_closed_total", closes.collect());
+    let refusals = AdminRefusal::ALL.iter().map(|it| it.name());
+    reasons("admin_refusals_total", refusals.collect());
+    let zeros = names.into_iter().map(|it| (format!("graygate_{it}"), 0.0));
+    zeros.collect()
+}
+
+#[test]
+fn every_label_of_a_known_set_is_there_from_the_start() {
+    let page = samples(&gateway());
+    for name in known_labels().into_keys() {
+        assert!(page.contains_key(&name), "{name}");
+    }
 }
 
 #[test]
@@ -265,6 +309,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
     let dead = RefusingPeer::new();
     let setup = Setup::new().one_worker();
     let setup = setup.set("lists.guard_share", 100);
+    let setup = setup.set("gateway.max_connections", 100);
     let gateway = setup.lists(&["127.0.0.5"], &[&pre], &[&prod]).start();
     let lists_are = |generation: u64| {
         gateway.wait_for_lists("the lists", |it| it["generation"] == json!(generation));
@@ -359,6 +404,18 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("requests_total{pool=\"none\",status=\"5xx\"}", 0),
         ("worker_requests_total{worker=\"0\"}", 19),
         ("request_duration_seconds_count", 19),
+        ("pool_request_duration_seconds_count{pool=\"pre\"}", 3),
+        ("pool_request_duration_seconds_count{pool=\"prod\"}", 15),
+        ("pool_request_duration_seconds_count{pool=\"none\"}", 1),
+        ("upstream_duration_seconds_count{pool=\"pre\"}", 3),
+        ("upstream_duration_seconds_count{pool=\"prod\"}", 13),
+        // One was served by prod without a try on pre, and one was refused.
+        ("requests_attempted_total", 18),
+        ("retries_total{pool=\"pre\"}", 0),
+        // After the one that pre has refused.
+        ("retries_total{pool=\"prod\"}", 1),
+        ("retries_denied_total{pool=\"pre\"}", 0),
+        ("retries_denied_total{pool=\"prod\"}", 0),
         ("attempts_total{outcome=\"ok\",pool=\"pre\"}", 3),
         (
             "attempts_total{outcome=\"connect-refused\",pool=\"pre\"}",
@@ -371,6 +428,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ),
         ("attempts_total{outcome=\"client-gone\",pool=\"prod\"}", 1),
         ("fallbacks_total{reason=\"pre-empty\"}", 1),
+        ("fallbacks_total{reason=\"pre-out\"}", 0),
         ("fallbacks_total{reason=\"pre-exhausted\"}", 1),
         ("refusals_total{reason=\"no-host\"}", 1),
         ("connections_total{worker=\"0\"}", 17),
@@ -438,13 +496,21 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("reloads_total{outcome=\"ok\"}", 0),
         ("reloads_total{outcome=\"failed\"}", 0),
         ("workers", 1),
+        ("max_connections", 100),
+        ("peers{pool=\"pre\",state=\"up\"}", 1),
+        ("peers{pool=\"prod\",state=\"up\"}", 1),
+        ("peers_asked{pool=\"pre\"}", 1),
+        ("peers_asked{pool=\"prod\"}", 1),
+        ("peers_without_series{pool=\"pre\"}", 0),
+        ("peers_without_series{pool=\"prod\"}", 0),
     ];
     let own_lines = format!("own_lines_dropped_total{{listen=\"{}\"}}", gateway.addr());
-    let expected: Samples = table
-        .iter()
-        .chain([&(own_lines.as_str(), 0)])
-        .map(|(name, value)| (format!("graygate_{name}"), *value as f64))
-        .collect();
+    let build = format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    let mut expected = known_labels();
+    let counts = [(own_lines.as_str(), 0), (&build, 1)];
+    for (name, value) in table.iter().chain(&counts) {
+        expected.insert(format!("graygate_{name}"), *value as f64);
+    }
     // The end of a connection is counted a moment after the client has seen it.
     let closes = || counted(samples(&gateway));
     let start = Instant::now();
@@ -738,6 +804,7 @@ fn only_who_asks_for_an_address_or_an_own_name_is_served() {
         "/healthz",
         "/lists",
         "/config",
+        "/peers",
         "/explain?ip=192.0.2.1",
         "/metrics",
         "/x",
@@ -770,7 +837,7 @@ fn only_who_asks_for_an_address_or_an_own_name_is_served() {
         format!("gw-2:{port}"),
     ];
     for host in &own {
-        for target in &pages[..5] {
+        for target in &pages[..6] {
             assert_eq!(
                 ask(&gateway, "GET", target, host).status(),
                 200,

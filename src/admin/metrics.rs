@@ -1,11 +1,17 @@
 //! The counters as Prometheus text (exposition format 0.0.4).
 //!
 //! The workers' counters are added up here, while they go on counting; so the sums of two metrics
-//! may differ by the requests of this moment. A counter with a reason as its label is shown once
-//! it is not zero.
+//! may differ by the requests of this moment. Every label of a known set is there from the start, with 0,
+//! so that a first one is seen as an increase.
 
-use std::fmt::{Display, Write};
+mod page;
+mod peers;
+mod process;
+
+use std::slice;
 use std::time::Instant;
+
+use page::{Labels, Page, Select};
 
 use crate::admin::pages::standing::{age_of, copy_is_in_force};
 use crate::admin::view::View;
@@ -13,16 +19,17 @@ use crate::error::{AdminRefusal, Close, Doubt, Failure, Finding, Refusal};
 use crate::fleet::heartbeat::Tally;
 use crate::lists::notes::Kind;
 use crate::lists::{ListName, PoolName};
-use crate::metrics::{Counter, DURATION_BOUNDS, Metrics, STATUS_CLASSES, WorkerMetrics};
+use crate::metrics::{Counter, Metrics, STATUS_CLASSES, WorkerMetrics};
 use crate::net;
 use crate::store::{Cause, copy};
 
 /// The whole page.
 pub(super) fn render(view: &View) -> String {
-    let mut page = Page::default();
+    let mut page = Page::new();
     let metrics = &view.gateway.metrics;
     requests(&mut page, metrics);
     connections(&mut page, metrics);
+    peers::render(&mut page, &view.gateway);
     lists(&mut page, view);
     let reloads = view.reloads.tally();
     page.family(
@@ -60,7 +67,7 @@ pub(super) fn render(view: &View) -> String {
     );
     for refusal in AdminRefusal::ALL {
         let count = view.refused.count(*refusal);
-        page.unless_zero(
+        page.value(
             "admin_refusals_total",
             &[("reason", &refusal.name())],
             count,
@@ -75,9 +82,20 @@ pub(super) fn render(view: &View) -> String {
         let labels: Labels<'_> = &[("listen", &lines.listen())];
         page.value("own_lines_dropped_total", labels, lines.dropped());
     }
-    page.family("workers", "gauge", "Worker threads.");
-    page.value("workers", &[], metrics.workers().len());
-    page.text
+    page.single(
+        "workers",
+        "gauge",
+        "Worker threads.",
+        metrics.workers().len(),
+    );
+    page.single(
+        "max_connections",
+        "gauge",
+        "Downstream connections that may be open: as configured, or as there are descriptors for.",
+        view.gateway.config.load().gateway.max_connections,
+    );
+    process::render(&mut page);
+    page.into_text()
 }
 
 fn requests(page: &mut Page, metrics: &Metrics) {
@@ -86,35 +104,24 @@ fn requests(page: &mut Page, metrics: &Metrics) {
         "counter",
         "Requests by pool and class of status; class 0xx: nothing was answered.",
     );
-    // The last are those that were answered without a peer.
-    for pool in PoolName::ALL.map(Some).into_iter().chain([None]) {
+    for pool in POOLS_AND_NONE {
         for class in 0..STATUS_CLASSES {
             let count = metrics.sum(|it| &it.requests_of(pool)[class]);
             let class = format!("{class}xx");
-            let pool = pool.map_or("none", PoolName::name);
             page.value(
                 "requests_total",
-                &[("pool", &pool), ("status", &class)],
+                &[("pool", &pool_name(pool)), ("status", &class)],
                 count,
             );
         }
     }
-    page.family(
-        "attempts_total",
+    page.single(
+        "requests_attempted_total",
         "counter",
-        "Attempts on peers by pool and outcome.",
+        "Requests for which a peer was asked; the attempts are these and the retries.",
+        metrics.sum(|it| &it.requests_attempted),
     );
-    for pool in PoolName::ALL {
-        let at = pool as usize;
-        let name = pool.name();
-        let ok = metrics.sum(|it| &it.attempts_ok[at]);
-        page.value("attempts_total", &[("pool", &name), ("outcome", &"ok")], ok);
-        for failure in Failure::ALL {
-            let count = metrics.sum(|it| &it.attempts_failed[at][failure.index()]);
-            let labels: Labels<'_> = &[("pool", &name), ("outcome", &failure.name())];
-            page.unless_zero("attempts_total", labels, count);
-        }
-    }
+    attempts(page, metrics);
     page.family(
         "fallbacks_total",
         "counter",
@@ -137,7 +144,7 @@ fn requests(page: &mut Page, metrics: &Metrics) {
     );
     for refusal in Refusal::ALL {
         let count = metrics.sum(|it| &it.refusals[refusal.index()]);
-        page.unless_zero("refusals_total", &[("reason", &refusal.name())], count);
+        page.value("refusals_total", &[("reason", &refusal.name())], count);
     }
     page.family(
         "proxies_not_believed_total",
@@ -147,32 +154,94 @@ fn requests(page: &mut Page, metrics: &Metrics) {
     for doubt in Doubt::ALL {
         let count = metrics.sum(|it| &it.doubts[doubt.index()]);
         let labels: Labels<'_> = &[("reason", &doubt.name())];
-        page.unless_zero("proxies_not_believed_total", labels, count);
+        page.value("proxies_not_believed_total", labels, count);
     }
     page.family(
         "request_duration_seconds",
         "histogram",
         "From the first byte of a request to the last of its response.",
     );
-    let mut cumulated = 0;
-    for (at, bound) in DURATION_BOUNDS.iter().enumerate() {
-        cumulated += metrics.sum(|it| &it.durations[at]);
-        let bound = *bound as f64 / 1e6;
-        page.value(
-            "request_duration_seconds_bucket",
-            &[("le", &bound)],
-            cumulated,
-        );
-    }
-    cumulated += metrics.sum(|it| &it.durations[DURATION_BOUNDS.len()]);
-    page.value(
-        "request_duration_seconds_bucket",
-        &[("le", &"+Inf")],
-        cumulated,
+    let all = metrics.histogram(|it| &it.durations);
+    page.histogram("request_duration_seconds", &[], &all);
+    durations_by_pool(page, metrics);
+}
+
+fn attempts(page: &mut Page, metrics: &Metrics) {
+    page.family(
+        "attempts_total",
+        "counter",
+        "Attempts on peers by pool and outcome; abandoned: through no fault of the peer's.",
     );
-    let sum = metrics.sum(|it| &it.duration_sum) as f64 / 1e6;
-    page.value("request_duration_seconds_sum", &[], sum);
-    page.value("request_duration_seconds_count", &[], cumulated);
+    for pool in PoolName::ALL {
+        let (at, name) = (pool as usize, pool.name());
+        let ok = metrics.sum(|it| &it.attempts_ok[at]);
+        let abandoned = metrics.sum(|it| &it.attempts_abandoned[at]);
+        for (outcome, count) in [("ok", ok), ("abandoned", abandoned)] {
+            page.value(
+                "attempts_total",
+                &[("pool", &name), ("outcome", &outcome)],
+                count,
+            );
+        }
+        for failure in Failure::ALL {
+            let count = metrics.sum(|it| &it.attempts_failed[at][failure.index()]);
+            let labels: Labels<'_> = &[("pool", &name), ("outcome", &failure.name())];
+            page.value("attempts_total", labels, count);
+        }
+    }
+    let tables: [(&str, &str, OfPools); 2] = [
+        (
+            "retries_total",
+            "Attempts that were not the first of their request, by pool.",
+            |it| &it.retries,
+        ),
+        (
+            "retries_denied_total",
+            "Requests that were not tried again, since retry_budget was used up, by pool.",
+            |it| &it.retries_denied,
+        ),
+    ];
+    for (name, help, counters) in tables {
+        page.family(name, "counter", help);
+        for pool in PoolName::ALL {
+            let count = metrics.sum(|it| &counters(it)[pool as usize]);
+            page.value(name, &[("pool", &pool.name())], count);
+        }
+    }
+}
+
+/// One counter for each pool.
+type OfPools = fn(&WorkerMetrics) -> &[Counter; PoolName::ALL.len()];
+
+const POOLS_AND_NONE: [Option<PoolName>; PoolName::ALL.len() + 1] =
+    [Some(PoolName::Pre), Some(PoolName::Prod), None];
+
+fn pool_name(pool: Option<PoolName>) -> &'static str {
+    pool.map_or("none", PoolName::name)
+}
+
+fn durations_by_pool(page: &mut Page, metrics: &Metrics) {
+    let name = "pool_request_duration_seconds";
+    page.family(
+        name,
+        "histogram",
+        "As request_duration_seconds, by pool; none: answered without a peer.",
+    );
+    for pool in POOLS_AND_NONE {
+        let of_pool = metrics.histogram(|it| slice::from_ref(it.durations_of(pool)));
+        page.histogram(name, &[("pool", &pool_name(pool))], &of_pool);
+    }
+    let name = "upstream_duration_seconds";
+    page.family(
+        name,
+        "histogram",
+        "From the moment that a peer's answer was waited for to the end of its head, by pool.",
+    );
+    for pool in PoolName::ALL {
+        let of_pool =
+            metrics.histogram(|it| slice::from_ref(&it.upstream_durations[pool as usize]));
+        page.histogram(name, &[("pool", &pool.name())], &of_pool);
+    }
 }
 
 fn connections(page: &mut Page, metrics: &Metrics) {
@@ -222,7 +291,7 @@ fn connections(page: &mut Page, metrics: &Metrics) {
     );
     for close in Close::ALL {
         let count = metrics.sum(|it| &it.closes[close.index()]);
-        page.unless_zero(
+        page.value(
             "connections_closed_total",
             &[("reason", &close.name())],
             count,
@@ -436,41 +505,4 @@ fn last_good_copy(page: &mut Page, copy: &copy::View, in_force: bool) {
         "1 while the lists in force are those of the last-good copy.",
     );
     page.value("lists_copy_in_force", &[], u8::from(in_force));
-}
-
-/// One of a worker's counters.
-type Select = fn(&WorkerMetrics) -> &Counter;
-
-/// Names and values; a value is a name of ours or a number, so nothing needs escaping.
-type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
-
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            self.text,
-            "# HELP graygate_{name} {help}\n# TYPE graygate_{name} {kind}"
-        );
-    }
-
-    fn value(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
-        let _ = write!(self.text, "graygate_{name}");
-        for (at, (label, text)) in labels.iter().enumerate() {
-            let before = if at == 0 { '{' } else { ',' };
-            let _ = write!(self.text, "{before}{label}=\"{text}\"");
-        }
-        let end = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.text, "{end} {value}");
-    }
-
-    fn unless_zero(&mut self, name: &str, labels: Labels<'_>, value: u64) {
-        if value > 0 {
-            self.value(name, labels, value);
-        }
-    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod explain;
 pub(crate) mod health;
 pub(crate) mod lists;
 mod member;
+pub(crate) mod peers;
 pub(crate) mod standing;
 
 pub(crate) use self::member::Page;

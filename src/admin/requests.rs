@@ -10,6 +10,7 @@ use crate::admin::answer::{Answer, Body, READING};
 use crate::admin::pages::config::{self, ConfigPage};
 use crate::admin::pages::explain::{HEADER, IP, render as explain_page};
 use crate::admin::pages::lists::{self, ListsPage};
+use crate::admin::pages::peers::{self, PeersPage};
 use crate::admin::pages::{Page, health};
 use crate::admin::query::unknown;
 use crate::admin::view::View;
@@ -83,6 +84,7 @@ pub(super) fn answer_to(
             Err(what) => Answer::text(400, format!("{what}\n")),
         },
         _ if is(Explanation::PATH) => explained(view, parts.next().unwrap_or_default()),
+        _ if is(PeersPage::PATH) => Answer::json(peers::render(view)),
         _ if is(ConfigPage::PATH) => Answer::json(config::render(view)),
         b"/metrics" => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
@@ -90,7 +92,7 @@ pub(super) fn answer_to(
         }
         _ => Answer::text(
             404,
-            "there are /healthz, /lists, /explain, /config and /metrics\n",
+            "there are /healthz, /lists, /peers, /explain, /config and /metrics\n",
         ),
     }
 }

@@ -409,15 +409,21 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             (Err(Stop::Failed(failure)), _) => *failure,
             // Nobody can tell how the peer would have done.
             (Err(Stop::Over(_)), _) => {
-                worker.metrics().attempts_abandoned[pool as usize].increment();
+                worker.abandoned(chosen);
                 return;
             }
         };
+        // Nor when the gateway has cut it.
+        if net::are_waits_cut() {
+            worker.abandoned(chosen);
+            return;
+        }
         worker
             .reports
             .attempt_failed(pool, chosen.peer().address, failure, error);
-        if failure.blames_peer() && !net::are_waits_cut() {
-            worker.failed(chosen, Why::Failed(failure));
+        match failure.blames_peer() {
+            true => worker.failed(chosen, Why::Failed(failure)),
+            false => chosen.counts(worker.index()).abandoned.increment(),
         }
     }
 
@@ -425,7 +431,9 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     fn head_has_come(&mut self, chosen: &Chosen, upstream: &Upstream) {
         let now = Instant::now();
         if let Some(asked) = upstream.asked {
-            chosen.counts(self.worker.index()).latency.note(now - asked);
+            let took = now - asked;
+            chosen.counts(self.worker.index()).latency.note(took);
+            self.worker.metrics().upstream_durations[chosen.pool as usize].note(took);
         }
         let status = self.workspace.response.status;
         self.verdict = match self.config.upstream.fail_statuses.contains(&status) {

@@ -16,7 +16,6 @@ use super::gateway::Counters;
 use crate::error::{Close, Doubt, Failure, Finding};
 use crate::lists::PoolName;
 use crate::logs::throttle::Throttle;
-use crate::net;
 use crate::upstream::health::Change;
 
 /// How many of each kind a worker has told of late.
@@ -60,10 +59,6 @@ impl Reports {
         failure: Failure,
         error: Option<&io::Error>,
     ) {
-        // Nobody can tell how the peer would have done.
-        if net::are_waits_cut() {
-            return;
-        }
         self.counters.attempts_failed[pool as usize][failure.index()].increment();
         // Neither is news of the peer.
         if matches!(failure, Failure::Stale | Failure::ClientGone) {

@@ -69,6 +69,9 @@ impl Tally {
         let duration = now - self.begun;
         let metrics = worker.metrics();
         metrics.request(self.pool, self.status, duration);
+        if self.attempts > 0 {
+            metrics.requests_attempted.increment();
+        }
         metrics.downstream_received.add(self.received);
         metrics.downstream_sent.add(self.sent);
         if let Some(refusal) = self.refusal {

@@ -97,6 +97,12 @@ impl Worker {
         }
     }
 
+    /// An attempt on a peer has ended, and nobody can tell how the peer would have done.
+    pub(super) fn abandoned(&self, chosen: &Chosen) {
+        self.metrics().attempts_abandoned[chosen.pool as usize].increment();
+        chosen.counts(self.index()).abandoned.increment();
+    }
+
     /// A peer has failed.
     #[cold]
     pub(super) fn failed(&self, chosen: &Chosen, why: Why) {

@@ -134,6 +134,11 @@ impl Usable {
         self.peers.is_empty()
     }
 
+    /// The places, in the pool that this was made from, of those that may be asked.
+    pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
+        self.peers.iter().map(|(place, _)| *place as usize)
+    }
+
     /// How many may be asked.
     pub fn len(&self) -> usize {
         self.peers.len()

@@ -121,6 +121,11 @@ pub enum State {
 }
 
 impl State {
+    /// Whether it is asked as a matter of course, with all of its share or some.
+    pub(crate) const fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::Starting { .. })
+    }
+
     /// The name on pages and in metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -181,6 +186,8 @@ pub struct Counts {
     pub answered: Counter,
     /// Attempts that have failed, and were the peer's fault.
     pub failed: Counter,
+    /// Attempts of which nobody can tell how the peer would have done: the client has gone, or the like.
+    pub abandoned: Counter,
     /// Requests under way, tunnels too.
     pub in_flight: Counter,
     /// How long the heads of its responses took.
@@ -244,6 +251,12 @@ impl Health {
     /// Requests under way, of all workers.
     pub fn in_flight(&self) -> u64 {
         let counts = self.workers.iter().map(|it| it.in_flight.get());
+        counts.fold(0, u64::wrapping_add)
+    }
+
+    /// Attempts of all workers that say nothing of it.
+    pub(crate) fn abandoned(&self) -> u64 {
+        let counts = self.workers.iter().map(|it| it.abandoned.get());
         counts.fold(0, u64::wrapping_add)
     }
 

@@ -67,7 +67,8 @@ fn read_series(series: &str) -> (&str, String) {
         None => (series, None),
         Some((name, rest)) => (name, Some(rest.strip_suffix('}').unwrap())),
     };
-    assert!(is_name(name) && name.starts_with("graygate_"), "{series}");
+    let is_own = name.starts_with("graygate_") || name.starts_with("process_");
+    assert!(is_name(name) && is_own, "{series}");
     let Some(labels) = labels else {
         return (name, String::new());
     };
@@ -82,23 +83,32 @@ fn read_series(series: &str) -> (&str, String) {
     (name, format!("{{{}}}", labels.join(",")))
 }
 
-/// The buckets of a histogram are cumulative, and the last one holds everything.
+/// The buckets of a histogram are cumulative, and the last one holds everything; of a family with labels,
+/// those of each histogram.
 #[track_caller]
 fn check_histogram(page: &str, samples: &Samples, family: &str) {
-    let begin = format!("{family}_bucket{{le=\"");
-    let buckets: Vec<(f64, f64)> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix(&begin)?.split_once("\"} "))
+    let begin = format!("{family}_bucket{{");
+    let mut histograms: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for line in page.lines().filter_map(|line| line.strip_prefix(&begin)) {
+        // The bound comes last.
+        let (labels, rest) = line.split_once("le=\"").unwrap();
+        let (le, count) = rest.split_once("\"} ").unwrap();
+        let labels = labels.strip_suffix(',').map(|it| format!("{{{it}}}"));
+        let buckets = histograms.entry(labels.unwrap_or_default()).or_default();
         // Rust reads +Inf as Prometheus does.
-        .map(|(le, count)| (le.parse().unwrap(), count.parse().unwrap()))
-        .collect();
-    for pair in buckets.windows(2) {
-        let [(le, count), (next_le, next_count)] = pair else {
-            unreachable!()
-        };
-        assert!(le < next_le && count <= next_count, "{family}: {buckets:?}");
+        buckets.push((le.parse().unwrap(), count.parse().unwrap()));
     }
-    let count = samples[&format!("{family}_count")];
-    assert_eq!(buckets.last(), Some(&(f64::INFINITY, count)), "{family}");
-    assert!(samples.contains_key(&format!("{family}_sum")), "{family}");
+    assert!(!histograms.is_empty(), "{family}");
+    for (labels, buckets) in histograms {
+        for pair in buckets.windows(2) {
+            let [(le, count), (next_le, next_count)] = pair else {
+                unreachable!()
+            };
+            assert!(le < next_le && count <= next_count, "{family}: {buckets:?}");
+        }
+        let count = samples[&format!("{family}_count{labels}")];
+        assert_eq!(buckets.last(), Some(&(f64::INFINITY, count)), "{family}");
+        let sum = format!("{family}_sum{labels}");
+        assert!(samples.contains_key(&sum), "{sum}");
+    }
 }

@@ -1,0 +1,165 @@
+//! The page `/peers`: every server of the lists in force, and how it does.
+
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime};
+
+use serde_json::Value;
+
+use crate::admin::pages::member::{Member, Page, object};
+use crate::admin::view::View;
+use crate::config;
+use crate::error::Failure;
+use crate::lists::PoolName;
+use crate::proxy::Gateway;
+use crate::upstream::health::{State, Why};
+use crate::upstream::roster::Peer;
+
+/// The one service that there is.
+const SERVICE: &str = "default";
+
+object! {
+    /// What the page says.
+    pub(crate) struct PeersPage {
+        pools: Vec<PoolSeen>,
+    }
+}
+
+object! {
+    /// A pool and its peers.
+    pub(crate) struct PoolSeen {
+        service: String,
+        pool: String,
+        /// How many are up or starting.
+        up: u64,
+        /// How many may be asked at present.
+        asked: u64,
+        /// How many are in which state.
+        states: BTreeMap<String, u64>,
+        /// Sorted by address.
+        peers: Vec<PeerSeen>,
+    }
+}
+
+object! {
+    /// One peer.
+    pub(crate) struct PeerSeen {
+        address: String,
+        /// The name that it was found by.
+        name: Option<String>,
+        weight: u64,
+        state: String,
+        /// Up or starting.
+        up: bool,
+        /// Why it is out.
+        reason: Option<String>,
+        /// When it may be tried again.
+        until: Option<String>,
+        /// How long that is from now.
+        left_seconds: Option<f64>,
+        /// It may be asked at present: all that are up, and perhaps some that are out.
+        asked: bool,
+        /// How often in a row it went out.
+        outs_in_a_row: u64,
+        in_flight: u64,
+        /// Attempts since it was listed, by how they ended.
+        answered: u64,
+        failed: u64,
+        abandoned: u64,
+        /// Those that failed, by failure.
+        failures: BTreeMap<String, u64>,
+        /// To the head of the response, in the last minute; none when nothing was answered.
+        latency_median_seconds: Option<f64>,
+        latency_p99_seconds: Option<f64>,
+    }
+}
+
+impl Page for PeersPage {
+    const PATH: &'static str = "/peers";
+
+    fn of(page: &Value) -> Option<Self> {
+        Self::read(page)
+    }
+}
+
+/// The page as text.
+pub(crate) fn render(view: &View) -> String {
+    let page = PeersPage {
+        pools: PoolSeen::all(&view.gateway, Instant::now()),
+    };
+    format!("{:#}\n", page.render())
+}
+
+impl PoolSeen {
+    /// Those of `gateway`, as they stand at `now`.
+    pub(crate) fn all(gateway: &Gateway, now: Instant) -> Vec<Self> {
+        let (pools, config) = (gateway.lists.pools(), gateway.config.load());
+        let rules = &config.upstream;
+        let seen = PoolName::ALL.map(|pool| {
+            let usable = pools.usable(pool, now, rules);
+            let peers = pools[pool].peers();
+            let mut seen: Vec<_> = peers
+                .iter()
+                .map(|it| PeerSeen::of(it, now, rules))
+                .collect();
+            usable.places().for_each(|place| seen[place].asked = true);
+            Self {
+                service: SERVICE.to_owned(),
+                pool: pool.name().to_owned(),
+                up: seen.iter().filter(|it| it.up).count() as u64,
+                asked: usable.len() as u64,
+                states: State::NAMES
+                    .map(|state| {
+                        let count = seen.iter().filter(|it| it.state == state).count();
+                        (state.to_owned(), count as u64)
+                    })
+                    .into(),
+                peers: seen,
+            }
+        });
+        seen.into()
+    }
+}
+
+impl PeerSeen {
+    fn of(peer: &Peer, now: Instant, rules: &config::Upstream) -> Self {
+        let health = &peer.health;
+        let state = health.state(now, rules);
+        let (reason, until) = match state {
+            State::Out { until, why } => (Some(why), Some(until)),
+            _ => (None, None),
+        };
+        // A check that succeeds ends it, whenever that is.
+        let until = until.filter(|_| reason != Some(Why::Check));
+        let left = until.map(|it| it.saturating_duration_since(now));
+        let quantiles = health.quantiles();
+        let outcomes = health.outcomes();
+        let failures = Failure::ALL.iter().filter(|it| it.blames_peer());
+        let by_failure = failures.map(|it| (it.name(), health.failures(*it)));
+        let with_a_name: u64 = by_failure.clone().map(|(_, count)| count).sum();
+        let by_status = outcomes.failed.saturating_sub(with_a_name);
+        let by_kind = by_failure.chain([(Why::Status.name(), by_status)]);
+        Self {
+            address: peer.address.to_string(),
+            name: peer.name.as_deref().map(str::to_owned),
+            weight: u64::from(peer.weight),
+            state: state.name().to_owned(),
+            up: state.is_up(),
+            reason: reason.map(|it| it.name().to_owned()),
+            until: left
+                .map(|it| humantime::format_rfc3339_millis(SystemTime::now() + it).to_string()),
+            left_seconds: left.map(|it| it.as_secs_f64()),
+            asked: false,
+            outs_in_a_row: u64::from(health.strikes()),
+            in_flight: health.in_flight(),
+            answered: outcomes.answered,
+            failed: outcomes.failed,
+            abandoned: health.abandoned(),
+            failures: by_kind
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+            latency_median_seconds: quantiles.map(|it| it.median.as_secs_f64()),
+            latency_p99_seconds: quantiles.map(|it| it.p99.as_secs_f64()),
+        }
+    }
+}
