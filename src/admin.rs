@@ -1,5 +1,5 @@
-//! The admin listener, for operators and their tools: `/healthz`, `/lists`, `/explain`, `/config` and
-//! `/metrics`; and `POST /lists/accept?digest=…`, which lets a held change in.
+//! The admin listener, for operators and their tools: `/healthz`, `/lists`, `/peers`, `/explain`, `/config`
+//! and `/metrics`; and `POST /lists/accept?digest=…`, which lets a held change in.
 //!
 //! | module | what it is for |
 //! |---|---|

@@ -12,5 +12,7 @@ pub mod explain;
 pub mod fleet;
 pub mod lists;
 pub mod lists_check;
+pub mod peers;
 pub mod reload;
 pub mod status;
+mod table;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use graygate::cli::lists::{self, Whom};
-use graygate::cli::{accept, check, demo, explain, fleet, lists_check, reload, status};
+use graygate::cli::peers::Form;
+use graygate::cli::{accept, check, demo, explain, fleet, lists_check, peers, reload, status};
 use graygate::memory::advice;
 use graygate::route::explain::Question;
 use graygate::{process, run};
@@ -68,6 +69,16 @@ enum Action {
         headers: Vec<String>,
         #[command(flatten)]
         of: Of,
+    },
+    /// Show every server of the running gateway, and how it does
+    #[command(after_long_help = PEERS_HELP)]
+    Peers {
+        /// Show what the page /peers says, for programs
+        #[arg(long)]
+        json: bool,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
     },
     /// Show the gateways on the configured Redis, and the lists that each of them holds
     #[command(args_conflicts_with_subcommands = true)]
@@ -166,6 +177,26 @@ enum FleetAction {
     },
 }
 
+const PEERS_HELP: &str = "\
+One line for each server (peer) of each pool:
+
+  WEIGHT    how much it is asked, compared with the others
+  STATE     up         it has its share of the requests
+            starting   it is back, with a share that grows ([upstream] slow_start)
+            out        it is left alone; why, and for how long. `trial due`: the next request that may
+                       be risked is its trial. `asked all the same`: too many others are out
+                       ([upstream] max_out), so it is asked with a tenth of its share
+            trial      one request is to show how it does now
+            unchecked  it gets nothing before its first health check has succeeded
+  OUTS      how often in a row it went out; each time for twice as long
+  ACTIVE    requests under way
+  ANSWERED  attempts that have ended well since it was listed
+  FAILED    attempts that have failed through its fault, and how
+  MEDIAN, P99
+            time to the head of a response, in the last minute; - when there was none
+
+A server in both pools is one server: what was counted of it stands in both lines.";
+
 const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";
 
 fn main() -> ExitCode {
@@ -182,6 +213,10 @@ fn main() -> ExitCode {
                 headers: &headers,
             };
             explain::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
+        }
+        Some(Action::Peers { json, config }) => {
+            let form = if json { Form::Json } else { Form::Table };
+            peers::show(&config, form).map(|text| tell(&text))
         }
         Some(Action::Fleet { action, config }) => on_fleet(action, &config),
         Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::cli::table;
 use crate::config::{Redis, Store};
 use crate::fleet::nodes::{Heard, Look, Nodes, Silent};
 use crate::run;
@@ -233,18 +234,7 @@ fn table(look: &Look) -> String {
     let mut rows: Vec<[String; 8]> = heard.chain(look.silent.iter().map(row_of_silent)).collect();
     rows.sort_by(|one, other| one[0].cmp(&other[0]));
     rows.insert(0, TITLES.map(str::to_owned));
-    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max();
-    let widths: Vec<usize> = (0..TITLES.len()).filter_map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+    table::text(&rows)
 }
 
 fn row(heard: &Heard) -> [String; 8] {

@@ -1,0 +1,275 @@
+//! What an operator sees of peers: the page, the table, metrics, events, and what `status` makes of them.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::Output;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use support::{
+    DEADLINE, Gateway, Origin, RefusingPeer, Samples, Setup, read_metrics, run_to_exit, wait_for,
+    wait_until,
+};
+
+/// One worker, and peers that are out for so long that a test sees it.
+fn setup() -> Setup {
+    let setup = Setup::new().one_worker().set("lists.guard_share", 100);
+    setup
+        .set("upstream.fail_timeout", "60s")
+        .set("upstream.max_fails", 2)
+}
+
+fn samples(gateway: &Gateway) -> Samples {
+    let (status, page) = gateway.admin_get("/metrics");
+    assert_eq!(status, 200, "{page}");
+    read_metrics(&page)
+}
+
+fn page(gateway: &Gateway) -> Value {
+    let (status, text) = gateway.admin_get("/peers");
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The pool of this name on the page.
+fn pool(page: &Value, name: &str) -> Value {
+    let mut pools = page["pools"].as_array().unwrap().iter();
+    pools.find(|it| it["pool"] == name).unwrap().clone()
+}
+
+/// The one peer on the page at this address.
+fn peer(page: &Value, pool_name: &str, address: impl std::fmt::Display) -> Value {
+    let (pool, address) = (pool(page, pool_name), address.to_string());
+    let mut peers = pool["peers"].as_array().unwrap().iter();
+    let found = peers.find(|it| it["address"] == address.as_str());
+    found.unwrap_or_else(|| panic!("{address}: {page}")).clone()
+}
+
+/// A command, for the gateway that is running.
+fn command(gateway: &Gateway, arguments: &[&str]) -> Output {
+    let setup = Setup::new().set("admin.listen", gateway.admin());
+    let ini = setup.write_ini();
+    let ini = ["-c", ini.to_str().unwrap()];
+    run_to_exit(&[arguments, &ini].concat())
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Asks until the peer of `prod` at `address` is out, and returns what is shown of it.
+fn wait_out(gateway: &Gateway, address: impl std::fmt::Display) -> Value {
+    wait_for("it is out", || {
+        gateway.get("127.0.0.1", "/");
+        Some(peer(&page(gateway), "prod", &address)).filter(|it| it["state"] == "out")
+    })
+}
+
+#[test]
+fn each_peer_is_shown_with_what_it_has_answered_and_why_it_is_out() {
+    let (well, refusing) = (Origin::named("well"), RefusingPeer::new());
+    let gateway = setup()
+        .lists(&["127.0.0.5"], &[&well], &[&well, &refusing])
+        .start();
+    let before = peer(&page(&gateway), "prod", &refusing);
+    assert_eq!(
+        (&before["state"], &before["failed"]),
+        (&json!("up"), &json!(0))
+    );
+    assert_eq!(before["failures"], json!({}));
+    assert_eq!(before["latency_median_seconds"], Value::Null);
+    let out = wait_out(&gateway, &refusing);
+    assert_eq!(out["up"], false);
+    assert_eq!(out["reason"], "connect-refused");
+    assert_eq!(out["failed"], 2);
+    assert_eq!(out["failures"], json!({ "connect-refused": 2 }));
+    assert_eq!(
+        (&out["answered"], &out["outs_in_a_row"]),
+        (&json!(0), &json!(1))
+    );
+    // Its jitter makes that a tenth longer at most.
+    let left = out["left_seconds"].as_f64().unwrap();
+    assert!((40.0..=66.1).contains(&left), "{left}");
+    let until = humantime::parse_rfc3339(out["until"].as_str().unwrap()).unwrap();
+    let until = until
+        .duration_since(SystemTime::now())
+        .unwrap()
+        .as_secs_f64();
+    assert!((left - until).abs() < 20.0, "{left} {until}");
+    // One of two may be out, so it is not asked.
+    assert_eq!(out["asked"], false);
+
+    let requests = well.requests().len();
+    // It is counted a moment after the client has seen it.
+    let page = wait_for("all answers", || {
+        let all = |page: &Value| peer(page, "prod", &well)["answered"] == requests;
+        Some(page(&gateway)).filter(all)
+    });
+    let prod = pool(&page, "prod");
+    assert_eq!(prod["service"], "default");
+    assert_eq!((&prod["up"], &prod["asked"]), (&json!(1), &json!(1)));
+    let states = json!({ "up": 1, "out": 1, "trial": 0, "starting": 0, "unchecked": 0 });
+    assert_eq!(prod["states"], states);
+    // What it has answered stands in both pools: it is one server.
+    for pool in ["pre", "prod"] {
+        let up = peer(&page, pool, &well);
+        assert_eq!((&up["state"], &up["asked"]), (&json!("up"), &json!(true)));
+        assert_eq!((&up["weight"], &up["name"]), (&json!(1), &Value::Null));
+        assert_eq!(up["answered"], requests, "{up}");
+        let median = up["latency_median_seconds"].as_f64().unwrap();
+        let p99 = up["latency_p99_seconds"].as_f64().unwrap();
+        assert!(0.0 < median && median <= p99 && p99 < 5.0, "{up}");
+    }
+}
+
+#[test]
+fn what_is_under_way_is_shown_and_so_is_what_a_client_has_given_up() {
+    let mute = Origin::mute();
+    let gateway = setup().lists(&[], &[], &[&mute]).start();
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    mute.wait("the request", |it| it.requests.len() == 1);
+    assert_eq!(peer(&page(&gateway), "prod", &mute)["in_flight"], 1);
+    client.reset();
+    wait_until("it is given up", DEADLINE, || {
+        let shown = peer(&page(&gateway), "prod", &mute);
+        shown["in_flight"] == 0 && shown["abandoned"] == 1
+    });
+    // That is not its fault.
+    let shown = peer(&page(&gateway), "prod", &mute);
+    assert_eq!(
+        (&shown["failed"], &shown["state"]),
+        (&json!(0), &json!("up"))
+    );
+}
+
+#[test]
+fn one_that_is_out_and_asked_all_the_same_is_shown_so() {
+    let refusing = RefusingPeer::new();
+    let gateway = setup().lists(&[], &[], &[&refusing]).start();
+    let out = wait_out(&gateway, &refusing);
+    assert_eq!((&out["asked"], &out["up"]), (&json!(true), &json!(false)));
+    let prod = pool(&page(&gateway), "prod");
+    assert_eq!((&prod["up"], &prod["asked"]), (&json!(0), &json!(1)));
+    let table = said(&command(&gateway, &["peers"]));
+    assert!(table.contains("left, asked all the same "), "{table}");
+}
+
+#[test]
+fn the_command_shows_a_line_for_each_peer_or_the_page_itself() {
+    let (pre, well, refusing) = (
+        Origin::named("pre"),
+        Origin::named("well"),
+        RefusingPeer::new(),
+    );
+    let gateway = setup().lists(&[], &[&pre], &[&well, &refusing]).start();
+    wait_out(&gateway, &refusing);
+    let output = command(&gateway, &["peers"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let table = said(&output);
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|it| it.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    assert!(
+        lines[0].starts_with(&["SERVICE", "POOL", "ADDRESS", "NAME", "WEIGHT", "STATE"]),
+        "{table}"
+    );
+    let of = |peer: &dyn std::fmt::Display| {
+        let address = peer.to_string();
+        let found = lines.iter().find(|it| it[2] == address);
+        found.unwrap_or_else(|| panic!("{address}: {table}"))
+    };
+    assert_eq!(
+        of(&pre)[..6],
+        ["default", "pre", &pre.to_string(), "-", "1", "up"]
+    );
+    assert_eq!(of(&well)[1], "prod");
+    let out = of(&refusing);
+    assert_eq!(out[5..7], ["out", "connect-refused,"], "{table}");
+    assert!(
+        out[8] == "left" && out.ends_with(&["connect-refused:2", "-", "-"]),
+        "{table}"
+    );
+
+    let output = command(&gateway, &["peers", "--json"]);
+    let shown: Value = serde_json::from_str(&said(&output)).unwrap();
+    let at = |page: &Value| peer(page, "prod", &refusing)["failures"].clone();
+    assert_eq!(at(&shown), at(&page(&gateway)));
+    assert_eq!(at(&shown), json!({ "connect-refused": 2 }));
+    // Where nobody can be asked, the reason.
+    gateway.end();
+}
+
+#[test]
+fn each_peer_has_metrics_for_as_long_as_it_is_listed() {
+    let (well, refusing) = (Origin::named("well"), RefusingPeer::new());
+    let gateway = setup().lists(&[], &[], &[&well, &refusing]).start();
+    let of = |name: &str, peer: &dyn std::fmt::Display| {
+        format!("graygate_peer_{name}{{peer=\"{peer}\",pool=\"prod\"}}")
+    };
+    let attempts = |peer: &dyn std::fmt::Display, outcome: &str| {
+        format!(
+            "graygate_peer_attempts_total{{outcome=\"{outcome}\",peer=\"{peer}\",pool=\"prod\"}}"
+        )
+    };
+    let before = samples(&gateway);
+    for peer in [&well as &dyn std::fmt::Display, &refusing] {
+        assert_eq!(before[&of("up", peer)], 1.0);
+        assert_eq!(before[&of("in_flight", peer)], 0.0);
+        for outcome in ["answered", "failed", "abandoned"] {
+            assert_eq!(before[&attempts(peer, outcome)], 0.0);
+        }
+    }
+    assert!(
+        !before
+            .keys()
+            .any(|it| it.starts_with("graygate_peer_latency"))
+    );
+    wait_out(&gateway, &refusing);
+    let requests = well.requests().len() as f64;
+    let shown = wait_for("all answers", || {
+        let all = |page: &Samples| page[&attempts(&well, "answered")] == requests;
+        Some(samples(&gateway)).filter(all)
+    });
+    assert_eq!(shown[&of("up", &well)], 1.0);
+    assert_eq!(shown[&of("up", &refusing)], 0.0);
+    assert_eq!(shown[&attempts(&refusing, "failed")], 2.0);
+    let latency = |quantile: &str| {
+        let name = format!("peer=\"{well}\",pool=\"prod\",quantile=\"{quantile}\"");
+        shown[&format!("graygate_peer_latency_seconds{{{name}}}")]
+    };
+    assert!(0.0 < latency("0.5") && latency("0.5") <= latency("0.99"));
+    assert_eq!(shown["graygate_peers{pool=\"prod\",state=\"up\"}"], 1.0);
+    assert_eq!(shown["graygate_peers{pool=\"prod\",state=\"out\"}"], 1.0);
+    assert_eq!(shown["graygate_peers_asked{pool=\"prod\"}"], 1.0);
+    gateway.write_lists(&[], &[], &[&well]);
+    wait_until("the other one has gone", DEADLINE, || {
+        let page = samples(&gateway);
+        let gone = refusing.to_string();
+        page["graygate_peers{pool=\"prod\",state=\"out\"}"] == 0.0
+            && !page.keys().any(|it| it.contains(&gone))
+    });
+}
+
+#[test]
+fn of_a_thousand_peers_and_more_only_the_first_thousand_have_series() {
+    let peers: Vec<String> = (0..1100)
+        .map(|it| format!("127.1.{}.{}:9", it / 250, it % 250 + 1))
+        .collect();
+    let lists = format!("[gray]\n[pre]\n[prod]\n{}\n", peers.join("\n"));
+    let gateway = setup().file("lists", &lists).start();
+    let page = samples(&gateway);
+    let with_series = page
+        .keys()
+        .filter(|it| it.starts_with("graygate_peer_up{"))
+        .count();
+    assert_eq!(with_series, 1000);
+    assert_eq!(page["graygate_peers_without_series{pool=\"prod\"}"], 100.0);
+    assert_eq!(page["graygate_peers{pool=\"prod\",state=\"up\"}"], 1100.0);
+    let shown = pool(&self::page(&gateway), "prod");
+    assert_eq!(shown["peers"].as_array().unwrap().len(), 1100);
+}
