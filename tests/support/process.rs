@@ -92,14 +92,37 @@ impl Gateway {
         assert!(status.success());
     }
 
-    /// Uses up what it has of descriptors: with these connections, of which the last ones are not
-    /// accepted.
+    /// Its soft limit of descriptors.
     #[track_caller]
-    pub(crate) fn take_descriptors(&self) -> Vec<Client> {
+    pub(crate) fn descriptor_limit(&self) -> u64 {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.pid())).unwrap();
+        let mut lines = limits.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Max open files"));
+        let soft = line.unwrap().split_whitespace().next().unwrap();
+        soft.parse().unwrap()
+    }
+
+    /// How many descriptors it has.
+    #[track_caller]
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        open.count()
+    }
+
+    /// Lowers its soft limit so far that it has no descriptor to come, unless it closes one.
+    #[track_caller]
+    pub(crate) fn leave_no_descriptors(&self) {
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         let names = open.map(|it| it.unwrap().file_name().into_string().unwrap());
         let highest = names.map(|it| it.parse::<u64>().unwrap()).max().unwrap();
         self.limit_descriptors(highest + 1);
+    }
+
+    /// Uses up what it has of descriptors: with these connections, of which the last ones are not
+    /// accepted.
+    #[track_caller]
+    pub(crate) fn take_descriptors(&self) -> Vec<Client> {
+        self.leave_no_descriptors();
         let mut clients = Vec::new();
         wait_until("no descriptor is left", DEADLINE, || {
             clients.push(self.connect());
