@@ -20,6 +20,7 @@ mod changes;
 mod children;
 mod client;
 mod downloads;
+mod failing;
 mod figures;
 mod idle;
 mod interruption;
@@ -51,7 +52,8 @@ struct Arguments {
     /// Only the main table, in less than three minutes.
     #[arg(long)]
     quick: bool,
-    /// Only this scenario; may be given several times.
+    /// Only this scenario; may be given several times. Those with servers that fail run only when they are
+    /// named, or all of them by `failing`.
     #[arg(long, value_name = "SCENARIO", value_parser = scenario_names())]
     only: Vec<String>,
     /// Rounds, in each of which each proxy has its turn.
@@ -76,11 +78,10 @@ struct Arguments {
 }
 
 fn scenario_names() -> clap::builder::PossibleValuesParser {
-    SCENARIOS
-        .iter()
-        .map(|it| it.name)
-        .collect::<Vec<_>>()
-        .into()
+    let sound = SCENARIOS.iter().map(|it| it.name);
+    let failing = failing::CASES.iter().map(|it| it.name);
+    let all = sound.chain([failing::ALL]).chain(failing);
+    all.collect::<Vec<_>>().into()
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -144,6 +145,16 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// Those of servers that fail, which have to be named.
+    fn failing(&self) -> impl Iterator<Item = &'static failing::Case> {
+        failing::CASES.iter().filter(|case| {
+            let mut named = self.only.iter();
+            named.any(|it| it == failing::ALL || it == case.name)
+        })
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.write && (arguments.quick || !arguments.only.is_empty()) {
@@ -198,6 +209,24 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         if interrupted.load(Ordering::Relaxed) {
             return Err("interrupted".to_owned());
         }
+    }
+    for case in arguments.failing() {
+        let (rounds, seconds) = (case.rounds(runner.effort.rounds), arguments.seconds);
+        let measured = failing::run(
+            case,
+            &site,
+            rounds,
+            seconds,
+            &interrupted,
+            |round, subject| {
+                let (at, round, name) = (start.elapsed().as_secs(), round + 1, case.name);
+                let _ = writeln!(
+                    io::stderr(),
+                    "bench: {at:4} s: {name}, round {round} of {rounds}: {subject}"
+                );
+            },
+        )?;
+        print_failing(&measured).map_err(|it| it.to_string())?;
     }
     conclude(arguments, &all, descriptors)?;
     Ok(all.iter().all(Measured::is_clean))
@@ -260,6 +289,17 @@ fn print(measured: &Measured) -> io::Result<()> {
     }
     for problem in report::problems(measured) {
         writeln!(out, "ERROR: {problem}")?;
+    }
+    out.flush()
+}
+
+fn print_failing(measured: &failing::Measured) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "\n{}\n", measured.headline())?;
+    writeln!(out, "{}", measured.figures().text())?;
+    writeln!(out, "{}", measured.targets().text())?;
+    for line in measured.failures() {
+        writeln!(out, "failed: {line}")?;
     }
     out.flush()
 }

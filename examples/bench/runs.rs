@@ -198,6 +198,7 @@ impl Runner<'_> {
             pace,
             warm_up: WARM_UP,
             measured,
+            endures: false,
         };
         let processes = accounting::processes(running.id())?;
         let outcome = load::run(&plan, self.interrupted, || {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::answers::{Answers, FILE};
-use super::{BUDGET, MAX_HEAD};
+use super::{BUDGET, MAX_HEAD, Manner};
 
 /// A request may have 30, and a proxy adds some.
 const MAX_FIELDS: usize = 64;
@@ -33,6 +33,9 @@ struct Sending {
 /// The state of a connection.
 pub(super) struct Connection {
     stream: TcpStream,
+    manner: Manner,
+    /// It has answered at least once.
+    served: bool,
     /// The peer has ended its side, or reset it.
     gone: bool,
     /// Nothing more is there to read before the next event.
@@ -47,9 +50,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, manner: Manner) -> Self {
         Self {
             stream,
+            manner,
+            served: false,
             gone: false,
             drained: true,
             close: false,
@@ -57,6 +62,12 @@ impl Connection {
             body: None,
             sending: None,
         }
+    }
+
+    /// As far as this side knows it waits for its next request.
+    pub(super) fn may_be_closed(&self) -> bool {
+        let waits = self.body.is_none() && self.sending.is_none() && self.head.is_empty();
+        self.manner == Manner::Closes && self.served && waits
     }
 
     /// There is an event.
@@ -151,7 +162,7 @@ impl Connection {
             return Ok(None);
         }
         *budget = budget.saturating_sub(count as u64);
-        self.go_on_after(place, left - count as u64);
+        self.go_on_after(place, left - count as u64)?;
         Ok(Some(true))
     }
 
@@ -209,19 +220,30 @@ impl Connection {
         let here = (bytes.len() - end) as u64;
         // No proxy sends a request before the answer to the one before it.
         let left = length.checked_sub(here).ok_or(io::ErrorKind::InvalidData)?;
-        self.go_on_after(place, left);
+        self.go_on_after(place, left)?;
         Ok(true)
     }
 
     /// The request is whole when nothing is left of its body: then it is answered.
-    fn go_on_after(&mut self, place: usize, left: u64) {
+    fn go_on_after(&mut self, place: usize, left: u64) -> io::Result<()> {
         if left > 0 {
             self.body = Some((place, left));
             // What it brings may have come with the head's last bytes.
             self.drained = false;
-        } else {
-            self.body = None;
-            self.sending = Some(Sending { place, sent: 0 });
+            return Ok(());
         }
+        self.body = None;
+        match self.manner {
+            Manner::Hangs => return Ok(()),
+            Manner::Resets if fastrand::u8(..3) == 0 => {
+                let at_once = Some(std::time::Duration::ZERO);
+                socket2::SockRef::from(&self.stream).set_linger(at_once)?;
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            _ => {}
+        }
+        self.served = true;
+        self.sending = Some(Sending { place, sent: 0 });
+        Ok(())
     }
 }
