@@ -348,7 +348,7 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
         Store::File(_) => None,
     };
     let lists = Arc::clone(&gateway.lists);
-    watch::start(Arc::clone(&lists))?;
+    watch::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
     let publisher = Publisher::new(lists, port, rules(config), &config.store);
     let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {

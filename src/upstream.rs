@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod changes;
 pub mod choose;
+pub(crate) mod events;
 mod hash;
 pub mod health;
 pub mod in_force;

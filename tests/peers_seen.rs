@@ -5,12 +5,14 @@
 mod support;
 
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use support::{
-    DEADLINE, Gateway, Origin, RefusingPeer, Samples, Setup, read_metrics, run_to_exit, wait_for,
-    wait_until,
+    DEADLINE, Gateway, Origin, RefusingPeer, Samples, Setup, ok, read_metrics, run_to_exit,
+    wait_for, wait_until,
 };
 
 /// One worker, and peers that are out for so long that a test sees it.
@@ -272,4 +274,114 @@ fn of_a_thousand_peers_and_more_only_the_first_thousand_have_series() {
     assert_eq!(page["graygate_peers{pool=\"prod\",state=\"up\"}"], 1100.0);
     let shown = pool(&self::page(&gateway), "prod");
     assert_eq!(shown["peers"].as_array().unwrap().len(), 1100);
+}
+
+/// An origin that answers with 503 while it is told to.
+fn failing_at_will() -> (Origin, Arc<AtomicBool>) {
+    let fails = Arc::new(AtomicBool::new(true));
+    let told = Arc::clone(&fails);
+    let origin = Origin::answering(move |_| match told.load(Ordering::Acquire) {
+        true => b"HTTP/1.1 503 Told So\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        false => ok("well"),
+    });
+    (origin, fails)
+}
+
+/// The words of a line of the error log, from the name of its event on.
+fn words(line: &str, event: &str) -> Vec<String> {
+    let from = line.find(event).unwrap();
+    line[from..].split(' ').map(str::to_owned).collect()
+}
+
+/// Asks until the error log has a line that contains `text`, and returns it.
+fn ask_until_log(gateway: &Gateway, source: &str, text: &str) -> String {
+    wait_for(text, || {
+        gateway.get(source, "/");
+        gateway
+            .stderr
+            .all()
+            .into_iter()
+            .find(|it| it.contains(text))
+    })
+}
+
+#[test]
+fn what_happens_to_a_peer_and_to_its_pool_is_told_with_how_the_pool_stands() {
+    let ((one, one_fails), (other, other_fails)) = (failing_at_will(), failing_at_will());
+    other_fails.store(false, Ordering::Release);
+    let setup = setup().set("upstream.fail_statuses", "503");
+    let setup = setup
+        .set("upstream.fail_timeout", "1s")
+        .set("upstream.max_fails", 1);
+    let gateway = setup.lists(&[], &[], &[&one, &other]).start();
+    let line = ask_until_log(&gateway, "127.0.0.1", "peer-out ");
+    assert!(line.contains(" WARN "), "{line}");
+    let out = words(&line, "peer-out");
+    assert_eq!(
+        out[1..4],
+        ["pool=prod", &format!("peer={one}"), "why=fail-status"]
+    );
+    assert!(
+        out[4].starts_with("for=1.") && out[4].ends_with('s'),
+        "{line}"
+    );
+    assert_eq!(out[5..], ["times=1", "up=1/2"], "{line}");
+    assert_eq!(gateway.stderr.count("pool-out"), 0);
+
+    other_fails.store(true, Ordering::Release);
+    let line = ask_until_log(
+        &gateway,
+        "127.0.0.1",
+        &format!("peer-out pool=prod peer={other} "),
+    );
+    assert!(line.ends_with(" up=0/2"), "{line}");
+    // One of two may be out, so one is asked all the same.
+    let line = gateway.wait_for_log("pool-out ");
+    assert!(line.contains(" ERROR "), "{line}");
+    let out = words(&line, "pool-out");
+    assert_eq!(out[..3], ["pool-out", "pool=prod", "up=0/2"], "{line}");
+    assert!(out[3].starts_with("why=fail-status:"), "{line}");
+    assert_eq!(out[4..], ["asked=1", "fallback=none"], "{line}");
+
+    for fails in [&one_fails, &other_fails] {
+        fails.store(false, Ordering::Release);
+    }
+    let line = ask_until_log(&gateway, "127.0.0.1", "peer-back ");
+    let back = words(&line, "peer-back");
+    assert_eq!(
+        (back[1].as_str(), back[3].as_str()),
+        ("pool=prod", "why=trial-answered")
+    );
+    assert!(
+        back[4].starts_with("after=") && back[5] == "up=1/2",
+        "{line}"
+    );
+    let line = gateway.wait_for_log("pool-back ");
+    let back = words(&line, "pool-back");
+    assert_eq!(back[1], "pool=prod", "{line}");
+    assert!(["up=1/2", "up=2/2"].contains(&back[2].as_str()), "{line}");
+    assert_eq!(gateway.stderr.count("pool-out"), 1);
+}
+
+#[test]
+fn a_new_version_that_is_all_out_is_told_with_who_answers_instead() {
+    let (refusing, prod) = (RefusingPeer::new(), Origin::named("prod"));
+    let gateway = setup()
+        .lists(&["127.0.0.5"], &[&refusing], &[&prod])
+        .start();
+    let line = ask_until_log(&gateway, "127.0.0.5", "pool-out ");
+    assert!(line.contains(" WARN "), "{line}");
+    let line = &line[line.find("pool-out").unwrap()..];
+    assert_eq!(
+        line,
+        "pool-out pool=pre up=0/1 why=connect-refused:1 asked=0 fallback=prod"
+    );
+    // Of another server nobody knows anything bad yet.
+    let other = RefusingPeer::new();
+    gateway.write_lists(&["127.0.0.5"], &[&other], &[&prod]);
+    gateway.wait_for_log("pool-back pool=pre up=1/1 after=");
+    ask_until_log(&gateway, "127.0.0.5", &format!("peer={other} why="));
+    wait_until("it is told again", DEADLINE, || {
+        gateway.stderr.count("pool-out") == 2
+    });
 }

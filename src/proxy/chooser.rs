@@ -15,7 +15,8 @@ use crate::route::Standing;
 use crate::snapshot::Snapshot;
 use crate::upstream::changes::Changes;
 use crate::upstream::choose::{self, Request, Usable};
-use crate::upstream::health::Counts;
+use crate::upstream::events;
+use crate::upstream::health::{Change, Counts};
 use crate::upstream::in_force::{Pools, Serving};
 use crate::upstream::roster::{Peer, Roster};
 
@@ -44,6 +45,11 @@ impl Chosen {
     /// What `worker` counts of the peer.
     pub(super) fn counts(&self, worker: usize) -> &Counts {
         self.peer().health.counts(worker)
+    }
+
+    /// The peer has gone out or come back, which is told.
+    pub(super) fn has_changed(&self, change: Change) {
+        events::peer_changed(self.pool, self.roster().peers(), self.peer(), change);
     }
 
     /// Nothing more will be heard of the request: if it was a trial and had no outcome, another may follow.

@@ -10,13 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::chooser::Chosen;
 use super::doubts::Doubted;
 use super::gateway::Counters;
 use crate::error::{Close, Doubt, Failure, Finding};
 use crate::lists::PoolName;
 use crate::logs::throttle::Throttle;
-use crate::upstream::health::Change;
 
 /// How many of each kind a worker has told of late.
 pub(super) struct Reports {
@@ -70,23 +68,6 @@ impl Reports {
             log::warn!(
                 "attempt-failed pool={pool} peer={peer} failure={failure} error={error:?} unsaid={unsaid}"
             );
-        }
-    }
-
-    /// Reports a peer that goes out or comes back. The peer's own state bounds how often that is.
-    #[cold]
-    pub(super) fn peer_changed(&self, chosen: &Chosen, change: Change) {
-        let (pool, peer) = (chosen.pool.name(), chosen.peer());
-        let address = peer.address;
-        match change {
-            Change::Out(pause, why) => {
-                let (why, strikes) = (why.name(), peer.health.strikes());
-                let seconds = pause.as_secs_f64();
-                log::warn!(
-                    "peer-out pool={pool} peer={address} why={why} for={seconds:.1}s times={strikes}"
-                );
-            }
-            Change::Back => log::info!("peer-back pool={pool} peer={address}"),
         }
     }
 

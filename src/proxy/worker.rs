@@ -93,7 +93,7 @@ impl Worker {
     /// A peer answers.
     pub(super) fn is_answering(&self, chosen: &Chosen, now: Instant) {
         if let Some(change) = chosen.peer().health.is_answering(now) {
-            self.reports.peer_changed(chosen, change);
+            chosen.has_changed(change);
         }
     }
 
@@ -110,7 +110,7 @@ impl Worker {
         let (health, now) = (&chosen.peer().health, Instant::now());
         let change = health.failed(self.index(), why, now, &config.upstream, fastrand::f64());
         if let Some(change) = change {
-            self.reports.peer_changed(chosen, change);
+            chosen.has_changed(change);
         }
     }
 

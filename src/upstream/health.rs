@@ -205,6 +205,8 @@ pub struct Health {
     in_a_row: AtomicU32,
     /// How often it has gone out without having been well for long in between.
     strikes: AtomicU32,
+    /// When it went out, in milliseconds, however often a trial has failed since.
+    out_since: AtomicU64,
     /// It has answered since it was last out, or was first seen.
     proven: AtomicBool,
     /// Its last checks have failed, so no request is risked.
@@ -234,6 +236,7 @@ impl Health {
             state: AtomicU64::new(Word::new(if check_first { UNCHECKED } else { UP }, 0, 0).0),
             in_a_row: AtomicU32::new(0),
             strikes: AtomicU32::new(0),
+            out_since: AtomicU64::new(0),
             proven: AtomicBool::new(false),
             check_failing: AtomicBool::new(false),
             workers: (0..workers).map(|_| Counts::default()).collect(),
@@ -282,6 +285,17 @@ impl Health {
             }
             _ => State::Up,
         }
+    }
+
+    /// Whether it is asked as a matter of course: see [`State::is_up`].
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.word().kind(), UP | STARTING)
+    }
+
+    /// For how long it has been out, or was when it came back just now.
+    pub(crate) fn out_for(&self, now: Instant) -> Duration {
+        let since = self.out_since.load(Ordering::Relaxed);
+        Duration::from_millis(self.millis(now).saturating_sub(since))
     }
 
     /// How many times in a row it went out.
@@ -389,6 +403,7 @@ impl Health {
         if !self.replace(word, until) {
             return None;
         }
+        self.note_out(word, now);
         self.strikes
             .store(strikes.saturating_add(1), Ordering::Relaxed);
         self.proven.store(false, Ordering::Relaxed);
@@ -452,8 +467,16 @@ impl Health {
         if !self.replace(word, out) {
             return None;
         }
+        self.note_out(word, now);
         self.proven.store(false, Ordering::Relaxed);
         Some(Change::Out(Duration::ZERO, Why::Check))
+    }
+
+    /// It has gone out from what it was before.
+    fn note_out(&self, before: Word, now: Instant) {
+        if before.kind() != TRIAL {
+            self.out_since.store(self.millis(now), Ordering::Relaxed);
+        }
     }
 
     /// So many of its checks have succeeded that it counts as up. What requests have found out stands.

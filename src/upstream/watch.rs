@@ -1,12 +1,15 @@
-//! The thread that looks after what is known of peers: see [`InForce::look`].
+//! The thread that looks after what is known of peers, see [`InForce::look`], and tells of pools.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::events::PoolWatch;
 use super::in_force::InForce;
+use crate::config::Config;
 use crate::process::supervised;
+use crate::snapshot::Published;
 
 /// How often.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -15,11 +18,14 @@ const PERIOD: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(in_force: Arc<InForce>) -> io::Result<()> {
+pub fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<()> {
     supervised::spawn("peers-look", move || {
+        let mut watch = PoolWatch::default();
         loop {
             thread::sleep(PERIOD);
-            in_force.look(Instant::now());
+            let now = Instant::now();
+            in_force.look(now);
+            watch.look(&in_force.pools(), &config.load().upstream, now);
         }
     })?;
     Ok(())
