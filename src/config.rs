@@ -13,6 +13,7 @@ mod admin;
 mod error;
 mod file;
 mod gateway;
+mod health;
 mod key;
 mod lists;
 mod log;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 pub use self::error::ConfigError;
 use self::file::IniFile;
 pub use self::gateway::{Gateway, Listen};
+pub use self::health::{Checks, Health};
 pub use self::key::{Key, KeyTable};
 pub use self::lists::Lists;
 pub use self::log::{Log, LogTarget};
@@ -48,6 +50,7 @@ pub const KEYS: KeyTable = KeyTable(&[
     redis::KEYS,
     lists::KEYS,
     upstream::KEYS,
+    health::KEYS,
     log::KEYS,
     admin::KEYS,
 ]);
@@ -65,6 +68,8 @@ pub struct Config {
     pub lists: Lists,
     /// The servers' side.
     pub upstream: Upstream,
+    /// How servers are checked, if they are.
+    pub health: Health,
     /// The logs.
     pub log: Log,
     /// Where the admin listener listens, if it does.
@@ -102,6 +107,7 @@ impl Config {
             store: Store::of(&file, redis_url)?,
             lists: Lists::of(file.section("lists"))?,
             upstream: Upstream::of(file.section("upstream"))?,
+            health: Health::of(&file)?,
             log: Log::of(file.section("log"))?,
             admin: admin::listen_beside(&gateway.listen, &file)?,
             admin_hosts: file.section("admin").get(&admin::HOSTS)?,

@@ -100,7 +100,20 @@ impl<'a> IniFile<'a> {
 
     /// The keys of one section.
     pub(super) fn section(&self, name: &'static str) -> Section<'_> {
-        Section { file: self, name }
+        Section {
+            file: self,
+            name,
+            general: name,
+        }
+    }
+
+    /// The keys of the section `name`; those that it leaves out, of the section `general`.
+    pub(super) fn section_before(&self, name: &'static str, general: &'static str) -> Section<'_> {
+        Section {
+            file: self,
+            name,
+            general,
+        }
     }
 
     /// An error about the file as a whole.
@@ -114,6 +127,8 @@ impl<'a> IniFile<'a> {
 pub(super) struct Section<'a> {
     file: &'a IniFile<'a>,
     name: &'static str,
+    /// What holds where it says nothing.
+    general: &'static str,
 }
 
 impl Section<'_> {
@@ -125,16 +140,16 @@ impl Section<'_> {
 
     /// An error about the value of a key.
     pub(super) fn wrong(self, key: &Key, wrong: &Wrong) -> ConfigError {
-        let line = self.line(key);
+        let (section, line) = self.place(key).unzip();
         let value = shown_of(key, self.text(key));
         let place = place(self.file.path, line);
-        let (section, name) = (key.section, key.name);
+        let (section, name) = (section.unwrap_or(self.name), key.name);
         ConfigError::new(&format!("{place}: [{section}] {name} = {value}"), wrong)
     }
 
     /// Whether the file itself gives a value to a key.
     pub(super) fn has<T>(self, setting: &Setting<T>) -> bool {
-        self.line(&setting.key).is_some()
+        self.place(&setting.key).is_some()
     }
 
     /// Whether the file itself gives a value to a key that is not empty, and of this kind.
@@ -143,17 +158,22 @@ impl Section<'_> {
         self.has(setting) && !text.is_empty() && is_such(text)
     }
 
-    fn line(self, key: &Key) -> Option<usize> {
-        self.file.lines.get(&(key.section, key.name)).copied()
+    /// The section and the line that give a value to a key.
+    fn place(self, key: &Key) -> Option<(&'static str, usize)> {
+        let line = |section| Some((section, *self.file.lines.get(&(section, key.name))?));
+        line(self.name).or_else(|| line(self.general))
     }
 
     fn text(&self, key: &Key) -> &str {
-        if let Some(quoted) = self.line(key).and_then(|it| self.file.quoted.get(&it)) {
+        let Some((section, line)) = self.place(key) else {
+            return key.default;
+        };
+        if let Some(quoted) = self.file.quoted.get(&line) {
             return quoted;
         }
-        let section = self.file.values.get(self.name);
+        let section = self.file.values.get(section);
         let given = section.and_then(|keys| keys.get(key.name)?.as_deref());
-        given.unwrap_or(key.default)
+        given.unwrap_or_default()
     }
 }
 

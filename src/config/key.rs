@@ -90,6 +90,9 @@ macro_rules! key {
 
 pub(super) use {key, settings};
 
+/// Sections that hold for one pool, each with the one for both, whose keys it has and before which it goes.
+const OF_POOLS: [(&str, &str); 2] = [("health pre", "health"), ("health prod", "health")];
+
 /// All keys, a slice for each section.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyTable(pub(super) &'static [&'static [Key]]);
@@ -100,8 +103,10 @@ impl KeyTable {
         self.0.iter().copied().flatten()
     }
 
-    /// The keys of `section`; none when there is no such section.
+    /// The keys of `section`, which may be that of a pool; none when there is no such section.
     pub(super) fn of(self, section: &str) -> impl Iterator<Item = &'static Key> {
+        let of_pool = OF_POOLS.iter().find(|(it, _)| *it == section);
+        let section = of_pool.map_or(section, |(_, general)| general);
         self.iter().filter(move |key| key.section == section)
     }
 
@@ -113,6 +118,10 @@ impl KeyTable {
     /// The sections, in the order of the table.
     pub(super) fn sections(self) -> Vec<&'static str> {
         let firsts = self.0.iter().filter_map(|keys| keys.first());
-        firsts.map(|key| key.section).collect()
+        let with_pools = firsts.flat_map(|key| {
+            let of_pools = OF_POOLS.iter().filter(|(_, it)| *it == key.section);
+            std::iter::once(key.section).chain(of_pools.map(|(name, _)| *name))
+        });
+        with_pools.collect()
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http::limits::Limits;
-use crate::lists::ByList;
+use crate::lists::{ByList, PoolName};
 
 /// Where the tables' files pretend to be.
 const FILE: &str = "/etc/gray/graygate.ini";
@@ -263,6 +263,7 @@ fn an_empty_file_has_the_documented_defaults() {
             keepalive_timeout: ms(30_000),
             fallback: true,
         },
+        health: Health::default(),
         log: Log {
             access: LogTarget::File("/var/log/graygate/access.log".into()),
             error: LogTarget::File("/var/log/graygate/error.log".into()),
@@ -708,6 +709,29 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ),
         ("upstream.peer_port", "65536", "it is not a port;"),
         (
+            "health.path",
+            "healthz",
+            "it is no path of a URL; allowed: a path,",
+        ),
+        ("health.path", "/a b", "it is no path of a URL;"),
+        ("health.path", "/a\\b", "it is no path of a URL;"),
+        ("health.interval", "99ms", "it is less than 100ms;"),
+        ("health.timeout", "1", "it has no unit;"),
+        ("health.rise", "0", "it is out of range;"),
+        ("health.fall", "1001", "it is out of range;"),
+        (
+            "health.expect",
+            "100",
+            "it is no list of statuses; allowed: statuses from 200 to 599",
+        ),
+        ("health.expect", "299-200", "it is no list of statuses;"),
+        ("health.expect", "200,", "it is no list of statuses;"),
+        ("health.expect", "200-", "it is no list of statuses;"),
+        ("health.expect", "", "it is no list of statuses;"),
+        ("health.host", "a b", "it is no host;"),
+        ("health.host", "a/b", "it is no host;"),
+        ("health pre.fall", "0", "it is out of range;"),
+        (
             "upstream.tries",
             "11",
             "it is out of range; allowed: a whole number from 1 to 10",
@@ -791,7 +815,7 @@ fn a_line_that_could_be_read_in_two_ways_is_an_error_with_its_number() {
         ),
         (
             "\n[gatway]\n",
-            ":2: [gatway]: an unknown section; allowed: [gateway], [redis], [lists], [upstream], [log], [admin]",
+            ":2: [gatway]: an unknown section; allowed: [gateway], [redis], [lists], [upstream], [health], [health pre], [health prod], [log], [admin]",
         ),
         ("[]\n", ":1: []: an unknown section; allowed: [gateway],"),
         (
@@ -1235,6 +1259,14 @@ const OTHERS: &[(&str, &str)] = &[
     ("upstream.keepalive", "1"),
     ("upstream.keepalive_timeout", "1ms"),
     ("upstream.fallback", "off"),
+    ("health.path", "/x"),
+    ("health.interval", "1m"),
+    ("health.timeout", "1ms"),
+    ("health.rise", "1"),
+    ("health.fall", "1"),
+    ("health.expect", "200"),
+    ("health.host", "h"),
+    ("health.check_before_use", "on"),
     ("log.access", "off"),
     ("log.error", "off"),
     ("log.own_lines", "1"),
@@ -1251,6 +1283,11 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
         let (old, new) = match (key.section, key.name) {
             ("lists", "file") => (with(name, "l"), with(name, value)),
             ("redis", "url") => (parse(REDIS), with(name, value)),
+            // Without a path there are no checks.
+            ("health", name) if name != "path" => {
+                let text = format!("{REDIS}[health]\npath = /\n");
+                (parse(&text), parse(&format!("{text}{name} = {value}\n")))
+            }
             ("redis", "tls_ca" | "tls_cert" | "tls_key" | "tls_name") => {
                 let text = "[redis]\nurl = rediss://h\ntls_ca = a\ntls_cert = a\ntls_key = a\ntls_name = a\n";
                 let changed = format!("{} = {value}", key.name);
@@ -1467,4 +1504,79 @@ access = "off"
     );
     let error = parse("[redis]\nurl = \"redis://:secret@h\n").unwrap_err();
     assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+/// How the two pools are checked by these lines.
+fn checks(text: &str) -> [Option<Checks>; 2] {
+    let health = parse(&format!("{text}{REDIS}")).unwrap().health;
+    PoolName::ALL.map(|it| health.of_pool(it).map(|it| Checks::clone(it)))
+}
+
+#[test]
+fn servers_are_checked_as_the_section_says_and_before_it_that_of_their_pool() {
+    let shipped = Checks {
+        path: "/healthz".to_owned(),
+        interval: ms(5_000),
+        timeout: ms(1_000),
+        rise: 2,
+        fall: 3,
+        expect: vec![200..=399],
+        host: None,
+        before_use: false,
+    };
+    assert_eq!(checks("[health]\nfall = 1\n"), [None, None]);
+    let both = checks("[health]\npath = /healthz\n");
+    assert_eq!(both, [Some(shipped.clone()), Some(shipped.clone())]);
+    // In any order, and key by key.
+    let text = "[health pre]\npath = /live?full=1\nexpect = 200-299, 304\nhost = [::1]:80\n\
+                [health]\nfall = 1\n[health prod]\nfall = 2\ncheck_before_use = on\n";
+    let of_pre = Checks {
+        path: "/live?full=1".to_owned(),
+        fall: 1,
+        expect: vec![200..=299, 304..=304],
+        host: Some("[::1]:80".to_owned()),
+        ..shipped.clone()
+    };
+    assert_eq!(checks(text), [Some(of_pre), None]);
+    let [pre, prod] =
+        checks("[health]\npath = /healthz\ncheck_before_use = on\n[health pre]\npath =\n");
+    let of_prod = Checks {
+        before_use: true,
+        ..shipped
+    };
+    assert_eq!((pre, prod), (None, Some(of_prod)));
+}
+
+#[test]
+fn what_is_wrong_in_the_section_of_a_pool_is_named_with_that_section() {
+    for (text, expected) in [
+        (
+            "[health]\nrise = 0\n[health pre]\nrise = 1\n[health prod]\nrise = 1\n",
+            ":2: [health] rise = 0: it is out of range;",
+        ),
+        (
+            "[health pre]\nrise = 1\n[health prod]\nrise = x\n",
+            ":4: [health prod] rise = x: it is not a whole number;",
+        ),
+        (
+            "[health pre]\nrise = 1\n[health]\nrise = 1\n[health pre]\nrise = 2\n",
+            ":6: [health pre] rise: given twice, first on line 2;",
+        ),
+        (
+            "[health pre]\ntries = 1\n",
+            ":2: [health pre] tries: not a key of this section, but one of [upstream]; allowed: path,",
+        ),
+        (
+            "[health gray]\n",
+            ":1: [health gray]: an unknown section; allowed: [gateway],",
+        ),
+        (
+            "[upstream pre]\n",
+            ":1: [upstream pre]: an unknown section;",
+        ),
+        ("[health  pre]\n", ":1: [health  pre]: an unknown section;"),
+    ] {
+        let error = parse(&format!("{text}{REDIS}")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{FILE}{expected}")), "{error}");
+    }
 }
