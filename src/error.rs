@@ -7,7 +7,8 @@
 //! - a [`Failure`] ends one attempt on one *peer*; it says whether another attempt may follow;
 //! - a [`Close`] is the reason why a *downstream connection* ends.
 //!
-//! And one that goes wrong with no request yet: a [`Finding`] is what is to be looked at in the *store*.
+//! And two that go wrong with no request yet: a [`Finding`] is what is to be looked at in the *store*, and
+//! [`Checked`] is what a *health check* of a peer has come to.
 //!
 //! The status of each is fixed here and nowhere else.
 
@@ -109,6 +110,20 @@ impl Refusal {
             Self::OverCapacity | Self::NoLists | Self::NoPeers => 503,
             Self::BadVersion => 505,
         }
+    }
+}
+
+named! {
+    /// What a health check of a peer has come to.
+    pub enum Checked {
+        Ok = "ok", "the status is one of `expect`, and the response is complete, or longer than 64k";
+        Status = "status", "the status is another";
+        Timeout = "timeout", "the check was not over within `timeout`";
+        Refused = "refused", "the server refused the connection";
+        Unreachable = "unreachable", "the network says that the server cannot be reached";
+        Closed = "closed", "the server closed or reset before the end of its response";
+        Malformed = "malformed", "what came is no response by HTTP/1, or its head is larger than 16k";
+        NotMade = "not-made", "the gateway itself could not make it, for want of descriptors, ports or memory: that says nothing of the server";
     }
 }
 

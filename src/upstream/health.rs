@@ -22,8 +22,8 @@ mod outcomes;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use latency::{Latency, Quantiles};
@@ -31,7 +31,7 @@ pub use outcomes::Outcomes;
 
 use super::changes::Changes;
 use crate::config;
-use crate::error::Failure;
+use crate::error::{Checked, Failure};
 use crate::metrics::Counter;
 
 /// Outcomes within [`WINDOW`] below which their share says nothing.
@@ -176,6 +176,23 @@ impl Word {
     const fn millis(self) -> u64 {
         self.0 >> 11
     }
+
+    fn is_out_by_check(self) -> bool {
+        self.kind() == OUT && self.why() == Why::Check.code()
+    }
+}
+
+/// A check of a peer that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: Instant,
+    /// What it has come to.
+    pub outcome: Checked,
+    /// The status of the response, if one came.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// What one worker counts of a peer.
@@ -218,6 +235,8 @@ pub struct Health {
     kinds: [AtomicU64; Failure::ALL.len()],
     /// For the control plane.
     recent: Mutex<outcomes::Recent>,
+    /// Likewise.
+    last_check: Mutex<Option<LastCheck>>,
 }
 
 #[derive(Debug, Default)]
@@ -243,6 +262,7 @@ impl Health {
             past: Past::default(),
             kinds: [const { AtomicU64::new(0) }; Failure::ALL.len()],
             recent: Mutex::default(),
+            last_check: Mutex::default(),
         }
     }
 
@@ -456,18 +476,12 @@ impl Health {
         }
     }
 
-    /// So many of its checks have failed that it counts as down.
+    /// So many of its checks have failed that it counts as down. One that nobody asks yet stays so.
     pub fn check_has_failed(&self, now: Instant) -> Option<Change> {
-        self.check_failing.store(true, Ordering::Relaxed);
-        let word = self.word();
-        if word.kind() == OUT {
-            return None;
-        }
+        self.note_check(true);
         let out = Word::new(OUT, Why::Check.code(), self.millis(now));
-        if !self.replace(word, out) {
-            return None;
-        }
-        self.note_out(word, now);
+        let before = self.replace_if(|it| !matches!(it.kind(), OUT | UNCHECKED), out)?;
+        self.note_out(before, now);
         self.proven.store(false, Ordering::Relaxed);
         Some(Change::Out(Duration::ZERO, Why::Check))
     }
@@ -481,14 +495,52 @@ impl Health {
 
     /// So many of its checks have succeeded that it counts as up. What requests have found out stands.
     pub fn check_has_succeeded(&self, now: Instant) -> Option<Change> {
-        self.check_failing.store(false, Ordering::Relaxed);
-        let word = self.word();
-        let by_check = word.kind() == OUT && Why::of_code(word.why()) == Why::Check;
-        if !by_check && word.kind() != UNCHECKED {
-            return None;
-        }
+        self.note_check(false);
         let back = Word::new(STARTING, 0, self.millis(now));
-        self.replace(word, back).then_some(Change::Back)
+        let waits = |it: Word| it.is_out_by_check() || it.kind() == UNCHECKED;
+        self.replace_if(waits, back).map(|_| Change::Back)
+    }
+
+    /// Nobody checks it (any more): what checks have found out counts for nothing.
+    pub fn is_not_checked(&self, now: Instant) -> Option<Change> {
+        self.note_check(false);
+        self.needs_no_first_check();
+        let back = Word::new(STARTING, 0, self.millis(now));
+        let before = self.replace_if(Word::is_out_by_check, back);
+        before.map(|_| Change::Back)
+    }
+
+    /// It may be asked before it has been checked.
+    pub fn needs_no_first_check(&self) {
+        self.replace_if(|it| it.kind() == UNCHECKED, Word::new(UP, 0, 0));
+    }
+
+    /// True when nothing is asked of it before its first check has succeeded.
+    pub fn is_unchecked(&self) -> bool {
+        self.word().kind() == UNCHECKED
+    }
+
+    fn note_check(&self, is_failing: bool) {
+        if self.check_failing.swap(is_failing, Ordering::Relaxed) != is_failing {
+            // It decides when the next trial may be.
+            self.changes.increment();
+        }
+    }
+
+    /// The check that ended last, if one has. For the control plane.
+    pub fn last_check(&self) -> Option<LastCheck> {
+        *self.last_check_lock()
+    }
+
+    /// A check has ended. For the control plane.
+    pub fn note_last_check(&self, check: LastCheck) {
+        *self.last_check_lock() = Some(check);
+    }
+
+    fn last_check_lock(&self) -> MutexGuard<'_, Option<LastCheck>> {
+        self.last_check
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What of its share it has at `now`, of 1.
@@ -505,10 +557,7 @@ impl Health {
 
     /// To be called once a second, by one thread: what is older than the window counts no more.
     pub fn look(&self, now: Instant) {
-        let mut recent = self
-            .recent
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let past = recent.note(self.outcomes(), now);
         self.past.answered.store(past.answered, Ordering::Relaxed);
         self.past.failed.store(past.failed, Ordering::Relaxed);
@@ -519,10 +568,7 @@ impl Health {
 
     /// Of the last minute; `None` when nothing was answered.
     pub fn quantiles(&self) -> Option<Quantiles> {
-        let recent = self
-            .recent
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent
             .latency
             .quantiles(self.workers.iter().map(|it| &it.latency))
@@ -540,6 +586,16 @@ impl Health {
             self.changes.increment();
         }
         outcome.is_ok()
+    }
+
+    /// Replaces the state if it is `such`, whatever workers make of it meanwhile; returns what it was.
+    fn replace_if(&self, such: impl Fn(Word) -> bool, to: Word) -> Option<Word> {
+        loop {
+            let word = Some(self.word()).filter(|it| such(*it))?;
+            if self.replace(word, to) {
+                return Some(word);
+            }
+        }
     }
 
     fn millis(&self, at: Instant) -> u64 {

@@ -228,6 +228,46 @@ fn a_check_that_succeeds_does_not_bring_back_whom_requests_have_put_out() {
 }
 
 #[test]
+fn whom_nobody_has_checked_waits_through_failed_checks() {
+    let begun = Instant::now();
+    let health = Health::new(1, Changes::default(), true, begun);
+    assert_eq!(health.check_has_failed(begun), None);
+    assert!(health.is_unchecked());
+    assert_eq!(health.check_has_succeeded(begun), Some(Change::Back));
+}
+
+#[test]
+fn without_checks_nobody_waits_for_one_and_nobody_is_out_by_one() {
+    let begun = Instant::now();
+    let unchecked = Health::new(1, Changes::default(), true, begun);
+    assert_eq!(unchecked.is_not_checked(begun), None);
+    assert_eq!(unchecked.state(begun, &rules()), State::Up);
+    let mut case = Case::new();
+    case.health.check_has_failed(case.now());
+    assert_eq!(case.health.is_not_checked(case.now()), Some(Change::Back));
+    assert!(matches!(case.state(), State::Starting { .. }));
+    // What requests have found out stands.
+    case.fail(3);
+    case.health.check_has_failed(case.now());
+    assert_eq!(case.health.is_not_checked(case.now()), None);
+    assert!(matches!(case.state(), State::Out { why: REFUSED, .. }));
+    case.be_tried(10.1);
+}
+
+#[test]
+fn workers_learn_that_a_peer_may_be_tried_again_since_its_checks_succeed() {
+    let mut case = Case::new();
+    case.fail(3);
+    case.health.check_has_failed(case.now());
+    case.passed = 20.0;
+    assert_eq!(case.health.tried_at(true), None);
+    let before = case.health.changes.count();
+    assert_eq!(case.health.check_has_succeeded(case.now()), None);
+    assert_ne!(case.health.changes.count(), before);
+    assert!(case.health.tried_at(true).is_some());
+}
+
+#[test]
 fn every_reason_survives_its_way_through_the_cell() {
     for why in Failure::ALL
         .iter()
