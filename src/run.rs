@@ -31,6 +31,7 @@ use crate::snapshot::Published;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::Rules;
 use crate::store::{self, Publisher, StoreName};
+use crate::upstream::check::Checker;
 use crate::upstream::in_force::InForce;
 use crate::upstream::watch;
 
@@ -72,6 +73,7 @@ pub fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String>
 struct Running {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
+    checker: Arc<Checker>,
     heartbeat: Option<Arc<Heartbeat>>,
     reloads: Arc<Reloads>,
     access_log: Log,
@@ -140,14 +142,19 @@ impl Running {
         // Idle ones let go of what was replaced, too.
         gateway.config.tell(net::ensure_all_ticking);
         gateway.lists.tell(net::ensure_all_ticking);
+        let (peers, settings) = (Arc::clone(&gateway.lists), Arc::clone(&gateway.config));
+        let checker = Arc::new(Checker::start(peers, settings)?);
         startup.at("reading the lists");
         let (publisher, heartbeat) = start_store(&config, &gateway)?;
+        startup.at("checking the servers");
+        checker.wait_for_first(&config);
         startup.at("opening the doors");
         let reloads = Arc::new(Reloads::default());
         if let Some(listener) = admin_listener {
             let view = View {
                 gateway: Arc::clone(&gateway),
                 publisher: Arc::clone(&publisher),
+                checker: Arc::clone(&checker),
                 heartbeat: heartbeat.clone(),
                 reloads: Arc::clone(&reloads),
                 error_log: error_log.queue(),
@@ -168,6 +175,7 @@ impl Running {
         Ok(Self {
             gateway,
             publisher,
+            checker,
             heartbeat,
             reloads,
             access_log,
@@ -231,7 +239,9 @@ impl Running {
             Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }
         self.publisher.set_rules(rules(&config));
+        self.checker.apply(&config);
         self.gateway.config.store(config);
+        self.checker.tell();
         // Others are trusted proxies now.
         self.publisher.tell_findings();
         log::info!("reloaded file={path:?} ignored={}", fixed.len());

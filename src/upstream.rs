@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod changes;
+pub mod check;
 pub mod choose;
 pub(crate) mod events;
 mod hash;

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use graygate::error::{AdminRefusal, Close, Doubt, Failure, Refusal};
+use graygate::error::{AdminRefusal, Checked, Close, Doubt, Failure, Refusal};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
@@ -277,6 +277,10 @@ fn known_labels() -> Samples {
         );
         let states = ["up", "unchecked", "out", "trial", "starting"];
         names.extend(states.map(|it| format!("peers{{pool=\"{pool}\",state=\"{it}\"}}")));
+        let checks = Checked::ALL.iter().map(|it| it.name());
+        names.extend(
+            checks.map(|it| format!("health_checks_total{{outcome=\"{it}\",pool=\"{pool}\"}}")),
+        );
     }
     let mut reasons = |family: &str, all: Vec<&str>| {
         let of_family = all.iter().map(|it| format!("{family}{{reason=\"{it}\"}}"));

@@ -4,6 +4,7 @@
 //! may differ by the requests of this moment. Every label of a known set is there from the start, with 0,
 //! so that a first one is seen as an increase.
 
+mod checks;
 mod page;
 mod peers;
 mod process;
@@ -30,6 +31,7 @@ pub(super) fn render(view: &View) -> String {
     requests(&mut page, metrics);
     connections(&mut page, metrics);
     peers::render(&mut page, &view.gateway);
+    checks::render(&mut page, view.checker.tally());
     lists(&mut page, view);
     let reloads = view.reloads.tally();
     page.family(

@@ -12,6 +12,7 @@ use crate::logs::throttle::Throttle;
 use crate::logs::writer::LogQueue;
 use crate::proxy::Gateway;
 use crate::store::Publisher;
+use crate::upstream::check::Checker;
 
 /// What the admin listener looks at.
 pub(crate) struct View {
@@ -21,6 +22,8 @@ pub(crate) struct View {
     pub(crate) publisher: Arc<Publisher>,
     /// By which other machines know this gateway, if there is one.
     pub(crate) heartbeat: Option<Arc<Heartbeat>>,
+    /// The health checks of peers.
+    pub(crate) checker: Arc<Checker>,
     /// What the reloads have come to.
     pub(crate) reloads: Arc<Reloads>,
     /// The error log.

@@ -1,7 +1,7 @@
 //! What the pools are called.
 
 /// The two pools of peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PoolName {
     /// The new version.
     Pre,

@@ -308,7 +308,7 @@ fn badness(
     rules: &config::Upstream,
 ) -> (bool, u32, Option<Instant>) {
     let (checked, until) = match health.state(now, rules) {
-        State::Out { until, why } => (why == super::health::Why::Check, Some(until)),
+        State::Out { until, .. } => (health.fails_checks(), Some(until)),
         _ => (false, None),
     };
     (checked, health.strikes(), until)

@@ -457,7 +457,7 @@ impl Health {
     fn trial_due(&self, word: Word, may_be_risked: bool) -> Option<Instant> {
         let at = self.base + Duration::from_millis(word.millis());
         let due = match word.kind() {
-            OUT if self.check_failing.load(Ordering::Relaxed) => return None,
+            OUT if self.fails_checks() => return None,
             OUT => at,
             TRIAL => at + TRIAL_TIME,
             _ => return None,
@@ -513,6 +513,11 @@ impl Health {
     /// It may be asked before it has been checked.
     pub fn needs_no_first_check(&self) {
         self.replace_if(|it| it.kind() == UNCHECKED, Word::new(UP, 0, 0));
+    }
+
+    /// True when so many of its last checks have failed that it counts as down.
+    pub fn fails_checks(&self) -> bool {
+        self.check_failing.load(Ordering::Relaxed)
     }
 
     /// True when nothing is asked of it before its first check has succeeded.

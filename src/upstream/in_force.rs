@@ -5,8 +5,11 @@
 //! means other addresses: then the lists stay, with their generation.
 
 use std::ops::{Deref, Index};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
+
+use crossbeam_channel::Sender;
 
 use super::budget::Budget;
 use super::changes::Changes;
@@ -76,6 +79,10 @@ pub struct InForce {
     registry: Registry,
     /// Of the pools in their order, for all their rosters.
     budgets: [Arc<Budget>; 2],
+    /// Whether new peers are checked before they are used, of the pools in their order.
+    check_first: [AtomicBool; 2],
+    /// Rung whenever the peers are others.
+    bell: OnceLock<Sender<()>>,
     /// Held while the value is replaced: all lists that somebody may still have.
     replacing: Mutex<Vec<Weak<Lists>>>,
 }
@@ -87,11 +94,13 @@ impl InForce {
         let budgets = PoolName::ALL.map(|_| registry.budget());
         let lists = Arc::new(Lists::unread());
         let replacing = Mutex::new(vec![Arc::downgrade(&lists)]);
-        let pools = Arc::new(pools(&registry, &budgets, &lists));
+        let pools = Arc::new(pools(&registry, &budgets, &lists, [false; 2]));
         Self {
             published: Published::new(Serving { lists, pools }),
             registry,
             budgets,
+            check_first: Default::default(),
+            bell: OnceLock::new(),
             replacing,
         }
     }
@@ -116,6 +125,19 @@ impl InForce {
         self.registry.changes()
     }
 
+    /// From now on, whether peers that come into these pools are checked before they are used.
+    pub fn check_first(&self, is_first: impl Fn(PoolName) -> bool) {
+        for (pool, check_first) in PoolName::ALL.into_iter().zip(&self.check_first) {
+            check_first.store(is_first(pool), Ordering::Relaxed);
+        }
+    }
+
+    /// From now on `bell` is rung whenever the peers may be others.
+    pub(super) fn ring(&self, bell: Sender<()>) {
+        // One who listens is enough.
+        let _ = self.bell.set(bell);
+    }
+
     /// Replaces the lists, and the peers by theirs.
     pub fn store(&self, lists: Lists) {
         let mut replacing = self.replacing();
@@ -132,9 +154,17 @@ impl InForce {
     }
 
     fn replace(&self, lists: Arc<Lists>) {
-        let pools = Arc::new(pools(&self.registry, &self.budgets, &lists));
+        let check_first = self
+            .check_first
+            .each_ref()
+            .map(|it| it.load(Ordering::Relaxed));
+        let pools = Arc::new(pools(&self.registry, &self.budgets, &lists, check_first));
         self.published.store(Serving { lists, pools });
         self.registry.tidy();
+        if let Some(bell) = self.bell.get() {
+            // A ring that nobody has heard yet is enough.
+            let _ = bell.try_send(());
+        }
     }
 
     /// A worker's view.
@@ -172,13 +202,27 @@ impl InForce {
     }
 }
 
-fn pools(registry: &Registry, budgets: &[Arc<Budget>; 2], lists: &Lists) -> Pools {
+fn pools(
+    registry: &Registry,
+    budgets: &[Arc<Budget>; 2],
+    lists: &Lists,
+    check_first: [bool; 2],
+) -> Pools {
     let now = Instant::now();
-    let roster = |list: &PeerList, budget| registry.roster(found(list), budget, false, now);
     let [of_pre, of_prod] = budgets;
-    Pools {
-        pre: roster(&lists.pre, of_pre),
-        prod: roster(&lists.prod, of_prod),
+    let [pre_first, prod_first] = check_first;
+    let pre = || registry.roster(found(&lists.pre), of_pre, pre_first, now);
+    let prod = || registry.roster(found(&lists.prod), of_prod, prod_first, now);
+    // A new peer of both is checked first if either says so: whoever makes it has the say.
+    match prod_first {
+        true => {
+            let prod = prod();
+            Pools { pre: pre(), prod }
+        }
+        false => {
+            let pre = pre();
+            Pools { pre, prod: prod() }
+        }
     }
 }
 

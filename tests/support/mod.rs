@@ -50,7 +50,7 @@ pub(crate) use gateway::Gateway;
 pub(crate) use inside::GatewayInside;
 pub(crate) use light::LightOrigin;
 pub(crate) use lines::{Found, Lines};
-pub(crate) use origin::{Conn, Origin, Request, ok};
+pub(crate) use origin::{Conn, Origin, Request, Seen, ok};
 pub(crate) use panics::PanicLog;
 pub(crate) use pattern::Pattern;
 pub(crate) use peers::{DeafPeer, RefusingPeer};

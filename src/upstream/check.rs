@@ -1,0 +1,224 @@
+//! Active health checks: the control plane asks each peer, every now and then, how it is.
+//!
+//! One thread (`health-checks`) knows which peers there are and when each is due ([`schedule`]), and hands
+//! what is due to a few others ([`crew`]), each of which makes one check after the other ([`ask`]). What
+//! checks find out is written into the peer's [`Health`](super::health::Health), which workers read.
+//!
+//! A peer is checked by one check at a time, and once for the pools that check it in the same way; where they
+//! check it in two ways it must be well by both. Peers whose last check has timed out take a part of the crew
+//! only, so that many that hang do not hold up the checks of the others. Without checks none of the threads
+//! but the first is there, and that one sleeps.
+
+mod ask;
+mod crew;
+mod job;
+mod schedule;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
+
+use self::crew::Crew;
+use self::job::Ended;
+use self::schedule::{News, Schedule, Told};
+use super::events::{self, Up};
+use super::health::{LastCheck, Why};
+use super::in_force::{InForce, Pools};
+use crate::config::Config;
+use crate::error::Checked;
+use crate::lists::PoolName;
+use crate::process::supervised;
+use crate::snapshot::Published;
+
+/// Beyond the time for a check, for all first checks to end before the doors are opened.
+const FIRST_CHECKS: Duration = Duration::from_millis(500);
+
+/// How many checks there were, by pool and outcome.
+#[derive(Debug, Default)]
+pub struct Tally([[AtomicU64; Checked::ALL.len()]; PoolName::ALL.len()]);
+
+impl Tally {
+    fn note(&self, pool: PoolName, outcome: Checked) {
+        self.0[pool as usize][outcome.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many checks of peers of `pool` had this outcome.
+    pub fn count(&self, pool: PoolName, outcome: Checked) -> u64 {
+        self.0[pool as usize][outcome.index()].load(Ordering::Relaxed)
+    }
+}
+
+/// The checks of a gateway.
+pub struct Checker {
+    in_force: Arc<InForce>,
+    bell: Sender<()>,
+    tally: Arc<Tally>,
+}
+
+impl Checker {
+    /// Starts the thread that checks the peers in force as the settings in force say.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<Self> {
+        let (bell, rung) = bounded(1);
+        in_force.ring(bell.clone());
+        let tally = Arc::new(Tally::default());
+        let checker = Self {
+            in_force: Arc::clone(&in_force),
+            bell,
+            tally: Arc::clone(&tally),
+        };
+        checker.apply(&config.load());
+        supervised::spawn("health-checks", move || {
+            Checking::new(&in_force, &config, &tally).follow(&rung);
+        })?;
+        Ok(checker)
+    }
+
+    /// What holds for peers that are new from now on. To be called before such settings come into force.
+    pub fn apply(&self, config: &Config) {
+        self.in_force
+            .check_first(|pool| config.health.is_before_use(pool));
+    }
+
+    /// Other settings are in force.
+    pub fn tell(&self) {
+        // A ring that nobody has heard yet is enough.
+        let _ = self.bell.try_send(());
+    }
+
+    /// How many checks there were.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Waits until no peer needs its first check any more, and at most as long as one takes.
+    pub fn wait_for_first(&self, config: &Config) {
+        let of_pool = |pool| config.health.of_pool(pool);
+        let checks = PoolName::ALL.into_iter().filter_map(of_pool);
+        let limits = checks.filter(|it| it.before_use).map(|it| it.timeout);
+        let Some(limit) = limits.max() else { return };
+        let until = Instant::now() + limit + FIRST_CHECKS;
+        let is_waiting = || {
+            let pools = self.in_force.pools();
+            let mut peers = PoolName::ALL.into_iter().flat_map(|it| pools[it].peers());
+            peers.any(|it| it.health.is_unchecked() && it.health.last_check().is_none())
+        };
+        while is_waiting() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The thread that checks.
+struct Checking<'a> {
+    in_force: &'a InForce,
+    config: &'a Published<Config>,
+    tally: &'a Tally,
+    schedule: Schedule,
+    crew: Crew,
+    ended: Receiver<Ended>,
+}
+
+impl<'a> Checking<'a> {
+    fn new(in_force: &'a InForce, config: &'a Published<Config>, tally: &'a Tally) -> Self {
+        let (crew, ended) = Crew::new();
+        Self {
+            in_force,
+            config,
+            tally,
+            schedule: Schedule::default(),
+            crew,
+            ended,
+        }
+    }
+
+    fn follow(&mut self, rung: &Receiver<()>) {
+        self.take_note();
+        loop {
+            let now = Instant::now();
+            while let Some(job) = self.schedule.next(now, self.crew.room()) {
+                self.crew.make(job);
+            }
+            let wake = self.schedule.wakes_at().into_iter();
+            let wake = wake.chain(self.crew.wakes_at()).min();
+            let timer = wake.map_or_else(never, at);
+            select! {
+                recv(self.ended) -> ended => {
+                    if let Ok(ended) = ended {
+                        self.has_ended(ended);
+                    }
+                }
+                recv(rung) -> ring => match ring {
+                    Ok(()) => self.take_note(),
+                    // The gateway has ended.
+                    Err(_) => return,
+                },
+                recv(timer) -> _ => self.crew.look(Instant::now()),
+            }
+        }
+    }
+
+    /// Takes note of the peers and settings in force.
+    fn take_note(&mut self) {
+        let (pools, config) = (self.in_force.pools(), self.config.load());
+        let back = self
+            .schedule
+            .update(&pools, &config.health, Instant::now(), fastrand::f64);
+        for (pool, peer) in back {
+            let told = Told {
+                pool,
+                news: Some(News::Back),
+            };
+            report(&pools, peer, &told, "not-checked", "");
+        }
+    }
+
+    fn has_ended(&mut self, ended: Ended) {
+        self.crew.has_ended();
+        let (target, answer, now) = (ended.target, ended.answer, Instant::now());
+        let last = LastCheck {
+            at: now,
+            outcome: answer.outcome,
+            status: answer.status,
+            took: ended.took,
+        };
+        let told = self.schedule.has_ended(target, last, fastrand::f64());
+        let Some(told) = told else { return };
+        self.tally.note(told.pool, answer.outcome);
+        let status = answer.status.filter(|_| answer.outcome == Checked::Status);
+        let status = status.map_or(String::new(), |it| format!(" status={it}"));
+        let cause = format!(" cause={}{status}", answer.outcome.name());
+        let why = match told.news {
+            Some(News::Back) => "check-succeeded",
+            _ => Why::Check.name(),
+        };
+        report(&self.in_force.pools(), target.peer, &told, why, &cause);
+    }
+}
+
+fn report(pools: &Pools, peer: SocketAddr, told: &Told, why: &str, cause: &str) {
+    let Some(news) = told.news else { return };
+    let (pool, peers) = (told.pool.name(), pools[told.pool].peers());
+    // It may have gone just now.
+    let Some(place) = pools[told.pool].place_of(peer) else {
+        return;
+    };
+    let (name, up) = (events::named(&peers[place]), Up::of(peers));
+    match news {
+        News::Out => log::warn!("peer-out pool={pool} peer={peer}{name} why={why}{cause} {up}"),
+        News::Unchecked => {
+            log::warn!("peer-unchecked pool={pool} peer={peer}{name} why={why}{cause} {up}");
+        }
+        News::Back => {
+            let after = peers[place].health.out_for(Instant::now()).as_secs_f64();
+            log::info!("peer-back pool={pool} peer={peer}{name} why={why} after={after:.1}s {up}");
+        }
+    }
+}

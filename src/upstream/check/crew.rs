@@ -1,0 +1,138 @@
+//! The threads that make checks, one after the other each: as many as are needed, and no more than
+//! [`MOST`].
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::ask::Answer;
+use super::job::{Ended, Job, Target};
+use crate::error::Checked;
+use crate::process::supervised;
+
+/// No more threads than these. A thousand peers of which one in twenty hangs for a second take ten of them
+/// at an interval of 5 s.
+pub(super) const MOST: usize = 32;
+
+/// How often threads that were not needed since are let go.
+const REVIEW: Duration = Duration::from_secs(60);
+
+enum Order {
+    Check(Job),
+    /// One thread is to end.
+    Leave,
+}
+
+/// The threads, as the one that schedules knows them.
+pub(super) struct Crew {
+    orders: Sender<Order>,
+    taken: Receiver<Order>,
+    ended: Sender<Ended>,
+    threads: usize,
+    /// Checks under way.
+    running: usize,
+    /// The most of these since the last review.
+    busiest: usize,
+    review: Option<Instant>,
+}
+
+impl Crew {
+    /// Nobody yet; and where the checks that have ended come from.
+    pub(super) fn new() -> (Self, Receiver<Ended>) {
+        let (orders, taken) = unbounded();
+        let (ended, ends) = unbounded();
+        let crew = Self {
+            orders,
+            taken,
+            ended,
+            threads: 0,
+            running: 0,
+            busiest: 0,
+            review: None,
+        };
+        (crew, ends)
+    }
+
+    /// How many more checks may be made at once.
+    pub(super) fn room(&self) -> usize {
+        MOST - self.running
+    }
+
+    /// Has a check made. There must be room.
+    pub(super) fn make(&mut self, job: Job) {
+        self.running += 1;
+        self.busiest = self.busiest.max(self.running);
+        if self.running > self.threads {
+            self.grow();
+        }
+        // The other end is here.
+        let _ = self.orders.send(Order::Check(job));
+    }
+
+    fn grow(&mut self) {
+        let (taken, ended) = (self.taken.clone(), self.ended.clone());
+        match supervised::spawn("health-check", move || work(&taken, &ended)) {
+            Ok(_) => {
+                self.threads += 1;
+                self.review.get_or_insert_with(|| Instant::now() + REVIEW);
+            }
+            // Others will do it, or one that can be started later.
+            Err(error) => log::error!("health-check-thread-failed error={:?}", error.to_string()),
+        }
+    }
+
+    /// A check has ended.
+    pub(super) fn has_ended(&mut self) {
+        self.running -= 1;
+    }
+
+    /// When to [look](Self::look) next.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.review
+    }
+
+    /// Lets threads go that were not needed of late.
+    pub(super) fn look(&mut self, now: Instant) {
+        if self.review.is_none_or(|it| now < it) {
+            return;
+        }
+        for _ in self.busiest..self.threads {
+            let _ = self.orders.send(Order::Leave);
+        }
+        self.threads = self.threads.min(self.busiest);
+        self.busiest = self.running;
+        self.review = (self.threads > 0).then_some(now + REVIEW);
+    }
+}
+
+fn work(orders: &Receiver<Order>, ended: &Sender<Ended>) {
+    while let Ok(Order::Check(job)) = orders.recv() {
+        let begun = Instant::now();
+        // Whatever becomes of this thread, the end of the check is told.
+        let mut end = End {
+            told: ended,
+            target: job.target,
+            begun,
+            answer: Checked::NotMade.into(),
+        };
+        end.answer = job.asker.ask(job.target.peer);
+    }
+}
+
+struct End<'a> {
+    told: &'a Sender<Ended>,
+    target: Target,
+    begun: Instant,
+    answer: Answer,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // Who schedules may have begun anew.
+        let _ = self.told.send(Ended {
+            target: self.target,
+            answer: self.answer,
+            took: self.begun.elapsed(),
+        });
+    }
+}

@@ -1,0 +1,422 @@
+//! Who is checked, in which way, when next, and what follows from the outcome. Time and chance are
+//! parameters.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustc_hash::FxHashMap;
+
+use super::ask::Asker;
+use super::crew::MOST;
+use super::job::{Job, Target};
+use crate::config::{self, Checks};
+use crate::error::Checked;
+use crate::lists::PoolName;
+use crate::upstream::health::{Change, Health, LastCheck};
+use crate::upstream::in_force::Pools;
+
+/// Checks at once of peers whose last one has timed out: the others are not to wait for these.
+const SLOW_MOST: usize = MOST / 4 * 3;
+
+/// What is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The peer is out.
+    Out,
+    /// It is back.
+    Back,
+    /// It would be out, and waits for its first success as it is.
+    Unchecked,
+}
+
+/// What has followed from a check.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// For which pool it was made; the first of two.
+    pub(super) pool: PoolName,
+    pub(super) news: Option<News>,
+}
+
+/// The checks of all peers.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    /// How each pool checks, with the first one that does so.
+    ways: [Option<(PoolName, Arc<Asker>)>; PoolName::ALL.len()],
+    targets: FxHashMap<Target, Checking>,
+    due: BTreeSet<(Instant, Target)>,
+    /// What is due, by the time since when: those that were quick of late, and those that were not.
+    ready: [VecDeque<(Instant, Target)>; 2],
+    slow_running: usize,
+    /// Counts the updates.
+    update: u64,
+}
+
+/// One target.
+#[derive(Debug)]
+struct Checking {
+    asker: Arc<Asker>,
+    health: Arc<Health>,
+    /// The first that has it and checks in this way.
+    pool: PoolName,
+    phase: Phase,
+    /// Its last check has timed out.
+    is_slow: bool,
+    /// No check has ended yet.
+    is_new: bool,
+    record: Record,
+    /// The check under way began before the peer or the settings became what they are.
+    is_stale: bool,
+    /// It was told that it waits for its first success.
+    is_told: bool,
+    /// The last update that has seen it.
+    seen: u64,
+    /// It is in no pool any more, and only waits for the end of its check.
+    is_gone: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Due(Instant),
+    Ready,
+    /// Another check of the same peer is under way.
+    Waiting,
+    Running {
+        since: Instant,
+        is_slow: bool,
+    },
+}
+
+/// What the checks of a target have shown.
+#[derive(Debug, Default)]
+struct Record {
+    /// Nothing yet, when none has succeeded and too few have failed.
+    is_well: Option<bool>,
+    /// Outcomes that speak against that, since the last one that does not.
+    against: u32,
+}
+
+impl Record {
+    /// Takes down an outcome. `at_once`: one success suffices.
+    fn note(&mut self, succeeded: bool, checks: &Checks, at_once: bool) {
+        if self.is_well == Some(succeeded) {
+            self.against = 0;
+            return;
+        }
+        self.against += 1;
+        let enough = match (succeeded, self.is_well) {
+            (true, None) => 1,
+            (true, _) if at_once => 1,
+            (true, _) => checks.rise,
+            (false, _) => checks.fall,
+        };
+        if self.against >= enough {
+            (self.is_well, self.against) = (Some(succeeded), 0);
+        }
+    }
+}
+
+impl Schedule {
+    /// Takes note of the peers in force and of how they are checked. A peer that is new is due at once.
+    /// Returns those that were out by their checks and are not checked any more. `chance` gives a number
+    /// from 0 to 1.
+    pub(super) fn update(
+        &mut self,
+        pools: &Pools,
+        settings: &config::Health,
+        now: Instant,
+        mut chance: impl FnMut() -> f64,
+    ) -> Vec<(PoolName, SocketAddr)> {
+        self.find_ways(settings);
+        self.update += 1;
+        for pool in PoolName::ALL {
+            let Some((way, asker)) = self.ways[pool as usize].clone() else {
+                continue;
+            };
+            for peer in pools[pool].peers() {
+                let target = Target {
+                    peer: peer.address,
+                    way,
+                };
+                self.take_up(target, pool, &asker, &peer.health, now, &mut chance);
+            }
+        }
+        self.forget_others();
+        let mut back = Vec::new();
+        for pool in PoolName::ALL {
+            for peer in pools[pool].peers() {
+                let has_it = |it: PoolName| pools[it].place_of(peer.address).is_some();
+                let own = PoolName::ALL.into_iter().filter(|it| has_it(*it));
+                let checks: Vec<_> = own.filter_map(|it| settings.of_pool(it)).collect();
+                if checks.is_empty() {
+                    let change = peer.health.is_not_checked(now);
+                    back.extend(change.map(|_| (pool, peer.address)));
+                } else if !checks.iter().any(|it| it.before_use) {
+                    peer.health.needs_no_first_check();
+                }
+            }
+        }
+        back
+    }
+
+    /// Pools with the same settings check in the same way, and what has not changed stays.
+    fn find_ways(&mut self, settings: &config::Health) {
+        let old = std::mem::take(&mut self.ways);
+        for pool in PoolName::ALL {
+            let Some(checks) = settings.of_pool(pool) else {
+                continue;
+            };
+            let is_same = |(_, asker): &&(PoolName, Arc<Asker>)| asker.checks == *checks;
+            let known = self.ways.iter().flatten().find(is_same).cloned();
+            let known = known.or_else(|| {
+                let before = old[pool as usize].as_ref().filter(is_same);
+                before.map(|(_, asker)| (pool, Arc::clone(asker)))
+            });
+            let way = known.unwrap_or_else(|| (pool, Arc::new(Asker::new(Arc::clone(checks)))));
+            self.ways[pool as usize] = Some(way);
+        }
+    }
+
+    fn take_up(
+        &mut self,
+        target: Target,
+        pool: PoolName,
+        asker: &Arc<Asker>,
+        health: &Arc<Health>,
+        now: Instant,
+        chance: &mut impl FnMut() -> f64,
+    ) {
+        let update = self.update;
+        let Some(known) = self.targets.get_mut(&target) else {
+            self.due.insert((now, target));
+            let new = Checking::new(asker, health, pool, now, update);
+            self.targets.insert(target, new);
+            return;
+        };
+        if known.seen == update {
+            // The other pool that checks in this way has it, too.
+            return;
+        }
+        let is_running = matches!(known.phase, Phase::Running { .. });
+        let mut due = None;
+        if known.is_gone || !Arc::ptr_eq(&known.health, health) {
+            // It has gone and come again.
+            let phase = known.phase;
+            *known = Checking::new(asker, health, pool, now, update);
+            (known.phase, known.is_stale) = (phase, is_running);
+            due = Some(now);
+        } else if !Arc::ptr_eq(&known.asker, asker) {
+            known.asker = Arc::clone(asker);
+            known.is_stale |= is_running;
+            due = Some(now + asker.checks.interval.mul_f64(chance()));
+        }
+        (known.pool, known.seen) = (pool, update);
+        if let (Some(due), Phase::Due(before)) = (due, known.phase) {
+            known.phase = Phase::Due(due);
+            self.due.remove(&(before, target));
+            self.due.insert((due, target));
+        }
+    }
+
+    fn forget_others(&mut self) {
+        let (update, due) = (self.update, &mut self.due);
+        self.targets.retain(|target, it| {
+            if it.seen == update {
+                return true;
+            }
+            it.is_gone = true;
+            match it.phase {
+                Phase::Due(at) => {
+                    due.remove(&(at, *target));
+                    false
+                }
+                Phase::Ready | Phase::Waiting => false,
+                Phase::Running { .. } => true,
+            }
+        });
+        let targets = &self.targets;
+        for queue in &mut self.ready {
+            queue.retain(|(_, target)| {
+                let known = targets.get(target);
+                known.is_some_and(|it| it.phase == Phase::Ready)
+            });
+        }
+    }
+
+    /// The next check to be made, if one is due and there is `room` for it.
+    pub(super) fn next(&mut self, now: Instant, room: usize) -> Option<Job> {
+        while let Some((at, target)) = self.due.first().copied()
+            && at <= now
+        {
+            self.due.pop_first();
+            self.be_ready(target, at);
+        }
+        if room == 0 {
+            return None;
+        }
+        loop {
+            let [quick, slow] = &self.ready;
+            let (quick, slow) = (quick.front(), slow.front());
+            let slow = slow.filter(|_| self.slow_running < SLOW_MOST);
+            let is_slow = match (quick, slow) {
+                (None, None) => return None,
+                (Some((quick, _)), Some((slow, _))) => slow < quick,
+                (quick, _) => quick.is_none(),
+            };
+            let (_, target) = self.ready[usize::from(is_slow)].pop_front()?;
+            let is_waiting = self.other(target).is_some_and(Checking::is_running);
+            let Some(checking) = self.targets.get_mut(&target) else {
+                continue;
+            };
+            if is_waiting {
+                checking.phase = Phase::Waiting;
+                continue;
+            }
+            checking.phase = Phase::Running {
+                since: now,
+                is_slow,
+            };
+            self.slow_running += usize::from(is_slow);
+            return Some(Job {
+                target,
+                asker: Arc::clone(&checking.asker),
+            });
+        }
+    }
+
+    fn be_ready(&mut self, target: Target, since: Instant) {
+        if let Some(checking) = self.targets.get_mut(&target) {
+            checking.phase = Phase::Ready;
+            self.ready[usize::from(checking.is_slow)].push_back((since, target));
+        }
+    }
+
+    /// The same peer as it is checked by the other pool in another way.
+    fn other(&self, target: Target) -> Option<&Checking> {
+        let mut others = PoolName::ALL.into_iter().filter(|it| *it != target.way);
+        others.find_map(|way| self.targets.get(&Target { way, ..target }))
+    }
+
+    /// When the next check is due.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A check has ended; returns what has followed, if it still counts. `chance` is a number from 0 to 1.
+    pub(super) fn has_ended(
+        &mut self,
+        target: Target,
+        check: LastCheck,
+        chance: f64,
+    ) -> Option<Told> {
+        let now = check.at;
+        for way in PoolName::ALL.into_iter().filter(|it| *it != target.way) {
+            let other = Target { way, ..target };
+            let is_waiting = |it: &Checking| it.phase == Phase::Waiting;
+            if self.targets.get(&other).is_some_and(is_waiting) {
+                self.be_ready(other, now);
+            }
+        }
+        let of_other = self.other(target).filter(|it| !it.is_gone);
+        let other = of_other.map(|it| it.record.is_well);
+        let checking = self.targets.get_mut(&target)?;
+        let Phase::Running { since, is_slow } = checking.phase else {
+            return None;
+        };
+        self.slow_running -= usize::from(is_slow);
+        if checking.is_gone {
+            self.targets.remove(&target);
+            return None;
+        }
+        let next = match checking.is_stale {
+            true => now,
+            false => checking.next_after(since, chance).max(now),
+        };
+        checking.phase = Phase::Due(next);
+        self.due.insert((next, target));
+        if std::mem::take(&mut checking.is_stale) {
+            return None;
+        }
+        Some(checking.note(check, other))
+    }
+}
+
+impl Checking {
+    fn new(
+        asker: &Arc<Asker>,
+        health: &Arc<Health>,
+        pool: PoolName,
+        due: Instant,
+        seen: u64,
+    ) -> Self {
+        Self {
+            asker: Arc::clone(asker),
+            health: Arc::clone(health),
+            pool,
+            phase: Phase::Due(due),
+            is_slow: false,
+            is_new: true,
+            record: Record::default(),
+            is_stale: false,
+            is_told: false,
+            seen,
+            is_gone: false,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
+    /// When the check after one that began at `since` is due. Those of peers that came at once are spread
+    /// over an interval, and stay so.
+    fn next_after(&mut self, since: Instant, chance: f64) -> Instant {
+        let interval = self.asker.checks.interval;
+        since
+            + match std::mem::take(&mut self.is_new) {
+                true => interval.mul_f64(chance),
+                false => interval.mul_f64(0.9 + chance / 5.0),
+            }
+    }
+
+    /// Takes down a check. `other` is what the checks in another way have shown, if there are any.
+    fn note(&mut self, check: LastCheck, other: Option<Option<bool>>) -> Told {
+        self.is_slow = check.outcome == Checked::Timeout;
+        self.health.note_last_check(check);
+        let mut told = Told {
+            pool: self.pool,
+            news: None,
+        };
+        if check.outcome == Checked::NotMade {
+            return told;
+        }
+        let waits = self.health.is_unchecked();
+        let succeeded = check.outcome == Checked::Ok;
+        self.record.note(succeeded, &self.asker.checks, waits);
+        let all = [Some(self.record.is_well), other];
+        let mut all = all.into_iter().flatten();
+        let change = if all.clone().any(|it| it == Some(false)) {
+            self.health.check_has_failed(check.at)
+        } else if all.all(|it| it == Some(true)) {
+            self.health.check_has_succeeded(check.at)
+        } else {
+            None
+        };
+        told.news = match change {
+            Some(Change::Out(..)) => Some(News::Out),
+            // It was not away for those who never had it.
+            Some(Change::Back) if waits && !std::mem::take(&mut self.is_told) => None,
+            Some(Change::Back) => Some(News::Back),
+            None if waits && self.record.is_well == Some(false) && !self.is_told => {
+                self.is_told = true;
+                Some(News::Unchecked)
+            }
+            None => None,
+        };
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests;
