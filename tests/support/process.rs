@@ -1,6 +1,6 @@
 //! The gateway as the kernel sees it: time, memory, descriptors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::process::Command;
@@ -105,24 +105,31 @@ impl Gateway {
     /// How many descriptors it has.
     #[track_caller]
     pub(crate) fn descriptors(&self) -> usize {
-        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
-        open.count()
+        self.descriptor_numbers().len()
     }
 
-    /// Lowers its soft limit so far that it has no descriptor to come, unless it closes one.
+    /// Lowers its soft limit so far that it can open so many more, unless it closes one with a low number.
     #[track_caller]
-    pub(crate) fn leave_no_descriptors(&self) {
+    pub(crate) fn leave_descriptors(&self, count: usize) {
+        let open = self.descriptor_numbers();
+        let free = (0..).filter(|it| !open.contains(it));
+        let limit = free.take(count + 1).last().unwrap();
+        self.limit_descriptors(limit);
+    }
+
+    #[track_caller]
+    fn descriptor_numbers(&self) -> BTreeSet<u64> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         let names = open.map(|it| it.unwrap().file_name().into_string().unwrap());
-        let highest = names.map(|it| it.parse::<u64>().unwrap()).max().unwrap();
-        self.limit_descriptors(highest + 1);
+        names.map(|it| it.parse().unwrap()).collect()
     }
 
     /// Uses up what it has of descriptors: with these connections, of which the last ones are not
     /// accepted.
     #[track_caller]
     pub(crate) fn take_descriptors(&self) -> Vec<Client> {
-        self.leave_no_descriptors();
+        let highest = self.descriptor_numbers().pop_last().unwrap();
+        self.limit_descriptors(highest + 1);
         let mut clients = Vec::new();
         wait_until("no descriptor is left", DEADLINE, || {
             clients.push(self.connect());

@@ -259,11 +259,11 @@ impl<'a> Troubles<'a> {
         self.count("Redis restarted");
     }
 
-    /// The gateway gets no further descriptor from now on, unless it closes one; the limit so far.
+    /// The gateway gets hardly a further descriptor from now on, unless it closes one; the limit so far.
     fn begin_shortage(&mut self) -> u64 {
         let limit = self.gateway.descriptor_limit();
         self.short.store(true, Ordering::Relaxed);
-        self.gateway.leave_no_descriptors();
+        self.gateway.leave_descriptors(self.rng.usize(..6));
         self.count("short of descriptors");
         limit
     }
