@@ -40,6 +40,7 @@ impl Setup {
             ("upstream.connect_timeout", "5s"),
             ("upstream.send_timeout", "5s"),
             ("upstream.read_timeout", "5s"),
+            ("upstream.stall_timeout", "5s"),
             ("log.access", "access.log"),
             ("log.error", "stderr"),
             ("admin.listen", "127.0.0.1:0"),
