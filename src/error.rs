@@ -152,10 +152,11 @@ named! {
         BadResponseHead = "bad-response-head", "the response head is malformed";
         ResponseHeadTooLarge = "response-head-too-large", "the response head is larger than max_head or max_fields";
         BadResponseFraming = "bad-response-framing", "the response's length or coding is malformed or ambiguous";
+        Deadline = "deadline", "the request has taken longer than deadline, with all that it was tried";
         InterimFlood = "interim-flood", "the peer has sent interim responses, and no other, at more than their pace for 600 times read_timeout";
         UnexpectedUpgrade = "unexpected-upgrade", "the peer switched protocols unasked";
         ResponseCut = "response-cut", "the peer closed or reset inside the response body";
-        ResponseStalled = "response-stalled", "nothing of the response body came for read_timeout";
+        ResponseStalled = "response-stalled", "nothing of the response body came for stall_timeout";
         BadResponseChunk = "bad-response-chunk", "the chunked coding of the response body is malformed";
         Draining = "draining", "the gateway is shutting down, and drain_timeout is over";
         ClientGone = "client-gone", "the client vanished, so the attempt was given up";
@@ -181,9 +182,11 @@ impl Failure {
     /// The status of the gateway's answer when no attempt is left.
     pub const fn status(self) -> u16 {
         match self {
-            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout | Self::InterimFlood => {
-                504
-            }
+            Self::ConnectTimeout
+            | Self::SendTimeout
+            | Self::ReadTimeout
+            | Self::Deadline
+            | Self::InterimFlood => 504,
             Self::NoneUsable | Self::OutOfDescriptors | Self::OutOfPorts | Self::Draining => 503,
             _ => 502,
         }
@@ -197,6 +200,8 @@ impl Failure {
             | Self::NoneUsable
             | Self::OutOfDescriptors
             | Self::OutOfPorts
+            // Unless one peer has had all of that time: see `Exchange::account`.
+            | Self::Deadline
             | Self::Draining
             | Self::ClientGone => false,
             Self::ConnectRefused
@@ -236,6 +241,7 @@ impl Failure {
             | Self::UnexpectedUpgrade => Retry::IfIdempotent,
             Self::NoneUsable
             | Self::OutOfDescriptors
+            | Self::Deadline
             | Self::InterimFlood
             | Self::ResponseCut
             | Self::ResponseStalled
@@ -258,7 +264,7 @@ named! {
         BodyUnread = "body-unread", "the response was complete before the request body";
         BodyCut = "body-cut", "the client ended the connection inside the request body";
         ResponseEnd = "response-end", "the end of the connection is the end of the response body";
-        ResponseCut = "response-cut", "the response body was cut short by the peer";
+        ResponseCut = "response-cut", "the response body was cut short, by the peer or by deadline";
         SendTimeout = "send-timeout", "the client took nothing of the response for send_timeout, or took it slower than min_rate";
         UntrustedProxy = "untrusted-proxy", "a listener for proxies was asked by an address that is none of trusted_proxies";
         BadProxyHeader = "bad-proxy-header", "a connection to a listener for proxies did not begin with a PROXY protocol header";

@@ -58,6 +58,8 @@ pub struct Record<'a> {
     pub error: Option<&'a str>,
     /// Why the connection is closed after this request, if it is.
     pub close: Option<&'a str>,
+    /// What has kept the request from being tried again, if something has.
+    pub denied: Option<&'a str>,
 }
 
 /// A value from outside takes so many bytes of a line at most, escapes included.
@@ -163,6 +165,9 @@ impl Record<'_> {
         quoted(out, b" user_agent=", self.user_agent);
         plain(out, b" error=", self.error.unwrap_or("-"));
         plain(out, b" close=", self.close.unwrap_or("-"));
+        if let Some(denied) = self.denied {
+            plain(out, b" denied=", denied);
+        }
         out.push(b'\n');
     }
 }
@@ -290,6 +295,7 @@ mod tests {
             user_agent: b"curl",
             error: None,
             close: None,
+            denied: None,
         }
     }
 

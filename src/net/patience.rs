@@ -39,6 +39,8 @@ pub struct Patience {
     taken: Cell<usize>,
     /// Bytes that came from the same side in the other direction, not yet counted.
     heard: Option<Rc<Cell<usize>>>,
+    /// The end of all patience, whatever comes until then.
+    end: Cell<Option<Instant>>,
 }
 
 impl Patience {
@@ -58,7 +60,18 @@ impl Patience {
             much: Cell::new(true),
             taken: Cell::new(0),
             heard: None,
+            end: Cell::new(None),
         }
+    }
+
+    /// Sets the end of all patience, whatever comes until then; or takes it back.
+    pub(crate) fn ends_at(&self, end: Option<Instant>) {
+        self.end.set(end);
+    }
+
+    /// True once that has come.
+    pub(crate) fn has_ended(&self, now: Instant) -> bool {
+        self.end.get().is_some_and(|end| now >= end)
     }
 
     /// The same, but bytes that come in the other direction meanwhile count as progress, too: a side
@@ -82,7 +95,8 @@ impl Patience {
 
     /// When a wait that begins `now` has to end.
     pub fn deadline(&self, now: Instant) -> Instant {
-        now + self.left.get().min(self.credit.get())
+        let silence = now + self.left.get().min(self.credit.get());
+        self.end.get().map_or(silence, |end| end.min(silence))
     }
 
     /// Notes a wait that has ended.
@@ -220,6 +234,20 @@ mod tests {
         assert_eq!(patience.deadline(now), now + 3 * SECOND);
         patience.moved(500);
         assert_eq!(patience.deadline(now), now + 4 * SECOND);
+    }
+
+    #[test]
+    fn the_end_of_all_patience_is_the_end_whatever_has_come() {
+        let patience = Patience::new(SECOND);
+        let now = Instant::now();
+        patience.ends_at(Some(now + 3 * SECOND));
+        assert_eq!(patience.deadline(now), now + SECOND);
+        patience.moved(1 << 30);
+        let late = now + SECOND * 5 / 2;
+        assert_eq!(patience.deadline(late), now + 3 * SECOND);
+        assert!(!patience.has_ended(late) && patience.has_ended(now + 3 * SECOND));
+        patience.ends_at(None);
+        assert_eq!(patience.deadline(late), late + SECOND);
     }
 
     #[test]

@@ -375,7 +375,11 @@ impl Stream {
             let before = unsent.unwrap_or_else(|| self.unsent());
             let wake = self.io.wait(events, Some(deadline), watch, false);
             patience.waited_since(begun);
-            if wake != Wake::Overdue || deadline > Instant::now() {
+            if wake != Wake::Overdue {
+                return wake;
+            }
+            let at = Instant::now();
+            if deadline > at || patience.has_ended(at) {
                 return wake;
             }
             let now = self.unsent();

@@ -16,7 +16,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::changes::Changes;
 use crate::upstream::choose::{self, Request, Usable};
 use crate::upstream::events;
-use crate::upstream::health::{Change, Counts};
+use crate::upstream::health::{Change, Counts, Trial};
 use crate::upstream::in_force::{Pools, Serving};
 use crate::upstream::roster::{Peer, Roster};
 
@@ -30,7 +30,9 @@ pub(super) struct Chosen {
     pub(super) pool: PoolName,
     place: usize,
     /// It is out, and the request is to show how it does now.
-    pub(super) is_trial: bool,
+    trial: Option<Trial>,
+    /// Nobody knows whether it answers, nor whether any other one does.
+    pub(super) is_doubtful: bool,
 }
 
 impl Chosen {
@@ -54,8 +56,8 @@ impl Chosen {
 
     /// Nothing more will be heard of the request: if it was a trial and had no outcome, another may follow.
     pub(super) fn is_given_up(&self) {
-        if self.is_trial {
-            self.peer().health.trial_is_void(Instant::now());
+        if let Some(trial) = self.trial {
+            self.peer().health.trial_is_void(trial, Instant::now());
         }
     }
 }
@@ -120,15 +122,28 @@ impl Chooser {
         Rc::clone(&self.current.borrow().pools)
     }
 
-    /// The peer of `pool` at `address`, if it is one.
+    /// True when a pool has a peer at `address`.
+    pub(super) fn is_peer(&self, address: SocketAddr) -> bool {
+        let current = self.current.borrow();
+        let mut pools = PoolName::ALL.iter();
+        pools.any(|pool| current.pools[*pool].place_of(address).is_some())
+    }
+
+    /// True when `pool` has a peer at `address` that may be asked.
+    pub(super) fn is_usable(&self, pool: PoolName, address: SocketAddr) -> bool {
+        self.find(pool, address).is_some()
+    }
+
+    /// The peer of `pool` at `address`, if it is one that may be asked.
     pub(super) fn find(&self, pool: PoolName, address: SocketAddr) -> Option<Chosen> {
-        let pools = self.pools();
-        let place = pools[pool].place_of(address)?;
-        Some(Chosen {
-            pools,
+        let current = self.current.borrow();
+        let place = current.pools[pool].place_of(address)?;
+        current.usable(pool).has(place).then(|| Chosen {
+            pools: Rc::clone(&current.pools),
             pool,
             place,
-            is_trial: false,
+            trial: None,
+            is_doubtful: false,
         })
     }
 
@@ -157,25 +172,25 @@ impl Chooser {
         let current = self.current.borrow();
         let (usable, peers) = (current.usable(pool), current.pools[pool].peers());
         let rules = &current.config.upstream;
-        let chosen = |place: usize, is_trial| Chosen {
+        let chosen = |place: usize, trial: Option<Trial>| Chosen {
             pools: Rc::clone(&current.pools),
             pool,
             place,
-            is_trial,
+            is_doubtful: trial.is_none() && request.is_doubtful_at(&peers[place], rules.max_fails),
+            trial,
         };
         let falls_back = current.pools.fall_back(pool, rules);
         if usable.has_trial(now, may_be_risked)
             && (falls_back || usable.has_other(peers, request.tried))
         {
-            let mut out = peers
-                .iter()
-                .filter(|it| !request.tried.contains(&it.address));
-            let is_tried = |it: &Peer| it.health.is_tried(now, may_be_risked);
-            if let Some(peer) = out.find(|it| is_tried(it)) {
-                return peers
-                    .iter()
-                    .position(|it| std::ptr::eq(it, peer))
-                    .map(|it| chosen(it, true));
+            let untried = peers.iter().enumerate();
+            let mut untried = untried.filter(|(_, it)| !request.tried.contains(&it.address));
+            let trial = untried.find_map(|(place, it)| {
+                let trial = it.health.begin_trial(now, may_be_risked, rules)?;
+                Some(chosen(place, Some(trial)))
+            });
+            if trial.is_some() {
+                return trial;
             }
         }
         let random = |below: u32| fastrand::u32(..below);
@@ -184,7 +199,7 @@ impl Chooser {
             true => None,
             false => choose::last_resort(peers, request.tried, now, rules),
         });
-        place.map(|it| chosen(it, false))
+        place.map(|it| chosen(it, None))
     }
 }
 

@@ -63,6 +63,11 @@ impl Claims {
         !kept.is_empty()
     }
 
+    /// Closes those to peers for which `stays` does not hold.
+    pub(super) fn close_others(&self, stays: impl Fn(SocketAddr) -> bool) {
+        self.kept.borrow_mut().retain(|_, it| stays(it.peer));
+    }
+
     /// Closes all; false when there was none.
     pub(super) fn clear(&self) -> bool {
         !std::mem::take(&mut *self.kept.borrow_mut()).is_empty()

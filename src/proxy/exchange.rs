@@ -18,11 +18,11 @@ mod upload;
 
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use interim::Interim;
 
-use super::body::request_body::RequestBody;
+use super::body::request_body::{RequestBody, SMALL_BODY};
 use super::chooser::Chosen;
 use super::downstream::{Downstream, Transport};
 use super::pinned::Pinned;
@@ -32,14 +32,19 @@ use super::worker::Worker;
 use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
+use crate::http::h1::framing::Framing;
 use crate::lists::PoolName;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Stream, Turns};
+use crate::net::{self, Patience, Stream, Turns, Watch};
 use crate::route::Reason;
 use crate::upstream::choose;
 use crate::upstream::health::{Counts, Why};
 use crate::upstream::peer;
 use crate::upstream::pool::{Asker, Leftover};
+
+/// So long, and so often, a request that can be sent but once waits where no peer has ever answered.
+const DOUBT_TIME: Duration = Duration::from_millis(25);
+const DOUBTS: u32 = 4;
 
 /// How an exchange ended.
 pub(super) enum Outcome {
@@ -133,6 +138,12 @@ pub(super) struct Exchange<'a, D: Downstream> {
     client_gave_up: bool,
     /// What the attempt under way says of its peer.
     verdict: Verdict,
+    /// When all of it has to be over, a tunnel excepted.
+    end: Option<Instant>,
+    /// How long the head for the peer is.
+    head_length: usize,
+    /// The peer of the last attempt is out by now.
+    last_is_out: bool,
 }
 
 /// What an attempt says of its peer, whatever becomes of the exchange.
@@ -196,6 +207,9 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             client_ended: false,
             client_gave_up: false,
             verdict: Verdict::None,
+            end: None,
+            head_length: 0,
+            last_is_out: false,
         }
     }
 
@@ -204,12 +218,24 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     pub(super) fn run(&mut self, pool: PoolName) -> Outcome {
         self.workspace.tried.clear();
         self.decided = pool;
+        self.head_length = self.workspace.to_peer.len();
+        if let Some(deadline) = self.config.upstream.deadline {
+            self.end = Some(Instant::now() + deadline);
+        }
+        self.body.patience().ends_at(self.end);
+        let outcome = self.try_all();
+        // What may still be read of it after the answer has its own time.
+        self.body.patience().ends_at(None);
+        outcome
+    }
+
+    fn try_all(&mut self) -> Outcome {
         if self.pinned.is_some()
             && let Some(outcome) = self.try_pinned()
         {
             return outcome;
         }
-        let (mut pool, mut tries, mut last) = (pool, 0, None);
+        let (mut pool, mut tries, mut last) = (self.decided, self.workspace.tried.len(), None);
         loop {
             let Some(chosen) = self.next_peer(pool, tries) else {
                 if pool == PoolName::Pre && self.falls_back() {
@@ -228,43 +254,105 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             self.name_peer(&chosen);
             let outcome = self.try_peer(&chosen);
             chosen.is_given_up();
+            self.last_is_out = chosen.peer().health.is_out();
             match outcome {
                 Ok(outcome) | Err(Stop::Over(outcome)) => return outcome,
                 Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
                     return given_up(failure);
+                }
+                Err(Stop::Failed(_)) if self.is_overdue() => {
+                    return Outcome::Failed(Failure::Deadline);
                 }
                 Err(Stop::Failed(failure)) => last = Some(failure),
             }
         }
     }
 
-    /// The peer of `pool` to ask next, after so many were tried; `None` when the request is not to be tried
-    /// there (again).
+    /// True when its time is over.
+    fn is_overdue(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// When a wait for the peer ends, that would end at `at`.
+    fn until(&self, at: Instant) -> Instant {
+        self.end.map_or(at, |end| end.min(at))
+    }
+
+    /// The name of what has failed because its time was over: the `failure`, or that of the exchange.
+    fn overdue(&self, failure: Failure) -> Failure {
+        match self.is_overdue() && !net::are_waits_cut() {
+            true => Failure::Deadline,
+            false => failure,
+        }
+    }
+
+    /// For a peer or a client that may be silent for `budget`.
+    fn patience(&self, budget: Duration) -> Patience {
+        let patience = Patience::new(budget);
+        patience.ends_at(self.end);
+        patience
+    }
+
+    /// Why the request could not be sent.
+    fn send_failure(&self, error: &io::Error, pooled: bool) -> Failure {
+        match error.kind() {
+            io::ErrorKind::TimedOut => self.overdue(Failure::SendTimeout),
+            _ if pooled => Failure::Stale,
+            _ => Failure::SendFailed,
+        }
+    }
+
+    /// The peer of `pool` to ask next, after so many were tried there; `None` when the request is not to be
+    /// tried there (again).
     fn next_peer(&mut self, pool: PoolName, tries: usize) -> Option<Chosen> {
         let (worker, rules) = (self.worker, &self.config.upstream);
+        if tries >= rules.tries {
+            return None;
+        }
         let mut now = self.tally.begun;
-        if tries > 0 {
-            if tries >= rules.tries {
-                return None;
-            }
+        if !self.workspace.tried.is_empty() {
             now = Instant::now();
             // A peer that is in no list any more gets no new request.
             worker.refresh_peers(now);
-            if !worker.chooser.may_retry(pool) {
-                worker.metrics().retries_denied[pool as usize].increment();
-                return None;
-            }
-        } else {
-            worker.chooser.note_request(pool, worker.index());
         }
+        if tries == 0 {
+            worker.chooser.note_request(pool, worker.index());
+            return self.choose(pool, now, DOUBTS);
+        }
+        let chosen = self.choose(pool, now, DOUBTS)?;
+        // What was under way at a peer when it went out goes to a sound one, however much that is: it comes but
+        // once.
+        let moves = self.last_is_out && !chosen.peer().health.is_out();
+        if !moves && !worker.chooser.may_retry(pool) {
+            chosen.is_given_up();
+            worker.metrics().retries_denied[pool as usize].increment();
+            self.tally.retry_denied = true;
+            return None;
+        }
+        Some(chosen)
+    }
+
+    /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer whether
+    /// it answers, so many times at most: others have been sent there to find out.
+    fn choose(&self, pool: PoolName, now: Instant, doubts: u32) -> Option<Chosen> {
+        let worker = self.worker;
         let request = choose::Request {
             tried: &self.workspace.tried,
-            repeatable: self.may_repeat(self.plan.is_idempotent),
+            repeatable: self.will_repeat(self.plan.is_idempotent),
             client: self.tally.client,
             worker: worker.index(),
         };
-        let may_be_risked = self.may_repeat(self.plan.is_safe);
-        worker.chooser.choose(pool, &request, may_be_risked, now)
+        let may_be_risked = self.will_repeat(self.plan.is_safe);
+        let chosen = worker.chooser.choose(pool, &request, may_be_risked, now)?;
+        match self.transport.socket() {
+            Some(client) if chosen.is_doubtful && doubts > 0 => {
+                client.pause(Instant::now() + DOUBT_TIME, Watch::Nothing);
+                let now = Instant::now();
+                worker.refresh_peers(now);
+                self.choose(pool, now, doubts - 1)
+            }
+            _ => Some(chosen),
+        }
     }
 
     /// Tries the client's own connection to a peer. `None` when there is none for this request, or when
@@ -281,6 +369,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         }
         self.tally.upstream_begun.get_or_insert_with(Instant::now);
         self.worker.metrics().upstream_reuses.increment();
+        let worker = self.worker;
+        worker.chooser.note_request(chosen.pool, worker.index());
         (self.pins, self.challenged) = (true, taken.challenged);
         self.name_peer(&chosen);
         let outcome = self.attempt(&chosen, taken.stream, true);
@@ -289,6 +379,9 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             Ok(outcome) | Err(Stop::Over(outcome)) => return Some(outcome),
             Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
                 return Some(given_up(failure));
+            }
+            Err(Stop::Failed(_)) if self.is_overdue() => {
+                return Some(Outcome::Failed(Failure::Deadline));
             }
             // The peer itself has not failed.
             Err(Stop::Failed(Failure::Stale)) => {}
@@ -334,6 +427,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             // has not got the request. Others may be acted on by their head, which is sent at once.
             Retry::UnlessAwaited => {
                 let waits = self.plan.expects_continue && !self.body.is_complete();
+                let waits = waits && self.body.is_untouched();
                 self.may_repeat(self.plan.is_idempotent || waits)
             }
             Retry::Never => false,
@@ -342,6 +436,15 @@ impl<'a, D: Downstream> Exchange<'a, D> {
 
     fn may_repeat(&self, is_harmless: bool) -> bool {
         is_harmless && self.body.is_repeatable() && !self.client_gave_up
+    }
+
+    /// As [`Self::may_repeat`], also once the body has been sent.
+    fn will_repeat(&self, is_harmless: bool) -> bool {
+        let is_kept = || match self.plan.framing {
+            Framing::Length(length) => length <= SMALL_BODY as u64,
+            _ => false,
+        };
+        self.may_repeat(is_harmless) && (self.body.is_complete() || is_kept())
     }
 
     /// One peer: an idle connection if there is one, and a new one if there is none or the idle
@@ -355,13 +458,14 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             self.account(chosen, &outcome, None);
             match outcome {
                 // The peer itself has not failed.
-                Err(Stop::Failed(Failure::Stale)) if self.may_retry(Failure::Stale) => {}
+                Err(Stop::Failed(Failure::Stale))
+                    if self.may_retry(Failure::Stale) && !self.is_overdue() => {}
                 outcome => return outcome,
             }
         }
         self.leftover = Leftover::None;
-        let limit = self.config.upstream.connect_timeout;
-        let connect = || peer::connect(address, limit, self.transport.watch_gone());
+        let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
+        let connect = || peer::connect(address, deadline, self.transport.watch_gone());
         let in_flight = InFlight::begin(chosen.counts(self.worker.index()));
         let connected = self.worker.with_descriptors(connect);
         drop(in_flight);
@@ -370,7 +474,13 @@ impl<'a, D: Downstream> Exchange<'a, D> {
                 self.worker.metrics().upstream_connects.increment();
                 (self.attempt(chosen, stream, false), None)
             }
-            Err(error) => (Err(Stop::Failed(peer::failure_of(&error))), Some(error)),
+            Err(error) => {
+                let failure = match peer::failure_of(&error) {
+                    Failure::ConnectTimeout => self.overdue(Failure::ConnectTimeout),
+                    failure => failure,
+                };
+                (Err(Stop::Failed(failure)), Some(error))
+            }
         };
         self.account(chosen, &outcome, error.as_ref());
         outcome
@@ -421,7 +531,12 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         worker
             .reports
             .attempt_failed(pool, chosen.peer().address, failure, error);
-        match failure.blames_peer() {
+        // Where `deadline` is shorter than the other times, nothing else would tell that a peer hangs.
+        let had_all_time = failure == Failure::Deadline
+            && self.tally.attempts == 1
+            && self.body.is_complete()
+            && matches!(verdict, Verdict::None);
+        match failure.blames_peer() || had_all_time {
             true => worker.failed(chosen, Why::Failed(failure)),
             false => chosen.counts(worker.index()).abandoned.increment(),
         }
@@ -502,14 +617,6 @@ fn given_up(failure: Failure) -> Outcome {
     match failure {
         Failure::ClientGone if !net::are_waits_cut() => Outcome::Close(Close::ClientGone),
         failure => Outcome::Failed(failure),
-    }
-}
-
-fn send_failure(error: &io::Error, pooled: bool) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::SendTimeout,
-        _ if pooled => Failure::Stale,
-        _ => Failure::SendFailed,
     }
 }
 

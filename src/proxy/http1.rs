@@ -25,6 +25,7 @@ impl<'a> Http1<'a> {
     pub(super) fn new(stream: &'a Stream, version: Version, pending: &'a mut Vec<u8>) -> Self {
         Self {
             response: Outgoing {
+                kept: None,
                 stream,
                 pending,
                 chunked: false,

@@ -9,7 +9,7 @@
 //! those of the pool, and no more of them are kept, nor for longer.
 //!
 //! It goes before its time where it is of no use any more: when the peer has closed it or has sent
-//! bytes that nobody asked for, when the next request is for another pool, or when its peer is in none.
+//! bytes that nobody asked for, when the next request is for another pool, or when its peer is in none or out.
 //! Then the next request goes another way, as the first one did, and whoever has to authenticate begins
 //! anew.
 
@@ -105,9 +105,12 @@ impl Pinned {
         is_sound.then_some((taken, chosen))
     }
 
-    /// True when something has come on it, as far as events tell, or it was closed: it serves nobody any
-    /// more.
-    pub(super) fn is_spent(&self) -> bool {
+    /// True when something has come on it, as far as events tell, or it was closed, or its peer is not to be
+    /// asked: it serves nobody any more.
+    pub(super) fn is_spent(&self, chooser: &Chooser) -> bool {
+        if !chooser.is_usable(self.pool, self.peer) {
+            return true;
+        }
         match &self.place {
             Place::Here(held) => held.stream.is_readable(),
             Place::Claimed(ticket) => ticket.worker.claims.is_spent(ticket.number),

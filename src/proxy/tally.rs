@@ -30,6 +30,8 @@ pub(super) struct Tally {
     pub(super) refusal: Option<Refusal>,
     /// The client was told to continue.
     pub(super) continued: bool,
+    /// Another peer could have been asked, but `retry_budget` was used up.
+    pub(super) retry_denied: bool,
 }
 
 impl Tally {
@@ -50,6 +52,7 @@ impl Tally {
             error: None,
             refusal: None,
             continued: false,
+            retry_denied: false,
         }
     }
 
@@ -99,6 +102,7 @@ impl Tally {
             user_agent: head.user_agent(),
             error: self.error,
             close: close.map(Close::name),
+            denied: self.retry_denied.then_some("retry-budget"),
         });
         if first {
             net::ensure_ticking();

@@ -87,7 +87,7 @@ impl Worker {
 
     /// A peer has answered in full.
     pub(super) fn answered(&self, chosen: &Chosen) {
-        chosen.counts(self.index()).answered.increment();
+        chosen.peer().health.succeeded(self.index());
     }
 
     /// A peer answers.
@@ -135,6 +135,9 @@ impl Worker {
                 let limit = self.config.snapshot().upstream.keepalive_timeout;
                 let clients = look_through(now);
                 let memory = buffer::trim() | self.workspaces.borrow_mut().trim();
+                let is_peer = |address| self.chooser.is_peer(address);
+                self.pool.close_others(is_peer);
+                self.claims.close_others(is_peer);
                 let idle = self.pool.evict(now, limit) | self.claims.evict(now, limit);
                 let any = idle | memory | Pipe::look_after() | clients;
                 self.metrics().upstream_idle.set(self.pool.len() as u64);

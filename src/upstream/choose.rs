@@ -96,7 +96,7 @@ impl Usable {
         usable.trials_at = [false, true].map(|may_be_risked| {
             let times = out
                 .iter()
-                .filter_map(|it| peers[*it].health.tried_at(may_be_risked));
+                .filter_map(|it| peers[*it].health.tried_at(may_be_risked, rules));
             times.min()
         });
         let mut sum = 0;
@@ -144,6 +144,14 @@ impl Usable {
         self.peers.len()
     }
 
+    /// True when the one at `place` may be asked.
+    pub fn has(&self, place: usize) -> bool {
+        let found = self
+            .peers
+            .binary_search_by_key(&place, |(it, _)| *it as usize);
+        found.is_ok()
+    }
+
     /// True when it has to be worked out anew, though no health has changed.
     pub fn is_over(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now >= until)
@@ -173,23 +181,20 @@ impl Usable {
         if self.peers.is_empty() {
             return None;
         }
-        if !request.tried.is_empty() {
-            return self.choose_untried(peers, request, balance, below);
-        }
         let chosen = match balance {
+            _ if !request.tried.is_empty() => {
+                self.choose_untried(peers, request, balance, &mut below)?
+            }
             Balance::Random => self.draw(&mut below),
             Balance::Least => self.less_busy(peers, &mut below),
             Balance::Hash => self.nearest(peers, request),
         };
         // Of one that has never answered nobody knows whether it will. What can be sent but once waits with
         // few others for that.
-        if request.repeatable || !is_in_doubt(&peers[chosen], request.worker, max_fails) {
+        if !request.is_doubtful_at(&peers[chosen], max_fails) {
             return Some(chosen);
         }
-        Some(
-            self.without_doubt(peers, request.worker, max_fails, below)
-                .unwrap_or(chosen),
-        )
+        self.least_doubtful(peers, request, max_fails, below)
     }
 
     /// By chance, each as often as its weight says.
@@ -231,17 +236,27 @@ impl Usable {
         each.map(|((place, sum), before)| (*place as usize, sum - before))
     }
 
+    /// Each with its own weight but the tried ones, which need not be here: the list may have changed.
+    fn untried(&self, peers: &[Peer], tried: &[SocketAddr]) -> impl Iterator<Item = (usize, u32)> {
+        let is_untried = |place: usize| !tried.contains(&peers[place].address);
+        self.weighed().filter(move |(place, _)| is_untried(*place))
+    }
+
+    /// By chance one that is not in doubt; if all are, the one where the fewest wait.
     #[cold]
-    fn without_doubt(
+    fn least_doubtful(
         &self,
         peers: &[Peer],
-        worker: usize,
+        request: &Request<'_>,
         max_fails: u32,
         below: impl FnMut(u32) -> u32,
     ) -> Option<usize> {
-        let known = self.weighed();
-        let known = known.filter(|(place, _)| !is_in_doubt(&peers[*place], worker, max_fails));
-        draw_of(known, below)
+        let known = self.untried(peers, request.tried);
+        let known = known.filter(|(place, _)| !request.is_doubtful_at(&peers[*place], max_fails));
+        draw_of(known, below).or_else(|| {
+            let places = self.untried(peers, request.tried).map(|it| it.0);
+            places.min_by_key(|place| sent_in_doubt(&peers[*place], request.worker))
+        })
     }
 
     #[cold]
@@ -250,11 +265,9 @@ impl Usable {
         peers: &[Peer],
         request: &Request<'_>,
         balance: Balance,
-        below: impl FnMut(u32) -> u32,
+        below: &mut impl FnMut(u32) -> u32,
     ) -> Option<usize> {
-        // The list may have changed since the first try, so the tried ones need not be in it.
-        let untried = self.weighed();
-        let untried = untried.filter(|(place, _)| !request.tried.contains(&peers[*place].address));
+        let untried = self.untried(peers, request.tried);
         match balance {
             Balance::Hash => farthest(peers, untried, request.client),
             Balance::Random | Balance::Least => draw_of(untried, below),
@@ -295,9 +308,20 @@ fn farthest(
     best.map(|(place, _)| place)
 }
 
-fn is_in_doubt(peer: &Peer, worker: usize, max_fails: u32) -> bool {
-    !peer.health.is_proven()
-        && peer.health.counts(worker).in_flight.get() >= u64::from(max_fails.max(1))
+impl Request<'_> {
+    /// True when it can be sent but once, and nobody knows whether `peer` answers, where as many wait already
+    /// as may be lost.
+    pub fn is_doubtful_at(&self, peer: &Peer, max_fails: u32) -> bool {
+        !self.repeatable
+            && !peer.health.is_proven()
+            && sent_in_doubt(peer, self.worker) >= u64::from(max_fails.max(1))
+    }
+}
+
+/// What waits for an answer of `peer`, and what has waited in vain: that makes no room for another one.
+fn sent_in_doubt(peer: &Peer, worker: usize) -> u64 {
+    let in_flight = peer.health.counts(worker).in_flight.get();
+    in_flight + u64::from(peer.health.failures_in_a_row())
 }
 
 /// How little is to be hoped of a peer that is out: what has failed its checks last of all, then who went

@@ -49,8 +49,12 @@ pub const LEAST_SHARE: f64 = 0.1;
 /// A trial of which nobody has heard for so long is anybody's again.
 const TRIAL_TIME: Duration = Duration::from_secs(60);
 
-/// A peer that nobody could try with a request that may be repeated is tried with any, so much later.
-const ANY_TRIAL_AFTER: Duration = Duration::from_secs(60);
+/// A peer that nobody could try with a request that may be repeated is tried with any, after so many more
+/// times `fail_timeout`,
+const ANY_TRIAL_AFTER: u32 = 6;
+
+/// but no later than this.
+const LATEST_ANY_TRIAL: Duration = Duration::from_secs(60);
 
 /// Why a peer is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +145,10 @@ impl State {
     pub const NAMES: [&str; 5] = ["up", "unchecked", "out", "trial", "starting"];
 }
 
+/// The right of one request to show how a peer does that is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial(Word);
+
 /// A change that is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -151,7 +159,7 @@ pub enum Change {
 }
 
 /// The state in one word: three bits for its kind, eight for why, the rest for a time in milliseconds.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Word(u64);
 
 const UP: u64 = 0;
@@ -218,8 +226,11 @@ pub struct Health {
     base: Instant,
     changes: Changes,
     state: AtomicU64,
-    /// Failures since the last success.
+    /// Failures since it has last begun to answer.
     in_a_row: AtomicU32,
+    /// Responses that it has cut short since the last one that was whole: with the head alone a peer does
+    /// not answer.
+    cuts_in_a_row: AtomicU32,
     /// How often it has gone out without having been well for long in between.
     strikes: AtomicU32,
     /// When it went out, in milliseconds, however often a trial has failed since.
@@ -254,6 +265,7 @@ impl Health {
             changes,
             state: AtomicU64::new(Word::new(if check_first { UNCHECKED } else { UP }, 0, 0).0),
             in_a_row: AtomicU32::new(0),
+            cuts_in_a_row: AtomicU32::new(0),
             strikes: AtomicU32::new(0),
             out_since: AtomicU64::new(0),
             proven: AtomicBool::new(false),
@@ -289,6 +301,11 @@ impl Health {
         self.proven.load(Ordering::Relaxed)
     }
 
+    /// Failures since it has last begun to answer.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.in_a_row.load(Ordering::Relaxed)
+    }
+
     /// How it stands at `now`.
     pub fn state(&self, now: Instant, rules: &config::Upstream) -> State {
         let word = self.word();
@@ -318,6 +335,11 @@ impl Health {
         Duration::from_millis(self.millis(now).saturating_sub(since))
     }
 
+    /// True when it is out, its trial included.
+    pub fn is_out(&self) -> bool {
+        matches!(self.word().kind(), OUT | TRIAL)
+    }
+
     /// How many times in a row it went out.
     pub fn strikes(&self) -> u32 {
         self.strikes.load(Ordering::Relaxed)
@@ -329,20 +351,28 @@ impl Health {
     }
 
     /// An attempt of `worker` has ended well.
-    pub fn succeeded(&self, worker: usize, now: Instant) -> Option<Change> {
+    pub fn succeeded(&self, worker: usize) {
         self.workers[worker].answered.increment();
-        self.is_answering(now)
+        if self.cuts_in_a_row.load(Ordering::Relaxed) != 0 {
+            self.cuts_in_a_row.store(0, Ordering::Relaxed);
+        }
     }
 
-    /// It has answered, whatever comes after that.
+    /// It has begun to answer, whatever comes after that.
     pub fn is_answering(&self, now: Instant) -> Option<Change> {
         // Written only where it changes something: what all workers read stays in all their caches.
         if self.in_a_row.load(Ordering::Relaxed) != 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
         }
         let word = self.word();
-        if word.kind() == TRIAL {
+        let is_back = match word.kind() {
             // What comes from others that were sent before speaks for it as well.
+            TRIAL => true,
+            // One that would better be out is asked all the same where too few others are left.
+            OUT => self.is_over(word, now),
+            _ => false,
+        };
+        if is_back {
             self.proven.store(true, Ordering::Relaxed);
             let back = Word::new(STARTING, 0, self.millis(now));
             return self.replace(word, back).then_some(Change::Back);
@@ -351,6 +381,12 @@ impl Health {
             self.proven.store(true, Ordering::Relaxed);
         }
         None
+    }
+
+    /// The time is over for which it was to be out.
+    fn is_over(&self, word: Word, now: Instant) -> bool {
+        let until = self.base + Duration::from_millis(word.millis());
+        !self.fails_checks() && now >= until
     }
 
     /// An attempt of `worker` has failed at `now`, through the fault of the peer. `jitter` is a number from
@@ -367,11 +403,16 @@ impl Health {
         if let Why::Failed(failure) = why {
             self.kinds[failure.index()].fetch_add(1, Ordering::Relaxed);
         }
-        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = match why {
+            Why::Failed(Failure::ResponseCut | Failure::BadResponseChunk) => &self.cuts_in_a_row,
+            _ => &self.in_a_row,
+        };
+        let in_a_row = count.fetch_add(1, Ordering::Relaxed) + 1;
         let word = self.word();
         let goes = match word.kind() {
-            // Whatever was sent before it went out says nothing new.
-            OUT => false,
+            // Whatever was sent before it went out says nothing new. One that is asked all the same, and has
+            // not come back when its time was over, is as bad as one whose trial has failed.
+            OUT => self.is_over(word, now),
             TRIAL => true,
             _ if rules.max_fails == 0 => false,
             _ => in_a_row >= rules.max_fails || self.most_have_failed(),
@@ -428,6 +469,7 @@ impl Health {
             .store(strikes.saturating_add(1), Ordering::Relaxed);
         self.proven.store(false, Ordering::Relaxed);
         self.in_a_row.store(0, Ordering::Relaxed);
+        self.cuts_in_a_row.store(0, Ordering::Relaxed);
         Some(Change::Out(pause, why))
     }
 
@@ -439,22 +481,31 @@ impl Health {
             && now.saturating_duration_since(since) > next.max(rules.slow_start)
     }
 
-    /// True when the calling request is the trial of a peer that is out: its time is over, and the request
+    /// Makes the calling request the trial of a peer that is out, if its time is over, and the request
     /// `may_be_risked`, since another peer can have it if this one fails.
-    pub fn is_tried(&self, now: Instant, may_be_risked: bool) -> bool {
+    pub fn begin_trial(
+        &self,
+        now: Instant,
+        may_be_risked: bool,
+        rules: &config::Upstream,
+    ) -> Option<Trial> {
         let word = self.word();
-        let Some(due) = self.trial_due(word, may_be_risked) else {
-            return false;
-        };
-        now >= due && self.replace(word, Word::new(TRIAL, word.why(), self.millis(now)))
+        let due = self.trial_due(word, may_be_risked, rules)?;
+        let trial = Word::new(TRIAL, word.why(), self.millis(now));
+        (now >= due && self.replace(word, trial)).then_some(Trial(trial))
     }
 
     /// When a request may be its trial, if it is out.
-    pub fn tried_at(&self, may_be_risked: bool) -> Option<Instant> {
-        self.trial_due(self.word(), may_be_risked)
+    pub fn tried_at(&self, may_be_risked: bool, rules: &config::Upstream) -> Option<Instant> {
+        self.trial_due(self.word(), may_be_risked, rules)
     }
 
-    fn trial_due(&self, word: Word, may_be_risked: bool) -> Option<Instant> {
+    fn trial_due(
+        &self,
+        word: Word,
+        may_be_risked: bool,
+        rules: &config::Upstream,
+    ) -> Option<Instant> {
         let at = self.base + Duration::from_millis(word.millis());
         let due = match word.kind() {
             OUT if self.fails_checks() => return None,
@@ -462,16 +513,18 @@ impl Health {
             TRIAL => at + TRIAL_TIME,
             _ => return None,
         };
+        let later = rules.fail_timeout.saturating_mul(ANY_TRIAL_AFTER);
         Some(match may_be_risked {
             true => due,
-            false => due + ANY_TRIAL_AFTER,
+            false => due + later.min(LATEST_ANY_TRIAL),
         })
     }
 
-    /// Its trial has come to nothing: the client has gone, or the like. The next request may be one.
-    pub fn trial_is_void(&self, now: Instant) {
-        let word = self.word();
-        if word.kind() == TRIAL {
+    /// A trial has come to nothing: the client has gone, or the like. The next request may be one.
+    pub fn trial_is_void(&self, trial: Trial, now: Instant) {
+        let Trial(word) = trial;
+        // Otherwise it has had its outcome, and there may be another one by now.
+        if self.word() == word {
             self.replace(word, Word::new(OUT, word.why(), self.millis(now)));
         }
     }
@@ -488,7 +541,7 @@ impl Health {
 
     /// It has gone out from what it was before.
     fn note_out(&self, before: Word, now: Instant) {
-        if before.kind() != TRIAL {
+        if !matches!(before.kind(), OUT | TRIAL) {
             self.out_since.store(self.millis(now), Ordering::Relaxed);
         }
     }

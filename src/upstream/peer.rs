@@ -2,17 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::Failure;
 use crate::net::{self, Stream, Watch};
 
-/// Connects to `peer` within `limit`; gives up when what is watched happens: that the `client` is gone.
+/// Connects to `peer` until the `deadline`; gives up when what is watched happens: that the `client` is gone.
 ///
 /// # Errors
 /// The kernel's; `failure_of` names them.
-pub fn connect(peer: SocketAddr, limit: Duration, client: Watch<'_>) -> io::Result<Stream> {
-    Stream::connect(peer, Instant::now() + limit, client)
+pub fn connect(peer: SocketAddr, deadline: Instant, client: Watch<'_>) -> io::Result<Stream> {
+    Stream::connect(peer, deadline, client)
 }
 
 /// The name of an error of [`connect`].

@@ -249,6 +249,11 @@ impl Pool {
         !peers.is_empty()
     }
 
+    /// Closes the connections to those peers for which `stays` does not hold: no list has them any more.
+    pub fn close_others(&self, stays: impl Fn(SocketAddr) -> bool) {
+        self.peers.borrow_mut().retain(|peer, _| stays(*peer));
+    }
+
     /// How many connections are kept.
     pub fn len(&self) -> usize {
         self.peers.borrow().values().map(|it| it.idle.len()).sum()

@@ -19,10 +19,21 @@ pub(in crate::proxy) struct Outgoing<'a> {
     pub(in crate::proxy) chunked: bool,
     /// The end of the body is written, or pending.
     pub(in crate::proxy) ended: bool,
+    /// Gets a copy of what is written, should it have to be written again.
+    pub(in crate::proxy) kept: Option<Kept<'a>>,
+}
+
+/// A copy of a body on its way out, as long as that is small.
+pub(in crate::proxy) struct Kept<'a> {
+    /// Where it goes, behind what is there.
+    pub(in crate::proxy) to: &'a mut Vec<u8>,
+    /// As long as this will be, the copy is made.
+    pub(in crate::proxy) limit: usize,
 }
 
 impl BodySink for Outgoing<'_> {
     fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
+        self.keep_piece(content);
         if self.chunked {
             encode::chunk_line(self.pending, content.len());
         }
@@ -45,6 +56,9 @@ impl BodySink for Outgoing<'_> {
     fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written {
         if self.chunked && !std::mem::replace(&mut self.ended, true) {
             encode::last_chunk(self.pending, end.trailer, end.bytes, end.options);
+            if let Some(kept) = &mut self.kept {
+                encode::last_chunk(kept.to, end.trailer, end.bytes, end.options);
+            }
         }
         self.flush(wait)
     }
@@ -59,6 +73,24 @@ impl BodySink for Outgoing<'_> {
 }
 
 impl Outgoing<'_> {
+    fn keep_piece(&mut self, content: &[u8]) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        if self.chunked {
+            encode::chunk_line(kept.to, content.len());
+        }
+        if kept.to.len() + content.len() > kept.limit {
+            // It is no copy any more.
+            self.kept = None;
+            return;
+        }
+        kept.to.extend_from_slice(content);
+        if self.chunked {
+            kept.to.extend_from_slice(b"\r\n");
+        }
+    }
+
     /// Writes what is pending, and `content` after it. What is not written for now is pending.
     fn write(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
         let pending = self.pending.len();

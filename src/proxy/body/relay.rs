@@ -67,6 +67,13 @@ pub(in crate::proxy) enum End {
     Sink(io::Error),
 }
 
+impl End {
+    /// True when the sink has taken nothing for too long.
+    pub(in crate::proxy) fn is_timeout_of_sink(&self) -> bool {
+        matches!(self, Self::Sink(error) if error.kind() == io::ErrorKind::TimedOut)
+    }
+}
+
 /// Relays the rest of a body; adds the bytes taken to `taken`.
 // Out of line: its locals would lie on the stack of every other request, too.
 #[inline(never)]
@@ -193,6 +200,10 @@ impl<T: Transport> Source<'_, T> {
     /// Waits until something of the body is there.
     fn wait(&self) -> Result<(), End> {
         let begun = Instant::now();
+        // Else one that is always ready would have no end.
+        if self.patience.has_ended(begun) {
+            return Err(End::Stalled);
+        }
         self.patience.expects(self.reader.announced());
         let deadline = self.patience.deadline(begun);
         let wake = self.from.wait_readable(deadline, self.watch);

@@ -12,7 +12,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::outgoing::Outgoing;
+use super::outgoing::{Kept, Outgoing};
 use super::relay::{self, End, Sink, Source};
 use crate::config::Config;
 use crate::http::fields::ConnectionOptions;
@@ -22,6 +22,9 @@ use crate::http::h1::framing::Framing;
 use crate::memory::buffer::Buffer;
 use crate::net::{Patience, Pipe, Stream, Turns, Watch};
 use crate::proxy::downstream::{Transport, Wait};
+
+/// A body up to this size, in bytes, is kept until it is answered, so that it can be sent again.
+pub(in crate::proxy) const SMALL_BODY: usize = 8 * 1024;
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub(in crate::proxy) struct RequestBody {
     is_chunked: bool,
     /// Bytes of it that nobody wanted.
     dropped: u64,
+    /// What was taken of it is still here, and can be sent again.
+    is_kept: bool,
 }
 
 /// The client, from which it comes.
@@ -73,6 +78,8 @@ pub(in crate::proxy) struct ToPeer<'a> {
     pub(in crate::proxy) stream: &'a Stream,
     /// What is to be written before all else.
     pub(in crate::proxy) pending: &'a mut Vec<u8>,
+    /// Gets a copy of what goes there, if that is to be kept.
+    pub(in crate::proxy) kept: Option<Kept<'a>>,
     /// Of the request's head.
     pub(in crate::proxy) options: &'a ConnectionOptions,
     /// With a peer that takes nothing.
@@ -116,6 +123,7 @@ impl RequestBody {
             allowance: gateway.max_body,
             is_chunked: framing == Framing::Chunked,
             dropped: 0,
+            is_kept: true,
         }
     }
 
@@ -129,6 +137,7 @@ impl RequestBody {
             allowance: None,
             is_chunked: false,
             dropped: 0,
+            is_kept: false,
         }
     }
 
@@ -151,6 +160,7 @@ impl RequestBody {
     pub(in crate::proxy) fn hand_over(&mut self) -> Self {
         let mut body = std::mem::replace(self, Self::unknown());
         self.state = State::Away;
+        body.is_kept = false;
         if body.state == State::Untouched {
             body.state = State::Begun;
         }
@@ -164,6 +174,15 @@ impl RequestBody {
 
     /// None of it was taken, or what was taken can be sent again.
     pub(in crate::proxy) fn is_repeatable(&self) -> bool {
+        match self.state {
+            State::WithHead | State::Untouched => true,
+            State::Begun | State::Ending | State::Complete => self.is_kept,
+            State::Away | State::Unknown => false,
+        }
+    }
+
+    /// It goes with the head, if there is one, or nothing of it was taken.
+    pub(in crate::proxy) fn is_untouched(&self) -> bool {
         matches!(self.state, State::WithHead | State::Untouched)
     }
 
@@ -206,6 +225,7 @@ impl RequestBody {
             pending: peer.pending,
             chunked: self.is_chunked,
             ended: self.state == State::Ending,
+            kept: peer.kept.filter(|_| self.is_kept),
         };
         let mut sink = Sink {
             to: &mut body,
@@ -218,6 +238,7 @@ impl RequestBody {
         };
         let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
         self.allowance = source.allowance;
+        self.is_kept = body.kept.is_some();
         self.state = match end {
             End::Complete => State::Complete,
             _ if body.ended => State::Ending,
@@ -247,8 +268,11 @@ impl RequestBody {
             buffer.consume(count);
             self.dropped += count as u64;
             // What is gone cannot be sent to another peer.
-            if count > 0 && self.state == State::Untouched {
-                self.state = State::Begun;
+            if count > 0 {
+                self.is_kept = false;
+                if self.state == State::Untouched {
+                    self.state = State::Begun;
+                }
             }
             if limit.is_some_and(|limit| self.dropped > limit) {
                 return Dropped::TooMuch;

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::relay::End;
 use super::request_body::{FromClient, Relayed, RequestBody, ToPeer};
@@ -30,6 +30,8 @@ pub(in crate::proxy) struct RestOfBody {
     pub(in crate::proxy) options: ConnectionOptions,
     /// Longest time that the peer may take nothing.
     pub(in crate::proxy) send_timeout: Duration,
+    /// The end of the exchange's time.
+    pub(in crate::proxy) end: Option<Instant>,
     /// The peer has refused the request: that it takes no more of it then is no fault.
     pub(in crate::proxy) refused: bool,
 }
@@ -122,6 +124,7 @@ impl RestOfBody {
         // does not tell; but one that has refused has told.
         let answered = (!self.refused).then_some(answered);
         let peer_patience = Patience::new(self.send_timeout).hearing(answered);
+        peer_patience.ends_at(self.end);
         let client = FromClient {
             transport: &twins.client,
             buffer: &mut self.buffer,
@@ -131,6 +134,7 @@ impl RestOfBody {
         let peer = ToPeer {
             stream: &twins.peer,
             pending: &mut self.pending,
+            kept: None,
             options: &self.options,
             patience: &peer_patience,
             until_readable: false,

@@ -9,7 +9,7 @@ use crate::http::h1::encode;
 use crate::http::h1::framing;
 use crate::http::h1::head::{BadResponse, Parsed, Scanner};
 use crate::http::version::Version;
-use crate::net::{self, Patience, Uptake, Wake};
+use crate::net::{self, Uptake, Wake};
 use crate::proxy::downstream::{Downstream, Transport};
 use crate::proxy::workspace::Workspace;
 
@@ -103,6 +103,7 @@ impl<D: Downstream> Exchange<'_, D> {
         deadline: Instant,
     ) -> Result<(), Failure> {
         let (stream, client) = (&upstream.stream, self.transport);
+        let deadline = self.until(deadline);
         let read = loop {
             let watch = match self.client_ended {
                 false => client.watch_ended(),
@@ -117,7 +118,9 @@ impl<D: Downstream> Exchange<'_, D> {
                     self.client_gave_up = begun.elapsed() > ENDS_WITH_REQUEST;
                     continue;
                 }
-                Wake::Overdue | Wake::Interrupted => return Err(Failure::ReadTimeout),
+                Wake::Overdue | Wake::Interrupted => {
+                    return Err(self.overdue(Failure::ReadTimeout));
+                }
             }
             match stream.read_now(upstream.buffer.room()) {
                 // Old news.
@@ -132,6 +135,14 @@ impl<D: Downstream> Exchange<'_, D> {
                 upstream.buffer.added(count);
                 Ok(())
             }
+        }
+    }
+
+    /// What follows when the client cannot be written to.
+    fn lost(&self, error: &io::Error) -> Stop {
+        match error.kind() == io::ErrorKind::TimedOut && self.is_overdue() {
+            true => Failure::Deadline.into(),
+            false => Stop::Over(client_lost(error)),
         }
     }
 
@@ -154,9 +165,9 @@ impl<D: Downstream> Exchange<'_, D> {
         let may_be_sent = verdict.passes && self.plan.version == Version::Http11;
         if wanted && may_be_sent {
             let (bytes, options) = (upstream.buffer.filled(), &self.workspace.response_options);
-            let patience = Patience::new(self.config.gateway.send_timeout);
+            let patience = self.patience(self.config.gateway.send_timeout);
             let sent = self.downstream.interim(response, bytes, options, &patience);
-            self.tally.sent += sent.map_err(|error| Stop::Over(client_lost(&error)))? as u64;
+            self.tally.sent += sent.map_err(|error| self.lost(&error))? as u64;
         }
         upstream.buffer.consume(response.len);
         upstream.turns.moved(response.len);

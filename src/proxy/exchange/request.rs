@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use super::{Exchange, Outcome, Stop, Upstream, send_failure};
+use super::{Exchange, Outcome, Stop, Upstream};
 use crate::error::{Close, Failure, Refusal};
 use crate::http::h1::chunked::BadChunk;
+use crate::http::h1::framing::Framing;
 use crate::net::{Patience, Wake, Watch};
+use crate::proxy::body::outgoing::Kept;
 use crate::proxy::body::relay::End;
-use crate::proxy::body::request_body::{FromClient, ToPeer};
+use crate::proxy::body::request_body::{FromClient, SMALL_BODY, ToPeer};
 use crate::proxy::downstream::{Downstream, Transport};
 use crate::proxy::workspace::Workspace;
 
@@ -16,7 +18,7 @@ impl<D: Downstream> Exchange<'_, D> {
     /// body is complete.
     pub(super) fn send_request(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         self.workspace.response.status = 0;
-        let patience = Patience::new(self.config.upstream.send_timeout);
+        let patience = self.patience(self.config.upstream.send_timeout);
         if self.body.is_complete() {
             let head = &self.workspace.to_peer;
             self.worker.metrics().upstream_sent.add(head.len() as u64);
@@ -27,7 +29,7 @@ impl<D: Downstream> Exchange<'_, D> {
                     upstream.has_enough = true;
                     Ok(())
                 }
-                Err(error) => Err(send_failure(&error, upstream.pooled).into()),
+                Err(error) => Err(self.send_failure(&error, upstream.pooled).into()),
             };
         }
         self.send_in_parts(upstream, &patience)
@@ -49,7 +51,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 .add(pending.len() as u64);
             let sent = upstream.stream.write_all(pending, patience);
             pending.clear();
-            sent.map_err(|error| send_failure(&error, upstream.pooled))?;
+            sent.map_err(|error| self.send_failure(&error, upstream.pooled))?;
             self.await_continue(upstream)?;
         }
         // Interim responses may come at any time; a final one ends the sending.
@@ -76,17 +78,28 @@ impl<D: Downstream> Exchange<'_, D> {
         // without; so the peer, who is at fault in the end, has more than its ordinary time.
         let read_timeout = self.config.upstream.read_timeout;
         let deadline = Instant::now() + self.config.gateway.body_timeout.max(read_timeout);
+        let deadline = self.until(deadline);
         let watch = self.transport.watch_readable();
         match upstream.stream.wait_readable(deadline, watch) {
             Wake::Ready => self.read_response_head(upstream),
             Wake::Watched => Ok(()),
-            Wake::Overdue | Wake::Interrupted => Err(Failure::ReadTimeout.into()),
+            Wake::Overdue | Wake::Interrupted => Err(self.overdue(Failure::ReadTimeout).into()),
         }
     }
 
     /// Relays the request's body. False when the peer speaks before the body is complete.
     fn relay_request_body(&mut self, upstream: &mut Upstream) -> Result<bool, Stop> {
-        let peer_patience = Patience::new(self.config.upstream.send_timeout);
+        let peer_patience = self.patience(self.config.upstream.send_timeout);
+        let Workspace {
+            to_peer,
+            pending,
+            request_options: options,
+            trailer,
+            ..
+        } = &mut *self.workspace;
+        // A large one goes through a pipe.
+        let is_large =
+            matches!(self.plan.framing, Framing::Length(length) if length > SMALL_BODY as u64);
         let client = FromClient {
             transport: self.transport,
             buffer: self.buffer,
@@ -95,12 +108,15 @@ impl<D: Downstream> Exchange<'_, D> {
         };
         let peer = ToPeer {
             stream: &upstream.stream,
-            pending: &mut self.workspace.pending,
-            options: &self.workspace.request_options,
+            pending,
+            kept: (!is_large).then_some(Kept {
+                to: to_peer,
+                limit: self.head_length + SMALL_BODY,
+            }),
+            options,
             patience: &peer_patience,
             until_readable: true,
         };
-        let trailer = &mut self.workspace.trailer;
         let relayed = self.body.relay(client, peer, trailer);
         self.tally.received += relayed.taken;
         self.worker.metrics().upstream_sent.add(relayed.sent);
@@ -112,7 +128,8 @@ impl<D: Downstream> Exchange<'_, D> {
                 upstream.has_enough = true;
                 Ok(false)
             }
-            End::Sink(error) => Err(send_failure(&error, upstream.pooled).into()),
+            End::Sink(error) => Err(self.send_failure(&error, upstream.pooled).into()),
+            End::Stalled if self.is_overdue() => Err(Failure::Deadline.into()),
             fault => Err(Stop::Over(match refusal_of(&fault) {
                 Some(refusal) => Outcome::Refused(refusal),
                 None => Outcome::Close(Close::BodyCut),

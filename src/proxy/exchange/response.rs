@@ -15,7 +15,7 @@ use crate::http::h1::encode::{Connection, ResponseToClient};
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::ResponseHead;
 use crate::memory::buffer::Buffer;
-use crate::net::{Patience, Stream, Turns};
+use crate::net::{self, Patience, Stream, Turns};
 use crate::proxy::body::relay::{self, End, Sink, Source};
 use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::body::upload::Upload;
@@ -79,6 +79,11 @@ impl<D: Downstream> Exchange<'_, D> {
         let ahead = upload.is_some();
         let fault = upload.and_then(|upload| self.finish_upload(upload, peer, reads_on));
         failsafe.disarm();
+        if self.end.is_some()
+            && let Some(stop) = self.has_run_out(&end, fault.as_ref(), &passage, nothing_sent)
+        {
+            return Err(stop);
+        }
         match (end, fault) {
             (End::Complete, None | Some(Fault::Peer)) => {
                 Ok(self.response_is_complete(upstream, &passage, ahead))
@@ -109,6 +114,40 @@ impl<D: Downstream> Exchange<'_, D> {
         }
     }
 
+    /// How the exchange ends if its time was over before its bodies were.
+    fn has_run_out(
+        &mut self,
+        end: &End,
+        fault: Option<&Fault>,
+        passage: &Passage,
+        nothing_sent: bool,
+    ) -> Option<Stop> {
+        let client_stalls = end.is_timeout_of_sink();
+        let is_timeout = |end: &End| matches!(end, End::Stalled) || end.is_timeout_of_sink();
+        let timed_out = match fault {
+            Some(Fault::Client(end)) => is_timeout(end),
+            Some(Fault::Peer) => true,
+            Some(Fault::Panic) => return None,
+            None => is_timeout(end),
+        };
+        if !timed_out || !self.is_overdue() || net::are_waits_cut() {
+            return None;
+        }
+        let stop = match end {
+            // There was no time left for the rest of the request.
+            End::Complete => {
+                self.tally.error = Some(Failure::Deadline.name());
+                Stop::Over(Outcome::Close(Close::BodyUnread))
+            }
+            _ => self.response_is_cut(Failure::Deadline, passage, nothing_sent),
+        };
+        Some(match stop {
+            // What it has not taken must not stay with the kernel for as long as it likes.
+            Stop::Over(Outcome::Close(close)) if client_stalls => Stop::Over(Outcome::Abort(close)),
+            stop => stop,
+        })
+    }
+
     /// True when the peer has told a kept connection that its time is over, by a 408 that nobody had asked
     /// for (RFC 9110 section 15.5.9), when the request was on its way already. It may be the answer to a
     /// request that is not all there, or of which more than the head was sent.
@@ -116,7 +155,7 @@ impl<D: Downstream> Exchange<'_, D> {
         upstream.pooled
             && self.workspace.response.status == 408
             && !self.peer_keeps()
-            && self.body.is_repeatable()
+            && self.body.is_untouched()
             && (self.body.is_complete() || self.may_retry(Failure::Stale))
     }
 
@@ -174,7 +213,7 @@ impl<D: Downstream> Exchange<'_, D> {
     ) -> End {
         let gateway = &self.config.gateway;
         // A peer that waits for the rest of the body is as slow as the client.
-        let peer_patience = Patience::new(match upload.is_some() {
+        let peer_patience = self.patience(match upload.is_some() {
             true => gateway.body_timeout.max(self.config.upstream.stall_timeout),
             false => self.config.upstream.stall_timeout,
         });
@@ -186,6 +225,7 @@ impl<D: Downstream> Exchange<'_, D> {
         };
         let client_patience = Patience::with_rate(gateway.send_timeout, gateway.min_rate);
         let client_patience = client_patience.hearing(heard.clone());
+        client_patience.ends_at(self.end);
         let (mut taken, mut pipe, mut turns) = (0, None, Turns::new());
         let mut reader = BodyReader::new(MessageKind::Response, passage.framing, gateway.limits);
         let end = loop {

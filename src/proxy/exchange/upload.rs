@@ -27,8 +27,7 @@ impl<D: Downstream> Exchange<'_, D> {
         // Who refuses and does not say that it closes reads the rest to find the next request.
         let closes = self.is_refused() && !self.peer_keeps();
         // A client that was not told to continue takes the answer for the end of the matter.
-        let waits =
-            self.plan.expects_continue && !self.tally.continued && self.body.is_repeatable();
+        let waits = self.plan.expects_continue && !self.tally.continued && self.body.is_untouched();
         // `Connection: close` is about requests to come, not about this one's body.
         !self.body.is_complete() && !upstream.has_enough && !closes && !waits
     }
@@ -54,6 +53,7 @@ impl<D: Downstream> Exchange<'_, D> {
                     of_client.max(self.config.upstream.send_timeout)
                 }
             },
+            end: self.end,
             refused: self.is_refused(),
         };
         Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())

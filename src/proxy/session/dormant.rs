@@ -9,6 +9,7 @@ use crate::http::client;
 use crate::net::Fate;
 use crate::proxy::gateway::Counters;
 use crate::proxy::pinned::Pinned;
+use crate::proxy::worker::Worker;
 
 /// How a connection came.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +72,9 @@ pub(super) struct Parked {
 impl Parked {
     /// Looks whether a parked connection has to leave; lets its peer's connection go where that has
     /// ended.
-    pub(super) fn fate(&mut self, now: Instant, draining: bool) -> Fate {
-        self.dormant.pinned.take_if(|pinned| pinned.is_spent());
+    pub(super) fn fate(&mut self, now: Instant, draining: bool, worker: &Worker) -> Fate {
+        let pinned = &mut self.dormant.pinned;
+        pinned.take_if(|pinned| pinned.is_spent(&worker.chooser));
         match draining || self.deadline <= now {
             true => Fate::Leaves,
             false => Fate::Stays,

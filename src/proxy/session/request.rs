@@ -15,7 +15,7 @@ use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner};
 use crate::lists::PoolName;
 use crate::net::{self, Turns};
-use crate::proxy::body::request_body::RequestBody;
+use crate::proxy::body::request_body::{RequestBody, SMALL_BODY};
 use crate::proxy::exchange::{Client, Exchange, Outcome};
 use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
@@ -23,10 +23,6 @@ use crate::proxy::tally::Tally;
 use crate::proxy::workspace::Workspace;
 use crate::route::{self, Decision, Reason, Service, Subject};
 use crate::snapshot::Snapshot;
-
-/// A body up to this size, in bytes, that has come in whole with its head goes to the peer with its
-/// head: in one write, and again if need be.
-const SMALL_BODY: usize = 8 * 1024;
 
 /// How reading a head ended without one.
 enum NoHead {
@@ -324,7 +320,7 @@ impl Session<'_> {
         }
     }
 
-    /// Puts a small body that has come in whole behind the head for the peer.
+    /// Puts a small body that has come in whole behind the head for the peer: both go in one write.
     fn take_small_body(&mut self, framing: Framing, to_peer: &mut Vec<u8>, tally: &mut Tally) {
         let Framing::Length(length) = framing else {
             return;

@@ -204,19 +204,32 @@ fn what_would_better_be_out_is_asked_little() {
 
 #[test]
 fn a_request_that_must_not_be_repeated_waits_with_few_others_for_who_has_never_answered() {
-    let peers = roster(&[1, 1]);
-    let [one, other] = [0, 1].map(|place: usize| &peers.peers()[place].health);
-    other.is_answering(Instant::now());
     let request = Request {
         repeatable: false,
         ..REQUEST
     };
     for balance in ALL {
+        let peers = roster(&[1, 1]);
+        let [one, other] = [0, 1].map(|place: usize| &peers.peers()[place].health);
+        other.is_answering(Instant::now());
         one.counts(0).in_flight.set(2);
         other.counts(0).in_flight.set(2);
         assert_near(
             &shares(&peers, &usable(&peers, false), balance, &request),
             &[50.0, 50.0],
+        );
+        // One that has failed makes no room for another.
+        one.counts(0).in_flight.set(2);
+        one.failed(
+            0,
+            Why::Failed(Failure::ReadTimeout),
+            Instant::now(),
+            &rules(),
+            0.0,
+        );
+        assert_near(
+            &shares(&peers, &usable(&peers, false), balance, &request),
+            &[0.0, 100.0],
         );
         one.counts(0).in_flight.set(3);
         other.counts(0).in_flight.set(3);
@@ -238,9 +251,11 @@ fn the_last_resort_is_the_peer_that_went_out_least_often() {
     for (place, times) in [(0, 2), (1, 1), (2, 2)] {
         for _ in 0..times {
             put_out(&peers, place);
-            peers.peers()[place]
-                .health
-                .is_tried(now + Duration::from_secs(3600), true);
+            peers.peers()[place].health.begin_trial(
+                now + Duration::from_secs(3600),
+                true,
+                &rules(),
+            );
         }
         put_out(&peers, place);
     }
@@ -261,8 +276,9 @@ fn a_share_that_grows_is_worked_out_anew() {
             && found.has_trial(later, true)
             && !found.has_trial(Instant::now(), true)
     );
-    assert!(peers.peers()[0].health.is_tried(later, true));
-    peers.peers()[0].health.succeeded(0, later);
+    let health = &peers.peers()[0].health;
+    assert!(health.begin_trial(later, true, &rules()).is_some());
+    health.is_answering(later);
     let found = Usable::of(peers.peers(), false, later, &rules());
     assert!(!found.is_over(later) && found.is_over(later + STEP));
     let now = shares(&peers, &found, Balance::Random, &REQUEST);

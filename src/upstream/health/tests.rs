@@ -42,7 +42,13 @@ impl Case {
     }
 
     fn succeed(&self) -> Option<Change> {
-        self.health.succeeded(1, self.now())
+        self.health.succeeded(1);
+        self.health.is_answering(self.now())
+    }
+
+    fn begin_trial(&self, may_be_risked: bool) -> Option<Trial> {
+        self.health
+            .begin_trial(self.now(), may_be_risked, &self.rules)
     }
 
     fn state(&self) -> State {
@@ -52,7 +58,7 @@ impl Case {
     /// Puts it out and brings it to its trial.
     fn be_tried(&mut self, after: f64) {
         self.passed += after;
-        assert!(self.health.is_tried(self.now(), true), "{:?}", self.state());
+        assert!(self.begin_trial(true).is_some(), "{:?}", self.state());
         assert!(matches!(self.state(), State::Trial { .. }));
     }
 }
@@ -115,9 +121,9 @@ fn one_request_is_the_trial_and_the_peer_starts_slowly_once_it_is_answered() {
     let mut case = Case::new();
     case.fail(3);
     case.passed = 9.9;
-    assert!(!case.health.is_tried(case.now(), true));
+    assert!(case.begin_trial(true).is_none());
     case.be_tried(0.2);
-    assert!(!case.health.is_tried(case.now(), true), "there is one");
+    assert!(case.begin_trial(true).is_none(), "there is one");
     assert_eq!(case.succeed(), Some(Change::Back));
     assert!(matches!(case.state(), State::Starting { .. }));
     let share = |case: &Case| case.health.share(case.now(), &case.rules);
@@ -169,23 +175,63 @@ fn a_request_that_must_not_fail_is_the_trial_only_when_no_other_came_for_long() 
     let mut case = Case::new();
     case.fail(3);
     case.passed = 69.0;
-    assert!(!case.health.is_tried(case.now(), false));
+    assert!(case.begin_trial(false).is_none());
     case.passed = 70.1;
-    assert!(case.health.is_tried(case.now(), false));
+    assert!(case.begin_trial(false).is_some());
+    // In proportion where peers are out for less.
+    let mut case = Case::new();
+    case.rules.fail_timeout = Duration::from_secs(1);
+    case.fail(3);
+    case.passed = 6.9;
+    assert!(case.begin_trial(false).is_none());
+    case.passed = 7.1;
+    assert!(case.begin_trial(false).is_some());
+}
+
+#[test]
+fn one_that_is_asked_though_it_is_out_comes_back_or_goes_out_anew_when_its_time_is_over() {
+    let mut case = Case::new();
+    case.fail(3);
+    case.passed = 9.9;
+    assert_eq!((case.succeed(), case.fail(1)), (None, None));
+    case.passed = 10.1;
+    assert_eq!(case.fail(1), out(20));
+    case.passed = 30.2;
+    assert_eq!(case.succeed(), Some(Change::Back));
+    // Not one whose checks fail.
+    let mut case = Case::new();
+    case.health.check_has_failed(case.now());
+    case.passed = 100.0;
+    assert_eq!((case.succeed(), case.fail(1)), (None, None));
+}
+
+#[test]
+fn responses_that_are_cut_short_in_a_row_put_a_peer_out_though_each_has_a_head() {
+    let case = Case::new();
+    let cut = |case: &Case| {
+        case.health.is_answering(case.now());
+        let why = Why::Failed(Failure::ResponseCut);
+        let change = case.health.failed(0, why, case.now(), &case.rules, 0.0);
+        change.is_some()
+    };
+    assert_eq!([cut(&case), cut(&case)], [false; 2]);
+    case.succeed();
+    assert_eq!([cut(&case), cut(&case), cut(&case)], [false, false, true]);
 }
 
 #[test]
 fn a_trial_without_an_outcome_is_followed_by_another() {
     let mut case = Case::new();
     case.fail(3);
-    case.be_tried(10.1);
-    case.health.trial_is_void(case.now());
-    case.be_tried(0.0);
+    case.passed = 10.1;
+    let first = case.begin_trial(true).unwrap();
+    case.health.trial_is_void(first, case.now());
+    case.be_tried(0.1);
+    // Whoever had the one before has nothing to do with this one.
+    case.health.trial_is_void(first, case.now());
+    assert!(matches!(case.state(), State::Trial { .. }));
     case.passed += 59.0;
-    assert!(
-        !case.health.is_tried(case.now(), true),
-        "it may still answer"
-    );
+    assert!(case.begin_trial(true).is_none(), "it may still answer");
     case.be_tried(1.1);
 }
 
@@ -209,10 +255,7 @@ fn failed_checks_put_a_peer_out_until_they_succeed() {
     let change = case.health.check_has_failed(case.now());
     assert_eq!(change, Some(Change::Out(Duration::ZERO, Why::Check)));
     case.passed = 1000.0;
-    assert!(
-        !case.health.is_tried(case.now(), true),
-        "no request is risked"
-    );
+    assert!(case.begin_trial(true).is_none(), "no request is risked");
     assert_eq!(
         case.health.check_has_succeeded(case.now()),
         Some(Change::Back)
@@ -260,11 +303,11 @@ fn workers_learn_that_a_peer_may_be_tried_again_since_its_checks_succeed() {
     case.fail(3);
     case.health.check_has_failed(case.now());
     case.passed = 20.0;
-    assert_eq!(case.health.tried_at(true), None);
+    assert_eq!(case.health.tried_at(true, &case.rules), None);
     let before = case.health.changes.count();
     assert_eq!(case.health.check_has_succeeded(case.now()), None);
     assert_ne!(case.health.changes.count(), before);
-    assert!(case.health.tried_at(true).is_some());
+    assert!(case.health.tried_at(true, &case.rules).is_some());
 }
 
 #[test]

@@ -1,0 +1,483 @@
+//! Peers that hang, refuse, reset, flap: they are left alone, and come back. Clients notice as little of it as
+//! HTTP allows.
+
+mod support;
+
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{
+    Client, Conn, DEADLINE, Gateway, Origin, RefusingPeer, Setup, ok, wait_for, wait_until,
+};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+
+const WORKERS: usize = 2;
+
+/// As shipped.
+const MAX_FAILS: usize = 3;
+
+/// An origin that can be made to fail, and counts what it is asked.
+struct Patient {
+    origin: Origin,
+    is_ill: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Display for Patient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.origin.fmt(f)
+    }
+}
+
+impl Patient {
+    /// One that does this with a request while it is ill.
+    fn new(ill: impl Fn(&mut Conn) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let (is_ill, asked) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (illness, count) = (Arc::clone(&is_ill), Arc::clone(&asked));
+        let origin = Origin::scripted(move |conn| {
+            while conn.head()?.is_some() {
+                count.fetch_add(1, Ordering::SeqCst);
+                if illness.load(Ordering::SeqCst) {
+                    return ill(conn);
+                }
+                conn.send(ok("fine"))?;
+            }
+            Ok(())
+        });
+        Self {
+            origin,
+            is_ill,
+            asked,
+        }
+    }
+
+    /// One that closes without an answer while it is ill.
+    fn closing() -> Self {
+        Self::new(|_| Ok(()))
+    }
+
+    /// One that never answers while it is ill.
+    fn hanging() -> Self {
+        Self::new(Conn::wait_gone)
+    }
+
+    fn set_ill(&self, is_ill: bool) {
+        self.is_ill.store(is_ill, Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// Asks so many times, one after the other, on each of so many connections at once. Returns how many were not
+/// answered with 200.
+fn failed_of(gateway: &Gateway, connections: usize, times: usize, request: &str) -> usize {
+    let ask_all = || {
+        let mut client = gateway.connect();
+        let answers = (0..times).map(|_| client.ask(request).status());
+        answers.filter(|it| *it != 200).count()
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..connections).map(|_| scope.spawn(ask_all)).collect();
+        clients.into_iter().map(|it| it.join().unwrap()).sum()
+    })
+}
+
+fn outs(gateway: &Gateway) -> usize {
+    gateway.stderr.count(" peer-out ")
+}
+
+fn backs(gateway: &Gateway) -> usize {
+    gateway.stderr.count(" peer-back ")
+}
+
+/// Asks until `cond` holds.
+#[track_caller]
+fn ask_until(gateway: &Gateway, what: &str, request: &str, cond: impl Fn() -> bool) {
+    let mut client = gateway.connect();
+    wait_until(what, 2 * DEADLINE, || {
+        client.ask(request);
+        cond()
+    });
+}
+
+/// Four peers of which one hangs and one refuses.
+fn with_hung_and_refusing() -> (Gateway, [Origin; 2], Origin, RefusingPeer) {
+    let good = [Origin::saying(ok("good")), Origin::saying(ok("good"))];
+    let (hung, refusing) = (Origin::mute(), RefusingPeer::new());
+    let gateway = Setup::new()
+        .set("gateway.workers", WORKERS)
+        .set("upstream.read_timeout", "500ms")
+        .lists(&[], &[], &[&good[0], &hung, &good[1], &refusing])
+        .start();
+    (gateway, good, hung, refusing)
+}
+
+#[test]
+fn of_four_peers_one_hangs_and_one_refuses_and_no_get_fails() {
+    let (gateway, _good, hung, _refusing) = with_hung_and_refusing();
+    let begun = Instant::now();
+    assert_eq!(failed_of(&gateway, 32, 30, GET), 0);
+    // Each connection has met the hung one at most once.
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+    let heads = hung.seen(|it| it.heads.len());
+    assert!(heads <= 32 + 1, "{heads}");
+    assert_eq!(outs(&gateway), 2);
+}
+
+#[test]
+fn of_four_peers_one_hangs_and_one_refuses_and_few_posts_fail() {
+    let (gateway, _good, hung, _refusing) = with_hung_and_refusing();
+    let failed = failed_of(&gateway, 32, 30, POST);
+    let lines = gateway.wait_for_access_lines(32 * 30);
+    let of_failed = lines.iter().filter(|it| !it.has("status=200"));
+    let of_failed: Vec<_> = of_failed.map(|it| &it.raw).collect();
+    assert!(failed <= MAX_FAILS * WORKERS, "{of_failed:#?}");
+    let heads = hung.seen(|it| it.heads.len());
+    assert_eq!(heads, failed, "each was executed once, and none again");
+}
+
+/// More than the budget would allow.
+#[test]
+fn what_hangs_at_a_peer_that_goes_out_is_taken_up_by_the_others_however_much_it_is() {
+    let (hung, good) = (Patient::hanging(), Origin::saying(ok("good")));
+    let gateway = Setup::new()
+        .set("gateway.workers", WORKERS)
+        .set("upstream.read_timeout", "1s")
+        .set("upstream.retry_budget", 0)
+        .lists(&[], &[], &[&hung, &good])
+        .start();
+    hung.set_ill(true);
+    assert_eq!(failed_of(&gateway, 100, 3, GET), 0);
+    assert!(hung.asked() > 40, "{}", hung.asked());
+}
+
+#[test]
+fn a_peer_that_resets_one_of_three_fails_no_get() {
+    let count = AtomicUsize::new(0);
+    let resetting = Origin::scripted(move |conn| {
+        while conn.request()?.is_some() {
+            match count.fetch_add(1, Ordering::SeqCst) % 3 {
+                0 => {
+                    conn.reset_at_end();
+                    return Ok(());
+                }
+                _ => conn.send(ok("fine"))?,
+            }
+        }
+        Ok(())
+    });
+    let good = [Origin::saying(ok("good")), Origin::saying(ok("good"))];
+    let gateway = Setup::new()
+        .lists(&[], &[], &[&resetting, &good[0], &good[1]])
+        .start();
+    assert_eq!(failed_of(&gateway, 8, 100, GET), 0);
+    let asked = resetting.seen(|it| it.requests.len());
+    // By chance it may go out.
+    assert!(asked > 2, "{asked}");
+}
+
+#[test]
+fn a_flapping_peer_goes_out_and_comes_back_and_no_get_fails() {
+    let (flapping, good) = (Patient::closing(), Origin::saying(ok("good")));
+    let gateway = Setup::new()
+        .set("upstream.fail_timeout", "100ms")
+        .set("upstream.slow_start", "off")
+        .lists(&[], &[], &[&flapping, &good])
+        .start();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut failed = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                failed += failed_of(&gateway, 4, 20, GET);
+            }
+            failed
+        });
+        for round in 1..=3 {
+            flapping.set_ill(true);
+            wait_until("it is out", DEADLINE, || outs(&gateway) >= round);
+            flapping.set_ill(false);
+            wait_until("it is back", DEADLINE, || backs(&gateway) >= round);
+        }
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(asking.join().unwrap(), 0);
+    });
+    let line = gateway.wait_for_log(" peer-out ");
+    let expected = format!("pool=prod peer={flapping} why=closed-early for=0.1s times=1");
+    assert!(line.contains(&expected), "{line}");
+}
+
+#[test]
+fn a_peer_that_cuts_its_responses_short_goes_out_though_each_has_a_head() {
+    let cutting = Patient::new(|conn| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun")?;
+        conn.reset_at_end();
+        Ok(())
+    });
+    let good = Origin::saying(ok("good"));
+    let gateway = Setup::new().lists(&[], &[], &[&cutting, &good]).start();
+    cutting.set_ill(true);
+    wait_until("it is out", DEADLINE, || {
+        gateway.connect().send_if_open(GET);
+        outs(&gateway) == 1
+    });
+    gateway.wait_for_log("why=response-cut");
+    gateway.wait_for_access("status=200 error=response-cut close=response-cut");
+}
+
+#[test]
+fn statuses_are_failures_where_that_is_set_and_are_answers_all_the_same() {
+    let busy = Patient::new(|conn| {
+        conn.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy")
+    });
+    let good = Origin::saying(ok("good"));
+    for (statuses, goes_out) in [("502, 503, 504", true), ("", false)] {
+        let gateway = Setup::new()
+            .set("upstream.fail_statuses", statuses)
+            .lists(&[], &[], &[&busy, &good])
+            .start();
+        busy.set_ill(true);
+        let mut answers = Vec::new();
+        for _ in 0..60 {
+            answers.push(gateway.get("127.0.0.1", "/").status());
+        }
+        let busy = answers.iter().filter(|it| **it == 503).count();
+        match goes_out {
+            true => {
+                assert_eq!(busy, MAX_FAILS);
+                gateway.wait_for_log("why=fail-status");
+            }
+            false => {
+                assert!(busy > MAX_FAILS, "{busy}");
+                assert_eq!(outs(&gateway), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_peer_is_never_out_and_is_asked_without_a_pause() {
+    let only = Patient::closing();
+    let gateway = Setup::new()
+        .set("upstream.fail_timeout", "1h")
+        .lists(&[], &[], &[&only])
+        .start();
+    only.set_ill(true);
+    for _ in 0..5 {
+        assert_eq!(gateway.get("127.0.0.1", "/").status(), 502);
+    }
+    assert_eq!(only.asked(), 5);
+    gateway.wait_for_log(" peer-out pool=prod ");
+    only.set_ill(false);
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 200);
+}
+
+/// Puts `peer` out, which is one of two.
+#[track_caller]
+fn put_out(gateway: &Gateway, peer: &Patient) {
+    peer.set_ill(true);
+    ask_until(gateway, "it is out", GET, || outs(gateway) == 1);
+}
+
+#[test]
+fn one_request_of_all_workers_is_the_trial() {
+    let (hung, good) = (Patient::hanging(), Origin::saying(ok("good")));
+    let gateway = Setup::new()
+        .set("gateway.workers", 4)
+        .set("upstream.read_timeout", "500ms")
+        .set("upstream.fail_timeout", "1s")
+        .lists(&[], &[], &[&hung, &good])
+        .start();
+    hung.set_ill(true);
+    assert_eq!(failed_of(&gateway, 16, 10, GET), 0);
+    assert_eq!(outs(&gateway), 1);
+    let before = hung.asked();
+    let begun = Instant::now();
+    let times = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut client = gateway.connect();
+                // Its trial hangs, fails, and puts it out for twice as long.
+                while outs(&gateway) < 2 && begun.elapsed() < DEADLINE {
+                    assert_eq!(client.ask(GET).status(), 200);
+                    times.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    assert!(times.load(Ordering::SeqCst) > 100);
+    assert_eq!(hung.asked() - before, 1);
+    let line = wait_for("a second line", || {
+        let all = gateway.stderr.all();
+        all.into_iter()
+            .filter(|it| it.contains(" peer-out "))
+            .nth(1)
+    });
+    assert!(line.contains("times=2"), "{line}");
+}
+
+#[test]
+fn a_client_that_leaves_during_a_trial_leaves_it_to_the_next_request() {
+    let (hung, good) = (Patient::hanging(), Origin::saying(ok("good")));
+    let gateway = Setup::new()
+        .set("upstream.fail_timeout", "300ms")
+        .lists(&[], &[], &[&hung, &good])
+        .set("upstream.read_timeout", "300ms")
+        .start();
+    put_out(&gateway, &hung);
+    let before = hung.asked();
+    let mut trying = None;
+    wait_until("a trial", DEADLINE, || {
+        let mut client = gateway.connect();
+        client.send(GET);
+        let answer = client.glance(Duration::from_millis(100));
+        trying = answer.is_none().then_some(client);
+        trying.is_some()
+    });
+    hung.set_ill(false);
+    trying.unwrap().reset();
+    ask_until(&gateway, "it is back", GET, || backs(&gateway) == 1);
+    assert_eq!(outs(&gateway), 1, "the client was at fault");
+    assert!(hung.asked() >= before + 2);
+}
+
+#[test]
+fn a_service_of_posts_only_gets_its_peer_back_too() {
+    let (ill, good) = (Patient::closing(), Origin::saying(ok("good")));
+    let gateway = Setup::new()
+        .set("upstream.fail_timeout", "200ms")
+        .lists(&[], &[], &[&ill, &good])
+        .start();
+    ill.set_ill(true);
+    ask_until(&gateway, "it is out", POST, || outs(&gateway) == 1);
+    ill.set_ill(false);
+    let begun = Instant::now();
+    // Six times as long as with what can be sent again, and a minute at most.
+    ask_until(&gateway, "it is back", POST, || backs(&gateway) == 1);
+    assert!(begun.elapsed() > Duration::from_secs(1), "not risked early");
+}
+
+#[test]
+fn a_peer_that_is_back_gets_a_tenth_of_its_share_and_more_with_time() {
+    let (ill, good) = (Patient::closing(), Patient::closing());
+    let gateway = Setup::new()
+        .set("upstream.fail_timeout", "200ms")
+        .set("upstream.slow_start", "4s")
+        .lists(&[], &[], &[&ill, &good])
+        .start();
+    put_out(&gateway, &ill);
+    ill.set_ill(false);
+    ask_until(&gateway, "it is back", GET, || backs(&gateway) == 1);
+    let begun = Instant::now();
+    let mut client = gateway.connect();
+    let mut share_of = |times: usize| {
+        let (before, before_good) = (ill.asked(), good.asked());
+        (0..times).for_each(|_| assert_eq!(client.ask(GET).status(), 200));
+        let (ill, good) = (ill.asked() - before, good.asked() - before_good);
+        assert_eq!(ill + good, times);
+        ill as f64 / times as f64
+    };
+    let early = share_of(200);
+    if begun.elapsed() < Duration::from_secs(1) {
+        // At a quarter of its time, of the shares 0.25 and 1.
+        assert!(early < 0.3, "{early}");
+    }
+    wait_until("it has its share", DEADLINE, || {
+        begun.elapsed() > Duration::from_millis(4300)
+    });
+    let late = share_of(400);
+    assert!((late - 0.5).abs() < 0.15, "{late}");
+}
+
+#[test]
+fn a_pool_that_fails_is_not_asked_three_times_over_and_the_denied_retry_is_named() {
+    let ill: Vec<_> = (0..3).map(|_| Patient::closing()).collect();
+    ill.iter().for_each(|it| it.set_ill(true));
+    let gateway = Setup::new()
+        .lists(&[], &[], &[&ill[0], &ill[1], &ill[2]])
+        .start();
+    const TIMES: usize = 200;
+    let mut client = gateway.connect();
+    for _ in 0..TIMES {
+        assert_eq!(client.ask(GET).status(), 502);
+    }
+    let asked: usize = ill.iter().map(Patient::asked).sum();
+    // A fifth of the requests, three a second of ten, and what has put each peer out.
+    let most = TIMES + TIMES / 5 + 30 + ill.len();
+    assert!(asked <= most, "{asked}");
+    gateway.wait_for_access("status=502 attempts=1 error=closed-early denied=retry-budget");
+}
+
+#[test]
+fn all_of_pre_refuses_and_prod_answers_at_once() {
+    let dead = [RefusingPeer::new(), RefusingPeer::new()];
+    let prod = Origin::named("prod");
+    let gateway = Setup::new()
+        .set("upstream.fail_timeout", "1h")
+        .lists(&["127.0.0.5"], &[&dead[0], &dead[1]], &[&prod])
+        .start();
+    let mut client = gateway.connect_from("127.0.0.5");
+    for _ in 0..20 {
+        assert_eq!(client.ask(GET).text(), "prod");
+    }
+    let out = "graygate_fallbacks_total{reason=\"pre-out\"}";
+    let exhausted = gateway.metric("graygate_fallbacks_total{reason=\"pre-exhausted\"}");
+    // Three failures of each, of which a request meets one or both.
+    assert!((3.0..=6.0).contains(&exhausted), "{exhausted}");
+    assert_eq!(gateway.metric(out), 20.0 - exhausted);
+    let line = gateway.wait_for_access("reason=pre-out");
+    assert!(line.has("pool=prod attempts=1 status=200"), "{}", line.raw);
+}
+
+/// A client that has connected and is asked for nothing counts as one that stays.
+#[test]
+fn what_a_client_causes_is_no_failure_of_the_peer() {
+    let only = Patient::hanging();
+    let gateway = Setup::new()
+        .set("gateway.body_timeout", "200ms")
+        .lists(&[], &[], &[&only])
+        .start();
+    only.set_ill(true);
+    for number in 1..=4 {
+        // It leaves while its answer is awaited.
+        let mut client = gateway.connect();
+        client.send(GET);
+        wait_until("it is asked", DEADLINE, || only.asked() == number);
+        client.reset();
+    }
+    for _ in 0..4 {
+        // Its body does not come.
+        let mut client = gateway.connect();
+        let response = client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(response.status(), 408);
+    }
+    // It does not read its answer.
+    let flood = Origin::scripted(|conn| {
+        conn.head()?;
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")?;
+        conn.send(vec![b'x'; 50_000_000])
+    });
+    let slow = Setup::serving(&flood)
+        .set("gateway.send_timeout", "200ms")
+        .start();
+    for _ in 0..4 {
+        let mut client = Client::with_small_window("127.0.0.1", slow.addr(), 4096);
+        client.send(GET);
+        wait_until("it is cut", DEADLINE, || {
+            client.wire.stream.take_error().unwrap().is_some()
+        });
+    }
+    assert_eq!((outs(&gateway), outs(&slow)), (0, 0));
+}
