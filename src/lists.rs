@@ -26,10 +26,10 @@ use std::sync::Arc;
 
 pub use by_list::ByList;
 pub use digest::Digest;
-pub use entry::{LONGEST_ENTRY, Written, canonical, gray_entry, peer_entry};
+pub use entry::{LONGEST_ENTRY, Written, Wrong, canonical, gray_entry, peer_entry};
 pub use gray::{Family, GrayList};
 pub use name::ListName;
-pub use peer::Peer;
+pub use peer::{Peer, Place};
 pub use peers::PeerList;
 pub use pool::PoolName;
 pub use remarks::{Remarks, Skipped, SkippedEntry};
@@ -171,5 +171,27 @@ mod tests {
         ] {
             assert_ne!(one.digest, other.digest);
         }
+    }
+
+    #[test]
+    fn a_weight_is_content_and_one_of_1_is_none() {
+        let usual = lists_of(&[], &["app1"], &["3.3.3.3", "4.4.4.4 weight=1"]);
+        let same = lists_of(&[], &["APP1 weight=1"], &["4.4.4.4", "3.3.3.3 weight=1"]);
+        assert_eq!(usual.digest, same.digest);
+        let other = lists_of(&[], &["app1"], &["3.3.3.3", "4.4.4.4 weight=2"]);
+        assert_ne!(usual.digest, other.digest);
+        // What a gateway had that knew neither weights nor names.
+        let old = lists_of(&["1.1.1.1"], &["3.3.3.3"], &["4.4.4.4:81", "::1"]);
+        assert_eq!(old.digest.to_string(), "503d0a78716ff1a8");
+        let pre = |entries: &[&str]| {
+            lists_of(&[], entries, &[])
+                .pre
+                .digest_with_ports(ListName::Pre)
+        };
+        assert_ne!(pre(&["app1"]), pre(&["app1 weight=2"]));
+        assert_eq!(pre(&["app1"]), pre(&["app1:80"]));
+        let several = lists_of(&[], &["app1:80 weight=3", "app1", "app1 weight=2"], &[]);
+        let shown: Vec<String> = several.pre.peers().iter().map(Peer::to_string).collect();
+        assert_eq!(shown, ["app1:80 weight=3"]);
     }
 }

@@ -459,10 +459,10 @@ impl Driver<'_> {
         let before = self.keys[key].clone();
         let spoilt = match self.rng.u8(..3) {
             0 => Key::WrongType,
-            1 => Key::of(["garbage", "host:80", "x"]),
+            1 => Key::of(["garbage!", "host:0", "x y"]),
             _ => {
                 let mut entries = before.entries();
-                entries.insert("garbage".to_owned());
+                entries.insert("garbage!".to_owned());
                 Key::Entries(entries)
             }
         };

@@ -35,7 +35,10 @@ fn findings_are_told_once_for_each_change_and_shown_while_they_stand() {
         "gray",
         &[&"127.0.0.5", &"127.0.1.1/24", &"127.0.0,7", &"127.0.0.97"],
     );
+    let weighted = [2, 3].map(|it| format!("{} weight={it}", pre.address()));
     redis.push("pre", &[&prod.address()]);
+    redis.cli(&["LREM", "pre", "0", &pre.address().to_string()]);
+    redis.push("pre", &[&weighted[0], &weighted[1]]);
     let count = json!({
         "address-or-port": 0,
         "almost": 1,
@@ -43,6 +46,7 @@ fn findings_are_told_once_for_each_change_and_shown_while_they_stand() {
         "host-bits": 1,
         "in-both-pools": 1,
         "trusted-proxy-is-gray": 1,
+        "weights-differ": 1,
     });
     let page = gateway.wait_for_lists("findings", |it| it["findings"]["count"] == count);
     let first = page["findings"]["first"].as_array().unwrap();
@@ -61,7 +65,7 @@ fn findings_are_told_once_for_each_change_and_shown_while_they_stand() {
             1.0,
         );
     }
-    assert_eq!(gateway.stderr.count("lists-finding"), 5);
+    assert_eq!(gateway.stderr.count("lists-finding"), 6);
 
     // The same lists, written otherwise: no news for requests, nor for the log.
     let generation = page["generation"].clone();
@@ -72,7 +76,7 @@ fn findings_are_told_once_for_each_change_and_shown_while_they_stand() {
     assert_eq!(more["generation"], generation);
     redis.cli(&["LREM", "gray", "0", "127.0.0,7"]);
     gateway.wait_for_lists("a repair", |it| it["findings"]["count"]["almost"] == 0);
-    assert_eq!(gateway.stderr.count("lists-finding"), 5);
+    assert_eq!(gateway.stderr.count("lists-finding"), 6);
 }
 
 #[test]
@@ -85,7 +89,7 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
         .file(
             "bad",
             "[gray]\n10.0.0.1\n10.0.0.1\n10.0.0.1\n10.1.2.3/8\n::ffff:1.2.3.0/24\n0.0.0.0/0\n1.2.3.256\nhttp://10.0.0.2\n!\n[pre]\n10.1.0.1\n\
-             [prod]\n10.1.0.1:80\nlocalhost:80\n::1:80\n",
+             [prod]\n10.1.0.1:80\nlocalhost:80\napp1:0\n10.1.0.3 wieght=2\n10.1.0.4 weight=0\n10.1.0.5 weight=2\n10.1.0.5 weight=3\n::1:80\n",
         )
         .file("none", "[gray]\n");
     let ini = setup.path("missing.ini");
@@ -114,14 +118,17 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
         lines,
         [
             "gray: skipped: !: neither an IP address nor a net like 10.0.0.0/8",
+            "prod: skipped: 10.1.0.3 wieght=2: \"wieght\" is unknown; only weight=1 to weight=1000 is read",
+            "prod: skipped: 10.1.0.4 weight=0: weight=0 is no weight: for a server that is to get no more requests, remove the entry",
             "gray: host-bits: 10.1.2.3/8: has host bits; taken as 10.0.0.0/8",
             "gray: host-bits: ::ffff:1.2.3.0/24: has host bits; taken as ::/24; \
              is /120 meant, which is 1.2.3.0/24?",
             "gray: almost: 1.2.3.256: a number in an IPv4 address is from 0 to 255",
             "gray: almost: http://10.0.0.2: is 10.0.0.2 meant?",
             "gray: duplicate: 10.0.0.1: stands more than once (3 times)",
-            "prod: almost: localhost:80: a name; only addresses are read",
+            "prod: almost: app1:0: a port is a number from 1 to 65535",
             "prod: address-or-port: ::1:80: taken as [::1:80]:80; is [::1]:80 meant?",
+            "prod: weights-differ: 10.1.0.5:80: has the weights 2 and 3; the largest counts",
             "pre: in-both-pools: 10.1.0.1:80: is in prod, too",
             "gray: admits-everybody: 0.0.0.0/0: as a change it is held until somebody confirms it",
         ]

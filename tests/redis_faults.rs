@@ -479,7 +479,7 @@ fn garbage_is_skipped_counted_and_named() {
     let site = gray_site(|setup| setup.set("redis.check_interval", "1h"));
     let table: [(&str, &[&str], &str); 3] = [
         ("gray", &["127.0.0.1-9", "", "127.0.0.256"], "127.0.0.1-9"),
-        ("pre", &["pre.example:80", "10.0.0.1:0"], "pre.example:80"),
+        ("pre", &["pre.example:0", "10.0.0.1:0"], "pre.example:0"),
         ("prod", &["a\nb\u{1b}"], r"a\nb\x1b"),
     ];
     for (key, garbage, first) in table {
@@ -510,7 +510,7 @@ fn a_list_of_nothing_but_garbage_keeps_its_value() {
     let site = gray_site(|setup| setup.set("redis.check_interval", "1h"));
     let (pre, prod) = (site.pre.to_string(), site.prod.to_string());
     for (key, right) in [("gray", "127.0.0.5"), ("pre", &pre), ("prod", &prod)] {
-        replace(&site.redis, key, &["RPUSH", "gar bage", "more"]);
+        replace(&site.redis, key, &["RPUSH", "gar bage", "more!"]);
         wait_kept(&site.gateway, &[(key, "all-skipped")]);
         let kept = format!("graygate_lists_kept{{list=\"{key}\",fault=\"all-skipped\"}}");
         site.gateway.wait_for_metric(&kept, 1.0);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use graygate::config::{Config, ConfigError, Store, Url};
-use graygate::lists::{self, GrayList, PeerList};
+use graygate::lists::{self, GrayList, ListName, PeerList, Place};
 use graygate::store::{Entries, format};
 
 use super::noise;
@@ -90,11 +90,28 @@ fn peer_list(entries: &Entries) {
     let list = PeerList::parse(entries, PORT);
     assert_eq!(list.skipped().count, 0);
     assert_eq!(list.is_empty(), entries.is_empty());
+    let written: Vec<String> = list.written().iter().map(ToString::to_string).collect();
+    let again = PeerList::parse(&written, PORT);
+    assert_eq!(again.skipped().count, 0);
+    assert_eq!(again.digest(ListName::Pre), list.digest(ListName::Pre));
+    assert_eq!(again.written(), list.written());
     for peer in list.peers() {
         assert_eq!(lists::peer_entry(&peer.to_string(), 1), Ok(peer.clone()));
-        let address = peer.address();
-        assert!(!address.ip().is_unspecified() && !address.ip().is_multicast());
-        assert_ne!(address.port(), 0);
+        assert!((1..=1000).contains(&peer.weight()));
+        let port = match peer.place() {
+            Place::Address(address) => {
+                assert!(!address.ip().is_unspecified() && !address.ip().is_multicast());
+                address.port()
+            }
+            Place::Name(name, port) => {
+                assert!(name.len() <= 254 && !name.bytes().any(|it| it.is_ascii_uppercase()));
+                // Nobody else takes it for an address: neither by its form nor by its end.
+                assert!(name.parse::<IpAddr>().is_err());
+                assert!(!name.trim_end_matches('.').ends_with(|it: char| it == '.'));
+                *port
+            }
+        };
+        assert_ne!(port, 0);
     }
 }
 

@@ -5,20 +5,27 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
-use crate::lists::entry::canonical;
-use crate::lists::entry::{LINK_LOCAL, UNREACHABLE};
-use crate::lists::{gray_entry, peer_entry};
+use crate::lists::entry::{LINK_LOCAL, UNREACHABLE, canonical, digits};
+use crate::lists::{Place, gray_entry, peer_entry};
 
 /// What may be meant by an entry of the gray list that cannot be read.
 pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
     let reads = |text: &str| gray_entry(text).is_ok();
-    range(text).or_else(|| almost(text, GRAY_REPAIRS, reads))
+    let trial = Trial {
+        repairs: &[REPAIRS, GRAY_REPAIRS],
+        reads: &reads,
+        shows: &str::to_owned,
+    };
+    let meant = range(text).or_else(|| almost(text, text, &reads, &[trial]));
+    let is_name = || text.len() <= LONGEST && is_host(&without_scheme(text));
+    meant.or_else(|| is_name().then(|| "a name; only addresses are read".to_owned()))
 }
 
 /// What may be meant by an entry of a pool that cannot be read.
 pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<String> {
     let reads = |text: &str| peer_entry(text, default_port).is_ok();
-    if let Some((address, port)) = text.rsplit_once(':')
+    let (server, attributes) = parts(text);
+    if let Some((address, port)) = server.rsplit_once(':')
         && reads(address)
         && port.bytes().all(|byte| byte.is_ascii_digit())
         && !port.is_empty()
@@ -27,40 +34,95 @@ pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<Str
         return Some("a port is a number from 1 to 65535".to_owned());
     }
     // An address, which no repair makes one of a server.
-    if let Err(reason @ (UNREACHABLE | LINK_LOCAL)) = peer_entry(&without_zone(text), default_port)
+    if let Err(reason) = peer_entry(&without_zone(&server), default_port)
+        && [UNREACHABLE, LINK_LOCAL].contains(&&*reason)
     {
-        return Some(reason.to_owned());
+        return Some(reason.into_owned());
     }
-    if range(text).is_some() {
+    if range(&server).is_some() {
         return Some("a range; each server has an entry of its own".to_owned());
     }
-    almost(text, PEER_REPAIRS, reads)
+    let with_attributes = |server: &str| format!("{server}{attributes}");
+    // Of an address first: most repairs of what is almost one would make a strange name of a name.
+    let is_of_address = |text: &str| matches!(peer_entry(text, default_port), Ok(it) if matches!(it.place(), Place::Address(_)));
+    let address = Trial {
+        repairs: &[REPAIRS, PEER_REPAIRS],
+        reads: &|server| is_of_address(&with_attributes(server)),
+        shows: &with_attributes,
+    };
+    let name = Trial {
+        repairs: &[NAME_REPAIRS],
+        reads: &|server| reads(&with_attributes(server)),
+        shows: &with_attributes,
+    };
+    almost(text, &server, &reads, &[address, name])
+}
+
+/// A server and its attributes, which begin with a blank if there are any. Between them, and within an
+/// attribute, may stand what other programs have there.
+fn parts(text: &str) -> (String, String) {
+    let Some(at) = text.to_ascii_lowercase().find("weight") else {
+        return (text.to_owned(), String::new());
+    };
+    let between = |it: char| it.is_whitespace() || matches!(it, ',' | ';');
+    let (server, attributes) = text.split_at(at);
+    let words = attributes.split(|it: char| between(it) || matches!(it, '=' | ':'));
+    let words: Vec<String> = words
+        .filter(|it| !it.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    match &words[..] {
+        [name, value] if server.ends_with(between) => {
+            let server = server.trim_end_matches(between);
+            (server.to_owned(), format!(" {name}={value}"))
+        }
+        _ => (text.to_owned(), String::new()),
+    }
 }
 
 /// No entry that can be read is longer than this, and by far no repair of it.
 const LONGEST: usize = 100;
 
-fn almost(text: &str, own_repairs: &[Repair], reads: impl Fn(&str) -> bool) -> Option<String> {
+/// Repairs to be tried one after the other, since an entry may have several faults.
+struct Trial<'a> {
+    repairs: &'a [&'a [Repair]],
+    /// Whether an entry is good by now.
+    reads: &'a dyn Fn(&str) -> bool,
+    /// As it is shown then.
+    shows: &'a dyn Fn(&str) -> String,
+}
+
+/// What may be meant by an entry, of which `repaired` is what repairs are for.
+fn almost(
+    text: &str,
+    repaired: &str,
+    reads: &dyn Fn(&str) -> bool,
+    trials: &[Trial<'_>],
+) -> Option<String> {
     if text.is_empty() || text.len() > LONGEST {
         return None;
     }
     let between = |it: char| it.is_whitespace() || matches!(it, ',' | ';');
-    let mut parts = text.split(between).filter(|it| !it.is_empty()).peekable();
-    if parts.clone().nth(1).is_some() && parts.all(&reads) {
+    // `server` is the keyword of others.
+    let is_server = |it: &&str| !it.is_empty() && !it.starts_with("weight=") && *it != "server";
+    let mut parts = text.split(between).filter(is_server).peekable();
+    if parts.clone().nth(1).is_some() && parts.all(reads) {
         return Some("several entries in one".to_owned());
     }
-    // One after the other, since an entry may have several faults.
-    let mut repaired = text.to_owned();
-    for repair in REPAIRS.iter().chain(own_repairs) {
-        repaired = repair(&repaired);
-        if repaired != text && reads(&repaired) {
-            return Some(format!("is {repaired} meant?"));
+    for trial in trials {
+        let mut server = repaired.to_owned();
+        for repair in trial.repairs.iter().copied().flatten() {
+            server = repair(&server);
+            let shown = (trial.shows)(&server);
+            if shown != text && (trial.reads)(&server) {
+                return Some(format!("is {shown} meant?"));
+            }
+        }
+        if has_large_octet(&server) {
+            return Some("a number in an IPv4 address is from 0 to 255".to_owned());
         }
     }
-    if has_large_octet(&repaired) {
-        return Some("a number in an IPv4 address is from 0 to 255".to_owned());
-    }
-    is_host(&without_scheme(text)).then(|| "a name; only addresses are read".to_owned())
+    None
 }
 
 /// `10.0.0.256`, perhaps with a port or a length: nobody can say what is meant.
@@ -111,6 +173,7 @@ type Repair = fn(&str) -> String;
 /// Those of any entry.
 const REPAIRS: &[Repair] = &[
     without_comment,
+    without_keyword,
     without_frame,
     without_scheme,
     without_gaps,
@@ -126,6 +189,16 @@ const GRAY_REPAIRS: &[Repair] = &[without_port, wildcard, length_in_bounds];
 
 /// Those of a pool, behind [`REPAIRS`].
 const PEER_REPAIRS: &[Repair] = &[without_path, in_brackets, without_brackets];
+
+/// Those of a pool's entry with a name.
+const NAME_REPAIRS: &[Repair] = &[
+    without_comment,
+    without_keyword,
+    without_frame,
+    without_scheme,
+    without_path,
+    without_brackets,
+];
 
 /// `10.0.0.1#office`, `10.0.0.1 # office`.
 fn without_comment(text: &str) -> String {
@@ -179,9 +252,13 @@ fn single_gap(text: &str) -> String {
     text.replace(":::", "::")
 }
 
-/// Letters that look like digits; none of them is a hexadecimal one.
-fn digits(text: &str) -> String {
-    text.replace(['O', 'o'], "0").replace(['l', 'I', 'i'], "1")
+/// `server app1.internal`, as nginx has it.
+fn without_keyword(text: &str) -> String {
+    let (first, rest) = text.split_once(' ').unwrap_or(("", text));
+    match first {
+        "server" => rest.trim_start().to_owned(),
+        _ => text.to_owned(),
+    }
 }
 
 /// `010.0.0.1`, `10.0.0.0/08`, `[::1]:080`.
@@ -391,8 +468,24 @@ mod tests {
                 "10.0.0.1-10.0.0.5",
                 "a range; each server has an entry of its own",
             ),
-            ("localhost", "a name; only addresses are read"),
-            ("web-1:80", "a name; only addresses are read"),
+            ("192.168.1.1O", "is 192.168.1.10 meant?"),
+            ("10.0.0.1-5", "a range; each server has an entry of its own"),
+            ("010.0.0.1:80 weight=3", "is 10.0.0.1:80 weight=3 meant?"),
+            ("10.0.0.1:80 weight 3", "is 10.0.0.1:80 weight=3 meant?"),
+            ("10.0.0.1:80 weight = 3", "is 10.0.0.1:80 weight=3 meant?"),
+            ("10.0.0.1:80;weight=3", "is 10.0.0.1:80 weight=3 meant?"),
+            ("10.0.0.1:80 Weight=3", "is 10.0.0.1:80 weight=3 meant?"),
+            (
+                "server 10.0.0.1:80 weight=3;",
+                "is 10.0.0.1:80 weight=3 meant?",
+            ),
+            ("server app1:80;", "is app1:80 meant?"),
+            ("http://app1.internal:80/", "is app1.internal:80 meant?"),
+            ("[app1]:80", "is app1:80 meant?"),
+            ("app1:80 # first", "is app1:80 meant?"),
+            ("app1.internal:99999", "a port is a number from 1 to 65535"),
+            ("app1.internal, app2.internal", "several entries in one"),
+            ("app1 weight=2, app2 weight=3", "several entries in one"),
             ("10.0.0.1:80;10.0.0.2:80", "several entries in one"),
         ] {
             assert_eq!(almost_peer(entry, 80).as_deref(), Some(meant), "{entry}");
@@ -400,8 +493,8 @@ mod tests {
         let long = "1".repeat(LONGEST + 1);
         let hopeless = [
             "",
-            "x",
-            "garbage",
+            "garbage!",
+            "10.0.0.1 weight=0",
             "1.2.3.4.5",
             "10.0.0.1 80",
             "\u{e9}",

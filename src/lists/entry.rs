@@ -1,12 +1,15 @@
 //! One entry as text: an address or a net of the gray list, a peer of a pool. One parser for each.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::peer::Peer;
+use super::peer::{Peer, Place, USUAL_WEIGHT, write_weight};
 
 /// An address, or `network/length`.
 pub fn canonical(net: IpNet) -> String {
@@ -50,19 +53,30 @@ pub(super) fn unmapped(net: IpNet) -> IpNet {
     }
 }
 
-/// A peer as its entry names it, in canonical form: with the port only if that stands there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A peer as its entry names it, in canonical form: with the port only if that stands there, and with the
+/// weight only if it is another than an entry without one has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Written {
-    address: IpAddr,
+    host: Host,
     port: Option<u16>,
+    weight: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Host {
+    Address(IpAddr),
+    Name(Arc<str>),
 }
 
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => SocketAddr::new(self.address, port).fmt(f),
-            None => self.address.fmt(f),
-        }
+        match (&self.host, self.port) {
+            (Host::Address(address), Some(port)) => SocketAddr::new(*address, port).fmt(f),
+            (Host::Address(address), None) => address.fmt(f),
+            (Host::Name(name), Some(port)) => write!(f, "{name}:{port}"),
+            (Host::Name(name), None) => f.write_str(name),
+        }?;
+        write_weight(f, self.weight)
     }
 }
 
@@ -74,32 +88,130 @@ pub(super) const UNREACHABLE: &str = "an address that nobody can connect to";
 pub(super) const LINK_LOCAL: &str =
     "a link-local address, which means nothing without a zone, and zones are not read";
 
-/// Reads one entry of a pool.
+/// What is wrong with an entry that is skipped.
+pub type Wrong = Cow<'static, str>;
+
+/// Reads one entry of a pool: `ip`, `ip:port`, `[v6]:port` or a name with a port or without; attributes may
+/// follow.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn peer_entry(text: &str, default_port: u16) -> Result<Peer, &'static str> {
+pub fn peer_entry(text: &str, default_port: u16) -> Result<Peer, Wrong> {
     read_peer(text, default_port).map(|(_, peer)| peer)
 }
 
 /// An entry as it is written, and what it means where peers without a port have the default one.
-pub(super) fn read_peer(text: &str, default_port: u16) -> Result<(Written, Peer), &'static str> {
-    let (address, port) =
-        address_and_port(text).ok_or("neither `ip`, `ip:port` nor `[v6]:port`")?;
-    let address = address.to_canonical();
-    if is_unreachable(address) {
-        return Err(UNREACHABLE);
+pub(super) fn read_peer(text: &str, default_port: u16) -> Result<(Written, Peer), Wrong> {
+    let mut words = text.split_ascii_whitespace();
+    let (host, port) = words.next().and_then(host_and_port).ok_or(
+        "neither `ip`, `ip:port`, `[v6]:port` nor a name like `app1.internal` or `app1.internal:80`",
+    )?;
+    if let Host::Address(address) = host
+        && let Some(why) = why_unusable(address)
+    {
+        return Err(why.into());
     }
-    if matches!(address, IpAddr::V6(it) if it.is_unicast_link_local()) {
-        return Err(LINK_LOCAL);
+    let weight = attributes(words)?;
+    let meant = port.unwrap_or(default_port);
+    if meant == 0 {
+        return Err("port 0".into());
     }
-    match port.unwrap_or(default_port) {
-        0 => Err("port 0"),
-        meant => {
-            let peer = Peer::new(SocketAddr::new(address, meant));
-            Ok((Written { address, port }, peer))
+    let place = match &host {
+        Host::Address(address) => Place::Address(SocketAddr::new(*address, meant)),
+        Host::Name(name) => Place::Name(Arc::clone(name), meant),
+    };
+    Ok((Written { host, port, weight }, Peer::new(place, weight)))
+}
+
+/// The weights that there are.
+pub(super) const WEIGHTS: RangeInclusive<u16> = 1..=1000;
+
+/// What stands behind the server; the weight is all that there is by now.
+fn attributes<'a>(words: impl Iterator<Item = &'a str>) -> Result<u16, Wrong> {
+    let mut weight = None;
+    for word in words {
+        let value = match word.split_once('=') {
+            Some(("weight", value)) => value,
+            Some((name, _)) => {
+                let name: String = name.chars().take(NAMED_OF_ATTRIBUTE).collect();
+                let name = name.escape_default();
+                let what = format!("\"{name}\" is unknown; only weight=1 to weight=1000 is read");
+                return Err(what.into());
+            }
+            None => return Err("more than a server and attributes like weight=3".into()),
+        };
+        let read = decimal(value).filter(|it| WEIGHTS.contains(it) || *it == 0);
+        match read {
+            Some(0) => return Err(NO_WEIGHT.into()),
+            Some(_) if weight.is_some() => return Err("its weight stands twice".into()),
+            Some(_) => weight = read,
+            None => return Err("a weight is a number from 1 to 1000".into()),
         }
     }
+    Ok(weight.unwrap_or(USUAL_WEIGHT))
+}
+
+/// So much of the name of an unknown attribute is shown.
+const NAMED_OF_ATTRIBUTE: usize = 32;
+
+/// Why a weight of 0 is none: elsewhere it means a server that gets nothing new, and here that is a server
+/// that is not listed.
+const NO_WEIGHT: &str =
+    "weight=0 is no weight: for a server that is to get no more requests, remove the entry";
+
+fn host_and_port(text: &str) -> Option<(Host, Option<u16>)> {
+    if let Some((address, port)) = address_and_port(text) {
+        return Some((Host::Address(address.to_canonical()), port));
+    }
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(decimal(port)?)),
+        None => (text, None),
+    };
+    Some((Host::Name(canonical_name(name)?), port))
+}
+
+/// No name is longer, without a dot at its end (RFC 1035 section 2.3.4).
+const LONGEST_NAME: usize = 253;
+
+/// And no label.
+const LONGEST_LABEL: usize = 63;
+
+/// The name of a host in lower case: labels of RFC 1123 section 2.1, and with `_`, since there are such
+/// names. A dot at the end stays: it says that no domain is to be tried behind the name.
+fn canonical_name(text: &str) -> Option<Arc<str>> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = bytes.first().zip(bytes.last());
+        ends.is_some_and(|(first, last)| is_inner(*first) && is_inner(*last))
+            && bytes.len() <= LONGEST_LABEL
+            && bytes.iter().all(|&it| is_inner(it) || it == b'-')
+    };
+    let is_name = name.len() <= LONGEST_NAME && name.split('.').all(is_label);
+    (is_name && !is_almost_address(name)).then(|| text.to_ascii_lowercase().into())
+}
+
+/// True for what is an address with a fault rather than a name. What ends in a number is an IPv4 address
+/// to browsers and to the C library, which reads `010.0.0.1`, `1.2.3` and `0x7f.1`, and no name (WHATWG URL,
+/// "ends in a number"). `10.0.0.1O` and `10.0.0.1-5` end in none by that rule.
+fn is_almost_address(name: &str) -> bool {
+    let is_number = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
+    let (before, last) = match name.rsplit_once('.') {
+        Some((before, last)) => (Some(before), last),
+        None => (None, name),
+    };
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    is_number(last)
+        || hexadecimal.is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        || before.is_some_and(|it| it.split('.').all(is_number))
+            && last.starts_with(|it: char| it.is_ascii_digit())
+        || digits(name).parse::<Ipv4Addr>().is_ok()
+}
+
+/// Letters that look like digits as what they look like; none of them is a hexadecimal digit.
+pub(super) fn digits(text: &str) -> String {
+    text.replace(['O', 'o'], "0").replace(['l', 'I', 'i'], "1")
 }
 
 fn address_and_port(text: &str) -> Option<(IpAddr, Option<u16>)> {
@@ -120,6 +232,15 @@ fn address_and_port(text: &str) -> Option<(IpAddr, Option<u16>)> {
     Some((address.into(), Some(decimal(port)?)))
 }
 
+/// Why no server is at an address, or none that every machine finds there.
+fn why_unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if is_unreachable(address) => Some(UNREACHABLE),
+        IpAddr::V6(it) if it.is_unicast_link_local() => Some(LINK_LOCAL),
+        _ => None,
+    }
+}
+
 /// Addresses of "this network" (RFC 1122 section 3.2.1.3), of everybody, and of groups.
 fn is_unreachable(address: IpAddr) -> bool {
     match address {
@@ -128,8 +249,8 @@ fn is_unreachable(address: IpAddr) -> bool {
     }
 }
 
-/// No entry that can be read is longer, in bytes: an address with its port has 55 at most, and there
-/// is room for blanks around it. Of a longer one a store need not keep more than that it is longer.
+/// No entry that can be read is longer, in bytes: a name with its port and weight has 272 at most, and there
+/// is room for blanks around them. Of a longer one a store need not keep more than that it is longer.
 pub const LONGEST_ENTRY: usize = 1024;
 
 /// A number in the one form that it has: digits alone, and no zero before others. Where some read
@@ -179,12 +300,122 @@ mod tests {
             ("0.0.0.0", None),
             ("[::]:80", None),
             ("224.0.0.1", None),
-            ("localhost", None),
             ("http://10.0.0.1", None),
         ];
         for (text, expected) in table {
             let peer = peer_entry(text, 8000).ok().map(|it| it.to_string());
             assert_eq!(peer.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_and_what_is_almost_an_address_is_none() {
+        let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        assert_eq!(longest.len(), LONGEST_NAME);
+        let (longer, with_dot) = (longest.clone() + "b", longest.clone() + ".");
+        let long_label = "a".repeat(64);
+        let table = [
+            ("app1.internal:8080", Some("app1.internal:8080")),
+            ("App1.Internal", Some("app1.internal:80")),
+            ("localhost", Some("localhost:80")),
+            ("app1.internal.:81", Some("app1.internal.:81")),
+            (
+                "_http._tcp.app-1.internal",
+                Some("_http._tcp.app-1.internal:80"),
+            ),
+            ("3scale", Some("3scale:80")),
+            ("10.example", Some("10.example:80")),
+            ("1.2.3.4.example", Some("1.2.3.4.example:80")),
+            ("0xcafe.example", Some("0xcafe.example:80")),
+            (&longest, Some(&*format!("{longest}:80"))),
+            (&with_dot, Some(&*format!("{with_dot}:80"))),
+            (&longer, None),
+            (&long_label, None),
+            ("010.0.0.1", None),
+            ("10.0.0.256", None),
+            ("10.0.0.256:80", None),
+            ("1.2.3", None),
+            ("1.2.3.4.5", None),
+            ("10.0.0.1.", None),
+            ("2130706433", None),
+            ("0x7f000001", None),
+            ("0X", None),
+            ("app.0x1f", None),
+            ("app.08", None),
+            ("192.168.1.1O", None),
+            ("l0.0.0.l", None),
+            ("10.0.0.1-5", None),
+            ("10.0.0.1-10.0.0.5", None),
+            ("-app.internal", None),
+            ("app-.internal", None),
+            ("app..internal", None),
+            (".internal", None),
+            (".", None),
+            ("", None),
+            ("app1.internal:", None),
+            ("app1.internal:0", None),
+            ("app1.internal:080", None),
+            ("app1.internal:65536", None),
+            ("app1:80:80", None),
+            ("[app1]:80", None),
+            ("app 1", None),
+            ("app\u{e9}.internal", None),
+            ("*.internal", None),
+            ("http://app1.internal", None),
+        ];
+        for (text, expected) in table {
+            let peer = peer_entry(text, 80).ok().map(|it| it.to_string());
+            assert_eq!(peer.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_weight_is_read_and_other_attributes_are_named() {
+        let read = |text: &str| read_peer(text, 80).map(|(written, _)| written.to_string());
+        for (text, expected) in [
+            ("192.168.2.1:80 weight=3", "192.168.2.1:80 weight=3"),
+            ("192.168.2.1\t  weight=1000 ", "192.168.2.1 weight=1000"),
+            ("[2001:db8::1]:80 weight=2", "[2001:db8::1]:80 weight=2"),
+            ("2001:db8::1 weight=2", "2001:db8::1 weight=2"),
+            ("App1.internal:8080 weight=2", "app1.internal:8080 weight=2"),
+            ("10.0.0.1 weight=1", "10.0.0.1"),
+        ] {
+            let written = read(text).unwrap();
+            assert_eq!(written, expected, "{text}");
+            assert_eq!(
+                read(&written).as_ref(),
+                Ok(&written),
+                "what is canonical stays so"
+            );
+        }
+        for (text, expected) in [
+            ("10.0.0.1 weight=0", NO_WEIGHT),
+            (
+                "10.0.0.1 weight=1001",
+                "a weight is a number from 1 to 1000",
+            ),
+            ("10.0.0.1 weight=", "a weight is a number from 1 to 1000"),
+            ("10.0.0.1 weight=03", "a weight is a number from 1 to 1000"),
+            ("10.0.0.1 weight=2.5", "a weight is a number from 1 to 1000"),
+            (
+                "10.0.0.1 weight=99999",
+                "a weight is a number from 1 to 1000",
+            ),
+            ("10.0.0.1 weight=2 weight=2", "its weight stands twice"),
+            (
+                "10.0.0.1 backup",
+                "more than a server and attributes like weight=3",
+            ),
+            (
+                "10.0.0.1 weight=2 max_fails=3",
+                "\"max_fails\" is unknown; only weight=1 to weight=1000 is read",
+            ),
+            (
+                "app1 Weight=2",
+                "\"Weight\" is unknown; only weight=1 to weight=1000 is read",
+            ),
+        ] {
+            assert_eq!(read(text).unwrap_err(), expected, "{text}");
         }
     }
 }

@@ -79,9 +79,9 @@ pub fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     findings.take(ListName::Gray, gray_proxies(&lists.gray, trusted));
     let mut of_pre = Notes::default();
     for peer in lists.pre.peers() {
-        if lists.prod.at(peer.address()).is_some() {
+        if lists.prod.at(peer.place()).is_some() {
             let text = "is in prod, too".to_owned();
-            of_pre.add(Kind::InBothPools, || (peer.to_string(), text));
+            of_pre.add(Kind::InBothPools, || (peer.place().to_string(), text));
         }
     }
     findings.take(ListName::Pre, of_pre);
@@ -139,8 +139,20 @@ mod tests {
                 "::1:443",
                 "::1:8",
                 "[::1:90]",
+                "web1:80",
+                "WEB2 weight=2",
+                "web2:80 weight=30",
+                "web2:80 weight=4",
+                "web2:80 weight=4",
             ],
-            &["10.1.0.1", "10.1.0.2", "web1:80", "::1:a0", "2001:db8::10"],
+            &[
+                "10.1.0.1 weight=2",
+                "10.1.0.2",
+                "web1",
+                "::1:a0",
+                "2001:db8::10",
+                "web1:0",
+            ],
         );
         let trusted =
             ["10.0.0.0/31", "172.16.0.1/32", "172.17.0.1/32"].map(|it| it.parse().unwrap());
@@ -162,20 +174,24 @@ mod tests {
             [
                 "address-or-port pre ::1:443: taken as [::1:443]:80; is [::1]:443 meant? (1)",
                 "almost gray 10.0.0: is 10.0.0.0/24 meant? (1)",
-                "almost prod web1:80: a name; only addresses are read (1)",
+                "almost prod web1:0: a port is a number from 1 to 65535 (1)",
                 "duplicate gray 10.0.0.1: stands more than once (2)",
                 "duplicate pre 10.1.0.1:80: stands more than once (1)",
+                "duplicate pre web2:80 weight=4: stands more than once (1)",
                 "host-bits gray 10.9.8.7/16: has host bits; taken as 10.9.0.0/16 (1)",
                 "host-bits gray ::ffff:1.2.3.0/24: has host bits; taken as ::/24; \
                  is /120 meant, which is 1.2.3.0/24? (1)",
                 "in-both-pools pre 10.1.0.1:80: is in prod, too (1)",
+                "in-both-pools pre web1:80: is in prod, too (1)",
                 "trusted-proxy-is-gray gray 10.0.0.0/24: covers a trusted proxy (10.0.0.0/31) (1)",
                 "trusted-proxy-is-gray gray 10.0.0.1: is a trusted proxy (10.0.0.0/31) (1)",
                 "trusted-proxy-is-gray gray 172.16.0.0/12: covers a trusted proxy (172.16.0.1) (1)",
                 "trusted-proxy-is-gray gray 172.16.0.1: is a trusted proxy (172.16.0.1) (1)",
+                "weights-differ pre web2:80: has the weights 2, 4 and 30; the largest counts (2)",
             ]
         );
-        assert_eq!(findings.total(), told.len() + 1);
+        // Of two, each counts what is too many of one entry.
+        assert_eq!(findings.total(), told.len() + 2);
     }
 
     #[test]
@@ -188,7 +204,7 @@ mod tests {
         let lists = Lists::parse(1, ByList { gray, pre, prod }, 80);
         let findings = findings(&lists, &["10.0.0.0/8".parse().unwrap()]);
         let counts = Kind::ALL.map(|kind| findings.count(kind));
-        assert_eq!(counts, [500, 0, 500, 500, 500, 0]);
+        assert_eq!(counts, [500, 0, 500, 500, 500, 0, 0]);
         assert_eq!(findings.first.len(), 4 * NAMED);
     }
 }

@@ -27,17 +27,20 @@ pub enum Kind {
     HostBits,
     /// A server is written as an IPv6 address without brackets whose end may be meant as a port.
     AddressOrPort,
+    /// A peer has several entries, with several weights.
+    WeightsDiffer,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are shown.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Duplicate,
         Self::InBothPools,
         Self::TrustedProxyIsGray,
         Self::Almost,
         Self::HostBits,
         Self::AddressOrPort,
+        Self::WeightsDiffer,
     ];
 
     /// The name in logs and metrics.
@@ -49,6 +52,7 @@ impl Kind {
             Self::Almost => "almost",
             Self::HostBits => "host-bits",
             Self::AddressOrPort => "address-or-port",
+            Self::WeightsDiffer => "weights-differ",
         }
     }
 }
@@ -107,6 +111,28 @@ impl Notes {
         }
         entries.dedup();
     }
+
+    /// Keeps of sorted peers that differ by their weight alone the last one, and counts the others.
+    pub(super) fn keep_largest_weights(&mut self, peers: &mut Vec<Peer>) {
+        for same in peers.chunk_by(|one, next| one.place() == next.place()) {
+            let [others @ .., last] = same else { continue };
+            if !others.is_empty() {
+                self.add_many(Kind::WeightsDiffer, others.len(), || {
+                    let others: Vec<String> =
+                        others.iter().map(|it| it.weight().to_string()).collect();
+                    let text = format!(
+                        "has the weights {} and {}; the largest counts",
+                        others.join(", "),
+                        last.weight()
+                    );
+                    (last.place().to_string(), text)
+                });
+            }
+        }
+        peers.reverse();
+        peers.dedup_by(|one, kept| one.place() == kept.place());
+        peers.reverse();
+    }
 }
 
 /// The note of a net that was written as `written`, with host bits, and is `net`.
@@ -133,10 +159,12 @@ fn ipv4_meant(written: IpNet) -> Option<(u8, Ipv4Net)> {
 /// The note of a server that was taken as `peer`, an IPv6 address with the default port, if the end of
 /// the address may be meant as a port. In brackets it is clear.
 pub(super) fn address_or_port(text: &str, peer: &Peer) -> Option<(String, String)> {
-    let (address, port) = text.rsplit_once(':')?;
+    let server = text.split_ascii_whitespace().next()?;
+    let (address, port) = server.rsplit_once(':')?;
     // No port of one digit is in use, and many an address ends so.
     let is_port = port.len() > 1 && decimal::<u16>(port).is_some();
     let meant = address.parse::<Ipv6Addr>().ok().filter(|_| is_port)?;
-    let remark = format!("taken as {peer}; is [{meant}]:{port} meant?");
+    let place = peer.place();
+    let remark = format!("taken as {place}; is [{meant}]:{port} meant?");
     Some((text.to_owned(), remark))
 }

@@ -4,7 +4,7 @@
 //! is known by (its digest, and the last-good copy): lists are the same wherever they are read,
 //! whatever the port is there. Beside that stands what it means here.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,7 +13,7 @@ use super::digest::{Content, Digest};
 use super::entry::{Written, read_peer};
 use super::name::ListName;
 use super::notes::{self, Kind, Notes};
-use super::peer::Peer;
+use super::peer::{Peer, Place};
 use super::remarks::{Remarks, Skipped, parse_all};
 
 /// The peers of a pool.
@@ -32,12 +32,12 @@ impl Default for PeerList {
 }
 
 impl PeerList {
-    /// Reads entries: `ip`, `ip:port` or `[v6]:port`; without a port it is `default_port`.
+    /// Reads entries, as [`peer_entry`](super::peer_entry) does; without a port it is `default_port`.
     pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>, default_port: u16) -> Self {
         let (mut peers, mut all_written) = (Vec::new(), Vec::new());
         let read = |text: &str, noted: &mut Notes| {
             let (written, peer) = read_peer(text, default_port)?;
-            if peer.address().is_ipv6()
+            if matches!(peer.place(), Place::Address(it) if it.is_ipv6())
                 && let Some(told) = notes::address_or_port(text, &peer)
             {
                 noted.add(Kind::AddressOrPort, || told);
@@ -48,8 +48,9 @@ impl PeerList {
         };
         let almost = |text: &str| almost_peer(text, default_port);
         let mut remarks = parse_all(texts, read, almost);
-        peers.sort_unstable_by_key(Peer::address);
+        peers.sort_unstable();
         remarks.notes.dedup(&mut peers, Peer::to_string);
+        remarks.notes.keep_largest_weights(&mut peers);
         all_written.sort_unstable();
         all_written.dedup();
         let mut content = Sha256::new();
@@ -64,7 +65,7 @@ impl PeerList {
         }
     }
 
-    /// The peers, sorted by address and without repetition.
+    /// The peers, sorted by place and without repetition.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
     }
@@ -74,10 +75,18 @@ impl PeerList {
         &self.written
     }
 
-    /// The peer at `address`, if it is one of these.
-    pub fn at(&self, address: SocketAddr) -> Option<&Peer> {
-        let place = self.peers.binary_search_by_key(&address, Peer::address);
-        place.ok().map(|it| &self.peers[it])
+    /// The peer at `place`, if it is one of these.
+    pub fn at(&self, place: &Place) -> Option<&Peer> {
+        let found = self.peers.binary_search_by(|it| it.place().cmp(place));
+        found.ok().map(|it| &self.peers[it])
+    }
+
+    /// The names among the places.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.peers.iter().filter_map(|it| match it.place() {
+            Place::Name(name, _) => Some(name),
+            Place::Address(_) => None,
+        })
     }
 
     /// True when there is none.

@@ -1,6 +1,6 @@
 //! Reading the entries of a list: what can be read, and what there is to be said of the rest.
 
-use super::entry::LONGEST_ENTRY;
+use super::entry::{LONGEST_ENTRY, Wrong};
 use super::notes::{Kind, Notes};
 
 /// What there is to be said of a list's entries, as they were written, beside what they mean.
@@ -33,11 +33,11 @@ pub struct SkippedEntry {
     /// The entry, with everything escaped that is no printable ASCII, cut to 100 bytes.
     pub entry: String,
     /// What is wrong with it.
-    pub reason: &'static str,
+    pub reason: Wrong,
 }
 
 impl Skipped {
-    fn add(&mut self, entry: &[u8], reason: &'static str) {
+    fn add(&mut self, entry: &[u8], reason: Wrong) {
         self.count += 1;
         if self.first.len() < SKIPPED_NAMED {
             let entry = shown(entry);
@@ -50,7 +50,7 @@ impl Skipped {
 /// be meant.
 pub(super) fn parse_all<E: AsRef<[u8]>>(
     texts: impl IntoIterator<Item = E>,
-    mut parse: impl FnMut(&str, &mut Notes) -> Result<(), &'static str>,
+    mut parse: impl FnMut(&str, &mut Notes) -> Result<(), Wrong>,
     almost: impl Fn(&str) -> Option<String>,
 ) -> Remarks {
     let mut remarks = Remarks::default();
@@ -58,9 +58,9 @@ pub(super) fn parse_all<E: AsRef<[u8]>>(
         let bytes = text.as_ref();
         let text = std::str::from_utf8(bytes).map(str::trim_ascii);
         let parsed = match text {
-            _ if bytes.len() > LONGEST_ENTRY => Err("longer than any address"),
+            _ if bytes.len() > LONGEST_ENTRY => Err("longer than any address".into()),
             Ok(text) => parse(text, &mut remarks.notes),
-            Err(_) => Err("not text"),
+            Err(_) => Err("not text".into()),
         };
         let Err(reason) = parsed else { continue };
         remarks.skipped.add(bytes, reason);

@@ -42,7 +42,7 @@ pub(crate) use self::keeper::{Keeper, Purpose, View, holder};
 pub(crate) use self::lock::Holder;
 use super::StoreName;
 use super::format::{self, FileError};
-use crate::lists::{ListName, Lists, Peer, PeerList};
+use crate::lists::{ListName, Lists, Peer, PeerList, Place};
 
 /// No copy is longer than this, in bytes: any lists that a gateway can hold fit. It is not written by
 /// hand, so it may be longer than a lists file.
@@ -77,12 +77,17 @@ impl Copy {
         self.store.as_ref().filter(|it| !it.is(own))
     }
 
-    /// True when it names no store, and this `prod` contains none of its servers, at any port.
+    /// True when it names no store, and this `prod` contains none of its servers, at any port. Whoever wrote
+    /// it knew no names, which may be those of its servers.
     pub(crate) fn is_strange_to(&self, prod: &PeerList) -> bool {
-        let ip = |peer: &Peer| peer.address().ip();
-        let own: HashSet<IpAddr> = prod.peers().iter().map(ip).collect();
+        let ip = |peer: &Peer| match peer.place() {
+            Place::Address(address) => Some(address.ip()),
+            Place::Name(..) => None,
+        };
+        let own: HashSet<Option<IpAddr>> = prod.peers().iter().map(ip).collect();
         let peers = self.lists.prod.peers();
-        let is_comparable = self.store.is_none() && !own.is_empty() && !peers.is_empty();
+        let is_comparable =
+            self.store.is_none() && !own.is_empty() && !own.contains(&None) && !peers.is_empty();
         is_comparable && !peers.iter().any(|it| own.contains(&ip(it)))
     }
 

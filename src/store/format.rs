@@ -15,7 +15,7 @@ use std::path::Path;
 use nix::libc;
 
 use super::{Entries, Reading};
-use crate::lists::{self, ByList, ListName};
+use crate::lists::{self, ByList, ListName, Wrong};
 
 /// No lists file is longer than this, in bytes: millions of addresses.
 const LONGEST: u64 = 64 * 1024 * 1024;
@@ -100,7 +100,7 @@ pub(crate) fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
 
 fn sections(
     text: &[u8],
-    check: impl Fn(ListName, &[u8]) -> Result<(), &'static str>,
+    check: impl Fn(ListName, &[u8]) -> Result<(), Wrong>,
 ) -> Result<Reading, FileError> {
     // Invisible in most editors, and not part of an entry.
     if text.starts_with(b"\xef\xbb\xbf") {
@@ -150,10 +150,10 @@ fn sections(
     Ok(sections.map(|entries| Ok(entries.unwrap_or_default())))
 }
 
-fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), &'static str> {
+fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), Wrong> {
     let text = std::str::from_utf8(entry).map_err(|_| "not text")?;
     match list {
-        ListName::Gray => lists::gray_entry(text).map(drop),
+        ListName::Gray => lists::gray_entry(text).map(drop).map_err(Wrong::from),
         ListName::Pre | ListName::Prod => lists::peer_entry(text, peer_port).map(drop),
     }
 }
@@ -162,8 +162,8 @@ fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), &'static st
 mod tests {
     use super::*;
 
-    const GOOD: &str = "# a comment\n[gray]\n 10.0.0.1 # office\n\n; another\n[pre]\n[::1]:81\n\
-                        [prod]\n10.0.2.1\n10.0.2.2:81\n";
+    const GOOD: &str = "# a comment\n[gray]\n 10.0.0.1 # office\n\n; another\n[pre]\n[::1]:81 weight=2\n\
+                        [prod]\n10.0.2.1\nhost:81 weight=3 # new\n";
 
     #[test]
     fn a_file_holds_three_lists() {
@@ -176,8 +176,8 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(list(reading.gray), ["10.0.0.1"]);
-        assert_eq!(list(reading.pre), ["[::1]:81"]);
-        assert_eq!(list(reading.prod), ["10.0.2.1", "10.0.2.2:81"]);
+        assert_eq!(list(reading.pre), ["[::1]:81 weight=2"]);
+        assert_eq!(list(reading.prod), ["10.0.2.1", "host:81 weight=3"]);
     }
 
     #[test]
@@ -205,8 +205,12 @@ mod tests {
                 "line 2: \"10.0.0\": neither",
             ),
             (
-                "[gray]\n[pre]\n[prod]\nhost:80\n",
-                "line 4: \"host:80\": neither",
+                "[gray]\n[pre]\n[prod]\nhost:80:80\n",
+                "line 4: \"host:80:80\": neither",
+            ),
+            (
+                "[gray]\n[pre]\nhost:80 weigth=3\n[prod]\n",
+                "line 3: \"host:80 weigth=3\": \"weigth\" is unknown",
             ),
         ] {
             let error = parse(text.as_bytes(), 80).unwrap_err().to_string();

@@ -16,7 +16,7 @@ use super::changes::Changes;
 use super::choose::Usable;
 use super::roster::{Found, Registry, Roster};
 use crate::config;
-use crate::lists::{Lists, PeerList, PoolName};
+use crate::lists::{Lists, PeerList, Place, PoolName};
 use crate::snapshot::{Published, Reader};
 
 /// The peers of both pools.
@@ -228,10 +228,13 @@ fn pools(
 
 /// The peers that the entries of a list mean.
 fn found(list: &PeerList) -> Vec<Found> {
-    let found = list.peers().iter().map(|peer| Found {
-        address: peer.address(),
-        weight: 1,
-        name: None,
+    let found = list.peers().iter().filter_map(|peer| match peer.place() {
+        Place::Address(address) => Some(Found {
+            address: *address,
+            weight: peer.weight(),
+            name: None,
+        }),
+        Place::Name(..) => None,
     });
     found.collect()
 }

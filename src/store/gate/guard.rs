@@ -21,7 +21,8 @@
 //! a held change (or a moment in which the list could not be told) and still takes peers away
 //! has to stand for [`SETTLE`]; what takes none away is in force at once.
 //!
-//! Emptying `gray` is a rollback and never waits; `pre` has no guard, since `prod` answers for it.
+//! Emptying `gray` is a rollback and never waits; `pre` has no guard, since `prod` answers for it. A peer with
+//! another weight is the same peer, so a change of weights is never held.
 //!
 //! Pure: no clock, no I/O, no log. One [`Gate`] for each guarded list.
 
@@ -208,9 +209,9 @@ impl Guarded for PeerList {
     }
 }
 
-/// Peers of one list that the other lacks.
+/// Peers of one list that the other lacks. One with another weight is there.
 fn missing<'a>(one: &'a PeerList, other: &'a PeerList) -> impl Iterator<Item = &'a Peer> {
-    let there = |peer: &Peer| other.at(peer.address()).is_some();
+    let there = |peer: &Peer| other.at(peer.place()).is_some();
     one.peers().iter().filter(move |it| !there(it))
 }
 

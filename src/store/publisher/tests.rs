@@ -75,7 +75,7 @@ fn a_change_is_a_new_generation_and_the_same_lists_are_not() {
 #[test]
 fn a_list_that_cannot_be_accepted_keeps_its_value_and_the_others_change() {
     let publisher = publisher();
-    publisher.publish(reading(&[], &["garbage"], &[]), Cause::Event);
+    publisher.publish(reading(&[], &["garbage!"], &[]), Cause::Event);
     assert_eq!(in_force(&publisher), (2, [0, 1, 1]));
     let faults = publisher.status().faults;
     assert_eq!(faults, [(ListName::Pre, Fault::AllSkipped)]);
@@ -201,7 +201,7 @@ fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
     assert_eq!(publisher.status().refreshes, [1, 0, 1, 0, 0, 0]);
     let good = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
     let everybody = reading(&["0.0.0.0/0"], &["2.2.2.2"], &["3.3.3.3"]);
-    let garbage = reading(&["1.1.1.1"], &["x"], &["3.3.3.3"]);
+    let garbage = reading(&["1.1.1.1"], &["x!"], &["3.3.3.3"]);
     let emptied = reading(&["1.1.1.1"], &["2.2.2.2"], &[]);
     for doubtful in [everybody, garbage, emptied] {
         let first = ByList::all(Duration::ZERO);
@@ -237,7 +237,7 @@ fn lists_that_come_with_a_prod_that_is_yet_to_settle_wait_for_it() {
     assert_eq!(publisher.lists().digest, before.digest);
     let_in_ripe(&publisher, Duration::from_secs(60));
     let lists = publisher.lists();
-    let peers = |list: &PeerList| list.peers()[0].address().ip().to_string();
+    let peers = |list: &PeerList| list.written()[0].to_string();
     assert_eq!(lists.gray.entries().collect::<Vec<_>>(), ["5.5.5.5"]);
     assert_eq!(
         (peers(&lists.pre), peers(&lists.prod)),
@@ -384,9 +384,9 @@ fn prods(publisher: &Publisher) -> Vec<String> {
     let lists = publisher.lists();
     lists
         .prod
-        .peers()
+        .written()
         .iter()
-        .map(|it| it.address().ip().to_string())
+        .map(ToString::to_string)
         .collect()
 }
 
