@@ -290,6 +290,7 @@ named! {
     pub enum Finding {
         ProxyNotBelieved = "proxy-not-believed", "a trusted proxy was not believed within the last hour, so that its client counted as the proxy itself";
         ReplicaLinkDown = "replica-link-down", "the lists come from a replica whose link to its master is down";
+        NameUnresolved = "name-unresolved", "a name in the lists cannot be resolved: its last addresses stay, or it has no servers";
         KeysEvicted = "keys-evicted", "Redis has evicted keys for want of memory, and a list is gone";
     }
 }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 pub use by_list::ByList;
 pub use digest::Digest;
+pub(crate) use entry::why_unusable;
 pub use entry::{LONGEST_ENTRY, Written, Wrong, canonical, gray_entry, peer_entry};
 pub use gray::{Family, GrayList};
 pub use name::ListName;

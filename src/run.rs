@@ -33,7 +33,7 @@ use crate::store::gate::guard::Rules;
 use crate::store::{self, Publisher, StoreName};
 use crate::upstream::check::Checker;
 use crate::upstream::in_force::InForce;
-use crate::upstream::watch;
+use crate::upstream::{names, watch};
 
 /// Reads the configuration as the process is to use it.
 ///
@@ -359,6 +359,7 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
     };
     let lists = Arc::clone(&gateway.lists);
     watch::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
+    names::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
     let publisher = Publisher::new(lists, port, rules(config), &config.store);
     let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {

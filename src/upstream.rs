@@ -8,6 +8,7 @@ pub(crate) mod events;
 mod hash;
 pub mod health;
 pub mod in_force;
+pub mod names;
 pub mod peer;
 pub mod pool;
 pub mod roster;

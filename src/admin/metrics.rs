@@ -23,6 +23,7 @@ use crate::lists::{ListName, PoolName};
 use crate::metrics::{Counter, Metrics, STATUS_CLASSES, WorkerMetrics};
 use crate::net;
 use crate::store::{Cause, copy};
+use crate::upstream::names;
 
 /// The whole page.
 pub(super) fn render(view: &View) -> String {
@@ -403,9 +404,14 @@ fn lists(page: &mut Page, view: &View) {
     }
     for kind in Finding::ALL {
         let of_kind = status.findings.iter().filter(|it| it.finding == *kind);
-        let is_of_proxy = *kind == Finding::ProxyNotBelieved
-            && view.gateway.doubts.recent(Instant::now()).is_some();
-        let count = of_kind.count() + usize::from(is_of_proxy);
+        let others = match kind {
+            Finding::ProxyNotBelieved => {
+                usize::from(view.gateway.doubts.recent(Instant::now()).is_some())
+            }
+            Finding::NameUnresolved => view.gateway.lists.names().unresolved(Instant::now()).count,
+            _ => 0,
+        };
+        let count = of_kind.count() + others;
         page.value("lists_findings", &[("finding", &kind.name())], count);
     }
     page.family(
@@ -471,6 +477,32 @@ fn lists(page: &mut Page, view: &View) {
     page.value("lists_mode", &[("mode", &status.mode.name())], 1);
     if let Some(heartbeat) = &view.heartbeat {
         heartbeats(page, &heartbeat.tally());
+    }
+    names(page, &view.gateway.lists.names().tally());
+}
+
+fn names(page: &mut Page, tally: &names::Tally) {
+    let name = "names";
+    page.family(
+        name,
+        "gauge",
+        "Names in the lists, by what is known of them: kept are the last addresses of one that cannot be resolved.",
+    );
+    for (state, count) in [
+        ("resolved", tally.resolved),
+        ("kept", tally.kept),
+        ("unresolved", tally.unresolved),
+    ] {
+        page.value(name, &[("state", &state)], count);
+    }
+    let name = "name_lookups_total";
+    page.family(
+        name,
+        "counter",
+        "Answers of the system's resolver, by outcome.",
+    );
+    for (outcome, count) in [("resolved", tally.answers), ("failed", tally.failures)] {
+        page.value(name, &[("outcome", &outcome)], count);
     }
 }
 

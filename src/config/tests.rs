@@ -246,6 +246,7 @@ fn an_empty_file_has_the_documented_defaults() {
         },
         upstream: Upstream {
             peer_port: 80,
+            resolve_interval: ms(10_000),
             connect_timeout: ms(1_000),
             send_timeout: ms(1_000),
             read_timeout: ms(1_000),
@@ -1243,6 +1244,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("lists.guard_share", "0"),
     ("lists.guard_timeout", "1ms"),
     ("upstream.peer_port", "81"),
+    ("upstream.resolve_interval", "1ms"),
     ("upstream.connect_timeout", "1ms"),
     ("upstream.send_timeout", "1ms"),
     ("upstream.read_timeout", "1ms"),

@@ -11,6 +11,8 @@ settings! {
     [upstream]
     PEER_PORT: u16 = peer_port, "80", restart, |it, _| units::port(it),
         "Port of the servers that are listed without one, 1 to 65535.";
+    RESOLVE_INTERVAL: Duration = resolve_interval, "10s", reload, |it, _| units::duration(it),
+        "Time between two look-ups of a server's name.";
     CONNECT_TIMEOUT: Duration = connect_timeout, "1s", reload, |it, _| units::duration(it),
         "Time for a server to accept a connection.";
     SEND_TIMEOUT: Duration = send_timeout, "1s", reload, |it, _| units::duration(it),
@@ -75,6 +77,8 @@ impl Balance {
 pub struct Upstream {
     /// The port of peers that are listed without one, never 0.
     pub peer_port: u16,
+    /// How long an answer of the resolver counts.
+    pub resolve_interval: Duration,
     /// For a peer to accept.
     pub connect_timeout: Duration,
     /// For a peer to take some of a request.
@@ -113,6 +117,7 @@ impl Upstream {
     pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             peer_port: section.get(&PEER_PORT)?,
+            resolve_interval: section.get(&RESOLVE_INTERVAL)?,
             connect_timeout: section.get(&CONNECT_TIMEOUT)?,
             send_timeout: section.get(&SEND_TIMEOUT)?,
             read_timeout: section.get(&READ_TIMEOUT)?,

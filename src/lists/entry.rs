@@ -233,7 +233,7 @@ fn address_and_port(text: &str) -> Option<(IpAddr, Option<u16>)> {
 }
 
 /// Why no server is at an address, or none that every machine finds there.
-fn why_unusable(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn why_unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if is_unreachable(address) => Some(UNREACHABLE),
         IpAddr::V6(it) if it.is_unicast_link_local() => Some(LINK_LOCAL),

@@ -8,7 +8,7 @@
 //!
 //! It names the store that its lists come from, and is used for no other one: a copy of another store is
 //! set aside before the next one takes its place. Peers are written as they were in the store, without
-//! the port that the settings add. Version 1 had neither; such a copy is assumed to be of the configured
+//! the port that the settings add; what their names meant stands in comments at the end. Version 1 had neither; such a copy is assumed to be of the configured
 //! store, since that is what a gateway finds that replaces an older one, unless the store, when it is
 //! first read, has none of its servers: then it is set aside, too.
 //!
@@ -32,6 +32,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -60,6 +61,9 @@ const OLD_VERSION: &str = "1";
 /// Before the name of the store.
 const STORE: &str = "store";
 
+/// Before a name and its addresses, in comments at the end: for a start at which nothing can be resolved.
+const NAME: &str = "# name ";
+
 /// A copy that was read.
 #[derive(Clone, Debug)]
 pub struct Copy {
@@ -69,6 +73,8 @@ pub struct Copy {
     pub written: SystemTime,
     /// The store that they come from; `None` when it was written by a version that did not say so.
     pub store: Option<StoreName>,
+    /// What the names in them meant then.
+    pub names: Vec<(Arc<str>, Vec<IpAddr>)>,
 }
 
 impl Copy {
@@ -178,8 +184,13 @@ pub(crate) fn of_another(other: &StoreName) -> String {
     format!("it holds the lists of another store: {other}")
 }
 
-/// The text of a copy of the `lists` from `store`, which were good at `time`.
-pub(crate) fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<u8> {
+/// The text of a copy of the `lists` from `store`, which were good at `time`, when `names` had these addresses.
+pub(crate) fn render(
+    lists: &Lists,
+    names: &[(Arc<str>, Vec<IpAddr>)],
+    store: &StoreName,
+    time: SystemTime,
+) -> Vec<u8> {
     use std::fmt::Write;
     let mut rest = String::new();
     let Lists {
@@ -202,6 +213,13 @@ pub(crate) fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<
         for peer in list.written() {
             let _ = writeln!(rest, "{peer}");
         }
+    }
+    for (name, addresses) in names {
+        let _ = write!(rest, "{NAME}{name}");
+        for address in addresses {
+            let _ = write!(rest, " {address}");
+        }
+        rest.push('\n');
     }
     let sum = checksum(rest.as_bytes());
     let mut text = format!("{BEGIN}{VERSION}, sha256 {sum}\n").into_bytes();
@@ -265,7 +283,22 @@ pub fn parse(text: &[u8], peer_port: u16) -> Result<Copy, CopyError> {
         lists,
         written,
         store,
+        names: names(rest),
     })
+}
+
+/// The names at the end of a copy, with their addresses.
+fn names(text: &[u8]) -> Vec<(Arc<str>, Vec<IpAddr>)> {
+    let lines = text.strip_suffix(b"\n").unwrap_or(text);
+    let lines = lines.rsplit(|byte| *byte == b'\n');
+    let lines = lines.map_while(|line| line.strip_prefix(NAME.as_bytes()));
+    let texts = lines.filter_map(|line| std::str::from_utf8(line).ok());
+    let read = |line: &str| {
+        let (name, addresses) = line.split_once(' ')?;
+        let addresses = addresses.split(' ').filter_map(|it| it.parse().ok());
+        Some((name.into(), addresses.collect()))
+    };
+    texts.filter_map(read).collect()
 }
 
 #[cfg(test)]

@@ -134,7 +134,11 @@ impl Publisher {
         let (keeper, found) = Keeper::start(path, purpose)?;
         self.keeper = Some(keeper);
         let entrance = self.entrance.get_mut();
-        entrance.unwrap_or_else(PoisonError::into_inner).copy = judge(path, found, &store, max_age);
+        let found = judge(path, found, &store, max_age);
+        if let Some(Found { copy, .. }) = &found {
+            self.lists.names().remember(copy.names.iter().cloned());
+        }
+        entrance.unwrap_or_else(PoisonError::into_inner).copy = found;
         Ok(self)
     }
 
@@ -304,6 +308,9 @@ impl Publisher {
     ) -> Awaited {
         // Parsing long lists takes a while; nobody should wait for that at the door.
         let read = door::parse(reading, self.peer_port);
+        // As takes a name that is new: its servers are to be known when the lists come into force.
+        let pools = [&read.pre, &read.prod].map(|it| it.as_ref().ok());
+        self.lists.names().prepare(pools);
         self.publish_parsed(read, empty_for, cause, Moment::now)
     }
 
@@ -354,9 +361,13 @@ impl Publisher {
 
     /// Brings the last-good copy into force, if there is one that may be used, and nothing else is.
     pub(crate) fn use_copy(&self) {
+        let pools = self.usable_copy(&self.locked_entrance());
+        if let Some(Copy { lists, .. }) = &pools {
+            let pools = [&lists.pre, &lists.prod].map(|it| Some(&**it));
+            self.lists.names().prepare(pools);
+        }
         let entrance = self.locked_entrance();
-        let found = entrance.copy.as_ref().filter(|it| !it.is_too_old);
-        let Some(Found { copy, .. }) = found.filter(|_| !self.lists.load().are_read()) else {
+        let Some(copy) = self.usable_copy(&entrance) else {
             return;
         };
         let mut lists = copy.lists.clone();
@@ -373,6 +384,13 @@ impl Publisher {
         log::warn!(
             "lists-from-copy generation=1 digest={digest} age={age} gray={gray} pre={pre} prod={prod}"
         );
+    }
+
+    /// The last-good copy, if it is what may come into force now.
+    fn usable_copy(&self, entrance: &Entrance) -> Option<Copy> {
+        let found = entrance.copy.as_ref().filter(|it| !it.is_too_old);
+        let found = found.filter(|_| !self.lists.load().are_read());
+        found.map(|it| it.copy.clone())
     }
 
     /// Brings the held change into force whose digest is `digest`, as it is displayed, if the store
@@ -435,7 +453,7 @@ impl Publisher {
 
     fn keep_copy(&self) {
         if let Some(keeper) = &self.keeper {
-            keeper.keep(self.lists.load());
+            keeper.keep(self.lists.load(), self.lists.names().addresses());
         }
     }
 

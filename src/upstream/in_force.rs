@@ -14,9 +14,10 @@ use crossbeam_channel::Sender;
 use super::budget::Budget;
 use super::changes::Changes;
 use super::choose::Usable;
-use super::roster::{Found, Registry, Roster};
+use super::names::Names;
+use super::roster::{Registry, Roster};
 use crate::config;
-use crate::lists::{Lists, PeerList, Place, PoolName};
+use crate::lists::{Lists, PoolName};
 use crate::snapshot::{Published, Reader};
 
 /// The peers of both pools.
@@ -76,6 +77,7 @@ impl Deref for Serving {
 /// The lists in force.
 pub struct InForce {
     published: Published<Serving>,
+    names: Names,
     registry: Registry,
     /// Of the pools in their order, for all their rosters.
     budgets: [Arc<Budget>; 2],
@@ -90,13 +92,15 @@ pub struct InForce {
 impl InForce {
     /// Nothing has been read yet; so many workers will serve.
     pub fn new(workers: usize) -> Self {
-        let registry = Registry::new(workers);
+        let (names, registry) = (Names::default(), Registry::new(workers));
         let budgets = PoolName::ALL.map(|_| registry.budget());
         let lists = Arc::new(Lists::unread());
         let replacing = Mutex::new(vec![Arc::downgrade(&lists)]);
-        let pools = Arc::new(pools(&registry, &budgets, &lists, [false; 2]));
+        let pools = pools(&names, &registry, &budgets, &lists, [false; 2]);
+        let pools = Arc::new(pools);
         Self {
             published: Published::new(Serving { lists, pools }),
+            names,
             registry,
             budgets,
             check_first: Default::default(),
@@ -118,6 +122,11 @@ impl InForce {
     /// The peers now in force. For the control plane.
     pub fn pools(&self) -> Arc<Pools> {
         Arc::clone(&self.published.load().pools)
+    }
+
+    /// The names of the lists.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// How often the health of a peer has changed.
@@ -154,11 +163,14 @@ impl InForce {
     }
 
     fn replace(&self, lists: Arc<Lists>) {
+        self.names.use_for(&lists);
         let check_first = self
             .check_first
             .each_ref()
             .map(|it| it.load(Ordering::Relaxed));
-        let pools = Arc::new(pools(&self.registry, &self.budgets, &lists, check_first));
+        let budgets = &self.budgets;
+        let pools = pools(&self.names, &self.registry, budgets, &lists, check_first);
+        let pools = Arc::new(pools);
         self.published.store(Serving { lists, pools });
         self.registry.tidy();
         if let Some(bell) = self.bell.get() {
@@ -203,6 +215,7 @@ impl InForce {
 }
 
 fn pools(
+    names: &Names,
     registry: &Registry,
     budgets: &[Arc<Budget>; 2],
     lists: &Lists,
@@ -211,8 +224,8 @@ fn pools(
     let now = Instant::now();
     let [of_pre, of_prod] = budgets;
     let [pre_first, prod_first] = check_first;
-    let pre = || registry.roster(found(&lists.pre), of_pre, pre_first, now);
-    let prod = || registry.roster(found(&lists.prod), of_prod, prod_first, now);
+    let pre = || registry.roster(names.found(&lists.pre), of_pre, pre_first, now);
+    let prod = || registry.roster(names.found(&lists.prod), of_prod, prod_first, now);
     // A new peer of both is checked first if either says so: whoever makes it has the say.
     match prod_first {
         true => {
@@ -224,17 +237,4 @@ fn pools(
             Pools { pre, prod: prod() }
         }
     }
-}
-
-/// The peers that the entries of a list mean.
-fn found(list: &PeerList) -> Vec<Found> {
-    let found = list.peers().iter().filter_map(|peer| match peer.place() {
-        Place::Address(address) => Some(Found {
-            address: *address,
-            weight: peer.weight(),
-            name: None,
-        }),
-        Place::Name(..) => None,
-    });
-    found.collect()
 }

@@ -13,6 +13,7 @@ use crate::lists::{ListName, Lists};
 use crate::proxy::doubts::Doubted;
 use crate::store::gate::guard::{Held, Named};
 use crate::store::{Cause, Status, StoreFinding, copy};
+use crate::upstream::names::Unresolved;
 
 object! {
     /// The members of `/lists` that are not entries.
@@ -150,6 +151,7 @@ impl Standing {
         let in_force = copy_is_in_force(lists, &status);
         let doubted = view.gateway.doubts.recent(Instant::now());
         let of_lists = view.publisher.findings(lists);
+        let unresolved = view.gateway.lists.names().unresolved(Instant::now());
         let faults = status.faults.iter().map(|(list, fault)| KeptList {
             list: list.name().to_owned(),
             fault: fault.name().to_owned(),
@@ -177,7 +179,7 @@ impl Standing {
             changed_at: status.changed.map(rfc3339),
             skipped: by_list(|it| Skipped::of(lists, it)),
             kept: faults.collect(),
-            findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref()),
+            findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref(), &unresolved),
             held: status.held.iter().map(HeldChange::of).collect(),
             heartbeat: view.heartbeat.as_ref().map(|it| Heartbeats::of(it)),
             copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
@@ -207,12 +209,21 @@ impl Skipped {
 }
 
 impl FindingsFound {
-    fn of(findings: &Findings, of_store: &[StoreFinding], doubted: Option<&Doubted>) -> Self {
+    fn of(
+        findings: &Findings,
+        of_store: &[StoreFinding],
+        doubted: Option<&Doubted>,
+        unresolved: &Unresolved,
+    ) -> Self {
         let of_lists = Kind::ALL.map(|kind| (kind.name(), findings.count(kind)));
         let counts = Finding::ALL.iter().map(|kind| {
             let of_kind = of_store.iter().filter(|it| it.finding == *kind);
-            let is_of_proxy = *kind == Finding::ProxyNotBelieved && doubted.is_some();
-            (kind.name(), of_kind.count() + usize::from(is_of_proxy))
+            let others = match kind {
+                Finding::ProxyNotBelieved => usize::from(doubted.is_some()),
+                Finding::NameUnresolved => unresolved.count,
+                _ => 0,
+            };
+            (kind.name(), of_kind.count() + others)
         });
         let counts = counts.filter(|(_, count)| *count > 0).chain(of_lists);
         // What concerns all lists comes first.
@@ -228,6 +239,12 @@ impl FindingsFound {
             entry: it.proxy.to_string(),
             text: it.told(Instant::now()),
         });
+        let names = unresolved.first.iter().map(|(name, text)| FindingFound {
+            finding: Finding::NameUnresolved.name().to_owned(),
+            list: None,
+            entry: name.to_string(),
+            text: text.clone(),
+        });
         let lists = findings.first.iter().map(|it| FindingFound {
             finding: it.kind.name().to_owned(),
             list: Some(it.list.name().to_owned()),
@@ -238,7 +255,7 @@ impl FindingsFound {
             count: counts
                 .map(|(name, count)| (name.to_owned(), count as u64))
                 .collect(),
-            first: store.chain(proxies).chain(lists).collect(),
+            first: store.chain(proxies).chain(names).chain(lists).collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Keeps the copy: when it is written, and by whom.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -81,6 +82,8 @@ struct State {
     max_age: Option<Duration>,
     /// The lists in force, and when they were last known to be good.
     newest: Option<(Arc<Lists>, SystemTime)>,
+    /// What their names meant then.
+    names: Vec<(Arc<str>, Vec<IpAddr>)>,
     /// What is on disk.
     on_disk: Option<(Digest, SystemTime)>,
     /// Why the one that was found was not used.
@@ -179,9 +182,10 @@ impl Keeper {
         Ok((Self(shared), found))
     }
 
-    /// These lists are in force, and good now.
-    pub(crate) fn keep(&self, lists: Arc<Lists>) {
+    /// These lists are in force, and good now, when their `names` have these addresses.
+    pub(crate) fn keep(&self, lists: Arc<Lists>, names: Vec<(Arc<str>, Vec<IpAddr>)>) {
         let mut state = self.0.locked();
+        state.names = names;
         state.newest = Some((lists, SystemTime::now()));
         if state.is_due() {
             self.0.news.notify_all();
@@ -264,8 +268,11 @@ fn write_newest(
     time: SystemTime,
 ) -> io::Result<(Digest, SystemTime)> {
     take_over(shared, lock)?;
-    let in_the_way = shared.locked().in_the_way.clone();
-    let text = render(lists, &shared.purpose.store, time);
+    let (in_the_way, names) = {
+        let state = shared.locked();
+        (state.in_the_way.clone(), state.names.clone())
+    };
+    let text = render(lists, &names, &shared.purpose.store, time);
     write_copy(&shared.path, &text, LONGEST, in_the_way.as_ref())?;
     Ok((lists.digest, time))
 }

@@ -19,7 +19,12 @@ pub(super) fn lists() -> Lists {
 
 fn text() -> Vec<u8> {
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-    render(&lists(), &store(), time)
+    let address = |text: &str| text.parse().unwrap();
+    let names = [
+        ("app.".into(), vec![address("10.0.0.3"), address("::1")]),
+        ("app1.internal".into(), vec![address("10.0.0.4")]),
+    ];
+    render(&lists(), &names, &store(), time)
 }
 
 fn store() -> StoreName {
@@ -33,6 +38,17 @@ fn what_is_written_is_read_as_it_was_and_is_a_lists_file() {
     assert_eq!(copy.lists.digest, lists().digest);
     assert_eq!(copy.lists.generation, 7);
     assert_eq!(copy.store, Some(store()));
+    let mut names = copy
+        .names
+        .iter()
+        .map(|it| format!("{it:?}"))
+        .collect::<Vec<_>>();
+    names.sort();
+    let expected = [
+        r#"("app.", [10.0.0.3, ::1])"#,
+        r#"("app1.internal", [10.0.0.4])"#,
+    ];
+    assert_eq!(names, expected);
     let ports = |port| {
         let lists = parse(&text, port).unwrap().lists;
         let shown = lists.pre.peers().iter().map(ToString::to_string);
@@ -109,7 +125,7 @@ fn a_copy_that_is_taken_is_not_written_until_it_is_free() {
     let (second, _) = Keeper::start(&path, purpose()).unwrap();
     let view = second.view();
     assert!(view.error.unwrap().contains("with /etc/a.ini"));
-    second.keep(Arc::new(lists()));
+    second.keep(Arc::new(lists()), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(30);
     while second.view().failures == 0 && Instant::now() < deadline {
         std::thread::yield_now();

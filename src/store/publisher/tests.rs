@@ -569,7 +569,7 @@ fn a_copy_that_is_too_old_is_compared_with_and_not_used() {
     let hour = Duration::from_secs(3600);
     let write = || {
         let written = SystemTime::now() - 2 * hour;
-        let text = copy::render(&publisher().lists(), &store(), written);
+        let text = copy::render(&publisher().lists(), &[], &store(), written);
         copy::write(&path, &text).unwrap();
     };
     for (max_age, used) in [(Some(hour), false), (Some(3 * hour), true), (None, true)] {

@@ -1,0 +1,536 @@
+//! The addresses of the names in lists: looked up again and again, never by whoever needs them.
+//!
+//! The system's resolver has a deadline of its own at best, so it is asked by threads of which there are a
+//! few at most, and of which each may hang. What they find stands in a table, from which peers are made.
+//! The last addresses of a name stay while it cannot be resolved. A name is in the table while a list in
+//! force has it, or one that was read and may come into force: what is held is known by the time it is
+//! accepted.
+//!
+//! The resolver tells no time to live, so all names are asked for in the same interval.
+
+mod answer;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use self::answer::Answer;
+use super::in_force::InForce;
+use super::roster::Found;
+use crate::config::Config;
+use crate::lists::{Lists, PeerList, Place};
+use crate::logs::throttle::Throttle;
+use crate::process::supervised;
+use crate::snapshot::Published;
+
+/// Names that are asked for at once, and threads that may hang.
+const AT_ONCE: usize = 16;
+
+/// Such a thread ends when it had nothing to do for so long.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Lists with new names wait no longer for the addresses of these.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same, while the resolver has not answered in time and nothing since.
+const LESS_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A name counts as not resolved when there is no answer after this time.
+const LATE: Duration = Duration::from_secs(5);
+
+/// A name that has never had an address is asked for again after this time, or after the interval if that
+/// is shorter.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The shortest time between two looks at what is due.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// The longest.
+const LONGEST_PERIOD: Duration = Duration::from_secs(1);
+
+/// So many names that are not resolved are shown.
+const SHOWN: usize = 20;
+
+/// Starts the thread that has names looked up when it is time, and finds the peers anew when they are other
+/// ones.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<()> {
+    supervised::spawn("names", move || {
+        loop {
+            let interval = config.load().upstream.resolve_interval;
+            if in_force.names().turn(interval) {
+                in_force.find_peers();
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The names of the lists.
+#[derive(Debug, Default)]
+pub struct Names(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// For the threads that ask: there is a name.
+    work: Condvar,
+    /// For the others: there is an answer.
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: FxHashMap<Arc<str>, Known>,
+    /// Addresses from before the start, for names that are not known yet.
+    remembered: FxHashMap<Arc<str>, Vec<IpAddr>>,
+    /// What is to be asked next, those first that lists wait for.
+    queue: VecDeque<Arc<str>>,
+    /// The threads that ask, and how many of them have nothing to do.
+    threads: usize,
+    idle: usize,
+    /// A name in force has other addresses.
+    has_changed: bool,
+    /// Lists have waited in vain, and nothing was resolved since.
+    is_slow: bool,
+    interval: Duration,
+    answers: u64,
+    failures: u64,
+    resolved: Throttle,
+    unresolved: Throttle,
+    skipped: Throttle,
+}
+
+/// What is known of a name.
+#[derive(Debug)]
+struct Known {
+    /// Sorted. The last ones that there were.
+    addresses: Vec<IpAddr>,
+    /// The addresses of the last answer that are no use.
+    skipped: Vec<(IpAddr, &'static str)>,
+    /// Why it was not resolved the last time, and since when that is so.
+    failure: Option<(String, Instant)>,
+    /// There was an answer, whatever it was.
+    is_answered: bool,
+    stage: Stage,
+    /// Until it is asked for again, while it has no address; then twice that.
+    retry: Duration,
+    /// Of the lists in force, and of those read last: `pre` and `prod`.
+    used: [bool; 3],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// To be asked for at that time.
+    Waits(Instant),
+    /// In the queue, or in a thread that asks, since then.
+    Asked(Instant),
+}
+
+/// Index into [`Known::used`].
+const IN_FORCE: usize = 0;
+
+/// How the names are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that were resolved the last time.
+    pub resolved: usize,
+    /// Those that were not, and whose last addresses stay.
+    pub kept: usize,
+    /// Those that never were.
+    pub unresolved: usize,
+    /// Answers with addresses since the start.
+    pub answers: u64,
+    /// Answers without.
+    pub failures: u64,
+}
+
+/// The names that cannot be resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unresolved {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them, at most 20: why, since when, and what follows from it.
+    pub first: Vec<(Arc<str>, String)>,
+}
+
+impl Names {
+    /// The addresses that these names had before the start: they count until there are others.
+    pub fn remember(&self, names: impl IntoIterator<Item = (Arc<str>, Vec<IpAddr>)>) {
+        self.0.locked().remembered.extend(names);
+    }
+
+    /// The addresses of all names that have some, sorted by name.
+    pub fn addresses(&self) -> Vec<(Arc<str>, Vec<IpAddr>)> {
+        let state = self.0.locked();
+        let with_any = state
+            .known
+            .iter()
+            .filter(|(_, it)| !it.addresses.is_empty());
+        let named = with_any.map(|(name, it)| (Arc::clone(name), it.addresses.clone()));
+        let mut all: Vec<_> = named.collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Lists with these pools were read, and may come into force; `None` where it is not known what the
+    /// list is. Looks up the names that are new, and waits for their addresses, but not for long.
+    pub fn prepare(&self, pools: [Option<&PeerList>; 2]) {
+        let mut state = self.0.locked();
+        let mut new = Vec::new();
+        for (at, list) in pools.into_iter().enumerate() {
+            if let Some(list) = list {
+                new.extend(state.take_up(IN_FORCE + 1 + at, list.names()));
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        self.0.hire(&mut state, AT_ONCE);
+        let patience = if state.is_slow {
+            LESS_PATIENCE
+        } else {
+            PATIENCE
+        };
+        let until = Instant::now() + patience;
+        loop {
+            new.retain(|name| state.is_awaited(name));
+            let left = until.saturating_duration_since(Instant::now());
+            if new.is_empty() || left.is_zero() {
+                break;
+            }
+            let waited = self.0.news.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.is_slow |= !new.is_empty();
+        for name in new {
+            state.fail(&name, format!("no answer within {patience:?}"));
+        }
+    }
+
+    /// From now on these lists are in force.
+    pub(super) fn use_for(&self, lists: &Lists) {
+        let mut state = self.0.locked();
+        let names = lists.pre.names().chain(lists.prod.names());
+        if !state.take_up(IN_FORCE, names).is_empty() {
+            self.0.hire(&mut state, AT_ONCE);
+        }
+    }
+
+    /// The peers that the entries of a list mean at present. Of several at one address the heaviest is the
+    /// first.
+    pub(super) fn found(&self, list: &PeerList) -> Vec<Found> {
+        let state = self.0.locked();
+        let mut all = Vec::with_capacity(list.peers().len());
+        for peer in list.peers() {
+            let weight = peer.weight();
+            match peer.place() {
+                Place::Address(address) => all.push(Found {
+                    address: *address,
+                    weight,
+                    name: None,
+                }),
+                Place::Name(name, port) => {
+                    let known = state.known.get(name);
+                    let addresses = known.map_or(&[][..], |it| &it.addresses);
+                    all.extend(addresses.iter().map(|address| Found {
+                        address: SocketAddr::new(*address, *port),
+                        weight,
+                        name: Some(Arc::clone(name)),
+                    }));
+                }
+            }
+        }
+        all.sort_by(|one, other| {
+            let weights = || other.weight.cmp(&one.weight);
+            one.address.cmp(&other.address).then_with(weights)
+        });
+        all
+    }
+
+    /// Waits until something is to be done, for a second at most, and does it; true when a name in force has
+    /// other addresses.
+    fn turn(&self, interval: Duration) -> bool {
+        let mut state = self.0.locked();
+        if std::mem::replace(&mut state.interval, interval) > interval {
+            state.hasten(Instant::now() + interval);
+        }
+        let pause = state.next_look(Instant::now());
+        if !state.has_changed {
+            let waited = self
+                .0
+                .news
+                .wait_timeout_while(state, pause, |it| !it.has_changed);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        // Whatever is left from the last time is too much for the threads that there are.
+        let more = usize::from(!state.queue.is_empty() || state.threads == 0);
+        state.ask_for_due(Instant::now());
+        self.0.hire(&mut state, more);
+        std::mem::take(&mut state.has_changed)
+    }
+
+    /// How the names are.
+    pub fn tally(&self) -> Tally {
+        let state = self.0.locked();
+        let mut tally = Tally {
+            answers: state.answers,
+            failures: state.failures,
+            ..Tally::default()
+        };
+        for known in state.known.values() {
+            let count = match (&known.failure, &known.addresses[..]) {
+                (_, []) => &mut tally.unresolved,
+                (Some(_), _) => &mut tally.kept,
+                (None, _) => &mut tally.resolved,
+            };
+            *count += 1;
+        }
+        tally
+    }
+
+    /// The names that cannot be resolved.
+    pub fn unresolved(&self, now: Instant) -> Unresolved {
+        let state = self.0.locked();
+        let failed = |(name, it): (&Arc<str>, &Known)| {
+            let (error, since) = it.failure.as_ref()?;
+            let seconds = now.saturating_duration_since(*since).as_secs();
+            let then = match &it.addresses[..] {
+                [] => "it has no servers".to_owned(),
+                last => format!("its last addresses stay: {}", answer::shown(last)),
+            };
+            let text = format!("cannot be resolved, for {seconds} s: {error}; {then}");
+            Some((Arc::clone(name), text))
+        };
+        let mut first: Vec<_> = state.known.iter().filter_map(failed).collect();
+        first.sort_unstable();
+        let count = first.len();
+        first.truncate(SHOWN);
+        Unresolved { count, first }
+    }
+}
+
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, State> {
+        // What is known of each name is whole at any moment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes threads for what is in the queue, and starts some if there are too few, `most` at once.
+    fn hire(self: &Arc<Self>, state: &mut State, most: usize) {
+        let wanted = state.queue.len().saturating_sub(state.idle);
+        let wanted = wanted.min(most).min(AT_ONCE.saturating_sub(state.threads));
+        for _ in 0..wanted {
+            let own = Arc::clone(self);
+            let thread = thread::Builder::new().name("names-resolver".to_owned());
+            // Those that there are do it later, or the next turn starts one.
+            if thread.spawn(move || own.work()).is_ok() {
+                state.threads += 1;
+            }
+        }
+        if !state.queue.is_empty() {
+            self.work.notify_all();
+        }
+    }
+
+    /// Asks for names until there have been none for a while.
+    fn work(&self) {
+        let mut state = self.locked();
+        loop {
+            let Some(name) = state.queue.pop_front() else {
+                state.idle += 1;
+                let waited = self
+                    .work
+                    .wait_timeout_while(state, IDLE, |it| it.queue.is_empty());
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state.idle -= 1;
+                if state.queue.is_empty() {
+                    state.threads -= 1;
+                    return;
+                }
+                continue;
+            };
+            // Else nobody needs it any more.
+            if !state.known.contains_key(&name) {
+                continue;
+            }
+            drop(state);
+            let answer = answer::ask(&name);
+            state = self.locked();
+            state.take(&name, answer, Instant::now());
+            self.news.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// A list has these names from now on, of those that [`Known::used`] tells apart. Returns the ones that
+    /// there has been no answer for, which are asked for at once.
+    fn take_up<'a>(
+        &mut self,
+        user: usize,
+        names: impl Iterator<Item = &'a Arc<str>>,
+    ) -> Vec<Arc<str>> {
+        for known in self.known.values_mut() {
+            known.used[user] = false;
+        }
+        let mut unanswered = Vec::new();
+        for name in names {
+            if !self.known.contains_key(name) {
+                let addresses = self.remembered.remove(name).unwrap_or_default();
+                self.known.insert(Arc::clone(name), Known::new(addresses));
+                self.queue.push_front(Arc::clone(name));
+            }
+            if let Some(known) = self.known.get_mut(name) {
+                known.used[user] = true;
+                if !known.is_answered {
+                    unanswered.push(Arc::clone(name));
+                }
+            }
+        }
+        self.known.retain(|_, it| it.used.contains(&true));
+        unanswered
+    }
+
+    /// True for a name that there has been no answer for, and that lists have not waited for in vain yet.
+    fn is_awaited(&self, name: &Arc<str>) -> bool {
+        let known = self.known.get(name);
+        known.is_some_and(|it| !it.is_answered && it.failure.is_none())
+    }
+
+    /// No name waits longer than until `latest`.
+    fn hasten(&mut self, latest: Instant) {
+        for known in self.known.values_mut() {
+            if let Stage::Waits(at) = &mut known.stage {
+                *at = latest.min(*at);
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    fn next_look(&self, now: Instant) -> Duration {
+        if !self.queue.is_empty() {
+            return PERIOD;
+        }
+        let times = self.known.values().filter_map(|it| match it.stage {
+            Stage::Waits(at) => Some(at),
+            Stage::Asked(since) => it.failure.is_none().then_some(since + LATE),
+        });
+        let next = times.min().map(|it| it.saturating_duration_since(now));
+        next.map_or(LONGEST_PERIOD, |it| it.clamp(PERIOD, LONGEST_PERIOD))
+    }
+
+    /// Puts what is due into the queue, and tells what has been there for too long.
+    fn ask_for_due(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for (name, known) in &mut self.known {
+            match known.stage {
+                Stage::Waits(at) if at <= now => {
+                    known.stage = Stage::Asked(now);
+                    self.queue.push_back(Arc::clone(name));
+                }
+                Stage::Asked(since) if known.failure.is_none() && now - since >= LATE => {
+                    late.push(Arc::clone(name));
+                }
+                _ => {}
+            }
+        }
+        for name in late {
+            self.fail(&name, format!("no answer within {LATE:?}"));
+        }
+    }
+
+    /// Takes what there is to know of a name.
+    fn take(&mut self, name: &Arc<str>, answer: Result<Answer, String>, now: Instant) {
+        let pause = jittered(self.interval);
+        let Some(known) = self.known.get_mut(name) else {
+            return;
+        };
+        known.stage = Stage::Waits(now + pause);
+        known.is_answered = true;
+        let Answer { addresses, skipped } = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                if known.addresses.is_empty() && known.retry < pause {
+                    known.stage = Stage::Waits(now + known.retry);
+                    known.retry *= 2;
+                }
+                self.failures += 1;
+                return self.fail(name, error);
+            }
+        };
+        self.answers += 1;
+        self.is_slow = false;
+        let is_back = known.failure.take().is_some();
+        let has_changed = known.addresses != addresses;
+        if has_changed {
+            known.addresses = addresses;
+            self.has_changed |= known.used[IN_FORCE];
+        }
+        if (is_back || has_changed)
+            && let Some(untold) = self.resolved.turn(now)
+        {
+            let addresses = answer::shown(&known.addresses);
+            log::info!("name-resolved name={name} addresses={addresses} untold={untold}");
+        }
+        if known.skipped != skipped {
+            for (address, reason) in skipped.iter().filter(|it| !known.skipped.contains(it)) {
+                if let Some(untold) = self.skipped.turn(now) {
+                    log::warn!(
+                        "name-address-skipped name={name} address={address} reason={reason:?} untold={untold}"
+                    );
+                }
+            }
+            known.skipped = skipped;
+        }
+    }
+
+    /// A name could not be resolved. Logged when that is new.
+    fn fail(&mut self, name: &Arc<str>, error: String) {
+        let now = Instant::now();
+        let Some(known) = self.known.get_mut(name) else {
+            return;
+        };
+        let (said, since) = match known.failure.take() {
+            Some((said, since)) => (Some(said), since),
+            None => (None, now),
+        };
+        if said.as_ref() != Some(&error)
+            && let Some(untold) = self.unresolved.turn(now)
+        {
+            let kept = answer::shown(&known.addresses);
+            log::warn!("name-unresolved name={name} error={error:?} kept={kept:?} untold={untold}");
+        }
+        known.failure = Some((error, since));
+    }
+}
+
+impl Known {
+    /// One that is asked for now, and has had these addresses.
+    fn new(addresses: Vec<IpAddr>) -> Self {
+        Self {
+            addresses,
+            skipped: Vec::new(),
+            failure: None,
+            is_answered: false,
+            stage: Stage::Asked(Instant::now()),
+            retry: FIRST_RETRY,
+            used: [false; 3],
+        }
+    }
+}
+
+/// About as long: a thousand names of one list are not to be asked for in one moment for ever.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(fastrand::f64().mul_add(0.2, 0.9))
+}
+
+#[cfg(test)]
+mod tests;
