@@ -310,8 +310,9 @@ impl Publisher {
         let read = door::parse(reading, self.peer_port);
         // As takes a name that is new: its servers are to be known when the lists come into force.
         let pools = [&read.pre, &read.prod].map(|it| it.as_ref().ok());
-        self.lists.names().prepare(pools);
-        self.publish_parsed(read, empty_for, cause, Moment::now)
+        let names = self.lists.names().prepare(pools);
+        let awaited = self.publish_parsed(read, empty_for, cause, Moment::now);
+        Awaited { names, ..awaited }
     }
 
     fn publish_parsed(

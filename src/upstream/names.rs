@@ -181,8 +181,10 @@ impl Names {
     }
 
     /// Lists with these pools were read, and may come into force; `None` where it is not known what the
-    /// list is. Looks up the names that are new, and waits for their addresses, but not for long.
-    pub fn prepare(&self, pools: [Option<&PeerList>; 2]) {
+    /// list is. Looks up the names that are new, and waits for their addresses, but not for long: returns for
+    /// how long.
+    pub fn prepare(&self, pools: [Option<&PeerList>; 2]) -> Duration {
+        let begun = Instant::now();
         let mut state = self.0.locked();
         let mut new = Vec::new();
         for (at, list) in pools.into_iter().enumerate() {
@@ -191,7 +193,7 @@ impl Names {
             }
         }
         if new.is_empty() {
-            return;
+            return Duration::ZERO;
         }
         self.0.hire(&mut state, AT_ONCE);
         let patience = if state.is_slow {
@@ -199,7 +201,7 @@ impl Names {
         } else {
             PATIENCE
         };
-        let until = Instant::now() + patience;
+        let until = begun + patience;
         loop {
             new.retain(|name| state.is_awaited(name));
             let left = until.saturating_duration_since(Instant::now());
@@ -213,6 +215,7 @@ impl Names {
         for name in new {
             state.fail(&name, format!("no answer within {patience:?}"));
         }
+        begun.elapsed()
     }
 
     /// From now on these lists are in force.

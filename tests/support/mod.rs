@@ -29,6 +29,7 @@ mod ports;
 mod process;
 mod redis;
 mod relay;
+mod resolver;
 mod scripted;
 mod sentinel;
 mod setup;
@@ -61,6 +62,7 @@ pub(crate) use ports::{
 pub(crate) use process::allow_descriptors;
 pub(crate) use redis::{Redis, acl_in_the_docs};
 pub(crate) use relay::Relay;
+pub(crate) use resolver::Resolver;
 pub(crate) use scripted::{ScriptedRedis, texts};
 pub(crate) use sentinel::Sentinel;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};

@@ -110,7 +110,15 @@ impl Origin {
     pub(crate) fn scripted(
         script: impl Fn(&mut Conn) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        Self::scripted_at("127.0.0.1:0".parse().unwrap(), script)
+    }
+
+    /// The same at an address.
+    pub(crate) fn scripted_at(
+        address: SocketAddr,
+        script: impl Fn(&mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
@@ -149,6 +157,17 @@ impl Origin {
                 response.truncate(response.len() - name.len());
             }
             response
+        })
+    }
+
+    /// An origin at an address that answers every GET with 200 and its name.
+    pub(crate) fn named_at(address: SocketAddr, name: &str) -> Self {
+        let name = name.to_owned();
+        Self::scripted_at(address, move |conn| {
+            while conn.request()?.is_some() {
+                conn.send(ok(&name))?;
+            }
+            Ok(())
         })
     }
 

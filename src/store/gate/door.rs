@@ -82,6 +82,8 @@ pub(in crate::store) struct Awaited {
     pub(in crate::store) emptied: Vec<ListName>,
     /// Others have waited for them for the longest time then.
     pub(in crate::store) until: Option<Instant>,
+    /// For so long the reading has waited for the addresses of names.
+    pub(in crate::store) names: Duration,
 }
 
 /// A `prod` whose time has come.
@@ -327,6 +329,7 @@ impl Door {
         Awaited {
             emptied: self.emptied.clone(),
             until: until.filter(|_| !self.emptied.is_empty()),
+            names: Duration::ZERO,
         }
     }
 

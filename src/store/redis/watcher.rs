@@ -137,7 +137,7 @@ struct Watcher {
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
     changes_read: u64,
-    /// How long the last reading waited for an announcement.
+    /// How long the last reading waited for an announcement, and for the addresses of names.
     waited: Duration,
     /// Lists that have become empty and are not yet believed to be; their keys are WATCHed.
     unsettled: Vec<Unsettled>,
@@ -459,7 +459,7 @@ impl Watcher {
             self.note_evictions(server)?;
         }
         let changes = announced.saturating_sub(self.changes_read);
-        // The time spent waiting for an announcement cost the server nothing.
+        // The time spent waiting for an announcement, or for a name, cost nobody anything.
         let began = began + std::mem::take(&mut self.waited);
         self.pace.note(began, Instant::now(), changes);
         self.changes_read = announced;
@@ -493,6 +493,7 @@ impl Watcher {
         };
         let empty_for = ByList::from_fn(|list| look.empty_for(list));
         let awaited = self.publisher.publish_watched(reading, empty_for, cause);
+        self.waited += awaited.names;
         let emptied = awaited.emptied.into_iter();
         self.unsettled = emptied.map(|it| look.unsettled(it)).collect();
         self.unsettled_until = awaited.until;
@@ -525,7 +526,7 @@ impl Watcher {
             std::thread::sleep(Duration::from_millis(1));
             heard = server.subscription.changes() > announced;
         }
-        self.waited = begun.elapsed();
+        self.waited += begun.elapsed();
         if heard { Cause::Event } else { Cause::Check }
     }
 
