@@ -5,7 +5,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::key::Setting;
 use super::{Config, Store, Url, admin, gateway, lists, log, redis, upstream};
 
 /// What the reloads of a gateway have come to. Who has sent a signal learns here how it ended.
@@ -60,47 +59,42 @@ impl Reloads {
     }
 }
 
+/// Keeps what a running configuration has where a setting that needs a restart is another in the new one,
+/// and names it. A test goes through all keys, so that none is forgotten here.
+macro_rules! keep {
+    ($kept:ident, $old:expr, $new:ident, { $( $setting:path => $( $field:ident ).+, )* }) => {
+        $(
+            if $setting.key.restart && $new.$( $field ).+ != $old.$( $field ).+ {
+                $kept.push($setting.key.full_name);
+                $new.$( $field ).+.clone_from(&$old.$( $field ).+);
+            }
+        )*
+    };
+}
+
 impl Config {
     /// The configuration to run with once `new` was read, and the full names of the keys
     /// (`gateway.workers`) that `new` changes in vain: they keep their values until a restart.
     pub fn reload(&self, mut new: Self) -> (Self, Vec<&'static str>) {
         let mut kept = Vec::new();
-        let old = self.clone();
-        {
-            let (old, new) = (old.gateway, &mut new.gateway);
-            keep(&mut kept, &gateway::LISTEN, old.listen, &mut new.listen);
-            keep(&mut kept, &gateway::WORKERS, old.workers, &mut new.workers);
-            keep(
-                &mut kept,
-                &gateway::PID_FILE,
-                old.pid_file,
-                &mut new.pid_file,
-            );
-            keep(&mut kept, &gateway::USER, old.user, &mut new.user);
-            keep(&mut kept, &gateway::GROUP, old.group, &mut new.group);
-        }
-        kept.extend(changed_in_store(&old.store, &new.store));
-        new.store = old.store;
-        {
-            let (old, new) = (old.lists, &mut new.lists);
-            let (path, new_path) = (old.last_good, &mut new.last_good);
-            keep(&mut kept, &lists::LAST_GOOD, path, new_path);
-            let (age, new_age) = (old.last_good_max_age, &mut new.last_good_max_age);
-            keep(&mut kept, &lists::LAST_GOOD_MAX_AGE, age, new_age);
-        }
-        let (port, new_port) = (old.upstream.peer_port, &mut new.upstream.peer_port);
-        keep(&mut kept, &upstream::PEER_PORT, port, new_port);
-        keep(&mut kept, &log::ACCESS, old.log.access, &mut new.log.access);
-        keep(&mut kept, &log::ERROR, old.log.error, &mut new.log.error);
-        keep(&mut kept, &admin::LISTEN, old.admin, &mut new.admin);
+        keep!(kept, self, new, {
+            gateway::LISTEN => gateway.listen,
+            gateway::WORKERS => gateway.workers,
+            gateway::PID_FILE => gateway.pid_file,
+            gateway::USER => gateway.user,
+            gateway::GROUP => gateway.group,
+        });
+        kept.extend(changed_in_store(&self.store, &new.store));
+        new.store = self.store.clone();
+        keep!(kept, self, new, {
+            lists::LAST_GOOD => lists.last_good,
+            lists::LAST_GOOD_MAX_AGE => lists.last_good_max_age,
+            upstream::PEER_PORT => upstream.peer_port,
+            log::ACCESS => log.access,
+            log::ERROR => log.error,
+            admin::LISTEN => admin,
+        });
         (new, kept)
-    }
-}
-
-fn keep<S, T: PartialEq>(kept: &mut Vec<&'static str>, setting: &Setting<S>, old: T, new: &mut T) {
-    if setting.key.restart && *new != old {
-        kept.push(setting.key.full_name);
-        *new = old;
     }
 }
 
