@@ -42,7 +42,7 @@ pub(crate) use self::keeper::{Keeper, Purpose, View, holder};
 pub(crate) use self::lock::Holder;
 use super::StoreName;
 use super::format::{self, FileError};
-use crate::lists::{ListName, Lists, Peer, PeerList};
+use crate::lists::{Lists, Peer, PeerList, PoolName};
 
 /// No copy is longer than this, in bytes: any lists that a gateway can hold fit. It is not written by
 /// hand, so it may be longer than a lists file.
@@ -192,9 +192,9 @@ pub(crate) fn render(lists: &Lists, store: &StoreName, time: SystemTime) -> Vec<
         rest.push_str(&entry);
         rest.push('\n');
     }
-    for (name, list) in [(ListName::Pre, &lists.pre), (ListName::Prod, &lists.prod)] {
-        let _ = writeln!(rest, "[{}]", name.name());
-        for peer in list.written() {
+    for pool in PoolName::ALL {
+        let _ = writeln!(rest, "[{}]", pool.name());
+        for peer in lists.pool(pool).written() {
             let _ = writeln!(rest, "{peer}");
         }
     }
