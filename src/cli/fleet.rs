@@ -1,8 +1,8 @@
 //! `graygate fleet` and `graygate fleet wait DIGEST`: the gateways on one Redis, and what they hold.
 //!
 //! Only Redis is asked: each gateway writes a key with a time to live there (see
-//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: how long ago a
-//! gateway was heard of is what the server says of the key's time to live.
+//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: the time since a
+//! gateway's last heartbeat follows from the time to live that its key has left.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,7 +16,8 @@ use crate::run;
 /// Time for one look at all gateways.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Between two looks of a wait: from, to. A look that takes its time is followed by a longer pause.
+/// The pause between two looks of a wait: shortest, longest. A look that takes long is followed by a
+/// longer pause.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Nobody waits longer.
@@ -25,14 +26,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A look that begins has at least this time.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 
-/// So many gateways are named that do not hold what they should.
+/// Most gateways that are named because they do not hold what they should.
 const NAMED: usize = 20;
 
 /// What is to be said.
 pub struct Said {
     /// The answer.
     pub text: String,
-    /// Why it may not be all, on one line, if it may not.
+    /// Why it may be incomplete, on one line, if it may.
     pub note: Option<String>,
 }
 
@@ -50,11 +51,11 @@ pub fn list(config: &Path) -> Result<Said, String> {
     })
 }
 
-/// Waits until each gateway holds the lists of this digest, and there are `at_least` so many of
+/// Waits until every gateway holds the lists with this digest, and there are at least `at_least` of
 /// them. Returns one line that says so.
 ///
 /// # Errors
-/// One line: who does not hold them after the `limit`, or why that is not known.
+/// One line: which gateways do not hold them after the `limit`, or why that is unknown.
 pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Result<Said, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
@@ -82,7 +83,7 @@ pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Re
                 }
             }
             Err(error) => match watch.last() {
-                // What is known is told.
+                // At least what is known is said.
                 Some(last) => format!("{}: {error}; when last seen: {last}", settings.url),
                 None => format!("{}: {error}", settings.url),
             },

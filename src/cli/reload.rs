@@ -1,7 +1,7 @@
 //! `graygate reload`: makes the running gateway read its ini file anew, and waits for the outcome.
 //!
-//! The file is checked before. The signal goes to the process that the pid file names; what came
-//! of it is asked for at the admin listener.
+//! The file is checked first. The signal is sent to the gateway that holds the lock on the pid file, and
+//! the admin listener is asked for the outcome.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,14 +25,14 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Makes the gateway that runs with the file at `path` read it anew. Returns one line: the outcome.
 ///
 /// # Errors
-/// One line: it was not told to, or it refused, or nobody says how that ended.
+/// One line: it could not be told to, it refused, or the outcome is unknown.
 pub fn reload(path: &Path) -> Result<String, String> {
     let config = load(path)?;
     let Some(pid_file) = &config.gateway.pid_file else {
         return Err("[gateway] pid_file is empty, so the process cannot be found".to_owned());
     };
     let pid = process::find_gateway(pid_file)?;
-    // Nobody knows the port that stands for 0.
+    // With port 0, the actual port is unknown.
     let Some(admin) = config.admin.filter(|it| it.port() != 0) else {
         signal(pid)?;
         return Ok(format!(
@@ -56,8 +56,8 @@ pub fn reload(path: &Path) -> Result<String, String> {
     outcome(pid, &after.map_err(told)?)
 }
 
-/// Reads the file as the running gateway will. Only that one knows its environment, which may hold
-/// the Redis URL, so here the lists' source may be missing; if it is wrong, the gateway says so.
+/// Reads the file as the running gateway will. Only the gateway knows its environment, which may contain
+/// the Redis URL, so here the source of the lists may be missing; if it is wrong, the gateway says so.
 fn load(path: &Path) -> Result<Config, String> {
     const ANY: &str = "redis://127.0.0.1";
     let load = |url| Config::load(path, url);
@@ -73,7 +73,7 @@ fn signal(pid: Pid) -> Result<(), String> {
     })
 }
 
-/// Whether two paths lead to one file; that of the gateway may be in a folder closed to others.
+/// Whether two paths lead to one file; the gateway's may be in a folder that is closed to others.
 fn same_file(one: &str, other: &Path) -> bool {
     let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     other.to_string_lossy() == one || resolved(Path::new(one)) == resolved(other)
@@ -97,7 +97,7 @@ fn outcome(pid: Pid, tally: &Tally) -> Result<String, String> {
     Ok(line)
 }
 
-/// What `/config` says of reloads.
+/// What `/config` says about reloads.
 struct Tally {
     file: String,
     /// Reloads that have ended.
@@ -109,8 +109,8 @@ struct Tally {
 }
 
 impl Tally {
-    /// How many will have ended once one has that begins after this. One that is under way may
-    /// have read the file before it was edited, so it does not count.
+    /// How many reloads will have ended once one has ended that begins after this. One that is under way
+    /// may have read the file before it was edited, so it does not count.
     fn next(&self) -> u64 {
         self.done + u64::from(self.under_way) + 1
     }
@@ -148,7 +148,7 @@ impl Asked {
         Tally::of(self.asker.page()?, self.pid)
     }
 
-    /// Waits until so many reloads have ended.
+    /// Waits until this many reloads have ended.
     fn wait(&self, done: u64) -> Result<Tally, String> {
         let deadline = Instant::now() + TIME_LIMIT;
         loop {

@@ -8,7 +8,7 @@ use crate::admin::pages::lists::ListsPage;
 use crate::cli::admin_client::Asker;
 use crate::lists::ListName;
 
-/// What the running gateway says of itself.
+/// The running gateway's report about itself.
 pub struct Report {
     /// A few lines for a person.
     pub text: String,
@@ -30,7 +30,7 @@ pub fn ask(config: &Path) -> Result<Report, String> {
     })
 }
 
-/// What always matters, and below it what is out of the ordinary.
+/// First what always matters, then anything out of the ordinary.
 fn text(health: &str, page: &ListsPage) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -57,7 +57,7 @@ fn text(health: &str, page: &ListsPage) -> String {
     line("entries", format!("gray {gray}, pre {pre}, prod {prod}"));
     line("error", lists.error.as_deref().unwrap_or("-").to_owned());
     for found in &lists.findings.first {
-        // Those of entries are many, and `lists check` tells them.
+        // There may be many about entries; `lists check` shows them.
         if found.list.is_none() {
             line("finding", format!("{}: {}", found.finding, found.text));
         }
