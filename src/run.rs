@@ -206,7 +206,7 @@ impl Running {
     fn reload(&self) {
         self.reloads.begin();
         let current = self.gateway.config.load();
-        let outcome = load(&current.path).map(|new| self.take_on(&current, new));
+        let outcome = load(&current.path).map(|new| self.apply(&current, new));
         if let Err(error) = &outcome {
             log::error!("reload-failed error={error:?}");
         }
@@ -214,7 +214,7 @@ impl Running {
     }
 
     /// Brings `new` into force; returns the keys for which that needs a restart.
-    fn take_on(&self, current: &Config, new: Config) -> Vec<&'static str> {
+    fn apply(&self, current: &Config, new: Config) -> Vec<&'static str> {
         let (mut config, fixed) = current.reload(new);
         for key in &config.masked {
             log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} goes before it\"");

@@ -30,7 +30,7 @@ const LAST_LOOK: Duration = Duration::from_millis(250);
 const NAMED: usize = 20;
 
 /// What is to be said.
-pub struct Said {
+pub struct Answer {
     /// The answer.
     pub text: String,
     /// Why it may be incomplete, on one line, if it may.
@@ -41,11 +41,11 @@ pub struct Said {
 ///
 /// # Errors
 /// One line: why Redis cannot be asked.
-pub fn list(config: &Path) -> Result<Said, String> {
+pub fn list(config: &Path) -> Result<Answer, String> {
     let settings = settings(config)?;
     let look = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
     let look = look.map_err(|error| format!("{}: {error}", settings.url))?;
-    Ok(Said {
+    Ok(Answer {
         text: table(&look),
         note: look.note,
     })
@@ -56,7 +56,12 @@ pub fn list(config: &Path) -> Result<Said, String> {
 ///
 /// # Errors
 /// One line: which gateways do not hold them after the `limit`, or why that is unknown.
-pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Result<Said, String> {
+pub fn wait(
+    config: &Path,
+    digest: &str,
+    limit: Duration,
+    at_least: usize,
+) -> Result<Answer, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
     }
@@ -67,7 +72,7 @@ pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Re
     let settings = settings(config)?;
     let until = Instant::now() + limit;
     let mut nodes = Nodes::new(&settings);
-    let mut watch = Watch::new(digest.to_ascii_lowercase(), at_least);
+    let mut watch = Awaited::new(digest.to_ascii_lowercase(), at_least);
     loop {
         let began = Instant::now();
         let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
@@ -76,7 +81,7 @@ pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Re
                 match (watch.complaint(), note) {
                     (None, note) => {
                         let text = format!("{}\n", watch.success());
-                        return Ok(Said { text, note });
+                        return Ok(Answer { text, note });
                     }
                     (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
                     (Some(complaint), None) => complaint,
@@ -108,7 +113,7 @@ fn settings(config: &Path) -> Result<Redis, String> {
 }
 
 /// What a gateway that is waited for was when it was last seen.
-struct Seen {
+struct LastSeen {
     heard: Heard,
     /// Its key does not expire before this.
     expires: Option<Instant>,
@@ -118,13 +123,13 @@ struct Seen {
 
 /// The gateways that are waited for. One that shuts down cleanly is not waited for any
 /// more; one whose key expires meanwhile is, since it may serve old lists.
-struct Watch {
+struct Awaited {
     digest: String,
     at_least: usize,
-    seen: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, LastSeen>,
 }
 
-impl Watch {
+impl Awaited {
     fn new(digest: String, at_least: usize) -> Self {
         Self {
             digest,
@@ -144,7 +149,7 @@ impl Watch {
         });
         for heard in heard {
             let expires = heard.left.map(|left| began + left);
-            let seen = Seen {
+            let seen = LastSeen {
                 heard,
                 expires,
                 lost: false,
@@ -153,7 +158,7 @@ impl Watch {
         }
     }
 
-    fn holds(&self, seen: &Seen) -> bool {
+    fn holds(&self, seen: &LastSeen) -> bool {
         let digest = seen.heard.node.as_ref().and_then(|it| it.digest.as_ref());
         !seen.lost && digest == Some(&self.digest)
     }
@@ -161,7 +166,7 @@ impl Watch {
     /// What is still missing, if something is.
     fn complaint(&self) -> Option<String> {
         let (all, digest) = (self.seen.len(), &self.digest);
-        let lacking: Vec<&Seen> = self.seen.values().filter(|it| !self.holds(it)).collect();
+        let lacking: Vec<&LastSeen> = self.seen.values().filter(|it| !self.holds(it)).collect();
         let holding = all - lacking.len();
         if lacking.is_empty() && holding >= self.at_least {
             return None;
@@ -195,7 +200,7 @@ impl Watch {
 }
 
 /// Why one gateway does not count.
-fn shortcoming(seen: &Seen) -> String {
+fn shortcoming(seen: &LastSeen) -> String {
     let name = &seen.heard.name;
     let Some(node) = &seen.heard.node else {
         return format!("{name} says what is not understood");
@@ -313,7 +318,7 @@ mod tests {
 
     /// What is said after some looks, each so many milliseconds after the start.
     fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
-        let mut watch = Watch::new(NEW.to_owned(), at_least);
+        let mut watch = Awaited::new(NEW.to_owned(), at_least);
         let start = Instant::now();
         for (ms, heard) in looks {
             let at = start + Duration::from_millis(*ms);

@@ -87,7 +87,7 @@ impl<T> Parking<T> {
     }
 
     /// Looks at every connection; those that leave are handed out, some in each round.
-    pub(crate) fn sift(
+    pub(crate) fn sweep(
         &self,
         fate: impl Fn(&Detached, &mut T) -> Fate,
         leave: impl Fn(Detached, T),

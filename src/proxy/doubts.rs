@@ -25,7 +25,7 @@ pub(crate) struct Doubted {
 
 impl Doubted {
     /// In words, with the time.
-    pub(crate) fn told(&self, now: Instant) -> String {
+    pub(crate) fn in_words(&self, now: Instant) -> String {
         let Self {
             proxy,
             doubt,

@@ -43,9 +43,9 @@ pub(super) fn watch_parked(sessions: &Rc<Sessions>) {
 }
 
 /// Ends parked connections whose time is over; all of them when the gateway is to end.
-pub(super) fn look_through_parked(sessions: &Rc<Sessions>, now: Instant) {
+pub(super) fn sweep_parked(sessions: &Rc<Sessions>, now: Instant) {
     let draining = sessions.worker.gateway().is_draining();
-    sessions.sift(now, draining, |connection, parked| {
+    sessions.sweep(now, draining, |connection, parked| {
         leave(sessions, connection, parked, draining);
     });
 }

@@ -27,7 +27,7 @@ fn begin(gateway: Arc<Gateway>) -> Rc<Sessions> {
     let housekeeper = Rc::clone(&sessions);
     net::set_housekeeping(move || {
         housekeeper.worker.housekeeping(|now| {
-            session::look_through_parked(&housekeeper, now);
+            session::sweep_parked(&housekeeper, now);
             housekeeper.has_parked()
         })
     });
@@ -73,6 +73,6 @@ pub(super) fn interrupt_idle(gateway: &Arc<Gateway>) -> io::Result<()> {
     let gateway = Arc::clone(gateway);
     net::on_each_worker(move |_| {
         net::interrupt_idle();
-        session::look_through_parked(&here(&gateway), Instant::now());
+        session::sweep_parked(&here(&gateway), Instant::now());
     })
 }

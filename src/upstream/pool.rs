@@ -58,7 +58,7 @@ pub enum Asker {
 }
 
 /// A connection from the pool.
-pub struct Found {
+pub struct CheckedOut {
     /// It is sound.
     pub stream: Stream,
     /// What may still come on it.
@@ -167,7 +167,7 @@ impl PeerConnections {
 
 impl Pool {
     /// An idle connection to `peer` that may serve `asker`, if there is a sound one.
-    pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<Found> {
+    pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<CheckedOut> {
         let mut peers = self.peers.borrow_mut();
         let connections = peers.get_mut(&peer)?;
         let mut now = None;
@@ -186,7 +186,7 @@ impl Pool {
             let found = connections.idle.remove(place);
             if connections.find_sound(&found) {
                 let stream = found.stream;
-                return Some(Found { stream, leftover });
+                return Some(CheckedOut { stream, leftover });
             }
         }
         None

@@ -80,9 +80,9 @@ impl Sessions {
     }
 
     /// Hands those out whose time is over; all of them when the gateway is to end.
-    pub(super) fn sift(&self, now: Instant, draining: bool, leave: impl Fn(Detached, Parked)) {
+    pub(super) fn sweep(&self, now: Instant, draining: bool, leave: impl Fn(Detached, Parked)) {
         if let Some(parking) = &self.parking {
-            parking.sift(|_, parked| parked.fate(now, draining), leave);
+            parking.sweep(|_, parked| parked.fate(now, draining), leave);
         }
     }
 }

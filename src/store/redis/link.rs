@@ -21,7 +21,7 @@ use self::connect::{connect, connect_to};
 use self::received::Received;
 use self::resolver::{MORE, PROMPT, Resolution, begin_to_resolve};
 use self::stream::{Pinging, Stream, Timed, left};
-use super::errors::{at, describe, is_refusal, of_select, told};
+use super::errors::{at, describe, is_refusal, of_select, reworded};
 use super::password;
 use super::reply::Bounds;
 use crate::config::{self, Address, Login};
@@ -139,7 +139,7 @@ impl Link {
             _ => return error,
         };
         let words = format!("{} ({hint})", describe(&error));
-        told(&error, words)
+        reworded(&error, words)
     }
 
     /// Within the deadline of the connection.
@@ -342,7 +342,7 @@ impl Link {
     }
 
     /// When the server last replied.
-    pub(crate) fn heard(&self) -> Instant {
+    pub(crate) fn last_reply(&self) -> Instant {
         self.heard
     }
 

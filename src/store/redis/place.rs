@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use redis::{RedisError, RedisResult};
 
-use super::errors::{describe, io_error, told};
+use super::errors::{describe, io_error, reworded};
 use super::link::Link;
 use super::{cluster, standing};
 use crate::config::{self, Address, Url};
@@ -174,7 +174,7 @@ impl Finder {
         let name = host(settings.url.address());
         let error = format!("no Sentinel leads to the master {name}: {complaints}");
         Err(match failed.last() {
-            Some((_, last)) => told(last, error),
+            Some((_, last)) => reworded(last, error),
             None => io_error(error),
         })
     }
