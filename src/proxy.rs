@@ -13,7 +13,7 @@
 //! | `worker` | what one worker has for its requests: no lock is needed for any of it |
 //! | `reports`, `claims`, `workspace`, `logged_head` | parts of that |
 //! | `plan` | what a request asks for |
-//! | `http1` | a client that speaks HTTP/1 on a plain socket |
+//! | `http1` | a client that speaks HTTP/1, and what a plain socket is to it |
 //! | `body` | bodies in both directions, uploads, tunnels |
 //! | `downstream` | a client as the exchange and the bodies see it, whatever it speaks |
 //! | `gateway` | what all workers share: cells that are read, counters of their own each, one flag |

@@ -45,8 +45,8 @@ pub(in crate::proxy) trait Downstream: BodySink {
         patience: &Patience,
     ) -> io::Result<usize>;
 
-    /// Takes the head. It may be written with what follows, at the latest with the end or a flush. One that
-    /// was taken before is forgotten: nothing of it has left, or there would not be another one.
+    /// Takes the head. It may be written with what follows, at the latest with the end or a flush. A head taken
+    /// earlier is forgotten: nothing of it was written, or there would be no other one.
     fn head(&mut self, response: &ResponseToClient<'_>);
 }
 
@@ -58,10 +58,10 @@ pub(in crate::proxy) trait BodySink {
     fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written;
 
     /// Takes the end, with those fields of the trailer that may be passed on, and writes all that is left.
-    /// It is taken once, but may be said again where the rest was not written for now.
+    /// Where that was not possible for now, it is called again; there is one end all the same.
     fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written;
 
-    /// Writes all that was taken: nothing more comes for a while.
+    /// Writes all that was taken: nothing more may come for a while.
     fn flush(&mut self, wait: Wait<'_>) -> Written;
 
     /// The socket to which content may be spliced behind a flush, where it goes as it is.
@@ -78,23 +78,22 @@ pub(in crate::proxy) struct BodyEnd<'a> {
     pub(in crate::proxy) options: &'a ConnectionOptions,
 }
 
-/// How long it is waited for whoever takes a body.
+/// How to wait for a side that takes nothing at present.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct Wait<'a> {
-    /// While nothing is taken.
+    /// For how long.
     pub(in crate::proxy) patience: &'a Patience,
-    /// It is not waited for room while the other side has sent something that it may want read first.
+    /// Not at all while that side has sent something, which it may want to be read first.
     pub(in crate::proxy) until_readable: bool,
 }
 
-/// How many bytes were written, whatever came then: all that were to be written, which is true; or fewer,
-/// because the other side [wants to be read](Wait::until_readable) first. The errors are the kernel's, and
-/// `TimedOut`.
+/// How many bytes were written, whatever came then, and whether these were all: not where the other side
+/// [has something to say](Wait::until_readable) first. The errors are those of [`Stream::write_both`].
 pub(in crate::proxy) type Written = (usize, io::Result<bool>);
 
 /// What comes from a client, and whether it is still there.
 ///
-/// The bytes are those of the body, framed as the request says. After an upgrade they are nobody's business,
+/// The bytes are those of the body, framed as the request says; after an upgrade, those of the other protocol,
 /// in both directions.
 pub(in crate::proxy) trait Transport: Sized + 'static {
     /// The client will take nothing more: as [`Watch::Gone`].
@@ -133,8 +132,8 @@ pub(in crate::proxy) trait Transport: Sized + 'static {
     /// Reads no more: whoever waits for bytes (on a twin, too) sees the end.
     fn shutdown_read(&self);
 
-    /// Whatever ends the connection from now on must not look like the end of what was sent. Only for
-    /// [`Framing::UntilClose`].
+    /// Whatever ends the connection from now on must not look like the end of what was sent. Called only where
+    /// the framing is [`Framing::UntilClose`].
     fn abort(&self);
 
     /// Takes [`Self::abort`] back.
@@ -160,4 +159,11 @@ pub(in crate::proxy) trait Transport: Sized + 'static {
 
     /// Ends the tunnel at once, in both directions, so that the client sees that it was cut.
     fn reset(&self);
+}
+
+/// A transport that is the whole connection, so that HTTP/1 is written to it as it is: a socket, whether
+/// encrypted or not.
+pub(in crate::proxy) trait ByteStream: Transport {
+    /// Writes `head` and then `body`, as [`Stream::write_both`] does.
+    fn write_both(&self, head: &[u8], body: &[u8], wait: Wait<'_>) -> (usize, io::Result<()>);
 }

@@ -202,7 +202,7 @@ impl RequestBody {
             broken_off: None,
         };
         let mut body = Outgoing {
-            stream: peer.stream,
+            to: peer.stream,
             pending: peer.pending,
             chunked: self.is_chunked,
             ended: self.state == State::Ending,
