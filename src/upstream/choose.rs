@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::lists::Peer;
 
-/// Any of the peers that was not tried yet, each with the same chance. `below` gives a random
-/// number below its argument, which is at least 1.
+/// A random one of the peers that were not tried yet, each with the same chance. `below` returns a
+/// random number below its argument, which is at least 1.
 pub(crate) fn choose<'a>(
     peers: &'a [Peer],
     tried: &[SocketAddr],
