@@ -3,8 +3,8 @@
 //! An attempt goes in wire order: take or make a connection, send the head and stream the body
 //! (`request`), await the head of the response, passing interim ones on (`head`, `interim`), stream the
 //! body back (`response`), beside the rest of the request's body if need be (`upload`), keep the
-//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). The rules
-//! for another attempt stand in [`Exchange::may_retry`].
+//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). The
+//! rules for another attempt are in [`Exchange::may_retry`].
 
 mod head;
 mod interim;
@@ -77,9 +77,9 @@ struct Upstream {
     answered: bool,
     /// Interim responses so far.
     interim: Interim,
-    /// They take turns with the worker's other connections.
+    /// Its turns among the worker's other connections.
     turns: Turns,
-    /// It takes nothing more of the request, so what would follow would not be understood.
+    /// It takes nothing more of the request, so it would not understand another one.
     has_enough: bool,
 }
 
@@ -110,13 +110,13 @@ pub(super) struct Exchange<'a, D: Downstream> {
     buffer: &'a mut Buffer,
     /// The connection to a peer that is the client's own, between two requests.
     pinned: &'a mut Option<Box<Pinned>>,
-    /// The one that is in use is the client's own from now on.
+    /// The connection in use is the client's own from now on.
     pins: bool,
-    /// Its peer has asked for that.
+    /// Its peer has asked for authentication on it.
     challenged: bool,
-    /// Whose connection to a peer it may be, where only one client's next request may go.
+    /// Who is asking, for connections to peers that only one client's next request may use.
     asker: Asker,
-    /// What may still come on the one that is in use, from before.
+    /// What may still arrive on the connection in use from an earlier request.
     leftover: Leftover,
     /// The pool that the request is for.
     decided: PoolName,
@@ -126,7 +126,7 @@ pub(super) struct Exchange<'a, D: Downstream> {
     body: &'a mut RequestBody,
     /// The client sends nothing more, though it may still read.
     client_ended: bool,
-    /// It has ended its side so long after its request that it has most likely given up.
+    /// It has ended its side so long after its request that it has probably given up.
     client_gave_up: bool,
 }
 
@@ -209,7 +209,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     }
 
     /// Tries the client's own connection to a peer. `None` when there is none for this request, or when
-    /// the request may go another way: whoever was authenticated there is asked to be so again.
+    /// the request may be sent elsewhere: then the user has to authenticate again.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn try_pinned(&mut self) -> Option<Outcome> {
@@ -254,15 +254,15 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         true
     }
 
-    /// Another attempt may follow a connection that could not be made; once bytes of the request
-    /// were sent, only if sending them twice means no more than once (RFC 9110 section 9.2.2), they
-    /// are still here, and so is the client, as far as one can tell.
+    /// Whether another attempt may follow. Always after a connection that could not be made. Once bytes
+    /// of the request were sent, only if sending them twice has the same effect as once (RFC 9110
+    /// section 9.2.2), they are still here, and so, as far as one can tell, is the client.
     fn may_retry(&self, failure: Failure) -> bool {
         match failure.retry() {
             Retry::Always => true,
             Retry::IfIdempotent => self.may_repeat(self.plan.is_idempotent),
-            // Without its body, which waits for the peer's consent (RFC 9110 section 10.1.1), the peer
-            // has not got the request. Others may be acted on by their head, which is sent at once.
+            // While the body waits for the peer's consent (RFC 9110 section 10.1.1), the peer does not
+            // have the request. Other requests may have been acted on as soon as their head was sent.
             Retry::UnlessAwaited => {
                 let waits = self.plan.expects_continue && !self.body.is_complete();
                 self.may_repeat(self.plan.is_idempotent || waits)
@@ -275,8 +275,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         is_harmless && self.body.is_repeatable() && !self.client_gave_up
     }
 
-    /// One peer: an idle connection if there is one, and a new one if there is none or the idle
-    /// one turns out to be closed.
+    /// Tries one peer: on an idle connection if there is one, and on a new one if there is none or it
+    /// turns out to be closed.
     fn try_peer(&mut self, pool: PoolName, peer: &Peer) -> Result<Outcome, Stop> {
         if let Some(found) = self.worker.pool.checkout(peer.address(), self.asker) {
             self.worker.metrics().upstream_reuses.increment();
@@ -318,7 +318,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
                     .reports
                     .attempt_failed(pool, peer.address(), *failure, error)
             }
-            // Nobody can tell how the peer would have done, or it is accounted for already.
+            // It is unknown how the peer would have fared, or it is accounted for already.
             Err(Stop::Over(_)) => {}
         }
     }
@@ -344,7 +344,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             has_enough: false,
         };
         self.send_request(&mut upstream)?;
-        // Whoever is served meanwhile gets it while it is in the cache.
+        // Others that are served meanwhile get the memory while it is in the cache.
         self.buffer.release();
         // A final response may have come before the body was complete.
         if self.workspace.response.status < 200 {
@@ -382,8 +382,8 @@ fn send_failure(error: &io::Error, pooled: bool) -> Failure {
     }
 }
 
-/// How an exchange ends when the client cannot be written to. What a slow client has not taken
-/// must not stay with the kernel for as long as the client likes.
+/// How an exchange ends when the client cannot be written to. A slow client's unread bytes must not stay
+/// with the kernel for as long as it likes, hence the abort.
 fn client_lost(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::TimedOut => Outcome::Abort(Close::SendTimeout),

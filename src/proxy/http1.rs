@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/1, and what a plain socket is to it.
+//! A client that speaks HTTP/1, and a plain socket as its transport.
 
 use std::io;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::http::h1::head::ResponseHead;
 use crate::http::version::Version;
 use crate::net::{Patience, Stream, Wake, Watch};
 
-/// The response of one request, on its way.
+/// The response to one request, being written.
 pub(super) struct Http1<'a, S> {
     /// What of it is to be written.
     response: Outgoing<'a, S>,
@@ -21,7 +21,7 @@ pub(super) struct Http1<'a, S> {
 }
 
 impl<'a, S: ByteStream> Http1<'a, S> {
-    /// `pending` is memory for what is not written yet.
+    /// `pending` is the memory for what is not written yet.
     pub(super) fn new(to: &'a S, version: Version, pending: &'a mut Vec<u8>) -> Self {
         Self {
             response: Outgoing {
@@ -90,7 +90,7 @@ impl<S: ByteStream> BodySink for Http1<'_, S> {
     }
 }
 
-// Peers are sockets, too: bodies come from them and go to them, and tunnels lead there.
+// Used for peers, too: bodies come from them and go to them, and tunnels lead there.
 impl Transport for Stream {
     fn watch_gone(&self) -> Watch<'_> {
         Watch::Gone(self)
