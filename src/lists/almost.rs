@@ -1,5 +1,5 @@
-//! What may be meant by an entry that cannot be read: a list of repairs, each for one fault, until the
-//! entry can be.
+//! What an entry that cannot be read may be meant to be: a list of repairs, each for one mistake, which
+//! are applied until the entry can be read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,13 +9,13 @@ use crate::lists::entry::canonical;
 use crate::lists::entry::{LINK_LOCAL, UNREACHABLE};
 use crate::lists::{gray_entry, peer_entry};
 
-/// What may be meant by an entry of the gray list that cannot be read.
+/// What an unreadable entry of the gray list may be meant to be.
 pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
     let reads = |text: &str| gray_entry(text).is_ok();
     range(text).or_else(|| almost(text, GRAY_REPAIRS, reads))
 }
 
-/// What may be meant by an entry of a pool that cannot be read.
+/// What an unreadable entry of a pool may be meant to be.
 pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<String> {
     let reads = |text: &str| peer_entry(text, default_port).is_ok();
     if let Some((address, port)) = text.rsplit_once(':')
@@ -26,7 +26,7 @@ pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<Str
     {
         return Some("a port is a number from 1 to 65535".to_owned());
     }
-    // An address, which no repair makes one of a server.
+    // An address that no repair can turn into a server's.
     if let Err(reason @ (UNREACHABLE | LINK_LOCAL)) = peer_entry(&without_zone(text), default_port)
     {
         return Some(reason.to_owned());
@@ -49,7 +49,7 @@ fn almost(text: &str, own_repairs: &[Repair], reads: impl Fn(&str) -> bool) -> O
     if parts.clone().nth(1).is_some() && parts.all(&reads) {
         return Some("several entries in one".to_owned());
     }
-    // One after the other, since an entry may have several faults.
+    // One after the other, since an entry may have several mistakes.
     let mut repaired = text.to_owned();
     for repair in REPAIRS.iter().chain(own_repairs) {
         repaired = repair(&repaired);
@@ -63,7 +63,7 @@ fn almost(text: &str, own_repairs: &[Repair], reads: impl Fn(&str) -> bool) -> O
     is_host(&without_scheme(text)).then(|| "a name; only addresses are read".to_owned())
 }
 
-/// `10.0.0.256`, perhaps with a port or a length: nobody can say what is meant.
+/// `10.0.0.256`, perhaps with a port or a length: there is no telling what is meant.
 fn has_large_octet(text: &str) -> bool {
     let (address, _) = text.split_once(['/', ':']).unwrap_or((text, ""));
     let is_number = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
@@ -72,10 +72,10 @@ fn has_large_octet(text: &str) -> bool {
     parts().count() == 4 && parts().all(is_number) && parts().any(is_large)
 }
 
-/// So many nets are named of a range.
+/// Most nets that are named for a range.
 const RANGE_NAMED: usize = 8;
 
-/// `10.0.0.1-10.0.0.5`, `10.0.0.1 - 5`, with the nets that are the same.
+/// `10.0.0.1-10.0.0.5`, `10.0.0.1 - 5`: suggests the equivalent nets.
 fn range(text: &str) -> Option<String> {
     let (first, last) = text.split_once('-')?;
     let (first, last) = (first.trim_ascii(), last.trim_ascii());
@@ -105,7 +105,7 @@ fn as_nets(is_forward: bool, nets: impl Iterator<Item: Into<IpNet>>) -> String {
     }
 }
 
-/// Makes an entry a little better, if it has a certain fault.
+/// Repairs one kind of mistake in an entry, if it is there.
 type Repair = fn(&str) -> String;
 
 /// Those of any entry.
@@ -179,7 +179,7 @@ fn single_gap(text: &str) -> String {
     text.replace(":::", "::")
 }
 
-/// Letters that look like digits; none of them is a hexadecimal one.
+/// Letters that look like digits, but are not hexadecimal digits.
 fn digits(text: &str) -> String {
     text.replace(['O', 'o'], "0").replace(['l', 'I', 'i'], "1")
 }
@@ -187,7 +187,7 @@ fn digits(text: &str) -> String {
 /// `010.0.0.1`, `10.0.0.0/08`, `[::1]:080`.
 fn without_leading_zeros(text: &str) -> String {
     let (address, mark, number) = match text.rfind(['/', ':']) {
-        // Else it is the end of an IPv6 address, in which zeros mean nothing.
+        // Otherwise it is the end of an IPv6 address, where leading zeros have no effect.
         Some(at) if text[at..].starts_with('/') || text[..at].contains(['.', ']']) => {
             (&text[..at], &text[at..=at], &text[at + 1..])
         }
@@ -228,7 +228,7 @@ fn without_port(text: &str) -> String {
     }
 }
 
-/// `2001:db8::1:50051`, where no address ends with what is behind the last colon.
+/// `2001:db8::1:50051`, if what follows the last colon cannot be the end of an address.
 fn in_brackets(text: &str) -> String {
     match text.rsplit_once(':') {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => {

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::peer::Peer;
 
-/// An address, or `network/length`.
+/// The canonical form: an address, or `network/length`.
 pub fn canonical(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()
@@ -25,7 +25,7 @@ pub fn gray_entry(text: &str) -> Result<IpNet, &'static str> {
     read_net(text).map(|net| net.trunc())
 }
 
-/// As it is written, with host bits.
+/// As [`gray_entry`], but as it was written, with host bits.
 pub(super) fn read_net(text: &str) -> Result<IpNet, &'static str> {
     let net = match text.split_once('/') {
         Some((address, length)) => prefixed(address, length),
@@ -35,7 +35,7 @@ pub(super) fn read_net(text: &str) -> Result<IpNet, &'static str> {
         .ok_or("neither an IP address nor a net like 10.0.0.0/8")
 }
 
-/// An address and a prefix length, each read as strictly as an address alone.
+/// An address and a prefix length, each parsed as strictly as an address alone.
 fn prefixed(address: &str, length: &str) -> Option<IpNet> {
     IpNet::new(address.parse().ok()?, decimal(length)?).ok()
 }
@@ -50,7 +50,7 @@ pub(super) fn unmapped(net: IpNet) -> IpNet {
     }
 }
 
-/// A peer as its entry names it, in canonical form: with the port only if that stands there.
+/// A peer as it was written, in canonical form: with a port only if one was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Written {
     address: IpAddr,
@@ -82,7 +82,8 @@ pub fn peer_entry(text: &str, default_port: u16) -> Result<Peer, &'static str> {
     read_peer(text, default_port).map(|(_, peer)| peer)
 }
 
-/// An entry as it is written, and what it means where peers without a port have the default one.
+/// A pool's entry as it was written, and the address that it means, with the default port if none was
+/// written.
 pub(super) fn read_peer(text: &str, default_port: u16) -> Result<(Written, Peer), &'static str> {
     let (address, port) =
         address_and_port(text).ok_or("neither `ip`, `ip:port` nor `[v6]:port`")?;
@@ -128,12 +129,12 @@ fn is_unreachable(address: IpAddr) -> bool {
     }
 }
 
-/// No entry that can be read is longer, in bytes: an address with its port has 55 at most, and there
-/// is room for blanks around it. Of a longer one a store need not keep more than that it is longer.
+/// The longest entry that can be read, in bytes: an address with its port has 55 at most, and there is
+/// room for blanks around it. Of a longer one, a store only needs to know that it is longer.
 pub const LONGEST_ENTRY: usize = 1024;
 
-/// A number in the one form that it has: digits alone, and no zero before others. Where some read
-/// `010` as ten and others as eight, it is better not read.
+/// A number in its only unambiguous form: digits without leading zeros. Since some read `010` as ten and
+/// others as eight, it is not accepted.
 pub(super) fn decimal<N: FromStr>(text: &str) -> Option<N> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let is_padded = text.len() > 1 && text.starts_with('0');

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-/// One server of a pool, as a list holds it. In a list it is known by its address, and in no list twice.
+/// One server of a pool, as in a list. It is identified by its address, and no list contains it twice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     address: SocketAddr,
@@ -15,7 +15,7 @@ impl Peer {
         Self { address }
     }
 
-    /// Where to connect to, and what it is called in logs.
+    /// Where to connect to, and its name in logs.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

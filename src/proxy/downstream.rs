@@ -95,8 +95,8 @@ pub(in crate::proxy) type Written = (usize, io::Result<bool>);
 
 /// What comes from a client, and whether it is still there.
 ///
-/// The bytes are those of the body, framed as the request says; after an upgrade, those of the other protocol,
-/// in both directions.
+/// The bytes are those of the body, framed as the request says; after an upgrade, those of the other
+/// protocol, in both directions.
 pub(in crate::proxy) trait Transport: Sized + 'static {
     /// The client is gone and will take nothing more: as [`Watch::Gone`].
     fn watch_gone(&self) -> Watch<'_>;
