@@ -1,7 +1,7 @@
-//! Requests to the admin listener: which page they ask for, and who may have it.
+//! Requests to the admin listener: which page they are for, and who may have it.
 //!
-//! Served are only requests for an address, for `localhost` or for a name of its own ([`host`]); what
-//! changes something takes a field that no web page can send, too.
+//! Only requests for an address, for `localhost` or for a configured name are served ([`host`]). What
+//! changes something also requires a header field that no web page can send.
 
 use std::net::SocketAddr;
 
@@ -44,7 +44,7 @@ pub(super) fn answer_to(
         Answer::text(403, text)
     };
     let names = &view.gateway.config.load().admin_hosts;
-    // Without a Host it is no browser that asks.
+    // A request without a Host is not from a browser.
     if host.is_some_and(|it| !host::is_own(it, names)) {
         let why = AdminRefusal::ForeignHost;
         return refuse(why, format!("{}: {}\n", why.name(), why.text()));
@@ -138,7 +138,7 @@ fn is_command(head: &RequestHead, bytes: &[u8]) -> bool {
     !from_page && value(head, bytes, COMMAND_FIELD) == Some(COMMAND_ACCEPT.as_bytes())
 }
 
-/// Lets the held change in that the query names.
+/// Accepts the held change that the query names.
 fn accept(view: &View, query: &[u8]) -> Answer {
     let digest = query.strip_prefix(b"digest=");
     let digest = digest.and_then(|it| std::str::from_utf8(it).ok());

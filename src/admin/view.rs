@@ -21,7 +21,7 @@ pub(crate) struct View {
     pub(crate) publisher: Arc<Publisher>,
     /// By which other machines know this gateway, if there is one.
     pub(crate) heartbeat: Option<Arc<Heartbeat>>,
-    /// What the reloads have come to.
+    /// The outcomes of the reloads.
     pub(crate) reloads: Arc<Reloads>,
     /// The error log.
     pub(crate) error_log: LogQueue,
@@ -29,7 +29,7 @@ pub(crate) struct View {
     pub(crate) refused: Refused,
 }
 
-/// Counts what was refused, and tells of it.
+/// Counts and logs refused requests.
 #[derive(Default)]
 pub(crate) struct Refused {
     counts: [AtomicU64; AdminRefusal::ALL.len()],
@@ -37,7 +37,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Counts one, and tells of it unless others were told of just now.
+    /// Counts one, and logs it unless others were logged just now.
     pub(super) fn note(
         &self,
         why: AdminRefusal,
@@ -68,5 +68,5 @@ impl Refused {
     }
 }
 
-/// So much of a name or target is told, in bytes.
+/// How much of a name or target is logged, in bytes.
 pub(super) const SHOWN: usize = 100;

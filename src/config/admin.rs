@@ -16,7 +16,7 @@ settings! {
         "Names, separated by commas, by which it may be requested, besides IP addresses and localhost.";
 }
 
-/// The admin listener's address, which must leave room for those of `listen`.
+/// The admin listener's address, which must not conflict with those of `listen`.
 pub(super) fn listen_beside(
     listen: &[Listen],
     file: &IniFile<'_>,
@@ -31,7 +31,7 @@ pub(super) fn listen_beside(
         return Ok(admin);
     };
     let allowed = "an address or a port for each of the two alone".to_owned();
-    // The line that can be found is the better one to name.
+    // The error should name a line that is in the file.
     Err(if section.has(&LISTEN) {
         let what = format!("[gateway] listen has {other}");
         section.wrong(&LISTEN.key, &Wrong { what, allowed })
@@ -42,7 +42,7 @@ pub(super) fn listen_beside(
     })
 }
 
-/// The admin listener's socket is the kernel's plain one: with `[::]` it takes IPv4, too.
+/// The admin listener has an ordinary socket: with `[::]` it accepts IPv4, too.
 fn takes_both_families(admin: SocketAddr, other: SocketAddr) -> bool {
     let all = admin.is_ipv6() && admin.ip().is_unspecified();
     all && admin.port() == other.port() && admin.port() != 0

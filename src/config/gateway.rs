@@ -64,15 +64,15 @@ pub struct Gateway {
     pub listen: Vec<Listen>,
     /// Worker threads, 1 to 256.
     pub workers: usize,
-    /// Connections that are active at most.
+    /// Most active connections.
     pub max_connections: usize,
     /// Limits of heads, in bytes and fields.
     pub limits: Limits,
-    /// A target's path and query may have bytes from 0x80 on.
+    /// A target's path and query may contain bytes from 0x80 on.
     pub raw_target: bool,
     /// Limit of a request's body in bytes, if there is one.
     pub max_body: Option<u64>,
-    /// Bytes of a request's body that are read and dropped after its final answer, at most.
+    /// Most bytes of a request's body that are read and dropped after its final answer.
     pub max_discard: Option<u64>,
     /// For a whole request head.
     pub head_timeout: Duration,
@@ -80,7 +80,8 @@ pub struct Gateway {
     pub body_timeout: Duration,
     /// For the client to take some of a response.
     pub send_timeout: Duration,
-    /// Bytes a second that the client has to reach in bodies, both ways, while it is waited for.
+    /// The rate, in bytes a second, that the client has to reach in bodies, in both directions, while it
+    /// is waited for.
     pub min_rate: Option<NonZeroU64>,
     /// For the next request on a connection.
     pub keepalive_timeout: Duration,
@@ -88,7 +89,7 @@ pub struct Gateway {
     pub tunnel_timeout: Duration,
     /// For open requests to end when the gateway stops.
     pub drain_timeout: Duration,
-    /// Networks whose word on the client's address is taken; mapped addresses as IPv4.
+    /// Networks of proxies that are believed about the client's address; mapped addresses as IPv4.
     pub trusted_proxies: Vec<IpNet>,
     /// Where the process id is written, if anywhere; absolute.
     pub pid_file: Option<PathBuf>,
@@ -154,8 +155,8 @@ impl Gateway {
     }
 }
 
-/// Addresses with ports, at least one and each one once.
-/// `proxy` behind an address: connections begin with a PROXY protocol header.
+/// Addresses with ports, at least one and each one once. `proxy` after an address: connections begin
+/// with a PROXY protocol header.
 fn listen(text: &str) -> Reading<Vec<Listen>> {
     const ALLOWED: &str = "IP addresses with a port, separated by commas, as 0.0.0.0:80 or [::]:80; \
                            behind each, `proxy` or nothing";
@@ -183,7 +184,7 @@ fn listen(text: &str) -> Reading<Vec<Listen>> {
     Ok(all)
 }
 
-/// Whether something that is out of the ordinary passes.
+/// Whether something unusual is passed on.
 fn raw_target(text: &str) -> Reading<bool> {
     one_of(text, &[("pass", true), ("refuse", false)])
 }

@@ -1,4 +1,4 @@
-//! Section `[lists]` but its file: how lists come into force, from whatever source.
+//! Section `[lists]` except its file: how lists come into force, whatever their source.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +27,7 @@ settings! {
 pub struct Lists {
     /// Where the copy of the last good lists is kept, if anywhere; absolute.
     pub last_good: Option<PathBuf>,
-    /// How old it may be at a start, if that matters.
+    /// How old it may be at the start, if that is limited.
     pub last_good_max_age: Option<Duration>,
     /// The share of `prod` that one change may remove, in percent, 0 to 100.
     pub guard_share: usize,

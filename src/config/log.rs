@@ -64,7 +64,7 @@ fn log_target(text: &str, base: &Path) -> Reading<LogTarget> {
         "off" => Ok(LogTarget::Off),
         "-" | "stdout" => Ok(LogTarget::Stdout),
         "stderr" => Ok(LogTarget::Stderr),
-        // `Off`, `"off"` or `syslog` was hardly meant to be a file.
+        // `Off`, `"off"` or `syslog` was hardly meant as the name of a file.
         _ if !(text.is_empty() || text.contains('/') || text.ends_with(".log")) => wrong(
             "it is neither a word for this key nor the path of a log",
             ALLOWED,

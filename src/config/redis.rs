@@ -1,4 +1,4 @@
-//! Section `[redis]`: the server with the lists, how it is reached, and what its keys are.
+//! Section `[redis]`: the server with the lists, how to reach it, and the names of its keys.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,8 +54,8 @@ settings! {
         "What the keys of the heartbeats begin with; a colon and the name follow, and for their index an s.";
 }
 
-/// The variable of the environment that goes before `[redis] url`, for passwords that must not
-/// stand in a file. Its value is a parameter here: the caller reads the environment.
+/// The environment variable that takes precedence over `[redis] url`, for passwords that must not be in
+/// a file. Its value is a parameter here: the caller reads the environment.
 pub(crate) const REDIS_URL_VARIABLE: &str = "GRAYGATE_REDIS_URL";
 
 /// Section `[redis]`.
@@ -69,25 +69,25 @@ pub struct Redis {
     pub passwords: PasswordFiles,
     /// The files for TLS.
     pub tls: Tls,
-    /// The keys of the lists: not empty, each another.
+    /// The keys of the lists: not empty, and all different.
     pub keys: ByList<String>,
-    /// The key that names the digests of held changes to accept; another than those.
+    /// The key with the digests of held changes to accept; different from those.
     pub accept_key: String,
-    /// How changes are learned of.
+    /// How the gateway learns of changes.
     pub notify: Notify,
     /// Between two full checks.
     pub check_interval: Duration,
-    /// Between two reads where there are no events.
+    /// Between two reads if there are no events.
     pub poll_interval: Duration,
     /// For a connection or an answer.
     pub timeout: Duration,
-    /// Of the answer with all lists, in bytes at most.
+    /// The longest answer with all lists, in bytes.
     pub max_reply: usize,
     /// What the gateways on the same server know of each other.
     pub fleet: Fleet,
 }
 
-/// Of section `[redis]`: how this gateway tells the others that it is there.
+/// Part of section `[redis]`: how this gateway makes itself known to others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
     /// Between two heartbeats, if there are any.
@@ -104,7 +104,8 @@ impl Fleet {
         format!("{}:{node}", self.node_key)
     }
 
-    /// The key of the index of all nodes. No key of a heartbeat, since none has this beginning.
+    /// The key of the index of all nodes. It cannot be the key of a heartbeat, since none begins like
+    /// this.
     pub(crate) fn index_key(&self) -> String {
         format!("{}s", self.node_key)
     }
@@ -126,7 +127,7 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// The gateway's own certificate and its private key.
     pub own: Option<(PathBuf, PathBuf)>,
-    /// The name that a server's certificate must hold, where that is not its host's; no Sentinel's.
+    /// The name that the server's certificate must have, if that is not its host's; not for Sentinels.
     pub name: Option<String>,
 }
 
@@ -143,18 +144,19 @@ impl Tls {
 /// How changes of the lists are learned of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Notify {
-    /// By events where Redis can be made to send them, else by tracking, else by polling.
+    /// By events if Redis sends them or can be configured to, otherwise by tracking, otherwise by
+    /// polling.
     Auto,
     /// By keyspace events.
     Events,
     /// By client tracking in broadcast mode.
     Tracking,
-    /// By reading again and again.
+    /// By polling.
     Poll,
 }
 
 impl Redis {
-    /// What the section says; none without a URL, once every key has been read.
+    /// What the section says; `None` without a URL, but only after every key has been parsed.
     pub(super) fn of(
         section: Section<'_>,
         redis_url: Option<String>,
@@ -167,7 +169,7 @@ impl Redis {
         };
         let sentinels = sentinels_of(section, url.as_ref())?;
         let passwords = PasswordFiles::of(section)?;
-        // One in the environment goes before all that the file says.
+        // One in the environment takes precedence over the whole file.
         let in_file = url.as_ref().filter(|_| !is_in_variable);
         passwords.are_needed_by(section, in_file, &sentinels)?;
         let url = url.map(|it| passwords.for_server(it));
@@ -266,7 +268,7 @@ impl PasswordFiles {
         })
     }
 
-    /// A password in two places is one that is changed in one of them.
+    /// A password in two places will sooner or later be changed in only one of them.
     fn are_needed_by(
         &self,
         section: Section<'_>,
@@ -330,7 +332,7 @@ impl Tls {
         Ok(Self { ca, own, name })
     }
 
-    /// Who has named files for TLS must not send a password without it.
+    /// If files for TLS are named, no password must be sent without TLS.
     pub(super) fn is_needed_by<'a>(
         &self,
         section: Section<'_>,
@@ -352,7 +354,7 @@ impl Tls {
     }
 }
 
-/// The Redis keys of the lists: each another.
+/// The Redis keys of the lists: all different.
 fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
     let settings = ByList {
         gray: &GRAY_KEY,
@@ -402,7 +404,7 @@ fn heartbeat(text: &str) -> Reading<Option<Duration>> {
     }
 }
 
-/// The name of a gateway; the host's when empty.
+/// The name of a gateway; the host's name if empty.
 pub(super) fn node(text: &str) -> Reading<String> {
     const LONGEST: usize = 128;
     if text.is_empty() {
@@ -416,7 +418,7 @@ pub(super) fn node(text: &str) -> Reading<String> {
     Ok(text.to_owned())
 }
 
-/// Whatever the host is called, it does not keep a gateway from starting.
+/// No host name, however odd, keeps a gateway from starting.
 fn node_of_host(host: &str) -> String {
     let fits = |it: char| if it.is_ascii_graphic() { it } else { '_' };
     let name: String = host.chars().map(fits).collect();
@@ -426,7 +428,7 @@ fn node_of_host(host: &str) -> String {
     name
 }
 
-/// The name of a server as a certificate holds it; none when empty.
+/// The name of a server as in its certificate; `None` if empty.
 fn server_name(text: &str) -> Reading<Option<String>> {
     if rustls::pki_types::ServerName::try_from(text).is_err() && !text.is_empty() {
         return wrong(

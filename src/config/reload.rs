@@ -1,24 +1,24 @@
-//! What of a new configuration a running gateway takes on, and what has come of that so far.
+//! Which settings of a new configuration a running gateway applies, and the outcomes of reloads so far.
 //!
-//! Kept are the settings that were used up at the start: ports, threads, open logs, the user,
-//! the source of the lists. All others hold for whatever begins after the reload.
+//! Settings that only matter at the start keep their values: ports, threads, open logs, the user, the
+//! source of the lists. All others apply to whatever begins after the reload.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Config, Store, Url, admin, gateway, lists, log, redis, upstream};
 
-/// What the reloads of a gateway have come to. Who has sent a signal learns here how it ended.
+/// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
 #[derive(Debug, Default)]
 pub struct Reloads(Mutex<ReloadTally>);
 
 /// The state of [`Reloads`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadTally {
-    /// Reloads that took on what they read.
+    /// Reloads that succeeded.
     pub ok: u64,
-    /// Reloads that changed nothing, since the file was bad.
+    /// Reloads that changed nothing, since the file was invalid.
     pub failed: u64,
-    /// One more has begun, and not yet ended.
+    /// Another one has begun and not ended yet.
     pub under_way: bool,
     /// Why the last one failed, if it did.
     pub error: Option<String>,
@@ -27,12 +27,12 @@ pub struct ReloadTally {
 }
 
 impl Reloads {
-    /// From now on the file may be read.
+    /// Notes that a reload begins, before the file is read.
     pub fn begin(&self) {
         self.lock().under_way = true;
     }
 
-    /// The reload has ended: with the keys that it could not change, or with what is wrong.
+    /// Notes the end of the reload: with the keys that it could not change, or with what is wrong.
     pub fn end(&self, outcome: Result<Vec<&'static str>, String>) {
         let mut tally = self.lock();
         tally.under_way = false;
@@ -59,8 +59,8 @@ impl Reloads {
     }
 }
 
-/// Keeps what a running configuration has where a setting that needs a restart is another in the new one,
-/// and names it. A test goes through all keys, so that none is forgotten here.
+/// If a setting that needs a restart differs in the new configuration, keeps the running value and names
+/// the key. A test goes through all keys, so that none is forgotten here.
 macro_rules! keep {
     ($kept:ident, $old:expr, $new:ident, { $( $setting:path => $( $field:ident ).+, )* }) => {
         $(
@@ -98,7 +98,7 @@ impl Config {
     }
 }
 
-/// Whether these are the same as they stand in the file: where their passwords are, others say.
+/// Whether these are the same as written in the file; where their passwords are is compared elsewhere.
 fn same_text(old: &[Url], new: &[Url]) -> bool {
     old.iter().map(Url::as_str).eq(new.iter().map(Url::as_str))
 }
@@ -150,7 +150,7 @@ fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
                 old.fleet.node_key == new.fleet.node_key,
             ),
         ],
-        // The URL decides between the two.
+        // The URL decides which of the two it is.
         (Store::File(_), Store::Redis(_)) | (Store::Redis(_), Store::File(_)) => {
             vec![(redis::URL.key, false)]
         }

@@ -1,6 +1,6 @@
-//! From the text of a value to what it means: numbers, sizes, times, addresses, paths.
+//! Parsers of values: numbers, sizes, times, addresses, paths.
 //!
-//! Every reader takes the whole value and says what is wrong with it and what is allowed. None
+//! Every parser takes the whole value, and says what is wrong with it and what is allowed. None of them
 //! knows the key or the file.
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,12 +26,12 @@ pub(super) fn count(text: &str, range: RangeInclusive<usize>) -> Reading<usize> 
 
 /// The number that `text` is, if it is digits only; the inner error is one that is too large.
 pub(super) fn digits<N: std::str::FromStr>(text: &str) -> Option<Result<N, N::Err>> {
-    // `parse` alone would admit a plus sign.
+    // `parse` alone would accept a plus sign.
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse())
 }
 
-/// `auto`, which is one for each CPU that this process may use, or a number of threads.
+/// A number of threads, or `auto`: one for each CPU that this process may use.
 pub(super) fn workers(text: &str) -> Reading<usize> {
     const MOST: usize = 256;
     if text == "auto" {
@@ -152,7 +152,7 @@ pub(super) fn body_size(text: &str) -> Reading<Option<u64>> {
     const ALLOWED: &str = "unlimited, or bytes, or a number with k, m or g, from 1 on";
     match bytes(text) {
         _ if text == "unlimited" => Ok(None),
-        // Elsewhere 0 means without limit, so that it is not safe to take it at its word.
+        // Elsewhere 0 means unlimited, so it is not safe to take it literally.
         Ok(0) => wrong("it is 0, which could be meant in two ways", ALLOWED),
         Ok(bytes) => Ok(Some(bytes)),
         Err(what) => wrong(what, ALLOWED),
@@ -172,8 +172,8 @@ pub(super) fn rate(text: &str) -> Reading<Option<NonZeroU64>> {
     }
 }
 
-/// Whether two listeners on these addresses would be in each other's way. An unspecified address is
-/// every address of its family. Any number of listeners can ask for a free port.
+/// Whether two listeners on these addresses would conflict. An unspecified address stands for every
+/// address of its family. Any number of listeners can ask for a free port.
 pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0
@@ -206,7 +206,7 @@ pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
         return Ok(Vec::new());
     }
     let read = |item: &str| {
-        // As strictly as those of the gray list, and in the same form.
+        // As strict as in the gray list, and in the same form.
         gray_entry(item.trim()).or_else(|_| {
             let item = shown(item.trim());
             wrong(format!("`{item}` is not an address or CIDR"), ALLOWED)
@@ -215,7 +215,7 @@ pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
     text.split(',').map(read).collect()
 }
 
-/// A path, taken from the folder `base` on; none when empty.
+/// A path, relative to the folder `base`; `None` if empty.
 pub(super) fn path(text: &str, base: &Path) -> Reading<Option<PathBuf>> {
     if text.contains("://") {
         return wrong("it is a URL", "the path of a file");
@@ -238,7 +238,7 @@ pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
     }
 }
 
-/// A name that must be there.
+/// A name that is required.
 pub(super) fn name(text: &str) -> Reading<String> {
     if text.is_empty() {
         return wrong("it is empty", "a name");

@@ -49,7 +49,8 @@ pub enum Watch<'a> {
 
 impl Watch<'_> {
     /// True when it has happened already.
-    pub fn has_happened(self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has_happened(self) -> bool {
         self.watched().is_some_and(|it| it.has_happened())
     }
 
