@@ -3,7 +3,7 @@
 //! it has sent everything.
 //!
 //! ```text
-//!   WithHead
+//!   Untouched -> WithHead (a small one that has arrived is sent with the head)
 //!   Untouched -> Begun -> Ending -> Complete
 //!       any of them -> Away (a second coroutine has it) -> as that has left it
 //!       any of them -> Unknown (nobody can tell where it ends)
