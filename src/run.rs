@@ -217,10 +217,10 @@ impl Running {
     fn apply(&self, current: &Config, new: Config) -> Vec<&'static str> {
         let (mut config, fixed) = current.reload(new);
         for key in &config.masked {
-            log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} goes before it\"");
+            log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} takes precedence\"");
         }
         for key in &fixed {
-            log::warn!("reload-ignored key={key} reason=\"it changes only by a restart\"");
+            log::warn!("reload-ignored key={key} reason=\"only a restart changes it\"");
         }
         log::set_max_level(config.log.level);
         let path = config.path.display().to_string();

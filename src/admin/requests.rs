@@ -56,7 +56,7 @@ pub(super) fn answer_to(
         return match method {
             b"POST" if !is_command(head, bytes) => {
                 let what = format!("{COMMAND_FIELD}: {COMMAND_ACCEPT}");
-                let text = format!("it takes the field {what}, and no Origin\n");
+                let text = format!("send the field {what}, and no Origin\n");
                 refuse(AdminRefusal::NoCommand, text)
             }
             b"POST" => accept(view, parts.next().unwrap_or_default()),
@@ -107,7 +107,7 @@ fn explained(view: &View, query: &[u8]) -> Answer {
         }
     }
     let Some(socket) = socket else {
-        return Answer::text(400, "an address is wanted: /explain?ip=192.0.2.1\n");
+        return Answer::text(400, "an address is required: /explain?ip=192.0.2.1\n");
     };
     let config = view.gateway.config.load();
     let rules = Rules {
@@ -170,7 +170,7 @@ fn no_such_change(digest: &str, held: &[Held]) -> String {
     match held.as_slice() {
         [] => format!("{digest} is not held; nothing is"),
         held => format!(
-            "{digest} is not held, or does not stand at present; held: {}",
+            "{digest} is not held, or cannot be confirmed at present; held: {}",
             held.join(", ")
         ),
     }

@@ -36,7 +36,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
             if writer::is_unread_pipe(path) {
                 let path = path.display();
                 unread.push(format!(
-                    "[log] {name}: {path} is a pipe (FIFO) that nobody reads; a start waits for its reader, and fails"
+                    "[log] {name}: {path} is a pipe (FIFO) that nobody reads; a start would wait for a reader, and fail"
                 ));
             }
         }
@@ -70,7 +70,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
 /// The environment of this command takes precedence over the file.
 fn masked(config: &Config) -> impl Iterator<Item = String> {
     config.masked.iter().map(|key| {
-        format!("{key} counts for nothing: {REDIS_URL_VARIABLE} in the environment goes before it")
+        format!("{key} has no effect: {REDIS_URL_VARIABLE} in the environment takes precedence")
     })
 }
 
@@ -116,7 +116,7 @@ fn keys_apart(config: &Config) -> Option<String> {
         let ByList { gray, pre, prod } = &redis.keys;
         format!(
             "[redis] gray_key, pre_key, prod_key: {gray}, {pre} and {prod} have hash tags, and are in several slots: \
-             a Redis Cluster does not let them be read at one moment; give all of them the same tag"
+             a Redis Cluster does not allow reading them in one transaction; give all of them the same tag"
         )
     })
 }
@@ -142,7 +142,7 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
         ));
     }
     if let Some(what) = wrong_lock(&copy::place_of_lock(path)) {
-        return warning(&format!("{what}, so that no copy is written: remove it"));
+        return warning(&format!("{what}, so no copy is written: remove it"));
     }
     if let Some(by) = copy::holder(path).filter(|it| !is_of(it, &config.path)) {
         let path = path.display();
@@ -158,7 +158,7 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
             let aside = copy::place_aside(path, other);
             let (why, aside) = (unused(&copy::of_another(other)), aside.display());
             warning(&format!(
-                "{why}; when lists were read, it is set aside as {aside}"
+                "{why}; once lists have been read, it is set aside as {aside}"
             ))
         }
         Err(error) => warning(&unused(&error.to_string())),
@@ -176,7 +176,7 @@ fn wrong_lock(path: &Path) -> Option<String> {
     let what = match found {
         it if it.is_dir() => "a folder",
         it if it.is_symlink() => "a symbolic link",
-        _ => "no regular file",
+        _ => "not a regular file",
     };
     Some(format!("the lock {shown} is {what}"))
 }
@@ -207,7 +207,7 @@ fn place_of_file(path: &Path) -> Result<(), String> {
     let folder = folder_of(path);
     match look_at(folder)? {
         Found::Folder | Found::Hidden => {}
-        Found::Other => return Err(format!("{} is no folder", folder.display())),
+        Found::Other => return Err(format!("{} is not a folder", folder.display())),
         Found::Nothing => return Err(format!("there is no folder {}", folder.display())),
     }
     match look_at(path)? {

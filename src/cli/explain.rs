@@ -53,7 +53,7 @@ fn text(explanation: &Explanation) -> String {
     let it = explanation;
     let socket = match &it.x_forwarded_for {
         Some(said) => format!("a trusted proxy, whose X-Forwarded-For {said}"),
-        None => "no trusted proxy, so it is the client".to_owned(),
+        None => "not a trusted proxy, so it is the client".to_owned(),
     };
     let outcome = match &it.refusal {
         Some(refusal) => format!("503 {refusal}"),

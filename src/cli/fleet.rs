@@ -106,9 +106,9 @@ pub fn wait(
 fn settings(config: &Path) -> Result<Redis, String> {
     match run::load(config)?.store {
         Store::Redis(settings) => Ok(settings),
-        Store::File(_) => {
-            Err("the lists come from a file; only gateways on one Redis are a fleet".to_owned())
-        }
+        Store::File(_) => Err(
+            "the lists come from a file; only gateways that share a Redis form a fleet".to_owned(),
+        ),
     }
 }
 
@@ -174,7 +174,7 @@ impl Awaited {
         let mut text = format!("{holding} of {all} gateways hold {digest}");
         if holding < self.at_least {
             // Writing to a String cannot fail.
-            let _ = write!(text, ", {} are wanted", self.at_least);
+            let _ = write!(text, ", at least {} required", self.at_least);
         }
         for seen in lacking.iter().take(NAMED) {
             let _ = write!(text, "; {}", shortcoming(seen));
@@ -203,7 +203,7 @@ impl Awaited {
 fn shortcoming(seen: &LastSeen) -> String {
     let name = &seen.heard.name;
     let Some(node) = &seen.heard.node else {
-        return format!("{name} says what is not understood");
+        return format!("{name} has a heartbeat that is not understood");
     };
     let generation = node.generation;
     let holds = match &node.digest {
@@ -215,8 +215,8 @@ fn shortcoming(seen: &LastSeen) -> String {
         held => format!(", held: {}", held.join(" ")),
     };
     let heard = match seen.heard.ago() {
-        _ if seen.lost => "not heard of any more".to_owned(),
-        Some(ago) => format!("heard of {:.1}s ago", ago.as_secs_f64()),
+        _ if seen.lost => "no longer heard from".to_owned(),
+        Some(ago) => format!("heard from {:.1}s ago", ago.as_secs_f64()),
         None => "its key never expires".to_owned(),
     };
     format!("{name} {holds}{held}, {heard})")
@@ -278,7 +278,7 @@ fn row(heard: &Heard) -> [String; 8] {
     ]
 }
 
-/// Of a gateway that is known and not heard of: it has gone, or is cut off, or Redis takes no heartbeats.
+/// Of a known gateway that is not heard from: it has gone, or is cut off, or Redis accepts no heartbeats.
 fn row_of_silent(silent: &Silent) -> [String; 8] {
     let none = || "-".to_owned();
     let ago = silent.expired;
@@ -348,24 +348,24 @@ mod tests {
             (
                 0,
                 &[][..],
-                "0 of 0 gateways hold 00000000000000bb, 1 are wanted",
+                "0 of 0 gateways hold 00000000000000bb, at least 1 required",
             ),
             (
                 3,
                 &[a.clone(), b],
-                "2 of 2 gateways hold 00000000000000bb, 3 are wanted",
+                "2 of 2 gateways hold 00000000000000bb, at least 3 required",
             ),
             (
                 1,
                 &[a.clone(), old],
                 "1 of 2 gateways hold 00000000000000bb; \
-                 b holds 00000000000000aa (generation 2, heard of 1.5s ago)",
+                 b holds 00000000000000aa (generation 2, heard from 1.5s ago)",
             ),
             (
                 1,
                 &[a.clone(), unread],
                 "1 of 2 gateways hold 00000000000000bb; \
-                 c has no lists (generation 0, heard of 1.5s ago)",
+                 c has no lists (generation 0, heard from 1.5s ago)",
             ),
             (
                 1,
@@ -377,7 +377,7 @@ mod tests {
                         left: None,
                     },
                 ],
-                "1 of 2 gateways hold 00000000000000bb; d says what is not understood",
+                "1 of 2 gateways hold 00000000000000bb; d has a heartbeat that is not understood",
             ),
         ] {
             assert_eq!(complaint(at_least, &[(0, heard)]).as_deref(), Some(said));
@@ -392,14 +392,14 @@ mod tests {
         // Deleted, while it had time to live.
         assert_eq!(complaint(1, &[before, (299, &[a()])]), None);
         let lost = "1 of 2 gateways hold 00000000000000bb; \
-                    b holds 00000000000000aa (generation 2, not heard of any more)";
+                    b holds 00000000000000aa (generation 2, no longer heard from)";
         for looks in [
             &[before, (300, &[a()])][..],
             &[before, (300, &[a()]), (301, &[a()])],
         ] {
             assert_eq!(complaint(1, looks).as_deref(), Some(lost));
         }
-        // It is heard of again.
+        // It is heard from again.
         let again = heard("b", Some(NEW), 300);
         assert_eq!(
             complaint(1, &[before, (300, &[a()]), (900, &[a(), again])]),

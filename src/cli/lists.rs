@@ -100,7 +100,7 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
     if gateway.source != store.source {
         let _ = writeln!(
             text,
-            "the gateway reads {}, and not {} as the settings here; only a restart changes that",
+            "the gateway reads {}, not {} as configured here; only a restart changes that",
             gateway.source, store.source
         );
     }
@@ -176,7 +176,7 @@ fn take(page: &ListsPage, entries: &mut [BTreeSet<String>; 3]) -> bool {
 fn kept(lists: &Standing) -> Vec<String> {
     let held = lists.held.iter().map(|it| {
         let (list, reason, digest) = (&it.list, &it.reason, &it.digest);
-        format!("{list} is held: {reason}; to let it in: graygate lists accept {digest}")
+        format!("{list} is held: {reason}; to accept it: graygate lists accept {digest}")
     });
     let kept = lists.kept.iter();
     let kept = kept.map(|it| format!("{} is kept, since the store has: {}", it.list, it.fault));

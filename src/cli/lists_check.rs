@@ -90,7 +90,7 @@ fn report(
     let remarks = faults + held + skipped + findings.total() - findings.count(Kind::Almost);
     if remarks == 0 {
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
-        text = format!("nothing to remark: gray {gray}, pre {pre}, prod {prod}\n");
+        text = format!("nothing to report: gray {gray}, pre {pre}, prod {prod}\n");
     }
     Report { text, remarks }
 }
@@ -151,7 +151,7 @@ fn tell_held(text: &mut String, lists: &Lists) -> usize {
                 format!("{family_name}, by {count} entries together")
             }
         };
-        let remark = "as a change it is held until somebody confirms it";
+        let remark = "such a change is held until somebody confirms it";
         let _ = writeln!(text, "gray: {reason}: {what}: {remark}");
     })
     .count()

@@ -36,8 +36,8 @@ pub fn reload(path: &Path) -> Result<String, String> {
     let Some(admin) = config.admin.filter(|it| it.port() != 0) else {
         signal(pid)?;
         return Ok(format!(
-            "told to reload (pid {pid}); [admin] listen names no port to ask at, so the outcome \
-             stands in the error log"
+            "told to reload (pid {pid}); [admin] listen has no port to ask at, so the outcome \
+             is in the error log"
         ));
     };
     let gateway = Asked::new(admin, pid);
@@ -50,7 +50,7 @@ pub fn reload(path: &Path) -> Result<String, String> {
     }
     signal(pid)?;
     let told = |what: String| {
-        format!("process {pid} was told to reload; the outcome stands in the error log: {what}")
+        format!("process {pid} was told to reload; the outcome is in the error log: {what}")
     };
     let after = before.and_then(|before| gateway.wait(before.next()));
     outcome(pid, &after.map_err(told)?)
@@ -91,7 +91,7 @@ fn outcome(pid: Pid, tally: &Tally) -> Result<String, String> {
     if !tally.masked.is_empty() {
         let keys = tally.masked.join(", ");
         line.push_str(&format!(
-            "; {REDIS_URL_VARIABLE} in the gateway's environment goes before {keys}"
+            "; {REDIS_URL_VARIABLE} in the gateway's environment takes precedence over {keys}"
         ));
     }
     Ok(line)
@@ -119,7 +119,7 @@ impl Tally {
     fn of(page: ConfigPage, pid: Pid) -> Result<Self, String> {
         if page.pid.map(u64::cast_signed) != Some(i64::from(pid.as_raw())) {
             let answers = page.pid.map_or("null".to_owned(), |it| it.to_string());
-            return Err(format!("process {answers} answers in its place"));
+            return Err(format!("process {answers} answers instead"));
         }
         Ok(Self {
             file: page.file,
@@ -157,7 +157,7 @@ impl Asked {
                 return Ok(tally);
             }
             if Instant::now() >= deadline {
-                return Err(format!("it has not ended within {TIME_LIMIT:?}"));
+                return Err(format!("it has not finished within {TIME_LIMIT:?}"));
             }
             std::thread::sleep(LOOK);
         }
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn only_the_process_that_was_signalled_is_believed() {
         let of = |pid| Tally::of(page(pid, false), Pid::from_raw(7)).map(drop);
-        let other = Err("process 8 answers in its place".to_owned());
+        let other = Err("process 8 answers instead".to_owned());
         assert_eq!(of(Some(8)), other);
-        let none = Err("process null answers in its place".to_owned());
+        let none = Err("process null answers instead".to_owned());
         assert_eq!(of(None), none);
     }
 }

@@ -69,7 +69,7 @@ fn text(health: &str, page: &ListsPage) -> String {
     for held in &lists.held {
         let (list, reason) = (&held.list, &held.reason);
         let remedy = format!("graygate lists accept {}", held.digest);
-        line("held", format!("{list}: {reason}; to let it in: {remedy}"));
+        line("held", format!("{list}: {reason}; to accept it: {remedy}"));
     }
     for (list, skipped) in &lists.skipped {
         if let Some(first) = skipped.first.first() {
@@ -83,7 +83,7 @@ fn text(health: &str, page: &ListsPage) -> String {
     if let Some(copy) = &lists.copy {
         if copy.in_force {
             let written = copy.written.as_deref().unwrap_or("-");
-            line("copy", format!("in force, of {written}"));
+            line("copy", format!("in force, written {written}"));
         }
         if let Some(error) = &copy.error {
             line("copy", error.clone());

@@ -210,7 +210,7 @@ fn index<'a>(
         if line.starts_with(char::is_whitespace) {
             return Err(wrong(
                 "an indented line",
-                "lines that begin in the first column; a value stands on one line",
+                "lines that begin in the first column; each value on one line",
             ));
         }
         if line.starts_with('[') {
@@ -228,7 +228,7 @@ fn index<'a>(
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(wrong(
-                "what stands before = is not the name of a key",
+                "the text before = is not the name of a key",
                 "key = value",
             ));
         }

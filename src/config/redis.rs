@@ -15,7 +15,7 @@ settings! {
     URL: Option<Url> = url, "", secret, |it, _| Url::read_optional(it),
         "Server: redis://[[user]:password@]host[:port][/db], rediss://… with TLS, or unix:///path[?db=0].";
     SENTINELS: Vec<Url> = sentinels, "", secret, |it, _| Url::read_sentinels(it),
-        "Sentinels, as host[:26379] or redis[s]://…, separated by commas; the host in url is then the master's name.";
+        "Sentinels: host[:26379] or redis[s]://…, separated by commas; the host in url is then the master's name.";
     PASSWORD_FILE: Option<PathBuf> = password_file, "", restart, |it, base| units::path(it, base),
         "File with the password of the server and nothing else, read at each connection; empty: as the URL says.";
     SENTINEL_PASSWORD_FILE: Option<PathBuf> = sentinel_password_file, "", restart, |it, base| units::path(it, base),
@@ -25,9 +25,9 @@ settings! {
     TLS_CERT: Option<PathBuf> = tls_cert, "", restart, |it, base| units::path(it, base),
         "PEM file of the gateway's own certificate, for a server that asks for one; empty: none.";
     TLS_KEY: Option<PathBuf> = tls_key, "", restart, |it, base| units::path(it, base),
-        "PEM file of its private key, readable to the user in [gateway].";
+        "PEM file of its private key, readable by the user in [gateway].";
     TLS_NAME: Option<String> = tls_name, "", restart, |it, _| server_name(it),
-        "Name that the server's certificate must hold; empty: the host in url, or what the Sentinels say.";
+        "Name that the server's certificate must have; empty: the host in url, or what the Sentinels say.";
     GRAY_KEY: String = gray_key, "gray", restart, |it, _| name(it),
         "Key of the clients that get the new version.";
     PRE_KEY: String = pre_key, "pre", restart, |it, _| name(it),
@@ -41,17 +41,17 @@ settings! {
     CHECK_INTERVAL: Duration = check_interval, "10s", restart, |it, _| units::duration(it),
         "Time between two full checks of the lists, events or not.";
     POLL_INTERVAL: Duration = poll_interval, "1s", restart, |it, _| units::duration(it),
-        "Time between two reads where there are no events.";
+        "Time between two reads of the lists if there are no events.";
     TIMEOUT: Duration = timeout, "2s", restart, |it, _| units::duration(it),
         "Time for Redis to accept a connection or to answer.";
     MAX_REPLY: usize = max_reply, "256m", restart, |it, _| reply_size(it),
-        "Longest answer with all lists, 64k to 4g; above that they stay as they are. A million IPv6 entries take 46m.";
+        "Longest reply with all lists, 64k to 4g; above that the lists stay as they are. A million IPv6 entries take 46m.";
     HEARTBEAT: Option<Duration> = heartbeat, "2s", restart, |it, _| heartbeat(it),
         "Time between two heartbeats, 100ms or more, by which `graygate fleet` knows this gateway; or off.";
     NODE: String = node, "", restart, |it, _| node(it),
         "Name of this gateway, unique among those on the same Redis; empty: the host's.";
     NODE_KEY: String = node_key, "graygate:node", restart, |it, _| name(it),
-        "What the keys of the heartbeats begin with; a colon and the name follow, and for their index an s.";
+        "Prefix of the heartbeats' keys: a colon and the name follow it; with an s appended, it is the key of their index.";
 }
 
 /// The environment variable that takes precedence over `[redis] url`, for passwords that must not be in
@@ -218,8 +218,8 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
     let is_unix = |url: &Url| matches!(url.address(), Address::Unix(_));
     if !sentinels.is_empty() && url.is_some_and(is_unix) {
         let wrong = Wrong {
-            what: "the URL of Redis names a socket, and no master".to_owned(),
-            allowed: "a URL whose host is the master's name, as redis://mymaster/0".to_owned(),
+            what: "the URL of Redis names a socket, not a master".to_owned(),
+            allowed: "a URL whose host is the master's name, such as redis://mymaster/0".to_owned(),
         };
         return Err(section.wrong(&SENTINELS.key, &wrong));
     }
@@ -244,7 +244,7 @@ impl Fleet {
         if let Some(other) = others.iter().find(|it| it.starts_with(&beginning)) {
             let wrong = Wrong {
                 what: format!("the key {} begins with it", shown(other)),
-                allowed: "what no other key begins with".to_owned(),
+                allowed: "a prefix that no other key begins with".to_owned(),
             };
             return Err(section.wrong(&NODE_KEY.key, &wrong));
         }
@@ -252,7 +252,7 @@ impl Fleet {
         if others.contains(&index.as_str()) {
             let wrong = Wrong {
                 what: format!("{} is the index of the nodes", shown(&index)),
-                allowed: "what with an s behind it is no other key".to_owned(),
+                allowed: "a prefix that is not another key once an s is appended".to_owned(),
             };
             return Err(section.wrong(&NODE_KEY.key, &wrong));
         }
@@ -281,7 +281,11 @@ impl PasswordFiles {
         };
         if self.server.is_some() && url.is_some_and(Url::has_password) {
             let what = "url has a password, too";
-            return wrong(&PASSWORD_FILE.key, what, "the password in one of the two");
+            return wrong(
+                &PASSWORD_FILE.key,
+                what,
+                "the password in only one of the two",
+            );
         }
         if self.sentinels.is_some() && sentinels.iter().all(Url::has_password) {
             let what = match sentinels {
@@ -291,7 +295,7 @@ impl PasswordFiles {
             return wrong(
                 &SENTINEL_PASSWORD_FILE.key,
                 what,
-                "nothing, where none needs it",
+                "nothing, if no Sentinel needs it",
             );
         }
         Ok(())
@@ -348,7 +352,7 @@ impl Tls {
         };
         let wrong = Wrong {
             what: "neither the URL of Redis nor a Sentinel begins with rediss://".to_owned(),
-            allowed: "rediss:// where TLS is meant, else nothing for it".to_owned(),
+            allowed: "rediss:// if TLS is meant, otherwise none of its keys".to_owned(),
         };
         Err(section.wrong(&key, &wrong))
     }
@@ -371,7 +375,7 @@ fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
         if let Some((other, _)) = before.find(|(_, it)| *it == key) {
             let wrong = Wrong {
                 what: format!("{} has the same value", settings[other].key.name),
-                allowed: "three keys, each another".to_owned(),
+                allowed: "three different keys".to_owned(),
             };
             return Err(section.wrong(&settings[list].key, &wrong));
         }
@@ -398,7 +402,7 @@ fn heartbeat(text: &str) -> Reading<Option<Duration>> {
     match duration_or_off(text)? {
         Some(time) if time < LEAST => wrong(
             "it is less than 100ms",
-            "off, or a time from 100ms on, as 2s",
+            "off, or a time of at least 100ms, such as 2s",
         ),
         time => Ok(time),
     }
@@ -413,7 +417,7 @@ pub(super) fn node(text: &str) -> Reading<String> {
     }
     if text.len() > LONGEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         let allowed = "1 to 128 printable ASCII characters, no spaces; or nothing: the host's name";
-        return wrong("it is no name of a gateway", allowed);
+        return wrong("it is not a valid name of a gateway", allowed);
     }
     Ok(text.to_owned())
 }
@@ -432,8 +436,8 @@ fn node_of_host(host: &str) -> String {
 fn server_name(text: &str) -> Reading<Option<String>> {
     if rustls::pki_types::ServerName::try_from(text).is_err() && !text.is_empty() {
         return wrong(
-            "it is no name of a host",
-            "a host's name or an IP address, as redis.example, without a port",
+            "it is not the name of a host",
+            "the name or the IP address of a host, such as redis.example, without a port",
         );
     }
     optional_name(text)

@@ -41,7 +41,7 @@ impl Store {
             }
             (None, Some(path)) => Ok(Self::File(path)),
             (None, None) => Err(file.wrong(
-                "no source of the lists",
+                "no source for the lists",
                 "url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
             )),
         }

@@ -61,7 +61,7 @@ fn split_unit(text: &str) -> (&str, &str) {
 /// A time: a whole number with its unit, never 0.
 pub(super) fn duration(text: &str) -> Reading<Duration> {
     const ALLOWED: &str =
-        "a whole number with its unit ms, s, m or h, as 500ms or 10s, from 1ms to 24h";
+        "a whole number with its unit ms, s, m or h, such as 500ms or 10s, from 1ms to 24h";
     const LONGEST: u64 = 24 * 60 * 60 * 1000;
     let (number, unit) = split_unit(text);
     let Some(number) = digits::<u64>(number) else {
@@ -98,8 +98,7 @@ pub(super) fn duration_or_off(text: &str) -> Reading<Option<Duration>> {
 
 /// An age in whole seconds, up to years; none for `unlimited`.
 pub(super) fn age(text: &str) -> Reading<Option<Duration>> {
-    const ALLOWED: &str =
-        "unlimited, or a whole number with its unit s, m, h or d, as 12h or 30d, from 1s to 3650d";
+    const ALLOWED: &str = "unlimited, or a whole number with its unit s, m, h or d, such as 12h or 30d, from 1s to 3650d";
     const DAY: u64 = 24 * 60 * 60;
     if text == "unlimited" {
         return Ok(None);
@@ -153,7 +152,7 @@ pub(super) fn body_size(text: &str) -> Reading<Option<u64>> {
     match bytes(text) {
         _ if text == "unlimited" => Ok(None),
         // Elsewhere 0 means unlimited, so it is not safe to take it literally.
-        Ok(0) => wrong("it is 0, which could be meant in two ways", ALLOWED),
+        Ok(0) => wrong("it is 0, which is ambiguous", ALLOWED),
         Ok(bytes) => Ok(Some(bytes)),
         Err(what) => wrong(what, ALLOWED),
     }
@@ -165,7 +164,7 @@ pub(super) fn rate(text: &str) -> Reading<Option<NonZeroU64>> {
     match bytes(text) {
         _ if text == "off" => Ok(None),
         Ok(bytes) => match NonZeroU64::new(bytes) {
-            None => wrong("it is 0, which could be meant in two ways", ALLOWED),
+            None => wrong("it is 0, which is ambiguous", ALLOWED),
             rate => Ok(rate),
         },
         Err(what) => wrong(what, ALLOWED),
@@ -201,7 +200,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 /// Addresses or CIDRs; none when empty.
 pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
     const ALLOWED: &str =
-        "IP addresses or CIDRs, separated by commas, as 10.0.0.1, 10.0.0.0/8 or fd00::/8";
+        "IP addresses or CIDRs, separated by commas, such as 10.0.0.1, 10.0.0.0/8 or fd00::/8";
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -233,7 +232,7 @@ pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
         Some((_, meaning)) => Ok(*meaning),
         None => {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            wrong("it is none of the words for this key", words.join(", "))
+            wrong("it is not one of the values of this key", words.join(", "))
         }
     }
 }

@@ -129,7 +129,7 @@ impl Url {
         }
         // Other clients take it literally, or refuse it: for them the password would be a different one.
         if has_bad_escape(text) {
-            let what = "it has a % without two hexadecimal digits behind it; a % itself is %25";
+            let what = "it has a % without two hexadecimal digits after it; a % itself is %25";
             return wrong(what, ALLOWED);
         }
         let known = ["redis://", "rediss://", "unix://", "redis+unix://"];
@@ -149,7 +149,7 @@ impl Url {
         if is_tcp
             && (parsed.path().contains('@') || parsed.query().is_some_and(|it| it.contains('@')))
         {
-            return wrong("it has an @ behind the host", ALLOWED);
+            return wrong("it has an @ after the host", ALLOWED);
         }
         let query = Query::read(parsed.query().unwrap_or_default())?;
         let port = parsed.port().unwrap_or(default_port);
@@ -216,7 +216,7 @@ impl Url {
             let url =
                 read.or_else(|it| wrong(format!("number {}: {}", at + 1, it.what), ALLOWED))?;
             if matches!(url.address, Address::Unix(_)) || url.login.db != 0 {
-                let what = format!("number {}: it is no host", at + 1);
+                let what = format!("number {}: it is not a host", at + 1);
                 return wrong(what, ALLOWED);
             }
             Ok(url)

@@ -175,7 +175,7 @@ impl<'a> Nodes<'a> {
             true => None,
             false => index::refusal(link, of_index, settings)?,
         };
-        let refusal = refusal.map(|words| format!("Redis takes no heartbeats: {words}"));
+        let refusal = refusal.map(|words| format!("Redis accepts no heartbeats: {words}"));
         Ok(Look {
             heard: all,
             silent,

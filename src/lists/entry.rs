@@ -72,7 +72,7 @@ pub(super) const UNREACHABLE: &str = "an address that nobody can connect to";
 /// Why a link-local IPv6 address is skipped: it names an interface's neighbour only together with
 /// the interface (RFC 4007 section 11), which differs from machine to machine.
 pub(super) const LINK_LOCAL: &str =
-    "a link-local address, which means nothing without a zone, and zones are not read";
+    "a link-local address, which means nothing without a zone, and zones are not supported";
 
 /// Reads one entry of a pool.
 ///

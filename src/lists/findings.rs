@@ -162,8 +162,8 @@ mod tests {
                 "address-or-port pre ::1:443: taken as [::1:443]:80; is [::1]:443 meant? (1)",
                 "almost gray 10.0.0: is 10.0.0.0/24 meant? (1)",
                 "almost prod web1:80: a name; only addresses are read (1)",
-                "duplicate gray 10.0.0.1: stands more than once (2)",
-                "duplicate pre 10.1.0.1:80: stands more than once (1)",
+                "duplicate gray 10.0.0.1: is listed more than once (2)",
+                "duplicate pre 10.1.0.1:80: is listed more than once (1)",
                 "host-bits gray 10.9.8.7/16: has host bits; taken as 10.9.0.0/16 (1)",
                 "host-bits gray ::ffff:1.2.3.0/24: has host bits; taken as ::/24; \
                  is /120 meant, which is 1.2.3.0/24? (1)",

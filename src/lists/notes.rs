@@ -101,7 +101,7 @@ impl Notes {
     ) {
         for same in entries.chunk_by(|one, next| one == next) {
             if let [first, _, ..] = same {
-                let text = || (shown(first), "stands more than once".to_owned());
+                let text = || (shown(first), "is listed more than once".to_owned());
                 self.add_many(Kind::Duplicate, same.len() - 1, text);
             }
         }

@@ -141,7 +141,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 fn taken(path: &Path) -> io::Error {
     let holder = holders(path).into_iter().flatten().next();
     let by = match (holder, read(path)) {
-        (Some(pid), Ok(Some(_))) => format!("process {pid}, which runs"),
+        (Some(pid), Ok(Some(_))) => format!("process {pid}, which is running"),
         (Some(pid), _) => format!("process {pid}, which is about to start or to end"),
         _ => "a process that is about to start or to end".to_owned(),
     };
@@ -314,7 +314,7 @@ mod tests {
         assert!(error.ends_with(&about_to), "{error}");
         first.announce().unwrap();
         let error = PidFile::create(&path).unwrap_err().to_string();
-        assert!(error.ends_with(&format!(": it belongs to process {own}, which runs")));
+        assert!(error.ends_with(&format!(": it belongs to process {own}, which is running")));
         assert_eq!(text(), format!("{own}\n"));
         drop(first);
         assert!(!path.exists());
