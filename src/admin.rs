@@ -1,9 +1,9 @@
 //! The admin listener, for operators and their tools: `/healthz`, `/lists`, `/peers`, `/explain`, `/config`
-//! and `/metrics`; and `POST /lists/accept?digest=…`, which lets a held change in.
+//! and `/metrics`; and `POST /lists/accept?digest=…`, which accepts a held change.
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | `listener` | the socket and its threads: one request a connection, so many at a time |
+//! | `listener` | the socket and its threads: one request per connection, a limited number at a time |
 //! | `requests` | which page is asked for, and who may have it |
 //! | `pages` | what a page says |
 //! | `metrics` | the counters as Prometheus text |

@@ -1,8 +1,8 @@
 //! The command line: one file a command.
 //!
-//! Commands that concern a running gateway ask its admin listener (`admin_client`); the others read the
-//! ini file and look for themselves. Each returns the text to print, or one line that says why it could not
-//! be done; arguments and exit codes are `main.rs`'s.
+//! Commands about a running gateway ask its admin listener (`admin_client`); the others read the ini
+//! file and check for themselves. Each returns the text to print, or one line that says why it failed.
+//! Arguments and exit codes are in `main.rs`.
 
 pub mod accept;
 pub(crate) mod admin_client;

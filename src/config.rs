@@ -1,13 +1,12 @@
 //! The ini file, and what it means.
 //!
-//! [`Config::load`] reads the whole file before anything starts: an unknown key, a value
-//! without its unit or a line that could be read in two ways is an error that names its line. What
-//! comes out needs no further check: nothing required is optional, paths are absolute, every wait
-//! has a length. [`KEYS`] lists the keys with their defaults; the shipped `etc/graygate.ini` says
-//! the same.
+//! [`Config::load`] reads the whole file before anything starts: an unknown key, a value without its
+//! unit or a line that could be read in two ways is an error that names its line. The result needs no
+//! further checks: nothing required is optional, paths are absolute, and no time limit is missing.
+//! [`KEYS`] lists the keys with their defaults; the shipped `etc/graygate.ini` says the same.
 //!
-//! [`Config::reload`] says which changes a running gateway takes on. Nothing here opens the
-//! files, sockets or users that are named.
+//! [`Config::reload`] says which changes a running gateway applies. Nothing here opens the files or
+//! sockets, or looks up the users, that are named.
 
 mod admin;
 mod error;
@@ -74,16 +73,15 @@ pub struct Config {
     pub log: Log,
     /// Where the admin listener listens, if it does.
     pub admin: Option<SocketAddr>,
-    /// The names by which it may be asked, beside addresses and `localhost`; in lower case.
+    /// The names by which it may be requested, besides addresses and `localhost`; in lower case.
     pub admin_hosts: Vec<String>,
-    /// The full names of the keys whose values count for nothing, since the environment goes before
-    /// them.
+    /// The full names of the keys whose values have no effect, since the environment takes precedence.
     pub masked: Vec<&'static str>,
 }
 
 impl Config {
-    /// Reads the file at `path`. `redis_url` is the value of `REDIS_URL_VARIABLE`, and goes
-    /// before the file's unless it is empty.
+    /// Reads the file at `path`. `redis_url` is the value of `REDIS_URL_VARIABLE`, and takes precedence
+    /// over the file's unless it is empty.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -97,7 +95,7 @@ impl Config {
     /// The first thing that is wrong.
     pub fn parse(path: &Path, text: &str, redis_url: Option<String>) -> Result<Self, ConfigError> {
         let file = IniFile::parse(path, text, KEYS)?;
-        // Absolute, since a daemon may change its folder before a reload.
+        // Absolute, since a daemon may change its working directory before a reload.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let gateway = Gateway::of(file.section("gateway"))?;
         let redis_url = redis_url.filter(|url| !url.is_empty());
@@ -116,8 +114,8 @@ impl Config {
         })
     }
 
-    /// Where the gateway of the file at `path` can be asked, if anywhere. What is wrong in other
-    /// sections does not matter: who asks wants to know how a gateway is that has started already.
+    /// The admin listener's address in the file at `path`, if there is one. Mistakes in other sections
+    /// do not matter: the caller wants to ask a gateway that has started already.
     ///
     /// # Errors
     /// What is wrong with the file as a whole, or with this key.

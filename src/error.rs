@@ -48,19 +48,19 @@ named! {
     /// Why the gateway answers a request itself. Sources: RFC 9110, RFC 9112.
     pub enum Refusal {
         BadRequestLine = "bad-request-line", "the request line is not `method SP target SP version`";
-        BadMethod = "bad-method", "the method is no token or longer than 32 bytes";
+        BadMethod = "bad-method", "the method is not a token, or is longer than 32 bytes";
         MethodNotAllowed = "method-not-allowed", "CONNECT and TRACE are not served";
         BadTarget = "bad-target", "the target is not in origin, absolute or asterisk form, or has forbidden bytes";
         BadVersion = "bad-version", "the version is neither HTTP/1.1 nor HTTP/1.0";
-        LineTooLong = "line-too-long", "the request line is longer than max_line, or than max_head has room for";
+        LineTooLong = "line-too-long", "the request line is longer than max_line, or does not fit into max_head";
         HeadTooLarge = "head-too-large", "the head is larger than max_head";
         TooManyFields = "too-many-fields", "the head has more than max_fields fields";
-        BadField = "bad-field", "a header field has a forbidden byte, is folded, or has no name or colon, or Connection is no list of up to 100 tokens";
+        BadField = "bad-field", "a header field has a forbidden byte, is folded, or has no name or colon, or Connection is not a list of at most 100 tokens";
         BareLineFeed = "bare-lf", "a line of the head does not end with CR LF";
         NoHost = "no-host", "an HTTP/1.1 request has no Host";
         ManyHosts = "many-hosts", "the request has more than one Host";
         BadHost = "bad-host", "the Host is not `host [: port]`";
-        LengthAndCoding = "length-and-coding", "Content-Length and Transfer-Encoding stand together";
+        LengthAndCoding = "length-and-coding", "the request has both Content-Length and Transfer-Encoding";
         ManyLengths = "many-lengths", "more than one Content-Length";
         BadLength = "bad-length", "the Content-Length is not a number of 1 to 19 digits";
         BadCoding = "bad-coding", "the Transfer-Encoding is ambiguous or malformed";
@@ -68,7 +68,7 @@ named! {
         CodingOnHttp10 = "coding-on-http10", "an HTTP/1.0 request has a Transfer-Encoding";
         BodyTooLarge = "body-too-large", "the body is larger than max_body";
         BadExpect = "bad-expect", "the Expect field is not `100-continue`";
-        MaxForwards = "max-forwards", "an OPTIONS may go no further by its Max-Forwards, so this is its answer";
+        MaxForwards = "max-forwards", "Max-Forwards lets an OPTIONS request go no further, so the gateway answers it";
         BadChunk = "bad-chunk", "the chunked coding of the body is malformed";
         BadTrailer = "bad-trailer", "a trailer field is malformed";
         TrailerTooLarge = "trailer-too-large", "the trailer section is larger than max_head or max_fields";
@@ -130,8 +130,8 @@ named! {
 named! {
     /// Why the admin listener refuses a request whose head is good.
     pub enum AdminRefusal {
-        ForeignHost = "foreign-host", "the Host is no IP address, nor localhost, nor one of the hosts that the admin listener may be asked for";
-        NoCommand = "no-command", "a change is accepted only with the field for that, and without an Origin";
+        ForeignHost = "foreign-host", "the Host is not an IP address, localhost, or one of the names in [admin] hosts";
+        NoCommand = "no-command", "a change is accepted only with the command field, and without an Origin";
     }
 }
 
@@ -153,12 +153,12 @@ named! {
         ResponseHeadTooLarge = "response-head-too-large", "the response head is larger than max_head or max_fields";
         BadResponseFraming = "bad-response-framing", "the response's length or coding is malformed or ambiguous";
         Deadline = "deadline", "the request has taken longer than deadline, with all that it was tried";
-        InterimFlood = "interim-flood", "the peer has sent interim responses, and no other, at more than their pace for 600 times read_timeout";
+        InterimFlood = "interim-flood", "the peer has sent nothing but interim responses, above the permitted rate, for 600 times read_timeout";
         UnexpectedUpgrade = "unexpected-upgrade", "the peer switched protocols unasked";
-        ResponseCut = "response-cut", "the peer closed or reset inside the response body";
+        ResponseCut = "response-cut", "the peer closed or reset the connection within the response body";
         ResponseStalled = "response-stalled", "nothing of the response body came for stall_timeout";
         BadResponseChunk = "bad-response-chunk", "the chunked coding of the response body is malformed";
-        Draining = "draining", "the gateway is shutting down, and drain_timeout is over";
+        Draining = "draining", "the gateway is shutting down, and drain_timeout has expired";
         ClientGone = "client-gone", "the client vanished, so the attempt was given up";
     }
 }
@@ -255,18 +255,18 @@ impl Failure {
 named! {
     /// Why a downstream connection was closed.
     pub enum Close {
-        ClientClosed = "client-closed", "the client closed between two requests";
-        ClientGone = "client-gone", "the client closed or reset inside a request or its response";
+        ClientClosed = "client-closed", "the client closed the connection between two requests";
+        ClientGone = "client-gone", "the client closed or reset the connection within a request or its response";
         HeadTimeout = "head-timeout", "no request came within head_timeout on a new connection";
         KeepaliveTimeout = "keepalive-timeout", "no request came for keepalive_timeout";
         ConnectionClose = "connection-close", "the client asked for it, or speaks HTTP/1.0";
         Refused = "refused", "the request was refused";
         BodyUnread = "body-unread", "the response was complete before the request body";
-        BodyCut = "body-cut", "the client ended the connection inside the request body";
-        ResponseEnd = "response-end", "the end of the connection is the end of the response body";
+        BodyCut = "body-cut", "the client ended the connection within the request body";
+        ResponseEnd = "response-end", "the response body ends with the connection";
         ResponseCut = "response-cut", "the response body was cut short, by the peer or by deadline";
         SendTimeout = "send-timeout", "the client took nothing of the response for send_timeout, or took it slower than min_rate";
-        UntrustedProxy = "untrusted-proxy", "a listener for proxies was asked by an address that is none of trusted_proxies";
+        UntrustedProxy = "untrusted-proxy", "a connection to a listener for proxies came from an address that is not in trusted_proxies";
         BadProxyHeader = "bad-proxy-header", "a connection to a listener for proxies did not begin with a PROXY protocol header";
         TunnelEnded = "tunnel-ended", "an upgraded connection ended";
         Draining = "draining", "the gateway is shutting down";
@@ -276,22 +276,22 @@ named! {
 }
 
 named! {
-    /// Why what a trusted proxy says of the client is not believed: the client is the proxy itself then.
+    /// Why a trusted proxy is not believed about the client; the proxy itself then counts as the client.
     pub enum Doubt {
-        MalformedChain = "malformed-chain", "an element of X-Forwarded-For is no address, nor one with a port";
+        MalformedChain = "malformed-chain", "an element of X-Forwarded-For is not an address, with or without a port";
         LongChain = "long-chain", "X-Forwarded-For has more than 64 addresses up to the client's";
-        NoChain = "no-chain", "the client is named in X-Real-IP or Forwarded only, and not in X-Forwarded-For";
-        UnnamedClient = "unnamed-client", "the PROXY header names nobody, so that X-Forwarded-For may be of anybody's making";
+        NoChain = "no-chain", "the client is named only in X-Real-IP or Forwarded, not in X-Forwarded-For";
+        UnnamedClient = "unnamed-client", "the PROXY header names nobody, so anybody may have written X-Forwarded-For";
     }
 }
 
 named! {
     /// What is out of the ordinary with the store, while its lists are followed, or with proxies in front.
     pub enum Finding {
-        ProxyNotBelieved = "proxy-not-believed", "a trusted proxy was not believed within the last hour, so that its client counted as the proxy itself";
+        ProxyNotBelieved = "proxy-not-believed", "a trusted proxy was not believed within the last hour, so the proxy itself counted as the client";
         ReplicaLinkDown = "replica-link-down", "the lists come from a replica whose link to its master is down";
         NameUnresolved = "name-unresolved", "a name in the lists cannot be resolved: its last addresses stay, or it has no servers";
-        KeysEvicted = "keys-evicted", "Redis has evicted keys for want of memory, and a list is gone";
+        KeysEvicted = "keys-evicted", "Redis has evicted keys because its memory was full, and a list is gone";
     }
 }
 

@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`cli`] | what the command line can ask for, one file a command |
 //! | [`run`] | the order of the start, of a reload, and of the end |
-//! | [`admin`] | the pages `/healthz`, `/lists`, `/peers`, `/explain`, `/config`, `/metrics`; accepting what is held |
+//! | [`admin`] | `/healthz`, `/lists`, `/peers`, `/explain`, `/config`, `/metrics`; accepting what is held |
 //! | [`fleet`] | how the gateways on one Redis know of each other: the heartbeat |
 //! | [`store`] | where lists come from, and how they come into force |
 //! | [`proxy`] | listeners, a connection (`session`), a request (`exchange`), bodies and tunnels (`body`) |

@@ -1,9 +1,9 @@
 //! The three lists as one immutable value: who is gray, and where `pre` and `prod` are.
 //!
-//! A store hands over entries as text; here they are parsed, one parser for each kind of entry,
-//! and put into the form that a request needs: ranges to search (`ranges`), peers to choose from.
-//! An entry that cannot be read is skipped and named; it never empties a list. Entries are sets:
-//! their order and repetition mean nothing, but [`findings`] tells of what is likely to be a mistake.
+//! A store hands over entries as text; here they are parsed, one parser for each kind of entry, and put
+//! into the form that a request needs: ranges to search (`ranges`), peers to choose from. An entry that
+//! cannot be read is skipped and reported; it never empties a list. Lists are sets: order and repetition
+//! mean nothing, but [`findings`] reports likely mistakes.
 //!
 //! Not here: where entries come from and when ([`crate::store`]); who is served by whom
 //! ([`crate::route`]). No clock, no I/O.
@@ -35,7 +35,7 @@ pub use peers::PeerList;
 pub use pool::PoolName;
 pub use remarks::{Remarks, Skipped, SkippedEntry};
 
-/// The lists themselves, each shared with whoever has it, too.
+/// The lists themselves, each shared with its other users.
 pub type SharedLists = ByList<Arc<GrayList>, Arc<PeerList>>;
 
 /// One snapshot of all three lists.
@@ -84,7 +84,7 @@ impl Lists {
         }
     }
 
-    /// One snapshot of what `entries` say; peers without a port get `peer_port`.
+    /// One snapshot of these `entries`; peers without a port get `peer_port`.
     pub fn parse<E: AsRef<[u8]>>(
         generation: u64,
         entries: ByList<impl IntoIterator<Item = E>>,
@@ -128,7 +128,7 @@ impl Lists {
         &self.remarks(list).skipped
     }
 
-    /// What there is to be said of the entries of a list.
+    /// The notes about the entries of a list.
     pub fn remarks(&self, list: ListName) -> &Remarks {
         match list {
             ListName::Gray => self.gray.remarks(),

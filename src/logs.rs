@@ -1,6 +1,6 @@
-//! Records and their writers: one thread a log, whoever logs never waits ([`writer`]), and what a
-//! line of the access log says ([`access`]). Events of the error log go through the `log` crate
-//! ([`events`]), some a second at most (`throttle`).
+//! The logs: writers, one thread for each log, so that whoever logs never waits ([`writer`]), and the
+//! lines of the access log ([`access`]). Events of the error log go through the `log` crate
+//! ([`events`]); frequent ones are limited in number (`throttle`).
 
 pub mod access;
 pub mod events;

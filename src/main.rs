@@ -95,7 +95,7 @@ enum Action {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
         listen: SocketAddr,
     },
-    /// One HTTP server whose every answer contains its name
+    /// Run one HTTP server that answers every request with its name
     Origin {
         /// The address to listen on
         #[arg(long, value_name = "ADDR")]
@@ -134,7 +134,7 @@ enum ListsAction {
         of: Of,
     },
     /// Show what only the store has (+) or only the running gateway (-); exits with 0 if
-    /// there is nothing
+    /// they are the same
     Diff {
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
@@ -160,15 +160,15 @@ enum ListsAction {
 
 #[derive(Subcommand)]
 enum FleetAction {
-    /// Wait until each gateway holds the lists of this digest; exits with 0 when it does, else with
-    /// 1 and the names of those that do not
+    /// Wait until each gateway holds the lists with this digest; exits with 0 once they do, otherwise
+    /// with 1 and the names of those that do not
     Wait {
         /// The digest of the lists, as /lists and `graygate lists show` show it
         digest: String,
-        /// How long to wait, as 500ms or 2m; a day at most
+        /// How long to wait, such as 500ms or 2m; a day at most
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
         timeout: Duration,
-        /// How many gateways there have to be at least
+        /// The least number of gateways that there must be
         #[arg(long, value_name = "N", default_value_t = 1)]
         nodes: usize,
         /// The ini file

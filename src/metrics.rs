@@ -1,5 +1,5 @@
-//! Counters. Each worker has its own, so that a request touches no shared cache line; the
-//! admin listener adds them up when it is asked.
+//! Counters. Each worker has its own, so that a request touches no shared cache line; the admin listener
+//! adds them up on request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +17,8 @@ impl Counter {
         Self(AtomicU64::new(0))
     }
 
-    /// Adds `amount`. One writer: a plain load and store, without the cost of a locked one.
+    /// Adds `amount`. There is only one writer, so a plain load and store will do, without a locked
+    /// instruction.
     pub fn add(&self, amount: u64) {
         let sum = self.0.load(Ordering::Relaxed).wrapping_add(amount);
         self.0.store(sum, Ordering::Relaxed);
@@ -28,7 +29,7 @@ impl Counter {
         self.add(1);
     }
 
-    /// Says what the number is now: for gauges.
+    /// Sets the number: for gauges.
     pub fn set(&self, number: u64) {
         self.0.store(number, Ordering::Relaxed);
     }
@@ -119,7 +120,7 @@ pub struct WorkerMetrics {
     pub doubts: [Counter; Doubt::ALL.len()],
     /// Closed downstream connections, by reason.
     pub closes: [Counter; Close::ALL.len()],
-    /// Downstream connections taken.
+    /// Downstream connections accepted.
     pub connections: Counter,
     /// Downstream connections that are open now.
     pub active: Counter,
@@ -179,7 +180,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counters for so many workers, all zero.
+    /// Counters for this many workers, all zero.
     pub fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),

@@ -1,5 +1,5 @@
-//! The process around the gateway: signals, the pid file, privileges, limits, and the threads that
-//! must not be missed.
+//! The process around the gateway: signals, the pid file, privileges, limits, and threads that are
+//! restarted after a panic.
 
 pub(crate) mod figures;
 mod pid_file;
@@ -29,7 +29,7 @@ pub use self::startup::Startup;
 /// What an operator asks for by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// SIGTERM, SIGINT: serve what is under way, and end.
+    /// SIGTERM, SIGINT: finish what is under way, and exit.
     Drain,
     /// SIGHUP: read the configuration anew.
     Reload,
@@ -37,7 +37,7 @@ pub enum Command {
     ReopenLogs,
 }
 
-/// Turns signals into commands, from now on.
+/// Starts to turn signals into commands.
 ///
 /// # Errors
 /// When the handlers or their thread cannot be set up.
@@ -61,7 +61,7 @@ pub fn commands() -> io::Result<Receiver<Command>> {
     Ok(inbox)
 }
 
-/// Whom the process becomes once it has what only root can have.
+/// The user that the process becomes once it has what needs root.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     user: User,
@@ -93,7 +93,7 @@ impl Identity {
         Ok(Some(Self { user, group }))
     }
 
-    /// Becomes this user, for good. Must come before other threads rely on who they are.
+    /// Becomes this user, for good. Must be called before other threads depend on their user.
     ///
     /// # Errors
     /// The kernel's.
@@ -104,11 +104,11 @@ impl Identity {
         Ok(())
     }
 
-    /// Does `action` with this user's rights, and takes the own ones back. They are the whole
-    /// process's, so this is for one that does nothing else meanwhile.
+    /// Runs `action` with this user's rights, and then restores the process's own. Rights are those of
+    /// the whole process, so it must do nothing else meanwhile.
     ///
     /// # Errors
-    /// The kernel's. Whoever the process is then, it should end.
+    /// The kernel's. The process should then exit, whatever its rights are.
     pub(crate) fn act<T>(&self, action: impl FnOnce() -> T) -> io::Result<T> {
         let (groups, group, user) = (getgroups()?, getegid(), geteuid());
         self.join_groups()?;
@@ -136,7 +136,7 @@ impl Identity {
     }
 }
 
-/// Makes `owner` the owner of a file or folder, if there is one to become.
+/// Makes `owner` the owner of a file or folder, if there is one.
 ///
 /// # Errors
 /// The kernel's.
@@ -150,12 +150,12 @@ pub(crate) fn give_to(file: &File, owner: Option<&Identity>) -> io::Result<()> {
     }
 }
 
-/// Descriptors that are needed besides those of connections and those of workers.
+/// Descriptors that are needed besides those of connections and workers.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Allows the process as many descriptors as `workers` and `connections` can need: one downstream
-/// and one upstream for each of these. Returns for how many connections, at least one, there are
-/// descriptors; fewer than were asked for is a warning in the log.
+/// Raises the process's limit to as many descriptors as `workers` and `connections` can need: one
+/// downstream and one upstream for each connection. Returns for how many connections, at least one,
+/// there are descriptors; if fewer than requested, that is a warning in the log.
 ///
 /// # Errors
 /// The kernel's.
@@ -194,7 +194,7 @@ pub fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Sends panics to the error log instead of standard error, each with the place it came from.
+/// Sends panics to the error log instead of standard error, each with its location.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::force_capture();

@@ -4,21 +4,22 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`listeners`] | accepts connections and shares them out; the end of all of them |
-//! | [`workers`] | what a worker is called for: a connection, its log's last lines, the end of idle waits |
+//! | [`listeners`] | accepts connections and distributes them; the drain that ends them all |
+//! | [`workers`] | what a worker can be asked for: serve a connection, flush its log, end idle waits |
 //! | `session` | one downstream connection: reads heads, keeps the connection, parks it or closes it |
 //! | `exchange` | one request: the attempts on peers, in wire order |
 //! | `pinned` | connections to peers that serve one client connection only |
-//! | `tally` | what is noted of a request, for the access log and the counters |
-//! | `worker` | what one worker has for its requests: no lock is needed for any of it |
-//! | `reports`, `claims`, `workspace`, `logged_head` | parts of that |
+//! | `tally` | what is noted about a request, for the access log and the counters |
+//! | `worker` | what one worker has for its requests; none of it needs a lock |
+//! | `reports`, `claims`, `workspace`, `logged_head` | parts of what a worker has |
+//! | `chooser` | which peer a worker asks next |
 //! | `plan` | what a request asks for |
-//! | `http1` | a client that speaks HTTP/1 on a plain socket |
+//! | `http1` | a client that speaks HTTP/1, and a plain socket as its transport |
 //! | `body` | bodies in both directions, uploads, tunnels |
 //! | `downstream` | a client as the exchange and the bodies see it, whatever it speaks |
-//! | `gateway` | what all workers share: cells that are read, counters of their own each, one flag |
-//! | [`doubts`] | what trusted proxies have said and was not believed |
-//! | `failsafe` | a panic ends its connection, and everything that belongs to it |
+//! | `gateway` | what all workers share: snapshots, counters (each worker its own), the flag for a drain |
+//! | [`doubts`] | doubts about what trusted proxies say |
+//! | `failsafe` | clean-up after a panic, which ends one connection only |
 
 mod body;
 mod chooser;

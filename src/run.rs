@@ -1,7 +1,7 @@
-//! `graygate run`: starts everything in its order, carries out commands, and ends.
+//! `graygate run`: starts everything in order, carries out commands, and shuts down.
 //!
-//! The order of the start: first what only root can have (addresses, the pid file, log files,
-//! descriptors), then the user to be, then the lists, and last the doors are opened.
+//! The order of the start: first what needs root (addresses, the pid file, log files, descriptors), then
+//! the change of user, then the lists, and last the listeners accept.
 
 pub mod neighbours;
 use std::fs::{self, DirBuilder, File};
@@ -33,9 +33,9 @@ use crate::store::gate::guard::Rules;
 use crate::store::{self, Publisher, StoreName};
 use crate::upstream::check::Checker;
 use crate::upstream::in_force::InForce;
-use crate::upstream::{names, watch};
+use crate::upstream::watch;
 
-/// Reads the configuration as the process is to use it.
+/// Reads the configuration that the process is to use.
 ///
 /// # Errors
 /// One line that says what is wrong, and where.
@@ -109,7 +109,7 @@ impl Running {
             startup.at(format!("looking at the folder of {}", path.display()));
             make_folder_of_copy(path, identity);
         }
-        // In this order: of two that start at once, one sees the other.
+        // In this order, so that of two gateways that start at once, at least one sees the other.
         let claims = Claims::make(own);
         neighbours::tell(own);
         startup.at("starting the workers");
@@ -126,7 +126,7 @@ impl Running {
         let admin_addr = admin_addr.transpose()?;
         let admin_addr = admin_addr.map_or("off".to_owned(), |it| it.to_string());
 
-        // Whoever has started them before has said how many there are.
+        // If they were started before, their number is fixed.
         let workers = net::start(settings.workers)?;
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config.clone())),
@@ -139,7 +139,7 @@ impl Running {
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
-        // Idle ones let go of what was replaced, too.
+        // So that idle workers release what was replaced, too.
         gateway.config.tell(net::ensure_all_ticking);
         gateway.lists.tell(net::ensure_all_ticking);
         let (peers, settings) = (Arc::clone(&gateway.lists), Arc::clone(&gateway.config));
@@ -167,7 +167,7 @@ impl Running {
         log::info!(
             "ready listen={addrs} admin={admin_addr} workers={workers} pid={pid} max_connections={most}"
         );
-        // Who has seen the process id finds the line above in the log.
+        // Whoever has seen the process id must find the line above in the log.
         log::logger().flush();
         if let Some(pid_file) = &mut pid_file {
             pid_file.announce()?;
@@ -187,7 +187,7 @@ impl Running {
 
     /// Carries out commands until one of them ends the gateway.
     fn follow(self, commands: &Receiver<Command>) {
-        // Without a sender nobody could end it any more.
+        // The loop also ends when all senders are gone, since then nothing else could end it.
         for command in commands {
             match command {
                 Command::Reload => self.reload(),
@@ -198,7 +198,7 @@ impl Running {
         self.end(commands);
     }
 
-    /// Opens the log files anew. A log that cannot be opened has told so.
+    /// Opens the log files anew. If one cannot be opened, its writer logs that.
     fn reopen_logs(&self) {
         let logs = [("access", &self.access_log), (ERROR_LOG, &self.error_log)];
         let outcomes = logs.map(|(name, log)| (name, log.reopen()));
@@ -215,7 +215,7 @@ impl Running {
     fn reload(&self) {
         self.reloads.begin();
         let current = self.gateway.config.load();
-        let outcome = load(&current.path).map(|new| self.take_on(&current, new));
+        let outcome = load(&current.path).map(|new| self.apply(&current, new));
         if let Err(error) = &outcome {
             log::error!("reload-failed error={error:?}");
         }
@@ -223,13 +223,13 @@ impl Running {
     }
 
     /// Brings `new` into force; returns the keys for which that needs a restart.
-    fn take_on(&self, current: &Config, new: Config) -> Vec<&'static str> {
+    fn apply(&self, current: &Config, new: Config) -> Vec<&'static str> {
         let (mut config, fixed) = current.reload(new);
         for key in &config.masked {
-            log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} goes before it\"");
+            log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} takes precedence\"");
         }
         for key in &fixed {
-            log::warn!("reload-ignored key={key} reason=\"it changes only by a restart\"");
+            log::warn!("reload-ignored key={key} reason=\"only a restart changes it\"");
         }
         log::set_max_level(config.log.level);
         let path = config.path.display().to_string();
@@ -242,7 +242,7 @@ impl Running {
         self.checker.apply(&config);
         self.gateway.config.store(config);
         self.checker.tell();
-        // Others are trusted proxies now.
+        // The trusted proxies may be different now.
         self.publisher.tell_findings();
         log::info!("reloaded file={path:?} ignored={}", fixed.len());
         fixed
@@ -281,19 +281,19 @@ fn opening(name: &str, target: &LogTarget) -> String {
     }
 }
 
-/// Opens a log; its file belongs to `owner` then, and so does its folder if it had to be made.
+/// Opens a log. Its file then belongs to `owner`, and so does its folder if it had to be created.
 fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Result<Log> {
     Log::open(name, target, |path| {
         let folder = path.parent().unwrap_or(Path::new("/"));
         make_folder(folder, LOG_FOLDER_MODE, owner)
             .map_err(|error| process::named(folder, &error))?;
-        // Root must not be led elsewhere by whom it is about to become.
+        // Root must not be redirected by a link of the user that it is about to become.
         let links = match fs::metadata(folder) {
             Ok(folder) if owner.is_some() && folder.uid() != 0 => Links::Refuse,
             _ => Links::Follow,
         };
         let file = open_file(path, links, READER_WAIT)?;
-        // A device stays whose it is.
+        // A device keeps its owner.
         if file.metadata()?.is_file() {
             process::give_to(&file, owner).map_err(|error| process::named(path, &error))?;
         }
@@ -301,10 +301,10 @@ fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Res
     })
 }
 
-/// The owner's, and to be looked into by its group: see [`open_file`].
+/// For the owner, and readable for its group: see [`open_file`].
 const LOG_FOLDER_MODE: u32 = 0o750;
 
-/// As the umask has it.
+/// Reduced by the umask only.
 const ANY_MODE: u32 = 0o777;
 
 fn make_folder(folder: &Path, mode: u32, owner: Option<&Identity>) -> io::Result<()> {
@@ -315,8 +315,8 @@ fn make_folder(folder: &Path, mode: u32, owner: Option<&Identity>) -> io::Result
     process::give_to(&File::open(folder)?, owner)
 }
 
-/// The folder of the last-good copy belongs to who is going to write it, if it has to be made.
-/// Without it the gateway serves all the same.
+/// If the folder of the last-good copy has to be created, it will belong to the user who writes the
+/// copy. Without it the gateway serves all the same.
 fn make_folder_of_copy(path: &Path, owner: Option<&Identity>) {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let made = make_folder(folder, ANY_MODE, None).and_then(|()| give_if_new(folder, owner));
@@ -333,8 +333,8 @@ fn give_if_new(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
     Ok(())
 }
 
-/// A folder that was made just now, or by an installation, is root's and has nothing in it. A start by root
-/// gives it to the user that the gateway becomes.
+/// A folder that was created just now, or by an installation, belongs to root and is empty. A start by
+/// root gives it to the user that the gateway becomes.
 pub(crate) fn is_new(folder: &Path) -> io::Result<bool> {
     let found = fs::symlink_metadata(folder)?;
     let is_roots = found.is_dir() && found.uid() == 0;
@@ -354,12 +354,11 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
     let port = config.upstream.peer_port;
     let max_age = match &config.store {
         Store::Redis(_) => config.lists.last_good_max_age,
-        // The file is there whenever the gateway starts: its copy is only compared with.
+        // The file is always available at the start, so its copy only serves for comparison.
         Store::File(_) => None,
     };
     let lists = Arc::clone(&gateway.lists);
     watch::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
-    names::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
     let publisher = Publisher::new(lists, port, rules(config), &config.store);
     let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {
@@ -378,7 +377,7 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
     match &config.store {
         Store::Redis(settings) => {
             store::redis::start(settings.clone(), Arc::clone(&publisher))?;
-            // It has not answered in time.
+            // In case Redis has not answered in time.
             publisher.use_copy();
             if let Some(beat) = settings.fleet.heartbeat {
                 let publisher = Arc::clone(&publisher);
@@ -395,7 +394,7 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
     Ok((publisher, heartbeat))
 }
 
-/// What the heartbeat tells of the lists.
+/// What the heartbeat reports about the lists.
 fn report(publisher: &Publisher) -> Report {
     let (lists, status) = (publisher.lists(), publisher.status());
     let held = status.held.iter().map(|it| it.list.name().to_owned());

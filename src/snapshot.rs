@@ -1,15 +1,16 @@
 //! One value, published by the control plane and read by every worker without a lock.
 //!
-//! [`Published`] is the cell: a writer replaces the whole value with one pointer swap. A worker
-//! looks through its own [`Reader`], which keeps the value it saw last and compares one pointer
-//! per request. What a request holds across its waits is a [`Snapshot`]: a clone of a counter
-//! that only this worker touches, so that workers do not pull a shared cache line from each
-//! other, and so that no `ArcSwap` guard is held across a wait.
+//! [`Published`] is the cell: a writer replaces the whole value with one pointer swap. A worker reads
+//! through its own [`Reader`], which keeps the value it saw last and compares one pointer per request.
+//! What a request holds across its waits is a [`Snapshot`], whose reference count only this worker
+//! touches, so that workers do not contend for a shared cache line, and no `ArcSwap` guard is held
+//! across a wait.
 //!
 //! A reader keeps its last value alive until it looks again: a replaced value is released when the last
-//! worker has served one more request (or was told to [`Reader::refresh`], as an idle one must be: see
-//! [`Published::tell`]). It is not freed there, since that takes long for a million entries: the cell keeps
-//! what it replaced, and the control plane frees it at one of its next looks, once nobody else has it.
+//! worker has served one more request, or was told to [`Reader::refresh`], which idle ones must be (see
+//! [`Published::tell`]). It is not freed there, since that takes long for a million entries: the cell
+//! keeps what it replaced, and the control plane frees it at one of its next looks, once nobody else has
+//! it.
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -21,7 +22,7 @@ use arc_swap::{ArcSwap, Cache};
 /// A value that is replaced as a whole.
 pub struct Published<T> {
     cell: Arc<ArcSwap<T>>,
-    /// What a reader may still have, and must not be the last to let go. For the control plane.
+    /// Values that a reader may still have, and must not be the last to release. For the control plane.
     replaced: Mutex<Vec<Arc<T>>>,
     /// Tells the readers that there is a new value.
     tell: OnceLock<fn()>,
@@ -37,10 +38,10 @@ impl<T> Published<T> {
         }
     }
 
-    /// From now on `tell` is called whenever there is a new value, to have idle readers look: else each
-    /// of them would keep the value that it saw last for as long as it is idle.
+    /// From now on `tell` is called whenever there is a new value, to make idle readers look: otherwise
+    /// each of them would keep its last value for as long as it is idle.
     pub fn tell(&self, tell: fn()) {
-        // One who tells is enough.
+        // One is enough.
         let _ = self.tell.set(tell);
     }
 
@@ -64,15 +65,15 @@ impl<T> Published<T> {
         self.tidy();
     }
 
-    /// How many values are in memory: the one in force, and those that a reader has not let go.
+    /// How many values are in memory: the one in force, and those that a reader has not released.
     pub fn kept(&self) -> usize {
         self.tidy();
         let replaced = self.replaced.lock();
         1 + replaced.unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Frees the replaced values that no reader has any more. The cell gives none of them away, so
-    /// that nobody can come to have one again.
+    /// Frees the replaced values that no reader has any more. The cell does not hand them out, so none
+    /// of them can get a new reader.
     pub(crate) fn tidy(&self) {
         let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = |it: &mut Arc<T>| Arc::strong_count(it) == 1;

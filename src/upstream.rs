@@ -1,4 +1,4 @@
-//! The way to the peers: choosing one, connecting, and keeping connections for the next request.
+//! Connections to peers: choosing a peer, connecting, and keeping idle connections for the next request.
 
 pub mod budget;
 pub mod changes;

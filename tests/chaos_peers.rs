@@ -2,7 +2,8 @@
 //! clients go on: no request that can be sent twice may fail while a good server is there, what the gateway
 //! counts must add up, and nothing may be left of it all.
 //!
-//! `scripts/chaos --minutes 10` is the long run; `CHAOS_SEED` repeats its decisions, though not the machine's.
+//! `scripts/chaos --minutes 10` is the long run; `CHAOS_SEED` repeats its decisions, though not the
+//! machine's.
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
 

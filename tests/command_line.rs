@@ -90,7 +90,7 @@ fn a_bad_file_is_one_line_with_its_place_and_what_is_allowed() {
         (
             "[gateway]\nlisten = 127.0.0.1:1080\n[admin]\nlisten = 127.0.0.1:1080\n",
             ":4: [admin] listen = 127.0.0.1:1080: ",
-            "a port for each",
+            "different addresses or ports",
         ),
         (
             "[gateway]\nuser =\ngroup = adm\n",
@@ -304,8 +304,8 @@ fn a_check_after_an_installation_does_not_warn_of_what_the_start_makes() {
 fn a_check_finds_logs_and_pid_files_that_could_not_be_made() {
     for (place, said) in [
         ("missing/folder/a.log", "there is no folder {missing}"),
-        ("lists/a.log", "{lists} is no folder"),
-        ("lists/folder/a.log", "{lists} is no folder"),
+        ("lists/a.log", "{lists} is not a folder"),
+        ("lists/folder/a.log", "{lists} is not a folder"),
         ("./folder", "{./folder} is a folder"),
     ] {
         for key in ["log.access", "log.error", "gateway.pid_file"] {
@@ -318,7 +318,7 @@ fn a_check_finds_logs_and_pid_files_that_could_not_be_made() {
                 ("gateway.pid_file", "there is no folder {missing}") => {
                     "there is no folder {missing/folder}"
                 }
-                ("gateway.pid_file", "{lists} is no folder") if place.contains("folder") => {
+                ("gateway.pid_file", "{lists} is not a folder") if place.contains("folder") => {
                     "there is no folder {lists/folder}"
                 }
                 _ => said,

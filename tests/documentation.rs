@@ -351,3 +351,24 @@ fn what_the_architecture_names_is_there() {
     }
     assert!(count > 9, "{count}");
 }
+
+#[test]
+fn comments_fit_into_110_columns() {
+    let mut folders = vec![here("src"), here("tests")];
+    let mut wide = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let code = fs::read_to_string(&path).unwrap();
+                let comments = code.lines().enumerate().filter(|(_, line)| {
+                    line.trim_start().starts_with("//") && line.chars().count() > 110
+                });
+                wide.extend(comments.map(|(at, _)| format!("{}:{}", path.display(), at + 1)));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "{wide:#?}");
+}

@@ -122,7 +122,8 @@ fn ten_gateways_are_waited_for_and_one_that_stands_or_is_gone_is_named() {
     }
     let current = digest(&ini);
     let (text, good) = wait(&current, &["--nodes", "11", "--timeout", "300ms"]);
-    let said = format!("not within 300ms: 10 of 10 gateways hold {current}, 11 are wanted\n");
+    let said =
+        format!("not within 300ms: 10 of 10 gateways hold {current}, at least 11 required\n");
     assert!(!good && text.ends_with(&said), "{text}");
     let (text, good) = wait("0123456789abcdef", &["--timeout", "300ms"]);
     assert!(!good && text.contains("0 of 10 gateways hold"), "{text}");
@@ -134,7 +135,7 @@ fn ten_gateways_are_waited_for_and_one_that_stands_or_is_gone_is_named() {
     gateways[3].freeze();
     redis.push("gray", &[&"10.0.1.1"]);
     let current = digest(&ini);
-    for (timeout, heard) in [("300ms", " ago)"), ("6s", ", not heard of any more)")] {
+    for (timeout, heard) in [("300ms", " ago)"), ("6s", ", no longer heard from)")] {
         if timeout == "6s" {
             gateways[3].signal(Signal::SIGCONT);
             assert!(wait(&current, &[]).1);
@@ -427,7 +428,7 @@ fn what_is_no_heartbeat_is_shown_as_that_and_other_fleets_are_not_seen() {
     let digest = gateway.lists()["digest"].as_str().unwrap().to_owned();
     let (text, good) = run(&ini, &["fleet", "wait", &digest, "--timeout", "200ms"]);
     assert!(
-        !good && text.contains("b says what is not understood"),
+        !good && text.contains("b has a heartbeat that is not understood"),
         "{text}"
     );
     let shop = folder.path().join("shop.ini");
@@ -467,7 +468,7 @@ fn what_cannot_be_asked_for_is_told_in_one_line() {
     for (line, what) in [
         (
             "node = a b",
-            "[redis] node = a b: it is no name of a gateway;",
+            "[redis] node = a b: it is not a valid name of a gateway;",
         ),
         ("heartbeat = 10ms", "it is less than 100ms;"),
         (

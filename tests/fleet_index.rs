@@ -175,7 +175,7 @@ fn a_fleet_whose_heartbeats_redis_refuses_is_shown_as_silent_with_the_reason() {
         }
         wait_until("both are silent", DEADLINE, || silent(a) == ["a", "b"]);
         let (text, good) = run(a, &["fleet"]);
-        let reason = format!("Redis takes no heartbeats: {word} ");
+        let reason = format!("Redis accepts no heartbeats: {word} ");
         assert!(good && text.contains(&reason), "{text}");
         wait_in_vain(a, &digest, &reason);
         redis.cli(allow);
@@ -247,7 +247,8 @@ fn what_was_known_at_the_deadline_is_told() {
         redis.signal(Signal::SIGSTOP);
         let (text, good) = waiter.join().unwrap();
         redis.signal(Signal::SIGCONT);
-        let last = "when last seen: 0 of 1 gateways hold 0123456789abcdef, 1 are wanted; a holds ";
+        let last =
+            "when last seen: 0 of 1 gateways hold 0123456789abcdef, at least 1 required; a holds ";
         assert!(!good && text.contains(last), "{text}");
     });
 }

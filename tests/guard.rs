@@ -407,7 +407,7 @@ fn what_is_held_while_redis_is_away_still_stands_and_what_cannot_be_told_does_no
         .wait_for_lists("the type", |it| it["kept"][0]["fault"] == "wrong-type");
     let output = accept(&site.gateway, &digest);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("does not stand at present"), "{said}");
+    assert!(said.contains("cannot be confirmed at present"), "{said}");
     replace(&site.redis, "prod", &[&new]);
     site.gateway
         .wait_for_lists("the type is right", |it| it["kept"] == json!([]));
@@ -716,7 +716,7 @@ fn status_says_what_is_held_and_how_to_let_it_in() {
     let output = run_to_exit(&["status", "-c", setup.write_ini().to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let line = format!("prod: removes-peers; to let it in: graygate lists accept {digest}\n");
+    let line = format!("prod: removes-peers; to accept it: graygate lists accept {digest}\n");
     assert!(said.contains(&line), "{said}");
 }
 

@@ -392,7 +392,7 @@ fn a_reload_returns_when_it_is_done_and_fails_when_it_is_refused() {
         let service = service.with("GRAYGATE_REDIS_URL", "redis://127.0.0.1:1");
         service.expect("configtest", 0);
         let said = service.expect("reload", 1);
-        assert!(said.contains("no source of the lists"), "{said}");
+        assert!(said.contains("no source for the lists"), "{said}");
         service.assert_untouched(pid);
     });
 }

@@ -115,7 +115,7 @@ fn a_difference_that_waits_is_told_with_its_reason() {
     let (text, same) = run(&gateway, &["lists", "diff"]);
     assert!(!same && text.contains("+ prod 127.0.2.3\n"), "{text}");
     for line in [
-        &format!("prod is held: removes-peers; to let it in: graygate lists accept {digest}"),
+        &format!("prod is held: removes-peers; to accept it: graygate lists accept {digest}"),
         "gray is kept, since the store has: all-skipped",
     ] {
         assert!(text.lines().any(|it| it == line), "{line}: {text}");
@@ -134,7 +134,7 @@ fn a_difference_says_so_where_the_gateway_reads_another_store() {
     // The same lists are there.
     assert!(same, "{text}");
     let (ours, theirs) = (redis.url(), other.url());
-    let said = format!("the gateway reads {ours}, and not {theirs} ");
+    let said = format!("the gateway reads {ours}, not {theirs} ");
     assert!(text.contains(&said), "{text}");
 }
 
@@ -214,7 +214,7 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
         (
             &["192.0.2.1", "--header", "X-Forwarded-For: 127.0.0.5"],
             &[
-                "no trusted proxy",
+                "not a trusted proxy",
                 "entry       -",
                 "prod (unlisted)",
                 "127.0.2.1:80 127.0.2.2:80",
@@ -269,7 +269,7 @@ fn an_explanation_names_the_client_the_entry_and_the_peers() {
             "a header with a control character in it: \"A: b\\nB: c\"",
         ),
         (&["192.0.2.1", "--header", "A: b\u{1b}"], "u{1b}"),
-        (&["192.0.2.1", "--header", ""], "a header that is empty"),
+        (&["192.0.2.1", "--header", ""], "an empty header"),
         (&["192.0.2.1", "--header", "Host: b"], "many-hosts"),
     ] {
         for whom in [&[][..], &["--offline"]] {
@@ -371,7 +371,7 @@ fn status_is_one_page_with_all_that_is_out_of_the_ordinary() {
     assert_eq!(line(&text, "kept").unwrap(), kept, "{text}");
     let held = line(&text, "held").unwrap();
     assert!(
-        held.starts_with("prod: empties-prod; to let it in: graygate lists accept "),
+        held.starts_with("prod: empties-prod; to accept it: graygate lists accept "),
         "{text}"
     );
     let heartbeat = line(&text, "heartbeat").unwrap();

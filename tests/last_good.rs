@@ -147,7 +147,7 @@ fn a_gateway_whose_redis_is_away_starts_with_the_lists_that_it_had() {
         let setup = Setup::new().set("admin.listen", site.gateway.admin());
         let output = run_to_exit(&["status", "-c", setup.write_ini().to_str().unwrap()]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains("\ncopy        in force, of "), "{said}");
+        assert!(said.contains("\ncopy        in force, written "), "{said}");
 
         // Redis comes back, with the same lists or with none; then they change.
         match silent {
@@ -696,7 +696,7 @@ fn a_check_warns_of_a_copy_that_cannot_be_written_or_used() {
         ("a symbolic link", |it| {
             std::os::unix::fs::symlink("/tmp/nowhere", it).unwrap();
         }),
-        ("no regular file", |it| {
+        ("not a regular file", |it| {
             drop(std::os::unix::net::UnixListener::bind(it).unwrap());
         }),
     ];

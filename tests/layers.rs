@@ -1,16 +1,18 @@
 //! The plan of the house: a folder of `src/` is a layer, imports go down, and no circle is closed.
 //!
 //! The order of the layers is the map in the documentation of `src/lib.rs`: its table is read here, and
-//! stands nowhere else.
+//! stands nowhere else. So is that of `src/proxy.rs`, of the modules in there.
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use syn::buffer::{Cursor, TokenBuffer};
 use syn::visit::{self, Visit};
-use syn::{ItemMod, ItemUse, UseTree};
+use syn::{Item, ItemMod, ItemUse, UseTree};
 
 /// A module by its path in the crate; the crate itself is empty.
 type Module = Vec<String>;
@@ -38,14 +40,23 @@ fn files() -> BTreeMap<Module, PathBuf> {
     found
 }
 
-/// The layers, from the top: the modules that the rows of the map link to.
-fn layers() -> Vec<String> {
-    let text =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | ["));
+/// The text of a file of `src/`.
+fn source(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    fs::read_to_string(folder.join(name)).unwrap()
+}
+
+/// The modules that the rows of a map name, from the top.
+fn mapped(text: &str) -> Vec<String> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
     let firsts = rows.map(|row| row.split(" | ").next().unwrap());
-    let links = firsts.flat_map(|first| first.split("`").skip(1).step_by(2).map(str::to_owned));
-    links.collect()
+    let names = firsts.flat_map(|first| first.split('`').skip(1).step_by(2).map(str::to_owned));
+    names.collect()
+}
+
+/// The layers, from the top.
+fn layers() -> Vec<String> {
+    mapped(&source("lib.rs"))
 }
 
 /// What one file names of the crate, tests left out.
@@ -56,6 +67,12 @@ struct Imports<'a> {
     paths: Vec<Module>,
     /// What it declares for others under another path.
     reexports: Vec<(String, Module)>,
+    /// The first names of all paths: a re-export may be used where it is made, too.
+    names: BTreeSet<String>,
+    /// The modules that have files of their own.
+    declared: Vec<Module>,
+    /// Those of them that only tests have.
+    tests: Vec<Module>,
 }
 
 impl Imports<'_> {
@@ -81,6 +98,14 @@ impl Imports<'_> {
     fn take(&mut self, path: &[String]) {
         if let Some(path) = self.resolve(path) {
             self.paths.push(path);
+        }
+    }
+
+    /// Takes a path that is used where it stands.
+    fn take_inline(&mut self, path: &[String]) {
+        self.names.extend(path.first().cloned());
+        if path.len() > 1 {
+            self.take(path);
         }
     }
 
@@ -124,14 +149,41 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
+/// The paths among the tokens of a macro, which need not be Rust.
+fn paths_among(tokens: Cursor<'_>, paths: &mut Vec<Vec<String>>) {
+    let (mut at, mut colons) = (tokens, 0);
+    while let Some((_, next)) = at.token_tree() {
+        if let Some((name, _)) = at.ident() {
+            match paths.last_mut() {
+                Some(path) if colons == 2 => path.push(name.to_string()),
+                _ => paths.push(vec![name.to_string()]),
+            }
+            colons = 0;
+        } else if at.punct().is_some_and(|(it, _)| it.as_char() == ':') {
+            colons += 1;
+        } else {
+            colons = 0;
+            if let Some((inside, ..)) = at.any_group() {
+                paths_among(inside, paths);
+            }
+        }
+        at = next;
+    }
+}
+
 impl<'ast> Visit<'ast> for Imports<'_> {
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
-        // What tests need for their set-up is no import of the code.
-        if is_test(&item.attrs) {
-            return;
-        }
+        let is_elsewhere = item.attrs.iter().any(|it| it.path().is_ident("path"));
+        assert!(!is_elsewhere, "the file of {} has another name", item.ident);
         self.here.push(item.ident.to_string());
-        visit::visit_item_mod(self, item);
+        if item.content.is_none() {
+            self.declared.push(self.here.clone());
+        }
+        // What tests need for their set-up is no import of the code.
+        match is_test(&item.attrs) {
+            true => self.tests.push(self.here.clone()),
+            false => visit::visit_item_mod(self, item),
+        }
         self.here.pop();
     }
 
@@ -141,40 +193,66 @@ impl<'ast> Visit<'ast> for Imports<'_> {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let names: Vec<String> = path
-            .segments
-            .iter()
-            .map(|it| it.ident.to_string())
-            .collect();
-        if ["crate", "super", "self"].contains(&names[0].as_str()) && names.len() > 1 {
-            self.take(&names);
-        }
+        let names = path.segments.iter().map(|it| it.ident.to_string());
+        self.take_inline(&names.collect::<Vec<_>>());
         visit::visit_path(self, path);
     }
+
+    fn visit_macro(&mut self, item: &'ast syn::Macro) {
+        let tokens = TokenBuffer::new2(item.tokens.clone());
+        let mut paths = Vec::new();
+        paths_among(tokens.begin(), &mut paths);
+        for path in paths {
+            self.take_inline(&path);
+        }
+        // A macro's own name is none of an item.
+        let name = item.path.segments.iter().map(|it| it.ident.to_string());
+        self.take(&name.collect::<Vec<_>>());
+    }
+
+    /// Who may see an item needs nothing of it.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+}
+
+/// What each file names; the crate's root is the file of the empty path.
+fn imports(modules: &BTreeMap<Module, PathBuf>) -> BTreeMap<Module, Imports<'_>> {
+    let texts = modules
+        .iter()
+        .map(|(module, path)| (module.clone(), fs::read_to_string(path).unwrap()));
+    let all = texts
+        .chain([(Module::new(), source("lib.rs"))])
+        .map(|(here, text)| {
+            let mut imports = Imports {
+                modules,
+                here: here.clone(),
+                paths: Vec::new(),
+                reexports: Vec::new(),
+                names: BTreeSet::new(),
+                declared: Vec::new(),
+                tests: Vec::new(),
+            };
+            imports.visit_file(&syn::parse_file(&text).unwrap());
+            (here, imports)
+        });
+    all.collect()
 }
 
 /// Which file needs which others.
-fn graph() -> BTreeMap<Module, BTreeSet<Module>> {
+static GRAPH: LazyLock<BTreeMap<Module, BTreeSet<Module>>> = LazyLock::new(|| {
     let modules = files();
-    let mut paths = BTreeMap::new();
+    let mut all = imports(&modules);
+    all.remove(&Module::new());
+    let tests: Vec<Module> = all.values().flat_map(|it| it.tests.clone()).collect();
+    all.retain(|module, _| !tests.iter().any(|it| module.starts_with(it)));
     let mut reexports = BTreeMap::new();
-    for (module, path) in &modules {
-        // A file of tests alone.
-        if module.last().is_some_and(|it| it == "tests") {
-            continue;
-        }
-        let mut imports = Imports {
-            modules: &modules,
-            here: module.clone(),
-            paths: Vec::new(),
-            reexports: Vec::new(),
-        };
-        let text = fs::read_to_string(path).unwrap();
-        imports.visit_file(&syn::parse_file(&text).unwrap());
-        for (name, full) in imports.reexports {
+    for (module, imports) in &mut all {
+        for (name, full) in std::mem::take(&mut imports.reexports) {
+            // What a module shows of its own parts is theirs; all else it needs to show it.
+            if !full.starts_with(module) || imports.names.contains(&name) {
+                imports.paths.push(full.clone());
+            }
             reexports.insert([&module[..], &[name]].concat(), full);
         }
-        paths.insert(module.clone(), imports.paths);
     }
     // An item that a module shows under its own name is its true file's.
     let true_path = |path: &Module| {
@@ -196,43 +274,66 @@ fn graph() -> BTreeMap<Module, BTreeSet<Module>> {
         let mut begins = (1..=path.len()).rev().map(|end| path[..end].to_vec());
         begins.find(|it| modules.contains_key(it))
     };
-    let edges = paths.into_iter().map(|(module, paths)| {
-        let mut needed: BTreeSet<Module> = paths.iter().filter_map(file_of).collect();
-        needed.remove(&module);
-        (module, needed)
+    let edges = all.iter().map(|(module, imports)| {
+        let mut needed: BTreeSet<Module> = imports.paths.iter().filter_map(file_of).collect();
+        needed.remove(module);
+        (module.clone(), needed)
     });
     edges.collect()
-}
+});
 
 #[test]
 fn every_folder_and_file_at_the_top_of_src_is_a_row_of_the_map() {
-    let mut mapped = layers();
-    mapped.sort();
+    let mut layers = layers();
+    layers.sort();
     let mut there: Vec<String> = files().into_keys().map(|it| it[0].clone()).collect();
     there.dedup();
-    assert_eq!(mapped, there);
+    assert_eq!(layers, there);
+}
+
+#[test]
+fn every_file_is_a_module_where_it_lies_and_the_root_has_nothing_but_modules() {
+    let modules = files();
+    let mut declared: Vec<Module> = imports(&modules)
+        .into_values()
+        .flat_map(|it| it.declared)
+        .collect();
+    declared.sort();
+    assert_eq!(declared, modules.keys().cloned().collect::<Vec<_>>());
+    // What the root showed under another path would belong to no layer.
+    let items = syn::parse_file(&source("lib.rs")).unwrap().items;
+    assert!(items.iter().all(|it| matches!(it, Item::Mod(_))));
 }
 
 #[test]
 fn imports_go_down() {
-    let layers = layers();
-    let height = |module: &Module| layers.iter().position(|it| *it == module[0]).unwrap();
-    let mut up = Vec::new();
-    for (module, needed) in graph() {
-        for other in needed.iter().filter(|it| height(it) < height(&module)) {
-            up.push(format!(
-                "{} imports {}",
-                module.join("::"),
-                other.join("::")
-            ));
+    let proxy = mapped(&source("proxy.rs"));
+    // A folder, and the map of what is in it.
+    for (folder, map) in [(vec![], layers()), (vec!["proxy".to_owned()], proxy)] {
+        let height = |module: &Module| {
+            let inner = module.strip_prefix(&folder[..])?.first()?;
+            let place = map.iter().position(|it| it == inner);
+            Some(place.unwrap_or_else(|| panic!("{inner} is on no map")))
+        };
+        let mut up = Vec::new();
+        for (module, needed) in &*GRAPH {
+            let goes_up = |other: &&Module| height(other) < height(module);
+            let in_folder = |it: &&Module| height(it).is_some() && height(module).is_some();
+            for other in needed.iter().filter(in_folder).filter(goes_up) {
+                up.push(format!(
+                    "{} imports {}",
+                    module.join("::"),
+                    other.join("::")
+                ));
+            }
         }
+        assert!(up.is_empty(), "from below to above:\n{}", up.join("\n"));
     }
-    assert!(up.is_empty(), "from below to above:\n{}", up.join("\n"));
 }
 
 #[test]
 fn no_file_needs_itself_by_way_of_others() {
-    let graph = graph();
+    let graph = &*GRAPH;
     let reached = |from: &Module| {
         let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
         while let Some(module) = left.pop() {

@@ -108,7 +108,7 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
     assert_eq!(
         said(&good),
         (
-            "nothing to remark: gray 1, pre 1, prod 1\n".to_owned(),
+            "nothing to report: gray 1, pre 1, prod 1\n".to_owned(),
             Some(0)
         )
     );
@@ -125,12 +125,12 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
              is /120 meant, which is 1.2.3.0/24?",
             "gray: almost: 1.2.3.256: a number in an IPv4 address is from 0 to 255",
             "gray: almost: http://10.0.0.2: is 10.0.0.2 meant?",
-            "gray: duplicate: 10.0.0.1: stands more than once (3 times)",
+            "gray: duplicate: 10.0.0.1: is listed more than once (3 times)",
             "prod: almost: app1:0: a port is a number from 1 to 65535",
             "prod: address-or-port: ::1:80: taken as [::1:80]:80; is [::1]:80 meant?",
             "prod: weights-differ: 10.1.0.5:80: has the weights 2 and 3; the largest counts",
             "pre: in-both-pools: 10.1.0.1:80: is in prod, too",
-            "gray: admits-everybody: 0.0.0.0/0: as a change it is held until somebody confirms it",
+            "gray: admits-everybody: 0.0.0.0/0: such a change is held until somebody confirms it",
         ]
     );
     assert_eq!(code, Some(1));
@@ -145,7 +145,7 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
     assert_eq!(
         (text.as_str(), code),
         (
-            "gray: admits-everybody: IPv4, by 2 entries together: as a change it is held until \
+            "gray: admits-everybody: IPv4, by 2 entries together: such a change is held until \
              somebody confirms it\n",
             Some(1)
         )
@@ -188,7 +188,7 @@ fn an_entry_that_is_almost_one_is_skipped_and_told_what_it_almost_is() {
     let mut told: Vec<String> = told.collect();
     told.sort();
     let link_local = "a link-local address, which means nothing without a zone, and zones are \
-                      not read";
+                      not supported";
     assert_eq!(
         told,
         [
@@ -221,14 +221,14 @@ fn the_configured_store_is_checked_with_its_trusted_proxies_and_port() {
     let around = "gray: trusted-proxy-is-gray: 10.0.0.0/8: covers a trusted proxy (10.0.0.0/24)\n";
     assert_eq!(said(&check()), (around.to_owned(), Some(1)));
     redis.cli(&["DEL", "gray"]);
-    let nothing = "nothing to remark: gray 0, pre 1, prod 1\n";
+    let nothing = "nothing to report: gray 0, pre 1, prod 1\n";
     assert_eq!(said(&check()), (nothing.to_owned(), Some(0)));
     redis.push("pre", &[&"10.1.0.2:81"]);
     let both = "pre: in-both-pools: 10.1.0.2:81: is in prod, too\n";
     assert_eq!(said(&check()), (both.to_owned(), Some(1)));
     redis.cli(&["SET", "gray", "10.0.0.1"]);
     let (text, code) = said(&check());
-    let wrong = "gray: wrong-type: the key \"gray\" is a string; a list or a set is wanted\n";
+    let wrong = "gray: wrong-type: the key \"gray\" is a string; it must be a list or a set\n";
     assert_eq!((text, code), (format!("{wrong}{both}"), Some(1)));
     drop(redis);
     let (text, code) = said(&check());

@@ -1,5 +1,5 @@
-//! Peers that hang, refuse, reset, flap: they are left alone, and come back. Clients notice as little of it as
-//! HTTP allows.
+//! Peers that hang, refuse, reset, flap: they are left alone, and come back. Clients notice as little of it
+//! as HTTP allows.
 
 mod support;
 

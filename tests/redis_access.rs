@@ -222,7 +222,7 @@ fn a_check_says_what_is_wrong_with_a_password_file() {
     fails("it has more than one line");
     fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    fails("it is no file");
+    fails("it is not a file");
     fs::remove_file(&file).unwrap();
 
     write_secret(&file, "a-secret\n");
@@ -285,7 +285,7 @@ fn what_the_environment_goes_before_is_named_by_a_check_and_by_a_reload() {
     let ini = ini.to_str().unwrap();
     let output = run_to_exit(&["reload", "-c", ini]);
     assert!(output.status.success(), "{output:?}");
-    let masked = "GRAYGATE_REDIS_URL in the gateway's environment goes before redis.url, redis.password_file";
+    let masked = "GRAYGATE_REDIS_URL in the gateway's environment takes precedence over redis.url, redis.password_file";
     assert!(said(&output).contains(masked), "{output:?}");
     gateway.wait_for_log(" WARN reload-masked key=redis.url ");
     gateway.wait_for_log(" WARN reload-masked key=redis.password_file ");
@@ -297,7 +297,7 @@ fn what_the_environment_goes_before_is_named_by_a_check_and_by_a_reload() {
         .output()
         .unwrap();
     for key in ["redis.url", "redis.password_file"] {
-        let warning = format!("{key} counts for nothing: GRAYGATE_REDIS_URL");
+        let warning = format!("{key} has no effect: GRAYGATE_REDIS_URL");
         assert!(said(&output).contains(&warning), "{output:?}");
     }
 }
@@ -402,7 +402,7 @@ fn a_key_of_another_type_is_named_with_its_type_and_those_that_are_accepted() {
     let mut owner = Owner::of(&redis);
     owner.run("RPUSH prod 127.0.0.1:1");
     owner.run("HSET gray a b");
-    let told = "the key \"gray\" is a hash; a list or a set is wanted";
+    let told = "the key \"gray\" is a hash; it must be a list or a set";
     let setup = Setup::new().redis(redis.url());
     let output = command(&setup, &["lists", "check"]);
     assert!(

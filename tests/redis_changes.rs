@@ -201,7 +201,10 @@ fn a_server_without_the_setting_for_events_is_tracked_or_polled() {
         assert_eq!(site.gateway.lists()["mode"], mode, "{notify}");
         let line = site.gateway.wait_for_log("redis-events-refused");
         assert!(line.contains(level), "{line}");
-        assert!(line.contains("knows no notify-keyspace-events"), "{line}");
+        assert!(
+            line.contains("does not know notify-keyspace-events"),
+            "{line}"
+        );
         assert!(line.ends_with(&format!("instead={instead}")), "{line}");
         site.redis("RPUSH gray 127.0.0.5");
         site.wait_served("127.0.0.5", "pre");

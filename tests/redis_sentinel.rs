@@ -159,7 +159,7 @@ fn a_replica_that_a_sentinel_takes_for_the_master_is_not_read() {
     let gateway = setup.set("redis.timeout", "1s").start();
     let line = gateway.wait_for_log("lists-unreadable");
     let replica = group.replica.address();
-    let words = format!("{wrong}: {replica} is no master, but a slave");
+    let words = format!("{wrong}: {replica} is a slave, not a master");
     assert!(line.contains(&words), "{line}");
     assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
 }
@@ -211,7 +211,7 @@ fn a_stale_sentinel_that_is_left_alone_for_a_while_takes_nobody_off_the_master()
     group.sentinel.signal(Signal::SIGSTOP);
     let line = gateway.wait_for_log("redis-sentinels-unconfirmed");
     let replica = group.replica.address();
-    let words = format!("{wrong}: {replica} is no master, but a slave");
+    let words = format!("{wrong}: {replica} is a slave, not a master");
     assert!(line.contains("WARN") && line.contains(&words), "{line}");
     assert!(line.contains(&format!("{}: timed out", group.sentinel)));
     let checks = "graygate_lists_refreshes_total{cause=\"check\"}";
@@ -245,7 +245,7 @@ fn a_master_that_becomes_a_replica_without_a_word_is_left_at_the_next_check() {
     group.replica.cli(&["DEL", "pre", "prod"]);
     group.replica.push("prod", &[&"127.0.0.1:9"]);
     follow(&group.master, &group.replica);
-    let line = gateway.wait_for_log("is no master, but a slave");
+    let line = gateway.wait_for_log("is a slave, not a master");
     assert!(line.contains("lists-unreadable"), "{line}");
     // Its lists may have been read once more before that, but not since.
     let now = gateway.lists()["generation"].as_u64().unwrap();
@@ -316,7 +316,7 @@ fn sentinels_that_cannot_help_are_each_told_with_the_reason_and_no_secret() {
         (silent, "timed out"),
         (host, "authentication failed"),
         (own, "unknown command"),
-        (host, "it knows no such master"),
+        (host, "it does not know that master"),
     ] {
         assert!(
             line.contains(&format!("{sentinel}: ")),

@@ -199,7 +199,7 @@ fn what_is_wrong_with_tls_is_told_with_what_to_do() {
     let plain = format!("redis://{}", secure.address);
     assert_told(
         &setup(plain),
-        &["does the server speak TLS at this port?", "rediss://"],
+        &["does the server speak TLS on this port?", "rediss://"],
     );
     let tls = format!("rediss://{}", secure.redis.address());
     assert_told(&setup(tls), &["timed out in the TLS handshake", "redis://"]);
@@ -245,10 +245,10 @@ fn what_speaks_something_else_is_named() {
     let alert = peer_that_says(b"\x15\x03\x01\x00\x02\x02\x46");
     assert_told(
         &setup(format!("rediss://{redis}")),
-        &["does not speak TLS at this port", "redis://"],
+        &["does not speak TLS on this port", "redis://"],
     );
     assert_told(
         &setup(format!("redis://{alert}")),
-        &["the server speaks TLS at this port", "rediss://"],
+        &["the server speaks TLS on this port", "rediss://"],
     );
 }

@@ -100,7 +100,7 @@ fn the_page_and_the_metrics_say_what_the_reloads_have_come_to() {
     let said = failed(&gateway, "graygate.ini");
     let pid = gateway.pid();
     let error = page(&gateway)["error"].as_str().unwrap().to_owned();
-    assert!(error.contains("no source of the lists"), "{error}");
+    assert!(error.contains("no source for the lists"), "{error}");
     assert_eq!(said, format!("process {pid} keeps its settings: {error}"));
     expected["reloads"]["failed"] = json!(1);
     expected["error"] = json!(error);
@@ -166,7 +166,7 @@ fn the_word_of_another_gateway_is_not_taken() {
     let said = failed(&gateway, "graygate.ini");
     let told = format!("process {} was told to reload; ", gateway.pid());
     assert!(said.starts_with(&told), "{said}");
-    let instead = format!("process {} answers in its place", other.pid());
+    let instead = format!("process {} answers instead", other.pid());
     assert!(said.ends_with(&instead), "{said}");
     gateway.wait_for_log(" WARN reload-ignored key=admin.listen ");
     assert_eq!(counts(&other), (json!(0), json!(0)));

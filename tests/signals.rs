@@ -1019,7 +1019,7 @@ fn a_second_gateway_leaves_the_pid_file_of_the_first_alone() {
     let pid = first.pid();
     let path_shown = path.display();
     let expected = format!(
-        "graygate: {path_shown}: it belongs to process {pid}, which runs; \
+        "graygate: {path_shown}: it belongs to process {pid}, which is running; \
          [gateway] pid_file {path_shown} is in use by another gateway, process {pid}\n"
     );
     assert_eq!(said, expected);

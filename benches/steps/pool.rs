@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Stream, Watch};
-use graygate::upstream::pool::{Asker, Found, Leftover, Pool};
+use graygate::upstream::pool::{Asker, CheckedOut, Leftover, Pool};
 
 /// Runs `task` on a worker, the only place where connections can live, and waits for it.
 pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
@@ -56,7 +56,7 @@ impl PoolStep {
         // A client's connection, as in the gateway.
         let asker = Asker::Connection(1);
         match self.pool.checkout(self.peer, asker) {
-            Some(Found { stream, leftover }) => {
+            Some(CheckedOut { stream, leftover }) => {
                 self.pool
                     .checkin(self.peer, stream, leftover, asker, Self::KEPT);
                 true

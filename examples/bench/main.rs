@@ -1,4 +1,4 @@
-//! Graygate beside nginx, HAProxy, the OpenResty set-up that it replaces, and the floor: the same
+//! Graygate compared with nginx, HAProxy, the OpenResty set-up that it replaces, and the floor: the same
 //! traffic in turn through each, on the same origin, with the CPU time that the kernel says each took.
 //! `scripts/bench` builds what this needs, and runs it.
 //!

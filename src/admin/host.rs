@@ -1,9 +1,9 @@
-//! By which names the admin listener may be asked.
+//! The names by which the admin listener may be requested.
 //!
-//! A web page can make a browser on this machine, or in this network, ask for any address: its own name
-//! is made to mean that address (DNS rebinding), so that the browser takes the answer for the page's.
-//! Then that name stands in `Host`. So only what cannot be a page's name is served: IP addresses,
-//! `localhost`, and the names of `[admin] hosts`.
+//! A web page can make a browser on this machine, or in this network, send requests to any address, by
+//! resolving its own name to that address (DNS rebinding); the browser then takes the answer for the
+//! page's. In that case `Host` has the page's name. So requests are served only for what cannot be a
+//! page's name: IP addresses, `localhost`, and the names in `[admin] hosts`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -18,7 +18,7 @@ pub(super) fn is_own(host: &[u8], names: &[String]) -> bool {
         let address = address.split('%').next().unwrap_or(address);
         return address.parse::<Ipv6Addr>().is_ok();
     }
-    // One dot at the end says that a name is whole.
+    // A dot at the end marks a fully qualified name.
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     name.parse::<IpAddr>().is_ok() || name == "localhost" || names.contains(&name)
 }

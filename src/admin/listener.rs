@@ -1,7 +1,8 @@
 //! The admin listener's socket and threads, off the request path.
 //!
-//! Heads are read by the project's own HTTP code under its own limits, each connection serves one request,
-//! and when there are too many at a time the oldest gives way, so that nobody can keep the others waiting.
+//! Heads are read by the project's own HTTP code under its own limits, each connection serves one
+//! request, and when there are too many at a time the oldest gives way, so that no client can block the
+//! others.
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Read, Write};
@@ -33,8 +34,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Requests served at the same time.
 const AT_ONCE: usize = 16;
 
-/// Where so many are served, the oldest gives way to a new one, but not before this time: a client
-/// that gets on needs far less.
+/// When that many are being served, the oldest gives way to a new one, but not before this time: a
+/// client that makes progress needs far less.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Listens on `addr`.
@@ -79,9 +80,9 @@ pub(crate) fn serve(listener: TcpListener, view: View) -> io::Result<()> {
             });
             let (view, slot) = (Arc::clone(&view), Slot(done.clone()));
             let serve = move || {
-                // The slot is given back last.
+                // The slot is returned last.
                 let (_slot, stream) = (slot, stream);
-                // Whoever asked has gone.
+                // The client has gone.
                 let _ = attend(&view, &stream);
             };
             let thread = std::thread::Builder::new().name("admin-request".to_owned());
@@ -151,7 +152,7 @@ fn attend(view: &View, mut stream: &TcpStream) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     };
-    // A head that was refused has not been taken apart.
+    // A refused head has not been parsed.
     let is_head = bytes.starts_with(b"HEAD ");
     send(stream, answer, is_head)?;
     stream.shutdown(Shutdown::Write)?;
@@ -200,7 +201,7 @@ const BUFFER: usize = 16 * 1024;
 struct Timed<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
-    /// Let go in time, however long the stream takes nothing.
+    /// Released in time, however long the stream takes nothing.
     kept: Option<lists::Kept>,
 }
 
@@ -227,14 +228,14 @@ impl Write for Timed<'_> {
     }
 }
 
-/// Whether to try again, within the deadline. A signal, a SIGHUP for instance, may have come in this
-/// thread; with a time limit, the kernel does not take up a call again then.
+/// Whether to try again, within the deadline. A signal such as SIGHUP may have been delivered to this
+/// thread; with a time limit, the kernel does not restart the call.
 fn is_no_end(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, WouldBlock};
     matches!(error.kind(), Interrupted | WouldBlock)
 }
 
-/// Takes what else was sent, since closing on unread bytes would reset the connection before the
+/// Reads what else was sent, since closing with unread bytes would reset the connection before the
 /// answer is read.
 fn drain(mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     let mut piece = [0; 1024];

@@ -1,5 +1,5 @@
-//! What the pages say: each is a type that renders and reads itself, so that a member's name stands in one
-//! place, whether a gateway writes it or the command line reads it.
+//! The pages: each is a type that renders and parses itself, so that a member's name is in one place,
+//! whether a gateway writes it or the command line reads it.
 
 pub(crate) mod config;
 pub(crate) mod explain;

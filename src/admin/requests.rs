@@ -1,7 +1,7 @@
-//! Requests to the admin listener: which page they ask for, and who may have it.
+//! Requests to the admin listener: which page they are for, and who may have it.
 //!
-//! Served are only requests for an address, for `localhost` or for a name of its own ([`host`]); what
-//! changes something takes a field that no web page can send, too.
+//! Only requests for an address, for `localhost` or for a configured name are served ([`host`]). What
+//! changes something also requires a header field that no web page can send.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -47,7 +47,7 @@ pub(super) fn answer_to(
         Answer::text(403, text)
     };
     let names = &view.gateway.config.load().admin_hosts;
-    // Without a Host it is no browser that asks.
+    // A request without a Host is not from a browser.
     if host.is_some_and(|it| !host::is_own(it, names)) {
         let why = AdminRefusal::ForeignHost;
         return refuse(why, format!("{}: {}\n", why.name(), why.text()));
@@ -59,7 +59,7 @@ pub(super) fn answer_to(
         return match method {
             b"POST" if !is_command(head, bytes) => {
                 let what = format!("{COMMAND_FIELD}: {COMMAND_ACCEPT}");
-                let text = format!("it takes the field {what}, and no Origin\n");
+                let text = format!("send the field {what}, and no Origin\n");
                 refuse(AdminRefusal::NoCommand, text)
             }
             b"POST" => accept(view, parts.next().unwrap_or_default()),
@@ -111,7 +111,7 @@ fn explained(view: &View, query: &[u8]) -> Answer {
         }
     }
     let Some(socket) = socket else {
-        return Answer::text(400, "an address is wanted: /explain?ip=192.0.2.1\n");
+        return Answer::text(400, "an address is required: /explain?ip=192.0.2.1\n");
     };
     let config = view.gateway.config.load();
     let (pools, now) = (view.gateway.lists.pools(), Instant::now());
@@ -149,7 +149,7 @@ fn is_command(head: &RequestHead, bytes: &[u8]) -> bool {
     !from_page && value(head, bytes, COMMAND_FIELD) == Some(COMMAND_ACCEPT.as_bytes())
 }
 
-/// Lets the held change in that the query names.
+/// Accepts the held change that the query names.
 fn accept(view: &View, query: &[u8]) -> Answer {
     let digest = query.strip_prefix(b"digest=");
     let digest = digest.and_then(|it| std::str::from_utf8(it).ok());
@@ -181,7 +181,7 @@ fn no_such_change(digest: &str, held: &[Held]) -> String {
     match held.as_slice() {
         [] => format!("{digest} is not held; nothing is"),
         held => format!(
-            "{digest} is not held, or does not stand at present; held: {}",
+            "{digest} is not held, or cannot be confirmed at present; held: {}",
             held.join(", ")
         ),
     }

@@ -24,7 +24,7 @@ pub(crate) struct View {
     pub(crate) heartbeat: Option<Arc<Heartbeat>>,
     /// The health checks of peers.
     pub(crate) checker: Arc<Checker>,
-    /// What the reloads have come to.
+    /// The outcomes of the reloads.
     pub(crate) reloads: Arc<Reloads>,
     /// The error log.
     pub(crate) error_log: LogQueue,
@@ -32,7 +32,7 @@ pub(crate) struct View {
     pub(crate) refused: Refused,
 }
 
-/// Counts what was refused, and tells of it.
+/// Counts and logs refused requests.
 #[derive(Default)]
 pub(crate) struct Refused {
     counts: [AtomicU64; AdminRefusal::ALL.len()],
@@ -40,7 +40,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Counts one, and tells of it unless others were told of just now.
+    /// Counts one, and logs it unless others were logged just now.
     pub(super) fn note(
         &self,
         why: AdminRefusal,
@@ -71,5 +71,5 @@ impl Refused {
     }
 }
 
-/// So much of a name or target is told, in bytes.
+/// How much of a name or target is logged, in bytes.
 pub(super) const SHOWN: usize = 100;

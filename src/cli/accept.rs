@@ -1,4 +1,4 @@
-//! `graygate lists accept DIGEST`: lets a held change in at the running gateway.
+//! `graygate lists accept DIGEST`: makes the running gateway accept a held change.
 
 use std::path::Path;
 
@@ -10,12 +10,11 @@ use crate::lists::ListName;
 /// The status with which the listener says that nothing of that digest is held.
 const CONFLICT: u16 = 409;
 
-/// Makes the gateway that runs with the file at `path` accept the held change of this digest.
-/// Returns one line: what came of it.
+/// Makes the gateway that runs with the file at `path` accept the held change of this digest. Returns
+/// one line: the outcome.
 ///
 /// # Errors
-/// One line: it cannot be asked, or it holds no such change, nor is that in force; with what it
-/// holds.
+/// One line: it cannot be asked, or the change is neither held nor in force; with what is held.
 pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
     let digest = digest.trim();
     // It becomes part of a URL.
@@ -29,14 +28,13 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
     let text = text.trim_end().to_owned();
     match status {
         200 => Ok(text),
-        // Somebody else has accepted it, or nobody had to.
+        // Somebody else has accepted it, or it did not have to be accepted.
         CONFLICT => in_force(&asker.lists()?.standing, &digest).ok_or(text),
         _ => Err(text),
     }
 }
 
-/// What is said of a list whose digest is the one that was named, if there is one: it is in force
-/// already.
+/// The answer if a list with this digest is in force already.
 fn in_force(lists: &Standing, digest: &str) -> Option<String> {
     let generation = Some(lists.generation).filter(|it| *it > 0)?;
     let is_meant = |list: &ListName| {

@@ -11,7 +11,7 @@ use crate::config::Config;
 /// Time for each question.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// No page is longer, in bytes: a list of a million entries is some tens of megabytes.
+/// The longest page, in bytes: a list of a million entries is some tens of megabytes.
 const LONGEST: u64 = 1 << 30;
 
 /// Asks one gateway.
@@ -34,7 +34,7 @@ impl Asker {
     /// Will ask the gateway that runs with the ini file at `config`.
     ///
     /// # Errors
-    /// The file says that it cannot be asked, or not where.
+    /// If the file does not say where, or that it cannot be asked.
     pub(crate) fn of(config: &Path) -> Result<Self, String> {
         let admin = Config::admin_of(config).map_err(|error| error.to_string())?;
         let off = "[admin] listen is off, so the gateway cannot be asked";
@@ -59,7 +59,8 @@ impl Asker {
         Ok((response.status().as_u16(), body))
     }
 
-    /// Posts to `path`, with one field and no body: the status and the text of the answer.
+    /// Posts to `path`, with one header field and no body. Returns the status and the text of the
+    /// answer.
     ///
     /// # Errors
     /// Nobody answers; with the URL.
@@ -75,7 +76,7 @@ impl Asker {
     /// Gets a page.
     ///
     /// # Errors
-    /// Nobody answers, or with something else; with the URL.
+    /// Nobody answers, or the answer is something else; with the URL.
     pub(crate) fn page<P: Page>(&self) -> Result<P, String> {
         self.page_with(&[])
     }
@@ -92,7 +93,7 @@ impl Asker {
     /// As [`Asker::page`], with a query.
     ///
     /// # Errors
-    /// As [`Asker::page`]; also what the gateway has to say of the query.
+    /// As [`Asker::page`]; also what the gateway says is wrong with the query.
     pub(crate) fn page_with<P: Page>(&self, query: &[(&str, &str)]) -> Result<P, String> {
         let (status, text) = self.get_with(P::PATH, query)?;
         let place = format!("http://{}{}", self.admin, P::PATH);

@@ -1,8 +1,8 @@
-//! `graygate -t`: what would keep a gateway from starting, found beside one that runs.
+//! `graygate -t`: finds what would keep a gateway from starting, without disturbing one that runs.
 //!
-//! The ini file is read in full, and so is the lists file. Addresses are not taken, and no log or
-//! pid file is opened or made: only what is named around them must be there. Whether a port is free
-//! is not asked: the gateway that runs has it. But what another gateway on this machine uses is told.
+//! The ini file and the lists file are read in full. Addresses are not bound, and no log or pid file is
+//! opened or created: only their folders must exist. Whether a port is free is not checked, since the
+//! running gateway uses it. But what another gateway on this machine uses is reported.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,8 +19,8 @@ use crate::run::{self, neighbours};
 use crate::store::copy::{self, Holder};
 use crate::store::{self, StoreName};
 
-/// Checks the ini file at `path`, and what it names. Returns warnings, each on one line: of what
-/// does not keep the gateway from starting.
+/// Checks the ini file at `path`, and what it names. Returns warnings, each on one line, about what does
+/// not keep the gateway from starting.
 ///
 /// # Errors
 /// One line that says what is wrong, and where.
@@ -36,7 +36,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
             if writer::is_unread_pipe(path) {
                 let path = path.display();
                 unread.push(format!(
-                    "[log] {name}: {path} is a pipe (FIFO) that nobody reads; a start waits for its reader, and fails"
+                    "[log] {name}: {path} is a pipe (FIFO) that nobody reads; a start would wait for a reader, and fail"
                 ));
             }
         }
@@ -54,7 +54,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
         }
         Some(identity) => {
             let name = identity.name().to_owned();
-            // As after an installation: that the user cannot write there yet is no news.
+            // As after an installation: that the user cannot write there yet is normal.
             let copy = config.lists.last_good.as_deref();
             let is_new = |path: &Path| run::is_new(folder_of(path)).unwrap_or(false);
             let looks_at_copy = !copy.is_some_and(is_new);
@@ -67,14 +67,14 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
     Ok(warnings)
 }
 
-/// The environment of whoever checks goes before the file.
+/// The environment of this command takes precedence over the file.
 fn masked(config: &Config) -> impl Iterator<Item = String> {
     config.masked.iter().map(|key| {
-        format!("{key} counts for nothing: {REDIS_URL_VARIABLE} in the environment goes before it")
+        format!("{key} has no effect: {REDIS_URL_VARIABLE} in the environment takes precedence")
     })
 }
 
-/// Files with secrets that everybody on this machine can read.
+/// Warns about files with secrets that everybody on this machine can read.
 fn open_secrets(config: &Config) -> Vec<String> {
     let Store::Redis(redis) = &config.store else {
         return Vec::new();
@@ -107,7 +107,7 @@ fn open_secrets(config: &Config) -> Vec<String> {
     open.collect()
 }
 
-/// Whether the server is a cluster is not asked; but who writes hash tags has one.
+/// The server is not asked whether it is a cluster; but hash tags mean that it is one.
 fn keys_apart(config: &Config) -> Option<String> {
     let Store::Redis(redis) = &config.store else {
         return None;
@@ -116,13 +116,13 @@ fn keys_apart(config: &Config) -> Option<String> {
         let ByList { gray, pre, prod } = &redis.keys;
         format!(
             "[redis] gray_key, pre_key, prod_key: {gray}, {pre} and {prod} have hash tags, and are in several slots: \
-             a Redis Cluster does not let them be read at one moment; give all of them the same tag"
+             a Redis Cluster does not allow reading them in one transaction; give all of them the same tag"
         )
     })
 }
 
-/// What is wrong with the last-good copy, or its place, for the user it is to be written by, if that
-/// is another. A gateway starts without it.
+/// What is wrong with the last-good copy, or its place, for the user who will write it, if that is
+/// another one. A gateway starts without it.
 fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
     let path = config.lists.last_good.as_deref()?;
     let warning = |what: &dyn std::fmt::Display| Some(format!("[lists] last_good: {what}"));
@@ -130,9 +130,9 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
         return warning(&what);
     }
     let folder = folder_of(path);
-    // What is missing is made by whoever starts the gateway.
+    // What is missing is created by the user who starts the gateway.
     let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
-    // Who this process is at the moment, not who has started it.
+    // The current user of this process, not the one who started it.
     if folder.is_dir() && eaccess(folder, wanted).is_err() {
         let folder = folder.display();
         let user = user.map(|it| format!(" for the user {it} of [gateway]"));
@@ -142,7 +142,7 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
         ));
     }
     if let Some(what) = wrong_lock(&copy::place_of_lock(path)) {
-        return warning(&format!("{what}, so that no copy is written: remove it"));
+        return warning(&format!("{what}, so no copy is written: remove it"));
     }
     if let Some(by) = copy::holder(path).filter(|it| !is_of(it, &config.path)) {
         let path = path.display();
@@ -158,14 +158,14 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
             let aside = copy::place_aside(path, other);
             let (why, aside) = (unused(&copy::of_another(other)), aside.display());
             warning(&format!(
-                "{why}; when lists were read, it is set aside as {aside}"
+                "{why}; once lists have been read, it is set aside as {aside}"
             ))
         }
         Err(error) => warning(&unused(&error.to_string())),
     }
 }
 
-/// What is wrong with the lock on a copy: it is opened for writing, and no link is followed.
+/// What is wrong with the lock on a copy: it is opened for writing, without following links.
 fn wrong_lock(path: &Path) -> Option<String> {
     let shown = path.display();
     let found = fs::symlink_metadata(path).ok()?.file_type();
@@ -176,7 +176,7 @@ fn wrong_lock(path: &Path) -> Option<String> {
     let what = match found {
         it if it.is_dir() => "a folder",
         it if it.is_symlink() => "a symbolic link",
-        _ => "no regular file",
+        _ => "not a regular file",
     };
     Some(format!("the lock {shown} is {what}"))
 }
@@ -193,7 +193,7 @@ fn is_of(holder: &Holder, config: &Path) -> bool {
         .is_some_and(|it| it == config || id(it).is_some_and(|it| Some(it) == id(config)))
 }
 
-/// The folder of a log is made if its own folder is there.
+/// The folder of a log is created if its parent exists.
 fn place_of_log(path: &Path) -> Result<(), String> {
     let folder = folder_of(path);
     match look_at(folder)? {
@@ -202,12 +202,12 @@ fn place_of_log(path: &Path) -> Result<(), String> {
     }
 }
 
-/// A file can be where there is a folder for it, and no folder in its place.
+/// A file is possible if its folder exists, and there is no folder in its place.
 fn place_of_file(path: &Path) -> Result<(), String> {
     let folder = folder_of(path);
     match look_at(folder)? {
         Found::Folder | Found::Hidden => {}
-        Found::Other => return Err(format!("{} is no folder", folder.display())),
+        Found::Other => return Err(format!("{} is not a folder", folder.display())),
         Found::Nothing => return Err(format!("there is no folder {}", folder.display())),
     }
     match look_at(path)? {
@@ -225,7 +225,7 @@ enum Found {
     Nothing,
     Folder,
     Other,
-    /// Another user, root for instance, may see it.
+    /// It cannot be seen by this user, but maybe by another one such as root.
     Hidden,
 }
 
@@ -234,7 +234,7 @@ fn look_at(path: &Path) -> Result<Found, String> {
         Ok(metadata) if metadata.is_dir() => Ok(Found::Folder),
         Ok(_) => Ok(Found::Other),
         Err(error) => match error.kind() {
-            // Above something that is no folder there is nothing.
+            // Below something that is not a folder there is nothing.
             ErrorKind::NotFound | ErrorKind::NotADirectory => Ok(Found::Nothing),
             ErrorKind::PermissionDenied => Ok(Found::Hidden),
             _ => Err(format!("{}: {error}", path.display())),

@@ -1,4 +1,4 @@
-//! `graygate demo` and `graygate origin`: something to try the gateway on.
+//! `graygate demo` and `graygate origin`: a set-up to try the gateway with.
 //!
 //! An origin answers every request with its name and address. The demo runs two of each version,
 //! a lists file and the gateway in one process, and says what to try.
@@ -59,7 +59,7 @@ pub fn origin(listen: SocketAddr, name: &str, commands: &Receiver<Command>) -> i
 /// # Errors
 /// When an address cannot be had, or the files cannot be written.
 pub fn demo(listen: SocketAddr, commands: &Receiver<Command>) -> io::Result<()> {
-    // Before anything is started or written.
+    // Checked before anything is started or written.
     let listen = probe(listen)?;
     let folder = Folder::create()?;
     net::start(std::thread::available_parallelism().map_or(1, usize::from))?;
@@ -134,6 +134,6 @@ fn introduction(listen: SocketAddr, lists: &Path) -> String {
 #[allow(clippy::print_stdout)]
 fn say(text: &str) {
     print!("{text}");
-    // A terminal that has gone needs no word.
+    // If the terminal has gone, there is nobody to tell.
     let _ = io::Write::flush(&mut io::stdout());
 }

@@ -1,7 +1,7 @@
 //! `graygate explain`: who would serve a client, and why.
 //!
-//! The running gateway is asked at its admin listener; offline, the configured store is read, and the same
-//! function decides here.
+//! The running gateway is asked at its admin listener; offline, the configured store is read, and the
+//! same function decides in this process.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::run;
 /// Who would serve a request from `ip` with these header fields, and why.
 ///
 /// # Errors
-/// One line: who cannot be asked, or why; or what is wrong with the question.
+/// One line: which of them cannot be asked, and why; or what is wrong with the question.
 pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<String, String> {
     let explanation = match whom {
         Whom::Gateway => {
@@ -57,7 +57,7 @@ fn text(explanation: &Explanation) -> String {
     let it = explanation;
     let socket = match &it.x_forwarded_for {
         Some(said) => format!("a trusted proxy, whose X-Forwarded-For {said}"),
-        None => "no trusted proxy, so it is the client".to_owned(),
+        None => "not a trusted proxy, so it is the client".to_owned(),
     };
     let outcome = match &it.refusal {
         Some(refusal) => format!("503 {refusal}"),

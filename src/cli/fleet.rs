@@ -1,8 +1,8 @@
 //! `graygate fleet` and `graygate fleet wait DIGEST`: the gateways on one Redis, and what they hold.
 //!
 //! Only Redis is asked: each gateway writes a key with a time to live there (see
-//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: how long ago a
-//! gateway was heard of is what the server says of the key's time to live.
+//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: the time since a
+//! gateway's last heartbeat follows from the time to live that its key has left.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,7 +17,8 @@ use crate::run;
 /// Time for one look at all gateways.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Between two looks of a wait: from, to. A look that takes its time is followed by a longer pause.
+/// The pause between two looks of a wait: shortest, longest. A look that takes long is followed by a
+/// longer pause.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Nobody waits longer.
@@ -26,14 +27,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A look that begins has at least this time.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 
-/// So many gateways are named that do not hold what they should.
+/// Most gateways that are named because they do not hold what they should.
 const NAMED: usize = 20;
 
 /// What is to be said.
-pub struct Said {
+pub struct Answer {
     /// The answer.
     pub text: String,
-    /// Why it may not be all, on one line, if it may not.
+    /// Why it may be incomplete, on one line, if it may.
     pub note: Option<String>,
 }
 
@@ -41,22 +42,27 @@ pub struct Said {
 ///
 /// # Errors
 /// One line: why Redis cannot be asked.
-pub fn list(config: &Path) -> Result<Said, String> {
+pub fn list(config: &Path) -> Result<Answer, String> {
     let settings = settings(config)?;
     let look = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
     let look = look.map_err(|error| format!("{}: {error}", settings.url))?;
-    Ok(Said {
+    Ok(Answer {
         text: table(&look),
         note: look.note,
     })
 }
 
-/// Waits until each gateway holds the lists of this digest, and there are `at_least` so many of
+/// Waits until every gateway holds the lists with this digest, and there are at least `at_least` of
 /// them. Returns one line that says so.
 ///
 /// # Errors
-/// One line: who does not hold them after the `limit`, or why that is not known.
-pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Result<Said, String> {
+/// One line: which gateways do not hold them after the `limit`, or why that is unknown.
+pub fn wait(
+    config: &Path,
+    digest: &str,
+    limit: Duration,
+    at_least: usize,
+) -> Result<Answer, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
     }
@@ -67,7 +73,7 @@ pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Re
     let settings = settings(config)?;
     let until = Instant::now() + limit;
     let mut nodes = Nodes::new(&settings);
-    let mut watch = Watch::new(digest.to_ascii_lowercase(), at_least);
+    let mut watch = Awaited::new(digest.to_ascii_lowercase(), at_least);
     loop {
         let began = Instant::now();
         let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
@@ -76,14 +82,14 @@ pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Re
                 match (watch.complaint(), note) {
                     (None, note) => {
                         let text = format!("{}\n", watch.success());
-                        return Ok(Said { text, note });
+                        return Ok(Answer { text, note });
                     }
                     (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
                     (Some(complaint), None) => complaint,
                 }
             }
             Err(error) => match watch.last() {
-                // What is known is told.
+                // At least what is known is said.
                 Some(last) => format!("{}: {error}; when last seen: {last}", settings.url),
                 None => format!("{}: {error}", settings.url),
             },
@@ -101,14 +107,14 @@ pub fn wait(config: &Path, digest: &str, limit: Duration, at_least: usize) -> Re
 fn settings(config: &Path) -> Result<Redis, String> {
     match run::load(config)?.store {
         Store::Redis(settings) => Ok(settings),
-        Store::File(_) => {
-            Err("the lists come from a file; only gateways on one Redis are a fleet".to_owned())
-        }
+        Store::File(_) => Err(
+            "the lists come from a file; only gateways that share a Redis form a fleet".to_owned(),
+        ),
     }
 }
 
 /// What a gateway that is waited for was when it was last seen.
-struct Seen {
+struct LastSeen {
     heard: Heard,
     /// Its key does not expire before this.
     expires: Option<Instant>,
@@ -118,13 +124,13 @@ struct Seen {
 
 /// The gateways that are waited for. One that shuts down cleanly is not waited for any
 /// more; one whose key expires meanwhile is, since it may serve old lists.
-struct Watch {
+struct Awaited {
     digest: String,
     at_least: usize,
-    seen: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, LastSeen>,
 }
 
-impl Watch {
+impl Awaited {
     fn new(digest: String, at_least: usize) -> Self {
         Self {
             digest,
@@ -144,7 +150,7 @@ impl Watch {
         });
         for heard in heard {
             let expires = heard.left.map(|left| began + left);
-            let seen = Seen {
+            let seen = LastSeen {
                 heard,
                 expires,
                 lost: false,
@@ -153,7 +159,7 @@ impl Watch {
         }
     }
 
-    fn holds(&self, seen: &Seen) -> bool {
+    fn holds(&self, seen: &LastSeen) -> bool {
         let digest = seen.heard.node.as_ref().and_then(|it| it.digest.as_ref());
         !seen.lost && digest == Some(&self.digest)
     }
@@ -161,7 +167,7 @@ impl Watch {
     /// What is still missing, if something is.
     fn complaint(&self) -> Option<String> {
         let (all, digest) = (self.seen.len(), &self.digest);
-        let lacking: Vec<&Seen> = self.seen.values().filter(|it| !self.holds(it)).collect();
+        let lacking: Vec<&LastSeen> = self.seen.values().filter(|it| !self.holds(it)).collect();
         let holding = all - lacking.len();
         if lacking.is_empty() && holding >= self.at_least {
             return None;
@@ -169,7 +175,7 @@ impl Watch {
         let mut text = format!("{holding} of {all} gateways hold {digest}");
         if holding < self.at_least {
             // Writing to a String cannot fail.
-            let _ = write!(text, ", {} are wanted", self.at_least);
+            let _ = write!(text, ", at least {} required", self.at_least);
         }
         for seen in lacking.iter().take(NAMED) {
             let _ = write!(text, "; {}", shortcoming(seen));
@@ -195,10 +201,10 @@ impl Watch {
 }
 
 /// Why one gateway does not count.
-fn shortcoming(seen: &Seen) -> String {
+fn shortcoming(seen: &LastSeen) -> String {
     let name = &seen.heard.name;
     let Some(node) = &seen.heard.node else {
-        return format!("{name} says what is not understood");
+        return format!("{name} has a heartbeat that is not understood");
     };
     let generation = node.generation;
     let holds = match &node.digest {
@@ -210,8 +216,8 @@ fn shortcoming(seen: &Seen) -> String {
         held => format!(", held: {}", held.join(" ")),
     };
     let heard = match seen.heard.ago() {
-        _ if seen.lost => "not heard of any more".to_owned(),
-        Some(ago) => format!("heard of {:.1}s ago", ago.as_secs_f64()),
+        _ if seen.lost => "no longer heard from".to_owned(),
+        Some(ago) => format!("heard from {:.1}s ago", ago.as_secs_f64()),
         None => "its key never expires".to_owned(),
     };
     format!("{name} {holds}{held}, {heard})")
@@ -262,7 +268,7 @@ fn row(heard: &Heard) -> [String; 8] {
     ]
 }
 
-/// Of a gateway that is known and not heard of: it has gone, or is cut off, or Redis takes no heartbeats.
+/// Of a known gateway that is not heard from: it has gone, or is cut off, or Redis accepts no heartbeats.
 fn row_of_silent(silent: &Silent) -> [String; 8] {
     let none = || "-".to_owned();
     let ago = silent.expired;
@@ -302,7 +308,7 @@ mod tests {
 
     /// What is said after some looks, each so many milliseconds after the start.
     fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
-        let mut watch = Watch::new(NEW.to_owned(), at_least);
+        let mut watch = Awaited::new(NEW.to_owned(), at_least);
         let start = Instant::now();
         for (ms, heard) in looks {
             let at = start + Duration::from_millis(*ms);
@@ -332,24 +338,24 @@ mod tests {
             (
                 0,
                 &[][..],
-                "0 of 0 gateways hold 00000000000000bb, 1 are wanted",
+                "0 of 0 gateways hold 00000000000000bb, at least 1 required",
             ),
             (
                 3,
                 &[a.clone(), b],
-                "2 of 2 gateways hold 00000000000000bb, 3 are wanted",
+                "2 of 2 gateways hold 00000000000000bb, at least 3 required",
             ),
             (
                 1,
                 &[a.clone(), old],
                 "1 of 2 gateways hold 00000000000000bb; \
-                 b holds 00000000000000aa (generation 2, heard of 1.5s ago)",
+                 b holds 00000000000000aa (generation 2, heard from 1.5s ago)",
             ),
             (
                 1,
                 &[a.clone(), unread],
                 "1 of 2 gateways hold 00000000000000bb; \
-                 c has no lists (generation 0, heard of 1.5s ago)",
+                 c has no lists (generation 0, heard from 1.5s ago)",
             ),
             (
                 1,
@@ -361,7 +367,7 @@ mod tests {
                         left: None,
                     },
                 ],
-                "1 of 2 gateways hold 00000000000000bb; d says what is not understood",
+                "1 of 2 gateways hold 00000000000000bb; d has a heartbeat that is not understood",
             ),
         ] {
             assert_eq!(complaint(at_least, &[(0, heard)]).as_deref(), Some(said));
@@ -376,14 +382,14 @@ mod tests {
         // Deleted, while it had time to live.
         assert_eq!(complaint(1, &[before, (299, &[a()])]), None);
         let lost = "1 of 2 gateways hold 00000000000000bb; \
-                    b holds 00000000000000aa (generation 2, not heard of any more)";
+                    b holds 00000000000000aa (generation 2, no longer heard from)";
         for looks in [
             &[before, (300, &[a()])][..],
             &[before, (300, &[a()]), (301, &[a()])],
         ] {
             assert_eq!(complaint(1, looks).as_deref(), Some(lost));
         }
-        // It is heard of again.
+        // It is heard from again.
         let again = heard("b", Some(NEW), 300);
         assert_eq!(
             complaint(1, &[before, (300, &[a()]), (900, &[a(), again])]),

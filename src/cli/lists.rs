@@ -1,7 +1,7 @@
 //! What is in force, and what is in the store: `graygate lists show` and `graygate lists diff`.
 //!
-//! The running gateway is asked at its admin listener; offline, the configured store is read, with
-//! the same functions as the gateway uses.
+//! The running gateway is asked at its admin listener; offline, the configured store is read, by the
+//! same functions as in the gateway.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -31,16 +31,16 @@ struct Content {
     /// As the status of a gateway names it.
     source: String,
     digest: String,
-    /// In the order of [`ListName::ALL`], in canonical form, peers as they were written.
+    /// In the order of [`ListName::ALL`], in canonical form, but peers as they were written.
     entries: [BTreeSet<String>; 3],
-    /// Lists that are not what the store has, and why; of a gateway. Without line ends.
+    /// For a gateway, the lists that differ from the store's, and why. Without line ends.
     kept: Vec<String>,
 }
 
-/// The lists as a lists file, with what is to be said of them in comments on top.
+/// The lists in the format of a lists file, with remarks about them in comments on top.
 ///
 /// # Errors
-/// One line: who cannot be asked, or why.
+/// One line: which of them cannot be asked, and why.
 pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
     let content = match whom {
         Whom::Gateway => of_gateway(config)?,
@@ -60,7 +60,7 @@ pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
     Ok(text)
 }
 
-/// What the store has and the gateway has not, and the reverse.
+/// What only the store has, and what only the gateway has.
 pub struct Difference {
     /// A line for each entry, `+` where only the store has it, `-` where only the gateway has it;
     /// one for each list that the gateway holds or keeps, with the reason; one with both digests; and one
@@ -100,7 +100,7 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
     if gateway.source != store.source {
         let _ = writeln!(
             text,
-            "the gateway reads {}, and not {} as the settings here; only a restart changes that",
+            "the gateway reads {}, not {} as configured here; only a restart changes that",
             gateway.source, store.source
         );
     }
@@ -129,13 +129,13 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
     })
 }
 
-/// So many entries of each list are asked for at once.
+/// How many entries of each list are fetched at once.
 const AT_ONCE: usize = 50_000;
 
-/// How often lists may change while they are asked for, piece by piece.
+/// How often the lists may change while they are fetched, piece by piece.
 const CHANGES: usize = 10;
 
-/// How the lists stand, and all entries of them, of one moment.
+/// The state of the lists, and all their entries, at one moment.
 fn whole(asker: &Asker) -> Result<(Standing, [BTreeSet<String>; 3]), String> {
     let page_from = |offset: usize| {
         let part = ListsPage::part(offset, AT_ONCE);
@@ -172,11 +172,11 @@ fn take(page: &ListsPage, entries: &mut [BTreeSet<String>; 3]) -> bool {
     more
 }
 
-/// What a gateway says of lists that have not come into force.
+/// What a gateway says about lists that have not come into force.
 fn kept(lists: &Standing) -> Vec<String> {
     let held = lists.held.iter().map(|it| {
         let (list, reason, digest) = (&it.list, &it.reason, &it.digest);
-        format!("{list} is held: {reason}; to let it in: graygate lists accept {digest}")
+        format!("{list} is held: {reason}; to accept it: graygate lists accept {digest}")
     });
     let kept = lists.kept.iter();
     let kept = kept.map(|it| format!("{} is kept, since the store has: {}", it.list, it.fault));
@@ -203,7 +203,7 @@ fn of_store(config: &Config) -> Result<Content, String> {
     })
 }
 
-/// The lists as they are in the store at this moment, whatever a gateway makes of them.
+/// The lists as they are in the store at this moment, whatever a gateway does with them.
 pub(super) fn stored(config: &Config) -> Result<Lists, String> {
     let port = config.upstream.peer_port;
     let mut types = redis::WrongTypes::default();

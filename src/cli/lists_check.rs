@@ -19,7 +19,7 @@ const PEER_PORT: u16 = 80;
 
 /// What was found.
 pub struct Report {
-    /// A line for each finding and each skipped entry; or one that says how much is good.
+    /// A line for each finding and each skipped entry; or one line with the number of good entries.
     pub text: String,
     /// How many findings and skipped entries there are.
     pub remarks: usize,
@@ -32,7 +32,7 @@ pub struct Report {
 /// One line: what cannot be read.
 pub fn check(file: Option<&Path>, config: &Path) -> Result<Report, String> {
     let loaded = match run::load(config) {
-        // A lists file can be checked where no gateway is.
+        // A lists file can be checked on a machine without a gateway.
         Err(_) if file.is_some() && !config.exists() => None,
         outcome => Some(outcome?),
     };
@@ -86,11 +86,11 @@ fn report(
         .iter()
         .map(|it| lists.skipped(*it).count)
         .sum();
-    // An entry that is almost one was skipped, and counts once.
+    // An almost valid entry is both a finding and skipped, but counts once.
     let remarks = faults + held + skipped + findings.total() - findings.count(Kind::Almost);
     if remarks == 0 {
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
-        text = format!("nothing to remark: gray {gray}, pre {pre}, prod {prod}\n");
+        text = format!("nothing to report: gray {gray}, pre {pre}, prod {prod}\n");
     }
     Report { text, remarks }
 }
@@ -100,7 +100,7 @@ fn tell_skipped(text: &mut String, lists: &Lists, findings: &Findings) {
         let skipped = lists.skipped(list);
         for it in &skipped.first {
             let mut almost = findings.first.iter();
-            // Of those a finding says more.
+            // A finding says more about those.
             if !almost.any(|of| (of.kind, of.list, &of.entry) == (Kind::Almost, list, &it.entry)) {
                 let _ = writeln!(
                     text,
@@ -129,7 +129,7 @@ fn tell_findings(text: &mut String, findings: &Findings) {
         };
         let _ = writeln!(text, "{list}: {kind}: {}: {}{times}", it.entry, it.text);
     }
-    // Of those that are almost one, the skipped entries tell.
+    // The almost valid ones are among the skipped entries.
     for kind in Kind::ALL.into_iter().filter(|it| *it != Kind::Almost) {
         let of_kind = findings.first.iter().filter(|it| it.kind == kind);
         let named: usize = of_kind.map(|it| it.count).sum();
@@ -137,7 +137,7 @@ fn tell_findings(text: &mut String, findings: &Findings) {
     }
 }
 
-/// Says which entries the guard lets in only once somebody has confirmed that; returns how many.
+/// Reports which entries the guard lets in only after confirmation; returns how many there are.
 fn tell_held(text: &mut String, lists: &Lists) -> usize {
     let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let held = Family::ALL.into_iter().zip(all);
@@ -151,7 +151,7 @@ fn tell_held(text: &mut String, lists: &Lists) -> usize {
                 format!("{family_name}, by {count} entries together")
             }
         };
-        let remark = "as a change it is held until somebody confirms it";
+        let remark = "such a change is held until somebody confirms it";
         let _ = writeln!(text, "gray: {reason}: {what}: {remark}");
     })
     .count()

@@ -1,7 +1,7 @@
 //! `graygate reload`: makes the running gateway read its ini file anew, and waits for the outcome.
 //!
-//! The file is checked before. The signal goes to the process that the pid file names; what came
-//! of it is asked for at the admin listener.
+//! The file is checked first. The signal is sent to the gateway that holds the lock on the pid file, and
+//! the admin listener is asked for the outcome.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,19 +25,19 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Makes the gateway that runs with the file at `path` read it anew. Returns one line: the outcome.
 ///
 /// # Errors
-/// One line: it was not told to, or it refused, or nobody says how that ended.
+/// One line: it could not be told to, it refused, or the outcome is unknown.
 pub fn reload(path: &Path) -> Result<String, String> {
     let config = load(path)?;
     let Some(pid_file) = &config.gateway.pid_file else {
         return Err("[gateway] pid_file is empty, so the process cannot be found".to_owned());
     };
     let pid = process::find_gateway(pid_file)?;
-    // Nobody knows the port that stands for 0.
+    // With port 0, the actual port is unknown.
     let Some(admin) = config.admin.filter(|it| it.port() != 0) else {
         signal(pid)?;
         return Ok(format!(
-            "told to reload (pid {pid}); [admin] listen names no port to ask at, so the outcome \
-             stands in the error log"
+            "told to reload (pid {pid}); [admin] listen has no port to ask at, so the outcome \
+             is in the error log"
         ));
     };
     let gateway = Asked::new(admin, pid);
@@ -50,14 +50,14 @@ pub fn reload(path: &Path) -> Result<String, String> {
     }
     signal(pid)?;
     let told = |what: String| {
-        format!("process {pid} was told to reload; the outcome stands in the error log: {what}")
+        format!("process {pid} was told to reload; the outcome is in the error log: {what}")
     };
     let after = before.and_then(|before| gateway.wait(before.next()));
     outcome(pid, &after.map_err(told)?)
 }
 
-/// Reads the file as the running gateway will. Only that one knows its environment, which may hold
-/// the Redis URL, so here the lists' source may be missing; if it is wrong, the gateway says so.
+/// Reads the file as the running gateway will. Only the gateway knows its environment, which may contain
+/// the Redis URL, so here the source of the lists may be missing; if it is wrong, the gateway says so.
 fn load(path: &Path) -> Result<Config, String> {
     const ANY: &str = "redis://127.0.0.1";
     let load = |url| Config::load(path, url);
@@ -73,7 +73,7 @@ fn signal(pid: Pid) -> Result<(), String> {
     })
 }
 
-/// Whether two paths lead to one file; that of the gateway may be in a folder closed to others.
+/// Whether two paths lead to one file; the gateway's may be in a folder that is closed to others.
 fn same_file(one: &str, other: &Path) -> bool {
     let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     other.to_string_lossy() == one || resolved(Path::new(one)) == resolved(other)
@@ -91,13 +91,13 @@ fn outcome(pid: Pid, tally: &Tally) -> Result<String, String> {
     if !tally.masked.is_empty() {
         let keys = tally.masked.join(", ");
         line.push_str(&format!(
-            "; {REDIS_URL_VARIABLE} in the gateway's environment goes before {keys}"
+            "; {REDIS_URL_VARIABLE} in the gateway's environment takes precedence over {keys}"
         ));
     }
     Ok(line)
 }
 
-/// What `/config` says of reloads.
+/// What `/config` says about reloads.
 struct Tally {
     file: String,
     /// Reloads that have ended.
@@ -109,8 +109,8 @@ struct Tally {
 }
 
 impl Tally {
-    /// How many will have ended once one has that begins after this. One that is under way may
-    /// have read the file before it was edited, so it does not count.
+    /// How many reloads will have ended once one has ended that begins after this. One that is under way
+    /// may have read the file before it was edited, so it does not count.
     fn next(&self) -> u64 {
         self.done + u64::from(self.under_way) + 1
     }
@@ -119,7 +119,7 @@ impl Tally {
     fn of(page: ConfigPage, pid: Pid) -> Result<Self, String> {
         if page.pid.map(u64::cast_signed) != Some(i64::from(pid.as_raw())) {
             let answers = page.pid.map_or("null".to_owned(), |it| it.to_string());
-            return Err(format!("process {answers} answers in its place"));
+            return Err(format!("process {answers} answers instead"));
         }
         Ok(Self {
             file: page.file,
@@ -148,7 +148,7 @@ impl Asked {
         Tally::of(self.asker.page()?, self.pid)
     }
 
-    /// Waits until so many reloads have ended.
+    /// Waits until this many reloads have ended.
     fn wait(&self, done: u64) -> Result<Tally, String> {
         let deadline = Instant::now() + TIME_LIMIT;
         loop {
@@ -157,7 +157,7 @@ impl Asked {
                 return Ok(tally);
             }
             if Instant::now() >= deadline {
-                return Err(format!("it has not ended within {TIME_LIMIT:?}"));
+                return Err(format!("it has not finished within {TIME_LIMIT:?}"));
             }
             std::thread::sleep(LOOK);
         }
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn only_the_process_that_was_signalled_is_believed() {
         let of = |pid| Tally::of(page(pid, false), Pid::from_raw(7)).map(drop);
-        let other = Err("process 8 answers in its place".to_owned());
+        let other = Err("process 8 answers instead".to_owned());
         assert_eq!(of(Some(8)), other);
-        let none = Err("process null answers in its place".to_owned());
+        let none = Err("process null answers instead".to_owned());
         assert_eq!(of(None), none);
     }
 }

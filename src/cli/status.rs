@@ -8,7 +8,7 @@ use crate::admin::pages::lists::ListsPage;
 use crate::cli::admin_client::Asker;
 use crate::lists::ListName;
 
-/// What the running gateway says of itself.
+/// The running gateway's report about itself.
 pub struct Report {
     /// A few lines for a person.
     pub text: String,
@@ -30,7 +30,7 @@ pub fn ask(config: &Path) -> Result<Report, String> {
     })
 }
 
-/// What always matters, and below it what is out of the ordinary.
+/// First what always matters, then anything out of the ordinary.
 fn text(health: &str, page: &ListsPage) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -57,7 +57,7 @@ fn text(health: &str, page: &ListsPage) -> String {
     line("entries", format!("gray {gray}, pre {pre}, prod {prod}"));
     line("error", lists.error.as_deref().unwrap_or("-").to_owned());
     for found in &lists.findings.first {
-        // Those of entries are many, and `lists check` tells them.
+        // There may be many about entries; `lists check` shows them.
         if found.list.is_none() {
             line("finding", format!("{}: {}", found.finding, found.text));
         }
@@ -69,7 +69,7 @@ fn text(health: &str, page: &ListsPage) -> String {
     for held in &lists.held {
         let (list, reason) = (&held.list, &held.reason);
         let remedy = format!("graygate lists accept {}", held.digest);
-        line("held", format!("{list}: {reason}; to let it in: {remedy}"));
+        line("held", format!("{list}: {reason}; to accept it: {remedy}"));
     }
     for (list, skipped) in &lists.skipped {
         if let Some(first) = skipped.first.first() {
@@ -83,7 +83,7 @@ fn text(health: &str, page: &ListsPage) -> String {
     if let Some(copy) = &lists.copy {
         if copy.in_force {
             let written = copy.written.as_deref().unwrap_or("-");
-            line("copy", format!("in force, of {written}"));
+            line("copy", format!("in force, written {written}"));
         }
         if let Some(error) = &copy.error {
             line("copy", error.clone());

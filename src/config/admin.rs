@@ -16,7 +16,7 @@ settings! {
         "Names, separated by commas, by which it may be requested, besides IP addresses and localhost.";
 }
 
-/// The admin listener's address, which must leave room for those of `listen`.
+/// The admin listener's address, which must not conflict with those of `listen`.
 pub(super) fn listen_beside(
     listen: &[Listen],
     file: &IniFile<'_>,
@@ -30,8 +30,8 @@ pub(super) fn listen_beside(
     let Some((admin, other)) = admin.and_then(|it| Some((it, in_the_way(it)?))) else {
         return Ok(admin);
     };
-    let allowed = "an address or a port for each of the two alone".to_owned();
-    // The line that can be found is the better one to name.
+    let allowed = "different addresses or ports for the two".to_owned();
+    // The error should name a line that is in the file.
     Err(if section.has(&LISTEN) {
         let what = format!("[gateway] listen has {other}");
         section.wrong(&LISTEN.key, &Wrong { what, allowed })
@@ -42,7 +42,7 @@ pub(super) fn listen_beside(
     })
 }
 
-/// The admin listener's socket is the kernel's plain one: with `[::]` it takes IPv4, too.
+/// The admin listener has an ordinary socket: with `[::]` it accepts IPv4, too.
 fn takes_both_families(admin: SocketAddr, other: SocketAddr) -> bool {
     let all = admin.is_ipv6() && admin.ip().is_unspecified();
     all && admin.port() == other.port() && admin.port() != 0
@@ -53,7 +53,7 @@ pub(super) fn address_or_off(text: &str) -> Reading<Option<SocketAddr>> {
     if text == "off" {
         return Ok(None);
     }
-    let allowed = "off, or an IP address with a port, as 127.0.0.1:9180 or [::1]:9180";
+    let allowed = "off, or an IP address with a port, such as 127.0.0.1:9180 or [::1]:9180";
     address(text).map(Some).or_else(|what| wrong(what, allowed))
 }
 
@@ -66,10 +66,10 @@ pub(super) fn hosts(text: &str) -> Reading<Vec<String>> {
     let read = |item: &str| {
         let name = item.trim().trim_end_matches('.').to_ascii_lowercase();
         if name.is_empty() || !name.bytes().all(plain) {
-            let what = format!("`{}` is no name of a host", shown(item.trim()));
+            let what = format!("`{}` is not the name of a host", shown(item.trim()));
             return wrong(
                 what,
-                "names without a port, separated by commas, as gw-1.example.net",
+                "names without a port, separated by commas, such as gw-1.example.net",
             );
         }
         Ok(name)

@@ -1,4 +1,4 @@
-//! What is wrong with the ini file: with one value, and as an error that names its place.
+//! What is wrong with the ini file: with one value, and as an error that says where.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub struct ConfigError(String);
 
 impl ConfigError {
     pub(super) fn new(place: &str, Wrong { what, allowed }: &Wrong) -> Self {
-        // A path may hold a line feed, too.
+        // A path may contain a line feed, too.
         let line = format!("{place}: {what}; allowed: {allowed}");
         Self(line.replace(char::is_control, " "))
     }
@@ -32,7 +32,7 @@ pub(super) struct Wrong {
     pub(super) allowed: String,
 }
 
-/// What reading a value gives.
+/// The result of parsing a value.
 pub(super) type Reading<T> = Result<T, Wrong>;
 
 /// A [`Wrong`] as a result.
@@ -43,7 +43,7 @@ pub(super) fn wrong<T>(what: impl Into<String>, allowed: impl Into<String>) -> R
     })
 }
 
-/// A value as an error may show it: on one line, of bounded length, and without a password.
+/// A value as shown in an error: on one line, of bounded length, and without a password.
 pub(super) fn shown(value: &str) -> String {
     const LONGEST: usize = 60;
     // A URL under the wrong key is still a secret.

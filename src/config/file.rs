@@ -1,13 +1,12 @@
-//! The ini file as text: which key stands on which line, and nothing that two readers could
-//! take in two ways.
+//! The ini file as text: which key is on which line, and nothing that could be read in two ways.
 //!
-//! The `ini` crate gives the values. It is lenient: it cuts values at `#` and `;`, also
-//! separates by `:`, takes keys without a section or a value, and lets the last of two equal
-//! keys win. All of that is refused here first, so that what it gives is what stands there.
+//! The `ini` crate extracts the values. It is lenient: it cuts values at `#` and `;`, also separates by
+//! `:`, accepts keys without a section or a value, and lets the last of two equal keys win. All of that
+//! is refused here first, so that its values are exactly what is written there.
 //!
-//! A value may stand in double quotes, whatever key it belongs to: then everything between them is
-//! part of it, with `\"` for a quote and `\\` for a backslash. The crate knows nothing of that, so it
-//! is not shown these.
+//! The value of any key may be in double quotes: then everything between them is part of it, with `\"`
+//! for a quote and `\\` for a backslash. The crate does not support that, so it is not given these
+//! values.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,7 +16,7 @@ use std::path::{Path, PathBuf};
 use super::error::{ConfigError, Reading, Wrong, shown};
 use super::key::{Key, KeyTable, Setting};
 
-/// No file is longer than this, in bytes.
+/// The longest file, in bytes.
 const LONGEST: u64 = 1024 * 1024;
 
 /// Reads the file at `path`, which must be text.
@@ -39,7 +38,7 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// An error about a place rather than about a value.
+/// An error about a line rather than a value.
 fn at(path: &Path, line: Option<usize>, what: &str, allowed: &str) -> ConfigError {
     let wrong = Wrong {
         what: what.to_owned(),
@@ -53,7 +52,7 @@ fn place(path: &Path, line: Option<usize>) -> String {
     line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"))
 }
 
-/// A file whose form is right; its values are still text.
+/// A file whose syntax is right; its values are still text.
 pub(super) struct IniFile<'a> {
     path: &'a Path,
     /// Its folder, absolute.
@@ -66,14 +65,14 @@ pub(super) struct IniFile<'a> {
 /// The line of each section's keys, counted from 1.
 type Lines<'a> = HashMap<(&'a str, &'a str), usize>;
 
-/// Values that stand in quotes, without them, by their lines.
+/// Quoted values, without their quotes, by line.
 type Quoted = HashMap<usize, String>;
 
 impl<'a> IniFile<'a> {
-    /// Takes `text` apart.
+    /// Parses `text`.
     ///
     /// # Errors
-    /// The first line that is not as it should be.
+    /// The first line that is wrong.
     pub(super) fn parse(
         path: &'a Path,
         text: &'a str,
@@ -132,7 +131,7 @@ pub(super) struct Section<'a> {
 }
 
 impl Section<'_> {
-    /// The value of a key, or its default, as it is to be read.
+    /// The value of a key, or its default, still as text.
     pub(super) fn get<T>(self, setting: &Setting<T>) -> Result<T, ConfigError> {
         let read = (setting.read)(self.text(&setting.key), &self.file.base);
         read.map_err(|wrong| self.wrong(&setting.key, &wrong))
@@ -177,8 +176,8 @@ impl Section<'_> {
     }
 }
 
-/// The value of a key as an error may show it. Of some, whatever it is: it could be a misspelt URL with its
-/// password.
+/// The value of a key as shown in an error. For some keys it is never shown: it could be a misspelt URL
+/// with its password.
 fn shown_of(key: &Key, value: &str) -> String {
     match key.secret && !value.is_empty() {
         true => "(hidden)".to_owned(),
@@ -186,8 +185,8 @@ fn shown_of(key: &Key, value: &str) -> String {
     }
 }
 
-/// The `text` of a file with nothing but the lines of one section, each in its old place. `None`
-/// when no line begins a section: then it is no ini file at all.
+/// The `text` of a file with only the lines of one section, each in its old place. `None` when no line
+/// begins a section: then it is not an ini file at all.
 pub(super) fn only(section: &str, text: &str, keys: KeyTable) -> Option<String> {
     let (mut any, mut here) = (false, false);
     let mut rest = String::with_capacity(text.len());
@@ -203,16 +202,16 @@ pub(super) fn only(section: &str, text: &str, keys: KeyTable) -> Option<String> 
     any.then_some(rest)
 }
 
-/// Finds the line of every key, and what stands in quotes; refuses what is not plain.
+/// Finds the line of every key, and the quoted values; refuses what is ambiguous.
 ///
-/// Lines that make no sense are named by number only: one may be the rest of a broken URL, with
-/// its password.
+/// Lines that make no sense are reported by number only: one may be the rest of a broken URL, with its
+/// password.
 fn index<'a>(
     path: &Path,
     text: &'a str,
     keys: KeyTable,
 ) -> Result<(Lines<'a>, Quoted), ConfigError> {
-    // Invisible in most editors, and no part of a name.
+    // Invisible in most editors, and not part of a name.
     if text.starts_with('\u{feff}') {
         return Err(at(path, Some(1), "a byte order mark", "UTF-8 without one"));
     }
@@ -231,7 +230,7 @@ fn index<'a>(
         if line.starts_with(char::is_whitespace) {
             return Err(wrong(
                 "an indented line",
-                "lines that begin in the first column; a value stands on one line",
+                "lines that begin in the first column; each value on one line",
             ));
         }
         if line.starts_with('[') {
@@ -249,7 +248,7 @@ fn index<'a>(
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(wrong(
-                "what stands before = is not the name of a key",
+                "the text before = is not the name of a key",
                 "key = value",
             ));
         }
@@ -289,7 +288,7 @@ fn index<'a>(
     Ok((lines, quoted))
 }
 
-/// What stands before the last quote, if that ends the text.
+/// What is before the last quote, if that ends the text.
 fn unquoted(text: &str) -> Option<String> {
     let mut inner = String::with_capacity(text.len());
     let mut rest = text.chars();

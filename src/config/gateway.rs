@@ -16,7 +16,7 @@ use crate::http::limits::{self, Limits};
 settings! {
     [gateway]
     LISTEN: Vec<Listen> = listen, "0.0.0.0:80", restart, |it, _| listen(it),
-        "Addresses to listen on, separated by commas, as [::]:80; `proxy` after one: PROXY protocol.";
+        "Addresses to listen on, separated by commas, such as [::]:80; `proxy` after one: PROXY protocol.";
     WORKERS: usize = workers, "auto", restart, |it, _| units::workers(it),
         "Threads that serve connections, 1 to 256; auto: one per CPU.";
     MAX_CONNECTIONS: usize = max_connections, "10000", reload, |it, _| units::count(it, 1..=1_000_000),
@@ -28,7 +28,7 @@ settings! {
     MAX_FIELDS: usize = max_fields, "100", reload, |it, _| units::count(it, 1..=limits::MAX_FIELDS),
         "Largest number of header fields of a message, 1 to 256; 431 above that.";
     RAW_TARGET: bool = raw_target, "pass", reload, |it, _| raw_target(it),
-        "Bytes from 0x80 on in a target, as curl, old browsers and crawlers send them: pass, unchanged, or refuse; 400 then.";
+        "Bytes above 0x7f in a target, which curl, old browsers and crawlers send: pass them unchanged, or refuse with 400.";
     MAX_BODY: Option<u64> = max_body, "unlimited", reload, |it, _| units::body_size(it),
         "Largest body of a request, in bytes, or unlimited; 413 above that.";
     MAX_DISCARD: Option<u64> = max_discard, "256m", reload, |it, _| units::body_size(it),
@@ -40,13 +40,13 @@ settings! {
     SEND_TIMEOUT: Duration = send_timeout, "30s", reload, |it, _| units::duration(it),
         "Longest time in which a client reads nothing of its response.";
     MIN_RATE: Option<NonZeroU64> = min_rate, "500", reload, |it, _| units::rate(it),
-        "Slowest pace of a client in a large body, in bytes a second, beyond the two times above (a small one or a stream: a hundredth); or off.";
+        "Least rate of a client in a large body, in bytes a second, on top of the two timeouts above (a small one or a stream: a hundredth); or off.";
     KEEPALIVE_TIMEOUT: Duration = keepalive_timeout, "75s", reload, |it, _| units::duration(it),
         "Longest silence of a client between two requests.";
     TUNNEL_TIMEOUT: Duration = tunnel_timeout, "1h", reload, |it, _| units::duration(it),
         "Longest silence on an upgraded connection (WebSocket), and longest time in which a side reads nothing.";
     DRAIN_TIMEOUT: Duration = drain_timeout, "30s", reload, |it, _| units::duration(it),
-        "Time for open requests to end when the gateway stops.";
+        "Time for open requests to finish when the gateway stops.";
     TRUSTED_PROXIES: Vec<IpNet> = trusted_proxies, "", reload, |it, _| units::networks(it),
         "Addresses or CIDRs, separated by commas, whose X-Forwarded-For is believed.";
     PID_FILE: Option<PathBuf> = pid_file, "/run/graygate.pid", restart, |it, base| units::path(it, base),
@@ -64,15 +64,15 @@ pub struct Gateway {
     pub listen: Vec<Listen>,
     /// Worker threads, 1 to 256.
     pub workers: usize,
-    /// Connections that are active at most.
+    /// Most active connections.
     pub max_connections: usize,
     /// Limits of heads, in bytes and fields.
     pub limits: Limits,
-    /// A target's path and query may have bytes from 0x80 on.
+    /// A target's path and query may contain bytes from 0x80 on.
     pub raw_target: bool,
     /// Limit of a request's body in bytes, if there is one.
     pub max_body: Option<u64>,
-    /// Bytes of a request's body that are read and dropped after its final answer, at most.
+    /// Most bytes of a request's body that are read and dropped after its final answer.
     pub max_discard: Option<u64>,
     /// For a whole request head.
     pub head_timeout: Duration,
@@ -80,7 +80,8 @@ pub struct Gateway {
     pub body_timeout: Duration,
     /// For the client to take some of a response.
     pub send_timeout: Duration,
-    /// Bytes a second that the client has to reach in bodies, both ways, while it is waited for.
+    /// The rate, in bytes a second, that the client has to reach in bodies, in both directions, while it
+    /// is waited for.
     pub min_rate: Option<NonZeroU64>,
     /// For the next request on a connection.
     pub keepalive_timeout: Duration,
@@ -88,7 +89,7 @@ pub struct Gateway {
     pub tunnel_timeout: Duration,
     /// For open requests to end when the gateway stops.
     pub drain_timeout: Duration,
-    /// Networks whose word on the client's address is taken; mapped addresses as IPv4.
+    /// Networks of proxies that are believed about the client's address; mapped addresses as IPv4.
     pub trusted_proxies: Vec<IpNet>,
     /// Where the process id is written, if anywhere; absolute.
     pub pid_file: Option<PathBuf>,
@@ -113,7 +114,7 @@ impl Gateway {
         let trusted_proxies = section.get(&TRUSTED_PROXIES)?;
         if listen.iter().any(|it: &Listen| it.proxy) && trusted_proxies.is_empty() {
             let wrong = Wrong {
-                what: "a listener with `proxy`, and nobody who may connect to it".to_owned(),
+                what: "a listener with `proxy` to which nobody may connect".to_owned(),
                 allowed: "addresses or CIDRs of the proxies in trusted_proxies".to_owned(),
             };
             return Err(section.wrong(&LISTEN.key, &wrong));
@@ -122,8 +123,8 @@ impl Gateway {
         let group = section.get(&GROUP)?;
         if user.is_none() && group.is_some() {
             let wrong = Wrong {
-                what: "a group to become, and no user".to_owned(),
-                allowed: "a user in user, too, or no group".to_owned(),
+                what: "a group without a user".to_owned(),
+                allowed: "a user as well, or no group".to_owned(),
             };
             return Err(section.wrong(&GROUP.key, &wrong));
         }
@@ -154,11 +155,11 @@ impl Gateway {
     }
 }
 
-/// Addresses with ports, at least one and each one once.
-/// `proxy` behind an address: connections begin with a PROXY protocol header.
+/// Addresses with ports, at least one and each one once. `proxy` after an address: connections begin
+/// with a PROXY protocol header.
 fn listen(text: &str) -> Reading<Vec<Listen>> {
-    const ALLOWED: &str = "IP addresses with a port, separated by commas, as 0.0.0.0:80 or [::]:80; \
-                           behind each, `proxy` or nothing";
+    const ALLOWED: &str = "IP addresses with a port, separated by commas, such as 0.0.0.0:80 or [::]:80; \
+                           each may be followed by `proxy`";
     let mut all: Vec<Listen> = Vec::new();
     for item in text.split(',').map(str::trim) {
         let bare = item
@@ -167,13 +168,10 @@ fn listen(text: &str) -> Reading<Vec<Listen>> {
         let addr = address(bare.unwrap_or(item).trim()).or_else(|what| wrong(what, ALLOWED))?;
         match all.iter().find(|it| overlap(it.addr, addr)) {
             Some(it) if it.addr == addr => {
-                return wrong(format!("{addr} stands there twice"), ALLOWED);
+                return wrong(format!("{addr} is given twice"), ALLOWED);
             }
             Some(Listen { addr: other, .. }) => {
-                return wrong(
-                    format!("{other} and {addr} are in each other's way"),
-                    ALLOWED,
-                );
+                return wrong(format!("{other} and {addr} conflict"), ALLOWED);
             }
             None => {}
         }
@@ -183,7 +181,7 @@ fn listen(text: &str) -> Reading<Vec<Listen>> {
     Ok(all)
 }
 
-/// Whether something that is out of the ordinary passes.
+/// Whether something unusual is passed on.
 fn raw_target(text: &str) -> Reading<bool> {
     one_of(text, &[("pass", true), ("refuse", false)])
 }

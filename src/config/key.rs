@@ -1,5 +1,5 @@
-//! A key of the ini file: its name, what holds when it is absent, its sentence, whether a reload changes it,
-//! and how its value is read. Each section's file declares its own, each in one place.
+//! A key of the ini file: its name, default and explanation, whether a reload changes it, and how its
+//! value is parsed. Each section's file declares its keys, each in one place.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub struct Key {
     pub name: &'static str,
     /// Both, as `gateway.listen`.
     pub full_name: &'static str,
-    /// The value that holds when the key is absent, as it would be written in the file.
+    /// The default, as it would be written in the file.
     pub default: &'static str,
     /// One line of explanation. `(restart)` at its end: a reload does not change it.
     pub text: &'static str,
@@ -24,16 +24,15 @@ pub struct Key {
     pub secret: bool,
 }
 
-/// A key with the way from its text to what it means.
+/// A key, and how its value is parsed.
 pub(super) struct Setting<T> {
     pub(super) key: Key,
-    /// Reads a value; paths are taken from the file's folder on.
+    /// Parses a value; relative paths start at the file's folder.
     pub(super) read: fn(&str, &Path) -> Reading<T>,
 }
 
-/// Declares the keys of a section, in the order of the shipped file:
-/// `CONSTANT: type = name, default, (reload | restart | secret), reader, sentence;`. A secret one is
-/// changed by a restart only, too.
+/// Declares the keys of a section, in the order of the shipped file: `CONSTANT: type = name, default,
+/// (reload | restart | secret), parser, explanation;`. A secret one needs a restart, too.
 macro_rules! settings {
     (
         [$section:ident]

@@ -1,4 +1,4 @@
-//! Section `[lists]` but its file: how lists come into force, from whatever source.
+//! Section `[lists]` except its file: how lists come into force, whatever their source.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +15,7 @@ settings! {
     LAST_GOOD: Option<PathBuf> = last_good, "/var/lib/graygate/lists", restart, |it, base| units::path(it, base),
         "Copy of the lists in force, for a start with Redis down; empty: none.";
     LAST_GOOD_MAX_AGE: Option<Duration> = last_good_max_age, "unlimited", restart, |it, _| units::age(it),
-        "Age above which a start does not use that copy, as 12h or 30d, some check_intervals at least; or unlimited.";
+        "Age above which that copy is not used, such as 12h or 30d, at least a few check_intervals; or unlimited.";
     GUARD_SHARE: usize = guard_share, "50", reload, |it, _| units::count(it, 0..=100),
         "Share of prod's servers, in percent, that one change may remove, 0 to 100; more is held.";
     GUARD_TIMEOUT: Option<Duration> = guard_timeout, "off", reload, |it, _| units::duration_or_off(it),
@@ -27,7 +27,7 @@ settings! {
 pub struct Lists {
     /// Where the copy of the last good lists is kept, if anywhere; absolute.
     pub last_good: Option<PathBuf>,
-    /// How old it may be at a start, if that matters.
+    /// How old it may be at the start, if that is limited.
     pub last_good_max_age: Option<Duration>,
     /// The share of `prod` that one change may remove, in percent, 0 to 100.
     pub guard_share: usize,

@@ -14,7 +14,7 @@ settings! {
     ERROR: LogTarget = error, "/var/log/graygate/error.log", restart, |it, base| log_target(it, base),
         "Error log: a file, stdout (or -), stderr or off.";
     OWN_LINES: Option<u32> = own_lines, "1000", reload, |it, _| lines(it),
-        "Lines a second of the access log for requests of a listener that need no server, 1 to 1000000, or unlimited.";
+        "Access log lines a second and listener for requests that need no server, 1 to 1000000, or unlimited.";
     LEVEL: log::LevelFilter = level, "info", reload, |it, _| level(it),
         "Least severe events in the error log: error, warn, info or debug.";
 }
@@ -64,9 +64,9 @@ fn log_target(text: &str, base: &Path) -> Reading<LogTarget> {
         "off" => Ok(LogTarget::Off),
         "-" | "stdout" => Ok(LogTarget::Stdout),
         "stderr" => Ok(LogTarget::Stderr),
-        // `Off`, `"off"` or `syslog` was hardly meant to be a file.
+        // `Off`, `"off"` or `syslog` was hardly meant as the name of a file.
         _ if !(text.is_empty() || text.contains('/') || text.ends_with(".log")) => wrong(
-            "it is neither a word for this key nor the path of a log",
+            "it is neither one of the values of this key nor the path of a log",
             ALLOWED,
         ),
         _ => match units::path(text, base) {

@@ -1,4 +1,4 @@
-//! Section `[redis]`: the server with the lists, how it is reached, and what its keys are.
+//! Section `[redis]`: the server with the lists, how to reach it, and the names of its keys.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ settings! {
     URL: Option<Url> = url, "", secret, |it, _| Url::read_optional(it),
         "Server: redis://[[user]:password@]host[:port][/db], rediss://… with TLS, or unix:///path[?db=0].";
     SENTINELS: Vec<Url> = sentinels, "", secret, |it, _| Url::read_sentinels(it),
-        "Sentinels, as host[:26379] or redis[s]://…, separated by commas; the host in url is then the master's name.";
+        "Sentinels: host[:26379] or redis[s]://…, separated by commas; the host in url is then the master's name.";
     PASSWORD_FILE: Option<PathBuf> = password_file, "", restart, |it, base| units::path(it, base),
         "File with the password of the server and nothing else, read at each connection; empty: as the URL says.";
     SENTINEL_PASSWORD_FILE: Option<PathBuf> = sentinel_password_file, "", restart, |it, base| units::path(it, base),
@@ -25,9 +25,9 @@ settings! {
     TLS_CERT: Option<PathBuf> = tls_cert, "", restart, |it, base| units::path(it, base),
         "PEM file of the gateway's own certificate, for a server that asks for one; empty: none.";
     TLS_KEY: Option<PathBuf> = tls_key, "", restart, |it, base| units::path(it, base),
-        "PEM file of its private key, readable to the user in [gateway].";
+        "PEM file of its private key, readable by the user in [gateway].";
     TLS_NAME: Option<String> = tls_name, "", restart, |it, _| server_name(it),
-        "Name that the server's certificate must hold; empty: the host in url, or what the Sentinels say.";
+        "Name that the server's certificate must have; empty: the host in url, or what the Sentinels say.";
     GRAY_KEY: String = gray_key, "gray", restart, |it, _| name(it),
         "Key of the clients that get the new version.";
     PRE_KEY: String = pre_key, "pre", restart, |it, _| name(it),
@@ -41,21 +41,21 @@ settings! {
     CHECK_INTERVAL: Duration = check_interval, "10s", restart, |it, _| units::duration(it),
         "Time between two full checks of the lists, events or not.";
     POLL_INTERVAL: Duration = poll_interval, "1s", restart, |it, _| units::duration(it),
-        "Time between two reads where there are no events.";
+        "Time between two reads of the lists if there are no events.";
     TIMEOUT: Duration = timeout, "2s", restart, |it, _| units::duration(it),
         "Time for Redis to accept a connection or to answer.";
     MAX_REPLY: usize = max_reply, "256m", restart, |it, _| reply_size(it),
-        "Longest answer with all lists, 64k to 4g; above that they stay as they are. A million IPv6 entries take 46m.";
+        "Longest reply with all lists, 64k to 4g; above that the lists stay as they are. A million IPv6 entries take 46m.";
     HEARTBEAT: Option<Duration> = heartbeat, "2s", restart, |it, _| heartbeat(it),
         "Time between two heartbeats, 100ms or more, by which `graygate fleet` knows this gateway; or off.";
     NODE: String = node, "", restart, |it, _| node(it),
         "Name of this gateway, unique among those on the same Redis; empty: the host's.";
     NODE_KEY: String = node_key, "graygate:node", restart, |it, _| name(it),
-        "What the keys of the heartbeats begin with; a colon and the name follow, and for their index an s.";
+        "Prefix of the heartbeats' keys: a colon and the name follow it; with an s appended, it is the key of their index.";
 }
 
-/// The variable of the environment that goes before `[redis] url`, for passwords that must not
-/// stand in a file. Its value is a parameter here: the caller reads the environment.
+/// The environment variable that takes precedence over `[redis] url`, for passwords that must not be in
+/// a file. Its value is a parameter here: the caller reads the environment.
 pub(crate) const REDIS_URL_VARIABLE: &str = "GRAYGATE_REDIS_URL";
 
 /// Section `[redis]`.
@@ -69,25 +69,25 @@ pub struct Redis {
     pub passwords: PasswordFiles,
     /// The files for TLS.
     pub tls: Tls,
-    /// The keys of the lists: not empty, each another.
+    /// The keys of the lists: not empty, and all different.
     pub keys: ByList<String>,
-    /// The key that names the digests of held changes to accept; another than those.
+    /// The key with the digests of held changes to accept; different from those.
     pub accept_key: String,
-    /// How changes are learned of.
+    /// How the gateway learns of changes.
     pub notify: Notify,
     /// Between two full checks.
     pub check_interval: Duration,
-    /// Between two reads where there are no events.
+    /// Between two reads if there are no events.
     pub poll_interval: Duration,
     /// For a connection or an answer.
     pub timeout: Duration,
-    /// Of the answer with all lists, in bytes at most.
+    /// The longest answer with all lists, in bytes.
     pub max_reply: usize,
     /// What the gateways on the same server know of each other.
     pub fleet: Fleet,
 }
 
-/// Of section `[redis]`: how this gateway tells the others that it is there.
+/// Part of section `[redis]`: how this gateway makes itself known to others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
     /// Between two heartbeats, if there are any.
@@ -104,7 +104,8 @@ impl Fleet {
         format!("{}:{node}", self.node_key)
     }
 
-    /// The key of the index of all nodes. No key of a heartbeat, since none has this beginning.
+    /// The key of the index of all nodes. It cannot be the key of a heartbeat, since none begins like
+    /// this.
     pub(crate) fn index_key(&self) -> String {
         format!("{}s", self.node_key)
     }
@@ -126,7 +127,7 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// The gateway's own certificate and its private key.
     pub own: Option<(PathBuf, PathBuf)>,
-    /// The name that a server's certificate must hold, where that is not its host's; no Sentinel's.
+    /// The name that the server's certificate must have, if that is not its host's; not for Sentinels.
     pub name: Option<String>,
 }
 
@@ -143,18 +144,19 @@ impl Tls {
 /// How changes of the lists are learned of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Notify {
-    /// By events where Redis can be made to send them, else by tracking, else by polling.
+    /// By events if Redis sends them or can be configured to, otherwise by tracking, otherwise by
+    /// polling.
     Auto,
     /// By keyspace events.
     Events,
     /// By client tracking in broadcast mode.
     Tracking,
-    /// By reading again and again.
+    /// By polling.
     Poll,
 }
 
 impl Redis {
-    /// What the section says; none without a URL, once every key has been read.
+    /// What the section says; `None` without a URL, but only after every key has been parsed.
     pub(super) fn of(
         section: Section<'_>,
         redis_url: Option<String>,
@@ -167,7 +169,7 @@ impl Redis {
         };
         let sentinels = sentinels_of(section, url.as_ref())?;
         let passwords = PasswordFiles::of(section)?;
-        // One in the environment goes before all that the file says.
+        // One in the environment takes precedence over the whole file.
         let in_file = url.as_ref().filter(|_| !is_in_variable);
         passwords.are_needed_by(section, in_file, &sentinels)?;
         let url = url.map(|it| passwords.for_server(it));
@@ -216,8 +218,8 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
     let is_unix = |url: &Url| matches!(url.address(), Address::Unix(_));
     if !sentinels.is_empty() && url.is_some_and(is_unix) {
         let wrong = Wrong {
-            what: "the URL of Redis names a socket, and no master".to_owned(),
-            allowed: "a URL whose host is the master's name, as redis://mymaster/0".to_owned(),
+            what: "the URL of Redis names a socket, not a master".to_owned(),
+            allowed: "a URL whose host is the master's name, such as redis://mymaster/0".to_owned(),
         };
         return Err(section.wrong(&SENTINELS.key, &wrong));
     }
@@ -242,7 +244,7 @@ impl Fleet {
         if let Some(other) = others.iter().find(|it| it.starts_with(&beginning)) {
             let wrong = Wrong {
                 what: format!("the key {} begins with it", shown(other)),
-                allowed: "what no other key begins with".to_owned(),
+                allowed: "a prefix that no other key begins with".to_owned(),
             };
             return Err(section.wrong(&NODE_KEY.key, &wrong));
         }
@@ -250,7 +252,7 @@ impl Fleet {
         if others.contains(&index.as_str()) {
             let wrong = Wrong {
                 what: format!("{} is the index of the nodes", shown(&index)),
-                allowed: "what with an s behind it is no other key".to_owned(),
+                allowed: "a prefix that is not another key once an s is appended".to_owned(),
             };
             return Err(section.wrong(&NODE_KEY.key, &wrong));
         }
@@ -266,7 +268,7 @@ impl PasswordFiles {
         })
     }
 
-    /// A password in two places is one that is changed in one of them.
+    /// A password in two places will sooner or later be changed in only one of them.
     fn are_needed_by(
         &self,
         section: Section<'_>,
@@ -279,7 +281,11 @@ impl PasswordFiles {
         };
         if self.server.is_some() && url.is_some_and(Url::has_password) {
             let what = "url has a password, too";
-            return wrong(&PASSWORD_FILE.key, what, "the password in one of the two");
+            return wrong(
+                &PASSWORD_FILE.key,
+                what,
+                "the password in only one of the two",
+            );
         }
         if self.sentinels.is_some() && sentinels.iter().all(Url::has_password) {
             let what = match sentinels {
@@ -289,7 +295,7 @@ impl PasswordFiles {
             return wrong(
                 &SENTINEL_PASSWORD_FILE.key,
                 what,
-                "nothing, where none needs it",
+                "nothing, if no Sentinel needs it",
             );
         }
         Ok(())
@@ -330,7 +336,7 @@ impl Tls {
         Ok(Self { ca, own, name })
     }
 
-    /// Who has named files for TLS must not send a password without it.
+    /// If files for TLS are named, no password must be sent without TLS.
     pub(super) fn is_needed_by<'a>(
         &self,
         section: Section<'_>,
@@ -346,13 +352,13 @@ impl Tls {
         };
         let wrong = Wrong {
             what: "neither the URL of Redis nor a Sentinel begins with rediss://".to_owned(),
-            allowed: "rediss:// where TLS is meant, else nothing for it".to_owned(),
+            allowed: "rediss:// if TLS is meant, otherwise none of its keys".to_owned(),
         };
         Err(section.wrong(&key, &wrong))
     }
 }
 
-/// The Redis keys of the lists: each another.
+/// The Redis keys of the lists: all different.
 fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
     let settings = ByList {
         gray: &GRAY_KEY,
@@ -369,7 +375,7 @@ fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
         if let Some((other, _)) = before.find(|(_, it)| *it == key) {
             let wrong = Wrong {
                 what: format!("{} has the same value", settings[other].key.name),
-                allowed: "three keys, each another".to_owned(),
+                allowed: "three different keys".to_owned(),
             };
             return Err(section.wrong(&settings[list].key, &wrong));
         }
@@ -396,13 +402,13 @@ fn heartbeat(text: &str) -> Reading<Option<Duration>> {
     match duration_or_off(text)? {
         Some(time) if time < LEAST => wrong(
             "it is less than 100ms",
-            "off, or a time from 100ms on, as 2s",
+            "off, or a time of at least 100ms, such as 2s",
         ),
         time => Ok(time),
     }
 }
 
-/// The name of a gateway; the host's when empty.
+/// The name of a gateway; the host's name if empty.
 pub(super) fn node(text: &str) -> Reading<String> {
     const LONGEST: usize = 128;
     if text.is_empty() {
@@ -411,12 +417,12 @@ pub(super) fn node(text: &str) -> Reading<String> {
     }
     if text.len() > LONGEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         let allowed = "1 to 128 printable ASCII characters, no spaces; or nothing: the host's name";
-        return wrong("it is no name of a gateway", allowed);
+        return wrong("it is not a valid name of a gateway", allowed);
     }
     Ok(text.to_owned())
 }
 
-/// Whatever the host is called, it does not keep a gateway from starting.
+/// No host name, however odd, keeps a gateway from starting.
 fn node_of_host(host: &str) -> String {
     let fits = |it: char| if it.is_ascii_graphic() { it } else { '_' };
     let name: String = host.chars().map(fits).collect();
@@ -426,12 +432,12 @@ fn node_of_host(host: &str) -> String {
     name
 }
 
-/// The name of a server as a certificate holds it; none when empty.
+/// The name of a server as in its certificate; `None` if empty.
 fn server_name(text: &str) -> Reading<Option<String>> {
     if rustls::pki_types::ServerName::try_from(text).is_err() && !text.is_empty() {
         return wrong(
-            "it is no name of a host",
-            "a host's name or an IP address, as redis.example, without a port",
+            "it is not the name of a host",
+            "the name or the IP address of a host, such as redis.example, without a port",
         );
     }
     optional_name(text)

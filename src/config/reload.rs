@@ -1,25 +1,24 @@
-//! What of a new configuration a running gateway takes on, and what has come of that so far.
+//! Which settings of a new configuration a running gateway applies, and the outcomes of reloads so far.
 //!
-//! Kept are the settings that were used up at the start: ports, threads, open logs, the user,
-//! the source of the lists. All others hold for whatever begins after the reload.
+//! Settings that only matter at the start keep their values: ports, threads, open logs, the user, the
+//! source of the lists. All others apply to whatever begins after the reload.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::key::Setting;
 use super::{Config, Store, Url, admin, gateway, lists, log, redis, upstream};
 
-/// What the reloads of a gateway have come to. Who has sent a signal learns here how it ended.
+/// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
 #[derive(Debug, Default)]
 pub struct Reloads(Mutex<ReloadTally>);
 
 /// The state of [`Reloads`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadTally {
-    /// Reloads that took on what they read.
+    /// Reloads that succeeded.
     pub ok: u64,
-    /// Reloads that changed nothing, since the file was bad.
+    /// Reloads that changed nothing, since the file was invalid.
     pub failed: u64,
-    /// One more has begun, and not yet ended.
+    /// Another one has begun and not ended yet.
     pub under_way: bool,
     /// Why the last one failed, if it did.
     pub error: Option<String>,
@@ -28,12 +27,12 @@ pub struct ReloadTally {
 }
 
 impl Reloads {
-    /// From now on the file may be read.
+    /// Notes that a reload begins, before the file is read.
     pub fn begin(&self) {
         self.lock().under_way = true;
     }
 
-    /// The reload has ended: with the keys that it could not change, or with what is wrong.
+    /// Notes the end of the reload: with the keys that it could not change, or with what is wrong.
     pub fn end(&self, outcome: Result<Vec<&'static str>, String>) {
         let mut tally = self.lock();
         tally.under_way = false;
@@ -60,51 +59,46 @@ impl Reloads {
     }
 }
 
+/// If a setting that needs a restart differs in the new configuration, keeps the running value and names
+/// the key. A test goes through all keys, so that none is forgotten here.
+macro_rules! keep {
+    ($kept:ident, $old:expr, $new:ident, { $( $setting:path => $( $field:ident ).+, )* }) => {
+        $(
+            if $setting.key.restart && $new.$( $field ).+ != $old.$( $field ).+ {
+                $kept.push($setting.key.full_name);
+                $new.$( $field ).+.clone_from(&$old.$( $field ).+);
+            }
+        )*
+    };
+}
+
 impl Config {
     /// The configuration to run with once `new` was read, and the full names of the keys
     /// (`gateway.workers`) that `new` changes in vain: they keep their values until a restart.
     pub fn reload(&self, mut new: Self) -> (Self, Vec<&'static str>) {
         let mut kept = Vec::new();
-        let old = self.clone();
-        {
-            let (old, new) = (old.gateway, &mut new.gateway);
-            keep(&mut kept, &gateway::LISTEN, old.listen, &mut new.listen);
-            keep(&mut kept, &gateway::WORKERS, old.workers, &mut new.workers);
-            keep(
-                &mut kept,
-                &gateway::PID_FILE,
-                old.pid_file,
-                &mut new.pid_file,
-            );
-            keep(&mut kept, &gateway::USER, old.user, &mut new.user);
-            keep(&mut kept, &gateway::GROUP, old.group, &mut new.group);
-        }
-        kept.extend(changed_in_store(&old.store, &new.store));
-        new.store = old.store;
-        {
-            let (old, new) = (old.lists, &mut new.lists);
-            let (path, new_path) = (old.last_good, &mut new.last_good);
-            keep(&mut kept, &lists::LAST_GOOD, path, new_path);
-            let (age, new_age) = (old.last_good_max_age, &mut new.last_good_max_age);
-            keep(&mut kept, &lists::LAST_GOOD_MAX_AGE, age, new_age);
-        }
-        let (port, new_port) = (old.upstream.peer_port, &mut new.upstream.peer_port);
-        keep(&mut kept, &upstream::PEER_PORT, port, new_port);
-        keep(&mut kept, &log::ACCESS, old.log.access, &mut new.log.access);
-        keep(&mut kept, &log::ERROR, old.log.error, &mut new.log.error);
-        keep(&mut kept, &admin::LISTEN, old.admin, &mut new.admin);
+        keep!(kept, self, new, {
+            gateway::LISTEN => gateway.listen,
+            gateway::WORKERS => gateway.workers,
+            gateway::PID_FILE => gateway.pid_file,
+            gateway::USER => gateway.user,
+            gateway::GROUP => gateway.group,
+        });
+        kept.extend(changed_in_store(&self.store, &new.store));
+        new.store = self.store.clone();
+        keep!(kept, self, new, {
+            lists::LAST_GOOD => lists.last_good,
+            lists::LAST_GOOD_MAX_AGE => lists.last_good_max_age,
+            upstream::PEER_PORT => upstream.peer_port,
+            log::ACCESS => log.access,
+            log::ERROR => log.error,
+            admin::LISTEN => admin,
+        });
         (new, kept)
     }
 }
 
-fn keep<S, T: PartialEq>(kept: &mut Vec<&'static str>, setting: &Setting<S>, old: T, new: &mut T) {
-    if setting.key.restart && *new != old {
-        kept.push(setting.key.full_name);
-        *new = old;
-    }
-}
-
-/// Whether these are the same as they stand in the file: where their passwords are, others say.
+/// Whether these are the same as written in the file; where their passwords are is compared elsewhere.
 fn same_text(old: &[Url], new: &[Url]) -> bool {
     old.iter().map(Url::as_str).eq(new.iter().map(Url::as_str))
 }
@@ -156,7 +150,7 @@ fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
                 old.fleet.node_key == new.fleet.node_key,
             ),
         ],
-        // The URL decides between the two.
+        // The URL decides which of the two it is.
         (Store::File(_), Store::Redis(_)) | (Store::Redis(_), Store::File(_)) => {
             vec![(redis::URL.key, false)]
         }

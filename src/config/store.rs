@@ -30,7 +30,7 @@ impl fmt::Display for Store {
 
 impl Store {
     pub(super) fn of(file: &IniFile<'_>, redis_url: Option<String>) -> Result<Self, ConfigError> {
-        // All keys are read, so that a wrong one is found even where it is not needed.
+        // All keys are parsed, so that a wrong value is found even if it is not needed.
         let redis = Redis::of(file.section("redis"), redis_url)?;
         let lists = file.section("lists").get(&lists::FILE)?;
         match (redis, lists) {
@@ -41,14 +41,14 @@ impl Store {
             }
             (None, Some(path)) => Ok(Self::File(path)),
             (None, None) => Err(file.wrong(
-                "no source of the lists",
+                "no source for the lists",
                 "url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
             )),
         }
     }
 }
 
-/// The keys for which the file says something else than the URL of the environment.
+/// The keys for which the file differs from the URL in the environment.
 pub(super) fn masked_by(redis_url: Option<&str>, section: Section<'_>) -> Vec<&'static str> {
     let Some(url) = redis_url else {
         return Vec::new();

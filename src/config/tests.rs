@@ -50,7 +50,7 @@ fn a_listener_for_proxies_needs_proxies_that_are_trusted() {
     let expected = [listen("1.2.3.4:80", false), listen("[::1]:81", true)];
     assert_eq!(config.gateway.listen, expected);
     let error = with("gateway.listen", "1.2.3.4:80 proxy").unwrap_err();
-    let said = "a listener with `proxy`, and nobody who may connect to it;";
+    let said = "a listener with `proxy` to which nobody may connect;";
     assert!(error.to_string().contains(said), "{error}");
 }
 
@@ -101,7 +101,7 @@ fn an_admin_listener_in_the_way_of_another_is_named_with_its_line() {
 fn a_group_without_a_user_is_an_error() {
     let error = parse(&format!("[gateway]\nuser =\ngroup = adm\n{REDIS}"));
     let error = error.unwrap_err().to_string();
-    let expected = format!("{FILE}:3: [gateway] group = adm: a group to become, and no user; ");
+    let expected = format!("{FILE}:3: [gateway] group = adm: a group without a user; ");
     assert!(error.starts_with(&expected), "{error}");
 }
 
@@ -527,17 +527,17 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "gateway.listen",
             "1.2.3.4:80,1.2.3.4:80",
-            "1.2.3.4:80 stands there twice;",
+            "1.2.3.4:80 is given twice;",
         ),
         (
             "gateway.listen",
             "1.2.3.4:80,[::]:80, 0.0.0.0:80",
-            "1.2.3.4:80 and 0.0.0.0:80 are in each other's way;",
+            "1.2.3.4:80 and 0.0.0.0:80 conflict;",
         ),
         (
             "gateway.listen",
             "[::]:80,[::1]:80",
-            "[::]:80 and [::1]:80 are in each other's way;",
+            "[::]:80 and [::1]:80 conflict;",
         ),
         (
             "gateway.workers",
@@ -570,18 +570,18 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "gateway.max_body",
             "0",
-            "it is 0, which could be meant in two ways; allowed: unlimited",
+            "it is 0, which is ambiguous; allowed: unlimited",
         ),
         (
             "gateway.raw_target",
             "on",
-            "it is none of the words for this key; allowed: pass, refuse",
+            "it is not one of the values of this key; allowed: pass, refuse",
         ),
         ("gateway.max_body", "99999999999g", "it is out of range;"),
         (
             "gateway.min_rate",
             "0",
-            "it is 0, which could be meant in two ways; allowed: off",
+            "it is 0, which is ambiguous; allowed: off",
         ),
         ("gateway.min_rate", "on", "it is not a size;"),
         (
@@ -636,9 +636,9 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "redis.node",
             "a b",
-            "it is no name of a gateway; allowed: 1 to",
+            "it is not a valid name of a gateway; allowed: 1 to",
         ),
-        ("redis.node", "grün", "it is no name of a gateway;"),
+        ("redis.node", "grün", "it is not a valid name of a gateway;"),
         ("redis.node_key", "", "it is empty;"),
         (
             "redis.node_key",
@@ -700,7 +700,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "redis.notify",
             "push",
-            "it is none of the words for this key; allowed: auto, events, tracking, poll",
+            "it is not one of the values of this key; allowed: auto, events, tracking, poll",
         ),
         ("redis.timeout", "2", "it has no unit;"),
         (
@@ -741,7 +741,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "upstream.fallback",
             "yes",
-            "it is none of the words for this key; allowed: on, off",
+            "it is not one of the values of this key; allowed: on, off",
         ),
         (
             "log.access",
@@ -751,17 +751,17 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "log.access",
             "Off",
-            "it is neither a word for this key nor the path of a log; allowed: off, stdout",
+            "it is neither one of the values of this key nor the path of a log; allowed: off, stdout",
         ),
-        ("log.access", "'off'", "it is neither a word"),
-        ("log.access", "none", "it is neither a word"),
-        ("log.error", "syslog", "it is neither a word"),
-        ("log.error", "STDERR", "it is neither a word"),
-        ("log.error", "error log", "it is neither a word"),
+        ("log.access", "'off'", "it is neither one of the values"),
+        ("log.access", "none", "it is neither one of the values"),
+        ("log.error", "syslog", "it is neither one of the values"),
+        ("log.error", "STDERR", "it is neither one of the values"),
+        ("log.error", "error log", "it is neither one of the values"),
         (
             "log.level",
             "trace",
-            "it is none of the words for this key; allowed: error, warn, info",
+            "it is not one of the values of this key; allowed: error, warn, info",
         ),
         (
             "admin.listen",
@@ -846,11 +846,11 @@ fn a_line_that_could_be_read_in_two_ways_is_an_error_with_its_number() {
         ("[gateway]\nworkers: 1\n", ":2: a line without =;"),
         (
             "[gateway]\nworkers : = 1\n",
-            ":2: what stands before = is not the name of a key; allowed: key = value",
+            ":2: the text before = is not the name of a key; allowed: key = value",
         ),
         (
             "[gateway]\n= 1\n",
-            ":2: what stands before = is not the name of a key;",
+            ":2: the text before = is not the name of a key;",
         ),
         (
             "[gateway]\n  workers = 1\n",
@@ -878,11 +878,11 @@ fn a_line_that_could_be_read_in_two_ways_is_an_error_with_its_number() {
         ),
         (
             "",
-            ": no source of the lists; allowed: url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
+            ": no source for the lists; allowed: url in [redis] or the variable GRAYGATE_REDIS_URL, or file in [lists]",
         ),
         (
             "[redis]\nurl =\n[lists]\nfile =\n",
-            ": no source of the lists;",
+            ": no source for the lists;",
         ),
         (
             "[lists]\nfile = redis://h\n",
@@ -890,7 +890,7 @@ fn a_line_that_could_be_read_in_two_ways_is_an_error_with_its_number() {
         ),
         (
             "[redis]\ngray_key = a\nprod_key = a\n",
-            ":3: [redis] prod_key = a: gray_key has the same value; allowed: three keys",
+            ":3: [redis] prod_key = a: gray_key has the same value; allowed: three different keys",
         ),
         (
             "[redis]\nprod_key = pre\n",
@@ -1051,7 +1051,7 @@ fn a_bad_url_is_an_error_that_does_not_show_it() {
             "it does not begin with redis://, rediss:// or unix://",
         ),
         ("rediss://:secret@", "it is malformed"),
-        ("rediss://user:12/secret@h", "it has an @ behind the host"),
+        ("rediss://user:12/secret@h", "it has an @ after the host"),
         (
             "http://:secret@h",
             "it does not begin with redis://, rediss:// or unix://",
@@ -1069,23 +1069,23 @@ fn a_bad_url_is_an_error_that_does_not_show_it() {
         ("redis://:secret/secret@h", "it is malformed"),
         ("redis://:secret@h/secret", "Invalid database number"),
         ("redis://:secret@h/-1", "its database is less than 0"),
-        ("redis://user:12/secret@h", "it has an @ behind the host"),
-        ("redis://user:12?secret@h", "it has an @ behind the host"),
+        ("redis://user:12/secret@h", "it has an @ after the host"),
+        ("redis://user:12?secret@h", "it has an @ after the host"),
         (
             "redis://:secret@h?protocol=secret",
             "its protocol is neither 2 nor 3",
         ),
         (
             "redis://:secret%zz@h",
-            "it has a % without two hexadecimal digits behind it; a % itself is %25",
+            "it has a % without two hexadecimal digits after it; a % itself is %25",
         ),
         (
             "redis://:secret@h?user=50%",
-            "it has a % without two hexadecimal digits behind it; a % itself is %25",
+            "it has a % without two hexadecimal digits after it; a % itself is %25",
         ),
         (
             "unix:///secret%2?db=1",
-            "it has a % without two hexadecimal digits behind it; a % itself is %25",
+            "it has a % without two hexadecimal digits after it; a % itself is %25",
         ),
         (
             "redis://h?password=secret%ff",
@@ -1356,9 +1356,9 @@ fn sentinels_are_hosts_or_urls_and_hide_their_passwords() {
         ("a,,b", "number 2: Missing hostname"),
         ("a,b:x", "number 2: it is malformed"),
         ("http://a", "number 1: it does not begin with redis://"),
-        ("unix:///s", "number 1: it is no host"),
-        ("a/1", "number 1: it is no host"),
-        ("a?db=1", "number 1: it is no host"),
+        ("unix:///s", "number 1: it is not a host"),
+        ("a/1", "number 1: it is not a host"),
+        ("a?db=1", "number 1: it is not a host"),
         ("a?name=x", "number 1: `name` is unknown in its query"),
     ] {
         let error = sentinels(value).unwrap_err().to_string();
@@ -1378,7 +1378,7 @@ fn sentinels_are_hosts_or_urls_and_hide_their_passwords() {
         assert_eq!(redis(config).url.as_str(), url);
     }
     let error = parse("[redis]\nurl = unix:///s\nsentinels = a\n").unwrap_err();
-    assert!(error.to_string().contains("and no master"), "{error}");
+    assert!(error.to_string().contains("not a master"), "{error}");
 }
 
 #[test]
@@ -1406,7 +1406,7 @@ fn files_for_tls_come_in_pairs_and_where_tls_is_spoken() {
         ),
         (
             "url = rediss://h\ntls_name = n:6379\n",
-            ":3: [redis] tls_name = n:6379: it is no name of a host",
+            ":3: [redis] tls_name = n:6379: it is not the name of a host",
         ),
     ] {
         let error = parse(&format!("[redis]\n{text}")).unwrap_err().to_string();

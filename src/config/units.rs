@@ -1,6 +1,6 @@
-//! From the text of a value to what it means: numbers, sizes, times, addresses, paths.
+//! Parsers of values: numbers, sizes, times, addresses, paths.
 //!
-//! Every reader takes the whole value and says what is wrong with it and what is allowed. None
+//! Every parser takes the whole value, and says what is wrong with it and what is allowed. None of them
 //! knows the key or the file.
 
 use std::net::{IpAddr, SocketAddr};
@@ -29,12 +29,12 @@ where
 
 /// The number that `text` is, if it is digits only; the inner error is one that is too large.
 pub(super) fn digits<N: std::str::FromStr>(text: &str) -> Option<Result<N, N::Err>> {
-    // `parse` alone would admit a plus sign.
+    // `parse` alone would accept a plus sign.
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse())
 }
 
-/// `auto`, which is one for each CPU that this process may use, or a number of threads.
+/// A number of threads, or `auto`: one for each CPU that this process may use.
 pub(super) fn workers(text: &str) -> Reading<usize> {
     const MOST: usize = 256;
     if text == "auto" {
@@ -77,7 +77,7 @@ fn split_unit(text: &str) -> (&str, &str) {
 /// A time: a whole number with its unit, never 0.
 pub(super) fn duration(text: &str) -> Reading<Duration> {
     const ALLOWED: &str =
-        "a whole number with its unit ms, s, m or h, as 500ms or 10s, from 1ms to 24h";
+        "a whole number with its unit ms, s, m or h, such as 500ms or 10s, from 1ms to 24h";
     const LONGEST: u64 = 24 * 60 * 60 * 1000;
     let (number, unit) = split_unit(text);
     let Some(number) = digits::<u64>(number) else {
@@ -114,8 +114,7 @@ pub(super) fn duration_or_off(text: &str) -> Reading<Option<Duration>> {
 
 /// An age in whole seconds, up to years; none for `unlimited`.
 pub(super) fn age(text: &str) -> Reading<Option<Duration>> {
-    const ALLOWED: &str =
-        "unlimited, or a whole number with its unit s, m, h or d, as 12h or 30d, from 1s to 3650d";
+    const ALLOWED: &str = "unlimited, or a whole number with its unit s, m, h or d, such as 12h or 30d, from 1s to 3650d";
     const DAY: u64 = 24 * 60 * 60;
     if text == "unlimited" {
         return Ok(None);
@@ -168,8 +167,8 @@ pub(super) fn body_size(text: &str) -> Reading<Option<u64>> {
     const ALLOWED: &str = "unlimited, or bytes, or a number with k, m or g, from 1 on";
     match bytes(text) {
         _ if text == "unlimited" => Ok(None),
-        // Elsewhere 0 means without limit, so that it is not safe to take it at its word.
-        Ok(0) => wrong("it is 0, which could be meant in two ways", ALLOWED),
+        // Elsewhere 0 means unlimited, so it is not safe to take it literally.
+        Ok(0) => wrong("it is 0, which is ambiguous", ALLOWED),
         Ok(bytes) => Ok(Some(bytes)),
         Err(what) => wrong(what, ALLOWED),
     }
@@ -181,15 +180,15 @@ pub(super) fn rate(text: &str) -> Reading<Option<NonZeroU64>> {
     match bytes(text) {
         _ if text == "off" => Ok(None),
         Ok(bytes) => match NonZeroU64::new(bytes) {
-            None => wrong("it is 0, which could be meant in two ways", ALLOWED),
+            None => wrong("it is 0, which is ambiguous", ALLOWED),
             rate => Ok(rate),
         },
         Err(what) => wrong(what, ALLOWED),
     }
 }
 
-/// Whether two listeners on these addresses would be in each other's way. An unspecified address is
-/// every address of its family. Any number of listeners can ask for a free port.
+/// Whether two listeners on these addresses would conflict. An unspecified address stands for every
+/// address of its family. Any number of listeners can ask for a free port.
 pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0
@@ -217,12 +216,12 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 /// Addresses or CIDRs; none when empty.
 pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
     const ALLOWED: &str =
-        "IP addresses or CIDRs, separated by commas, as 10.0.0.1, 10.0.0.0/8 or fd00::/8";
+        "IP addresses or CIDRs, separated by commas, such as 10.0.0.1, 10.0.0.0/8 or fd00::/8";
     if text.is_empty() {
         return Ok(Vec::new());
     }
     let read = |item: &str| {
-        // As strictly as those of the gray list, and in the same form.
+        // As strict as in the gray list, and in the same form.
         gray_entry(item.trim()).or_else(|_| {
             let item = shown(item.trim());
             wrong(format!("`{item}` is not an address or CIDR"), ALLOWED)
@@ -231,7 +230,7 @@ pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
     text.split(',').map(read).collect()
 }
 
-/// A path, taken from the folder `base` on; none when empty.
+/// A path, relative to the folder `base`; `None` if empty.
 pub(super) fn path(text: &str, base: &Path) -> Reading<Option<PathBuf>> {
     if text.contains("://") {
         return wrong("it is a URL", "the path of a file");
@@ -249,12 +248,12 @@ pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
         Some((_, meaning)) => Ok(*meaning),
         None => {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            wrong("it is none of the words for this key", words.join(", "))
+            wrong("it is not one of the values of this key", words.join(", "))
         }
     }
 }
 
-/// A name that must be there.
+/// A name that is required.
 pub(super) fn name(text: &str) -> Reading<String> {
     if text.is_empty() {
         return wrong("it is empty", "a name");

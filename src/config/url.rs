@@ -1,8 +1,8 @@
-//! The address of Redis, which may hold a password.
+//! The address of Redis, which may contain a password.
 //!
-//! What stands in the query of a URL counts as it does for other clients; what is not known there is
-//! refused by its name, and so is what contradicts the rest of the URL. Whatever was silently left out
-//! could have been what leads to another database.
+//! The query of a URL has the same meaning as for other clients. Unknown parts of it are refused by
+//! name, and so is anything that contradicts the rest of the URL: a part that is silently ignored could
+//! be the one that selects another database.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::error::{ConfigError, Reading, Wrong, wrong};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     text: String,
-    /// Written anew from what was understood, so that nothing else can slip through.
+    /// Written anew from what was parsed, so that nothing else can slip through.
     shown: String,
     address: Address,
     login: Login,
@@ -103,7 +103,7 @@ impl Url {
         self
     }
 
-    /// As it is shown where there are Sentinels: the host is a master's name, and a port would be nobody's.
+    /// The form with Sentinels: the host is a master's name, and a port would have no meaning.
     pub(super) fn without_port(mut self) -> Self {
         if let Address::Tcp { host, tls, .. } = &self.address {
             let scheme = scheme(*tls);
@@ -117,19 +117,19 @@ impl Url {
         matches!(self.address, Address::Tcp { tls: true, .. })
     }
 
-    /// Reads a URL. What is wrong is said without any part of it.
+    /// Parses a URL. The error contains no part of it.
     pub(super) fn read(text: &str) -> Reading<Self> {
         Self::read_with(text, PORT)
     }
 
     fn read_with(text: &str, default_port: u16) -> Reading<Self> {
-        // In a password it would end the URL early, and leave a wrong host.
+        // In a password it would end the URL early, and result in a wrong host.
         if text.contains('#') {
             return wrong("it has a #", ALLOWED);
         }
-        // Others take it for itself, or refuse it: the password would be another one there.
+        // Other clients take it literally, or refuse it: for them the password would be a different one.
         if has_bad_escape(text) {
-            let what = "it has a % without two hexadecimal digits behind it; a % itself is %25";
+            let what = "it has a % without two hexadecimal digits after it; a % itself is %25";
             return wrong(what, ALLOWED);
         }
         let known = ["redis://", "rediss://", "unix://", "redis+unix://"];
@@ -149,13 +149,13 @@ impl Url {
         if is_tcp
             && (parsed.path().contains('@') || parsed.query().is_some_and(|it| it.contains('@')))
         {
-            return wrong("it has an @ behind the host", ALLOWED);
+            return wrong("it has an @ after the host", ALLOWED);
         }
         let query = Query::read(parsed.query().unwrap_or_default())?;
         let port = parsed.port().unwrap_or(default_port);
         let has_db = is_tcp && !parsed.path().trim_matches('/').is_empty();
         let mut bare = parsed;
-        // Else the library would take some of it, and leave the rest.
+        // Otherwise the library would use some of it, and ignore the rest.
         bare.set_query(None);
         let connection = bare.into_connection_info();
         let connection = connection.or_else(|error| wrong(without_detail(&error), ALLOWED))?;
@@ -216,7 +216,7 @@ impl Url {
             let url =
                 read.or_else(|it| wrong(format!("number {}: {}", at + 1, it.what), ALLOWED))?;
             if matches!(url.address, Address::Unix(_)) || url.login.db != 0 {
-                let what = format!("number {}: it is no host", at + 1);
+                let what = format!("number {}: it is not a host", at + 1);
                 return wrong(what, ALLOWED);
             }
             Ok(url)
@@ -225,7 +225,7 @@ impl Url {
     }
 }
 
-/// Whether a % stands for no byte.
+/// Whether a % is not followed by two hexadecimal digits.
 fn has_bad_escape(text: &str) -> bool {
     let mut behind = text.split('%').skip(1).map(str::as_bytes);
     behind.any(|it| !matches!(it, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
@@ -240,7 +240,7 @@ struct Query {
 }
 
 impl Query {
-    /// Takes the part behind the question mark apart.
+    /// Parses the part after the question mark.
     fn read(text: &str) -> Reading<Self> {
         let mut query = Self::default();
         for part in text.split('&').filter(|it| !it.is_empty()) {
@@ -268,7 +268,7 @@ impl Query {
             }
             "user" | "username" => once(&mut self.user, value, "user"),
             "pass" | "password" => once(&mut self.password, value, "password"),
-            // The lists are the same in both; which of them is spoken is the gateway's own matter.
+            // The lists are the same with both protocols; which one is used is up to the gateway.
             "protocol" if matches!(&*value, "2" | "3" | "resp2" | "resp3") => Ok(()),
             "protocol" => wrong("its protocol is neither 2 nor 3", ALLOWED),
             name => wrong(format!("{} is unknown in its query", named(name)), ALLOWED),
@@ -276,7 +276,8 @@ impl Query {
     }
 }
 
-/// What the rest of the URL says, or else the query; if both say something, it must be the same.
+/// The value from the rest of the URL, or otherwise from the query; if both have one, they must be
+/// equal.
 fn either<T: PartialEq>(
     from_url: Option<T>,
     from_query: Option<T>,
@@ -342,7 +343,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The library's own words, unless they repeat a part of the URL.
+/// The library's own message, unless it repeats a part of the URL.
 fn without_detail(error: &redis::RedisError) -> String {
     match error.detail() {
         None => {

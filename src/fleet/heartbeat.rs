@@ -1,10 +1,9 @@
 //! The heartbeat: a key with a time to live by which other machines know this gateway.
 //!
-//! Written every beat, and at once when other lists are in force or something else that it tells
-//! has changed, by a thread and on a connection of their own: whatever becomes of it, the lists are
-//! followed and requests are served. Nobody subscribes to these keys, and a subscription that hears
-//! of them all the same (tracking knows only what keys begin with) does not read the lists for
-//! them.
+//! It is written every beat, and at once when the lists in force or something else in it has changed, by
+//! a thread and on a connection of its own: whatever happens to it, the lists are followed and requests
+//! are served. Nobody subscribes to these keys; a subscription that is told of them all the same
+//! (tracking knows only prefixes) does not read the lists because of them.
 //!
 //! The key vanishes by itself when the gateway is gone, and is deleted at a clean shutdown.
 
@@ -29,17 +28,17 @@ use crate::store::redis::{cluster, transaction};
 /// The time to live, in beats.
 const BEATS: u32 = 3;
 
-/// Two beats are at least so far apart, however often the lists change.
+/// The shortest time between two beats, however often the lists change.
 const GAP: Duration = Duration::from_millis(50);
 
-/// After a refusal the next attempt is so many beats later, within these limits.
+/// After a refusal the next attempt is this many beats later, within these limits.
 const REFUSED_BEATS: u32 = 5;
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// After a failure the next attempt is a beat later, but no later than this.
 const FAILED: Duration = Duration::from_secs(1);
 
-/// The end of the gateway does not wait longer than this for the key to be deleted.
+/// How long the end of the gateway waits for the key to be deleted.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The heartbeat of this gateway.
@@ -49,7 +48,7 @@ pub(crate) struct Heartbeat {
     ended: Receiver<()>,
 }
 
-/// What has come of the heartbeats so far.
+/// The outcomes of the heartbeats so far.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// How many were written.
@@ -78,7 +77,7 @@ impl Shared {
     }
 }
 
-/// What a gateway has to report at a moment. What that is about is no business of the heartbeat's.
+/// What a gateway has to report at a moment. The heartbeat does not look into it.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Its generation; see `Node`.
@@ -89,7 +88,7 @@ pub struct Report {
     pub mode: &'static str,
     /// The names of what is held.
     pub held: Vec<String>,
-    /// When all of it was last known to be so.
+    /// When all of it was last known to hold.
     pub checked: Option<Instant>,
     /// The server where it comes from: the heartbeat is written there, too.
     pub server: Option<SocketAddr>,
@@ -98,7 +97,7 @@ pub struct Report {
 /// Makes a report of this moment.
 type Reporter = Box<dyn Fn() -> Report + Send>;
 
-/// A bell to be rung when a report may have changed, and its other end. One ring is remembered.
+/// A bell to be rung when a report may have changed, and its receiving end. One ring is remembered.
 pub(crate) fn bell() -> (Sender<()>, Receiver<()>) {
     bounded(1)
 }
@@ -155,22 +154,22 @@ impl Heartbeat {
         &self.shared.node
     }
 
-    /// What has come of it so far.
+    /// Its outcomes so far.
     pub(crate) fn tally(&self) -> Tally {
         self.shared.tally().clone()
     }
 
-    /// Deletes the key, if that does not take long, and ends.
+    /// Deletes the key, if that does not take long, and ends the thread.
     pub(crate) fn end(&self) {
         self.shared.ends.store(true, Ordering::Relaxed);
-        // A ring that waits already does as well.
+        // A pending ring does as well.
         let _ = self.wake.try_send(());
-        // The only word that comes is that nobody is left to say one.
+        // Nothing is sent here: the wait ends when the sender is gone.
         let _ = self.ended.recv_timeout(END_LIMIT);
     }
 }
 
-/// What a heartbeat tells that others wait for.
+/// The part of a heartbeat for which others wait.
 #[derive(Clone, Debug, PartialEq)]
 struct Announced {
     generation: u64,
@@ -211,7 +210,7 @@ struct Beater {
     open: Option<Open>,
     /// What the last heartbeat that was written has told.
     announced: Option<Announced>,
-    /// The server's word for what was wrong last, if something was.
+    /// What was last wrong, in the server's words, if something was.
     trouble: Option<Option<String>>,
     flaps: Flaps,
     index: Index,
@@ -222,7 +221,7 @@ impl Beater {
     fn run(&mut self) {
         while !self.shared.ends() {
             let began = Instant::now();
-            // A fault here must not end what others rely on.
+            // A bug here must not end what others rely on.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.beat()));
             let fault = || Err(io_error("an internal error; see the line above"));
             let outcome = outcome.unwrap_or_else(|_| fault());
@@ -233,13 +232,13 @@ impl Beater {
                 Err(_) => self.beat.min(FAILED).mul_f64(1.0 + fastrand::f64() / 2.0),
             };
             self.note(outcome, refused, pause);
-            // Who was refused is not asked again for each change.
+            // After a refusal, changes do not lead to further attempts.
             self.wait(began, pause, !refused);
         }
         self.leave();
     }
 
-    /// Waits for the next beat, or for news.
+    /// Waits for the next beat, or for a change.
     fn wait(&self, began: Instant, pause: Duration, hears_news: bool) {
         let until = began + pause;
         while !self.shared.ends() {
@@ -253,7 +252,7 @@ impl Beater {
                     return;
                 }
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-                // Who rings is gone; the beats go on.
+                // Whoever rings has gone; the beats go on.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(left),
             }
         }
@@ -291,7 +290,7 @@ impl Beater {
         let server = (self.report)().server;
         match self.settings.sentinels.is_empty() {
             false => drop(self.open.take_if(old)),
-            // Where the lists come from, there the heartbeat goes, whatever a name means meanwhile.
+            // The heartbeat goes to the server of the lists, whatever its name resolves to meanwhile.
             true if server.is_some() => drop(self.open.take_if(|it| it.server != server)),
             true => {}
         }
@@ -323,7 +322,7 @@ impl Beater {
         pipe.cmd("GET").arg(&self.key);
         let set = pipe.cmd("SET").arg(&self.key).arg(node.to_json());
         set.arg("PX").arg(node.ttl_ms);
-        // In a cluster, its key is where it is.
+        // In a cluster, its key may be on another server.
         let write = |link: &mut Link| transaction::run(link, &pipe);
         let replies = cluster::follow(&mut open.link, &self.settings, write)?;
         let mut replies = replies.unwrap_or_default().into_iter();
@@ -334,14 +333,14 @@ impl Beater {
         self.index
             .write(&mut open.link, &self.settings, self.ttl())?;
         self.open = Some(open);
-        // What is there at the first beat may be left over from this one's predecessor.
+        // What is there at the first beat may be left over from this gateway's predecessor.
         if self.announced.replace(Announced::of(&node)).is_some() {
             self.compare(before);
         }
         Ok(())
     }
 
-    /// Tells when somebody else writes the same key.
+    /// Logs when another gateway writes the same key.
     fn compare(&mut self, before: RedisResult<Value>) {
         let Ok(Value::BulkString(before)) = before else {
             return;
@@ -394,9 +393,9 @@ impl Beater {
         tally.error = Some(words);
     }
 
-    /// Deletes the key, unless it has become somebody else's.
+    /// Deletes the key, unless another gateway has written it since.
     fn leave(&mut self) {
-        // Else it is about to vanish, or was never there.
+        // Otherwise it is about to expire, or was never there.
         let Some(mut open) = self.open.take() else {
             return;
         };
@@ -411,7 +410,7 @@ impl Beater {
     }
 }
 
-/// True when the key was this one's own.
+/// True when the key was this gateway's own.
 fn delete(link: &mut Link, key: &str, instance: &str) -> RedisResult<bool> {
     link.ask(redis::cmd("WATCH").arg(key))?;
     let value = link.ask(redis::cmd("GET").arg(key))?;
@@ -428,7 +427,7 @@ fn delete(link: &mut Link, key: &str, instance: &str) -> RedisResult<bool> {
     Ok(!replies.is_empty())
 }
 
-/// True for what the server will refuse the next time, too.
+/// True for errors that will recur with the next attempt.
 fn is_refused(error: &RedisError) -> bool {
     let codes = ["NOPERM", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "ERR"];
     error.code().is_some_and(|it| codes.contains(&it))

@@ -1,12 +1,12 @@
 //! The index of the nodes: one key by which all gateways on a server are found.
 //!
-//! A sorted set of their names, each with the time at which its heartbeat will have expired, in
-//! milliseconds of the server's clock: nobody compares the clocks of two machines. Each heartbeat
-//! writes its own name anew, and takes away those that have been gone for long. So nobody need look
-//! through all keys of a server, of which others may have millions.
+//! It is a sorted set of their names, each with the time at which its heartbeat will expire, in
+//! milliseconds of the server's clock: the clocks of two machines are never compared. Each heartbeat
+//! writes its own name anew, and removes those that have been gone for long. So nobody needs to scan all
+//! keys of a server, which may have millions of others.
 //!
-//! Where a server refuses that, as it does to a user with the rights of earlier versions, the heartbeat
-//! is written all the same: that it cannot be found by the index is told once.
+//! If the server refuses that, as it does for a user with the rights of earlier versions, the heartbeat
+//! is written all the same; that it cannot be found by the index is logged once.
 
 use std::time::{Duration, Instant};
 
@@ -17,28 +17,28 @@ use crate::store::redis::cluster;
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
 
-/// Names stay so long after their heartbeats have expired.
+/// How long names stay after their heartbeats have expired.
 const GONE: Duration = Duration::from_secs(60 * 60);
 
-/// How long a look at the server's clock is good for, and a refusal.
+/// How long a reading of the server's clock, or a refusal, stays valid.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// The names of so many are read at most.
+/// Most names that are read.
 pub(crate) const MOST: usize = 10_000;
 
-/// What one gateway keeps of it.
+/// What one gateway knows of the index.
 #[derive(Default)]
 pub(crate) struct Index {
     /// The server's time in milliseconds, and when it was that.
     clock: Option<(i64, Instant)>,
-    /// Where the index is, if a cluster has it elsewhere than the heartbeat.
+    /// A connection to the index, if a cluster has it elsewhere than the heartbeat.
     aside: Option<Link>,
     refused: Option<Instant>,
     told: bool,
 }
 
 impl Index {
-    /// Writes that `node` will have expired after `ttl`. A refusal is told once, and is no error.
+    /// Writes that `node` will expire after `ttl`. A refusal is logged once, and is not an error.
     ///
     /// # Errors
     /// What came instead of a reply.
@@ -120,7 +120,7 @@ impl Index {
         (self.clock, self.aside, self.refused) = (None, None, None);
     }
 
-    /// Takes the name out again: this gateway ends.
+    /// Removes the name: this gateway ends.
     pub(crate) fn remove(
         &mut self,
         link: &mut Link,
@@ -174,11 +174,11 @@ pub(crate) fn names(
     Ok((!names.is_empty()).then_some(names))
 }
 
-/// What a server says that takes no writes of anybody at present.
+/// What a server says that currently accepts no writes from anybody.
 const REFUSING: [&str; 4] = ["MISCONF", "OOM", "READONLY", "NOREPLICAS"];
 
-/// Why the server takes no heartbeats at present, in its words, if it says so: to a write that changes
-/// nothing, since there is no such member.
+/// Why the server currently accepts no heartbeats, in its words, if that is so: its answer to a write
+/// that changes nothing, since there is no such member.
 ///
 /// # Errors
 /// What came instead of a reply.
@@ -199,7 +199,7 @@ pub(crate) fn refusal(
     }
 }
 
-/// The time of the server in milliseconds, if it tells that.
+/// The time of the server in milliseconds, if it allows the question.
 ///
 /// # Errors
 /// What came instead of a reply.
@@ -214,7 +214,7 @@ pub(crate) fn time(link: &mut Link) -> RedisResult<Option<f64>> {
     }
 }
 
-/// Whether the server has answered, and will not answer otherwise.
+/// Whether the server has answered, and its answer will not change.
 pub(crate) fn is_answer(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOPERM" | "WRONGTYPE" | "ERR"))
 }

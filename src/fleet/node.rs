@@ -1,8 +1,8 @@
-//! What a gateway tells others of itself: the content of its heartbeats. No I/O.
+//! What a gateway tells others about itself: the content of its heartbeats. No I/O.
 
 use serde_json::{Value, json};
 
-/// No text of a heartbeat is shown longer than this, in characters.
+/// The most characters of a text of a heartbeat that are shown.
 const LONGEST: usize = 128;
 
 /// A gateway, as it was at one of its heartbeats.
@@ -22,11 +22,11 @@ pub(crate) struct Node {
     pub mode: String,
     /// The names of the lists of which a change is held.
     pub held: Vec<String>,
-    /// Says which process it is, beyond name and process id.
+    /// Identifies the process, beyond name and process id.
     pub instance: String,
     /// The process id.
     pub pid: u64,
-    /// When it has started, as RFC 3339 has it.
+    /// When it was started, as in RFC 3339.
     pub started_at: String,
     /// The time to live that goes with the heartbeat, in milliseconds.
     pub ttl_ms: u64,
@@ -51,7 +51,7 @@ impl Node {
         page.to_string()
     }
 
-    /// Reads a heartbeat, which somebody else may have written; `None` when it is none. What only
+    /// Parses a heartbeat, which anybody may have written; `None` when it is something else. What only
     /// later versions know is ignored.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let page: Value = serde_json::from_slice(text).ok()?;
@@ -73,7 +73,7 @@ impl Node {
     }
 }
 
-/// A text that a terminal shows as it is, of bounded length.
+/// A text that is safe for a terminal, of bounded length.
 pub fn plain(text: &str) -> String {
     let is_plain = |it: char| !it.is_control() && !it.is_whitespace();
     let shown = text.chars().map(|it| if is_plain(it) { it } else { '?' });

@@ -1,8 +1,8 @@
 //! The heartbeats of all gateways on one server, for the command line.
 //!
-//! Their names stand in the index. Gateways of earlier versions do not write it, and nor do those whose
-//! users have only the rights of earlier versions: while a server has few keys, it is scanned for
-//! these, too.
+//! Their names are in the index. Gateways of earlier versions do not write it, nor do those whose users
+//! only have the rights of earlier versions; as long as a server has few keys, it is scanned for these,
+//! too.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -20,24 +20,24 @@ use crate::store::redis::{cluster, transaction};
 /// How many keys the server looks at in one step of a scan.
 const STEP: usize = 1000;
 
-/// With more keys than these on a server, only the index is asked: others may have millions there.
+/// On servers with more keys than this, only the index is used: others may have millions there.
 const SMALL: usize = 10_000;
 
-/// So many steps a scan takes at most. The table of a server may have more places than keys.
+/// Most steps of a scan. The table of a server may have more places than keys.
 const STEPS: usize = 4 * SMALL / STEP;
 
 /// How many heartbeats are read at once.
 const AT_ONCE: usize = 100;
 
-/// So many are named in an error.
+/// How many are named in an error.
 const NAMED: usize = 20;
 
-/// A gateway whose key is there.
+/// A gateway whose key exists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heard {
     /// Its name, from its key.
     pub name: String,
-    /// What it says of itself; none when it is not understood.
+    /// What it says about itself; `None` when that is not understood.
     pub(crate) node: Option<Node>,
     /// How long its key has to live, if not for ever.
     pub left: Option<Duration>,
@@ -51,12 +51,12 @@ impl Heard {
     }
 }
 
-/// Reads the heartbeats again and again, on one connection while that holds.
+/// Reads the heartbeats repeatedly, on one connection as long as that works.
 pub(crate) struct Nodes<'a> {
     settings: &'a config::Redis,
     finder: Finder,
     link: Option<Link>,
-    /// To the server of a cluster that has the index, and to one that has a heartbeat.
+    /// Connections to the server of a cluster that has the index, and to one that has a heartbeat.
     asides: [Option<Link>; 2],
     /// The names that were known when the last reading ended.
     known: Vec<String>,
@@ -94,7 +94,7 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// All gateways whose keys are there. Gives up at `until`.
+    /// All gateways whose keys exist. Gives up at `until`.
     ///
     /// # Errors
     /// Why they cannot be read, and the names that were found by then.
@@ -138,7 +138,7 @@ impl<'a> Nodes<'a> {
         let [of_index, of_node] = &mut self.asides;
         let beginning = settings.fleet.key_of("").into_bytes();
         let indexed = index::names(link, of_index, settings)?;
-        // A set, since a scan may name a key more than once.
+        // A set, since a scan may return a key more than once.
         let mut keys = BTreeSet::new();
         let whole = |it: &Indexed| [&beginning[..], &it.name].concat();
         keys.extend(indexed.iter().flatten().map(whole));
@@ -175,7 +175,7 @@ impl<'a> Nodes<'a> {
             true => None,
             false => index::refusal(link, of_index, settings)?,
         };
-        let refusal = refusal.map(|words| format!("Redis takes no heartbeats: {words}"));
+        let refusal = refusal.map(|words| format!("Redis accepts no heartbeats: {words}"));
         Ok(Look {
             heard: all,
             silent,
@@ -184,8 +184,8 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// Those whose heartbeats have expired. One that has ended a moment ago takes its key away first,
-/// and then its name.
+/// Those whose heartbeats have expired. One that has just ended removes its key first, and then its
+/// name.
 fn expired(link: &mut Link, names: Vec<(String, f64)>) -> RedisResult<Vec<Silent>> {
     let now = match names.is_empty() {
         true => None,
@@ -201,8 +201,8 @@ fn expired(link: &mut Link, names: Vec<(String, f64)>) -> RedisResult<Vec<Silent
     Ok(silent.collect())
 }
 
-/// Adds the keys of heartbeats that a scan finds, while the server has few keys. Returns how many it
-/// has where that is not so.
+/// Adds the keys of heartbeats that a scan finds, if the server has few keys. Otherwise returns how many
+/// it has.
 fn scan(
     link: &mut Link,
     settings: &config::Redis,
@@ -211,7 +211,7 @@ fn scan(
 ) -> RedisResult<Option<usize>> {
     let size = match link.ask(&redis::cmd("DBSIZE")) {
         Ok(size) => redis::from_redis_value(size)?,
-        // Some steps of a scan say as much.
+        // After some steps the scan itself shows that.
         Err(error) if index::is_answer(&error) => 0,
         Err(error) => return Err(error),
     };
@@ -282,7 +282,7 @@ fn transaction(link: &mut Link, keys: &[Vec<u8>]) -> RedisResult<Vec<Reply>> {
         pipe.cmd("GET").arg(key).cmd("PTTL").arg(key);
     }
     let replies = match transaction::run(link, &pipe) {
-        // Nothing may be queued by a server whose memory is used up, but all may be read.
+        // A server without free memory queues nothing, but still allows reading.
         Err(error) if error.code() == Some("OOM") => one_by_one(link, &pipe)?,
         outcome => outcome?.unwrap_or_default(),
     };
@@ -297,7 +297,7 @@ fn transaction(link: &mut Link, keys: &[Vec<u8>]) -> RedisResult<Vec<Reply>> {
     Ok(all)
 }
 
-/// The replies to the commands of `pipe`, without a queue.
+/// The replies to the commands of `pipe`, without a transaction.
 fn one_by_one(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
     link.send(&pipe.get_packed_pipeline())?;
     let mut replies = Vec::new();
@@ -329,7 +329,7 @@ fn left(until: Instant) -> std::io::Result<Duration> {
     }
 }
 
-/// A text of which a pattern of the server means each character as it is.
+/// A text escaped so that the server's patterns take each character literally.
 fn escaped(text: &str) -> String {
     let mut pattern = String::new();
     for it in text.chars() {

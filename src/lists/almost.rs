@@ -1,5 +1,5 @@
-//! What may be meant by an entry that cannot be read: a list of repairs, each for one fault, until the
-//! entry can be.
+//! What an entry that cannot be read may be meant to be: a list of repairs, each for one mistake, which
+//! are applied until the entry can be read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use crate::lists::entry::{LINK_LOCAL, UNREACHABLE, canonical, digits};
 use crate::lists::{Place, gray_entry, peer_entry};
 
-/// What may be meant by an entry of the gray list that cannot be read.
+/// What an unreadable entry of the gray list may be meant to be.
 pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
     let reads = |text: &str| gray_entry(text).is_ok();
     let trial = Trial {
@@ -21,7 +21,7 @@ pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
     meant.or_else(|| is_name().then(|| "a name; only addresses are read".to_owned()))
 }
 
-/// What may be meant by an entry of a pool that cannot be read.
+/// What an unreadable entry of a pool may be meant to be.
 pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<String> {
     let reads = |text: &str| peer_entry(text, default_port).is_ok();
     let (server, attributes) = parts(text);
@@ -33,7 +33,7 @@ pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<Str
     {
         return Some("a port is a number from 1 to 65535".to_owned());
     }
-    // An address, which no repair makes one of a server.
+    // An address that no repair can turn into a server's.
     if let Err(reason) = peer_entry(&without_zone(&server), default_port)
         && [UNREACHABLE, LINK_LOCAL].contains(&&*reason)
     {
@@ -125,7 +125,7 @@ fn almost(
     None
 }
 
-/// `10.0.0.256`, perhaps with a port or a length: nobody can say what is meant.
+/// `10.0.0.256`, perhaps with a port or a length: there is no telling what is meant.
 fn has_large_octet(text: &str) -> bool {
     let (address, _) = text.split_once(['/', ':']).unwrap_or((text, ""));
     let is_number = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
@@ -134,10 +134,10 @@ fn has_large_octet(text: &str) -> bool {
     parts().count() == 4 && parts().all(is_number) && parts().any(is_large)
 }
 
-/// So many nets are named of a range.
+/// Most nets that are named for a range.
 const RANGE_NAMED: usize = 8;
 
-/// `10.0.0.1-10.0.0.5`, `10.0.0.1 - 5`, with the nets that are the same.
+/// `10.0.0.1-10.0.0.5`, `10.0.0.1 - 5`: suggests the equivalent nets.
 fn range(text: &str) -> Option<String> {
     let (first, last) = text.split_once('-')?;
     let (first, last) = (first.trim_ascii(), last.trim_ascii());
@@ -167,7 +167,7 @@ fn as_nets(is_forward: bool, nets: impl Iterator<Item: Into<IpNet>>) -> String {
     }
 }
 
-/// Makes an entry a little better, if it has a certain fault.
+/// Repairs one kind of mistake in an entry, if it is there.
 type Repair = fn(&str) -> String;
 
 /// Those of any entry.
@@ -264,7 +264,7 @@ fn without_keyword(text: &str) -> String {
 /// `010.0.0.1`, `10.0.0.0/08`, `[::1]:080`.
 fn without_leading_zeros(text: &str) -> String {
     let (address, mark, number) = match text.rfind(['/', ':']) {
-        // Else it is the end of an IPv6 address, in which zeros mean nothing.
+        // Otherwise it is the end of an IPv6 address, where leading zeros have no effect.
         Some(at) if text[at..].starts_with('/') || text[..at].contains(['.', ']']) => {
             (&text[..at], &text[at..=at], &text[at + 1..])
         }
@@ -305,7 +305,7 @@ fn without_port(text: &str) -> String {
     }
 }
 
-/// `2001:db8::1:50051`, where no address ends with what is behind the last colon.
+/// `2001:db8::1:50051`, if what follows the last colon cannot be the end of an address.
 fn in_brackets(text: &str) -> String {
     match text.rsplit_once(':') {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => {

@@ -1,4 +1,4 @@
-//! What is kept once a list.
+//! A value for each list.
 
 use std::array;
 use std::ops::{Index, IndexMut};
@@ -8,17 +8,17 @@ use super::ListName;
 /// One value for each list. The pools may have another type than gray, as the lists themselves do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByList<G, P = G> {
-    /// That of the clients that get the new version.
+    /// The value for the clients that get the new version.
     pub gray: G,
-    /// That of the peers of the new version.
+    /// The value for the peers of the new version.
     pub pre: P,
-    /// That of the peers of the old version.
+    /// The value for the peers of the old version.
     pub prod: P,
 }
 
 impl<G, P> ByList<G, P> {
-    /// What `gray` makes of gray's value, and `pool` of those of the pools; often the same generic
-    /// function, twice.
+    /// Maps gray's value with `gray`, and the pools' values with `pool`; often the same generic
+    /// function, given twice.
     pub(crate) fn map_each<H, Q>(
         self,
         gray: impl FnOnce(G) -> H,
@@ -31,7 +31,7 @@ impl<G, P> ByList<G, P> {
         }
     }
 
-    /// Each value with the `other` one of the same list.
+    /// Each value paired with that of the same list in `other`.
     pub(crate) fn zip<H, Q>(self, other: ByList<H, Q>) -> ByList<(G, H), (P, Q)> {
         ByList {
             gray: (self.gray, other.gray),
@@ -49,7 +49,7 @@ impl<G, P> ByList<G, P> {
         }
     }
 
-    /// The same values, to be changed where they are.
+    /// The same values, borrowed mutably.
     pub(crate) const fn as_mut(&mut self) -> ByList<&mut G, &mut P> {
         ByList {
             gray: &mut self.gray,
@@ -60,13 +60,13 @@ impl<G, P> ByList<G, P> {
 }
 
 impl<T> ByList<T> {
-    /// What `make` gives for each list, in the order of [`ListName::ALL`].
+    /// The results of `make` for each list, in the order of [`ListName::ALL`].
     pub fn from_fn(make: impl FnMut(ListName) -> T) -> Self {
         let [gray, pre, prod] = ListName::ALL.map(make);
         Self { gray, pre, prod }
     }
 
-    /// What `change` makes of each value.
+    /// Maps each value with `change`.
     pub fn map<U>(self, change: impl FnMut(T) -> U) -> ByList<U> {
         let [gray, pre, prod] = [self.gray, self.pre, self.prod].map(change);
         ByList { gray, pre, prod }

@@ -1,4 +1,4 @@
-//! By what lists are known: a hash of their content.
+//! The digest of lists: a hash of their content.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use sha2::{Digest as _, Sha256};
 use super::name::ListName;
 
 /// A hash of the content of lists: the first 64 bits of a SHA-256 of all entries in their sorted,
-/// canonical form, as they were written: without a port where none stands there, whatever it is by the
-/// settings of a gateway. Displayed as 16 hexadecimal digits. Equal for equal content in gateways of the
-/// same version.
+/// canonical form, as they were written: without a port if none was written, whatever a gateway's
+/// settings add. Displayed as 16 hexadecimal digits. Equal for equal content in gateways of the same
+/// version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(u64);
 

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::peer::{Peer, Place, USUAL_WEIGHT, write_weight};
 
-/// An address, or `network/length`.
+/// The canonical form: an address, or `network/length`.
 pub fn canonical(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()
@@ -28,7 +28,7 @@ pub fn gray_entry(text: &str) -> Result<IpNet, &'static str> {
     read_net(text).map(|net| net.trunc())
 }
 
-/// As it is written, with host bits.
+/// As [`gray_entry`], but as it was written, with host bits.
 pub(super) fn read_net(text: &str) -> Result<IpNet, &'static str> {
     let net = match text.split_once('/') {
         Some((address, length)) => prefixed(address, length),
@@ -38,7 +38,7 @@ pub(super) fn read_net(text: &str) -> Result<IpNet, &'static str> {
         .ok_or("neither an IP address nor a net like 10.0.0.0/8")
 }
 
-/// An address and a prefix length, each read as strictly as an address alone.
+/// An address and a prefix length, each parsed as strictly as an address alone.
 fn prefixed(address: &str, length: &str) -> Option<IpNet> {
     IpNet::new(address.parse().ok()?, decimal(length)?).ok()
 }
@@ -86,7 +86,7 @@ pub(super) const UNREACHABLE: &str = "an address that nobody can connect to";
 /// Why a link-local IPv6 address is skipped: it names an interface's neighbour only together with
 /// the interface (RFC 4007 section 11), which differs from machine to machine.
 pub(super) const LINK_LOCAL: &str =
-    "a link-local address, which means nothing without a zone, and zones are not read";
+    "a link-local address, which means nothing without a zone, and zones are not supported";
 
 /// What is wrong with an entry that is skipped.
 pub type Wrong = Cow<'static, str>;
@@ -100,7 +100,8 @@ pub fn peer_entry(text: &str, default_port: u16) -> Result<Peer, Wrong> {
     read_peer(text, default_port).map(|(_, peer)| peer)
 }
 
-/// An entry as it is written, and what it means where peers without a port have the default one.
+/// A pool's entry as it was written, and the address that it means, with the default port if none was
+/// written.
 pub(super) fn read_peer(text: &str, default_port: u16) -> Result<(Written, Peer), Wrong> {
     let mut words = text.split_ascii_whitespace();
     let (host, port) = words.next().and_then(host_and_port).ok_or(
@@ -253,8 +254,8 @@ fn is_unreachable(address: IpAddr) -> bool {
 /// is room for blanks around them. Of a longer one a store need not keep more than that it is longer.
 pub const LONGEST_ENTRY: usize = 1024;
 
-/// A number in the one form that it has: digits alone, and no zero before others. Where some read
-/// `010` as ten and others as eight, it is better not read.
+/// A number in its only unambiguous form: digits without leading zeros. Since some read `010` as ten and
+/// others as eight, it is not accepted.
 pub(super) fn decimal<N: FromStr>(text: &str) -> Option<N> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let is_padded = text.len() > 1 && text.starts_with('0');

@@ -1,8 +1,8 @@
-//! What is likely to be a mistake in lists that can be read.
+//! Likely mistakes in lists that can be read.
 //!
-//! Most is noted on the way, while a list is parsed and sorted ([`Notes`]); what concerns several
-//! lists, or the settings, is looked up in the sorted lists when it is asked for ([`findings`]).
-//! Each kind is counted in full, and the first of each are named.
+//! Most are noted while a list is parsed and sorted ([`Notes`]). What concerns several lists, or the
+//! settings, is looked up in the sorted lists on request ([`findings`]). All findings of a kind are
+//! counted, and the first ones are named.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +21,14 @@ pub struct Finding {
     pub list: ListName,
     /// The entry, as it was written where that matters.
     pub entry: String,
-    /// What about it.
+    /// What is wrong with it.
     pub text: String,
-    /// How often it was found: an entry that stands three times is two too many.
+    /// How often it was found: an entry that is there three times is two too many.
     pub count: usize,
 }
 
 impl Finding {
-    /// True when both say the same, however often that was found.
+    /// True when both say the same, whatever their counts.
     pub fn says_as(&self, other: &Self) -> bool {
         let said = |it: &Self| (it.kind, it.list);
         said(self) == said(other) && self.entry == other.entry && self.text == other.text
@@ -69,8 +69,7 @@ impl Findings {
     }
 }
 
-/// What was found in these lists, where `trusted` are the trusted proxies. Does not look through
-/// all entries.
+/// What was found in these lists; `trusted` are the trusted proxies. Does not go through all entries.
 pub fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     let mut findings = Findings::default();
     for list in ListName::ALL {
@@ -88,7 +87,7 @@ pub fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     findings
 }
 
-/// The entries of `gray` that lie within the `trusted` proxies, or around some of them.
+/// The entries of `gray` that lie within the `trusted` proxies, or cover some of them.
 fn gray_proxies(gray: &GrayList, trusted: &[IpNet]) -> Notes {
     let mut notes = Notes::default();
     let mut around = BTreeSet::new();
@@ -102,7 +101,7 @@ fn gray_proxies(gray: &GrayList, trusted: &[IpNet]) -> Notes {
         notes.counts[Kind::TrustedProxyIsGray as usize] += more;
         let wider = std::iter::successors(proxies.supernet(), IpNet::supernet);
         for net in wider.filter(|it| gray.has(it)) {
-            // Told once, however many proxies there are in it.
+            // Reported once, however many proxies it covers.
             if around.insert(net) {
                 let text = || format!("covers a trusted proxy ({})", canonical(proxies));
                 notes.add(Kind::TrustedProxyIsGray, || (canonical(net), text()));
@@ -175,9 +174,9 @@ mod tests {
                 "address-or-port pre ::1:443: taken as [::1:443]:80; is [::1]:443 meant? (1)",
                 "almost gray 10.0.0: is 10.0.0.0/24 meant? (1)",
                 "almost prod web1:0: a port is a number from 1 to 65535 (1)",
-                "duplicate gray 10.0.0.1: stands more than once (2)",
-                "duplicate pre 10.1.0.1:80: stands more than once (1)",
-                "duplicate pre web2:80 weight=4: stands more than once (1)",
+                "duplicate gray 10.0.0.1: is listed more than once (2)",
+                "duplicate pre 10.1.0.1:80: is listed more than once (1)",
+                "duplicate pre web2:80 weight=4: is listed more than once (1)",
                 "host-bits gray 10.9.8.7/16: has host bits; taken as 10.9.0.0/16 (1)",
                 "host-bits gray ::ffff:1.2.3.0/24: has host bits; taken as ::/24; \
                  is /120 meant, which is 1.2.3.0/24? (1)",

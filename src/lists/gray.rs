@@ -15,7 +15,7 @@ use super::notes::{self, Kind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
 
-/// A kind of addresses.
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// 32 bits.
@@ -36,7 +36,7 @@ impl Family {
         }
     }
 
-    /// How many addresses clients of this family can have.
+    /// The number of addresses that clients of this family can have.
     fn clients(self) -> u128 {
         let [first, last] = match self {
             Self::V4 => [CLIENTS_V4.0, CLIENTS_V4.1].map(u128::from),
@@ -57,17 +57,17 @@ impl Family {
 /// section 4).
 const CLIENTS_V4: (u32, u32) = (0, 0xdfff_ffff);
 
-/// The addresses of clients: 2000::/3, all of the public internet (RFC 4291 section 2.4). Beside that
-/// there are local ones, which are no share of it.
+/// The addresses of clients: 2000::/3, the whole public internet (RFC 4291 section 2.4). Local addresses
+/// besides these do not count.
 const CLIENTS_V6: (u128, u128) = (1 << 125, (1 << 126) - 1);
 
-/// Who leaves out no more than this part of the addresses leaves out nobody, or as good as nobody.
+/// Entries that leave out at most this fraction of the addresses admit practically everybody.
 const LEFT_OUT: u128 = 10;
 
 /// The clients that get the new version.
 #[derive(Clone, Debug)]
 pub struct GrayList {
-    /// Shared by lists that differ only in what was skipped: there may be a million.
+    /// Shared by lists that differ only in skipped entries: there may be a million.
     nets: Arc<Nets>,
     remarks: Remarks,
 }
@@ -89,7 +89,7 @@ impl Default for GrayList {
 }
 
 impl GrayList {
-    /// Reads entries: an address, or a net in CIDR notation (RFC 4632, RFC 4291).
+    /// Parses entries: addresses, and nets in CIDR notation (RFC 4632, RFC 4291).
     pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         let read = |text: &str, noted: &mut Notes| {
@@ -105,7 +105,7 @@ impl GrayList {
             Ok(())
         };
         let mut remarks = parse_all(texts, read, almost_gray);
-        // As numbers they compare much faster.
+        // Numbers compare much faster.
         v4.sort_unstable_by_key(|net| {
             u64::from(net.addr().to_bits()) << 8 | u64::from(net.prefix_len())
         });
@@ -120,8 +120,8 @@ impl GrayList {
 
     /// True when an entry covers `client`, which is compared as an address and never as text. An
     /// IPv4-mapped IPv6 client must have been made IPv4 before.
-    // Inlined, so that the address goes in registers: else it is written to memory for the call, and with
-    // it the whole subject of a decision.
+    // Inlined, so that the address is passed in registers: otherwise it is written to memory for the
+    // call, and with it the whole subject of a decision.
     #[inline]
     pub fn contains(&self, client: IpAddr) -> bool {
         match client {
@@ -130,8 +130,8 @@ impl GrayList {
         }
     }
 
-    /// True when the entries together admit all clients of a family, or nine tenths of them or more,
-    /// however they are written.
+    /// True when the entries together admit at least nine tenths of the clients of a family, however
+    /// they are written.
     pub fn admits_everybody(&self, family: Family) -> bool {
         let all = family.clients();
         let admitted = match family {
@@ -201,7 +201,7 @@ impl GrayList {
         self.len() == 0
     }
 
-    /// A hash of this list alone.
+    /// A hash of this list only.
     pub fn digest(&self) -> Digest {
         Digest::of(&[(ListName::Gray, self.content())])
     }
@@ -215,12 +215,12 @@ impl GrayList {
         &self.remarks.skipped
     }
 
-    /// What there is to be said of the entries.
+    /// The notes about the entries.
     pub fn remarks(&self) -> &Remarks {
         &self.remarks
     }
 
-    /// These entries, with what could not be read of another list, and what was said of it.
+    /// These entries, with the skipped entries and notes of another list.
     pub fn with_skipped_of(&self, other: &Self) -> Self {
         Self {
             nets: Arc::clone(&self.nets),
@@ -234,10 +234,10 @@ impl GrayList {
         v4.chain(self.nets.v6.iter().copied().map(IpNet::V6))
     }
 
-    /// Some of [`Self::entries`], by their places.
+    /// Some of [`Self::entries`], by their indexes.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// When there are fewer.
     pub fn entries_in(&self, places: Range<usize>) -> impl Iterator<Item = String> {
         let (v4, v6) = (&self.nets.v4, &self.nets.v6);
         let of_v4 = places.start.min(v4.len())..places.end.min(v4.len());

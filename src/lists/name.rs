@@ -1,4 +1,4 @@
-//! What the lists are called.
+//! The names of the lists.
 
 /// The names of the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! What is noted of entries while a list is read: likely mistakes, counted by kind, the first of
-//! each by name.
+//! What is noted about entries while a list is parsed: likely mistakes, counted by kind, and the first
+//! of each kind named.
 
 use std::net::Ipv6Addr;
 
@@ -8,24 +8,24 @@ use ipnet::{IpNet, Ipv4Net};
 use super::entry::{canonical, decimal};
 use super::peer::Peer;
 
-/// So many of each kind are named.
+/// How many of each kind are named.
 pub(super) const NAMED: usize = 20;
 
 /// Kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The same entry stands more than once, perhaps in several forms.
+    /// The same entry is there more than once, perhaps in several forms.
     Duplicate,
-    /// A peer is of the new version and of the old one.
+    /// A peer is in both pools.
     InBothPools,
-    /// An entry of the gray list is among the trusted proxies, or covers one: all who come through it
-    /// without a name of their own are gray.
+    /// An entry of the gray list is among the trusted proxies, or covers one: all clients that come
+    /// through it without being named are gray.
     TrustedProxyIsGray,
-    /// An entry that was skipped, but for which there is a likely meaning.
+    /// An entry that was skipped, but whose intended meaning can be guessed.
     Almost,
-    /// A net is written with an address inside of it.
+    /// A net is written with host bits, as an address within it.
     HostBits,
-    /// A server is written as an IPv6 address without brackets whose end may be meant as a port.
+    /// A server is written as an IPv6 address without brackets, the end of which may be meant as a port.
     AddressOrPort,
     /// A peer has several entries, with several weights.
     WeightsDiffer,
@@ -62,11 +62,11 @@ impl Kind {
 pub struct Notes {
     pub(super) counts: [usize; Kind::ALL.len()],
     pub(super) named: Vec<Note>,
-    /// How many of each kind are.
+    /// How many there are of each kind.
     pub(super) named_of: [usize; Kind::ALL.len()],
 }
 
-/// A finding in a list that is known.
+/// A finding, in a list known from the context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) kind: Kind,
@@ -76,12 +76,12 @@ pub(super) struct Note {
 }
 
 impl Notes {
-    /// Counts a finding; its entry and text are made only if they are kept.
+    /// Counts a finding; its entry and text are computed only if they are kept.
     pub(super) fn add(&mut self, kind: Kind, told: impl FnOnce() -> (String, String)) {
         self.add_many(kind, 1, told);
     }
 
-    /// Counts what is one to whoever reads of it.
+    /// Counts several findings that are reported as one.
     fn add_many(&mut self, kind: Kind, count: usize, told: impl FnOnce() -> (String, String)) {
         self.counts[kind as usize] += count;
         let named = &mut self.named_of[kind as usize];
@@ -97,7 +97,7 @@ impl Notes {
         }
     }
 
-    /// Takes repetitions out of sorted entries, and counts them.
+    /// Removes repetitions from sorted entries, and counts them.
     pub(super) fn dedup<T: PartialEq>(
         &mut self,
         entries: &mut Vec<T>,
@@ -105,7 +105,7 @@ impl Notes {
     ) {
         for same in entries.chunk_by(|one, next| one == next) {
             if let [first, _, ..] = same {
-                let text = || (shown(first), "stands more than once".to_owned());
+                let text = || (shown(first), "is listed more than once".to_owned());
                 self.add_many(Kind::Duplicate, same.len() - 1, text);
             }
         }
@@ -135,7 +135,7 @@ impl Notes {
     }
 }
 
-/// The note of a net that was written as `written`, with host bits, and is `net`.
+/// The note about a net that was written as `written`, with host bits, and means `net`.
 pub(super) fn host_bits(text: &str, written: IpNet, net: IpNet) -> (String, String) {
     let taken = format!("has host bits; taken as {}", canonical(net));
     let remark = match ipv4_meant(written) {
@@ -145,8 +145,8 @@ pub(super) fn host_bits(text: &str, written: IpNet, net: IpNet) -> (String, Stri
     (text.to_owned(), remark)
 }
 
-/// `::ffff:10.0.0.0/24`: an IPv4 net in the form of IPv6, with the length that it would have in its
-/// own. The right length, and the net.
+/// `::ffff:10.0.0.0/24`: an IPv4 net in IPv6 form, but with the length of the IPv4 form. Returns the
+/// right length, and the net.
 fn ipv4_meant(written: IpNet) -> Option<(u8, Ipv4Net)> {
     let IpNet::V6(written) = written else {
         return None;
@@ -156,12 +156,12 @@ fn ipv4_meant(written: IpNet) -> Option<(u8, Ipv4Net)> {
     Some((96 + net.prefix_len(), net.trunc()))
 }
 
-/// The note of a server that was taken as `peer`, an IPv6 address with the default port, if the end of
-/// the address may be meant as a port. In brackets it is clear.
+/// The note about a server that was taken for `peer`, an IPv6 address with the default port, if the end
+/// of the address may be meant as a port. With brackets it is clear.
 pub(super) fn address_or_port(text: &str, peer: &Peer) -> Option<(String, String)> {
     let server = text.split_ascii_whitespace().next()?;
     let (address, port) = server.rsplit_once(':')?;
-    // No port of one digit is in use, and many an address ends so.
+    // No port with a single digit is in use, and many addresses end in one.
     let is_port = port.len() > 1 && decimal::<u16>(port).is_some();
     let meant = address.parse::<Ipv6Addr>().ok().filter(|_| is_port)?;
     let place = peer.place();

@@ -1,8 +1,8 @@
-//! A pool: its servers.
+//! The servers of a pool.
 //!
-//! An entry may leave its port to the settings. It is kept as it was written, and that is what a list
-//! is known by (its digest, and the last-good copy): lists are the same wherever they are read,
-//! whatever the port is there. Beside that stands what it means here.
+//! An entry may leave its port to the settings. Entries are kept as they were written, and digest and
+//! last-good copy are made from that form: so a list is the same on every gateway, whatever port its
+//! settings add. The addresses that the entries mean here are kept in addition.
 
 use std::sync::Arc;
 
@@ -94,13 +94,13 @@ impl PeerList {
         self.peers.is_empty()
     }
 
-    /// A hash of these peers alone, as those of `list`.
+    /// A hash of these peers only, as those of `list`.
     pub fn digest(&self, list: ListName) -> Digest {
         Digest::of(&[(list, self.content())])
     }
 
-    /// The digest that these peers had before entries were kept as they were written: with the port of
-    /// the settings. Somebody may have noted it.
+    /// The digest that earlier versions computed for these peers, with the port of the settings.
+    /// Somebody may have written it down.
     pub fn digest_with_ports(&self, list: ListName) -> Digest {
         let mut content = Sha256::new();
         for peer in &self.peers {
@@ -118,12 +118,12 @@ impl PeerList {
         &self.remarks.skipped
     }
 
-    /// What there is to be said of the entries.
+    /// The notes about the entries.
     pub fn remarks(&self) -> &Remarks {
         &self.remarks
     }
 
-    /// These entries, with what could not be read of another list, and what was said of it.
+    /// These entries, with the skipped entries and notes of another list.
     pub fn with_skipped_of(&self, other: &Self) -> Self {
         Self {
             remarks: other.remarks.clone(),

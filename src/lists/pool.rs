@@ -1,4 +1,4 @@
-//! What the pools are called.
+//! The names of the pools.
 
 /// The two pools of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

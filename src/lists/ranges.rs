@@ -1,24 +1,24 @@
 //! A set of addresses as sorted borders: where it begins, where it ends, and so on in turn. An
 //! address is in the set when the number of borders up to it is odd.
 //!
-//! What a search in a million costs is the waiting for memory: what does not fit into the caches
-//! takes as long as everything else together. So [`Ranges`] has an index that does, and looks at the
-//! borders themselves only where that cannot tell.
+//! The cost of a search among a million is the waiting for memory: one access outside the caches takes
+//! as long as everything else together. So [`Ranges`] has an index that fits into the caches, and looks
+//! at the borders themselves only if the index does not suffice.
 //!
-//! A *node* of the index stands for some borders that follow each other. It divides what lies
-//! between the first and the last of them into *slots* of the same length, so many that few borders
-//! are in one; that is, it strips what they have in common and goes by the bits behind it. Of each
-//! border in a slot the next 16 bits, its *head*, are kept apart, side by side with those of its
-//! neighbours. A slot with too many borders has a node of its own.
+//! A *node* of the index covers some consecutive borders. It divides the range from the first to the
+//! last of them into *slots* of the same length, so many that few borders are in each; that is, it
+//! strips their common prefix and goes by the bits after it. The next 16 bits of each border in a slot,
+//! its *head*, are stored separately, next to those of its neighbours. A slot with too many borders has
+//! a node of its own.
 //!
-//! - Borders whose heads are smaller than that of the address are below it, and those whose heads
-//!   are larger are above. Where no border of a slot has anything behind its head, the slot is
-//!   *exact*: then those with the same head are not above, and the borders themselves are not
-//!   needed. That is so for IPv4 as a rule, and for nets and clumps of IPv6.
-//! - Otherwise borders with the same head are compared themselves. That is one wait more, which a
-//!   random address of 128 bits that is listed always takes, as does one close to it: a million of
-//!   them are 16 MB to tell apart, wherever they are kept. It is begun beside the wait for the
-//!   heads, at the place where the border is if they are spread evenly.
+//! - Borders whose heads are smaller than that of the address are below it, and those whose heads are
+//!   larger are above. If no border of a slot has any bits after its head, the slot is *exact*: then
+//!   those with the same head are not above, and the borders themselves are not needed. That is usually
+//!   so for IPv4, and for nets and clusters of IPv6.
+//! - Otherwise borders with the same head are compared themselves. That costs another wait for memory,
+//!   which is inevitable for a random listed address of 128 bits, and for addresses close to it: a
+//!   million of them are 16 MB to distinguish, wherever they are kept. It overlaps with the wait for the
+//!   heads, since the borders are prefetched where they would be if they were spread evenly.
 
 use std::collections::VecDeque;
 
@@ -44,7 +44,7 @@ pub(super) trait Address: Copy + Ord {
     /// True when the `shift` lowest bits are 0.
     fn is_bare(self, shift: u32) -> bool;
 
-    /// As a number that can count.
+    /// As a count.
     fn number(self) -> u128;
 }
 
@@ -95,19 +95,19 @@ fn borders<A: Address>(ranges: impl Iterator<Item = (A, A)>) -> Vec<A> {
         if covered.is_some_and(|covered| last <= covered) {
             continue;
         }
-        // A range that begins where another ends goes on with it.
+        // A range that begins where another ends continues it.
         if borders.pop_if(|end| *end == first).is_none() {
             borders.push(first);
         }
-        // Behind the last address of all there is no border.
+        // After the very last address there is no border.
         borders.extend(last.next());
         covered = Some(last);
     }
     borders
 }
 
-/// How many addresses from `first` to `last`, which are not all that there are, lie between these
-/// borders.
+/// How many addresses from `first` to `last`, which must not be the whole number range, lie between
+/// these borders.
 fn count_within<A: Address>(borders: &[A], first: A, last: A) -> u128 {
     let [first, last] = [first, last].map(Address::number);
     let ranges = borders.chunks(2).map(|range| {
@@ -121,14 +121,14 @@ fn count_within<A: Address>(borders: &[A], first: A, last: A) -> u128 {
     ranges.sum()
 }
 
-/// More borders than these in one slot get a node of their own; the heads of so many are counted
-/// through without a branch that depends on the address, and are two cache lines.
+/// A slot with more borders than this gets a node of its own. The heads of this many are counted without
+/// a branch that depends on the address, and take two cache lines.
 const CROWD: usize = 64;
 
 /// A node has at most as many slots as it has borders, divided by this.
 const THIN: usize = 8;
 
-/// Nodes are nested at most so deep.
+/// The deepest nesting of nodes.
 ///
 /// A slot has an eighth, at the most, of the length of its node, so that without this limit borders
 /// at distances that grow eightfold could be nested 42 deep. With it a search reads at most six
@@ -163,7 +163,7 @@ pub(super) struct Ranges<A> {
     slots: Box<[u32]>,
 }
 
-/// A look at some borders.
+/// A node of the index.
 #[derive(Debug)]
 struct Node<A> {
     /// The first of them.
@@ -307,7 +307,7 @@ impl<A: Address> Ranges<A> {
         }
     }
 
-    /// Asks for the borders around one.
+    /// Prefetches the borders around one.
     fn prefetch_near(&self, at: usize) {
         // Two cache lines, of four borders each, are most of what a slot has as a rule.
         prefetch(&self.borders, at.saturating_sub(3));

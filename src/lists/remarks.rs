@@ -1,9 +1,9 @@
-//! Reading the entries of a list: what can be read, and what there is to be said of the rest.
+//! Parsing the entries of a list: those that can be read, and remarks about the rest.
 
 use super::entry::{LONGEST_ENTRY, Wrong};
 use super::notes::{Kind, Notes};
 
-/// What there is to be said of a list's entries, as they were written, beside what they mean.
+/// Remarks about a list's entries, as they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remarks {
     /// What could not be read.
@@ -21,16 +21,16 @@ pub struct Skipped {
     pub first: Vec<SkippedEntry>,
 }
 
-/// So many skipped entries are named.
+/// How many skipped entries are named.
 const SKIPPED_NAMED: usize = 100;
 
-/// So much of a skipped entry is shown.
+/// How many bytes of a skipped entry are shown.
 const SKIPPED_LENGTH: usize = 100;
 
 /// An entry that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedEntry {
-    /// The entry, with everything escaped that is no printable ASCII, cut to 100 bytes.
+    /// The entry, with everything escaped that is not printable ASCII, cut to 100 bytes.
     pub entry: String,
     /// What is wrong with it.
     pub reason: Wrong,
@@ -46,8 +46,8 @@ impl Skipped {
     }
 }
 
-/// Reads entries, each with `parse`; what that cannot read is skipped, and compared with what may
-/// be meant.
+/// Parses entries, each with `parse`; those that cannot be read are skipped, and checked for a likely
+/// meaning.
 pub(super) fn parse_all<E: AsRef<[u8]>>(
     texts: impl IntoIterator<Item = E>,
     mut parse: impl FnMut(&str, &mut Notes) -> Result<(), Wrong>,

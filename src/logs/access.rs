@@ -1,4 +1,4 @@
-//! The access log: one line a request, in logfmt.
+//! The access log: one line per request, in logfmt.
 //!
 //! A worker renders its lines into a batch of its own and hands the batch to the writer when it
 //! is large enough or a tick of the clock old ([`AccessLog::tick`]), so that a request pays for
@@ -44,7 +44,7 @@ pub struct Record<'a> {
     pub request_time: Duration,
     /// From the first attempt to the last byte of the response.
     pub upstream_time: Option<Duration>,
-    /// Of the lists that decided.
+    /// The generation of the lists that decided.
     pub generation: u64,
     /// The method, if the head was parsed.
     pub method: &'a [u8],
@@ -62,10 +62,10 @@ pub struct Record<'a> {
     pub denied: Option<&'a str>,
 }
 
-/// A value from outside takes so many bytes of a line at most, escapes included.
+/// Most bytes of a line that a value from outside takes, escapes included.
 const VALUE_LIMIT: usize = 512;
 
-/// One worker's end of the access log.
+/// One worker's access to the access log.
 pub struct AccessLog {
     queue: LogQueue,
     batch: RefCell<Batch>,
@@ -73,7 +73,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// An end of the log behind `queue`.
+    /// A worker's access to the log behind `queue`.
     pub fn new(queue: LogQueue) -> Self {
         queue.provide();
         Self {
@@ -83,13 +83,13 @@ impl AccessLog {
         }
     }
 
-    /// True when records need not be made.
+    /// True when no lines are wanted.
     pub(crate) fn is_off(&self) -> bool {
         self.queue.is_off()
     }
 
-    /// Adds a line. Returns true when it is the first since the last flush, so that somebody has
-    /// to see to the next one.
+    /// Adds a line. Returns true when it is the first since the last flush, so that the caller has to
+    /// make sure that there is a next one.
     pub fn write(&self, record: &Record<'_>) -> bool {
         let mut batch = self.batch.borrow_mut();
         let first = batch.lines == 0;
@@ -101,8 +101,8 @@ impl AccessLog {
         first
     }
 
-    /// Hands over what there is, unless it would only wait for the writer there. Returns true while
-    /// there is something left.
+    /// Hands over the lines, unless they would only wait for the writer there. Returns true while some
+    /// are left.
     pub fn tick(&self) -> bool {
         let is_late = self.batch.borrow().lines > 0 && self.queue.is_behind();
         if !is_late {
@@ -205,7 +205,8 @@ fn digits(out: &mut Vec<u8>, value: u32, width: usize) {
     out.extend_from_slice(&text[..width]);
 }
 
-/// Quotes, with everything escaped that could end the quotes, the line, or a terminal's patience.
+/// Writes a quoted value, with everything escaped that could end the quotes or the line, or confuse a
+/// terminal.
 fn quoted(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
     out.push(b'"');
@@ -229,7 +230,7 @@ fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
 
-/// Bytes of an escape.
+/// The length of an escape.
 const ESCAPE: usize = 4;
 
 /// `\x1B` and the like.
@@ -239,7 +240,7 @@ fn escape(byte: u8) -> [u8; ESCAPE] {
     [b'\\', b'x', digit(byte >> 4), digit(byte & 15)]
 }
 
-/// The text of a time, of which only the milliseconds change most of the time.
+/// The text of a time; most of the time only the milliseconds change.
 #[derive(Default)]
 struct TimeText {
     second: Option<u64>,
@@ -247,7 +248,7 @@ struct TimeText {
 }
 
 impl TimeText {
-    /// Appends `time` by RFC 3339, in UTC with milliseconds.
+    /// Appends `time` as in RFC 3339, in UTC with milliseconds.
     fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second != Some(since.as_secs()) {

@@ -10,7 +10,7 @@ struct ErrorLog(LogQueue);
 
 impl log::Log for ErrorLog {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // The libraries' own notes are for their developers.
+        // The libraries' debug messages are for their developers.
         !foreign::is_foreign(metadata.target()) || metadata.level() <= log::Level::Warn
     }
 
@@ -41,6 +41,6 @@ impl log::Log for ErrorLog {
 /// Makes `queue` the error log of the process, for events of `level` and above.
 pub fn install(queue: LogQueue, level: log::LevelFilter) {
     log::set_max_level(level);
-    // Only a second call in one process could fail, and would change nothing.
+    // Only a second call in the same process could fail, and it would change nothing.
     let _ = log::set_boxed_logger(Box::new(ErrorLog(queue)));
 }

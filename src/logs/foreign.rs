@@ -1,7 +1,7 @@
-//! What libraries log through the `log` crate: never in their words alone.
+//! What libraries log through the `log` crate, in our own form.
 //!
-//! Their warnings and errors become one event of ours, `dependency-log`, with where they come from
-//! and what they say, a few times a second at most. What is known to mean nothing is left out.
+//! Their warnings and errors become an event of ours, `dependency-log`, with their source and their
+//! message, a few times a second at most. What is known to mean nothing is left out.
 
 use std::cell::RefCell;
 use std::fmt::Arguments;
@@ -12,7 +12,7 @@ use crate::logs::throttle::Throttle;
 /// Longest message that is shown, in bytes.
 const MESSAGE_LIMIT: usize = 500;
 
-/// The runtime's loop that asks the kernel for news.
+/// The runtime's event loop.
 const POLL_LOOP: &str = "may::io::event_loop";
 
 thread_local! {
@@ -20,19 +20,18 @@ thread_local! {
     static SAID: RefCell<Throttle> = RefCell::default();
 }
 
-/// True for a target that is none of the gateway's own modules.
+/// True for a target that is not one of the gateway's own modules.
 pub(super) fn is_foreign(target: &str) -> bool {
     target.split("::").next() != Some(env!("CARGO_CRATE_NAME"))
 }
 
-/// The event that tells what a library has logged; `None` when there is nothing to tell, or too much
-/// of it.
+/// The event for what a library has logged; `None` when that means nothing, or there is too much of it.
 pub(super) fn event(target: &str, message: &Arguments<'_>, now: Instant) -> Option<String> {
     let message = message.to_string();
     if means_nothing(target, &message) {
         return None;
     }
-    // Whoever logs while the thread ends, or while this line is made, is told.
+    // What is logged while the thread ends, or while this line is made, is not limited.
     let turn = SAID.try_with(|said| said.try_borrow_mut().ok().map(|mut it| it.turn(now)));
     let unsaid = match turn {
         Ok(Some(turn)) => turn?,
@@ -41,15 +40,15 @@ pub(super) fn event(target: &str, message: &Arguments<'_>, now: Instant) -> Opti
     Some(render(target, &message, unsaid))
 }
 
-/// A wait for news that was interrupted (SIGSTOP and SIGCONT, a debugger, a machine that was paused:
-/// signal(7)) is begun anew by the runtime, which calls it an error all the same.
+/// When a wait for events is interrupted (SIGSTOP and SIGCONT, a debugger, a machine that was paused:
+/// signal(7)), the runtime starts it again, but logs an error all the same.
 fn means_nothing(target: &str, message: &str) -> bool {
     target == POLL_LOOP && message.contains("kind: Interrupted")
 }
 
 fn render(target: &str, message: &str, unsaid: u64) -> String {
     let shown = &message[..message.floor_char_boundary(MESSAGE_LIMIT)];
-    // A target is a path of Rust, unless its library has chosen another.
+    // A target is a Rust path, unless its library has chosen something else.
     let plain = |it: &char| it.is_ascii_graphic() && !matches!(it, '"' | '=' | '\\');
     let target: String = target.chars().filter(plain).take(100).collect();
     format!("dependency-log target={target} message={shown:?} unsaid={unsaid}")

@@ -31,7 +31,7 @@ impl Throttle {
         Some(std::mem::take(&mut self.suppressed))
     }
 
-    /// As [`Self::turn`], for an event that was not told when it happened, and so is counted already.
+    /// As [`Self::turn`], for an event that was suppressed when it happened, and so is counted already.
     pub(crate) fn late_turn(&mut self, now: Instant) -> Option<u64> {
         self.suppressed = self.suppressed.saturating_sub(1);
         self.turn(now)

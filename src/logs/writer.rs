@@ -21,33 +21,33 @@ use nix::libc;
 use crate::config::LogTarget;
 use crate::process::supervised;
 
-/// Bytes that wait for a writer at most.
+/// Most bytes that wait for a writer.
 const QUEUE: usize = 8 * 1024 * 1024;
 
-/// Batches that wait for a writer at most. Under light traffic each worker sends a small one at every
-/// tick, 40 times a second, and a short stall must not cost lines.
+/// Most batches that wait for a writer. Under light traffic each worker sends a small one at every tick,
+/// 40 times a second, and a short stall must not lose lines.
 const QUEUE_BATCHES: usize = 4096;
 
-/// What a batch takes in the queue besides its bytes, about.
+/// What a batch takes in the queue besides its bytes, roughly.
 const OVERHEAD: usize = 64;
 
-/// A batch is sent on when it has so many bytes.
+/// A batch with this many bytes is sent on.
 pub(crate) const BATCH: usize = 32 * 1024;
 
-/// The line with which a batch is full goes beyond that by so many bytes, if it is no rare one.
+/// How many bytes the last line of a full batch exceeds that by, unless the line is unusually long.
 const LAST_LINE: usize = 4096;
 
-/// So many batches that were written keep their memory.
+/// How many written batches keep their memory for reuse.
 const SPARE: usize = 256;
 
-/// So many batches are made for each worker before it needs them: one that is filled, and those that
-/// wait for the writer, or are being written.
+/// How many batches are allocated for each worker in advance: one that is being filled, and those that
+/// wait for the writer or are being written.
 const AHEAD: usize = 8;
 
-/// The name of the log that tells of trouble with the others.
+/// The name of the log that reports trouble with the others.
 pub const ERROR_LOG: &str = "error";
 
-/// How long anybody waits for a log to be written: the end of the process, for instance.
+/// How long anything waits for a log to be written, for instance the end of the process.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Whole lines on their way to a log.
@@ -67,18 +67,18 @@ impl Batch {
 
 enum Order {
     Write(Batch),
-    /// Makes the writer look for a reopening that is asked for.
+    /// Makes the writer check whether a reopening was requested.
     Wake,
-    /// Says so when all before it is written.
+    /// Reports when everything before it has been written.
     Flush(Sender<()>),
     Stop,
 }
 
-/// The near end of a log: takes lines without waiting. Cheap to clone.
+/// The sending end of a log: takes lines without waiting. Cheap to clone.
 #[derive(Clone)]
 pub struct LogQueue {
     orders: Sender<Order>,
-    /// Memory of batches that were written, for those to come.
+    /// Memory of written batches, for reuse.
     spare: Receiver<Vec<u8>>,
     give_back: Sender<Vec<u8>>,
     /// Bytes in the queue.
@@ -88,7 +88,7 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
-    /// Makes batches for one more worker ahead.
+    /// Allocates batches in advance for one more worker.
     pub(crate) fn provide(&self) {
         for _ in 0..AHEAD {
             // Where there are enough of them, it goes.
@@ -101,7 +101,7 @@ impl LogQueue {
         self.spare.is_empty() && self.held.load(Ordering::Acquire) > 0
     }
 
-    /// A batch without a line, with room for as many as go into one.
+    /// An empty batch, with room for as many lines as go into one.
     pub(crate) fn new_batch(&self) -> Batch {
         let spare = self.spare.try_recv();
         Batch {
@@ -123,7 +123,7 @@ impl LogQueue {
         }
     }
 
-    /// Waits, for a bounded time, until all that was sent before is written.
+    /// Waits, for a bounded time, until everything that was sent before has been written.
     pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
         let (done, outcome) = bounded(1);
@@ -146,7 +146,7 @@ impl LogQueue {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// True when nobody reads this log, so that lines need not be made.
+    /// True when nobody reads this log, so that no lines are wanted.
     pub(crate) fn is_off(&self) -> bool {
         self.off
     }
@@ -159,7 +159,7 @@ fn room_for_a_batch() -> Vec<u8> {
 /// A log with its writer thread.
 pub struct Log {
     queue: LogQueue,
-    /// Who asks here is told whether the file was opened anew.
+    /// Requests to open the file anew; each gets the outcome.
     reopenings: Sender<Sender<bool>>,
     is_file: bool,
     thread: Option<JoinHandle<()>>,
@@ -171,9 +171,9 @@ pub struct Reopening(Option<Receiver<bool>>);
 /// What became of a [`Reopening`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reopened {
-    /// It was opened anew, or is no file.
+    /// It was opened anew, or is not a file.
     Done,
-    /// It could not be opened, which has been said; the old one stays in use.
+    /// It could not be opened, which has been logged; the old one stays in use.
     Failed,
     /// Its writer is busy, and will do it as soon as it can.
     Late,
@@ -238,25 +238,25 @@ impl Log {
         })
     }
 
-    /// The near end.
+    /// The sending end.
     pub fn queue(&self) -> LogQueue {
         self.queue.clone()
     }
 
-    /// Opens the file anew, for whoever has renamed it. When that fails, the writer says so.
+    /// Opens the file anew, after it was renamed. If that fails, the writer logs it.
     pub fn reopen(&self) -> Reopening {
         if !self.is_file {
             return Reopening(None);
         }
         let (done, outcome) = bounded(1);
-        // The order only wakes the writer; one that is busy looks before its next batch.
+        // The order only wakes the writer; a busy one checks before its next batch.
         if self.reopenings.send(done).is_ok() {
             let _ = self.queue.orders.try_send(Order::Wake);
         }
         Reopening(Some(outcome))
     }
 
-    /// Writes what is queued and ends the writer; a stalled one is left behind.
+    /// Writes what is queued and ends the writer; does not wait for one that is stalled.
     pub fn close(mut self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
         let stop = self.queue.orders.send_deadline(Order::Stop, deadline);
@@ -303,7 +303,7 @@ impl Sink {
         Ok(Self::Stream(own.into()))
     }
 
-    /// Writes some of `bytes`, and says how many.
+    /// Writes some of `bytes`, and returns how many.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Off => Ok(bytes.len()),
@@ -313,7 +313,7 @@ impl Sink {
 
     fn reopen(&mut self) -> io::Result<()> {
         if let Self::File { path, file } = self {
-            // Nobody may wait for a reader here: the lines that come meanwhile would be lost.
+            // This must not wait for a reader: the lines that come meanwhile would be lost.
             *file = open_file(path, Links::Follow, Duration::ZERO)?;
         }
         Ok(())
@@ -325,15 +325,16 @@ impl Sink {
 pub enum Links {
     /// It may.
     Follow,
-    /// It may not: who can make links in its folder has less rights than the process.
+    /// It may not: those who can create links in its folder have fewer rights than the process.
     Refuse,
 }
 
-/// What the owner may read and write, its group read, and others not: lines hold addresses and targets,
-/// and targets hold secrets.
+/// Readable and writable for the owner, readable for its group, and nothing for others: lines contain
+/// addresses and targets, and targets contain secrets.
 const MODE: u32 = 0o640;
 
-/// Opens a log file, or makes it. A pipe (FIFO) must have a reader, who is waited for so long at most.
+/// Opens a log file, or creates it. A pipe (FIFO) must have a reader, for which this waits for this long
+/// at most.
 ///
 /// # Errors
 /// The kernel's, with the path; `TimedOut` for a pipe that nobody reads.
@@ -365,7 +366,7 @@ pub(crate) fn is_unread_pipe(path: &Path) -> bool {
             .is_err_and(|error| error.raw_os_error() == Some(libc::ENXIO))
 }
 
-/// Between two looks for the reader of a pipe.
+/// The pause between two checks for the reader of a pipe.
 const PIPE_LOOK: Duration = Duration::from_millis(20);
 
 fn is_pipe(path: &Path) -> bool {
@@ -378,10 +379,10 @@ fn open_now(path: &Path, links: Links) -> io::Result<File> {
         Links::Refuse => libc::O_NOFOLLOW,
     };
     let mut options = OpenOptions::new();
-    // Else the kernel would wait for the reader of a pipe, for ever.
+    // Otherwise the kernel would wait for the reader of a pipe, for ever.
     let options = options.append(true).create(true).mode(MODE);
     let file = options.custom_flags(links | libc::O_NONBLOCK).open(path)?;
-    // But a reader who is slow for a moment is waited for: that is what the queue is for.
+    // But writing may wait for a reader that is slow for a moment: that is what the queue is for.
     let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     Ok(file)
@@ -395,7 +396,7 @@ struct Writer {
     held: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     reopenings: Receiver<Sender<bool>>,
-    /// The last line was not written to its end.
+    /// The last line was not written completely.
     torn: bool,
     complained: Option<Instant>,
 }
@@ -422,7 +423,8 @@ impl Writer {
     }
 
     fn give_back(&self, mut bytes: Vec<u8>) {
-        // One event of the error log is not worth keeping. A long last line has doubled a batch.
+        // A single event of the error log is not worth keeping; nor is a batch that a long last line has
+        // doubled.
         if (BATCH..=3 * BATCH).contains(&bytes.capacity()) {
             bytes.clear();
             // Where there are enough of them, it goes.
@@ -430,7 +432,7 @@ impl Writer {
         }
     }
 
-    /// Opens the file anew; true when that was done. The old one stays until then.
+    /// Opens the file anew; true when that succeeded. Until then the old one stays.
     fn reopen(&mut self) -> bool {
         let outcome = self.sink.reopen();
         match &outcome {
@@ -440,7 +442,7 @@ impl Writer {
         outcome.is_ok()
     }
 
-    /// Writes a batch; what cannot be written is counted, and does not run into the line after it.
+    /// Writes a batch. What cannot be written is counted, and does not run into the next line.
     fn write(&mut self, batch: &Batch) {
         let mut rest = &batch.bytes[..];
         let outcome = self.end_torn_line().and_then(|()| {
@@ -470,7 +472,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Says it, but not more than every ten seconds.
+    /// Reports it, but not more often than every ten seconds.
     fn complain(&mut self, event: &str, error: &io::Error) {
         let recently = |at: Instant| at.elapsed() < Duration::from_secs(10);
         if self.complained.is_some_and(recently) {
@@ -480,7 +482,7 @@ impl Writer {
         self.say(event, error);
     }
 
-    /// Says it in the error log; if that is the log in trouble, on standard error, which is the
+    /// Reports it in the error log; or, if that is the log in trouble, on standard error, which is the
     /// last place left.
     fn say(&self, event: &str, error: &io::Error) {
         let (log, error) = (&self.name, error.to_string());

@@ -10,15 +10,16 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use may::io::{CoIo, WaitIo};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::events::{Io, Watched};
+use super::events::{Descriptor, Io, Watched};
 use super::places::Places;
-use super::{Descriptor, numbers, rounds};
+use super::{coroutines, numbers, rounds};
 
 /// How often a worker looks for overdue waits, while there are any.
 const TICK: Duration = Duration::from_millis(25);
@@ -68,7 +69,7 @@ pub(super) fn start() -> io::Result<()> {
         housekeeping: RefCell::new(None),
     });
     CLOCK.with(|cell| cell.set(clock).ok());
-    super::spawn(super::worker(), || {
+    coroutines::spawn(coroutines::worker(), || {
         if let Some(clock) = CLOCK.with(|cell| cell.get().cloned()) {
             clock.run();
         }
@@ -93,14 +94,38 @@ pub(crate) fn ensure_ticking() {
     with_clock(|clock| clock.ensure_ticking());
 }
 
+/// As [`ensure_ticking`], on every worker.
+pub(crate) fn ensure_all_ticking() {
+    // A worker that cannot be told now notices at its next request.
+    let _ = coroutines::on_each_worker(|_| ensure_ticking());
+}
+
 /// Ends every idle wait of the calling worker with [`super::Wake::Interrupted`], some in each round.
 pub(crate) fn interrupt_idle() {
     let clock = with_clock(Rc::clone);
     clock.for_some(|place| place.idle, Io::interrupt);
 }
 
+/// Set once every wait is to end.
+static CUT: AtomicBool = AtomicBool::new(false);
+
+/// Ends every wait of every worker, now and from now on, as if its deadline had passed: whatever is
+/// under way is cut off.
+///
+/// # Errors
+/// As [`coroutines::spawn`].
+pub(crate) fn cut_waits() -> io::Result<()> {
+    CUT.store(true, Ordering::Release);
+    coroutines::on_each_worker(|_| wake_all())
+}
+
+/// True once waits are cut.
+pub(crate) fn are_waits_cut() -> bool {
+    CUT.load(Ordering::Acquire)
+}
+
 /// Wakes every waiting coroutine of the calling worker, without an event.
-pub(super) fn wake_all() {
+fn wake_all() {
     with_clock(|clock| {
         let waits = clock.waits.borrow();
         waits.places.iter().for_each(|place| place.io.wake());

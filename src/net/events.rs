@@ -2,12 +2,12 @@
 //! has one of these for every connection; how to wait is in `stream`.
 
 use std::cell::Cell;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use may::io::{AsIoData, CoIo, WaitIoWaker};
 use nix::sys::epoll::EpollFlags;
 
-use super::Descriptor;
 use super::numbers::Own;
 
 pub(super) const READ: usize = EpollFlags::EPOLLIN.bits() as usize;
@@ -19,6 +19,15 @@ pub(super) const WOKEN: usize = 0x8000_0000;
 
 pub(super) const ERROR: usize = EpollFlags::EPOLLERR.bits() as usize;
 pub(super) const GONE: usize = EpollFlags::EPOLLHUP.bits() as usize | ERROR;
+
+/// A descriptor for `may`, which does not own it.
+pub(super) struct Descriptor(pub(super) RawFd);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

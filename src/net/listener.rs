@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::events::{Io, READ, Wake};
 use super::numbers::Own;
-use super::rounds;
 use super::stream::{Detached, Stream, Watch};
+use super::{coroutines, rounds};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -32,7 +32,7 @@ pub struct Accepted {
 impl Accepted {
     /// The worker that can take the connection without another descriptor.
     pub(crate) fn natural_worker(&self) -> usize {
-        self.socket.as_raw_fd() as usize % super::workers()
+        self.socket.as_raw_fd() as usize % coroutines::workers()
     }
 
     /// Makes the connection one of the calling worker's.

@@ -20,11 +20,13 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use socket2::Socket;
 
+use super::coroutines;
+
 /// What others hold is forgotten after this many searches.
 const MEMORY: u32 = 256;
 
 thread_local! {
-    static NUMBERS: RefCell<Numbers> = RefCell::new(Numbers::new(super::workers(), super::worker()));
+    static NUMBERS: RefCell<Numbers> = RefCell::new(Numbers::new(coroutines::workers(), coroutines::worker()));
 }
 
 /// A socket whose number belongs to the worker that uses it. It never leaves that worker.

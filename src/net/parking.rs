@@ -8,9 +8,10 @@ use std::os::fd::AsRawFd;
 use may::io::{CoIo, WaitIo};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::events::Descriptor;
 use super::places::Places;
 use super::stream::Detached;
-use super::{Descriptor, numbers, rounds};
+use super::{numbers, rounds};
 
 /// Events that are fetched at once.
 const EVENTS: usize = rounds::PORTION;
@@ -87,7 +88,7 @@ impl<T> Parking<T> {
     }
 
     /// Looks at every connection; those that leave are handed out, some in each round.
-    pub(crate) fn sift(
+    pub(crate) fn sweep(
         &self,
         fate: impl Fn(&Detached, &mut T) -> Fate,
         leave: impl Fn(Detached, T),

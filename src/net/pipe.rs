@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 
 use super::Patience;
 use super::stream::{Stream, Watch};
-use super::turns;
+use super::{coroutines, turns};
 use crate::memory::free_list::FreeList;
 
 /// Most bytes that a pipe holds: as many as the longest turn moves, and as the kernel grants to
@@ -26,7 +26,7 @@ const MOST_OF_ALL: usize = 48;
 
 /// Most pipes of a worker, given the number of workers.
 fn most() -> usize {
-    (MOST_OF_ALL / super::workers()).clamp(1, MOST)
+    (MOST_OF_ALL / coroutines::workers()).clamp(1, MOST)
 }
 
 thread_local! {

@@ -20,7 +20,8 @@ use may::coroutine::{self, Coroutine};
 use may::io::{CoIo, WaitIo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{Descriptor, numbers};
+use super::events::Descriptor;
+use super::{coroutines, numbers};
 
 /// A turn, in bytes. Less than the most that is moved at once, so that a well-filled pipe or large
 /// buffer is a turn of its own.
@@ -59,7 +60,11 @@ static TURNS: OnceLock<Box<[Count]>> = OnceLock::new();
 struct Count(AtomicU64);
 
 fn count_of(worker: usize) -> Option<&'static AtomicU64> {
-    let all = TURNS.get_or_init(|| (0..super::workers()).map(|_| Count::default()).collect());
+    let all = TURNS.get_or_init(|| {
+        (0..coroutines::workers())
+            .map(|_| Count::default())
+            .collect()
+    });
     all.get(worker).map(|it| &it.0)
 }
 
@@ -79,7 +84,7 @@ pub(super) fn start() -> io::Result<()> {
         left: Cell::new(A_ROUND),
     });
     ROUNDS.with(|cell| cell.set(rounds).ok());
-    super::spawn(super::worker(), || {
+    coroutines::spawn(coroutines::worker(), || {
         if let Some(rounds) = here() {
             rounds.run();
         }
@@ -102,7 +107,7 @@ pub(super) fn wait_for_turn(expected: usize) -> usize {
     let Some(rounds) = here() else {
         return 0;
     };
-    if let Some(count) = count_of(super::worker()) {
+    if let Some(count) = count_of(coroutines::worker()) {
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
     let me = coroutine::current();

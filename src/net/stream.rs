@@ -11,9 +11,9 @@ use may::io::{CoIo, WaitIo};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::events::{ERROR, GONE, Io, READ, READ_END, WOKEN, WRITE, Wake, Watched};
+use super::events::{Descriptor, ERROR, GONE, Io, READ, READ_END, WOKEN, WRITE, Wake, Watched};
 use super::numbers::Own;
-use super::{Descriptor, Patience, Turns, clock, news};
+use super::{Patience, Turns, clock, news};
 
 /// What a read would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,8 @@ pub enum Watch<'a> {
 
 impl Watch<'_> {
     /// True when it has happened already.
-    pub fn has_happened(self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has_happened(self) -> bool {
         self.watched().is_some_and(|it| it.has_happened())
     }
 
@@ -103,7 +104,7 @@ impl Io {
                 return Wake::Watched;
             }
             // Streams that are always ready have to end, too.
-            if super::are_waits_cut() {
+            if clock::are_waits_cut() {
                 return Wake::Overdue;
             }
             if self.look() & (events | GONE) != 0 {

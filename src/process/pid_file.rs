@@ -1,9 +1,10 @@
-//! The pid file: whose lock says who the gateway is, and whose text is a sign for others.
+//! The pid file. Its lock says which process is the gateway; its text is for others.
 //!
-//! It belongs to who has started the gateway, and nobody else can write it, least of all the user
-//! that the gateway becomes: root signals what it names. Nor is its text believed here. A gateway
-//! holds a lock on its pid file for as long as it lives (flock(2)), and the kernel tells who holds a
-//! lock (`/proc/locks`), also when somebody has removed the file or written another number into it.
+//! It belongs to the user who started the gateway, and nobody else can write it, least of all the user
+//! that the gateway becomes: root sends signals to the process that it names. Here its text is not
+//! believed either. A gateway holds a lock on its pid file for as long as it lives (flock(2)), and the
+//! kernel knows who holds a lock (`/proc/locks`), even if the file was removed or another number was
+//! written into it.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
@@ -15,20 +16,22 @@ use nix::unistd::{Pid, geteuid};
 
 use super::named;
 
-/// What everybody may read, and its owner write.
+/// Readable for everybody, writable for its owner.
 const MODE: u32 = 0o644;
 
-/// So often the file is made before that is given up: some file systems show each file as everybody's.
+/// How often the creation of the file is tried: some file systems show every file as writable for
+/// everybody.
 const TRIES: usize = 100;
 
-/// The file that tells the init script the process id. Locked for as long as this lives, so that it
-/// is one gateway's only; removed when this is dropped, if the process still may.
+/// The file that tells the init script the process id. Locked for as long as this lives, so that only
+/// one gateway can have it; removed when this is dropped, if the process still has the right to.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    /// Opened for reading only: whoever takes the process over cannot write the file through it.
+    /// Opened for reading only, so that an attacker who takes over the process cannot write the file
+    /// through it.
     lock: File,
-    /// Until the process id is written.
+    /// For writing, until the process id is written.
     writer: Option<File>,
 }
 
@@ -55,7 +58,7 @@ impl PidFile {
                 Err(TryLockError::WouldBlock) => return Err(taken(path)),
                 Err(TryLockError::Error(error)) => return Err(with_path(error)),
             }
-            // It may have been replaced since, by who held it; then the lock is worth nothing.
+            // Its holder may have replaced it since; then the lock is worthless.
             if !is_at(&lock, path) || !is_at(&writer, path) {
                 continue;
             }
@@ -98,7 +101,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Somebody may have removed it, and another gateway made its own.
+        // Somebody may have removed the file, and another gateway may have created its own.
         if is_at(&self.lock, &self.path) {
             // The folder may refuse it to an unprivileged user: then the lock is gone, which says the
             // same to those who look for it.
@@ -107,15 +110,15 @@ impl Drop for PidFile {
     }
 }
 
-/// Root must not be led elsewhere by a link, nor wait for the other end of a pipe.
+/// Root must not be redirected by a link, nor wait for the other end of a pipe.
 const WITH_CARE: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
-/// Opens the file without changing what is in it.
+/// Opens the file without changing its content.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true).truncate(false);
     let file = options.mode(MODE).custom_flags(WITH_CARE).open(path)?;
-    // It will be removed, which must not happen to a device.
+    // It will be removed later, which must not happen to a device.
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -138,7 +141,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 fn taken(path: &Path) -> io::Error {
     let holder = holders(path).into_iter().flatten().next();
     let by = match (holder, read(path)) {
-        (Some(pid), Ok(Some(_))) => format!("process {pid}, which runs"),
+        (Some(pid), Ok(Some(_))) => format!("process {pid}, which is running"),
         (Some(pid), _) => format!("process {pid}, which is about to start or to end"),
         _ => "a process that is about to start or to end".to_owned(),
     };
@@ -156,7 +159,7 @@ fn read(path: &Path) -> io::Result<Option<Pid>> {
 /// Finds the gateway whose pid file is at `path`, or was there before somebody removed it.
 ///
 /// # Errors
-/// When none runs, as far as can be told.
+/// When none is running, as far as can be told.
 pub(crate) fn find_gateway(path: &Path) -> Result<Pid, String> {
     let shown = path.display();
     let found = match holders(path) {
@@ -194,7 +197,7 @@ fn has_open(pid: Pid, file: &Metadata) -> bool {
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return true;
     };
-    // What the link leads to, also when it has no name any more.
+    // What the link leads to, even if that has no name any more.
     let mut open = open.flatten().filter_map(|it| fs::metadata(it.path()).ok());
     open.any(|it| (it.dev(), it.ino()) == (file.dev(), file.ino()))
 }
@@ -205,7 +208,7 @@ fn has_open(pid: Pid, file: &Metadata) -> bool {
 fn lock_holders(locks: &str, inode: u64) -> Vec<Pid> {
     let holder = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
-        // Who still waits for a lock has an arrow in this place.
+        // For a process that is still waiting for a lock, there is an arrow in this place.
         let is_lock = words.next() == Some("FLOCK") && words.next().is_some();
         let (mode, pid, place) = (words.next()?, words.next()?, words.next()?);
         let is_on_file = place.rsplit(':').next()?.parse() == Ok(inode);
@@ -239,11 +242,11 @@ fn is_gateway(pid: Pid) -> bool {
     let of_process = |name: &str| Path::new("/proc").join(pid.to_string()).join(name);
     let status = fs::read_to_string(of_process("status")).unwrap_or_default();
     let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    // One that has ended waits for its parent as Z.
+    // A zombie, which has ended and waits for its parent, is in state Z.
     let lives = state.is_some_and(|it| !it.trim_start().starts_with(['Z', 'X']));
     let program = match fs::read_link(of_process("exe")) {
         Ok(program) => last_part(&program),
-        // Other people's processes do not show where their program is.
+        // The program of other users' processes is not visible.
         Err(_) => fs::read_to_string(of_process("comm")).unwrap_or_default(),
     };
     let own = std::env::current_exe().map(|it| last_part(&it));
@@ -258,9 +261,9 @@ fn last_part(program: &Path) -> String {
 /// Whether `program` is called as this one is, `own`, or as others of it may be: the running one
 /// may have been renamed to `graygate.old`, or `graygate-1.2`.
 fn is_version_of(program: &str, own: &str) -> bool {
-    // All that a process's short name holds.
+    // The longest short name of a process.
     const SHORT: usize = 15;
-    // The kernel says so once the program was replaced by a newer one.
+    // The kernel appends this once the program was replaced by a newer one.
     let plain = |name: &str| name.trim_end_matches(" (deleted)").to_owned();
     let (program, own) = (plain(program), plain(own));
     ["graygate", &own].into_iter().any(|name| {
@@ -311,7 +314,7 @@ mod tests {
         assert!(error.ends_with(&about_to), "{error}");
         first.announce().unwrap();
         let error = PidFile::create(&path).unwrap_err().to_string();
-        assert!(error.ends_with(&format!(": it belongs to process {own}, which runs")));
+        assert!(error.ends_with(&format!(": it belongs to process {own}, which is running")));
         assert_eq!(text(), format!("{own}\n"));
         drop(first);
         assert!(!path.exists());

@@ -1,15 +1,15 @@
-//! What a start is at, told when it takes long.
+//! Reports the current step of a start that takes long.
 //!
-//! A start can wait for things that have no deadline of their own: a file on a server that is away,
-//! a directory of users behind the network, a pipe that nobody opens. An operator who sees nothing but
-//! a start that does not end must be told which of them it is.
+//! A start can wait for things that have no deadline of their own: a file on a server that is away, a
+//! user directory behind the network, a pipe that nobody opens. An operator who only sees that the start
+//! does not end must be told what it is waiting for.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-/// A step that takes longer than this is told of, and again after each further such time.
+/// A step that takes longer than this is reported, again and again at this interval.
 const LONG: Duration = Duration::from_secs(3);
 
 /// The steps of a start. They are watched until this is dropped.
@@ -18,13 +18,13 @@ pub struct Startup {
 }
 
 impl Startup {
-    /// Begins to watch, and tells on standard error: the logs may be what is waited for.
+    /// Starts to watch. Reports go to standard error, since the start may be waiting for the logs.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn begin() -> io::Result<Self> {
         let tell = |what: &str| {
-            // Nobody is left to tell if this fails.
+            // If this fails, there is nobody left to tell.
             let _ = writeln!(io::stderr(), "graygate: {what}");
         };
         Self::watched(LONG, tell)
@@ -37,9 +37,9 @@ impl Startup {
         Ok(Self { steps })
     }
 
-    /// The start is at this now: the words that follow "still".
+    /// Notes the current step: the words that follow "still".
     pub fn at(&self, step: impl Into<String>) {
-        // Its thread ends only with this.
+        // The thread ends only when this is dropped.
         let _ = self.steps.send(step.into());
     }
 }

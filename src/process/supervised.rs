@@ -1,19 +1,19 @@
-//! Threads of the control plane that must not be missed.
+//! Threads of the control plane that are restarted after a panic.
 //!
-//! A panic in one of them would leave a gateway that serves, with lists that nobody refreshes any
-//! more, and nobody would notice before the lists are wrong. So each is started again, and the error
-//! log says so.
+//! Without that, a panic in one of them would leave a gateway that serves with lists that are no longer
+//! refreshed, and nobody would notice until the lists are wrong. The error log says when a thread was
+//! restarted.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
-/// Between a panic and the next try, so that one that always comes back does not take a CPU.
+/// The pause between a panic and the restart, so that one that always recurs does not use up a CPU.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs `work` in a thread called `name`, and again whenever a panic has ended it. What `work` keeps
-/// between two runs must be sound at any moment.
+/// between two runs must be consistent at any moment.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -29,7 +29,7 @@ fn spawn_with(
     let own = name.to_owned();
     let thread = Builder::new().name(own.clone());
     thread.spawn(move || {
-        // The panic itself is in the log, with its place: see `log_panics`.
+        // The panic itself is in the log, with its location: see `log_panics`.
         while catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
             sleep(pause);
             log::error!("thread-restarted thread={own}");

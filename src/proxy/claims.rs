@@ -1,4 +1,4 @@
-//! Connections to peers that clients have pinned by a word of their own: see [`super::pinned`].
+//! Connections to peers that are pinned on the client's word alone: see [`super::pinned`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::gateway::Counters;
 use crate::net::Stream;
 
-/// What one worker keeps for clients that have pinned it by a word of their own.
+/// One worker's claims.
 #[derive(Default)]
 pub(super) struct Claims {
     next: Cell<u64>,
@@ -24,7 +24,7 @@ struct Claim {
 }
 
 impl Claims {
-    /// Keeps one, for which the oldest one of its peer's gives way where there are `limit`. Returns its
+    /// Keeps one; if there are `limit` for its peer already, the oldest of these gives way. Returns its
     /// number.
     pub(super) fn keep(&self, peer: SocketAddr, held: Held, limit: usize) -> Option<u64> {
         if limit == 0 {
@@ -36,7 +36,7 @@ impl Claims {
             let oldest = numbers.next().map(|(number, _)| *number)?;
             Some((1 + numbers.count(), oldest))
         };
-        // More than one where the limit was lowered.
+        // More than one if the limit was lowered.
         while let Some((count, oldest)) = of_peer(&kept)
             && count >= limit
         {
@@ -54,7 +54,7 @@ impl Claims {
     }
 
     /// Closes those that have been idle for `limit`, and those that are of no use any more. Returns true
-    /// while there is something to look after.
+    /// while some are left.
     pub(super) fn evict(&self, now: Instant, limit: Duration) -> bool {
         let mut kept = self.kept.borrow_mut();
         kept.retain(|_, it| {
@@ -68,7 +68,7 @@ impl Claims {
         self.kept.borrow_mut().retain(|_, it| stays(it.peer));
     }
 
-    /// Closes all; false when there was none.
+    /// Closes all; false if there were none.
     pub(super) fn clear(&self) -> bool {
         !std::mem::take(&mut *self.kept.borrow_mut()).is_empty()
     }
@@ -79,7 +79,7 @@ impl Claims {
             .is_none_or(|it| it.held.stream.is_readable())
     }
 
-    /// Gives the connection of that `number`, if it is still kept.
+    /// Takes the connection with this `number`, if it is still kept.
     pub(super) fn take(&self, number: u64) -> Option<Held> {
         let mut kept = self.kept.borrow_mut();
         kept.remove(&number).map(|it| it.held)
@@ -101,7 +101,7 @@ impl Held {
     }
 }
 
-/// Counts one for as long as it lives.
+/// Counts a waiting connection for as long as it lives.
 struct Counted(Rc<Counters>);
 
 impl Counted {

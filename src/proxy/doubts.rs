@@ -1,8 +1,8 @@
-//! What trusted proxies have said of their clients and was not believed: told in the log now and then,
-//! and a finding until an hour after the last time.
+//! Doubts about what trusted proxies have said of their clients: logged now and then, and a finding
+//! until an hour after the last one.
 //!
-//! A worker comes here a few times a second at most, whatever its proxies say, so that the lock between
-//! them is nothing that requests wait for.
+//! A worker comes here a few times a second at most, whatever its proxies say, so requests do not wait
+//! for the lock.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ pub(crate) struct Doubted {
     pub proxy: IpAddr,
     /// Why it was not believed.
     pub doubt: Doubt,
-    /// What it has said, escaped and cut.
+    /// What it said, escaped and cut.
     pub element: String,
     /// When that was.
     pub at: Instant,
@@ -25,7 +25,7 @@ pub(crate) struct Doubted {
 
 impl Doubted {
     /// In words, with the time.
-    pub(crate) fn told(&self, now: Instant) -> String {
+    pub(crate) fn in_words(&self, now: Instant) -> String {
         let Self {
             proxy,
             doubt,
@@ -38,7 +38,7 @@ impl Doubted {
     }
 }
 
-/// The last of them.
+/// The latest doubt.
 #[derive(Debug, Default)]
 pub struct Doubts(Mutex<Last>);
 
@@ -48,23 +48,23 @@ struct Last {
     reported: Option<Reported>,
 }
 
-/// What the log has said last.
+/// When a doubt was last logged.
 #[derive(Debug)]
 struct Reported {
     at: Instant,
-    /// How many there had been.
+    /// How many doubts there had been by then.
     count: u64,
 }
 
-/// The log tells of one in so long a time.
+/// The shortest time between two log lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What was so long ago is no finding any more.
+/// A doubt that is older than this is no longer a finding.
 const MEMORY: Duration = Duration::from_secs(3600);
 
 impl Doubts {
-    /// Notes one, which is the `count`th. `Some` when the log is to tell of it, with the number of those
-    /// before it of which it has not told.
+    /// Notes a doubt, the `count`th. `Some` when it is to be logged, with the number of those before it
+    /// that were not.
     pub(super) fn note(&self, doubted: Doubted, count: u64) -> Option<u64> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = doubted.at;
@@ -77,7 +77,7 @@ impl Doubts {
         Some(count.saturating_sub(before.map_or(0, |it| it.count) + 1))
     }
 
-    /// The last one, if it was not long ago.
+    /// The latest one, if it is recent.
     pub(crate) fn recent(&self, now: Instant) -> Option<Doubted> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |it: &&Doubted| now.saturating_duration_since(it.at) < MEMORY;

@@ -1,17 +1,18 @@
-//! A client, as the exchange and the bodies see it.
+//! The interface of a client, as the exchange and the bodies see it.
 //!
-//! What carries a request and its response (today a plain socket that speaks HTTP/1) is two things to them:
+//! To them, whatever carries a request and its response (today a plain socket that speaks HTTP/1) is two
+//! things:
 //!
-//! - a [`Downstream`] takes the response, in four verbs: interim response, head, piece of the body, end. How
-//!   that becomes bytes, with lines between the pieces or frames around them, is its own business. One
-//!   coroutine has it.
-//! - a [`Transport`] is what comes from the client, and whether that is still there. It is shared: whoever
-//!   waits for a peer watches it, and a second coroutine has a [twin](Transport::twin).
+//! - a [`Downstream`] takes the response, in four verbs: interim response, head, piece of the body, end.
+//!   How these become bytes, with chunk lines between the pieces or frames around them, is its own
+//!   concern. Only one coroutine uses it.
+//! - a [`Transport`] delivers what comes from the client, and tells whether the client is still there.
+//!   It is shared: a wait for a peer watches it, and a second coroutine has a [twin](Transport::twin).
 //!
-//! The exchange is generic over both, so every call is a direct one.
+//! The exchange is generic over both, so all calls are static.
 //!
-//! Not here: whose request it is and what it asks for. Heads are read, judged and answered by the session,
-//! which belongs to the protocol.
+//! Not here: whose request it is and what it asks for. Heads are read and judged by the session, which
+//! is specific to the protocol.
 
 use std::io;
 use std::time::Instant;
@@ -28,8 +29,8 @@ pub(in crate::proxy) trait Downstream: BodySink {
     /// Where its request comes from.
     type Transport: Transport;
 
-    /// How a body is framed for it that is framed in this way by the peer. [`Framing::UntilClose`] only where
-    /// nothing but the end of the connection can tell the client where the body ends.
+    /// How a body with this framing of the peer's is framed for the client. [`Framing::UntilClose`] only
+    /// if nothing but the end of the connection can tell the client where the body ends.
     fn framing(&self, of_peer: Framing) -> Framing;
 
     /// Writes an interim response at once; returns how many bytes that took. There may be any number of
@@ -45,26 +46,27 @@ pub(in crate::proxy) trait Downstream: BodySink {
         patience: &Patience,
     ) -> io::Result<usize>;
 
-    /// Takes the head. It may be written with what follows, at the latest with the end or a flush. One that
-    /// was taken before is forgotten: nothing of it has left, or there would not be another one.
+    /// Takes the head. It may be written later, together with what follows, but at the latest with the
+    /// end or a flush. An earlier head is discarded: if any of it had been written, there would not be
+    /// another one.
     fn head(&mut self, response: &ResponseToClient<'_>);
 }
 
 /// Where a body goes: to a client, or to a peer.
 ///
-/// Every verb takes all that it is given, and keeps what it cannot write yet.
+/// Every verb takes everything that it is given, and keeps what it cannot write yet.
 pub(in crate::proxy) trait BodySink {
     /// Takes a piece of the content.
     fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written;
 
-    /// Takes the end, with those fields of the trailer that may be passed on, and writes all that is left.
-    /// It is taken once, but may be said again where the rest was not written for now.
+    /// Takes the end, with those fields of the trailer that may be passed on, and writes everything that
+    /// is left. If that is not possible now, it is called again; it still makes a single end.
     fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written;
 
-    /// Writes all that was taken: nothing more comes for a while.
+    /// Writes everything that was taken: nothing more may come for a while.
     fn flush(&mut self, wait: Wait<'_>) -> Written;
 
-    /// The socket to which content may be spliced behind a flush, where it goes as it is.
+    /// The socket to which content may be spliced after a flush, if content is sent unchanged.
     fn socket(&self) -> Option<&Stream>;
 }
 
@@ -74,30 +76,29 @@ pub(in crate::proxy) struct BodyEnd<'a> {
     pub(in crate::proxy) trailer: &'a Trailer,
     /// The bytes of `trailer`.
     pub(in crate::proxy) bytes: &'a [u8],
-    /// Of the message's head.
+    /// Those of the message's head.
     pub(in crate::proxy) options: &'a ConnectionOptions,
 }
 
-/// How long it is waited for whoever takes a body.
+/// How to wait for a side that takes nothing at present.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct Wait<'a> {
-    /// While nothing is taken.
+    /// For how long.
     pub(in crate::proxy) patience: &'a Patience,
-    /// It is not waited for room while the other side has sent something that it may want read first.
+    /// Not at all if that side has sent something, which it may want to be read first.
     pub(in crate::proxy) until_readable: bool,
 }
 
-/// How many bytes were written, whatever came then: all that were to be written, which is true; or fewer,
-/// because the other side [wants to be read](Wait::until_readable) first. The errors are the kernel's, and
-/// `TimedOut`.
+/// How many bytes were written, error or not, and whether these were all: not if the other side [has
+/// sent something](Wait::until_readable). The errors are those of [`Stream::write_both`].
 pub(in crate::proxy) type Written = (usize, io::Result<bool>);
 
 /// What comes from a client, and whether it is still there.
 ///
-/// The bytes are those of the body, framed as the request says. After an upgrade they are nobody's business,
-/// in both directions.
+/// The bytes are those of the body, framed as the request says; after an upgrade, those of the other
+/// protocol, in both directions.
 pub(in crate::proxy) trait Transport: Sized + 'static {
-    /// The client will take nothing more: as [`Watch::Gone`].
+    /// The client is gone and will take nothing more: as [`Watch::Gone`].
     fn watch_gone(&self) -> Watch<'_>;
 
     /// Its connection was reset: as [`Watch::Reset`].
@@ -133,11 +134,11 @@ pub(in crate::proxy) trait Transport: Sized + 'static {
     /// Reads no more: whoever waits for bytes (on a twin, too) sees the end.
     fn shutdown_read(&self);
 
-    /// Whatever ends the connection from now on must not look like the end of what was sent. Only for
-    /// [`Framing::UntilClose`].
+    /// From now on, the end of the connection must not look like the end of the response. Called only if
+    /// the framing is [`Framing::UntilClose`].
     fn abort(&self);
 
-    /// Takes [`Self::abort`] back.
+    /// Undoes [`Self::abort`].
     fn cancel_abort(&self);
 
     /// Writes all of `bytes` into a tunnel.
@@ -160,4 +161,11 @@ pub(in crate::proxy) trait Transport: Sized + 'static {
 
     /// Ends the tunnel at once, in both directions, so that the client sees that it was cut.
     fn reset(&self);
+}
+
+/// A transport that is a whole connection, so that HTTP/1 can be written to it directly: a socket,
+/// whether encrypted or not.
+pub(in crate::proxy) trait ByteStream: Transport {
+    /// Writes `head` and then `body`, as [`Stream::write_both`] does.
+    fn write_both(&self, head: &[u8], body: &[u8], wait: Wait<'_>) -> (usize, io::Result<()>);
 }

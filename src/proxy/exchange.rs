@@ -3,8 +3,8 @@
 //! An attempt goes in wire order: take or make a connection, send the head and stream the body
 //! (`request`), await the head of the response, passing interim ones on (`head`, `interim`), stream the
 //! body back (`response`), beside the rest of the request's body if need be (`upload`), keep the
-//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). The rules
-//! for another attempt stand in [`Exchange::may_retry`].
+//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). The
+//! rules for another attempt are in [`Exchange::may_retry`].
 
 mod head;
 mod interim;
@@ -86,9 +86,9 @@ struct Upstream {
     answered: bool,
     /// Interim responses so far.
     interim: Interim,
-    /// They take turns with the worker's other connections.
+    /// Its turns among the worker's other connections.
     turns: Turns,
-    /// It takes nothing more of the request, so what would follow would not be understood.
+    /// It takes nothing more of the request, so it would not understand another one.
     has_enough: bool,
 }
 
@@ -118,13 +118,13 @@ pub(super) struct Exchange<'a, D: Downstream> {
     buffer: &'a mut Buffer,
     /// The connection to a peer that is the client's own, between two requests.
     pinned: &'a mut Option<Box<Pinned>>,
-    /// The one that is in use is the client's own from now on.
+    /// The connection in use is the client's own from now on.
     pins: bool,
-    /// Its peer has asked for that.
+    /// Its peer has asked for authentication on it.
     challenged: bool,
-    /// Whose connection to a peer it may be, where only one client's next request may go.
+    /// Who is asking, for connections to peers that only one client's next request may use.
     asker: Asker,
-    /// What may still come on the one that is in use, from before.
+    /// What may still arrive on the connection in use from an earlier request.
     leftover: Leftover,
     /// The pool that the request is for.
     decided: PoolName,
@@ -134,7 +134,7 @@ pub(super) struct Exchange<'a, D: Downstream> {
     body: &'a mut RequestBody,
     /// The client sends nothing more, though it may still read.
     client_ended: bool,
-    /// It has ended its side so long after its request that it has most likely given up.
+    /// It has ended its side so long after its request that it has probably given up.
     client_gave_up: bool,
     /// What the attempt under way says of its peer.
     verdict: Verdict,
@@ -320,8 +320,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             return self.choose(pool, now, DOUBTS);
         }
         let chosen = self.choose(pool, now, DOUBTS)?;
-        // What was under way at a peer when it went out goes to a sound one, however much that is: it comes but
-        // once.
+        // What was under way at a peer when it went out goes to a sound one, however much that is: it
+        // comes but once.
         let moves = self.last_is_out && !chosen.peer().health.is_out();
         if !moves && !worker.chooser.may_retry(pool) {
             chosen.is_given_up();
@@ -332,8 +332,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         Some(chosen)
     }
 
-    /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer whether
-    /// it answers, so many times at most: others have been sent there to find out.
+    /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer
+    /// whether it answers, so many times at most: others have been sent there to find out.
     fn choose(&self, pool: PoolName, now: Instant, doubts: u32) -> Option<Chosen> {
         let worker = self.worker;
         let request = choose::Request {
@@ -356,7 +356,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     }
 
     /// Tries the client's own connection to a peer. `None` when there is none for this request, or when
-    /// the request may go another way: whoever was authenticated there is asked to be so again.
+    /// the request may be sent elsewhere: then the user has to authenticate again.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn try_pinned(&mut self) -> Option<Outcome> {
@@ -415,16 +415,16 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         true
     }
 
-    /// Another attempt may follow a connection that could not be made; once bytes of the request
-    /// were sent, only if sending them twice means no more than once (RFC 9110 section 9.2.2), they
-    /// are still here, and so is the client, as far as one can tell.
+    /// Whether another attempt may follow. Always after a connection that could not be made. Once bytes
+    /// of the request were sent, only if sending them twice has the same effect as once (RFC 9110
+    /// section 9.2.2), they are still here, and so, as far as one can tell, is the client.
     fn may_retry(&self, failure: Failure) -> bool {
         match failure.retry() {
             Retry::Always => true,
             Retry::IfSafe => self.may_repeat(self.plan.is_safe),
             Retry::IfIdempotent => self.may_repeat(self.plan.is_idempotent),
-            // Without its body, which waits for the peer's consent (RFC 9110 section 10.1.1), the peer
-            // has not got the request. Others may be acted on by their head, which is sent at once.
+            // While the body waits for the peer's consent (RFC 9110 section 10.1.1), the peer does not
+            // have the request. Other requests may have been acted on as soon as their head was sent.
             Retry::UnlessAwaited => {
                 let waits = self.plan.expects_continue && !self.body.is_complete();
                 let waits = waits && self.body.is_untouched();
@@ -447,8 +447,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.may_repeat(is_harmless) && (self.body.is_complete() || is_kept())
     }
 
-    /// One peer: an idle connection if there is one, and a new one if there is none or the idle
-    /// one turns out to be closed.
+    /// Tries one peer: on an idle connection if there is one, and on a new one if there is none or it
+    /// turns out to be closed.
     fn try_peer(&mut self, chosen: &Chosen) -> Result<Outcome, Stop> {
         let address = chosen.peer().address;
         if let Some(found) = self.worker.pool.checkout(address, self.asker) {
@@ -586,7 +586,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             has_enough: false,
         };
         self.send_request(&mut upstream)?;
-        // Whoever is served meanwhile gets it while it is in the cache.
+        // Others that are served meanwhile get the memory while it is in the cache.
         self.buffer.release();
         // A final response may have come before the body was complete.
         if self.workspace.response.status < 200 {
@@ -620,8 +620,8 @@ fn given_up(failure: Failure) -> Outcome {
     }
 }
 
-/// How an exchange ends when the client cannot be written to. What a slow client has not taken
-/// must not stay with the kernel for as long as the client likes.
+/// How an exchange ends when the client cannot be written to. A slow client's unread bytes must not stay
+/// with the kernel for as long as it likes, hence the abort.
 fn client_lost(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::TimedOut => Outcome::Abort(Close::SendTimeout),

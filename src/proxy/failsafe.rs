@@ -1,6 +1,6 @@
-//! What has to be done when a panic keeps a coroutine from coming to its end.
+//! Clean-up for when a panic keeps a coroutine from reaching its end.
 
-/// Does something when it is dropped before it was [disarmed](Failsafe::disarm).
+/// Runs an action when it is dropped without having been [disarmed](Failsafe::disarm).
 pub(super) struct Failsafe<F: FnMut()>(F);
 
 impl<F: FnMut()> Failsafe<F> {
@@ -8,7 +8,7 @@ impl<F: FnMut()> Failsafe<F> {
         Self(action)
     }
 
-    /// All went well.
+    /// All went well: the action is not run.
     pub(super) fn disarm(self) {
         std::mem::forget(self);
     }

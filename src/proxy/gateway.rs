@@ -23,9 +23,9 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// The access log.
     pub access_log: LogQueue,
-    /// Of each listener, the lines there that needed no server.
+    /// For each listener, the limit of lines for requests that need no server.
     pub own_lines: Vec<OwnLines>,
-    /// What trusted proxies have said and was not believed.
+    /// Doubts about what trusted proxies say.
     pub doubts: Doubts,
     /// Set once: sessions end as soon as they can.
     pub draining: AtomicBool,
@@ -47,15 +47,15 @@ impl Gateway {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Tells the error log of lines that the access log has not. True while there is something left to
-    /// tell.
+    /// Reports in the error log which lines the access log lacks. True while there is something left to
+    /// report.
     pub(super) fn tell_of_own_lines(&self, now: Instant) -> bool {
         let lines = self.own_lines.iter();
         lines.fold(false, |left, lines| lines.tell(now) | left)
     }
 }
 
-/// One worker's counters, for as long as somebody there counts.
+/// One worker's counters, for as long as something there uses them.
 pub(super) struct Counters {
     pub(super) gateway: Arc<Gateway>,
     /// Which worker it is.
@@ -72,7 +72,7 @@ impl Counters {
         self.index
     }
 
-    /// A downstream connection has ended, which whoever has accepted it has counted.
+    /// Notes the end of a downstream connection, which was counted when it was accepted.
     pub(super) fn connection_has_ended(&self) {
         self.gateway.connections[self.index].fetch_sub(1, Ordering::AcqRel);
     }

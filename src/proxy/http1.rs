@@ -1,10 +1,10 @@
-//! A client that speaks HTTP/1 on a plain socket.
+//! A client that speaks HTTP/1, and a plain socket as its transport.
 
 use std::io;
 use std::time::Instant;
 
 use super::body::outgoing::Outgoing;
-use super::downstream::{BodyEnd, BodySink, Downstream, Transport, Wait, Written};
+use super::downstream::{BodyEnd, BodySink, ByteStream, Downstream, Transport, Wait, Written};
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::encode::{self, ResponseToClient};
 use crate::http::h1::framing::Framing;
@@ -12,21 +12,21 @@ use crate::http::h1::head::ResponseHead;
 use crate::http::version::Version;
 use crate::net::{Patience, Stream, Wake, Watch};
 
-/// The response of one request, on its way.
-pub(super) struct Http1<'a> {
+/// The response to one request, being written.
+pub(super) struct Http1<'a, S> {
     /// What of it is to be written.
-    response: Outgoing<'a>,
+    response: Outgoing<'a, S>,
     /// The client's.
     version: Version,
 }
 
-impl<'a> Http1<'a> {
-    /// `pending` is memory for what is not written yet.
-    pub(super) fn new(stream: &'a Stream, version: Version, pending: &'a mut Vec<u8>) -> Self {
+impl<'a, S: ByteStream> Http1<'a, S> {
+    /// `pending` is the memory for what is not written yet.
+    pub(super) fn new(to: &'a S, version: Version, pending: &'a mut Vec<u8>) -> Self {
         Self {
             response: Outgoing {
                 kept: None,
-                stream,
+                to,
                 pending,
                 chunked: false,
                 ended: false,
@@ -36,8 +36,8 @@ impl<'a> Http1<'a> {
     }
 }
 
-impl Downstream for Http1<'_> {
-    type Transport = Stream;
+impl<S: ByteStream> Downstream for Http1<'_, S> {
+    type Transport = S;
 
     fn framing(&self, of_peer: Framing) -> Framing {
         match (of_peer, self.version) {
@@ -54,13 +54,15 @@ impl Downstream for Http1<'_> {
         options: &ConnectionOptions,
         patience: &Patience,
     ) -> io::Result<usize> {
-        let Outgoing {
-            stream, pending, ..
-        } = &mut self.response;
+        let Outgoing { to, pending, .. } = &mut self.response;
         pending.clear();
         encode::interim(pending, head, bytes, options);
-        stream.write_all(pending, patience)?;
-        Ok(pending.len())
+        let wait = Wait {
+            patience,
+            until_readable: false,
+        };
+        let (written, outcome) = to.write_both(pending, &[], wait);
+        outcome.map(|()| written)
     }
 
     fn head(&mut self, response: &ResponseToClient<'_>) {
@@ -71,7 +73,7 @@ impl Downstream for Http1<'_> {
     }
 }
 
-impl BodySink for Http1<'_> {
+impl<S: ByteStream> BodySink for Http1<'_, S> {
     fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
         self.response.piece(content, wait)
     }
@@ -89,7 +91,7 @@ impl BodySink for Http1<'_> {
     }
 }
 
-// Also that of the peers, as far as bodies come from them and tunnels lead to them.
+// Used for peers, too: bodies come from them and go to them, and tunnels lead there.
 impl Transport for Stream {
     fn watch_gone(&self) -> Watch<'_> {
         Watch::Gone(self)
@@ -158,5 +160,11 @@ impl Transport for Stream {
 
     fn reset(&self) {
         self.reset();
+    }
+}
+
+impl ByteStream for Stream {
+    fn write_both(&self, head: &[u8], body: &[u8], wait: Wait<'_>) -> (usize, io::Result<()>) {
+        self.write_both(head, body, wait.patience, wait.until_readable)
     }
 }

@@ -1,9 +1,9 @@
-//! Listeners: where connections come from, and how they end.
+//! Listeners: where connections come from, and the drain that ends them all.
 //!
-//! Each listening address has one accepting coroutine. A connection goes to the worker that has
-//! the fewest, so that all workers have the same to do; from then on it stays there. Above the
-//! limit a connection is answered with 503 at once. While descriptors or memory are short,
-//! accepting pauses instead of spinning.
+//! Each listening address has one accepting coroutine. A connection goes to the worker that has the
+//! fewest, so that all workers have the same load; it stays there for life. Above the limit, connections
+//! are answered with 503 at once. While descriptors or memory are short, accepting pauses instead of
+//! spinning.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,16 +23,16 @@ use crate::proxy::session::Arrival;
 use crate::proxy::workers;
 use crate::snapshot::Reader;
 
-/// Pause after an error that comes from a shortage (descriptors, memory).
+/// The pause after an error that is due to a shortage (descriptors, memory).
 const SHORTAGE: Duration = Duration::from_millis(100);
 
-/// How often a drain looks whether it is done.
+/// How often a drain checks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
 /// Binds every address, or none.
 ///
 /// # Errors
-/// The first address that cannot be had, by name.
+/// The first address that cannot be bound; the message names it.
 pub fn bind(listen: &[Listen]) -> io::Result<Vec<Entrance>> {
     let bind = |Listen { addr, proxy }: &Listen| match Listener::bind(*addr) {
         Ok(listener) => Ok(Entrance {
@@ -60,7 +60,7 @@ impl Entrance {
     }
 }
 
-/// Begins to accept connections.
+/// Starts to accept connections.
 ///
 /// # Errors
 /// When a coroutine cannot be started.
@@ -76,7 +76,7 @@ pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()>
     Ok(())
 }
 
-/// Counts a listener that accepts, for as long as it does: whatever ends it, a drain must not wait for it.
+/// Counts a listener for as long as it accepts: whatever ends it, a drain must not wait for it any more.
 struct Accepting(Arc<Gateway>);
 
 impl Accepting {
@@ -119,7 +119,7 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
                 }
                 refuse(gateway, connection);
             };
-            // A panic costs this connection, and not the address: nobody would listen there any more.
+            // A panic costs this connection only; otherwise nobody would listen at the address any more.
             if catch_unwind(AssertUnwindSafe(admit)).is_err() {
                 gateway.metrics.worker(net::worker()).panics.increment();
             }
@@ -144,7 +144,7 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
     }
 }
 
-/// Gives a connection to a worker, or gives it back because there are too many.
+/// Gives a connection to a worker, or returns it because there are too many.
 fn place(
     gateway: &Arc<Gateway>,
     config: &Config,
@@ -158,7 +158,7 @@ fn place(
     begin(gateway, worker, connection, arrival)
 }
 
-/// Begins a session on `worker`; gives the connection back when there is no memory for it.
+/// Begins a session on `worker`; returns the connection when there is no memory for it.
 fn begin(
     gateway: &Arc<Gateway>,
     worker: usize,
@@ -166,7 +166,7 @@ fn begin(
     arrival: Arrival,
 ) -> Result<(), Accepted> {
     gateway.connections[worker].fetch_add(1, Ordering::AcqRel);
-    // In a cell of its own, so that it is not lost with a coroutine that cannot be started.
+    // In a separate cell, so that it is not lost with a coroutine that cannot be started.
     let handover = Arc::new(Mutex::new(Some(connection)));
     let take =
         |cell: &Mutex<Option<Accepted>>| cell.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -177,7 +177,7 @@ fn begin(
             && let Err(connection) = workers::serve(&session_gateway, connection, arrival)
         {
             session_gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
-            // That worker needs no other descriptor for it.
+            // The natural worker needs no other descriptor for it.
             let natural = connection.natural_worker();
             if let Err(connection) = begin(&session_gateway, natural, connection, arrival) {
                 refuse(&session_gateway, connection);
@@ -213,7 +213,7 @@ fn refuse(gateway: &Gateway, connection: Accepted) {
     connection.refuse(&bytes);
 }
 
-/// Time for what is cut to end.
+/// How long to wait for the end of what was cut.
 const CUT_TIME: Duration = Duration::from_millis(500);
 
 /// Stops accepting once the kernel's queues are empty, lets requests come to their end, and ends
@@ -237,7 +237,7 @@ pub fn drain(gateway: &Arc<Gateway>, limit: Duration, hurry: impl Fn() -> bool) 
     left
 }
 
-/// Ends what is under way where it is, so that each request still has its line in the access log.
+/// Cuts off whatever is under way, so that each request still has its line in the access log.
 fn cut(gateway: &Gateway) {
     if let Err(error) = net::cut_waits() {
         log::error!("drain-failed error={:?}", error.to_string());

@@ -41,14 +41,14 @@ impl LoggedHead {
         }
     }
 
-    /// Notes what a request line that was refused, or stands in a head that was, may mean.
+    /// Notes what can be made out of a request line that was refused, or whose head was.
     pub(super) fn note_line(&mut self, bytes: &[u8]) {
         self.clear();
         let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let end = memchr::memchr2(b'\r', b'\n', line).unwrap_or(line.len());
         let mut words = line[..end].splitn(3, |byte| *byte == b' ');
         let method = words.next().unwrap_or_default();
-        // A method is shown as it is, so it must be one.
+        // A method is shown unquoted, so it must be a token.
         if method.len() <= 32 && method.iter().all(|byte| is_token_byte(*byte)) {
             self.bytes.extend_from_slice(method);
             self.ends = [self.bytes.len(); 4];
@@ -58,7 +58,7 @@ impl LoggedHead {
         }
     }
 
-    /// The method, once it was noted.
+    /// The method, once it has been noted.
     pub(super) fn method(&self) -> &[u8] {
         self.part(0)
     }

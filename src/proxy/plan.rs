@@ -10,7 +10,7 @@ use crate::http::h1::head::RequestHead;
 use crate::http::span::Span;
 use crate::http::version::Version;
 
-/// What has to be known of a request once the bytes of its head are gone.
+/// What must be known of a request once the bytes of its head are gone.
 pub(super) struct Plan {
     pub(super) framing: Framing,
     pub(super) version: Version,
@@ -24,14 +24,14 @@ pub(super) struct Plan {
     pub(super) authenticates_connection: bool,
     /// The client is a trusted proxy, on whose connection requests of many people may come.
     pub(super) by_proxy: bool,
-    /// It may go no further than here.
+    /// It must not be passed on, by its Max-Forwards.
     pub(super) last_hop: bool,
     /// The client wants to keep the connection.
     pub(super) keep_alive: bool,
 }
 
 impl Plan {
-    /// Judges a head beyond its syntax, and reads its `options`.
+    /// Judges a head beyond its syntax, and parses its `options`.
     ///
     /// # Errors
     /// The refusal with which the request is to be answered.
@@ -59,8 +59,8 @@ impl Plan {
             is_idempotent: is_safe(method) || is_idempotent(method),
             // An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1).
             expects_continue: is_http11 && expects_continue(head, bytes)?,
-            // With a body the Upgrade is ignored, as a server may (RFC 9110 section 7.8): some take what
-            // follows the head of such a request for the next one.
+            // With a body the Upgrade is ignored, as the RFC allows (RFC 9110 section 7.8): some servers
+            // take what follows the head of such a request for the next one.
             upgrade: is_http11
                 && has_no_body(framing)
                 && encode::wants_upgrade(options, &head.fields, bytes),

@@ -1,8 +1,8 @@
-//! What a worker tells in the error log of peers, proxies and clients.
+//! What a worker reports in the error log about peers, proxies and clients.
 //!
-//! Of each kind so many a second, by a [`Throttle`] of its own: who makes many of one kind, as a stranger
-//! can of connections that are turned away, must not hide those of another, and `unsaid` counts its own
-//! kind only.
+//! Each kind is limited by a [`Throttle`] of its own: many reports of one kind, which strangers can
+//! cause by connections that are turned away, must not hide those of another; and `unsaid` counts its
+//! own kind only.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,7 +16,7 @@ use crate::error::{Close, Doubt, Failure, Finding};
 use crate::lists::PoolName;
 use crate::logs::throttle::Throttle;
 
-/// How many of each kind a worker has told of late.
+/// One throttle for each kind.
 pub(super) struct Reports {
     counters: Rc<Counters>,
     attempts: Limited,
@@ -31,7 +31,7 @@ pub(super) struct Reports {
 struct Limited(RefCell<Throttle>);
 
 impl Limited {
-    /// As [`Throttle::turn`], for an event of now.
+    /// As [`Throttle::turn`], for an event at this moment.
     fn turn(&self) -> Option<u64> {
         self.0.borrow_mut().turn(Instant::now())
     }
@@ -58,7 +58,7 @@ impl Reports {
         error: Option<&io::Error>,
     ) {
         self.counters.attempts_failed[pool as usize][failure.index()].increment();
-        // Neither is news of the peer.
+        // Neither says anything about the peer.
         if matches!(failure, Failure::Stale | Failure::ClientGone) {
             return;
         }
@@ -80,7 +80,7 @@ impl Reports {
         }
     }
 
-    /// Counts and reports that `proxy` is not believed, which has `said` this of its client.
+    /// Counts and reports that `proxy` is not believed, which has `said` this about its client.
     #[cold]
     pub(super) fn doubted(&self, proxy: IpAddr, doubt: Doubt, said: &[u8]) {
         /// So much of what it has said is shown.
@@ -110,10 +110,10 @@ impl Reports {
         }
     }
 
-    /// Reports a connection to a listener for proxies that ends before its first request; nobody
-    /// else could tell why.
+    /// Reports why a connection to a listener for proxies ends before its first request: nothing else
+    /// would show it.
     pub(super) fn turned_away(&self, from: IpAddr, close: Close) {
-        // A proxy that only looks whether the port is open.
+        // A proxy that only checks whether the port is open.
         if matches!(close, Close::ClientClosed | Close::Draining) {
             return;
         }

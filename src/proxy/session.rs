@@ -1,7 +1,8 @@
 //! One downstream connection: request after request, until one of them ends it.
 //!
-//! Between two requests a session is nothing but its socket: no buffer, no workspace. So after a moment
-//! of silence it is parked, without a coroutine, and a new one resumes it when bytes arrive.
+//! Between two requests a session holds little more than its socket: no buffer, no workspace. After a
+//! moment of silence it is parked, without a coroutine, and a new coroutine resumes it when bytes
+//! arrive.
 
 mod answer;
 mod dormant;
@@ -24,7 +25,7 @@ use crate::error::Close;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Accepted, Detached, Stream};
 
-/// Serves a connection until it ends or is parked; gives it back when the worker has no descriptor for it.
+/// Serves a connection until it ends or is parked; returns it when the worker has no descriptor for it.
 pub(super) fn serve(
     sessions: &Rc<Sessions>,
     connection: Accepted,
@@ -37,20 +38,20 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// Begins to watch for what parked connections have to say.
+/// Starts to resume parked connections when bytes arrive.
 pub(super) fn watch_parked(sessions: &Rc<Sessions>) {
     sessions.watch(resume);
 }
 
 /// Ends parked connections whose time is over; all of them when the gateway is to end.
-pub(super) fn look_through_parked(sessions: &Rc<Sessions>, now: Instant) {
+pub(super) fn sweep_parked(sessions: &Rc<Sessions>, now: Instant) {
     let draining = sessions.worker.gateway().is_draining();
-    sessions.sift(now, draining, |connection, parked| {
+    sessions.sweep(now, draining, |connection, parked| {
         leave(sessions, connection, parked, draining);
     });
 }
 
-/// Goes on with a connection that has something to say, on the calling worker.
+/// Resumes a connection on which something has arrived, on the calling worker.
 fn resume(sessions: &Rc<Sessions>, connection: Detached, parked: Parked) {
     let metrics = sessions.worker.metrics();
     metrics.parked.decrement();
@@ -61,8 +62,8 @@ fn resume(sessions: &Rc<Sessions>, connection: Detached, parked: Parked) {
     }
 }
 
-/// Ends a connection whose time is over, unless it has something to say at the last moment: then it
-/// goes on. When the gateway is to end, so does one that has had no request yet.
+/// Ends a connection whose time is over, unless something has arrived at the last moment: then it is
+/// resumed. During a drain, so is one that has had no request yet.
 fn leave(sessions: &Rc<Sessions>, connection: Detached, parked: Parked, draining: bool) {
     let first = draining && parked.dormant.served == 0;
     if first || connection.is_readable_now() {
@@ -117,11 +118,11 @@ struct Session<'a> {
     worker: &'a Rc<Worker>,
     stream: Stream,
     dormant: Dormant,
-    /// Since when there is a coroutine for it.
+    /// Since when it has had a coroutine.
     begun: Instant,
     /// Bytes received and not yet used.
     buffer: Buffer,
-    /// Requests in a row for which nobody had to be waited for.
+    /// Requests in a row that involved no waiting.
     unpaused: usize,
     /// The body of the last request.
     body: RequestBody,
@@ -129,15 +130,15 @@ struct Session<'a> {
 
 /// What follows a request.
 enum Next {
-    /// The next one.
+    /// Another request may come.
     Request,
-    /// The end, with what was sent arriving in full.
+    /// The connection ends, after everything sent has arrived.
     Close(Close),
-    /// The end, and the client must see that something is missing.
+    /// The connection ends, and the client must see that something is missing.
     Abort(Close),
 }
 
-/// Why a session does not go on, for now or for ever.
+/// Why a session stops, for now or for good.
 enum Pause {
     End(Close),
     /// The client has been silent for a moment.

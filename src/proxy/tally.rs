@@ -61,7 +61,7 @@ impl Tally {
         self.error = Some(refusal.name());
     }
 
-    /// Counts and logs the request, which has ended; returns when.
+    /// Counts and logs the request, which has ended; returns the time of its end.
     pub(super) fn close(
         &self,
         worker: &Worker,
@@ -110,8 +110,8 @@ impl Tally {
         now
     }
 
-    /// Whether the request has its line in the access log: not if it has cost the client nothing but the
-    /// line, and there are too many of these.
+    /// Whether the request gets its line in the access log: not if it needed no server, and there are
+    /// too many such lines.
     fn has_line(&self, worker: &Worker, close: Option<Close>, now: Instant) -> bool {
         let needed_a_server = self.attempts > 0 || self.upstream_begun.is_some();
         if needed_a_server || close == Some(Close::Panic) {
@@ -120,7 +120,7 @@ impl Tally {
         let limit = worker.config.snapshot().log.own_lines;
         let admitted = worker.gateway().own_lines[self.listener].admits(limit, now);
         if !admitted {
-            // So that it is told of.
+            // So that it is reported.
             net::ensure_ticking();
         }
         admitted

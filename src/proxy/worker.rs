@@ -1,4 +1,5 @@
-//! What one worker has for the requests that it serves. Nobody else uses any of it, so nothing has a lock.
+//! What one worker has for the requests that it serves. Nothing else uses any of it, so none of it needs
+//! a lock.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -23,17 +24,17 @@ use crate::upstream::health::Why;
 use crate::upstream::in_force::Serving;
 use crate::upstream::pool::{Asker, Leftover, Pool};
 
-/// How often idle connections, on both sides, are looked through.
+/// How often idle connections, on both sides, are checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Workspaces that a worker keeps for reuse, at most.
+/// Most workspaces that a worker keeps for reuse.
 const WORKSPACES_KEPT: usize = 4096;
 
-/// Memory, in bytes, with which a workspace is kept: that of all but a few heads. With time each would
-/// have met one of these, and have its memory for ever.
+/// A workspace with more memory than this, in bytes, is not kept. Only a few heads need more; but sooner
+/// or later every workspace would have met one, and keep its memory for ever.
 const WORKSPACE: usize = 64 * 1024;
 
-/// Workspaces that stay although nobody needs them at present.
+/// Workspaces that are kept even when they are not needed.
 const LEAST_WORKSPACES: usize = 8;
 
 /// What one worker has for itself.
@@ -43,11 +44,10 @@ pub(super) struct Worker {
     pub(super) lists: Reader<Serving>,
     pub(super) chooser: Chooser,
     pub(super) pool: Pool,
-    /// Connections to peers that clients have pinned by themselves.
+    /// Connections to peers that are pinned on the client's word alone.
     pub(super) claims: Claims,
     pub(super) access_log: AccessLog,
-    /// Memory of requests that have ended, for those to come. Lent for each request: moving a pointer is
-    /// cheaper.
+    /// Workspaces for reuse. Boxed, since moving a pointer is cheaper.
     workspaces: RefCell<FreeList<Box<Workspace>>>,
     next_look: Cell<Option<Instant>>,
     pub(super) reports: Reports,
@@ -122,11 +122,11 @@ impl Worker {
         &self.counters
     }
 
-    /// Runs at every tick of the worker's clock; true while there is something left to do. `look_through`
-    /// looks through idle connections of clients, and says whether there are any.
+    /// Runs at every tick of the worker's clock; true while there is something left to do.
+    /// `look_through` checks the idle connections of clients, and returns whether there are any.
     pub(super) fn housekeeping(&self, look_through: impl FnOnce(Instant) -> bool) -> bool {
         let lines_left = self.access_log.tick();
-        // Lists and settings that were replaced are let go even when no request comes.
+        // Replaced lists and settings are released even when no request comes.
         let now = Instant::now();
         self.refresh_peers(now);
         let looks_again = match self.next_look.get() {
@@ -148,7 +148,7 @@ impl Worker {
         self.gateway().tell_of_own_lines(now) | lines_left | looks_again
     }
 
-    /// Sees to it that what is idle is looked through.
+    /// Makes sure that idle connections will be checked.
     pub(super) fn look_later(&self) {
         if self.next_look.get().is_none() {
             self.next_look.set(Some(Instant::now() + LOOK));
@@ -156,8 +156,8 @@ impl Worker {
         }
     }
 
-    /// Makes something that takes descriptors. When they have run out, the worker's idle connections to
-    /// peers and unused pipes give way.
+    /// Makes something that needs descriptors. When these have run out, the worker's idle connections to
+    /// peers and unused pipes are closed first.
     pub(super) fn with_descriptors<T>(&self, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match make() {
             Err(error) if net::is_out_of_descriptors(&error) => {

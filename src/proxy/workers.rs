@@ -1,5 +1,5 @@
-//! What a worker is called for: to serve a connection, to write what its log still has, to end its idle
-//! waits. All that it has is made at the first call, and stays with its thread.
+//! What a worker can be asked to do: serve a connection, hand over its log lines, end its idle waits.
+//! Its own state is created at the first call, and stays with its thread.
 
 use std::cell::OnceCell;
 use std::io;
@@ -17,7 +17,7 @@ thread_local! {
     static SESSIONS: OnceCell<Rc<Sessions>> = const { OnceCell::new() };
 }
 
-/// The calling worker's own; made at the first call.
+/// The calling worker's own; created at the first call.
 fn here(gateway: &Arc<Gateway>) -> Rc<Sessions> {
     SESSIONS.with(|cell| Rc::clone(cell.get_or_init(|| begin(Arc::clone(gateway)))))
 }
@@ -27,7 +27,7 @@ fn begin(gateway: Arc<Gateway>) -> Rc<Sessions> {
     let housekeeper = Rc::clone(&sessions);
     net::set_housekeeping(move || {
         housekeeper.worker.housekeeping(|now| {
-            session::look_through_parked(&housekeeper, now);
+            session::sweep_parked(&housekeeper, now);
             housekeeper.has_parked()
         })
     });
@@ -35,8 +35,8 @@ fn begin(gateway: Arc<Gateway>) -> Rc<Sessions> {
     sessions
 }
 
-/// Serves a connection, on the calling worker, until it ends or is parked. A panic ends this
-/// connection only. Gives it back when the worker has no descriptor for it.
+/// Serves a connection, on the calling worker, until it ends or is parked. A panic ends this connection
+/// only. Returns it when the worker has no descriptor for it.
 ///
 /// # Errors
 /// The connection.
@@ -48,7 +48,7 @@ pub(super) fn serve(
     session::serve(&here(gateway), connection, arrival)
 }
 
-/// Hands over what the workers have not yet given to the access log's writer.
+/// Hands the workers' remaining lines over to the access log's writer.
 pub(crate) fn flush_access_logs(gateway: &Arc<Gateway>) {
     let (done, outcome) = crossbeam_channel::unbounded();
     let of_workers = Arc::clone(gateway);
@@ -65,7 +65,7 @@ pub(crate) fn flush_access_logs(gateway: &Arc<Gateway>) {
     gateway.own_lines.iter().for_each(OwnLines::tell_rest);
 }
 
-/// Ends the idle waits of every worker, so that each session sees that the gateway is to end.
+/// Ends the idle waits of every worker, so that each session notices the drain.
 ///
 /// # Errors
 /// As [`net::spawn`].
@@ -73,6 +73,6 @@ pub(super) fn interrupt_idle(gateway: &Arc<Gateway>) -> io::Result<()> {
     let gateway = Arc::clone(gateway);
     net::on_each_worker(move |_| {
         net::interrupt_idle();
-        session::look_through_parked(&here(&gateway), Instant::now());
+        session::sweep_parked(&here(&gateway), Instant::now());
     })
 }

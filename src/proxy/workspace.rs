@@ -31,7 +31,7 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// The memory that it has for what is written and noted.
+    /// How much memory it has for what is written and noted.
     pub(super) fn bytes(&self) -> usize {
         let written = [&self.to_peer, &self.asked, &self.pending, &self.to_client];
         written.map(Vec::capacity).iter().sum::<usize>() + self.logged.capacity()

@@ -94,7 +94,7 @@ pub fn explain(
             ));
         }
         if header.is_empty() {
-            return Err("a header that is empty".to_owned());
+            return Err("an empty header".to_owned());
         }
         text.push_str(header);
         text.push_str("\r\n");
@@ -103,7 +103,7 @@ pub fn explain(
     let (mut head, bytes) = (RequestHead::default(), text.as_bytes());
     match head.parse(bytes, &mut Scanner::default(), &LIMITS) {
         Ok(Parsed::Complete) if head.len == bytes.len() => {}
-        Ok(_) => return Err("such a head has no end".to_owned()),
+        Ok(_) => return Err("such a head would not end".to_owned()),
         Err(refusal) => {
             let (name, text) = (refusal.name(), refusal.text());
             return Err(format!("such a request is refused: {name}: {text}"));

@@ -1,13 +1,13 @@
-//! Other gateways on this machine, and what of theirs this one would use, too.
+//! Other gateways on this machine, and which of their resources this one would use, too.
 //!
-//! Two gateways are two ini files that differ in what each needs for itself: addresses, pid file, logs,
-//! copy, and the names by which they are known in Redis. Whoever forgets one of them finds out late: two
-//! logs in one file, or one name for two. So each gateway makes known what it uses, and one that starts,
-//! or is checked by `-t`, says what it has in common with others.
+//! Two gateways need two ini files that differ in what each must have for itself: addresses, pid file,
+//! logs, copy, and the names by which they are known in Redis. If one of these is forgotten, that is
+//! noticed late: two logs in one file, or one name for two gateways. So each gateway announces what it
+//! uses, and one that starts, or is checked by `-t`, reports what it would share with others.
 //!
-//! What is made known are names of sockets in the abstract namespace (unix(7)). Nothing is ever sent
-//! there: everybody can read the names in /proc/net/unix, and the kernel takes them away with the
-//! process. Anybody on the machine can make such a name, so it is a reason for a warning and no more.
+//! The announcements are names of sockets in the abstract namespace (unix(7)). Nothing is ever sent to
+//! these sockets: everybody can read the names in /proc/net/unix, and the kernel removes them with the
+//! process. Anybody on the machine can create such a name, so it is a reason for a warning and no more.
 //! The last-good copy has a lock of its own ([`crate::store::copy`]), and the pid file another.
 
 use std::collections::BTreeSet;
@@ -26,21 +26,21 @@ use crate::store::StoreName;
 /// What all names begin with.
 const BEGIN: &str = "graygate:";
 
-/// No name of a socket is longer, in bytes, with some room for its beginning.
+/// The longest rest of a socket's name, in bytes, leaving room for its beginning.
 const LONGEST: usize = 100;
 
-/// Something that each gateway needs for itself.
+/// Something that each gateway must have for itself.
 struct Use {
     kind: Kind,
     /// The key of the ini file, and its value.
     what: String,
-    /// Of what is used.
+    /// A short hash of what is used.
     mark: String,
     /// Gateways of the same lists may share it.
     lists: Option<String>,
 }
 
-/// What can be used; a letter each.
+/// The kinds of things that can be used; a letter each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -63,14 +63,14 @@ impl Use {
         }
     }
 
-    /// As it stands in the name of a socket.
+    /// As it is written in the name of a socket.
     fn token(&self) -> String {
         let lists = self.lists.as_deref().unwrap_or_default();
         let letter = char::from(self.kind as u8);
         format!("{letter}{}{lists}", self.mark)
     }
 
-    /// True when somebody who uses what `token` says is in the way.
+    /// True when using what `token` says conflicts with this.
     fn is_shared_by(&self, token: &str) -> bool {
         let begin = format!("{}{}", char::from(self.kind as u8), self.mark);
         token
@@ -94,14 +94,14 @@ impl fmt::Display for Shared {
     }
 }
 
-/// What a gateway has made known; for as long as this lives.
+/// What a gateway has announced, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Claims {
     _sockets: Vec<UnixDatagram>,
 }
 
 impl Claims {
-    /// Makes known what a gateway of this configuration uses, as far as that is possible.
+    /// Announces what a gateway with this configuration uses, as far as that is possible.
     pub(crate) fn make(config: &Config) -> Self {
         let pid = std::process::id();
         let tokens: Vec<String> = uses(config).iter().map(Use::token).collect();
@@ -134,8 +134,8 @@ impl Claims {
     }
 }
 
-/// What a gateway of this configuration would use that another one uses that runs. One of the same ini
-/// file is no other.
+/// What a gateway with this configuration would use that another running gateway uses already. One with
+/// the same ini file is not another one.
 pub fn shared(config: &Config) -> Vec<Shared> {
     let names = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     shared_with(&uses(config), &others(&names))
@@ -150,7 +150,7 @@ pub fn tell(config: &Config) {
     }
 }
 
-/// An error of the start, with what may be the reason for it.
+/// An error of the start, with its possible reason.
 pub fn named(error: io::Error, config: &Config) -> io::Error {
     let shared = shared(config);
     if shared.is_empty() {
@@ -160,7 +160,7 @@ pub fn named(error: io::Error, config: &Config) -> io::Error {
     io::Error::new(error.kind(), format!("{error}; {}", shared.join("; ")))
 }
 
-/// What each process has made known that is named in this table of the kernel, but this one.
+/// What each process but this one has announced, by this table of the kernel.
 fn others(table: &str) -> Vec<(u32, Vec<&str>)> {
     let own = std::process::id();
     let names = table.lines().filter_map(|it| it.split_whitespace().nth(7));
@@ -210,7 +210,7 @@ fn uses(config: &Config) -> Vec<Use> {
     }
     let listen = config.gateway.listen.iter().map(|it| ("gateway", it.addr));
     let admin = config.admin.iter().map(|it| ("admin", *it));
-    // Port 0 is another one for each.
+    // Port 0 means a different port for each.
     for (section, addr) in listen.chain(admin).filter(|(_, addr)| addr.port() != 0) {
         let what = format!("[{section}] listen {addr}");
         uses.push(Use::of(Kind::Address, what, &addr.to_string()));
@@ -236,7 +236,7 @@ fn uses(config: &Config) -> Vec<Use> {
     uses
 }
 
-/// A path as it leads there, whatever there is.
+/// The canonical form of a path, as far as it exists.
 fn resolved(path: &Path) -> String {
     let folder = path.parent().and_then(|it| fs::canonicalize(it).ok());
     let whole = fs::canonicalize(path).ok();
@@ -249,7 +249,7 @@ fn resolved(path: &Path) -> String {
         .into_owned()
 }
 
-/// A few digits that stand for a text.
+/// A short hash of a text.
 fn mark(text: &str) -> String {
     let hash = Sha256::digest(text);
     hash[..4].iter().map(|byte| format!("{byte:02x}")).collect()

@@ -8,7 +8,8 @@
 //!
 //! It names the store that its lists come from, and is used for no other one: a copy of another store is
 //! set aside before the next one takes its place. Peers are written as they were in the store, without
-//! the port that the settings add; what their names meant stands in comments at the end. Version 1 had neither; such a copy is assumed to be of the configured
+//! the port that the settings add; what their names meant stands in comments at the end. Version 1 had
+//! neither; such a copy is assumed to be of the configured
 //! store, since that is what a gateway finds that replaces an older one, unless the store, when it is
 //! first read, has none of its servers: then it is set aside, too.
 //!
@@ -43,7 +44,7 @@ pub(crate) use self::keeper::{Keeper, Purpose, View, holder};
 pub(crate) use self::lock::Holder;
 use super::StoreName;
 use super::format::{self, FileError};
-use crate::lists::{ListName, Lists, Peer, PeerList, Place};
+use crate::lists::{Lists, Peer, PeerList, Place, PoolName};
 
 /// No copy is longer than this, in bytes: any lists that a gateway can hold fit. It is not written by
 /// hand, so it may be longer than a lists file.
@@ -184,7 +185,8 @@ pub(crate) fn of_another(other: &StoreName) -> String {
     format!("it holds the lists of another store: {other}")
 }
 
-/// The text of a copy of the `lists` from `store`, which were good at `time`, when `names` had these addresses.
+/// The text of a copy of the `lists` from `store`, which were good at `time`, when `names` had these
+/// addresses.
 pub(crate) fn render(
     lists: &Lists,
     names: &[(Arc<str>, Vec<IpAddr>)],
@@ -208,9 +210,9 @@ pub(crate) fn render(
         rest.push_str(&entry);
         rest.push('\n');
     }
-    for (name, list) in [(ListName::Pre, &lists.pre), (ListName::Prod, &lists.prod)] {
-        let _ = writeln!(rest, "[{}]", name.name());
-        for peer in list.written() {
+    for pool in PoolName::ALL {
+        let _ = writeln!(rest, "[{}]", pool.name());
+        for peer in lists.pool(pool).written() {
             let _ = writeln!(rest, "{peer}");
         }
     }

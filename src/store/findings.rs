@@ -14,7 +14,7 @@ use crate::logs::throttle::Throttle;
 
 /// What was logged about the entries in force.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct Reported {
     skipped: ByList<Skipped>,
     findings: Vec<Finding>,
     /// For each of the two.
@@ -30,7 +30,7 @@ pub(super) struct Told {
 /// How long the log pauses when it has said too much.
 const PAUSE: Duration = Duration::from_secs(1);
 
-impl Told {
+impl Reported {
     /// True when [`Self::tell`] has left something out that may still hold.
     pub(super) fn owes(&self) -> bool {
         self.owes

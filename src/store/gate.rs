@@ -1,5 +1,5 @@
-//! What stands between what a store says and what comes into force: lists that settle, and changes that are
-//! held until somebody lets them in.
+//! Between what a store says and what comes into force: lists wait here until they settle, and
+//! suspicious changes until somebody accepts them.
 
 pub(crate) mod door;
 pub mod guard;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 
 use super::copy::{self, Copy, Keeper, Purpose};
-use super::findings::Told;
-use super::status::ToldFaults;
+use super::findings::Reported;
+use super::status::ReportedFaults;
 use super::{By, Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::Finding;
@@ -49,14 +49,14 @@ pub struct Publisher {
 struct Entrance {
     door: Door,
     /// The last-good copy, until the store was read.
-    copy: Option<Found>,
-    told: Told,
-    told_faults: ToldFaults,
+    copy: Option<FoundCopy>,
+    reported: Reported,
+    reported_faults: ReportedFaults,
 }
 
 /// The last-good copy that was found at the start. Whatever its age, the first reading is compared
 /// with it: a restart is no way around what is held.
-struct Found {
+struct FoundCopy {
     copy: Copy,
     /// Nothing is to be served by it while the store is away.
     is_too_old: bool,
@@ -86,8 +86,8 @@ impl Publisher {
             entrance: Mutex::new(Entrance {
                 door: Door::new(rules),
                 copy: None,
-                told: Told::default(),
-                told_faults: ToldFaults::default(),
+                reported: Reported::default(),
+                reported_faults: ReportedFaults::default(),
             }),
             knock: Condvar::new(),
             status: Mutex::new(Status::new(source.to_string())),
@@ -135,7 +135,7 @@ impl Publisher {
         self.keeper = Some(keeper);
         let entrance = self.entrance.get_mut();
         let found = judge(path, found, &store, max_age);
-        if let Some(Found { copy, .. }) = &found {
+        if let Some(FoundCopy { copy, .. }) = &found {
             self.lists.names().remember(copy.names.iter().cloned());
         }
         entrance.unwrap_or_else(PoisonError::into_inner).copy = found;
@@ -156,9 +156,9 @@ impl Publisher {
         let mut entrance = self.locked_entrance();
         loop {
             self.let_in_ripe(&mut entrance, Instant::now());
-            let told = &mut entrance.told;
-            told.tell_unpublished(&self.lists.load(), Instant::now());
-            let times = [entrance.door.ripe_at(), entrance.told.unpublished_at()];
+            let reported = &mut entrance.reported;
+            reported.tell_unpublished(&self.lists.load(), Instant::now());
+            let times = [entrance.door.ripe_at(), entrance.reported.unpublished_at()];
             let next = times.into_iter().flatten().min();
             entrance = match next.map(|it| it.saturating_duration_since(Instant::now())) {
                 Some(left) => {
@@ -250,7 +250,7 @@ impl Publisher {
         let mut entrance = self.locked_entrance();
         entrance.door.keep_all(fault);
         let faults = entrance.door.faults();
-        entrance.told_faults.tell(&faults, Instant::now());
+        entrance.reported_faults.tell(&faults, Instant::now());
         self.locked().faults = faults;
     }
 
@@ -284,7 +284,7 @@ impl Publisher {
     pub(crate) fn confirm(&self, cause: Cause) -> bool {
         let mut entrance = self.locked_entrance();
         // What the log is owed is told with the next lists.
-        let is_settled = entrance.door.is_settled() && !entrance.told.owes();
+        let is_settled = entrance.door.is_settled() && !entrance.reported.owes();
         if is_settled {
             self.succeeded(&mut entrance, cause);
             self.keep_copy();
@@ -356,7 +356,7 @@ impl Publisher {
 
     fn succeeded(&self, entrance: &mut Entrance, cause: Cause) {
         let faults = entrance.door.faults();
-        entrance.told_faults.tell(&faults, Instant::now());
+        entrance.reported_faults.tell(&faults, Instant::now());
         self.locked().succeeded(faults, cause);
     }
 
@@ -440,7 +440,7 @@ impl Publisher {
     fn let_in_late(&self, entrance: &mut Entrance, new: SharedLists) {
         self.put_in_force(entrance, new, Cause::Event);
         let faults = entrance.door.faults();
-        entrance.told_faults.tell(&faults, Instant::now());
+        entrance.reported_faults.tell(&faults, Instant::now());
         self.locked().faults = faults;
         self.ring();
         self.keep_copy();
@@ -468,20 +468,20 @@ impl Publisher {
     /// Logs what was left out because too much had been logged before, if it still holds. For a store
     /// that is not read again before it changes: nothing else would log it there.
     pub(crate) fn tell_owed(&self) {
-        if self.locked_entrance().told.owes() {
+        if self.locked_entrance().reported.owes() {
             self.tell_findings();
         }
         let mut entrance = self.locked_entrance();
         self.note_held(&mut entrance);
         let faults = entrance.door.faults();
-        entrance.told_faults.tell(&faults, Instant::now());
+        entrance.reported_faults.tell(&faults, Instant::now());
     }
 
     /// Logs likely mistakes in the lists in force that were not logged yet.
     pub(crate) fn tell_findings(&self) {
         let (mut entrance, lists) = (self.locked_entrance(), self.lists.load());
         let findings = self.findings(&lists);
-        entrance.told.tell(&lists, &findings, Instant::now());
+        entrance.reported.tell(&lists, &findings, Instant::now());
     }
 
     fn put_in_force(&self, entrance: &mut Entrance, new: SharedLists, cause: Cause) {
@@ -491,11 +491,11 @@ impl Publisher {
         let same_remarks = ListName::ALL
             .iter()
             .all(|list| current.remarks(*list) == new.remarks(*list));
-        if same && same_remarks && !entrance.told.owes() {
+        if same && same_remarks && !entrance.reported.owes() {
             return;
         }
         let findings = self.findings(&new);
-        entrance.told.tell(&new, &findings, Instant::now());
+        entrance.reported.tell(&new, &findings, Instant::now());
         if same {
             // The same lists for every request; only what is said of them differs.
             new.generation = current.generation;
@@ -504,8 +504,8 @@ impl Publisher {
         }
         self.lists.store(new);
         self.locked().changed = Some(SystemTime::now());
-        let told = &mut entrance.told;
-        told.tell_published(&self.lists.load(), cause, Instant::now());
+        let reported = &mut entrance.reported;
+        reported.tell_published(&self.lists.load(), cause, Instant::now());
         self.knock.notify_all();
     }
 }
@@ -516,7 +516,7 @@ fn judge(
     found: copy::Found,
     store: &StoreName,
     max_age: Option<Duration>,
-) -> Option<Found> {
+) -> Option<FoundCopy> {
     let copy = match found {
         Ok(copy) => copy?,
         Err(error) => {
@@ -548,7 +548,7 @@ fn judge(
         }
         Some(_) => {}
     }
-    Some(Found { copy, is_too_old })
+    Some(FoundCopy { copy, is_too_old })
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub struct StoreFinding {
 
 impl StoreFinding {
     /// In words, with the time.
-    pub fn told(&self) -> String {
+    pub fn in_words(&self) -> String {
         format!("{}, for {} s", self.text, self.since.elapsed().as_secs())
     }
 }
@@ -164,13 +164,13 @@ impl Status {
 /// What was logged about the lists that keep their values. What was left out, because a key flips a
 /// thousand times a second, is logged after a later reading, if it still holds.
 #[derive(Default)]
-pub(super) struct ToldFaults {
+pub(super) struct ReportedFaults {
     told: Vec<(ListName, Fault)>,
     /// For each fault.
     throttles: [Throttle; Fault::ALL.len()],
 }
 
-impl ToldFaults {
+impl ReportedFaults {
     /// Logs what is new, given the current `faults`.
     pub(super) fn tell(&mut self, faults: &[(ListName, Fault)], now: Instant) {
         for new in faults {

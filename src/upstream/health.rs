@@ -27,7 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use latency::{Latency, Quantiles};
-pub use outcomes::Outcomes;
+pub use outcomes::{Outcomes, WINDOW};
 
 use super::changes::Changes;
 use crate::config;
@@ -36,9 +36,6 @@ use crate::metrics::Counter;
 
 /// Outcomes within [`WINDOW`] below which their share says nothing.
 const ENOUGH: u64 = 20;
-
-/// How far back outcomes count.
-pub const WINDOW: Duration = Duration::from_secs(10);
 
 /// The longest time for which a peer is out before it is tried again.
 pub const LONGEST_OUT: Duration = Duration::from_secs(5 * 60);

@@ -11,7 +11,6 @@
 mod answer;
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -20,13 +19,9 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use self::answer::Answer;
-use super::in_force::InForce;
 use super::roster::Found;
-use crate::config::Config;
 use crate::lists::{Lists, PeerList, Place};
 use crate::logs::throttle::Throttle;
-use crate::process::supervised;
-use crate::snapshot::Published;
 
 /// Names that are asked for at once, and threads that may hang.
 const AT_ONCE: usize = 16;
@@ -55,23 +50,6 @@ const LONGEST_PERIOD: Duration = Duration::from_secs(1);
 
 /// So many names that are not resolved are shown.
 const SHOWN: usize = 20;
-
-/// Starts the thread that has names looked up when it is time, and finds the peers anew when they are other
-/// ones.
-///
-/// # Errors
-/// When the thread cannot be started.
-pub fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<()> {
-    supervised::spawn("names", move || {
-        loop {
-            let interval = config.load().upstream.resolve_interval;
-            if in_force.names().turn(interval) {
-                in_force.find_peers();
-            }
-        }
-    })?;
-    Ok(())
-}
 
 /// The names of the lists.
 #[derive(Debug, Default)]
@@ -260,7 +238,7 @@ impl Names {
 
     /// Waits until something is to be done, for a second at most, and does it; true when a name in force has
     /// other addresses.
-    fn turn(&self, interval: Duration) -> bool {
+    pub(super) fn turn(&self, interval: Duration) -> bool {
         let mut state = self.0.locked();
         if std::mem::replace(&mut state.interval, interval) > interval {
             state.hasten(Instant::now() + interval);

@@ -1,14 +1,14 @@
 //! Idle connections to peers, kept for the next request.
 //!
-//! One pool a worker. Every stream of a worker lives on that worker, so there is nothing to lock
-//! and an exchange never crosses workers. The connection used last is used first, so that the
-//! surplus of a busy moment grows old and is closed.
+//! There is one pool per worker. Every stream stays on its worker, so there is nothing to lock and an
+//! exchange never crosses workers. The connection used last is reused first, so that the surplus of a
+//! busy moment grows old and is closed.
 //!
-//! A connection on which anything has happened since it became idle (the peer closed it, or sent
-//! bytes that nobody asked for) is dropped when it is found: what lies there already is no response to
-//! the next request. The worker's events tell of some, without a system call; but they are as old as its
-//! last poll, which on a busy worker is milliseconds ago. So the kernel is asked each time, as the
-//! last thing before the request is sent.
+//! A connection on which anything has happened since it became idle (the peer closed it, or sent bytes
+//! that nobody asked for) is dropped when it is found: bytes that are already there are not a response
+//! to the next request. The worker's events reveal some of these cases without a system call, but they
+//! are as old as its last poll, which on a busy worker is milliseconds ago. So the kernel is asked each
+//! time, as the last thing before the request is sent.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,47 +18,47 @@ use rustc_hash::FxHashMap;
 
 use crate::net::{self, Peeked, Stream};
 
-/// After this time, a peer that sent bodies where there must be none is given another chance: it may be
+/// After this time, a peer that sent bodies where none are allowed is given another chance: it may be
 /// another server by then.
 const FORGETS: Duration = Duration::from_secs(3600);
 
-/// How long a connection on which an unexpected body may still come must have been silent before it serves
-/// another client.
+/// How long a connection on which an unexpected body may still arrive must have been silent before it
+/// serves another client.
 const QUARANTINE_TIME: Duration = Duration::from_secs(1);
 
 /// One worker's idle connections.
 #[derive(Default)]
 pub struct Pool {
-    /// Only an operator names peers, so nobody can choose addresses that collide.
+    /// A fast hash without protection: only operators choose the addresses.
     peers: RefCell<FxHashMap<SocketAddr, PeerConnections>>,
 }
 
-/// What may still come on a connection whose response is over.
+/// What may still arrive on a connection whose response is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
     /// Nothing.
     None,
-    /// The response had no body, as must be, but its head spoke of one: there are peers that send it
-    /// all the same, a moment later.
+    /// The response had no body, as required, but its head announced one: some peers send it all the
+    /// same, a moment later.
     Body,
-    /// The same, a moment ago: the peer was listened to since.
+    /// The same, but nothing came in the moment since.
     Doubtful,
-    /// The answer to a request that went out while that could be: what was taken for it may have been the
-    /// body, and it may take its time.
+    /// The answer to a request that was sent while such a body might still arrive: what was taken for
+    /// the answer may have been the body, and the answer itself may still come.
     Answer,
 }
 
-/// Who asks: a client connection of one user's, by a number that no other one of its worker's has.
+/// Who wants a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
-    /// That one.
+    /// A client connection of a single user, by its number on this worker.
     Connection(u64),
-    /// Nobody in particular.
+    /// Anyone, for instance a trusted proxy with many users.
     Anybody,
 }
 
 /// A connection from the pool.
-pub struct Found {
+pub struct CheckedOut {
     /// It is sound.
     pub stream: Stream,
     /// What may still come on it.
@@ -74,17 +74,17 @@ struct PeerConnections {
     manner: Manner,
 }
 
-/// What a peer does after a response that must not have a body, but announces one.
+/// How a peer behaves after a response that must not have a body, but announces one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Manner {
-    /// Nobody knows yet.
+    /// Not known yet.
     #[default]
     Unknown,
     /// Nothing, as it should be.
     Silent,
     /// It has sent a body, or what could be one.
     Talks {
-        /// When this was first seen by an eviction.
+        /// When an eviction first saw this.
         since: Option<Instant>,
     },
 }
@@ -93,16 +93,16 @@ const TALKS: Manner = Manner::Talks { since: None };
 
 struct Idle {
     stream: Stream,
-    /// When it was first seen here by an eviction: the time is not asked for at each request.
+    /// When an eviction first saw it here, so that the clock is not read for each request.
     since: Option<Instant>,
     quarantine: Option<Quarantine>,
 }
 
-/// Something may still come on the connection, so for a while it serves only some.
+/// Restrictions while something may still arrive on the connection.
 struct Quarantine {
-    /// Not to be used before the worker has heard something since this number of [`net::news`].
+    /// Not to be used before the worker's [`net::news`] has changed from this value.
     news: Option<u64>,
-    /// Until then, or always, it serves only whose response it is that may have more to it.
+    /// Until then, or always, it serves only the asker of that response.
     until: Option<Instant>,
     asker: Asker,
 }
@@ -115,7 +115,7 @@ impl Quarantine {
 }
 
 impl PeerConnections {
-    /// True when nothing has come on `idle` since it became idle, not even its end. Asks the kernel.
+    /// True when nothing has arrived on `idle` since it became idle, not even its end. Asks the kernel.
     fn find_sound(&mut self, idle: &Idle) -> bool {
         let peeked = idle.stream.peek_now();
         if peeked == Peeked::Bytes && idle.quarantine.is_some() {
@@ -124,9 +124,9 @@ impl PeerConnections {
         peeked == Peeked::Nothing
     }
 
-    /// True when `idle` may be kept, too, where `limit` are at most. A quarantined one gives way to one that
-    /// may serve anybody: otherwise a client that sends enough HEAD requests leaves the others no
-    /// connection to reuse.
+    /// True when `idle` may be kept, too, with `limit` at most. A quarantined connection gives way to
+    /// one that may serve anybody: otherwise a client that sends enough HEAD requests would leave the
+    /// others no connection to reuse.
     fn has_room_for(&mut self, idle: &Idle, limit: usize) -> bool {
         if self.idle.len() < limit {
             return true;
@@ -142,8 +142,8 @@ impl PeerConnections {
         }
     }
 
-    /// Closes what is no longer of use, and forgets what was long ago. Returns true while there is
-    /// something to look after.
+    /// Closes what is no longer of use, and forgets what was long ago. Returns true while anything is
+    /// left.
     fn evict(&mut self, now: Instant, limit: Duration) -> bool {
         let mut talks = false;
         self.idle.retain_mut(|it| {
@@ -167,7 +167,7 @@ impl PeerConnections {
 
 impl Pool {
     /// An idle connection to `peer` that may serve `asker`, if there is a sound one.
-    pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<Found> {
+    pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<CheckedOut> {
         let mut peers = self.peers.borrow_mut();
         let connections = peers.get_mut(&peer)?;
         let mut now = None;
@@ -186,21 +186,21 @@ impl Pool {
             let found = connections.idle.remove(place);
             if connections.find_sound(&found) {
                 let stream = found.stream;
-                return Some(Found { stream, leftover });
+                return Some(CheckedOut { stream, leftover });
             }
         }
         None
     }
 
-    /// True when nobody knows yet whether `peer` sends a body where none may be.
+    /// True when it is not known yet whether `peer` sends a body where none is allowed.
     pub(crate) fn is_to_be_heard(&self, peer: SocketAddr) -> bool {
         let peers = self.peers.borrow();
         let manner = peers.get(&peer).map(|it| it.manner);
         manner.unwrap_or_default() == Manner::Unknown
     }
 
-    /// Notes whether `peer` has sent a body where none may be. If so, no connection to it is kept after
-    /// such a response, since the next body may be late.
+    /// Notes whether `peer` has sent a body where none is allowed. If so, no connection to it is kept
+    /// after such a response, since the next body may be late.
     pub fn heard(&self, peer: SocketAddr, talks: bool) {
         let mut peers = self.peers.borrow_mut();
         peers.entry(peer).or_default().manner = match talks {
@@ -210,7 +210,7 @@ impl Pool {
     }
 
     /// Keeps `stream`, whose last request was `asker`'s, for the next request to `peer`, unless `limit`
-    /// are kept already, none of which has to give way.
+    /// are kept already and none of them gives way.
     pub fn checkin(
         &self,
         peer: SocketAddr,
@@ -233,7 +233,8 @@ impl Pool {
                 asker,
             }),
         };
-        // After a giant body the events speak of bytes that were all taken, so the kernel is asked then.
+        // After a very large body the events may be about bytes that were read, so the kernel is asked
+        // then.
         let is_sound = !idle.stream.is_readable() || connections.find_sound(&idle);
         if is_sound && connections.has_room_for(&idle, limit) {
             connections.used = true;
@@ -241,8 +242,8 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for longer than `limit` by the evictions' look, or is of no use any
-    /// more. Returns true while there is something to look after.
+    /// Closes what has been idle for longer than `limit`, as seen by evictions, or is of no use any
+    /// more. Returns true while anything is left.
     pub fn evict(&self, now: Instant, limit: Duration) -> bool {
         let mut peers = self.peers.borrow_mut();
         peers.retain(|_, connections| connections.evict(now, limit));
@@ -264,7 +265,7 @@ impl Pool {
         self.len() == 0
     }
 
-    /// Closes every idle connection; false when there was none.
+    /// Closes every idle connection; false if there were none.
     pub fn clear(&self) -> bool {
         let mut peers = self.peers.borrow_mut();
         let idle = peers.values_mut().flat_map(|it| it.idle.drain(..));

@@ -1,4 +1,5 @@
-//! The thread that looks after what is known of peers, see [`InForce::look`], and tells of pools.
+//! The threads that look after what is known of peers: one ages it, see [`InForce::look`], and tells of
+//! pools; one has their names looked up.
 
 use std::io;
 use std::sync::Arc;
@@ -14,11 +15,20 @@ use crate::snapshot::Published;
 /// How often.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Starts it.
+/// Starts them.
 ///
 /// # Errors
-/// When the thread cannot be started.
+/// When a thread cannot be started.
 pub fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<()> {
+    let (lists, settings) = (Arc::clone(&in_force), Arc::clone(&config));
+    supervised::spawn("names", move || {
+        loop {
+            let interval = settings.load().upstream.resolve_interval;
+            if lists.names().turn(interval) {
+                lists.find_peers();
+            }
+        }
+    })?;
     supervised::spawn("peers-look", move || {
         let mut watch = PoolWatch::default();
         loop {

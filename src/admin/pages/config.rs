@@ -18,7 +18,7 @@ object! {
         error: Option<String>,
         /// Keys that the last reload could not change.
         ignored: Vec<String>,
-        /// Keys that the environment goes before.
+        /// Keys over which the environment takes precedence.
         masked: Vec<String>,
         max_connections: u64,
     }

@@ -231,13 +231,13 @@ impl FindingsFound {
             finding: it.finding.name().to_owned(),
             list: None,
             entry: it.server.clone(),
-            text: it.told(),
+            text: it.in_words(),
         });
         let proxies = doubted.map(|it| FindingFound {
             finding: Finding::ProxyNotBelieved.name().to_owned(),
             list: None,
             entry: it.proxy.to_string(),
-            text: it.told(Instant::now()),
+            text: it.in_words(Instant::now()),
         });
         let names = unresolved.first.iter().map(|(name, text)| FindingFound {
             finding: Finding::NameUnresolved.name().to_owned(),

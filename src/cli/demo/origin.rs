@@ -20,10 +20,10 @@ use crate::http::version::Version;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Accepted, Listener, Patience, Stream, Turns};
 
-/// A client may be silent, or take nothing, for so long.
+/// How long a client may be silent, or read nothing.
 const PATIENCE: Duration = Duration::from_secs(75);
 
-/// When descriptors run out, new connections wait so long.
+/// How long new connections wait when descriptors run out.
 const SHORTAGE: Duration = Duration::from_millis(100);
 
 /// More than the gateway lets through.
@@ -33,7 +33,7 @@ const LIMITS: Limits = Limits {
     fields: MAX_FIELDS,
 };
 
-/// Starts to answer with `text` what comes to `listener`, on the workers.
+/// Starts to answer requests on `listener` with `text`, on the workers.
 ///
 /// # Errors
 /// When a coroutine cannot be started.
@@ -42,11 +42,12 @@ pub(super) fn start(listener: Listener, text: &str) -> io::Result<()> {
     net::spawn(0, move || {
         let serve = |connection: Accepted, _: SocketAddr| {
             let text = Arc::clone(&text);
-            // Where it needs no other descriptor. Without a stack for it, the connection ends.
+            // On the worker where it needs no other descriptor. Without memory for a stack, the
+            // connection ends.
             let _ = net::spawn(connection.natural_worker(), move || {
                 let settled = connection.settle().map_err(|(_, error)| error);
                 if let Ok(stream) = settled.and_then(net::Detached::attach) {
-                    // However it ends, there is nobody to be told.
+                    // However it ends, there is nobody to tell.
                     let _ = serve(&stream, &text);
                 }
             });
@@ -93,7 +94,7 @@ fn serve(stream: &Stream, text: &str) -> io::Result<()> {
     }
 }
 
-/// Reads a head, which is left in the buffer; nothing when the client has no more to ask.
+/// Reads a head, which is left in the buffer; `None` when the client has no more requests.
 fn read_head(
     stream: &Stream,
     buffer: &mut Buffer,
@@ -121,7 +122,7 @@ fn read_some(stream: &Stream, buffer: &mut Buffer) -> io::Result<usize> {
     Ok(count)
 }
 
-/// The client waits to be told to go on.
+/// The client waits for `100 Continue`.
 fn expects(field: &Field, bytes: &[u8]) -> bool {
     let value = field.value.of(bytes);
     field.kind == Kind::Expect && value.eq_ignore_ascii_case(b"100-continue")

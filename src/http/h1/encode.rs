@@ -1,10 +1,10 @@
-//! Heads on their way out, written anew from what was parsed.
+//! Outgoing heads, written anew from what was parsed.
 //!
-//! Fields that mean nothing to a gateway go on as received, in their order, names and values byte
-//! for byte; a line that was received as it would be written is copied in one piece, with those that
-//! follow it. Everything that frames a message, belongs to one connection, or says who the client
-//! is, is written here and not copied; but for the length of a body that does not come (the answer to a
-//! HEAD, 304), which frames nothing.
+//! Fields that mean nothing to a gateway are passed on as received, in their order, names and values
+//! byte for byte; lines that would be written exactly as they were received are copied, several at a
+//! time. Everything that frames a message, belongs to one connection, or says who the client is, is
+//! written here and not copied, except for the length of a body that does not follow (in the answer to a
+//! HEAD, or a 304), which frames nothing.
 
 mod answer;
 mod chunked;

@@ -1,17 +1,18 @@
-//! How many lines of the access log a listener's clients can have for nothing.
+//! A limit for access log lines that cost a client nothing.
 //!
-//! A request that needs no server costs a client next to nothing, and its line costs a disk. So each
-//! listener has so many of these lines a second; more are dropped, counted, and told of in the error
-//! log now and then. No lock: workers share a number for each listener, and only for these lines.
+//! A request that needs no server costs a client next to nothing, but its line takes space on disk. So
+//! each listener may log a limited number of such lines a second; more are dropped, counted, and
+//! reported in the error log now and then. No lock: workers share an atomic number for each listener,
+//! and only for these lines.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The error log tells of dropped lines no more often.
+/// The shortest time between two reports of dropped lines.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// The lines of one listener for requests that no server was tried for.
+/// One listener's lines for requests for which no server was tried.
 #[derive(Debug)]
 pub struct OwnLines {
     listen: SocketAddr,
@@ -19,9 +20,9 @@ pub struct OwnLines {
     /// The second (since `begun`) in the upper half, its lines so far in the lower one.
     second: AtomicU64,
     dropped: AtomicU64,
-    /// Of the dropped ones, those that the error log has told of.
+    /// The dropped ones that were reported.
     told: AtomicU64,
-    /// When it may tell again, in milliseconds since `begun`.
+    /// When the next report is allowed, in milliseconds since `begun`.
     tell_from: AtomicU64,
 }
 
@@ -38,15 +39,15 @@ impl OwnLines {
         }
     }
 
-    /// True when there may be one more line at `now`, of `limit` in this second; else it is counted as
-    /// dropped.
+    /// True when one more line is allowed at `now`, of `limit` in this second; otherwise it is counted
+    /// as dropped.
     pub fn admits(&self, limit: Option<u32>, now: Instant) -> bool {
         let Some(limit) = limit else {
             return true;
         };
         let second = now.saturating_duration_since(self.begun).as_secs() << 32;
         let one_more = |at: u64| match at >> 32 << 32 {
-            // A worker whose clock value is older counts for the newer second.
+            // A worker with an older clock value counts for the newer second.
             current if current >= second => (at & 0xffff_ffff < u64::from(limit)).then_some(at + 1),
             _ => Some(second | 1),
         };
@@ -68,8 +69,8 @@ impl OwnLines {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Tells the error log of lines that were dropped, unless it has just done so. True while there is
-    /// something left to tell.
+    /// Reports dropped lines in the error log, unless that was done just now. True while there is
+    /// something left to report.
     pub fn tell(&self, now: Instant) -> bool {
         if let Some(lines) = self.to_tell(now) {
             let listen = self.listen;
@@ -78,12 +79,13 @@ impl OwnLines {
         self.told.load(Ordering::Relaxed) < self.dropped()
     }
 
-    /// Tells the error log of all that is left to tell, however little time has passed.
+    /// Reports everything that is left, however little time has passed.
     pub(crate) fn tell_rest(&self) {
         self.tell(Instant::now() + TOLD_EVERY);
     }
 
-    /// Lines to tell of now; they are told then. One of several workers that ask gets them.
+    /// Lines to report now, which then count as reported. Only one of several workers that ask gets
+    /// them.
     fn to_tell(&self, now: Instant) -> Option<u64> {
         let (dropped, told) = (self.dropped(), self.told.load(Ordering::Relaxed));
         if told >= dropped {

@@ -1,20 +1,20 @@
-//! The body of an HTTP/1 message on its way out, behind its head: to a peer, or to a client on a socket.
+//! An outgoing HTTP/1 message: its head and its body, to a peer or to a client.
 
 use crate::http::h1::encode;
 use crate::net::Stream;
-use crate::proxy::downstream::{BodyEnd, BodySink, Wait, Written};
+use crate::proxy::downstream::{BodyEnd, BodySink, ByteStream, Wait, Written};
 
-/// Content up to this size is copied behind what is to be written anyway, so that a small message
-/// takes one write; larger content is written from where it lies.
+/// Content up to this size is copied to what is to be written anyway, so that a small message takes one
+/// write; larger content is written from where it is.
 const COPY_LIMIT: usize = 8 * 1024;
 
-/// What is to be written is written when it has so many bytes.
+/// Pending bytes are written once there are this many of them.
 const PENDING_LIMIT: usize = 32 * 1024;
 
 /// A message that is being written.
-pub(in crate::proxy) struct Outgoing<'a> {
-    pub(in crate::proxy) stream: &'a Stream,
-    /// What is to be written before the body: the head; then whatever is not yet worth a write.
+pub(in crate::proxy) struct Outgoing<'a, S> {
+    pub(in crate::proxy) to: &'a S,
+    /// First the head; then whatever is not worth a write yet.
     pub(in crate::proxy) pending: &'a mut Vec<u8>,
     pub(in crate::proxy) chunked: bool,
     /// The end of the body is written, or pending.
@@ -31,7 +31,7 @@ pub(in crate::proxy) struct Kept<'a> {
     pub(in crate::proxy) limit: usize,
 }
 
-impl BodySink for Outgoing<'_> {
+impl<S: ByteStream> BodySink for Outgoing<'_, S> {
     fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
         self.keep_piece(content);
         if self.chunked {
@@ -68,11 +68,14 @@ impl BodySink for Outgoing<'_> {
     }
 
     fn socket(&self) -> Option<&Stream> {
-        (!self.chunked).then_some(self.stream)
+        match self.chunked {
+            true => None,
+            false => self.to.socket(),
+        }
     }
 }
 
-impl Outgoing<'_> {
+impl<S: ByteStream> Outgoing<'_, S> {
     fn keep_piece(&mut self, content: &[u8]) {
         let Some(kept) = &mut self.kept else {
             return;
@@ -91,12 +94,10 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Writes what is pending, and `content` after it. What is not written for now is pending.
+    /// Writes what is pending, and then `content`. What cannot be written now becomes pending.
     fn write(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
         let pending = self.pending.len();
-        let (written, outcome) =
-            self.stream
-                .write_both(self.pending, content, wait.patience, wait.until_readable);
+        let (written, outcome) = self.to.write_both(self.pending, content, wait);
         if let Err(error) = outcome {
             return (written, Err(error));
         }

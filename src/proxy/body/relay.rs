@@ -1,5 +1,5 @@
-//! Bodies on their way through, in either direction, always streamed: what is held is one buffer, or
-//! for the rest of a large one a pipe.
+//! Passes bodies through, in either direction, always streamed: at most one buffer of a body is held, or
+//! a pipe with the rest of a large one.
 
 use std::cell::Cell;
 use std::io;
@@ -12,28 +12,28 @@ use crate::memory::buffer::Buffer;
 use crate::net::{Patience, Pipe, Turns, Wake, Watch};
 use crate::proxy::downstream::{BodyEnd, BodySink, Transport, Wait, Written};
 
-/// More certain content than this makes a big buffer worth its memory, where there is no pipe for it.
+/// With more certain content than this, a big buffer is worth its memory, if there is no pipe.
 const LARGE_BODY: u64 = 64 * 1024;
 
-/// More certain content than this goes through a pipe, from where it lies in the kernel.
+/// More certain content than this goes through a pipe, without leaving the kernel.
 const PIPED_BODY: u64 = 128 * 1024;
 
 /// Where a body comes from.
 pub(in crate::proxy) struct Source<'a, T> {
     pub(in crate::proxy) from: &'a T,
     pub(in crate::proxy) buffer: &'a mut Buffer,
-    /// What has left the source and not yet reached the sink; between two relays only if it holds bytes.
+    /// What has left the source and not reached the sink yet; between two relays only if it holds bytes.
     pub(in crate::proxy) pipe: &'a mut Option<Pipe>,
     pub(in crate::proxy) reader: &'a mut BodyReader,
-    /// With the source's silence.
+    /// How long the source may be silent.
     pub(in crate::proxy) patience: &'a Patience,
     /// Ends the relay when it happens while the source is silent.
     pub(in crate::proxy) watch: Watch<'a>,
     /// Content that is still let through.
     pub(in crate::proxy) allowance: Option<u64>,
-    /// Counts what comes.
+    /// Counts the bytes that arrive.
     pub(in crate::proxy) heard: Option<&'a Cell<usize>>,
-    /// Once true, the end of the source is not of its own making.
+    /// Once true, the end of the source was caused by this side.
     pub(in crate::proxy) broken_off: Option<&'a Cell<bool>>,
 }
 
@@ -42,8 +42,8 @@ pub(in crate::proxy) struct Sink<'a, B> {
     pub(in crate::proxy) to: &'a mut B,
     /// Of the message's head.
     pub(in crate::proxy) options: &'a ConnectionOptions,
-    /// With a sink that takes nothing. What it may have to say before it takes more ends the relay as what is
-    /// watched.
+    /// How to wait for a sink that takes nothing. If it has sent something first, that ends the relay
+    /// like what is watched.
     pub(in crate::proxy) wait: Wait<'a>,
     /// Bytes written.
     pub(in crate::proxy) sent: &'a mut u64,
@@ -97,7 +97,7 @@ fn relay_rest<T: Transport, B: BodySink>(
     taken: &mut u64,
 ) -> End {
     let mut turns = Turns::new();
-    // The relay before this one may have left something.
+    // An earlier relay may have left something.
     if let Some(pipe) = source.pipe {
         match sink.take_from(pipe) {
             Ok(true) => {}
@@ -163,7 +163,7 @@ fn relay_rest<T: Transport, B: BodySink>(
 }
 
 fn finish<B: BodySink>(reader: &BodyReader, sink: &mut Sink<'_, B>, trailer: &mut Trailer) -> End {
-    // Also where nobody gets it: a body whose trailer is malformed has no proper end.
+    // Parsed even if it is not passed on: a body with a malformed trailer has no proper end.
     let bytes = match reader.trailer(trailer) {
         Ok(bytes) => bytes,
         Err(bad) => return End::Malformed(bad),
@@ -182,7 +182,7 @@ impl<T: Transport> Source<'_, T> {
     }
 }
 
-/// Notes that so much has come.
+/// Notes that this many bytes have arrived.
 fn came(count: usize, patience: &Patience, heard: Option<&Cell<usize>>) {
     patience.moved(count);
     if let Some(heard) = heard {
@@ -233,7 +233,7 @@ fn fill<T: Transport>(turns: &mut Turns, source: &mut Source<'_, T>) -> Filled {
             source.buffer.added(count);
             came(count, source.patience, source.heard);
             if count == size {
-                // The source is faster than this buffer.
+                // The source is faster than a buffer of this size can pass on.
                 source.buffer.enlarge();
             }
             Filled::Some(count)
@@ -269,7 +269,7 @@ fn splice<T: Transport, B: BodySink>(
     let certain = usize::try_from(source.reader.certain()).unwrap_or(usize::MAX);
     let filled = pipe.fill(socket, turns.most().min(certain));
     if filled.as_ref().is_err_and(Pipe::is_refusal) {
-        // What comes is copied.
+        // What comes now is copied.
         pipe.refused();
         return Filled::Some(0);
     }
@@ -279,7 +279,8 @@ fn splice<T: Transport, B: BodySink>(
         Ok(count) => {
             source.reader.passed(count);
             if count == certain {
-                // The events speak of bytes that were all taken, and nothing else would find that out.
+                // The events may be about bytes that were read already, and nothing else would find that
+                // out.
                 socket.is_readable_now();
             }
             came(count, source.patience, source.heard);
@@ -300,13 +301,13 @@ fn splice<T: Transport, B: BodySink>(
 }
 
 impl<B: BodySink> Sink<'_, B> {
-    /// Takes content; false when the sink has something to say first.
+    /// Takes content; false when the sink has sent something first.
     fn piece(&mut self, content: &[u8]) -> io::Result<bool> {
         let written = self.to.piece(content, self.wait);
         self.count(written)
     }
 
-    /// Takes all that the pipe holds, behind what is pending; false when the sink has something to say
+    /// Takes everything in the pipe, after what is pending; false when the sink has sent something
     /// first.
     fn take_from(&mut self, pipe: &mut Pipe) -> io::Result<bool> {
         if !self.flush()? {
@@ -324,7 +325,7 @@ impl<B: BodySink> Sink<'_, B> {
         self.count((written, outcome.map(|()| pipe.is_empty())))
     }
 
-    /// Takes the end, and writes what is pending; false when the sink has something to say first.
+    /// Takes the end, and writes what is pending; false when the sink has sent something first.
     fn end(&mut self, trailer: &Trailer, bytes: &[u8]) -> io::Result<bool> {
         let end = BodyEnd {
             trailer,
@@ -335,7 +336,7 @@ impl<B: BodySink> Sink<'_, B> {
         self.count(written)
     }
 
-    /// Writes what is pending; false when the sink has something to say first.
+    /// Writes what is pending; false when the sink has sent something first.
     fn flush(&mut self) -> io::Result<bool> {
         let written = self.to.flush(self.wait);
         self.count(written)

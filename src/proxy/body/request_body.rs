@@ -1,9 +1,9 @@
-//! The body of a request, from its head to its end, whoever takes it: the peer, a second coroutine on the
-//! peer's behalf, or nobody, when it is read and dropped, since its client may read nothing until it has
-//! sent everything.
+//! The body of a request, from its head to its end, whatever becomes of it: it is relayed to the peer,
+//! by this coroutine or a second one, or it is read and dropped, since the client may read nothing until
+//! it has sent everything.
 //!
 //! ```text
-//!   WithHead
+//!   Untouched -> WithHead (a small one that has arrived is sent with the head)
 //!   Untouched -> Begun -> Ending -> Complete
 //!       any of them -> Away (a second coroutine has it) -> as that has left it
 //!       any of them -> Unknown (nobody can tell where it ends)
@@ -29,7 +29,7 @@ pub(in crate::proxy) const SMALL_BODY: usize = 8 * 1024;
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// There is none, or it goes with the head for the peer: in one write, and again if need be.
+    /// There is none, or it is sent with the head: in one write, and again for another attempt.
     WithHead,
     /// Nothing of it was taken.
     Untouched,
@@ -41,7 +41,7 @@ enum State {
     Complete,
     /// A second coroutine has it.
     Away,
-    /// Nobody can tell where it ends.
+    /// Its end cannot be found.
     Unknown,
 }
 
@@ -49,15 +49,15 @@ enum State {
 pub(in crate::proxy) struct RequestBody {
     state: State,
     reader: BodyReader,
-    /// What has left the client and not yet reached the peer.
+    /// What has left the client and not reached the peer yet.
     pipe: Option<Pipe>,
     /// With the client, while it comes in.
     patience: Patience,
-    /// Content that may still come.
+    /// How much content may still come.
     allowance: Option<u64>,
-    /// It comes, and goes to the peer, in chunks.
+    /// It arrives, and is sent to the peer, in chunks.
     is_chunked: bool,
-    /// Bytes of it that nobody wanted.
+    /// Bytes of it that were dropped, as nobody wanted them.
     dropped: u64,
     /// What was taken of it is still here, and can be sent again.
     is_kept: bool,
@@ -69,7 +69,7 @@ pub(in crate::proxy) struct FromClient<'a, T> {
     pub(in crate::proxy) buffer: &'a mut Buffer,
     /// Ends the relay when it happens while the client is silent.
     pub(in crate::proxy) watch: Watch<'a>,
-    /// Counts what comes.
+    /// Counts the bytes that arrive.
     pub(in crate::proxy) heard: Option<&'a Cell<usize>>,
 }
 
@@ -82,9 +82,9 @@ pub(in crate::proxy) struct ToPeer<'a> {
     pub(in crate::proxy) kept: Option<Kept<'a>>,
     /// Of the request's head.
     pub(in crate::proxy) options: &'a ConnectionOptions,
-    /// With a peer that takes nothing.
+    /// How long the peer may take nothing.
     pub(in crate::proxy) patience: &'a Patience,
-    /// It may have something to say before it takes more, which ends the relay.
+    /// If the peer sends something before it takes more, that ends the relay.
     pub(in crate::proxy) until_readable: bool,
 }
 
@@ -97,14 +97,14 @@ pub(in crate::proxy) struct Relayed {
     pub(in crate::proxy) sent: u64,
 }
 
-/// What has become of bytes that nobody wants.
+/// The outcome of dropping bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Dropped {
     /// All are dropped, and more of the body may come.
     All,
-    /// The body has ended, or nobody can tell where it will.
+    /// The body has ended, or its end cannot be found.
     Over,
-    /// More than is dropped of a body.
+    /// More bytes than may be dropped of a body.
     TooMuch,
 }
 
@@ -141,17 +141,17 @@ impl RequestBody {
         }
     }
 
-    /// Nobody can tell any more where it ends.
+    /// Its end cannot be found any more.
     pub(in crate::proxy) fn mark_unknown(&mut self) {
         self.state = State::Unknown;
     }
 
-    /// There is none, or it goes with the head.
+    /// There is none, or it is sent with the head.
     pub(in crate::proxy) fn mark_with_head(&mut self) {
         self.state = State::WithHead;
     }
 
-    /// Lets go what was taken and has not reached the peer.
+    /// Discards what was taken and has not reached the peer.
     pub(in crate::proxy) fn let_go(&mut self) {
         self.pipe = None;
     }
@@ -186,7 +186,7 @@ impl RequestBody {
         matches!(self.state, State::WithHead | State::Untouched)
     }
 
-    /// It may be coming, and somebody has to take it.
+    /// It may be on its way, and has to be taken.
     pub(in crate::proxy) fn is_under_way(&self) -> bool {
         matches!(self.state, State::Untouched | State::Begun | State::Ending)
     }
@@ -221,7 +221,7 @@ impl RequestBody {
             broken_off: None,
         };
         let mut body = Outgoing {
-            stream: peer.stream,
+            to: peer.stream,
             pending: peer.pending,
             chunked: self.is_chunked,
             ended: self.state == State::Ending,
@@ -248,13 +248,13 @@ impl RequestBody {
         Relayed { end, taken, sent }
     }
 
-    /// True when what is still to come of it may be read and dropped, as far as that is known: not more
-    /// than `limit`.
+    /// True when the rest of it may be read and dropped, as far as its length is known: not more than
+    /// `limit`.
     pub(in crate::proxy) fn may_be_dropped(&self, limit: Option<u64>) -> bool {
         limit.is_none_or(|limit| self.reader.certain() <= limit.saturating_sub(self.dropped))
     }
 
-    /// Drops what is in the `buffer` of it.
+    /// Drops its bytes in the `buffer`.
     pub(in crate::proxy) fn drop_filled(
         &mut self,
         buffer: &mut Buffer,

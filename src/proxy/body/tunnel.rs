@@ -1,17 +1,17 @@
 //! Upgraded connections (WebSocket and the like): bytes both ways, unread.
 //!
-//! Two coroutines of the same worker, one a direction, on handles of their own, since at most one
-//! coroutine may wait on a handle.
+//! There are two coroutines of the same worker, one for each direction, each with its own handles, since
+//! at most one coroutine may wait on a handle.
 //!
 //! How a tunnel ends:
 //!
 //! - A side that has nothing more to send shuts down its sending. That is passed on, and the other
-//!   direction goes on for as long as it likes: `docker exec` and `nc` end their side and wait for the
-//!   output. Once both have done so, the tunnel has ended.
+//!   direction continues for as long as it likes: `docker exec` and `nc` end their side and wait for the
+//!   output. Once both sides have done so, the tunnel has ended.
 //! - Anything else cuts it: a reset, a panic, silence in both directions for too long, a side that takes
-//!   nothing for too long, the end of the gateway's own time. Then both sides are reset at once. A FIN
-//!   would say that what came was all of it, and a side that goes on sending into a window that has
-//!   closed would not even learn that nobody reads any more.
+//!   nothing for too long, the end of `drain_timeout`. Then both sides are reset at once. A FIN would
+//!   claim that everything has arrived, and a side that keeps sending into a closed window would not
+//!   even learn that nobody reads any more.
 
 use std::cell::Cell;
 use std::io;
@@ -29,7 +29,7 @@ pub(in crate::proxy) struct Carried {
     pub(in crate::proxy) up: u64,
     /// From the peer to the client; `None` after a panic there.
     pub(in crate::proxy) down: Option<u64>,
-    /// Not to the end of both sides.
+    /// It was cut, before both sides had ended.
     pub(in crate::proxy) cut: bool,
 }
 
@@ -61,10 +61,10 @@ struct Progress {
 }
 
 impl Progress {
-    /// When the silence has lasted too long, unless something moves meanwhile.
+    /// When the silence will have lasted too long, unless something moves meanwhile.
     fn due(&self) -> Instant {
         let due = self.last.get().checked_add(self.limit);
-        // No clock goes so far; then it is looked at once a day.
+        // The limit is beyond the clock's range: check again after a day.
         due.unwrap_or_else(|| Instant::now() + Duration::from_secs(24 * 60 * 60))
     }
 }
@@ -95,7 +95,7 @@ pub(in crate::proxy) fn carry<T: Transport>(
 
 /// Copies one direction to its end; returns the bytes copied.
 fn one_way<F: Transport, T: Transport>(from: &F, to: &T, progress: &Progress) -> u64 {
-    // Whoever waits in the other direction wakes, too.
+    // This wakes the other direction, too.
     let cut = Failsafe::new(|| {
         progress.cut.set(true);
         from.reset();
@@ -116,7 +116,7 @@ fn one_way<F: Transport, T: Transport>(from: &F, to: &T, progress: &Progress) ->
             to.shutdown_write();
             return count;
         }
-        // `from` may have ended both ways, and in order, while `to` takes its time for what came of it.
+        // `from` may have ended cleanly in both directions while `to` is still slow to take its bytes.
         let written = to.write_all_unless(buffer.filled(), &patience, from.watch_reset());
         if written.is_err() {
             break;
@@ -139,15 +139,15 @@ fn read_some<F: Transport, T: Transport>(
 ) -> Option<usize> {
     let (mut back, mut forth) = (Uptake::default(), Uptake::default());
     loop {
-        // Nobody else may be looking at `to` any more, once it has ended its side. Ours has not ended yet,
-        // so it is gone only when it was reset.
+        // Once `to` has ended its side, this direction alone watches it. As we have not ended our side,
+        // it is gone only if it was reset.
         match from.wait_readable(progress.due(), to.watch_gone()) {
             Wake::Ready => {}
             Wake::Watched => return None,
             _ if net::are_waits_cut() => return None,
             // The other direction was busy meanwhile.
             _ if progress.due() > Instant::now() => continue,
-            // Who still takes what was carried cannot have answered it.
+            // A side that is still taking bytes cannot have answered them yet.
             _ if back.goes_on(from.unsent()) | forth.goes_on(to.unsent()) => {
                 progress.last.set(Instant::now());
                 continue;

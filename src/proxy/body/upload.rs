@@ -1,8 +1,8 @@
 //! The rest of a request's body, while the response is already on its way.
 //!
-//! A peer may answer before it has read the whole request, and go on reading: it echoes, converts,
-//! reports progress. Then both bodies flow at once, and a second coroutine sees to the request's,
-//! on handles of its own ([`Twins`]).
+//! A peer may answer before it has read the whole request, and keep reading: it echoes, converts, or
+//! reports progress. Then both bodies flow at once, and a second coroutine relays the request's, with
+//! handles of its own ([`Twins`]).
 
 use std::cell::Cell;
 use std::io;
@@ -32,14 +32,14 @@ pub(in crate::proxy) struct RestOfBody {
     pub(in crate::proxy) send_timeout: Duration,
     /// The end of the exchange's time.
     pub(in crate::proxy) end: Option<Instant>,
-    /// The peer has refused the request: that it takes no more of it then is no fault.
+    /// The peer has refused the request, so it is not a fault if it takes no more of it.
     pub(in crate::proxy) refused: bool,
 }
 
-/// What has come of it.
+/// The outcome.
 pub(in crate::proxy) struct Uploaded {
     pub(in crate::proxy) relayed: Relayed,
-    /// Where it is now.
+    /// The body, in its state now.
     pub(in crate::proxy) body: RequestBody,
     /// Bytes received and not yet used.
     pub(in crate::proxy) buffer: Buffer,
@@ -57,7 +57,7 @@ impl Upload {
     /// Begins to send the rest.
     ///
     /// # Errors
-    /// When the second coroutine cannot be had.
+    /// When the second coroutine cannot be started.
     pub(in crate::proxy) fn begin<T: Transport>(
         twins: Twins<T>,
         rest: RestOfBody,
@@ -79,8 +79,7 @@ impl Upload {
         })
     }
 
-    /// True once the upload has ended the connection to the peer, in the middle of whatever comes
-    /// from there.
+    /// True once the upload has ended the connection to the peer, in the middle of the response.
     pub(in crate::proxy) fn broken_off(&self) -> &Cell<bool> {
         &self.broken_off
     }
@@ -90,7 +89,8 @@ impl Upload {
         Rc::clone(&self.heard)
     }
 
-    /// To count the bytes of its answer that have come from the peer: while they come, it may take nothing.
+    /// Counts the bytes of the answer that have come from the peer: while they come, it need not take
+    /// anything.
     pub(in crate::proxy) fn answered(&self) -> &Cell<usize> {
         &self.answered
     }
@@ -114,14 +114,14 @@ impl RestOfBody {
         heard: &Cell<usize>,
         answered: Rc<Cell<usize>>,
     ) -> Uploaded {
-        // Unless all went well, a panic included.
+        // Runs unless all goes well, even after a panic.
         let break_off = Failsafe::new(|| {
             broken_off.set(true);
             twins.peer.shutdown_both();
         });
         let mut trailer = Trailer::default();
-        // One that answers is there. Whether it has stopped reading, or reads on once it has answered, it
-        // does not tell; but one that has refused has told.
+        // A peer that answers is alive. It may have stopped reading, or continue once it has answered:
+        // that is unknown, unless it has refused.
         let answered = (!self.refused).then_some(answered);
         let peer_patience = Patience::new(self.send_timeout).hearing(answered);
         peer_patience.ends_at(self.end);
@@ -142,9 +142,10 @@ impl RestOfBody {
         let relayed = self.body.relay(client, peer, &mut trailer);
         let ends_exchange = match &relayed.end {
             End::Complete | End::Watched => false,
-            // A peer that has closed may have said why; one that takes nothing waits for ever.
+            // A peer that has closed may have said why; one that takes nothing would be waited for for
+            // ever.
             End::Sink(error) => !self.refused && error.kind() == io::ErrorKind::TimedOut,
-            // The client's fault ends it, whatever the peer is doing.
+            // The client's fault ends the exchange, whatever the peer is doing.
             _ => true,
         };
         match ends_exchange {

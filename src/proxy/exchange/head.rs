@@ -1,4 +1,4 @@
-//! The head of the response is waited for, and interim ones on the way are passed on.
+//! Waits for the head of the response, and passes interim responses on.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::net::{self, Uptake, Wake};
 use crate::proxy::downstream::{Downstream, Transport};
 use crate::proxy::workspace::Workspace;
 
-/// A client that ends its side so soon after its request has nothing more to ask and waits for the
-/// answer, as `printf … | nc` does. One that does so later has most likely closed: TCP tells the two
-/// apart only once it is written to.
+/// A client that ends its side this soon after its request has nothing more to ask and waits for the
+/// answer, as `printf … | nc` does. One that does so later has probably closed: TCP distinguishes the
+/// two only once something is written to it.
 const ENDS_WITH_REQUEST: Duration = Duration::from_millis(100);
 
 impl<D: Downstream> Exchange<'_, D> {
@@ -50,7 +50,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 }
             }
             match self.read_some(upstream, begun, deadline) {
-                // A peer that still takes what was sent has not got the whole request yet.
+                // A peer that is still taking what was sent does not have the whole request yet.
                 Err(Failure::ReadTimeout)
                     if !net::are_waits_cut() && uptake.goes_on(upstream.stream.unsent()) =>
                 {
@@ -76,7 +76,7 @@ impl<D: Downstream> Exchange<'_, D> {
             checked.map_err(|_| Failure::BadResponseFraming)?;
         }
         match response.status {
-            // HTTP/1.0 knows none of these (RFC 9110 section 15.2).
+            // HTTP/1.0 has no interim responses (RFC 9110 section 15.2).
             100..200 if response.version == Version::Http10 => Err(Failure::BadResponseHead.into()),
             101 if self.switches_as_asked(bytes) && self.body.is_complete() => Ok(()),
             101 => Err(Failure::UnexpectedUpgrade.into()),
@@ -95,7 +95,7 @@ impl<D: Downstream> Exchange<'_, D> {
         encode::switches_as_asked(asked, options, &response.fields, bytes)
     }
 
-    /// Reads some of a response that was waited for since `begun`.
+    /// Reads some of a response; the wait for it began at `begun`.
     fn read_some(
         &mut self,
         upstream: &mut Upstream,
@@ -112,7 +112,7 @@ impl<D: Downstream> Exchange<'_, D> {
             match stream.wait_readable(deadline, watch) {
                 Wake::Ready => {}
                 Wake::Watched if client.is_gone() => return Err(Failure::ClientGone),
-                // It may be waiting for its answer all the same.
+                // The client may be waiting for its answer all the same.
                 Wake::Watched => {
                     self.client_ended = true;
                     self.client_gave_up = begun.elapsed() > ENDS_WITH_REQUEST;
@@ -147,7 +147,7 @@ impl<D: Downstream> Exchange<'_, D> {
     }
 
     /// Passes an interim response on, unless it is [too much](super::interim::Interim): not to an
-    /// HTTP/1.0 client (RFC 9110 section 15.2), and 100 only where it was asked for, once.
+    /// HTTP/1.0 client (RFC 9110 section 15.2), and 100 only once and only if it was asked for.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn pass_interim(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {

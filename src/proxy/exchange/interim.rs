@@ -1,14 +1,14 @@
 //! How many interim responses of a peer are passed on, and how fast they are read.
 //!
-//! All of them are passed on, and each renews the time in which the next head must come: that is what 102
-//! is for (RFC 2518 section 10.1). From a peer that abuses them the surplus is dropped, and what nobody
-//! could mean, megabytes of them, is read on at a pace, so that the peer waits in TCP for the rest. Nothing
-//! else happens: its response may still be a success, and to ask another peer would be to do twice what the
-//! request asks for. Only where the request has waited for minutes because of that pace does it fail.
+//! All of them are passed on, and each renews the time limit for the next head: that is what 102 is for
+//! (RFC 2518 section 10.1). From a peer that abuses them the surplus is dropped; and a flood of
+//! megabytes, which nobody can want, is read at a limited pace, so that TCP slows the peer down. Nothing
+//! else happens: its response may still be a success, and asking another peer would do twice what the
+//! request asks for. The request fails only when it has waited for minutes because of that pace.
 
 use std::time::{Duration, Instant};
 
-/// A short one counts for so many bytes: it costs as much.
+/// A short one counts as this many bytes: it costs as much.
 const LEAST: u64 = 64;
 
 /// What is passed on.
@@ -23,28 +23,28 @@ const READ: Pace = Pace {
     rate: 2 << 20,
 };
 
-/// A shorter pause would end no sooner: the worker's clock looks at times only so often.
+/// A shorter pause would end no sooner: the worker's clock checks its waits only this often.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Pauses of so many times `read_timeout` are the end of it.
+/// The pauses may add up to this many times `read_timeout`.
 const ENDLESS: u32 = 600;
 
-/// So many bytes at once, and so many a second in the long run.
+/// How many bytes at once, and how many a second in the long run.
 struct Pace {
     burst: u64,
     rate: u64,
 }
 
-/// Bytes that a pace has not made up for yet.
+/// A leaky bucket: the bytes that have not drained yet.
 #[derive(Debug, Default)]
 struct Level {
     bytes: u64,
-    /// As of when that is.
+    /// When `bytes` was last updated.
     since: Option<Instant>,
 }
 
 impl Level {
-    /// Takes off what `pace` has made up for until `now`.
+    /// Subtracts what has drained at this `pace` until `now`.
     fn settle(&mut self, pace: &Pace, now: Instant) {
         let since = *self.since.get_or_insert(now);
         let millis = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
@@ -56,12 +56,12 @@ impl Level {
     }
 }
 
-/// What one peer has sent of them in one attempt.
+/// The interim responses of one peer in one attempt.
 #[derive(Debug, Default)]
 pub(super) struct Interim {
     passed: Level,
     read: Level,
-    /// How long it was not read from because of them.
+    /// How long reading was paused because of them.
     paused: Duration,
     /// Some were dropped.
     surplus: bool,
@@ -74,12 +74,12 @@ pub(super) struct Verdict {
     pub(super) passes: bool,
     /// It is the first one that is dropped.
     pub(super) is_news: bool,
-    /// So long nothing is read behind it.
+    /// How long to pause reading after it.
     pub(super) pause: Option<Duration>,
 }
 
 impl Interim {
-    /// Judges one of so many bytes that has come `now`.
+    /// Judges one of this many bytes that has arrived `now`.
     pub(super) fn judge(&mut self, bytes: usize, now: Instant) -> Verdict {
         let bytes = (bytes as u64).max(LEAST);
         self.passed.settle(&PASSED, now);
@@ -100,7 +100,7 @@ impl Interim {
         }
     }
 
-    /// True once the request has waited for so long that nobody will see an answer.
+    /// True once the request has waited for so long that nobody is waiting for an answer any more.
     pub(super) fn is_endless(&self, read_timeout: Duration) -> bool {
         self.paused > read_timeout.saturating_mul(ENDLESS)
     }

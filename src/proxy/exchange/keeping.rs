@@ -10,8 +10,8 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::pinned::{Pinned, Taken};
 use crate::upstream::pool::Leftover;
 
-/// So long a peer is listened to that may send the body of a response that must not have one: long
-/// enough for the client's own next request, and [not](Leftover) for anybody else's.
+/// How long to listen to a peer that may send the body of a response that must not have one: long enough
+/// for the client's own next request, but [not](Leftover) for anybody else's.
 const LATE_BODY: Duration = Duration::from_millis(50);
 
 /// What was on the connection, as far as its next request depends on that.
@@ -21,11 +21,11 @@ struct Exchanged {
     pins: bool,
     /// The answer began before the request's body had ended.
     ahead: bool,
-    /// An upgrade was asked, and not granted.
+    /// An upgrade was requested, and not granted.
     upgrade: bool,
     /// The client is a trusted proxy, on whose connection requests of many people may come.
     by_proxy: bool,
-    /// The client may ask again.
+    /// The client may send another request.
     client_stays: bool,
 }
 
@@ -50,8 +50,9 @@ impl Keeping {
             client_stays,
         } = exchanged;
         // Some peers answer before the end of a body and take the rest for the next request; some take
-        // what follows an upgrade for another protocol, whatever they have answered. So their next request
-        // must be of the same user, and one word in a field does not make a proxy's connection one user's.
+        // what follows a request for an upgrade for another protocol, whatever they answered. So the
+        // next request on such a connection must be the same user's; and credentials in a field do not
+        // make a proxy's connection a single user's.
         if (ahead || upgrade) && by_proxy {
             return Self::Close;
         }
@@ -78,7 +79,7 @@ impl<D: Downstream> Exchange<'_, D> {
         }
     }
 
-    /// Keeps a connection to the peer, on which both messages are complete, for whom it may serve.
+    /// Keeps a connection to the peer, on which both messages are complete, for those whom it may serve.
     pub(super) fn keep(
         &mut self,
         stream: Stream,
@@ -130,7 +131,7 @@ impl<D: Downstream> Exchange<'_, D> {
         }
     }
 
-    /// Listens for a moment whether the peer sends the body that must not come; once for each peer.
+    /// Listens for a moment whether the peer sends a body where none is allowed; once for each peer.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn is_silent(&self, peer: SocketAddr, stream: &Stream) -> bool {

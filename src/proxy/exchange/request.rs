@@ -1,4 +1,4 @@
-//! The request's way to the peer.
+//! Sends the request to the peer.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ impl<D: Downstream> Exchange<'_, D> {
             self.worker.metrics().upstream_sent.add(head.len() as u64);
             return match upstream.stream.write_all(head, &patience) {
                 Ok(()) => Ok(()),
-                // It may have answered before it closed, or took no more: that says more.
+                // It may have answered before it closed or stopped reading: the answer says more.
                 Err(_) if upstream.stream.is_readable_now() => {
                     upstream.has_enough = true;
                     Ok(())
@@ -56,13 +56,13 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         // Interim responses may come at any time; a final one ends the sending.
         while self.workspace.response.status < 200 {
-            // A response may have come with the one before it.
+            // Another response may have come with the last one.
             if upstream.buffer.is_empty() {
                 if upstream.has_enough || self.relay_request_body(upstream)? {
                     return Ok(());
                 }
-                // An event may be old news, and waiting for a response that does not come would
-                // keep the body from a peer that waits for it.
+                // The event may have been about bytes read before; waiting for a response that does not
+                // come would keep the body from a peer that waits for it.
                 if !upstream.stream.is_readable_now() {
                     continue;
                 }
@@ -72,10 +72,10 @@ impl<D: Downstream> Exchange<'_, D> {
         Ok(())
     }
 
-    /// Waits until the peer says something, or the client sends its body unbidden.
+    /// Waits until the peer responds, or the client sends its body without waiting for consent.
     fn await_continue(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
-        // Some peers know of no consent, and some clients wait for a second before they go on
-        // without; so the peer, who is at fault in the end, has more than its ordinary time.
+        // Some peers never consent, and some clients wait for a second before they go on without
+        // consent; so the peer, which is blamed in the end, has more than its ordinary time.
         let read_timeout = self.config.upstream.read_timeout;
         let deadline = Instant::now() + self.config.gateway.body_timeout.max(read_timeout);
         let deadline = self.until(deadline);
@@ -87,7 +87,7 @@ impl<D: Downstream> Exchange<'_, D> {
         }
     }
 
-    /// Relays the request's body. False when the peer speaks before the body is complete.
+    /// Relays the request's body. False when the peer responds before the body is complete.
     fn relay_request_body(&mut self, upstream: &mut Upstream) -> Result<bool, Stop> {
         let peer_patience = self.patience(self.config.upstream.send_timeout);
         let Workspace {
@@ -138,7 +138,7 @@ impl<D: Downstream> Exchange<'_, D> {
     }
 }
 
-/// Why a client is refused whose body has ended in this way; `None` when it has gone.
+/// The refusal for a client whose body has ended in this way; `None` when the client has gone.
 pub(super) fn refusal_of(end: &End) -> Option<Refusal> {
     match end {
         End::Stalled => Some(Refusal::BodyTimeout),

@@ -1,4 +1,4 @@
-//! The final response's way to the client.
+//! Passes the final response to the client.
 
 use std::cell::Cell;
 use std::io;
@@ -24,13 +24,13 @@ use crate::proxy::failsafe::Failsafe;
 use crate::proxy::workspace::Workspace;
 use crate::upstream::pool::Leftover;
 
-/// How a response passes through.
+/// How a response is passed on.
 struct Passage {
     /// How its body comes from the peer.
     framing: Framing,
     /// How it goes to the client.
     framing_down: Framing,
-    /// What the peer may send behind it.
+    /// What the peer may still send after it.
     leftover: Leftover,
     /// Why the client was told that its connection ends.
     close: Option<Close>,
@@ -42,7 +42,7 @@ impl<D: Downstream> Exchange<'_, D> {
         let bytes = upstream.buffer.filled();
         let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
             .map_err(|_| Failure::BadResponseFraming)?;
-        // The last word of Negotiate comes with a success (RFC 4559 section 5).
+        // The last message of Negotiate comes with a successful response (RFC 4559 section 5).
         if self.pins || matches!(self.workspace.response.status, 401 | 407) {
             let fields = &self.workspace.response.fields;
             self.challenged |= authentication::is_of_connection(fields, bytes);
@@ -61,8 +61,8 @@ impl<D: Downstream> Exchange<'_, D> {
         let passage = self.write_response_head(&mut upstream.buffer, framing, upload.is_some());
         let until_close = passage.framing_down == Framing::UntilClose;
         if until_close {
-            // Whatever ends it before its time, be it the end of this process, must not look like its
-            // proper end.
+            // If it is cut short, even by the end of this process, that must not look like its proper
+            // end.
             client.abort();
         }
         let sent_before = self.tally.sent;
@@ -72,7 +72,7 @@ impl<D: Downstream> Exchange<'_, D> {
         if until_close && (nothing_sent || matches!(end, End::Complete)) {
             client.cancel_abort();
         }
-        // A peer that has answered may go on reading, unless the end of its response was its own.
+        // A peer that has answered may go on reading, unless its response ended with the connection.
         let reads_on = matches!(end, End::Complete)
             && passage.framing != Framing::UntilClose
             && self.peer_keeps();
@@ -95,7 +95,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 End::Complete => Outcome::Close(Close::Panic),
                 _ => Outcome::Abort(Close::Panic),
             })),
-            // This fault is the cause of whatever the peer has done since.
+            // This fault has caused whatever the peer did afterwards.
             (end, Some(Fault::Client(fault))) => {
                 let complete = matches!(end, End::Complete);
                 let outcome = self.upload_failed(&fault, complete, nothing_sent);
@@ -148,9 +148,9 @@ impl<D: Downstream> Exchange<'_, D> {
         })
     }
 
-    /// True when the peer has told a kept connection that its time is over, by a 408 that nobody had asked
-    /// for (RFC 9110 section 15.5.9), when the request was on its way already. It may be the answer to a
-    /// request that is not all there, or of which more than the head was sent.
+    /// True when the peer has ended a kept connection for being idle, by an unsolicited 408 (RFC 9110
+    /// section 15.5.9), while the request was on its way already. If the request is incomplete, or more
+    /// than its head was sent, the 408 may be the answer to it.
     pub(super) fn is_farewell(&self, upstream: &Upstream) -> bool {
         upstream.pooled
             && self.workspace.response.status == 408
@@ -217,7 +217,7 @@ impl<D: Downstream> Exchange<'_, D> {
             true => gateway.body_timeout.max(self.config.upstream.stall_timeout),
             false => self.config.upstream.stall_timeout,
         });
-        // Nobody else reads what the client may have to send before it reads.
+        // Nothing else reads what the client may have to send before it reads.
         let mut drops = upload.is_none() && !self.body.is_complete();
         let heard = match upload {
             Some(upload) => Some(upload.heard()),
@@ -262,7 +262,7 @@ impl<D: Downstream> Exchange<'_, D> {
         end
     }
 
-    /// Drops some of a body that nobody wants; false when no more of it is to be read.
+    /// Drops some of a body that is not wanted; false when no more of it is to be read.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn drop_some(&mut self, heard: &Cell<usize>, turns: &mut Turns) -> bool {
@@ -322,8 +322,8 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         self.tally.error = Some(failure.name());
         self.verdict = Verdict::Cut(failure);
-        // A length or chunks show by themselves that something is missing, and what was sent
-        // should arrive.
+        // A length or chunks show by themselves that something is missing, and what was sent should
+        // still arrive.
         Stop::Over(match passage.framing_down {
             Framing::UntilClose => Outcome::Abort(Close::ResponseCut),
             _ => Outcome::Close(Close::ResponseCut),
@@ -331,8 +331,8 @@ impl<D: Downstream> Exchange<'_, D> {
     }
 }
 
-/// True when a response must not have a body, but its head speaks of one: a peer that sends it all
-/// the same must not have it taken for the next response.
+/// True when a response must not have a body, but its head announces one: if the peer sends it all the
+/// same, it must not be taken for the next response.
 fn speaks_of_absent_body(head: &ResponseHead, bytes: &[u8], framing: Framing) -> bool {
     let speaks = |field: &Field| match field.kind {
         Kind::ContentLength => field.value.of(bytes) != b"0",

@@ -16,7 +16,7 @@ impl<D: Downstream> Exchange<'_, D> {
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     pub(super) fn switch_protocols(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
-        // Before the client is told, since there is no way back then.
+        // Before the client is told, since after that there is no way back.
         let twins = || Twins::of(self.transport, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
         let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
@@ -36,11 +36,11 @@ impl<D: Downstream> Exchange<'_, D> {
         self.downstream.head(&response);
         self.tally.status = head.status;
         upstream.buffer.consume(head.len);
-        // What the peer has sent behind its head belongs to the new protocol already, and so does
-        // what the client has sent behind its own.
+        // What the peer has sent after its head belongs to the new protocol already, and so does what
+        // the client has sent after its own.
         let limit = self.config.gateway.send_timeout;
         let passed = self.pass_behind_head(upstream.buffer.filled(), &Patience::new(limit));
-        // From here on whatever is lost must be seen to be lost, by both sides.
+        // From here on, both sides must be able to see it if anything is lost.
         if let Err(error) = passed {
             upstream.stream.reset();
             return Err(Stop::Over(tunnel_lost(&error)));
@@ -80,7 +80,7 @@ impl<D: Downstream> Exchange<'_, D> {
         })
     }
 
-    /// Writes the head that was passed on, and these bytes behind it.
+    /// Writes the head that was passed on, and these bytes after it.
     fn pass_behind_head(&mut self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
         let wait = Wait {
             patience,
@@ -95,7 +95,7 @@ impl<D: Downstream> Exchange<'_, D> {
     }
 }
 
-/// How a tunnel ends to whose client the answer cannot be passed on.
+/// How a tunnel ends if the answer cannot be passed on to the client.
 fn tunnel_lost(error: &io::Error) -> Outcome {
     match client_lost(error) {
         Outcome::Close(close) => Outcome::Abort(close),

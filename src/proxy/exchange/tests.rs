@@ -20,6 +20,7 @@ use crate::logs::writer::Log;
 use crate::metrics::Metrics;
 use crate::proxy::doubts::Doubts;
 use crate::proxy::gateway::Gateway;
+use crate::proxy::http1::Http1;
 use crate::snapshot::Published;
 use crate::upstream::in_force::InForce;
 use memory::Event::{End, Head, Interim, Piece};
@@ -49,6 +50,8 @@ struct Asked {
     meanwhile: Option<Meanwhile>,
     /// What a piece of the response meets with at the client.
     piece_fails: Option<ErrorKind>,
+    /// The client gets HTTP/1, on a transport that is no socket.
+    http1: bool,
 }
 
 fn asked(head: &'static str) -> Asked {
@@ -57,6 +60,7 @@ fn asked(head: &'static str) -> Asked {
         body: "",
         meanwhile: None,
         piece_fails: None,
+        http1: false,
     }
 }
 
@@ -65,7 +69,8 @@ fn asked(head: &'static str) -> Asked {
 struct Came {
     outcome: String,
     events: Vec<Event>,
-    through_tunnel: Vec<Event>,
+    /// What came to the client as it is, through a tunnel or as HTTP/1.
+    written: Vec<Event>,
     attempts: u32,
     /// Bytes of the client's body, as the access log has them.
     received: u64,
@@ -161,16 +166,15 @@ fn serve_here(gateway: &Arc<Gateway>, asked: Asked) -> Came {
         let (sends, events) = (sends.clone(), downstream.events.clone());
         net::spawn_beside(move || act(&sends, &events)).unwrap()
     });
-    let client = Client {
-        downstream: &mut downstream,
-        transport: &sends,
-        buffer: &mut Buffer::new(),
-        body: &mut RequestBody::new(plan.framing, &config),
-        connection: 0,
-        pinned: &mut None,
+    let (mut pending, request) = (Vec::new(), (&worker, &*config, &plan));
+    let outcome = match asked.http1 {
+        true => {
+            let mut http1 = Http1::new(&sends, plan.version, &mut pending);
+            run(request, &mut http1, &sends, &mut workspace, &mut tally)
+        }
+        false => run(request, &mut downstream, &sends, &mut workspace, &mut tally),
     };
-    let mut exchange = Exchange::new(&worker, &config, &plan, client, &mut workspace, &mut tally);
-    let outcome = match exchange.run(PoolName::Prod) {
+    let outcome = match outcome {
         Outcome::KeepAlive => "keep-alive".to_owned(),
         Outcome::Close(close) => format!("close {}", close.name()),
         Outcome::Abort(close) => format!("abort {}", close.name()),
@@ -183,10 +187,28 @@ fn serve_here(gateway: &Arc<Gateway>, asked: Asked) -> Came {
     Came {
         outcome,
         events: downstream.events.all(),
-        through_tunnel: sends.tunnel(),
+        written: sends.written(),
         attempts: tally.attempts,
         received: tally.received,
     }
+}
+
+fn run<D: Downstream>(
+    (worker, config, plan): (&Rc<Worker>, &Config, &Plan),
+    downstream: &mut D,
+    transport: &D::Transport,
+    workspace: &mut Workspace,
+    tally: &mut Tally,
+) -> Outcome {
+    let client = Client {
+        downstream,
+        transport,
+        buffer: &mut Buffer::new(),
+        body: &mut RequestBody::new(plan.framing, config),
+        connection: 0,
+        pinned: &mut None,
+    };
+    Exchange::new(worker, config, plan, client, workspace, tally).run(PoolName::Prod)
 }
 
 /// Reads what ends with this.
@@ -261,6 +283,28 @@ fn an_answer_is_a_head_its_pieces_and_an_end_however_its_peer_frames_it() {
         assert_eq!(came.outcome, outcome, "{answer}");
         assert_eq!(came.events, events, "{answer}");
         assert_eq!(came.attempts, 1, "{answer}");
+    }
+}
+
+/// As it would be on a connection that is encrypted: nothing is spliced.
+#[test]
+fn http1_is_written_to_any_stream_of_bytes() {
+    let long = "x".repeat(200_000);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n{long}");
+    let chunked = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+        HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+    for answer in [answer, chunked.to_owned()] {
+        let said = answer.clone();
+        let peers = Peers::start(1, move |_, stream| {
+            read_head(stream);
+            stream.write_all(said.as_bytes()).unwrap();
+        });
+        let came = peers.serve(Asked {
+            http1: true,
+            ..asked(GET)
+        });
+        assert_eq!(came.outcome, "keep-alive");
+        assert_eq!(came.written, [piece(&answer)]);
     }
 }
 
@@ -462,6 +506,6 @@ fn a_tunnel_carries_bytes_both_ways() {
     });
     assert_eq!(came.outcome, "close tunnel-ended");
     assert_eq!(came.events, [head(101, &["Upgrade: x"])]);
-    assert_eq!(came.through_tunnel, [piece("HELLO"), end()]);
+    assert_eq!(came.written, [piece("HELLO"), end()]);
     assert_eq!(came.received, 5);
 }

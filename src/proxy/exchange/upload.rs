@@ -1,4 +1,4 @@
-//! The rest of the request's body, while the response is passed on already.
+//! Sends the rest of the request's body while the response is already being passed on.
 
 use std::io;
 
@@ -11,28 +11,28 @@ use crate::proxy::body::tunnel::Twins;
 use crate::proxy::body::upload::{RestOfBody, Upload};
 use crate::proxy::downstream::Downstream;
 
-/// What has ended an upload before its time.
+/// What has ended an upload early.
 pub(super) enum Fault {
-    /// The client's: so its body ended.
+    /// The client's: its body ended in this way.
     Client(End),
     /// The peer took nothing of it for too long.
     Peer,
-    /// The gateway's own.
+    /// An internal error.
     Panic,
 }
 
 impl<D: Downstream> Exchange<'_, D> {
     /// True when the peer answers while the body is still coming, and wants the rest of it.
     pub(super) fn body_goes_on(&self, upstream: &Upstream) -> bool {
-        // Who refuses and does not say that it closes reads the rest to find the next request.
+        // A peer that refuses, and does not say that it closes, reads the rest to find the next request.
         let closes = self.is_refused() && !self.peer_keeps();
-        // A client that was not told to continue takes the answer for the end of the matter.
+        // A client that was not told to continue will not send its body after the answer.
         let waits = self.plan.expects_continue && !self.tally.continued && self.body.is_untouched();
         // `Connection: close` is about requests to come, not about this one's body.
         !self.body.is_complete() && !upstream.has_enough && !closes && !waits
     }
 
-    /// Goes on with the body while the response is passed on.
+    /// Continues with the body while the response is passed on.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     pub(super) fn begin_upload(&mut self, upstream: &Upstream) -> Result<Upload, Stop> {
@@ -44,8 +44,8 @@ impl<D: Downstream> Exchange<'_, D> {
             buffer: std::mem::take(self.buffer),
             pending: std::mem::take(&mut self.workspace.pending),
             options: std::mem::take(&mut self.workspace.request_options),
-            // A peer that is held up by a client who does not read is as slow as that; one that has refused
-            // need not read at all.
+            // A peer that is held up by a client that does not read is as slow as that client; one that
+            // has refused need not read at all.
             send_timeout: match self.is_refused() {
                 true => self.config.upstream.send_timeout,
                 false => {
@@ -59,7 +59,7 @@ impl<D: Downstream> Exchange<'_, D> {
         Upload::begin(twins, rest).map_err(|error| self.out_of_descriptors(&error).into())
     }
 
-    /// Takes back what the upload has left; returns how it has failed, unless the peer was free to
+    /// Takes back what the upload has left over; returns how it has failed, unless the peer was free to
     /// end it.
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
@@ -70,7 +70,7 @@ impl<D: Downstream> Exchange<'_, D> {
         reads_on: bool,
     ) -> Option<Fault> {
         if !reads_on && !upload.has_ended() {
-            // The response is over, and nobody waits for the rest.
+            // The response is over, and nothing waits for the rest.
             peer.shutdown_both();
         }
         let Some(uploaded) = upload.join() else {
@@ -87,7 +87,7 @@ impl<D: Downstream> Exchange<'_, D> {
             End::Sink(error) if !self.is_refused() && error.kind() == io::ErrorKind::TimedOut => {
                 Some(Fault::Peer)
             }
-            // The peer has not taken it all.
+            // The peer has not taken all of it.
             End::Watched | End::Sink(_) => None,
             end => Some(Fault::Client(end)),
         }

@@ -1,4 +1,4 @@
-//! Answers of the gateway's own.
+//! The gateway's own answers.
 
 use super::{Next, Session};
 use crate::config::Config;
@@ -9,12 +9,12 @@ use crate::net::{self, Patience};
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
 
-/// After so many answers of the gateway's own, to a client that sends on and on, the worker's other
-/// connections get their turn.
+/// After this many of the gateway's own answers in a row, to a client that keeps sending, the worker's
+/// other connections have their turn.
 const FAIR_ANSWERS: usize = 16;
 
 impl Session<'_> {
-    /// Answers a request that is not served because of what it is; the connection ends.
+    /// Answers a request that is refused for what it is; the connection ends.
     pub(super) fn refuse(
         &mut self,
         config: &Config,
@@ -36,8 +36,8 @@ impl Session<'_> {
         }
     }
 
-    /// Answers a request that nobody could serve. The connection stays if the whole request,
-    /// with its body, has been taken.
+    /// Answers a request that could not be served. The connection stays if the whole request, with its
+    /// body, has been read.
     pub(super) fn answer(
         &mut self,
         config: &Config,

@@ -11,7 +11,7 @@ use crate::proxy::gateway::Counters;
 use crate::proxy::pinned::Pinned;
 use crate::proxy::worker::Worker;
 
-/// How a connection came.
+/// Where a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Arrival {
     /// Which listener it came to, from 0.
@@ -25,26 +25,27 @@ pub(in crate::proxy) struct Arrival {
 /// What is kept of a connection between two requests.
 pub(super) struct Dormant {
     _open: Open,
-    /// Which of its worker's connections it is, for as long as that runs.
+    /// Its number among its worker's connections, never used again.
     pub(super) number: u64,
     /// Which listener it came to.
     pub(super) listener: usize,
     /// The address of the socket's other side, or what the PROXY protocol says it is.
     pub(super) socket: IpAddr,
-    /// The other side may be believed what its forwarding fields say, if it is a trusted proxy.
+    /// Forwarding fields are believed if the other side is a trusted proxy. False if a PROXY header
+    /// named nobody.
     pub(super) vouched: bool,
     /// Requests served.
     pub(super) served: u64,
-    /// When the last request ended; before the first one, since when it may come.
+    /// When the last request ended; before the first one, since when that may come.
     pub(super) since: Instant,
-    /// Bytes of an empty line that have come since then.
+    /// Bytes of an empty line that have arrived since then.
     pub(super) line: usize,
-    /// The connection to a peer that is its own. Most have none, so it takes no room here.
+    /// The pinned connection to a peer. Boxed, since most sessions have none.
     pub(super) pinned: Option<Box<Pinned>>,
 }
 
 impl Dormant {
-    /// Of a connection that begins now.
+    /// For a connection that begins now.
     pub(super) fn new(counters: &Rc<Counters>, number: u64, arrival: &Arrival) -> Self {
         Self {
             _open: Open::new(counters),
@@ -70,8 +71,8 @@ pub(super) struct Parked {
 }
 
 impl Parked {
-    /// Looks whether a parked connection has to leave; lets its peer's connection go where that has
-    /// ended.
+    /// Checks whether a parked connection has to leave; closes its pinned connection if that is of no
+    /// use any more.
     pub(super) fn fate(&mut self, now: Instant, draining: bool, worker: &Worker) -> Fate {
         let pinned = &mut self.dormant.pinned;
         pinned.take_if(|pinned| pinned.is_spent(&worker.chooser));

@@ -1,9 +1,9 @@
 //! The end of a connection whose client may still be sending.
 //!
-//! Closing on unread bytes would reset the connection, and a client that only writes until it is done
-//! would get an error instead of its answer (RFC 9112 section 9.6). So after the answer the gateway
-//! shuts down its own sending and reads on. While a body comes whose end is known, for as long as it
-//! comes in time, up to `max_discard` bytes; else for a moment.
+//! Closing with unread bytes would reset the connection, and a client that reads nothing until it has
+//! sent everything would get an error instead of its answer (RFC 9112 section 9.6). So after the answer
+//! the gateway shuts down its sending side and reads on: a body whose end is known for as long as it
+//! arrives in time, up to `max_discard` bytes; anything else for a moment.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,13 +16,12 @@ use crate::net::{Turns, Wake};
 use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::workspace::Workspace;
 
-/// What a client sends of which nobody can tell where it ends, or behind the end of its body, is read and
-/// dropped for so long.
+/// How long bytes are read and dropped that come after a body, or in a body whose end is unknown.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Session<'_> {
-    /// Finds the body of a request that is refused by its head, where that is one by the grammar and says
-    /// how long its body is.
+    /// Finds the body of a request that is refused for its head, if that is well-formed and says how
+    /// long the body is.
     pub(super) fn find_body(&mut self, config: &Config, workspace: &Workspace) {
         let head = &workspace.request;
         if head.len == 0 {
@@ -34,7 +33,7 @@ impl Session<'_> {
         }
     }
 
-    /// Ends the connection so that the last answer arrives, although the client may be sending.
+    /// Ends the connection so that the last answer arrives, even if the client is still sending.
     pub(super) fn linger(&mut self, close: Close) {
         let expects_more = close == Close::Refused || !self.body.is_complete();
         if !expects_more && !self.stream.is_readable() && self.buffer.is_empty() {
@@ -62,17 +61,17 @@ impl Session<'_> {
         }
     }
 
-    /// Reads the rest of a body and drops it. False when the client has gone or is to go: it has had its
-    /// time, or its bytes.
+    /// Reads the rest of a body and drops it. False when the client has gone, or has used up its time or
+    /// bytes.
     fn drop_body(&mut self) -> bool {
         let limit = self.worker.config.snapshot().gateway.max_discard;
-        // Such a body is not read to its end anyway.
+        // Such a body would not be read to its end anyway.
         if !self.body.may_be_dropped(limit) {
             return true;
         }
         let mut turns = Turns::new();
         loop {
-            // Nothing is lost by then but the word of why.
+            // All that may be lost is the answer's reason.
             if self.worker.gateway().is_draining() {
                 return true;
             }
@@ -86,7 +85,7 @@ impl Session<'_> {
             let patience = self.body.patience();
             patience.expects(self.body.announced());
             let deadline = patience.deadline(begun);
-            // A silent client does not hold up the end of the gateway.
+            // A silent client does not delay the end of the gateway.
             let wake = self.stream.wait_idle(deadline);
             patience.waited_since(begun);
             match wake {

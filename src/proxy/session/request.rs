@@ -1,4 +1,4 @@
-//! One request: from its head to what follows it.
+//! One request, from its head to what happens after it.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -24,19 +24,19 @@ use crate::proxy::workspace::Workspace;
 use crate::route::{self, Decision, Reason, Service, Subject};
 use crate::snapshot::Snapshot;
 
-/// How reading a head ended without one.
+/// Why there is no head.
 enum NoHead {
     Refused(Refusal),
-    /// Nothing can be answered.
+    /// The connection ends without an answer.
     Closed(Close),
 }
 
-/// What becomes of an exchange when the gateway's time is over: that is why it has ended, whatever
-/// its waits made of it.
+/// The outcome of an exchange that was cut because `drain_timeout` is over: that is its reason, whatever
+/// its waits have reported.
 fn cut(outcome: Outcome, tally: &mut Tally) -> Outcome {
     let outcome = match outcome {
         Outcome::Refused(_) | Outcome::Failed(_) => Outcome::Failed(Failure::Draining),
-        // That was its answer, and it was not cut short.
+        // A tunnel was its answer, and that was not cut short.
         Outcome::Abort(Close::TunnelEnded) => return Outcome::Abort(Close::Draining),
         Outcome::Abort(_) => Outcome::Abort(Close::Draining),
         Outcome::Close(
@@ -50,7 +50,7 @@ fn cut(outcome: Outcome, tally: &mut Tally) -> Outcome {
 }
 
 impl Session<'_> {
-    /// Serves one request, and accounts for it.
+    /// Serves one request, counts and logs it.
     pub(super) fn serve_request(&mut self) -> Next {
         let config = self.worker.config.snapshot();
         let mut workspace = self.worker.lend_workspace();
@@ -120,7 +120,7 @@ impl Session<'_> {
                 return self.answer(config, tally, &plan, status, name);
             }
         };
-        // Whatever comes now may last, and the gray list must not last with it.
+        // What follows may take long, and must not keep the gray list alive for as long.
         drop(lists);
         tally.pool = Some(decision.pool);
         tally.reason = Some(decision.reason);
@@ -164,7 +164,7 @@ impl Session<'_> {
             Outcome::Close(close) => Next::Close(close),
             Outcome::Abort(close) => Next::Abort(close),
             Outcome::Refused(refusal) => {
-                // Else its end is not known, or its time is over.
+                // Otherwise its end is unknown, or its time is over.
                 if refusal != Refusal::BodyTooLarge {
                     self.body.mark_unknown();
                 }
@@ -197,14 +197,14 @@ impl Session<'_> {
                 self.refuse(config, tally, refusal, to_head)
             }
             NoHead::Closed(close) => {
-                // Nothing was answered that would have to arrive.
+                // There is no answer that would have to arrive.
                 self.body.mark_with_head();
                 Next::Close(close)
             }
         }
     }
 
-    /// Reads and parses the head, of which something is there, under its deadline.
+    /// Reads and parses the head, whose first bytes are there, under its deadline.
     fn read_head(
         &mut self,
         config: &Config,
@@ -238,7 +238,7 @@ impl Session<'_> {
         }
     }
 
-    /// Judges the head: who asks, and what for.
+    /// Judges the head: who is asking, and for what.
     fn judge(
         &mut self,
         config: &Config,

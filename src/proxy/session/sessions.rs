@@ -1,4 +1,4 @@
-//! What one worker has for its sessions: of each a number, and a place for those that are silent.
+//! What one worker has for its sessions: their numbers, and a place for the silent ones.
 
 use std::cell::Cell;
 use std::io;
@@ -15,9 +15,9 @@ pub(in crate::proxy) struct Sessions {
     pub(in crate::proxy) worker: Rc<Worker>,
     /// Silent connections.
     parking: Option<Parking<Parked>>,
-    /// There is room for them, and somebody who wakes them.
+    /// There is room for them, and a coroutine that resumes them.
     parks: Cell<bool>,
-    /// How many connections of clients have begun here: each is told from all others by that.
+    /// How many client connections have begun here, from which each gets its number.
     begun: Cell<u64>,
 }
 
@@ -35,7 +35,7 @@ impl Sessions {
         }
     }
 
-    /// A number that no other connection of this worker has.
+    /// A number that no other connection of this worker ever has.
     pub(super) fn next_number(&self) -> u64 {
         self.begun.replace(self.begun.get() + 1)
     }
@@ -45,12 +45,12 @@ impl Sessions {
         self.parks.get()
     }
 
-    /// True while some do.
+    /// True while some of them are parked.
     pub(in crate::proxy) fn has_parked(&self) -> bool {
         self.parking.as_ref().is_some_and(|it| !it.is_empty())
     }
 
-    /// Begins to watch for what they have to say, for which `resume` is called.
+    /// Starts to watch them; calls `resume` when something has arrived.
     pub(super) fn watch(self: &Rc<Self>, resume: impl Fn(&Rc<Self>, Detached, Parked) + 'static) {
         let watcher = Rc::clone(self);
         let watched = net::spawn_beside(move || {
@@ -79,10 +79,10 @@ impl Sessions {
         })
     }
 
-    /// Hands those out whose time is over; all of them when the gateway is to end.
-    pub(super) fn sift(&self, now: Instant, draining: bool, leave: impl Fn(Detached, Parked)) {
+    /// Hands out those whose time is over; all of them during a drain.
+    pub(super) fn sweep(&self, now: Instant, draining: bool, leave: impl Fn(Detached, Parked)) {
         if let Some(parking) = &self.parking {
-            parking.sift(|_, parked| parked.fate(now, draining, &self.worker), leave);
+            parking.sweep(|_, parked| parked.fate(now, draining, &self.worker), leave);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for a client to say something: for a request, and for the header of a proxy in front.
+//! Waiting for a client: for a request, and for the header of a proxy in front.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,16 @@ use crate::http::client;
 use crate::http::proxy_protocol::{self, Header, Malformed};
 use crate::net::{self, Wake};
 
-/// What clients may send before a request, once.
+/// Clients may send this before a request, once.
 const EMPTY_LINE: &[u8] = b"\r\n";
 
-/// A client that has been silent for so long is parked.
+/// A client that has been silent for this long is parked.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// When the gateway is to end, a connection that has had no request yet may still bring one for so
-/// long.
+/// During a drain, a new connection still has this long to bring its first request.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
-/// Waiting for a client to say something.
+/// A wait for a client.
 struct Idle {
     deadline: Instant,
     /// Why the connection ends then.
@@ -33,7 +32,7 @@ impl Session<'_> {
     pub(super) fn park(self) -> Result<(), Close> {
         let (deadline, close) = self.time_to_ask();
         let (sessions, dormant) = (self.sessions, self.dormant);
-        // What runs out here would have to be there for its next request, too.
+        // What has run out here would be missing for its next request, too.
         let connection = self.stream.detach().map_err(|_| Close::OverCapacity)?;
         let parked = Parked {
             dormant,
@@ -43,7 +42,7 @@ impl Session<'_> {
         sessions.park(connection, parked)
     }
 
-    /// Reads what the proxy in front says of the connection; nothing of it is answered.
+    /// Reads the header of the proxy in front; it gets no answer.
     pub(super) fn read_proxy_header(&mut self) -> Result<(), Pause> {
         let config = self.worker.config.snapshot();
         if !client::is_trusted(self.dormant.socket, &config.gateway.trusted_proxies) {

@@ -1,16 +1,16 @@
-//! The door that lists pass on their way into force: it says what of a reading may come in now,
-//! keeps what has to wait, and tells the log of what is held.
+//! The door that lists pass on their way into force: it decides what of a reading may come in now, keeps
+//! what has to wait, and logs what is held.
 //!
-//! Each list has its own fate, with one exception: what was written at once comes into force at
-//! once, so that all of them wait for one that is yet to settle: one that was found empty a moment
-//! ago (the store tells since when), or a `prod` that has to stand. But not for ever
-//! ([`MOST_WITHHELD`]): one that is rewritten again and again never settles. And not where that
-//! makes no difference: while nobody is gray, nobody is served by `pre`, so that emptying `gray`,
+//! Each list is judged by itself, with one exception: what was written together comes into force
+//! together. So all lists wait for one that has yet to settle: one that was found empty a moment ago
+//! (the store says since when), or a `prod` that has to stand for a moment. But they do not wait for
+//! ever ([`MOST_WITHHELD`]), since a list that is rewritten again and again never settles. Nor do they
+//! wait if it makes no difference: while nobody is gray, nobody is served by `pre`, so emptying `gray`,
 //! the rollback, never waits.
 //!
-//! What a list has to wait for makes no difference to its gate, which is told of each reading: it
-//! waits for nothing that the store does not have any more. So a list is in force as it was read, or
-//! it waits at its gate, or, having passed that, for the others.
+//! A list's gate is told of each reading, whatever the list is waiting for, so that nothing waits there
+//! that the store no longer has. So a list is in force as it was read, or waits at its gate, or has
+//! passed its gate and waits for the others.
 //!
 //! No clock, no lock, no snapshot: those are the publisher's.
 
@@ -22,7 +22,7 @@ use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, SharedLi
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
 
-/// How long lists wait for others to settle, at most: a little longer than that takes.
+/// The longest time for which lists wait for others to settle: a little longer than that takes.
 pub(in crate::store) const MOST_WITHHELD: Duration = Duration::from_millis(1500);
 
 /// How long a list must have been empty to count as empty. An empty `gray` is a rollback, which
@@ -42,23 +42,23 @@ pub(in crate::store) struct Door {
     rules: Rules,
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
-    /// Why lists keep their value although nothing of theirs is held.
+    /// Why lists keep their values although none of their changes is held.
     faults: ByList<Option<Fault>>,
     /// The lists that were found empty by the last reading, and are not believed to be.
     emptied: Vec<ListName>,
     /// What has passed its gate, and waits for another list to settle.
     withheld: Withheld,
-    /// Since when there was something to wait for, and something that waits.
+    /// Since when there has been something to wait for, and something that waits.
     waits_since: Option<Instant>,
-    /// The last reading came when that was the longest time ago.
+    /// At the last reading that had lasted for the longest time.
     is_late: bool,
-    /// All of what was read last was let in, and nothing waits.
+    /// Everything that was read last was let in, and nothing waits.
     is_settled: bool,
-    /// The held changes that were told of.
+    /// The held changes that were logged.
     told: Vec<(ListName, Digest)>,
-    /// A list that is rewritten again and again is held as often.
+    /// Limits the log: a list that is rewritten again and again is held as often.
     throttle: Throttle,
-    /// And it may be let in as often.
+    /// The same for lists that are let in.
     accepted: Throttle,
 }
 
@@ -75,7 +75,7 @@ pub(in crate::store) fn parse(reading: Reading, peer_port: u16) -> Parsed {
 /// Lists that wait for others to settle.
 type Withheld = ByList<Option<Arc<GrayList>>, Option<Arc<PeerList>>>;
 
-/// What a reading has left to wait for, that another reading has to tell.
+/// What a reading has left open for another reading to decide.
 #[derive(Default)]
 pub(in crate::store) struct Awaited {
     /// The lists that were found empty, and are not believed to be.
@@ -116,13 +116,13 @@ impl Door {
         self.rules = rules;
     }
 
-    /// True when all of what was read last was let in: nothing will come of reading it again.
+    /// True when everything that was read last was let in: judging it again would change nothing.
     pub(in crate::store) fn is_settled(&self) -> bool {
         self.is_settled
     }
 
-    /// What comes into force now of what was `read`, in the place of the `current` lists. What has
-    /// waited for long enough at a gate is still there, for [`Self::ripe_gray`] and the like.
+    /// The lists to come into force now in place of the `current` ones, after what was `read`. What has
+    /// waited for long enough at a gate stays there, for [`Self::ripe_gray`] and the like.
     pub(in crate::store) fn judge(
         &mut self,
         current: &Lists,
@@ -131,7 +131,7 @@ impl Door {
         now: Moment,
     ) -> SharedLists {
         let read = self.take_emptied(current, read, empty_for);
-        // Without anything to compare with, everything is new, and nothing destroys.
+        // Without anything to compare with, everything is new, and nothing can be lost.
         let rules = current.are_read().then_some(self.rules);
         let judged = ByList {
             gray: pass(&mut self.gray, rules, &current.gray, read.gray, now),
@@ -147,7 +147,7 @@ impl Door {
         }
         let mut new = judged.map_each(|it| it.0, |it| it.0);
         self.withhold(current, &mut new, now.instant);
-        // The first lists of all are no change of others.
+        // The very first lists do not replace others.
         if current.are_read() {
             self.note_change(current, &new, now.instant);
         }
@@ -160,7 +160,7 @@ impl Door {
     fn take_emptied(&mut self, current: &Lists, read: Parsed, empty_for: EmptyFor) -> Parsed {
         let compared = current.each().zip(read.as_ref());
         let mut becomes_empty: ByList<bool> = compared.map_each(becomes_empty, becomes_empty);
-        // What is held is no news with each reading.
+        // A held change is not new with each reading.
         let holds_empty = self.prod.held().is_some_and(|it| it.entries == 0);
         becomes_empty.prod &= !holds_empty;
         let is_unsettled =
@@ -170,7 +170,8 @@ impl Door {
         read.zip(is_unsettled).map_each(if_settled, if_settled)
     }
 
-    /// Keeps back what of `new` has to wait for another list, and notes that among the faults.
+    /// Keeps back those lists of `new` that have to wait for another one, and notes that among the
+    /// faults.
     fn withhold(&mut self, current: &Lists, new: &mut SharedLists, now: Instant) {
         self.withheld = Withheld::default();
         self.is_late = self.has_waited(now);
@@ -204,18 +205,18 @@ impl Door {
         gray.is_some() || pre.is_some() || prod.is_some()
     }
 
-    /// Tells the gate when `new` brings another `prod` at once.
+    /// Tells the gate of `prod` if `new` brings another one at once.
     fn note_change(&mut self, current: &Lists, new: &SharedLists, now: Instant) {
         if is_other(&*new.prod, &*current.prod) {
             self.prod.note_change(now);
         }
     }
 
-    /// The store cannot be reached: no time counts until it was read again.
+    /// The store cannot be reached: no time counts until it has been read again.
     pub(in crate::store) fn lose_sight(&mut self) {
         self.gray.lose_sight();
         self.prod.lose_sight();
-        // The next reading says what there is, and what of it has to wait.
+        // The next reading shows what there is, and what of it has to wait.
         self.withheld = Withheld::default();
         self.emptied.clear();
         (self.waits_since, self.is_late) = (None, false);
@@ -240,8 +241,8 @@ impl Door {
         })
     }
 
-    /// The `current` lists with what has waited for others for long enough. What waits for a list that
-    /// was found empty waits for a reading, which may take its time, and may end the waiting.
+    /// The `current` lists with what has waited for others for long enough. If that was for a list that
+    /// was found empty, a reading has to come first, which may take a while, and may end the wait.
     pub(in crate::store) fn ripe_withheld(
         &mut self,
         current: &Lists,
@@ -271,7 +272,7 @@ impl Door {
         }
         let prod = self.prod.ripe(self.rules, &current.prod, now)?;
         if !settles {
-            // It comes alone: nothing has waited for it, and it waits for nothing.
+            // It comes in alone: nothing has waited for it, and it waits for nothing.
             return Some(Ripe::Held(SharedLists {
                 prod,
                 ..current.shared()
@@ -310,7 +311,7 @@ impl Door {
         Some((ListName::Prod, SharedLists { prod, ..new }))
     }
 
-    /// The lists that keep their value although nothing of theirs is held.
+    /// The lists that keep their values although none of their changes is held.
     pub(in crate::store) fn faults(&self) -> Vec<(ListName, Fault)> {
         let faults = self.faults.into_iter();
         faults.filter_map(|(list, it)| Some((list, it?))).collect()
@@ -323,7 +324,7 @@ impl Door {
         until.filter(|_| waits && !self.is_late)
     }
 
-    /// What another reading has to tell.
+    /// What another reading has to decide.
     pub(in crate::store) fn awaited(&self) -> Awaited {
         let until = self.waits_until();
         Awaited {
@@ -339,7 +340,7 @@ impl Door {
         held.into_iter().flatten().collect()
     }
 
-    /// Tells of what was held `before` and has been let in.
+    /// Logs what was held `before` and has been let in.
     pub(in crate::store) fn tell_accepted(&mut self, before: &[Held], list: ListName, by: By) {
         for it in before.iter().filter(|it| it.list == list) {
             let Some(untold) = self.accepted.turn(Instant::now()) else {
@@ -351,8 +352,8 @@ impl Door {
         self.told.retain(|(told, _)| *told != list);
     }
 
-    /// Tells what of what is held is news. What is not told now, since so much is, is told at the
-    /// next reading if it is held still.
+    /// Logs what is newly held. What is left out, because there is too much, is logged at the next
+    /// reading if it is still held.
     pub(in crate::store) fn tell_held(&mut self, held: &[Held]) {
         let is = |it: &Held| (it.list, it.digest);
         self.told.retain(|told| {
@@ -384,7 +385,7 @@ impl Door {
     }
 }
 
-/// What a guarded list is from now on, and why it keeps its value, if that is for a fault.
+/// The value of a guarded list from now on, and the fault for which it keeps its old one, if any.
 fn pass<L: Guarded + Listed>(
     gate: &mut Gate<L>,
     rules: Option<Rules>,
@@ -421,7 +422,7 @@ fn if_settled<L>((read, is_unsettled): (Result<L, Fault>, bool)) -> Result<L, Fa
     }
 }
 
-/// Puts the `current` list in the place of a `new` one that is another and has no fault of its own.
+/// Keeps the `current` list instead of a `new` one that differs and has no fault of its own.
 fn keep_back<L: Guarded>(
     ((new, current), fault): ((&mut Arc<L>, &Arc<L>), &mut Option<Fault>),
 ) -> Option<Arc<L>> {
@@ -432,7 +433,7 @@ fn keep_back<L: Guarded>(
     })
 }
 
-/// The list that was `withheld`, if one was, else the `current` one.
+/// The list that was `withheld`, if any, otherwise the `current` one.
 fn over<L>((current, withheld): (Arc<L>, Option<Arc<L>>)) -> Arc<L> {
     withheld.unwrap_or(current)
 }
@@ -441,10 +442,10 @@ fn is_other<L: Guarded>(one: &L, other: &L) -> bool {
     one.digest() != other.digest()
 }
 
-/// The list that was read, or the one that is kept for want of it, with what is wrong.
+/// The list that was read, or the one that is kept in its place, with what is wrong.
 fn legible<L: Listed>(in_force: &Arc<L>, read: Result<L, Fault>) -> Result<L, (Arc<L>, Fault)> {
     match read {
-        // Kept, but what is wrong with the new entries is told.
+        // The old list is kept, but with what is wrong with the new entries.
         Ok(list) if list.is_empty() && list.skipped().count > 0 => {
             Err((Arc::new(in_force.with_skipped_of(&list)), Fault::AllSkipped))
         }
@@ -453,7 +454,7 @@ fn legible<L: Listed>(in_force: &Arc<L>, read: Result<L, Fault>) -> Result<L, (A
     }
 }
 
-/// What any kind of list can say of its entries.
+/// What every kind of list can say about its entries.
 trait Listed: Sized {
     fn is_empty(&self) -> bool;
     fn skipped(&self) -> &Skipped;

@@ -1,28 +1,28 @@
 //! The guard: a change that could only be a mistake is held until somebody confirms it.
 //!
-//! Held is what empties `prod`, what removes more of its peers at once than is allowed, and what
-//! makes everybody of a family gray, or as good as everybody: what counts is the share of the addresses
-//! that clients can have, however the entries are written. The last good list stays in force meanwhile. A held
-//! change comes into force when it is accepted by the digest of its content, or when it has stood
-//! for the configured time; it is forgotten when the store has something acceptable again.
+//! Held are changes that empty `prod`, that remove more of its peers at once than is allowed, and that
+//! make practically everybody of a family gray: what counts is the share of the addresses that clients
+//! can have, however the entries are written. The last good list stays in force meanwhile. A held change
+//! comes into force when it is accepted by the digest of its content, or when it has stood for the
+//! configured time; it is forgotten when the store has something acceptable again.
 //!
-//! *At once* means: within [`SETTLE`]. A server that is removed and another one 10 ms later are one
-//! change, although each is read for itself. So the new list is compared with the one in force, and
-//! with the *baseline*: the list as it was before the burst, which gives way to the one in force
-//! when that has stood for [`SETTLE`], but not while something is held. What takes nothing from the
-//! baseline only takes back what the same burst has brought, and is not held.
+//! *At once* means within [`SETTLE`]. The removal of one server, and of another one 10 ms later, are one
+//! change, although each is read separately. So the new list is compared with the one in force, and with
+//! the *baseline*: the list as it was before the burst of changes. The list in force becomes the
+//! baseline when it has stood for [`SETTLE`], but not while something is held. A change that removes
+//! nothing of the baseline only undoes what the same burst has added, and is not held.
 //!
-//! Time counts only while the store is seen to have the change. A store that cannot be reached puts
-//! it *out of sight*: the time begins anew with the next reading, but who knows the digest may still
-//! accept what the store had. A store that is read and does not tell the list makes it *doubtful*:
-//! then nothing of it is let in.
+//! Time counts only while the store is seen to have the change. While the store cannot be reached, the
+//! change is *out of sight*: the time begins anew with the next reading, but whoever knows the digest
+//! may still accept what the store had. If the store is read but does not give the list, the change is
+//! *doubtful*: then nothing of it is let in.
 //!
-//! A list that is rewritten entry by entry is acceptable before it is whole. So whatever follows
-//! a held change (or a moment in which the list could not be told) and still takes peers away
-//! has to stand for [`SETTLE`]; what takes none away is in force at once.
+//! A list that is rewritten entry by entry becomes acceptable before it is complete. So whatever follows
+//! a held change (or a moment in which the list was unknown) and still removes peers has to stand for
+//! [`SETTLE`]; what removes none is in force at once.
 //!
-//! Emptying `gray` is a rollback and never waits; `pre` has no guard, since `prod` answers for it. A peer with
-//! another weight is the same peer, so a change of weights is never held.
+//! Emptying `gray` is a rollback and never waits; `pre` has no guard, since `prod` answers for it. A peer
+//! with another weight is the same peer, so a change of weights is never held.
 //!
 //! Pure: no clock, no I/O, no log. One [`Gate`] for each guarded list.
 
@@ -33,11 +33,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::lists::{Digest, Family, GrayList, ListName, Peer, PeerList};
 
-/// How long a list that follows trouble, and still lacks peers, must stand; and a list in force until
-/// the next change of it is another one.
+/// How long a list must stand that follows trouble and still lacks peers; and how long the list in force
+/// must have stood for the next change to count as another one.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
-/// So many entries that would go, and that would come, are named.
+/// How many entries that would go, and that would come, are named.
 const NAMED: usize = 20;
 
 /// Why a change is held.
@@ -47,7 +47,7 @@ pub enum Reason {
     EmptiesProd,
     /// It removes too many of `prod`'s peers at once.
     RemovesPeers,
-    /// It makes everybody of a family gray, or as good as everybody.
+    /// It makes practically everybody of a family gray.
     AdmitsEverybody,
 }
 
@@ -62,7 +62,7 @@ impl Reason {
     }
 }
 
-/// Who has let a held change in.
+/// What has let a held change in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// Somebody, at the admin listener.
@@ -83,7 +83,7 @@ impl By {
     }
 }
 
-/// What the guard goes by.
+/// The guard's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The share of `prod`'s peers that one change may remove, in percent; 100: all but the last.
@@ -92,7 +92,7 @@ pub struct Rules {
     pub timeout: Option<Duration>,
 }
 
-/// One moment, by the clock that nobody sets and by the one that people read.
+/// One moment, by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// For lengths of time.
@@ -121,7 +121,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// So many more, of which these are the first.
+    /// This many more, of which these are the first.
     fn add(&mut self, count: usize, first: impl IntoIterator<Item = IpNet>) {
         self.count += count;
         let room = NAMED.saturating_sub(self.first.len());
@@ -198,7 +198,7 @@ impl Guarded for PeerList {
     }
 
     fn is_meant_by(&self, digest: &str) -> bool {
-        // The other is what a gateway of an older version shows for the same servers.
+        // The other one is the digest that a gateway of an older version shows for the same servers.
         [self.digest(Self::LIST), self.digest_with_ports(Self::LIST)]
             .iter()
             .any(|it| it.to_string() == digest)
@@ -217,7 +217,7 @@ fn missing<'a>(one: &'a PeerList, other: &'a PeerList) -> impl Iterator<Item = &
 
 impl Guarded for GrayList {
     const LIST: ListName = ListName::Gray;
-    // And an old list of a million entries is not kept for nothing.
+    // Also so that an old list of a million entries is not kept alive.
     const IS_SHARED: bool = false;
 
     fn objection(&self, new: &Self, _: usize) -> Option<Reason> {
@@ -228,12 +228,12 @@ impl Guarded for GrayList {
     }
 
     fn loses_by(&self, _: &Self) -> bool {
-        // Who is no longer gray gets the old version: a rollback.
+        // Clients that are no longer gray get the old version: a rollback.
         false
     }
 
-    /// Names only the entries that admit everybody: there may be a million others. Where one is enough,
-    /// that one, else the widest of those that come.
+    /// Names only the entries that admit everybody, as there may be a million others: a single one if
+    /// that is enough, otherwise the widest of those that would come.
     fn difference(&self, new: &Self) -> [Named; 2] {
         let mut come = Named::default();
         for (family, everybody) in Family::ALL.into_iter().zip(everybody()) {
@@ -271,7 +271,7 @@ fn comes_to_admit_everybody(old: &GrayList, new: &GrayList, family: Family) -> b
     new.admits_everybody(family) && !old.admits_everybody(family)
 }
 
-/// The entries that admit everybody alone, in the order of [`Family::ALL`].
+/// The entries that admit everybody by themselves, in the order of [`Family::ALL`].
 fn everybody() -> [IpNet; 2] {
     [Ipv4Net::default().into(), Ipv6Net::default().into()]
 }
@@ -300,27 +300,26 @@ pub struct Held {
 struct Waiting<L> {
     content: Arc<L>,
     digest: Digest,
-    /// Why it is held; `None`: it only has to settle.
+    /// Why it is held; `None` if it only has to settle.
     reason: Option<Reason>,
     /// When it was first seen.
     since: SystemTime,
-    /// Since when the store has been seen to have it, reading after reading; `None`: it is out of
-    /// sight, or doubtful.
+    /// Since when every reading has seen it in the store; `None` if it is out of sight, or doubtful.
     stands_since: Option<Instant>,
     entries: usize,
     gone: Named,
     new: Named,
 }
 
-/// What one list has to pass to come into force.
+/// The gate that a guarded list has to pass to come into force.
 #[derive(Debug)]
 pub struct Gate<L> {
     waiting: Option<Waiting<L>>,
-    /// The store was read, and did not tell what the list is.
+    /// The store was read, but did not give the list.
     doubtful: bool,
     /// The list as it was before the burst of changes that may be under way.
     baseline: Option<Arc<L>>,
-    /// When the last change was let in at once; `None`: the list in force is one that has stood.
+    /// When the last change was let in at once; `None` if the list in force has stood.
     changed: Option<Instant>,
 }
 
@@ -336,8 +335,8 @@ impl<L> Default for Gate<L> {
 }
 
 impl<L: Guarded> Gate<L> {
-    /// The store has `new`: returns it if it may take the place of `in_force` now. Else it waits
-    /// here, with the time for which it has, in the place of whatever has waited.
+    /// The store has `new`: returns it if it may replace `in_force` now. Otherwise it waits here,
+    /// keeping the time for which it has waited already, in place of whatever else has waited.
     pub fn judge(
         &mut self,
         rules: Rules,
@@ -404,27 +403,27 @@ impl<L: Guarded> Gate<L> {
         })
     }
 
-    /// What waits comes into force, after it has stood, or since it is meant.
+    /// Takes what waits into force, because it has stood, or was confirmed.
     fn take(&mut self) -> Option<Arc<L>> {
         (self.baseline, self.changed) = (None, None);
         self.waiting.take().map(|it| it.content)
     }
 
-    /// The store was read, and does not tell what the list is.
+    /// The store was read, but does not give the list.
     pub fn doubt(&mut self) {
         self.doubtful = true;
         self.lose_sight();
     }
 
-    /// The store cannot be reached: nobody knows whether it still has what waits.
+    /// The store cannot be reached: it is unknown whether it still has what waits.
     pub fn lose_sight(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.stands_since = None;
         }
     }
 
-    /// Takes what waits, if it is seen to have stood for long enough, or is in sight and the rules
-    /// have come to allow it.
+    /// Takes what waits, if it was seen to stand for long enough, or is in sight and the rules now allow
+    /// it.
     pub fn ripe(&mut self, rules: Rules, in_force: &L, now: Instant) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
         let stood = now.saturating_duration_since(waiting.stands_since?);
@@ -440,7 +439,7 @@ impl<L: Guarded> Gate<L> {
         ripe.then(|| self.take()).flatten()
     }
 
-    /// When [`Self::ripe`] may have something, if nothing else happens.
+    /// When [`Self::ripe`] may return something, if nothing else happens.
     pub fn ripe_at(&self, rules: Rules) -> Option<Instant> {
         let waiting = self.waiting.as_ref()?;
         let after = match waiting.reason {
@@ -459,7 +458,7 @@ impl<L: Guarded> Gate<L> {
         fits.then(|| self.take()).flatten()
     }
 
-    /// True when nothing waits, and the last look at the list has told what it is.
+    /// True when nothing waits, and the last reading gave the list.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_none() && !self.doubtful
     }

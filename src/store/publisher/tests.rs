@@ -666,11 +666,11 @@ fn what_the_log_is_owed_is_told_with_a_later_reading_that_finds_the_same() {
         let entry = format!("garbage {at}");
         reading(&["1.1.1.1", &entry], &["2.2.2.2"], &["3.3.3.3"])
     };
-    // More than is told in a second.
+    // More than is reported in a second.
     for at in 0..50 {
         publisher.publish(garbage(at), Cause::Event);
     }
-    assert!(publisher.locked_entrance().told.owes());
+    assert!(publisher.locked_entrance().reported.owes());
     assert!(
         !publisher.confirm(Cause::Check),
         "there is something to tell"
@@ -679,16 +679,16 @@ fn what_the_log_is_owed_is_told_with_a_later_reading_that_finds_the_same() {
     let later = Instant::now() + Duration::from_secs(1);
     let lists = publisher.lists();
     entrance
-        .told
+        .reported
         .tell(&lists, &publisher.findings(&lists), later);
-    assert!(!entrance.told.owes());
+    assert!(!entrance.reported.owes());
     drop(entrance);
     assert!(publisher.confirm(Cause::Check));
 }
 
 #[test]
 fn faults_that_come_and_go_are_told_ten_times_a_second_and_at_last() {
-    let (mut told, now) = (ToldFaults::default(), Instant::now());
+    let (mut told, now) = (ReportedFaults::default(), Instant::now());
     let kept = [(ListName::Pre, Fault::WrongType)];
     for _ in 0..50 {
         told.tell(&kept, now);

@@ -205,7 +205,7 @@ impl Chooser {
                 Ok((notify == Notify::Poll || !is_time).then_some(way))
             }
             Way::Tracking if self.is_tracking(reader)? => Ok(Some(way)),
-            Way::Tracking => Err(io_error("the server does not track the keys any more")),
+            Way::Tracking => Err(io_error("the server no longer tracks the keys")),
             // Somebody may have switched them off, or given the right to switch them on.
             Way::Events | Way::Unsure => match ask_for_events(reader) {
                 Ok(()) => {
@@ -355,7 +355,9 @@ fn ask_for_events(reader: &mut Link) -> RedisResult<()> {
     let current: Vec<String> = redis::from_redis_value(current).unwrap_or_default();
     // A name and a value; nothing where the server has no such setting.
     let Some(current) = current.get(1) else {
-        return Err(refusal("it knows no notify-keyspace-events (CONFIG GET)"));
+        return Err(refusal(
+            "it does not know notify-keyspace-events (CONFIG GET)",
+        ));
     };
     // Keyspace channels, and all kinds of commands.
     let mut merged = current.clone();

@@ -209,7 +209,7 @@ pub(crate) fn explained(error: RedisError, keys: &ByList<String>) -> RedisError 
     }
     io_error(
         "this is a Redis Cluster, and the keys of the lists are in several slots of it, which cannot be \
-         read at one moment; give them one hash tag, in [redis]: gray_key = {gg}gray, \
+         read in one transaction; give them one hash tag, in [redis]: gray_key = {gg}gray, \
          pre_key = {gg}pre, prod_key = {gg}prod, accept_key = {gg}accept",
     )
 }

@@ -43,12 +43,12 @@ pub(crate) fn at(error: &RedisError, peer: SocketAddr) -> RedisError {
             let detail = format!("{detail} (at {peer})");
             RedisError::from((error.kind(), "authentication failed", detail))
         }
-        None => told(error, format!("{} (at {peer})", describe(error))),
+        None => reworded(error, format!("{} (at {peer})", describe(error))),
     }
 }
 
 /// An error in other words. A lost connection stays recognizable as one.
-pub(crate) fn told(error: &RedisError, words: String) -> RedisError {
+pub(crate) fn reworded(error: &RedisError, words: String) -> RedisError {
     let is_lost = error.is_connection_dropped() && !error.is_connection_refusal();
     let kind = match is_lost {
         true => io::ErrorKind::ConnectionReset,

@@ -21,7 +21,7 @@ use self::connect::{connect, connect_to};
 use self::received::Received;
 use self::resolver::{MORE, PROMPT, Resolution, begin_to_resolve};
 use self::stream::{Pinging, Stream, Timed, left};
-use super::errors::{at, describe, is_refusal, of_select, told};
+use super::errors::{at, describe, is_refusal, of_select, reworded};
 use super::password;
 use super::reply::Bounds;
 use crate::config::{self, Address, Login};
@@ -128,18 +128,18 @@ impl Link {
         let hint = match (&self.stream, &files.own) {
             // With TLS 1.3 a server checks the client's certificate after the handshake.
             (Stream::Tls(_), None) if lost => "does the server ask for a certificate, tls_cert?",
-            (Stream::Tls(_), Some(_)) if lost => "does the server refuse that in tls_cert?",
+            (Stream::Tls(_), Some(_)) if lost => "does the server refuse the one in tls_cert?",
             // An alert of TLS, or an end without a message: not a handshake.
             (Stream::Plain(_), _) if self.received.bytes.starts_with(b"\x15\x03") => {
-                "the server speaks TLS at this port: the URL begins with rediss:// then"
+                "the server speaks TLS on this port: then the URL must begin with rediss://"
             }
             (Stream::Plain(socket), _) if lost && !socket.heard => {
-                "does the server speak TLS at this port? The URL begins with rediss:// then"
+                "does the server speak TLS on this port? Then the URL must begin with rediss://"
             }
             _ => return error,
         };
         let words = format!("{} ({hint})", describe(&error));
-        told(&error, words)
+        reworded(&error, words)
     }
 
     /// Within the deadline of the connection.
@@ -342,7 +342,7 @@ impl Link {
     }
 
     /// When the server last replied.
-    pub(crate) fn heard(&self) -> Instant {
+    pub(crate) fn last_reply(&self) -> Instant {
         self.heard
     }
 

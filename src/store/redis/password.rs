@@ -62,7 +62,7 @@ fn read_file(path: &Path) -> Result<String, String> {
     let file = file.open(path);
     let file = file.map_err(in_words)?;
     if !file.metadata().map_err(in_words)?.is_file() {
-        return Err("it is no file".to_owned());
+        return Err("it is not a file".to_owned());
     }
     let mut bytes = Vec::new();
     let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
@@ -86,7 +86,7 @@ fn plain(bytes: &[u8]) -> Result<String, &'static str> {
     match line {
         "" => Err("it is empty"),
         line if line.contains(['\n', '\r', '\0']) => {
-            Err("it has more than one line; it is to hold the password and nothing else")
+            Err("it has more than one line; it must hold the password and nothing else")
         }
         line => Ok(line.to_owned()),
     }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use redis::{RedisError, RedisResult};
 
-use super::errors::{describe, io_error, told};
+use super::errors::{describe, io_error, reworded};
 use super::link::Link;
 use super::{cluster, standing};
 use crate::config::{self, Address, Url};
@@ -174,7 +174,7 @@ impl Finder {
         let name = host(settings.url.address());
         let error = format!("no Sentinel leads to the master {name}: {complaints}");
         Err(match failed.last() {
-            Some((_, last)) => told(last, error),
+            Some((_, last)) => reworded(last, error),
             None => io_error(error),
         })
     }
@@ -232,7 +232,7 @@ fn open(at: Option<SocketAddr>, address: &Address, settings: &config::Redis) -> 
 fn must_be_master(link: &mut Link, address: &Address) -> RedisResult<()> {
     // Without the right to ask, the Sentinels' word must do.
     match standing::role(link)?.filter(|it| it != "master") {
-        Some(role) => Err(io_error(format!("{address} is no master, but a {role}"))),
+        Some(role) => Err(io_error(format!("{address} is a {role}, not a master"))),
         None => Ok(()),
     }
 }
@@ -268,7 +268,7 @@ fn ask(sentinel: &Url, settings: &config::Redis) -> RedisResult<Address> {
     let name = host(settings.url.address());
     let found = link.ask(command.arg("get-master-addr-by-name").arg(name))?;
     let found: Option<(String, u16)> = redis::from_redis_value(found)?;
-    let (host, port) = found.ok_or_else(|| io_error("it knows no such master"))?;
+    let (host, port) = found.ok_or_else(|| io_error("it does not know that master"))?;
     let tls = settings.url.is_tls();
     Ok(Address::Tcp { host, port, tls })
 }

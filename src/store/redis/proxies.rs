@@ -15,8 +15,8 @@ use super::place::Finder;
 use crate::config::{self, Address, Login, Notify};
 
 /// What to do if there are no transactions.
-const REMEDY: &str = "the lists cannot be read at one moment by a proxy without transactions, as \
-     twemproxy is; in url of [redis], name the Redis server itself, or its master for the Sentinels";
+const REMEDY: &str = "the lists are read in one transaction, which a proxy such as twemproxy does not \
+     support; in url of [redis], name the Redis server itself, or its master for the Sentinels";
 
 /// The error of a refused MULTI, saying what has refused it.
 pub(crate) fn without_multi(error: RedisError) -> RedisError {

@@ -163,7 +163,7 @@ struct Head {
 impl Head {
     /// Parses it; `None` when it is incomplete.
     fn read(bytes: &[u8]) -> RedisResult<Option<Self>> {
-        let no_reply = || Err(io_error("the server says what is no reply of Redis"));
+        let no_reply = || Err(io_error("the server's answer is not a Redis reply"));
         let Some(kind) = bytes.first().copied() else {
             return Ok(None);
         };
@@ -242,7 +242,7 @@ impl<'a> Replies<'a> {
             })),
             _ => {
                 redis::parse_redis_value(reply)?.extract_error()?;
-                Err(io_error("EXEC has no list of replies"))
+                Err(io_error("EXEC did not return a list of replies"))
             }
         }
     }
@@ -259,7 +259,7 @@ impl<'a> Replies<'a> {
             let (reply, rest) = self.rest.split_at(end);
             self.rest = rest;
             redis::parse_redis_value(reply)?.extract_error()?;
-            return Err(io_error("entries are no list"));
+            return Err(io_error("the entries are not a list"));
         }
         self.rest = &self.rest[head.line..];
         // An entry takes at least 6 bytes here: `$0`, two line ends.
@@ -268,7 +268,7 @@ impl<'a> Replies<'a> {
             Entries::with_capacity(head.count.min(most), heavy::room(self.rest.len()));
         for _ in 0..head.count {
             let entry = self.text()?;
-            entries.push(entry.ok_or_else(|| io_error("an entry is no text"))?);
+            entries.push(entry.ok_or_else(|| io_error("an entry is not text"))?);
         }
         Ok(entries)
     }

@@ -85,7 +85,7 @@ fn unusable(key: &str, path: &Path, why: String) -> io::Error {
 fn pem_words(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "it holds nothing of the kind".to_owned(),
+        pem::Error::NoItemsFound => "it does not hold one".to_owned(),
         other => other.to_string(),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(
         }
         other => {
             other.extract_error()?;
-            Err(io_error("EXEC has no list of replies"))
+            Err(io_error("EXEC did not return a list of replies"))
         }
     }
 }

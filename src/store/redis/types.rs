@@ -66,7 +66,7 @@ impl WrongTypes {
                 "" | "none" | "list" | "set" => {
                     format!("the key {name:?} is neither a list nor a set")
                 }
-                kind => format!("the key {name:?} is a {kind}; a list or a set is wanted"),
+                kind => format!("the key {name:?} is a {kind}; it must be a list or a set"),
             };
             self.0.push((list, text));
         }

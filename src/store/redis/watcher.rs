@@ -374,7 +374,7 @@ impl Watcher {
             let check = checked + interval;
             let settled = self.settled_at();
             let until = settled.map_or(check, |it| it.min(check));
-            let silent = server.reader.heard() + self.settings.timeout;
+            let silent = server.reader.last_reply() + self.settings.timeout;
             let now = Instant::now();
             match news.recv_timeout(until.min(silent).saturating_duration_since(now)) {
                 Ok(News::Change) => {

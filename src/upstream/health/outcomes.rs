@@ -1,10 +1,12 @@
 //! How attempts on a peer have ended, a little back in time.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::WINDOW;
 use super::latency::RecentLatency;
+
+/// How far back outcomes count.
+pub const WINDOW: Duration = Duration::from_secs(10);
 
 /// How many attempts have ended in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,13 +7,13 @@ use crate::error::{Refusal, reason_phrase};
 use crate::http::h1::framing::Framing;
 use crate::http::version::Version;
 
-/// An answer of the gateway's own.
+/// One of the gateway's own answers.
 pub(crate) struct Answer<'a> {
     /// The status.
     pub(crate) status: u16,
-    /// The reason's name, which is the body.
+    /// The name of the reason, which is the body.
     pub(crate) name: &'a str,
-    /// What is said of the connection.
+    /// What the answer says about the connection.
     pub(crate) connection: Connection,
     /// The request was a HEAD: no body.
     pub(crate) to_head: bool,
@@ -21,7 +21,7 @@ pub(crate) struct Answer<'a> {
     pub(crate) version: Version,
 }
 
-/// Appends the [`answer`] to what is refused, in HTTP/1.1, after which the connection ends.
+/// Appends the [`answer`] for a refusal, in HTTP/1.1, after which the connection ends.
 pub(crate) fn refusal(out: &mut Vec<u8>, refusal: Refusal) {
     let refused = Answer {
         status: refusal.status(),
@@ -33,7 +33,7 @@ pub(crate) fn refusal(out: &mut Vec<u8>, refusal: Refusal) {
     answer(out, &refused);
 }
 
-/// Appends an answer of the gateway's own: a length, a short text, no version of the program.
+/// Appends one of the gateway's own answers: a length, a short text, and no version of the program.
 pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     let phrase = reason_phrase(answer.status);
     let length = "000 : \n".len() + phrase.len() + answer.name.len();
@@ -41,7 +41,7 @@ pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     put(out, &[b"Content-Type: text/plain\r\n"]);
     put_framing(out, Framing::Length(length as u64));
     if matches!(answer.status, 200 | 405) {
-        // Any other method may be served by a peer; these are what HTTP itself defines.
+        // Peers may serve other methods, too; these are the ones that HTTP itself defines.
         put(
             out,
             &[b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"],

@@ -27,8 +27,8 @@ pub fn last_chunk(out: &mut Vec<u8>, trailer: &Trailer, bytes: &[u8], options: &
     put(out, &[b"\r\n"]);
 }
 
-/// RFC 9110 section 6.5.1: fields that must not be taken from a trailer, because something was
-/// decided by the head already (authentication, routing, caching, content coding).
+/// RFC 9110 section 6.5.1: fields that must not be taken from a trailer, because decisions were already
+/// made by the head (authentication, routing, caching, content coding).
 fn may_trail(name: &[u8]) -> bool {
     const NEVER: &[&str] = &[
         "authorization",

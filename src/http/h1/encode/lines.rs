@@ -28,11 +28,11 @@ pub(super) fn put_framing(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-/// The lines of fields on their way out. Those that were received as they would be written are copied,
-/// as many at once as stand together: most of a head is few such pieces.
+/// The lines of outgoing fields. Those that would be written exactly as they were received are copied,
+/// as many at once as are adjacent: most of a head consists of a few such pieces.
 pub(super) struct Lines<'a> {
     bytes: &'a [u8],
-    /// Lines that pass and are not written yet.
+    /// Adjacent lines to be copied that are not written yet.
     piece: Range<usize>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Lines<'a> {
         Self { bytes, piece: 0..0 }
     }
 
-    /// Appends the line of `field`, now or with those behind it; [`Lines::put`] must follow.
+    /// Appends the line of `field`, now or with those after it; [`Lines::put`] must follow.
     pub(super) fn pass(&mut self, out: &mut Vec<u8>, field: &Field) {
         match field.line_as_written(self.bytes) {
             Some(line) if line.start == self.piece.end => self.piece.end = line.end,

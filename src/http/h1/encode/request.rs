@@ -53,13 +53,13 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     for field in &head.fields {
         let passes = match field.kind {
             Kind::Other | Kind::UserAgent | Kind::Authentication => true,
-            // In other framings there is nothing to announce.
+            // With other framings there is no trailer to announce.
             Kind::Trailer => request.framing == Framing::Chunked,
             Kind::Te => {
                 takes_trailers |= has_trailers(field, bytes);
                 false
             }
-            // Nobody else can say what was before this hop (RFC 7239 section 8.1).
+            // Only a trusted proxy can know what was before this hop (RFC 7239 section 8.1).
             Kind::Forwarded => request.trusted,
             Kind::MaxForwards => true,
             _ => false,
@@ -82,7 +82,8 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     }
     match request.upgrade {
         true => put_upgrade(out, &head.fields, bytes),
-        // Not beside an upgrade, since some servers know no Connection but `Upgrade` alone.
+        // Not together with an upgrade, since some servers only accept a Connection with `Upgrade`
+        // alone.
         false if takes_trailers && head.version == Version::Http11 => {
             put(out, &[b"Connection: TE\r\nTE: trailers\r\n"]);
         }
@@ -91,15 +92,15 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     put(out, &[b"\r\n"]);
 }
 
-/// True when a `TE` field says that trailers are welcome. It says so of whoever the response is for,
-/// and they are passed on to the client; the codings in it are of one connection only.
+/// True when a `TE` field says that trailers are welcome. That is about the final recipient, to whom
+/// they are passed on; the codings in the field are for one connection only.
 fn has_trailers(field: &Field, bytes: &[u8]) -> bool {
     let is_trailers = |it: Span| it.of(bytes).eq_ignore_ascii_case(b"trailers");
     list(field.value, bytes).any(is_trailers)
 }
 
-/// How many hops an OPTIONS may still go, if `field` says so (RFC 9110 section 7.6.2). With other
-/// methods the field means nothing.
+/// How many more hops an OPTIONS may take, if `field` says so (RFC 9110 section 7.6.2). With other
+/// methods the field has no meaning.
 pub(crate) fn max_forwards(field: &Field, method: &[u8], bytes: &[u8]) -> Option<u64> {
     if field.kind != Kind::MaxForwards || method != b"OPTIONS" {
         return None;
@@ -145,7 +146,7 @@ fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
     put_ip(out, socket);
     let end = out.len();
     put(out, &[b"\r\nX-Real-IP: "]);
-    // Mostly they are one, and an address takes longer to write than any other field.
+    // Mostly the two are the same, and an address takes longer to write than any other field.
     match request.client == socket {
         true => out.extend_from_within(start..end),
         false => put_ip(out, request.client),

@@ -20,11 +20,11 @@ pub struct ResponseToClient<'a> {
     pub framing: Framing,
     /// The client's version.
     pub version: Version,
-    /// What is said of the connection.
+    /// What is said about the client's connection.
     pub connection: Connection,
 }
 
-/// What a response says of the downstream connection.
+/// What a response says about the downstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
     /// It stays open.
@@ -39,14 +39,14 @@ pub enum Connection {
 pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
     let ResponseToClient { head, bytes, .. } = response;
     put_status(out, head.status, head.reason.of(bytes));
-    // Without a body the length is information about another response (RFC 9110 section 8.6), except
-    // where the status forbids it.
+    // Without a body the length is information about another response (RFC 9110 section 8.6), unless the
+    // status forbids it.
     let informs = response.framing == Framing::None && head.status >= 200 && head.status != 204;
     let mut lines = Lines::of(bytes);
     for field in &head.fields {
         let passes = match field.kind {
             Kind::ContentLength => informs,
-            // Where they are dropped, nothing announces them.
+            // Dropped trailers are not announced.
             Kind::Trailer if response.framing != Framing::Chunked => false,
             kind => passes_in_response(kind) && !response.options.nominates(field.name.of(bytes)),
         };

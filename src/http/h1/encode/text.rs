@@ -13,8 +13,8 @@ pub(super) fn put_decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Appends an address as text. Every request needs some, and most are IPv4: those go without the
-/// formatting machinery.
+/// Appends an address as text. Every request needs some, and most are IPv4: these are written without
+/// the formatting machinery.
 pub(crate) fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
@@ -22,7 +22,7 @@ pub(crate) fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
             let mut len = 0;
             for octet in address.octets() {
                 text[len..len + 4].copy_from_slice(&OCTETS[usize::from(octet)]);
-                // Its digits and the dot; what stands behind these is overwritten.
+                // Its digits and the dot; what comes after these is overwritten.
                 len += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
             }
             put(out, &[&text[..len - 1]]);

@@ -1,11 +1,11 @@
-//! The switch to another protocol, as it is asked for and granted.
+//! The switch to another protocol: how it is requested and granted.
 
 use super::text::put;
 use crate::http::bytes::is_token_byte;
 use crate::http::fields::{ConnectionOptions, Field, Kind, list};
 use crate::http::span::Span;
 
-/// True when a head asks to switch to a protocol other than HTTP, whose version 2 is not spoken here.
+/// True when a head asks to switch to a protocol other than HTTP; HTTP/2 is not supported here.
 pub fn wants_upgrade(options: &ConnectionOptions, fields: &[Field], bytes: &[u8]) -> bool {
     options.upgrade && protocols(fields, bytes).next().is_some()
 }
@@ -15,7 +15,7 @@ pub(crate) fn protocols_asked(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8])
     let mut before: &[u8] = b"";
     for protocol in protocols(fields, bytes) {
         put(out, &[before, protocol.of(bytes)]);
-        // Without a space, which would make a long list longer than it came.
+        // Without a space, which would make a long list longer than it was.
         before = b",";
     }
 }
@@ -45,7 +45,7 @@ fn protocols<'a>(fields: &'a [Field], bytes: &'a [u8]) -> impl Iterator<Item = S
         .filter(|protocol| is_foreign_protocol(protocol.of(bytes)))
 }
 
-/// `name [/ version]` (RFC 9110 section 7.8), and by its name not HTTP.
+/// `name [/ version]` (RFC 9110 section 7.8), with a name other than HTTP.
 fn is_foreign_protocol(protocol: &[u8]) -> bool {
     let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|it| is_token_byte(*it));
     let slash = memchr::memchr(b'/', protocol);
@@ -60,8 +60,8 @@ fn is_foreign_protocol(protocol: &[u8]) -> bool {
 }
 
 pub(super) fn put_upgrade(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
-    // In one field: a list of many short ones must not become as many fields, and a head far
-    // above the limits that it was received within.
+    // In a single field: a list of many short ones must not become as many fields, and a head far above
+    // the limits within which it was received.
     if protocols(fields, bytes).next().is_some() {
         put(out, &[b"Connection: Upgrade\r\nUpgrade: "]);
         protocols_asked(out, fields, bytes);

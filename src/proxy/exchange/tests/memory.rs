@@ -13,7 +13,9 @@ use crate::http::h1::encode::ResponseToClient;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::ResponseHead;
 use crate::net::{self, Patience, Stream, Wake, Watch};
-use crate::proxy::downstream::{BodyEnd, BodySink, Downstream, Transport, Wait, Written};
+use crate::proxy::downstream::{
+    BodyEnd, BodySink, ByteStream, Downstream, Transport, Wait, Written,
+};
 
 /// What a client has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,8 +164,8 @@ struct State {
     ended: Rc<Cell<bool>>,
     /// The client is away.
     gone: Rc<Cell<bool>>,
-    /// What it has got through a tunnel.
-    tunnel: Events,
+    /// What was written to it as it is: what came through a tunnel, and HTTP/1.
+    written: Events,
 }
 
 impl Sends {
@@ -189,9 +191,9 @@ impl Sends {
         self.end();
     }
 
-    /// What it has got through a tunnel.
-    pub(super) fn tunnel(&self) -> Vec<Event> {
-        self.0.tunnel.all()
+    /// What was written to it as it is: what came through a tunnel, and HTTP/1.
+    pub(super) fn written(&self) -> Vec<Event> {
+        self.0.written.all()
     }
 }
 
@@ -272,7 +274,7 @@ impl Transport for Sends {
         if watch.has_happened() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        self.0.tunnel.add_piece(bytes);
+        self.0.written.add_piece(bytes);
         Ok(())
     }
 
@@ -281,10 +283,18 @@ impl Transport for Sends {
     }
 
     fn shutdown_write(&self) {
-        self.0.tunnel.add(Event::End(Vec::new()));
+        self.0.written.add(Event::End(Vec::new()));
     }
 
     fn reset(&self) {
         self.go();
+    }
+}
+
+impl ByteStream for Sends {
+    fn write_both(&self, head: &[u8], body: &[u8], _: Wait<'_>) -> (usize, io::Result<()>) {
+        self.0.written.add_piece(head);
+        self.0.written.add_piece(body);
+        (head.len() + body.len(), Ok(()))
     }
 }

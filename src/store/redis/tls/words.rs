@@ -31,7 +31,7 @@ pub(crate) fn no_answer(error: io::Error) -> io::Error {
         _ => "TLS: the server has closed the connection without an answer",
     };
     io::Error::other(format!(
-        "{what}: does it speak TLS at this port? Without TLS the URL begins with redis://"
+        "{what}: does it speak TLS on this port? Without TLS the URL begins with redis://"
     ))
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn words(error: &Error) -> String {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::AlertReceived(alert) => of_alert(*alert),
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "the server does not speak TLS at this port: use its port for TLS, or redis:// in the URL"
+            "the server does not speak TLS on this port: use its port for TLS, or redis:// in the URL"
                 .to_owned()
         }
         Error::PeerIncompatible(
@@ -54,7 +54,7 @@ pub(crate) fn words(error: &Error) -> String {
 }
 
 fn old_version() -> String {
-    "the server offers no version of TLS that is spoken here, 1.2 or 1.3: allow one there \
+    "the server offers no version of TLS that the gateway speaks, 1.2 or 1.3: allow one there \
      (tls-protocols)"
         .to_owned()
 }
@@ -77,7 +77,7 @@ fn of_certificate(error: &CertificateError) -> String {
             presented,
         } => of_names(expected, presented),
         It::BadSignature => "the server's certificate is not signed by the authority that it \
-                             names: is tls_ca an older one of the same name?"
+                             names: is tls_ca an older one with the same name?"
             .to_owned(),
         It::InvalidPurpose | It::InvalidPurposeContext { .. } => {
             "the server's certificate is not for servers (extended key usage): make one with \
@@ -90,7 +90,7 @@ fn of_certificate(error: &CertificateError) -> String {
                 .to_owned()
         }
         It::Other(_) if format!("{error:?}").contains("UnsupportedCertVersion") => {
-            "the server's certificate is of version 1, which is not read: make one with \
+            "the server's certificate has version 1, which is not supported: make one with \
              `openssl req -x509`"
                 .to_owned()
         }
