@@ -24,7 +24,7 @@ use interim::Interim;
 
 use super::body::request_body::RequestBody;
 use super::downstream::{Downstream, Transport};
-use super::pinned::Pinned;
+use super::pinned::{Pinned, Pinning};
 use super::plan::Plan;
 use super::tally::Tally;
 use super::worker::Worker;
@@ -110,10 +110,7 @@ pub(super) struct Exchange<'a, D: Downstream> {
     buffer: &'a mut Buffer,
     /// The connection to a peer that is the client's own, between two requests.
     pinned: &'a mut Option<Box<Pinned>>,
-    /// The connection in use is the client's own from now on.
-    pins: bool,
-    /// Its peer has asked for authentication on it.
-    challenged: bool,
+    pinning: Pinning,
     /// Who is asking, for connections to peers that only one client's next request may use.
     asker: Asker,
     /// What may still arrive on the connection in use from an earlier request.
@@ -124,10 +121,17 @@ pub(super) struct Exchange<'a, D: Downstream> {
     tally: &'a mut Tally,
     /// The request's.
     body: &'a mut RequestBody,
-    /// The client sends nothing more, though it may still read.
-    client_ended: bool,
+    client_side: ClientSide,
+}
+
+/// Whether the client may still send something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientSide {
+    Open,
+    /// It sends nothing more, though it may still read.
+    Ended,
     /// It has ended its side so long after its request that it has probably given up.
-    client_gave_up: bool,
+    GaveUp,
 }
 
 impl<'a, D: Downstream> Exchange<'a, D> {
@@ -149,8 +153,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             transport: client.transport,
             buffer: client.buffer,
             pinned: client.pinned,
-            pins: plan.authenticates_connection,
-            challenged: false,
+            pinning: claimed_by(plan),
             asker: match plan.by_proxy {
                 true => Asker::Anybody,
                 false => Asker::Connection(client.connection),
@@ -160,8 +163,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             workspace,
             tally,
             body: client.body,
-            client_ended: false,
-            client_gave_up: false,
+            client_side: ClientSide::Open,
         }
     }
 
@@ -225,7 +227,10 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.tally.peer = Some(peer.address());
         self.tally.upstream_begun.get_or_insert_with(Instant::now);
         self.worker.metrics().upstream_reuses.increment();
-        (self.pins, self.challenged) = (true, taken.challenged);
+        self.pinning = match taken.challenged {
+            true => Pinning::Challenged,
+            false => Pinning::Claimed,
+        };
         let outcome = self.attempt(taken.stream, true);
         self.account(pool, peer, &outcome, None);
         match outcome {
@@ -237,7 +242,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             Err(Stop::Failed(Failure::Stale)) => {}
             Err(Stop::Failed(_)) => self.workspace.tried.push(peer.address()),
         }
-        (self.pins, self.challenged) = (self.plan.authenticates_connection, false);
+        self.pinning = claimed_by(self.plan);
         self.tally.pool = Some(self.decided);
         self.tally.reason = reason;
         None
@@ -272,7 +277,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     }
 
     fn may_repeat(&self, is_harmless: bool) -> bool {
-        is_harmless && self.body.is_repeatable() && !self.client_gave_up
+        is_harmless && self.body.is_repeatable() && self.client_side != ClientSide::GaveUp
     }
 
     /// Tries one peer: on an idle connection if there is one, and on a new one if there is none or it
@@ -363,6 +368,14 @@ impl Upstream {
             true => Failure::Stale,
             false => Failure::ClosedEarly,
         }
+    }
+}
+
+/// What the request says of a connection on which nothing else was.
+fn claimed_by(plan: &Plan) -> Pinning {
+    match plan.authenticates_connection {
+        true => Pinning::Claimed,
+        false => Pinning::None,
     }
 }
 
