@@ -6,6 +6,7 @@
 pub mod neighbours;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::net;
 use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
+use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
 use crate::run::neighbours::Claims;
 use crate::snapshot::Published;
@@ -82,13 +84,19 @@ struct Running {
     _claims: Claims,
 }
 
-impl Running {
-    fn start(config: Config, startup: &Startup) -> io::Result<Self> {
-        let own = config.clone();
-        Self::start_as(config, &own, startup).map_err(|error| neighbours::named(error, &own))
-    }
+/// What only root may take, or must be there before the lists are read; nothing is served with it yet.
+struct Acquired {
+    listeners: Vec<Entrance>,
+    admin_listener: Option<TcpListener>,
+    pid_file: Option<PidFile>,
+    error_log: Log,
+    access_log: Log,
+    claims: Claims,
+}
 
-    fn start_as(mut config: Config, own: &Config, startup: &Startup) -> io::Result<Self> {
+impl Acquired {
+    /// Takes it, and becomes the configured user.
+    fn take(config: &mut Config, own: &Config, startup: &Startup) -> io::Result<Self> {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
         let listeners = listeners::bind(&settings.listen)?;
@@ -98,7 +106,7 @@ impl Running {
         let identity = identity.as_ref();
         startup.at("making the pid file");
         let pid_file = settings.pid_file.as_deref().map(PidFile::create);
-        let mut pid_file = pid_file.transpose()?;
+        let pid_file = pid_file.transpose()?;
         startup.at(opening("error", &config.log.error));
         let error_log = open_log(ERROR_LOG, &config.log.error, identity)?;
         events::install(error_log.queue(), config.log.level);
@@ -118,7 +126,38 @@ impl Running {
         if let Some(identity) = identity {
             identity.assume()?;
         }
+        Ok(Self {
+            listeners,
+            admin_listener,
+            pid_file,
+            error_log,
+            access_log,
+            claims,
+        })
+    }
+}
 
+impl Running {
+    fn start(config: Config, startup: &Startup) -> io::Result<Self> {
+        let own = config.clone();
+        Self::start_as(config, &own, startup).map_err(|error| neighbours::named(error, &own))
+    }
+
+    fn start_as(mut config: Config, own: &Config, startup: &Startup) -> io::Result<Self> {
+        let acquired = Acquired::take(&mut config, own, startup)?;
+        Self::open(acquired, config, startup)
+    }
+
+    /// Reads the lists, and opens the doors.
+    fn open(acquired: Acquired, config: Config, startup: &Startup) -> io::Result<Self> {
+        let Acquired {
+            listeners,
+            admin_listener,
+            mut pid_file,
+            error_log,
+            access_log,
+            claims,
+        } = acquired;
         let own_lines = listeners.iter().map(|it| OwnLines::new(it.addr()));
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
@@ -127,7 +166,7 @@ impl Running {
         let admin_addr = admin_addr.map_or("off".to_owned(), |it| it.to_string());
 
         // If they were started before, their number is fixed.
-        let workers = net::start(settings.workers)?;
+        let workers = net::start(config.gateway.workers)?;
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config.clone())),
             lists: Arc::new(InForce::new(workers)),

@@ -390,22 +390,23 @@ fn a_gateway_of_root_becomes_the_configured_user_with_its_files() {
     // Root signals what it names.
     let pid_file = std::fs::metadata(gateway.path("graygate.pid")).unwrap();
     assert_eq!((pid_file.uid(), pid_file.mode() & 0o777), (0, 0o644));
-    for open in std::fs::read_dir(format!("/proc/{}/fdinfo", gateway.pid())).unwrap() {
-        let at = open.unwrap().file_name();
-        let link = format!("/proc/{}/fd/{}", gateway.pid(), at.display());
-        if std::fs::read_link(link).is_ok_and(|it| it.ends_with("graygate.pid")) {
-            let info = format!("/proc/{}/fdinfo/{}", gateway.pid(), at.display());
-            let info = std::fs::read_to_string(info).unwrap();
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-            let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
-            // O_RDONLY is 0.
-            assert_eq!(
-                flags & 0o3,
-                0,
-                "the pid file can be written through a descriptor"
-            );
-        }
-    }
+    // The process id is written after the line that says "ready".
+    let writes_pid_file = |at: &str| {
+        let link = format!("/proc/{}/fd/{at}", gateway.pid());
+        let info = format!("/proc/{}/fdinfo/{at}", gateway.pid());
+        let is_it = std::fs::read_link(link).is_ok_and(|it| it.ends_with("graygate.pid"));
+        let info = std::fs::read_to_string(info).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        // O_RDONLY is 0.
+        let writes = |it: &str| u32::from_str_radix(it.trim(), 8).unwrap() & 0o3 != 0;
+        is_it && flags.is_some_and(writes)
+    };
+    let what = "the pid file cannot be written through a descriptor";
+    wait_until(what, DEADLINE, || {
+        let open = std::fs::read_dir(format!("/proc/{}/fdinfo", gateway.pid())).unwrap();
+        let mut numbers = open.map(|it| it.unwrap().file_name());
+        !numbers.any(|it| writes_pid_file(it.to_str().unwrap()))
+    });
     gateway.write_lists(&[], &[], &[&origin]);
     gateway.wait_served("127.0.0.1", "prod", DEADLINE);
     gateway.wait_for_access("pool=prod status=200");

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use may::io::{AsIoData, CoIo, WaitIoWaker};
 use nix::sys::epoll::EpollFlags;
 
-use super::numbers::Own;
+use super::numbers::WorkerSocket;
 
 pub(super) const READ: usize = EpollFlags::EPOLLIN.bits() as usize;
 pub(super) const WRITE: usize = EpollFlags::EPOLLOUT.bits() as usize;
@@ -66,7 +66,7 @@ impl Watched {
 pub(super) struct Io {
     /// Before `socket`: `may` must forget the descriptor before it is closed.
     pub(super) registration: CoIo<Descriptor>,
-    pub(super) socket: Own,
+    pub(super) socket: WorkerSocket,
     pub(super) waker: WaitIoWaker,
     /// Events since they last proved to be used up.
     pub(super) ready: Cell<usize>,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::events::{Io, READ, Wake};
-use super::numbers::Own;
+use super::numbers::WorkerSocket;
 use super::stream::{Detached, Stream, Watch};
 use super::{coroutines, rounds};
 
@@ -40,7 +40,7 @@ impl Accepted {
     /// # Errors
     /// When descriptors run out; the connection is given back.
     pub fn settle(self) -> Result<Detached, (Self, io::Error)> {
-        match Own::new(self.socket) {
+        match WorkerSocket::new(self.socket) {
             Ok(socket) => Ok(Detached { socket }),
             Err((socket, error)) => Err((Self { socket }, error)),
         }
@@ -115,7 +115,7 @@ impl Listener {
         serve: impl Fn(Accepted, SocketAddr),
         failed: impl Fn(io::Error) -> Duration,
     ) -> io::Result<()> {
-        let socket = Own::new(self.socket).map_err(|(_, error)| error)?;
+        let socket = WorkerSocket::new(self.socket).map_err(|(_, error)| error)?;
         let io = Io::new(socket, READ)?;
         // Frees the place in the clock's table, whatever ends the loop.
         let listener = Stream { io };

@@ -30,9 +30,9 @@ thread_local! {
 }
 
 /// A socket whose number belongs to the worker that uses it. It never leaves that worker.
-pub(super) struct Own(Socket, PhantomData<*const ()>);
+pub(super) struct WorkerSocket(Socket, PhantomData<*const ()>);
 
-impl Own {
+impl WorkerSocket {
     /// Gives `socket` a number of the calling worker.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Own {
     }
 }
 
-impl Deref for Own {
+impl Deref for WorkerSocket {
     type Target = Socket;
 
     fn deref(&self) -> &Socket {
@@ -64,13 +64,13 @@ impl Deref for Own {
     }
 }
 
-impl AsFd for Own {
+impl AsFd for WorkerSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Drop for Own {
+impl Drop for WorkerSocket {
     fn drop(&mut self) {
         // Nothing else runs on this worker before the socket is closed. When the worker itself ends,
         // nothing needs to be noted.
@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// A socket of `numbers`' worker, as [`Own::new`] makes it.
+    /// A socket of `numbers`' worker, as [`WorkerSocket::new`] makes it.
     fn own(numbers: &mut Numbers, kernel: &Kernel) -> io::Result<Open> {
         let socket = kernel.open()?;
         if numbers.take(socket.number) {

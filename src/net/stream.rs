@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::events::{Descriptor, ERROR, GONE, Io, READ, READ_END, WOKEN, WRITE, Wake, Watched};
-use super::numbers::Own;
+use super::numbers::WorkerSocket;
 use super::{Patience, Turns, clock, news};
 
 /// What a read would find.
@@ -72,7 +72,7 @@ impl Watch<'_> {
 }
 
 impl Io {
-    pub(super) fn new(socket: Own, ready: usize) -> io::Result<Rc<Self>> {
+    pub(super) fn new(socket: WorkerSocket, ready: usize) -> io::Result<Rc<Self>> {
         let registration = CoIo::new(Descriptor(socket.as_raw_fd())).map_err(io::Error::from)?;
         let waker = registration.waker();
         Ok(clock::register(|place| {
@@ -147,7 +147,7 @@ impl Stream {
     pub fn connect(addr: SocketAddr, deadline: Instant, watch: Watch<'_>) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
-        let socket = Own::new(socket).map_err(|(_, error)| error)?;
+        let socket = WorkerSocket::new(socket).map_err(|(_, error)| error)?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect(&addr.into()) {
             Ok(()) => {}
@@ -530,7 +530,7 @@ impl Uptake {
 
 /// A connection of a worker on which nobody waits.
 pub struct Detached {
-    pub(super) socket: Own,
+    pub(super) socket: WorkerSocket,
 }
 
 impl AsFd for Detached {

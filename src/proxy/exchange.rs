@@ -25,7 +25,7 @@ use interim::Interim;
 use super::body::request_body::{RequestBody, SMALL_BODY};
 use super::chooser::Chosen;
 use super::downstream::{Downstream, Transport};
-use super::pinned::Pinned;
+use super::pinned::{Pinned, Pinning};
 use super::plan::Plan;
 use super::tally::Tally;
 use super::worker::Worker;
@@ -118,10 +118,7 @@ pub(super) struct Exchange<'a, D: Downstream> {
     buffer: &'a mut Buffer,
     /// The connection to a peer that is the client's own, between two requests.
     pinned: &'a mut Option<Box<Pinned>>,
-    /// The connection in use is the client's own from now on.
-    pins: bool,
-    /// Its peer has asked for authentication on it.
-    challenged: bool,
+    pinning: Pinning,
     /// Who is asking, for connections to peers that only one client's next request may use.
     asker: Asker,
     /// What may still arrive on the connection in use from an earlier request.
@@ -132,10 +129,7 @@ pub(super) struct Exchange<'a, D: Downstream> {
     tally: &'a mut Tally,
     /// The request's.
     body: &'a mut RequestBody,
-    /// The client sends nothing more, though it may still read.
-    client_ended: bool,
-    /// It has ended its side so long after its request that it has probably given up.
-    client_gave_up: bool,
+    client_side: ClientSide,
     /// What the attempt under way says of its peer.
     verdict: Verdict,
     /// When all of it has to be over, a tunnel excepted.
@@ -144,6 +138,16 @@ pub(super) struct Exchange<'a, D: Downstream> {
     head_length: usize,
     /// The peer of the last attempt is out by now.
     last_is_out: bool,
+}
+
+/// Whether the client may still send something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientSide {
+    Open,
+    /// It sends nothing more, though it may still read.
+    Ended,
+    /// It has ended its side so long after its request that it has probably given up.
+    GaveUp,
 }
 
 /// What an attempt says of its peer, whatever becomes of the exchange.
@@ -193,8 +197,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             transport: client.transport,
             buffer: client.buffer,
             pinned: client.pinned,
-            pins: plan.authenticates_connection,
-            challenged: false,
+            pinning: claimed_by(plan),
             asker: match plan.by_proxy {
                 true => Asker::Anybody,
                 false => Asker::Connection(client.connection),
@@ -204,8 +207,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             workspace,
             tally,
             body: client.body,
-            client_ended: false,
-            client_gave_up: false,
+            client_side: ClientSide::Open,
             verdict: Verdict::None,
             end: None,
             head_length: 0,
@@ -371,7 +373,10 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.worker.metrics().upstream_reuses.increment();
         let worker = self.worker;
         worker.chooser.note_request(chosen.pool, worker.index());
-        (self.pins, self.challenged) = (true, taken.challenged);
+        self.pinning = match taken.challenged {
+            true => Pinning::Challenged,
+            false => Pinning::Claimed,
+        };
         self.name_peer(&chosen);
         let outcome = self.attempt(&chosen, taken.stream, true);
         self.account(&chosen, &outcome, None);
@@ -387,7 +392,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             Err(Stop::Failed(Failure::Stale)) => {}
             Err(Stop::Failed(_)) => self.workspace.tried.push(chosen.peer().address),
         }
-        (self.pins, self.challenged) = (self.plan.authenticates_connection, false);
+        self.pinning = claimed_by(self.plan);
         self.tally.pool = Some(self.decided);
         self.tally.reason = reason;
         None
@@ -435,7 +440,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     }
 
     fn may_repeat(&self, is_harmless: bool) -> bool {
-        is_harmless && self.body.is_repeatable() && !self.client_gave_up
+        is_harmless && self.body.is_repeatable() && self.client_side != ClientSide::GaveUp
     }
 
     /// As [`Self::may_repeat`], also once the body has been sent.
@@ -609,6 +614,14 @@ impl Upstream {
             true => Failure::Stale,
             false => Failure::ClosedEarly,
         }
+    }
+}
+
+/// What the request says of a connection on which nothing else was.
+fn claimed_by(plan: &Plan) -> Pinning {
+    match plan.authenticates_connection {
+        true => Pinning::Claimed,
+        false => Pinning::None,
     }
 }
 

@@ -33,6 +33,17 @@ pub(super) struct Pinned {
     pool: PoolName,
 }
 
+/// Whether the connection in use is its client's own from now on, and on whose word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pinning {
+    /// It is not.
+    None,
+    /// The client has sent credentials that authenticate a connection.
+    Claimed,
+    /// The peer has asked for such an authentication on it.
+    Challenged,
+}
+
 /// Where it is.
 enum Place {
     /// Here, for as long as its client stays.

@@ -40,6 +40,7 @@ impl Plan {
         bytes: &[u8],
         options: &mut ConnectionOptions,
         gateway: &Gateway,
+        by_proxy: bool,
     ) -> Result<Self, Refusal> {
         // No URI has such bytes (RFC 3986 section 2), but curl, old browsers and crawlers send them.
         if !gateway.raw_target && !head.target.of(bytes).is_ascii() {
@@ -65,7 +66,7 @@ impl Plan {
                 && has_no_body(framing)
                 && encode::wants_upgrade(options, &head.fields, bytes),
             authenticates_connection: authentication::is_of_connection(&head.fields, bytes),
-            by_proxy: false,
+            by_proxy,
             last_hop: {
                 let left = |field| encode::max_forwards(field, method, bytes);
                 head.fields.iter().filter_map(left).any(|it| it == 0)

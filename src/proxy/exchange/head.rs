@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Exchange, Stop, Upstream, client_lost};
+use super::{ClientSide, Exchange, Stop, Upstream, client_lost};
 use crate::error::Failure;
 use crate::http::h1::encode;
 use crate::http::h1::framing;
@@ -105,17 +105,19 @@ impl<D: Downstream> Exchange<'_, D> {
         let (stream, client) = (&upstream.stream, self.transport);
         let deadline = self.until(deadline);
         let read = loop {
-            let watch = match self.client_ended {
-                false => client.watch_ended(),
-                true => client.watch_gone(),
+            let watch = match self.client_side {
+                ClientSide::Open => client.watch_ended(),
+                ClientSide::Ended | ClientSide::GaveUp => client.watch_gone(),
             };
             match stream.wait_readable(deadline, watch) {
                 Wake::Ready => {}
                 Wake::Watched if client.is_gone() => return Err(Failure::ClientGone),
                 // The client may be waiting for its answer all the same.
                 Wake::Watched => {
-                    self.client_ended = true;
-                    self.client_gave_up = begun.elapsed() > ENDS_WITH_REQUEST;
+                    self.client_side = match begun.elapsed() > ENDS_WITH_REQUEST {
+                        true => ClientSide::GaveUp,
+                        false => ClientSide::Ended,
+                    };
                     continue;
                 }
                 Wake::Overdue | Wake::Interrupted => {

@@ -7,7 +7,7 @@ use super::Exchange;
 use crate::http::version::Version;
 use crate::net::{self, Peeked, Stream, Wake, Watch};
 use crate::proxy::downstream::Downstream;
-use crate::proxy::pinned::{Pinned, Taken};
+use crate::proxy::pinned::{Pinned, Pinning, Taken};
 use crate::upstream::pool::Leftover;
 
 /// How long to listen to a peer that may send the body of a response that must not have one: long enough
@@ -91,24 +91,24 @@ impl<D: Downstream> Exchange<'_, D> {
             return;
         };
         let keeping = Keeping::after(Exchanged {
-            pins: self.pins,
+            pins: self.pinning != Pinning::None,
             ahead,
             upgrade: self.plan.upgrade,
             by_proxy: self.plan.by_proxy,
             client_stays,
         });
+        let challenged = self.pinning == Pinning::Challenged;
         match keeping {
             Keeping::Close => {}
             // The next request on a proxy's connection may be another user's, whatever credentials this one
             // has.
-            Keeping::Pin
-                if self.plan.by_proxy && !self.challenged && leftover != Leftover::None => {}
+            Keeping::Pin if self.plan.by_proxy && !challenged && leftover != Leftover::None => {}
             Keeping::Pin => {
                 let taken = Taken {
                     stream,
                     peer,
                     pool,
-                    challenged: self.challenged,
+                    challenged,
                 };
                 let limit = self.config.upstream.keepalive;
                 let pinned = Pinned::new(self.worker, taken, self.decided, limit);

@@ -21,6 +21,7 @@ use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::body::upload::Upload;
 use crate::proxy::downstream::{Downstream, Transport, Wait};
 use crate::proxy::failsafe::Failsafe;
+use crate::proxy::pinned::Pinning;
 use crate::proxy::workspace::Workspace;
 use crate::upstream::pool::Leftover;
 
@@ -43,10 +44,11 @@ impl<D: Downstream> Exchange<'_, D> {
         let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
             .map_err(|_| Failure::BadResponseFraming)?;
         // The last message of Negotiate comes with a successful response (RFC 4559 section 5).
-        if self.pins || matches!(self.workspace.response.status, 401 | 407) {
-            let fields = &self.workspace.response.fields;
-            self.challenged |= authentication::is_of_connection(fields, bytes);
-            self.pins |= self.challenged;
+        let is_asked = matches!(self.workspace.response.status, 401 | 407);
+        if (is_asked || self.pinning != Pinning::None)
+            && authentication::is_of_connection(&self.workspace.response.fields, bytes)
+        {
+            self.pinning = Pinning::Challenged;
         }
         let upload = match self.body_goes_on(&upstream) {
             true => Some(self.begin_upload(&upstream)?),

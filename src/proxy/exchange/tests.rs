@@ -149,7 +149,8 @@ fn serve_here(gateway: &Arc<Gateway>, asked: Asked) -> Came {
     let (head, limits) = (&mut workspace.request, &config.gateway.limits);
     let parsed = head.parse(bytes, &mut Scanner::default(), limits);
     assert_eq!(parsed, Ok(Parsed::Complete));
-    let plan = Plan::of(head, bytes, &mut workspace.request_options, &config.gateway);
+    let options = &mut workspace.request_options;
+    let plan = Plan::of(head, bytes, options, &config.gateway, false);
     let plan = plan.ok().unwrap();
     workspace.to_peer.extend_from_slice(bytes);
     if plan.upgrade {

@@ -268,9 +268,8 @@ impl Session<'_> {
             let reports = &self.worker.reports;
             reports.doubted(self.dormant.socket, doubt, said.of(bytes));
         }
-        let mut plan = Plan::of(head, bytes, options, gateway)?;
-        plan.by_proxy = client::is_trusted(self.dormant.socket, trusted_proxies);
-        Ok(plan)
+        let by_proxy = client::is_trusted(self.dormant.socket, trusted_proxies);
+        Plan::of(head, bytes, options, gateway, by_proxy)
     }
 
     /// Decides who is to serve the request.

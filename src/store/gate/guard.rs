@@ -94,16 +94,16 @@ pub struct Rules {
 
 /// One moment, by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// For lengths of time.
-    pub instant: Instant,
+    pub(crate) instant: Instant,
     /// For people.
-    pub time: SystemTime,
+    pub(crate) time: SystemTime,
 }
 
 impl Moment {
     /// This moment.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self {
             instant: Instant::now(),
             time: SystemTime::now(),
@@ -142,7 +142,7 @@ impl Named {
 }
 
 /// A list with a guard.
-pub trait Guarded {
+pub(crate) trait Guarded {
     /// Its name.
     const LIST: ListName;
 
@@ -313,7 +313,7 @@ struct Waiting<L> {
 
 /// The gate that a guarded list has to pass to come into force.
 #[derive(Debug)]
-pub struct Gate<L> {
+pub(crate) struct Gate<L> {
     waiting: Option<Waiting<L>>,
     /// The store was read, but did not give the list.
     doubtful: bool,
@@ -337,7 +337,7 @@ impl<L> Default for Gate<L> {
 impl<L: Guarded> Gate<L> {
     /// The store has `new`: returns it if it may replace `in_force` now. Otherwise it waits here,
     /// keeping the time for which it has waited already, in place of whatever else has waited.
-    pub fn judge(
+    pub(crate) fn judge(
         &mut self,
         rules: Rules,
         in_force: &Arc<L>,
@@ -376,7 +376,7 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// What [`Self::judge`] has returned is in force from now on, and differs from what was.
-    pub fn note_change(&mut self, now: Instant) {
+    pub(crate) fn note_change(&mut self, now: Instant) {
         self.changed = Some(now);
     }
 
@@ -410,13 +410,13 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// The store was read, but does not give the list.
-    pub fn doubt(&mut self) {
+    pub(crate) fn doubt(&mut self) {
         self.doubtful = true;
         self.lose_sight();
     }
 
     /// The store cannot be reached: it is unknown whether it still has what waits.
-    pub fn lose_sight(&mut self) {
+    pub(crate) fn lose_sight(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.stands_since = None;
         }
@@ -424,7 +424,7 @@ impl<L: Guarded> Gate<L> {
 
     /// Takes what waits, if it was seen to stand for long enough, or is in sight and the rules now allow
     /// it.
-    pub fn ripe(&mut self, rules: Rules, in_force: &L, now: Instant) -> Option<Arc<L>> {
+    pub(crate) fn ripe(&mut self, rules: Rules, in_force: &L, now: Instant) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
         let stood = now.saturating_duration_since(waiting.stands_since?);
         let ripe = match waiting.reason {
@@ -440,7 +440,7 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// When [`Self::ripe`] may return something, if nothing else happens.
-    pub fn ripe_at(&self, rules: Rules) -> Option<Instant> {
+    pub(crate) fn ripe_at(&self, rules: Rules) -> Option<Instant> {
         let waiting = self.waiting.as_ref()?;
         let after = match waiting.reason {
             None => SETTLE,
@@ -451,7 +451,7 @@ impl<L: Guarded> Gate<L> {
 
     /// Takes the held change whose digest is `digest`, as it is displayed, if the store had it when
     /// it was last read.
-    pub fn accept(&mut self, digest: &str) -> Option<Arc<L>> {
+    pub(crate) fn accept(&mut self, digest: &str) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
         let meant = waiting.content.is_meant_by(digest);
         let fits = meant && waiting.reason.is_some() && !self.doubtful;
@@ -459,17 +459,17 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// True when nothing waits, and the last reading gave the list.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_none() && !self.doubtful
     }
 
     /// True when something waits that only has to settle.
-    pub fn settles(&self) -> bool {
+    pub(crate) fn settles(&self) -> bool {
         self.waiting.as_ref().is_some_and(|it| it.reason.is_none())
     }
 
     /// What is held.
-    pub fn held(&self) -> Option<Held> {
+    pub(crate) fn held(&self) -> Option<Held> {
         let waiting = self.waiting.as_ref()?;
         Some(Held {
             list: L::LIST,
