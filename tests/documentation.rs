@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
-use graygate::error::{Close, Doubt, Failure, Finding, Refusal, Retry};
+use graygate::error::{Checked, Close, Doubt, Failure, Finding, Refusal, Retry};
 
 /// The rules of the checklist, each of which has its row.
 const RULES: usize = 48;
@@ -289,6 +289,23 @@ fn what_is_found_of_the_store_stands_in_the_docs() {
     let text = include_str!("../docs/lists.md");
     for finding in Finding::ALL {
         let row = format!("| `{}` | {} |", finding.name(), finding.text());
+        assert!(text.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn what_health_checks_can_be_told_and_come_to_stands_in_the_docs() {
+    let text = include_str!("../docs/peers.md");
+    for outcome in Checked::ALL {
+        let row = format!("| `{}` | {} |", outcome.name(), outcome.text());
+        assert!(text.contains(&row), "{row}");
+    }
+    for key in KEYS.iter().filter(|it| it.section == "health") {
+        let default = match key.default {
+            "" => "(none)",
+            default => default,
+        };
+        let row = format!("| `{}` | {default} |", key.name);
         assert!(text.contains(&row), "{row}");
     }
 }
