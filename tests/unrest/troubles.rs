@@ -199,7 +199,7 @@ impl<'a> Troubles<'a> {
                 short_at = now + RARE;
             } else if short_until.is_none() && now >= short_at {
                 limit = self.begin_shortage();
-                short_until = Some(now + Duration::from_millis(self.rng.u64(300..1500)));
+                short_until = Some(now + Duration::from_millis(self.rng.u64(200..800)));
             }
             std::thread::sleep(STEP);
         }
