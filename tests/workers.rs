@@ -155,17 +155,14 @@ fn out_of_descriptors_accepting_waits_without_spinning_and_goes_on_when_there_ar
 
 #[test]
 fn out_of_descriptors_idle_connections_give_way_to_new_ones() {
-    let (old, new) = (Origin::named("old"), Origin::named("new"));
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
     let setup = Setup::new().one_worker();
-    let setup = setup.set("lists.guard_share", 100);
-    let gateway = setup.lists(&[], &[], &[&old]).start();
-    let mut client = gateway.connect();
-    assert_eq!(client.get("/").text(), "old");
-    gateway.write_lists(&[], &[], &[&new]);
-    gateway.wait_for_log("lists-published generation=2");
+    let gateway = setup.lists(&["127.0.0.9"], &[&pre], &[&prod]).start();
+    let (mut client, mut listed) = (gateway.connect(), gateway.connect_from("127.0.0.9"));
+    assert_eq!(listed.get("/").text(), "pre");
     let _waiting = gateway.take_descriptors();
-    assert_eq!(client.get("/").text(), "new");
-    old.wait_closed(1);
+    assert_eq!(client.get("/").text(), "prod");
+    pre.wait_closed(1);
 }
 
 #[test]
