@@ -70,11 +70,13 @@ const LIMITS: &[Limit] = &[
         &[Failure::ConnectTimeout.name()],
     ),
     ("upstream", "send_timeout", &[Failure::SendTimeout.name()]),
+    ("upstream", "read_timeout", &[Failure::ReadTimeout.name()]),
     (
         "upstream",
-        "read_timeout",
-        &[Failure::ReadTimeout.name(), Failure::ResponseStalled.name()],
+        "stall_timeout",
+        &[Failure::ResponseStalled.name()],
     ),
+    ("upstream", "deadline", &[Failure::Deadline.name()]),
 ];
 
 fn limits() -> String {
@@ -123,8 +125,12 @@ fn failures() -> String {
     for failure in Failure::ALL {
         let retry = match failure.retry() {
             Retry::Always => "yes",
-            Retry::IfSafe => "if the method is safe and no body has begun to flow",
-            Retry::IfIdempotent => "if the method is idempotent and no body has begun to flow",
+            Retry::IfSafe => {
+                "if the method is safe and its body is [still there](peers.md#what-is-tried-again)"
+            }
+            Retry::IfIdempotent => {
+                "if the method is idempotent and its body is [still there](peers.md#what-is-tried-again)"
+            }
             Retry::UnlessAwaited => {
                 "if the method is idempotent or a body waits for `100 Continue`, and none has begun to flow"
             }
