@@ -75,8 +75,9 @@ impl fmt::Display for Peer {
 }
 
 impl Peer {
-    pub(crate) fn start() -> Self {
-        let address = free_address();
+    /// One on a host of its own.
+    pub(crate) fn start(port: u16) -> Self {
+        let address = SocketAddr::new(free_address().ip(), port);
         Self {
             address,
             child: Mutex::new(spawn(address)),
