@@ -194,6 +194,70 @@ fn a_kept_connection_that_is_closed_on_the_next_request_is_stale_and_get_is_repe
     assert_eq!(client.ask(POST).status(), 502);
 }
 
+/// The first peer gets all of it, and closes; the next one must get all of it again.
+#[test]
+fn a_small_body_that_comes_behind_its_head_is_kept_and_sent_again() {
+    let part = "x".repeat(4000);
+    let (small, large) = (part.repeat(2), part.repeat(3));
+    let chunks =
+        |content: &str| format!("{:x}\r\n{content}\r\n0\r\nEnd: here\r\n\r\n", content.len());
+    let length = |content: &str| format!("Content-Length: {}\r\n", content.len());
+    let coding = || "Transfer-Encoding: chunked\r\n".to_owned();
+    for (fields, content, body, expected) in [
+        (length("hello"), "hello", "hello".to_owned(), 200),
+        (length(&small), &small, small.clone(), 200),
+        (length(&large), &large, large.clone(), 502),
+        (coding(), "hello", chunks("hello"), 200),
+        (coding(), &small, chunks(&small), 200),
+        (coding(), &large, chunks(&large), 502),
+    ] {
+        let (bad, good) = (closing(), Origin::answering(|it| ok(&it.content)));
+        let gateway = gateway(Setup::new(), &[&bad], &[&good]);
+        let mut client = gateway.connect_from("127.0.0.5");
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        bad.wait("the head", |it| it.accepted == 1);
+        // In two parts.
+        let (first, rest) = body.split_at(body.len() / 2);
+        client.send(first);
+        client.send(rest);
+        let answer = client.response();
+        assert_eq!(answer.status(), expected, "{fields}");
+        if expected == 200 {
+            assert_eq!(answer.text(), content);
+            assert_eq!(bad.last().raw, good.last().raw);
+            assert_eq!(bad.last().trailers, good.last().trailers);
+            gateway.wait_for_access("method=PUT attempts=2 pool=prod status=200");
+        }
+    }
+}
+
+/// An origin that reads some of a body and closes: the rest goes to the next one, behind what it had.
+#[test]
+fn a_small_body_moves_on_in_the_middle() {
+    for (fields, begin, end) in [
+        ("Content-Length: 10\r\n", "hello", "world"),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "7\r\nhellowo\r\n3\r\nr",
+            "ld\r\n0\r\n\r\n",
+        ),
+    ] {
+        let bad = Origin::scripted(|conn| {
+            conn.head()?;
+            conn.wire.exactly(5).map(drop)
+        });
+        let good = Origin::answering(|it| ok(&it.content));
+        let gateway = gateway(Setup::new(), &[&bad], &[&good]);
+        let mut client = gateway.connect_from("127.0.0.5");
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        bad.wait("the head", |it| it.heads.len() == 1);
+        client.send(begin);
+        good.wait("the head", |it| it.heads.len() == 1);
+        client.send(end);
+        assert_eq!(client.response().text(), "helloworld", "{fields}");
+    }
+}
+
 /// An origin that closes its first connection on the head of its second request. From then on it asks for
 /// bodies where that is expected.
 fn closing_on_the_second_head() -> Origin {

@@ -13,7 +13,7 @@ mod unrest;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Gateway, Redis, Setup, wait_for};
+use support::{Gateway, Redis, Resolver, Setup, free_address, wait_for};
 use unrest::accounts::Accounts;
 use unrest::clients::{GRAY, Stage};
 use unrest::peer::{self, Peer};
@@ -44,16 +44,28 @@ fn nobody_notices_what_becomes_of_servers() {
     let fail_timeout = ["1s", "10s"][(seed / 3 % 2) as usize];
     println!("seed {seed}: {seconds} s, balance = {balance}, fail_timeout = {fail_timeout}");
 
-    let peers: Vec<Peer> = (0..PEERS.iter().sum()).map(|_| Peer::start()).collect();
+    // A name has one port for all that it means.
+    let port = free_address().port();
+    let peers: Vec<Peer> = (0..PEERS.iter().sum()).map(|_| Peer::start(port)).collect();
+    let names = Resolver::start();
+    if names.is_none() {
+        println!("without names: they need root");
+    }
     // After a restart it has what it had.
     let redis = Redis::start_with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
     redis.push("gray", &[&GRAY]);
-    for (key, listed) in ["pre", "prod"].iter().zip(Troubles::listed(&peers)) {
-        let listed: Vec<&dyn std::fmt::Display> = listed.iter().map(|it| it as _).collect();
-        redis.push(key, &listed);
+    let entries = Troubles::entries(&peers, names.is_some());
+    for (key, entries) in ["pre", "prod"].iter().zip(&entries) {
+        let entries: Vec<&dyn std::fmt::Display> = entries.iter().map(|it| it as _).collect();
+        redis.push(key, &entries);
     }
-    let gateway = Setup::new()
+    let setup = match &names {
+        Some(names) => names.under(Setup::new()),
+        None => Setup::new(),
+    };
+    let gateway = setup
         .redis(redis.url())
+        .set("upstream.resolve_interval", "200ms")
         .set("redis.check_interval", "1s")
         .set("redis.timeout", "500ms")
         .set("upstream.connect_timeout", "1s")
@@ -65,8 +77,8 @@ fn nobody_notices_what_becomes_of_servers() {
         .set("log.access", "off")
         .start();
     gateway.wait_for_health(200, "");
-
     let (accounts, short) = (Accounts::default(), AtomicBool::new(false));
+    let mut troubles = Troubles::new(seed, redis, names.as_ref(), &gateway, &peers, &short);
     let load = |seed: u64, meanwhile: &mut dyn FnMut()| {
         let done = AtomicBool::new(false);
         let stage = Stage {
@@ -92,7 +104,6 @@ fn nobody_notices_what_becomes_of_servers() {
     load(!seed, &mut || std::thread::sleep(WARM_UP));
     let before = Held::by(&gateway);
 
-    let mut troubles = Troubles::new(seed, redis, &gateway, &peers, &short);
     load(seed, &mut || {
         troubles.happen_until(Instant::now() + Duration::from_secs(seconds));
     });

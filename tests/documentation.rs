@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
-use graygate::error::{Close, Doubt, Failure, Finding, Refusal, Retry};
+use graygate::error::{Checked, Close, Doubt, Failure, Finding, Refusal, Retry};
 
 /// The rules of the checklist, each of which has its row.
 const RULES: usize = 48;
@@ -70,11 +70,13 @@ const LIMITS: &[Limit] = &[
         &[Failure::ConnectTimeout.name()],
     ),
     ("upstream", "send_timeout", &[Failure::SendTimeout.name()]),
+    ("upstream", "read_timeout", &[Failure::ReadTimeout.name()]),
     (
         "upstream",
-        "read_timeout",
-        &[Failure::ReadTimeout.name(), Failure::ResponseStalled.name()],
+        "stall_timeout",
+        &[Failure::ResponseStalled.name()],
     ),
+    ("upstream", "deadline", &[Failure::Deadline.name()]),
 ];
 
 fn limits() -> String {
@@ -123,8 +125,12 @@ fn failures() -> String {
     for failure in Failure::ALL {
         let retry = match failure.retry() {
             Retry::Always => "yes",
-            Retry::IfSafe => "if the method is safe and no body has begun to flow",
-            Retry::IfIdempotent => "if the method is idempotent and no body has begun to flow",
+            Retry::IfSafe => {
+                "if the method is safe and its body is [still there](peers.md#what-is-tried-again)"
+            }
+            Retry::IfIdempotent => {
+                "if the method is idempotent and its body is [still there](peers.md#what-is-tried-again)"
+            }
             Retry::UnlessAwaited => {
                 "if the method is idempotent or a body waits for `100 Continue`, and none has begun to flow"
             }
@@ -289,6 +295,23 @@ fn what_is_found_of_the_store_stands_in_the_docs() {
     let text = include_str!("../docs/lists.md");
     for finding in Finding::ALL {
         let row = format!("| `{}` | {} |", finding.name(), finding.text());
+        assert!(text.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn what_health_checks_can_be_told_and_come_to_stands_in_the_docs() {
+    let text = include_str!("../docs/peers.md");
+    for outcome in Checked::ALL {
+        let row = format!("| `{}` | {} |", outcome.name(), outcome.text());
+        assert!(text.contains(&row), "{row}");
+    }
+    for key in KEYS.iter().filter(|it| it.section == "health") {
+        let default = match key.default {
+            "" => "(none)",
+            default => default,
+        };
+        let row = format!("| `{}` | {default} |", key.name);
         assert!(text.contains(&row), "{row}");
     }
 }

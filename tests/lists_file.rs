@@ -144,8 +144,8 @@ fn a_version_that_is_wrong_changes_nothing_and_is_told_once_with_its_line() {
         ),
         (
             "with a bad peer",
-            |it| it.replace("[prod]\n", "[prod]\nprod.example:80\n"),
-            r#"line 6: "prod.example:80": neither"#,
+            |it| it.replace("[prod]\n", "[prod]\nprod.example:0\n"),
+            r#"line 6: "prod.example:0": port 0"#,
         ),
     ];
     let site = site();

@@ -155,6 +155,18 @@ fn so_many_failed_checks_in_a_row_put_a_peer_out_and_so_many_good_ones_bring_it_
         "peer-out pool=prod peer={sick} why=check-failed cause=status status=503"
     ));
     assert_eq!(answers(&gateway, 40), [("well".to_owned(), 40)].into());
+    let (_, page) = gateway.admin_get("/peers");
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let peers = page["pools"][1]["peers"].as_array().unwrap();
+    let shown = |peer: &dyn Display, key: &str| {
+        let peer = peers.iter().find(|it| it["address"] == peer.to_string());
+        peer.unwrap()[key].clone()
+    };
+    assert_eq!(shown(&sick, "reason"), "check-failed");
+    assert_eq!(shown(&sick, "last_check"), "status");
+    assert_eq!(shown(&sick, "last_check_status"), 503);
+    assert_eq!(shown(&well, "last_check"), "ok");
+    assert!(shown(&well, "last_check_age_seconds").as_f64().unwrap() < 10.0);
     is_checked(&[503, 200, 503, 200]);
     assert_eq!(gateway.stderr.count("peer-back"), 0, "never two in a row");
     assert_eq!(answers(&gateway, 20), [("well".to_owned(), 20)].into());
@@ -367,6 +379,50 @@ fn many_hung_peers_do_not_hold_up_the_checks_of_others() {
     wait_until("three checks of each hung peer", DEADLINE, || {
         hung.iter().all(|it| crowd.checks(it).len() >= 3)
     });
+}
+
+/// `cargo test --release --test peers_checked -- --ignored --nocapture thousand` prints what they cost.
+#[test]
+#[ignore = "it takes a minute and a half, and a machine that does nothing else"]
+fn a_thousand_peers_of_which_one_in_twenty_hangs_keep_their_interval_and_cost_next_to_nothing() {
+    const INTERVAL: f64 = 5.0;
+    for (path, hung) in [("", 0), ("/healthz", 0), ("/healthz", 50)] {
+        let crowd = Crowd::new();
+        let well: Vec<SocketAddr> = (100..104).flat_map(|it| crowd.peers(it, 250)).collect();
+        let well = &well[hung..];
+        let hung = crowd.peers(9, u8::try_from(hung).unwrap());
+        let all: Vec<&dyn Display> = well.iter().chain(&hung).map(|it| it as _).collect();
+        let gateway = setup()
+            .set("health.path", path)
+            .set("health.interval", format!("{INTERVAL}s"))
+            .set("health.timeout", "1s")
+            .lists(&[], &[], &all)
+            .start();
+        // The threads that the first checks took, all at once, are let go after a minute.
+        std::thread::sleep(Duration::from_secs(10));
+        let (begun, before) = (Instant::now(), gateway.cpu_ticks());
+        std::thread::sleep(Duration::from_secs(20));
+        let passed = begun.elapsed().as_secs_f64();
+        let cpu = (gateway.cpu_ticks() - before) as f64 * 10.0 / passed;
+        let counted = |peer: &SocketAddr| {
+            let checks = crowd.checks(peer).into_iter();
+            checks.filter(|it| *it > begun).count()
+        };
+        let (least, most) = (
+            well.iter().map(counted).min(),
+            well.iter().map(counted).max(),
+        );
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+        let (hung, threads) = (hung.len(), tasks.count());
+        println!(
+            "path={path:?} hung={hung}: {cpu:.1} ms of CPU a second, {threads} threads; \
+             of those that answer each was checked {least:?} to {most:?} times in {passed:.0} s"
+        );
+        if !path.is_empty() {
+            let wanted = passed / INTERVAL;
+            assert!(least.unwrap() as f64 >= (wanted * 0.8).floor());
+        }
+    }
 }
 
 #[test]

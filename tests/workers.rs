@@ -155,17 +155,14 @@ fn out_of_descriptors_accepting_waits_without_spinning_and_goes_on_when_there_ar
 
 #[test]
 fn out_of_descriptors_idle_connections_give_way_to_new_ones() {
-    let (old, new) = (Origin::named("old"), Origin::named("new"));
+    let (pre, prod) = (Origin::named("pre"), Origin::named("prod"));
     let setup = Setup::new().one_worker();
-    let setup = setup.set("lists.guard_share", 100);
-    let gateway = setup.lists(&[], &[], &[&old]).start();
-    let mut client = gateway.connect();
-    assert_eq!(client.get("/").text(), "old");
-    gateway.write_lists(&[], &[], &[&new]);
-    gateway.wait_for_log("lists-published generation=2");
+    let gateway = setup.lists(&["127.0.0.9"], &[&pre], &[&prod]).start();
+    let (mut client, mut listed) = (gateway.connect(), gateway.connect_from("127.0.0.9"));
+    assert_eq!(listed.get("/").text(), "pre");
     let _waiting = gateway.take_descriptors();
-    assert_eq!(client.get("/").text(), "new");
-    old.wait_closed(1);
+    assert_eq!(client.get("/").text(), "prod");
+    pre.wait_closed(1);
 }
 
 #[test]
@@ -244,4 +241,29 @@ fn out_of_descriptors_an_upgrade_is_refused_before_the_client_is_told() {
     );
     gateway.wait_for_log("out-of-descriptors");
     origin.wait_closed(1);
+}
+
+#[test]
+fn out_of_descriptors_a_request_waits_for_one_as_long_as_connecting_may_take() {
+    let origin = Origin::scripted(|conn| {
+        conn.request()?;
+        // So that each request needs a new connection.
+        conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine")
+    });
+    let setup = Setup::serving(&origin).one_worker();
+    let gateway = setup.set("upstream.connect_timeout", "2s").start();
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").text(), "fine");
+    let limit = gateway.descriptor_limit();
+    let _waiting = gateway.take_descriptors();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.glance(Duration::from_millis(300)), None);
+    gateway.limit_descriptors(limit);
+    assert_eq!(client.response().text(), "fine");
+    gateway.leave_descriptors(0);
+    let response = client.get("/");
+    assert_eq!(
+        response.text(),
+        "503 Service Unavailable: out-of-descriptors\n"
+    );
 }

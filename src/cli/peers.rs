@@ -7,6 +7,7 @@ use crate::admin::pages::Page;
 use crate::admin::pages::peers::{PeerSeen, PeersPage, PoolSeen};
 use crate::cli::admin_client::Asker;
 use crate::cli::table;
+use crate::upstream::health::{State, Why};
 
 /// The form of what is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,12 @@ fn row(pool: &PoolSeen, peer: &PeerSeen) -> [String; 12] {
 fn state(peer: &PeerSeen) -> String {
     let reason = peer.reason.as_deref().map(|it| format!(" {it}"));
     let mut parts = vec![format!("{}{}", peer.state, reason.unwrap_or_default())];
+    let is_by_check =
+        peer.reason.as_deref() == Some(Why::Check.name()) || peer.state == State::Unchecked.name();
+    if let Some(check) = peer.last_check.as_deref().filter(|_| is_by_check) {
+        let status = peer.last_check_status.map(|it| format!(" {it}"));
+        parts.push(format!("last check {check}{}", status.unwrap_or_default()));
+    }
     if let Some(left) = peer.left_seconds {
         parts.push(match left > 0.0 {
             true => format!("{left:.0}s left"),
@@ -146,6 +153,15 @@ mod tests {
             outs_in_a_row: 1,
             ..PeerSeen::default()
         };
+        let sick = PeerSeen {
+            address: "127.0.0.4:81".to_owned(),
+            weight: 1,
+            state: "out".to_owned(),
+            reason: Some("check-failed".to_owned()),
+            last_check: Some("status".to_owned()),
+            last_check_status: Some(503),
+            ..PeerSeen::default()
+        };
         let pool = |name: &str, peers| PoolSeen {
             service: "default".to_owned(),
             pool: name.to_owned(),
@@ -153,13 +169,14 @@ mod tests {
             ..PoolSeen::default()
         };
         let page = PeersPage {
-            pools: vec![pool("pre", vec![well, out]), pool("prod", vec![due])],
+            pools: vec![pool("pre", vec![well, out]), pool("prod", vec![due, sick])],
         };
         let expected = "\
 SERVICE  POOL  ADDRESS          NAME           WEIGHT  STATE                                          OUTS  ACTIVE  ANSWERED  FAILED                           MEDIAN  P99
 default  pre   127.0.0.1:81     -              3       up                                             0     2       1200      0                                1.2ms   1.5s
 default  pre   127.0.0.10:8080  app1.internal  1       out read-timeout, 8s left, asked all the same  2     0       0         7 closed-early:1 read-timeout:6  -       -
 default  prod  127.0.0.3:81     -              1       out connect-refused, trial due                 1     0       0         0                                -       -
+default  prod  127.0.0.4:81     -              1       out check-failed, last check status 503        0     0       0         0                                -       -
 ";
         assert_eq!(table(&page), expected);
     }

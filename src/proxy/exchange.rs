@@ -46,6 +46,9 @@ use crate::upstream::pool::{Asker, Leftover};
 const DOUBT_TIME: Duration = Duration::from_millis(25);
 const DOUBTS: u32 = 4;
 
+/// How often it is looked for a descriptor when there is none.
+const SHORTAGE: Duration = Duration::from_millis(10);
+
 /// How an exchange ended.
 pub(super) enum Outcome {
     /// The response is complete, and another request may follow.
@@ -472,7 +475,12 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
         let connect = || peer::connect(address, deadline, self.transport.watch_gone());
         let in_flight = InFlight::begin(chosen.counts(self.worker.index()));
-        let connected = self.worker.with_descriptors(connect);
+        let connected = match self.worker.with_descriptors(connect) {
+            Err(error) if net::is_out_of_descriptors(&error) => {
+                self.wait_to_connect(connect, deadline, error)
+            }
+            connected => connected,
+        };
         drop(in_flight);
         let (outcome, error) = match connected {
             Ok(stream) => {
@@ -489,6 +497,33 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         };
         self.account(chosen, &outcome, error.as_ref());
         outcome
+    }
+
+    /// Connects once there is a descriptor for it: mostly others are about to end, as those that wait to be
+    /// accepted hope, too. `error` says that there is none.
+    #[cold]
+    #[inline(never)]
+    fn wait_to_connect(
+        &self,
+        connect: impl Fn() -> io::Result<Stream>,
+        deadline: Instant,
+        mut error: io::Error,
+    ) -> io::Result<Stream> {
+        while let Some(client) = self.transport.socket() {
+            let now = Instant::now();
+            if now >= deadline || net::are_waits_cut() {
+                break;
+            }
+            client.pause(deadline.min(now + SHORTAGE), Watch::Nothing);
+            if self.transport.is_gone() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            match self.worker.with_descriptors(&connect) {
+                Err(again) if net::is_out_of_descriptors(&again) => error = again,
+                outcome => return outcome,
+            }
+        }
+        Err(error)
     }
 
     /// Notes whom the request is sent to.

@@ -17,7 +17,7 @@ pub(crate) enum End {
     Cut,
     /// What cannot be sent twice has failed with its server.
     Failed(u16),
-    /// The gateway had no descriptor for it.
+    /// The gateway had no descriptor for an upload.
     Short,
     /// As it must not; with the status, if there was one.
     Wrong(Option<u16>, String),

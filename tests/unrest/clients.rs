@@ -158,7 +158,10 @@ impl Stage<'_> {
             }
             // It can only be seen to be cut.
             (200, Err(_)) if self.was_in_trouble(&head, sent) => End::Cut,
-            (503, Ok(_)) if is_short || self.short.load(Ordering::Relaxed) => End::Short,
+            // An upload needs more of them than others, and does not wait.
+            (503, Ok(_)) if plan.upload > 0 && (is_short || self.short.load(Ordering::Relaxed)) => {
+                End::Short
+            }
             // Whether the server has acted on it nobody knows.
             (502 | 504, Ok(body)) if plan.method == "POST" && self.is_trouble(status, sent) => {
                 drop(body);

@@ -20,6 +20,9 @@ use crate::support::{DEADLINE, StrictReader, StrictRequest, free_address, wait_u
 /// Names the address at which a process of this program is to be a server.
 const VARIABLE: &str = "CHAOS_PEER";
 
+/// What was begun in trouble has ended then: closing connections, mostly.
+const LINGERS: Duration = Duration::from_millis(200);
+
 /// How a server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
@@ -72,8 +75,9 @@ impl fmt::Display for Peer {
 }
 
 impl Peer {
-    pub(crate) fn start() -> Self {
-        let address = free_address();
+    /// One on a host of its own.
+    pub(crate) fn start(port: u16) -> Self {
+        let address = SocketAddr::new(free_address().ip(), port);
         Self {
             address,
             child: Mutex::new(spawn(address)),
@@ -112,11 +116,11 @@ impl Peer {
         }
     }
 
-    /// Whether it was in trouble at some time since then.
+    /// Whether it was in trouble at some time since then, or feels it still.
     pub(crate) fn was_in_trouble(&self, since: Instant) -> bool {
         let troubles = self.troubles.lock().unwrap();
         let last = troubles.last();
-        last.is_some_and(|(_, end)| end.is_none_or(|it| it >= since))
+        last.is_some_and(|(_, end)| end.is_none_or(|it| it + LINGERS >= since))
     }
 }
 

@@ -1,5 +1,5 @@
-//! What happens meanwhile: servers fail in every way and come back, lists change, Redis is restarted, and the
-//! gateway is short of descriptors for a while.
+//! What happens meanwhile: servers fail in every way and come back, lists change, a name is given to other
+//! servers, Redis is restarted, and the gateway is short of descriptors for a while.
 //!
 //! Of the servers of `prod` no more than two are in trouble within [`SPAN`], so that with `tries = 3` each
 //! request comes to a good one. Of `pre` all may be, since `prod` answers for it.
@@ -12,7 +12,7 @@ use fastrand::Rng;
 use nix::sys::signal::Signal;
 
 use super::peer::{Mood, Peer};
-use crate::support::{Gateway, Redis};
+use crate::support::{Gateway, Redis, Resolver};
 
 /// No request takes longer than this: two servers that hang, on a busy machine.
 const SPAN: Duration = Duration::from_secs(4);
@@ -21,6 +21,9 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// Pause between two restarts of Redis, and between two shortages.
 const RARE: Duration = Duration::from_secs(8);
+
+/// The name of the last one that is listed in `prod`, where names can be resolved here.
+const NAME: &str = "app.chaos";
 
 /// Servers of a pool that are in its list, of those that there are.
 const LISTED: [usize; 2] = [2, 5];
@@ -73,6 +76,9 @@ struct Pool<'a> {
 pub(crate) struct Troubles<'a> {
     rng: Rng,
     redis: Redis,
+    names: Option<&'a Resolver>,
+    /// Until then the name is not resolved.
+    unknown_until: Option<Instant>,
     gateway: &'a Gateway,
     pools: [Pool<'a>; 2],
     short: &'a AtomicBool,
@@ -135,9 +141,19 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// As they stand in the list.
+    fn entries(&self, by_name: bool) -> Vec<String> {
+        let listed = self.listed.iter();
+        let mut entries: Vec<String> = listed.map(|it| self.peers[*it].to_string()).collect();
+        if by_name && self.key == "prod" {
+            let port = self.peers[0].address.port();
+            entries.splice(LISTED[1] - 1.., [format!("{NAME}:{port}")]);
+        }
+        entries
+    }
+
     /// Another one in the place of one that is listed.
-    fn swap_one(&mut self, rng: &mut Rng) {
-        let place = rng.usize(..self.listed.len());
+    fn swap(&mut self, place: usize, rng: &mut Rng) {
         let spare: Vec<usize> = (0..self.peers.len())
             .filter(|it| !self.listed.contains(it))
             .collect();
@@ -155,25 +171,40 @@ impl<'a> Troubles<'a> {
     pub(crate) fn new(
         seed: u64,
         redis: Redis,
+        names: Option<&'a Resolver>,
         gateway: &'a Gateway,
         peers: &'a [Peer],
         short: &'a AtomicBool,
     ) -> Self {
         let (pre, prod) = peers.split_at(PEERS[0]);
-        Self {
+        let troubles = Self {
             rng: Rng::with_seed(seed),
             redis,
+            names,
+            unknown_until: None,
             gateway,
             pools: [Pool::new(0, pre), Pool::new(1, prod)],
             short,
             counts: BTreeMap::new(),
-        }
+        };
+        troubles.point_name();
+        troubles
     }
 
-    /// The addresses that are in the lists at first.
-    pub(crate) fn listed(peers: &[Peer]) -> [&[Peer]; 2] {
+    /// The entries of each list at first.
+    pub(crate) fn entries(peers: &[Peer], by_name: bool) -> [Vec<String>; 2] {
         let (pre, prod) = peers.split_at(PEERS[0]);
-        [&pre[..LISTED[0]], &prod[..LISTED[1]]]
+        let pools = [Pool::new(0, pre), Pool::new(1, prod)];
+        pools.map(|it| it.entries(by_name))
+    }
+
+    /// The name means the last one that is listed in `prod`.
+    fn point_name(&self) {
+        let prod = &self.pools[1];
+        let place = prod.listed[LISTED[1] - 1];
+        if let Some(names) = self.names {
+            names.set(NAME, &[prod.peers[place].address.ip()]);
+        }
     }
 
     fn count(&mut self, what: impl ToString) {
@@ -199,7 +230,7 @@ impl<'a> Troubles<'a> {
                 short_at = now + RARE;
             } else if short_until.is_none() && now >= short_at {
                 limit = self.begin_shortage();
-                short_until = Some(now + Duration::from_millis(self.rng.u64(300..1500)));
+                short_until = Some(now + Duration::from_millis(self.rng.u64(200..800)));
             }
             std::thread::sleep(STEP);
         }
@@ -213,6 +244,7 @@ impl<'a> Troubles<'a> {
         }
         self.write(0);
         self.write(1);
+        self.point_name();
     }
 
     fn step(&mut self, now: Instant) {
@@ -228,7 +260,9 @@ impl<'a> Troubles<'a> {
                 }
             }
             6 => {
-                self.pools[at].swap_one(&mut self.rng);
+                // The last one of prod is there by its name.
+                let place = self.rng.usize(..[LISTED[0], LISTED[1] - 1][at]);
+                self.pools[at].swap(place, &mut self.rng);
                 self.write(at);
                 self.count(format!("swapped one of {}", self.pools[at].key));
             }
@@ -237,19 +271,33 @@ impl<'a> Troubles<'a> {
                 self.write(0);
                 self.count("swapped all of pre");
             }
+            8 if self.names.is_some() && self.unknown_until.is_none() => {
+                self.pools[1].swap(LISTED[1] - 1, &mut self.rng);
+                self.point_name();
+                self.count("name given to another");
+            }
+            9 if self.names.is_some() && self.unknown_until.is_none() => {
+                let pause = Duration::from_millis(self.rng.u64(500..2000));
+                self.unknown_until = Some(now + pause);
+                self.names.inspect(|it| it.fail(NAME));
+                self.count("name not resolved");
+            }
             _ => {}
+        }
+        if self.unknown_until.is_some_and(|it| now >= it) {
+            self.unknown_until = None;
+            self.point_name();
         }
     }
 
     /// Writes a pool's list, in one transaction.
     fn write(&self, at: usize) {
         let pool = &self.pools[at];
-        let listed = pool.listed.iter();
-        let addresses: Vec<String> = listed.map(|it| pool.peers[*it].to_string()).collect();
+        let entries = pool.entries(self.names.is_some());
         let mut pipe = redis::pipe();
         pipe.atomic();
         pipe.cmd("DEL").arg(pool.key).ignore();
-        pipe.cmd("RPUSH").arg(pool.key).arg(addresses).ignore();
+        pipe.cmd("RPUSH").arg(pool.key).arg(entries).ignore();
         pipe.exec(&mut self.redis.connect(0)).unwrap();
     }
 

@@ -70,6 +70,11 @@ object! {
         /// To the head of the response, in the last minute; none when nothing was answered.
         latency_median_seconds: Option<f64>,
         latency_p99_seconds: Option<f64>,
+        /// What its last health check has come to; none when there was none.
+        last_check: Option<String>,
+        /// The status of its response, if one came.
+        last_check_status: Option<u64>,
+        last_check_age_seconds: Option<f64>,
     }
 }
 
@@ -131,7 +136,7 @@ impl PeerSeen {
         // A check that succeeds ends it, whenever that is.
         let until = until.filter(|_| reason != Some(Why::Check));
         let left = until.map(|it| it.saturating_duration_since(now));
-        let quantiles = health.quantiles();
+        let (quantiles, check) = (health.quantiles(), health.last_check());
         let outcomes = health.outcomes();
         let failures = Failure::ALL.iter().filter(|it| it.blames_peer());
         let by_failure = failures.map(|it| (it.name(), health.failures(*it)));
@@ -160,6 +165,10 @@ impl PeerSeen {
                 .collect(),
             latency_median_seconds: quantiles.map(|it| it.median.as_secs_f64()),
             latency_p99_seconds: quantiles.map(|it| it.p99.as_secs_f64()),
+            last_check: check.map(|it| it.outcome.name().to_owned()),
+            last_check_status: check.and_then(|it| it.status).map(u64::from),
+            last_check_age_seconds: check
+                .map(|it| now.saturating_duration_since(it.at).as_secs_f64()),
         }
     }
 }
