@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use graygate::error::{AdminRefusal, Checked, Close, Doubt, Failure, Refusal};
+use graygate::error::{AdminRefusal, Checked, Close, Degradation, Doubt, Failure, Refusal};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
@@ -294,6 +294,8 @@ fn known_labels() -> Samples {
     reasons("connections_closed_total", closes.collect());
     let refusals = AdminRefusal::ALL.iter().map(|it| it.name());
     reasons("admin_refusals_total", refusals.collect());
+    let lacks = Degradation::ALL.iter().map(|it| it.name());
+    reasons("degraded", lacks.collect());
     let zeros = names.into_iter().map(|it| (format!("graygate_{it}"), 0.0));
     zeros.collect()
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
     DEADLINE, Gateway, Origin, RefusingPeer, Samples, Setup, ok, read_metrics, run_to_exit,
@@ -384,4 +385,198 @@ fn a_new_version_that_is_all_out_is_told_with_who_answers_instead() {
     wait_until("it is told again", DEADLINE, || {
         gateway.stderr.count("pool-out") == 2
     });
+}
+
+/// `graygate status`: its exit code without and with `--strict`, and what it says is lacking.
+fn status(gateway: &Gateway) -> (i32, i32, Vec<String>) {
+    let output = command(gateway, &["status"]);
+    let strict = command(gateway, &["status", "--strict"]);
+    let text = said(&output);
+    let lacks = text.lines().filter_map(|it| it.strip_prefix("degraded "));
+    let lacks = lacks.map(|it| it.trim_start().to_owned()).collect();
+    let code = |output: &Output| output.status.code().unwrap();
+    (code(&output), code(&strict), lacks)
+}
+
+/// Waits until the gateway lacks exactly this, and sees that every place says so.
+#[track_caller]
+fn wait_lacking(gateway: &Gateway, expected: &[&str]) {
+    let first = format!("ok generation={}\n", gateway.lists()["generation"]);
+    let lines = expected.iter().map(|it| format!("degraded {it}"));
+    let lines: Vec<String> = lines.collect();
+    wait_until(&format!("{expected:?}"), DEADLINE, || {
+        let (status, text) = gateway.admin_get("/healthz?full");
+        let shown = text
+            .strip_prefix(&first)
+            .map(|it| it.lines().collect::<Vec<_>>());
+        let is_so = |shown: Vec<&str>| {
+            let all = shown
+                .iter()
+                .zip(&lines)
+                .all(|(it, line)| it.starts_with(line));
+            shown.len() == lines.len() && all
+        };
+        status == 200 && shown.is_some_and(is_so)
+    });
+    // It serves, and who only asks whether it does hears nothing else.
+    assert_eq!(gateway.admin_get("/healthz"), (200, first));
+    let (code, strict, lacks) = status(gateway);
+    assert_eq!((code, strict), (0, if expected.is_empty() { 0 } else { 2 }));
+    assert_eq!(lacks.len(), expected.len(), "{lacks:?}");
+    for (line, expected) in lacks.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{lacks:?}");
+    }
+    let page = samples(gateway);
+    let shown = page
+        .iter()
+        .filter(|(name, value)| name.starts_with("graygate_degraded{") && **value > 0.0);
+    let mut names: Vec<&str> = expected
+        .iter()
+        .map(|it| it.split(':').next().unwrap())
+        .collect();
+    names.dedup();
+    assert_eq!(shown.count(), names.len());
+    for name in names {
+        assert_eq!(
+            page[&format!("graygate_degraded{{reason=\"{name}\"}}")],
+            1.0
+        );
+    }
+}
+
+/// So few connections that there are descriptors for them wherever tests run.
+fn small() -> Setup {
+    setup().set("gateway.max_connections", 100)
+}
+
+#[test]
+fn status_and_health_say_when_a_pool_fails() {
+    let [a, b, c] = [(); 3].map(|()| RefusingPeer::new());
+    let (well, pre) = (Origin::named("well"), RefusingPeer::new());
+    let gateway = small().lists(&["127.0.0.5"], &[&pre], &[&well]).start();
+    wait_lacking(&gateway, &[]);
+    ask_until_log(&gateway, "127.0.0.5", "peer-out ");
+    wait_lacking(&gateway, &["pool-out: pre: 0 of 1 servers are up"]);
+    gateway.write_lists(&[], &[], &[&well, &a]);
+    gateway.wait_for_lists("other lists", |it| it["generation"] == json!(2));
+    wait_out(&gateway, &a);
+    // Half of them is no more than half.
+    wait_lacking(&gateway, &[]);
+    gateway.write_lists(&[], &[], &[&well, &a, &b, &c]);
+    gateway.wait_for_lists("other lists", |it| it["generation"] == json!(3));
+    for peer in [&b, &c] {
+        wait_out(&gateway, peer);
+    }
+    wait_lacking(&gateway, &["pool-failing: prod: 1 of 4 servers are up"]);
+}
+
+#[test]
+fn status_and_health_say_when_descriptors_are_short() {
+    let well = Origin::named("well");
+    let setup = small()
+        .lists(&[], &[], &[&well])
+        .set("gateway.max_connections", 5000);
+    let gateway = setup
+        .under(&["sh", "-c", "ulimit -n 400; exec \"$0\" \"$@\""])
+        .start();
+    let most = gateway.metric("graygate_max_connections");
+    let line = format!(
+        "descriptors-short: there are descriptors for {most} connections, and max_connections is 5000"
+    );
+    wait_lacking(&gateway, &[&line]);
+}
+
+#[test]
+fn status_and_health_say_when_log_lines_were_dropped() {
+    let well = Origin::named("well");
+    let gateway = small()
+        .lists(&[], &[], &[&well])
+        .set("log.access", "/dev/full")
+        .start();
+    wait_lacking(&gateway, &[]);
+    gateway.get("127.0.0.1", "/");
+    wait_lacking(
+        &gateway,
+        &["log-dropped: the access log has lost 1 lines since the start, the last one "],
+    );
+}
+
+#[test]
+fn status_and_health_say_when_a_restart_is_pending() {
+    let well = Origin::named("well");
+    let mut gateway = small().lists(&[], &[], &[&well]).start();
+    gateway.edit_ini(|it| it.set("gateway.workers", 2));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("reloaded file=");
+    wait_lacking(
+        &gateway,
+        &["restart-pending: only a restart changes gateway.workers"],
+    );
+    gateway.edit_ini(|it| it.set("gateway.workers", 1));
+    gateway.signal(Signal::SIGHUP);
+    wait_lacking(&gateway, &[]);
+}
+
+#[test]
+fn status_and_health_say_when_the_lists_cannot_be_read() {
+    let well = Origin::named("well");
+    let gateway = small().lists(&[], &[], &[&well]).start();
+    gateway.write_lists_text("nonsense\n");
+    wait_lacking(&gateway, &["lists-unreadable: "]);
+    gateway.write_lists(&[], &[], &[&well]);
+    wait_lacking(&gateway, &[]);
+}
+
+#[test]
+fn who_does_not_serve_is_not_called_degraded_even_by_strict() {
+    let gateway = small().lists(&[], &[&"127.0.0.1:9"], &[]).start();
+    let (status_of_page, text) = gateway.admin_get("/healthz?full");
+    assert_eq!(
+        (status_of_page, text.as_str()),
+        (503, "no-peers: prod is empty\n")
+    );
+    let (code, strict, _) = status(&gateway);
+    assert_eq!((code, strict), (1, 1));
+}
+
+#[test]
+fn the_process_is_shown_by_the_names_that_every_program_has() {
+    let mute = Origin::mute();
+    let begun = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    let gateway = small().lists(&[], &[], &[&mute]).start();
+    let before = samples(&gateway);
+    let open = |page: &Samples| page["process_open_fds"];
+    let started = before["process_start_time_seconds"];
+    assert!((started - begun).abs() < 5.0, "{started} {begun}");
+    assert!(before["process_resident_memory_bytes"] > 1e6);
+    assert!(open(&before) > 3.0 && open(&before) < before["process_max_fds"]);
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid()))
+        .unwrap()
+        .count();
+    assert!(
+        (open(&before) - fds as f64).abs() <= 4.0,
+        "{} {fds}",
+        open(&before)
+    );
+    let mut clients: Vec<_> = (0..20).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    mute.wait("the requests", |it| it.requests.len() == 20);
+    let after = samples(&gateway);
+    assert!(
+        open(&after) >= open(&before) + 40.0,
+        "{} {}",
+        open(&before),
+        open(&after)
+    );
+    assert!(after["process_cpu_seconds_total"] >= before["process_cpu_seconds_total"]);
+    // Who looks for restarts takes every other value for one.
+    assert_eq!(
+        after["process_start_time_seconds"].to_bits(),
+        started.to_bits()
+    );
 }
