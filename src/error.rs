@@ -304,6 +304,7 @@ named! {
         LogDropped = "log-dropped", "log lines were dropped within the last hour";
         RestartPending = "restart-pending", "the last reload has changed settings that only a restart brings into force";
         ListsUnreadable = "lists-unreadable", "the lists cannot be read at present, so those in force may be old";
+        NameUnresolved = "name-unresolved", "a name in the lists cannot be resolved at present";
     }
 }
 

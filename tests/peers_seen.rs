@@ -528,6 +528,157 @@ fn status_and_health_say_when_the_lists_cannot_be_read() {
 }
 
 #[test]
+fn status_and_health_say_when_a_name_cannot_be_resolved() {
+    let well = Origin::named("well");
+    let gateway = small()
+        .lists(&[], &[], &[&well, &"nowhere.invalid:81"])
+        .start();
+    wait_lacking(
+        &gateway,
+        &["name-unresolved: nowhere.invalid cannot be resolved, for "],
+    );
+    gateway.write_lists(&[], &[], &[&well]);
+    gateway.wait_for_lists("other lists", |it| it["generation"] == json!(2));
+    wait_lacking(&gateway, &[]);
+}
+
+#[test]
+fn a_peer_is_shown_with_its_name_its_weight_and_its_last_check() {
+    let origin = Origin::named("well");
+    let port = origin.address().port();
+    let entry = format!("localhost:{port} weight=3");
+    let setup = small()
+        .set("health.path", "/is-well")
+        .set("health.interval", "1s");
+    let gateway = setup.lists(&[], &[], &[&entry]).start();
+    let shown = wait_for("a check", || {
+        let shown = peer(&page(&gateway), "prod", &origin);
+        Some(shown).filter(|it| it["last_check"] != Value::Null)
+    });
+    assert_eq!(
+        (&shown["name"], &shown["weight"]),
+        (&json!("localhost"), &json!(3))
+    );
+    let check = (&shown["last_check"], &shown["last_check_status"]);
+    assert_eq!(check, (&json!("ok"), &json!(200)));
+    let table = said(&command(&gateway, &["peers"]));
+    let expected = format!("{origin} localhost 3 up");
+    let lines = table
+        .lines()
+        .map(|it| it.split_whitespace().collect::<Vec<_>>().join(" "));
+    assert!(
+        lines.into_iter().any(|it| it.contains(&expected)),
+        "{table}"
+    );
+}
+
+/// Requests are answers and clients that have gone; attempts are requests for which a peer was asked, and
+/// retries.
+#[test]
+fn the_counters_add_up_whatever_has_happened() {
+    let well = Origin::answering(|request| match request.head.target().as_str() {
+        "/502" => b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        _ => ok("well"),
+    });
+    // Every other connection ends without an answer, and so one that was kept may be found closed.
+    let flaky = Origin::scripted(|conn| {
+        if conn.number % 2 == 1 {
+            conn.request()?;
+            return Ok(());
+        }
+        conn.request()?;
+        conn.send(ok("flaky"))
+    });
+    let (refusing, mute) = (RefusingPeer::new(), Origin::mute());
+    let setup = small()
+        .set("gateway.workers", 2)
+        .set("upstream.max_fails", 0);
+    let setup = setup.set("upstream.fail_statuses", "502");
+    let gateway = setup
+        .lists(
+            &["127.0.0.5"],
+            &[&refusing, &flaky],
+            &[&well, &flaky, &refusing],
+        )
+        .start();
+    let (mut sent, mut answers) = (0, 0);
+    let mut ask = |source: &str, request: &str| {
+        let response = gateway.connect_from(source).ask(request);
+        (sent, answers) = (sent + 1, answers + 1);
+        response.status()
+    };
+    for turn in 0..40 {
+        for source in ["127.0.0.1", "127.0.0.5"] {
+            let body = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+            let request = match turn % 5 {
+                0 => "GET /502 HTTP/1.1\r\nHost: a\r\n\r\n",
+                1 => body,
+                // Refused, in the head and in the body.
+                2 if turn % 2 == 0 => "GET / HTTP/1.1\r\n\r\n",
+                2 => {
+                    "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"
+                }
+                _ => "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            };
+            ask(source, request);
+        }
+    }
+    // Nobody at all, and then somebody who says nothing until the client has gone.
+    gateway.write_lists(&["127.0.0.5"], &[], &[&mute]);
+    gateway.wait_for_lists("mute", |it| it["generation"] == json!(2));
+    let gone = 5;
+    for number in 1..=gone {
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        mute.wait("the request", |it| it.requests.len() == number);
+        client.reset();
+    }
+    sent += gone;
+    let sum = |page: &Samples, family: &str, such: &dyn Fn(&str) -> bool| {
+        let of_family = page
+            .iter()
+            .filter(|(name, _)| name.split('{').next() == Some(family) && such(name));
+        of_family.map(|(_, value)| *value).sum::<f64>()
+    };
+    let all = |_: &str| true;
+    let nothing = |name: &str| name.contains("status=\"0xx\"");
+    let page = wait_for("all are counted", || {
+        let page = samples(&gateway);
+        let counted = sum(&page, "graygate_requests_total", &all);
+        Some(page).filter(|_| counted == sent as f64)
+    });
+    assert_eq!(sum(&page, "graygate_requests_total", &nothing), gone as f64);
+    assert_eq!(
+        sum(&page, "graygate_requests_total", &|it| !nothing(it)),
+        answers as f64
+    );
+    let attempts = sum(&page, "graygate_attempts_total", &all);
+    let (first, retries) = (
+        page["graygate_requests_attempted_total"],
+        sum(&page, "graygate_retries_total", &all),
+    );
+    assert_eq!(attempts, first + retries, "{first} {retries}");
+    // All of it has happened.
+    assert!(
+        retries > 10.0 && first < sent as f64,
+        "{attempts} {first} {retries} {sent}"
+    );
+    let outcome = |name: &str| {
+        let label = format!("outcome=\"{name}\"");
+        sum(&page, "graygate_attempts_total", &|it| it.contains(&label))
+    };
+    for name in ["ok", "connect-refused", "closed-early", "client-gone"] {
+        assert!(outcome(name) > 0.0, "{name}");
+    }
+    let durations = page["graygate_request_duration_seconds_count"];
+    assert_eq!(durations, sent as f64);
+    assert_eq!(
+        sum(&page, "graygate_pool_request_duration_seconds_count", &all),
+        durations
+    );
+}
+
+#[test]
 fn who_does_not_serve_is_not_called_degraded_even_by_strict() {
     let gateway = small().lists(&[], &[&"127.0.0.1:9"], &[]).start();
     let (status_of_page, text) = gateway.admin_get("/healthz?full");

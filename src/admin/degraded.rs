@@ -1,7 +1,7 @@
 //! What a gateway that serves lacks: the same words in `/healthz?full`, in `graygate status` and in the
 //! metric `graygate_degraded`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::view::View;
 use crate::error::Degradation;
@@ -36,6 +36,7 @@ fn found(view: &View, what: Degradation) -> Vec<String> {
         Degradation::LogDropped => logs(view),
         Degradation::RestartPending => restart(view).into_iter().collect(),
         Degradation::ListsUnreadable => view.publisher.status().error.into_iter().collect(),
+        Degradation::NameUnresolved => names(view).into_iter().collect(),
     }
 }
 
@@ -79,4 +80,13 @@ fn restart(view: &View) -> Option<String> {
     let ignored = view.reloads.tally().ignored;
     let keys = ignored.join(", ");
     (!keys.is_empty()).then(|| format!("only a restart changes {keys}"))
+}
+
+fn names(view: &View) -> Option<String> {
+    let unresolved = view.gateway.lists.names().unresolved(Instant::now());
+    let (name, text) = unresolved.first.first()?;
+    Some(match unresolved.count {
+        1 => format!("{name} {text}"),
+        count => format!("{count} names; {name} {text}"),
+    })
 }
