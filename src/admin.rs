@@ -6,10 +6,12 @@
 //! | `listener` | the socket and its threads: one request per connection, a limited number at a time |
 //! | `requests` | which page is asked for, and who may have it |
 //! | `pages` | what a page says |
+//! | `degraded` | what a gateway that serves lacks |
 //! | `metrics` | the counters as Prometheus text |
 //! | `view` | what all of them look at |
 
 mod answer;
+mod degraded;
 mod host;
 pub(crate) mod listener;
 mod metrics;

@@ -295,6 +295,19 @@ named! {
     }
 }
 
+named! {
+    /// Why a gateway that serves is not as well as it should be.
+    pub enum Degradation {
+        PoolOut = "pool-out", "no server of a pool is up";
+        PoolFailing = "pool-failing", "fewer than half of a pool's servers are up";
+        DescriptorsShort = "descriptors-short", "there are too few descriptors for max_connections, or nine in ten of them are open";
+        LogDropped = "log-dropped", "log lines were dropped within the last hour";
+        RestartPending = "restart-pending", "the last reload has changed settings that only a restart brings into force";
+        ListsUnreadable = "lists-unreadable", "the lists cannot be read at present, so those in force may be old";
+        NameUnresolved = "name-unresolved", "a name in the lists cannot be resolved at present";
+    }
+}
+
 /// The reason phrase of the statuses that the gateway itself answers with.
 pub(crate) const fn reason_phrase(status: u16) -> &'static str {
     match status {
@@ -325,7 +338,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_within_a_kind_and_indexes_follow_the_order() {
-        let names: [Vec<&str>; 5] = [
+        let names: [Vec<&str>; 6] = [
+            Degradation::ALL.iter().map(|it| it.name()).collect(),
             Doubt::ALL.iter().map(|it| it.name()).collect(),
             Refusal::ALL.iter().map(|it| it.name()).collect(),
             Failure::ALL.iter().map(|it| it.name()).collect(),

@@ -1,7 +1,7 @@
 //! The command line: what to do, and the exit code.
 //!
 //! 0: done, or drained after a signal. 1: it could not be done; one line on standard error says
-//! why. 2: the command line is wrong.
+//! why. 2: the command line is wrong; or, by `status --strict`, the gateway serves and lacks something.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -49,8 +49,11 @@ enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Show the state of the running gateway; exits with 0 if it is serving
+    /// Show the state of the running gateway; exits with 0 if it is serving, else with 1
     Status {
+        /// Exit with 2 if it is serving, but lacks something: the lines `degraded`
+        #[arg(long)]
+        strict: bool,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
@@ -205,7 +208,11 @@ fn main() -> ExitCode {
     let outcome = match arguments.action {
         Some(Action::Run { config }) => serve(&config),
         Some(Action::Reload { config }) => tell_to_reload(&config),
-        Some(Action::Status { config }) => ask(&config),
+        Some(Action::Status { strict, config }) => match ask(&config, strict) {
+            Ok(Standing::Degraded) => return ExitCode::from(DEGRADED),
+            Ok(Standing::Good) => Ok(()),
+            Err(error) => Err(error),
+        },
         Some(Action::Lists { action }) => on_lists(action),
         Some(Action::Explain { ip, headers, of }) => {
             let question = Question {
@@ -259,11 +266,21 @@ fn test(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn ask(path: &Path) -> Result<(), String> {
+/// The exit code of `status --strict` for a gateway that serves and lacks something.
+const DEGRADED: u8 = 2;
+
+/// How a gateway stands that serves.
+enum Standing {
+    Good,
+    Degraded,
+}
+
+fn ask(path: &Path, strict: bool) -> Result<Standing, String> {
     let report = status::ask(path)?;
     tell(&report.text);
     match report.serves {
-        true => Ok(()),
+        true if strict && report.degraded => Ok(Standing::Degraded),
+        true => Ok(Standing::Good),
         false => Err("not serving".to_owned()),
     }
 }

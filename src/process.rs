@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::fchown;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -153,6 +154,15 @@ pub(crate) fn give_to(file: &File, owner: Option<&Identity>) -> io::Result<()> {
 /// Descriptors that are needed besides those of connections and workers.
 const OTHER_DESCRIPTORS: u64 = 64;
 
+/// For how many connections there were not enough descriptors when they were last asked for, or 0. The
+/// process's, as its limit is.
+static ASKED_IN_VAIN: AtomicUsize = AtomicUsize::new(0);
+
+/// For how many connections there were not enough descriptors, if there were not.
+pub(crate) fn connections_in_vain() -> Option<usize> {
+    Some(ASKED_IN_VAIN.load(Ordering::Relaxed)).filter(|it| *it > 0)
+}
+
 /// Raises the process's limit to as many descriptors as `workers` and `connections` can need: one
 /// downstream and one upstream for each connection. Returns for how many connections, at least one,
 /// there are descriptors; if fewer than requested, that is a warning in the log.
@@ -163,7 +173,9 @@ pub(crate) fn allow_connections(connections: usize, workers: usize) -> io::Resul
     let others = OTHER_DESCRIPTORS + (workers * net::DESCRIPTORS) as u64;
     let wanted = 2 * connections as u64 + others;
     let allowed = allow_descriptors(wanted)?;
-    if allowed >= wanted {
+    let is_short = allowed < wanted;
+    ASKED_IN_VAIN.store(if is_short { connections } else { 0 }, Ordering::Relaxed);
+    if !is_short {
         return Ok(connections);
     }
     let possible = (allowed.saturating_sub(others) / 2).max(1);

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use graygate::error::{AdminRefusal, Checked, Close, Doubt, Failure, Refusal};
+use graygate::error::{AdminRefusal, Checked, Close, Degradation, Doubt, Failure, Refusal};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
@@ -121,7 +121,7 @@ fn lists_are_shown_as_they_are_in_force() {
 
     // A list of garbage does not come into force, and is named.
     redis.cli(&["DEL", "pre"]);
-    redis.cli(&["RPUSH", "pre", "garbage"]);
+    redis.cli(&["RPUSH", "pre", "garbage!"]);
     // Between the two, the list has been found empty.
     let kept = json!([{ "list": "pre", "fault": "all-skipped" }]);
     let lists = gateway.wait_for_lists("pre is kept", |it| it["kept"] == kept);
@@ -294,6 +294,8 @@ fn known_labels() -> Samples {
     reasons("connections_closed_total", closes.collect());
     let refusals = AdminRefusal::ALL.iter().map(|it| it.name());
     reasons("admin_refusals_total", refusals.collect());
+    let lacks = Degradation::ALL.iter().map(|it| it.name());
+    reasons("degraded", lacks.collect());
     let zeros = names.into_iter().map(|it| (format!("graygate_{it}"), 0.0));
     zeros.collect()
 }
@@ -443,10 +445,11 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("connections_closed_total{reason=\"client-gone\"}", 1),
         ("connections_closed_total{reason=\"client-closed\"}", 2),
         ("connections_closed_total{reason=\"refused\"}", 1),
-        ("upstream_connections_total{kind=\"new\"}", 3),
-        ("upstream_connections_total{kind=\"reused\"}", 14),
+        // The one to prod went when prod was in no list.
+        ("upstream_connections_total{kind=\"new\"}", 4),
+        ("upstream_connections_total{kind=\"reused\"}", 13),
         // At the worker's next look.
-        ("upstream_connections_idle{worker=\"0\"}", 2),
+        ("upstream_connections_idle{worker=\"0\"}", 1),
         ("upstream_connections_pinned{worker=\"0\"}", 0),
         (
             "bytes_total{direction=\"received\",side=\"downstream\"}",
@@ -481,6 +484,13 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("lists_findings{finding=\"address-or-port\"}", 0),
         ("lists_findings{finding=\"replica-link-down\"}", 0),
         ("lists_findings{finding=\"keys-evicted\"}", 0),
+        ("lists_findings{finding=\"name-unresolved\"}", 0),
+        ("lists_findings{finding=\"weights-differ\"}", 0),
+        ("names{state=\"resolved\"}", 0),
+        ("names{state=\"kept\"}", 0),
+        ("names{state=\"unresolved\"}", 0),
+        ("name_lookups_total{outcome=\"resolved\"}", 0),
+        ("name_lookups_total{outcome=\"failed\"}", 0),
         ("lists_findings{finding=\"proxy-not-believed\"}", 0),
         ("lists_refreshes_total{cause=\"start\"}", 1),
         ("lists_refreshes_total{cause=\"event\"}", 5),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
     DEADLINE, Gateway, Origin, RefusingPeer, Samples, Setup, ok, read_metrics, run_to_exit,
@@ -384,4 +385,349 @@ fn a_new_version_that_is_all_out_is_told_with_who_answers_instead() {
     wait_until("it is told again", DEADLINE, || {
         gateway.stderr.count("pool-out") == 2
     });
+}
+
+/// `graygate status`: its exit code without and with `--strict`, and what it says is lacking.
+fn status(gateway: &Gateway) -> (i32, i32, Vec<String>) {
+    let output = command(gateway, &["status"]);
+    let strict = command(gateway, &["status", "--strict"]);
+    let text = said(&output);
+    let lacks = text.lines().filter_map(|it| it.strip_prefix("degraded "));
+    let lacks = lacks.map(|it| it.trim_start().to_owned()).collect();
+    let code = |output: &Output| output.status.code().unwrap();
+    (code(&output), code(&strict), lacks)
+}
+
+/// Waits until the gateway lacks exactly this, and sees that every place says so.
+#[track_caller]
+fn wait_lacking(gateway: &Gateway, expected: &[&str]) {
+    let first = format!("ok generation={}\n", gateway.lists()["generation"]);
+    let lines = expected.iter().map(|it| format!("degraded {it}"));
+    let lines: Vec<String> = lines.collect();
+    wait_until(&format!("{expected:?}"), DEADLINE, || {
+        let (status, text) = gateway.admin_get("/healthz?full");
+        let shown = text
+            .strip_prefix(&first)
+            .map(|it| it.lines().collect::<Vec<_>>());
+        let is_so = |shown: Vec<&str>| {
+            let all = shown
+                .iter()
+                .zip(&lines)
+                .all(|(it, line)| it.starts_with(line));
+            shown.len() == lines.len() && all
+        };
+        status == 200 && shown.is_some_and(is_so)
+    });
+    // It serves, and who only asks whether it does hears nothing else.
+    assert_eq!(gateway.admin_get("/healthz"), (200, first));
+    let (code, strict, lacks) = status(gateway);
+    assert_eq!((code, strict), (0, if expected.is_empty() { 0 } else { 2 }));
+    assert_eq!(lacks.len(), expected.len(), "{lacks:?}");
+    for (line, expected) in lacks.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{lacks:?}");
+    }
+    let page = samples(gateway);
+    let shown = page
+        .iter()
+        .filter(|(name, value)| name.starts_with("graygate_degraded{") && **value > 0.0);
+    let mut names: Vec<&str> = expected
+        .iter()
+        .map(|it| it.split(':').next().unwrap())
+        .collect();
+    names.dedup();
+    assert_eq!(shown.count(), names.len());
+    for name in names {
+        assert_eq!(
+            page[&format!("graygate_degraded{{reason=\"{name}\"}}")],
+            1.0
+        );
+    }
+}
+
+/// So few connections that there are descriptors for them wherever tests run.
+fn small() -> Setup {
+    setup().set("gateway.max_connections", 100)
+}
+
+#[test]
+fn status_and_health_say_when_a_pool_fails() {
+    let [a, b, c] = [(); 3].map(|()| RefusingPeer::new());
+    let (well, pre) = (Origin::named("well"), RefusingPeer::new());
+    let gateway = small().lists(&["127.0.0.5"], &[&pre], &[&well]).start();
+    wait_lacking(&gateway, &[]);
+    ask_until_log(&gateway, "127.0.0.5", "peer-out ");
+    wait_lacking(&gateway, &["pool-out: pre: 0 of 1 servers are up"]);
+    gateway.write_lists(&[], &[], &[&well, &a]);
+    gateway.wait_for_lists("other lists", |it| it["generation"] == json!(2));
+    wait_out(&gateway, &a);
+    // Half of them is no more than half.
+    wait_lacking(&gateway, &[]);
+    gateway.write_lists(&[], &[], &[&well, &a, &b, &c]);
+    gateway.wait_for_lists("other lists", |it| it["generation"] == json!(3));
+    for peer in [&b, &c] {
+        wait_out(&gateway, peer);
+    }
+    wait_lacking(&gateway, &["pool-failing: prod: 1 of 4 servers are up"]);
+}
+
+#[test]
+fn status_and_health_say_when_descriptors_are_short() {
+    let well = Origin::named("well");
+    let setup = small()
+        .lists(&[], &[], &[&well])
+        .set("gateway.max_connections", 5000);
+    let gateway = setup
+        .under(&["sh", "-c", "ulimit -n 400; exec \"$0\" \"$@\""])
+        .start();
+    let most = gateway.metric("graygate_max_connections");
+    let line = format!(
+        "descriptors-short: there are descriptors for {most} connections, and max_connections is 5000"
+    );
+    wait_lacking(&gateway, &[&line]);
+}
+
+#[test]
+fn status_and_health_say_when_log_lines_were_dropped() {
+    let well = Origin::named("well");
+    let gateway = small()
+        .lists(&[], &[], &[&well])
+        .set("log.access", "/dev/full")
+        .start();
+    wait_lacking(&gateway, &[]);
+    gateway.get("127.0.0.1", "/");
+    wait_lacking(
+        &gateway,
+        &["log-dropped: the access log has lost 1 lines since the start, the last one "],
+    );
+}
+
+#[test]
+fn status_and_health_say_when_a_restart_is_pending() {
+    let well = Origin::named("well");
+    let mut gateway = small().lists(&[], &[], &[&well]).start();
+    gateway.edit_ini(|it| it.set("gateway.workers", 2));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("reloaded file=");
+    wait_lacking(
+        &gateway,
+        &["restart-pending: only a restart changes gateway.workers"],
+    );
+    gateway.edit_ini(|it| it.set("gateway.workers", 1));
+    gateway.signal(Signal::SIGHUP);
+    wait_lacking(&gateway, &[]);
+}
+
+#[test]
+fn status_and_health_say_when_the_lists_cannot_be_read() {
+    let well = Origin::named("well");
+    let gateway = small().lists(&[], &[], &[&well]).start();
+    gateway.write_lists_text("nonsense\n");
+    wait_lacking(&gateway, &["lists-unreadable: "]);
+    gateway.write_lists(&[], &[], &[&well]);
+    wait_lacking(&gateway, &[]);
+}
+
+#[test]
+fn status_and_health_say_when_a_name_cannot_be_resolved() {
+    let well = Origin::named("well");
+    let gateway = small()
+        .lists(&[], &[], &[&well, &"nowhere.invalid:81"])
+        .start();
+    wait_lacking(
+        &gateway,
+        &["name-unresolved: nowhere.invalid cannot be resolved, for "],
+    );
+    gateway.write_lists(&[], &[], &[&well]);
+    gateway.wait_for_lists("other lists", |it| it["generation"] == json!(2));
+    wait_lacking(&gateway, &[]);
+}
+
+#[test]
+fn a_peer_is_shown_with_its_name_its_weight_and_its_last_check() {
+    let origin = Origin::named("well");
+    let port = origin.address().port();
+    let entry = format!("localhost:{port} weight=3");
+    let setup = small()
+        .set("health.path", "/is-well")
+        .set("health.interval", "1s");
+    let gateway = setup.lists(&[], &[], &[&entry]).start();
+    let shown = wait_for("a check", || {
+        let shown = peer(&page(&gateway), "prod", &origin);
+        Some(shown).filter(|it| it["last_check"] != Value::Null)
+    });
+    assert_eq!(
+        (&shown["name"], &shown["weight"]),
+        (&json!("localhost"), &json!(3))
+    );
+    let check = (&shown["last_check"], &shown["last_check_status"]);
+    assert_eq!(check, (&json!("ok"), &json!(200)));
+    let table = said(&command(&gateway, &["peers"]));
+    let expected = format!("{origin} localhost 3 up");
+    let lines = table
+        .lines()
+        .map(|it| it.split_whitespace().collect::<Vec<_>>().join(" "));
+    assert!(
+        lines.into_iter().any(|it| it.contains(&expected)),
+        "{table}"
+    );
+}
+
+/// Requests are answers and clients that have gone; attempts are requests for which a peer was asked, and
+/// retries.
+#[test]
+fn the_counters_add_up_whatever_has_happened() {
+    let well = Origin::answering(|request| match request.head.target().as_str() {
+        "/502" => b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        _ => ok("well"),
+    });
+    // Every other connection ends without an answer, and so one that was kept may be found closed.
+    let flaky = Origin::scripted(|conn| {
+        if conn.number % 2 == 1 {
+            conn.request()?;
+            return Ok(());
+        }
+        conn.request()?;
+        conn.send(ok("flaky"))
+    });
+    let (refusing, mute) = (RefusingPeer::new(), Origin::mute());
+    let setup = small()
+        .set("gateway.workers", 2)
+        .set("upstream.max_fails", 0);
+    let setup = setup.set("upstream.fail_statuses", "502");
+    let gateway = setup
+        .lists(
+            &["127.0.0.5"],
+            &[&refusing, &flaky],
+            &[&well, &flaky, &refusing],
+        )
+        .start();
+    let (mut sent, mut answers) = (0, 0);
+    let mut ask = |source: &str, request: &str| {
+        let response = gateway.connect_from(source).ask(request);
+        (sent, answers) = (sent + 1, answers + 1);
+        response.status()
+    };
+    for turn in 0..40 {
+        for source in ["127.0.0.1", "127.0.0.5"] {
+            let body = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+            let request = match turn % 5 {
+                0 => "GET /502 HTTP/1.1\r\nHost: a\r\n\r\n",
+                1 => body,
+                // Refused, in the head and in the body.
+                2 if turn % 2 == 0 => "GET / HTTP/1.1\r\n\r\n",
+                2 => {
+                    "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"
+                }
+                _ => "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            };
+            ask(source, request);
+        }
+    }
+    // Nobody at all, and then somebody who says nothing until the client has gone.
+    gateway.write_lists(&["127.0.0.5"], &[], &[&mute]);
+    gateway.wait_for_lists("mute", |it| it["generation"] == json!(2));
+    let gone = 5;
+    for number in 1..=gone {
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        mute.wait("the request", |it| it.requests.len() == number);
+        client.reset();
+    }
+    sent += gone;
+    let sum = |page: &Samples, family: &str, such: &dyn Fn(&str) -> bool| {
+        let of_family = page
+            .iter()
+            .filter(|(name, _)| name.split('{').next() == Some(family) && such(name));
+        of_family.map(|(_, value)| *value).sum::<f64>()
+    };
+    let all = |_: &str| true;
+    let nothing = |name: &str| name.contains("status=\"0xx\"");
+    let page = wait_for("all are counted", || {
+        let page = samples(&gateway);
+        let counted = sum(&page, "graygate_requests_total", &all);
+        Some(page).filter(|_| counted == sent as f64)
+    });
+    assert_eq!(sum(&page, "graygate_requests_total", &nothing), gone as f64);
+    assert_eq!(
+        sum(&page, "graygate_requests_total", &|it| !nothing(it)),
+        answers as f64
+    );
+    let attempts = sum(&page, "graygate_attempts_total", &all);
+    let (first, retries) = (
+        page["graygate_requests_attempted_total"],
+        sum(&page, "graygate_retries_total", &all),
+    );
+    assert_eq!(attempts, first + retries, "{first} {retries}");
+    // All of it has happened.
+    assert!(
+        retries > 10.0 && first < sent as f64,
+        "{attempts} {first} {retries} {sent}"
+    );
+    let outcome = |name: &str| {
+        let label = format!("outcome=\"{name}\"");
+        sum(&page, "graygate_attempts_total", &|it| it.contains(&label))
+    };
+    for name in ["ok", "connect-refused", "closed-early", "client-gone"] {
+        assert!(outcome(name) > 0.0, "{name}");
+    }
+    let durations = page["graygate_request_duration_seconds_count"];
+    assert_eq!(durations, sent as f64);
+    assert_eq!(
+        sum(&page, "graygate_pool_request_duration_seconds_count", &all),
+        durations
+    );
+}
+
+#[test]
+fn who_does_not_serve_is_not_called_degraded_even_by_strict() {
+    let gateway = small().lists(&[], &[&"127.0.0.1:9"], &[]).start();
+    let (status_of_page, text) = gateway.admin_get("/healthz?full");
+    assert_eq!(
+        (status_of_page, text.as_str()),
+        (503, "no-peers: prod is empty\n")
+    );
+    let (code, strict, _) = status(&gateway);
+    assert_eq!((code, strict), (1, 1));
+}
+
+#[test]
+fn the_process_is_shown_by_the_names_that_every_program_has() {
+    let mute = Origin::mute();
+    let begun = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    let gateway = small().lists(&[], &[], &[&mute]).start();
+    let before = samples(&gateway);
+    let open = |page: &Samples| page["process_open_fds"];
+    let started = before["process_start_time_seconds"];
+    assert!((started - begun).abs() < 5.0, "{started} {begun}");
+    assert!(before["process_resident_memory_bytes"] > 1e6);
+    assert!(open(&before) > 3.0 && open(&before) < before["process_max_fds"]);
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid()))
+        .unwrap()
+        .count();
+    assert!(
+        (open(&before) - fds as f64).abs() <= 4.0,
+        "{} {fds}",
+        open(&before)
+    );
+    let mut clients: Vec<_> = (0..20).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    mute.wait("the requests", |it| it.requests.len() == 20);
+    let after = samples(&gateway);
+    assert!(
+        open(&after) >= open(&before) + 40.0,
+        "{} {}",
+        open(&before),
+        open(&after)
+    );
+    assert!(after["process_cpu_seconds_total"] >= before["process_cpu_seconds_total"]);
+    // Who looks for restarts takes every other value for one.
+    assert_eq!(
+        after["process_start_time_seconds"].to_bits(),
+        started.to_bits()
+    );
 }

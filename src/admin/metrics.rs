@@ -14,9 +14,10 @@ use std::time::Instant;
 
 use page::{Labels, Page, Select};
 
+use crate::admin::degraded;
 use crate::admin::pages::standing::{age_of, copy_is_in_force};
 use crate::admin::view::View;
-use crate::error::{AdminRefusal, Close, Doubt, Failure, Finding, Refusal};
+use crate::error::{AdminRefusal, Close, Degradation, Doubt, Failure, Finding, Refusal};
 use crate::fleet::heartbeat::Tally;
 use crate::lists::notes::Kind;
 use crate::lists::{ListName, PoolName};
@@ -91,6 +92,16 @@ pub(super) fn render(view: &View) -> String {
         "Worker threads.",
         metrics.workers().len(),
     );
+    page.family(
+        "degraded",
+        "gauge",
+        "1 for what the gateway lacks though it serves, by reason: see /healthz?full.",
+    );
+    let lacks = degraded::all(view);
+    for what in Degradation::ALL {
+        let is_so = lacks.iter().any(|it| it.what == *what);
+        page.value("degraded", &[("reason", &what.name())], u8::from(is_so));
+    }
     page.single(
         "max_connections",
         "gauge",

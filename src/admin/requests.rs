@@ -71,10 +71,16 @@ pub(super) fn answer_to(
     }
     let is = |page: &str| path == page.as_bytes();
     match path {
-        _ if is(health::PATH) => match health::render(view) {
-            Ok(text) => Answer::text(200, text),
-            Err(text) => Answer::text(503, text),
-        },
+        _ if is(health::PATH) => {
+            let health = match parts.next() == Some(health::FULL.as_bytes()) {
+                true => health::render_full(view),
+                false => health::render(view),
+            };
+            match health {
+                Ok(text) => Answer::text(200, text),
+                Err(text) => Answer::text(503, text),
+            }
+        }
         _ if is(ListsPage::PATH) => match lists::Part::of(parts.next().unwrap_or_default()) {
             Ok(part) => {
                 let body = Body::Lists(Box::new(lists::PageWriter::new(view, part)));

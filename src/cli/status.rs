@@ -14,6 +14,9 @@ pub struct Report {
     pub text: String,
     /// It can serve requests.
     pub serves: bool,
+    /// It lacks something: a pool that fails, descriptors, a restart; see
+    /// [`Degradation`](crate::error::Degradation).
+    pub degraded: bool,
 }
 
 /// Asks the gateway that runs with the ini file at `config`.
@@ -22,16 +25,18 @@ pub struct Report {
 /// When it cannot be asked, or does not answer.
 pub fn ask(config: &Path) -> Result<Report, String> {
     let asker = Asker::of(config)?;
-    let (health, word) = asker.get(health::PATH)?;
+    let (health, page) = asker.get(&format!("{}?{}", health::PATH, health::FULL))?;
+    let (word, lacks) = health::read(&page);
     let lists = asker.lists()?;
     Ok(Report {
-        text: text(word.trim_end(), &lists),
+        text: text(word, &lacks, &lists),
         serves: health == 200,
+        degraded: !lacks.is_empty(),
     })
 }
 
 /// First what always matters, then anything out of the ordinary.
-fn text(health: &str, page: &ListsPage) -> String {
+fn text(health: &str, lacks: &[&str], page: &ListsPage) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |label: &str, what: String| {
@@ -56,6 +61,9 @@ fn text(health: &str, page: &ListsPage) -> String {
     let [gray, pre, prod] = ListName::ALL.map(|it| page.count(it));
     line("entries", format!("gray {gray}, pre {pre}, prod {prod}"));
     line("error", lists.error.as_deref().unwrap_or("-").to_owned());
+    for what in lacks {
+        line("degraded", (*what).to_owned());
+    }
     for found in &lists.findings.first {
         // There may be many about entries; `lists check` shows them.
         if found.list.is_none() {

@@ -74,6 +74,39 @@ enum Order {
     Stop,
 }
 
+/// Lines that were lost.
+struct Dropped {
+    base: Instant,
+    lines: AtomicU64,
+    /// When the last one was, in milliseconds.
+    last: AtomicU64,
+}
+
+impl Dropped {
+    fn new() -> Self {
+        Self {
+            base: Instant::now(),
+            lines: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn note(&self, lines: u64) {
+        if lines > 0 {
+            let passed = u64::try_from(self.base.elapsed().as_millis());
+            self.last
+                .store(passed.unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.lines.fetch_add(lines, Ordering::Relaxed);
+        }
+    }
+
+    fn since_last(&self) -> Option<Duration> {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        let any = self.lines.load(Ordering::Relaxed) > 0;
+        any.then(|| self.base.elapsed().saturating_sub(last))
+    }
+}
+
 /// The sending end of a log: takes lines without waiting. Cheap to clone.
 #[derive(Clone)]
 pub struct LogQueue {
@@ -83,7 +116,7 @@ pub struct LogQueue {
     give_back: Sender<Vec<u8>>,
     /// Bytes in the queue.
     held: Arc<AtomicUsize>,
-    dropped: Arc<AtomicU64>,
+    dropped: Arc<Dropped>,
     off: bool,
 }
 
@@ -119,7 +152,7 @@ impl LogQueue {
         let room = self.held.fetch_add(size, Ordering::AcqRel) + size <= QUEUE;
         if !room || self.orders.try_send(Order::Write(batch)).is_err() {
             self.held.fetch_sub(size, Ordering::AcqRel);
-            self.dropped.fetch_add(lines, Ordering::Relaxed);
+            self.dropped.note(lines);
         }
     }
 
@@ -138,7 +171,12 @@ impl LogQueue {
 
     /// Lines that were lost: the queue was full, or the target could not be written.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped.lines.load(Ordering::Relaxed)
+    }
+
+    /// For how long none has been lost; `None` when none ever was.
+    pub(crate) fn since_dropped(&self) -> Option<Duration> {
+        self.dropped.since_last()
     }
 
     /// Bytes that wait for the writer.
@@ -208,7 +246,7 @@ impl Log {
         let (orders, inbox) = bounded(QUEUE_BATCHES);
         let (give_back, spare) = bounded(SPARE);
         let held = Arc::new(AtomicUsize::new(0));
-        let dropped = Arc::new(AtomicU64::new(0));
+        let dropped = Arc::new(Dropped::new());
         let (reopenings, asked) = unbounded();
         let queue = LogQueue {
             orders,
@@ -394,7 +432,7 @@ struct Writer {
     inbox: Receiver<Order>,
     give_back: Sender<Vec<u8>>,
     held: Arc<AtomicUsize>,
-    dropped: Arc<AtomicU64>,
+    dropped: Arc<Dropped>,
     reopenings: Receiver<Sender<bool>>,
     /// The last line was not written completely.
     torn: bool,
@@ -460,7 +498,7 @@ impl Writer {
             let written = &batch.bytes[..batch.bytes.len() - rest.len()];
             self.torn |= written.last().is_some_and(|byte| *byte != b'\n');
             let lost = memchr::memchr_iter(b'\n', rest).count() as u64;
-            self.dropped.fetch_add(lost, Ordering::Relaxed);
+            self.dropped.note(lost);
             self.complain("log-write-failed", &error);
         }
     }

@@ -45,8 +45,8 @@ pub(crate) fn named(peer: &Peer) -> String {
 /// How many of so many peers are up or starting.
 #[derive(Clone, Copy)]
 pub(crate) struct Up {
-    up: usize,
-    all: usize,
+    pub(crate) up: usize,
+    pub(crate) all: usize,
 }
 
 impl Up {

@@ -138,7 +138,7 @@ impl PeerSeen {
         let left = until.map(|it| it.saturating_duration_since(now));
         let (quantiles, check) = (health.quantiles(), health.last_check());
         let outcomes = health.outcomes();
-        let failures = Failure::ALL.iter().filter(|it| it.blames_peer());
+        let failures = Failure::ALL.iter();
         let by_failure = failures.map(|it| (it.name(), health.failures(*it)));
         let with_a_name: u64 = by_failure.clone().map(|(_, count)| count).sum();
         let by_status = outcomes.failed.saturating_sub(with_a_name);
