@@ -46,7 +46,7 @@ fn a_server_gets_requests_by_its_weight_in_every_balance() {
             .redis(redis.url())
             .set("upstream.balance", balance)
             .start();
-        gateway.wait_served("127.0.0.1", "heavy", DEADLINE);
+        gateway.wait_for_lists("the lists", |it| it["generation"] == 1);
         assert_nearly(share(&gateway, &heavy), 0.8, balance);
         let peers = gateway.admin_get("/peers").1;
         let peers: serde_json::Value = serde_json::from_str(&peers).unwrap();

@@ -316,8 +316,8 @@ impl Shared {
                 state.threads += 1;
             }
         }
-        if !state.queue.is_empty() {
-            self.work.notify_all();
+        for _ in 0..state.queue.len().min(state.idle) {
+            self.work.notify_one();
         }
     }
 
