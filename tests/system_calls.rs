@@ -223,5 +223,8 @@ fn an_access_log_wakes_its_writer_at_a_tick_and_not_at_a_request() {
     // Or when there is enough for a batch.
     let batches = fs::metadata(gateway.path("access.log")).unwrap().len() / 32_768;
     let batches = usize::try_from(batches).unwrap();
-    calls.check("an access log", "futex", calls.ticks() + batches, TRACING);
+    // Twice: on a busy machine a worker can find the writer's queue held by the other one, who is off the
+    // processor.
+    let wakes = 2 * (calls.ticks() + batches);
+    calls.check("an access log", "futex", wakes, TRACING);
 }
