@@ -330,6 +330,23 @@ fn of_a_body_only_so_much_is_read() {
     assert_eq!(gateway.stderr.count("peer-out"), 0);
 }
 
+#[test]
+fn a_gateway_that_is_short_of_descriptors_blames_no_peer() {
+    let peer = Peer::new("prod");
+    let gateway = setup().lists(&[], &[], &[&peer]).start();
+    let limit = gateway.descriptor_limit();
+    wait_checked(&peer.origin, 2);
+    // A check that is under way at this moment gives its own back.
+    wait_until("none is left", DEADLINE, || {
+        gateway.leave_descriptors(0);
+        gateway.stderr.count("check-not-made pool=prod") >= 3
+    });
+    gateway.limit_descriptors(limit);
+    wait_checked(&peer.origin, 2);
+    assert_eq!(gateway.stderr.count("peer-out"), 0);
+    assert!(gateway.metric(&checks("prod", "not-made")) >= 3.0);
+}
+
 /// Many peers at one port, of which those at 127.9.0.0/16 never answer.
 struct Crowd {
     port: u16,

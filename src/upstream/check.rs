@@ -32,6 +32,7 @@ use super::in_force::{InForce, Pools};
 use crate::config::Config;
 use crate::error::Checked;
 use crate::lists::PoolName;
+use crate::logs::throttle::Throttle;
 use crate::process::supervised;
 use crate::snapshot::Published;
 
@@ -124,6 +125,8 @@ struct Checking<'a> {
     schedule: Schedule,
     crew: Crew,
     ended: Receiver<Ended>,
+    /// Of events that say so.
+    not_made: Throttle,
 }
 
 impl<'a> Checking<'a> {
@@ -136,6 +139,7 @@ impl<'a> Checking<'a> {
             schedule: Schedule::default(),
             crew,
             ended,
+            not_made: Throttle::default(),
         }
     }
 
@@ -192,6 +196,12 @@ impl<'a> Checking<'a> {
         let told = self.schedule.has_ended(target, last, fastrand::f64());
         let Some(told) = told else { return };
         self.tally.note(told.pool, answer.outcome);
+        if let Some(error) = answer.error
+            && let Some(unsaid) = self.not_made.turn(now)
+        {
+            let (pool, peer, error) = (told.pool.name(), target.peer, error.to_string());
+            log::warn!("check-not-made pool={pool} peer={peer} error={error:?} unsaid={unsaid}");
+        }
         let status = answer.status.filter(|_| answer.outcome == Checked::Status);
         let status = status.map_or(String::new(), |it| format!(" status={it}"));
         let cause = format!(" cause={}{status}", answer.outcome.name());

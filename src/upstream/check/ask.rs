@@ -23,11 +23,13 @@ const OUTPUT: usize = 4 << 10;
 const USER_AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"), " (health check)");
 
 /// What a check has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) outcome: Checked,
     /// Of the response, if one came.
     pub(super) status: Option<u16>,
+    /// Why it was not made.
+    pub(super) error: Option<ureq::Error>,
 }
 
 impl From<Checked> for Answer {
@@ -35,6 +37,7 @@ impl From<Checked> for Answer {
         Self {
             outcome,
             status: None,
+            error: None,
         }
     }
 }
@@ -66,16 +69,18 @@ impl Asker {
     /// Makes one check.
     pub(super) fn ask(&self, peer: SocketAddr) -> Answer {
         let mut status = None;
-        let outcome = match self.exchange(peer, &mut status) {
-            Ok(()) => match status {
-                Some(it) if self.checks.expect.iter().any(|range| range.contains(&it)) => {
-                    Checked::Ok
-                }
-                _ => Checked::Status,
-            },
-            Err(error) => outcome_of(&error),
+        let error = self.exchange(peer, &mut status).err();
+        let is_expected = |it: u16| self.checks.expect.iter().any(|range| range.contains(&it));
+        let outcome = match &error {
+            Some(error) => outcome_of(error),
+            None if status.is_some_and(is_expected) => Checked::Ok,
+            None => Checked::Status,
         };
-        Answer { outcome, status }
+        Answer {
+            outcome,
+            status,
+            error: error.filter(|_| outcome == Checked::NotMade),
+        }
     }
 
     fn exchange(&self, peer: SocketAddr, status: &mut Option<u16>) -> Result<(), ureq::Error> {
@@ -136,5 +141,33 @@ impl Resolver for AddressesOnly {
         let mut found = self.empty();
         found.push(address.map_err(|_| ureq::Error::HostNotFound)?);
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_fault_of_the_peer_says_nothing_of_it() {
+        for (errno, outcome) in [
+            (libc::ECONNREFUSED, Checked::Refused),
+            (libc::ETIMEDOUT, Checked::Timeout),
+            (libc::EHOSTUNREACH, Checked::Unreachable),
+            (libc::ENETUNREACH, Checked::Unreachable),
+            (libc::ECONNRESET, Checked::Closed),
+            (libc::EPIPE, Checked::Closed),
+            (libc::EMFILE, Checked::NotMade),
+            (libc::ENFILE, Checked::NotMade),
+            (libc::EADDRNOTAVAIL, Checked::NotMade),
+            (libc::ENOBUFS, Checked::NotMade),
+            (libc::ENOMEM, Checked::NotMade),
+            (libc::EPERM, Checked::NotMade),
+        ] {
+            let error = ureq::Error::Io(io::Error::from_raw_os_error(errno));
+            assert_eq!(outcome_of(&error), outcome, "{error}");
+        }
     }
 }

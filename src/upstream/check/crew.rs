@@ -113,9 +113,9 @@ fn work(orders: &Receiver<Order>, ended: &Sender<Ended>) {
             told: ended,
             target: job.target,
             begun,
-            answer: Checked::NotMade.into(),
+            answer: None,
         };
-        end.answer = job.asker.ask(job.target.peer);
+        end.answer = Some(job.asker.ask(job.target.peer));
     }
 }
 
@@ -123,7 +123,8 @@ struct End<'a> {
     told: &'a Sender<Ended>,
     target: Target,
     begun: Instant,
-    answer: Answer,
+    /// None when the thread has not got so far.
+    answer: Option<Answer>,
 }
 
 impl Drop for End<'_> {
@@ -131,7 +132,7 @@ impl Drop for End<'_> {
         // Who schedules may have begun anew.
         let _ = self.told.send(Ended {
             target: self.target,
-            answer: self.answer,
+            answer: self.answer.take().unwrap_or(Checked::NotMade.into()),
             took: self.begun.elapsed(),
         });
     }
