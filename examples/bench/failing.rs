@@ -49,6 +49,9 @@ enum Servers {
 struct Subject {
     proxy: Proxy,
     servers: Servers,
+    /// It never leaves a server alone; only nginx is told so. As shipped it leaves both alone for ten
+    /// seconds, and answers 502 meanwhile, where both have closed a connection that it had kept.
+    never_out: bool,
 }
 
 /// The load of all its subjects.
@@ -80,7 +83,11 @@ enum Target {
 }
 
 const fn of(proxy: Proxy, servers: Servers) -> Subject {
-    Subject { proxy, servers }
+    Subject {
+        proxy,
+        servers,
+        never_out: false,
+    }
 }
 
 const FOUR: &[Subject] = &[
@@ -98,6 +105,10 @@ const FOUR_TARGETS: &[Target] = &[
 ];
 const CLOSING: &[Subject] = &[
     of(Proxy::Graygate, Servers::Closing),
+    Subject {
+        never_out: true,
+        ..of(Proxy::Nginx, Servers::Closing)
+    },
     of(Proxy::Nginx, Servers::Closing),
     of(Proxy::Haproxy, Servers::Closing),
 ];
@@ -189,6 +200,7 @@ impl Subject {
         let name = self.proxy.name();
         match self.servers {
             Servers::Sound => format!("{name}, sound servers only"),
+            _ if self.never_out => format!("{name}, max_fails=0"),
             _ => name.to_owned(),
         }
     }
@@ -340,6 +352,11 @@ fn start(subject: Subject, workers: u8, servers: &Failing, site: &Site) -> Resul
         let lines: Vec<String> = prod.iter().enumerate().map(line).collect();
         lines.join("\n")
     };
+    let max_fails = if subject.never_out {
+        " max_fails=0"
+    } else {
+        ""
+    };
     let fill_in = |text: &str| {
         [
             ("@NAME@", name.clone()),
@@ -349,7 +366,7 @@ fn start(subject: Subject, workers: u8, servers: &Failing, site: &Site) -> Resul
             ("@LISTS@", lists.display().to_string()),
             (
                 "@NGINX_SERVERS@",
-                lines(&|(_, it)| format!("        server {it};")),
+                lines(&|(_, it)| format!("        server {it}{max_fails};")),
             ),
             (
                 "@HAPROXY_SERVERS@",
