@@ -7,7 +7,7 @@ mod support;
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -730,4 +730,31 @@ fn the_process_is_shown_by_the_names_that_every_program_has() {
         after["process_start_time_seconds"].to_bits(),
         started.to_bits()
     );
+}
+
+/// CPU time that the gateway has used, in seconds.
+fn cpu(gateway: &Gateway) -> f64 {
+    samples(gateway)["process_cpu_seconds_total"]
+}
+
+#[test]
+fn a_thousand_peers_cost_the_control_plane_next_to_nothing() {
+    let peers: Vec<String> = (0..1000)
+        .map(|it| format!("127.1.{}.{}:9", it / 250, it % 250 + 1))
+        .collect();
+    let lists = format!("[gray]\n[pre]\n[prod]\n{}\n", peers.join("\n"));
+    let gateway = small().file("lists", &lists).start();
+    // The bounds are a hundredfold of what it takes with optimization, and ten times what it takes without.
+    let (before, start) = (cpu(&gateway), Instant::now());
+    wait_until("three seconds", DEADLINE, || {
+        start.elapsed() > Duration::from_secs(3)
+    });
+    let a_second = (cpu(&gateway) - before) / start.elapsed().as_secs_f64();
+    assert!(a_second < 0.05, "{a_second} s of CPU a second");
+    let before = cpu(&gateway);
+    for _ in 0..5 {
+        page(&gateway);
+    }
+    let a_page = (cpu(&gateway) - before) / 5.0;
+    assert!(a_page < 0.5, "{a_page} s of CPU a page");
 }
