@@ -1,5 +1,5 @@
-//! docs/http.md says what the code does: its tables of names are rendered from the code, and every
-//! test that it names exists. Links between pages lead somewhere, and files that are named exist.
+//! docs/http.md and docs/peers.md say what the code does: their tables of names are rendered from the code,
+//! and every test that they name exists. Links between pages lead somewhere, and files that are named exist.
 //!
 //! `UPDATE_DOCS=1 cargo test --test documentation` writes the tables.
 
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
-use graygate::error::{Checked, Close, Doubt, Failure, Finding, Refusal, Retry};
+use graygate::error::{Checked, Close, Degradation, Doubt, Failure, Finding, Refusal, Retry};
 
 /// The rules of the checklist, each of which has its row.
 const RULES: usize = 48;
@@ -184,34 +184,42 @@ fn section<'a>(text: &'a str, name: &str) -> (usize, &'a str) {
     (start, &text[start..start + length])
 }
 
+fn degradations() -> String {
+    let mut table = "| reason | when |\n|---|---|\n".to_owned();
+    for what in Degradation::ALL {
+        writeln!(table, "| `{}` | {} |", what.name(), what.text()).unwrap();
+    }
+    table
+}
+
 #[test]
 fn the_tables_say_what_the_code_does() {
-    let file = here("docs/http.md");
-    let text = fs::read_to_string(&file).unwrap();
-    let mut wanted = text.clone();
     let tables = [
-        ("limits", limits()),
-        ("refusals", refusals()),
-        ("failures", failures()),
-        ("closes", closes()),
-        ("doubts", doubts()),
+        ("docs/http.md", "limits", limits()),
+        ("docs/http.md", "refusals", refusals()),
+        ("docs/http.md", "failures", failures()),
+        ("docs/http.md", "closes", closes()),
+        ("docs/http.md", "doubts", doubts()),
+        ("docs/peers.md", "degradations", degradations()),
     ];
     let mut stale = Vec::new();
-    for (name, table) in tables {
-        let (start, found) = section(&wanted, name);
+    for (name, of, table) in tables {
+        let file = here(name);
+        let mut text = fs::read_to_string(&file).unwrap();
+        let (start, found) = section(&text, of);
+        if found == table {
+            continue;
+        }
         let end = start + found.len();
-        if found != table {
-            wanted.replace_range(start..end, &table);
-            stale.push(format!("{name}:\n{table}"));
+        text.replace_range(start..end, &table);
+        stale.push(format!("{name}, {of}:\n{table}"));
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(file, text).unwrap();
         }
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(file, wanted).unwrap();
-        return;
-    }
     assert!(
-        stale.is_empty(),
-        "docs/http.md is out of date (UPDATE_DOCS=1 writes it); wanted for {}",
+        stale.is_empty() || std::env::var_os("UPDATE_DOCS").is_some(),
+        "the docs are out of date (UPDATE_DOCS=1 writes them); wanted for {}",
         stale.join("\n")
     );
 }

@@ -351,7 +351,7 @@ fn what_happens_to_a_peer_and_to_its_pool_is_told_with_how_the_pool_stands() {
     let back = words(&line, "peer-back");
     assert_eq!(
         (back[1].as_str(), back[3].as_str()),
-        ("pool=prod", "why=trial-answered")
+        ("pool=prod", "why=answered")
     );
     assert!(
         back[4].starts_with("after=") && back[5] == "up=1/2",

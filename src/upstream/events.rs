@@ -30,7 +30,7 @@ pub(crate) fn peer_changed(pool: PoolName, peers: &[Peer], peer: &Peer, change: 
         Change::Back => {
             let after = peer.health.out_for(Instant::now()).as_secs_f64();
             log::info!(
-                "peer-back pool={pool} peer={address}{name} why=trial-answered after={after:.1}s {standing}"
+                "peer-back pool={pool} peer={address}{name} why=answered after={after:.1}s {standing}"
             );
         }
     }
