@@ -412,3 +412,46 @@ fn a_name_shares_a_pool_with_addresses_and_a_peer_of_both_is_one() {
     });
     assert!(resolver.asked_in_all() <= asked + 1);
 }
+
+#[test]
+fn names_that_hang_do_not_hold_up_others() {
+    let Some(resolver) = Resolver::start() else {
+        return;
+    };
+    let (redis, origins) = (Redis::start(), origins(3));
+    let all = ips(&origins);
+    resolver.set(NAME, &all[..1]);
+    redis.push("prod", &[&named(&origins, NAME)]);
+    let bad = (0..40).map(|at| format!("bad{at}.internal"));
+    for name in bad {
+        resolver.hang(&name);
+        redis.push("pre", &[&name]);
+    }
+    let gateway = setup(&resolver, &redis).start();
+    let count = "graygate_names{state=\"unresolved\"}";
+    gateway.wait_for_metric(count, 40.0);
+    gateway.wait_served("127.0.0.1", "0", 2 * DEADLINE);
+    let load = Load::on(&gateway, "127.0.0.1");
+    for at in [1, 0, 1] {
+        resolver.set(NAME, &all[at..=at]);
+        // No answer comes for a name that hangs within 8 s.
+        gateway.wait_served("127.0.0.1", &at.to_string(), 2 * DEADLINE);
+    }
+    let begun = Instant::now();
+    resolver.set(NAME, &all[..1]);
+    gateway.wait_served("127.0.0.1", "0", DEADLINE);
+    resolver.set("new.internal", &all[2..]);
+    let mut change = redis::pipe();
+    change.atomic().cmd("DEL").arg("pre").ignore();
+    let new = named(&origins, "new.internal");
+    change.cmd("RPUSH").arg("pre").arg(new).ignore();
+    change.cmd("RPUSH").arg("gray").arg("127.0.0.5").ignore();
+    change.exec(&mut redis.connect(0)).unwrap();
+    gateway.wait_served("127.0.0.5", "2", DEADLINE);
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
+    load.end();
+}

@@ -24,7 +24,7 @@ use crate::lists::{Lists, PeerList, Place};
 use crate::logs::throttle::Throttle;
 
 /// Names that are asked for at once, and threads that may hang.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 
 /// Such a thread ends when it had nothing to do for so long.
 const IDLE: Duration = Duration::from_secs(30);
@@ -108,7 +108,9 @@ struct Known {
 enum Stage {
     /// To be asked for at that time.
     Waits(Instant),
-    /// In the queue, or in a thread that asks, since then.
+    /// In the queue.
+    Queued,
+    /// In a thread that asks, since then.
     Asked(Instant),
 }
 
@@ -306,7 +308,8 @@ impl Shared {
 
     /// Wakes threads for what is in the queue, and starts some if there are too few, `most` at once.
     fn hire(self: &Arc<Self>, state: &mut State, most: usize) {
-        let wanted = state.queue.len().saturating_sub(state.idle);
+        let startable = state.startable();
+        let wanted = startable.saturating_sub(state.idle);
         let wanted = wanted.min(most).min(AT_ONCE.saturating_sub(state.threads));
         for _ in 0..wanted {
             let own = Arc::clone(self);
@@ -316,7 +319,7 @@ impl Shared {
                 state.threads += 1;
             }
         }
-        for _ in 0..state.queue.len().min(state.idle) {
+        for _ in 0..startable.min(state.idle) {
             self.work.notify_one();
         }
     }
@@ -325,23 +328,19 @@ impl Shared {
     fn work(&self) {
         let mut state = self.locked();
         loop {
-            let Some(name) = state.queue.pop_front() else {
+            let Some(name) = state.next(Instant::now()) else {
                 state.idle += 1;
-                let waited = self
-                    .work
-                    .wait_timeout_while(state, IDLE, |it| it.queue.is_empty());
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                let nothing = |it: &mut State| it.place_of_next().is_none();
+                let waited = self.work.wait_timeout_while(state, IDLE, nothing);
+                let (after, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+                state = after;
                 state.idle -= 1;
-                if state.queue.is_empty() {
+                if outcome.timed_out() {
                     state.threads -= 1;
                     return;
                 }
                 continue;
             };
-            // Else nobody needs it any more.
-            if !state.known.contains_key(&name) {
-                continue;
-            }
             drop(state);
             let answer = answer::ask(&name);
             state = self.locked();
@@ -380,6 +379,50 @@ impl State {
         unanswered
     }
 
+    /// Takes the name that is to be asked for next out of the queue.
+    fn next(&mut self, now: Instant) -> Option<Arc<str>> {
+        // Nobody needs the others any more, or an answer for a list that was gone meanwhile has come.
+        let known = &self.known;
+        let is_wanted = |it: &Known| matches!(it.stage, Stage::Queued);
+        self.queue
+            .retain(|name| known.get(name).is_some_and(is_wanted));
+        let name = self.queue.remove(self.place_of_next()?)?;
+        if let Some(known) = self.known.get_mut(&name) {
+            known.stage = Stage::Asked(now);
+        }
+        Some(name)
+    }
+
+    /// Where in the queue it is.
+    fn place_of_next(&self) -> Option<usize> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let room = self.room();
+        let has_room = |name| self.known.get(name).is_none_or(|it| room.is_for(it));
+        self.queue.iter().position(has_room)
+    }
+
+    /// How many names of the queue may be asked for now.
+    fn startable(&self) -> usize {
+        if self.queue.is_empty() {
+            return 0;
+        }
+        let mut room = self.room();
+        let mut takes = |name| self.known.get(name).is_some_and(|it| room.take(it));
+        self.queue.iter().filter(|name| takes(*name)).count()
+    }
+
+    /// What there is room for beside the names that are asked for.
+    fn room(&self) -> Room {
+        let mut room = Room::default();
+        let asked = |it: &&Known| matches!(it.stage, Stage::Asked(_));
+        for known in self.known.values().filter(asked) {
+            room.note(known);
+        }
+        room
+    }
+
     /// True for a name that there has been no answer for, and that lists have not waited for in vain yet.
     fn is_awaited(&self, name: &Arc<str>) -> bool {
         let known = self.known.get(name);
@@ -403,6 +446,7 @@ impl State {
         let times = self.known.values().filter_map(|it| match it.stage {
             Stage::Waits(at) => Some(at),
             Stage::Asked(since) => it.failure.is_none().then_some(since + LATE),
+            Stage::Queued => None,
         });
         let next = times.min().map(|it| it.saturating_duration_since(now));
         next.map_or(LONGEST_PERIOD, |it| it.clamp(PERIOD, LONGEST_PERIOD))
@@ -414,7 +458,7 @@ impl State {
         for (name, known) in &mut self.known {
             match known.stage {
                 Stage::Waits(at) if at <= now => {
-                    known.stage = Stage::Asked(now);
+                    known.stage = Stage::Queued;
                     self.queue.push_back(Arc::clone(name));
                 }
                 Stage::Asked(since) if known.failure.is_none() && now - since >= LATE => {
@@ -501,10 +545,53 @@ impl Known {
             skipped: Vec::new(),
             failure: None,
             is_answered: false,
-            stage: Stage::Asked(Instant::now()),
+            stage: Stage::Queued,
             retry: FIRST_RETRY,
             used: [false; 3],
         }
+    }
+}
+
+/// The names that are asked for at a time, by what is known of them. Those of a name server that is dead
+/// hang, for as long as the resolver likes, and others must not wait for that.
+#[derive(Debug, Default)]
+struct Room {
+    /// Such as could not be resolved the last time: at most 8.
+    failing: usize,
+    /// Such as there has been no answer for: at most 12.
+    new: usize,
+}
+
+impl Room {
+    const FAILING: usize = 8;
+    const NEW: usize = 12;
+    /// What is new may turn out to hang. The rest of [`AT_ONCE`] is for what was resolved the last time.
+    const BOTH: usize = 24;
+
+    fn is_for(&self, known: &Known) -> bool {
+        let both = self.failing + self.new < Self::BOTH;
+        match (&known.failure, known.is_answered) {
+            (Some(_), _) => both && self.failing < Self::FAILING,
+            (None, false) => both && self.new < Self::NEW,
+            (None, true) => true,
+        }
+    }
+
+    fn note(&mut self, known: &Known) {
+        match (&known.failure, known.is_answered) {
+            (Some(_), _) => self.failing += 1,
+            (None, false) => self.new += 1,
+            (None, true) => {}
+        }
+    }
+
+    /// Notes a name if there is room for it.
+    fn take(&mut self, known: &Known) -> bool {
+        let is_for = self.is_for(known);
+        if is_for {
+            self.note(known);
+        }
+        is_for
     }
 }
 

@@ -166,3 +166,41 @@ fn names_are_asked_for_in_their_interval_by_few_threads() {
     assert_eq!(asked(&names), 1);
     assert_eq!(names.0.locked().threads, AT_ONCE);
 }
+
+#[test]
+fn names_that_are_not_resolved_leave_room_for_others() {
+    let entries = |name: &str, count: usize| {
+        let texts: Vec<String> = (0..count).map(|it| format!("{name}{it}")).collect();
+        list(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let (names, now) = (Names::default(), Instant::now());
+    names.0.locked().threads = AT_ONCE;
+    let mut state = names.0.locked();
+    let (bad, new, good) = (entries("bad", 20), entries("new", 20), list(&["good"]));
+    state.take_up(IN_FORCE, bad.names());
+    bad.names().for_each(|it| state.fail(it, "no".to_owned()));
+    assert_eq!(state.startable(), Room::FAILING);
+    let started = |state: &mut State| std::iter::from_fn(|| state.next(now)).count();
+    assert_eq!(started(&mut state), Room::FAILING);
+    state.take_up(IN_FORCE + 1, new.names());
+    assert_eq!(
+        (state.startable(), started(&mut state)),
+        (Room::NEW, Room::NEW)
+    );
+    // Lists have waited for the new ones in vain: that is no reason to let others wait.
+    new.names().for_each(|it| state.fail(it, "no".to_owned()));
+    let more = entries("more", 20);
+    state.take_up(IN_FORCE + 2, more.names());
+    let left = Room::BOTH - Room::FAILING - Room::NEW;
+    assert_eq!((state.startable(), started(&mut state)), (left, left));
+    // What was resolved the last time has room in any case.
+    state.take_up(IN_FORCE, good.names());
+    state.take(&"good".into(), answer(&["10.0.0.1"]), now);
+    state.ask_for_due(now + PERIOD);
+    assert_eq!(state.next(now), Some("good".into()));
+    // Nobody needs these any more.
+    state.take_up(IN_FORCE + 1, good.names());
+    state.take_up(IN_FORCE + 2, good.names());
+    assert_eq!(state.next(now), None);
+    assert!(state.queue.is_empty());
+}
