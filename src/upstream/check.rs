@@ -39,6 +39,9 @@ use crate::snapshot::Published;
 /// Beyond the time for a check, for all first checks to end before the doors are opened.
 const FIRST_CHECKS: Duration = Duration::from_millis(500);
 
+/// Checks that are due, and those that have ended, are seen to together, so often.
+const TURN: Duration = Duration::from_millis(20);
+
 /// How many checks there were, by pool and outcome.
 #[derive(Debug, Default)]
 pub struct Tally([[AtomicU64; Checked::ALL.len()]; PoolName::ALL.len()]);
@@ -145,28 +148,42 @@ impl<'a> Checking<'a> {
 
     fn follow(&mut self, rung: &Receiver<()>) {
         self.take_note();
+        let nobody = never();
         loop {
+            while let Ok(ended) = self.ended.try_recv() {
+                self.has_ended(ended);
+            }
             let now = Instant::now();
             while let Some(job) = self.schedule.next(now, self.crew.room()) {
                 self.crew.make(job);
             }
-            let wake = self.schedule.wakes_at().into_iter();
-            let wake = wake.chain(self.crew.wakes_at()).min();
-            let timer = wake.map_or_else(never, at);
+            self.crew.look(now);
+            // Only where others wait for it is the end of a check worth a turn of its own.
+            let ended = match self.schedule.has_ready() {
+                true => &self.ended,
+                false => &nobody,
+            };
+            let timer = self.wakes_at(now).map_or_else(never, at);
             select! {
-                recv(self.ended) -> ended => {
-                    if let Ok(ended) = ended {
-                        self.has_ended(ended);
-                    }
-                }
+                recv(ended) -> ended => if let Ok(ended) = ended {
+                    self.has_ended(ended);
+                },
                 recv(rung) -> ring => match ring {
                     Ok(()) => self.take_note(),
                     // The gateway has ended.
                     Err(_) => return,
                 },
-                recv(timer) -> _ => self.crew.look(Instant::now()),
+                recv(timer) -> _ => {}
             }
         }
+    }
+
+    /// When there is something to do again: not at each check by itself, since a turn costs more than that.
+    fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        let running = self.crew.is_running().then_some(now);
+        let due = running.into_iter().chain(self.schedule.wakes_at());
+        let due = due.min().map(|it| it.max(now + TURN));
+        due.into_iter().chain(self.crew.wakes_at()).min()
     }
 
     /// Takes note of the peers and settings in force.

@@ -58,6 +58,11 @@ impl Crew {
         MOST - self.running
     }
 
+    /// True while checks are under way.
+    pub(super) fn is_running(&self) -> bool {
+        self.running > 0
+    }
+
     /// Has a check made. There must be room.
     pub(super) fn make(&mut self, job: Job) {
         self.running += 1;

@@ -298,6 +298,11 @@ impl Schedule {
         others.find_map(|way| self.targets.get(&Target { way, ..target }))
     }
 
+    /// True when checks are due for which there is no room yet.
+    pub(super) fn has_ready(&self) -> bool {
+        self.ready.iter().any(|it| !it.is_empty())
+    }
+
     /// When the next check is due.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
