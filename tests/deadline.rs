@@ -1,6 +1,8 @@
 //! `[upstream] deadline`: the time for a request with all that it is tried. And the times that it stands
 //! beside: the head of a response has `read_timeout`, silence within it `stall_timeout`.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fmt::Display;

@@ -260,10 +260,18 @@ fn a_small_body_is_sent_again_where_the_method_allows_it() {
     for body in ["one", "two", "six"] {
         assert_eq!(client.ask(put(body)).text(), body);
     }
-    // A body that comes later than its head has been taken from the client when it fails.
+    // One that comes later than its head has been taken from the client when that fails, and is kept.
     client.send(put(""));
     origin.wait("the head", |seen| seen.heads.len() == 6);
     client.send("ten");
+    assert_eq!(client.response().text(), "ten");
+    // A large one is not.
+    let length = 9000;
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    origin.wait("the head", |seen| seen.heads.len() == 8);
+    client.send("x".repeat(length));
     assert_eq!(client.response().text(), "502 Bad Gateway: stale\n");
 }
 

@@ -1,6 +1,8 @@
 //! Peers that hang, refuse, reset, flap: they are left alone, and come back. Clients notice as little of it
 //! as HTTP allows.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fmt::Display;
@@ -418,6 +420,8 @@ fn a_pool_that_fails_is_not_asked_three_times_over_and_the_denied_retry_is_named
     let most = TIMES + TIMES / 5 + 30 + ill.len();
     assert!(asked <= most, "{asked}");
     gateway.wait_for_access("status=502 attempts=1 error=closed-early denied=retry-budget");
+    let denied = gateway.metric("graygate_retries_denied_total{pool=\"prod\"}");
+    assert!(denied >= (TIMES - TIMES / 5 - 30) as f64, "{denied}");
 }
 
 #[test]

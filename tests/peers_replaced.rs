@@ -1,5 +1,7 @@
 //! Servers that leave the lists, and others that take their place, while requests are under way.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fmt::Display;

@@ -1,5 +1,7 @@
 //! What nobody tells the gateway: a client that has vanished, and that there is no memory for another one.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;

@@ -31,7 +31,7 @@ pub(super) struct Chosen {
     place: usize,
     /// It is out, and the request is to show how it does now.
     trial: Option<Trial>,
-    /// Nobody knows whether it answers, nor whether any other one does.
+    /// Nobody knows whether it answers, nor whether any other one does; there is another one.
     pub(super) is_doubtful: bool,
 }
 
@@ -176,7 +176,10 @@ impl Chooser {
             pools: Rc::clone(&current.pools),
             pool,
             place,
-            is_doubtful: trial.is_none() && request.is_doubtful_at(&peers[place], rules.max_fails),
+            is_doubtful: trial.is_none()
+                && request.is_doubtful_at(&peers[place], rules.max_fails)
+                && usable.len() > 1
+                && !peers[place].health.is_out(),
             trial,
         };
         let falls_back = current.pools.fall_back(pool, rules);
