@@ -63,7 +63,7 @@ pub(crate) struct Case {
     workers: u8,
     /// Of each run, behind [`LEARNS`], unless the command says otherwise.
     measured: Duration,
-    /// At most.
+    /// Unless the command says otherwise.
     rounds: usize,
     subjects: &'static [Subject],
     targets: &'static [Target],
@@ -274,9 +274,9 @@ pub(crate) struct Measured {
 }
 
 impl Case {
-    /// Of so many that may be run, as many as it takes.
-    pub(crate) fn rounds(&self, most: usize) -> usize {
-        self.rounds.min(most)
+    /// Rounds, where so many are asked for, or none are.
+    pub(crate) fn rounds(&self, asked: Option<u8>) -> usize {
+        asked.map_or(self.rounds, usize::from)
     }
 }
 
@@ -284,7 +284,7 @@ impl Case {
 pub(crate) fn run(
     case: &'static Case,
     site: &Site,
-    rounds: usize,
+    rounds: Option<u8>,
     measured: Option<Duration>,
     interrupted: &AtomicBool,
     mut note: impl FnMut(usize, &str),

@@ -211,11 +211,11 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     for case in arguments.failing() {
-        let (rounds, seconds) = (case.rounds(runner.effort.rounds), arguments.seconds);
+        let (rounds, seconds) = (case.rounds(arguments.rounds), arguments.seconds);
         let measured = failing::run(
             case,
             &site,
-            rounds,
+            arguments.rounds,
             seconds,
             &interrupted,
             |round, subject| {
