@@ -11,7 +11,10 @@ use crate::site::Site;
 /// A proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Proxy {
+    /// As shipped.
     Graygate,
+    /// With more idle connections to servers than there are clients, however few are needed.
+    GraygateTuned,
     /// Another build of it.
     OtherBuild,
     Nginx,
@@ -29,6 +32,7 @@ impl Proxy {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Graygate => "Graygate",
+            Self::GraygateTuned => "… keepalive = 4096",
             Self::OtherBuild => "other build",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
@@ -62,7 +66,7 @@ impl Setting {
             written.map_err(|it| format!("a configuration: {it}"))
         };
         let command = match self.proxy {
-            Proxy::Graygate | Proxy::OtherBuild => {
+            Proxy::Graygate | Proxy::GraygateTuned | Proxy::OtherBuild => {
                 let file = write("graygate.ini", include_str!("conf/graygate.ini"))?;
                 let programs = &site.programs;
                 let program = match self.proxy {
@@ -103,6 +107,10 @@ impl Setting {
             Proxy::OpenRestyPool => "connection:set_keepalive(10000, 100)",
             _ => "connection:close()",
         };
+        let tuned = match self.proxy {
+            Proxy::GraygateTuned => "keepalive = 4096",
+            _ => "",
+        };
         [
             ("@NAME@", name.to_owned()),
             ("@SCRATCH@", site.scratch().display().to_string()),
@@ -114,6 +122,7 @@ impl Setting {
             ("@REDIS_PORT@", redis.port().to_string()),
             ("@REDIS_DONE@", redis_done.to_owned()),
             ("@GRAY@", self.gray.to_owned()),
+            ("@TUNED@", tuned.to_owned()),
             ("@MODULES@", "/usr/lib/nginx/modules".to_owned()),
         ]
         .iter()

@@ -164,6 +164,16 @@ const MANY: &[Setting] = &[
     with(Proxy::Haproxy, 2),
     with(Proxy::OpenResty, 2),
 ];
+const SHIPPED: &[Setting] = &[
+    with(Proxy::Graygate, 1),
+    with(Proxy::GraygateTuned, 1),
+    with(Proxy::Nginx, 1),
+    with(Proxy::Haproxy, 1),
+    with(Proxy::Graygate, 2),
+    with(Proxy::GraygateTuned, 2),
+    with(Proxy::Nginx, 2),
+    with(Proxy::Haproxy, 2),
+];
 const ONE_WORKER: &[Setting] = &[
     with(Proxy::Graygate, 1),
     with(Proxy::Nginx, 1),
@@ -251,6 +261,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "128-byte answers on 1,000 keep-alive connections",
         MANY,
         closed(1000, Content::Small),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "crowd-512",
+        "128-byte answers on 512 keep-alive connections, as shipped and with more idle connections",
+        SHIPPED,
+        closed(512, Content::Small),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "crowd-2000",
+        "128-byte answers on 2,000 keep-alive connections, as shipped and with more idle connections",
+        SHIPPED,
+        closed(2000, Content::Small),
         Metric::CpuRequest,
     ),
     Scenario::new(

@@ -68,6 +68,13 @@ fn targets() -> Vec<Target> {
         }
         all.push(target(scenario, 2, CpuRequest, Itself, 1.05));
     }
+    for scenario in ["crowd-512", "crowd-2000"] {
+        for workers in [1, 2] {
+            let tuned = One(Proxy::GraygateTuned);
+            all.push(target(scenario, workers, CpuRequest, tuned, 1.05));
+            all.push(target(scenario, workers, CpuRequest, haproxy, 1.0));
+        }
+    }
     for workers in [1, 2] {
         for proxy in [Proxy::OpenResty, Proxy::OpenRestyPool] {
             all.push(target("small", workers, Rate, One(proxy), 15.0));
@@ -136,6 +143,9 @@ impl Target {
         match self.against {
             Against::One(Proxy::OpenRestyPool) => {
                 format!("{sign} {limit:.0} × the same with Redis pool")
+            }
+            Against::One(Proxy::GraygateTuned) => {
+                format!("{sign} {limit:.2} × with keepalive = 4096")
             }
             Against::One(proxy) if self.is_least() => {
                 format!("{sign} {limit:.0} × {}", proxy.name())
