@@ -39,7 +39,7 @@ pub(crate) use self::redis::REDIS_URL_VARIABLE;
 pub use self::redis::{Fleet, Notify, PasswordFiles, Redis, Tls};
 pub use self::reload::{ReloadTally, Reloads};
 pub use self::store::Store;
-pub use self::upstream::{Balance, Upstream};
+pub use self::upstream::{Balance, Keepalive, Upstream};
 pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};
 

@@ -15,6 +15,7 @@ pub mod bytes;
 pub mod client;
 pub mod fields;
 pub mod h1;
+pub(crate) mod keep_alive;
 pub mod limits;
 pub mod proxy_protocol;
 pub(crate) mod span;

@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use graygate::config::LogTarget;
-use graygate::net::{Stream, Watch};
-use graygate::upstream::pool::{Asker, Leftover, Pool};
+use graygate::net::{Moment, Stream, Watch};
+use graygate::upstream::pool::{Asker, Leftover, Limits, Need, Pool, Spent};
 
 use counting::Served;
 use support::{DEADLINE, Origin, Traffic};
@@ -43,16 +43,33 @@ fn the_only_connection_to_a_peer_comes_back_without_allocations_after_the_pool_w
 {
     let origin = Origin::named("a");
     let peer = origin.address();
-    let prepare = move || {
-        let (pool, now) = (Pool::default(), Instant::now());
-        let stream = Stream::connect(peer, now + DEADLINE, Watch::Nothing).unwrap();
-        pool.checkin(peer, stream, Leftover::None, Asker::Anybody, 1);
-        (pool, now)
+    let limits = Limits {
+        most: 1,
+        total: 1,
+        age: DEADLINE,
     };
-    let (allocations, places) = SERVED.allocations_of(prepare, move |(pool, now)| {
-        let stream = pool.checkout(peer, Asker::Anybody).unwrap().stream;
-        pool.evict(*now, DEADLINE);
-        pool.checkin(peer, stream, Leftover::None, Asker::Anybody, 1);
+    let keep = move |pool: &Pool, stream, in_use| {
+        let spent = Spent {
+            stream,
+            leftover: Leftover::None,
+            asker: Asker::Anybody,
+            in_use,
+            answered: Moment::now(),
+            announced: None,
+        };
+        pool.checkin(peer, spent, &limits);
+    };
+    let prepare = move || {
+        let (pool, deadline) = (Pool::default(), Instant::now() + DEADLINE);
+        let stream = Stream::connect(peer, deadline, Watch::Nothing).unwrap();
+        keep(&pool, stream, pool.begin(peer, &limits));
+        pool
+    };
+    let (allocations, places) = SERVED.allocations_of(prepare, move |pool| {
+        let need = Need::Once(Moment::now());
+        let found = pool.checkout(peer, Asker::Anybody, need).unwrap();
+        pool.evict(Moment::now(), &limits);
+        keep(pool, found.stream, found.in_use);
     });
     assert_eq!(allocations, 0, "at\n{places}");
 }

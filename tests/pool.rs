@@ -12,8 +12,8 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use graygate::net::{self, Stream, Watch};
-use graygate::upstream::pool::{Asker, Leftover, Pool};
+use graygate::net::{self, Moment, Stream, Watch};
+use graygate::upstream::pool::{Asker, CheckedOut, Leftover, Limits, Need, Pool, Spent};
 use support::{DEADLINE, wait_until};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -25,6 +25,38 @@ const DEEDS: [Deed; 2] = [
     ("sends", |peer| peer.write_all(b"x").unwrap()),
     ("ends", |peer| peer.shutdown(Shutdown::Write).unwrap()),
 ];
+
+fn at_most(most: usize) -> Limits {
+    Limits {
+        most,
+        total: usize::MAX,
+        age: LONG,
+    }
+}
+
+/// Puts a connection into the pool, behind the response to a request of `asker`'s.
+fn keep(
+    pool: &Pool,
+    addr: SocketAddr,
+    stream: Stream,
+    (leftover, asker): (Leftover, Asker),
+    most: usize,
+) {
+    let in_use = pool.begin(addr, &at_most(most));
+    let spent = Spent {
+        stream,
+        leftover,
+        asker,
+        in_use,
+        answered: Moment::now(),
+        announced: None,
+    };
+    pool.checkin(addr, spent, &at_most(most));
+}
+
+fn take(pool: &Pool, addr: SocketAddr, asker: Asker) -> Option<CheckedOut> {
+    pool.checkout(addr, asker, Need::Repeatable)
+}
 
 /// Runs `task` on the worker, to its end.
 #[track_caller]
@@ -73,14 +105,17 @@ fn one_on_which_something_has_come_is_not_taken_though_the_worker_does_not_know(
                 let pool = Pool::default();
                 let (stream, mut peer, addr) = connected();
                 let seen = stream.twin().unwrap();
-                pool.checkin(addr, stream, leftover, Asker::Connection(1), 1);
+                keep(&pool, addr, stream, (leftover, Asker::Connection(1)), 1);
                 // Whatever was heard before: what comes now is not known to the worker.
                 hear();
                 act(&mut peer);
                 wait_until("it is there", DEADLINE, || seen.is_readable_now());
-                assert!(pool.evict(Instant::now(), LONG), "the worker knows already");
                 assert!(
-                    pool.checkout(addr, Asker::Connection(1)).is_none(),
+                    pool.evict(Moment::now(), &at_most(1)),
+                    "the worker knows already"
+                );
+                assert!(
+                    take(&pool, addr, Asker::Connection(1)).is_none(),
                     "{what}, {leftover:?}"
                 );
             }
@@ -94,21 +129,39 @@ fn one_whose_response_spoke_of_a_body_rests_until_the_worker_has_heard_something
     on_the_worker(|| {
         let pool = Pool::default();
         let (stream, _peer, addr) = connected();
-        pool.checkin(addr, stream, Leftover::Body, Asker::Connection(1), 2);
-        assert!(pool.checkout(addr, Asker::Connection(1)).is_none());
+        keep(
+            &pool,
+            addr,
+            stream,
+            (Leftover::Body, Asker::Connection(1)),
+            2,
+        );
+        assert!(take(&pool, addr, Asker::Connection(1)).is_none());
         // Another one is taken meanwhile, though it was used before.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let other_addr = listener.local_addr().unwrap();
         let deadline = Instant::now() + DEADLINE;
         let other = || Stream::connect(other_addr, deadline, Watch::Nothing).unwrap();
         let (sound, resting) = (other(), other());
-        pool.checkin(other_addr, sound, Leftover::None, Asker::Connection(1), 2);
-        pool.checkin(other_addr, resting, Leftover::Body, Asker::Connection(1), 2);
-        assert!(pool.checkout(other_addr, Asker::Connection(1)).is_some());
-        assert!(pool.checkout(other_addr, Asker::Connection(1)).is_none());
+        keep(
+            &pool,
+            other_addr,
+            sound,
+            (Leftover::None, Asker::Connection(1)),
+            2,
+        );
+        keep(
+            &pool,
+            other_addr,
+            resting,
+            (Leftover::Body, Asker::Connection(1)),
+            2,
+        );
+        assert!(take(&pool, other_addr, Asker::Connection(1)).is_some());
+        assert!(take(&pool, other_addr, Asker::Connection(1)).is_none());
         hear();
-        assert!(pool.checkout(addr, Asker::Connection(1)).is_some());
-        assert!(pool.checkout(other_addr, Asker::Connection(1)).is_some());
+        assert!(take(&pool, addr, Asker::Connection(1)).is_some());
+        assert!(take(&pool, other_addr, Asker::Connection(1)).is_some());
     });
 }
 
@@ -119,41 +172,47 @@ fn one_whose_response_spoke_of_a_body_serves_its_own_client_at_once_and_others_a
     on_the_worker(|| {
         let pool = Pool::default();
         let (stream, _peer, addr) = connected();
-        pool.checkin(addr, stream, Leftover::Body, OWN, 1);
+        keep(&pool, addr, stream, (Leftover::Body, OWN), 1);
         for _ in 0..3 {
             hear();
             for other in OTHERS {
-                assert!(pool.checkout(addr, other).is_none());
+                assert!(take(&pool, addr, other).is_none());
             }
-            let found = pool.checkout(addr, OWN).unwrap();
+            let found = take(&pool, addr, OWN).unwrap();
             assert_eq!(found.leftover, Leftover::Doubtful);
-            pool.checkin(addr, found.stream, found.leftover, OWN, 1);
+            keep(&pool, addr, found.stream, (found.leftover, OWN), 1);
         }
         let begun = Instant::now();
         for other in OTHERS {
             let mut found = None;
             wait_until("others may have it", DEADLINE, || {
-                found = pool.checkout(addr, other);
+                found = take(&pool, addr, other);
                 found.is_some()
             });
             assert!(begun.elapsed() > Duration::from_millis(950));
             let found = found.unwrap();
             assert_eq!(found.leftover, Leftover::None);
-            pool.checkin(addr, found.stream, Leftover::None, other, 1);
+            keep(&pool, addr, found.stream, (Leftover::None, other), 1);
         }
         // An exchange that went well meanwhile does not show whose response it was.
-        let found = pool.checkout(addr, OWN).unwrap();
-        pool.checkin(addr, found.stream, Leftover::Answer, OWN, 1);
+        let found = take(&pool, addr, OWN).unwrap();
+        keep(&pool, addr, found.stream, (Leftover::Answer, OWN), 1);
         std::thread::sleep(Duration::from_millis(1050));
         hear();
         for other in OTHERS {
-            assert!(pool.checkout(addr, other).is_none());
+            assert!(take(&pool, addr, other).is_none());
         }
         // Whom a proxy's request was for is not known, so the next one is another's.
-        let found = pool.checkout(addr, OWN).unwrap();
-        pool.checkin(addr, found.stream, Leftover::Body, Asker::Anybody, 1);
+        let found = take(&pool, addr, OWN).unwrap();
+        keep(
+            &pool,
+            addr,
+            found.stream,
+            (Leftover::Body, Asker::Anybody),
+            1,
+        );
         hear();
-        assert!(pool.checkout(addr, Asker::Anybody).is_none());
+        assert!(take(&pool, addr, Asker::Anybody).is_none());
     });
 }
 
@@ -166,7 +225,7 @@ fn where_no_more_are_kept_one_that_rests_gives_way_to_one_that_may_serve_anybody
         let deadline = Instant::now() + DEADLINE;
         let keep = |leftover, asker| {
             let stream = Stream::connect(addr, deadline, Watch::Nothing).unwrap();
-            pool.checkin(addr, stream, leftover, Asker::Connection(asker), 2);
+            keep(&pool, addr, stream, (leftover, Asker::Connection(asker)), 2);
             pool.len()
         };
         assert_eq!(keep(Leftover::Answer, 1), 1);
@@ -175,16 +234,16 @@ fn where_no_more_are_kept_one_that_rests_gives_way_to_one_that_may_serve_anybody
         assert_eq!(keep(Leftover::Answer, 3), 2);
         assert_eq!(keep(Leftover::None, 4), 2);
         hear();
-        assert!(pool.checkout(addr, Asker::Connection(3)).is_some());
-        assert!(pool.checkout(addr, Asker::Connection(3)).is_none());
-        assert!(pool.checkout(addr, Asker::Connection(2)).is_some());
+        assert!(take(&pool, addr, Asker::Connection(3)).is_some());
+        assert!(take(&pool, addr, Asker::Connection(3)).is_none());
+        assert!(take(&pool, addr, Asker::Connection(2)).is_some());
         // Never more than there may be.
         assert_eq!(keep(Leftover::None, 4), 1);
         assert_eq!(keep(Leftover::None, 4), 2);
         assert_eq!(keep(Leftover::Answer, 5), 2);
         assert_eq!(keep(Leftover::None, 4), 2);
-        assert!(pool.checkout(addr, Asker::Connection(5)).is_some());
-        assert!(pool.checkout(addr, Asker::Connection(5)).is_some());
+        assert!(take(&pool, addr, Asker::Connection(5)).is_some());
+        assert!(take(&pool, addr, Asker::Connection(5)).is_some());
         assert!(pool.is_empty());
     });
 }
@@ -197,8 +256,14 @@ fn one_whose_bytes_were_all_taken_is_kept_though_the_worker_does_not_know() {
             let (stream, mut peer, addr) = connected();
             pass(&stream, &mut peer, bytes, 3);
             assert!(stream.is_readable(), "as far as the worker knows");
-            pool.checkin(addr, stream, Leftover::None, Asker::Connection(1), 1);
-            let taken = pool.checkout(addr, Asker::Connection(1));
+            keep(
+                &pool,
+                addr,
+                stream,
+                (Leftover::None, Asker::Connection(1)),
+                1,
+            );
+            let taken = take(&pool, addr, Asker::Connection(1));
             assert_eq!(taken.is_some(), is_kept);
         }
     });

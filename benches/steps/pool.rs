@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use graygate::net::{self, Stream, Watch};
-use graygate::upstream::pool::{Asker, CheckedOut, Leftover, Pool};
+use graygate::net::{self, Moment, Stream, Watch};
+use graygate::upstream::pool::{Asker, InUse, Leftover, Limits, Need, Pool, Spent};
 
 /// Runs `task` on a worker, the only place where connections can live, and waits for it.
 pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
@@ -17,6 +17,27 @@ pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
     .unwrap();
     // A panic there has been reported.
     end.recv().unwrap();
+}
+
+/// As shipped.
+const LIMITS: Limits = Limits {
+    most: usize::MAX,
+    total: 5000,
+    age: Duration::from_secs(30),
+};
+
+/// A client's connection, as in the gateway.
+const ASKER: Asker = Asker::Connection(1);
+
+fn spent(stream: Stream, in_use: InUse, leftover: Leftover) -> Spent {
+    Spent {
+        stream,
+        leftover,
+        asker: ASKER,
+        in_use,
+        answered: Moment::now(),
+        announced: None,
+    }
 }
 
 fn deadline() -> Instant {
@@ -32,7 +53,6 @@ pub(crate) struct PoolStep {
 }
 
 impl PoolStep {
-    /// What the gateway keeps for one peer without settings of its own is far more.
     pub(crate) const KEPT: usize = 8;
 
     /// To be called on a worker.
@@ -41,8 +61,11 @@ impl PoolStep {
         let peer = listener.local_addr().unwrap();
         let pool = Pool::default();
         let connect = || Stream::connect(peer, deadline(), Watch::Nothing).unwrap();
-        for _ in 0..Self::KEPT {
-            pool.checkin(peer, connect(), Leftover::None, Asker::Anybody, Self::KEPT);
+        let kept: Vec<_> = (0..Self::KEPT)
+            .map(|_| (connect(), pool.begin(peer, &LIMITS)))
+            .collect();
+        for (stream, in_use) in kept {
+            pool.checkin(peer, spent(stream, in_use, Leftover::None), &LIMITS);
         }
         Self {
             pool,
@@ -51,14 +74,14 @@ impl PoolStep {
         }
     }
 
-    /// Takes a connection and gives it back. True when there was one.
+    /// Takes a connection for a request that cannot be sent twice, and gives it back. True when there was
+    /// one.
     pub(crate) fn check_out_and_in(&self) -> bool {
-        // A client's connection, as in the gateway.
-        let asker = Asker::Connection(1);
-        match self.pool.checkout(self.peer, asker) {
-            Some(CheckedOut { stream, leftover }) => {
-                self.pool
-                    .checkin(self.peer, stream, leftover, asker, Self::KEPT);
+        let need = Need::Once(Moment::now());
+        match self.pool.checkout(self.peer, ASKER, need) {
+            Some(found) => {
+                let spent = spent(found.stream, found.in_use, found.leftover);
+                self.pool.checkin(self.peer, spent, &LIMITS);
                 true
             }
             None => false,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use graygate::config::{Config, ConfigError, Store, Url};
+use graygate::config::{Config, ConfigError, Keepalive, Store, Url};
 use graygate::lists::{self, GrayList, ListName, PeerList, Place};
 use graygate::store::{Entries, format};
 
@@ -153,7 +153,10 @@ fn is_within_bounds(config: &Config) {
     }
     assert!((1..=256).contains(&gateway.limits.fields));
     assert!((1..=10).contains(&upstream.tries));
-    assert!(upstream.keepalive <= 10_000);
+    assert!(match upstream.keepalive {
+        Keepalive::Auto => true,
+        Keepalive::AtMost(most) => most <= 10_000,
+    });
     assert_ne!(upstream.peer_port, 0);
     let times = [
         gateway.head_timeout,

@@ -260,7 +260,7 @@ fn an_empty_file_has_the_documented_defaults() {
             fail_timeout: ms(10_000),
             max_out: 50,
             slow_start: ms(10_000),
-            keepalive: 64,
+            keepalive: Keepalive::Auto,
             keepalive_timeout: ms(30_000),
             fallback: true,
         },
@@ -444,7 +444,15 @@ fn values_are_understood() {
             it.upstream.peer_port == 65535
         }),
         ("upstream.tries", "10", |it| it.upstream.tries == 10),
-        ("upstream.keepalive", "0", |it| it.upstream.keepalive == 0),
+        ("upstream.keepalive", "0", |it| {
+            it.upstream.keepalive == Keepalive::AtMost(0)
+        }),
+        ("upstream.keepalive", "10000", |it| {
+            it.upstream.keepalive == Keepalive::AtMost(10_000)
+        }),
+        ("upstream.keepalive", "auto", |it| {
+            it.upstream.keepalive == Keepalive::Auto
+        }),
         ("upstream.fallback", "off", |it| !it.upstream.fallback),
         ("log.access", "off", |it| it.log.access == LogTarget::Off),
         ("log.access", "-", |it| it.log.access == LogTarget::Stdout),
@@ -737,7 +745,16 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "11",
             "it is out of range; allowed: a whole number from 1 to 10",
         ),
-        ("upstream.keepalive", "10001", "it is out of range;"),
+        (
+            "upstream.keepalive",
+            "10001",
+            "it is out of range; allowed: auto, or a whole number from 0 to 10000",
+        ),
+        (
+            "upstream.keepalive",
+            "Auto",
+            "it is not a whole number; allowed: auto, or a whole number from 0 to 10000",
+        ),
         (
             "upstream.fallback",
             "yes",

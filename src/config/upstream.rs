@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::{ConfigError, Reading};
+use super::error::{ConfigError, Reading, Wrong};
 use super::file::Section;
 use super::key::settings;
 use super::units;
@@ -39,10 +39,10 @@ settings! {
         "Servers of a pool that are out at once, in percent, 0 to 100; the last one never is.";
     SLOW_START: Duration = slow_start, "10s", reload, |it, _| units::duration_or_off(it).map(Option::unwrap_or_default),
         "Time in which a server that is back gets its share again, from a tenth of it up; or off.";
-    KEEPALIVE: usize = keepalive, "64", reload, |it, _| units::count(it, 0..=10_000),
-        "Idle connections that each worker keeps per server, 0 to 10000.";
+    KEEPALIVE: Keepalive = keepalive, "auto", reload, |it, _| Keepalive::read(it),
+        "Idle connections that each worker keeps per server: auto (as many as it used at once lately), or 0 to 10000.";
     KEEPALIVE_TIMEOUT: Duration = keepalive_timeout, "30s", reload, |it, _| units::duration(it),
-        "Time that an idle connection to a server is kept.";
+        "Longest time that an idle connection to a server is kept.";
     FALLBACK: bool = fallback, "on", reload, |it, _| units::switch(it),
         "Try the old version when no server of the new one can answer: on or off.";
 }
@@ -106,11 +106,53 @@ pub struct Upstream {
     /// How long the share of a peer grows that is back.
     pub slow_start: Duration,
     /// Idle connections that each worker keeps for each peer.
-    pub keepalive: usize,
-    /// How long they are kept.
+    pub keepalive: Keepalive,
+    /// How long they are kept, at most.
     pub keepalive_timeout: Duration,
     /// Whether `prod` answers when no peer of `pre` can.
     pub fallback: bool,
+}
+
+/// How many idle connections a worker keeps for a peer. It is never more than were in use at once lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keepalive {
+    /// All of these.
+    Auto,
+    /// So many of these.
+    AtMost(usize),
+}
+
+/// Connections that a client's word alone has pinned, and that a worker keeps for a peer when nothing else is
+/// said.
+const CLAIMS: usize = 64;
+
+impl Keepalive {
+    fn read(text: &str) -> Reading<Self> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let number = units::count(text, 0..=10_000).map_err(|error| Wrong {
+            allowed: format!("auto, or {}", error.allowed),
+            ..error
+        })?;
+        Ok(Self::AtMost(number))
+    }
+
+    /// The bound.
+    pub(crate) fn most(self) -> usize {
+        match self {
+            Self::Auto => usize::MAX,
+            Self::AtMost(most) => most,
+        }
+    }
+
+    /// The bound of those that clients have pinned by a word of their own: nobody knows how many are needed.
+    pub(crate) fn claims(self) -> usize {
+        match self {
+            Self::Auto => CLAIMS,
+            Self::AtMost(most) => most,
+        }
+    }
 }
 
 impl Upstream {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::gateway::Counters;
 use crate::net::Stream;
+use crate::upstream::pool::InUse;
 
 /// One worker's claims.
 #[derive(Default)]
@@ -89,15 +90,22 @@ impl Claims {
 /// A connection that waits for its client's next request.
 pub(super) struct Held {
     pub(super) stream: Stream,
+    in_use: InUse,
     _counted: Counted,
 }
 
 impl Held {
-    pub(super) fn new(stream: Stream, counters: &Rc<Counters>) -> Self {
+    pub(super) fn new(stream: Stream, in_use: InUse, counters: &Rc<Counters>) -> Self {
         Self {
             stream,
+            in_use,
             _counted: Counted::new(counters),
         }
+    }
+
+    /// It, and what counts it, for the client's next request.
+    pub(super) fn into_parts(self) -> (Stream, InUse) {
+        (self.stream, self.in_use)
     }
 }
 

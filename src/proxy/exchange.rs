@@ -35,12 +35,12 @@ use crate::error::{Close, Failure, Refusal, Retry};
 use crate::http::h1::framing::Framing;
 use crate::lists::PoolName;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Patience, Stream, Turns, Watch};
+use crate::net::{self, Moment, Patience, Stream, Turns, Watch};
 use crate::route::Reason;
 use crate::upstream::choose;
 use crate::upstream::health::{Counts, Why};
 use crate::upstream::peer;
-use crate::upstream::pool::{Asker, Leftover};
+use crate::upstream::pool::{Asker, InUse, Leftover, Need};
 
 /// So long, and so often, a request that can be sent but once waits where no peer has ever answered.
 const DOUBT_TIME: Duration = Duration::from_millis(25);
@@ -80,6 +80,8 @@ impl From<Failure> for Stop {
 /// One connection to a peer during one attempt.
 struct Upstream {
     stream: Stream,
+    /// Counts it as in use.
+    in_use: InUse,
     /// When its answer was first waited for.
     asked: Option<Instant>,
     buffer: Buffer,
@@ -381,7 +383,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             false => Pinning::Claimed,
         };
         self.name_peer(&chosen);
-        let outcome = self.attempt(&chosen, taken.stream, true);
+        let outcome = self.attempt(&chosen, taken.stream, taken.in_use, true);
         self.account(&chosen, &outcome, None);
         match outcome {
             Ok(outcome) | Err(Stop::Over(outcome)) => return Some(outcome),
@@ -455,15 +457,29 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.may_repeat(is_harmless) && (self.body.is_complete() || is_kept())
     }
 
-    /// Tries one peer: on an idle connection if there is one, and on a new one if there is none or it
-    /// turns out to be closed.
+    /// What an idle connection must be good for. If the request cannot be sent twice, because of its method
+    /// or a body that is still on its way, the peer must not be about to close the connection.
+    fn need(&self) -> Need {
+        let is_complete = self.body.is_complete();
+        let waits = self.plan.expects_continue && !is_complete && self.buffer.is_empty();
+        match waits || self.will_repeat(self.plan.is_idempotent) {
+            true => Need::Repeatable,
+            false => Need::Once(Moment::now()),
+        }
+    }
+
+    /// Tries one peer: on an idle connection if there is one that suits, and on a new one if there is none
+    /// or it turns out to be closed.
     fn try_peer(&mut self, chosen: &Chosen) -> Result<Outcome, Stop> {
-        let address = chosen.peer().address;
-        if let Some(found) = self.worker.pool.checkout(address, self.asker) {
+        let (address, need) = (chosen.peer().address, self.need());
+        if let Some(found) = self.worker.pool.checkout(address, self.asker, need) {
             self.worker.metrics().upstream_reuses.increment();
             self.leftover = found.leftover;
-            let outcome = self.attempt(chosen, found.stream, true);
+            let outcome = self.attempt(chosen, found.stream, found.in_use, true);
             self.account(chosen, &outcome, None);
+            if matches!(outcome, Err(Stop::Failed(Failure::Stale))) {
+                self.worker.pool.was_closed(address, found.seen_open);
+            }
             match outcome {
                 // The peer itself has not failed.
                 Err(Stop::Failed(Failure::Stale))
@@ -475,6 +491,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
         let connect = || peer::connect(address, deadline, self.transport.watch_gone());
         let in_flight = InFlight::begin(chosen.counts(self.worker.index()));
+        let in_use = self.worker.begin_upstream(address, self.config);
         let connected = match self.worker.with_descriptors(connect) {
             Err(error) if net::is_out_of_descriptors(&error) => {
                 self.wait_to_connect(connect, deadline, error)
@@ -485,7 +502,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         let (outcome, error) = match connected {
             Ok(stream) => {
                 self.worker.metrics().upstream_connects.increment();
-                (self.attempt(chosen, stream, false), None)
+                (self.attempt(chosen, stream, in_use, false), None)
             }
             Err(error) => {
                 let failure = match peer::failure_of(&error) {
@@ -613,10 +630,17 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     }
 
     /// Sends the request and passes the response on.
-    fn attempt(&mut self, chosen: &Chosen, stream: Stream, pooled: bool) -> Result<Outcome, Stop> {
+    fn attempt(
+        &mut self,
+        chosen: &Chosen,
+        stream: Stream,
+        in_use: InUse,
+        pooled: bool,
+    ) -> Result<Outcome, Stop> {
         let _in_flight = InFlight::begin(chosen.counts(self.worker.index()));
         let mut upstream = Upstream {
             stream,
+            in_use,
             asked: None,
             buffer: Buffer::new(),
             pooled,

@@ -22,6 +22,7 @@ use super::claims::Held;
 use super::worker::Worker;
 use crate::lists::PoolName;
 use crate::net::Stream;
+use crate::upstream::pool::InUse;
 
 /// One of them, between two requests.
 pub(super) struct Pinned {
@@ -55,6 +56,8 @@ enum Place {
 /// One that was taken for a request.
 pub(super) struct Taken {
     pub(super) stream: Stream,
+    /// Counts it.
+    pub(super) in_use: InUse,
     pub(super) peer: SocketAddr,
     pub(super) pool: PoolName,
     /// The peer has asked for such an authentication on it.
@@ -70,10 +73,14 @@ impl Pinned {
         limit: usize,
     ) -> Option<Self> {
         let Taken {
-            stream, peer, pool, ..
+            stream,
+            in_use,
+            peer,
+            pool,
+            challenged,
         } = taken;
-        let held = Held::new(stream, &worker.counters);
-        let place = match taken.challenged {
+        let held = Held::new(stream, in_use, &worker.counters);
+        let place = match challenged {
             true => Place::Here(held),
             false => Place::Claimed(Ticket {
                 number: worker.claims.keep(peer, held, limit)?,
@@ -103,13 +110,14 @@ impl Pinned {
         }
         let chosen = chooser.find(self.pool, self.peer)?;
         let challenged = matches!(self.place, Place::Here(_));
-        let stream = match self.place {
-            Place::Here(held) => held.stream,
-            Place::Claimed(ticket) => ticket.take()?.stream,
+        let (stream, in_use) = match self.place {
+            Place::Here(held) => held.into_parts(),
+            Place::Claimed(ticket) => ticket.take()?.into_parts(),
         };
         let is_sound = !stream.is_readable_now();
         let taken = Taken {
             stream,
+            in_use,
             peer: self.peer,
             pool: self.pool,
             challenged,

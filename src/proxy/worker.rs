@@ -18,11 +18,11 @@ use crate::logs::access::AccessLog;
 use crate::memory::buffer;
 use crate::memory::free_list::FreeList;
 use crate::metrics::WorkerMetrics;
-use crate::net::{self, Pipe, Stream};
+use crate::net::{self, Moment, Pipe};
 use crate::snapshot::Reader;
 use crate::upstream::health::Why;
 use crate::upstream::in_force::Serving;
-use crate::upstream::pool::{Asker, Leftover, Pool};
+use crate::upstream::pool::{InUse, Limits, Pool, Spent};
 
 /// How often idle connections, on both sides, are checked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -132,13 +132,14 @@ impl Worker {
         let looks_again = match self.next_look.get() {
             Some(next) if now < next => true,
             _ => {
-                let limit = self.config.snapshot().upstream.keepalive_timeout;
+                let limits = limits(&self.config.snapshot());
                 let clients = look_through(now);
                 let memory = buffer::trim() | self.workspaces.borrow_mut().trim();
                 let is_peer = |address| self.chooser.is_peer(address);
                 self.pool.close_others(is_peer);
                 self.claims.close_others(is_peer);
-                let idle = self.pool.evict(now, limit) | self.claims.evict(now, limit);
+                let idle =
+                    self.pool.evict(Moment::now(), &limits) | self.claims.evict(now, limits.age);
                 let any = idle | memory | Pipe::look_after() | clients;
                 self.metrics().upstream_idle.set(self.pool.len() as u64);
                 self.next_look.set(any.then_some(now + LOOK));
@@ -168,17 +169,14 @@ impl Worker {
         }
     }
 
-    /// Keeps a connection to `peer`, whose last request was `asker`'s, for the next one.
-    pub(super) fn keep_upstream(
-        &self,
-        peer: SocketAddr,
-        stream: Stream,
-        leftover: Leftover,
-        asker: Asker,
-        config: &Config,
-    ) {
-        let limit = config.upstream.keepalive;
-        self.pool.checkin(peer, stream, leftover, asker, limit);
+    /// Counts a connection to `peer` that is about to be made.
+    pub(super) fn begin_upstream(&self, peer: SocketAddr, config: &Config) -> InUse {
+        self.pool.begin(peer, &limits(config))
+    }
+
+    /// Keeps a connection to `peer` for the next request.
+    pub(super) fn keep_upstream(&self, peer: SocketAddr, spent: Spent, config: &Config) {
+        self.pool.checkin(peer, spent, &limits(config));
         self.look_later();
     }
 
@@ -191,5 +189,15 @@ impl Worker {
         if workspace.bytes() <= WORKSPACE {
             self.workspaces.borrow_mut().give(workspace);
         }
+    }
+}
+
+/// What a worker may keep of connections to peers. One descriptor for a peer is planned per client
+/// connection: [`crate::process::allow_connections`] has lowered `max_connections` if there are fewer.
+fn limits(config: &Config) -> Limits {
+    Limits {
+        most: config.upstream.keepalive.most(),
+        total: config.gateway.max_connections.div_ceil(net::workers()),
+        age: config.upstream.keepalive_timeout,
     }
 }

@@ -4,19 +4,35 @@
 //! exchange never crosses workers. The connection used last is reused first, so that the surplus of a
 //! busy moment grows old and is closed.
 //!
+//! The pool sizes itself: it keeps as many connections to a peer as were in use at once lately (`usage`).
+//! The surplus is let go gradually, a fraction at each look, and no connection is idle for longer than the
+//! configured time. All connections of a worker to peers, idle or in use, stay within the worker's share
+//! of the descriptors: where they would not, the peer with the most idle ones gives some up.
+//!
+//! A request that cannot be sent twice is only given a connection that its peer is unlikely to close
+//! before the request arrives (`lifetime`).
+//!
 //! A connection on which anything has happened since it became idle (the peer closed it, or sent bytes
 //! that nobody asked for) is dropped when it is found: bytes that are already there are not a response
 //! to the next request. The worker's events reveal some of these cases without a system call, but they
 //! are as old as its last poll, which on a busy worker is milliseconds ago. So the kernel is asked each
 //! time, as the last thing before the request is sent.
 
-use std::cell::RefCell;
+mod lifetime;
+mod usage;
+
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::net::{self, Peeked, Stream};
+use self::lifetime::Lifetime;
+use self::usage::{Peaks, Usage};
+use crate::net::{self, Moment, Peeked, Stream};
+
+pub use self::usage::InUse;
 
 /// After this time, a peer that sent bodies where none are allowed is given another chance: it may be
 /// another server by then.
@@ -26,11 +42,54 @@ const FORGETS: Duration = Duration::from_secs(3600);
 /// serves another client.
 const QUARANTINE_TIME: Duration = Duration::from_secs(1);
 
+/// Between two looks, up to this many times the number in use at once may be open: some are quarantined
+/// for a while, or too old for a request that cannot be sent twice.
+const SPARE: usize = 2;
+
+/// The least number of connections that may be open between two looks.
+const LEAST_OPEN: usize = 16;
+
+/// One in this many of the surplus is closed at each look. A smaller surplus stays until its time is over,
+/// so that a peer that is asked now and then keeps its connection.
+const SURPLUS_PARTS: usize = 4;
+
+/// One in this many of the idle connections is closed where a peer gives way, so that the fullest peer is
+/// not searched for at every request.
+const GIVES_WAY: usize = 8;
+
 /// One worker's idle connections.
 #[derive(Default)]
 pub struct Pool {
     /// A fast hash without protection: only operators choose the addresses.
-    peers: RefCell<FxHashMap<SocketAddr, PeerConnections>>,
+    peers: RefCell<Peers>,
+    /// The number of idle connections to all peers.
+    kept: Cell<usize>,
+    /// The number of descriptors in use for connections to all peers.
+    in_use: Rc<Cell<usize>>,
+    /// When idle connections were last looked through.
+    looked: Cell<Option<Moment>>,
+}
+
+type Peers = FxHashMap<SocketAddr, PeerConnections>;
+
+/// How many connections are kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most idle connections to one peer.
+    pub most: usize,
+    /// The most connections of the worker to all peers, in use or idle.
+    pub total: usize,
+    /// The longest time that a connection may be idle.
+    pub age: Duration,
+}
+
+/// What an idle connection is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A request that may be sent again on another connection.
+    Repeatable,
+    /// A request that may be sent only once, now.
+    Once(Moment),
 }
 
 /// What may still arrive on a connection whose response is over.
@@ -63,15 +122,37 @@ pub struct CheckedOut {
     pub stream: Stream,
     /// What may still come on it.
     pub leftover: Leftover,
+    /// Counts it as in use.
+    pub in_use: InUse,
+    /// How long it had been idle when a look last found it open.
+    pub seen_open: Duration,
+}
+
+/// A connection whose response is over, as it goes into the pool.
+pub struct Spent {
+    /// The connection itself.
+    pub stream: Stream,
+    /// What may still come on it.
+    pub leftover: Leftover,
+    /// Who sent its last request.
+    pub asker: Asker,
+    /// Counts it as in use.
+    pub in_use: InUse,
+    /// The earliest time at which the peer may have finished its response, and begun to count idle time.
+    pub answered: Moment,
+    /// How long the peer keeps it when idle, by its own announcement.
+    pub announced: Option<Duration>,
 }
 
 /// The idle connections to one peer.
-#[derive(Default)]
 struct PeerConnections {
     idle: Vec<Idle>,
     /// Something was kept here since the last eviction, so that the memory will be needed again.
     used: bool,
     manner: Manner,
+    usage: Rc<Usage>,
+    peaks: Peaks,
+    lifetime: Lifetime,
 }
 
 /// How a peer behaves after a response that must not have a body, but announces one.
@@ -85,7 +166,7 @@ enum Manner {
     /// It has sent a body, or what could be one.
     Talks {
         /// When an eviction first saw this.
-        since: Option<Instant>,
+        since: Option<Moment>,
     },
 }
 
@@ -93,9 +174,25 @@ const TALKS: Manner = Manner::Talks { since: None };
 
 struct Idle {
     stream: Stream,
-    /// When an eviction first saw it here, so that the clock is not read for each request.
-    since: Option<Instant>,
+    /// When it was checked in.
+    since: Moment,
+    /// When the peer may have begun to count idle time. A slow client may have read the response for longer.
+    answered: Moment,
+    /// How long it may be idle, by the peer's announcement.
+    promised: Option<Duration>,
     quarantine: Option<Quarantine>,
+}
+
+impl Idle {
+    fn is_beyond_promise(&self, now: Moment) -> bool {
+        self.promised
+            .is_some_and(|it| now.since(self.answered) >= it)
+    }
+
+    /// How long it had been idle at the time of `look`; zero if that was before it was checked in.
+    fn age_at(&self, look: Option<Moment>) -> Duration {
+        look.map_or(Duration::ZERO, |look| look.since(self.since))
+    }
 }
 
 /// Restrictions while something may still arrive on the connection.
@@ -142,32 +239,76 @@ impl PeerConnections {
         }
     }
 
-    /// Closes what is no longer of use, and forgets what was long ago. Returns true while anything is
-    /// left.
-    fn evict(&mut self, now: Instant, limit: Duration) -> bool {
-        let mut talks = false;
+    /// How many connections may be idle until the next look.
+    fn limit(&self, limits: &Limits) -> usize {
+        let most = self.peaks.most().max(self.usage.most());
+        let open = LEAST_OPEN.max(SPARE.saturating_mul(most));
+        limits.most.min(open.saturating_sub(self.usage.now()))
+    }
+
+    /// True when `idle` is young enough for what it is needed for.
+    fn suits(&self, idle: &Idle, need: Need) -> bool {
+        match need {
+            // The clock is read only where it matters.
+            Need::Repeatable => idle.promised.is_none() || !idle.is_beyond_promise(Moment::now()),
+            Need::Once(now) => now.since(idle.answered) < self.lifetime.limit(idle.promised),
+        }
+    }
+
+    /// Closes what is no longer of use, learns from it, and forgets what was long ago. Returns true while
+    /// anything is left.
+    fn evict(&mut self, now: Moment, last: Option<Moment>, limits: &Limits) -> bool {
+        let (mut talks, lifetime) = (false, &mut self.lifetime);
         self.idle.retain_mut(|it| {
-            let since = *it.since.get_or_insert(now);
-            let is_quiet = !it.stream.is_readable();
-            talks |= !is_quiet && it.quarantine.is_some() && it.stream.peek_now() == Peeked::Bytes;
-            is_quiet && now.duration_since(since) < limit
+            if !it.stream.is_readable() {
+                let age = now.since(it.since);
+                lifetime.seen_open(age, now);
+                return age < limits.age && !it.is_beyond_promise(now);
+            }
+            match it.quarantine.is_some() && it.stream.peek_now() == Peeked::Bytes {
+                true => talks = true,
+                false => lifetime.seen_closed(it.age_at(last), now),
+            }
+            false
         });
+        self.let_surplus_go(now, limits);
         if talks {
             self.manner = TALKS;
         }
         if let Manner::Talks { since } = &mut self.manner
-            && now.duration_since(*since.get_or_insert(now)) >= FORGETS
+            && now.since(*since.get_or_insert(now)) >= FORGETS
         {
             self.manner = Manner::Unknown;
         }
         let is_noted = matches!(self.manner, Manner::Talks { .. });
-        std::mem::take(&mut self.used) || !self.idle.is_empty() || is_noted
+        let is_used = std::mem::take(&mut self.used);
+        if self.idle.is_empty() && !is_used {
+            self.idle = Vec::new();
+        }
+        is_used || !self.idle.is_empty() || is_noted
+    }
+
+    /// Closes a fraction of the connections that were not needed lately, the oldest first.
+    fn let_surplus_go(&mut self, now: Moment, limits: &Limits) {
+        self.peaks.look(&self.usage, now, limits.age);
+        let open = self.usage.now() + self.idle.len();
+        let unneeded = open.saturating_sub(self.peaks.most()) / SURPLUS_PARTS;
+        // A reload may have lowered the bound.
+        let excess = self.idle.len().saturating_sub(limits.most);
+        let forbidden = excess.div_ceil(SURPLUS_PARTS);
+        let count = unneeded.max(forbidden).min(self.idle.len());
+        self.idle.drain(..count);
+    }
+
+    /// True when this must not be forgotten, although there may be nothing to look after.
+    fn is_remembered(&mut self, now: Moment) -> bool {
+        self.lifetime.forget(now) || self.usage.now() > 0
     }
 }
 
 impl Pool {
-    /// An idle connection to `peer` that may serve `asker`, if there is a sound one.
-    pub fn checkout(&self, peer: SocketAddr, asker: Asker) -> Option<CheckedOut> {
+    /// An idle connection to `peer` that may serve `asker`, if there is one that is sound and young enough.
+    pub fn checkout(&self, peer: SocketAddr, asker: Asker, need: Need) -> Option<CheckedOut> {
         let mut peers = self.peers.borrow_mut();
         let connections = peers.get_mut(&peer)?;
         let mut now = None;
@@ -183,13 +324,40 @@ impl Pool {
                 }
                 leftover = Leftover::Doubtful;
             }
+            if !connections.suits(&connections.idle[place], need) {
+                continue;
+            }
             let found = connections.idle.remove(place);
+            self.kept.set(self.kept.get() - 1);
+            let seen_open = found.age_at(self.looked.get());
             if connections.find_sound(&found) {
-                let stream = found.stream;
-                return Some(CheckedOut { stream, leftover });
+                return Some(CheckedOut {
+                    stream: found.stream,
+                    leftover,
+                    in_use: InUse::begin(&connections.usage),
+                    seen_open,
+                });
+            }
+            if found.quarantine.is_none() {
+                connections.lifetime.seen_closed(seen_open, Moment::now());
             }
         }
         None
+    }
+
+    /// Counts a connection to `peer` that is about to be made, and makes room for it.
+    pub fn begin(&self, peer: SocketAddr, limits: &Limits) -> InUse {
+        let mut peers = self.peers.borrow_mut();
+        let in_use = InUse::begin(&self.of(&mut peers, peer).usage);
+        self.make_room(&mut peers, limits);
+        in_use
+    }
+
+    /// Notes that `peer` has closed a connection that was last seen open when it had been idle for `age`.
+    pub(crate) fn was_closed(&self, peer: SocketAddr, age: Duration) {
+        if let Some(connections) = self.peers.borrow_mut().get_mut(&peer) {
+            connections.lifetime.seen_closed(age, Moment::now());
+        }
     }
 
     /// True when it is not known yet whether `peer` sends a body where none is allowed.
@@ -201,32 +369,41 @@ impl Pool {
 
     /// Notes whether `peer` has sent a body where none is allowed. If so, no connection to it is kept
     /// after such a response, since the next body may be late.
-    pub fn heard(&self, peer: SocketAddr, talks: bool) {
+    pub(crate) fn heard(&self, peer: SocketAddr, talks: bool) {
         let mut peers = self.peers.borrow_mut();
-        peers.entry(peer).or_default().manner = match talks {
+        self.of(&mut peers, peer).manner = match talks {
             true => TALKS,
             false => Manner::Silent,
         };
     }
 
-    /// Keeps `stream`, whose last request was `asker`'s, for the next request to `peer`, unless `limit`
-    /// are kept already and none of them gives way.
-    pub fn checkin(
-        &self,
-        peer: SocketAddr,
-        stream: Stream,
-        leftover: Leftover,
-        asker: Asker,
-        limit: usize,
-    ) {
+    /// Keeps a connection for the next request to `peer`, unless there are enough already and none of them
+    /// gives way.
+    pub fn checkin(&self, peer: SocketAddr, spent: Spent, limits: &Limits) {
+        let Spent {
+            stream,
+            leftover,
+            asker,
+            in_use,
+            answered,
+            announced,
+        } = spent;
+        // A second for the request's way to the peer, and for the peer's own rounding.
+        let promised = announced.map(|it| it.saturating_sub(Duration::from_secs(1)));
+        if promised == Some(Duration::ZERO) {
+            return;
+        }
+        drop(in_use);
         let mut peers = self.peers.borrow_mut();
-        let connections = peers.entry(peer).or_default();
+        let connections = self.of(&mut peers, peer);
         if leftover != Leftover::None && matches!(connections.manner, Manner::Talks { .. }) {
             return;
         }
         let idle = Idle {
             stream,
-            since: None,
+            since: Moment::now(),
+            answered,
+            promised,
             quarantine: (leftover != Leftover::None).then(|| Quarantine {
                 news: (leftover != Leftover::Doubtful).then(net::news),
                 until: (leftover != Leftover::Answer).then(|| Instant::now() + QUARANTINE_TIME),
@@ -236,28 +413,71 @@ impl Pool {
         // After a very large body the events may be about bytes that were read, so the kernel is asked
         // then.
         let is_sound = !idle.stream.is_readable() || connections.find_sound(&idle);
+        let (before, limit) = (connections.idle.len(), connections.limit(limits));
         if is_sound && connections.has_room_for(&idle, limit) {
             connections.used = true;
             connections.idle.push(idle);
+            self.kept
+                .set(self.kept.get() + connections.idle.len() - before);
+            self.make_room(&mut peers, limits);
         }
     }
 
-    /// Closes what has been idle for longer than `limit`, as seen by evictions, or is of no use any
-    /// more. Returns true while anything is left.
-    pub fn evict(&self, now: Instant, limit: Duration) -> bool {
+    /// Closes idle connections while the worker has too many: those of the peer with the most, the oldest
+    /// first.
+    fn make_room(&self, peers: &mut Peers, limits: &Limits) {
+        while self.kept.get() + self.in_use.get() > limits.total && self.kept.get() > 0 {
+            let fullest = peers.values_mut().max_by_key(|it| it.idle.len());
+            let Some(fullest) = fullest else {
+                return;
+            };
+            let count = fullest.idle.len().div_ceil(GIVES_WAY);
+            fullest.idle.drain(..count);
+            self.kept.set(self.kept.get() - count);
+        }
+    }
+
+    fn count_kept(&self, peers: &Peers) {
+        self.kept.set(peers.values().map(|it| it.idle.len()).sum());
+    }
+
+    fn of<'a>(&self, peers: &'a mut Peers, peer: SocketAddr) -> &'a mut PeerConnections {
+        peers.entry(peer).or_insert_with(|| PeerConnections {
+            idle: Vec::new(),
+            used: false,
+            manner: Manner::default(),
+            usage: Usage::new(&self.in_use),
+            peaks: Peaks::default(),
+            lifetime: Lifetime::default(),
+        })
+    }
+
+    /// Looks through the idle connections: closes those that have been idle for too long or are of no use
+    /// any more, and a fraction of the surplus. Returns true while anything is left.
+    pub fn evict(&self, now: Moment, limits: &Limits) -> bool {
         let mut peers = self.peers.borrow_mut();
-        peers.retain(|_, connections| connections.evict(now, limit));
-        !peers.is_empty()
+        let last = self.looked.replace(Some(now));
+        let mut any = false;
+        peers.retain(|_, connections| {
+            let is_busy = connections.evict(now, last, limits);
+            any |= is_busy;
+            is_busy | connections.is_remembered(now)
+        });
+        self.count_kept(&peers);
+        self.make_room(&mut peers, limits);
+        any
     }
 
     /// Closes the connections to those peers for which `stays` does not hold: no list has them any more.
     pub fn close_others(&self, stays: impl Fn(SocketAddr) -> bool) {
-        self.peers.borrow_mut().retain(|peer, _| stays(*peer));
+        let mut peers = self.peers.borrow_mut();
+        peers.retain(|peer, _| stays(*peer));
+        self.count_kept(&peers);
     }
 
     /// How many connections are kept.
     pub fn len(&self) -> usize {
-        self.peers.borrow().values().map(|it| it.idle.len()).sum()
+        self.kept.get()
     }
 
     /// True when none is kept.
@@ -266,9 +486,9 @@ impl Pool {
     }
 
     /// Closes every idle connection; false if there were none.
-    pub fn clear(&self) -> bool {
+    pub(crate) fn clear(&self) -> bool {
         let mut peers = self.peers.borrow_mut();
-        let idle = peers.values_mut().flat_map(|it| it.idle.drain(..));
-        idle.count() > 0
+        peers.values_mut().for_each(|it| it.idle.clear());
+        self.kept.replace(0) > 0
     }
 }

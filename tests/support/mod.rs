@@ -77,7 +77,7 @@ pub(crate) use wire::{Head, Wire};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What `look` gives as soon as it gives something; nothing when it does not before the deadline.
-fn poll<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn poll<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         let found = look();

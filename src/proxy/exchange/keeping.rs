@@ -5,14 +5,31 @@ use std::time::{Duration, Instant};
 
 use super::Exchange;
 use crate::http::version::Version;
-use crate::net::{self, Peeked, Stream, Wake, Watch};
+use crate::net::{self, Moment, Peeked, Stream, Wake, Watch};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::pinned::{Pinned, Pinning, Taken};
-use crate::upstream::pool::Leftover;
+use crate::upstream::pool::{InUse, Leftover, Spent};
 
 /// How long to listen to a peer that may send the body of a response that must not have one: long enough
 /// for the client's own next request, but [not](Leftover) for anybody else's.
 const LATE_BODY: Duration = Duration::from_millis(50);
+
+/// A connection to the peer, on which both messages are complete.
+pub(super) struct Kept {
+    pub(super) stream: Stream,
+    /// Counts it.
+    pub(super) in_use: InUse,
+    /// What may still come on it.
+    pub(super) leftover: Leftover,
+    /// When the head of the response was there, and maybe all of it.
+    pub(super) answered: Moment,
+    /// How long the peer keeps an idle connection, as it has said.
+    pub(super) announced: Option<Duration>,
+    /// The answer began before the request's body had ended.
+    pub(super) ahead: bool,
+    /// The client may ask again.
+    pub(super) client_stays: bool,
+}
 
 /// What was on the connection, as far as its next request depends on that.
 #[derive(Clone, Copy, Debug)]
@@ -79,14 +96,17 @@ impl<D: Downstream> Exchange<'_, D> {
         }
     }
 
-    /// Keeps a connection to the peer, on which both messages are complete, for those whom it may serve.
-    pub(super) fn keep(
-        &mut self,
-        stream: Stream,
-        leftover: Leftover,
-        ahead: bool,
-        client_stays: bool,
-    ) {
+    /// Keeps a connection for whom it may serve.
+    pub(super) fn keep(&mut self, kept: Kept) {
+        let Kept {
+            stream,
+            mut in_use,
+            leftover,
+            answered,
+            announced,
+            ahead,
+            client_stays,
+        } = kept;
         let (Some(peer), Some(pool)) = (self.tally.peer, self.tally.pool) else {
             return;
         };
@@ -104,13 +124,15 @@ impl<D: Downstream> Exchange<'_, D> {
             // has.
             Keeping::Pin if self.plan.by_proxy && !challenged && leftover != Leftover::None => {}
             Keeping::Pin => {
+                in_use.pin();
                 let taken = Taken {
                     stream,
+                    in_use,
                     peer,
                     pool,
                     challenged,
                 };
-                let limit = self.config.upstream.keepalive;
+                let limit = self.config.upstream.keepalive.claims();
                 let pinned = Pinned::new(self.worker, taken, self.decided, limit);
                 *self.pinned = pinned.map(Box::new);
             }
@@ -126,7 +148,15 @@ impl<D: Downstream> Exchange<'_, D> {
                     }
                     leftover => leftover,
                 };
-                worker.keep_upstream(peer, stream, leftover, self.asker, self.config);
+                let spent = Spent {
+                    stream,
+                    leftover,
+                    asker: self.asker,
+                    in_use,
+                    answered,
+                    announced,
+                };
+                worker.keep_upstream(peer, spent, self.config);
             }
         }
     }

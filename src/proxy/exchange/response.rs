@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::keeping::Kept;
 use super::upload::Fault;
 use super::{Exchange, Outcome, Stop, Upstream, Verdict, client_lost};
 use crate::error::{Close, Failure};
@@ -14,8 +16,9 @@ use crate::http::h1::chunked::MessageKind;
 use crate::http::h1::encode::{Connection, ResponseToClient};
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::ResponseHead;
+use crate::http::keep_alive;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Patience, Stream, Turns};
+use crate::net::{self, Moment, Patience, Stream, Turns};
 use crate::proxy::body::relay::{self, End, Sink, Source};
 use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::body::upload::Upload;
@@ -33,6 +36,10 @@ struct Passage {
     framing_down: Framing,
     /// What the peer may still send after it.
     leftover: Leftover,
+    /// When its head was there, and maybe all of it.
+    answered: Moment,
+    /// How long the peer keeps an idle connection, as it says.
+    announced: Option<Duration>,
     /// Why the client was told that its connection ends.
     close: Option<Close>,
 }
@@ -196,10 +203,13 @@ impl<D: Downstream> Exchange<'_, D> {
             true => Leftover::Body,
             false => Leftover::None,
         };
+        let announced = keep_alive::timeout(&head.fields, buffer.filled());
         self.tally.status = head.status;
         buffer.consume(head.len);
         Passage {
             leftover,
+            answered: Moment::now(),
+            announced,
             framing,
             framing_down,
             close,
@@ -311,7 +321,15 @@ impl<D: Downstream> Exchange<'_, D> {
             self.worker.pool.heard(peer, true);
         }
         if self.peer_keeps() && !ends && sent && !is_behind {
-            self.keep(upstream.stream, passage.leftover, ahead, close.is_none());
+            self.keep(Kept {
+                stream: upstream.stream,
+                in_use: upstream.in_use,
+                leftover: passage.leftover,
+                answered: passage.answered,
+                announced: passage.announced,
+                ahead,
+                client_stays: close.is_none(),
+            });
         }
         close.map_or(Outcome::KeepAlive, Outcome::Close)
     }

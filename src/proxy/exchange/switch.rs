@@ -20,6 +20,7 @@ impl<D: Downstream> Exchange<'_, D> {
         let twins = || Twins::of(self.transport, &upstream.stream);
         let twins = self.worker.with_descriptors(twins);
         let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
+        upstream.in_use.become_tunnel();
         let Workspace {
             response: head,
             response_options: options,
