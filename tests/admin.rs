@@ -244,7 +244,9 @@ impl Traffic {
 /// The response of the test's origin to a request for `target`; `/404` is answered with 404.
 fn answer_to(target: &str) -> Vec<u8> {
     let status = &target[1..];
-    format!("HTTP/1.1 {status} Said So\r\nX-Origin: yes\r\nContent-Length: 3\r\n\r\nabc").into()
+    // It keeps connections for longer than a slow test takes.
+    let fields = "X-Origin: yes\r\nKeep-Alive: timeout=600\r\nContent-Length: 3";
+    format!("HTTP/1.1 {status} Said So\r\n{fields}\r\n\r\nabc").into()
 }
 
 /// The fixed part of a page: without what depends on time, or on how far a log's writer has got; and
