@@ -748,7 +748,7 @@ fn keys_that_flip_all_the_time_do_not_fill_the_log_and_their_last_state_is_told(
         }
     }
     site.redis("COPY text gray REPLACE");
-    site.redis("RPUSH pre last");
+    site.redis("RPUSH pre last!");
     let seconds = start.elapsed().as_secs() as usize;
     site.gateway.wait_for_lists("the last state", |it| {
         let kept = json!([{ "list": "gray", "fault": "wrong-type" }]);
