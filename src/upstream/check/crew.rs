@@ -142,3 +142,54 @@ impl Drop for End<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::lists::PoolName;
+    use crate::upstream::check::ask::Asker;
+
+    #[test]
+    fn there_are_as_many_threads_as_are_needed_and_those_that_are_not_any_more_end() {
+        let text = "[health]\npath = /\n[redis]\nurl = redis://h\n";
+        let config = Config::parse(Path::new("graygate.ini"), text, None).unwrap();
+        let checks = config.health.of_pool(PoolName::Prod).unwrap();
+        let asker = Arc::new(Asker::new(Arc::clone(checks)));
+        let (mut crew, ends) = Crew::new();
+        // Nobody is at this port.
+        let target = Target {
+            peer: ([127, 0, 0, 1], 1).into(),
+            way: PoolName::Prod,
+        };
+        let check = |crew: &mut Crew, at_once: usize| {
+            for _ in 0..at_once {
+                let asker = Arc::clone(&asker);
+                crew.make(Job { target, asker });
+            }
+            for _ in 0..at_once {
+                assert_eq!(ends.recv().unwrap().answer.outcome, Checked::Refused);
+                crew.has_ended();
+            }
+        };
+        check(&mut crew, 3);
+        check(&mut crew, 1);
+        assert_eq!((crew.threads, crew.room()), (3, MOST));
+        // Three were busy at once before the first look, and nobody since.
+        for left in [3, 0] {
+            let now = crew.wakes_at().unwrap();
+            crew.look(now - Duration::from_millis(1));
+            crew.look(now);
+            assert_eq!(crew.threads, left);
+        }
+        assert_eq!(crew.wakes_at(), None, "there is nobody to look at");
+        while !crew.taken.is_empty() {
+            std::thread::yield_now();
+        }
+        check(&mut crew, 1);
+        assert_eq!(crew.threads, 1);
+    }
+}
