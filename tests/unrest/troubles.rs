@@ -22,6 +22,9 @@ const STEP: Duration = Duration::from_millis(50);
 /// Pause between two restarts of Redis, and between two shortages.
 const RARE: Duration = Duration::from_secs(8);
 
+/// A shortage that nobody feels lasts so much longer.
+const UNFELT: Duration = Duration::from_secs(3);
+
 /// The name of the last one that is listed in `prod`, where names can be resolved here.
 const NAME: &str = "app.chaos";
 
@@ -216,7 +219,7 @@ impl<'a> Troubles<'a> {
         let begun = Instant::now();
         let (mut restart_at, mut short_at) = (begun + RARE / 2, begun + RARE);
         let mut short_until = None;
-        let mut limit = 0;
+        let (mut limit, mut felt_before) = (0, 0);
         while Instant::now() < until {
             let now = Instant::now();
             self.step(now);
@@ -224,11 +227,13 @@ impl<'a> Troubles<'a> {
                 self.restart_redis();
                 restart_at = now + RARE;
             }
-            if short_until.is_some_and(|it| now >= it) {
+            let is_unfelt = || self.gateway.stderr.count("accept-failed") == felt_before;
+            if short_until.is_some_and(|it| now >= it + UNFELT || now >= it && !is_unfelt()) {
                 self.end_shortage(limit);
                 short_until = None;
                 short_at = now + RARE;
             } else if short_until.is_none() && now >= short_at {
+                felt_before = self.gateway.stderr.count("accept-failed");
                 limit = self.begin_shortage();
                 short_until = Some(now + Duration::from_millis(self.rng.u64(200..800)));
             }
@@ -311,7 +316,7 @@ impl<'a> Troubles<'a> {
     fn begin_shortage(&mut self) -> u64 {
         let limit = self.gateway.descriptor_limit();
         self.short.store(true, Ordering::Relaxed);
-        self.gateway.leave_descriptors(self.rng.usize(..6));
+        self.gateway.leave_descriptors(self.rng.usize(..4));
         self.count("short of descriptors");
         limit
     }
