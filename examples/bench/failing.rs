@@ -324,8 +324,14 @@ fn load(
         measured,
         endures: true,
     };
-    let processes = accounting::processes(running.id())?;
-    let outcome = load::run(&plan, interrupted, || accounting::cpu_time(&processes));
+    // Asked for the first time behind the begin, when all its workers are there.
+    let mut processes = Vec::new();
+    let outcome = load::run(&plan, interrupted, || {
+        if processes.is_empty() {
+            processes = accounting::processes(running.id())?;
+        }
+        accounting::cpu_time(&processes)
+    });
     let mut outcome = outcome.map_err(|it| format!("{it}\n{}", running.said()))?;
     // They are counted, and the figures of those that were answered stand.
     let errors = std::mem::take(&mut outcome.errors);
