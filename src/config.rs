@@ -31,13 +31,14 @@ use std::path::{Path, PathBuf};
 pub use self::error::ConfigError;
 use self::file::IniFile;
 pub use self::gateway::{Gateway, Listen};
-pub use self::health::{Checks, Health};
+pub(crate) use self::health::Checks;
+pub use self::health::Health;
 pub use self::key::{Key, KeyTable};
 pub use self::lists::Lists;
 pub use self::log::{Log, LogTarget};
 pub(crate) use self::redis::REDIS_URL_VARIABLE;
 pub use self::redis::{Fleet, Notify, PasswordFiles, Redis, Tls};
-pub use self::reload::{ReloadTally, Reloads};
+pub(crate) use self::reload::Reloads;
 pub use self::store::Store;
 pub use self::upstream::{Balance, Keepalive, Upstream};
 pub use self::url::{Address, Url};
@@ -85,7 +86,7 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn load(path: &Path, redis_url: Option<String>) -> Result<Self, ConfigError> {
+    pub(crate) fn load(path: &Path, redis_url: Option<String>) -> Result<Self, ConfigError> {
         Self::parse(path, &file::read(path)?, redis_url)
     }
 

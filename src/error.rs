@@ -194,7 +194,7 @@ impl Failure {
 
     /// Whether it speaks against the peer: not what its client, the gateway or the end of the gateway has
     /// caused, nor that a connection that it had kept is closed.
-    pub const fn blames_peer(self) -> bool {
+    pub(crate) const fn blames_peer(self) -> bool {
         match self {
             Self::Stale
             | Self::NoneUsable

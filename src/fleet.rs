@@ -4,7 +4,7 @@
 //! ([`node`]), and adds its name to an index, so that the others can be found without searching the
 //! server ([`nodes`]). Nothing here reads or changes the lists.
 
-pub mod heartbeat;
+pub(crate) mod heartbeat;
 pub(crate) mod index;
-pub mod node;
-pub mod nodes;
+pub(crate) mod node;
+pub(crate) mod nodes;

@@ -10,8 +10,8 @@
 //! the parsed form (`encode`), so that nothing passes unseen. Lines that would come out byte for byte
 //! the same are copied.
 
-pub mod authentication;
-pub mod bytes;
+pub(crate) mod authentication;
+pub(crate) mod bytes;
 pub mod client;
 pub mod fields;
 pub mod h1;

@@ -12,10 +12,10 @@ mod almost;
 mod by_list;
 mod digest;
 mod entry;
-pub mod findings;
+pub(crate) mod findings;
 mod gray;
 mod name;
-pub mod notes;
+pub(crate) mod notes;
 mod peer;
 mod peers;
 mod pool;
@@ -27,8 +27,10 @@ use std::sync::Arc;
 pub use by_list::ByList;
 pub use digest::Digest;
 pub(crate) use entry::why_unusable;
-pub use entry::{LONGEST_ENTRY, Written, Wrong, canonical, gray_entry, peer_entry};
-pub use gray::{Family, GrayList};
+pub(crate) use entry::{LONGEST_ENTRY, Wrong};
+pub use entry::{Written, canonical, gray_entry, peer_entry};
+pub(crate) use gray::Family;
+pub use gray::GrayList;
 pub use name::ListName;
 pub use peer::{Peer, Place};
 pub use peers::PeerList;
@@ -63,7 +65,7 @@ impl Lists {
     }
 
     /// What is in force before anything was read.
-    pub fn unread() -> Self {
+    pub(crate) fn unread() -> Self {
         Self::new(0, SharedLists::default())
     }
 
@@ -110,7 +112,7 @@ impl Lists {
     }
 
     /// False before anything was read.
-    pub fn are_read(&self) -> bool {
+    pub(crate) fn are_read(&self) -> bool {
         self.generation > 0
     }
 

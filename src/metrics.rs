@@ -13,7 +13,7 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Zero.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
@@ -188,7 +188,7 @@ impl Metrics {
     }
 
     /// The counters of one worker.
-    pub fn worker(&self, worker: usize) -> &WorkerMetrics {
+    pub(crate) fn worker(&self, worker: usize) -> &WorkerMetrics {
         &self.workers[worker]
     }
 

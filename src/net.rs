@@ -52,7 +52,8 @@ pub(crate) use clock::{
     are_waits_cut, cut_waits, ensure_all_ticking, ensure_ticking, interrupt_idle, set_housekeeping,
 };
 pub(crate) use coroutines::on_each_worker;
-pub use coroutines::{Companion, spawn, spawn_beside, worker, workers};
+pub use coroutines::{Companion, spawn, spawn_beside};
+pub(crate) use coroutines::{worker, workers};
 pub use events::Wake;
 pub use listener::{Accepted, Listener};
 pub use moment::Moment;
@@ -62,7 +63,8 @@ pub use patience::Patience;
 pub(crate) use pipe::Pipe;
 pub use rounds::{turns_over, yield_turn};
 pub(crate) use stream::Peeked;
-pub use stream::{Detached, Stream, Uptake, Watch};
+pub(crate) use stream::Uptake;
+pub use stream::{Detached, Stream, Watch};
 pub use turns::Turns;
 pub(crate) use turns::note_arrival;
 
@@ -73,7 +75,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// Descriptors that a worker needs for itself, at most: its pipes, and a few to wait with.
-pub const DESCRIPTORS: usize = 2 * pipe::MOST + 8;
+pub(crate) const DESCRIPTORS: usize = 2 * pipe::MOST + 8;
 
 /// Virtual size of a coroutine's stack, in bytes. Only touched pages take memory; an overflow
 /// ends the process, so it is generous.

@@ -23,7 +23,7 @@ use signal_hook::iterator::Signals;
 
 use crate::net;
 
-pub use self::pid_file::PidFile;
+pub(crate) use self::pid_file::PidFile;
 pub(crate) use self::pid_file::find_gateway;
 pub use self::startup::Startup;
 
@@ -202,7 +202,7 @@ fn allow_descriptors(wanted: u64) -> io::Result<u64> {
 }
 
 /// An error that names the path it is about.
-pub fn named(path: &Path, error: &io::Error) -> io::Error {
+pub(crate) fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

@@ -38,7 +38,7 @@ mod reports;
 mod session;
 mod tally;
 mod worker;
-pub mod workers;
+pub(crate) mod workers;
 mod workspace;
 
 pub use gateway::Gateway;

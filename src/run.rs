@@ -3,7 +3,7 @@
 //! The order of the start: first what needs root (addresses, the pid file, log files, descriptors), then
 //! the change of user, then the lists, and last the listeners accept.
 
-pub mod neighbours;
+pub(crate) mod neighbours;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::TcpListener;
@@ -41,7 +41,7 @@ use crate::upstream::watch;
 ///
 /// # Errors
 /// One line that says what is wrong, and where.
-pub fn load(path: &Path) -> Result<Config, String> {
+pub(crate) fn load(path: &Path) -> Result<Config, String> {
     let url = std::env::var(REDIS_URL_VARIABLE).ok();
     Config::load(path, url).map_err(|error| error.to_string())
 }
@@ -50,7 +50,7 @@ pub fn load(path: &Path) -> Result<Config, String> {
 ///
 /// # Errors
 /// Why it cannot start.
-pub fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
+pub(crate) fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
     let running = Running::start(config, &Startup::begin()?)?;
     running.follow(commands);
     Ok(())

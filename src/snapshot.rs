@@ -40,7 +40,7 @@ impl<T> Published<T> {
 
     /// From now on `tell` is called whenever there is a new value, to make idle readers look: otherwise
     /// each of them would keep its last value for as long as it is idle.
-    pub fn tell(&self, tell: fn()) {
+    pub(crate) fn tell(&self, tell: fn()) {
         // One is enough.
         let _ = self.tell.set(tell);
     }
@@ -65,13 +65,6 @@ impl<T> Published<T> {
         self.tidy();
     }
 
-    /// How many values are in memory: the one in force, and those that a reader has not released.
-    pub fn kept(&self) -> usize {
-        self.tidy();
-        let replaced = self.replaced.lock();
-        1 + replaced.unwrap_or_else(PoisonError::into_inner).len()
-    }
-
     /// Frees the replaced values that no reader has any more. The cell does not hand them out, so none
     /// of them can get a new reader.
     pub(crate) fn tidy(&self) {
@@ -86,7 +79,7 @@ impl<T> Published<T> {
 
 /// A value as one worker saw it, to be held across waits; cheap to clone on that worker.
 #[allow(clippy::redundant_allocation)] // The outer counter is the point: see above.
-pub struct Snapshot<T>(Rc<Arc<T>>);
+pub(crate) struct Snapshot<T>(Rc<Arc<T>>);
 
 impl<T> Clone for Snapshot<T> {
     fn clone(&self) -> Self {
@@ -104,13 +97,13 @@ impl<T> Deref for Snapshot<T> {
 
 impl<T> Snapshot<T> {
     /// True when the other one is of the same value.
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 /// One worker's view of a [`Published`] value.
-pub struct Reader<T> {
+pub(crate) struct Reader<T> {
     /// Compares pointers without taking part in the cell's counts.
     cache: RefCell<Cache<Arc<ArcSwap<T>>, Arc<T>>>,
     last: RefCell<Snapshot<T>>,
@@ -118,7 +111,7 @@ pub struct Reader<T> {
 
 impl<T> Reader<T> {
     /// A view of `published`, for the calling worker.
-    pub fn new(published: &Published<T>) -> Self {
+    pub(crate) fn new(published: &Published<T>) -> Self {
         let mut cache = Cache::new(Arc::clone(&published.cell));
         let last = RefCell::new(Snapshot(Rc::new(Arc::clone(cache.load()))));
         let cache = RefCell::new(cache);
@@ -126,13 +119,13 @@ impl<T> Reader<T> {
     }
 
     /// The value now in force.
-    pub fn snapshot(&self) -> Snapshot<T> {
+    pub(crate) fn snapshot(&self) -> Snapshot<T> {
         self.refresh();
         self.last.borrow().clone()
     }
 
     /// Lets go of a value that was replaced.
-    pub fn refresh(&self) {
+    pub(crate) fn refresh(&self) {
         let (mut cache, mut last) = (self.cache.borrow_mut(), self.last.borrow_mut());
         let current = cache.load();
         if !Arc::ptr_eq(current, &last.0) {

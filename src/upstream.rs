@@ -1,15 +1,15 @@
 //! Connections to peers: choosing a peer, connecting, and keeping idle connections for the next request.
 
-pub mod budget;
-pub mod changes;
-pub mod check;
-pub mod choose;
+pub(crate) mod budget;
+pub(crate) mod changes;
+pub(crate) mod check;
+pub(crate) mod choose;
 pub(crate) mod events;
 mod hash;
-pub mod health;
+pub(crate) mod health;
 pub mod in_force;
-pub mod names;
-pub mod peer;
+pub(crate) mod names;
+pub(crate) mod peer;
 pub mod pool;
-pub mod roster;
-pub mod watch;
+pub(crate) mod roster;
+pub(crate) mod watch;

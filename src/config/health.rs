@@ -33,7 +33,7 @@ settings! {
 
 /// How the servers of a pool are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checks {
+pub(crate) struct Checks {
     /// What they are asked for.
     pub path: String,
     /// Between two checks of one peer, more or less.
@@ -92,7 +92,7 @@ impl Health {
     }
 
     /// How the peers of `pool` are checked, if they are.
-    pub fn of_pool(&self, pool: PoolName) -> Option<&Arc<Checks>> {
+    pub(crate) fn of_pool(&self, pool: PoolName) -> Option<&Arc<Checks>> {
         match pool {
             PoolName::Pre => self.pre.as_ref(),
             PoolName::Prod => self.prod.as_ref(),
@@ -100,7 +100,7 @@ impl Health {
     }
 
     /// True when new peers of `pool` are checked before they are used.
-    pub fn is_before_use(&self, pool: PoolName) -> bool {
+    pub(crate) fn is_before_use(&self, pool: PoolName) -> bool {
         self.of_pool(pool).is_some_and(|it| it.before_use)
     }
 }

@@ -9,11 +9,11 @@ use super::{Config, Store, Url, admin, gateway, lists, log, redis, upstream};
 
 /// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
 #[derive(Debug, Default)]
-pub struct Reloads(Mutex<ReloadTally>);
+pub(crate) struct Reloads(Mutex<ReloadTally>);
 
 /// The state of [`Reloads`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReloadTally {
+pub(crate) struct ReloadTally {
     /// Reloads that succeeded.
     pub ok: u64,
     /// Reloads that changed nothing, since the file was invalid.
@@ -28,12 +28,12 @@ pub struct ReloadTally {
 
 impl Reloads {
     /// Notes that a reload begins, before the file is read.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.lock().under_way = true;
     }
 
     /// Notes the end of the reload: with the keys that it could not change, or with what is wrong.
-    pub fn end(&self, outcome: Result<Vec<&'static str>, String>) {
+    pub(crate) fn end(&self, outcome: Result<Vec<&'static str>, String>) {
         let mut tally = self.lock();
         tally.under_way = false;
         match outcome {
@@ -50,7 +50,7 @@ impl Reloads {
     }
 
     /// The state now.
-    pub fn tally(&self) -> ReloadTally {
+    pub(crate) fn tally(&self) -> ReloadTally {
         self.lock().clone()
     }
 

@@ -165,13 +165,13 @@ fn the_admin_address_is_found_whatever_is_wrong_elsewhere() {
 #[test]
 fn reloads_are_counted_and_the_last_error_goes_with_the_next_good_one() {
     let reloads = Reloads::default();
-    assert_eq!(reloads.tally(), ReloadTally::default());
+    assert_eq!(reloads.tally(), reload::ReloadTally::default());
     reloads.begin();
     assert!(reloads.tally().under_way);
     reloads.end(Ok(vec!["gateway.workers"]));
     reloads.begin();
     reloads.end(Err("bad".to_owned()));
-    let mut expected = ReloadTally {
+    let mut expected = reload::ReloadTally {
         ok: 1,
         failed: 1,
         under_way: false,

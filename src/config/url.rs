@@ -325,7 +325,7 @@ impl fmt::Debug for Login {
 
 impl Address {
     /// Whether it has a name rather than an IP address.
-    pub fn is_name(&self) -> bool {
+    pub(crate) fn is_name(&self) -> bool {
         match self {
             Self::Tcp { host, .. } => host.parse::<std::net::IpAddr>().is_err(),
             Self::Unix(_) => false,

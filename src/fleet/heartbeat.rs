@@ -50,7 +50,7 @@ pub(crate) struct Heartbeat {
 
 /// The outcomes of the heartbeats so far.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// How many were written.
     pub written: u64,
     /// How many the server has refused.
@@ -79,7 +79,7 @@ impl Shared {
 
 /// What a gateway has to report at a moment. The heartbeat does not look into it.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// Its generation; see `Node`.
     pub generation: u64,
     /// Its digest, if there is one yet.

@@ -74,7 +74,7 @@ impl Node {
 }
 
 /// A text that is safe for a terminal, of bounded length.
-pub fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let is_plain = |it: char| !it.is_control() && !it.is_whitespace();
     let shown = text.chars().map(|it| if is_plain(it) { it } else { '?' });
     shown.take(LONGEST).collect()

@@ -34,7 +34,7 @@ const NAMED: usize = 20;
 
 /// A gateway whose key exists.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// Its name, from its key.
     pub name: String,
     /// What it says about itself; `None` when that is not understood.
@@ -45,7 +45,7 @@ pub struct Heard {
 
 impl Heard {
     /// Time since its last heartbeat.
-    pub fn ago(&self) -> Option<Duration> {
+    pub(crate) fn ago(&self) -> Option<Duration> {
         let ttl = Duration::from_millis(self.node.as_ref()?.ttl_ms);
         Some(ttl.saturating_sub(self.left?))
     }
@@ -64,7 +64,7 @@ pub(crate) struct Nodes<'a> {
 
 /// A gateway that is in the index, and whose key has expired.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Silent {
+pub(crate) struct Silent {
     /// Its name.
     pub name: String,
     /// Time since its key has expired, if that is known.
@@ -73,7 +73,7 @@ pub struct Silent {
 
 /// The gateways at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Look {
+pub(crate) struct Look {
     /// Those whose keys are there, by their names.
     pub heard: Vec<Heard>,
     /// The others that are known.

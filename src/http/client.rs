@@ -12,7 +12,7 @@ use crate::http::span::Span;
 const MAX_CHAIN: usize = 64;
 
 /// The canonical form: an IPv4-mapped IPv6 address becomes the IPv4 address in it.
-pub fn canonical(address: IpAddr) -> IpAddr {
+pub(crate) fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
@@ -90,7 +90,7 @@ fn named_elsewhere(fields: &[Field], bytes: &[u8]) -> Option<Span> {
 
 /// The doubt about fields that name a client where the PROXY header does not: they are not to be
 /// believed.
-pub fn unnamed(fields: &[Field]) -> Option<(Doubt, Span)> {
+pub(crate) fn unnamed(fields: &[Field]) -> Option<(Doubt, Span)> {
     let mut chain = fields.iter().filter(|it| it.kind == Kind::ForwardedFor);
     chain.next().map(|it| (Doubt::UnnamedClient, it.value))
 }

@@ -78,7 +78,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind of the field with this name.
-    pub fn of(name: &[u8]) -> Self {
+    pub(crate) fn of(name: &[u8]) -> Self {
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
         // No two of these share both length and first letter, so a name is compared with one of them at
         // most.

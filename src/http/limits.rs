@@ -18,4 +18,4 @@ impl Limits {
 }
 
 /// The upper limit of `fields`, whatever the configuration says.
-pub const MAX_FIELDS: usize = 256;
+pub(crate) const MAX_FIELDS: usize = 256;

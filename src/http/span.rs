@@ -11,7 +11,7 @@ pub struct Span {
 
 impl Span {
     /// The part from `start` to before `end`.
-    pub fn new(start: usize, end: usize) -> Self {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
         // Heads are limited to far less than 4 GiB.
         Self {
             start: start as u32,
@@ -25,7 +25,7 @@ impl Span {
     }
 
     /// `len` bytes of this part, from `start` on.
-    pub fn part(self, start: usize, len: usize) -> Self {
+    pub(crate) fn part(self, start: usize, len: usize) -> Self {
         let start = self.start as usize + start;
         Self::new(start, start + len)
     }

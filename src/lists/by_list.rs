@@ -61,7 +61,7 @@ impl<G, P> ByList<G, P> {
 
 impl<T> ByList<T> {
     /// The results of `make` for each list, in the order of [`ListName::ALL`].
-    pub fn from_fn(make: impl FnMut(ListName) -> T) -> Self {
+    pub(crate) fn from_fn(make: impl FnMut(ListName) -> T) -> Self {
         let [gray, pre, prod] = ListName::ALL.map(make);
         Self { gray, pre, prod }
     }
@@ -80,7 +80,7 @@ impl<T> ByList<T> {
 
 impl<T: Copy> ByList<T> {
     /// The same value for each list.
-    pub const fn all(value: T) -> Self {
+    pub(crate) const fn all(value: T) -> Self {
         Self {
             gray: value,
             pre: value,

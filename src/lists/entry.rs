@@ -89,7 +89,7 @@ pub(super) const LINK_LOCAL: &str =
     "a link-local address, which means nothing without a zone, and zones are not supported";
 
 /// What is wrong with an entry that is skipped.
-pub type Wrong = Cow<'static, str>;
+pub(crate) type Wrong = Cow<'static, str>;
 
 /// Reads one entry of a pool: `ip`, `ip:port`, `[v6]:port` or a name with a port or without; attributes may
 /// follow.
@@ -252,7 +252,7 @@ fn is_unreachable(address: IpAddr) -> bool {
 
 /// No entry that can be read is longer, in bytes: a name with its port and weight has 272 at most, and there
 /// is room for blanks around them. Of a longer one a store need not keep more than that it is longer.
-pub const LONGEST_ENTRY: usize = 1024;
+pub(crate) const LONGEST_ENTRY: usize = 1024;
 
 /// A number in its only unambiguous form: digits without leading zeros. Since some read `010` as ten and
 /// others as eight, it is not accepted.

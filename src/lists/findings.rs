@@ -14,7 +14,7 @@ use super::{GrayList, ListName, Lists};
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What kind of mistake.
     pub kind: Kind,
     /// In which list.
@@ -29,7 +29,7 @@ pub struct Finding {
 
 impl Finding {
     /// True when both say the same, whatever their counts.
-    pub fn says_as(&self, other: &Self) -> bool {
+    pub(crate) fn says_as(&self, other: &Self) -> bool {
         let said = |it: &Self| (it.kind, it.list);
         said(self) == said(other) && self.entry == other.entry && self.text == other.text
     }
@@ -37,7 +37,7 @@ impl Finding {
 
 /// What was found in all lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub(crate) struct Findings {
     counts: [usize; Kind::ALL.len()],
     /// The first of each kind, at most 20 of each list.
     pub first: Vec<Finding>,
@@ -45,12 +45,12 @@ pub struct Findings {
 
 impl Findings {
     /// How many there are of a kind.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub(crate) fn count(&self, kind: Kind) -> usize {
         self.counts[kind as usize]
     }
 
     /// How many there are.
-    pub fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.counts.iter().sum()
     }
 
@@ -70,7 +70,7 @@ impl Findings {
 }
 
 /// What was found in these lists; `trusted` are the trusted proxies. Does not go through all entries.
-pub fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
+pub(crate) fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     let mut findings = Findings::default();
     for list in ListName::ALL {
         findings.take(list, lists.remarks(list).notes.clone());

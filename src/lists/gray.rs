@@ -17,7 +17,7 @@ use super::remarks::{Remarks, Skipped, parse_all};
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// 32 bits.
     V4,
     /// 128 bits.
@@ -26,10 +26,10 @@ pub enum Family {
 
 impl Family {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// The name for people.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
@@ -132,7 +132,7 @@ impl GrayList {
 
     /// True when the entries together admit at least nine tenths of the clients of a family, however
     /// they are written.
-    pub fn admits_everybody(&self, family: Family) -> bool {
+    pub(crate) fn admits_everybody(&self, family: Family) -> bool {
         let all = family.clients();
         let admitted = match family {
             Family::V4 => self.nets.covered_v4.clients(),
@@ -142,12 +142,12 @@ impl GrayList {
     }
 
     /// The entries of a family.
-    pub fn nets_of(&self, family: Family) -> impl Iterator<Item = IpNet> {
+    pub(crate) fn nets_of(&self, family: Family) -> impl Iterator<Item = IpNet> {
         self.nets().filter(move |it| family.is_of(it))
     }
 
     /// The most specific entry that covers `client`: for explanations, not for every request.
-    pub fn matching(&self, client: IpAddr) -> Option<IpNet> {
+    pub(crate) fn matching(&self, client: IpAddr) -> Option<IpNet> {
         let longest = IpNet::from(client).max_prefix_len();
         let mut nets = (0..=longest).rev().map(|length| {
             let net = IpNet::new(client, length).unwrap_or_else(|_| IpNet::from(client));
@@ -221,7 +221,7 @@ impl GrayList {
     }
 
     /// These entries, with the skipped entries and notes of another list.
-    pub fn with_skipped_of(&self, other: &Self) -> Self {
+    pub(crate) fn with_skipped_of(&self, other: &Self) -> Self {
         Self {
             nets: Arc::clone(&self.nets),
             remarks: other.remarks.clone(),
@@ -238,7 +238,7 @@ impl GrayList {
     ///
     /// # Panics
     /// When there are fewer.
-    pub fn entries_in(&self, places: Range<usize>) -> impl Iterator<Item = String> {
+    pub(crate) fn entries_in(&self, places: Range<usize>) -> impl Iterator<Item = String> {
         let (v4, v6) = (&self.nets.v4, &self.nets.v6);
         let of_v4 = places.start.min(v4.len())..places.end.min(v4.len());
         let of_v6 = places.start.saturating_sub(v4.len())..places.end.saturating_sub(v4.len());

@@ -13,7 +13,7 @@ pub enum ListName {
 
 impl ListName {
     /// Every list, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::Gray, Self::Pre, Self::Prod];
+    pub(crate) const ALL: [Self; 3] = [Self::Gray, Self::Pre, Self::Prod];
 
     /// The name in files, logs and metrics.
     pub const fn name(self) -> &'static str {

@@ -13,7 +13,7 @@ pub(super) const NAMED: usize = 20;
 
 /// Kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The same entry is there more than once, perhaps in several forms.
     Duplicate,
     /// A peer is in both pools.
@@ -33,7 +33,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Duplicate,
         Self::InBothPools,
         Self::TrustedProxyIsGray,
@@ -44,7 +44,7 @@ impl Kind {
     ];
 
     /// The name in logs and metrics.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Duplicate => "duplicate",
             Self::InBothPools => "in-both-pools",

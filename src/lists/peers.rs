@@ -101,7 +101,7 @@ impl PeerList {
 
     /// The digest that earlier versions computed for these peers, with the port of the settings.
     /// Somebody may have written it down.
-    pub fn digest_with_ports(&self, list: ListName) -> Digest {
+    pub(crate) fn digest_with_ports(&self, list: ListName) -> Digest {
         let mut content = Sha256::new();
         for peer in &self.peers {
             content.update(format!("{peer}\n"));
@@ -124,7 +124,7 @@ impl PeerList {
     }
 
     /// These entries, with the skipped entries and notes of another list.
-    pub fn with_skipped_of(&self, other: &Self) -> Self {
+    pub(crate) fn with_skipped_of(&self, other: &Self) -> Self {
         Self {
             remarks: other.remarks.clone(),
             ..self.clone()

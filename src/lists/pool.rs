@@ -11,7 +11,7 @@ pub enum PoolName {
 
 impl PoolName {
     /// Every pool, in the order in which they are shown.
-    pub const ALL: [Self; 2] = [Self::Pre, Self::Prod];
+    pub(crate) const ALL: [Self; 2] = [Self::Pre, Self::Prod];
 
     /// The name in logs and metrics.
     pub const fn name(self) -> &'static str {

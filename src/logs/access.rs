@@ -21,7 +21,7 @@ pub use own_lines::OwnLines;
 
 /// What the access log says of one request.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// When the answer was complete.
     pub time: SystemTime,
     /// The client's address.
@@ -66,7 +66,7 @@ pub struct Record<'a> {
 const VALUE_LIMIT: usize = 512;
 
 /// One worker's access to the access log.
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     queue: LogQueue,
     batch: RefCell<Batch>,
     clock: RefCell<TimeText>,
@@ -74,7 +74,7 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// A worker's access to the log behind `queue`.
-    pub fn new(queue: LogQueue) -> Self {
+    pub(crate) fn new(queue: LogQueue) -> Self {
         queue.provide();
         Self {
             batch: RefCell::new(queue.new_batch()),
@@ -90,7 +90,7 @@ impl AccessLog {
 
     /// Adds a line. Returns true when it is the first since the last flush, so that the caller has to
     /// make sure that there is a next one.
-    pub fn write(&self, record: &Record<'_>) -> bool {
+    pub(crate) fn write(&self, record: &Record<'_>) -> bool {
         let mut batch = self.batch.borrow_mut();
         let first = batch.lines == 0;
         record.render(&mut self.clock.borrow_mut(), &mut batch.bytes);
@@ -103,7 +103,7 @@ impl AccessLog {
 
     /// Hands over the lines, unless they would only wait for the writer there. Returns true while some
     /// are left.
-    pub fn tick(&self) -> bool {
+    pub(crate) fn tick(&self) -> bool {
         let is_late = self.batch.borrow().lines > 0 && self.queue.is_behind();
         if !is_late {
             self.flush();
@@ -112,7 +112,7 @@ impl AccessLog {
     }
 
     /// Hands over what there is.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let mut batch = self.batch.borrow_mut();
         if batch.lines > 0 {
             self.hand_over(&mut batch);

@@ -170,7 +170,7 @@ impl LogQueue {
     }
 
     /// Lines that were lost: the queue was full, or the target could not be written.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.lines.load(Ordering::Relaxed)
     }
 
@@ -204,7 +204,7 @@ pub struct Log {
 }
 
 /// A file that is being opened anew.
-pub struct Reopening(Option<Receiver<bool>>);
+pub(crate) struct Reopening(Option<Receiver<bool>>);
 
 /// What became of a [`Reopening`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +282,7 @@ impl Log {
     }
 
     /// Opens the file anew, after it was renamed. If that fails, the writer logs it.
-    pub fn reopen(&self) -> Reopening {
+    pub(crate) fn reopen(&self) -> Reopening {
         if !self.is_file {
             return Reopening(None);
         }
@@ -360,7 +360,7 @@ impl Sink {
 
 /// Whether a log file may be a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
+pub(crate) enum Links {
     /// It may.
     Follow,
     /// It may not: those who can create links in its folder have fewer rights than the process.

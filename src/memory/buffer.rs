@@ -162,7 +162,7 @@ fn take_small() -> Vec<u8> {
 
 /// Frees half of the calling worker's small buffers that were not needed since the last call, but keeps
 /// a few; true while there is more to free.
-pub fn trim() -> bool {
+pub(crate) fn trim() -> bool {
     FREE.with_borrow_mut(|free| free.small.trim())
 }
 

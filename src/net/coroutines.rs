@@ -26,7 +26,7 @@ pub(super) fn become_worker(worker: usize) -> bool {
 }
 
 /// The number of workers.
-pub fn workers() -> usize {
+pub(crate) fn workers() -> usize {
     WORKERS.load(Ordering::Acquire).max(1)
 }
 
@@ -34,7 +34,7 @@ pub fn workers() -> usize {
 ///
 /// # Panics
 /// When called from a thread that is not a worker.
-pub fn worker() -> usize {
+pub(crate) fn worker() -> usize {
     match WORKER.get() {
         Some(worker) => worker,
         None => panic!("not on a worker"),
@@ -57,7 +57,7 @@ pub struct Companion<T> {
 
 impl<T> Companion<T> {
     /// True when the coroutine has ended.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.handle.is_done()
     }
 

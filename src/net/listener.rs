@@ -48,7 +48,7 @@ impl Accepted {
 
     /// Writes `bytes` as far as they fit at once, and closes: for an answer to a connection that
     /// gets no session.
-    pub fn refuse(self, bytes: &[u8]) {
+    pub(crate) fn refuse(self, bytes: &[u8]) {
         if self.socket.set_nonblocking(true).is_ok() {
             // The client may have gone already.
             let _ = (&self.socket).write(bytes);

@@ -20,7 +20,7 @@ impl Moment {
     }
 
     /// The time since `earlier`; zero when that is later.
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }

@@ -112,7 +112,7 @@ impl Patience {
     }
 
     /// Notes that the other side has taken this much of what was written before.
-    pub fn taken(&self, bytes: usize) {
+    pub(crate) fn taken(&self, bytes: usize) {
         self.gain(bytes);
         self.taken.set(self.taken.get() + bytes);
     }

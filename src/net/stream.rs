@@ -457,7 +457,7 @@ impl Stream {
 
     /// Makes the end of the connection a reset, so that the other side cannot take it for the proper
     /// end of what was sent.
-    pub fn abort(&self) {
+    pub(crate) fn abort(&self) {
         // If it fails, the end is an ordinary one.
         let _ = self.io.socket.set_linger(Some(Duration::ZERO));
     }
@@ -514,13 +514,13 @@ impl Stream {
 
 /// Whether the other side of a stream keeps taking what was written, between one look and the next.
 #[derive(Debug, Default)]
-pub struct Uptake(Option<usize>);
+pub(crate) struct Uptake(Option<usize>);
 
 impl Uptake {
     /// True when something was taken since the last look; at the first one, when something is still to
     /// be taken. So who has just taken the last of it has one more look's time. `unsent` is what is still
     /// to be taken.
-    pub fn goes_on(&mut self, unsent: usize) -> bool {
+    pub(crate) fn goes_on(&mut self, unsent: usize) -> bool {
         match self.0.replace(unsent) {
             Some(before) => unsent < before,
             None => unsent > 0,

@@ -26,7 +26,7 @@ const TRIES: usize = 100;
 /// The file that tells the init script the process id. Locked for as long as this lives, so that only
 /// one gateway can have it; removed when this is dropped, if the process still has the right to.
 #[derive(Debug)]
-pub struct PidFile {
+pub(crate) struct PidFile {
     path: PathBuf,
     /// Opened for reading only, so that an attacker who takes over the process cannot write the file
     /// through it.
@@ -42,7 +42,7 @@ impl PidFile {
     /// # Errors
     /// When another process holds it, which is left as it is; when others can write it however often it
     /// is made; or the kernel's, with the path.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let is_own =
             |found: &Metadata| found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
         Self::create_if(path, is_own)
@@ -89,7 +89,7 @@ impl PidFile {
     ///
     /// # Errors
     /// The kernel's, with the path.
-    pub fn announce(&mut self) -> io::Result<()> {
+    pub(crate) fn announce(&mut self) -> io::Result<()> {
         let Some(mut writer) = self.writer.take() else {
             return Ok(());
         };

@@ -89,7 +89,7 @@ pub enum Standing {
 
 impl Standing {
     /// That of a pool by its list alone: how its peers are is not known.
-    pub fn by_list(list: &PeerList) -> Self {
+    pub(crate) fn by_list(list: &PeerList) -> Self {
         match list.is_empty() {
             true => Self::Empty,
             false => Self::Usable,

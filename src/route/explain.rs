@@ -30,7 +30,7 @@ pub struct Question<'a> {
 }
 
 /// What of the configuration the decision depends on.
-pub struct Rules<'a> {
+pub(crate) struct Rules<'a> {
     /// See [`crate::config::Gateway::trusted_proxies`].
     pub trusted_proxies: &'a [IpNet],
     /// See [`crate::config::Upstream::fallback`].
@@ -43,7 +43,7 @@ pub struct Rules<'a> {
 
 /// Who serves a request, and why.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// Where the connection comes from.
     pub socket: String,
     /// That is a trusted proxy.
@@ -80,7 +80,7 @@ pub struct Explanation {
 ///
 /// # Errors
 /// When the header fields are none.
-pub fn explain(
+pub(crate) fn explain(
     question: &Question<'_>,
     rules: &Rules<'_>,
     lists: &Lists,

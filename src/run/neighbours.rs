@@ -81,7 +81,7 @@ impl Use {
 
 /// Something that another gateway uses, too.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The key of the ini file, and its value.
     what: String,
     pid: u32,
@@ -136,13 +136,13 @@ impl Claims {
 
 /// What a gateway with this configuration would use that another running gateway uses already. One with
 /// the same ini file is not another one.
-pub fn shared(config: &Config) -> Vec<Shared> {
+pub(crate) fn shared(config: &Config) -> Vec<Shared> {
     let names = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     shared_with(&uses(config), &others(&names))
 }
 
 /// Names in the log what is shared.
-pub fn tell(config: &Config) {
+pub(crate) fn tell(config: &Config) {
     for Shared { what, pid } in shared(config) {
         log::warn!(
             "neighbour-shares what={what:?} process={pid} remedy=\"each gateway needs its own\""
@@ -151,7 +151,7 @@ pub fn tell(config: &Config) {
 }
 
 /// An error of the start, with its possible reason.
-pub fn named(error: io::Error, config: &Config) -> io::Error {
+pub(crate) fn named(error: io::Error, config: &Config) -> io::Error {
     let shared = shared(config);
     if shared.is_empty() {
         return error;

@@ -2,7 +2,7 @@
 
 /// Why the lists were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The gateway started.
     Start,
     /// The store announced a change: a keyspace event, or a new version of the file.
@@ -19,7 +19,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of [`Status::refreshes`](super::Status::refreshes).
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Start,
         Self::Event,
         Self::Check,
@@ -29,7 +29,7 @@ impl Cause {
     ];
 
     /// The name in logs and metrics.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Event => "event",
@@ -43,7 +43,7 @@ impl Cause {
 
 /// How changes are noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Nothing was read yet.
     Starting,
     /// By keyspace events, with a full check now and then.
@@ -58,7 +58,7 @@ pub enum Mode {
 
 impl Mode {
     /// The name in logs and metrics.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Events => "events",

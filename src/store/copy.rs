@@ -178,7 +178,7 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// What the start finds.
-pub type Found = Result<Option<Copy>, CopyError>;
+pub(crate) type Found = Result<Option<Copy>, CopyError>;
 
 /// Why a copy of `other` is not used.
 pub(crate) fn of_another(other: &StoreName) -> String {
@@ -243,7 +243,7 @@ fn checksum(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// Why it must not be used.
-pub fn parse(text: &[u8], peer_port: u16) -> Result<Copy, CopyError> {
+pub(crate) fn parse(text: &[u8], peer_port: u16) -> Result<Copy, CopyError> {
     let end = text.iter().position(|byte| *byte == b'\n');
     let (first, rest) = text.split_at(end.ok_or(CopyError::NoCopy)?);
     let rest = &rest[1..];

@@ -54,7 +54,11 @@ impl Version {
 ///
 /// # Errors
 /// When the file cannot be used at the start, when there are no good lists to keep.
-pub fn start(path: PathBuf, peer_port: u16, publisher: Arc<Publisher>) -> Result<(), FileError> {
+pub(crate) fn start(
+    path: PathBuf,
+    peer_port: u16,
+    publisher: Arc<Publisher>,
+) -> Result<(), FileError> {
     let version = Version::now(&path);
     let reading = parse(&read(&path)?, peer_port)?;
     publisher.set_mode(Mode::File);

@@ -51,7 +51,7 @@ impl fmt::Display for FileError {
 ///
 /// # Errors
 /// The kernel's; or it is too long, or not a regular file.
-pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     read_up_to(path, LONGEST)
 }
 

@@ -40,7 +40,7 @@ enum Place {
 
 impl StoreName {
     /// The name of a store that is configured.
-    pub fn of(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         match store {
             Store::Redis(settings) => Self::of_redis(settings),
             Store::File(path) => Self::of_file(path),
@@ -77,7 +77,7 @@ impl StoreName {
 
     /// True when both mean the same lists. Sentinels are replaced one by one, so one in common is
     /// enough.
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         let same_place = match (&self.place, &other.place) {
             (
                 Place::Redis {

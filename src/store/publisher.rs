@@ -30,7 +30,7 @@ use crate::store::gate::guard::{Held, Moment, Rules};
 use crate::upstream::in_force::InForce;
 
 /// Brings lists into force. One for the process.
-pub struct Publisher {
+pub(crate) struct Publisher {
     lists: Arc<InForce>,
     peer_port: u16,
     /// Names the trusted proxies, which findings are about.
@@ -64,7 +64,7 @@ struct FoundCopy {
 
 /// A held change that is in force now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// Which list.
     pub list: ListName,
     /// The generation with it.
@@ -73,7 +73,7 @@ pub struct Accepted {
 
 impl Publisher {
     /// A publisher into `lists`, for entries of `source`; peers without a port get `peer_port`.
-    pub fn new(
+    pub(crate) fn new(
         lists: Arc<InForce>,
         peer_port: u16,
         rules: Rules,
@@ -117,7 +117,7 @@ impl Publisher {
     }
 
     /// What is likely to be a mistake in `lists`.
-    pub fn findings(&self, lists: &Lists) -> Findings {
+    pub(crate) fn findings(&self, lists: &Lists) -> Findings {
         let config = self.config.as_ref().map(|it| it.load());
         let trusted = config.as_ref().map(|it| &*it.gateway.trusted_proxies);
         findings::findings(lists, trusted.unwrap_or_default())
@@ -174,7 +174,7 @@ impl Publisher {
     }
 
     /// The lists in force.
-    pub fn lists(&self) -> Arc<Lists> {
+    pub(crate) fn lists(&self) -> Arc<Lists> {
         self.lists.load()
     }
 
@@ -189,7 +189,7 @@ impl Publisher {
     }
 
     /// What is known of the store.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.locked().clone()
     }
 
@@ -199,7 +199,7 @@ impl Publisher {
     }
 
     /// True when something is held.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         !self.locked().held.is_empty()
     }
 
@@ -232,7 +232,7 @@ impl Publisher {
 
     /// Notes that the store could not be read; the lists in force stay, and so does what is held: it is
     /// unknown whether the store still has it. Logged once for as long as the reason is the same.
-    pub fn failed(&self, error: impl fmt::Display) {
+    pub(crate) fn failed(&self, error: impl fmt::Display) {
         self.note_failure(error, false);
     }
 
@@ -260,13 +260,13 @@ impl Publisher {
     }
 
     /// Notes what is found of a kind, or that nothing is.
-    pub fn find(&self, finding: Finding, found: Option<StoreFinding>) {
+    pub(crate) fn find(&self, finding: Finding, found: Option<StoreFinding>) {
         self.locked().find(finding, found);
     }
 
     /// True when a list in force has entries, or one of a copy that may come into force: there is
     /// something to lose.
-    pub fn has_lists(&self) -> bool {
+    pub(crate) fn has_lists(&self) -> bool {
         let has_entries = |it: &Lists| ListName::ALL.iter().any(|list| it.len(*list) > 0);
         let entrance = self.locked_entrance();
         let copy = entrance.copy.as_ref().filter(|it| !it.is_too_old);
@@ -399,7 +399,7 @@ impl Publisher {
     ///
     /// # Errors
     /// Nothing of that digest is held; with what is.
-    pub fn accept(&self, digest: &str, by: By) -> Result<Accepted, Vec<Held>> {
+    pub(crate) fn accept(&self, digest: &str, by: By) -> Result<Accepted, Vec<Held>> {
         let mut entrance = self.locked_entrance();
         let Some((list, new)) = entrance.door.accept(digest, &self.lists.load()) else {
             return Err(self.locked().held.clone());
@@ -459,7 +459,7 @@ impl Publisher {
     }
 
     /// Writes the newest copy, and stops keeping it.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Some(keeper) = &self.keeper {
             keeper.end();
         }

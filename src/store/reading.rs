@@ -6,7 +6,7 @@ use super::Entries;
 use crate::lists::ByList;
 
 /// What one look at the store gave: for each list its entries, or why it cannot be read.
-pub type Reading = ByList<Result<Entries, Fault>>;
+pub(crate) type Reading = ByList<Result<Entries, Fault>>;
 
 /// A hash of each list of a reading; `None` where it is unknown. Equal for equal entries in whatever
 /// order, and practically never for different ones. The order within a set has no meaning: it changes

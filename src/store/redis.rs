@@ -26,6 +26,6 @@ mod watcher;
 
 pub(crate) use self::keys::are_apart;
 pub(crate) use self::once::check_files;
-pub use self::once::{Once, read};
-pub use self::types::WrongTypes;
-pub use self::watcher::start;
+pub(crate) use self::once::read;
+pub(crate) use self::types::WrongTypes;
+pub(crate) use self::watcher::start;

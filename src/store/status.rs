@@ -12,7 +12,7 @@ use crate::store::gate::guard;
 
 /// What an operator wants to know of the store.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub(crate) struct Status {
     /// Which store: `redis 127.0.0.1:6379/0`, or `file PATH`.
     pub source: String,
     /// The server from which the lists come at present.
@@ -46,7 +46,7 @@ pub struct Status {
 
 /// Something out of the ordinary with the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreFinding {
+pub(crate) struct StoreFinding {
     /// Of which kind.
     pub finding: Finding,
     /// The server that it is about.
@@ -59,7 +59,7 @@ pub struct StoreFinding {
 
 impl StoreFinding {
     /// In words, with the time.
-    pub fn in_words(&self) -> String {
+    pub(crate) fn in_words(&self) -> String {
         format!("{}, for {} s", self.text, self.since.elapsed().as_secs())
     }
 }

@@ -16,7 +16,7 @@ const ALWAYS: u64 = 3;
 /// The account of one pool. Requests are counted by each worker for itself; retries, which are rare, by all
 /// together.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     requests: Box<[Requests]>,
     retries: AtomicU64,
     /// As they were one [`WINDOW`] ago.
@@ -33,7 +33,7 @@ struct Requests(Counter);
 
 impl Budget {
     /// The account of a pool that so many workers serve.
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
             requests: (0..workers).map(|_| Requests::default()).collect(),
             retries: AtomicU64::new(0),
@@ -44,12 +44,12 @@ impl Budget {
     }
 
     /// `worker` has a request for the pool.
-    pub fn request(&self, worker: usize) {
+    pub(crate) fn request(&self, worker: usize) {
         self.requests[worker].0.increment();
     }
 
     /// True when one more retry is within `percent` of the requests of late; it is counted then.
-    pub fn allows(&self, percent: u64) -> bool {
+    pub(crate) fn allows(&self, percent: u64) -> bool {
         let requests = self
             .requests()
             .wrapping_sub(self.past_requests.load(Ordering::Relaxed));
@@ -68,7 +68,7 @@ impl Budget {
     }
 
     /// To be called once a second, by one thread.
-    pub fn look(&self, now: Instant) {
+    pub(crate) fn look(&self, now: Instant) {
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = |at: Instant| now.saturating_duration_since(at) >= WINDOW;
         looks.push_back((now, self.requests(), self.retries.load(Ordering::Relaxed)));

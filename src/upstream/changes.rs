@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Counts how often the health of any peer has changed, so that a worker sees by one number whether what
 /// it has worked out still holds.
 #[derive(Clone, Debug, Default)]
-pub struct Changes(Arc<AtomicU64>);
+pub(crate) struct Changes(Arc<AtomicU64>);
 
 impl Changes {
     /// There was one.
@@ -15,7 +15,7 @@ impl Changes {
     }
 
     /// How many there were.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }

@@ -44,7 +44,7 @@ const TURN: Duration = Duration::from_millis(20);
 
 /// How many checks there were, by pool and outcome.
 #[derive(Debug, Default)]
-pub struct Tally([[AtomicU64; Checked::ALL.len()]; PoolName::ALL.len()]);
+pub(crate) struct Tally([[AtomicU64; Checked::ALL.len()]; PoolName::ALL.len()]);
 
 impl Tally {
     fn note(&self, pool: PoolName, outcome: Checked) {
@@ -52,13 +52,13 @@ impl Tally {
     }
 
     /// How many checks of peers of `pool` had this outcome.
-    pub fn count(&self, pool: PoolName, outcome: Checked) -> u64 {
+    pub(crate) fn count(&self, pool: PoolName, outcome: Checked) -> u64 {
         self.0[pool as usize][outcome.index()].load(Ordering::Relaxed)
     }
 }
 
 /// The checks of a gateway.
-pub struct Checker {
+pub(crate) struct Checker {
     in_force: Arc<InForce>,
     bell: Sender<()>,
     tally: Arc<Tally>,
@@ -69,7 +69,10 @@ impl Checker {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<Self> {
+    pub(crate) fn start(
+        in_force: Arc<InForce>,
+        config: Arc<Published<Config>>,
+    ) -> io::Result<Self> {
         let (bell, rung) = bounded(1);
         in_force.ring(bell.clone());
         let tally = Arc::new(Tally::default());
@@ -86,24 +89,24 @@ impl Checker {
     }
 
     /// What holds for peers that are new from now on. To be called before such settings come into force.
-    pub fn apply(&self, config: &Config) {
+    pub(crate) fn apply(&self, config: &Config) {
         self.in_force
             .check_first(|pool| config.health.is_before_use(pool));
     }
 
     /// Other settings are in force.
-    pub fn tell(&self) {
+    pub(crate) fn tell(&self) {
         // A ring that nobody has heard yet is enough.
         let _ = self.bell.try_send(());
     }
 
     /// How many checks there were.
-    pub fn tally(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 
     /// Waits until no peer needs its first check any more, and at most as long as one takes.
-    pub fn wait_for_first(&self, config: &Config) {
+    pub(crate) fn wait_for_first(&self, config: &Config) {
         let of_pool = |pool| config.health.of_pool(pool);
         let checks = PoolName::ALL.into_iter().filter_map(of_pool);
         let limits = checks.filter(|it| it.before_use).map(|it| it.timeout);
@@ -208,7 +211,6 @@ impl<'a> Checking<'a> {
             at: now,
             outcome: answer.outcome,
             status: answer.status,
-            took: ended.took,
         };
         let told = self.schedule.has_ended(target, last, fastrand::f64());
         let Some(told) = told else { return };

@@ -25,7 +25,7 @@ const SCALE: f64 = 64.0;
 
 /// The peers of a pool that may be asked, as of some moment.
 #[derive(Clone, Debug, Default)]
-pub struct Usable {
+pub(crate) struct Usable {
     /// Places in the pool, each with the weights of all up to it.
     peers: Vec<(u32, u32)>,
     /// They all have the same share.
@@ -38,7 +38,7 @@ pub struct Usable {
 
 /// What a choice depends on besides the pool.
 #[derive(Clone, Copy)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// Peers that it was tried on.
     pub tried: &'a [SocketAddr],
     /// It may be sent a second time, should the first peer not answer.
@@ -51,7 +51,7 @@ pub struct Request<'a> {
 
 impl Usable {
     /// Those of `peers` that may be asked at `now`. `all_may_be_out` where somebody else can answer.
-    pub fn of(
+    pub(crate) fn of(
         peers: &[Peer],
         all_may_be_out: bool,
         now: Instant,
@@ -121,7 +121,7 @@ impl Usable {
     }
 
     /// How the pool of `peers`, from which this was made, stands for a request that may be risked, or not.
-    pub fn standing(&self, peers: &[Peer], may_be_risked: bool, now: Instant) -> Standing {
+    pub(crate) fn standing(&self, peers: &[Peer], may_be_risked: bool, now: Instant) -> Standing {
         match self.is_empty() && !self.has_trial(now, may_be_risked) {
             true if peers.is_empty() => Standing::Empty,
             true => Standing::Out,
@@ -130,7 +130,7 @@ impl Usable {
     }
 
     /// True when nobody may be asked.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }
 
@@ -140,12 +140,12 @@ impl Usable {
     }
 
     /// How many may be asked.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.peers.len()
     }
 
     /// True when the one at `place` may be asked.
-    pub fn has(&self, place: usize) -> bool {
+    pub(crate) fn has(&self, place: usize) -> bool {
         let found = self
             .peers
             .binary_search_by_key(&place, |(it, _)| *it as usize);
@@ -153,24 +153,24 @@ impl Usable {
     }
 
     /// True when it has to be worked out anew, though no health has changed.
-    pub fn is_over(&self, now: Instant) -> bool {
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now >= until)
     }
 
     /// True when another one of `peers`, from which this was made, may be asked than those that were `tried`.
-    pub fn has_other(&self, peers: &[Peer], tried: &[SocketAddr]) -> bool {
+    pub(crate) fn has_other(&self, peers: &[Peer], tried: &[SocketAddr]) -> bool {
         let mut places = self.peers.iter().map(|(place, _)| *place as usize);
         places.any(|place| !tried.contains(&peers[place].address))
     }
 
     /// True when one that is out may be tried with a request that may be risked, or not.
-    pub fn has_trial(&self, now: Instant, may_be_risked: bool) -> bool {
+    pub(crate) fn has_trial(&self, now: Instant, may_be_risked: bool) -> bool {
         self.trials_at[usize::from(may_be_risked)].is_some_and(|at| now >= at)
     }
 
     /// The place in `peers`, from which this was made, of the one to ask; `None` when the request was tried
     /// on all of them. `below` gives a random number below its argument, which is at least 1.
-    pub fn choose(
+    pub(crate) fn choose(
         &self,
         peers: &[Peer],
         request: &Request<'_>,
@@ -311,7 +311,7 @@ fn farthest(
 impl Request<'_> {
     /// True when it can be sent but once, and nobody knows whether `peer` answers, where as many wait already
     /// as may be lost.
-    pub fn is_doubtful_at(&self, peer: &Peer, max_fails: u32) -> bool {
+    pub(crate) fn is_doubtful_at(&self, peer: &Peer, max_fails: u32) -> bool {
         !self.repeatable
             && !peer.health.is_proven()
             && sent_in_doubt(peer, self.worker) >= u64::from(max_fails.max(1))
@@ -339,7 +339,7 @@ fn badness(
 }
 
 /// Of the peers that are out the one to ask when the request was tried on all others: the least bad.
-pub fn last_resort(
+pub(crate) fn last_resort(
     peers: &[Peer],
     tried: &[SocketAddr],
     now: Instant,

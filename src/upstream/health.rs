@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use latency::{Latency, Quantiles};
-pub use outcomes::{Outcomes, WINDOW};
+pub(crate) use latency::{Latency, Quantiles};
+pub(crate) use outcomes::{Outcomes, WINDOW};
 
 use super::changes::Changes;
 use crate::config;
@@ -38,10 +38,10 @@ use crate::metrics::Counter;
 const ENOUGH: u64 = 20;
 
 /// The longest time for which a peer is out before it is tried again.
-pub const LONGEST_OUT: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LONGEST_OUT: Duration = Duration::from_secs(5 * 60);
 
 /// Part of its share with which a peer starts, and with which one is asked that would better be out.
-pub const LEAST_SHARE: f64 = 0.1;
+pub(crate) const LEAST_SHARE: f64 = 0.1;
 
 /// A trial of which nobody has heard for so long is anybody's again.
 const TRIAL_TIME: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ const LATEST_ANY_TRIAL: Duration = Duration::from_secs(60);
 
 /// Why a peer is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Why {
     /// Attempts on it failed, the last one so.
     Failed(Failure),
     /// It answers with a status of `fail_statuses`.
@@ -66,7 +66,7 @@ pub enum Why {
 
 impl Why {
     /// The name in logs, metrics and pages.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Failed(failure) => failure.name(),
             Self::Status => "fail-status",
@@ -97,7 +97,7 @@ impl Why {
 
 /// Whether a peer is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// It has its whole share.
     Up,
     /// Nobody knows yet, and nothing is asked of it before its first check has succeeded.
@@ -128,7 +128,7 @@ impl State {
     }
 
     /// The name on pages and in metrics.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Unchecked => "unchecked",
@@ -139,16 +139,16 @@ impl State {
     }
 
     /// Every name.
-    pub const NAMES: [&str; 5] = ["up", "unchecked", "out", "trial", "starting"];
+    pub(crate) const NAMES: [&str; 5] = ["up", "unchecked", "out", "trial", "starting"];
 }
 
 /// The right of one request to show how a peer does that is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trial(Word);
+pub(crate) struct Trial(Word);
 
 /// A change that is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// The peer is out from now on, for so long.
     Out(Duration, Why),
     /// It is back.
@@ -189,21 +189,19 @@ impl Word {
 
 /// A check of a peer that has ended.
 #[derive(Clone, Copy, Debug)]
-pub struct LastCheck {
+pub(crate) struct LastCheck {
     /// When it ended.
     pub at: Instant,
     /// What it has come to.
     pub outcome: Checked,
     /// The status of the response, if one came.
     pub status: Option<u16>,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// What one worker counts of a peer.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Attempts that have ended well.
     pub answered: Counter,
     /// Attempts that have failed, and were the peer's fault.
@@ -218,7 +216,7 @@ pub struct Counts {
 
 /// How a peer has done of late.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     /// What times are counted from.
     base: Instant,
     changes: Changes,
@@ -256,7 +254,7 @@ struct Past {
 impl Health {
     /// A peer of which nothing is known, for so many workers; `changes` counts its changes, too. One that
     /// is to be checked first is [`State::Unchecked`].
-    pub fn new(workers: usize, changes: Changes, check_first: bool, now: Instant) -> Self {
+    pub(crate) fn new(workers: usize, changes: Changes, check_first: bool, now: Instant) -> Self {
         Self {
             base: now,
             changes,
@@ -276,12 +274,12 @@ impl Health {
     }
 
     /// What `worker` counts.
-    pub fn counts(&self, worker: usize) -> &Counts {
+    pub(crate) fn counts(&self, worker: usize) -> &Counts {
         &self.workers[worker]
     }
 
     /// Requests under way, of all workers.
-    pub fn in_flight(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> u64 {
         let counts = self.workers.iter().map(|it| it.in_flight.get());
         counts.fold(0, u64::wrapping_add)
     }
@@ -294,17 +292,17 @@ impl Health {
 
     /// True when it has answered since it was last out, or was first seen. Of one that has not, nobody can
     /// tell whether it will.
-    pub fn is_proven(&self) -> bool {
+    pub(crate) fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
     }
 
     /// Failures since it has last begun to answer.
-    pub fn failures_in_a_row(&self) -> u32 {
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
         self.in_a_row.load(Ordering::Relaxed)
     }
 
     /// How it stands at `now`.
-    pub fn state(&self, now: Instant, rules: &config::Upstream) -> State {
+    pub(crate) fn state(&self, now: Instant, rules: &config::Upstream) -> State {
         let word = self.word();
         let at = self.base + Duration::from_millis(word.millis());
         match word.kind() {
@@ -333,22 +331,22 @@ impl Health {
     }
 
     /// True when it is out, its trial included.
-    pub fn is_out(&self) -> bool {
+    pub(crate) fn is_out(&self) -> bool {
         matches!(self.word().kind(), OUT | TRIAL)
     }
 
     /// How many times in a row it went out.
-    pub fn strikes(&self) -> u32 {
+    pub(crate) fn strikes(&self) -> u32 {
         self.strikes.load(Ordering::Relaxed)
     }
 
     /// How often it has failed in this way.
-    pub fn failures(&self, failure: Failure) -> u64 {
+    pub(crate) fn failures(&self, failure: Failure) -> u64 {
         self.kinds[failure.index()].load(Ordering::Relaxed)
     }
 
     /// An attempt of `worker` has ended well.
-    pub fn succeeded(&self, worker: usize) {
+    pub(crate) fn succeeded(&self, worker: usize) {
         self.workers[worker].answered.increment();
         if self.cuts_in_a_row.load(Ordering::Relaxed) != 0 {
             self.cuts_in_a_row.store(0, Ordering::Relaxed);
@@ -356,7 +354,7 @@ impl Health {
     }
 
     /// It has begun to answer, whatever comes after that.
-    pub fn is_answering(&self, now: Instant) -> Option<Change> {
+    pub(crate) fn is_answering(&self, now: Instant) -> Option<Change> {
         // Written only where it changes something: what all workers read stays in all their caches.
         if self.in_a_row.load(Ordering::Relaxed) != 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
@@ -388,7 +386,7 @@ impl Health {
 
     /// An attempt of `worker` has failed at `now`, through the fault of the peer. `jitter` is a number from
     /// 0 to 1 by chance.
-    pub fn failed(
+    pub(crate) fn failed(
         &self,
         worker: usize,
         why: Why,
@@ -433,7 +431,7 @@ impl Health {
     }
 
     /// All outcomes since it was first seen.
-    pub fn outcomes(&self) -> Outcomes {
+    pub(crate) fn outcomes(&self) -> Outcomes {
         let sum = |count: fn(&Counts) -> &Counter| {
             let counts = self.workers.iter().map(|it| count(it).get());
             counts.fold(0, u64::wrapping_add)
@@ -480,7 +478,7 @@ impl Health {
 
     /// Makes the calling request the trial of a peer that is out, if its time is over, and the request
     /// `may_be_risked`, since another peer can have it if this one fails.
-    pub fn begin_trial(
+    pub(crate) fn begin_trial(
         &self,
         now: Instant,
         may_be_risked: bool,
@@ -493,7 +491,11 @@ impl Health {
     }
 
     /// When a request may be its trial, if it is out.
-    pub fn tried_at(&self, may_be_risked: bool, rules: &config::Upstream) -> Option<Instant> {
+    pub(crate) fn tried_at(
+        &self,
+        may_be_risked: bool,
+        rules: &config::Upstream,
+    ) -> Option<Instant> {
         self.trial_due(self.word(), may_be_risked, rules)
     }
 
@@ -518,7 +520,7 @@ impl Health {
     }
 
     /// A trial has come to nothing: the client has gone, or the like. The next request may be one.
-    pub fn trial_is_void(&self, trial: Trial, now: Instant) {
+    pub(crate) fn trial_is_void(&self, trial: Trial, now: Instant) {
         let Trial(word) = trial;
         // Otherwise it has had its outcome, and there may be another one by now.
         if self.word() == word {
@@ -527,7 +529,7 @@ impl Health {
     }
 
     /// So many of its checks have failed that it counts as down. One that nobody asks yet stays so.
-    pub fn check_has_failed(&self, now: Instant) -> Option<Change> {
+    pub(crate) fn check_has_failed(&self, now: Instant) -> Option<Change> {
         self.note_check(true);
         let out = Word::new(OUT, Why::Check.code(), self.millis(now));
         let before = self.replace_if(|it| !matches!(it.kind(), OUT | UNCHECKED), out)?;
@@ -544,7 +546,7 @@ impl Health {
     }
 
     /// So many of its checks have succeeded that it counts as up. What requests have found out stands.
-    pub fn check_has_succeeded(&self, now: Instant) -> Option<Change> {
+    pub(crate) fn check_has_succeeded(&self, now: Instant) -> Option<Change> {
         self.note_check(false);
         let back = Word::new(STARTING, 0, self.millis(now));
         let waits = |it: Word| it.is_out_by_check() || it.kind() == UNCHECKED;
@@ -552,7 +554,7 @@ impl Health {
     }
 
     /// Nobody checks it (any more): what checks have found out counts for nothing.
-    pub fn is_not_checked(&self, now: Instant) -> Option<Change> {
+    pub(crate) fn is_not_checked(&self, now: Instant) -> Option<Change> {
         self.note_check(false);
         self.needs_no_first_check();
         let back = Word::new(STARTING, 0, self.millis(now));
@@ -561,17 +563,17 @@ impl Health {
     }
 
     /// It may be asked before it has been checked.
-    pub fn needs_no_first_check(&self) {
+    pub(crate) fn needs_no_first_check(&self) {
         self.replace_if(|it| it.kind() == UNCHECKED, Word::new(UP, 0, 0));
     }
 
     /// True when so many of its last checks have failed that it counts as down.
-    pub fn fails_checks(&self) -> bool {
+    pub(crate) fn fails_checks(&self) -> bool {
         self.check_failing.load(Ordering::Relaxed)
     }
 
     /// True when nothing is asked of it before its first check has succeeded.
-    pub fn is_unchecked(&self) -> bool {
+    pub(crate) fn is_unchecked(&self) -> bool {
         self.word().kind() == UNCHECKED
     }
 
@@ -583,12 +585,12 @@ impl Health {
     }
 
     /// The check that ended last, if one has. For the control plane.
-    pub fn last_check(&self) -> Option<LastCheck> {
+    pub(crate) fn last_check(&self) -> Option<LastCheck> {
         *self.last_check_lock()
     }
 
     /// A check has ended. For the control plane.
-    pub fn note_last_check(&self, check: LastCheck) {
+    pub(crate) fn note_last_check(&self, check: LastCheck) {
         *self.last_check_lock() = Some(check);
     }
 
@@ -599,7 +601,7 @@ impl Health {
     }
 
     /// What of its share it has at `now`, of 1.
-    pub fn share(&self, now: Instant, rules: &config::Upstream) -> f64 {
+    pub(crate) fn share(&self, now: Instant, rules: &config::Upstream) -> f64 {
         match self.state(now, rules) {
             State::Starting { since } => {
                 let passed = now.saturating_duration_since(since).as_secs_f64();
@@ -611,7 +613,7 @@ impl Health {
     }
 
     /// To be called once a second, by one thread: what is older than the window counts no more.
-    pub fn look(&self, now: Instant) {
+    pub(crate) fn look(&self, now: Instant) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let past = recent.note(self.outcomes(), now);
         self.past.answered.store(past.answered, Ordering::Relaxed);
@@ -622,7 +624,7 @@ impl Health {
     }
 
     /// Of the last minute; `None` when nothing was answered.
-    pub fn quantiles(&self) -> Option<Quantiles> {
+    pub(crate) fn quantiles(&self) -> Option<Quantiles> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent
             .latency

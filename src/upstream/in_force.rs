@@ -22,19 +22,19 @@ use crate::snapshot::{Published, Reader};
 
 /// The peers of both pools.
 #[derive(Clone, Debug)]
-pub struct Pools {
+pub(crate) struct Pools {
     pre: Roster,
     prod: Roster,
 }
 
 impl Pools {
     /// True when another pool answers where nobody of `pool` can.
-    pub fn fall_back(&self, pool: PoolName, rules: &config::Upstream) -> bool {
+    pub(crate) fn fall_back(&self, pool: PoolName, rules: &config::Upstream) -> bool {
         pool == PoolName::Pre && rules.fallback && !self.prod.peers().is_empty()
     }
 
     /// Those peers of `pool` that may be asked.
-    pub fn usable(&self, pool: PoolName, now: Instant, rules: &config::Upstream) -> Usable {
+    pub(crate) fn usable(&self, pool: PoolName, now: Instant, rules: &config::Upstream) -> Usable {
         let all_may_be_out = self.fall_back(pool, rules);
         Usable::of(self[pool].peers(), all_may_be_out, now, rules)
     }
@@ -53,7 +53,7 @@ impl Index<PoolName> for Pools {
 
 /// Lists, and the peers that they mean.
 #[derive(Clone, Debug)]
-pub struct Serving {
+pub(crate) struct Serving {
     lists: Arc<Lists>,
     pools: Arc<Pools>,
 }
@@ -61,7 +61,7 @@ pub struct Serving {
 impl Serving {
     /// The peers: what an exchange needs for as long as it lasts, while a gray list may be long, and
     /// another one every moment.
-    pub fn pools(&self) -> &Arc<Pools> {
+    pub(crate) fn pools(&self) -> &Arc<Pools> {
         &self.pools
     }
 }
@@ -110,32 +110,32 @@ impl InForce {
     }
 
     /// See [`Published::tell`].
-    pub fn tell(&self, tell: fn()) {
+    pub(crate) fn tell(&self, tell: fn()) {
         self.published.tell(tell);
     }
 
     /// The lists now in force. For the control plane.
-    pub fn load(&self) -> Arc<Lists> {
+    pub(crate) fn load(&self) -> Arc<Lists> {
         Arc::clone(&self.published.load().lists)
     }
 
     /// The peers now in force. For the control plane.
-    pub fn pools(&self) -> Arc<Pools> {
+    pub(crate) fn pools(&self) -> Arc<Pools> {
         Arc::clone(&self.published.load().pools)
     }
 
     /// The names of the lists.
-    pub fn names(&self) -> &Names {
+    pub(crate) fn names(&self) -> &Names {
         &self.names
     }
 
     /// How often the health of a peer has changed.
-    pub fn changes(&self) -> &Changes {
+    pub(crate) fn changes(&self) -> &Changes {
         self.registry.changes()
     }
 
     /// From now on, whether peers that come into these pools are checked before they are used.
-    pub fn check_first(&self, is_first: impl Fn(PoolName) -> bool) {
+    pub(crate) fn check_first(&self, is_first: impl Fn(PoolName) -> bool) {
         for (pool, check_first) in PoolName::ALL.into_iter().zip(&self.check_first) {
             check_first.store(is_first(pool), Ordering::Relaxed);
         }
@@ -157,7 +157,7 @@ impl InForce {
     }
 
     /// The same lists, with the peers that their names mean by now.
-    pub fn find_peers(&self) {
+    pub(crate) fn find_peers(&self) {
         let _replacing = self.replacing();
         self.replace(self.load());
     }
@@ -180,12 +180,12 @@ impl InForce {
     }
 
     /// A worker's view.
-    pub fn reader(&self) -> Reader<Serving> {
+    pub(crate) fn reader(&self) -> Reader<Serving> {
         Reader::new(&self.published)
     }
 
     /// How many lists are in memory: those in force, and those that somebody has not let go.
-    pub fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.published.tidy();
         let lists = self.replacing();
         lists.iter().filter(|it| it.strong_count() > 0).count()

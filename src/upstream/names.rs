@@ -53,7 +53,7 @@ const SHOWN: usize = 20;
 
 /// The names of the lists.
 #[derive(Debug, Default)]
-pub struct Names(Arc<Shared>);
+pub(crate) struct Names(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -119,7 +119,7 @@ const IN_FORCE: usize = 0;
 
 /// How the names are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Those that were resolved the last time.
     pub resolved: usize,
     /// Those that were not, and whose last addresses stay.
@@ -134,7 +134,7 @@ pub struct Tally {
 
 /// The names that cannot be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unresolved {
+pub(crate) struct Unresolved {
     /// How many there are.
     pub count: usize,
     /// The first of them, at most 20: why, since when, and what follows from it.
@@ -143,12 +143,12 @@ pub struct Unresolved {
 
 impl Names {
     /// The addresses that these names had before the start: they count until there are others.
-    pub fn remember(&self, names: impl IntoIterator<Item = (Arc<str>, Vec<IpAddr>)>) {
+    pub(crate) fn remember(&self, names: impl IntoIterator<Item = (Arc<str>, Vec<IpAddr>)>) {
         self.0.locked().remembered.extend(names);
     }
 
     /// The addresses of all names that have some, sorted by name.
-    pub fn addresses(&self) -> Vec<(Arc<str>, Vec<IpAddr>)> {
+    pub(crate) fn addresses(&self) -> Vec<(Arc<str>, Vec<IpAddr>)> {
         let state = self.0.locked();
         let with_any = state
             .known
@@ -163,7 +163,7 @@ impl Names {
     /// Lists with these pools were read, and may come into force; `None` where it is not known what the
     /// list is. Looks up the names that are new, and waits for their addresses, but not for long: returns for
     /// how long.
-    pub fn prepare(&self, pools: [Option<&PeerList>; 2]) -> Duration {
+    pub(crate) fn prepare(&self, pools: [Option<&PeerList>; 2]) -> Duration {
         let begun = Instant::now();
         let mut state = self.0.locked();
         let mut new = Vec::new();
@@ -261,7 +261,7 @@ impl Names {
     }
 
     /// How the names are.
-    pub fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         let state = self.0.locked();
         let mut tally = Tally {
             answers: state.answers,
@@ -280,7 +280,7 @@ impl Names {
     }
 
     /// The names that cannot be resolved.
-    pub fn unresolved(&self, now: Instant) -> Unresolved {
+    pub(crate) fn unresolved(&self, now: Instant) -> Unresolved {
         let state = self.0.locked();
         let failed = |(name, it): (&Arc<str>, &Known)| {
             let (error, since) = it.failure.as_ref()?;

@@ -11,7 +11,11 @@ use crate::net::{self, Stream, Watch};
 ///
 /// # Errors
 /// The kernel's; `failure_of` names them.
-pub fn connect(peer: SocketAddr, deadline: Instant, client: Watch<'_>) -> io::Result<Stream> {
+pub(crate) fn connect(
+    peer: SocketAddr,
+    deadline: Instant,
+    client: Watch<'_>,
+) -> io::Result<Stream> {
     Stream::connect(peer, deadline, client)
 }
 

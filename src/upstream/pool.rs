@@ -469,7 +469,7 @@ impl Pool {
     }
 
     /// Closes the connections to those peers for which `stays` does not hold: no list has them any more.
-    pub fn close_others(&self, stays: impl Fn(SocketAddr) -> bool) {
+    pub(crate) fn close_others(&self, stays: impl Fn(SocketAddr) -> bool) {
         let mut peers = self.peers.borrow_mut();
         peers.retain(|peer, _| stays(*peer));
         self.count_kept(&peers);

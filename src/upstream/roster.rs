@@ -17,7 +17,7 @@ use super::health::Health;
 
 /// One peer of a pool.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Where it is.
     pub address: SocketAddr,
     /// How much it is asked, compared with the others.
@@ -32,7 +32,7 @@ pub struct Peer {
 
 /// What an entry of a list has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// Where the peer is.
     pub address: SocketAddr,
     /// See [`Peer::weight`].
@@ -43,33 +43,33 @@ pub struct Found {
 
 /// The peers of one pool.
 #[derive(Clone, Debug)]
-pub struct Roster {
+pub(crate) struct Roster {
     peers: Box<[Peer]>,
     budget: Arc<Budget>,
 }
 
 impl Roster {
     /// The peers, sorted by their addresses.
-    pub fn peers(&self) -> &[Peer] {
+    pub(crate) fn peers(&self) -> &[Peer] {
         &self.peers
     }
 
     /// Which peer is at `address`, if one is.
-    pub fn place_of(&self, address: SocketAddr) -> Option<usize> {
+    pub(crate) fn place_of(&self, address: SocketAddr) -> Option<usize> {
         self.peers
             .binary_search_by_key(&address, |it| it.address)
             .ok()
     }
 
     /// The pool's account of retries.
-    pub fn budget(&self) -> &Budget {
+    pub(crate) fn budget(&self) -> &Budget {
         &self.budget
     }
 }
 
 /// Every peer of a service.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     workers: usize,
     changes: Changes,
     health: Mutex<FxHashMap<SocketAddr, Arc<Health>>>,
@@ -77,7 +77,7 @@ pub struct Registry {
 
 impl Registry {
     /// One that knows no peer, for so many workers.
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
             changes: Changes::default(),
@@ -86,18 +86,18 @@ impl Registry {
     }
 
     /// How often the health of a peer has changed.
-    pub fn changes(&self) -> &Changes {
+    pub(crate) fn changes(&self) -> &Changes {
         &self.changes
     }
 
     /// The account of a pool, for all its rosters.
-    pub fn budget(&self) -> Arc<Budget> {
+    pub(crate) fn budget(&self) -> Arc<Budget> {
         Arc::new(Budget::new(self.workers))
     }
 
     /// A pool of `found`, each once: the first of several with one address. A peer that is not known yet
     /// gets nothing before its first check if `check_first`.
-    pub fn roster(
+    pub(crate) fn roster(
         &self,
         mut found: Vec<Found>,
         budget: &Arc<Budget>,
@@ -130,7 +130,7 @@ impl Registry {
     }
 
     /// Forgets the peers that nobody has any more.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         health.retain(|_, it| Arc::strong_count(it) > 1);
     }

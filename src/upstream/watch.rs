@@ -19,7 +19,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<()> {
+pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<()> {
     let (lists, settings) = (Arc::clone(&in_force), Arc::clone(&config));
     supervised::spawn("names", move || {
         loop {

@@ -69,7 +69,7 @@ impl BodyReader {
     }
 
     /// Notes that `count` bytes of the `certain` content went by without being looked at.
-    pub fn passed(&mut self, count: usize) {
+    pub(crate) fn passed(&mut self, count: usize) {
         if let Self::Length(left) = self {
             *left = left.saturating_sub(count as u64);
         }

@@ -90,7 +90,7 @@ const TRAILER_PREFIX: &[u8] = b"HTTP/1.0 200 \r\n";
 
 impl Decoder {
     /// A decoder for a new body, with these limits for its trailer section.
-    pub fn new(of: MessageKind, limits: Limits) -> Self {
+    pub(crate) fn new(of: MessageKind, limits: Limits) -> Self {
         Self {
             state: State::Size(0),
             of,

@@ -41,7 +41,7 @@ pub struct Scanner {
 
 /// What a [`Scanner`] objects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// A line does not end with CR LF.
     BareLineFeed,
     /// No message begins like this.
@@ -64,7 +64,7 @@ impl Scanner {
     ///
     /// # Errors
     /// What is wrong already.
-    pub fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Unfit> {
+    pub(crate) fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Unfit> {
         while let Some(found) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let feed = self.searched + found;
             let line = &bytes[self.line..feed];

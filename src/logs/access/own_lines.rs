@@ -41,7 +41,7 @@ impl OwnLines {
 
     /// True when one more line is allowed at `now`, of `limit` in this second; otherwise it is counted
     /// as dropped.
-    pub fn admits(&self, limit: Option<u32>, now: Instant) -> bool {
+    pub(crate) fn admits(&self, limit: Option<u32>, now: Instant) -> bool {
         let Some(limit) = limit else {
             return true;
         };
@@ -65,13 +65,13 @@ impl OwnLines {
     }
 
     /// Lines that were dropped.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
     /// Reports dropped lines in the error log, unless that was done just now. True while there is
     /// something left to report.
-    pub fn tell(&self, now: Instant) -> bool {
+    pub(crate) fn tell(&self, now: Instant) -> bool {
         if let Some(lines) = self.to_tell(now) {
             let listen = self.listen;
             log::warn!("own-lines-dropped listen={listen} lines={lines}");

@@ -42,7 +42,7 @@ const NAMED: usize = 20;
 
 /// Why a change is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// It leaves `prod` without a peer.
     EmptiesProd,
     /// It removes too many of `prod`'s peers at once.
@@ -53,7 +53,7 @@ pub enum Reason {
 
 impl Reason {
     /// The name in logs and on the admin page.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::EmptiesProd => "empties-prod",
             Self::RemovesPeers => "removes-peers",
@@ -64,7 +64,7 @@ impl Reason {
 
 /// What has let a held change in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub(crate) enum By {
     /// Somebody, at the admin listener.
     Command,
     /// The key in Redis.
@@ -85,7 +85,7 @@ impl By {
 
 /// The guard's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The share of `prod`'s peers that one change may remove, in percent; 100: all but the last.
     pub share: usize,
     /// When a held change comes into force by itself, if ever.
@@ -113,7 +113,7 @@ impl Moment {
 
 /// Some entries: how many there are, and the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub(crate) struct Named {
     /// How many.
     pub count: usize,
     /// The first of them, at most 20.
@@ -278,7 +278,7 @@ fn everybody() -> [IpNet; 2] {
 
 /// A held change, as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub(crate) struct Held {
     /// Which list.
     pub list: ListName,
     /// Why.

@@ -12,7 +12,7 @@ use crate::config;
 use crate::store::Reading;
 
 /// What was read once.
-pub struct Once {
+pub(crate) struct Once {
     /// The lists.
     pub reading: Reading,
     /// What there is to say of lists that cannot be read.
@@ -23,7 +23,7 @@ pub struct Once {
 ///
 /// # Errors
 /// Why they cannot be read.
-pub fn read(settings: &config::Redis) -> Result<Once, String> {
+pub(crate) fn read(settings: &config::Redis) -> Result<Once, String> {
     let mut finder = Finder::default();
     let mut attempt = || {
         let mut reader = finder.open_at_lists(settings)?;

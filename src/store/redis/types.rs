@@ -11,11 +11,11 @@ use crate::store::{Fault, Reading};
 
 /// The lists whose keys have a wrong type, each with what is said of it.
 #[derive(Clone, Debug, Default)]
-pub struct WrongTypes(Vec<(ListName, String)>);
+pub(crate) struct WrongTypes(Vec<(ListName, String)>);
 
 impl WrongTypes {
     /// What is said of a list, if its key has a wrong type.
-    pub fn of(&self, list: ListName) -> Option<&str> {
+    pub(crate) fn of(&self, list: ListName) -> Option<&str> {
         let mut all = self.0.iter();
         all.find(|(it, _)| *it == list).map(|(_, text)| &**text)
     }

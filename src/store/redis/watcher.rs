@@ -69,7 +69,7 @@ const GRACE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Result<()> {
+pub(crate) fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Result<()> {
     let (first, outcome) = bounded(1);
     let patience = settings.timeout;
     let mut watcher = Watcher {

@@ -112,12 +112,10 @@ impl Crew {
 
 fn work(orders: &Receiver<Order>, ended: &Sender<Ended>) {
     while let Ok(Order::Check(job)) = orders.recv() {
-        let begun = Instant::now();
         // Whatever becomes of this thread, the end of the check is told.
         let mut end = End {
             told: ended,
             target: job.target,
-            begun,
             answer: None,
         };
         end.answer = Some(job.asker.ask(job.target.peer));
@@ -127,7 +125,6 @@ fn work(orders: &Receiver<Order>, ended: &Sender<Ended>) {
 struct End<'a> {
     told: &'a Sender<Ended>,
     target: Target,
-    begun: Instant,
     /// None when the thread has not got so far.
     answer: Option<Answer>,
 }
@@ -138,7 +135,6 @@ impl Drop for End<'_> {
         let _ = self.told.send(Ended {
             target: self.target,
             answer: self.answer.take().unwrap_or(Checked::NotMade.into()),
-            took: self.begun.elapsed(),
         });
     }
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::ask::{Answer, Asker};
 use crate::lists::PoolName;
@@ -27,5 +26,4 @@ pub(super) struct Job {
 pub(super) struct Ended {
     pub(super) target: Target,
     pub(super) answer: Answer,
-    pub(super) took: Duration,
 }

@@ -17,7 +17,7 @@ const STEP: Duration = Duration::from_secs(10);
 
 /// One worker's histogram of one peer.
 #[derive(Debug)]
-pub struct Latency([Counter; BUCKETS]);
+pub(crate) struct Latency([Counter; BUCKETS]);
 
 impl Default for Latency {
     fn default() -> Self {
@@ -27,7 +27,7 @@ impl Default for Latency {
 
 impl Latency {
     /// The head of a response took so long.
-    pub fn note(&self, took: Duration) {
+    pub(crate) fn note(&self, took: Duration) {
         self.0[bucket(took)].increment();
     }
 }
@@ -54,7 +54,7 @@ fn middle(bucket: usize) -> Duration {
 
 /// Of the heads of responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quantiles {
+pub(crate) struct Quantiles {
     /// Half of them took no longer.
     pub median: Duration,
     /// All but one in a hundred took no longer.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::latency::RecentLatency;
 
 /// How far back outcomes count.
-pub const WINDOW: Duration = Duration::from_secs(10);
+pub(crate) const WINDOW: Duration = Duration::from_secs(10);
 
 /// How many attempts have ended in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcomes {
+pub(crate) struct Outcomes {
     /// Well.
     pub answered: u64,
     /// Through the peer's fault.

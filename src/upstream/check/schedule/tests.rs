@@ -65,7 +65,6 @@ impl Case {
             at: self.now,
             outcome,
             status: None,
-            took: Duration::ZERO,
         };
         self.schedule.has_ended(target, check, self.chance)
     }
