@@ -17,7 +17,7 @@ use std::time::Duration;
 use divan::Bencher;
 use graygate::lists::{GrayList, Lists, PeerList, SharedLists, canonical};
 use graygate::memory::advice;
-use graygate::route::{self, Service, Standing, Subject};
+use graygate::route::{self, PoolStanding, Service, Subject};
 use ipnet::IpNet;
 use nix::time::ClockId;
 use peak_alloc::PeakAlloc;
@@ -269,8 +269,8 @@ fn decide(bencher: Bencher<'_, '_>, count: usize) {
         let subject = Subject::new(table.next_client(), &[], &[]);
         let service = Service {
             lists: &lists,
-            pre: Standing::Usable,
-            prod: Standing::Usable,
+            pre: PoolStanding::Usable,
+            prod: PoolStanding::Usable,
             fallback: true,
         };
         let decision = route::decide(&subject, &service);

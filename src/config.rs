@@ -30,17 +30,17 @@ use std::path::{Path, PathBuf};
 
 pub use self::error::ConfigError;
 use self::file::IniFile;
-pub use self::gateway::{Gateway, Listen};
+pub use self::gateway::{GatewaySettings, Listen};
 pub(crate) use self::health::Checks;
-pub use self::health::Health;
+pub use self::health::HealthSettings;
 pub use self::key::{Key, KeyTable};
-pub use self::lists::Lists;
-pub use self::log::{Log, LogTarget};
+pub use self::lists::ListsSettings;
+pub use self::log::{LogSettings, LogTarget};
 pub(crate) use self::redis::REDIS_URL_VARIABLE;
-pub use self::redis::{Fleet, Notify, PasswordFiles, Redis, Tls};
+pub use self::redis::{FleetSettings, Notify, PasswordFiles, RedisSettings, Tls};
 pub(crate) use self::reload::Reloads;
 pub use self::store::Store;
-pub use self::upstream::{Balance, Keepalive, Upstream};
+pub use self::upstream::{Balance, Keepalive, UpstreamSettings};
 pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};
 
@@ -61,17 +61,17 @@ pub struct Config {
     /// The ini file, as an absolute path.
     pub path: PathBuf,
     /// The client side and the process.
-    pub gateway: Gateway,
+    pub gateway: GatewaySettings,
     /// Where the lists come from.
     pub store: Store,
     /// How they come into force.
-    pub lists: Lists,
+    pub lists: ListsSettings,
     /// The servers' side.
-    pub upstream: Upstream,
+    pub upstream: UpstreamSettings,
     /// How servers are checked, if they are.
-    pub health: Health,
+    pub health: HealthSettings,
     /// The logs.
-    pub log: Log,
+    pub log: LogSettings,
     /// Where the admin listener listens, if it does.
     pub admin: Option<SocketAddr>,
     /// The names by which it may be requested, besides addresses and `localhost`; in lower case.
@@ -98,16 +98,16 @@ impl Config {
         let file = IniFile::parse(path, text, KEYS)?;
         // Absolute, since a daemon may change its working directory before a reload.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let gateway = Gateway::of(file.section("gateway"))?;
+        let gateway = GatewaySettings::of(file.section("gateway"))?;
         let redis_url = redis_url.filter(|url| !url.is_empty());
         let masked = store::masked_by(redis_url.as_deref(), file.section("redis"));
         Ok(Self {
             masked,
             store: Store::of(&file, redis_url)?,
-            lists: Lists::of(file.section("lists"))?,
-            upstream: Upstream::of(file.section("upstream"))?,
-            health: Health::of(&file)?,
-            log: Log::of(file.section("log"))?,
+            lists: ListsSettings::of(file.section("lists"))?,
+            upstream: UpstreamSettings::of(file.section("upstream"))?,
+            health: HealthSettings::of(&file)?,
+            log: LogSettings::of(file.section("log"))?,
             admin: admin::listen_beside(&gateway.listen, &file)?,
             admin_hosts: file.section("admin").get(&admin::HOSTS)?,
             gateway,

@@ -7,8 +7,8 @@
 //! - a [`Failure`] ends one attempt on one *peer*; it says whether another attempt may follow;
 //! - a [`Close`] is the reason why a *downstream connection* ends.
 //!
-//! And two that go wrong with no request yet: a [`Finding`] is what is to be looked at in the *store*, and
-//! [`Checked`] is what a *health check* of a peer has come to.
+//! And two that go wrong with no request yet: a [`StoreFindingKind`] is what is to be looked at in the
+//! *store*, and [`Checked`] is what a *health check* of a peer has come to.
 //!
 //! The status of each is fixed here and nowhere else.
 
@@ -287,7 +287,7 @@ named! {
 
 named! {
     /// What is out of the ordinary with the store, while its lists are followed, or with proxies in front.
-    pub enum Finding {
+    pub enum StoreFindingKind {
         ProxyNotBelieved = "proxy-not-believed", "a trusted proxy was not believed within the last hour, so the proxy itself counted as the client";
         ReplicaLinkDown = "replica-link-down", "the lists come from a replica whose link to its master is down";
         NameUnresolved = "name-unresolved", "a name in the lists cannot be resolved: its last addresses stay, or it has no servers";
@@ -344,7 +344,7 @@ mod tests {
             Refusal::ALL.iter().map(|it| it.name()).collect(),
             Failure::ALL.iter().map(|it| it.name()).collect(),
             Close::ALL.iter().map(|it| it.name()).collect(),
-            Finding::ALL.iter().map(|it| it.name()).collect(),
+            StoreFindingKind::ALL.iter().map(|it| it.name()).collect(),
         ];
         for names in names {
             let mut unique = names.clone();

@@ -27,12 +27,12 @@ use std::sync::Arc;
 pub use by_list::ByList;
 pub use digest::Digest;
 pub(crate) use entry::why_unusable;
-pub(crate) use entry::{LONGEST_ENTRY, Wrong};
-pub use entry::{Written, canonical, gray_entry, peer_entry};
+pub(crate) use entry::{LONGEST_ENTRY, WrongEntry};
+pub use entry::{WrittenPeer, canonical, gray_entry, peer_entry};
 pub(crate) use gray::Family;
 pub use gray::GrayList;
 pub use name::ListName;
-pub use peer::{Peer, Place};
+pub use peer::{ListedPeer, Place};
 pub use peers::PeerList;
 pub use pool::PoolName;
 pub use remarks::{Remarks, Skipped, SkippedEntry};
@@ -194,7 +194,12 @@ mod tests {
         assert_ne!(pre(&["app1"]), pre(&["app1 weight=2"]));
         assert_eq!(pre(&["app1"]), pre(&["app1:80"]));
         let several = lists_of(&[], &["app1:80 weight=3", "app1", "app1 weight=2"], &[]);
-        let shown: Vec<String> = several.pre.peers().iter().map(Peer::to_string).collect();
+        let shown: Vec<String> = several
+            .pre
+            .peers()
+            .iter()
+            .map(ListedPeer::to_string)
+            .collect();
         assert_eq!(shown, ["app1:80 weight=3"]);
     }
 }

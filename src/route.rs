@@ -4,4 +4,4 @@
 mod decide;
 pub mod explain;
 
-pub use self::decide::{Decision, Reason, Service, Standing, Subject, decide};
+pub use self::decide::{Decision, PoolStanding, Reason, Service, Subject, decide};

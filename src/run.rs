@@ -18,7 +18,7 @@ use crossbeam_channel::Receiver;
 use crate::admin::listener;
 use crate::admin::view::{Refused, View};
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
-use crate::fleet::heartbeat::{self, Heartbeat, Report};
+use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::logs::access::OwnLines;
 use crate::logs::events;
 use crate::logs::writer::{ERROR_LOG, Links, Log, Reopened, open_file};
@@ -28,10 +28,10 @@ use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
-use crate::run::neighbours::Claims;
+use crate::run::neighbours::Announcement;
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
-use crate::store::gate::guard::Rules;
+use crate::store::gate::guard::GuardRules;
 use crate::store::{self, Publisher, StoreName};
 use crate::upstream::check::Checker;
 use crate::upstream::in_force::InForce;
@@ -81,7 +81,7 @@ struct Running {
     access_log: Log,
     error_log: Log,
     pid_file: Option<PidFile>,
-    _claims: Claims,
+    _claims: Announcement,
 }
 
 /// What only root may take, or must be there before the lists are read; nothing is served with it yet.
@@ -91,7 +91,7 @@ struct Acquired {
     pid_file: Option<PidFile>,
     error_log: Log,
     access_log: Log,
-    claims: Claims,
+    claims: Announcement,
 }
 
 impl Acquired {
@@ -118,7 +118,7 @@ impl Acquired {
             make_folder_of_copy(path, identity);
         }
         // In this order, so that of two gateways that start at once, at least one sees the other.
-        let claims = Claims::make(own);
+        let claims = Announcement::make(own);
         neighbours::tell(own);
         startup.at("starting the workers");
         settings.max_connections =
@@ -380,8 +380,8 @@ pub(crate) fn is_new(folder: &Path) -> io::Result<bool> {
     Ok(is_roots && fs::read_dir(folder)?.next().is_none())
 }
 
-fn rules(config: &Config) -> Rules {
-    Rules {
+fn rules(config: &Config) -> GuardRules {
+    GuardRules {
         share: config.lists.guard_share,
         timeout: config.lists.guard_timeout,
     }
@@ -434,10 +434,10 @@ fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
 }
 
 /// What the heartbeat reports about the lists.
-fn report(publisher: &Publisher) -> Report {
+fn report(publisher: &Publisher) -> NodeReport {
     let (lists, status) = (publisher.lists(), publisher.status());
     let held = status.held.iter().map(|it| it.list.name().to_owned());
-    Report {
+    NodeReport {
         generation: lists.generation,
         digest: lists.are_read().then(|| lists.digest.to_string()),
         mode: status.mode.name(),

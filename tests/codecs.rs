@@ -4,7 +4,7 @@
 //! `PROPTEST_CASES=1000000 cargo test --release --test codecs` runs longer. Guided by coverage, the
 //! same properties are run by the targets under `fuzz/`.
 
-use graygate::http::fields::{ConnectionOptions, Kind};
+use graygate::http::fields::{ConnectionOptions, FieldKind};
 use graygate::http::h1::body::BodyReader;
 use graygate::http::h1::chunked::{MessageKind, Piece, Trailer};
 use graygate::http::h1::encode::{self, RequestToPeer, ResponseToClient};
@@ -247,7 +247,7 @@ fn plain_fields(
     bytes: &[u8],
 ) -> Vec<(Vec<u8>, Vec<u8>)> {
     let fields = head.fields.iter().filter(|field| {
-        matches!(field.kind, Kind::Other | Kind::UserAgent)
+        matches!(field.kind, FieldKind::Other | FieldKind::UserAgent)
             && !options.nominates(field.name.of(bytes))
     });
     let pair = |field: &graygate::http::fields::Field| {

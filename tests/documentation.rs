@@ -11,7 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
-use graygate::error::{Checked, Close, Degradation, Doubt, Failure, Finding, Refusal, Retry};
+use graygate::error::{
+    Checked, Close, Degradation, Doubt, Failure, Refusal, Retry, StoreFindingKind,
+};
 
 /// The rules of the checklist, each of which has its row.
 const RULES: usize = 48;
@@ -301,7 +303,7 @@ fn every_reason_that_the_text_names_is_one() {
 #[test]
 fn what_is_found_of_the_store_stands_in_the_docs() {
     let text = include_str!("../docs/lists.md");
-    for finding in Finding::ALL {
+    for finding in StoreFindingKind::ALL {
         let row = format!("| `{}` | {} |", finding.name(), finding.text());
         assert!(text.contains(&row), "{row}");
     }

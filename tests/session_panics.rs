@@ -66,7 +66,7 @@ impl Served {
     }
 
     /// From now on, `change` is in force besides what is sound.
-    fn set(&self, change: impl FnOnce(&mut config::Gateway)) {
+    fn set(&self, change: impl FnOnce(&mut config::GatewaySettings)) {
         let mut config = self.inside.config.clone();
         change(&mut config.gateway);
         self.inside.gateway.config.store(config);

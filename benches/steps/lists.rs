@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use graygate::lists::{GrayList, Lists, PeerList, SharedLists};
-use graygate::route::{self, Reason, Service, Standing, Subject};
+use graygate::route::{self, PoolStanding, Reason, Service, Subject};
 
 /// What a client has.
 #[derive(Clone, Copy)]
@@ -96,8 +96,8 @@ impl DecideStep {
     pub(crate) fn decide(&self) -> usize {
         let service = Service {
             lists: &self.lists,
-            pre: Standing::Usable,
-            prod: Standing::Usable,
+            pre: PoolStanding::Usable,
+            prod: PoolStanding::Usable,
             fallback: true,
         };
         let is_gray = |client: &&IpAddr| {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use graygate::http::client;
-use graygate::http::fields::{ConnectionOptions, Field, Kind, list};
+use graygate::http::fields::{ConnectionOptions, Field, FieldKind, list};
 use graygate::http::h1::encode::{self, Connection, RequestToPeer, ResponseToClient};
 use graygate::http::h1::framing::{self, Framing};
 use graygate::http::h1::head::{Parsed, RequestHead, ResponseHead, Scanner};
@@ -57,7 +57,7 @@ type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 /// Names and values of the fields that are nothing to a gateway.
 fn plain<'a>(fields: &[Field], options: &ConnectionOptions, bytes: &'a [u8]) -> Pairs<'a> {
     let plain = fields.iter().filter(|field| {
-        matches!(field.kind, Kind::Other | Kind::UserAgent)
+        matches!(field.kind, FieldKind::Other | FieldKind::UserAgent)
             && !options.nominates(field.name.of(bytes))
     });
     let pair = |field: &Field| (field.name.of(bytes), field.value.of(bytes));
@@ -93,7 +93,7 @@ fn pass_on(
     trusted: bool,
 ) {
     let upgrade = encode::wants_upgrade(options, &head.fields, bytes);
-    let expects_continue = head.fields.iter().any(|it| it.kind == Kind::Expect);
+    let expects_continue = head.fields.iter().any(|it| it.kind == FieldKind::Expect);
     let mut out = Vec::new();
     let request = RequestToPeer {
         head,
@@ -133,13 +133,13 @@ fn pass_on(
         Framing::Length(_) => [1, 0],
         Framing::Chunked => [0, 1],
     };
-    let te = head.fields.iter().filter(|it| it.kind == Kind::Te);
+    let te = head.fields.iter().filter(|it| it.kind == FieldKind::Te);
     let mut te = te.flat_map(|it| list(it.value, bytes));
     let trailers = te.any(|it| it.of(bytes).eq_ignore_ascii_case(b"trailers"))
         && head.version == Version::Http11
         && !upgrade;
     let passes = |it: &&Field| {
-        it.kind == Kind::Trailer
+        it.kind == FieldKind::Trailer
             && framing == Framing::Chunked
             && !options.nominates(it.name.of(bytes))
     };
@@ -164,7 +164,7 @@ fn pass_on(
     ];
     // What is added is bounded, whatever there is; the host may stand twice.
     assert!(out.len() <= 2 * head.len + 512, "{}", shown());
-    let protocols = next.fields.iter().any(|it| it.kind == Kind::Upgrade);
+    let protocols = next.fields.iter().any(|it| it.kind == FieldKind::Upgrade);
     assert_eq!(protocols, upgrade, "{}", shown());
     for (name, times) in expected {
         let reads_as = |field: &&Field| {
@@ -270,7 +270,7 @@ pub fn client_address(lines: &[u8]) {
         let chain = head
             .fields
             .iter()
-            .filter(|it| it.kind == Kind::ForwardedFor);
+            .filter(|it| it.kind == FieldKind::ForwardedFor);
         let chain = chain.flat_map(|field| list(field.value, &bytes));
         let said: Vec<Option<IpAddr>> = chain.map(|it| address(it.of(&bytes))).collect();
         let is_trusted =

@@ -9,7 +9,7 @@ use crate::error::Refusal;
 pub(super) const READING: &str = "GET, HEAD";
 
 /// What is answered.
-pub(super) struct Answer {
+pub(super) struct PageResponse {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     /// With 405: the methods that are allowed.
@@ -39,7 +39,7 @@ impl Body {
     }
 }
 
-impl Answer {
+impl PageResponse {
     pub(super) fn text(status: u16, body: impl Into<String>) -> Self {
         let kind = "text/plain; charset=utf-8";
         Self::page(status, kind, body.into())
@@ -66,6 +66,6 @@ impl Answer {
 }
 
 /// The answer to a request that cannot be served.
-pub(super) fn refused(refusal: Refusal) -> Answer {
-    Answer::text(refusal.status(), format!("{}\n", refusal.name()))
+pub(super) fn refused(refusal: Refusal) -> PageResponse {
+    PageResponse::text(refusal.status(), format!("{}\n", refusal.name()))
 }

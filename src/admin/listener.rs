@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::admin::answer::{Answer, Body, refused};
+use crate::admin::answer::{Body, PageResponse, refused};
 use crate::admin::pages::lists;
 use crate::admin::requests;
 use crate::admin::view::View;
@@ -160,8 +160,8 @@ fn attend(view: &View, mut stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Writes `answer`, to a HEAD without its body.
-fn send(stream: &TcpStream, answer: Answer, is_head: bool) -> io::Result<()> {
-    let Answer {
+fn send(stream: &TcpStream, answer: PageResponse, is_head: bool) -> io::Result<()> {
+    let PageResponse {
         status,
         kind,
         allow,
@@ -181,7 +181,7 @@ fn send(stream: &TcpStream, answer: Answer, is_head: bool) -> io::Result<()> {
         Body::Lists(page) => Some(page.kept()),
         Body::Text(_) => None,
     };
-    let timed = Timed {
+    let timed = DeadlineWriter {
         stream,
         deadline: Instant::now() + TIME_LIMIT,
         kept,
@@ -198,14 +198,14 @@ fn send(stream: &TcpStream, answer: Answer, is_head: bool) -> io::Result<()> {
 const BUFFER: usize = 16 * 1024;
 
 /// Writes as the stream does, but the time is limited as a whole and not for each piece.
-struct Timed<'a> {
+struct DeadlineWriter<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
     /// Released in time, however long the stream takes nothing.
-    kept: Option<lists::Kept>,
+    kept: Option<lists::ListsBeingRead>,
 }
 
-impl Write for Timed<'_> {
+impl Write for DeadlineWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let now = Instant::now();
@@ -269,10 +269,14 @@ mod tests {
         let until = Instant::now() + Duration::from_millis(50);
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
-                let mut timed = Timed {
+                let mut timed = DeadlineWriter {
                     stream: &stream,
                     deadline: Instant::now() + Duration::from_secs(3600),
-                    kept: Some(lists::Kept::new(&in_force, in_force.load(), until)),
+                    kept: Some(lists::ListsBeingRead::new(
+                        &in_force,
+                        in_force.load(),
+                        until,
+                    )),
                 };
                 in_force.store(Lists::unread());
                 while timed.write(&[0; 4096]).is_ok() {}

@@ -12,14 +12,14 @@ mod process;
 use std::slice;
 use std::time::Instant;
 
-use page::{Labels, Page, Select};
+use page::{Labels, MetricsPage, Select};
 
 use crate::admin::degraded;
 use crate::admin::pages::standing::{age_of, copy_is_in_force};
 use crate::admin::view::View;
-use crate::error::{AdminRefusal, Close, Degradation, Doubt, Failure, Finding, Refusal};
-use crate::fleet::heartbeat::Tally;
-use crate::lists::notes::Kind;
+use crate::error::{AdminRefusal, Close, Degradation, Doubt, Failure, Refusal, StoreFindingKind};
+use crate::fleet::heartbeat::HeartbeatCounts;
+use crate::lists::notes::FindingKind;
 use crate::lists::{ListName, PoolName};
 use crate::metrics::{Counter, Metrics, STATUS_CLASSES, WorkerMetrics};
 use crate::net;
@@ -28,7 +28,7 @@ use crate::upstream::names;
 
 /// The whole page.
 pub(super) fn render(view: &View) -> String {
-    let mut page = Page::new();
+    let mut page = MetricsPage::new();
     let metrics = &view.gateway.metrics;
     requests(&mut page, metrics);
     connections(&mut page, metrics);
@@ -112,7 +112,7 @@ pub(super) fn render(view: &View) -> String {
     page.into_text()
 }
 
-fn requests(page: &mut Page, metrics: &Metrics) {
+fn requests(page: &mut MetricsPage, metrics: &Metrics) {
     page.family(
         "requests_total",
         "counter",
@@ -180,7 +180,7 @@ fn requests(page: &mut Page, metrics: &Metrics) {
     durations_by_pool(page, metrics);
 }
 
-fn attempts(page: &mut Page, metrics: &Metrics) {
+fn attempts(page: &mut MetricsPage, metrics: &Metrics) {
     page.family(
         "attempts_total",
         "counter",
@@ -234,7 +234,7 @@ fn pool_name(pool: Option<PoolName>) -> &'static str {
     pool.map_or("none", PoolName::name)
 }
 
-fn durations_by_pool(page: &mut Page, metrics: &Metrics) {
+fn durations_by_pool(page: &mut MetricsPage, metrics: &Metrics) {
     let name = "pool_request_duration_seconds";
     page.family(
         name,
@@ -258,7 +258,7 @@ fn durations_by_pool(page: &mut Page, metrics: &Metrics) {
     }
 }
 
-fn connections(page: &mut Page, metrics: &Metrics) {
+fn connections(page: &mut MetricsPage, metrics: &Metrics) {
     page.family(
         "connections_total",
         "counter",
@@ -359,13 +359,13 @@ fn connections(page: &mut Page, metrics: &Metrics) {
     page.value("panics_total", &[], metrics.sum(|it| &it.panics));
 }
 
-fn by_worker(page: &mut Page, metrics: &Metrics, name: &str, of: Select) {
+fn by_worker(page: &mut MetricsPage, metrics: &Metrics, name: &str, of: Select) {
     for (at, worker) in metrics.workers().iter().enumerate() {
         page.value(name, &[("worker", &at)], of(worker).get());
     }
 }
 
-fn lists(page: &mut Page, view: &View) {
+fn lists(page: &mut MetricsPage, view: &View) {
     let (lists, status) = (view.publisher.lists(), view.publisher.status());
     page.family(
         "lists_generation",
@@ -409,17 +409,19 @@ fn lists(page: &mut Page, view: &View) {
         "Likely mistakes in the lists, and what is out of the ordinary with their store, by finding.",
     );
     let findings = view.publisher.findings(&lists);
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         let count = findings.count(kind);
         page.value("lists_findings", &[("finding", &kind.name())], count);
     }
-    for kind in Finding::ALL {
+    for kind in StoreFindingKind::ALL {
         let of_kind = status.findings.iter().filter(|it| it.finding == *kind);
         let others = match kind {
-            Finding::ProxyNotBelieved => {
+            StoreFindingKind::ProxyNotBelieved => {
                 usize::from(view.gateway.doubts.recent(Instant::now()).is_some())
             }
-            Finding::NameUnresolved => view.gateway.lists.names().unresolved(Instant::now()).count,
+            StoreFindingKind::NameUnresolved => {
+                view.gateway.lists.names().unresolved(Instant::now()).count
+            }
             _ => 0,
         };
         let count = of_kind.count() + others;
@@ -492,7 +494,7 @@ fn lists(page: &mut Page, view: &View) {
     names(page, &view.gateway.lists.names().tally());
 }
 
-fn names(page: &mut Page, tally: &names::Tally) {
+fn names(page: &mut MetricsPage, tally: &names::NameCounts) {
     let name = "names";
     page.family(
         name,
@@ -517,7 +519,7 @@ fn names(page: &mut Page, tally: &names::Tally) {
     }
 }
 
-fn heartbeats(page: &mut Page, tally: &Tally) {
+fn heartbeats(page: &mut MetricsPage, tally: &HeartbeatCounts) {
     let name = "fleet_heartbeats_total";
     page.family(name, "counter", "Heartbeats in Redis, by outcome.");
     for (outcome, count) in [
@@ -529,7 +531,7 @@ fn heartbeats(page: &mut Page, tally: &Tally) {
     }
 }
 
-fn last_good_copy(page: &mut Page, copy: &copy::View, in_force: bool) {
+fn last_good_copy(page: &mut MetricsPage, copy: &copy::CopyView, in_force: bool) {
     page.family(
         "lists_copy_age_seconds",
         "gauge",

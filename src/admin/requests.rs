@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::admin::answer::{Answer, Body, READING};
+use crate::admin::answer::{Body, PageResponse, READING};
 use crate::admin::pages::config::{self, ConfigPage};
 use crate::admin::pages::explain::{HEADER, IP, render as explain_page};
 use crate::admin::pages::lists::{self, ListsPage};
@@ -18,9 +18,9 @@ use crate::admin::{host, metrics};
 use crate::error::AdminRefusal;
 use crate::http::h1::head::RequestHead;
 use crate::lists::PoolName;
-use crate::route::explain::{Explanation, Question, Rules, explain};
+use crate::route::explain::{Explanation, Question, RoutingRules, explain};
 use crate::store::By;
-use crate::store::gate::guard::Held;
+use crate::store::gate::guard::HeldChange;
 
 /// Who may change something here sends this field with [`COMMAND_ACCEPT`]. A web page in a browser
 /// on this machine can reach the listener, too, but may not send such a field to another origin.
@@ -38,13 +38,13 @@ pub(super) fn answer_to(
     head: &RequestHead,
     bytes: &[u8],
     from: Option<SocketAddr>,
-) -> Answer {
+) -> PageResponse {
     let target = head.target.of(bytes);
     let host = value(head, bytes, "Host");
     let refuse = |why: AdminRefusal, text: String| {
         let host = host.unwrap_or_default();
         view.refused.note(why, host, target, from);
-        Answer::text(403, text)
+        PageResponse::text(403, text)
     };
     let names = &view.gateway.config.load().admin_hosts;
     // A request without a Host is not from a browser.
@@ -63,11 +63,11 @@ pub(super) fn answer_to(
                 refuse(AdminRefusal::NoCommand, text)
             }
             b"POST" => accept(view, parts.next().unwrap_or_default()),
-            _ => Answer::method_not_allowed("POST"),
+            _ => PageResponse::method_not_allowed("POST"),
         };
     }
     if !matches!(method, b"GET" | b"HEAD") {
-        return Answer::method_not_allowed(READING);
+        return PageResponse::method_not_allowed(READING);
     }
     let is = |page: &str| path == page.as_bytes();
     match path {
@@ -77,26 +77,26 @@ pub(super) fn answer_to(
                 false => health::render(view),
             };
             match health {
-                Ok(text) => Answer::text(200, text),
-                Err(text) => Answer::text(503, text),
+                Ok(text) => PageResponse::text(200, text),
+                Err(text) => PageResponse::text(503, text),
             }
         }
         _ if is(ListsPage::PATH) => match lists::Part::of(parts.next().unwrap_or_default()) {
             Ok(part) => {
                 let body = Body::Lists(Box::new(lists::PageWriter::new(view, part)));
-                let answer = Answer::json(String::new());
-                Answer { body, ..answer }
+                let answer = PageResponse::json(String::new());
+                PageResponse { body, ..answer }
             }
-            Err(what) => Answer::text(400, format!("{what}\n")),
+            Err(what) => PageResponse::text(400, format!("{what}\n")),
         },
         _ if is(Explanation::PATH) => explained(view, parts.next().unwrap_or_default()),
-        _ if is(PeersPage::PATH) => Answer::json(peers::render(view)),
-        _ if is(ConfigPage::PATH) => Answer::json(config::render(view)),
+        _ if is(PeersPage::PATH) => PageResponse::json(peers::render(view)),
+        _ if is(ConfigPage::PATH) => PageResponse::json(config::render(view)),
         b"/metrics" => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
-            Answer::page(200, kind, metrics::render(view))
+            PageResponse::page(200, kind, metrics::render(view))
         }
-        _ => Answer::text(
+        _ => PageResponse::text(
             404,
             "there are /healthz, /lists, /peers, /explain, /config and /metrics\n",
         ),
@@ -104,7 +104,7 @@ pub(super) fn answer_to(
 }
 
 /// Who would serve a client: `?ip=ADDRESS`, with `&header=Name:%20value` for each header field.
-fn explained(view: &View, query: &[u8]) -> Answer {
+fn explained(view: &View, query: &[u8]) -> PageResponse {
     let (mut socket, mut headers) = (None, Vec::new());
     for (key, value) in form_urlencoded::parse(query) {
         match &*key {
@@ -112,12 +112,12 @@ fn explained(view: &View, query: &[u8]) -> Answer {
             HEADER => headers.push(value.into_owned()),
             name => {
                 let example = "/explain?ip=192.0.2.1&header=Name:%20value";
-                return Answer::text(400, format!("{}\n", unknown(name, example)));
+                return PageResponse::text(400, format!("{}\n", unknown(name, example)));
             }
         }
     }
     let Some(socket) = socket else {
-        return Answer::text(400, "an address is required: /explain?ip=192.0.2.1\n");
+        return PageResponse::text(400, "an address is required: /explain?ip=192.0.2.1\n");
     };
     let config = view.gateway.config.load();
     let (pools, now) = (view.gateway.lists.pools(), Instant::now());
@@ -125,7 +125,7 @@ fn explained(view: &View, query: &[u8]) -> Answer {
         let usable = pools.usable(pool, now, &config.upstream);
         usable.standing(pools[pool].peers(), true, now)
     };
-    let rules = Rules {
+    let rules = RoutingRules {
         pre: standing(PoolName::Pre),
         prod: standing(PoolName::Prod),
         trusted_proxies: &config.gateway.trusted_proxies,
@@ -136,8 +136,8 @@ fn explained(view: &View, query: &[u8]) -> Answer {
         headers: &headers,
     };
     match explain(&question, &rules, &view.publisher.lists()) {
-        Ok(explanation) => Answer::json(explain_page(&explanation)),
-        Err(error) => Answer::text(400, format!("{error}\n")),
+        Ok(explanation) => PageResponse::json(explain_page(&explanation)),
+        Err(error) => PageResponse::text(400, format!("{error}\n")),
     }
 }
 
@@ -156,19 +156,19 @@ fn is_command(head: &RequestHead, bytes: &[u8]) -> bool {
 }
 
 /// Accepts the held change that the query names.
-fn accept(view: &View, query: &[u8]) -> Answer {
+fn accept(view: &View, query: &[u8]) -> PageResponse {
     let digest = query.strip_prefix(b"digest=");
     let digest = digest.and_then(|it| std::str::from_utf8(it).ok());
     let Some(digest) = digest.filter(|it| is_digest(it)) else {
-        return Answer::text(400, "it takes ?digest= with 16 hexadecimal digits\n");
+        return PageResponse::text(400, "it takes ?digest= with 16 hexadecimal digits\n");
     };
     match view.publisher.accept(digest, By::Command) {
         Ok(accepted) => {
             let (list, generation) = (accepted.list.name(), accepted.generation);
             let text = format!("accepted list={list} digest={digest} generation={generation}\n");
-            Answer::text(200, text)
+            PageResponse::text(200, text)
         }
-        Err(held) => Answer::text(409, format!("{}\n", no_such_change(digest, &held))),
+        Err(held) => PageResponse::text(409, format!("{}\n", no_such_change(digest, &held))),
     }
 }
 
@@ -178,8 +178,8 @@ fn is_digest(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(digit)
 }
 
-fn no_such_change(digest: &str, held: &[Held]) -> String {
-    let shown = |it: &Held| {
+fn no_such_change(digest: &str, held: &[HeldChange]) -> String {
+    let shown = |it: &HeldChange| {
         let (list, reason) = (it.list.name(), it.reason.name());
         format!("{} (list={list} reason={reason})", it.digest)
     };

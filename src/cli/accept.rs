@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::admin::pages::standing::Standing;
+use crate::admin::pages::standing::ListsStanding;
 use crate::admin::requests::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
-use crate::cli::admin_client::Asker;
+use crate::cli::admin_client::AdminClient;
 use crate::lists::ListName;
 
 /// The status with which the listener says that nothing of that digest is held.
@@ -23,7 +23,7 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
     }
     let digest = digest.to_ascii_lowercase();
     let target = format!("{ACCEPT_PATH}?digest={digest}");
-    let asker = Asker::of(path)?;
+    let asker = AdminClient::of(path)?;
     let (status, text) = asker.post(&target, (COMMAND_FIELD, COMMAND_ACCEPT))?;
     let text = text.trim_end().to_owned();
     match status {
@@ -35,7 +35,7 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
 }
 
 /// The answer if a list with this digest is in force already.
-fn in_force(lists: &Standing, digest: &str) -> Option<String> {
+fn in_force(lists: &ListsStanding, digest: &str) -> Option<String> {
     let generation = Some(lists.generation).filter(|it| *it > 0)?;
     let is_meant = |list: &ListName| {
         lists

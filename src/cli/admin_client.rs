@@ -15,12 +15,12 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST: u64 = 1 << 30;
 
 /// Asks one gateway.
-pub(crate) struct Asker {
+pub(crate) struct AdminClient {
     admin: SocketAddr,
     agent: ureq::Agent,
 }
 
-impl Asker {
+impl AdminClient {
     /// Will ask at `admin`.
     pub(crate) fn new(admin: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder()
@@ -84,16 +84,16 @@ impl Asker {
     /// How the lists stand, without their entries.
     ///
     /// # Errors
-    /// As [`Asker::page`].
+    /// As [`AdminClient::page`].
     pub(crate) fn lists(&self) -> Result<ListsPage, String> {
         let none = ListsPage::part(0, 0);
         self.page_with(&none.each_ref().map(|(name, it)| (*name, it.as_str())))
     }
 
-    /// As [`Asker::page`], with a query.
+    /// As [`AdminClient::page`], with a query.
     ///
     /// # Errors
-    /// As [`Asker::page`]; also what the gateway says is wrong with the query.
+    /// As [`AdminClient::page`]; also what the gateway says is wrong with the query.
     pub(crate) fn page_with<P: Page>(&self, query: &[(&str, &str)]) -> Result<P, String> {
         let (status, text) = self.get_with(P::PATH, query)?;
         let place = format!("http://{}{}", self.admin, P::PATH);

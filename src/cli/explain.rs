@@ -6,10 +6,10 @@
 use std::path::Path;
 
 use crate::admin::pages::explain::{HEADER, IP};
-use crate::cli::admin_client::Asker;
+use crate::cli::admin_client::AdminClient;
 use crate::cli::lists::{Whom, stored};
-use crate::route::Standing;
-use crate::route::explain::{self, Explanation, Question, Rules};
+use crate::route::PoolStanding;
+use crate::route::explain::{self, Explanation, Question, RoutingRules};
 use crate::run;
 
 /// Who would serve a request from `ip` with these header fields, and why.
@@ -22,16 +22,16 @@ pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<Str
             let ip = question.socket.to_string();
             let headers = question.headers.iter().map(|it| (HEADER, it.as_str()));
             let query: Vec<_> = [(IP, ip.as_str())].into_iter().chain(headers).collect();
-            Asker::of(config)?.page_with(&query)?
+            AdminClient::of(config)?.page_with(&query)?
         }
         Whom::Store => {
             let config = run::load(config)?;
             let lists = stored(&config)?;
-            let rules = Rules {
+            let rules = RoutingRules {
                 trusted_proxies: &config.gateway.trusted_proxies,
                 fallback: config.upstream.fallback,
-                pre: Standing::by_list(&lists.pre),
-                prod: Standing::by_list(&lists.prod),
+                pre: PoolStanding::by_list(&lists.pre),
+                prod: PoolStanding::by_list(&lists.prod),
             };
             Explanation {
                 // Only a gateway counts them.

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::cli::table;
-use crate::config::{Redis, Store};
-use crate::fleet::nodes::{Heard, Look, Nodes, Silent};
+use crate::config::{RedisSettings, Store};
+use crate::fleet::nodes::{FleetLook, Heard, Nodes, Silent};
 use crate::run;
 
 /// Time for one look at all gateways.
@@ -31,7 +31,7 @@ const LAST_LOOK: Duration = Duration::from_millis(250);
 const NAMED: usize = 20;
 
 /// What is to be said.
-pub struct Answer {
+pub struct FleetReport {
     /// The answer.
     pub text: String,
     /// Why it may be incomplete, on one line, if it may.
@@ -42,11 +42,11 @@ pub struct Answer {
 ///
 /// # Errors
 /// One line: why Redis cannot be asked.
-pub fn list(config: &Path) -> Result<Answer, String> {
+pub fn list(config: &Path) -> Result<FleetReport, String> {
     let settings = settings(config)?;
     let look = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
     let look = look.map_err(|error| format!("{}: {error}", settings.url))?;
-    Ok(Answer {
+    Ok(FleetReport {
         text: table(&look),
         note: look.note,
     })
@@ -62,7 +62,7 @@ pub fn wait(
     digest: &str,
     limit: Duration,
     at_least: usize,
-) -> Result<Answer, String> {
+) -> Result<FleetReport, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
     }
@@ -73,16 +73,16 @@ pub fn wait(
     let settings = settings(config)?;
     let until = Instant::now() + limit;
     let mut nodes = Nodes::new(&settings);
-    let mut watch = Awaited::new(digest.to_ascii_lowercase(), at_least);
+    let mut watch = AwaitedNodes::new(digest.to_ascii_lowercase(), at_least);
     loop {
         let began = Instant::now();
         let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
-            Ok(Look { heard, note, .. }) => {
+            Ok(FleetLook { heard, note, .. }) => {
                 watch.look(heard, began, Instant::now());
                 match (watch.complaint(), note) {
                     (None, note) => {
                         let text = format!("{}\n", watch.success());
-                        return Ok(Answer { text, note });
+                        return Ok(FleetReport { text, note });
                     }
                     (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
                     (Some(complaint), None) => complaint,
@@ -104,7 +104,7 @@ pub fn wait(
     }
 }
 
-fn settings(config: &Path) -> Result<Redis, String> {
+fn settings(config: &Path) -> Result<RedisSettings, String> {
     match run::load(config)?.store {
         Store::Redis(settings) => Ok(settings),
         Store::File(_) => Err(
@@ -124,13 +124,13 @@ struct LastSeen {
 
 /// The gateways that are waited for. One that shuts down cleanly is not waited for any
 /// more; one whose key expires meanwhile is, since it may serve old lists.
-struct Awaited {
+struct AwaitedNodes {
     digest: String,
     at_least: usize,
     seen: BTreeMap<String, LastSeen>,
 }
 
-impl Awaited {
+impl AwaitedNodes {
     fn new(digest: String, at_least: usize) -> Self {
         Self {
             digest,
@@ -235,7 +235,7 @@ const TITLES: [&str; 8] = [
 ];
 
 /// A line for each gateway, below a line of titles.
-fn table(look: &Look) -> String {
+fn table(look: &FleetLook) -> String {
     let heard = look.heard.iter().map(row);
     let mut rows: Vec<[String; 8]> = heard.chain(look.silent.iter().map(row_of_silent)).collect();
     rows.sort_by(|one, other| one[0].cmp(&other[0]));
@@ -308,7 +308,7 @@ mod tests {
 
     /// What is said after some looks, each so many milliseconds after the start.
     fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
-        let mut watch = Awaited::new(NEW.to_owned(), at_least);
+        let mut watch = AwaitedNodes::new(NEW.to_owned(), at_least);
         let start = Instant::now();
         for (ms, heard) in looks {
             let at = start + Duration::from_millis(*ms);
@@ -421,7 +421,7 @@ gateway-1  0.1.0           00000000000000bb  2           0.0s  events  gray,prod
             name: "a".to_owned(),
             expired: Some(Duration::from_millis(2500)),
         };
-        let look = Look {
+        let look = FleetLook {
             heard: vec![unknown, held],
             silent: vec![silent],
             note: None,

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::admin::pages::lists::ListsPage;
-use crate::admin::pages::standing::Standing;
-use crate::cli::admin_client::Asker;
+use crate::admin::pages::standing::ListsStanding;
+use crate::cli::admin_client::AdminClient;
 use crate::config::{Config, Store};
 use crate::lists::{ListName, Lists, PeerList};
 use crate::run;
@@ -25,7 +25,7 @@ pub enum Whom {
 }
 
 /// Lists, from wherever they come.
-struct Content {
+struct ListsContent {
     /// Lines about them, without line ends.
     about: Vec<String>,
     /// As the status of a gateway names it.
@@ -107,8 +107,8 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
     Ok(Difference { text, same })
 }
 
-fn of_gateway(config: &Path) -> Result<Content, String> {
-    let asker = Asker::of(config)?;
+fn of_gateway(config: &Path) -> Result<ListsContent, String> {
+    let asker = AdminClient::of(config)?;
     let (lists, entries) = whole(&asker)?;
     let source = &lists.source;
     if lists.generation == 0 {
@@ -117,7 +117,7 @@ fn of_gateway(config: &Path) -> Result<Content, String> {
             "the gateway has read no lists from {source}: {why}"
         ));
     }
-    Ok(Content {
+    Ok(ListsContent {
         about: vec![
             format!("in force; source {source}, mode {}", lists.mode),
             format!("generation {}, digest {}", lists.generation, lists.digest),
@@ -136,7 +136,7 @@ const AT_ONCE: usize = 50_000;
 const CHANGES: usize = 10;
 
 /// The state of the lists, and all their entries, at one moment.
-fn whole(asker: &Asker) -> Result<(Standing, [BTreeSet<String>; 3]), String> {
+fn whole(asker: &AdminClient) -> Result<(ListsStanding, [BTreeSet<String>; 3]), String> {
     let page_from = |offset: usize| {
         let part = ListsPage::part(offset, AT_ONCE);
         asker.page_with::<ListsPage>(&part.each_ref().map(|(name, it)| (*name, it.as_str())))
@@ -173,7 +173,7 @@ fn take(page: &ListsPage, entries: &mut [BTreeSet<String>; 3]) -> bool {
 }
 
 /// What a gateway says about lists that have not come into force.
-fn kept(lists: &Standing) -> Vec<String> {
+fn kept(lists: &ListsStanding) -> Vec<String> {
     let held = lists.held.iter().map(|it| {
         let (list, reason, digest) = (&it.list, &it.reason, &it.digest);
         format!("{list} is held: {reason}; to accept it: graygate lists accept {digest}")
@@ -183,11 +183,11 @@ fn kept(lists: &Standing) -> Vec<String> {
     held.chain(kept).collect()
 }
 
-fn of_store(config: &Config) -> Result<Content, String> {
+fn of_store(config: &Config) -> Result<ListsContent, String> {
     let lists = stored(config)?;
     let source = config.store.to_string();
     let peers = |list: &PeerList| list.written().iter().map(ToString::to_string).collect();
-    Ok(Content {
+    Ok(ListsContent {
         about: vec![
             format!("in the store: {source}"),
             format!("digest {}", lists.digest),

@@ -8,17 +8,17 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{Config, Store};
 use crate::lists::findings::{self, Findings};
-use crate::lists::notes::Kind;
+use crate::lists::notes::FindingKind;
 use crate::lists::{Family, ListName, Lists};
 use crate::run;
-use crate::store::gate::guard::Reason;
+use crate::store::gate::guard::HoldReason;
 use crate::store::{Reading, format, redis};
 
 /// The default of `[upstream] peer_port`.
 const PEER_PORT: u16 = 80;
 
 /// What was found.
-pub struct Report {
+pub struct ListsReport {
     /// A line for each finding and each skipped entry; or one line with the number of good entries.
     pub text: String,
     /// How many findings and skipped entries there are.
@@ -30,7 +30,7 @@ pub struct Report {
 ///
 /// # Errors
 /// One line: what cannot be read.
-pub fn check(file: Option<&Path>, config: &Path) -> Result<Report, String> {
+pub fn check(file: Option<&Path>, config: &Path) -> Result<ListsReport, String> {
     let loaded = match run::load(config) {
         // A lists file can be checked on a machine without a gateway.
         Err(_) if file.is_some() && !config.exists() => None,
@@ -64,7 +64,7 @@ fn report(
     types: &redis::WrongTypes,
     port: u16,
     trusted: &[ipnet::IpNet],
-) -> Report {
+) -> ListsReport {
     let mut text = String::new();
     let mut faults = 0;
     for (list, entries) in reading.iter() {
@@ -87,12 +87,12 @@ fn report(
         .map(|it| lists.skipped(*it).count)
         .sum();
     // An almost valid entry is both a finding and skipped, but counts once.
-    let remarks = faults + held + skipped + findings.total() - findings.count(Kind::Almost);
+    let remarks = faults + held + skipped + findings.total() - findings.count(FindingKind::Almost);
     if remarks == 0 {
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
         text = format!("nothing to report: gray {gray}, pre {pre}, prod {prod}\n");
     }
-    Report { text, remarks }
+    ListsReport { text, remarks }
 }
 
 fn tell_skipped(text: &mut String, lists: &Lists, findings: &Findings) {
@@ -101,7 +101,9 @@ fn tell_skipped(text: &mut String, lists: &Lists, findings: &Findings) {
         for it in &skipped.first {
             let mut almost = findings.first.iter();
             // A finding says more about those.
-            if !almost.any(|of| (of.kind, of.list, &of.entry) == (Kind::Almost, list, &it.entry)) {
+            if !almost
+                .any(|of| (of.kind, of.list, &of.entry) == (FindingKind::Almost, list, &it.entry))
+            {
                 let _ = writeln!(
                     text,
                     "{}: skipped: {}: {}",
@@ -124,13 +126,16 @@ fn tell_findings(text: &mut String, findings: &Findings) {
     for it in &findings.first {
         let (list, kind) = (it.list.name(), it.kind.name());
         let times = match (it.kind, it.count + 1) {
-            (Kind::Duplicate, times) => format!(" ({times} times)"),
+            (FindingKind::Duplicate, times) => format!(" ({times} times)"),
             _ => String::new(),
         };
         let _ = writeln!(text, "{list}: {kind}: {}: {}{times}", it.entry, it.text);
     }
     // The almost valid ones are among the skipped entries.
-    for kind in Kind::ALL.into_iter().filter(|it| *it != Kind::Almost) {
+    for kind in FindingKind::ALL
+        .into_iter()
+        .filter(|it| *it != FindingKind::Almost)
+    {
         let of_kind = findings.first.iter().filter(|it| it.kind == kind);
         let named: usize = of_kind.map(|it| it.count).sum();
         more(text, "all", kind.name(), findings.count(kind) - named);
@@ -142,7 +147,7 @@ fn tell_held(text: &mut String, lists: &Lists) -> usize {
     let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let held = Family::ALL.into_iter().zip(all);
     let held = held.filter(|(family, _)| lists.gray.admits_everybody(*family));
-    let reason = Reason::AdmitsEverybody.name();
+    let reason = HoldReason::AdmitsEverybody.name();
     held.map(|(family, net)| {
         let what = match lists.gray.has(&net) {
             true => net.to_string(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::admin::pages::Page;
 use crate::admin::pages::peers::{PeerSeen, PeersPage, PoolSeen};
-use crate::cli::admin_client::Asker;
+use crate::cli::admin_client::AdminClient;
 use crate::cli::table;
-use crate::upstream::health::{State, Why};
+use crate::upstream::health::{PeerState, Why};
 
 /// The form of what is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Form {
 /// # Errors
 /// One line: it cannot be asked, or does not answer.
 pub fn show(config: &Path, form: Form) -> Result<String, String> {
-    let asker = Asker::of(config)?;
+    let asker = AdminClient::of(config)?;
     match form {
         Form::Table => Ok(table(&asker.page()?)),
         Form::Json => match asker.get(PeersPage::PATH)? {
@@ -71,8 +71,8 @@ fn row(pool: &PoolSeen, peer: &PeerSeen) -> [String; 12] {
 fn state(peer: &PeerSeen) -> String {
     let reason = peer.reason.as_deref().map(|it| format!(" {it}"));
     let mut parts = vec![format!("{}{}", peer.state, reason.unwrap_or_default())];
-    let is_by_check =
-        peer.reason.as_deref() == Some(Why::Check.name()) || peer.state == State::Unchecked.name();
+    let is_by_check = peer.reason.as_deref() == Some(Why::Check.name())
+        || peer.state == PeerState::Unchecked.name();
     if let Some(check) = peer.last_check.as_deref().filter(|_| is_by_check) {
         let status = peer.last_check_status.map(|it| format!(" {it}"));
         parts.push(format!("last check {check}{}", status.unwrap_or_default()));

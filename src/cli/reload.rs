@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::admin::pages::config::ConfigPage;
-use crate::cli::admin_client::Asker;
+use crate::cli::admin_client::AdminClient;
 use crate::config::{Config, REDIS_URL_VARIABLE};
 use crate::process;
 
@@ -79,7 +79,7 @@ fn same_file(one: &str, other: &Path) -> bool {
     other.to_string_lossy() == one || resolved(Path::new(one)) == resolved(other)
 }
 
-fn outcome(pid: Pid, tally: &Tally) -> Result<String, String> {
+fn outcome(pid: Pid, tally: &ReloadProgress) -> Result<String, String> {
     if let Some(error) = &tally.error {
         return Err(format!("process {pid} keeps its settings: {error}"));
     }
@@ -98,7 +98,7 @@ fn outcome(pid: Pid, tally: &Tally) -> Result<String, String> {
 }
 
 /// What `/config` says about reloads.
-struct Tally {
+struct ReloadProgress {
     file: String,
     /// Reloads that have ended.
     done: u64,
@@ -108,7 +108,7 @@ struct Tally {
     masked: Vec<String>,
 }
 
-impl Tally {
+impl ReloadProgress {
     /// How many reloads will have ended once one has ended that begins after this. One that is under way
     /// may have read the file before it was edited, so it does not count.
     fn next(&self) -> u64 {
@@ -134,22 +134,22 @@ impl Tally {
 
 /// The gateway that is asked.
 struct Asked {
-    asker: Asker,
+    asker: AdminClient,
     pid: Pid,
 }
 
 impl Asked {
     fn new(admin: SocketAddr, pid: Pid) -> Self {
-        let asker = Asker::new(admin);
+        let asker = AdminClient::new(admin);
         Self { asker, pid }
     }
 
-    fn tally(&self) -> Result<Tally, String> {
-        Tally::of(self.asker.page()?, self.pid)
+    fn tally(&self) -> Result<ReloadProgress, String> {
+        ReloadProgress::of(self.asker.page()?, self.pid)
     }
 
     /// Waits until this many reloads have ended.
-    fn wait(&self, done: u64) -> Result<Tally, String> {
+    fn wait(&self, done: u64) -> Result<ReloadProgress, String> {
         let deadline = Instant::now() + TIME_LIMIT;
         loop {
             let tally = self.tally()?;
@@ -183,8 +183,8 @@ mod tests {
         }
     }
 
-    fn tally(under_way: bool) -> Result<Tally, String> {
-        Tally::of(page(Some(7), under_way), Pid::from_raw(7))
+    fn tally(under_way: bool) -> Result<ReloadProgress, String> {
+        ReloadProgress::of(page(Some(7), under_way), Pid::from_raw(7))
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn only_the_process_that_was_signalled_is_believed() {
-        let of = |pid| Tally::of(page(pid, false), Pid::from_raw(7)).map(drop);
+        let of = |pid| ReloadProgress::of(page(pid, false), Pid::from_raw(7)).map(drop);
         let other = Err("process 8 answers instead".to_owned());
         assert_eq!(of(Some(8)), other);
         let none = Err("process null answers instead".to_owned());

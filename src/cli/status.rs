@@ -5,11 +5,11 @@ use std::path::Path;
 
 use crate::admin::pages::health;
 use crate::admin::pages::lists::ListsPage;
-use crate::cli::admin_client::Asker;
+use crate::cli::admin_client::AdminClient;
 use crate::lists::ListName;
 
 /// The running gateway's report about itself.
-pub struct Report {
+pub struct StatusReport {
     /// A few lines for a person.
     pub text: String,
     /// It can serve requests.
@@ -23,12 +23,12 @@ pub struct Report {
 ///
 /// # Errors
 /// When it cannot be asked, or does not answer.
-pub fn ask(config: &Path) -> Result<Report, String> {
-    let asker = Asker::of(config)?;
+pub fn ask(config: &Path) -> Result<StatusReport, String> {
+    let asker = AdminClient::of(config)?;
     let (health, page) = asker.get(&format!("{}?{}", health::PATH, health::FULL))?;
     let (word, lacks) = health::read(&page);
     let lists = asker.lists()?;
-    Ok(Report {
+    Ok(StatusReport {
         text: text(word, &lacks, &lists),
         serves: health == 200,
         degraded: !lacks.is_empty(),

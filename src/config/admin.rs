@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::error::{ConfigError, Reading, Wrong, shown, wrong};
+use super::error::{ConfigError, ValueResult, WrongValue, shown, wrong};
 use super::file::IniFile;
 use super::gateway::{self, Listen};
 use super::key::settings;
@@ -34,11 +34,11 @@ pub(super) fn listen_beside(
     // The error should name a line that is in the file.
     Err(if section.has(&LISTEN) {
         let what = format!("[gateway] listen has {other}");
-        section.wrong(&LISTEN.key, &Wrong { what, allowed })
+        section.wrong(&LISTEN.key, &WrongValue { what, allowed })
     } else {
         let what = format!("[admin] listen is {admin}");
         let section = file.section("gateway");
-        section.wrong(&gateway::LISTEN.key, &Wrong { what, allowed })
+        section.wrong(&gateway::LISTEN.key, &WrongValue { what, allowed })
     })
 }
 
@@ -49,7 +49,7 @@ fn takes_both_families(admin: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// An address with a port, or `off`.
-pub(super) fn address_or_off(text: &str) -> Reading<Option<SocketAddr>> {
+pub(super) fn address_or_off(text: &str) -> ValueResult<Option<SocketAddr>> {
     if text == "off" {
         return Ok(None);
     }
@@ -58,7 +58,7 @@ pub(super) fn address_or_off(text: &str) -> Reading<Option<SocketAddr>> {
 }
 
 /// Names of hosts, in lower case; none when empty.
-pub(super) fn hosts(text: &str) -> Reading<Vec<String>> {
+pub(super) fn hosts(text: &str) -> ValueResult<Vec<String>> {
     if text.is_empty() {
         return Ok(Vec::new());
     }

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct ConfigError(String);
 
 impl ConfigError {
-    pub(super) fn new(place: &str, Wrong { what, allowed }: &Wrong) -> Self {
+    pub(super) fn new(place: &str, WrongValue { what, allowed }: &WrongValue) -> Self {
         // A path may contain a line feed, too.
         let line = format!("{place}: {what}; allowed: {allowed}");
         Self(line.replace(char::is_control, " "))
@@ -25,7 +25,7 @@ impl std::error::Error for ConfigError {}
 
 /// What is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(super) struct WrongValue {
     /// What is wrong.
     pub(super) what: String,
     /// What would be right.
@@ -33,11 +33,11 @@ pub(super) struct Wrong {
 }
 
 /// The result of parsing a value.
-pub(super) type Reading<T> = Result<T, Wrong>;
+pub(super) type ValueResult<T> = Result<T, WrongValue>;
 
-/// A [`Wrong`] as a result.
-pub(super) fn wrong<T>(what: impl Into<String>, allowed: impl Into<String>) -> Reading<T> {
-    Err(Wrong {
+/// A [`WrongValue`] as a result.
+pub(super) fn wrong<T>(what: impl Into<String>, allowed: impl Into<String>) -> ValueResult<T> {
+    Err(WrongValue {
         what: what.into(),
         allowed: allowed.into(),
     })

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Reading, Wrong, shown};
+use super::error::{ConfigError, ValueResult, WrongValue, shown};
 use super::key::{Key, KeyTable, Setting};
 
 /// The longest file, in bytes.
@@ -40,7 +40,7 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
 
 /// An error about a line rather than a value.
 fn at(path: &Path, line: Option<usize>, what: &str, allowed: &str) -> ConfigError {
-    let wrong = Wrong {
+    let wrong = WrongValue {
         what: what.to_owned(),
         allowed: allowed.to_owned(),
     };
@@ -57,13 +57,13 @@ pub(super) struct IniFile<'a> {
     path: &'a Path,
     /// Its folder, absolute.
     base: PathBuf,
-    lines: Lines<'a>,
+    lines: KeyLines<'a>,
     values: ini::IniMap,
     quoted: Quoted,
 }
 
 /// The line of each section's keys, counted from 1.
-type Lines<'a> = HashMap<(&'a str, &'a str), usize>;
+type KeyLines<'a> = HashMap<(&'a str, &'a str), usize>;
 
 /// Quoted values, without their quotes, by line.
 type Quoted = HashMap<usize, String>;
@@ -138,7 +138,7 @@ impl Section<'_> {
     }
 
     /// An error about the value of a key.
-    pub(super) fn wrong(self, key: &Key, wrong: &Wrong) -> ConfigError {
+    pub(super) fn wrong(self, key: &Key, wrong: &WrongValue) -> ConfigError {
         let (section, line) = self.place(key).unzip();
         let value = shown_of(key, self.text(key));
         let place = place(self.file.path, line);
@@ -210,12 +210,12 @@ fn index<'a>(
     path: &Path,
     text: &'a str,
     keys: KeyTable,
-) -> Result<(Lines<'a>, Quoted), ConfigError> {
+) -> Result<(KeyLines<'a>, Quoted), ConfigError> {
     // Invisible in most editors, and not part of a name.
     if text.starts_with('\u{feff}') {
         return Err(at(path, Some(1), "a byte order mark", "UTF-8 without one"));
     }
-    let mut lines = Lines::new();
+    let mut lines = KeyLines::new();
     let mut quoted = Quoted::new();
     let mut section = None;
     for (number, line) in (1..).zip(text.lines()) {
@@ -302,12 +302,12 @@ fn unquoted(text: &str) -> Option<String> {
 }
 
 /// The name in a section's line.
-fn section_name(line: &str, keys: KeyTable) -> Reading<&str> {
+fn section_name(line: &str, keys: KeyTable) -> ValueResult<&str> {
     let inner = line.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
     let name = inner.map(str::trim);
     match name {
         Some(name) if keys.of(name).next().is_some() => Ok(name),
-        _ => Err(Wrong {
+        _ => Err(WrongValue {
             what: match name {
                 Some(name) => format!("[{}]: an unknown section", shown(name)),
                 None => "a line that begins like a section and does not end with ]".to_owned(),

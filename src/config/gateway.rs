@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::error::{ConfigError, Reading, Wrong, wrong};
+use super::error::{ConfigError, ValueResult, WrongValue, wrong};
 use super::file::Section;
 use super::key::settings;
 use super::units::{self, address, one_of, overlap};
@@ -59,7 +59,7 @@ settings! {
 
 /// Section `[gateway]`: the client side and the process.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gateway {
+pub struct GatewaySettings {
     /// Addresses to serve, at least one.
     pub listen: Vec<Listen>,
     /// Worker threads, 1 to 256.
@@ -108,12 +108,12 @@ pub struct Listen {
     pub proxy: bool,
 }
 
-impl Gateway {
+impl GatewaySettings {
     pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         let listen = section.get(&LISTEN)?;
         let trusted_proxies = section.get(&TRUSTED_PROXIES)?;
         if listen.iter().any(|it: &Listen| it.proxy) && trusted_proxies.is_empty() {
-            let wrong = Wrong {
+            let wrong = WrongValue {
                 what: "a listener with `proxy` to which nobody may connect".to_owned(),
                 allowed: "addresses or CIDRs of the proxies in trusted_proxies".to_owned(),
             };
@@ -122,7 +122,7 @@ impl Gateway {
         let user = section.get(&USER)?;
         let group = section.get(&GROUP)?;
         if user.is_none() && group.is_some() {
-            let wrong = Wrong {
+            let wrong = WrongValue {
                 what: "a group without a user".to_owned(),
                 allowed: "a user as well, or no group".to_owned(),
             };
@@ -157,7 +157,7 @@ impl Gateway {
 
 /// Addresses with ports, at least one and each one once. `proxy` after an address: connections begin
 /// with a PROXY protocol header.
-fn listen(text: &str) -> Reading<Vec<Listen>> {
+fn listen(text: &str) -> ValueResult<Vec<Listen>> {
     const ALLOWED: &str = "IP addresses with a port, separated by commas, such as 0.0.0.0:80 or [::]:80; \
                            each may be followed by `proxy`";
     let mut all: Vec<Listen> = Vec::new();
@@ -182,6 +182,6 @@ fn listen(text: &str) -> Reading<Vec<Listen>> {
 }
 
 /// Whether something unusual is passed on.
-fn raw_target(text: &str) -> Reading<bool> {
+fn raw_target(text: &str) -> ValueResult<bool> {
     one_of(text, &[("pass", true), ("refuse", false)])
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::{ConfigError, Reading, wrong};
+use super::error::{ConfigError, ValueResult, wrong};
 use super::file::{IniFile, Section};
 use super::key::settings;
 use super::units;
@@ -76,12 +76,12 @@ impl Checks {
 
 /// Section `[health]`, and those of the pools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthSettings {
     pre: Option<Arc<Checks>>,
     prod: Option<Arc<Checks>>,
 }
 
-impl Health {
+impl HealthSettings {
     pub(super) fn of(file: &IniFile<'_>) -> Result<Self, ConfigError> {
         // Also what both pools have of their own must be right.
         Checks::of(file.section("health"))?;
@@ -106,7 +106,7 @@ impl Health {
 }
 
 /// A path with its query (RFC 3986 sections 3.3 and 3.4); none when empty.
-fn path(text: &str) -> Reading<Option<String>> {
+fn path(text: &str) -> ValueResult<Option<String>> {
     let is_part =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(&byte);
     if text.is_empty() {
@@ -119,7 +119,7 @@ fn path(text: &str) -> Reading<Option<String>> {
     Ok(Some(text.to_owned()))
 }
 
-fn interval(text: &str) -> Reading<Duration> {
+fn interval(text: &str) -> ValueResult<Duration> {
     const LEAST: Duration = Duration::from_millis(100);
     match units::duration(text)? {
         time if time < LEAST => wrong("it is less than 100ms", "a time from 100ms on, as 5s"),
@@ -128,7 +128,7 @@ fn interval(text: &str) -> Reading<Duration> {
 }
 
 /// Ranges of final statuses.
-fn expect(text: &str) -> Reading<Vec<RangeInclusive<u16>>> {
+fn expect(text: &str) -> ValueResult<Vec<RangeInclusive<u16>>> {
     let status = |text: &str| match units::digits::<u16>(text) {
         Some(Ok(status)) if (200..600).contains(&status) => Some(status),
         _ => None,
@@ -150,7 +150,7 @@ fn expect(text: &str) -> Reading<Vec<RangeInclusive<u16>>> {
 }
 
 /// A name or an address, with a port if need be; none when empty.
-fn host(text: &str) -> Reading<Option<String>> {
+fn host(text: &str) -> ValueResult<Option<String>> {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
     if !text.bytes().all(is_part) {
         return wrong(

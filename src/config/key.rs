@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::error::Reading;
+use super::error::ValueResult;
 
 /// A key of the ini file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Key {
 pub(super) struct Setting<T> {
     pub(super) key: Key,
     /// Parses a value; relative paths start at the file's folder.
-    pub(super) read: fn(&str, &Path) -> Reading<T>,
+    pub(super) read: fn(&str, &Path) -> ValueResult<T>,
 }
 
 /// Declares the keys of a section, in the order of the shipped file: `CONSTANT: type = name, default,

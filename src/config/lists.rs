@@ -24,7 +24,7 @@ settings! {
 
 /// The rest of section `[lists]`: how lists come into force, from whatever source.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lists {
+pub struct ListsSettings {
     /// Where the copy of the last good lists is kept, if anywhere; absolute.
     pub last_good: Option<PathBuf>,
     /// How old it may be at the start, if that is limited.
@@ -35,7 +35,7 @@ pub struct Lists {
     pub guard_timeout: Option<Duration>,
 }
 
-impl Lists {
+impl ListsSettings {
     pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             last_good: section.get(&LAST_GOOD)?,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Reading, wrong};
+use super::error::{ConfigError, ValueResult, wrong};
 use super::file::Section;
 use super::key::settings;
 use super::units::{self, digits, one_of};
@@ -21,7 +21,7 @@ settings! {
 
 /// Section `[log]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Log {
+pub struct LogSettings {
     /// The access log.
     pub access: LogTarget,
     /// The error log.
@@ -45,7 +45,7 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
-impl Log {
+impl LogSettings {
     pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             access: section.get(&ACCESS)?,
@@ -57,7 +57,7 @@ impl Log {
 }
 
 /// Where a log goes.
-fn log_target(text: &str, base: &Path) -> Reading<LogTarget> {
+fn log_target(text: &str, base: &Path) -> ValueResult<LogTarget> {
     const ALLOWED: &str =
         "off, stdout (or -), stderr, or the path of a file, with a / or ending in .log";
     match text {
@@ -78,7 +78,7 @@ fn log_target(text: &str, base: &Path) -> Reading<LogTarget> {
 }
 
 /// A number of lines, or none for `unlimited`.
-fn lines(text: &str) -> Reading<Option<u32>> {
+fn lines(text: &str) -> ValueResult<Option<u32>> {
     const ALLOWED: &str = "unlimited, or a whole number from 1 to 1000000";
     if text == "unlimited" {
         return Ok(None);
@@ -93,7 +93,7 @@ fn lines(text: &str) -> Reading<Option<u32>> {
 }
 
 /// The level of the error log.
-fn level(text: &str) -> Reading<log::LevelFilter> {
+fn level(text: &str) -> ValueResult<log::LevelFilter> {
     one_of(
         text,
         &[

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::{ConfigError, Reading, Wrong, shown, wrong};
+use super::error::{ConfigError, ValueResult, WrongValue, shown, wrong};
 use super::file::Section;
 use super::key::{Key, settings};
 use super::units::{self, bytes, duration_or_off, name, one_of, optional_name};
@@ -60,7 +60,7 @@ pub(crate) const REDIS_URL_VARIABLE: &str = "GRAYGATE_REDIS_URL";
 
 /// Section `[redis]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Redis {
+pub struct RedisSettings {
     /// The server; with Sentinels, its host is the name of the master.
     pub url: Url,
     /// The Sentinels to ask where the master is; none: the URL says it.
@@ -84,21 +84,21 @@ pub struct Redis {
     /// The longest answer with all lists, in bytes.
     pub max_reply: usize,
     /// What the gateways on the same server know of each other.
-    pub fleet: Fleet,
+    pub fleet: FleetSettings,
 }
 
 /// Part of section `[redis]`: how this gateway makes itself known to others.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fleet {
+pub struct FleetSettings {
     /// Between two heartbeats, if there are any.
     pub heartbeat: Option<Duration>,
     /// The name of this gateway: printable, without spaces.
     pub node: String,
-    /// What the keys begin with: `Fleet::key_of`. No key of the lists is such a key.
+    /// What the keys begin with: `FleetSettings::key_of`. No key of the lists is such a key.
     pub node_key: String,
 }
 
-impl Fleet {
+impl FleetSettings {
     /// The key of the heartbeats of `node`.
     pub(crate) fn key_of(&self, node: &str) -> String {
         format!("{}:{node}", self.node_key)
@@ -155,13 +155,13 @@ pub enum Notify {
     Poll,
 }
 
-impl Redis {
+impl RedisSettings {
     /// What the section says; `None` without a URL, but only after every key has been parsed.
     pub(super) fn of(
         section: Section<'_>,
         redis_url: Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
-        let in_variable = |error: Wrong| ConfigError::new(REDIS_URL_VARIABLE, &error);
+        let in_variable = |error: WrongValue| ConfigError::new(REDIS_URL_VARIABLE, &error);
         let is_in_variable = redis_url.is_some();
         let url = match redis_url {
             Some(url) => Some(Url::read(&url).map_err(in_variable)?),
@@ -183,7 +183,7 @@ impl Redis {
         let keys = list_keys(section)?;
         let accept_key = section.get(&ACCEPT_KEY)?;
         if keys.iter().any(|(_, key)| *key == accept_key) {
-            let wrong = Wrong {
+            let wrong = WrongValue {
                 what: "it is the key of a list".to_owned(),
                 allowed: "a key of its own".to_owned(),
             };
@@ -194,7 +194,7 @@ impl Redis {
         let poll_interval = section.get(&POLL_INTERVAL)?;
         let timeout = section.get(&TIMEOUT)?;
         let max_reply = section.get(&MAX_REPLY)?;
-        let fleet = Fleet::of(section, &keys, &accept_key)?;
+        let fleet = FleetSettings::of(section, &keys, &accept_key)?;
         let Some(url) = url else { return Ok(None) };
         Ok(Some(Self {
             url,
@@ -217,7 +217,7 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
     let sentinels = section.get(&SENTINELS)?;
     let is_unix = |url: &Url| matches!(url.address(), Address::Unix(_));
     if !sentinels.is_empty() && url.is_some_and(is_unix) {
-        let wrong = Wrong {
+        let wrong = WrongValue {
             what: "the URL of Redis names a socket, not a master".to_owned(),
             allowed: "a URL whose host is the master's name, such as redis://mymaster/0".to_owned(),
         };
@@ -226,7 +226,7 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
     Ok(sentinels)
 }
 
-impl Fleet {
+impl FleetSettings {
     fn of(
         section: Section<'_>,
         keys: &ByList<String>,
@@ -242,7 +242,7 @@ impl Fleet {
         let lists = keys.iter().map(|(_, key)| key.as_str());
         let others: Vec<&str> = lists.chain([accept_key]).collect();
         if let Some(other) = others.iter().find(|it| it.starts_with(&beginning)) {
-            let wrong = Wrong {
+            let wrong = WrongValue {
                 what: format!("the key {} begins with it", shown(other)),
                 allowed: "a prefix that no other key begins with".to_owned(),
             };
@@ -250,7 +250,7 @@ impl Fleet {
         }
         let index = fleet.index_key();
         if others.contains(&index.as_str()) {
-            let wrong = Wrong {
+            let wrong = WrongValue {
                 what: format!("{} is the index of the nodes", shown(&index)),
                 allowed: "a prefix that is not another key once an s is appended".to_owned(),
             };
@@ -277,7 +277,7 @@ impl PasswordFiles {
     ) -> Result<(), ConfigError> {
         let wrong = |key: &Key, what: &str, allowed: &str| {
             let (what, allowed) = (what.to_owned(), allowed.to_owned());
-            Err(section.wrong(key, &Wrong { what, allowed }))
+            Err(section.wrong(key, &WrongValue { what, allowed }))
         };
         if self.server.is_some() && url.is_some_and(Url::has_password) {
             let what = "url has a password, too";
@@ -319,7 +319,7 @@ impl PasswordFiles {
 impl Tls {
     fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         let alone = |key: &Key, other: &Key| {
-            let wrong = Wrong {
+            let wrong = WrongValue {
                 what: format!("there is no {}", other.name),
                 allowed: "both tls_cert and tls_key, or neither".to_owned(),
             };
@@ -350,7 +350,7 @@ impl Tls {
             (None, Some(_)) => TLS_CERT.key,
             (None, None) => TLS_NAME.key,
         };
-        let wrong = Wrong {
+        let wrong = WrongValue {
             what: "neither the URL of Redis nor a Sentinel begins with rediss://".to_owned(),
             allowed: "rediss:// if TLS is meant, otherwise none of its keys".to_owned(),
         };
@@ -373,7 +373,7 @@ fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
     for (list, key) in keys.iter() {
         let mut before = keys.iter().take_while(|(it, _)| *it != list);
         if let Some((other, _)) = before.find(|(_, it)| *it == key) {
-            let wrong = Wrong {
+            let wrong = WrongValue {
                 what: format!("{} has the same value", settings[other].key.name),
                 allowed: "three different keys".to_owned(),
             };
@@ -384,7 +384,7 @@ fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
 }
 
 /// How changes of the lists are learned of.
-fn notify(text: &str) -> Reading<Notify> {
+fn notify(text: &str) -> ValueResult<Notify> {
     one_of(
         text,
         &[
@@ -397,7 +397,7 @@ fn notify(text: &str) -> Reading<Notify> {
 }
 
 /// A time between two heartbeats, or none for `off`.
-fn heartbeat(text: &str) -> Reading<Option<Duration>> {
+fn heartbeat(text: &str) -> ValueResult<Option<Duration>> {
     const LEAST: Duration = Duration::from_millis(100);
     match duration_or_off(text)? {
         Some(time) if time < LEAST => wrong(
@@ -409,7 +409,7 @@ fn heartbeat(text: &str) -> Reading<Option<Duration>> {
 }
 
 /// The name of a gateway; the host's name if empty.
-pub(super) fn node(text: &str) -> Reading<String> {
+pub(super) fn node(text: &str) -> ValueResult<String> {
     const LONGEST: usize = 128;
     if text.is_empty() {
         let host = nix::unistd::gethostname().unwrap_or_default();
@@ -433,7 +433,7 @@ fn node_of_host(host: &str) -> String {
 }
 
 /// The name of a server as in its certificate; `None` if empty.
-fn server_name(text: &str) -> Reading<Option<String>> {
+fn server_name(text: &str) -> ValueResult<Option<String>> {
     if rustls::pki_types::ServerName::try_from(text).is_err() && !text.is_empty() {
         return wrong(
             "it is not the name of a host",
@@ -444,7 +444,7 @@ fn server_name(text: &str) -> Reading<Option<String>> {
 }
 
 /// The size of an answer of Redis: 64 KiB to 4 GiB.
-fn reply_size(text: &str) -> Reading<usize> {
+fn reply_size(text: &str) -> ValueResult<usize> {
     let range = 64 << 10..=4 << 30;
     let fits = |bytes: u64| {
         usize::try_from(bytes)

@@ -9,11 +9,11 @@ use super::{Config, Store, Url, admin, gateway, lists, log, redis, upstream};
 
 /// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
 #[derive(Debug, Default)]
-pub(crate) struct Reloads(Mutex<ReloadTally>);
+pub(crate) struct Reloads(Mutex<ReloadState>);
 
 /// The state of [`Reloads`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReloadTally {
+pub(crate) struct ReloadState {
     /// Reloads that succeeded.
     pub ok: u64,
     /// Reloads that changed nothing, since the file was invalid.
@@ -50,11 +50,11 @@ impl Reloads {
     }
 
     /// The state now.
-    pub(crate) fn tally(&self) -> ReloadTally {
+    pub(crate) fn tally(&self) -> ReloadState {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, ReloadTally> {
+    fn lock(&self) -> MutexGuard<'_, ReloadState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

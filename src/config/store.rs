@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::error::ConfigError;
 use super::file::{IniFile, Section};
 use super::lists;
-use super::redis::{self, Redis};
+use super::redis::{self, RedisSettings};
 use super::url::Url;
 
 /// Sections `[redis]` and `[lists]`: where the lists come from.
@@ -14,7 +14,7 @@ use super::url::Url;
 #[expect(clippy::large_enum_variant, reason = "there are one or two of them")]
 pub enum Store {
     /// From a Redis server.
-    Redis(Redis),
+    Redis(RedisSettings),
     /// From a file, by its absolute path.
     File(PathBuf),
 }
@@ -31,7 +31,7 @@ impl fmt::Display for Store {
 impl Store {
     pub(super) fn of(file: &IniFile<'_>, redis_url: Option<String>) -> Result<Self, ConfigError> {
         // All keys are parsed, so that a wrong value is found even if it is not needed.
-        let redis = Redis::of(file.section("redis"), redis_url)?;
+        let redis = RedisSettings::of(file.section("redis"), redis_url)?;
         let lists = file.section("lists").get(&lists::FILE)?;
         match (redis, lists) {
             (Some(redis), _) => {

@@ -27,7 +27,7 @@ fn with(name: &str, value: &str) -> Result<Config, ConfigError> {
     }
 }
 
-fn redis(config: Config) -> Redis {
+fn redis(config: Config) -> RedisSettings {
     match config.store {
         Store::Redis(redis) => redis,
         Store::File(path) => panic!("{path:?}"),
@@ -165,13 +165,13 @@ fn the_admin_address_is_found_whatever_is_wrong_elsewhere() {
 #[test]
 fn reloads_are_counted_and_the_last_error_goes_with_the_next_good_one() {
     let reloads = Reloads::default();
-    assert_eq!(reloads.tally(), reload::ReloadTally::default());
+    assert_eq!(reloads.tally(), reload::ReloadState::default());
     reloads.begin();
     assert!(reloads.tally().under_way);
     reloads.end(Ok(vec!["gateway.workers"]));
     reloads.begin();
     reloads.end(Err("bad".to_owned()));
-    let mut expected = reload::ReloadTally {
+    let mut expected = reload::ReloadState {
         ok: 1,
         failed: 1,
         under_way: false,
@@ -192,7 +192,7 @@ fn an_empty_file_has_the_documented_defaults() {
     let expected = Config {
         path: FILE.into(),
         masked: Vec::new(),
-        gateway: Gateway {
+        gateway: GatewaySettings {
             listen: vec![listen("0.0.0.0:80", false)],
             workers: cpus.min(256),
             max_connections: 10_000,
@@ -216,7 +216,7 @@ fn an_empty_file_has_the_documented_defaults() {
             user: Some("nobody".to_owned()),
             group: None,
         },
-        store: Store::Redis(Redis {
+        store: Store::Redis(RedisSettings {
             url: "redis://127.0.0.1:6379/0".parse().unwrap(),
             sentinels: Vec::new(),
             passwords: PasswordFiles::default(),
@@ -232,19 +232,19 @@ fn an_empty_file_has_the_documented_defaults() {
             poll_interval: ms(1_000),
             timeout: ms(2_000),
             max_reply: 256 << 20,
-            fleet: Fleet {
+            fleet: FleetSettings {
                 heartbeat: Some(ms(2_000)),
                 node: redis::node("").unwrap(),
                 node_key: "graygate:node".to_owned(),
             },
         }),
-        lists: Lists {
+        lists: ListsSettings {
             last_good: Some("/var/lib/graygate/lists".into()),
             last_good_max_age: None,
             guard_share: 50,
             guard_timeout: None,
         },
-        upstream: Upstream {
+        upstream: UpstreamSettings {
             peer_port: 80,
             resolve_interval: ms(10_000),
             connect_timeout: ms(1_000),
@@ -264,8 +264,8 @@ fn an_empty_file_has_the_documented_defaults() {
             keepalive_timeout: ms(30_000),
             fallback: true,
         },
-        health: Health::default(),
-        log: Log {
+        health: HealthSettings::default(),
+        log: LogSettings {
             access: LogTarget::File("/var/log/graygate/access.log".into()),
             error: LogTarget::File("/var/log/graygate/error.log".into()),
             own_lines: Some(1000),

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::error::{Reading, Wrong, shown, wrong};
+use super::error::{ValueResult, WrongValue, shown, wrong};
 use crate::lists::gray_entry;
 
 /// A whole number within `range`.
-pub(super) fn count<N>(text: &str, range: RangeInclusive<N>) -> Reading<N>
+pub(super) fn count<N>(text: &str, range: RangeInclusive<N>) -> ValueResult<N>
 where
     N: std::str::FromStr + PartialOrd + std::fmt::Display,
 {
@@ -35,20 +35,20 @@ pub(super) fn digits<N: std::str::FromStr>(text: &str) -> Option<Result<N, N::Er
 }
 
 /// A number of threads, or `auto`: one for each CPU that this process may use.
-pub(super) fn workers(text: &str) -> Reading<usize> {
+pub(super) fn workers(text: &str) -> ValueResult<usize> {
     const MOST: usize = 256;
     if text == "auto" {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         return Ok(cpus.min(MOST));
     }
-    count(text, 1..=MOST).map_err(|error| Wrong {
+    count(text, 1..=MOST).map_err(|error| WrongValue {
         allowed: format!("auto, or {}", error.allowed),
         ..error
     })
 }
 
 /// Statuses of failed requests, separated by commas.
-pub(super) fn statuses(text: &str) -> Reading<Vec<u16>> {
+pub(super) fn statuses(text: &str) -> ValueResult<Vec<u16>> {
     let each = text.split(',').map(str::trim).filter(|it| !it.is_empty());
     each.map(|it| match digits(it) {
         Some(Ok(status)) if (400..600).contains(&status) => Ok(status),
@@ -61,7 +61,7 @@ pub(super) fn statuses(text: &str) -> Reading<Vec<u16>> {
 }
 
 /// A port.
-pub(super) fn port(text: &str) -> Reading<u16> {
+pub(super) fn port(text: &str) -> ValueResult<u16> {
     match digits(text) {
         Some(Ok(port)) if port > 0 => Ok(port),
         _ => wrong("it is not a port", "a whole number from 1 to 65535"),
@@ -75,7 +75,7 @@ fn split_unit(text: &str) -> (&str, &str) {
 }
 
 /// A time: a whole number with its unit, never 0.
-pub(super) fn duration(text: &str) -> Reading<Duration> {
+pub(super) fn duration(text: &str) -> ValueResult<Duration> {
     const ALLOWED: &str =
         "a whole number with its unit ms, s, m or h, such as 500ms or 10s, from 1ms to 24h";
     const LONGEST: u64 = 24 * 60 * 60 * 1000;
@@ -102,18 +102,18 @@ pub(super) fn duration(text: &str) -> Reading<Duration> {
 }
 
 /// A time, or none for `off`.
-pub(super) fn duration_or_off(text: &str) -> Reading<Option<Duration>> {
+pub(super) fn duration_or_off(text: &str) -> ValueResult<Option<Duration>> {
     if text == "off" {
         return Ok(None);
     }
-    duration(text).map(Some).map_err(|error| Wrong {
+    duration(text).map(Some).map_err(|error| WrongValue {
         allowed: format!("off, or {}", error.allowed),
         ..error
     })
 }
 
 /// An age in whole seconds, up to years; none for `unlimited`.
-pub(super) fn age(text: &str) -> Reading<Option<Duration>> {
+pub(super) fn age(text: &str) -> ValueResult<Option<Duration>> {
     const ALLOWED: &str = "unlimited, or a whole number with its unit s, m, h or d, such as 12h or 30d, from 1s to 3650d";
     const DAY: u64 = 24 * 60 * 60;
     if text == "unlimited" {
@@ -154,7 +154,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, &'static str> {
 }
 
 /// The size of a head or of a line in it: 1 KiB to 1 MiB.
-pub(super) fn head_size(text: &str) -> Reading<usize> {
+pub(super) fn head_size(text: &str) -> ValueResult<usize> {
     let range = 1 << 10..=1 << 20;
     let fits = |bytes: u64| usize::try_from(bytes).ok().filter(|it| range.contains(it));
     bytes(text)
@@ -163,7 +163,7 @@ pub(super) fn head_size(text: &str) -> Reading<usize> {
 }
 
 /// The size of a body, or none for `unlimited`.
-pub(super) fn body_size(text: &str) -> Reading<Option<u64>> {
+pub(super) fn body_size(text: &str) -> ValueResult<Option<u64>> {
     const ALLOWED: &str = "unlimited, or bytes, or a number with k, m or g, from 1 on";
     match bytes(text) {
         _ if text == "unlimited" => Ok(None),
@@ -175,7 +175,7 @@ pub(super) fn body_size(text: &str) -> Reading<Option<u64>> {
 }
 
 /// A pace in bytes a second, or none for `off`.
-pub(super) fn rate(text: &str) -> Reading<Option<NonZeroU64>> {
+pub(super) fn rate(text: &str) -> ValueResult<Option<NonZeroU64>> {
     const ALLOWED: &str = "off, or bytes a second, or a number with k, m or g, from 1 on";
     match bytes(text) {
         _ if text == "off" => Ok(None),
@@ -214,7 +214,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Addresses or CIDRs; none when empty.
-pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
+pub(super) fn networks(text: &str) -> ValueResult<Vec<IpNet>> {
     const ALLOWED: &str =
         "IP addresses or CIDRs, separated by commas, such as 10.0.0.1, 10.0.0.0/8 or fd00::/8";
     if text.is_empty() {
@@ -231,7 +231,7 @@ pub(super) fn networks(text: &str) -> Reading<Vec<IpNet>> {
 }
 
 /// A path, relative to the folder `base`; `None` if empty.
-pub(super) fn path(text: &str, base: &Path) -> Reading<Option<PathBuf>> {
+pub(super) fn path(text: &str, base: &Path) -> ValueResult<Option<PathBuf>> {
     if text.contains("://") {
         return wrong("it is a URL", "the path of a file");
     }
@@ -239,11 +239,11 @@ pub(super) fn path(text: &str, base: &Path) -> Reading<Option<PathBuf>> {
 }
 
 /// `on` or `off`.
-pub(super) fn switch(text: &str) -> Reading<bool> {
+pub(super) fn switch(text: &str) -> ValueResult<bool> {
     one_of(text, &[("on", true), ("off", false)])
 }
 
-pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
+pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> ValueResult<T> {
     match words.iter().find(|(word, _)| *word == text) {
         Some((_, meaning)) => Ok(*meaning),
         None => {
@@ -254,7 +254,7 @@ pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Reading<T> {
 }
 
 /// A name that is required.
-pub(super) fn name(text: &str) -> Reading<String> {
+pub(super) fn name(text: &str) -> ValueResult<String> {
     if text.is_empty() {
         return wrong("it is empty", "a name");
     }
@@ -262,6 +262,6 @@ pub(super) fn name(text: &str) -> Reading<String> {
 }
 
 /// A name, or none when empty.
-pub(super) fn optional_name(text: &str) -> Reading<Option<String>> {
+pub(super) fn optional_name(text: &str) -> ValueResult<Option<String>> {
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }

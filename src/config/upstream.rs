@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::{ConfigError, Reading, Wrong};
+use super::error::{ConfigError, ValueResult, WrongValue};
 use super::file::Section;
 use super::key::settings;
 use super::units;
@@ -67,14 +67,14 @@ impl Balance {
         ("hash", Self::Hash),
     ];
 
-    fn parse(text: &str) -> Reading<Self> {
+    fn parse(text: &str) -> ValueResult<Self> {
         units::one_of(text, &Self::NAMES)
     }
 }
 
 /// Section `[upstream]`: the servers' side.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
+pub struct UpstreamSettings {
     /// The port of peers that are listed without one, never 0.
     pub peer_port: u16,
     /// How long an answer of the resolver counts.
@@ -127,11 +127,11 @@ pub enum Keepalive {
 const CLAIMS: usize = 64;
 
 impl Keepalive {
-    fn read(text: &str) -> Reading<Self> {
+    fn read(text: &str) -> ValueResult<Self> {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        let number = units::count(text, 0..=10_000).map_err(|error| Wrong {
+        let number = units::count(text, 0..=10_000).map_err(|error| WrongValue {
             allowed: format!("auto, or {}", error.allowed),
             ..error
         })?;
@@ -155,7 +155,7 @@ impl Keepalive {
     }
 }
 
-impl Upstream {
+impl UpstreamSettings {
     pub(super) fn of(section: Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             peer_port: section.get(&PEER_PORT)?,

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
-use super::error::{ConfigError, Reading, Wrong, wrong};
+use super::error::{ConfigError, ValueResult, WrongValue, wrong};
 
 /// The URL of a Redis server or of a Sentinel. Neither [`Debug`](fmt::Debug) nor
 /// [`Display`](fmt::Display) shows its user or password.
@@ -118,11 +118,11 @@ impl Url {
     }
 
     /// Parses a URL. The error contains no part of it.
-    pub(super) fn read(text: &str) -> Reading<Self> {
+    pub(super) fn read(text: &str) -> ValueResult<Self> {
         Self::read_with(text, PORT)
     }
 
-    fn read_with(text: &str, default_port: u16) -> Reading<Self> {
+    fn read_with(text: &str, default_port: u16) -> ValueResult<Self> {
         // In a password it would end the URL early, and result in a wrong host.
         if text.contains('#') {
             return wrong("it has a #", ALLOWED);
@@ -191,7 +191,7 @@ impl Url {
     }
 
     /// As [`Url::read`]; none when empty.
-    pub(super) fn read_optional(text: &str) -> Reading<Option<Self>> {
+    pub(super) fn read_optional(text: &str) -> ValueResult<Option<Self>> {
         if text.is_empty() {
             return Ok(None);
         }
@@ -200,7 +200,7 @@ impl Url {
 
     /// Reads Sentinels, with commas between them; none when empty. Each is a URL, or a host with
     /// or without a port.
-    pub(super) fn read_sentinels(text: &str) -> Reading<Vec<Self>> {
+    pub(super) fn read_sentinels(text: &str) -> ValueResult<Vec<Self>> {
         const ALLOWED: &str = "host[:port] or redis[s]://[[user]:password@]host[:port], separated by commas, \
              with special characters as in %2C";
         if text.is_empty() {
@@ -241,7 +241,7 @@ struct Query {
 
 impl Query {
     /// Parses the part after the question mark.
-    fn read(text: &str) -> Reading<Self> {
+    fn read(text: &str) -> ValueResult<Self> {
         let mut query = Self::default();
         for part in text.split('&').filter(|it| !it.is_empty()) {
             // Whatever it is, it is not shown: it could be the rest of a password.
@@ -258,7 +258,7 @@ impl Query {
         Ok(query)
     }
 
-    fn take(&mut self, name: &str, value: String) -> Reading<()> {
+    fn take(&mut self, name: &str, value: String) -> ValueResult<()> {
         match name {
             "db" => {
                 let Ok(db) = value.parse() else {
@@ -282,7 +282,7 @@ fn either<T: PartialEq>(
     from_url: Option<T>,
     from_query: Option<T>,
     what: &str,
-) -> Reading<Option<T>> {
+) -> ValueResult<Option<T>> {
     match (from_url, from_query) {
         (Some(one), Some(other)) if one != other => contradiction(what),
         (one, other) => Ok(one.or(other)),
@@ -290,7 +290,7 @@ fn either<T: PartialEq>(
 }
 
 /// Puts a value where none is yet, or the same.
-fn once<T: PartialEq>(place: &mut Option<T>, value: T, what: &str) -> Reading<()> {
+fn once<T: PartialEq>(place: &mut Option<T>, value: T, what: &str) -> ValueResult<()> {
     match place {
         Some(before) if *before != value => contradiction(what),
         _ => {
@@ -300,7 +300,7 @@ fn once<T: PartialEq>(place: &mut Option<T>, value: T, what: &str) -> Reading<()
     }
 }
 
-fn contradiction<T>(what: &str) -> Reading<T> {
+fn contradiction<T>(what: &str) -> ValueResult<T> {
     wrong(format!("it names two values for the {what}"), ALLOWED)
 }
 
@@ -373,7 +373,7 @@ impl FromStr for Url {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let in_words = |error: Wrong| ConfigError::new("Redis URL", &error);
+        let in_words = |error: WrongValue| ConfigError::new("Redis URL", &error);
         Self::read(text).map_err(in_words)
     }
 }

@@ -43,14 +43,14 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The heartbeat of this gateway.
 pub(crate) struct Heartbeat {
-    shared: Arc<Shared>,
+    shared: Arc<HeartbeatShared>,
     wake: Sender<()>,
     ended: Receiver<()>,
 }
 
 /// The outcomes of the heartbeats so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct HeartbeatCounts {
     /// How many were written.
     pub written: u64,
     /// How many the server has refused.
@@ -61,14 +61,14 @@ pub(crate) struct Tally {
     pub error: Option<String>,
 }
 
-struct Shared {
+struct HeartbeatShared {
     node: String,
     ends: AtomicBool,
-    tally: Mutex<Tally>,
+    tally: Mutex<HeartbeatCounts>,
 }
 
-impl Shared {
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+impl HeartbeatShared {
+    fn tally(&self) -> MutexGuard<'_, HeartbeatCounts> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,7 +79,7 @@ impl Shared {
 
 /// What a gateway has to report at a moment. The heartbeat does not look into it.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
+pub(crate) struct NodeReport {
     /// Its generation; see `Node`.
     pub generation: u64,
     /// Its digest, if there is one yet.
@@ -95,7 +95,7 @@ pub(crate) struct Report {
 }
 
 /// Makes a report of this moment.
-type Reporter = Box<dyn Fn() -> Report + Send>;
+type Reporter = Box<dyn Fn() -> NodeReport + Send>;
 
 /// A bell to be rung when a report may have changed, and its receiving end. One ring is remembered.
 pub(crate) fn bell() -> (Sender<()>, Receiver<()>) {
@@ -108,12 +108,12 @@ impl Heartbeat {
     /// # Errors
     /// When the thread cannot be started.
     pub(crate) fn start(
-        settings: config::Redis,
+        settings: config::RedisSettings,
         beat: Duration,
-        report: impl Fn() -> Report + Send + 'static,
+        report: impl Fn() -> NodeReport + Send + 'static,
         (wake, news): (Sender<()>, Receiver<()>),
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(HeartbeatShared {
             node: settings.fleet.node.clone(),
             ends: AtomicBool::new(false),
             tally: Mutex::default(),
@@ -155,7 +155,7 @@ impl Heartbeat {
     }
 
     /// Its outcomes so far.
-    pub(crate) fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> HeartbeatCounts {
         self.shared.tally().clone()
     }
 
@@ -190,7 +190,7 @@ impl Announced {
 }
 
 /// A connection, and when it was made.
-struct Open {
+struct OpenLink {
     link: Link,
     /// Where the lists came from then.
     server: Option<SocketAddr>,
@@ -198,16 +198,16 @@ struct Open {
 }
 
 struct Beater {
-    settings: config::Redis,
+    settings: config::RedisSettings,
     beat: Duration,
     report: Reporter,
-    shared: Arc<Shared>,
+    shared: Arc<HeartbeatShared>,
     news: Receiver<()>,
     key: String,
     instance: String,
     started_at: String,
     finder: Finder,
-    open: Option<Open>,
+    open: Option<OpenLink>,
     /// What the last heartbeat that was written has told.
     announced: Option<Announced>,
     /// What was last wrong, in the server's words, if something was.
@@ -286,7 +286,7 @@ impl Beater {
 
     fn beat(&mut self) -> RedisResult<()> {
         // The Sentinels are asked again as often as for the lists.
-        let old = |it: &mut Open| it.since.elapsed() >= self.settings.check_interval;
+        let old = |it: &mut OpenLink| it.since.elapsed() >= self.settings.check_interval;
         let server = (self.report)().server;
         match self.settings.sentinels.is_empty() {
             false => drop(self.open.take_if(old)),
@@ -310,7 +310,7 @@ impl Beater {
             None => {
                 self.index.reconnected();
                 let server = (self.report)().server;
-                Open {
+                OpenLink {
                     link: self.finder.open(server, &self.settings)?,
                     server,
                     since: Instant::now(),

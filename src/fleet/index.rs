@@ -45,7 +45,7 @@ impl Index {
     pub(crate) fn write(
         &mut self,
         link: &mut Link,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
         ttl: Duration,
     ) -> RedisResult<()> {
         if self.refused.is_some_and(|it| it.elapsed() < AGAIN) {
@@ -83,7 +83,7 @@ impl Index {
     fn try_write(
         &mut self,
         link: &mut Link,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
         key: &str,
         ttl: Duration,
     ) -> RedisResult<()> {
@@ -124,7 +124,7 @@ impl Index {
     pub(crate) fn remove(
         &mut self,
         link: &mut Link,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Value> {
         let mut remove = redis::cmd("ZREM");
         remove
@@ -152,7 +152,7 @@ pub(crate) struct Indexed {
 pub(crate) fn names(
     link: &mut Link,
     aside: &mut Option<Link>,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
 ) -> RedisResult<Option<Vec<Indexed>>> {
     let mut range = redis::cmd("ZRANGE");
     range.arg(settings.fleet.index_key()).arg(0).arg(MOST);
@@ -185,7 +185,7 @@ const REFUSING: [&str; 4] = ["MISCONF", "OOM", "READONLY", "NOREPLICAS"];
 pub(crate) fn refusal(
     link: &mut Link,
     aside: &mut Option<Link>,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
 ) -> RedisResult<Option<String>> {
     let mut add = redis::cmd("ZADD");
     add.arg(settings.fleet.index_key()).arg("XX").arg(0).arg("");

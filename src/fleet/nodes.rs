@@ -53,7 +53,7 @@ impl Heard {
 
 /// Reads the heartbeats repeatedly, on one connection as long as that works.
 pub(crate) struct Nodes<'a> {
-    settings: &'a config::Redis,
+    settings: &'a config::RedisSettings,
     finder: Finder,
     link: Option<Link>,
     /// Connections to the server of a cluster that has the index, and to one that has a heartbeat.
@@ -73,7 +73,7 @@ pub(crate) struct Silent {
 
 /// The gateways at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Look {
+pub(crate) struct FleetLook {
     /// Those whose keys are there, by their names.
     pub heard: Vec<Heard>,
     /// The others that are known.
@@ -84,7 +84,7 @@ pub(crate) struct Look {
 
 impl<'a> Nodes<'a> {
     /// Will read from the server of these settings.
-    pub(crate) fn new(settings: &'a config::Redis) -> Self {
+    pub(crate) fn new(settings: &'a config::RedisSettings) -> Self {
         Self {
             settings,
             finder: Finder::quiet(),
@@ -98,7 +98,7 @@ impl<'a> Nodes<'a> {
     ///
     /// # Errors
     /// Why they cannot be read, and the names that were found by then.
-    pub(crate) fn read(&mut self, until: Instant) -> Result<Look, String> {
+    pub(crate) fn read(&mut self, until: Instant) -> Result<FleetLook, String> {
         self.known.clear();
         let outcome = self.try_read(until);
         if outcome.is_err() {
@@ -120,7 +120,7 @@ impl<'a> Nodes<'a> {
         })
     }
 
-    fn try_read(&mut self, until: Instant) -> RedisResult<Look> {
+    fn try_read(&mut self, until: Instant) -> RedisResult<FleetLook> {
         let settings = self.settings;
         let link = match &mut self.link {
             Some(link) => link,
@@ -176,7 +176,7 @@ impl<'a> Nodes<'a> {
             false => index::refusal(link, of_index, settings)?,
         };
         let refusal = refusal.map(|words| format!("Redis accepts no heartbeats: {words}"));
-        Ok(Look {
+        Ok(FleetLook {
             heard: all,
             silent,
             note: note.or(refusal),
@@ -205,7 +205,7 @@ fn expired(link: &mut Link, names: Vec<(String, f64)>) -> RedisResult<Vec<Silent
 /// it has.
 fn scan(
     link: &mut Link,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
     keys: &mut BTreeSet<Vec<u8>>,
     step: impl Fn(&mut Link) -> RedisResult<()>,
 ) -> RedisResult<Option<usize>> {
@@ -260,7 +260,7 @@ type Reply = (RedisResult<Value>, RedisResult<Value>);
 fn ask(
     link: &mut Link,
     aside: &mut Option<Link>,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
     keys: &[Vec<u8>],
 ) -> RedisResult<Vec<Reply>> {
     match transaction(link, keys) {

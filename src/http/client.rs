@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::fields::{Field, Kind, list};
+use super::fields::{Field, FieldKind, list};
 use crate::error::Doubt;
 use crate::http::span::Span;
 
@@ -52,7 +52,7 @@ pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8
     let chain = fields
         .iter()
         .rev()
-        .filter(|field| field.kind == Kind::ForwardedFor)
+        .filter(|field| field.kind == FieldKind::ForwardedFor)
         .flat_map(|field| list(field.value, bytes).rev());
     let mut length = 0;
     for element in chain {
@@ -80,9 +80,9 @@ pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8
 /// What a proxy that does not send `X-Forwarded-For` says of its client.
 fn named_elsewhere(fields: &[Field], bytes: &[u8]) -> Option<Span> {
     let names_it = |field: &&Field| match field.kind {
-        Kind::RealIp => true,
+        FieldKind::RealIp => true,
         // The kind also covers `X-Forwarded-Port` and the like.
-        Kind::Forwarded => field.name.of(bytes).eq_ignore_ascii_case(b"forwarded"),
+        FieldKind::Forwarded => field.name.of(bytes).eq_ignore_ascii_case(b"forwarded"),
         _ => false,
     };
     fields.iter().find(names_it).map(|field| field.value)
@@ -91,7 +91,9 @@ fn named_elsewhere(fields: &[Field], bytes: &[u8]) -> Option<Span> {
 /// The doubt about fields that name a client where the PROXY header does not: they are not to be
 /// believed.
 pub(crate) fn unnamed(fields: &[Field]) -> Option<(Doubt, Span)> {
-    let mut chain = fields.iter().filter(|it| it.kind == Kind::ForwardedFor);
+    let mut chain = fields
+        .iter()
+        .filter(|it| it.kind == FieldKind::ForwardedFor);
     chain.next().map(|it| (Doubt::UnnamedClient, it.value))
 }
 
@@ -140,7 +142,7 @@ mod tests {
                 Field {
                     name: Span::default(),
                     value,
-                    kind: Kind::ForwardedFor,
+                    kind: FieldKind::ForwardedFor,
                 }
             })
             .collect();

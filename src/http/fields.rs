@@ -13,7 +13,7 @@ pub struct Field {
     /// The value, without surrounding white space.
     pub value: Span,
     /// What it means to the gateway.
-    pub kind: Kind,
+    pub kind: FieldKind,
 }
 
 impl Field {
@@ -30,7 +30,7 @@ impl Field {
 
 /// What a field means to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FieldKind {
     /// Nothing: it is passed on as it is.
     Other,
     /// `Host`
@@ -76,7 +76,7 @@ pub enum Kind {
     Forbidden,
 }
 
-impl Kind {
+impl FieldKind {
     /// The kind of the field with this name.
     pub(crate) fn of(name: &[u8]) -> Self {
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
@@ -212,7 +212,7 @@ impl ConnectionOptions {
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
         self.nominated.clear();
         let mut count = 0;
-        for field in fields.iter().filter(|it| it.kind == Kind::Connection) {
+        for field in fields.iter().filter(|it| it.kind == FieldKind::Connection) {
             match field.value.of(bytes) {
                 // Nearly all fields are one of these, and need no splitting.
                 b"keep-alive" | b"Keep-Alive" => {
@@ -280,66 +280,66 @@ mod tests {
 
     #[test]
     fn kinds_are_found_in_any_case_and_mimicry_is_seen_through() {
-        let table: &[(&str, Kind)] = &[
-            ("HOST", Kind::Host),
-            ("Te", Kind::Te),
-            ("content-LENGTH", Kind::ContentLength),
-            ("Content_Length", Kind::Forbidden),
-            ("X_Forwarded_For", Kind::Forbidden),
-            ("X-Forwarded_For", Kind::Forbidden),
-            ("X-Graygate-Pool", Kind::Forbidden),
-            ("x_graygate", Kind::Forbidden),
-            ("my_field", Kind::Other),
-            ("X-Gray", Kind::Other),
-            ("x-forwarded-Port", Kind::Forwarded),
-            ("X_Forwarded-Port", Kind::Forbidden),
-            ("X-Forwarded-Po.rt", Kind::Forbidden),
-            ("X-Forwarded", Kind::Other),
-            ("X!Forwarded-Proto", Kind::Forbidden),
-            ("x.real.ip", Kind::Forbidden),
-            ("Transfer~Encoding", Kind::Forbidden),
-            ("Content|Length", Kind::Forbidden),
-            ("X'Graygate.Pool", Kind::Forbidden),
-            ("X*Forwarded*Port", Kind::Forbidden),
-            ("Keep.Alive", Kind::Forbidden),
-            ("User_Agent", Kind::Other),
-            ("User.Agent", Kind::Other),
-            ("Max_Forwards", Kind::Other),
-            ("X.Frame.Options", Kind::Other),
-            ("X.Gray", Kind::Other),
-            ("Accept", Kind::Other),
+        let table: &[(&str, FieldKind)] = &[
+            ("HOST", FieldKind::Host),
+            ("Te", FieldKind::Te),
+            ("content-LENGTH", FieldKind::ContentLength),
+            ("Content_Length", FieldKind::Forbidden),
+            ("X_Forwarded_For", FieldKind::Forbidden),
+            ("X-Forwarded_For", FieldKind::Forbidden),
+            ("X-Graygate-Pool", FieldKind::Forbidden),
+            ("x_graygate", FieldKind::Forbidden),
+            ("my_field", FieldKind::Other),
+            ("X-Gray", FieldKind::Other),
+            ("x-forwarded-Port", FieldKind::Forwarded),
+            ("X_Forwarded-Port", FieldKind::Forbidden),
+            ("X-Forwarded-Po.rt", FieldKind::Forbidden),
+            ("X-Forwarded", FieldKind::Other),
+            ("X!Forwarded-Proto", FieldKind::Forbidden),
+            ("x.real.ip", FieldKind::Forbidden),
+            ("Transfer~Encoding", FieldKind::Forbidden),
+            ("Content|Length", FieldKind::Forbidden),
+            ("X'Graygate.Pool", FieldKind::Forbidden),
+            ("X*Forwarded*Port", FieldKind::Forbidden),
+            ("Keep.Alive", FieldKind::Forbidden),
+            ("User_Agent", FieldKind::Other),
+            ("User.Agent", FieldKind::Other),
+            ("Max_Forwards", FieldKind::Other),
+            ("X.Frame.Options", FieldKind::Other),
+            ("X.Gray", FieldKind::Other),
+            ("Accept", FieldKind::Other),
         ];
         for (name, kind) in table {
-            assert_eq!(Kind::of(name.as_bytes()), *kind, "{name}");
+            assert_eq!(FieldKind::of(name.as_bytes()), *kind, "{name}");
         }
     }
 
     /// What a name means, in the plainest form: all that is known, compared byte by byte.
-    fn plainly(name: &[u8]) -> Kind {
-        const KNOWN: &[(&str, Kind)] = &[
-            ("te", Kind::Te),
-            ("host", Kind::Host),
-            ("proxy", Kind::Forbidden),
-            ("expect", Kind::Expect),
-            ("upgrade", Kind::Upgrade),
-            ("trailer", Kind::Trailer),
-            ("x-real-ip", Kind::RealIp),
-            ("forwarded", Kind::Forwarded),
-            ("connection", Kind::Connection),
-            ("user-agent", Kind::UserAgent),
-            ("keep-alive", Kind::HopByHop),
-            ("max-forwards", Kind::MaxForwards),
-            ("content-length", Kind::ContentLength),
-            ("http2-settings", Kind::HopByHop),
-            ("x-forwarded-for", Kind::ForwardedFor),
-            ("x-forwarded-host", Kind::ForwardedHost),
-            ("proxy-connection", Kind::HopByHop),
-            ("transfer-encoding", Kind::TransferEncoding),
-            ("x-forwarded-proto", Kind::ForwardedProto),
-            ("authorization", Kind::Authentication),
-            ("www-authenticate", Kind::Authentication),
-            ("proxy-authenticate", Kind::Authentication),
-            ("proxy-authorization", Kind::Authentication),
+    fn plainly(name: &[u8]) -> FieldKind {
+        const KNOWN: &[(&str, FieldKind)] = &[
+            ("te", FieldKind::Te),
+            ("host", FieldKind::Host),
+            ("proxy", FieldKind::Forbidden),
+            ("expect", FieldKind::Expect),
+            ("upgrade", FieldKind::Upgrade),
+            ("trailer", FieldKind::Trailer),
+            ("x-real-ip", FieldKind::RealIp),
+            ("forwarded", FieldKind::Forwarded),
+            ("connection", FieldKind::Connection),
+            ("user-agent", FieldKind::UserAgent),
+            ("keep-alive", FieldKind::HopByHop),
+            ("max-forwards", FieldKind::MaxForwards),
+            ("content-length", FieldKind::ContentLength),
+            ("http2-settings", FieldKind::HopByHop),
+            ("x-forwarded-for", FieldKind::ForwardedFor),
+            ("x-forwarded-host", FieldKind::ForwardedHost),
+            ("proxy-connection", FieldKind::HopByHop),
+            ("transfer-encoding", FieldKind::TransferEncoding),
+            ("x-forwarded-proto", FieldKind::ForwardedProto),
+            ("authorization", FieldKind::Authentication),
+            ("www-authenticate", FieldKind::Authentication),
+            ("proxy-authenticate", FieldKind::Authentication),
+            ("proxy-authorization", FieldKind::Authentication),
         ];
         let read: Vec<u8> = name
             .iter()
@@ -354,16 +354,18 @@ mod tests {
         let known = KNOWN.iter().find(|(known, _)| read == known.as_bytes());
         let kind = match known {
             Some((_, kind)) => *kind,
-            None if read.starts_with(b"x-graygate") => Kind::Forbidden,
-            None if read.starts_with(b"x-forwarded-") => Kind::Forwarded,
-            None => Kind::Other,
+            None if read.starts_with(b"x-graygate") => FieldKind::Forbidden,
+            None if read.starts_with(b"x-forwarded-") => FieldKind::Forwarded,
+            None => FieldKind::Other,
         };
         match kind {
-            Kind::Other => Kind::Other,
-            Kind::UserAgent | Kind::MaxForwards | Kind::Authentication if is_disguised => {
-                Kind::Other
+            FieldKind::Other => FieldKind::Other,
+            FieldKind::UserAgent | FieldKind::MaxForwards | FieldKind::Authentication
+                if is_disguised =>
+            {
+                FieldKind::Other
             }
-            _ if is_disguised => Kind::Forbidden,
+            _ if is_disguised => FieldKind::Forbidden,
             kind => kind,
         }
     }
@@ -408,7 +410,12 @@ mod tests {
             "content-type",
         ];
         let same = |name: &[u8]| {
-            assert_eq!(Kind::of(name), plainly(name), "{}", name.escape_ascii());
+            assert_eq!(
+                FieldKind::of(name),
+                plainly(name),
+                "{}",
+                name.escape_ascii()
+            );
         };
         for name in names {
             same(name.as_bytes());
@@ -458,7 +465,7 @@ mod tests {
             let field = Field {
                 name: Span::default(),
                 value: Span::new(0, option.len()),
-                kind: Kind::Connection,
+                kind: FieldKind::Connection,
             };
             let mut options = ConnectionOptions::default();
             assert!(options.read(option.as_bytes(), &[field; 100]), "{option}");
@@ -482,7 +489,7 @@ mod tests {
             let field = Field {
                 name: Span::default(),
                 value: Span::new(0, text.len()),
-                kind: Kind::Connection,
+                kind: FieldKind::Connection,
             };
             let mut options = ConnectionOptions::default();
             assert!(options.read(text.as_bytes(), &[field]));
@@ -497,7 +504,7 @@ mod tests {
         let field = |start, end| Field {
             name: Span::default(),
             value: Span::new(start, end),
-            kind: Kind::Connection,
+            kind: FieldKind::Connection,
         };
         let mut options = ConnectionOptions::default();
         assert!(options.read(bytes, &[field(0, 22), field(23, 28)]));

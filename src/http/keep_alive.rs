@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use super::fields::{Field, Kind};
+use super::fields::{Field, FieldKind};
 
 /// How long the server keeps the connection when idle, if it says so: the shortest time that it names.
 pub(crate) fn timeout(fields: &[Field], bytes: &[u8]) -> Option<Duration> {
     let is_it = |field: &&Field| {
-        field.kind == Kind::HopByHop && field.name.of(bytes).eq_ignore_ascii_case(b"keep-alive")
+        field.kind == FieldKind::HopByHop
+            && field.name.of(bytes).eq_ignore_ascii_case(b"keep-alive")
     };
     let values = fields.iter().filter(is_it).map(|it| it.value.of(bytes));
     values.filter_map(shortest).min()

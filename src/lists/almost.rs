@@ -11,7 +11,7 @@ use crate::lists::{Place, gray_entry, peer_entry};
 /// What an unreadable entry of the gray list may be meant to be.
 pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
     let reads = |text: &str| gray_entry(text).is_ok();
-    let trial = Trial {
+    let trial = RepairTrial {
         repairs: &[REPAIRS, GRAY_REPAIRS],
         reads: &reads,
         shows: &str::to_owned,
@@ -45,12 +45,12 @@ pub(in crate::lists) fn almost_peer(text: &str, default_port: u16) -> Option<Str
     let with_attributes = |server: &str| format!("{server}{attributes}");
     // Of an address first: most repairs of what is almost one would make a strange name of a name.
     let is_of_address = |text: &str| matches!(peer_entry(text, default_port), Ok(it) if matches!(it.place(), Place::Address(_)));
-    let address = Trial {
+    let address = RepairTrial {
         repairs: &[REPAIRS, PEER_REPAIRS],
         reads: &|server| is_of_address(&with_attributes(server)),
         shows: &with_attributes,
     };
-    let name = Trial {
+    let name = RepairTrial {
         repairs: &[NAME_REPAIRS],
         reads: &|server| reads(&with_attributes(server)),
         shows: &with_attributes,
@@ -84,7 +84,7 @@ fn parts(text: &str) -> (String, String) {
 const LONGEST: usize = 100;
 
 /// Repairs to be tried one after the other, since an entry may have several faults.
-struct Trial<'a> {
+struct RepairTrial<'a> {
     repairs: &'a [&'a [Repair]],
     /// Whether an entry is good by now.
     reads: &'a dyn Fn(&str) -> bool,
@@ -97,7 +97,7 @@ fn almost(
     text: &str,
     repaired: &str,
     reads: &dyn Fn(&str) -> bool,
-    trials: &[Trial<'_>],
+    trials: &[RepairTrial<'_>],
 ) -> Option<String> {
     if text.is_empty() || text.len() > LONGEST {
         return None;

@@ -14,10 +14,10 @@ use super::name::ListName;
 pub struct Digest(u64);
 
 /// The SHA-256 of one list's entries.
-pub(super) type Content = [u8; 32];
+pub(super) type ContentHash = [u8; 32];
 
 impl Digest {
-    pub(super) fn of(lists: &[(ListName, &Content)]) -> Self {
+    pub(super) fn of(lists: &[(ListName, &ContentHash)]) -> Self {
         let mut hash = Sha256::new();
         for (list, content) in lists {
             hash.update([*list as u8]);

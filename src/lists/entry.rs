@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::peer::{Peer, Place, USUAL_WEIGHT, write_weight};
+use super::peer::{ListedPeer, Place, USUAL_WEIGHT, write_weight};
 
 /// The canonical form: an address, or `network/length`.
 pub fn canonical(net: IpNet) -> String {
@@ -56,7 +56,7 @@ pub(super) fn unmapped(net: IpNet) -> IpNet {
 /// A peer as its entry names it, in canonical form: with the port only if that stands there, and with the
 /// weight only if it is another than an entry without one has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Written {
+pub struct WrittenPeer {
     host: Host,
     port: Option<u16>,
     weight: u16,
@@ -68,7 +68,7 @@ enum Host {
     Name(Arc<str>),
 }
 
-impl fmt::Display for Written {
+impl fmt::Display for WrittenPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.host, self.port) {
             (Host::Address(address), Some(port)) => SocketAddr::new(*address, port).fmt(f),
@@ -89,20 +89,23 @@ pub(super) const LINK_LOCAL: &str =
     "a link-local address, which means nothing without a zone, and zones are not supported";
 
 /// What is wrong with an entry that is skipped.
-pub(crate) type Wrong = Cow<'static, str>;
+pub(crate) type WrongEntry = Cow<'static, str>;
 
 /// Reads one entry of a pool: `ip`, `ip:port`, `[v6]:port` or a name with a port or without; attributes may
 /// follow.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn peer_entry(text: &str, default_port: u16) -> Result<Peer, Wrong> {
+pub fn peer_entry(text: &str, default_port: u16) -> Result<ListedPeer, WrongEntry> {
     read_peer(text, default_port).map(|(_, peer)| peer)
 }
 
 /// A pool's entry as it was written, and the address that it means, with the default port if none was
 /// written.
-pub(super) fn read_peer(text: &str, default_port: u16) -> Result<(Written, Peer), Wrong> {
+pub(super) fn read_peer(
+    text: &str,
+    default_port: u16,
+) -> Result<(WrittenPeer, ListedPeer), WrongEntry> {
     let mut words = text.split_ascii_whitespace();
     let (host, port) = words.next().and_then(host_and_port).ok_or(
         "neither `ip`, `ip:port`, `[v6]:port` nor a name like `app1.internal` or `app1.internal:80`",
@@ -121,14 +124,17 @@ pub(super) fn read_peer(text: &str, default_port: u16) -> Result<(Written, Peer)
         Host::Address(address) => Place::Address(SocketAddr::new(*address, meant)),
         Host::Name(name) => Place::Name(Arc::clone(name), meant),
     };
-    Ok((Written { host, port, weight }, Peer::new(place, weight)))
+    Ok((
+        WrittenPeer { host, port, weight },
+        ListedPeer::new(place, weight),
+    ))
 }
 
 /// The weights that there are.
 pub(super) const WEIGHTS: RangeInclusive<u16> = 1..=1000;
 
 /// What stands behind the server; the weight is all that there is by now.
-fn attributes<'a>(words: impl Iterator<Item = &'a str>) -> Result<u16, Wrong> {
+fn attributes<'a>(words: impl Iterator<Item = &'a str>) -> Result<u16, WrongEntry> {
     let mut weight = None;
     for word in words {
         let value = match word.split_once('=') {

@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::entry::canonical;
-use super::notes::{Kind, NAMED, Notes};
+use super::notes::{FindingKind, NAMED, Notes};
 use super::{GrayList, ListName, Lists};
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     /// What kind of mistake.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// In which list.
     pub list: ListName,
     /// The entry, as it was written where that matters.
@@ -38,14 +38,14 @@ impl Finding {
 /// What was found in all lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
-    counts: [usize; Kind::ALL.len()],
+    counts: [usize; FindingKind::ALL.len()],
     /// The first of each kind, at most 20 of each list.
     pub first: Vec<Finding>,
 }
 
 impl Findings {
     /// How many there are of a kind.
-    pub(crate) fn count(&self, kind: Kind) -> usize {
+    pub(crate) fn count(&self, kind: FindingKind) -> usize {
         self.counts[kind as usize]
     }
 
@@ -80,7 +80,9 @@ pub(crate) fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
     for peer in lists.pre.peers() {
         if lists.prod.at(peer.place()).is_some() {
             let text = "is in prod, too".to_owned();
-            of_pre.add(Kind::InBothPools, || (peer.place().to_string(), text));
+            of_pre.add(FindingKind::InBothPools, || {
+                (peer.place().to_string(), text)
+            });
         }
     }
     findings.take(ListName::Pre, of_pre);
@@ -96,15 +98,15 @@ fn gray_proxies(gray: &GrayList, trusted: &[IpNet]) -> Notes {
         let more = within.len().saturating_sub(NAMED);
         for net in within.take(NAMED) {
             let text = || format!("is a trusted proxy ({})", canonical(proxies));
-            notes.add(Kind::TrustedProxyIsGray, || (canonical(net), text()));
+            notes.add(FindingKind::TrustedProxyIsGray, || (canonical(net), text()));
         }
-        notes.counts[Kind::TrustedProxyIsGray as usize] += more;
+        notes.counts[FindingKind::TrustedProxyIsGray as usize] += more;
         let wider = std::iter::successors(proxies.supernet(), IpNet::supernet);
         for net in wider.filter(|it| gray.has(it)) {
             // Reported once, however many proxies it covers.
             if around.insert(net) {
                 let text = || format!("covers a trusted proxy ({})", canonical(proxies));
-                notes.add(Kind::TrustedProxyIsGray, || (canonical(net), text()));
+                notes.add(FindingKind::TrustedProxyIsGray, || (canonical(net), text()));
             }
         }
     }
@@ -202,7 +204,7 @@ mod tests {
         let (pre, prod) = (Vec::new(), Vec::new());
         let lists = Lists::parse(1, ByList { gray, pre, prod }, 80);
         let findings = findings(&lists, &["10.0.0.0/8".parse().unwrap()]);
-        let counts = Kind::ALL.map(|kind| findings.count(kind));
+        let counts = FindingKind::ALL.map(|kind| findings.count(kind));
         assert_eq!(counts, [500, 0, 500, 500, 500, 0, 0]);
         assert_eq!(findings.first.len(), 4 * NAMED);
     }

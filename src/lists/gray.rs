@@ -8,10 +8,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 
 use super::almost::almost_gray;
-use super::digest::{Content, Digest};
+use super::digest::{ContentHash, Digest};
 use super::entry::{canonical, read_net};
 use super::name::ListName;
-use super::notes::{self, Kind, Notes};
+use super::notes::{self, FindingKind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
 
@@ -79,7 +79,7 @@ struct Nets {
     v6: Box<[Ipv6Net]>,
     covered_v4: Ranges<u32>,
     covered_v6: Ranges<u128>,
-    content: Content,
+    content: ContentHash,
 }
 
 impl Default for GrayList {
@@ -96,7 +96,9 @@ impl GrayList {
             let written = read_net(text)?;
             let net = written.trunc();
             if net != written {
-                noted.add(Kind::HostBits, || notes::host_bits(text, written, net));
+                noted.add(FindingKind::HostBits, || {
+                    notes::host_bits(text, written, net)
+                });
             }
             match net {
                 IpNet::V4(net) => v4.push(net),
@@ -206,7 +208,7 @@ impl GrayList {
         Digest::of(&[(ListName::Gray, self.content())])
     }
 
-    pub(super) fn content(&self) -> &Content {
+    pub(super) fn content(&self) -> &ContentHash {
         &self.nets.content
     }
 

@@ -6,14 +6,14 @@ use std::net::Ipv6Addr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::entry::{canonical, decimal};
-use super::peer::Peer;
+use super::peer::ListedPeer;
 
 /// How many of each kind are named.
 pub(super) const NAMED: usize = 20;
 
 /// Kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FindingKind {
     /// The same entry is there more than once, perhaps in several forms.
     Duplicate,
     /// A peer is in both pools.
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     WeightsDiffer,
 }
 
-impl Kind {
+impl FindingKind {
     /// Every kind, in the order in which they are shown.
     pub(crate) const ALL: [Self; 7] = [
         Self::Duplicate,
@@ -60,16 +60,16 @@ impl Kind {
 /// What was noted of the entries of one list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    pub(super) counts: [usize; Kind::ALL.len()],
+    pub(super) counts: [usize; FindingKind::ALL.len()],
     pub(super) named: Vec<Note>,
     /// How many there are of each kind.
-    pub(super) named_of: [usize; Kind::ALL.len()],
+    pub(super) named_of: [usize; FindingKind::ALL.len()],
 }
 
 /// A finding, in a list known from the context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
-    pub(super) kind: Kind,
+    pub(super) kind: FindingKind,
     pub(super) entry: String,
     pub(super) text: String,
     pub(super) count: usize,
@@ -77,12 +77,17 @@ pub(super) struct Note {
 
 impl Notes {
     /// Counts a finding; its entry and text are computed only if they are kept.
-    pub(super) fn add(&mut self, kind: Kind, told: impl FnOnce() -> (String, String)) {
+    pub(super) fn add(&mut self, kind: FindingKind, told: impl FnOnce() -> (String, String)) {
         self.add_many(kind, 1, told);
     }
 
     /// Counts several findings that are reported as one.
-    fn add_many(&mut self, kind: Kind, count: usize, told: impl FnOnce() -> (String, String)) {
+    fn add_many(
+        &mut self,
+        kind: FindingKind,
+        count: usize,
+        told: impl FnOnce() -> (String, String),
+    ) {
         self.counts[kind as usize] += count;
         let named = &mut self.named_of[kind as usize];
         if *named < NAMED {
@@ -106,18 +111,18 @@ impl Notes {
         for same in entries.chunk_by(|one, next| one == next) {
             if let [first, _, ..] = same {
                 let text = || (shown(first), "is listed more than once".to_owned());
-                self.add_many(Kind::Duplicate, same.len() - 1, text);
+                self.add_many(FindingKind::Duplicate, same.len() - 1, text);
             }
         }
         entries.dedup();
     }
 
     /// Keeps of sorted peers that differ by their weight alone the last one, and counts the others.
-    pub(super) fn keep_largest_weights(&mut self, peers: &mut Vec<Peer>) {
+    pub(super) fn keep_largest_weights(&mut self, peers: &mut Vec<ListedPeer>) {
         for same in peers.chunk_by(|one, next| one.place() == next.place()) {
             let [others @ .., last] = same else { continue };
             if !others.is_empty() {
-                self.add_many(Kind::WeightsDiffer, others.len(), || {
+                self.add_many(FindingKind::WeightsDiffer, others.len(), || {
                     let others: Vec<String> =
                         others.iter().map(|it| it.weight().to_string()).collect();
                     let text = format!(
@@ -158,7 +163,7 @@ fn ipv4_meant(written: IpNet) -> Option<(u8, Ipv4Net)> {
 
 /// The note about a server that was taken for `peer`, an IPv6 address with the default port, if the end
 /// of the address may be meant as a port. With brackets it is clear.
-pub(super) fn address_or_port(text: &str, peer: &Peer) -> Option<(String, String)> {
+pub(super) fn address_or_port(text: &str, peer: &ListedPeer) -> Option<(String, String)> {
     let server = text.split_ascii_whitespace().next()?;
     let (address, port) = server.rsplit_once(':')?;
     // No port with a single digit is in use, and many addresses end in one.

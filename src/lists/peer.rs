@@ -27,12 +27,12 @@ pub(super) const USUAL_WEIGHT: u16 = 1;
 
 /// One server of a pool, as a list holds it. In a list it is known by its place, and in no list twice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Peer {
+pub struct ListedPeer {
     place: Place,
     weight: u16,
 }
 
-impl Peer {
+impl ListedPeer {
     /// A server at `place`.
     pub(super) fn new(place: Place, weight: u16) -> Self {
         Self { place, weight }
@@ -50,7 +50,7 @@ impl Peer {
 }
 
 /// As an entry, with its port.
-impl fmt::Display for Peer {
+impl fmt::Display for ListedPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.place.fmt(f)?;
         write_weight(f, self.weight)

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::almost::almost_peer;
-use super::digest::{Content, Digest};
-use super::entry::{Written, read_peer};
+use super::digest::{ContentHash, Digest};
+use super::entry::{WrittenPeer, read_peer};
 use super::name::ListName;
-use super::notes::{self, Kind, Notes};
-use super::peer::{Peer, Place};
+use super::notes::{self, FindingKind, Notes};
+use super::peer::{ListedPeer, Place};
 use super::remarks::{Remarks, Skipped, parse_all};
 
 /// The peers of a pool.
 #[derive(Clone, Debug)]
 pub struct PeerList {
-    peers: Box<[Peer]>,
-    written: Box<[Written]>,
-    content: Content,
+    peers: Box<[ListedPeer]>,
+    written: Box<[WrittenPeer]>,
+    content: ContentHash,
     remarks: Remarks,
 }
 
@@ -40,7 +40,7 @@ impl PeerList {
             if matches!(peer.place(), Place::Address(it) if it.is_ipv6())
                 && let Some(told) = notes::address_or_port(text, &peer)
             {
-                noted.add(Kind::AddressOrPort, || told);
+                noted.add(FindingKind::AddressOrPort, || told);
             }
             peers.push(peer);
             all_written.push(written);
@@ -49,7 +49,7 @@ impl PeerList {
         let almost = |text: &str| almost_peer(text, default_port);
         let mut remarks = parse_all(texts, read, almost);
         peers.sort_unstable();
-        remarks.notes.dedup(&mut peers, Peer::to_string);
+        remarks.notes.dedup(&mut peers, ListedPeer::to_string);
         remarks.notes.keep_largest_weights(&mut peers);
         all_written.sort_unstable();
         all_written.dedup();
@@ -66,17 +66,17 @@ impl PeerList {
     }
 
     /// The peers, sorted by place and without repetition.
-    pub fn peers(&self) -> &[Peer] {
+    pub fn peers(&self) -> &[ListedPeer] {
         &self.peers
     }
 
     /// The entries as they were written, sorted and without repetition. Two of them may be one peer.
-    pub fn written(&self) -> &[Written] {
+    pub fn written(&self) -> &[WrittenPeer] {
         &self.written
     }
 
     /// The peer at `place`, if it is one of these.
-    pub fn at(&self, place: &Place) -> Option<&Peer> {
+    pub fn at(&self, place: &Place) -> Option<&ListedPeer> {
         let found = self.peers.binary_search_by(|it| it.place().cmp(place));
         found.ok().map(|it| &self.peers[it])
     }
@@ -109,7 +109,7 @@ impl PeerList {
         Digest::of(&[(list, &content.finalize().into())])
     }
 
-    pub(super) fn content(&self) -> &Content {
+    pub(super) fn content(&self) -> &ContentHash {
         &self.content
     }
 

@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use crate::memory::advice::{prefetch, put_in_large_pages};
 
 /// An address as a number.
-pub(super) trait Address: Copy + Ord {
+pub(super) trait AddressNumber: Copy + Ord {
     /// The next address, if there is one.
     fn next(self) -> Option<Self>;
 
@@ -50,7 +50,7 @@ pub(super) trait Address: Copy + Ord {
 
 macro_rules! address {
     ($number:ty) => {
-        impl Address for $number {
+        impl AddressNumber for $number {
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
             }
@@ -87,7 +87,7 @@ address!(u128);
 
 /// The borders of the set of what any of these ranges covers; each is its first and its last
 /// address. They are given sorted by their first address, and are nested or disjoint.
-fn borders<A: Address>(ranges: impl Iterator<Item = (A, A)>) -> Vec<A> {
+fn borders<A: AddressNumber>(ranges: impl Iterator<Item = (A, A)>) -> Vec<A> {
     let mut borders: Vec<A> = Vec::with_capacity(2 * ranges.size_hint().0);
     // The last address that is covered so far.
     let mut covered: Option<A> = None;
@@ -108,8 +108,8 @@ fn borders<A: Address>(ranges: impl Iterator<Item = (A, A)>) -> Vec<A> {
 
 /// How many addresses from `first` to `last`, which must not be the whole number range, lie between
 /// these borders.
-fn count_within<A: Address>(borders: &[A], first: A, last: A) -> u128 {
-    let [first, last] = [first, last].map(Address::number);
+fn count_within<A: AddressNumber>(borders: &[A], first: A, last: A) -> u128 {
+    let [first, last] = [first, last].map(AddressNumber::number);
     let ranges = borders.chunks(2).map(|range| {
         let start = range[0].number().max(first);
         // The last range may have no end.
@@ -158,14 +158,14 @@ pub(super) struct Ranges<A> {
     /// Of each border, as seen from the node that it is in.
     heads: Box<[u16]>,
     /// The first one is the top. None when there are few borders.
-    nodes: Box<[Node<A>]>,
+    nodes: Box<[IndexNode<A>]>,
     /// Of all nodes, one after the other.
     slots: Box<[u32]>,
 }
 
 /// A node of the index.
 #[derive(Debug)]
-struct Node<A> {
+struct IndexNode<A> {
     /// The first of them.
     first: A,
     /// A slot has 2^`shift` addresses.
@@ -178,7 +178,7 @@ struct Node<A> {
     count: u32,
 }
 
-impl<A: Address> Ranges<A> {
+impl<A: AddressNumber> Ranges<A> {
     /// The set of what any of these ranges covers, each its first and its last address. They are
     /// given sorted by their first address, and are nested or disjoint. Clients have addresses from the
     /// first to the last of `clients`, which are not all that there are.
@@ -227,7 +227,7 @@ impl<A: Address> Ranges<A> {
                 .width()
                 .saturating_sub(u32::BITS - most.leading_zeros());
             let shift = least + u32::from(length.without(least) >= most);
-            let node = Node {
+            let node = IndexNode {
                 first,
                 shift,
                 start: crowd.start as u32,
@@ -314,7 +314,7 @@ impl<A: Address> Ranges<A> {
         prefetch(&self.borders, at + 2);
     }
 
-    fn node(&self, slot: u32) -> Option<&Node<A>> {
+    fn node(&self, slot: u32) -> Option<&IndexNode<A>> {
         let has_node = slot & NODE != 0;
         has_node.then(|| &self.nodes[(slot ^ NODE) as usize])
     }
@@ -325,7 +325,7 @@ impl<A: Address> Ranges<A> {
     }
 }
 
-impl<A> Node<A> {
+impl<A> IndexNode<A> {
     /// Of an address, as seen from the node, the head is above so many bits.
     fn head_shift(&self) -> u32 {
         self.shift.saturating_sub(u16::BITS)
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     /// Searches for the borders, what is next to them, and what is far from them.
-    fn search<A: Address + std::fmt::LowerHex>(
+    fn search<A: AddressNumber + std::fmt::LowerHex>(
         borders: &[A],
         more: impl IntoIterator<Item = A>,
         below: impl Fn(A) -> Option<A>,

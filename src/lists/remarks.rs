@@ -1,7 +1,7 @@
 //! Parsing the entries of a list: those that can be read, and remarks about the rest.
 
-use super::entry::{LONGEST_ENTRY, Wrong};
-use super::notes::{Kind, Notes};
+use super::entry::{LONGEST_ENTRY, WrongEntry};
+use super::notes::{FindingKind, Notes};
 
 /// Remarks about a list's entries, as they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,11 +33,11 @@ pub struct SkippedEntry {
     /// The entry, with everything escaped that is not printable ASCII, cut to 100 bytes.
     pub entry: String,
     /// What is wrong with it.
-    pub reason: Wrong,
+    pub reason: WrongEntry,
 }
 
 impl Skipped {
-    fn add(&mut self, entry: &[u8], reason: Wrong) {
+    fn add(&mut self, entry: &[u8], reason: WrongEntry) {
         self.count += 1;
         if self.first.len() < SKIPPED_NAMED {
             let entry = shown(entry);
@@ -50,7 +50,7 @@ impl Skipped {
 /// meaning.
 pub(super) fn parse_all<E: AsRef<[u8]>>(
     texts: impl IntoIterator<Item = E>,
-    mut parse: impl FnMut(&str, &mut Notes) -> Result<(), Wrong>,
+    mut parse: impl FnMut(&str, &mut Notes) -> Result<(), WrongEntry>,
     almost: impl Fn(&str) -> Option<String>,
 ) -> Remarks {
     let mut remarks = Remarks::default();
@@ -66,7 +66,7 @@ pub(super) fn parse_all<E: AsRef<[u8]>>(
         remarks.skipped.add(bytes, reason);
         if let Some(meant) = text.ok().and_then(&almost) {
             let entry = || shown(bytes);
-            remarks.notes.add(Kind::Almost, || (entry(), meant));
+            remarks.notes.add(FindingKind::Almost, || (entry(), meant));
         }
     }
     remarks

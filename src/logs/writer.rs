@@ -65,7 +65,7 @@ impl Batch {
     }
 }
 
-enum Order {
+enum LogOrder {
     Write(Batch),
     /// Makes the writer check whether a reopening was requested.
     Wake,
@@ -75,14 +75,14 @@ enum Order {
 }
 
 /// Lines that were lost.
-struct Dropped {
+struct LostLines {
     base: Instant,
     lines: AtomicU64,
     /// When the last one was, in milliseconds.
     last: AtomicU64,
 }
 
-impl Dropped {
+impl LostLines {
     fn new() -> Self {
         Self {
             base: Instant::now(),
@@ -110,13 +110,13 @@ impl Dropped {
 /// The sending end of a log: takes lines without waiting. Cheap to clone.
 #[derive(Clone)]
 pub struct LogQueue {
-    orders: Sender<Order>,
+    orders: Sender<LogOrder>,
     /// Memory of written batches, for reuse.
     spare: Receiver<Vec<u8>>,
     give_back: Sender<Vec<u8>>,
     /// Bytes in the queue.
     held: Arc<AtomicUsize>,
-    dropped: Arc<Dropped>,
+    dropped: Arc<LostLines>,
     off: bool,
 }
 
@@ -150,7 +150,7 @@ impl LogQueue {
         }
         let (lines, size) = (batch.lines, batch.size());
         let room = self.held.fetch_add(size, Ordering::AcqRel) + size <= QUEUE;
-        if !room || self.orders.try_send(Order::Write(batch)).is_err() {
+        if !room || self.orders.try_send(LogOrder::Write(batch)).is_err() {
             self.held.fetch_sub(size, Ordering::AcqRel);
             self.dropped.note(lines);
         }
@@ -162,7 +162,7 @@ impl LogQueue {
         let (done, outcome) = bounded(1);
         if self
             .orders
-            .send_deadline(Order::Flush(done), deadline)
+            .send_deadline(LogOrder::Flush(done), deadline)
             .is_ok()
         {
             let _ = outcome.recv_deadline(deadline);
@@ -242,11 +242,11 @@ impl Log {
         target: &LogTarget,
         open_file: impl FnOnce(&Path) -> io::Result<File>,
     ) -> io::Result<Self> {
-        let sink = Sink::open(target, open_file)?;
+        let sink = LogSink::open(target, open_file)?;
         let (orders, inbox) = bounded(QUEUE_BATCHES);
         let (give_back, spare) = bounded(SPARE);
         let held = Arc::new(AtomicUsize::new(0));
-        let dropped = Arc::new(Dropped::new());
+        let dropped = Arc::new(LostLines::new());
         let (reopenings, asked) = unbounded();
         let queue = LogQueue {
             orders,
@@ -289,7 +289,7 @@ impl Log {
         let (done, outcome) = bounded(1);
         // The order only wakes the writer; a busy one checks before its next batch.
         if self.reopenings.send(done).is_ok() {
-            let _ = self.queue.orders.try_send(Order::Wake);
+            let _ = self.queue.orders.try_send(LogOrder::Wake);
         }
         Reopening(Some(outcome))
     }
@@ -297,7 +297,7 @@ impl Log {
     /// Writes what is queued and ends the writer; does not wait for one that is stalled.
     pub fn close(mut self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
-        let stop = self.queue.orders.send_deadline(Order::Stop, deadline);
+        let stop = self.queue.orders.send_deadline(LogOrder::Stop, deadline);
         if stop.is_err() {
             return;
         }
@@ -310,7 +310,7 @@ impl Log {
     }
 }
 
-enum Sink {
+enum LogSink {
     Off,
     /// Standard output or standard error, unbuffered.
     Stream(File),
@@ -320,7 +320,7 @@ enum Sink {
     },
 }
 
-impl Sink {
+impl LogSink {
     fn open(
         target: &LogTarget,
         open_file: impl FnOnce(&Path) -> io::Result<File>,
@@ -428,11 +428,11 @@ fn open_now(path: &Path, links: Links) -> io::Result<File> {
 
 struct Writer {
     name: String,
-    sink: Sink,
-    inbox: Receiver<Order>,
+    sink: LogSink,
+    inbox: Receiver<LogOrder>,
     give_back: Sender<Vec<u8>>,
     held: Arc<AtomicUsize>,
-    dropped: Arc<Dropped>,
+    dropped: Arc<LostLines>,
     reopenings: Receiver<Sender<bool>>,
     /// The last line was not written completely.
     torn: bool,
@@ -447,15 +447,15 @@ impl Writer {
                 let _ = done.try_send(self.reopen());
             }
             match order {
-                Order::Write(batch) => {
+                LogOrder::Write(batch) => {
                     self.write(&batch);
                     self.held.fetch_sub(batch.size(), Ordering::AcqRel);
                     self.give_back(batch.bytes);
                 }
-                Order::Wake => {}
+                LogOrder::Wake => {}
                 // Who asked may have lost patience.
-                Order::Flush(done) => drop(done.try_send(())),
-                Order::Stop => return,
+                LogOrder::Flush(done) => drop(done.try_send(())),
+                LogOrder::Stop => return,
             }
         }
     }

@@ -39,12 +39,12 @@ struct Clock {
 /// The streams of a worker; a stream keeps its place for life.
 #[derive(Default)]
 struct Waits {
-    places: Places<Place>,
+    places: Places<ArmedWait>,
     /// How many places have a deadline.
     armed: usize,
 }
 
-struct Place {
+struct ArmedWait {
     io: Rc<Io>,
     due: Option<Instant>,
     /// Wake the waiter when this has happened, too.
@@ -136,7 +136,7 @@ fn wake_all() {
 pub(super) fn register(io: impl FnOnce(usize) -> Rc<Io>) -> Rc<Io> {
     with_clock(|clock| {
         let mut waits = clock.waits.borrow_mut();
-        let place = waits.places.put(|place| Place {
+        let place = waits.places.put(|place| ArmedWait {
             io: io(place),
             due: None,
             watched: None,
@@ -215,7 +215,7 @@ impl Clock {
 
     fn wake_overdue(&self) {
         let now = Instant::now();
-        let ends = |place: &Place| {
+        let ends = |place: &ArmedWait| {
             let overdue = place.due.is_some_and(|due| due <= now);
             overdue || place.watched.as_ref().is_some_and(Watched::has_happened)
         };
@@ -225,7 +225,7 @@ impl Clock {
 
     /// Does `action` with the streams of those places for which `applies` holds, some in each round: a
     /// crowd that came together must not hold everybody else up when it leaves together.
-    fn for_some(&self, applies: impl Fn(&Place) -> bool, action: impl Fn(&Io)) {
+    fn for_some(&self, applies: impl Fn(&ArmedWait) -> bool, action: impl Fn(&Io)) {
         let mut from = Some(0);
         while let Some(at) = from {
             from = self.for_a_portion(at, &applies, &action);
@@ -240,7 +240,7 @@ impl Clock {
     fn for_a_portion(
         &self,
         from: usize,
-        applies: impl Fn(&Place) -> bool,
+        applies: impl Fn(&ArmedWait) -> bool,
         action: impl Fn(&Io),
     ) -> Option<usize> {
         let waits = self.waits.borrow();

@@ -109,7 +109,7 @@ struct Numbers {
     workers: usize,
     worker: usize,
     /// Of its numbers in order, 64 a word.
-    words: Vec<Word>,
+    words: Vec<BitWord>,
     /// Words below this one have no number left.
     lowest: usize,
     /// Searches since what others hold was forgotten.
@@ -117,7 +117,7 @@ struct Numbers {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Word {
+struct BitWord {
     /// Given out by this worker.
     own: u64,
     /// Held by others, when last seen.
@@ -141,7 +141,7 @@ impl Numbers {
         if fits {
             let (at, bit) = self.place(number);
             if self.words.len() <= at {
-                self.words.resize(at + 1, Word::default());
+                self.words.resize(at + 1, BitWord::default());
             }
             let word = &mut self.words[at];
             debug_assert_eq!(word.own & bit, 0, "{number} was given out already");
@@ -198,7 +198,7 @@ impl Numbers {
 
     /// The lowest number of this kind, from `from` on, that is free as far as is known.
     fn lowest_from(&mut self, from: RawFd) -> RawFd {
-        while self.words.get(self.lowest).is_some_and(Word::is_full) {
+        while self.words.get(self.lowest).is_some_and(BitWord::is_full) {
             self.lowest += 1;
         }
         let first = self.index_from(from);
@@ -218,7 +218,7 @@ impl Numbers {
     fn note_others(&mut self, from: RawFd, to: RawFd) {
         let (first, end) = (self.index_from(from), self.index_from(to));
         if self.words.len() < end.div_ceil(64) {
-            self.words.resize(end.div_ceil(64), Word::default());
+            self.words.resize(end.div_ceil(64), BitWord::default());
         }
         for at in first / 64..end.div_ceil(64) {
             let word = &mut self.words[at];
@@ -248,7 +248,7 @@ impl Numbers {
     }
 }
 
-impl Word {
+impl BitWord {
     fn is_full(&self) -> bool {
         self.own | self.others == u64::MAX
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::lists::PoolName;
-use crate::route::Standing;
+use crate::route::PoolStanding;
 use crate::snapshot::Snapshot;
 use crate::upstream::changes::Changes;
 use crate::upstream::choose::{self, Request, Usable};
@@ -111,7 +111,12 @@ impl Chooser {
     }
 
     /// How `pool` stands for a request that may be risked, or not.
-    pub(super) fn standing(&self, pool: PoolName, may_be_risked: bool, now: Instant) -> Standing {
+    pub(super) fn standing(
+        &self,
+        pool: PoolName,
+        may_be_risked: bool,
+        now: Instant,
+    ) -> PoolStanding {
         let current = self.current.borrow();
         let peers = current.pools[pool].peers();
         current.usable(pool).standing(peers, may_be_risked, now)

@@ -19,7 +19,7 @@ pub(super) struct Claims {
 }
 
 struct Claim {
-    held: Held,
+    held: WaitingConnection,
     peer: SocketAddr,
     since: Instant,
 }
@@ -27,7 +27,12 @@ struct Claim {
 impl Claims {
     /// Keeps one; if there are `limit` for its peer already, the oldest of these gives way. Returns its
     /// number.
-    pub(super) fn keep(&self, peer: SocketAddr, held: Held, limit: usize) -> Option<u64> {
+    pub(super) fn keep(
+        &self,
+        peer: SocketAddr,
+        held: WaitingConnection,
+        limit: usize,
+    ) -> Option<u64> {
         if limit == 0 {
             return None;
         }
@@ -81,20 +86,20 @@ impl Claims {
     }
 
     /// Takes the connection with this `number`, if it is still kept.
-    pub(super) fn take(&self, number: u64) -> Option<Held> {
+    pub(super) fn take(&self, number: u64) -> Option<WaitingConnection> {
         let mut kept = self.kept.borrow_mut();
         kept.remove(&number).map(|it| it.held)
     }
 }
 
 /// A connection that waits for its client's next request.
-pub(super) struct Held {
+pub(super) struct WaitingConnection {
     pub(super) stream: Stream,
     in_use: InUse,
     _counted: Counted,
 }
 
-impl Held {
+impl WaitingConnection {
     pub(super) fn new(stream: Stream, in_use: InUse, counters: &Rc<Counters>) -> Self {
         Self {
             stream,

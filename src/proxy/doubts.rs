@@ -45,12 +45,12 @@ pub struct Doubts(Mutex<Last>);
 #[derive(Debug, Default)]
 struct Last {
     doubted: Option<Doubted>,
-    reported: Option<Reported>,
+    reported: Option<LastReport>,
 }
 
 /// When a doubt was last logged.
 #[derive(Debug)]
-struct Reported {
+struct LastReport {
     at: Instant,
     /// How many doubts there had been by then.
     count: u64,
@@ -69,11 +69,11 @@ impl Doubts {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = doubted.at;
         last.doubted = Some(doubted);
-        let is_soon = |reported: &Reported| at.saturating_duration_since(reported.at) < PAUSE;
+        let is_soon = |reported: &LastReport| at.saturating_duration_since(reported.at) < PAUSE;
         if last.reported.as_ref().is_some_and(is_soon) {
             return None;
         }
-        let before = last.reported.replace(Reported { at, count });
+        let before = last.reported.replace(LastReport { at, count });
         Some(count.saturating_sub(before.map_or(0, |it| it.count) + 1))
     }
 

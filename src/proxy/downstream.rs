@@ -57,14 +57,14 @@ pub(in crate::proxy) trait Downstream: BodySink {
 /// Every verb takes everything that it is given, and keeps what it cannot write yet.
 pub(in crate::proxy) trait BodySink {
     /// Takes a piece of the content.
-    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written;
+    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> WriteOutcome;
 
     /// Takes the end, with those fields of the trailer that may be passed on, and writes everything that
     /// is left. If that is not possible now, it is called again; it still makes a single end.
-    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written;
+    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> WriteOutcome;
 
     /// Writes everything that was taken: nothing more may come for a while.
-    fn flush(&mut self, wait: Wait<'_>) -> Written;
+    fn flush(&mut self, wait: Wait<'_>) -> WriteOutcome;
 
     /// The socket to which content may be spliced after a flush, if content is sent unchanged.
     fn socket(&self) -> Option<&Stream>;
@@ -91,7 +91,7 @@ pub(in crate::proxy) struct Wait<'a> {
 
 /// How many bytes were written, error or not, and whether these were all: not if the other side [has
 /// sent something](Wait::until_readable). The errors are those of [`Stream::write_both`].
-pub(in crate::proxy) type Written = (usize, io::Result<bool>);
+pub(in crate::proxy) type WriteOutcome = (usize, io::Result<bool>);
 
 /// What comes from a client, and whether it is still there.
 ///

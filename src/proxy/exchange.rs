@@ -98,7 +98,7 @@ struct Upstream {
 }
 
 /// Whose request it is.
-pub(super) struct Client<'a, D: Downstream> {
+pub(super) struct Requester<'a, D: Downstream> {
     /// What takes the response.
     pub(super) downstream: &'a mut D,
     /// What the request's body comes from.
@@ -136,7 +136,7 @@ pub(super) struct Exchange<'a, D: Downstream> {
     body: &'a mut RequestBody,
     client_side: ClientSide,
     /// What the attempt under way says of its peer.
-    verdict: Verdict,
+    verdict: PeerVerdict,
     /// When all of it has to be over, a tunnel excepted.
     end: Option<Instant>,
     /// How long the head for the peer is.
@@ -157,7 +157,7 @@ enum ClientSide {
 
 /// What an attempt says of its peer, whatever becomes of the exchange.
 #[derive(Clone, Copy, Default)]
-enum Verdict {
+enum PeerVerdict {
     /// Nothing yet.
     #[default]
     None,
@@ -190,7 +190,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         worker: &'a Rc<Worker>,
         config: &'a Config,
         plan: &'a Plan,
-        client: Client<'a, D>,
+        client: Requester<'a, D>,
         workspace: &'a mut Workspace,
         tally: &'a mut Tally,
     ) -> Self {
@@ -213,7 +213,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             tally,
             body: client.body,
             client_side: ClientSide::Open,
-            verdict: Verdict::None,
+            verdict: PeerVerdict::None,
             end: None,
             head_length: 0,
             last_is_out: false,
@@ -563,7 +563,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.tally.attempts += 1;
         let verdict = std::mem::take(&mut self.verdict);
         let failure = match (outcome, verdict) {
-            (Ok(_), Verdict::Answered) => {
+            (Ok(_), PeerVerdict::Answered) => {
                 worker.metrics().attempts_ok[pool as usize].increment();
                 worker.answered(chosen);
                 return;
@@ -572,7 +572,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
                 worker.metrics().attempts_ok[pool as usize].increment();
                 return;
             }
-            (_, Verdict::Cut(failure)) => failure,
+            (_, PeerVerdict::Cut(failure)) => failure,
             (Err(Stop::Failed(failure)), _) => *failure,
             // Nobody can tell how the peer would have done.
             (Err(Stop::Over(_)), _) => {
@@ -592,7 +592,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         let had_all_time = failure == Failure::Deadline
             && self.tally.attempts == 1
             && self.body.is_complete()
-            && matches!(verdict, Verdict::None);
+            && matches!(verdict, PeerVerdict::None);
         match failure.blames_peer() || had_all_time {
             true => worker.failed(chosen, Why::Failed(failure)),
             false => chosen.counts(worker.index()).abandoned.increment(),
@@ -611,11 +611,11 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.verdict = match self.config.upstream.fail_statuses.contains(&status) {
             true => {
                 self.worker.failed(chosen, Why::Status);
-                Verdict::Refused
+                PeerVerdict::Refused
             }
             false => {
                 self.worker.is_answering(chosen, now);
-                Verdict::Answered
+                PeerVerdict::Answered
             }
         };
     }

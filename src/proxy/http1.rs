@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::body::outgoing::Outgoing;
-use super::downstream::{BodyEnd, BodySink, ByteStream, Downstream, Transport, Wait, Written};
+use super::downstream::{BodyEnd, BodySink, ByteStream, Downstream, Transport, Wait, WriteOutcome};
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::encode::{self, ResponseToClient};
 use crate::http::h1::framing::Framing;
@@ -74,15 +74,15 @@ impl<S: ByteStream> Downstream for Http1<'_, S> {
 }
 
 impl<S: ByteStream> BodySink for Http1<'_, S> {
-    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
+    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> WriteOutcome {
         self.response.piece(content, wait)
     }
 
-    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written {
+    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> WriteOutcome {
         self.response.end(end, wait)
     }
 
-    fn flush(&mut self, wait: Wait<'_>) -> Written {
+    fn flush(&mut self, wait: Wait<'_>) -> WriteOutcome {
         self.response.flush(wait)
     }
 

@@ -1,7 +1,7 @@
 //! What the access log shows of a request's head.
 
 use crate::http::bytes::is_token_byte;
-use crate::http::fields::Kind;
+use crate::http::fields::FieldKind;
 use crate::http::h1::head::RequestHead;
 
 /// Parts of a request head that the access log shows, copied because the head's bytes make room
@@ -26,7 +26,10 @@ impl LoggedHead {
 
     pub(super) fn note(&mut self, head: &RequestHead, bytes: &[u8]) {
         self.bytes.clear();
-        let agent = head.fields.iter().find(|it| it.kind == Kind::UserAgent);
+        let agent = head
+            .fields
+            .iter()
+            .find(|it| it.kind == FieldKind::UserAgent);
         let parts = [
             Some(head.method),
             Some(head.target),

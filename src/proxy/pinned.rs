@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::chooser::{Chooser, Chosen};
-use super::claims::Held;
+use super::claims::WaitingConnection;
 use super::worker::Worker;
 use crate::lists::PoolName;
 use crate::net::Stream;
@@ -26,7 +26,7 @@ use crate::upstream::pool::InUse;
 
 /// One of them, between two requests.
 pub(super) struct Pinned {
-    place: Place,
+    place: PinnedPlace,
     peer: SocketAddr,
     /// The pool that its first request was for.
     decided: PoolName,
@@ -46,9 +46,9 @@ pub(super) enum Pinning {
 }
 
 /// Where it is.
-enum Place {
+enum PinnedPlace {
     /// Here, for as long as its client stays.
-    Here(Held),
+    Here(WaitingConnection),
     /// With the worker's claims.
     Claimed(Ticket),
 }
@@ -79,10 +79,10 @@ impl Pinned {
             pool,
             challenged,
         } = taken;
-        let held = Held::new(stream, in_use, &worker.counters);
+        let held = WaitingConnection::new(stream, in_use, &worker.counters);
         let place = match challenged {
-            true => Place::Here(held),
-            false => Place::Claimed(Ticket {
+            true => PinnedPlace::Here(held),
+            false => PinnedPlace::Claimed(Ticket {
                 number: worker.claims.keep(peer, held, limit)?,
                 worker: Rc::clone(worker),
             }),
@@ -109,10 +109,10 @@ impl Pinned {
             return None;
         }
         let chosen = chooser.find(self.pool, self.peer)?;
-        let challenged = matches!(self.place, Place::Here(_));
+        let challenged = matches!(self.place, PinnedPlace::Here(_));
         let (stream, in_use) = match self.place {
-            Place::Here(held) => held.into_parts(),
-            Place::Claimed(ticket) => ticket.take()?.into_parts(),
+            PinnedPlace::Here(held) => held.into_parts(),
+            PinnedPlace::Claimed(ticket) => ticket.take()?.into_parts(),
         };
         let is_sound = !stream.is_readable_now();
         let taken = Taken {
@@ -132,8 +132,8 @@ impl Pinned {
             return true;
         }
         match &self.place {
-            Place::Here(held) => held.stream.is_readable(),
-            Place::Claimed(ticket) => ticket.worker.claims.is_spent(ticket.number),
+            PinnedPlace::Here(held) => held.stream.is_readable(),
+            PinnedPlace::Claimed(ticket) => ticket.worker.claims.is_spent(ticket.number),
         }
     }
 }
@@ -145,7 +145,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    fn take(&self) -> Option<Held> {
+    fn take(&self) -> Option<WaitingConnection> {
         self.worker.claims.take(self.number)
     }
 }

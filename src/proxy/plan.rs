@@ -1,9 +1,9 @@
 //! What a request asks for, as far as serving it depends on that.
 
-use crate::config::Gateway;
+use crate::config::GatewaySettings;
 use crate::error::{Close, Refusal};
 use crate::http::authentication;
-use crate::http::fields::{ConnectionOptions, Kind, list};
+use crate::http::fields::{ConnectionOptions, FieldKind, list};
 use crate::http::h1::encode;
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::head::RequestHead;
@@ -39,7 +39,7 @@ impl Plan {
         head: &RequestHead,
         bytes: &[u8],
         options: &mut ConnectionOptions,
-        gateway: &Gateway,
+        gateway: &GatewaySettings,
         by_proxy: bool,
     ) -> Result<Self, Refusal> {
         // No URI has such bytes (RFC 3986 section 2), but curl, old browsers and crawlers send them.
@@ -88,7 +88,7 @@ impl Plan {
 
 /// True when the client may wait for `100 Continue` (RFC 9110 section 10.1.1).
 fn expects_continue(head: &RequestHead, bytes: &[u8]) -> Result<bool, Refusal> {
-    let fields = head.fields.iter().filter(|it| it.kind == Kind::Expect);
+    let fields = head.fields.iter().filter(|it| it.kind == FieldKind::Expect);
     let mut expectations = fields.flat_map(|it| list(it.value, bytes));
     let is_known = |it: Span| it.of(bytes).eq_ignore_ascii_case(b"100-continue");
     match (expectations.next(), expectations.all(is_known)) {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::doubts::Doubted;
 use super::gateway::Counters;
-use crate::error::{Close, Doubt, Failure, Finding};
+use crate::error::{Close, Doubt, Failure, StoreFindingKind};
 use crate::lists::PoolName;
 use crate::logs::throttle::Throttle;
 
@@ -105,7 +105,7 @@ impl Reports {
             at,
         };
         if let Some(unsaid) = self.counters.gateway.doubts.note(doubted, count) {
-            let name = Finding::ProxyNotBelieved.name();
+            let name = StoreFindingKind::ProxyNotBelieved.name();
             log::warn!("{name} {line} unsaid={unsaid}");
         }
     }

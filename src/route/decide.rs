@@ -78,7 +78,7 @@ impl<'a> Subject<'a> {
 
 /// Whether a pool can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PoolStanding {
     /// It has no peer.
     Empty,
     /// All its peers are out.
@@ -87,7 +87,7 @@ pub enum Standing {
     Usable,
 }
 
-impl Standing {
+impl PoolStanding {
     /// That of a pool by its list alone: how its peers are is not known.
     pub(crate) fn by_list(list: &PeerList) -> Self {
         match list.is_empty() {
@@ -103,9 +103,9 @@ pub struct Service<'a> {
     /// Its lists.
     pub lists: &'a Lists,
     /// How `pre` stands.
-    pub pre: Standing,
+    pub pre: PoolStanding,
     /// How `prod` stands.
-    pub prod: Standing,
+    pub prod: PoolStanding,
     /// Gray clients are served by `prod` while `pre` is empty or out.
     pub fallback: bool,
 }
@@ -123,9 +123,9 @@ pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, 
     }
     let (pool, reason) = match lists.gray.contains(subject.client) {
         true => match pre {
-            Standing::Empty if service.fallback => (PoolName::Prod, Reason::PreEmpty),
+            PoolStanding::Empty if service.fallback => (PoolName::Prod, Reason::PreEmpty),
             // Whoever could be asked at last is better than nobody.
-            Standing::Out if service.fallback && prod != Standing::Empty => {
+            PoolStanding::Out if service.fallback && prod != PoolStanding::Empty => {
                 (PoolName::Prod, Reason::PreOut)
             }
             _ => (PoolName::Pre, Reason::Listed),
@@ -136,7 +136,7 @@ pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, 
         PoolName::Pre => pre,
         PoolName::Prod => prod,
     };
-    if standing == Standing::Empty {
+    if standing == PoolStanding::Empty {
         return Err(Refusal::NoPeers);
     }
     Ok(Decision { pool, reason })
@@ -152,8 +152,8 @@ mod tests {
     #[test]
     fn gray_clients_get_pre_and_all_others_prod() {
         use PoolName::{Pre, Prod};
+        use PoolStanding::{Empty, Out, Usable};
         use Reason::{Listed, PreEmpty, PreOut, Unlisted};
-        use Standing::{Empty, Out, Usable};
         let read = lists_of(&["10.0.0.1"], &[], &[]);
         let gray = IpAddr::from([10, 0, 0, 1]);
         let other = IpAddr::from([10, 0, 0, 10]);

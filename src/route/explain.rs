@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::http::client;
-use crate::http::fields::{Kind, list};
+use crate::http::fields::{FieldKind, list};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
-use crate::lists::{Lists, Peer, PoolName};
-use crate::route::{self, Service, Standing, Subject};
+use crate::lists::{ListedPeer, Lists, PoolName};
+use crate::route::{self, PoolStanding, Service, Subject};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
@@ -30,15 +30,15 @@ pub struct Question<'a> {
 }
 
 /// What of the configuration the decision depends on.
-pub(crate) struct Rules<'a> {
-    /// See [`crate::config::Gateway::trusted_proxies`].
+pub(crate) struct RoutingRules<'a> {
+    /// See [`crate::config::GatewaySettings::trusted_proxies`].
     pub trusted_proxies: &'a [IpNet],
-    /// See [`crate::config::Upstream::fallback`].
+    /// See [`crate::config::UpstreamSettings::fallback`].
     pub fallback: bool,
     /// How the peers of `pre` are, as far as that is known.
-    pub pre: Standing,
+    pub pre: PoolStanding,
     /// The same of `prod`.
-    pub prod: Standing,
+    pub prod: PoolStanding,
 }
 
 /// Who serves a request, and why.
@@ -82,7 +82,7 @@ pub(crate) struct Explanation {
 /// When the header fields are none.
 pub(crate) fn explain(
     question: &Question<'_>,
-    rules: &Rules<'_>,
+    rules: &RoutingRules<'_>,
     lists: &Lists,
 ) -> Result<Explanation, String> {
     let mut text = "GET / HTTP/1.1\r\nHost: explain\r\n".to_owned();
@@ -159,11 +159,11 @@ fn names_nobody(head: &RequestHead, bytes: &[u8]) -> bool {
     let mut chain = head
         .fields
         .iter()
-        .filter(|it| it.kind == Kind::ForwardedFor);
+        .filter(|it| it.kind == FieldKind::ForwardedFor);
     !chain.any(|it| list(it.value, bytes).next().is_some())
 }
 
-fn shown(peers: &[Peer]) -> Vec<String> {
+fn shown(peers: &[ListedPeer]) -> Vec<String> {
     let first = peers.iter().take(NAMED);
     first.map(ToString::to_string).collect()
 }

@@ -31,7 +31,7 @@ const LONGEST: usize = 100;
 
 /// Something that each gateway must have for itself.
 struct Use {
-    kind: Kind,
+    kind: UseKind,
     /// The key of the ini file, and its value.
     what: String,
     /// A short hash of what is used.
@@ -43,7 +43,7 @@ struct Use {
 /// The kinds of things that can be used; a letter each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+enum UseKind {
     /// An ini file: the gateway that runs with it is this one.
     Config = b'i',
     PidFile = b'p',
@@ -54,7 +54,7 @@ enum Kind {
 }
 
 impl Use {
-    fn of(kind: Kind, what: String, used: &str) -> Self {
+    fn of(kind: UseKind, what: String, used: &str) -> Self {
         Self {
             kind,
             what,
@@ -81,13 +81,13 @@ impl Use {
 
 /// Something that another gateway uses, too.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Shared {
+pub(crate) struct Conflict {
     /// The key of the ini file, and its value.
     what: String,
     pid: u32,
 }
 
-impl fmt::Display for Shared {
+impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, pid } = self;
         write!(f, "{what} is in use by another gateway, process {pid}")
@@ -96,11 +96,11 @@ impl fmt::Display for Shared {
 
 /// What a gateway has announced, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Claims {
+pub(crate) struct Announcement {
     _sockets: Vec<UnixDatagram>,
 }
 
-impl Claims {
+impl Announcement {
     /// Announces what a gateway with this configuration uses, as far as that is possible.
     pub(crate) fn make(config: &Config) -> Self {
         let pid = std::process::id();
@@ -136,14 +136,14 @@ impl Claims {
 
 /// What a gateway with this configuration would use that another running gateway uses already. One with
 /// the same ini file is not another one.
-pub(crate) fn shared(config: &Config) -> Vec<Shared> {
+pub(crate) fn shared(config: &Config) -> Vec<Conflict> {
     let names = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     shared_with(&uses(config), &others(&names))
 }
 
 /// Names in the log what is shared.
 pub(crate) fn tell(config: &Config) {
-    for Shared { what, pid } in shared(config) {
+    for Conflict { what, pid } in shared(config) {
         log::warn!(
             "neighbour-shares what={what:?} process={pid} remedy=\"each gateway needs its own\""
         );
@@ -179,15 +179,16 @@ fn others(table: &str) -> Vec<(u32, Vec<&str>)> {
     others
 }
 
-fn shared_with(uses: &[Use], others: &[(u32, Vec<&str>)]) -> Vec<Shared> {
-    let (own, uses): (Vec<&Use>, Vec<&Use>) = uses.iter().partition(|it| it.kind == Kind::Config);
+fn shared_with(uses: &[Use], others: &[(u32, Vec<&str>)]) -> Vec<Conflict> {
+    let (own, uses): (Vec<&Use>, Vec<&Use>) =
+        uses.iter().partition(|it| it.kind == UseKind::Config);
     let is_own = |tokens: &[&str]| own.iter().any(|it| tokens.contains(&&*it.token()));
     let mut shared = Vec::new();
     for (pid, tokens) in others.iter().filter(|(_, tokens)| !is_own(tokens)) {
         let common = uses
             .iter()
             .filter(|it| tokens.iter().any(|token| it.is_shared_by(token)));
-        shared.extend(common.map(|it| Shared {
+        shared.extend(common.map(|it| Conflict {
             what: it.what.clone(),
             pid: *pid,
         }));
@@ -197,15 +198,15 @@ fn shared_with(uses: &[Use], others: &[(u32, Vec<&str>)]) -> Vec<Shared> {
 
 fn uses(config: &Config) -> Vec<Use> {
     let path = |path: &Path| resolved(path);
-    let mut uses = vec![Use::of(Kind::Config, String::new(), &path(&config.path))];
+    let mut uses = vec![Use::of(UseKind::Config, String::new(), &path(&config.path))];
     if let Some(pid_file) = &config.gateway.pid_file {
         let what = format!("[gateway] pid_file {}", pid_file.display());
-        uses.push(Use::of(Kind::PidFile, what, &path(pid_file)));
+        uses.push(Use::of(UseKind::PidFile, what, &path(pid_file)));
     }
     for (name, target) in [("access", &config.log.access), ("error", &config.log.error)] {
         if let LogTarget::File(file) = target {
             let what = format!("[log] {name} {}", file.display());
-            uses.push(Use::of(Kind::Log, what, &path(file)));
+            uses.push(Use::of(UseKind::Log, what, &path(file)));
         }
     }
     let listen = config.gateway.listen.iter().map(|it| ("gateway", it.addr));
@@ -213,7 +214,7 @@ fn uses(config: &Config) -> Vec<Use> {
     // Port 0 means a different port for each.
     for (section, addr) in listen.chain(admin).filter(|(_, addr)| addr.port() != 0) {
         let what = format!("[{section}] listen {addr}");
-        uses.push(Use::of(Kind::Address, what, &addr.to_string()));
+        uses.push(Use::of(UseKind::Address, what, &addr.to_string()));
     }
     if let Store::Redis(settings) = &config.store {
         let name = StoreName::of(&config.store);
@@ -221,13 +222,13 @@ fn uses(config: &Config) -> Vec<Use> {
         if settings.fleet.heartbeat.is_some() {
             let what = format!("[redis] node {}", settings.fleet.node);
             let key = settings.fleet.key_of(&settings.fleet.node);
-            uses.push(Use::of(Kind::Node, what, &format!("{server} {key}")));
+            uses.push(Use::of(UseKind::Node, what, &format!("{server} {key}")));
         }
         let what = format!("[redis] accept_key {} of other lists", settings.accept_key);
         let used = format!("{server} {}", settings.accept_key);
         uses.push(Use {
             lists: Some(mark(&name.to_string())),
-            ..Use::of(Kind::Accept, what, &used)
+            ..Use::of(UseKind::Accept, what, &used)
         });
     }
     // Both logs may be one file.

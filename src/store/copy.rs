@@ -40,11 +40,11 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::disk::write;
 pub(crate) use self::disk::{place_aside, place_of_lock};
-pub(crate) use self::keeper::{Keeper, Purpose, View, holder};
+pub(crate) use self::keeper::{CopyView, Keeper, Purpose, holder};
 pub(crate) use self::lock::Holder;
 use super::StoreName;
 use super::format::{self, FileError};
-use crate::lists::{Lists, Peer, PeerList, Place, PoolName};
+use crate::lists::{ListedPeer, Lists, PeerList, Place, PoolName};
 
 /// No copy is longer than this, in bytes: any lists that a gateway can hold fit. It is not written by
 /// hand, so it may be longer than a lists file.
@@ -87,7 +87,7 @@ impl Copy {
     /// True when it names no store, and this `prod` contains none of its servers, at any port. Whoever wrote
     /// it knew no names, which may be those of its servers.
     pub(crate) fn is_strange_to(&self, prod: &PeerList) -> bool {
-        let ip = |peer: &Peer| match peer.place() {
+        let ip = |peer: &ListedPeer| match peer.place() {
             Place::Address(address) => Some(address.ip()),
             Place::Name(..) => None,
         };
@@ -178,7 +178,7 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// What the start finds.
-pub(crate) type Found = Result<Option<Copy>, CopyError>;
+pub(crate) type CopyAtStart = Result<Option<Copy>, CopyError>;
 
 /// Why a copy of `other` is not used.
 pub(crate) fn of_another(other: &StoreName) -> String {

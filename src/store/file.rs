@@ -24,7 +24,7 @@ const OWED: Duration = Duration::from_secs(1);
 
 /// What tells one version of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
+struct FileVersion {
     device: u64,
     inode: u64,
     size: u64,
@@ -33,7 +33,7 @@ struct Version {
     changed: (i64, i64),
 }
 
-impl Version {
+impl FileVersion {
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -59,7 +59,7 @@ pub(crate) fn start(
     peer_port: u16,
     publisher: Arc<Publisher>,
 ) -> Result<(), FileError> {
-    let version = Version::now(&path);
+    let version = FileVersion::now(&path);
     let reading = parse(&read(&path)?, peer_port)?;
     publisher.set_mode(Mode::File);
     publisher.publish(reading, Cause::Start);
@@ -68,7 +68,7 @@ pub(crate) fn start(
     Ok(())
 }
 
-fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Version>) {
+fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<FileVersion>) {
     // The version that was read last, whatever the outcome; and the one that the last check found.
     let (mut used, mut seen) = (first, first);
     let mut used_at = Instant::now();
@@ -79,14 +79,14 @@ fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<Versi
         if used_at.elapsed() > OWED {
             publisher.tell_owed();
         }
-        let now = Version::now(path);
+        let now = FileVersion::now(path);
         let stands_still = now == seen;
         seen = now;
         if now == used || !stands_still {
             continue;
         }
         let outcome = read(path).and_then(|text| parse(&text, peer_port));
-        if Version::now(path) != now {
+        if FileVersion::now(path) != now {
             // It was changed while it was read.
             continue;
         }

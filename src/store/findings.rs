@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Cause;
 use crate::lists::findings::{Finding, Findings};
-use crate::lists::notes::Kind;
+use crate::lists::notes::FindingKind;
 use crate::lists::{ByList, ListName, Lists, Skipped};
 use crate::logs::throttle::Throttle;
 
@@ -84,7 +84,7 @@ impl Reported {
 
     /// One line for each kind, with the first.
     fn tell_findings(&mut self, findings: &Findings, now: Instant) {
-        for kind in Kind::ALL {
+        for kind in FindingKind::ALL {
             let of_kind = findings.first.iter().filter(|it| it.kind == kind);
             let is_told = |it: &&Finding| self.findings.iter().any(|told| told.says_as(it));
             let mut news = of_kind.clone().filter(|it| !is_told(it));

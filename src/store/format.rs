@@ -15,7 +15,7 @@ use std::path::Path;
 use nix::libc;
 
 use super::{Entries, Reading};
-use crate::lists::{self, ByList, ListName, Wrong};
+use crate::lists::{self, ByList, ListName, WrongEntry};
 
 /// No lists file is longer than this, in bytes: millions of addresses.
 const LONGEST: u64 = 64 * 1024 * 1024;
@@ -100,7 +100,7 @@ pub(crate) fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
 
 fn sections(
     text: &[u8],
-    check: impl Fn(ListName, &[u8]) -> Result<(), Wrong>,
+    check: impl Fn(ListName, &[u8]) -> Result<(), WrongEntry>,
 ) -> Result<Reading, FileError> {
     // Invisible in most editors, and not part of an entry.
     if text.starts_with(b"\xef\xbb\xbf") {
@@ -150,10 +150,10 @@ fn sections(
     Ok(sections.map(|entries| Ok(entries.unwrap_or_default())))
 }
 
-fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), Wrong> {
+fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), WrongEntry> {
     let text = std::str::from_utf8(entry).map_err(|_| "not text")?;
     match list {
-        ListName::Gray => lists::gray_entry(text).map(drop).map_err(Wrong::from),
+        ListName::Gray => lists::gray_entry(text).map(drop).map_err(WrongEntry::from),
         ListName::Pre | ListName::Prod => lists::peer_entry(text, peer_port).map(drop),
     }
 }

@@ -20,12 +20,12 @@ const SERVICE: &str = "default";
 /// Which lists these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreName {
-    place: Place,
+    place: StorePlace,
     service: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum StorePlace {
     Redis {
         /// `host:port`, the path of a socket, or with Sentinels the name of the master.
         server: String,
@@ -50,12 +50,12 @@ impl StoreName {
     /// The name of a lists file.
     pub(crate) fn of_file(path: &Path) -> Self {
         Self {
-            place: Place::File(path.to_string_lossy().into_owned()),
+            place: StorePlace::File(path.to_string_lossy().into_owned()),
             service: SERVICE.to_owned(),
         }
     }
 
-    fn of_redis(settings: &config::Redis) -> Self {
+    fn of_redis(settings: &config::RedisSettings) -> Self {
         let mut sentinels: Vec<String> = settings.sentinels.iter().map(address).collect();
         sentinels.sort_unstable();
         let server = match settings.url.address() {
@@ -63,7 +63,7 @@ impl StoreName {
             Address::Tcp { host, .. } if !sentinels.is_empty() => host.clone(),
             _ => address(&settings.url),
         };
-        let place = Place::Redis {
+        let place = StorePlace::Redis {
             server,
             sentinels,
             db: settings.url.login().db,
@@ -80,13 +80,13 @@ impl StoreName {
     pub(crate) fn is(&self, other: &Self) -> bool {
         let same_place = match (&self.place, &other.place) {
             (
-                Place::Redis {
+                StorePlace::Redis {
                     server,
                     sentinels,
                     db,
                     keys,
                 },
-                Place::Redis {
+                StorePlace::Redis {
                     server: other_server,
                     sentinels: other_sentinels,
                     db: other_db,
@@ -105,13 +105,13 @@ impl StoreName {
     /// The server and the database, whatever the keys; or the file.
     pub fn server(&self) -> String {
         match &self.place {
-            Place::Redis {
+            StorePlace::Redis {
                 server,
                 sentinels,
                 db,
                 ..
             } => format!("redis {server} {} db {db}", sentinels.join(",")),
-            Place::File(path) => format!("file {path}"),
+            StorePlace::File(path) => format!("file {path}"),
         }
     }
 
@@ -119,7 +119,7 @@ impl StoreName {
     pub(super) fn to_json(&self) -> String {
         let Self { place, service } = self;
         let page = match place {
-            Place::Redis {
+            StorePlace::Redis {
                 server,
                 sentinels,
                 db,
@@ -131,7 +131,7 @@ impl StoreName {
                 "keys": keys,
                 "service": service,
             }),
-            Place::File(path) => json!({ "file": path, "service": service }),
+            StorePlace::File(path) => json!({ "file": path, "service": service }),
         };
         page.to_string()
     }
@@ -142,8 +142,8 @@ impl StoreName {
         let owned = |it: &Value| it.as_str().map(str::to_owned);
         let all = |it: &Value| it.as_array()?.iter().map(owned).collect::<Option<Vec<_>>>();
         let place = match owned(&page["file"]) {
-            Some(path) => Place::File(path),
-            None => Place::Redis {
+            Some(path) => StorePlace::File(path),
+            None => StorePlace::Redis {
                 server: owned(&page["redis"])?,
                 sentinels: all(&page["sentinels"])?,
                 db: page["db"].as_i64()?,
@@ -164,7 +164,7 @@ impl StoreName {
 impl fmt::Display for StoreName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Redis {
+            StorePlace::Redis {
                 server,
                 sentinels,
                 db,
@@ -176,7 +176,7 @@ impl fmt::Display for StoreName {
                 }
                 write!(f, " db {db} keys {}", keys.join(","))?;
             }
-            Place::File(path) => write!(f, "file {path}")?,
+            StorePlace::File(path) => write!(f, "file {path}")?,
         }
         if self.service != SERVICE {
             write!(f, " service {}", self.service)?;

@@ -20,13 +20,13 @@ use super::findings::Reported;
 use super::status::ReportedFaults;
 use super::{By, Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
 use crate::config::Config;
-use crate::error::Finding;
+use crate::error::StoreFindingKind;
 use crate::lists::findings::{self, Findings};
 use crate::lists::{ByList, ListName, Lists, SharedLists};
 use crate::process::supervised;
 use crate::snapshot::Published;
-use crate::store::gate::door::{self, Awaited, Door, EmptyFor, Parsed, Ripe};
-use crate::store::gate::guard::{Held, Moment, Rules};
+use crate::store::gate::door::{self, Awaited, Door, EmptyFor, ParsedReading, Ripe};
+use crate::store::gate::guard::{GuardRules, HeldChange, Moment};
 use crate::upstream::in_force::InForce;
 
 /// Brings lists into force. One for the process.
@@ -36,7 +36,7 @@ pub(crate) struct Publisher {
     /// Names the trusted proxies, which findings are about.
     config: Option<Arc<Published<Config>>>,
     /// Held while lists are judged and replaced.
-    entrance: Mutex<Entrance>,
+    entrance: Mutex<Intake>,
     /// Something may have come to wait at the door.
     knock: Condvar,
     status: Mutex<Status>,
@@ -46,7 +46,7 @@ pub(crate) struct Publisher {
 }
 
 /// Where lists come in.
-struct Entrance {
+struct Intake {
     door: Door,
     /// The last-good copy, until the store was read.
     copy: Option<FoundCopy>,
@@ -64,7 +64,7 @@ struct FoundCopy {
 
 /// A held change that is in force now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedChange {
     /// Which list.
     pub list: ListName,
     /// The generation with it.
@@ -76,14 +76,14 @@ impl Publisher {
     pub(crate) fn new(
         lists: Arc<InForce>,
         peer_port: u16,
-        rules: Rules,
+        rules: GuardRules,
         source: impl fmt::Display,
     ) -> Self {
         Self {
             lists,
             peer_port,
             config: None,
-            entrance: Mutex::new(Entrance {
+            entrance: Mutex::new(Intake {
                 door: Door::new(rules),
                 copy: None,
                 reported: Reported::default(),
@@ -180,7 +180,7 @@ impl Publisher {
 
     /// The lists in force; before there are any, those of the copy that the first reading will be
     /// compared with.
-    fn compared(&self, entrance: &Entrance) -> Arc<Lists> {
+    fn compared(&self, entrance: &Intake) -> Arc<Lists> {
         let lists = self.lists.load();
         match &entrance.copy {
             Some(found) if !lists.are_read() => Arc::new(found.copy.lists.clone()),
@@ -194,7 +194,7 @@ impl Publisher {
     }
 
     /// What is known of the last-good copy, if one is kept.
-    pub(crate) fn copy(&self) -> Option<copy::View> {
+    pub(crate) fn copy(&self) -> Option<copy::CopyView> {
         self.keeper.as_ref().map(Keeper::view)
     }
 
@@ -208,7 +208,7 @@ impl Publisher {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn locked_entrance(&self) -> MutexGuard<'_, Entrance> {
+    fn locked_entrance(&self) -> MutexGuard<'_, Intake> {
         // As above: each gate is.
         self.entrance.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -223,7 +223,7 @@ impl Publisher {
     }
 
     /// From now on the guard goes by these rules; what they allow is let in.
-    pub(crate) fn set_rules(&self, rules: Rules) {
+    pub(crate) fn set_rules(&self, rules: GuardRules) {
         let mut entrance = self.locked_entrance();
         entrance.door.set_rules(rules);
         self.let_in_ripe(&mut entrance, Instant::now());
@@ -260,7 +260,7 @@ impl Publisher {
     }
 
     /// Notes what is found of a kind, or that nothing is.
-    pub(crate) fn find(&self, finding: Finding, found: Option<StoreFinding>) {
+    pub(crate) fn find(&self, finding: StoreFindingKind, found: Option<StoreFinding>) {
         self.locked().find(finding, found);
     }
 
@@ -317,7 +317,7 @@ impl Publisher {
 
     fn publish_parsed(
         &self,
-        read: Parsed,
+        read: ParsedReading,
         empty_for: EmptyFor,
         cause: Cause,
         now: impl FnOnce() -> Moment,
@@ -345,7 +345,7 @@ impl Publisher {
     }
 
     /// True when the copy that was found turns out to be of another store: it is set aside then.
-    fn is_strange(&self, entrance: &Entrance, read: &Parsed) -> bool {
+    fn is_strange(&self, entrance: &Intake, read: &ParsedReading) -> bool {
         let copy = entrance.copy.as_ref().zip(read.prod.as_ref().ok());
         let is_strange = copy.is_some_and(|(found, prod)| found.copy.is_strange_to(prod));
         if let Some(keeper) = self.keeper.as_ref().filter(|_| is_strange) {
@@ -354,7 +354,7 @@ impl Publisher {
         is_strange
     }
 
-    fn succeeded(&self, entrance: &mut Entrance, cause: Cause) {
+    fn succeeded(&self, entrance: &mut Intake, cause: Cause) {
         let faults = entrance.door.faults();
         entrance.reported_faults.tell(&faults, Instant::now());
         self.locked().succeeded(faults, cause);
@@ -388,7 +388,7 @@ impl Publisher {
     }
 
     /// The last-good copy, if it is what may come into force now.
-    fn usable_copy(&self, entrance: &Entrance) -> Option<Copy> {
+    fn usable_copy(&self, entrance: &Intake) -> Option<Copy> {
         let found = entrance.copy.as_ref().filter(|it| !it.is_too_old);
         let found = found.filter(|_| !self.lists.load().are_read());
         found.map(|it| it.copy.clone())
@@ -399,16 +399,16 @@ impl Publisher {
     ///
     /// # Errors
     /// Nothing of that digest is held; with what is.
-    pub(crate) fn accept(&self, digest: &str, by: By) -> Result<Accepted, Vec<Held>> {
+    pub(crate) fn accept(&self, digest: &str, by: By) -> Result<AcceptedChange, Vec<HeldChange>> {
         let mut entrance = self.locked_entrance();
         let Some((list, new)) = entrance.door.accept(digest, &self.lists.load()) else {
             return Err(self.locked().held.clone());
         };
         let generation = self.let_in(&mut entrance, new, list, by);
-        Ok(Accepted { list, generation })
+        Ok(AcceptedChange { list, generation })
     }
 
-    fn let_in_ripe(&self, entrance: &mut Entrance, now: Instant) {
+    fn let_in_ripe(&self, entrance: &mut Intake, now: Instant) {
         if let Some(new) = entrance.door.ripe_gray(&self.lists.load(), now) {
             self.let_in(entrance, new, ListName::Gray, By::Rules);
         }
@@ -425,7 +425,7 @@ impl Publisher {
     }
 
     /// Brings a change into force that was held; returns the generation.
-    fn let_in(&self, entrance: &mut Entrance, new: SharedLists, list: ListName, by: By) -> u64 {
+    fn let_in(&self, entrance: &mut Intake, new: SharedLists, list: ListName, by: By) -> u64 {
         let held = self.locked().held.clone();
         entrance.door.tell_accepted(&held, list, by);
         self.note_held(entrance);
@@ -437,7 +437,7 @@ impl Publisher {
     }
 
     /// Brings lists into force that had to wait for a moment.
-    fn let_in_late(&self, entrance: &mut Entrance, new: SharedLists) {
+    fn let_in_late(&self, entrance: &mut Intake, new: SharedLists) {
         self.put_in_force(entrance, new, Cause::Event);
         let faults = entrance.door.faults();
         entrance.reported_faults.tell(&faults, Instant::now());
@@ -446,7 +446,7 @@ impl Publisher {
         self.keep_copy();
     }
 
-    fn note_held(&self, entrance: &mut Entrance) {
+    fn note_held(&self, entrance: &mut Intake) {
         let held = entrance.door.held();
         entrance.door.tell_held(&held);
         self.locked().held = held;
@@ -484,7 +484,7 @@ impl Publisher {
         entrance.reported.tell(&lists, &findings, Instant::now());
     }
 
-    fn put_in_force(&self, entrance: &mut Entrance, new: SharedLists, cause: Cause) {
+    fn put_in_force(&self, entrance: &mut Intake, new: SharedLists, cause: Cause) {
         let current = self.lists.load();
         let mut new = Lists::new(current.generation + 1, new);
         let same = current.are_read() && current.digest == new.digest;
@@ -513,7 +513,7 @@ impl Publisher {
 /// The copy that was found, if there is a good one; says why it may not be used.
 fn judge(
     path: &Path,
-    found: copy::Found,
+    found: copy::CopyAtStart,
     store: &StoreName,
     max_age: Option<Duration>,
 ) -> Option<FoundCopy> {

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use super::flaps::{Flaps, Success};
 use super::{Cause, Fault, Mode};
-use crate::error::Finding;
+use crate::error::StoreFindingKind;
 use crate::lists::ListName;
 use crate::logs::throttle::Throttle;
 use crate::store::gate::guard;
@@ -36,7 +36,7 @@ pub(crate) struct Status {
     /// Lists that keep their last good value, since what the store has cannot be used.
     pub faults: Vec<(ListName, Fault)>,
     /// Changes that wait to be accepted; their lists keep their last good value, too.
-    pub held: Vec<guard::Held>,
+    pub held: Vec<guard::HeldChange>,
     /// What is out of the ordinary with the store; one of a kind.
     pub findings: Vec<StoreFinding>,
     /// The failure that was last told, while it stands.
@@ -48,7 +48,7 @@ pub(crate) struct Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoreFinding {
     /// Of which kind.
-    pub finding: Finding,
+    pub finding: StoreFindingKind,
     /// The server that it is about.
     pub server: String,
     /// Since when it is so.
@@ -87,7 +87,7 @@ impl Status {
     }
 
     /// Notes what was found of a kind, or that nothing was; logs it when that is new.
-    pub(super) fn find(&mut self, finding: Finding, found: Option<StoreFinding>) {
+    pub(super) fn find(&mut self, finding: StoreFindingKind, found: Option<StoreFinding>) {
         let name = finding.name();
         let at = self.findings.iter().position(|it| it.finding == finding);
         let before = at.map(|at| self.findings.remove(at));
@@ -98,7 +98,7 @@ impl Status {
                 let seconds = new.since.elapsed().as_secs();
                 let level = match finding {
                     // Clients are served by other servers than those in the lists as they were written.
-                    Finding::KeysEvicted => log::Level::Error,
+                    StoreFindingKind::KeysEvicted => log::Level::Error,
                     _ => log::Level::Warn,
                 };
                 log::log!(

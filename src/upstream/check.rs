@@ -25,7 +25,7 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 
 use self::crew::Crew;
 use self::job::Ended;
-use self::schedule::{News, Schedule, Told};
+use self::schedule::{CheckNews, Consequence, Schedule};
 use super::events::{self, Up};
 use super::health::{LastCheck, Why};
 use super::in_force::{InForce, Pools};
@@ -44,9 +44,9 @@ const TURN: Duration = Duration::from_millis(20);
 
 /// How many checks there were, by pool and outcome.
 #[derive(Debug, Default)]
-pub(crate) struct Tally([[AtomicU64; Checked::ALL.len()]; PoolName::ALL.len()]);
+pub(crate) struct CheckCounts([[AtomicU64; Checked::ALL.len()]; PoolName::ALL.len()]);
 
-impl Tally {
+impl CheckCounts {
     fn note(&self, pool: PoolName, outcome: Checked) {
         self.0[pool as usize][outcome.index()].fetch_add(1, Ordering::Relaxed);
     }
@@ -61,7 +61,7 @@ impl Tally {
 pub(crate) struct Checker {
     in_force: Arc<InForce>,
     bell: Sender<()>,
-    tally: Arc<Tally>,
+    tally: Arc<CheckCounts>,
 }
 
 impl Checker {
@@ -75,7 +75,7 @@ impl Checker {
     ) -> io::Result<Self> {
         let (bell, rung) = bounded(1);
         in_force.ring(bell.clone());
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(CheckCounts::default());
         let checker = Self {
             in_force: Arc::clone(&in_force),
             bell,
@@ -101,7 +101,7 @@ impl Checker {
     }
 
     /// How many checks there were.
-    pub(crate) fn tally(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &CheckCounts {
         &self.tally
     }
 
@@ -127,7 +127,7 @@ impl Checker {
 struct Checking<'a> {
     in_force: &'a InForce,
     config: &'a Published<Config>,
-    tally: &'a Tally,
+    tally: &'a CheckCounts,
     schedule: Schedule,
     crew: Crew,
     ended: Receiver<Ended>,
@@ -136,7 +136,7 @@ struct Checking<'a> {
 }
 
 impl<'a> Checking<'a> {
-    fn new(in_force: &'a InForce, config: &'a Published<Config>, tally: &'a Tally) -> Self {
+    fn new(in_force: &'a InForce, config: &'a Published<Config>, tally: &'a CheckCounts) -> Self {
         let (crew, ended) = Crew::new();
         Self {
             in_force,
@@ -196,9 +196,9 @@ impl<'a> Checking<'a> {
             .schedule
             .update(&pools, &config.health, Instant::now(), fastrand::f64);
         for (pool, peer) in back {
-            let told = Told {
+            let told = Consequence {
                 pool,
-                news: Some(News::Back),
+                news: Some(CheckNews::Back),
             };
             report(&pools, peer, &told, "not-checked", "");
         }
@@ -225,14 +225,14 @@ impl<'a> Checking<'a> {
         let status = status.map_or(String::new(), |it| format!(" status={it}"));
         let cause = format!(" cause={}{status}", answer.outcome.name());
         let why = match told.news {
-            Some(News::Back) => "check-succeeded",
+            Some(CheckNews::Back) => "check-succeeded",
             _ => Why::Check.name(),
         };
         report(&self.in_force.pools(), target.peer, &told, why, &cause);
     }
 }
 
-fn report(pools: &Pools, peer: SocketAddr, told: &Told, why: &str, cause: &str) {
+fn report(pools: &Pools, peer: SocketAddr, told: &Consequence, why: &str, cause: &str) {
     let Some(news) = told.news else { return };
     let (pool, peers) = (told.pool.name(), pools[told.pool].peers());
     // It may have gone just now.
@@ -241,11 +241,13 @@ fn report(pools: &Pools, peer: SocketAddr, told: &Told, why: &str, cause: &str) 
     };
     let (name, up) = (events::named(&peers[place]), Up::of(peers));
     match news {
-        News::Out => log::warn!("peer-out pool={pool} peer={peer}{name} why={why}{cause} {up}"),
-        News::Unchecked => {
+        CheckNews::Out => {
+            log::warn!("peer-out pool={pool} peer={peer}{name} why={why}{cause} {up}")
+        }
+        CheckNews::Unchecked => {
             log::warn!("peer-unchecked pool={pool} peer={peer}{name} why={why}{cause} {up}");
         }
-        News::Back => {
+        CheckNews::Back => {
             let after = peers[place].health.out_for(Instant::now()).as_secs_f64();
             log::info!("peer-back pool={pool} peer={peer}{name} why={why} after={after:.1}s {up}");
         }

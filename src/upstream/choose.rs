@@ -12,10 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::hash::{mix, of_address};
-use super::health::{Health, LEAST_SHARE, State};
+use super::health::{Health, LEAST_SHARE, PeerState};
 use super::roster::Peer;
 use crate::config::{self, Balance};
-use crate::route::Standing;
+use crate::route::PoolStanding;
 
 /// How often shares that grow are worked out anew.
 const STEP: Duration = Duration::from_millis(250);
@@ -55,7 +55,7 @@ impl Usable {
         peers: &[Peer],
         all_may_be_out: bool,
         now: Instant,
-        rules: &config::Upstream,
+        rules: &config::UpstreamSettings,
     ) -> Self {
         let mut usable = Self::default();
         let mut out = Vec::new();
@@ -64,10 +64,10 @@ impl Usable {
             let state = peer.health.state(now, rules);
             let mut share = peer.health.share(now, rules);
             match state {
-                State::Up => {}
-                State::Starting { .. } => usable.note_until(now + STEP),
-                State::Unchecked => share = 0.0,
-                State::Out { .. } | State::Trial { .. } => {
+                PeerState::Up => {}
+                PeerState::Starting { .. } => usable.note_until(now + STEP),
+                PeerState::Unchecked => share = 0.0,
+                PeerState::Out { .. } | PeerState::Trial { .. } => {
                     share = 0.0;
                     out.push(place);
                 }
@@ -121,11 +121,16 @@ impl Usable {
     }
 
     /// How the pool of `peers`, from which this was made, stands for a request that may be risked, or not.
-    pub(crate) fn standing(&self, peers: &[Peer], may_be_risked: bool, now: Instant) -> Standing {
+    pub(crate) fn standing(
+        &self,
+        peers: &[Peer],
+        may_be_risked: bool,
+        now: Instant,
+    ) -> PoolStanding {
         match self.is_empty() && !self.has_trial(now, may_be_risked) {
-            true if peers.is_empty() => Standing::Empty,
-            true => Standing::Out,
-            false => Standing::Usable,
+            true if peers.is_empty() => PoolStanding::Empty,
+            true => PoolStanding::Out,
+            false => PoolStanding::Usable,
         }
     }
 
@@ -329,10 +334,10 @@ fn sent_in_doubt(peer: &Peer, worker: usize) -> u64 {
 fn badness(
     health: &Health,
     now: Instant,
-    rules: &config::Upstream,
+    rules: &config::UpstreamSettings,
 ) -> (bool, u32, Option<Instant>) {
     let (checked, until) = match health.state(now, rules) {
-        State::Out { until, .. } => (health.fails_checks(), Some(until)),
+        PeerState::Out { until, .. } => (health.fails_checks(), Some(until)),
         _ => (false, None),
     };
     (checked, health.strikes(), until)
@@ -343,11 +348,11 @@ pub(crate) fn last_resort(
     peers: &[Peer],
     tried: &[SocketAddr],
     now: Instant,
-    rules: &config::Upstream,
+    rules: &config::UpstreamSettings,
 ) -> Option<usize> {
     let untried = peers.iter().enumerate();
     let untried = untried.filter(|(_, peer)| !tried.contains(&peer.address));
-    let is_unchecked = |peer: &Peer| peer.health.state(now, rules) == State::Unchecked;
+    let is_unchecked = |peer: &Peer| peer.health.state(now, rules) == PeerState::Unchecked;
     let known = untried.filter(|(_, peer)| !is_unchecked(peer));
     let least_bad = known.min_by_key(|(_, peer)| badness(&peer.health, now, rules));
     least_bad.map(|(place, _)| place)

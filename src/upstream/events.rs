@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use super::health::{Change, State};
+use super::health::{Change, PeerState};
 use super::in_force::Pools;
 use super::roster::Peer;
 use crate::config;
@@ -73,7 +73,7 @@ pub(super) struct PoolWatch {
 
 impl PoolWatch {
     /// To be called once a second, by one thread.
-    pub(super) fn look(&mut self, pools: &Pools, rules: &config::Upstream, now: Instant) {
+    pub(super) fn look(&mut self, pools: &Pools, rules: &config::UpstreamSettings, now: Instant) {
         for (pool, out_since) in PoolName::ALL.into_iter().zip(&mut self.out_since) {
             let peers = pools[pool].peers();
             let is_up = Up::of(peers).up > 0;
@@ -95,17 +95,17 @@ impl PoolWatch {
     }
 }
 
-fn has_one_out(peers: &[Peer], rules: &config::Upstream, now: Instant) -> bool {
+fn has_one_out(peers: &[Peer], rules: &config::UpstreamSettings, now: Instant) -> bool {
     let mut states = peers.iter().map(|it| it.health.state(now, rules));
-    states.any(|it| matches!(it, State::Out { .. } | State::Trial { .. }))
+    states.any(|it| matches!(it, PeerState::Out { .. } | PeerState::Trial { .. }))
 }
 
-fn pool_out(pool: PoolName, pools: &Pools, rules: &config::Upstream, now: Instant) {
+fn pool_out(pool: PoolName, pools: &Pools, rules: &config::UpstreamSettings, now: Instant) {
     let (peers, name) = (pools[pool].peers(), pool.name());
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for peer in peers {
         let why = match peer.health.state(now, rules) {
-            State::Out { why, .. } => why.name(),
+            PeerState::Out { why, .. } => why.name(),
             other => other.name(),
         };
         *counts.entry(why).or_default() += 1;

@@ -97,7 +97,7 @@ impl Why {
 
 /// Whether a peer is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum PeerState {
     /// It has its whole share.
     Up,
     /// Nobody knows yet, and nothing is asked of it before its first check has succeeded.
@@ -121,7 +121,7 @@ pub(crate) enum State {
     },
 }
 
-impl State {
+impl PeerState {
     /// Whether it is asked as a matter of course, with all of its share or some.
     pub(crate) const fn is_up(self) -> bool {
         matches!(self, Self::Up | Self::Starting { .. })
@@ -144,7 +144,7 @@ impl State {
 
 /// The right of one request to show how a peer does that is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trial(Word);
+pub(crate) struct Trial(StateWord);
 
 /// A change that is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ pub(crate) enum Change {
 
 /// The state in one word: three bits for its kind, eight for why, the rest for a time in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word(u64);
+struct StateWord(u64);
 
 const UP: u64 = 0;
 const UNCHECKED: u64 = 1;
@@ -165,7 +165,7 @@ const OUT: u64 = 2;
 const TRIAL: u64 = 3;
 const STARTING: u64 = 4;
 
-impl Word {
+impl StateWord {
     const fn new(kind: u64, why: u64, millis: u64) -> Self {
         Self(kind | why << 3 | millis << 11)
     }
@@ -253,12 +253,12 @@ struct Past {
 
 impl Health {
     /// A peer of which nothing is known, for so many workers; `changes` counts its changes, too. One that
-    /// is to be checked first is [`State::Unchecked`].
+    /// is to be checked first is [`PeerState::Unchecked`].
     pub(crate) fn new(workers: usize, changes: Changes, check_first: bool, now: Instant) -> Self {
         Self {
             base: now,
             changes,
-            state: AtomicU64::new(Word::new(if check_first { UNCHECKED } else { UP }, 0, 0).0),
+            state: AtomicU64::new(StateWord::new(if check_first { UNCHECKED } else { UP }, 0, 0).0),
             in_a_row: AtomicU32::new(0),
             cuts_in_a_row: AtomicU32::new(0),
             strikes: AtomicU32::new(0),
@@ -302,24 +302,24 @@ impl Health {
     }
 
     /// How it stands at `now`.
-    pub(crate) fn state(&self, now: Instant, rules: &config::Upstream) -> State {
+    pub(crate) fn state(&self, now: Instant, rules: &config::UpstreamSettings) -> PeerState {
         let word = self.word();
         let at = self.base + Duration::from_millis(word.millis());
         match word.kind() {
-            UNCHECKED => State::Unchecked,
-            OUT => State::Out {
+            UNCHECKED => PeerState::Unchecked,
+            OUT => PeerState::Out {
                 until: at,
                 why: Why::of_code(word.why()),
             },
-            TRIAL => State::Trial { since: at },
+            TRIAL => PeerState::Trial { since: at },
             STARTING if now.saturating_duration_since(at) < rules.slow_start => {
-                State::Starting { since: at }
+                PeerState::Starting { since: at }
             }
-            _ => State::Up,
+            _ => PeerState::Up,
         }
     }
 
-    /// Whether it is asked as a matter of course: see [`State::is_up`].
+    /// Whether it is asked as a matter of course: see [`PeerState::is_up`].
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.word().kind(), UP | STARTING)
     }
@@ -369,7 +369,7 @@ impl Health {
         };
         if is_back {
             self.proven.store(true, Ordering::Relaxed);
-            let back = Word::new(STARTING, 0, self.millis(now));
+            let back = StateWord::new(STARTING, 0, self.millis(now));
             return self.replace(word, back).then_some(Change::Back);
         }
         if word.kind() != OUT && !self.is_proven() {
@@ -379,7 +379,7 @@ impl Health {
     }
 
     /// The time is over for which it was to be out.
-    fn is_over(&self, word: Word, now: Instant) -> bool {
+    fn is_over(&self, word: StateWord, now: Instant) -> bool {
         let until = self.base + Duration::from_millis(word.millis());
         !self.fails_checks() && now >= until
     }
@@ -391,7 +391,7 @@ impl Health {
         worker: usize,
         why: Why,
         now: Instant,
-        rules: &config::Upstream,
+        rules: &config::UpstreamSettings,
         jitter: f64,
     ) -> Option<Change> {
         self.workers[worker].failed.increment();
@@ -444,10 +444,10 @@ impl Health {
 
     fn put_out(
         &self,
-        word: Word,
+        word: StateWord,
         why: Why,
         now: Instant,
-        rules: &config::Upstream,
+        rules: &config::UpstreamSettings,
         jitter: f64,
     ) -> Option<Change> {
         let strikes = match self.has_been_well(word, now, rules) {
@@ -455,7 +455,7 @@ impl Health {
             false => self.strikes(),
         };
         let pause = pause(rules.fail_timeout, strikes, jitter);
-        let until = Word::new(OUT, why.code(), self.millis(now + pause));
+        let until = StateWord::new(OUT, why.code(), self.millis(now + pause));
         if !self.replace(word, until) {
             return None;
         }
@@ -469,7 +469,12 @@ impl Health {
     }
 
     /// It was up for as long as it would be out next, so that what was before is forgotten.
-    fn has_been_well(&self, word: Word, now: Instant, rules: &config::Upstream) -> bool {
+    fn has_been_well(
+        &self,
+        word: StateWord,
+        now: Instant,
+        rules: &config::UpstreamSettings,
+    ) -> bool {
         let next = pause(rules.fail_timeout, self.strikes(), 0.0);
         let since = self.base + Duration::from_millis(word.millis());
         matches!(word.kind(), UP | STARTING)
@@ -482,11 +487,11 @@ impl Health {
         &self,
         now: Instant,
         may_be_risked: bool,
-        rules: &config::Upstream,
+        rules: &config::UpstreamSettings,
     ) -> Option<Trial> {
         let word = self.word();
         let due = self.trial_due(word, may_be_risked, rules)?;
-        let trial = Word::new(TRIAL, word.why(), self.millis(now));
+        let trial = StateWord::new(TRIAL, word.why(), self.millis(now));
         (now >= due && self.replace(word, trial)).then_some(Trial(trial))
     }
 
@@ -494,16 +499,16 @@ impl Health {
     pub(crate) fn tried_at(
         &self,
         may_be_risked: bool,
-        rules: &config::Upstream,
+        rules: &config::UpstreamSettings,
     ) -> Option<Instant> {
         self.trial_due(self.word(), may_be_risked, rules)
     }
 
     fn trial_due(
         &self,
-        word: Word,
+        word: StateWord,
         may_be_risked: bool,
-        rules: &config::Upstream,
+        rules: &config::UpstreamSettings,
     ) -> Option<Instant> {
         let at = self.base + Duration::from_millis(word.millis());
         let due = match word.kind() {
@@ -524,14 +529,14 @@ impl Health {
         let Trial(word) = trial;
         // Otherwise it has had its outcome, and there may be another one by now.
         if self.word() == word {
-            self.replace(word, Word::new(OUT, word.why(), self.millis(now)));
+            self.replace(word, StateWord::new(OUT, word.why(), self.millis(now)));
         }
     }
 
     /// So many of its checks have failed that it counts as down. One that nobody asks yet stays so.
     pub(crate) fn check_has_failed(&self, now: Instant) -> Option<Change> {
         self.note_check(true);
-        let out = Word::new(OUT, Why::Check.code(), self.millis(now));
+        let out = StateWord::new(OUT, Why::Check.code(), self.millis(now));
         let before = self.replace_if(|it| !matches!(it.kind(), OUT | UNCHECKED), out)?;
         self.note_out(before, now);
         self.proven.store(false, Ordering::Relaxed);
@@ -539,7 +544,7 @@ impl Health {
     }
 
     /// It has gone out from what it was before.
-    fn note_out(&self, before: Word, now: Instant) {
+    fn note_out(&self, before: StateWord, now: Instant) {
         if !matches!(before.kind(), OUT | TRIAL) {
             self.out_since.store(self.millis(now), Ordering::Relaxed);
         }
@@ -548,8 +553,8 @@ impl Health {
     /// So many of its checks have succeeded that it counts as up. What requests have found out stands.
     pub(crate) fn check_has_succeeded(&self, now: Instant) -> Option<Change> {
         self.note_check(false);
-        let back = Word::new(STARTING, 0, self.millis(now));
-        let waits = |it: Word| it.is_out_by_check() || it.kind() == UNCHECKED;
+        let back = StateWord::new(STARTING, 0, self.millis(now));
+        let waits = |it: StateWord| it.is_out_by_check() || it.kind() == UNCHECKED;
         self.replace_if(waits, back).map(|_| Change::Back)
     }
 
@@ -557,14 +562,14 @@ impl Health {
     pub(crate) fn is_not_checked(&self, now: Instant) -> Option<Change> {
         self.note_check(false);
         self.needs_no_first_check();
-        let back = Word::new(STARTING, 0, self.millis(now));
-        let before = self.replace_if(Word::is_out_by_check, back);
+        let back = StateWord::new(STARTING, 0, self.millis(now));
+        let before = self.replace_if(StateWord::is_out_by_check, back);
         before.map(|_| Change::Back)
     }
 
     /// It may be asked before it has been checked.
     pub(crate) fn needs_no_first_check(&self) {
-        self.replace_if(|it| it.kind() == UNCHECKED, Word::new(UP, 0, 0));
+        self.replace_if(|it| it.kind() == UNCHECKED, StateWord::new(UP, 0, 0));
     }
 
     /// True when so many of its last checks have failed that it counts as down.
@@ -601,9 +606,9 @@ impl Health {
     }
 
     /// What of its share it has at `now`, of 1.
-    pub(crate) fn share(&self, now: Instant, rules: &config::Upstream) -> f64 {
+    pub(crate) fn share(&self, now: Instant, rules: &config::UpstreamSettings) -> f64 {
         match self.state(now, rules) {
-            State::Starting { since } => {
+            PeerState::Starting { since } => {
                 let passed = now.saturating_duration_since(since).as_secs_f64();
                 let ramp = passed / rules.slow_start.as_secs_f64();
                 ramp.clamp(LEAST_SHARE, 1.0)
@@ -631,12 +636,12 @@ impl Health {
             .quantiles(self.workers.iter().map(|it| &it.latency))
     }
 
-    fn word(&self) -> Word {
-        Word(self.state.load(Ordering::Relaxed))
+    fn word(&self) -> StateWord {
+        StateWord(self.state.load(Ordering::Relaxed))
     }
 
     /// False when it was changed by somebody else.
-    fn replace(&self, from: Word, to: Word) -> bool {
+    fn replace(&self, from: StateWord, to: StateWord) -> bool {
         let state = &self.state;
         let outcome = state.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed);
         if outcome.is_ok() {
@@ -646,7 +651,7 @@ impl Health {
     }
 
     /// Replaces the state if it is `such`, whatever workers make of it meanwhile; returns what it was.
-    fn replace_if(&self, such: impl Fn(Word) -> bool, to: Word) -> Option<Word> {
+    fn replace_if(&self, such: impl Fn(StateWord) -> bool, to: StateWord) -> Option<StateWord> {
         loop {
             let word = Some(self.word()).filter(|it| such(*it))?;
             if self.replace(word, to) {

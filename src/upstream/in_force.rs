@@ -29,12 +29,17 @@ pub(crate) struct Pools {
 
 impl Pools {
     /// True when another pool answers where nobody of `pool` can.
-    pub(crate) fn fall_back(&self, pool: PoolName, rules: &config::Upstream) -> bool {
+    pub(crate) fn fall_back(&self, pool: PoolName, rules: &config::UpstreamSettings) -> bool {
         pool == PoolName::Pre && rules.fallback && !self.prod.peers().is_empty()
     }
 
     /// Those peers of `pool` that may be asked.
-    pub(crate) fn usable(&self, pool: PoolName, now: Instant, rules: &config::Upstream) -> Usable {
+    pub(crate) fn usable(
+        &self,
+        pool: PoolName,
+        now: Instant,
+        rules: &config::UpstreamSettings,
+    ) -> Usable {
         let all_may_be_out = self.fall_back(pool, rules);
         Usable::of(self[pool].peers(), all_may_be_out, now, rules)
     }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use self::answer::Answer;
-use super::roster::Found;
+use self::answer::NameAddresses;
+use super::roster::ResolvedPeer;
 use crate::lists::{Lists, PeerList, Place};
 use crate::logs::throttle::Throttle;
 
@@ -53,11 +53,11 @@ const SHOWN: usize = 20;
 
 /// The names of the lists.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Arc<Shared>);
+pub(crate) struct Names(Arc<NamesShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct NamesShared {
+    state: Mutex<NamesState>,
     /// For the threads that ask: there is a name.
     work: Condvar,
     /// For the others: there is an answer.
@@ -65,7 +65,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct NamesState {
     known: FxHashMap<Arc<str>, Known>,
     /// Addresses from before the start, for names that are not known yet.
     remembered: FxHashMap<Arc<str>, Vec<IpAddr>>,
@@ -119,7 +119,7 @@ const IN_FORCE: usize = 0;
 
 /// How the names are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct NameCounts {
     /// Those that were resolved the last time.
     pub resolved: usize,
     /// Those that were not, and whose last addresses stay.
@@ -209,13 +209,13 @@ impl Names {
 
     /// The peers that the entries of a list mean at present. Of several at one address the heaviest is the
     /// first.
-    pub(super) fn found(&self, list: &PeerList) -> Vec<Found> {
+    pub(super) fn found(&self, list: &PeerList) -> Vec<ResolvedPeer> {
         let state = self.0.locked();
         let mut all = Vec::with_capacity(list.peers().len());
         for peer in list.peers() {
             let weight = peer.weight();
             match peer.place() {
-                Place::Address(address) => all.push(Found {
+                Place::Address(address) => all.push(ResolvedPeer {
                     address: *address,
                     weight,
                     name: None,
@@ -223,7 +223,7 @@ impl Names {
                 Place::Name(name, port) => {
                     let known = state.known.get(name);
                     let addresses = known.map_or(&[][..], |it| &it.addresses);
-                    all.extend(addresses.iter().map(|address| Found {
+                    all.extend(addresses.iter().map(|address| ResolvedPeer {
                         address: SocketAddr::new(*address, *port),
                         weight,
                         name: Some(Arc::clone(name)),
@@ -261,12 +261,12 @@ impl Names {
     }
 
     /// How the names are.
-    pub(crate) fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> NameCounts {
         let state = self.0.locked();
-        let mut tally = Tally {
+        let mut tally = NameCounts {
             answers: state.answers,
             failures: state.failures,
-            ..Tally::default()
+            ..NameCounts::default()
         };
         for known in state.known.values() {
             let count = match (&known.failure, &known.addresses[..]) {
@@ -300,14 +300,14 @@ impl Names {
     }
 }
 
-impl Shared {
-    fn locked(&self) -> MutexGuard<'_, State> {
+impl NamesShared {
+    fn locked(&self) -> MutexGuard<'_, NamesState> {
         // What is known of each name is whole at any moment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes threads for what is in the queue, and starts some if there are too few, `most` at once.
-    fn hire(self: &Arc<Self>, state: &mut State, most: usize) {
+    fn hire(self: &Arc<Self>, state: &mut NamesState, most: usize) {
         let startable = state.startable();
         let wanted = startable.saturating_sub(state.idle);
         let wanted = wanted.min(most).min(AT_ONCE.saturating_sub(state.threads));
@@ -330,7 +330,7 @@ impl Shared {
         loop {
             let Some(name) = state.next(Instant::now()) else {
                 state.idle += 1;
-                let nothing = |it: &mut State| it.place_of_next().is_none();
+                let nothing = |it: &mut NamesState| it.place_of_next().is_none();
                 let waited = self.work.wait_timeout_while(state, IDLE, nothing);
                 let (after, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
                 state = after;
@@ -350,7 +350,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl NamesState {
     /// A list has these names from now on, of those that [`Known::used`] tells apart. Returns the ones that
     /// there has been no answer for, which are asked for at once.
     fn take_up<'a>(
@@ -473,14 +473,14 @@ impl State {
     }
 
     /// Takes what there is to know of a name.
-    fn take(&mut self, name: &Arc<str>, answer: Result<Answer, String>, now: Instant) {
+    fn take(&mut self, name: &Arc<str>, answer: Result<NameAddresses, String>, now: Instant) {
         let pause = jittered(self.interval);
         let Some(known) = self.known.get_mut(name) else {
             return;
         };
         known.stage = Stage::Waits(now + pause);
         known.is_answered = true;
-        let Answer { addresses, skipped } = match answer {
+        let NameAddresses { addresses, skipped } = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 if known.addresses.is_empty() && known.retry < pause {

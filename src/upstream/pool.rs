@@ -146,7 +146,7 @@ pub struct Spent {
 
 /// The idle connections to one peer.
 struct PeerConnections {
-    idle: Vec<Idle>,
+    idle: Vec<IdleConnection>,
     /// Something was kept here since the last eviction, so that the memory will be needed again.
     used: bool,
     manner: Manner,
@@ -172,7 +172,7 @@ enum Manner {
 
 const TALKS: Manner = Manner::Talks { since: None };
 
-struct Idle {
+struct IdleConnection {
     stream: Stream,
     /// When it was checked in.
     since: Moment,
@@ -183,7 +183,7 @@ struct Idle {
     quarantine: Option<Quarantine>,
 }
 
-impl Idle {
+impl IdleConnection {
     fn is_beyond_promise(&self, now: Moment) -> bool {
         self.promised
             .is_some_and(|it| now.since(self.answered) >= it)
@@ -213,7 +213,7 @@ impl Quarantine {
 
 impl PeerConnections {
     /// True when nothing has arrived on `idle` since it became idle, not even its end. Asks the kernel.
-    fn find_sound(&mut self, idle: &Idle) -> bool {
+    fn find_sound(&mut self, idle: &IdleConnection) -> bool {
         let peeked = idle.stream.peek_now();
         if peeked == Peeked::Bytes && idle.quarantine.is_some() {
             self.manner = TALKS;
@@ -224,11 +224,11 @@ impl PeerConnections {
     /// True when `idle` may be kept, too, with `limit` at most. A quarantined connection gives way to
     /// one that may serve anybody: otherwise a client that sends enough HEAD requests would leave the
     /// others no connection to reuse.
-    fn has_room_for(&mut self, idle: &Idle, limit: usize) -> bool {
+    fn has_room_for(&mut self, idle: &IdleConnection, limit: usize) -> bool {
         if self.idle.len() < limit {
             return true;
         }
-        let is_quarantined = |it: &Idle| it.quarantine.is_some();
+        let is_quarantined = |it: &IdleConnection| it.quarantine.is_some();
         let gives_way = self.idle.iter().position(is_quarantined);
         match gives_way.filter(|_| !is_quarantined(idle) && self.idle.len() == limit) {
             Some(place) => {
@@ -247,7 +247,7 @@ impl PeerConnections {
     }
 
     /// True when `idle` is young enough for what it is needed for.
-    fn suits(&self, idle: &Idle, need: Need) -> bool {
+    fn suits(&self, idle: &IdleConnection, need: Need) -> bool {
         match need {
             // The clock is read only where it matters.
             Need::Repeatable => idle.promised.is_none() || !idle.is_beyond_promise(Moment::now()),
@@ -399,7 +399,7 @@ impl Pool {
         if leftover != Leftover::None && matches!(connections.manner, Manner::Talks { .. }) {
             return;
         }
-        let idle = Idle {
+        let idle = IdleConnection {
             stream,
             since: Moment::now(),
             answered,

@@ -32,7 +32,7 @@ pub(crate) struct Peer {
 
 /// What an entry of a list has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct ResolvedPeer {
     /// Where the peer is.
     pub address: SocketAddr,
     /// See [`Peer::weight`].
@@ -99,7 +99,7 @@ impl Registry {
     /// gets nothing before its first check if `check_first`.
     pub(crate) fn roster(
         &self,
-        mut found: Vec<Found>,
+        mut found: Vec<ResolvedPeer>,
         budget: &Arc<Budget>,
         check_first: bool,
         now: Instant,
@@ -107,7 +107,7 @@ impl Registry {
         found.sort_by_key(|it| it.address);
         found.dedup_by_key(|it| it.address);
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let peer = |found: Found| {
+        let peer = |found: ResolvedPeer| {
             let new = || {
                 let changes = self.changes.clone();
                 Arc::new(Health::new(self.workers, changes, check_first, now))

@@ -1,11 +1,11 @@
 //! Health checks of peers.
 
-use super::page::{Labels, Page};
+use super::page::{Labels, MetricsPage};
 use crate::error::Checked;
 use crate::lists::PoolName;
-use crate::upstream::check::Tally;
+use crate::upstream::check::CheckCounts;
 
-pub(super) fn render(page: &mut Page, tally: &Tally) {
+pub(super) fn render(page: &mut MetricsPage, tally: &CheckCounts) {
     let name = "health_checks_total";
     page.family(
         name,

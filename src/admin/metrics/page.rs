@@ -11,13 +11,13 @@ pub(super) type Select = fn(&WorkerMetrics) -> &Counter;
 pub(super) type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
 
 /// A page that is being written.
-pub(super) struct Page {
+pub(super) struct MetricsPage {
     text: String,
     /// What the names begin with.
     namespace: &'static str,
 }
 
-impl Page {
+impl MetricsPage {
     pub(super) const fn new() -> Self {
         Self {
             text: String::new(),

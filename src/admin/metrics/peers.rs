@@ -5,14 +5,14 @@
 
 use std::time::Instant;
 
-use super::page::{Labels, Page};
+use super::page::{Labels, MetricsPage};
 use crate::admin::pages::peers::{PeerSeen, PoolSeen};
 use crate::proxy::Gateway;
 
 /// So many peers of a pool have series of their own: the first ones by address.
 const WITH_SERIES: usize = 1000;
 
-pub(super) fn render(page: &mut Page, gateway: &Gateway) {
+pub(super) fn render(page: &mut MetricsPage, gateway: &Gateway) {
     let pools = PoolSeen::all(gateway, Instant::now());
     page.family("peers", "gauge", "Peers by pool and state.");
     for pool in &pools {
@@ -95,4 +95,4 @@ pub(super) fn render(page: &mut Page, gateway: &Gateway) {
 }
 
 /// Writes the samples of one peer.
-type Write = fn(&mut Page, &str, Labels<'_>, &PeerSeen);
+type Write = fn(&mut MetricsPage, &str, Labels<'_>, &PeerSeen);

@@ -1,9 +1,9 @@
 //! The process: what any program shows of itself, by the names that all of them use.
 
-use super::page::Page;
+use super::page::MetricsPage;
 use crate::process::figures::Figures;
 
-pub(super) fn render(page: &mut Page) {
+pub(super) fn render(page: &mut MetricsPage) {
     page.family("build_info", "gauge", "1, with the version of the program.");
     page.value("build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
     let figures = Figures::now();

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::admin::pages::member::{Member as _, Page};
-use crate::admin::pages::standing::Standing;
+use crate::admin::pages::standing::ListsStanding;
 use crate::admin::query::unknown;
 use crate::admin::view::View;
 use crate::lists::{GrayList, ListName, Lists, PoolName};
@@ -79,18 +79,18 @@ impl Part {
 pub(crate) struct PageWriter {
     members: BTreeMap<String, Shown>,
     part: Part,
-    lists: Kept,
+    lists: ListsBeingRead,
 }
 
 enum Shown {
     Value(Value),
-    Entries(Of),
+    Entries(EntrySelection),
     Written,
 }
 
 /// Which entries.
 #[derive(Clone, Copy)]
-enum Of {
+enum EntrySelection {
     Gray,
     /// The addresses of a pool.
     Peers(PoolName),
@@ -101,7 +101,7 @@ enum Of {
 /// Lists that may be replaced while they are read. Shared with who writes, so that they are let go in
 /// time while the other side takes nothing, too.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub(crate) struct ListsBeingRead {
     in_force: Arc<InForce>,
     /// Tells these lists from others, also when they have been let go.
     weak: Weak<Lists>,
@@ -109,7 +109,7 @@ pub(crate) struct Kept {
     until: Instant,
 }
 
-impl Kept {
+impl ListsBeingRead {
     pub(crate) fn new(in_force: &Arc<InForce>, lists: Arc<Lists>, until: Instant) -> Self {
         Self {
             in_force: Arc::clone(in_force),
@@ -146,7 +146,7 @@ impl Kept {
 impl PageWriter {
     pub(crate) fn new(view: &View, part: Part) -> Self {
         let lists = view.publisher.lists();
-        let standing = match Standing::of(view, &lists).render() {
+        let standing = match ListsStanding::of(view, &lists).render() {
             Value::Object(members) => members,
             _ => serde_json::Map::new(),
         };
@@ -154,27 +154,28 @@ impl PageWriter {
             .into_iter()
             .map(|(name, it)| (name, Shown::Value(it)));
         let entries = [
-            (ListName::Gray.name(), Shown::Entries(Of::Gray)),
+            (ListName::Gray.name(), Shown::Entries(EntrySelection::Gray)),
             (WRITTEN, Shown::Written),
         ];
-        let peers = PoolName::ALL.map(|pool| (pool.name(), Shown::Entries(Of::Peers(pool))));
+        let peers =
+            PoolName::ALL.map(|pool| (pool.name(), Shown::Entries(EntrySelection::Peers(pool))));
         let entries = entries.into_iter().chain(peers);
         let entries = entries.map(|(name, it)| (name.to_owned(), it));
         Self {
             members: values.chain(entries).collect(),
             part,
-            lists: Kept::new(&view.gateway.lists, lists, Instant::now() + KEPT),
+            lists: ListsBeingRead::new(&view.gateway.lists, lists, Instant::now() + KEPT),
         }
     }
 
     /// The lists that are read.
-    pub(crate) fn kept(&self) -> Kept {
+    pub(crate) fn kept(&self) -> ListsBeingRead {
         self.lists.clone()
     }
 
     /// How long the page is, in bytes.
     pub(crate) fn len(&mut self) -> io::Result<u64> {
-        let mut count = Count(0);
+        let mut count = ByteCount(0);
         self.write(&mut count)?;
         Ok(count.0)
     }
@@ -202,7 +203,7 @@ impl PageWriter {
                     for pool in PoolName::ALL {
                         write!(out, "{before}    \"{}\": ", pool.name())?;
                         before = ",\n";
-                        write_entries(out, lists, Of::Written(pool), *part, "    ")?;
+                        write_entries(out, lists, EntrySelection::Written(pool), *part, "    ")?;
                     }
                     out.write_all(b"\n  }")?;
                 }
@@ -215,8 +216,8 @@ impl PageWriter {
 /// Writes a part of a list as an array whose member is indented so far.
 fn write_entries(
     out: &mut dyn Write,
-    lists: &Kept,
-    of: Of,
+    lists: &ListsBeingRead,
+    of: EntrySelection,
     part: Part,
     indent: &str,
 ) -> io::Result<()> {
@@ -240,7 +241,7 @@ fn write_entries(
     write!(out, "\n{indent}]")
 }
 
-impl Of {
+impl EntrySelection {
     fn len(self, lists: &Lists) -> usize {
         match self {
             Self::Gray => lists.gray.len(),
@@ -271,7 +272,7 @@ impl Of {
 /// The page as the command line reads it.
 pub(crate) struct ListsPage {
     /// All but the entries.
-    pub(crate) standing: Standing,
+    pub(crate) standing: ListsStanding,
     /// Those in force, of this part, by list.
     in_force: BTreeMap<String, Vec<String>>,
     /// Those of the pools as they were written.
@@ -287,7 +288,7 @@ impl Page for ListsPage {
             Some((list.name().to_owned(), entries))
         };
         Some(Self {
-            standing: Standing::read(page)?,
+            standing: ListsStanding::read(page)?,
             in_force: ListName::ALL.into_iter().filter_map(of_list).collect(),
             written: BTreeMap::read(&page[WRITTEN]).unwrap_or_default(),
         })
@@ -321,9 +322,9 @@ impl ListsPage {
 }
 
 /// Counts what is written.
-struct Count(u64);
+struct ByteCount(u64);
 
-impl Write for Count {
+impl Write for ByteCount {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len() as u64;
         Ok(bytes.len())
@@ -373,7 +374,7 @@ mod tests {
     #[test]
     fn lists_that_were_replaced_are_kept_for_a_moment() {
         let in_force = Arc::new(InForce::new(1));
-        let kept = |until| Kept::new(&in_force, in_force.load(), until);
+        let kept = |until| ListsBeingRead::new(&in_force, in_force.load(), until);
         let late = kept(Instant::now());
         let soon = kept(Instant::now() + Duration::from_secs(3600));
         assert!(late.get().is_ok(), "they are in force");

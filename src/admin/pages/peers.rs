@@ -11,7 +11,7 @@ use crate::config;
 use crate::error::Failure;
 use crate::lists::PoolName;
 use crate::proxy::Gateway;
-use crate::upstream::health::{State, Why};
+use crate::upstream::health::{PeerState, Why};
 use crate::upstream::roster::Peer;
 
 /// The one service that there is.
@@ -112,7 +112,7 @@ impl PoolSeen {
                 pool: pool.name().to_owned(),
                 up: seen.iter().filter(|it| it.up).count() as u64,
                 asked: usable.len() as u64,
-                states: State::NAMES
+                states: PeerState::NAMES
                     .map(|state| {
                         let count = seen.iter().filter(|it| it.state == state).count();
                         (state.to_owned(), count as u64)
@@ -126,11 +126,11 @@ impl PoolSeen {
 }
 
 impl PeerSeen {
-    fn of(peer: &Peer, now: Instant, rules: &config::Upstream) -> Self {
+    fn of(peer: &Peer, now: Instant, rules: &config::UpstreamSettings) -> Self {
         let health = &peer.health;
         let state = health.state(now, rules);
         let (reason, until) = match state {
-            State::Out { until, why } => (Some(why), Some(until)),
+            PeerState::Out { until, why } => (Some(why), Some(until)),
             _ => (None, None),
         };
         // A check that succeeds ends it, whenever that is.

@@ -5,19 +5,19 @@ use std::time::{Instant, SystemTime};
 
 use crate::admin::pages::member::object;
 use crate::admin::view::View;
-use crate::error::Finding;
+use crate::error::StoreFindingKind;
 use crate::fleet::heartbeat::Heartbeat;
 use crate::lists::findings::Findings;
-use crate::lists::notes::Kind;
+use crate::lists::notes::FindingKind;
 use crate::lists::{ListName, Lists};
 use crate::proxy::doubts::Doubted;
-use crate::store::gate::guard::{Held, Named};
+use crate::store::gate::guard::{HeldChange, Named};
 use crate::store::{Cause, Status, StoreFinding, copy};
 use crate::upstream::names::Unresolved;
 
 object! {
     /// The members of `/lists` that are not entries.
-    pub(crate) struct Standing {
+    pub(crate) struct ListsStanding {
         generation: u64,
         digest: String,
         /// By list.
@@ -38,10 +38,10 @@ object! {
         age_seconds: Option<f64>,
         changed_at: Option<String>,
         /// Entries that cannot be read, by list.
-        skipped: BTreeMap<String, Skipped>,
+        skipped: BTreeMap<String, SkippedShown>,
         kept: Vec<KeptList>,
         findings: FindingsFound,
-        held: Vec<HeldChange>,
+        held: Vec<HeldShown>,
         heartbeat: Option<Heartbeats>,
         copy: Option<LastGood>,
     }
@@ -49,15 +49,15 @@ object! {
 
 object! {
     /// Entries of a list that cannot be read.
-    pub(crate) struct Skipped {
+    pub(crate) struct SkippedShown {
         count: u64,
-        first: Vec<SkippedEntry>,
+        first: Vec<SkippedEntryShown>,
     }
 }
 
 object! {
     /// One of them.
-    pub(crate) struct SkippedEntry {
+    pub(crate) struct SkippedEntryShown {
         entry: String,
         reason: String,
     }
@@ -92,7 +92,7 @@ object! {
 
 object! {
     /// A change that waits to be accepted.
-    pub(crate) struct HeldChange {
+    pub(crate) struct HeldShown {
         list: String,
         reason: String,
         digest: String,
@@ -144,7 +144,7 @@ object! {
     }
 }
 
-impl Standing {
+impl ListsStanding {
     /// That of `lists` at this moment.
     pub(super) fn of(view: &View, lists: &Lists) -> Self {
         let status = view.publisher.status();
@@ -177,10 +177,10 @@ impl Standing {
             missed_events: status.missed_events,
             age_seconds: status.checked.map(|at| at.elapsed().as_secs_f64()),
             changed_at: status.changed.map(rfc3339),
-            skipped: by_list(|it| Skipped::of(lists, it)),
+            skipped: by_list(|it| SkippedShown::of(lists, it)),
             kept: faults.collect(),
             findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref(), &unresolved),
-            held: status.held.iter().map(HeldChange::of).collect(),
+            held: status.held.iter().map(HeldShown::of).collect(),
             heartbeat: view.heartbeat.as_ref().map(|it| Heartbeats::of(it)),
             copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
             source: status.source,
@@ -194,10 +194,10 @@ fn by_list<T>(of: impl Fn(ListName) -> T) -> BTreeMap<String, T> {
     all.map(|it| (it.name().to_owned(), of(it))).collect()
 }
 
-impl Skipped {
+impl SkippedShown {
     fn of(lists: &Lists, list: ListName) -> Self {
         let skipped = lists.skipped(list);
-        let first = skipped.first.iter().map(|it| SkippedEntry {
+        let first = skipped.first.iter().map(|it| SkippedEntryShown {
             entry: it.entry.to_string(),
             reason: it.reason.to_string(),
         });
@@ -215,12 +215,12 @@ impl FindingsFound {
         doubted: Option<&Doubted>,
         unresolved: &Unresolved,
     ) -> Self {
-        let of_lists = Kind::ALL.map(|kind| (kind.name(), findings.count(kind)));
-        let counts = Finding::ALL.iter().map(|kind| {
+        let of_lists = FindingKind::ALL.map(|kind| (kind.name(), findings.count(kind)));
+        let counts = StoreFindingKind::ALL.iter().map(|kind| {
             let of_kind = of_store.iter().filter(|it| it.finding == *kind);
             let others = match kind {
-                Finding::ProxyNotBelieved => usize::from(doubted.is_some()),
-                Finding::NameUnresolved => unresolved.count,
+                StoreFindingKind::ProxyNotBelieved => usize::from(doubted.is_some()),
+                StoreFindingKind::NameUnresolved => unresolved.count,
                 _ => 0,
             };
             (kind.name(), of_kind.count() + others)
@@ -234,13 +234,13 @@ impl FindingsFound {
             text: it.in_words(),
         });
         let proxies = doubted.map(|it| FindingFound {
-            finding: Finding::ProxyNotBelieved.name().to_owned(),
+            finding: StoreFindingKind::ProxyNotBelieved.name().to_owned(),
             list: None,
             entry: it.proxy.to_string(),
             text: it.in_words(Instant::now()),
         });
         let names = unresolved.first.iter().map(|(name, text)| FindingFound {
-            finding: Finding::NameUnresolved.name().to_owned(),
+            finding: StoreFindingKind::NameUnresolved.name().to_owned(),
             list: None,
             entry: name.to_string(),
             text: text.clone(),
@@ -260,8 +260,8 @@ impl FindingsFound {
     }
 }
 
-impl HeldChange {
-    fn of(held: &Held) -> Self {
+impl HeldShown {
+    fn of(held: &HeldChange) -> Self {
         let named = |it: &Named| NamedEntries {
             count: it.count as u64,
             first: it.first.clone(),
@@ -292,7 +292,7 @@ impl Heartbeats {
 }
 
 impl LastGood {
-    fn of(copy: &copy::View, in_force: bool) -> Self {
+    fn of(copy: &copy::CopyView, in_force: bool) -> Self {
         let other = copy.other.as_ref().map(|(store, path)| OtherCopy {
             store: store.clone(),
             path: path.to_string_lossy().into_owned(),
@@ -311,7 +311,7 @@ impl LastGood {
 }
 
 /// How old the copy is; 0 when it is from the future, since a clock was set.
-pub(crate) fn age_of(copy: &copy::View) -> Option<f64> {
+pub(crate) fn age_of(copy: &copy::CopyView) -> Option<f64> {
     let age = |written| SystemTime::now().duration_since(written);
     let age = copy.written.map(|it| age(it).unwrap_or_default());
     age.map(|it| it.as_secs_f64())

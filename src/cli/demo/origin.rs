@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Refusal;
-use crate::http::fields::{ConnectionOptions, Field, Kind};
+use crate::http::fields::{ConnectionOptions, Field, FieldKind};
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::{MessageKind, Piece};
 use crate::http::h1::encode;
@@ -125,7 +125,7 @@ fn read_some(stream: &Stream, buffer: &mut Buffer) -> io::Result<usize> {
 /// The client waits for `100 Continue`.
 fn expects(field: &Field, bytes: &[u8]) -> bool {
     let value = field.value.of(bytes);
-    field.kind == Kind::Expect && value.eq_ignore_ascii_case(b"100-continue")
+    field.kind == FieldKind::Expect && value.eq_ignore_ascii_case(b"100-continue")
 }
 
 fn drop_body(

@@ -5,7 +5,7 @@
 
 use super::head::{RequestHead, ResponseHead};
 use crate::error::Refusal;
-use crate::http::fields::{Field, Kind};
+use crate::http::fields::{Field, FieldKind};
 use crate::http::version::Version;
 
 /// How a body is delimited.
@@ -102,8 +102,8 @@ pub fn of_response(
 pub(crate) fn check_interim(head: &ResponseHead, bytes: &[u8]) -> Result<(), BadFraming> {
     of_response(head, bytes, false)?;
     let speaks_of_body = |field: &Field| match field.kind {
-        Kind::ContentLength => parse_length(field.value.of(bytes)) != Some(0),
-        kind => kind == Kind::TransferEncoding,
+        FieldKind::ContentLength => parse_length(field.value.of(bytes)) != Some(0),
+        kind => kind == FieldKind::TransferEncoding,
     };
     match head.fields.iter().any(speaks_of_body) {
         true => Err(BadFraming),
@@ -125,11 +125,11 @@ impl<'a> FramingFields<'a> {
         let mut found = Self::default();
         for field in fields {
             match field.kind {
-                Kind::ContentLength => {
+                FieldKind::ContentLength => {
                     found.length.get_or_insert(field);
                     found.lengths += 1;
                 }
-                Kind::TransferEncoding => {
+                FieldKind::TransferEncoding => {
                     found.coding.get_or_insert(field);
                     found.codings += 1;
                 }

@@ -1,21 +1,21 @@
 //! Message heads: found in a buffer, taken apart, and judged.
 //!
 //! Nearly every head arrives in one piece, well-formed and within the limits, so a single pass is tried
-//! first: a `Reader` accepts exactly the strictest form of the grammar, and nothing that two parsers
+//! first: a `HeadReader` accepts exactly the strictest form of the grammar, and nothing that two parsers
 //! could disagree about (RFC 9112 sections 2 to 5). Everything else takes the slow path: a [`Scanner`]
 //! looks for the end of the head, line by line, as bytes arrive; it enforces the limits and CR LF at the
-//! end of every line, and names what is wrong. Once the head is complete, the same `Reader` parses it.
+//! end of every line, and names what is wrong. Once the head is complete, the same `HeadReader` parses it.
 
 mod reader;
 
 use super::runs::is_target_byte;
 use crate::error::Refusal;
 use crate::http::bytes::{ByteSet, is_token_byte};
-use crate::http::fields::{Field, Kind};
+use crate::http::fields::{Field, FieldKind};
 use crate::http::limits::Limits;
 use crate::http::span::Span;
 use crate::http::version::Version;
-use reader::Reader;
+use reader::HeadReader;
 
 /// The outcome of parsing the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +197,7 @@ impl RequestHead {
 
     /// Parses the head that begins at `start`, if it is complete, well-formed and within the limits.
     fn read(&mut self, bytes: &[u8], start: usize, limits: &Limits) -> Option<()> {
-        let mut reader = Reader::new(bytes, start);
+        let mut reader = HeadReader::new(bytes, start);
         self.method = reader.token()?;
         reader.expect(b" ")?;
         self.target = reader.target()?;
@@ -212,7 +212,7 @@ impl RequestHead {
         let method = self.method.of(bytes);
         check_method(method)?;
         self.form = target_form(self.target, method, bytes)?;
-        let mut hosts = self.fields.iter().filter(|it| it.kind == Kind::Host);
+        let mut hosts = self.fields.iter().filter(|it| it.kind == FieldKind::Host);
         self.host = hosts.next().map(|it| it.value);
         if hosts.next().is_some() {
             return Err(Refusal::ManyHosts);
@@ -298,7 +298,7 @@ impl ResponseHead {
     /// Parses the head, if it is complete, well-formed and within the limits. Only clients may begin
     /// with an empty line.
     fn read(&mut self, bytes: &[u8], limits: &Limits) -> Option<()> {
-        let mut reader = Reader::new(bytes, 0);
+        let mut reader = HeadReader::new(bytes, 0);
         self.version = reader.version()?;
         reader.expect(b" ")?;
         self.status = reader.status()?;
@@ -311,7 +311,7 @@ impl ResponseHead {
     }
 }
 
-/// Which refusal fits a head that a [`Reader`] did not accept; decides about the name only.
+/// Which refusal fits a head that a [`HeadReader`] did not accept; decides about the name only.
 #[cold]
 fn why_malformed(head: &[u8]) -> Refusal {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or(head);

@@ -2,7 +2,7 @@
 
 use crate::http::h1::encode;
 use crate::net::Stream;
-use crate::proxy::downstream::{BodyEnd, BodySink, ByteStream, Wait, Written};
+use crate::proxy::downstream::{BodyEnd, BodySink, ByteStream, Wait, WriteOutcome};
 
 /// Content up to this size is copied to what is to be written anyway, so that a small message takes one
 /// write; larger content is written from where it is.
@@ -20,11 +20,11 @@ pub(in crate::proxy) struct Outgoing<'a, S> {
     /// The end of the body is written, or pending.
     pub(in crate::proxy) ended: bool,
     /// Gets a copy of what is written, should it have to be written again.
-    pub(in crate::proxy) kept: Option<Kept<'a>>,
+    pub(in crate::proxy) kept: Option<KeptBody<'a>>,
 }
 
 /// A copy of a body on its way out, as long as that is small.
-pub(in crate::proxy) struct Kept<'a> {
+pub(in crate::proxy) struct KeptBody<'a> {
     /// Where it goes, behind what is there.
     pub(in crate::proxy) to: &'a mut Vec<u8>,
     /// As long as this will be, the copy is made.
@@ -32,7 +32,7 @@ pub(in crate::proxy) struct Kept<'a> {
 }
 
 impl<S: ByteStream> BodySink for Outgoing<'_, S> {
-    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
+    fn piece(&mut self, content: &[u8], wait: Wait<'_>) -> WriteOutcome {
         self.keep_piece(content);
         if self.chunked {
             encode::chunk_line(self.pending, content.len());
@@ -53,7 +53,7 @@ impl<S: ByteStream> BodySink for Outgoing<'_, S> {
         (written, outcome)
     }
 
-    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> Written {
+    fn end(&mut self, end: BodyEnd<'_>, wait: Wait<'_>) -> WriteOutcome {
         if self.chunked && !std::mem::replace(&mut self.ended, true) {
             encode::last_chunk(self.pending, end.trailer, end.bytes, end.options);
             if let Some(kept) = &mut self.kept {
@@ -63,7 +63,7 @@ impl<S: ByteStream> BodySink for Outgoing<'_, S> {
         self.flush(wait)
     }
 
-    fn flush(&mut self, wait: Wait<'_>) -> Written {
+    fn flush(&mut self, wait: Wait<'_>) -> WriteOutcome {
         self.write(&[], wait)
     }
 
@@ -95,7 +95,7 @@ impl<S: ByteStream> Outgoing<'_, S> {
     }
 
     /// Writes what is pending, and then `content`. What cannot be written now becomes pending.
-    fn write(&mut self, content: &[u8], wait: Wait<'_>) -> Written {
+    fn write(&mut self, content: &[u8], wait: Wait<'_>) -> WriteOutcome {
         let pending = self.pending.len();
         let (written, outcome) = self.to.write_both(self.pending, content, wait);
         if let Err(error) = outcome {

@@ -10,7 +10,7 @@ use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::{BadChunk, Piece, Trailer};
 use crate::memory::buffer::Buffer;
 use crate::net::{Patience, Pipe, Turns, Wake, Watch};
-use crate::proxy::downstream::{BodyEnd, BodySink, Transport, Wait, Written};
+use crate::proxy::downstream::{BodyEnd, BodySink, Transport, Wait, WriteOutcome};
 
 /// With more certain content than this, a big buffer is worth its memory, if there is no pipe.
 const LARGE_BODY: u64 = 64 * 1024;
@@ -50,7 +50,7 @@ pub(in crate::proxy) struct Sink<'a, B> {
 }
 
 /// How a relay ended.
-pub(in crate::proxy) enum End {
+pub(in crate::proxy) enum RelayEnd {
     /// The whole body is written.
     Complete,
     /// What was watched has happened; the relay can go on later.
@@ -67,7 +67,7 @@ pub(in crate::proxy) enum End {
     Sink(io::Error),
 }
 
-impl End {
+impl RelayEnd {
     /// True when the sink has taken nothing for too long.
     pub(in crate::proxy) fn is_timeout_of_sink(&self) -> bool {
         matches!(self, Self::Sink(error) if error.kind() == io::ErrorKind::TimedOut)
@@ -82,7 +82,7 @@ pub(in crate::proxy) fn relay<T: Transport, B: BodySink>(
     sink: &mut Sink<'_, B>,
     trailer: &mut Trailer,
     taken: &mut u64,
-) -> End {
+) -> RelayEnd {
     let end = relay_rest(source, sink, trailer, taken);
     if let Some(pipe) = source.pipe.take_if(|it| it.is_empty()) {
         pipe.give_back();
@@ -95,21 +95,21 @@ fn relay_rest<T: Transport, B: BodySink>(
     sink: &mut Sink<'_, B>,
     trailer: &mut Trailer,
     taken: &mut u64,
-) -> End {
+) -> RelayEnd {
     let mut turns = Turns::new();
     // An earlier relay may have left something.
     if let Some(pipe) = source.pipe {
         match sink.take_from(pipe) {
             Ok(true) => {}
-            Ok(false) => return End::Watched,
-            Err(error) => return End::Sink(error),
+            Ok(false) => return RelayEnd::Watched,
+            Err(error) => return RelayEnd::Sink(error),
         }
     }
     loop {
         let filled = source.buffer.filled();
         let (count, piece) = match source.reader.next(filled) {
             Ok(next) => next,
-            Err(bad) => return End::Malformed(bad),
+            Err(bad) => return RelayEnd::Malformed(bad),
         };
         let mut put = Ok(true);
         if let Piece::Content(length) = piece {
@@ -119,7 +119,7 @@ fn relay_rest<T: Transport, B: BodySink>(
                     None => {
                         // The reader has gone over it, and may go on from here.
                         source.buffer.consume(count);
-                        return End::TooLarge;
+                        return RelayEnd::TooLarge;
                     }
                 }
             }
@@ -130,8 +130,8 @@ fn relay_rest<T: Transport, B: BodySink>(
         *taken += count as u64;
         match put {
             Ok(true) => {}
-            Ok(false) => return End::Watched,
-            Err(error) => return End::Sink(error),
+            Ok(false) => return RelayEnd::Watched,
+            Err(error) => return RelayEnd::Sink(error),
         }
         match piece {
             Piece::Content(_) => turns.took_piece(),
@@ -139,8 +139,8 @@ fn relay_rest<T: Transport, B: BodySink>(
             Piece::More => {
                 match sink.flush() {
                     Ok(true) => {}
-                    Ok(false) => return End::Watched,
-                    Err(error) => return End::Sink(error),
+                    Ok(false) => return RelayEnd::Watched,
+                    Err(error) => return RelayEnd::Sink(error),
                 }
                 if source.pipe.is_none() && may_be_piped(source, sink) {
                     *source.pipe = Pipe::take();
@@ -154,7 +154,7 @@ fn relay_rest<T: Transport, B: BodySink>(
                     Filled::End if source.may_end() => {
                         return finish(source.reader, sink, trailer);
                     }
-                    Filled::End => return End::Cut,
+                    Filled::End => return RelayEnd::Cut,
                     Filled::Nothing(end) => return end,
                 }
             }
@@ -162,16 +162,20 @@ fn relay_rest<T: Transport, B: BodySink>(
     }
 }
 
-fn finish<B: BodySink>(reader: &BodyReader, sink: &mut Sink<'_, B>, trailer: &mut Trailer) -> End {
+fn finish<B: BodySink>(
+    reader: &BodyReader,
+    sink: &mut Sink<'_, B>,
+    trailer: &mut Trailer,
+) -> RelayEnd {
     // Parsed even if it is not passed on: a body with a malformed trailer has no proper end.
     let bytes = match reader.trailer(trailer) {
         Ok(bytes) => bytes,
-        Err(bad) => return End::Malformed(bad),
+        Err(bad) => return RelayEnd::Malformed(bad),
     };
     match sink.end(trailer, bytes) {
-        Ok(true) => End::Complete,
-        Ok(false) => End::Watched,
-        Err(error) => End::Sink(error),
+        Ok(true) => RelayEnd::Complete,
+        Ok(false) => RelayEnd::Watched,
+        Err(error) => RelayEnd::Sink(error),
     }
 }
 
@@ -193,16 +197,16 @@ fn came(count: usize, patience: &Patience, heard: Option<&Cell<usize>>) {
 enum Filled {
     Some(usize),
     End,
-    Nothing(End),
+    Nothing(RelayEnd),
 }
 
 impl<T: Transport> Source<'_, T> {
     /// Waits until something of the body is there.
-    fn wait(&self) -> Result<(), End> {
+    fn wait(&self) -> Result<(), RelayEnd> {
         let begun = Instant::now();
         // Else one that is always ready would have no end.
         if self.patience.has_ended(begun) {
-            return Err(End::Stalled);
+            return Err(RelayEnd::Stalled);
         }
         self.patience.expects(self.reader.announced());
         let deadline = self.patience.deadline(begun);
@@ -210,8 +214,8 @@ impl<T: Transport> Source<'_, T> {
         self.patience.waited_since(begun);
         match wake {
             Wake::Ready => Ok(()),
-            Wake::Watched => Err(End::Watched),
-            Wake::Overdue | Wake::Interrupted => Err(End::Stalled),
+            Wake::Watched => Err(RelayEnd::Watched),
+            Wake::Overdue | Wake::Interrupted => Err(RelayEnd::Stalled),
         }
     }
 }
@@ -240,7 +244,7 @@ fn fill<T: Transport>(turns: &mut Turns, source: &mut Source<'_, T>) -> Filled {
         }
         // Old news.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Filled::Some(0),
-        Err(_) => Filled::Nothing(End::Cut),
+        Err(_) => Filled::Nothing(RelayEnd::Cut),
     }
 }
 
@@ -290,13 +294,13 @@ fn splice<T: Transport, B: BodySink>(
             *taken += count as u64;
             match sink.take_from(pipe) {
                 Ok(true) => Filled::Some(count),
-                Ok(false) => Filled::Nothing(End::Watched),
-                Err(error) => Filled::Nothing(End::Sink(error)),
+                Ok(false) => Filled::Nothing(RelayEnd::Watched),
+                Err(error) => Filled::Nothing(RelayEnd::Sink(error)),
             }
         }
         // Old news.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Filled::Some(0),
-        Err(_) => Filled::Nothing(End::Cut),
+        Err(_) => Filled::Nothing(RelayEnd::Cut),
     }
 }
 
@@ -342,7 +346,7 @@ impl<B: BodySink> Sink<'_, B> {
         self.count(written)
     }
 
-    fn count(&mut self, (written, outcome): Written) -> io::Result<bool> {
+    fn count(&mut self, (written, outcome): WriteOutcome) -> io::Result<bool> {
         *self.sent += written as u64;
         outcome
     }

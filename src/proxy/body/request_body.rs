@@ -12,8 +12,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::outgoing::{Kept, Outgoing};
-use super::relay::{self, End, Sink, Source};
+use super::outgoing::{KeptBody, Outgoing};
+use super::relay::{self, RelayEnd, Sink, Source};
 use crate::config::Config;
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::body::BodyReader;
@@ -28,7 +28,7 @@ pub(in crate::proxy) const SMALL_BODY: usize = 8 * 1024;
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum BodyState {
     /// There is none, or it is sent with the head: in one write, and again for another attempt.
     WithHead,
     /// Nothing of it was taken.
@@ -47,7 +47,7 @@ enum State {
 
 /// The body of a request.
 pub(in crate::proxy) struct RequestBody {
-    state: State,
+    state: BodyState,
     reader: BodyReader,
     /// What has left the client and not reached the peer yet.
     pipe: Option<Pipe>,
@@ -79,7 +79,7 @@ pub(in crate::proxy) struct ToPeer<'a> {
     /// What is to be written before all else.
     pub(in crate::proxy) pending: &'a mut Vec<u8>,
     /// Gets a copy of what goes there, if that is to be kept.
-    pub(in crate::proxy) kept: Option<Kept<'a>>,
+    pub(in crate::proxy) kept: Option<KeptBody<'a>>,
     /// Of the request's head.
     pub(in crate::proxy) options: &'a ConnectionOptions,
     /// How long the peer may take nothing.
@@ -90,7 +90,7 @@ pub(in crate::proxy) struct ToPeer<'a> {
 
 /// How a relay has ended, and what it has moved.
 pub(in crate::proxy) struct Relayed {
-    pub(in crate::proxy) end: End,
+    pub(in crate::proxy) end: RelayEnd,
     /// Bytes taken from the client.
     pub(in crate::proxy) taken: u64,
     /// Bytes sent to the peer.
@@ -114,8 +114,8 @@ impl RequestBody {
         let gateway = &config.gateway;
         Self {
             state: match framing {
-                Framing::None | Framing::Length(0) => State::WithHead,
-                _ => State::Untouched,
+                Framing::None | Framing::Length(0) => BodyState::WithHead,
+                _ => BodyState::Untouched,
             },
             reader: BodyReader::new(MessageKind::Request, framing, gateway.limits),
             pipe: None,
@@ -130,7 +130,7 @@ impl RequestBody {
     /// One of which nothing is known.
     pub(in crate::proxy) fn unknown() -> Self {
         Self {
-            state: State::Unknown,
+            state: BodyState::Unknown,
             reader: BodyReader::Length(0),
             pipe: None,
             patience: Patience::new(Duration::ZERO),
@@ -143,12 +143,12 @@ impl RequestBody {
 
     /// Its end cannot be found any more.
     pub(in crate::proxy) fn mark_unknown(&mut self) {
-        self.state = State::Unknown;
+        self.state = BodyState::Unknown;
     }
 
     /// There is none, or it is sent with the head.
     pub(in crate::proxy) fn mark_with_head(&mut self) {
-        self.state = State::WithHead;
+        self.state = BodyState::WithHead;
     }
 
     /// Discards what was taken and has not reached the peer.
@@ -159,36 +159,39 @@ impl RequestBody {
     /// Hands it over to a second coroutine.
     pub(in crate::proxy) fn hand_over(&mut self) -> Self {
         let mut body = std::mem::replace(self, Self::unknown());
-        self.state = State::Away;
+        self.state = BodyState::Away;
         body.is_kept = false;
-        if body.state == State::Untouched {
-            body.state = State::Begun;
+        if body.state == BodyState::Untouched {
+            body.state = BodyState::Begun;
         }
         body
     }
 
     /// All of it was taken: the request is complete.
     pub(in crate::proxy) fn is_complete(&self) -> bool {
-        matches!(self.state, State::WithHead | State::Complete)
+        matches!(self.state, BodyState::WithHead | BodyState::Complete)
     }
 
     /// None of it was taken, or what was taken can be sent again.
     pub(in crate::proxy) fn is_repeatable(&self) -> bool {
         match self.state {
-            State::WithHead | State::Untouched => true,
-            State::Begun | State::Ending | State::Complete => self.is_kept,
-            State::Away | State::Unknown => false,
+            BodyState::WithHead | BodyState::Untouched => true,
+            BodyState::Begun | BodyState::Ending | BodyState::Complete => self.is_kept,
+            BodyState::Away | BodyState::Unknown => false,
         }
     }
 
     /// It goes with the head, if there is one, or nothing of it was taken.
     pub(in crate::proxy) fn is_untouched(&self) -> bool {
-        matches!(self.state, State::WithHead | State::Untouched)
+        matches!(self.state, BodyState::WithHead | BodyState::Untouched)
     }
 
     /// It may be on its way, and has to be taken.
     pub(in crate::proxy) fn is_under_way(&self) -> bool {
-        matches!(self.state, State::Untouched | State::Begun | State::Ending)
+        matches!(
+            self.state,
+            BodyState::Untouched | BodyState::Begun | BodyState::Ending
+        )
     }
 
     /// With the client, while it comes in.
@@ -224,7 +227,7 @@ impl RequestBody {
             to: peer.stream,
             pending: peer.pending,
             chunked: self.is_chunked,
-            ended: self.state == State::Ending,
+            ended: self.state == BodyState::Ending,
             kept: peer.kept.filter(|_| self.is_kept),
         };
         let mut sink = Sink {
@@ -240,9 +243,9 @@ impl RequestBody {
         self.allowance = source.allowance;
         self.is_kept = body.kept.is_some();
         self.state = match end {
-            End::Complete => State::Complete,
-            _ if body.ended => State::Ending,
-            _ if taken > 0 => State::Begun,
+            RelayEnd::Complete => BodyState::Complete,
+            _ if body.ended => BodyState::Ending,
+            _ if taken > 0 => BodyState::Begun,
             _ => self.state,
         };
         Relayed { end, taken, sent }
@@ -270,8 +273,8 @@ impl RequestBody {
             // What is gone cannot be sent to another peer.
             if count > 0 {
                 self.is_kept = false;
-                if self.state == State::Untouched {
-                    self.state = State::Begun;
+                if self.state == BodyState::Untouched {
+                    self.state = BodyState::Begun;
                 }
             }
             if limit.is_some_and(|limit| self.dropped > limit) {

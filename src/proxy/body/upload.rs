@@ -9,7 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::relay::End;
+use super::relay::RelayEnd;
 use super::request_body::{FromClient, Relayed, RequestBody, ToPeer};
 use super::tunnel::Twins;
 use crate::http::fields::ConnectionOptions;
@@ -141,10 +141,10 @@ impl RestOfBody {
         };
         let relayed = self.body.relay(client, peer, &mut trailer);
         let ends_exchange = match &relayed.end {
-            End::Complete | End::Watched => false,
+            RelayEnd::Complete | RelayEnd::Watched => false,
             // A peer that has closed may have said why; one that takes nothing would be waited for for
             // ever.
-            End::Sink(error) => !self.refused && error.kind() == io::ErrorKind::TimedOut,
+            RelayEnd::Sink(error) => !self.refused && error.kind() == io::ErrorKind::TimedOut,
             // The client's fault ends the exchange, whatever the peer is doing.
             _ => true,
         };

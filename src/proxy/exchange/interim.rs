@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 const LEAST: u64 = 64;
 
 /// What is passed on.
-const PASSED: Pace = Pace {
+const PASSED: ByteRate = ByteRate {
     burst: 256 * 1024,
     rate: 16 * 1024,
 };
 
 /// What is read, passed on or not: a few hundredths of what a worker could read.
-const READ: Pace = Pace {
+const READ: ByteRate = ByteRate {
     burst: 16 << 20,
     rate: 2 << 20,
 };
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 const ENDLESS: u32 = 600;
 
 /// How many bytes at once, and how many a second in the long run.
-struct Pace {
+struct ByteRate {
     burst: u64,
     rate: u64,
 }
@@ -45,7 +45,7 @@ struct Level {
 
 impl Level {
     /// Subtracts what has drained at this `pace` until `now`.
-    fn settle(&mut self, pace: &Pace, now: Instant) {
+    fn settle(&mut self, pace: &ByteRate, now: Instant) {
         let since = *self.since.get_or_insert(now);
         let millis = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
         let made_up = millis.saturating_mul(pace.rate) / 1000;
@@ -69,7 +69,7 @@ pub(super) struct Interim {
 
 /// What becomes of an interim response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct InterimVerdict {
     /// The client gets it.
     pub(super) passes: bool,
     /// It is the first one that is dropped.
@@ -80,7 +80,7 @@ pub(super) struct Verdict {
 
 impl Interim {
     /// Judges one of this many bytes that has arrived `now`.
-    pub(super) fn judge(&mut self, bytes: usize, now: Instant) -> Verdict {
+    pub(super) fn judge(&mut self, bytes: usize, now: Instant) -> InterimVerdict {
         let bytes = (bytes as u64).max(LEAST);
         self.passed.settle(&PASSED, now);
         self.read.settle(&READ, now);
@@ -93,7 +93,7 @@ impl Interim {
         if is_too_much {
             self.paused += PAUSE;
         }
-        Verdict {
+        InterimVerdict {
             passes,
             is_news: !passes && !std::mem::replace(&mut self.surplus, true),
             pause: is_too_much.then_some(PAUSE),

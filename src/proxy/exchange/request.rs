@@ -7,8 +7,8 @@ use crate::error::{Close, Failure, Refusal};
 use crate::http::h1::chunked::BadChunk;
 use crate::http::h1::framing::Framing;
 use crate::net::{Patience, Wake, Watch};
-use crate::proxy::body::outgoing::Kept;
-use crate::proxy::body::relay::End;
+use crate::proxy::body::outgoing::KeptBody;
+use crate::proxy::body::relay::RelayEnd;
 use crate::proxy::body::request_body::{FromClient, SMALL_BODY, ToPeer};
 use crate::proxy::downstream::{Downstream, Transport};
 use crate::proxy::workspace::Workspace;
@@ -109,7 +109,7 @@ impl<D: Downstream> Exchange<'_, D> {
         let peer = ToPeer {
             stream: &upstream.stream,
             pending,
-            kept: (!is_large).then_some(Kept {
+            kept: (!is_large).then_some(KeptBody {
                 to: to_peer,
                 limit: self.head_length + SMALL_BODY,
             }),
@@ -121,15 +121,15 @@ impl<D: Downstream> Exchange<'_, D> {
         self.tally.received += relayed.taken;
         self.worker.metrics().upstream_sent.add(relayed.sent);
         match relayed.end {
-            End::Complete => Ok(true),
-            End::Watched => Ok(false),
+            RelayEnd::Complete => Ok(true),
+            RelayEnd::Watched => Ok(false),
             // It may have answered before it closed: that answer says more than the reset.
-            End::Sink(_) if upstream.stream.is_readable_now() => {
+            RelayEnd::Sink(_) if upstream.stream.is_readable_now() => {
                 upstream.has_enough = true;
                 Ok(false)
             }
-            End::Sink(error) => Err(self.send_failure(&error, upstream.pooled).into()),
-            End::Stalled if self.is_overdue() => Err(Failure::Deadline.into()),
+            RelayEnd::Sink(error) => Err(self.send_failure(&error, upstream.pooled).into()),
+            RelayEnd::Stalled if self.is_overdue() => Err(Failure::Deadline.into()),
             fault => Err(Stop::Over(match refusal_of(&fault) {
                 Some(refusal) => Outcome::Refused(refusal),
                 None => Outcome::Close(Close::BodyCut),
@@ -139,13 +139,13 @@ impl<D: Downstream> Exchange<'_, D> {
 }
 
 /// The refusal for a client whose body has ended in this way; `None` when the client has gone.
-pub(super) fn refusal_of(end: &End) -> Option<Refusal> {
+pub(super) fn refusal_of(end: &RelayEnd) -> Option<Refusal> {
     match end {
-        End::Stalled => Some(Refusal::BodyTimeout),
-        End::TooLarge => Some(Refusal::BodyTooLarge),
-        End::Malformed(BadChunk::Coding) => Some(Refusal::BadChunk),
-        End::Malformed(BadChunk::Trailer) => Some(Refusal::BadTrailer),
-        End::Malformed(BadChunk::TrailerTooLarge) => Some(Refusal::TrailerTooLarge),
-        End::Complete | End::Cut | End::Watched | End::Sink(_) => None,
+        RelayEnd::Stalled => Some(Refusal::BodyTimeout),
+        RelayEnd::TooLarge => Some(Refusal::BodyTooLarge),
+        RelayEnd::Malformed(BadChunk::Coding) => Some(Refusal::BadChunk),
+        RelayEnd::Malformed(BadChunk::Trailer) => Some(Refusal::BadTrailer),
+        RelayEnd::Malformed(BadChunk::TrailerTooLarge) => Some(Refusal::TrailerTooLarge),
+        RelayEnd::Complete | RelayEnd::Cut | RelayEnd::Watched | RelayEnd::Sink(_) => None,
     }
 }

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::keeping::Kept;
-use super::upload::Fault;
-use super::{Exchange, Outcome, Stop, Upstream, Verdict, client_lost};
+use super::upload::UploadEnd;
+use super::{Exchange, Outcome, PeerVerdict, Stop, Upstream, client_lost};
 use crate::error::{Close, Failure};
 use crate::http::authentication;
-use crate::http::fields::{Field, Kind};
+use crate::http::fields::{Field, FieldKind};
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::MessageKind;
 use crate::http::h1::encode::{Connection, ResponseToClient};
@@ -19,7 +19,7 @@ use crate::http::h1::head::ResponseHead;
 use crate::http::keep_alive;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Moment, Patience, Stream, Turns};
-use crate::proxy::body::relay::{self, End, Sink, Source};
+use crate::proxy::body::relay::{self, RelayEnd, Sink, Source};
 use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::body::upload::Upload;
 use crate::proxy::downstream::{Downstream, Transport, Wait};
@@ -78,11 +78,11 @@ impl<D: Downstream> Exchange<'_, D> {
         let (buffer, upload_under_way) = (&mut upstream.buffer, upload.as_ref());
         let end = self.relay_response_body(peer, buffer, &passage, upload_under_way);
         let nothing_sent = self.tally.sent == sent_before;
-        if until_close && (nothing_sent || matches!(end, End::Complete)) {
+        if until_close && (nothing_sent || matches!(end, RelayEnd::Complete)) {
             client.cancel_abort();
         }
         // A peer that has answered may go on reading, unless its response ended with the connection.
-        let reads_on = matches!(end, End::Complete)
+        let reads_on = matches!(end, RelayEnd::Complete)
             && passage.framing != Framing::UntilClose
             && self.peer_keeps();
         let ahead = upload.is_some();
@@ -94,28 +94,28 @@ impl<D: Downstream> Exchange<'_, D> {
             return Err(stop);
         }
         match (end, fault) {
-            (End::Complete, None | Some(Fault::Peer)) => {
+            (RelayEnd::Complete, None | Some(UploadEnd::Peer)) => {
                 Ok(self.response_is_complete(upstream, &passage, ahead))
             }
-            (_, Some(Fault::Peer)) => {
+            (_, Some(UploadEnd::Peer)) => {
                 Err(self.response_is_cut(Failure::SendTimeout, &passage, nothing_sent))
             }
-            (end, Some(Fault::Panic)) => Err(Stop::Over(match end {
-                End::Complete => Outcome::Close(Close::Panic),
+            (end, Some(UploadEnd::Panic)) => Err(Stop::Over(match end {
+                RelayEnd::Complete => Outcome::Close(Close::Panic),
                 _ => Outcome::Abort(Close::Panic),
             })),
             // This fault has caused whatever the peer did afterwards.
-            (end, Some(Fault::Client(fault))) => {
-                let complete = matches!(end, End::Complete);
+            (end, Some(UploadEnd::Client(fault))) => {
+                let complete = matches!(end, RelayEnd::Complete);
                 let outcome = self.upload_failed(&fault, complete, nothing_sent);
                 Err(Stop::Over(outcome))
             }
-            (End::Watched, None) => Err(Stop::Over(Outcome::Close(Close::ClientGone))),
-            (End::Sink(error), None) => Err(Stop::Over(client_lost(&error))),
+            (RelayEnd::Watched, None) => Err(Stop::Over(Outcome::Close(Close::ClientGone))),
+            (RelayEnd::Sink(error), None) => Err(Stop::Over(client_lost(&error))),
             (end, None) => {
                 let failure = match end {
-                    End::Stalled => Failure::ResponseStalled,
-                    End::Malformed(_) => Failure::BadResponseChunk,
+                    RelayEnd::Stalled => Failure::ResponseStalled,
+                    RelayEnd::Malformed(_) => Failure::BadResponseChunk,
                     _ => Failure::ResponseCut,
                 };
                 Err(self.response_is_cut(failure, &passage, nothing_sent))
@@ -126,17 +126,18 @@ impl<D: Downstream> Exchange<'_, D> {
     /// How the exchange ends if its time was over before its bodies were.
     fn has_run_out(
         &mut self,
-        end: &End,
-        fault: Option<&Fault>,
+        end: &RelayEnd,
+        fault: Option<&UploadEnd>,
         passage: &Passage,
         nothing_sent: bool,
     ) -> Option<Stop> {
         let client_stalls = end.is_timeout_of_sink();
-        let is_timeout = |end: &End| matches!(end, End::Stalled) || end.is_timeout_of_sink();
+        let is_timeout =
+            |end: &RelayEnd| matches!(end, RelayEnd::Stalled) || end.is_timeout_of_sink();
         let timed_out = match fault {
-            Some(Fault::Client(end)) => is_timeout(end),
-            Some(Fault::Peer) => true,
-            Some(Fault::Panic) => return None,
+            Some(UploadEnd::Client(end)) => is_timeout(end),
+            Some(UploadEnd::Peer) => true,
+            Some(UploadEnd::Panic) => return None,
             None => is_timeout(end),
         };
         if !timed_out || !self.is_overdue() || net::are_waits_cut() {
@@ -144,7 +145,7 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         let stop = match end {
             // There was no time left for the rest of the request.
-            End::Complete => {
+            RelayEnd::Complete => {
                 self.tally.error = Some(Failure::Deadline.name());
                 Stop::Over(Outcome::Close(Close::BodyUnread))
             }
@@ -222,7 +223,7 @@ impl<D: Downstream> Exchange<'_, D> {
         buffer: &mut Buffer,
         passage: &Passage,
         upload: Option<&Upload>,
-    ) -> End {
+    ) -> RelayEnd {
         let gateway = &self.config.gateway;
         // A peer that waits for the rest of the body is as slow as the client.
         let peer_patience = self.patience(match upload.is_some() {
@@ -264,7 +265,7 @@ impl<D: Downstream> Exchange<'_, D> {
             let trailer = &mut self.workspace.trailer;
             let end = relay::relay(&mut source, &mut sink, trailer, &mut taken);
             match (end, &heard) {
-                (End::Watched, Some(heard)) if drops && !self.transport.is_gone() => {
+                (RelayEnd::Watched, Some(heard)) if drops && !self.transport.is_gone() => {
                     drops = self.drop_some(heard, &mut turns);
                 }
                 (end, _) => break end,
@@ -341,7 +342,7 @@ impl<D: Downstream> Exchange<'_, D> {
             return failure.into();
         }
         self.tally.error = Some(failure.name());
-        self.verdict = Verdict::Cut(failure);
+        self.verdict = PeerVerdict::Cut(failure);
         // A length or chunks show by themselves that something is missing, and what was sent should
         // still arrive.
         Stop::Over(match passage.framing_down {
@@ -355,8 +356,8 @@ impl<D: Downstream> Exchange<'_, D> {
 /// same, it must not be taken for the next response.
 fn speaks_of_absent_body(head: &ResponseHead, bytes: &[u8], framing: Framing) -> bool {
     let speaks = |field: &Field| match field.kind {
-        Kind::ContentLength => field.value.of(bytes) != b"0",
-        kind => kind == Kind::TransferEncoding,
+        FieldKind::ContentLength => field.value.of(bytes) != b"0",
+        kind => kind == FieldKind::TransferEncoding,
     };
     framing == Framing::None && head.fields.iter().any(speaks)
 }

@@ -201,7 +201,7 @@ fn run<D: Downstream>(
     workspace: &mut Workspace,
     tally: &mut Tally,
 ) -> Outcome {
-    let client = Client {
+    let client = Requester {
         downstream,
         transport,
         buffer: &mut Buffer::new(),

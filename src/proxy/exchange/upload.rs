@@ -6,15 +6,15 @@ use super::request::refusal_of;
 use super::{Exchange, Outcome, Stop, Upstream};
 use crate::error::Close;
 use crate::net::Stream;
-use crate::proxy::body::relay::End;
+use crate::proxy::body::relay::RelayEnd;
 use crate::proxy::body::tunnel::Twins;
 use crate::proxy::body::upload::{RestOfBody, Upload};
 use crate::proxy::downstream::Downstream;
 
 /// What has ended an upload early.
-pub(super) enum Fault {
+pub(super) enum UploadEnd {
     /// The client's: its body ended in this way.
-    Client(End),
+    Client(RelayEnd),
     /// The peer took nothing of it for too long.
     Peer,
     /// An internal error.
@@ -68,14 +68,14 @@ impl<D: Downstream> Exchange<'_, D> {
         upload: Upload,
         peer: &Stream,
         reads_on: bool,
-    ) -> Option<Fault> {
+    ) -> Option<UploadEnd> {
         if !reads_on && !upload.has_ended() {
             // The response is over, and nothing waits for the rest.
             peer.shutdown_both();
         }
         let Some(uploaded) = upload.join() else {
             self.worker.metrics().panics.increment();
-            return Some(Fault::Panic);
+            return Some(UploadEnd::Panic);
         };
         *self.buffer = uploaded.buffer;
         *self.body = uploaded.body;
@@ -83,20 +83,22 @@ impl<D: Downstream> Exchange<'_, D> {
         self.tally.received += relayed.taken;
         self.worker.metrics().upstream_sent.add(relayed.sent);
         match relayed.end {
-            End::Complete => None,
-            End::Sink(error) if !self.is_refused() && error.kind() == io::ErrorKind::TimedOut => {
-                Some(Fault::Peer)
+            RelayEnd::Complete => None,
+            RelayEnd::Sink(error)
+                if !self.is_refused() && error.kind() == io::ErrorKind::TimedOut =>
+            {
+                Some(UploadEnd::Peer)
             }
             // The peer has not taken all of it.
-            End::Watched | End::Sink(_) => None,
-            end => Some(Fault::Client(end)),
+            RelayEnd::Watched | RelayEnd::Sink(_) => None,
+            end => Some(UploadEnd::Client(end)),
         }
     }
 
     /// The client has failed within its body, after the response has begun.
     pub(super) fn upload_failed(
         &mut self,
-        fault: &End,
+        fault: &RelayEnd,
         complete: bool,
         nothing_sent: bool,
     ) -> Outcome {

@@ -24,7 +24,7 @@ pub(in crate::proxy) struct Arrival {
 
 /// What is kept of a connection between two requests.
 pub(super) struct Dormant {
-    _open: Open,
+    _open: OpenConnection,
     /// Its number among its worker's connections, never used again.
     pub(super) number: u64,
     /// Which listener it came to.
@@ -48,7 +48,7 @@ impl Dormant {
     /// For a connection that begins now.
     pub(super) fn new(counters: &Rc<Counters>, number: u64, arrival: &Arrival) -> Self {
         Self {
-            _open: Open::new(counters),
+            _open: OpenConnection::new(counters),
             number,
             listener: arrival.listener,
             socket: client::canonical(arrival.from.ip()),
@@ -84,9 +84,9 @@ impl Parked {
 }
 
 /// Counts a connection as open for as long as it lives, however it ends.
-struct Open(Rc<Counters>);
+struct OpenConnection(Rc<Counters>);
 
-impl Open {
+impl OpenConnection {
     fn new(counters: &Rc<Counters>) -> Self {
         counters.connections.increment();
         counters.active.increment();
@@ -94,7 +94,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.active.decrement();
         self.0.connection_has_ended();

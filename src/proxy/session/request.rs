@@ -16,7 +16,7 @@ use crate::http::h1::head::{Parsed, Scanner};
 use crate::lists::PoolName;
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::{RequestBody, SMALL_BODY};
-use crate::proxy::exchange::{Client, Exchange, Outcome};
+use crate::proxy::exchange::{Exchange, Outcome, Requester};
 use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
@@ -131,7 +131,7 @@ impl Session<'_> {
         }
         // Lent, since the exchange has the rest of the workspace.
         let mut to_client = std::mem::take(&mut workspace.to_client);
-        let client = Client {
+        let client = Requester {
             downstream: &mut Http1::new(&self.stream, plan.version, &mut to_client),
             transport: &self.stream,
             buffer: &mut self.buffer,

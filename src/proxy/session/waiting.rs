@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// A wait for a client.
-struct Idle {
+struct IdleWait {
     deadline: Instant,
     /// Why the connection ends then.
     close: Close,
@@ -48,7 +48,7 @@ impl Session<'_> {
         if !client::is_trusted(self.dormant.socket, &config.gateway.trusted_proxies) {
             return Err(Pause::End(Close::UntrustedProxy));
         }
-        let mut idle = Idle {
+        let mut idle = IdleWait {
             deadline: Instant::now() + config.gateway.head_timeout,
             close: Close::HeadTimeout,
             park: None,
@@ -92,7 +92,7 @@ impl Session<'_> {
             return Ok(());
         }
         let (deadline, close) = self.time_to_ask();
-        let mut idle = Idle {
+        let mut idle = IdleWait {
             deadline,
             close,
             park: None,
@@ -121,7 +121,7 @@ impl Session<'_> {
 
     /// Waits, holding nothing, until bytes are there, and reads them behind those that were laid
     /// `aside`.
-    fn wait_idle(&mut self, idle: &mut Idle, aside: &[u8]) -> Result<(), Pause> {
+    fn wait_idle(&mut self, idle: &mut IdleWait, aside: &[u8]) -> Result<(), Pause> {
         self.buffer.release();
         loop {
             // Nothing runs between this look and the wait, so an interruption is never missed. The

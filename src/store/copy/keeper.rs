@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::disk::{InTheWay, place_aside, place_of_lock, write_copy};
 use super::lock::{self, Holder, Lock, LockError};
-use super::{Copy, CopyError, Found, LONGEST, of_another, read, render};
+use super::{Copy, CopyAtStart, CopyError, LONGEST, of_another, read, render};
 use crate::lists::{Digest, Lists};
 use crate::process::supervised;
 use crate::store::{StoreName, heavy};
@@ -32,7 +32,7 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is known of the copy on disk.
 #[derive(Clone, Debug)]
-pub(crate) struct View {
+pub(crate) struct CopyView {
     /// Where it is.
     pub path: PathBuf,
     /// When the lists in it were last known to be good; `None`: there is none that can be used.
@@ -67,17 +67,17 @@ pub(crate) struct Purpose {
 }
 
 /// Keeps the copy, with a thread of its own.
-pub(crate) struct Keeper(Arc<Shared>);
+pub(crate) struct Keeper(Arc<KeeperShared>);
 
-struct Shared {
+struct KeeperShared {
     path: PathBuf,
     purpose: Purpose,
-    state: Mutex<State>,
+    state: Mutex<KeeperState>,
     news: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct KeeperState {
     /// The age at which a start refuses it, if there is one.
     max_age: Option<Duration>,
     /// The lists in force, and when they were last known to be good.
@@ -102,7 +102,7 @@ struct State {
     ended: bool,
 }
 
-impl State {
+impl KeeperState {
     /// The age at which the copy is renewed.
     fn renew_at(&self) -> Duration {
         let part = self.max_age.map(|it| it / RENEW_PART);
@@ -122,7 +122,7 @@ impl State {
     }
 }
 
-impl State {
+impl KeeperState {
     /// Notes what was found on the disk.
     fn find(&mut self, found: &Result<Option<Copy>, CopyError>, store: &StoreName) {
         let copy = found.as_ref().ok().and_then(Option::as_ref);
@@ -142,8 +142,8 @@ impl State {
     }
 }
 
-impl Shared {
-    fn locked(&self) -> MutexGuard<'_, State> {
+impl KeeperShared {
+    fn locked(&self) -> MutexGuard<'_, KeeperState> {
         // A state is consistent at any moment, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -154,13 +154,13 @@ impl Keeper {
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub(crate) fn start(path: &Path, purpose: Purpose) -> io::Result<(Self, Found)> {
+    pub(crate) fn start(path: &Path, purpose: Purpose) -> io::Result<(Self, CopyAtStart)> {
         // From now on nobody else changes it.
         let lock = take_lock(path, &purpose);
         let found = read(path, purpose.peer_port);
-        let mut state = State {
+        let mut state = KeeperState {
             max_age: purpose.max_age,
-            ..State::default()
+            ..KeeperState::default()
         };
         state.find(&found, &purpose.store);
         if let Err(LockError::Taken(by)) = &lock {
@@ -168,7 +168,7 @@ impl Keeper {
             log::error!("copy-taken path={path:?} reason={what:?}");
             state.failed = Some(what);
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(KeeperShared {
             path: path.to_owned(),
             purpose,
             state: Mutex::new(state),
@@ -200,9 +200,9 @@ impl Keeper {
     }
 
     /// What there is to know.
-    pub(crate) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> CopyView {
         let state = self.0.locked();
-        View {
+        CopyView {
             path: self.0.path.clone(),
             written: state.on_disk.map(|(_, written)| written),
             error: state.failed.as_ref().or(state.refused.as_ref()).cloned(),
@@ -243,7 +243,7 @@ fn taken(by: &Holder) -> String {
 }
 
 /// Takes the lock if it is not held yet. What was found before may be another's by now.
-fn take_over(shared: &Shared, lock: &mut Option<Lock>) -> io::Result<()> {
+fn take_over(shared: &KeeperShared, lock: &mut Option<Lock>) -> io::Result<()> {
     if lock.is_some() {
         return Ok(());
     }
@@ -262,7 +262,7 @@ fn take_over(shared: &Shared, lock: &mut Option<Lock>) -> io::Result<()> {
 }
 
 fn write_newest(
-    shared: &Shared,
+    shared: &KeeperShared,
     lock: &mut Option<Lock>,
     lists: &Lists,
     time: SystemTime,
@@ -278,7 +278,7 @@ fn write_newest(
 }
 
 /// The lock is released at the end, after the last copy.
-fn keep(shared: &Shared, lock: &mut Option<Lock>) {
+fn keep(shared: &KeeperShared, lock: &mut Option<Lock>) {
     // A million entries make a text of many megabytes, and nobody waits for it.
     heavy::step_back();
     let mut not_before = Instant::now();
@@ -322,7 +322,7 @@ fn keep(shared: &Shared, lock: &mut Option<Lock>) {
     }
 }
 
-fn note_success(shared: &Shared, state: &mut State, on_disk: (Digest, SystemTime)) {
+fn note_success(shared: &KeeperShared, state: &mut KeeperState, on_disk: (Digest, SystemTime)) {
     state.on_disk = Some(on_disk);
     state.refused = None;
     (state.in_the_way, state.is_outdated) = (None, false);
@@ -331,7 +331,7 @@ fn note_success(shared: &Shared, state: &mut State, on_disk: (Digest, SystemTime
     }
 }
 
-fn note_failure(shared: &Shared, state: &mut State, error: &io::Error) {
+fn note_failure(shared: &KeeperShared, state: &mut KeeperState, error: &io::Error) {
     state.failures += 1;
     let error = error.to_string();
     if state.failed.as_ref() != Some(&error) {
@@ -349,7 +349,7 @@ mod tests {
     fn a_copy_is_due_when_the_lists_differ_when_it_is_old_and_at_the_end() {
         let lists = Arc::new(lists());
         let time = SystemTime::UNIX_EPOCH + RENEW * 2;
-        let mut state = State::default();
+        let mut state = KeeperState::default();
         assert!(!state.is_due(), "nothing was read yet");
         state.newest = Some((Arc::clone(&lists), time));
         assert!(state.is_due(), "there is no copy");

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::guard::{By, Gate, Guarded, Held, Moment, Rules};
+use super::guard::{By, Gate, GuardRules, Guarded, HeldChange, Moment};
 use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, SharedLists, Skipped};
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
@@ -39,7 +39,7 @@ pub(in crate::store) type EmptyFor = ByList<Duration>;
 
 /// What lists have to pass.
 pub(in crate::store) struct Door {
-    rules: Rules,
+    rules: GuardRules,
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
     /// Why lists keep their values although none of their changes is held.
@@ -63,10 +63,10 @@ pub(in crate::store) struct Door {
 }
 
 /// A reading as lists.
-pub(in crate::store) type Parsed = ByList<Result<GrayList, Fault>, Result<PeerList, Fault>>;
+pub(in crate::store) type ParsedReading = ByList<Result<GrayList, Fault>, Result<PeerList, Fault>>;
 
 /// Reads entries; peers without a port get `peer_port`.
-pub(in crate::store) fn parse(reading: Reading, peer_port: u16) -> Parsed {
+pub(in crate::store) fn parse(reading: Reading, peer_port: u16) -> ParsedReading {
     let gray = |entries: Entries| GrayList::parse(&entries);
     let peers = |entries: Entries| PeerList::parse(&entries, peer_port);
     reading.map_each(|it| it.map(gray), |it| it.map(peers))
@@ -95,7 +95,7 @@ pub(in crate::store) enum Ripe {
 }
 
 impl Door {
-    pub(in crate::store) fn new(rules: Rules) -> Self {
+    pub(in crate::store) fn new(rules: GuardRules) -> Self {
         Self {
             rules,
             gray: Gate::default(),
@@ -112,7 +112,7 @@ impl Door {
         }
     }
 
-    pub(in crate::store) fn set_rules(&mut self, rules: Rules) {
+    pub(in crate::store) fn set_rules(&mut self, rules: GuardRules) {
         self.rules = rules;
     }
 
@@ -126,7 +126,7 @@ impl Door {
     pub(in crate::store) fn judge(
         &mut self,
         current: &Lists,
-        read: Parsed,
+        read: ParsedReading,
         empty_for: EmptyFor,
         now: Moment,
     ) -> SharedLists {
@@ -157,7 +157,12 @@ impl Door {
     }
 
     /// What was `read`, without the lists that have become empty only a moment ago.
-    fn take_emptied(&mut self, current: &Lists, read: Parsed, empty_for: EmptyFor) -> Parsed {
+    fn take_emptied(
+        &mut self,
+        current: &Lists,
+        read: ParsedReading,
+        empty_for: EmptyFor,
+    ) -> ParsedReading {
         let compared = current.each().zip(read.as_ref());
         let mut becomes_empty: ByList<bool> = compared.map_each(becomes_empty, becomes_empty);
         // A held change is not new with each reading.
@@ -335,13 +340,18 @@ impl Door {
     }
 
     /// What is held.
-    pub(in crate::store) fn held(&self) -> Vec<Held> {
+    pub(in crate::store) fn held(&self) -> Vec<HeldChange> {
         let held = [self.gray.held(), self.prod.held()];
         held.into_iter().flatten().collect()
     }
 
     /// Logs what was held `before` and has been let in.
-    pub(in crate::store) fn tell_accepted(&mut self, before: &[Held], list: ListName, by: By) {
+    pub(in crate::store) fn tell_accepted(
+        &mut self,
+        before: &[HeldChange],
+        list: ListName,
+        by: By,
+    ) {
         for it in before.iter().filter(|it| it.list == list) {
             let Some(untold) = self.accepted.turn(Instant::now()) else {
                 continue;
@@ -354,8 +364,8 @@ impl Door {
 
     /// Logs what is newly held. What is left out, because there is too much, is logged at the next
     /// reading if it is still held.
-    pub(in crate::store) fn tell_held(&mut self, held: &[Held]) {
-        let is = |it: &Held| (it.list, it.digest);
+    pub(in crate::store) fn tell_held(&mut self, held: &[HeldChange]) {
+        let is = |it: &HeldChange| (it.list, it.digest);
         self.told.retain(|told| {
             let stays = held.iter().any(|it| is(it) == *told);
             if !stays {
@@ -388,7 +398,7 @@ impl Door {
 /// The value of a guarded list from now on, and the fault for which it keeps its old one, if any.
 fn pass<L: Guarded + Listed>(
     gate: &mut Gate<L>,
-    rules: Option<Rules>,
+    rules: Option<GuardRules>,
     in_force: &Arc<L>,
     read: Result<L, Fault>,
     now: Moment,

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::lists::{Digest, Family, GrayList, ListName, Peer, PeerList};
+use crate::lists::{Digest, Family, GrayList, ListName, ListedPeer, PeerList};
 
 /// How long a list must stand that follows trouble and still lacks peers; and how long the list in force
 /// must have stood for the next change to count as another one.
@@ -42,7 +42,7 @@ const NAMED: usize = 20;
 
 /// Why a change is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum HoldReason {
     /// It leaves `prod` without a peer.
     EmptiesProd,
     /// It removes too many of `prod`'s peers at once.
@@ -51,7 +51,7 @@ pub(crate) enum Reason {
     AdmitsEverybody,
 }
 
-impl Reason {
+impl HoldReason {
     /// The name in logs and on the admin page.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl By {
 
 /// The guard's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(crate) struct GuardRules {
     /// The share of `prod`'s peers that one change may remove, in percent; 100: all but the last.
     pub share: usize,
     /// When a held change comes into force by itself, if ever.
@@ -150,7 +150,7 @@ pub(crate) trait Guarded {
     const IS_SHARED: bool;
 
     /// Why `new` must not take the place of this list by itself.
-    fn objection(&self, new: &Self, share: usize) -> Option<Reason>;
+    fn objection(&self, new: &Self, share: usize) -> Option<HoldReason>;
 
     /// True when `new` lacks something of this list that its clients may miss.
     fn loses_by(&self, new: &Self) -> bool;
@@ -174,12 +174,12 @@ impl Guarded for PeerList {
     const LIST: ListName = ListName::Prod;
     const IS_SHARED: bool = true;
 
-    fn objection(&self, new: &Self, share: usize) -> Option<Reason> {
+    fn objection(&self, new: &Self, share: usize) -> Option<HoldReason> {
         let (all, gone) = (self.peers().len(), missing(self, new).count());
         if new.is_empty() && all > 0 {
-            Some(Reason::EmptiesProd)
+            Some(HoldReason::EmptiesProd)
         } else if gone * 100 > all * share {
-            Some(Reason::RemovesPeers)
+            Some(HoldReason::RemovesPeers)
         } else {
             None
         }
@@ -210,8 +210,8 @@ impl Guarded for PeerList {
 }
 
 /// Peers of one list that the other lacks. One with another weight is there.
-fn missing<'a>(one: &'a PeerList, other: &'a PeerList) -> impl Iterator<Item = &'a Peer> {
-    let there = |peer: &Peer| other.at(peer.place()).is_some();
+fn missing<'a>(one: &'a PeerList, other: &'a PeerList) -> impl Iterator<Item = &'a ListedPeer> {
+    let there = |peer: &ListedPeer| other.at(peer.place()).is_some();
     one.peers().iter().filter(move |it| !there(it))
 }
 
@@ -220,11 +220,11 @@ impl Guarded for GrayList {
     // Also so that an old list of a million entries is not kept alive.
     const IS_SHARED: bool = false;
 
-    fn objection(&self, new: &Self, _: usize) -> Option<Reason> {
+    fn objection(&self, new: &Self, _: usize) -> Option<HoldReason> {
         let mut families = Family::ALL.into_iter();
         families
             .any(|it| comes_to_admit_everybody(self, new, it))
-            .then_some(Reason::AdmitsEverybody)
+            .then_some(HoldReason::AdmitsEverybody)
     }
 
     fn loses_by(&self, _: &Self) -> bool {
@@ -278,11 +278,11 @@ fn everybody() -> [IpNet; 2] {
 
 /// A held change, as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct HeldChange {
     /// Which list.
     pub list: ListName,
     /// Why.
-    pub reason: Reason,
+    pub reason: HoldReason,
     /// The hash of the list's new content, by which it is accepted.
     pub digest: Digest,
     /// Since when.
@@ -301,7 +301,7 @@ struct Waiting<L> {
     content: Arc<L>,
     digest: Digest,
     /// Why it is held; `None` if it only has to settle.
-    reason: Option<Reason>,
+    reason: Option<HoldReason>,
     /// When it was first seen.
     since: SystemTime,
     /// Since when every reading has seen it in the store; `None` if it is out of sight, or doubtful.
@@ -339,7 +339,7 @@ impl<L: Guarded> Gate<L> {
     /// keeping the time for which it has waited already, in place of whatever else has waited.
     pub(crate) fn judge(
         &mut self,
-        rules: Rules,
+        rules: GuardRules,
         in_force: &Arc<L>,
         new: L,
         now: Moment,
@@ -391,7 +391,7 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// Why `new` must not come into force by itself.
-    fn objection(&self, in_force: &L, new: &L, share: usize) -> Option<Reason> {
+    fn objection(&self, in_force: &L, new: &L, share: usize) -> Option<HoldReason> {
         let Some(baseline) = &self.baseline else {
             return in_force.objection(new, share);
         };
@@ -424,7 +424,7 @@ impl<L: Guarded> Gate<L> {
 
     /// Takes what waits, if it was seen to stand for long enough, or is in sight and the rules now allow
     /// it.
-    pub(crate) fn ripe(&mut self, rules: Rules, in_force: &L, now: Instant) -> Option<Arc<L>> {
+    pub(crate) fn ripe(&mut self, rules: GuardRules, in_force: &L, now: Instant) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
         let stood = now.saturating_duration_since(waiting.stands_since?);
         let ripe = match waiting.reason {
@@ -440,7 +440,7 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// When [`Self::ripe`] may return something, if nothing else happens.
-    pub(crate) fn ripe_at(&self, rules: Rules) -> Option<Instant> {
+    pub(crate) fn ripe_at(&self, rules: GuardRules) -> Option<Instant> {
         let waiting = self.waiting.as_ref()?;
         let after = match waiting.reason {
             None => SETTLE,
@@ -469,9 +469,9 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// What is held.
-    pub(crate) fn held(&self) -> Option<Held> {
+    pub(crate) fn held(&self) -> Option<HeldChange> {
         let waiting = self.waiting.as_ref()?;
-        Some(Held {
+        Some(HeldChange {
             list: L::LIST,
             reason: waiting.reason?,
             digest: waiting.digest,

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::lists::PeerList;
-use crate::store::gate::guard::Reason;
+use crate::store::gate::guard::HoldReason;
 use crate::store::gate::{door, guard};
 use crate::store::{Entries, Fault};
 
-const RULES: Rules = Rules {
+const RULES: GuardRules = GuardRules {
     share: 50,
     timeout: None,
 };
@@ -53,7 +53,7 @@ fn in_force(publisher: &Publisher) -> (u64, [usize; 3]) {
     (lists.generation, ListName::ALL.map(|list| lists.len(list)))
 }
 
-fn held(publisher: &Publisher) -> Vec<(ListName, Reason)> {
+fn held(publisher: &Publisher) -> Vec<(ListName, HoldReason)> {
     let held = publisher.status().held.into_iter();
     held.map(|it| (it.list, it.reason)).collect()
 }
@@ -79,7 +79,10 @@ fn a_list_that_cannot_be_accepted_keeps_its_value_and_the_others_change() {
     assert_eq!(in_force(&publisher), (2, [0, 1, 1]));
     let faults = publisher.status().faults;
     assert_eq!(faults, [(ListName::Pre, Fault::AllSkipped)]);
-    assert_eq!(held(&publisher), [(ListName::Prod, Reason::EmptiesProd)]);
+    assert_eq!(
+        held(&publisher),
+        [(ListName::Prod, HoldReason::EmptiesProd)]
+    );
     assert_eq!(publisher.lists().skipped(ListName::Pre).count, 1);
     let wrong = Reading {
         gray: Err(Fault::WrongType),
@@ -128,14 +131,14 @@ fn let_in_ripe(publisher: &Publisher, after: Duration) {
 fn what_is_held_of_a_store_that_cannot_be_read_stays_held_and_can_be_accepted() {
     let publisher = publisher();
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
-    publisher.set_rules(Rules {
+    publisher.set_rules(GuardRules {
         timeout: Some(minute),
         ..RULES
     });
     let emptied = || reading(&["1.1.1.1"], &["2.2.2.2"], &[]);
     publisher.publish(emptied(), Cause::Event);
     let before = held(&publisher);
-    assert_eq!(before, [(ListName::Prod, Reason::EmptiesProd)]);
+    assert_eq!(before, [(ListName::Prod, HoldReason::EmptiesProd)]);
     publisher.failed("gone");
     let_in_ripe(&publisher, hour);
     assert_eq!(
@@ -401,7 +404,7 @@ fn a_held_change_that_the_store_takes_back_with_another_list_that_waits_is_forgo
     for (gray, prod) in table {
         let publisher = publisher();
         let timeout = Some(MINUTE);
-        publisher.set_rules(Rules { timeout, ..RULES });
+        publisher.set_rules(GuardRules { timeout, ..RULES });
         publisher.publish(reading(gray, &["2.2.2.2"], prod), Cause::Event);
         let digest = publisher.status().held[0].digest.to_string();
         let emptied = find(&publisher, &["1.1.1.1"], &[], &["3.3.3.3"]);
@@ -416,7 +419,7 @@ fn a_held_change_that_the_store_takes_back_with_another_list_that_waits_is_forgo
 fn the_time_of_a_held_change_goes_on_while_the_store_has_it_with_another_list_that_waits() {
     let publisher = publisher();
     let timeout = Some(MINUTE);
-    publisher.set_rules(Rules { timeout, ..RULES });
+    publisher.set_rules(GuardRules { timeout, ..RULES });
     find(&publisher, &["1.1.1.1"], &["2.2.2.2"], &["9.9.9.9"]);
     find(&publisher, &["5.5.5.5"], &[], &["9.9.9.9"]);
     let before = publisher.locked_entrance().door.ripe_at();
@@ -585,7 +588,10 @@ fn a_copy_that_is_too_old_is_compared_with_and_not_used() {
             (first(&lists.pre), first(&lists.prod)),
             ("9.9.9.9:80".into(), "3.3.3.3:80".into())
         );
-        assert_eq!(held(&publisher), [(ListName::Prod, Reason::RemovesPeers)]);
+        assert_eq!(
+            held(&publisher),
+            [(ListName::Prod, HoldReason::RemovesPeers)]
+        );
         publisher.end();
     }
 }
@@ -632,7 +638,10 @@ fn the_first_lists_begin_no_burst() {
         find(&publisher, &[], &["2.2.2.2"], &all[..left]);
         assert_eq!(prods(&publisher).len(), in_force, "{left}");
     }
-    assert_eq!(held(&publisher), [(ListName::Prod, Reason::RemovesPeers)]);
+    assert_eq!(
+        held(&publisher),
+        [(ListName::Prod, HoldReason::RemovesPeers)]
+    );
 }
 
 #[test]
@@ -642,8 +651,8 @@ fn what_is_held_of_one_list_changes_nothing_for_the_others_and_is_accepted_alone
     publisher.publish(change(), Cause::Event);
     assert_eq!(in_force(&publisher), (2, [1, 0, 1]));
     let both = [
-        (ListName::Gray, Reason::AdmitsEverybody),
-        (ListName::Prod, Reason::RemovesPeers),
+        (ListName::Gray, HoldReason::AdmitsEverybody),
+        (ListName::Prod, HoldReason::RemovesPeers),
     ];
     assert_eq!(held(&publisher), both);
     let wrong = publisher.accept("0000000000000000", By::Command);

@@ -27,7 +27,7 @@ impl AcceptKey {
     pub(crate) fn read(
         &mut self,
         reader: &mut Link,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Vec<String>> {
         let name = settings.accept_key.as_str();
         let get = |link: &mut Link| match link.ask(redis::cmd("GET").arg(name)) {

@@ -51,7 +51,7 @@ impl Way {
 }
 
 /// What a subscription reports.
-pub(crate) enum News {
+pub(crate) enum SubscriptionNews {
     /// A key was changed, perhaps not for the first time.
     Change,
     /// The connection has ended, or is silent.
@@ -61,7 +61,7 @@ pub(crate) enum News {
 /// The receiving end of a subscription. Its connection ends with it.
 pub(crate) struct Subscription {
     /// Holds one item at most.
-    pub(crate) news: Receiver<News>,
+    pub(crate) news: Receiver<SubscriptionNews>,
     changes: Arc<AtomicU64>,
     last: Arc<LastEvents>,
     _ender: Option<Ender>,
@@ -114,7 +114,7 @@ impl Subscription {
 
 /// Chooses a way to learn of changes, and keeps to it.
 #[derive(Debug)]
-pub(crate) struct Chooser {
+pub(crate) struct WayChooser {
     /// When the way was last chosen.
     chosen: Instant,
     /// What was logged already, so that it is logged once.
@@ -125,7 +125,7 @@ pub(crate) struct Chooser {
     redirected_to: Option<i64>,
 }
 
-impl Default for Chooser {
+impl Default for WayChooser {
     fn default() -> Self {
         Self {
             chosen: Instant::now(),
@@ -137,7 +137,7 @@ impl Default for Chooser {
     }
 }
 
-impl Chooser {
+impl WayChooser {
     /// Chooses the best way that the server and the settings allow.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Chooser {
     pub(crate) fn choose(
         &mut self,
         reader: &mut Link,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<(Way, Subscription)> {
         let notify = settings.notify;
         self.chosen = Instant::now();
@@ -195,7 +195,7 @@ impl Chooser {
         &mut self,
         way: Way,
         reader: &mut Link,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Option<Way>> {
         let notify = settings.notify;
         match way {
@@ -243,7 +243,7 @@ impl Chooser {
     fn hear_events(
         &mut self,
         reader: &Link,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Subscription> {
         let db = settings.url.login().db;
         let channel = |key: &str| format!("__keyspace@{db}__:{key}");
@@ -282,7 +282,11 @@ impl Chooser {
     }
 
     /// Has the server tell a subscription of the keys that the reader wants to know about.
-    fn track(&mut self, reader: &mut Link, settings: &config::Redis) -> RedisResult<Subscription> {
+    fn track(
+        &mut self,
+        reader: &mut Link,
+        settings: &config::RedisSettings,
+    ) -> RedisResult<Subscription> {
         let lists = ListName::ALL
             .iter()
             .map(|list| settings.keys[*list].as_str());
@@ -393,7 +397,7 @@ fn follow(
         .spawn(move || {
             let error = pass_on(&mut link, &wanted, &counted, &said);
             // Nobody receives it if the reader has failed first.
-            let _ = said.send(News::Lost(error));
+            let _ = said.send(SubscriptionNews::Lost(error));
         })?;
     Ok(Subscription {
         news,
@@ -407,7 +411,7 @@ fn pass_on(
     link: &mut Link,
     wanted: &impl Fn(&Value, &Value) -> bool,
     counted: &AtomicU64,
-    said: &Sender<News>,
+    said: &Sender<SubscriptionNews>,
 ) -> RedisError {
     loop {
         match link.hear() {
@@ -419,7 +423,7 @@ fn pass_on(
                 {
                     counted.fetch_add(1, Ordering::Relaxed);
                     // A full queue contains a change that has not been handled yet: that is enough.
-                    let _ = said.try_send(News::Change);
+                    let _ = said.try_send(SubscriptionNews::Change);
                 }
             }
             Ok(other) => match other.extract_error() {

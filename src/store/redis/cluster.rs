@@ -80,7 +80,7 @@ impl Redirection {
     }
 
     /// Connects to it.
-    pub(crate) fn open(&self, from: &Link, settings: &config::Redis) -> RedisResult<Link> {
+    pub(crate) fn open(&self, from: &Link, settings: &config::RedisSettings) -> RedisResult<Link> {
         let address = self.address(from).ok_or_else(|| {
             io_error("a Redis Cluster cannot be followed by a socket of the file system: give a host in url")
         })?;
@@ -109,7 +109,7 @@ impl Redirection {
 /// Those of `act`, or why the server to which it was redirected cannot be reached.
 pub(crate) fn follow<T>(
     link: &mut Link,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
     mut act: impl FnMut(&mut Link) -> RedisResult<T>,
 ) -> RedisResult<T> {
     let mut outcome = act(link);
@@ -137,7 +137,7 @@ pub(crate) fn follow<T>(
 pub(crate) fn follow_aside<T>(
     link: &mut Link,
     aside: &mut Option<Link>,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
     mut act: impl FnMut(&mut Link) -> RedisResult<T>,
 ) -> RedisResult<T> {
     if let Some(there) = aside {
@@ -165,7 +165,7 @@ pub(crate) fn follow_aside<T>(
 ///
 /// # Errors
 /// When no server says which one that is, or the lists are in several slots.
-pub(crate) fn locate(link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
+pub(crate) fn locate(link: &mut Link, settings: &config::RedisSettings) -> RedisResult<()> {
     let keys = &settings.keys;
     let outcome = follow(link, settings, |link| look(link, keys));
     outcome.map_err(|error| explained(error, keys))

@@ -20,7 +20,7 @@ use socket2::Socket;
 use self::connect::{connect, connect_to};
 use self::received::Received;
 use self::resolver::{MORE, PROMPT, Resolution, begin_to_resolve};
-use self::stream::{Pinging, Stream, Timed, left};
+use self::stream::{LinkStream, Pinging, TimedSocket, left};
 use super::errors::{at, describe, is_refusal, of_select, reworded};
 use super::password;
 use super::reply::Bounds;
@@ -38,7 +38,7 @@ pub(crate) struct Link {
     meaning: Option<Resolution>,
     /// The server may have keys of a slot that it is still importing.
     asking: bool,
-    stream: Stream,
+    stream: LinkStream,
     received: Received,
     /// For connecting, including authentication, and for each silence.
     limit: Duration,
@@ -101,7 +101,7 @@ impl Link {
         files: &config::Tls,
         (limit, until): (Duration, Instant),
     ) -> RedisResult<Self> {
-        let socket = Timed {
+        let socket = TimedSocket {
             socket,
             silence: limit,
             until,
@@ -112,7 +112,7 @@ impl Link {
             peer,
             meaning: None,
             asking: false,
-            stream: Stream::of(socket, address, files)?,
+            stream: LinkStream::of(socket, address, files)?,
             received: Received::default(),
             limit,
             heard: Instant::now(),
@@ -127,13 +127,15 @@ impl Link {
         let lost = error.is_connection_dropped();
         let hint = match (&self.stream, &files.own) {
             // With TLS 1.3 a server checks the client's certificate after the handshake.
-            (Stream::Tls(_), None) if lost => "does the server ask for a certificate, tls_cert?",
-            (Stream::Tls(_), Some(_)) if lost => "does the server refuse the one in tls_cert?",
+            (LinkStream::Tls(_), None) if lost => {
+                "does the server ask for a certificate, tls_cert?"
+            }
+            (LinkStream::Tls(_), Some(_)) if lost => "does the server refuse the one in tls_cert?",
             // An alert of TLS, or an end without a message: not a handshake.
-            (Stream::Plain(_), _) if self.received.bytes.starts_with(b"\x15\x03") => {
+            (LinkStream::Plain(_), _) if self.received.bytes.starts_with(b"\x15\x03") => {
                 "the server speaks TLS on this port: then the URL must begin with rediss://"
             }
-            (Stream::Plain(socket), _) if lost && !socket.heard => {
+            (LinkStream::Plain(socket), _) if lost && !socket.heard => {
                 "does the server speak TLS on this port? Then the URL must begin with rediss://"
             }
             _ => return error,
@@ -264,7 +266,7 @@ impl Link {
     ///
     /// # Errors
     /// What came instead.
-    pub(crate) fn another(&self, settings: &config::Redis) -> RedisResult<Self> {
+    pub(crate) fn another(&self, settings: &config::RedisSettings) -> RedisResult<Self> {
         let login = settings.url.login();
         let (tls, limit) = (&settings.tls, settings.timeout);
         Self::open_at(self.peer, &self.address, login, tls, limit)

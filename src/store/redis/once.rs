@@ -5,7 +5,7 @@ use redis::RedisResult;
 use super::open_slot::OpenSlot;
 use super::place::Finder;
 use super::rights::Rights;
-use super::standing::Question;
+use super::standing::StandingQuery;
 use super::types::WrongTypes;
 use super::{cluster, password, proxies, reading, tls};
 use crate::config;
@@ -23,11 +23,11 @@ pub(crate) struct Once {
 ///
 /// # Errors
 /// Why they cannot be read.
-pub(crate) fn read(settings: &config::Redis) -> Result<Once, String> {
+pub(crate) fn read(settings: &config::RedisSettings) -> Result<Once, String> {
     let mut finder = Finder::default();
     let mut attempt = || {
         let mut reader = finder.open_at_lists(settings)?;
-        let (mut rights, mut question) = (Rights::default(), Question::default());
+        let (mut rights, mut question) = (Rights::default(), StandingQuery::default());
         let mut slot = OpenSlot::default();
         let (answer, _) =
             reading::ask(&mut reader, &mut slot, settings, &mut rights, &mut question)?;
@@ -48,7 +48,7 @@ pub(crate) fn read(settings: &config::Redis) -> Result<Once, String> {
 ///
 /// # Errors
 /// Which of them cannot be used, and why.
-pub(crate) fn check_files(settings: &config::Redis) -> std::io::Result<()> {
+pub(crate) fn check_files(settings: &config::RedisSettings) -> std::io::Result<()> {
     let urls = || settings.sentinels.iter().chain([&settings.url]);
     for url in urls() {
         password::read(url.login())?;

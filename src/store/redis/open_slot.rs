@@ -54,7 +54,7 @@ impl OpenSlot {
         &mut self,
         owner: &mut Link,
         lists: &[ListName],
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Option<Vec<u8>>> {
         let mut before = None;
         for _ in 0..TRIES {
@@ -71,7 +71,7 @@ impl OpenSlot {
         &mut self,
         owner: &mut Link,
         lists: &[ListName],
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Vec<u8>> {
         let mut left = settings.max_reply;
         let mut all = format!("*{}\r\n", COMMANDS * lists.len()).into_bytes();
@@ -96,7 +96,7 @@ impl OpenSlot {
         owner: &Link,
         list: ListName,
         left: &mut usize,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Vec<u8>> {
         let kept = self.target.take().filter(|it| to.leads_to(it, owner));
         let is_kept = kept.is_some();
@@ -135,7 +135,7 @@ fn ask(
     link: &mut Link,
     list: ListName,
     left: &mut usize,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
 ) -> RedisResult<[Vec<u8>; COMMANDS]> {
     let key = settings.keys[list].as_str();
     let asking = link.asking();

@@ -58,7 +58,7 @@ impl Finder {
     pub(crate) fn open(
         &mut self,
         at: Option<SocketAddr>,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
     ) -> RedisResult<Link> {
         if !settings.sentinels.is_empty() {
             let connect = |it: &mut Self, address: &Address| it.open_master(address, settings);
@@ -71,7 +71,7 @@ impl Finder {
     ///
     /// # Errors
     /// Why that cannot be done.
-    pub(super) fn open_at_lists(&mut self, settings: &config::Redis) -> RedisResult<Link> {
+    pub(super) fn open_at_lists(&mut self, settings: &config::RedisSettings) -> RedisResult<Link> {
         if settings.sentinels.is_empty() {
             // A server that has left the cluster, or is cut off from it, answers, but knows no others.
             return self.open_any(None, settings, |link| cluster::locate(link, settings));
@@ -86,7 +86,7 @@ impl Finder {
     fn open_any(
         &self,
         at: Option<SocketAddr>,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
         mut is_good: impl FnMut(&mut Link) -> RedisResult<()>,
     ) -> RedisResult<Link> {
         let mut open = |at, address: &Address| {
@@ -106,7 +106,11 @@ impl Finder {
     }
 
     /// Connects to the server at `address`, which must be a master.
-    fn open_master(&mut self, address: &Address, settings: &config::Redis) -> RedisResult<Link> {
+    fn open_master(
+        &mut self,
+        address: &Address,
+        settings: &config::RedisSettings,
+    ) -> RedisResult<Link> {
         let mut link = open(None, address, settings)?;
         must_be_master(&mut link, address)?;
         if !self.quiet && self.told.as_ref() != Some(address) {
@@ -125,7 +129,7 @@ impl Finder {
     }
 
     /// The server that is meant, as far as that is known.
-    pub(crate) fn place<'a>(&'a self, settings: &'a config::Redis) -> Option<&'a Address> {
+    pub(crate) fn place<'a>(&'a self, settings: &'a config::RedisSettings) -> Option<&'a Address> {
         match settings.sentinels.is_empty() {
             true => Some(settings.url.address()),
             false => self.named.as_ref(),
@@ -139,7 +143,7 @@ impl Finder {
     /// When there is none: the outcome for each of them.
     fn ask_sentinels<T>(
         &mut self,
-        settings: &config::Redis,
+        settings: &config::RedisSettings,
         mut reach: impl FnMut(&mut Self, &Address) -> RedisResult<T>,
     ) -> RedisResult<T> {
         self.named = None;
@@ -185,7 +189,11 @@ impl Finder {
     ///
     /// # Errors
     /// When another one is.
-    pub(crate) fn check(&mut self, link: &mut Link, settings: &config::Redis) -> RedisResult<()> {
+    pub(crate) fn check(
+        &mut self,
+        link: &mut Link,
+        settings: &config::RedisSettings,
+    ) -> RedisResult<()> {
         if settings.sentinels.is_empty() {
             return Ok(());
         }
@@ -220,7 +228,11 @@ impl Finder {
     }
 }
 
-fn open(at: Option<SocketAddr>, address: &Address, settings: &config::Redis) -> RedisResult<Link> {
+fn open(
+    at: Option<SocketAddr>,
+    address: &Address,
+    settings: &config::RedisSettings,
+) -> RedisResult<Link> {
     let login = settings.url.login();
     Link::open_at(at, address, login, &settings.tls, settings.timeout)
 }
@@ -256,7 +268,7 @@ fn about(address: &Address, error: &RedisError) -> String {
 }
 
 /// Where this Sentinel says that the master is.
-fn ask(sentinel: &Url, settings: &config::Redis) -> RedisResult<Address> {
+fn ask(sentinel: &Url, settings: &config::RedisSettings) -> RedisResult<Address> {
     let (address, login) = (sentinel.address(), sentinel.login());
     // Another server uses another name.
     let tls = config::Tls {

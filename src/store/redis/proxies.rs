@@ -36,7 +36,7 @@ pub(crate) fn without_multi(error: RedisError) -> RedisError {
 pub(crate) fn explained(
     error: RedisError,
     finder: &Finder,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
 ) -> RedisError {
     if !is_cut(&error) {
         return error;
@@ -49,7 +49,7 @@ pub(crate) fn explained(
 }
 
 /// On which command a proxy cuts the connection, and what to do; `None` if there is no proxy.
-fn look(address: &Address, settings: &config::Redis) -> RedisResult<Option<String>> {
+fn look(address: &Address, settings: &config::RedisSettings) -> RedisResult<Option<String>> {
     if cuts_on(redis::cmd("MULTI"), address, settings)? {
         let what = format!("the connection is cut on MULTI: {REMEDY}");
         return Ok(Some(what));
@@ -70,7 +70,7 @@ fn look(address: &Address, settings: &config::Redis) -> RedisResult<Option<Strin
 }
 
 /// True when the connection is cut on this command, and a new one is accepted at once.
-fn cuts_on(command: Cmd, address: &Address, settings: &config::Redis) -> RedisResult<bool> {
+fn cuts_on(command: Cmd, address: &Address, settings: &config::RedisSettings) -> RedisResult<bool> {
     let login = Login {
         db: 0,
         ..settings.url.login().clone()

@@ -9,19 +9,19 @@ use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::reply::Replies;
 use super::rights::Rights;
-use super::standing::{Question, Standing};
+use super::standing::{ServerStanding, StandingQuery};
 use super::transaction;
 use crate::config;
 use crate::lists::{ByList, ListName};
 use crate::store::{Entries, Fault, Reading};
 
 /// The server's answer about the keys, unparsed.
-pub(crate) struct Answer {
+pub(crate) struct KeysReply {
     /// The lists that it is about, in this order; the others are forbidden.
     lists: Vec<ListName>,
     bytes: Vec<u8>,
     /// What the server says about itself, just before that.
-    pub(crate) standing: Standing,
+    pub(crate) standing: ServerStanding,
 }
 
 /// How often the keys are asked for: they may have been touched, and some may be forbidden.
@@ -35,10 +35,10 @@ const TRIES: usize = 3;
 pub(crate) fn ask(
     link: &mut Link,
     slot: &mut OpenSlot,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
     rights: &mut Rights,
-    question: &mut Question,
-) -> RedisResult<(Answer, bool)> {
+    question: &mut StandingQuery,
+) -> RedisResult<(KeysReply, bool)> {
     for at in 0..TRIES {
         if let Some(answer) = ask_once(link, slot, settings, rights, question)? {
             rights.read();
@@ -55,10 +55,10 @@ pub(crate) fn ask(
 fn ask_once(
     link: &mut Link,
     slot: &mut OpenSlot,
-    settings: &config::Redis,
+    settings: &config::RedisSettings,
     rights: &mut Rights,
-    question: &mut Question,
-) -> RedisResult<Option<Answer>> {
+    question: &mut StandingQuery,
+) -> RedisResult<Option<KeysReply>> {
     let (keys, most) = (&settings.keys, settings.max_reply);
     let lists = rights.allowed();
     let mut pipe = redis::pipe();
@@ -72,7 +72,7 @@ fn ask_once(
     link.send(&request)?;
     let standing = match is_asked {
         true => question.understand(link.receive()?.extract_error())?,
-        false => Standing::Settled,
+        false => ServerStanding::Settled,
     };
     let refusals = transaction::queued(link, &pipe)?;
     for refusal in &refusals {
@@ -110,7 +110,7 @@ fn ask_once(
         }
     };
     match bytes {
-        Some(bytes) if Replies::of(&bytes)?.is_some() => Ok(Some(Answer {
+        Some(bytes) if Replies::of(&bytes)?.is_some() => Ok(Some(KeysReply {
             lists,
             bytes,
             standing,
@@ -159,7 +159,7 @@ fn read_one_by_one(
     Ok(untouched.then_some(replies))
 }
 
-impl Answer {
+impl KeysReply {
     /// Equal for equal answers, and practically never for different ones: it has 64 bits, which nobody
     /// outside can predict.
     pub(crate) fn fingerprint(&self, hasher: &RandomState) -> u64 {

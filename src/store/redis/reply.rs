@@ -79,7 +79,7 @@ impl Default for Scan {
 
 /// What a [`Scan`] has found.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum ScanEnd {
     /// A whole reply of this length.
     Whole(usize),
     /// More is to come.
@@ -94,18 +94,18 @@ impl Scan {
     ///
     /// # Errors
     /// When this is not a reply, or will be longer than the `bounds` allow.
-    pub(crate) fn end(&mut self, bytes: &[u8], bounds: Bounds) -> RedisResult<End> {
+    pub(crate) fn end(&mut self, bytes: &[u8], bounds: Bounds) -> RedisResult<ScanEnd> {
         while self.left > 0 || self.surplus > 0 {
             if self.surplus > 0 {
                 let come = self.surplus.min(bytes.len() - self.at);
                 self.surplus -= come;
                 return Ok(match come {
-                    0 => End::Partial,
-                    _ => End::Surplus(self.at..self.at + come),
+                    0 => ScanEnd::Partial,
+                    _ => ScanEnd::Surplus(self.at..self.at + come),
                 });
             }
             let Some(head) = Head::read(&bytes[self.at..])? else {
-                return Ok(End::Partial);
+                return Ok(ScanEnd::Partial);
             };
             let (length, surplus, more) = match head.kind {
                 b'$' => (head.length(bounds.text), head.surplus(bounds.text), 0),
@@ -120,7 +120,7 @@ impl Scan {
                 return Err(too_long(bounds.whole));
             }
             if bytes.len() - self.at < length {
-                return Ok(End::Partial);
+                return Ok(ScanEnd::Partial);
             }
             self.count_outer(more);
             self.at += length;
@@ -128,7 +128,7 @@ impl Scan {
             self.not_kept += surplus;
             self.left = others;
         }
-        Ok(End::Whole(self.at))
+        Ok(ScanEnd::Whole(self.at))
     }
 
     /// Notes a value, or the beginning of one, that contains this many others.
@@ -299,7 +299,7 @@ mod tests {
     fn end(bytes: &[u8], pieces: impl Iterator<Item = usize>) -> RedisResult<Option<usize>> {
         let mut scan = Scan::default();
         for come in pieces {
-            if let End::Whole(end) = scan.end(&bytes[..come], Bounds::WORDS)? {
+            if let ScanEnd::Whole(end) = scan.end(&bytes[..come], Bounds::WORDS)? {
                 return Ok(Some(end));
             }
         }
@@ -312,12 +312,12 @@ mod tests {
         let mut pieces = bytes.chunks(piece);
         let outcome = loop {
             match scan.end(&kept, bounds) {
-                Ok(End::Whole(length)) => {
+                Ok(ScanEnd::Whole(length)) => {
                     assert_eq!((length, pieces.next()), (kept.len(), None));
                     break Ok(kept);
                 }
-                Ok(End::Surplus(range)) => drop(kept.drain(range)),
-                Ok(End::Partial) => kept.extend(pieces.next().unwrap()),
+                Ok(ScanEnd::Surplus(range)) => drop(kept.drain(range)),
+                Ok(ScanEnd::Partial) => kept.extend(pieces.next().unwrap()),
                 Err(error) => break Err(error),
             }
             assert!(kept.len() <= bytes.len().min(KEPT * 4 + 200 + piece));

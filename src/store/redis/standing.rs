@@ -18,7 +18,7 @@ use crate::store::Fault;
 
 /// The standing of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum ServerStanding {
     /// It is a master, or a replica whose link to its master is up; or nothing else is known.
     Settled,
     /// It is a replica whose link to this master is down, or which is loading its data right now.
@@ -27,7 +27,7 @@ pub(crate) enum Standing {
 
 /// How a server is asked for its standing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Question {
+pub(crate) enum StandingQuery {
     #[default]
     Role,
     Info,
@@ -35,7 +35,7 @@ pub(crate) enum Question {
     None,
 }
 
-impl Question {
+impl StandingQuery {
     /// The command.
     pub(crate) fn packed(self) -> Option<Vec<u8>> {
         match self {
@@ -49,7 +49,7 @@ impl Question {
     ///
     /// # Errors
     /// When the server answers nothing at present.
-    pub(crate) fn understand(&mut self, reply: RedisResult<Value>) -> RedisResult<Standing> {
+    pub(crate) fn understand(&mut self, reply: RedisResult<Value>) -> RedisResult<ServerStanding> {
         let standing = match (*self, reply) {
             (Self::Role, Ok(reply)) => of_role(&reply),
             (_, Ok(reply)) => of_info(&Info::of(reply)),
@@ -62,18 +62,18 @@ impl Question {
                 Self::Info | Self::None => Self::None,
             };
         }
-        Ok(standing.unwrap_or(Standing::Settled))
+        Ok(standing.unwrap_or(ServerStanding::Settled))
     }
 
     /// Asks in every way that there is.
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(crate) fn ask(&mut self, link: &mut Link) -> RedisResult<Standing> {
+    pub(crate) fn ask(&mut self, link: &mut Link) -> RedisResult<ServerStanding> {
         loop {
             let before = *self;
             let Some(packed) = self.packed() else {
-                return Ok(Standing::Settled);
+                return Ok(ServerStanding::Settled);
             };
             link.send(&packed)?;
             let standing = self.understand(link.receive()?.extract_error())?;
@@ -120,7 +120,7 @@ const ADRIFT: [&str; 8] = [
 ];
 
 /// From `["slave", host, port, state, offset]`, and the like. `None` for a state that is unknown here.
-fn of_role(reply: &Value) -> Option<Standing> {
+fn of_role(reply: &Value) -> Option<ServerStanding> {
     let Value::Array(words) = reply else {
         return None;
     };
@@ -131,28 +131,28 @@ fn of_role(reply: &Value) -> Option<Standing> {
         _ => None,
     };
     if !matches!(text(0)?.as_str(), "slave" | "replica") {
-        return Some(Standing::Settled);
+        return Some(ServerStanding::Settled);
     }
     let state = text(3)?;
     if SETTLED.contains(&state.as_str()) {
-        return Some(Standing::Settled);
+        return Some(ServerStanding::Settled);
     }
     let master = format!("{}:{}", text(1)?, text(2)?);
     let is_adrift = ADRIFT.contains(&state.as_str());
-    is_adrift.then_some(Standing::Adrift(master))
+    is_adrift.then_some(ServerStanding::Adrift(master))
 }
 
-fn of_info(info: &Info) -> Option<Standing> {
+fn of_info(info: &Info) -> Option<ServerStanding> {
     if !matches!(info.get("role")?, "slave" | "replica") {
-        return Some(Standing::Settled);
+        return Some(ServerStanding::Settled);
     }
     let is_up = info.get("master_link_status")? == "up";
     // The link of Dragonfly is up meanwhile.
     if is_up && info.get("master_sync_in_progress") != Some("1") {
-        return Some(Standing::Settled);
+        return Some(ServerStanding::Settled);
     }
     let master = format!("{}:{}", info.get("master_host")?, info.get("master_port")?);
-    Some(Standing::Adrift(master))
+    Some(ServerStanding::Adrift(master))
 }
 
 /// The reply to INFO.
@@ -206,7 +206,7 @@ impl Info {
 
 /// What is known when the lists were read.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct StandingFacts {
     is_adrift: bool,
     /// Its link to its master was up once, so that it had the data.
     had_data: bool,
@@ -219,20 +219,20 @@ struct Look {
 }
 
 /// Why the lists that were read are not to be taken; `None` when they are.
-const fn refused(it: Look) -> Option<Fault> {
+const fn refused(it: StandingFacts) -> Option<Fault> {
     match it {
-        Look {
+        StandingFacts {
             is_adrift: true,
             is_empty: true,
             ..
         }
-        | Look {
+        | StandingFacts {
             is_adrift: true,
             had_data: false,
             has_lists: true,
             ..
         } => Some(Fault::Unsynced),
-        Look {
+        StandingFacts {
             is_empty: true,
             is_other: true,
             has_lists: true,
@@ -253,7 +253,7 @@ pub(crate) struct Adrift {
 #[derive(Debug, Default)]
 pub(crate) struct Standings {
     /// How this one is asked.
-    pub(crate) question: Question,
+    pub(crate) question: StandingQuery,
     /// The data from which lists were last taken.
     taken: Option<Origin>,
     /// Lists were taken, of whatever server.
@@ -305,7 +305,7 @@ impl Standings {
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub(crate) fn meet(&mut self, link: &mut Link) -> RedisResult<Standing> {
+    pub(crate) fn meet(&mut self, link: &mut Link) -> RedisResult<ServerStanding> {
         *self = Self {
             taken: self.taken.take(),
             has_taken: self.has_taken,
@@ -322,19 +322,19 @@ impl Standings {
     /// When the server cannot be asked for more.
     pub(crate) fn judge(
         &mut self,
-        standing: &Standing,
+        standing: &ServerStanding,
         is_empty: bool,
         has_lists: bool,
         link: &mut Link,
     ) -> RedisResult<(Option<Adrift>, Option<Fault>)> {
-        let is_adrift = *standing != Standing::Settled;
+        let is_adrift = *standing != ServerStanding::Settled;
         // As a rule nothing more is asked.
         let info = match is_adrift || is_empty && has_lists {
             true => Info::ask(link, &["server", "replication"])?,
             false => Info::default(),
         };
         let down = info.link_down();
-        let look = Look {
+        let look = StandingFacts {
             is_adrift,
             had_data: self.was_settled || down.is_some(),
             is_empty,
@@ -355,8 +355,8 @@ impl Standings {
     }
 
     /// What is to be said of a server of this `standing`, which says how long its link is `down`.
-    fn adrift(&mut self, standing: &Standing, down: Option<Duration>) -> Option<Adrift> {
-        let Standing::Adrift(master) = standing else {
+    fn adrift(&mut self, standing: &ServerStanding, down: Option<Duration>) -> Option<Adrift> {
+        let ServerStanding::Adrift(master) = standing else {
             self.adrift_since = None;
             return None;
         };
@@ -401,17 +401,17 @@ mod tests {
         )
     }
 
-    fn adrift() -> Option<Standing> {
-        Some(Standing::Adrift("10.0.0.1:6379".to_owned()))
+    fn adrift() -> Option<ServerStanding> {
+        Some(ServerStanding::Adrift("10.0.0.1:6379".to_owned()))
     }
 
     #[test]
     fn a_replica_is_adrift_unless_its_link_is_up() {
         let slave = |state: &str| of_role(&role(&["slave", "10.0.0.1", "6379", state, "-1"]));
         for (state, standing) in [
-            ("connected", Some(Standing::Settled)),
-            ("stable_sync", Some(Standing::Settled)),
-            ("online", Some(Standing::Settled)),
+            ("connected", Some(ServerStanding::Settled)),
+            ("stable_sync", Some(ServerStanding::Settled)),
+            ("online", Some(ServerStanding::Settled)),
             ("none", adrift()),
             ("connect", adrift()),
             ("connecting", adrift()),
@@ -427,22 +427,25 @@ mod tests {
             assert_eq!(slave(state), standing, "{state}");
         }
         let dragonfly = ["replica", "10.0.0.1", "6379", "stable_sync"];
-        assert_eq!(of_role(&role(&dragonfly)), Some(Standing::Settled));
-        assert_eq!(of_role(&role(&["master", "0"])), Some(Standing::Settled));
-        assert_eq!(of_role(&role(&["sentinel"])), Some(Standing::Settled));
+        assert_eq!(of_role(&role(&dragonfly)), Some(ServerStanding::Settled));
+        assert_eq!(
+            of_role(&role(&["master", "0"])),
+            Some(ServerStanding::Settled)
+        );
+        assert_eq!(of_role(&role(&["sentinel"])), Some(ServerStanding::Settled));
         for other in [Value::Okay, role(&[]), role(&["slave", "10.0.0.1"])] {
             assert_eq!(of_role(&other), None, "{other:?}");
         }
         let info = |text: &str| of_info(&Info(text.replace('\n', "\r\n")));
         let place = "master_host:10.0.0.1\nmaster_port:6379\n";
         let slave = format!("# Replication\nrole:slave\n{place}");
-        assert_eq!(info("role:master\n"), Some(Standing::Settled));
+        assert_eq!(info("role:master\n"), Some(ServerStanding::Settled));
         let up = format!("{slave}master_link_status:up\n");
-        assert_eq!(info(&up), Some(Standing::Settled));
+        assert_eq!(info(&up), Some(ServerStanding::Settled));
         assert_eq!(info(&format!("{slave}master_link_status:down\n")), adrift());
         assert_eq!(
             info(&format!("{up}master_sync_in_progress:0\n")),
-            Some(Standing::Settled)
+            Some(ServerStanding::Settled)
         );
         assert_eq!(info(&format!("{up}master_sync_in_progress:1\n")), adrift());
         assert_eq!(info(""), None);
@@ -508,7 +511,7 @@ mod tests {
             ([1, 1, 1, 0, 1], unsynced),
         ] {
             let [is_adrift, had_data, is_empty, is_other, has_lists] = look.map(|it| it == 1);
-            let it = Look {
+            let it = StandingFacts {
                 is_adrift,
                 had_data,
                 is_empty,

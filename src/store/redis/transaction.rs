@@ -28,13 +28,13 @@ pub(crate) fn run(
 }
 
 /// What the server did not queue.
-pub(crate) struct Refusal {
+pub(crate) struct CommandRefusal {
     /// The command's place in the transaction.
     at: usize,
     pub(crate) error: RedisError,
 }
 
-impl Refusal {
+impl CommandRefusal {
     /// The list that the command is about, where each of `lists` has two.
     pub(crate) fn list(&self, lists: &[ListName]) -> Option<ListName> {
         lists.get(self.at / 2).copied()
@@ -42,14 +42,14 @@ impl Refusal {
 }
 
 /// The first refusal as an error: it says more than EXEC's.
-pub(crate) fn accepted(refusals: Vec<Refusal>) -> RedisResult<()> {
+pub(crate) fn accepted(refusals: Vec<CommandRefusal>) -> RedisResult<()> {
     let first = refusals.into_iter().next();
     first.map_or(Ok(()), |it| Err(it.error))
 }
 
 /// Has the commands of `pipe` queued and executed. If nothing is refused, the reply of EXEC is left to
 /// be received; otherwise nothing was executed.
-pub(crate) fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
+pub(crate) fn queue(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<CommandRefusal>> {
     link.send(&packed(link, pipe))?;
     queued(link, pipe)
 }
@@ -63,7 +63,7 @@ pub(crate) fn packed(link: &Link, pipe: &redis::Pipeline) -> Vec<u8> {
 }
 
 /// The second half of [`queue`], when all has been sent.
-pub(crate) fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<Refusal>> {
+pub(crate) fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec<CommandRefusal>> {
     link.receive_asked()?;
     // MULTI is accepted, and each command queued.
     let mut refusals = Vec::new();
@@ -73,7 +73,7 @@ pub(crate) fn queued(link: &mut Link, pipe: &redis::Pipeline) -> RedisResult<Vec
             let Some(at) = at.checked_sub(1) else {
                 return Err(proxies::without_multi(error));
             };
-            refusals.push(Refusal { at, error });
+            refusals.push(CommandRefusal { at, error });
         }
     }
     if !refusals.is_empty() {

@@ -32,14 +32,14 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use redis::{RedisError, RedisResult};
 
 use super::accept_key::AcceptKey;
-use super::changes::{Chooser, News, Subscription, Way};
+use super::changes::{Subscription, SubscriptionNews, Way, WayChooser};
 use super::cluster::Redirection;
 use super::errors::{io_error, is_too_long};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::pace::Pace;
 use super::place::Finder;
-use super::reading::Answer;
+use super::reading::KeysReply;
 use super::rights::Rights;
 use super::standing::Standings;
 use super::types::WrongTypes;
@@ -69,7 +69,10 @@ const GRACE: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub(crate) fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::io::Result<()> {
+pub(crate) fn start(
+    settings: config::RedisSettings,
+    publisher: Arc<Publisher>,
+) -> std::io::Result<()> {
     let (first, outcome) = bounded(1);
     let patience = settings.timeout;
     let mut watcher = Watcher {
@@ -79,7 +82,7 @@ pub(crate) fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::
         connected_before: false,
         has_read: false,
         finder: Finder::default(),
-        chooser: Chooser::default(),
+        chooser: WayChooser::default(),
         accept_key: AcceptKey::default(),
         rights: Rights::default(),
         open_slot: OpenSlot::default(),
@@ -110,7 +113,7 @@ pub(crate) fn start(settings: config::Redis, publisher: Arc<Publisher>) -> std::
 }
 
 struct Watcher {
-    settings: config::Redis,
+    settings: config::RedisSettings,
     publisher: Arc<Publisher>,
     /// Signalled once, when the first attempt has ended.
     first: Option<Sender<()>>,
@@ -118,7 +121,7 @@ struct Watcher {
     /// The keys were read since the last attempt to connect.
     has_read: bool,
     finder: Finder,
-    chooser: Chooser,
+    chooser: WayChooser,
     accept_key: AcceptKey,
     rights: Rights,
     open_slot: OpenSlot,
@@ -163,7 +166,7 @@ struct Unsettled {
 }
 
 /// What is known of one reading of the keys.
-struct Look {
+struct KeysLook {
     /// When the keys were asked for.
     began: Instant,
     cause: Cause,
@@ -175,7 +178,7 @@ struct Look {
     untouched: bool,
 }
 
-impl Look {
+impl KeysLook {
     /// A list that is found empty, and was watched if it had been before.
     fn unsettled(&self, list: ListName) -> Unsettled {
         let mut watched = self.watched.iter().filter(|_| self.untouched);
@@ -196,7 +199,7 @@ impl Look {
 }
 
 /// Why the keys are to be read.
-enum Reason {
+enum ReadReason {
     /// A change was announced.
     Change,
     /// An unsettled list may have settled.
@@ -281,10 +284,10 @@ impl Watcher {
             // Until the next full check, which events do not put off, however many there are.
             loop {
                 match self.wait(&mut server, checked)? {
-                    Reason::Change => cause = Cause::Event,
+                    ReadReason::Change => cause = Cause::Event,
                     // Another reading, for the same reason as the first.
-                    Reason::Settled => {}
-                    Reason::Check => break,
+                    ReadReason::Settled => {}
+                    ReadReason::Check => break,
                 }
                 self.refresh_wherever(&mut server, cause)?;
             }
@@ -358,7 +361,7 @@ impl Watcher {
     }
 
     /// Waits for a reason to read the keys. The last full check was at `checked`.
-    fn wait(&mut self, server: &mut Server, checked: Instant) -> RedisResult<Reason> {
+    fn wait(&mut self, server: &mut Server, checked: Instant) -> RedisResult<ReadReason> {
         let is_sure = !self.in_doubt && !self.is_adrift && !self.open_slot.is_open();
         let interval = match server.way {
             _ if self.keeps => LOOK_AGAIN.min(self.settings.check_interval),
@@ -377,29 +380,29 @@ impl Watcher {
             let silent = server.reader.last_reply() + self.settings.timeout;
             let now = Instant::now();
             match news.recv_timeout(until.min(silent).saturating_duration_since(now)) {
-                Ok(News::Change) => {
+                Ok(SubscriptionNews::Change) => {
                     std::thread::sleep(self.pace.left(Instant::now()));
                     // The reading will see what these announced.
-                    if let Some(News::Lost(error)) = news.try_iter().last() {
+                    if let Some(SubscriptionNews::Lost(error)) = news.try_iter().last() {
                         return Err(error);
                     }
                     self.in_doubt = false;
                     // If something is announced all the time, the rest must be looked at nevertheless.
                     return Ok(match Instant::now() >= check {
-                        true => Reason::Check,
-                        false => Reason::Change,
+                        true => ReadReason::Check,
+                        false => ReadReason::Change,
                     });
                 }
-                Ok(News::Lost(error)) => return Err(error),
+                Ok(SubscriptionNews::Lost(error)) => return Err(error),
                 Err(RecvTimeoutError::Disconnected) => return Err(io_error("subscription ended")),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
             if now >= check {
-                return Ok(Reason::Check);
+                return Ok(ReadReason::Check);
             }
             if settled.is_some_and(|it| now >= it) {
-                return Ok(Reason::Settled);
+                return Ok(ReadReason::Settled);
             }
             if now >= silent {
                 match server.reader.ask(&redis::cmd("PING")) {
@@ -442,7 +445,7 @@ impl Watcher {
             self.pace.note(began, Instant::now(), 1);
             return Ok(());
         };
-        let look = Look {
+        let look = KeysLook {
             began,
             cause,
             announced,
@@ -468,7 +471,12 @@ impl Watcher {
 
     /// Publishes what was read. Most checks find nothing new: then a million entries need not be parsed
     /// again.
-    fn take_in(&mut self, answer: Answer, look: Look, server: &mut Server) -> RedisResult<()> {
+    fn take_in(
+        &mut self,
+        answer: KeysReply,
+        look: KeysLook,
+        server: &mut Server,
+    ) -> RedisResult<()> {
         let fingerprint = Some(answer.fingerprint(&self.hasher));
         if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
             return Ok(());

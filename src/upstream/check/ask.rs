@@ -24,7 +24,7 @@ const USER_AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"), " (heal
 
 /// What a check has come to.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct CheckOutcome {
     pub(super) outcome: Checked,
     /// Of the response, if one came.
     pub(super) status: Option<u16>,
@@ -32,7 +32,7 @@ pub(super) struct Answer {
     pub(super) error: Option<ureq::Error>,
 }
 
-impl From<Checked> for Answer {
+impl From<Checked> for CheckOutcome {
     fn from(outcome: Checked) -> Self {
         Self {
             outcome,
@@ -44,12 +44,12 @@ impl From<Checked> for Answer {
 
 /// Checks peers in one way.
 #[derive(Debug)]
-pub(super) struct Asker {
+pub(super) struct CheckClient {
     pub(super) checks: Arc<Checks>,
     agent: ureq::Agent,
 }
 
-impl Asker {
+impl CheckClient {
     pub(super) fn new(checks: Arc<Checks>) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(checks.timeout))
@@ -67,7 +67,7 @@ impl Asker {
     }
 
     /// Makes one check.
-    pub(super) fn ask(&self, peer: SocketAddr) -> Answer {
+    pub(super) fn ask(&self, peer: SocketAddr) -> CheckOutcome {
         let mut status = None;
         let error = self.exchange(peer, &mut status).err();
         let is_expected = |it: u16| self.checks.expect.iter().any(|range| range.contains(&it));
@@ -76,7 +76,7 @@ impl Asker {
             None if status.is_some_and(is_expected) => Checked::Ok,
             None => Checked::Status,
         };
-        Answer {
+        CheckOutcome {
             outcome,
             status,
             error: error.filter(|_| outcome == Checked::NotMade),

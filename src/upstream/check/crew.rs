@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::ask::Answer;
-use super::job::{Ended, Job, Target};
+use super::ask::CheckOutcome;
+use super::job::{CheckTarget, Ended, Job};
 use crate::error::Checked;
 use crate::process::supervised;
 
@@ -17,7 +17,7 @@ pub(super) const MOST: usize = 32;
 /// How often threads that were not needed since are let go.
 const REVIEW: Duration = Duration::from_secs(60);
 
-enum Order {
+enum CrewOrder {
     Check(Job),
     /// One thread is to end.
     Leave,
@@ -25,8 +25,8 @@ enum Order {
 
 /// The threads, as the one that schedules knows them.
 pub(super) struct Crew {
-    orders: Sender<Order>,
-    taken: Receiver<Order>,
+    orders: Sender<CrewOrder>,
+    taken: Receiver<CrewOrder>,
     ended: Sender<Ended>,
     threads: usize,
     /// Checks under way.
@@ -71,7 +71,7 @@ impl Crew {
             self.grow();
         }
         // The other end is here.
-        let _ = self.orders.send(Order::Check(job));
+        let _ = self.orders.send(CrewOrder::Check(job));
     }
 
     fn grow(&mut self) {
@@ -102,7 +102,7 @@ impl Crew {
             return;
         }
         for _ in self.busiest..self.threads {
-            let _ = self.orders.send(Order::Leave);
+            let _ = self.orders.send(CrewOrder::Leave);
         }
         self.threads = self.threads.min(self.busiest);
         self.busiest = self.running;
@@ -110,10 +110,10 @@ impl Crew {
     }
 }
 
-fn work(orders: &Receiver<Order>, ended: &Sender<Ended>) {
-    while let Ok(Order::Check(job)) = orders.recv() {
+fn work(orders: &Receiver<CrewOrder>, ended: &Sender<Ended>) {
+    while let Ok(CrewOrder::Check(job)) = orders.recv() {
         // Whatever becomes of this thread, the end of the check is told.
-        let mut end = End {
+        let mut end = CheckEnd {
             told: ended,
             target: job.target,
             answer: None,
@@ -122,14 +122,14 @@ fn work(orders: &Receiver<Order>, ended: &Sender<Ended>) {
     }
 }
 
-struct End<'a> {
+struct CheckEnd<'a> {
     told: &'a Sender<Ended>,
-    target: Target,
+    target: CheckTarget,
     /// None when the thread has not got so far.
-    answer: Option<Answer>,
+    answer: Option<CheckOutcome>,
 }
 
-impl Drop for End<'_> {
+impl Drop for CheckEnd<'_> {
     fn drop(&mut self) {
         // Who schedules may have begun anew.
         let _ = self.told.send(Ended {
@@ -147,17 +147,17 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::lists::PoolName;
-    use crate::upstream::check::ask::Asker;
+    use crate::upstream::check::ask::CheckClient;
 
     #[test]
     fn there_are_as_many_threads_as_are_needed_and_those_that_are_not_any_more_end() {
         let text = "[health]\npath = /\n[redis]\nurl = redis://h\n";
         let config = Config::parse(Path::new("graygate.ini"), text, None).unwrap();
         let checks = config.health.of_pool(PoolName::Prod).unwrap();
-        let asker = Arc::new(Asker::new(Arc::clone(checks)));
+        let asker = Arc::new(CheckClient::new(Arc::clone(checks)));
         let (mut crew, ends) = Crew::new();
         // Nobody is at this port.
-        let target = Target {
+        let target = CheckTarget {
             peer: ([127, 0, 0, 1], 1).into(),
             way: PoolName::Prod,
         };

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::ask::{Answer, Asker};
+use super::ask::{CheckClient, CheckOutcome};
 use crate::lists::PoolName;
 
 /// A peer, in one of the ways in which the pools check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Target {
+pub(super) struct CheckTarget {
     pub(super) peer: SocketAddr,
     /// The first pool that checks in this way.
     pub(super) way: PoolName,
@@ -17,13 +17,13 @@ pub(super) struct Target {
 /// A check to be made.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) target: Target,
-    pub(super) asker: Arc<Asker>,
+    pub(super) target: CheckTarget,
+    pub(super) asker: Arc<CheckClient>,
 }
 
 /// A check that was made.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) target: Target,
-    pub(super) answer: Answer,
+    pub(super) target: CheckTarget,
+    pub(super) answer: CheckOutcome,
 }

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
-use super::ask::Asker;
+use super::ask::CheckClient;
 use super::crew::MOST;
-use super::job::{Job, Target};
+use super::job::{CheckTarget, Job};
 use crate::config::{self, Checks};
 use crate::error::Checked;
 use crate::lists::PoolName;
@@ -22,7 +22,7 @@ const SLOW_MOST: usize = MOST / 4 * 3;
 
 /// What is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum CheckNews {
     /// The peer is out.
     Out,
     /// It is back.
@@ -33,21 +33,21 @@ pub(super) enum News {
 
 /// What has followed from a check.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Consequence {
     /// For which pool it was made; the first of two.
     pub(super) pool: PoolName,
-    pub(super) news: Option<News>,
+    pub(super) news: Option<CheckNews>,
 }
 
 /// The checks of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     /// How each pool checks, with the first one that does so.
-    ways: [Option<(PoolName, Arc<Asker>)>; PoolName::ALL.len()],
-    targets: FxHashMap<Target, Checking>,
-    due: BTreeSet<(Instant, Target)>,
+    ways: [Option<(PoolName, Arc<CheckClient>)>; PoolName::ALL.len()],
+    targets: FxHashMap<CheckTarget, ScheduledCheck>,
+    due: BTreeSet<(Instant, CheckTarget)>,
     /// What is due, by the time since when: those that were quick of late, and those that were not.
-    ready: [VecDeque<(Instant, Target)>; 2],
+    ready: [VecDeque<(Instant, CheckTarget)>; 2],
     slow_running: usize,
     /// Counts the updates.
     update: u64,
@@ -55,8 +55,8 @@ pub(super) struct Schedule {
 
 /// One target.
 #[derive(Debug)]
-struct Checking {
-    asker: Arc<Asker>,
+struct ScheduledCheck {
+    asker: Arc<CheckClient>,
     health: Arc<Health>,
     /// The first that has it and checks in this way.
     pool: PoolName,
@@ -65,7 +65,7 @@ struct Checking {
     is_slow: bool,
     /// No check has ended yet.
     is_new: bool,
-    record: Record,
+    record: CheckRecord,
     /// The check under way began before the peer or the settings became what they are.
     is_stale: bool,
     /// It was told that it waits for its first success.
@@ -90,14 +90,14 @@ enum Phase {
 
 /// What the checks of a target have shown.
 #[derive(Debug, Default)]
-struct Record {
+struct CheckRecord {
     /// Nothing yet, when none has succeeded and too few have failed.
     is_well: Option<bool>,
     /// Outcomes that speak against that, since the last one that does not.
     against: u32,
 }
 
-impl Record {
+impl CheckRecord {
     /// Takes down an outcome. `at_once`: one success suffices.
     fn note(&mut self, succeeded: bool, checks: &Checks, at_once: bool) {
         if self.is_well == Some(succeeded) {
@@ -124,7 +124,7 @@ impl Schedule {
     pub(super) fn update(
         &mut self,
         pools: &Pools,
-        settings: &config::Health,
+        settings: &config::HealthSettings,
         now: Instant,
         mut chance: impl FnMut() -> f64,
     ) -> Vec<(PoolName, SocketAddr)> {
@@ -135,7 +135,7 @@ impl Schedule {
                 continue;
             };
             for peer in pools[pool].peers() {
-                let target = Target {
+                let target = CheckTarget {
                     peer: peer.address,
                     way,
                 };
@@ -161,28 +161,29 @@ impl Schedule {
     }
 
     /// Pools with the same settings check in the same way, and what has not changed stays.
-    fn find_ways(&mut self, settings: &config::Health) {
+    fn find_ways(&mut self, settings: &config::HealthSettings) {
         let old = std::mem::take(&mut self.ways);
         for pool in PoolName::ALL {
             let Some(checks) = settings.of_pool(pool) else {
                 continue;
             };
-            let is_same = |(_, asker): &&(PoolName, Arc<Asker>)| asker.checks == *checks;
+            let is_same = |(_, asker): &&(PoolName, Arc<CheckClient>)| asker.checks == *checks;
             let known = self.ways.iter().flatten().find(is_same).cloned();
             let known = known.or_else(|| {
                 let before = old[pool as usize].as_ref().filter(is_same);
                 before.map(|(_, asker)| (pool, Arc::clone(asker)))
             });
-            let way = known.unwrap_or_else(|| (pool, Arc::new(Asker::new(Arc::clone(checks)))));
+            let way =
+                known.unwrap_or_else(|| (pool, Arc::new(CheckClient::new(Arc::clone(checks)))));
             self.ways[pool as usize] = Some(way);
         }
     }
 
     fn take_up(
         &mut self,
-        target: Target,
+        target: CheckTarget,
         pool: PoolName,
-        asker: &Arc<Asker>,
+        asker: &Arc<CheckClient>,
         health: &Arc<Health>,
         now: Instant,
         chance: &mut impl FnMut() -> f64,
@@ -190,7 +191,7 @@ impl Schedule {
         let update = self.update;
         let Some(known) = self.targets.get_mut(&target) else {
             self.due.insert((now, target));
-            let new = Checking::new(asker, health, pool, now, update);
+            let new = ScheduledCheck::new(asker, health, pool, now, update);
             self.targets.insert(target, new);
             return;
         };
@@ -203,7 +204,7 @@ impl Schedule {
         if known.is_gone || !Arc::ptr_eq(&known.health, health) {
             // It has gone and come again.
             let phase = known.phase;
-            *known = Checking::new(asker, health, pool, now, update);
+            *known = ScheduledCheck::new(asker, health, pool, now, update);
             (known.phase, known.is_stale) = (phase, is_running);
             due = Some(now);
         } else if !Arc::ptr_eq(&known.asker, asker) {
@@ -265,7 +266,7 @@ impl Schedule {
                 (quick, _) => quick.is_none(),
             };
             let (_, target) = self.ready[usize::from(is_slow)].pop_front()?;
-            let is_waiting = self.other(target).is_some_and(Checking::is_running);
+            let is_waiting = self.other(target).is_some_and(ScheduledCheck::is_running);
             let Some(checking) = self.targets.get_mut(&target) else {
                 continue;
             };
@@ -285,7 +286,7 @@ impl Schedule {
         }
     }
 
-    fn be_ready(&mut self, target: Target, since: Instant) {
+    fn be_ready(&mut self, target: CheckTarget, since: Instant) {
         if let Some(checking) = self.targets.get_mut(&target) {
             checking.phase = Phase::Ready;
             self.ready[usize::from(checking.is_slow)].push_back((since, target));
@@ -293,9 +294,9 @@ impl Schedule {
     }
 
     /// The same peer as it is checked by the other pool in another way.
-    fn other(&self, target: Target) -> Option<&Checking> {
+    fn other(&self, target: CheckTarget) -> Option<&ScheduledCheck> {
         let mut others = PoolName::ALL.into_iter().filter(|it| *it != target.way);
-        others.find_map(|way| self.targets.get(&Target { way, ..target }))
+        others.find_map(|way| self.targets.get(&CheckTarget { way, ..target }))
     }
 
     /// True when checks are due for which there is no room yet.
@@ -311,14 +312,14 @@ impl Schedule {
     /// A check has ended; returns what has followed, if it still counts. `chance` is a number from 0 to 1.
     pub(super) fn has_ended(
         &mut self,
-        target: Target,
+        target: CheckTarget,
         check: LastCheck,
         chance: f64,
-    ) -> Option<Told> {
+    ) -> Option<Consequence> {
         let now = check.at;
         for way in PoolName::ALL.into_iter().filter(|it| *it != target.way) {
-            let other = Target { way, ..target };
-            let is_waiting = |it: &Checking| it.phase == Phase::Waiting;
+            let other = CheckTarget { way, ..target };
+            let is_waiting = |it: &ScheduledCheck| it.phase == Phase::Waiting;
             if self.targets.get(&other).is_some_and(is_waiting) {
                 self.be_ready(other, now);
             }
@@ -347,9 +348,9 @@ impl Schedule {
     }
 }
 
-impl Checking {
+impl ScheduledCheck {
     fn new(
-        asker: &Arc<Asker>,
+        asker: &Arc<CheckClient>,
         health: &Arc<Health>,
         pool: PoolName,
         due: Instant,
@@ -362,7 +363,7 @@ impl Checking {
             phase: Phase::Due(due),
             is_slow: false,
             is_new: true,
-            record: Record::default(),
+            record: CheckRecord::default(),
             is_stale: false,
             is_told: false,
             seen,
@@ -386,10 +387,10 @@ impl Checking {
     }
 
     /// Takes down a check. `other` is what the checks in another way have shown, if there are any.
-    fn note(&mut self, check: LastCheck, other: Option<Option<bool>>) -> Told {
+    fn note(&mut self, check: LastCheck, other: Option<Option<bool>>) -> Consequence {
         self.is_slow = check.outcome == Checked::Timeout;
         self.health.note_last_check(check);
-        let mut told = Told {
+        let mut told = Consequence {
             pool: self.pool,
             news: None,
         };
@@ -409,13 +410,13 @@ impl Checking {
             None
         };
         told.news = match change {
-            Some(Change::Out(..)) => Some(News::Out),
+            Some(Change::Out(..)) => Some(CheckNews::Out),
             // It was not away for those who never had it.
             Some(Change::Back) if waits && !std::mem::take(&mut self.is_told) => None,
-            Some(Change::Back) => Some(News::Back),
+            Some(Change::Back) => Some(CheckNews::Back),
             None if waits && self.record.is_well == Some(false) && !self.is_told => {
                 self.is_told = true;
-                Some(News::Unchecked)
+                Some(CheckNews::Unchecked)
             }
             None => None,
         };

@@ -5,17 +5,20 @@ use crate::error::Failure;
 use crate::upstream::budget::Budget;
 use crate::upstream::health::Why;
 use crate::upstream::health::tests::rules;
-use crate::upstream::roster::{Found, Registry, Roster};
+use crate::upstream::roster::{Registry, ResolvedPeer, Roster};
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 /// Peers with these weights.
 fn roster(weights: &[u16]) -> Roster {
-    let found = weights.iter().enumerate().map(|(number, weight)| Found {
-        address: SocketAddr::from(([10, 0, 0, number as u8 + 1], 80)),
-        weight: *weight,
-        name: None,
-    });
+    let found = weights
+        .iter()
+        .enumerate()
+        .map(|(number, weight)| ResolvedPeer {
+            address: SocketAddr::from(([10, 0, 0, number as u8 + 1], 80)),
+            weight: *weight,
+            name: None,
+        });
     let registry = Registry::new(1);
     registry.roster(
         found.collect(),
@@ -134,7 +137,7 @@ fn least_prefers_the_peer_with_fewer_requests_under_way_for_its_weight() {
 fn a_peer_that_goes_moves_only_its_own_clients() {
     let ten = roster(&[1; 10]);
     let nine = {
-        let found = ten.peers().iter().skip(1).map(|it| Found {
+        let found = ten.peers().iter().skip(1).map(|it| ResolvedPeer {
             address: it.address,
             weight: it.weight,
             name: None,

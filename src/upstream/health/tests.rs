@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Config;
 
 /// The settings as shipped.
-pub(crate) fn rules() -> config::Upstream {
+pub(crate) fn rules() -> config::UpstreamSettings {
     let url = Some("redis://127.0.0.1".to_owned());
     Config::parse(Path::new("graygate.ini"), "", url)
         .unwrap()
@@ -15,7 +15,7 @@ const REFUSED: Why = Why::Failed(Failure::ConnectRefused);
 
 struct Case {
     health: Health,
-    rules: config::Upstream,
+    rules: config::UpstreamSettings,
     begun: Instant,
     /// Seconds since then.
     passed: f64,
@@ -51,7 +51,7 @@ impl Case {
             .begin_trial(self.now(), may_be_risked, &self.rules)
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> PeerState {
         self.health.state(self.now(), &self.rules)
     }
 
@@ -59,7 +59,7 @@ impl Case {
     fn be_tried(&mut self, after: f64) {
         self.passed += after;
         assert!(self.begin_trial(true).is_some(), "{:?}", self.state());
-        assert!(matches!(self.state(), State::Trial { .. }));
+        assert!(matches!(self.state(), PeerState::Trial { .. }));
     }
 }
 
@@ -74,10 +74,10 @@ fn so_many_failures_in_a_row_put_a_peer_out() {
     assert_eq!(case.succeed(), None);
     assert_eq!(case.fail(2), None, "they were not in a row");
     assert_eq!(case.fail(1), out(10));
-    assert!(matches!(case.state(), State::Out { why: REFUSED, .. }));
+    assert!(matches!(case.state(), PeerState::Out { why: REFUSED, .. }));
     assert_eq!(case.fail(5), None, "it is out already");
     assert_eq!(case.succeed(), None, "that was sent before");
-    assert!(matches!(case.state(), State::Out { .. }));
+    assert!(matches!(case.state(), PeerState::Out { .. }));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn no_number_of_failures_puts_a_peer_out_when_that_is_off() {
     let mut case = Case::new();
     case.rules.max_fails = 0;
     assert_eq!(case.fail(1000), None);
-    assert_eq!(case.state(), State::Up);
+    assert_eq!(case.state(), PeerState::Up);
 }
 
 #[test]
@@ -125,13 +125,13 @@ fn one_request_is_the_trial_and_the_peer_starts_slowly_once_it_is_answered() {
     case.be_tried(0.2);
     assert!(case.begin_trial(true).is_none(), "there is one");
     assert_eq!(case.succeed(), Some(Change::Back));
-    assert!(matches!(case.state(), State::Starting { .. }));
+    assert!(matches!(case.state(), PeerState::Starting { .. }));
     let share = |case: &Case| case.health.share(case.now(), &case.rules);
     assert!((share(&case) - 0.1).abs() < 0.001);
     case.passed += 5.0;
     assert!((share(&case) - 0.5).abs() < 0.001);
     case.passed += 5.1;
-    assert_eq!((case.state(), share(&case)), (State::Up, 1.0));
+    assert_eq!((case.state(), share(&case)), (PeerState::Up, 1.0));
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_trial_without_an_outcome_is_followed_by_another() {
     case.be_tried(0.1);
     // Whoever had the one before has nothing to do with this one.
     case.health.trial_is_void(first, case.now());
-    assert!(matches!(case.state(), State::Trial { .. }));
+    assert!(matches!(case.state(), PeerState::Trial { .. }));
     case.passed += 59.0;
     assert!(case.begin_trial(true).is_none(), "it may still answer");
     case.be_tried(1.1);
@@ -240,12 +240,12 @@ fn what_is_to_be_checked_first_waits_for_its_check() {
     let begun = Instant::now();
     let health = Health::new(1, Changes::default(), true, begun);
     let rules = rules();
-    assert_eq!(health.state(begun, &rules), State::Unchecked);
+    assert_eq!(health.state(begun, &rules), PeerState::Unchecked);
     assert_eq!(health.check_has_succeeded(begun), Some(Change::Back));
     assert_eq!(health.check_has_succeeded(begun), None);
     assert!(matches!(
         health.state(begun, &rules),
-        State::Starting { .. }
+        PeerState::Starting { .. }
     ));
 }
 
@@ -267,7 +267,7 @@ fn a_check_that_succeeds_does_not_bring_back_whom_requests_have_put_out() {
     let case = Case::new();
     case.fail(3);
     assert_eq!(case.health.check_has_succeeded(case.now()), None);
-    assert!(matches!(case.state(), State::Out { .. }));
+    assert!(matches!(case.state(), PeerState::Out { .. }));
 }
 
 #[test]
@@ -284,16 +284,16 @@ fn without_checks_nobody_waits_for_one_and_nobody_is_out_by_one() {
     let begun = Instant::now();
     let unchecked = Health::new(1, Changes::default(), true, begun);
     assert_eq!(unchecked.is_not_checked(begun), None);
-    assert_eq!(unchecked.state(begun, &rules()), State::Up);
+    assert_eq!(unchecked.state(begun, &rules()), PeerState::Up);
     let mut case = Case::new();
     case.health.check_has_failed(case.now());
     assert_eq!(case.health.is_not_checked(case.now()), Some(Change::Back));
-    assert!(matches!(case.state(), State::Starting { .. }));
+    assert!(matches!(case.state(), PeerState::Starting { .. }));
     // What requests have found out stands.
     case.fail(3);
     case.health.check_has_failed(case.now());
     assert_eq!(case.health.is_not_checked(case.now()), None);
-    assert!(matches!(case.state(), State::Out { why: REFUSED, .. }));
+    assert!(matches!(case.state(), PeerState::Out { why: REFUSED, .. }));
     case.be_tried(10.1);
 }
 
@@ -320,7 +320,7 @@ fn every_reason_survives_its_way_through_the_cell() {
         let mut case = Case::new();
         case.rules.max_fails = 1;
         case.health.failed(0, why, case.now(), &case.rules, 0.0);
-        assert!(matches!(case.state(), State::Out { why: found, .. } if found == why));
+        assert!(matches!(case.state(), PeerState::Out { why: found, .. } if found == why));
     }
 }
 

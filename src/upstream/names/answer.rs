@@ -7,7 +7,7 @@ use crate::lists::why_unusable;
 
 /// The addresses of a name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct NameAddresses {
     /// Those that can be used, at least one, sorted and without repetition.
     pub(super) addresses: Vec<IpAddr>,
     /// The others, and why they cannot.
@@ -18,7 +18,7 @@ pub(super) struct Answer {
 ///
 /// # Errors
 /// Why there is none.
-pub(super) fn ask(name: &str) -> Result<Answer, String> {
+pub(super) fn ask(name: &str) -> Result<NameAddresses, String> {
     let found = (name, 0).to_socket_addrs();
     let found = found.map_err(|error| error.to_string())?;
     sort(found.map(|it| it.ip()).collect(), has_route)
@@ -29,8 +29,8 @@ const NO_ROUTE: &str = "this machine has no route to it";
 
 /// A name of both families is asked for where one of them may not be in use: then half of its addresses
 /// would be servers that never answer.
-fn sort(found: Vec<IpAddr>, has_route: impl Fn(IpAddr) -> bool) -> Result<Answer, String> {
-    let mut answer = Answer::default();
+fn sort(found: Vec<IpAddr>, has_route: impl Fn(IpAddr) -> bool) -> Result<NameAddresses, String> {
+    let mut answer = NameAddresses::default();
     for address in found.iter().map(IpAddr::to_canonical) {
         match why_unusable(address) {
             Some(why) => answer.skipped.push((address, why)),

@@ -8,10 +8,10 @@ fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|it| it.parse().unwrap()).collect()
 }
 
-fn answer(texts: &[&str]) -> Result<Answer, String> {
-    Ok(Answer {
+fn answer(texts: &[&str]) -> Result<NameAddresses, String> {
+    Ok(NameAddresses {
         addresses: addresses(texts),
-        ..Answer::default()
+        ..NameAddresses::default()
     })
 }
 
@@ -24,7 +24,7 @@ fn names_of(pre: &[&str]) -> (Names, Lists) {
     (names, lists)
 }
 
-fn tell(names: &Names, name: &str, answer: Result<Answer, String>) -> bool {
+fn tell(names: &Names, name: &str, answer: Result<NameAddresses, String>) -> bool {
     let mut state = names.0.locked();
     state.take(&name.into(), answer, Instant::now());
     std::mem::take(&mut state.has_changed)
@@ -180,7 +180,7 @@ fn names_that_are_not_resolved_leave_room_for_others() {
     state.take_up(IN_FORCE, bad.names());
     bad.names().for_each(|it| state.fail(it, "no".to_owned()));
     assert_eq!(state.startable(), Room::FAILING);
-    let started = |state: &mut State| std::iter::from_fn(|| state.next(now)).count();
+    let started = |state: &mut NamesState| std::iter::from_fn(|| state.next(now)).count();
     assert_eq!(started(&mut state), Room::FAILING);
     state.take_up(IN_FORCE + 1, new.names());
     assert_eq!(

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::lines::put_field;
 use super::text::put;
-use crate::http::fields::{ConnectionOptions, Kind, reads_as};
+use crate::http::fields::{ConnectionOptions, FieldKind, reads_as};
 use crate::http::h1::chunked::Trailer;
 
 /// Appends the line that begins a chunk of `length` bytes.
@@ -19,7 +19,8 @@ pub fn last_chunk(out: &mut Vec<u8>, trailer: &Trailer, bytes: &[u8], options: &
     put(out, &[b"0\r\n"]);
     for field in trailer.fields() {
         let name = field.name.of(bytes);
-        let passes = matches!(field.kind, Kind::Other | Kind::UserAgent) && may_trail(name);
+        let passes =
+            matches!(field.kind, FieldKind::Other | FieldKind::UserAgent) && may_trail(name);
         if passes && !options.nominates(name) {
             put_field(out, field, bytes);
         }

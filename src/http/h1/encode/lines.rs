@@ -30,18 +30,18 @@ pub(super) fn put_framing(out: &mut Vec<u8>, framing: Framing) {
 
 /// The lines of outgoing fields. Those that would be written exactly as they were received are copied,
 /// as many at once as are adjacent: most of a head consists of a few such pieces.
-pub(super) struct Lines<'a> {
+pub(super) struct FieldLines<'a> {
     bytes: &'a [u8],
     /// Adjacent lines to be copied that are not written yet.
     piece: Range<usize>,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> FieldLines<'a> {
     pub(super) fn of(bytes: &'a [u8]) -> Self {
         Self { bytes, piece: 0..0 }
     }
 
-    /// Appends the line of `field`, now or with those after it; [`Lines::put`] must follow.
+    /// Appends the line of `field`, now or with those after it; [`FieldLines::put`] must follow.
     pub(super) fn pass(&mut self, out: &mut Vec<u8>, field: &Field) {
         match field.line_as_written(self.bytes) {
             Some(line) if line.start == self.piece.end => self.piece.end = line.end,

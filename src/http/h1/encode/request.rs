@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::lines::{Lines, put_framing};
+use super::lines::{FieldLines, put_framing};
 use super::text::{put, put_decimal, put_ip};
 use super::upgrade::put_upgrade;
-use crate::http::fields::{ConnectionOptions, Field, Kind, list};
+use crate::http::fields::{ConnectionOptions, Field, FieldKind, list};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{RequestHead, Target};
 use crate::http::span::Span;
@@ -49,19 +49,19 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         .map_or(request.default_host, |host| host.of(bytes));
     put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
     let mut takes_trailers = false;
-    let mut lines = Lines::of(bytes);
+    let mut lines = FieldLines::of(bytes);
     for field in &head.fields {
         let passes = match field.kind {
-            Kind::Other | Kind::UserAgent | Kind::Authentication => true,
+            FieldKind::Other | FieldKind::UserAgent | FieldKind::Authentication => true,
             // With other framings there is no trailer to announce.
-            Kind::Trailer => request.framing == Framing::Chunked,
-            Kind::Te => {
+            FieldKind::Trailer => request.framing == Framing::Chunked,
+            FieldKind::Te => {
                 takes_trailers |= has_trailers(field, bytes);
                 false
             }
             // Only a trusted proxy can know what was before this hop (RFC 7239 section 8.1).
-            Kind::Forwarded => request.trusted,
-            Kind::MaxForwards => true,
+            FieldKind::Forwarded => request.trusted,
+            FieldKind::MaxForwards => true,
             _ => false,
         };
         if passes && !request.options.nominates(field.name.of(bytes)) {
@@ -102,7 +102,7 @@ fn has_trailers(field: &Field, bytes: &[u8]) -> bool {
 /// How many more hops an OPTIONS may take, if `field` says so (RFC 9110 section 7.6.2). With other
 /// methods the field has no meaning.
 pub(crate) fn max_forwards(field: &Field, method: &[u8], bytes: &[u8]) -> Option<u64> {
-    if field.kind != Kind::MaxForwards || method != b"OPTIONS" {
+    if field.kind != FieldKind::MaxForwards || method != b"OPTIONS" {
         return None;
     }
     let digits = field.value.of(bytes);
@@ -131,12 +131,12 @@ fn put_path(out: &mut Vec<u8>, path: &[u8], method: &[u8]) {
 
 fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
     let RequestToPeer { head, bytes, .. } = request;
-    let received = |kind: Kind| {
+    let received = |kind: FieldKind| {
         let fields = head.fields.iter();
         fields.filter(move |field| request.trusted && field.kind == kind)
     };
     put(out, &[b"X-Forwarded-For: "]);
-    for field in received(Kind::ForwardedFor) {
+    for field in received(FieldKind::ForwardedFor) {
         if !field.value.of(bytes).is_empty() {
             put(out, &[field.value.of(bytes), b", "]);
         }
@@ -155,9 +155,9 @@ fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
         let mut values = received(kind).map(|field| field.value.of(bytes));
         values.find(|it| !it.is_empty()).unwrap_or(otherwise)
     };
-    let proto = first(Kind::ForwardedProto, b"http");
+    let proto = first(FieldKind::ForwardedProto, b"http");
     put(out, &[b"\r\nX-Forwarded-Proto: ", proto]);
-    let host = first(Kind::ForwardedHost, host);
+    let host = first(FieldKind::ForwardedHost, host);
     put(out, &[b"\r\nX-Forwarded-Host: ", host, b"\r\n"]);
 }
 

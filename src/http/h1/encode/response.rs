@@ -1,9 +1,9 @@
 //! Responses to the client.
 
-use super::lines::{Lines, put_framing, put_status};
+use super::lines::{FieldLines, put_framing, put_status};
 use super::text::put;
 use super::upgrade::put_upgrade;
-use crate::http::fields::{ConnectionOptions, Kind};
+use crate::http::fields::{ConnectionOptions, FieldKind};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::ResponseHead;
 use crate::http::version::Version;
@@ -42,12 +42,12 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
     // Without a body the length is information about another response (RFC 9110 section 8.6), unless the
     // status forbids it.
     let informs = response.framing == Framing::None && head.status >= 200 && head.status != 204;
-    let mut lines = Lines::of(bytes);
+    let mut lines = FieldLines::of(bytes);
     for field in &head.fields {
         let passes = match field.kind {
-            Kind::ContentLength => informs,
+            FieldKind::ContentLength => informs,
             // Dropped trailers are not announced.
-            Kind::Trailer if response.framing != Framing::Chunked => false,
+            FieldKind::Trailer if response.framing != Framing::Chunked => false,
             kind => passes_in_response(kind) && !response.options.nominates(field.name.of(bytes)),
         };
         if passes {
@@ -72,10 +72,10 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
 /// Appends the head of an interim (1xx) response to the client.
 pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], options: &ConnectionOptions) {
     put_status(out, head.status, head.reason.of(bytes));
-    let mut lines = Lines::of(bytes);
+    let mut lines = FieldLines::of(bytes);
     for field in &head.fields {
         // It has no body, and so no trailer.
-        let passes = passes_in_response(field.kind) && field.kind != Kind::Trailer;
+        let passes = passes_in_response(field.kind) && field.kind != FieldKind::Trailer;
         if passes && !options.nominates(field.name.of(bytes)) {
             lines.pass(out, field);
         }
@@ -84,16 +84,16 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], options: &C
     put(out, &[b"\r\n"]);
 }
 
-fn passes_in_response(kind: Kind) -> bool {
+fn passes_in_response(kind: FieldKind) -> bool {
     !matches!(
         kind,
-        Kind::Connection
-            | Kind::ContentLength
-            | Kind::TransferEncoding
-            | Kind::Upgrade
-            | Kind::Te
-            | Kind::HopByHop
-            | Kind::Forbidden
+        FieldKind::Connection
+            | FieldKind::ContentLength
+            | FieldKind::TransferEncoding
+            | FieldKind::Upgrade
+            | FieldKind::Te
+            | FieldKind::HopByHop
+            | FieldKind::Forbidden
     )
 }
 

@@ -2,7 +2,7 @@
 
 use super::text::put;
 use crate::http::bytes::is_token_byte;
-use crate::http::fields::{ConnectionOptions, Field, Kind, list};
+use crate::http::fields::{ConnectionOptions, Field, FieldKind, list};
 use crate::http::span::Span;
 
 /// True when a head asks to switch to a protocol other than HTTP; HTTP/2 is not supported here.
@@ -32,7 +32,9 @@ pub(crate) fn switches_as_asked(
         let mut asked_for = list(asked_all, asked);
         asked_for.any(|it| it.of(asked).eq_ignore_ascii_case(protocol.of(bytes)))
     };
-    let named = fields.iter().filter(|field| field.kind == Kind::Upgrade);
+    let named = fields
+        .iter()
+        .filter(|field| field.kind == FieldKind::Upgrade);
     let mut named = named.flat_map(|field| list(field.value, bytes)).peekable();
     options.upgrade && named.peek().is_some() && named.all(is_asked)
 }
@@ -40,7 +42,7 @@ pub(crate) fn switches_as_asked(
 fn protocols<'a>(fields: &'a [Field], bytes: &'a [u8]) -> impl Iterator<Item = Span> + 'a {
     fields
         .iter()
-        .filter(|field| field.kind == Kind::Upgrade)
+        .filter(|field| field.kind == FieldKind::Upgrade)
         .flat_map(|field| list(field.value, bytes))
         .filter(|protocol| is_foreign_protocol(protocol.of(bytes)))
 }

@@ -4,14 +4,14 @@
 //!
 //! Anything else, or an incomplete head, gives `None`; why is found out elsewhere.
 
-use crate::http::fields::{Field, Kind};
+use crate::http::fields::{Field, FieldKind};
 use crate::http::h1::runs;
 use crate::http::limits::Limits;
 use crate::http::span::Span;
 use crate::http::version::Version;
 
 /// Reads the parts of a head, one after the other.
-pub(crate) struct Reader<'a> {
+pub(crate) struct HeadReader<'a> {
     bytes: &'a [u8],
     /// Where the head begins.
     start: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> HeadReader<'a> {
     /// A reader of the head that begins at `start`.
     pub(crate) fn new(bytes: &'a [u8], start: usize) -> Self {
         let at = start;
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         Some(Field {
             name,
             value: text.trimmed(self.bytes),
-            kind: Kind::of(name.of(self.bytes)),
+            kind: FieldKind::of(name.of(self.bytes)),
         })
     }
 

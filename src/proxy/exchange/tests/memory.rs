@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http::fields::{ConnectionOptions, Field, Kind};
+use crate::http::fields::{ConnectionOptions, Field, FieldKind};
 use crate::http::h1::encode::ResponseToClient;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::ResponseHead;
 use crate::net::{self, Patience, Stream, Wake, Watch};
 use crate::proxy::downstream::{
-    BodyEnd, BodySink, ByteStream, Downstream, Transport, Wait, Written,
+    BodyEnd, BodySink, ByteStream, Downstream, Transport, Wait, WriteOutcome,
 };
 
 /// What a client has got.
@@ -90,7 +90,7 @@ impl InMemory {
 fn lines(fields: &[Field], bytes: &[u8]) -> Vec<String> {
     let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
     let line = |it: &Field| format!("{}: {}", text(it.name.of(bytes)), text(it.value.of(bytes)));
-    let is_framing = |kind| matches!(kind, Kind::Connection | Kind::TransferEncoding);
+    let is_framing = |kind| matches!(kind, FieldKind::Connection | FieldKind::TransferEncoding);
     let shown = fields.iter().filter(|it| !is_framing(it.kind));
     shown.map(line).collect()
 }
@@ -124,7 +124,7 @@ impl Downstream for InMemory {
 }
 
 impl BodySink for InMemory {
-    fn piece(&mut self, content: &[u8], _: Wait<'_>) -> Written {
+    fn piece(&mut self, content: &[u8], _: Wait<'_>) -> WriteOutcome {
         if let Some(kind) = self.piece_fails {
             return (0, Err(kind.into()));
         }
@@ -133,7 +133,7 @@ impl BodySink for InMemory {
         (bytes, Ok(true))
     }
 
-    fn end(&mut self, end: BodyEnd<'_>, _: Wait<'_>) -> Written {
+    fn end(&mut self, end: BodyEnd<'_>, _: Wait<'_>) -> WriteOutcome {
         let bytes = self.write_head();
         if !std::mem::replace(&mut self.has_ended, true) {
             let trailer = lines(end.trailer.fields(), end.bytes);
@@ -142,7 +142,7 @@ impl BodySink for InMemory {
         (bytes, Ok(true))
     }
 
-    fn flush(&mut self, _: Wait<'_>) -> Written {
+    fn flush(&mut self, _: Wait<'_>) -> WriteOutcome {
         (self.write_head(), Ok(true))
     }
 

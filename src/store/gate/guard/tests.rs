@@ -2,7 +2,7 @@
 
 use super::*;
 
-const RULES: Rules = Rules {
+const RULES: GuardRules = GuardRules {
     share: 50,
     timeout: None,
 };
@@ -19,7 +19,7 @@ fn gray(text: &str) -> GrayList {
 struct Prod {
     gate: Gate<PeerList>,
     in_force: Arc<PeerList>,
-    rules: Rules,
+    rules: GuardRules,
     now: Moment,
 }
 
@@ -62,14 +62,14 @@ impl Prod {
         self.takes(taken)
     }
 
-    fn held(&self) -> Option<Reason> {
+    fn held(&self) -> Option<HoldReason> {
         self.gate.held().map(|it| it.reason)
     }
 }
 
 #[test]
 fn what_takes_too_many_peers_away_or_all_is_held() {
-    use Reason::{EmptiesProd, RemovesPeers};
+    use HoldReason::{EmptiesProd, RemovesPeers};
     let table = [
         ("1.1.1.1", "1.1.1.1 1.1.1.2", 50, None),
         ("1.1.1.1", "", 50, Some(EmptiesProd)),
@@ -131,7 +131,7 @@ fn what_admits_everybody_is_held_unless_that_is_in_force() {
     ];
     for (now, new, held) in table {
         let found = gray(now).objection(&gray(new), 50);
-        let expected = held.then_some(Reason::AdmitsEverybody);
+        let expected = held.then_some(HoldReason::AdmitsEverybody);
         assert_eq!(found, expected, "{now} -> {new}");
     }
 }
@@ -170,7 +170,10 @@ fn a_hole_makes_no_difference_unless_it_is_large() {
     let most = 224 * 256 * 9 / 10;
     assert_eq!(nobody.objection(&slices(most), 50), None);
     let held = slices(most + 1);
-    assert_eq!(nobody.objection(&held, 50), Some(Reason::AdmitsEverybody));
+    assert_eq!(
+        nobody.objection(&held, 50),
+        Some(HoldReason::AdmitsEverybody)
+    );
     let [_, come] = slices(10).difference(&held);
     assert_eq!(
         (come.count, come.first.len()),
@@ -188,8 +191,8 @@ fn a_hole_makes_no_difference_unless_it_is_large() {
 fn a_list_that_is_rewritten_entry_by_entry_is_held_until_it_is_whole() {
     let mut prod = Prod::new("1.1.1.1 1.1.1.2 1.1.1.3");
     for (new, held) in [
-        ("", Some(Reason::EmptiesProd)),
-        ("1.1.1.1", Some(Reason::RemovesPeers)),
+        ("", Some(HoldReason::EmptiesProd)),
+        ("1.1.1.1", Some(HoldReason::RemovesPeers)),
         // Acceptable alone, but not behind the two above.
         ("1.1.1.1 1.1.1.2", None),
     ] {
@@ -325,7 +328,7 @@ fn other_rules_let_in_what_they_allow() {
     assert!(!prod.is_ripe());
     prod.rules.share = 100;
     assert!(prod.is_ripe());
-    assert!(!prod.reads("") && prod.held() == Some(Reason::EmptiesProd));
+    assert!(!prod.reads("") && prod.held() == Some(HoldReason::EmptiesProd));
 }
 
 #[test]
@@ -351,7 +354,7 @@ fn of_many_peers_the_first_are_named() {
         gate.judge(RULES, &Arc::new(many(0)), many(1), Moment::now())
             .is_none()
     );
-    let held: Held = gate.held().unwrap();
+    let held: HeldChange = gate.held().unwrap();
     for named in [held.gone, held.new] {
         assert_eq!((named.count, named.first.len()), (200, NAMED));
     }
@@ -374,7 +377,7 @@ fn what_is_removed_bit_by_bit_in_a_moment_is_removed_at_once() {
         prod.passes(Duration::from_millis(7));
         assert!(!prod.reads(&first(left)), "{left}");
         let held = prod.gate.held().unwrap();
-        assert_eq!(held.reason, Reason::RemovesPeers);
+        assert_eq!(held.reason, HoldReason::RemovesPeers);
         assert_eq!((held.gone.count, held.entries), (10 - left, left));
     }
     // What there was before stays what it is compared with, for as long as it is held.
@@ -421,9 +424,9 @@ fn what_takes_nothing_from_the_list_before_the_burst_is_not_held_unless_it_is_no
     assert!(prod.reads(&first(2)), "it was there before");
     assert!(prod.reads(&first(10)));
     // One of the two, and one of the ten.
-    assert!(!prod.reads(&first(1)) && prod.held() == Some(Reason::RemovesPeers));
+    assert!(!prod.reads(&first(1)) && prod.held() == Some(HoldReason::RemovesPeers));
     let mut prod = Prod::new("");
     assert!(prod.reads(&first(3)));
-    assert!(!prod.reads("") && prod.held() == Some(Reason::EmptiesProd));
+    assert!(!prod.reads("") && prod.held() == Some(HoldReason::EmptiesProd));
     assert!(prod.reads(&first(3)));
 }

@@ -7,7 +7,7 @@ use redis::RedisResult;
 
 use crate::store::heavy;
 use crate::store::redis::errors::closed;
-use crate::store::redis::reply::{Bounds, End, Scan};
+use crate::store::redis::reply::{Bounds, Scan, ScanEnd};
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -37,16 +37,16 @@ impl Received {
     pub(super) fn reply(&mut self, stream: &mut impl Read, bounds: Bounds) -> RedisResult<Vec<u8>> {
         loop {
             match self.scan.end(&self.bytes[self.taken..], bounds)? {
-                End::Whole(length) => {
+                ScanEnd::Whole(length) => {
                     self.scan = Scan::default();
                     return Ok(self.take(length));
                 }
-                End::Surplus(Range { start, end }) => {
+                ScanEnd::Surplus(Range { start, end }) => {
                     let surplus = self.taken + start..self.taken + end;
                     self.bytes.drain(surplus);
                     continue;
                 }
-                End::Partial => {}
+                ScanEnd::Partial => {}
             }
             // So that a long reply begins at the front and need not be copied.
             self.bytes.drain(..std::mem::take(&mut self.taken));

@@ -20,7 +20,7 @@ pub(super) fn left(until: Instant) -> io::Result<Duration> {
 }
 
 /// A socket on which no silence, and nothing as a whole, takes longer than allowed.
-pub(super) struct Timed {
+pub(super) struct TimedSocket {
     pub(super) socket: Socket,
     pub(super) silence: Duration,
     pub(super) until: Instant,
@@ -28,13 +28,13 @@ pub(super) struct Timed {
     pub(super) heard: bool,
 }
 
-impl Timed {
+impl TimedSocket {
     fn patience(&self) -> io::Result<Duration> {
         Ok(left(self.until)?.min(self.silence))
     }
 }
 
-impl Read for Timed {
+impl Read for TimedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.socket.set_read_timeout(Some(self.patience()?))?;
@@ -50,7 +50,7 @@ impl Read for Timed {
     }
 }
 
-impl Write for Timed {
+impl Write for TimedSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             self.socket.set_write_timeout(Some(self.patience()?))?;
@@ -75,13 +75,17 @@ fn timed_out(error: io::Error) -> io::Error {
 }
 
 /// Bytes, with TLS around them or without it.
-pub(super) enum Stream {
-    Plain(Timed),
-    Tls(Box<StreamOwned<ClientConnection, Timed>>),
+pub(super) enum LinkStream {
+    Plain(TimedSocket),
+    Tls(Box<StreamOwned<ClientConnection, TimedSocket>>),
 }
 
-impl Stream {
-    pub(super) fn of(socket: Timed, address: &Address, files: &config::Tls) -> io::Result<Self> {
+impl LinkStream {
+    pub(super) fn of(
+        socket: TimedSocket,
+        address: &Address,
+        files: &config::Tls,
+    ) -> io::Result<Self> {
         match address {
             Address::Tcp {
                 host, tls: true, ..
@@ -93,7 +97,11 @@ impl Stream {
         }
     }
 
-    fn handshake(mut socket: Timed, host: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
+    fn handshake(
+        mut socket: TimedSocket,
+        host: &str,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
@@ -106,14 +114,14 @@ impl Stream {
         Ok(Self::Tls(Box::new(StreamOwned::new(tls, socket))))
     }
 
-    pub(super) fn timed(&self) -> &Timed {
+    pub(super) fn timed(&self) -> &TimedSocket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => &stream.sock,
         }
     }
 
-    pub(super) fn timed_mut(&mut self) -> &mut Timed {
+    pub(super) fn timed_mut(&mut self) -> &mut TimedSocket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => &mut stream.sock,
@@ -121,7 +129,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for LinkStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buffer),
@@ -130,7 +138,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for LinkStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
@@ -149,7 +157,7 @@ impl Write for Stream {
 /// A stream whose silence is answered with one PING. Below the parser, which thus never gives up
 /// a message of which a part has come.
 pub(super) struct Pinging<'a> {
-    pub(super) stream: &'a mut Stream,
+    pub(super) stream: &'a mut LinkStream,
     pub(super) limit: Duration,
     pub(super) asked: bool,
 }

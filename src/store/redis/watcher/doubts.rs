@@ -6,11 +6,11 @@ use std::time::Instant;
 use redis::RedisResult;
 
 use super::{Server, Watcher};
-use crate::error::Finding;
+use crate::error::StoreFindingKind;
 use crate::lists::ListName;
 use crate::store::redis::cluster;
-use crate::store::redis::reading::Answer;
-use crate::store::redis::standing::{Adrift, Standing};
+use crate::store::redis::reading::KeysReply;
+use crate::store::redis::standing::{Adrift, ServerStanding};
 use crate::store::{Cause, Reading, StoreFinding};
 
 impl Watcher {
@@ -18,7 +18,7 @@ impl Watcher {
     /// is: then those in force stay, as if it were away.
     pub(crate) fn cause_if_taken(
         &mut self,
-        answer: &Answer,
+        answer: &KeysReply,
         server: &mut Server,
         cause: Cause,
     ) -> RedisResult<Option<Cause>> {
@@ -28,11 +28,12 @@ impl Watcher {
             self.standings
                 .judge(standing, answer.is_empty(), has_lists, reader)?;
         self.keeps = fault.is_some();
-        self.is_adrift = *standing != Standing::Settled;
+        self.is_adrift = *standing != ServerStanding::Settled;
         // Whether its lists are taken or not: it may have got another master, or become one.
         let place = server.reader.place();
         let found = adrift.map(|it| without_master(&place, it, fault.is_none()));
-        self.publisher.find(Finding::ReplicaLinkDown, found);
+        self.publisher
+            .find(StoreFindingKind::ReplicaLinkDown, found);
         let Some(fault) = fault else {
             return Ok(Some(self.owed.take().unwrap_or(cause)));
         };
@@ -67,12 +68,12 @@ impl Watcher {
             self.finder.learn(servers);
         }
         if self.gone.is_empty() {
-            self.publisher.find(Finding::KeysEvicted, None);
+            self.publisher.find(StoreFindingKind::KeysEvicted, None);
             return Ok(());
         }
         let status = self.publisher.status();
         let mut findings = status.findings.iter();
-        if findings.any(|it| it.finding == Finding::KeysEvicted) {
+        if findings.any(|it| it.finding == StoreFindingKind::KeysEvicted) {
             return Ok(());
         }
         let heard = |list: &ListName| server.subscription.was_evicted(*list) == Some(true);
@@ -94,12 +95,13 @@ impl Watcher {
             ),
         };
         let found = StoreFinding {
-            finding: Finding::KeysEvicted,
+            finding: StoreFindingKind::KeysEvicted,
             server: server.reader.place(),
             since: Instant::now(),
             text,
         };
-        self.publisher.find(Finding::KeysEvicted, Some(found));
+        self.publisher
+            .find(StoreFindingKind::KeysEvicted, Some(found));
         Ok(())
     }
 }
@@ -120,7 +122,7 @@ fn without_master(address: &str, adrift: Adrift, is_taken: bool) -> StoreFinding
         false => "no lists are taken from",
     };
     StoreFinding {
-        finding: Finding::ReplicaLinkDown,
+        finding: StoreFindingKind::ReplicaLinkDown,
         server: address.to_owned(),
         since,
         text: format!("{source} the replica {address}, whose link to its master {master} is down"),
@@ -128,13 +130,13 @@ fn without_master(address: &str, adrift: Adrift, is_taken: bool) -> StoreFinding
 }
 
 /// Why lists are not taken, in the same words for as long as that is so.
-fn not_taken(address: &str, standing: &Standing) -> String {
+fn not_taken(address: &str, standing: &ServerStanding) -> String {
     match standing {
-        Standing::Adrift(master) => format!(
+        ServerStanding::Adrift(master) => format!(
             "the replica {address} has not synced with its master {master}: what it lacks was \
              removed by nobody"
         ),
-        Standing::Settled => format!(
+        ServerStanding::Settled => format!(
             "{address} has none of the lists since it was restarted, or its master was: fill them in \
              again"
         ),

@@ -4,13 +4,13 @@ use std::time::Duration;
 use super::*;
 use crate::config::Config;
 use crate::lists::lists_of;
-use crate::upstream::health::State;
+use crate::upstream::health::PeerState;
 use crate::upstream::health::tests::rules;
 use crate::upstream::in_force::InForce;
 
 struct Case {
     in_force: InForce,
-    settings: config::Health,
+    settings: config::HealthSettings,
     schedule: Schedule,
     now: Instant,
     chance: f64,
@@ -52,7 +52,7 @@ impl Case {
     }
 
     /// All checks that begin now, by what they ask for.
-    fn begin(&mut self, room: usize) -> Vec<(Target, String)> {
+    fn begin(&mut self, room: usize) -> Vec<(CheckTarget, String)> {
         let mut begun = Vec::new();
         while let Some(job) = self.schedule.next(self.now, room - begun.len()) {
             begun.push((job.target, job.asker.checks.path.clone()));
@@ -60,7 +60,7 @@ impl Case {
         begun
     }
 
-    fn end(&mut self, target: Target, outcome: Checked) -> Option<Told> {
+    fn end(&mut self, target: CheckTarget, outcome: Checked) -> Option<Consequence> {
         let check = LastCheck {
             at: self.now,
             outcome,
@@ -70,13 +70,13 @@ impl Case {
     }
 
     /// The next check of the only target, whenever it is due: what is told of it.
-    fn check(&mut self, outcome: Checked) -> Option<News> {
+    fn check(&mut self, outcome: Checked) -> Option<CheckNews> {
         self.now = self.schedule.wakes_at().unwrap();
         let begun = self.begin(1);
         self.end(begun[0].0, outcome).unwrap().news
     }
 
-    fn state(&self, port: u16) -> State {
+    fn state(&self, port: u16) -> PeerState {
         let pools = self.in_force.pools();
         let mut peers = PoolName::ALL.iter().flat_map(|it| pools[*it].peers());
         let peer = peers.find(|it| it.address == at(port)).unwrap();
@@ -92,7 +92,7 @@ fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-fn health(settings: &str) -> config::Health {
+fn health(settings: &str) -> config::HealthSettings {
     let url = Some("redis://127.0.0.1".to_owned());
     let config = Config::parse(Path::new("graygate.ini"), settings, url);
     config.unwrap().health
@@ -134,13 +134,13 @@ fn so_many_in_a_row_put_a_peer_out_and_so_many_bring_it_back() {
         (Checked::Closed, None),
         // It says nothing of the peer.
         (Checked::NotMade, None),
-        (Checked::Malformed, Some(News::Out)),
+        (Checked::Malformed, Some(CheckNews::Out)),
         (Checked::Status, None),
         (Checked::Ok, None),
         (Checked::Status, None),
         (Checked::Ok, None),
         (Checked::NotMade, None),
-        (Checked::Ok, Some(News::Back)),
+        (Checked::Ok, Some(CheckNews::Back)),
         (Checked::Ok, None),
     ];
     for (at, (outcome, news)) in outcomes.into_iter().enumerate() {
@@ -152,13 +152,13 @@ fn so_many_in_a_row_put_a_peer_out_and_so_many_bring_it_back() {
 fn whom_nobody_has_checked_yet_waits_for_one_success_whatever_was_before() {
     let mut case = Case::new("[health]\npath = /\nrise = 3\nfall = 2\ncheck_before_use = on\n");
     case.list(&[], &[1]);
-    assert_eq!(case.state(1), State::Unchecked);
+    assert_eq!(case.state(1), PeerState::Unchecked);
     assert_eq!(case.check(Checked::Refused), None);
-    assert_eq!(case.check(Checked::Refused), Some(News::Unchecked));
+    assert_eq!(case.check(Checked::Refused), Some(CheckNews::Unchecked));
     assert_eq!(case.check(Checked::Refused), None, "it was told");
-    assert_eq!(case.state(1), State::Unchecked);
-    assert_eq!(case.check(Checked::Ok), Some(News::Back));
-    assert!(matches!(case.state(1), State::Starting { .. }));
+    assert_eq!(case.state(1), PeerState::Unchecked);
+    assert_eq!(case.check(Checked::Ok), Some(CheckNews::Back));
+    assert!(matches!(case.state(1), PeerState::Starting { .. }));
 
     let mut case = Case::new("[health]\npath = /\ncheck_before_use = on\n");
     case.list(&[], &[1]);
@@ -213,7 +213,7 @@ fn a_peer_that_is_checked_in_two_ways_is_well_by_both_and_by_one_after_the_other
     let pre = *pre;
     assert_eq!(
         case.end(pre, Checked::Status).unwrap().news,
-        Some(News::Out)
+        Some(CheckNews::Out)
     );
     let [(prod, path)] = &case.begin(32)[..] else {
         panic!("it has waited for the other");
@@ -221,13 +221,13 @@ fn a_peer_that_is_checked_in_two_ways_is_well_by_both_and_by_one_after_the_other
     assert_eq!(path, "/prod");
     let prod = *prod;
     assert_eq!(case.end(prod, Checked::Ok).unwrap().news, None);
-    assert!(matches!(case.state(1), State::Out { .. }));
+    assert!(matches!(case.state(1), PeerState::Out { .. }));
     case.now += Duration::from_secs(5);
-    let begun: Vec<Target> = case.begin(32).into_iter().map(|(it, _)| it).collect();
+    let begun: Vec<CheckTarget> = case.begin(32).into_iter().map(|(it, _)| it).collect();
     let news = case.end(begun[0], Checked::Ok).unwrap().news;
     let second = case.begin(32);
     let news = news.or_else(|| case.end(second[0].0, Checked::Ok).unwrap().news);
-    assert_eq!(news, Some(News::Back));
+    assert_eq!(news, Some(CheckNews::Back));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn who_comes_again_while_it_is_checked_is_checked_anew_after_that() {
     case.list(&[], &[1]);
     assert_eq!(case.begin(32), [], "one at a time");
     assert_eq!(case.end(target, Checked::Refused), None);
-    assert_eq!(case.state(1), State::Up);
+    assert_eq!(case.state(1), PeerState::Up);
     assert_eq!(case.begin(32).len(), 1);
 }
 
@@ -288,17 +288,17 @@ fn without_checks_nobody_is_out_by_them_or_waits_for_them() {
     for (target, _) in case.begin(32) {
         case.end(target, Checked::Refused);
     }
-    assert_eq!(case.state(1), State::Unchecked);
-    assert!(matches!(case.state(2), State::Out { .. }));
+    assert_eq!(case.state(1), PeerState::Unchecked);
+    assert!(matches!(case.state(2), PeerState::Out { .. }));
     assert_eq!(case.set(on), []);
     assert_eq!(case.set(""), [(PoolName::Prod, at(2))]);
-    assert_eq!(case.state(1), State::Up);
-    assert!(matches!(case.state(2), State::Starting { .. }));
+    assert_eq!(case.state(1), PeerState::Up);
+    assert!(matches!(case.state(2), PeerState::Starting { .. }));
     assert_eq!(case.schedule.wakes_at(), None);
 
     let mut case = Case::new(on);
     case.list(&[1], &[]);
-    assert_eq!(case.state(1), State::Unchecked);
+    assert_eq!(case.state(1), PeerState::Unchecked);
     case.set(BOTH);
-    assert_eq!(case.state(1), State::Up, "it is checked, and not first");
+    assert_eq!(case.state(1), PeerState::Up, "it is checked, and not first");
 }
