@@ -155,7 +155,8 @@ fn no_page_and_no_log_shows_the_password() {
 fn the_age_of_the_lists_is_the_time_since_they_were_read() {
     let gateway = gateway();
     let age = || gateway.lists()["age_seconds"].as_f64().unwrap();
-    let (first, since) = (age(), Instant::now());
+    let since = Instant::now();
+    let first = age();
     wait_until("the lists grow older", DEADLINE, || age() > first + 0.2);
     assert!(since.elapsed() >= Duration::from_millis(200));
     let written = Instant::now();
