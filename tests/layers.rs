@@ -2,6 +2,8 @@
 //!
 //! The order of the layers is the map in the documentation of `src/lib.rs`: its table is read here, and
 //! stands nowhere else. So is that of `src/proxy.rs`, of the modules in there.
+//!
+//! Also: no two types have one name, and `pub` is only what somebody outside `src/` needs.
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
 
@@ -12,7 +14,7 @@ use std::sync::LazyLock;
 
 use syn::buffer::{Cursor, TokenBuffer};
 use syn::visit::{self, Visit};
-use syn::{Item, ItemMod, ItemUse, UseTree};
+use syn::{ImplItemFn, Item, ItemMod, ItemUse, UseTree, Visibility};
 
 /// A module by its path in the crate; the crate itself is empty.
 type Module = Vec<String>;
@@ -355,4 +357,183 @@ fn no_file_needs_itself_by_way_of_others() {
     });
     let lines: Vec<String> = lines.collect();
     assert!(lines.is_empty(), "in circles:\n{}", lines.join("\n"));
+}
+
+/// What a file defines, and what of it others can see; tests aside.
+#[derive(Default)]
+struct Items {
+    types: Vec<String>,
+    /// The names of public items and methods.
+    public: Vec<String>,
+    /// Every name in the signatures and public fields of these.
+    shown: BTreeSet<String>,
+    /// The item that is being visited implements a trait.
+    is_of_trait: bool,
+}
+
+impl Items {
+    /// Takes an item's name; true when it is public.
+    fn take(&mut self, visibility: &Visibility, name: &syn::Ident) -> bool {
+        let is_public = matches!(visibility, Visibility::Public(_));
+        if is_public {
+            self.public.push(name.to_string());
+        }
+        is_public
+    }
+}
+
+impl<'ast> Visit<'ast> for Items {
+    fn visit_item_mod(&mut self, item: &'ast ItemMod) {
+        if !is_test(&item.attrs) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.types.push(item.ident.to_string());
+        if self.take(&item.vis, &item.ident) {
+            visit::visit_item_struct(self, item);
+        }
+    }
+
+    fn visit_field(&mut self, field: &'ast syn::Field) {
+        if matches!(field.vis, Visibility::Public(_)) {
+            visit::visit_field(self, field);
+        }
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.types.push(item.ident.to_string());
+        if self.take(&item.vis, &item.ident) {
+            for field in item.variants.iter().flat_map(|it| &it.fields) {
+                self.visit_type(&field.ty);
+            }
+        }
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        self.types.push(item.ident.to_string());
+        if self.take(&item.vis, &item.ident) {
+            visit::visit_item_trait(self, item);
+        }
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.types.push(item.ident.to_string());
+        if self.take(&item.vis, &item.ident) {
+            visit::visit_item_type(self, item);
+        }
+    }
+
+    fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
+        if self.take(&item.vis, &item.ident) {
+            self.visit_type(&item.ty);
+        }
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        if self.take(&item.vis, &item.sig.ident) {
+            self.visit_signature(&item.sig);
+        }
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        self.is_of_trait = item.trait_.is_some();
+        for item in &item.items {
+            self.visit_impl_item(item);
+        }
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast ImplItemFn) {
+        if self.is_of_trait || self.take(&item.vis, &item.sig.ident) {
+            self.visit_signature(&item.sig);
+        }
+    }
+
+    fn visit_impl_item_const(&mut self, item: &'ast syn::ImplItemConst) {
+        if !self.is_of_trait && self.take(&item.vis, &item.ident) {
+            self.visit_type(&item.ty);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names = path.segments.iter().map(|it| it.ident.to_string());
+        self.shown.extend(names);
+        visit::visit_path(self, path);
+    }
+
+    /// A macro may define types.
+    fn visit_macro(&mut self, item: &'ast syn::Macro) {
+        let tokens = TokenBuffer::new2(item.tokens.clone());
+        let mut paths = Vec::new();
+        paths_among(tokens.begin(), &mut paths);
+        let names: Vec<String> = paths.concat();
+        for pair in names.windows(2) {
+            let is_type = ["struct", "enum", "trait"].contains(&&*pair[0]);
+            if is_type && pair[1].starts_with(char::is_uppercase) {
+                self.types.push(pair[1].clone());
+            }
+        }
+        self.shown.extend(names);
+    }
+
+    fn visit_item_use(&mut self, _: &'ast ItemUse) {}
+
+    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+}
+
+/// What every file defines, by its module; tests aside.
+static ITEMS: LazyLock<BTreeMap<Module, Items>> = LazyLock::new(|| {
+    let mut modules = files();
+    modules.retain(|module, _| !module.iter().any(|it| it == "tests"));
+    let all = modules.into_iter().map(|(module, path)| {
+        let mut items = Items::default();
+        items.visit_file(&syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap());
+        (module, items)
+    });
+    all.collect()
+});
+
+#[test]
+fn no_two_types_have_one_name() {
+    let mut owners = BTreeMap::<&str, Vec<String>>::new();
+    for (module, items) in &*ITEMS {
+        for name in &items.types {
+            owners.entry(name).or_default().push(module.join("::"));
+        }
+    }
+    owners.retain(|_, owners| owners.len() > 1);
+    assert!(owners.is_empty(), "{owners:#?}");
+}
+
+#[test]
+fn what_is_public_is_named_outside_or_shown_by_what_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut outside = vec![root.join("src/main.rs")];
+    let mut folders: Vec<PathBuf> = ["tests", "benches", "examples", "fuzz/src"]
+        .map(|it| root.join(it))
+        .to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => outside.push(path),
+            }
+        }
+    }
+    outside.retain(|it| it.extension().is_some_and(|it| it == "rs"));
+    let texts: Vec<String> = outside
+        .iter()
+        .map(|it| fs::read_to_string(it).unwrap())
+        .collect();
+    let is_no_word = |it: char| !it.is_alphanumeric() && it != '_';
+    let mut needed: BTreeSet<&str> = texts.iter().flat_map(|it| it.split(is_no_word)).collect();
+    needed.extend(ITEMS.values().flat_map(|it| &it.shown).map(String::as_str));
+    let too_wide = ITEMS.iter().flat_map(|(module, items)| {
+        let names = items.public.iter().filter(|it| !needed.contains(&***it));
+        names.map(move |it| format!("{}::{it}", module.join("::")))
+    });
+    let too_wide: Vec<String> = too_wide.collect();
+    assert!(too_wide.is_empty(), "could be pub(crate): {too_wide:#?}");
 }
