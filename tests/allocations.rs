@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use graygate::config::LogTarget;
 use graygate::net::{Moment, Stream, Watch};
-use graygate::upstream::pool::{Asker, Leftover, Limits, Need, Pool, Spent};
+use graygate::upstream::pool::{Asker, Leftover, Need, Pool, PoolLimits, Spent};
 
 use counting::Served;
 use support::{DEADLINE, Origin, Traffic};
@@ -43,7 +43,7 @@ fn the_only_connection_to_a_peer_comes_back_without_allocations_after_the_pool_w
 {
     let origin = Origin::named("a");
     let peer = origin.address();
-    let limits = Limits {
+    let limits = PoolLimits {
         most: 1,
         total: 1,
         age: DEADLINE,

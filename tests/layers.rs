@@ -420,9 +420,9 @@ impl<'ast> Visit<'ast> for Items {
 
     fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
         self.types.push(item.ident.to_string());
-        if self.take(&item.vis, &item.ident) {
-            visit::visit_item_type(self, item);
-        }
+        self.take(&item.vis, &item.ident);
+        // What a name stands for is seen wherever the name is.
+        visit::visit_item_type(self, item);
     }
 
     fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {

@@ -13,7 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Moment, Stream, Watch};
-use graygate::upstream::pool::{Asker, CheckedOut, Leftover, Limits, Need, Pool, Spent};
+use graygate::upstream::pool::{Asker, CheckedOut, Leftover, Need, Pool, PoolLimits, Spent};
 use support::{DEADLINE, wait_until};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -26,8 +26,8 @@ const DEEDS: [Deed; 2] = [
     ("ends", |peer| peer.shutdown(Shutdown::Write).unwrap()),
 ];
 
-fn at_most(most: usize) -> Limits {
-    Limits {
+fn at_most(most: usize) -> PoolLimits {
+    PoolLimits {
         most,
         total: usize::MAX,
         age: LONG,

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Moment, Stream, Watch};
-use graygate::upstream::pool::{Asker, InUse, Leftover, Limits, Need, Pool, Spent};
+use graygate::upstream::pool::{Asker, InUse, Leftover, Need, Pool, PoolLimits, Spent};
 
 /// Runs `task` on a worker, the only place where connections can live, and waits for it.
 pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
@@ -20,7 +20,7 @@ pub(crate) fn on_a_worker(task: impl FnOnce() + Send + 'static) {
 }
 
 /// As shipped.
-const LIMITS: Limits = Limits {
+const LIMITS: PoolLimits = PoolLimits {
     most: usize::MAX,
     total: 5000,
     age: Duration::from_secs(30),

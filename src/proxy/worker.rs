@@ -22,7 +22,7 @@ use crate::net::{self, Moment, Pipe};
 use crate::snapshot::Reader;
 use crate::upstream::health::Why;
 use crate::upstream::in_force::Serving;
-use crate::upstream::pool::{InUse, Limits, Pool, Spent};
+use crate::upstream::pool::{InUse, Pool, PoolLimits, Spent};
 
 /// How often idle connections, on both sides, are checked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -194,8 +194,8 @@ impl Worker {
 
 /// What a worker may keep of connections to peers. One descriptor for a peer is planned per client
 /// connection: [`crate::process::allow_connections`] has lowered `max_connections` if there are fewer.
-fn limits(config: &Config) -> Limits {
-    Limits {
+fn limits(config: &Config) -> PoolLimits {
+    PoolLimits {
         most: config.upstream.keepalive.most(),
         total: config.gateway.max_connections.div_ceil(net::workers()),
         age: config.upstream.keepalive_timeout,

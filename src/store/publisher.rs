@@ -26,7 +26,7 @@ use crate::lists::{ByList, ListName, Lists, SharedLists};
 use crate::process::supervised;
 use crate::snapshot::Published;
 use crate::store::gate::door::{self, Awaited, Door, EmptyFor, ParsedReading, Ripe};
-use crate::store::gate::guard::{GuardRules, HeldChange, Moment};
+use crate::store::gate::guard::{GuardRules, HeldChange, Timestamp};
 use crate::upstream::in_force::InForce;
 
 /// Brings lists into force. One for the process.
@@ -311,7 +311,7 @@ impl Publisher {
         // As takes a name that is new: its servers are to be known when the lists come into force.
         let pools = [&read.pre, &read.prod].map(|it| it.as_ref().ok());
         let names = self.lists.names().prepare(pools);
-        let awaited = self.publish_parsed(read, empty_for, cause, Moment::now);
+        let awaited = self.publish_parsed(read, empty_for, cause, Timestamp::now);
         Awaited { names, ..awaited }
     }
 
@@ -320,7 +320,7 @@ impl Publisher {
         read: ParsedReading,
         empty_for: EmptyFor,
         cause: Cause,
-        now: impl FnOnce() -> Moment,
+        now: impl FnOnce() -> Timestamp,
     ) -> Awaited {
         let mut entrance = self.locked_entrance();
         let current = match self.is_strange(&entrance, &read) {

@@ -74,7 +74,7 @@ type Peers = FxHashMap<SocketAddr, PeerConnections>;
 
 /// How many connections are kept, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct PoolLimits {
     /// The most idle connections to one peer.
     pub most: usize,
     /// The most connections of the worker to all peers, in use or idle.
@@ -240,7 +240,7 @@ impl PeerConnections {
     }
 
     /// How many connections may be idle until the next look.
-    fn limit(&self, limits: &Limits) -> usize {
+    fn limit(&self, limits: &PoolLimits) -> usize {
         let most = self.peaks.most().max(self.usage.most());
         let open = LEAST_OPEN.max(SPARE.saturating_mul(most));
         limits.most.min(open.saturating_sub(self.usage.now()))
@@ -257,7 +257,7 @@ impl PeerConnections {
 
     /// Closes what is no longer of use, learns from it, and forgets what was long ago. Returns true while
     /// anything is left.
-    fn evict(&mut self, now: Moment, last: Option<Moment>, limits: &Limits) -> bool {
+    fn evict(&mut self, now: Moment, last: Option<Moment>, limits: &PoolLimits) -> bool {
         let (mut talks, lifetime) = (false, &mut self.lifetime);
         self.idle.retain_mut(|it| {
             if !it.stream.is_readable() {
@@ -289,7 +289,7 @@ impl PeerConnections {
     }
 
     /// Closes a fraction of the connections that were not needed lately, the oldest first.
-    fn let_surplus_go(&mut self, now: Moment, limits: &Limits) {
+    fn let_surplus_go(&mut self, now: Moment, limits: &PoolLimits) {
         self.peaks.look(&self.usage, now, limits.age);
         let open = self.usage.now() + self.idle.len();
         let unneeded = open.saturating_sub(self.peaks.most()) / SURPLUS_PARTS;
@@ -346,7 +346,7 @@ impl Pool {
     }
 
     /// Counts a connection to `peer` that is about to be made, and makes room for it.
-    pub fn begin(&self, peer: SocketAddr, limits: &Limits) -> InUse {
+    pub fn begin(&self, peer: SocketAddr, limits: &PoolLimits) -> InUse {
         let mut peers = self.peers.borrow_mut();
         let in_use = InUse::begin(&self.of(&mut peers, peer).usage);
         self.make_room(&mut peers, limits);
@@ -379,7 +379,7 @@ impl Pool {
 
     /// Keeps a connection for the next request to `peer`, unless there are enough already and none of them
     /// gives way.
-    pub fn checkin(&self, peer: SocketAddr, spent: Spent, limits: &Limits) {
+    pub fn checkin(&self, peer: SocketAddr, spent: Spent, limits: &PoolLimits) {
         let Spent {
             stream,
             leftover,
@@ -425,7 +425,7 @@ impl Pool {
 
     /// Closes idle connections while the worker has too many: those of the peer with the most, the oldest
     /// first.
-    fn make_room(&self, peers: &mut Peers, limits: &Limits) {
+    fn make_room(&self, peers: &mut Peers, limits: &PoolLimits) {
         while self.kept.get() + self.in_use.get() > limits.total && self.kept.get() > 0 {
             let fullest = peers.values_mut().max_by_key(|it| it.idle.len());
             let Some(fullest) = fullest else {
@@ -454,7 +454,7 @@ impl Pool {
 
     /// Looks through the idle connections: closes those that have been idle for too long or are of no use
     /// any more, and a fraction of the surplus. Returns true while anything is left.
-    pub fn evict(&self, now: Moment, limits: &Limits) -> bool {
+    pub fn evict(&self, now: Moment, limits: &PoolLimits) -> bool {
         let mut peers = self.peers.borrow_mut();
         let last = self.looked.replace(Some(now));
         let mut any = false;

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::guard::{By, Gate, GuardRules, Guarded, HeldChange, Moment};
+use super::guard::{By, Gate, GuardRules, Guarded, HeldChange, Timestamp};
 use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, SharedLists, Skipped};
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
@@ -128,7 +128,7 @@ impl Door {
         current: &Lists,
         read: ParsedReading,
         empty_for: EmptyFor,
-        now: Moment,
+        now: Timestamp,
     ) -> SharedLists {
         let read = self.take_emptied(current, read, empty_for);
         // Without anything to compare with, everything is new, and nothing can be lost.
@@ -401,7 +401,7 @@ fn pass<L: Guarded + Listed>(
     rules: Option<GuardRules>,
     in_force: &Arc<L>,
     read: Result<L, Fault>,
-    now: Moment,
+    now: Timestamp,
 ) -> (Arc<L>, Option<Fault>) {
     match legible(in_force, read) {
         Ok(list) => {

@@ -94,14 +94,14 @@ pub(crate) struct GuardRules {
 
 /// One moment, by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct Timestamp {
     /// For lengths of time.
     pub(crate) instant: Instant,
     /// For people.
     pub(crate) time: SystemTime,
 }
 
-impl Moment {
+impl Timestamp {
     /// This moment.
     pub(crate) fn now() -> Self {
         Self {
@@ -342,7 +342,7 @@ impl<L: Guarded> Gate<L> {
         rules: GuardRules,
         in_force: &Arc<L>,
         new: L,
-        now: Moment,
+        now: Timestamp,
     ) -> Option<Arc<L>> {
         self.renew_baseline(in_force, now.instant);
         let troubled = std::mem::take(&mut self.doubtful) || self.waiting.is_some();

@@ -32,7 +32,7 @@ fn find(publisher: &Publisher, gray: &[&str], pre: &[&str], prod: &[&str]) -> Ve
 /// As [`find`], at a later time.
 fn find_after(publisher: &Publisher, time: Duration, reading: Reading) -> Awaited {
     let first = ByList::all(Duration::ZERO);
-    let mut now = Moment::now();
+    let mut now = Timestamp::now();
     now.instant += time;
     let read = door::parse(reading, 80);
     publisher.publish_parsed(read, first, Cause::Event, || now)
@@ -308,7 +308,7 @@ fn what_is_withheld_for_prod_does_not_come_in_from_a_store_that_nobody_sees() {
 #[test]
 fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
     let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
-    let mut later = Moment::now();
+    let mut later = Timestamp::now();
     later.instant += 2 * door::MOST_WITHHELD;
     publisher.failed("gone");
     let mut entrance = publisher.locked_entrance();
@@ -327,7 +327,7 @@ fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
 #[test]
 fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bound() {
     let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
-    let mut now = Moment::now();
+    let mut now = Timestamp::now();
     now.instant += door::MOST_WITHHELD;
     let judge = |prod: &[&str], gray: &str, now| {
         let mut entrance = publisher.locked_entrance();
@@ -338,7 +338,7 @@ fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bo
         (entries.concat(), new.prod.peers().len())
     };
     // It is found empty, and half, and empty: the count goes on meanwhile.
-    judge(&[], "5.5.5.5", Moment::now());
+    judge(&[], "5.5.5.5", Timestamp::now());
     let (half, whole) = (["3.3.3.3"], ["3.3.3.3", "4.4.4.4"]);
     for (prod, gray, in_force) in [
         (&half[..], "6.6.6.6", "6.6.6.6"),

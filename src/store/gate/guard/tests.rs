@@ -20,7 +20,7 @@ struct Prod {
     gate: Gate<PeerList>,
     in_force: Arc<PeerList>,
     rules: GuardRules,
-    now: Moment,
+    now: Timestamp,
 }
 
 impl Prod {
@@ -29,7 +29,7 @@ impl Prod {
             gate: Gate::default(),
             in_force: Arc::new(peers(in_force)),
             rules: RULES,
-            now: Moment::now(),
+            now: Timestamp::now(),
         }
     }
 
@@ -334,7 +334,7 @@ fn other_rules_let_in_what_they_allow() {
 #[test]
 fn a_rollback_of_gray_never_waits() {
     let (mut gate, in_force) = (Gate::default(), Arc::new(gray("1.1.1.1 2.2.2.0/24")));
-    let now = Moment::now();
+    let now = Timestamp::now();
     let mut judge = |text| gate.judge(RULES, &in_force, gray(text), now).is_some();
     assert!(!judge("0.0.0.0/0"));
     assert!(judge("1.1.1.1"), "behind a held change, too");
@@ -351,7 +351,7 @@ fn of_many_peers_the_first_are_named() {
     };
     let mut gate = Gate::default();
     assert!(
-        gate.judge(RULES, &Arc::new(many(0)), many(1), Moment::now())
+        gate.judge(RULES, &Arc::new(many(0)), many(1), Timestamp::now())
             .is_none()
     );
     let held: HeldChange = gate.held().unwrap();
