@@ -1,6 +1,6 @@
 //! The ini file, and what it means.
 //!
-//! [`Config::load`] reads the whole file before anything starts: an unknown key, a value without its
+//! `Config::load` reads the whole file before anything starts: an unknown key, a value without its
 //! unit or a line that could be read in two ways is an error that names its line. The result needs no
 //! further checks: nothing required is optional, paths are absolute, and no time limit is missing.
 //! [`KEYS`] lists the keys with their defaults; the shipped `etc/graygate.ini` says the same.
@@ -90,7 +90,7 @@ impl Config {
         Self::parse(path, &file::read(path)?, redis_url)
     }
 
-    /// As [`Config::load`], with the `text` of the file at `path`, which is not opened.
+    /// As `Config::load`, with the `text` of the file at `path`, which is not opened.
     ///
     /// # Errors
     /// The first thing that is wrong.

@@ -129,6 +129,7 @@ named! {
 
 named! {
     /// Why the admin listener refuses a request whose head is good.
+    #[allow(rustdoc::broken_intra_doc_links)] // `[admin]` is a section.
     pub enum AdminRefusal {
         ForeignHost = "foreign-host", "the Host is not an IP address, localhost, or one of the names in [admin] hosts";
         NoCommand = "no-command", "a change is accepted only with the command field, and without an Origin";

@@ -1,8 +1,8 @@
 //! How the gateways on one Redis know of each other.
 //!
-//! Each writes a key with a time to live ([`heartbeat`]), which says who it is and what it holds
-//! ([`node`]), and adds its name to an index, so that the others can be found without searching the
-//! server ([`nodes`]). Nothing here reads or changes the lists.
+//! Each writes a key with a time to live (`heartbeat`), which says who it is and what it holds
+//! (`node`), and adds its name to an index, so that the others can be found without searching the
+//! server (`nodes`). Nothing here reads or changes the lists.
 
 pub(crate) mod heartbeat;
 pub(crate) mod index;

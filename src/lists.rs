@@ -3,7 +3,7 @@
 //! A store hands over entries as text; here they are parsed, one parser for each kind of entry, and put
 //! into the form that a request needs: ranges to search (`ranges`), peers to choose from. An entry that
 //! cannot be read is skipped and reported; it never empties a list. Lists are sets: order and repetition
-//! mean nothing, but [`findings`] reports likely mistakes.
+//! mean nothing, but `findings` reports likely mistakes.
 //!
 //! Not here: where entries come from and when ([`crate::store`]); who is served by whom
 //! ([`crate::route`]). No clock, no I/O.

@@ -5,7 +5,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`listeners`] | accepts connections and distributes them; the drain that ends them all |
-//! | [`workers`] | what a worker can be asked for: serve a connection, flush its log, end idle waits |
+//! | `workers` | what a worker can be asked for: serve a connection, flush its log, end idle waits |
 //! | `session` | one downstream connection: reads heads, keeps the connection, parks it or closes it |
 //! | `exchange` | one request: the attempts on peers, in wire order |
 //! | `pinned` | connections to peers that serve one client connection only |

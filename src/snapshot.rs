@@ -1,14 +1,14 @@
 //! One value, published by the control plane and read by every worker without a lock.
 //!
 //! [`Published`] is the cell: a writer replaces the whole value with one pointer swap. A worker reads
-//! through its own [`Reader`], which keeps the value it saw last and compares one pointer per request.
-//! What a request holds across its waits is a [`Snapshot`], whose reference count only this worker
+//! through its own `Reader`, which keeps the value it saw last and compares one pointer per request.
+//! What a request holds across its waits is a `Snapshot`, whose reference count only this worker
 //! touches, so that workers do not contend for a shared cache line, and no `ArcSwap` guard is held
 //! across a wait.
 //!
 //! A reader keeps its last value alive until it looks again: a replaced value is released when the last
-//! worker has served one more request, or was told to [`Reader::refresh`], which idle ones must be (see
-//! [`Published::tell`]). It is not freed there, since that takes long for a million entries: the cell
+//! worker has served one more request, or was told to `Reader::refresh`, which idle ones must be (see
+//! `Published::tell`). It is not freed there, since that takes long for a million entries: the cell
 //! keeps what it replaced, and the control plane frees it at one of its next looks, once nobody else has
 //! it.
 

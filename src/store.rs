@@ -1,7 +1,7 @@
 //! Where the lists come from, and how they come into force.
 //!
 //! A store (Redis, or a lists file) is watched by a thread of its own, which reads all three lists at
-//! once and hands them to the [`Publisher`]. The publisher parses them, holds back what must not come
+//! once and hands them to the `Publisher`. The publisher parses them, holds back what must not come
 //! into force ([`gate::guard`]), and replaces the snapshot that the workers read with one pointer swap.
 //! Each list is judged by itself: one that cannot be accepted keeps its last good value, while the
 //! others may change. What is in force is kept on disk ([`copy`]), for a start without the store.

@@ -1,7 +1,7 @@
 //! `graygate fleet` and `graygate fleet wait DIGEST`: the gateways on one Redis, and what they hold.
 //!
 //! Only Redis is asked: each gateway writes a key with a time to live there (see
-//! [`crate::fleet::heartbeat`]), and its name into an index. Clocks are not compared: the time since a
+//! `crate::fleet::heartbeat`), and its name into an index. Clocks are not compared: the time since a
 //! gateway's last heartbeat follows from the time to live that its key has left.
 
 use std::collections::BTreeMap;

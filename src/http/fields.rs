@@ -48,7 +48,7 @@ pub enum FieldKind {
     /// `User-Agent`; passed on, and logged.
     UserAgent,
     /// `Authorization`, `WWW-Authenticate` and their counterparts for proxies; passed on, and inspected:
-    /// see [`super::authentication`].
+    /// see `super::authentication`.
     Authentication,
     /// `Forwarded`, and any `X-Forwarded-…` that the gateway does not write itself.
     Forwarded,

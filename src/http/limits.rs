@@ -7,7 +7,7 @@ pub struct Limits {
     pub line: usize,
     /// The whole head, in bytes.
     pub head: usize,
-    /// The number of fields, at most [`MAX_FIELDS`].
+    /// The number of fields, at most `MAX_FIELDS`.
     pub fields: usize,
 }
 

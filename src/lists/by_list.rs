@@ -72,7 +72,7 @@ impl<T> ByList<T> {
         ByList { gray, pre, prod }
     }
 
-    /// Each value with its list, in the order of [`ListName::ALL`].
+    /// Each value with its list, in the order of `ListName::ALL`.
     pub fn iter(&self) -> impl Iterator<Item = (ListName, &T)> {
         ListName::ALL.into_iter().map(|list| (list, &self[list]))
     }

@@ -1,7 +1,7 @@
 //! The access log: one line per request, in logfmt.
 //!
 //! A worker renders its lines into a batch of its own and hands the batch to the writer when it
-//! is large enough or a tick of the clock old ([`AccessLog::tick`]), so that a request pays for
+//! is large enough or a tick of the clock old (`AccessLog::tick`), so that a request pays for
 //! neither a system call nor a shared queue.
 //!
 //! What a client sends takes a bounded part of a line, and lines of requests that needed no server are

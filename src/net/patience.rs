@@ -117,7 +117,7 @@ impl Patience {
         self.taken.set(self.taken.get() + bytes);
     }
 
-    /// Notes progress, except for bytes that only fill the room made by what was [taken](Self::taken).
+    /// Notes progress, except for bytes that only fill the room made by what was taken.
     pub fn moved(&self, bytes: usize) {
         let counted = self.taken.get().min(bytes);
         self.taken.set(self.taken.get() - counted);

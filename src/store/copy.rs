@@ -22,7 +22,7 @@
 //! the end of the process, so that its time says when the lists were last known to be good. Nothing
 //! waits for the disk, except for a moment the end of the process.
 //!
-//! Not here: what a copy is used for ([`super::Publisher`]).
+//! Not here: what a copy is used for (`super::Publisher`).
 
 mod disk;
 mod keeper;

@@ -24,7 +24,7 @@
 //! Emptying `gray` is a rollback and never waits; `pre` has no guard, since `prod` answers for it. A peer
 //! with another weight is the same peer, so a change of weights is never held.
 //!
-//! Pure: no clock, no I/O, no log. One [`Gate`] for each guarded list.
+//! Pure: no clock, no I/O, no log. One `Gate` for each guarded list.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
