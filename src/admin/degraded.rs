@@ -77,7 +77,7 @@ fn logs(view: &View) -> Vec<String> {
 }
 
 fn restart(view: &View) -> Option<String> {
-    let ignored = view.reloads.tally().ignored;
+    let ignored = view.reloads.state().ignored;
     let keys = ignored.join(", ");
     (!keys.is_empty()).then(|| format!("only a restart changes {keys}"))
 }

@@ -33,9 +33,9 @@ pub(super) fn render(view: &View) -> String {
     requests(&mut page, metrics);
     connections(&mut page, metrics);
     peers::render(&mut page, &view.gateway);
-    checks::render(&mut page, view.checker.tally());
+    checks::render(&mut page, view.checker.counts());
     lists(&mut page, view);
-    let reloads = view.reloads.tally();
+    let reloads = view.reloads.state();
     page.family(
         "reloads_total",
         "counter",
@@ -489,12 +489,12 @@ fn lists(page: &mut MetricsPage, view: &View) {
     );
     page.value("lists_mode", &[("mode", &status.mode.name())], 1);
     if let Some(heartbeat) = &view.heartbeat {
-        heartbeats(page, &heartbeat.tally());
+        heartbeats(page, &heartbeat.counts());
     }
-    names(page, &view.gateway.lists.names().tally());
+    names(page, &view.gateway.lists.names().counts());
 }
 
-fn names(page: &mut MetricsPage, tally: &names::NameCounts) {
+fn names(page: &mut MetricsPage, counts: &names::NameCounts) {
     let name = "names";
     page.family(
         name,
@@ -502,9 +502,9 @@ fn names(page: &mut MetricsPage, tally: &names::NameCounts) {
         "Names in the lists, by what is known of them: kept are the last addresses of one that cannot be resolved.",
     );
     for (state, count) in [
-        ("resolved", tally.resolved),
-        ("kept", tally.kept),
-        ("unresolved", tally.unresolved),
+        ("resolved", counts.resolved),
+        ("kept", counts.kept),
+        ("unresolved", counts.unresolved),
     ] {
         page.value(name, &[("state", &state)], count);
     }
@@ -514,18 +514,18 @@ fn names(page: &mut MetricsPage, tally: &names::NameCounts) {
         "counter",
         "Answers of the system's resolver, by outcome.",
     );
-    for (outcome, count) in [("resolved", tally.answers), ("failed", tally.failures)] {
+    for (outcome, count) in [("resolved", counts.answers), ("failed", counts.failures)] {
         page.value(name, &[("outcome", &outcome)], count);
     }
 }
 
-fn heartbeats(page: &mut MetricsPage, tally: &HeartbeatCounts) {
+fn heartbeats(page: &mut MetricsPage, counts: &HeartbeatCounts) {
     let name = "fleet_heartbeats_total";
     page.family(name, "counter", "Heartbeats in Redis, by outcome.");
     for (outcome, count) in [
-        ("written", tally.written),
-        ("refused", tally.refused),
-        ("failed", tally.failed),
+        ("written", counts.written),
+        ("refused", counts.refused),
+        ("failed", counts.failed),
     ] {
         page.value(name, &[("outcome", &outcome)], count);
     }

@@ -41,7 +41,7 @@ pub fn reload(path: &Path) -> Result<String, String> {
         ));
     };
     let gateway = Asked::new(admin, pid);
-    let before = gateway.tally();
+    let before = gateway.progress();
     if let Ok(before) = &before
         && !same_file(&before.file, &config.path)
     {
@@ -79,17 +79,17 @@ fn same_file(one: &str, other: &Path) -> bool {
     other.to_string_lossy() == one || resolved(Path::new(one)) == resolved(other)
 }
 
-fn outcome(pid: Pid, tally: &ReloadProgress) -> Result<String, String> {
-    if let Some(error) = &tally.error {
+fn outcome(pid: Pid, progress: &ReloadProgress) -> Result<String, String> {
+    if let Some(error) = &progress.error {
         return Err(format!("process {pid} keeps its settings: {error}"));
     }
     let mut line = format!("reloaded (pid {pid})");
-    if !tally.ignored.is_empty() {
-        let keys = tally.ignored.join(", ");
+    if !progress.ignored.is_empty() {
+        let keys = progress.ignored.join(", ");
         line.push_str(&format!("; only a restart changes {keys}"));
     }
-    if !tally.masked.is_empty() {
-        let keys = tally.masked.join(", ");
+    if !progress.masked.is_empty() {
+        let keys = progress.masked.join(", ");
         line.push_str(&format!(
             "; {REDIS_URL_VARIABLE} in the gateway's environment takes precedence over {keys}"
         ));
@@ -144,7 +144,7 @@ impl Asked {
         Self { asker, pid }
     }
 
-    fn tally(&self) -> Result<ReloadProgress, String> {
+    fn progress(&self) -> Result<ReloadProgress, String> {
         ReloadProgress::of(self.asker.page()?, self.pid)
     }
 
@@ -152,9 +152,9 @@ impl Asked {
     fn wait(&self, done: u64) -> Result<ReloadProgress, String> {
         let deadline = Instant::now() + TIME_LIMIT;
         loop {
-            let tally = self.tally()?;
-            if tally.done >= done {
-                return Ok(tally);
+            let progress = self.progress()?;
+            if progress.done >= done {
+                return Ok(progress);
             }
             if Instant::now() >= deadline {
                 return Err(format!("it has not finished within {TIME_LIMIT:?}"));
@@ -183,14 +183,14 @@ mod tests {
         }
     }
 
-    fn tally(under_way: bool) -> Result<ReloadProgress, String> {
+    fn progress(under_way: bool) -> Result<ReloadProgress, String> {
         ReloadProgress::of(page(Some(7), under_way), Pid::from_raw(7))
     }
 
     #[test]
     fn a_reload_that_is_under_way_is_not_the_one_that_was_asked_for() {
-        assert_eq!(tally(false).unwrap().next(), 6);
-        assert_eq!(tally(true).unwrap().next(), 7);
+        assert_eq!(progress(false).unwrap().next(), 6);
+        assert_eq!(progress(true).unwrap().next(), 7);
     }
 
     #[test]

@@ -34,23 +34,23 @@ impl Reloads {
 
     /// Notes the end of the reload: with the keys that it could not change, or with what is wrong.
     pub(crate) fn end(&self, outcome: Result<Vec<&'static str>, String>) {
-        let mut tally = self.lock();
-        tally.under_way = false;
+        let mut state = self.lock();
+        state.under_way = false;
         match outcome {
             Ok(ignored) => {
-                tally.ok += 1;
-                tally.error = None;
-                tally.ignored = ignored;
+                state.ok += 1;
+                state.error = None;
+                state.ignored = ignored;
             }
             Err(error) => {
-                tally.failed += 1;
-                tally.error = Some(error);
+                state.failed += 1;
+                state.error = Some(error);
             }
         }
     }
 
     /// The state now.
-    pub(crate) fn tally(&self) -> ReloadState {
+    pub(crate) fn state(&self) -> ReloadState {
         self.lock().clone()
     }
 

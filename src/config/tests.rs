@@ -165,9 +165,9 @@ fn the_admin_address_is_found_whatever_is_wrong_elsewhere() {
 #[test]
 fn reloads_are_counted_and_the_last_error_goes_with_the_next_good_one() {
     let reloads = Reloads::default();
-    assert_eq!(reloads.tally(), reload::ReloadState::default());
+    assert_eq!(reloads.state(), reload::ReloadState::default());
     reloads.begin();
-    assert!(reloads.tally().under_way);
+    assert!(reloads.state().under_way);
     reloads.end(Ok(vec!["gateway.workers"]));
     reloads.begin();
     reloads.end(Err("bad".to_owned()));
@@ -178,11 +178,11 @@ fn reloads_are_counted_and_the_last_error_goes_with_the_next_good_one() {
         error: Some("bad".to_owned()),
         ignored: vec!["gateway.workers"],
     };
-    assert_eq!(reloads.tally(), expected);
+    assert_eq!(reloads.state(), expected);
     reloads.begin();
     reloads.end(Ok(Vec::new()));
     (expected.ok, expected.error, expected.ignored) = (2, None, Vec::new());
-    assert_eq!(reloads.tally(), expected);
+    assert_eq!(reloads.state(), expected);
 }
 
 #[test]

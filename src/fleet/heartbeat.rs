@@ -64,12 +64,12 @@ pub(crate) struct HeartbeatCounts {
 struct HeartbeatShared {
     node: String,
     ends: AtomicBool,
-    tally: Mutex<HeartbeatCounts>,
+    counts: Mutex<HeartbeatCounts>,
 }
 
 impl HeartbeatShared {
-    fn tally(&self) -> MutexGuard<'_, HeartbeatCounts> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, HeartbeatCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ends(&self) -> bool {
@@ -116,7 +116,7 @@ impl Heartbeat {
         let shared = Arc::new(HeartbeatShared {
             node: settings.fleet.node.clone(),
             ends: AtomicBool::new(false),
-            tally: Mutex::default(),
+            counts: Mutex::default(),
         });
         let (end, ended) = bounded(0);
         let mut beater = Beater {
@@ -155,8 +155,8 @@ impl Heartbeat {
     }
 
     /// Its outcomes so far.
-    pub(crate) fn tally(&self) -> HeartbeatCounts {
-        self.shared.tally().clone()
+    pub(crate) fn counts(&self) -> HeartbeatCounts {
+        self.shared.counts().clone()
     }
 
     /// Deletes the key, if that does not take long, and ends the thread.
@@ -359,10 +359,10 @@ impl Beater {
     }
 
     fn note(&mut self, outcome: RedisResult<()>, refused: bool, pause: Duration) {
-        let mut tally = self.shared.tally();
+        let mut counts = self.shared.counts();
         let Err(error) = outcome else {
-            tally.written += 1;
-            tally.error = None;
+            counts.written += 1;
+            counts.error = None;
             let (key, trouble) = (&self.key, self.trouble.take());
             match self.flaps.succeeded(Instant::now()) {
                 Success::Again if trouble.is_some() => log::info!("heartbeat-written key={key:?}"),
@@ -380,8 +380,8 @@ impl Beater {
         let words = self.finder.describe(&error);
         let kind = error.code().map(str::to_owned);
         let (count, name) = match refused {
-            true => (&mut tally.refused, "refused"),
-            false => (&mut tally.failed, "failed"),
+            true => (&mut counts.refused, "refused"),
+            false => (&mut counts.failed, "failed"),
         };
         *count += 1;
         let is_told = self.flaps.failed(refused, Instant::now());
@@ -390,7 +390,7 @@ impl Beater {
             log::warn!("heartbeat-{name} key={key:?} error={words:?} retry={pause:?}");
             self.trouble = Some(kind);
         }
-        tally.error = Some(words);
+        counts.error = Some(words);
     }
 
     /// Deletes the key, unless another gateway has written it since.

@@ -61,7 +61,7 @@ impl CheckCounts {
 pub(crate) struct Checker {
     in_force: Arc<InForce>,
     bell: Sender<()>,
-    tally: Arc<CheckCounts>,
+    counts: Arc<CheckCounts>,
 }
 
 impl Checker {
@@ -75,15 +75,15 @@ impl Checker {
     ) -> io::Result<Self> {
         let (bell, rung) = bounded(1);
         in_force.ring(bell.clone());
-        let tally = Arc::new(CheckCounts::default());
+        let counts = Arc::new(CheckCounts::default());
         let checker = Self {
             in_force: Arc::clone(&in_force),
             bell,
-            tally: Arc::clone(&tally),
+            counts: Arc::clone(&counts),
         };
         checker.apply(&config.load());
         supervised::spawn("health-checks", move || {
-            Checking::new(&in_force, &config, &tally).follow(&rung);
+            Checking::new(&in_force, &config, &counts).follow(&rung);
         })?;
         Ok(checker)
     }
@@ -101,8 +101,8 @@ impl Checker {
     }
 
     /// How many checks there were.
-    pub(crate) fn tally(&self) -> &CheckCounts {
-        &self.tally
+    pub(crate) fn counts(&self) -> &CheckCounts {
+        &self.counts
     }
 
     /// Waits until no peer needs its first check any more, and at most as long as one takes.
@@ -127,7 +127,7 @@ impl Checker {
 struct Checking<'a> {
     in_force: &'a InForce,
     config: &'a Published<Config>,
-    tally: &'a CheckCounts,
+    counts: &'a CheckCounts,
     schedule: Schedule,
     crew: Crew,
     ended: Receiver<Ended>,
@@ -136,12 +136,12 @@ struct Checking<'a> {
 }
 
 impl<'a> Checking<'a> {
-    fn new(in_force: &'a InForce, config: &'a Published<Config>, tally: &'a CheckCounts) -> Self {
+    fn new(in_force: &'a InForce, config: &'a Published<Config>, counts: &'a CheckCounts) -> Self {
         let (crew, ended) = Crew::new();
         Self {
             in_force,
             config,
-            tally,
+            counts,
             schedule: Schedule::default(),
             crew,
             ended,
@@ -214,7 +214,7 @@ impl<'a> Checking<'a> {
         };
         let told = self.schedule.has_ended(target, last, fastrand::f64());
         let Some(told) = told else { return };
-        self.tally.note(told.pool, answer.outcome);
+        self.counts.note(told.pool, answer.outcome);
         if let Some(error) = answer.error
             && let Some(unsaid) = self.not_made.turn(now)
         {

@@ -261,22 +261,22 @@ impl Names {
     }
 
     /// How the names are.
-    pub(crate) fn tally(&self) -> NameCounts {
+    pub(crate) fn counts(&self) -> NameCounts {
         let state = self.0.locked();
-        let mut tally = NameCounts {
+        let mut counts = NameCounts {
             answers: state.answers,
             failures: state.failures,
             ..NameCounts::default()
         };
         for known in state.known.values() {
             let count = match (&known.failure, &known.addresses[..]) {
-                (_, []) => &mut tally.unresolved,
-                (Some(_), _) => &mut tally.kept,
-                (None, _) => &mut tally.resolved,
+                (_, []) => &mut counts.unresolved,
+                (Some(_), _) => &mut counts.kept,
+                (None, _) => &mut counts.resolved,
             };
             *count += 1;
         }
-        tally
+        counts
     }
 
     /// The names that cannot be resolved.

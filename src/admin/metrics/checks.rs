@@ -5,7 +5,7 @@ use crate::error::Checked;
 use crate::lists::PoolName;
 use crate::upstream::check::CheckCounts;
 
-pub(super) fn render(page: &mut MetricsPage, tally: &CheckCounts) {
+pub(super) fn render(page: &mut MetricsPage, counts: &CheckCounts) {
     let name = "health_checks_total";
     page.family(
         name,
@@ -15,7 +15,7 @@ pub(super) fn render(page: &mut MetricsPage, tally: &CheckCounts) {
     for pool in PoolName::ALL {
         for outcome in Checked::ALL {
             let labels: Labels<'_> = &[("pool", &pool.name()), ("outcome", &outcome.name())];
-            page.value(name, labels, tally.count(pool, *outcome));
+            page.value(name, labels, counts.count(pool, *outcome));
         }
     }
 }

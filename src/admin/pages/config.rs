@@ -45,7 +45,7 @@ impl Page for ConfigPage {
 /// The page as text.
 pub(crate) fn render(view: &View) -> String {
     let config = view.gateway.config.load();
-    let reloads = view.reloads.tally();
+    let reloads = view.reloads.state();
     let owned = |keys: &[&str]| keys.iter().map(|it| (*it).to_owned()).collect();
     let page = ConfigPage {
         file: config.path.to_string_lossy().into_owned(),

@@ -280,13 +280,13 @@ impl HeldShown {
 
 impl Heartbeats {
     fn of(heartbeat: &Heartbeat) -> Self {
-        let tally = heartbeat.tally();
+        let counts = heartbeat.counts();
         Self {
             node: heartbeat.node().to_owned(),
-            written: tally.written,
-            refused: tally.refused,
-            failed: tally.failed,
-            error: tally.error,
+            written: counts.written,
+            refused: counts.refused,
+            failed: counts.failed,
+            error: counts.error,
         }
     }
 }

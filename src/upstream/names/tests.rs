@@ -58,9 +58,9 @@ fn the_last_addresses_stay_while_a_name_cannot_be_resolved() {
     assert!(!tell(&names, "app", Err("no".to_owned())));
     assert!(!tell(&names, "never", Err("no".to_owned())));
     assert_eq!(found(&names, &lists.pre), ["10.0.0.1:80 1 Some(\"app\")"]);
-    let tally = names.tally();
-    assert_eq!((tally.resolved, tally.kept, tally.unresolved), (0, 1, 1));
-    assert_eq!((tally.answers, tally.failures), (1, 2));
+    let counts = names.counts();
+    assert_eq!((counts.resolved, counts.kept, counts.unresolved), (0, 1, 1));
+    assert_eq!((counts.answers, counts.failures), (1, 2));
     let later = Instant::now() + Duration::from_secs(9);
     let Unresolved { count, first } = names.unresolved(later);
     assert_eq!(count, 2);
