@@ -50,7 +50,8 @@ impl Gateway {
             addresses.join(", ")
         );
         let ini = folder.join("graygate.ini");
-        fs::write(&ini, &settings).map_err(|it| format!("an ini file: {it}"))?;
+        fs::write(&ini, with_keepalive(&settings, 64))
+            .map_err(|it| format!("an ini file: {it}"))?;
         let mut command = Command::new(program);
         command.args(["run", "-c"]).arg(&ini);
         let running = Running::start(command, listen[0], &folder.join("out"))?;
@@ -98,7 +99,7 @@ impl Gateway {
     /// Has it read its settings again, of which one was changed.
     pub(crate) fn reload(&self, at: usize) {
         let keepalive = [64, 48][at % 2];
-        let settings = format!("{}\n[upstream]\nkeepalive = {keepalive}\n", self.settings);
+        let settings = with_keepalive(&self.settings, keepalive);
         // As an editor does it.
         let new = self.folder.join("graygate.ini.new");
         let written = fs::write(&new, settings);
@@ -229,4 +230,11 @@ impl Redis {
         let client = redis::Client::open(self.url())?;
         client.get_connection_with_timeout(Duration::from_secs(5))
     }
+}
+
+/// The settings of a gateway that keeps so many connections. Its servers fail because a request asks them to,
+/// so that each client knows what must come; that says nothing of how they do, and none is to be left alone for
+/// it, nor are there too many retries. `tests/chaos_peers.rs` has servers that fail by themselves.
+fn with_keepalive(settings: &str, keepalive: usize) -> String {
+    format!("{settings}\n[upstream]\nkeepalive = {keepalive}\nmax_fails = 0\nretry_budget = 1000\n")
 }
