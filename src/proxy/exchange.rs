@@ -324,9 +324,9 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         }
         if tries == 0 {
             worker.chooser.note_request(pool, worker.index());
-            return self.choose(pool, now, DOUBTS);
+            return self.choose(pool, now);
         }
-        let chosen = self.choose(pool, now, DOUBTS)?;
+        let chosen = self.choose(pool, now)?;
         // What was under way at a peer when it went out goes to a sound one, however much that is: it
         // comes but once.
         let moves = self.last_is_out && !chosen.peer().health.is_out();
@@ -340,8 +340,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     }
 
     /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer
-    /// whether it answers, so many times at most: others have been sent there to find out.
-    fn choose(&self, pool: PoolName, now: Instant, doubts: u32) -> Option<Chosen> {
+    /// whether it answers, [so often](DOUBTS) at most: others have been sent there to find out.
+    fn choose(&self, pool: PoolName, mut now: Instant) -> Option<Chosen> {
         let worker = self.worker;
         let request = choose::Request {
             tried: &self.workspace.tried,
@@ -350,16 +350,19 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             worker: worker.index(),
         };
         let may_be_risked = self.will_repeat(self.plan.is_safe);
-        let chosen = worker.chooser.choose(pool, &request, may_be_risked, now)?;
-        match self.transport.socket() {
-            Some(client) if chosen.is_doubtful && doubts > 0 => {
-                client.pause(Instant::now() + DOUBT_TIME, Watch::Nothing);
-                let now = Instant::now();
-                worker.refresh_peers(now);
-                self.choose(pool, now, doubts - 1)
-            }
-            _ => Some(chosen),
+        let choose = |now| worker.chooser.choose(pool, &request, may_be_risked, now);
+        let mut chosen = choose(now)?;
+        for _ in 0..DOUBTS {
+            let Some(client) = self.transport.socket().filter(|_| chosen.is_doubtful) else {
+                break;
+            };
+            chosen.is_given_up();
+            client.pause(Instant::now() + DOUBT_TIME, Watch::Nothing);
+            now = Instant::now();
+            worker.refresh_peers(now);
+            chosen = choose(now)?;
         }
+        Some(chosen)
     }
 
     /// Tries the client's own connection to a peer. `None` when there is none for this request, or when
