@@ -19,8 +19,10 @@
 
 mod latency;
 mod outcomes;
+mod state;
 #[cfg(test)]
 pub(crate) mod tests;
+mod word;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use latency::{Latency, Quantiles};
 pub(crate) use outcomes::{Outcomes, WINDOW};
+pub(crate) use state::{PeerState, Why};
+use word::{StateKind, StateWord};
 
 use super::changes::Changes;
 use crate::config;
@@ -53,95 +57,6 @@ const ANY_TRIAL_AFTER: u32 = 6;
 /// but no later than this.
 const LATEST_ANY_TRIAL: Duration = Duration::from_secs(60);
 
-/// Why a peer is out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// Attempts on it failed, the last one so.
-    Failed(Failure),
-    /// It answers with a status of `fail_statuses`.
-    Status,
-    /// Its health checks fail.
-    Check,
-}
-
-impl Why {
-    /// The name in logs, metrics and pages.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Failed(failure) => failure.name(),
-            Self::Status => "fail-status",
-            Self::Check => "check-failed",
-        }
-    }
-
-    const fn code(self) -> u64 {
-        match self {
-            Self::Status => 0,
-            Self::Check => 1,
-            Self::Failed(failure) => 2 + failure.index() as u64,
-        }
-    }
-
-    fn of_code(code: u64) -> Self {
-        match code {
-            0 => Self::Status,
-            1 => Self::Check,
-            code => {
-                let failure = usize::try_from(code - 2).ok();
-                let failure = failure.and_then(|at| Failure::ALL.get(at));
-                Self::Failed(failure.copied().unwrap_or(Failure::ConnectFailed))
-            }
-        }
-    }
-}
-
-/// Whether a peer is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PeerState {
-    /// It has its whole share.
-    Up,
-    /// Nobody knows yet, and nothing is asked of it before its first check has succeeded.
-    Unchecked,
-    /// It is left alone until then.
-    Out {
-        /// When it may be tried again.
-        until: Instant,
-        /// What has put it out.
-        why: Why,
-    },
-    /// One request is to show how it does now.
-    Trial {
-        /// When that request was sent.
-        since: Instant,
-    },
-    /// It is back, with a share that grows.
-    Starting {
-        /// When it came back.
-        since: Instant,
-    },
-}
-
-impl PeerState {
-    /// Whether it is asked as a matter of course, with all of its share or some.
-    pub(crate) const fn is_up(self) -> bool {
-        matches!(self, Self::Up | Self::Starting { .. })
-    }
-
-    /// The name on pages and in metrics.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Unchecked => "unchecked",
-            Self::Out { .. } => "out",
-            Self::Trial { .. } => "trial",
-            Self::Starting { .. } => "starting",
-        }
-    }
-
-    /// Every name.
-    pub(crate) const NAMES: [&str; 5] = ["up", "unchecked", "out", "trial", "starting"];
-}
-
 /// The right of one request to show how a peer does that is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trial(StateWord);
@@ -153,38 +68,6 @@ pub(crate) enum Change {
     Out(Duration, Why),
     /// It is back.
     Back,
-}
-
-/// The state in one word: three bits for its kind, eight for why, the rest for a time in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct StateWord(u64);
-
-const UP: u64 = 0;
-const UNCHECKED: u64 = 1;
-const OUT: u64 = 2;
-const TRIAL: u64 = 3;
-const STARTING: u64 = 4;
-
-impl StateWord {
-    const fn new(kind: u64, why: u64, millis: u64) -> Self {
-        Self(kind | why << 3 | millis << 11)
-    }
-
-    const fn kind(self) -> u64 {
-        self.0 & 7
-    }
-
-    const fn why(self) -> u64 {
-        self.0 >> 3 & 0xff
-    }
-
-    const fn millis(self) -> u64 {
-        self.0 >> 11
-    }
-
-    fn is_out_by_check(self) -> bool {
-        self.kind() == OUT && self.why() == Why::Check.code()
-    }
 }
 
 /// A check of a peer that has ended.
@@ -255,10 +138,14 @@ impl Health {
     /// A peer of which nothing is known, for so many workers; `changes` counts its changes, too. One that
     /// is to be checked first is [`PeerState::Unchecked`].
     pub(crate) fn new(workers: usize, changes: Changes, check_first: bool, now: Instant) -> Self {
+        let first = match check_first {
+            true => StateKind::Unchecked,
+            false => StateKind::Up,
+        };
         Self {
             base: now,
             changes,
-            state: AtomicU64::new(StateWord::new(if check_first { UNCHECKED } else { UP }, 0, 0).0),
+            state: AtomicU64::new(StateWord::new(first, 0).bits()),
             in_a_row: AtomicU32::new(0),
             cuts_in_a_row: AtomicU32::new(0),
             strikes: AtomicU32::new(0),
@@ -306,13 +193,13 @@ impl Health {
         let word = self.word();
         let at = self.base + Duration::from_millis(word.millis());
         match word.kind() {
-            UNCHECKED => PeerState::Unchecked,
-            OUT => PeerState::Out {
+            StateKind::Unchecked => PeerState::Unchecked,
+            StateKind::Out => PeerState::Out {
                 until: at,
-                why: Why::of_code(word.why()),
+                why: word.why(),
             },
-            TRIAL => PeerState::Trial { since: at },
-            STARTING if now.saturating_duration_since(at) < rules.slow_start => {
+            StateKind::Trial => PeerState::Trial { since: at },
+            StateKind::Starting if now.saturating_duration_since(at) < rules.slow_start => {
                 PeerState::Starting { since: at }
             }
             _ => PeerState::Up,
@@ -321,7 +208,7 @@ impl Health {
 
     /// Whether it is asked as a matter of course: see [`PeerState::is_up`].
     pub(crate) fn is_up(&self) -> bool {
-        matches!(self.word().kind(), UP | STARTING)
+        matches!(self.word().kind(), StateKind::Up | StateKind::Starting)
     }
 
     /// For how long it has been out, or was when it came back just now.
@@ -332,7 +219,7 @@ impl Health {
 
     /// True when it is out, its trial included.
     pub(crate) fn is_out(&self) -> bool {
-        matches!(self.word().kind(), OUT | TRIAL)
+        matches!(self.word().kind(), StateKind::Out | StateKind::Trial)
     }
 
     /// How many times in a row it went out.
@@ -362,17 +249,17 @@ impl Health {
         let word = self.word();
         let is_back = match word.kind() {
             // What comes from others that were sent before speaks for it as well.
-            TRIAL => true,
+            StateKind::Trial => true,
             // One that would better be out is asked all the same where too few others are left.
-            OUT => self.is_over(word, now),
+            StateKind::Out => self.is_over(word, now),
             _ => false,
         };
         if is_back {
             self.proven.store(true, Ordering::Relaxed);
-            let back = StateWord::new(STARTING, 0, self.millis(now));
+            let back = StateWord::new(StateKind::Starting, self.millis(now));
             return self.replace(word, back).then_some(Change::Back);
         }
-        if word.kind() != OUT && !self.is_proven() {
+        if word.kind() != StateKind::Out && !self.is_proven() {
             self.proven.store(true, Ordering::Relaxed);
         }
         None
@@ -407,8 +294,8 @@ impl Health {
         let goes = match word.kind() {
             // Whatever was sent before it went out says nothing new. One that is asked all the same, and has
             // not come back when its time was over, is as bad as one whose trial has failed.
-            OUT => self.is_over(word, now),
-            TRIAL => true,
+            StateKind::Out => self.is_over(word, now),
+            StateKind::Trial => true,
             _ if rules.max_fails == 0 => false,
             _ => in_a_row >= rules.max_fails || self.most_have_failed(),
         };
@@ -455,7 +342,7 @@ impl Health {
             false => self.strikes(),
         };
         let pause = pause(rules.fail_timeout, strikes, jitter);
-        let until = StateWord::new(OUT, why.code(), self.millis(now + pause));
+        let until = StateWord::out(why, self.millis(now + pause));
         if !self.replace(word, until) {
             return None;
         }
@@ -477,7 +364,7 @@ impl Health {
     ) -> bool {
         let next = pause(rules.fail_timeout, self.strikes(), 0.0);
         let since = self.base + Duration::from_millis(word.millis());
-        matches!(word.kind(), UP | STARTING)
+        matches!(word.kind(), StateKind::Up | StateKind::Starting)
             && now.saturating_duration_since(since) > next.max(rules.slow_start)
     }
 
@@ -491,7 +378,7 @@ impl Health {
     ) -> Option<Trial> {
         let word = self.word();
         let due = self.trial_due(word, may_be_risked, rules)?;
-        let trial = StateWord::new(TRIAL, word.why(), self.millis(now));
+        let trial = word.with(StateKind::Trial, self.millis(now));
         (now >= due && self.replace(word, trial)).then_some(Trial(trial))
     }
 
@@ -512,9 +399,9 @@ impl Health {
     ) -> Option<Instant> {
         let at = self.base + Duration::from_millis(word.millis());
         let due = match word.kind() {
-            OUT if self.fails_checks() => return None,
-            OUT => at,
-            TRIAL => at + TRIAL_TIME,
+            StateKind::Out if self.fails_checks() => return None,
+            StateKind::Out => at,
+            StateKind::Trial => at + TRIAL_TIME,
             _ => return None,
         };
         let later = rules.fail_timeout.saturating_mul(ANY_TRIAL_AFTER);
@@ -529,15 +416,18 @@ impl Health {
         let Trial(word) = trial;
         // Otherwise it has had its outcome, and there may be another one by now.
         if self.word() == word {
-            self.replace(word, StateWord::new(OUT, word.why(), self.millis(now)));
+            self.replace(word, word.with(StateKind::Out, self.millis(now)));
         }
     }
 
     /// So many of its checks have failed that it counts as down. One that nobody asks yet stays so.
     pub(crate) fn check_has_failed(&self, now: Instant) -> Option<Change> {
         self.note_check(true);
-        let out = StateWord::new(OUT, Why::Check.code(), self.millis(now));
-        let before = self.replace_if(|it| !matches!(it.kind(), OUT | UNCHECKED), out)?;
+        let out = StateWord::out(Why::Check, self.millis(now));
+        let before = self.replace_if(
+            |it| !matches!(it.kind(), StateKind::Out | StateKind::Unchecked),
+            out,
+        )?;
         self.note_out(before, now);
         self.proven.store(false, Ordering::Relaxed);
         Some(Change::Out(Duration::ZERO, Why::Check))
@@ -545,7 +435,7 @@ impl Health {
 
     /// It has gone out from what it was before.
     fn note_out(&self, before: StateWord, now: Instant) {
-        if !matches!(before.kind(), OUT | TRIAL) {
+        if !matches!(before.kind(), StateKind::Out | StateKind::Trial) {
             self.out_since.store(self.millis(now), Ordering::Relaxed);
         }
     }
@@ -553,8 +443,8 @@ impl Health {
     /// So many of its checks have succeeded that it counts as up. What requests have found out stands.
     pub(crate) fn check_has_succeeded(&self, now: Instant) -> Option<Change> {
         self.note_check(false);
-        let back = StateWord::new(STARTING, 0, self.millis(now));
-        let waits = |it: StateWord| it.is_out_by_check() || it.kind() == UNCHECKED;
+        let back = StateWord::new(StateKind::Starting, self.millis(now));
+        let waits = |it: StateWord| it.is_out_by_check() || it.kind() == StateKind::Unchecked;
         self.replace_if(waits, back).map(|_| Change::Back)
     }
 
@@ -562,14 +452,17 @@ impl Health {
     pub(crate) fn is_not_checked(&self, now: Instant) -> Option<Change> {
         self.note_check(false);
         self.needs_no_first_check();
-        let back = StateWord::new(STARTING, 0, self.millis(now));
+        let back = StateWord::new(StateKind::Starting, self.millis(now));
         let before = self.replace_if(StateWord::is_out_by_check, back);
         before.map(|_| Change::Back)
     }
 
     /// It may be asked before it has been checked.
     pub(crate) fn needs_no_first_check(&self) {
-        self.replace_if(|it| it.kind() == UNCHECKED, StateWord::new(UP, 0, 0));
+        self.replace_if(
+            |it| it.kind() == StateKind::Unchecked,
+            StateWord::new(StateKind::Up, 0),
+        );
     }
 
     /// True when so many of its last checks have failed that it counts as down.
@@ -579,7 +472,7 @@ impl Health {
 
     /// True when nothing is asked of it before its first check has succeeded.
     pub(crate) fn is_unchecked(&self) -> bool {
-        self.word().kind() == UNCHECKED
+        self.word().kind() == StateKind::Unchecked
     }
 
     fn note_check(&self, is_failing: bool) {
@@ -637,13 +530,14 @@ impl Health {
     }
 
     fn word(&self) -> StateWord {
-        StateWord(self.state.load(Ordering::Relaxed))
+        StateWord::of_bits(self.state.load(Ordering::Relaxed))
     }
 
     /// False when it was changed by somebody else.
     fn replace(&self, from: StateWord, to: StateWord) -> bool {
         let state = &self.state;
-        let outcome = state.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed);
+        let outcome =
+            state.compare_exchange(from.bits(), to.bits(), Ordering::AcqRel, Ordering::Relaxed);
         if outcome.is_ok() {
             self.changes.increment();
         }
