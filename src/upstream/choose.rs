@@ -20,8 +20,12 @@ use crate::route::PoolStanding;
 /// How often shares that grow are worked out anew.
 const STEP: Duration = Duration::from_millis(250);
 
-/// What a weight of 1 is worth: a share of a tenth must not vanish.
+/// What a weight of 1 is worth, unless so many peers have so great weights that their sum would not fit: a
+/// share of a tenth must not vanish.
 const SCALE: f64 = 64.0;
+
+/// The most that all weights are worth together. As much again is left for those that are rounded up.
+const LARGEST_SUM: f64 = (u32::MAX / 2) as f64;
 
 /// The peers of a pool that may be asked, as of some moment.
 #[derive(Clone, Debug, Default)]
@@ -99,16 +103,23 @@ impl Usable {
                 .filter_map(|it| peers[*it].health.tried_at(may_be_risked, rules));
             times.min()
         });
+        let weights = || {
+            peers
+                .iter()
+                .zip(&shares)
+                .map(|(peer, share)| f64::from(peer.weight) * share)
+        };
+        let scale = SCALE.min(LARGEST_SUM / weights().sum::<f64>());
         let mut sum = 0;
         let mut first = None;
         usable.even = true;
-        for (place, (peer, share)) in peers.iter().zip(&shares).enumerate() {
+        for (place, (weight, share)) in weights().zip(&shares).enumerate() {
             if *share == 0.0 {
                 continue;
             }
-            let weight = (f64::from(peer.weight) * share * SCALE) as u32;
+            let weight = ((weight * scale) as u32).max(1);
             usable.even &= *first.get_or_insert(weight) == weight;
-            sum += weight.max(1);
+            sum += weight;
             usable
                 .peers
                 .push((u32::try_from(place).unwrap_or(u32::MAX), sum));

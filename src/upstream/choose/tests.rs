@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
@@ -7,25 +8,23 @@ use crate::upstream::health::Why;
 use crate::upstream::health::tests::rules;
 use crate::upstream::roster::{Registry, ResolvedPeer, Roster};
 
-const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Peers with these weights.
 fn roster(weights: &[u16]) -> Roster {
-    let found = weights
-        .iter()
-        .enumerate()
-        .map(|(number, weight)| ResolvedPeer {
-            address: SocketAddr::from(([10, 0, 0, number as u8 + 1], 80)),
-            weight: *weight,
-            name: None,
-        });
-    let registry = Registry::new(1);
-    registry.roster(
-        found.collect(),
-        &Arc::new(Budget::new(1)),
-        false,
-        Instant::now(),
-    )
+    let address = |number: u32| SocketAddr::from((Ipv4Addr::from(0x0a00_0001 + number), 80));
+    let addresses = (0..).map(address);
+    roster_of(addresses.zip(weights.iter().copied()))
+}
+
+fn roster_of(peers: impl Iterator<Item = (SocketAddr, u16)>) -> Roster {
+    let found = peers.map(|(address, weight)| ResolvedPeer {
+        address,
+        weight,
+        name: None,
+    });
+    let budget = Arc::new(Budget::new(1));
+    Registry::new(1).roster(found.collect(), &budget, false, Instant::now())
 }
 
 fn usable(roster: &Roster, all_may_be_out: bool) -> Usable {
@@ -94,6 +93,35 @@ fn every_peer_is_chosen_as_often_as_its_weight_says() {
 }
 
 #[test]
+fn no_sum_of_weights_is_too_great() {
+    // As much as 140,000 peers of the greatest weight that a list can give.
+    let weights: Vec<u16> = (0..3000)
+        .map(|at| if at < 2000 { 60_000 } else { 20_000 })
+        .collect();
+    let many = roster(&weights);
+    let usable = usable(&many, false);
+    let found = shares(&many, &usable, Balance::Random, &REQUEST);
+    let (great, small) = found.split_at(2000);
+    assert_near(
+        &[great.iter().sum(), small.iter().sum()],
+        &[600.0 / 7.0, 100.0 / 7.0],
+    );
+    let tried = [many.peers()[0].address];
+    let request = Request {
+        tried: &tried,
+        ..REQUEST
+    };
+    // The last one takes the place of all before it if the number by chance is below its weight.
+    let mut greatest = 0;
+    let place = usable.choose(many.peers(), &request, Balance::Random, 3, |limit| {
+        assert!(limit > greatest);
+        greatest = limit;
+        0
+    });
+    assert_eq!(place, Some(2999));
+}
+
+#[test]
 fn a_retry_goes_to_another_peer_by_the_same_weights() {
     let peers = roster(&[1, 3, 6]);
     let tried = [peers.peers()[1].address];
@@ -136,20 +164,7 @@ fn least_prefers_the_peer_with_fewer_requests_under_way_for_its_weight() {
 #[test]
 fn a_peer_that_goes_moves_only_its_own_clients() {
     let ten = roster(&[1; 10]);
-    let nine = {
-        let found = ten.peers().iter().skip(1).map(|it| ResolvedPeer {
-            address: it.address,
-            weight: it.weight,
-            name: None,
-        });
-        let registry = Registry::new(1);
-        registry.roster(
-            found.collect(),
-            &Arc::new(Budget::new(1)),
-            false,
-            Instant::now(),
-        )
-    };
+    let nine = roster_of(ten.peers().iter().skip(1).map(|it| (it.address, it.weight)));
     let (before, after) = (usable(&ten, false), usable(&nine, false));
     let at = |roster: &Roster, usable: &Usable, client: IpAddr| {
         let request = Request { client, ..REQUEST };
