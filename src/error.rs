@@ -203,6 +203,9 @@ impl Failure {
             | Self::OutOfPorts
             // Unless one peer has had all of that time: see `Exchange::account`.
             | Self::Deadline
+            // Silence within a response is legal, and those that wait for the same event are all silent at
+            // once: too little to leave the peer alone for. One that hangs has no heads for others either.
+            | Self::ResponseStalled
             | Self::Draining
             | Self::ClientGone => false,
             Self::ConnectRefused
@@ -218,7 +221,6 @@ impl Failure {
             | Self::InterimFlood
             | Self::UnexpectedUpgrade
             | Self::ResponseCut
-            | Self::ResponseStalled
             | Self::BadResponseChunk => true,
         }
     }

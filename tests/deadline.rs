@@ -280,6 +280,36 @@ fn events_may_be_silent_for_longer_than_read_timeout_but_not_than_stall_timeout(
     gateway.wait_for_access("status=200 error=response-stalled close=response-cut");
 }
 
+/// Streams of events are silent together when there is no event.
+#[test]
+fn silence_within_responses_is_no_failure_of_the_peer() {
+    const STREAMS: usize = 6;
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let silent = || {
+        Origin::scripted(move |conn| {
+            conn.request()?;
+            conn.send(head)?;
+            conn.wait_gone()
+        })
+    };
+    let peers = [silent(), silent()];
+    let gateway = Setup::new()
+        .set("upstream.read_timeout", "200ms")
+        .set("upstream.stall_timeout", "300ms")
+        .set("upstream.max_fails", 1)
+        .lists(&[], &[], &[&peers[0], &peers[1]])
+        .start();
+    let mut clients: Vec<Client> = (0..STREAMS).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send(GET);
+        assert_eq!(client.head().status(), 200);
+    }
+    clients.iter_mut().for_each(Client::expect_close);
+    let stalled = "graygate_attempts_total{pool=\"prod\",outcome=\"response-stalled\"}";
+    gateway.wait_for_metric(stalled, STREAMS as f64);
+    assert_eq!(gateway.stderr.count(" peer-out "), 0);
+}
+
 /// Yesterday one time was for both.
 #[test]
 fn who_had_set_a_long_read_timeout_keeps_it_within_a_response() {
