@@ -77,15 +77,14 @@ fn nobody_notices_what_becomes_of_servers() {
         .set("log.access", "off")
         .start();
     gateway.wait_for_health(200, "");
-    let (accounts, short) = (Accounts::default(), AtomicBool::new(false));
-    let mut troubles = Troubles::new(seed, redis, names.as_ref(), &gateway, &peers, &short);
+    let accounts = Accounts::default();
+    let mut troubles = Troubles::new(seed, redis, names.as_ref(), &gateway, &peers);
     let load = |seed: u64, meanwhile: &mut dyn FnMut()| {
         let done = AtomicBool::new(false);
         let stage = Stage {
             gateway: &gateway,
             peers: &peers,
             accounts: &accounts,
-            short: &short,
             done: &done,
         };
         std::thread::scope(|scope| {

@@ -217,30 +217,93 @@ fn out_of_descriptors_the_pipes_of_giant_answers_that_have_ended_give_way() {
 }
 
 #[test]
-fn out_of_descriptors_an_upgrade_is_refused_before_the_client_is_told() {
+fn out_of_descriptors_an_upgrade_waits_and_is_then_refused_before_the_client_is_told() {
+    const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    const SWITCHED: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
     let origin = Origin::scripted(|conn| {
         while let Some(request) = conn.request()? {
             match request.field("upgrade") {
                 None => conn.send(ok("fine"))?,
-                Some(_) => conn.send(
-                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
-                )?,
+                Some(_) => conn.send(SWITCHED)?,
             }
         }
         Ok(())
     });
-    let gateway = Gateway::by_one_worker(&origin);
-    let mut client = gateway.connect();
+    let setup = Setup::serving(&origin).one_worker();
+    let gateway = setup.set("upstream.connect_timeout", "2s").start();
+    let (mut client, mut other) = (gateway.connect(), gateway.connect());
     assert_eq!(client.get("/").text(), "fine");
+    let limit = gateway.descriptor_limit();
     let _waiting = gateway.take_descriptors();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
-    let response = client.response();
+    client.send(UPGRADE);
+    assert_eq!(client.glance(Duration::from_millis(300)), None);
+    gateway.limit_descriptors(limit);
+    assert_eq!(client.head().status(), 101);
+    assert_eq!(other.get("/").text(), "fine");
+    gateway.leave_descriptors(0);
+    other.send(UPGRADE);
     assert_eq!(
-        response.text(),
+        other.response().text(),
         "503 Service Unavailable: out-of-descriptors\n"
     );
     gateway.wait_for_log("out-of-descriptors");
     origin.wait_closed(1);
+}
+
+/// The rest of its body needs handles of its own.
+#[test]
+fn out_of_descriptors_an_upload_that_is_answered_early_waits_for_some() {
+    let origin = Origin::scripted(|conn| {
+        while let Some(head) = conn.head()? {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")?;
+            conn.stream_body(&head, &mut |_| {})?;
+            conn.send("fine")?;
+        }
+        Ok(())
+    });
+    let setup = Setup::serving(&origin).one_worker();
+    let gateway = setup.set("upstream.connect_timeout", "2s").start();
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").text(), "fine");
+    let limit = gateway.descriptor_limit();
+    let _waiting = gateway.take_descriptors();
+    const BEGIN: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nbegin";
+    client.send(BEGIN);
+    assert_eq!(client.glance(Duration::from_millis(300)), None);
+    client.send("-end");
+    gateway.limit_descriptors(limit);
+    assert_eq!(client.response().text(), "fine");
+    gateway.leave_descriptors(0);
+    client.send(BEGIN);
+    assert_eq!(
+        client.response().text(),
+        "503 Service Unavailable: out-of-descriptors\n"
+    );
+    gateway.wait_for_access("status=503 error=out-of-descriptors");
+}
+
+/// Nobody waits for descriptors on behalf of who has gone.
+#[test]
+fn out_of_descriptors_who_leaves_is_waited_for_no_longer() {
+    let origin = Origin::scripted(|conn| {
+        while let Some(head) = conn.head()? {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")?;
+            conn.stream_body(&head, &mut |_| {})?;
+            conn.send("fine")?;
+        }
+        Ok(())
+    });
+    let setup = Setup::serving(&origin).one_worker();
+    let gateway = setup.set("upstream.connect_timeout", "1h").start();
+    let mut client = gateway.connect();
+    assert_eq!(client.get("/").text(), "fine");
+    let _waiting = gateway.take_descriptors();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nbegin");
+    assert_eq!(client.glance(Duration::from_millis(100)), None);
+    client.reset();
+    gateway.wait_for_access("attempts=1 status=000 method=POST error=- close=client-gone");
+    assert_eq!(gateway.stderr.count(" out-of-descriptors "), 0);
 }
 
 #[test]

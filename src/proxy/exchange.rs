@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use interim::Interim;
 
 use super::body::request_body::{RequestBody, SMALL_BODY};
+use super::body::tunnel::Twins;
 use super::chooser::Chosen;
 use super::downstream::{Downstream, Transport};
 use super::pinned::{Pinned, Pinning};
@@ -495,12 +496,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         let connect = || peer::connect(address, deadline, self.transport.watch_gone());
         let in_flight = InFlight::begin(chosen.counts(self.worker.index()));
         let in_use = self.worker.begin_upstream(address, self.config);
-        let connected = match self.worker.with_descriptors(connect) {
-            Err(error) if net::is_out_of_descriptors(&error) => {
-                self.wait_to_connect(connect, deadline, error)
-            }
-            connected => connected,
-        };
+        let connected = self.with_descriptors(deadline, connect);
         drop(in_flight);
         let (outcome, error) = match connected {
             Ok(stream) => {
@@ -519,16 +515,33 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         outcome
     }
 
-    /// Connects once there is a descriptor for it: mostly others are about to end, as those that wait to be
-    /// accepted hope, too. `error` says that there is none.
+    /// Runs `make`, which opens descriptors, and where there are none left waits for them until `deadline`:
+    /// mostly others are about to end, as those that wait to be accepted hope, too.
+    ///
+    /// # Errors
+    /// Those of `make`; `ConnectionAborted` when the client goes meanwhile.
+    fn with_descriptors<T>(
+        &self,
+        deadline: Instant,
+        make: impl Fn() -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self.worker.with_descriptors(&make) {
+            Err(error) if net::is_out_of_descriptors(&error) => {
+                self.wait_for_descriptors(deadline, &make, error)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Tries again and again; `error` says that there are none.
     #[cold]
     #[inline(never)]
-    fn wait_to_connect(
+    fn wait_for_descriptors<T>(
         &self,
-        connect: impl Fn() -> io::Result<Stream>,
         deadline: Instant,
+        make: &dyn Fn() -> io::Result<T>,
         mut error: io::Error,
-    ) -> io::Result<Stream> {
+    ) -> io::Result<T> {
         while let Some(client) = self.transport.socket() {
             let now = Instant::now();
             if now >= deadline || net::are_waits_cut() {
@@ -538,12 +551,23 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             if self.transport.is_gone() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            match self.worker.with_descriptors(&connect) {
+            match self.worker.with_descriptors(make) {
                 Err(again) if net::is_out_of_descriptors(&again) => error = again,
                 outcome => return outcome,
             }
         }
         Err(error)
+    }
+
+    /// Handles for a second coroutine. They wait for descriptors as a connection does, and as long.
+    fn twins(&self, upstream: &Upstream) -> Result<Twins<D::Transport>, Failure> {
+        let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
+        let twins = || Twins::of(self.transport, &upstream.stream);
+        self.with_descriptors(deadline, twins)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionAborted => Failure::ClientGone,
+                _ => self.out_of_descriptors(&error),
+            })
     }
 
     /// Notes whom the request is sent to.

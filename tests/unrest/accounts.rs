@@ -17,8 +17,6 @@ pub(crate) enum End {
     Cut,
     /// What cannot be sent twice has failed with its server.
     Failed(u16),
-    /// The gateway had no descriptor for an upload.
-    Short,
     /// As it must not; with the status, if there was one.
     Wrong(Option<u16>, String),
 }
@@ -47,7 +45,6 @@ impl Accounts {
             End::LeftEarly => (None, "left early"),
             End::Cut => (Some(200), "cut"),
             End::Failed(status) => (Some(*status), "failed"),
-            End::Short => (Some(503), "short of descriptors"),
             End::Wrong(status, _) => (*status, "WRONG"),
         };
         match status {

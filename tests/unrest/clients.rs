@@ -22,8 +22,6 @@ pub(crate) struct Stage<'a> {
     pub(crate) gateway: &'a Gateway,
     pub(crate) peers: &'a [Peer],
     pub(crate) accounts: &'a Accounts,
-    /// The gateway is short of descriptors.
-    pub(crate) short: &'a AtomicBool,
     pub(crate) done: &'a AtomicBool,
 }
 
@@ -132,7 +130,6 @@ impl Stage<'_> {
     }
 
     fn exchange(&self, client: &mut Client, plan: &Plan, sent: Instant) -> End {
-        let is_short = self.short.load(Ordering::Relaxed);
         // What is not taken is answered all the same, or the connection has ended.
         client.send_if_open(plan.bytes());
         if plan.leaves == Leaves::Early {
@@ -158,10 +155,6 @@ impl Stage<'_> {
             }
             // It can only be seen to be cut.
             (200, Err(_)) if self.was_in_trouble(&head, sent) => End::Cut,
-            // An upload needs more of them than others, and does not wait.
-            (503, Ok(_)) if plan.upload > 0 && (is_short || self.short.load(Ordering::Relaxed)) => {
-                End::Short
-            }
             // Whether the server has acted on it nobody knows.
             (502 | 504, Ok(body)) if plan.method == "POST" && self.is_trouble(status, sent) => {
                 drop(body);

@@ -5,7 +5,6 @@
 //! request comes to a good one. Of `pre` all may be, since `prod` answers for it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -84,7 +83,6 @@ pub(crate) struct Troubles<'a> {
     unknown_until: Option<Instant>,
     gateway: &'a Gateway,
     pools: [Pool<'a>; 2],
-    short: &'a AtomicBool,
     /// What has happened how often.
     pub(crate) counts: BTreeMap<String, u64>,
 }
@@ -177,7 +175,6 @@ impl<'a> Troubles<'a> {
         names: Option<&'a Resolver>,
         gateway: &'a Gateway,
         peers: &'a [Peer],
-        short: &'a AtomicBool,
     ) -> Self {
         let (pre, prod) = peers.split_at(PEERS[0]);
         let troubles = Self {
@@ -187,7 +184,6 @@ impl<'a> Troubles<'a> {
             unknown_until: None,
             gateway,
             pools: [Pool::new(0, pre), Pool::new(1, prod)],
-            short,
             counts: BTreeMap::new(),
         };
         troubles.point_name();
@@ -315,7 +311,6 @@ impl<'a> Troubles<'a> {
     /// The gateway gets hardly a further descriptor from now on, unless it closes one; the limit so far.
     fn begin_shortage(&mut self) -> u64 {
         let limit = self.gateway.descriptor_limit();
-        self.short.store(true, Ordering::Relaxed);
         self.gateway.leave_descriptors(self.rng.usize(..4));
         self.count("short of descriptors");
         limit
@@ -323,6 +318,5 @@ impl<'a> Troubles<'a> {
 
     fn end_shortage(&mut self, limit: u64) {
         self.gateway.limit_descriptors(limit);
-        self.short.store(false, Ordering::Relaxed);
     }
 }

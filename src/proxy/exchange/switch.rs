@@ -7,7 +7,7 @@ use crate::error::Close;
 use crate::http::h1::encode::{Connection, ResponseToClient};
 use crate::http::h1::framing::Framing;
 use crate::net::Patience;
-use crate::proxy::body::tunnel::{self, Twins};
+use crate::proxy::body::tunnel;
 use crate::proxy::downstream::{Downstream, Wait};
 use crate::proxy::workspace::Workspace;
 
@@ -17,9 +17,7 @@ impl<D: Downstream> Exchange<'_, D> {
     #[inline(never)]
     pub(super) fn switch_protocols(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
         // Before the client is told, since after that there is no way back.
-        let twins = || Twins::of(self.transport, &upstream.stream);
-        let twins = self.worker.with_descriptors(twins);
-        let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
+        let twins = self.twins(&upstream)?;
         upstream.in_use.become_tunnel();
         let Workspace {
             response: head,

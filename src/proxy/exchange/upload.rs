@@ -7,7 +7,6 @@ use super::{Exchange, Outcome, Stop, Upstream};
 use crate::error::Close;
 use crate::net::Stream;
 use crate::proxy::body::relay::RelayEnd;
-use crate::proxy::body::tunnel::Twins;
 use crate::proxy::body::upload::{RestOfBody, Upload};
 use crate::proxy::downstream::Downstream;
 
@@ -36,9 +35,7 @@ impl<D: Downstream> Exchange<'_, D> {
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     pub(super) fn begin_upload(&mut self, upstream: &Upstream) -> Result<Upload, Stop> {
-        let twins = || Twins::of(self.transport, &upstream.stream);
-        let twins = self.worker.with_descriptors(twins);
-        let twins = twins.map_err(|error| self.out_of_descriptors(&error))?;
+        let twins = self.twins(upstream)?;
         let rest = RestOfBody {
             body: self.body.hand_over(),
             buffer: std::mem::take(self.buffer),
