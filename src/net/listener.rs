@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::events::{Io, READ, Wake};
 use super::numbers::WorkerSocket;
-use super::stream::{Detached, Stream, Watch};
-use super::{coroutines, rounds};
+use super::stream::{Detached, Stream, VANISHED, Watch};
+use super::{coroutines, rounds, stream};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -20,9 +20,6 @@ const BACKLOG: i32 = 4096;
 /// some hundreds of such clients use up the memory for all connections (tcp(7), tcp_mem): then the
 /// kernel drops what arrives for others, which has to be sent again.
 const UNSENT: u32 = 512 * 1024;
-
-/// A connection whose other side has acknowledged neither bytes nor probes for this long is given up.
-const VANISHED: Duration = Duration::from_secs(60);
 
 /// A connection that belongs to no worker yet.
 pub struct Accepted {
@@ -43,6 +40,16 @@ impl Accepted {
         match WorkerSocket::new(self.socket) {
             Ok(socket) => Ok(Detached { socket }),
             Err((socket, error)) => Err((Self { socket }, error)),
+        }
+    }
+
+    /// Lets the client read nothing for so long: to the kernel that looks as if it had
+    /// [vanished](VANISHED).
+    pub(crate) fn tolerate(&self, silence: Duration) {
+        if silence > VANISHED {
+            // After the gateway's own limit, which tells why. If it fails, the client has less time.
+            let limit = silence.saturating_add(VANISHED);
+            let _ = self.socket.set_tcp_user_timeout(Some(limit));
         }
     }
 
@@ -84,10 +91,7 @@ impl Listener {
         }
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(UNSENT)?;
-        let probes = TcpKeepalive::new()
-            .with_time(VANISHED)
-            .with_interval(VANISHED / 6);
-        socket.set_tcp_keepalive(&probes.with_retries(6))?;
+        stream::probe(&socket)?;
         socket.set_tcp_user_timeout(Some(VANISHED))?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;

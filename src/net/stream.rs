@@ -9,11 +9,22 @@ use std::time::{Duration, Instant};
 
 use may::io::{CoIo, WaitIo};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::events::{Descriptor, ERROR, GONE, Io, READ, READ_END, WOKEN, WRITE, Wake, Watched};
 use super::numbers::WorkerSocket;
 use super::{Patience, Turns, clock, news};
+
+/// A connection whose other side has acknowledged neither bytes nor probes for this long is given up.
+pub(super) const VANISHED: Duration = Duration::from_secs(60);
+
+/// Has the kernel look, when nothing moves, whether the other side is still there.
+pub(super) fn probe(socket: &Socket) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(VANISHED)
+        .with_interval(VANISHED / 6);
+    socket.set_tcp_keepalive(&probes.with_retries(6))
+}
 
 /// What a read would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -485,6 +496,13 @@ impl Stream {
     pub fn reset(&self) {
         // One that is gone already need not be told.
         let _ = rustix::net::connect_unspec(&self.io.socket);
+    }
+
+    /// Has the kernel look, when nothing moves for long, whether the other side is still there. Connections
+    /// that were accepted have that from their listener.
+    pub(crate) fn probe(&self) {
+        // If it fails, other limits hold.
+        let _ = probe(&self.io.socket);
     }
 
     /// Takes the connection from its worker, which holds nothing of it then.

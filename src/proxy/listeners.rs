@@ -154,6 +154,7 @@ fn place(
     if gateway.open_connections() >= config.gateway.max_connections {
         return Err(connection);
     }
+    connection.tolerate(config.gateway.send_timeout);
     let worker = idlest(gateway, connection.natural_worker());
     begin(gateway, worker, connection, arrival)
 }

@@ -19,6 +19,7 @@ impl<D: Downstream> Exchange<'_, D> {
         // Before the client is told, since after that there is no way back.
         let twins = self.twins(&upstream)?;
         upstream.in_use.become_tunnel();
+        upstream.stream.probe();
         let Workspace {
             response: head,
             response_options: options,
