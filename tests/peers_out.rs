@@ -189,6 +189,31 @@ fn a_peer_that_resets_one_of_three_fails_no_get() {
     assert!(asked > 2, "{asked}");
 }
 
+/// At most half of them are left alone, and the others are asked all the same.
+#[test]
+fn where_one_of_ten_is_good_a_second_attempt_finds_it() {
+    let bad: Vec<_> = (0..9).map(|_| Patient::closing()).collect();
+    let good = Origin::saying(ok("good"));
+    let mut peers: Vec<&dyn Display> = vec![&good];
+    for peer in &bad {
+        peer.set_ill(true);
+        peers.push(peer);
+    }
+    let gateway = Setup::new()
+        .set("gateway.workers", WORKERS)
+        .set("upstream.retry_budget", 1000)
+        .set("upstream.fail_timeout", "1m")
+        .lists(&[], &[], &peers)
+        .start();
+    ask_until(&gateway, "all bad ones are out", GET, || {
+        outs(&gateway) == 9
+    });
+    let asked = || bad.iter().map(Patient::asked).sum::<usize>();
+    let before = asked();
+    assert_eq!(failed_of(&gateway, 16, 100, GET), 0);
+    assert!(asked() > before, "some are asked all the same");
+}
+
 #[test]
 fn a_flapping_peer_goes_out_and_comes_back_and_no_get_fails() {
     let (flapping, good) = (Patient::closing(), Origin::saying(ok("good")));

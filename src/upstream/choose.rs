@@ -275,19 +275,25 @@ impl Usable {
         })
     }
 
+    /// One that it was not tried on: of those that are up while there are any. What would better be out has
+    /// a share for others to find out whether it is back, at the expense of an attempt each.
     #[cold]
     fn choose_untried(
         &self,
         peers: &[Peer],
         request: &Request<'_>,
         balance: Balance,
-        below: &mut impl FnMut(u32) -> u32,
+        mut below: impl FnMut(u32) -> u32,
     ) -> Option<usize> {
-        let untried = self.untried(peers, request.tried);
-        match balance {
-            Balance::Hash => farthest(peers, untried, request.client),
-            Balance::Random | Balance::Least => draw_of(untried, below),
-        }
+        let mut choose = |may_be_out: bool| {
+            let untried = self.untried(peers, request.tried);
+            let untried = untried.filter(|(place, _)| may_be_out || !peers[*place].health.is_out());
+            match balance {
+                Balance::Hash => farthest(peers, untried, request.client),
+                Balance::Random | Balance::Least => draw_of(untried, &mut below),
+            }
+        };
+        choose(false).or_else(|| choose(true))
     }
 }
 
