@@ -263,6 +263,25 @@ fn a_peer_that_cuts_its_responses_short_goes_out_though_each_has_a_head() {
     gateway.wait_for_access("status=200 error=response-cut close=response-cut");
 }
 
+/// Nobody can tell where such a response ends, so it is none, and its head is no answer.
+#[test]
+fn a_peer_whose_responses_are_ambiguous_goes_out_after_as_few_as_any_other() {
+    let ambiguous = Patient::new(|conn| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi")
+    });
+    let good = Origin::saying(ok("good"));
+    let gateway = Setup::new()
+        .set("upstream.fail_timeout", "1s")
+        .lists(&[], &[], &[&ambiguous, &good])
+        .start();
+    ambiguous.set_ill(true);
+    ask_until(&gateway, "it is out", GET, || outs(&gateway) == 1);
+    assert_eq!(ambiguous.asked(), MAX_FAILS);
+    gateway.wait_for_log("why=bad-response-framing");
+    ask_until(&gateway, "a trial has failed", GET, || outs(&gateway) == 2);
+    assert_eq!((ambiguous.asked(), backs(&gateway)), (MAX_FAILS + 1, 0));
+}
+
 #[test]
 fn statuses_are_failures_where_that_is_set_and_are_answers_all_the_same() {
     let busy = Patient::new(|conn| {

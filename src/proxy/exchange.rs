@@ -33,7 +33,7 @@ use super::worker::Worker;
 use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal, Retry};
-use crate::http::h1::framing::Framing;
+use crate::http::h1::framing::{self, Framing};
 use crate::lists::PoolName;
 use crate::memory::buffer::Buffer;
 use crate::net::{self, Moment, Patience, Stream, Turns, Watch};
@@ -686,11 +686,15 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         if self.is_farewell(&upstream) {
             return Err(Failure::Stale.into());
         }
+        // Where nobody can tell how long a response is, its head is no answer.
+        let bytes = upstream.buffer.filled();
+        let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
+            .map_err(|_| Failure::BadResponseFraming)?;
         self.head_has_come(chosen, &upstream);
         if self.workspace.response.status == 101 {
             return self.switch_protocols(upstream);
         }
-        self.respond(upstream)
+        self.respond(upstream, framing)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::http::fields::{Field, FieldKind};
 use crate::http::h1::body::BodyReader;
 use crate::http::h1::chunked::MessageKind;
 use crate::http::h1::encode::{Connection, ResponseToClient};
-use crate::http::h1::framing::{self, Framing};
+use crate::http::h1::framing::Framing;
 use crate::http::h1::head::ResponseHead;
 use crate::http::keep_alive;
 use crate::memory::buffer::Buffer;
@@ -45,11 +45,13 @@ struct Passage {
 }
 
 impl<D: Downstream> Exchange<'_, D> {
-    /// Passes the final response on.
-    pub(super) fn respond(&mut self, mut upstream: Upstream) -> Result<Outcome, Stop> {
+    /// Passes the final response on, whose body comes in this `framing`.
+    pub(super) fn respond(
+        &mut self,
+        mut upstream: Upstream,
+        framing: Framing,
+    ) -> Result<Outcome, Stop> {
         let bytes = upstream.buffer.filled();
-        let framing = framing::of_response(&self.workspace.response, bytes, self.plan.is_head)
-            .map_err(|_| Failure::BadResponseFraming)?;
         // The last message of Negotiate comes with a successful response (RFC 4559 section 5).
         let is_asked = matches!(self.workspace.response.status, 401 | 407);
         if (is_asked || self.pinning != Pinning::None)
