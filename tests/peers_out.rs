@@ -17,6 +17,7 @@ use support::{
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const DELETE: &str = "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
 
 const WORKERS: usize = 2;
@@ -139,8 +140,19 @@ fn of_four_peers_one_hangs_and_one_refuses_and_no_get_fails() {
 
 #[test]
 fn of_four_peers_one_hangs_and_one_refuses_and_few_posts_fail() {
+    assert_few_fail(POST);
+}
+
+/// It could be sent twice, but not after `read_timeout`.
+#[test]
+fn of_four_peers_one_hangs_and_one_refuses_and_as_few_deletes_fail() {
+    assert_few_fail(DELETE);
+}
+
+#[track_caller]
+fn assert_few_fail(request: &str) {
     let (gateway, _good, hung, _refusing) = with_hung_and_refusing();
-    let failed = failed_of(&gateway, 32, 30, POST);
+    let failed = failed_of(&gateway, 32, 30, request);
     let lines = gateway.wait_for_access_lines(32 * 30);
     let of_failed = lines.iter().filter(|it| !it.has("status=200"));
     let of_failed: Vec<_> = of_failed.map(|it| &it.raw).collect();
@@ -149,7 +161,21 @@ fn of_four_peers_one_hangs_and_one_refuses_and_few_posts_fail() {
     assert_eq!(heads, failed, "each was executed once, and none again");
 }
 
-/// More than the budget would allow.
+/// Where servers never go out, they are not kept from requests in other ways either.
+#[test]
+fn without_max_fails_a_peer_that_failed_before_its_first_answer_gets_posts_all_the_same() {
+    let (late, good) = (Patient::closing(), Origin::saying(ok("good")));
+    late.set_ill(true);
+    let gateway = Setup::new()
+        .set("upstream.max_fails", 0)
+        .lists(&[], &[], &[&late, &good])
+        .start();
+    ask_until(&gateway, "it fails", POST, || late.asked() > 0);
+    late.set_ill(false);
+    let asked = late.asked();
+    ask_until(&gateway, "it is asked again", POST, || late.asked() > asked);
+}
+
 #[test]
 fn what_hangs_at_a_peer_that_goes_out_is_taken_up_by_the_others_however_much_it_is() {
     let (hung, good) = (Patient::hanging(), Origin::saying(ok("good")));

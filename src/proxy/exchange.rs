@@ -344,13 +344,14 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     /// whether it answers, [so often](DOUBTS) at most: others have been sent there to find out.
     fn choose(&self, pool: PoolName, mut now: Instant) -> Option<Chosen> {
         let worker = self.worker;
+        // Should the peer never answer, only what asks for no change is sent to another one.
+        let may_be_risked = self.will_repeat(self.plan.is_safe);
         let request = choose::Request {
             tried: &self.workspace.tried,
-            repeatable: self.will_repeat(self.plan.is_idempotent),
+            repeatable: may_be_risked,
             client: self.tally.client,
             worker: worker.index(),
         };
-        let may_be_risked = self.will_repeat(self.plan.is_safe);
         let choose = |now| worker.chooser.choose(pool, &request, may_be_risked, now);
         let mut chosen = choose(now)?;
         for _ in 0..DOUBTS {

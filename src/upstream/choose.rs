@@ -332,11 +332,12 @@ fn farthest(
 
 impl Request<'_> {
     /// True when it can be sent but once, and nobody knows whether `peer` answers, where as many wait already
-    /// as may be lost.
+    /// as may be lost: any number if peers never go out.
     pub(crate) fn is_doubtful_at(&self, peer: &Peer, max_fails: u32) -> bool {
         !self.repeatable
             && !peer.health.is_proven()
-            && sent_in_doubt(peer, self.worker) >= u64::from(max_fails.max(1))
+            && max_fails > 0
+            && sent_in_doubt(peer, self.worker) >= u64::from(max_fails)
     }
 }
 
