@@ -530,6 +530,36 @@ fn a_new_peer_that_is_checked_first_gets_nothing_before_its_first_success() {
     assert_eq!(answers(&gateway, 40), [("new".to_owned(), 40)].into());
 }
 
+/// Where all are new, and nobody else can answer, a request waits for their first checks.
+#[test]
+fn all_of_prod_is_replaced_by_peers_that_are_checked_first_and_no_request_fails() {
+    let (say, said) = crossbeam_channel::unbounded::<u16>();
+    let new = Origin::answering(move |request| match request.head.target().as_str() {
+        "/healthz" => said.recv().map_or_else(|_| empty(500), empty),
+        _ => ok("new"),
+    });
+    let (old, bad) = (Peer::new("old"), Peer::new("bad"));
+    bad.answer(503);
+    let gateway = setup()
+        .set("health.check_before_use", "on")
+        .set("upstream.connect_timeout", "20s")
+        .set("lists.guard_share", 100)
+        .lists(&[], &[], &[&old])
+        .start();
+    gateway.write_lists(&[], &[], &[&new, &bad]);
+    new.wait("its first check", |it| it.heads.len() == 1);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    gateway.wait_for_log(&format!("peer-unchecked pool=prod peer={bad}"));
+    assert_eq!(client.glance(Duration::from_millis(50)), None);
+    say.send(200).unwrap();
+    assert_eq!(client.response().text(), "new");
+    // Once a check has failed there is nothing to wait for.
+    gateway.write_lists(&[], &[], &[&bad]);
+    gateway.wait_for_log("lists-published generation=3");
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
+}
+
 #[test]
 fn an_address_that_a_name_has_got_is_checked_first() {
     let Some(resolver) = Resolver::start() else {

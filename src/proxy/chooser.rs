@@ -152,6 +152,16 @@ impl Chooser {
         })
     }
 
+    /// True when somebody of `pool` may be asked as soon as a first check has succeeded, and nobody else
+    /// can answer.
+    pub(super) fn awaits_first_check(&self, pool: PoolName) -> bool {
+        let current = self.current.borrow();
+        let mut peers = current.pools[pool].peers().iter();
+        current.usable(pool).is_empty()
+            && !current.pools.fall_back(pool, &current.config.upstream)
+            && peers.any(|it| it.health.awaits_first_check())
+    }
+
     /// `worker` has a request for `pool`.
     pub(super) fn note_request(&self, pool: PoolName, worker: usize) {
         self.current.borrow().pools[pool].budget().request(worker);

@@ -47,7 +47,7 @@ use crate::upstream::pool::{Asker, InUse, Leftover, Need};
 const DOUBT_TIME: Duration = Duration::from_millis(25);
 const DOUBTS: u32 = 4;
 
-/// How often it is looked for a descriptor when there is none.
+/// How often it is looked for what a request cannot do without: a descriptor, or a peer that may be asked.
 const SHORTAGE: Duration = Duration::from_millis(10);
 
 /// How an exchange ended.
@@ -353,7 +353,14 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             worker: worker.index(),
         };
         let choose = |now| worker.chooser.choose(pool, &request, may_be_risked, now);
-        let mut chosen = choose(now)?;
+        let mut chosen = match choose(now) {
+            Some(chosen) => chosen,
+            None if worker.chooser.awaits_first_check(pool) => {
+                now = self.wait_for_check(pool)?;
+                choose(now)?
+            }
+            None => return None,
+        };
         for _ in 0..DOUBTS {
             let Some(client) = self.transport.socket().filter(|_| chosen.is_doubtful) else {
                 break;
@@ -365,6 +372,25 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             chosen = choose(now)?;
         }
         Some(chosen)
+    }
+
+    /// Waits for the end of a first check, where all of `pool` is new, as long as connecting may take; returns
+    /// when that was.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_check(&self, pool: PoolName) -> Option<Instant> {
+        let client = self.transport.socket()?;
+        let mut now = Instant::now();
+        let until = self.until(now + self.config.upstream.connect_timeout);
+        while self.worker.chooser.awaits_first_check(pool) {
+            if now >= until || net::are_waits_cut() || self.transport.is_gone() {
+                return None;
+            }
+            client.pause(until.min(now + SHORTAGE), Watch::Nothing);
+            now = Instant::now();
+            self.worker.refresh_peers(now);
+        }
+        Some(now)
     }
 
     /// Tries the client's own connection to a peer. `None` when there is none for this request, or when

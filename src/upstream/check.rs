@@ -115,7 +115,7 @@ impl Checker {
         let is_waiting = || {
             let pools = self.in_force.pools();
             let mut peers = PoolName::ALL.into_iter().flat_map(|it| pools[it].peers());
-            peers.any(|it| it.health.is_unchecked() && it.health.last_check().is_none())
+            peers.any(|it| it.health.awaits_first_check())
         };
         while is_waiting() && Instant::now() < until {
             thread::sleep(Duration::from_millis(5));

@@ -126,6 +126,8 @@ pub(crate) struct Health {
     recent: Mutex<outcomes::Recent>,
     /// Likewise.
     last_check: Mutex<Option<LastCheck>>,
+    /// There was one.
+    is_checked: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +159,7 @@ impl Health {
             kinds: [const { AtomicU64::new(0) }; Failure::ALL.len()],
             recent: Mutex::default(),
             last_check: Mutex::default(),
+            is_checked: AtomicBool::new(false),
         }
     }
 
@@ -487,9 +490,15 @@ impl Health {
         *self.last_check_lock()
     }
 
-    /// A check has ended. For the control plane.
+    /// A check has ended, and what follows from it holds already. For the control plane.
     pub(crate) fn note_last_check(&self, check: LastCheck) {
         *self.last_check_lock() = Some(check);
+        self.is_checked.store(true, Ordering::Release);
+    }
+
+    /// True when its first check is about to say whether it may be asked.
+    pub(crate) fn awaits_first_check(&self) -> bool {
+        !self.is_checked.load(Ordering::Acquire) && self.is_unchecked()
     }
 
     fn last_check_lock(&self) -> MutexGuard<'_, Option<LastCheck>> {

@@ -389,7 +389,13 @@ impl ScheduledCheck {
     /// Takes down a check. `other` is what the checks in another way have shown, if there are any.
     fn note(&mut self, check: LastCheck, other: Option<Option<bool>>) -> Consequence {
         self.is_slow = check.outcome == Checked::Timeout;
+        let consequence = self.judge(check, other);
+        // Last: who waits for it may go on now.
         self.health.note_last_check(check);
+        consequence
+    }
+
+    fn judge(&mut self, check: LastCheck, other: Option<Option<bool>>) -> Consequence {
         let mut told = Consequence {
             pool: self.pool,
             news: None,
