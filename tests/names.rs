@@ -303,6 +303,22 @@ fn a_name_that_hangs_or_does_not_exist_holds_up_lists_for_a_moment_and_has_no_se
 }
 
 #[test]
+fn where_no_name_of_prod_was_ever_resolved_nobody_is_served_and_health_says_so() {
+    let Some(resolver) = Resolver::start() else {
+        return;
+    };
+    let (redis, origins) = (Redis::start(), origins(1));
+    redis.push("prod", &[&named(&origins, NAME)]);
+    let gateway = setup(&resolver, &redis).start();
+    assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
+    let reason = "no-peers: no name in prod has an address\n";
+    assert_eq!(gateway.admin_get("/healthz"), (503, reason.to_owned()));
+    resolver.set(NAME, &ips(&origins));
+    gateway.wait_served("127.0.0.1", "0", DEADLINE);
+    assert_eq!(gateway.admin_get("/healthz").0, 200);
+}
+
+#[test]
 fn a_start_without_redis_and_resolver_serves_by_the_addresses_in_the_copy() {
     let Some(resolver) = Resolver::start() else {
         return;

@@ -620,6 +620,8 @@ fn a_start_with_peers_that_are_checked_first_waits_for_their_checks_and_not_for_
     }
     gateway.wait_for_access("status=503 error=none-usable attempts=0");
     assert_eq!(asked(&mute, "/"), 0);
+    let reason = "none-usable: no server of prod has passed its first health check\n";
+    assert_eq!(gateway.admin_get("/healthz"), (503, reason.to_owned()));
 }
 
 #[test]

@@ -3,9 +3,12 @@
 //! What it lacks is on lines of their own and changes no status: whoever asks in order to send requests here
 //! is to do so for as long as they are served.
 
+use std::time::Instant;
+
 use crate::admin::degraded::{self, Degraded};
 use crate::admin::view::View;
-use crate::error::Refusal;
+use crate::error::{Failure, Refusal};
+use crate::lists::PoolName;
 
 /// Where the page is.
 pub(crate) const PATH: &str = "/healthz";
@@ -55,8 +58,26 @@ pub(crate) fn render(view: &View) -> Result<String, String> {
         )
     } else if lists.prod.is_empty() {
         format!("{}: prod is empty", Refusal::NoPeers.name())
+    } else if let Some(reason) = nobody_of_prod(view) {
+        reason
     } else {
         return Ok(format!("ok generation={}\n", lists.generation));
     };
     Err(format!("{reason}\n"))
+}
+
+/// Why nobody of `prod` may be asked, though servers are listed. Those that are out are asked all the same.
+fn nobody_of_prod(view: &View) -> Option<String> {
+    let (pools, config) = (view.gateway.lists.pools(), view.gateway.config.load());
+    let peers = pools[PoolName::Prod].peers();
+    if peers.is_empty() {
+        let no_peers = Refusal::NoPeers.name();
+        return Some(format!("{no_peers}: no name in prod has an address"));
+    }
+    let usable = pools.usable(PoolName::Prod, Instant::now(), &config.upstream);
+    // Requests wait for the end of a first check.
+    let is_served = !usable.is_empty() || peers.iter().any(|it| it.health.awaits_first_check());
+    let none_usable = Failure::NoneUsable.name();
+    (!is_served)
+        .then(|| format!("{none_usable}: no server of prod has passed its first health check"))
 }
