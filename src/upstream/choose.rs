@@ -201,7 +201,7 @@ impl Usable {
             _ if !request.tried.is_empty() => {
                 self.choose_untried(peers, request, balance, &mut below)?
             }
-            Balance::Random => self.draw(&mut below),
+            Balance::Random => self.place(self.draw(&mut below)),
             Balance::Least => self.less_busy(peers, &mut below),
             Balance::Hash => self.nearest(peers, request),
         };
@@ -213,28 +213,40 @@ impl Usable {
         self.least_doubtful(peers, request, max_fails, below)
     }
 
-    /// By chance, each as often as its weight says.
+    /// By chance, each as often as its weight says: which of those that may be asked.
     fn draw(&self, below: &mut impl FnMut(u32) -> u32) -> usize {
-        let place = match self.even {
+        match self.even {
             true => below(u32::try_from(self.peers.len()).unwrap_or(u32::MAX)) as usize,
             false => {
                 let drawn = below(self.peers.last().map_or(1, |(_, sum)| *sum));
                 self.peers.partition_point(|(_, sum)| *sum <= drawn)
             }
-        };
-        self.peers[place].0 as usize
+        }
+    }
+
+    /// The place of one of those that may be asked.
+    fn place(&self, at: usize) -> usize {
+        self.peers[at].0 as usize
+    }
+
+    /// The weight of one of those that may be asked, which is less while it starts.
+    fn weight(&self, at: usize) -> u32 {
+        let before = at.checked_sub(1).map_or(0, |it| self.peers[it].1);
+        self.peers[at].1 - before
     }
 
     /// Of two by chance the one with fewer requests under way for its weight ("power of two choices",
-    /// Mitzenmacher 2001); the first of them when both have as many.
+    /// Mitzenmacher 2001). The first one stays unless the other one has no more than that even with the
+    /// request: where there is little to do, chance decides, and one that starts gets its small share.
     fn less_busy(&self, peers: &[Peer], below: &mut impl FnMut(u32) -> u32) -> usize {
         let (one, other) = (self.draw(below), self.draw(below));
-        let busy = |place: usize| peers[place].health.in_flight();
-        let weight = |place: usize| u64::from(peers[place].weight);
-        match one != other && busy(other) * weight(one) < busy(one) * weight(other) {
+        let busy = |at: usize| peers[self.place(at)].health.in_flight();
+        let weight = |at: usize| u64::from(self.weight(at));
+        let is_better = |other: usize| (busy(other) + 1) * weight(one) <= busy(one) * weight(other);
+        self.place(match one != other && is_better(other) {
             true => other,
             false => one,
-        }
+        })
     }
 
     /// The one that `hash` keeps the client at: rendezvous hashing with weights (Thaler and Ravishankar

@@ -156,9 +156,41 @@ fn least_prefers_the_peer_with_fewer_requests_under_way_for_its_weight() {
     // The first one is drawn in a third of cases; it stays when it is drawn twice.
     let found = shares(&peers, &usable(&peers, false), Balance::Least, &REQUEST);
     assert_near(&found, &[100.0 / 9.0, 800.0 / 9.0]);
-    under_way(1, 21);
+    under_way(1, 22);
     let found = shares(&peers, &usable(&peers, false), Balance::Least, &REQUEST);
     assert_near(&found, &[500.0 / 9.0, 400.0 / 9.0]);
+    // With the request neither would have less for its weight than the other one.
+    under_way(1, 20);
+    let found = shares(&peers, &usable(&peers, false), Balance::Least, &REQUEST);
+    assert_near(&found, &[100.0 / 3.0, 200.0 / 3.0]);
+}
+
+/// It has a tenth of its weight.
+#[test]
+fn least_gives_a_peer_that_starts_no_more_than_its_share() {
+    let peers = roster(&[1, 1]);
+    put_out(&peers, 0);
+    let later = Instant::now() + Duration::from_secs(11);
+    let health = &peers.peers()[0].health;
+    assert!(health.begin_trial(later, true, &rules()).is_some());
+    health.is_answering(later);
+    let found = Usable::of(peers.peers(), false, later, &rules());
+    let under_way =
+        |place: usize, count| peers.peers()[place].health.counts(0).in_flight.set(count);
+    for (starting, other, expected) in [
+        (0, 0, 100.0 / 11.0),
+        (0, 5, 100.0 / 11.0),
+        // As many as are due to it: then it need not be drawn twice.
+        (0, 12, 2100.0 / 121.0),
+        (1, 15, 100.0 / 11.0),
+        // Too many: it has to be drawn twice.
+        (4, 15, 100.0 / 121.0),
+    ] {
+        under_way(0, starting);
+        under_way(1, other);
+        let shares = shares(&peers, &found, Balance::Least, &REQUEST);
+        assert_near(&shares, &[expected, 100.0 - expected]);
+    }
 }
 
 #[test]
