@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
-    DEADLINE, Gateway, Origin, RefusingPeer, Samples, Setup, ok, read_metrics, run_to_exit,
-    wait_for, wait_until,
+    DEADLINE, Gateway, Origin, RefusingPeer, Samples, Setup, ok, peer_on, pool_on, read_metrics,
+    run_to_exit, wait_for, wait_until,
 };
 
 /// One worker, and peers that are out for so long that a test sees it.
@@ -28,26 +28,6 @@ fn samples(gateway: &Gateway) -> Samples {
     let (status, page) = gateway.admin_get("/metrics");
     assert_eq!(status, 200, "{page}");
     read_metrics(&page)
-}
-
-fn page(gateway: &Gateway) -> Value {
-    let (status, text) = gateway.admin_get("/peers");
-    assert_eq!(status, 200, "{text}");
-    serde_json::from_str(&text).unwrap()
-}
-
-/// The pool of this name on the page.
-fn pool(page: &Value, name: &str) -> Value {
-    let mut pools = page["pools"].as_array().unwrap().iter();
-    pools.find(|it| it["pool"] == name).unwrap().clone()
-}
-
-/// The one peer on the page at this address.
-fn peer(page: &Value, pool_name: &str, address: impl std::fmt::Display) -> Value {
-    let (pool, address) = (pool(page, pool_name), address.to_string());
-    let mut peers = pool["peers"].as_array().unwrap().iter();
-    let found = peers.find(|it| it["address"] == address.as_str());
-    found.unwrap_or_else(|| panic!("{address}: {page}")).clone()
 }
 
 /// A command, for the gateway that is running.
@@ -66,7 +46,7 @@ fn said(output: &Output) -> String {
 fn wait_out(gateway: &Gateway, address: impl std::fmt::Display) -> Value {
     wait_for("it is out", || {
         gateway.get("127.0.0.1", "/");
-        Some(peer(&page(gateway), "prod", &address)).filter(|it| it["state"] == "out")
+        Some(peer_on(&gateway.peers(), "prod", &address)).filter(|it| it["state"] == "out")
     })
 }
 
@@ -76,7 +56,7 @@ fn each_peer_is_shown_with_what_it_has_answered_and_why_it_is_out() {
     let gateway = setup()
         .lists(&["127.0.0.5"], &[&well], &[&well, &refusing])
         .start();
-    let before = peer(&page(&gateway), "prod", &refusing);
+    let before = peer_on(&gateway.peers(), "prod", &refusing);
     assert_eq!(
         (&before["state"], &before["failed"]),
         (&json!("up"), &json!(0))
@@ -107,17 +87,17 @@ fn each_peer_is_shown_with_what_it_has_answered_and_why_it_is_out() {
     let requests = well.requests().len();
     // It is counted a moment after the client has seen it.
     let page = wait_for("all answers", || {
-        let all = |page: &Value| peer(page, "prod", &well)["answered"] == requests;
-        Some(page(&gateway)).filter(all)
+        let all = |page: &Value| peer_on(page, "prod", &well)["answered"] == requests;
+        Some(gateway.peers()).filter(all)
     });
-    let prod = pool(&page, "prod");
+    let prod = pool_on(&page, "prod");
     assert_eq!(prod["service"], "default");
     assert_eq!((&prod["up"], &prod["asked"]), (&json!(1), &json!(1)));
     let states = json!({ "up": 1, "out": 1, "trial": 0, "starting": 0, "unchecked": 0 });
     assert_eq!(prod["states"], states);
     // What it has answered stands in both pools: it is one server.
     for pool in ["pre", "prod"] {
-        let up = peer(&page, pool, &well);
+        let up = peer_on(&page, pool, &well);
         assert_eq!((&up["state"], &up["asked"]), (&json!("up"), &json!(true)));
         assert_eq!((&up["weight"], &up["name"]), (&json!(1), &Value::Null));
         assert_eq!(up["answered"], requests, "{up}");
@@ -134,14 +114,14 @@ fn what_is_under_way_is_shown_and_so_is_what_a_client_has_given_up() {
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     mute.wait("the request", |it| it.requests.len() == 1);
-    assert_eq!(peer(&page(&gateway), "prod", &mute)["in_flight"], 1);
+    assert_eq!(peer_on(&gateway.peers(), "prod", &mute)["in_flight"], 1);
     client.reset();
     wait_until("it is given up", DEADLINE, || {
-        let shown = peer(&page(&gateway), "prod", &mute);
+        let shown = peer_on(&gateway.peers(), "prod", &mute);
         shown["in_flight"] == 0 && shown["abandoned"] == 1
     });
     // That is not its fault.
-    let shown = peer(&page(&gateway), "prod", &mute);
+    let shown = peer_on(&gateway.peers(), "prod", &mute);
     assert_eq!(
         (&shown["failed"], &shown["state"]),
         (&json!(0), &json!("up"))
@@ -154,7 +134,7 @@ fn one_that_is_out_and_asked_all_the_same_is_shown_so() {
     let gateway = setup().lists(&[], &[], &[&refusing]).start();
     let out = wait_out(&gateway, &refusing);
     assert_eq!((&out["asked"], &out["up"]), (&json!(true), &json!(false)));
-    let prod = pool(&page(&gateway), "prod");
+    let prod = pool_on(&gateway.peers(), "prod");
     assert_eq!((&prod["up"], &prod["asked"]), (&json!(0), &json!(1)));
     let table = said(&command(&gateway, &["peers"]));
     assert!(table.contains("left, asked all the same "), "{table}");
@@ -200,8 +180,8 @@ fn the_command_shows_a_line_for_each_peer_or_the_page_itself() {
 
     let output = command(&gateway, &["peers", "--json"]);
     let shown: Value = serde_json::from_str(&said(&output)).unwrap();
-    let at = |page: &Value| peer(page, "prod", &refusing)["failures"].clone();
-    assert_eq!(at(&shown), at(&page(&gateway)));
+    let at = |page: &Value| peer_on(page, "prod", &refusing)["failures"].clone();
+    assert_eq!(at(&shown), at(&gateway.peers()));
     assert_eq!(at(&shown), json!({ "connect-refused": 2 }));
     // Where nobody can be asked, the reason.
     gateway.end();
@@ -273,7 +253,7 @@ fn of_a_thousand_peers_and_more_only_the_first_thousand_have_series() {
     assert_eq!(with_series, 1000);
     assert_eq!(page["graygate_peers_without_series{pool=\"prod\"}"], 100.0);
     assert_eq!(page["graygate_peers{pool=\"prod\",state=\"up\"}"], 1100.0);
-    let shown = pool(&self::page(&gateway), "prod");
+    let shown = pool_on(&gateway.peers(), "prod");
     assert_eq!(shown["peers"].as_array().unwrap().len(), 1100);
 }
 
@@ -552,7 +532,7 @@ fn a_peer_is_shown_with_its_name_its_weight_and_its_last_check() {
         .set("health.interval", "1s");
     let gateway = setup.lists(&[], &[], &[&entry]).start();
     let shown = wait_for("a check", || {
-        let shown = peer(&page(&gateway), "prod", &origin);
+        let shown = peer_on(&gateway.peers(), "prod", &origin);
         Some(shown).filter(|it| it["last_check"] != Value::Null)
     });
     assert_eq!(
@@ -753,7 +733,7 @@ fn a_thousand_peers_cost_the_control_plane_next_to_nothing() {
     assert!(a_second < 0.05, "{a_second} s of CPU a second");
     let before = cpu(&gateway);
     for _ in 0..5 {
-        page(&gateway);
+        gateway.peers();
     }
     let a_page = (cpu(&gateway) - before) / 5.0;
     assert!(a_page < 0.5, "{a_page} s of CPU a page");

@@ -3,9 +3,10 @@
 //! An attempt goes in wire order: take or make a connection, send the head and stream the body
 //! (`request`), await the head of the response, passing interim ones on (`head`, `interim`), stream the
 //! body back (`response`), beside the rest of the request's body if need be (`upload`), keep the
-//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). The
+//! connection or close it (`keeping`). What that says of the peer is found out in `blame`. After a 101 the connection is a tunnel instead (`switch`). The
 //! rules for another attempt are in [`Exchange::may_retry`].
 
+mod blame;
 mod head;
 mod interim;
 mod keeping;
@@ -20,6 +21,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use blame::{Accusation, PeerVerdict};
 use interim::Interim;
 
 use super::body::request_body::{RequestBody, SMALL_BODY};
@@ -39,7 +41,7 @@ use crate::memory::buffer::Buffer;
 use crate::net::{self, Moment, Patience, Stream, Turns, Watch};
 use crate::route::Reason;
 use crate::upstream::choose;
-use crate::upstream::health::{Counts, Why};
+use crate::upstream::health::Counts;
 use crate::upstream::peer;
 use crate::upstream::pool::{Asker, InUse, Leftover, Need};
 
@@ -142,8 +144,10 @@ pub(super) struct Exchange<'a, D: Downstream> {
     end: Option<Instant>,
     /// How long the head for the peer is.
     head_length: usize,
-    /// The peer of the last attempt is out by now.
-    last_is_out: bool,
+    /// Peers at which it has failed, of which nobody knows yet whose fault it is.
+    accused: Vec<Accusation>,
+    /// The peer of the last attempt is out by now, or is about to be.
+    last_is_bad: bool,
 }
 
 /// Whether the client may still send something.
@@ -154,20 +158,6 @@ enum ClientSide {
     Ended,
     /// It has ended its side so long after its request that it has probably given up.
     GaveUp,
-}
-
-/// What an attempt says of its peer, whatever becomes of the exchange.
-#[derive(Clone, Copy, Default)]
-enum PeerVerdict {
-    /// Nothing yet.
-    #[default]
-    None,
-    /// It has answered.
-    Answered,
-    /// It has answered with one of `fail_statuses`, which has been counted.
-    Refused,
-    /// It has failed within its response.
-    Cut(Failure),
 }
 
 /// A request that is under way at a peer, for as long as this lives.
@@ -217,7 +207,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             verdict: PeerVerdict::None,
             end: None,
             head_length: 0,
-            last_is_out: false,
+            accused: Vec::new(),
+            last_is_bad: false,
         }
     }
 
@@ -232,6 +223,9 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         }
         self.body.patience().ends_at(self.end);
         let outcome = self.try_all();
+        if !self.accused.is_empty() {
+            self.judge(&outcome);
+        }
         // What may still be read of it after the answer has its own time.
         self.body.patience().ends_at(None);
         outcome
@@ -260,19 +254,21 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             self.workspace.tried.push(chosen.peer().address);
             self.tally.upstream_begun.get_or_insert_with(Instant::now);
             self.name_peer(&chosen);
-            let outcome = self.try_peer(&chosen);
-            chosen.is_given_up();
-            self.last_is_out = chosen.peer().health.is_out();
-            match outcome {
-                Ok(outcome) | Err(Stop::Over(outcome)) => return outcome,
-                Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
-                    return given_up(failure);
+            let failure = match self.try_peer(&chosen) {
+                Ok(outcome) | Err(Stop::Over(outcome)) => {
+                    chosen.is_given_up();
+                    return outcome;
                 }
-                Err(Stop::Failed(_)) if self.is_overdue() => {
-                    return Outcome::Failed(Failure::Deadline);
-                }
-                Err(Stop::Failed(failure)) => last = Some(failure),
+                Err(Stop::Failed(failure)) => failure,
+            };
+            self.leave(chosen);
+            if net::are_waits_cut() || !self.may_retry(failure) {
+                return given_up(failure);
             }
+            if self.is_overdue() {
+                return Outcome::Failed(Failure::Deadline);
+            }
+            last = Some(failure);
         }
     }
 
@@ -330,7 +326,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         let chosen = self.choose(pool, now)?;
         // What was under way at a peer when it went out goes to a sound one, however much that is: it
         // comes but once.
-        let moves = self.last_is_out && !chosen.peer().health.is_out();
+        let moves = self.last_is_bad && !self.is_bad(&chosen);
         if !moves && !worker.chooser.may_retry(pool) {
             chosen.is_given_up();
             worker.metrics().retries_denied[pool as usize].increment();
@@ -414,19 +410,23 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             false => Pinning::Claimed,
         };
         self.name_peer(&chosen);
+        let address = chosen.peer().address;
         let outcome = self.attempt(&chosen, taken.stream, taken.in_use, true);
         self.account(&chosen, &outcome, None);
-        match outcome {
+        let failure = match outcome {
             Ok(outcome) | Err(Stop::Over(outcome)) => return Some(outcome),
-            Err(Stop::Failed(failure)) if net::are_waits_cut() || !self.may_retry(failure) => {
-                return Some(given_up(failure));
-            }
-            Err(Stop::Failed(_)) if self.is_overdue() => {
-                return Some(Outcome::Failed(Failure::Deadline));
-            }
-            // The peer itself has not failed.
-            Err(Stop::Failed(Failure::Stale)) => {}
-            Err(Stop::Failed(_)) => self.workspace.tried.push(chosen.peer().address),
+            Err(Stop::Failed(failure)) => failure,
+        };
+        self.leave(chosen);
+        if net::are_waits_cut() || !self.may_retry(failure) {
+            return Some(given_up(failure));
+        }
+        if self.is_overdue() {
+            return Some(Outcome::Failed(Failure::Deadline));
+        }
+        // Otherwise the peer itself has not failed.
+        if failure != Failure::Stale {
+            self.workspace.tried.push(address);
         }
         self.pinning = claimed_by(self.plan);
         self.tally.pool = Some(self.decided);
@@ -601,77 +601,6 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     fn name_peer(&mut self, chosen: &Chosen) {
         self.tally.pool = Some(chosen.pool);
         self.tally.peer = Some(chosen.peer().address);
-    }
-
-    /// Counts an attempt that has ended, and what it says of its peer.
-    fn account(
-        &mut self,
-        chosen: &Chosen,
-        outcome: &Result<Outcome, Stop>,
-        error: Option<&io::Error>,
-    ) {
-        let (pool, worker) = (chosen.pool, self.worker);
-        if self.tally.attempts > 0 {
-            worker.metrics().retries[pool as usize].increment();
-        }
-        self.tally.attempts += 1;
-        let verdict = std::mem::take(&mut self.verdict);
-        let failure = match (outcome, verdict) {
-            (Ok(_), PeerVerdict::Answered) => {
-                worker.metrics().attempts_ok[pool as usize].increment();
-                worker.answered(chosen);
-                return;
-            }
-            (Ok(_), _) => {
-                worker.metrics().attempts_ok[pool as usize].increment();
-                return;
-            }
-            (_, PeerVerdict::Cut(failure)) => failure,
-            (Err(Stop::Failed(failure)), _) => *failure,
-            // Nobody can tell how the peer would have done.
-            (Err(Stop::Over(_)), _) => {
-                worker.abandoned(chosen);
-                return;
-            }
-        };
-        // Nor when the gateway has cut it.
-        if net::are_waits_cut() {
-            worker.abandoned(chosen);
-            return;
-        }
-        worker
-            .reports
-            .attempt_failed(pool, chosen.peer().address, failure, error);
-        // Where `deadline` is shorter than the other times, nothing else would tell that a peer hangs.
-        let had_all_time = failure == Failure::Deadline
-            && self.tally.attempts == 1
-            && self.body.is_complete()
-            && matches!(verdict, PeerVerdict::None);
-        match failure.blames_peer() || had_all_time {
-            true => worker.failed(chosen, Why::Failed(failure)),
-            false => chosen.counts(worker.index()).abandoned.increment(),
-        }
-    }
-
-    /// The head of the final response has come.
-    fn head_has_come(&mut self, chosen: &Chosen, upstream: &Upstream) {
-        let now = Instant::now();
-        if let Some(asked) = upstream.asked {
-            let took = now - asked;
-            chosen.counts(self.worker.index()).latency.note(took);
-            self.worker.metrics().upstream_durations[chosen.pool as usize].note(took);
-        }
-        let status = self.workspace.response.status;
-        self.verdict = match self.config.upstream.fail_statuses.contains(&status) {
-            true => {
-                self.worker.failed(chosen, Why::Status);
-                PeerVerdict::Refused
-            }
-            false => {
-                self.worker.is_answering(chosen, now);
-                PeerVerdict::Answered
-            }
-        };
     }
 
     fn out_of_descriptors(&self, error: &io::Error) -> Failure {

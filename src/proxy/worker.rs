@@ -14,6 +14,7 @@ use super::gateway::{Counters, Gateway};
 use super::reports::Reports;
 use super::workspace::Workspace;
 use crate::config::Config;
+use crate::error::Failure;
 use crate::logs::access::AccessLog;
 use crate::memory::buffer;
 use crate::memory::free_list::FreeList;
@@ -109,6 +110,17 @@ impl Worker {
         let config = self.config.snapshot();
         let (health, now) = (&chosen.peer().health, Instant::now());
         let change = health.failed(self.index(), why, now, &config.upstream, fastrand::f64());
+        if let Some(change) = change {
+            chosen.has_changed(change);
+        }
+    }
+
+    /// A request has failed at a peer, maybe through its own fault.
+    #[cold]
+    pub(super) fn may_have_failed(&self, chosen: &Chosen, failure: Failure) {
+        let config = self.config.snapshot();
+        let (health, now, jitter) = (&chosen.peer().health, Instant::now(), fastrand::f64());
+        let change = health.may_have_failed(self.index(), failure, now, &config.upstream, jitter);
         if let Some(change) = change {
             chosen.has_changed(change);
         }

@@ -38,6 +38,9 @@ use crate::config;
 use crate::error::{Checked, Failure};
 use crate::metrics::Counter;
 
+/// What a failure weighs that is a peer's for sure, where one that may be the request's weighs 1.
+const SURE: u32 = 5;
+
 /// Outcomes within [`WINDOW`] below which their share says nothing.
 const ENOUGH: u64 = 20;
 
@@ -89,6 +92,8 @@ pub(crate) struct Counts {
     pub answered: Counter,
     /// Attempts that have failed, and were the peer's fault.
     pub failed: Counter,
+    /// Attempts that have failed, as the same request did elsewhere: it may be the request's fault.
+    pub unsure: Counter,
     /// Attempts of which nobody can tell how the peer would have done: the client has gone, or the like.
     pub abandoned: Counter,
     /// Requests under way, tunnels too.
@@ -104,8 +109,10 @@ pub(crate) struct Health {
     base: Instant,
     changes: Changes,
     state: AtomicU64,
-    /// Failures since it has last begun to answer.
+    /// Failures since it has last begun to answer, each by its weight.
     in_a_row: AtomicU32,
+    /// Failures of requests that others are being asked for, so that nobody knows yet whose fault it is.
+    accused: AtomicU32,
     /// Responses that it has cut short since the last one that was whole: with the head alone a peer does
     /// not answer.
     cuts_in_a_row: AtomicU32,
@@ -149,6 +156,7 @@ impl Health {
             changes,
             state: AtomicU64::new(StateWord::new(first, 0).bits()),
             in_a_row: AtomicU32::new(0),
+            accused: AtomicU32::new(0),
             cuts_in_a_row: AtomicU32::new(0),
             strikes: AtomicU32::new(0),
             out_since: AtomicU64::new(0),
@@ -174,6 +182,12 @@ impl Health {
         counts.fold(0, u64::wrapping_add)
     }
 
+    /// Attempts of all workers that have failed, and may have failed because of what was asked.
+    pub(crate) fn unsure(&self) -> u64 {
+        let counts = self.workers.iter().map(|it| it.unsure.get());
+        counts.fold(0, u64::wrapping_add)
+    }
+
     /// Attempts of all workers that say nothing of it.
     pub(crate) fn abandoned(&self) -> u64 {
         let counts = self.workers.iter().map(|it| it.abandoned.get());
@@ -186,9 +200,24 @@ impl Health {
         self.proven.load(Ordering::Relaxed)
     }
 
-    /// Failures since it has last begun to answer.
+    /// Failures since it has last begun to answer, those included of which nobody knows yet whose they are.
     pub(crate) fn failures_in_a_row(&self) -> u32 {
-        self.in_a_row.load(Ordering::Relaxed)
+        self.in_a_row.load(Ordering::Relaxed).div_ceil(SURE) + self.accused.load(Ordering::Relaxed)
+    }
+
+    /// It will be out if that is its fault of which it is accused.
+    pub(crate) fn is_suspect(&self, rules: &config::UpstreamSettings) -> bool {
+        rules.max_fails != 0 && self.accused.load(Ordering::Relaxed) >= rules.max_fails
+    }
+
+    /// A request has failed here, and others are asked for it; [`Self::note_judged`] takes it back.
+    pub(crate) fn note_accused(&self) {
+        self.accused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The exchange is over that has accused it.
+    pub(crate) fn note_judged(&self) {
+        self.accused.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How it stands at `now`.
@@ -292,7 +321,7 @@ impl Health {
             Why::Failed(Failure::ResponseCut | Failure::BadResponseChunk) => &self.cuts_in_a_row,
             _ => &self.in_a_row,
         };
-        let in_a_row = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_too_much = add(count, SURE) >= rules.max_fails.saturating_mul(SURE);
         let word = self.word();
         let goes = match word.kind() {
             // Whatever was sent before it went out says nothing new. One that is asked all the same, and has
@@ -300,10 +329,31 @@ impl Health {
             StateKind::Out => self.is_over(word, now),
             StateKind::Trial => true,
             _ if rules.max_fails == 0 => false,
-            _ => in_a_row >= rules.max_fails || self.most_have_failed(),
+            _ => is_too_much || self.most_have_failed(),
         };
         match goes {
             true => self.put_out(word, why, now, rules, jitter),
+            false => None,
+        }
+    }
+
+    /// As [`Self::failed`] for a request that has failed elsewhere as well, or could not be tried there: that
+    /// says as much of the request as of the peer. Only a long row of these puts it out.
+    pub(crate) fn may_have_failed(
+        &self,
+        worker: usize,
+        failure: Failure,
+        now: Instant,
+        rules: &config::UpstreamSettings,
+        jitter: f64,
+    ) -> Option<Change> {
+        self.workers[worker].unsure.increment();
+        self.kinds[failure.index()].fetch_add(1, Ordering::Relaxed);
+        let is_too_much = add(&self.in_a_row, 1) >= rules.max_fails.saturating_mul(SURE);
+        let word = self.word();
+        let goes = rules.max_fails != 0 && is_too_much && !matches!(word.kind(), OUT | TRIAL);
+        match goes {
+            true => self.put_out(word, Why::Failed(failure), now, rules, jitter),
             false => None,
         }
     }
@@ -567,6 +617,14 @@ impl Health {
         let passed = at.saturating_duration_since(self.base).as_millis();
         u64::try_from(passed).unwrap_or(u64::MAX)
     }
+}
+
+/// Adds `weight` to a count that does not overflow; returns the sum.
+fn add(count: &AtomicU32, weight: u32) -> u32 {
+    let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+    let more = |it: u32| Some(it.saturating_add(weight));
+    let before = count.fetch_update(set, fetch, more).unwrap_or_default();
+    before.saturating_add(weight)
 }
 
 /// For how long a peer is out that has gone out so often before: twice as long each time, and by chance

@@ -162,7 +162,18 @@ impl Gateway {
     /// What `/lists` says.
     #[track_caller]
     pub(crate) fn lists(&self) -> serde_json::Value {
-        let (status, body) = self.admin_get("/lists");
+        self.page("/lists")
+    }
+
+    /// What `/peers` says.
+    #[track_caller]
+    pub(crate) fn peers(&self) -> serde_json::Value {
+        self.page("/peers")
+    }
+
+    #[track_caller]
+    fn page(&self, path: &str) -> serde_json::Value {
+        let (status, body) = self.admin_get(path);
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
     }

@@ -54,7 +54,7 @@ pub(crate) use lines::{Found, Lines};
 pub(crate) use origin::{Conn, Origin, Request, Seen, ok};
 pub(crate) use panics::PanicLog;
 pub(crate) use pattern::Pattern;
-pub(crate) use peers::{DeafPeer, RefusingPeer};
+pub(crate) use peers::{DeafPeer, RefusingPeer, peer_on, pool_on};
 pub(crate) use pipe::pipe_at;
 pub(crate) use ports::{
     ended_from, free_address, listening_ports, on_the_way_from, unread_at, unread_from,

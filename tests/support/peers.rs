@@ -1,8 +1,9 @@
-//! Addresses that no origin answers on.
+//! Addresses that no origin answers on, and what the gateway shows of peers.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::net::{SocketAddr, TcpListener};
 
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 /// An address that refuses connections for as long as this lives: bound, so that nobody else
@@ -73,4 +74,19 @@ impl fmt::Display for DeafPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(f)
     }
+}
+
+/// The pool of this name on a page of `/peers`.
+pub(crate) fn pool_on(page: &Value, name: &str) -> Value {
+    let mut pools = page["pools"].as_array().unwrap().iter();
+    pools.find(|it| it["pool"] == name).unwrap().clone()
+}
+
+/// The one peer at this address on a page of `/peers`.
+#[track_caller]
+pub(crate) fn peer_on(page: &Value, pool: &str, address: impl Display) -> Value {
+    let (pool, address) = (pool_on(page, pool), address.to_string());
+    let mut peers = pool["peers"].as_array().unwrap().iter();
+    let found = peers.find(|it| it["address"] == address.as_str());
+    found.unwrap_or_else(|| panic!("{address}: {page}")).clone()
 }

@@ -138,10 +138,11 @@ impl PeerSeen {
         let left = until.map(|it| it.saturating_duration_since(now));
         let (quantiles, check) = (health.quantiles(), health.last_check());
         let outcomes = health.outcomes();
+        let failed = outcomes.failed + health.unsure();
         let failures = Failure::ALL.iter();
         let by_failure = failures.map(|it| (it.name(), health.failures(*it)));
         let with_a_name: u64 = by_failure.clone().map(|(_, count)| count).sum();
-        let by_status = outcomes.failed.saturating_sub(with_a_name);
+        let by_status = failed.saturating_sub(with_a_name);
         let by_kind = by_failure.chain([(Why::Status.name(), by_status)]);
         Self {
             address: peer.address.to_string(),
@@ -157,7 +158,7 @@ impl PeerSeen {
             outs_in_a_row: u64::from(health.strikes()),
             in_flight: health.in_flight(),
             answered: outcomes.answered,
-            failed: outcomes.failed,
+            failed,
             abandoned: health.abandoned(),
             failures: by_kind
                 .filter(|(_, count)| *count > 0)

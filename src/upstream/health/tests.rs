@@ -41,6 +41,15 @@ impl Case {
         (0..times).map(fail).last().flatten()
     }
 
+    fn maybe_fail(&self, times: u32) -> Option<Change> {
+        let (failure, now) = (Failure::ConnectRefused, self.now());
+        let fail = |_| {
+            self.health
+                .may_have_failed(0, failure, now, &self.rules, 0.0)
+        };
+        (0..times).map(fail).last().flatten()
+    }
+
     fn succeed(&self) -> Option<Change> {
         self.health.succeeded(1);
         self.health.is_answering(self.now())
@@ -109,10 +118,50 @@ fn half_of_the_outcomes_are_not_most_of_them_and_older_ones_do_not_count() {
 }
 
 #[test]
+fn what_may_be_the_fault_of_requests_puts_a_peer_out_only_in_a_long_row() {
+    let case = Case::new();
+    assert_eq!(case.maybe_fail(14), None);
+    assert_eq!(case.succeed(), None);
+    assert_eq!(case.maybe_fail(14), None, "they were not in a row");
+    assert_eq!(case.maybe_fail(1), out(10));
+    assert_eq!(case.health.unsure(), 29);
+    assert_eq!(case.health.failures(Failure::ConnectRefused), 29);
+    assert_eq!(case.health.outcomes().failed, 0);
+}
+
+#[test]
+fn what_may_be_the_fault_of_requests_leaves_a_trial_to_the_next_one() {
+    let mut case = Case::new();
+    case.fail(3);
+    case.passed = 11.0;
+    let trial = case.begin_trial(true).unwrap();
+    assert_eq!(case.maybe_fail(15), None);
+    case.health.trial_is_void(trial, case.now());
+    assert!(case.begin_trial(true).is_some());
+}
+
+#[test]
+fn a_peer_is_suspect_that_will_be_out_by_all_that_it_is_accused_of() {
+    let mut case = Case::new();
+    let is_suspect = |case: &Case| case.health.is_suspect(&case.rules);
+    (0..2).for_each(|_| case.health.note_accused());
+    case.maybe_fail(14);
+    assert!(!is_suspect(&case));
+    case.health.note_accused();
+    assert!(is_suspect(&case));
+    case.health.note_judged();
+    assert!(!is_suspect(&case));
+    case.health.note_accused();
+    case.rules.max_fails = 0;
+    assert!(!is_suspect(&case));
+}
+
+#[test]
 fn no_number_of_failures_puts_a_peer_out_when_that_is_off() {
     let mut case = Case::new();
     case.rules.max_fails = 0;
     assert_eq!(case.fail(1000), None);
+    assert_eq!(case.maybe_fail(1000), None);
     assert_eq!(case.state(), PeerState::Up);
 }
 

@@ -1,0 +1,181 @@
+//! What an exchange says of the peers that it was tried on.
+//!
+//! A connection that cannot be made speaks against the peer at once, and so does a response that is cut. What
+//! fails in between may fail because of what is asked for: a client that asks again and again for what makes
+//! any server reset would put all of them out. So the peer is only accused, until one of these is known:
+//!
+//! - another peer answers the same request, or it cannot be sent to another one: the peer has failed;
+//! - others have failed as well, or were not asked because no retry was [allowed](crate::upstream::budget) or the
+//!   client has gone: that says as much of the request, and is held against the peer only [in a long
+//!   row](Health::may_have_failed).
+//!
+//! [`Health::may_have_failed`]: crate::upstream::health::Health::may_have_failed
+
+use std::io;
+use std::time::Instant;
+
+use super::{Exchange, Outcome, Stop, Upstream};
+use crate::error::Failure;
+use crate::net;
+use crate::proxy::chooser::Chosen;
+use crate::proxy::downstream::Downstream;
+use crate::upstream::health::Why;
+
+/// What an attempt says of its peer, whatever becomes of the exchange.
+#[derive(Clone, Copy, Default)]
+pub(super) enum PeerVerdict {
+    /// Nothing yet.
+    #[default]
+    None,
+    /// It has answered.
+    Answered,
+    /// It has answered with one of `fail_statuses`, which has been counted.
+    Refused,
+    /// It has failed within its response.
+    Cut(Failure),
+    /// It has failed before, and others may not.
+    Accused(Failure),
+}
+
+/// A peer at which the request has failed.
+pub(super) struct Accusation {
+    chosen: Chosen,
+    failure: Failure,
+}
+
+impl Accusation {
+    fn new(chosen: Chosen, failure: Failure) -> Self {
+        chosen.peer().health.note_accused();
+        Self { chosen, failure }
+    }
+}
+
+impl Drop for Accusation {
+    fn drop(&mut self) {
+        self.chosen.peer().health.note_judged();
+        self.chosen.is_given_up();
+    }
+}
+
+impl<D: Downstream> Exchange<'_, D> {
+    /// Counts an attempt that has ended, and what it says of its peer.
+    pub(super) fn account(
+        &mut self,
+        chosen: &Chosen,
+        outcome: &Result<Outcome, Stop>,
+        error: Option<&io::Error>,
+    ) {
+        let (pool, worker) = (chosen.pool, self.worker);
+        if self.tally.attempts > 0 {
+            worker.metrics().retries[pool as usize].increment();
+        }
+        self.tally.attempts += 1;
+        let verdict = std::mem::take(&mut self.verdict);
+        let failure = match (outcome, verdict) {
+            (Ok(_), PeerVerdict::Answered) => {
+                worker.metrics().attempts_ok[pool as usize].increment();
+                worker.answered(chosen);
+                return;
+            }
+            (Ok(_), _) => {
+                worker.metrics().attempts_ok[pool as usize].increment();
+                return;
+            }
+            (_, PeerVerdict::Cut(failure)) => failure,
+            (Err(Stop::Failed(failure)), _) => *failure,
+            // Nobody can tell how the peer would have done.
+            (Err(Stop::Over(_)), _) => {
+                worker.abandoned(chosen);
+                return;
+            }
+        };
+        // Nor when the gateway has cut it.
+        if net::are_waits_cut() {
+            worker.abandoned(chosen);
+            return;
+        }
+        worker
+            .reports
+            .attempt_failed(pool, chosen.peer().address, failure, error);
+        // Where `deadline` is shorter than the other times, nothing else would tell that a peer hangs.
+        let had_all_time = failure == Failure::Deadline
+            && self.tally.attempts == 1
+            && self.body.is_complete()
+            && matches!(verdict, PeerVerdict::None);
+        if !failure.blames_peer() && !had_all_time {
+            chosen.counts(worker.index()).abandoned.increment();
+        } else if error.is_some() || matches!(verdict, PeerVerdict::Cut(_)) {
+            worker.failed(chosen, Why::Failed(failure));
+        } else {
+            self.verdict = PeerVerdict::Accused(failure);
+        }
+    }
+
+    /// The head of the final response has come.
+    pub(super) fn head_has_come(&mut self, chosen: &Chosen, upstream: &Upstream) {
+        let now = Instant::now();
+        if let Some(asked) = upstream.asked {
+            let took = now - asked;
+            chosen.counts(self.worker.index()).latency.note(took);
+            self.worker.metrics().upstream_durations[chosen.pool as usize].note(took);
+        }
+        let status = self.workspace.response.status;
+        self.verdict = match self.config.upstream.fail_statuses.contains(&status) {
+            true => {
+                self.worker.failed(chosen, Why::Status);
+                PeerVerdict::Refused
+            }
+            false => {
+                self.worker.is_answering(chosen, now);
+                if !self.accused.is_empty() {
+                    self.convict();
+                }
+                PeerVerdict::Answered
+            }
+        };
+    }
+
+    /// The request has failed at the peer, which is judged later.
+    #[cold]
+    pub(super) fn leave(&mut self, chosen: Chosen) {
+        match std::mem::take(&mut self.verdict) {
+            PeerVerdict::Accused(failure) => {
+                let accusation = Accusation::new(chosen, failure);
+                self.last_is_bad = self.is_bad(&accusation.chosen);
+                self.accused.push(accusation);
+            }
+            _ => {
+                self.last_is_bad = self.is_bad(&chosen);
+                chosen.is_given_up();
+            }
+        }
+    }
+
+    /// The peer is out, or will be if what has just failed there is its fault.
+    pub(super) fn is_bad(&self, chosen: &Chosen) -> bool {
+        let health = &chosen.peer().health;
+        health.is_out() || health.is_suspect(&self.config.upstream)
+    }
+
+    /// Those at which the request has failed have failed themselves.
+    #[cold]
+    fn convict(&mut self) {
+        for accusation in self.accused.drain(..) {
+            let why = Why::Failed(accusation.failure);
+            self.worker.failed(&accusation.chosen, why);
+        }
+    }
+
+    /// No other peer is asked any more: says of each that is still accused what is to be thought of it.
+    #[cold]
+    pub(super) fn judge(&mut self, outcome: &Outcome) {
+        let no_other_was_left = matches!(outcome, Outcome::Failed(_)) && !self.tally.retry_denied;
+        if self.accused.len() == 1 && no_other_was_left {
+            return self.convict();
+        }
+        for accusation in self.accused.drain(..) {
+            let Accusation { chosen, failure } = &accusation;
+            self.worker.may_have_failed(chosen, *failure);
+        }
+    }
+}
