@@ -317,11 +317,14 @@ impl Health {
         if let Why::Failed(failure) = why {
             self.kinds[failure.index()].fetch_add(1, Ordering::Relaxed);
         }
-        let count = match why {
-            Why::Failed(Failure::ResponseCut | Failure::BadResponseChunk) => &self.cuts_in_a_row,
-            _ => &self.in_a_row,
+        let (count, weight) = match why {
+            // It may be what was asked for, and nobody else can be asked.
+            Why::Failed(Failure::ResponseCut | Failure::BadResponseChunk) => {
+                (&self.cuts_in_a_row, 1)
+            }
+            _ => (&self.in_a_row, SURE),
         };
-        let is_too_much = add(count, SURE) >= rules.max_fails.saturating_mul(SURE);
+        let is_too_much = add(count, weight) >= rules.max_fails.saturating_mul(SURE);
         let word = self.word();
         let goes = match word.kind() {
             // Whatever was sent before it went out says nothing new. One that is asked all the same, and has

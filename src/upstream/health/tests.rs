@@ -263,9 +263,10 @@ fn responses_that_are_cut_short_in_a_row_put_a_peer_out_though_each_has_a_head()
         let change = case.health.failed(0, why, case.now(), &case.rules, 0.0);
         change.is_some()
     };
-    assert_eq!([cut(&case), cut(&case)], [false; 2]);
+    assert!((0..14).all(|_| !cut(&case)));
     case.succeed();
-    assert_eq!([cut(&case), cut(&case), cut(&case)], [false, false, true]);
+    assert!((0..14).all(|_| !cut(&case)));
+    assert!(cut(&case));
 }
 
 #[test]
