@@ -232,9 +232,7 @@ impl Redis {
     }
 }
 
-/// The settings of a gateway that keeps so many connections. Its servers fail because a request asks them to,
-/// so that each client knows what must come; that says nothing of how they do, and none is to be left alone for
-/// it, nor are there too many retries. `tests/chaos_peers.rs` has servers that fail by themselves.
+/// The settings of a gateway that keeps so many connections.
 fn with_keepalive(settings: &str, keepalive: usize) -> String {
-    format!("{settings}\n[upstream]\nkeepalive = {keepalive}\nmax_fails = 0\nretry_budget = 1000\n")
+    format!("{settings}\n[upstream]\nkeepalive = {keepalive}\n")
 }

@@ -354,7 +354,9 @@ impl Health {
         self.kinds[failure.index()].fetch_add(1, Ordering::Relaxed);
         let is_too_much = add(&self.in_a_row, 1) >= rules.max_fails.saturating_mul(SURE);
         let word = self.word();
-        let goes = rules.max_fails != 0 && is_too_much && !matches!(word.kind(), OUT | TRIAL);
+        let goes = rules.max_fails != 0
+            && is_too_much
+            && !matches!(word.kind(), StateKind::Out | StateKind::Trial);
         match goes {
             true => self.put_out(word, Why::Failed(failure), now, rules, jitter),
             false => None,
