@@ -3,9 +3,11 @@
 //! An attempt goes in wire order: take or make a connection, send the head and stream the body
 //! (`request`), await the head of the response, passing interim ones on (`head`, `interim`), stream the
 //! body back (`response`), beside the rest of the request's body if need be (`upload`), keep the
-//! connection or close it (`keeping`). What that says of the peer is found out in `blame`. After a 101 the connection is a tunnel instead (`switch`). The
-//! rules for another attempt are in [`Exchange::may_retry`].
+//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). What all
+//! that says of the peer is found out in `blame`. The rules for another attempt are in
+//! [`Exchange::may_retry`].
 
+mod accusation;
 mod blame;
 mod head;
 mod interim;
@@ -21,7 +23,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use blame::{Accusation, PeerVerdict};
+use accusation::{Accusation, PeerVerdict};
 use interim::Interim;
 
 use super::body::request_body::{RequestBody, SMALL_BODY};

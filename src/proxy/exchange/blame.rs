@@ -5,8 +5,8 @@
 //! any server reset would put all of them out. So the peer is only accused, until one of these is known:
 //!
 //! - another peer answers the same request, or it cannot be sent to another one: the peer has failed;
-//! - others have failed as well, or were not asked because no retry was [allowed](crate::upstream::budget) or the
-//!   client has gone: that says as much of the request, and is held against the peer only [in a long
+//! - others have failed as well, or were not asked because no retry was [allowed](crate::upstream::budget)
+//!   or the client has gone: that says as much of the request, and is held against the peer only [in a long
 //!   row](Health::may_have_failed).
 //!
 //! [`Health::may_have_failed`]: crate::upstream::health::Health::may_have_failed
@@ -14,48 +14,13 @@
 use std::io;
 use std::time::Instant;
 
+use super::accusation::{Accusation, PeerVerdict};
 use super::{Exchange, Outcome, Stop, Upstream};
 use crate::error::Failure;
 use crate::net;
 use crate::proxy::chooser::Chosen;
 use crate::proxy::downstream::Downstream;
 use crate::upstream::health::Why;
-
-/// What an attempt says of its peer, whatever becomes of the exchange.
-#[derive(Clone, Copy, Default)]
-pub(super) enum PeerVerdict {
-    /// Nothing yet.
-    #[default]
-    None,
-    /// It has answered.
-    Answered,
-    /// It has answered with one of `fail_statuses`, which has been counted.
-    Refused,
-    /// It has failed within its response.
-    Cut(Failure),
-    /// It has failed before, and others may not.
-    Accused(Failure),
-}
-
-/// A peer at which the request has failed.
-pub(super) struct Accusation {
-    chosen: Chosen,
-    failure: Failure,
-}
-
-impl Accusation {
-    fn new(chosen: Chosen, failure: Failure) -> Self {
-        chosen.peer().health.note_accused();
-        Self { chosen, failure }
-    }
-}
-
-impl Drop for Accusation {
-    fn drop(&mut self) {
-        self.chosen.peer().health.note_judged();
-        self.chosen.is_given_up();
-    }
-}
 
 impl<D: Downstream> Exchange<'_, D> {
     /// Counts an attempt that has ended, and what it says of its peer.
@@ -174,8 +139,8 @@ impl<D: Downstream> Exchange<'_, D> {
             return self.convict();
         }
         for accusation in self.accused.drain(..) {
-            let Accusation { chosen, failure } = &accusation;
-            self.worker.may_have_failed(chosen, *failure);
+            self.worker
+                .may_have_failed(&accusation.chosen, accusation.failure);
         }
     }
 }
