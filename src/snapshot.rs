@@ -1,7 +1,7 @@
 //! One value, published by the control plane and read by every worker without a lock.
 //!
 //! [`Published`] is the cell: a writer replaces the whole value with one pointer swap. A worker reads
-//! through its own `Reader`, which keeps the value it saw last and compares one pointer per request.
+//! through its own `Reader`, which keeps the value it saw last and compares one number per request.
 //! What a request holds across its waits is a `Snapshot`, whose reference count only this worker
 //! touches, so that workers do not contend for a shared cache line, and no `ArcSwap` guard is held
 //! across a wait.
@@ -12,27 +12,38 @@
 //! keeps what it replaced, and the control plane frees it at one of its next looks, once nobody else has
 //! it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arc_swap::{ArcSwap, Cache};
+use arc_swap::ArcSwap;
 
 /// A value that is replaced as a whole.
 pub struct Published<T> {
-    cell: Arc<ArcSwap<T>>,
+    shared: Arc<Shared<T>>,
     /// Values that a reader may still have, and must not be the last to release. For the control plane.
     replaced: Mutex<Vec<Arc<T>>>,
     /// Tells the readers that there is a new value.
     tell: OnceLock<fn()>,
 }
 
+/// What a writer and all readers have together.
+struct Shared<T> {
+    value: ArcSwap<T>,
+    /// How often it was replaced; counted afterwards.
+    replacements: AtomicU64,
+}
+
 impl<T> Published<T> {
     /// A cell that holds `value`.
     pub fn new(value: T) -> Self {
         Self {
-            cell: Arc::new(ArcSwap::from_pointee(value)),
+            shared: Arc::new(Shared {
+                value: ArcSwap::from_pointee(value),
+                replacements: AtomicU64::new(0),
+            }),
             replaced: Mutex::default(),
             tell: OnceLock::new(),
         }
@@ -49,12 +60,13 @@ impl<T> Published<T> {
     /// replaced values.
     pub fn load(&self) -> Arc<T> {
         self.tidy();
-        self.cell.load_full()
+        self.shared.value.load_full()
     }
 
     /// Replaces the value, for every reader at once.
     pub fn store(&self, value: T) {
-        let before = self.cell.swap(Arc::new(value));
+        let before = self.shared.value.swap(Arc::new(value));
+        self.shared.replacements.fetch_add(1, Ordering::Release);
         let replaced = self.replaced.lock();
         replaced
             .unwrap_or_else(PoisonError::into_inner)
@@ -104,18 +116,20 @@ impl<T> Snapshot<T> {
 
 /// One worker's view of a [`Published`] value.
 pub(crate) struct Reader<T> {
-    /// Compares pointers without taking part in the cell's counts.
-    cache: RefCell<Cache<Arc<ArcSwap<T>>, Arc<T>>>,
+    shared: Arc<Shared<T>>,
+    /// How often the value had been replaced, at least, when it was last looked at.
+    seen: Cell<u64>,
     last: RefCell<Snapshot<T>>,
 }
 
 impl<T> Reader<T> {
     /// A view of `published`, for the calling worker.
     pub(crate) fn new(published: &Published<T>) -> Self {
-        let mut cache = Cache::new(Arc::clone(&published.cell));
-        let last = RefCell::new(Snapshot(Rc::new(Arc::clone(cache.load()))));
-        let cache = RefCell::new(cache);
-        Self { cache, last }
+        let shared = Arc::clone(&published.shared);
+        // In this order: what is replaced meanwhile is looked at again.
+        let seen = Cell::new(shared.replacements.load(Ordering::Acquire));
+        let last = RefCell::new(Snapshot(Rc::new(shared.value.load_full())));
+        Self { shared, seen, last }
     }
 
     /// The value now in force.
@@ -126,11 +140,20 @@ impl<T> Reader<T> {
 
     /// Lets go of a value that was replaced.
     pub(crate) fn refresh(&self) {
-        let (mut cache, mut last) = (self.cache.borrow_mut(), self.last.borrow_mut());
-        let current = cache.load();
-        if !Arc::ptr_eq(current, &last.0) {
-            *last = Snapshot(Rc::new(Arc::clone(current)));
+        let replacements = self.shared.replacements.load(Ordering::Acquire);
+        if replacements != self.seen.get() {
+            self.look(replacements);
         }
+    }
+
+    #[cold]
+    fn look(&self, replacements: u64) {
+        let current = self.shared.value.load_full();
+        let mut last = self.last.borrow_mut();
+        if !Arc::ptr_eq(&current, &last.0) {
+            *last = Snapshot(Rc::new(current));
+        }
+        self.seen.set(replacements);
     }
 }
 
