@@ -4,16 +4,16 @@
 //! 4559 section 6): every later request on it counts as that user's, without saying so. Elsewhere in
 //! HTTP each request is authenticated by itself (RFC 9110 section 11.1).
 
-use super::fields::{Field, FieldKind};
+use super::fields::{FieldKind, Fields};
 use crate::http::bytes::is_token_byte;
 
 /// Schemes that authenticate a connection; the last three are rare relatives of the first two.
 const OF_CONNECTION: [&[u8]; 5] = [b"ntlm", b"negotiate", b"nego2", b"kerberos", b"credssp"];
 
 /// True when credentials or challenges of a head are of a scheme that authenticates its connection.
-pub(crate) fn is_of_connection(fields: &[Field], bytes: &[u8]) -> bool {
-    let mut fields = fields.iter();
-    fields.any(|field| field.kind == FieldKind::Authentication && names_one(field.value.of(bytes)))
+pub(crate) fn is_of_connection(fields: &Fields, bytes: &[u8]) -> bool {
+    let mut fields = fields.of_kind(FieldKind::Authentication);
+    fields.any(|field| names_one(field.value.of(bytes)))
 }
 
 /// True when an element of a list of challenges, or of credentials, begins with such a scheme.

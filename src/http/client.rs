@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::fields::{Field, FieldKind, list};
+use super::fields::{Field, FieldKind, Fields, list};
 use crate::error::Doubt;
 use crate::http::span::Span;
 
@@ -36,7 +36,7 @@ pub struct Client {
 /// address in `X-Forwarded-For` that is not itself a trusted proxy, or the left-most if all are. If
 /// there is anything but addresses (with or without a port) on the way there, or if the chain is longer
 /// than 64, it is not believed: the socket address counts, so that nobody becomes gray by forgery.
-pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8]) -> Client {
+pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &Fields, bytes: &[u8]) -> Client {
     let socket = canonical(socket);
     let mut client = Client {
         address: socket,
@@ -50,9 +50,8 @@ pub fn identify(socket: IpAddr, trusted: &[IpNet], fields: &[Field], bytes: &[u8
         doubt: Some((doubt, said)),
     };
     let chain = fields
-        .iter()
+        .of_kind(FieldKind::ForwardedFor)
         .rev()
-        .filter(|field| field.kind == FieldKind::ForwardedFor)
         .flat_map(|field| list(field.value, bytes).rev());
     let mut length = 0;
     for element in chain {
@@ -90,10 +89,8 @@ fn named_elsewhere(fields: &[Field], bytes: &[u8]) -> Option<Span> {
 
 /// The doubt about fields that name a client where the PROXY header does not: they are not to be
 /// believed.
-pub(crate) fn unnamed(fields: &[Field]) -> Option<(Doubt, Span)> {
-    let mut chain = fields
-        .iter()
-        .filter(|it| it.kind == FieldKind::ForwardedFor);
+pub(crate) fn unnamed(fields: &Fields) -> Option<(Doubt, Span)> {
+    let mut chain = fields.of_kind(FieldKind::ForwardedFor);
     chain.next().map(|it| (Doubt::UnnamedClient, it.value))
 }
 
@@ -134,18 +131,17 @@ mod tests {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
         let bytes = chain.concat();
         let mut at = 0;
-        let fields: Vec<Field> = chain
-            .iter()
-            .map(|value| {
-                let value = Span::new(at, at + value.len());
-                at += value.of(bytes.as_bytes()).len();
-                Field {
-                    name: Span::default(),
-                    value,
-                    kind: FieldKind::ForwardedFor,
-                }
-            })
-            .collect();
+        let mut fields = Fields::default();
+        for value in chain {
+            let value = Span::new(at, at + value.len());
+            at += value.of(bytes.as_bytes()).len();
+            fields.push(Field {
+                name: Span::default(),
+                value,
+                kind: FieldKind::ForwardedFor,
+                is_as_written: true,
+            });
+        }
         let client = identify(socket.parse().unwrap(), &trusted, &fields, bytes.as_bytes());
         match client.doubt {
             Some((doubt, said)) => {

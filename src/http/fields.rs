@@ -1,6 +1,7 @@
 //! Header fields: where they are in a head, and which of them mean something to a gateway.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::slice;
 
 use crate::http::bytes::is_token_byte;
 use crate::http::span::Span;
@@ -14,17 +15,67 @@ pub struct Field {
     pub value: Span,
     /// What it means to the gateway.
     pub kind: FieldKind,
+    /// Its line was exactly what would be written for it: name, `: `, value, CR LF.
+    pub is_as_written: bool,
 }
 
 impl Field {
-    /// The range of the field's line with its CR LF, if it is exactly what would be written for the
-    /// field: name, `: `, value.
-    pub(crate) fn line_as_written(&self, bytes: &[u8]) -> Option<Range<usize>> {
-        let (name, value) = (self.name.range(), self.value.range());
-        let end = value.end + 2;
-        let is_as_written = bytes.get(name.end..value.start) == Some(b": ")
-            && bytes.get(value.end..end) == Some(b"\r\n");
-        is_as_written.then_some(name.start..end)
+    /// The range of the field's line with its CR LF, if it is what would be written for the field.
+    pub(crate) fn line_as_written(&self) -> Option<Range<usize>> {
+        self.is_as_written
+            .then(|| self.name.range().start..self.value.range().end + 2)
+    }
+}
+
+/// The fields of a head in their order, and which kinds are among them: it is asked for many that few heads
+/// have. The memory is reused.
+#[derive(Debug, Default)]
+pub struct Fields {
+    all: Vec<Field>,
+    /// A bit for each kind.
+    kinds: u32,
+}
+
+impl Fields {
+    pub(crate) fn clear(&mut self) {
+        self.all.clear();
+        self.kinds = 0;
+    }
+
+    pub(crate) fn push(&mut self, field: Field) {
+        self.all.push(field);
+        self.kinds |= field.kind.bit();
+    }
+
+    /// True when one is of this kind.
+    pub(crate) fn has(&self, kind: FieldKind) -> bool {
+        self.kinds & kind.bit() != 0
+    }
+
+    /// Those of this kind.
+    pub(crate) fn of_kind(&self, kind: FieldKind) -> impl DoubleEndedIterator<Item = &Field> {
+        let searched = match self.has(kind) {
+            true => self.all.as_slice(),
+            false => &[],
+        };
+        searched.iter().filter(move |it| it.kind == kind)
+    }
+}
+
+impl Deref for Fields {
+    type Target = [Field];
+
+    fn deref(&self) -> &[Field] {
+        &self.all
+    }
+}
+
+impl<'a> IntoIterator for &'a Fields {
+    type Item = &'a Field;
+    type IntoIter = slice::Iter<'a, Field>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.iter()
     }
 }
 
@@ -77,6 +128,10 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     /// The kind of the field with this name.
     pub(crate) fn of(name: &[u8]) -> Self {
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
@@ -208,11 +263,11 @@ impl ConnectionOptions {
     ///
     /// Returns false when they are not a list of tokens, or too many.
     #[must_use]
-    pub fn read(&mut self, bytes: &[u8], fields: &[Field]) -> bool {
+    pub fn read(&mut self, bytes: &[u8], fields: &Fields) -> bool {
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
         self.nominated.clear();
         let mut count = 0;
-        for field in fields.iter().filter(|it| it.kind == FieldKind::Connection) {
+        for field in fields.of_kind(FieldKind::Connection) {
             match field.value.of(bytes) {
                 // Nearly all fields are one of these, and need no splitting.
                 b"keep-alive" | b"Keep-Alive" => {
@@ -459,17 +514,50 @@ mod tests {
         }
     }
 
+    /// `Connection` fields, by where their values are.
+    fn connection(values: impl IntoIterator<Item = (usize, usize)>) -> Fields {
+        let mut fields = Fields::default();
+        for (start, end) in values {
+            fields.push(Field {
+                name: Span::default(),
+                value: Span::new(start, end),
+                kind: FieldKind::Connection,
+                is_as_written: true,
+            });
+        }
+        fields
+    }
+
+    #[test]
+    fn fields_of_a_kind_are_found_in_their_order_and_no_others() {
+        let mut fields = connection([(0, 1), (2, 3)]);
+        let starts = |fields: &Fields, kind| {
+            let found = fields.of_kind(kind).map(|it| it.value.range().start);
+            found.collect::<Vec<_>>()
+        };
+        assert_eq!(starts(&fields, FieldKind::Connection), [0, 2]);
+        assert!(starts(&fields, FieldKind::Host).is_empty());
+        // The last one of all.
+        let last = Field {
+            kind: FieldKind::Forbidden,
+            ..fields[1]
+        };
+        fields.push(last);
+        assert_eq!(starts(&fields, FieldKind::Forbidden), [2]);
+        assert_eq!(starts(&fields, FieldKind::Connection), [0, 2]);
+        fields.clear();
+        assert!(!fields.has(FieldKind::Connection) && fields.is_empty());
+    }
+
     #[test]
     fn more_options_than_a_hundred_are_refused_however_they_are_written() {
         for option in ["close", "keep-alive", "Keep-Alive", "upgrade", "x"] {
-            let field = Field {
-                name: Span::default(),
-                value: Span::new(0, option.len()),
-                kind: FieldKind::Connection,
-            };
             let mut options = ConnectionOptions::default();
-            assert!(options.read(option.as_bytes(), &[field; 100]), "{option}");
-            assert!(!options.read(option.as_bytes(), &[field; 101]), "{option}");
+            let mut read = |count| {
+                let fields = connection(std::iter::repeat_n((0, option.len()), count));
+                options.read(option.as_bytes(), &fields)
+            };
+            assert!(read(100) && !read(101), "{option}");
         }
     }
 
@@ -486,13 +574,8 @@ mod tests {
             ("", (false, false, false)),
             ("closed", (false, false, false)),
         ] {
-            let field = Field {
-                name: Span::default(),
-                value: Span::new(0, text.len()),
-                kind: FieldKind::Connection,
-            };
             let mut options = ConnectionOptions::default();
-            assert!(options.read(text.as_bytes(), &[field]));
+            assert!(options.read(text.as_bytes(), &connection([(0, text.len())])));
             let read = (options.close, options.keep_alive, options.upgrade);
             assert_eq!(read, expected, "{text}");
         }
@@ -501,16 +584,14 @@ mod tests {
     #[test]
     fn connection_options_are_read_over_several_fields() {
         let bytes = b"close, X-One ,,Upgrade;x-two";
-        let field = |start, end| Field {
-            name: Span::default(),
-            value: Span::new(start, end),
-            kind: FieldKind::Connection,
-        };
         let mut options = ConnectionOptions::default();
-        assert!(options.read(bytes, &[field(0, 22), field(23, 28)]));
+        assert!(options.read(bytes, &connection([(0, 22), (23, 28)])));
         assert!(options.close && options.upgrade && !options.keep_alive);
         assert!(options.nominates(b"x-ONE") && options.nominates(b"x-two"));
         assert!(!options.nominates(b"close") && !options.nominates(b"x-"));
-        assert!(!options.read(bytes, &[field(0, 28)]), "`;` is in no token");
+        assert!(
+            !options.read(bytes, &connection([(0, 28)])),
+            "`;` is in no token"
+        );
     }
 }

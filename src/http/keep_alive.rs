@@ -6,15 +6,13 @@
 
 use std::time::Duration;
 
-use super::fields::{Field, FieldKind};
+use super::fields::{Field, FieldKind, Fields};
 
 /// How long the server keeps the connection when idle, if it says so: the shortest time that it names.
-pub(crate) fn timeout(fields: &[Field], bytes: &[u8]) -> Option<Duration> {
-    let is_it = |field: &&Field| {
-        field.kind == FieldKind::HopByHop
-            && field.name.of(bytes).eq_ignore_ascii_case(b"keep-alive")
-    };
-    let values = fields.iter().filter(is_it).map(|it| it.value.of(bytes));
+pub(crate) fn timeout(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
+    let is_it = |field: &&Field| field.name.of(bytes).eq_ignore_ascii_case(b"keep-alive");
+    let values = fields.of_kind(FieldKind::HopByHop).filter(is_it);
+    let values = values.map(|it| it.value.of(bytes));
     values.filter_map(shortest).min()
 }
 

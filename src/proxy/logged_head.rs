@@ -26,10 +26,7 @@ impl LoggedHead {
 
     pub(super) fn note(&mut self, head: &RequestHead, bytes: &[u8]) {
         self.bytes.clear();
-        let agent = head
-            .fields
-            .iter()
-            .find(|it| it.kind == FieldKind::UserAgent);
+        let agent = head.fields.of_kind(FieldKind::UserAgent).next();
         let parts = [
             Some(head.method),
             Some(head.target),

@@ -69,7 +69,8 @@ impl Plan {
             by_proxy,
             last_hop: {
                 let left = |field| encode::max_forwards(field, method, bytes);
-                head.fields.iter().filter_map(left).any(|it| it == 0)
+                let fields = head.fields.of_kind(FieldKind::MaxForwards);
+                fields.filter_map(left).any(|it| it == 0)
             },
             keep_alive: !options.close && (is_http11 || options.keep_alive),
         })
@@ -88,7 +89,7 @@ impl Plan {
 
 /// True when the client may wait for `100 Continue` (RFC 9110 section 10.1.1).
 fn expects_continue(head: &RequestHead, bytes: &[u8]) -> Result<bool, Refusal> {
-    let fields = head.fields.iter().filter(|it| it.kind == FieldKind::Expect);
+    let fields = head.fields.of_kind(FieldKind::Expect);
     let mut expectations = fields.flat_map(|it| list(it.value, bytes));
     let is_known = |it: Span| it.of(bytes).eq_ignore_ascii_case(b"100-continue");
     match (expectations.next(), expectations.all(is_known)) {

@@ -156,10 +156,7 @@ pub(crate) fn explain(
 
 /// True when no `X-Forwarded-For` has anything in it.
 fn names_nobody(head: &RequestHead, bytes: &[u8]) -> bool {
-    let mut chain = head
-        .fields
-        .iter()
-        .filter(|it| it.kind == FieldKind::ForwardedFor);
+    let mut chain = head.fields.of_kind(FieldKind::ForwardedFor);
     !chain.any(|it| list(it.value, bytes).next().is_some())
 }
 

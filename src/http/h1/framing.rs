@@ -5,7 +5,7 @@
 
 use super::head::{RequestHead, ResponseHead};
 use crate::error::Refusal;
-use crate::http::fields::{Field, FieldKind};
+use crate::http::fields::{Field, FieldKind, Fields};
 use crate::http::version::Version;
 
 /// How a body is delimited.
@@ -121,8 +121,11 @@ struct FramingFields<'a> {
 }
 
 impl<'a> FramingFields<'a> {
-    fn of(fields: &'a [Field]) -> Self {
+    fn of(fields: &'a Fields) -> Self {
         let mut found = Self::default();
+        if !fields.has(FieldKind::ContentLength) && !fields.has(FieldKind::TransferEncoding) {
+            return found;
+        }
         for field in fields {
             match field.kind {
                 FieldKind::ContentLength => {

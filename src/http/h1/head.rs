@@ -11,7 +11,7 @@ mod reader;
 use super::runs::is_target_byte;
 use crate::error::Refusal;
 use crate::http::bytes::{ByteSet, is_token_byte};
-use crate::http::fields::{Field, FieldKind};
+use crate::http::fields::{FieldKind, Fields};
 use crate::http::limits::Limits;
 use crate::http::span::Span;
 use crate::http::version::Version;
@@ -144,7 +144,7 @@ pub struct RequestHead {
     /// The client's version.
     pub version: Version,
     /// The fields in their order.
-    pub fields: Vec<Field>,
+    pub fields: Fields,
     /// The one Host field's value.
     pub host: Option<Span>,
     /// Bytes up to the end of the head, with what precedes it; 0 while none has been parsed.
@@ -158,7 +158,7 @@ impl Default for RequestHead {
             target: Span::default(),
             form: Target::Origin,
             version: Version::Http11,
-            fields: Vec::new(),
+            fields: Fields::default(),
             host: None,
             len: 0,
         }
@@ -212,7 +212,7 @@ impl RequestHead {
         let method = self.method.of(bytes);
         check_method(method)?;
         self.form = target_form(self.target, method, bytes)?;
-        let mut hosts = self.fields.iter().filter(|it| it.kind == FieldKind::Host);
+        let mut hosts = self.fields.of_kind(FieldKind::Host);
         self.host = hosts.next().map(|it| it.value);
         if hosts.next().is_some() {
             return Err(Refusal::ManyHosts);
@@ -244,7 +244,7 @@ pub struct ResponseHead {
     /// The reason phrase, which may be empty.
     pub reason: Span,
     /// The fields in their order.
-    pub fields: Vec<Field>,
+    pub fields: Fields,
     /// Bytes of the head.
     pub len: usize,
 }
@@ -255,7 +255,7 @@ impl Default for ResponseHead {
             version: Version::Http11,
             status: 0,
             reason: Span::default(),
-            fields: Vec::new(),
+            fields: Fields::default(),
             len: 0,
         }
     }

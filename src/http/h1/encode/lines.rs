@@ -43,7 +43,7 @@ impl<'a> FieldLines<'a> {
 
     /// Appends the line of `field`, now or with those after it; [`FieldLines::put`] must follow.
     pub(super) fn pass(&mut self, out: &mut Vec<u8>, field: &Field) {
-        match field.line_as_written(self.bytes) {
+        match field.line_as_written() {
             Some(line) if line.start == self.piece.end => self.piece.end = line.end,
             Some(line) => {
                 self.put(out);

@@ -132,8 +132,8 @@ fn put_path(out: &mut Vec<u8>, path: &[u8], method: &[u8]) {
 fn put_forwarding(out: &mut Vec<u8>, request: &RequestToPeer<'_>, host: &[u8]) {
     let RequestToPeer { head, bytes, .. } = request;
     let received = |kind: FieldKind| {
-        let fields = head.fields.iter();
-        fields.filter(move |field| request.trusted && field.kind == kind)
+        let fields = head.fields.of_kind(kind);
+        fields.filter(|_| request.trusted)
     };
     put(out, &[b"X-Forwarded-For: "]);
     for field in received(FieldKind::ForwardedFor) {

@@ -2,16 +2,16 @@
 
 use super::text::put;
 use crate::http::bytes::is_token_byte;
-use crate::http::fields::{ConnectionOptions, Field, FieldKind, list};
+use crate::http::fields::{ConnectionOptions, FieldKind, Fields, list};
 use crate::http::span::Span;
 
 /// True when a head asks to switch to a protocol other than HTTP; HTTP/2 is not supported here.
-pub fn wants_upgrade(options: &ConnectionOptions, fields: &[Field], bytes: &[u8]) -> bool {
+pub fn wants_upgrade(options: &ConnectionOptions, fields: &Fields, bytes: &[u8]) -> bool {
     options.upgrade && protocols(fields, bytes).next().is_some()
 }
 
 /// Appends the protocols that a request asks for, as one list.
-pub(crate) fn protocols_asked(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
+pub(crate) fn protocols_asked(out: &mut Vec<u8>, fields: &Fields, bytes: &[u8]) {
     let mut before: &[u8] = b"";
     for protocol in protocols(fields, bytes) {
         put(out, &[before, protocol.of(bytes)]);
@@ -24,7 +24,7 @@ pub(crate) fn protocols_asked(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8])
 pub(crate) fn switches_as_asked(
     asked: &[u8],
     options: &ConnectionOptions,
-    fields: &[Field],
+    fields: &Fields,
     bytes: &[u8],
 ) -> bool {
     let asked_all = Span::new(0, asked.len());
@@ -32,17 +32,14 @@ pub(crate) fn switches_as_asked(
         let mut asked_for = list(asked_all, asked);
         asked_for.any(|it| it.of(asked).eq_ignore_ascii_case(protocol.of(bytes)))
     };
-    let named = fields
-        .iter()
-        .filter(|field| field.kind == FieldKind::Upgrade);
+    let named = fields.of_kind(FieldKind::Upgrade);
     let mut named = named.flat_map(|field| list(field.value, bytes)).peekable();
     options.upgrade && named.peek().is_some() && named.all(is_asked)
 }
 
-fn protocols<'a>(fields: &'a [Field], bytes: &'a [u8]) -> impl Iterator<Item = Span> + 'a {
+fn protocols<'a>(fields: &'a Fields, bytes: &'a [u8]) -> impl Iterator<Item = Span> + 'a {
     fields
-        .iter()
-        .filter(|field| field.kind == FieldKind::Upgrade)
+        .of_kind(FieldKind::Upgrade)
         .flat_map(|field| list(field.value, bytes))
         .filter(|protocol| is_foreign_protocol(protocol.of(bytes)))
 }
@@ -61,7 +58,7 @@ fn is_foreign_protocol(protocol: &[u8]) -> bool {
     is_token(name) && is_token(version) && !is_http
 }
 
-pub(super) fn put_upgrade(out: &mut Vec<u8>, fields: &[Field], bytes: &[u8]) {
+pub(super) fn put_upgrade(out: &mut Vec<u8>, fields: &Fields, bytes: &[u8]) {
     // In a single field: a list of many short ones must not become as many fields, and a head far above
     // the limits within which it was received.
     if protocols(fields, bytes).next().is_some() {

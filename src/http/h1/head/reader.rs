@@ -4,7 +4,7 @@
 //!
 //! Anything else, or an incomplete head, gives `None`; why is found out elsewhere.
 
-use crate::http::fields::{Field, FieldKind};
+use crate::http::fields::{Field, FieldKind, Fields};
 use crate::http::h1::runs;
 use crate::http::limits::Limits;
 use crate::http::span::Span;
@@ -65,7 +65,7 @@ impl<'a> HeadReader<'a> {
     }
 
     /// The end of the first line, the fields, and the empty line, all within `limits`.
-    pub(crate) fn rest(&mut self, fields: &mut Vec<Field>, limits: &Limits) -> Option<()> {
+    pub(crate) fn rest(&mut self, fields: &mut Fields, limits: &Limits) -> Option<()> {
         fields.clear();
         let line = self.at - self.start;
         self.expect(b"\r\n")?;
@@ -85,10 +85,18 @@ impl<'a> HeadReader<'a> {
         self.expect(b":")?;
         let text = self.text();
         self.expect(b"\r\n")?;
+        let (value, is_as_written) = match text.of(self.bytes) {
+            // Nearly all values are like that.
+            [b' ', value @ ..] if !begins_or_ends_with_space(value) => {
+                (text.part(1, value.len()), true)
+            }
+            _ => (text.trimmed(self.bytes), false),
+        };
         Some(Field {
             name,
-            value: text.trimmed(self.bytes),
+            value,
             kind: FieldKind::of(name.of(self.bytes)),
+            is_as_written,
         })
     }
 
@@ -104,4 +112,11 @@ impl<'a> HeadReader<'a> {
         self.at = end;
         span
     }
+}
+
+/// True when the text `value` has a space or a tab at an end.
+fn begins_or_ends_with_space(value: &[u8]) -> bool {
+    // There is nothing else up to the space in a text.
+    let is_space = |byte: Option<&u8>| byte.is_some_and(|it| *it <= b' ');
+    is_space(value.first()) || is_space(value.last())
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::http::fields::Field;
 use crate::http::limits::MAX_FIELDS;
 
 const LIMITS: Limits = Limits {
