@@ -57,7 +57,7 @@ fn the_only_connection_to_a_peer_comes_back_without_allocations_after_the_pool_w
             answered: Moment::now(),
             announced: None,
         };
-        pool.checkin(peer, spent, &limits);
+        pool.checkin(spent, &limits);
     };
     let prepare = move || {
         let (pool, deadline) = (Pool::default(), Instant::now() + DEADLINE);

@@ -51,7 +51,7 @@ fn keep(
         answered: Moment::now(),
         announced: None,
     };
-    pool.checkin(addr, spent, &at_most(most));
+    pool.checkin(spent, &at_most(most));
 }
 
 fn take(pool: &Pool, addr: SocketAddr, asker: Asker) -> Option<CheckedOut> {

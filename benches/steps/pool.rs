@@ -65,7 +65,7 @@ impl PoolStep {
             .map(|_| (connect(), pool.begin(peer, &LIMITS)))
             .collect();
         for (stream, in_use) in kept {
-            pool.checkin(peer, spent(stream, in_use, Leftover::None), &LIMITS);
+            pool.checkin(spent(stream, in_use, Leftover::None), &LIMITS);
         }
         Self {
             pool,
@@ -81,7 +81,7 @@ impl PoolStep {
         match self.pool.checkout(self.peer, ASKER, need) {
             Some(found) => {
                 let spent = spent(found.stream, found.in_use, found.leftover);
-                self.pool.checkin(self.peer, spent, &LIMITS);
+                self.pool.checkin(spent, &LIMITS);
                 true
             }
             None => false,

@@ -9,19 +9,25 @@ use nix::time::{ClockId, clock_gettime};
 /// up to 10 ms ago. It is read from memory that the kernel shares with every process, so it takes no system
 /// call, whatever the clock source of the machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(Duration);
+pub struct Moment {
+    /// Since the start of the machine: enough for five centuries.
+    nanos: u64,
+}
 
 impl Moment {
     /// Now, or a little earlier.
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE);
         // Every Linux since 2.6.32 has this clock.
-        Self(time.map_or(Duration::ZERO, Duration::from))
+        let nanos = time.map_or(0, |it| it.tv_sec() * 1_000_000_000 + it.tv_nsec());
+        Self {
+            nanos: nanos as u64,
+        }
     }
 
     /// The time since `earlier`; zero when that is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
     }
 }
 
@@ -29,6 +35,9 @@ impl Add<Duration> for Moment {
     type Output = Self;
 
     fn add(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(time))
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            nanos: self.nanos.saturating_add(nanos),
+        }
     }
 }

@@ -186,9 +186,9 @@ impl Worker {
         self.pool.begin(peer, &limits(config))
     }
 
-    /// Keeps a connection to `peer` for the next request.
-    pub(super) fn keep_upstream(&self, peer: SocketAddr, spent: Spent, config: &Config) {
-        self.pool.checkin(peer, spent, &limits(config));
+    /// Keeps a connection to a peer for the next request.
+    pub(super) fn keep_upstream(&self, spent: Spent, config: &Config) {
+        self.pool.checkin(spent, &limits(config));
         self.look_later();
     }
 

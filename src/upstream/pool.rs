@@ -29,10 +29,8 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use self::lifetime::Lifetime;
-use self::usage::{Peaks, Usage};
+use self::usage::{Guard, Peaks, Usage};
 use crate::net::{self, Moment, Peeked, Stream};
-
-pub use self::usage::InUse;
 
 /// After this time, a peer that sent bodies where none are allowed is given another chance: it may be
 /// another server by then.
@@ -70,7 +68,24 @@ pub struct Pool {
     looked: Cell<Option<Moment>>,
 }
 
-type Peers = FxHashMap<SocketAddr, PeerConnections>;
+type Peers = FxHashMap<SocketAddr, Rc<PeerUsage>>;
+
+type PeerUsage = Usage<RefCell<PeerConnections>>;
+
+/// Counts a connection that is in use, or is being made, for as long as this lives.
+pub struct InUse(Guard<RefCell<PeerConnections>>);
+
+impl InUse {
+    /// From now on it belongs to one client.
+    pub(crate) fn pin(&mut self) {
+        self.0.pin();
+    }
+
+    /// From now on it is a tunnel.
+    pub(crate) fn become_tunnel(&mut self) {
+        self.0.become_tunnel();
+    }
+}
 
 /// How many connections are kept, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -145,14 +160,16 @@ pub struct Spent {
 }
 
 /// The idle connections to one peer.
+#[derive(Default)]
 struct PeerConnections {
     idle: Vec<IdleConnection>,
     /// Something was kept here since the last eviction, so that the memory will be needed again.
     used: bool,
     manner: Manner,
-    usage: Rc<Usage>,
     peaks: Peaks,
     lifetime: Lifetime,
+    /// No list has the peer any more.
+    is_gone: bool,
 }
 
 /// How a peer behaves after a response that must not have a body, but announces one.
@@ -240,10 +257,10 @@ impl PeerConnections {
     }
 
     /// How many connections may be idle until the next look.
-    fn limit(&self, limits: &PoolLimits) -> usize {
-        let most = self.peaks.most().max(self.usage.most());
+    fn limit(&self, usage: &PeerUsage, limits: &PoolLimits) -> usize {
+        let most = self.peaks.most().max(usage.most());
         let open = LEAST_OPEN.max(SPARE.saturating_mul(most));
-        limits.most.min(open.saturating_sub(self.usage.now()))
+        limits.most.min(open.saturating_sub(usage.now()))
     }
 
     /// True when `idle` is young enough for what it is needed for.
@@ -257,7 +274,13 @@ impl PeerConnections {
 
     /// Closes what is no longer of use, learns from it, and forgets what was long ago. Returns true while
     /// anything is left.
-    fn evict(&mut self, now: Moment, last: Option<Moment>, limits: &PoolLimits) -> bool {
+    fn evict(
+        &mut self,
+        usage: &PeerUsage,
+        now: Moment,
+        last: Option<Moment>,
+        limits: &PoolLimits,
+    ) -> bool {
         let (mut talks, lifetime) = (false, &mut self.lifetime);
         self.idle.retain_mut(|it| {
             if !it.stream.is_readable() {
@@ -271,7 +294,7 @@ impl PeerConnections {
             }
             false
         });
-        self.let_surplus_go(now, limits);
+        self.let_surplus_go(usage, now, limits);
         if talks {
             self.manner = TALKS;
         }
@@ -289,9 +312,9 @@ impl PeerConnections {
     }
 
     /// Closes a fraction of the connections that were not needed lately, the oldest first.
-    fn let_surplus_go(&mut self, now: Moment, limits: &PoolLimits) {
-        self.peaks.look(&self.usage, now, limits.age);
-        let open = self.usage.now() + self.idle.len();
+    fn let_surplus_go(&mut self, usage: &PeerUsage, now: Moment, limits: &PoolLimits) {
+        self.peaks.look(usage, now, limits.age);
+        let open = usage.now() + self.idle.len();
         let unneeded = open.saturating_sub(self.peaks.most()) / SURPLUS_PARTS;
         // A reload may have lowered the bound.
         let excess = self.idle.len().saturating_sub(limits.most);
@@ -301,16 +324,17 @@ impl PeerConnections {
     }
 
     /// True when this must not be forgotten, although there may be nothing to look after.
-    fn is_remembered(&mut self, now: Moment) -> bool {
-        self.lifetime.forget(now) || self.usage.now() > 0
+    fn is_remembered(&mut self, usage: &PeerUsage, now: Moment) -> bool {
+        self.lifetime.forget(now) || usage.now() > 0
     }
 }
 
 impl Pool {
     /// An idle connection to `peer` that may serve `asker`, if there is one that is sound and young enough.
     pub fn checkout(&self, peer: SocketAddr, asker: Asker, need: Need) -> Option<CheckedOut> {
-        let mut peers = self.peers.borrow_mut();
-        let connections = peers.get_mut(&peer)?;
+        let peers = self.peers.borrow();
+        let usage = peers.get(&peer)?;
+        let connections = &mut *usage.of.borrow_mut();
         let mut now = None;
         for place in (0..connections.idle.len()).rev() {
             let mut leftover = Leftover::None;
@@ -334,7 +358,7 @@ impl Pool {
                 return Some(CheckedOut {
                     stream: found.stream,
                     leftover,
-                    in_use: InUse::begin(&connections.usage),
+                    in_use: InUse(Guard::begin(usage)),
                     seen_open,
                 });
             }
@@ -347,39 +371,38 @@ impl Pool {
 
     /// Counts a connection to `peer` that is about to be made, and makes room for it.
     pub fn begin(&self, peer: SocketAddr, limits: &PoolLimits) -> InUse {
-        let mut peers = self.peers.borrow_mut();
-        let in_use = InUse::begin(&self.of(&mut peers, peer).usage);
-        self.make_room(&mut peers, limits);
+        let in_use = InUse(Guard::begin(&self.of(peer)));
+        self.make_room(limits);
         in_use
     }
 
     /// Notes that `peer` has closed a connection that was last seen open when it had been idle for `age`.
     pub(crate) fn was_closed(&self, peer: SocketAddr, age: Duration) {
-        if let Some(connections) = self.peers.borrow_mut().get_mut(&peer) {
-            connections.lifetime.seen_closed(age, Moment::now());
+        if let Some(usage) = self.peers.borrow().get(&peer) {
+            let lifetime = &mut usage.of.borrow_mut().lifetime;
+            lifetime.seen_closed(age, Moment::now());
         }
     }
 
     /// True when it is not known yet whether `peer` sends a body where none is allowed.
     pub(crate) fn is_to_be_heard(&self, peer: SocketAddr) -> bool {
         let peers = self.peers.borrow();
-        let manner = peers.get(&peer).map(|it| it.manner);
+        let manner = peers.get(&peer).map(|it| it.of.borrow().manner);
         manner.unwrap_or_default() == Manner::Unknown
     }
 
     /// Notes whether `peer` has sent a body where none is allowed. If so, no connection to it is kept
     /// after such a response, since the next body may be late.
     pub(crate) fn heard(&self, peer: SocketAddr, talks: bool) {
-        let mut peers = self.peers.borrow_mut();
-        self.of(&mut peers, peer).manner = match talks {
+        self.of(peer).of.borrow_mut().manner = match talks {
             true => TALKS,
             false => Manner::Silent,
         };
     }
 
-    /// Keeps a connection for the next request to `peer`, unless there are enough already and none of them
+    /// Keeps a connection for the next request to its peer, unless there are enough already and none of them
     /// gives way.
-    pub fn checkin(&self, peer: SocketAddr, spent: Spent, limits: &PoolLimits) {
+    pub fn checkin(&self, spent: Spent, limits: &PoolLimits) {
         let Spent {
             stream,
             leftover,
@@ -393,10 +416,11 @@ impl Pool {
         if promised == Some(Duration::ZERO) {
             return;
         }
-        drop(in_use);
-        let mut peers = self.peers.borrow_mut();
-        let connections = self.of(&mut peers, peer);
-        if leftover != Leftover::None && matches!(connections.manner, Manner::Talks { .. }) {
+        let usage = in_use.0.into_usage();
+        let mut connections = usage.of.borrow_mut();
+        let is_risky =
+            leftover != Leftover::None && matches!(connections.manner, Manner::Talks { .. });
+        if is_risky || connections.is_gone {
             return;
         }
         let idle = IdleConnection {
@@ -413,43 +437,42 @@ impl Pool {
         // After a very large body the events may be about bytes that were read, so the kernel is asked
         // then.
         let is_sound = !idle.stream.is_readable() || connections.find_sound(&idle);
-        let (before, limit) = (connections.idle.len(), connections.limit(limits));
+        let (before, limit) = (connections.idle.len(), connections.limit(&usage, limits));
         if is_sound && connections.has_room_for(&idle, limit) {
             connections.used = true;
             connections.idle.push(idle);
             self.kept
                 .set(self.kept.get() + connections.idle.len() - before);
-            self.make_room(&mut peers, limits);
+            drop(connections);
+            self.make_room(limits);
         }
     }
 
     /// Closes idle connections while the worker has too many: those of the peer with the most, the oldest
     /// first.
-    fn make_room(&self, peers: &mut Peers, limits: &PoolLimits) {
+    fn make_room(&self, limits: &PoolLimits) {
         while self.kept.get() + self.in_use.get() > limits.total && self.kept.get() > 0 {
-            let fullest = peers.values_mut().max_by_key(|it| it.idle.len());
+            let peers = self.peers.borrow();
+            let fullest = peers.values().max_by_key(|it| it.of.borrow().idle.len());
             let Some(fullest) = fullest else {
                 return;
             };
-            let count = fullest.idle.len().div_ceil(GIVES_WAY);
-            fullest.idle.drain(..count);
+            let idle = &mut fullest.of.borrow_mut().idle;
+            let count = idle.len().div_ceil(GIVES_WAY);
+            idle.drain(..count);
             self.kept.set(self.kept.get() - count);
         }
     }
 
     fn count_kept(&self, peers: &Peers) {
-        self.kept.set(peers.values().map(|it| it.idle.len()).sum());
+        let idle = peers.values().map(|it| it.of.borrow().idle.len());
+        self.kept.set(idle.sum());
     }
 
-    fn of<'a>(&self, peers: &'a mut Peers, peer: SocketAddr) -> &'a mut PeerConnections {
-        peers.entry(peer).or_insert_with(|| PeerConnections {
-            idle: Vec::new(),
-            used: false,
-            manner: Manner::default(),
-            usage: Usage::new(&self.in_use),
-            peaks: Peaks::default(),
-            lifetime: Lifetime::default(),
-        })
+    fn of(&self, peer: SocketAddr) -> Rc<PeerUsage> {
+        let mut peers = self.peers.borrow_mut();
+        let new = || Usage::new(&self.in_use, RefCell::default());
+        Rc::clone(peers.entry(peer).or_insert_with(new))
     }
 
     /// Looks through the idle connections: closes those that have been idle for too long or are of no use
@@ -458,20 +481,31 @@ impl Pool {
         let mut peers = self.peers.borrow_mut();
         let last = self.looked.replace(Some(now));
         let mut any = false;
-        peers.retain(|_, connections| {
-            let is_busy = connections.evict(now, last, limits);
+        peers.retain(|_, usage| {
+            let mut connections = usage.of.borrow_mut();
+            let is_busy = connections.evict(usage, now, last, limits);
             any |= is_busy;
-            is_busy | connections.is_remembered(now)
+            is_busy | connections.is_remembered(usage, now)
         });
         self.count_kept(&peers);
-        self.make_room(&mut peers, limits);
+        drop(peers);
+        self.make_room(limits);
         any
     }
 
     /// Closes the connections to those peers for which `stays` does not hold: no list has them any more.
     pub(crate) fn close_others(&self, stays: impl Fn(SocketAddr) -> bool) {
         let mut peers = self.peers.borrow_mut();
-        peers.retain(|peer, _| stays(*peer));
+        peers.retain(|peer, usage| {
+            let stays = stays(*peer);
+            if !stays {
+                // Those in use lead here, and are closed when they come back.
+                let connections = &mut *usage.of.borrow_mut();
+                connections.is_gone = true;
+                connections.idle.clear();
+            }
+            stays
+        });
         self.count_kept(&peers);
     }
 
@@ -487,8 +521,9 @@ impl Pool {
 
     /// Closes every idle connection; false if there were none.
     pub(crate) fn clear(&self) -> bool {
-        let mut peers = self.peers.borrow_mut();
-        peers.values_mut().for_each(|it| it.idle.clear());
+        let peers = self.peers.borrow();
+        let each = peers.values().map(|it| it.of.borrow_mut());
+        each.for_each(|mut it| it.idle.clear());
         self.kept.replace(0) > 0
     }
 }

@@ -156,7 +156,7 @@ impl<D: Downstream> Exchange<'_, D> {
                     answered,
                     announced,
                 };
-                worker.keep_upstream(peer, spent, self.config);
+                worker.keep_upstream(spent, self.config);
             }
         }
     }

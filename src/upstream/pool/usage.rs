@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use crate::net::Moment;
 
-/// Connections of one worker to one peer that are in use.
+/// How many connections of one worker to one peer are in use, beside what else the worker has of that peer.
 #[derive(Debug)]
-pub(super) struct Usage {
+pub(super) struct Usage<T> {
+    /// What the guards lead to without a search for the peer.
+    pub(super) of: T,
     /// Connections in use that any request may use next.
     now: Cell<usize>,
     /// The most at once since the last look.
@@ -20,9 +22,10 @@ pub(super) struct Usage {
     of_worker: Rc<Cell<usize>>,
 }
 
-impl Usage {
-    pub(super) fn new(of_worker: &Rc<Cell<usize>>) -> Rc<Self> {
+impl<T> Usage<T> {
+    pub(super) fn new(of_worker: &Rc<Cell<usize>>, of: T) -> Rc<Self> {
         Rc::new(Self {
+            of,
             now: Cell::new(0),
             most: Cell::new(0),
             of_worker: Rc::clone(of_worker),
@@ -46,8 +49,8 @@ impl Usage {
 
 /// Counts a connection that is in use, or is being made, for as long as this lives.
 #[derive(Debug)]
-pub struct InUse {
-    usage: Rc<Usage>,
+pub(super) struct Guard<T> {
+    usage: Rc<Usage<T>>,
     kind: Kind,
 }
 
@@ -71,26 +74,31 @@ impl Kind {
     }
 }
 
-impl InUse {
-    pub(super) fn begin(usage: &Rc<Usage>) -> Self {
+impl<T> Guard<T> {
+    pub(super) fn begin(usage: &Rc<Usage<T>>) -> Self {
         let now = usage.now.get() + 1;
         usage.now.set(now);
         usage.most.set(usage.most.get().max(now));
-        let in_use = Self {
+        let guard = Self {
             usage: Rc::clone(usage),
             kind: Kind::Shared,
         };
-        in_use.add(in_use.kind.descriptors());
-        in_use
+        guard.add(guard.kind.descriptors());
+        guard
+    }
+
+    /// Ends, and returns what was counted.
+    pub(super) fn into_usage(self) -> Rc<Usage<T>> {
+        Rc::clone(&self.usage)
     }
 
     /// From now on it belongs to one client.
-    pub(crate) fn pin(&mut self) {
+    pub(super) fn pin(&mut self) {
         self.become_kind(Kind::Pinned);
     }
 
     /// From now on it is a tunnel.
-    pub(crate) fn become_tunnel(&mut self) {
+    pub(super) fn become_tunnel(&mut self) {
         self.become_kind(Kind::Tunnel);
     }
 
@@ -115,7 +123,7 @@ impl InUse {
     }
 }
 
-impl Drop for InUse {
+impl<T> Drop for Guard<T> {
     fn drop(&mut self) {
         self.end();
     }
@@ -133,13 +141,15 @@ const WINDOWS: usize = 7;
 pub(super) struct Peaks {
     /// The most in each window, the current one first.
     most: [usize; WINDOWS],
+    /// The most of all.
+    most_of_all: usize,
     /// When the current window began.
     began: Option<Moment>,
 }
 
 impl Peaks {
     /// Notes the most since the last look. `age` is how long a connection is kept at most.
-    pub(super) fn look(&mut self, usage: &Usage, now: Moment, age: Duration) {
+    pub(super) fn look<T>(&mut self, usage: &Usage<T>, now: Moment, age: Duration) {
         let window = age / PARTS;
         let mut began = self.began.unwrap_or(now);
         for _ in 0..WINDOWS {
@@ -154,11 +164,12 @@ impl Peaks {
         let is_behind = now.since(began) >= window;
         self.began = Some(if is_behind { now } else { began });
         self.most[0] = self.most[0].max(usage.take_most());
+        self.most_of_all = self.most.into_iter().fold(0, usize::max);
     }
 
     /// The most until the last look.
     pub(super) fn most(&self) -> usize {
-        self.most.into_iter().fold(0, usize::max)
+        self.most_of_all
     }
 }
 
@@ -166,23 +177,23 @@ impl Peaks {
 mod tests {
     use super::*;
 
-    fn usage() -> Rc<Usage> {
-        Usage::new(&Rc::default())
+    fn usage() -> Rc<Usage<()>> {
+        Usage::new(&Rc::default(), ())
     }
 
     #[test]
     fn guards_count_what_is_in_use_and_the_most_at_once() {
         let (of_worker, mut guards) = (Rc::default(), Vec::new());
-        let usage = Usage::new(&of_worker);
+        let usage = Usage::new(&of_worker, ());
         for count in 1..=3 {
-            guards.push(InUse::begin(&usage));
+            guards.push(Guard::begin(&usage));
             assert_eq!(
                 (usage.now(), usage.most(), of_worker.get()),
                 (count, count, count)
             );
         }
         guards.pop();
-        drop(InUse::begin(&usage));
+        drop(Guard::begin(&usage));
         assert_eq!((usage.now(), usage.most(), of_worker.get()), (2, 3, 2));
         assert_eq!(usage.take_most(), 3);
         assert_eq!(usage.most(), 2);
@@ -193,11 +204,11 @@ mod tests {
     #[test]
     fn what_will_not_be_kept_takes_descriptors_only() {
         let of_worker = Rc::default();
-        let usage = Usage::new(&of_worker);
-        let mut one = InUse::begin(&usage);
+        let usage = Usage::new(&of_worker, ());
+        let mut one = Guard::begin(&usage);
         one.pin();
         assert_eq!((usage.now(), of_worker.get()), (0, 1));
-        let mut other = InUse::begin(&usage);
+        let mut other = Guard::begin(&usage);
         other.become_tunnel();
         assert_eq!((usage.now(), of_worker.get()), (0, 4));
         one.become_tunnel();
@@ -214,7 +225,7 @@ mod tests {
             let mut forgotten = None;
             for passed in 0..100 {
                 if passed == second {
-                    let crowd = [(); 7].map(|()| InUse::begin(&usage));
+                    let crowd = [(); 7].map(|()| Guard::begin(&usage));
                     drop(crowd);
                 }
                 peaks.look(&usage, start + Duration::from_secs(passed), age);
@@ -231,12 +242,12 @@ mod tests {
     fn after_a_time_without_looks_only_what_was_since_counts() {
         let (mut peaks, usage) = (Peaks::default(), usage());
         let (age, start) = (Duration::from_secs(40), Moment::now());
-        let crowd = [(); 7].map(|()| InUse::begin(&usage));
+        let crowd = [(); 7].map(|()| Guard::begin(&usage));
         peaks.look(&usage, start, age);
         drop(crowd);
         peaks.look(&usage, start, age);
         assert_eq!(peaks.most(), 7);
-        drop([InUse::begin(&usage), InUse::begin(&usage)]);
+        drop([Guard::begin(&usage), Guard::begin(&usage)]);
         peaks.look(&usage, start + Duration::from_secs(3600), age);
         assert_eq!(peaks.most(), 2);
     }
