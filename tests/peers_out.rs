@@ -281,11 +281,14 @@ fn a_peer_that_cuts_its_responses_short_goes_out_though_each_has_a_head() {
     let good = Origin::saying(ok("good"));
     let gateway = Setup::new().lists(&[], &[], &[&cutting, &good]).start();
     cutting.set_ill(true);
-    wait_until("it is out", DEADLINE, || {
-        gateway.connect().send_if_open(GET);
-        outs(&gateway) == 1
-    });
+    for _ in 0..60 {
+        let mut client = gateway.connect();
+        client.send(GET);
+        // Either its begin and the end, or that it is cut before it has begun.
+        let _ = client.try_response_to("GET");
+    }
     gateway.wait_for_log("why=response-cut");
+    assert_eq!(cutting.asked(), MAX_FAILS, "as soon as with other failures");
     gateway.wait_for_access("status=200 error=response-cut close=response-cut");
 }
 
@@ -418,6 +421,61 @@ fn statuses_are_failures_where_that_is_set_and_are_answers_all_the_same() {
     }
 }
 
+/// It answers in between, so that it never fails as often in a row as `max_fails`.
+#[test]
+fn a_peer_of_which_most_requests_fail_goes_out_and_one_of_which_fewer_do_does_not() {
+    for (of_three, goes_out) in [(2, true), (1, false)] {
+        let count = AtomicUsize::new(0);
+        let failing = Origin::scripted(move |conn| {
+            conn.request()?;
+            // Not on a kept connection, whose end would say nothing.
+            match count.fetch_add(1, Ordering::SeqCst) % 3 < of_three {
+                true => Ok(()),
+                false => conn.send("HTTP/1.1 204 Fine\r\nConnection: close\r\n\r\n"),
+            }
+        });
+        let good = Origin::saying("HTTP/1.1 204 Fine\r\n\r\n");
+        let gateway = Setup::new().lists(&[], &[], &[&failing, &good]).start();
+        let mut client = gateway.connect();
+        for _ in 0..120 {
+            assert_eq!(client.ask(GET).status(), 204);
+        }
+        let asked = failing.seen(|it| it.requests.len());
+        match goes_out {
+            // Twenty outcomes are enough, and it is the failed one of them that tells.
+            true => {
+                assert!((20..=22).contains(&asked), "{asked}");
+                assert_eq!(outs(&gateway), 1);
+            }
+            false => {
+                assert!(asked > 30, "{asked}");
+                assert_eq!(outs(&gateway), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn so_many_of_a_pool_are_left_alone_as_max_out_says() {
+    let ill: Vec<_> = (0..4).map(|_| Patient::closing()).collect();
+    ill.iter().for_each(|it| it.set_ill(true));
+    let good = Origin::saying(ok("good"));
+    for (max_out, alone) in [(20, 1), (50, 2), (100, 4)] {
+        let gateway = Setup::new()
+            .set("upstream.max_out", max_out)
+            .set("upstream.fail_timeout", "1h")
+            .lists(&[], &[], &[&ill[0], &ill[1], &ill[2], &ill[3], &good])
+            .start();
+        ask_until(&gateway, "all are out", GET, || outs(&gateway) == 4);
+        let before: Vec<_> = ill.iter().map(Patient::asked).collect();
+        // Some fail: tried on three that are ill.
+        failed_of(&gateway, 4, 100, GET);
+        let asked = ill.iter().map(Patient::asked);
+        let left_alone = asked.zip(before).filter(|(now, before)| now == before);
+        assert_eq!(left_alone.count(), alone, "{max_out}");
+    }
+}
+
 #[test]
 fn the_last_peer_is_never_out_and_is_asked_without_a_pause() {
     let only = Patient::closing();
@@ -477,7 +535,10 @@ fn one_request_of_all_workers_is_the_trial() {
             .filter(|it| it.contains(" peer-out "))
             .nth(1)
     });
-    assert!(line.contains("times=2"), "{line}");
+    assert!(
+        line.contains(" for=2.") && line.contains("times=2"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -545,6 +606,14 @@ fn a_peer_that_is_back_gets_a_tenth_of_its_share_and_more_with_time() {
     if begun.elapsed() < Duration::from_secs(1) {
         // At a quarter of its time, of the shares 0.25 and 1.
         assert!(early < 0.3, "{early}");
+    }
+    wait_until("half of the time is over", DEADLINE, || {
+        begun.elapsed() > Duration::from_millis(2400)
+    });
+    let between = share_of(200);
+    if begun.elapsed() < Duration::from_millis(3200) {
+        // Of the shares 0.6 to 0.8 and 1.
+        assert!((0.25..0.48).contains(&between), "{between}");
     }
     wait_until("it has its share", DEADLINE, || {
         begun.elapsed() > Duration::from_millis(4300)
