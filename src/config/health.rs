@@ -9,6 +9,7 @@ use super::error::{ConfigError, ValueResult, wrong};
 use super::file::{IniFile, Section};
 use super::key::settings;
 use super::units;
+use crate::http::h1::head::is_authority;
 use crate::lists::PoolName;
 
 settings! {
@@ -151,8 +152,7 @@ fn expect(text: &str) -> ValueResult<Vec<RangeInclusive<u16>>> {
 
 /// A name or an address, with a port if need be; none when empty.
 fn host(text: &str) -> ValueResult<Option<String>> {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
-    if !text.bytes().all(is_part) {
+    if !text.is_empty() && !is_authority(text.as_bytes()) {
         return wrong(
             "it is no host",
             "a name or an address, with a port if need be, as app.example.net or 10.0.0.1:8080; or nothing",

@@ -739,6 +739,10 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ("health.expect", "", "it is no list of statuses;"),
         ("health.host", "a b", "it is no host;"),
         ("health.host", "a/b", "it is no host;"),
+        ("health.host", ":80", "it is no host;"),
+        ("health.host", "a:65536", "it is no host;"),
+        ("health.host", "a:b:c", "it is no host;"),
+        ("health.host", "[::1", "it is no host;"),
         ("health pre.fall", "0", "it is out of range;"),
         (
             "upstream.tries",

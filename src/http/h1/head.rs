@@ -370,7 +370,7 @@ fn absolute_form(target: Span, text: &[u8]) -> Option<Target> {
 
 /// `host [ ":" port ]` without user information, and without commas: RFC 3986 allows them in a name, but
 /// they look like several Hosts joined by a careless hop.
-fn is_authority(text: &[u8]) -> bool {
+pub(crate) fn is_authority(text: &[u8]) -> bool {
     let (host_is_fine, port) = match text {
         [b'[', rest @ ..] => {
             let Some(end) = memchr::memchr(b']', rest) else {
