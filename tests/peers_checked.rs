@@ -260,7 +260,9 @@ fn the_cause_of_a_failed_check_is_named() {
     });
     let (mute, deaf, refusing) = (Origin::mute(), DeafPeer::new(), RefusingPeer::new());
     let foreign = Origin::saying("220 mail.example ESMTP\r\n\r\n");
-    let table: [(&dyn Display, &str); 10] = [
+    let field = format!("X: {}\r\n", "x".repeat(1000));
+    let large = Origin::saying(format!("HTTP/1.1 200 OK\r\n{}\r\n", field.repeat(17)));
+    let table: [(&dyn Display, &str); 11] = [
         // Nobody is at this port.
         (&"[::1]:1", "refused"),
         (&slow_head, "timeout"),
@@ -272,6 +274,7 @@ fn the_cause_of_a_failed_check_is_named() {
         (&reset, "closed"),
         (&cut, "closed"),
         (&foreign, "malformed"),
+        (&large, "malformed"),
     ];
     let peers = table.map(|(peer, _)| peer);
     let gateway = setup()

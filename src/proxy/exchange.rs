@@ -372,8 +372,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         Some(chosen)
     }
 
-    /// Waits for the end of a first check, where all of `pool` is new, as long as connecting may take; returns
-    /// when that was.
+    /// Waits for the end of a first check, where all of `pool` is new, as long as connecting may take;
+    /// returns when that was.
     #[cold]
     #[inline(never)]
     fn wait_for_check(&self, pool: PoolName) -> Option<Instant> {

@@ -17,6 +17,9 @@ const BODY: u64 = 64 << 10;
 /// The largest head of a response, in bytes.
 const HEAD: usize = 16 << 10;
 
+/// For what comes: with some room, without which a head that is too large would look as if it were cut short.
+const INPUT: usize = HEAD + (1 << 10);
+
 /// For what is sent.
 const OUTPUT: usize = 4 << 10;
 
@@ -56,7 +59,7 @@ impl CheckClient {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_response_header_size(HEAD)
-            .input_buffer_size(HEAD)
+            .input_buffer_size(INPUT)
             .output_buffer_size(OUTPUT)
             .user_agent(USER_AGENT)
             // Whatever the environment says.
