@@ -1,17 +1,19 @@
 //! One request and its response: attempts on peers, until one answers or none is left.
 //!
-//! An attempt goes in wire order: take or make a connection, send the head and stream the body
-//! (`request`), await the head of the response, passing interim ones on (`head`, `interim`), stream the
-//! body back (`response`), beside the rest of the request's body if need be (`upload`), keep the
-//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). What all
-//! that says of the peer is found out in `blame`. The rules for another attempt are in
-//! [`Exchange::may_retry`].
+//! An attempt goes in wire order: take or make a connection (`connection`), send the head and stream the
+//! body (`request`), await the head of the response, passing interim ones on (`head`, `interim`), stream
+//! the body back (`response`), beside the rest of the request's body if need be (`upload`), keep the
+//! connection or close it (`keeping`). After a 101 the connection is a tunnel instead (`switch`). Which
+//! peer is asked, whether another attempt may follow, and where, is said in `next`; what an attempt says
+//! of its peer, in `blame`.
 
 mod accusation;
 mod blame;
+mod connection;
 mod head;
 mod interim;
 mod keeping;
+mod next;
 mod request;
 mod response;
 mod switch;
@@ -26,8 +28,7 @@ use std::time::{Duration, Instant};
 use accusation::{Accusation, PeerVerdict};
 use interim::Interim;
 
-use super::body::request_body::{RequestBody, SMALL_BODY};
-use super::body::tunnel::Twins;
+use super::body::request_body::RequestBody;
 use super::chooser::Chosen;
 use super::downstream::{Downstream, Transport};
 use super::pinned::{Pinned, Pinning};
@@ -36,20 +37,14 @@ use super::tally::Tally;
 use super::worker::Worker;
 use super::workspace::Workspace;
 use crate::config::Config;
-use crate::error::{Close, Failure, Refusal, Retry};
-use crate::http::h1::framing::{self, Framing};
+use crate::error::{Close, Failure, Refusal};
+use crate::http::h1::framing;
 use crate::lists::PoolName;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Moment, Patience, Stream, Turns, Watch};
+use crate::net::{self, Patience, Stream, Turns};
 use crate::route::Reason;
-use crate::upstream::choose;
 use crate::upstream::health::Counts;
-use crate::upstream::peer;
-use crate::upstream::pool::{Asker, InUse, Leftover, Need};
-
-/// So long, and so often, a request that can be sent but once waits where no peer has ever answered.
-const DOUBT_TIME: Duration = Duration::from_millis(25);
-const DOUBTS: u32 = 4;
+use crate::upstream::pool::{Asker, InUse, Leftover};
 
 /// How often it is looked for what a request cannot do without: a descriptor, or a peer that may be asked.
 const SHORTAGE: Duration = Duration::from_millis(10);
@@ -308,89 +303,6 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         }
     }
 
-    /// The peer of `pool` to ask next, after so many were tried there; `None` when the request is not to be
-    /// tried there (again).
-    fn next_peer(&mut self, pool: PoolName, tries: usize) -> Option<Chosen> {
-        let (worker, rules) = (self.worker, &self.config.upstream);
-        if tries >= rules.tries {
-            return None;
-        }
-        let mut now = self.tally.begun;
-        if !self.workspace.tried.is_empty() {
-            now = Instant::now();
-            // A peer that is in no list any more gets no new request.
-            worker.refresh_peers(now);
-        }
-        if tries == 0 {
-            worker.chooser.note_request(pool, worker.index());
-            return self.choose(pool, now);
-        }
-        let chosen = self.choose(pool, now)?;
-        // What was under way at a peer when it went out goes to a sound one, however much that is: it
-        // comes but once.
-        let moves = self.last_is_bad && !self.is_bad(&chosen);
-        if !moves && !worker.chooser.may_retry(pool) {
-            chosen.is_given_up();
-            worker.metrics().retries_denied[pool as usize].increment();
-            self.tally.retry_denied = true;
-            return None;
-        }
-        Some(chosen)
-    }
-
-    /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer
-    /// whether it answers, [so often](DOUBTS) at most: others have been sent there to find out.
-    fn choose(&self, pool: PoolName, mut now: Instant) -> Option<Chosen> {
-        let worker = self.worker;
-        // Should the peer never answer, only what asks for no change is sent to another one.
-        let may_be_risked = self.will_repeat(self.plan.is_safe);
-        let request = choose::Request {
-            tried: &self.workspace.tried,
-            repeatable: may_be_risked,
-            client: self.tally.client,
-            worker: worker.index(),
-        };
-        let choose = |now| worker.chooser.choose(pool, &request, may_be_risked, now);
-        let mut chosen = match choose(now) {
-            Some(chosen) => chosen,
-            None if worker.chooser.awaits_first_check(pool) => {
-                now = self.wait_for_check(pool)?;
-                choose(now)?
-            }
-            None => return None,
-        };
-        for _ in 0..DOUBTS {
-            let Some(client) = self.transport.socket().filter(|_| chosen.is_doubtful) else {
-                break;
-            };
-            chosen.is_given_up();
-            client.pause(Instant::now() + DOUBT_TIME, Watch::Nothing);
-            now = Instant::now();
-            worker.refresh_peers(now);
-            chosen = choose(now)?;
-        }
-        Some(chosen)
-    }
-
-    /// Waits for the end of a first check, where all of `pool` is new, as long as connecting may take;
-    /// returns when that was.
-    #[cold]
-    #[inline(never)]
-    fn wait_for_check(&self, pool: PoolName) -> Option<Instant> {
-        let client = self.transport.socket()?;
-        let mut now = Instant::now();
-        let until = self.until(now + self.config.upstream.connect_timeout);
-        while self.worker.chooser.awaits_first_check(pool) {
-            if now >= until || net::are_waits_cut() || self.transport.is_gone() {
-                return None;
-            }
-            client.pause(until.min(now + SHORTAGE), Watch::Nothing);
-            now = Instant::now();
-            self.worker.refresh_peers(now);
-        }
-        Some(now)
-    }
-
     /// Tries the client's own connection to a peer. `None` when there is none for this request, or when
     /// the request may be sent elsewhere: then the user has to authenticate again.
     // Out of line: its locals would lie on the stack of every other request, too.
@@ -436,182 +348,10 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         None
     }
 
-    /// Nobody of `pre` is left to be asked: goes on with `prod` if that is allowed and possible.
-    fn falls_back(&mut self) -> bool {
-        let pools = self.worker.chooser.pools();
-        if !pools.fall_back(PoolName::Pre, &self.config.upstream) {
-            return false;
-        }
-        let metrics = self.worker.metrics();
-        let reason = match self.workspace.tried.is_empty() {
-            true => {
-                metrics.fallbacks_out.increment();
-                Reason::PreOut
-            }
-            false => {
-                metrics.fallbacks_exhausted.increment();
-                Reason::PreExhausted
-            }
-        };
-        self.tally.pool = Some(PoolName::Prod);
-        self.tally.reason = Some(reason);
-        true
-    }
-
-    /// Whether another attempt may follow. Always after a connection that could not be made. Once bytes
-    /// of the request were sent, only if sending them twice has the same effect as once (RFC 9110
-    /// section 9.2.2), they are still here, and so, as far as one can tell, is the client.
-    fn may_retry(&self, failure: Failure) -> bool {
-        match failure.retry() {
-            Retry::Always => true,
-            Retry::IfSafe => self.may_repeat(self.plan.is_safe),
-            Retry::IfIdempotent => self.may_repeat(self.plan.is_idempotent),
-            // While the body waits for the peer's consent (RFC 9110 section 10.1.1), the peer does not
-            // have the request. Other requests may have been acted on as soon as their head was sent.
-            Retry::UnlessAwaited => {
-                let waits = self.plan.expects_continue && !self.body.is_complete();
-                let waits = waits && self.body.is_untouched();
-                self.may_repeat(self.plan.is_idempotent || waits)
-            }
-            Retry::Never => false,
-        }
-    }
-
-    fn may_repeat(&self, is_harmless: bool) -> bool {
-        is_harmless && self.body.is_repeatable() && self.client_side != ClientSide::GaveUp
-    }
-
-    /// As [`Self::may_repeat`], also once the body has been sent.
-    fn will_repeat(&self, is_harmless: bool) -> bool {
-        let is_kept = || match self.plan.framing {
-            Framing::Length(length) => length <= SMALL_BODY as u64,
-            _ => false,
-        };
-        self.may_repeat(is_harmless) && (self.body.is_complete() || is_kept())
-    }
-
-    /// What an idle connection must be good for. If the request cannot be sent twice, because of its method
-    /// or a body that is still on its way, the peer must not be about to close the connection.
-    fn need(&self) -> Need {
-        let is_complete = self.body.is_complete();
-        let waits = self.plan.expects_continue && !is_complete && self.buffer.is_empty();
-        match waits || self.will_repeat(self.plan.is_idempotent) {
-            true => Need::Repeatable,
-            false => Need::Once(Moment::now()),
-        }
-    }
-
-    /// Tries one peer: on an idle connection if there is one that suits, and on a new one if there is none
-    /// or it turns out to be closed.
-    fn try_peer(&mut self, chosen: &Chosen) -> Result<Outcome, Stop> {
-        let (address, need) = (chosen.peer().address, self.need());
-        if let Some(found) = self.worker.pool.checkout(address, self.asker, need) {
-            self.worker.metrics().upstream_reuses.increment();
-            self.leftover = found.leftover;
-            let outcome = self.attempt(chosen, found.stream, found.in_use, true);
-            self.account(chosen, &outcome, None);
-            if matches!(outcome, Err(Stop::Failed(Failure::Stale))) {
-                self.worker.pool.was_closed(address, found.seen_open);
-            }
-            match outcome {
-                // The peer itself has not failed.
-                Err(Stop::Failed(Failure::Stale))
-                    if self.may_retry(Failure::Stale) && !self.is_overdue() => {}
-                outcome => return outcome,
-            }
-        }
-        self.leftover = Leftover::None;
-        let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
-        let connect = || peer::connect(address, deadline, self.transport.watch_gone());
-        let in_flight = InFlight::begin(chosen.counts(self.worker.index()));
-        let in_use = self.worker.begin_upstream(address, self.config);
-        let connected = self.with_descriptors(deadline, connect);
-        drop(in_flight);
-        let (outcome, error) = match connected {
-            Ok(stream) => {
-                self.worker.metrics().upstream_connects.increment();
-                (self.attempt(chosen, stream, in_use, false), None)
-            }
-            Err(error) => {
-                let failure = match peer::failure_of(&error) {
-                    Failure::ConnectTimeout => self.overdue(Failure::ConnectTimeout),
-                    failure => failure,
-                };
-                (Err(Stop::Failed(failure)), Some(error))
-            }
-        };
-        self.account(chosen, &outcome, error.as_ref());
-        outcome
-    }
-
-    /// Runs `make`, which opens descriptors, and where there are none left waits for them until `deadline`:
-    /// mostly others are about to end, as those that wait to be accepted hope, too.
-    ///
-    /// # Errors
-    /// Those of `make`; `ConnectionAborted` when the client goes meanwhile.
-    fn with_descriptors<T>(
-        &self,
-        deadline: Instant,
-        make: impl Fn() -> io::Result<T>,
-    ) -> io::Result<T> {
-        match self.worker.with_descriptors(&make) {
-            Err(error) if net::is_out_of_descriptors(&error) => {
-                self.wait_for_descriptors(deadline, &make, error)
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Tries again and again; `error` says that there are none.
-    #[cold]
-    #[inline(never)]
-    fn wait_for_descriptors<T>(
-        &self,
-        deadline: Instant,
-        make: &dyn Fn() -> io::Result<T>,
-        mut error: io::Error,
-    ) -> io::Result<T> {
-        while let Some(client) = self.transport.socket() {
-            let now = Instant::now();
-            if now >= deadline || net::are_waits_cut() {
-                break;
-            }
-            client.pause(deadline.min(now + SHORTAGE), Watch::Nothing);
-            if self.transport.is_gone() {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            match self.worker.with_descriptors(make) {
-                Err(again) if net::is_out_of_descriptors(&again) => error = again,
-                outcome => return outcome,
-            }
-        }
-        Err(error)
-    }
-
-    /// Handles for a second coroutine. They wait for descriptors as a connection does, and as long.
-    fn twins(&self, upstream: &Upstream) -> Result<Twins<D::Transport>, Failure> {
-        let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
-        let twins = || Twins::of(self.transport, &upstream.stream);
-        self.with_descriptors(deadline, twins)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::ConnectionAborted => Failure::ClientGone,
-                _ => self.out_of_descriptors(&error),
-            })
-    }
-
     /// Notes whom the request is sent to.
     fn name_peer(&mut self, chosen: &Chosen) {
         self.tally.pool = Some(chosen.pool);
         self.tally.peer = Some(chosen.peer().address);
-    }
-
-    fn out_of_descriptors(&self, error: &io::Error) -> Failure {
-        let peer = self.tally.peer.map(|it| it.to_string()).unwrap_or_default();
-        log::error!(
-            "out-of-descriptors peer={peer} error={:?}",
-            error.to_string()
-        );
-        Failure::OutOfDescriptors
     }
 
     /// Sends the request and passes the response on.

@@ -1,0 +1,157 @@
+//! Whom a request goes to next: a peer of its pool, another one after a failure, `prod` for `pre`, or nobody.
+
+use std::time::{Duration, Instant};
+
+use super::{ClientSide, Exchange, SHORTAGE};
+use crate::error::{Failure, Retry};
+use crate::http::h1::framing::Framing;
+use crate::lists::PoolName;
+use crate::net::{self, Watch};
+use crate::proxy::body::request_body::SMALL_BODY;
+use crate::proxy::chooser::Chosen;
+use crate::proxy::downstream::{Downstream, Transport};
+use crate::route::Reason;
+use crate::upstream::choose;
+
+/// So long, and so often, a request that can be sent but once waits where no peer has ever answered.
+const DOUBT_TIME: Duration = Duration::from_millis(25);
+const DOUBTS: u32 = 4;
+
+impl<D: Downstream> Exchange<'_, D> {
+    /// The peer of `pool` to ask next, after so many were tried there; `None` when the request is not to be
+    /// tried there (again).
+    pub(super) fn next_peer(&mut self, pool: PoolName, tries: usize) -> Option<Chosen> {
+        let (worker, rules) = (self.worker, &self.config.upstream);
+        if tries >= rules.tries {
+            return None;
+        }
+        let mut now = self.tally.begun;
+        if !self.workspace.tried.is_empty() {
+            now = Instant::now();
+            // A peer that is in no list any more gets no new request.
+            worker.refresh_peers(now);
+        }
+        if tries == 0 {
+            worker.chooser.note_request(pool, worker.index());
+            return self.choose(pool, now);
+        }
+        let chosen = self.choose(pool, now)?;
+        // What was under way at a peer when it went out goes to a sound one, however much that is: it
+        // comes but once.
+        let moves = self.last_is_bad && !self.is_bad(&chosen);
+        if !moves && !worker.chooser.may_retry(pool) {
+            chosen.is_given_up();
+            worker.metrics().retries_denied[pool as usize].increment();
+            self.tally.retry_denied = true;
+            return None;
+        }
+        Some(chosen)
+    }
+
+    /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer
+    /// whether it answers, [so often](DOUBTS) at most: others have been sent there to find out.
+    fn choose(&self, pool: PoolName, mut now: Instant) -> Option<Chosen> {
+        let worker = self.worker;
+        // Should the peer never answer, only what asks for no change is sent to another one.
+        let may_be_risked = self.will_repeat(self.plan.is_safe);
+        let request = choose::Request {
+            tried: &self.workspace.tried,
+            repeatable: may_be_risked,
+            client: self.tally.client,
+            worker: worker.index(),
+        };
+        let choose = |now| worker.chooser.choose(pool, &request, may_be_risked, now);
+        let mut chosen = match choose(now) {
+            Some(chosen) => chosen,
+            None if worker.chooser.awaits_first_check(pool) => {
+                now = self.wait_for_check(pool)?;
+                choose(now)?
+            }
+            None => return None,
+        };
+        for _ in 0..DOUBTS {
+            let Some(client) = self.transport.socket().filter(|_| chosen.is_doubtful) else {
+                break;
+            };
+            chosen.is_given_up();
+            client.pause(Instant::now() + DOUBT_TIME, Watch::Nothing);
+            now = Instant::now();
+            worker.refresh_peers(now);
+            chosen = choose(now)?;
+        }
+        Some(chosen)
+    }
+
+    /// Waits for the end of a first check, where all of `pool` is new, as long as connecting may take;
+    /// returns when that was.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_check(&self, pool: PoolName) -> Option<Instant> {
+        let client = self.transport.socket()?;
+        let mut now = Instant::now();
+        let until = self.until(now + self.config.upstream.connect_timeout);
+        while self.worker.chooser.awaits_first_check(pool) {
+            if now >= until || net::are_waits_cut() || self.transport.is_gone() {
+                return None;
+            }
+            client.pause(until.min(now + SHORTAGE), Watch::Nothing);
+            now = Instant::now();
+            self.worker.refresh_peers(now);
+        }
+        Some(now)
+    }
+
+    /// Nobody of `pre` is left to be asked: goes on with `prod` if that is allowed and possible.
+    pub(super) fn falls_back(&mut self) -> bool {
+        let pools = self.worker.chooser.pools();
+        if !pools.fall_back(PoolName::Pre, &self.config.upstream) {
+            return false;
+        }
+        let metrics = self.worker.metrics();
+        let reason = match self.workspace.tried.is_empty() {
+            true => {
+                metrics.fallbacks_out.increment();
+                Reason::PreOut
+            }
+            false => {
+                metrics.fallbacks_exhausted.increment();
+                Reason::PreExhausted
+            }
+        };
+        self.tally.pool = Some(PoolName::Prod);
+        self.tally.reason = Some(reason);
+        true
+    }
+
+    /// Whether another attempt may follow. Always after a connection that could not be made. Once bytes
+    /// of the request were sent, only if sending them twice has the same effect as once (RFC 9110
+    /// section 9.2.2), they are still here, and so, as far as one can tell, is the client.
+    pub(super) fn may_retry(&self, failure: Failure) -> bool {
+        match failure.retry() {
+            Retry::Always => true,
+            Retry::IfSafe => self.may_repeat(self.plan.is_safe),
+            Retry::IfIdempotent => self.may_repeat(self.plan.is_idempotent),
+            // While the body waits for the peer's consent (RFC 9110 section 10.1.1), the peer does not
+            // have the request. Other requests may have been acted on as soon as their head was sent.
+            Retry::UnlessAwaited => {
+                let waits = self.plan.expects_continue && !self.body.is_complete();
+                let waits = waits && self.body.is_untouched();
+                self.may_repeat(self.plan.is_idempotent || waits)
+            }
+            Retry::Never => false,
+        }
+    }
+
+    fn may_repeat(&self, is_harmless: bool) -> bool {
+        is_harmless && self.body.is_repeatable() && self.client_side != ClientSide::GaveUp
+    }
+
+    /// As [`Self::may_repeat`], also once the body has been sent.
+    pub(super) fn will_repeat(&self, is_harmless: bool) -> bool {
+        let is_kept = || match self.plan.framing {
+            Framing::Length(length) => length <= SMALL_BODY as u64,
+            _ => false,
+        };
+        self.may_repeat(is_harmless) && (self.body.is_complete() || is_kept())
+    }
+}
