@@ -62,7 +62,7 @@ impl Usable {
         rules: &config::UpstreamSettings,
     ) -> Self {
         let mut usable = Self::default();
-        let mut out = Vec::new();
+        let (mut out, mut unchecked) = (Vec::new(), 0);
         let mut shares = Vec::with_capacity(peers.len());
         for (place, peer) in peers.iter().enumerate() {
             let state = peer.health.state(now, rules);
@@ -70,7 +70,10 @@ impl Usable {
             match state {
                 PeerState::Up => {}
                 PeerState::Starting { .. } => usable.note_until(now + STEP),
-                PeerState::Unchecked => share = 0.0,
+                PeerState::Unchecked => {
+                    share = 0.0;
+                    unchecked += 1;
+                }
                 PeerState::Out { .. } | PeerState::Trial { .. } => {
                     share = 0.0;
                     out.push(place);
@@ -80,18 +83,14 @@ impl Usable {
         }
         if !all_may_be_out {
             let at_most = (peers.len() * rules.max_out / 100).min(peers.len().saturating_sub(1));
-            let others = peers.len() - out.len();
             // Whoever has not been checked yet is no help.
-            let unchecked = peers.iter().zip(&shares).enumerate();
-            let unchecked =
-                unchecked.filter(|(at, (_, share))| **share == 0.0 && !out.contains(at));
-            let usable_others = others - unchecked.count();
-            let kept_out = match usable_others {
+            let kept_out = match peers.len() - out.len() - unchecked {
                 0 => at_most.min(out.len().saturating_sub(1)),
                 _ => at_most,
             };
-            // The least bad first.
-            out.sort_by_key(|place| badness(&peers[*place].health, now, rules));
+            // The least bad first. Each is asked once, since other workers may change the answer meanwhile, and
+            // a sort that finds no order may panic.
+            out.sort_by_cached_key(|place| badness(&peers[*place].health, now, rules));
             let asked = out.len().saturating_sub(kept_out);
             for place in out.drain(..asked) {
                 shares[place] = LEAST_SHARE;

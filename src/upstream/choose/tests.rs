@@ -1,11 +1,13 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::*;
 use crate::error::Failure;
 use crate::upstream::budget::Budget;
-use crate::upstream::health::Why;
 use crate::upstream::health::tests::rules;
+use crate::upstream::health::{LONGEST_OUT, Why};
 use crate::upstream::roster::{Registry, ResolvedPeer, Roster};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -214,6 +216,35 @@ fn a_peer_that_goes_moves_only_its_own_clients() {
         }
     }
     assert!((900..1100).contains(&moved), "{moved}");
+}
+
+/// How little is to be hoped of a peer may change while peers are put in that order, and a sort that sees no
+/// order may panic.
+#[test]
+fn a_choice_goes_well_while_other_workers_see_peers_fail() {
+    const PEERS: usize = 300;
+    let (peers, rules) = (&roster(&[1; PEERS]), &rules());
+    (0..PEERS).for_each(|place| put_out(peers, place));
+    let is_over = &AtomicBool::new(false);
+    let fail = |seed| {
+        let (mut random, mut now) = (fastrand::Rng::with_seed(seed), Instant::now());
+        while !is_over.load(Ordering::Relaxed) {
+            now += 2 * LONGEST_OUT;
+            for peer in peers.peers().iter().filter(|_| random.bool()) {
+                let why = Why::Failed(Failure::ReadTimeout);
+                peer.health.failed(0, why, now, rules, 0.0);
+            }
+        }
+    };
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| fail(1));
+        scope.spawn(|| fail(2));
+        let choose = || (0..1000).for_each(|_| assert_eq!(usable(peers, false).len(), PEERS / 2));
+        let outcome = scope.spawn(choose).join();
+        is_over.store(true, Ordering::Relaxed);
+        outcome
+    });
+    outcome.unwrap();
 }
 
 #[test]
