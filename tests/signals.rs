@@ -917,25 +917,32 @@ fn neither_sigpipe_nor_a_reader_that_has_gone_ends_it() {
 #[test]
 fn a_gateway_that_was_stopped_goes_on_where_it_was() {
     let origin = origin();
-    let gateway = Gateway::serving(&origin);
+    let setup = Setup::serving(&origin).set("upstream.max_fails", 1);
+    let gateway = setup.set("upstream.read_timeout", "2s").start();
     let mut idle = gateway.connect();
     assert_eq!(idle.get("/").status(), 200);
     let mut waiting = gateway.connect();
     waiting.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
     origin.wait("the request", |it| it.requests.len() == 2);
     stop(&gateway);
+    let stopped = Instant::now();
     origin.release();
     idle.send(GET);
     // The kernel takes connections meanwhile.
     let mut new = gateway.connect();
     new.send(GET);
     assert!(new.glance(Duration::from_millis(50)).is_none());
+    // What has been answered meanwhile has been answered in time.
+    wait_until("the answer would be late", DEADLINE, || {
+        stopped.elapsed() > Duration::from_millis(2200)
+    });
     gateway.signal(Signal::SIGCONT);
     for client in [&mut idle, &mut waiting, &mut new] {
         assert_eq!(client.response().text(), "fine");
         assert_eq!(client.get("/").text(), "fine");
     }
     assert_eq!(gateway.wait_for_access_lines(7).len(), 7);
+    assert_eq!(gateway.stderr.count(" peer-out "), 0);
 }
 
 #[test]

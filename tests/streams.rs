@@ -7,10 +7,10 @@
 mod support;
 
 use std::cell::Cell;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
-use std::sync::Once;
+use std::sync::{Barrier, Once};
 use std::time::{Duration, Instant};
 
 use graygate::net::{self, Accepted, Listener, Patience, Wake, Watch};
@@ -115,3 +115,45 @@ fn a_flag_that_is_watched_ends_a_wait_whether_it_was_set_before_or_is_set_meanwh
     assert_eq!(wakes, [Wake::Watched, Wake::Watched, Wake::Overdue]);
     drop(client);
 }
+
+/// Whoever is stopped, or gets no CPU for a while, has not looked.
+#[test]
+fn what_has_come_before_anybody_could_look_has_come_in_time_though_the_time_is_over() {
+    start_workers();
+    let (said, told) = std::sync::mpsc::channel();
+    let (bell, rung) = std::sync::mpsc::channel();
+    let waits = |limit: Duration, after: fn()| {
+        let (said, bell) = (said.clone(), bell.clone());
+        move |connection: Accepted| {
+            let stream = connection.settle().ok().unwrap().attach().unwrap();
+            let (begun, mut byte) = (Instant::now(), [0]);
+            bell.send(()).unwrap();
+            let read = stream.read(&mut byte, begun + limit);
+            said.send((limit, read.map_err(|it| it.kind()))).unwrap();
+            after();
+        }
+    };
+    let mut late = serve_one(waits(Duration::from_millis(300), || {}));
+    // Its byte is there together with a tick of the clock, before which it holds the worker up.
+    let hold_up = || {
+        NOTHING_IS_LOOKED_AT.wait();
+        std::thread::sleep(Duration::from_millis(400));
+    };
+    let mut busy = serve_one(waits(DEADLINE, hold_up));
+    (0..2).for_each(|_| rung.recv_timeout(DEADLINE).unwrap());
+    let mut of_busy = busy.try_clone().unwrap();
+    net::spawn(0, move || {
+        of_busy.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(60));
+    })
+    .unwrap();
+    NOTHING_IS_LOOKED_AT.wait();
+    late.write_all(b"x").unwrap();
+    for _ in 0..2 {
+        let (limit, read) = told.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(read, Ok(1), "{limit:?}");
+    }
+    drop(busy.shutdown(Shutdown::Both));
+}
+
+static NOTHING_IS_LOOKED_AT: Barrier = Barrier::new(2);

@@ -125,7 +125,10 @@ impl Io {
                 return Wake::Interrupted;
             }
             if waited && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Wake::Overdue;
+                return match self.has_happened(events) {
+                    true => Wake::Ready,
+                    false => Wake::Overdue,
+                };
             }
             waited = true;
             clock::arm(self.place, deadline, watched, idle);
@@ -136,6 +139,28 @@ impl Io {
             }
             self.ready.set(self.ready.get() | woken_by);
         }
+    }
+
+    /// Whether one of `events` has happened by now; asks the kernel. After a time in which this process was
+    /// stopped, or got no CPU, deadlines may be seen to before the events from that time.
+    #[cold]
+    fn has_happened(&self, events: usize) -> bool {
+        if events == 0 {
+            return false;
+        }
+        let mut asked = nix::libc::pollfd {
+            fd: self.socket.as_raw_fd(),
+            // Those of poll(2) are the same bits as those of epoll(7).
+            events: events as nix::libc::c_short,
+            revents: 0,
+        };
+        // SAFETY: one pollfd, to which the pointer leads. With no timeout it does not wait.
+        let count = unsafe { nix::libc::poll(&raw mut asked, 1, 0) };
+        if count > 0 {
+            self.ready
+                .set(self.ready.get() | usize::from(asked.revents as u16));
+        }
+        self.ready.get() & (events | GONE) != 0
     }
 }
 
