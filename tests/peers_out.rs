@@ -643,6 +643,29 @@ fn a_pool_that_fails_is_not_asked_three_times_over_and_the_denied_retry_is_named
     assert!(denied >= (TIMES - TIMES / 5 - 30) as f64, "{denied}");
 }
 
+/// What others wait for in vain just now is not tried as well.
+#[test]
+fn where_all_of_pre_hangs_a_request_that_has_met_one_of_them_goes_to_prod() {
+    const REQUESTS: usize = 24;
+    let (hung, prod) = ([Origin::mute(), Origin::mute()], Origin::named("prod"));
+    let gateway = Setup::new()
+        .set("upstream.read_timeout", "500ms")
+        .set("upstream.max_fails", 1)
+        .lists(&["127.0.0.5"], &[&hung[0], &hung[1]], &[&prod])
+        .start();
+    let mut clients: Vec<Client> = (0..REQUESTS)
+        .map(|_| gateway.connect_from("127.0.0.5"))
+        .collect();
+    clients.iter_mut().for_each(|it| it.send(GET));
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "prod");
+    }
+    let lines = gateway.wait_for_access_lines(REQUESTS);
+    // The first ones cannot know.
+    let of_both = lines.iter().filter(|it| it.has("attempts=3")).count();
+    assert!(of_both <= REQUESTS / 2, "{of_both}");
+}
+
 #[test]
 fn all_of_pre_refuses_and_prod_answers_at_once() {
     let dead = [RefusingPeer::new(), RefusingPeer::new()];

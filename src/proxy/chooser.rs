@@ -213,6 +213,12 @@ impl Chooser {
         }
         let random = |below: u32| fastrand::u32(..below);
         let place = usable.choose(peers, request, rules.balance, rules.max_fails, random);
+        // Where another pool answers, nobody waits once more for what others wait for in vain just now.
+        let is_vain = |place: usize| {
+            let others = falls_back && !request.tried.is_empty();
+            others && peers[place].health.is_suspect(rules.max_fails)
+        };
+        let place = place.filter(|it| !is_vain(*it));
         let place = place.or_else(|| match falls_back {
             true => None,
             false => choose::last_resort(peers, request.tried, now, rules),

@@ -88,8 +88,8 @@ impl Usable {
                 0 => at_most.min(out.len().saturating_sub(1)),
                 _ => at_most,
             };
-            // The least bad first. Each is asked once, since other workers may change the answer meanwhile, and
-            // a sort that finds no order may panic.
+            // The least bad first. Each is asked once, since other workers may change the answer meanwhile,
+            // and a sort that finds no order may panic.
             out.sort_by_cached_key(|place| badness(&peers[*place].health, now, rules));
             let asked = out.len().saturating_sub(kept_out);
             for place in out.drain(..asked) {
@@ -198,7 +198,7 @@ impl Usable {
         }
         let chosen = match balance {
             _ if !request.tried.is_empty() => {
-                self.choose_untried(peers, request, balance, &mut below)?
+                self.choose_untried(peers, request, balance, max_fails, &mut below)?
             }
             Balance::Random => self.place(self.draw(&mut below)),
             Balance::Least => self.less_busy(peers, &mut below),
@@ -286,25 +286,30 @@ impl Usable {
         })
     }
 
-    /// One that it was not tried on: of those that are up while there are any. What would better be out has
-    /// a share for others to find out whether it is back, at the expense of an attempt each.
+    /// One that it was not tried on: of those that are up while there are any, and of these one where others do
+    /// not wait in vain just now. What would better be out has a share for others to find out whether it is
+    /// back, at the expense of an attempt each.
     #[cold]
     fn choose_untried(
         &self,
         peers: &[Peer],
         request: &Request<'_>,
         balance: Balance,
+        max_fails: u32,
         mut below: impl FnMut(u32) -> u32,
     ) -> Option<usize> {
-        let mut choose = |may_be_out: bool| {
+        let is_up = |peer: &Peer| !peer.health.is_out();
+        let is_sound = |peer: &Peer| is_up(peer) && !peer.health.is_suspect(max_fails);
+        let mut choose = |may_be_asked: &dyn Fn(&Peer) -> bool| {
             let untried = self.untried(peers, request.tried);
-            let untried = untried.filter(|(place, _)| may_be_out || !peers[*place].health.is_out());
+            let untried = untried.filter(|(place, _)| may_be_asked(&peers[*place]));
             match balance {
                 Balance::Hash => farthest(peers, untried, request.client),
                 Balance::Random | Balance::Least => draw_of(untried, &mut below),
             }
         };
-        choose(false).or_else(|| choose(true))
+        let sound = choose(&is_sound).or_else(|| choose(&is_up));
+        sound.or_else(|| choose(&|_| true))
     }
 }
 

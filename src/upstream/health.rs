@@ -206,8 +206,8 @@ impl Health {
     }
 
     /// It will be out if that is its fault of which it is accused.
-    pub(crate) fn is_suspect(&self, rules: &config::UpstreamSettings) -> bool {
-        rules.max_fails != 0 && self.accused.load(Ordering::Relaxed) >= rules.max_fails
+    pub(crate) fn is_suspect(&self, max_fails: u32) -> bool {
+        max_fails != 0 && self.accused.load(Ordering::Relaxed) >= max_fails
     }
 
     /// A request has failed here, and others are asked for it; [`Self::note_judged`] takes it back.

@@ -119,7 +119,7 @@ impl<D: Downstream> Exchange<'_, D> {
     /// The peer is out, or will be if what has just failed there is its fault.
     pub(super) fn is_bad(&self, chosen: &Chosen) -> bool {
         let health = &chosen.peer().health;
-        health.is_out() || health.is_suspect(&self.config.upstream)
+        health.is_out() || health.is_suspect(self.config.upstream.max_fails)
     }
 
     /// Those at which the request has failed have failed themselves.

@@ -143,7 +143,7 @@ fn what_may_be_the_fault_of_requests_leaves_a_trial_to_the_next_one() {
 #[test]
 fn a_peer_is_suspect_that_will_be_out_by_all_that_it_is_accused_of() {
     let mut case = Case::new();
-    let is_suspect = |case: &Case| case.health.is_suspect(&case.rules);
+    let is_suspect = |case: &Case| case.health.is_suspect(case.rules.max_fails);
     (0..2).for_each(|_| case.health.note_accused());
     case.maybe_fail(14);
     assert!(!is_suspect(&case));
