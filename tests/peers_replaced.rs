@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use support::{DEADLINE, Gateway, Origin, Setup, ok, wait_for, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -149,6 +150,48 @@ fn a_connection_of_one_client_ends_when_its_peer_leaves_or_goes_out() {
         assert_eq!(client.ask(GET).text(), "new", "{goes_out} {asks}");
         assert_eq!(gateway.metric(pinned), 0.0);
     }
+}
+
+/// Whatever else becomes of the lists, its weight and its pool included, and of the settings.
+#[test]
+fn a_peer_that_stays_keeps_what_is_known_of_it() {
+    let (ill, good, new) = (
+        challenging(&Arc::new(AtomicBool::new(true))),
+        Origin::named("good"),
+        Origin::named("new"),
+    );
+    let mut gateway = setup()
+        .set("upstream.fail_timeout", "1h")
+        .lists(&["127.0.0.5"], &[], &[&ill, &good])
+        .start();
+    wait_until("it is out", DEADLINE, || {
+        gateway.get("127.0.0.1", "/");
+        gateway.stderr.count(" peer-out ") == 1
+    });
+    let asked = ill.requests().len();
+    let is_left_alone = |gateway: &Gateway, what: &str| {
+        for client in ["127.0.0.1", "127.0.0.5"] {
+            for _ in 0..20 {
+                assert_ne!(gateway.get(client, "/").text(), "old", "{what}");
+            }
+        }
+        assert_eq!(ill.requests().len(), asked, "{what}");
+    };
+    let heavy = format!("{ill} weight=100");
+    let lists: [(&str, &[&dyn Display], &[&dyn Display]); 4] = [
+        ("others", &[&new], &[&good, &ill, &new]),
+        ("its weight", &[&new], &[&heavy, &good]),
+        ("a second pool", &[&ill, &new], &[&ill, &good]),
+        ("another pool", &[&ill, &new], &[&good]),
+    ];
+    for (what, pre, prod) in lists {
+        replace(&gateway, &["127.0.0.5"], pre, prod);
+        is_left_alone(&gateway, what);
+    }
+    gateway.edit_ini(|it| it.set("upstream.fail_timeout", "2h"));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("reloaded file=");
+    is_left_alone(&gateway, "a reload");
 }
 
 #[test]

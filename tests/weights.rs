@@ -4,9 +4,9 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
-
-use support::{DEADLINE, Gateway, Origin, Redis, Setup, free_address, run_to_exit};
+use support::{CopyFolder, DEADLINE, Gateway, Origin, Redis, Setup, free_address, run_to_exit};
 
 const REQUESTS: u32 = 1000;
 
@@ -98,4 +98,23 @@ fn another_weight_is_another_list_that_nobody_holds() {
     redis.cli(&["LREM", "prod", "0", &weighted]);
     redis.push("prod", &[&format!("{other} weight=1")]);
     gateway.wait_for_lists("the first digest", |it| it["digests"] == before["digests"]);
+}
+
+#[test]
+fn weights_are_in_the_copy_too() {
+    let (redis, folder) = (Redis::start(), CopyFolder::new());
+    let (light, heavy) = (Origin::named("light"), Origin::named("heavy"));
+    redis.push("prod", &[&light, &format!("{heavy} weight=4")]);
+    let setup = || folder.set(Setup::new().redis(redis.url()));
+    let gateway = setup().start();
+    let lists = gateway.wait_for_lists("the copy", |it| {
+        it["generation"] == 1 && folder.copy().exists()
+    });
+    gateway.end();
+    redis.signal(Signal::SIGSTOP);
+    let gateway = setup().start();
+    gateway.wait_for_log("lists-from-copy");
+    assert_eq!(gateway.lists()["digest"], lists["digest"]);
+    assert_nearly(share(&gateway, &heavy), 0.8, "from the copy");
+    redis.signal(Signal::SIGCONT);
 }
