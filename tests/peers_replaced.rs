@@ -178,16 +178,14 @@ fn a_peer_that_stays_keeps_what_is_known_of_it() {
         assert_eq!(ill.requests().len(), asked, "{what}");
     };
     let heavy = format!("{ill} weight=100");
-    let lists: [(&str, &[&dyn Display], &[&dyn Display]); 4] = [
-        ("others", &[&new], &[&good, &ill, &new]),
-        ("its weight", &[&new], &[&heavy, &good]),
-        ("a second pool", &[&ill, &new], &[&ill, &good]),
-        ("another pool", &[&ill, &new], &[&good]),
-    ];
-    for (what, pre, prod) in lists {
+    let change = |what: &str, pre: &[&dyn Display], prod: &[&dyn Display]| {
         replace(&gateway, &["127.0.0.5"], pre, prod);
         is_left_alone(&gateway, what);
-    }
+    };
+    change("others", &[&new], &[&good, &ill, &new]);
+    change("its weight", &[&new], &[&heavy, &good]);
+    change("a second pool", &[&ill, &new], &[&ill, &good]);
+    change("another pool", &[&ill, &new], &[&good]);
     gateway.edit_ini(|it| it.set("upstream.fail_timeout", "2h"));
     gateway.signal(Signal::SIGHUP);
     gateway.wait_for_log("reloaded file=");
