@@ -1,6 +1,7 @@
 //! Counters. Each worker has its own, so that a request touches no shared cache line; the admin listener
 //! adds them up on request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -176,24 +177,25 @@ fn place_of(pool: Option<PoolName>) -> usize {
 /// The counters of all workers.
 #[derive(Debug)]
 pub struct Metrics {
-    workers: Box<[WorkerMetrics]>,
+    /// Shared with those who count, so that these find their own without a search.
+    workers: Box<[Arc<WorkerMetrics>]>,
 }
 
 impl Metrics {
     /// Counters for this many workers, all zero.
     pub fn new(workers: usize) -> Self {
         Self {
-            workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
+            workers: (0..workers).map(|_| Arc::default()).collect(),
         }
     }
 
     /// The counters of one worker.
-    pub(crate) fn worker(&self, worker: usize) -> &WorkerMetrics {
+    pub(crate) fn worker(&self, worker: usize) -> &Arc<WorkerMetrics> {
         &self.workers[worker]
     }
 
     /// The counters of every worker.
-    pub fn workers(&self) -> &[WorkerMetrics] {
+    pub fn workers(&self) -> &[Arc<WorkerMetrics>] {
         &self.workers
     }
 
@@ -210,7 +212,7 @@ impl Metrics {
         histograms: impl Fn(&'a WorkerMetrics) -> &'a [Histogram],
     ) -> HistogramSum {
         let mut all = HistogramSum::default();
-        let each = self.workers.iter().flat_map(histograms);
+        let each = self.workers.iter().flat_map(|it| histograms(it));
         each.for_each(|it| all.add(it));
         all
     }

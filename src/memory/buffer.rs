@@ -144,8 +144,10 @@ impl Buffer {
     }
 
     fn give_back(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        give(bytes, std::mem::take(&mut self.counted));
+        if !self.bytes.is_empty() {
+            let bytes = std::mem::take(&mut self.bytes);
+            give(bytes, std::mem::take(&mut self.counted));
+        }
     }
 }
 

@@ -30,9 +30,10 @@ pub struct Patience {
     budget: Duration,
     /// Bytes a second.
     rate: Option<NonZeroU64>,
-    left: Cell<Duration>,
-    /// Of the longer account.
-    credit: Cell<Duration>,
+    /// How much of the budget is used up.
+    used: Cell<Duration>,
+    /// How much of the longer account is.
+    credit_used: Cell<Duration>,
     /// Much is announced.
     much: Cell<bool>,
     /// Bytes that were counted as taken; writing into the room they left must not count again.
@@ -55,8 +56,8 @@ impl Patience {
         Self {
             budget,
             rate,
-            left: Cell::new(budget),
-            credit: Cell::new(budget.saturating_mul(CREDIT)),
+            used: Cell::new(Duration::ZERO),
+            credit_used: Cell::new(Duration::ZERO),
             much: Cell::new(true),
             taken: Cell::new(0),
             heard: None,
@@ -95,7 +96,9 @@ impl Patience {
 
     /// When a wait that begins `now` has to end.
     pub fn deadline(&self, now: Instant) -> Instant {
-        let silence = now + self.left.get().min(self.credit.get());
+        let left = self.budget.saturating_sub(self.used.get());
+        let credit_left = self.credit().saturating_sub(self.credit_used.get());
+        let silence = now + left.min(credit_left);
         self.end.get().map_or(silence, |end| end.min(silence))
     }
 
@@ -107,8 +110,15 @@ impl Patience {
     }
 
     fn waited(&self, time: Duration) {
-        self.left.set(self.left.get().saturating_sub(time));
-        self.credit.set(self.credit.get().saturating_sub(time));
+        let used = self.used.get().saturating_add(time);
+        self.used.set(used.min(self.budget));
+        let credit_used = self.credit_used.get().saturating_add(time);
+        self.credit_used.set(credit_used.min(self.credit()));
+    }
+
+    /// The longer account, when nothing of it is used up.
+    fn credit(&self) -> Duration {
+        self.budget.saturating_mul(CREDIT)
     }
 
     /// Notes that the other side has taken this much of what was written before.
@@ -128,18 +138,23 @@ impl Patience {
         let Some(rate) = self.rate.filter(|_| bytes > 0) else {
             return;
         };
+        // Mostly nothing was waited for, and there is nothing to restore.
+        if !self.credit_used.get().is_zero() || !self.used.get().is_zero() {
+            self.restore(bytes, rate);
+        }
+    }
+
+    #[cold]
+    fn restore(&self, bytes: usize, rate: NonZeroU64) {
         let second = u64::saturating_mul(bytes as u64, 1_000_000_000);
-        let gain = |account: &Cell<Duration>, nanos: u64, most: Duration| {
-            let gained = account.get() + Duration::from_nanos(nanos);
-            account.set(gained.min(most));
+        let gain = |used: &Cell<Duration>, nanos: u64| {
+            used.set(used.get().saturating_sub(Duration::from_nanos(nanos)));
         };
         match self.much.get() {
-            true => gain(&self.left, second / rate, self.budget),
-            false => self.left.set(self.budget),
+            true => gain(&self.used, second / rate),
+            false => self.used.set(Duration::ZERO),
         }
-        let credit = second.saturating_mul(TOLERANCE) / rate;
-        let most = self.budget.saturating_mul(CREDIT);
-        gain(&self.credit, credit, most);
+        gain(&self.credit_used, second.saturating_mul(TOLERANCE) / rate);
     }
 }
 

@@ -60,11 +60,17 @@ pub(super) struct Counters {
     pub(super) gateway: Arc<Gateway>,
     /// Which worker it is.
     index: usize,
+    own: Arc<WorkerMetrics>,
 }
 
 impl Counters {
     pub(super) fn new(gateway: Arc<Gateway>, index: usize) -> Self {
-        Self { gateway, index }
+        let own = Arc::clone(gateway.metrics.worker(index));
+        Self {
+            gateway,
+            index,
+            own,
+        }
     }
 
     /// Which worker it is.
@@ -82,6 +88,6 @@ impl Deref for Counters {
     type Target = WorkerMetrics;
 
     fn deref(&self) -> &WorkerMetrics {
-        self.gateway.metrics.worker(self.index)
+        &self.own
     }
 }

@@ -351,7 +351,11 @@ impl Pool {
             if !connections.suits(&connections.idle[place], need) {
                 continue;
             }
-            let found = connections.idle.remove(place);
+            // Mostly it is the last one, which moves no other.
+            let found = match place + 1 == connections.idle.len() {
+                true => connections.idle.pop()?,
+                false => connections.idle.remove(place),
+            };
             self.kept.set(self.kept.get() - 1);
             let seen_open = found.age_at(self.looked.get());
             if connections.find_sound(&found) {
@@ -450,7 +454,15 @@ impl Pool {
 
     /// Closes idle connections while the worker has too many: those of the peer with the most, the oldest
     /// first.
+    #[inline]
     fn make_room(&self, limits: &PoolLimits) {
+        if self.kept.get() + self.in_use.get() > limits.total {
+            self.close_some(limits);
+        }
+    }
+
+    #[cold]
+    fn close_some(&self, limits: &PoolLimits) {
         while self.kept.get() + self.in_use.get() > limits.total && self.kept.get() > 0 {
             let peers = self.peers.borrow();
             let fullest = peers.values().max_by_key(|it| it.of.borrow().idle.len());

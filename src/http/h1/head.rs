@@ -394,7 +394,8 @@ fn reg_name(text: &[u8]) -> usize {
     let mut end = 0;
     loop {
         let rest = &text[end..];
-        let plain = rest.iter().take_while(|byte| PLAIN.has(**byte)).count();
+        let plain = rest.iter().position(|byte| !PLAIN.has(*byte));
+        let plain = plain.unwrap_or(rest.len());
         end += plain;
         match &rest[plain..] {
             [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
