@@ -286,9 +286,9 @@ impl Usable {
         })
     }
 
-    /// One that it was not tried on: of those that are up while there are any, and of these one where others do
-    /// not wait in vain just now. What would better be out has a share for others to find out whether it is
-    /// back, at the expense of an attempt each.
+    /// One that it was not tried on: of those that are up while there are any, and of these one where
+    /// others do not wait in vain just now. What would better be out has a share for others to find out
+    /// whether it is back, at the expense of an attempt each.
     #[cold]
     fn choose_untried(
         &self,
