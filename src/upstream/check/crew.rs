@@ -1,6 +1,7 @@
 //! The threads that make checks, one after the other each: as many as are needed, and no more than
 //! [`MOST`].
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -16,6 +17,9 @@ pub(super) const MOST: usize = 32;
 
 /// How often threads that were not needed since are let go.
 const REVIEW: Duration = Duration::from_secs(60);
+
+/// A thread that could not be started is started so much later, if it is still needed.
+const PAUSE: Duration = Duration::from_secs(1);
 
 enum CrewOrder {
     Check(Job),
@@ -34,11 +38,23 @@ pub(super) struct Crew {
     /// The most of these since the last review.
     busiest: usize,
     review: Option<Instant>,
+    /// When to try again to start a thread for what waits in vain.
+    grows_at: Option<Instant>,
+    spawn: Spawn,
 }
+
+/// Starts a thread.
+type Spawn = fn(Receiver<CrewOrder>, Sender<Ended>) -> io::Result<()>;
 
 impl Crew {
     /// Nobody yet; and where the checks that have ended come from.
     pub(super) fn new() -> (Self, Receiver<Ended>) {
+        Self::with(|orders, ended| {
+            supervised::spawn("health-check", move || work(&orders, &ended)).map(drop)
+        })
+    }
+
+    fn with(spawn: Spawn) -> (Self, Receiver<Ended>) {
         let (orders, taken) = unbounded();
         let (ended, ends) = unbounded();
         let crew = Self {
@@ -49,6 +65,8 @@ impl Crew {
             running: 0,
             busiest: 0,
             review: None,
+            grows_at: None,
+            spawn,
         };
         (crew, ends)
     }
@@ -75,14 +93,17 @@ impl Crew {
     }
 
     fn grow(&mut self) {
-        let (taken, ended) = (self.taken.clone(), self.ended.clone());
-        match supervised::spawn("health-check", move || work(&taken, &ended)) {
-            Ok(_) => {
+        let now = Instant::now();
+        match (self.spawn)(self.taken.clone(), self.ended.clone()) {
+            Ok(()) => {
                 self.threads += 1;
-                self.review.get_or_insert_with(|| Instant::now() + REVIEW);
+                self.review.get_or_insert(now + REVIEW);
             }
-            // Others will do it, or one that can be started later.
-            Err(error) => log::error!("health-check-thread-failed error={:?}", error.to_string()),
+            // Others do it, if there are any.
+            Err(error) => {
+                log::error!("health-check-thread-failed error={:?}", error.to_string());
+                self.grows_at = Some(now + PAUSE);
+            }
         }
     }
 
@@ -93,11 +114,14 @@ impl Crew {
 
     /// When to [look](Self::look) next.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        self.review
+        self.review.into_iter().chain(self.grows_at).min()
     }
 
-    /// Lets threads go that were not needed of late.
+    /// Starts a thread that could not be started before, and lets those go that were not needed of late.
     pub(super) fn look(&mut self, now: Instant) {
+        if self.grows_at.take_if(|it| now >= *it).is_some() && self.running > self.threads {
+            self.grow();
+        }
         if self.review.is_none_or(|it| now < it) {
             return;
         }
@@ -141,30 +165,40 @@ impl Drop for CheckEnd<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
     use std::path::Path;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::config::Config;
     use crate::lists::PoolName;
     use crate::upstream::check::ask::CheckClient;
 
-    #[test]
-    fn there_are_as_many_threads_as_are_needed_and_those_that_are_not_any_more_end() {
+    /// Nobody is at this port.
+    const NOBODY: CheckTarget = CheckTarget {
+        peer: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)),
+        way: PoolName::Prod,
+    };
+
+    fn asker() -> Arc<CheckClient> {
         let text = "[health]\npath = /\n[redis]\nurl = redis://h\n";
         let config = Config::parse(Path::new("graygate.ini"), text, None).unwrap();
         let checks = config.health.of_pool(PoolName::Prod).unwrap();
-        let asker = Arc::new(CheckClient::new(Arc::clone(checks)));
+        Arc::new(CheckClient::new(Arc::clone(checks)))
+    }
+
+    #[test]
+    fn there_are_as_many_threads_as_are_needed_and_those_that_are_not_any_more_end() {
+        let asker = asker();
         let (mut crew, ends) = Crew::new();
-        // Nobody is at this port.
-        let target = CheckTarget {
-            peer: ([127, 0, 0, 1], 1).into(),
-            way: PoolName::Prod,
-        };
         let check = |crew: &mut Crew, at_once: usize| {
             for _ in 0..at_once {
                 let asker = Arc::clone(&asker);
-                crew.make(Job { target, asker });
+                crew.make(Job {
+                    target: NOBODY,
+                    asker,
+                });
             }
             for _ in 0..at_once {
                 assert_eq!(ends.recv().unwrap().answer.outcome, Checked::Refused);
@@ -187,5 +221,31 @@ mod tests {
         }
         check(&mut crew, 1);
         assert_eq!(crew.threads, 1);
+    }
+
+    /// The check that waits may be the only one: without it nobody would be checked any more.
+    #[test]
+    fn a_thread_that_cannot_be_started_is_started_later() {
+        static IS_SHORT: AtomicBool = AtomicBool::new(true);
+        let asker = asker();
+        let (mut crew, ends) = Crew::with(|orders, ended| {
+            if IS_SHORT.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            std::thread::spawn(move || work(&orders, &ended));
+            Ok(())
+        });
+        crew.make(Job {
+            target: NOBODY,
+            asker,
+        });
+        crew.look(crew.wakes_at().unwrap());
+        IS_SHORT.store(false, Ordering::SeqCst);
+        let again = crew.wakes_at().unwrap();
+        crew.look(again - Duration::from_millis(1));
+        assert_eq!(crew.threads, 0);
+        crew.look(again);
+        assert_eq!(crew.threads, 1);
+        assert_eq!(ends.recv().unwrap().answer.outcome, Checked::Refused);
     }
 }
