@@ -139,7 +139,7 @@ fn what_has_come_before_anybody_could_look_has_come_in_time_though_the_time_is_o
         NOTHING_IS_LOOKED_AT.wait();
         std::thread::sleep(Duration::from_millis(400));
     };
-    let mut busy = serve_one(waits(DEADLINE, hold_up));
+    let busy = serve_one(waits(DEADLINE, hold_up));
     (0..2).for_each(|_| rung.recv_timeout(DEADLINE).unwrap());
     let mut of_busy = busy.try_clone().unwrap();
     net::spawn(0, move || {

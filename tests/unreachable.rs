@@ -1,5 +1,5 @@
-//! Servers to which no connection can be made at all, be it for the network or for the gateway's own ports: in
-//! a network namespace.
+//! Servers to which no connection can be made at all, be it for the network or for the gateway's own ports:
+//! in a network namespace.
 
 // Helpers outside of the tests fail by unwrapping, too.
 #![allow(clippy::unwrap_used)]
