@@ -133,11 +133,11 @@ fn what_has_come_before_anybody_could_look_has_come_in_time_though_the_time_is_o
             after();
         }
     };
-    let mut late = serve_one(waits(Duration::from_millis(300), || {}));
+    let mut late = serve_one(waits(Duration::from_secs(1), || {}));
     // Its byte is there together with a tick of the clock, before which it holds the worker up.
     let hold_up = || {
         NOTHING_IS_LOOKED_AT.wait();
-        std::thread::sleep(Duration::from_millis(400));
+        std::thread::sleep(Duration::from_millis(1100));
     };
     let busy = serve_one(waits(DEADLINE, hold_up));
     (0..2).for_each(|_| rung.recv_timeout(DEADLINE).unwrap());
