@@ -181,7 +181,7 @@ fn what_hangs_at_a_peer_that_goes_out_is_taken_up_by_the_others_however_much_it_
     let (hung, good) = (Patient::hanging(), Origin::saying(ok("good")));
     let gateway = Setup::new()
         .set("gateway.workers", WORKERS)
-        .set("upstream.read_timeout", "1s")
+        .set("upstream.read_timeout", "3s")
         .set("upstream.retry_budget", 0)
         .lists(&[], &[], &[&hung, &good])
         .start();
@@ -641,6 +641,52 @@ fn a_pool_that_fails_is_not_asked_three_times_over_and_the_denied_retry_is_named
     gateway.wait_for_access("status=502 attempts=1 error=closed-early denied=retry-budget");
     let denied = gateway.metric("graygate_retries_denied_total{pool=\"prod\"}");
     assert!(denied >= (TIMES - TIMES / 5 - 30) as f64, "{denied}");
+}
+
+/// One at which others have just waited in vain is accused until another one has answered these; nobody else
+/// goes there meanwhile.
+#[test]
+fn while_a_peer_is_accused_requests_go_to_others() {
+    const REQUESTS: usize = 12;
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let slow = Arc::clone(&is_slow);
+    let good = Origin::scripted(move |conn| {
+        while conn.request()?.is_some() {
+            if slow.load(Ordering::SeqCst) {
+                conn.wait_for_release()?;
+            }
+            conn.send(ok("good"))?;
+        }
+        Ok(())
+    });
+    let hung = Origin::mute();
+    let gateway = Setup::new()
+        .set("upstream.read_timeout", "2s")
+        .set("upstream.max_fails", 1)
+        .lists(&[], &[], &[&hung, &good])
+        .start();
+    let at = |origin: &Origin| origin.seen(|it| it.requests.len());
+    let ask = || -> Vec<Client> {
+        let before = at(&hung) + at(&good);
+        let mut clients: Vec<Client> = (0..REQUESTS).map(|_| gateway.connect()).collect();
+        clients.iter_mut().for_each(|it| it.send(GET));
+        wait_until("all have come", DEADLINE, || {
+            at(&hung) + at(&good) == before + REQUESTS
+        });
+        clients
+    };
+    let first = ask();
+    let waiting = at(&hung);
+    is_slow.store(true, Ordering::SeqCst);
+    good.wait("what has waited in vain", |it| {
+        it.requests.len() == REQUESTS
+    });
+    let second = ask();
+    assert_eq!(at(&hung), waiting);
+    good.release();
+    for mut client in first.into_iter().chain(second) {
+        assert_eq!(client.response().text(), "good");
+    }
 }
 
 /// What others wait for in vain just now is not tried as well.

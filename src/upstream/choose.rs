@@ -196,7 +196,7 @@ impl Usable {
         if self.peers.is_empty() {
             return None;
         }
-        let chosen = match balance {
+        let mut chosen = match balance {
             _ if !request.tried.is_empty() => {
                 self.choose_untried(peers, request, balance, max_fails, &mut below)?
             }
@@ -204,6 +204,10 @@ impl Usable {
             Balance::Least => self.less_busy(peers, &mut below),
             Balance::Hash => self.nearest(peers, request),
         };
+        // It will be out as soon as another one has answered what has failed there.
+        if request.tried.is_empty() && peers[chosen].health.is_suspect(max_fails) {
+            chosen = self.choose_untried(peers, request, balance, max_fails, &mut below)?;
+        }
         // Of one that has never answered nobody knows whether it will. What can be sent but once waits with
         // few others for that.
         if !request.is_doubtful_at(&peers[chosen], max_fails) {
