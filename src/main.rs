@@ -194,7 +194,7 @@ One line for each server (peer) of each pool:
   OUTS      how often in a row it went out; each time for twice as long
   ACTIVE    requests under way
   ANSWERED  attempts that have ended well since it was listed
-  FAILED    attempts that have failed through its fault, and how
+  FAILED    attempts that have failed, and how
   MEDIAN, P99
             time to the head of a response, in the last minute; - when there was none
 
