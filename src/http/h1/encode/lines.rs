@@ -28,7 +28,7 @@ pub(super) fn put_framing(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-/// The lines of outgoing fields. Those that would be written exactly as they were received are copied,
+/// The lines of an outgoing head. Those that would be written exactly as they were received are copied,
 /// as many at once as are adjacent: most of a head consists of a few such pieces.
 pub(super) struct FieldLines<'a> {
     bytes: &'a [u8],
@@ -39,6 +39,11 @@ pub(super) struct FieldLines<'a> {
 impl<'a> FieldLines<'a> {
     pub(super) fn of(bytes: &'a [u8]) -> Self {
         Self { bytes, piece: 0..0 }
+    }
+
+    /// The same, behind a piece of the head.
+    pub(super) fn behind(piece: Range<usize>, bytes: &'a [u8]) -> Self {
+        Self { bytes, piece }
     }
 
     /// Appends the line of `field`, now or with those after it; [`FieldLines::put`] must follow.

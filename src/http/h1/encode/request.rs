@@ -1,6 +1,7 @@
 //! Requests to peers.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::lines::{FieldLines, put_framing};
 use super::text::{put, put_decimal, put_ip};
@@ -39,17 +40,17 @@ pub struct RequestToPeer<'a> {
 /// Appends the head of a request to a peer.
 pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     let RequestToPeer { head, bytes, .. } = request;
-    put(out, &[head.method.of(bytes), b" "]);
-    match head.form {
-        Target::Absolute { rest, .. } => put_path(out, rest.of(bytes), head.method.of(bytes)),
-        Target::Origin | Target::Asterisk => put(out, &[head.target.of(bytes)]),
-    }
     let host = head
         .authority()
         .map_or(request.default_host, |host| host.of(bytes));
-    put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
     let mut takes_trailers = false;
-    let mut lines = FieldLines::of(bytes);
+    let mut lines = match begin_as_written(head, bytes) {
+        Some(begin) => FieldLines::behind(begin, bytes),
+        None => {
+            put_begin(out, head, host, bytes);
+            FieldLines::of(bytes)
+        }
+    };
     for field in &head.fields {
         let passes = match field.kind {
             FieldKind::Other | FieldKind::UserAgent | FieldKind::Authentication => true,
@@ -90,6 +91,27 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         false => {}
     }
     put(out, &[b"\r\n"]);
+}
+
+/// The request line and the Host field, if they are exactly what would be written.
+fn begin_as_written(head: &RequestHead, bytes: &[u8]) -> Option<Range<usize>> {
+    let first = head.fields.first()?;
+    let is_host = first.kind == FieldKind::Host && first.name.of(bytes) == b"Host";
+    let is_relative = matches!(head.form, Target::Origin | Target::Asterisk);
+    if !is_host || !is_relative || head.version != Version::Http11 {
+        return None;
+    }
+    let host = first.line_as_written()?;
+    Some(head.method.range().start..host.end)
+}
+
+fn put_begin(out: &mut Vec<u8>, head: &RequestHead, host: &[u8], bytes: &[u8]) {
+    put(out, &[head.method.of(bytes), b" "]);
+    match head.form {
+        Target::Absolute { rest, .. } => put_path(out, rest.of(bytes), head.method.of(bytes)),
+        Target::Origin | Target::Asterisk => put(out, &[head.target.of(bytes)]),
+    }
+    put(out, &[b" HTTP/1.1\r\nHost: ", host, b"\r\n"]);
 }
 
 /// True when a `TE` field says that trailers are welcome. That is about the final recipient, to whom
@@ -227,6 +249,28 @@ pub(super) mod tests {
             let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\n{passed}{OURS}\r\n");
             assert_eq!(forwarded(&text, false), expected);
         }
+    }
+
+    #[test]
+    fn a_head_begins_alike_whether_it_comes_so_or_not() {
+        for begin in [
+            "GET /x HTTP/1.1\r\nHost: a\r\nB: 1\r\n",
+            "\r\nGET /x HTTP/1.1\r\nHost: a\r\nB: 1\r\n",
+            "GET /x HTTP/1.1\r\nhost: a\r\nB: 1\r\n",
+            "GET /x HTTP/1.1\r\nHost:a\r\nB: 1\r\n",
+            "GET /x HTTP/1.1\r\nHost: \ta \r\nB: 1\r\n",
+            "GET /x HTTP/1.1\r\nB: 1\r\nHost: a\r\n",
+            "GET /x HTTP/1.0\r\nHost: a\r\nB: 1\r\n",
+            "GET http://a/x HTTP/1.1\r\nHost: a\r\nB: 1\r\n",
+            "GET http://a/x HTTP/1.1\r\nHost: b\r\nB: 1\r\n",
+        ] {
+            let expected = format!("GET /x HTTP/1.1\r\nHost: a\r\nB: 1\r\n{OURS}\r\n");
+            let text = format!("{begin}\r\n");
+            assert_eq!(forwarded(&text, false), expected, "{begin:?}");
+        }
+        let text = "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
+        let expected = format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{OURS}\r\n");
+        assert_eq!(forwarded(text, false), expected);
     }
 
     #[test]

@@ -38,11 +38,17 @@ pub enum Connection {
 /// Appends the head of a response to the client.
 pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
     let ResponseToClient { head, bytes, .. } = response;
-    put_status(out, head.status, head.reason.of(bytes));
     // Without a body the length is information about another response (RFC 9110 section 8.6), unless the
     // status forbids it.
     let informs = response.framing == Framing::None && head.status >= 200 && head.status != 204;
-    let mut lines = FieldLines::of(bytes);
+    let mut lines = match head.version {
+        // The line is as it would be written.
+        Version::Http11 => FieldLines::behind(0..head.reason.range().end + 2, bytes),
+        Version::Http10 => {
+            put_status(out, head.status, head.reason.of(bytes));
+            FieldLines::of(bytes)
+        }
+    };
     for field in &head.fields {
         let passes = match field.kind {
             FieldKind::ContentLength => informs,
@@ -109,7 +115,13 @@ pub(super) mod tests {
         framing: Framing,
         status: u16,
     ) -> String {
-        let text = format!("HTTP/1.1 {status} OK\r\n{fields}\r\n");
+        let begin = format!("HTTP/1.1 {status} OK\r\n");
+        let out = passed(&format!("{begin}{fields}\r\n"), framing);
+        out.strip_prefix(&begin).unwrap().to_owned()
+    }
+
+    /// A response as the client gets it.
+    fn passed(text: &str, framing: Framing) -> String {
         let bytes = text.as_bytes();
         let mut head = ResponseHead::default();
         head.parse(bytes, &mut Scanner::default(), &LIMITS).unwrap();
@@ -125,9 +137,7 @@ pub(super) mod tests {
         };
         let mut out = Vec::new();
         response(&mut out, &to_client);
-        let out = String::from_utf8(out).unwrap();
-        let begin = format!("HTTP/1.1 {status} OK\r\n");
-        out.strip_prefix(&begin).unwrap().to_owned()
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
@@ -157,5 +167,16 @@ pub(super) mod tests {
             200,
         );
         assert_eq!(out, "Content-Length: 5\r\n\r\n");
+    }
+
+    #[test]
+    fn a_response_begins_with_our_version_whatever_the_peers() {
+        for reason in ["OK", "", "Not so bad \t!"] {
+            for version in ["1.0", "1.1"] {
+                let text = format!("HTTP/{version} 200 {reason}\r\nA: 1\r\n\r\n");
+                let expected = format!("HTTP/1.1 200 {reason}\r\nA: 1\r\n\r\n");
+                assert_eq!(passed(&text, Framing::UntilClose), expected);
+            }
+        }
     }
 }
