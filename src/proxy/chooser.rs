@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use fastrand::Rng;
+
 use crate::config::Config;
 use crate::lists::PoolName;
 use crate::route::PoolStanding;
@@ -66,6 +68,8 @@ impl Chosen {
 pub(super) struct Chooser {
     changes: Changes,
     current: RefCell<Current>,
+    /// Its own, since the thread's has to be looked up each time.
+    random: RefCell<Rng>,
 }
 
 struct Current {
@@ -87,6 +91,7 @@ impl Chooser {
         Self {
             changes,
             current: RefCell::new(current),
+            random: RefCell::new(Rng::new()),
         }
     }
 
@@ -187,31 +192,15 @@ impl Chooser {
         let current = self.current.borrow();
         let (usable, peers) = (current.usable(pool), current.pools[pool].peers());
         let rules = &current.config.upstream;
-        let chosen = |place: usize, trial: Option<Trial>| Chosen {
-            pools: Rc::clone(&current.pools),
-            pool,
-            place,
-            is_doubtful: trial.is_none()
-                && request.is_doubtful_at(&peers[place], rules.max_fails)
-                && usable.len() > 1
-                && !peers[place].health.is_out(),
-            trial,
-        };
         let falls_back = current.pools.fall_back(pool, rules);
         if usable.has_trial(now, may_be_risked)
             && (falls_back || usable.has_other(peers, request.tried))
+            && let Some(trial) = current.begin_trial(pool, request.tried, may_be_risked, now)
         {
-            let untried = peers.iter().enumerate();
-            let mut untried = untried.filter(|(_, it)| !request.tried.contains(&it.address));
-            let trial = untried.find_map(|(place, it)| {
-                let trial = it.health.begin_trial(now, may_be_risked, rules)?;
-                Some(chosen(place, Some(trial)))
-            });
-            if trial.is_some() {
-                return trial;
-            }
+            return Some(trial);
         }
-        let random = |below: u32| fastrand::u32(..below);
+        let mut random = self.random.borrow_mut();
+        let random = |below: u32| random.u32(..below);
         let place = usable.choose(peers, request, rules.balance, rules.max_fails, random);
         // Where another pool answers, nobody waits once more for what others wait for in vain just now.
         let is_vain = |place: usize| {
@@ -223,7 +212,15 @@ impl Chooser {
             true => None,
             false => choose::last_resort(peers, request.tried, now, rules),
         });
-        place.map(|it| chosen(it, None))
+        place.map(|place| Chosen {
+            pools: Rc::clone(&current.pools),
+            pool,
+            place,
+            is_doubtful: request.is_doubtful_at(&peers[place], rules.max_fails)
+                && usable.len() > 1
+                && !peers[place].health.is_out(),
+            trial: None,
+        })
     }
 }
 
@@ -246,6 +243,30 @@ impl Current {
             PoolName::Pre => &self.pre,
             PoolName::Prod => &self.prod,
         }
+    }
+
+    /// A peer that is out, and may be tried by now.
+    #[cold]
+    fn begin_trial(
+        &self,
+        pool: PoolName,
+        tried: &[SocketAddr],
+        may_be_risked: bool,
+        now: Instant,
+    ) -> Option<Chosen> {
+        let untried = self.pools[pool].peers().iter().enumerate();
+        let mut untried = untried.filter(|(_, it)| !tried.contains(&it.address));
+        untried.find_map(|(place, it)| {
+            let rules = &self.config.upstream;
+            let trial = it.health.begin_trial(now, may_be_risked, rules)?;
+            Some(Chosen {
+                pools: Rc::clone(&self.pools),
+                pool,
+                place,
+                trial: Some(trial),
+                is_doubtful: false,
+            })
+        })
     }
 
     fn is_over(&self, now: Instant) -> bool {

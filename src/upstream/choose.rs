@@ -217,6 +217,7 @@ impl Usable {
     }
 
     /// By chance, each as often as its weight says: which of those that may be asked.
+    #[inline]
     fn draw(&self, below: &mut impl FnMut(u32) -> u32) -> usize {
         match self.even {
             true => below(u32::try_from(self.peers.len()).unwrap_or(u32::MAX)) as usize,
