@@ -51,8 +51,8 @@ use std::time::Duration;
 pub(crate) use clock::{
     are_waits_cut, cut_waits, ensure_all_ticking, ensure_ticking, interrupt_idle, set_housekeeping,
 };
-pub(crate) use coroutines::on_each_worker;
 pub use coroutines::{Companion, spawn, spawn_beside};
+pub(crate) use coroutines::{is_spawning, on_each_worker};
 pub(crate) use coroutines::{worker, workers};
 pub use events::Wake;
 pub use listener::{Accepted, Listener};

@@ -209,6 +209,10 @@ pub(crate) fn named(path: &Path, error: &io::Error) -> io::Error {
 /// Sends panics to the error log instead of standard error, each with its location.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
+        // Whoever wanted it is told, and tells.
+        if net::is_spawning() {
+            return;
+        }
         let backtrace = std::backtrace::Backtrace::force_capture();
         let place = panic
             .location()

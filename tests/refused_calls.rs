@@ -4,7 +4,12 @@
 
 mod support;
 
-use support::{Gateway, Origin, Setup, ok};
+use std::path::Path;
+use std::process::{Child, Command};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Client, DEADLINE, Gateway, Origin, Setup, allow_descriptors, ok, wait_until};
 
 /// Large enough for a pipe, and for several turns.
 const LENGTH: usize = 3_000_000;
@@ -55,4 +60,89 @@ fn large_bodies_pass_whole_where_the_kernel_refuses_splice() {
         // Whoever was refused does not ask for each piece of a body.
         assert!(refused < 30, "{error}: asked {refused} times");
     }
+}
+
+/// Makes every further mmap(2) of `gateway` fail for as long as this lives.
+struct WithoutMaps(Child);
+
+impl WithoutMaps {
+    #[track_caller]
+    fn of(gateway: &Gateway) -> Self {
+        let pid = gateway.pid().to_string();
+        let strace = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid, "-e"])
+            .args(["trace=mmap", "-e", "inject=mmap:error=ENOMEM"])
+            .spawn()
+            .unwrap();
+        let status = |task: &Path| std::fs::read_to_string(task.join("status")).unwrap_or_default();
+        let is_traced = |task: &Path| !status(task).contains("TracerPid:\t0\n");
+        wait_until("all threads are traced", DEADLINE, || {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            tasks.into_iter().all(|it| is_traced(&it.unwrap().path()))
+        });
+        Self(strace)
+    }
+}
+
+impl Drop for WithoutMaps {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        // It lets go of the gateway, which goes on.
+        kill(pid, Signal::SIGTERM).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A coroutine needs a stack, and so many are kept from the start.
+#[test]
+fn a_connection_for_which_no_stack_can_be_had_is_503_and_others_are_served() {
+    const MANY: usize = 256 + 100;
+    allow_descriptors(4096);
+    let origin = Origin::scripted(|conn| {
+        while let Some(request) = conn.request()? {
+            if request.head.target() == "/held" {
+                conn.wait_for_release()?;
+            }
+            conn.send(ok("fine"))?;
+        }
+        Ok(())
+    });
+    let setup = Setup::serving(&origin).one_worker();
+    let gateway = setup.set("upstream.read_timeout", "1m").start();
+    let mut before = gateway.connect();
+    assert_eq!(before.get("/").text(), "fine");
+    let without = WithoutMaps::of(&gateway);
+    // Whoever is served needs one for as long as that takes.
+    let mut clients: Vec<_> = (0..MANY).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send_if_open("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.wire.stream.set_nonblocking(true).unwrap();
+    }
+    let line = gateway.wait_for_log(" accept-failed ");
+    assert!(
+        line.contains("error=\"no stack for a coroutine\""),
+        "{line}"
+    );
+    // Not its admin listener: a thread needs a stack for its signals, and std ends the process without one.
+    wait_until("all have been accepted", DEADLINE, || {
+        let is_answered = |it: &&Client| it.wire.stream.peek(&mut [0]).is_ok();
+        let refused = clients.iter().filter(is_answered).count();
+        refused + origin.seen(|it| it.requests.len()) - 1 == MANY
+    });
+    for client in &clients {
+        client.wire.stream.set_nonblocking(false).unwrap();
+    }
+    origin.release();
+    let statuses = clients.iter_mut().map(|it| it.response().status());
+    let refused = statuses
+        .filter(|it| *it != 200)
+        .inspect(|it| assert_eq!(*it, 503));
+    let refused = refused.count();
+    assert!((1..MANY / 2).contains(&refused), "{refused}");
+    drop(clients);
+    drop(without);
+    for client in [&mut before, &mut gateway.connect()] {
+        assert_eq!(client.get("/").text(), "fine");
+    }
+    assert_eq!(gateway.stderr.count("panic"), 0);
 }

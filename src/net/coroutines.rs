@@ -13,6 +13,7 @@ static WORKERS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
+    static SPAWNS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Sets the number of workers, before there is one.
@@ -39,6 +40,11 @@ pub(crate) fn worker() -> usize {
         Some(worker) => worker,
         None => panic!("not on a worker"),
     }
+}
+
+/// True while the calling thread starts a coroutine: a panic is an [error of `spawn`](spawn) then.
+pub(crate) fn is_spawning() -> bool {
+    SPAWNS.get()
 }
 
 /// Runs `task` as a coroutine of its own on `worker`. A panic in `task` ends that task only.
@@ -99,12 +105,14 @@ fn spawn_joinable(
         // The hook has reported it; what is left is to keep it inside this task.
         let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(task));
     };
+    SPAWNS.set(true);
     let spawned = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: `may` asks that the task does not overflow its stack (a generous one, see
         // `STACK_SIZE`, and a guard page below it) and does not rely on thread-local state across
         // a wait: a coroutine here never leaves its worker, so thread-locals stay the same.
         unsafe { coroutine::Builder::new().id(worker).spawn(contained) }
     }));
+    SPAWNS.set(false);
     match spawned {
         Ok(handle) => handle,
         // A stack that cannot be mapped is a panic in `may`.

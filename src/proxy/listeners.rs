@@ -95,10 +95,16 @@ impl Drop for Accepting {
 fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entrance) {
     let addr = listener.addr();
     let config = Reader::new(&gateway.config);
-    let (said, refused) = (
+    let (failed, over_capacity) = (
         RefCell::<Throttle>::default(),
         RefCell::<Throttle>::default(),
     );
+    let tell_failed = |error: &io::Error| {
+        if let Some(unsaid) = failed.borrow_mut().turn(Instant::now()) {
+            let error = error.to_string();
+            log::error!("accept-failed listen={addr} error={error:?} unsaid={unsaid}");
+        }
+    };
     let outcome = listener.accept_loop(
         || gateway.is_draining(),
         |connection, from| {
@@ -108,14 +114,19 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
                 proxy,
             };
             let admit = || {
-                let Err(connection) = place(gateway, &config.snapshot(), connection, arrival)
-                else {
+                let refused = place(gateway, &config.snapshot(), connection, arrival);
+                let Err(Unplaced { connection, error }) = refused else {
                     return;
                 };
-                if let Some(unsaid) = refused.borrow_mut().turn(Instant::now()) {
-                    let (name, open) = (Refusal::OverCapacity.name(), gateway.open_connections());
-                    let client = from.ip();
-                    log::warn!("{name} client={client} connections={open} unsaid={unsaid}");
+                match error {
+                    Some(error) => tell_failed(&error),
+                    None => {
+                        if let Some(unsaid) = over_capacity.borrow_mut().turn(Instant::now()) {
+                            let name = Refusal::OverCapacity.name();
+                            let (open, client) = (gateway.open_connections(), from.ip());
+                            log::warn!("{name} client={client} connections={open} unsaid={unsaid}");
+                        }
+                    }
                 }
                 refuse(gateway, connection);
             };
@@ -125,10 +136,7 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
             }
         },
         |error| {
-            if let Some(unsaid) = said.borrow_mut().turn(Instant::now()) {
-                let error = error.to_string();
-                log::error!("accept-failed listen={addr} error={error:?} unsaid={unsaid}");
-            }
+            tell_failed(&error);
             match error.kind() {
                 // The client has gone already.
                 io::ErrorKind::ConnectionAborted => Duration::ZERO,
@@ -144,15 +152,25 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
     }
 }
 
-/// Gives a connection to a worker, or returns it because there are too many.
+/// A connection that no worker serves.
+struct Unplaced {
+    connection: Accepted,
+    /// Why; none when there are too many.
+    error: Option<io::Error>,
+}
+
+/// Gives a connection to a worker, or returns it.
 fn place(
     gateway: &Arc<Gateway>,
     config: &Config,
     connection: Accepted,
     arrival: Arrival,
-) -> Result<(), Accepted> {
+) -> Result<(), Unplaced> {
     if gateway.open_connections() >= config.gateway.max_connections {
-        return Err(connection);
+        return Err(Unplaced {
+            connection,
+            error: None,
+        });
     }
     connection.tolerate(config.gateway.send_timeout);
     let worker = idlest(gateway, connection.natural_worker());
@@ -165,7 +183,7 @@ fn begin(
     worker: usize,
     connection: Accepted,
     arrival: Arrival,
-) -> Result<(), Accepted> {
+) -> Result<(), Unplaced> {
     gateway.connections[worker].fetch_add(1, Ordering::AcqRel);
     // In a separate cell, so that it is not lost with a coroutine that cannot be started.
     let handover = Arc::new(Mutex::new(Some(connection)));
@@ -180,16 +198,22 @@ fn begin(
             session_gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
             // The natural worker needs no other descriptor for it.
             let natural = connection.natural_worker();
-            if let Err(connection) = begin(&session_gateway, natural, connection, arrival) {
-                refuse(&session_gateway, connection);
+            if let Err(refused) = begin(&session_gateway, natural, connection, arrival) {
+                refuse(&session_gateway, refused.connection);
             }
         }
     });
-    if spawned.is_err() {
-        gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
-        return take(&handover).map_or(Ok(()), Err);
+    let Err(error) = spawned else {
+        return Ok(());
+    };
+    gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
+    match take(&handover) {
+        Some(connection) => Err(Unplaced {
+            connection,
+            error: Some(error),
+        }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The worker with the fewest connections; `natural` where it makes no difference, which saves a
