@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    Client, Conn, DEADLINE, Gateway, Origin, RefusingPeer, Setup, ok, peer_on, wait_for, wait_until,
+    Client, Conn, DEADLINE, DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok, peer_on, wait_for,
+    wait_until,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -309,6 +310,53 @@ fn a_peer_whose_responses_are_ambiguous_goes_out_after_as_few_as_any_other() {
     gateway.wait_for_log("why=bad-response-framing");
     ask_until(&gateway, "a trial has failed", GET, || outs(&gateway) == 2);
     assert_eq!((ambiguous.asked(), backs(&gateway)), (MAX_FAILS + 1, 0));
+}
+
+/// Each in its own words, when another peer has answered the same request.
+#[test]
+fn whatever_a_peer_does_wrong_puts_it_out_by_its_name() {
+    let large = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "a".repeat(40_000));
+    let (deaf, refusing, mute) = (DeafPeer::new(), RefusingPeer::new(), Origin::mute());
+    let closing = Patient::closing();
+    closing.set_ill(true);
+    let resetting = Origin::scripted(|conn| {
+        conn.request()?;
+        conn.reset_at_end();
+        Ok(())
+    });
+    let saying = [
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        &large,
+    ]
+    .map(Origin::saying);
+    let table: [(&dyn Display, &str); 9] = [
+        (&deaf, "connect-timeout"),
+        (&refusing, "connect-refused"),
+        (&mute, "read-timeout"),
+        (&closing, "closed-early"),
+        (&resetting, "closed-early"),
+        (&saying[0], "bad-response-head"),
+        (&saying[1], "bad-response-framing"),
+        (&saying[2], "unexpected-upgrade"),
+        (&saying[3], "response-head-too-large"),
+    ];
+    for (bad, why) in table {
+        let good = Origin::saying(ok("good"));
+        let gateway = Setup::new()
+            .set("upstream.connect_timeout", "300ms")
+            .set("upstream.read_timeout", "300ms")
+            .lists(&[], &[], &[&bad, &good])
+            .start();
+        let mut client = gateway.connect();
+        for _ in 0..40 {
+            assert_eq!(client.ask(GET).text(), "good", "{why}");
+        }
+        gateway.wait_for_log(&format!("peer-out pool=prod peer={bad} why={why} "));
+        let counted = format!("graygate_attempts_total{{pool=\"prod\",outcome=\"{why}\"}}");
+        assert_eq!(gateway.metric(&counted), MAX_FAILS as f64, "{why}");
+    }
 }
 
 /// What makes any server close at once.
