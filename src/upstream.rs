@@ -9,6 +9,7 @@ mod hash;
 pub(crate) mod health;
 pub mod in_force;
 pub(crate) mod names;
+mod outage;
 pub(crate) mod peer;
 pub mod pool;
 pub(crate) mod roster;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use support::{
     Client, Conn, DEADLINE, DeafPeer, Gateway, Origin, RefusingPeer, Setup, ok, peer_on, wait_for,
     wait_until,
@@ -612,6 +613,25 @@ fn a_client_that_leaves_during_a_trial_leaves_it_to_the_next_request() {
     ask_until(&gateway, "it is back", GET, || backs(&gateway) == 1);
     assert_eq!(outs(&gateway), 1, "the client was at fault");
     assert!(hung.asked() >= before + 2);
+}
+
+/// Whatever it was that all of them had in common is over for all of them.
+#[test]
+fn after_an_outage_of_all_servers_the_first_answers_bring_all_of_them_back() {
+    let peers: Vec<_> = (0..4).map(|_| Patient::closing()).collect();
+    peers.iter().for_each(|it| it.set_ill(true));
+    let entries: Vec<&dyn Display> = peers.iter().map(|it| it as &dyn Display).collect();
+    let mut gateway = Setup::new()
+        .set("upstream.fail_timeout", "1h")
+        .lists(&[], &[], &entries)
+        .start();
+    ask_until(&gateway, "all are out", POST, || outs(&gateway) == 4);
+    // They have been out for long, and stay out for an hour.
+    gateway.edit_ini(|it| it.set("upstream.fail_timeout", "100ms"));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_metric("graygate_reloads_total{outcome=\"ok\"}", 1.0);
+    peers.iter().for_each(|it| it.set_ill(false));
+    ask_until(&gateway, "all are back", GET, || backs(&gateway) == 4);
 }
 
 #[test]

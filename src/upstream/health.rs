@@ -478,6 +478,22 @@ impl Health {
         }
     }
 
+    /// It may be tried at once, though it was to be out for longer.
+    pub(crate) fn need_not_be_out(&self, now: Instant) {
+        let (word, now) = (self.word(), self.millis(now));
+        if word.kind() == StateKind::Out && !word.is_out_by_check() && word.millis() > now {
+            // Otherwise somebody has just changed it, who knows more.
+            self.replace(word, word.with(StateKind::Out, now));
+        }
+    }
+
+    /// Between the last two looks it has answered whatever it was asked. For the control plane.
+    pub(crate) fn has_answered_of_late(&self) -> bool {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Outcomes { answered, failed } = recent.latest();
+        answered > 0 && failed == 0
+    }
+
     /// So many of its checks have failed that it counts as down. One that nobody asks yet stays so.
     pub(crate) fn check_has_failed(&self, now: Instant) -> Option<Change> {
         self.note_check(true);

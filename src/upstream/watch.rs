@@ -1,5 +1,5 @@
 //! The threads that look after what is known of peers: one ages it, see [`InForce::look`], and tells of
-//! pools; one has their names looked up.
+//! pools and their outages; one has their names looked up.
 
 use std::io;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::events::PoolWatch;
 use super::in_force::InForce;
+use super::outage::OutageWatch;
 use crate::config::Config;
 use crate::process::supervised;
 use crate::snapshot::Published;
@@ -30,12 +31,14 @@ pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> i
         }
     })?;
     supervised::spawn("peers-look", move || {
-        let mut watch = PoolWatch::default();
+        let (mut watch, mut outages) = (PoolWatch::default(), OutageWatch::default());
         loop {
             thread::sleep(PERIOD);
             let now = Instant::now();
             in_force.look(now);
-            watch.look(&in_force.pools(), &config.load().upstream, now);
+            let (pools, config) = (in_force.pools(), config.load());
+            outages.look(&pools, &config.upstream, now);
+            watch.look(&pools, &config.upstream, now);
         }
     })?;
     Ok(())

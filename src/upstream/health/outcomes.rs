@@ -42,4 +42,16 @@ impl Recent {
             _ => Outcomes::default(),
         }
     }
+
+    /// What was seen between the last two looks.
+    pub(super) fn latest(&self) -> Outcomes {
+        let mut looks = self.looks.iter().rev();
+        let (Some((_, now)), Some((_, before))) = (looks.next(), looks.next()) else {
+            return Outcomes::default();
+        };
+        Outcomes {
+            answered: now.answered.wrapping_sub(before.answered),
+            failed: now.failed.wrapping_sub(before.failed),
+        }
+    }
 }
