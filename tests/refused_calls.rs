@@ -120,10 +120,9 @@ fn a_connection_for_which_no_stack_can_be_had_is_503_and_others_are_served() {
     }
     let line = gateway.wait_for_log(" accept-failed ");
     assert!(
-        line.contains("error=\"no stack for a coroutine\""),
+        line.contains("error=\"no stack for a coroutine: "),
         "{line}"
     );
-    // Not its admin listener: a thread needs a stack for its signals, and std ends the process without one.
     wait_until("all have been accepted", DEADLINE, || {
         let is_answered = |it: &&Client| it.wire.stream.peek(&mut [0]).is_ok();
         let refused = clients.iter().filter(is_answered).count();
@@ -140,7 +139,14 @@ fn a_connection_for_which_no_stack_can_be_had_is_503_and_others_are_served() {
     let refused = refused.count();
     assert!((1..MANY / 2).contains(&refused), "{refused}");
     drop(clients);
+    // Nor is there a stack for another thread, and that is no reason to end.
+    let mut admin = Client::connect(gateway.admin());
+    admin.send_if_open("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    gateway.wait_for_log(" admin-thread-failed error=");
     drop(without);
+    wait_until("there is one again", DEADLINE, || {
+        gateway.admin_get("/healthz").0 == 200
+    });
     for client in [&mut before, &mut gateway.connect()] {
         assert_eq!(client.get("/").text(), "fine");
     }

@@ -19,6 +19,7 @@ use crate::admin::view::View;
 use crate::error::{Refusal, reason_phrase};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::Limits;
+use crate::memory::advice;
 use crate::process::supervised;
 
 /// Limits of a request head. A listener of its own, so they need not be tuned.
@@ -86,7 +87,8 @@ pub(crate) fn serve(listener: TcpListener, view: View) -> io::Result<()> {
                 let _ = attend(&view, &stream);
             };
             let thread = std::thread::Builder::new().name("admin-request".to_owned());
-            if let Err(error) = thread.spawn(serve) {
+            let started = advice::room_for_thread().and_then(|()| thread.spawn(serve));
+            if let Err(error) = started {
                 log::error!("admin-thread-failed error={:?}", error.to_string());
             }
         }

@@ -1,9 +1,11 @@
 //! Advice to the allocator, the kernel and the processor about the memory of long lists: that it should
 //! be returned when it is free, and that it is accessed at random. Where the advice is not supported,
-//! nothing changes.
+//! nothing changes. And a question: whether there is room for a thread.
 
 // Advice is given by C calls and by addresses.
 #![allow(unsafe_code)]
+
+use std::io;
 
 #[cfg(target_os = "linux")]
 use nix::libc;
@@ -49,6 +51,45 @@ pub(crate) fn put_in_large_pages<T>(elements: &[T]) {
     // SAFETY: the pages are within the elements, and their content does not change. A kernel before 6.1,
     // or one without a free large page, returns an error and moves nothing.
     let _ = unsafe { libc::madvise(start.wrapping_add(before).cast(), pages, COLLAPSE) };
+}
+
+/// Asks the kernel for as much as the start of a thread takes, and gives it back: to be called before one is
+/// started while the gateway serves. The standard library ends the *process* when a thread, which it has
+/// started on a stack that was left from another one, gets no memory for the stack of its signals: near the limit
+/// `vm.max_map_count`, to which thousands of tunnels come, or at a limit to the memory.
+///
+/// # Errors
+/// The kernel's, when there is not so much.
+pub(crate) fn room_for_thread() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        /// Pages that are to be areas of their own: those of two stacks and their guards, and as many again.
+        const AREAS: usize = 8;
+        const PAGE: usize = 64 * 1024;
+
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let length = 2 * AREAS * PAGE;
+        // SAFETY: new memory at an address of the kernel's choice, which nobody uses.
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let mut outcome = Ok(());
+        for at in 0..AREAS {
+            let page = start.wrapping_byte_add(2 * at * PAGE);
+            // SAFETY: within what was mapped above.
+            if unsafe { libc::mprotect(page, PAGE, libc::PROT_READ) } != 0 {
+                outcome = Err(io::Error::last_os_error());
+                break;
+            }
+        }
+        // SAFETY: all that was mapped above, of which nobody has a pointer.
+        unsafe { libc::munmap(start, length) };
+        outcome
+    }
+    #[cfg(not(target_os = "linux"))]
+    Ok(())
 }
 
 /// Starts to load an element into the caches. A useless prefetch costs nothing, so the index is not

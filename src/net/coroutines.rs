@@ -118,7 +118,7 @@ fn spawn_joinable(
         // A stack that cannot be mapped is a panic in `may`.
         Err(_) => Err(io::Error::new(
             io::ErrorKind::OutOfMemory,
-            "no stack for a coroutine",
+            "no stack for a coroutine: no memory, or vm.max_map_count areas are in use",
         )),
     }
 }

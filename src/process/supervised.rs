@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
+use crate::memory::advice;
+
 /// The pause between a panic and the restart, so that one that always recurs does not use up a CPU.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -16,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// between two runs must be consistent at any moment.
 ///
 /// # Errors
-/// When the thread cannot be started.
+/// When the thread cannot be started, or there is no memory for it.
 pub(crate) fn spawn(name: &str, work: impl FnMut() + Send + 'static) -> io::Result<JoinHandle<()>> {
     spawn_with(name, PAUSE, work)
 }
@@ -26,6 +28,7 @@ fn spawn_with(
     pause: Duration,
     mut work: impl FnMut() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    advice::room_for_thread()?;
     let own = name.to_owned();
     let thread = Builder::new().name(own.clone());
     thread.spawn(move || {

@@ -9,6 +9,8 @@ use std::io;
 use std::panic::resume_unwind;
 use std::thread::{Builder, scope};
 
+use crate::memory::advice;
+
 /// Lists with at least this many entries are heavy. Shorter ones take a few milliseconds, and their
 /// changes are urgent.
 pub(super) const HEAVY: usize = 20_000;
@@ -33,6 +35,7 @@ pub(super) const fn room(bytes: usize) -> usize {
 /// # Errors
 /// When the thread cannot be started.
 pub(super) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    advice::room_for_thread()?;
     scope(|scope| {
         let thread = Builder::new().name("lists-heavy".to_owned());
         let thread = thread.spawn_scoped(scope, || {

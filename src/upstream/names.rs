@@ -22,6 +22,7 @@ use self::answer::NameAddresses;
 use super::roster::ResolvedPeer;
 use crate::lists::{Lists, PeerList, Place};
 use crate::logs::throttle::Throttle;
+use crate::memory::advice;
 
 /// Names that are asked for at once, and threads that may hang.
 const AT_ONCE: usize = 32;
@@ -315,7 +316,8 @@ impl NamesShared {
             let own = Arc::clone(self);
             let thread = thread::Builder::new().name("names-resolver".to_owned());
             // Those that there are do it later, or the next turn starts one.
-            if thread.spawn(move || own.work()).is_ok() {
+            let started = advice::room_for_thread().and_then(|()| thread.spawn(move || own.work()));
+            if started.is_ok() {
                 state.threads += 1;
             }
         }

@@ -10,6 +10,7 @@ use crossbeam_channel::Receiver;
 
 use super::stream::left;
 use crate::config::Address;
+use crate::memory::advice;
 
 /// A change of the lists waits no longer than this for a name to be resolved.
 pub(super) const PROMPT: Duration = Duration::from_millis(20);
@@ -75,6 +76,7 @@ fn ask_resolver(host: &str, port: u16, wanted: Option<SocketAddr>) -> io::Result
             "{host} was not asked for: the system's resolver hangs"
         )));
     };
+    advice::room_for_thread()?;
     let (said, answers) = crossbeam_channel::bounded(ASKED);
     let name = host.to_owned();
     std::thread::Builder::new()
