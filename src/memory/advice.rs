@@ -54,9 +54,9 @@ pub(crate) fn put_in_large_pages<T>(elements: &[T]) {
 }
 
 /// Asks the kernel for as much as the start of a thread takes, and gives it back: to be called before one is
-/// started while the gateway serves. The standard library ends the *process* when a thread, which it has
-/// started on a stack that was left from another one, gets no memory for the stack of its signals: near the limit
-/// `vm.max_map_count`, to which thousands of tunnels come, or at a limit to the memory.
+/// started while the gateway serves. The standard library ends the *process* when a thread, started on a stack
+/// that was left from another one, gets no memory for the stack of its signals: at a limit to the memory, or to
+/// its areas (`vm.max_map_count`), to which thousands of tunnels come.
 ///
 /// # Errors
 /// The kernel's, when there is not so much.
