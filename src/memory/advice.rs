@@ -53,10 +53,10 @@ pub(crate) fn put_in_large_pages<T>(elements: &[T]) {
     let _ = unsafe { libc::madvise(start.wrapping_add(before).cast(), pages, COLLAPSE) };
 }
 
-/// Asks the kernel for as much as the start of a thread takes, and gives it back: to be called before one is
-/// started while the gateway serves. The standard library ends the *process* when a thread, started on a stack
-/// that was left from another one, gets no memory for the stack of its signals: at a limit to the memory, or to
-/// its areas (`vm.max_map_count`), to which thousands of tunnels come.
+/// Asks the kernel for as much as the start of a thread takes, and gives it back: to be called before one
+/// is started while the gateway serves. The standard library ends the *process* when a thread, started on a
+/// stack that was left from another one, gets no memory for the stack of its signals: at a limit to the
+/// memory, or to its areas (`vm.max_map_count`), to which thousands of tunnels come.
 ///
 /// # Errors
 /// The kernel's, when there is not so much.
