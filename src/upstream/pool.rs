@@ -222,6 +222,16 @@ struct Quarantine {
 }
 
 impl Quarantine {
+    /// Behind the response to a request of `asker`'s.
+    #[cold]
+    fn after(leftover: Leftover, asker: Asker) -> Self {
+        Self {
+            news: (leftover != Leftover::Doubtful).then(net::news),
+            until: (leftover != Leftover::Answer).then(|| Instant::now() + QUARANTINE_TIME),
+            asker,
+        }
+    }
+
     fn is_for(&self, asker: Asker) -> bool {
         let is_same = asker == self.asker && asker != Asker::Anybody;
         is_same && self.news != Some(net::news())
@@ -242,9 +252,11 @@ impl PeerConnections {
     /// one that may serve anybody: otherwise a client that sends enough HEAD requests would leave the
     /// others no connection to reuse.
     fn has_room_for(&mut self, idle: &IdleConnection, limit: usize) -> bool {
-        if self.idle.len() < limit {
-            return true;
-        }
+        self.idle.len() < limit || self.makes_room_for(idle, limit)
+    }
+
+    #[cold]
+    fn makes_room_for(&mut self, idle: &IdleConnection, limit: usize) -> bool {
         let is_quarantined = |it: &IdleConnection| it.quarantine.is_some();
         let gives_way = self.idle.iter().position(is_quarantined);
         match gives_way.filter(|_| !is_quarantined(idle) && self.idle.len() == limit) {
@@ -432,11 +444,7 @@ impl Pool {
             since: Moment::now(),
             answered,
             promised,
-            quarantine: (leftover != Leftover::None).then(|| Quarantine {
-                news: (leftover != Leftover::Doubtful).then(net::news),
-                until: (leftover != Leftover::Answer).then(|| Instant::now() + QUARANTINE_TIME),
-                asker,
-            }),
+            quarantine: (leftover != Leftover::None).then(|| Quarantine::after(leftover, asker)),
         };
         // After a very large body the events may be about bytes that were read, so the kernel is asked
         // then.

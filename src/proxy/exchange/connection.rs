@@ -32,6 +32,13 @@ impl<D: Downstream> Exchange<'_, D> {
                 outcome => return outcome,
             }
         }
+        self.try_new_connection(chosen)
+    }
+
+    // Out of line: most requests need none.
+    #[inline(never)]
+    fn try_new_connection(&mut self, chosen: &Chosen) -> Result<Outcome, Stop> {
+        let address = chosen.peer().address;
         self.leftover = Leftover::None;
         let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
         let connect = || peer::connect(address, deadline, self.transport.watch_gone());

@@ -50,7 +50,21 @@ impl<D: Downstream> Exchange<'_, D> {
 
     /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer
     /// whether it answers, [so often](DOUBTS) at most: others have been sent there to find out.
-    fn choose(&self, pool: PoolName, mut now: Instant) -> Option<Chosen> {
+    fn choose(&self, pool: PoolName, now: Instant) -> Option<Chosen> {
+        match self.choose_now(pool, now) {
+            Some(chosen) if !chosen.is_doubtful => Some(chosen),
+            Some(doubtful) => self.wait_for_others(pool, doubtful),
+            None if self.worker.chooser.awaits_first_check(pool) => {
+                let now = self.wait_for_check(pool)?;
+                let chosen = self.choose_now(pool, now)?;
+                self.wait_for_others(pool, chosen)
+            }
+            None => None,
+        }
+    }
+
+    #[inline]
+    fn choose_now(&self, pool: PoolName, now: Instant) -> Option<Chosen> {
         let worker = self.worker;
         // Should the peer never answer, only what asks for no change is sent to another one.
         let may_be_risked = self.will_repeat(self.plan.is_safe);
@@ -60,24 +74,23 @@ impl<D: Downstream> Exchange<'_, D> {
             client: self.tally.client,
             worker: worker.index(),
         };
-        let choose = |now| worker.chooser.choose(pool, &request, may_be_risked, now);
-        let mut chosen = match choose(now) {
-            Some(chosen) => chosen,
-            None if worker.chooser.awaits_first_check(pool) => {
-                now = self.wait_for_check(pool)?;
-                choose(now)?
-            }
-            None => return None,
-        };
+        let chooser = &worker.chooser;
+        chooser.choose(pool, &request, may_be_risked, now)
+    }
+
+    /// Waits until others know whether a peer answers, where it is in doubt.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_others(&self, pool: PoolName, mut chosen: Chosen) -> Option<Chosen> {
         for _ in 0..DOUBTS {
             let Some(client) = self.transport.socket().filter(|_| chosen.is_doubtful) else {
                 break;
             };
             chosen.is_given_up();
             client.pause(Instant::now() + DOUBT_TIME, Watch::Nothing);
-            now = Instant::now();
-            worker.refresh_peers(now);
-            chosen = choose(now)?;
+            let now = Instant::now();
+            self.worker.refresh_peers(now);
+            chosen = self.choose_now(pool, now)?;
         }
         Some(chosen)
     }
