@@ -370,6 +370,24 @@ fn names_are_asked_for_in_their_interval_which_a_reload_changes() {
     });
 }
 
+/// Its servers were replaced, and the old ones are gone.
+#[test]
+fn a_name_none_of_whose_servers_answers_is_asked_for_at_once() {
+    let Some(resolver) = Resolver::start() else {
+        return;
+    };
+    let (redis, mut old) = (Redis::start(), origins(3));
+    let new = old.split_off(2);
+    resolver.set(NAME, &ips(&old));
+    redis.push("prod", &[&named(&old, NAME)]);
+    let setup = setup(&resolver, &redis).set("upstream.resolve_interval", "1h");
+    let gateway = setup.start();
+    assert!(["0", "1"].contains(&&*gateway.get("127.0.0.1", "/").text()));
+    resolver.set(NAME, &ips(&new));
+    drop(old);
+    gateway.wait_served("127.0.0.1", "2", DEADLINE);
+}
+
 #[test]
 fn a_change_of_names_that_is_held_is_known_when_it_is_accepted() {
     let Some(resolver) = Resolver::start() else {

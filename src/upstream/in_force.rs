@@ -4,6 +4,7 @@
 //! Both are replaced together, by one pointer swap. Peers change without their lists, too, when a name
 //! means other addresses: then the lists stay, with their generation.
 
+use std::collections::BTreeSet;
 use std::ops::{Deref, Index};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -184,6 +185,19 @@ impl InForce {
         }
     }
 
+    fn ask_for_names_of_dead(&self, pools: &Pools) {
+        let peers = || PoolName::ALL.into_iter().flat_map(|it| pools[it].peers());
+        let named = |is_up: bool| {
+            let peers = peers().filter(move |it| it.health.is_up() == is_up);
+            peers.filter_map(|it| it.name.as_ref())
+        };
+        let dead: BTreeSet<_> = named(false).collect();
+        if !dead.is_empty() {
+            let alive: BTreeSet<_> = named(true).collect();
+            self.names.ask_now(dead.difference(&alive).copied());
+        }
+    }
+
     /// A worker's view.
     pub(crate) fn reader(&self) -> Reader<Serving> {
         Reader::new(&self.published)
@@ -203,9 +217,10 @@ impl InForce {
     }
 
     /// To be called once a second, by one thread: what is older than the window of health and budgets
-    /// counts no more.
+    /// counts no more, and names that have nobody up are asked for.
     pub fn look(&self, now: Instant) {
         let pools = self.pools();
+        self.ask_for_names_of_dead(&pools);
         for pool in PoolName::ALL {
             pools[pool].budget().look(now);
             pools[pool]

@@ -77,6 +77,8 @@ struct NamesState {
     idle: usize,
     /// A name in force has other addresses.
     has_changed: bool,
+    /// A name is to be asked for before its time.
+    is_urgent: bool,
     /// Lists have waited in vain, and nothing was resolved since.
     is_slow: bool,
     interval: Duration,
@@ -248,17 +250,33 @@ impl Names {
         }
         let pause = state.next_look(Instant::now());
         if !state.has_changed {
-            let waited = self
-                .0
-                .news
-                .wait_timeout_while(state, pause, |it| !it.has_changed);
+            let nothing = |it: &mut NamesState| !it.has_changed && !it.is_urgent;
+            let waited = self.0.news.wait_timeout_while(state, pause, nothing);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.is_urgent = false;
         // Whatever is left from the last time is too much for the threads that there are.
         let more = usize::from(!state.queue.is_empty() || state.threads == 0);
         state.ask_for_due(Instant::now());
         self.0.hire(&mut state, more);
         std::mem::take(&mut state.has_changed)
+    }
+
+    /// Of what these names mean nobody answers, so they may mean something else by now: they are asked for at
+    /// once.
+    pub(super) fn ask_now<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>) {
+        let mut state = self.0.locked();
+        let now = Instant::now();
+        for name in names {
+            let known = state.known.get_mut(name).map(|it| &mut it.stage);
+            if let Some(Stage::Waits(at)) = known {
+                *at = now.min(*at);
+                state.is_urgent = true;
+            }
+        }
+        if state.is_urgent {
+            self.0.news.notify_all();
+        }
     }
 
     /// How the names are.
