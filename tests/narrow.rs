@@ -8,32 +8,13 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Command;
 use std::sync::mpsc;
 
 use socket2::{Domain, Socket, Type};
-use support::{DEADLINE, Setup, wait_until};
+use support::{DEADLINE, Setup, run_in_namespace, wait_until};
 
-/// Runs the ignored test `name` of this file in a namespace of its own.
-#[track_caller]
-fn run_in_namespace(name: &str) {
-    const SET_UP: &str = "ip link set lo mtu 1500 up && exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    // Whoever is not root is one in there.
-    if !nix::unistd::Uid::effective().is_root() {
-        command.arg("--map-root-user");
-    }
-    let output = command
-        .args(["--net", "sh", "-c", SET_UP])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture"])
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let has_run = said.contains("1 passed");
-    assert!(output.status.success() && has_run, "{said}");
-}
+/// How the loopback is set up.
+const ETHERNET: &str = "mtu 1500 up";
 
 /// A listener whose connections have room for a few kilobytes.
 fn narrow_listener() -> (TcpListener, SocketAddr) {
@@ -49,7 +30,7 @@ fn narrow_listener() -> (TcpListener, SocketAddr) {
 
 #[test]
 fn a_connection_that_has_not_taken_a_whole_request_gets_no_other() {
-    run_in_namespace("answered_before_the_head_was_taken");
+    run_in_namespace(ETHERNET, "answered_before_the_head_was_taken");
 }
 
 #[test]

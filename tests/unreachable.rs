@@ -7,32 +7,13 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
 
-use support::{Gateway, Origin, Setup, free_address, ok};
+use support::{Gateway, Origin, Setup, free_address, ok, run_in_namespace};
+
+/// How the loopback is set up.
+const LOOPBACK: &str = "up";
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-
-/// Runs the ignored test `name` of this file in a namespace of its own.
-#[track_caller]
-fn run_in_namespace(name: &str) {
-    const SET_UP: &str = "ip link set lo up && exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    // Whoever is not root is one in there.
-    if !nix::unistd::Uid::effective().is_root() {
-        command.arg("--map-root-user");
-    }
-    let output = command
-        .args(["--net", "sh", "-c", SET_UP])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture"])
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let has_run = said.contains("1 passed");
-    assert!(output.status.success() && has_run, "{said}");
-}
 
 fn attempts(gateway: &Gateway, outcome: &str) -> f64 {
     gateway.metric(&format!(
@@ -42,7 +23,7 @@ fn attempts(gateway: &Gateway, outcome: &str) -> f64 {
 
 #[test]
 fn a_server_to_which_no_way_leads_is_left_alone_and_others_answer() {
-    run_in_namespace("no_way_leads_there");
+    run_in_namespace(LOOPBACK, "no_way_leads_there");
 }
 
 #[test]
@@ -78,7 +59,7 @@ fn no_way_leads_there() {
 
 #[test]
 fn a_gateway_without_ports_asks_where_it_has_some_and_blames_nobody() {
-    run_in_namespace("no_port_is_left");
+    run_in_namespace(LOOPBACK, "no_port_is_left");
 }
 
 #[test]

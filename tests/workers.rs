@@ -251,17 +251,22 @@ fn out_of_descriptors_an_upgrade_waits_and_is_then_refused_before_the_client_is_
     origin.wait_closed(1);
 }
 
-/// The rest of its body needs handles of its own.
-#[test]
-fn out_of_descriptors_an_upload_that_is_answered_early_waits_for_some() {
-    let origin = Origin::scripted(|conn| {
+/// An origin whose answers begin before the bodies of their requests have come.
+fn answering_early() -> Origin {
+    Origin::scripted(|conn| {
         while let Some(head) = conn.head()? {
             conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")?;
             conn.stream_body(&head, &mut |_| {})?;
             conn.send("fine")?;
         }
         Ok(())
-    });
+    })
+}
+
+/// The rest of its body needs handles of its own.
+#[test]
+fn out_of_descriptors_an_upload_that_is_answered_early_waits_for_some() {
+    let origin = answering_early();
     let setup = Setup::serving(&origin).one_worker();
     let gateway = setup.set("upstream.connect_timeout", "2s").start();
     let mut client = gateway.connect();
@@ -286,14 +291,7 @@ fn out_of_descriptors_an_upload_that_is_answered_early_waits_for_some() {
 /// Nobody waits for descriptors on behalf of who has gone.
 #[test]
 fn out_of_descriptors_who_leaves_is_waited_for_no_longer() {
-    let origin = Origin::scripted(|conn| {
-        while let Some(head) = conn.head()? {
-            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")?;
-            conn.stream_body(&head, &mut |_| {})?;
-            conn.send("fine")?;
-        }
-        Ok(())
-    });
+    let origin = answering_early();
     let setup = Setup::serving(&origin).one_worker();
     let gateway = setup.set("upstream.connect_timeout", "1h").start();
     let mut client = gateway.connect();

@@ -180,22 +180,20 @@ impl Chooser {
             .allows(current.config.upstream.retry_budget)
     }
 
-    /// The peer of `pool` to ask next, if one is left. `may_be_risked`: the request may be sent again, should
-    /// the peer never answer it.
+    /// The peer of `pool` to ask next, if one is left.
     pub(super) fn choose(
         &self,
         pool: PoolName,
         request: &Request<'_>,
-        may_be_risked: bool,
         now: Instant,
     ) -> Option<Chosen> {
         let current = self.current.borrow();
         let (usable, peers) = (current.usable(pool), current.pools[pool].peers());
         let rules = &current.config.upstream;
         let falls_back = current.pools.fall_back(pool, rules);
-        if usable.has_trial(now, may_be_risked)
+        if usable.has_trial(now, request.may_be_risked)
             && (falls_back || usable.has_other(peers, request.tried))
-            && let Some(trial) = current.begin_trial(pool, request.tried, may_be_risked, now)
+            && let Some(trial) = current.begin_trial(pool, request, now)
         {
             return Some(trial);
         }
@@ -247,18 +245,12 @@ impl Current {
 
     /// A peer that is out, and may be tried by now.
     #[cold]
-    fn begin_trial(
-        &self,
-        pool: PoolName,
-        tried: &[SocketAddr],
-        may_be_risked: bool,
-        now: Instant,
-    ) -> Option<Chosen> {
+    fn begin_trial(&self, pool: PoolName, request: &Request<'_>, now: Instant) -> Option<Chosen> {
         let untried = self.pools[pool].peers().iter().enumerate();
-        let mut untried = untried.filter(|(_, it)| !tried.contains(&it.address));
+        let mut untried = untried.filter(|(_, it)| !request.tried.contains(&it.address));
         untried.find_map(|(place, it)| {
             let rules = &self.config.upstream;
-            let trial = it.health.begin_trial(now, may_be_risked, rules)?;
+            let trial = it.health.begin_trial(now, request.may_be_risked, rules)?;
             Some(Chosen {
                 pools: Rc::clone(&self.pools),
                 pool,

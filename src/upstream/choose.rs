@@ -46,7 +46,7 @@ pub(crate) struct Request<'a> {
     /// Peers that it was tried on.
     pub tried: &'a [SocketAddr],
     /// It may be sent a second time, should the first peer not answer.
-    pub repeatable: bool,
+    pub may_be_risked: bool,
     /// Whom the balance `hash` keeps at one peer.
     pub client: IpAddr,
     /// The worker that asks.
@@ -355,7 +355,7 @@ impl Request<'_> {
     /// True when it can be sent but once, and nobody knows whether `peer` answers, where as many wait already
     /// as may be lost: any number if peers never go out.
     pub(crate) fn is_doubtful_at(&self, peer: &Peer, max_fails: u32) -> bool {
-        !self.repeatable
+        !self.may_be_risked
             && !peer.health.is_proven()
             && max_fails > 0
             && sent_in_doubt(peer, self.worker) >= u64::from(max_fails)

@@ -66,16 +66,14 @@ impl<D: Downstream> Exchange<'_, D> {
     #[inline]
     fn choose_now(&self, pool: PoolName, now: Instant) -> Option<Chosen> {
         let worker = self.worker;
-        // Should the peer never answer, only what asks for no change is sent to another one.
-        let may_be_risked = self.will_repeat(self.plan.is_safe);
         let request = choose::Request {
             tried: &self.workspace.tried,
-            repeatable: may_be_risked,
+            // Should the peer never answer, only what asks for no change is sent to another one.
+            may_be_risked: self.will_repeat(self.plan.is_safe),
             client: self.tally.client,
             worker: worker.index(),
         };
-        let chooser = &worker.chooser;
-        chooser.choose(pool, &request, may_be_risked, now)
+        worker.chooser.choose(pool, &request, now)
     }
 
     /// Waits until others know whether a peer answers, where it is in doubt.

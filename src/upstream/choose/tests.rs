@@ -44,7 +44,7 @@ fn put_out(roster: &Roster, place: usize) {
 
 const REQUEST: Request<'_> = Request {
     tried: &[],
-    repeatable: true,
+    may_be_risked: true,
     client: CLIENT,
     worker: 0,
 };
@@ -286,7 +286,7 @@ fn what_would_better_be_out_is_asked_little() {
 #[test]
 fn a_request_that_must_not_be_repeated_waits_with_few_others_for_who_has_never_answered() {
     let request = Request {
-        repeatable: false,
+        may_be_risked: false,
         ..REQUEST
     };
     for balance in ALL {
