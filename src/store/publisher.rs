@@ -502,8 +502,9 @@ impl Publisher {
             self.lists.store(new);
             return;
         }
-        self.lists.store(new);
+        // First: whoever sees the new lists sees when they came into force.
         self.locked().changed = Some(SystemTime::now());
+        self.lists.store(new);
         let reported = &mut entrance.reported;
         reported.tell_published(&self.lists.load(), cause, Instant::now());
         self.knock.notify_all();
