@@ -14,7 +14,12 @@ use support::Traffic;
 fn a_request_that_is_logged_allocates_nothing() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let served = Served::start(&LogTarget::File(log.path().to_owned()));
-    for traffic in Traffic::kinds() {
-        served.check(&traffic);
+    let custom = "escape=json {\"a\":\"$http_accept\",\"t\":\"$time_iso8601\",\"h\":\"$host\",\"p\":\"$upstream_addr\"}";
+    for format in ["main", "combined", "json", custom] {
+        println!("{format}");
+        served.log_as(format);
+        for traffic in Traffic::kinds() {
+            served.check(&traffic);
+        }
     }
 }

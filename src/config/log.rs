@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::{ConfigError, ValueResult, wrong};
 use super::file::Section;
 use super::key::settings;
+use super::log_format::{LogFormat, log_format};
 use super::units::{self, digits, one_of};
 
 settings! {
@@ -13,6 +14,8 @@ settings! {
         "Access log: a file, stdout (or -), stderr or off.";
     ERROR: LogTarget = error, "/var/log/graygate/error.log", restart, |it, base| log_target(it, base),
         "Error log: a file, stdout (or -), stderr or off.";
+    FORMAT: LogFormat = format, "main", reload, |it, _| log_format(it),
+        "Lines of the access log: main, combined (nginx's), json, or text with variables such as $remote_addr.";
     OWN_LINES: Option<u32> = own_lines, "1000", reload, |it, _| lines(it),
         "Access log lines a second and listener for requests that need no server, 1 to 1000000, or unlimited.";
     LEVEL: log::LevelFilter = level, "info", reload, |it, _| level(it),
@@ -26,6 +29,8 @@ pub struct LogSettings {
     pub access: LogTarget,
     /// The error log.
     pub error: LogTarget,
+    /// How a line of the access log is written.
+    pub format: LogFormat,
     /// Lines a second of the access log, for requests of a listener that need no server.
     pub own_lines: Option<u32>,
     /// What the error log leaves out.
@@ -50,6 +55,7 @@ impl LogSettings {
         Ok(Self {
             access: section.get(&ACCESS)?,
             error: section.get(&ERROR)?,
+            format: section.get(&FORMAT)?,
             own_lines: section.get(&OWN_LINES)?,
             level: section.get(&LEVEL)?,
         })

@@ -268,6 +268,7 @@ fn an_empty_file_has_the_documented_defaults() {
         log: LogSettings {
             access: LogTarget::File("/var/log/graygate/access.log".into()),
             error: LogTarget::File("/var/log/graygate/error.log".into()),
+            format: LogFormat::Main,
             own_lines: Some(1000),
             level: ::log::LevelFilter::Info,
         },
@@ -471,6 +472,11 @@ fn values_are_understood() {
         ("log.error", "/dev/null", |it| {
             it.log.error == LogTarget::File("/dev/null".into())
         }),
+        ("log.format", "main", |it| it.log.format == LogFormat::Main),
+        // Quotes within a value are part of it, and so are braces and brackets.
+        ("log.format", "escape=json {\"a\":[\"${status}\"]}", |it| {
+            format!("{:?}", it.log.format).contains("Json")
+        }),
         ("log.own_lines", "unlimited", |it| {
             it.log.own_lines.is_none()
         }),
@@ -598,6 +604,16 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "it is out of range;",
         ),
         ("gateway.max_body", "-1", "it is not a size;"),
+        (
+            "log.format",
+            "Main",
+            "it is neither the name of a format nor has it variables; allowed: main, combined, json, or text",
+        ),
+        (
+            "log.format",
+            "$remote_adr",
+            "`$remote_adr` is not a variable; allowed: main",
+        ),
         ("log.own_lines", "0", "it is out of range;"),
         ("log.own_lines", "1000001", "it is out of range;"),
         ("log.own_lines", "off", "it is not a number;"),
@@ -1292,6 +1308,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("health.check_before_use", "on"),
     ("log.access", "off"),
     ("log.error", "off"),
+    ("log.format", "json"),
     ("log.own_lines", "1"),
     ("log.level", "warn"),
     ("admin.listen", "off"),

@@ -1,4 +1,4 @@
-//! The access log: one line per request, in logfmt.
+//! The access log: one line per request, as the [`LogFormat`] in force says; `main` is logfmt.
 //!
 //! A worker renders its lines into a batch of its own and hands the batch to the writer when it
 //! is large enough or a tick of the clock old (`AccessLog::tick`), so that a request pays for
@@ -7,6 +7,9 @@
 //! What a client sends takes a bounded part of a line, and lines of requests that needed no server are
 //! limited in number ([`OwnLines`]): a client cannot fill a disk.
 
+mod custom;
+mod json;
+mod local_time;
 mod own_lines;
 
 use std::cell::RefCell;
@@ -14,7 +17,10 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::local_time::LocalTimeText;
+use crate::config::LogFormat;
 use crate::http::h1::encode::put_ip;
+use crate::http::span::Span;
 use crate::logs::writer::{BATCH, Batch, LogQueue};
 
 pub use own_lines::OwnLines;
@@ -40,12 +46,16 @@ pub(crate) struct Record<'a> {
     pub received: u64,
     /// Bytes of the response, head and body.
     pub sent: u64,
+    /// Those of its body, with the framing of chunks.
+    pub body_sent: u64,
     /// From the first byte of the request to the last of the response.
     pub request_time: Duration,
     /// From the first attempt to the last byte of the response.
     pub upstream_time: Option<Duration>,
     /// The generation of the lists that decided.
     pub generation: u64,
+    /// The request line as received, as far as it was.
+    pub line: &'a [u8],
     /// The method, if the head was parsed.
     pub method: &'a [u8],
     /// The target as received.
@@ -53,7 +63,9 @@ pub(crate) struct Record<'a> {
     /// The host that the request was for.
     pub host: &'a [u8],
     /// The User-Agent field.
-    pub user_agent: &'a [u8],
+    pub user_agent: Option<&'a [u8]>,
+    /// The [fields that the format shows](LogFormat::fields).
+    pub fields: ShownFields<'a>,
     /// Name of the refusal or failure.
     pub error: Option<&'a str>,
     /// Why the connection is closed after this request, if it is.
@@ -62,14 +74,37 @@ pub(crate) struct Record<'a> {
     pub denied: Option<&'a str>,
 }
 
-/// Most bytes of a line that a value from outside takes, escapes included.
+/// Fields of a request, in the order of the [format's](LogFormat::fields).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShownFields<'a> {
+    /// What the values are in.
+    pub bytes: &'a [u8],
+    /// Their values.
+    pub values: &'a [Option<Span>],
+}
+
+impl<'a> ShownFields<'a> {
+    fn get(self, place: usize) -> Option<&'a [u8]> {
+        let value = self.values.get(place).copied().flatten();
+        value.map(|it| it.of(self.bytes))
+    }
+}
+
+/// Most bytes of a line in `main` or `json` that a value from outside takes, escapes included.
 const VALUE_LIMIT: usize = 512;
 
 /// One worker's access to the access log.
 pub(crate) struct AccessLog {
     queue: LogQueue,
     batch: RefCell<Batch>,
-    clock: RefCell<TimeText>,
+    clocks: RefCell<Clocks>,
+}
+
+/// Times as text.
+#[derive(Default)]
+struct Clocks {
+    utc: TimeText,
+    local: LocalTimeText,
 }
 
 impl AccessLog {
@@ -79,7 +114,7 @@ impl AccessLog {
         Self {
             batch: RefCell::new(queue.new_batch()),
             queue,
-            clock: RefCell::new(TimeText::default()),
+            clocks: RefCell::default(),
         }
     }
 
@@ -90,10 +125,10 @@ impl AccessLog {
 
     /// Adds a line. Returns true when it is the first since the last flush, so that the caller has to
     /// make sure that there is a next one.
-    pub(crate) fn write(&self, record: &Record<'_>) -> bool {
+    pub(crate) fn write(&self, record: &Record<'_>, format: &LogFormat) -> bool {
         let mut batch = self.batch.borrow_mut();
         let first = batch.lines == 0;
-        record.render(&mut self.clock.borrow_mut(), &mut batch.bytes);
+        record.render(format, &mut self.clocks.borrow_mut(), &mut batch.bytes);
         batch.lines += 1;
         if batch.bytes.len() >= BATCH {
             self.hand_over(&mut batch);
@@ -126,7 +161,16 @@ impl AccessLog {
 }
 
 impl Record<'_> {
-    fn render(&self, clock: &mut TimeText, out: &mut Vec<u8>) {
+    fn render(&self, format: &LogFormat, clocks: &mut Clocks, out: &mut Vec<u8>) {
+        match format {
+            LogFormat::Main => self.render_main(&mut clocks.utc, out),
+            LogFormat::Json(_) => self.render_json(&mut clocks.utc, out),
+            LogFormat::Custom(format) => self.render_custom(format, &mut clocks.local, out),
+        }
+        out.push(b'\n');
+    }
+
+    fn render_main(&self, clock: &mut TimeText, out: &mut Vec<u8>) {
         out.extend_from_slice(b"time=");
         clock.write(self.time, out);
         out.extend_from_slice(b" client=");
@@ -134,12 +178,7 @@ impl Record<'_> {
         plain(out, b" pool=", self.pool);
         plain(out, b" reason=", self.reason);
         match self.peer {
-            Some(SocketAddr::V4(peer)) => {
-                out.extend_from_slice(b" peer=");
-                put_ip(out, (*peer.ip()).into());
-                number(out, b":", peer.port());
-            }
-            Some(peer) => text(out, b" peer=", format_args!("{peer}")),
+            Some(peer) => address(out, b" peer=", peer),
             None => plain(out, b" peer=", "-"),
         }
         number(out, b" attempts=", self.attempts);
@@ -154,21 +193,30 @@ impl Record<'_> {
         }
         number(out, b" generation=", self.generation);
         // A method is a token, which needs no quotes; one that was refused is not shown.
-        let method = std::str::from_utf8(self.method).unwrap_or_default();
-        plain(
-            out,
-            b" method=",
-            if method.is_empty() { "-" } else { method },
-        );
+        out.extend_from_slice(b" method=");
+        out.extend_from_slice(match self.method {
+            b"" => b"-",
+            method => method,
+        });
         quoted(out, b" target=", self.target);
         quoted(out, b" host=", self.host);
-        quoted(out, b" user_agent=", self.user_agent);
+        quoted(out, b" user_agent=", self.user_agent.unwrap_or_default());
         plain(out, b" error=", self.error.unwrap_or("-"));
         plain(out, b" close=", self.close.unwrap_or("-"));
         if let Some(denied) = self.denied {
             plain(out, b" denied=", denied);
         }
-        out.push(b'\n');
+    }
+}
+
+fn address(out: &mut Vec<u8>, key: &[u8], value: SocketAddr) {
+    match value {
+        SocketAddr::V4(value) => {
+            out.extend_from_slice(key);
+            put_ip(out, (*value.ip()).into());
+            number(out, b":", value.port());
+        }
+        value => text(out, key, format_args!("{value}")),
     }
 }
 
@@ -271,12 +319,14 @@ impl TimeText {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::config::LogTarget;
+    use crate::config::{Config, LogTarget};
     use crate::logs::writer::{Links, Log, open_file};
 
-    fn record() -> Record<'static> {
+    pub(super) fn record() -> Record<'static> {
         Record {
             time: UNIX_EPOCH + Duration::from_millis(1_500_000_000_007),
             client: [127, 0, 0, 5].into(),
@@ -287,13 +337,19 @@ mod tests {
             status: 200,
             received: 100,
             sent: 200,
+            body_sent: 150,
             request_time: Duration::from_micros(1234),
             upstream_time: Some(Duration::from_micros(2_000_001)),
             generation: 3,
+            line: b"GET /x?y HTTP/1.1",
             method: b"GET",
             target: b"/x?y",
             host: b"h",
-            user_agent: b"curl",
+            user_agent: Some(b"curl"),
+            fields: ShownFields {
+                bytes: b"",
+                values: &[],
+            },
             error: None,
             close: None,
             denied: None,
@@ -301,9 +357,21 @@ mod tests {
     }
 
     fn line(record: &Record<'_>) -> String {
+        String::from_utf8(rendered(record, "main")).unwrap()
+    }
+
+    /// The format that `[log] format` means.
+    pub(super) fn format(text: &str) -> LogFormat {
+        let ini = format!("[lists]\nfile = l\n[log]\nformat = {text}\n");
+        let config = Config::parse(Path::new("/x.ini"), &ini, None);
+        config.unwrap().log.format
+    }
+
+    /// The line of a record in this format.
+    pub(super) fn rendered(record: &Record<'_>, text: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        record.render(&mut TimeText::default(), &mut out);
-        String::from_utf8(out).unwrap()
+        record.render(&format(text), &mut Clocks::default(), &mut out);
+        out
     }
 
     #[test]
@@ -320,7 +388,7 @@ mod tests {
     #[test]
     fn what_a_client_sends_cannot_break_the_line() {
         let mut hostile = record();
-        hostile.user_agent = b"a\"b\\c\r\n\x1b[31m\xff";
+        hostile.user_agent = Some(b"a\"b\\c\r\n\x1b[31m\xff");
         hostile.target = &[b'x'; 600];
         hostile.status = 0;
         let line = line(&hostile);
@@ -374,7 +442,7 @@ mod tests {
         // More than were made ahead, and none of them is given back.
         drop((0..100).map(|_| queue.new_batch()).collect::<Vec<_>>());
         for count in 1..=3 {
-            assert!(access_log.write(&record()));
+            assert!(access_log.write(&record(), &LogFormat::Main));
             assert!(!access_log.tick(), "line {count} is left");
             queue.flush();
             let written = std::fs::read_to_string(&path).unwrap();

@@ -46,10 +46,10 @@ pub(in crate::proxy) trait Downstream: BodySink {
         patience: &Patience,
     ) -> io::Result<usize>;
 
-    /// Takes the head. It may be written later, together with what follows, but at the latest with the
-    /// end or a flush. An earlier head is discarded: if any of it had been written, there would not be
-    /// another one.
-    fn head(&mut self, response: &ResponseToClient<'_>);
+    /// Takes the head, and returns how many bytes it has. It may be written later, together with what
+    /// follows, but at the latest with the end or a flush. An earlier head is discarded: if any of it had
+    /// been written, there would not be another one.
+    fn head(&mut self, response: &ResponseToClient<'_>) -> usize;
 }
 
 /// Where a body goes: to a client, or to a peer.

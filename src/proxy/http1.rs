@@ -65,11 +65,12 @@ impl<S: ByteStream> Downstream for Http1<'_, S> {
         outcome.map(|()| written)
     }
 
-    fn head(&mut self, response: &ResponseToClient<'_>) {
+    fn head(&mut self, response: &ResponseToClient<'_>) -> usize {
         self.response.pending.clear();
         encode::response(self.response.pending, response);
         self.response.chunked = response.framing == Framing::Chunked;
         self.response.ended = false;
+        self.response.pending.len()
     }
 }
 

@@ -1,16 +1,25 @@
 //! What the access log shows of a request's head.
 
+use crate::config::LogFormat;
 use crate::http::bytes::is_token_byte;
-use crate::http::fields::FieldKind;
+use crate::http::fields::{Field, FieldKind};
 use crate::http::h1::head::RequestHead;
+use crate::http::span::Span;
+use crate::logs::access::ShownFields;
 
 /// Parts of a request head that the access log shows, copied because the head's bytes make room
 /// for the body. The memory is reused.
 #[derive(Default)]
 pub(super) struct LoggedHead {
+    /// The request line, and what follows.
     bytes: Vec<u8>,
-    /// Where method, target, host and user agent end.
-    ends: [usize; 4],
+    line: Span,
+    method: Span,
+    target: Span,
+    host: Span,
+    user_agent: Option<Span>,
+    /// What the format shows besides.
+    fields: Vec<Option<Span>>,
 }
 
 impl LoggedHead {
@@ -21,23 +30,28 @@ impl LoggedHead {
 
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
-        self.ends = [0; 4];
+        self.fields.clear();
+        (self.line, self.method) = (Span::default(), Span::default());
+        (self.target, self.host) = (Span::default(), Span::default());
+        self.user_agent = None;
     }
 
-    pub(super) fn note(&mut self, head: &RequestHead, bytes: &[u8]) {
+    /// Notes what lines in this `format` show of a head that was parsed.
+    pub(super) fn note(&mut self, head: &RequestHead, bytes: &[u8], format: &LogFormat) {
         self.bytes.clear();
+        self.fields.clear();
+        let (start, target) = (head.method.range().start, head.target.range());
+        self.line = self.add(&bytes[start..target.end + " HTTP/1.1".len()]);
+        self.method = Span::new(0, head.method.range().len());
+        self.target = Span::new(target.start - start, target.end - start);
+        self.host = self.add(head.authority().map_or(b"", |it| it.of(bytes)));
         let agent = head.fields.of_kind(FieldKind::UserAgent).next();
-        let parts = [
-            Some(head.method),
-            Some(head.target),
-            head.authority(),
-            agent.map(|field| field.value),
-        ];
-        for (part, end) in parts.iter().zip(&mut self.ends) {
-            if let Some(span) = part {
-                self.bytes.extend_from_slice(span.of(bytes));
-            }
-            *end = self.bytes.len();
+        self.user_agent = agent.map(|it| self.add(it.value.of(bytes)));
+        for name in format.fields() {
+            let is_it = |it: &&Field| it.name.of(bytes).eq_ignore_ascii_case(name);
+            let field = head.fields.iter().find(is_it);
+            let value = field.map(|it| self.add(it.value.of(bytes)));
+            self.fields.push(value);
         }
     }
 
@@ -46,37 +60,50 @@ impl LoggedHead {
         self.clear();
         let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let end = memchr::memchr2(b'\r', b'\n', line).unwrap_or(line.len());
+        self.line = self.add(&line[..end]);
         let mut words = line[..end].splitn(3, |byte| *byte == b' ');
         let method = words.next().unwrap_or_default();
         // A method is shown unquoted, so it must be a token.
         if method.len() <= 32 && method.iter().all(|byte| is_token_byte(*byte)) {
-            self.bytes.extend_from_slice(method);
-            self.ends = [self.bytes.len(); 4];
-            self.bytes
-                .extend_from_slice(words.next().unwrap_or_default());
-            self.ends[1..].fill(self.bytes.len());
+            self.method = Span::new(0, method.len());
+            let target = words.next().unwrap_or_default();
+            let start = method.len() + usize::from(!target.is_empty());
+            self.target = Span::new(start, start + target.len());
         }
+    }
+
+    fn add(&mut self, part: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(part);
+        Span::new(start, self.bytes.len())
+    }
+
+    /// The request line as received.
+    pub(super) fn line(&self) -> &[u8] {
+        self.line.of(&self.bytes)
     }
 
     /// The method, once it has been noted.
     pub(super) fn method(&self) -> &[u8] {
-        self.part(0)
+        self.method.of(&self.bytes)
     }
 
     pub(super) fn target(&self) -> &[u8] {
-        self.part(1)
+        self.target.of(&self.bytes)
     }
 
     pub(super) fn host(&self) -> &[u8] {
-        self.part(2)
+        self.host.of(&self.bytes)
     }
 
-    pub(super) fn user_agent(&self) -> &[u8] {
-        self.part(3)
+    pub(super) fn user_agent(&self) -> Option<&[u8]> {
+        self.user_agent.map(|it| it.of(&self.bytes))
     }
 
-    fn part(&self, at: usize) -> &[u8] {
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[start..self.ends[at]]
+    pub(super) fn fields(&self) -> ShownFields<'_> {
+        ShownFields {
+            bytes: &self.bytes,
+            values: &self.fields,
+        }
     }
 }

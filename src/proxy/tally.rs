@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use super::logged_head::LoggedHead;
 use super::worker::Worker;
+use crate::config::LogSettings;
 use crate::error::{Close, Refusal};
 use crate::lists::PoolName;
 use crate::logs::access::Record;
@@ -24,6 +25,8 @@ pub(super) struct Tally {
     pub(super) status: u16,
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// What `sent` was, or is to be, where the body of the answer begins.
+    body_from: u64,
     pub(super) upstream_begun: Option<Instant>,
     pub(super) generation: u64,
     pub(super) error: Option<&'static str>,
@@ -47,6 +50,7 @@ impl Tally {
             status: 0,
             received: 0,
             sent: 0,
+            body_from: 0,
             upstream_begun: None,
             generation: 0,
             error: None,
@@ -61,10 +65,16 @@ impl Tally {
         self.error = Some(refusal.name());
     }
 
+    /// A head with this many bytes is sent next, before the body. An earlier one was not sent.
+    pub(super) fn note_head(&mut self, length: usize) {
+        self.body_from = self.sent + length as u64;
+    }
+
     /// Counts and logs the request, which has ended; returns the time of its end.
     pub(super) fn close(
         &self,
         worker: &Worker,
+        settings: &LogSettings,
         head: &LoggedHead,
         close: Option<Close>,
     ) -> Instant {
@@ -80,10 +90,10 @@ impl Tally {
         if let Some(refusal) = self.refusal {
             metrics.refusals[refusal.index()].increment();
         }
-        if worker.access_log.is_off() || !self.has_line(worker, close, now) {
+        if worker.access_log.is_off() || !self.has_line(worker, settings, close, now) {
             return now;
         }
-        let first = worker.access_log.write(&Record {
+        let record = Record {
             time: SystemTime::now(),
             client: self.client,
             pool: self.pool.map_or("-", PoolName::name),
@@ -93,18 +103,21 @@ impl Tally {
             status: self.status,
             received: self.received,
             sent: self.sent,
+            body_sent: self.sent.saturating_sub(self.body_from),
             request_time: duration,
             upstream_time: self.upstream_begun.map(|begun| now - begun),
             generation: self.generation,
+            line: head.line(),
             method: head.method(),
             target: head.target(),
             host: head.host(),
             user_agent: head.user_agent(),
+            fields: head.fields(),
             error: self.error,
             close: close.map(Close::name),
             denied: self.retry_denied.then_some("retry-budget"),
-        });
-        if first {
+        };
+        if worker.access_log.write(&record, &settings.format) {
             net::ensure_ticking();
         }
         now
@@ -112,13 +125,19 @@ impl Tally {
 
     /// Whether the request gets its line in the access log: not if it needed no server, and there are
     /// too many such lines.
-    fn has_line(&self, worker: &Worker, close: Option<Close>, now: Instant) -> bool {
+    fn has_line(
+        &self,
+        worker: &Worker,
+        settings: &LogSettings,
+        close: Option<Close>,
+        now: Instant,
+    ) -> bool {
         let needed_a_server = self.attempts > 0 || self.upstream_begun.is_some();
         if needed_a_server || close == Some(Close::Panic) {
             return true;
         }
-        let limit = worker.config.snapshot().log.own_lines;
-        let admitted = worker.gateway().own_lines[self.listener].admits(limit, now);
+        let own_lines = &worker.gateway().own_lines[self.listener];
+        let admitted = own_lines.admits(settings.own_lines, now);
         if !admitted {
             // So that it is reported.
             net::ensure_ticking();

@@ -9,10 +9,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::Cell;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use graygate::config::LogTarget;
+use graygate::config::{Config, LogTarget};
 use graygate::net;
 
 use crate::support::{DEADLINE, GatewayInside, Origin, Traffic, wait_for, wait_until};
@@ -119,6 +120,13 @@ impl Served {
         served.inside.send_to(&served.origin);
         served.make_spare_connection();
         served
+    }
+
+    /// From now on, the access log has this format.
+    pub(crate) fn log_as(&self, format: &str) {
+        let ini = format!("{INI}[log]\nformat = {format}\n");
+        let config = Config::parse(Path::new("/test.ini"), &ini, None).unwrap();
+        self.inside.gateway.config.store(config);
     }
 
     /// Makes a second connection to the origin, which stays idle. With it the pool keeps the memory of

@@ -201,7 +201,8 @@ impl<D: Downstream> Exchange<'_, D> {
                 Some(_) => Connection::Close,
             },
         };
-        self.downstream.head(&response);
+        let head_length = self.downstream.head(&response);
+        self.tally.note_head(head_length);
         let leftover = match speaks_of_absent_body(head, buffer.filled(), framing) {
             true => Leftover::Body,
             false => Leftover::None,

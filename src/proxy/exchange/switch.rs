@@ -33,7 +33,8 @@ impl<D: Downstream> Exchange<'_, D> {
             version: self.plan.version,
             connection: Connection::Upgrade,
         };
-        self.downstream.head(&response);
+        let head_length = self.downstream.head(&response);
+        self.tally.note_head(head_length);
         self.tally.status = head.status;
         upstream.buffer.consume(head.len);
         // What the peer has sent after its head belongs to the new protocol already, and so does what

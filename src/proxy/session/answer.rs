@@ -80,7 +80,7 @@ impl Session<'_> {
         answer: &Answer<'_>,
     ) -> Result<(), Next> {
         let mut bytes = Vec::new();
-        encode::answer(&mut bytes, answer);
+        tally.note_head(encode::answer(&mut bytes, answer));
         tally.status = answer.status;
         let patience = Patience::new(config.gateway.send_timeout);
         let sent = self.stream.write_all(&bytes, &patience);

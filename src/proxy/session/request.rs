@@ -60,14 +60,19 @@ impl Session<'_> {
             self.request(&config, &mut workspace, &mut tally)
         }));
         let next = served.unwrap_or_else(|panic| {
-            tally.close(self.worker, &workspace.logged, Some(Close::Panic));
+            tally.close(
+                self.worker,
+                &config.log,
+                &workspace.logged,
+                Some(Close::Panic),
+            );
             resume_unwind(panic)
         });
         let close = match next {
             Next::Request => None,
             Next::Close(close) | Next::Abort(close) => Some(close),
         };
-        self.dormant.since = tally.close(self.worker, &workspace.logged, close);
+        self.dormant.since = tally.close(self.worker, &config.log, &workspace.logged, close);
         self.worker.take_back(workspace);
         next
     }
@@ -257,7 +262,7 @@ impl Session<'_> {
             false => &[],
         };
         tally.received = head.len as u64;
-        logged.note(head, bytes);
+        logged.note(head, bytes, &config.log.format);
         let client = client::identify(self.dormant.socket, trusted_proxies, &head.fields, bytes);
         tally.client = client.address;
         let doubt = match self.dormant.vouched {

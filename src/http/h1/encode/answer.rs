@@ -33,8 +33,9 @@ pub(crate) fn refusal(out: &mut Vec<u8>, refusal: Refusal) {
     answer(out, &refused);
 }
 
-/// Appends one of the gateway's own answers: a length, a short text, and no version of the program.
-pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+/// Appends one of the gateway's own answers: a length, a short text, and no version of the program. Returns
+/// where its body begins.
+pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) -> usize {
     let phrase = reason_phrase(answer.status);
     let length = "000 : \n".len() + phrase.len() + answer.name.len();
     put_status(out, answer.status, phrase.as_bytes());
@@ -53,6 +54,7 @@ pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         _ => put(out, &[b"Connection: close\r\n"]),
     }
     put(out, &[b"\r\n"]);
+    let body = out.len();
     if !answer.to_head {
         put_decimal(out, u64::from(answer.status));
         put(
@@ -66,6 +68,7 @@ pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
             ],
         );
     }
+    body
 }
 
 #[cfg(test)]

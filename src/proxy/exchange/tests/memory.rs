@@ -117,9 +117,10 @@ impl Downstream for InMemory {
         Ok(1)
     }
 
-    fn head(&mut self, response: &ResponseToClient<'_>) {
+    fn head(&mut self, response: &ResponseToClient<'_>) -> usize {
         let fields = lines(&response.head.fields, response.bytes);
         self.head = Some(Event::Head(response.head.status, fields));
+        1
     }
 }
 
