@@ -18,5 +18,6 @@ pub mod h1;
 pub(crate) mod keep_alive;
 pub mod limits;
 pub mod proxy_protocol;
+pub(crate) mod request_id;
 pub(crate) mod span;
 pub mod version;

@@ -11,7 +11,7 @@
 //! | `pinned` | connections to peers that serve one client connection only |
 //! | `tally` | what is noted about a request, for the access log and the counters |
 //! | `worker` | what one worker has for its requests; none of it needs a lock |
-//! | `reports`, `claims`, `workspace`, `logged_head` | parts of what a worker has |
+//! | `reports`, `claims`, `workspace`, `logged_head`, `request_ids` | parts of what a worker has |
 //! | `chooser` | which peer a worker asks next |
 //! | `plan` | what a request asks for |
 //! | `http1` | a client that speaks HTTP/1, and a plain socket as its transport |
@@ -35,6 +35,7 @@ mod logged_head;
 mod pinned;
 mod plan;
 mod reports;
+mod request_ids;
 mod session;
 mod tally;
 mod worker;

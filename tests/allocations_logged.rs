@@ -14,7 +14,7 @@ use support::Traffic;
 fn a_request_that_is_logged_allocates_nothing() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let served = Served::start(&LogTarget::File(log.path().to_owned()));
-    let custom = "escape=json {\"a\":\"$http_accept\",\"t\":\"$time_iso8601\",\"h\":\"$host\",\"p\":\"$upstream_addr\"}";
+    let custom = "escape=json {\"a\":\"$http_accept\",\"t\":\"$time_iso8601\",\"h\":\"$host\",\"p\":\"$upstream_addr\",\"i\":\"$request_id\"}";
     for format in ["main", "combined", "json", custom] {
         println!("{format}");
         served.log_as(format);

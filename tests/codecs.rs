@@ -286,6 +286,7 @@ fn forward(head: &RequestHead, bytes: &[u8]) -> Option<(Framing, ConnectionOptio
         socket: [127, 0, 0, 1].into(),
         client: [127, 0, 0, 1].into(),
         default_host: b"127.0.0.1:80",
+        request_id: b"",
         trusted: false,
     };
     encode::request(&mut out, &request);

@@ -259,7 +259,7 @@ fn json_is_read_by_a_parser_whatever_a_client_sends() {
         "reason": "pre-exhausted", "peer": origin.to_string(), "attempts": 2, "status": 200,
         "received": request.len(), "sent": response.head.raw.len() + response.raw.len(),
         "body_sent": response.raw.len(), "generation": 1, "method": "GET",
-        "target": "/\"\\x?\u{e9}\u{fffd}", "host": "a", "user_agent": "\"},{\\", "referer": "r",
+        "target": "/\"\\x?\u{e9}\u{fffd}", "host": "a", "user_agent": "\"},{\\", "referer": "r", "request_id": null,
         "error": null, "close": null, "denied": null,
     });
     assert_eq!(line, expected);

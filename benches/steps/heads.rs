@@ -142,6 +142,7 @@ impl RequestStep {
             socket: CLIENT,
             client,
             default_host: b"",
+            request_id: b"",
             trusted: false,
         };
         self.out.clear();

@@ -105,6 +105,7 @@ fn pass_on(
         socket: [127, 0, 0, 1].into(),
         client: [127, 0, 0, 1].into(),
         default_host: b"127.0.0.1:80",
+        request_id: b"",
         trusted,
     };
     encode::request(&mut out, &request);

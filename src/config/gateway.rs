@@ -49,6 +49,8 @@ settings! {
         "Time for open requests to finish when the gateway stops.";
     TRUSTED_PROXIES: Vec<IpNet> = trusted_proxies, "", reload, |it, _| units::networks(it),
         "Addresses or CIDRs, separated by commas, whose X-Forwarded-For is believed.";
+    REQUEST_ID: bool = request_id, "off", reload, |it, _| units::switch(it),
+        "An X-Request-Id for every request, of a trusted proxy or made, in the access log and for the server: on or off.";
     PID_FILE: Option<PathBuf> = pid_file, "/run/graygate.pid", restart, |it, base| units::path(it, base),
         "File for the process id; empty: none.";
     USER: Option<String> = user, "nobody", restart, |it, _| units::optional_name(it),
@@ -91,6 +93,8 @@ pub struct GatewaySettings {
     pub drain_timeout: Duration,
     /// Networks of proxies that are believed about the client's address; mapped addresses as IPv4.
     pub trusted_proxies: Vec<IpNet>,
+    /// Each request gets an id.
+    pub request_id: bool,
     /// Where the process id is written, if anywhere; absolute.
     pub pid_file: Option<PathBuf>,
     /// The user to become, if any.
@@ -148,6 +152,7 @@ impl GatewaySettings {
             tunnel_timeout: section.get(&TUNNEL_TIMEOUT)?,
             drain_timeout: section.get(&DRAIN_TIMEOUT)?,
             trusted_proxies,
+            request_id: section.get(&REQUEST_ID)?,
             pid_file: section.get(&PID_FILE)?,
             user,
             group,

@@ -69,6 +69,7 @@ pub(crate) enum Variable {
     RequestTime,
     UpstreamAddr,
     UpstreamResponseTime,
+    RequestId,
     Pool,
     Reason,
     Generation,
@@ -100,6 +101,7 @@ const VARIABLES: &[(&str, Variable)] = &[
     ("request_time", Variable::RequestTime),
     ("upstream_addr", Variable::UpstreamAddr),
     ("upstream_response_time", Variable::UpstreamResponseTime),
+    ("request_id", Variable::RequestId),
     // The gateway's own.
     ("pool", Variable::Pool),
     ("reason", Variable::Reason),

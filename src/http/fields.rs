@@ -113,6 +113,8 @@ pub enum FieldKind {
     RealIp,
     /// `Max-Forwards`
     MaxForwards,
+    /// `X-Request-Id`, and names that some servers read as that one; see `super::request_id`.
+    RequestId,
     /// `TE`, of which only `trailers` is passed on, written anew (RFC 9110 section 10.1.4).
     Te,
     /// `Trailer`; passed on where trailers are (RFC 9110 section 6.6.2).
@@ -150,6 +152,7 @@ impl FieldKind {
             (10, b'u') => (b"user-agent", Self::UserAgent),
             (10, b'k') => (b"keep-alive", Self::HopByHop),
             (12, b'm') => (b"max-forwards", Self::MaxForwards),
+            (12, b'x') => (b"x-request-id", Self::RequestId),
             (13, b'a') => (b"authorization", Self::Authentication),
             (14, b'c') => (b"content-length", Self::ContentLength),
             (14, b'h') => (b"http2-settings", Self::HopByHop),
@@ -166,6 +169,8 @@ impl FieldKind {
         match () {
             () if is_in_any_case(name, known) => kind,
             () if !reads_as(name, known) => Self::of_family(name),
+            // Passed on, or replaced, together with what it is taken for.
+            () if kind == Self::RequestId => kind,
             // No server derives framing or the client's identity from these.
             () if kind.is_harmless() => Self::Other,
             () => Self::Forbidden,
@@ -384,6 +389,7 @@ mod tests {
             ("user-agent", FieldKind::UserAgent),
             ("keep-alive", FieldKind::HopByHop),
             ("max-forwards", FieldKind::MaxForwards),
+            ("x-request-id", FieldKind::RequestId),
             ("content-length", FieldKind::ContentLength),
             ("http2-settings", FieldKind::HopByHop),
             ("x-forwarded-for", FieldKind::ForwardedFor),
@@ -415,6 +421,7 @@ mod tests {
         };
         match kind {
             FieldKind::Other => FieldKind::Other,
+            FieldKind::RequestId => FieldKind::RequestId,
             FieldKind::UserAgent | FieldKind::MaxForwards | FieldKind::Authentication
                 if is_disguised =>
             {
@@ -440,6 +447,7 @@ mod tests {
             "user-agent",
             "keep-alive",
             "max-forwards",
+            "x-request-id",
             "content-length",
             "http2-settings",
             "x-forwarded-for",

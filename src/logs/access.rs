@@ -66,6 +66,8 @@ pub(crate) struct Record<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// The [fields that the format shows](LogFormat::fields).
     pub fields: ShownFields<'a>,
+    /// The request's id, if it has one.
+    pub request_id: Option<&'a [u8]>,
     /// Name of the refusal or failure.
     pub error: Option<&'a str>,
     /// Why the connection is closed after this request, if it is.
@@ -205,6 +207,10 @@ impl Record<'_> {
         plain(out, b" close=", self.close.unwrap_or("-"));
         if let Some(denied) = self.denied {
             plain(out, b" denied=", denied);
+        }
+        if let Some(id) = self.request_id {
+            out.extend_from_slice(b" request_id=");
+            out.extend_from_slice(id);
         }
     }
 }
@@ -350,6 +356,7 @@ pub(super) mod tests {
                 bytes: b"",
                 values: &[],
             },
+            request_id: None,
             error: None,
             close: None,
             denied: None,

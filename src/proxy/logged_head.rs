@@ -18,6 +18,7 @@ pub(super) struct LoggedHead {
     target: Span,
     host: Span,
     user_agent: Option<Span>,
+    request_id: Option<Span>,
     /// What the format shows besides.
     fields: Vec<Option<Span>>,
 }
@@ -33,7 +34,7 @@ impl LoggedHead {
         self.fields.clear();
         (self.line, self.method) = (Span::default(), Span::default());
         (self.target, self.host) = (Span::default(), Span::default());
-        self.user_agent = None;
+        (self.user_agent, self.request_id) = (None, None);
     }
 
     /// Notes what lines in this `format` show of a head that was parsed.
@@ -72,6 +73,11 @@ impl LoggedHead {
         }
     }
 
+    /// Notes the id of the request whose head was noted.
+    pub(super) fn note_id(&mut self, id: &[u8]) {
+        self.request_id = Some(self.add(id));
+    }
+
     fn add(&mut self, part: &[u8]) -> Span {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(part);
@@ -98,6 +104,10 @@ impl LoggedHead {
 
     pub(super) fn user_agent(&self) -> Option<&[u8]> {
         self.user_agent.map(|it| it.of(&self.bytes))
+    }
+
+    pub(super) fn request_id(&self) -> Option<&[u8]> {
+        self.request_id.map(|it| it.of(&self.bytes))
     }
 
     pub(super) fn fields(&self) -> ShownFields<'_> {

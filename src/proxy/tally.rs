@@ -113,6 +113,7 @@ impl Tally {
             host: head.host(),
             user_agent: head.user_agent(),
             fields: head.fields(),
+            request_id: head.request_id(),
             error: self.error,
             close: close.map(Close::name),
             denied: self.retry_denied.then_some("retry-budget"),

@@ -12,6 +12,7 @@ use super::chooser::{Chooser, Chosen};
 use super::claims::Claims;
 use super::gateway::{Counters, Gateway};
 use super::reports::Reports;
+use super::request_ids::RequestIds;
 use super::workspace::Workspace;
 use crate::config::Config;
 use crate::error::Failure;
@@ -48,6 +49,7 @@ pub(super) struct Worker {
     /// Connections to peers that are pinned on the client's word alone.
     pub(super) claims: Claims,
     pub(super) access_log: AccessLog,
+    pub(super) request_ids: RequestIds,
     /// Workspaces for reuse. Boxed, since moving a pointer is cheaper.
     workspaces: RefCell<FreeList<Box<Workspace>>>,
     next_look: Cell<Option<Instant>>,
@@ -68,6 +70,7 @@ impl Worker {
             pool: Pool::default(),
             claims: Claims::default(),
             access_log: AccessLog::new(gateway.access_log.clone()),
+            request_ids: RequestIds::new(),
             workspaces: RefCell::new(FreeList::new(LEAST_WORKSPACES, WORKSPACES_KEPT)),
             next_look: Cell::new(None),
             reports: Reports::new(Rc::clone(&counters)),

@@ -122,9 +122,10 @@ impl Served {
         served
     }
 
-    /// From now on, the access log has this format.
+    /// From now on, the access log has this format, and requests have ids.
     pub(crate) fn log_as(&self, format: &str) {
-        let ini = format!("{INI}[log]\nformat = {format}\n");
+        let ini = INI.replace("workers = 1\n", "workers = 1\nrequest_id = on\n");
+        let ini = format!("{ini}[log]\nformat = {format}\n");
         let config = Config::parse(Path::new("/test.ini"), &ini, None).unwrap();
         self.inside.gateway.config.store(config);
     }

@@ -66,6 +66,7 @@ impl Record<'_> {
                 Some(time) => millis(out, time),
                 None => put_value(out, escape, None),
             },
+            Variable::RequestId => put_value(out, escape, self.request_id),
             Variable::Pool => put_word(out, escape, Some(self.pool)),
             Variable::Reason => put_word(out, escape, Some(self.reason)),
             Variable::Generation => number(out, b"", self.generation),
@@ -247,6 +248,7 @@ mod tests {
         let values = [Some(Span::new(0, bytes.len()))];
         let mut record = record();
         record.close = Some("draining");
+        record.request_id = Some(b"12ab");
         record.fields = ShownFields {
             bytes,
             values: &values,
@@ -271,6 +273,7 @@ mod tests {
             ("request_time", "0.001"),
             ("upstream_addr", "127.0.0.1:9001"),
             ("upstream_response_time", "2.000"),
+            ("request_id", "12ab"),
             ("pool", "pre"),
             ("reason", "listed"),
             ("generation", "3"),

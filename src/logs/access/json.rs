@@ -37,6 +37,7 @@ impl Record<'_> {
         text(out, b"user_agent", self.user_agent);
         // The only field that it asks for.
         text(out, b"referer", self.fields.get(0));
+        text(out, b"request_id", self.request_id);
         word(out, b"error", self.error);
         word(out, b"close", self.close);
         word(out, b"denied", self.denied);
@@ -147,7 +148,7 @@ mod tests {
             "reason": "listed", "peer": "127.0.0.1:9001", "attempts": 1, "status": 200,
             "received": 100, "sent": 200, "body_sent": 150, "request_time": 0.001_234,
             "upstream_time": 2.000_001, "generation": 3, "method": "GET", "target": "/x?y",
-            "host": "h", "user_agent": "curl", "referer": "r", "error": null, "close": null,
+            "host": "h", "user_agent": "curl", "referer": "r", "request_id": null, "error": null, "close": null,
             "denied": null,
         });
         assert_eq!(parsed(&record), expected);

@@ -13,6 +13,7 @@ use crate::http::client;
 use crate::http::h1::encode::{self, RequestToPeer};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner};
+use crate::http::request_id;
 use crate::lists::PoolName;
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::{RequestBody, SMALL_BODY};
@@ -196,6 +197,10 @@ impl Session<'_> {
         match no_head {
             NoHead::Refused(refusal) => {
                 workspace.logged.note_line(bytes);
+                if config.gateway.request_id {
+                    let id = self.worker.request_ids.next();
+                    workspace.logged.note_id(&id);
+                }
                 let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
                 let to_head = line.starts_with(b"HEAD ");
                 self.find_body(config, workspace);
@@ -274,6 +279,13 @@ impl Session<'_> {
             reports.doubted(self.dormant.socket, doubt, said.of(bytes));
         }
         let by_proxy = client::is_trusted(self.dormant.socket, trusted_proxies);
+        if gateway.request_id {
+            let named = by_proxy.then(|| request_id::received(&head.fields, bytes));
+            match named.flatten() {
+                Some(id) => logged.note_id(id.of(bytes)),
+                None => logged.note_id(&self.worker.request_ids.next()),
+            }
+        }
         Plan::of(head, bytes, options, gateway, by_proxy)
     }
 
@@ -299,6 +311,7 @@ impl Session<'_> {
             request_options: options,
             to_peer,
             asked,
+            logged,
             ..
         } = workspace;
         let bytes = self.buffer.filled();
@@ -316,6 +329,7 @@ impl Session<'_> {
             socket: self.dormant.socket,
             client,
             default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
+            request_id: logged.request_id().unwrap_or_default(),
             trusted: plan.by_proxy,
         };
         encode::request(to_peer, &request);

@@ -32,6 +32,8 @@ pub struct RequestToPeer<'a> {
     pub client: IpAddr,
     /// What an HTTP/1.0 request without Host is for: the address that it came to.
     pub default_host: &'a [u8],
+    /// The request's id, in place of whatever the client says; empty: what it says is passed on.
+    pub request_id: &'a [u8],
     /// The other side is a trusted proxy, so that its forwarding fields are continued rather
     /// than replaced.
     pub trusted: bool,
@@ -63,6 +65,7 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
             // Only a trusted proxy can know what was before this hop (RFC 7239 section 8.1).
             FieldKind::Forwarded => request.trusted,
             FieldKind::MaxForwards => true,
+            FieldKind::RequestId => request.request_id.is_empty(),
             _ => false,
         };
         if passes && !request.options.nominates(field.name.of(bytes)) {
@@ -77,6 +80,9 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     }
     lines.put(out);
     put_forwarding(out, request, host);
+    if !request.request_id.is_empty() {
+        put(out, &[b"X-Request-Id: ", request.request_id, b"\r\n"]);
+    }
     put_framing(out, request.framing);
     if request.expects_continue {
         put(out, &[b"Expect: 100-continue\r\n"]);
@@ -214,6 +220,7 @@ pub(super) mod tests {
             socket: [127, 0, 0, 5].into(),
             client: [127, 0, 0, 9].into(),
             default_host: b"127.0.0.1:80",
+            request_id: b"",
             trusted,
         };
         request(&mut out, &to_peer);
