@@ -26,9 +26,10 @@ mod units;
 mod upstream;
 mod url;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::admin::is_loopback;
+pub use self::admin::{AdminSettings, AdminSocketPath, Expose};
 pub use self::error::ConfigError;
 use self::file::IniFile;
 pub use self::gateway::{GatewaySettings, Listen};
@@ -75,10 +76,8 @@ pub struct Config {
     pub health: HealthSettings,
     /// The logs.
     pub log: LogSettings,
-    /// Where the admin listener listens, if it does.
-    pub admin: Option<SocketAddr>,
-    /// The names by which it may be requested, besides addresses and `localhost`; in lower case.
-    pub admin_hosts: Vec<String>,
+    /// Where the gateway may be asked about itself, and what is answered there.
+    pub admin: AdminSettings,
     /// The full names of the keys whose values have no effect, since the environment takes precedence.
     pub masked: Vec<&'static str>,
 }
@@ -111,22 +110,21 @@ impl Config {
             upstream: UpstreamSettings::of(file.section("upstream"))?,
             health: HealthSettings::of(&file)?,
             log: LogSettings::of(file.section("log"))?,
-            admin: admin::listen_beside(&gateway.listen, &file)?,
-            admin_hosts: file.section("admin").get(&admin::HOSTS)?,
+            admin: AdminSettings::beside(&gateway.listen, &file)?,
             gateway,
             path,
         })
     }
 
-    /// The admin listener's address in the file at `path`, if there is one. Mistakes in other sections
-    /// do not matter: the caller wants to ask a gateway that has started already.
+    /// Section `[admin]` of the file at `path`. Mistakes in other sections do not matter: the caller wants
+    /// to ask a gateway that has started already.
     ///
     /// # Errors
-    /// What is wrong with the file as a whole, or with this key.
-    pub(crate) fn admin_of(path: &Path) -> Result<Option<SocketAddr>, ConfigError> {
+    /// What is wrong with the file as a whole, or with this section.
+    pub(crate) fn admin_of(path: &Path) -> Result<AdminSettings, ConfigError> {
         let text = file::read(path)?;
         let section = file::only("admin", &text, KEYS);
         let file = IniFile::parse(path, section.as_deref().unwrap_or(&text), KEYS)?;
-        file.section("admin").get(&admin::LISTEN)
+        AdminSettings::of(file.section("admin"))
     }
 }

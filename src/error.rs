@@ -132,7 +132,11 @@ named! {
     #[allow(rustdoc::broken_intra_doc_links)] // `[admin]` is a section.
     pub enum AdminRefusal {
         ForeignHost = "foreign-host", "the Host is not an IP address, localhost, or one of the names in [admin] hosts";
-        NoCommand = "no-command", "a change is accepted only with the command field, and without an Origin";
+        NoCommand = "no-command", "a change is accepted only with the field X-Graygate-Command: accept, and without an Origin";
+        NoToken = "no-token", "over TCP, changes require the token in [admin] token_file, as Authorization: Bearer; where [admin] listen is not loopback, reading as well";
+        WrongToken = "wrong-token", "the request's Authorization is not the token in [admin] token_file";
+        ReadOnly = "read-only", "over TCP, nothing is changed without [admin] token_file; [admin] socket serves everything";
+        ClientsHidden = "clients-hidden", "over TCP, what tells who is on a list of clients requires [admin] expose = full; [admin] socket serves everything";
     }
 }
 
@@ -316,6 +320,7 @@ pub(crate) const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",

@@ -122,6 +122,19 @@ impl Identity {
         Ok(outcome)
     }
 
+    /// Runs `action` with this user's group, to which the files belong that it makes, and then restores the
+    /// process's own. As with [`Identity::act`], the process must do nothing else meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's. The process should then exit, whatever its group is.
+    pub(crate) fn with_group<T>(&self, action: impl FnOnce() -> T) -> io::Result<T> {
+        let group = getegid();
+        setegid(self.group)?;
+        let outcome = action();
+        setegid(group)?;
+        Ok(outcome)
+    }
+
     fn join_groups(&self) -> io::Result<()> {
         let name = std::ffi::CString::new(self.name())?;
         Ok(initgroups(&name, self.group)?)

@@ -1,12 +1,12 @@
 //! `graygate run`: starts everything in order, carries out commands, and shuts down.
 //!
-//! The order of the start: first what needs root (addresses, the pid file, log files, descriptors), then
-//! the change of user, then the lists, and last the listeners accept.
+//! The order of the start: first what needs root (addresses, the pid file, log files, the admin socket,
+//! descriptors), then the change of user, then the lists, and last the listeners accept.
 
 pub(crate) mod neighbours;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,9 +15,12 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use crate::admin::door::AdminDoor;
 use crate::admin::listener;
-use crate::admin::view::{Refused, View};
-use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
+use crate::admin::socket::{AdminSocket, SocketFile};
+use crate::admin::token::Token;
+use crate::admin::view::{Doors, Refused, View};
+use crate::config::{AdminSocketPath, Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::logs::access::OwnLines;
 use crate::logs::events;
@@ -81,17 +84,26 @@ struct Running {
     access_log: Log,
     error_log: Log,
     pid_file: Option<PidFile>,
+    admin_socket: Option<SocketFile>,
     _claims: Announcement,
 }
 
 /// What only root may take, or must be there before the lists are read; nothing is served with it yet.
 struct Acquired {
     listeners: Vec<Entrance>,
-    admin_listener: Option<TcpListener>,
+    admin: AdminListeners,
     pid_file: Option<PidFile>,
     error_log: Log,
     access_log: Log,
     claims: Announcement,
+}
+
+/// Where the gateway will be asked about itself.
+struct AdminListeners {
+    socket: Option<AdminSocket>,
+    listen: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+    token: Option<Token>,
 }
 
 impl Acquired {
@@ -100,7 +112,13 @@ impl Acquired {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
         let listeners = listeners::bind(&settings.listen)?;
-        let admin_listener = config.admin.map(listener::bind).transpose()?;
+        let bind = |key: &str, addr: Option<SocketAddr>| {
+            addr.map(|it| listener::bind(key, it)).transpose()
+        };
+        let admin_listen = bind("listen", config.admin.listen)?;
+        let metrics = bind("metrics", config.admin.metrics)?;
+        let token = config.admin.token_file.as_deref().map(read_token);
+        let token = token.transpose()?;
         startup.at("looking up [gateway] user and group");
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
@@ -117,9 +135,16 @@ impl Acquired {
             startup.at(format!("looking at the folder of {}", path.display()));
             make_folder_of_copy(path, identity);
         }
+        startup.at("making the admin socket");
+        let socket = config.admin.socket.as_ref();
+        let socket = socket.map(|it| take_socket(it, identity)).transpose()?;
+        let socket = socket.flatten();
+        // Another gateway may have the default one, which was told above.
+        let mut used = own.clone();
+        used.admin.socket = used.admin.socket.filter(|_| socket.is_some());
         // In this order, so that of two gateways that start at once, at least one sees the other.
-        let claims = Announcement::make(own);
-        neighbours::tell(own);
+        let claims = Announcement::make(&used);
+        neighbours::tell(&used);
         startup.at("starting the workers");
         settings.max_connections =
             process::allow_connections(settings.max_connections, settings.workers)?;
@@ -128,7 +153,12 @@ impl Acquired {
         }
         Ok(Self {
             listeners,
-            admin_listener,
+            admin: AdminListeners {
+                socket,
+                listen: admin_listen,
+                metrics,
+                token,
+            },
             pid_file,
             error_log,
             access_log,
@@ -152,7 +182,7 @@ impl Running {
     fn open(acquired: Acquired, config: Config, startup: &Startup) -> io::Result<Self> {
         let Acquired {
             listeners,
-            admin_listener,
+            mut admin,
             mut pid_file,
             error_log,
             access_log,
@@ -161,9 +191,8 @@ impl Running {
         let own_lines = listeners.iter().map(|it| OwnLines::new(it.addr()));
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
-        let admin_addr = admin_listener.as_ref().map(|it| it.local_addr());
-        let admin_addr = admin_addr.transpose()?;
-        let admin_addr = admin_addr.map_or("off".to_owned(), |it| it.to_string());
+        let doors = admin.doors()?;
+        let doors_shown = shown(&doors);
 
         // If they were started before, their number is fixed.
         let workers = net::start(config.gateway.workers)?;
@@ -189,22 +218,23 @@ impl Running {
         checker.wait_for_first(&config);
         startup.at("opening the doors");
         let reloads = Arc::new(Reloads::default());
-        if let Some(listener) = admin_listener {
-            let view = View {
-                gateway: Arc::clone(&gateway),
-                publisher: Arc::clone(&publisher),
-                checker: Arc::clone(&checker),
-                heartbeat: heartbeat.clone(),
-                reloads: Arc::clone(&reloads),
-                error_log: error_log.queue(),
-                refused: Refused::default(),
-            };
-            listener::serve(listener, view)?;
-        }
+        let token = admin.token.take();
+        let view = View {
+            gateway: Arc::clone(&gateway),
+            publisher: Arc::clone(&publisher),
+            checker: Arc::clone(&checker),
+            heartbeat: heartbeat.clone(),
+            reloads: Arc::clone(&reloads),
+            error_log: error_log.queue(),
+            doors,
+            token,
+            refused: Refused::default(),
+        };
+        let admin_socket = admin.serve(&Arc::new(view))?;
         listeners::serve(&gateway, listeners)?;
         let (pid, most) = (std::process::id(), config.gateway.max_connections);
         log::info!(
-            "ready listen={addrs} admin={admin_addr} workers={workers} pid={pid} max_connections={most}"
+            "ready listen={addrs} {doors_shown} workers={workers} pid={pid} max_connections={most}"
         );
         // Whoever has seen the process id must find the line above in the log.
         log::logger().flush();
@@ -220,6 +250,7 @@ impl Running {
             access_log,
             error_log,
             pid_file,
+            admin_socket,
             _claims: claims,
         })
     }
@@ -304,9 +335,82 @@ impl Running {
             heartbeat.end();
         }
         log::info!("stopped");
+        drop(self.admin_socket);
         drop(self.pid_file);
         self.access_log.close();
         self.error_log.close();
+    }
+}
+
+impl AdminListeners {
+    fn doors(&self) -> io::Result<Doors> {
+        let addr = |it: &Option<TcpListener>| it.as_ref().map(TcpListener::local_addr).transpose();
+        Ok(Doors {
+            socket: self.socket.as_ref().map(|it| it.file.path().to_owned()),
+            listen: addr(&self.listen)?,
+            metrics: addr(&self.metrics)?,
+        })
+    }
+
+    /// Answers there from now on. Returns the file that is to be removed at the end.
+    fn serve(self, view: &Arc<View>) -> io::Result<Option<SocketFile>> {
+        if let Some(listener) = self.listen {
+            let addr = listener.local_addr()?;
+            listener::serve(listener, AdminDoor::Listen(addr), view)?;
+        }
+        if let Some(listener) = self.metrics {
+            listener::serve(listener, AdminDoor::Metrics, view)?;
+        }
+        let Some(AdminSocket { file, listener }) = self.socket else {
+            return Ok(None);
+        };
+        listener::serve(listener, AdminDoor::Socket, view)?;
+        Ok(Some(file))
+    }
+}
+
+/// The admin listeners as they stand in the log.
+fn shown(doors: &Doors) -> String {
+    let addr = |it: Option<SocketAddr>| it.map_or("off".to_owned(), |it| it.to_string());
+    let (listen, metrics) = (addr(doors.listen), addr(doors.metrics));
+    let socket = doors.socket.as_deref().unwrap_or(Path::new("off"));
+    format!("admin={listen} socket={socket:?} metrics={metrics}")
+}
+
+fn read_token(path: &Path) -> io::Result<Token> {
+    let failed = |error: io::Error| {
+        let what = format!("[admin] token_file: {}: {error}", path.display());
+        io::Error::new(error.kind(), what)
+    };
+    Token::read(path).map_err(failed)
+}
+
+/// For everybody to look at: who may connect is decided by the socket.
+const SOCKET_FOLDER_MODE: u32 = 0o755;
+
+/// Makes the admin socket, and its folder if there is none, which then belongs to `owner`, so that the file
+/// can be removed at the end. A socket that the ini file does not name is gone without if need be.
+fn take_socket(
+    socket: &AdminSocketPath,
+    owner: Option<&Identity>,
+) -> io::Result<Option<AdminSocket>> {
+    let path = &socket.path;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let made =
+        make_folder(folder, SOCKET_FOLDER_MODE, None).and_then(|()| give_if_new(folder, owner));
+    match made.and_then(|()| AdminSocket::bind(path, owner)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if socket.is_named => {
+            let what = format!("[admin] socket: {}: {error}", path.display());
+            Err(io::Error::new(error.kind(), what))
+        }
+        Err(error) => {
+            log::warn!(
+                "admin-socket-failed path={path:?} error={:?} remedy=\"name another one, or off, as [admin] socket\"",
+                error.to_string()
+            );
+            Ok(None)
+        }
     }
 }
 

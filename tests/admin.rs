@@ -801,13 +801,16 @@ fn without_an_admin_listener_the_gateway_serves_and_nothing_else_listens() {
 fn only_who_asks_for_an_address_or_an_own_name_is_served() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
     let setup = Setup::serving(&old);
-    let mut gateway = setup.set("admin.hosts", "gw-1.example.net, GW-2").start();
+    let setup = setup.set("admin.hosts", "gw-1.example.net, GW-2");
+    let token = "0123456789abcdef";
+    let setup = setup.file("token", token).set("admin.token_file", "token");
+    let mut gateway = setup.start();
     gateway.write_lists(&[], &[], &[&new]);
     let page = gateway.wait_for_lists("held", |it| it["held"] != json!([]));
     let digest = page["held"][0]["digest"].as_str().unwrap().to_owned();
     let accept = format!("/lists/accept?digest={digest}");
     let ask = |gateway: &Gateway, method: &str, target: &str, host: &str| {
-        let field = "X-Graygate-Command: accept";
+        let field = format!("X-Graygate-Command: accept\r\nAuthorization: Bearer {token}");
         let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n\r\n");
         Client::connect(gateway.admin()).ask(head)
     };

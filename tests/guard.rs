@@ -35,7 +35,7 @@ fn wait_nothing_held(gateway: &Gateway) {
 /// Runs `graygate lists accept DIGEST` for this gateway.
 #[track_caller]
 fn accept(gateway: &Gateway, digest: &str) -> Output {
-    let setup = Setup::new().set("admin.listen", gateway.admin());
+    let setup = Setup::new().set("admin.socket", gateway.path("admin.sock").display());
     let ini = setup.write_ini();
     run_to_exit(&["lists", "accept", digest, "-c", ini.to_str().unwrap()])
 }
@@ -651,12 +651,14 @@ fn what_is_held_of_a_file_is_accepted_too() {
 #[test]
 fn nothing_that_a_web_page_can_send_accepts_a_change() {
     let (old, new) = (Origin::named("old"), Origin::named("new"));
-    let gateway = Gateway::serving(&old);
+    let token = "0123456789abcdef";
+    let setup = Setup::serving(&old).file("token", token);
+    let gateway = setup.set("admin.token_file", "token").start();
     gateway.write_lists(&[], &[], &[&new]);
     let digest = text(&wait_held(&gateway, "prod", "removes-peers")["digest"]);
     let ask = |method: &str, query: &str, fields: &str| {
-        let head =
-            format!("{method} /lists/accept{query} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        let fields = format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n{fields}");
+        let head = format!("{method} /lists/accept{query} HTTP/1.1\r\n{fields}\r\n");
         Client::connect(gateway.admin()).ask(head)
     };
     let query = format!("?digest={digest}");

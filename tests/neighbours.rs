@@ -41,6 +41,7 @@ fn by_default(folder: &Path, redis: &Redis) -> Setup {
         ("lists.last_good", "lists"),
         ("log.access", "access.log"),
         ("log.error", "error.log"),
+        ("admin.socket", "admin.sock"),
     ];
     files.into_iter().fold(setup, |setup, (key, name)| {
         setup.set(key, folder.join(name).display())
@@ -126,7 +127,7 @@ fn whatever_a_second_gateway_shares_with_the_first_is_named_by_a_check() {
     first.wait_for_lists("the copy", |it| it["copy"]["written"].is_string());
     let pid = first.pid();
     let in_folder = |name: &str| folder.join(name).display().to_string();
-    let table: [(&str, String, String); 7] = [
+    let table: [(&str, String, String); 8] = [
         (
             "gateway.pid_file",
             in_folder("graygate.pid"),
@@ -136,6 +137,11 @@ fn whatever_a_second_gateway_shares_with_the_first_is_named_by_a_check() {
             "log.access",
             in_folder("access.log"),
             "[log] access ".to_owned(),
+        ),
+        (
+            "admin.socket",
+            in_folder("admin.sock"),
+            "[admin] socket ".to_owned(),
         ),
         // Whichever log it is there.
         (

@@ -84,6 +84,7 @@ fn the_page_and_the_metrics_say_what_the_reloads_have_come_to() {
         "masked": [],
         "ignored": [],
         "max_connections": 77,
+        "admin": page(&gateway)["admin"],
     });
     assert_eq!(page(&gateway), expected);
 
@@ -148,7 +149,7 @@ fn a_url_in_the_environment_of_the_gateway_alone_is_no_obstacle() {
 #[test]
 fn where_nobody_can_be_asked_the_outcome_is_left_to_the_log() {
     for admin in ["off", "127.0.0.1:0"] {
-        let setup = Setup::serving(&"127.0.0.1:9");
+        let setup = Setup::serving(&"127.0.0.1:9").set("admin.socket", "off");
         let gateway = start(setup.set("admin.listen", admin));
         let said = done(&gateway);
         let told = format!("told to reload (pid {}); ", gateway.pid());
@@ -160,7 +161,11 @@ fn where_nobody_can_be_asked_the_outcome_is_left_to_the_log() {
 
 #[test]
 fn the_word_of_another_gateway_is_not_taken() {
-    let (mut gateway, other) = (gateway(), gateway());
+    let by_tcp = || {
+        let setup = Setup::serving(&"127.0.0.1:9").set("admin.listen", free_address());
+        start(setup.set("admin.socket", "off"))
+    };
+    let (mut gateway, other) = (by_tcp(), by_tcp());
     let setup_other = other.admin();
     gateway.edit_ini(|it| it.set("admin.listen", setup_other));
     let said = failed(&gateway, "graygate.ini");

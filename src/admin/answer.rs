@@ -1,9 +1,9 @@
-//! An answer of the admin listener.
+//! An answer of an admin listener.
 
 use std::io::{self, Write};
 
 use crate::admin::pages::lists;
-use crate::error::Refusal;
+use crate::error::{AdminRefusal, Refusal};
 
 /// The methods that a page knows.
 pub(super) const READING: &str = "GET, HEAD";
@@ -68,4 +68,16 @@ impl PageResponse {
 /// The answer to a request that cannot be served.
 pub(super) fn refused(refusal: Refusal) -> PageResponse {
     PageResponse::text(refusal.status(), format!("{}\n", refusal.name()))
+}
+
+/// The answer to a request that may not have what it asks for.
+pub(super) fn forbidden(why: AdminRefusal) -> PageResponse {
+    let status = match why {
+        AdminRefusal::NoToken | AdminRefusal::WrongToken => 401,
+        AdminRefusal::ForeignHost
+        | AdminRefusal::NoCommand
+        | AdminRefusal::ReadOnly
+        | AdminRefusal::ClientsHidden => 403,
+    };
+    PageResponse::text(status, format!("{}: {}\n", why.name(), why.text()))
 }

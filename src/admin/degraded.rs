@@ -19,23 +19,23 @@ pub(super) struct Degraded {
     pub(super) text: String,
 }
 
-/// All of it, in the order of [`Degradation::ALL`].
-pub(super) fn all(view: &View) -> Vec<Degraded> {
+/// All of it, in the order of [`Degradation::ALL`], to whoever may see `clients` or not.
+pub(super) fn all(view: &View, clients: bool) -> Vec<Degraded> {
     let found = Degradation::ALL.iter().flat_map(|what| {
-        let texts = found(view, *what).into_iter();
+        let texts = found(view, *what, clients).into_iter();
         texts.map(|text| Degraded { what: *what, text })
     });
     found.collect()
 }
 
-fn found(view: &View, what: Degradation) -> Vec<String> {
+fn found(view: &View, what: Degradation, clients: bool) -> Vec<String> {
     match what {
         Degradation::PoolOut => pools(view, |up| up.up == 0),
         Degradation::PoolFailing => pools(view, |up| up.up > 0 && 2 * up.up < up.all),
         Degradation::DescriptorsShort => descriptors(view).into_iter().collect(),
         Degradation::LogDropped => logs(view),
         Degradation::RestartPending => restart(view).into_iter().collect(),
-        Degradation::ListsUnreadable => view.publisher.status().error.into_iter().collect(),
+        Degradation::ListsUnreadable => view.store_error(clients).into_iter().collect(),
         Degradation::NameUnresolved => names(view).into_iter().collect(),
     }
 }

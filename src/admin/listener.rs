@@ -1,4 +1,4 @@
-//! The admin listener's socket and threads, off the request path.
+//! The sockets and threads of the admin listeners, off the request path.
 //!
 //! Heads are read by the project's own HTTP code under its own limits, each connection serves one
 //! request, and when there are too many at a time the oldest gives way, so that no client can block the
@@ -6,13 +6,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use socket2::Socket;
 
 use crate::admin::answer::{Body, PageResponse, refused};
+use crate::admin::door::AdminDoor;
 use crate::admin::pages::lists;
 use crate::admin::requests;
 use crate::admin::view::View;
@@ -39,25 +41,29 @@ const AT_ONCE: usize = 16;
 /// client that makes progress needs far less.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Listens on `addr`.
+/// Listens on `addr`, the value of this key.
 ///
 /// # Errors
 /// The kernel's, with the address.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(key: &str, addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr).map_err(|error| {
         io::Error::new(
             error.kind(),
-            format!("cannot listen on {addr} ([admin] listen): {error}"),
+            format!("cannot listen on {addr} ([admin] {key}): {error}"),
         )
     })
 }
 
-/// Serves `listener` for the life of the process.
+/// Serves `listener`, as this door allows, for the life of the process.
 ///
 /// # Errors
 /// When its thread cannot be started.
-pub(crate) fn serve(listener: TcpListener, view: View) -> io::Result<()> {
-    let view = Arc::new(view);
+pub(crate) fn serve(
+    listener: impl Into<Socket>,
+    door: AdminDoor,
+    view: &Arc<View>,
+) -> io::Result<()> {
+    let (listener, view) = (listener.into(), Arc::clone(view));
     let (done, slots) = crossbeam_channel::bounded(AT_ONCE);
     for _ in 0..AT_ONCE {
         // There is room for exactly so many.
@@ -84,7 +90,7 @@ pub(crate) fn serve(listener: TcpListener, view: View) -> io::Result<()> {
                 // The slot is returned last.
                 let (_slot, stream) = (slot, stream);
                 // The client has gone.
-                let _ = attend(&view, &stream);
+                let _ = attend(&view, door, &stream);
             };
             let thread = std::thread::Builder::new().name("admin-request".to_owned());
             let started = advice::room_for_thread().and_then(|()| thread.spawn(serve));
@@ -99,7 +105,7 @@ pub(crate) fn serve(listener: TcpListener, view: View) -> io::Result<()> {
 /// A connection for which there may be a thread.
 struct Served {
     since: Instant,
-    stream: Weak<TcpStream>,
+    stream: Weak<Socket>,
 }
 
 /// Waits for the right to serve one more request; ends the oldest connection if none comes free.
@@ -128,15 +134,16 @@ impl Drop for Slot {
 }
 
 /// Reads one request, and answers it.
-fn attend(view: &View, mut stream: &TcpStream) -> io::Result<()> {
+fn attend(view: &View, door: AdminDoor, mut stream: &Socket) -> io::Result<()> {
     let deadline = Instant::now() + TIME_LIMIT;
     let (mut bytes, mut scanner) = (Vec::new(), Scanner::default());
     let mut head = RequestHead::default();
     let answer = loop {
         match head.parse(&bytes, &mut scanner, &LIMITS) {
             Ok(Parsed::Complete) => {
-                let from = stream.peer_addr().ok();
-                break requests::answer_to(view, &head, &bytes, from);
+                // Whoever comes by a Unix socket has no address.
+                let from = stream.peer_addr().ok().and_then(|it| it.as_socket());
+                break requests::answer_to(view, door, &head, &bytes, from);
             }
             Ok(Parsed::Incomplete) => {}
             Err(refusal) => break refused(refusal),
@@ -162,20 +169,21 @@ fn attend(view: &View, mut stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Writes `answer`, to a HEAD without its body.
-fn send(stream: &TcpStream, answer: PageResponse, is_head: bool) -> io::Result<()> {
+fn send(stream: &Socket, answer: PageResponse, is_head: bool) -> io::Result<()> {
     let PageResponse {
         status,
         kind,
         allow,
         mut body,
     } = answer;
-    let allow = match status {
+    let more = match status {
+        401 => "WWW-Authenticate: Bearer realm=\"graygate\"\r\n".to_owned(),
         405 => format!("Allow: {allow}\r\n"),
         _ => String::new(),
     };
     let length = body.len()?;
     let head = format!(
-        "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
+        "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{more}\
          Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         reason_phrase(status),
     );
@@ -201,7 +209,7 @@ const BUFFER: usize = 16 * 1024;
 
 /// Writes as the stream does, but the time is limited as a whole and not for each piece.
 struct DeadlineWriter<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Socket,
     deadline: Instant,
     /// Released in time, however long the stream takes nothing.
     kept: Option<lists::ListsBeingRead>,
@@ -239,7 +247,7 @@ fn is_no_end(error: &io::Error) -> bool {
 
 /// Reads what else was sent, since closing with unread bytes would reset the connection before the
 /// answer is read.
-fn drain(mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+fn drain(mut stream: &Socket, deadline: Instant) -> io::Result<()> {
     let mut piece = [0; 1024];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -258,6 +266,8 @@ fn drain(mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
     use crate::lists::Lists;
     use crate::upstream::in_force::InForce;
@@ -266,7 +276,7 @@ mod tests {
     fn a_client_that_takes_nothing_does_not_keep_lists_that_were_replaced() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().unwrap();
+        let stream = Socket::from(listener.accept().unwrap().0);
         let in_force = Arc::new(InForce::new(1));
         let until = Instant::now() + Duration::from_millis(50);
         std::thread::scope(|scope| {

@@ -97,7 +97,7 @@ pub(super) fn render(view: &View) -> String {
         "gauge",
         "1 for what the gateway lacks though it serves, by reason: see /healthz?full.",
     );
-    let lacks = degraded::all(view);
+    let lacks = degraded::all(view, false);
     for what in Degradation::ALL {
         let is_so = lacks.iter().any(|it| it.what == *what);
         page.value("degraded", &[("reason", &what.name())], u8::from(is_so));

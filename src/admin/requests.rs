@@ -1,12 +1,14 @@
-//! Requests to the admin listener: which page they are for, and who may have it.
+//! Requests to the admin listeners: which page they are for, and who may have it.
 //!
-//! Only requests for an address, for `localhost` or for a configured name are served ([`host`]). What
-//! changes something also requires a header field that no web page can send.
+//! What may be had depends on where it is asked for ([`door`](super::door)). Over TCP, only requests for an
+//! address, for `localhost` or for a configured name are served ([`host`]). What changes something also
+//! requires a header field that no web page can send.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::admin::answer::{Body, PageResponse, READING};
+use crate::admin::answer::{Body, PageResponse, READING, forbidden};
+use crate::admin::door::{AdminDoor, AdminRights, Pages};
 use crate::admin::pages::config::{self, ConfigPage};
 use crate::admin::pages::explain::{HEADER, IP, render as explain_page};
 use crate::admin::pages::lists::{self, ListsPage};
@@ -35,72 +37,111 @@ pub(crate) const ACCEPT_PATH: &str = "/lists/accept";
 /// What is answered to a request, and whether whoever sent it may have it.
 pub(super) fn answer_to(
     view: &View,
+    door: AdminDoor,
     head: &RequestHead,
     bytes: &[u8],
     from: Option<SocketAddr>,
 ) -> PageResponse {
-    let target = head.target.of(bytes);
-    let host = value(head, bytes, "Host");
-    let refuse = |why: AdminRefusal, text: String| {
-        let host = host.unwrap_or_default();
-        view.refused.note(why, host, target, from);
-        PageResponse::text(403, text)
-    };
-    let names = &view.gateway.config.load().admin_hosts;
+    let answer = judge(view, door, head, bytes).and_then(|rights| page(view, rights, head, bytes));
+    answer.unwrap_or_else(|why| {
+        let host = value(head, bytes, "Host").unwrap_or_default();
+        view.refused.note(why, host, head.target.of(bytes), from);
+        forbidden(why)
+    })
+}
+
+/// What whoever sent the request may have.
+fn judge(
+    view: &View,
+    door: AdminDoor,
+    head: &RequestHead,
+    bytes: &[u8],
+) -> Result<AdminRights, AdminRefusal> {
+    let admin = &view.gateway.config.load().admin;
     // A request without a Host is not from a browser.
-    if host.is_some_and(|it| !host::is_own(it, names)) {
-        let why = AdminRefusal::ForeignHost;
-        return refuse(why, format!("{}: {}\n", why.name(), why.text()));
+    let host = value(head, bytes, "Host").filter(|_| door.is_open_to_browsers());
+    if host.is_some_and(|it| !host::is_own(it, &admin.hosts)) {
+        return Err(AdminRefusal::ForeignHost);
     }
-    let mut parts = target.splitn(2, |byte| *byte == b'?');
-    let path = parts.next().unwrap_or(target);
-    let method = head.method.of(bytes);
-    if path == ACCEPT_PATH.as_bytes() {
-        return match method {
-            b"POST" if !is_command(head, bytes) => {
-                let what = format!("{COMMAND_FIELD}: {COMMAND_ACCEPT}");
-                let text = format!("send the field {what}, and no Origin\n");
-                refuse(AdminRefusal::NoCommand, text)
-            }
-            b"POST" => accept(view, parts.next().unwrap_or_default()),
-            _ => PageResponse::method_not_allowed("POST"),
-        };
+    let authorization = value(head, bytes, "Authorization");
+    door.rights(admin.expose, view.token.as_ref(), authorization)
+}
+
+fn page(
+    view: &View,
+    rights: AdminRights,
+    head: &RequestHead,
+    bytes: &[u8],
+) -> Result<PageResponse, AdminRefusal> {
+    let mut parts = head.target.of(bytes).splitn(2, |byte| *byte == b'?');
+    let path = parts.next().unwrap_or_default();
+    let (query, method) = (parts.next(), head.method.of(bytes));
+    if rights.pages == Pages::All && path == ACCEPT_PATH.as_bytes() {
+        if method != b"POST" {
+            return Ok(PageResponse::method_not_allowed("POST"));
+        }
+        rights.change?;
+        if !is_command(head, bytes) {
+            return Err(AdminRefusal::NoCommand);
+        }
+        return Ok(accept(view, query.unwrap_or_default()));
     }
     if !matches!(method, b"GET" | b"HEAD") {
-        return PageResponse::method_not_allowed(READING);
+        return Ok(PageResponse::method_not_allowed(READING));
     }
-    let is = |page: &str| path == page.as_bytes();
-    match path {
-        _ if is(health::PATH) => {
-            let health = match parts.next() == Some(health::FULL.as_bytes()) {
-                true => health::render_full(view),
-                false => health::render(view),
-            };
-            match health {
-                Ok(text) => PageResponse::text(200, text),
-                Err(text) => PageResponse::text(503, text),
-            }
-        }
-        _ if is(ListsPage::PATH) => match lists::Part::of(parts.next().unwrap_or_default()) {
+    if let Some(figures) = figures(view, rights, path, query) {
+        return Ok(figures);
+    }
+    if rights.pages == Pages::Figures {
+        let text = "there are /healthz and /metrics\n";
+        return Ok(PageResponse::text(404, text));
+    }
+    let (is, query) = (
+        |page: &str| path == page.as_bytes(),
+        query.unwrap_or_default(),
+    );
+    Ok(match path {
+        _ if is(ListsPage::PATH) => match lists::Part::of(query) {
             Ok(part) => {
-                let body = Body::Lists(Box::new(lists::PageWriter::new(view, part)));
+                let page = lists::PageWriter::new(view, part, rights.clients);
+                let body = Body::Lists(Box::new(page));
                 let answer = PageResponse::json(String::new());
                 PageResponse { body, ..answer }
             }
             Err(what) => PageResponse::text(400, format!("{what}\n")),
         },
-        _ if is(Explanation::PATH) => explained(view, parts.next().unwrap_or_default()),
+        // Asked for one address after the other, it would show the list.
+        _ if is(Explanation::PATH) && !rights.clients => return Err(AdminRefusal::ClientsHidden),
+        _ if is(Explanation::PATH) => explained(view, query),
         _ if is(PeersPage::PATH) => PageResponse::json(peers::render(view)),
         _ if is(ConfigPage::PATH) => PageResponse::json(config::render(view)),
-        b"/metrics" => {
-            let kind = "text/plain; version=0.0.4; charset=utf-8";
-            PageResponse::page(200, kind, metrics::render(view))
-        }
         _ => PageResponse::text(
             404,
             "there are /healthz, /lists, /peers, /explain, /config and /metrics\n",
         ),
+    })
+}
+
+/// The pages that every listener has.
+fn figures(
+    view: &View,
+    rights: AdminRights,
+    path: &[u8],
+    query: Option<&[u8]>,
+) -> Option<PageResponse> {
+    if path == b"/metrics" {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        return Some(PageResponse::page(200, kind, metrics::render(view)));
     }
+    let health = match query == Some(health::FULL.as_bytes()) {
+        _ if path != health::PATH.as_bytes() => return None,
+        true => health::render_full(view, rights.clients),
+        false => health::render(view, rights.clients),
+    };
+    Some(match health {
+        Ok(text) => PageResponse::text(200, text),
+        Err(text) => PageResponse::text(503, text),
+    })
 }
 
 /// Who would serve a client: `?ip=ADDRESS`, with `&header=Name:%20value` for each header field.

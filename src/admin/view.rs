@@ -1,11 +1,13 @@
-//! What the admin listener looks at, and what it has refused.
+//! What the admin listeners look at, and what they have refused.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::config::Reloads;
+use crate::admin::token::Token;
+use crate::config::{Reloads, Store};
 use crate::error::AdminRefusal;
 use crate::fleet::heartbeat::Heartbeat;
 use crate::logs::throttle::Throttle;
@@ -14,7 +16,7 @@ use crate::proxy::Gateway;
 use crate::store::Publisher;
 use crate::upstream::check::Checker;
 
-/// What the admin listener looks at.
+/// What the admin listeners look at.
 pub(crate) struct View {
     /// The data plane.
     pub(crate) gateway: Arc<Gateway>,
@@ -28,8 +30,47 @@ pub(crate) struct View {
     pub(crate) reloads: Arc<Reloads>,
     /// The error log.
     pub(crate) error_log: LogQueue,
+    /// Where they are.
+    pub(crate) doors: Doors,
+    /// What changes over TCP require, if they are possible.
+    pub(crate) token: Option<Token>,
     /// What was refused here.
     pub(crate) refused: Refused,
+}
+
+impl View {
+    /// Why the store cannot be read at present. A lists file may have an entry that is wrong, which is named
+    /// only to whoever may see `clients`.
+    pub(super) fn store_error(&self, clients: bool) -> Option<String> {
+        let error = self.publisher.status().error?;
+        let is_file = matches!(self.gateway.config.load().store, Store::File(_));
+        Some(match is_file && !clients {
+            true => without_entry(&error),
+            false => error,
+        })
+    }
+}
+
+/// In the place of an entry that is not shown.
+pub(super) const NO_ENTRY: &str = "(hidden)";
+
+/// An error of a lists file without the entry, which stands there in quotes and may have quotes itself.
+fn without_entry(error: &str) -> String {
+    match (error.split_once('"'), error.rsplit_once('"')) {
+        (Some((before, _)), Some((_, after))) => format!("{before}{NO_ENTRY}{after}"),
+        _ => error.to_owned(),
+    }
+}
+
+/// Where the admin listeners are.
+#[derive(Clone, Debug)]
+pub(crate) struct Doors {
+    /// The Unix socket.
+    pub(crate) socket: Option<PathBuf>,
+    /// Where the pages can be read.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where `/metrics` and `/healthz` can be read.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// Counts and logs refused requests.
@@ -73,3 +114,25 @@ impl Refused {
 
 /// How much of a name or target is logged, in bytes.
 pub(super) const SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_without_its_entry_says_all_the_rest() {
+        for (error, shown) in [
+            (
+                "line 5: \"10.0.0.1x\": no address",
+                "line 5: (hidden): no address",
+            ),
+            (
+                r#"line 5: "10.0.0.1\" \"x": no address"#,
+                "line 5: (hidden): no address",
+            ),
+            ("there is no section [gray]", "there is no section [gray]"),
+        ] {
+            assert_eq!(without_entry(error), shown);
+        }
+    }
+}

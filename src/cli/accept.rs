@@ -30,7 +30,7 @@ pub fn accept(path: &Path, digest: &str) -> Result<String, String> {
         200 => Ok(text),
         // Somebody else has accepted it, or it did not have to be accepted.
         CONFLICT => in_force(&asker.lists()?.standing, &digest).ok_or(text),
-        _ => Err(text),
+        status => Err(asker.refused(ACCEPT_PATH, status, &text)),
     }
 }
 

@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, eaccess};
 
+use crate::admin::token;
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
 use crate::lists::ByList;
 use crate::logs::writer;
@@ -44,6 +45,21 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
     if let Some(path) = &settings.pid_file {
         place_of_file(path).map_err(|what| format!("[gateway] pid_file: {what}"))?;
     }
+    let (socket, token) = (&config.admin.socket, &config.admin.token_file);
+    let socket = socket
+        .as_ref()
+        .and_then(|it| Some((it, place_of_socket(&it.path).err()?)));
+    if let Some((socket, what)) = socket {
+        let what = format!("[admin] socket: {what}");
+        match socket.is_named {
+            true => return Err(what),
+            false => unread.push(format!("{what}; a start would go on without it")),
+        }
+    }
+    if let Some(path) = token {
+        let read = token::read(path).map(drop);
+        read.map_err(|error| format!("[admin] token_file: {}: {error}", path.display()))?;
+    }
     let masked = masked(&config);
     let mut warnings: Vec<String> = masked.chain(open_secrets(&config)).chain(unread).collect();
     warnings.extend(keys_apart(&config));
@@ -76,27 +92,8 @@ fn masked(config: &Config) -> impl Iterator<Item = String> {
 
 /// Warns about files with secrets that everybody on this machine can read.
 fn open_secrets(config: &Config) -> Vec<String> {
-    let Store::Redis(redis) = &config.store else {
-        return Vec::new();
-    };
-    let urls = || redis.sentinels.iter().chain([&redis.url]);
-    let is_in_file = |url: &Url| url.has_password();
-    let is_masked = std::env::var_os(REDIS_URL_VARIABLE).is_some_and(|it| !it.is_empty());
-    let has_password =
-        redis.sentinels.iter().any(is_in_file) || !is_masked && is_in_file(&redis.url);
-    let own = has_password.then_some(&config.path);
-    let key = redis.tls.own.as_ref().map(|(_, key)| key);
-    let key = key.filter(|_| urls().any(Url::is_tls));
-    let passwords = &redis.passwords;
-    let secrets = [
-        ("[redis] password_file", passwords.server.as_ref()),
-        (
-            "[redis] sentinel_password_file",
-            passwords.sentinels.as_ref(),
-        ),
-        ("[redis] tls_key", key),
-        ("a password in the ini file", own),
-    ];
+    let mut secrets = secrets_of_store(config);
+    secrets.push(("[admin] token_file", config.admin.token_file.as_deref()));
     let is_open = |path: &Path| fs::metadata(path).is_ok_and(|it| it.mode() & 0o004 != 0);
     let open = secrets.into_iter().filter_map(|(what, path)| {
         let path = path.filter(|path| is_open(path))?.display();
@@ -105,6 +102,31 @@ fn open_secrets(config: &Config) -> Vec<String> {
         ))
     });
     open.collect()
+}
+
+/// The files with secrets of the store, each with its key.
+fn secrets_of_store(config: &Config) -> Vec<(&'static str, Option<&Path>)> {
+    let Store::Redis(redis) = &config.store else {
+        return Vec::new();
+    };
+    let urls = || redis.sentinels.iter().chain([&redis.url]);
+    let is_in_file = |url: &Url| url.has_password();
+    let is_masked = std::env::var_os(REDIS_URL_VARIABLE).is_some_and(|it| !it.is_empty());
+    let has_password =
+        redis.sentinels.iter().any(is_in_file) || !is_masked && is_in_file(&redis.url);
+    let own = has_password.then_some(config.path.as_path());
+    let key = redis.tls.own.as_ref().map(|(_, key)| key);
+    let key = key.filter(|_| urls().any(Url::is_tls));
+    let passwords = &redis.passwords;
+    vec![
+        ("[redis] password_file", passwords.server.as_deref()),
+        (
+            "[redis] sentinel_password_file",
+            passwords.sentinels.as_deref(),
+        ),
+        ("[redis] tls_key", key.map(PathBuf::as_path)),
+        ("a password in the ini file", own),
+    ]
 }
 
 /// The server is not asked whether it is a cluster; but hash tags mean that it is one.
@@ -199,6 +221,18 @@ fn place_of_log(path: &Path) -> Result<(), String> {
     match look_at(folder)? {
         Found::Nothing => place_of_file(folder),
         _ => place_of_file(path),
+    }
+}
+
+/// The folder of a socket is created if its parent exists, and a socket that is there is replaced unless a
+/// process has it.
+fn place_of_socket(path: &Path) -> Result<(), String> {
+    place_of_log(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(format!("{} is not a socket", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -111,7 +111,7 @@ fn lists_text([pre_1, pre_2]: [SocketAddr; 2], [prod_1, prod_2]: [SocketAddr; 2]
 fn ini_text(listen: SocketAddr) -> String {
     format!(
         "[gateway]\nlisten = {listen}\nuser =\npid_file =\n[lists]\nfile = lists\nlast_good =\n\
-         [log]\naccess = -\nerror = stderr\n[admin]\nlisten = 127.0.0.1:0\n"
+         [log]\naccess = -\nerror = stderr\n[admin]\nsocket = off\nlisten = 127.0.0.1:0\nexpose = full\n"
     )
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::admin::pages::Page;
 use crate::admin::pages::lists::ListsPage;
 use crate::admin::pages::standing::ListsStanding;
 use crate::cli::admin_client::AdminClient;
@@ -143,6 +144,11 @@ fn whole(asker: &AdminClient) -> Result<(ListsStanding, [BTreeSet<String>; 3]), 
     };
     for _ in 0..CHANGES {
         let first = page_from(0)?;
+        if first.standing.hides_clients() {
+            let what = "the lists of clients are not shown there: ask as root or in the gateway's group, \
+                        by [admin] socket, or set [admin] expose = full";
+            return Err(asker.failed(ListsPage::PATH, what));
+        }
         let mut entries: [BTreeSet<String>; 3] = Default::default();
         let (mut offset, mut more) = (0, take(&first, &mut entries));
         more &= first.is_part();

@@ -28,7 +28,7 @@ pub fn show(config: &Path, form: Form) -> Result<String, String> {
         Form::Table => Ok(table(&asker.page()?)),
         Form::Json => match asker.get(PeersPage::PATH)? {
             (200, text) => Ok(text),
-            (status, _) => Err(format!("{}: status {status}", PeersPage::PATH)),
+            (status, text) => Err(asker.refused(PeersPage::PATH, status, &text)),
         },
     }
 }

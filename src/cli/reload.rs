@@ -1,9 +1,8 @@
 //! `graygate reload`: makes the running gateway read its ini file anew, and waits for the outcome.
 //!
 //! The file is checked first. The signal is sent to the gateway that holds the lock on the pid file, and
-//! the admin listener is asked for the outcome.
+//! it is asked for the outcome.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::admin::pages::config::ConfigPage;
-use crate::cli::admin_client::AdminClient;
+use crate::cli::admin_client::{AdminClient, is_same_file};
 use crate::config::{Config, REDIS_URL_VARIABLE};
 use crate::process;
 
@@ -32,18 +31,19 @@ pub fn reload(path: &Path) -> Result<String, String> {
         return Err("[gateway] pid_file is empty, so the process cannot be found".to_owned());
     };
     let pid = process::find_gateway(pid_file)?;
-    // With port 0, the actual port is unknown.
-    let Some(admin) = config.admin.filter(|it| it.port() != 0) else {
-        signal(pid)?;
-        return Ok(format!(
-            "told to reload (pid {pid}); [admin] listen has no port to ask at, so the outcome \
-             is in the error log"
-        ));
+    let asker = match AdminClient::with(&config.admin, &config.path) {
+        Ok(asker) => asker,
+        Err(why) => {
+            signal(pid)?;
+            return Ok(format!(
+                "told to reload (pid {pid}); the outcome is in the error log: {why}"
+            ));
+        }
     };
-    let gateway = Asked::new(admin, pid);
+    let gateway = Asked { asker, pid };
     let before = gateway.progress();
     if let Ok(before) = &before
-        && !same_file(&before.file, &config.path)
+        && !is_same_file(&before.file, &config.path)
     {
         let file = &before.file;
         return Err(format!("process {pid} runs with another file, {file}"));
@@ -71,12 +71,6 @@ fn signal(pid: Pid) -> Result<(), String> {
         Errno::EPERM => format!("not permitted to signal process {pid}"),
         error => format!("process {pid}: {error}"),
     })
-}
-
-/// Whether two paths lead to one file; the gateway's may be in a folder that is closed to others.
-fn same_file(one: &str, other: &Path) -> bool {
-    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    other.to_string_lossy() == one || resolved(Path::new(one)) == resolved(other)
 }
 
 fn outcome(pid: Pid, progress: &ReloadProgress) -> Result<String, String> {
@@ -139,11 +133,6 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(admin: SocketAddr, pid: Pid) -> Self {
-        let asker = AdminClient::new(admin);
-        Self { asker, pid }
-    }
-
     fn progress(&self) -> Result<ReloadProgress, String> {
         ReloadProgress::of(self.asker.page()?, self.pid)
     }

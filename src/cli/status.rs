@@ -1,8 +1,9 @@
-//! `graygate status`: asks the admin listener of the running gateway.
+//! `graygate status`: asks the running gateway.
 
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::admin::pages::config::{AdminDoors, ConfigPage};
 use crate::admin::pages::health;
 use crate::admin::pages::lists::ListsPage;
 use crate::cli::admin_client::AdminClient;
@@ -26,10 +27,15 @@ pub struct StatusReport {
 pub fn ask(config: &Path) -> Result<StatusReport, String> {
     let asker = AdminClient::of(config)?;
     let (health, page) = asker.get(&format!("{}?{}", health::PATH, health::FULL))?;
+    if matches!(health, 401 | 403) {
+        return Err(asker.refused(health::PATH, health, &page));
+    }
     let (word, lacks) = health::read(&page);
     let lists = asker.lists()?;
+    // An older gateway says nothing of that.
+    let config = asker.page::<ConfigPage>().unwrap_or_default();
     Ok(StatusReport {
-        text: text(word, &lacks, &lists),
+        text: text(word, &lacks, &lists) + &doors(&config.admin),
         serves: health == 200,
         degraded: !lacks.is_empty(),
     })
@@ -104,4 +110,22 @@ fn text(health: &str, lacks: &[&str], page: &ListsPage) -> String {
         line("heartbeat", format!("of {node} fails: {error}"));
     }
     text
+}
+
+/// Where the gateway may be asked, on a line; nothing where it does not say so.
+fn doors(admin: &AdminDoors) -> String {
+    let token = if admin.token {
+        ", changes with the token"
+    } else {
+        ""
+    };
+    let socket = admin.socket.as_ref().map(|it| format!("socket {it}"));
+    let listen = admin.listen.as_ref();
+    let listen = listen.map(|it| format!("listen {it} (expose {}{token})", admin.expose));
+    let metrics = admin.metrics.as_ref().map(|it| format!("metrics {it}"));
+    let all: Vec<String> = [socket, listen, metrics].into_iter().flatten().collect();
+    match all.is_empty() {
+        true => String::new(),
+        false => format!("{:<11} {}\n", "admin", all.join(", ")),
+    }
 }

@@ -92,7 +92,10 @@ impl Config {
             upstream::PEER_PORT => upstream.peer_port,
             log::ACCESS => log.access,
             log::ERROR => log.error,
-            admin::LISTEN => admin,
+            admin::SOCKET => admin.socket,
+            admin::LISTEN => admin.listen,
+            admin::TOKEN_FILE => admin.token_file,
+            admin::METRICS => admin.metrics,
         });
         (new, kept)
     }

@@ -90,7 +90,7 @@ fn an_admin_listener_in_the_way_of_another_is_named_with_its_line() {
     for text in [
         "[gateway]\nlisten = [::]:82\n[admin]\nlisten = 127.0.0.1:82\n",
         "[gateway]\nlisten = 127.0.0.1:82\n[admin]\nlisten = 127.0.0.2:82\n",
-        "[gateway]\nlisten = 127.0.0.1:0\n[admin]\nlisten = [::]:0\n",
+        "[gateway]\nlisten = 127.0.0.1:0\n[admin]\nlisten = [::]:0\ntoken_file = t\n",
         "[gateway]\nlisten = 0.0.0.0:9180\n[admin]\nlisten = off\n",
     ] {
         parse(&format!("{text}{REDIS}")).unwrap();
@@ -111,7 +111,8 @@ fn the_admin_address_is_found_whatever_is_wrong_elsewhere() {
     let path = dir.path().join("graygate.ini");
     let admin_of = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        Config::admin_of(&path).map_err(|error| error.to_string())
+        let admin = Config::admin_of(&path).map_err(|error| error.to_string());
+        admin.map(|it| it.listen)
     };
     let address = |text: &str| Ok(Some(text.parse().unwrap()));
     let admin = "[admin]\nlisten = 127.0.0.1:82\n";
@@ -273,15 +274,27 @@ fn an_empty_file_has_the_documented_defaults() {
             own_lines: Some(1000),
             level: ::log::LevelFilter::Info,
         },
-        admin: Some("127.0.0.1:9180".parse().unwrap()),
-        admin_hosts: Vec::new(),
+        admin: AdminSettings {
+            socket: Some(AdminSocketPath {
+                path: "/run/graygate/admin.sock".into(),
+                is_named: false,
+            }),
+            listen: Some("127.0.0.1:9180".parse().unwrap()),
+            expose: Expose::Status,
+            token_file: None,
+            metrics: None,
+            hosts: Vec::new(),
+        },
     };
     assert_eq!(config, expected);
 }
 
 #[test]
 fn the_shipped_file_equals_the_defaults() {
-    assert_eq!(parse(SHIPPED).unwrap(), parse(REDIS).unwrap());
+    let mut defaults = parse(REDIS).unwrap();
+    // The only difference that it makes to be named in the file.
+    defaults.admin.socket.as_mut().unwrap().is_named = true;
+    assert_eq!(parse(SHIPPED).unwrap(), defaults);
 }
 
 #[test]
@@ -490,9 +503,22 @@ fn values_are_understood() {
         ("log.level", "error", |it| {
             it.log.level == ::log::LevelFilter::Error
         }),
-        ("admin.listen", "off", |it| it.admin.is_none()),
+        ("admin.listen", "off", |it| it.admin.listen.is_none()),
+        ("admin.socket", "off", |it| it.admin.socket.is_none()),
+        ("admin.socket", "", |it| it.admin.socket.is_none()),
+        ("admin.socket", "s", |it| {
+            let socket = it.admin.socket.as_ref().unwrap();
+            socket.is_named && socket.path == Path::new("/etc/gray/s")
+        }),
+        ("admin.expose", "full", |it| it.admin.expose == Expose::Full),
+        ("admin.token_file", "t", |it| {
+            it.admin.token_file.as_deref() == Some(Path::new("/etc/gray/t"))
+        }),
+        ("admin.metrics", "0.0.0.0:9181", |it| {
+            it.admin.metrics == Some("0.0.0.0:9181".parse().unwrap())
+        }),
         ("admin.listen", "[::1]:0", |it| {
-            it.admin == Some("[::1]:0".parse().unwrap())
+            it.admin.listen == Some("[::1]:0".parse().unwrap())
         }),
     ];
     for (name, value, check) in table {
@@ -1313,7 +1339,11 @@ const OTHERS: &[(&str, &str)] = &[
     ("log.format", "json"),
     ("log.own_lines", "1"),
     ("log.level", "warn"),
+    ("admin.socket", "off"),
     ("admin.listen", "off"),
+    ("admin.expose", "full"),
+    ("admin.token_file", "t"),
+    ("admin.metrics", "127.0.0.1:9181"),
     ("admin.hosts", "gw"),
 ];
 

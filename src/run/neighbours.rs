@@ -51,6 +51,7 @@ enum UseKind {
     Address = b'a',
     Node = b'n',
     Accept = b'k',
+    Socket = b's',
 }
 
 impl Use {
@@ -209,12 +210,26 @@ fn uses(config: &Config) -> Vec<Use> {
             uses.push(Use::of(UseKind::Log, what, &path(file)));
         }
     }
-    let listen = config.gateway.listen.iter().map(|it| ("gateway", it.addr));
-    let admin = config.admin.iter().map(|it| ("admin", *it));
+    let listen = config
+        .gateway
+        .listen
+        .iter()
+        .map(|it| ("gateway", "listen", it.addr));
+    let admin = [
+        ("listen", config.admin.listen),
+        ("metrics", config.admin.metrics),
+    ];
+    let admin = admin
+        .into_iter()
+        .filter_map(|(key, it)| Some(("admin", key, it?)));
     // Port 0 means a different port for each.
-    for (section, addr) in listen.chain(admin).filter(|(_, addr)| addr.port() != 0) {
-        let what = format!("[{section}] listen {addr}");
+    for (section, key, addr) in listen.chain(admin).filter(|(_, _, addr)| addr.port() != 0) {
+        let what = format!("[{section}] {key} {addr}");
         uses.push(Use::of(UseKind::Address, what, &addr.to_string()));
+    }
+    if let Some(socket) = &config.admin.socket {
+        let what = format!("[admin] socket {}", socket.path.display());
+        uses.push(Use::of(UseKind::Socket, what, &path(&socket.path)));
     }
     if let Store::Redis(settings) = &config.store {
         let name = StoreName::of(&config.store);
@@ -304,11 +319,12 @@ mod tests {
                 format!("[log] error {error}"),
                 "[gateway] listen 0.0.0.0:80".to_owned(),
                 "[admin] listen 127.0.0.1:9180".to_owned(),
+                "[admin] socket /run/graygate/admin.sock".to_owned(),
                 "[redis] node a".to_owned(),
             ]
         );
         let own = "gray_key = g\nnode_key = n\n[gateway]\nlisten = 0.0.0.0:81\npid_file =\n\
-                   [log]\naccess = /x\nerror = stderr\n[admin]\nlisten = off\n";
+                   [log]\naccess = /x\nerror = stderr\n[admin]\nlisten = off\nsocket = off\n";
         assert_eq!(
             of(own),
             ["[redis] accept_key graygate:accept of other lists"]

@@ -44,6 +44,9 @@ impl Setup {
             ("log.access", "access.log"),
             ("log.error", "stderr"),
             ("admin.listen", "127.0.0.1:0"),
+            ("admin.socket", "admin.sock"),
+            // Tests read lists over TCP.
+            ("admin.expose", "full"),
         ];
         Self {
             dir: tempfile::tempdir().unwrap(),

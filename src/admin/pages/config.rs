@@ -1,5 +1,5 @@
-//! The page `/config`: the ini file, and what has come of reading it again. Values are not shown: some are
-//! secret.
+//! The page `/config`: the ini file, what has come of reading it again, and where the gateway may be asked.
+//! Other values are not shown: some are secret.
 
 use serde_json::Value;
 
@@ -21,6 +21,24 @@ object! {
         /// Keys over which the environment takes precedence.
         masked: Vec<String>,
         max_connections: u64,
+        /// Where the gateway may be asked, and what is answered there.
+        admin: AdminDoors,
+    }
+}
+
+object! {
+    /// The admin listeners.
+    pub(crate) struct AdminDoors {
+        /// The path of the Unix socket, if there is one.
+        socket: Option<String>,
+        /// Where the pages can be read, if anywhere.
+        listen: Option<String>,
+        /// What is shown there of lists of clients: `status` or `full`.
+        expose: String,
+        /// Changes are possible there, with a token.
+        token: bool,
+        /// Where `/metrics` and `/healthz` alone can be read, if anywhere.
+        metrics: Option<String>,
     }
 }
 
@@ -45,7 +63,7 @@ impl Page for ConfigPage {
 /// The page as text.
 pub(crate) fn render(view: &View) -> String {
     let config = view.gateway.config.load();
-    let reloads = view.reloads.state();
+    let (reloads, doors) = (view.reloads.state(), &view.doors);
     let owned = |keys: &[&str]| keys.iter().map(|it| (*it).to_owned()).collect();
     let page = ConfigPage {
         file: config.path.to_string_lossy().into_owned(),
@@ -59,6 +77,13 @@ pub(crate) fn render(view: &View) -> String {
         ignored: owned(&reloads.ignored),
         masked: owned(&config.masked),
         max_connections: config.gateway.max_connections as u64,
+        admin: AdminDoors {
+            socket: doors.socket.as_ref().map(|it| it.display().to_string()),
+            listen: doors.listen.map(|it| it.to_string()),
+            expose: config.admin.expose.name().to_owned(),
+            token: view.token.is_some(),
+            metrics: doors.metrics.map(|it| it.to_string()),
+        },
     };
     format!("{:#}\n", page.render())
 }

@@ -19,10 +19,11 @@ pub(crate) const FULL: &str = "full";
 /// What the lines begin with that tell what the gateway lacks.
 const DEGRADED: &str = "degraded ";
 
-/// The page with all that is to be said: of a gateway that can serve, or of one that cannot.
-pub(crate) fn render_full(view: &View) -> Result<String, String> {
-    let lacks: String = degraded::all(view).iter().map(line).collect();
-    match render(view) {
+/// The page with all that is to be said, to whoever may see `clients` or not: of a gateway that can serve, or
+/// of one that cannot.
+pub(crate) fn render_full(view: &View, clients: bool) -> Result<String, String> {
+    let lacks: String = degraded::all(view, clients).iter().map(line).collect();
+    match render(view, clients) {
         Ok(text) => Ok(text + &lacks),
         Err(text) => Err(text + &lacks),
     }
@@ -44,13 +45,13 @@ pub(crate) fn read(page: &str) -> (&str, Vec<&str>) {
     )
 }
 
-/// Whether requests can be served; if not, the reason.
-pub(crate) fn render(view: &View) -> Result<String, String> {
+/// Whether requests can be served; if not, the reason, to whoever may see `clients` or not.
+pub(crate) fn render(view: &View, clients: bool) -> Result<String, String> {
     let lists = view.publisher.lists();
     let reason = if view.gateway.is_draining() {
         "draining: the gateway is shutting down".to_owned()
     } else if !lists.are_read() {
-        let error = view.publisher.status().error;
+        let error = view.store_error(clients);
         let why = error.unwrap_or_else(|| "not yet".to_owned());
         format!(
             "{}: no lists have been read: {why}",

@@ -144,19 +144,23 @@ impl ListsBeingRead {
 }
 
 impl PageWriter {
-    pub(crate) fn new(view: &View, part: Part) -> Self {
+    /// With nothing that tells who is on a list of clients, unless it `shows_clients`.
+    pub(crate) fn new(view: &View, part: Part, shows_clients: bool) -> Self {
         let lists = view.publisher.lists();
-        let standing = match ListsStanding::of(view, &lists).render() {
+        let standing = ListsStanding::of(view, &lists);
+        let (standing, gray) = match shows_clients {
+            true => (standing, Shown::Entries(EntrySelection::Gray)),
+            // Not an empty list, which would be believed.
+            false => (standing.without_clients(view), Shown::Value(Value::Null)),
+        };
+        let standing = match standing.render() {
             Value::Object(members) => members,
             _ => serde_json::Map::new(),
         };
         let values = standing
             .into_iter()
             .map(|(name, it)| (name, Shown::Value(it)));
-        let entries = [
-            (ListName::Gray.name(), Shown::Entries(EntrySelection::Gray)),
-            (WRITTEN, Shown::Written),
-        ];
+        let entries = [(ListName::Gray.name(), gray), (WRITTEN, Shown::Written)];
         let peers =
             PoolName::ALL.map(|pool| (pool.name(), Shown::Entries(EntrySelection::Peers(pool))));
         let entries = entries.into_iter().chain(peers);

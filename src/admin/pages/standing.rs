@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use crate::admin::pages::member::object;
-use crate::admin::view::View;
+use crate::admin::view::{NO_ENTRY, View};
 use crate::error::StoreFindingKind;
 use crate::fleet::heartbeat::Heartbeat;
 use crate::lists::findings::Findings;
@@ -20,6 +20,8 @@ object! {
     pub(crate) struct ListsStanding {
         generation: u64,
         digest: String,
+        /// Whether entries of the lists of clients are on the page: `shown` or `hidden`.
+        clients: String,
         /// By list.
         digests: BTreeMap<String, String>,
         /// Entries by list.
@@ -166,6 +168,7 @@ impl ListsStanding {
         Self {
             generation: lists.generation,
             digest: lists.digest.to_string(),
+            clients: SHOWN.to_owned(),
             digests: digests
                 .map(|(list, it)| (list.name().to_owned(), it.to_string()))
                 .collect(),
@@ -186,6 +189,40 @@ impl ListsStanding {
             source: status.source,
             error: status.error,
         }
+    }
+}
+
+/// The values of `clients`.
+const SHOWN: &str = "shown";
+const HIDDEN: &str = "hidden";
+
+impl ListsStanding {
+    /// Without what tells who is on a list of clients, or what their addresses are.
+    pub(super) fn without_clients(mut self, view: &View) -> Self {
+        HIDDEN.clone_into(&mut self.clients);
+        self.error = view.store_error(false);
+        let gray = ListName::Gray.name();
+        if let Some(skipped) = self.skipped.get_mut(gray) {
+            skipped.first.clear();
+        }
+        for held in self.held.iter_mut().filter(|it| it.list == gray) {
+            held.gone.first.clear();
+            held.new.first.clear();
+        }
+        // What a proxy is not believed about is the address of a client.
+        let of_proxies = StoreFindingKind::ProxyNotBelieved.name();
+        let is_of_clients =
+            |it: &&mut FindingFound| it.list.as_deref() == Some(gray) || it.finding == of_proxies;
+        for found in self.findings.first.iter_mut().filter(is_of_clients) {
+            NO_ENTRY.clone_into(&mut found.entry);
+            NO_ENTRY.clone_into(&mut found.text);
+        }
+        self
+    }
+
+    /// Whether entries of the lists of clients are missing. An older gateway shows all.
+    pub(crate) fn hides_clients(&self) -> bool {
+        self.clients == HIDDEN
     }
 }
 
