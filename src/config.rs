@@ -19,6 +19,7 @@ mod log;
 mod log_format;
 mod redis;
 mod reload;
+mod sampling;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub(crate) use self::log_format::{Escape, FormatPiece, Variable};
 pub(crate) use self::redis::REDIS_URL_VARIABLE;
 pub use self::redis::{FleetSettings, Notify, PasswordFiles, RedisSettings, Tls};
 pub(crate) use self::reload::Reloads;
+pub use self::sampling::Sampling;
 pub use self::store::Store;
 pub use self::upstream::{Balance, Keepalive, UpstreamSettings};
 pub use self::url::{Address, Url};

@@ -260,7 +260,7 @@ fn json_is_read_by_a_parser_whatever_a_client_sends() {
         "received": request.len(), "sent": response.head.raw.len() + response.raw.len(),
         "body_sent": response.raw.len(), "generation": 1, "method": "GET",
         "target": "/\"\\x?\u{e9}\u{fffd}", "host": "a", "user_agent": "\"},{\\", "referer": "r", "request_id": null,
-        "error": null, "close": null, "denied": null,
+        "error": null, "close": null, "denied": null, "sample": 1,
     });
     assert_eq!(line, expected);
     assert!(humantime::parse_rfc3339(line["time"].as_str().unwrap()).is_ok());

@@ -6,6 +6,7 @@ use super::error::{ConfigError, ValueResult, wrong};
 use super::file::Section;
 use super::key::settings;
 use super::log_format::{LogFormat, log_format};
+use super::sampling::{Sampling, sampling};
 use super::units::{self, digits, one_of};
 
 settings! {
@@ -16,6 +17,8 @@ settings! {
         "Error log: a file, stdout (or -), stderr or off.";
     FORMAT: LogFormat = format, "main", reload, |it, _| log_format(it),
         "Lines of the access log: main, combined (nginx's), json, or text with variables such as $remote_addr.";
+    SAMPLE: Sampling = sample, "", reload, |it, _| sampling(it),
+        "One of how many lines is written, by status below 400, as 2xx:100, 304:1000; empty: all.";
     OWN_LINES: Option<u32> = own_lines, "1000", reload, |it, _| lines(it),
         "Access log lines a second and listener for requests that need no server, 1 to 1000000, or unlimited.";
     LEVEL: log::LevelFilter = level, "info", reload, |it, _| level(it),
@@ -31,6 +34,8 @@ pub struct LogSettings {
     pub error: LogTarget,
     /// How a line of the access log is written.
     pub format: LogFormat,
+    /// Which lines are left out.
+    pub sample: Sampling,
     /// Lines a second of the access log, for requests of a listener that need no server.
     pub own_lines: Option<u32>,
     /// What the error log leaves out.
@@ -56,6 +61,7 @@ impl LogSettings {
             access: section.get(&ACCESS)?,
             error: section.get(&ERROR)?,
             format: section.get(&FORMAT)?,
+            sample: section.get(&SAMPLE)?,
             own_lines: section.get(&OWN_LINES)?,
             level: section.get(&LEVEL)?,
         })

@@ -77,6 +77,7 @@ pub(crate) enum Variable {
     Close,
     Error,
     Denied,
+    Sample,
 }
 
 /// The variables that have one name, as they are named.
@@ -110,6 +111,7 @@ const VARIABLES: &[(&str, Variable)] = &[
     ("close", Variable::Close),
     ("error", Variable::Error),
     ("denied", Variable::Denied),
+    ("sample", Variable::Sample),
 ];
 
 /// The one field of `json`.

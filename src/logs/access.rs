@@ -74,6 +74,8 @@ pub(crate) struct Record<'a> {
     pub close: Option<&'a str>,
     /// What has kept the request from being tried again, if something has.
     pub denied: Option<&'a str>,
+    /// How many requests the line stands for, by `[log] sample`.
+    pub sample: u32,
 }
 
 /// Fields of a request, in the order of the [format's](LogFormat::fields).
@@ -207,6 +209,9 @@ impl Record<'_> {
         plain(out, b" close=", self.close.unwrap_or("-"));
         if let Some(denied) = self.denied {
             plain(out, b" denied=", denied);
+        }
+        if self.sample > 1 {
+            number(out, b" sample=", self.sample);
         }
         if let Some(id) = self.request_id {
             out.extend_from_slice(b" request_id=");
@@ -360,6 +365,7 @@ pub(super) mod tests {
             error: None,
             close: None,
             denied: None,
+            sample: 1,
         }
     }
 

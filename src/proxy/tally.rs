@@ -90,7 +90,12 @@ impl Tally {
         if let Some(refusal) = self.refusal {
             metrics.refusals[refusal.index()].increment();
         }
-        if worker.access_log.is_off() || !self.has_line(worker, settings, close, now) {
+        if worker.access_log.is_off() {
+            return now;
+        }
+        let sample = self.sample(settings, close);
+        let is_left_out = sample > 1 && fastrand::u32(..sample) != 0;
+        if is_left_out || !self.has_line(worker, settings, close, now) {
             return now;
         }
         let record = Record {
@@ -117,11 +122,20 @@ impl Tally {
             error: self.error,
             close: close.map(Close::name),
             denied: self.retry_denied.then_some("retry-budget"),
+            sample,
         };
         if worker.access_log.write(&record, &settings.format) {
             net::ensure_ticking();
         }
         now
+    }
+
+    /// One of how many such requests has a line; 1 for whatever went wrong.
+    fn sample(&self, settings: &LogSettings, close: Option<Close>) -> u32 {
+        match self.error.is_some() || close == Some(Close::Panic) {
+            true => 1,
+            false => settings.sample.rate(self.status),
+        }
     }
 
     /// Whether the request gets its line in the access log: not if it needed no server, and there are

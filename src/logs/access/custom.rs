@@ -74,6 +74,7 @@ impl Record<'_> {
             Variable::Close => put_word(out, escape, self.close),
             Variable::Error => put_word(out, escape, self.error),
             Variable::Denied => put_word(out, escape, self.denied),
+            Variable::Sample => number(out, b"", self.sample),
         }
     }
 
@@ -281,6 +282,7 @@ mod tests {
             ("close", "draining"),
             ("error", "-"),
             ("denied", "-"),
+            ("sample", "1"),
         ] {
             assert_eq!(line(&record, &format!("${variable}")), format!("{value}\n"));
         }

@@ -41,6 +41,7 @@ impl Record<'_> {
         word(out, b"error", self.error);
         word(out, b"close", self.close);
         word(out, b"denied", self.denied);
+        number(out, b",\"sample\":", self.sample);
         out.push(b'}');
     }
 }
@@ -149,7 +150,7 @@ mod tests {
             "received": 100, "sent": 200, "body_sent": 150, "request_time": 0.001_234,
             "upstream_time": 2.000_001, "generation": 3, "method": "GET", "target": "/x?y",
             "host": "h", "user_agent": "curl", "referer": "r", "request_id": null, "error": null, "close": null,
-            "denied": null,
+            "denied": null, "sample": 1,
         });
         assert_eq!(parsed(&record), expected);
         (record.pool, record.reason, record.peer) = ("-", "-", None);
