@@ -21,6 +21,7 @@ mod redis;
 mod reload;
 mod sampling;
 mod store;
+mod syslog;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -46,6 +47,8 @@ pub use self::redis::{FleetSettings, Notify, PasswordFiles, RedisSettings, Tls};
 pub(crate) use self::reload::Reloads;
 pub use self::sampling::Sampling;
 pub use self::store::Store;
+pub use self::syslog::SyslogTarget;
+pub(crate) use self::syslog::{SyslogForm, SyslogServer};
 pub use self::upstream::{Balance, Keepalive, UpstreamSettings};
 pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};

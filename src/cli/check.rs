@@ -14,7 +14,7 @@ use nix::unistd::{AccessFlags, eaccess};
 use crate::admin::token;
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
 use crate::lists::ByList;
-use crate::logs::writer;
+use crate::logs::{syslog, writer};
 use crate::process::Identity;
 use crate::run::{self, neighbours};
 use crate::store::copy::{self, Holder};
@@ -32,6 +32,13 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
     let identity = identity.map_err(|error| error.to_string())?;
     let mut unread = Vec::new();
     for (name, target) in [("access", &config.log.access), ("error", &config.log.error)] {
+        if let LogTarget::Syslog(target) = target
+            && let Some(error) = syslog::trouble_with(target)
+        {
+            unread.push(format!(
+                "[log] {name}: the syslog server cannot be reached ({error}); lines are lost until it can be"
+            ));
+        }
         if let LogTarget::File(path) = target {
             place_of_log(path).map_err(|what| format!("[log] {name}: {what}"))?;
             if writer::is_unread_pipe(path) {

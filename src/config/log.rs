@@ -7,14 +7,15 @@ use super::file::Section;
 use super::key::settings;
 use super::log_format::{LogFormat, log_format};
 use super::sampling::{Sampling, sampling};
+use super::syslog::{SyslogTarget, syslog};
 use super::units::{self, digits, one_of};
 
 settings! {
     [log]
     ACCESS: LogTarget = access, "/var/log/graygate/access.log", restart, |it, base| log_target(it, base),
-        "Access log: a file, stdout (or -), stderr or off.";
+        "Access log: a file, stdout (or -), stderr, syslog:server=unix:PATH or IP:PORT, or off.";
     ERROR: LogTarget = error, "/var/log/graygate/error.log", restart, |it, base| log_target(it, base),
-        "Error log: a file, stdout (or -), stderr or off.";
+        "Error log: a file, stdout (or -), stderr, syslog:server=unix:PATH or IP:PORT, or off.";
     FORMAT: LogFormat = format, "main", reload, |it, _| log_format(it),
         "Lines of the access log: main, combined (nginx's), json, or text with variables such as $remote_addr.";
     SAMPLE: Sampling = sample, "", reload, |it, _| sampling(it),
@@ -53,6 +54,8 @@ pub enum LogTarget {
     Stderr,
     /// A file, by its absolute path.
     File(PathBuf),
+    /// A syslog server.
+    Syslog(SyslogTarget),
 }
 
 impl LogSettings {
@@ -71,7 +74,10 @@ impl LogSettings {
 /// Where a log goes.
 fn log_target(text: &str, base: &Path) -> ValueResult<LogTarget> {
     const ALLOWED: &str =
-        "off, stdout (or -), stderr, or the path of a file, with a / or ending in .log";
+        "off, stdout (or -), stderr, syslog:…, or the path of a file, with a / or ending in .log";
+    if let Some(rest) = text.strip_prefix("syslog:") {
+        return syslog(rest, base).map(LogTarget::Syslog);
+    }
     match text {
         "off" => Ok(LogTarget::Off),
         "-" | "stdout" => Ok(LogTarget::Stdout),

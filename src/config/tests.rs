@@ -484,6 +484,11 @@ fn values_are_understood() {
         ("log.error", "./syslog", |it| {
             it.log.error == LogTarget::File("/etc/gray/./syslog".into())
         }),
+        (
+            "log.error",
+            "syslog:server=10.0.0.1,tag=x",
+            |it| matches!(&it.log.error, LogTarget::Syslog(target) if target.tag == "x"),
+        ),
         ("log.error", "/dev/null", |it| {
             it.log.error == LogTarget::File("/dev/null".into())
         }),
@@ -822,7 +827,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "log.access",
             "",
-            "it is empty; allowed: off, stdout (or -), stderr, or the path of a file",
+            "it is empty; allowed: off, stdout (or -), stderr, syslog:…, or the path of a file",
         ),
         (
             "log.access",
@@ -832,6 +837,11 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ("log.access", "'off'", "it is neither one of the values"),
         ("log.access", "none", "it is neither one of the values"),
         ("log.error", "syslog", "it is neither one of the values"),
+        (
+            "log.error",
+            "syslog:facility=local8",
+            "`local8` is no facility of syslog; allowed: syslog: for /dev/log, or after it",
+        ),
         ("log.error", "STDERR", "it is neither one of the values"),
         ("log.error", "error log", "it is neither one of the values"),
         (

@@ -9,7 +9,6 @@
 
 mod custom;
 mod json;
-mod local_time;
 mod own_lines;
 
 use std::cell::RefCell;
@@ -17,10 +16,10 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::local_time::LocalTimeText;
 use crate::config::LogFormat;
 use crate::http::h1::encode::put_ip;
 use crate::http::span::Span;
+use crate::logs::local_time::LocalTimeText;
 use crate::logs::writer::{BATCH, Batch, LogQueue};
 
 pub use own_lines::OwnLines;

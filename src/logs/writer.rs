@@ -19,6 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
 use crate::config::LogTarget;
+use crate::logs::syslog::Syslog;
 use crate::process::supervised;
 
 /// Most bytes that wait for a writer.
@@ -242,7 +243,7 @@ impl Log {
         target: &LogTarget,
         open_file: impl FnOnce(&Path) -> io::Result<File>,
     ) -> io::Result<Self> {
-        let sink = LogSink::open(target, open_file)?;
+        let sink = LogSink::open(name, target, open_file)?;
         let (orders, inbox) = bounded(QUEUE_BATCHES);
         let (give_back, spare) = bounded(SPARE);
         let held = Arc::new(AtomicUsize::new(0));
@@ -318,10 +319,13 @@ enum LogSink {
         path: PathBuf,
         file: File,
     },
+    /// Each line is a message of its own.
+    Syslog(Box<Syslog>),
 }
 
 impl LogSink {
     fn open(
+        name: &str,
         target: &LogTarget,
         open_file: impl FnOnce(&Path) -> io::Result<File>,
     ) -> io::Result<Self> {
@@ -333,6 +337,9 @@ impl LogSink {
                 path: path.clone(),
                 file: open_file(path)?,
             },
+            LogTarget::Syslog(target) => {
+                Self::Syslog(Box::new(Syslog::new(target, name == ERROR_LOG)))
+            }
         })
     }
 
@@ -344,7 +351,8 @@ impl LogSink {
     /// Writes some of `bytes`, and returns how many.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Off => Ok(bytes.len()),
+            // Lines for syslog are sent one by one instead.
+            Self::Off | Self::Syslog(_) => Ok(bytes.len()),
             Self::Stream(file) | Self::File { file, .. } => file.write(bytes),
         }
     }
@@ -482,6 +490,14 @@ impl Writer {
 
     /// Writes a batch. What cannot be written is counted, and does not run into the next line.
     fn write(&mut self, batch: &Batch) {
+        if let LogSink::Syslog(syslog) = &mut self.sink {
+            let (lost, why) = syslog.send(&batch.bytes);
+            self.dropped.note(lost);
+            if let Some(error) = why {
+                self.complain("log-write-failed", &error);
+            }
+            return;
+        }
         let mut rest = &batch.bytes[..];
         let outcome = self.end_torn_line().and_then(|()| {
             while !rest.is_empty() {

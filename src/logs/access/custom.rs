@@ -2,10 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::local_time::LocalTimeText;
 use super::{Record, address, digits, escape, is_plain, json, number, put_ip};
 use crate::config::{CustomFormat, Escape, FormatPiece, Variable};
 use crate::error::Close;
+use crate::logs::local_time::LocalTimeText;
 
 /// What nginx logs for a request whose client went away before there was an answer.
 const CLIENT_GONE: u16 = 499;

@@ -1,4 +1,4 @@
-//! The local time, in the two forms that nginx writes it in.
+//! The local time, in the forms in which logs have it.
 
 // The offset from UTC is only known to the C library.
 #![allow(unsafe_code)]
@@ -40,6 +40,19 @@ impl LocalTimeText {
     pub(super) fn iso8601(&mut self, time: SystemTime) -> &[u8] {
         self.follow(time);
         &self.iso8601
+    }
+
+    /// Appends `Nov 29 16:19:43`, as in RFC 3164.
+    pub(super) fn put_bsd(&mut self, time: SystemTime, out: &mut Vec<u8>) {
+        self.follow(time);
+        if let [tens, ones, b'/', month @ .., b'/', _, _, _, _, b':'] = &self.common[..12] {
+            out.extend_from_slice(month);
+            out.push(b' ');
+            out.push(if *tens == b'0' { b' ' } else { *tens });
+            out.push(*ones);
+            out.push(b' ');
+            out.extend_from_slice(&self.common[12..20]);
+        }
     }
 
     fn follow(&mut self, time: SystemTime) {
@@ -133,5 +146,12 @@ mod tests {
             assert_eq!(text.common(time), common.as_bytes());
             assert_eq!(text.iso8601(time), iso8601.as_bytes());
         }
+        let mut text = LocalTimeText {
+            quarter: Some(1_499_000_009 / QUARTER),
+            ..LocalTimeText::default()
+        };
+        let mut out = Vec::new();
+        text.put_bsd(UNIX_EPOCH + Duration::from_secs(1_499_000_009), &mut out);
+        assert_eq!(out, b"Jul  2 12:53:29");
     }
 }
