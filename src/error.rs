@@ -80,6 +80,16 @@ named! {
     }
 }
 
+impl AdminRefusal {
+    /// What the answer says.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::NoToken | Self::WrongToken => 401,
+            Self::ForeignHost | Self::NoCommand | Self::ReadOnly | Self::ClientsHidden => 403,
+        }
+    }
+}
+
 impl Refusal {
     /// The status of the answer.
     pub const fn status(self) -> u16 {

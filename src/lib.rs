@@ -5,7 +5,7 @@
 //!
 //! The *data plane* is N workers, each a thread that serves its connections in a straight,
 //! blocking style. It never waits for Redis, for a lock between workers, or for a log. The
-//! *control plane* is plain threads: they read lists, write logs, answer the admin listener. They
+//! *control plane* is plain threads: they read lists, write logs, answer the admin listeners. They
 //! meet at [`snapshot`]s, which are replaced by one pointer swap, at [`metrics`], which one worker writes
 //! and anybody may read, at the queues of the [`logs`], and at a flag for the end.
 //!

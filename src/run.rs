@@ -3,11 +3,12 @@
 //! The order of the start: first what needs root (addresses, the pid file, log files, the admin socket,
 //! descriptors), then the change of user, then the lists, and last the listeners accept.
 
+mod doors;
+pub(crate) mod folders;
 pub(crate) mod neighbours;
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -15,12 +16,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::admin::door::AdminDoor;
-use crate::admin::listener;
-use crate::admin::socket::{AdminSocket, SocketFile};
-use crate::admin::token::Token;
-use crate::admin::view::{Doors, Refused, View};
-use crate::config::{AdminSocketPath, Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
+use crate::admin::socket::SocketFile;
+use crate::admin::view::{Refused, View};
+use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::logs::access::OwnLines;
 use crate::logs::events;
@@ -31,6 +29,7 @@ use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
+use crate::run::doors::AdminListeners;
 use crate::run::neighbours::Announcement;
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
@@ -98,27 +97,13 @@ struct Acquired {
     claims: Announcement,
 }
 
-/// Where the gateway will be asked about itself.
-struct AdminListeners {
-    socket: Option<AdminSocket>,
-    listen: Option<TcpListener>,
-    metrics: Option<TcpListener>,
-    token: Option<Token>,
-}
-
 impl Acquired {
     /// Takes it, and becomes the configured user.
     fn take(config: &mut Config, own: &Config, startup: &Startup) -> io::Result<Self> {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
         let listeners = listeners::bind(&settings.listen)?;
-        let bind = |key: &str, addr: Option<SocketAddr>| {
-            addr.map(|it| listener::bind(key, it)).transpose()
-        };
-        let admin_listen = bind("listen", config.admin.listen)?;
-        let metrics = bind("metrics", config.admin.metrics)?;
-        let token = config.admin.token_file.as_deref().map(read_token);
-        let token = token.transpose()?;
+        let mut admin = AdminListeners::take(&config.admin)?;
         startup.at("looking up [gateway] user and group");
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
@@ -136,12 +121,10 @@ impl Acquired {
             make_folder_of_copy(path, identity);
         }
         startup.at("making the admin socket");
-        let socket = config.admin.socket.as_ref();
-        let socket = socket.map(|it| take_socket(it, identity)).transpose()?;
-        let socket = socket.flatten();
+        admin.take_socket(&config.admin, identity)?;
         // Another gateway may have the default one, which was told above.
         let mut used = own.clone();
-        used.admin.socket = used.admin.socket.filter(|_| socket.is_some());
+        used.admin.socket = used.admin.socket.filter(|_| admin.has_socket());
         // In this order, so that of two gateways that start at once, at least one sees the other.
         let claims = Announcement::make(&used);
         neighbours::tell(&used);
@@ -153,12 +136,7 @@ impl Acquired {
         }
         Ok(Self {
             listeners,
-            admin: AdminListeners {
-                socket,
-                listen: admin_listen,
-                metrics,
-                token,
-            },
+            admin,
             pid_file,
             error_log,
             access_log,
@@ -192,7 +170,7 @@ impl Running {
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
         let doors = admin.doors()?;
-        let doors_shown = shown(&doors);
+        let doors_shown = doors::shown(&doors);
 
         // If they were started before, their number is fixed.
         let workers = net::start(config.gateway.workers)?;
@@ -342,78 +320,6 @@ impl Running {
     }
 }
 
-impl AdminListeners {
-    fn doors(&self) -> io::Result<Doors> {
-        let addr = |it: &Option<TcpListener>| it.as_ref().map(TcpListener::local_addr).transpose();
-        Ok(Doors {
-            socket: self.socket.as_ref().map(|it| it.file.path().to_owned()),
-            listen: addr(&self.listen)?,
-            metrics: addr(&self.metrics)?,
-        })
-    }
-
-    /// Answers there from now on. Returns the file that is to be removed at the end.
-    fn serve(self, view: &Arc<View>) -> io::Result<Option<SocketFile>> {
-        if let Some(listener) = self.listen {
-            let addr = listener.local_addr()?;
-            listener::serve(listener, AdminDoor::Listen(addr), view)?;
-        }
-        if let Some(listener) = self.metrics {
-            listener::serve(listener, AdminDoor::Metrics, view)?;
-        }
-        let Some(AdminSocket { file, listener }) = self.socket else {
-            return Ok(None);
-        };
-        listener::serve(listener, AdminDoor::Socket, view)?;
-        Ok(Some(file))
-    }
-}
-
-/// The admin listeners as they stand in the log.
-fn shown(doors: &Doors) -> String {
-    let addr = |it: Option<SocketAddr>| it.map_or("off".to_owned(), |it| it.to_string());
-    let (listen, metrics) = (addr(doors.listen), addr(doors.metrics));
-    let socket = doors.socket.as_deref().unwrap_or(Path::new("off"));
-    format!("admin={listen} socket={socket:?} metrics={metrics}")
-}
-
-fn read_token(path: &Path) -> io::Result<Token> {
-    let failed = |error: io::Error| {
-        let what = format!("[admin] token_file: {}: {error}", path.display());
-        io::Error::new(error.kind(), what)
-    };
-    Token::read(path).map_err(failed)
-}
-
-/// For everybody to look at: who may connect is decided by the socket.
-const SOCKET_FOLDER_MODE: u32 = 0o755;
-
-/// Makes the admin socket, and its folder if there is none, which then belongs to `owner`, so that the file
-/// can be removed at the end. A socket that the ini file does not name is gone without if need be.
-fn take_socket(
-    socket: &AdminSocketPath,
-    owner: Option<&Identity>,
-) -> io::Result<Option<AdminSocket>> {
-    let path = &socket.path;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let made =
-        make_folder(folder, SOCKET_FOLDER_MODE, None).and_then(|()| give_if_new(folder, owner));
-    match made.and_then(|()| AdminSocket::bind(path, owner)) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if socket.is_named => {
-            let what = format!("[admin] socket: {}: {error}", path.display());
-            Err(io::Error::new(error.kind(), what))
-        }
-        Err(error) => {
-            log::warn!(
-                "admin-socket-failed path={path:?} error={:?} remedy=\"name another one, or off, as [admin] socket\"",
-                error.to_string()
-            );
-            Ok(None)
-        }
-    }
-}
-
 /// How long the reader of a log that is a pipe may take to open it.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
@@ -428,7 +334,7 @@ fn opening(name: &str, target: &LogTarget) -> String {
 fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Result<Log> {
     Log::open(name, target, |path| {
         let folder = path.parent().unwrap_or(Path::new("/"));
-        make_folder(folder, LOG_FOLDER_MODE, owner)
+        folders::make(folder, LOG_FOLDER_MODE, owner)
             .map_err(|error| process::named(folder, &error))?;
         // Root must not be redirected by a link of the user that it is about to become.
         let links = match fs::metadata(folder) {
@@ -447,42 +353,18 @@ fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Res
 /// For the owner, and readable for its group: see [`open_file`].
 const LOG_FOLDER_MODE: u32 = 0o750;
 
-/// Reduced by the umask only.
-const ANY_MODE: u32 = 0o777;
-
-fn make_folder(folder: &Path, mode: u32, owner: Option<&Identity>) -> io::Result<()> {
-    if folder.exists() {
-        return Ok(());
-    }
-    DirBuilder::new().mode(mode).create(folder)?;
-    process::give_to(&File::open(folder)?, owner)
-}
-
 /// If the folder of the last-good copy has to be created, it will belong to the user who writes the
 /// copy. Without it the gateway serves all the same.
 fn make_folder_of_copy(path: &Path, owner: Option<&Identity>) {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let made = make_folder(folder, ANY_MODE, None).and_then(|()| give_if_new(folder, owner));
-    if let Err(error) = made {
+    if let Err(error) = folders::make_or_give(folder, ANY_MODE, owner) {
         let error = error.to_string();
         log::error!("copy-folder-failed path={folder:?} error={error:?}");
     }
 }
 
-fn give_if_new(folder: &Path, owner: Option<&Identity>) -> io::Result<()> {
-    if owner.is_some() && is_new(folder)? {
-        process::give_to(&File::open(folder)?, owner)?;
-    }
-    Ok(())
-}
-
-/// A folder that was created just now, or by an installation, belongs to root and is empty. A start by
-/// root gives it to the user that the gateway becomes.
-pub(crate) fn is_new(folder: &Path) -> io::Result<bool> {
-    let found = fs::symlink_metadata(folder)?;
-    let is_roots = found.is_dir() && found.uid() == 0;
-    Ok(is_roots && fs::read_dir(folder)?.next().is_none())
-}
+/// Reduced by the umask only.
+const ANY_MODE: u32 = 0o777;
 
 fn rules(config: &Config) -> GuardRules {
     GuardRules {

@@ -1,5 +1,6 @@
-//! docs/http.md and docs/peers.md say what the code does: their tables of names are rendered from the code,
-//! and every test that they name exists. Links between pages lead somewhere, and files that are named exist.
+//! docs/http.md, docs/peers.md and docs/security.md say what the code does: their tables of names are
+//! rendered from the code, and every test that they name exists. Links between pages lead somewhere, and
+//! files that are named exist.
 //!
 //! `UPDATE_DOCS=1 cargo test --test documentation` writes the tables.
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
 use graygate::error::{
-    Checked, Close, Degradation, Doubt, Failure, Refusal, Retry, StoreFindingKind,
+    AdminRefusal, Checked, Close, Degradation, Doubt, Failure, Refusal, Retry, StoreFindingKind,
 };
 
 /// The rules of the checklist, each of which has its row.
@@ -194,6 +195,15 @@ fn degradations() -> String {
     table
 }
 
+fn admin_refusals() -> String {
+    let mut table = "| reason | status | when |\n|---|---|---|\n".to_owned();
+    for why in AdminRefusal::ALL {
+        let (name, status, text) = (why.name(), why.status(), why.text());
+        writeln!(table, "| `{name}` | {status} | {text} |").unwrap();
+    }
+    table
+}
+
 #[test]
 fn the_tables_say_what_the_code_does() {
     let tables = [
@@ -203,6 +213,7 @@ fn the_tables_say_what_the_code_does() {
         ("docs/http.md", "closes", closes()),
         ("docs/http.md", "doubts", doubts()),
         ("docs/peers.md", "degradations", degradations()),
+        ("docs/security.md", "admin refusals", admin_refusals()),
     ];
     let mut stale = Vec::new();
     for (name, of, table) in tables {
@@ -273,6 +284,18 @@ fn every_rule_names_tests_that_exist_and_one_of_them_is_end_to_end() {
         let references = tests.split(',').map(|it| it.trim().trim_matches('`'));
         let places: Vec<&str> = references.map(check_test).collect();
         assert!(places.contains(&"tests"), "rule {number}: {tests}");
+    }
+}
+
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let text = fs::read_to_string(here("docs/security.md")).unwrap();
+    let (_, table) = section(&text, "threats");
+    for row in table.lines().skip(2) {
+        let tests = row.trim_matches('|').rsplit('|').next().unwrap();
+        let references = tests.split(',').map(|it| it.trim().trim_matches('`'));
+        let places: Vec<&str> = references.map(check_test).collect();
+        assert!(places.contains(&"tests"), "{row}");
     }
 }
 

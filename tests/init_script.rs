@@ -356,7 +356,9 @@ fn a_gateway_that_does_not_become_ready_is_ended() {
 
 #[test]
 fn a_reload_reaches_the_gateway() {
-    in_each_shell(|service| {
+    in_each_shell(|mut service| {
+        // Nor has it a socket.
+        service.configure("admin.socket", "off");
         for command in ["reload", "force-reload"] {
             service.expect(command, 7);
         }
@@ -504,7 +506,7 @@ fn a_gateway_whose_pid_file_was_removed_is_found_by_its_lock() {
             let said = service.expect("start", 0);
             assert_eq!(said, format!("graygate: already running (pid {pid})\n"));
             let said = service.expect("reload", 0);
-            assert!(said.contains(&format!("to reload (pid {pid})")), "{said}");
+            assert!(said.contains(&format!("reloaded (pid {pid})")), "{said}");
             assert_eq!(service.gateways(), [pid]);
             std::fs::write(service.path("graygate.pid"), "").unwrap();
         }

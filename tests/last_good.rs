@@ -78,7 +78,7 @@ fn start_without_redis(place: &Place, edit: impl FnOnce(Setup) -> Setup) -> (Red
 
 #[track_caller]
 fn accept(gateway: &Gateway, digest: &Value) {
-    let setup = Setup::new().set("admin.listen", gateway.admin());
+    let setup = Setup::new().set("admin.socket", gateway.path("admin.sock").display());
     let ini = setup.write_ini();
     let digest = digest.as_str().unwrap();
     let output = run_to_exit(&["lists", "accept", digest, "-c", ini.to_str().unwrap()]);

@@ -104,15 +104,13 @@ fn one_slot(setup: Setup) -> Setup {
     })
 }
 
-/// The path of the ini file of a running gateway, with the address of its admin listener; it stays as long
-/// as its folder.
+/// The path of the ini file of a running gateway, with the place of its admin socket; it stays as long as its
+/// folder.
 fn ini(gateway: &Gateway) -> (Setup, String) {
     let text = std::fs::read_to_string(gateway.path("graygate.ini")).unwrap();
-    let admin = format!("[admin]\nlisten = {}", gateway.admin());
-    let setup = Setup::new().file(
-        "other.ini",
-        &text.replace("[admin]\nlisten = 127.0.0.1:0", &admin),
-    );
+    let socket = format!("socket = {}", gateway.path("admin.sock").display());
+    let text = text.replace("socket = admin.sock", &socket);
+    let setup = Setup::new().file("other.ini", &text);
     let path = setup.path("other.ini").to_str().unwrap().to_owned();
     (setup, path)
 }

@@ -160,7 +160,8 @@ fn a_held_change_that_was_taken_back_is_accepted_by_nobody() {
         });
         match way {
             "command" => {
-                let setup = Setup::new().set("admin.listen", site.gateway.admin());
+                let socket = site.gateway.path("admin.sock");
+                let setup = Setup::new().set("admin.socket", socket.display());
                 let ini = setup.write_ini();
                 let ini = ini.to_str().unwrap();
                 let output = run_to_exit(&["lists", "accept", digest, "-c", ini]);

@@ -45,7 +45,7 @@ impl Gateway {
         let _ = write!(
             settings,
             "[gateway]\nlisten = {}\nworkers = {workers}\npid_file = pid\nuser =\n\
-             [admin]\nlisten = {admin}\n[log]\naccess = access.log\nerror = error.log\n\
+             [admin]\nsocket = off\nlisten = {admin}\n[log]\naccess = access.log\nerror = error.log\n\
              [lists]\nlast_good = copy\n{source}",
             addresses.join(", ")
         );

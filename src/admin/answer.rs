@@ -72,12 +72,5 @@ pub(super) fn refused(refusal: Refusal) -> PageResponse {
 
 /// The answer to a request that may not have what it asks for.
 pub(super) fn forbidden(why: AdminRefusal) -> PageResponse {
-    let status = match why {
-        AdminRefusal::NoToken | AdminRefusal::WrongToken => 401,
-        AdminRefusal::ForeignHost
-        | AdminRefusal::NoCommand
-        | AdminRefusal::ReadOnly
-        | AdminRefusal::ClientsHidden => 403,
-    };
-    PageResponse::text(status, format!("{}: {}\n", why.name(), why.text()))
+    PageResponse::text(why.status(), format!("{}: {}\n", why.name(), why.text()))
 }

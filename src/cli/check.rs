@@ -79,7 +79,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, String> {
             let name = identity.name().to_owned();
             // As after an installation: that the user cannot write there yet is normal.
             let copy = config.lists.last_good.as_deref();
-            let is_new = |path: &Path| run::is_new(folder_of(path)).unwrap_or(false);
+            let is_new = |path: &Path| run::folders::is_new(folder_of(path)).unwrap_or(false);
             let looks_at_copy = !copy.is_some_and(is_new);
             let outcome = identity.act(|| read_as(&name, &config, looks_at_copy));
             outcome.map_err(|error| format!("[gateway] user = {name}: {error}"))??
