@@ -6,7 +6,7 @@
 mod doors;
 pub(crate) mod folders;
 pub(crate) mod neighbours;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::logs::access::OwnLines;
 use crate::logs::events;
-use crate::logs::writer::{ERROR_LOG, Links, Log, Reopened, open_file};
+use crate::logs::writer::{ERROR_LOG, Links, Log, NewTarget, Reopened, open_file};
 use crate::metrics::Metrics;
 use crate::net;
 use crate::process::{self, Command, Identity, PidFile, Startup};
@@ -84,7 +84,7 @@ struct Running {
     error_log: Log,
     pid_file: Option<PidFile>,
     admin_socket: Option<SocketFile>,
-    _claims: Announcement,
+    claims: Announcement,
 }
 
 /// What only root may take, or must be there before the lists are read; nothing is served with it yet.
@@ -229,12 +229,12 @@ impl Running {
             error_log,
             pid_file,
             admin_socket,
-            _claims: claims,
+            claims,
         })
     }
 
     /// Carries out commands until one of them ends the gateway.
-    fn follow(self, commands: &Receiver<Command>) {
+    fn follow(mut self, commands: &Receiver<Command>) {
         // The loop also ends when all senders are gone, since then nothing else could end it.
         for command in commands {
             match command {
@@ -260,10 +260,10 @@ impl Running {
     }
 
     /// Reads the ini file anew. A bad one changes nothing.
-    fn reload(&self) {
+    fn reload(&mut self) {
         self.reloads.begin();
         let current = self.gateway.config.load();
-        let outcome = load(&current.path).map(|new| self.apply(&current, new));
+        let outcome = load(&current.path).and_then(|new| self.apply(&current, new));
         if let Err(error) = &outcome {
             log::error!("reload-failed error={error:?}");
         }
@@ -271,8 +271,12 @@ impl Running {
     }
 
     /// Brings `new` into force; returns the keys for which that needs a restart.
-    fn apply(&self, current: &Config, new: Config) -> Vec<&'static str> {
+    ///
+    /// # Errors
+    /// Why that is not possible; nothing has changed then.
+    fn apply(&mut self, current: &Config, new: Config) -> Result<Vec<&'static str>, String> {
         let (mut config, fixed) = current.reload(new);
+        let targets = NewTargets::open(current, &config).map_err(|error| error.to_string())?;
         for key in &config.masked {
             log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} takes precedence\"");
         }
@@ -286,6 +290,7 @@ impl Running {
             Ok(allowed) => config.gateway.max_connections = allowed,
             Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }
+        self.move_logs(targets, &config);
         self.publisher.set_rules(rules(&config));
         self.checker.apply(&config);
         self.gateway.config.store(config);
@@ -293,7 +298,25 @@ impl Running {
         // The trusted proxies may be different now.
         self.publisher.tell_findings();
         log::info!("reloaded file={path:?} ignored={}", fixed.len());
-        fixed
+        Ok(fixed)
+    }
+
+    /// From now on, logs go where the new `config` says.
+    fn move_logs(&mut self, targets: NewTargets, config: &Config) {
+        let NewTargets { access, error } = targets;
+        if access.is_none() && error.is_none() {
+            return;
+        }
+        if let Some(target) = access {
+            log::info!("log-moved log=access");
+            workers::flush_access_logs(&self.gateway);
+            self.access_log.switch(target);
+        }
+        if let Some(target) = error {
+            log::info!("log-moved log={ERROR_LOG}");
+            self.error_log.switch(target);
+        }
+        self.claims.change_logs(&config.log);
     }
 
     fn end(self, commands: &Receiver<Command>) {
@@ -323,6 +346,26 @@ impl Running {
 /// How long the reader of a log that is a pipe may take to open it.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
+/// Where logs are to go from now on, as far as a reload has changed that.
+struct NewTargets {
+    access: Option<NewTarget>,
+    error: Option<NewTarget>,
+}
+
+impl NewTargets {
+    fn open(current: &Config, new: &Config) -> io::Result<Self> {
+        let open = |name: &str, old: &LogTarget, new: &LogTarget| {
+            let open = || NewTarget::open(name, new, |path| open_log_file(path, None));
+            let opened = (old != new).then(open).transpose();
+            opened.map_err(|error| io::Error::new(error.kind(), format!("[log] {name}: {error}")))
+        };
+        Ok(Self {
+            access: open("access", &current.log.access, &new.log.access)?,
+            error: open(ERROR_LOG, &current.log.error, &new.log.error)?,
+        })
+    }
+}
+
 fn opening(name: &str, target: &LogTarget) -> String {
     match target {
         LogTarget::File(path) => format!("opening [log] {name}, {}", path.display()),
@@ -332,22 +375,24 @@ fn opening(name: &str, target: &LogTarget) -> String {
 
 /// Opens a log. Its file then belongs to `owner`, and so does its folder if it had to be created.
 fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Result<Log> {
-    Log::open(name, target, |path| {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        folders::make(folder, LOG_FOLDER_MODE, owner)
-            .map_err(|error| process::named(folder, &error))?;
-        // Root must not be redirected by a link of the user that it is about to become.
-        let links = match fs::metadata(folder) {
-            Ok(folder) if owner.is_some() && folder.uid() != 0 => Links::Refuse,
-            _ => Links::Follow,
-        };
-        let file = open_file(path, links, READER_WAIT)?;
-        // A device keeps its owner.
-        if file.metadata()?.is_file() {
-            process::give_to(&file, owner).map_err(|error| process::named(path, &error))?;
-        }
-        Ok(file)
-    })
+    Log::open(name, target, |path| open_log_file(path, owner))
+}
+
+fn open_log_file(path: &Path, owner: Option<&Identity>) -> io::Result<File> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    folders::make(folder, LOG_FOLDER_MODE, owner)
+        .map_err(|error| process::named(folder, &error))?;
+    // Root must not be redirected by a link of the user that it is about to become.
+    let links = match fs::metadata(folder) {
+        Ok(folder) if owner.is_some() && folder.uid() != 0 => Links::Refuse,
+        _ => Links::Follow,
+    };
+    let file = open_file(path, links, READER_WAIT)?;
+    // A device keeps its owner.
+    if file.metadata()?.is_file() {
+        process::give_to(&file, owner).map_err(|error| process::named(path, &error))?;
+    }
+    Ok(file)
 }
 
 /// For the owner, and readable for its group: see [`open_file`].

@@ -630,8 +630,6 @@ fn settings_that_need_a_restart_are_named_and_keep_their_value() {
         ("gateway.group", "daemon"),
         ("lists.file", "other-lists"),
         ("upstream.peer_port", "81"),
-        ("log.access", "other.log"),
-        ("log.error", "other-error.log"),
         ("admin.listen", "off"),
     ];
     for round in 1..=2 {

@@ -12,9 +12,9 @@ use super::units::{self, digits, one_of};
 
 settings! {
     [log]
-    ACCESS: LogTarget = access, "/var/log/graygate/access.log", restart, |it, base| log_target(it, base),
+    ACCESS: LogTarget = access, "/var/log/graygate/access.log", reload, |it, base| log_target(it, base),
         "Access log: a file, stdout (or -), stderr, syslog:server=unix:PATH or IP:PORT, or off.";
-    ERROR: LogTarget = error, "/var/log/graygate/error.log", restart, |it, base| log_target(it, base),
+    ERROR: LogTarget = error, "/var/log/graygate/error.log", reload, |it, base| log_target(it, base),
         "Error log: a file, stdout (or -), stderr, syslog:server=unix:PATH or IP:PORT, or off.";
     FORMAT: LogFormat = format, "main", reload, |it, _| log_format(it),
         "Lines of the access log: main, combined (nginx's), json, or text with variables such as $remote_addr.";

@@ -1,11 +1,11 @@
 //! Which settings of a new configuration a running gateway applies, and the outcomes of reloads so far.
 //!
-//! Settings that only matter at the start keep their values: ports, threads, open logs, the user, the
+//! Settings that only matter at the start keep their values: ports, threads, the user, the
 //! source of the lists. All others apply to whatever begins after the reload.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Config, Store, Url, admin, gateway, lists, log, redis, upstream};
+use super::{Config, Store, Url, admin, gateway, lists, redis, upstream};
 
 /// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
 #[derive(Debug, Default)]
@@ -90,8 +90,6 @@ impl Config {
             lists::LAST_GOOD => lists.last_good,
             lists::LAST_GOOD_MAX_AGE => lists.last_good_max_age,
             upstream::PEER_PORT => upstream.peer_port,
-            log::ACCESS => log.access,
-            log::ERROR => log.error,
             admin::SOCKET => admin.socket,
             admin::LISTEN => admin.listen,
             admin::TOKEN_FILE => admin.token_file,

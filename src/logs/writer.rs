@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ impl Batch {
 
 enum LogOrder {
     Write(Batch),
-    /// Makes the writer check whether a reopening was requested.
+    /// Makes the writer check whether something was ordered for its target.
     Wake,
     /// Reports when everything before it has been written.
     Flush(Sender<()>),
@@ -118,7 +118,7 @@ pub struct LogQueue {
     /// Bytes in the queue.
     held: Arc<AtomicUsize>,
     dropped: Arc<LostLines>,
-    off: bool,
+    off: Arc<AtomicBool>,
 }
 
 impl LogQueue {
@@ -146,7 +146,7 @@ impl LogQueue {
 
     /// Hands over whole lines; when the queue is full they are dropped and counted.
     pub(crate) fn send(&self, batch: Batch) {
-        if self.off || batch.lines == 0 {
+        if self.is_off() || batch.lines == 0 {
             return;
         }
         let (lines, size) = (batch.lines, batch.size());
@@ -187,7 +187,7 @@ impl LogQueue {
 
     /// True when nobody reads this log, so that no lines are wanted.
     pub(crate) fn is_off(&self) -> bool {
-        self.off
+        self.off.load(Ordering::Relaxed)
     }
 }
 
@@ -198,10 +198,43 @@ fn room_for_a_batch() -> Vec<u8> {
 /// A log with its writer thread.
 pub struct Log {
     queue: LogQueue,
-    /// Requests to open the file anew; each gets the outcome.
-    reopenings: Sender<Sender<bool>>,
-    is_file: bool,
+    /// What the writer does before it writes on.
+    sink_orders: Sender<SinkOrder>,
+    is_file: AtomicBool,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a writer is asked to do with its target.
+enum SinkOrder {
+    /// Opens the file anew; says whether that was possible.
+    Reopen(Sender<bool>),
+    /// Writes there from now on.
+    Replace(LogSink),
+}
+
+/// Another target for a log, which has been opened already.
+pub(crate) struct NewTarget {
+    sink: LogSink,
+    is_off: bool,
+    is_file: bool,
+}
+
+impl NewTarget {
+    /// Opens `target` for the log called `name`; a file by `open_file`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; the message names it.
+    pub(crate) fn open(
+        name: &str,
+        target: &LogTarget,
+        open_file: impl FnOnce(&Path) -> io::Result<File>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            sink: LogSink::open(name, target, open_file)?,
+            is_off: *target == LogTarget::Off,
+            is_file: matches!(target, LogTarget::File(_)),
+        })
+    }
 }
 
 /// A file that is being opened anew.
@@ -243,36 +276,36 @@ impl Log {
         target: &LogTarget,
         open_file: impl FnOnce(&Path) -> io::Result<File>,
     ) -> io::Result<Self> {
-        let sink = LogSink::open(name, target, open_file)?;
+        let target = NewTarget::open(name, target, open_file)?;
         let (orders, inbox) = bounded(QUEUE_BATCHES);
         let (give_back, spare) = bounded(SPARE);
         let held = Arc::new(AtomicUsize::new(0));
         let dropped = Arc::new(LostLines::new());
-        let (reopenings, asked) = unbounded();
+        let (sink_orders, asked) = unbounded();
         let queue = LogQueue {
             orders,
             spare,
             give_back: give_back.clone(),
             held: Arc::clone(&held),
             dropped: Arc::clone(&dropped),
-            off: *target == LogTarget::Off,
+            off: Arc::new(AtomicBool::new(target.is_off)),
         };
         let mut writer = Writer {
             name: name.to_owned(),
-            sink,
+            sink: target.sink,
             inbox,
             give_back,
             held,
             dropped,
-            reopenings: asked,
+            sink_orders: asked,
             torn: false,
             complained: None,
         };
         let thread = supervised::spawn(&format!("{name}-log"), move || writer.run())?;
         Ok(Self {
             queue,
-            reopenings,
-            is_file: matches!(target, LogTarget::File(_)),
+            sink_orders,
+            is_file: AtomicBool::new(target.is_file),
             thread: Some(thread),
         })
     }
@@ -284,15 +317,28 @@ impl Log {
 
     /// Opens the file anew, after it was renamed. If that fails, the writer logs it.
     pub(crate) fn reopen(&self) -> Reopening {
-        if !self.is_file {
+        if !self.is_file.load(Ordering::Relaxed) {
             return Reopening(None);
         }
         let (done, outcome) = bounded(1);
-        // The order only wakes the writer; a busy one checks before its next batch.
-        if self.reopenings.send(done).is_ok() {
+        self.order(SinkOrder::Reopen(done));
+        Reopening(Some(outcome))
+    }
+
+    /// Writes to another target from now on. What was sent before goes to the old one, unless its writer is
+    /// stalled there.
+    pub(crate) fn switch(&self, target: NewTarget) {
+        self.queue.flush();
+        self.order(SinkOrder::Replace(target.sink));
+        self.is_file.store(target.is_file, Ordering::Relaxed);
+        self.queue.off.store(target.is_off, Ordering::Relaxed);
+    }
+
+    fn order(&self, order: SinkOrder) {
+        // The other order only wakes the writer; a busy one checks before its next batch.
+        if self.sink_orders.send(order).is_ok() {
             let _ = self.queue.orders.try_send(LogOrder::Wake);
         }
-        Reopening(Some(outcome))
     }
 
     /// Writes what is queued and ends the writer; does not wait for one that is stalled.
@@ -441,7 +487,7 @@ struct Writer {
     give_back: Sender<Vec<u8>>,
     held: Arc<AtomicUsize>,
     dropped: Arc<LostLines>,
-    reopenings: Receiver<Sender<bool>>,
+    sink_orders: Receiver<SinkOrder>,
     /// The last line was not written completely.
     torn: bool,
     complained: Option<Instant>,
@@ -450,9 +496,12 @@ struct Writer {
 impl Writer {
     fn run(&mut self) {
         while let Ok(order) = self.inbox.recv() {
-            while let Ok(done) = self.reopenings.try_recv() {
-                // Who asked may have lost patience.
-                let _ = done.try_send(self.reopen());
+            while let Ok(order) = self.sink_orders.try_recv() {
+                match order {
+                    // Who asked may have lost patience.
+                    SinkOrder::Reopen(done) => drop(done.try_send(self.reopen())),
+                    SinkOrder::Replace(sink) => (self.sink, self.torn) = (sink, false),
+                }
             }
             match order {
                 LogOrder::Write(batch) => {
@@ -557,7 +606,7 @@ mod tests {
     fn the_memory_of_a_batch_is_used_again_although_its_last_line_was_long() {
         let log = Log::open("access", &LogTarget::Off, |_| unreachable!()).unwrap();
         let queue = LogQueue {
-            off: false,
+            off: Arc::default(),
             ..log.queue()
         };
         for (last_line, is_kept) in [(100, true), (LAST_LINE + 100, true), (3 * BATCH, false)] {

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::{Config, LogTarget, Store};
+use crate::config::{Config, LogSettings, LogTarget, Store};
 use crate::store::StoreName;
 
 /// What all names begin with.
@@ -98,12 +98,29 @@ impl fmt::Display for Conflict {
 /// What a gateway has announced, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Announcement {
-    _sockets: Vec<UnixDatagram>,
+    of: Config,
+    sockets: Vec<UnixDatagram>,
 }
 
 impl Announcement {
     /// Announces what a gateway with this configuration uses, as far as that is possible.
     pub(crate) fn make(config: &Config) -> Self {
+        Self {
+            of: config.clone(),
+            sockets: Self::announce(config),
+        }
+    }
+
+    /// Announces other logs in place of those so far, and names in the log what is shared then.
+    pub(crate) fn change_logs(&mut self, log: &LogSettings) {
+        self.of.log = log.clone();
+        // Most of the names are the same.
+        self.sockets.clear();
+        self.sockets = Self::announce(&self.of);
+        tell(&self.of);
+    }
+
+    fn announce(config: &Config) -> Vec<UnixDatagram> {
         let pid = std::process::id();
         let tokens: Vec<String> = uses(config).iter().map(Use::token).collect();
         let mut names = vec![String::new()];
@@ -129,9 +146,7 @@ impl Announcement {
                 |error: &io::Error| log::debug!("claim-failed error={:?}", error.to_string());
             made.inspect_err(failed).ok()
         });
-        Self {
-            _sockets: made.collect(),
-        }
+        made.collect()
     }
 }
 
