@@ -1,7 +1,8 @@
 //! The command line: one file a command.
 //!
-//! Commands about a running gateway ask its admin listener (`admin_client`); the others read the ini
-//! file and check for themselves. Each returns the text to print, or one line that says why it failed.
+//! Commands about a running gateway ask it by its admin socket, or over TCP (`admin_client`); the others
+//! read the ini file and check for themselves. Each returns the text to print, or one line that says why it
+//! failed.
 //! Arguments and exit codes are in `main.rs`.
 
 pub mod accept;

@@ -505,6 +505,24 @@ fn of_gateways_that_start_at_once_on_one_dead_socket_one_starts() {
     }
 }
 
+/// Between the look at a dead socket and the one that takes its place, another gateway could make its own.
+#[test]
+fn a_socket_is_taken_under_a_lock_on_its_folder() {
+    let origin = Origin::named("old");
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("admin.sock");
+    let held = fs::File::open(place.path()).unwrap();
+    held.lock().unwrap();
+    let setup = setup(&origin).set("admin.socket", socket.display());
+    let output = setup.start_in_vain();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let complaint = "another process keeps its folder locked";
+    assert!(said(&output).contains(complaint), "{output:?}");
+    assert!(!socket.exists());
+    drop(held);
+    setup.start().end();
+}
+
 /// As another user, who may not write in /run.
 #[test]
 fn without_the_default_socket_the_gateway_warns_and_goes_on() {

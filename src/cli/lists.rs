@@ -1,6 +1,6 @@
 //! What is in force, and what is in the store: `graygate lists show` and `graygate lists diff`.
 //!
-//! The running gateway is asked at its admin listener; offline, the configured store is read, by the
+//! The running gateway is asked by its admin socket, or over TCP; offline, the configured store is read, by the
 //! same functions as in the gateway.
 
 use std::collections::BTreeSet;
