@@ -1,7 +1,7 @@
 //! `graygate explain`: who would serve a client, and why.
 //!
-//! The running gateway is asked by its admin socket, or over TCP; offline, the configured store is read, and the
-//! same function decides in this process.
+//! The running gateway is asked by its admin socket, or over TCP; offline, the configured store is read,
+//! and the same function decides in this process.
 
 use std::path::Path;
 

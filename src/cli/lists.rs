@@ -1,7 +1,7 @@
 //! What is in force, and what is in the store: `graygate lists show` and `graygate lists diff`.
 //!
-//! The running gateway is asked by its admin socket, or over TCP; offline, the configured store is read, by the
-//! same functions as in the gateway.
+//! The running gateway is asked by its admin socket, or over TCP; offline, the configured store is read,
+//! by the same functions as in the gateway.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
