@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Group, User, geteuid};
@@ -490,18 +490,23 @@ fn of_gateways_that_start_at_once_on_one_dead_socket_one_starts() {
     let setups: Vec<Setup> = (0..6)
         .map(|_| setup(&origin).set("admin.socket", socket.display()))
         .collect();
-    let mut all: Vec<_> = setups.iter().map(Setup::spawn).collect();
+    let mut all = Killed(setups.iter().map(Setup::spawn).collect());
     wait_for("all but one have ended", || {
-        let ended = all.iter_mut().filter_map(|it| it.try_wait().unwrap());
+        let ended = all.0.iter_mut().filter_map(|it| it.try_wait().unwrap());
         (ended.count() == 5).then_some(())
     });
-    wait_for("one answers", || {
-        let asked = UnixStream::connect(&socket).is_ok();
-        asked.then_some(())
-    });
-    for mut child in all {
-        let _ = child.kill();
-        child.wait().unwrap();
+    wait_for("one answers", || UnixStream::connect(&socket).ok());
+}
+
+/// Processes that end with the test, however that ends.
+struct Killed(Vec<Child>);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
