@@ -125,12 +125,12 @@ fn a_bad_file_is_one_line_with_its_place_and_what_is_allowed() {
         (
             "[log]\nlevel = info\nworker = 1\n",
             ":3: [log] worker: not a key",
-            "access, error, own_lines, level",
+            "access, error, format, sample, own_lines, level",
         ),
         (
             "[log]\nworkers = 1\n",
             ":2: [log] workers: not a key of this section, but one of [gateway]",
-            "access, error, own_lines, level",
+            "access, error, format, sample, own_lines, level",
         ),
         (
             "[log]\nlevel = info\nlevel = warn\n",
