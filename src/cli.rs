@@ -17,3 +17,4 @@ pub mod peers;
 pub mod reload;
 pub mod status;
 mod table;
+pub mod upgrade;

@@ -12,7 +12,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use graygate::cli::lists::{self, Whom};
 use graygate::cli::peers::Form;
-use graygate::cli::{accept, check, demo, explain, fleet, lists_check, peers, reload, status};
+use graygate::cli::{
+    accept, check, demo, explain, fleet, lists_check, peers, reload, status, upgrade,
+};
 use graygate::memory::advice;
 use graygate::route::explain::Question;
 use graygate::{process, run};
@@ -45,6 +47,16 @@ enum Action {
     },
     /// Make the running gateway read its ini file again; exits with 0 if it is in force
     Reload {
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Put a new process in the place of the running gateway, without refusing a connection; exits with 0 if
+    /// it serves, with 1 if the old one serves on
+    Upgrade {
+        /// The program, if not the one that lies where this one was started from
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
@@ -208,6 +220,9 @@ fn main() -> ExitCode {
     let outcome = match arguments.action {
         Some(Action::Run { config }) => serve(&config),
         Some(Action::Reload { config }) => tell_to_reload(&config),
+        Some(Action::Upgrade { program, config }) => {
+            upgrade::upgrade(&config, program.as_deref()).map(|line| tell(&format!("{line}\n")))
+        }
         Some(Action::Status { strict, config }) => match ask(&config, strict) {
             Ok(Standing::Degraded) => return ExitCode::from(DEGRADED),
             Ok(Standing::Good) => Ok(()),

@@ -55,7 +55,7 @@ pub use coroutines::{Companion, spawn, spawn_beside};
 pub(crate) use coroutines::{is_spawning, on_each_worker};
 pub(crate) use coroutines::{worker, workers};
 pub use events::Wake;
-pub use listener::{Accepted, Listener};
+pub use listener::{Accepted, Admission, Listener};
 pub use moment::Moment;
 pub use news::news;
 pub(crate) use parking::{Fate, Parking};

@@ -2,6 +2,7 @@
 //! restarted after a panic.
 
 pub(crate) mod figures;
+pub(crate) mod handover;
 mod pid_file;
 mod startup;
 pub(crate) mod supervised;

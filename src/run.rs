@@ -6,15 +6,17 @@
 mod doors;
 pub(crate) mod folders;
 pub(crate) mod neighbours;
+pub(crate) mod upgrade;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, select};
 
 use crate::admin::socket::SocketFile;
 use crate::admin::view::{Refused, View};
@@ -31,6 +33,7 @@ use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
 use crate::run::doors::AdminListeners;
 use crate::run::neighbours::Announcement;
+use crate::run::upgrade::{ADMIN, Door, Giver, LISTEN, Open, Successor, Taking, VARIABLE};
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::GuardRules;
@@ -53,7 +56,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, String> {
 /// # Errors
 /// Why it cannot start.
 pub(crate) fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
-    let running = Running::start(config, &Startup::begin()?)?;
+    let running = Running::start(config, None, &Startup::begin()?)?;
     running.follow(commands);
     Ok(())
 }
@@ -66,7 +69,16 @@ pub fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String>
     let start = |startup: Startup| {
         startup.at(format!("reading {}", path.display()));
         let config = load(path)?;
-        Running::start(config, &startup).map_err(|error| error.to_string())
+        let taking = match std::env::var_os(VARIABLE) {
+            Some(_) => {
+                // It outlives the terminal, or whatever else has started it.
+                let _ = rustix::process::setsid();
+                startup.at("asking the running gateway for a handover");
+                Some(Taking::begin(&config)?)
+            }
+            None => None,
+        };
+        Running::start(config, taking, &startup).map_err(|error| error.to_string())
     };
     let startup = Startup::begin().map_err(|error| error.to_string())?;
     start(startup)?.follow(commands);
@@ -85,6 +97,8 @@ struct Running {
     pid_file: Option<PidFile>,
     admin_socket: Option<SocketFile>,
     claims: Announcement,
+    counter: Option<Open>,
+    successors: Receiver<Successor>,
 }
 
 /// What only root may take, or must be there before the lists are read; nothing is served with it yet.
@@ -99,16 +113,31 @@ struct Acquired {
 
 impl Acquired {
     /// Takes it, and becomes the configured user.
-    fn take(config: &mut Config, own: &Config, startup: &Startup) -> io::Result<Self> {
+    fn take(
+        config: &mut Config,
+        own: &Config,
+        mut taking: Option<&mut Taking>,
+        startup: &Startup,
+    ) -> io::Result<Self> {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
-        let listeners = listeners::bind(&settings.listen)?;
-        let mut admin = AdminListeners::take(&config.admin)?;
+        let succeeds = taking.is_some();
+        let mut door = |kind: &str, asked: &str| {
+            let taking = taking.as_mut();
+            taking.and_then(|it| it.door(kind, asked))
+        };
+        let listeners = listeners::bind(&settings.listen, |asked| {
+            door(LISTEN, &asked.to_string())
+        })?;
+        let mut admin = AdminListeners::take(&config.admin, &mut door)?;
         startup.at("looking up [gateway] user and group");
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
         startup.at("making the pid file");
-        let pid_file = settings.pid_file.as_deref().map(PidFile::create);
+        let pid_file = settings.pid_file.as_deref().map(|path| match succeeds {
+            true => PidFile::of_predecessor(path),
+            false => PidFile::create(path),
+        });
         let pid_file = pid_file.transpose()?;
         startup.at(opening("error", &config.log.error));
         let error_log = open_log(ERROR_LOG, &config.log.error, identity)?;
@@ -146,18 +175,29 @@ impl Acquired {
 }
 
 impl Running {
-    fn start(config: Config, startup: &Startup) -> io::Result<Self> {
+    fn start(config: Config, taking: Option<Taking>, startup: &Startup) -> io::Result<Self> {
         let own = config.clone();
-        Self::start_as(config, &own, startup).map_err(|error| neighbours::named(error, &own))
+        let started = Self::start_as(config, &own, taking, startup);
+        started.map_err(|error| neighbours::named(error, &own))
     }
 
-    fn start_as(mut config: Config, own: &Config, startup: &Startup) -> io::Result<Self> {
-        let acquired = Acquired::take(&mut config, own, startup)?;
-        Self::open(acquired, config, startup)
+    fn start_as(
+        mut config: Config,
+        own: &Config,
+        mut taking: Option<Taking>,
+        startup: &Startup,
+    ) -> io::Result<Self> {
+        let acquired = Acquired::take(&mut config, own, taking.as_mut(), startup)?;
+        Self::open(acquired, config, taking, startup)
     }
 
     /// Reads the lists, and opens the doors.
-    fn open(acquired: Acquired, config: Config, startup: &Startup) -> io::Result<Self> {
+    fn open(
+        acquired: Acquired,
+        config: Config,
+        taking: Option<Taking>,
+        startup: &Startup,
+    ) -> io::Result<Self> {
         let Acquired {
             listeners,
             mut admin,
@@ -169,8 +209,11 @@ impl Running {
         let own_lines = listeners.iter().map(|it| OwnLines::new(it.addr()));
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
-        let doors = admin.doors()?;
-        let doors_shown = doors::shown(&doors);
+        let admin_doors = admin.doors()?;
+        let doors_shown = doors::shown(&admin_doors);
+        let doors = doors_of(&config, &listeners, &admin)?;
+        let again = listeners.iter().map(Entrance::again);
+        let again = again.collect::<io::Result<Vec<_>>>()?;
 
         // If they were started before, their number is fixed.
         let workers = net::start(config.gateway.workers)?;
@@ -182,6 +225,7 @@ impl Running {
             own_lines: own_lines.collect(),
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
+            elsewhere: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
@@ -192,6 +236,9 @@ impl Running {
         let checker = Arc::new(Checker::start(peers, settings)?);
         startup.at("reading the lists");
         let (publisher, heartbeat) = start_store(&config, &gateway)?;
+        if taking.as_ref().is_some_and(|it| it.has_lists) {
+            wait_for_lists(&publisher, config.gateway.upgrade_timeout)?;
+        }
         startup.at("checking the servers");
         checker.wait_for_first(&config);
         startup.at("opening the doors");
@@ -216,8 +263,28 @@ impl Running {
         );
         // Whoever has seen the process id must find the line above in the log.
         log::logger().flush();
+        if let Some(taking) = &taking {
+            startup.at("waiting until the running gateway lets go");
+            taking.take_over().map_err(io::Error::other)?;
+        }
         if let Some(pid_file) = &mut pid_file {
+            if taking.is_some() {
+                pid_file.take(PID_FILE_WAIT)?;
+            }
             pid_file.announce()?;
+        }
+        let (sender, successors) = crossbeam_channel::bounded(1);
+        let giver = Giver::new(
+            &gateway,
+            &publisher,
+            heartbeat.as_ref(),
+            doors,
+            again,
+            sender,
+        );
+        let counter = giver.start(&config.path)?;
+        if let Some(taking) = taking {
+            taking.confirm();
         }
         Ok(Self {
             gateway,
@@ -230,20 +297,30 @@ impl Running {
             pid_file,
             admin_socket,
             claims,
+            counter,
+            successors,
         })
     }
 
     /// Carries out commands until one of them ends the gateway.
     fn follow(mut self, commands: &Receiver<Command>) {
-        // The loop also ends when all senders are gone, since then nothing else could end it.
-        for command in commands {
-            match command {
-                Command::Reload => self.reload(),
-                Command::ReopenLogs => self.reopen_logs(),
-                Command::Drain => break,
+        let successors = match &self.counter {
+            Some(_) => self.successors.clone(),
+            // Nobody can succeed to a gateway that cannot be asked for a handover.
+            None => crossbeam_channel::never(),
+        };
+        let successor = loop {
+            select! {
+                recv(commands) -> command => match command {
+                    Ok(Command::Reload) => self.reload(),
+                    Ok(Command::ReopenLogs) => self.reopen_logs(),
+                    // When all senders are gone, nothing else could end it.
+                    Ok(Command::Drain) | Err(_) => break None,
+                },
+                recv(successors) -> successor => break successor.ok(),
             }
-        }
-        self.end(commands);
+        };
+        self.end(commands, successor);
     }
 
     /// Opens the log files anew. If one cannot be opened, its writer logs that.
@@ -319,7 +396,19 @@ impl Running {
         self.claims.change_logs(&config.log);
     }
 
-    fn end(self, commands: &Receiver<Command>) {
+    fn end(mut self, commands: &Receiver<Command>, successor: Option<Successor>) {
+        if let Some(successor) = successor {
+            // What only one gateway can have.
+            self.publisher.end();
+            drop(std::mem::take(&mut self.claims));
+            if let Some(pid_file) = self.pid_file.take() {
+                pid_file.leave();
+            }
+            if let Some(counter) = self.counter.take() {
+                counter.close();
+            }
+            successor.let_it_take_over();
+        }
         let limit = self.gateway.config.load().gateway.drain_timeout;
         log::info!(
             "draining connections={} limit={limit:?}",
@@ -342,6 +431,54 @@ impl Running {
         self.error_log.close();
     }
 }
+
+/// What a successor can go on with.
+fn doors_of(
+    config: &Config,
+    listeners: &[Entrance],
+    admin: Option<&TcpListener>,
+) -> io::Result<Vec<Door>> {
+    let asked = config.gateway.listen.iter().map(|it| it.addr);
+    let door = |(asked, entrance): (_, &Entrance)| {
+        Ok(Door {
+            kind: LISTEN,
+            asked,
+            socket: entrance.share()?,
+        })
+    };
+    let mut doors = asked
+        .zip(listeners)
+        .map(door)
+        .collect::<io::Result<Vec<_>>>()?;
+    if let (Some(asked), Some(listener)) = (config.admin, admin) {
+        doors.push(Door {
+            kind: ADMIN,
+            asked,
+            socket: listener.try_clone()?.into(),
+        });
+    }
+    Ok(doors)
+}
+
+/// How long a predecessor may take to leave the pid file, once it has said that it does.
+const PID_FILE_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the old gateway has lists, the new one must not serve without.
+fn wait_for_lists(publisher: &Publisher, limit: Duration) -> io::Result<()> {
+    let until = Instant::now() + limit;
+    while !publisher.lists().are_read() {
+        if Instant::now() >= until {
+            let why = publisher.status().error.unwrap_or_default();
+            let what = format!("no lists within upgrade_timeout, {limit:?}: {why}");
+            return Err(io::Error::other(what));
+        }
+        std::thread::sleep(LISTS_LOOK);
+    }
+    Ok(())
+}
+
+/// How often it is looked whether they are there.
+const LISTS_LOOK: Duration = Duration::from_millis(10);
 
 /// How long the reader of a log that is a pipe may take to open it.
 const READER_WAIT: Duration = Duration::from_secs(5);

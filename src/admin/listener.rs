@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -41,12 +42,19 @@ const AT_ONCE: usize = 16;
 /// client that makes progress needs far less.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Listens on `addr`, the value of this key.
+/// Listens on `addr`, the value of this key, or goes on with the socket that another process has listened
+/// there with.
 ///
 /// # Errors
 /// The kernel's, with the address.
-pub(crate) fn bind(key: &str, addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).map_err(|error| {
+pub(crate) fn bind(
+    key: &str,
+    addr: SocketAddr,
+    inherited: Option<OwnedFd>,
+) -> io::Result<TcpListener> {
+    let inherited = inherited.map(TcpListener::from);
+    let listener = inherited.map_or_else(|| TcpListener::bind(addr), Ok);
+    listener.map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("cannot listen on {addr} ([admin] {key}): {error}"),

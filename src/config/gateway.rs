@@ -47,6 +47,8 @@ settings! {
         "Longest silence on an upgraded connection (WebSocket), and longest time in which a side reads nothing.";
     DRAIN_TIMEOUT: Duration = drain_timeout, "30s", reload, |it, _| units::duration(it),
         "Time for open requests to finish when the gateway stops.";
+    UPGRADE_TIMEOUT: Duration = upgrade_timeout, "30s", reload, |it, _| units::duration(it),
+        "Time for a new process to be ready at an upgrade; otherwise this one serves on.";
     TRUSTED_PROXIES: Vec<IpNet> = trusted_proxies, "", reload, |it, _| units::networks(it),
         "Addresses or CIDRs, separated by commas, whose X-Forwarded-For is believed.";
     REQUEST_ID: bool = request_id, "off", reload, |it, _| units::switch(it),
@@ -91,6 +93,8 @@ pub struct GatewaySettings {
     pub tunnel_timeout: Duration,
     /// For open requests to end when the gateway stops.
     pub drain_timeout: Duration,
+    /// For a successor to be ready.
+    pub upgrade_timeout: Duration,
     /// Networks of proxies that are believed about the client's address; mapped addresses as IPv4.
     pub trusted_proxies: Vec<IpNet>,
     /// Each request gets an id.
@@ -151,6 +155,7 @@ impl GatewaySettings {
             keepalive_timeout: section.get(&KEEPALIVE_TIMEOUT)?,
             tunnel_timeout: section.get(&TUNNEL_TIMEOUT)?,
             drain_timeout: section.get(&DRAIN_TIMEOUT)?,
+            upgrade_timeout: section.get(&UPGRADE_TIMEOUT)?,
             trusted_proxies,
             request_id: section.get(&REQUEST_ID)?,
             pid_file: section.get(&PID_FILE)?,

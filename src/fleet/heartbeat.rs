@@ -64,6 +64,8 @@ pub(crate) struct HeartbeatCounts {
 struct HeartbeatShared {
     node: String,
     ends: AtomicBool,
+    /// Another process of this gateway beats.
+    rests: AtomicBool,
     counts: Mutex<HeartbeatCounts>,
 }
 
@@ -116,6 +118,7 @@ impl Heartbeat {
         let shared = Arc::new(HeartbeatShared {
             node: settings.fleet.node.clone(),
             ends: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
             counts: Mutex::default(),
         });
         let (end, ended) = bounded(0);
@@ -157,6 +160,11 @@ impl Heartbeat {
     /// Its outcomes so far.
     pub(crate) fn counts(&self) -> HeartbeatCounts {
         self.shared.counts().clone()
+    }
+
+    /// Leaves the key to another process of this gateway, or writes it again.
+    pub(crate) fn rest(&self, rests: bool) {
+        self.shared.rests.store(rests, Ordering::Relaxed);
     }
 
     /// Deletes the key, if that does not take long, and ends the thread.
@@ -220,6 +228,10 @@ struct Beater {
 impl Beater {
     fn run(&mut self) {
         while !self.shared.ends() {
+            if self.shared.rests.load(Ordering::Relaxed) {
+                std::thread::sleep(GAP);
+                continue;
+            }
             let began = Instant::now();
             // A bug here must not end what others rely on.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.beat()));

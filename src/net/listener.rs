@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -69,6 +69,25 @@ impl Accepted {
     }
 }
 
+/// Who may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Everybody.
+    Open,
+    /// Whoever is waiting already: nobody would accept them later.
+    Last,
+    /// Nobody: another process accepts who is waiting.
+    Closed,
+}
+
+/// What accepted connections inherit.
+fn set_up(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    stream::probe(socket)?;
+    socket.set_tcp_user_timeout(Some(VANISHED))
+}
+
 /// A listening socket.
 pub struct Listener {
     socket: Socket,
@@ -89,11 +108,25 @@ impl Listener {
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_notsent_lowat(UNSENT)?;
-        stream::probe(&socket)?;
-        socket.set_tcp_user_timeout(Some(VANISHED))?;
+        set_up(&socket)?;
         socket.bind(&addr.into())?;
+        Self::listen(socket)
+    }
+
+    /// Goes on with a socket that another process has listened with. What waits there to be accepted is
+    /// accepted by whoever comes first.
+    ///
+    /// # Errors
+    /// The kernel's, for instance when it is no such socket.
+    pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        // That process may have been of an older version.
+        set_up(&socket)?;
+        Self::listen(socket)
+    }
+
+    fn listen(socket: Socket) -> io::Result<Self> {
         socket.listen(BACKLOG)?;
         let addr = SockRef::from(&socket)
             .local_addr()?
@@ -102,20 +135,28 @@ impl Listener {
         Ok(Self { socket, addr })
     }
 
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
+    }
+
     /// The address, with the port that the kernel chose where 0 was asked for.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Accepts on the calling worker, in a loop: `serve` gets each connection; `failed` gets each error
-    /// and returns how long to pause. Returns, and closes the socket, once `stopped` is true and the
-    /// kernel's queue is empty; `stopped` is called after each `super::interrupt_idle`.
+    /// and returns how long to pause. Returns, and closes the socket, as `admission` says, which is asked
+    /// after each `super::interrupt_idle`.
     ///
     /// # Errors
     /// When the socket cannot be registered with the worker.
     pub fn accept_loop(
         self,
-        stopped: impl Fn() -> bool,
+        admission: impl Fn() -> Admission,
         serve: impl Fn(Accepted, SocketAddr),
         failed: impl Fn(io::Error) -> Duration,
     ) -> io::Result<()> {
@@ -124,9 +165,16 @@ impl Listener {
         // Frees the place in the clock's table, whatever ends the loop.
         let listener = Stream { io };
         let mut accepted = 0;
+        let ends = || admission() != Admission::Open;
         loop {
-            if !stopped() && listener.io.wait(READ, None, Watch::Nothing, true) != Wake::Ready {
-                continue;
+            match admission() {
+                Admission::Open => {
+                    if listener.io.wait(READ, None, Watch::Nothing, true) != Wake::Ready {
+                        continue;
+                    }
+                }
+                Admission::Last => {}
+                Admission::Closed => return Ok(()),
             }
             match listener.io.socket.accept() {
                 Ok((socket, addr)) => {
@@ -139,13 +187,13 @@ impl Listener {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if stopped() {
+                    if ends() {
                         return Ok(());
                     }
                     listener.io.used_up(READ);
                 }
                 // The connections left in the queue would wait in vain.
-                Err(_) if stopped() => return Ok(()),
+                Err(_) if ends() => return Ok(()),
                 Err(error) => {
                     listener.pause_until(Instant::now() + failed(error));
                 }

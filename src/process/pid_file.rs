@@ -10,6 +10,7 @@ use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::unistd::{Pid, geteuid};
@@ -18,6 +19,9 @@ use super::named;
 
 /// Readable for everybody, writable for its owner.
 const MODE: u32 = 0o644;
+
+/// How often it is looked whether a predecessor has left the file.
+const TAKE_LOOK: Duration = Duration::from_millis(5);
 
 /// How often the creation of the file is tried: some file systems show every file as writable for
 /// everybody.
@@ -33,6 +37,8 @@ pub(crate) struct PidFile {
     lock: File,
     /// For writing, until the process id is written.
     writer: Option<File>,
+    /// Another process has it by now.
+    is_left: bool,
 }
 
 impl PidFile {
@@ -77,11 +83,62 @@ impl PidFile {
                 path: path.to_owned(),
                 lock,
                 writer: Some(writer),
+                is_left: false,
             });
         }
         let what = "others can write it, or replace it again and again; \
                     it needs a file system that keeps a file's owner and mode";
         Err(with_path(io::Error::other(what)))
+    }
+
+    /// Opens the file of the gateway that this one succeeds, so that it can be [taken](Self::take) when the
+    /// privileges to open it are gone.
+    ///
+    /// # Errors
+    /// When others can write it; or the kernel's, with the path.
+    pub(crate) fn of_predecessor(path: &Path) -> io::Result<Self> {
+        let with_path = |error| named(path, &error);
+        let writer = open(path).map_err(with_path)?;
+        let lock = open_to_read(path).map_err(with_path)?;
+        let found = lock.metadata().map_err(with_path)?;
+        let is_own = found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
+        if !is_own || !is_at(&lock, path) || !is_at(&writer, path) {
+            return Err(with_path(io::Error::other(
+                "others can write or replace it",
+            )));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+            writer: Some(writer),
+            is_left: false,
+        })
+    }
+
+    /// Takes the file that its predecessor has left, or is about to leave within `limit`.
+    ///
+    /// # Errors
+    /// When somebody holds it; the kernel's, with the path.
+    pub(crate) fn take(&mut self, limit: Duration) -> io::Result<()> {
+        let until = Instant::now() + limit;
+        let with_path = |error| named(&self.path, &error);
+        loop {
+            match self.lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(TAKE_LOOK);
+                }
+                Err(TryLockError::WouldBlock) => return Err(taken(&self.path)),
+                Err(TryLockError::Error(error)) => return Err(with_path(error)),
+            }
+        }
+        let emptied = self.writer.as_ref().map_or(Ok(()), |it| it.set_len(0));
+        emptied.map_err(with_path)
+    }
+
+    /// Leaves the file to a successor: only its lock goes.
+    pub(crate) fn leave(mut self) {
+        self.is_left = true;
     }
 
     /// Writes the process id: the sign for the init script that the gateway serves. Afterwards nobody
@@ -102,7 +159,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // Somebody may have removed the file, and another gateway may have created its own.
-        if is_at(&self.lock, &self.path) {
+        if !self.is_left && is_at(&self.lock, &self.path) {
             // The folder may refuse it to an unprivileged user: then the lock is gone, which says the
             // same to those who look for it.
             let _ = fs::remove_file(&self.path);

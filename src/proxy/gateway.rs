@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::logs::access::OwnLines;
 use crate::logs::writer::LogQueue;
 use crate::metrics::{Metrics, WorkerMetrics};
+use crate::net::Admission;
 use crate::snapshot::Published;
 use crate::upstream::in_force::InForce;
 
@@ -29,6 +30,8 @@ pub struct Gateway {
     pub doubts: Doubts,
     /// Set once: sessions end as soon as they can.
     pub draining: AtomicBool,
+    /// Another process accepts connections, while this one does not.
+    pub elsewhere: AtomicBool,
     /// Listeners that still accept.
     pub accepting: AtomicUsize,
     /// Open downstream connections of each worker, to share them out evenly.
@@ -45,6 +48,15 @@ impl Gateway {
     /// True once the gateway is to end.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Who may come in.
+    pub(super) fn admission(&self) -> Admission {
+        match (self.elsewhere.load(Ordering::Acquire), self.is_draining()) {
+            (true, _) => Admission::Closed,
+            (false, true) => Admission::Last,
+            (false, false) => Admission::Open,
+        }
     }
 
     /// Reports in the error log which lines the access log lacks. True while there is something left to

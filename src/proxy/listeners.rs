@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,22 +30,31 @@ const SHORTAGE: Duration = Duration::from_millis(100);
 /// How often a drain checks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
-/// Binds every address, or none.
+/// Binds every address, or none. `inherited` has the sockets that another process has listened with.
 ///
 /// # Errors
 /// The first address that cannot be bound; the message names it.
-pub fn bind(listen: &[Listen]) -> io::Result<Vec<Entrance>> {
-    let bind = |Listen { addr, proxy }: &Listen| match Listener::bind(*addr) {
-        Ok(listener) => Ok(Entrance {
-            listener,
-            proxy: *proxy,
-        }),
-        Err(error) => Err(io::Error::new(
-            error.kind(),
-            format!("cannot listen on {addr}: {error}"),
-        )),
+pub fn bind(
+    listen: &[Listen],
+    mut inherited: impl FnMut(SocketAddr) -> Option<OwnedFd>,
+) -> io::Result<Vec<Entrance>> {
+    let mut bind = |Listen { addr, proxy }: &Listen| {
+        let listener = match inherited(*addr) {
+            Some(socket) => Listener::adopt(socket),
+            None => Listener::bind(*addr),
+        };
+        match listener {
+            Ok(listener) => Ok(Entrance {
+                listener,
+                proxy: *proxy,
+            }),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("cannot listen on {addr}: {error}"),
+            )),
+        }
     };
-    listen.iter().map(bind).collect()
+    listen.iter().map(&mut bind).collect()
 }
 
 /// A listener, and how connections begin there.
@@ -57,6 +67,25 @@ impl Entrance {
     /// The address, with the port that the kernel chose where 0 was asked for.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
+    }
+
+    /// The same entrance once more.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            listener: Listener::adopt(self.listener.share()?)?,
+            proxy: self.proxy,
+        })
+    }
+
+    /// A descriptor of its socket.
+    ///
+    /// # Errors
+    /// As [`Self::again`].
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.share()
     }
 }
 
@@ -106,7 +135,7 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
         }
     };
     let outcome = listener.accept_loop(
-        || gateway.is_draining(),
+        || gateway.admission(),
         |connection, from| {
             let arrival = Arrival {
                 listener: at,
@@ -236,6 +265,25 @@ fn refuse(gateway: &Gateway, connection: Accepted) {
     let mut bytes = Vec::new();
     encode::refusal(&mut bytes, refusal);
     connection.refuse(&bytes);
+}
+
+/// Leaves it to another process to accept connections. What has been accepted is served as ever.
+///
+/// # Errors
+/// As [`net::spawn`].
+pub(crate) fn leave_to_another(gateway: &Gateway) -> io::Result<()> {
+    gateway.elsewhere.store(true, Ordering::Release);
+    net::on_each_worker(|_| net::interrupt_idle())
+}
+
+/// Accepts connections again.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) fn take_back(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()> {
+    // Those that have not noticed yet that they were to end go on as well: the sockets are the same.
+    gateway.elsewhere.store(false, Ordering::Release);
+    serve(gateway, entrances)
 }
 
 /// How long to wait for the end of what was cut.

@@ -48,7 +48,7 @@ impl GatewayInside {
     ) -> Self {
         let config = Config::parse(Path::new("/test.ini"), ini, None).unwrap();
         let access_log = Log::open("access", access_log, |path| File::create(path)).unwrap();
-        let entrances = listeners::bind(&config.gateway.listen).unwrap();
+        let entrances = listeners::bind(&config.gateway.listen, |_| None).unwrap();
         let addr = entrances[0].addr();
         let workers = net::start(config.gateway.workers).unwrap();
         let mut gateway = Gateway {
@@ -59,6 +59,7 @@ impl GatewayInside {
             own_lines: vec![OwnLines::new(addr)],
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
+            elsewhere: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         };

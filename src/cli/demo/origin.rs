@@ -18,7 +18,7 @@ use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
 use crate::http::version::Version;
 use crate::memory::buffer::Buffer;
-use crate::net::{self, Accepted, Listener, Patience, Stream, Turns};
+use crate::net::{self, Accepted, Admission, Listener, Patience, Stream, Turns};
 
 /// How long a client may be silent, or read nothing.
 const PATIENCE: Duration = Duration::from_secs(75);
@@ -53,7 +53,7 @@ pub(super) fn start(listener: Listener, text: &str) -> io::Result<()> {
             });
         };
         // It listens for the life of the process.
-        let _ = listener.accept_loop(|| false, serve, |_| SHORTAGE);
+        let _ = listener.accept_loop(|| Admission::Open, serve, |_| SHORTAGE);
     })
 }
 

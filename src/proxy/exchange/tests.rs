@@ -131,6 +131,7 @@ impl Peers {
             own_lines: Vec::new(),
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
+            elsewhere: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],
         });

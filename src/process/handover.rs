@@ -1,0 +1,294 @@
+//! How one gateway hands what it has open to the next one, on the same machine: a socket by which processes
+//! of the same owner find each other, and messages that can carry descriptors (unix(7), SCM_RIGHTS).
+//!
+//! The socket has a name in the abstract namespace, so it goes with its process, and needs no folder that
+//! both may write. Anybody may make such a name and connect to one; so each side asks the kernel who the
+//! other one is, before anything is said.
+
+mod message;
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    accept_with, bind, connect, listen, recvmsg, sendmsg, shutdown, socket_with,
+};
+
+pub(crate) use message::{Message, VERSION};
+
+/// The longest message, in bytes.
+const LONGEST: usize = 64 * 1024;
+
+/// Most descriptors in one message: the kernel allows 253.
+pub(crate) const MOST_DESCRIPTORS: usize = 64;
+
+/// Those who ask at the same time.
+const BACKLOG: i32 = 8;
+
+/// Where other processes ask for a handover.
+pub(crate) struct Counter {
+    socket: OwnedFd,
+}
+
+impl Counter {
+    /// Opens the counter with this name.
+    ///
+    /// # Errors
+    /// The kernel's; [`io::ErrorKind::AddrInUse`] when another process has the name.
+    pub(crate) fn open(name: &str) -> io::Result<Self> {
+        let socket = seqpacket()?;
+        bind(
+            &socket,
+            &SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+        )?;
+        listen(&socket, BACKLOG)?;
+        Ok(Self { socket })
+    }
+
+    /// Waits for a process of the same user, or of root. Others are turned away. `None` once the counter is
+    /// closed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn accept(&self) -> io::Result<Option<Channel>> {
+        loop {
+            let socket = match accept_with(&self.socket, SocketFlags::CLOEXEC) {
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(Errno::INVAL) => return Ok(None),
+                outcome => outcome?,
+            };
+            let channel = Channel { socket };
+            if channel.is_trusted(&[])? {
+                return Ok(Some(channel));
+            }
+        }
+    }
+
+    /// Closes it for whoever waits in [`Self::accept`]. Its name is free when it is dropped.
+    pub(crate) fn close(&self) {
+        // It listens, so there is nothing that could fail.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+/// A connection between two gateways.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    socket: OwnedFd,
+}
+
+impl Channel {
+    /// Connects to the counter with this name. `None` when there is none, or it is not that of a process of
+    /// root, of the same user, or of one of `users`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn connect(name: &str, users: &[u32]) -> io::Result<Option<Self>> {
+        let socket = seqpacket()?;
+        match connect(
+            &socket,
+            &SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+        ) {
+            Err(Errno::CONNREFUSED) => return Ok(None),
+            outcome => outcome?,
+        }
+        let channel = Self { socket };
+        Ok(channel.is_trusted(users)?.then_some(channel))
+    }
+
+    fn is_trusted(&self, users: &[u32]) -> io::Result<bool> {
+        let user = socket_peercred(&self.socket)?.uid.as_raw();
+        let own = rustix::process::geteuid().as_raw();
+        Ok(user == 0 || user == own || users.contains(&user))
+    }
+
+    /// The process on the other side.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn pid(&self) -> io::Result<u32> {
+        let pid = socket_peercred(&self.socket)?.pid;
+        Ok(pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The kernel's, when the other side has gone.
+    pub(crate) fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = message.to_bytes();
+        if bytes.len() > LONGEST || descriptors.len() > MOST_DESCRIPTORS {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let parts = [IoSlice::new(&bytes)];
+        loop {
+            match sendmsg(&self.socket, &parts, &mut control, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                outcome => return outcome.map(drop).map_err(io::Error::from),
+            }
+        }
+    }
+
+    /// Waits for a message, for `limit` at most; `None` when the other side has gone. Messages that this
+    /// version does not know are passed over, since a newer one may send them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when nothing came; the kernel's.
+    pub(crate) fn receive(&self, limit: Duration) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+        let until = std::time::Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            set_socket_timeout(&self.socket, Timeout::Recv, Some(left))?;
+            let mut bytes = vec![0; LONGEST];
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let length = match recvmsg(&self.socket, &mut parts, &mut control, flags) {
+                Err(Errno::INTR | Errno::AGAIN) => continue,
+                Err(Errno::CONNRESET) => return Ok(None),
+                outcome => outcome?.bytes,
+            };
+            let descriptors = control.drain().filter_map(|it| match it {
+                RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+                _ => None,
+            });
+            let descriptors: Vec<OwnedFd> = descriptors.flatten().collect();
+            if length == 0 {
+                return Ok(None);
+            }
+            if let Some(message) = Message::of_bytes(&bytes[..length]) {
+                return Ok(Some((message, descriptors)));
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Keeps the borders of messages, with the descriptors of each.
+fn seqpacket() -> io::Result<OwnedFd> {
+    let kind = SocketType::SEQPACKET;
+    Ok(socket_with(
+        AddressFamily::UNIX,
+        kind,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn name() -> String {
+        format!(
+            "graygate-test:{}:{:x}",
+            std::process::id(),
+            fastrand::u64(..)
+        )
+    }
+
+    fn pair() -> (Channel, Channel) {
+        let name = name();
+        let counter = Counter::open(&name).unwrap();
+        let asking = Channel::connect(&name, &[]).unwrap().unwrap();
+        (asking, counter.accept().unwrap().unwrap())
+    }
+
+    #[test]
+    fn messages_come_whole_with_the_descriptors_of_each() {
+        let (one, other) = pair();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"carried").unwrap();
+        let refused = Message::Refused {
+            reason: "busy".to_owned(),
+        };
+        one.send(&refused, &[]).unwrap();
+        one.send(&Message::Ready, &[file.as_fd(), file.as_fd()])
+            .unwrap();
+        let (message, descriptors) = other.receive(LIMIT).unwrap().unwrap();
+        assert_eq!((message, descriptors.len()), (refused, 0));
+        let (message, descriptors) = other.receive(LIMIT).unwrap().unwrap();
+        assert_eq!((message, descriptors.len()), (Message::Ready, 2));
+        let mut carried = File::from(descriptors.into_iter().next().unwrap());
+        carried.rewind().unwrap();
+        let mut text = String::new();
+        carried.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "carried");
+        assert_eq!(other.pid().unwrap(), std::process::id());
+    }
+
+    #[test]
+    fn what_a_newer_version_may_say_is_passed_over() {
+        let (one, other) = pair();
+        for bytes in [&b"{\"message\":\"later\"}"[..], b"no json", b"[]"] {
+            sendmsg(
+                &one.socket,
+                &[IoSlice::new(bytes)],
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::empty(),
+            )
+            .unwrap();
+        }
+        one.send(&Message::Yours, &[]).unwrap();
+        let (message, _) = other.receive(LIMIT).unwrap().unwrap();
+        assert_eq!(message, Message::Yours);
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_is_seen_and_so_is_its_silence() {
+        let (one, other) = pair();
+        let silent = other.receive(Duration::from_millis(10)).unwrap_err();
+        assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
+        drop(one);
+        assert!(other.receive(LIMIT).unwrap().is_none());
+        assert!(other.send(&Message::Ready, &[]).is_err());
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_process_and_where_nobody_has_it_nobody_answers() {
+        let name = name();
+        assert!(Channel::connect(&name, &[]).unwrap().is_none());
+        let _counter = Counter::open(&name).unwrap();
+        let taken = Counter::open(&name).err().unwrap();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn who_waits_at_a_counter_notices_that_it_closes_and_then_its_name_is_free() {
+        let name = name();
+        let counter = Counter::open(&name).unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| counter.accept().unwrap().is_none());
+            counter.close();
+            assert!(waits.join().unwrap());
+        });
+        drop(counter);
+        Counter::open(&name).unwrap();
+    }
+}

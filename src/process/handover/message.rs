@@ -1,0 +1,160 @@
+//! What two gateways say to each other at a handover. One of them may be older: what a message lacks has a
+//! default, and what it has besides is ignored.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+/// The version of these messages. A change that an older version could misunderstand gets a new name instead.
+pub(crate) const VERSION: u64 = 1;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// The new one asks for all that can be handed over.
+    Take {
+        /// [`VERSION`] of the new one.
+        version: u64,
+        /// The version of its program, for the log.
+        program: String,
+    },
+    /// The old one gives nothing.
+    Refused {
+        /// Why, in words.
+        reason: String,
+    },
+    /// A listening socket, whose descriptor comes with it.
+    Door {
+        /// What it is for: `listen`, for clients.
+        kind: String,
+        /// The address that the ini file names, with port 0 if it does so.
+        asked: SocketAddr,
+    },
+    /// Standard output and standard error, whose descriptors come with it.
+    Streams,
+    /// That was all.
+    Offered {
+        /// The old one has lists, so the new one must not serve without.
+        has_lists: bool,
+    },
+    /// The new one accepts connections.
+    Ready,
+    /// The old one has let go of what only one can have.
+    Yours,
+    /// The new one has it.
+    Taken,
+}
+
+impl Message {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let value = match self {
+            Self::Take { version, program } => {
+                json!({ "message": "take", "version": version, "program": program })
+            }
+            Self::Refused { reason } => json!({ "message": "refused", "reason": reason }),
+            Self::Door { kind, asked } => {
+                json!({ "message": "door", "kind": kind, "asked": asked.to_string() })
+            }
+            Self::Streams => json!({ "message": "streams" }),
+            Self::Offered { has_lists } => json!({ "message": "offered", "has_lists": has_lists }),
+            Self::Ready => json!({ "message": "ready" }),
+            Self::Yours => json!({ "message": "yours" }),
+            Self::Taken => json!({ "message": "taken" }),
+        };
+        value.to_string().into_bytes()
+    }
+
+    /// `None` for what this version does not know.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(bytes).ok()?;
+        let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        Some(match value["message"].as_str()? {
+            "take" => Self::Take {
+                version: value["version"].as_u64().unwrap_or(VERSION),
+                program: text("program"),
+            },
+            "refused" => Self::Refused {
+                reason: text("reason"),
+            },
+            "door" => Self::Door {
+                kind: text("kind"),
+                asked: text("asked").parse().ok()?,
+            },
+            "streams" => Self::Streams,
+            "offered" => Self::Offered {
+                has_lists: value["has_lists"].as_bool().unwrap_or_default(),
+            },
+            "ready" => Self::Ready,
+            "yours" => Self::Yours,
+            "taken" => Self::Taken,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the released versions send them. Lines are added with a version, and never changed.
+    const RELEASED: &[(&str, Message)] = &[
+        (r#"{"message":"ready"}"#, Message::Ready),
+        (r#"{"message":"yours"}"#, Message::Yours),
+        (r#"{"message":"taken"}"#, Message::Taken),
+        (r#"{"message":"streams"}"#, Message::Streams),
+    ];
+
+    fn with_values() -> Vec<(&'static str, Message)> {
+        let asked = "127.0.0.1:80".parse().unwrap();
+        vec![
+            (
+                r#"{"message":"take","program":"0.1.0","version":1}"#,
+                Message::Take {
+                    version: 1,
+                    program: "0.1.0".to_owned(),
+                },
+            ),
+            (
+                r#"{"message":"refused","reason":"busy"}"#,
+                Message::Refused {
+                    reason: "busy".to_owned(),
+                },
+            ),
+            (
+                r#"{"asked":"127.0.0.1:80","kind":"listen","message":"door"}"#,
+                Message::Door {
+                    kind: "listen".to_owned(),
+                    asked,
+                },
+            ),
+            (
+                r#"{"has_lists":true,"message":"offered"}"#,
+                Message::Offered { has_lists: true },
+            ),
+        ]
+    }
+
+    #[test]
+    fn messages_of_all_released_versions_are_understood() {
+        for (text, message) in RELEASED.iter().cloned().chain(with_values()) {
+            assert_eq!(Message::of_bytes(text.as_bytes()), Some(message.clone()));
+            assert_eq!(Message::of_bytes(&message.to_bytes()), Some(message));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_ignored_and_what_lacks_has_a_default() {
+        let read = |text: &str| Message::of_bytes(text.as_bytes());
+        assert_eq!(
+            read(r#"{"message":"ready","later":[1]}"#),
+            Some(Message::Ready)
+        );
+        let take = Message::Take {
+            version: 1,
+            program: String::new(),
+        };
+        assert_eq!(read(r#"{"message":"take"}"#), Some(take));
+        assert_eq!(read(r#"{"message":"later"}"#), None);
+        assert_eq!(read(r#"{}"#), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! The change from a running gateway to its successor: another version of the program, or the same one with
+//! settings that only a start takes on. No connection is refused meanwhile.
+//!
+//! ```text
+//!  the old one                                   the new one (`graygate upgrade` has started it)
+//!      | <------------------------------- take ---- |  finds the old one by its ini file
+//!      | ---- door, door, ..., offered -----------> |  goes on with these sockets
+//!      |                                            |  reads its lists, starts to accept
+//!      | <------------------------------ ready ---- |
+//!  accepts nothing more; if the new one ends        |
+//!  within its first seconds, it accepts again       |
+//!      | ---- yours ------------------------------> |  from here on the old one is only on its way out
+//!      | <------------------------------ taken ---- |  has the pid file
+//!  finishes what is under way, and ends             |
+//! ```
+//!
+//! Until `yours`, whatever goes wrong ends the new one and leaves the old one as it was.
+
+mod giving;
+mod taking;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+pub(super) use giving::{Door, Giver, Open, Successor};
+pub(super) use taking::Taking;
+
+/// Set by `graygate upgrade` for the process that it starts.
+pub(crate) const VARIABLE: &str = "GRAYGATE_UPGRADE";
+
+/// What the new one says on standard output once it has taken over.
+pub(crate) const DONE: &str = "taken over";
+
+/// How long the new one has to live before the old one lets go.
+pub(crate) const PROBATION: Duration = Duration::from_secs(3);
+
+/// Time for an answer that needs no work.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// The kind of door that clients come through.
+pub(super) const LISTEN: &str = "listen";
+
+/// The kind of door of the admin listener.
+pub(super) const ADMIN: &str = "admin";
+
+/// Where the gateway that runs with the ini file at `config` can be asked for a handover.
+fn counter_of(config: &Path) -> String {
+    let path = config.canonicalize().unwrap_or_else(|_| config.to_owned());
+    let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    let hash: String = hash[..16].iter().map(|it| format!("{it:02x}")).collect();
+    format!("graygate-upgrade:{hash}")
+}

@@ -1,0 +1,106 @@
+//! The new gateway's side of an upgrade.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::unistd::User;
+use rustix::stdio::{dup2_stderr, dup2_stdout};
+
+use super::{ANSWER, DONE, PROBATION, counter_of};
+use crate::config::Config;
+use crate::process::handover::{Channel, Message};
+
+/// What the old gateway has offered.
+pub(in crate::run) struct Taking {
+    channel: Channel,
+    /// Of each, its kind and what the ini file calls it.
+    doors: Vec<(String, SocketAddr, OwnedFd)>,
+    /// Standard output and standard error of the old one.
+    streams: Vec<OwnedFd>,
+    /// The old one has lists.
+    pub(in crate::run) has_lists: bool,
+}
+
+impl Taking {
+    /// Asks the gateway that runs with this ini file for all that it has.
+    ///
+    /// # Errors
+    /// Nobody runs with it, or it refuses; in words.
+    pub(in crate::run) fn begin(config: &Config) -> Result<Self, String> {
+        let in_words = |error: io::Error| error.to_string();
+        let user = config.gateway.user.as_deref();
+        let user = user.and_then(|it| User::from_name(it).ok().flatten());
+        let users: Vec<u32> = user.iter().map(|it| it.uid.as_raw()).collect();
+        let counter = counter_of(&config.path);
+        let found = Channel::connect(&counter, &users).map_err(in_words)?;
+        let channel = found.ok_or_else(|| {
+            let path = config.path.display();
+            format!("no gateway that can be asked runs with {path}")
+        })?;
+        let take = Message::Take {
+            version: crate::process::handover::VERSION,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        channel.send(&take, &[]).map_err(in_words)?;
+        let (mut doors, mut streams) = (Vec::new(), Vec::new());
+        loop {
+            match channel.receive(ANSWER).map_err(in_words)? {
+                Some((Message::Door { kind, asked }, sockets)) => {
+                    doors.extend(sockets.into_iter().next().map(|it| (kind, asked, it)));
+                }
+                Some((Message::Streams, given)) => streams = given,
+                Some((Message::Offered { has_lists }, _)) => {
+                    return Ok(Self {
+                        channel,
+                        doors,
+                        streams,
+                        has_lists,
+                    });
+                }
+                Some((Message::Refused { reason }, _)) => return Err(reason),
+                Some(_) => {}
+                None => return Err("the running gateway has broken off".to_owned()),
+            }
+        }
+    }
+
+    /// The socket of this kind that listens at what the ini file calls `asked`, if the old one has it.
+    pub(in crate::run) fn door(&mut self, kind: &str, asked: SocketAddr) -> Option<OwnedFd> {
+        let mut doors = self.doors.iter();
+        let place = doors.position(|(of, at, _)| of == kind && *at == asked)?;
+        Some(self.doors.swap_remove(place).2)
+    }
+
+    /// This one serves: waits until the old one lets go. If it dies instead, that comes to the same.
+    ///
+    /// # Errors
+    /// It has changed its mind; in words.
+    pub(in crate::run) fn take_over(&self) -> Result<(), String> {
+        let in_words = |error: io::Error| error.to_string();
+        let limit = PROBATION + ANSWER + Duration::from_secs(5);
+        self.channel.send(&Message::Ready, &[]).map_err(in_words)?;
+        match self.channel.receive(limit).map_err(in_words)? {
+            Some((Message::Yours, _)) | None => Ok(()),
+            Some((Message::Refused { reason }, _)) => Err(reason),
+            Some(_) => Err("the running gateway has said what it should not".to_owned()),
+        }
+    }
+
+    /// All is this one's now. Tells whoever has started it, by one line on standard output, and goes on with
+    /// the old one's standard streams.
+    pub(in crate::run) fn confirm(self) {
+        // The old one may have gone.
+        let _ = self.channel.send(&Message::Taken, &[]);
+        let told = writeln!(io::stdout(), "{DONE}").and_then(|()| io::stdout().flush());
+        let mut streams = self.streams.iter();
+        let taken = told.and_then(|()| {
+            streams.next().map_or(Ok(()), dup2_stdout)?;
+            Ok(streams.next().map_or(Ok(()), dup2_stderr)?)
+        });
+        if let Err(error) = taken {
+            log::error!("streams-not-taken error={:?}", error.to_string());
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! An upgrade puts another process in the place of the gateway, and no connection is refused.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{DEADLINE, Gateway, Origin, Setup, ok, wait_until};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+/// `graygate upgrade` for this gateway.
+fn upgrade(gateway: &Gateway, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .arg("upgrade")
+        .args(more)
+        .arg("-c")
+        .arg(gateway.path("graygate.ini"))
+        .output()
+        .unwrap()
+}
+
+/// Whoever is the gateway at last ends with the test.
+struct Last<'a>(&'a Gateway);
+
+impl Last<'_> {
+    fn pid(&self) -> i32 {
+        fs::read_to_string(self.0.path("pid"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    }
+}
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        if let Ok(text) = fs::read_to_string(self.0.path("pid")) {
+            let pid = text.trim().parse().unwrap();
+            // The first one ends by itself.
+            if pid != self.0.pid().cast_signed() {
+                kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+                wait_until("it ends", DEADLINE, || {
+                    !Path::new("/proc").join(pid.to_string()).exists()
+                });
+            }
+        }
+    }
+}
+
+fn setup(origin: &Origin) -> Setup {
+    Setup::serving(origin)
+        .set("gateway.workers", 2)
+        .set("gateway.pid_file", "pid")
+}
+
+#[test]
+fn upgrades_in_a_row_refuse_no_connection() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let last = Last(&gateway);
+    let (is_over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    assert_eq!(gateway.connect().ask(GET).status(), 200);
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for _ in 0..2 {
+            let before = last.pid();
+            let output = upgrade(&gateway, &[]);
+            assert!(output.status.success(), "{output:?}");
+            assert_ne!(last.pid(), before);
+            assert_eq!(
+                output.stdout,
+                format!("upgraded (pid {})\n", last.pid()).into_bytes()
+            );
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    assert!(asked.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn where_the_new_one_fails_the_old_one_serves_on() {
+    let origin = Origin::saying(ok("fine"));
+    let mut gateway = setup(&origin).start();
+    let refused = |gateway: &mut Gateway, more: &[&str], why: &str| {
+        let output = upgrade(gateway, more);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(why), "{said}");
+        assert!(said.contains("the running gateway serves on"), "{said}");
+        assert!(gateway.is_running());
+        assert_eq!(gateway.connect().ask(GET).status(), 200);
+        let own = fs::read_to_string(gateway.path("pid")).unwrap();
+        assert_eq!(own.trim(), gateway.pid().to_string());
+    };
+    refused(&mut gateway, &["--program", "/bin/false"], "it has ended");
+    refused(
+        &mut gateway,
+        &["--program", "/no/such/program"],
+        "No such file",
+    );
+    // It says that it is ready, and dies.
+    refused(&mut gateway, &["--program", "/bin/false"], "it has ended");
+}
