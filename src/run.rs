@@ -81,7 +81,9 @@ pub fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String>
         Running::start(config, taking, &startup).map_err(|error| error.to_string())
     };
     let startup = Startup::begin().map_err(|error| error.to_string())?;
-    start(startup)?.follow(commands);
+    start(startup)
+        .inspect_err(|why| upgrade::tell(why))?
+        .follow(commands);
     Ok(())
 }
 

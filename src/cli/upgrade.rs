@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -29,10 +29,14 @@ pub fn upgrade(config: &Path, program: Option<&Path>) -> Result<String, String> 
     let mut command = Command::new(&program);
     command.arg("run").arg("-c").arg(config).env(VARIABLE, "1");
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let failed = |error: std::io::Error| format!("{}: {error}", program.display());
-    let mut child = command.spawn().map_err(failed)?;
-    match wait(&mut child, limit(&settings)) {
-        Ok(()) => Ok(format!("upgraded (pid {})", child.id())),
+    let mut child = None;
+    let started = command.spawn().map_err(|error| error.to_string());
+    let outcome = started.and_then(|it| wait(child.insert(it), limit(&settings)));
+    match outcome {
+        Ok(()) => {
+            let pid = child.map(|it| it.id()).unwrap_or_default();
+            Ok(format!("upgraded (pid {pid})"))
+        }
         Err(why) => Err(format!(
             "{}: {why}; the running gateway serves on",
             program.display()
@@ -67,12 +71,12 @@ fn wait(child: &mut Child, limit: Duration) -> Result<(), String> {
             }
         });
     }
-    let until = std::time::Instant::now() + limit;
+    let (until, mut why) = (std::time::Instant::now() + limit, None);
     loop {
         let left = until.saturating_duration_since(std::time::Instant::now());
         match lines.recv_timeout(left) {
             Ok(line) if line == DONE => return Ok(()),
-            Ok(_) => {}
+            Ok(line) => why = Some(line),
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 // The running gateway notices that.
@@ -83,9 +87,5 @@ fn wait(child: &mut Child, limit: Duration) -> Result<(), String> {
         }
     }
     let status = child.wait().map_err(|error| error.to_string())?;
-    Err(format!("it has ended ({})", in_words(status)))
-}
-
-fn in_words(status: ExitStatus) -> String {
-    status.to_string()
+    Err(why.unwrap_or_else(|| format!("it has ended ({status})")))
 }

@@ -19,6 +19,7 @@
 mod giving;
 mod taking;
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,6 +45,15 @@ pub(super) const LISTEN: &str = "listen";
 
 /// The kind of door of the admin listener.
 pub(super) const ADMIN: &str = "admin";
+
+/// Says why this process cannot take over, if it was to, where [`DONE`] would stand: standard error may be
+/// that of the old gateway by then.
+pub(super) fn tell(why: &str) {
+    if std::env::var_os(VARIABLE).is_some() {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(io::stdout(), "{why}");
+    }
+}
 
 /// Where the gateway that runs with the ini file at `config` can be asked for a handover.
 fn counter_of(config: &Path) -> String {

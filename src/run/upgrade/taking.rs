@@ -17,8 +17,8 @@ pub(in crate::run) struct Taking {
     channel: Channel,
     /// Of each, its kind and what the ini file calls it.
     doors: Vec<(String, SocketAddr, OwnedFd)>,
-    /// Standard output and standard error of the old one.
-    streams: Vec<OwnedFd>,
+    /// Standard output of the old one.
+    output: Option<OwnedFd>,
     /// The old one has lists.
     pub(in crate::run) has_lists: bool,
 }
@@ -44,18 +44,24 @@ impl Taking {
             program: env!("CARGO_PKG_VERSION").to_owned(),
         };
         channel.send(&take, &[]).map_err(in_words)?;
-        let (mut doors, mut streams) = (Vec::new(), Vec::new());
+        let (mut doors, mut output) = (Vec::new(), None);
         loop {
             match channel.receive(ANSWER).map_err(in_words)? {
                 Some((Message::Door { kind, asked }, sockets)) => {
                     doors.extend(sockets.into_iter().next().map(|it| (kind, asked, it)));
                 }
-                Some((Message::Streams, given)) => streams = given,
+                Some((Message::Streams, streams)) => {
+                    let mut streams = streams.into_iter();
+                    output = streams.next();
+                    // Now, since a log may go there.
+                    let errors = streams.next().map_or(Ok(()), dup2_stderr);
+                    errors.map_err(|error| error.to_string())?;
+                }
                 Some((Message::Offered { has_lists }, _)) => {
                     return Ok(Self {
                         channel,
                         doors,
-                        streams,
+                        output,
                         has_lists,
                     });
                 }
@@ -89,16 +95,12 @@ impl Taking {
     }
 
     /// All is this one's now. Tells whoever has started it, by one line on standard output, and goes on with
-    /// the old one's standard streams.
+    /// that of the old one.
     pub(in crate::run) fn confirm(self) {
         // The old one may have gone.
         let _ = self.channel.send(&Message::Taken, &[]);
         let told = writeln!(io::stdout(), "{DONE}").and_then(|()| io::stdout().flush());
-        let mut streams = self.streams.iter();
-        let taken = told.and_then(|()| {
-            streams.next().map_or(Ok(()), dup2_stdout)?;
-            Ok(streams.next().map_or(Ok(()), dup2_stderr)?)
-        });
+        let taken = told.and_then(|()| Ok(self.output.map_or(Ok(()), dup2_stdout)?));
         if let Err(error) = taken {
             log::error!("streams-not-taken error={:?}", error.to_string());
         }
