@@ -32,6 +32,7 @@ mod gateway;
 mod http1;
 pub mod listeners;
 mod logged_head;
+pub mod moved;
 mod pinned;
 mod plan;
 mod reports;

@@ -12,8 +12,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
@@ -33,7 +33,7 @@ use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
 use crate::run::doors::AdminListeners;
 use crate::run::neighbours::Announcement;
-use crate::run::upgrade::{ADMIN, Door, Giver, LISTEN, Open, Successor, Taking, VARIABLE};
+use crate::run::upgrade::{ADMIN, Door, Giver, LISTEN, Mover, Open, Successor, Taking, VARIABLE};
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::GuardRules;
@@ -228,6 +228,7 @@ impl Running {
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
+            heir: OnceLock::new(),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
@@ -286,7 +287,7 @@ impl Running {
         );
         let counter = giver.start(&config.path)?;
         if let Some(taking) = taking {
-            taking.confirm();
+            upgrade::receive(&gateway, taking.confirm())?;
         }
         Ok(Self {
             gateway,
@@ -399,6 +400,7 @@ impl Running {
     }
 
     fn end(mut self, commands: &Receiver<Command>, successor: Option<Successor>) {
+        let mut mover = None;
         if let Some(successor) = successor {
             // What only one gateway can have.
             self.publisher.end();
@@ -409,7 +411,12 @@ impl Running {
             if let Some(counter) = self.counter.take() {
                 counter.close();
             }
-            successor.let_it_take_over();
+            let channel = successor.let_it_take_over();
+            mover = Mover::start(&self.gateway, channel)
+                .inspect_err(|error| {
+                    log::error!("connections-not-moved error={:?}", error.to_string());
+                })
+                .ok();
         }
         let limit = self.gateway.config.load().gateway.drain_timeout;
         log::info!(
@@ -420,6 +427,9 @@ impl Running {
         let left = listeners::drain(&self.gateway, limit, hurry);
         if left > 0 {
             log::warn!("drain-cut connections={left}");
+        }
+        if let Some(mover) = mover {
+            mover.end();
         }
         workers::flush_access_logs(&self.gateway);
         self.publisher.end();

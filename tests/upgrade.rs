@@ -118,3 +118,55 @@ fn where_the_new_one_fails_the_old_one_serves_on() {
     // It says that it is ready, and dies.
     refused(&mut gateway, &["--program", "/bin/false"], "it has ended");
 }
+
+const KEPT: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+
+#[test]
+fn idle_connections_go_on_in_the_new_process() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let _last = Last(&gateway);
+    let mut clients: Vec<_> = (0..100).map(|_| gateway.connect()).collect();
+    // Half of them have asked before.
+    for client in &mut clients[..50] {
+        assert_eq!(client.ask(KEPT).status(), 200);
+    }
+    wait_until("they are parked", DEADLINE, || {
+        let of = |worker| format!("graygate_connections_parked{{worker=\"{worker}\"}}");
+        gateway.metric(&of(0)) + gateway.metric(&of(1)) == 100.0
+    });
+    let output = upgrade(&gateway, &[]);
+    assert!(output.status.success(), "{output:?}");
+    for client in &mut clients {
+        assert_eq!(client.ask(KEPT).status(), 200);
+        assert_eq!(client.ask(POST).status(), 200);
+    }
+    gateway.wait_for_log("predecessor-ended connections=100");
+}
+
+#[test]
+fn busy_connections_notice_no_upgrade() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let _last = Last(&gateway);
+    let is_over = AtomicBool::new(false);
+    let said: Vec<_> = thread::scope(|scope| {
+        for request in [KEPT, POST].iter().cycle().take(8) {
+            let (gateway, is_over) = (&gateway, &is_over);
+            scope.spawn(move || {
+                let mut client = gateway.connect();
+                while !is_over.load(Ordering::SeqCst) {
+                    assert_eq!(client.ask(request).status(), 200);
+                }
+            });
+        }
+        let said = (0..2).map(|_| upgrade(&gateway, &[])).collect();
+        is_over.store(true, Ordering::SeqCst);
+        said
+    });
+    assert!(
+        said.iter().all(|it: &Output| it.status.success()),
+        "{said:?}"
+    );
+}

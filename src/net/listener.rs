@@ -27,6 +27,16 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    /// A connection that another process has accepted.
+    ///
+    /// # Errors
+    /// When it is no such thing.
+    pub(crate) fn elsewhere(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+
     /// The worker that can take the connection without another descriptor.
     pub(crate) fn natural_worker(&self) -> usize {
         self.socket.as_raw_fd() as usize % coroutines::workers()

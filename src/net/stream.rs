@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -591,6 +591,14 @@ impl Detached {
         Ok(Stream {
             io: Io::new(self.socket, WRITE)?,
         })
+    }
+
+    /// The connection for another process.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
     }
 
     /// True when there is something to read, or the end.

@@ -20,7 +20,7 @@ use rustix::net::{
     accept_with, bind, connect, listen, recvmsg, sendmsg, shutdown, socket_with,
 };
 
-pub(crate) use message::{Message, VERSION};
+pub(crate) use message::{ConnectionNote, Message, VERSION};
 
 /// The longest message, in bytes.
 const LONGEST: usize = 64 * 1024;

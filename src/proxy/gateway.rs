@@ -1,11 +1,14 @@
 //! What all workers share.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crossbeam_channel::Sender;
+
 use super::doubts::Doubts;
+use super::moved::MovedConnection;
 use crate::config::Config;
 use crate::logs::access::OwnLines;
 use crate::logs::writer::LogQueue;
@@ -32,6 +35,8 @@ pub struct Gateway {
     pub draining: AtomicBool,
     /// Another process accepts connections, while this one does not.
     pub elsewhere: AtomicBool,
+    /// Takes idle connections in a drain, instead of their end.
+    pub heir: OnceLock<Sender<Option<MovedConnection>>>,
     /// Listeners that still accept.
     pub accepting: AtomicUsize,
     /// Open downstream connections of each worker, to share them out evenly.
@@ -48,6 +53,11 @@ impl Gateway {
     /// True once the gateway is to end.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Connections end with their next answer, or before that where none is due.
+    pub(super) fn ends_connections(&self) -> bool {
+        self.is_draining() && self.heir.get().is_none()
     }
 
     /// Who may come in.

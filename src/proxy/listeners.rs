@@ -20,6 +20,7 @@ use crate::http::h1::encode;
 use crate::logs::throttle::Throttle;
 use crate::net::{self, Accepted, Listener};
 use crate::proxy::gateway::Gateway;
+use crate::proxy::moved::MovedConnection;
 use crate::proxy::session::Arrival;
 use crate::proxy::workers;
 use crate::snapshot::Reader;
@@ -141,6 +142,7 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
                 listener: at,
                 from,
                 proxy,
+                past: None,
             };
             let admit = || {
                 let refused = place(gateway, &config.snapshot(), connection, arrival);
@@ -179,6 +181,30 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
             error.to_string()
         );
     }
+}
+
+/// Goes on with a connection that another process has had. One that came to a listener that there is no more
+/// ends.
+///
+/// # Errors
+/// It cannot be served.
+pub(crate) fn go_on_with(gateway: &Arc<Gateway>, moved: MovedConnection) -> io::Result<()> {
+    let config = gateway.config.load();
+    let mut listeners = config.gateway.listen.iter();
+    let Some(listener) = listeners.position(|it| it.addr == moved.listener) else {
+        return Ok(());
+    };
+    let connection = Accepted::elsewhere(moved.socket)?;
+    let arrival = Arrival {
+        listener,
+        from: SocketAddr::new(moved.past.client, 0),
+        proxy: false,
+        past: Some(moved.past),
+    };
+    connection.tolerate(config.gateway.send_timeout);
+    let worker = idlest(gateway, connection.natural_worker());
+    let begun = begin(gateway, worker, connection, arrival);
+    begun.map_err(|refused| refused.error.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into()))
 }
 
 /// A connection that no worker serves.

@@ -18,6 +18,7 @@ use std::time::Instant;
 pub(super) use dormant::Arrival;
 use dormant::{Dormant, Parked};
 pub(super) use sessions::Sessions;
+use waiting::move_to_heir;
 
 use super::body::request_body::RequestBody;
 use super::worker::Worker;
@@ -65,11 +66,14 @@ fn resume(sessions: &Rc<Sessions>, connection: Detached, parked: Parked) {
 /// Ends a connection whose time is over, unless something has arrived at the last moment: then it is
 /// resumed. During a drain, so is one that has had no request yet.
 fn leave(sessions: &Rc<Sessions>, connection: Detached, parked: Parked, draining: bool) {
-    let first = draining && parked.dormant.served == 0;
+    let moves = draining && parked.dormant.pinned.is_none();
+    let moves = moves && sessions.worker.gateway().heir.get().is_some();
+    let first = draining && parked.dormant.served == 0 && !moves;
     if first || connection.is_readable_now() {
         return resume(sessions, connection, parked);
     }
     let close = match draining {
+        true if moves => move_to_heir(&sessions.worker, &connection, &parked.dormant),
         true => Close::Draining,
         false => parked.close,
     };
@@ -99,6 +103,7 @@ fn go_on(sessions: &Rc<Sessions>, connection: Detached, dormant: Dormant, proxy:
                     Ok(()) => return,
                     Err(close) => close,
                 },
+                Ok(Pause::Move) => session.move_on(),
                 Err(_) => {
                     worker.metrics().panics.increment();
                     Close::Panic
@@ -143,6 +148,8 @@ enum Pause {
     End(Close),
     /// The client has been silent for a moment.
     Silence,
+    /// It goes on in another process.
+    Move,
 }
 
 impl From<Close> for Pause {

@@ -17,6 +17,7 @@
 //! Until `yours`, whatever goes wrong ends the new one and leaves the old one as it was.
 
 mod giving;
+mod moving;
 mod taking;
 
 use std::io::{self, Write};
@@ -26,6 +27,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 pub(super) use giving::{Door, Giver, Open, Successor};
+pub(super) use moving::{Mover, receive};
 pub(super) use taking::Taking;
 
 /// Set by `graygate upgrade` for the process that it starts.

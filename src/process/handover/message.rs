@@ -1,7 +1,7 @@
 //! What two gateways say to each other at a handover. One of them may be older: what a message lacks has a
 //! default, and what it has besides is ignored.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -43,6 +43,49 @@ pub(crate) enum Message {
     Yours,
     /// The new one has it.
     Taken,
+    /// Connections between two requests, whose descriptors come with it in this order.
+    Connections(Vec<ConnectionNote>),
+}
+
+/// What is to be known of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionNote {
+    /// The address that the ini file names, of the listener that it came to.
+    pub(crate) listener: SocketAddr,
+    /// Whose it is.
+    pub(crate) client: IpAddr,
+    /// Forwarding fields are believed if the other side is a trusted proxy.
+    pub(crate) vouched: bool,
+    /// Requests served.
+    pub(crate) served: u64,
+    /// For how many milliseconds it has been idle.
+    pub(crate) idle_ms: u64,
+    /// Bytes of an empty line that have arrived.
+    pub(crate) line: u64,
+}
+
+impl ConnectionNote {
+    fn to_json(&self) -> Value {
+        json!({
+            "listener": self.listener.to_string(),
+            "client": self.client.to_string(),
+            "vouched": self.vouched,
+            "served": self.served,
+            "idle_ms": self.idle_ms,
+            "line": self.line,
+        })
+    }
+
+    fn of_json(value: &Value) -> Option<Self> {
+        Some(Self {
+            listener: value["listener"].as_str()?.parse().ok()?,
+            client: value["client"].as_str()?.parse().ok()?,
+            vouched: value["vouched"].as_bool().unwrap_or_default(),
+            served: value["served"].as_u64().unwrap_or_default(),
+            idle_ms: value["idle_ms"].as_u64().unwrap_or_default(),
+            line: value["line"].as_u64().unwrap_or_default(),
+        })
+    }
 }
 
 impl Message {
@@ -60,6 +103,10 @@ impl Message {
             Self::Ready => json!({ "message": "ready" }),
             Self::Yours => json!({ "message": "yours" }),
             Self::Taken => json!({ "message": "taken" }),
+            Self::Connections(notes) => {
+                let notes: Vec<Value> = notes.iter().map(ConnectionNote::to_json).collect();
+                json!({ "message": "connections", "connections": notes })
+            }
         };
         value.to_string().into_bytes()
     }
@@ -87,6 +134,11 @@ impl Message {
             "ready" => Self::Ready,
             "yours" => Self::Yours,
             "taken" => Self::Taken,
+            "connections" => {
+                let notes = value["connections"].as_array()?.iter();
+                // All or none: descriptors are told apart by their order.
+                Self::Connections(notes.map(ConnectionNote::of_json).collect::<Option<_>>()?)
+            }
             _ => return None,
         })
     }
@@ -130,6 +182,18 @@ mod tests {
             (
                 r#"{"has_lists":true,"message":"offered"}"#,
                 Message::Offered { has_lists: true },
+            ),
+            (
+                r#"{"connections":[{"client":"10.0.0.1","idle_ms":7,"line":1,
+                    "listener":"127.0.0.1:80","served":3,"vouched":true}],"message":"connections"}"#,
+                Message::Connections(vec![ConnectionNote {
+                    listener: asked,
+                    client: "10.0.0.1".parse().unwrap(),
+                    vouched: true,
+                    served: 3,
+                    idle_ms: 7,
+                    line: 1,
+                }]),
             ),
         ]
     }

@@ -179,7 +179,7 @@ impl<D: Downstream> Exchange<'_, D> {
         body_goes_on: bool,
     ) -> Passage {
         let framing_down = self.downstream.framing(framing);
-        let draining = self.worker.gateway().is_draining();
+        let draining = self.worker.gateway().ends_connections();
         let complete = self.body.is_complete() || body_goes_on;
         let close = match framing_down {
             Framing::UntilClose => Some(Close::ResponseEnd),

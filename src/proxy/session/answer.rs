@@ -46,7 +46,7 @@ impl Session<'_> {
         status: u16,
         name: &'static str,
     ) -> Next {
-        let draining = self.worker.gateway().is_draining();
+        let draining = self.worker.gateway().ends_connections();
         let close = plan.close_reason(self.body.is_complete(), draining);
         let connection = match close {
             None => Connection::KeepAlive,

@@ -8,6 +8,7 @@ use crate::error::Close;
 use crate::http::client;
 use crate::net::Fate;
 use crate::proxy::gateway::Counters;
+use crate::proxy::moved::Past;
 use crate::proxy::pinned::Pinned;
 use crate::proxy::worker::Worker;
 
@@ -20,6 +21,8 @@ pub(in crate::proxy) struct Arrival {
     pub(in crate::proxy) from: SocketAddr,
     /// It begins with a PROXY protocol header.
     pub(in crate::proxy) proxy: bool,
+    /// It is not new: another process has had it.
+    pub(in crate::proxy) past: Option<Past>,
 }
 
 /// What is kept of a connection between two requests.
@@ -47,16 +50,34 @@ pub(super) struct Dormant {
 impl Dormant {
     /// For a connection that begins now.
     pub(super) fn new(counters: &Rc<Counters>, number: u64, arrival: &Arrival) -> Self {
-        Self {
-            _open: OpenConnection::new(counters),
-            number,
-            listener: arrival.listener,
-            socket: client::canonical(arrival.from.ip()),
+        let past = arrival.past.unwrap_or_else(|| Past {
+            client: client::canonical(arrival.from.ip()),
             vouched: true,
             served: 0,
             since: Instant::now(),
             line: 0,
+        });
+        Self {
+            _open: OpenConnection::new(counters),
+            number,
+            listener: arrival.listener,
+            socket: past.client,
+            vouched: past.vouched,
+            served: past.served,
+            since: past.since,
+            line: past.line,
             pinned: None,
+        }
+    }
+
+    /// What another process has to know of it.
+    pub(super) fn past(&self) -> Past {
+        Past {
+            client: self.socket,
+            vouched: self.vouched,
+            served: self.served,
+            since: self.since,
+            line: self.line,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::dormant::Parked;
+use super::dormant::{Dormant, Parked};
 use super::{Pause, Session};
 use crate::error::Close;
 use crate::http::client;
 use crate::http::proxy_protocol::{self, Header, Malformed};
-use crate::net::{self, Wake};
+use crate::net::{self, Detached, Wake};
+use crate::proxy::moved::MovedConnection;
+use crate::proxy::worker::Worker;
 
 /// Clients may send this before a request, once.
 const EMPTY_LINE: &[u8] = b"\r\n";
@@ -25,6 +27,28 @@ struct IdleWait {
     close: Close,
     /// From when on it may be parked.
     park: Option<Instant>,
+    /// It may go on in another process.
+    moves: bool,
+}
+
+/// Hands a connection to the heir.
+pub(super) fn move_to_heir(worker: &Worker, connection: &Detached, dormant: &Dormant) -> Close {
+    let (gateway, config) = (worker.gateway(), worker.config.snapshot());
+    let listener = config.gateway.listen.get(dormant.listener);
+    let (Some(heir), Some(listener), Ok(socket)) =
+        (gateway.heir.get(), listener, connection.share())
+    else {
+        return Close::Draining;
+    };
+    let moved = MovedConnection {
+        socket,
+        listener: listener.addr,
+        past: dormant.past(),
+    };
+    match heir.send(Some(moved)) {
+        Ok(()) => Close::Moved,
+        Err(_) => Close::Draining,
+    }
 }
 
 impl Session<'_> {
@@ -42,6 +66,15 @@ impl Session<'_> {
         sessions.park(connection, parked)
     }
 
+    /// Has the connection go on in another process.
+    pub(super) fn move_on(self) -> Close {
+        let (worker, dormant) = (self.worker, self.dormant);
+        match self.stream.detach() {
+            Ok(connection) => move_to_heir(worker, &connection, &dormant),
+            Err(_) => Close::OverCapacity,
+        }
+    }
+
     /// Reads the header of the proxy in front; it gets no answer.
     pub(super) fn read_proxy_header(&mut self) -> Result<(), Pause> {
         let config = self.worker.config.snapshot();
@@ -52,6 +85,8 @@ impl Session<'_> {
             deadline: Instant::now() + config.gateway.head_timeout,
             close: Close::HeadTimeout,
             park: None,
+            // The header is yet to come.
+            moves: false,
         };
         loop {
             match proxy_protocol::parse(self.buffer.filled()) {
@@ -96,6 +131,8 @@ impl Session<'_> {
             deadline,
             close,
             park: None,
+            // Whoever is authenticated on a connection to a peer cannot go elsewhere.
+            moves: self.dormant.pinned.is_none(),
         };
         let may_park = self.sessions.may_park();
         idle.park = may_park.then(|| self.dormant.since.max(self.begun) + SILENCE);
@@ -128,6 +165,9 @@ impl Session<'_> {
             // kernel is asked, since the news of a request may not have arrived yet.
             let draining = idle.close != Close::Draining && self.worker.gateway().is_draining();
             if draining && !self.stream.is_readable_now() {
+                if idle.moves && self.worker.gateway().heir.get().is_some() {
+                    return Err(Pause::Move);
+                }
                 idle.close = Close::Draining;
                 if self.dormant.served > 0 {
                     return Err(idle.close.into());

@@ -27,7 +27,7 @@ pub(in crate::run) struct Successor {
 
 impl Successor {
     /// Tells it that what only one can have is free now, and waits until it has it.
-    pub(in crate::run) fn let_it_take_over(&self) {
+    pub(in crate::run) fn let_it_take_over(self) -> Channel {
         let outcome = self.channel.send(&Message::Yours, &[]);
         let outcome = outcome.and_then(|()| self.channel.receive(ANSWER));
         match outcome {
@@ -41,6 +41,7 @@ impl Successor {
                 log::error!("handover-unconfirmed pid={} reason={error:?}", self.pid);
             }
         }
+        self.channel
     }
 }
 

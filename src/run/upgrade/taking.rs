@@ -96,7 +96,7 @@ impl Taking {
 
     /// All is this one's now. Tells whoever has started it, by one line on standard output, and goes on with
     /// that of the old one.
-    pub(in crate::run) fn confirm(self) {
+    pub(in crate::run) fn confirm(self) -> Channel {
         // The old one may have gone.
         let _ = self.channel.send(&Message::Taken, &[]);
         let told = writeln!(io::stdout(), "{DONE}").and_then(|()| io::stdout().flush());
@@ -104,5 +104,6 @@ impl Taking {
         if let Err(error) = taken {
             log::error!("streams-not-taken error={:?}", error.to_string());
         }
+        self.channel
     }
 }
