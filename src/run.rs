@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 
-use crate::admin::socket::SocketFile;
 use crate::admin::view::{Refused, View};
 use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
@@ -31,9 +30,9 @@ use crate::process::{self, Command, Identity, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
-use crate::run::doors::AdminListeners;
+use crate::run::doors::{AdminListeners, OpenDoors};
 use crate::run::neighbours::Announcement;
-use crate::run::upgrade::{ADMIN, Door, Giver, LISTEN, Mover, Open, Successor, Taking, VARIABLE};
+use crate::run::upgrade::{Door, Giver, LISTEN, Mover, Open, Successor, Taking, VARIABLE};
 use crate::snapshot::Published;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::GuardRules;
@@ -97,8 +96,8 @@ struct Running {
     access_log: Log,
     error_log: Log,
     pid_file: Option<PidFile>,
-    admin_socket: Option<SocketFile>,
-    claims: Announcement,
+    admin: OpenDoors,
+    claims: Option<Announcement>,
     counter: Option<Open>,
     successors: Receiver<Successor>,
 }
@@ -128,9 +127,8 @@ impl Acquired {
             let taking = taking.as_mut();
             taking.and_then(|it| it.door(kind, asked))
         };
-        let listeners = listeners::bind(&settings.listen, |asked| {
-            door(LISTEN, &asked.to_string())
-        })?;
+        let listeners =
+            listeners::bind(&settings.listen, |asked| door(LISTEN, &asked.to_string()))?;
         let mut admin = AdminListeners::take(&config.admin, &mut door)?;
         startup.at("looking up [gateway] user and group");
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
@@ -254,11 +252,11 @@ impl Running {
             heartbeat: heartbeat.clone(),
             reloads: Arc::clone(&reloads),
             error_log: error_log.queue(),
-            doors,
+            doors: admin_doors,
             token,
             refused: Refused::default(),
         };
-        let admin_socket = admin.serve(&Arc::new(view))?;
+        let admin_open = admin.serve(&Arc::new(view))?;
         listeners::serve(&gateway, listeners)?;
         let (pid, most) = (std::process::id(), config.gateway.max_connections);
         log::info!(
@@ -298,8 +296,8 @@ impl Running {
             access_log,
             error_log,
             pid_file,
-            admin_socket,
-            claims,
+            admin: admin_open,
+            claims: Some(claims),
             counter,
             successors,
         })
@@ -396,7 +394,9 @@ impl Running {
             log::info!("log-moved log={ERROR_LOG}");
             self.error_log.switch(target);
         }
-        self.claims.change_logs(&config.log);
+        if let Some(claims) = &mut self.claims {
+            claims.change_logs(&config.log);
+        }
     }
 
     fn end(mut self, commands: &Receiver<Command>, successor: Option<Successor>) {
@@ -404,7 +404,8 @@ impl Running {
         if let Some(successor) = successor {
             // What only one gateway can have.
             self.publisher.end();
-            drop(std::mem::take(&mut self.claims));
+            self.claims = None;
+            self.admin.leave();
             if let Some(pid_file) = self.pid_file.take() {
                 pid_file.leave();
             }
@@ -437,7 +438,7 @@ impl Running {
             heartbeat.end();
         }
         log::info!("stopped");
-        drop(self.admin_socket);
+        drop(self.admin);
         drop(self.pid_file);
         self.access_log.close();
         self.error_log.close();
@@ -448,9 +449,9 @@ impl Running {
 fn doors_of(
     config: &Config,
     listeners: &[Entrance],
-    admin: Option<&TcpListener>,
+    admin: &AdminListeners,
 ) -> io::Result<Vec<Door>> {
-    let asked = config.gateway.listen.iter().map(|it| it.addr);
+    let asked = config.gateway.listen.iter().map(|it| it.addr.to_string());
     let door = |(asked, entrance): (_, &Entrance)| {
         Ok(Door {
             kind: LISTEN,
@@ -462,13 +463,7 @@ fn doors_of(
         .zip(listeners)
         .map(door)
         .collect::<io::Result<Vec<_>>>()?;
-    if let (Some(asked), Some(listener)) = (config.admin, admin) {
-        doors.push(Door {
-            kind: ADMIN,
-            asked,
-            socket: listener.try_clone()?.into(),
-        });
-    }
+    doors.extend(admin.share(&config.admin)?);
     Ok(doors)
 }
 

@@ -5,13 +5,14 @@
 //! others.
 
 use std::collections::VecDeque;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, PipeReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, poll};
 use socket2::Socket;
 
 use crate::admin::answer::{Body, PageResponse, refused};
@@ -62,7 +63,18 @@ pub(crate) fn bind(
     })
 }
 
-/// Serves `listener`, as this door allows, for the life of the process.
+/// Waits for a connection; false once the other end of `end` is closed: what waits is another process's then.
+fn is_open(listener: &Socket, end: &PipeReader) -> bool {
+    let mut both = [
+        PollFd::new(listener, PollFlags::IN),
+        PollFd::new(end, PollFlags::IN),
+    ];
+    // An error is told by the accept that follows.
+    let _ = poll(&mut both, None);
+    both[1].revents().is_empty()
+}
+
+/// Serves `listener`, as this door allows, until the other end of `end` is closed.
 ///
 /// # Errors
 /// When its thread cannot be started.
@@ -70,8 +82,10 @@ pub(crate) fn serve(
     listener: impl Into<Socket>,
     door: AdminDoor,
     view: &Arc<View>,
+    end: PipeReader,
 ) -> io::Result<()> {
     let (listener, view) = (listener.into(), Arc::clone(view));
+    listener.set_nonblocking(true)?;
     let (done, slots) = crossbeam_channel::bounded(AT_ONCE);
     for _ in 0..AT_ONCE {
         // There is room for exactly so many.
@@ -79,9 +93,11 @@ pub(crate) fn serve(
     }
     supervised::spawn("admin", move || {
         let mut served = VecDeque::new();
-        loop {
+        while is_open(&listener, &end) {
             let stream = match listener.accept() {
                 Ok((stream, _)) => Arc::new(stream),
+                // At an upgrade, another process was faster.
+                Err(error) if is_no_end(&error) => continue,
                 Err(error) => {
                     log::error!("admin-accept-failed error={:?}", error.to_string());
                     std::thread::sleep(Duration::from_millis(100));

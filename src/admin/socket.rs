@@ -9,6 +9,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// It is another process's by now.
+    is_left: bool,
 }
 
 impl AdminSocket {
@@ -61,18 +64,40 @@ impl AdminSocket {
             Some(owner) => owner.with_group(bind).and_then(|it| it),
         };
         umask(before);
-        let listener = listener?;
-        let found = fs::symlink_metadata(path)?;
-        let file = SocketFile {
-            path: path.to_owned(),
-            device: found.dev(),
-            inode: found.ino(),
-        };
-        Ok(Self { file, listener })
+        Ok(Self {
+            file: SocketFile::at(path)?,
+            listener: listener?,
+        })
+    }
+
+    /// Goes on with a socket at which another process has listened.
+    ///
+    /// # Errors
+    /// When there is no file at `path`.
+    pub(crate) fn adopt(path: &Path, socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            file: SocketFile::at(path)?,
+            listener: UnixListener::from(socket),
+        })
     }
 }
 
 impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: found.dev(),
+            inode: found.ino(),
+            is_left: false,
+        })
+    }
+
+    /// Leaves the file to another process.
+    pub(crate) fn leave(mut self) {
+        self.is_left = true;
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -82,7 +107,8 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         // Somebody may have removed it, and another gateway may have made its own.
         let found = fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|it| (it.dev(), it.ino()) == (self.device, self.inode)) {
+        if !self.is_left && found.is_ok_and(|it| (it.dev(), it.ino()) == (self.device, self.inode))
+        {
             // If the folder refuses it, the next start finds that it is dead.
             let _ = fs::remove_file(&self.path);
         }

@@ -204,7 +204,11 @@ pub(crate) fn go_on_with(gateway: &Arc<Gateway>, moved: MovedConnection) -> io::
     connection.tolerate(config.gateway.send_timeout);
     let worker = idlest(gateway, connection.natural_worker());
     let begun = begin(gateway, worker, connection, arrival);
-    begun.map_err(|refused| refused.error.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into()))
+    begun.map_err(|refused| {
+        refused
+            .error
+            .unwrap_or_else(|| io::ErrorKind::OutOfMemory.into())
+    })
 }
 
 /// A connection that no worker serves.

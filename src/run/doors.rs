@@ -1,7 +1,8 @@
 //! The admin listeners at the start: taken while the process may, and opened when there is something to say.
 
-use std::io;
+use std::io::{self, PipeWriter};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::admin::view::{Doors, View};
 use crate::config::{AdminSettings, AdminSocketPath};
 use crate::process::Identity;
 use crate::run::folders;
+use crate::run::upgrade::{ADMIN_LISTEN, ADMIN_METRICS, ADMIN_SOCKET, Door};
 
 /// Where the gateway will be asked about itself.
 pub(super) struct AdminListeners {
@@ -24,15 +26,27 @@ pub(super) struct AdminListeners {
 }
 
 impl AdminListeners {
-    /// Takes the addresses, and reads the token.
-    pub(super) fn take(settings: &AdminSettings) -> io::Result<Self> {
-        let bind = |key: &str, addr: Option<SocketAddr>| {
-            addr.map(|it| listener::bind(key, it)).transpose()
+    /// Takes the addresses, and reads the token. `inherited` has the sockets of a gateway that this one
+    /// succeeds, by their kind and what the ini file calls them.
+    pub(super) fn take(
+        settings: &AdminSettings,
+        mut inherited: impl FnMut(&str, &str) -> Option<OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut bind = |key: &str, kind: &str, addr: Option<SocketAddr>| {
+            let bind = |it: SocketAddr| listener::bind(key, it, inherited(kind, &it.to_string()));
+            addr.map(bind).transpose()
         };
+        let listen = bind("listen", ADMIN_LISTEN, settings.listen)?;
+        let metrics = bind("metrics", ADMIN_METRICS, settings.metrics)?;
+        let path = settings.socket.as_ref().map(|it| &it.path);
+        let socket = path.and_then(|path| {
+            let socket = inherited(ADMIN_SOCKET, &path.to_string_lossy())?;
+            Some(AdminSocket::adopt(path, socket))
+        });
         Ok(Self {
-            socket: None,
-            listen: bind("listen", settings.listen)?,
-            metrics: bind("metrics", settings.metrics)?,
+            socket: socket.transpose()?,
+            listen,
+            metrics,
             token: settings.token_file.as_deref().map(read_token).transpose()?,
         })
     }
@@ -44,6 +58,9 @@ impl AdminListeners {
         settings: &AdminSettings,
         owner: Option<&Identity>,
     ) -> io::Result<()> {
+        if self.socket.is_some() {
+            return Ok(());
+        }
         let socket = settings.socket.as_ref();
         self.socket = socket
             .map(|it| take_socket(it, owner))
@@ -56,6 +73,32 @@ impl AdminListeners {
         self.socket.is_some()
     }
 
+    /// What a successor can go on with.
+    pub(super) fn share(&self, settings: &AdminSettings) -> io::Result<Vec<Door>> {
+        let tcp = [
+            (ADMIN_LISTEN, settings.listen, &self.listen),
+            (ADMIN_METRICS, settings.metrics, &self.metrics),
+        ];
+        let mut doors = Vec::new();
+        for (kind, asked, listener) in tcp {
+            if let (Some(asked), Some(listener)) = (asked, listener) {
+                doors.push(Door {
+                    kind,
+                    asked: asked.to_string(),
+                    socket: listener.try_clone()?.into(),
+                });
+            }
+        }
+        if let Some(AdminSocket { file, listener }) = &self.socket {
+            doors.push(Door {
+                kind: ADMIN_SOCKET,
+                asked: file.path().to_string_lossy().into_owned(),
+                socket: listener.try_clone()?.into(),
+            });
+        }
+        Ok(doors)
+    }
+
     /// Where they are.
     pub(super) fn doors(&self) -> io::Result<Doors> {
         let addr = |it: &Option<TcpListener>| it.as_ref().map(TcpListener::local_addr).transpose();
@@ -66,20 +109,43 @@ impl AdminListeners {
         })
     }
 
-    /// Answers there from now on. Returns the file that is to be removed at the end.
-    pub(super) fn serve(self, view: &Arc<View>) -> io::Result<Option<SocketFile>> {
+    /// Answers there from now on.
+    pub(super) fn serve(self, view: &Arc<View>) -> io::Result<OpenDoors> {
+        let (end, open) = io::pipe()?;
         if let Some(listener) = self.listen {
             let addr = listener.local_addr()?;
-            listener::serve(listener, AdminDoor::Listen(addr), view)?;
+            listener::serve(listener, AdminDoor::Listen(addr), view, end.try_clone()?)?;
         }
         if let Some(listener) = self.metrics {
-            listener::serve(listener, AdminDoor::Metrics, view)?;
+            listener::serve(listener, AdminDoor::Metrics, view, end.try_clone()?)?;
         }
-        let Some(AdminSocket { file, listener }) = self.socket else {
-            return Ok(None);
-        };
-        listener::serve(listener, AdminDoor::Socket, view)?;
-        Ok(Some(file))
+        let mut file = None;
+        if let Some(socket) = self.socket {
+            file = Some(socket.file);
+            listener::serve(socket.listener, AdminDoor::Socket, view, end)?;
+        }
+        Ok(OpenDoors {
+            file,
+            open: Some(open),
+        })
+    }
+}
+
+/// The admin listeners, while they answer.
+pub(super) struct OpenDoors {
+    /// To be removed at the end.
+    file: Option<SocketFile>,
+    /// They answer for as long as this is there.
+    open: Option<PipeWriter>,
+}
+
+impl OpenDoors {
+    /// Leaves them to another process.
+    pub(super) fn leave(&mut self) {
+        self.open = None;
+        if let Some(file) = self.file.take() {
+            file.leave();
+        }
     }
 }
 

@@ -96,7 +96,7 @@ impl fmt::Display for Conflict {
 }
 
 /// What a gateway has announced, for as long as this lives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Announcement {
     of: Config,
     sockets: Vec<UnixDatagram>,

@@ -25,10 +25,10 @@ pub(crate) enum Message {
     },
     /// A listening socket, whose descriptor comes with it.
     Door {
-        /// What it is for: `listen`, for clients.
+        /// The key of the ini file that names it, with its section: `gateway.listen`.
         kind: String,
-        /// The address that the ini file names, with port 0 if it does so.
-        asked: SocketAddr,
+        /// The address or the path that the ini file names, with port 0 if it does so.
+        asked: String,
     },
     /// Standard output and standard error, whose descriptors come with it.
     Streams,
@@ -96,7 +96,7 @@ impl Message {
             }
             Self::Refused { reason } => json!({ "message": "refused", "reason": reason }),
             Self::Door { kind, asked } => {
-                json!({ "message": "door", "kind": kind, "asked": asked.to_string() })
+                json!({ "message": "door", "kind": kind, "asked": asked })
             }
             Self::Streams => json!({ "message": "streams" }),
             Self::Offered { has_lists } => json!({ "message": "offered", "has_lists": has_lists }),
@@ -125,7 +125,7 @@ impl Message {
             },
             "door" => Self::Door {
                 kind: text("kind"),
-                asked: text("asked").parse().ok()?,
+                asked: text("asked"),
             },
             "streams" => Self::Streams,
             "offered" => Self::Offered {
@@ -157,7 +157,7 @@ mod tests {
     ];
 
     fn with_values() -> Vec<(&'static str, Message)> {
-        let asked = "127.0.0.1:80".parse().unwrap();
+        let listener = "127.0.0.1:80".parse().unwrap();
         vec![
             (
                 r#"{"message":"take","program":"0.1.0","version":1}"#,
@@ -173,10 +173,10 @@ mod tests {
                 },
             ),
             (
-                r#"{"asked":"127.0.0.1:80","kind":"listen","message":"door"}"#,
+                r#"{"asked":"127.0.0.1:80","kind":"gateway.listen","message":"door"}"#,
                 Message::Door {
-                    kind: "listen".to_owned(),
-                    asked,
+                    kind: "gateway.listen".to_owned(),
+                    asked: "127.0.0.1:80".to_owned(),
                 },
             ),
             (
@@ -187,7 +187,7 @@ mod tests {
                 r#"{"connections":[{"client":"10.0.0.1","idle_ms":7,"line":1,
                     "listener":"127.0.0.1:80","served":3,"vouched":true}],"message":"connections"}"#,
                 Message::Connections(vec![ConnectionNote {
-                    listener: asked,
+                    listener,
                     client: "10.0.0.1".parse().unwrap(),
                     vouched: true,
                     served: 3,

@@ -1,7 +1,6 @@
 //! The old gateway's side of an upgrade.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,8 +47,8 @@ impl Successor {
 /// A listening socket.
 pub(in crate::run) struct Door {
     pub(in crate::run) kind: &'static str,
-    /// The address that the ini file names.
-    pub(in crate::run) asked: SocketAddr,
+    /// The address or the path that the ini file names.
+    pub(in crate::run) asked: String,
     pub(in crate::run) socket: OwnedFd,
 }
 
@@ -181,7 +180,7 @@ impl Giver {
         {
             let door = Message::Door {
                 kind: (*kind).to_owned(),
-                asked: *asked,
+                asked: asked.clone(),
             };
             channel.send(&door, &[socket.as_fd()]).map_err(in_words)?;
         }

@@ -1,7 +1,6 @@
 //! The new gateway's side of an upgrade.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::process::handover::{Channel, Message};
 pub(in crate::run) struct Taking {
     channel: Channel,
     /// Of each, its kind and what the ini file calls it.
-    doors: Vec<(String, SocketAddr, OwnedFd)>,
+    doors: Vec<(String, String, OwnedFd)>,
     /// Standard output of the old one.
     output: Option<OwnedFd>,
     /// The old one has lists.
@@ -73,9 +72,9 @@ impl Taking {
     }
 
     /// The socket of this kind that listens at what the ini file calls `asked`, if the old one has it.
-    pub(in crate::run) fn door(&mut self, kind: &str, asked: SocketAddr) -> Option<OwnedFd> {
+    pub(in crate::run) fn door(&mut self, kind: &str, asked: &str) -> Option<OwnedFd> {
         let mut doors = self.doors.iter();
-        let place = doors.position(|(of, at, _)| of == kind && *at == asked)?;
+        let place = doors.position(|(of, at, _)| of == kind && at == asked)?;
         Some(self.doors.swap_remove(place).2)
     }
 
