@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use graygate::net::{self, Listener, Patience, STACK_SIZE, Stream};
+use graygate::net::{self, Admission, Listener, Patience, STACK_SIZE, Stream};
 
 use support::{DEADLINE, LONGEST_WAY, PanicLog, Stacks, wait_until};
 
@@ -48,7 +48,7 @@ fn serve() -> SocketAddr {
             let serve = move || echo(&connection.settle().ok().unwrap().attach().unwrap());
             net::spawn(0, serve).unwrap();
         };
-        let accepted = listener.accept_loop(|| false, serve, |_| Duration::ZERO);
+        let accepted = listener.accept_loop(|| Admission::Open, serve, |_| Duration::ZERO);
         accepted.unwrap();
     };
     net::spawn(0, accept).unwrap();

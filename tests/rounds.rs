@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use graygate::net::{self, Listener, Patience, Stream, Watch};
+use graygate::net::{self, Admission, Listener, Patience, Stream, Watch};
 use support::DEADLINE;
 
 /// Coroutines that always have more to do.
@@ -40,7 +40,7 @@ fn a_crowd_that_always_has_more_to_do_lets_others_wait_for_a_few_of_it_only() {
             };
             net::spawn(0, echo).unwrap();
         };
-        let accepted = listener.accept_loop(|| false, echo, |_| Duration::ZERO);
+        let accepted = listener.accept_loop(|| Admission::Open, echo, |_| Duration::ZERO);
         accepted.unwrap();
     };
     net::spawn(0, accept).unwrap();

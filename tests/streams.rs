@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::{Barrier, Once};
 use std::time::{Duration, Instant};
 
-use graygate::net::{self, Accepted, Listener, Patience, Wake, Watch};
+use graygate::net::{self, Accepted, Admission, Listener, Patience, Wake, Watch};
 use support::DEADLINE;
 
 /// Accepts one connection on a worker, and runs `serve` with it.
@@ -25,7 +25,7 @@ fn serve_one(serve: impl Fn(Accepted) + Clone + Send + 'static) -> TcpStream {
             let serve = serve.clone();
             net::spawn(0, move || serve(connection)).unwrap();
         };
-        let accepted = listener.accept_loop(|| false, serve, |_| Duration::ZERO);
+        let accepted = listener.accept_loop(|| Admission::Open, serve, |_| Duration::ZERO);
         accepted.unwrap();
     };
     net::spawn(0, accept).unwrap();

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use graygate::net::{self, Listener, Turns};
+use graygate::net::{self, Admission, Listener, Turns};
 use support::{DEADLINE, wait_until};
 
 /// Connections that get a byte at the same time.
@@ -53,7 +53,7 @@ fn who_comes_behind_a_crowd_that_was_woken_at_once_waits_for_a_few_of_it_only() 
             };
             net::spawn(0, serve).unwrap();
         };
-        let accepted = listener.accept_loop(|| false, serve, |_| Duration::ZERO);
+        let accepted = listener.accept_loop(|| Admission::Open, serve, |_| Duration::ZERO);
         accepted.unwrap();
     };
     net::spawn(0, accept).unwrap();
