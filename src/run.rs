@@ -3,43 +3,43 @@
 //! The order of the start: first what needs root (addresses, the pid file, log files, the admin socket,
 //! descriptors), then the change of user, then the lists, and last the listeners accept.
 
+mod acquired;
 mod doors;
 pub(crate) mod folders;
+mod lists;
+mod logs;
 pub(crate) mod neighbours;
+mod reload;
 pub(crate) mod upgrade;
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, select};
 
 use crate::admin::view::{Refused, View};
-use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Reloads, Store};
-use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
+use crate::config::{Config, REDIS_URL_VARIABLE, Reloads};
+use crate::fleet::heartbeat::Heartbeat;
 use crate::logs::access::OwnLines;
-use crate::logs::events;
-use crate::logs::writer::{ERROR_LOG, Links, Log, NewTarget, Reopened, open_file};
+use crate::logs::writer::Log;
 use crate::metrics::Metrics;
 use crate::net;
-use crate::process::{self, Command, Identity, PidFile, Startup};
+use crate::process::{Command, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
+use crate::run::acquired::Acquired;
 use crate::run::doors::{AdminListeners, OpenDoors};
+use crate::run::lists::{start_store, wait_for_lists};
 use crate::run::neighbours::Announcement;
 use crate::run::upgrade::{Door, Giver, LISTEN, Mover, Open, Successor, Taking, VARIABLE};
 use crate::snapshot::Published;
-use crate::store::copy::Purpose;
-use crate::store::gate::guard::GuardRules;
-use crate::store::{self, Publisher, StoreName};
+use crate::store::Publisher;
 use crate::upstream::check::Checker;
 use crate::upstream::in_force::InForce;
-use crate::upstream::watch;
 
 /// Reads the configuration that the process is to use.
 ///
@@ -100,78 +100,6 @@ struct Running {
     claims: Option<Announcement>,
     counter: Option<Open>,
     successors: Receiver<Successor>,
-}
-
-/// What only root may take, or must be there before the lists are read; nothing is served with it yet.
-struct Acquired {
-    listeners: Vec<Entrance>,
-    admin: AdminListeners,
-    pid_file: Option<PidFile>,
-    error_log: Log,
-    access_log: Log,
-    claims: Announcement,
-}
-
-impl Acquired {
-    /// Takes it, and becomes the configured user.
-    fn take(
-        config: &mut Config,
-        own: &Config,
-        mut taking: Option<&mut Taking>,
-        startup: &Startup,
-    ) -> io::Result<Self> {
-        let settings = &mut config.gateway;
-        startup.at("taking the addresses to listen on");
-        let succeeds = taking.is_some();
-        let mut door = |kind: &str, asked: &str| {
-            let taking = taking.as_mut();
-            taking.and_then(|it| it.door(kind, asked))
-        };
-        let listeners =
-            listeners::bind(&settings.listen, |asked| door(LISTEN, &asked.to_string()))?;
-        let mut admin = AdminListeners::take(&config.admin, &mut door)?;
-        startup.at("looking up [gateway] user and group");
-        let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
-        let identity = identity.as_ref();
-        startup.at("making the pid file");
-        let pid_file = settings.pid_file.as_deref().map(|path| match succeeds {
-            true => PidFile::of_predecessor(path),
-            false => PidFile::create(path),
-        });
-        let pid_file = pid_file.transpose()?;
-        startup.at(opening("error", &config.log.error));
-        let error_log = open_log(ERROR_LOG, &config.log.error, identity)?;
-        events::install(error_log.queue(), config.log.level);
-        process::log_panics();
-        startup.at(opening("access", &config.log.access));
-        let access_log = open_log("access", &config.log.access, identity)?;
-        if let Some(path) = &config.lists.last_good {
-            startup.at(format!("looking at the folder of {}", path.display()));
-            make_folder_of_copy(path, identity);
-        }
-        startup.at("making the admin socket");
-        admin.take_socket(&config.admin, identity)?;
-        // Another gateway may have the default one, which was told above.
-        let mut used = own.clone();
-        used.admin.socket = used.admin.socket.filter(|_| admin.has_socket());
-        // In this order, so that of two gateways that start at once, at least one sees the other.
-        let claims = Announcement::make(&used);
-        neighbours::tell(&used);
-        startup.at("starting the workers");
-        settings.max_connections =
-            process::allow_connections(settings.max_connections, settings.workers)?;
-        if let Some(identity) = identity {
-            identity.assume()?;
-        }
-        Ok(Self {
-            listeners,
-            admin,
-            pid_file,
-            error_log,
-            access_log,
-            claims,
-        })
-    }
 }
 
 impl Running {
@@ -324,81 +252,6 @@ impl Running {
         self.end(commands, successor);
     }
 
-    /// Opens the log files anew. If one cannot be opened, its writer logs that.
-    fn reopen_logs(&self) {
-        let logs = [("access", &self.access_log), (ERROR_LOG, &self.error_log)];
-        let outcomes = logs.map(|(name, log)| (name, log.reopen()));
-        let outcomes = outcomes.map(|(name, reopening)| (name, reopening.wait()));
-        if outcomes.iter().all(|(_, it)| *it == Reopened::Done) {
-            log::info!("logs-reopened");
-        }
-        for (name, _) in outcomes.iter().filter(|(_, it)| *it == Reopened::Late) {
-            log::warn!("log-reopen-late log={name} reason=\"its writer is busy\"");
-        }
-    }
-
-    /// Reads the ini file anew. A bad one changes nothing.
-    fn reload(&mut self) {
-        self.reloads.begin();
-        let current = self.gateway.config.load();
-        let outcome = load(&current.path).and_then(|new| self.apply(&current, new));
-        if let Err(error) = &outcome {
-            log::error!("reload-failed error={error:?}");
-        }
-        self.reloads.end(outcome);
-    }
-
-    /// Brings `new` into force; returns the keys for which that needs a restart.
-    ///
-    /// # Errors
-    /// Why that is not possible; nothing has changed then.
-    fn apply(&mut self, current: &Config, new: Config) -> Result<Vec<&'static str>, String> {
-        let (mut config, fixed) = current.reload(new);
-        let targets = NewTargets::open(current, &config).map_err(|error| error.to_string())?;
-        for key in &config.masked {
-            log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} takes precedence\"");
-        }
-        for key in &fixed {
-            log::warn!("reload-ignored key={key} reason=\"only a restart changes it\"");
-        }
-        log::set_max_level(config.log.level);
-        let path = config.path.display().to_string();
-        let settings = &config.gateway;
-        match process::allow_connections(settings.max_connections, settings.workers) {
-            Ok(allowed) => config.gateway.max_connections = allowed,
-            Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
-        }
-        self.move_logs(targets, &config);
-        self.publisher.set_rules(rules(&config));
-        self.checker.apply(&config);
-        self.gateway.config.store(config);
-        self.checker.tell();
-        // The trusted proxies may be different now.
-        self.publisher.tell_findings();
-        log::info!("reloaded file={path:?} ignored={}", fixed.len());
-        Ok(fixed)
-    }
-
-    /// From now on, logs go where the new `config` says.
-    fn move_logs(&mut self, targets: NewTargets, config: &Config) {
-        let NewTargets { access, error } = targets;
-        if access.is_none() && error.is_none() {
-            return;
-        }
-        if let Some(target) = access {
-            log::info!("log-moved log=access");
-            workers::flush_access_logs(&self.gateway);
-            self.access_log.switch(target);
-        }
-        if let Some(target) = error {
-            log::info!("log-moved log={ERROR_LOG}");
-            self.error_log.switch(target);
-        }
-        if let Some(claims) = &mut self.claims {
-            claims.change_logs(&config.log);
-        }
-    }
-
     fn end(mut self, commands: &Receiver<Command>, successor: Option<Successor>) {
         let mut mover = None;
         if let Some(successor) = successor {
@@ -469,155 +322,3 @@ fn doors_of(
 
 /// How long a predecessor may take to leave the pid file, once it has said that it does.
 const PID_FILE_WAIT: Duration = Duration::from_secs(5);
-
-/// Where the old gateway has lists, the new one must not serve without.
-fn wait_for_lists(publisher: &Publisher, limit: Duration) -> io::Result<()> {
-    let until = Instant::now() + limit;
-    while !publisher.lists().are_read() {
-        if Instant::now() >= until {
-            let why = publisher.status().error.unwrap_or_default();
-            let what = format!("no lists within upgrade_timeout, {limit:?}: {why}");
-            return Err(io::Error::other(what));
-        }
-        std::thread::sleep(LISTS_LOOK);
-    }
-    Ok(())
-}
-
-/// How often it is looked whether they are there.
-const LISTS_LOOK: Duration = Duration::from_millis(10);
-
-/// How long the reader of a log that is a pipe may take to open it.
-const READER_WAIT: Duration = Duration::from_secs(5);
-
-/// Where logs are to go from now on, as far as a reload has changed that.
-struct NewTargets {
-    access: Option<NewTarget>,
-    error: Option<NewTarget>,
-}
-
-impl NewTargets {
-    fn open(current: &Config, new: &Config) -> io::Result<Self> {
-        let open = |name: &str, old: &LogTarget, new: &LogTarget| {
-            let open = || NewTarget::open(name, new, |path| open_log_file(path, None));
-            let opened = (old != new).then(open).transpose();
-            opened.map_err(|error| io::Error::new(error.kind(), format!("[log] {name}: {error}")))
-        };
-        Ok(Self {
-            access: open("access", &current.log.access, &new.log.access)?,
-            error: open(ERROR_LOG, &current.log.error, &new.log.error)?,
-        })
-    }
-}
-
-fn opening(name: &str, target: &LogTarget) -> String {
-    match target {
-        LogTarget::File(path) => format!("opening [log] {name}, {}", path.display()),
-        _ => format!("opening [log] {name}"),
-    }
-}
-
-/// Opens a log. Its file then belongs to `owner`, and so does its folder if it had to be created.
-fn open_log(name: &str, target: &LogTarget, owner: Option<&Identity>) -> io::Result<Log> {
-    Log::open(name, target, |path| open_log_file(path, owner))
-}
-
-fn open_log_file(path: &Path, owner: Option<&Identity>) -> io::Result<File> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    folders::make(folder, LOG_FOLDER_MODE, owner)
-        .map_err(|error| process::named(folder, &error))?;
-    // Root must not be redirected by a link of the user that it is about to become.
-    let links = match fs::metadata(folder) {
-        Ok(folder) if owner.is_some() && folder.uid() != 0 => Links::Refuse,
-        _ => Links::Follow,
-    };
-    let file = open_file(path, links, READER_WAIT)?;
-    // A device keeps its owner.
-    if file.metadata()?.is_file() {
-        process::give_to(&file, owner).map_err(|error| process::named(path, &error))?;
-    }
-    Ok(file)
-}
-
-/// For the owner, and readable for its group: see [`open_file`].
-const LOG_FOLDER_MODE: u32 = 0o750;
-
-/// If the folder of the last-good copy has to be created, it will belong to the user who writes the
-/// copy. Without it the gateway serves all the same.
-fn make_folder_of_copy(path: &Path, owner: Option<&Identity>) {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if let Err(error) = folders::make_or_give(folder, ANY_MODE, owner) {
-        let error = error.to_string();
-        log::error!("copy-folder-failed path={folder:?} error={error:?}");
-    }
-}
-
-/// Reduced by the umask only.
-const ANY_MODE: u32 = 0o777;
-
-fn rules(config: &Config) -> GuardRules {
-    GuardRules {
-        share: config.lists.guard_share,
-        timeout: config.lists.guard_timeout,
-    }
-}
-
-type Started = (Arc<Publisher>, Option<Arc<Heartbeat>>);
-
-fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
-    let port = config.upstream.peer_port;
-    let max_age = match &config.store {
-        Store::Redis(_) => config.lists.last_good_max_age,
-        // The file is always available at the start, so its copy only serves for comparison.
-        Store::File(_) => None,
-    };
-    let lists = Arc::clone(&gateway.lists);
-    watch::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
-    let publisher = Publisher::new(lists, port, rules(config), &config.store);
-    let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
-    if let Some(path) = &config.lists.last_good {
-        let purpose = Purpose {
-            store: StoreName::of(&config.store),
-            peer_port: port,
-            max_age,
-            config: config.path.clone(),
-        };
-        publisher = publisher.with_copy(path, purpose)?;
-    }
-    let bell = heartbeat::bell();
-    let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
-    publisher.keep_time()?;
-    let mut heartbeat = None;
-    match &config.store {
-        Store::Redis(settings) => {
-            store::redis::start(settings.clone(), Arc::clone(&publisher))?;
-            // In case Redis has not answered in time.
-            publisher.use_copy();
-            if let Some(beat) = settings.fleet.heartbeat {
-                let publisher = Arc::clone(&publisher);
-                let report = move || report(&publisher);
-                let started = Heartbeat::start(settings.clone(), beat, report, bell)?;
-                heartbeat = Some(Arc::new(started));
-            }
-        }
-        Store::File(path) => {
-            let started = store::file::start(path.clone(), port, Arc::clone(&publisher));
-            started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
-        }
-    }
-    Ok((publisher, heartbeat))
-}
-
-/// What the heartbeat reports about the lists.
-fn report(publisher: &Publisher) -> NodeReport {
-    let (lists, status) = (publisher.lists(), publisher.status());
-    let held = status.held.iter().map(|it| it.list.name().to_owned());
-    NodeReport {
-        generation: lists.generation,
-        digest: lists.are_read().then(|| lists.digest.to_string()),
-        mode: status.mode.name(),
-        held: held.collect(),
-        checked: status.checked,
-        server: status.server,
-    }
-}
