@@ -3,12 +3,14 @@
 //! Commands about a running gateway ask it by its admin socket, or over TCP (`admin_client`); the others
 //! read the ini file and check for themselves. Each returns the text to print, or one line that says why it
 //! failed.
-//! Arguments and exit codes are in `main.rs`.
+//! `arguments` is what can be written there, `dispatch` does it and has the exit codes.
 
 pub mod accept;
 pub(crate) mod admin_client;
+mod arguments;
 pub mod check;
 pub mod demo;
+mod dispatch;
 pub mod explain;
 pub mod fleet;
 pub mod lists;
@@ -18,3 +20,5 @@ pub mod reload;
 pub mod status;
 mod table;
 pub mod upgrade;
+
+pub use self::dispatch::main;

@@ -1,0 +1,204 @@
+//! The command line as it is written: commands, options, and what `--help` says of them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cli::lists::Whom;
+
+/// A gray-release gateway: listed clients reach the new version, everybody else the old one.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Arguments {
+    /// Check the configuration, and exit with 0 or 1
+    #[arg(short = 't')]
+    pub(crate) test: bool,
+    /// The ini file
+    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+    #[command(subcommand)]
+    pub(crate) action: Option<Action>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Action {
+    /// Serve, in the foreground, until SIGTERM or SIGINT
+    Run {
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Make the running gateway read its ini file again; exits with 0 if it is in force
+    Reload {
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Put a new process in the place of the running gateway, without refusing a connection; exits with 0 if
+    /// it serves, with 1 if the old one serves on
+    Upgrade {
+        /// The program, if not the one that lies where this one was started from
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Show the state of the running gateway; exits with 0 if it is serving, else with 1
+    Status {
+        /// Exit with 2 if it is serving, but lacks something: the lines `degraded`
+        #[arg(long)]
+        strict: bool,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Show, compare and check lists, and accept a held change
+    Lists {
+        #[command(subcommand)]
+        action: ListsAction,
+    },
+    /// Show who would serve a client, and why
+    Explain {
+        /// The address that the connection comes from
+        ip: IpAddr,
+        /// A header field of the request; may be given more than once
+        #[arg(long = "header", value_name = "NAME: VALUE")]
+        headers: Vec<String>,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Show every server of the running gateway, and how it does
+    #[command(after_long_help = PEERS_HELP)]
+    Peers {
+        /// Show what the page /peers says, for programs
+        #[arg(long)]
+        json: bool,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Show the gateways on the configured Redis, and the lists that each of them holds
+    #[command(args_conflicts_with_subcommands = true)]
+    Fleet {
+        #[command(subcommand)]
+        action: Option<FleetAction>,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Try it out: two servers of each version, a lists file and the gateway
+    Demo {
+        /// The gateway's address
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+    },
+    /// Run one HTTP server that answers every request with its name
+    Origin {
+        /// The address to listen on
+        #[arg(long, value_name = "ADDR")]
+        listen: SocketAddr,
+        /// The name
+        #[arg(long, value_name = "TEXT")]
+        name: String,
+    },
+}
+
+/// Whose lists.
+#[derive(Args)]
+pub(crate) struct Of {
+    /// Read the configured store instead of asking the running gateway
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// The ini file
+    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+}
+
+impl Of {
+    pub(crate) fn whom(&self) -> Whom {
+        match self.offline {
+            true => Whom::Store,
+            false => Whom::Gateway,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ListsAction {
+    /// Show the lists in force, in the form of a lists file
+    Show {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Show what only the store has (+) or only the running gateway (-); exits with 0 if
+    /// they are the same
+    Diff {
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Accept a held change on the running gateway; exits with 0 if it is in force
+    Accept {
+        /// The digest of the held change, as /lists and the error log show it
+        digest: String,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Check a lists file, or else the store, for likely mistakes; exits with 0 if there are none
+    Check {
+        /// A lists file
+        file: Option<PathBuf>,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum FleetAction {
+    /// Wait until each gateway holds the lists with this digest; exits with 0 once they do, otherwise
+    /// with 1 and the names of those that do not
+    Wait {
+        /// The digest of the lists, as /lists and `graygate lists show` show it
+        digest: String,
+        /// How long to wait, such as 500ms or 2m; a day at most
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// The least number of gateways that there must be
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        nodes: usize,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+}
+
+const PEERS_HELP: &str = "\
+One line for each server (peer) of each pool:
+
+  WEIGHT    how much it is asked, compared with the others
+  STATE     up         it has its share of the requests
+            starting   it is back, with a share that grows ([upstream] slow_start)
+            out        it is left alone; why, and for how long. `trial due`: the next request that may
+                       be risked is its trial. `asked all the same`: too many others are out
+                       ([upstream] max_out), so it is asked with a tenth of its share
+            trial      one request is to show how it does now
+            unchecked  it gets nothing before its first health check has succeeded
+  OUTS      how often in a row it went out; each time for twice as long
+  ACTIVE    requests under way
+  ANSWERED  attempts that have ended well since it was listed
+  FAILED    attempts that have failed, and how
+  MEDIAN, P99
+            time to the head of a response, in the last minute; - when there was none
+
+A server in both pools is one server: what was counted of it stands in both lines.";
+
+const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";

@@ -1,0 +1,168 @@
+//! From the command line to what carries it out, and from the outcome to the exit code.
+//!
+//! 0: done, or drained after a signal. 1: it could not be done; one line on standard error says
+//! why. 2: the command line is wrong; or, by `status --strict`, the gateway serves and lacks something.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use crossbeam_channel::Receiver;
+
+use crate::cli::arguments::{Action, Arguments, FleetAction, ListsAction};
+use crate::cli::lists;
+use crate::cli::peers::{self, Form};
+use crate::cli::{accept, check, demo, explain, fleet, lists_check, reload, status, upgrade};
+use crate::route::explain::Question;
+use crate::{process, run};
+
+/// Reads the command line of this process, and does what it says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.action {
+        Some(Action::Run { config }) => serve(&config),
+        Some(Action::Reload { config }) => tell_to_reload(&config),
+        Some(Action::Upgrade { program, config }) => {
+            upgrade::upgrade(&config, program.as_deref()).map(|line| tell(&format!("{line}\n")))
+        }
+        Some(Action::Status { strict, config }) => match ask(&config, strict) {
+            Ok(Standing::Degraded) => return ExitCode::from(DEGRADED),
+            Ok(Standing::Good) => Ok(()),
+            Err(error) => Err(error),
+        },
+        Some(Action::Lists { action }) => on_lists(action),
+        Some(Action::Explain { ip, headers, of }) => {
+            let question = Question {
+                socket: ip,
+                headers: &headers,
+            };
+            explain::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
+        }
+        Some(Action::Peers { json, config }) => {
+            let form = if json { Form::Json } else { Form::Table };
+            peers::show(&config, form).map(|text| tell(&text))
+        }
+        Some(Action::Fleet { action, config }) => on_fleet(action, &config),
+        Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
+        Some(Action::Origin { listen, name }) => {
+            act(|commands| demo::origin(listen, &name, commands))
+        }
+        None if arguments.test => test(&arguments.config),
+        None => {
+            Err("nothing to do: `graygate run -c FILE`, `graygate -t -c FILE`, or --help".into())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(path: &Path) -> Result<(), String> {
+    let commands = process::commands().map_err(|error| format!("signals: {error}"))?;
+    run::run_file(path, &commands)
+}
+
+fn act(action: impl FnOnce(&Receiver<process::Command>) -> io::Result<()>) -> Result<(), String> {
+    let commands = process::commands().map_err(|error| format!("signals: {error}"))?;
+    action(&commands).map_err(|error| error.to_string())
+}
+
+fn test(path: &Path) -> Result<(), String> {
+    let startup = process::Startup::begin().map_err(|error| error.to_string())?;
+    startup.at(format!("checking {}, and what it names", path.display()));
+    for warning in check::check(path)? {
+        complain(&format!("warning: {warning}"));
+    }
+    tell(&format!("{}: the configuration is good\n", path.display()));
+    Ok(())
+}
+
+/// The exit code of `status --strict` for a gateway that serves and lacks something.
+const DEGRADED: u8 = 2;
+
+/// How a gateway stands that serves.
+enum Standing {
+    Good,
+    Degraded,
+}
+
+fn ask(path: &Path, strict: bool) -> Result<Standing, String> {
+    let report = status::ask(path)?;
+    tell(&report.text);
+    match report.serves {
+        true if strict && report.degraded => Ok(Standing::Degraded),
+        true => Ok(Standing::Good),
+        false => Err("not serving".to_owned()),
+    }
+}
+
+fn tell_to_reload(path: &Path) -> Result<(), String> {
+    let outcome = reload::reload(path)?;
+    tell(&format!("{outcome}\n"));
+    Ok(())
+}
+
+fn on_lists(action: ListsAction) -> Result<(), String> {
+    match action {
+        ListsAction::Show { of } => lists::show(&of.config, of.whom()).map(|text| tell(&text)),
+        ListsAction::Diff { config } => {
+            let difference = lists::diff(&config)?;
+            tell(&difference.text);
+            match difference.same {
+                true => Ok(()),
+                false => Err("the gateway does not hold what the store has".to_owned()),
+            }
+        }
+        ListsAction::Accept { digest, config } => {
+            let outcome = accept::accept(&config, &digest)?;
+            tell(&format!("{outcome}\n"));
+            Ok(())
+        }
+        ListsAction::Check { file, config } => check_lists(file.as_deref(), &config),
+    }
+}
+
+fn on_fleet(action: Option<FleetAction>, config: &Path) -> Result<(), String> {
+    let said = match action {
+        None => fleet::list(config),
+        Some(FleetAction::Wait {
+            digest,
+            timeout,
+            nodes,
+            config,
+        }) => fleet::wait(&config, &digest, timeout, nodes),
+    };
+    let said = said?;
+    if let Some(note) = &said.note {
+        complain(&format!("note: {note}"));
+    }
+    tell(&said.text);
+    Ok(())
+}
+
+fn check_lists(file: Option<&Path>, config: &Path) -> Result<(), String> {
+    let report = lists_check::check(file, config)?;
+    tell(&report.text);
+    match report.remarks {
+        0 => Ok(()),
+        1 => Err("1 entry to look at".to_owned()),
+        count => Err(format!("{count} entries to look at")),
+    }
+}
+
+/// What is wrong, on standard error.
+fn complain(text: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(io::stderr(), "graygate: {text}");
+}
+
+/// What the user has asked for, on standard output.
+fn tell(text: &str) {
+    // A reader that has gone needs no word.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
