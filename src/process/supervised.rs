@@ -79,6 +79,18 @@ mod tests {
             "lists-resolver: one answer, which is waited for in time",
         ),
         (
+            "src/cli/upgrade.rs",
+            "the command line: it reads what the new process says, and is the last to hold that open",
+        ),
+        (
+            "src/run/upgrade/giving.rs",
+            "upgrade: with it goes the channel, so the new process ends",
+        ),
+        (
+            "src/run/upgrade/moving.rs",
+            "mover, arrivals: the other process sees the end of the channel",
+        ),
+        (
             "src/upstream/names.rs",
             "names-resolver: one of several, which hang as the resolver likes; it only asks that",
         ),
