@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nix::unistd::Uid;
 use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/install");
@@ -52,12 +53,58 @@ impl System {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs `commands` where the files of this machine's system are a copy, and where ports are its own, with
+    /// `install` for the script. What they print.
+    #[track_caller]
+    fn for_real(&self, commands: &str) -> String {
+        let set_up = r#"
+            mkdir "$DIR/etc" "$DIR/local"
+            cp -a /etc/. "$DIR/etc"
+            sed -i /^graygate:/d "$DIR/etc/passwd" "$DIR/etc/group" "$DIR/etc/shadow" "$DIR/etc/gshadow"
+            rm -rf "$DIR/etc/graygate" "$DIR"/etc/*/graygate
+            mount --bind "$DIR/etc" /etc
+            mount --bind "$DIR/local" /usr/local
+            for folder in /var/log /var/lib /run; do mount -t tmpfs none "$folder"; done
+            ip link set lo up
+            install() { sh "$SCRIPT" "$@"; }
+        "#;
+        let output = Command::new("unshare")
+            .args(["--mount", "--net", "sh", "-euc"])
+            .arg(format!("{set_up}\n{commands}"))
+            .env("DIR", self.dir.path())
+            .env("SCRIPT", SCRIPT)
+            .env("CARGO_TARGET_DIR", self.dir.path().join("built"))
+            .env_remove("PREFIX")
+            .env_remove("DESTDIR")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// All files and empty folders, as paths below the root.
     fn all(&self) -> Vec<String> {
         let mut found = Vec::new();
         collect(&self.root(), &self.root(), &mut found);
         found.sort();
         found
+    }
+
+    /// As if an earlier version had installed this file.
+    fn as_if_installed(&self, path: &str, text: &str) {
+        fs::write(self.at(path), text).unwrap();
+        let sum = Command::new("sh")
+            .arg("-c")
+            .arg(format!("cksum <{}", self.at(path).display()))
+            .output()
+            .unwrap();
+        let sum = String::from_utf8(sum.stdout).unwrap();
+        let manifest = self.at("/usr/local/share/graygate/manifest");
+        let known = fs::read_to_string(&manifest).unwrap();
+        let others = known.lines().filter(|line| !line.ends_with(path));
+        let mut lines: Vec<String> = others.map(str::to_owned).collect();
+        lines.push(format!("{} {path}", sum.trim()));
+        fs::write(manifest, lines.join("\n") + "\n").unwrap();
     }
 
     fn append(&self, path: &str, text: &str) {
@@ -167,22 +214,8 @@ fn what_was_edited_and_what_has_been_logged_stays_unless_it_is_purged() {
 fn a_later_installation_replaces_what_nobody_has_edited_and_puts_the_rest_aside() {
     let system = System::new();
     system.install(&[]);
-    // As if an earlier version had installed another file.
     let earlier = "# of an earlier version\n";
-    fs::write(system.at(INI), earlier).unwrap();
-    let sum = Command::new("sh")
-        .arg("-c")
-        .arg(format!("cksum <{}", system.at(INI).display()))
-        .output()
-        .unwrap();
-    let manifest = "/usr/local/share/graygate/manifest";
-    let sum = String::from_utf8(sum.stdout).unwrap();
-    let text = fs::read_to_string(system.at(manifest)).unwrap();
-    let others = text.lines().filter(|line| !line.ends_with(INI));
-    let mut lines: Vec<String> = others.map(str::to_owned).collect();
-    lines.push(format!("{} {INI}", sum.trim()));
-    fs::write(system.at(manifest), lines.join("\n") + "\n").unwrap();
-
+    system.as_if_installed(INI, earlier);
     system.install(&[]);
     assert_ne!(fs::read_to_string(system.at(INI)).unwrap(), earlier);
     system.append(INI, "# mine\n");
@@ -191,4 +224,113 @@ fn a_later_installation_replaces_what_nobody_has_edited_and_puts_the_rest_aside(
     assert!(said.contains("stays as it is"), "{said}");
     assert_eq!(fs::read_to_string(system.at(INI)).unwrap(), edited);
     assert!(system.at(&format!("{INI}.new")).exists());
+}
+
+/// Only root can make users, and mount.
+fn is_root() -> bool {
+    let is_root = Uid::effective().is_root();
+    if !is_root {
+        eprintln!("not run: it takes root");
+    }
+    is_root
+}
+
+#[test]
+fn the_user_graygate_is_made_once_and_goes_with_a_purge() {
+    if !is_root() {
+        return;
+    }
+    let system = System::new();
+    let said = system.for_real(
+        "install >/dev/null
+         getent passwd graygate; id -gn graygate
+         install >/dev/null; getent passwd graygate
+         install --uninstall >/dev/null; getent passwd graygate
+         install --uninstall --purge
+         ! getent passwd graygate; ! getent group graygate
+         find /etc /usr/local /var/log /var/lib -name '*graygate*'
+         echo nothing else",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(
+        lines[0].ends_with(":Graygate gateway:/nonexistent:/usr/sbin/nologin"),
+        "{said}"
+    );
+    assert_eq!(lines[1], "graygate", "{said}");
+    assert_eq!(lines[2], lines[0], "{said}");
+    assert_eq!(lines[3], lines[0], "{said}");
+    assert!(said.contains("removed the user graygate"), "{said}");
+    assert!(
+        said.ends_with("removed the user graygate\nnothing else\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_user_graygate_of_somebody_else_is_taken_and_left() {
+    if !is_root() {
+        return;
+    }
+    let system = System::new();
+    let said = system.for_real(
+        "useradd --system --no-create-home --comment mine graygate; id -u graygate
+         install >/dev/null; id -u graygate
+         install --uninstall --purge; id -u graygate",
+    );
+    let uid = said.lines().next().unwrap();
+    assert_eq!(said.lines().filter(|it| *it == uid).count(), 3, "{said}");
+    assert!(said.contains("left: the user graygate"), "{said}");
+}
+
+#[test]
+fn an_image_makes_no_user_on_this_machine() {
+    if !is_root() {
+        return;
+    }
+    let system = System::new();
+    let said = system.for_real(
+        "DESTDIR=$DIR/image install >/dev/null
+         ! getent passwd graygate; ls \"$DIR/image/etc/graygate\"
+         DESTDIR=$DIR/image install --uninstall --purge >/dev/null; ls \"$DIR/image/etc\"",
+    );
+    assert!(said.starts_with("graygate.ini\n"), "{said}");
+}
+
+#[test]
+fn a_new_installation_runs_as_a_user_of_its_own_whose_logs_copy_and_socket_are_its_groups() {
+    if !is_root() {
+        return;
+    }
+    let system = System::new();
+    let said = system.for_real(
+        "install >/dev/null
+         /etc/init.d/graygate start >/dev/null 2>&1 || [ -e /run/graygate/admin.sock ]
+         stat -c '%n %a %U:%G' /var/log/graygate /var/log/graygate/*.log /var/lib/graygate \\
+             /run/graygate /run/graygate/admin.sock
+         /etc/init.d/graygate stop >/dev/null",
+    );
+    let expected = [
+        "/var/log/graygate 750 graygate:graygate",
+        "/var/log/graygate/access.log 640 graygate:graygate",
+        "/var/log/graygate/error.log 640 graygate:graygate",
+        "/var/lib/graygate 755 graygate:graygate",
+        "/run/graygate 755 graygate:graygate",
+        "/run/graygate/admin.sock 660 root:graygate",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{said}");
+}
+
+#[test]
+fn an_earlier_installation_goes_on_as_nobody() {
+    let system = System::new();
+    system.install(&[]);
+    let text = fs::read_to_string(system.at(INI)).unwrap();
+    let earlier = text.replace("user = graygate\n", "user = nobody\n");
+    assert_ne!(earlier, text);
+    system.as_if_installed(INI, &earlier);
+    for _ in 0..2 {
+        let said = system.install(&[]);
+        assert!(said.contains("it runs as nobody, as before"), "{said}");
+        assert_eq!(fs::read_to_string(system.at(INI)).unwrap(), earlier);
+    }
 }

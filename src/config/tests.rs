@@ -296,6 +296,9 @@ fn the_shipped_file_equals_the_defaults() {
     let mut defaults = parse(REDIS).unwrap();
     // The only difference that it makes to be named in the file.
     defaults.admin.socket.as_mut().unwrap().is_named = true;
+    // An installation has a user of its own; files of earlier versions without a user go on as they did.
+    assert_eq!(defaults.gateway.user.as_deref(), Some("nobody"));
+    defaults.gateway.user = Some("graygate".to_owned());
     assert_eq!(parse(SHIPPED).unwrap(), defaults);
 }
 
@@ -312,14 +315,12 @@ fn the_shipped_file_names_every_key_in_order_with_default_and_explanation() {
             let (name, value) = line.split_once('=').unwrap();
             assert_eq!((section, name.trim()), (key.section, key.name));
             assert_eq!(before, format!("# {}", key.text));
-            if (section, key.name) == ("redis", "url") {
-                assert_eq!(
-                    (value.trim(), key.default),
-                    ("redis://127.0.0.1:6379/0", "")
-                );
-            } else {
-                assert_eq!(value.trim(), key.default, "{name}");
-            }
+            let expected = match (section, key.name) {
+                ("redis", "url") => ("redis://127.0.0.1:6379/0", ""),
+                ("gateway", "user") => ("graygate", "nobody"),
+                _ => (key.default, key.default),
+            };
+            assert_eq!((value.trim(), key.default), expected, "{name}");
         }
         before = line;
     }
