@@ -320,6 +320,7 @@ named! {
         PoolFailing = "pool-failing", "fewer than half of a pool's servers are up";
         DescriptorsShort = "descriptors-short", "there are too few descriptors for max_connections, or nine in ten of them are open";
         LogDropped = "log-dropped", "log lines were dropped within the last hour";
+        ReloadFailed = "reload-failed", "the last reload was not possible, so the settings before it are in force";
         RestartPending = "restart-pending", "the last reload has changed settings that only a restart brings into force";
         ListsUnreadable = "lists-unreadable", "the lists cannot be read at present, so those in force may be old";
         NameUnresolved = "name-unresolved", "a name in the lists cannot be resolved at present";

@@ -171,7 +171,7 @@ impl Running {
         startup.at("checking the servers");
         checker.wait_for_first(&config);
         startup.at("opening the doors");
-        let reloads = Arc::new(Reloads::default());
+        let reloads = Arc::new(Reloads::new());
         let token = admin.token.take();
         let view = View {
             gateway: Arc::clone(&gateway),

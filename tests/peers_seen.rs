@@ -498,6 +498,28 @@ fn status_and_health_say_when_a_restart_is_pending() {
 }
 
 #[test]
+fn status_and_health_say_that_a_reload_has_failed_until_there_is_a_good_one() {
+    let well = Origin::named("well");
+    let mut gateway = small().lists(&[], &[], &[&well]).start();
+    let good = "graygate_config_last_reload_successful";
+    let at = "graygate_config_last_reload_success_timestamp_seconds";
+    assert_eq!(gateway.metric(good), 1.0);
+    let begun = gateway.metric(at);
+    assert!(begun > 1e9, "{begun}");
+    gateway.edit_ini(|it| it.set("gateway.max_body", "many"));
+    gateway.signal(Signal::SIGHUP);
+    let lack = "reload-failed: the settings before it are in force: ";
+    wait_lacking(&gateway, &[lack]);
+    assert_eq!(gateway.metric(good), 0.0);
+    assert_eq!(gateway.metric(at), begun);
+    gateway.edit_ini(|it| it.unset("gateway.max_body"));
+    gateway.signal(Signal::SIGHUP);
+    wait_lacking(&gateway, &[]);
+    assert_eq!(gateway.metric(good), 1.0);
+    assert!(gateway.metric(at) > begun);
+}
+
+#[test]
 fn status_and_health_say_when_the_lists_cannot_be_read() {
     let well = Origin::named("well");
     let gateway = small().lists(&[], &[], &[&well]).start();

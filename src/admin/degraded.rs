@@ -34,6 +34,7 @@ fn found(view: &View, what: Degradation, clients: bool) -> Vec<String> {
         Degradation::PoolFailing => pools(view, |up| up.up > 0 && 2 * up.up < up.all),
         Degradation::DescriptorsShort => descriptors(view).into_iter().collect(),
         Degradation::LogDropped => logs(view),
+        Degradation::ReloadFailed => reload(view).into_iter().collect(),
         Degradation::RestartPending => restart(view).into_iter().collect(),
         Degradation::ListsUnreadable => view.store_error(clients).into_iter().collect(),
         Degradation::NameUnresolved => names(view).into_iter().collect(),
@@ -74,6 +75,11 @@ fn logs(view: &View) -> Vec<String> {
         ))
     });
     lost.collect()
+}
+
+fn reload(view: &View) -> Option<String> {
+    let error = view.reloads.state().error?;
+    Some(format!("the settings before it are in force: {error}"))
 }
 
 fn restart(view: &View) -> Option<String> {

@@ -10,7 +10,7 @@ mod peers;
 mod process;
 
 use std::slice;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use page::{Labels, MetricsPage, Select};
 
@@ -44,6 +44,19 @@ pub(super) fn render(view: &View) -> String {
     for (outcome, count) in [("ok", reloads.ok), ("failed", reloads.failed)] {
         page.value("reloads_total", &[("outcome", &outcome)], count);
     }
+    page.single(
+        "config_last_reload_successful",
+        "gauge",
+        "1 if the file was taken on when it was last read, by a reload or the start; 0 if that was not possible.",
+        u8::from(reloads.error.is_none()),
+    );
+    let taken_on = reloads.taken_on.duration_since(SystemTime::UNIX_EPOCH);
+    page.single(
+        "config_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When the file was last taken on, by a reload or the start, in seconds since 1970.",
+        taken_on.unwrap_or_default().as_secs_f64(),
+    );
     let access_dropped = view.gateway.access_log.dropped();
     let error_dropped = view.error_log.dropped();
     page.family(

@@ -4,19 +4,20 @@
 //! source of the lists. All others apply to whatever begins after the reload.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::{Config, Store, Url, admin, gateway, lists, redis, upstream};
 
 /// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reloads(Mutex<ReloadState>);
 
 /// The state of [`Reloads`] at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReloadState {
     /// Reloads that succeeded.
     pub ok: u64,
-    /// Reloads that changed nothing, since the file was invalid.
+    /// Reloads that changed nothing, since they were not possible.
     pub failed: u64,
     /// Another one has begun and not ended yet.
     pub under_way: bool,
@@ -24,9 +25,23 @@ pub(crate) struct ReloadState {
     pub error: Option<String>,
     /// The full names of the keys that the last good one could not change.
     pub ignored: Vec<&'static str>,
+    /// When the file was last taken on: by the last good reload, or by the start.
+    pub taken_on: SystemTime,
 }
 
 impl Reloads {
+    /// Of a gateway that has just read its file.
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(ReloadState {
+            ok: 0,
+            failed: 0,
+            under_way: false,
+            error: None,
+            ignored: Vec::new(),
+            taken_on: SystemTime::now(),
+        }))
+    }
+
     /// Notes that a reload begins, before the file is read.
     pub(crate) fn begin(&self) {
         self.lock().under_way = true;
@@ -41,6 +56,7 @@ impl Reloads {
                 state.ok += 1;
                 state.error = None;
                 state.ignored = ignored;
+                state.taken_on = SystemTime::now();
             }
             Err(error) => {
                 state.failed += 1;
