@@ -40,7 +40,7 @@ const CHECKED: Duration = Duration::from_secs(4);
 /// A change behind a fault, from its end: two time limits and the longest pause between attempts.
 const RECOVERED: Duration = Duration::from_secs(10);
 
-/// How long a list must be empty to count as empty; see the README.
+/// How long a list must be empty to count as empty; see docs/runbook.md.
 const GRAY_SETTLES: Duration = Duration::from_millis(20);
 const POOL_SETTLES: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,5 @@
-//! Two gateways on one machine: with what the README says for the second one they do not notice each other,
-//! and whatever they share is named.
+//! Two gateways on one machine: with what docs/operating.md says for the second one they do not notice
+//! each other, and whatever they share is named.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,11 +11,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use support::{DEADLINE, Gateway, Origin, Redis, Setup, run_to_exit};
 
-/// The ini file of a second gateway that the README shows: the names of its keys, and their values.
-fn second_of_the_readme() -> Vec<(String, String)> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let (_, rest) = readme
+/// The ini file of a second gateway that docs/operating.md shows: the names of its keys, and their values.
+fn second_of_the_page() -> Vec<(String, String)> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, rest) = page
         .split_once("```ini\n# /etc/graygate/second.ini\n")
         .unwrap();
     let (block, _) = rest.split_once("```").unwrap();
@@ -48,9 +48,9 @@ fn by_default(folder: &Path, redis: &Redis) -> Setup {
     })
 }
 
-/// The same with what the README sets for a second one, on free ports.
+/// The same with what the page sets for a second one, on free ports.
 fn second(folder: &Path, redis: &Redis) -> Setup {
-    let keys = second_of_the_readme().into_iter();
+    let keys = second_of_the_page().into_iter();
     keys.fold(by_default(folder, redis), |setup, (key, value)| {
         if key.ends_with(".listen") || key == "redis.url" {
             return setup;
@@ -70,7 +70,7 @@ fn error_log(folder: &Path, name: &str) -> String {
 }
 
 #[test]
-fn two_gateways_on_one_machine_work_with_what_the_readme_says_for_the_second() {
+fn two_gateways_on_one_machine_work_with_what_the_page_says_for_the_second() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path();
     let (one, two) = (Origin::named("one"), Origin::named("two"));
