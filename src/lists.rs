@@ -35,7 +35,8 @@ pub use name::ListName;
 pub use peer::{ListedPeer, Place};
 pub use peers::PeerList;
 pub use pool::PoolName;
-pub use remarks::{Remarks, Skipped, SkippedEntry};
+pub(crate) use remarks::Remarks;
+pub use remarks::{Skipped, SkippedEntry};
 
 /// The lists themselves, each shared with its other users.
 pub type SharedLists = ByList<Arc<GrayList>, Arc<PeerList>>;
@@ -131,7 +132,7 @@ impl Lists {
     }
 
     /// The notes about the entries of a list.
-    pub fn remarks(&self, list: ListName) -> &Remarks {
+    pub(crate) fn remarks(&self, list: ListName) -> &Remarks {
         match list {
             ListName::Gray => self.gray.remarks(),
             ListName::Pre => self.pre.remarks(),

@@ -26,7 +26,7 @@ use crate::net;
 
 pub(crate) use self::pid_file::PidFile;
 pub(crate) use self::pid_file::find_gateway;
-pub use self::startup::Startup;
+pub(crate) use self::startup::Startup;
 
 /// What an operator asks for by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@
 //! | `body` | bodies in both directions, uploads, tunnels |
 //! | `downstream` | a client as the exchange and the bodies see it, whatever it speaks |
 //! | `gateway` | what all workers share: snapshots, counters (each worker its own), the flag for a drain |
+//! | [`moved`] | connections that go on in another process, as that one has to know them |
 //! | [`doubts`] | doubts about what trusted proxies say |
 //! | `failsafe` | clean-up after a panic, which ends one connection only |
 

@@ -35,7 +35,7 @@ use crate::run::acquired::Acquired;
 use crate::run::doors::{AdminListeners, OpenDoors};
 use crate::run::lists::{start_store, wait_for_lists};
 use crate::run::neighbours::Announcement;
-use crate::run::upgrade::{Door, Giver, LISTEN, Mover, Open, Successor, Taking, VARIABLE};
+use crate::run::upgrade::{Giver, LISTEN, Mover, Open, OpenSocket, Successor, Taking, VARIABLE};
 use crate::snapshot::Published;
 use crate::store::Publisher;
 use crate::upstream::check::Checker;
@@ -64,7 +64,7 @@ pub(crate) fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()
 ///
 /// # Errors
 /// One line that says why it cannot start.
-pub fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String> {
+pub(crate) fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String> {
     let start = |startup: Startup| {
         startup.at(format!("reading {}", path.display()));
         let config = load(path)?;
@@ -98,7 +98,7 @@ struct Running {
     pid_file: Option<PidFile>,
     admin: OpenDoors,
     claims: Option<Announcement>,
-    counter: Option<Open>,
+    handover: Option<Open>,
     successors: Receiver<Successor>,
 }
 
@@ -211,7 +211,7 @@ impl Running {
             again,
             sender,
         );
-        let counter = giver.start(&config.path)?;
+        let handover = giver.start(&config.path)?;
         if let Some(taking) = taking {
             upgrade::receive(&gateway, taking.confirm())?;
         }
@@ -226,14 +226,14 @@ impl Running {
             pid_file,
             admin: admin_open,
             claims: Some(claims),
-            counter,
+            handover,
             successors,
         })
     }
 
     /// Carries out commands until one of them ends the gateway.
     fn follow(mut self, commands: &Receiver<Command>) {
-        let successors = match &self.counter {
+        let successors = match &self.handover {
             Some(_) => self.successors.clone(),
             // Nobody can succeed to a gateway that cannot be asked for a handover.
             None => crossbeam_channel::never(),
@@ -262,8 +262,8 @@ impl Running {
             if let Some(pid_file) = self.pid_file.take() {
                 pid_file.leave();
             }
-            if let Some(counter) = self.counter.take() {
-                counter.close();
+            if let Some(handover) = self.handover.take() {
+                handover.close();
             }
             let channel = successor.let_it_take_over();
             mover = Mover::start(&self.gateway, channel)
@@ -303,10 +303,10 @@ fn doors_of(
     config: &Config,
     listeners: &[Entrance],
     admin: &AdminListeners,
-) -> io::Result<Vec<Door>> {
+) -> io::Result<Vec<OpenSocket>> {
     let asked = config.gateway.listen.iter().map(|it| it.addr.to_string());
     let door = |(asked, entrance): (_, &Entrance)| {
-        Ok(Door {
+        Ok(OpenSocket {
             kind: LISTEN,
             asked,
             socket: entrance.share()?,

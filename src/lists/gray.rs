@@ -218,7 +218,7 @@ impl GrayList {
     }
 
     /// The notes about the entries.
-    pub fn remarks(&self) -> &Remarks {
+    pub(crate) fn remarks(&self) -> &Remarks {
         &self.remarks
     }
 

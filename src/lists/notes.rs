@@ -59,7 +59,7 @@ impl FindingKind {
 
 /// What was noted of the entries of one list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
+pub(crate) struct Notes {
     pub(super) counts: [usize; FindingKind::ALL.len()],
     pub(super) named: Vec<Note>,
     /// How many there are of each kind.

@@ -119,7 +119,7 @@ impl PeerList {
     }
 
     /// The notes about the entries.
-    pub fn remarks(&self) -> &Remarks {
+    pub(crate) fn remarks(&self) -> &Remarks {
         &self.remarks
     }
 

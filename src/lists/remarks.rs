@@ -5,7 +5,7 @@ use super::notes::{FindingKind, Notes};
 
 /// Remarks about a list's entries, as they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remarks {
+pub(crate) struct Remarks {
     /// What could not be read.
     pub skipped: Skipped,
     /// What may be a mistake.

@@ -32,12 +32,12 @@ pub(crate) const MOST_DESCRIPTORS: usize = 64;
 const BACKLOG: i32 = 8;
 
 /// Where other processes ask for a handover.
-pub(crate) struct Counter {
+pub(crate) struct HandoverSocket {
     socket: OwnedFd,
 }
 
-impl Counter {
-    /// Opens the counter with this name.
+impl HandoverSocket {
+    /// Opens the socket with this name.
     ///
     /// # Errors
     /// The kernel's; [`io::ErrorKind::AddrInUse`] when another process has the name.
@@ -51,7 +51,7 @@ impl Counter {
         Ok(Self { socket })
     }
 
-    /// Waits for a process of the same user, or of root. Others are turned away. `None` once the counter is
+    /// Waits for a process of the same user, or of root. Others are turned away. `None` once the socket is
     /// closed.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Connects to the counter with this name. `None` when there is none, or it is not that of a process of
+    /// Connects to the socket with this name. `None` when there is none, or it is not that of a process of
     /// root, of the same user, or of one of `users`.
     ///
     /// # Errors
@@ -215,9 +215,9 @@ mod tests {
 
     fn pair() -> (Channel, Channel) {
         let name = name();
-        let counter = Counter::open(&name).unwrap();
+        let open = HandoverSocket::open(&name).unwrap();
         let asking = Channel::connect(&name, &[]).unwrap().unwrap();
-        (asking, counter.accept().unwrap().unwrap())
+        (asking, open.accept().unwrap().unwrap())
     }
 
     #[test]
@@ -274,21 +274,21 @@ mod tests {
     fn a_name_belongs_to_one_process_and_where_nobody_has_it_nobody_answers() {
         let name = name();
         assert!(Channel::connect(&name, &[]).unwrap().is_none());
-        let _counter = Counter::open(&name).unwrap();
-        let taken = Counter::open(&name).err().unwrap();
+        let _open = HandoverSocket::open(&name).unwrap();
+        let taken = HandoverSocket::open(&name).err().unwrap();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
-    fn who_waits_at_a_counter_notices_that_it_closes_and_then_its_name_is_free() {
+    fn who_waits_at_a_socket_notices_that_it_closes_and_then_its_name_is_free() {
         let name = name();
-        let counter = Counter::open(&name).unwrap();
+        let open = HandoverSocket::open(&name).unwrap();
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| counter.accept().unwrap().is_none());
-            counter.close();
+            let waits = scope.spawn(|| open.accept().unwrap().is_none());
+            open.close();
             assert!(waits.join().unwrap());
         });
-        drop(counter);
-        Counter::open(&name).unwrap();
+        drop(open);
+        HandoverSocket::open(&name).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 const LONG: Duration = Duration::from_secs(3);
 
 /// The steps of a start. They are watched until this is dropped.
-pub struct Startup {
+pub(crate) struct Startup {
     steps: Sender<String>,
 }
 
@@ -22,7 +22,7 @@ impl Startup {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn begin() -> io::Result<Self> {
+    pub(crate) fn begin() -> io::Result<Self> {
         let tell = |what: &str| {
             // If this fails, there is nobody left to tell.
             let _ = writeln!(io::stderr(), "graygate: {what}");
@@ -38,7 +38,7 @@ impl Startup {
     }
 
     /// Notes the current step: the words that follow "still".
-    pub fn at(&self, step: impl Into<String>) {
+    pub(crate) fn at(&self, step: impl Into<String>) {
         // The thread ends only when this is dropped.
         let _ = self.steps.send(step.into());
     }

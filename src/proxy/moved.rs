@@ -13,12 +13,12 @@ pub struct MovedConnection {
     /// The address that the ini file names, of the listener that it came to.
     pub(crate) listener: SocketAddr,
     /// What is known of it.
-    pub(crate) past: Past,
+    pub(crate) past: ConnectionPast,
 }
 
 /// What is known of a connection that is not new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Past {
+pub(crate) struct ConnectionPast {
     /// The address of the socket's other side, or what the PROXY protocol says it is.
     pub(crate) client: IpAddr,
     /// Forwarding fields are believed if the other side is a trusted proxy.

@@ -18,7 +18,6 @@ use std::time::Instant;
 pub(super) use dormant::Arrival;
 use dormant::{Dormant, Parked};
 pub(super) use sessions::Sessions;
-use waiting::move_to_heir;
 
 use super::body::request_body::RequestBody;
 use super::worker::Worker;
@@ -73,7 +72,7 @@ fn leave(sessions: &Rc<Sessions>, connection: Detached, parked: Parked, draining
         return resume(sessions, connection, parked);
     }
     let close = match draining {
-        true if moves => move_to_heir(&sessions.worker, &connection, &parked.dormant),
+        true if moves => parked.dormant.move_to_heir(&sessions.worker, &connection),
         true => Close::Draining,
         false => parked.close,
     };

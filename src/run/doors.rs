@@ -14,7 +14,7 @@ use crate::admin::view::{Doors, View};
 use crate::config::{AdminSettings, AdminSocketPath};
 use crate::process::Identity;
 use crate::run::folders;
-use crate::run::upgrade::{ADMIN_LISTEN, ADMIN_METRICS, ADMIN_SOCKET, Door};
+use crate::run::upgrade::{ADMIN_LISTEN, ADMIN_METRICS, ADMIN_SOCKET, OpenSocket};
 
 /// Where the gateway will be asked about itself.
 pub(super) struct AdminListeners {
@@ -74,7 +74,7 @@ impl AdminListeners {
     }
 
     /// What a successor can go on with.
-    pub(super) fn share(&self, settings: &AdminSettings) -> io::Result<Vec<Door>> {
+    pub(super) fn share(&self, settings: &AdminSettings) -> io::Result<Vec<OpenSocket>> {
         let tcp = [
             (ADMIN_LISTEN, settings.listen, &self.listen),
             (ADMIN_METRICS, settings.metrics, &self.metrics),
@@ -82,7 +82,7 @@ impl AdminListeners {
         let mut doors = Vec::new();
         for (kind, asked, listener) in tcp {
             if let (Some(asked), Some(listener)) = (asked, listener) {
-                doors.push(Door {
+                doors.push(OpenSocket {
                     kind,
                     asked: asked.to_string(),
                     socket: listener.try_clone()?.into(),
@@ -90,7 +90,7 @@ impl AdminListeners {
             }
         }
         if let Some(AdminSocket { file, listener }) = &self.socket {
-            doors.push(Door {
+            doors.push(OpenSocket {
                 kind: ADMIN_SOCKET,
                 asked: file.path().to_string_lossy().into_owned(),
                 socket: listener.try_clone()?.into(),

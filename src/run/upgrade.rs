@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-pub(super) use giving::{Door, Giver, Open, Successor};
+pub(super) use giving::{Giver, Open, OpenSocket, Successor};
 pub(super) use moving::{Mover, receive};
 pub(super) use taking::Taking;
 
@@ -58,7 +58,7 @@ pub(super) fn tell(why: &str) {
 }
 
 /// Where the gateway that runs with the ini file at `config` can be asked for a handover.
-fn counter_of(config: &Path) -> String {
+fn socket_name_of(config: &Path) -> String {
     let path = config.canonicalize().unwrap_or_else(|_| config.to_owned());
     let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let hash: String = hash[..16].iter().map(|it| format!("{it:02x}")).collect();

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crate::error::Close;
 use crate::http::client;
-use crate::net::Fate;
+use crate::net::{Detached, Fate};
 use crate::proxy::gateway::Counters;
-use crate::proxy::moved::Past;
+use crate::proxy::moved::{ConnectionPast, MovedConnection};
 use crate::proxy::pinned::Pinned;
 use crate::proxy::worker::Worker;
 
@@ -22,7 +22,7 @@ pub(in crate::proxy) struct Arrival {
     /// It begins with a PROXY protocol header.
     pub(in crate::proxy) proxy: bool,
     /// It is not new: another process has had it.
-    pub(in crate::proxy) past: Option<Past>,
+    pub(in crate::proxy) past: Option<ConnectionPast>,
 }
 
 /// What is kept of a connection between two requests.
@@ -50,7 +50,7 @@ pub(super) struct Dormant {
 impl Dormant {
     /// For a connection that begins now.
     pub(super) fn new(counters: &Rc<Counters>, number: u64, arrival: &Arrival) -> Self {
-        let past = arrival.past.unwrap_or_else(|| Past {
+        let past = arrival.past.unwrap_or_else(|| ConnectionPast {
             client: client::canonical(arrival.from.ip()),
             vouched: true,
             served: 0,
@@ -70,14 +70,30 @@ impl Dormant {
         }
     }
 
-    /// What another process has to know of it.
-    pub(super) fn past(&self) -> Past {
-        Past {
+    /// Hands the connection to the heir.
+    pub(super) fn move_to_heir(&self, worker: &Worker, connection: &Detached) -> Close {
+        let (gateway, config) = (worker.gateway(), worker.config.snapshot());
+        let listener = config.gateway.listen.get(self.listener);
+        let (Some(heir), Some(listener), Ok(socket)) =
+            (gateway.heir.get(), listener, connection.share())
+        else {
+            return Close::Draining;
+        };
+        let past = ConnectionPast {
             client: self.socket,
             vouched: self.vouched,
             served: self.served,
             since: self.since,
             line: self.line,
+        };
+        let moved = MovedConnection {
+            socket,
+            listener: listener.addr,
+            past,
+        };
+        match heir.send(Some(moved)) {
+            Ok(()) => Close::Moved,
+            Err(_) => Close::Draining,
         }
     }
 }

@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::dormant::{Dormant, Parked};
+use super::dormant::Parked;
 use super::{Pause, Session};
 use crate::error::Close;
 use crate::http::client;
 use crate::http::proxy_protocol::{self, Header, Malformed};
-use crate::net::{self, Detached, Wake};
-use crate::proxy::moved::MovedConnection;
-use crate::proxy::worker::Worker;
+use crate::net::{self, Wake};
 
 /// Clients may send this before a request, once.
 const EMPTY_LINE: &[u8] = b"\r\n";
@@ -31,26 +29,6 @@ struct IdleWait {
     moves: bool,
 }
 
-/// Hands a connection to the heir.
-pub(super) fn move_to_heir(worker: &Worker, connection: &Detached, dormant: &Dormant) -> Close {
-    let (gateway, config) = (worker.gateway(), worker.config.snapshot());
-    let listener = config.gateway.listen.get(dormant.listener);
-    let (Some(heir), Some(listener), Ok(socket)) =
-        (gateway.heir.get(), listener, connection.share())
-    else {
-        return Close::Draining;
-    };
-    let moved = MovedConnection {
-        socket,
-        listener: listener.addr,
-        past: dormant.past(),
-    };
-    match heir.send(Some(moved)) {
-        Ok(()) => Close::Moved,
-        Err(_) => Close::Draining,
-    }
-}
-
 impl Session<'_> {
     /// Lets the connection wait without a coroutine.
     pub(super) fn park(self) -> Result<(), Close> {
@@ -70,7 +48,7 @@ impl Session<'_> {
     pub(super) fn move_on(self) -> Close {
         let (worker, dormant) = (self.worker, self.dormant);
         match self.stream.detach() {
-            Ok(connection) => move_to_heir(worker, &connection, &dormant),
+            Ok(connection) => dormant.move_to_heir(worker, &connection),
             Err(_) => Close::OverCapacity,
         }
     }

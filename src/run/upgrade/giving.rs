@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::{ANSWER, PROBATION, counter_of};
+use super::{ANSWER, PROBATION, socket_name_of};
 use crate::fleet::heartbeat::Heartbeat;
-use crate::process::handover::{Channel, Counter, Message};
+use crate::process::handover::{Channel, HandoverSocket, Message};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::listeners::{self, Entrance};
@@ -45,23 +45,23 @@ impl Successor {
 }
 
 /// A listening socket.
-pub(in crate::run) struct Door {
+pub(in crate::run) struct OpenSocket {
     pub(in crate::run) kind: &'static str,
     /// The address or the path that the ini file names.
     pub(in crate::run) asked: String,
     pub(in crate::run) socket: OwnedFd,
 }
 
-/// A counter that is attended.
+/// A socket that is attended.
 pub(in crate::run) struct Open {
-    counter: Arc<Counter>,
+    socket: Arc<HandoverSocket>,
     thread: JoinHandle<()>,
 }
 
 impl Open {
     /// Closes it, so that its name is free.
     pub(in crate::run) fn close(self) {
-        self.counter.close();
+        self.socket.close();
         // Its panics are in the log.
         let _ = self.thread.join();
     }
@@ -72,7 +72,7 @@ pub(in crate::run) struct Giver {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
     heartbeat: Option<Arc<Heartbeat>>,
-    doors: Vec<Door>,
+    doors: Vec<OpenSocket>,
     /// For the case that the new one fails.
     entrances: Vec<Entrance>,
     /// One is under way.
@@ -85,7 +85,7 @@ impl Giver {
         gateway: &Arc<Gateway>,
         publisher: &Arc<Publisher>,
         heartbeat: Option<&Arc<Heartbeat>>,
-        doors: Vec<Door>,
+        doors: Vec<OpenSocket>,
         entrances: Vec<Entrance>,
         successors: Sender<Successor>,
     ) -> Self {
@@ -105,14 +105,14 @@ impl Giver {
     /// # Errors
     /// When the thread cannot be started.
     pub(in crate::run) fn start(self, config: &Path) -> io::Result<Option<Open>> {
-        let counter = match Counter::open(&counter_of(config)) {
-            Ok(counter) => Arc::new(counter),
+        let socket = match HandoverSocket::open(&socket_name_of(config)) {
+            Ok(socket) => Arc::new(socket),
             Err(error) => {
                 log::error!("upgrade-unavailable error={:?}", error.to_string());
                 return Ok(None);
             }
         };
-        let (giver, attended) = (Arc::new(self), Arc::clone(&counter));
+        let (giver, attended) = (Arc::new(self), Arc::clone(&socket));
         let thread = supervised::spawn("upgrades", move || {
             while let Some(channel) = giver.next_at(&attended) {
                 let giver = Arc::clone(&giver);
@@ -123,12 +123,12 @@ impl Giver {
                 }
             }
         })?;
-        Ok(Some(Open { counter, thread }))
+        Ok(Some(Open { socket, thread }))
     }
 
-    fn next_at(&self, counter: &Counter) -> Option<Channel> {
+    fn next_at(&self, socket: &HandoverSocket) -> Option<Channel> {
         loop {
-            match counter.accept() {
+            match socket.accept() {
                 Ok(channel) => return channel,
                 Err(error) => {
                     log::error!("upgrade-unavailable error={:?}", error.to_string());
@@ -172,7 +172,7 @@ impl Giver {
             _ => return Err("it has not asked for anything".to_owned()),
         };
         log::info!("upgrade-begun pid={pid} program={program:?}");
-        for Door {
+        for OpenSocket {
             kind,
             asked,
             socket,

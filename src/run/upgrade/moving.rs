@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::process::handover::{Channel, ConnectionNote, Message};
 use crate::proxy::Gateway;
 use crate::proxy::listeners;
-use crate::proxy::moved::{MovedConnection, Past};
+use crate::proxy::moved::{ConnectionPast, MovedConnection};
 
 /// Most connections in one message.
 const BATCH: usize = 32;
@@ -104,7 +104,7 @@ pub(in crate::run) fn receive(gateway: &Arc<Gateway>, channel: Channel) -> std::
                 count += 1;
                 let now = Instant::now();
                 let idle = Duration::from_millis(note.idle_ms);
-                let past = Past {
+                let past = ConnectionPast {
                     client: note.client,
                     vouched: note.vouched,
                     served: note.served,

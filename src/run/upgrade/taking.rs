@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::User;
 use rustix::stdio::{dup2_stderr, dup2_stdout};
 
-use super::{ANSWER, DONE, PROBATION, counter_of};
+use super::{ANSWER, DONE, PROBATION, socket_name_of};
 use crate::config::Config;
 use crate::process::handover::{Channel, Message};
 
@@ -32,8 +32,8 @@ impl Taking {
         let user = config.gateway.user.as_deref();
         let user = user.and_then(|it| User::from_name(it).ok().flatten());
         let users: Vec<u32> = user.iter().map(|it| it.uid.as_raw()).collect();
-        let counter = counter_of(&config.path);
-        let found = Channel::connect(&counter, &users).map_err(in_words)?;
+        let socket = socket_name_of(&config.path);
+        let found = Channel::connect(&socket, &users).map_err(in_words)?;
         let channel = found.ok_or_else(|| {
             let path = config.path.display();
             format!("no gateway that can be asked runs with {path}")
