@@ -53,6 +53,9 @@ pub use self::upstream::{Balance, Keepalive, UpstreamSettings};
 pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};
 
+/// Where the ini file is, unless the command line names another.
+pub(crate) const DEFAULT_PATH: &str = "/etc/graygate/graygate.ini";
+
 /// Every key, in the order of the shipped file.
 pub const KEYS: KeyTable = KeyTable(&[
     gateway::KEYS,

@@ -4,9 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cli::lists::Whom;
+use crate::config::DEFAULT_PATH;
+
+/// The definition, for whatever is derived from it: documents, completions.
+pub fn command() -> Command {
+    Arguments::command()
+}
 
 /// A gray-release gateway: listed clients reach the new version, everybody else the old one.
 #[derive(Parser)]
@@ -20,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(short = 't')]
     pub(crate) test: bool,
     /// The ini file
-    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
     pub(crate) config: PathBuf,
     #[command(subcommand)]
     pub(crate) action: Option<Action>,
@@ -31,13 +37,13 @@ pub(crate) enum Action {
     /// Serve, in the foreground, until SIGTERM or SIGINT
     Run {
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Make the running gateway read its ini file again; exits with 0 if it is in force
     Reload {
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Put a new process in the place of the running gateway, without refusing a connection; exits with 0 if
@@ -47,7 +53,7 @@ pub(crate) enum Action {
         #[arg(long, value_name = "PATH")]
         program: Option<PathBuf>,
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Show the state of the running gateway; exits with 0 if it is serving, else with 1
@@ -56,7 +62,7 @@ pub(crate) enum Action {
         #[arg(long)]
         strict: bool,
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Show, compare and check lists, and accept a held change
@@ -81,7 +87,7 @@ pub(crate) enum Action {
         #[arg(long)]
         json: bool,
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Show the gateways on the configured Redis, and the lists that each of them holds
@@ -90,7 +96,7 @@ pub(crate) enum Action {
         #[command(subcommand)]
         action: Option<FleetAction>,
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Try it out: two servers of each version, a lists file and the gateway
@@ -108,6 +114,27 @@ pub(crate) enum Action {
         #[arg(long, value_name = "TEXT")]
         name: String,
     },
+    /// Print what a shell needs to complete the command line
+    #[command(after_long_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        shell: ShellName,
+    },
+    /// Print the manual's main page, or write all pages as files
+    #[command(after_long_help = MAN_HELP)]
+    Man {
+        /// Write every page into this folder, which is made if it is missing
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// A shell that can be given completions.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ShellName {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// Whose lists.
@@ -117,7 +144,7 @@ pub(crate) struct Of {
     #[arg(long)]
     pub(crate) offline: bool,
     /// The ini file
-    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
     pub(crate) config: PathBuf,
 }
 
@@ -141,7 +168,7 @@ pub(crate) enum ListsAction {
     /// they are the same
     Diff {
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Accept a held change on the running gateway; exits with 0 if it is in force
@@ -149,7 +176,7 @@ pub(crate) enum ListsAction {
         /// The digest of the held change, as /lists and the error log show it
         digest: String,
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
     /// Check a lists file, or else the store, for likely mistakes; exits with 0 if there are none
@@ -157,7 +184,7 @@ pub(crate) enum ListsAction {
         /// A lists file
         file: Option<PathBuf>,
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
 }
@@ -176,7 +203,7 @@ pub(crate) enum FleetAction {
         #[arg(long, value_name = "N", default_value_t = 1)]
         nodes: usize,
         /// The ini file
-        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
 }
@@ -201,4 +228,13 @@ One line for each server (peer) of each pool:
 
 A server in both pools is one server: what was counted of it stands in both lines.";
 
-const DEFAULT_CONFIG: &str = "/etc/graygate/graygate.ini";
+const COMPLETIONS_HELP: &str = "\
+Where the shells look for it:
+
+  bash  graygate completions bash >/usr/share/bash-completion/completions/graygate
+  zsh   graygate completions zsh >/usr/share/zsh/vendor-completions/_graygate
+  fish  graygate completions fish >/usr/share/fish/vendor_completions.d/graygate.fish";
+
+const MAN_HELP: &str = "\
+To read it:      graygate man | man -l -
+To install it:   graygate man --out /usr/share/man/man8";

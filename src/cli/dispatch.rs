@@ -1,17 +1,17 @@
 //! From the command line to what carries it out, and from the outcome to the exit code.
-//!
-//! 0: done, or drained after a signal. 1: it could not be done; one line on standard error says
-//! why. 2: the command line is wrong; or, by `status --strict`, the gateway serves and lacks something.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap_complete::Shell;
 use crossbeam_channel::Receiver;
 
-use crate::cli::arguments::{Action, Arguments, FleetAction, ListsAction};
+use crate::cli::arguments::{self, Action, Arguments, FleetAction, ListsAction, ShellName};
+use crate::cli::exit::Exit;
 use crate::cli::lists;
+use crate::cli::manual;
 use crate::cli::peers::{self, Form};
 use crate::cli::{accept, check, demo, explain, fleet, lists_check, reload, status, upgrade};
 use crate::route::explain::Question;
@@ -19,7 +19,18 @@ use crate::{process, run};
 
 /// Reads the command line of this process, and does what it says.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // It says where: help that was asked for is no complaint.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => Exit::Usage,
+                false => Exit::Done,
+            }
+            .into();
+        }
+    };
     let outcome = match arguments.action {
         Some(Action::Run { config }) => serve(&config),
         Some(Action::Reload { config }) => tell_to_reload(&config),
@@ -27,7 +38,7 @@ pub fn main() -> ExitCode {
             upgrade::upgrade(&config, program.as_deref()).map(|line| tell(&format!("{line}\n")))
         }
         Some(Action::Status { strict, config }) => match ask(&config, strict) {
-            Ok(Standing::Degraded) => return ExitCode::from(DEGRADED),
+            Ok(Standing::Degraded) => return Exit::Degraded.into(),
             Ok(Standing::Good) => Ok(()),
             Err(error) => Err(error),
         },
@@ -48,16 +59,21 @@ pub fn main() -> ExitCode {
         Some(Action::Origin { listen, name }) => {
             act(|commands| demo::origin(listen, &name, commands))
         }
+        Some(Action::Completions { shell }) => {
+            complete(shell);
+            Ok(())
+        }
+        Some(Action::Man { out }) => man(out.as_deref()),
         None if arguments.test => test(&arguments.config),
         None => {
             Err("nothing to do: `graygate run -c FILE`, `graygate -t -c FILE`, or --help".into())
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done.into(),
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            Exit::Failed.into()
         }
     }
 }
@@ -81,9 +97,6 @@ fn test(path: &Path) -> Result<(), String> {
     tell(&format!("{}: the configuration is good\n", path.display()));
     Ok(())
 }
-
-/// The exit code of `status --strict` for a gateway that serves and lacks something.
-const DEGRADED: u8 = 2;
 
 /// How a gateway stands that serves.
 enum Standing {
@@ -153,6 +166,30 @@ fn check_lists(file: Option<&Path>, config: &Path) -> Result<(), String> {
         1 => Err("1 entry to look at".to_owned()),
         count => Err(format!("{count} entries to look at")),
     }
+}
+
+fn complete(shell: ShellName) {
+    let shell = match shell {
+        ShellName::Bash => Shell::Bash,
+        ShellName::Zsh => Shell::Zsh,
+        ShellName::Fish => Shell::Fish,
+    };
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut arguments::command(), "graygate", &mut text);
+    tell(&String::from_utf8_lossy(&text));
+}
+
+fn man(out: Option<&Path>) -> Result<(), String> {
+    let text = match out {
+        None => manual::main_page().map_err(|error| error.to_string())?,
+        Some(folder) => {
+            let written = manual::write(folder)?;
+            let shown = written.iter().map(|it| format!("{}\n", it.display()));
+            shown.collect()
+        }
+    };
+    tell(&text);
+    Ok(())
 }
 
 /// What is wrong, on standard error.
