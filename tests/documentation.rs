@@ -67,6 +67,7 @@ const LIMITS: &[Limit] = &[
         &[Close::KeepaliveTimeout.name()],
     ),
     ("gateway", "tunnel_timeout", &[Close::TunnelEnded.name()]),
+    ("gateway", "drain_tunnel_timeout", &[Close::Draining.name()]),
     (
         "upstream",
         "connect_timeout",

@@ -165,6 +165,7 @@ fn is_within_bounds(config: &Config) {
         gateway.keepalive_timeout,
         gateway.tunnel_timeout,
         gateway.drain_timeout,
+        gateway.drain_tunnel_timeout,
         upstream.connect_timeout,
         upstream.send_timeout,
         upstream.read_timeout,

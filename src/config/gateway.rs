@@ -47,6 +47,8 @@ settings! {
         "Longest silence on an upgraded connection (WebSocket), and longest time in which a side reads nothing.";
     DRAIN_TIMEOUT: Duration = drain_timeout, "30s", reload, |it, _| units::duration(it),
         "Time for open requests to finish when the gateway stops.";
+    DRAIN_TUNNEL_TIMEOUT: Duration = drain_tunnel_timeout, "1s", reload, |it, _| units::duration(it),
+        "Longest silence on an upgraded connection (WebSocket) when the gateway stops; then it ends.";
     UPGRADE_TIMEOUT: Duration = upgrade_timeout, "30s", reload, |it, _| units::duration(it),
         "Time for a new process to be ready at an upgrade; otherwise this one serves on.";
     TRUSTED_PROXIES: Vec<IpNet> = trusted_proxies, "", reload, |it, _| units::networks(it),
@@ -93,6 +95,8 @@ pub struct GatewaySettings {
     pub tunnel_timeout: Duration,
     /// For open requests to end when the gateway stops.
     pub drain_timeout: Duration,
+    /// For the next bytes of an upgraded connection, from either side, when the gateway stops.
+    pub drain_tunnel_timeout: Duration,
     /// For a successor to be ready.
     pub upgrade_timeout: Duration,
     /// Networks of proxies that are believed about the client's address; mapped addresses as IPv4.
@@ -155,6 +159,7 @@ impl GatewaySettings {
             keepalive_timeout: section.get(&KEEPALIVE_TIMEOUT)?,
             tunnel_timeout: section.get(&TUNNEL_TIMEOUT)?,
             drain_timeout: section.get(&DRAIN_TIMEOUT)?,
+            drain_tunnel_timeout: section.get(&DRAIN_TUNNEL_TIMEOUT)?,
             upgrade_timeout: section.get(&UPGRADE_TIMEOUT)?,
             trusted_proxies,
             request_id: section.get(&REQUEST_ID)?,

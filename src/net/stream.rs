@@ -292,8 +292,12 @@ impl Stream {
     /// Waits, as an idle connection does, until there is something to read, or the end; can be
     /// interrupted.
     pub(crate) fn wait_idle(&self, deadline: Instant) -> Wake {
-        self.io
-            .wait(READ | READ_END, Some(deadline), Watch::Nothing, true)
+        self.wait_interruptible(deadline, Watch::Nothing)
+    }
+
+    /// As [`Self::wait_readable`], and can be interrupted.
+    pub(crate) fn wait_interruptible(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
+        self.io.wait(READ | READ_END, Some(deadline), watch, true)
     }
 
     /// Waits until there is something to read, or the end.

@@ -116,6 +116,9 @@ pub(in crate::proxy) trait Transport: Sized + 'static {
     /// Waits until there is something to read, or the end.
     fn wait_readable(&self, deadline: Instant, watch: Watch<'_>) -> Wake;
 
+    /// As [`Self::wait_readable`], in a tunnel: the gateway's own end interrupts it.
+    fn wait_in_tunnel(&self, deadline: Instant, watch: Watch<'_>) -> Wake;
+
     /// Reads what is there; 0 is the end.
     ///
     /// # Errors

@@ -118,6 +118,10 @@ impl Transport for Stream {
         self.wait_readable(deadline, watch)
     }
 
+    fn wait_in_tunnel(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
+        self.wait_interruptible(deadline, watch)
+    }
+
     fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
         self.read_now(into)
     }

@@ -22,4 +22,4 @@ pub use upgrade::wants_upgrade;
 pub(crate) use answer::{Answer, answer, refusal};
 pub(crate) use request::max_forwards;
 pub(crate) use text::put_ip;
-pub(crate) use upgrade::{protocols_asked, switches_as_asked};
+pub(crate) use upgrade::{is_websocket, protocols_asked, switches_as_asked};

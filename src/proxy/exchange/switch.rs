@@ -1,13 +1,14 @@
 //! The switch to another protocol, once the peer has agreed to it.
 
 use std::io;
+use std::rc::Rc;
 
 use super::{Exchange, Outcome, Stop, Upstream, client_lost};
 use crate::error::Close;
-use crate::http::h1::encode::{Connection, ResponseToClient};
+use crate::http::h1::encode::{self, Connection, ResponseToClient};
 use crate::http::h1::framing::Framing;
 use crate::net::Patience;
-use crate::proxy::body::tunnel;
+use crate::proxy::body::tunnel::{self, Silence};
 use crate::proxy::downstream::{Downstream, Wait};
 use crate::proxy::workspace::Workspace;
 
@@ -36,6 +37,7 @@ impl<D: Downstream> Exchange<'_, D> {
         let head_length = self.downstream.head(&response);
         self.tally.note_head(head_length);
         self.tally.status = head.status;
+        let tells_its_end = encode::is_websocket(&head.fields, upstream.buffer.filled());
         upstream.buffer.consume(head.len);
         // What the peer has sent after its head belongs to the new protocol already, and so does what
         // the client has sent after its own.
@@ -57,7 +59,16 @@ impl<D: Downstream> Exchange<'_, D> {
             upstream.stream.reset();
             return Ok(Outcome::Abort(Close::TunnelEnded));
         }
-        let carried = match tunnel::carry(self.transport, &upstream.stream, twins, limit) {
+        let worker = Rc::clone(self.worker);
+        let silence = Silence {
+            limit,
+            in_stop: Box::new(move || {
+                let stops = worker.gateway().ends_connections();
+                stops.then(|| worker.config.snapshot().gateway.drain_tunnel_timeout)
+            }),
+            tells_its_end,
+        };
+        let carried = match tunnel::carry(self.transport, &upstream.stream, twins, silence) {
             Ok(carried) => carried,
             Err(error) => {
                 log::error!("tunnel-failed error={:?}", error.to_string());
@@ -75,9 +86,13 @@ impl<D: Downstream> Exchange<'_, D> {
             metrics.panics.increment();
             return Ok(Outcome::Abort(Close::Panic));
         }
+        let close = match carried.stopped {
+            true => Close::Draining,
+            false => Close::TunnelEnded,
+        };
         Ok(match carried.cut {
-            true => Outcome::Abort(Close::TunnelEnded),
-            false => Outcome::Close(Close::TunnelEnded),
+            true => Outcome::Abort(close),
+            false => Outcome::Close(close),
         })
     }
 

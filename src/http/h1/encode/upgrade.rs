@@ -37,6 +37,13 @@ pub(crate) fn switches_as_asked(
     options.upgrade && named.peek().is_some() && named.all(is_asked)
 }
 
+/// True when a 101 switches to the WebSocket protocol (RFC 6455 section 4.2.2), and to nothing else.
+pub(crate) fn is_websocket(fields: &Fields, bytes: &[u8]) -> bool {
+    let mut named = protocols(fields, bytes);
+    let is_it = |it: Span| it.of(bytes).eq_ignore_ascii_case(b"websocket");
+    named.next().is_some_and(is_it) && named.next().is_none()
+}
+
 fn protocols<'a>(fields: &'a Fields, bytes: &'a [u8]) -> impl Iterator<Item = Span> + 'a {
     fields
         .of_kind(FieldKind::Upgrade)
