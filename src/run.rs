@@ -271,6 +271,9 @@ impl Running {
                     log::error!("connections-not-moved error={:?}", error.to_string());
                 })
                 .ok();
+        } else if let Some(counter) = self.counter.take() {
+            // With it go the sockets that a successor would have got: whoever connects is to be refused.
+            counter.close();
         }
         let limit = self.gateway.config.load().gateway.drain_timeout;
         log::info!(

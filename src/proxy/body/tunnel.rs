@@ -8,11 +8,11 @@
 //! - A side that has nothing more to send shuts down its sending. That is passed on, and the other
 //!   direction continues for as long as it likes: `docker exec` and `nc` end their side and wait for the
 //!   output. Once both sides have done so, the tunnel has ended.
-//! - When the gateway stops, a silent tunnel, which nothing is under way in, does not keep it: a WebSocket is
-//!   shut down on both sides, since its own Close frame says what a proper end is (RFC 6455 section 7.1.5), and
-//!   whoever sees a FIN without one connects again. We cannot send one: where a frame begins is known only to who
-//!   has read all before it. Another protocol may take a FIN for the end of what there was, so it is reset. A tunnel
-//!   of which one side has ended waits for the rest, and is not silent in this sense.
+//! - When the gateway stops, a silent tunnel, which nothing is under way in, does not keep it. A WebSocket is
+//!   shut down on both sides: its own Close frame says what a proper end is (RFC 6455 section 7.1.5), and
+//!   whoever sees a FIN without one connects again. We cannot send one, since where a frame begins is known
+//!   only to who has read all before it. Another protocol may take a FIN for the end of what there was, so
+//!   it is reset. A tunnel of which one side has ended waits for the rest, and is not silent in this sense.
 //! - Anything else cuts it: a reset, a panic, silence in both directions for too long, a side that takes
 //!   nothing for too long, the end of `drain_timeout`. Then both sides are reset at once. A FIN would
 //!   claim that everything has arrived, and a side that keeps sending into a closed window would not
