@@ -271,9 +271,9 @@ impl Running {
                     log::error!("connections-not-moved error={:?}", error.to_string());
                 })
                 .ok();
-        } else if let Some(counter) = self.counter.take() {
+        } else if let Some(handover) = self.handover.take() {
             // With it go the sockets that a successor would have got: whoever connects is to be refused.
-            counter.close();
+            handover.close();
         }
         let limit = self.gateway.config.load().gateway.drain_timeout;
         log::info!(
