@@ -12,6 +12,7 @@ pub(crate) mod neighbours;
 mod reload;
 pub(crate) mod upgrade;
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -154,6 +155,7 @@ impl Running {
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             heir: OnceLock::new(),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -254,6 +256,7 @@ impl Running {
 
     fn end(mut self, commands: &Receiver<Command>, successor: Option<Successor>) {
         let mut mover = None;
+        let is_stop = Cell::new(successor.is_none());
         if let Some(successor) = successor {
             // What only one gateway can have.
             self.publisher.end();
@@ -280,7 +283,11 @@ impl Running {
             "draining connections={} limit={limit:?}",
             self.gateway.open_connections()
         );
-        let hurry = || commands.try_iter().any(|command| command == Command::Drain);
+        let hurry = || {
+            let mut ends = commands.try_iter().filter(|it| *it == Command::Drain);
+            // The end of all, of those on their way out, too, is no reason to cut what is under way.
+            ends.any(|_| is_stop.replace(true) || !listeners::end_silent_tunnels(&self.gateway))
+        };
         let left = listeners::drain(&self.gateway, limit, hurry);
         if left > 0 {
             log::warn!("drain-cut connections={left}");

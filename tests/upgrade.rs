@@ -170,3 +170,51 @@ fn busy_connections_notice_no_upgrade() {
         "{said:?}"
     );
 }
+
+#[test]
+fn tunnels_and_downloads_go_on_in_the_old_process_and_a_stop_of_that_cuts_no_download() {
+    const MUCH: usize = 3_000_000;
+    let origin = Origin::scripted(|conn| {
+        let Some(head) = conn.head()? else {
+            return Ok(());
+        };
+        if head.field("upgrade").is_some() {
+            conn.send("HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+            let said = conn.wire.exactly(5)?;
+            conn.send(said)?;
+            return conn.wire.rest().map(drop);
+        }
+        conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n"))?;
+        conn.send(vec![b'x'; MUCH / 2])?;
+        conn.wait_for_release()?;
+        conn.send(vec![b'x'; MUCH - MUCH / 2])
+    });
+    let setup = setup(&origin).set("gateway.drain_timeout", "1h");
+    let gateway = setup
+        .set("gateway.drain_tunnel_timeout", "100ms")
+        .set("upstream.stall_timeout", "1h")
+        .start();
+    let _last = Last(&gateway);
+    let mut download = gateway.connect();
+    download.send(KEPT);
+    assert_eq!(download.head().status(), 200);
+    let mut socket = gateway.connect();
+    socket.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(socket.head().status(), 101);
+    let output = upgrade(&gateway, &[]);
+    assert!(output.status.success(), "{output:?}");
+    // Silent for much longer than a stop would leave it.
+    assert_eq!(socket.glance(std::time::Duration::from_secs(1)), None);
+    socket.send("hello");
+    assert_eq!(socket.exactly(5), b"hello");
+
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(socket.wire.some(usize::MAX).unwrap(), b"");
+    drop(socket);
+    origin.release();
+    assert_eq!(download.exactly(MUCH).len(), MUCH);
+    drop(download);
+    let old = gateway.pid().cast_signed();
+    wait_until("it ends", DEADLINE, || has_ended(old));
+    assert_eq!(gateway.stderr.count("drain-cut"), 0);
+}

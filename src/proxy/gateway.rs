@@ -35,6 +35,8 @@ pub struct Gateway {
     pub draining: AtomicBool,
     /// Another process accepts connections, while this one does not.
     pub elsewhere: AtomicBool,
+    /// In a drain beside a successor: that one is about to end, too.
+    pub stopping: AtomicBool,
     /// Takes idle connections in a drain, instead of their end.
     pub heir: OnceLock<Sender<Option<MovedConnection>>>,
     /// Listeners that still accept.
@@ -58,6 +60,11 @@ impl Gateway {
     /// Connections end with their next answer, or before that where none is due.
     pub(super) fn ends_connections(&self) -> bool {
         self.is_draining() && self.heir.get().is_none()
+    }
+
+    /// Tunnels end when they are silent: nobody goes on after this process.
+    pub(super) fn ends_silent_tunnels(&self) -> bool {
+        self.ends_connections() || self.stopping.load(Ordering::Acquire)
     }
 
     /// Who may come in.

@@ -316,6 +316,13 @@ pub(crate) fn take_back(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io:
     serve(gateway, entrances)
 }
 
+/// Ends tunnels as a stop does, in a drain beside a successor. False when that cannot be.
+pub(crate) fn end_silent_tunnels(gateway: &Gateway) -> bool {
+    gateway.stopping.store(true, Ordering::Release);
+    let told = net::on_each_worker(|_| net::interrupt_idle());
+    told.is_ok()
+}
+
 /// How long to wait for the end of what was cut.
 const CUT_TIME: Duration = Duration::from_millis(500);
 

@@ -60,6 +60,7 @@ impl GatewayInside {
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             heir: std::sync::OnceLock::new(),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),

@@ -63,7 +63,7 @@ impl<D: Downstream> Exchange<'_, D> {
         let silence = Silence {
             limit,
             in_stop: Box::new(move || {
-                let stops = worker.gateway().ends_connections();
+                let stops = worker.gateway().ends_silent_tunnels();
                 stops.then(|| worker.config.snapshot().gateway.drain_tunnel_timeout)
             }),
             tells_its_end,

@@ -132,6 +132,7 @@ impl Peers {
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             heir: std::sync::OnceLock::new(),
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],
