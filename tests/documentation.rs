@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
 use graygate::error::{
-    AdminRefusal, Checked, Close, Degradation, Doubt, Failure, Refusal, Retry, StoreFindingKind,
+    AdminRefusal, Checked, Close, Doubt, Failure, Refusal, Retry, StoreFindingKind,
 };
 
 /// The rules of the checklist, each of which has its row.
@@ -188,14 +188,6 @@ fn section<'a>(text: &'a str, name: &str) -> (usize, &'a str) {
     (start, &text[start..start + length])
 }
 
-fn degradations() -> String {
-    let mut table = "| reason | when |\n|---|---|\n".to_owned();
-    for what in Degradation::ALL {
-        writeln!(table, "| `{}` | {} |", what.name(), what.text()).unwrap();
-    }
-    table
-}
-
 fn admin_refusals() -> String {
     let mut table = "| reason | status | when |\n|---|---|---|\n".to_owned();
     for why in AdminRefusal::ALL {
@@ -213,7 +205,6 @@ fn the_tables_say_what_the_code_does() {
         ("docs/http.md", "failures", failures()),
         ("docs/http.md", "closes", closes()),
         ("docs/http.md", "doubts", doubts()),
-        ("docs/peers.md", "degradations", degradations()),
         ("docs/security.md", "admin refusals", admin_refusals()),
     ];
     let mut stale = Vec::new();
