@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 use nix::unistd::{
     Gid, Group, Uid, User, getegid, geteuid, getgroups, initgroups, setegid, seteuid, setgid,
     setgroups, setuid,
@@ -25,7 +26,7 @@ use signal_hook::iterator::Signals;
 use crate::net;
 
 pub(crate) use self::pid_file::PidFile;
-pub(crate) use self::pid_file::find_gateway;
+pub(crate) use self::pid_file::{find_gateway, is_free_but_for};
 pub(crate) use self::startup::Startup;
 
 /// What an operator asks for by a signal.
@@ -45,6 +46,8 @@ pub enum Command {
 /// When the handlers or their thread cannot be set up.
 pub fn commands() -> io::Result<Receiver<Command>> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    // A supervisor has them held until here, so that none is lost, and none ends the process.
+    SigSet::all().thread_unblock()?;
     let (commands, inbox) = unbounded();
     std::thread::Builder::new()
         .name("signals".to_owned())
@@ -213,6 +216,18 @@ fn allow_descriptors(wanted: u64) -> io::Result<u64> {
     let most = wanted.min(hard);
     setrlimit(Resource::RLIMIT_NOFILE, most, hard)?;
     Ok(most)
+}
+
+/// Makes the kernel end this process sooner or later than others when memory is short: from -1000, never, to
+/// 1000 (proc_pid_oom_score_adj(5)). Returns what it was before.
+///
+/// # Errors
+/// Only root may lower it.
+pub(crate) fn set_oom_score(score: i64) -> io::Result<i64> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let before = std::fs::read_to_string(FILE)?;
+    std::fs::write(FILE, score.to_string())?;
+    Ok(before.trim().parse().unwrap_or_default())
 }
 
 /// An error that names the path it is about.

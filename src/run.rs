@@ -6,10 +6,14 @@
 mod acquired;
 mod doors;
 pub(crate) mod folders;
+mod inheritance;
 mod lists;
 mod logs;
 pub(crate) mod neighbours;
+mod open_socket;
 mod reload;
+mod supervise;
+mod supervisor;
 pub(crate) mod upgrade;
 
 use std::cell::Cell;
@@ -28,19 +32,25 @@ use crate::logs::access::OwnLines;
 use crate::logs::writer::Log;
 use crate::metrics::Metrics;
 use crate::net;
+use crate::process::handover::SupervisorMessage;
 use crate::process::{Command, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::{Gateway, listeners, workers};
 use crate::run::acquired::Acquired;
 use crate::run::doors::{AdminListeners, OpenDoors};
+use crate::run::inheritance::Inheritance;
 use crate::run::lists::{start_store, wait_for_lists};
 use crate::run::neighbours::Announcement;
-use crate::run::upgrade::{Giver, LISTEN, Mover, Open, OpenSocket, Successor, Taking, VARIABLE};
+use crate::run::open_socket::OpenSocket;
+use crate::run::supervisor::Supervisor;
+use crate::run::upgrade::{Giver, LISTEN, Mover, Open, Successor};
 use crate::snapshot::Published;
 use crate::store::Publisher;
 use crate::upstream::check::Checker;
 use crate::upstream::in_force::InForce;
+
+pub(crate) use self::supervise::supervise;
 
 /// Reads the configuration that the process is to use.
 ///
@@ -56,7 +66,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, String> {
 /// # Errors
 /// Why it cannot start.
 pub(crate) fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()> {
-    let running = Running::start(config, None, &Startup::begin()?)?;
+    let running = Running::start(config, Inheritance::default(), &Startup::begin()?)?;
     running.follow(commands);
     Ok(())
 }
@@ -66,24 +76,22 @@ pub(crate) fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()
 /// # Errors
 /// One line that says why it cannot start.
 pub(crate) fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String> {
+    let startup = Startup::begin().map_err(|error| error.to_string())?;
+    let mut inherited = Inheritance::of_supervisor()?;
+    let supervisor = inherited.supervisor.clone();
     let start = |startup: Startup| {
         startup.at(format!("reading {}", path.display()));
         let config = load(path)?;
-        let taking = match std::env::var_os(VARIABLE) {
-            Some(_) => {
-                // It outlives the terminal, or whatever else has started it.
-                let _ = rustix::process::setsid();
-                startup.at("asking the running gateway for a handover");
-                Some(Taking::begin(&config)?)
-            }
-            None => None,
-        };
-        Running::start(config, taking, &startup).map_err(|error| error.to_string())
+        inherited.ask(&config, &startup)?;
+        Running::start(config, inherited, &startup).map_err(|error| error.to_string())
     };
-    let startup = Startup::begin().map_err(|error| error.to_string())?;
-    start(startup)
-        .inspect_err(|why| upgrade::tell(why))?
-        .follow(commands);
+    let started = start(startup).inspect_err(|why| {
+        upgrade::tell(why);
+        if let Some(supervisor) = supervisor {
+            supervisor.give_up(why);
+        }
+    });
+    started?.follow(commands);
     Ok(())
 }
 
@@ -101,36 +109,43 @@ struct Running {
     claims: Option<Announcement>,
     handover: Option<Open>,
     successors: Receiver<Successor>,
+    supervisor: Option<Arc<Supervisor>>,
+    /// The supervisor's pid file.
+    watched: Option<PidFile>,
 }
 
 impl Running {
-    fn start(config: Config, taking: Option<Taking>, startup: &Startup) -> io::Result<Self> {
+    fn start(config: Config, inherited: Inheritance, startup: &Startup) -> io::Result<Self> {
         let own = config.clone();
-        let started = Self::start_as(config, &own, taking, startup);
+        let started = Self::start_as(config, &own, inherited, startup);
         started.map_err(|error| neighbours::named(error, &own))
     }
 
     fn start_as(
         mut config: Config,
         own: &Config,
-        mut taking: Option<Taking>,
+        mut inherited: Inheritance,
         startup: &Startup,
     ) -> io::Result<Self> {
-        let acquired = Acquired::take(&mut config, own, taking.as_mut(), startup)?;
-        Self::open(acquired, config, taking, startup)
+        let acquired = Acquired::take(&mut config, own, &mut inherited, startup)?;
+        Self::open(acquired, config, inherited, startup)
     }
 
     /// Reads the lists, and opens the doors.
     fn open(
         acquired: Acquired,
         config: Config,
-        taking: Option<Taking>,
+        inherited: Inheritance,
         startup: &Startup,
     ) -> io::Result<Self> {
+        let Inheritance {
+            taking, supervisor, ..
+        } = inherited;
         let Acquired {
             listeners,
             mut admin,
             mut pid_file,
+            watched,
             error_log,
             access_log,
             claims,
@@ -185,6 +200,7 @@ impl Running {
             doors: admin_doors,
             token,
             refused: Refused::default(),
+            supervision: supervisor.as_ref().map(|it| it.supervision()),
         };
         let admin_open = admin.serve(&Arc::new(view))?;
         listeners::serve(&gateway, listeners)?;
@@ -210,12 +226,19 @@ impl Running {
             &publisher,
             heartbeat.as_ref(),
             doors,
+            supervisor.as_ref(),
             again,
             sender,
         );
+        if let Some(supervisor) = &supervisor {
+            supervisor.doors_changed(giver.doors())?;
+        }
         let handover = giver.start(&config.path)?;
         if let Some(taking) = taking {
             upgrade::receive(&gateway, taking.confirm())?;
+        }
+        if let Some(supervisor) = &supervisor {
+            supervisor.tell(SupervisorMessage::Serving);
         }
         Ok(Self {
             gateway,
@@ -230,6 +253,8 @@ impl Running {
             claims: Some(claims),
             handover,
             successors,
+            supervisor,
+            watched,
         })
     }
 
@@ -240,6 +265,14 @@ impl Running {
             // Nobody can succeed to a gateway that cannot be asked for a handover.
             None => crossbeam_channel::never(),
         };
+        let attended = self.supervisor.as_ref().map(Supervisor::attend).transpose();
+        let attended = attended.inspect_err(|error| {
+            log::error!("supervisor-unheard error={:?}", error.to_string());
+        });
+        let mut gone = attended
+            .ok()
+            .flatten()
+            .unwrap_or_else(crossbeam_channel::never);
         let successor = loop {
             select! {
                 recv(commands) -> command => match command {
@@ -249,12 +282,42 @@ impl Running {
                     Ok(Command::Drain) | Err(_) => break None,
                 },
                 recv(successors) -> successor => break successor.ok(),
+                recv(gone) -> has_left => {
+                    self.go_on_alone(has_left.unwrap_or_default());
+                    gone = crossbeam_channel::never();
+                }
             }
         };
         self.end(commands, successor);
     }
 
+    /// The supervisor is there no more. The next one will find this gateway as a successor would.
+    fn go_on_alone(&mut self, has_left: bool) {
+        let pid = self
+            .supervisor
+            .as_ref()
+            .map(|it| it.pid)
+            .unwrap_or_default();
+        match has_left {
+            true => log::info!("supervisor-left pid={pid}"),
+            false => log::error!(
+                "supervisor-died pid={pid} remedy=\"start the gateway again: it takes over from this one\""
+            ),
+        }
+        // By its lock, `graygate reload` finds the gateway.
+        if let Some(mut pid_file) = self.watched.take() {
+            match pid_file.take(PID_FILE_WAIT) {
+                Ok(()) => self.pid_file = Some(pid_file),
+                Err(error) => log::warn!("pid-file-not-taken error={:?}", error.to_string()),
+            }
+        }
+    }
+
     fn end(mut self, commands: &Receiver<Command>, successor: Option<Successor>) {
+        // It has duplicates of the listening sockets, which would keep a port open that nobody attends.
+        if let Some(handover) = self.handover.take() {
+            handover.close();
+        }
         let mut mover = None;
         let is_stop = Cell::new(successor.is_none());
         if let Some(successor) = successor {
@@ -264,9 +327,6 @@ impl Running {
             self.admin.leave();
             if let Some(pid_file) = self.pid_file.take() {
                 pid_file.leave();
-            }
-            if let Some(handover) = self.handover.take() {
-                handover.close();
             }
             let channel = successor.let_it_take_over();
             mover = Mover::start(&self.gateway, channel)

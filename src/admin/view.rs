@@ -36,6 +36,19 @@ pub(crate) struct View {
     pub(crate) token: Option<Token>,
     /// What was refused here.
     pub(crate) refused: Refused,
+    /// Who starts this gateway again should it die.
+    pub(crate) supervision: Option<Supervision>,
+}
+
+/// What a supervisor has said at the start.
+#[derive(Clone, Debug)]
+pub(crate) struct Supervision {
+    /// The supervisor's process id.
+    pub(crate) pid: u32,
+    /// How often a gateway was started again since the supervisor was.
+    pub(crate) restarts: u64,
+    /// Why, the last time.
+    pub(crate) reason: Option<String>,
 }
 
 impl View {

@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Action {
     /// Serve, in the foreground, until SIGTERM or SIGINT
     Run {
+        /// Serve by a child process, and start another one should it die; connections wait meanwhile
+        #[arg(long)]
+        supervise: bool,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,

@@ -32,7 +32,11 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match arguments.action {
-        Some(Action::Run { config }) => serve(&config),
+        Some(Action::Run { supervise, config }) if supervise => match run::supervise(&config) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Some(Action::Run { config, .. }) => serve(&config),
         Some(Action::Reload { config }) => tell_to_reload(&config),
         Some(Action::Upgrade { program, config }) => {
             upgrade::upgrade(&config, program.as_deref()).map(|line| tell(&format!("{line}\n")))

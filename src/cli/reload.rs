@@ -111,7 +111,10 @@ impl ReloadProgress {
 
     /// What the page says, if it is that of process `pid`.
     fn of(page: ConfigPage, pid: Pid) -> Result<Self, String> {
-        if page.pid.map(u64::cast_signed) != Some(i64::from(pid.as_raw())) {
+        // What is signalled is its supervisor, if it has one, which passes that on.
+        let supervisor = page.supervisor.as_ref().map(|it| it.pid);
+        let is_asked = |it: u64| it.cast_signed() == i64::from(pid.as_raw());
+        if ![page.pid, supervisor].into_iter().flatten().any(is_asked) {
             let answers = page.pid.map_or("null".to_owned(), |it| it.to_string());
             return Err(format!("process {answers} answers instead"));
         }

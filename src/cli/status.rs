@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::admin::pages::config::{AdminDoors, ConfigPage};
+use crate::admin::pages::config::{AdminDoors, ConfigPage, SupervisorPart};
 use crate::admin::pages::health;
 use crate::admin::pages::lists::ListsPage;
 use crate::cli::admin_client::AdminClient;
@@ -35,7 +35,9 @@ pub fn ask(config: &Path) -> Result<StatusReport, String> {
     // An older gateway says nothing of that.
     let config = asker.page::<ConfigPage>().unwrap_or_default();
     Ok(StatusReport {
-        text: text(word, &lacks, &lists) + &doors(&config.admin),
+        text: text(word, &lacks, &lists)
+            + &supervisor(config.supervisor.as_ref())
+            + &doors(&config.admin),
         serves: health == 200,
         degraded: !lacks.is_empty(),
     })
@@ -110,6 +112,20 @@ fn text(health: &str, lacks: &[&str], page: &ListsPage) -> String {
         line("heartbeat", format!("of {node} fails: {error}"));
     }
     text
+}
+
+/// Who starts the gateway again should it die, on a line, and how often that was so; nothing where nobody
+/// does.
+fn supervisor(supervisor: Option<&SupervisorPart>) -> String {
+    supervisor.map_or_else(String::new, |it| {
+        let reason = it.reason.as_ref();
+        let reason = reason.map_or_else(String::new, |it| format!(", the last time after: {it}"));
+        let (pid, restarts) = (it.pid, it.restarts);
+        format!(
+            "{:<11} pid {pid}, restarts {restarts}{reason}\n",
+            "supervisor"
+        )
+    })
 }
 
 /// Where the gateway may be asked, on a line; nothing where it does not say so.

@@ -25,16 +25,20 @@ impl log::Log for ErrorLog {
         let Some(event) = event else {
             return;
         };
-        let time = humantime::format_rfc3339_millis(SystemTime::now());
-        let line = format!("{time} {} {event}\n", record.level());
-        self.0.send(Batch {
-            bytes: line.into_bytes(),
-            lines: 1,
-        });
+        self.0.send(line(record.level(), &event));
     }
 
     fn flush(&self) {
         self.0.flush();
+    }
+}
+
+/// An event as it stands in the log.
+pub(crate) fn line(level: log::Level, event: &str) -> Batch {
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    Batch {
+        bytes: format!("{time} {level} {event}\n").into_bytes(),
+        lines: 1,
     }
 }
 

@@ -6,6 +6,7 @@
 //! other one is, before anything is said.
 
 mod message;
+mod supervision;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,20 +14,24 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
-    accept_with, bind, connect, listen, recvmsg, sendmsg, shutdown, socket_with,
+    accept_with, bind, connect, listen, recvmsg, sendmsg, shutdown, socket_with, socketpair,
 };
 
 pub(crate) use message::{ConnectionNote, Message, VERSION};
+pub(crate) use supervision::SupervisorMessage;
 
 /// The longest message, in bytes.
 const LONGEST: usize = 64 * 1024;
 
 /// Most descriptors in one message: the kernel allows 253.
 pub(crate) const MOST_DESCRIPTORS: usize = 64;
+
+/// How long the other end of a pair may leave its messages unread, once there are many.
+const SEND_LIMIT: Duration = Duration::from_secs(1);
 
 /// Those who ask at the same time.
 const BACKLOG: i32 = 8;
@@ -100,6 +105,24 @@ impl Channel {
         }
         let channel = Self { socket };
         Ok(channel.is_trusted(users)?.then_some(channel))
+    }
+
+    /// Both ends of a channel: one for this process, and the other one for a child of its.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (unix, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let (own, other) = socketpair(unix, kind, SocketFlags::CLOEXEC, None)?;
+        // A child that does not listen must not stop its parent.
+        set_socket_timeout(&own, Timeout::Send, Some(SEND_LIMIT))?;
+        Ok((Self { socket: own }, other))
+    }
+
+    /// The end of a pair that another process has made. `None` when it is something else.
+    pub(crate) fn of(socket: OwnedFd) -> Option<Self> {
+        let is_channel = socket_type(&socket).is_ok_and(|it| it == SocketType::SEQPACKET);
+        is_channel.then_some(Self { socket })
     }
 
     fn is_trusted(&self, users: &[u32]) -> io::Result<bool> {

@@ -37,7 +37,7 @@ pub(crate) struct PidFile {
     lock: File,
     /// For writing, until the process id is written.
     writer: Option<File>,
-    /// Another process has it by now.
+    /// Another process has it, by now or still.
     is_left: bool,
 }
 
@@ -111,7 +111,21 @@ impl PidFile {
             path: path.to_owned(),
             lock,
             writer: Some(writer),
-            is_left: false,
+            is_left: true,
+        })
+    }
+
+    /// Opens the file of this process's supervisor, so that it can be [taken](Self::take) should that die.
+    /// Its text stays that of the supervisor: this process has no right to change it.
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub(crate) fn of_supervisor(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            lock: open_to_read(path).map_err(|error| named(path, &error))?,
+            writer: None,
+            is_left: true,
         })
     }
 
@@ -132,6 +146,7 @@ impl PidFile {
                 Err(TryLockError::Error(error)) => return Err(with_path(error)),
             }
         }
+        self.is_left = false;
         let emptied = self.writer.as_ref().map_or(Ok(()), |it| it.set_len(0));
         emptied.map_err(with_path)
     }
@@ -203,7 +218,18 @@ fn taken(path: &Path) -> io::Error {
         _ => "a process that is about to start or to end".to_owned(),
     };
     let what = format!("it belongs to {by}");
-    named(path, &io::Error::other(what))
+    named(path, &io::Error::new(io::ErrorKind::ResourceBusy, what))
+}
+
+/// # Errors
+/// Another process than `supervisor` holds the file at `path`.
+pub(crate) fn is_free_but_for(path: &Path, supervisor: u32) -> io::Result<()> {
+    let is_other = |pid: &Pid| pid.as_raw() != supervisor.cast_signed();
+    // Where there is no file, nobody holds it.
+    match holders(path).unwrap_or_default().iter().any(is_other) {
+        true => Err(taken(path)),
+        false => Ok(()),
+    }
 }
 
 /// The number in a pid file; `None` where there is none.

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::doors::AdminListeners;
 use super::folders;
+use super::inheritance::Inheritance;
 use super::logs::{open_log, opening};
 use super::neighbours::{self, Announcement};
-use super::upgrade::{LISTEN, Taking};
+use super::upgrade::LISTEN;
 use crate::config::Config;
 use crate::logs::events;
 use crate::logs::writer::{ERROR_LOG, Log};
@@ -19,6 +20,8 @@ pub(super) struct Acquired {
     pub(super) listeners: Vec<Entrance>,
     pub(super) admin: AdminListeners,
     pub(super) pid_file: Option<PidFile>,
+    /// The supervisor's.
+    pub(super) watched: Option<PidFile>,
     pub(super) error_log: Log,
     pub(super) access_log: Log,
     pub(super) claims: Announcement,
@@ -29,16 +32,13 @@ impl Acquired {
     pub(super) fn take(
         config: &mut Config,
         own: &Config,
-        mut taking: Option<&mut Taking>,
+        inherited: &mut Inheritance,
         startup: &Startup,
     ) -> io::Result<Self> {
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
-        let succeeds = taking.is_some();
-        let mut door = |kind: &str, asked: &str| {
-            let taking = taking.as_mut();
-            taking.and_then(|it| it.door(kind, asked))
-        };
+        let succeeds = inherited.taking.is_some();
+        let mut door = |kind: &str, asked: &str| inherited.door(kind, asked);
         let listeners =
             listeners::bind(&settings.listen, |asked| door(LISTEN, &asked.to_string()))?;
         let mut admin = AdminListeners::take(&config.admin, &mut door)?;
@@ -46,7 +46,10 @@ impl Acquired {
         let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref())?;
         let identity = identity.as_ref();
         startup.at("making the pid file");
-        let pid_file = settings.pid_file.as_deref().map(|path| match succeeds {
+        let own_file = settings.pid_file.as_deref();
+        // Otherwise it is the supervisor's.
+        let own_file = own_file.filter(|_| inherited.supervisor.is_none());
+        let pid_file = own_file.map(|path| match succeeds {
             true => PidFile::of_predecessor(path),
             false => PidFile::create(path),
         });
@@ -55,6 +58,7 @@ impl Acquired {
         let error_log = open_log(ERROR_LOG, &config.log.error, identity)?;
         events::install(error_log.queue(), config.log.level);
         process::log_panics();
+        let watched = inherited.watches(settings.pid_file.as_deref());
         startup.at(opening("access", &config.log.access));
         let access_log = open_log("access", &config.log.access, identity)?;
         if let Some(path) = &config.lists.last_good {
@@ -63,6 +67,7 @@ impl Acquired {
         }
         startup.at("making the admin socket");
         admin.take_socket(&config.admin, identity)?;
+        inherited.close_the_rest();
         // Another gateway may have the default one, which was told above.
         let mut used = own.clone();
         used.admin.socket = used.admin.socket.filter(|_| admin.has_socket());
@@ -79,6 +84,7 @@ impl Acquired {
             listeners,
             admin,
             pid_file,
+            watched,
             error_log,
             access_log,
             claims,

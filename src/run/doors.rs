@@ -14,7 +14,8 @@ use crate::admin::view::{Doors, View};
 use crate::config::{AdminSettings, AdminSocketPath};
 use crate::process::Identity;
 use crate::run::folders;
-use crate::run::upgrade::{ADMIN_LISTEN, ADMIN_METRICS, ADMIN_SOCKET, OpenSocket};
+use crate::run::open_socket::OpenSocket;
+use crate::run::upgrade::{ADMIN_LISTEN, ADMIN_METRICS, ADMIN_SOCKET};
 
 /// Where the gateway will be asked about itself.
 pub(super) struct AdminListeners {
@@ -41,10 +42,11 @@ impl AdminListeners {
         let path = settings.socket.as_ref().map(|it| &it.path);
         let socket = path.and_then(|path| {
             let socket = inherited(ADMIN_SOCKET, &path.to_string_lossy())?;
-            Some(AdminSocket::adopt(path, socket))
+            // Whose file is gone cannot be reached.
+            AdminSocket::adopt(path, socket).ok()
         });
         Ok(Self {
-            socket: socket.transpose()?,
+            socket,
             listen,
             metrics,
             token: settings.token_file.as_deref().map(read_token).transpose()?,

@@ -26,7 +26,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-pub(super) use giving::{Giver, Open, OpenSocket, Successor};
+use super::supervisor::SUPERVISED;
+
+pub(super) use giving::{Giver, Open, Successor};
 pub(super) use moving::{Mover, receive};
 pub(super) use taking::Taking;
 
@@ -51,7 +53,7 @@ pub(super) const ADMIN_SOCKET: &str = "admin.socket";
 /// Says why this process cannot take over, if it was to, where [`DONE`] would stand: standard error may be
 /// that of the old gateway by then.
 pub(super) fn tell(why: &str) {
-    if std::env::var_os(VARIABLE).is_some() {
+    if std::env::var_os(VARIABLE).is_some() && std::env::var_os(SUPERVISED).is_none() {
         // Nobody is left to tell if this fails.
         let _ = writeln!(io::stdout(), "{why}");
     }

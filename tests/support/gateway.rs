@@ -292,6 +292,15 @@ impl Gateway {
         self.setup.write_ini();
     }
 
+    /// The processes that it has started, and which live.
+    pub(crate) fn children(&self) -> Vec<i32> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        let pids = children.split_whitespace().map(|it| it.parse().unwrap());
+        pids.collect()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -323,7 +332,12 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        // Those of a supervisor serve on without it.
+        let own = self.children();
         let _ = self.child.kill();
+        for pid in own {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!(

@@ -25,6 +25,7 @@ pub(crate) struct Setup {
     settings: BTreeMap<Name, String>,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
+    is_supervised: bool,
     ready_within: Duration,
 }
 
@@ -55,6 +56,7 @@ impl Setup {
                 .into(),
             environment: Vec::new(),
             wrapper: Vec::new(),
+            is_supervised: false,
             ready_within: DEADLINE,
         }
     }
@@ -110,6 +112,12 @@ impl Setup {
         self
     }
 
+    /// Starts it by `run --supervise`.
+    pub(crate) fn supervised(mut self) -> Self {
+        self.is_supervised = true;
+        self
+    }
+
     /// How long the start may take, where that is more than usual.
     pub(crate) fn ready_within(mut self, limit: Duration) -> Self {
         self.ready_within = limit;
@@ -158,6 +166,9 @@ impl Setup {
         let ini = self.write_ini();
         let mut command = graygate_under(&self.wrapper);
         command.arg("run").arg("-c").arg(ini);
+        if self.is_supervised {
+            command.arg("--supervise");
+        }
         for (name, value) in &self.environment {
             command.env(name, value);
         }

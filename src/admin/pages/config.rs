@@ -21,8 +21,21 @@ object! {
         /// Keys over which the environment takes precedence.
         masked: Vec<String>,
         max_connections: u64,
+        /// Who starts the gateway again should it die, if anybody does.
+        supervisor: Option<SupervisorPart>,
         /// Where the gateway may be asked, and what is answered there.
         admin: AdminDoors,
+    }
+}
+
+object! {
+    /// The process that has started this one.
+    pub(crate) struct SupervisorPart {
+        pid: u64,
+        /// How often it has started a gateway again.
+        restarts: u64,
+        /// Why, the last time.
+        reason: Option<String>,
     }
 }
 
@@ -77,6 +90,11 @@ pub(crate) fn render(view: &View) -> String {
         ignored: owned(&reloads.ignored),
         masked: owned(&config.masked),
         max_connections: config.gateway.max_connections as u64,
+        supervisor: view.supervision.as_ref().map(|it| SupervisorPart {
+            pid: u64::from(it.pid),
+            restarts: it.restarts,
+            reason: it.reason.clone(),
+        }),
         admin: AdminDoors {
             socket: doors.socket.as_ref().map(|it| it.display().to_string()),
             listen: doors.listen.map(|it| it.to_string()),

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
+use super::supervision::SupervisorMessage;
+
 /// The version of these messages. A change that an older version could misunderstand gets a new name instead.
 pub(crate) const VERSION: u64 = 1;
 
@@ -45,6 +47,8 @@ pub(crate) enum Message {
     Taken,
     /// Connections between two requests, whose descriptors come with it in this order.
     Connections(Vec<ConnectionNote>),
+    /// Between a supervisor and its gateways.
+    Supervisor(SupervisorMessage),
 }
 
 /// What is to be known of a connection.
@@ -107,6 +111,7 @@ impl Message {
                 let notes: Vec<Value> = notes.iter().map(ConnectionNote::to_json).collect();
                 json!({ "message": "connections", "connections": notes })
             }
+            Self::Supervisor(message) => message.to_json(),
         };
         value.to_string().into_bytes()
     }
@@ -139,7 +144,7 @@ impl Message {
                 // All or none: descriptors are told apart by their order.
                 Self::Connections(notes.map(ConnectionNote::of_json).collect::<Option<_>>()?)
             }
-            _ => return None,
+            _ => Self::Supervisor(SupervisorMessage::of_json(&value)?),
         })
     }
 }

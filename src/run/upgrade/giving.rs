@@ -1,7 +1,7 @@
 //! The old gateway's side of an upgrade.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ use crate::process::handover::{Channel, HandoverSocket, Message};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::listeners::{self, Entrance};
+use crate::run::open_socket::OpenSocket;
+use crate::run::supervisor::Supervisor;
 use crate::store::Publisher;
 
 /// The new gateway, which has proved itself.
@@ -44,14 +46,6 @@ impl Successor {
     }
 }
 
-/// A listening socket.
-pub(in crate::run) struct OpenSocket {
-    pub(in crate::run) kind: &'static str,
-    /// The address or the path that the ini file names.
-    pub(in crate::run) asked: String,
-    pub(in crate::run) socket: OwnedFd,
-}
-
 /// A socket that is attended.
 pub(in crate::run) struct Open {
     socket: Arc<HandoverSocket>,
@@ -73,6 +67,7 @@ pub(in crate::run) struct Giver {
     publisher: Arc<Publisher>,
     heartbeat: Option<Arc<Heartbeat>>,
     doors: Vec<OpenSocket>,
+    supervisor: Option<Arc<Supervisor>>,
     /// For the case that the new one fails.
     entrances: Vec<Entrance>,
     /// One is under way.
@@ -86,6 +81,7 @@ impl Giver {
         publisher: &Arc<Publisher>,
         heartbeat: Option<&Arc<Heartbeat>>,
         doors: Vec<OpenSocket>,
+        supervisor: Option<&Arc<Supervisor>>,
         entrances: Vec<Entrance>,
         successors: Sender<Successor>,
     ) -> Self {
@@ -94,10 +90,16 @@ impl Giver {
             publisher: Arc::clone(publisher),
             heartbeat: heartbeat.cloned(),
             doors,
+            supervisor: supervisor.cloned(),
             entrances,
             busy: AtomicBool::new(false),
             successors,
         }
+    }
+
+    /// What it hands over.
+    pub(in crate::run) fn doors(&self) -> &[OpenSocket] {
+        &self.doors
     }
 
     /// Waits for successors from now on, for the gateway with this ini file.
@@ -140,8 +142,14 @@ impl Giver {
 
     fn attend(&self, channel: Channel) {
         let pid = channel.pid().unwrap_or_default();
+        if let Some(supervisor) = self.supervisor.as_ref().filter(|it| !it.lets(pid)) {
+            let by = supervisor.pid;
+            let reason = format!("it is supervised by process {by}, which starts its successors");
+            refuse_unheard(&channel, &reason);
+            return;
+        }
         if self.busy.swap(true, Ordering::AcqRel) {
-            refuse(&channel, "another upgrade is under way");
+            refuse_unheard(&channel, "another upgrade is under way");
             return;
         }
         // It may have the same name.
@@ -223,6 +231,13 @@ fn prove(channel: &Channel) -> Result<(), String> {
         Ok(Some(_)) => Err("it has said what it should not".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Refuses what it is about to ask. What it has sent must be read: otherwise it learns of the end of the
+/// channel, and not why.
+fn refuse_unheard(channel: &Channel, reason: &str) {
+    let _ = channel.receive(ANSWER);
+    refuse(channel, reason);
 }
 
 fn refuse(channel: &Channel, reason: &str) {

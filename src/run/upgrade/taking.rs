@@ -18,6 +18,8 @@ pub(in crate::run) struct Taking {
     doors: Vec<(String, String, OwnedFd)>,
     /// Standard output of the old one.
     output: Option<OwnedFd>,
+    /// The supervisor is told instead of whoever reads standard output.
+    is_supervised: bool,
     /// The old one has lists.
     pub(in crate::run) has_lists: bool,
 }
@@ -27,17 +29,30 @@ impl Taking {
     ///
     /// # Errors
     /// Nobody runs with it, or it refuses; in words.
-    pub(in crate::run) fn begin(config: &Config) -> Result<Self, String> {
+    pub(in crate::run) fn begin(config: &Config, is_supervised: bool) -> Result<Self, String> {
+        Self::if_any(config, is_supervised)?.ok_or_else(|| {
+            let path = config.path.display();
+            format!("no gateway that can be asked runs with {path}")
+        })
+    }
+
+    /// As [`Self::begin`]; `None` when nobody runs with it.
+    ///
+    /// # Errors
+    /// It refuses; in words.
+    pub(in crate::run) fn if_any(
+        config: &Config,
+        is_supervised: bool,
+    ) -> Result<Option<Self>, String> {
         let in_words = |error: io::Error| error.to_string();
         let user = config.gateway.user.as_deref();
         let user = user.and_then(|it| User::from_name(it).ok().flatten());
         let users: Vec<u32> = user.iter().map(|it| it.uid.as_raw()).collect();
         let socket = socket_name_of(&config.path);
         let found = Channel::connect(&socket, &users).map_err(in_words)?;
-        let channel = found.ok_or_else(|| {
-            let path = config.path.display();
-            format!("no gateway that can be asked runs with {path}")
-        })?;
+        let Some(channel) = found else {
+            return Ok(None);
+        };
         let take = Message::Take {
             version: crate::process::handover::VERSION,
             program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -49,6 +64,8 @@ impl Taking {
                 Some((Message::Door { kind, asked }, sockets)) => {
                     doors.extend(sockets.into_iter().next().map(|it| (kind, asked, it)));
                 }
+                // Those of the supervisor stay.
+                Some((Message::Streams, _)) if is_supervised => {}
                 Some((Message::Streams, streams)) => {
                     let mut streams = streams.into_iter();
                     output = streams.next();
@@ -57,12 +74,13 @@ impl Taking {
                     errors.map_err(|error| error.to_string())?;
                 }
                 Some((Message::Offered { has_lists }, _)) => {
-                    return Ok(Self {
+                    return Ok(Some(Self {
                         channel,
                         doors,
                         output,
+                        is_supervised,
                         has_lists,
-                    });
+                    }));
                 }
                 Some((Message::Refused { reason }, _)) => return Err(reason),
                 Some(_) => {}
@@ -98,6 +116,9 @@ impl Taking {
     pub(in crate::run) fn confirm(self) -> Channel {
         // The old one may have gone.
         let _ = self.channel.send(&Message::Taken, &[]);
+        if self.is_supervised {
+            return self.channel;
+        }
         let told = writeln!(io::stdout(), "{DONE}").and_then(|()| io::stdout().flush());
         let taken = told.and_then(|()| Ok(self.output.map_or(Ok(()), dup2_stdout)?));
         if let Err(error) = taken {

@@ -1,0 +1,424 @@
+//! `graygate run --supervise`: a small process that outlives the gateways which it starts.
+//!
+//! It keeps a duplicate of every listening socket, so that when a gateway dies, connections wait in the
+//! kernel for the next one instead of being refused. It owns the pid file, under one process id for years,
+//! and it keeps root's rights, which a gateway gives up. It serves nothing itself: one thread, which waits
+//! for signals and for what its gateways say, and no runtime.
+//!
+//! ```text
+//!              start
+//!                |  it never served: the supervisor ends with it
+//!                v
+//!   +-------> serving ------ dies -----> pause, longer each time ----+
+//!   |            |                            ^                      |
+//!   |            | SIGTERM          bad ini   |  the file changes    |
+//!   |            v                            v                      |
+//!   |         draining                    waiting                    |
+//!   |            |                                                   |
+//!   |            v                                                   |
+//!   |           end                                                  |
+//!   +----------------------------------------------------------------+
+//! ```
+//!
+//! Signals are read from a descriptor, and held back otherwise, so none is lost at any time.
+
+mod child;
+mod events;
+mod pauses;
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use log::Level;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::child::{Child, Start};
+use self::pauses::Pauses;
+use super::load;
+use super::supervisor::KeptDoor;
+use crate::config::Config;
+use crate::process::handover::{Message, SupervisorMessage};
+use crate::process::{self, PidFile};
+
+/// What it listens to. The others do what they always do.
+const SIGNALS: [Signal; 6] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGCHLD,
+];
+
+/// For a message that is there already.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// How often it is looked whether the ini file has changed, when a gateway waits for that.
+const FILE_LOOK: Duration = Duration::from_secs(1);
+
+/// How long a gateway that has died may still hold its pid file.
+const PID_FILE_WAIT: Duration = Duration::from_secs(5);
+
+/// Most listening sockets that are kept: many more than anybody names.
+const MOST_DOORS: usize = 1024;
+
+/// When memory is short, the kernel ends a gateway rather than its supervisor.
+const OOM_SCORE: i64 = -900;
+
+/// Starts a gateway with the ini file at `path`, and another one whenever it dies, until a signal ends that.
+/// Returns the exit code of the last one.
+///
+/// # Errors
+/// One line that says why it cannot start. A gateway that cannot start the first time has said so itself.
+pub(crate) fn supervise(path: &Path) -> Result<u8, String> {
+    let signals = SIGNALS.into_iter().collect::<SigSet>();
+    let in_words = |error: Errno| format!("signals: {error}");
+    signals.thread_block().map_err(in_words)?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&signals, flags).map_err(in_words)?;
+    let config = load(path)?;
+    let pid_file = config.gateway.pid_file.as_deref().map(take_pid_file);
+    let mut parent = Parent {
+        path: path.to_owned(),
+        pid_file: pid_file.transpose().map_err(|error| error.to_string())?,
+        config,
+        signals,
+        current: None,
+        old: Vec::new(),
+        doors: Vec::new(),
+        pauses: Pauses::default(),
+        restarts: 0,
+        reason: None,
+        // Only root may lower it. Others' gateways take more memory, too.
+        oom: process::set_oom_score(OOM_SCORE).ok(),
+        next: Without::Nothing,
+        end: None,
+    };
+    parent.start().map_err(|error| error.to_string())?;
+    parent.follow()
+}
+
+/// Takes the file, or opens it for later: it may belong to a gateway whose supervisor has died, and which the
+/// first child will succeed.
+fn take_pid_file(path: &Path) -> io::Result<PidFile> {
+    match PidFile::create(path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => PidFile::of_predecessor(path),
+        outcome => outcome,
+    }
+}
+
+/// What to do without a gateway.
+#[derive(Debug)]
+enum Without {
+    /// There is one.
+    Nothing,
+    /// Start one then.
+    Start(Instant),
+    /// Start one once the ini file is another one.
+    WaitForFile(FileMark),
+}
+
+/// By which it is seen that a file was changed or replaced.
+#[derive(Debug, PartialEq, Eq)]
+struct FileMark(Option<(u64, u64, Option<SystemTime>)>);
+
+impl FileMark {
+    fn of(path: &Path) -> Self {
+        let found = fs::metadata(path).ok();
+        Self(found.map(|it| (it.dev(), it.ino(), it.modified().ok())))
+    }
+}
+
+/// Why it ends.
+struct End {
+    /// The exit code of the last gateway.
+    code: u8,
+}
+
+/// The supervisor.
+struct Parent {
+    path: PathBuf,
+    /// As it was read last.
+    config: Config,
+    signals: SignalFd,
+    pid_file: Option<PidFile>,
+    /// The gateway.
+    current: Option<Child>,
+    /// Those on their way out.
+    old: Vec<Child>,
+    /// All listening sockets of the gateway.
+    doors: Vec<KeptDoor>,
+    pauses: Pauses,
+    restarts: u64,
+    /// Why, the last time.
+    reason: Option<String>,
+    /// The process's share of the blame before it was lowered.
+    oom: Option<i64>,
+    next: Without,
+    /// It is about to end.
+    end: Option<End>,
+}
+
+impl Parent {
+    fn start(&mut self) -> io::Result<()> {
+        let started = Child::start(&Start {
+            config: &self.path,
+            program: None,
+            succeeds: false,
+            supervised: SupervisorMessage::Supervised {
+                pid: std::process::id(),
+                restarts: self.restarts,
+                reason: self.reason.clone(),
+                oom: self.oom,
+            },
+            doors: &self.doors,
+        })?;
+        self.next = Without::Nothing;
+        self.current = Some(started);
+        Ok(())
+    }
+
+    /// Waits for whatever happens, until the end.
+    fn follow(mut self) -> Result<u8, String> {
+        loop {
+            self.wait().map_err(|error| error.to_string())?;
+            while let Ok(Some(signal)) = self.signals.read_signal() {
+                let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+                if let Ok(signal) = Signal::try_from(number) {
+                    self.on_signal(signal);
+                }
+            }
+            self.hear();
+            self.reap();
+            self.look();
+            if let Some(end) = &self.end
+                && self.current.is_none()
+                && self.old.is_empty()
+            {
+                return Ok(end.code);
+            }
+        }
+    }
+
+    /// Waits until something has happened, or it is time for something.
+    fn wait(&self) -> io::Result<()> {
+        let channels = self.children().filter_map(|it| it.channel.as_ref());
+        let mut waits = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        waits.extend(channels.map(|it| PollFd::from_borrowed_fd(it.as_fd(), PollFlags::IN)));
+        let limit = match &self.next {
+            Without::Nothing => None,
+            Without::Start(when) => Some(when.saturating_duration_since(Instant::now())),
+            Without::WaitForFile(_) => Some(FILE_LOOK),
+        };
+        let limit = limit.map(Timespec::try_from).transpose();
+        let limit = limit.map_err(io::Error::other)?;
+        match poll(&mut waits, limit.as_ref()) {
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            outcome => outcome.map(drop).map_err(io::Error::from),
+        }
+    }
+
+    fn children(&self) -> impl Iterator<Item = &Child> {
+        self.current.iter().chain(&self.old)
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGTERM | Signal::SIGINT => self.drain(),
+            Signal::SIGHUP | Signal::SIGUSR1 => {
+                if let Some(child) = &self.current {
+                    child.signal(signal);
+                }
+                // Whoever asks for a reload has done something about it.
+                if let Without::Start(_) | Without::WaitForFile(_) = self.next {
+                    self.next = Without::Start(Instant::now());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends once all gateways have. They hurry if they were told to end before.
+    fn drain(&mut self) {
+        // Nobody would be there for connections that wait here.
+        self.doors.clear();
+        self.next = Without::Nothing;
+        self.end.get_or_insert(End { code: 0 });
+        for child in self.children() {
+            child.signal(Signal::SIGTERM);
+        }
+    }
+
+    /// Reads what gateways say.
+    fn hear(&mut self) {
+        let pids: Vec<Pid> = self.children().map(|it| it.pid).collect();
+        for pid in pids {
+            while let Some((message, sockets)) = self.next_message(pid) {
+                self.on_message(pid, message, sockets);
+            }
+        }
+    }
+
+    fn child(&mut self, pid: Pid) -> Option<&mut Child> {
+        let mut children = self.current.iter_mut().chain(&mut self.old);
+        children.find(|it| it.pid == pid)
+    }
+
+    fn next_message(&mut self, pid: Pid) -> Option<(Message, Vec<std::os::fd::OwnedFd>)> {
+        let child = self.child(pid)?;
+        match child.channel.as_ref()?.receive(AT_ONCE) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
+            Ok(Some(message)) => Some(message),
+            Ok(None) | Err(_) => {
+                child.channel = None;
+                None
+            }
+        }
+    }
+
+    fn on_message(&mut self, pid: Pid, message: Message, sockets: Vec<std::os::fd::OwnedFd>) {
+        let is_current = self.current.as_ref().is_some_and(|it| it.pid == pid);
+        let is_ending = self.end.is_some();
+        let Some(child) = self.child(pid) else {
+            return;
+        };
+        match message {
+            Message::Door { kind, asked } if child.shown.len() < MOST_DOORS => {
+                let shown = sockets.into_iter().next().map(|it| (kind, asked, it));
+                child.shown.extend(shown);
+            }
+            Message::Offered { .. } => {
+                let shown = std::mem::take(&mut child.shown);
+                if is_current && !is_ending {
+                    self.doors = shown;
+                }
+            }
+            Message::Refused { reason } => child.refusal = Some(reason),
+            Message::Supervisor(SupervisorMessage::Serving) => {
+                child.serving = Some(Instant::now());
+                self.announce();
+            }
+            _ => {}
+        }
+    }
+
+    /// A gateway serves, and so whoever waits for that may look.
+    fn announce(&mut self) {
+        let Some(pid_file) = &mut self.pid_file else {
+            return;
+        };
+        let taken = pid_file.take(PID_FILE_WAIT);
+        if let Err(error) = taken.and_then(|()| pid_file.announce()) {
+            let error = error.to_string();
+            self.tell(Level::Error, &format!("pid-file-not-taken error={error:?}"));
+        }
+    }
+
+    /// Learns which processes have ended, whosever they were: in a container, this may be the first one.
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let Some(pid) = status.pid() else {
+                return;
+            };
+            // It may have said something at last.
+            self.hear();
+            self.old.retain(|it| it.pid != pid);
+            if let Some(child) = self.current.take_if(|it| it.pid == pid) {
+                self.on_end(child, status);
+            }
+        }
+    }
+
+    fn on_end(&mut self, child: Child, status: WaitStatus) {
+        if let Some(end) = &mut self.end {
+            end.code = code(status);
+            return;
+        }
+        if self.restarts == 0 && child.serving.is_none() {
+            // It has said why.
+            self.end = Some(End {
+                code: code(status).max(1),
+            });
+            return;
+        }
+        let reason = child.refusal.unwrap_or_else(|| shown(status));
+        let pause = self.pauses.after(child.serving, Instant::now());
+        self.next = Without::Start(Instant::now() + pause);
+        let (pid, restarts) = (child.pid, self.restarts + 1);
+        let is_new = child.serving.is_some() || self.reason.as_ref() != Some(&reason);
+        (self.restarts, self.reason) = (restarts, Some(reason.clone()));
+        // At once, if at all: a log may be slow.
+        self.look();
+        if is_new {
+            let died = format!(
+                "gateway-died pid={pid} status={reason:?} restarts={restarts} pause={pause:?}"
+            );
+            self.tell(Level::Error, &died);
+        }
+    }
+
+    /// Starts a gateway if it is time to.
+    fn look(&mut self) {
+        match &self.next {
+            Without::Start(when) if *when <= Instant::now() => self.start_again(),
+            Without::WaitForFile(mark) if *mark != FileMark::of(&self.path) => self.start_again(),
+            _ => {}
+        }
+    }
+
+    fn start_again(&mut self) {
+        let mark = FileMark::of(&self.path);
+        match load(&self.path) {
+            Ok(config) => self.config = config,
+            Err(error) => {
+                self.next = Without::WaitForFile(mark);
+                let waits = format!(
+                    "gateway-waits error={error:?} remedy=\"correct the file: it is read again then\""
+                );
+                self.tell(Level::Error, &waits);
+                return;
+            }
+        }
+        if let Err(error) = self.start() {
+            let pause = self.pauses.after(None, Instant::now());
+            self.next = Without::Start(Instant::now() + pause);
+            let error = error.to_string();
+            self.tell(
+                Level::Error,
+                &format!("gateway-not-started error={error:?} pause={pause:?}"),
+            );
+        }
+    }
+
+    fn tell(&self, level: Level, event: &str) {
+        events::tell(&self.config, level, event);
+    }
+}
+
+/// What a shell says of it.
+fn code(status: WaitStatus) -> u8 {
+    const OF_SIGNALS: i32 = 128;
+    let code = match status {
+        WaitStatus::Exited(_, code) => code,
+        WaitStatus::Signaled(_, signal, _) => OF_SIGNALS + signal as i32,
+        _ => 1,
+    };
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+fn shown(status: WaitStatus) -> String {
+    match status {
+        WaitStatus::Exited(_, code) => format!("exit code {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("signal {} ({signal})", signal as i32),
+        _ => "unknown".to_owned(),
+    }
+}
