@@ -165,8 +165,8 @@ fn the_admin_address_is_found_whatever_is_wrong_elsewhere() {
 
 #[test]
 fn reloads_are_counted_and_the_last_error_goes_with_the_next_good_one() {
-    let reloads = Reloads::default();
-    assert_eq!(reloads.state(), reload::ReloadState::default());
+    let reloads = Reloads::new();
+    let since = reloads.state().taken_on;
     reloads.begin();
     assert!(reloads.state().under_way);
     reloads.end(Ok(vec!["gateway.workers"]));
@@ -178,10 +178,14 @@ fn reloads_are_counted_and_the_last_error_goes_with_the_next_good_one() {
         under_way: false,
         error: Some("bad".to_owned()),
         ignored: vec!["gateway.workers"],
+        // A failed one takes nothing on.
+        taken_on: reloads.state().taken_on,
     };
+    assert!(expected.taken_on >= since);
     assert_eq!(reloads.state(), expected);
     reloads.begin();
     reloads.end(Ok(Vec::new()));
+    expected.taken_on = reloads.state().taken_on;
     (expected.ok, expected.error, expected.ignored) = (2, None, Vec::new());
     assert_eq!(reloads.state(), expected);
 }

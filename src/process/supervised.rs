@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     /// Threads that are not spawned here, and why none of them can be missed for long.
-    const OTHERS: [(&str, &str); 10] = [
+    const OTHERS: [(&str, &str); 13] = [
         (
             "src/process.rs",
             "signals: it runs no code of ours but to pass them on",

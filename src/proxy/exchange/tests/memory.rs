@@ -236,6 +236,10 @@ impl Transport for Sends {
         }
     }
 
+    fn wait_in_tunnel(&self, deadline: Instant, watch: Watch<'_>) -> Wake {
+        self.wait_readable(deadline, watch)
+    }
+
     fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
         let State {
             bytes,
