@@ -9,4 +9,4 @@ mod member;
 pub(crate) mod peers;
 pub(crate) mod standing;
 
-pub(crate) use self::member::Page;
+pub(crate) use self::member::{Member, Page};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cli::lists::Whom;
+use crate::cli::report::Form;
 use crate::config::DEFAULT_PATH;
 
 /// The definition, for whatever is derived from it: documents, completions.
@@ -28,6 +29,8 @@ pub(crate) struct Arguments {
     /// The ini file
     #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
     pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
     #[command(subcommand)]
     pub(crate) action: Option<Action>,
 }
@@ -45,6 +48,8 @@ pub(crate) enum Action {
     },
     /// Make the running gateway read its ini file again; exits with 0 if it is in force
     Reload {
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -55,6 +60,8 @@ pub(crate) enum Action {
         /// The program, if not the one that lies where this one was started from
         #[arg(long, value_name = "PATH")]
         program: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -64,6 +71,8 @@ pub(crate) enum Action {
         /// Exit with 2 if it is serving, but lacks something: the lines `degraded`
         #[arg(long)]
         strict: bool,
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -81,14 +90,15 @@ pub(crate) enum Action {
         #[arg(long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
         #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
         of: Of,
     },
     /// Show every server of the running gateway, and how it does
     #[command(after_long_help = PEERS_HELP)]
     Peers {
-        /// Show what the page /peers says, for programs
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -98,6 +108,8 @@ pub(crate) enum Action {
     Fleet {
         #[command(subcommand)]
         action: Option<FleetAction>,
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -140,6 +152,23 @@ pub(crate) enum ShellName {
     Fish,
 }
 
+/// In which form the answer is wanted.
+#[derive(Args)]
+pub(crate) struct Output {
+    /// Answer in JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn form(&self) -> Form {
+        match self.json {
+            true => Form::Json,
+            false => Form::Text,
+        }
+    }
+}
+
 /// Whose lists.
 #[derive(Args)]
 pub(crate) struct Of {
@@ -165,11 +194,15 @@ pub(crate) enum ListsAction {
     /// Show the lists in force, in the form of a lists file
     Show {
         #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
         of: Of,
     },
     /// Show what only the store has (+) or only the running gateway (-); exits with 0 if
     /// they are the same
     Diff {
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -178,6 +211,8 @@ pub(crate) enum ListsAction {
     Accept {
         /// The digest of the held change, as /lists and the error log show it
         digest: String,
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -186,6 +221,8 @@ pub(crate) enum ListsAction {
     Check {
         /// A lists file
         file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -205,6 +242,8 @@ pub(crate) enum FleetAction {
         /// The least number of gateways that there must be
         #[arg(long, value_name = "N", default_value_t = 1)]
         nodes: usize,
+        #[command(flatten)]
+        output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,

@@ -25,7 +25,7 @@ use crate::store::{self, StoreName};
 ///
 /// # Errors
 /// One line that says what is wrong, and where.
-pub fn check(path: &Path) -> Result<Vec<String>, String> {
+pub(crate) fn check(path: &Path) -> Result<Vec<String>, String> {
     let config = run::load(path)?;
     let settings = &config.gateway;
     let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref());

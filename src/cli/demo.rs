@@ -40,7 +40,11 @@ fn named(addr: SocketAddr, error: &io::Error) -> io::Error {
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn origin(listen: SocketAddr, name: &str, commands: &Receiver<Command>) -> io::Result<()> {
+pub(crate) fn origin(
+    listen: SocketAddr,
+    name: &str,
+    commands: &Receiver<Command>,
+) -> io::Result<()> {
     net::start(std::thread::available_parallelism().map_or(1, usize::from))?;
     let addr = start_origin(listen, name)?;
     say(&format!(
@@ -58,7 +62,7 @@ pub fn origin(listen: SocketAddr, name: &str, commands: &Receiver<Command>) -> i
 ///
 /// # Errors
 /// When an address cannot be had, or the files cannot be written.
-pub fn demo(listen: SocketAddr, commands: &Receiver<Command>) -> io::Result<()> {
+pub(crate) fn demo(listen: SocketAddr, commands: &Receiver<Command>) -> io::Result<()> {
     // Checked before anything is started or written.
     let listen = probe(listen)?;
     let folder = Folder::create()?;

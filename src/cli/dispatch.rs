@@ -1,19 +1,20 @@
 //! From the command line to what carries it out, and from the outcome to the exit code.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap_complete::Shell;
 use crossbeam_channel::Receiver;
+use serde_json::{Value, json};
 
 use crate::cli::arguments::{self, Action, Arguments, FleetAction, ListsAction, ShellName};
 use crate::cli::exit::Exit;
-use crate::cli::lists;
-use crate::cli::manual;
-use crate::cli::peers::{self, Form};
-use crate::cli::{accept, check, demo, explain, fleet, lists_check, reload, status, upgrade};
+use crate::cli::report::{self, Form, Report};
+use crate::cli::{
+    accept, check, demo, explain, fleet, lists, lists_check, manual, peers, reload, status, upgrade,
+};
 use crate::route::explain::Question;
 use crate::{process, run};
 
@@ -31,54 +32,117 @@ pub fn main() -> ExitCode {
             .into();
         }
     };
-    let outcome = match arguments.action {
-        Some(Action::Run { supervise, config }) if supervise => match run::supervise(&config) {
-            Ok(code) => return ExitCode::from(code),
-            Err(error) => Err(error),
-        },
-        Some(Action::Run { config, .. }) => serve(&config),
-        Some(Action::Reload { config }) => tell_to_reload(&config),
-        Some(Action::Upgrade { program, config }) => {
-            upgrade::upgrade(&config, program.as_deref()).map(|line| tell(&format!("{line}\n")))
+    if let Some(Action::Run {
+        supervise: true,
+        config,
+    }) = &arguments.action
+    {
+        return supervise(config);
+    }
+    let (form, outcome) = perform(arguments);
+    report::tell(form, outcome).into()
+}
+
+/// Ends as the process that served.
+fn supervise(path: &Path) -> ExitCode {
+    match run::supervise(path) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => report::tell(Form::Text, Err(error)).into(),
+    }
+}
+
+/// Does it; says in which form the answer is wanted.
+fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
+    let Some(action) = arguments.action else {
+        let outcome = match arguments.test {
+            true => test(&arguments.config),
+            false => Err(
+                "nothing to do: `graygate run -c FILE`, `graygate -t -c FILE`, or --help".into(),
+            ),
+        };
+        return (arguments.output.form(), outcome);
+    };
+    match action {
+        Action::Run { config, .. } => silent(serve(&config)),
+        Action::Demo { listen } => silent(act(|commands| demo::demo(listen, commands))),
+        Action::Origin { listen, name } => {
+            silent(act(|commands| demo::origin(listen, &name, commands)))
         }
-        Some(Action::Status { strict, config }) => match ask(&config, strict) {
-            Ok(Standing::Degraded) => return Exit::Degraded.into(),
-            Ok(Standing::Good) => Ok(()),
-            Err(error) => Err(error),
-        },
-        Some(Action::Lists { action }) => on_lists(action),
-        Some(Action::Explain { ip, headers, of }) => {
+        Action::Completions { shell } => (Form::Text, Ok(completions(shell))),
+        Action::Man { out } => (Form::Text, man(out.as_deref())),
+        Action::Reload { output, config } => (output.form(), reload::reload(&config)),
+        Action::Upgrade {
+            program,
+            output,
+            config,
+        } => {
+            let outcome = upgrade::upgrade(&config, program.as_deref());
+            let report = |line| Report::new(format!("{line}\n"), json!({ "outcome": line }));
+            (output.form(), outcome.map(report))
+        }
+        Action::Status {
+            strict,
+            output,
+            config,
+        } => (output.form(), status::ask(&config, strict)),
+        Action::Lists { action } => on_lists(action),
+        Action::Explain {
+            ip,
+            headers,
+            output,
+            of,
+        } => {
             let question = Question {
                 socket: ip,
                 headers: &headers,
             };
-            explain::explain(&of.config, &question, of.whom()).map(|text| tell(&text))
+            let outcome = explain::explain(&of.config, &question, of.whom());
+            (output.form(), outcome)
         }
-        Some(Action::Peers { json, config }) => {
-            let form = if json { Form::Json } else { Form::Table };
-            peers::show(&config, form).map(|text| tell(&text))
-        }
-        Some(Action::Fleet { action, config }) => on_fleet(action, &config),
-        Some(Action::Demo { listen }) => act(|commands| demo::demo(listen, commands)),
-        Some(Action::Origin { listen, name }) => {
-            act(|commands| demo::origin(listen, &name, commands))
-        }
-        Some(Action::Completions { shell }) => {
-            complete(shell);
-            Ok(())
-        }
-        Some(Action::Man { out }) => man(out.as_deref()),
-        None if arguments.test => test(&arguments.config),
-        None => {
-            Err("nothing to do: `graygate run -c FILE`, `graygate -t -c FILE`, or --help".into())
-        }
-    };
-    match outcome {
-        Ok(()) => Exit::Done.into(),
-        Err(error) => {
-            complain(&error);
-            Exit::Failed.into()
-        }
+        Action::Peers { output, config } => (output.form(), peers::show(&config)),
+        Action::Fleet {
+            action,
+            output,
+            config,
+        } => match action {
+            None => (output.form(), fleet::list(&config)),
+            Some(action) => on_fleet(action),
+        },
+    }
+}
+
+/// What has no answer but its end.
+fn silent(outcome: Result<(), String>) -> (Form, Result<Report, String>) {
+    let nothing = |()| Report::new(String::new(), Value::Null);
+    (Form::Text, outcome.map(nothing))
+}
+
+fn on_fleet(action: FleetAction) -> (Form, Result<Report, String>) {
+    let FleetAction::Wait {
+        digest,
+        timeout,
+        nodes,
+        output,
+        config,
+    } = action;
+    let outcome = fleet::wait(&config, &digest, timeout, nodes);
+    (output.form(), outcome)
+}
+
+fn on_lists(action: ListsAction) -> (Form, Result<Report, String>) {
+    match action {
+        ListsAction::Show { output, of } => (output.form(), lists::show(&of.config, of.whom())),
+        ListsAction::Diff { output, config } => (output.form(), lists::diff(&config)),
+        ListsAction::Accept {
+            digest,
+            output,
+            config,
+        } => (output.form(), accept::accept(&config, &digest)),
+        ListsAction::Check {
+            file,
+            output,
+            config,
+        } => (output.form(), lists_check::check(file.as_deref(), &config)),
     }
 }
 
@@ -92,87 +156,18 @@ fn act(action: impl FnOnce(&Receiver<process::Command>) -> io::Result<()>) -> Re
     action(&commands).map_err(|error| error.to_string())
 }
 
-fn test(path: &Path) -> Result<(), String> {
+fn test(path: &Path) -> Result<Report, String> {
     let startup = process::Startup::begin().map_err(|error| error.to_string())?;
     startup.at(format!("checking {}, and what it names", path.display()));
-    for warning in check::check(path)? {
-        complain(&format!("warning: {warning}"));
-    }
-    tell(&format!("{}: the configuration is good\n", path.display()));
-    Ok(())
+    let warnings = check::check(path)?;
+    let file = path.display().to_string();
+    let text = format!("{file}: the configuration is good\n");
+    let json = json!({ "file": file, "good": true, "warnings": warnings });
+    let notes = warnings.iter().map(|it| format!("warning: {it}"));
+    Ok(Report::new(text, json).noting(notes.collect()))
 }
 
-/// How a gateway stands that serves.
-enum Standing {
-    Good,
-    Degraded,
-}
-
-fn ask(path: &Path, strict: bool) -> Result<Standing, String> {
-    let report = status::ask(path)?;
-    tell(&report.text);
-    match report.serves {
-        true if strict && report.degraded => Ok(Standing::Degraded),
-        true => Ok(Standing::Good),
-        false => Err("not serving".to_owned()),
-    }
-}
-
-fn tell_to_reload(path: &Path) -> Result<(), String> {
-    let outcome = reload::reload(path)?;
-    tell(&format!("{outcome}\n"));
-    Ok(())
-}
-
-fn on_lists(action: ListsAction) -> Result<(), String> {
-    match action {
-        ListsAction::Show { of } => lists::show(&of.config, of.whom()).map(|text| tell(&text)),
-        ListsAction::Diff { config } => {
-            let difference = lists::diff(&config)?;
-            tell(&difference.text);
-            match difference.same {
-                true => Ok(()),
-                false => Err("the gateway does not hold what the store has".to_owned()),
-            }
-        }
-        ListsAction::Accept { digest, config } => {
-            let outcome = accept::accept(&config, &digest)?;
-            tell(&format!("{outcome}\n"));
-            Ok(())
-        }
-        ListsAction::Check { file, config } => check_lists(file.as_deref(), &config),
-    }
-}
-
-fn on_fleet(action: Option<FleetAction>, config: &Path) -> Result<(), String> {
-    let said = match action {
-        None => fleet::list(config),
-        Some(FleetAction::Wait {
-            digest,
-            timeout,
-            nodes,
-            config,
-        }) => fleet::wait(&config, &digest, timeout, nodes),
-    };
-    let said = said?;
-    if let Some(note) = &said.note {
-        complain(&format!("note: {note}"));
-    }
-    tell(&said.text);
-    Ok(())
-}
-
-fn check_lists(file: Option<&Path>, config: &Path) -> Result<(), String> {
-    let report = lists_check::check(file, config)?;
-    tell(&report.text);
-    match report.remarks {
-        0 => Ok(()),
-        1 => Err("1 entry to look at".to_owned()),
-        count => Err(format!("{count} entries to look at")),
-    }
-}
-
-fn complete(shell: ShellName) {
+fn completions(shell: ShellName) -> Report {
     let shell = match shell {
         ShellName::Bash => Shell::Bash,
         ShellName::Zsh => Shell::Zsh,
@@ -180,10 +175,10 @@ fn complete(shell: ShellName) {
     };
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut arguments::command(), "graygate", &mut text);
-    tell(&String::from_utf8_lossy(&text));
+    Report::new(String::from_utf8_lossy(&text).into_owned(), Value::Null)
 }
 
-fn man(out: Option<&Path>) -> Result<(), String> {
+fn man(out: Option<&Path>) -> Result<Report, String> {
     let text = match out {
         None => manual::main_page().map_err(|error| error.to_string())?,
         Some(folder) => {
@@ -192,18 +187,5 @@ fn man(out: Option<&Path>) -> Result<(), String> {
             shown.collect()
         }
     };
-    tell(&text);
-    Ok(())
-}
-
-/// What is wrong, on standard error.
-fn complain(text: &str) {
-    // Nobody is left to tell if this fails.
-    let _ = writeln!(io::stderr(), "graygate: {text}");
-}
-
-/// What the user has asked for, on standard output.
-fn tell(text: &str) {
-    // A reader that has gone needs no word.
-    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(Report::new(text, Value::Null))
 }

@@ -5,9 +5,11 @@
 
 use std::path::Path;
 
+use crate::admin::pages::Member as _;
 use crate::admin::pages::explain::{HEADER, IP};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::lists::{Whom, stored};
+use crate::cli::report::Report;
 use crate::route::PoolStanding;
 use crate::route::explain::{self, Explanation, Question, RoutingRules};
 use crate::run;
@@ -16,7 +18,11 @@ use crate::run;
 ///
 /// # Errors
 /// One line: which of them cannot be asked, and why; or what is wrong with the question.
-pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<String, String> {
+pub(crate) fn explain(
+    config: &Path,
+    question: &Question<'_>,
+    whom: Whom,
+) -> Result<Report, String> {
     let explanation = match whom {
         Whom::Gateway => {
             let ip = question.socket.to_string();
@@ -40,7 +46,7 @@ pub fn explain(config: &Path, question: &Question<'_>, whom: Whom) -> Result<Str
             }
         }
     };
-    Ok(text(&explanation))
+    Ok(Report::new(text(&explanation), explanation.render()))
 }
 
 /// The explanation as text, a line for each member.

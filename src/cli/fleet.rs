@@ -9,8 +9,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
+use crate::cli::report::Report;
 use crate::cli::table;
 use crate::config::{RedisSettings, Store};
+use crate::fleet::node::Node;
 use crate::fleet::nodes::{FleetLook, Heard, Nodes, Silent};
 use crate::run;
 
@@ -30,26 +34,16 @@ const LAST_LOOK: Duration = Duration::from_millis(250);
 /// Most gateways that are named because they do not hold what they should.
 const NAMED: usize = 20;
 
-/// What is to be said.
-pub struct FleetReport {
-    /// The answer.
-    pub text: String,
-    /// Why it may be incomplete, on one line, if it may.
-    pub note: Option<String>,
-}
-
 /// The gateways on the Redis of the file at `config`, as a table.
 ///
 /// # Errors
 /// One line: why Redis cannot be asked.
-pub fn list(config: &Path) -> Result<FleetReport, String> {
+pub(crate) fn list(config: &Path) -> Result<Report, String> {
     let settings = settings(config)?;
     let look = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
     let look = look.map_err(|error| format!("{}: {error}", settings.url))?;
-    Ok(FleetReport {
-        text: table(&look),
-        note: look.note,
-    })
+    let report = Report::new(table(&look), members(&look));
+    Ok(report.noting(notes(look.note.as_deref())))
 }
 
 /// Waits until every gateway holds the lists with this digest, and there are at least `at_least` of
@@ -57,12 +51,12 @@ pub fn list(config: &Path) -> Result<FleetReport, String> {
 ///
 /// # Errors
 /// One line: which gateways do not hold them after the `limit`, or why that is unknown.
-pub fn wait(
+pub(crate) fn wait(
     config: &Path,
     digest: &str,
     limit: Duration,
     at_least: usize,
-) -> Result<FleetReport, String> {
+) -> Result<Report, String> {
     if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
     }
@@ -82,7 +76,10 @@ pub fn wait(
                 match (watch.complaint(), note) {
                     (None, note) => {
                         let text = format!("{}\n", watch.success());
-                        return Ok(FleetReport { text, note });
+                        let (digest, holding) = (&watch.digest, watch.seen.len());
+                        let json = json!({ "digest": digest, "holding": holding, "note": note });
+                        let report = Report::new(text, json);
+                        return Ok(report.noting(notes(note.as_deref())));
                     }
                     (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
                     (Some(complaint), None) => complaint,
@@ -102,6 +99,34 @@ pub fn wait(
         let pause = (began.elapsed() * 4).clamp(PAUSE.0, PAUSE.1);
         std::thread::sleep(pause.min(until - now));
     }
+}
+
+/// Why an answer may be incomplete, if it may.
+fn notes(note: Option<&str>) -> Vec<String> {
+    note.map(|it| format!("note: {it}")).into_iter().collect()
+}
+
+/// All that is known, as members: those of the heartbeats, and how each gateway stands.
+fn members(look: &FleetLook) -> Value {
+    let heard = look.heard.iter().map(|heard| {
+        let node = heard.node.as_ref().map(Node::members);
+        let state = if node.is_some() {
+            "heard"
+        } else {
+            "not-understood"
+        };
+        let mut node = node.unwrap_or_else(|| json!({ "node": heard.name }));
+        node["state"] = state.into();
+        node["heard_seconds"] = heard.ago().map(|it| it.as_secs_f64()).into();
+        node
+    });
+    let silent = look.silent.iter().map(|silent| {
+        let seconds = silent.expired.map(|it| it.as_secs_f64());
+        json!({ "node": silent.name, "state": "silent", "silent_seconds": seconds })
+    });
+    let mut nodes: Vec<Value> = heard.chain(silent).collect();
+    nodes.sort_by(|one, other| one["node"].as_str().cmp(&other["node"].as_str()));
+    json!({ "nodes": nodes, "note": look.note })
 }
 
 fn settings(config: &Path) -> Result<RedisSettings, String> {
@@ -280,7 +305,6 @@ fn row_of_silent(silent: &Silent) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::node::Node;
 
     const OLD: &str = "00000000000000aa";
     const NEW: &str = "00000000000000bb";

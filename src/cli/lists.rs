@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::admin::pages::Page;
+use serde_json::{Value, json};
+
 use crate::admin::pages::lists::ListsPage;
 use crate::admin::pages::standing::ListsStanding;
+use crate::admin::pages::{Member as _, Page};
 use crate::cli::admin_client::AdminClient;
+use crate::cli::report::Report;
 use crate::config::{Config, Store};
 use crate::lists::{ListName, Lists, PeerList};
 use crate::run;
@@ -18,7 +21,7 @@ use crate::store::{format, redis};
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whom {
+pub(crate) enum Whom {
     /// The running gateway.
     Gateway,
     /// The store that is configured.
@@ -34,15 +37,33 @@ struct ListsContent {
     digest: String,
     /// In the order of [`ListName::ALL`], in canonical form, but peers as they were written.
     entries: [BTreeSet<String>; 3],
-    /// For a gateway, the lists that differ from the store's, and why. Without line ends.
-    kept: Vec<String>,
+    /// What a gateway says of them besides.
+    standing: Option<ListsStanding>,
+}
+
+impl ListsContent {
+    /// The members of the page `/lists` that are known.
+    fn members(&self) -> Value {
+        let mut members = match self.standing.as_ref().map(ListsStanding::render) {
+            Some(Value::Object(members)) => members,
+            _ => serde_json::Map::new(),
+        };
+        let [gray, pre, prod] = &self.entries;
+        members.extend([
+            ("source".to_owned(), json!(self.source)),
+            ("digest".to_owned(), json!(self.digest)),
+            ("gray".to_owned(), json!(gray)),
+            ("written".to_owned(), json!({ "pre": pre, "prod": prod })),
+        ]);
+        Value::Object(members)
+    }
 }
 
 /// The lists in the format of a lists file, with remarks about them in comments on top.
 ///
 /// # Errors
 /// One line: which of them cannot be asked, and why.
-pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
+pub(crate) fn show(config: &Path, whom: Whom) -> Result<Report, String> {
     let content = match whom {
         Whom::Gateway => of_gateway(config)?,
         Whom::Store => of_store(&run::load(config)?)?,
@@ -58,24 +79,16 @@ pub fn show(config: &Path, whom: Whom) -> Result<String, String> {
             let _ = writeln!(text, "{entry}");
         }
     }
-    Ok(text)
+    Ok(Report::new(text, content.members()))
 }
 
-/// What only the store has, and what only the gateway has.
-pub struct Difference {
-    /// A line for each entry, `+` where only the store has it, `-` where only the gateway has it;
-    /// one for each list that the gateway holds or keeps, with the reason; one with both digests; and one
-    /// more where the gateway does not read this store.
-    pub text: String,
-    /// The digests are the same.
-    pub same: bool,
-}
-
-/// Compares the store with what the gateway holds.
+/// Compares the store with what the gateway holds: a line for each entry, `+` where only the store has it, `-`
+/// where only the gateway has it; one for each list that the gateway holds or keeps, with the reason; one with
+/// both digests; and one more where the gateway does not read this store. The answer is no if they differ.
 ///
 /// # Errors
 /// One line: which of them cannot be asked, or why.
-pub fn diff(config: &Path) -> Result<Difference, String> {
+pub(crate) fn diff(config: &Path) -> Result<Report, String> {
     let (gateway, store) = (of_gateway(config)?, of_store(&run::load(config)?)?);
     let mut text = String::new();
     for (at, list) in ListName::ALL.iter().enumerate() {
@@ -88,7 +101,7 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
             let _ = writeln!(text, "+ {} {entry}", list.name());
         }
     }
-    for line in &gateway.kept {
+    for line in gateway.standing.iter().flat_map(kept) {
         let _ = writeln!(text, "{line}");
     }
     let same = gateway.digest == store.digest;
@@ -105,7 +118,33 @@ pub fn diff(config: &Path) -> Result<Difference, String> {
             gateway.source, store.source
         );
     }
-    Ok(Difference { text, same })
+    let report = Report::new(text, difference(&gateway, &store));
+    Ok(match same {
+        true => report,
+        false => report.but("the gateway does not hold what the store has".to_owned()),
+    })
+}
+
+/// The same, as members.
+fn difference(gateway: &ListsContent, store: &ListsContent) -> Value {
+    let without = |one: &ListsContent, other: &ListsContent| {
+        let lists = ListName::ALL.iter().enumerate().map(|(at, list)| {
+            let entries: Vec<_> = one.entries[at].difference(&other.entries[at]).collect();
+            (list.name().to_owned(), json!(entries))
+        });
+        Value::Object(lists.collect())
+    };
+    let of = |it: &ListsContent| json!({ "source": it.source, "digest": it.digest });
+    let standing = gateway.standing.as_ref();
+    json!({
+        "same": gateway.digest == store.digest,
+        "only_gateway": without(gateway, store),
+        "only_store": without(store, gateway),
+        "gateway": of(gateway),
+        "store": of(store),
+        "held": standing.map(|it| it.held.render()),
+        "kept": standing.map(|it| it.kept.render()),
+    })
 }
 
 fn of_gateway(config: &Path) -> Result<ListsContent, String> {
@@ -123,10 +162,10 @@ fn of_gateway(config: &Path) -> Result<ListsContent, String> {
             format!("in force; source {source}, mode {}", lists.mode),
             format!("generation {}, digest {}", lists.generation, lists.digest),
         ],
-        kept: kept(&lists),
-        source: lists.source,
-        digest: lists.digest,
+        source: lists.source.clone(),
+        digest: lists.digest.clone(),
         entries,
+        standing: Some(lists),
     })
 }
 
@@ -205,7 +244,7 @@ fn of_store(config: &Config) -> Result<ListsContent, String> {
             peers(&lists.pre),
             peers(&lists.prod),
         ],
-        kept: Vec::new(),
+        standing: None,
     })
 }
 

@@ -5,7 +5,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde_json::{Value, json};
 
+use crate::admin::pages::Member as _;
+use crate::admin::pages::standing::{FindingsFound, SkippedShown};
+use crate::cli::report::Report;
 use crate::config::{Config, Store};
 use crate::lists::findings::{self, Findings};
 use crate::lists::notes::FindingKind;
@@ -13,24 +17,17 @@ use crate::lists::{Family, ListName, Lists};
 use crate::run;
 use crate::store::gate::guard::HoldReason;
 use crate::store::{Reading, format, redis};
+use crate::upstream::names::Unresolved;
 
 /// The default of `[upstream] peer_port`.
 const PEER_PORT: u16 = 80;
-
-/// What was found.
-pub struct ListsReport {
-    /// A line for each finding and each skipped entry; or one line with the number of good entries.
-    pub text: String,
-    /// How many findings and skipped entries there are.
-    pub remarks: usize,
-}
 
 /// Checks the lists in `file`, or else in the store of the ini file at `config`, which also names
 /// trusted proxies and the port of peers.
 ///
 /// # Errors
 /// One line: what cannot be read.
-pub fn check(file: Option<&Path>, config: &Path) -> Result<ListsReport, String> {
+pub(crate) fn check(file: Option<&Path>, config: &Path) -> Result<Report, String> {
     let loaded = match run::load(config) {
         // A lists file can be checked on a machine without a gateway.
         Err(_) if file.is_some() && !config.exists() => None,
@@ -64,12 +61,12 @@ fn report(
     types: &redis::WrongTypes,
     port: u16,
     trusted: &[ipnet::IpNet],
-) -> ListsReport {
+) -> Report {
     let mut text = String::new();
-    let mut faults = 0;
+    let mut faults = Vec::new();
     for (list, entries) in reading.iter() {
         let Err(fault) = entries else { continue };
-        faults += 1;
+        faults.push(json!({ "list": list.name(), "fault": fault.name() }));
         // Writing to a String cannot fail.
         let _ = match types.of(list) {
             Some(what) => writeln!(text, "{}: {}: {what}", list.name(), fault.name()),
@@ -87,12 +84,31 @@ fn report(
         .map(|it| lists.skipped(*it).count)
         .sum();
     // An almost valid entry is both a finding and skipped, but counts once.
-    let remarks = faults + held + skipped + findings.total() - findings.count(FindingKind::Almost);
+    let remarks = faults.len() + held.len() + skipped + findings.total()
+        - findings.count(FindingKind::Almost);
     if remarks == 0 {
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
         text = format!("nothing to report: gray {gray}, pre {pre}, prod {prod}\n");
     }
-    ListsReport { text, remarks }
+    let by_list = |of: &dyn Fn(ListName) -> Value| {
+        let all = ListName::ALL.into_iter();
+        Value::Object(all.map(|it| (it.name().to_owned(), of(it))).collect())
+    };
+    let found = FindingsFound::of(&findings, &[], None, &Unresolved::default());
+    let json = json!({
+        "remarks": remarks,
+        "counts": by_list(&|it| lists.len(it).into()),
+        "kept": faults,
+        "skipped": by_list(&|it| SkippedShown::of(&lists, it).render()),
+        "findings": found.render(),
+        "held": held,
+    });
+    let report = Report::new(text, json);
+    match remarks {
+        0 => report,
+        1 => report.but("1 entry to look at".to_owned()),
+        count => report.but(format!("{count} entries to look at")),
+    }
 }
 
 fn tell_skipped(text: &mut String, lists: &Lists, findings: &Findings) {
@@ -142,8 +158,8 @@ fn tell_findings(text: &mut String, findings: &Findings) {
     }
 }
 
-/// Reports which entries the guard lets in only after confirmation; returns how many there are.
-fn tell_held(text: &mut String, lists: &Lists) -> usize {
+/// Reports which entries the guard lets in only after confirmation; returns them as members.
+fn tell_held(text: &mut String, lists: &Lists) -> Vec<Value> {
     let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let held = Family::ALL.into_iter().zip(all);
     let held = held.filter(|(family, _)| lists.gray.admits_everybody(*family));
@@ -158,8 +174,9 @@ fn tell_held(text: &mut String, lists: &Lists) -> usize {
         };
         let remark = "such a change is held until somebody confirms it";
         let _ = writeln!(text, "gray: {reason}: {what}: {remark}");
+        json!({ "list": ListName::Gray.name(), "reason": reason, "text": what })
     })
-    .count()
+    .collect()
 }
 
 fn more(text: &mut String, list: &str, kind: &str, count: usize) {

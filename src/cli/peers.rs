@@ -3,34 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::admin::pages::Page;
+use crate::admin::pages::Member as _;
 use crate::admin::pages::peers::{PeerSeen, PeersPage, PoolSeen};
 use crate::cli::admin_client::AdminClient;
+use crate::cli::report::Report;
 use crate::cli::table;
 use crate::upstream::health::{PeerState, Why};
 
-/// The form of what is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A table, for people.
-    Table,
-    /// What the page `/peers` says, for programs.
-    Json,
-}
-
-/// The peers of the gateway that runs with the ini file at `config`.
+/// The peers of the gateway that runs with the ini file at `config`; as JSON, the page `/peers`.
 ///
 /// # Errors
 /// One line: it cannot be asked, or does not answer.
-pub fn show(config: &Path, form: Form) -> Result<String, String> {
-    let asker = AdminClient::of(config)?;
-    match form {
-        Form::Table => Ok(table(&asker.page()?)),
-        Form::Json => match asker.get(PeersPage::PATH)? {
-            (200, text) => Ok(text),
-            (status, text) => Err(asker.refused(PeersPage::PATH, status, &text)),
-        },
-    }
+pub(crate) fn show(config: &Path) -> Result<Report, String> {
+    let page: PeersPage = AdminClient::of(config)?.page()?;
+    Ok(Report::new(table(&page), page.render()))
 }
 
 const TITLES: [&str; 12] = [

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::admin::pages::config::ConfigPage;
 use crate::cli::admin_client::{AdminClient, is_same_file};
+use crate::cli::report::Report;
 use crate::config::{Config, REDIS_URL_VARIABLE};
 use crate::process;
 
@@ -21,11 +23,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Between two questions.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Makes the gateway that runs with the file at `path` read it anew. Returns one line: the outcome.
+/// Makes the gateway that runs with the file at `path` read it anew. Returns the outcome.
 ///
 /// # Errors
 /// One line: it could not be told to, it refused, or the outcome is unknown.
-pub fn reload(path: &Path) -> Result<String, String> {
+pub(crate) fn reload(path: &Path) -> Result<Report, String> {
     let config = load(path)?;
     let Some(pid_file) = &config.gateway.pid_file else {
         return Err("[gateway] pid_file is empty, so the process cannot be found".to_owned());
@@ -35,9 +37,10 @@ pub fn reload(path: &Path) -> Result<String, String> {
         Ok(asker) => asker,
         Err(why) => {
             signal(pid)?;
-            return Ok(format!(
-                "told to reload (pid {pid}); the outcome is in the error log: {why}"
-            ));
+            let line =
+                format!("told to reload (pid {pid}); the outcome is in the error log: {why}");
+            let json = json!({ "outcome": line, "in_force": null, "pid": pid.as_raw() });
+            return Ok(Report::new(format!("{line}\n"), json));
         }
     };
     let gateway = Asked { asker, pid };
@@ -73,7 +76,7 @@ fn signal(pid: Pid) -> Result<(), String> {
     })
 }
 
-fn outcome(pid: Pid, progress: &ReloadProgress) -> Result<String, String> {
+fn outcome(pid: Pid, progress: &ReloadProgress) -> Result<Report, String> {
     if let Some(error) = &progress.error {
         return Err(format!("process {pid} keeps its settings: {error}"));
     }
@@ -88,7 +91,15 @@ fn outcome(pid: Pid, progress: &ReloadProgress) -> Result<String, String> {
             "; {REDIS_URL_VARIABLE} in the gateway's environment takes precedence over {keys}"
         ));
     }
-    Ok(line)
+    let json = json!({
+        "outcome": line,
+        "in_force": true,
+        "pid": pid.as_raw(),
+        "file": progress.file,
+        "ignored": progress.ignored,
+        "masked": progress.masked,
+    });
+    Ok(Report::new(format!("{line}\n"), json))
 }
 
 /// What `/config` says about reloads.

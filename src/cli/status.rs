@@ -3,28 +3,23 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
+use crate::admin::pages::Member as _;
 use crate::admin::pages::config::{AdminDoors, ConfigPage, SupervisorPart};
 use crate::admin::pages::health;
 use crate::admin::pages::lists::ListsPage;
 use crate::cli::admin_client::AdminClient;
+use crate::cli::exit::Exit;
+use crate::cli::report::Report;
 use crate::lists::ListName;
 
-/// The running gateway's report about itself.
-pub struct StatusReport {
-    /// A few lines for a person.
-    pub text: String,
-    /// It can serve requests.
-    pub serves: bool,
-    /// It lacks something: a pool that fails, descriptors, a restart; see
-    /// [`Degradation`](crate::error::Degradation).
-    pub degraded: bool,
-}
-
-/// Asks the gateway that runs with the ini file at `config`.
+/// Asks the gateway that runs with the ini file at `config`. If it is to be `strict`, one that serves and lacks
+/// something has an exit code of its own.
 ///
 /// # Errors
 /// When it cannot be asked, or does not answer.
-pub fn ask(config: &Path) -> Result<StatusReport, String> {
+pub(crate) fn ask(config: &Path, strict: bool) -> Result<Report, String> {
     let asker = AdminClient::of(config)?;
     let (health, page) = asker.get(&format!("{}?{}", health::PATH, health::FULL))?;
     if matches!(health, 401 | 403) {
@@ -34,13 +29,30 @@ pub fn ask(config: &Path) -> Result<StatusReport, String> {
     let lists = asker.lists()?;
     // An older gateway says nothing of that.
     let config = asker.page::<ConfigPage>().unwrap_or_default();
-    Ok(StatusReport {
-        text: text(word, &lacks, &lists)
-            + &supervisor(config.supervisor.as_ref())
-            + &doors(&config.admin),
-        serves: health == 200,
-        degraded: !lacks.is_empty(),
+    let serves = health == 200;
+    let degraded: Vec<Value> = lacks.iter().map(|it| degradation(it)).collect();
+    let json = json!({
+        "health": word,
+        "serves": serves,
+        "degraded": degraded,
+        "lists": lists.standing.render(),
+        "config": config.render(),
+    });
+    let text = text(word, &lacks, &lists)
+        + &supervisor(config.supervisor.as_ref())
+        + &doors(&config.admin);
+    let report = Report::new(text, json);
+    Ok(match serves {
+        true if strict && !lacks.is_empty() => report.ending(Exit::Degraded),
+        true => report,
+        false => report.but("not serving".to_owned()),
     })
+}
+
+/// What is lacking: its name, and what that is; see [`Degradation`](crate::error::Degradation).
+fn degradation(line: &str) -> Value {
+    let (reason, text) = line.split_once(": ").unwrap_or((line, ""));
+    json!({ "reason": reason, "text": text })
 }
 
 /// First what always matters, then anything out of the ordinary.

@@ -20,7 +20,7 @@ use crate::run::upgrade::{ANSWER, DONE, PROBATION, VARIABLE};
 ///
 /// # Errors
 /// One line; the running gateway serves on, as if nothing had been.
-pub fn upgrade(config: &Path, program: Option<&Path>) -> Result<String, String> {
+pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<String, String> {
     let settings = run::load(config)?;
     let program = match program {
         Some(program) => program.to_owned(),

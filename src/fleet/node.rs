@@ -35,7 +35,12 @@ pub(crate) struct Node {
 impl Node {
     /// The text of a heartbeat.
     pub(crate) fn to_json(&self) -> String {
-        let page = json!({
+        self.members().to_string()
+    }
+
+    /// What a heartbeat says.
+    pub(crate) fn members(&self) -> Value {
+        json!({
             "node": self.name,
             "version": self.version,
             "digest": self.digest,
@@ -47,8 +52,7 @@ impl Node {
             "pid": self.pid,
             "started_at": self.started_at,
             "ttl_ms": self.ttl_ms,
-        });
-        page.to_string()
+        })
     }
 
     /// Parses a heartbeat, which anybody may have written; `None` when it is something else. What only

@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// A request as far as the decision depends on it.
-pub struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// The address that the connection comes from.
     pub socket: IpAddr,
     /// Header fields, each as `Name: value`.

@@ -14,7 +14,7 @@ pub(crate) trait Page: Sized {
 }
 
 /// A value within a page.
-pub(super) trait Member: Sized {
+pub(crate) trait Member: Sized {
     fn render(&self) -> Value;
 
     /// `None` when `value` is something else.

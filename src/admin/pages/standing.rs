@@ -232,7 +232,8 @@ fn by_list<T>(of: impl Fn(ListName) -> T) -> BTreeMap<String, T> {
 }
 
 impl SkippedShown {
-    fn of(lists: &Lists, list: ListName) -> Self {
+    /// Those of one list.
+    pub(crate) fn of(lists: &Lists, list: ListName) -> Self {
         let skipped = lists.skipped(list);
         let first = skipped.first.iter().map(|it| SkippedEntryShown {
             entry: it.entry.to_string(),
@@ -246,7 +247,8 @@ impl SkippedShown {
 }
 
 impl FindingsFound {
-    fn of(
+    /// All of them: of the lists, of the store, of a proxy, of names.
+    pub(crate) fn of(
         findings: &Findings,
         of_store: &[StoreFinding],
         doubted: Option<&Doubted>,
