@@ -355,7 +355,7 @@ fn links_between_pages_lead_to_what_is_there() {
     let pages = fs::read_dir(here("docs")).unwrap();
     let pages = pages.map(|it| it.unwrap().path());
     let pages = pages.filter(|it| it.extension().is_some_and(|it| it == "md"));
-    for page in pages.chain([here("README.md")]) {
+    for page in pages.chain([here("README.md"), here("README.zh-CN.md")]) {
         let text = fs::read_to_string(&page).unwrap();
         let links = text.split("](").skip(1);
         let links = links.filter_map(|it| it.split_once(')')).map(|it| it.0);
