@@ -193,7 +193,7 @@ fn run(name: &str) -> Vec<(String, String)> {
     );
     let parts = said.split("@@ ").skip(1);
     let said = parts.map(|it| it.split_once('\n').unwrap().1.to_owned());
-    println!("{whole}");
+    eprintln!("{whole}");
     lines.into_iter().zip(said).collect()
 }
 
@@ -201,7 +201,7 @@ fn run(name: &str) -> Vec<(String, String)> {
 fn leads_to_a_client_that_is_routed_by_redis(name: &str) {
     // Nobody else can install anything, nor has folders of his own.
     if !Uid::effective().is_root() {
-        println!("not root, so the commands of {name} are not run");
+        eprintln!("not root, so the commands of {name} are not run");
         return;
     }
     let told = run(name);
