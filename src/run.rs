@@ -19,8 +19,8 @@ pub(crate) mod upgrade;
 use std::cell::Cell;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, select};
@@ -36,6 +36,7 @@ use crate::process::handover::SupervisorMessage;
 use crate::process::{Command, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
+use crate::proxy::moved::Heir;
 use crate::proxy::{Gateway, listeners, workers};
 use crate::run::acquired::Acquired;
 use crate::run::doors::{AdminListeners, OpenDoors};
@@ -44,7 +45,7 @@ use crate::run::lists::{start_store, wait_for_lists};
 use crate::run::neighbours::Announcement;
 use crate::run::open_socket::OpenSocket;
 use crate::run::supervisor::Supervisor;
-use crate::run::upgrade::{Giver, LISTEN, Mover, Open, Successor};
+use crate::run::upgrade::{Arrivals, Giver, LISTEN, Mover, Open, Successor};
 use crate::snapshot::Published;
 use crate::store::Publisher;
 use crate::upstream::check::Checker;
@@ -108,6 +109,7 @@ struct Running {
     admin: OpenDoors,
     claims: Option<Announcement>,
     handover: Option<Open>,
+    arrivals: Arc<Arrivals>,
     successors: Receiver<Successor>,
     supervisor: Option<Arc<Supervisor>>,
     /// The supervisor's pid file.
@@ -171,7 +173,7 @@ impl Running {
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            heir: OnceLock::new(),
+            heir: Heir::default(),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
@@ -221,8 +223,10 @@ impl Running {
             pid_file.announce()?;
         }
         let (sender, successors) = crossbeam_channel::bounded(1);
+        let arrivals = Arc::new(Arrivals::new(&gateway));
         let giver = Giver::new(
             &gateway,
+            &arrivals,
             &publisher,
             heartbeat.as_ref(),
             doors,
@@ -235,7 +239,7 @@ impl Running {
         }
         let handover = giver.start(&config.path)?;
         if let Some(taking) = taking {
-            upgrade::receive(&gateway, taking.confirm())?;
+            arrivals.receive(taking.confirm())?;
         }
         if let Some(supervisor) = &supervisor {
             supervisor.tell(SupervisorMessage::Serving);
@@ -252,6 +256,7 @@ impl Running {
             admin: admin_open,
             claims: Some(claims),
             handover,
+            arrivals,
             successors,
             supervisor,
             watched,
@@ -338,6 +343,8 @@ impl Running {
             // With it go the sockets that a successor would have got: whoever connects is to be refused.
             handover.close();
         }
+        // Those of earlier processes go wherever this one's go.
+        self.arrivals.close();
         let limit = self.gateway.config.load().gateway.drain_timeout;
         log::info!(
             "draining connections={} limit={limit:?}",

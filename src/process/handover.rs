@@ -11,6 +11,7 @@ mod supervision;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -68,7 +69,7 @@ impl HandoverSocket {
                 Err(Errno::INVAL) => return Ok(None),
                 outcome => outcome?,
             };
-            let channel = Channel { socket };
+            let channel = Channel::new(socket);
             if channel.is_trusted(&[])? {
                 return Ok(Some(channel));
             }
@@ -82,13 +83,36 @@ impl HandoverSocket {
     }
 }
 
+/// A message with its descriptors; none when the other side has gone.
+pub(crate) type Received = io::Result<Option<(Message, Vec<OwnedFd>)>>;
+
 /// A connection between two gateways.
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: OwnedFd,
+    has_ended_receiving: AtomicBool,
 }
 
 impl Channel {
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            has_ended_receiving: AtomicBool::new(false),
+        }
+    }
+
+    /// Receives what has been sent until now, and then the end; the other side can send nothing more.
+    pub(crate) fn end_receiving(&self) {
+        self.has_ended_receiving.store(true, Ordering::Release);
+        // It is connected, so there is nothing that could fail but that the other side has gone.
+        let _ = shutdown(&self.socket, Shutdown::Read);
+    }
+
+    /// True after [`Self::end_receiving`].
+    pub(crate) fn has_ended_receiving(&self) -> bool {
+        self.has_ended_receiving.load(Ordering::Acquire)
+    }
+
     /// Connects to the socket with this name. `None` when there is none, or it is not that of a process of
     /// root, of the same user, or of one of `users`.
     ///
@@ -103,7 +127,7 @@ impl Channel {
             Err(Errno::CONNREFUSED) => return Ok(None),
             outcome => outcome?,
         }
-        let channel = Self { socket };
+        let channel = Self::new(socket);
         Ok(channel.is_trusted(users)?.then_some(channel))
     }
 
@@ -116,13 +140,13 @@ impl Channel {
         let (own, other) = socketpair(unix, kind, SocketFlags::CLOEXEC, None)?;
         // A child that does not listen must not stop its parent.
         set_socket_timeout(&own, Timeout::Send, Some(SEND_LIMIT))?;
-        Ok((Self { socket: own }, other))
+        Ok((Self::new(own), other))
     }
 
     /// The end of a pair that another process has made. `None` when it is something else.
     pub(crate) fn of(socket: OwnedFd) -> Option<Self> {
         let is_channel = socket_type(&socket).is_ok_and(|it| it == SocketType::SEQPACKET);
-        is_channel.then_some(Self { socket })
+        is_channel.then_some(Self::new(socket))
     }
 
     fn is_trusted(&self, users: &[u32]) -> io::Result<bool> {
@@ -168,7 +192,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] when nothing came; the kernel's.
-    pub(crate) fn receive(&self, limit: Duration) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+    pub(crate) fn receive(&self, limit: Duration) -> Received {
         let until = std::time::Instant::now() + limit;
         loop {
             let left = until.saturating_duration_since(std::time::Instant::now());
@@ -291,6 +315,23 @@ mod tests {
         drop(one);
         assert!(other.receive(LIMIT).unwrap().is_none());
         assert!(other.send(&Message::Ready, &[]).is_err());
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_of_receiving_arrives_and_nothing_is_sent_after_it() {
+        let (one, other) = pair();
+        let file = tempfile::tempfile().unwrap();
+        for _ in 0..2 {
+            one.send(&Message::Ready, &[file.as_fd()]).unwrap();
+        }
+        other.end_receiving();
+        let refused = one.send(&Message::Ready, &[file.as_fd()]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
+        for _ in 0..2 {
+            let (_, descriptors) = other.receive(LIMIT).unwrap().unwrap();
+            assert_eq!(descriptors.len(), 1);
+        }
+        assert!(other.receive(LIMIT).unwrap().is_none());
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! What all workers share.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
-
 use super::doubts::Doubts;
-use super::moved::MovedConnection;
+use super::moved::Heir;
 use crate::config::Config;
 use crate::logs::access::OwnLines;
 use crate::logs::writer::LogQueue;
@@ -38,7 +36,7 @@ pub struct Gateway {
     /// In a drain beside a successor: that one is about to end, too.
     pub stopping: AtomicBool,
     /// Takes idle connections in a drain, instead of their end.
-    pub heir: OnceLock<Sender<Option<MovedConnection>>>,
+    pub heir: Heir,
     /// Listeners that still accept.
     pub accepting: AtomicUsize,
     /// Open downstream connections of each worker, to share them out evenly.

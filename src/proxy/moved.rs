@@ -3,7 +3,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use crossbeam_channel::Sender;
 
 /// A connection between two requests.
 #[derive(Debug)]
@@ -29,4 +33,32 @@ pub(crate) struct ConnectionPast {
     pub(crate) since: Instant,
     /// Bytes of an empty line that have arrived since then.
     pub(crate) line: usize,
+    /// The PROXY protocol's header is still to come.
+    pub(crate) header_due: bool,
+}
+
+/// The process that goes on with connections, instead of their end in a drain; there may be none.
+#[derive(Debug, Default)]
+pub struct Heir {
+    inbox: OnceLock<Sender<Option<MovedConnection>>>,
+    is_lost: AtomicBool,
+}
+
+impl Heir {
+    /// Whatever comes to this inbox goes on elsewhere. There is one upgrade in the life of a process.
+    pub(crate) fn appoint(&self, inbox: Sender<Option<MovedConnection>>) {
+        // It cannot have been set before.
+        let _ = self.inbox.set(inbox);
+    }
+
+    /// It has gone, and so has every other one.
+    pub(crate) fn is_lost(&self) {
+        self.is_lost.store(true, Ordering::Release);
+    }
+
+    /// Its inbox, if there is one.
+    pub(crate) fn get(&self) -> Option<&Sender<Option<MovedConnection>>> {
+        let inbox = self.inbox.get()?;
+        (!self.is_lost.load(Ordering::Acquire)).then_some(inbox)
+    }
 }

@@ -34,7 +34,7 @@ pub(super) fn serve(
     let connection = connection.settle().map_err(|(connection, _)| connection)?;
     let number = sessions.next_number();
     let dormant = Dormant::new(&sessions.worker.counters, number, &arrival);
-    go_on(sessions, connection, dormant, arrival.proxy);
+    go_on(sessions, connection, dormant);
     Ok(())
 }
 
@@ -56,7 +56,7 @@ fn resume(sessions: &Rc<Sessions>, connection: Detached, parked: Parked) {
     let metrics = sessions.worker.metrics();
     metrics.parked.decrement();
     let here = Rc::clone(sessions);
-    let spawned = net::spawn_beside(move || go_on(&here, connection, parked.dormant, false));
+    let spawned = net::spawn_beside(move || go_on(&here, connection, parked.dormant));
     if spawned.is_err() {
         metrics.closes[Close::OverCapacity.index()].increment();
     }
@@ -81,7 +81,7 @@ fn leave(sessions: &Rc<Sessions>, connection: Detached, parked: Parked, draining
     metrics.closes[close.index()].increment();
 }
 
-fn go_on(sessions: &Rc<Sessions>, connection: Detached, dormant: Dormant, proxy: bool) {
+fn go_on(sessions: &Rc<Sessions>, connection: Detached, dormant: Dormant) {
     let worker = &sessions.worker;
     let close = match connection.attach() {
         Ok(stream) => {
@@ -95,7 +95,7 @@ fn go_on(sessions: &Rc<Sessions>, connection: Detached, dormant: Dormant, proxy:
                 unpaused: 0,
                 body: RequestBody::unknown(),
             };
-            let served = catch_unwind(AssertUnwindSafe(|| session.run(proxy)));
+            let served = catch_unwind(AssertUnwindSafe(|| session.run()));
             match served {
                 Ok(Pause::End(close)) => close,
                 Ok(Pause::Silence) => match session.park() {
@@ -158,8 +158,10 @@ impl From<Close> for Pause {
 }
 
 impl Session<'_> {
-    fn run(&mut self, proxy: bool) -> Pause {
-        if proxy && let Err(pause) = self.read_proxy_header() {
+    fn run(&mut self) -> Pause {
+        if self.dormant.header_due
+            && let Err(pause) = self.read_proxy_header()
+        {
             if let Pause::End(close) = pause {
                 self.worker.reports.turned_away(self.dormant.socket, close);
             }

@@ -16,6 +16,7 @@
 //!
 //! Until `yours`, whatever goes wrong ends the new one and leaves the old one as it was.
 
+mod arriving;
 mod giving;
 mod moving;
 mod taking;
@@ -28,8 +29,9 @@ use sha2::{Digest, Sha256};
 
 use super::supervisor::SUPERVISED;
 
+pub(super) use arriving::Arrivals;
 pub(super) use giving::{Giver, Open, Successor};
-pub(super) use moving::{Mover, receive};
+pub(super) use moving::Mover;
 pub(super) use taking::Taking;
 
 /// Set by `graygate upgrade` for the process that it starts.

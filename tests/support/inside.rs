@@ -17,6 +17,7 @@ use graygate::net;
 use graygate::proxy::Gateway;
 use graygate::proxy::doubts::Doubts;
 use graygate::proxy::listeners;
+use graygate::proxy::moved::Heir;
 use graygate::snapshot::Published;
 use graygate::upstream::in_force::InForce;
 
@@ -61,7 +62,7 @@ impl GatewayInside {
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            heir: std::sync::OnceLock::new(),
+            heir: Heir::default(),
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         };

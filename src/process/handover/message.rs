@@ -45,6 +45,11 @@ pub(crate) enum Message {
     Yours,
     /// The new one has it.
     Taken,
+    /// An earlier process asks whether it may send its connections, since the one that it has sent them to
+    /// takes no more.
+    Arriving,
+    /// It may.
+    Welcome,
     /// Connections between two requests, whose descriptors come with it in this order.
     Connections(Vec<ConnectionNote>),
     /// Between a supervisor and its gateways.
@@ -66,6 +71,8 @@ pub(crate) struct ConnectionNote {
     pub(crate) idle_ms: u64,
     /// Bytes of an empty line that have arrived.
     pub(crate) line: u64,
+    /// The PROXY protocol's header is still to come.
+    pub(crate) header_due: bool,
 }
 
 impl ConnectionNote {
@@ -77,6 +84,7 @@ impl ConnectionNote {
             "served": self.served,
             "idle_ms": self.idle_ms,
             "line": self.line,
+            "header_due": self.header_due,
         })
     }
 
@@ -88,6 +96,7 @@ impl ConnectionNote {
             served: value["served"].as_u64().unwrap_or_default(),
             idle_ms: value["idle_ms"].as_u64().unwrap_or_default(),
             line: value["line"].as_u64().unwrap_or_default(),
+            header_due: value["header_due"].as_bool().unwrap_or_default(),
         })
     }
 }
@@ -107,6 +116,8 @@ impl Message {
             Self::Ready => json!({ "message": "ready" }),
             Self::Yours => json!({ "message": "yours" }),
             Self::Taken => json!({ "message": "taken" }),
+            Self::Arriving => json!({ "message": "arriving" }),
+            Self::Welcome => json!({ "message": "welcome" }),
             Self::Connections(notes) => {
                 let notes: Vec<Value> = notes.iter().map(ConnectionNote::to_json).collect();
                 json!({ "message": "connections", "connections": notes })
@@ -139,6 +150,8 @@ impl Message {
             "ready" => Self::Ready,
             "yours" => Self::Yours,
             "taken" => Self::Taken,
+            "arriving" => Self::Arriving,
+            "welcome" => Self::Welcome,
             "connections" => {
                 let notes = value["connections"].as_array()?.iter();
                 // All or none: descriptors are told apart by their order.
@@ -159,6 +172,8 @@ mod tests {
         (r#"{"message":"yours"}"#, Message::Yours),
         (r#"{"message":"taken"}"#, Message::Taken),
         (r#"{"message":"streams"}"#, Message::Streams),
+        (r#"{"message":"arriving"}"#, Message::Arriving),
+        (r#"{"message":"welcome"}"#, Message::Welcome),
     ];
 
     fn with_values() -> Vec<(&'static str, Message)> {
@@ -189,7 +204,7 @@ mod tests {
                 Message::Offered { has_lists: true },
             ),
             (
-                r#"{"connections":[{"client":"10.0.0.1","idle_ms":7,"line":1,
+                r#"{"connections":[{"client":"10.0.0.1","header_due":true,"idle_ms":7,"line":1,
                     "listener":"127.0.0.1:80","served":3,"vouched":true}],"message":"connections"}"#,
                 Message::Connections(vec![ConnectionNote {
                     listener,
@@ -198,6 +213,7 @@ mod tests {
                     served: 3,
                     idle_ms: 7,
                     line: 1,
+                    header_due: true,
                 }]),
             ),
         ]

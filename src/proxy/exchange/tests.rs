@@ -133,7 +133,7 @@ impl Peers {
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            heir: std::sync::OnceLock::new(),
+            heir: crate::proxy::moved::Heir::default(),
             accepting: AtomicUsize::new(0),
             connections: vec![AtomicUsize::new(0)],
         });

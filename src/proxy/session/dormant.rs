@@ -43,6 +43,8 @@ pub(super) struct Dormant {
     pub(super) since: Instant,
     /// Bytes of an empty line that have arrived since then.
     pub(super) line: usize,
+    /// The PROXY protocol's header is still to come.
+    pub(super) header_due: bool,
     /// The pinned connection to a peer. Boxed, since most sessions have none.
     pub(super) pinned: Option<Box<Pinned>>,
 }
@@ -56,6 +58,7 @@ impl Dormant {
             served: 0,
             since: Instant::now(),
             line: 0,
+            header_due: arrival.proxy,
         });
         Self {
             _open: OpenConnection::new(counters),
@@ -66,6 +69,7 @@ impl Dormant {
             served: past.served,
             since: past.since,
             line: past.line,
+            header_due: past.header_due,
             pinned: None,
         }
     }
@@ -85,6 +89,7 @@ impl Dormant {
             served: self.served,
             since: self.since,
             line: self.line,
+            header_due: self.header_due,
         };
         let moved = MovedConnection {
             socket,
@@ -109,11 +114,12 @@ pub(super) struct Parked {
 
 impl Parked {
     /// Checks whether a parked connection has to leave; closes its pinned connection if that is of no
-    /// use any more.
+    /// use any more. One that is pinned cannot go on elsewhere, and has all of the drain's time.
     pub(super) fn fate(&mut self, now: Instant, draining: bool, worker: &Worker) -> Fate {
         let pinned = &mut self.dormant.pinned;
         pinned.take_if(|pinned| pinned.is_spent(&worker.chooser));
-        match draining || self.deadline <= now {
+        let stays = pinned.is_some() && worker.gateway().heir.get().is_some();
+        match draining && !stays || self.deadline <= now {
             true => Fate::Leaves,
             false => Fate::Stays,
         }

@@ -60,11 +60,10 @@ impl Session<'_> {
             return Err(Pause::End(Close::UntrustedProxy));
         }
         let mut idle = IdleWait {
-            deadline: Instant::now() + config.gateway.head_timeout,
+            deadline: self.dormant.since + config.gateway.head_timeout,
             close: Close::HeadTimeout,
             park: None,
-            // The header is yet to come.
-            moves: false,
+            moves: true,
         };
         loop {
             match proxy_protocol::parse(self.buffer.filled()) {
@@ -77,6 +76,7 @@ impl Session<'_> {
                         // writer it does not name.
                         None => self.dormant.vouched = false,
                     }
+                    self.dormant.header_due = false;
                     self.dormant.since = Instant::now();
                     return Ok(());
                 }
@@ -139,11 +139,15 @@ impl Session<'_> {
     fn wait_idle(&mut self, idle: &mut IdleWait, aside: &[u8]) -> Result<(), Pause> {
         self.buffer.release();
         loop {
+            let heir = self.worker.gateway().heir.get().is_some();
             // Nothing runs between this look and the wait, so an interruption is never missed. The
             // kernel is asked, since the news of a request may not have arrived yet.
-            let draining = idle.close != Close::Draining && self.worker.gateway().is_draining();
+            // One that cannot move has all of the drain's time.
+            let draining = idle.close != Close::Draining
+                && self.worker.gateway().is_draining()
+                && (idle.moves || !heir);
             if draining && !self.stream.is_readable_now() {
-                if idle.moves && self.worker.gateway().heir.get().is_some() {
+                if idle.moves && heir {
                     return Err(Pause::Move);
                 }
                 idle.close = Close::Draining;

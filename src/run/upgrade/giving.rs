@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::{ANSWER, PROBATION, socket_name_of};
+use super::{ANSWER, Arrivals, PROBATION, socket_name_of};
 use crate::fleet::heartbeat::Heartbeat;
-use crate::process::handover::{Channel, HandoverSocket, Message};
+use crate::process::handover::{Channel, HandoverSocket, Message, Received};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::listeners::{self, Entrance};
@@ -64,6 +64,7 @@ impl Open {
 /// Hands over when it is asked to.
 pub(in crate::run) struct Giver {
     gateway: Arc<Gateway>,
+    arrivals: Arc<Arrivals>,
     publisher: Arc<Publisher>,
     heartbeat: Option<Arc<Heartbeat>>,
     doors: Vec<OpenSocket>,
@@ -78,6 +79,7 @@ pub(in crate::run) struct Giver {
 impl Giver {
     pub(in crate::run) fn new(
         gateway: &Arc<Gateway>,
+        arrivals: &Arc<Arrivals>,
         publisher: &Arc<Publisher>,
         heartbeat: Option<&Arc<Heartbeat>>,
         doors: Vec<OpenSocket>,
@@ -87,6 +89,7 @@ impl Giver {
     ) -> Self {
         Self {
             gateway: Arc::clone(gateway),
+            arrivals: Arc::clone(arrivals),
             publisher: Arc::clone(publisher),
             heartbeat: heartbeat.cloned(),
             doors,
@@ -142,19 +145,28 @@ impl Giver {
 
     fn attend(&self, channel: Channel) {
         let pid = channel.pid().unwrap_or_default();
+        // Also before it is refused: otherwise it learns of the end of the channel, and not why.
+        let asked = channel.receive(ANSWER);
+        if let Ok(Some((Message::Arriving, _))) = asked {
+            if let Err(error) = self.arrivals.welcome(channel) {
+                let error = error.to_string();
+                log::error!("connections-not-moved pid={pid} error={error:?}");
+            }
+            return;
+        }
         if let Some(supervisor) = self.supervisor.as_ref().filter(|it| !it.lets(pid)) {
             let by = supervisor.pid;
             let reason = format!("it is supervised by process {by}, which starts its successors");
-            refuse_unheard(&channel, &reason);
+            refuse(&channel, &reason);
             return;
         }
         if self.busy.swap(true, Ordering::AcqRel) {
-            refuse_unheard(&channel, "another upgrade is under way");
+            refuse(&channel, "another upgrade is under way");
             return;
         }
         // It may have the same name.
         self.rest(true);
-        match self.give(&channel, pid) {
+        match self.give(&channel, pid, asked) {
             // The gateway ends with it, so it stays busy.
             Ok(()) => drop(self.successors.send(Successor { channel, pid })),
             Err(reason) => {
@@ -173,9 +185,9 @@ impl Giver {
     }
 
     /// Hands over, as far as it can be taken back.
-    fn give(&self, channel: &Channel, pid: u32) -> Result<(), String> {
+    fn give(&self, channel: &Channel, pid: u32, asked: Received) -> Result<(), String> {
         let in_words = |error: io::Error| error.to_string();
-        let program = match channel.receive(ANSWER).map_err(in_words)? {
+        let program = match asked.map_err(in_words)? {
             Some((Message::Take { program, .. }, _)) => program,
             _ => return Err("it has not asked for anything".to_owned()),
         };
@@ -231,13 +243,6 @@ fn prove(channel: &Channel) -> Result<(), String> {
         Ok(Some(_)) => Err("it has said what it should not".to_owned()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// Refuses what it is about to ask. What it has sent must be read: otherwise it learns of the end of the
-/// channel, and not why.
-fn refuse_unheard(channel: &Channel, reason: &str) {
-    let _ = channel.receive(ANSWER);
-    refuse(channel, reason);
 }
 
 fn refuse(channel: &Channel, reason: &str) {

@@ -1,22 +1,36 @@
-//! Idle connections on their way to the next process: the old one's end, and the new one's.
+//! Idle connections on their way to the next process: the old one's end.
+//!
+//! It may outlast the process that has succeeded to it, when there is another upgrade meanwhile or that process
+//! ends. Then it asks whoever runs with the ini file by now; if there is nobody, what is left ends here, as in
+//! any drain.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::io::Errno;
 
+use super::{ANSWER, socket_name_of};
 use crate::process::handover::{Channel, ConnectionNote, Message};
 use crate::proxy::Gateway;
 use crate::proxy::listeners;
-use crate::proxy::moved::{ConnectionPast, MovedConnection};
+use crate::proxy::moved::MovedConnection;
 
 /// Most connections in one message.
 const BATCH: usize = 32;
 
-/// Longer than any drain: the end of the other side is seen at once.
-const SILENCE: Duration = Duration::from_secs(24 * 3600);
+/// For so long, whoever runs by now may not be there yet.
+const OTHER_HEIR: Duration = Duration::from_secs(5);
+
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The kernel bounds how many descriptors may be on their way between processes (unix(7), ETOOMANYREFS); the
+/// pause until some of them have arrived.
+const TOO_MANY: Duration = Duration::from_millis(1);
 
 /// The old process's end.
 pub(in crate::run) struct Mover {
@@ -29,12 +43,15 @@ impl Mover {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(in crate::run) fn start(gateway: &Gateway, channel: Channel) -> std::io::Result<Self> {
+    pub(in crate::run) fn start(gateway: &Arc<Gateway>, channel: Channel) -> io::Result<Self> {
         let (connections, inbox) = unbounded();
+        let moving = Moving {
+            gateway: Arc::clone(gateway),
+            channel: Some(channel),
+        };
         let thread = std::thread::Builder::new().name("mover".to_owned());
-        let thread = thread.spawn(move || send(&channel, &inbox))?;
-        // There is one upgrade in the life of a process.
-        let _ = gateway.heir.set(connections.clone());
+        let thread = thread.spawn(move || moving.run(&inbox))?;
+        gateway.heir.appoint(connections.clone());
         Ok(Self {
             connections,
             thread,
@@ -48,29 +65,80 @@ impl Mover {
     }
 }
 
-fn send(channel: &Channel, inbox: &Receiver<Option<MovedConnection>>) {
-    let mut is_over = false;
-    while !is_over {
-        let mut batch = Vec::new();
-        match inbox.recv() {
-            Ok(Some(first)) => batch.push(first),
-            Ok(None) | Err(_) => return,
-        }
-        while batch.len() < BATCH {
-            match inbox.try_recv() {
-                Ok(Some(next)) => batch.push(next),
-                Ok(None) => {
-                    is_over = true;
-                    break;
+struct Moving {
+    gateway: Arc<Gateway>,
+    /// None when there is nobody to go on with them.
+    channel: Option<Channel>,
+}
+
+impl Moving {
+    fn run(mut self, inbox: &Receiver<Option<MovedConnection>>) {
+        let mut is_over = false;
+        while !is_over {
+            let mut batch = Vec::new();
+            match inbox.recv() {
+                Ok(Some(first)) => batch.push(first),
+                Ok(None) | Err(_) => return,
+            }
+            while batch.len() < BATCH {
+                match inbox.try_recv() {
+                    Ok(Some(next)) => batch.push(next),
+                    Ok(None) => {
+                        is_over = true;
+                        break;
+                    }
+                    Err(_) => break,
                 }
-                Err(_) => break,
+            }
+            self.deliver(batch);
+        }
+    }
+
+    /// What cannot be delivered stays here.
+    fn deliver(&mut self, batch: Vec<MovedConnection>) {
+        let until = Instant::now() + ANSWER;
+        while let Some(channel) = &self.channel {
+            let sockets: Vec<_> = batch.iter().map(|it| it.socket.as_fd()).collect();
+            let notes = Message::Connections(batch.iter().map(note).collect());
+            let Err(error) = channel.send(&notes, &sockets) else {
+                return;
+            };
+            // A message is taken as a whole, or not at all.
+            match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::TOOMANYREFS) if Instant::now() < until => sleep(TOO_MANY),
+                _ => self.channel = self.other_heir(),
+            }
+            if self.channel.is_none() {
+                let (count, error) = (batch.len(), error.to_string());
+                log::error!("connections-not-moved count={count} error={error:?}");
+                // First, so that they do not come here again.
+                self.gateway.heir.is_lost();
             }
         }
-        let sockets: Vec<_> = batch.iter().map(|it| it.socket.as_fd()).collect();
-        let notes = Message::Connections(batch.iter().map(note).collect());
-        if let Err(error) = channel.send(&notes, &sockets) {
-            let (count, error) = (batch.len(), error.to_string());
-            log::error!("connections-not-moved count={count} error={error:?}");
+        for connection in batch {
+            let client = connection.past.client;
+            if let Err(error) = listeners::go_on_with(&self.gateway, connection) {
+                let error = error.to_string();
+                log::error!("attach-failed client={client} error={error:?} unsaid=0");
+            }
+        }
+    }
+
+    /// The gateway that runs with the ini file by now.
+    fn other_heir(&self) -> Option<Channel> {
+        let name = socket_name_of(&self.gateway.config.load().path);
+        let until = Instant::now() + OTHER_HEIR;
+        loop {
+            if let Ok(Some(channel)) = Channel::connect(&name, &[])
+                && channel.send(&Message::Arriving, &[]).is_ok()
+                && let Ok(Some((Message::Welcome, _))) = channel.receive(ANSWER)
+            {
+                return Some(channel);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            sleep(LOOK);
         }
     }
 }
@@ -84,45 +152,6 @@ fn note(connection: &MovedConnection) -> ConnectionNote {
         served: past.served,
         idle_ms: u64::try_from(past.since.elapsed().as_millis()).unwrap_or(u64::MAX),
         line: past.line as u64,
+        header_due: past.header_due,
     }
-}
-
-/// The new process's end: goes on with whatever comes.
-///
-/// # Errors
-/// When the thread cannot be started.
-pub(in crate::run) fn receive(gateway: &Arc<Gateway>, channel: Channel) -> std::io::Result<()> {
-    let gateway = Arc::clone(gateway);
-    let thread = std::thread::Builder::new().name("arrivals".to_owned());
-    thread.spawn(move || {
-        let mut count = 0;
-        while let Ok(Some((message, sockets))) = channel.receive(SILENCE) {
-            let Message::Connections(notes) = message else {
-                continue;
-            };
-            for (note, socket) in notes.into_iter().zip(sockets) {
-                count += 1;
-                let now = Instant::now();
-                let idle = Duration::from_millis(note.idle_ms);
-                let past = ConnectionPast {
-                    client: note.client,
-                    vouched: note.vouched,
-                    served: note.served,
-                    since: now.checked_sub(idle).unwrap_or(now),
-                    line: usize::try_from(note.line).unwrap_or_default(),
-                };
-                let connection = MovedConnection {
-                    socket,
-                    listener: note.listener,
-                    past,
-                };
-                if let Err(error) = listeners::go_on_with(&gateway, connection) {
-                    let (client, error) = (note.client, error.to_string());
-                    log::error!("attach-failed client={client} error={error:?} unsaid=0");
-                }
-            }
-        }
-        log::info!("predecessor-ended connections={count}");
-    })?;
-    Ok(())
 }

@@ -1,0 +1,137 @@
+//! Idle connections on their way to the next process: the new one's end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::process::handover::{Channel, ConnectionNote, Message};
+use crate::proxy::Gateway;
+use crate::proxy::listeners;
+use crate::proxy::moved::{ConnectionPast, MovedConnection};
+
+/// Longer than any drain: the end of the other side is seen at once.
+const SILENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Goes on with the connections of earlier processes, of which there may be several.
+pub(in crate::run) struct Arrivals {
+    gateway: Arc<Gateway>,
+    open: Arc<OpenChannels>,
+}
+
+/// By their numbers; none once no more is taken.
+type OpenChannels = Mutex<Option<BTreeMap<u64, Arriving>>>;
+
+/// Those of one process.
+struct Arriving {
+    channel: Arc<Channel>,
+    thread: JoinHandle<()>,
+}
+
+impl Arrivals {
+    pub(in crate::run) fn new(gateway: &Arc<Gateway>) -> Self {
+        Self {
+            gateway: Arc::clone(gateway),
+            open: Arc::new(Mutex::new(Some(BTreeMap::new()))),
+        }
+    }
+
+    /// Goes on with whatever comes through `channel`.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(in crate::run) fn receive(&self, channel: Channel) -> io::Result<()> {
+        self.begin(channel, |_| Ok(()))
+    }
+
+    /// As [`Self::receive`], for a process that does not know whether it is taken in.
+    ///
+    /// # Errors
+    /// As of [`Self::receive`], and when it has gone.
+    pub(in crate::run) fn welcome(&self, channel: Channel) -> io::Result<()> {
+        self.begin(channel, |channel| channel.send(&Message::Welcome, &[]))
+    }
+
+    fn begin(
+        &self,
+        channel: Channel,
+        greet: impl FnOnce(&Channel) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut open = lock(&self.open);
+        let Some(channels) = open.as_mut() else {
+            return Ok(());
+        };
+        greet(&channel)?;
+        let number = channels.last_key_value().map_or(0, |(last, _)| last + 1);
+        let channel = Arc::new(channel);
+        let (gateway, other_end) = (Arc::clone(&self.gateway), Arc::clone(&channel));
+        let all = Arc::clone(&self.open);
+        let thread = std::thread::Builder::new().name("arrivals".to_owned());
+        let thread = thread.spawn(move || {
+            go_on(&gateway, &other_end);
+            // Nothing is kept of one that has ended.
+            drop(lock(&all).as_mut().and_then(|it| it.remove(&number)));
+        })?;
+        channels.insert(number, Arriving { channel, thread });
+        Ok(())
+    }
+
+    /// Takes no more, and waits until all that was taken is here. The other processes notice.
+    pub(in crate::run) fn close(&self) {
+        let channels = lock(&self.open).take().unwrap_or_default();
+        for Arriving { channel, thread } in channels.into_values() {
+            channel.end_receiving();
+            // Its panics are in the log.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(open: &OpenChannels) -> MutexGuard<'_, Option<BTreeMap<u64, Arriving>>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Goes on with whatever comes, until nothing more can.
+fn go_on(gateway: &Arc<Gateway>, channel: &Channel) {
+    let mut count = 0;
+    while let Ok(Some((message, sockets))) = channel.receive(SILENCE) {
+        let Message::Connections(notes) = message else {
+            continue;
+        };
+        if sockets.len() < notes.len() {
+            let missing = notes.len() - sockets.len();
+            log::error!("connections-not-moved count={missing} error=\"no descriptors left\"");
+        }
+        for (note, socket) in notes.into_iter().zip(sockets) {
+            count += 1;
+            let (client, connection) = (note.client, of_note(&note, socket));
+            if let Err(error) = listeners::go_on_with(gateway, connection) {
+                let error = error.to_string();
+                log::error!("attach-failed client={client} error={error:?} unsaid=0");
+            }
+        }
+    }
+    match channel.has_ended_receiving() {
+        true => log::info!("predecessor-left-to-another connections={count}"),
+        false => log::info!("predecessor-ended connections={count}"),
+    }
+}
+
+fn of_note(note: &ConnectionNote, socket: std::os::fd::OwnedFd) -> MovedConnection {
+    let now = Instant::now();
+    let idle = Duration::from_millis(note.idle_ms);
+    let past = ConnectionPast {
+        client: note.client,
+        vouched: note.vouched,
+        served: note.served,
+        since: now.checked_sub(idle).unwrap_or(now),
+        line: usize::try_from(note.line).unwrap_or_default(),
+        header_due: note.header_due,
+    };
+    MovedConnection {
+        socket,
+        listener: note.listener,
+        past,
+    }
+}
