@@ -339,9 +339,6 @@ impl Running {
                     log::error!("connections-not-moved error={:?}", error.to_string());
                 })
                 .ok();
-        } else if let Some(handover) = self.handover.take() {
-            // With it go the sockets that a successor would have got: whoever connects is to be refused.
-            handover.close();
         }
         // Those of earlier processes go wherever this one's go.
         self.arrivals.close();
