@@ -12,7 +12,7 @@ mod logs;
 pub(crate) mod neighbours;
 mod open_socket;
 mod reload;
-mod supervise;
+pub(crate) mod supervise;
 mod supervisor;
 pub(crate) mod upgrade;
 

@@ -259,9 +259,219 @@ fn a_second_supervisor_with_the_same_file_is_refused() {
     let second = run_to_exit(&["run", "--supervise", "-c", ini.to_str().unwrap()]);
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
-    let expected = format!("supervised by process {}", gateway.pid());
+    let expected = format!("it is supervised by process {}", gateway.pid());
     assert!(said.contains(&expected), "{said}");
     assert_eq!(gateway.connect().ask(GET).status(), 200);
     assert_eq!(pid_in_file(&gateway), Some(gateway.pid().cast_signed()));
     gateway.end();
+}
+
+fn graygate(arguments: &[&str], gateway: &Gateway) -> std::process::Output {
+    let ini = gateway.path("graygate.ini");
+    Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .args(arguments)
+        .arg("-c")
+        .arg(ini)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// The program that a process runs.
+fn program_of(pid: i32) -> std::path::PathBuf {
+    fs::read_link(format!("/proc/{pid}/exe")).unwrap()
+}
+
+#[test]
+fn an_upgrade_replaces_the_gateway_and_then_the_supervisor_under_one_process_id() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let pid = gateway.pid().cast_signed();
+    wait_until("the pid file is there", DEADLINE, || {
+        pid_in_file(&gateway) == Some(pid)
+    });
+    let before = child(&gateway);
+    let mut kept = gateway.connect();
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(kept.ask(ask).status(), 200);
+    let is_over = AtomicBool::new(false);
+    let other = gateway.path("graygate-2");
+    fs::copy(env!("CARGO_BIN_EXE_graygate"), &other).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    assert_eq!(gateway.connect().ask(GET).status(), 200);
+                }
+            });
+        }
+        let upgraded = graygate(&["upgrade", "--program", other.to_str().unwrap()], &gateway);
+        is_over.store(true, Ordering::SeqCst);
+        assert!(upgraded.status.success(), "{upgraded:?}");
+        wait_until("the old one has gone", DEADLINE, || has_ended(before));
+        let after = child(&gateway);
+        assert_ne!(after, before);
+        assert_eq!(said(&upgraded), format!("upgraded (pid {after})\n"));
+        assert_eq!(
+            [program_of(pid), program_of(after)],
+            [other.clone(), other.clone()]
+        );
+    });
+    assert_eq!(kept.ask(ask).status(), 200);
+    assert_eq!(pid_in_file(&gateway), Some(pid));
+    // The new one knows all that the old one did: it restarts, reloads, upgrades and ends.
+    send(child(&gateway), Signal::SIGKILL);
+    gateway.wait_for_log("gateway-died");
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+    assert_eq!(program_of(child(&gateway)), other);
+    let reloaded = graygate(&["reload"], &gateway);
+    assert_eq!(said(&reloaded), format!("reloaded (pid {pid})\n"));
+    let before = child(&gateway);
+    gateway.signal(Signal::SIGUSR2);
+    gateway.wait_for_log("upgraded pid=");
+    wait_until("the old one has gone", DEADLINE, || has_ended(before));
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+    gateway.end();
+}
+
+#[test]
+fn where_an_upgrade_fails_gateway_and_supervisor_go_on_as_they_were() {
+    let origin = Origin::saying(ok("fine"));
+    let mut gateway = setup(&origin).start();
+    let (pid, own) = (gateway.pid().cast_signed(), child(&gateway));
+    let programs = [program_of(pid), program_of(own)];
+    let script = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = gateway.path(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    // It says that it can, and dies.
+    let dies = script("dies", "#!/bin/sh\n[ \"$3\" = --help ] && exit 0; exit 7\n");
+    for (program, why) in [
+        ("/bin/false", "it cannot go on as a supervisor"),
+        ("/no/such/program", "No such file"),
+        (&dies, "it has ended: exit code 7"),
+    ] {
+        let refused = graygate(&["upgrade", "--program", program], &gateway);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let said = said(&refused);
+        assert!(said.contains(why), "{said}");
+        assert!(said.contains("the running gateway serves on"), "{said}");
+        assert_eq!(gateway.connect().ask(GET).status(), 200);
+        assert_eq!([program_of(pid), program_of(child(&gateway))], programs);
+    }
+    gateway.edit_ini(|it| it.set("gateway.drain_timeout", "soon"));
+    gateway.signal(Signal::SIGUSR2);
+    let line = gateway.wait_for_log("drain_timeout");
+    assert!(line.contains("upgrade-failed"), "{line}");
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+    assert_eq!(child(&gateway), own);
+    gateway.edit_ini(|it| it.set("gateway.drain_timeout", "30s"));
+    gateway.end();
+}
+
+#[test]
+fn where_the_supervisor_cannot_become_the_new_program_it_says_so_and_goes_on() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let (pid, own) = (gateway.pid().cast_signed(), child(&gateway));
+    let program = program_of(pid);
+    // Gone once the new gateway runs.
+    let path = gateway.path("vanishes");
+    let text = format!(
+        "#!/bin/sh\n[ \"$3\" = --help ] && exit 0; rm \"$0\"; exec {} \"$@\"\n",
+        env!("CARGO_BIN_EXE_graygate")
+    );
+    fs::write(&path, text).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let upgraded = graygate(&["upgrade", "--program", path.to_str().unwrap()], &gateway);
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    assert!(
+        said(&upgraded).contains("the supervisor goes on as it is"),
+        "{upgraded:?}"
+    );
+    gateway.wait_for_log("supervisor-not-replaced");
+    wait_until("the old one has gone", DEADLINE, || has_ended(own));
+    assert_eq!(program_of(pid), program);
+    send(child(&gateway), Signal::SIGKILL);
+    gateway.wait_for_log("gateway-died");
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+    gateway.end();
+}
+
+#[test]
+fn during_a_drain_the_supervisor_has_two_gateways_and_ends_both() {
+    let origin = Origin::scripted(|conn| {
+        while conn.request()?.is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let mut gateway = setup(&origin)
+        .set("gateway.drain_timeout", "1h")
+        .set("upstream.stall_timeout", "1h")
+        .start();
+    let before = child(&gateway);
+    let mut busy = gateway.connect();
+    busy.send(GET);
+    assert_eq!(busy.head().status(), 200);
+    let upgraded = graygate(&["upgrade"], &gateway);
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    assert_eq!(gateway.children().len(), 2);
+    let mut other = gateway.connect();
+    other.send(GET);
+    assert_eq!(other.head().status(), 200);
+    gateway.signal(Signal::SIGTERM);
+    wait_until("connections are refused", DEADLINE, || {
+        std::net::TcpStream::connect(gateway.addr()).is_err()
+    });
+    assert_eq!(gateway.children().len(), 2);
+    assert!(!has_ended(before));
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.wait_exit().success());
+    assert!(has_ended(before));
+}
+
+#[test]
+fn a_supervisor_that_is_told_to_leave_ends_at_once_and_the_next_one_goes_on() {
+    let origin = Origin::saying(ok("fine"));
+    let mut gateway = setup(&origin).start();
+    wait_until("the pid file is there", DEADLINE, || {
+        pid_in_file(&gateway).is_some()
+    });
+    let own = child(&gateway);
+    let mut kept = gateway.connect();
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(kept.ask(ask).status(), 200);
+    let left = graygate(&["leave"], &gateway);
+    assert_eq!(said(&left), format!("left (pid {own} serves on)\n"));
+    assert!(gateway.wait_exit().success());
+    gateway.wait_for_log("supervisor-left");
+    assert_eq!(pid_in_file(&gateway), Some(own));
+    let again = graygate(&["leave"], &gateway);
+    assert!(
+        said(&again).contains("no supervisor runs with"),
+        "{again:?}"
+    );
+    let mut next = Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .args(["run", "--supervise", "-c"])
+        .arg(gateway.path("graygate.ini"))
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = next.id().cast_signed();
+    wait_until("the old one has gone", DEADLINE, || has_ended(own));
+    wait_until("the pid file is the new one's", DEADLINE, || {
+        pid_in_file(&gateway) == Some(pid)
+    });
+    assert_eq!(kept.ask(ask).status(), 200);
+    send(pid, Signal::SIGTERM);
+    assert!(next.wait().unwrap().success());
 }

@@ -66,6 +66,15 @@ pub(crate) enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+    /// End the supervisor of the running gateway at once, and leave the gateway serving: the next `run
+    /// --supervise` takes over from it; exits with 0 if it serves
+    Leave {
+        #[command(flatten)]
+        output: Output,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
     /// Show the state of the running gateway; exits with 0 if it is serving, else with 1
     Status {
         /// Exit with 2 if it is serving, but lacks something: the lines `degraded`

@@ -80,6 +80,10 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             let report = |line| Report::new(format!("{line}\n"), json!({ "outcome": line }));
             (output.form(), outcome.map(report))
         }
+        Action::Leave { output, config } => {
+            let report = |line| Report::new(format!("{line}\n"), json!({ "outcome": line }));
+            (output.form(), upgrade::leave(&config).map(report))
+        }
         Action::Status {
             strict,
             output,

@@ -1,19 +1,15 @@
 //! `graygate upgrade`: puts another process in the place of the running gateway, and no connection is refused
 //! meanwhile.
 //!
-//! The new process is started from here, with the rights of whoever asks: root, where the gateway has given
-//! up root's. It finds the running one by the ini file: see [`crate::run::upgrade`].
+//! A supervisor is asked to start the new process. Where there is none, it is started from here, with the
+//! rights of whoever asks: root, where the gateway has given up root's. It finds the running one by the ini
+//! file: see [`crate::run::upgrade`].
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
-use crate::config::Config;
 use crate::run;
-use crate::run::upgrade::{ANSWER, DONE, PROBATION, VARIABLE};
+use crate::run::supervise::asking::{self, Told};
+use crate::run::upgrade::starting;
 
 /// Has `program`, or the one that now lies where this one was started from, take over from the gateway that
 /// runs with the file at `config`. Returns one line: the outcome.
@@ -23,20 +19,17 @@ use crate::run::upgrade::{ANSWER, DONE, PROBATION, VARIABLE};
 pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<String, String> {
     let settings = run::load(config)?;
     let program = match program {
-        Some(program) => program.to_owned(),
-        None => own_program()?,
+        Some(program) => std::path::absolute(program).map_err(|error| error.to_string())?,
+        None => starting::own_program()?,
     };
-    let mut command = Command::new(&program);
-    command.arg("run").arg("-c").arg(config).env(VARIABLE, "1");
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = None;
-    let started = command.spawn().map_err(|error| error.to_string());
-    let outcome = started.and_then(|it| wait(child.insert(it), limit(&settings)));
+    let outcome = match asking::upgrade(config, &program, starting::limit(&settings)) {
+        Ok(Told::Nobody) => starting::start(&program, config, &settings).map(|pid| (pid, None)),
+        Ok(Told::Done { pid, note }) => Ok((pid, note)),
+        Err(why) => Err(why),
+    };
     match outcome {
-        Ok(()) => {
-            let pid = child.map(|it| it.id()).unwrap_or_default();
-            Ok(format!("upgraded (pid {pid})"))
-        }
+        Ok((pid, None)) => Ok(format!("upgraded (pid {pid})")),
+        Ok((pid, Some(note))) => Ok(format!("upgraded (pid {pid}); {note}")),
         Err(why) => Err(format!(
             "{}: {why}; the running gateway serves on",
             program.display()
@@ -44,48 +37,14 @@ pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<String, S
     }
 }
 
-/// The program that lies at the path that this one was started from: the kernel says so when that was
-/// replaced.
-fn own_program() -> Result<std::path::PathBuf, String> {
-    let path = std::env::current_exe().map_err(|error| error.to_string())?;
-    let text = path.to_string_lossy();
-    Ok(text
-        .strip_suffix(" (deleted)")
-        .map_or(path.clone(), Into::into))
-}
-
-/// For all that the new process has to do.
-fn limit(settings: &Config) -> Duration {
-    settings.gateway.upgrade_timeout + PROBATION + 3 * ANSWER
-}
-
-/// Waits until it has taken over; ends it if it does not.
-fn wait(child: &mut Child, limit: Duration) -> Result<(), String> {
-    let (said, lines) = mpsc::channel();
-    if let Some(output) = child.stdout.take() {
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if said.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+/// Ends the supervisor of the gateway that runs with the file at `config`, and leaves the gateway serving.
+/// Returns one line: the outcome.
+///
+/// # Errors
+/// One line; nothing has changed.
+pub(crate) fn leave(config: &Path) -> Result<String, String> {
+    match asking::leave(config)? {
+        Told::Nobody => Err(format!("no supervisor runs with {}", config.display())),
+        Told::Done { pid, .. } => Ok(format!("left (pid {pid} serves on)")),
     }
-    let (until, mut why) = (std::time::Instant::now() + limit, None);
-    loop {
-        let left = until.saturating_duration_since(std::time::Instant::now());
-        match lines.recv_timeout(left) {
-            Ok(line) if line == DONE => return Ok(()),
-            Ok(line) => why = Some(line),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                // The running gateway notices that.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("it has not taken over within {limit:?}"));
-            }
-        }
-    }
-    let status = child.wait().map_err(|error| error.to_string())?;
-    Err(why.unwrap_or_else(|| format!("it has ended ({status})")))
 }

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred, socket_type};
 use rustix::net::{
@@ -76,10 +77,37 @@ impl HandoverSocket {
         }
     }
 
+    /// As [`Self::accept`], but waits for nobody; `None` as well when somebody was turned away.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn accept_now(&self) -> io::Result<Option<Channel>> {
+        let mut waits = [PollFd::new(&self.socket, PollFlags::IN)];
+        if poll(&mut waits, Some(&Timespec::default()))? == 0 {
+            return Ok(None);
+        }
+        let socket = accept_with(&self.socket, SocketFlags::CLOEXEC)?;
+        let channel = Channel::new(socket);
+        Ok(channel.is_trusted(&[])?.then_some(channel))
+    }
+
     /// Closes it for whoever waits in [`Self::accept`]. Its name is free when it is dropped.
     pub(crate) fn close(&self) {
         // It listens, so there is nothing that could fail.
         let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+impl AsFd for HandoverSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// One that another program has opened.
+impl From<OwnedFd> for HandoverSocket {
+    fn from(socket: OwnedFd) -> Self {
+        Self { socket }
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -129,6 +130,35 @@ impl PidFile {
         })
     }
 
+    /// Says that another process is the gateway from now on, and leaves the file to that.
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub(crate) fn leave_to(self, pid: u32) -> io::Result<()> {
+        let written = open(&self.path).and_then(|mut file| {
+            file.set_len(0)?;
+            file.write_all(format!("{pid}\n").as_bytes())
+        });
+        let written = written.map_err(|error| named(&self.path, &error));
+        self.leave();
+        written
+    }
+
+    /// The file at `path`, whose lock this process has by this descriptor: another program has left it.
+    pub(crate) fn held(path: &Path, lock: OwnedFd) -> Self {
+        Self {
+            path: path.to_owned(),
+            lock: File::from(lock),
+            writer: None,
+            is_left: false,
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes the file that its predecessor has left, or is about to leave within `limit`.
     ///
     /// # Errors
@@ -168,6 +198,13 @@ impl PidFile {
         let line = format!("{}\n", std::process::id());
         let written = writer.write_all(line.as_bytes());
         written.map_err(|error| named(&self.path, &error))
+    }
+}
+
+/// What has the lock.
+impl AsFd for PidFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 }
 

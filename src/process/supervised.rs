@@ -79,8 +79,8 @@ mod tests {
             "lists-resolver: one answer, which is waited for in time",
         ),
         (
-            "src/cli/upgrade.rs",
-            "the command line: it reads what the new process says, and is the last to hold that open",
+            "src/run/upgrade/starting.rs",
+            "it reads what the new process says, and is the last to hold that open",
         ),
         (
             "src/run/upgrade/giving.rs",

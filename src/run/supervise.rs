@@ -22,9 +22,13 @@
 //!
 //! Signals are read from a descriptor, and held back otherwise, so none is lost at any time.
 
+pub(crate) mod asking;
 mod child;
+mod desk;
 mod events;
 mod pauses;
+mod replacement;
+mod succession;
 
 use std::fs;
 use std::io;
@@ -42,7 +46,10 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::child::{Child, Start};
+use self::desk::Desk;
 use self::pauses::Pauses;
+use self::replacement::Left;
+use self::succession::Succession;
 use super::load;
 use super::supervisor::KeptDoor;
 use crate::config::Config;
@@ -86,24 +93,13 @@ pub(crate) fn supervise(path: &Path) -> Result<u8, String> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&signals, flags).map_err(in_words)?;
     let config = load(path)?;
-    let pid_file = config.gateway.pid_file.as_deref().map(take_pid_file);
-    let mut parent = Parent {
-        path: path.to_owned(),
-        pid_file: pid_file.transpose().map_err(|error| error.to_string())?,
-        config,
-        signals,
-        current: None,
-        old: Vec::new(),
-        doors: Vec::new(),
-        pauses: Pauses::default(),
-        restarts: 0,
-        reason: None,
-        // Only root may lower it. Others' gateways take more memory, too.
-        oom: process::set_oom_score(OOM_SCORE).ok(),
-        next: Without::Nothing,
-        end: None,
+    let mut parent = match Left::find().map_err(|error| error.to_string())? {
+        Some(left) => Parent::of(path, config, signals, left),
+        None => Parent::begin(path, config, signals)?,
     };
-    parent.start().map_err(|error| error.to_string())?;
+    if parent.current.is_none() {
+        parent.start().map_err(|error| error.to_string())?;
+    }
     parent.follow()
 }
 
@@ -138,12 +134,6 @@ impl FileMark {
     }
 }
 
-/// Why it ends.
-struct End {
-    /// The exit code of the last gateway.
-    code: u8,
-}
-
 /// The supervisor.
 struct Parent {
     path: PathBuf,
@@ -155,34 +145,82 @@ struct Parent {
     current: Option<Child>,
     /// Those on their way out.
     old: Vec<Child>,
-    /// All listening sockets of the gateway.
+    /// The listening sockets of one that has died.
     doors: Vec<KeptDoor>,
+    succession: Option<Succession>,
+    desk: Desk,
     pauses: Pauses,
     restarts: u64,
     /// Why, the last time.
     reason: Option<String>,
     /// The process's share of the blame before it was lowered.
     oom: Option<i64>,
-    next: Without,
-    /// It is about to end.
-    end: Option<End>,
+    without: Without,
+    /// It is about to end, with this exit code: that of the last gateway.
+    end: Option<u8>,
 }
 
 impl Parent {
+    fn begin(path: &Path, config: Config, signals: SignalFd) -> Result<Self, String> {
+        let (desk, closed) = Desk::open(path)?;
+        let pid_file = config.gateway.pid_file.as_deref().map(take_pid_file);
+        let left = Left {
+            pid_file: pid_file.transpose().map_err(|error| error.to_string())?,
+            desk,
+            // Only root may lower it. Others' gateways take more memory, too.
+            oom: process::set_oom_score(OOM_SCORE).ok(),
+            ..Left::default()
+        };
+        let parent = Self::of(path, config, signals, left);
+        if let Some(error) = closed {
+            let error = error.to_string();
+            parent.tell(
+                Level::Error,
+                &format!("supervisor-unavailable error={error:?}"),
+            );
+        }
+        Ok(parent)
+    }
+
+    fn of(path: &Path, config: Config, signals: SignalFd, left: Left) -> Self {
+        Self {
+            path: path.to_owned(),
+            config,
+            signals,
+            pid_file: left.pid_file,
+            current: left.current,
+            old: left.old,
+            doors: Vec::new(),
+            succession: None,
+            desk: left.desk,
+            pauses: Pauses::default(),
+            restarts: left.restarts,
+            reason: left.reason,
+            oom: left.oom,
+            without: Without::Nothing,
+            end: None,
+        }
+    }
+
+    /// What a gateway is to know.
+    fn supervised(&self) -> SupervisorMessage {
+        SupervisorMessage::Supervised {
+            pid: std::process::id(),
+            restarts: self.restarts,
+            reason: self.reason.clone(),
+            oom: self.oom,
+        }
+    }
+
     fn start(&mut self) -> io::Result<()> {
         let started = Child::start(&Start {
             config: &self.path,
             program: None,
             succeeds: false,
-            supervised: SupervisorMessage::Supervised {
-                pid: std::process::id(),
-                restarts: self.restarts,
-                reason: self.reason.clone(),
-                oom: self.oom,
-            },
+            supervised: self.supervised(),
             doors: &self.doors,
         })?;
-        self.next = Without::Nothing;
+        self.without = Without::Nothing;
         self.current = Some(started);
         Ok(())
     }
@@ -190,7 +228,6 @@ impl Parent {
     /// Waits for whatever happens, until the end.
     fn follow(mut self) -> Result<u8, String> {
         loop {
-            self.wait().map_err(|error| error.to_string())?;
             while let Ok(Some(signal)) = self.signals.read_signal() {
                 let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
                 if let Ok(signal) = Signal::try_from(number) {
@@ -200,12 +237,15 @@ impl Parent {
             self.hear();
             self.reap();
             self.look();
-            if let Some(end) = &self.end
+            self.look_at_upgrade();
+            self.attend();
+            if let Some(code) = self.end
                 && self.current.is_none()
                 && self.old.is_empty()
             {
-                return Ok(end.code);
+                return Ok(code);
             }
+            self.wait().map_err(|error| error.to_string())?;
         }
     }
 
@@ -214,11 +254,16 @@ impl Parent {
         let channels = self.children().filter_map(|it| it.channel.as_ref());
         let mut waits = vec![PollFd::new(&self.signals, PollFlags::IN)];
         waits.extend(channels.map(|it| PollFd::from_borrowed_fd(it.as_fd(), PollFlags::IN)));
-        let limit = match &self.next {
+        let waiting = self.desk.descriptors();
+        waits.extend(waiting.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN)));
+        let left = |when: &Instant| when.saturating_duration_since(Instant::now());
+        let limit = match &self.without {
             Without::Nothing => None,
-            Without::Start(when) => Some(when.saturating_duration_since(Instant::now())),
+            Without::Start(when) => Some(left(when)),
             Without::WaitForFile(_) => Some(FILE_LOOK),
         };
+        let upgrade = self.succession.as_ref().map(|it| left(&it.until));
+        let limit = limit.into_iter().chain(upgrade).min();
         let limit = limit.map(Timespec::try_from).transpose();
         let limit = limit.map_err(io::Error::other)?;
         match poll(&mut waits, limit.as_ref()) {
@@ -228,7 +273,8 @@ impl Parent {
     }
 
     fn children(&self) -> impl Iterator<Item = &Child> {
-        self.current.iter().chain(&self.old)
+        let successor = self.succession.iter().filter_map(Succession::child);
+        self.current.iter().chain(&self.old).chain(successor)
     }
 
     fn on_signal(&mut self, signal: Signal) {
@@ -239,10 +285,11 @@ impl Parent {
                     child.signal(signal);
                 }
                 // Whoever asks for a reload has done something about it.
-                if let Without::Start(_) | Without::WaitForFile(_) = self.next {
-                    self.next = Without::Start(Instant::now());
+                if let Without::Start(_) | Without::WaitForFile(_) = self.without {
+                    self.without = Without::Start(Instant::now());
                 }
             }
+            Signal::SIGUSR2 => self.begin_upgrade(None, None),
             _ => {}
         }
     }
@@ -250,9 +297,12 @@ impl Parent {
     /// Ends once all gateways have. They hurry if they were told to end before.
     fn drain(&mut self) {
         // Nobody would be there for connections that wait here.
+        self.drop_upgrade();
         self.doors.clear();
-        self.next = Without::Nothing;
-        self.end.get_or_insert(End { code: 0 });
+        let children = self.current.iter_mut().chain(&mut self.old);
+        children.for_each(|it| it.doors.clear());
+        self.without = Without::Nothing;
+        self.end.get_or_insert(0);
         for child in self.children() {
             child.signal(Signal::SIGTERM);
         }
@@ -269,8 +319,9 @@ impl Parent {
     }
 
     fn child(&mut self, pid: Pid) -> Option<&mut Child> {
-        let mut children = self.current.iter_mut().chain(&mut self.old);
-        children.find(|it| it.pid == pid)
+        let successor = self.succession.iter_mut().filter_map(Succession::child_mut);
+        let children = self.current.iter_mut().chain(&mut self.old);
+        children.chain(successor).find(|it| it.pid == pid)
     }
 
     fn next_message(&mut self, pid: Pid) -> Option<(Message, Vec<std::os::fd::OwnedFd>)> {
@@ -287,6 +338,8 @@ impl Parent {
 
     fn on_message(&mut self, pid: Pid, message: Message, sockets: Vec<std::os::fd::OwnedFd>) {
         let is_current = self.current.as_ref().is_some_and(|it| it.pid == pid);
+        let is_successor = self.succession.as_ref().and_then(Succession::child);
+        let is_successor = is_successor.is_some_and(|it| it.pid == pid);
         let is_ending = self.end.is_some();
         let Some(child) = self.child(pid) else {
             return;
@@ -298,14 +351,21 @@ impl Parent {
             }
             Message::Offered { .. } => {
                 let shown = std::mem::take(&mut child.shown);
-                if is_current && !is_ending {
-                    self.doors = shown;
+                if !is_ending {
+                    child.doors = shown;
+                }
+                if is_current {
+                    self.doors.clear();
                 }
             }
             Message::Refused { reason } => child.refusal = Some(reason),
             Message::Supervisor(SupervisorMessage::Serving) => {
                 child.serving = Some(Instant::now());
-                self.announce();
+                match is_successor {
+                    true => self.succeed(),
+                    false if is_current => self.announce(),
+                    false => {}
+                }
             }
             _ => {}
         }
@@ -332,6 +392,9 @@ impl Parent {
             // It may have said something at last.
             self.hear();
             self.old.retain(|it| it.pid != pid);
+            if self.has_ended_in_upgrade(pid, status) {
+                continue;
+            }
             if let Some(child) = self.current.take_if(|it| it.pid == pid) {
                 self.on_end(child, status);
             }
@@ -340,19 +403,21 @@ impl Parent {
 
     fn on_end(&mut self, child: Child, status: WaitStatus) {
         if let Some(end) = &mut self.end {
-            end.code = code(status);
+            *end = code(status);
             return;
         }
         if self.restarts == 0 && child.serving.is_none() {
             // It has said why.
-            self.end = Some(End {
-                code: code(status).max(1),
-            });
+            self.end = Some(code(status).max(1));
             return;
+        }
+        // If it has not shown any, it has died before it could.
+        if !child.doors.is_empty() {
+            self.doors = child.doors;
         }
         let reason = child.refusal.unwrap_or_else(|| shown(status));
         let pause = self.pauses.after(child.serving, Instant::now());
-        self.next = Without::Start(Instant::now() + pause);
+        self.without = Without::Start(Instant::now() + pause);
         let (pid, restarts) = (child.pid, self.restarts + 1);
         let is_new = child.serving.is_some() || self.reason.as_ref() != Some(&reason);
         (self.restarts, self.reason) = (restarts, Some(reason.clone()));
@@ -368,7 +433,7 @@ impl Parent {
 
     /// Starts a gateway if it is time to.
     fn look(&mut self) {
-        match &self.next {
+        match &self.without {
             Without::Start(when) if *when <= Instant::now() => self.start_again(),
             Without::WaitForFile(mark) if *mark != FileMark::of(&self.path) => self.start_again(),
             _ => {}
@@ -380,7 +445,7 @@ impl Parent {
         match load(&self.path) {
             Ok(config) => self.config = config,
             Err(error) => {
-                self.next = Without::WaitForFile(mark);
+                self.without = Without::WaitForFile(mark);
                 let waits = format!(
                     "gateway-waits error={error:?} remedy=\"correct the file: it is read again then\""
                 );
@@ -390,7 +455,7 @@ impl Parent {
         }
         if let Err(error) = self.start() {
             let pause = self.pauses.after(None, Instant::now());
-            self.next = Without::Start(Instant::now() + pause);
+            self.without = Without::Start(Instant::now() + pause);
             let error = error.to_string();
             self.tell(
                 Level::Error,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use rustix::io::dup;
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stdin, stdin};
 
 use super::open_socket::OpenSocket;
@@ -63,11 +63,11 @@ impl Supervisor {
         if std::env::var_os(SUPERVISED).is_none() {
             return Ok(None);
         }
-        let Some(channel) = Channel::of(dup(stdin())?) else {
+        // It is not for whatever this process starts.
+        let Some(channel) = Channel::of(fcntl_dupfd_cloexec(stdin(), 0)?) else {
             return Ok(None);
         };
         dup2_stdin(File::open("/dev/null")?)?;
-        rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::CLOEXEC)?;
         let mut supervisor = Self {
             channel,
             pid: 0,

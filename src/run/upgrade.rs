@@ -19,6 +19,7 @@
 mod arriving;
 mod giving;
 mod moving;
+pub(crate) mod starting;
 mod taking;
 
 use std::io::{self, Write};
@@ -63,8 +64,16 @@ pub(super) fn tell(why: &str) {
 
 /// Where the gateway that runs with the ini file at `config` can be asked for a handover.
 fn socket_name_of(config: &Path) -> String {
+    format!("graygate-upgrade:{}", hash_of(config))
+}
+
+/// Where its supervisor can be asked.
+pub(super) fn supervisor_name_of(config: &Path) -> String {
+    format!("graygate-supervisor:{}", hash_of(config))
+}
+
+fn hash_of(config: &Path) -> String {
     let path = config.canonicalize().unwrap_or_else(|_| config.to_owned());
     let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let hash: String = hash[..16].iter().map(|it| format!("{it:02x}")).collect();
-    format!("graygate-upgrade:{hash}")
+    hash[..16].iter().map(|it| format!("{it:02x}")).collect()
 }

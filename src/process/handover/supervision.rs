@@ -31,6 +31,42 @@ pub(crate) enum SupervisorMessage {
     Left,
     /// Of a gateway: it serves.
     Serving,
+    /// Of the command line: this program is to take the place of the gateway, and of the supervisor.
+    Upgrade {
+        /// Its path.
+        program: String,
+    },
+    /// Of the command line: the supervisor is to leave.
+    Leave,
+    /// To the command line: it is done.
+    Done {
+        /// The gateway that serves now.
+        pid: u32,
+        /// What should be known besides.
+        note: Option<String>,
+    },
+    /// To the supervisor's next program, with the channel to a gateway. Its doors come before.
+    Gateway {
+        /// The gateway's.
+        pid: u32,
+        /// It is the one that serves, and not on its way out.
+        is_current: bool,
+        /// For how many milliseconds it has served.
+        serving_ms: Option<u64>,
+    },
+    /// To the next program, with the descriptor that has the lock.
+    PidFile {
+        /// Where it is.
+        path: String,
+    },
+    /// To the next program, with the socket at which the command line asks.
+    Desk,
+    /// To the next program, with a connection of the command line, which waits for the word that an upgrade
+    /// is done.
+    Asker {
+        /// The gateway that serves now.
+        pid: u32,
+    },
 }
 
 impl SupervisorMessage {
@@ -51,6 +87,22 @@ impl SupervisorMessage {
             Self::Expect { pid } => json!({ "message": "expect", "pid": pid }),
             Self::Left => json!({ "message": "left" }),
             Self::Serving => json!({ "message": "serving" }),
+            Self::Upgrade { program } => json!({ "message": "upgrade", "program": program }),
+            Self::Leave => json!({ "message": "leave" }),
+            Self::Done { pid, note } => json!({ "message": "done", "pid": pid, "note": note }),
+            Self::Gateway {
+                pid,
+                is_current,
+                serving_ms,
+            } => json!({
+                "message": "gateway",
+                "pid": pid,
+                "current": is_current,
+                "serving_ms": serving_ms,
+            }),
+            Self::PidFile { path } => json!({ "message": "pid-file", "path": path }),
+            Self::Desk => json!({ "message": "desk" }),
+            Self::Asker { pid } => json!({ "message": "asker", "pid": pid }),
         }
     }
 
@@ -67,6 +119,24 @@ impl SupervisorMessage {
             "expect" => Self::Expect { pid: pid()? },
             "left" => Self::Left,
             "serving" => Self::Serving,
+            "upgrade" => Self::Upgrade {
+                program: value["program"].as_str()?.to_owned(),
+            },
+            "leave" => Self::Leave,
+            "done" => Self::Done {
+                pid: pid()?,
+                note: value["note"].as_str().map(str::to_owned),
+            },
+            "gateway" => Self::Gateway {
+                pid: pid()?,
+                is_current: value["current"].as_bool().unwrap_or_default(),
+                serving_ms: value["serving_ms"].as_u64(),
+            },
+            "pid-file" => Self::PidFile {
+                path: value["path"].as_str()?.to_owned(),
+            },
+            "desk" => Self::Desk,
+            "asker" => Self::Asker { pid: pid()? },
             _ => return None,
         })
     }
@@ -94,6 +164,39 @@ mod tests {
             ),
             (r#"{"message":"left"}"#, SupervisorMessage::Left),
             (r#"{"message":"serving"}"#, SupervisorMessage::Serving),
+            (
+                r#"{"message":"upgrade","program":"/p"}"#,
+                SupervisorMessage::Upgrade {
+                    program: "/p".to_owned(),
+                },
+            ),
+            (r#"{"message":"leave"}"#, SupervisorMessage::Leave),
+            (
+                r#"{"message":"done","note":"n","pid":7}"#,
+                SupervisorMessage::Done {
+                    pid: 7,
+                    note: Some("n".to_owned()),
+                },
+            ),
+            (
+                r#"{"current":true,"message":"gateway","pid":7,"serving_ms":9}"#,
+                SupervisorMessage::Gateway {
+                    pid: 7,
+                    is_current: true,
+                    serving_ms: Some(9),
+                },
+            ),
+            (
+                r#"{"message":"pid-file","path":"/p"}"#,
+                SupervisorMessage::PidFile {
+                    path: "/p".to_owned(),
+                },
+            ),
+            (r#"{"message":"desk"}"#, SupervisorMessage::Desk),
+            (
+                r#"{"message":"asker","pid":7}"#,
+                SupervisorMessage::Asker { pid: 7 },
+            ),
         ]
     }
 

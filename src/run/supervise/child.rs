@@ -18,6 +18,9 @@ use crate::run::upgrade::VARIABLE;
 /// This very program, even when another one lies at its path by now.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// Set for a supervisor that goes on in the place of another program: see [`super::replacement`].
+pub(super) const RESUMED: &str = "GRAYGATE_SUPERVISOR_RESUMED";
+
 /// A gateway process.
 pub(super) struct Child {
     pub(super) pid: Pid,
@@ -29,6 +32,8 @@ pub(super) struct Child {
     pub(super) refusal: Option<String>,
     /// Sockets that it has shown, until it has shown all of them.
     pub(super) shown: Vec<KeptDoor>,
+    /// Its listening sockets, as it has shown them.
+    pub(super) doors: Vec<KeptDoor>,
 }
 
 /// What to start.
@@ -63,6 +68,7 @@ impl Child {
             .arg(start.config)
             .env(SUPERVISED, "1")
             .env_remove(VARIABLE)
+            .env_remove(RESUMED)
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::from(other))
@@ -78,6 +84,7 @@ impl Child {
             serving: None,
             refusal: None,
             shown: Vec::new(),
+            doors: Vec::new(),
         };
         child.send(&Message::Supervisor(start.supervised.clone()), &[]);
         for door in start.doors {
@@ -95,6 +102,11 @@ impl Child {
             // Its end is seen when its status is read.
             let _ = channel.send(message, &sockets);
         }
+    }
+
+    /// As [`Self::send`], without sockets.
+    pub(super) fn tell(&self, message: SupervisorMessage) {
+        self.send(&Message::Supervisor(message), &[]);
     }
 
     /// Sends it a signal.

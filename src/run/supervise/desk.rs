@@ -1,0 +1,136 @@
+//! Where a supervisor is asked for something: see [`super::asking`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use log::Level;
+
+use super::{AT_ONCE, Parent};
+use crate::process::handover::{Channel, HandoverSocket, Message, SupervisorMessage};
+use crate::run::upgrade::supervisor_name_of;
+
+/// Those who have come, and said nothing yet.
+const MOST: usize = 8;
+
+/// Who asks.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// None when the name belongs to somebody else.
+    socket: Option<HandoverSocket>,
+    waiting: Vec<Channel>,
+}
+
+impl Desk {
+    /// Opens it for whoever runs with the same ini file.
+    ///
+    /// # Errors
+    /// Another supervisor has it, in words. Somebody who is nobody to be trusted cannot keep a gateway from
+    /// starting: that costs the desk only.
+    pub(super) fn open(config: &Path) -> Result<(Self, Option<io::Error>), String> {
+        let name = supervisor_name_of(config);
+        match HandoverSocket::open(&name) {
+            Ok(socket) => Ok((Self::of(socket), None)),
+            Err(error) => match Channel::connect(&name, &[]) {
+                Ok(Some(other)) => {
+                    let (path, pid) = (config.display(), other.pid().unwrap_or_default());
+                    Err(format!("{path}: it is supervised by process {pid}"))
+                }
+                _ => Ok((Self::default(), Some(error))),
+            },
+        }
+    }
+
+    /// One that another program has opened.
+    pub(super) fn of(socket: HandoverSocket) -> Self {
+        Self {
+            socket: Some(socket),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// What to wait at.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let socket = self.socket.iter().map(AsFd::as_fd);
+        socket.chain(self.waiting.iter().map(AsFd::as_fd))
+    }
+
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What somebody asks, if somebody does.
+    fn next(&mut self) -> Option<(Channel, SupervisorMessage)> {
+        while let Some(Ok(Some(channel))) = self.socket.as_ref().map(HandoverSocket::accept_now) {
+            if self.waiting.len() == MOST {
+                self.waiting.remove(0);
+            }
+            self.waiting.push(channel);
+        }
+        let mut at = 0;
+        while at < self.waiting.len() {
+            match self.waiting[at].receive(AT_ONCE) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => at += 1,
+                Ok(Some((Message::Supervisor(message), _))) => {
+                    return Some((self.waiting.remove(at), message));
+                }
+                _ => drop(self.waiting.remove(at)),
+            }
+        }
+        None
+    }
+}
+
+/// Says why something is not done.
+pub(super) fn refuse(asker: &Channel, reason: &str) {
+    let reason = reason.to_owned();
+    // It may have gone.
+    let _ = asker.send(&Message::Refused { reason }, &[]);
+}
+
+/// Says that it is done.
+pub(super) fn confirm(asker: &Channel, pid: u32, note: Option<String>) {
+    let done = SupervisorMessage::Done { pid, note };
+    // It may have gone.
+    let _ = asker.send(&Message::Supervisor(done), &[]);
+}
+
+impl Parent {
+    /// Does what was asked.
+    pub(super) fn attend(&mut self) {
+        while let Some((asker, message)) = self.desk.next() {
+            match message {
+                SupervisorMessage::Upgrade { program } => {
+                    self.begin_upgrade(Some(program.into()), Some(asker));
+                }
+                SupervisorMessage::Leave => self.leave(&asker),
+                _ => refuse(&asker, "it is not known what that is"),
+            }
+        }
+    }
+
+    /// Ends at once, and leaves the gateway serving: the next supervisor takes over from it.
+    fn leave(&mut self, asker: &Channel) {
+        let is_busy = self.succession.is_some() || self.end.is_some();
+        let Some(child) = self.current.take_if(|it| it.serving.is_some() && !is_busy) else {
+            let why = match is_busy {
+                true => "it is about to end, or to be upgraded",
+                false => "no gateway serves",
+            };
+            refuse(asker, why);
+            return;
+        };
+        let pid = child.pid.as_raw().unsigned_abs();
+        self.tell(Level::Info, &format!("supervisor-leaves gateway={pid}"));
+        if let Some(pid_file) = self.pid_file.take()
+            && let Err(error) = pid_file.leave_to(pid)
+        {
+            let error = error.to_string();
+            self.tell(Level::Error, &format!("pid-file-not-left error={error:?}"));
+        }
+        child.tell(SupervisorMessage::Left);
+        self.old.clear();
+        self.end = Some(0);
+        confirm(asker, pid, None);
+    }
+}

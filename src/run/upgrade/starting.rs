@@ -1,0 +1,76 @@
+//! Starting the process that is to take over, where no supervisor does so.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{ANSWER, DONE, PROBATION, VARIABLE};
+use crate::config::Config;
+use crate::run::supervisor::SUPERVISED;
+
+/// The program that lies at the path that this one was started from: the kernel says so when that was
+/// replaced.
+///
+/// # Errors
+/// The kernel's; in words.
+pub(crate) fn own_program() -> Result<PathBuf, String> {
+    let path = std::env::current_exe().map_err(|error| error.to_string())?;
+    let text = path.to_string_lossy();
+    Ok(text
+        .strip_suffix(" (deleted)")
+        .map_or(path.clone(), Into::into))
+}
+
+/// For all that the new process has to do.
+pub(crate) fn limit(settings: &Config) -> Duration {
+    settings.gateway.upgrade_timeout + PROBATION + 3 * ANSWER
+}
+
+/// Has `program` take over from the gateway that runs with these settings, which are those of the file at
+/// `config`. Returns the process id of the new one.
+///
+/// # Errors
+/// Why it does not; the running gateway serves on.
+pub(crate) fn start(program: &Path, config: &Path, settings: &Config) -> Result<u32, String> {
+    let mut command = Command::new(program);
+    command.arg("run").arg("-c").arg(config).env(VARIABLE, "1");
+    command.env_remove(SUPERVISED);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    wait(&mut child, limit(settings))?;
+    Ok(child.id())
+}
+
+/// Waits until it has taken over; ends it if it does not.
+fn wait(child: &mut Child, limit: Duration) -> Result<(), String> {
+    let (said, lines) = mpsc::channel();
+    if let Some(output) = child.stdout.take() {
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if said.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let (until, mut why) = (Instant::now() + limit, None);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left) {
+            Ok(line) if line == DONE => return Ok(()),
+            Ok(line) => why = Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // The running gateway notices that.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("it has not taken over within {limit:?}"));
+            }
+        }
+    }
+    let status = child.wait().map_err(|error| error.to_string())?;
+    Err(why.unwrap_or_else(|| format!("it has ended ({status})")))
+}
