@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use support::{DEADLINE, DeafPeer, Setup, free_address, wait_for, wait_until};
+use support::{DEADLINE, DeafPeer, Redis, Setup, free_address, wait_for, wait_until};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/graygate.init");
 
@@ -110,6 +110,8 @@ impl Service {
             .env_remove("GRAYGATE_REDIS_URL")
             .env_remove("GRAYGATE_START_TIMEOUT")
             .env_remove("GRAYGATE_STOP_TIMEOUT")
+            .env_remove("GRAYGATE_RESTART")
+            .env_remove("NAME")
             .envs(self.environment.clone())
             .current_dir(self.path(""))
             .stdin(Stdio::null())
@@ -159,7 +161,16 @@ impl Service {
 
     /// The live gateways with this ini file. Those that have ended have no command line.
     fn gateways(&self) -> Vec<Pid> {
-        let tail = format!("\0run\0-c\0{}\0", self.path("graygate.ini").display());
+        self.processes("run\0-c")
+    }
+
+    /// What starts them again.
+    fn supervisors(&self) -> Vec<Pid> {
+        self.processes("run\0--supervise\0-c")
+    }
+
+    fn processes(&self, command: &str) -> Vec<Pid> {
+        let tail = format!("\0{command}\0{}\0", self.path("graygate.ini").display());
         let processes = std::fs::read_dir("/proc").unwrap();
         let numbers = processes.filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok());
         let ours = numbers.filter(|pid: &i32| {
@@ -169,12 +180,53 @@ impl Service {
         ours.map(Pid::from_raw).collect()
     }
 
-    /// Asserts that the gateway of `pid`, and no other, is there.
+    /// Who serves.
     #[track_caller]
-    fn assert_untouched(&self, pid: Pid) {
-        assert_eq!(self.gateways(), [pid]);
-        assert_eq!(self.pid(), pid);
+    fn only(&self) -> Only {
+        let (gateways, supervisors) = (self.gateways(), self.supervisors());
+        let ([gateway], [supervisor]) = (&gateways[..], &supervisors[..]) else {
+            panic!("{gateways:?} {supervisors:?}");
+        };
+        assert_eq!(self.pid(), *supervisor);
+        Only {
+            gateway: *gateway,
+            supervisor: *supervisor,
+        }
+    }
+
+    /// Asserts that these, and no others, are there.
+    #[track_caller]
+    fn assert_untouched(&self, those: Only) {
+        assert_eq!(self.only(), those);
         self.expect("status", 0);
+    }
+
+    /// Asserts that nothing is left.
+    #[track_caller]
+    fn assert_gone(&self) {
+        assert_eq!((self.gateways(), self.supervisors()), (vec![], vec![]));
+    }
+
+    /// Ends all of it without a word, and returns who was the one that is known.
+    #[track_caller]
+    fn crash(&self) -> Pid {
+        let Only { supervisor, .. } = self.only();
+        self.kill();
+        wait_until("it is gone", DEADLINE, || self.gateways().is_empty());
+        supervisor
+    }
+
+    /// Ends all of it without a word.
+    fn kill(&self) {
+        // One that is about to start may yet appear, so until none is left.
+        loop {
+            let first = self.supervisors().into_iter().chain(self.gateways()).next();
+            let Some(first) = first else {
+                return;
+            };
+            let _ = kill(first, Signal::SIGKILL);
+            std::thread::yield_now();
+        }
     }
 
     fn log(&self) -> String {
@@ -184,12 +236,15 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // One that is about to start may yet appear, so until none is left.
-        while let [first, ..] = self.gateways()[..] {
-            let _ = kill(first, Signal::SIGKILL);
-            std::thread::yield_now();
-        }
+        self.kill();
     }
+}
+
+/// A gateway and its supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Only {
+    gateway: Pid,
+    supervisor: Pid,
 }
 
 /// A child that ends with its test.
@@ -236,10 +291,10 @@ fn start_returns_when_ready_and_stop_when_gone() {
         service.expect("status", 3);
         service.expect("start", 0);
         assert!(service.log().contains(" ready "), "{}", service.log());
-        service.assert_untouched(service.pid());
+        service.assert_untouched(service.only());
 
         service.expect("stop", 0);
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
         assert!(!service.path("graygate.pid").exists());
         service.expect("status", 3);
         service.expect("stop", 0);
@@ -250,9 +305,9 @@ fn start_returns_when_ready_and_stop_when_gone() {
 fn a_second_start_changes_nothing() {
     in_each_shell(|service| {
         service.expect("start", 0);
-        let pid = service.pid();
+        let only = service.only();
         service.expect("start", 0);
-        service.assert_untouched(pid);
+        service.assert_untouched(only);
     });
 }
 
@@ -267,18 +322,318 @@ fn of_two_starts_at_once_one_starts() {
             .iter()
             .filter(|said| said.contains("already running"));
         assert_eq!(second.count(), 1, "{outcomes:?}");
-        service.assert_untouched(service.pid());
+        service.assert_untouched(service.only());
     });
 }
 
 #[test]
-fn a_restart_replaces_the_process() {
+fn a_restart_is_an_upgrade_and_the_process_that_is_known_stays() {
     in_each_shell(|service| {
-        service.expect("restart", 0);
-        let old = service.pid();
-        service.expect("restart", 0);
-        assert_ne!(service.pid(), old);
-        service.assert_untouched(service.pid());
+        let said = service.expect("restart", 0);
+        let old = service.only();
+        let started = format!("graygate: started (pid {})\n", old.supervisor);
+        assert_eq!(said, started);
+        for command in ["restart", "try-restart", "condrestart", "upgrade"] {
+            let before = service.only();
+            let said = service.expect(command, 0);
+            assert!(said.starts_with("graygate: upgraded (pid "), "{said}");
+            wait_until("the old one has ended", DEADLINE, || {
+                !service.gateways().contains(&before.gateway)
+            });
+            let now = service.only();
+            assert_ne!(now.gateway, before.gateway);
+            assert_eq!(now.supervisor, old.supervisor);
+        }
+        service.expect("stop", 0);
+        service.assert_gone();
+    });
+}
+
+#[test]
+fn a_restart_only_if_it_runs_starts_nothing() {
+    in_each_shell(|service| {
+        for command in ["try-restart", "condrestart"] {
+            assert_eq!(service.expect(command, 0), "");
+            service.assert_gone();
+        }
+        let said = service.expect("upgrade", 7);
+        assert!(said.contains("not running"), "{said}");
+    });
+}
+
+#[test]
+fn an_upgrade_that_fails_says_why_and_the_old_one_serves_on() {
+    in_each_shell(|service| {
+        service.expect("start", 0);
+        let only = service.only();
+        // Takes the file for good, and does not serve.
+        let broken = service.path("graygate.broken");
+        let text = r#"printf '#!/bin/sh\n[ "$1" != -t ] || exit 0\necho it is broken >&2\nexit 3\n' >"$0"; chmod 755 "$0""#;
+        helper("sh", &[&"-c", &text, &broken]);
+        let run = service.run(&["upgrade", broken.to_str().unwrap()]);
+        assert_eq!(run.code, Some(1), "{}", run.said);
+        assert!(
+            run.said.contains("the running gateway serves on"),
+            "{}",
+            run.said
+        );
+        service.assert_untouched(only);
+        let run = service.run(&["upgrade", "/nonexistent/graygate"]);
+        assert_eq!(run.code, Some(5), "{}", run.said);
+        service.assert_untouched(only);
+    });
+}
+
+#[test]
+fn a_restart_can_be_a_stop_and_a_start() {
+    in_each_shell(|service| {
+        let service = service.with("GRAYGATE_RESTART", "stop");
+        service.expect("start", 0);
+        let old = service.only();
+        let said = service.expect("restart", 0);
+        assert!(said.starts_with("graygate: stopped\n"), "{said}");
+        assert_ne!(service.only().supervisor, old.supervisor);
+    });
+}
+
+#[test]
+fn a_restart_takes_another_url_on_without_a_stop() {
+    in_each_shell(|mut service| {
+        service.expect("start", 0);
+        let old = service.only();
+        service.unconfigure("lists.file");
+        let redis = Redis::start();
+        redis.push("prod", &[&"127.0.0.1:9"]);
+        service = service.with("GRAYGATE_REDIS_URL", redis.url());
+        let said = service.expect("restart", 0);
+        assert!(said.starts_with("graygate: upgraded (pid "), "{said}");
+        wait_until("the old one has ended", DEADLINE, || {
+            !service.gateways().contains(&old.gateway)
+        });
+        assert_ne!(service.only().supervisor, old.supervisor);
+        let log = service.log();
+        assert_eq!(log.matches(" INFO stopped").count(), 1, "{log}");
+        assert!(log.contains(" INFO handed-over "), "{log}");
+    });
+}
+
+#[test]
+fn what_runs_without_a_supervisor_has_one_after_a_restart() {
+    in_each_shell(|service| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
+        let quiet = command
+            .args(["run", "-c"])
+            .arg(service.path("graygate.ini"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        let mut old = Ended(quiet.spawn().unwrap());
+        wait_until("it serves", DEADLINE, || {
+            service.log().contains(" INFO ready ")
+        });
+        wait_until("it has said so", DEADLINE, || {
+            service.run(&["status"]).said.contains("running (pid ")
+        });
+        let said = service.expect("restart", 0);
+        assert!(said.contains("upgraded (pid "), "{said}");
+        assert!(old.0.wait().unwrap().success());
+        service.assert_untouched(service.only());
+    });
+}
+
+#[test]
+fn what_a_gateway_that_cannot_serve_lacks_is_told_at_its_start_and_later() {
+    in_each_shell(|mut service| {
+        service.unconfigure("lists.file");
+        service.configure("redis.url", "redis://127.0.0.1:1");
+        service.configure("redis.timeout", "1s");
+        let said = service.expect("start", 150);
+        let refused = "but no lists have been read: Connection refused";
+        let pid = service.only().supervisor;
+        let started = format!("graygate: started (pid {pid}), {refused}");
+        assert!(said.contains(&started), "{said}");
+        let said = service.expect("status", 0);
+        let running = format!("graygate: running (pid {pid}), {refused}");
+        assert!(said.starts_with(&running), "{said}");
+        assert!(said.contains("; lists-unreadable"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        service.expect("stop", 0);
+    });
+}
+
+/// Runs commands in a namespace of processes in which their shell is the first one, as systemd is, with
+/// `script` for the init script and a systemctl that knows of the job in the file `job`.
+#[track_caller]
+fn as_the_first_process(service: &Service, commands: &str) -> String {
+    let folder = service.path("bin");
+    std::fs::create_dir_all(&folder).unwrap();
+    let systemctl = folder.join("systemctl");
+    let text = format!(
+        r#"printf '#!/bin/sh\n[ "$1 $4" != "list-jobs graygate.service" ] || cat {}\n' >"$0"; chmod 755 "$0""#,
+        service.path("job").display()
+    );
+    helper("sh", &[&"-c", &text, &systemctl]);
+    let path = std::env::var("PATH").unwrap();
+    let shell = service.shell.join(" ");
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "sh", "-c"])
+        .arg(format!("script='{shell} {SCRIPT}'\n{commands}"))
+        .envs(service.environment.clone())
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .current_dir(service.path(""))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[test]
+fn a_restart_by_systemd_leaves_the_gateway_to_the_next_start() {
+    if !geteuid().is_root() {
+        eprintln!("not run: only root has such namespaces");
+        return;
+    }
+    in_each_shell(|service| {
+        let said = as_the_first_process(
+            &service,
+            r#"
+            gateway() { pgrep -f 'graygate [r]un -c' | tail -n 1; }
+            : >job
+            $script start; echo "start $?"
+            old=$(gateway)
+            echo '7 graygate.service restart running' >job
+            $script stop; echo "stop $?"
+            [ "$(gateway)" = "$old" ] && echo "serves on"
+            $script status
+            $script start; echo "start $?"
+            [ "$(gateway)" != "$old" ] && echo "changed"
+            while kill -0 "$old" 2>/dev/null && ! grep -q 'State:.Z' "/proc/$old/status"; do sleep 0.1; done
+            pgrep -f 'graygate [r]un --supervise' >/dev/null && echo supervised
+            echo '8 graygate.service stop running' >job
+            $script stop; echo "stop $?"
+            $script status
+            "#,
+        );
+        let lines: Vec<&str> = said.lines().collect();
+        let expected = [
+            "graygate: started (pid ",
+            "start 0",
+            "graygate: left to the next start",
+            "stop 0",
+            "serves on",
+            "graygate: running (pid ",
+            "graygate: upgraded (pid ",
+            "start 0",
+            "changed",
+            "supervised",
+            "graygate: stopped",
+            "stop 0",
+            "graygate: not running",
+        ];
+        assert_eq!(lines.len(), expected.len(), "{said}");
+        for (line, expected) in lines.iter().zip(expected) {
+            assert!(line.starts_with(expected), "{expected:?} in {said}");
+        }
+    });
+}
+
+#[test]
+fn systemd_does_not_take_a_gateway_without_lists_for_one_that_has_failed() {
+    if !geteuid().is_root() {
+        eprintln!("not run: only root has such namespaces");
+        return;
+    }
+    in_each_shell(|mut service| {
+        service.unconfigure("lists.file");
+        service.configure("redis.url", "redis://127.0.0.1:1");
+        let said = as_the_first_process(
+            &service,
+            r#"$script start; echo "start $?"; $script stop; echo "stop $?""#,
+        );
+        assert!(said.contains(", but no lists have been read: "), "{said}");
+        assert!(said.contains("\nstart 0\n"), "{said}");
+        assert!(said.contains("\nstop 0\n"), "{said}");
+    });
+}
+
+#[test]
+fn instances_have_files_of_their_own_and_all_of_them_can_be_told() {
+    in_each_shell(|service| {
+        let etc = service.path("");
+        let service = service.with("GRAYGATE_ETC", etc.display());
+        service
+            .environment
+            .iter()
+            .for_each(|it| assert_ne!(it.0, "NAME"));
+        let mut environment = service.environment.clone();
+        environment.retain(|(name, _)| name != "GRAYGATE_CONF");
+        let (mut first, mut shop) = (service, Service::new(&["true"]));
+        first.environment.clone_from(&environment);
+        shop.shell = first.shell;
+        // With the first one's folder.
+        environment.push(("NAME".to_owned(), "shop".to_owned()));
+        shop.environment = environment;
+
+        let said = shop.expect("start", 6);
+        assert!(said.contains("shop.ini"), "{said}");
+        shop.expect("new", 0);
+        shop.expect("new", 1);
+        let ini = std::fs::read_to_string(first.path("shop.ini")).unwrap();
+        for (line, theirs) in [
+            ("pid_file = /run/graygate-shop.pid", first.path("shop.pid")),
+            (
+                "error = /var/log/graygate/shop-error.log",
+                first.path("shop-error.log"),
+            ),
+            (
+                "access = /var/log/graygate/shop-access.log",
+                first.path("shop-access.log"),
+            ),
+            ("socket = /run/graygate/shop.sock", first.path("shop.sock")),
+            ("last_good = /var/lib/graygate/shop", PathBuf::new()),
+        ] {
+            assert_eq!(
+                ini.lines().filter(|it| *it == line).count(),
+                1,
+                "{line} in {ini}"
+            );
+            let (key, _) = line.split_once('=').unwrap();
+            let now = std::fs::read_to_string(first.path("shop.ini")).unwrap();
+            let now = now.replace(line, &format!("{key}= {}", theirs.display()));
+            std::fs::write(first.path("shop.ini"), now).unwrap();
+        }
+        std::fs::write(first.path("defaults-shop"), "GRAYGATE_STOP_TIMEOUT=7\n").unwrap();
+        let start = first.run(&["start", "all"]);
+        assert_eq!(start.code, Some(0), "{}", start.said);
+        let said = &start.said;
+        assert!(said.contains("graygate: started (pid "), "{said}");
+        assert!(said.contains("graygate-shop: started (pid "), "{said}");
+        assert!(first.path("shop.pid").exists());
+
+        // By its name, as a link in a folder of a run level.
+        let link = first.path("S20graygate-shop");
+        std::os::unix::fs::symlink(SCRIPT, &link).unwrap();
+        first.script = link;
+        let said = first.expect("status", 0);
+        assert!(said.starts_with("graygate-shop: running (pid "), "{said}");
+        first.expect("stop", 0);
+        first.script = SCRIPT.into();
+        let status = first.run(&["status", "all"]);
+        assert_eq!(status.code, Some(3), "{}", status.said);
+        assert!(
+            status.said.contains("graygate-shop: not running"),
+            "{}",
+            status.said
+        );
+        assert!(status.said.contains("graygate: running"), "{}", status.said);
+        let stop = first.run(&["stop", "all"]);
+        assert_eq!(stop.code, Some(0), "{}", stop.said);
+        first.assert_gone();
+        for name in ["a/b", "-x", "a b"] {
+            let bad = shop.environment.len() - 1;
+            shop.environment[bad].1 = name.to_owned();
+            shop.expect("status", 2);
+        }
     });
 }
 
@@ -287,7 +642,7 @@ fn a_bad_configuration_stops_nothing_that_runs() {
     in_each_shell(|mut service| {
         service.expect("configtest", 0);
         service.expect("start", 0);
-        let pid = service.pid();
+        let pid = service.only();
         service.configure("gateway.nonsense", 1);
 
         let refuse = |service: &Service, named: &str| {
@@ -317,7 +672,7 @@ fn a_bad_configuration_is_not_started() {
         for command in ["start", "restart"] {
             let said = service.expect(command, 6);
             assert!(said.contains("nonsense"), "{command}: {said}");
-            assert_eq!(service.gateways(), []);
+            service.assert_gone();
         }
         service.expect("status", 3);
     });
@@ -332,7 +687,7 @@ fn a_failed_start_says_why() {
 
         let said = service.expect("start", 1);
         assert!(said.contains(&address.to_string()), "{said}");
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
         service.expect("status", 3);
 
         drop(taken);
@@ -350,7 +705,7 @@ fn a_gateway_that_does_not_become_ready_is_ended() {
             .with("GRAYGATE_START_TIMEOUT", 1);
         let said = service.expect("start", 1);
         assert!(said.contains("not ready after 1 s"), "{said}");
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
     });
 }
 
@@ -363,7 +718,7 @@ fn a_reload_reaches_the_gateway() {
             service.expect(command, 7);
         }
         service.expect("start", 0);
-        let pid = service.pid();
+        let pid = service.only();
         for (count, command) in [(1, "reload"), (2, "force-reload")] {
             // Its admin listener has no port that the ini file names.
             let said = service.expect(command, 0);
@@ -381,11 +736,12 @@ fn a_reload_returns_when_it_is_done_and_fails_when_it_is_refused() {
     in_each_shell(|mut service| {
         service.configure("admin.listen", free_address());
         service.expect("start", 0);
-        let pid = service.pid();
+        let pid = service.only();
         service.configure("gateway.workers", 3);
         let said = service.expect("reload", 0);
+        let gateway = service.pid();
         let expected =
-            format!("graygate: reloaded (pid {pid}); only a restart changes gateway.workers\n");
+            format!("graygate: reloaded (pid {gateway}); only a restart changes gateway.workers\n");
         assert_eq!(said, expected);
         assert!(service.log().contains(" reloaded "), "{}", service.log());
 
@@ -434,9 +790,7 @@ fn a_warning_is_told_and_stops_nothing() {
 fn a_pid_file_left_by_a_crash_is_tolerated() {
     in_each_shell(|service| {
         service.expect("start", 0);
-        let dead = service.pid();
-        kill(dead, Signal::SIGKILL).unwrap();
-        wait_until("it is gone", DEADLINE, || service.gateways().is_empty());
+        let dead = service.crash();
         assert_eq!(service.pid(), dead);
 
         service.expect("status", 1);
@@ -444,8 +798,7 @@ fn a_pid_file_left_by_a_crash_is_tolerated() {
         service.expect("start", 0);
         assert_ne!(service.pid(), dead);
 
-        kill(service.pid(), Signal::SIGKILL).unwrap();
-        wait_until("it is gone", DEADLINE, || service.gateways().is_empty());
+        service.crash();
         service.expect("stop", 0);
         service.expect("status", 3);
     });
@@ -507,12 +860,12 @@ fn a_gateway_whose_pid_file_was_removed_is_found_by_its_lock() {
             assert_eq!(said, format!("graygate: already running (pid {pid})\n"));
             let said = service.expect("reload", 0);
             assert!(said.contains(&format!("reloaded (pid {pid})")), "{said}");
-            assert_eq!(service.gateways(), [pid]);
+            assert_eq!(service.supervisors(), [pid]);
             std::fs::write(service.path("graygate.pid"), "").unwrap();
         }
         let said = service.expect("stop", 0);
         assert_eq!(said, "graygate: stopped\n");
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
         service.expect("status", 3);
     });
 }
@@ -527,7 +880,7 @@ fn a_gateway_whose_pid_file_was_moved_and_linked_to_is_found_by_its_lock() {
         service.expect("status", 0);
         service.expect("reload", 0);
         service.expect("stop", 0);
-        assert!(service.gateways().is_empty());
+        service.assert_gone();
     });
 }
 
@@ -567,10 +920,7 @@ fn a_gateway_whose_pid_file_has_the_same_inode_number_elsewhere_is_another_one()
             mounted.push(folder);
         }
         assert_eq!(numbers[0], numbers[1]);
-        let [pid] = one.gateways()[..] else {
-            panic!("{:?}", one.gateways());
-        };
-        kill(pid, Signal::SIGKILL).unwrap();
+        one.kill();
         wait_until("it is gone", DEADLINE, || one.gateways().is_empty());
         one.expect("status", 1);
         one.expect("reload", 7);
@@ -598,7 +948,7 @@ fn what_is_written_into_the_pid_file_of_a_gateway_that_runs_is_not_believed() {
             service.log().contains(" INFO logs-reopened\n")
         });
         service.expect("stop", 0);
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
         assert_eq!(other.0.try_wait().unwrap(), None);
         service.expect("reopen", 7);
     });
@@ -644,7 +994,7 @@ fn a_gateway_that_does_not_end_is_killed() {
         kill(service.pid(), Signal::SIGSTOP).unwrap();
         let said = service.expect("stop", 0);
         assert!(said.contains("killing"), "{said}");
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
         service.expect("status", 3);
     });
 }
@@ -658,23 +1008,25 @@ fn a_gateway_whose_program_was_replaced_is_recognized() {
         helper("cp", &[&bin, &fresh]);
         let service = service.with("GRAYGATE_BIN", bin.display());
         service.expect("start", 0);
-        let old = service.pid();
+        let old = service.only();
 
         // The way of the install script: the old program is unlinked.
         helper("mv", &[&fresh, &bin]);
         service.expect("start", 0);
         service.assert_untouched(old);
         service.expect("restart", 0);
-        assert_ne!(service.pid(), old);
-        service.assert_untouched(service.pid());
+        wait_until("the old one has ended", DEADLINE, || {
+            !service.gateways().contains(&old.gateway)
+        });
+        service.assert_untouched(service.only());
 
         // Kept under another name.
         helper("mv", &[&bin, &service.path("graygate.old")]);
         service.expect("status", 0);
         service.expect("restart", 5);
-        service.assert_untouched(service.pid());
+        service.assert_untouched(service.only());
         service.expect("stop", 0);
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
     });
 }
 
@@ -694,7 +1046,7 @@ fn an_unprivileged_user_may_look_but_not_touch() {
         service.script = script;
         service = service.with("GRAYGATE_BIN", bin.display());
         service.expect("start", 0);
-        let pid = service.pid();
+        let pid = service.only();
 
         service.uid = Some(NOBODY);
         service.expect("status", 0);
@@ -728,7 +1080,7 @@ fn an_unknown_command_is_refused() {
             assert_eq!(run.code, Some(2), "{}", run.said);
             assert!(run.said.contains("usage"), "{}", run.said);
         }
-        assert_eq!(service.gateways(), []);
+        service.assert_gone();
     });
 }
 
