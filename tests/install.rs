@@ -177,6 +177,49 @@ fn what_was_installed_is_taken_away_again() {
 }
 
 #[test]
+fn where_systemd_is_its_units_are_installed_and_taken_away_too() {
+    for (prefix, folder) in [
+        ("/usr/local", "/usr/local/lib/systemd/system"),
+        ("/opt/gray", "/etc/systemd/system"),
+    ] {
+        let system = System::new();
+        fs::create_dir_all(system.at("/etc/systemd/system")).unwrap();
+        let run = |argument: &[&str]| {
+            let output = Command::new("sh")
+                .arg(SCRIPT)
+                .args(argument)
+                .env("DESTDIR", system.root())
+                .env("PREFIX", prefix)
+                .env("CARGO_TARGET_DIR", system.dir.path().join("built"))
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+        };
+        run(&[]);
+        for (unit, ini) in [
+            ("graygate.service", "graygate"),
+            ("graygate@.service", "%i"),
+        ] {
+            let text = fs::read_to_string(system.at(&format!("{folder}/{unit}"))).unwrap();
+            let start = format!(
+                "ExecStart={prefix}/sbin/graygate run --supervise -c /etc/graygate/{ini}.ini"
+            );
+            assert!(text.lines().any(|it| it == start), "{start} in {text}");
+        }
+        // Which way it starts with the system is not for the installation to say.
+        assert!(
+            !system
+                .at("/etc/systemd/system/multi-user.target.wants")
+                .exists()
+        );
+        run(&["--uninstall"]);
+        let left = system.all();
+        assert!(!left.iter().any(|it| it.contains("graygate")), "{left:?}");
+        assert!(system.at("/etc/systemd/system").exists());
+    }
+}
+
+#[test]
 fn what_was_edited_and_what_has_been_logged_stays_unless_it_is_purged() {
     for purge in [false, true] {
         let system = System::new();
