@@ -118,7 +118,7 @@ impl Parked {
     pub(super) fn fate(&mut self, now: Instant, draining: bool, worker: &Worker) -> Fate {
         let pinned = &mut self.dormant.pinned;
         pinned.take_if(|pinned| pinned.is_spent(&worker.chooser));
-        let stays = pinned.is_some() && worker.gateway().heir.get().is_some();
+        let stays = pinned.is_some() && !worker.gateway().ends_silent_tunnels();
         match draining && !stays || self.deadline <= now {
             true => Fate::Leaves,
             false => Fate::Stays,

@@ -142,10 +142,10 @@ impl Session<'_> {
             let heir = self.worker.gateway().heir.get().is_some();
             // Nothing runs between this look and the wait, so an interruption is never missed. The
             // kernel is asked, since the news of a request may not have arrived yet.
-            // One that cannot move has all of the drain's time.
+            // One that cannot move has all of the drain's time, unless nobody goes on.
             let draining = idle.close != Close::Draining
                 && self.worker.gateway().is_draining()
-                && (idle.moves || !heir);
+                && (idle.moves || self.worker.gateway().ends_silent_tunnels());
             if draining && !self.stream.is_readable_now() {
                 if idle.moves && heir {
                     return Err(Pause::Move);
