@@ -17,6 +17,7 @@ use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::listeners::{self, Entrance};
 use crate::run::open_socket::OpenSocket;
+use crate::run::sockets::{SharedSockets, Sockets};
 use crate::run::supervisor::Supervisor;
 use crate::store::Publisher;
 
@@ -67,10 +68,8 @@ pub(in crate::run) struct Giver {
     arrivals: Arc<Arrivals>,
     publisher: Arc<Publisher>,
     heartbeat: Option<Arc<Heartbeat>>,
-    doors: Vec<OpenSocket>,
+    sockets: SharedSockets,
     supervisor: Option<Arc<Supervisor>>,
-    /// For the case that the new one fails.
-    entrances: Vec<Entrance>,
     /// One is under way.
     busy: AtomicBool,
     successors: Sender<Successor>,
@@ -82,9 +81,8 @@ impl Giver {
         arrivals: &Arc<Arrivals>,
         publisher: &Arc<Publisher>,
         heartbeat: Option<&Arc<Heartbeat>>,
-        doors: Vec<OpenSocket>,
+        sockets: &SharedSockets,
         supervisor: Option<&Arc<Supervisor>>,
-        entrances: Vec<Entrance>,
         successors: Sender<Successor>,
     ) -> Self {
         Self {
@@ -92,17 +90,11 @@ impl Giver {
             arrivals: Arc::clone(arrivals),
             publisher: Arc::clone(publisher),
             heartbeat: heartbeat.cloned(),
-            doors,
+            sockets: sockets.clone(),
             supervisor: supervisor.cloned(),
-            entrances,
             busy: AtomicBool::new(false),
             successors,
         }
-    }
-
-    /// What it hands over.
-    pub(in crate::run) fn doors(&self) -> &[OpenSocket] {
-        &self.doors
     }
 
     /// Waits for successors from now on, for the gateway with this ini file.
@@ -164,9 +156,13 @@ impl Giver {
             refuse(&channel, "another upgrade is under way");
             return;
         }
+        let mut sockets = self.sockets.locked();
         // It may have the same name.
         self.rest(true);
-        match self.give(&channel, pid, asked) {
+        let outcome = self.give(&channel, pid, asked, &sockets);
+        sockets.are_left = outcome.is_ok();
+        drop(sockets);
+        match outcome {
             // The gateway ends with it, so it stays busy.
             Ok(()) => drop(self.successors.send(Successor { channel, pid })),
             Err(reason) => {
@@ -185,7 +181,13 @@ impl Giver {
     }
 
     /// Hands over, as far as it can be taken back.
-    fn give(&self, channel: &Channel, pid: u32, asked: Received) -> Result<(), String> {
+    fn give(
+        &self,
+        channel: &Channel,
+        pid: u32,
+        asked: Received,
+        sockets: &Sockets,
+    ) -> Result<(), String> {
         let in_words = |error: io::Error| error.to_string();
         let program = match asked.map_err(in_words)? {
             Some((Message::Take { program, .. }, _)) => program,
@@ -196,12 +198,10 @@ impl Giver {
             kind,
             asked,
             socket,
-        } in &self.doors
+        } in sockets.all().map_err(in_words)?
         {
-            let door = Message::Door {
-                kind: (*kind).to_owned(),
-                asked: asked.clone(),
-            };
+            let kind = kind.to_owned();
+            let door = Message::Door { kind, asked };
             channel.send(&door, &[socket.as_fd()]).map_err(in_words)?;
         }
         let (output, errors) = (io::stdout(), io::stderr());
@@ -224,7 +224,7 @@ impl Giver {
         let left = listeners::leave_to_another(&self.gateway);
         let proved = left.map_err(in_words).and_then(|()| prove(channel));
         proved.inspect_err(|_| {
-            let entrances = self.entrances.iter().map(Entrance::again);
+            let entrances = sockets.entrances.iter().map(Entrance::again);
             let taken_back = entrances
                 .collect::<io::Result<Vec<_>>>()
                 .and_then(|it| listeners::take_back(&self.gateway, it));
