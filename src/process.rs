@@ -3,6 +3,7 @@
 
 pub(crate) mod figures;
 pub(crate) mod handover;
+pub(crate) mod lineage;
 mod pid_file;
 mod startup;
 pub(crate) mod supervised;
@@ -28,6 +29,27 @@ use crate::net;
 pub(crate) use self::pid_file::PidFile;
 pub(crate) use self::pid_file::{find_gateway, is_free_but_for};
 pub(crate) use self::startup::Startup;
+
+/// How long it may take until a process whose files are closed is seen to have ended.
+const END_SEEN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// True when there is no such process any more, whoever is yet to ask how it has ended (proc_pid_stat(5)).
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let is_there = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name, in parentheses, may have blanks.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_some_and(|it| !it.starts_with(['Z', 'X']))
+    };
+    let until = std::time::Instant::now() + END_SEEN;
+    while is_there() {
+        if std::time::Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    true
+}
 
 /// What an operator asks for by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 mod acquired;
 mod doors;
+mod ending;
 pub(crate) mod folders;
 mod inheritance;
 mod lists;
@@ -12,41 +13,41 @@ mod logs;
 pub(crate) mod neighbours;
 mod open_socket;
 mod reload;
-mod sockets;
 pub(crate) mod supervise;
 mod supervisor;
 pub(crate) mod upgrade;
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_channel::{Receiver, select};
 
 use crate::admin::view::{Refused, View};
 use crate::config::{Config, REDIS_URL_VARIABLE, Reloads};
 use crate::fleet::heartbeat::Heartbeat;
+use crate::logs::access::OwnLines;
 use crate::logs::writer::Log;
 use crate::metrics::Metrics;
 use crate::net;
-use crate::process::handover::SupervisorMessage;
+use crate::process::handover::{Message, SupervisorMessage};
+use crate::process::lineage::Lineage;
 use crate::process::{Command, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::moved::Heir;
-use crate::proxy::{Gateway, listeners, workers};
+use crate::proxy::{Gateway, listeners};
 use crate::run::acquired::Acquired;
-use crate::run::doors::OpenDoors;
+use crate::run::doors::{AdminListeners, OpenDoors};
 use crate::run::inheritance::Inheritance;
-use crate::run::lists::{start_store, wait_for_lists};
+use crate::run::lists::{Started, start_store, wait_for_lists};
 use crate::run::neighbours::Announcement;
-use crate::run::sockets::SharedSockets;
+use crate::run::open_socket::OpenSocket;
 use crate::run::supervisor::Supervisor;
-use crate::run::upgrade::{Arrivals, Giver, Mover, Open, Successor};
+use crate::run::upgrade::{Arrivals, Estate, Giver, LISTEN, Open, Successor, Taking};
 use crate::snapshot::Published;
 use crate::store::Publisher;
 use crate::upstream::check::Checker;
@@ -107,8 +108,6 @@ struct Running {
     access_log: Log,
     error_log: Log,
     pid_file: Option<PidFile>,
-    view: Arc<View>,
-    sockets: SharedSockets,
     admin: OpenDoors,
     claims: Option<Announcement>,
     handover: Option<Open>,
@@ -117,6 +116,8 @@ struct Running {
     supervisor: Option<Arc<Supervisor>>,
     /// The supervisor's pid file.
     watched: Option<PidFile>,
+    /// What an earlier process was told to do, and this one is to do as well.
+    orders: Receiver<Command>,
 }
 
 impl Running {
@@ -144,7 +145,9 @@ impl Running {
         startup: &Startup,
     ) -> io::Result<Self> {
         let Inheritance {
-            taking, supervisor, ..
+            mut taking,
+            supervisor,
+            ..
         } = inherited;
         let Acquired {
             listeners,
@@ -155,13 +158,14 @@ impl Running {
             access_log,
             claims,
         } = acquired;
+        let own_lines = listeners.iter().map(|it| OwnLines::new(it.addr()));
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
         let admin_doors = admin.doors()?;
         let doors_shown = doors::shown(&admin_doors);
+        let doors = doors_of(&config, &listeners, &admin)?;
         let again = listeners.iter().map(Entrance::again);
         let again = again.collect::<io::Result<Vec<_>>>()?;
-        let sockets = SharedSockets::new(again, admin.share(&config.admin)?);
 
         // If they were started before, their number is fixed.
         let workers = net::start(config.gateway.workers)?;
@@ -170,7 +174,7 @@ impl Running {
             lists: Arc::new(InForce::new(workers)),
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
-            listening: ArcSwap::default(),
+            own_lines: own_lines.collect(),
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
@@ -185,10 +189,10 @@ impl Running {
         let (peers, settings) = (Arc::clone(&gateway.lists), Arc::clone(&gateway.config));
         let checker = Arc::new(Checker::start(peers, settings)?);
         startup.at("reading the lists");
-        let (publisher, heartbeat) = start_store(&config, &gateway)?;
-        if taking.as_ref().is_some_and(|it| it.has_lists) {
-            wait_for_lists(&publisher, config.gateway.upgrade_timeout)?;
-        }
+        let estate = taking.as_mut().map(|it| std::mem::take(&mut it.estate));
+        let lineage = estate.as_ref().map(|it| Lineage::after(&it.history));
+        let lineage = Arc::new(lineage.unwrap_or_else(Lineage::first));
+        let (publisher, heartbeat) = read_lists(&config, &gateway, taking.as_ref(), estate)?;
         startup.at("checking the servers");
         checker.wait_for_first(&config);
         startup.at("opening the doors");
@@ -200,14 +204,14 @@ impl Running {
             checker: Arc::clone(&checker),
             heartbeat: heartbeat.clone(),
             reloads: Arc::clone(&reloads),
+            lineage: Arc::clone(&lineage),
             error_log: error_log.queue(),
-            doors: ArcSwap::from_pointee(admin_doors),
-            token: ArcSwapOption::new(token.map(Arc::new)),
+            doors: admin_doors,
+            token,
             refused: Refused::default(),
             supervision: supervisor.as_ref().map(|it| it.supervision()),
         };
-        let view = Arc::new(view);
-        let admin_open = admin.serve(&view)?;
+        let admin_open = admin.serve(&Arc::new(view))?;
         listeners::serve(&gateway, listeners)?;
         let (pid, most) = (std::process::id(), config.gateway.max_connections);
         log::info!(
@@ -215,33 +219,48 @@ impl Running {
         );
         // Whoever has seen the process id must find the line above in the log.
         log::logger().flush();
-        if let Some(taking) = &taking {
+        if let Some(taking) = &mut taking {
             startup.at("waiting until the running gateway lets go");
-            taking.take_over().map_err(io::Error::other)?;
+            let taken = take_over(taking, pid_file.as_mut(), &publisher);
+            taken.inspect_err(|why| give_up(&gateway, why))?;
+            lineage.has_taken_over();
+            gateway.lists.go_on_with(BTreeMap::new());
+            if let Some(heartbeat) = &heartbeat {
+                heartbeat.rest(false);
+            }
         }
         if let Some(pid_file) = &mut pid_file {
-            if taking.is_some() {
-                pid_file.take(PID_FILE_WAIT)?;
+            match pid_file.announce() {
+                // There is no other gateway any more.
+                Err(error) if taking.is_some() => {
+                    log::error!("pid-file-not-written error={:?}", error.to_string());
+                }
+                outcome => outcome?,
             }
-            pid_file.announce()?;
         }
         let (sender, successors) = crossbeam_channel::bounded(1);
-        let arrivals = Arc::new(Arrivals::new(&gateway));
+        let (order, orders) = crossbeam_channel::unbounded();
+        for told in taking.iter_mut().flat_map(|it| it.orders.drain(..)) {
+            // It is received below.
+            let _ = order.send(told);
+        }
+        let arrivals = Arc::new(Arrivals::new(&gateway, &lineage, order));
         let giver = Giver::new(
             &gateway,
             &arrivals,
             &publisher,
-            heartbeat.as_ref(),
-            &sockets,
+            doors,
             supervisor.as_ref(),
+            again,
             sender,
         );
         if let Some(supervisor) = &supervisor {
-            supervisor.doors_changed(&sockets.locked().all()?)?;
+            supervisor.doors_changed(giver.doors())?;
         }
         let handover = giver.start(&config.path)?;
-        if let Some(taking) = taking {
-            arrivals.receive(taking.confirm())?;
+        if let Some(taking) = &mut taking {
+            taking.tell();
+            arrivals.receive(Arc::clone(&taking.channel))?;
         }
         if let Some(supervisor) = &supervisor {
             supervisor.tell(SupervisorMessage::Serving);
@@ -255,8 +274,6 @@ impl Running {
             access_log,
             error_log,
             pid_file,
-            view,
-            sockets,
             admin: admin_open,
             claims: Some(claims),
             handover,
@@ -264,6 +281,7 @@ impl Running {
             successors,
             supervisor,
             watched,
+            orders,
         })
     }
 
@@ -282,19 +300,37 @@ impl Running {
             .ok()
             .flatten()
             .unwrap_or_else(crossbeam_channel::never);
+        let mut orders = self.orders.clone();
         let successor = loop {
-            select! {
-                recv(commands) -> command => match command {
-                    Ok(Command::Reload) => self.reload(),
-                    Ok(Command::ReopenLogs) => self.reopen_logs(),
-                    // When all senders are gone, nothing else could end it.
-                    Ok(Command::Drain) | Err(_) => break None,
+            let command = select! {
+                // When all senders are gone, nothing else could end it.
+                recv(commands) -> command => command.unwrap_or(Command::Drain),
+                recv(orders) -> order => match order {
+                    Ok(order) => order,
+                    Err(_) => {
+                        orders = crossbeam_channel::never();
+                        continue;
+                    }
                 },
-                recv(successors) -> successor => break successor.ok(),
+                recv(successors) -> successor => match successor {
+                    Ok(successor) if self.hand_over(&successor) => break Some(successor),
+                    _ => continue,
+                },
                 recv(gone) -> has_left => {
                     self.go_on_alone(has_left.unwrap_or_default());
                     gone = crossbeam_channel::never();
+                    continue;
                 }
+            };
+            match command {
+                Command::Reload => {
+                    self.reload();
+                    if let Some(handover) = &self.handover {
+                        handover.giver.pass_on(&Message::Reload);
+                    }
+                }
+                Command::ReopenLogs => self.reopen_logs(),
+                Command::Drain => break None,
             }
         };
         self.end(commands, successor);
@@ -321,60 +357,69 @@ impl Running {
             }
         }
     }
+}
 
-    fn end(mut self, commands: &Receiver<Command>, successor: Option<Successor>) {
-        // It has duplicates of the listening sockets, which would keep a port open that nobody attends.
-        if let Some(handover) = self.handover.take() {
-            handover.close();
-        }
-        let mut mover = None;
-        let is_stop = Cell::new(successor.is_none());
-        if let Some(successor) = successor {
-            // What only one gateway can have.
-            self.publisher.end();
-            self.claims = None;
-            self.admin.leave();
-            if let Some(pid_file) = self.pid_file.take() {
-                pid_file.leave();
-            }
-            let channel = successor.let_it_take_over();
-            mover = Mover::start(&self.gateway, channel)
-                .inspect_err(|error| {
-                    log::error!("connections-not-moved error={:?}", error.to_string());
-                })
-                .ok();
-        }
-        // Those of earlier processes go wherever this one's go.
-        self.arrivals.close();
-        self.sockets.close();
-        let limit = self.gateway.config.load().gateway.drain_timeout;
-        log::info!(
-            "draining connections={} limit={limit:?}",
-            self.gateway.open_connections()
-        );
-        let hurry = || {
-            let mut ends = commands.try_iter().filter(|it| *it == Command::Drain);
-            // The end of all, of those on their way out, too, is no reason to cut what is under way.
-            ends.any(|_| is_stop.replace(true) || !listeners::end_silent_tunnels(&self.gateway))
-        };
-        let left = listeners::drain(&self.gateway, limit, hurry);
-        if left > 0 {
-            log::warn!("drain-cut connections={left}");
-        }
-        if let Some(mover) = mover {
-            mover.end();
-        }
-        workers::flush_access_logs(&self.gateway);
-        self.publisher.end();
-        if let Some(heartbeat) = &self.heartbeat {
-            heartbeat.end();
-        }
-        log::info!("stopped");
-        drop(self.admin);
-        drop(self.pid_file);
-        self.access_log.close();
-        self.error_log.close();
+/// Starts whatever reads the lists; in an upgrade, waits until they are read.
+fn read_lists(
+    config: &Config,
+    gateway: &Gateway,
+    taking: Option<&Taking>,
+    estate: Option<Estate>,
+) -> io::Result<Started> {
+    let Some(taking) = taking else {
+        return start_store(config, gateway, None).map(|(started, _)| started);
+    };
+    let Estate { lists, peers, .. } = estate.unwrap_or_default();
+    gateway.lists.go_on_with(peers);
+    let (started, taken_lists) = start_store(config, gateway, Some(&lists))?;
+    taking.tell_of_accepted(&started.0);
+    if taking.has_lists {
+        let limit = taking.left_of(config.gateway.upgrade_timeout);
+        wait_for_lists(&started.0, &lists, taken_lists, limit)?;
     }
+    Ok(started)
+}
+
+/// Waits until the running gateway lets go, and takes what only one can have.
+fn take_over(
+    taking: &mut Taking,
+    pid_file: Option<&mut PidFile>,
+    publisher: &Publisher,
+) -> io::Result<()> {
+    taking.take_over(publisher).map_err(io::Error::other)?;
+    pid_file.map_or(Ok(()), |it| it.take(PID_FILE_WAIT))?;
+    taking.confirm();
+    publisher.take_over_copy();
+    Ok(())
+}
+
+/// The running gateway serves on: whoever has come here by now gets an answer first.
+fn give_up(gateway: &Arc<Gateway>, why: &io::Error) {
+    upgrade::tell(&why.to_string());
+    let limit = gateway.config.load().gateway.drain_timeout;
+    listeners::drain(gateway, limit, || false);
+}
+
+/// What a successor can go on with.
+fn doors_of(
+    config: &Config,
+    listeners: &[Entrance],
+    admin: &AdminListeners,
+) -> io::Result<Vec<OpenSocket>> {
+    let asked = config.gateway.listen.iter().map(|it| it.addr.to_string());
+    let door = |(asked, entrance): (_, &Entrance)| {
+        Ok(OpenSocket {
+            kind: LISTEN,
+            asked,
+            socket: entrance.share()?,
+        })
+    };
+    let mut doors = asked
+        .zip(listeners)
+        .map(door)
+        .collect::<io::Result<Vec<_>>>()?;
+    doors.extend(admin.share(&config.admin)?);
+    Ok(doors)
 }
 
 /// How long a predecessor may take to leave the pid file, once it has said that it does.

@@ -8,5 +8,6 @@ pub(crate) mod lists;
 mod member;
 pub(crate) mod peers;
 pub(crate) mod standing;
+pub(crate) mod upgrades;
 
 pub(crate) use self::member::{Member, Page};

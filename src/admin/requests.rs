@@ -13,6 +13,7 @@ use crate::admin::pages::config::{self, ConfigPage};
 use crate::admin::pages::explain::{HEADER, IP, render as explain_page};
 use crate::admin::pages::lists::{self, ListsPage};
 use crate::admin::pages::peers::{self, PeersPage};
+use crate::admin::pages::upgrades::{self, UpgradesPage};
 use crate::admin::pages::{Page, health};
 use crate::admin::query::unknown;
 use crate::admin::view::View;
@@ -64,8 +65,7 @@ fn judge(
         return Err(AdminRefusal::ForeignHost);
     }
     let authorization = value(head, bytes, "Authorization");
-    let token = view.token.load();
-    door.rights(admin.expose, token.as_deref(), authorization)
+    door.rights(admin.expose, view.token.as_ref(), authorization)
 }
 
 fn page(
@@ -116,9 +116,10 @@ fn page(
         _ if is(Explanation::PATH) => explained(view, query),
         _ if is(PeersPage::PATH) => PageResponse::json(peers::render(view)),
         _ if is(ConfigPage::PATH) => PageResponse::json(config::render(view)),
+        _ if is(UpgradesPage::PATH) => PageResponse::json(upgrades::render(view)),
         _ => PageResponse::text(
             404,
-            "there are /healthz, /lists, /peers, /explain, /config and /metrics\n",
+            "there are /healthz, /lists, /peers, /explain, /config, /upgrades and /metrics\n",
         ),
     })
 }

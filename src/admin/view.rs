@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-
 use crate::admin::token::Token;
 use crate::config::{Reloads, Store};
 use crate::error::AdminRefusal;
 use crate::fleet::heartbeat::Heartbeat;
 use crate::logs::throttle::Throttle;
 use crate::logs::writer::LogQueue;
+use crate::process::lineage::Lineage;
 use crate::proxy::Gateway;
 use crate::store::Publisher;
 use crate::upstream::check::Checker;
@@ -30,12 +29,14 @@ pub(crate) struct View {
     pub(crate) checker: Arc<Checker>,
     /// The outcomes of the reloads.
     pub(crate) reloads: Arc<Reloads>,
+    /// The processes of this gateway.
+    pub(crate) lineage: Arc<Lineage>,
     /// The error log.
     pub(crate) error_log: LogQueue,
     /// Where they are.
-    pub(crate) doors: ArcSwap<Doors>,
+    pub(crate) doors: Doors,
     /// What changes over TCP require, if they are possible.
-    pub(crate) token: ArcSwapOption<Token>,
+    pub(crate) token: Option<Token>,
     /// What was refused here.
     pub(crate) refused: Refused,
     /// Who starts this gateway again should it die.

@@ -9,13 +9,14 @@ use crate::admin::pages::Member as _;
 use crate::admin::pages::config::{AdminDoors, ConfigPage, SupervisorPart};
 use crate::admin::pages::health;
 use crate::admin::pages::lists::ListsPage;
+use crate::admin::pages::upgrades::UpgradesPage;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::exit::Exit;
 use crate::cli::report::Report;
 use crate::lists::ListName;
 
-/// Asks the gateway that runs with the ini file at `config`. If it is to be `strict`, one that serves and lacks
-/// something has an exit code of its own.
+/// Asks the gateway that runs with the ini file at `config`. If it is to be `strict`, one that serves and
+/// lacks something has an exit code of its own.
 ///
 /// # Errors
 /// When it cannot be asked, or does not answer.
@@ -29,6 +30,7 @@ pub(crate) fn ask(config: &Path, strict: bool) -> Result<Report, String> {
     let lists = asker.lists()?;
     // An older gateway says nothing of that.
     let config = asker.page::<ConfigPage>().unwrap_or_default();
+    let processes = asker.page::<UpgradesPage>().unwrap_or_default();
     let serves = health == 200;
     let degraded: Vec<Value> = lacks.iter().map(|it| degradation(it)).collect();
     let json = json!({
@@ -37,10 +39,12 @@ pub(crate) fn ask(config: &Path, strict: bool) -> Result<Report, String> {
         "degraded": degraded,
         "lists": lists.standing.render(),
         "config": config.render(),
+        "upgrades": processes.render(),
     });
     let text = text(word, &lacks, &lists)
         + &supervisor(config.supervisor.as_ref())
-        + &doors(&config.admin);
+        + &doors(&config.admin)
+        + &upgrades(&processes);
     let report = Report::new(text, json);
     Ok(match serves {
         true if strict && !lacks.is_empty() => report.ending(Exit::Degraded),
@@ -156,4 +160,24 @@ fn doors(admin: &AdminDoors) -> String {
         true => String::new(),
         false => format!("{:<11} {}\n", "admin", all.join(", ")),
     }
+}
+
+/// What upgrades there were, and who still finishes what was under way then.
+fn upgrades(page: &UpgradesPage) -> String {
+    let mut text = String::new();
+    if let Some(last) = &page.last {
+        let (count, since) = (page.upgrades, page.started_at.as_deref().unwrap_or("-"));
+        let (at, from) = (&last.at, &last.from);
+        let what = format!("{count} since {since}, the last at {at}, from version {from}");
+        let _ = writeln!(text, "{:<11} {what}", "upgrades");
+    }
+    for old in &page.draining {
+        let (pid, connections) = (old.pid, old.connections);
+        let (since, until) = (&old.since, &old.until);
+        let what = format!(
+            "the old process {pid} since {since}, with {connections} connections, until {until} at most"
+        );
+        let _ = writeln!(text, "{:<11} {what}", "draining");
+    }
+    text
 }

@@ -229,6 +229,8 @@ impl Beater {
     fn run(&mut self) {
         while !self.shared.ends() {
             if self.shared.rests.load(Ordering::Relaxed) {
+                // What is there afterwards is the other process's.
+                self.announced = None;
                 std::thread::sleep(GAP);
                 continue;
             }

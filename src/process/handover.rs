@@ -5,7 +5,9 @@
 //! both may write. Anybody may make such a name and connect to one; so each side asks the kernel who the
 //! other one is, before anything is said.
 
+mod carried;
 mod message;
+mod notes;
 mod supervision;
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -23,7 +25,11 @@ use rustix::net::{
     accept_with, bind, connect, listen, recvmsg, sendmsg, shutdown, socket_with, socketpair,
 };
 
-pub(crate) use message::{ConnectionNote, Message, VERSION};
+pub(crate) use carried::{carried, carry};
+pub(crate) use message::{Message, VERSION};
+pub(crate) use notes::{
+    CheckNote, ConnectionNote, DrainNote, GateNote, HistoryNote, ListsNote, PeerNote, WaitingNote,
+};
 pub(crate) use supervision::SupervisorMessage;
 
 /// The longest message, in bytes.
@@ -112,7 +118,7 @@ impl From<OwnedFd> for HandoverSocket {
 }
 
 /// A message with its descriptors; none when the other side has gone.
-pub(crate) type Received = io::Result<Option<(Message, Vec<OwnedFd>)>>;
+pub(crate) type ReceivedMessage = io::Result<Option<(Message, Vec<OwnedFd>)>>;
 
 /// A connection between two gateways.
 #[derive(Debug)]
@@ -220,8 +226,9 @@ impl Channel {
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] when nothing came; the kernel's.
-    pub(crate) fn receive(&self, limit: Duration) -> Received {
+    pub(crate) fn receive(&self, limit: Duration) -> ReceivedMessage {
         let until = std::time::Instant::now() + limit;
+        let mut was_reset = false;
         loop {
             let left = until.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() {
@@ -236,6 +243,11 @@ impl Channel {
             let flags = RecvFlags::CMSG_CLOEXEC;
             let length = match recvmsg(&self.socket, &mut parts, &mut control, flags) {
                 Err(Errno::INTR | Errno::AGAIN) => continue,
+                // The other side has gone without reading all: what it has said before is still there.
+                Err(Errno::CONNRESET) if !was_reset => {
+                    was_reset = true;
+                    continue;
+                }
                 Err(Errno::CONNRESET) => return Ok(None),
                 outcome => outcome?.bytes,
             };

@@ -134,13 +134,14 @@ impl PidFile {
     ///
     /// # Errors
     /// The kernel's, with the path.
-    pub(crate) fn leave_to(self, pid: u32) -> io::Result<()> {
+    pub(crate) fn leave_to(mut self, pid: u32) -> io::Result<()> {
         let written = open(&self.path).and_then(|mut file| {
             file.set_len(0)?;
             file.write_all(format!("{pid}\n").as_bytes())
         });
         let written = written.map_err(|error| named(&self.path, &error));
-        self.leave();
+        // Its lock goes with this.
+        self.is_left = true;
         written
     }
 
@@ -159,7 +160,8 @@ impl PidFile {
         &self.path
     }
 
-    /// Takes the file that its predecessor has left, or is about to leave within `limit`.
+    /// Takes the file that its predecessor has left, or is about to leave within `limit`. What it says is
+    /// that one's until [`Self::announce`].
     ///
     /// # Errors
     /// When somebody holds it; the kernel's, with the path.
@@ -176,14 +178,27 @@ impl PidFile {
                 Err(TryLockError::Error(error)) => return Err(with_path(error)),
             }
         }
-        self.is_left = false;
-        let emptied = self.writer.as_ref().map_or(Ok(()), |it| it.set_len(0));
-        emptied.map_err(with_path)
+        // One that is yet to be written is still the predecessor's, should this process fail.
+        self.is_left = self.writer.is_some();
+        Ok(())
     }
 
     /// Leaves the file to a successor: only its lock goes.
-    pub(crate) fn leave(mut self) {
-        self.is_left = true;
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub(crate) fn leave(&mut self) -> io::Result<()> {
+        let left = self.lock.unlock();
+        self.is_left = left.is_ok();
+        left.map_err(|error| named(&self.path, &error))
+    }
+
+    /// Takes the file again, since the successor has come to nothing before it has written anything.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub(crate) fn come_back(&mut self, limit: Duration) -> io::Result<()> {
+        self.take(limit)
     }
 
     /// Writes the process id: the sign for the init script that the gateway serves. Afterwards nobody
@@ -195,8 +210,11 @@ impl PidFile {
         let Some(mut writer) = self.writer.take() else {
             return Ok(());
         };
+        self.is_left = false;
         let line = format!("{}\n", std::process::id());
+        // What was there is written over first: that takes no room on a disk that is full.
         let written = writer.write_all(line.as_bytes());
+        let written = written.and_then(|()| writer.set_len(line.len() as u64));
         written.map_err(|error| named(&self.path, &error))
     }
 }

@@ -95,6 +95,14 @@ mod tests {
             "arrivals: the other process sees the end of the channel",
         ),
         (
+            "src/run/upgrade/way.rs",
+            "heir: the process ends all the same, and its logs are opened anew by its own signal",
+        ),
+        (
+            "src/run/upgrade/parting.rs",
+            "drain-report: the process ends all the same, and only less is known of it",
+        ),
+        (
             "src/upstream/names.rs",
             "names-resolver: one of several, which hang as the resolver likes; it only asks that",
         ),

@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 
 /// A connection between two requests.
 #[derive(Debug)]
-pub struct MovedConnection {
+pub(crate) struct MovedConnection {
     /// Its socket.
     pub(crate) socket: OwnedFd,
     /// The address that the ini file names, of the listener that it came to.

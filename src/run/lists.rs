@@ -9,7 +9,7 @@ use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::proxy::Gateway;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::GuardRules;
-use crate::store::{self, Publisher, StoreName};
+use crate::store::{self, HandedLists, Publisher, StoreName, TakenLists};
 use crate::upstream::watch;
 
 pub(super) fn rules(config: &Config) -> GuardRules {
@@ -19,9 +19,15 @@ pub(super) fn rules(config: &Config) -> GuardRules {
     }
 }
 
+/// What reads the lists, and what tells others of them.
 pub(super) type Started = (Arc<Publisher>, Option<Arc<Heartbeat>>);
 
-pub(super) fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Started> {
+/// Begins with the lists that were `handed` over by another process, if there was one.
+pub(super) fn start_store(
+    config: &Config,
+    gateway: &Gateway,
+    handed: Option<&HandedLists>,
+) -> io::Result<(Started, TakenLists)> {
     let port = config.upstream.peer_port;
     let max_age = match &config.store {
         Store::Redis(_) => config.lists.last_good_max_age,
@@ -38,8 +44,13 @@ pub(super) fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Star
             peer_port: port,
             max_age,
             config: config.path.clone(),
+            succeeds: handed.is_some(),
         };
         publisher = publisher.with_copy(path, purpose)?;
+    }
+    let mut taken = TakenLists::default();
+    if let Some(handed) = handed {
+        (publisher, taken) = publisher.with_handed(handed, &StoreName::of(&config.store));
     }
     let bell = heartbeat::bell();
     let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
@@ -54,6 +65,8 @@ pub(super) fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Star
                 let publisher = Arc::clone(&publisher);
                 let report = move || report(&publisher);
                 let started = Heartbeat::start(settings.clone(), beat, report, bell)?;
+                // The other process writes it for as long as it is the gateway.
+                started.rest(handed.is_some());
                 heartbeat = Some(Arc::new(started));
             }
         }
@@ -62,7 +75,7 @@ pub(super) fn start_store(config: &Config, gateway: &Gateway) -> io::Result<Star
             started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
         }
     }
-    Ok((publisher, heartbeat))
+    Ok(((publisher, heartbeat), taken))
 }
 
 /// What the heartbeat reports about the lists.
@@ -79,16 +92,42 @@ fn report(publisher: &Publisher) -> NodeReport {
     }
 }
 
-/// Where the old gateway has lists, the new one must not serve without.
-pub(super) fn wait_for_lists(publisher: &Publisher, limit: Duration) -> io::Result<()> {
+/// Where the old gateway has lists, the new one must not serve without, nor take over with settings by which
+/// it cannot read its store: that would be noticed much later. So it waits until it has read the store. Only
+/// where the old one cannot read the same store either, nothing gets worse, and it goes on with the lists
+/// that were `handed` over.
+pub(super) fn wait_for_lists(
+    publisher: &Publisher,
+    handed: &HandedLists,
+    taken: TakenLists,
+    limit: Duration,
+) -> io::Result<()> {
     let until = Instant::now() + limit;
-    while !publisher.lists().are_read() {
+    while !publisher.was_read() {
+        let error = publisher.status().error;
+        if let Some(error) = &error
+            && taken.in_force
+            && handed.error.is_some()
+        {
+            log::warn!(
+                "lists-unread error={error:?} reason=\"the gateway before could not read them either\""
+            );
+            return Ok(());
+        }
         if Instant::now() >= until {
-            let why = publisher.status().error.unwrap_or_default();
-            let what = format!("no lists within upgrade_timeout, {limit:?}: {why}");
+            let why = error.unwrap_or_else(|| "not yet".to_owned());
+            let what = format!("no lists were read within {limit:.1?}: {why}");
             return Err(io::Error::other(what));
         }
         std::thread::sleep(LISTS_LOOK);
+    }
+    let (lists, servers) = (publisher.lists(), taken.servers);
+    if !taken.in_force && lists.prod.is_empty() && servers > 0 {
+        let source = publisher.status().source;
+        let what = format!(
+            "prod is empty in {source}, and the running gateway has {servers} servers there"
+        );
+        return Err(io::Error::other(what));
     }
     Ok(())
 }

@@ -6,6 +6,8 @@
 //!
 //! Locks are taken in this order: what is at the door, then the status.
 
+mod handed;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
+
+pub(crate) use handed::{HandedLists, TakenLists};
 
 use super::copy::{self, Copy, Keeper, Purpose};
 use super::findings::Reported;
@@ -33,6 +37,10 @@ use crate::upstream::in_force::InForce;
 pub(crate) struct Publisher {
     lists: Arc<InForce>,
     peer_port: u16,
+    /// That of the process that this one succeeds: counting goes on from here.
+    generation_before: u64,
+    /// Told of every held change that somebody accepts, by its digest.
+    witness: Mutex<Option<Witness>>,
     /// Names the trusted proxies, which findings are about.
     config: Option<Arc<Published<Config>>>,
     /// Held while lists are judged and replaced.
@@ -50,9 +58,14 @@ struct Intake {
     door: Door,
     /// The last-good copy, until the store was read.
     copy: Option<FoundCopy>,
+    /// This process has read the store.
+    was_read: bool,
     reported: Reported,
     reported_faults: ReportedFaults,
 }
+
+/// Whoever is told of accepted changes.
+pub(crate) type Witness = Box<dyn Fn(&str) + Send>;
 
 /// The last-good copy that was found at the start. Whatever its age, the first reading is compared
 /// with it: a restart is no way around what is held.
@@ -82,10 +95,13 @@ impl Publisher {
         Self {
             lists,
             peer_port,
+            generation_before: 0,
+            witness: Mutex::new(None),
             config: None,
             entrance: Mutex::new(Intake {
                 door: Door::new(rules),
                 copy: None,
+                was_read: false,
                 reported: Reported::default(),
                 reported_faults: ReportedFaults::default(),
             }),
@@ -355,6 +371,7 @@ impl Publisher {
     }
 
     fn succeeded(&self, entrance: &mut Intake, cause: Cause) {
+        entrance.was_read = true;
         let faults = entrance.door.faults();
         entrance.reported_faults.tell(&faults, Instant::now());
         self.locked().succeeded(faults, cause);
@@ -372,8 +389,8 @@ impl Publisher {
             return;
         };
         let mut lists = copy.lists.clone();
-        lists.generation = 1;
-        let digest = lists.digest;
+        lists.generation = self.generation_before + 1;
+        let (generation, digest) = (lists.generation, lists.digest);
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
         self.lists.store(lists);
         let mut status = self.locked();
@@ -383,7 +400,7 @@ impl Publisher {
         let age = copy.age(SystemTime::now()).unwrap_or_default();
         let age = copy::shown_age(age);
         log::warn!(
-            "lists-from-copy generation=1 digest={digest} age={age} gray={gray} pre={pre} prod={prod}"
+            "lists-from-copy generation={generation} digest={digest} age={age} gray={gray} pre={pre} prod={prod}"
         );
     }
 
@@ -405,6 +422,11 @@ impl Publisher {
             return Err(self.locked().held.clone());
         };
         let generation = self.let_in(&mut entrance, new, list, by);
+        drop(entrance);
+        let witness = self.witness.lock();
+        if let Some(witness) = &*witness.unwrap_or_else(PoisonError::into_inner) {
+            witness(digest);
+        }
         Ok(AcceptedChange { list, generation })
     }
 
@@ -486,7 +508,8 @@ impl Publisher {
 
     fn put_in_force(&self, entrance: &mut Intake, new: SharedLists, cause: Cause) {
         let current = self.lists.load();
-        let mut new = Lists::new(current.generation + 1, new);
+        let before = current.generation.max(self.generation_before);
+        let mut new = Lists::new(before + 1, new);
         let same = current.are_read() && current.digest == new.digest;
         let same_remarks = ListName::ALL
             .iter()

@@ -19,6 +19,7 @@
 
 mod latency;
 mod outcomes;
+mod record;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use latency::{Latency, Quantiles};
 pub(crate) use outcomes::{Outcomes, WINDOW};
+pub(crate) use record::{HealthRecord, RecordedCheck, RecordedState};
 pub(crate) use state::{PeerState, Why};
 use word::{StateKind, StateWord};
 
@@ -135,6 +137,8 @@ pub(crate) struct Health {
     last_check: Mutex<Option<LastCheck>>,
     /// There was one.
     is_checked: AtomicBool,
+    /// What is known of it comes from another process of this gateway.
+    is_handed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -168,6 +172,7 @@ impl Health {
             recent: Mutex::default(),
             last_check: Mutex::default(),
             is_checked: AtomicBool::new(false),
+            is_handed: false,
         }
     }
 

@@ -4,7 +4,8 @@
 //! Both are replaced together, by one pointer swap. Peers change without their lists, too, when a name
 //! means other addresses: then the lists stay, with their generation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::ops::{Deref, Index};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -15,8 +16,9 @@ use crossbeam_channel::Sender;
 use super::budget::Budget;
 use super::changes::Changes;
 use super::choose::Usable;
+use super::health::HealthRecord;
 use super::names::Names;
-use super::roster::{Registry, Roster};
+use super::roster::{Peer, Registry, Roster};
 use crate::config;
 use crate::lists::{Lists, PoolName};
 use crate::snapshot::{Published, Reader};
@@ -133,6 +135,24 @@ impl InForce {
     /// The names of the lists.
     pub(crate) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// How every peer does, for another process of this gateway.
+    pub(crate) fn record_health(
+        &self,
+        now: Instant,
+        rules: &config::UpstreamSettings,
+    ) -> BTreeMap<SocketAddr, HealthRecord> {
+        let pools = self.pools();
+        let peers = PoolName::ALL.into_iter().flat_map(|it| pools[it].peers());
+        let record = |it: &Peer| (it.address, it.health.record(now, rules));
+        peers.map(record).collect()
+    }
+
+    /// Begins with what another process of this gateway knew of peers. Nothing of it counts any more for
+    /// peers that come later, once `records` is empty.
+    pub(crate) fn go_on_with(&self, records: BTreeMap<SocketAddr, HealthRecord>) {
+        self.registry.go_on_with(records.into_iter().collect());
     }
 
     /// How often the health of a peer has changed.

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::budget::Budget;
 use super::changes::Changes;
 use super::hash;
-use super::health::Health;
+use super::health::{Health, HealthRecord};
 
 /// One peer of a pool.
 #[derive(Clone, Debug)]
@@ -73,6 +73,8 @@ pub(crate) struct Registry {
     workers: usize,
     changes: Changes,
     health: Mutex<FxHashMap<SocketAddr, Arc<Health>>>,
+    /// What another process of this gateway knew of peers that nobody has asked for here yet.
+    handed: Mutex<FxHashMap<SocketAddr, HealthRecord>>,
 }
 
 impl Registry {
@@ -82,7 +84,14 @@ impl Registry {
             workers,
             changes: Changes::default(),
             health: Mutex::default(),
+            handed: Mutex::default(),
         }
+    }
+
+    /// What is known of peers from another process of this gateway: of each, where it begins here; nothing
+    /// from now on where this is empty.
+    pub(crate) fn go_on_with(&self, records: FxHashMap<SocketAddr, HealthRecord>) {
+        *self.handed.lock().unwrap_or_else(PoisonError::into_inner) = records;
     }
 
     /// How often the health of a peer has changed.
@@ -110,7 +119,15 @@ impl Registry {
         let peer = |found: ResolvedPeer| {
             let new = || {
                 let changes = self.changes.clone();
-                Arc::new(Health::new(self.workers, changes, check_first, now))
+                let handed = self.handed.lock();
+                let handed = handed
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&found.address);
+                let new = Health::new(self.workers, changes, check_first, now);
+                Arc::new(match handed {
+                    Some(record) => Health::of_record(&record, new, now),
+                    None => new,
+                })
             };
             let health = health.entry(found.address).or_insert_with(new);
             Peer {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use graygate::config::{Config, LogTarget};
 use graygate::lists::{ByList, Lists};
+use graygate::logs::access::OwnLines;
 use graygate::logs::writer::Log;
 use graygate::metrics::Metrics;
 use graygate::net;
@@ -56,7 +57,7 @@ impl GatewayInside {
             lists: Arc::new(InForce::new(workers)),
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
-            listening: arc_swap::ArcSwap::default(),
+            own_lines: vec![OwnLines::new(addr)],
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),

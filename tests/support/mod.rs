@@ -17,6 +17,7 @@ mod cluster;
 mod copies;
 mod exposition;
 mod gateway;
+mod handover;
 mod inside;
 mod light;
 mod lines;
@@ -39,6 +40,7 @@ mod stacks;
 mod steady;
 mod strict;
 mod tls;
+mod upgrading;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -49,6 +51,7 @@ pub(crate) use cluster::{Cluster, OWNER, SLOT};
 pub(crate) use copies::CopyFolder;
 pub(crate) use exposition::{Samples, read_metrics};
 pub(crate) use gateway::Gateway;
+pub(crate) use handover::{HandoverEnd, HandoverPlace};
 pub(crate) use inside::GatewayInside;
 pub(crate) use light::LightOrigin;
 pub(crate) use lines::{Found, Lines};
@@ -73,6 +76,10 @@ pub(crate) use stacks::{LONGEST_WAY, Stacks};
 pub(crate) use steady::Traffic;
 pub(crate) use strict::{NoRequest, StrictReader, StrictRequest};
 pub(crate) use tls::{Authority, Validity};
+pub(crate) use upgrading::{
+    LastProcess, expect_refused, expect_unchanged, has_ended, pid_in_file, upgrade_command,
+    upgrade_in_vain, upgrade_well,
+};
 pub(crate) use wire::{Head, Wire};
 
 /// How long a test waits for anything before it fails.

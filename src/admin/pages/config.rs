@@ -76,7 +76,7 @@ impl Page for ConfigPage {
 /// The page as text.
 pub(crate) fn render(view: &View) -> String {
     let config = view.gateway.config.load();
-    let (reloads, doors) = (view.reloads.state(), view.doors.load());
+    let (reloads, doors) = (view.reloads.state(), &view.doors);
     let owned = |keys: &[&str]| keys.iter().map(|it| (*it).to_owned()).collect();
     let page = ConfigPage {
         file: config.path.to_string_lossy().into_owned(),
@@ -99,7 +99,7 @@ pub(crate) fn render(view: &View) -> String {
             socket: doors.socket.as_ref().map(|it| it.display().to_string()),
             listen: doors.listen.map(|it| it.to_string()),
             expose: config.admin.expose.name().to_owned(),
-            token: view.token.load().is_some(),
+            token: view.token.is_some(),
             metrics: doors.metrics.map(|it| it.to_string()),
         },
     };

@@ -14,7 +14,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// One listener's lines for requests for which no server was tried.
 #[derive(Debug)]
-pub(crate) struct OwnLines {
+pub struct OwnLines {
     listen: SocketAddr,
     begun: Instant,
     /// The second (since `begun`) in the upper half, its lines so far in the lower one.
@@ -28,7 +28,7 @@ pub(crate) struct OwnLines {
 
 impl OwnLines {
     /// Of the listener at `listen`.
-    pub(crate) fn new(listen: SocketAddr) -> Self {
+    pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
             begun: Instant::now(),
@@ -60,7 +60,7 @@ impl OwnLines {
     }
 
     /// The listener's address.
-    pub(crate) fn listen(&self) -> SocketAddr {
+    pub fn listen(&self) -> SocketAddr {
         self.listen
     }
 

@@ -1,10 +1,11 @@
 //! What two gateways say to each other at a handover. One of them may be older: what a message lacks has a
 //! default, and what it has besides is ignored.
 
-use std::net::{IpAddr, SocketAddr};
-
 use serde_json::{Value, json};
 
+use super::notes::{
+    ConnectionNote, DrainNote, GateNote, HistoryNote, ListsNote, PeerNote, flag, text,
+};
 use super::supervision::SupervisorMessage;
 
 /// The version of these messages. A change that an older version could misunderstand gets a new name instead.
@@ -34,6 +35,14 @@ pub(crate) enum Message {
     },
     /// Standard output and standard error, whose descriptors come with it.
     Streams,
+    /// The lists in force; their content comes with it, in the form of a last-good copy, if there is any.
+    Lists(ListsNote),
+    /// What a list has to pass; the entries come with it, one a line.
+    Gate(GateNote),
+    /// How peers do. There may be several of these messages.
+    Peers(Vec<PeerNote>),
+    /// Upgrades so far.
+    History(HistoryNote),
     /// That was all.
     Offered {
         /// The old one has lists, so the new one must not serve without.
@@ -41,6 +50,17 @@ pub(crate) enum Message {
     },
     /// The new one accepts connections.
     Ready,
+    /// The other side is to say that it is alive.
+    Ping,
+    /// It is.
+    Pong,
+    /// A held change was accepted.
+    Accepted {
+        /// By this digest.
+        digest: String,
+    },
+    /// The ini file is to be read anew: the old one was told so meanwhile.
+    Reload,
     /// The old one has let go of what only one can have.
     Yours,
     /// The new one has it.
@@ -50,55 +70,16 @@ pub(crate) enum Message {
     Arriving,
     /// It may.
     Welcome,
+    /// How far the process is that says so, which has handed over.
+    Draining(DrainNote),
+    /// The logs are to be opened anew.
+    Reopen,
+    /// The gateway is to end: the old one was told so just before the new one had taken over.
+    Stop,
     /// Connections between two requests, whose descriptors come with it in this order.
     Connections(Vec<ConnectionNote>),
     /// Between a supervisor and its gateways.
     Supervisor(SupervisorMessage),
-}
-
-/// What is to be known of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ConnectionNote {
-    /// The address that the ini file names, of the listener that it came to.
-    pub(crate) listener: SocketAddr,
-    /// Whose it is.
-    pub(crate) client: IpAddr,
-    /// Forwarding fields are believed if the other side is a trusted proxy.
-    pub(crate) vouched: bool,
-    /// Requests served.
-    pub(crate) served: u64,
-    /// For how many milliseconds it has been idle.
-    pub(crate) idle_ms: u64,
-    /// Bytes of an empty line that have arrived.
-    pub(crate) line: u64,
-    /// The PROXY protocol's header is still to come.
-    pub(crate) header_due: bool,
-}
-
-impl ConnectionNote {
-    fn to_json(&self) -> Value {
-        json!({
-            "listener": self.listener.to_string(),
-            "client": self.client.to_string(),
-            "vouched": self.vouched,
-            "served": self.served,
-            "idle_ms": self.idle_ms,
-            "line": self.line,
-            "header_due": self.header_due,
-        })
-    }
-
-    fn of_json(value: &Value) -> Option<Self> {
-        Some(Self {
-            listener: value["listener"].as_str()?.parse().ok()?,
-            client: value["client"].as_str()?.parse().ok()?,
-            vouched: value["vouched"].as_bool().unwrap_or_default(),
-            served: value["served"].as_u64().unwrap_or_default(),
-            idle_ms: value["idle_ms"].as_u64().unwrap_or_default(),
-            line: value["line"].as_u64().unwrap_or_default(),
-            header_due: value["header_due"].as_bool().unwrap_or_default(),
-        })
-    }
 }
 
 impl Message {
@@ -112,12 +93,26 @@ impl Message {
                 json!({ "message": "door", "kind": kind, "asked": asked })
             }
             Self::Streams => json!({ "message": "streams" }),
+            Self::Lists(note) => note.to_json(),
+            Self::Gate(note) => note.to_json(),
+            Self::Peers(notes) => {
+                let notes: Vec<Value> = notes.iter().map(PeerNote::to_json).collect();
+                json!({ "message": "peers", "peers": notes })
+            }
+            Self::History(note) => note.to_json(),
             Self::Offered { has_lists } => json!({ "message": "offered", "has_lists": has_lists }),
             Self::Ready => json!({ "message": "ready" }),
+            Self::Ping => json!({ "message": "ping" }),
+            Self::Pong => json!({ "message": "pong" }),
+            Self::Accepted { digest } => json!({ "message": "accepted", "digest": digest }),
+            Self::Reload => json!({ "message": "reload" }),
             Self::Yours => json!({ "message": "yours" }),
             Self::Taken => json!({ "message": "taken" }),
             Self::Arriving => json!({ "message": "arriving" }),
             Self::Welcome => json!({ "message": "welcome" }),
+            Self::Draining(note) => note.to_json(),
+            Self::Reopen => json!({ "message": "reopen" }),
+            Self::Stop => json!({ "message": "stop" }),
             Self::Connections(notes) => {
                 let notes: Vec<Value> = notes.iter().map(ConnectionNote::to_json).collect();
                 json!({ "message": "connections", "connections": notes })
@@ -130,7 +125,7 @@ impl Message {
     /// `None` for what this version does not know.
     pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
-        let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        let text = |key: &str| text(&value, key);
         Some(match value["message"].as_str()? {
             "take" => Self::Take {
                 version: value["version"].as_u64().unwrap_or(VERSION),
@@ -144,14 +139,30 @@ impl Message {
                 asked: text("asked"),
             },
             "streams" => Self::Streams,
+            "lists" => Self::Lists(ListsNote::of_json(&value)),
+            "gate" => Self::Gate(GateNote::of_json(&value)),
+            "peers" => {
+                let notes = value["peers"].as_array()?.iter();
+                Self::Peers(notes.filter_map(PeerNote::of_json).collect())
+            }
+            "history" => Self::History(HistoryNote::of_json(&value)),
             "offered" => Self::Offered {
-                has_lists: value["has_lists"].as_bool().unwrap_or_default(),
+                has_lists: flag(&value, "has_lists"),
             },
             "ready" => Self::Ready,
+            "ping" => Self::Ping,
+            "pong" => Self::Pong,
+            "accepted" => Self::Accepted {
+                digest: text("digest"),
+            },
+            "reload" => Self::Reload,
             "yours" => Self::Yours,
             "taken" => Self::Taken,
             "arriving" => Self::Arriving,
             "welcome" => Self::Welcome,
+            "draining" => Self::Draining(DrainNote::of_json(&value)),
+            "reopen" => Self::Reopen,
+            "stop" => Self::Stop,
             "connections" => {
                 let notes = value["connections"].as_array()?.iter();
                 // All or none: descriptors are told apart by their order.

@@ -179,11 +179,11 @@ impl<D: Downstream> Exchange<'_, D> {
         body_goes_on: bool,
     ) -> Passage {
         let framing_down = self.downstream.framing(framing);
-        let ending = self.worker.gateway().ending(self.listening);
+        let draining = self.worker.gateway().ends_connections();
         let complete = self.body.is_complete() || body_goes_on;
         let close = match framing_down {
             Framing::UntilClose => Some(Close::ResponseEnd),
-            _ => self.plan.close_reason(complete, ending),
+            _ => self.plan.close_reason(complete, draining),
         };
         let Workspace {
             response: head,

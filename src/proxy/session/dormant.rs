@@ -2,23 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Close;
 use crate::http::client;
 use crate::net::{Detached, Fate};
 use crate::proxy::gateway::Counters;
-use crate::proxy::listening::Listening;
 use crate::proxy::moved::{ConnectionPast, MovedConnection};
 use crate::proxy::pinned::Pinned;
 use crate::proxy::worker::Worker;
 
 /// Where a connection came from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Arrival {
-    /// Where it came in.
-    pub(in crate::proxy) listening: Arc<Listening>,
+    /// Which listener it came to, from 0.
+    pub(in crate::proxy) listener: usize,
     /// The address of the socket's other side.
     pub(in crate::proxy) from: SocketAddr,
     /// It begins with a PROXY protocol header.
@@ -32,8 +30,8 @@ pub(super) struct Dormant {
     _open: OpenConnection,
     /// Its number among its worker's connections, never used again.
     pub(super) number: u64,
-    /// Where it came in.
-    pub(super) listening: Arc<Listening>,
+    /// Which listener it came to.
+    pub(super) listener: usize,
     /// The address of the socket's other side, or what the PROXY protocol says it is.
     pub(super) socket: IpAddr,
     /// Forwarding fields are believed if the other side is a trusted proxy. False if a PROXY header
@@ -65,7 +63,7 @@ impl Dormant {
         Self {
             _open: OpenConnection::new(counters),
             number,
-            listening: Arc::clone(&arrival.listening),
+            listener: arrival.listener,
             socket: past.client,
             vouched: past.vouched,
             served: past.served,
@@ -78,7 +76,11 @@ impl Dormant {
 
     /// Hands the connection to the heir.
     pub(super) fn move_to_heir(&self, worker: &Worker, connection: &Detached) -> Close {
-        let (Some(heir), Ok(socket)) = (worker.gateway().heir.get(), connection.share()) else {
+        let (gateway, config) = (worker.gateway(), worker.config.snapshot());
+        let listener = config.gateway.listen.get(self.listener);
+        let (Some(heir), Some(listener), Ok(socket)) =
+            (gateway.heir.get(), listener, connection.share())
+        else {
             return Close::Draining;
         };
         let past = ConnectionPast {
@@ -91,7 +93,7 @@ impl Dormant {
         };
         let moved = MovedConnection {
             socket,
-            listener: self.listening.asked(),
+            listener: listener.addr,
             past,
         };
         match heir.send(Some(moved)) {

@@ -3,47 +3,81 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::{ANSWER, Arrivals, PROBATION, socket_name_of};
-use crate::fleet::heartbeat::Heartbeat;
-use crate::process::handover::{Channel, HandoverSocket, Message, Received};
+use super::{ANSWER, Arrivals, PROBATION, estate, socket_name_of};
+use crate::process::handover::{Channel, HandoverSocket, Message, ReceivedMessage};
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::listeners::{self, Entrance};
 use crate::run::open_socket::OpenSocket;
-use crate::run::sockets::{SharedSockets, Sockets};
 use crate::run::supervisor::Supervisor;
-use crate::store::Publisher;
+use crate::store::{By, Publisher};
+
+/// How often a new one has to say that it is alive before it is let take over,
+const LIFE_SIGN_GAP: Duration = Duration::from_millis(500);
+
+/// and how long it may take to say so, on a machine that has much to do.
+const LIFE_SIGN: Duration = Duration::from_secs(3);
+
+/// For so long, the failure of the last one may not have been noticed here when somebody tries again.
+const LAST_ONE: Duration = Duration::from_millis(500);
+const LAST_ONE_LOOK: Duration = Duration::from_millis(10);
+
+/// For how long a predecessor may still have the socket's name.
+const NAME_WAIT: Duration = Duration::from_secs(10);
 
 /// The new gateway, which has proved itself.
 pub(in crate::run) struct Successor {
-    channel: Channel,
-    pid: u32,
+    pub(in crate::run) channel: Arc<Channel>,
+    pub(in crate::run) pid: u32,
 }
 
 impl Successor {
     /// Tells it that what only one can have is free now, and waits until it has it.
-    pub(in crate::run) fn let_it_take_over(self) -> Channel {
+    ///
+    /// # Errors
+    /// It has ended before that, or does not say so; in words. It does not live any more.
+    pub(in crate::run) fn let_it_take_over(&self) -> Result<(), String> {
+        let until = Instant::now() + ANSWER;
         let outcome = self.channel.send(&Message::Yours, &[]);
-        let outcome = outcome.and_then(|()| self.channel.receive(ANSWER));
+        let outcome = outcome.and_then(|()| {
+            loop {
+                let left = until.saturating_duration_since(Instant::now());
+                match self.channel.receive(left)? {
+                    Some((Message::Taken, _)) => return Ok(true),
+                    Some(_) => {}
+                    None => return Ok(false),
+                }
+            }
+        });
         match outcome {
-            Ok(Some((Message::Taken, _))) => log::info!("handed-over pid={}", self.pid),
-            Ok(_) => log::error!(
-                "handover-unconfirmed pid={} reason=\"it has ended\"",
-                self.pid
-            ),
+            Ok(true) => {
+                log::info!("handed-over pid={}", self.pid);
+                Ok(())
+            }
+            Ok(false) => Err("it has ended before it had taken over".to_owned()),
             Err(error) => {
-                let error = error.to_string();
-                log::error!("handover-unconfirmed pid={} reason={error:?}", self.pid);
+                // It may be half-way: there must not be two.
+                self.kill();
+                Err(format!("it has not taken over: {error}"))
             }
         }
-        self.channel
+    }
+
+    /// Its end of the channel is open, so it is still the process with that number.
+    fn kill(&self) {
+        if let Ok(pid) = i32::try_from(self.pid) {
+            // It may have ended just now.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }
 
@@ -51,15 +85,28 @@ impl Successor {
 pub(in crate::run) struct Open {
     socket: Arc<HandoverSocket>,
     thread: JoinHandle<()>,
+    /// Whoever attends it.
+    pub(in crate::run) giver: Arc<Giver>,
 }
 
 impl Open {
-    /// Closes it, so that its name is free.
+    /// Closes it, so that its name is free. An upgrade that is under way, and has not come so far that this
+    /// one only ends, is refused.
     pub(in crate::run) fn close(self) {
+        self.giver.close();
         self.socket.close();
         // Its panics are in the log.
         let _ = self.thread.join();
     }
+}
+
+/// Whether there is an upgrade.
+enum Upgrading {
+    No,
+    /// By this channel.
+    Yes(Arc<Channel>),
+    /// Nor will there be one.
+    Closed,
 }
 
 /// Hands over when it is asked to.
@@ -67,11 +114,11 @@ pub(in crate::run) struct Giver {
     gateway: Arc<Gateway>,
     arrivals: Arc<Arrivals>,
     publisher: Arc<Publisher>,
-    heartbeat: Option<Arc<Heartbeat>>,
-    sockets: SharedSockets,
+    doors: Vec<OpenSocket>,
     supervisor: Option<Arc<Supervisor>>,
-    /// One is under way.
-    busy: AtomicBool,
+    /// For the case that the new one fails.
+    entrances: Vec<Entrance>,
+    upgrading: Mutex<Upgrading>,
     successors: Sender<Successor>,
 }
 
@@ -80,21 +127,26 @@ impl Giver {
         gateway: &Arc<Gateway>,
         arrivals: &Arc<Arrivals>,
         publisher: &Arc<Publisher>,
-        heartbeat: Option<&Arc<Heartbeat>>,
-        sockets: &SharedSockets,
+        doors: Vec<OpenSocket>,
         supervisor: Option<&Arc<Supervisor>>,
+        entrances: Vec<Entrance>,
         successors: Sender<Successor>,
     ) -> Self {
         Self {
             gateway: Arc::clone(gateway),
             arrivals: Arc::clone(arrivals),
             publisher: Arc::clone(publisher),
-            heartbeat: heartbeat.cloned(),
-            sockets: sockets.clone(),
+            doors,
             supervisor: supervisor.cloned(),
-            busy: AtomicBool::new(false),
+            entrances,
+            upgrading: Mutex::new(Upgrading::No),
             successors,
         }
+    }
+
+    /// What it hands over.
+    pub(in crate::run) fn doors(&self) -> &[OpenSocket] {
+        &self.doors
     }
 
     /// Waits for successors from now on, for the gateway with this ini file.
@@ -102,7 +154,7 @@ impl Giver {
     /// # Errors
     /// When the thread cannot be started.
     pub(in crate::run) fn start(self, config: &Path) -> io::Result<Option<Open>> {
-        let socket = match HandoverSocket::open(&socket_name_of(config)) {
+        let socket = match open(&socket_name_of(config)) {
             Ok(socket) => Arc::new(socket),
             Err(error) => {
                 log::error!("upgrade-unavailable error={:?}", error.to_string());
@@ -110,9 +162,10 @@ impl Giver {
             }
         };
         let (giver, attended) = (Arc::new(self), Arc::clone(&socket));
+        let attending = Arc::clone(&giver);
         let thread = supervised::spawn("upgrades", move || {
-            while let Some(channel) = giver.next_at(&attended) {
-                let giver = Arc::clone(&giver);
+            while let Some(channel) = attending.next_at(&attended) {
+                let giver = Arc::clone(&attending);
                 // Others are refused meanwhile, so they must be heard.
                 let thread = std::thread::Builder::new().name("upgrade".to_owned());
                 if let Err(error) = thread.spawn(move || giver.attend(channel)) {
@@ -120,7 +173,11 @@ impl Giver {
                 }
             }
         })?;
-        Ok(Some(Open { socket, thread }))
+        Ok(Some(Open {
+            socket,
+            thread,
+            giver,
+        }))
     }
 
     fn next_at(&self, socket: &HandoverSocket) -> Option<Channel> {
@@ -135,8 +192,14 @@ impl Giver {
         }
     }
 
+    fn locked(&self) -> MutexGuard<'_, Upgrading> {
+        self.upgrading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn attend(&self, channel: Channel) {
-        let pid = channel.pid().unwrap_or_default();
+        let (pid, channel) = (channel.pid().unwrap_or_default(), Arc::new(channel));
         // Also before it is refused: otherwise it learns of the end of the channel, and not why.
         let asked = channel.receive(ANSWER);
         if let Ok(Some((Message::Arriving, _))) = asked {
@@ -146,73 +209,109 @@ impl Giver {
             }
             return;
         }
-        if let Some(supervisor) = self.supervisor.as_ref().filter(|it| !it.lets(pid)) {
-            let by = supervisor.pid;
-            let reason = format!("it is supervised by process {by}, which starts its successors");
-            refuse(&channel, &reason);
+        if let Err(why) = self.begin(&channel, pid) {
+            refuse(&channel, &why);
             return;
         }
-        if self.busy.swap(true, Ordering::AcqRel) {
-            refuse(&channel, "another upgrade is under way");
-            return;
-        }
-        let mut sockets = self.sockets.locked();
-        // It may have the same name.
-        self.rest(true);
-        let outcome = self.give(&channel, pid, asked, &sockets);
-        sockets.are_left = outcome.is_ok();
-        drop(sockets);
-        match outcome {
-            // The gateway ends with it, so it stays busy.
-            Ok(()) => drop(self.successors.send(Successor { channel, pid })),
-            Err(reason) => {
-                log::error!("upgrade-failed pid={pid} reason={reason:?}");
-                refuse(&channel, &reason);
-                self.rest(false);
-                self.busy.store(false, Ordering::Release);
-            }
+        let successor = Successor { channel, pid };
+        match self.give(&successor, asked) {
+            Ok(()) => drop(self.successors.send(successor)),
+            Err(reason) => self.has_failed(&successor, &reason),
         }
     }
 
-    fn rest(&self, rests: bool) {
-        if let Some(heartbeat) = &self.heartbeat {
-            heartbeat.rest(rests);
+    fn begin(&self, channel: &Arc<Channel>, pid: u32) -> Result<(), String> {
+        if let Some(supervisor) = self.supervisor.as_ref().filter(|it| !it.lets(pid)) {
+            let by = supervisor.pid;
+            return Err(format!(
+                "it is supervised by process {by}, which starts its successors"
+            ));
+        }
+        let until = Instant::now() + LAST_ONE;
+        loop {
+            let mut upgrading = self.locked();
+            match *upgrading {
+                Upgrading::No => {
+                    *upgrading = Upgrading::Yes(Arc::clone(channel));
+                    return Ok(());
+                }
+                Upgrading::Closed => return Err(ENDS.to_owned()),
+                Upgrading::Yes(_) if Instant::now() >= until => {
+                    return Err("another upgrade is under way".to_owned());
+                }
+                Upgrading::Yes(_) => {}
+            }
+            drop(upgrading);
+            std::thread::sleep(LAST_ONE_LOOK);
+        }
+    }
+
+    /// There is no successor after all: this one serves on, as if nothing had been, unless it is to end.
+    pub(in crate::run) fn has_failed(&self, successor: &Successor, reason: &str) {
+        let pid = successor.pid;
+        self.publisher.tell_of_accepted(None);
+        let mut upgrading = self.locked();
+        if matches!(*upgrading, Upgrading::Closed) {
+            log::info!("upgrade-refused pid={pid} reason={ENDS:?}");
+            return;
+        }
+        log::error!("upgrade-failed pid={pid} reason={reason:?}");
+        if self.gateway.elsewhere.load(Ordering::Acquire) {
+            let entrances = self.entrances.iter().map(Entrance::again);
+            let taken_back = entrances
+                .collect::<io::Result<Vec<_>>>()
+                .and_then(|it| listeners::take_back(&self.gateway, it));
+            if let Err(error) = taken_back {
+                log::error!("accept-failed error={:?}", error.to_string());
+            }
+        }
+        refuse(&successor.channel, reason);
+        *upgrading = Upgrading::No;
+    }
+
+    /// It has taken over.
+    pub(in crate::run) fn has_succeeded(&self) {
+        self.publisher.tell_of_accepted(None);
+        *self.locked() = Upgrading::Closed;
+    }
+
+    /// No upgrade from now on. One that is under way is refused: the gateway is to end.
+    fn close(&self) {
+        let upgrading = std::mem::replace(&mut *self.locked(), Upgrading::Closed);
+        if let Upgrading::Yes(channel) = upgrading {
+            refuse(&channel, ENDS);
+        }
+    }
+
+    /// The new one, if there is one, is to know this as well.
+    pub(in crate::run) fn pass_on(&self, message: &Message) {
+        if let Upgrading::Yes(channel) = &*self.locked() {
+            // It may be about to fail.
+            let _ = channel.send(message, &[]);
         }
     }
 
     /// Hands over, as far as it can be taken back.
-    fn give(
-        &self,
-        channel: &Channel,
-        pid: u32,
-        asked: Received,
-        sockets: &Sockets,
-    ) -> Result<(), String> {
+    fn give(&self, successor: &Successor, asked: ReceivedMessage) -> Result<(), String> {
         let in_words = |error: io::Error| error.to_string();
+        let Successor { channel, pid } = successor;
         let program = match asked.map_err(in_words)? {
             Some((Message::Take { program, .. }, _)) => program,
             _ => return Err("it has not asked for anything".to_owned()),
         };
         log::info!("upgrade-begun pid={pid} program={program:?}");
-        for OpenSocket {
-            kind,
-            asked,
-            socket,
-        } in sockets.all().map_err(in_words)?
-        {
-            let kind = kind.to_owned();
-            let door = Message::Door { kind, asked };
-            channel.send(&door, &[socket.as_fd()]).map_err(in_words)?;
-        }
-        let (output, errors) = (io::stdout(), io::stderr());
-        let streams = channel.send(&Message::Streams, &[output.as_fd(), errors.as_fd()]);
-        streams.map_err(in_words)?;
-        let has_lists = self.publisher.lists().are_read();
-        let offered = Message::Offered { has_lists };
-        channel.send(&offered, &[]).map_err(in_words)?;
+        // What somebody accepts here from now on is accepted there, too.
+        let told = Arc::clone(channel);
+        let tell = move |digest: &str| {
+            let digest = digest.to_owned();
+            // It may be about to fail.
+            let _ = told.send(&Message::Accepted { digest }, &[]);
+        };
+        self.publisher.tell_of_accepted(Some(Box::new(tell)));
+        self.offer(channel).map_err(in_words)?;
         let limit = self.gateway.config.load().gateway.upgrade_timeout;
-        match channel.receive(limit) {
-            Ok(Some((Message::Ready, _))) => {}
+        match self.listen(channel, limit) {
+            Ok(Some(Message::Ready)) => {}
             Ok(_) => return Err("it has ended before it was ready".to_owned()),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 return Err(format!(
@@ -221,27 +320,92 @@ impl Giver {
             }
             Err(error) => return Err(in_words(error)),
         }
-        let left = listeners::leave_to_another(&self.gateway);
-        let proved = left.map_err(in_words).and_then(|()| prove(channel));
-        proved.inspect_err(|_| {
-            let entrances = sockets.entrances.iter().map(Entrance::again);
-            let taken_back = entrances
-                .collect::<io::Result<Vec<_>>>()
-                .and_then(|it| listeners::take_back(&self.gateway, it));
-            if let Err(error) = taken_back {
-                log::error!("accept-failed error={:?}", error.to_string());
+        listeners::leave_to_another(&self.gateway).map_err(in_words)?;
+        self.prove(channel)
+    }
+
+    /// Sends all that it can have.
+    fn offer(&self, channel: &Channel) -> io::Result<()> {
+        for OpenSocket {
+            kind,
+            asked,
+            socket,
+        } in &self.doors
+        {
+            let door = Message::Door {
+                kind: (*kind).to_owned(),
+                asked: asked.clone(),
+            };
+            channel.send(&door, &[socket.as_fd()])?;
+        }
+        let (output, errors) = (io::stdout(), io::stderr());
+        channel.send(&Message::Streams, &[output.as_fd(), errors.as_fd()])?;
+        let (lists, config) = (&self.gateway.lists, self.gateway.config.load());
+        estate::send(
+            channel,
+            &self.publisher,
+            lists,
+            &config,
+            self.arrivals.lineage(),
+        )?;
+        let has_lists = self.publisher.lists().are_read();
+        channel.send(&Message::Offered { has_lists }, &[])
+    }
+
+    /// The next thing that it says, besides what it has accepted.
+    fn listen(&self, channel: &Channel, limit: Duration) -> io::Result<Option<Message>> {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match channel.receive(left)? {
+                Some((Message::Accepted { digest }, _)) => {
+                    // It may be in force here by now.
+                    let _ = self.publisher.accept(&digest, By::Command);
+                }
+                other => return Ok(other.map(|(message, _)| message)),
             }
-        })
+        }
+    }
+
+    /// Waits until it has lived for long enough, and looks at whether it does.
+    fn prove(&self, channel: &Channel) -> Result<(), String> {
+        const ENDED: &str = "it has ended within its first seconds";
+        let is_silence = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        let until = Instant::now() + PROBATION;
+        while Instant::now() < until {
+            let asked = channel.send(&Message::Ping, &[]);
+            match asked.and_then(|()| self.listen(channel, LIFE_SIGN)) {
+                Ok(Some(Message::Pong)) => {}
+                Ok(Some(_)) => return Err("it has said what it should not".to_owned()),
+                Err(error) if is_silence(&error) => {
+                    return Err(format!("it has given no sign of life for {LIFE_SIGN:?}"));
+                }
+                // It cannot be asked any more.
+                Ok(None) | Err(_) => return Err(ENDED.to_owned()),
+            }
+            // Nothing is to come, but its end is to be noticed at once.
+            match self.listen(channel, LIFE_SIGN_GAP) {
+                Err(error) if is_silence(&error) => {}
+                Ok(Some(_)) => return Err("it has said what it should not".to_owned()),
+                Ok(None) | Err(_) => return Err(ENDED.to_owned()),
+            }
+        }
+        Ok(())
     }
 }
 
-/// Waits until it has lived for long enough.
-fn prove(channel: &Channel) -> Result<(), String> {
-    match channel.receive(PROBATION) {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
-        Ok(None) => Err("it has ended within its first seconds".to_owned()),
-        Ok(Some(_)) => Err("it has said what it should not".to_owned()),
-        Err(error) => Err(error.to_string()),
+/// Why there is no upgrade any more.
+const ENDS: &str = "the running gateway is shutting down";
+
+fn open(name: &str) -> io::Result<HandoverSocket> {
+    let until = Instant::now() + NAME_WAIT;
+    loop {
+        match HandoverSocket::open(name) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
     }
 }
 

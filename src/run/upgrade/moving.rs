@@ -1,8 +1,6 @@
 //! Idle connections on their way to the next process: the old one's end.
 //!
-//! It may outlast the process that has succeeded to it, when there is another upgrade meanwhile or that process
-//! ends. Then it asks whoever runs with the ini file by now; if there is nobody, what is left ends here, as in
-//! any drain.
+//! If there is nobody to go on with them any more ([`HeirWay`]), what is left ends here, as in any drain.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,20 +11,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::io::Errno;
 
-use super::{ANSWER, socket_name_of};
-use crate::process::handover::{Channel, ConnectionNote, Message};
+use super::{ANSWER, HeirWay};
+use crate::process::handover::{ConnectionNote, Message};
 use crate::proxy::Gateway;
 use crate::proxy::listeners;
 use crate::proxy::moved::MovedConnection;
 
 /// Most connections in one message.
 const BATCH: usize = 32;
-
-/// For so long, whoever runs by now may not be there yet.
-const OTHER_HEIR: Duration = Duration::from_secs(5);
-
-/// How often it is looked for.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// The kernel bounds how many descriptors may be on their way between processes (unix(7), ETOOMANYREFS); the
 /// pause until some of them have arrived.
@@ -39,15 +31,15 @@ pub(in crate::run) struct Mover {
 }
 
 impl Mover {
-    /// Sends what `gateway` hands to its heir through `channel`.
+    /// Sends what `gateway` hands to its heir on this `way`.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(in crate::run) fn start(gateway: &Arc<Gateway>, channel: Channel) -> io::Result<Self> {
+    pub(in crate::run) fn start(gateway: &Arc<Gateway>, way: &Arc<HeirWay>) -> io::Result<Self> {
         let (connections, inbox) = unbounded();
         let moving = Moving {
             gateway: Arc::clone(gateway),
-            channel: Some(channel),
+            way: Arc::clone(way),
         };
         let thread = std::thread::Builder::new().name("mover".to_owned());
         let thread = thread.spawn(move || moving.run(&inbox))?;
@@ -67,12 +59,11 @@ impl Mover {
 
 struct Moving {
     gateway: Arc<Gateway>,
-    /// None when there is nobody to go on with them.
-    channel: Option<Channel>,
+    way: Arc<HeirWay>,
 }
 
 impl Moving {
-    fn run(mut self, inbox: &Receiver<Option<MovedConnection>>) {
+    fn run(self, inbox: &Receiver<Option<MovedConnection>>) {
         let mut is_over = false;
         while !is_over {
             let mut batch = Vec::new();
@@ -95,24 +86,23 @@ impl Moving {
     }
 
     /// What cannot be delivered stays here.
-    fn deliver(&mut self, batch: Vec<MovedConnection>) {
+    fn deliver(&self, batch: Vec<MovedConnection>) {
         let until = Instant::now() + ANSWER;
-        while let Some(channel) = &self.channel {
+        let mut channel = self.way.channel();
+        while let Some(at) = &channel {
             let sockets: Vec<_> = batch.iter().map(|it| it.socket.as_fd()).collect();
             let notes = Message::Connections(batch.iter().map(note).collect());
-            let Err(error) = channel.send(&notes, &sockets) else {
+            let Err(error) = at.send(&notes, &sockets) else {
                 return;
             };
             // A message is taken as a whole, or not at all.
             match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::TOOMANYREFS) if Instant::now() < until => sleep(TOO_MANY),
-                _ => self.channel = self.other_heir(),
+                _ => channel = self.way.instead_of(at),
             }
-            if self.channel.is_none() {
+            if channel.is_none() {
                 let (count, error) = (batch.len(), error.to_string());
                 log::error!("connections-not-moved count={count} error={error:?}");
-                // First, so that they do not come here again.
-                self.gateway.heir.is_lost();
             }
         }
         for connection in batch {
@@ -121,24 +111,6 @@ impl Moving {
                 let error = error.to_string();
                 log::error!("attach-failed client={client} error={error:?} unsaid=0");
             }
-        }
-    }
-
-    /// The gateway that runs with the ini file by now.
-    fn other_heir(&self) -> Option<Channel> {
-        let name = socket_name_of(&self.gateway.config.load().path);
-        let until = Instant::now() + OTHER_HEIR;
-        loop {
-            if let Ok(Some(channel)) = Channel::connect(&name, &[])
-                && channel.send(&Message::Arriving, &[]).is_ok()
-                && let Ok(Some((Message::Welcome, _))) = channel.receive(ANSWER)
-            {
-                return Some(channel);
-            }
-            if Instant::now() >= until {
-                return None;
-            }
-            sleep(LOOK);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ANSWER, DONE, PROBATION, VARIABLE};
+use super::{ANSWER, DONE, FAILED, PROBATION, VARIABLE};
 use crate::config::Config;
 use crate::run::supervisor::SUPERVISED;
 
@@ -26,7 +26,7 @@ pub(crate) fn own_program() -> Result<PathBuf, String> {
 
 /// For all that the new process has to do.
 pub(crate) fn limit(settings: &Config) -> Duration {
-    settings.gateway.upgrade_timeout + PROBATION + 3 * ANSWER
+    settings.gateway.upgrade_timeout + PROBATION + 2 * ANSWER
 }
 
 /// Has `program` take over from the gateway that runs with these settings, which are those of the file at
@@ -56,12 +56,17 @@ fn wait(child: &mut Child, limit: Duration) -> Result<(), String> {
             }
         });
     }
-    let (until, mut why) = (Instant::now() + limit, None);
+    let until = Instant::now() + limit;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         match lines.recv_timeout(left) {
             Ok(line) if line == DONE => return Ok(()),
-            Ok(line) => why = Some(line),
+            // It may still have to answer those who have come to it.
+            Ok(line) if line.starts_with(FAILED) => {
+                return Err(line[FAILED.len()..].to_owned());
+            }
+            // Its log may go there.
+            Ok(_) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 // The running gateway notices that.
@@ -72,5 +77,5 @@ fn wait(child: &mut Child, limit: Duration) -> Result<(), String> {
         }
     }
     let status = child.wait().map_err(|error| error.to_string())?;
-    Err(why.unwrap_or_else(|| format!("it has ended ({status})")))
+    Err(format!("it has ended ({status})"))
 }

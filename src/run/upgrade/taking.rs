@@ -2,18 +2,26 @@
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::unistd::User;
 use rustix::stdio::{dup2_stderr, dup2_stdout};
 
+use super::estate::Estate;
 use super::{ANSWER, DONE, PROBATION, socket_name_of};
 use crate::config::Config;
+use crate::process;
+use crate::process::Command;
 use crate::process::handover::{Channel, Message};
+use crate::store::{By, Publisher};
 
 /// What the old gateway has offered.
 pub(in crate::run) struct Taking {
-    channel: Channel,
+    pub(in crate::run) channel: Arc<Channel>,
+    /// The old one.
+    pub(in crate::run) pid: u32,
+    begun: Instant,
     /// Of each, its kind and what the ini file calls it.
     doors: Vec<(String, String, OwnedFd)>,
     /// Standard output of the old one.
@@ -22,10 +30,15 @@ pub(in crate::run) struct Taking {
     is_supervised: bool,
     /// The old one has lists.
     pub(in crate::run) has_lists: bool,
+    /// What else it has.
+    pub(in crate::run) estate: Estate,
+    /// What the old one was told to do meanwhile, and this one is to do as well.
+    pub(in crate::run) orders: Vec<Command>,
 }
 
 impl Taking {
-    /// Asks the gateway that runs with this ini file for all that it has.
+    /// Asks the gateway that runs with this ini file for all that it has. One that dies meanwhile leaves
+    /// what it has handed over.
     ///
     /// # Errors
     /// Nobody runs with it, or it refuses; in words.
@@ -53,40 +66,58 @@ impl Taking {
         let Some(channel) = found else {
             return Ok(None);
         };
+        let mut taking = Self {
+            pid: channel.pid().map_err(in_words)?,
+            channel: Arc::new(channel),
+            begun: Instant::now(),
+            doors: Vec::new(),
+            output: None,
+            is_supervised,
+            has_lists: false,
+            estate: Estate::default(),
+            orders: Vec::new(),
+        };
         let take = Message::Take {
-            version: crate::process::handover::VERSION,
+            version: process::handover::VERSION,
             program: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        channel.send(&take, &[]).map_err(in_words)?;
-        let (mut doors, mut output) = (Vec::new(), None);
+        // One that refuses at once may have gone: it is heard below.
+        let _ = taking.channel.send(&take, &[]);
         loop {
-            match channel.receive(ANSWER).map_err(in_words)? {
+            match taking.channel.receive(ANSWER).map_err(in_words)? {
                 Some((Message::Door { kind, asked }, sockets)) => {
-                    doors.extend(sockets.into_iter().next().map(|it| (kind, asked, it)));
+                    let socket = sockets.into_iter().next();
+                    taking.doors.extend(socket.map(|it| (kind, asked, it)));
                 }
                 // Those of the supervisor stay.
                 Some((Message::Streams, _)) if is_supervised => {}
                 Some((Message::Streams, streams)) => {
                     let mut streams = streams.into_iter();
-                    output = streams.next();
+                    taking.output = streams.next();
                     // Now, since a log may go there.
                     let errors = streams.next().map_or(Ok(()), dup2_stderr);
                     errors.map_err(|error| error.to_string())?;
                 }
                 Some((Message::Offered { has_lists }, _)) => {
-                    return Ok(Some(Self {
-                        channel,
-                        doors,
-                        output,
-                        is_supervised,
-                        has_lists,
-                    }));
+                    taking.has_lists = has_lists;
+                    return Ok(Some(taking));
                 }
                 Some((Message::Refused { reason }, _)) => return Err(reason),
-                Some(_) => {}
-                None => return Err("the running gateway has broken off".to_owned()),
+                Some((message, files)) => {
+                    let taken = taking.estate.take_down(message, files);
+                    taken.map_err(in_words)?;
+                }
+                // Somebody has to serve.
+                None if process::has_ended(taking.pid) => return Ok(Some(taking)),
+                None => return Err(BROKEN_OFF.to_owned()),
             }
         }
+    }
+
+    /// How much of `limit`, which the old one waits for this one, is left; less what it takes to be the first
+    /// to say why it takes too long.
+    pub(in crate::run) fn left_of(&self, limit: Duration) -> Duration {
+        (limit * 9 / 10).saturating_sub(self.begun.elapsed())
     }
 
     /// The socket of this kind that listens at what the ini file calls `asked`, if the old one has it.
@@ -96,34 +127,68 @@ impl Taking {
         Some(self.doors.swap_remove(place).2)
     }
 
+    /// Whatever held change somebody accepts here is accepted by the old one as well: it may have to go on.
+    pub(in crate::run) fn tell_of_accepted(&self, publisher: &Publisher) {
+        let channel = Arc::clone(&self.channel);
+        let tell = move |digest: &str| {
+            let digest = digest.to_owned();
+            // It may have gone.
+            let _ = channel.send(&Message::Accepted { digest }, &[]);
+        };
+        publisher.tell_of_accepted(Some(Box::new(tell)));
+    }
+
     /// This one serves: waits until the old one lets go. If it dies instead, that comes to the same.
     ///
     /// # Errors
     /// It has changed its mind; in words.
-    pub(in crate::run) fn take_over(&self) -> Result<(), String> {
-        let in_words = |error: io::Error| error.to_string();
-        let limit = PROBATION + ANSWER + Duration::from_secs(5);
-        self.channel.send(&Message::Ready, &[]).map_err(in_words)?;
-        match self.channel.receive(limit).map_err(in_words)? {
-            Some((Message::Yours, _)) | None => Ok(()),
-            Some((Message::Refused { reason }, _)) => Err(reason),
-            Some(_) => Err("the running gateway has said what it should not".to_owned()),
+    pub(in crate::run) fn take_over(&mut self, publisher: &Publisher) -> Result<(), String> {
+        let limit = PROBATION + ANSWER;
+        // If it has gone, its last words are still there.
+        let _ = self.channel.send(&Message::Ready, &[]);
+        loop {
+            let said = self.channel.receive(limit);
+            match said.map_err(|error| error.to_string())? {
+                Some((Message::Yours, _)) => break,
+                Some((Message::Refused { reason }, _)) => return Err(reason),
+                Some((Message::Ping, _)) => drop(self.channel.send(&Message::Pong, &[])),
+                Some((Message::Accepted { digest }, _)) => {
+                    // It may be in force here by now.
+                    let _ = publisher.accept(&digest, By::Command);
+                }
+                Some((Message::Reload, _)) => self.orders.push(Command::Reload),
+                // A newer one may say more.
+                Some(_) => {}
+                None if process::has_ended(self.pid) => {
+                    log::warn!("predecessor-died pid={}", self.pid);
+                    break;
+                }
+                None => return Err(BROKEN_OFF.to_owned()),
+            }
         }
+        publisher.tell_of_accepted(None);
+        Ok(())
     }
 
-    /// All is this one's now. Tells whoever has started it, by one line on standard output, and goes on with
-    /// that of the old one.
-    pub(in crate::run) fn confirm(self) -> Channel {
+    /// What only one can have is this one's now.
+    pub(in crate::run) fn confirm(&self) {
         // The old one may have gone.
         let _ = self.channel.send(&Message::Taken, &[]);
+    }
+
+    /// All is done. Tells whoever has started this process, by one line on standard output, and goes on with
+    /// that of the old one.
+    pub(in crate::run) fn tell(&mut self) {
         if self.is_supervised {
-            return self.channel;
+            return;
         }
-        let told = writeln!(io::stdout(), "{DONE}").and_then(|()| io::stdout().flush());
-        let taken = told.and_then(|()| Ok(self.output.map_or(Ok(()), dup2_stdout)?));
+        // Whoever it was may have gone.
+        let _ = writeln!(io::stdout(), "{DONE}").and_then(|()| io::stdout().flush());
+        let taken = self.output.take().map_or(Ok(()), dup2_stdout);
         if let Err(error) = taken {
             log::error!("streams-not-taken error={:?}", error.to_string());
         }
-        self.channel
     }
 }
+
+const BROKEN_OFF: &str = "the running gateway has broken off";

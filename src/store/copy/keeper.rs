@@ -27,6 +27,10 @@ const RENEW: Duration = Duration::from_secs(600);
 /// failed.
 const RENEW_PART: u32 = 3;
 
+/// How long a predecessor may take to write its last copy, and how often it is looked whether it has.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+const PREDECESSOR_LOOK: Duration = Duration::from_millis(50);
+
 /// How long the end of the process waits for the last copy.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -64,6 +68,8 @@ pub(crate) struct Purpose {
     pub max_age: Option<Duration>,
     /// The ini file of the gateway, for another one that finds the copy taken.
     pub config: PathBuf,
+    /// Another process of this gateway keeps it until [`Keeper::take_over`].
+    pub succeeds: bool,
 }
 
 /// Keeps the copy, with a thread of its own.
@@ -97,6 +103,10 @@ struct KeeperState {
     /// Why the last one could not be written.
     failed: Option<String>,
     failures: u64,
+    /// Another process of this gateway keeps it.
+    rests: bool,
+    /// That one is about to let go of it.
+    succeeds: bool,
     /// Nothing more will come.
     ends: bool,
     ended: bool,
@@ -111,7 +121,7 @@ impl KeeperState {
 
     /// Whether the newest lists are to be written.
     fn is_due(&self) -> bool {
-        let Some((lists, time)) = &self.newest else {
+        let Some((lists, time)) = self.newest.as_ref().filter(|_| !self.rests) else {
             return false;
         };
         self.is_outdated
@@ -155,15 +165,16 @@ impl Keeper {
     /// # Errors
     /// When its thread cannot be started.
     pub(crate) fn start(path: &Path, purpose: Purpose) -> io::Result<(Self, CopyAtStart)> {
-        // From now on nobody else changes it.
-        let lock = take_lock(path, &purpose);
+        // With it, nobody else changes it from now on.
+        let lock = (!purpose.succeeds).then(|| take_lock(path, &purpose));
         let found = read(path, purpose.peer_port);
         let mut state = KeeperState {
             max_age: purpose.max_age,
+            rests: purpose.succeeds,
             ..KeeperState::default()
         };
         state.find(&found, &purpose.store);
-        if let Err(LockError::Taken(by)) = &lock {
+        if let Some(Err(LockError::Taken(by))) = &lock {
             let what = taken(by);
             log::error!("copy-taken path={path:?} reason={what:?}");
             state.failed = Some(what);
@@ -177,7 +188,7 @@ impl Keeper {
         let own = Arc::clone(&shared);
         // If that could not be found out, the next copy cannot be written either, and that error says
         // why.
-        let mut lock = lock.ok();
+        let mut lock = lock.and_then(Result::ok);
         supervised::spawn("lists-copy", move || keep(&own, &mut lock))?;
         Ok((Self(shared), found))
     }
@@ -190,6 +201,14 @@ impl Keeper {
         if state.is_due() {
             self.0.news.notify_all();
         }
+    }
+
+    /// From now on this process keeps it: the one that it succeeds has let go, or is about to.
+    pub(crate) fn take_over(&self) {
+        let mut state = self.0.locked();
+        state.rests = false;
+        state.succeeds = true;
+        self.0.news.notify_all();
     }
 
     /// What was found is of another store, although it does not say so.
@@ -284,6 +303,11 @@ fn keep(shared: &KeeperShared, lock: &mut Option<Lock>) {
     let mut not_before = Instant::now();
     let mut state = shared.locked();
     loop {
+        if std::mem::take(&mut state.succeeds) {
+            drop(state);
+            succeed(shared, lock);
+            state = shared.locked();
+        }
         let pause = not_before.saturating_duration_since(Instant::now());
         let ends = state.ends;
         if state.is_due() && (ends || pause.is_zero()) {
@@ -319,6 +343,21 @@ fn keep(shared: &KeeperShared, lock: &mut Option<Lock>) {
             let waited = shared.news.wait(state);
             waited.unwrap_or_else(PoisonError::into_inner)
         };
+    }
+}
+
+/// Waits for the lock of a predecessor, which may be about to write its last copy.
+fn succeed(shared: &KeeperShared, lock: &mut Option<Lock>) {
+    let until = Instant::now() + PREDECESSOR;
+    while let Err(error) = take_over(shared, lock) {
+        if shared.locked().ends {
+            return;
+        }
+        if Instant::now() >= until {
+            note_failure(shared, &mut shared.locked(), &error);
+            return;
+        }
+        std::thread::sleep(PREDECESSOR_LOOK);
     }
 }
 

@@ -120,6 +120,7 @@ fn a_copy_that_is_taken_is_not_written_until_it_is_free() {
         peer_port: 80,
         max_age: None,
         config: "/etc/a.ini".into(),
+        succeeds: false,
     };
     let (first, _) = Keeper::start(&path, purpose()).unwrap();
     let (second, _) = Keeper::start(&path, purpose()).unwrap();

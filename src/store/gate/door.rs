@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::guard::{By, Gate, GuardRules, Guarded, HeldChange, Timestamp};
+use super::guard::{By, Gate, GateRecord, GuardRules, Guarded, HeldChange, Timestamp};
 use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, SharedLists, Skipped};
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
@@ -114,6 +114,39 @@ impl Door {
 
     pub(in crate::store) fn set_rules(&mut self, rules: GuardRules) {
         self.rules = rules;
+    }
+
+    /// The gates as they stand at `now`.
+    pub(in crate::store) fn records(&self, now: Instant) -> [(ListName, GateRecord); 2] {
+        [
+            (ListName::Gray, self.gray.record(now)),
+            (ListName::Prod, self.prod.record(now)),
+        ]
+    }
+
+    /// Goes on with the gates of another process, which has let in the `current` lists. What is held was
+    /// logged there.
+    pub(in crate::store) fn go_on_with(
+        &mut self,
+        records: &[(ListName, GateRecord)],
+        current: &Lists,
+        peer_port: u16,
+        now: Instant,
+    ) {
+        for (list, record) in records {
+            match list {
+                ListName::Gray => {
+                    self.gray = Gate::of_record(record, &*current.gray, peer_port, now);
+                }
+                ListName::Prod => {
+                    self.prod = Gate::of_record(record, &*current.prod, peer_port, now);
+                }
+                // It has no gate.
+                ListName::Pre => {}
+            }
+        }
+        let held = self.held();
+        self.told = held.iter().map(|it| (it.list, it.digest)).collect();
     }
 
     /// True when everything that was read last was let in: judging it again would change nothing.

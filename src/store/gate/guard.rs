@@ -26,10 +26,15 @@
 //!
 //! Pure: no clock, no I/O, no log. One `Gate` for each guarded list.
 
+mod record;
+
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+pub(crate) use record::{GateRecord, WaitingRecord};
 
 use crate::lists::{Digest, Family, GrayList, ListName, ListedPeer, PeerList};
 
@@ -168,6 +173,26 @@ pub(crate) trait Guarded {
 
     /// How many entries there are.
     fn count(&self) -> usize;
+
+    /// The entries as they are written, one a line.
+    fn to_lines(&self) -> Vec<u8>;
+
+    /// The list of such lines; peers without a port get `peer_port`.
+    fn of_lines(lines: &[u8], peer_port: u16) -> Self;
+}
+
+fn lines_of<T: fmt::Display>(entries: impl Iterator<Item = T>) -> Vec<u8> {
+    let mut lines = String::new();
+    for entry in entries {
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "{entry}");
+    }
+    lines.into_bytes()
+}
+
+fn entries_of(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = lines.split(|byte| *byte == b'\n');
+    lines.filter(|line| !line.is_empty())
 }
 
 impl Guarded for PeerList {
@@ -206,6 +231,14 @@ impl Guarded for PeerList {
 
     fn count(&self) -> usize {
         self.peers().len()
+    }
+
+    fn to_lines(&self) -> Vec<u8> {
+        lines_of(self.written().iter())
+    }
+
+    fn of_lines(lines: &[u8], peer_port: u16) -> Self {
+        Self::parse(entries_of(lines), peer_port)
     }
 }
 
@@ -263,6 +296,14 @@ impl Guarded for GrayList {
 
     fn count(&self) -> usize {
         self.len()
+    }
+
+    fn to_lines(&self) -> Vec<u8> {
+        lines_of(self.entries())
+    }
+
+    fn of_lines(lines: &[u8], _: u16) -> Self {
+        Self::parse(entries_of(lines))
     }
 }
 

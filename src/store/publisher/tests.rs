@@ -557,6 +557,7 @@ fn with_copy(path: &Path, max_age: Option<Duration>) -> Publisher {
         peer_port: 80,
         max_age,
         config: "/etc/graygate.ini".into(),
+        succeeds: false,
     };
     publisher.with_copy(path, purpose).unwrap()
 }

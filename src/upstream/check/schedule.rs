@@ -363,7 +363,11 @@ impl ScheduledCheck {
             phase: Phase::Due(due),
             is_slow: false,
             is_new: true,
-            record: CheckRecord::default(),
+            record: CheckRecord {
+                // As many successes bring it back as if it had been checked here all the time.
+                is_well: health.fails_checks_since_before().then_some(false),
+                against: 0,
+            },
             is_stale: false,
             is_told: false,
             seen,

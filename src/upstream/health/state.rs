@@ -24,6 +24,13 @@ impl Why {
             Self::Check => "check-failed",
         }
     }
+
+    /// What has this name.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        let failures = Failure::ALL.iter().map(|it| Self::Failed(*it));
+        let mut all = failures.chain([Self::Status, Self::Check]);
+        all.find(|it| it.name() == name)
+    }
 }
 
 /// Whether a peer is asked.
