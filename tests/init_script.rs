@@ -291,7 +291,12 @@ fn start_returns_when_ready_and_stop_when_gone() {
         service.expect("status", 3);
         service.expect("start", 0);
         assert!(service.log().contains(" ready "), "{}", service.log());
-        service.assert_untouched(service.only());
+        let only = service.only();
+        service.assert_untouched(only);
+        for pid in [only.gateway, only.supervisor] {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+            assert_eq!(name, "graygate\n");
+        }
 
         service.expect("stop", 0);
         service.assert_gone();

@@ -4,7 +4,9 @@
 //! user directory behind the network, a pipe that nobody opens. An operator who only sees that the start
 //! does not end must be told what it is waiting for.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -27,6 +29,7 @@ impl Startup {
             // If this fails, there is nobody left to tell.
             let _ = writeln!(io::stderr(), "graygate: {what}");
         };
+        show_name();
         Self::watched(LONG, tell)
     }
 
@@ -41,6 +44,19 @@ impl Startup {
     pub(crate) fn at(&self, step: impl Into<String>) {
         // The thread ends only when this is dropped.
         let _ = self.steps.send(step.into());
+    }
+}
+
+/// Has the process listed under the name that it was started by: a supervisor starts its gateways by a link,
+/// and the kernel names them after that.
+fn show_name() {
+    let started_by = std::env::args_os().next();
+    if let Some(name) = started_by
+        .as_deref()
+        .and_then(|it| Path::new(it).file_name())
+    {
+        // A list without it is no harm.
+        let _ = fs::write("/proc/self/comm", name.as_encoded_bytes());
     }
 }
 
