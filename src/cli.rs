@@ -9,6 +9,7 @@ mod accept;
 mod admin_client;
 mod arguments;
 mod check;
+mod config;
 mod demo;
 mod dispatch;
 mod exit;

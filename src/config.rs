@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod gateway;
 mod health;
+mod in_force;
 mod key;
 mod lists;
 mod log;
@@ -27,6 +28,7 @@ mod tests;
 mod units;
 mod upstream;
 mod url;
+mod written;
 
 use std::path::{Path, PathBuf};
 
@@ -52,6 +54,8 @@ pub(crate) use self::syslog::{SyslogForm, SyslogServer};
 pub use self::upstream::{Balance, Keepalive, UpstreamSettings};
 pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};
+use self::written::WrittenKeys;
+pub(crate) use self::written::{ValueOrigin, WrittenValue};
 
 /// Where the ini file is, unless the command line names another.
 pub(crate) const DEFAULT_PATH: &str = "/etc/graygate/graygate.ini";
@@ -88,6 +92,8 @@ pub struct Config {
     pub admin: AdminSettings,
     /// The full names of the keys whose values have no effect, since the environment takes precedence.
     pub masked: Vec<&'static str>,
+    /// Every key as it was written, and where.
+    written: WrittenKeys,
 }
 
 impl Config {
@@ -113,6 +119,7 @@ impl Config {
         let masked = store::masked_by(redis_url.as_deref(), file.section("redis"));
         Ok(Self {
             masked,
+            written: WrittenKeys::of(&file, KEYS, redis_url.as_deref()),
             store: Store::of(&file, redis_url)?,
             lists: ListsSettings::of(file.section("lists"))?,
             upstream: UpstreamSettings::of(file.section("upstream"))?,

@@ -116,6 +116,7 @@ fn what_a_gateway_says_has_the_members_of_its_pages() {
     assert_eq!(members(&status["lists"]), named);
     assert_eq!(status["lists"]["digest"], lists["digest"]);
     assert_eq!(members(&status["config"]), members(&config));
+    assert_eq!(status["upgrades"], page(gateway, "/upgrades"));
 
     let shown = good(&ini, &["lists", "show"]);
     for name in [
@@ -262,6 +263,7 @@ fn a_check_a_reload_and_an_upgrade_say_what_has_come_of_them() {
     let pid = Pid::from_raw(pid.trim().parse().unwrap());
     assert_ne!(pid.as_raw().cast_unsigned(), site.gateway.pid());
     kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(said["pid"], pid.as_raw());
     assert!(
         said["outcome"].as_str().unwrap().starts_with("upgraded"),
         "{said}"
@@ -277,6 +279,8 @@ fn what_fails_is_an_error_in_json_too() {
         &["status"],
         &["reload"],
         &["upgrade"],
+        &["config"],
+        &["config", "--file"],
         &["peers"],
         &["explain", "127.0.0.1"],
         &["explain", "127.0.0.1", "--offline"],

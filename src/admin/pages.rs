@@ -7,6 +7,7 @@ pub(crate) mod health;
 pub(crate) mod lists;
 mod member;
 pub(crate) mod peers;
+pub(crate) mod settings;
 pub(crate) mod standing;
 pub(crate) mod upgrades;
 

@@ -115,7 +115,7 @@ fn page(
         _ if is(Explanation::PATH) && !rights.clients => return Err(AdminRefusal::ClientsHidden),
         _ if is(Explanation::PATH) => explained(view, query),
         _ if is(PeersPage::PATH) => PageResponse::json(peers::render(view)),
-        _ if is(ConfigPage::PATH) => PageResponse::json(config::render(view)),
+        _ if is(ConfigPage::PATH) => PageResponse::json(config::render(view, rights.clients)),
         _ if is(UpgradesPage::PATH) => PageResponse::json(upgrades::render(view)),
         _ => PageResponse::text(
             404,

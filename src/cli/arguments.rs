@@ -112,6 +112,17 @@ pub(crate) enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+    /// Show every setting that is in force, and where its value comes from
+    Config {
+        /// Show what the ini file says instead of asking the running gateway
+        #[arg(long)]
+        file: bool,
+        #[command(flatten)]
+        output: Output,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
     /// Show the gateways on the configured Redis, and the lists that each of them holds
     #[command(args_conflicts_with_subcommands = true)]
     Fleet {

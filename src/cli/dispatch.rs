@@ -13,7 +13,8 @@ use crate::cli::arguments::{self, Action, Arguments, FleetAction, ListsAction, S
 use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
-    accept, check, demo, explain, fleet, lists, lists_check, manual, peers, reload, status, upgrade,
+    accept, check, config, demo, explain, fleet, lists, lists_check, manual, peers, reload, status,
+    upgrade,
 };
 use crate::route::explain::Question;
 use crate::{process, run};
@@ -77,8 +78,7 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             config,
         } => {
             let outcome = upgrade::upgrade(&config, program.as_deref());
-            let report = |line| Report::new(format!("{line}\n"), json!({ "outcome": line }));
-            (output.form(), outcome.map(report))
+            (output.form(), outcome)
         }
         Action::Leave { output, config } => {
             let report = |line| Report::new(format!("{line}\n"), json!({ "outcome": line }));
@@ -101,6 +101,17 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
                 headers: &headers,
             };
             let outcome = explain::explain(&of.config, &question, of.whom());
+            (output.form(), outcome)
+        }
+        Action::Config {
+            file,
+            output,
+            config,
+        } => {
+            let outcome = match file {
+                true => config::of_file(&config),
+                false => config::in_force(&config),
+            };
             (output.form(), outcome)
         }
         Action::Peers { output, config } => (output.form(), peers::show(&config)),

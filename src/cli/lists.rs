@@ -82,9 +82,10 @@ pub(crate) fn show(config: &Path, whom: Whom) -> Result<Report, String> {
     Ok(Report::new(text, content.members()))
 }
 
-/// Compares the store with what the gateway holds: a line for each entry, `+` where only the store has it, `-`
-/// where only the gateway has it; one for each list that the gateway holds or keeps, with the reason; one with
-/// both digests; and one more where the gateway does not read this store. The answer is no if they differ.
+/// Compares the store with what the gateway holds: a line for each entry, `+` where only the store has it,
+/// `-` where only the gateway has it; one for each list that the gateway holds or keeps, with the reason;
+/// one with both digests; and one more where the gateway does not read this store. The answer is no if they
+/// differ.
 ///
 /// # Errors
 /// One line: which of them cannot be asked, or why.

@@ -30,6 +30,11 @@ pub(crate) fn ask(config: &Path, strict: bool) -> Result<Report, String> {
     let lists = asker.lists()?;
     // An older gateway says nothing of that.
     let config = asker.page::<ConfigPage>().unwrap_or_default();
+    let config = ConfigPage {
+        // `graygate config` shows them.
+        settings: None,
+        ..config
+    };
     let processes = asker.page::<UpgradesPage>().unwrap_or_default();
     let serves = health == 200;
     let degraded: Vec<Value> = lacks.iter().map(|it| degradation(it)).collect();

@@ -7,16 +7,19 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
+use crate::cli::report::Report;
 use crate::run;
 use crate::run::supervise::asking::{self, Told};
 use crate::run::upgrade::starting;
 
 /// Has `program`, or the one that now lies where this one was started from, take over from the gateway that
-/// runs with the file at `config`. Returns one line: the outcome.
+/// runs with the file at `config`.
 ///
 /// # Errors
 /// One line; the running gateway serves on, as if nothing had been.
-pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<String, String> {
+pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<Report, String> {
     let settings = run::load(config)?;
     let program = match program {
         Some(program) => std::path::absolute(program).map_err(|error| error.to_string())?,
@@ -27,14 +30,14 @@ pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<String, S
         Ok(Told::Done { pid, note }) => Ok((pid, note)),
         Err(why) => Err(why),
     };
-    match outcome {
-        Ok((pid, None)) => Ok(format!("upgraded (pid {pid})")),
-        Ok((pid, Some(note))) => Ok(format!("upgraded (pid {pid}); {note}")),
-        Err(why) => Err(format!(
-            "{}: {why}; the running gateway serves on",
-            program.display()
-        )),
-    }
+    let (pid, note) = outcome.map_err(|why| {
+        let program = program.display();
+        format!("{program}: {why}; the running gateway serves on")
+    })?;
+    let more = note.as_ref().map(|it| format!("; {it}"));
+    let line = format!("upgraded (pid {pid}){}", more.unwrap_or_default());
+    let json = json!({ "outcome": line, "pid": pid, "note": note });
+    Ok(Report::new(format!("{line}\n"), json))
 }
 
 /// Ends the supervisor of the gateway that runs with the file at `config`, and leaves the gateway serving.

@@ -146,6 +146,11 @@ impl Section<'_> {
         ConfigError::new(&format!("{place}: [{section}] {name} = {value}"), wrong)
     }
 
+    /// The text of a key, and the line of the file that says it.
+    pub(super) fn written(&self, key: &Key) -> (&str, Option<usize>) {
+        (self.text(key), self.place(key).map(|(_, line)| line))
+    }
+
     /// Whether the file itself gives a value to a key.
     pub(super) fn has<T>(self, setting: &Setting<T>) -> bool {
         self.place(&setting.key).is_some()

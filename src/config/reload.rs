@@ -111,6 +111,7 @@ impl Config {
             admin::TOKEN_FILE => admin.token_file,
             admin::METRICS => admin.metrics,
         });
+        new.written = new.written.waiting(&self.written, &kept);
         (new, kept)
     }
 }

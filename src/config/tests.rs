@@ -197,6 +197,7 @@ fn an_empty_file_has_the_documented_defaults() {
     let expected = Config {
         path: FILE.into(),
         masked: Vec::new(),
+        written: config.written.clone(),
         gateway: GatewaySettings {
             listen: vec![listen("0.0.0.0:80", false)],
             workers: cpus.min(256),

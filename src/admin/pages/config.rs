@@ -1,9 +1,10 @@
-//! The page `/config`: the ini file, what has come of reading it again, and where the gateway may be asked.
-//! Other values are not shown: some are secret.
+//! The page `/config`: the ini file, what has come of reading it again, where the gateway may be asked; and,
+//! where lists of clients are shown, every setting. Secrets never are.
 
 use serde_json::Value;
 
 use crate::admin::pages::member::{Member, Page, object};
+use crate::admin::pages::settings::SettingShown;
 use crate::admin::view::View;
 
 object! {
@@ -25,6 +26,8 @@ object! {
         supervisor: Option<SupervisorPart>,
         /// Where the gateway may be asked, and what is answered there.
         admin: AdminDoors,
+        /// What is in force; none where it is not shown.
+        settings: Option<Vec<SettingShown>>,
     }
 }
 
@@ -73,8 +76,8 @@ impl Page for ConfigPage {
     }
 }
 
-/// The page as text.
-pub(crate) fn render(view: &View) -> String {
+/// The page as text, with the settings or not.
+pub(crate) fn render(view: &View, with_settings: bool) -> String {
     let config = view.gateway.config.load();
     let (reloads, doors) = (view.reloads.state(), &view.doors);
     let owned = |keys: &[&str]| keys.iter().map(|it| (*it).to_owned()).collect();
@@ -102,6 +105,7 @@ pub(crate) fn render(view: &View) -> String {
             token: view.token.is_some(),
             metrics: doors.metrics.map(|it| it.to_string()),
         },
+        settings: with_settings.then(|| SettingShown::all(&config)),
     };
     format!("{:#}\n", page.render())
 }
