@@ -11,7 +11,6 @@ mod load;
 use std::fs;
 use std::io::IoSlice;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
@@ -45,20 +44,7 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn pid(&self) -> u32 {
-        let text = fs::read_to_string(self.gateway.path("pid")).unwrap();
-        text.trim().parse().unwrap()
-    }
-
-    fn upgrade(&self, program: Option<&Path>) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
-        command
-            .arg("upgrade")
-            .arg("-c")
-            .arg(self.gateway.path("graygate.ini"));
-        if let Some(program) = program {
-            command.arg("--program").arg(program);
-        }
-        command.output().unwrap()
+        self.gateway.present_pid().cast_unsigned()
     }
 
     fn owned(&self) -> Owned {
@@ -140,7 +126,7 @@ fn twenty_upgrades_in_a_row_cost_the_clients_nothing() {
             SAYS_THAT_IT_IS_READY => (ready_and_dead.as_path(), "within its first seconds"),
             _ => {
                 let output = thread::scope(|scope| {
-                    let upgrade = scope.spawn(|| site.upgrade(None));
+                    let upgrade = scope.spawn(|| gateway.upgrade_to(None));
                     // When what has just arrived is silent again, and before the next one takes over.
                     thread::sleep(Duration::from_secs(2));
                     under_load.push(site.owned());
@@ -151,7 +137,7 @@ fn twenty_upgrades_in_a_row_cost_the_clients_nothing() {
                 continue;
             }
         };
-        let output = site.upgrade(Some(program));
+        let output = gateway.upgrade_to(Some(program));
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "upgrade {at}: {output:?}");
         assert!(

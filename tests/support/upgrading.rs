@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::gateway::Gateway;
-use super::{DEADLINE, wait_until};
+use super::{DEADLINE, wait_for, wait_until};
 
 /// `graygate upgrade` for this gateway, with these arguments besides.
 pub(crate) fn upgrade_command(gateway: &Gateway, more: &[&str]) -> Command {
@@ -57,8 +57,11 @@ pub(crate) fn expect_unchanged(gateway: &mut Gateway) {
 /// What the pid file says.
 #[track_caller]
 pub(crate) fn pid_in_file(gateway: &Gateway) -> i32 {
-    let text = fs::read_to_string(gateway.path("pid")).unwrap();
-    text.trim().parse().unwrap()
+    // It is there, and empty, before it says anything.
+    wait_for("the pid file says who it is", || {
+        let text = fs::read_to_string(gateway.path("pid")).ok()?;
+        text.trim().parse().ok()
+    })
 }
 
 /// Also when nobody has asked how it has ended.
