@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -127,16 +127,18 @@ fn a_connection_whose_proxy_has_not_named_the_client_yet_moves_and_waits_for_tha
         setup
             .set("gateway.listen", "127.0.0.1:0 proxy")
             .set("gateway.trusted_proxies", "127.0.0.1")
+            .set("gateway.head_timeout", "1m")
     });
     let _last = LastGateway(&gateway);
     let (mut silent, mut half) = (gateway.connect(), gateway.connect());
     half.send("PROXY TCP4 192.0.");
     let old = gateway.upgrade();
-    silent.send("PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n");
-    assert_kept(&silent.ask(KEPT));
     half.send("2.8 127.0.0.1 1 2\r\n");
     assert_kept(&half.ask(KEPT));
+    // The other one has gone before it has said anything.
     wait_until("the old one ends", DEADLINE, || has_ended(old));
+    silent.send("PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n");
+    assert_kept(&silent.ask(KEPT));
     for client in [&mut silent, &mut half] {
         assert_kept(&client.ask(KEPT));
     }
@@ -178,8 +180,8 @@ fn whoever_is_authenticated_by_connection_is_served_by_the_old_process_to_the_en
     let old = gateway.upgrade();
     for _ in 0..2 {
         assert_kept(&client.ask(KEPT));
-        // The look after it comes each second.
-        thread::sleep(std::time::Duration::from_millis(1200));
+        // It is parked again, and has been looked at.
+        assert_eq!(client.glance(Duration::from_millis(2500)), None);
     }
     assert!(!has_ended(old));
     drop(client);
@@ -198,10 +200,12 @@ fn where_the_new_process_dies_the_old_one_answers_what_it_has() {
     wait_until("the new one ends", DEADLINE, || has_ended(new));
     origin.release();
     assert_eq!(client.exactly(4), b"half");
-    // Its connection was on its way to the new one.
-    let response = client.ask(KEPT);
-    assert_eq!(response.status(), 200);
-    assert_eq!(response.field("connection").as_deref(), Some("close"));
+    // At the latest when its connection was on its way to the new one, it is told to connect anew.
+    wait_until("it is told so", DEADLINE, || {
+        let response = client.ask(KEPT);
+        assert_eq!(response.status(), 200);
+        response.field("connection").as_deref() == Some("close")
+    });
     client.expect_close();
     gateway.wait_for_log("connections-not-moved count=1");
     gateway.wait_for_log("stopped");
