@@ -9,7 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{
-    Client, DEADLINE, Gateway, LastGateway, Origin, Response, Setup, has_ended, ok, wait_until,
+    Client, DEADLINE, Gateway, LastProcess, Origin, Response, Setup, has_ended, ok, pid_in_file,
+    upgrade_well, wait_until,
 };
 
 const KEPT: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -39,6 +40,14 @@ fn start(origin: &Origin, more: impl FnOnce(Setup) -> Setup) -> Gateway {
     more(setup).start()
 }
 
+/// Upgrades it; the process that was the gateway before.
+#[track_caller]
+fn upgrade(gateway: &Gateway) -> i32 {
+    let before = pid_in_file(gateway);
+    upgrade_well(gateway);
+    before
+}
+
 #[track_caller]
 fn assert_kept(response: &Response) {
     assert_eq!(response.status(), 200);
@@ -59,11 +68,11 @@ fn begin_slow(client: &mut Client) {
 fn what_ends_after_two_upgrades_goes_on_in_the_last_process() {
     let origin = origin();
     let gateway = start(&origin, |setup| setup);
-    let _last = LastGateway(&gateway);
+    let _last = LastProcess(&gateway);
     let mut client = gateway.connect();
     begin_slow(&mut client);
-    let first = gateway.upgrade();
-    let second = gateway.upgrade();
+    let first = upgrade(&gateway);
+    let second = upgrade(&gateway);
     assert_ne!(first, second);
     // It has nothing to do, and its successor is not the first one's.
     wait_until("the second one ends", DEADLINE, || has_ended(second));
@@ -81,7 +90,7 @@ fn what_ends_after_two_upgrades_goes_on_in_the_last_process() {
 fn half_a_head_is_completed_in_the_old_process_and_the_next_request_is_served_by_the_new_one() {
     let origin = origin();
     let gateway = start(&origin, |setup| setup);
-    let _last = LastGateway(&gateway);
+    let _last = LastProcess(&gateway);
     let mut clients: Vec<Client> = (0..3).map(|_| gateway.connect()).collect();
     let parts = [
         ("GET / HT", "TP/1.1\r\nHost: a\r\n\r\n"),
@@ -91,7 +100,7 @@ fn half_a_head_is_completed_in_the_old_process_and_the_next_request_is_served_by
     for (client, (begin, _)) in clients.iter_mut().zip(parts) {
         client.send(begin);
     }
-    let old = gateway.upgrade();
+    let old = upgrade(&gateway);
     for (client, (_, rest)) in clients.iter_mut().zip(parts) {
         assert_kept(&client.ask(rest));
     }
@@ -105,12 +114,12 @@ fn half_a_head_is_completed_in_the_old_process_and_the_next_request_is_served_by
 fn requests_sent_in_one_go_are_all_answered_while_the_connection_moves() {
     let origin = origin();
     let gateway = start(&origin, |setup| setup);
-    let _last = LastGateway(&gateway);
+    let _last = LastProcess(&gateway);
     let mut client = gateway.connect();
     begin_slow(&mut client);
     // They wait behind the slow one.
     client.send(KEPT.repeat(20));
-    let old = gateway.upgrade();
+    let old = upgrade(&gateway);
     origin.release();
     assert_eq!(client.exactly(4), b"half");
     for _ in 0..20 {
@@ -129,10 +138,10 @@ fn a_connection_whose_proxy_has_not_named_the_client_yet_moves_and_waits_for_tha
             .set("gateway.trusted_proxies", "127.0.0.1")
             .set("gateway.head_timeout", "1m")
     });
-    let _last = LastGateway(&gateway);
+    let _last = LastProcess(&gateway);
     let (mut silent, mut half) = (gateway.connect(), gateway.connect());
     half.send("PROXY TCP4 192.0.");
-    let old = gateway.upgrade();
+    let old = upgrade(&gateway);
     half.send("2.8 127.0.0.1 1 2\r\n");
     assert_kept(&half.ask(KEPT));
     // The other one has gone before it has said anything.
@@ -168,7 +177,7 @@ fn whoever_is_authenticated_by_connection_is_served_by_the_old_process_to_the_en
         Ok(())
     });
     let gateway = start(&origin, |setup| setup);
-    let _last = LastGateway(&gateway);
+    let _last = LastProcess(&gateway);
     let mut client = gateway.connect();
     assert_eq!(client.ask(KEPT).status(), 401);
     let authorized = "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: NTLM x\r\n\r\n";
@@ -177,7 +186,7 @@ fn whoever_is_authenticated_by_connection_is_served_by_the_old_process_to_the_en
         let of = |worker| format!("graygate_connections_parked{{worker=\"{worker}\"}}");
         gateway.metric(&of(0)) + gateway.metric(&of(1)) == 1.0
     });
-    let old = gateway.upgrade();
+    let old = upgrade(&gateway);
     for _ in 0..2 {
         assert_kept(&client.ask(KEPT));
         // It is parked again, and has been looked at.
@@ -194,8 +203,8 @@ fn where_the_new_process_dies_the_old_one_answers_what_it_has() {
     let gateway = start(&origin, |setup| setup);
     let mut client = gateway.connect();
     begin_slow(&mut client);
-    gateway.upgrade();
-    let new = gateway.present_pid();
+    upgrade(&gateway);
+    let new = pid_in_file(&gateway);
     kill(Pid::from_raw(new), Signal::SIGKILL).unwrap();
     wait_until("the new one ends", DEADLINE, || has_ended(new));
     origin.release();

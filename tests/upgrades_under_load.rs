@@ -10,7 +10,6 @@ mod load;
 
 use std::fs;
 use std::io::IoSlice;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +21,10 @@ use rustix::net::{
     sendmsg, socket,
 };
 use sha2::{Digest, Sha256};
-use support::{AccessLine, DEADLINE, Gateway, Setup, allow_descriptors, wait_until};
+use support::{
+    AccessLine, DEADLINE, Gateway, Setup, allow_descriptors, pid_in_file, upgrade_command,
+    wait_until,
+};
 
 const UPGRADES: usize = 20;
 
@@ -44,7 +46,7 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn pid(&self) -> u32 {
-        self.gateway.present_pid().cast_unsigned()
+        pid_in_file(self.gateway).cast_unsigned()
     }
 
     fn owned(&self) -> Owned {
@@ -122,11 +124,11 @@ fn twenty_upgrades_in_a_row_cost_the_clients_nothing() {
     for at in 1..=UPGRADES {
         let before = site.pid();
         let (program, why) = match at {
-            ENDS_AT_ONCE => (Path::new("/bin/false"), "it has ended"),
-            SAYS_THAT_IT_IS_READY => (ready_and_dead.as_path(), "within its first seconds"),
+            ENDS_AT_ONCE => ("/bin/false", "it has ended"),
+            SAYS_THAT_IT_IS_READY => (ready_and_dead.to_str().unwrap(), "within its first seconds"),
             _ => {
                 let output = thread::scope(|scope| {
-                    let upgrade = scope.spawn(|| gateway.upgrade_to(None));
+                    let upgrade = scope.spawn(|| upgrade_command(&gateway, &[]).output().unwrap());
                     // When what has just arrived is silent again, and before the next one takes over.
                     thread::sleep(Duration::from_secs(2));
                     under_load.push(site.owned());
@@ -137,7 +139,9 @@ fn twenty_upgrades_in_a_row_cost_the_clients_nothing() {
                 continue;
             }
         };
-        let output = gateway.upgrade_to(Some(program));
+        let output = upgrade_command(&gateway, &["--program", program])
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "upgrade {at}: {output:?}");
         assert!(
