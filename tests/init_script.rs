@@ -465,6 +465,141 @@ fn what_a_gateway_that_cannot_serve_lacks_is_told_at_its_start_and_later() {
     });
 }
 
+/// A program of a version that knows nothing of supervisors.
+fn unsupervised(service: &Service) -> PathBuf {
+    let program = service.path("graygate-before");
+    let text = format!(
+        r#"printf '#!/bin/sh\n[ "$*" != "run --help" ] || exit 0\nexec {} "$@"\n' >"$0"; chmod 755 "$0""#,
+        env!("CARGO_BIN_EXE_graygate")
+    );
+    helper("sh", &[&"-c", &text, &program]);
+    program
+}
+
+/// Sets a variable that is set already.
+fn reset(service: &mut Service, name: &str, value: impl Display) {
+    service.environment.retain(|(it, _)| it != name);
+    service
+        .environment
+        .push((name.to_owned(), value.to_string()));
+}
+
+#[test]
+fn a_program_that_knows_no_supervisor_is_started_and_upgraded_without_one_and_found_all_the_time() {
+    in_each_shell(|mut service| {
+        let before = unsupervised(&service);
+        reset(&mut service, "GRAYGATE_BIN", before.display());
+        service.expect("start", 0);
+        let old = service.pid();
+        assert_eq!(
+            (service.gateways(), service.supervisors()),
+            (vec![old], vec![])
+        );
+        // By whomever: the number in the pid file is another one then.
+        let upgrade = std::thread::scope(|scope| {
+            let upgrade = scope.spawn(|| {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
+                command
+                    .args(["upgrade", "-c"])
+                    .arg(service.path("graygate.ini"));
+                command.stdin(Stdio::null()).output().unwrap()
+            });
+            while !upgrade.is_finished() {
+                let said = service.expect("status", 0);
+                assert!(said.starts_with("graygate: running (pid "), "{said}");
+            }
+            upgrade.join().unwrap()
+        });
+        assert!(upgrade.status.success(), "{upgrade:?}");
+        wait_until("the old one has ended", DEADLINE, || {
+            !service.gateways().contains(&old)
+        });
+        let said = service.expect("status", 0);
+        assert!(
+            said.contains(&format!("running (pid {})", service.pid())),
+            "{said}"
+        );
+        let said = service.expect("restart", 0);
+        assert!(said.starts_with("graygate: upgraded (pid "), "{said}");
+        assert_eq!(service.supervisors(), []);
+        // The next version has one.
+        reset(&mut service, "GRAYGATE_BIN", env!("CARGO_BIN_EXE_graygate"));
+        let said = service.expect("restart", 0);
+        assert!(said.starts_with("graygate: upgraded (pid "), "{said}");
+        wait_until("the old one has ended", DEADLINE, || {
+            service.gateways().len() == 1
+        });
+        service.assert_untouched(service.only());
+    });
+}
+
+#[test]
+fn a_gateway_that_cannot_hand_over_is_stopped_and_started_by_a_restart_which_says_so() {
+    if !geteuid().is_root() {
+        eprintln!("not run: only root has such namespaces");
+        return;
+    }
+    in_each_shell(|service| {
+        // Whoever looks for the socket by which an upgrade is asked for finds none.
+        let mut command = Command::new("unshare");
+        let quiet = command
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                r#"ip link set lo up; exec "$0" run -c "$1""#,
+            ])
+            .arg(env!("CARGO_BIN_EXE_graygate"))
+            .arg(service.path("graygate.ini"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        let mut old = Ended(quiet.spawn().unwrap());
+        wait_until("it serves", DEADLINE, || {
+            service.run(&["status"]).said.contains("running (pid ")
+        });
+        let said = service.expect("upgrade", 1);
+        assert!(said.contains("cannot hand over"), "{said}");
+        let said = service.expect("restart", 0);
+        let lines: Vec<&str> = said.lines().collect();
+        let expected = [
+            "graygate: the running gateway is of a version that cannot hand over: it is stopped and started",
+            "graygate: stopped",
+        ];
+        assert_eq!(&lines[..2], expected, "{said}");
+        assert!(lines[2].starts_with("graygate: started (pid "), "{said}");
+        assert!(old.0.wait().unwrap().success());
+        service.assert_untouched(service.only());
+    });
+}
+
+#[test]
+fn why_redis_refuses_is_told_by_a_first_start() {
+    let redis = Redis::start_with_password(Some("secret"));
+    let address = redis.address();
+    in_each_shell(|mut service| {
+        service.unconfigure("lists.file");
+        service.configure("redis.timeout", "1s");
+        for (url, why) in [
+            (format!("redis://{address}"), "NOAUTH"),
+            (format!("redis://:wrong@{address}"), "WRONGPASS"),
+            (format!("redis://nobody:secret@{address}"), "WRONGPASS"),
+            ("redis://localhost.invalid".to_owned(), "failed to lookup"),
+        ] {
+            service.configure("redis.url", url);
+            let said = service.expect("start", 150);
+            let started = format!(
+                "graygate: started (pid {}), but ",
+                service.only().supervisor
+            );
+            let told = said
+                .lines()
+                .any(|it| it.starts_with(&started) && it.contains(why));
+            assert!(told, "{why}: {said}");
+            service.expect("stop", 0);
+        }
+    });
+}
+
 /// Runs commands in a namespace of processes in which their shell is the first one, as systemd is, with
 /// `script` for the init script and a systemctl that knows of the job in the file `job`.
 #[track_caller]
