@@ -167,3 +167,22 @@ fn every_example_is_a_command_line_and_every_command_has_one() {
         assert!(examples.iter().any(|it| is_of(&it)), "no example of {name}");
     }
 }
+
+#[test]
+fn every_answer_in_json_is_described() {
+    let text = fs::read_to_string(page()).unwrap();
+    let (_, text) = text.split_once("## JSON\n").unwrap();
+    let (text, _) = text.split_once("\n## ").unwrap();
+    let all = all();
+    let with_json = all
+        .iter()
+        .filter(|it| it.get_arguments().any(|it| it.get_long() == Some("json")));
+    for command in with_json {
+        let row = match name(command) {
+            // Without a command, `-t` is what has an answer.
+            "graygate" => "| `graygate -t` | ".to_owned(),
+            name => format!("| `{name}` | "),
+        };
+        assert!(text.contains(&row), "{row}");
+    }
+}

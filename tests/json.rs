@@ -279,6 +279,7 @@ fn what_fails_is_an_error_in_json_too() {
         &["status"],
         &["reload"],
         &["upgrade"],
+        &["leave"],
         &["config"],
         &["config", "--file"],
         &["peers"],

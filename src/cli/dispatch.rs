@@ -80,10 +80,7 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             let outcome = upgrade::upgrade(&config, program.as_deref());
             (output.form(), outcome)
         }
-        Action::Leave { output, config } => {
-            let report = |line| Report::new(format!("{line}\n"), json!({ "outcome": line }));
-            (output.form(), upgrade::leave(&config).map(report))
-        }
+        Action::Leave { output, config } => (output.form(), upgrade::leave(&config)),
         Action::Status {
             strict,
             output,

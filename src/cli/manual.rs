@@ -13,7 +13,7 @@ use crate::cli::exit::Exit;
 use crate::config::{DEFAULT_PATH, KEYS, REDIS_URL_VARIABLE};
 
 /// What the gateway does when it gets a signal.
-const SIGNALS: [(&str, &str); 3] = [
+const SIGNALS: [(&str, &str); 4] = [
     (
         "SIGTERM, SIGINT",
         "Accept nothing more, finish what is under way within drain_timeout, and end.",
@@ -25,6 +25,10 @@ const SIGNALS: [(&str, &str); 3] = [
     (
         "SIGUSR1",
         "Open the log files anew, after they were moved away.",
+    ),
+    (
+        "SIGUSR2",
+        "To `graygate run --supervise`: an upgrade, as `graygate upgrade` asks for.",
     ),
 ];
 

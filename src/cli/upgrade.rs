@@ -41,13 +41,16 @@ pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<Report, S
 }
 
 /// Ends the supervisor of the gateway that runs with the file at `config`, and leaves the gateway serving.
-/// Returns one line: the outcome.
 ///
 /// # Errors
 /// One line; nothing has changed.
-pub(crate) fn leave(config: &Path) -> Result<String, String> {
+pub(crate) fn leave(config: &Path) -> Result<Report, String> {
     match asking::leave(config)? {
         Told::Nobody => Err(format!("no supervisor runs with {}", config.display())),
-        Told::Done { pid, .. } => Ok(format!("left (pid {pid} serves on)")),
+        Told::Done { pid, .. } => {
+            let line = format!("left (pid {pid} serves on)");
+            let json = json!({ "outcome": line, "pid": pid });
+            Ok(Report::new(format!("{line}\n"), json))
+        }
     }
 }
