@@ -287,6 +287,7 @@ named! {
         BadProxyHeader = "bad-proxy-header", "a connection to a listener for proxies did not begin with a PROXY protocol header";
         TunnelEnded = "tunnel-ended", "an upgraded connection ended";
         Draining = "draining", "the gateway is shutting down";
+        ListenerRemoved = "listener-removed", "a reload has removed the address that the client came by";
         Moved = "moved", "the connection goes on in the next process of an upgrade";
         OverCapacity = "over-capacity", "max_connections connections are active";
         Panic = "panic", "an internal error; see the error log";

@@ -55,6 +55,7 @@ pub use coroutines::{Companion, spawn, spawn_beside};
 pub(crate) use coroutines::{is_spawning, on_each_worker};
 pub(crate) use coroutines::{worker, workers};
 pub use events::Wake;
+pub(crate) use listener::SharedPort;
 pub use listener::{Accepted, Admission, Listener};
 pub use moment::Moment;
 pub use news::news;

@@ -18,6 +18,7 @@
 //! | `body` | bodies in both directions, uploads, tunnels |
 //! | `downstream` | a client as the exchange and the bodies see it, whatever it speaks |
 //! | `gateway` | what all workers share: snapshots, counters (each worker its own), the flag for a drain |
+//! | `listening` | an address at which the gateway listens, as its connections know it |
 //! | [`moved`] | connections that go on in another process, as that one has to know them |
 //! | [`doubts`] | doubts about what trusted proxies say |
 //! | `failsafe` | clean-up after a panic, which ends one connection only |
@@ -32,6 +33,7 @@ mod failsafe;
 mod gateway;
 mod http1;
 pub mod listeners;
+mod listening;
 mod logged_head;
 pub mod moved;
 mod pinned;
@@ -45,3 +47,4 @@ pub(crate) mod workers;
 mod workspace;
 
 pub use gateway::Gateway;
+pub use listening::Listening;

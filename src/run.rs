@@ -13,6 +13,7 @@ mod logs;
 pub(crate) mod neighbours;
 mod open_socket;
 mod reload;
+mod sockets;
 pub(crate) mod supervise;
 mod supervisor;
 pub(crate) mod upgrade;
@@ -24,12 +25,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam_channel::{Receiver, select};
 
 use crate::admin::view::{Refused, View};
 use crate::config::{Config, REDIS_URL_VARIABLE, Reloads};
 use crate::fleet::heartbeat::Heartbeat;
-use crate::logs::access::OwnLines;
 use crate::logs::writer::Log;
 use crate::metrics::Metrics;
 use crate::net;
@@ -41,13 +42,13 @@ use crate::proxy::listeners::Entrance;
 use crate::proxy::moved::Heir;
 use crate::proxy::{Gateway, listeners};
 use crate::run::acquired::Acquired;
-use crate::run::doors::{AdminListeners, OpenDoors};
+use crate::run::doors::OpenDoors;
 use crate::run::inheritance::Inheritance;
 use crate::run::lists::{Started, start_store, wait_for_lists};
 use crate::run::neighbours::Announcement;
-use crate::run::open_socket::OpenSocket;
+use crate::run::sockets::SharedSockets;
 use crate::run::supervisor::Supervisor;
-use crate::run::upgrade::{Arrivals, Estate, Giver, LISTEN, Open, Successor, Taking};
+use crate::run::upgrade::{Arrivals, Estate, Giver, Open, Successor, Taking};
 use crate::snapshot::Published;
 use crate::store::Publisher;
 use crate::upstream::check::Checker;
@@ -108,6 +109,8 @@ struct Running {
     access_log: Log,
     error_log: Log,
     pid_file: Option<PidFile>,
+    view: Arc<View>,
+    sockets: SharedSockets,
     admin: OpenDoors,
     claims: Option<Announcement>,
     handover: Option<Open>,
@@ -158,14 +161,13 @@ impl Running {
             access_log,
             claims,
         } = acquired;
-        let own_lines = listeners.iter().map(|it| OwnLines::new(it.addr()));
         let addrs: Vec<String> = listeners.iter().map(|it| it.addr().to_string()).collect();
         let addrs = addrs.join(",");
         let admin_doors = admin.doors()?;
         let doors_shown = doors::shown(&admin_doors);
-        let doors = doors_of(&config, &listeners, &admin)?;
         let again = listeners.iter().map(Entrance::again);
         let again = again.collect::<io::Result<Vec<_>>>()?;
+        let sockets = SharedSockets::new(again, admin.share(&config.admin)?);
 
         // If they were started before, their number is fixed.
         let workers = net::start(config.gateway.workers)?;
@@ -174,7 +176,7 @@ impl Running {
             lists: Arc::new(InForce::new(workers)),
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
-            own_lines: own_lines.collect(),
+            listening: ArcSwap::default(),
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
@@ -206,12 +208,13 @@ impl Running {
             reloads: Arc::clone(&reloads),
             lineage: Arc::clone(&lineage),
             error_log: error_log.queue(),
-            doors: admin_doors,
-            token,
+            doors: ArcSwap::from_pointee(admin_doors),
+            token: ArcSwapOption::new(token.map(Arc::new)),
             refused: Refused::default(),
             supervision: supervisor.as_ref().map(|it| it.supervision()),
         };
-        let admin_open = admin.serve(&Arc::new(view))?;
+        let view = Arc::new(view);
+        let admin_open = admin.serve(&view)?;
         listeners::serve(&gateway, listeners)?;
         let (pid, most) = (std::process::id(), config.gateway.max_connections);
         log::info!(
@@ -249,13 +252,12 @@ impl Running {
             &gateway,
             &arrivals,
             &publisher,
-            doors,
+            &sockets,
             supervisor.as_ref(),
-            again,
             sender,
         );
         if let Some(supervisor) = &supervisor {
-            supervisor.doors_changed(giver.doors())?;
+            supervisor.doors_changed(&sockets.locked().all()?)?;
         }
         let handover = giver.start(&config.path)?;
         if let Some(taking) = &mut taking {
@@ -274,6 +276,8 @@ impl Running {
             access_log,
             error_log,
             pid_file,
+            view,
+            sockets,
             admin: admin_open,
             claims: Some(claims),
             handover,
@@ -398,28 +402,6 @@ fn give_up(gateway: &Arc<Gateway>, why: &io::Error) {
     upgrade::tell(&why.to_string());
     let limit = gateway.config.load().gateway.drain_timeout;
     listeners::drain(gateway, limit, || false);
-}
-
-/// What a successor can go on with.
-fn doors_of(
-    config: &Config,
-    listeners: &[Entrance],
-    admin: &AdminListeners,
-) -> io::Result<Vec<OpenSocket>> {
-    let asked = config.gateway.listen.iter().map(|it| it.addr.to_string());
-    let door = |(asked, entrance): (_, &Entrance)| {
-        Ok(OpenSocket {
-            kind: LISTEN,
-            asked,
-            socket: entrance.share()?,
-        })
-    };
-    let mut doors = asked
-        .zip(listeners)
-        .map(door)
-        .collect::<io::Result<Vec<_>>>()?;
-    doors.extend(admin.share(&config.admin)?);
-    Ok(doors)
 }
 
 /// How long a predecessor may take to leave the pid file, once it has said that it does.

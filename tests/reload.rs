@@ -84,6 +84,7 @@ fn the_page_and_the_metrics_say_what_the_reloads_have_come_to() {
         "masked": [],
         "ignored": [],
         "max_connections": 77,
+        "supervisor": null,
         "admin": page(&gateway)["admin"],
     });
     assert_eq!(page(&gateway), expected);
@@ -173,14 +174,32 @@ fn the_word_of_another_gateway_is_not_taken() {
     assert!(said.starts_with(&told), "{said}");
     let instead = format!("process {} answers instead", other.pid());
     assert!(said.ends_with(&instead), "{said}");
-    gateway.wait_for_log(" WARN reload-ignored key=admin.listen ");
+    // It cannot have that address.
+    gateway.wait_for_log(" ERROR reload-failed ");
     assert_eq!(counts(&other), (json!(0), json!(0)));
+}
 
-    let nobody = free_address();
-    gateway.edit_ini(|it| it.set("admin.listen", nobody));
+#[test]
+fn one_that_moves_where_it_is_asked_is_found_there_and_a_failure_is_told_by_the_old_place() {
+    let tcp_only = Setup::serving(&"127.0.0.1:9").set("admin.socket", "off");
+    let mut gateway = start(tcp_only.set("admin.listen", free_address()));
+    let moved = free_address();
+    gateway.edit_ini(|it| it.set("admin.listen", moved));
+    let reloaded = format!("reloaded (pid {})\n", gateway.pid());
+    assert_eq!(done(&gateway), reloaded);
+    // From the one to the other.
+    gateway.edit_ini(|it| it.set("admin.listen", "off").set("admin.socket", "a.sock"));
+    assert_eq!(done(&gateway), reloaded);
+    assert!(gateway.path("a.sock").exists());
+    gateway.edit_ini(|it| it.set("admin.socket", "b.sock"));
+    assert_eq!(done(&gateway), reloaded);
+    assert!(gateway.path("b.sock").exists() && !gateway.path("a.sock").exists());
+    gateway.edit_ini(|it| it.set("admin.socket", "nowhere/deep/c.sock"));
     let said = failed(&gateway, "graygate.ini");
-    assert!(said.starts_with(&told), "{said}");
-    assert!(said.contains(&nobody.to_string()), "{said}");
+    let kept = format!("process {} keeps its settings: ", gateway.pid());
+    assert!(said.starts_with(&kept), "{said}");
+    assert!(said.contains("[admin] socket: "), "{said}");
+    assert!(gateway.path("b.sock").exists());
 }
 
 #[test]

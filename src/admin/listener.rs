@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, PipeReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
-use socket2::Socket;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admin::answer::{Body, PageResponse, refused};
 use crate::admin::door::AdminDoor;
@@ -24,6 +24,7 @@ use crate::error::{Refusal, reason_phrase};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::Limits;
 use crate::memory::advice;
+use crate::net::SharedPort;
 use crate::process::supervised;
 
 /// Limits of a request head. A listener of its own, so they need not be tuned.
@@ -55,12 +56,36 @@ pub(crate) fn bind(
 ) -> io::Result<TcpListener> {
     let inherited = inherited.map(TcpListener::from);
     let listener = inherited.map_or_else(|| TcpListener::bind(addr), Ok);
-    listener.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot listen on {addr} ([admin] {key}): {error}"),
-        )
-    })
+    listener.map_err(|error| named(key, addr, &error))
+}
+
+/// As [`bind`], where these sockets are in the way and are about to be closed.
+///
+/// # Errors
+/// As [`bind`].
+pub(crate) fn bind_beside(
+    key: &str,
+    addr: SocketAddr,
+    others: &[BorrowedFd<'_>],
+) -> io::Result<TcpListener> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        let shared = SharedPort::of(&socket, others)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        drop(shared);
+        Ok(socket.into())
+    };
+    bind().map_err(|error| named(key, addr, &error))
+}
+
+/// As many as the standard library has.
+const BACKLOG: i32 = 128;
+
+fn named(key: &str, addr: SocketAddr, error: &io::Error) -> io::Error {
+    let what = format!("cannot listen on {addr} ([admin] {key}): {error}");
+    io::Error::new(error.kind(), what)
 }
 
 /// Waits for a connection; false once the other end of `end` is closed: what waits is another process's then.

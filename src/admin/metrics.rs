@@ -95,7 +95,8 @@ pub(super) fn render(view: &View) -> String {
         "counter",
         "Access lines above own_lines that were dropped, of requests that needed no server, by listener.",
     );
-    for lines in &view.gateway.own_lines {
+    for listening in view.gateway.listening.load().iter() {
+        let lines = listening.own_lines();
         let labels: Labels<'_> = &[("listen", &lines.listen())];
         page.value("own_lines_dropped_total", labels, lines.dropped());
     }

@@ -65,7 +65,8 @@ fn judge(
         return Err(AdminRefusal::ForeignHost);
     }
     let authorization = value(head, bytes, "Authorization");
-    door.rights(admin.expose, view.token.as_ref(), authorization)
+    let token = view.token.load();
+    door.rights(admin.expose, token.as_deref(), authorization)
 }
 
 fn page(

@@ -3,9 +3,9 @@
 //! It is compared in constant time, and by its hash, so that nothing is learned from how long an answer
 //! takes, not even the token's length.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::libc;
@@ -19,7 +19,21 @@ const SHORTEST: usize = 16;
 const LONGEST: usize = 1024;
 
 /// What a request must show; only its hash is kept.
-pub(crate) struct Token([u8; 32]);
+pub(crate) struct Token {
+    hash: [u8; 32],
+    /// What its file was like before it was read.
+    version: Option<TokenFileVersion>,
+}
+
+/// What tells one version of a file from another, for whoever may not read it: device, inode, size, and when
+/// it was last changed.
+type TokenFileVersion = (u64, u64, u64, (i64, i64));
+
+fn version(path: &Path) -> Option<TokenFileVersion> {
+    let found = fs::metadata(path).ok()?;
+    let changed = (found.ctime(), found.ctime_nsec());
+    Some((found.dev(), found.ino(), found.size(), changed))
+}
 
 impl Token {
     /// The token in the file at `path`.
@@ -27,7 +41,17 @@ impl Token {
     /// # Errors
     /// Why it cannot be used; without any of its content.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        read(path).map(|it| Self(hash(it.as_bytes())))
+        let version = version(path);
+        let token = read(path)?;
+        Ok(Self {
+            hash: hash(token.as_bytes()),
+            version,
+        })
+    }
+
+    /// Whether the file at `path` may hold another one by now.
+    pub(crate) fn is_replaced(&self, path: &Path) -> bool {
+        self.version.is_none() || version(path) != self.version
     }
 
     /// Whether the value of a request's `Authorization` is this token (RFC 6750 section 2.1).
@@ -36,7 +60,7 @@ impl Token {
         let Some((scheme, offered)) = authorization.split_at_checked(SCHEME.len()) else {
             return false;
         };
-        scheme.eq_ignore_ascii_case(SCHEME) && bool::from(self.0.ct_eq(&hash(offered)))
+        scheme.eq_ignore_ascii_case(SCHEME) && bool::from(self.hash.ct_eq(&hash(offered)))
     }
 }
 
@@ -111,7 +135,10 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_after_bearer_is_it() {
-        let token = Token(hash(TOKEN.as_bytes()));
+        let token = Token {
+            hash: hash(TOKEN.as_bytes()),
+            version: None,
+        };
         for (value, is_it) in [
             ("Bearer 0123456789abcdef", true),
             ("bearer 0123456789abcdef", true),

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
+
 use crate::admin::token::Token;
 use crate::config::{Reloads, Store};
 use crate::error::AdminRefusal;
@@ -34,9 +36,9 @@ pub(crate) struct View {
     /// The error log.
     pub(crate) error_log: LogQueue,
     /// Where they are.
-    pub(crate) doors: Doors,
+    pub(crate) doors: ArcSwap<Doors>,
     /// What changes over TCP require, if they are possible.
-    pub(crate) token: Option<Token>,
+    pub(crate) token: ArcSwapOption<Token>,
     /// What was refused here.
     pub(crate) refused: Refused,
     /// Who starts this gateway again should it die.

@@ -72,6 +72,21 @@ impl AdminClient {
         }
     }
 
+    /// By the socket at `path`, whoever listens there.
+    ///
+    /// # Errors
+    /// When there can be no such socket.
+    pub(crate) fn at(path: &Path) -> Result<Self, String> {
+        let shown = path.display();
+        let failed = |error: io::Error| format!("{shown}: {error}");
+        Ok(Self {
+            place: SockAddr::unix(path).map_err(failed)?,
+            shown: format!("{shown}: "),
+            fields: "Host: localhost\r\n".to_owned(),
+            instead: None,
+        })
+    }
+
     /// By the socket, if it is the gateway's and may be asked; if not, why not.
     fn by_socket(socket: &AdminSocketPath, config: &Path) -> Result<Self, String> {
         let shown = socket.path.display();

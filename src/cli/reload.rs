@@ -33,17 +33,11 @@ pub(crate) fn reload(path: &Path) -> Result<Report, String> {
         return Err("[gateway] pid_file is empty, so the process cannot be found".to_owned());
     };
     let pid = process::find_gateway(pid_file)?;
-    let asker = match AdminClient::with(&config.admin, &config.path) {
-        Ok(asker) => asker,
-        Err(why) => {
-            signal(pid)?;
-            let line =
-                format!("told to reload (pid {pid}); the outcome is in the error log: {why}");
-            let json = json!({ "outcome": line, "in_force": null, "pid": pid.as_raw() });
-            return Ok(Report::new(format!("{line}\n"), json));
-        }
+    let mut gateway = AskedGateway {
+        config: &config,
+        pid,
+        asker: None,
     };
-    let gateway = Asked { asker, pid };
     let before = gateway.progress();
     if let Ok(before) = &before
         && !is_same_file(&before.file, &config.path)
@@ -52,10 +46,19 @@ pub(crate) fn reload(path: &Path) -> Result<Report, String> {
         return Err(format!("process {pid} runs with another file, {file}"));
     }
     signal(pid)?;
+    if let Err(why) = &before
+        && !may_be_asked(&config)
+    {
+        let line = format!("told to reload (pid {pid}); the outcome is in the error log: {why}");
+        let json = json!({ "outcome": line, "in_force": null, "pid": pid.as_raw() });
+        return Ok(Report::new(format!("{line}\n"), json));
+    }
     let told = |what: String| {
         format!("process {pid} was told to reload; the outcome is in the error log: {what}")
     };
-    let after = before.and_then(|before| gateway.wait(before.next()));
+    // One that can be asked only afterwards has been moved by this very reload.
+    let done = before.map_or(1, |before| before.next());
+    let after = gateway.wait(done);
     outcome(pid, &after.map_err(told)?)
 }
 
@@ -102,6 +105,9 @@ fn outcome(pid: Pid, progress: &ReloadProgress) -> Result<Report, String> {
     Ok(Report::new(format!("{line}\n"), json))
 }
 
+/// What is said where another process answers.
+const INSTEAD: &str = " answers instead";
+
 /// What `/config` says about reloads.
 struct ReloadProgress {
     file: String,
@@ -127,7 +133,7 @@ impl ReloadProgress {
         let is_asked = |it: u64| it.cast_signed() == i64::from(pid.as_raw());
         if ![page.pid, supervisor].into_iter().flatten().any(is_asked) {
             let answers = page.pid.map_or("null".to_owned(), |it| it.to_string());
-            return Err(format!("process {answers} answers instead"));
+            return Err(format!("process {answers}{INSTEAD}"));
         }
         Ok(Self {
             file: page.file,
@@ -140,31 +146,99 @@ impl ReloadProgress {
     }
 }
 
-/// The gateway that is asked.
-struct Asked {
-    asker: AdminClient,
-    pid: Pid,
+/// Whether the gateway of this file can be asked about itself, once it has taken it on.
+fn may_be_asked(config: &Config) -> bool {
+    let admin = &config.admin;
+    // With port 0, the actual port is unknown.
+    admin.socket.is_some() || admin.listen.is_some_and(|it| it.port() != 0)
 }
 
-impl Asked {
-    fn progress(&self) -> Result<ReloadProgress, String> {
-        ReloadProgress::of(self.asker.page()?, self.pid)
+/// The gateway that is asked: where the file says, or else, since a reload may change that, by a Unix socket
+/// at which the process listens.
+struct AskedGateway<'a> {
+    config: &'a Config,
+    pid: Pid,
+    asker: Option<AdminClient>,
+}
+
+impl AskedGateway<'_> {
+    fn progress(&mut self) -> Result<ReloadProgress, String> {
+        if let Some(asker) = self.asker.take()
+            && let Ok(progress) = self.ask(asker)
+        {
+            return Ok(progress);
+        }
+        let named = AdminClient::with(&self.config.admin, &self.config.path);
+        let why = match named.and_then(|asker| self.ask(asker)) {
+            Ok(progress) => return Ok(progress),
+            Err(why) => why,
+        };
+        for socket in sockets::of(self.pid) {
+            let asker = AdminClient::at(&socket);
+            if let Ok(progress) = asker.and_then(|asker| self.ask(asker)) {
+                return Ok(progress);
+            }
+        }
+        Err(why)
+    }
+
+    /// Asks there, and later on first.
+    fn ask(&mut self, asker: AdminClient) -> Result<ReloadProgress, String> {
+        let progress = ReloadProgress::of(asker.page()?, self.pid)?;
+        self.asker = Some(asker);
+        Ok(progress)
     }
 
     /// Waits until this many reloads have ended.
-    fn wait(&self, done: u64) -> Result<ReloadProgress, String> {
+    fn wait(&mut self, done: u64) -> Result<ReloadProgress, String> {
         let deadline = Instant::now() + TIME_LIMIT;
         loop {
-            let progress = self.progress()?;
-            if progress.done >= done {
-                return Ok(progress);
-            }
-            if Instant::now() >= deadline {
-                return Err(format!("it has not finished within {TIME_LIMIT:?}"));
+            let late = match self.progress() {
+                Ok(progress) if progress.done >= done => return Ok(progress),
+                Ok(_) => format!("it has not finished within {TIME_LIMIT:?}"),
+                Err(why) => why,
+            };
+            // Where another process answers, this one will not.
+            if Instant::now() >= deadline || late.ends_with(INSTEAD) {
+                return Err(late);
             }
             std::thread::sleep(LOOK);
         }
     }
+}
+
+/// The Unix sockets at which a process listens.
+mod sockets {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use nix::unistd::Pid;
+
+    /// By the kernel's table of sockets, and the descriptors of the process as far as this user may see them.
+    pub(super) fn of(pid: Pid) -> Vec<PathBuf> {
+        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+            return Vec::new();
+        };
+        let links = open.filter_map(|it| fs::read_link(it.ok()?.path()).ok());
+        let inodes: Vec<String> = links
+            .filter_map(|it| {
+                let inode = it.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+                Some(inode.to_owned())
+            })
+            .collect();
+        let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let listening = table.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (flags, inode) = (words.nth(3)?, words.nth(2)?);
+            let path = words.next().filter(|it| it.starts_with('/'))?;
+            let is_own = flags == ACCEPTS && inodes.iter().any(|it| it == inode);
+            is_own.then(|| PathBuf::from(path))
+        });
+        listening.collect()
+    }
+
+    /// A socket that listens (`__SO_ACCEPTCON` of the kernel).
+    const ACCEPTS: &str = "00010000";
 }
 
 #[cfg(test)]

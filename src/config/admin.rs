@@ -11,15 +11,15 @@ use super::units::{self, address, one_of, overlap};
 
 settings! {
     [admin]
-    SOCKET: Option<PathBuf> = socket, "/run/graygate/admin.sock", restart, |it, base| socket(it, base),
+    SOCKET: Option<PathBuf> = socket, "/run/graygate/admin.sock", reload, |it, base| socket(it, base),
         "Unix socket for root and the gateway's group, by which everything is served and the command line asks; or off.";
-    LISTEN: Option<SocketAddr> = listen, "127.0.0.1:9180", restart, |it, _| address_or_off(it),
+    LISTEN: Option<SocketAddr> = listen, "127.0.0.1:9180", reload, |it, _| address_or_off(it),
         "Address at which the pages can be read, or off; one that is not loopback requires token_file.";
     EXPOSE: Expose = expose, "status", reload, |it, _| one_of(it, &[("status", Expose::Status), ("full", Expose::Full)]),
         "What listen shows: status, which is all but lists of clients, or full.";
-    TOKEN_FILE: Option<PathBuf> = token_file, "", restart, |it, base| units::path(it, base),
+    TOKEN_FILE: Option<PathBuf> = token_file, "", reload, |it, base| units::path(it, base),
         "File with the token that changes by way of listen require, and reading where it is not loopback; empty: none, and no changes.";
-    METRICS: Option<SocketAddr> = metrics, "off", restart, |it, _| address_or_off(it),
+    METRICS: Option<SocketAddr> = metrics, "off", reload, |it, _| address_or_off(it),
         "Address, any one, that serves /metrics and /healthz and nothing else, or off.";
     HOSTS: Vec<String> = hosts, "", reload, |it, _| hosts(it),
         "Names, separated by commas, by which listen and metrics may be requested, besides IP addresses and localhost.";

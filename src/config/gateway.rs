@@ -15,7 +15,7 @@ use crate::http::limits::{self, Limits};
 
 settings! {
     [gateway]
-    LISTEN: Vec<Listen> = listen, "0.0.0.0:80", restart, |it, _| listen(it),
+    LISTEN: Vec<Listen> = listen, "0.0.0.0:80", reload, |it, _| listen(it),
         "Addresses to listen on, separated by commas, such as [::]:80; `proxy` after one: PROXY protocol.";
     WORKERS: usize = workers, "auto", restart, |it, _| units::workers(it),
         "Threads that serve connections, 1 to 256; auto: one per CPU.";

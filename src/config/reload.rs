@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::{Config, Store, Url, admin, gateway, lists, redis, upstream};
+use super::{Config, Store, Url, gateway, lists, redis, upstream};
 
 /// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
 #[derive(Debug)]
@@ -94,7 +94,6 @@ impl Config {
     pub fn reload(&self, mut new: Self) -> (Self, Vec<&'static str>) {
         let mut kept = Vec::new();
         keep!(kept, self, new, {
-            gateway::LISTEN => gateway.listen,
             gateway::WORKERS => gateway.workers,
             gateway::PID_FILE => gateway.pid_file,
             gateway::USER => gateway.user,
@@ -106,10 +105,6 @@ impl Config {
             lists::LAST_GOOD => lists.last_good,
             lists::LAST_GOOD_MAX_AGE => lists.last_good_max_age,
             upstream::PEER_PORT => upstream.peer_port,
-            admin::SOCKET => admin.socket,
-            admin::LISTEN => admin.listen,
-            admin::TOKEN_FILE => admin.token_file,
-            admin::METRICS => admin.metrics,
         });
         new.written = new.written.waiting(&self.written, &kept);
         (new, kept)

@@ -22,7 +22,7 @@ use crate::http::span::Span;
 use crate::logs::local_time::LocalTimeText;
 use crate::logs::writer::{BATCH, Batch, LogQueue};
 
-pub use own_lines::OwnLines;
+pub(crate) use own_lines::OwnLines;
 
 /// What the access log says of one request.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -112,6 +112,15 @@ impl Listener {
     /// # Errors
     /// The kernel's, for instance when the address is in use.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        Self::bind_beside(addr, &[])
+    }
+
+    /// As [`Self::bind`], where these other sockets of the same user may be in the way and are about to be
+    /// closed: for a moment they and this one are allowed to listen on the same port.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub(crate) fn bind_beside(addr: SocketAddr, others: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let domain = Domain::for_address(addr);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -119,7 +128,10 @@ impl Listener {
             socket.set_only_v6(true)?;
         }
         set_up(&socket)?;
+        let shared = SharedPort::of(&socket, others)?;
         socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        drop(shared);
         Self::listen(socket)
     }
 
@@ -143,6 +155,11 @@ impl Listener {
             .as_socket()
             .ok_or_else(|| io::Error::other("not an internet address"))?;
         Ok(Self { socket, addr })
+    }
+
+    /// The socket.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Another descriptor of the same socket.
@@ -208,6 +225,38 @@ impl Listener {
                     listener.pause_until(Instant::now() + failed(error));
                 }
             }
+        }
+    }
+}
+
+/// Sockets that may listen on the same port, for as long as this lives. Otherwise nobody may take connections
+/// away from a gateway, not even another one.
+pub(crate) struct SharedPort<'a>(Vec<SockRef<'a>>);
+
+impl<'a> SharedPort<'a> {
+    /// Of a `new` socket and `others`; of none if there are no others.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn of(new: &'a Socket, others: &'a [BorrowedFd<'_>]) -> io::Result<Self> {
+        let mut shared = Self(Vec::new());
+        if others.is_empty() {
+            return Ok(shared);
+        }
+        let all = others.iter().map(SockRef::from);
+        for socket in all.chain([SockRef::from(new)]) {
+            socket.set_reuse_port(true)?;
+            shared.0.push(socket);
+        }
+        Ok(shared)
+    }
+}
+
+impl Drop for SharedPort<'_> {
+    fn drop(&mut self) {
+        for socket in &self.0 {
+            // It was possible to set it.
+            let _ = socket.set_reuse_port(false);
         }
     }
 }

@@ -31,6 +31,7 @@ use interim::Interim;
 use super::body::request_body::RequestBody;
 use super::chooser::Chosen;
 use super::downstream::{Downstream, Transport};
+use super::listening::Listening;
 use super::pinned::{Pinned, Pinning};
 use super::plan::Plan;
 use super::tally::Tally;
@@ -109,6 +110,8 @@ pub(super) struct Requester<'a, D: Downstream> {
     pub(super) body: &'a mut RequestBody,
     /// Which of its worker's connections it is.
     pub(super) connection: u64,
+    /// Where that came in.
+    pub(super) listening: &'a Listening,
     /// The connection to a peer that is its own, between two requests.
     pub(super) pinned: &'a mut Option<Box<Pinned>>,
 }
@@ -121,6 +124,8 @@ pub(super) struct Exchange<'a, D: Downstream> {
     downstream: &'a mut D,
     transport: &'a D::Transport,
     buffer: &'a mut Buffer,
+    /// Where the client's connection came in.
+    listening: &'a Listening,
     /// The connection to a peer that is the client's own, between two requests.
     pinned: &'a mut Option<Box<Pinned>>,
     pinning: Pinning,
@@ -189,6 +194,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
             downstream: client.downstream,
             transport: client.transport,
             buffer: client.buffer,
+            listening: client.listening,
             pinned: client.pinned,
             pinning: claimed_by(plan),
             asker: match plan.by_proxy {

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use super::doubts::Doubts;
+use super::listening::Listening;
 use super::moved::Heir;
 use crate::config::Config;
-use crate::logs::access::OwnLines;
+use crate::error::Close;
 use crate::logs::writer::LogQueue;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::net::Admission;
@@ -25,8 +28,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// The access log.
     pub access_log: LogQueue,
-    /// For each listener, the limit of lines for requests that need no server.
-    pub own_lines: Vec<OwnLines>,
+    /// Where it listens.
+    pub listening: ArcSwap<Vec<Arc<Listening>>>,
     /// Doubts about what trusted proxies say.
     pub doubts: Doubts,
     /// Set once: sessions end as soon as they can.
@@ -60,14 +63,24 @@ impl Gateway {
         self.is_draining() && self.heir.get().is_none()
     }
 
+    /// Why connections that came in there end with their next answer, if they do.
+    pub(super) fn ending(&self, listening: &Listening) -> Option<Close> {
+        match () {
+            () if self.ends_connections() => Some(Close::Draining),
+            () if listening.is_removed() => Some(Close::ListenerRemoved),
+            () => None,
+        }
+    }
+
     /// Tunnels end when they are silent: nobody goes on after this process.
     pub(super) fn ends_silent_tunnels(&self) -> bool {
         self.ends_connections() || self.stopping.load(Ordering::Acquire)
     }
 
-    /// Who may come in.
-    pub(super) fn admission(&self) -> Admission {
-        match (self.elsewhere.load(Ordering::Acquire), self.is_draining()) {
+    /// Who may come in there.
+    pub(super) fn admission(&self, listening: &Listening) -> Admission {
+        let ends = self.is_draining() || listening.is_removed();
+        match (self.elsewhere.load(Ordering::Acquire), ends) {
             (true, _) => Admission::Closed,
             (false, true) => Admission::Last,
             (false, false) => Admission::Open,
@@ -77,7 +90,8 @@ impl Gateway {
     /// Reports in the error log which lines the access log lacks. True while there is something left to
     /// report.
     pub(super) fn tell_of_own_lines(&self, now: Instant) -> bool {
-        let lines = self.own_lines.iter();
+        let listening = self.listening.load();
+        let lines = listening.iter().map(|it| it.own_lines());
         lines.fold(false, |left, lines| lines.tell(now) | left)
     }
 }

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,7 @@ use crate::http::h1::encode;
 use crate::logs::throttle::Throttle;
 use crate::net::{self, Accepted, Listener};
 use crate::proxy::gateway::Gateway;
+use crate::proxy::listening::Listening;
 use crate::proxy::moved::MovedConnection;
 use crate::proxy::session::Arrival;
 use crate::proxy::workers;
@@ -39,32 +40,56 @@ pub fn bind(
     listen: &[Listen],
     mut inherited: impl FnMut(SocketAddr) -> Option<OwnedFd>,
 ) -> io::Result<Vec<Entrance>> {
-    let mut bind = |Listen { addr, proxy }: &Listen| {
-        let listener = match inherited(*addr) {
-            Some(socket) => Listener::adopt(socket),
-            None => Listener::bind(*addr),
-        };
-        match listener {
-            Ok(listener) => Ok(Entrance {
-                listener,
-                proxy: *proxy,
-            }),
-            Err(error) => Err(io::Error::new(
-                error.kind(),
-                format!("cannot listen on {addr}: {error}"),
-            )),
-        }
-    };
+    let mut bind = |it: &Listen| Entrance::open(*it, inherited(it.addr));
     listen.iter().map(&mut bind).collect()
 }
 
-/// A listener, and how connections begin there.
+/// A listener that nobody accepts from yet.
 pub struct Entrance {
     listener: Listener,
-    proxy: bool,
+    listening: Arc<Listening>,
 }
 
 impl Entrance {
+    /// Listens as the ini file asks, with the socket that is there for it already, if there is one.
+    ///
+    /// # Errors
+    /// The kernel's, with the address.
+    pub(crate) fn open(listen: Listen, socket: Option<OwnedFd>) -> io::Result<Self> {
+        Self::of(
+            listen,
+            match socket {
+                Some(socket) => Listener::adopt(socket),
+                None => Listener::bind(listen.addr),
+            },
+        )
+    }
+
+    /// As [`Self::open`], where these sockets are in the way and are about to be closed.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_beside(listen: Listen, others: &[BorrowedFd<'_>]) -> io::Result<Self> {
+        Self::of(listen, Listener::bind_beside(listen.addr, others))
+    }
+
+    fn of(listen: Listen, listener: io::Result<Listener>) -> io::Result<Self> {
+        let addr = listen.addr;
+        let listener = listener.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+        })?;
+        let listening = Arc::new(Listening::new(listen, listener.addr()));
+        Ok(Self {
+            listener,
+            listening,
+        })
+    }
+
+    /// The address, for whoever comes in there.
+    pub(crate) fn listening(&self) -> &Arc<Listening> {
+        &self.listening
+    }
+
     /// The address, with the port that the kernel chose where 0 was asked for.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
@@ -77,8 +102,13 @@ impl Entrance {
     pub(crate) fn again(&self) -> io::Result<Self> {
         Ok(Self {
             listener: Listener::adopt(self.listener.share()?)?,
-            proxy: self.proxy,
+            listening: Arc::clone(&self.listening),
         })
+    }
+
+    /// Its socket.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// A descriptor of its socket.
@@ -95,15 +125,39 @@ impl Entrance {
 /// # Errors
 /// When a coroutine cannot be started.
 pub fn serve(gateway: &Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()> {
+    let mut all = Vec::clone(&gateway.listening.load());
+    for entrance in &entrances {
+        if !all.iter().any(|it| Arc::ptr_eq(it, &entrance.listening)) {
+            all.push(Arc::clone(&entrance.listening));
+        }
+    }
+    gateway.listening.store(Arc::new(all));
     for (at, entrance) in entrances.into_iter().enumerate() {
         let gateway = Arc::clone(gateway);
         let accepting = Accepting::new(&gateway);
         net::spawn(at % net::workers(), move || {
-            accept(&gateway, at, entrance);
+            accept(&gateway, entrance);
             drop(accepting);
         })?;
     }
     Ok(())
+}
+
+/// Stops accepting there once the kernel's queues are empty. Connections that came in there end with their
+/// next answer.
+///
+/// # Errors
+/// As [`net::spawn`].
+pub(crate) fn remove(gateway: &Gateway, removed: &[Arc<Listening>]) -> io::Result<()> {
+    if removed.is_empty() {
+        return Ok(());
+    }
+    removed.iter().for_each(|it| it.remove());
+    let all = gateway.listening.load();
+    let stays = |it: &&Arc<Listening>| !removed.iter().any(|other| Arc::ptr_eq(it, other));
+    let left: Vec<_> = all.iter().filter(stays).cloned().collect();
+    gateway.listening.store(Arc::new(left));
+    net::on_each_worker(|_| net::interrupt_idle())
 }
 
 /// Counts a listener for as long as it accepts: whatever ends it, a drain must not wait for it any more.
@@ -122,7 +176,11 @@ impl Drop for Accepting {
     }
 }
 
-fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entrance) {
+fn accept(gateway: &Arc<Gateway>, entrance: Entrance) {
+    let Entrance {
+        listener,
+        listening,
+    } = entrance;
     let addr = listener.addr();
     let config = Reader::new(&gateway.config);
     let (failed, over_capacity) = (
@@ -136,12 +194,12 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
         }
     };
     let outcome = listener.accept_loop(
-        || gateway.admission(),
+        || gateway.admission(&listening),
         |connection, from| {
             let arrival = Arrival {
-                listener: at,
+                listening: Arc::clone(&listening),
                 from,
-                proxy,
+                proxy: listening.expects_proxy(),
                 past: None,
             };
             let admit = || {
@@ -190,13 +248,13 @@ fn accept(gateway: &Arc<Gateway>, at: usize, Entrance { listener, proxy }: Entra
 /// It cannot be served.
 pub(crate) fn go_on_with(gateway: &Arc<Gateway>, moved: MovedConnection) -> io::Result<()> {
     let config = gateway.config.load();
-    let mut listeners = config.gateway.listen.iter();
-    let Some(listener) = listeners.position(|it| it.addr == moved.listener) else {
+    let all = gateway.listening.load();
+    let Some(listening) = all.iter().find(|it| it.asked() == moved.listener) else {
         return Ok(());
     };
     let connection = Accepted::elsewhere(moved.socket)?;
     let arrival = Arrival {
-        listener,
+        listening: Arc::clone(listening),
         from: SocketAddr::new(moved.past.client, 0),
         proxy: false,
         past: Some(moved.past),
@@ -252,7 +310,7 @@ fn begin(
     let session_gateway = Arc::clone(gateway);
     let spawned = net::spawn(worker, move || {
         if let Some(connection) = take(&taken)
-            && let Err(connection) = workers::serve(&session_gateway, connection, arrival)
+            && let Err(connection) = workers::serve(&session_gateway, connection, &arrival)
         {
             session_gateway.connections[worker].fetch_sub(1, Ordering::AcqRel);
             // The natural worker needs no other descriptor for it.

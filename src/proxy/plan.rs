@@ -76,13 +76,13 @@ impl Plan {
         })
     }
 
-    /// Why the connection must end after the response, if it must.
-    pub(super) fn close_reason(&self, complete: bool, draining: bool) -> Option<Close> {
+    /// Why the connection must end after the response, if it must; `ending` is a reason that has nothing to
+    /// do with the request.
+    pub(super) fn close_reason(&self, complete: bool, ending: Option<Close>) -> Option<Close> {
         match () {
             () if !self.keep_alive => Some(Close::ConnectionClose),
             () if !complete => Some(Close::BodyUnread),
-            () if draining => Some(Close::Draining),
-            () => None,
+            () => ending,
         }
     }
 }

@@ -29,11 +29,11 @@ use crate::net::{self, Accepted, Detached, Stream};
 pub(super) fn serve(
     sessions: &Rc<Sessions>,
     connection: Accepted,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<(), Accepted> {
     let connection = connection.settle().map_err(|(connection, _)| connection)?;
     let number = sessions.next_number();
-    let dormant = Dormant::new(&sessions.worker.counters, number, &arrival);
+    let dormant = Dormant::new(&sessions.worker.counters, number, arrival);
     go_on(sessions, connection, dormant);
     Ok(())
 }

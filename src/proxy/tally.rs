@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
+use super::listening::Listening;
 use super::logged_head::LoggedHead;
 use super::worker::Worker;
 use crate::config::LogSettings;
@@ -15,8 +16,6 @@ use crate::route::Reason;
 /// The account of one request.
 pub(super) struct Tally {
     pub(super) begun: Instant,
-    /// Which listener the request came to.
-    listener: usize,
     pub(super) client: IpAddr,
     pub(super) pool: Option<PoolName>,
     pub(super) reason: Option<Reason>,
@@ -38,10 +37,9 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(begun: Instant, client: IpAddr, listener: usize) -> Self {
+    pub(super) fn new(begun: Instant, client: IpAddr) -> Self {
         Self {
             begun,
-            listener,
             client,
             pool: None,
             reason: None,
@@ -70,10 +68,11 @@ impl Tally {
         self.body_from = self.sent + length as u64;
     }
 
-    /// Counts and logs the request, which has ended; returns the time of its end.
+    /// Counts and logs the request, which has ended and came in there; returns the time of its end.
     pub(super) fn close(
         &self,
         worker: &Worker,
+        listening: &Listening,
         settings: &LogSettings,
         head: &LoggedHead,
         close: Option<Close>,
@@ -95,7 +94,7 @@ impl Tally {
         }
         let sample = self.sample(settings, close);
         let is_left_out = sample > 1 && fastrand::u32(..sample) != 0;
-        if is_left_out || !self.has_line(worker, settings, close, now) {
+        if is_left_out || !self.has_line(listening, settings, close, now) {
             return now;
         }
         let record = Record {
@@ -142,7 +141,7 @@ impl Tally {
     /// too many such lines.
     fn has_line(
         &self,
-        worker: &Worker,
+        listening: &Listening,
         settings: &LogSettings,
         close: Option<Close>,
         now: Instant,
@@ -151,8 +150,7 @@ impl Tally {
         if needed_a_server || close == Some(Close::Panic) {
             return true;
         }
-        let own_lines = &worker.gateway().own_lines[self.listener];
-        let admitted = own_lines.admits(settings.own_lines, now);
+        let admitted = listening.own_lines().admits(settings.own_lines, now);
         if !admitted {
             // So that it is reported.
             net::ensure_ticking();

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::gateway::Gateway;
 use super::session::{self, Arrival, Sessions};
 use super::worker::Worker;
-use crate::logs::access::OwnLines;
 use crate::net::{self, Accepted};
 
 thread_local! {
@@ -43,7 +42,7 @@ fn begin(gateway: Arc<Gateway>) -> Rc<Sessions> {
 pub(super) fn serve(
     gateway: &Arc<Gateway>,
     connection: Accepted,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<(), Accepted> {
     session::serve(&here(gateway), connection, arrival)
 }
@@ -62,7 +61,8 @@ pub(crate) fn flush_access_logs(gateway: &Arc<Gateway>) {
             let _ = outcome.recv_timeout(Duration::from_secs(1));
         }
     }
-    gateway.own_lines.iter().for_each(OwnLines::tell_rest);
+    let listening = gateway.listening.load();
+    listening.iter().for_each(|it| it.own_lines().tell_rest());
 }
 
 /// Ends the idle waits of every worker, so that each session notices the drain.

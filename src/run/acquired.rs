@@ -8,7 +8,7 @@ use super::folders;
 use super::inheritance::Inheritance;
 use super::logs::{open_log, opening};
 use super::neighbours::{self, Announcement};
-use super::upgrade::LISTEN;
+use super::sockets::LISTEN;
 use crate::config::Config;
 use crate::logs::events;
 use crate::logs::writer::{ERROR_LOG, Log};

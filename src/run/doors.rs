@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use socket2::Socket;
+
 use crate::admin::door::AdminDoor;
 use crate::admin::listener;
 use crate::admin::socket::{AdminSocket, SocketFile};
@@ -15,7 +17,7 @@ use crate::config::{AdminSettings, AdminSocketPath};
 use crate::process::Identity;
 use crate::run::folders;
 use crate::run::open_socket::OpenSocket;
-use crate::run::upgrade::{ADMIN_LISTEN, ADMIN_METRICS, ADMIN_SOCKET};
+use crate::run::sockets::{ADMIN_LISTEN, ADMIN_METRICS, ADMIN_SOCKET};
 
 /// Where the gateway will be asked about itself.
 pub(super) struct AdminListeners {
@@ -113,40 +115,70 @@ impl AdminListeners {
 
     /// Answers there from now on.
     pub(super) fn serve(self, view: &Arc<View>) -> io::Result<OpenDoors> {
-        let (end, open) = io::pipe()?;
-        if let Some(listener) = self.listen {
-            let addr = listener.local_addr()?;
-            listener::serve(listener, AdminDoor::Listen(addr), view, end.try_clone()?)?;
-        }
-        if let Some(listener) = self.metrics {
-            listener::serve(listener, AdminDoor::Metrics, view, end.try_clone()?)?;
-        }
-        let mut file = None;
+        let (listen, metrics) = (self.listen, self.metrics);
+        let mut open = OpenDoors {
+            listen: listen.map(|it| serve_pages(it, view)).transpose()?,
+            metrics: metrics.map(|it| serve_metrics(it, view)).transpose()?,
+            socket: None,
+        };
         if let Some(socket) = self.socket {
-            file = Some(socket.file);
-            listener::serve(socket.listener, AdminDoor::Socket, view, end)?;
+            open.socket = Some(serve_socket(socket, view)?);
         }
-        Ok(OpenDoors {
-            file,
-            open: Some(open),
-        })
+        Ok(open)
     }
+}
+
+/// One that answers for as long as this is there.
+pub(super) struct OpenDoor {
+    _open: PipeWriter,
+}
+
+/// The Unix socket, while it answers.
+pub(super) struct OpenSocketDoor {
+    _open: PipeWriter,
+    /// To be removed at the end.
+    file: SocketFile,
+}
+
+/// Answers at `[admin] listen`.
+pub(super) fn serve_pages(listener: TcpListener, view: &Arc<View>) -> io::Result<OpenDoor> {
+    let door = AdminDoor::Listen(listener.local_addr()?);
+    serve(listener, door, view)
+}
+
+/// Answers at `[admin] metrics`.
+pub(super) fn serve_metrics(listener: TcpListener, view: &Arc<View>) -> io::Result<OpenDoor> {
+    serve(listener, AdminDoor::Metrics, view)
+}
+
+/// Answers at `[admin] socket`.
+pub(super) fn serve_socket(socket: AdminSocket, view: &Arc<View>) -> io::Result<OpenSocketDoor> {
+    let OpenDoor { _open } = serve(socket.listener, AdminDoor::Socket, view)?;
+    Ok(OpenSocketDoor {
+        _open,
+        file: socket.file,
+    })
+}
+
+fn serve(listener: impl Into<Socket>, door: AdminDoor, view: &Arc<View>) -> io::Result<OpenDoor> {
+    let (end, open) = io::pipe()?;
+    listener::serve(listener, door, view, end)?;
+    Ok(OpenDoor { _open: open })
 }
 
 /// The admin listeners, while they answer.
 pub(super) struct OpenDoors {
-    /// To be removed at the end.
-    file: Option<SocketFile>,
-    /// They answer for as long as this is there.
-    open: Option<PipeWriter>,
+    pub(super) listen: Option<OpenDoor>,
+    pub(super) metrics: Option<OpenDoor>,
+    pub(super) socket: Option<OpenSocketDoor>,
 }
 
 impl OpenDoors {
     /// Leaves them to another process.
     pub(super) fn leave(&mut self) {
-        self.open = None;
-        if let Some(file) = self.file.take() {
-            file.leave();
+        (self.listen, self.metrics) = (None, None);
+        if let Some(socket) = self.socket.take() {
+            socket.file.leave();
         }
     }
 }
@@ -159,7 +191,7 @@ pub(super) fn shown(doors: &Doors) -> String {
     format!("admin={listen} socket={socket:?} metrics={metrics}")
 }
 
-fn read_token(path: &Path) -> io::Result<Token> {
+pub(super) fn read_token(path: &Path) -> io::Result<Token> {
     let failed = |error: io::Error| {
         let what = format!("[admin] token_file: {}: {error}", path.display());
         io::Error::new(error.kind(), what)
@@ -172,7 +204,7 @@ const SOCKET_FOLDER_MODE: u32 = 0o755;
 
 /// Makes the socket, and its folder if there is none, which then belongs to `owner`, so that the file can be
 /// removed at the end.
-fn take_socket(
+pub(super) fn take_socket(
     socket: &AdminSocketPath,
     owner: Option<&Identity>,
 ) -> io::Result<Option<AdminSocket>> {

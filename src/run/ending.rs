@@ -73,6 +73,7 @@ impl Running {
         });
         // Those of earlier processes go wherever this one's go.
         self.arrivals.close();
+        self.sockets.close();
         log::info!(
             "draining connections={} limit={limit:?}",
             self.gateway.open_connections()

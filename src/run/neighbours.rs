@@ -20,7 +20,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::{Config, LogSettings, LogTarget, Store};
+use crate::config::{Config, LogTarget, Store};
 use crate::store::StoreName;
 
 /// What all names begin with.
@@ -111,9 +111,15 @@ impl Announcement {
         }
     }
 
-    /// Announces other logs in place of those so far, and names in the log what is shared then.
-    pub(crate) fn change_logs(&mut self, log: &LogSettings) {
-        self.of.log = log.clone();
+    /// Announces what a gateway with this configuration uses instead of what was used so far, and names
+    /// in the log what is shared then.
+    pub(crate) fn change(&mut self, config: Config) {
+        let tokens = |it: &Config| uses(it).iter().map(Use::token).collect::<Vec<_>>();
+        let is_same = tokens(&self.of) == tokens(&config);
+        self.of = config;
+        if is_same {
+            return;
+        }
         // Most of the names are the same.
         self.sockets.clear();
         self.sockets = Self::announce(&self.of);

@@ -1,8 +1,17 @@
 //! A reload: the ini file read anew, and the logs opened anew.
 
+mod doors;
+mod listeners;
+
+use doors::NewDoors;
+use listeners::NewListeners;
+
 use super::lists::rules;
 use super::logs::NewTargets;
+use super::sockets::Sockets;
 use super::{Running, load};
+use std::io;
+
 use crate::config::{Config, REDIS_URL_VARIABLE};
 use crate::logs::writer::{ERROR_LOG, Reopened};
 use crate::process;
@@ -40,8 +49,21 @@ impl Running {
     /// # Errors
     /// Why that is not possible; nothing has changed then.
     fn apply(&mut self, current: &Config, new: Config) -> Result<Vec<&'static str>, String> {
-        let (mut config, fixed) = current.reload(new);
-        let targets = NewTargets::open(current, &config).map_err(|error| error.to_string())?;
+        let in_words = |error: io::Error| error.to_string();
+        let shared = self.sockets.clone();
+        let mut sockets = shared.unless_upgrading().ok_or(UPGRADING)?;
+        let (mut config, mut fixed) = current.reload(new);
+        let targets = NewTargets::open(current, &config).map_err(in_words)?;
+        let doors = NewDoors::open(&current.admin, &config.admin, &sockets, &self.view);
+        let doors = doors.map_err(in_words)?;
+        if doors.keeps_token {
+            fixed.push(TOKEN_FILE);
+        }
+        let listeners = NewListeners::open(&sockets, &config.gateway.listen);
+        let mut listeners = listeners.map_err(in_words)?;
+        let doors = doors.serve(&self.view).map_err(in_words)?;
+        listeners.serve(&self.gateway).map_err(in_words)?;
+        // Nothing that follows can fail.
         for key in &config.masked {
             log::warn!("reload-masked key={key} reason=\"{REDIS_URL_VARIABLE} takes precedence\"");
         }
@@ -55,10 +77,15 @@ impl Running {
             Ok(allowed) => config.gateway.max_connections = allowed,
             Err(error) => log::warn!("descriptors-unknown error={:?}", error.to_string()),
         }
-        self.move_logs(targets, &config);
+        self.move_logs(targets);
         self.publisher.set_rules(rules(&config));
         self.checker.apply(&config);
+        listeners.expect_fewer_proxies();
         self.gateway.config.store(config);
+        listeners.bring_into_force(&self.gateway, &mut sockets);
+        doors.bring_into_force(&mut self.admin, &mut sockets, &self.view);
+        self.announce();
+        self.tell_supervisor(&sockets);
         self.checker.tell();
         // The trusted proxies may be different now.
         self.publisher.tell_findings();
@@ -67,7 +94,7 @@ impl Running {
     }
 
     /// From now on, logs go where the new `config` says.
-    fn move_logs(&mut self, targets: NewTargets, config: &Config) {
+    fn move_logs(&mut self, targets: NewTargets) {
         let NewTargets { access, error } = targets;
         if access.is_none() && error.is_none() {
             return;
@@ -81,8 +108,32 @@ impl Running {
             log::info!("log-moved log={ERROR_LOG}");
             self.error_log.switch(target);
         }
+    }
+
+    /// Has the supervisor keep what listens now, and nothing else.
+    fn tell_supervisor(&self, sockets: &Sockets) {
+        let Some(supervisor) = &self.supervisor else {
+            return;
+        };
+        let told = sockets.all().and_then(|it| supervisor.doors_changed(&it));
+        if let Err(error) = told {
+            log::error!("supervisor-not-told error={:?}", error.to_string());
+        }
+    }
+
+    /// Lets other gateways on this machine know what this one uses now.
+    fn announce(&mut self) {
+        let mut used = Config::clone(&self.gateway.config.load());
+        // Another gateway may have the default one.
+        used.admin.socket = used.admin.socket.filter(|_| self.admin.socket.is_some());
         if let Some(claims) = &mut self.claims {
-            claims.change_logs(&config.log);
+            claims.change(used);
         }
     }
 }
+
+/// Why a reload is refused meanwhile.
+const UPGRADING: &str = "an upgrade is under way, by which the file is taken on";
+
+/// A token that only root may read is read by a start only.
+const TOKEN_FILE: &str = "admin.token_file";

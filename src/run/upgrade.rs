@@ -63,12 +63,6 @@ pub(crate) const PROBATION: Duration = Duration::from_secs(3);
 /// Time for an answer that needs no work.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
-/// The kinds of doors.
-pub(super) const LISTEN: &str = "gateway.listen";
-pub(super) const ADMIN_LISTEN: &str = "admin.listen";
-pub(super) const ADMIN_METRICS: &str = "admin.metrics";
-pub(super) const ADMIN_SOCKET: &str = "admin.socket";
-
 /// Says why this process cannot take over, if it was to, where [`DONE`] would stand: standard error may be
 /// that of the old gateway by then.
 pub(super) fn tell(why: &str) {

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use graygate::config::{Config, LogTarget};
 use graygate::lists::{ByList, Lists};
-use graygate::logs::access::OwnLines;
 use graygate::logs::writer::Log;
 use graygate::metrics::Metrics;
 use graygate::net;
@@ -57,7 +56,7 @@ impl GatewayInside {
             lists: Arc::new(InForce::new(workers)),
             metrics: Metrics::new(workers),
             access_log: access_log.queue(),
-            own_lines: vec![OwnLines::new(addr)],
+            listening: arc_swap::ArcSwap::default(),
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),

@@ -99,6 +99,13 @@ impl Setup {
         self
     }
 
+    /// Lets every user read what lies beside the ini file.
+    pub(crate) fn open_to_all(self) -> Self {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(self.dir.path(), mode).unwrap();
+        self
+    }
+
     /// Sets a variable of the gateway's environment.
     pub(crate) fn environment(mut self, name: &str, value: impl Display) -> Self {
         self.environment.push((name.to_owned(), value.to_string()));

@@ -79,7 +79,7 @@ impl Page for ConfigPage {
 /// The page as text, with the settings or not.
 pub(crate) fn render(view: &View, with_settings: bool) -> String {
     let config = view.gateway.config.load();
-    let (reloads, doors) = (view.reloads.state(), &view.doors);
+    let (reloads, doors) = (view.reloads.state(), view.doors.load());
     let owned = |keys: &[&str]| keys.iter().map(|it| (*it).to_owned()).collect();
     let page = ConfigPage {
         file: config.path.to_string_lossy().into_owned(),
@@ -102,7 +102,7 @@ pub(crate) fn render(view: &View, with_settings: bool) -> String {
             socket: doors.socket.as_ref().map(|it| it.display().to_string()),
             listen: doors.listen.map(|it| it.to_string()),
             expose: config.admin.expose.name().to_owned(),
-            token: view.token.is_some(),
+            token: view.token.load().is_some(),
             metrics: doors.metrics.map(|it| it.to_string()),
         },
         settings: with_settings.then(|| SettingShown::all(&config)),

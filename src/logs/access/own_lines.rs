@@ -14,7 +14,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// One listener's lines for requests for which no server was tried.
 #[derive(Debug)]
-pub struct OwnLines {
+pub(crate) struct OwnLines {
     listen: SocketAddr,
     begun: Instant,
     /// The second (since `begun`) in the upper half, its lines so far in the lower one.
@@ -28,7 +28,7 @@ pub struct OwnLines {
 
 impl OwnLines {
     /// Of the listener at `listen`.
-    pub fn new(listen: SocketAddr) -> Self {
+    pub(crate) fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
             begun: Instant::now(),
@@ -60,7 +60,7 @@ impl OwnLines {
     }
 
     /// The listener's address.
-    pub fn listen(&self) -> SocketAddr {
+    pub(crate) fn listen(&self) -> SocketAddr {
         self.listen
     }
 

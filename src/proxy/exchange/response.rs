@@ -179,11 +179,11 @@ impl<D: Downstream> Exchange<'_, D> {
         body_goes_on: bool,
     ) -> Passage {
         let framing_down = self.downstream.framing(framing);
-        let draining = self.worker.gateway().ends_connections();
+        let ending = self.worker.gateway().ending(self.listening);
         let complete = self.body.is_complete() || body_goes_on;
         let close = match framing_down {
             Framing::UntilClose => Some(Close::ResponseEnd),
-            _ => self.plan.close_reason(complete, draining),
+            _ => self.plan.close_reason(complete, ending),
         };
         let Workspace {
             response: head,

@@ -11,6 +11,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::*;
 use crate::config::LogTarget;
 use crate::http::h1::encode;
@@ -128,7 +130,7 @@ impl Peers {
             lists: in_force,
             metrics: Metrics::new(1),
             access_log: access_log.queue(),
-            own_lines: Vec::new(),
+            listening: ArcSwap::default(),
             doubts: Doubts::default(),
             draining: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
@@ -159,7 +161,7 @@ fn serve_here(gateway: &Arc<Gateway>, asked: Asked) -> Came {
     if plan.upgrade {
         encode::protocols_asked(&mut workspace.asked, &workspace.request.fields, bytes);
     }
-    let mut tally = Tally::new(Instant::now(), [127, 0, 0, 1].into(), 0);
+    let mut tally = Tally::new(Instant::now(), [127, 0, 0, 1].into());
     tally.pool = Some(PoolName::Prod);
 
     let (sends, mut downstream) = (Sends::default(), InMemory::new(asked.piece_fails));
@@ -204,12 +206,14 @@ fn run<D: Downstream>(
     workspace: &mut Workspace,
     tally: &mut Tally,
 ) -> Outcome {
+    let listen = config.gateway.listen[0];
     let client = Requester {
         downstream,
         transport,
         buffer: &mut Buffer::new(),
         body: &mut RequestBody::new(plan.framing, config),
         connection: 0,
+        listening: &Listening::new(listen, listen.addr),
         pinned: &mut None,
     };
     Exchange::new(worker, config, plan, client, workspace, tally).run(PoolName::Prod)

@@ -46,8 +46,8 @@ impl Session<'_> {
         status: u16,
         name: &'static str,
     ) -> Next {
-        let draining = self.worker.gateway().ends_connections();
-        let close = plan.close_reason(self.body.is_complete(), draining);
+        let ending = self.worker.gateway().ending(&self.dormant.listening);
+        let close = plan.close_reason(self.body.is_complete(), ending);
         let connection = match close {
             None => Connection::KeepAlive,
             Some(_) => Connection::Close,

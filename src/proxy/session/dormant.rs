@@ -2,21 +2,23 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Close;
 use crate::http::client;
 use crate::net::{Detached, Fate};
 use crate::proxy::gateway::Counters;
+use crate::proxy::listening::Listening;
 use crate::proxy::moved::{ConnectionPast, MovedConnection};
 use crate::proxy::pinned::Pinned;
 use crate::proxy::worker::Worker;
 
 /// Where a connection came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::proxy) struct Arrival {
-    /// Which listener it came to, from 0.
-    pub(in crate::proxy) listener: usize,
+    /// Where it came in.
+    pub(in crate::proxy) listening: Arc<Listening>,
     /// The address of the socket's other side.
     pub(in crate::proxy) from: SocketAddr,
     /// It begins with a PROXY protocol header.
@@ -30,8 +32,8 @@ pub(super) struct Dormant {
     _open: OpenConnection,
     /// Its number among its worker's connections, never used again.
     pub(super) number: u64,
-    /// Which listener it came to.
-    pub(super) listener: usize,
+    /// Where it came in.
+    pub(super) listening: Arc<Listening>,
     /// The address of the socket's other side, or what the PROXY protocol says it is.
     pub(super) socket: IpAddr,
     /// Forwarding fields are believed if the other side is a trusted proxy. False if a PROXY header
@@ -63,7 +65,7 @@ impl Dormant {
         Self {
             _open: OpenConnection::new(counters),
             number,
-            listener: arrival.listener,
+            listening: Arc::clone(&arrival.listening),
             socket: past.client,
             vouched: past.vouched,
             served: past.served,
@@ -76,11 +78,7 @@ impl Dormant {
 
     /// Hands the connection to the heir.
     pub(super) fn move_to_heir(&self, worker: &Worker, connection: &Detached) -> Close {
-        let (gateway, config) = (worker.gateway(), worker.config.snapshot());
-        let listener = config.gateway.listen.get(self.listener);
-        let (Some(heir), Some(listener), Ok(socket)) =
-            (gateway.heir.get(), listener, connection.share())
-        else {
+        let (Some(heir), Ok(socket)) = (worker.gateway().heir.get(), connection.share()) else {
             return Close::Draining;
         };
         let past = ConnectionPast {
@@ -93,7 +91,7 @@ impl Dormant {
         };
         let moved = MovedConnection {
             socket,
-            listener: listener.addr,
+            listener: self.listening.asked(),
             past,
         };
         match heir.send(Some(moved)) {

@@ -55,7 +55,7 @@ impl Session<'_> {
     pub(super) fn serve_request(&mut self) -> Next {
         let config = self.worker.config.snapshot();
         let mut workspace = self.worker.lend_workspace();
-        let mut tally = Tally::new(Instant::now(), self.dormant.socket, self.dormant.listener);
+        let mut tally = Tally::new(Instant::now(), self.dormant.socket);
         workspace.logged.clear();
         let served = catch_unwind(AssertUnwindSafe(|| {
             self.request(&config, &mut workspace, &mut tally)
@@ -63,6 +63,7 @@ impl Session<'_> {
         let next = served.unwrap_or_else(|panic| {
             tally.close(
                 self.worker,
+                &self.dormant.listening,
                 &config.log,
                 &workspace.logged,
                 Some(Close::Panic),
@@ -73,7 +74,9 @@ impl Session<'_> {
             Next::Request => None,
             Next::Close(close) | Next::Abort(close) => Some(close),
         };
-        self.dormant.since = tally.close(self.worker, &config.log, &workspace.logged, close);
+        let listening = &self.dormant.listening;
+        let (settings, head) = (&config.log, &workspace.logged);
+        self.dormant.since = tally.close(self.worker, listening, settings, head, close);
         self.worker.take_back(workspace);
         next
     }
@@ -143,6 +146,7 @@ impl Session<'_> {
             buffer: &mut self.buffer,
             body: &mut self.body,
             connection: self.dormant.number,
+            listening: &self.dormant.listening,
             pinned: &mut self.dormant.pinned,
         };
         let (worker, pool) = (self.worker, decision.pool);

@@ -18,6 +18,7 @@ use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::listeners::{self, Entrance};
 use crate::run::open_socket::OpenSocket;
+use crate::run::sockets::SharedSockets;
 use crate::run::supervisor::Supervisor;
 use crate::store::{By, Publisher};
 
@@ -114,10 +115,8 @@ pub(in crate::run) struct Giver {
     gateway: Arc<Gateway>,
     arrivals: Arc<Arrivals>,
     publisher: Arc<Publisher>,
-    doors: Vec<OpenSocket>,
+    sockets: SharedSockets,
     supervisor: Option<Arc<Supervisor>>,
-    /// For the case that the new one fails.
-    entrances: Vec<Entrance>,
     upgrading: Mutex<Upgrading>,
     successors: Sender<Successor>,
 }
@@ -127,26 +126,19 @@ impl Giver {
         gateway: &Arc<Gateway>,
         arrivals: &Arc<Arrivals>,
         publisher: &Arc<Publisher>,
-        doors: Vec<OpenSocket>,
+        sockets: &SharedSockets,
         supervisor: Option<&Arc<Supervisor>>,
-        entrances: Vec<Entrance>,
         successors: Sender<Successor>,
     ) -> Self {
         Self {
             gateway: Arc::clone(gateway),
             arrivals: Arc::clone(arrivals),
             publisher: Arc::clone(publisher),
-            doors,
+            sockets: sockets.clone(),
             supervisor: supervisor.cloned(),
-            entrances,
             upgrading: Mutex::new(Upgrading::No),
             successors,
         }
-    }
-
-    /// What it hands over.
-    pub(in crate::run) fn doors(&self) -> &[OpenSocket] {
-        &self.doors
     }
 
     /// Waits for successors from now on, for the gateway with this ini file.
@@ -213,6 +205,8 @@ impl Giver {
             refuse(&channel, &why);
             return;
         }
+        // A reload that is under way comes first.
+        self.sockets.locked().are_promised = true;
         let successor = Successor { channel, pid };
         match self.give(&successor, asked) {
             Ok(()) => drop(self.successors.send(successor)),
@@ -256,8 +250,10 @@ impl Giver {
             return;
         }
         log::error!("upgrade-failed pid={pid} reason={reason:?}");
+        let mut sockets = self.sockets.locked();
+        sockets.are_promised = false;
         if self.gateway.elsewhere.load(Ordering::Acquire) {
-            let entrances = self.entrances.iter().map(Entrance::again);
+            let entrances = sockets.entrances.iter().map(Entrance::again);
             let taken_back = entrances
                 .collect::<io::Result<Vec<_>>>()
                 .and_then(|it| listeners::take_back(&self.gateway, it));
@@ -330,12 +326,10 @@ impl Giver {
             kind,
             asked,
             socket,
-        } in &self.doors
+        } in self.sockets.locked().all()?
         {
-            let door = Message::Door {
-                kind: (*kind).to_owned(),
-                asked: asked.clone(),
-            };
+            let kind = kind.to_owned();
+            let door = Message::Door { kind, asked };
             channel.send(&door, &[socket.as_fd()])?;
         }
         let (output, errors) = (io::stdout(), io::stderr());
