@@ -4,6 +4,7 @@
 pub(crate) mod figures;
 pub(crate) mod handover;
 pub(crate) mod lineage;
+pub(crate) mod notices;
 mod pid_file;
 mod startup;
 pub(crate) mod supervised;
@@ -21,7 +22,7 @@ use nix::unistd::{
     Gid, Group, Uid, User, getegid, geteuid, getgroups, initgroups, setegid, seteuid, setgid,
     setgroups, setuid,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::net;
@@ -60,6 +61,8 @@ pub enum Command {
     Reload,
     /// SIGUSR1: open the log files anew.
     ReopenLogs,
+    /// SIGUSR2: put the program that lies at this one's path in its place.
+    Upgrade,
 }
 
 /// Starts to turn signals into commands.
@@ -67,7 +70,7 @@ pub enum Command {
 /// # Errors
 /// When the handlers or their thread cannot be set up.
 pub fn commands() -> io::Result<Receiver<Command>> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     // A supervisor has them held until here, so that none is lost, and none ends the process.
     SigSet::all().thread_unblock()?;
     let (commands, inbox) = unbounded();
@@ -78,6 +81,7 @@ pub fn commands() -> io::Result<Receiver<Command>> {
                 let command = match signal {
                     SIGHUP => Command::Reload,
                     SIGUSR1 => Command::ReopenLogs,
+                    SIGUSR2 => Command::Upgrade,
                     _ => Command::Drain,
                 };
                 if commands.send(command).is_err() {

@@ -17,6 +17,7 @@ mod sockets;
 pub(crate) mod supervise;
 mod supervisor;
 pub(crate) mod upgrade;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::net;
 use crate::process::handover::{Message, SupervisorMessage};
 use crate::process::lineage::Lineage;
+use crate::process::notices::{Notice, Notices};
 use crate::process::{Command, PidFile, Startup};
 use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
@@ -80,8 +82,9 @@ pub(crate) fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()
 /// # Errors
 /// One line that says why it cannot start.
 pub(crate) fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String> {
-    let startup = Startup::begin().map_err(|error| error.to_string())?;
     let mut inherited = Inheritance::of_supervisor()?;
+    let startup = Startup::begin().map_err(|error| error.to_string())?;
+    let startup = startup.with_notices(inherited.notices());
     let supervisor = inherited.supervisor.clone();
     let start = |startup: Startup| {
         startup.at(format!("reading {}", path.display()));
@@ -121,6 +124,7 @@ struct Running {
     watched: Option<PidFile>,
     /// What an earlier process was told to do, and this one is to do as well.
     orders: Receiver<Command>,
+    notices: Notices,
 }
 
 impl Running {
@@ -147,11 +151,6 @@ impl Running {
         inherited: Inheritance,
         startup: &Startup,
     ) -> io::Result<Self> {
-        let Inheritance {
-            mut taking,
-            supervisor,
-            ..
-        } = inherited;
         let Acquired {
             listeners,
             mut admin,
@@ -171,6 +170,12 @@ impl Running {
 
         // If they were started before, their number is fixed.
         let workers = net::start(config.gateway.workers)?;
+        let notices = inherited.notices();
+        let Inheritance {
+            mut taking,
+            supervisor,
+            ..
+        } = inherited;
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config.clone())),
             lists: Arc::new(InForce::new(workers)),
@@ -225,7 +230,7 @@ impl Running {
         if let Some(taking) = &mut taking {
             startup.at("waiting until the running gateway lets go");
             let taken = take_over(taking, pid_file.as_mut(), &publisher);
-            taken.inspect_err(|why| give_up(&gateway, why))?;
+            taken.inspect_err(|why| give_up(&gateway, supervisor.as_deref(), why))?;
             lineage.has_taken_over();
             gateway.lists.go_on_with(BTreeMap::new());
             if let Some(heartbeat) = &heartbeat {
@@ -267,6 +272,7 @@ impl Running {
         if let Some(supervisor) = &supervisor {
             supervisor.tell(SupervisorMessage::Serving);
         }
+        watch::start(notices.clone(), Arc::clone(&publisher), workers)?;
         Ok(Self {
             gateway,
             publisher,
@@ -286,6 +292,7 @@ impl Running {
             supervisor,
             watched,
             orders,
+            notices,
         })
     }
 
@@ -328,16 +335,34 @@ impl Running {
             };
             match command {
                 Command::Reload => {
+                    self.notices.tell(Notice::Reloading);
                     self.reload();
+                    self.notices.tell(Notice::Reloaded);
                     if let Some(handover) = &self.handover {
                         handover.giver.pass_on(&Message::Reload);
                     }
                 }
                 Command::ReopenLogs => self.reopen_logs(),
+                Command::Upgrade => self.upgrade(),
                 Command::Drain => break None,
             }
         };
         self.end(commands, successor);
+    }
+
+    /// Has the program at this one's path take over, with the rights that this one has. The outcome is in the
+    /// log.
+    fn upgrade(&self) {
+        let supervisor = self.supervisor.as_ref();
+        if let Some(supervisor) = supervisor.filter(|it| !it.is_gone()) {
+            let reason = format!(
+                "send the signal to its supervisor, process {}",
+                supervisor.pid
+            );
+            log::error!("upgrade-failed reason={reason:?}");
+            return;
+        }
+        upgrade::starting::start_beside(&self.gateway.config.load());
     }
 
     /// The supervisor is there no more. The next one will find this gateway as a successor would.
@@ -398,8 +423,11 @@ fn take_over(
 }
 
 /// The running gateway serves on: whoever has come here by now gets an answer first.
-fn give_up(gateway: &Arc<Gateway>, why: &io::Error) {
+fn give_up(gateway: &Arc<Gateway>, supervisor: Option<&Supervisor>, why: &io::Error) {
     upgrade::tell(&why.to_string());
+    if let Some(supervisor) = supervisor {
+        supervisor.give_up(&why.to_string());
+    }
     let limit = gateway.config.load().gateway.drain_timeout;
     listeners::drain(gateway, limit, || false);
 }

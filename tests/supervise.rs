@@ -5,8 +5,11 @@
 mod support;
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -281,7 +284,7 @@ fn said(output: &std::process::Output) -> String {
 }
 
 /// The program that a process runs.
-fn program_of(pid: i32) -> std::path::PathBuf {
+fn program_of(pid: i32) -> PathBuf {
     fs::read_link(format!("/proc/{pid}/exe")).unwrap()
 }
 
@@ -474,4 +477,167 @@ fn a_supervisor_that_is_told_to_leave_ends_at_once_and_the_next_one_goes_on() {
     assert_eq!(kept.ask(ask).status(), 200);
     send(pid, Signal::SIGTERM);
     assert!(next.wait().unwrap().success());
+}
+
+/// A service manager, which listens at a socket of its own.
+struct Manager {
+    path: PathBuf,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+/// What ends it.
+const OVER: &str = "over";
+
+impl Manager {
+    fn at(path: PathBuf) -> Self {
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let heard = Arc::default();
+        let kept: Arc<Mutex<Vec<String>>> = Arc::clone(&heard);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            loop {
+                let length = socket.recv(&mut bytes).unwrap();
+                let said = String::from_utf8(bytes[..length].to_vec()).unwrap();
+                if said == OVER {
+                    return;
+                }
+                kept.lock().unwrap().push(said);
+            }
+        });
+        Self { path, heard }
+    }
+
+    /// What it has been told so far.
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) -> String {
+        wait_for(text, || {
+            self.heard().into_iter().find(|it| it.contains(text))
+        })
+    }
+
+    /// Waits for something that it has not heard yet.
+    #[track_caller]
+    fn wait_for_another(&self, text: &str) {
+        let before = self.heard().iter().filter(|it| it.contains(text)).count();
+        wait_until(text, DEADLINE, || {
+            self.heard().iter().filter(|it| it.contains(text)).count() > before
+        });
+    }
+
+    fn has_heard(&self, text: &str) -> bool {
+        self.heard().iter().any(|it| it.contains(text))
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let own = UnixDatagram::unbound().unwrap();
+        let _ = own.send_to(OVER.as_bytes(), &self.path);
+    }
+}
+
+fn managed(setup: Setup) -> (Setup, Manager) {
+    let path = setup.path("notify");
+    let manager = Manager::at(path.clone());
+    (setup.environment("NOTIFY_SOCKET", path.display()), manager)
+}
+
+#[test]
+fn a_service_manager_is_told_that_it_is_ready_once_there_are_lists_and_not_before() {
+    for supervised in [true, false] {
+        let mut redis = support::Redis::stopped();
+        let origin = Origin::saying(ok("fine"));
+        let setup = Setup::new()
+            .redis(redis.url())
+            .set("gateway.pid_file", "pid");
+        let setup = if supervised {
+            setup.supervised()
+        } else {
+            setup
+        };
+        let (setup, manager) = managed(setup);
+        let mut gateway = setup.start();
+        manager.wait_for("STATUS=waiting for the lists");
+        assert!(!manager.has_heard("READY=1"));
+        redis.restart();
+        redis.push_peers(&origin, &origin);
+        manager.wait_for("READY=1\nSTATUS=serving");
+        gateway.edit_ini(|it| it.set("gateway.drain_timeout", "9s"));
+        gateway.signal(Signal::SIGHUP);
+        manager.wait_for("RELOADING=1\nMONOTONIC_USEC=");
+        let heard = manager.heard();
+        let begun = heard
+            .iter()
+            .position(|it| it.contains("RELOADING=1"))
+            .unwrap();
+        wait_until("it is said that it has been read", DEADLINE, || {
+            manager.heard()[begun..]
+                .iter()
+                .any(|it| it.contains("READY=1"))
+        });
+        assert!(!manager.has_heard("STOPPING=1"));
+        gateway.signal(Signal::SIGTERM);
+        manager.wait_for("STOPPING=1");
+        assert!(gateway.wait_exit().success());
+    }
+}
+
+#[test]
+fn a_service_manager_hears_that_it_lives_only_as_long_as_it_does() {
+    let origin = Origin::saying(ok("fine"));
+    let (setup, manager) = managed(setup(&origin).environment("WATCHDOG_USEC", "100000"));
+    let gateway = setup.start();
+    for _ in 0..3 {
+        manager.wait_for_another("WATCHDOG=1");
+    }
+    // The supervisor does not speak for a gateway that hangs.
+    let stopped = child(&gateway);
+    send(stopped, Signal::SIGSTOP);
+    wait_until("it is silent", DEADLINE, || {
+        let before = manager.heard().len();
+        thread::sleep(std::time::Duration::from_millis(300));
+        manager.heard().len() == before
+    });
+    send(stopped, Signal::SIGCONT);
+    manager.wait_for_another("WATCHDOG=1");
+    // And it speaks for itself while there is none.
+    let mut gateway = gateway;
+    gateway.edit_ini(|it| it.set("gateway.drain_timeout", "soon"));
+    send(stopped, Signal::SIGKILL);
+    manager.wait_for("STATUS=waiting for a good file");
+    for _ in 0..3 {
+        manager.wait_for_another("WATCHDOG=1");
+    }
+    gateway.edit_ini(|it| it.set("gateway.drain_timeout", "9s"));
+    manager.wait_for_another("READY=1");
+    // Whoever has not heard of it ends it, and then nobody may be left.
+    let left = child(&gateway);
+    gateway.signal(Signal::SIGABRT);
+    assert_eq!(gateway.wait_exit().code(), Some(128 + 9));
+    assert!(has_ended(left));
+}
+
+#[test]
+fn a_service_manager_learns_of_an_upgrade_without_a_supervisor_and_hears_of_the_new_one() {
+    let origin = Origin::saying(ok("fine"));
+    let setup = Setup::serving(&origin).set("gateway.pid_file", "pid");
+    let (setup, manager) = managed(setup.environment("WATCHDOG_USEC", "100000"));
+    let gateway = setup.start();
+    manager.wait_for("READY=1");
+    // The command line knows nothing of the manager.
+    let upgraded = graygate(&["upgrade"], &gateway);
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    let pid = pid_in_file(&gateway).unwrap();
+    manager.wait_for(&format!("MAINPID={pid}"));
+    assert!(!manager.has_heard("STOPPING=1"));
+    let mut gateway = gateway;
+    assert!(gateway.wait_exit().success());
+    manager.wait_for_another("WATCHDOG=1");
+    send(pid, Signal::SIGTERM);
+    manager.wait_for("STOPPING=1");
+    wait_until("it ends", DEADLINE, || has_ended(pid));
 }

@@ -119,6 +119,40 @@ fn where_the_new_one_fails_the_old_one_serves_on() {
     refused(&mut gateway, &["--program", "/bin/false"], "it has ended");
 }
 
+#[test]
+fn a_signal_is_an_upgrade_to_the_program_that_lies_at_the_path_by_now() {
+    let origin = Origin::saying(ok("fine"));
+    let setup = setup(&origin);
+    let path = setup.path("graygate-own");
+    let program = path.to_str().unwrap().to_owned();
+    fs::copy(env!("CARGO_BIN_EXE_graygate"), &path).unwrap();
+    let replace = |by: &dyn Fn(&std::path::Path)| {
+        let new = path.with_extension("new");
+        by(&new);
+        fs::rename(new, &path).unwrap();
+    };
+    let gateway = setup
+        .under(&["sh", "-c", "shift; exec \"$0\" \"$@\"", &program])
+        .start();
+    let last = Last(&gateway);
+    let before = gateway.pid().cast_signed();
+    replace(&|new| {
+        fs::write(new, "#!/bin/sh\nexit 3\n").unwrap();
+        fs::set_permissions(new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    });
+    gateway.signal(Signal::SIGUSR2);
+    let line = gateway.wait_for_log("upgrade-failed");
+    assert!(line.contains("exit status: 3"), "{line}");
+    assert!(!has_ended(before));
+    replace(&|new| {
+        fs::copy(env!("CARGO_BIN_EXE_graygate"), new).unwrap();
+    });
+    gateway.signal(Signal::SIGUSR2);
+    wait_until("it has ended", DEADLINE, || has_ended(before));
+    assert_ne!(last.pid(), before);
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+}
+
 const KEPT: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
 

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+use super::notices::{Notice, Notices};
+
 /// A step that takes longer than this is reported, again and again at this interval.
 const LONG: Duration = Duration::from_secs(3);
 
 /// The steps of a start. They are watched until this is dropped.
 pub(crate) struct Startup {
     steps: Sender<String>,
+    notices: Option<Notices>,
 }
 
 impl Startup {
@@ -37,13 +40,26 @@ impl Startup {
         let (steps, news) = unbounded();
         let thread = std::thread::Builder::new().name("startup".to_owned());
         thread.spawn(move || watch(&news, long, tell))?;
-        Ok(Self { steps })
+        Ok(Self {
+            steps,
+            notices: None,
+        })
+    }
+
+    /// Each step is a notice, too, from now on.
+    pub(crate) fn with_notices(mut self, notices: Notices) -> Self {
+        self.notices = Some(notices);
+        self
     }
 
     /// Notes the current step: the words that follow "still".
     pub(crate) fn at(&self, step: impl Into<String>) {
+        let step = step.into();
+        if let Some(notices) = &self.notices {
+            notices.tell(Notice::Waits(step.clone()));
+        }
         // The thread ends only when this is dropped.
-        let _ = self.steps.send(step.into());
+        let _ = self.steps.send(step);
     }
 }
 

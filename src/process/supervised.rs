@@ -80,7 +80,7 @@ mod tests {
         ),
         (
             "src/run/upgrade/starting.rs",
-            "it reads what the new process says, and is the last to hold that open",
+            "upgrade-start: it tells what came of it; the other one reads what the new process says",
         ),
         (
             "src/run/upgrade/giving.rs",

@@ -9,6 +9,7 @@ use super::upgrade::{HeirWay, Mover, Parting, Successor};
 use super::{PID_FILE_WAIT, Running};
 use crate::process::Command;
 use crate::process::handover::Message;
+use crate::process::notices::Notice;
 use crate::proxy::{listeners, workers};
 
 impl Running {
@@ -55,6 +56,10 @@ impl Running {
             handover.close();
         }
         let is_stop = Cell::new(successor.is_none());
+        self.notices.tell(match &successor {
+            None => Notice::Ends,
+            Some(successor) => Notice::Successor(successor.pid()),
+        });
         let limit = self.gateway.config.load().gateway.drain_timeout;
         let (order, orders) = crossbeam_channel::unbounded();
         let mover = successor.and_then(|it| {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::supervisor::{KeptDoor, Supervisor};
 use super::upgrade::{Taking, VARIABLE};
 use crate::config::Config;
+use crate::process::handover::SupervisorMessage;
+use crate::process::notices::Notices;
 use crate::process::{self, Startup};
 
 /// Nothing, for a gateway that is on its own.
@@ -54,6 +56,14 @@ impl Inheritance {
             }
         }
         Ok(())
+    }
+
+    /// Who is told how this gateway does.
+    pub(super) fn notices(&self) -> Notices {
+        let Some(supervisor) = self.supervisor.clone() else {
+            return Notices::to_manager();
+        };
+        Notices::to(move |notice| supervisor.tell(SupervisorMessage::Notice(notice)))
     }
 
     /// The socket of this kind that listens at what the ini file calls `asked`, if there is one.

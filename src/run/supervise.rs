@@ -54,16 +54,18 @@ use super::load;
 use super::supervisor::KeptDoor;
 use crate::config::Config;
 use crate::process::handover::{Message, SupervisorMessage};
+use crate::process::notices::{Notice, Notices};
 use crate::process::{self, PidFile};
 
 /// What it listens to. The others do what they always do.
-const SIGNALS: [Signal; 6] = [
+const SIGNALS: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGCHLD,
+    Signal::SIGABRT,
 ];
 
 /// For a message that is there already.
@@ -156,6 +158,10 @@ struct Parent {
     /// The process's share of the blame before it was lowered.
     oom: Option<i64>,
     without: Without,
+    /// The service manager.
+    notices: Notices,
+    /// When it is to hear that all is well without a gateway.
+    next_turn: Instant,
     /// It is about to end, with this exit code: that of the last gateway.
     end: Option<u8>,
 }
@@ -198,6 +204,8 @@ impl Parent {
             reason: left.reason,
             oom: left.oom,
             without: Without::Nothing,
+            notices: Notices::to_manager(),
+            next_turn: Instant::now(),
             end: None,
         }
     }
@@ -238,6 +246,7 @@ impl Parent {
             self.reap();
             self.look();
             self.look_at_upgrade();
+            self.turn();
             self.attend();
             if let Some(code) = self.end
                 && self.current.is_none()
@@ -263,12 +272,27 @@ impl Parent {
             Without::WaitForFile(_) => Some(FILE_LOOK),
         };
         let upgrade = self.succession.as_ref().map(|it| left(&it.until));
-        let limit = limit.into_iter().chain(upgrade).min();
+        let turn = self.own_pace().map(|_| left(&self.next_turn));
+        let limit = limit.into_iter().chain(upgrade).chain(turn).min();
         let limit = limit.map(Timespec::try_from).transpose();
         let limit = limit.map_err(io::Error::other)?;
         match poll(&mut waits, limit.as_ref()) {
             Err(rustix::io::Errno::INTR) => Ok(()),
             outcome => outcome.map(drop).map_err(io::Error::from),
+        }
+    }
+
+    /// How often this process is to say that all is well, while there is no gateway that serves and would.
+    fn own_pace(&self) -> Option<Duration> {
+        let serves = self.current.as_ref().is_some_and(|it| it.serving.is_some());
+        self.notices.pace().filter(|_| !serves)
+    }
+
+    fn turn(&mut self) {
+        let now = Instant::now();
+        if let Some(pace) = self.own_pace().filter(|_| self.next_turn <= now) {
+            self.notices.tell(Notice::Turns);
+            self.next_turn = now + pace;
         }
     }
 
@@ -290,8 +314,22 @@ impl Parent {
                 }
             }
             Signal::SIGUSR2 => self.begin_upgrade(None, None),
+            Signal::SIGABRT => self.abort(),
             _ => {}
         }
+    }
+
+    /// A service manager says so when it has not heard of the gateway for too long: nobody is to be left that
+    /// has the listening sockets and does not answer.
+    fn abort(&mut self) {
+        self.tell(
+            Level::Error,
+            "supervisor-aborted reason=\"the service manager has ended it\"",
+        );
+        for child in self.children() {
+            child.signal(Signal::SIGKILL);
+        }
+        self.drain();
     }
 
     /// Ends once all gateways have. They hurry if they were told to end before.
@@ -303,6 +341,7 @@ impl Parent {
         children.for_each(|it| it.doors.clear());
         self.without = Without::Nothing;
         self.end.get_or_insert(0);
+        self.notices.tell(Notice::Ends);
         for child in self.children() {
             child.signal(Signal::SIGTERM);
         }
@@ -358,7 +397,15 @@ impl Parent {
                     self.doors.clear();
                 }
             }
+            Message::Refused { reason } if is_successor => self.give_successor_up(&reason),
             Message::Refused { reason } => child.refusal = Some(reason),
+            Message::Supervisor(SupervisorMessage::Notice(notice)) => {
+                child.is_ready |= notice == Notice::Ready;
+                // How it all ends is for the supervisor to say.
+                if is_current && !is_ending && notice != Notice::Ends {
+                    self.notices.tell(notice);
+                }
+            }
             Message::Supervisor(SupervisorMessage::Serving) => {
                 child.serving = Some(Instant::now());
                 match is_successor {
@@ -419,6 +466,8 @@ impl Parent {
         let pause = self.pauses.after(child.serving, Instant::now());
         self.without = Without::Start(Instant::now() + pause);
         let (pid, restarts) = (child.pid, self.restarts + 1);
+        let says = format!("the gateway has died ({reason}), and is started again");
+        self.notices.tell(Notice::Waits(says));
         let is_new = child.serving.is_some() || self.reason.as_ref() != Some(&reason);
         (self.restarts, self.reason) = (restarts, Some(reason.clone()));
         // At once, if at all: a log may be slow.
@@ -446,6 +495,8 @@ impl Parent {
             Ok(config) => self.config = config,
             Err(error) => {
                 self.without = Without::WaitForFile(mark);
+                self.notices
+                    .tell(Notice::Waits(format!("waiting for a good file: {error}")));
                 let waits = format!(
                     "gateway-waits error={error:?} remedy=\"correct the file: it is read again then\""
                 );

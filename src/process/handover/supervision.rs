@@ -7,6 +7,8 @@
 
 use serde_json::{Value, json};
 
+use crate::process::notices::{ManagerAddress, Notice};
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorMessage {
@@ -31,6 +33,10 @@ pub(crate) enum SupervisorMessage {
     Left,
     /// Of a gateway: it serves.
     Serving,
+    /// Of a gateway: what a service manager is to be told.
+    Notice(Notice),
+    /// To a successor that nobody supervises: the service manager of the gateway that it succeeds.
+    Manager(ManagerAddress),
     /// Of the command line: this program is to take the place of the gateway, and of the supervisor.
     Upgrade {
         /// Its path.
@@ -87,6 +93,23 @@ impl SupervisorMessage {
             Self::Expect { pid } => json!({ "message": "expect", "pid": pid }),
             Self::Left => json!({ "message": "left" }),
             Self::Serving => json!({ "message": "serving" }),
+            Self::Notice(notice) => {
+                let (kind, text) = match notice {
+                    Notice::Waits(what) => ("waits", Some(what)),
+                    Notice::Ready => ("ready", None),
+                    Notice::Reloading => ("reloading", None),
+                    Notice::Reloaded => ("reloaded", None),
+                    Notice::Turns => ("turns", None),
+                    Notice::Ends => ("ends", None),
+                    Notice::Successor(_) => ("successor", None),
+                };
+                json!({ "message": "notice", "kind": kind, "text": text })
+            }
+            Self::Manager(manager) => json!({
+                "message": "manager",
+                "socket": manager.socket,
+                "watchdog_usec": manager.watchdog_usec,
+            }),
             Self::Upgrade { program } => json!({ "message": "upgrade", "program": program }),
             Self::Leave => json!({ "message": "leave" }),
             Self::Done { pid, note } => json!({ "message": "done", "pid": pid, "note": note }),
@@ -119,6 +142,19 @@ impl SupervisorMessage {
             "expect" => Self::Expect { pid: pid()? },
             "left" => Self::Left,
             "serving" => Self::Serving,
+            "notice" => Self::Notice(match value["kind"].as_str()? {
+                "waits" => Notice::Waits(value["text"].as_str().unwrap_or_default().to_owned()),
+                "ready" => Notice::Ready,
+                "reloading" => Notice::Reloading,
+                "reloaded" => Notice::Reloaded,
+                "turns" => Notice::Turns,
+                "ends" => Notice::Ends,
+                _ => return None,
+            }),
+            "manager" => Self::Manager(ManagerAddress {
+                socket: value["socket"].as_str()?.to_owned(),
+                watchdog_usec: value["watchdog_usec"].as_u64(),
+            }),
             "upgrade" => Self::Upgrade {
                 program: value["program"].as_str()?.to_owned(),
             },
@@ -164,6 +200,37 @@ mod tests {
             ),
             (r#"{"message":"left"}"#, SupervisorMessage::Left),
             (r#"{"message":"serving"}"#, SupervisorMessage::Serving),
+            (
+                r#"{"kind":"waits","message":"notice","text":"t"}"#,
+                SupervisorMessage::Notice(Notice::Waits("t".to_owned())),
+            ),
+            (
+                r#"{"kind":"ready","message":"notice","text":null}"#,
+                SupervisorMessage::Notice(Notice::Ready),
+            ),
+            (
+                r#"{"kind":"reloading","message":"notice","text":null}"#,
+                SupervisorMessage::Notice(Notice::Reloading),
+            ),
+            (
+                r#"{"kind":"reloaded","message":"notice","text":null}"#,
+                SupervisorMessage::Notice(Notice::Reloaded),
+            ),
+            (
+                r#"{"kind":"turns","message":"notice","text":null}"#,
+                SupervisorMessage::Notice(Notice::Turns),
+            ),
+            (
+                r#"{"kind":"ends","message":"notice","text":null}"#,
+                SupervisorMessage::Notice(Notice::Ends),
+            ),
+            (
+                r#"{"message":"manager","socket":"/s","watchdog_usec":9}"#,
+                SupervisorMessage::Manager(ManagerAddress {
+                    socket: "/s".to_owned(),
+                    watchdog_usec: Some(9),
+                }),
+            ),
             (
                 r#"{"message":"upgrade","program":"/p"}"#,
                 SupervisorMessage::Upgrade {

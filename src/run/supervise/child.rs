@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::process::handover::{Channel, Message, SupervisorMessage};
+use crate::process::notices::{MANAGER, WATCHED};
 use crate::run::supervisor::{KeptDoor, SUPERVISED};
 use crate::run::upgrade::VARIABLE;
 
@@ -28,6 +29,8 @@ pub(super) struct Child {
     pub(super) channel: Option<Channel>,
     /// Since it serves.
     pub(super) serving: Option<Instant>,
+    /// It has lists.
+    pub(super) is_ready: bool,
     /// Why it could not start, as it has said.
     pub(super) refusal: Option<String>,
     /// Sockets that it has shown, until it has shown all of them.
@@ -69,8 +72,8 @@ impl Child {
             .env(SUPERVISED, "1")
             .env_remove(VARIABLE)
             .env_remove(RESUMED)
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_PID")
+            .env_remove(MANAGER)
+            .env_remove(WATCHED)
             .stdin(Stdio::from(other))
             .process_group(0);
         if start.succeeds {
@@ -82,6 +85,7 @@ impl Child {
             pid: Pid::from_raw(pid.cast_signed()),
             channel: Some(channel),
             serving: None,
+            is_ready: false,
             refusal: None,
             shown: Vec::new(),
             doors: Vec::new(),

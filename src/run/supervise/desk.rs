@@ -8,6 +8,7 @@ use log::Level;
 
 use super::{AT_ONCE, Parent};
 use crate::process::handover::{Channel, HandoverSocket, Message, SupervisorMessage};
+use crate::process::notices::Notice;
 use crate::run::upgrade::supervisor_name_of;
 
 /// Those who have come, and said nothing yet.
@@ -129,6 +130,7 @@ impl Parent {
             self.tell(Level::Error, &format!("pid-file-not-left error={error:?}"));
         }
         child.tell(SupervisorMessage::Left);
+        self.notices.tell(Notice::Ends);
         self.old.clear();
         self.end = Some(0);
         confirm(asker, pid, None);

@@ -147,6 +147,7 @@ impl Left {
                     pid: Pid::from_raw(pid.cast_signed()),
                     channel: socket.take().and_then(Channel::of),
                     serving: ago.map(|it| now.checked_sub(it).unwrap_or(now)),
+                    is_ready: true,
                     refusal: None,
                     shown: Vec::new(),
                     doors: std::mem::take(doors),

@@ -22,6 +22,7 @@ use super::desk::{confirm, refuse};
 use super::{Parent, Without, shown};
 use crate::process::PidFile;
 use crate::process::handover::{Channel, SupervisorMessage};
+use crate::process::notices::Notice;
 use crate::run::load;
 use crate::run::upgrade::{ANSWER, starting};
 
@@ -116,11 +117,7 @@ impl Parent {
                     );
                     self.fail_upgrade(&why);
                 }
-                Step::Starting(child) => {
-                    let refusal = child.refusal.take();
-                    let why = refusal.unwrap_or_else(|| format!("it has ended: {}", shown(status)));
-                    self.fail_upgrade(&why);
-                }
+                Step::Starting(_) => self.fail_upgrade(&format!("it has ended: {}", shown(status))),
             }
             return true;
         }
@@ -175,7 +172,7 @@ impl Parent {
         }
     }
 
-    /// Everything stays as it was.
+    /// Nothing comes of it, and everything stays as it was.
     pub(super) fn fail_upgrade(&mut self, why: &str) {
         let Some(succession) = self.succession.take() else {
             return;
@@ -183,6 +180,21 @@ impl Parent {
         // If it lives, that ends it, and it will be waited for.
         let _ = kill(succession.pid(), Signal::SIGKILL);
         self.tell_failed(succession.asker.as_ref(), why);
+        if let Some((child, status)) = succession.lost {
+            self.on_end(child, status);
+        }
+    }
+
+    /// The new gateway has given up: everything stays as it was. It ends by itself, since somebody may have
+    /// come to it by now who is to have an answer.
+    pub(super) fn give_successor_up(&mut self, why: &str) {
+        let Some(succession) = self.succession.take() else {
+            return;
+        };
+        self.tell_failed(succession.asker.as_ref(), why);
+        if let Step::Starting(child) = succession.step {
+            self.old.push(child);
+        }
         if let Some((child, status)) = succession.lost {
             self.on_end(child, status);
         }
@@ -220,6 +232,9 @@ impl Parent {
             return;
         };
         let pid = child.pid.as_raw().unsigned_abs();
+        if child.is_ready {
+            self.notices.tell(Notice::Ready);
+        }
         let old = self.current.replace(child);
         self.old.extend(old.filter(|_| lost.is_none()));
         self.old.iter_mut().for_each(|it| it.doors.clear());

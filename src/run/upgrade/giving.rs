@@ -13,7 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{ANSWER, Arrivals, PROBATION, estate, socket_name_of};
-use crate::process::handover::{Channel, HandoverSocket, Message, ReceivedMessage};
+use crate::process::handover::{
+    Channel, HandoverSocket, Message, ReceivedMessage, SupervisorMessage,
+};
+use crate::process::notices::ManagerAddress;
 use crate::process::supervised;
 use crate::proxy::Gateway;
 use crate::proxy::listeners::{self, Entrance};
@@ -42,6 +45,11 @@ pub(in crate::run) struct Successor {
 }
 
 impl Successor {
+    /// The process that takes over.
+    pub(in crate::run) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Tells it that what only one can have is free now, and waits until it has it.
     ///
     /// # Errors
@@ -342,6 +350,10 @@ impl Giver {
             &config,
             self.arrivals.lineage(),
         )?;
+        if let Some(manager) = ManagerAddress::known().filter(|_| self.supervisor.is_none()) {
+            let manager = Message::Supervisor(SupervisorMessage::Manager(manager));
+            channel.send(&manager, &[])?;
+        }
         let has_lists = self.publisher.lists().are_read();
         channel.send(&Message::Offered { has_lists }, &[])
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{ANSWER, DONE, FAILED, PROBATION, VARIABLE};
 use crate::config::Config;
+use crate::process::notices::WATCHED;
 use crate::run::supervisor::SUPERVISED;
 
 /// The program that lies at the path that this one was started from: the kernel says so when that was
@@ -37,11 +38,31 @@ pub(crate) fn limit(settings: &Config) -> Duration {
 pub(crate) fn start(program: &Path, config: &Path, settings: &Config) -> Result<u32, String> {
     let mut command = Command::new(program);
     command.arg("run").arg("-c").arg(config).env(VARIABLE, "1");
-    command.env_remove(SUPERVISED);
+    command.env_remove(SUPERVISED).env_remove(WATCHED);
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     wait(&mut child, limit(settings))?;
     Ok(child.id())
+}
+
+/// Has the program at this one's path take over from this process, whose settings these are, while this one
+/// goes on. What comes of it is in the log.
+pub(in crate::run) fn start_beside(settings: &Config) {
+    let settings = settings.clone();
+    let failed = |why: &str| log::error!("upgrade-failed reason={why:?}");
+    let start = move || {
+        let program = own_program()?;
+        start(&program, &settings.path, &settings).map(drop)
+    };
+    let thread = thread::Builder::new().name("upgrade-start".to_owned());
+    let started = thread.spawn(move || {
+        if let Err(why) = start() {
+            failed(&why);
+        }
+    });
+    if let Err(error) = started {
+        failed(&error.to_string());
+    }
 }
 
 /// Waits until it has taken over; ends it if it does not.

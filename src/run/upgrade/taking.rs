@@ -13,7 +13,7 @@ use super::{ANSWER, DONE, PROBATION, socket_name_of};
 use crate::config::Config;
 use crate::process;
 use crate::process::Command;
-use crate::process::handover::{Channel, Message};
+use crate::process::handover::{Channel, Message, SupervisorMessage};
 use crate::store::{By, Publisher};
 
 /// What the old gateway has offered.
@@ -98,6 +98,9 @@ impl Taking {
                     let errors = streams.next().map_or(Ok(()), dup2_stderr);
                     errors.map_err(|error| error.to_string())?;
                 }
+                Some((Message::Supervisor(SupervisorMessage::Manager(manager)), _)) => {
+                    manager.adopt();
+                }
                 Some((Message::Offered { has_lists }, _)) => {
                     taking.has_lists = has_lists;
                     return Ok(Some(taking));
@@ -124,7 +127,8 @@ impl Taking {
     pub(in crate::run) fn door(&mut self, kind: &str, asked: &str) -> Option<OwnedFd> {
         let mut doors = self.doors.iter();
         let place = doors.position(|(of, at, _)| of == kind && at == asked)?;
-        Some(self.doors.swap_remove(place).2)
+        // In their order: several may be called the same.
+        Some(self.doors.remove(place).2)
     }
 
     /// Whatever held change somebody accepts here is accepted by the old one as well: it may have to go on.
