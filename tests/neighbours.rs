@@ -16,7 +16,7 @@ fn second_of_the_page() -> Vec<(String, String)> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
     let page = fs::read_to_string(page).unwrap();
     let (_, rest) = page
-        .split_once("```ini\n# /etc/graygate/second.ini\n")
+        .split_once("```ini\n# /etc/graygate/shop.ini\n")
         .unwrap();
     let (block, _) = rest.split_once("```").unwrap();
     let mut section = "";
@@ -76,7 +76,7 @@ fn two_gateways_on_one_machine_work_with_what_the_page_says_for_the_second() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
     let redis = Redis::start();
     redis.push("prod", &[&one]);
-    redis.push("second:prod", &[&two]);
+    redis.push("shop:prod", &[&two]);
     let setup = second(folder, &redis);
     let first = by_default(folder, &redis).start();
     assert_eq!(setup.warnings(), "");
@@ -89,15 +89,15 @@ fn two_gateways_on_one_machine_work_with_what_the_page_says_for_the_second() {
         gateway.wait_for_lists("a heartbeat", beats);
     }
     assert_eq!(first.lists()["held"], json!([]));
-    for (name, gateway) in [("graygate.pid", &first), ("graygate-second.pid", &second)] {
+    for (name, gateway) in [("graygate.pid", &first), ("graygate-shop.pid", &second)] {
         let pid = fs::read_to_string(folder.join(name)).unwrap();
         assert_eq!(pid.trim(), gateway.pid().to_string());
     }
-    for (name, copy, other) in [("lists", &one, &two), ("second", &two, &one)] {
+    for (name, copy, other) in [("lists", &one, &two), ("shop", &two, &one)] {
         let text = fs::read_to_string(folder.join(name)).unwrap();
         assert!(text.contains(&copy.to_string()) && !text.contains(&other.to_string()));
     }
-    for name in ["error.log", "second-error.log"] {
+    for name in ["error.log", "shop-error.log"] {
         let log = error_log(folder, name);
         for word in [
             "neighbour-shares",
@@ -108,7 +108,7 @@ fn two_gateways_on_one_machine_work_with_what_the_page_says_for_the_second() {
             assert!(!log.contains(word), "{name}: {log}");
         }
     }
-    for name in ["access.log", "second-access.log"] {
+    for name in ["access.log", "shop-access.log"] {
         assert!(folder.join(name).exists());
     }
     // Beside it, a check of the one that runs finds nothing either.
@@ -206,7 +206,7 @@ fn a_second_gateway_names_at_its_start_what_it_shares() {
     let folder = dir.path();
     let redis = Redis::start();
     redis.push("prod", &[&"127.0.0.1:9"]);
-    redis.push("second:prod", &[&"127.0.0.1:9"]);
+    redis.push("shop:prod", &[&"127.0.0.1:9"]);
     let first = by_default(folder, &redis).start();
     let pid = first.pid();
     let other: Gateway = second(folder, &redis)
