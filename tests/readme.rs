@@ -1,6 +1,7 @@
 //! README.md and README.zh-CN.md say the same, and what they say to type leads where they say: the commands
 //! of each are run in order, as they stand there, against the real program and a real Redis, on a machine of
-//! their own (namespaces for its processes, its network and its folders).
+//! their own (namespaces for its processes, its network and its folders). So are the commands by which
+//! docs/operating.md reloads and upgrades what the README has started.
 
 #![allow(clippy::unwrap_used)]
 
@@ -143,17 +144,21 @@ export http_proxy= no_proxy='*'
 . "$commands" 2>&1
 "#;
 
-/// What each command of the page has said, in order.
-fn run(name: &str) -> Vec<(String, String)> {
+/// The commands that are run, of the page or a part of it.
+fn commands_of(text: &str) -> Vec<String> {
+    let blocks = blocks(text).into_iter().filter(|it| it.is_run);
+    blocks.flat_map(|it| it.lines).collect()
+}
+
+/// What each command has said, in order.
+#[track_caller]
+fn run(name: &str, lines: Vec<String>) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let (scratch, commands) = (
         folder.path().join("scratch"),
         folder.path().join("commands"),
     );
     fs::create_dir(&scratch).unwrap();
-    let blocks = blocks(&read(name));
-    let blocks = blocks.into_iter().filter(|it| it.is_run);
-    let lines: Vec<String> = blocks.flat_map(|it| it.lines).collect();
     let mut script = String::new();
     for (at, line) in lines.iter().enumerate() {
         // A person is slower.
@@ -204,7 +209,7 @@ fn leads_to_a_client_that_is_routed_by_redis(name: &str) {
         eprintln!("not root, so the commands of {name} are not run");
         return;
     }
-    let told = run(name);
+    let told = run(name, commands_of(&read(name)));
     let of = |command: &str| -> Vec<&str> {
         let all = told.iter().filter(|it| it.0.starts_with(command));
         all.map(|it| it.1.as_str()).collect()
@@ -237,4 +242,41 @@ fn the_english_one_leads_to_a_client_that_is_routed_by_redis() {
 #[test]
 fn the_chinese_one_leads_to_a_client_that_is_routed_by_redis() {
     leads_to_a_client_that_is_routed_by_redis(CHINESE);
+}
+
+#[test]
+fn the_page_about_operating_reloads_upgrades_and_rolls_back_what_the_readme_has_started() {
+    if !Uid::effective().is_root() {
+        eprintln!("not root, so the commands are not run");
+        return;
+    }
+    let (readme, page) = (read(ENGLISH), read("docs/operating.md"));
+    let (started, _) = readme.split_once("**6. ").unwrap();
+    let (_, rest) = page.split_once("\n## Reload or restart\n").unwrap();
+    let (part, _) = rest.split_once("\n## Several gateways").unwrap();
+    let own = commands_of(part);
+    let mut lines = commands_of(started);
+    let begin = lines.len();
+    lines.extend(own);
+    let told = run("docs/operating.md", lines);
+    let upgrades = told[begin..]
+        .iter()
+        .filter(|it| it.0.starts_with("sudo graygate upgrade"));
+    let said: Vec<&str> = upgrades.map(|it| it.1.as_str()).collect();
+    assert_eq!(said.len(), 3, "{told:?}");
+    for said in said {
+        assert!(said.starts_with("upgraded (pid "), "{said}");
+    }
+    let reload = told
+        .iter()
+        .find(|it| it.0 == "sudo /etc/init.d/graygate reload");
+    let reload = &reload.unwrap().1;
+    assert!(reload.starts_with("graygate: reloaded"), "{reload}");
+    let status = told
+        .iter()
+        .rfind(|it| it.0 == "sudo graygate status")
+        .unwrap();
+    assert!(status.1.contains("upgrades    1 since"), "{}", status.1);
+    let version = format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    assert!(told.last().unwrap().1.contains(&version), "{told:?}");
 }
