@@ -262,6 +262,7 @@ fn counted(mut page: Samples) -> Samples {
         "graygate_upstream_duration_seconds_sum{",
         "graygate_lists_age_seconds",
         "graygate_log_queued_bytes{",
+        "graygate_config_last_reload_success_timestamp_seconds",
         "graygate_peer_",
         "process_",
     ];
@@ -513,6 +514,7 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("reloads_total{outcome=\"ok\"}", 0),
         ("reloads_total{outcome=\"failed\"}", 0),
         ("workers", 1),
+        ("config_last_reload_successful", 1),
         ("max_connections", 100),
         ("peers{pool=\"pre\",state=\"up\"}", 1),
         ("peers{pool=\"prod\",state=\"up\"}", 1),

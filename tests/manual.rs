@@ -116,7 +116,9 @@ fn the_main_page_has_exit_codes_signals_files_and_environment() {
         let text = text.replace("\"degraded\"", "");
         assert!(text.contains(&row), "{row}\nin {text}");
     }
-    assert!(text.contains("GRAYGATE_REDIS_URL"), "{text}");
+    for variable in ["GRAYGATE_REDIS_URL", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        assert!(text.contains(variable), "{variable}");
+    }
     // The same signals as in the table for operators.
     let rows = include_str!("../docs/operating.md").lines();
     let signals: Vec<&str> = rows

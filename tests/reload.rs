@@ -53,12 +53,15 @@ fn failed(gateway: &Gateway, ini: &str) -> String {
     line.unwrap().to_owned()
 }
 
-/// What `/config` says.
+/// What `/config` says, but for the settings themselves, at which tests/settings.rs looks.
 #[track_caller]
 fn page(gateway: &Gateway) -> Value {
     let (status, body) = gateway.admin_get("/config");
     assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
+    let mut page: Value = serde_json::from_str(&body).unwrap();
+    let settings = page.as_object_mut().unwrap().remove("settings");
+    assert!(settings.is_some_and(|it| it.is_array()));
+    page
 }
 
 /// Reloads so far, good ones and bad ones.

@@ -452,8 +452,10 @@ fn a_supervisor_that_is_told_to_leave_ends_at_once_and_the_next_one_goes_on() {
     let mut kept = gateway.connect();
     let ask = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(kept.ask(ask).status(), 200);
-    let left = graygate(&["leave"], &gateway);
-    assert_eq!(said(&left), format!("left (pid {own} serves on)\n"));
+    let left = said(&graygate(&["leave", "--json"], &gateway));
+    let left: serde_json::Value = serde_json::from_str(&left).unwrap();
+    let outcome = format!("left (pid {own} serves on)");
+    assert_eq!(left, serde_json::json!({ "outcome": outcome, "pid": own }));
     assert!(gateway.wait_exit().success());
     gateway.wait_for_log("supervisor-left");
     assert_eq!(pid_in_file(&gateway), Some(own));

@@ -11,6 +11,7 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use crate::cli::arguments;
 use crate::cli::exit::Exit;
 use crate::config::{DEFAULT_PATH, KEYS, REDIS_URL_VARIABLE};
+use crate::process::notices;
 
 /// What the gateway does when it gets a signal.
 const SIGNALS: [(&str, &str); 4] = [
@@ -28,7 +29,8 @@ const SIGNALS: [(&str, &str); 4] = [
     ),
     (
         "SIGUSR2",
-        "To `graygate run --supervise`: an upgrade, as `graygate upgrade` asks for.",
+        "An upgrade with the program that lies at the path of the running one. `graygate upgrade` also says what \
+         has come of it.",
     ),
 ];
 
@@ -47,6 +49,22 @@ const FILES: [(&str, &str); 5] = [
     (
         "lists.last_good",
         "The last good lists, for a start while Redis is away.",
+    ),
+];
+
+/// What of the environment is heeded.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    (
+        REDIS_URL_VARIABLE,
+        "The URL of Redis, which takes precedence over [redis] url unless it is empty.",
+    ),
+    (
+        notices::MANAGER,
+        "Where a service manager is told of the state: see sd_notify(3).",
+    ),
+    (
+        notices::WATCHDOG,
+        "How often it wants to hear of the process, in microseconds.",
     ),
 ];
 
@@ -203,8 +221,9 @@ fn signals_files_and_environment(roff: &mut Roff) {
         }
     }
     roff.control("SH", ["ENVIRONMENT"]);
-    let what = "The URL of Redis, which takes precedence over [redis] url unless it is empty.";
-    entry(roff, REDIS_URL_VARIABLE, what);
+    for (name, what) in ENVIRONMENT {
+        entry(roff, name, what);
+    }
 }
 
 fn see_also(roff: &mut Roff, is_main: bool) {
