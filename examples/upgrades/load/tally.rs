@@ -35,23 +35,23 @@ pub(crate) enum Count {
     UploadsCut,
 }
 
-/// All, in the order of the page.
-pub(crate) const COUNTS: [Count; 12] = [
-    Count::Answered,
-    Count::Messages,
-    Count::Tunnels,
-    Count::Transfers,
-    Count::Told,
-    Count::Closed,
-    Count::Lost,
-    Count::Failed,
-    Count::Refused,
-    Count::TunnelsCut,
-    Count::DownloadsCut,
-    Count::UploadsCut,
-];
-
 impl Count {
+    /// All, in the order of the page.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Answered,
+        Self::Messages,
+        Self::Tunnels,
+        Self::Transfers,
+        Self::Told,
+        Self::Closed,
+        Self::Lost,
+        Self::Failed,
+        Self::Refused,
+        Self::TunnelsCut,
+        Self::DownloadsCut,
+        Self::UploadsCut,
+    ];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Answered => "requests answered",
@@ -80,7 +80,7 @@ impl Count {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for count in COUNTS {
+        for count in Count::ALL {
             writeln!(f, "{:>10}  {}", self.of(count), count.name())?;
         }
         let slowest = self.slowest().as_secs_f64() * 1e3;
@@ -97,7 +97,7 @@ const EXAMPLES: usize = 40;
 /// What has happened.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    counts: [AtomicU64; COUNTS.len()],
+    counts: [AtomicU64; Count::ALL.len()],
     examples: Mutex<Vec<String>>,
     slowest_us: AtomicU64,
 }
@@ -133,7 +133,7 @@ impl Tally {
 
     /// Everything that must not happen where connections are said to go on.
     pub(crate) fn harm(&self) -> u64 {
-        let harm = COUNTS.into_iter().filter(|it| it.is_harm());
+        let harm = Count::ALL.into_iter().filter(|it| it.is_harm());
         harm.map(|it| self.of(it)).sum()
     }
 
