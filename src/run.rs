@@ -166,7 +166,11 @@ impl Running {
         let doors_shown = doors::shown(&admin_doors);
         let again = listeners.iter().map(Entrance::again);
         let again = again.collect::<io::Result<Vec<_>>>()?;
-        let sockets = SharedSockets::new(again, admin.share(&config.admin)?);
+        let sockets = SharedSockets::new(
+            again,
+            admin.share(&config.admin)?,
+            inherited.supervisor.clone(),
+        );
 
         // If they were started before, their number is fixed.
         let workers = net::start(config.gateway.workers)?;

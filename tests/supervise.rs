@@ -643,3 +643,158 @@ fn a_service_manager_learns_of_an_upgrade_without_a_supervisor_and_hears_of_the_
     manager.wait_for("STOPPING=1");
     wait_until("it ends", DEADLINE, || has_ended(pid));
 }
+
+/// A gateway that becomes the user nobody, whose supervisor stays root; none where the test is not root's.
+fn with_rights(origin: &Origin) -> Option<Setup> {
+    use std::os::unix::fs::PermissionsExt;
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let setup = setup(origin)
+        .set("gateway.user", "nobody")
+        .set("log.error", "logs/error.log")
+        .set("log.access", "logs/access.log");
+    let ini = setup.write_ini();
+    fs::set_permissions(setup.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [ini, setup.path("lists")] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    Some(setup)
+}
+
+fn user_of(pid: i32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|it| it.strip_prefix("Uid:"))
+        .unwrap();
+    let user = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(user));
+    user.unwrap().unwrap().name
+}
+
+fn oom_score_of(pid: i32) -> i64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    text.trim().parse().unwrap()
+}
+
+/// In a container, root may lack that right.
+fn may_lower_oom_score() -> bool {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|it| it.strip_prefix("CapEff:"))
+        .unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap() & CAP_SYS_RESOURCE != 0
+}
+
+#[test]
+fn the_supervisor_keeps_the_rights_that_the_gateway_gives_up() {
+    let origin = Origin::saying(ok("fine"));
+    let Some(setup) = with_rights(&origin) else {
+        return;
+    };
+    let own = oom_score_of(std::process::id().cast_signed());
+    let mut gateway = setup.start();
+    let pid = gateway.pid().cast_signed();
+    let events = || fs::read_to_string(gateway.path("logs/error.log")).unwrap();
+    wait_until("the pid file is there", DEADLINE, || {
+        pid_in_file(&gateway) == Some(pid)
+    });
+    for round in 0..3 {
+        let before = child(&gateway);
+        assert_eq!([user_of(pid), user_of(before)], ["root", "nobody"]);
+        let supervisors = if may_lower_oom_score() { -900 } else { own };
+        assert_eq!(
+            [oom_score_of(pid), oom_score_of(before)],
+            [supervisors, own]
+        );
+        match round {
+            0 => {
+                send(before, Signal::SIGKILL);
+                wait_until("its end is in the log", DEADLINE, || {
+                    events().contains("gateway-died")
+                });
+            }
+            // By the rights of root, as the first start.
+            1 => {
+                let upgraded = graygate(&["upgrade"], &gateway);
+                assert!(upgraded.status.success(), "{upgraded:?}");
+            }
+            _ => break,
+        }
+        wait_until("the old one has gone", DEADLINE, || has_ended(before));
+        assert_eq!(gateway.connect().ask(GET).status(), 200);
+    }
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.wait_exit().success());
+    assert!(!gateway.path("pid").exists());
+}
+
+#[test]
+fn a_reload_takes_addresses_for_which_only_the_supervisor_has_the_rights() {
+    let origin = Origin::saying(ok("fine"));
+    let Some(setup) = with_rights(&origin) else {
+        return;
+    };
+    let ports = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if ports.trim().parse::<u16>().unwrap() <= 90 {
+        return;
+    }
+    // An address of its own, so that nobody else has the port.
+    let id = std::process::id();
+    let host = format!("127.{}.{}.7", 1 + id % 250, 1 + id / 250 % 250);
+    let (clients, metrics) = (format!("{host}:80"), format!("{host}:90"));
+    let mut gateway = setup.start();
+    let pid = gateway.pid();
+    wait_until("the pid file is there", DEADLINE, || {
+        pid_in_file(&gateway).is_some()
+    });
+    gateway.edit_ini(|it| {
+        it.set("gateway.listen", format!("127.0.0.1:0, {clients}"))
+            .set("admin.metrics", &metrics)
+    });
+    let reloaded = graygate(&["reload"], &gateway);
+    assert_eq!(said(&reloaded), format!("reloaded (pid {pid})\n"));
+    let ask =
+        |addr: &str, request: &str| Client::connect(addr.parse().unwrap()).ask(request).status();
+    assert_eq!(ask(&clients, GET), 200);
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(ask(&metrics, health), 200);
+    // They are kept as the others are.
+    send(child(&gateway), Signal::SIGKILL);
+    assert_eq!(ask(&clients, GET), 200);
+    assert_eq!(ask(&metrics, health), 200);
+    gateway.end();
+}
+
+#[test]
+fn others_than_root_cannot_ask_a_supervisor_for_anything() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let origin = Origin::saying(ok("fine"));
+    let Some(setup) = with_rights(&origin) else {
+        return;
+    };
+    let gateway = setup.start();
+    // Where everybody can read it.
+    let program = gateway.path("graygate-2");
+    fs::copy(env!("CARGO_BIN_EXE_graygate"), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let own = child(&gateway);
+    for command in ["leave", "upgrade"] {
+        let refused = Command::new(&program)
+            .args([command, "-c"])
+            .arg(gateway.path("graygate.ini"))
+            .uid(nobody.uid.as_raw())
+            .gid(nobody.gid.as_raw())
+            .output()
+            .unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert_eq!(child(&gateway), own);
+        assert_eq!(gateway.connect().ask(GET).status(), 200);
+    }
+    gateway.end();
+}

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::open_socket::OpenSocket;
+use super::supervisor::Supervisor;
 use crate::proxy::listeners::Entrance;
 
 /// The kinds of sockets.
@@ -21,6 +22,8 @@ pub(super) struct Sockets {
     pub(super) admin: Vec<OpenSocket>,
     /// A successor may go on with them.
     pub(super) are_promised: bool,
+    /// It may have rights that this process has given up.
+    supervisor: Option<Arc<Supervisor>>,
 }
 
 impl Sockets {
@@ -58,6 +61,16 @@ impl Sockets {
         admin.map(|it| it.socket.try_clone())
     }
 
+    /// A socket for an address that this process has no right to, if it has a supervisor.
+    pub(super) fn bound_by_supervisor(
+        &self,
+        kind: &str,
+        addr: SocketAddr,
+    ) -> Option<io::Result<OwnedFd>> {
+        let supervisor = self.supervisor.as_ref().filter(|it| !it.is_gone())?;
+        Some(supervisor.bind(kind, addr))
+    }
+
     /// The sockets that may keep another one from being bound to this address.
     pub(super) fn in_the_way_of(&self, addr: SocketAddr) -> Vec<BorrowedFd<'_>> {
         let clients = self.entrances.iter();
@@ -75,11 +88,16 @@ impl Sockets {
 pub(super) struct SharedSockets(Arc<Mutex<Sockets>>);
 
 impl SharedSockets {
-    pub(super) fn new(entrances: Vec<Entrance>, admin: Vec<OpenSocket>) -> Self {
+    pub(super) fn new(
+        entrances: Vec<Entrance>,
+        admin: Vec<OpenSocket>,
+        supervisor: Option<Arc<Supervisor>>,
+    ) -> Self {
         Self(Arc::new(Mutex::new(Sockets {
             entrances,
             admin,
             are_promised: false,
+            supervisor,
         })))
     }
 

@@ -23,6 +23,7 @@
 //! Signals are read from a descriptor, and held back otherwise, so none is lost at any time.
 
 pub(crate) mod asking;
+mod binding;
 mod child;
 mod desk;
 mod events;
@@ -405,6 +406,9 @@ impl Parent {
                 if is_current && !is_ending && notice != Notice::Ends {
                     self.notices.tell(notice);
                 }
+            }
+            Message::Supervisor(SupervisorMessage::Bind { kind, asked }) => {
+                self.bind_for(pid, kind, asked);
             }
             Message::Supervisor(SupervisorMessage::Serving) => {
                 child.serving = Some(Instant::now());

@@ -7,12 +7,13 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stdin, stdin};
 
@@ -24,7 +25,7 @@ use crate::process::{self, supervised};
 /// Set for a process whose standard input is the channel to its supervisor.
 pub(super) const SUPERVISED: &str = "GRAYGATE_SUPERVISED";
 
-/// How long the supervisor may take to say what a gateway begins with.
+/// How long the supervisor may take to say what a gateway begins with, and for other answers.
 const BEGIN: Duration = Duration::from_secs(10);
 
 /// How much earlier a successor may ask than the supervisor's word about it is here.
@@ -35,6 +36,9 @@ const WORD_LOOK: Duration = Duration::from_millis(10);
 
 /// Longer than any life: the end of the other side is seen at once.
 const SILENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// A socket that listens where it was asked to, or why there is none.
+type BoundOrNot = Result<OwnedFd, String>;
 
 /// A listening socket that the supervisor has kept: its kind and what the ini file calls it.
 pub(super) type KeptDoor = (String, String, OwnedFd);
@@ -52,6 +56,9 @@ pub(super) struct Supervisor {
     is_gone: AtomicBool,
     /// The process that is to succeed this one, or 0.
     expected: AtomicU32,
+    /// What it answers to who asks for a socket: one at a time.
+    answers: Mutex<Receiver<BoundOrNot>>,
+    answer: Sender<BoundOrNot>,
 }
 
 impl Supervisor {
@@ -68,6 +75,7 @@ impl Supervisor {
             return Ok(None);
         };
         dup2_stdin(File::open("/dev/null")?)?;
+        let (answer, answers) = unbounded();
         let mut supervisor = Self {
             channel,
             pid: 0,
@@ -75,6 +83,8 @@ impl Supervisor {
             reason: None,
             is_gone: AtomicBool::new(false),
             expected: AtomicU32::new(0),
+            answers: Mutex::new(answers),
+            answer,
         };
         let mut kept = Vec::new();
         loop {
@@ -139,6 +149,13 @@ impl Supervisor {
                     self.expected.store(pid, Ordering::Release);
                 }
                 Ok(Some((Message::Supervisor(SupervisorMessage::Left), _))) => has_left = true,
+                Ok(Some((Message::Door { .. }, sockets))) => {
+                    let socket = sockets.into_iter().next();
+                    let socket = socket.ok_or_else(|| "it has sent no socket".to_owned());
+                    // It is received by whoever asks next.
+                    let _ = self.answer.send(socket);
+                }
+                Ok(Some((Message::Refused { reason }, _))) => drop(self.answer.send(Err(reason))),
                 Ok(Some(_)) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 Ok(None) | Err(_) => return has_left,
@@ -164,6 +181,26 @@ impl Supervisor {
             }
             std::thread::sleep(WORD_LOOK);
         }
+    }
+
+    /// Has it bind an address that the ini file names, by the rights that it has kept.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(super) fn bind(&self, kind: &str, addr: SocketAddr) -> io::Result<OwnedFd> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have given up on an earlier one.
+        while answers.try_recv().is_ok() {}
+        self.tell(SupervisorMessage::Bind {
+            kind: kind.to_owned(),
+            asked: addr.to_string(),
+        });
+        let answer = answers.recv_timeout(BEGIN);
+        let answer = answer.unwrap_or_else(|_| Err("it does not answer".to_owned()));
+        answer.map_err(|why| {
+            let what = format!("cannot listen on {addr}: nor can the supervisor: {why}");
+            io::Error::other(what)
+        })
     }
 
     /// Tells it something.

@@ -37,6 +37,14 @@ pub(crate) enum SupervisorMessage {
     Notice(Notice),
     /// To a successor that nobody supervises: the service manager of the gateway that it succeeds.
     Manager(ManagerAddress),
+    /// Of a gateway that has given up root's rights: it needs a socket that listens at this address, as a
+    /// [`Message::Door`](super::Message::Door) or a [`Message::Refused`](super::Message::Refused).
+    Bind {
+        /// As in a door.
+        kind: String,
+        /// As in a door.
+        asked: String,
+    },
     /// Of the command line: this program is to take the place of the gateway, and of the supervisor.
     Upgrade {
         /// Its path.
@@ -110,6 +118,9 @@ impl SupervisorMessage {
                 "socket": manager.socket,
                 "watchdog_usec": manager.watchdog_usec,
             }),
+            Self::Bind { kind, asked } => {
+                json!({ "message": "bind", "kind": kind, "asked": asked })
+            }
             Self::Upgrade { program } => json!({ "message": "upgrade", "program": program }),
             Self::Leave => json!({ "message": "leave" }),
             Self::Done { pid, note } => json!({ "message": "done", "pid": pid, "note": note }),
@@ -155,6 +166,10 @@ impl SupervisorMessage {
                 socket: value["socket"].as_str()?.to_owned(),
                 watchdog_usec: value["watchdog_usec"].as_u64(),
             }),
+            "bind" => Self::Bind {
+                kind: value["kind"].as_str()?.to_owned(),
+                asked: value["asked"].as_str()?.to_owned(),
+            },
             "upgrade" => Self::Upgrade {
                 program: value["program"].as_str()?.to_owned(),
             },
@@ -230,6 +245,13 @@ mod tests {
                     socket: "/s".to_owned(),
                     watchdog_usec: Some(9),
                 }),
+            ),
+            (
+                r#"{"asked":"127.0.0.1:80","kind":"gateway.listen","message":"bind"}"#,
+                SupervisorMessage::Bind {
+                    kind: "gateway.listen".to_owned(),
+                    asked: "127.0.0.1:80".to_owned(),
+                },
             ),
             (
                 r#"{"message":"upgrade","program":"/p"}"#,

@@ -86,12 +86,12 @@ impl NewDoors {
             keeps_token,
         };
         if new.listen != current.listen {
-            let bound = bind("listen", new.listen, sockets)?;
+            let bound = bind("listen", ADMIN_LISTEN, new.listen, sockets)?;
             doors.shown.listen = doors.note(ADMIN_LISTEN, new.listen, bound.as_ref())?;
             doors.listen = DoorChange::To(bound);
         }
         if new.metrics != current.metrics {
-            let bound = bind("metrics", new.metrics, sockets)?;
+            let bound = bind("metrics", ADMIN_METRICS, new.metrics, sockets)?;
             doors.shown.metrics = doors.note(ADMIN_METRICS, new.metrics, bound.as_ref())?;
             doors.metrics = DoorChange::To(bound);
         }
@@ -171,7 +171,12 @@ impl ServedDoors {
 }
 
 /// Binds an address, or goes on with the socket that is there for something else.
-fn bind(key: &str, addr: Option<SocketAddr>, sockets: &Sockets) -> io::Result<Option<TcpListener>> {
+fn bind(
+    key: &str,
+    kind: &str,
+    addr: Option<SocketAddr>,
+    sockets: &Sockets,
+) -> io::Result<Option<TcpListener>> {
     let Some(addr) = addr else {
         return Ok(None);
     };
@@ -181,6 +186,12 @@ fn bind(key: &str, addr: Option<SocketAddr>, sockets: &Sockets) -> io::Result<Op
     match listener::bind(key, addr, inherited) {
         Err(error) if is_new && error.kind() == io::ErrorKind::AddrInUse && !others.is_empty() => {
             listener::bind_beside(key, addr, &others)
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            match sockets.bound_by_supervisor(kind, addr) {
+                Some(socket) => listener::bind(key, addr, Some(socket?)),
+                None => Err(error),
+            }
         }
         bound => bound,
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::Listen;
 use crate::proxy::listeners::{self, Entrance};
 use crate::proxy::{Gateway, Listening};
-use crate::run::sockets::Sockets;
+use crate::run::sockets::{LISTEN, Sockets};
 
 /// What `[gateway] listen` is to be from now on. Until it is brought into force, nothing has changed.
 pub(super) struct NewListeners {
@@ -106,6 +106,12 @@ fn open_one(sockets: &Sockets, listen: Listen) -> io::Result<Entrance> {
     match bound {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && !others.is_empty() => {
             Entrance::open_beside(listen, &others)
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            match sockets.bound_by_supervisor(LISTEN, listen.addr) {
+                Some(socket) => Entrance::open(listen, Some(socket?)),
+                None => Err(error),
+            }
         }
         bound => bound,
     }
