@@ -241,15 +241,6 @@ impl Running {
                 heartbeat.rest(false);
             }
         }
-        if let Some(pid_file) = &mut pid_file {
-            match pid_file.announce() {
-                // There is no other gateway any more.
-                Err(error) if taking.is_some() => {
-                    log::error!("pid-file-not-written error={:?}", error.to_string());
-                }
-                outcome => outcome?,
-            }
-        }
         let (sender, successors) = crossbeam_channel::bounded(1);
         let (order, orders) = crossbeam_channel::unbounded();
         for told in taking.iter_mut().flat_map(|it| it.orders.drain(..)) {
@@ -269,6 +260,16 @@ impl Running {
             supervisor.doors_changed(&sockets.locked().all()?)?;
         }
         let handover = giver.start(&config.path)?;
+        // Whoever sees the number may ask for an upgrade.
+        if let Some(pid_file) = &mut pid_file {
+            match pid_file.announce() {
+                // There is no other gateway any more.
+                Err(error) if taking.is_some() => {
+                    log::error!("pid-file-not-written error={:?}", error.to_string());
+                }
+                outcome => outcome?,
+            }
+        }
         if let Some(taking) = &mut taking {
             taking.tell();
             arrivals.receive(Arc::clone(&taking.channel))?;

@@ -17,7 +17,7 @@ use rustix::net::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::DEADLINE;
+use super::{DEADLINE, wait_until};
 
 /// One end.
 #[derive(Debug)]
@@ -57,11 +57,13 @@ impl HandoverPlace {
 }
 
 impl HandoverEnd {
-    /// As a new process asks the gateway that runs with this ini file.
+    /// As a new process asks the gateway that runs with this ini file, or is about to.
     #[track_caller]
     pub(crate) fn to(ini: &Path) -> Self {
-        let socket = socket();
-        connect(&socket, &name_of(ini)).unwrap();
+        let (socket, name) = (socket(), name_of(ini));
+        wait_until("somebody can be asked", DEADLINE, || {
+            connect(&socket, &name).is_ok()
+        });
         Self(socket)
     }
 

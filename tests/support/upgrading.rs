@@ -9,8 +9,13 @@ use nix::unistd::Pid;
 use super::gateway::Gateway;
 use super::{DEADLINE, wait_for, wait_until};
 
-/// `graygate upgrade` for this gateway, with these arguments besides.
+/// `graygate upgrade` for this gateway, with these arguments besides; it has a pid file `pid`, which says when
+/// it can be asked.
+#[track_caller]
 pub(crate) fn upgrade_command(gateway: &Gateway, more: &[&str]) -> Command {
+    wait_until("it can be asked", DEADLINE, || {
+        fs::read_to_string(gateway.path("pid")).is_ok_and(|it| !it.is_empty())
+    });
     let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
     command.arg("upgrade").args(more).arg("-c");
     command.arg(gateway.path("graygate.ini"));

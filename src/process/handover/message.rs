@@ -177,80 +177,115 @@ impl Message {
 mod tests {
     use super::*;
 
-    /// As the released versions send them. Lines are added with a version, and never changed.
-    const RELEASED: &[(&str, Message)] = &[
-        (r#"{"message":"ready"}"#, Message::Ready),
-        (r#"{"message":"yours"}"#, Message::Yours),
-        (r#"{"message":"taken"}"#, Message::Taken),
-        (r#"{"message":"streams"}"#, Message::Streams),
-        (r#"{"message":"arriving"}"#, Message::Arriving),
-        (r#"{"message":"welcome"}"#, Message::Welcome),
-    ];
+    /// As the released versions send them, of each one line for each message, and more where a part can lack.
+    /// A version adds a file, and none is ever changed.
+    const RELEASED: &[&str] = &[include_str!("../../../tests/released/handover-1.jsonl")];
 
-    fn with_values() -> Vec<(&'static str, Message)> {
-        let listener = "127.0.0.1:80".parse().unwrap();
-        vec![
-            (
-                r#"{"message":"take","program":"0.1.0","version":1}"#,
-                Message::Take {
-                    version: 1,
-                    program: "0.1.0".to_owned(),
-                },
-            ),
-            (
-                r#"{"message":"refused","reason":"busy"}"#,
-                Message::Refused {
-                    reason: "busy".to_owned(),
-                },
-            ),
-            (
-                r#"{"asked":"127.0.0.1:80","kind":"gateway.listen","message":"door"}"#,
-                Message::Door {
-                    kind: "gateway.listen".to_owned(),
-                    asked: "127.0.0.1:80".to_owned(),
-                },
-            ),
-            (
-                r#"{"has_lists":true,"message":"offered"}"#,
-                Message::Offered { has_lists: true },
-            ),
-            (
-                r#"{"connections":[{"client":"10.0.0.1","header_due":true,"idle_ms":7,"line":1,
-                    "listener":"127.0.0.1:80","served":3,"vouched":true}],"message":"connections"}"#,
-                Message::Connections(vec![ConnectionNote {
-                    listener,
-                    client: "10.0.0.1".parse().unwrap(),
-                    vouched: true,
-                    served: 3,
-                    idle_ms: 7,
-                    line: 1,
-                    header_due: true,
-                }]),
-            ),
-        ]
+    fn released() -> impl Iterator<Item = &'static str> {
+        RELEASED.iter().flat_map(|it| it.lines())
     }
 
     #[test]
     fn messages_of_all_released_versions_are_understood() {
-        for (text, message) in RELEASED.iter().cloned().chain(with_values()) {
-            assert_eq!(Message::of_bytes(text.as_bytes()), Some(message.clone()));
-            assert_eq!(Message::of_bytes(&message.to_bytes()), Some(message));
+        for line in released() {
+            let Some(message) = Message::of_bytes(line.as_bytes()) else {
+                panic!("nothing is understood of {line}");
+            };
+            // Nothing of it was lost: it can be said again. A member that came later is beside the point.
+            let (old, new): (Value, Value) = (
+                serde_json::from_str(line).unwrap(),
+                serde_json::from_slice(&message.to_bytes()).unwrap(),
+            );
+            assert_has(&new, &old, line);
+        }
+    }
+
+    /// What was read by the released versions is still there, by the same name and of the same kind.
+    #[track_caller]
+    fn assert_has(new: &Value, old: &Value, line: &str) {
+        match (new, old) {
+            (Value::Object(new), Value::Object(old)) => {
+                for (name, value) in old {
+                    let member = new.get(name).unwrap_or_else(|| panic!("no {name}: {line}"));
+                    assert_has(member, value, line);
+                }
+            }
+            (Value::Array(new), Value::Array(old)) => {
+                assert_eq!(new.len(), old.len(), "{line}");
+                for (new, old) in new.iter().zip(old) {
+                    assert_has(new, old, line);
+                }
+            }
+            (new, old) => assert_eq!(new, old, "{line}"),
         }
     }
 
     #[test]
+    fn every_message_is_among_those_of_the_newest_version() {
+        let kinds = |text: &str| {
+            let of =
+                |line: &str| std::mem::discriminant(&Message::of_bytes(line.as_bytes()).unwrap());
+            let mut kinds = Vec::new();
+            for kind in text.lines().map(of) {
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                }
+            }
+            kinds.len()
+        };
+        let newest = RELEASED.last().unwrap();
+        // Those of supervisors are tested beside them.
+        assert_eq!(kinds(newest), 22);
+        assert_eq!(RELEASED.len() as u64, VERSION);
+        let text = include_str!("message.rs");
+        let arms = text.split("pub(super) fn of_bytes").nth(1).unwrap();
+        let arms = arms.split("#[cfg(test)]").next().unwrap();
+        let names = arms
+            .lines()
+            .filter(|it| it.trim_start().starts_with('"') && it.contains("=>"));
+        assert_eq!(names.count(), 22);
+    }
+
+    #[test]
     fn what_is_not_known_is_ignored_and_what_lacks_has_a_default() {
+        for line in released() {
+            let mut value: Value = serde_json::from_str(line).unwrap();
+            let message = Message::of_bytes(line.as_bytes()).unwrap();
+            value["later"] = json!({ "what": [1, null] });
+            let read = Message::of_bytes(value.to_string().as_bytes());
+            assert_eq!(read, Some(message), "{value}");
+            // A message is known by its name, whatever lacks, but for those that are lists.
+            let name = json!({ "message": value["message"] }).to_string();
+            let is_known = Message::of_bytes(name.as_bytes()).is_some();
+            let needs = ["connections", "peers"].contains(&value["message"].as_str().unwrap());
+            assert_eq!(is_known, !needs, "{name}");
+        }
+        for nothing in [
+            r#"{"message":"later"}"#,
+            "{}",
+            "[]",
+            "later",
+            r#"{"message":1}"#,
+        ] {
+            assert_eq!(Message::of_bytes(nothing.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_member_of_another_kind_is_as_good_as_none() {
         let read = |text: &str| Message::of_bytes(text.as_bytes());
-        assert_eq!(
-            read(r#"{"message":"ready","later":[1]}"#),
-            Some(Message::Ready)
-        );
         let take = Message::Take {
-            version: 1,
+            version: VERSION,
             program: String::new(),
         };
-        assert_eq!(read(r#"{"message":"take"}"#), Some(take));
-        assert_eq!(read(r#"{"message":"later"}"#), None);
-        assert_eq!(read(r#"{}"#), None);
+        assert_eq!(
+            read(r#"{"message":"take","version":"x","program":1}"#),
+            Some(take)
+        );
+        let gate = Message::Gate(GateNote::default());
+        assert_eq!(
+            read(r#"{"message":"gate","waiting":[],"baseline":"x"}"#),
+            Some(gate)
+        );
     }
 }
