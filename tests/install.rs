@@ -161,6 +161,11 @@ fn what_was_installed_is_taken_away_again() {
         "/etc/logrotate.d/graygate",
         "/etc/default/graygate",
         "/var/lib/graygate",
+        "/usr/local/share/man/man8/graygate.8",
+        "/usr/local/share/man/man8/graygate-lists-check.8",
+        "/usr/local/share/bash-completion/completions/graygate",
+        "/usr/local/share/zsh/site-functions/_graygate",
+        "/usr/local/share/fish/vendor_completions.d/graygate.fish",
     ] {
         assert!(
             installed.iter().any(|it| it == path),
