@@ -699,12 +699,9 @@ fn systemd_does_not_take_a_gateway_without_lists_for_one_that_has_failed() {
 #[test]
 fn instances_have_files_of_their_own_and_all_of_them_can_be_told() {
     in_each_shell(|service| {
-        let etc = service.path("");
-        let service = service.with("GRAYGATE_ETC", etc.display());
-        service
-            .environment
-            .iter()
-            .for_each(|it| assert_ne!(it.0, "NAME"));
+        let ini = service.path("graygate.ini");
+        let etc = ini.parent().unwrap().display();
+        let service = service.with("GRAYGATE_ETC", etc);
         let mut environment = service.environment.clone();
         environment.retain(|(name, _)| name != "GRAYGATE_CONF");
         let (mut first, mut shop) = (service, Service::new(&["true"]));
@@ -769,6 +766,29 @@ fn instances_have_files_of_their_own_and_all_of_them_can_be_told() {
         let stop = first.run(&["stop", "all"]);
         assert_eq!(stop.code, Some(0), "{}", stop.said);
         first.assert_gone();
+        // Whose pid file it is, nobody but its own instance can touch.
+        first.expect("start", 0);
+        let only = first.only();
+        let text = std::fs::read_to_string(first.path("shop.ini")).unwrap();
+        let shared = first.path("graygate.pid").display().to_string();
+        let text = text.replace(&first.path("shop.pid").display().to_string(), &shared);
+        std::fs::write(first.path("shop.ini"), text).unwrap();
+        let whose = format!(
+            "is that of the gateway with {}",
+            first.path("graygate.ini").display()
+        );
+        for (command, code) in [
+            ("start", 6),
+            ("stop", 6),
+            ("restart", 6),
+            ("reload", 6),
+            ("status", 3),
+        ] {
+            let said = shop.expect(command, code);
+            assert!(said.contains(&whose), "{command}: {said}");
+        }
+        first.assert_untouched(only);
+        first.expect("stop", 0);
         for name in ["a/b", "-x", "a b"] {
             let bad = shop.environment.len() - 1;
             shop.environment[bad].1 = name.to_owned();
