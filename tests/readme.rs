@@ -114,7 +114,7 @@ set -eu
 mount --make-rprivate /
 scratch=$1 program=$2 commands=$3
 mount -t tmpfs none "$scratch"
-for folder in etc usr/local var run; do
+for folder in etc usr var run; do
     mkdir -p "$scratch/$folder/upper" "$scratch/$folder/work"
     mount -t overlay none "/$folder" \
         -o "lowerdir=/$folder,upperdir=$scratch/$folder/upper,workdir=$scratch/$folder/work"
