@@ -96,14 +96,15 @@ fn both_have_the_same_commands_headings_and_links() {
 }
 
 #[test]
-fn no_block_is_left_out_but_the_demo_and_the_tests() {
+fn no_block_is_left_out_but_the_demo_the_packages_and_the_tests() {
     for name in [ENGLISH, CHINESE] {
         let blocks = blocks(&read(name));
         let left_out = blocks.iter().filter(|it| it.language == "sh" && !it.is_run);
         let first: Vec<&str> = left_out.map(|it| it.lines[0].as_str()).collect();
         let demo = "cargo run --release -- demo";
         let ask = "curl http://127.0.0.1:8080/";
-        assert_eq!(first, [demo, ask, "scripts/test"], "{name}");
+        let package = "sudo apt install ./graygate_0.1.0-1_amd64.deb";
+        assert_eq!(first, [demo, ask, package, "scripts/test"], "{name}");
     }
 }
 
@@ -230,7 +231,7 @@ fn leads_to_a_client_that_is_routed_by_redis(name: &str) {
     assert!(!all.contains("warning"), "{all}");
     let explained = of("sudo graygate explain 127.0.0.1")[0];
     assert!(explained.contains("pre"), "{explained}");
-    let start = of("sudo /etc/init.d/graygate start")[0];
+    let start = of("sudo service graygate restart")[0];
     assert!(start.contains("graygate: started"), "{start}");
 }
 

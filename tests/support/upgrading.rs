@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 use super::gateway::Gateway;
 use super::{DEADLINE, wait_for, wait_until};
 
-/// `graygate upgrade` for this gateway, with these arguments besides; it has a pid file `pid`, which says when
-/// it can be asked.
+/// `graygate upgrade` for this gateway, with these arguments besides; it has a pid file `pid`, which says
+/// when it can be asked.
 #[track_caller]
 pub(crate) fn upgrade_command(gateway: &Gateway, more: &[&str]) -> Command {
     wait_until("it can be asked", DEADLINE, || {
