@@ -13,6 +13,15 @@ use crate::cli::exit::Exit;
 use crate::config::{DEFAULT_PATH, KEYS, REDIS_URL_VARIABLE};
 use crate::process::notices;
 
+/// What else there is to know first.
+const DESCRIPTION: [&str; 3] = [
+    "The lists of clients and servers are in Redis, or in a file; a change of them takes effect at once. \
+     `graygate run` serves. Most other commands ask the running gateway, by the socket that only root and the \
+     gateway's group may use; whoever else asks learns less.",
+    "Every command finds the gateway by its ini file, which -c names if it is not the usual one.",
+    "With --json, a command answers in JSON, for programs.",
+];
+
 /// What the gateway does when it gets a signal.
 const SIGNALS: [(&str, &str); 4] = [
     (
@@ -126,6 +135,13 @@ fn page(command: &Command) -> io::Result<String> {
     man.render_name_section(&mut text)?;
     synopsis(command).to_writer(&mut text)?;
     man.render_description_section(&mut text)?;
+    if is_main {
+        let mut more = Roff::new();
+        for paragraph in DESCRIPTION {
+            more.control("PP", []).text([roman(paragraph)]);
+        }
+        more.to_writer(&mut text)?;
+    }
     man.render_options_section(&mut text)?;
     if command.has_subcommands() {
         man.render_subcommands_section(&mut text)?;
