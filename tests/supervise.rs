@@ -24,9 +24,13 @@ fn setup(origin: &Origin) -> Setup {
         .set("gateway.pid_file", "pid")
 }
 
-/// The only gateway that this supervisor has started, and which lives.
+/// The only gateway that this supervisor has started, and which lives; the supervisor knows that one serves, or
+/// has served.
 #[track_caller]
 fn child(supervisor: &Gateway) -> i32 {
+    wait_until("the pid file is there", DEADLINE, || {
+        pid_in_file(supervisor) == Some(supervisor.pid().cast_signed())
+    });
     wait_for("there is one gateway", || match supervisor.children()[..] {
         [pid] => Some(pid),
         _ => None,
@@ -796,5 +800,57 @@ fn others_than_root_cannot_ask_a_supervisor_for_anything() {
         assert_eq!(child(&gateway), own);
         assert_eq!(gateway.connect().ask(GET).status(), 200);
     }
+    gateway.end();
+}
+
+#[test]
+fn a_supervised_gateway_leaves_its_place_only_to_what_its_supervisor_has_started() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let own = child(&gateway);
+    let other = Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .args(["run", "-c"])
+        .arg(gateway.path("graygate.ini"))
+        .env("GRAYGATE_UPGRADE", "1")
+        .output()
+        .unwrap();
+    assert_eq!(other.status.code(), Some(1), "{other:?}");
+    let expected = format!("it is supervised by process {}", gateway.pid());
+    assert!(said(&other).contains(&expected), "{other:?}");
+    assert_eq!(child(&gateway), own);
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+    gateway.end();
+}
+
+#[test]
+fn what_keeps_a_restart_from_serving_is_said_once_and_a_better_file_is_taken_at_once() {
+    let origin = Origin::saying(ok("fine"));
+    let mut gateway = setup(&origin).start();
+    // It can be read, and nobody can listen there.
+    gateway.edit_ini(|it| it.set("admin.metrics", "192.0.2.1:9"));
+    send(child(&gateway), Signal::SIGKILL);
+    let line = gateway.wait_for_log("gateway-died pid=");
+    assert!(line.contains("signal 9"), "{line}");
+    gateway.wait_for_log("cannot listen on 192.0.2.1:9");
+    let said = || {
+        let lines = gateway.stderr.all();
+        lines
+            .iter()
+            .filter(|it| it.contains("gateway-died") && it.contains("192.0.2.1"))
+            .count()
+    };
+    wait_until("it is said", DEADLINE, || said() == 1);
+    // Several more attempts, with growing pauses.
+    wait_until("it is tried again", DEADLINE, || {
+        gateway
+            .stderr
+            .count("graygate: cannot listen on 192.0.2.1:9")
+            > 4
+    });
+    assert_eq!(said(), 1);
+    let begun = std::time::Instant::now();
+    gateway.edit_ini(|it| it.set("admin.metrics", "off"));
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+    assert!(begun.elapsed() < DEADLINE);
     gateway.end();
 }

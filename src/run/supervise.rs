@@ -122,6 +122,8 @@ enum Without {
     Nothing,
     /// Start one then.
     Start(Instant),
+    /// Start one then, or once the ini file is another one: it may be to blame.
+    StartOr(Instant, FileMark),
     /// Start one once the ini file is another one.
     WaitForFile(FileMark),
 }
@@ -270,6 +272,7 @@ impl Parent {
         let limit = match &self.without {
             Without::Nothing => None,
             Without::Start(when) => Some(left(when)),
+            Without::StartOr(when, _) => Some(left(when).min(FILE_LOOK)),
             Without::WaitForFile(_) => Some(FILE_LOOK),
         };
         let upgrade = self.succession.as_ref().map(|it| left(&it.until));
@@ -310,7 +313,7 @@ impl Parent {
                     child.signal(signal);
                 }
                 // Whoever asks for a reload has done something about it.
-                if let Without::Start(_) | Without::WaitForFile(_) = self.without {
+                if !matches!(self.without, Without::Nothing) {
                     self.without = Without::Start(Instant::now());
                 }
             }
@@ -466,9 +469,14 @@ impl Parent {
         if !child.doors.is_empty() {
             self.doors = child.doors;
         }
-        let reason = child.refusal.unwrap_or_else(|| shown(status));
         let pause = self.pauses.after(child.serving, Instant::now());
-        self.without = Without::Start(Instant::now() + pause);
+        let when = Instant::now() + pause;
+        let mark = child.refusal.is_some().then(|| FileMark::of(&self.path));
+        self.without = match mark {
+            Some(mark) => Without::StartOr(when, mark),
+            None => Without::Start(when),
+        };
+        let reason = child.refusal.unwrap_or_else(|| shown(status));
         let (pid, restarts) = (child.pid, self.restarts + 1);
         let says = format!("the gateway has died ({reason}), and is started again");
         self.notices.tell(Notice::Waits(says));
@@ -487,7 +495,10 @@ impl Parent {
     /// Starts a gateway if it is time to.
     fn look(&mut self) {
         match &self.without {
-            Without::Start(when) if *when <= Instant::now() => self.start_again(),
+            Without::Start(when) | Without::StartOr(when, _) if *when <= Instant::now() => {
+                self.start_again();
+            }
+            Without::StartOr(_, mark) if *mark != FileMark::of(&self.path) => self.start_again(),
             Without::WaitForFile(mark) if *mark != FileMark::of(&self.path) => self.start_again(),
             _ => {}
         }

@@ -64,3 +64,27 @@ fn bind<'a>(addr: SocketAddr, others: impl Iterator<Item = BorrowedFd<'a>>) -> i
     };
     listener?.share()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_the_ini_file_are_bound_and_only_for_what_they_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ini");
+        let text = "[gateway]\nlisten = 127.0.0.1:80, 127.0.0.2:81 proxy\n\
+                    [lists]\nfile = lists\n\
+                    [admin]\nlisten = 127.0.0.1:82\nmetrics = 127.0.0.1:83\n";
+        std::fs::write(&path, text).unwrap();
+        let config = Config::load(&path, None).unwrap();
+        let asked = |kind, asked| named(&config, kind, asked).is_some();
+        assert!(asked(LISTEN, "127.0.0.1:80") && asked(LISTEN, "127.0.0.2:81"));
+        assert!(asked(ADMIN_LISTEN, "127.0.0.1:82") && asked(ADMIN_METRICS, "127.0.0.1:83"));
+        for other in ["127.0.0.1:82", "127.0.0.1:22", "0.0.0.0:80", "80", ""] {
+            assert!(!asked(LISTEN, other), "{other}");
+        }
+        assert!(!asked(ADMIN_METRICS, "127.0.0.1:82"));
+        assert!(!asked("other", "127.0.0.1:80"));
+    }
+}
