@@ -356,7 +356,13 @@ fn an_address_that_is_not_loopback_needs_the_token_for_reading_too() {
     let gateway = setup.set("admin.token_file", "token").start();
     let admin = SocketAddr::new([127, 0, 0, 1].into(), gateway.admin().port());
     for target in [
-        "/healthz", "/metrics", "/lists", "/config", "/peers", "/nowhere",
+        "/healthz",
+        "/metrics",
+        "/lists",
+        "/config",
+        "/peers",
+        "/upgrades",
+        "/nowhere",
     ] {
         let response = over_tcp(admin, "GET", target, "");
         assert_eq!(response.status(), 401, "{target}");
@@ -364,7 +370,14 @@ fn an_address_that_is_not_loopback_needs_the_token_for_reading_too() {
         let wrong = over_tcp(admin, "GET", target, &bearer("0123456789abcdef"));
         assert_eq!(wrong.status(), 401, "{target}");
     }
-    for target in ["/healthz", "/metrics", "/lists", "/config", "/peers"] {
+    for target in [
+        "/healthz",
+        "/metrics",
+        "/lists",
+        "/config",
+        "/peers",
+        "/upgrades",
+    ] {
         let response = over_tcp(admin, "GET", target, &bearer(TOKEN));
         assert_eq!(response.status(), 200, "{target}");
     }
