@@ -260,15 +260,9 @@ impl Running {
             supervisor.doors_changed(&sockets.locked().all()?)?;
         }
         let handover = giver.start(&config.path)?;
-        // Whoever sees the number may ask for an upgrade.
-        if let Some(pid_file) = &mut pid_file {
-            match pid_file.announce() {
-                // There is no other gateway any more.
-                Err(error) if taking.is_some() => {
-                    log::error!("pid-file-not-written error={:?}", error.to_string());
-                }
-                outcome => outcome?,
-            }
+        if let (Some(pid_file), None) = (&mut pid_file, &taking) {
+            // Whoever sees the number may ask for an upgrade.
+            pid_file.announce()?;
         }
         if let Some(taking) = &mut taking {
             taking.tell();
@@ -417,12 +411,21 @@ fn read_lists(
 /// Waits until the running gateway lets go, and takes what only one can have.
 fn take_over(
     taking: &mut Taking,
-    pid_file: Option<&mut PidFile>,
+    mut pid_file: Option<&mut PidFile>,
     publisher: &Publisher,
 ) -> io::Result<()> {
     taking.take_over(publisher).map_err(io::Error::other)?;
-    pid_file.map_or(Ok(()), |it| it.take(PID_FILE_WAIT))?;
+    if let Some(pid_file) = &mut pid_file {
+        pid_file.take(PID_FILE_WAIT)?;
+    }
     taking.confirm();
+    // At once: the old one may be about to end, and its number stands there.
+    if let Some(pid_file) = pid_file
+        && let Err(error) = pid_file.announce()
+    {
+        // There is no other gateway any more.
+        log::error!("pid-file-not-written error={:?}", error.to_string());
+    }
     publisher.take_over_copy();
     Ok(())
 }
