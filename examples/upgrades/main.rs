@@ -37,6 +37,9 @@ struct Arguments {
     /// Graygate's program.
     #[arg(long, value_name = "FILE")]
     graygate: Option<PathBuf>,
+    /// With Graygate under a supervisor.
+    #[arg(long)]
+    supervised: bool,
     /// With nginx (USR2 to the master, then QUIT to the old one).
     #[arg(long)]
     nginx: bool,
@@ -72,6 +75,8 @@ fn run(arguments: &Arguments) -> Result<String, String> {
     allow_descriptors()?;
     let mut kinds = Vec::new();
     kinds.extend(arguments.graygate.clone().map(Kind::Graygate));
+    let supervised = arguments.graygate.clone().filter(|_| arguments.supervised);
+    kinds.extend(supervised.map(Kind::Supervised));
     kinds.extend(arguments.nginx.then_some(Kind::Nginx));
     kinds.extend(arguments.haproxy.then_some(Kind::Haproxy));
     kinds.extend(arguments.haproxy_idle.then_some(Kind::HaproxyIdle));

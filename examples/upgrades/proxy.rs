@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Kind {
     /// By `graygate upgrade`.
     Graygate(PathBuf),
+    /// The same, with a supervisor.
+    Supervised(PathBuf),
     /// By USR2 to the master, and QUIT to the old one as soon as the new one has workers.
     Nginx,
     /// By USR2 to the master.
@@ -34,6 +36,7 @@ impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Graygate(_) => "Graygate",
+            Self::Supervised(_) => "Graygate, supervised",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::HaproxyIdle => "HAProxy, `idle-close-on-response`",
@@ -43,7 +46,9 @@ impl Kind {
     /// Its configuration's file, and what is in it.
     fn configuration(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Graygate(_) => ("graygate.ini", include_str!("conf/graygate.ini")),
+            Self::Graygate(_) | Self::Supervised(_) => {
+                ("graygate.ini", include_str!("conf/graygate.ini"))
+            }
             Self::Nginx => ("nginx.conf", include_str!("conf/nginx.conf")),
             Self::Haproxy | Self::HaproxyIdle => ("haproxy.cfg", include_str!("conf/haproxy.cfg")),
         }
@@ -90,6 +95,11 @@ impl Proxy {
                 command.args(["run", "-c"]).arg(&file);
                 command
             }
+            Kind::Supervised(program) => {
+                let mut command = Command::new(program);
+                command.args(["run", "--supervise", "-c"]).arg(&file);
+                command
+            }
             Kind::Nginx => {
                 // It starts its successor by the path that it was started by.
                 let mut command = Command::new(program("nginx")?);
@@ -127,7 +137,7 @@ impl Proxy {
     /// Upgrades it, and waits until the new process is there.
     pub(crate) fn upgrade(&mut self) -> Result<(), String> {
         match &self.kind {
-            Kind::Graygate(program) => {
+            Kind::Graygate(program) | Kind::Supervised(program) => {
                 let mut command = Command::new(program);
                 command.args(["upgrade", "-c"]).arg(&self.file);
                 let mut upgrade = spawn(&mut command, self.folder.path())?;
@@ -171,7 +181,7 @@ impl Proxy {
                 // It is a child of the one before.
                 processes.remove(&present);
             }
-            Kind::Haproxy | Kind::HaproxyIdle => {
+            Kind::Haproxy | Kind::HaproxyIdle | Kind::Supervised(_) => {
                 processes = children(self.first.id());
                 // The one that was begun last; numbers of processes begin anew only after millions.
                 processes.pop_last();
