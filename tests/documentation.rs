@@ -281,8 +281,19 @@ fn every_rule_names_tests_that_exist_and_one_of_them_is_end_to_end() {
 
 #[test]
 fn every_threat_names_tests_that_exist() {
-    let text = fs::read_to_string(here("docs/security.md")).unwrap();
-    let (_, table) = section(&text, "threats");
+    check_tests_of("docs/security.md", "threats");
+}
+
+#[test]
+fn what_clients_notice_of_an_upgrade_names_tests_that_exist() {
+    check_tests_of("docs/upgrade.md", "clients");
+}
+
+/// The last column of this table names tests, of which one is end-to-end.
+#[track_caller]
+fn check_tests_of(page: &str, name: &str) {
+    let text = fs::read_to_string(here(page)).unwrap();
+    let (_, table) = section(&text, name);
     for row in table.lines().skip(2) {
         let tests = row.trim_matches('|').rsplit('|').next().unwrap();
         let references = tests.split(',').map(|it| it.trim().trim_matches('`'));
