@@ -24,8 +24,8 @@ fn setup(origin: &Origin) -> Setup {
         .set("gateway.pid_file", "pid")
 }
 
-/// The only gateway that this supervisor has started, and which lives; the supervisor knows that one serves, or
-/// has served.
+/// The only gateway that this supervisor has started, and which lives; the supervisor knows that one serves,
+/// or has served.
 #[track_caller]
 fn child(supervisor: &Gateway) -> i32 {
     wait_until("the pid file is there", DEADLINE, || {
