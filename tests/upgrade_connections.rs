@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -158,6 +159,41 @@ fn a_connection_whose_proxy_has_not_named_the_client_yet_moves_and_waits_for_tha
             own.count() == 2
         });
     }
+}
+
+#[test]
+fn a_connection_that_moves_is_not_refused_for_being_one_too_many() {
+    const MOST: usize = 10;
+    let origin = origin();
+    let gateway = start(&origin, |setup| setup.set("gateway.max_connections", MOST));
+    let _last = LastProcess(&gateway);
+    let connect = || (0..MOST).map(|_| gateway.connect()).collect::<Vec<_>>();
+    let mut clients = connect();
+    for client in &mut clients {
+        assert_kept(&client.ask(KEPT));
+    }
+    let old = thread::scope(|scope| {
+        let upgrade = scope.spawn(|| upgrade(&gateway));
+        wait_until("the new one accepts", DEADLINE, || {
+            // The old one says so at its start.
+            gateway.stderr.count(" ready ") == 2
+        });
+        // As many as it may have.
+        let mut others = Vec::new();
+        wait_until("it has all that it may", DEADLINE, || {
+            let mut client = gateway.connect();
+            let is_served = client.ask(KEPT).status() == 200;
+            others.extend(is_served.then_some(client));
+            others.len() == MOST
+        });
+        clients.extend(others);
+        upgrade.join().unwrap()
+    });
+    wait_until("the old one ends", DEADLINE, || has_ended(old));
+    for client in &mut clients {
+        assert_kept(&client.ask(KEPT));
+    }
+    assert_eq!(gateway.connect().ask(KEPT).status(), 503);
 }
 
 /// It is bound to the connection of the old process to the server.
