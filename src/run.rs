@@ -13,6 +13,7 @@ mod logs;
 pub(crate) mod neighbours;
 mod open_socket;
 mod reload;
+mod secrets;
 mod sockets;
 pub(crate) mod supervise;
 mod supervisor;
@@ -20,6 +21,7 @@ pub(crate) mod upgrade;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,8 +48,9 @@ use crate::proxy::{Gateway, listeners};
 use crate::run::acquired::Acquired;
 use crate::run::doors::OpenDoors;
 use crate::run::inheritance::Inheritance;
-use crate::run::lists::{Started, start_store, wait_for_lists};
+use crate::run::lists::{Bell, Started, start_store, wait_for_lists};
 use crate::run::neighbours::Announcement;
+use crate::run::secrets::Secrets;
 use crate::run::sockets::SharedSockets;
 use crate::run::supervisor::Supervisor;
 use crate::run::upgrade::{Arrivals, Estate, Giver, Open, Successor, Taking};
@@ -107,7 +110,11 @@ struct Running {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
     checker: Arc<Checker>,
-    heartbeat: Option<Arc<Heartbeat>>,
+    heartbeat: Arc<ArcSwapOption<Heartbeat>>,
+    bell: Bell,
+    secrets: Secrets,
+    /// Commands that have come during a reload.
+    deferred: VecDeque<Command>,
     reloads: Arc<Reloads>,
     access_log: Log,
     error_log: Log,
@@ -203,7 +210,12 @@ impl Running {
         let estate = taking.as_mut().map(|it| std::mem::take(&mut it.estate));
         let lineage = estate.as_ref().map(|it| Lineage::after(&it.history));
         let lineage = Arc::new(lineage.unwrap_or_else(Lineage::first));
-        let (publisher, heartbeat) = read_lists(&config, &gateway, taking.as_ref(), estate)?;
+        let Started {
+            publisher,
+            heartbeat,
+            bell,
+        } = read_lists(&config, &gateway, taking.as_ref(), estate)?;
+        let heartbeat = Arc::new(ArcSwapOption::from_pointee(heartbeat));
         startup.at("checking the servers");
         checker.wait_for_first(&config);
         startup.at("opening the doors");
@@ -213,7 +225,7 @@ impl Running {
             gateway: Arc::clone(&gateway),
             publisher: Arc::clone(&publisher),
             checker: Arc::clone(&checker),
-            heartbeat: heartbeat.clone(),
+            heartbeat: Arc::clone(&heartbeat),
             reloads: Arc::clone(&reloads),
             lineage: Arc::clone(&lineage),
             error_log: error_log.queue(),
@@ -237,7 +249,7 @@ impl Running {
             taken.inspect_err(|why| give_up(&gateway, supervisor.as_deref(), why))?;
             lineage.has_taken_over();
             gateway.lists.go_on_with(BTreeMap::new());
-            if let Some(heartbeat) = &heartbeat {
+            if let Some(heartbeat) = &*heartbeat.load() {
                 heartbeat.rest(false);
             }
         }
@@ -277,6 +289,9 @@ impl Running {
             publisher,
             checker,
             heartbeat,
+            bell,
+            secrets: Secrets::of(&config.store),
+            deferred: VecDeque::new(),
             reloads,
             access_log,
             error_log,
@@ -312,6 +327,12 @@ impl Running {
             .unwrap_or_else(crossbeam_channel::never);
         let mut orders = self.orders.clone();
         let successor = loop {
+            if let Some(command) = self.deferred.pop_front() {
+                if self.obey(command, commands) {
+                    break None;
+                }
+                continue;
+            }
             let command = select! {
                 // When all senders are gone, nothing else could end it.
                 recv(commands) -> command => command.unwrap_or(Command::Drain),
@@ -332,21 +353,29 @@ impl Running {
                     continue;
                 }
             };
-            match command {
-                Command::Reload => {
-                    self.notices.tell(Notice::Reloading);
-                    self.reload();
-                    self.notices.tell(Notice::Reloaded);
-                    if let Some(handover) = &self.handover {
-                        handover.giver.pass_on(&Message::Reload);
-                    }
-                }
-                Command::ReopenLogs => self.reopen_logs(),
-                Command::Upgrade => self.upgrade(),
-                Command::Drain => break None,
+            if self.obey(command, commands) {
+                break None;
             }
         };
         self.end(commands, successor);
+    }
+
+    /// Carries out a command; true for the end.
+    fn obey(&mut self, command: Command, commands: &Receiver<Command>) -> bool {
+        match command {
+            Command::Reload => {
+                self.notices.tell(Notice::Reloading);
+                self.reload(commands);
+                self.notices.tell(Notice::Reloaded);
+                if let Some(handover) = &self.handover {
+                    handover.giver.pass_on(&Message::Reload);
+                }
+            }
+            Command::ReopenLogs => self.reopen_logs(),
+            Command::Upgrade => self.upgrade(),
+            Command::Drain => return true,
+        }
+        false
     }
 
     /// Has the program at this one's path take over, with the rights that this one has. The outcome is in the
@@ -400,10 +429,10 @@ fn read_lists(
     let Estate { lists, peers, .. } = estate.unwrap_or_default();
     gateway.lists.go_on_with(peers);
     let (started, taken_lists) = start_store(config, gateway, Some(&lists))?;
-    taking.tell_of_accepted(&started.0);
+    taking.tell_of_accepted(&started.publisher);
     if taking.has_lists {
         let limit = taking.left_of(config.gateway.upgrade_timeout);
-        wait_for_lists(&started.0, &lists, taken_lists, limit)?;
+        wait_for_lists(&started.publisher, &lists, taken_lists, limit)?;
     }
     Ok(started)
 }

@@ -27,7 +27,7 @@ pub(crate) use self::cause::{Cause, Mode};
 pub use self::entries::Entries;
 pub(crate) use self::gate::guard::By;
 pub use self::name::StoreName;
-pub(crate) use self::publisher::{HandedLists, Publisher, TakenLists};
+pub(crate) use self::publisher::{Feed, HandedLists, Publisher, TakenLists};
 pub use self::reading::Fault;
 pub(crate) use self::reading::Reading;
 pub(crate) use self::status::{Status, StoreFinding};

@@ -92,12 +92,12 @@ fn the_page_and_the_metrics_say_what_the_reloads_have_come_to() {
     });
     assert_eq!(page(&gateway), expected);
 
-    gateway.edit_ini(|it| it.set("gateway.workers", 3).set("upstream.peer_port", 81));
+    gateway.edit_ini(|it| it.set("gateway.workers", 3).set("gateway.user", "nobody"));
     let said = done(&gateway);
-    let ignored = "; only a restart changes gateway.workers, upstream.peer_port\n";
+    let ignored = "; only a restart changes gateway.workers, gateway.user\n";
     assert!(said.ends_with(ignored), "{said}");
     expected["reloads"]["ok"] = json!(2);
-    expected["ignored"] = json!(["gateway.workers", "upstream.peer_port"]);
+    expected["ignored"] = json!(["gateway.workers", "gateway.user"]);
     assert_eq!(page(&gateway), expected);
 
     // Here the file is good, for the gateway might have a URL in its environment.
@@ -119,7 +119,7 @@ fn the_page_and_the_metrics_say_what_the_reloads_have_come_to() {
         it.set("lists.file", "lists")
             .unset("gateway.max_connections")
     });
-    let set_back = |it: Setup| it.set("gateway.workers", 2).unset("upstream.peer_port");
+    let set_back = |it: Setup| it.set("gateway.workers", 2).set("gateway.user", "");
     gateway.edit_ini(set_back);
     done(&gateway);
     let page = page(&gateway);

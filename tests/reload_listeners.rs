@@ -265,6 +265,9 @@ fn any_free_port_stays_the_same_one() {
     wait_until("one is left", DEADLINE, || is_refused(addrs[1]));
     reload(&mut gateway, "gateway.max_connections", 99, "ok");
     serves(addrs[0]);
+    // Whoever wants to keep it can write it down.
+    reload(&mut gateway, "gateway.listen", addrs[0], "ok");
+    serves(addrs[0]);
 }
 
 /// Whether only root may listen on low ports here, and this is root.

@@ -502,7 +502,7 @@ fn lists(page: &mut MetricsPage, view: &View) {
         "1 for the way in which changes are noticed.",
     );
     page.value("lists_mode", &[("mode", &status.mode.name())], 1);
-    if let Some(heartbeat) = &view.heartbeat {
+    if let Some(heartbeat) = &*view.heartbeat.load() {
         heartbeats(page, &heartbeat.counts());
     }
     names(page, &view.gateway.lists.names().counts());

@@ -26,7 +26,7 @@ pub(crate) struct View {
     /// The lists' way into it.
     pub(crate) publisher: Arc<Publisher>,
     /// By which other machines know this gateway, if there is one.
-    pub(crate) heartbeat: Option<Arc<Heartbeat>>,
+    pub(crate) heartbeat: Arc<ArcSwapOption<Heartbeat>>,
     /// The health checks of peers.
     pub(crate) checker: Arc<Checker>,
     /// The outcomes of the reloads.

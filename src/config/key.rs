@@ -32,7 +32,7 @@ pub(super) struct Setting<T> {
 }
 
 /// Declares the keys of a section, in the order of the shipped file: `CONSTANT: type = name, default,
-/// (reload | restart | secret), parser, explanation;`. A secret one needs a restart, too.
+/// (reload | restart | secret), parser, explanation;`. A reload changes a secret one, too.
 macro_rules! settings {
     (
         [$section:ident]
@@ -65,14 +65,7 @@ macro_rules! key {
         )
     };
     (secret, $section:ident, $name:ident, $default:literal, $text:literal) => {
-        $crate::config::key::key!(
-            $section,
-            $name,
-            $default,
-            concat!($text, " (restart)"),
-            true,
-            true
-        )
+        $crate::config::key::key!($section, $name, $default, $text, false, true)
     };
     ($section:ident, $name:ident, $default:literal, $text:expr, $restart:literal, $secret:literal) => {
         $crate::config::key::Key {

@@ -10,11 +10,11 @@ use super::units;
 
 settings! {
     [lists]
-    FILE: Option<PathBuf> = file, "", restart, |it, base| units::path(it, base),
+    FILE: Option<PathBuf> = file, "", reload, |it, base| units::path(it, base),
         "Lists file, used when no Redis URL is set.";
-    LAST_GOOD: Option<PathBuf> = last_good, "/var/lib/graygate/lists", restart, |it, base| units::path(it, base),
+    LAST_GOOD: Option<PathBuf> = last_good, "/var/lib/graygate/lists", reload, |it, base| units::path(it, base),
         "Copy of the lists in force, for a start with Redis down; empty: none.";
-    LAST_GOOD_MAX_AGE: Option<Duration> = last_good_max_age, "unlimited", restart, |it, _| units::age(it),
+    LAST_GOOD_MAX_AGE: Option<Duration> = last_good_max_age, "unlimited", reload, |it, _| units::age(it),
         "Age above which that copy is not used, such as 12h or 30d, at least a few check_intervals; or unlimited.";
     GUARD_SHARE: usize = guard_share, "50", reload, |it, _| units::count(it, 0..=100),
         "Share of prod's servers, in percent, that one change may remove, 0 to 100; more is held.";

@@ -1,6 +1,6 @@
 //! Section `[redis]`: the server with the lists, how to reach it, and the names of its keys.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ConfigError, ValueResult, WrongValue, shown, wrong};
@@ -16,41 +16,41 @@ settings! {
         "Server: redis://[[user]:password@]host[:port][/db], rediss://… with TLS, or unix:///path[?db=0].";
     SENTINELS: Vec<Url> = sentinels, "", secret, |it, _| Url::read_sentinels(it),
         "Sentinels: host[:26379] or redis[s]://…, separated by commas; the host in url is then the master's name.";
-    PASSWORD_FILE: Option<PathBuf> = password_file, "", restart, |it, base| units::path(it, base),
+    PASSWORD_FILE: Option<PathBuf> = password_file, "", reload, |it, base| units::path(it, base),
         "File with the password of the server and nothing else, read at each connection; empty: as the URL says.";
-    SENTINEL_PASSWORD_FILE: Option<PathBuf> = sentinel_password_file, "", restart, |it, base| units::path(it, base),
+    SENTINEL_PASSWORD_FILE: Option<PathBuf> = sentinel_password_file, "", reload, |it, base| units::path(it, base),
         "The same for Sentinels that have none in their URLs.";
-    TLS_CA: Option<PathBuf> = tls_ca, "", restart, |it, base| units::path(it, base),
+    TLS_CA: Option<PathBuf> = tls_ca, "", reload, |it, base| units::path(it, base),
         "PEM file of the certificate authorities to trust, or the server's own certificate; empty: the system's.";
-    TLS_CERT: Option<PathBuf> = tls_cert, "", restart, |it, base| units::path(it, base),
+    TLS_CERT: Option<PathBuf> = tls_cert, "", reload, |it, base| units::path(it, base),
         "PEM file of the gateway's own certificate, for a server that asks for one; empty: none.";
-    TLS_KEY: Option<PathBuf> = tls_key, "", restart, |it, base| units::path(it, base),
+    TLS_KEY: Option<PathBuf> = tls_key, "", reload, |it, base| units::path(it, base),
         "PEM file of its private key, readable by the user in [gateway].";
-    TLS_NAME: Option<String> = tls_name, "", restart, |it, _| server_name(it),
+    TLS_NAME: Option<String> = tls_name, "", reload, |it, _| server_name(it),
         "Name that the server's certificate must have; empty: the host in url, or what the Sentinels say.";
-    GRAY_KEY: String = gray_key, "gray", restart, |it, _| name(it),
+    GRAY_KEY: String = gray_key, "gray", reload, |it, _| name(it),
         "Key of the clients that get the new version.";
-    PRE_KEY: String = pre_key, "pre", restart, |it, _| name(it),
+    PRE_KEY: String = pre_key, "pre", reload, |it, _| name(it),
         "Key of the new version's servers.";
-    PROD_KEY: String = prod_key, "prod", restart, |it, _| name(it),
+    PROD_KEY: String = prod_key, "prod", reload, |it, _| name(it),
         "Key of the old version's servers.";
-    ACCEPT_KEY: String = accept_key, "graygate:accept", restart, |it, _| name(it),
+    ACCEPT_KEY: String = accept_key, "graygate:accept", reload, |it, _| name(it),
         "Key, a string or a set, that names the digests of held changes to accept.";
-    NOTIFY: Notify = notify, "auto", restart, |it, _| notify(it),
+    NOTIFY: Notify = notify, "auto", reload, |it, _| notify(it),
         "How to learn of changes: events (keyspace events), tracking (client tracking), poll, or auto: the first that works.";
-    CHECK_INTERVAL: Duration = check_interval, "10s", restart, |it, _| units::duration(it),
+    CHECK_INTERVAL: Duration = check_interval, "10s", reload, |it, _| units::duration(it),
         "Time between two full checks of the lists, events or not.";
-    POLL_INTERVAL: Duration = poll_interval, "1s", restart, |it, _| units::duration(it),
+    POLL_INTERVAL: Duration = poll_interval, "1s", reload, |it, _| units::duration(it),
         "Time between two reads of the lists if there are no events.";
-    TIMEOUT: Duration = timeout, "2s", restart, |it, _| units::duration(it),
+    TIMEOUT: Duration = timeout, "2s", reload, |it, _| units::duration(it),
         "Time for Redis to accept a connection or to answer.";
-    MAX_REPLY: usize = max_reply, "256m", restart, |it, _| reply_size(it),
+    MAX_REPLY: usize = max_reply, "256m", reload, |it, _| reply_size(it),
         "Longest reply with all lists, 64k to 4g; above that the lists stay as they are. A million IPv6 entries take 46m.";
-    HEARTBEAT: Option<Duration> = heartbeat, "2s", restart, |it, _| heartbeat(it),
+    HEARTBEAT: Option<Duration> = heartbeat, "2s", reload, |it, _| heartbeat(it),
         "Time between two heartbeats, 100ms or more, by which `graygate fleet` knows this gateway; or off.";
-    NODE: String = node, "", restart, |it, _| node(it),
+    NODE: String = node, "", reload, |it, _| node(it),
         "Name of this gateway, unique among those on the same Redis; empty: the host's.";
-    NODE_KEY: String = node_key, "graygate:node", restart, |it, _| name(it),
+    NODE_KEY: String = node_key, "graygate:node", reload, |it, _| name(it),
         "Prefix of the heartbeats' keys: a colon and the name follow it; with an s appended, it is the key of their index.";
 }
 
@@ -129,16 +129,6 @@ pub struct Tls {
     pub own: Option<(PathBuf, PathBuf)>,
     /// The name that the server's certificate must have, if that is not its host's; not for Sentinels.
     pub name: Option<String>,
-}
-
-impl Tls {
-    pub(super) fn cert(&self) -> Option<&Path> {
-        self.own.as_ref().map(|(cert, _)| cert.as_path())
-    }
-
-    pub(super) fn key(&self) -> Option<&Path> {
-        self.own.as_ref().map(|(_, key)| key.as_path())
-    }
 }
 
 /// How changes of the lists are learned of.

@@ -1,12 +1,12 @@
 //! Which settings of a new configuration a running gateway applies, and the outcomes of reloads so far.
 //!
-//! Settings that only matter at the start keep their values: ports, threads, the user, the
-//! source of the lists. All others apply to whatever begins after the reload.
+//! Settings that only matter at the start keep their values: threads, the pid file, the user. All others
+//! apply to whatever begins after the reload.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::{Config, Store, Url, gateway, lists, redis, upstream};
+use super::{Config, gateway};
 
 /// The outcomes of a gateway's reloads. Whoever has sent a signal learns here how it ended.
 #[derive(Debug)]
@@ -99,75 +99,7 @@ impl Config {
             gateway::USER => gateway.user,
             gateway::GROUP => gateway.group,
         });
-        kept.extend(changed_in_store(&self.store, &new.store));
-        new.store = self.store.clone();
-        keep!(kept, self, new, {
-            lists::LAST_GOOD => lists.last_good,
-            lists::LAST_GOOD_MAX_AGE => lists.last_good_max_age,
-            upstream::PEER_PORT => upstream.peer_port,
-        });
         new.written = new.written.waiting(&self.written, &kept);
         (new, kept)
     }
-}
-
-/// Whether these are the same as written in the file; where their passwords are is compared elsewhere.
-fn same_text(old: &[Url], new: &[Url]) -> bool {
-    old.iter().map(Url::as_str).eq(new.iter().map(Url::as_str))
-}
-
-/// The names of the keys in which two stores differ.
-fn changed_in_store(old: &Store, new: &Store) -> Vec<&'static str> {
-    let compared = match (old, new) {
-        (Store::File(old), Store::File(new)) => vec![(lists::FILE.key, old == new)],
-        (Store::Redis(old), Store::Redis(new)) => vec![
-            (redis::URL.key, old.url.as_str() == new.url.as_str()),
-            (
-                redis::SENTINELS.key,
-                same_text(&old.sentinels, &new.sentinels),
-            ),
-            (
-                redis::PASSWORD_FILE.key,
-                old.passwords.server == new.passwords.server,
-            ),
-            (
-                redis::SENTINEL_PASSWORD_FILE.key,
-                old.passwords.sentinels == new.passwords.sentinels,
-            ),
-            (redis::TLS_CA.key, old.tls.ca == new.tls.ca),
-            (redis::TLS_CERT.key, old.tls.cert() == new.tls.cert()),
-            (redis::TLS_KEY.key, old.tls.key() == new.tls.key()),
-            (redis::TLS_NAME.key, old.tls.name == new.tls.name),
-            (redis::GRAY_KEY.key, old.keys.gray == new.keys.gray),
-            (redis::PRE_KEY.key, old.keys.pre == new.keys.pre),
-            (redis::PROD_KEY.key, old.keys.prod == new.keys.prod),
-            (redis::ACCEPT_KEY.key, old.accept_key == new.accept_key),
-            (redis::NOTIFY.key, old.notify == new.notify),
-            (
-                redis::CHECK_INTERVAL.key,
-                old.check_interval == new.check_interval,
-            ),
-            (
-                redis::POLL_INTERVAL.key,
-                old.poll_interval == new.poll_interval,
-            ),
-            (redis::TIMEOUT.key, old.timeout == new.timeout),
-            (redis::MAX_REPLY.key, old.max_reply == new.max_reply),
-            (
-                redis::HEARTBEAT.key,
-                old.fleet.heartbeat == new.fleet.heartbeat,
-            ),
-            (redis::NODE.key, old.fleet.node == new.fleet.node),
-            (
-                redis::NODE_KEY.key,
-                old.fleet.node_key == new.fleet.node_key,
-            ),
-        ],
-        // The URL decides which of the two it is.
-        (Store::File(_), Store::Redis(_)) | (Store::Redis(_), Store::File(_)) => {
-            vec![(redis::URL.key, false)]
-        }
-    };
-    let changed = compared.into_iter().filter(|(_, same)| !same);
-    changed.map(|(key, _)| key.full_name).collect()
 }

@@ -9,7 +9,7 @@ use super::units;
 
 settings! {
     [upstream]
-    PEER_PORT: u16 = peer_port, "80", restart, |it, _| units::port(it),
+    PEER_PORT: u16 = peer_port, "80", reload, |it, _| units::port(it),
         "Port of the servers that are listed without one, 1 to 65535.";
     RESOLVE_INTERVAL: Duration = resolve_interval, "10s", reload, |it, _| units::duration(it),
         "Time between two look-ups of a server's name.";

@@ -49,6 +49,10 @@ mod tests {
     /// Threads that are not spawned here, and why none of them can be missed for long.
     const OTHERS: &[(&str, &str)] = &[
         (
+            "src/run/reload/store.rs",
+            "lists-trial: one attempt, and the reload fails without its outcome",
+        ),
+        (
             "src/process.rs",
             "signals: it runs no code of ours but to pass them on",
         ),

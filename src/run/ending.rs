@@ -21,7 +21,7 @@ impl Running {
         {
             log::error!("pid-file-not-left error={:?}", error.to_string());
         }
-        if let Some(heartbeat) = &self.heartbeat {
+        if let Some(heartbeat) = &*self.heartbeat.load() {
             heartbeat.rest(true);
         }
         let outcome = successor.let_it_take_over();
@@ -33,7 +33,7 @@ impl Running {
             }
             (Ok(()), None) => true,
             (Err(why), giver) => {
-                if let Some(heartbeat) = &self.heartbeat {
+                if let Some(heartbeat) = &*self.heartbeat.load() {
                     heartbeat.rest(false);
                 }
                 if let Some(pid_file) = &mut self.pid_file
@@ -102,7 +102,7 @@ impl Running {
         }
         workers::flush_access_logs(&self.gateway);
         self.publisher.end();
-        if let Some(heartbeat) = &self.heartbeat {
+        if let Some(heartbeat) = &*self.heartbeat.load() {
             heartbeat.end();
         }
         log::info!("stopped");

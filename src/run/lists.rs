@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
+
 use crate::config::{Config, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::proxy::Gateway;
 use crate::store::copy::Purpose;
 use crate::store::gate::guard::GuardRules;
-use crate::store::{self, HandedLists, Publisher, StoreName, TakenLists};
+use crate::store::{self, Cause, HandedLists, Publisher, StoreName, TakenLists};
 use crate::upstream::watch;
 
 pub(super) fn rules(config: &Config) -> GuardRules {
@@ -20,7 +22,14 @@ pub(super) fn rules(config: &Config) -> GuardRules {
 }
 
 /// What reads the lists, and what tells others of them.
-pub(super) type Started = (Arc<Publisher>, Option<Arc<Heartbeat>>);
+pub(super) struct Started {
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) heartbeat: Option<Heartbeat>,
+    pub(super) bell: Bell,
+}
+
+/// Rung when a heartbeat has something new to say, and heard by the one that there is.
+pub(super) type Bell = (Sender<()>, Receiver<()>);
 
 /// Begins with the lists that were `handed` over by another process, if there was one.
 pub(super) fn start_store(
@@ -29,23 +38,12 @@ pub(super) fn start_store(
     handed: Option<&HandedLists>,
 ) -> io::Result<(Started, TakenLists)> {
     let port = config.upstream.peer_port;
-    let max_age = match &config.store {
-        Store::Redis(_) => config.lists.last_good_max_age,
-        // The file is always available at the start, so its copy only serves for comparison.
-        Store::File(_) => None,
-    };
     let lists = Arc::clone(&gateway.lists);
     watch::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
     let publisher = Publisher::new(lists, port, rules(config), &config.store);
     let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {
-        let purpose = Purpose {
-            store: StoreName::of(&config.store),
-            peer_port: port,
-            max_age,
-            config: config.path.clone(),
-            succeeds: handed.is_some(),
-        };
+        let purpose = purpose(config, handed.is_some());
         publisher = publisher.with_copy(path, purpose)?;
     }
     let mut taken = TakenLists::default();
@@ -55,27 +53,61 @@ pub(super) fn start_store(
     let bell = heartbeat::bell();
     let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
     publisher.keep_time()?;
-    let mut heartbeat = None;
     match &config.store {
         Store::Redis(settings) => {
-            store::redis::start(settings.clone(), Arc::clone(&publisher))?;
+            store::redis::start(settings.clone(), publisher.feed(), Cause::Start)?;
             // In case Redis has not answered in time.
             publisher.use_copy();
-            if let Some(beat) = settings.fleet.heartbeat {
-                let publisher = Arc::clone(&publisher);
-                let report = move || report(&publisher);
-                let started = Heartbeat::start(settings.clone(), beat, report, bell)?;
-                // The other process writes it for as long as it is the gateway.
-                started.rest(handed.is_some());
-                heartbeat = Some(Arc::new(started));
-            }
         }
         Store::File(path) => {
-            let started = store::file::start(path.clone(), port, Arc::clone(&publisher));
+            let started = store::file::start(path.clone(), port, publisher.feed(), Cause::Start);
             started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
         }
     }
-    Ok(((publisher, heartbeat), taken))
+    let heartbeat = start_heartbeat(&config.store, &publisher, bell.clone())?;
+    if let Some(heartbeat) = &heartbeat {
+        // The other process writes it for as long as it is the gateway.
+        heartbeat.rest(handed.is_some());
+    }
+    let started = Started {
+        publisher,
+        heartbeat,
+        bell,
+    };
+    Ok((started, taken))
+}
+
+/// What the last-good copy is kept for; `succeeds`: another process keeps it still.
+pub(super) fn purpose(config: &Config, succeeds: bool) -> Purpose {
+    let max_age = match &config.store {
+        Store::Redis(_) => config.lists.last_good_max_age,
+        // The file is always available at the start, so its copy only serves for comparison.
+        Store::File(_) => None,
+    };
+    Purpose {
+        store: StoreName::of(&config.store),
+        peer_port: config.upstream.peer_port,
+        max_age,
+        config: config.path.clone(),
+        succeeds,
+    }
+}
+
+/// The heartbeat, if there is to be one.
+pub(super) fn start_heartbeat(
+    store: &Store,
+    publisher: &Arc<Publisher>,
+    bell: Bell,
+) -> io::Result<Option<Heartbeat>> {
+    let Store::Redis(settings) = store else {
+        return Ok(None);
+    };
+    let Some(beat) = settings.fleet.heartbeat else {
+        return Ok(None);
+    };
+    let publisher = Arc::clone(publisher);
+    let report = move || report(&publisher);
+    Heartbeat::start(settings.clone(), beat, report, bell).map(Some)
 }
 
 /// What the heartbeat reports about the lists.

@@ -2,19 +2,24 @@
 
 mod doors;
 mod listeners;
+mod store;
 
+use std::io;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, select};
 use doors::NewDoors;
 use listeners::NewListeners;
+use store::StoreChange;
 
 use super::lists::rules;
 use super::logs::NewTargets;
 use super::sockets::Sockets;
 use super::{Running, load};
-use std::io;
-
 use crate::config::{Config, REDIS_URL_VARIABLE};
+use crate::lists::ListName;
 use crate::logs::writer::{ERROR_LOG, Reopened};
-use crate::process;
+use crate::process::{self, Command};
 use crate::proxy::workers;
 
 impl Running {
@@ -34,10 +39,17 @@ impl Running {
     }
 
     /// Reads the ini file anew. A bad one changes nothing.
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self, commands: &Receiver<Command>) {
+        // However often it was asked for so far, this one is for all.
+        let others = commands.try_iter().filter(|it| *it != Command::Reload);
+        self.deferred.extend(others);
+        self.deferred.retain(|it| *it != Command::Reload);
+        if self.deferred.contains(&Command::Drain) {
+            return;
+        }
         self.reloads.begin();
         let current = self.gateway.config.load();
-        let outcome = load(&current.path).and_then(|new| self.apply(&current, new));
+        let outcome = load(&current.path).and_then(|new| self.apply(&current, new, commands));
         if let Err(error) = &outcome {
             log::error!("reload-failed error={error:?}");
         }
@@ -48,11 +60,21 @@ impl Running {
     ///
     /// # Errors
     /// Why that is not possible; nothing has changed then.
-    fn apply(&mut self, current: &Config, new: Config) -> Result<Vec<&'static str>, String> {
+    fn apply(
+        &mut self,
+        current: &Config,
+        new: Config,
+        commands: &Receiver<Command>,
+    ) -> Result<Vec<&'static str>, String> {
         let in_words = |error: io::Error| error.to_string();
         let shared = self.sockets.clone();
         let mut sockets = shared.unless_upgrading().ok_or(UPGRADING)?;
         let (mut config, mut fixed) = current.reload(new);
+        let store = StoreChange::between(current, &config, self.secrets);
+        let servers = self.publisher.lists().len(ListName::Prod);
+        if let Some((outcome, limit)) = store.try_it(&config, servers).map_err(in_words)? {
+            self.wait_for(&outcome, limit, commands)?;
+        }
         let targets = NewTargets::open(current, &config).map_err(in_words)?;
         let doors = NewDoors::open(&current.admin, &config.admin, &sockets, &self.view);
         let doors = doors.map_err(in_words)?;
@@ -81,9 +103,10 @@ impl Running {
         self.publisher.set_rules(rules(&config));
         self.checker.apply(&config);
         listeners.expect_fewer_proxies();
-        self.gateway.config.store(config);
+        self.gateway.config.store(config.clone());
         listeners.bring_into_force(&self.gateway, &mut sockets);
         doors.bring_into_force(&mut self.admin, &mut sockets, &self.view);
+        store.bring_into_force(self, &config);
         self.announce();
         self.tell_supervisor(&sockets);
         self.checker.tell();
@@ -91,6 +114,28 @@ impl Running {
         self.publisher.tell_findings();
         log::info!("reloaded file={path:?} ignored={}", fixed.len());
         Ok(fixed)
+    }
+
+    /// Waits until the lists were read by the new settings. Commands that come meanwhile are carried out
+    /// afterwards, but for the one that ends the gateway.
+    fn wait_for(
+        &mut self,
+        outcome: &Receiver<Result<(), String>>,
+        limit: Duration,
+        commands: &Receiver<Command>,
+    ) -> Result<(), String> {
+        let late = crossbeam_channel::after(limit);
+        loop {
+            let command = select! {
+                recv(outcome) -> it => return it.unwrap_or_else(|_| Err(NO_OUTCOME.to_owned())),
+                recv(late) -> _ => return Err(format!("the lists could not be read within {limit:?}")),
+                recv(commands) -> command => command.unwrap_or(Command::Drain),
+            };
+            self.deferred.push_back(command);
+            if command == Command::Drain {
+                return Err("the gateway is shutting down".to_owned());
+            }
+        }
     }
 
     /// From now on, logs go where the new `config` says.
@@ -131,6 +176,9 @@ impl Running {
         }
     }
 }
+
+/// Why the lists could not be read.
+const NO_OUTCOME: &str = "the lists could not be read: an internal error, see the line above";
 
 /// Why a reload is refused meanwhile.
 const UPGRADING: &str = "an upgrade is under way, by which the file is taken on";

@@ -46,14 +46,14 @@ impl Sockets {
         clients.chain(admin).collect()
     }
 
-    /// A descriptor of the socket that listens at this address of the ini file, whoever accepts there.
+    /// A descriptor of the socket that listens at this address, whoever accepts there.
     pub(super) fn at(&self, addr: SocketAddr) -> Option<io::Result<OwnedFd>> {
         // Each 0 is another port.
         if addr.port() == 0 {
             return None;
         }
         let mut entrances = self.entrances.iter();
-        if let Some(entrance) = entrances.find(|it| it.listening().asked() == addr) {
+        if let Some(entrance) = entrances.find(|it| it.listening().addr() == addr) {
             return Some(entrance.share());
         }
         let asked = addr.to_string();
@@ -74,7 +74,7 @@ impl Sockets {
     /// The sockets that may keep another one from being bound to this address.
     pub(super) fn in_the_way_of(&self, addr: SocketAddr) -> Vec<BorrowedFd<'_>> {
         let clients = self.entrances.iter();
-        let clients = clients.map(|it| (it.listening().asked(), it.as_fd()));
+        let clients = clients.map(|it| (it.listening().addr(), it.as_fd()));
         let admin = self.admin.iter();
         let admin = admin.filter_map(|it| Some((it.asked.parse().ok()?, it.socket.as_fd())));
         let all = clients.chain(admin);

@@ -7,11 +7,10 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::format::{FileError, parse, read};
-use super::{Cause, Mode, Publisher};
+use super::{Cause, Feed, Mode};
 use crate::process::supervised;
 
 /// How often the file is checked. An edit takes effect after two checks at most, plus the time for
@@ -50,34 +49,35 @@ impl FileVersion {
     }
 }
 
-/// Reads the file for the first time, and then watches it in a thread of its own.
+/// Reads the file for the first time, for the cause `why`, and then watches it in a thread of its own, until
+/// another store has its turn.
 ///
 /// # Errors
 /// When the file cannot be used at the start, when there are no good lists to keep.
 pub(crate) fn start(
     path: PathBuf,
     peer_port: u16,
-    publisher: Arc<Publisher>,
+    feed: Feed,
+    why: Cause,
 ) -> Result<(), FileError> {
     let version = FileVersion::now(&path);
     let reading = parse(&read(&path)?, peer_port)?;
-    publisher.set_mode(Mode::File);
-    publisher.publish(reading, Cause::Start);
-    let watch = move || watch(&path, peer_port, &publisher, version);
+    feed.set_mode(Mode::File);
+    feed.publish(reading, why);
+    let watch = move || watch(&path, peer_port, &feed, version);
     supervised::spawn("lists-file", watch).map_err(FileError::Io)?;
     Ok(())
 }
 
-fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<FileVersion>) {
+fn watch(path: &Path, peer_port: u16, feed: &Feed, first: Option<FileVersion>) {
     // The version that was read last, whatever the outcome; and the one that the last check found.
     let (mut used, mut seen) = (first, first);
     let mut used_at = Instant::now();
-    loop {
-        std::thread::sleep(LOOK);
-        // Frees lists that have been replaced.
-        drop(publisher.lists());
+    while !feed.is_over() {
+        feed.sleep(LOOK);
+        feed.tidy();
         if used_at.elapsed() > OWED {
-            publisher.tell_owed();
+            feed.tell_owed();
         }
         let now = FileVersion::now(path);
         let stands_still = now == seen;
@@ -92,8 +92,8 @@ fn watch(path: &Path, peer_port: u16, publisher: &Publisher, first: Option<FileV
         }
         (used, used_at) = (now, Instant::now());
         match outcome {
-            Ok(reading) => publisher.publish(reading, Cause::Event),
-            Err(error) => publisher.failed(error),
+            Ok(reading) => feed.publish(reading, Cause::Event),
+            Err(error) => feed.failed(error),
         }
     }
 }

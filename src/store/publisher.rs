@@ -6,41 +6,46 @@
 //!
 //! Locks are taken in this order: what is at the door, then the status.
 
+mod feed;
 mod handed;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
+pub(crate) use feed::Feed;
 pub(crate) use handed::{HandedLists, TakenLists};
 
 use super::copy::{self, Copy, Keeper, Purpose};
 use super::findings::Reported;
 use super::status::ReportedFaults;
-use super::{By, Cause, Fault, Mode, Reading, Status, StoreFinding, StoreName};
+use super::{By, Cause, Fault, Mode, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::StoreFindingKind;
 use crate::lists::findings::{self, Findings};
-use crate::lists::{ByList, ListName, Lists, SharedLists};
+use crate::lists::{ListName, Lists, SharedLists};
 use crate::process::supervised;
 use crate::snapshot::Published;
-use crate::store::gate::door::{self, Awaited, Door, EmptyFor, ParsedReading, Ripe};
+use crate::store::gate::door::{Awaited, Door, EmptyFor, ParsedReading, Ripe};
 use crate::store::gate::guard::{GuardRules, HeldChange, Timestamp};
 use crate::upstream::in_force::InForce;
 
 /// Brings lists into force. One for the process.
 pub(crate) struct Publisher {
     lists: Arc<InForce>,
-    peer_port: u16,
     /// That of the process that this one succeeds: counting goes on from here.
     generation_before: u64,
     /// Told of every held change that somebody accepts, by its digest.
     witness: Mutex<Option<Witness>>,
+    peer_port: AtomicU16,
+    /// Taken before all other locks.
+    turn: Mutex<StoreTurn>,
     /// Names the trusted proxies, which findings are about.
     config: Option<Arc<Published<Config>>>,
     /// Held while lists are judged and replaced.
@@ -48,9 +53,17 @@ pub(crate) struct Publisher {
     /// Something may have come to wait at the door.
     knock: Condvar,
     status: Mutex<Status>,
-    keeper: Option<Keeper>,
+    keeper: Mutex<Option<Arc<Keeper>>>,
     /// Rung when something that others want to know may have changed.
     bell: Option<Sender<()>>,
+}
+
+/// Which store has its turn.
+#[derive(Default)]
+struct StoreTurn {
+    number: u64,
+    /// Dropped when the turn ends.
+    lives: Option<Sender<()>>,
 }
 
 /// Where lists come in.
@@ -60,6 +73,10 @@ struct Intake {
     copy: Option<FoundCopy>,
     /// This process has read the store.
     was_read: bool,
+    /// What is in force is another store's, so no copy is kept of it.
+    awaits_store: bool,
+    /// The same entries may mean other servers.
+    are_anew: bool,
     reported: Reported,
     reported_faults: ReportedFaults,
 }
@@ -94,20 +111,23 @@ impl Publisher {
     ) -> Self {
         Self {
             lists,
-            peer_port,
             generation_before: 0,
             witness: Mutex::new(None),
+            peer_port: AtomicU16::new(peer_port),
+            turn: Mutex::default(),
             config: None,
             entrance: Mutex::new(Intake {
                 door: Door::new(rules),
                 copy: None,
                 was_read: false,
+                awaits_store: false,
+                are_anew: false,
                 reported: Reported::default(),
                 reported_faults: ReportedFaults::default(),
             }),
             knock: Condvar::new(),
             status: Mutex::new(Status::new(source.to_string())),
-            keeper: None,
+            keeper: Mutex::default(),
             bell: None,
         }
     }
@@ -145,17 +165,58 @@ impl Publisher {
     ///
     /// # Errors
     /// When the thread that writes cannot be started.
-    pub(crate) fn with_copy(mut self, path: &Path, purpose: Purpose) -> io::Result<Self> {
+    pub(crate) fn with_copy(self, path: &Path, purpose: Purpose) -> io::Result<Self> {
+        self.keep_at(path, purpose)?;
+        Ok(self)
+    }
+
+    fn keep_at(&self, path: &Path, purpose: Purpose) -> io::Result<()> {
         let (max_age, store) = (purpose.max_age, purpose.store.clone());
         let (keeper, found) = Keeper::start(path, purpose)?;
-        self.keeper = Some(keeper);
-        let entrance = self.entrance.get_mut();
+        *self.locked_keeper() = Some(Arc::new(keeper));
+        // Once lists were read, only the next start has a use for one.
+        if self.lists.load().are_read() {
+            return Ok(());
+        }
         let found = judge(path, found, &store, max_age);
         if let Some(FoundCopy { copy, .. }) = &found {
             self.lists.names().remember(copy.names.iter().cloned());
         }
-        entrance.unwrap_or_else(PoisonError::into_inner).copy = found;
-        Ok(self)
+        self.locked_entrance().copy = found;
+        Ok(())
+    }
+
+    /// Keeps the copy there and for this purpose from now on, or none; the one so far is left as it is.
+    ///
+    /// # Errors
+    /// When the thread that writes cannot be started: then none is kept.
+    pub(crate) fn move_copy(&self, copy: Option<(&Path, Purpose)>) -> io::Result<()> {
+        let before = self.locked_keeper().take();
+        // It may have the same lock.
+        if let Some(before) = before {
+            before.end();
+        }
+        let Some((path, purpose)) = copy else {
+            return Ok(());
+        };
+        self.keep_at(path, purpose)?;
+        let entrance = self.locked_entrance();
+        if self.lists.load().are_read() {
+            self.keep_copy(&entrance);
+        }
+        Ok(())
+    }
+
+    fn locked_keeper(&self) -> MutexGuard<'_, Option<Arc<Keeper>>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keeper(&self) -> Option<Arc<Keeper>> {
+        self.locked_keeper().clone()
+    }
+
+    fn peer_port(&self) -> u16 {
+        self.peer_port.load(Ordering::Acquire)
     }
 
     /// Starts the thread that lets in what waits, once its time has come.
@@ -211,7 +272,7 @@ impl Publisher {
 
     /// What is known of the last-good copy, if one is kept.
     pub(crate) fn copy(&self) -> Option<copy::CopyView> {
-        self.keeper.as_ref().map(Keeper::view)
+        self.keeper().map(|it| it.view())
     }
 
     /// True when something is held.
@@ -303,32 +364,16 @@ impl Publisher {
         let is_settled = entrance.door.is_settled() && !entrance.reported.owes();
         if is_settled {
             self.succeeded(&mut entrance, cause);
-            self.keep_copy();
+            self.keep_copy(&entrance);
         }
         is_settled
     }
 
-    /// Brings what was read into force, as far as it can be accepted. An empty list is taken to be meant
-    /// so.
-    pub(crate) fn publish(&self, reading: Reading, cause: Cause) {
-        self.publish_watched(reading, ByList::all(Duration::MAX), cause);
-    }
-
-    /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty
-    /// has been so for some time. Returns what another reading has to tell.
-    pub(super) fn publish_watched(
-        &self,
-        reading: Reading,
-        empty_for: EmptyFor,
-        cause: Cause,
-    ) -> Awaited {
-        // Parsing long lists takes a while; nobody should wait for that at the door.
-        let read = door::parse(reading, self.peer_port);
-        // As takes a name that is new: its servers are to be known when the lists come into force.
+    /// Looks up names that are new: their servers are to be known when the lists come into force. That takes
+    /// a while, too; returns how long.
+    fn prepare(&self, read: &ParsedReading) -> Duration {
         let pools = [&read.pre, &read.prod].map(|it| it.as_ref().ok());
-        let names = self.lists.names().prepare(pools);
-        let awaited = self.publish_parsed(read, empty_for, cause, Timestamp::now);
-        Awaited { names, ..awaited }
+        self.lists.names().prepare(pools)
     }
 
     fn publish_parsed(
@@ -349,13 +394,13 @@ impl Publisher {
         // Whoever sees the new lists must not see the age of the old ones.
         self.locked().checked = Some(now.instant);
         self.put_in_force(&mut entrance, new, cause);
-        entrance.copy = None;
+        (entrance.copy, entrance.awaits_store) = (None, false);
         self.note_held(&mut entrance);
         self.succeeded(&mut entrance, cause);
         // What has stood until now may come in with what has just been read.
         self.let_in_ripe(&mut entrance, now.instant);
         self.ring();
-        self.keep_copy();
+        self.keep_copy(&entrance);
         self.knock.notify_all();
         entrance.door.awaited()
     }
@@ -364,7 +409,7 @@ impl Publisher {
     fn is_strange(&self, entrance: &Intake, read: &ParsedReading) -> bool {
         let copy = entrance.copy.as_ref().zip(read.prod.as_ref().ok());
         let is_strange = copy.is_some_and(|(found, prod)| found.copy.is_strange_to(prod));
-        if let Some(keeper) = self.keeper.as_ref().filter(|_| is_strange) {
+        if let Some(keeper) = self.keeper().filter(|_| is_strange) {
             keeper.set_aside();
         }
         is_strange
@@ -454,7 +499,7 @@ impl Publisher {
         self.put_in_force(entrance, new, Cause::Accepted);
         self.locked().refreshed(Cause::Accepted);
         self.ring();
-        self.keep_copy();
+        self.keep_copy(entrance);
         self.lists.load().generation
     }
 
@@ -465,7 +510,7 @@ impl Publisher {
         entrance.reported_faults.tell(&faults, Instant::now());
         self.locked().faults = faults;
         self.ring();
-        self.keep_copy();
+        self.keep_copy(entrance);
     }
 
     fn note_held(&self, entrance: &mut Intake) {
@@ -474,15 +519,18 @@ impl Publisher {
         self.locked().held = held;
     }
 
-    fn keep_copy(&self) {
-        if let Some(keeper) = &self.keeper {
+    fn keep_copy(&self, entrance: &Intake) {
+        if entrance.awaits_store {
+            return;
+        }
+        if let Some(keeper) = self.keeper() {
             keeper.keep(self.lists.load(), self.lists.names().addresses());
         }
     }
 
     /// Writes the newest copy, and stops keeping it.
     pub(crate) fn end(&self) {
-        if let Some(keeper) = &self.keeper {
+        if let Some(keeper) = self.keeper() {
             keeper.end();
         }
     }
@@ -510,7 +558,8 @@ impl Publisher {
         let current = self.lists.load();
         let before = current.generation.max(self.generation_before);
         let mut new = Lists::new(before + 1, new);
-        let same = current.are_read() && current.digest == new.digest;
+        let are_anew = std::mem::take(&mut entrance.are_anew);
+        let same = current.are_read() && current.digest == new.digest && !are_anew;
         let same_remarks = ListName::ALL
             .iter()
             .all(|list| current.remarks(*list) == new.remarks(*list));

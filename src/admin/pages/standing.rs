@@ -184,7 +184,7 @@ impl ListsStanding {
             kept: faults.collect(),
             findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref(), &unresolved),
             held: status.held.iter().map(HeldShown::of).collect(),
-            heartbeat: view.heartbeat.as_ref().map(|it| Heartbeats::of(it)),
+            heartbeat: view.heartbeat.load().as_ref().map(|it| Heartbeats::of(it)),
             copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
             source: status.source,
             error: status.error,

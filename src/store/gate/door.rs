@@ -260,6 +260,15 @@ impl Door {
         (self.waits_since, self.is_late) = (None, false);
     }
 
+    /// What waits is another store's: nothing does any more.
+    pub(in crate::store) fn forget(&mut self) {
+        let told = std::mem::take(&mut self.told);
+        *self = Self {
+            told,
+            ..Self::new(self.rules)
+        };
+    }
+
     /// Every list keeps its value for this reason, until the next reading.
     pub(in crate::store) fn keep_all(&mut self, fault: Fault) {
         self.faults = ByList::all(Some(fault));

@@ -43,6 +43,8 @@ impl Publisher {
         let entrance = self.locked_entrance();
         let (lists, now) = (self.lists.load(), Instant::now());
         let gates = entrance.door.records(now).to_vec();
+        // Not those of another store, in whose place this one is to be read yet.
+        let are_of_store = lists.are_read() && !entrance.awaits_store;
         drop(entrance);
         let status = self.status();
         let age = status.checked.map(|at| now.saturating_duration_since(at));
@@ -50,7 +52,7 @@ impl Publisher {
         let names = self.lists.names().addresses();
         let text = || copy::render(&lists, &names, store, time);
         HandedLists {
-            copy: lists.are_read().then(text),
+            copy: are_of_store.then(text),
             generation: lists.generation,
             changed: status.changed,
             age,
@@ -67,7 +69,7 @@ impl Publisher {
     ) -> (Self, TakenLists) {
         self.generation_before = handed.generation;
         let copy = handed.copy.as_ref();
-        let copy = match copy.map(|it| copy::parse(it, self.peer_port)).transpose() {
+        let copy = match copy.map(|it| copy::parse(it, self.peer_port())).transpose() {
             Ok(Some(copy)) => copy,
             Ok(None) => return (self, TakenLists::default()),
             Err(error) => {
@@ -84,7 +86,7 @@ impl Publisher {
     }
 
     fn go_on_with(&mut self, handed: &HandedLists, copy: copy::Copy) {
-        let (peer_port, now) = (self.peer_port, Instant::now());
+        let (peer_port, now) = (self.peer_port(), Instant::now());
         let lists = Lists {
             generation: handed.generation.max(1),
             ..copy.lists
@@ -125,7 +127,7 @@ impl Publisher {
 
     /// From now on this process writes the copy: the one before it has let go, or is about to.
     pub(crate) fn take_over_copy(&self) {
-        if let Some(keeper) = &self.keeper {
+        if let Some(keeper) = self.keeper() {
             keeper.take_over();
         }
     }

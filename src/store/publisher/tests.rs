@@ -1,15 +1,33 @@
 //! The one way for lists into force.
 
 use super::*;
-use crate::lists::PeerList;
+use crate::lists::{ByList, PeerList};
 use crate::store::gate::guard::HoldReason;
 use crate::store::gate::{door, guard};
-use crate::store::{Entries, Fault};
+use crate::store::{Entries, Fault, Reading};
 
 const RULES: GuardRules = GuardRules {
     share: 50,
     timeout: None,
 };
+
+impl Publisher {
+    /// Brings what was read into force, as a store's feed does it. An empty list is taken to be meant so.
+    fn publish(&self, reading: Reading, cause: Cause) {
+        self.publish_watched(reading, ByList::all(Duration::MAX), cause);
+    }
+
+    fn publish_watched(
+        &self,
+        reading: Reading,
+        empty_for: ByList<Duration>,
+        cause: Cause,
+    ) -> Awaited {
+        let read = door::parse(reading, self.peer_port());
+        self.prepare(&read);
+        self.publish_parsed(read, empty_for, cause, Timestamp::now)
+    }
+}
 
 fn texts(entries: &[&str]) -> Result<Entries, Fault> {
     Ok(entries.iter().collect())

@@ -25,10 +25,9 @@ mod doubts;
 use std::convert::Infallible;
 use std::hash::RandomState;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
 use redis::{RedisError, RedisResult};
 
 use super::accept_key::AcceptKey;
@@ -48,7 +47,7 @@ use crate::config;
 use crate::lists::{ByList, ListName};
 use crate::store::gate::door::settle_time;
 use crate::store::reading::content;
-use crate::store::{By, Cause, Fault, Publisher, heavy};
+use crate::store::{Cause, Fault, Feed, heavy};
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -64,22 +63,24 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// takes a while, and an unannounced change is late in any case.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// Watches the keys in a thread of its own. The first reading, or why there is none, is awaited
+/// Watches the keys in a thread of its own, until another store has its turn; the first reading has the cause
+/// `why`. The first reading, or why there is none, is awaited
 /// for as long as the time limit of one exchange with the server.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub(crate) fn start(
     settings: config::RedisSettings,
-    publisher: Arc<Publisher>,
+    feed: Feed,
+    why: Cause,
 ) -> std::io::Result<()> {
     let (first, outcome) = bounded(1);
     let patience = settings.timeout;
     let mut watcher = Watcher {
         settings,
-        publisher,
+        feed,
         first: Some(first),
-        connected_before: false,
+        connected_before: why != Cause::Start,
         has_read: false,
         finder: Finder::default(),
         chooser: WayChooser::default(),
@@ -114,7 +115,7 @@ pub(crate) fn start(
 
 struct Watcher {
     settings: config::RedisSettings,
-    publisher: Arc<Publisher>,
+    feed: Feed,
     /// Signalled once, when the first attempt has ended.
     first: Option<Sender<()>>,
     connected_before: bool,
@@ -218,7 +219,7 @@ struct Server {
 impl Watcher {
     fn run(&mut self) {
         let mut pause = BACKOFF.0;
-        loop {
+        while !self.feed.is_over() {
             let mut check = Duration::ZERO;
             // Without this thread there would be no more updates, so it outlives a panic.
             match catch_unwind(AssertUnwindSafe(|| self.watch())) {
@@ -227,19 +228,18 @@ impl Watcher {
                     // Asking again would cost the server as much each time.
                     check = self.settings.check_interval.min(MOST_UNTRIED);
                     let fault = Fault::TooLong;
-                    self.publisher
-                        .failed_for(fault, self.finder.describe(&error));
+                    self.feed.failed_for(fault, self.finder.describe(&error));
                 }
                 Ok(Err(error)) => {
                     let error = self.explained(error);
-                    self.publisher.failed(self.finder.describe(&error));
+                    self.feed.failed(self.finder.describe(&error));
                 }
                 Err(_) => {
                     let error = "an internal error; see the line above";
-                    self.publisher.failed(error);
+                    self.feed.failed(error);
                 }
             }
-            self.publisher.set_server(None);
+            self.feed.set_server(None);
             self.tell_first();
             // A connection that brought lists resets the count, however soon it was lost.
             if std::mem::take(&mut self.has_read) {
@@ -248,7 +248,7 @@ impl Watcher {
             let jittered = pause.mul_f64(1.0 + fastrand::f64() / 2.0);
             // Lists that take long to read should not be read continuously.
             let spared = self.pace.left(Instant::now()).max(check);
-            std::thread::sleep(jittered.max(spared));
+            self.feed.sleep(jittered.max(spared));
             pause = (pause * 2).min(BACKOFF.1);
         }
     }
@@ -276,7 +276,7 @@ impl Watcher {
             false => Cause::Start,
         };
         loop {
-            self.publisher.set_mode(server.way.mode());
+            self.feed.set_mode(server.way.mode());
             let checked = Instant::now();
             self.refresh_wherever(&mut server, cause)?;
             (self.connected_before, self.has_read) = (true, true);
@@ -317,7 +317,7 @@ impl Watcher {
     fn arrive(&mut self, mut reader: Link) -> RedisResult<Server> {
         self.standings.meet(&mut reader)?;
         let (way, subscription) = self.chooser.choose(&mut reader, &self.settings)?;
-        self.publisher.set_server(reader.peer());
+        self.feed.set_server(reader.peer());
         // WATCH and announcements belong to a connection.
         self.unsettled.clear();
         self.waited = Duration::ZERO;
@@ -342,7 +342,7 @@ impl Watcher {
         let (from, to) = (server.reader.place(), reader.place());
         log::info!("redis-moved from={from:?} to={to:?}");
         *server = self.arrive(reader)?;
-        self.publisher.set_mode(server.way.mode());
+        self.feed.set_mode(server.way.mode());
         self.refresh(server, Cause::Reconnect)
     }
 
@@ -379,7 +379,13 @@ impl Watcher {
             let until = settled.map_or(check, |it| it.min(check));
             let silent = server.reader.last_reply() + self.settings.timeout;
             let now = Instant::now();
-            match news.recv_timeout(until.min(silent).saturating_duration_since(now)) {
+            let told = select! {
+                recv(news) -> told => told.map_err(|_| RecvTimeoutError::Disconnected),
+                recv(self.feed.over()) -> _ => return Err(io_error("another store has its turn")),
+                default(until.min(silent).saturating_duration_since(now)) =>
+                    Err(RecvTimeoutError::Timeout),
+            };
+            match told {
                 Ok(SubscriptionNews::Change) => {
                     std::thread::sleep(self.pace.left(Instant::now()));
                     // The reading will see what these announced.
@@ -478,7 +484,7 @@ impl Watcher {
         server: &mut Server,
     ) -> RedisResult<()> {
         let fingerprint = Some(answer.fingerprint(&self.hasher));
-        if fingerprint == self.fingerprint && self.publisher.confirm(look.cause) {
+        if fingerprint == self.fingerprint && self.feed.confirm(look.cause) {
             return Ok(());
         }
         let reading = answer.reading()?;
@@ -500,13 +506,13 @@ impl Watcher {
             false => look.cause,
         };
         let empty_for = ByList::from_fn(|list| look.empty_for(list));
-        let awaited = self.publisher.publish_watched(reading, empty_for, cause);
+        let awaited = self.feed.publish_watched(reading, empty_for, cause);
         self.waited += awaited.names;
         let emptied = awaited.emptied.into_iter();
         self.unsettled = emptied.map(|it| look.unsettled(it)).collect();
         self.unsettled_until = awaited.until;
         if is_found && cause == Cause::Check {
-            self.publisher.missed_event();
+            self.feed.missed_event();
             self.in_doubt = true;
         }
         (self.fingerprint, self.content) = (fingerprint, content);
@@ -515,12 +521,11 @@ impl Watcher {
 
     /// Lets in held changes that the accept key names.
     fn accept_by_key(&mut self, reader: &mut Link) -> RedisResult<()> {
-        if !self.publisher.holds() {
+        if !self.feed.holds() {
             return Ok(());
         }
         for digest in self.accept_key.read(reader, &self.settings)? {
-            // What is not held any more, or not yet, is not worth a message.
-            let _ = self.publisher.accept(&digest, By::Key);
+            self.feed.accept(&digest);
         }
         Ok(())
     }

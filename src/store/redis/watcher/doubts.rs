@@ -22,7 +22,7 @@ impl Watcher {
         server: &mut Server,
         cause: Cause,
     ) -> RedisResult<Option<Cause>> {
-        let (standing, has_lists) = (&answer.standing, self.publisher.has_lists());
+        let (standing, has_lists) = (&answer.standing, self.feed.has_lists());
         let reader = &mut server.reader;
         let (adrift, fault) =
             self.standings
@@ -32,14 +32,12 @@ impl Watcher {
         // Whether its lists are taken or not: it may have got another master, or become one.
         let place = server.reader.place();
         let found = adrift.map(|it| without_master(&place, it, fault.is_none()));
-        self.publisher
-            .find(StoreFindingKind::ReplicaLinkDown, found);
+        self.feed.find(StoreFindingKind::ReplicaLinkDown, found);
         let Some(fault) = fault else {
             return Ok(Some(self.owed.take().unwrap_or(cause)));
         };
         self.owed.get_or_insert(cause);
-        self.publisher
-            .failed_for(fault, not_taken(&place, standing));
+        self.feed.failed_for(fault, not_taken(&place, standing));
         Ok(None)
     }
 
@@ -68,10 +66,10 @@ impl Watcher {
             self.finder.learn(servers);
         }
         if self.gone.is_empty() {
-            self.publisher.find(StoreFindingKind::KeysEvicted, None);
+            self.feed.find(StoreFindingKind::KeysEvicted, None);
             return Ok(());
         }
-        let status = self.publisher.status();
+        let status = self.feed.status();
         let mut findings = status.findings.iter();
         if findings.any(|it| it.finding == StoreFindingKind::KeysEvicted) {
             return Ok(());
@@ -100,8 +98,7 @@ impl Watcher {
             since: Instant::now(),
             text,
         };
-        self.publisher
-            .find(StoreFindingKind::KeysEvicted, Some(found));
+        self.feed.find(StoreFindingKind::KeysEvicted, Some(found));
         Ok(())
     }
 }

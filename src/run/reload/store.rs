@@ -1,0 +1,191 @@
+//! Where the lists come from, at a reload: a new source is read once before anything changes, and then takes
+//! the place of the old one, whose lists stay in force until the new one's are read.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::config::{Config, RedisSettings, Store};
+use crate::fleet::heartbeat::Heartbeat;
+use crate::run::Running;
+use crate::run::lists::{purpose, start_heartbeat};
+use crate::run::secrets::Secrets;
+use crate::store::{self, Cause, StoreName};
+
+/// What changes.
+pub(super) struct StoreChange {
+    /// Other lists, or the same by another way.
+    switches: bool,
+    /// Other lists.
+    are_others: bool,
+    copy: bool,
+    heartbeat: bool,
+    secrets: Secrets,
+}
+
+impl StoreChange {
+    pub(super) fn between(old: &Config, new: &Config, before: Secrets) -> Self {
+        let secrets = Secrets::of(&new.store);
+        let are_others = StoreName::of(&old.store) != StoreName::of(&new.store);
+        let port = old.upstream.peer_port != new.upstream.peer_port;
+        let (ways, fleet) = match (&old.store, &new.store) {
+            (Store::Redis(old), Store::Redis(new)) => {
+                let with_old_fleet = RedisSettings {
+                    fleet: old.fleet.clone(),
+                    ..new.clone()
+                };
+                (*old != with_old_fleet, old.fleet != new.fleet)
+            }
+            (old, new) => (old != new, false),
+        };
+        let switches = ways || port || secrets != before;
+        let lists = |it: &Config| (it.lists.last_good.clone(), it.lists.last_good_max_age);
+        Self {
+            switches,
+            are_others,
+            copy: are_others || port || lists(old) != lists(new),
+            heartbeat: switches || fleet,
+            secrets,
+        }
+    }
+
+    /// Reads the lists as they will be read, in a thread of its own. Its outcome, and how long that may take;
+    /// nothing if nothing changes.
+    pub(super) fn try_it(
+        &self,
+        new: &Config,
+        servers: usize,
+    ) -> io::Result<Option<(Receiver<Result<(), String>>, Duration)>> {
+        if !self.switches {
+            return Ok(None);
+        }
+        let limit = match &new.store {
+            Store::Redis(settings) => limit_for(settings.timeout),
+            Store::File(_) => FILE_LIMIT,
+        };
+        let (tell, outcome) = bounded(1);
+        let (store, port) = (new.store.clone(), new.upstream.peer_port);
+        let wanted = match (self.are_others, servers) {
+            (false, _) => Wanted::Connection,
+            (true, 0) => Wanted::Lists,
+            (true, _) => Wanted::Servers,
+        };
+        let thread = std::thread::Builder::new().name("lists-trial".to_owned());
+        thread.spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = tell.send(attempt(&store, port, wanted));
+        })?;
+        Ok(Some((outcome, limit)))
+    }
+
+    /// Follows the new store, and keeps the copy and the heartbeat as the settings say from now on.
+    pub(super) fn bring_into_force(self, running: &mut Running, config: &Config) {
+        running.secrets = self.secrets;
+        let publisher = &running.publisher;
+        let port = config.upstream.peer_port;
+        let feed = self.switches.then(|| {
+            let source = config.store.to_string();
+            log::info!("store-changed source={source:?}");
+            publisher.switch(source, port, self.are_others)
+        });
+        if self.copy {
+            let path = config.lists.last_good.as_deref();
+            let copy = path.map(|path| (path, purpose(config, false)));
+            if let Err(error) = publisher.move_copy(copy) {
+                log::error!("copy-not-kept error={:?}", error.to_string());
+            }
+        }
+        if let Some(feed) = feed {
+            let started = match &config.store {
+                Store::Redis(settings) => {
+                    store::redis::start(settings.clone(), feed, Cause::Reconnect)
+                }
+                Store::File(path) => {
+                    let started = store::file::start(path.clone(), port, feed, Cause::Reconnect);
+                    started.map_err(|error| io::Error::other(error.to_string()))
+                }
+            };
+            if let Err(error) = started {
+                // It was there just now.
+                publisher.failed(error);
+            }
+            publisher.use_copy();
+        }
+        if self.heartbeat {
+            running.change_heartbeat(config);
+        }
+    }
+}
+
+impl Running {
+    fn change_heartbeat(&mut self, config: &Config) {
+        let before = self.heartbeat.load_full();
+        if let Some(before) = &before {
+            // It may have the same name.
+            before.rest(true);
+        }
+        let (publisher, bell) = (&self.publisher, self.bell.clone());
+        let new = start_heartbeat(&config.store, publisher, bell).unwrap_or_else(|error| {
+            log::error!("heartbeat-not-started error={:?}", error.to_string());
+            None
+        });
+        self.heartbeat.store(new.map(Arc::new));
+        if let Some(before) = before {
+            Heartbeat::end(&before);
+        }
+    }
+}
+
+/// How long a lists file may take to be read.
+const FILE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long Redis may take, which it answers within this time: a connection and some answers.
+fn limit_for(timeout: Duration) -> Duration {
+    2 * timeout + Duration::from_secs(1)
+}
+
+/// What must be found for a reload to succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// An answer: each list may be as it was before.
+    Connection,
+    /// Lists that can be read.
+    Lists,
+    /// Servers in `prod` as well, since there are some now.
+    Servers,
+}
+
+/// Reads the lists once.
+fn attempt(store: &Store, port: u16, wanted: Wanted) -> Result<(), String> {
+    let reading = match store {
+        Store::Redis(settings) => {
+            let once = store::redis::read(settings);
+            once.map_err(|error| format!("[redis] {error}"))?.reading
+        }
+        Store::File(path) => {
+            let outcome = store::format::read(path);
+            let outcome = outcome.and_then(|text| store::format::parse(&text, port));
+            // What it says of an entry is not for everybody who sees why a reload has failed.
+            outcome.map_err(|_| {
+                let path = path.display();
+                format!("[lists] file: {path} cannot be read or has a mistake: see `graygate -t`")
+            })?
+        }
+    };
+    if wanted == Wanted::Connection {
+        return Ok(());
+    }
+    let faults = reading
+        .iter()
+        .filter_map(|(list, it)| it.as_ref().err().map(|fault| (list, fault)));
+    if let Some((list, fault)) = faults.into_iter().next() {
+        return Err(format!("{store}: {}: {}", list.name(), fault.name()));
+    }
+    let has_servers = reading.prod.as_ref().is_ok_and(|it| !it.is_empty());
+    match wanted == Wanted::Servers && !has_servers {
+        true => Err(format!("prod is empty in {store}, and has servers now")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,184 @@
+//! A store's way to the publisher. A reload may put another store in its place; whatever the old one has read
+//! and not yet handed over is dropped then.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::{Publisher, StoreTurn};
+use crate::error::StoreFindingKind;
+use crate::lists::ByList;
+use crate::store::gate::door::{self, Awaited, EmptyFor};
+use crate::store::gate::guard::Timestamp;
+use crate::store::{By, Cause, Fault, Mode, Reading, Status, StoreFinding};
+
+/// What one store has of the publisher, for as long as it is its turn.
+pub(crate) struct Feed {
+    publisher: Arc<Publisher>,
+    turn: u64,
+    over: Receiver<()>,
+}
+
+impl Publisher {
+    /// The feed of the only store from now on.
+    pub(crate) fn feed(self: &Arc<Self>) -> Feed {
+        let (lives, over) = bounded(0);
+        let mut turn = self.turn();
+        turn.number += 1;
+        turn.lives = Some(lives);
+        Feed {
+            publisher: Arc::clone(self),
+            turn: turn.number,
+            over,
+        }
+    }
+
+    /// The lists are another store's from now on, of which nothing has been read yet; returns its feed. What
+    /// is in force stays. What waits at the door goes, unless the `lists` are the same ones by another way.
+    pub(crate) fn switch(
+        self: &Arc<Self>,
+        source: impl fmt::Display,
+        peer_port: u16,
+        are_others: bool,
+    ) -> Feed {
+        // First, so that the old one is through.
+        let feed = self.feed();
+        let mut entrance = self.locked_entrance();
+        let port_before = self.peer_port.swap(peer_port, Ordering::AcqRel);
+        entrance.are_anew |= port_before != peer_port;
+        entrance.door.lose_sight();
+        if are_others {
+            entrance.door.forget();
+            entrance.awaits_store = true;
+            entrance.copy = None;
+        }
+        self.note_held(&mut entrance);
+        let mut status = self.locked();
+        status.source = source.to_string();
+        status.server = None;
+        let kinds: Vec<_> = status.findings.iter().map(|it| it.finding).collect();
+        for kind in kinds {
+            status.find(kind, None);
+        }
+        drop(status);
+        feed
+    }
+
+    fn turn(&self) -> MutexGuard<'_, StoreTurn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Feed {
+    /// Does this unless the turn is over; no other store takes its turn meanwhile.
+    fn act<T>(&self, act: impl FnOnce(&Publisher) -> T) -> Option<T> {
+        let turn = self.publisher.turn();
+        (turn.number == self.turn).then(|| act(&self.publisher))
+    }
+
+    /// Another store has its turn.
+    pub(crate) fn is_over(&self) -> bool {
+        self.publisher.turn().number != self.turn
+    }
+
+    /// What says so when it happens, by being disconnected.
+    pub(crate) fn over(&self) -> &Receiver<()> {
+        &self.over
+    }
+
+    /// Waits for so long, but not beyond the end of the turn.
+    pub(crate) fn sleep(&self, pause: Duration) {
+        let _ = self.over.recv_timeout(pause);
+    }
+
+    /// Brings what was read into force, as far as it can be accepted. An empty list is taken to be meant so.
+    pub(crate) fn publish(&self, reading: Reading, cause: Cause) {
+        self.publish_watched(reading, ByList::all(Duration::MAX), cause);
+    }
+
+    /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty has been
+    /// so for some time. Returns what another reading has to tell.
+    pub(in crate::store) fn publish_watched(
+        &self,
+        reading: Reading,
+        empty_for: EmptyFor,
+        cause: Cause,
+    ) -> Awaited {
+        // Nobody who wants the turn has to wait for this.
+        let read = door::parse(reading, self.publisher.peer_port());
+        let names = self.publisher.prepare(&read);
+        let publish = |it: &Publisher| it.publish_parsed(read, empty_for, cause, Timestamp::now);
+        let awaited = self.act(publish).unwrap_or_default();
+        Awaited { names, ..awaited }
+    }
+
+    /// As [`Publisher::confirm`]; what has come too late is confirmed, too.
+    pub(crate) fn confirm(&self, cause: Cause) -> bool {
+        self.act(|it| it.confirm(cause)).unwrap_or(true)
+    }
+
+    /// As [`Publisher::failed`].
+    pub(crate) fn failed(&self, error: impl fmt::Display) {
+        self.act(|it| it.failed(error));
+    }
+
+    /// As [`Publisher::failed_for`].
+    pub(crate) fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
+        self.act(|it| it.failed_for(fault, error));
+    }
+
+    /// As [`Publisher::set_mode`].
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.act(|it| it.set_mode(mode));
+    }
+
+    /// As [`Publisher::set_server`].
+    pub(crate) fn set_server(&self, server: Option<SocketAddr>) {
+        self.act(|it| it.set_server(server));
+    }
+
+    /// As [`Publisher::find`].
+    pub(crate) fn find(&self, finding: StoreFindingKind, found: Option<StoreFinding>) {
+        self.act(|it| it.find(finding, found));
+    }
+
+    /// As [`Publisher::missed_event`].
+    pub(crate) fn missed_event(&self) {
+        self.act(Publisher::missed_event);
+    }
+
+    /// As [`Publisher::holds`].
+    pub(crate) fn holds(&self) -> bool {
+        self.act(Publisher::holds).unwrap_or_default()
+    }
+
+    /// As [`Publisher::has_lists`].
+    pub(crate) fn has_lists(&self) -> bool {
+        self.publisher.has_lists()
+    }
+
+    /// As [`Publisher::status`].
+    pub(crate) fn status(&self) -> Status {
+        self.publisher.status()
+    }
+
+    /// Accepts a held change by this digest, if there is one.
+    pub(crate) fn accept(&self, digest: &str) {
+        // What is not held any more, or not yet, is not worth a message.
+        self.act(|it| it.accept(digest, By::Key).is_ok());
+    }
+
+    /// As [`Publisher::tell_owed`].
+    pub(crate) fn tell_owed(&self) {
+        self.act(Publisher::tell_owed);
+    }
+
+    /// Frees lists that have been replaced.
+    pub(crate) fn tidy(&self) {
+        drop(self.publisher.lists());
+    }
+}
