@@ -57,7 +57,10 @@ impl Reported {
             cause.name()
         );
         if prod == 0 {
-            log::error!("prod-empty generation={generation}");
+            log::error!(
+                "prod-empty generation={generation} remedy=\"push servers to prod: all but listed \
+                 clients get 503\""
+            );
         }
     }
 

@@ -424,13 +424,15 @@ impl Door {
                 continue;
             };
             log::error!(
-                "change-held list={} reason={} digest={} entries={} gone={} new={} untold={untold}",
+                "change-held list={} reason={} digest={} entries={} gone={} new={} untold={untold} \
+                 remedy=\"if it is meant: graygate lists accept {}; if not: take it back in the store\"",
                 it.list.name(),
                 it.reason.name(),
                 it.digest,
                 it.entries,
                 it.gone.count,
-                it.new.count
+                it.new.count,
+                it.digest
             );
             self.told.push(is(it));
         }
