@@ -290,6 +290,13 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_the_first_version_stay_as_they_are_in_the_copy_that_nobody_changes() {
+        let copy = include_str!("../../../tests/released/supervisor-1.jsonl").lines();
+        let own: Vec<&str> = released().into_iter().map(|(text, _)| text).collect();
+        assert_eq!(copy.collect::<Vec<_>>(), own);
+    }
+
+    #[test]
     fn messages_of_all_released_versions_are_understood() {
         for (text, message) in released() {
             let read =

@@ -73,7 +73,7 @@ mod tests {
     fn only_addresses_of_the_ini_file_are_bound_and_only_for_what_they_are_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ini");
-        let text = "[gateway]\nlisten = 127.0.0.1:80, 127.0.0.2:81 proxy\n\
+        let text = "[gateway]\nlisten = 127.0.0.1:80, 127.0.0.2:81\n\
                     [lists]\nfile = lists\n\
                     [admin]\nlisten = 127.0.0.1:82\nmetrics = 127.0.0.1:83\n";
         std::fs::write(&path, text).unwrap();
