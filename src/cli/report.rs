@@ -1,7 +1,7 @@
 //! What a command has to say: to a person as text, to a program as JSON, to its caller by an exit code.
 //!
-//! With `--json`, standard output has exactly one JSON value, whatever happens; what is wrong is one line on
-//! standard error in either form.
+//! With `--json`, standard output has exactly one JSON value, unless the command line was not understood;
+//! what is wrong is one line on standard error in either form.
 
 use std::io::{self, Write};
 
