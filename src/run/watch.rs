@@ -110,7 +110,10 @@ mod tests {
         };
         until(true);
         let (go_on, hangs) = mpsc::channel::<()>();
-        net::spawn(0, move || drop(hangs.recv())).unwrap();
+        net::spawn(0, move || {
+            let _ = hangs.recv();
+        })
+        .unwrap();
         until(false);
         drop(go_on);
         until(true);
