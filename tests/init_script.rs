@@ -6,7 +6,7 @@
 mod support;
 
 use std::fmt::Display;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -351,6 +351,32 @@ fn a_restart_is_an_upgrade_and_the_process_that_is_known_stays() {
         }
         service.expect("stop", 0);
         service.assert_gone();
+    });
+}
+
+#[test]
+fn who_still_ends_what_was_under_way_at_a_restart_is_part_of_the_status() {
+    in_each_shell(|mut service| {
+        service.configure("gateway.head_timeout", "1h");
+        service.expect("start", 0);
+        let old = service.only();
+        let log = service.log();
+        let address = log.split_once(" ready listen=").unwrap().1;
+        let address = address.split_once(' ').unwrap().0;
+        let mut busy = std::net::TcpStream::connect(address).unwrap();
+        busy.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+        wait_until("it has read some of it", DEADLINE, || {
+            service.run(&["status"]).code == Some(0)
+        });
+        service.expect("restart", 0);
+        let said = service.expect("status", 0);
+        let draining = format!("; draining the old process {} since ", old.gateway);
+        assert!(said.contains(&draining), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        drop(busy);
+        wait_until("nobody does any more", DEADLINE, || {
+            !service.run(&["status"]).said.contains("draining")
+        });
     });
 }
 
