@@ -1,9 +1,9 @@
-//! Clients that keep their connections while something is done to the gateway, for `scripts/test-packages`. It
-//! needs nothing but the standard library, so that one call of `rustc` makes it.
+//! Clients that keep their connections while something is done to the gateway, for `scripts/test-packages`.
+//! It needs nothing but the standard library, so that one call of `rustc` makes it.
 //!
 //! `steady ADDRESS BUSY IDLE FILE` asks at ADDRESS on so many connections without a rest, and on so many
-//! others now and then, until FILE is gone. Then it prints one line, as `requests=8 failed=0 closed=0`, and fails
-//! unless the last two are 0. A request has failed when its answer is not a whole one with status 200, and a
+//! others now and then, until FILE is gone. Then it prints one line, as `requests=8 failed=0 closed=0`, and
+//! fails unless the last two are 0. A request has failed when its answer is not a whole one with status 200, and a
 //! connection is closed when that was not the client's doing.
 
 #![allow(clippy::print_stdout)]
