@@ -72,8 +72,8 @@ impl Running {
         let (mut config, mut fixed) = current.reload(new);
         let store = StoreChange::between(current, &config, self.secrets);
         let servers = self.publisher.lists().len(ListName::Prod);
-        if let Some((outcome, limit)) = store.try_it(&config, servers).map_err(in_words)? {
-            self.wait_for(&outcome, limit, commands)?;
+        if let Some(trial) = store.try_it(&config, servers).map_err(in_words)? {
+            self.wait_for(&trial.outcome, trial.limit, commands)?;
         }
         let targets = NewTargets::open(current, &config).map_err(in_words)?;
         let doors = NewDoors::open(&current.admin, &config.admin, &sockets, &self.view);

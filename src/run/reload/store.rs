@@ -14,6 +14,14 @@ use crate::run::lists::{purpose, start_heartbeat};
 use crate::run::secrets::Secrets;
 use crate::store::{self, Cause, StoreName};
 
+/// A first reading of a store that is to be followed.
+pub(super) struct StoreTrial {
+    /// How it has ended.
+    pub(super) outcome: Receiver<Result<(), String>>,
+    /// How long it may take.
+    pub(super) limit: Duration,
+}
+
 /// What changes.
 pub(super) struct StoreChange {
     /// Other lists, or the same by another way.
@@ -51,13 +59,8 @@ impl StoreChange {
         }
     }
 
-    /// Reads the lists as they will be read, in a thread of its own. Its outcome, and how long that may take;
-    /// nothing if nothing changes.
-    pub(super) fn try_it(
-        &self,
-        new: &Config,
-        servers: usize,
-    ) -> io::Result<Option<(Receiver<Result<(), String>>, Duration)>> {
+    /// Reads the lists as they will be read, in a thread of its own; nothing if nothing changes.
+    pub(super) fn try_it(&self, new: &Config, servers: usize) -> io::Result<Option<StoreTrial>> {
         if !self.switches {
             return Ok(None);
         }
@@ -77,7 +80,7 @@ impl StoreChange {
             // Nobody may be waiting any more.
             let _ = tell.send(attempt(&store, port, wanted));
         })?;
-        Ok(Some((outcome, limit)))
+        Ok(Some(StoreTrial { outcome, limit }))
     }
 
     /// Follows the new store, and keeps the copy and the heartbeat as the settings say from now on.
