@@ -423,6 +423,58 @@ fn starts_against(setup: &Setup, place: impl FnOnce(HandoverPlace)) -> std::proc
     child.wait_with_output().unwrap()
 }
 
+/// Of a user without any rights, and its group.
+const STRANGER: u32 = 65_533;
+
+/// What a new process of this user says that is to take over from the gateway with this ini file.
+fn takes_over_as(user: u32, ini: &std::path::Path) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .args(["run", "-c", ini.to_str().unwrap()])
+        .env("GRAYGATE_UPGRADE", "1")
+        .stdin(Stdio::null())
+        .uid(user)
+        .gid(user)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_user_without_rights_can_neither_take_a_gateways_place_nor_have_roots_take_over_its_own() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let origin = Origin::saying(ok("fine"));
+    let mut gateway = setup(&origin).open_to_all().start();
+    let said = takes_over_as(STRANGER, &ini(&gateway));
+    assert!(
+        said.contains("the running gateway has broken off"),
+        "{said}"
+    );
+    assert_eq!(gateway.stderr.count("upgrade-begun"), 0);
+    expect_unchanged(&mut gateway);
+
+    // A false one, with the same ini file as the one that root starts.
+    let stranger = [
+        "setpriv",
+        "--reuid=65533",
+        "--regid=65533",
+        "--clear-groups",
+    ];
+    let setup = Setup::serving(&origin).set("gateway.pid_file", "");
+    let setup = setup.set("log.access", "off").set("admin.socket", "off");
+    let gateway = setup.open_to_all().under(&stranger).start();
+    let said = takes_over_as(0, &ini(&gateway));
+    assert!(
+        said.contains("no gateway that can be asked runs with"),
+        "{said}"
+    );
+    assert_eq!(gateway.stderr.count("upgrade-begun"), 0);
+    assert_eq!(gateway.connect().ask(KEPT).status(), 200);
+}
+
 #[test]
 fn an_old_one_that_changes_its_mind_at_any_step_is_believed() {
     let origin = Origin::saying(ok("fine"));
