@@ -24,6 +24,7 @@ mod report;
 mod status;
 mod table;
 mod upgrade;
+mod waiting;
 
 pub use self::arguments::command;
 pub use self::dispatch::main;

@@ -139,5 +139,10 @@ fn a_token_that_only_root_may_read_stays_and_a_new_one_is_pending() {
     fs::write(gateway.path("token"), "another-token-that-nobody-guesses\n").unwrap();
     reload(&gateway, "ok");
     gateway.wait_for_log("reload-ignored key=admin.token_file ");
+    let ini = gateway.path("graygate.ini");
+    let tested = support::run_to_exit(&["-t", "--json", "-c", ini.to_str().unwrap()]);
+    let tested: serde_json::Value = serde_json::from_slice(&tested.stdout).unwrap();
+    let waiting = serde_json::json!(["admin.token_file"]);
+    assert_eq!(tested["after_restart"], waiting);
     assert_eq!(ask(one, "GET /config", "a-token-that-nobody-guesses"), 200);
 }

@@ -269,6 +269,72 @@ fn a_value_that_waits_for_a_restart_stands_beside_the_one_in_force() {
     );
 }
 
+/// What `-t` says, as text, and of the keys that wait for a restart.
+#[track_caller]
+fn test_of(ini: &Path) -> (String, Value) {
+    let said = |more: &[&str]| {
+        let output = run_to_exit(&[&["-t", "-c", ini.to_str().unwrap()], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answer: Value = serde_json::from_str(&said(&["--json"])).unwrap();
+    (said(&[]), answer["after_restart"].clone())
+}
+
+#[test]
+fn a_test_of_the_file_tells_which_changed_keys_wait_for_a_restart_if_a_gateway_runs_with_it() {
+    let mut gateway = Setup::serving(&"127.0.0.1:9")
+        .set("gateway.workers", 1)
+        .set("gateway.pid_file", "pid")
+        .set("admin.socket", "admin.sock")
+        .start();
+    let ini = ini(&gateway);
+    let good = format!("{}: the configuration is good", ini.display());
+    let nothing = (format!("{good}\n"), json!([]));
+    assert_eq!(test_of(&ini), nothing);
+    // Before any reload, and whatever a reload would change.
+    gateway.edit_ini(|it| {
+        it.set("gateway.workers", 2)
+            .set("gateway.head_timeout", "8s")
+            .set("log.level", "debug")
+    });
+    let workers = (
+        format!("{good}; in the gateway that runs, only a restart changes gateway.workers\n"),
+        json!(["gateway.workers"]),
+    );
+    assert_eq!(test_of(&ini), workers);
+    let reload = || {
+        let output = run_to_exit(&["reload", "-c", ini.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    reload();
+    assert_eq!(test_of(&ini), workers);
+    // It is found though it does not listen yet where the file says, or its pid file has another name.
+    gateway.edit_ini(|it| {
+        it.set("admin.socket", "other.sock")
+            .set("admin.listen", "off")
+    });
+    assert_eq!(test_of(&ini), workers);
+    gateway.edit_ini(|it| {
+        it.set("admin.socket", "admin.sock")
+            .set("gateway.pid_file", "other.pid")
+    });
+    let (_, both) = test_of(&ini);
+    assert_eq!(both, json!(["gateway.workers", "gateway.pid_file"]));
+    // What is written as it was waits no longer.
+    gateway.edit_ini(|it| it.set("gateway.workers", 1).set("gateway.pid_file", "pid"));
+    assert_eq!(test_of(&ini), nothing);
+    // Another file is not the one that it runs with, though it names the same socket.
+    let other = gateway.path("other.ini");
+    let text = fs::read_to_string(&ini).unwrap();
+    fs::write(&other, text.replace("workers = 1", "workers = 2")).unwrap();
+    assert_eq!(test_of(&other).1, Value::Null);
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    wait_until("nobody runs with it", DEADLINE, || {
+        test_of(&ini) == (nothing.0.clone(), Value::Null)
+    });
+}
+
 #[test]
 fn a_bad_file_and_the_failed_reload_are_told() {
     let mut gateway = Setup::serving(&"127.0.0.1:9")

@@ -4,11 +4,14 @@
 //! A socket at the default path, which the ini file does not name, may be another gateway's. So it is
 //! believed only if the gateway behind it runs with this ini file.
 
+mod sockets;
+
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::admin::pages::Page;
@@ -72,16 +75,17 @@ impl AdminClient {
         }
     }
 
+    /// By the Unix sockets at which process `pid` listens, wherever they are.
+    pub(crate) fn all_of(pid: Pid) -> impl Iterator<Item = Self> {
+        let sockets = sockets::of(pid).into_iter();
+        sockets.filter_map(|it| Self::at(&it).ok())
+    }
+
     /// By the socket at `path`, whoever listens there.
-    ///
-    /// # Errors
-    /// When there can be no such socket.
-    pub(crate) fn at(path: &Path) -> Result<Self, String> {
-        let shown = path.display();
-        let failed = |error: io::Error| format!("{shown}: {error}");
+    fn at(path: &Path) -> io::Result<Self> {
         Ok(Self {
-            place: SockAddr::unix(path).map_err(failed)?,
-            shown: format!("{shown}: "),
+            place: SockAddr::unix(path)?,
+            shown: format!("{}: ", path.display()),
             fields: "Host: localhost\r\n".to_owned(),
             instead: None,
         })
@@ -91,12 +95,7 @@ impl AdminClient {
     fn by_socket(socket: &AdminSocketPath, config: &Path) -> Result<Self, String> {
         let shown = socket.path.display();
         let failed = |error: io::Error| format!("[admin] socket {shown}: {error}");
-        let client = Self {
-            place: SockAddr::unix(&socket.path).map_err(failed)?,
-            shown: format!("{shown}: "),
-            fields: "Host: localhost\r\n".to_owned(),
-            instead: None,
-        };
+        let client = Self::at(&socket.path).map_err(failed)?;
         client
             .connect(Instant::now() + TIME_LIMIT)
             .map_err(failed)?;

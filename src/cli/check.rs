@@ -20,12 +20,12 @@ use crate::run::{self, neighbours};
 use crate::store::copy::{self, Holder};
 use crate::store::{self, StoreName};
 
-/// Checks the ini file at `path`, and what it names. Returns warnings, each on one line, about what does
-/// not keep the gateway from starting.
+/// Checks the ini file at `path`, and what it names. Returns what it says, and warnings, each on one line,
+/// about what does not keep the gateway from starting.
 ///
 /// # Errors
 /// One line that says what is wrong, and where.
-pub(crate) fn check(path: &Path) -> Result<Vec<String>, String> {
+pub(crate) fn check(path: &Path) -> Result<(Config, Vec<String>), String> {
     let config = run::load(path)?;
     let settings = &config.gateway;
     let identity = Identity::find(settings.user.as_deref(), settings.group.as_deref());
@@ -87,7 +87,7 @@ pub(crate) fn check(path: &Path) -> Result<Vec<String>, String> {
     });
     let shared = neighbours::shared(&config);
     warnings.extend(shared.iter().map(|it| format!("{it}; each needs its own")));
-    Ok(warnings)
+    Ok((config, warnings))
 }
 
 /// The environment of this command takes precedence over the file.

@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
     accept, check, config, demo, explain, fleet, lists, lists_check, manual, peers, reload, status,
-    upgrade,
+    upgrade, waiting,
 };
 use crate::route::explain::Question;
 use crate::{process, run};
@@ -171,10 +171,21 @@ fn act(action: impl FnOnce(&Receiver<process::Command>) -> io::Result<()>) -> Re
 fn test(path: &Path) -> Result<Report, String> {
     let startup = process::Startup::begin().map_err(|error| error.to_string())?;
     startup.at(format!("checking {}, and what it names", path.display()));
-    let warnings = check::check(path)?;
+    let (config, warnings) = check::check(path)?;
+    startup.at("asking the gateway that runs with this file".to_owned());
+    let waiting = waiting::keys(&config);
     let file = path.display().to_string();
-    let text = format!("{file}: the configuration is good\n");
-    let json = json!({ "file": file, "good": true, "warnings": warnings });
+    let text = match waiting.as_deref() {
+        None | Some([]) => format!("{file}: the configuration is good\n"),
+        Some(keys) => {
+            let keys = keys.join(", ");
+            format!(
+                "{file}: the configuration is good; in the gateway that runs, only a restart changes {keys}\n"
+            )
+        }
+    };
+    let json =
+        json!({ "file": file, "good": true, "warnings": warnings, "after_restart": waiting });
     let notes = warnings.iter().map(|it| format!("warning: {it}"));
     Ok(Report::new(text, json).noting(notes.collect()))
 }
