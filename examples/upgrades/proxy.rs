@@ -17,6 +17,9 @@ use crate::load::processes_of;
 /// Longest wait for a process.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A signal that has had no effect for so long is sent again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// What is upgraded.
 pub(crate) enum Kind {
     /// By `graygate upgrade`.
@@ -149,8 +152,14 @@ impl Proxy {
             }
             Kind::Nginx => {
                 let old = self.pid_in_file()?;
-                signal(old, Signal::SIGUSR2)?;
+                let mut asked = None;
                 until("the new master has workers", || {
+                    // It ignores the signal in the moment in which the master before ends, and, once it has
+                    // heard it, every other one.
+                    if asked.is_none_or(|it: Instant| it.elapsed() > AGAIN) {
+                        let _ = signal(old, Signal::SIGUSR2);
+                        asked = Some(Instant::now());
+                    }
                     let new = self.pid_in_file().unwrap_or(old);
                     new != old && children(new).len() == 2
                 })?;
@@ -268,7 +277,7 @@ fn free_address() -> Result<SocketAddr, String> {
     listener.map_err(|it| format!("an address: {it}"))
 }
 
-fn until(what: &str, is_so: impl Fn() -> bool) -> Result<(), String> {
+fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), String> {
     let begun = Instant::now();
     while !is_so() {
         if begun.elapsed() > PATIENCE {
