@@ -58,7 +58,7 @@ fn a_panic_while_accepting_costs_that_connection_and_no_drain_waits_for_it() {
         answered_after |= before > 0 && answer.starts_with("HTTP/1.1 503 ");
         answered_after
     });
-    assert!(!log.lines().is_empty());
+    wait_until("it is in the log", DEADLINE, || !log.lines().is_empty());
     drop(held);
 
     let (done, drained) = std::sync::mpsc::channel();
