@@ -19,8 +19,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::unistd::{
-    Gid, Group, Uid, User, getegid, geteuid, getgroups, initgroups, setegid, seteuid, setgid,
-    setgroups, setuid,
+    Gid, Group, Uid, User, fchownat, getegid, geteuid, getgroups, initgroups, setegid, seteuid,
+    setgid, setgroups, setuid,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -28,11 +28,19 @@ use signal_hook::iterator::Signals;
 use crate::net;
 
 pub(crate) use self::pid_file::PidFile;
-pub(crate) use self::pid_file::{find_gateway, is_free_but_for};
+pub(crate) use self::pid_file::{find_gateway, is_free_but_for, is_named_by};
 pub(crate) use self::startup::Startup;
 
 /// How long it may take until a process whose files are closed is seen to have ended.
 const END_SEEN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// True when `pid` is a child of `parent`.
+pub(crate) fn is_child_of(pid: u32, parent: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may have blanks; behind it are the state and the parent.
+    let mut rest = stat.rsplit_once(") ").map_or("", |(_, it)| it).split(' ');
+    rest.nth(1).and_then(|it| it.parse().ok()) == Some(parent)
+}
 
 /// True when there is no such process any more, whoever is yet to ask how it has ended (proc_pid_stat(5)).
 pub(crate) fn has_ended(pid: u32) -> bool {
@@ -163,6 +171,15 @@ impl Identity {
         let outcome = action();
         setegid(group)?;
         Ok(outcome)
+    }
+
+    /// Gives an open file to this user's group, also one that is open by its path only (O_PATH).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn give_to_group(&self, file: &std::fs::File) -> io::Result<()> {
+        let by_descriptor = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+        Ok(fchownat(file, "", None, Some(self.group), by_descriptor)?)
     }
 
     fn join_groups(&self) -> io::Result<()> {

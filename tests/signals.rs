@@ -13,10 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::json;
 use support::{
-    Client, DEADLINE, Gateway, Origin, Redis, RefusingPeer, Setup, listening_ports, ok, pipe_at,
-    wait_for, wait_until,
+    Client, DEADLINE, Gateway, Origin, RefusingPeer, Setup, listening_ports, ok, pipe_at, wait_for,
+    wait_until,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -623,14 +622,10 @@ fn settings_that_need_a_restart_are_named_and_keep_their_value() {
     let setup = Setup::new().set("gateway.pid_file", "pid");
     let mut gateway = setup.lists(&["127.0.0.5"], &[], &[&origin]).start();
     let table = [
-        ("gateway.listen", "127.0.0.1:0, 127.0.0.2:0"),
         ("gateway.workers", "3"),
         ("gateway.pid_file", "other-pid"),
         ("gateway.user", "daemon"),
         ("gateway.group", "daemon"),
-        ("lists.file", "other-lists"),
-        ("upstream.peer_port", "81"),
-        ("admin.listen", "off"),
     ];
     for round in 1..=2 {
         reload(&mut gateway, |setup| {
@@ -656,46 +651,10 @@ fn settings_that_need_a_restart_are_named_and_keep_their_value() {
     let body = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
     assert_eq!(gateway.connect().ask(body).status(), 413);
     gateway.wait_for_access("status=413");
-    gateway.write_lists(&[], &[], &[&origin]);
-    gateway.wait_for_lists("the old file is in use", |it| it["generation"] == json!(2));
-    for name in ["other-pid", "other.log", "other-error.log"] {
-        assert!(!gateway.path(name).exists(), "{name}");
-    }
+    assert!(!gateway.path("other-pid").exists());
     gateway.signal(Signal::SIGTERM);
     assert!(gateway.wait_exit().success());
     assert!(!gateway.path("pid").exists());
-}
-
-#[test]
-fn redis_settings_need_a_restart() {
-    let (redis, origin) = (Redis::start(), origin());
-    redis.push("prod", &[&origin]);
-    let mut gateway = Setup::new().redis(redis.url()).start();
-    gateway.wait_for_lists("they are read", |it| it["generation"] == json!(1));
-    let table = [
-        ("redis.url", "redis://:secret@127.0.0.1:1/0"),
-        ("redis.gray_key", "other-gray"),
-        ("redis.pre_key", "other-pre"),
-        ("redis.prod_key", "other-prod"),
-        ("redis.notify", "poll"),
-        ("redis.check_interval", "1h"),
-        ("redis.poll_interval", "1h"),
-        ("redis.timeout", "1h"),
-    ];
-    reload(&mut gateway, |setup| {
-        table
-            .into_iter()
-            .fold(setup, |setup, (key, value)| setup.set(key, value))
-    });
-    for (key, _) in table {
-        let line = format!(" WARN reload-ignored key={key} ");
-        assert_eq!(gateway.stderr.count(&line), 1, "{key}");
-    }
-    assert_eq!(gateway.stderr.count("secret"), 0);
-    redis.cli(&["RPUSH", "gray", "10.0.0.1"]);
-    gateway.wait_for_lists("the old server is in use", |it| {
-        it["gray"] == json!(["10.0.0.1"])
-    });
 }
 
 #[test]

@@ -10,11 +10,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -55,7 +56,7 @@ impl AdminSocket {
     /// When a live process listens there, or something else is in that place, which are left as they are;
     /// or the kernel's.
     pub(crate) fn bind(path: &Path, owner: Option<&Identity>) -> io::Result<Self> {
-        let _lock = lock(path.parent().unwrap_or(Path::new("/")))?;
+        let _lock = lock(folder_of(path))?;
         remove_dead(path)?;
         let before = umask(UMASK);
         let bind = || UnixListener::bind(path);
@@ -93,9 +94,28 @@ impl SocketFile {
         })
     }
 
-    /// Leaves the file to another process.
-    pub(crate) fn leave(mut self) {
+    /// Leaves the file to another process; should that have no use for it, it goes with this.
+    pub(crate) fn leave(&mut self) {
         self.is_left = true;
+    }
+
+    /// Gives it to the group of `owner`, as which the one that has listened here before may not have run.
+    ///
+    /// # Errors
+    /// When there is another file by now; the kernel's.
+    pub(crate) fn give_to_group_of(&self, owner: &Identity) -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        let itself = libc::O_PATH | libc::O_NOFOLLOW;
+        let file = options.read(true).custom_flags(itself).open(&self.path)?;
+        let found = file.metadata()?;
+        // A second name would be how the folder's owner has root change a socket of somebody else.
+        let is_this = (found.dev(), found.ino()) == (self.device, self.inode)
+            && found.file_type().is_socket()
+            && found.nlink() == 1;
+        match is_this {
+            true => owner.give_to_group(&file),
+            false => Err(io::Error::other("there is another file")),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -105,14 +125,20 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        // So that nobody makes another one between a look and what follows from it.
+        let _lock = self.is_left.then(|| lock(folder_of(&self.path)));
         // Somebody may have removed it, and another gateway may have made its own.
         let found = fs::symlink_metadata(&self.path);
-        if !self.is_left && found.is_ok_and(|it| (it.dev(), it.ino()) == (self.device, self.inode))
-        {
+        let is_own = found.is_ok_and(|it| (it.dev(), it.ino()) == (self.device, self.inode));
+        if is_own && (!self.is_left || is_dead(&self.path).unwrap_or(false)) {
             // If the folder refuses it, the next start finds that it is dead.
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// The lock on a folder, held until the file is dropped.

@@ -77,7 +77,7 @@ impl HandoverSocket {
                 outcome => outcome?,
             };
             let channel = Channel::new(socket);
-            if channel.is_trusted(&[])? {
+            if channel.is_trusted()? {
                 return Ok(Some(channel));
             }
         }
@@ -94,7 +94,7 @@ impl HandoverSocket {
         }
         let socket = accept_with(&self.socket, SocketFlags::CLOEXEC)?;
         let channel = Channel::new(socket);
-        Ok(channel.is_trusted(&[])?.then_some(channel))
+        Ok(channel.is_trusted()?.then_some(channel))
     }
 
     /// Closes it for whoever waits in [`Self::accept`]. Its name is free when it is dropped.
@@ -148,11 +148,22 @@ impl Channel {
     }
 
     /// Connects to the socket with this name. `None` when there is none, or it is not that of a process of
-    /// root, of the same user, or of one of `users`.
+    /// root or of the same user.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn connect(name: &str, users: &[u32]) -> io::Result<Option<Self>> {
+    pub(crate) fn connect(name: &str) -> io::Result<Option<Self>> {
+        Self::connect_if(name, |_, _| false)
+    }
+
+    /// As [`Self::connect`]; another user's, too, if `trusts` says so of the user and of the process.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn connect_if(
+        name: &str,
+        trusts: impl FnOnce(u32, u32) -> bool,
+    ) -> io::Result<Option<Self>> {
         let socket = seqpacket()?;
         match connect(
             &socket,
@@ -162,7 +173,8 @@ impl Channel {
             outcome => outcome?,
         }
         let channel = Self::new(socket);
-        Ok(channel.is_trusted(users)?.then_some(channel))
+        let is_trusted = channel.is_trusted()? || trusts(channel.user()?, channel.pid()?);
+        Ok(is_trusted.then_some(channel))
     }
 
     /// Both ends of a channel: one for this process, and the other one for a child of its.
@@ -183,10 +195,14 @@ impl Channel {
         is_channel.then_some(Self::new(socket))
     }
 
-    fn is_trusted(&self, users: &[u32]) -> io::Result<bool> {
-        let user = socket_peercred(&self.socket)?.uid.as_raw();
-        let own = rustix::process::geteuid().as_raw();
-        Ok(user == 0 || user == own || users.contains(&user))
+    fn is_trusted(&self) -> io::Result<bool> {
+        let user = self.user()?;
+        Ok(user == 0 || user == rustix::process::geteuid().as_raw())
+    }
+
+    /// Of the process on the other side.
+    fn user(&self) -> io::Result<u32> {
+        Ok(socket_peercred(&self.socket)?.uid.as_raw())
     }
 
     /// The process on the other side.
@@ -303,7 +319,7 @@ mod tests {
     fn pair() -> (Channel, Channel) {
         let name = name();
         let open = HandoverSocket::open(&name).unwrap();
-        let asking = Channel::connect(&name, &[]).unwrap().unwrap();
+        let asking = Channel::connect(&name).unwrap().unwrap();
         (asking, open.accept().unwrap().unwrap())
     }
 
@@ -377,7 +393,7 @@ mod tests {
     #[test]
     fn a_name_belongs_to_one_process_and_where_nobody_has_it_nobody_answers() {
         let name = name();
-        assert!(Channel::connect(&name, &[]).unwrap().is_none());
+        assert!(Channel::connect(&name).unwrap().is_none());
         let _open = HandoverSocket::open(&name).unwrap();
         let taken = HandoverSocket::open(&name).err().unwrap();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);

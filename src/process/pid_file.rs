@@ -193,6 +193,14 @@ impl PidFile {
         left.map_err(|error| named(&self.path, &error))
     }
 
+    /// Removes the file after [`Self::leave`], since the successor has another one; not if somebody else has
+    /// it by now.
+    pub(crate) fn give_up(mut self) {
+        let is_nobodys = self.lock.try_lock().is_ok();
+        let own = Pid::from_raw(std::process::id().cast_signed());
+        self.is_left = !is_nobodys || read(&self.path).ok().flatten() != Some(own);
+    }
+
     /// Takes the file again, since the successor has come to nothing before it has written anything.
     ///
     /// # Errors
@@ -285,6 +293,16 @@ pub(crate) fn is_free_but_for(path: &Path, supervisor: u32) -> io::Result<()> {
         true => Err(taken(path)),
         false => Ok(()),
     }
+}
+
+/// True when the process has locked the file at `path`, and that names it, which only this user could have
+/// written.
+pub(crate) fn is_named_by(path: &Path, pid: u32) -> bool {
+    let is_own = |found: &Metadata| found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
+    let is_this = |it: &Pid| it.as_raw() == pid.cast_signed();
+    fs::symlink_metadata(path).is_ok_and(|it| it.is_file() && is_own(&it))
+        && read(path).is_ok_and(|it| it.as_ref().is_some_and(is_this))
+        && holders(path).is_ok_and(|it| it.iter().any(is_this))
 }
 
 /// The number in a pid file; `None` where there is none.

@@ -62,6 +62,11 @@ impl AdminListeners {
         settings: &AdminSettings,
         owner: Option<&Identity>,
     ) -> io::Result<()> {
+        if let (Some(AdminSocket { file, .. }), Some(owner)) = (&self.socket, owner) {
+            let shown = file.path().display();
+            let failed = |error| io::Error::other(format!("[admin] socket: {shown}: {error}"));
+            return file.give_to_group_of(owner).map_err(failed);
+        }
         if self.socket.is_some() {
             return Ok(());
         }
@@ -120,6 +125,7 @@ impl AdminListeners {
             listen: listen.map(|it| serve_pages(it, view)).transpose()?,
             metrics: metrics.map(|it| serve_metrics(it, view)).transpose()?,
             socket: None,
+            left: None,
         };
         if let Some(socket) = self.socket {
             open.socket = Some(serve_socket(socket, view)?);
@@ -171,14 +177,17 @@ pub(super) struct OpenDoors {
     pub(super) listen: Option<OpenDoor>,
     pub(super) metrics: Option<OpenDoor>,
     pub(super) socket: Option<OpenSocketDoor>,
+    /// To be removed at the end, if no successor has a use for it.
+    left: Option<SocketFile>,
 }
 
 impl OpenDoors {
     /// Leaves them to another process.
     pub(super) fn leave(&mut self) {
         (self.listen, self.metrics) = (None, None);
-        if let Some(socket) = self.socket.take() {
+        if let Some(mut socket) = self.socket.take() {
             socket.file.leave();
+            self.left = Some(socket.file);
         }
     }
 }

@@ -7,9 +7,9 @@ use crossbeam_channel::Receiver;
 
 use super::upgrade::{HeirWay, Mover, Parting, Successor};
 use super::{PID_FILE_WAIT, Running};
-use crate::process::Command;
 use crate::process::handover::Message;
 use crate::process::notices::Notice;
+use crate::process::{Command, PidFile};
 use crate::proxy::{listeners, workers};
 
 impl Running {
@@ -116,8 +116,17 @@ impl Running {
     fn leave(&mut self) {
         self.admin.leave();
         self.claims = None;
-        // Its lock is left.
-        self.pid_file = None;
+        if let Some(pid_file) = self.pid_file.take()
+            && self.is_moved(&pid_file)
+        {
+            pid_file.give_up();
+        }
         self.publisher.end();
+    }
+
+    /// By the ini file that the successor has read, the pid file is another one.
+    fn is_moved(&self, pid_file: &PidFile) -> bool {
+        let path = &self.gateway.config.load().path;
+        super::load(path).is_ok_and(|it| it.gateway.pid_file.as_deref() != Some(pid_file.path()))
     }
 }

@@ -46,16 +46,20 @@ impl Inheritance {
             // It outlives the terminal, or whatever else has started it.
             let _ = rustix::process::setsid();
             startup.at("asking the running gateway for a handover");
-            self.taking = Some(Taking::begin(config, self.supervisor.is_some())?);
+            self.taking = Some(Taking::begin(config, self.supervisor_pid())?);
         } else if let Some(supervisor) = &self.supervisor {
             startup.at("looking for a running gateway");
-            self.taking = Taking::if_any(config, true)?;
+            self.taking = Taking::if_any(config, Some(supervisor.pid))?;
             if let (None, Some(path)) = (&self.taking, &config.gateway.pid_file) {
                 process::is_free_but_for(path, supervisor.pid)
                     .map_err(|error| error.to_string())?;
             }
         }
         Ok(())
+    }
+
+    fn supervisor_pid(&self) -> Option<u32> {
+        self.supervisor.as_ref().map(|it| it.pid)
     }
 
     /// Who is told how this gateway does.

@@ -50,7 +50,7 @@ fn ask(config: &Path, what: SupervisorMessage, limit: Duration) -> Result<Told, 
         io::ErrorKind::TimedOut => format!("the supervisor has not answered within {limit:?}"),
         _ => error.to_string(),
     };
-    let found = Channel::connect(&supervisor_name_of(config), &[]).map_err(in_words)?;
+    let found = Channel::connect(&supervisor_name_of(config)).map_err(in_words)?;
     let Some(channel) = found else {
         return Ok(Told::Nobody);
     };

@@ -32,7 +32,7 @@ impl Desk {
         let name = supervisor_name_of(config);
         match HandoverSocket::open(&name) {
             Ok(socket) => Ok((Self::of(socket), None)),
-            Err(error) => match Channel::connect(&name, &[]) {
+            Err(error) => match Channel::connect(&name) {
                 Ok(Some(other)) => {
                     let (path, pid) = (config.display(), other.pid().unwrap_or_default());
                     Err(format!("{path}: it is supervised by process {pid}"))

@@ -42,27 +42,26 @@ impl Taking {
     ///
     /// # Errors
     /// Nobody runs with it, or it refuses; in words.
-    pub(in crate::run) fn begin(config: &Config, is_supervised: bool) -> Result<Self, String> {
-        Self::if_any(config, is_supervised)?.ok_or_else(|| {
+    pub(in crate::run) fn begin(config: &Config, supervisor: Option<u32>) -> Result<Self, String> {
+        Self::if_any(config, supervisor)?.ok_or_else(|| {
             let path = config.path.display();
             format!("no gateway that can be asked runs with {path}")
         })
     }
 
-    /// As [`Self::begin`]; `None` when nobody runs with it.
+    /// As [`Self::begin`], in a gateway that this supervisor has started; `None` when nobody runs with it.
     ///
     /// # Errors
     /// It refuses; in words.
     pub(in crate::run) fn if_any(
         config: &Config,
-        is_supervised: bool,
+        supervisor: Option<u32>,
     ) -> Result<Option<Self>, String> {
         let in_words = |error: io::Error| error.to_string();
-        let user = config.gateway.user.as_deref();
-        let user = user.and_then(|it| User::from_name(it).ok().flatten());
-        let users: Vec<u32> = user.iter().map(|it| it.uid.as_raw()).collect();
+        let is_supervised = supervisor.is_some();
         let socket = socket_name_of(&config.path);
-        let found = Channel::connect(&socket, &users).map_err(in_words)?;
+        let trusts = |user, pid| is_gateway(config, supervisor, user, pid);
+        let found = Channel::connect_if(&socket, trusts).map_err(in_words)?;
         let Some(channel) = found else {
             return Ok(None);
         };
@@ -196,3 +195,14 @@ impl Taking {
 }
 
 const BROKEN_OFF: &str = "the running gateway has broken off";
+
+/// Whether a process of another user than root is the gateway that runs with this ini file: it has the user
+/// that the file names, or, since that may be what changes, it is known by its supervisor or its pid file.
+fn is_gateway(config: &Config, supervisor: Option<u32>, user: u32, pid: u32) -> bool {
+    let named = config.gateway.user.as_deref();
+    let named = named.and_then(|it| User::from_name(it).ok().flatten());
+    let pid_file = config.gateway.pid_file.as_deref();
+    named.is_some_and(|it| it.uid.as_raw() == user)
+        || supervisor.is_some_and(|it| process::is_child_of(pid, it))
+        || pid_file.is_some_and(|it| process::is_named_by(it, pid))
+}

@@ -91,7 +91,7 @@ impl HeirWay {
         let name = socket_name_of(&self.gateway.config.load().path);
         let until = Instant::now() + OTHER_HEIR;
         loop {
-            if let Ok(Some(channel)) = Channel::connect(&name, &[])
+            if let Ok(Some(channel)) = Channel::connect(&name)
                 && channel.send(&Message::Arriving, &[]).is_ok()
                 && let Ok(Some((Message::Welcome, _))) = channel.receive(ANSWER)
             {
