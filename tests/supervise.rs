@@ -797,6 +797,7 @@ fn others_than_root_cannot_ask_a_supervisor_for_anything() {
             .output()
             .unwrap();
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(said(&refused).contains("not permitted: "), "{refused:?}");
         assert_eq!(child(&gateway), own);
         assert_eq!(gateway.connect().ask(GET).status(), 200);
     }

@@ -78,6 +78,22 @@ fn a_program_that_does_not_start_or_is_none_changes_nothing() {
 }
 
 #[test]
+fn where_nobody_runs_no_program_is_started() {
+    let setup = setup(&Origin::saying(ok("fine")));
+    let ini = setup.write_ini();
+    let program = setup.path("program");
+    let begun = setup.path("begun");
+    fs::write(&program, format!("#!/bin/sh\ntouch {}\n", begun.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let (ini, program) = (ini.to_str().unwrap(), program.to_str().unwrap());
+    let output = support::run_to_exit(&["upgrade", "--program", program, "-c", ini]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let expected = format!("graygate: no gateway that can be asked runs with {ini}\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    assert!(!begun.exists());
+}
+
+#[test]
 fn an_ini_file_that_the_new_one_rejects_changes_nothing() {
     let origin = Origin::saying(ok("fine"));
     let mut gateway = setup(&origin).start();

@@ -18,7 +18,7 @@ use crate::run::upgrade::starting;
 /// runs with the file at `config`.
 ///
 /// # Errors
-/// One line; the running gateway serves on, as if nothing had been.
+/// One line; a running gateway serves on, as if nothing had been.
 pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<Report, String> {
     let settings = run::load(config)?;
     let program = match program {
@@ -26,6 +26,10 @@ pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<Report, S
         None => starting::own_program()?,
     };
     let outcome = match asking::upgrade(config, &program, starting::limit(&settings)) {
+        Ok(Told::Nobody) if !starting::has_predecessor(config) => {
+            let config = config.display();
+            return Err(format!("no gateway that can be asked runs with {config}"));
+        }
         Ok(Told::Nobody) => starting::start(&program, config, &settings).map(|pid| (pid, None)),
         Ok(Told::Done { pid, note }) => Ok((pid, note)),
         Err(why) => Err(why),

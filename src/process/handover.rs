@@ -205,6 +205,16 @@ impl Channel {
         Ok(socket_peercred(&self.socket)?.uid.as_raw())
     }
 
+    /// True when the other side, which has had its user since it began to listen, listens to this process.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn is_heard(&self) -> io::Result<bool> {
+        let user = socket_peercred(&self.socket)?.uid;
+        let own = rustix::process::geteuid();
+        Ok(own.is_root() || own == user)
+    }
+
     /// The process on the other side.
     ///
     /// # Errors

@@ -54,6 +54,11 @@ fn ask(config: &Path, what: SupervisorMessage, limit: Duration) -> Result<Told, 
     let Some(channel) = found else {
         return Ok(Told::Nobody);
     };
+    if !channel.is_heard().map_err(in_words)? {
+        return Err(
+            "not permitted: only root, and the supervisor's own user, may ask it".to_owned(),
+        );
+    }
     let asked = channel.send(&Message::Supervisor(what), &[]);
     asked.map_err(in_words)?;
     match channel.receive(limit).map_err(in_words)? {

@@ -1,5 +1,6 @@
 //! Starting the process that is to take over, where no supervisor does so.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ANSWER, DONE, FAILED, PROBATION, VARIABLE};
+use super::{ANSWER, DONE, FAILED, PROBATION, VARIABLE, socket_name_of};
 use crate::config::Config;
 use crate::process::notices::WATCHED;
 use crate::run::supervisor::SUPERVISED;
@@ -28,6 +29,16 @@ pub(crate) fn own_program() -> Result<PathBuf, String> {
 /// For all that the new process has to do.
 pub(crate) fn limit(settings: &Config) -> Duration {
     settings.gateway.upgrade_timeout + PROBATION + 2 * ANSWER
+}
+
+/// Whether anybody can be asked who runs with the file at `config`, as far as can be told. Nobody is asked.
+pub(crate) fn has_predecessor(config: &Path) -> bool {
+    let name = format!("@{}", socket_name_of(config));
+    let table = fs::read_to_string("/proc/net/unix");
+    table.map_or(true, |it| {
+        it.lines()
+            .any(|line| line.split_whitespace().nth(7) == Some(&name))
+    })
 }
 
 /// Has `program` take over from the gateway that runs with these settings, which are those of the file at
