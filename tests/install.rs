@@ -69,7 +69,8 @@ impl System {
             install() { sh "$SCRIPT" "$@"; }
         "#;
         let output = Command::new("unshare")
-            .args(["--mount", "--net", "sh", "-euc"])
+            .args(["--mount", "--net", "--pid", "--fork", "--mount-proc"])
+            .args(["sh", "-euc"])
             .arg(format!("{set_up}\n{commands}"))
             .env("DIR", self.dir.path())
             .env("SCRIPT", SCRIPT)
@@ -293,10 +294,11 @@ fn the_user_graygate_is_made_once_and_goes_with_a_purge() {
         "install >/dev/null
          getent passwd graygate; id -gn graygate
          install >/dev/null; getent passwd graygate
+         NAME=shop /etc/init.d/graygate new >/dev/null; touch /run/graygate-shop.lock
          install --uninstall >/dev/null; getent passwd graygate
          install --uninstall --purge
          ! getent passwd graygate; ! getent group graygate
-         find /etc /usr/local /var/log /var/lib -name '*graygate*'
+         find /etc /usr/local /var/log /var/lib /run -name '*graygate*'
          echo nothing else",
     );
     let lines: Vec<&str> = said.lines().collect();
