@@ -209,7 +209,7 @@ fn a_heartbeat_says_who_it_is_and_what_it_holds_and_follows_a_change_at_once() {
     assert_eq!(fleet(&ini)[0][6], "gray");
     let (text, good) = run(
         &ini,
-        &["fleet", "wait", &digest(&ini), "--timeout", "200ms"],
+        &["fleet", "wait", &digest(&ini), "--timeout", "2s"],
     );
     assert!(!good && text.contains("held: gray"), "{text}");
 }
@@ -426,7 +426,7 @@ fn what_is_no_heartbeat_is_shown_as_that_and_other_fleets_are_not_seen() {
         assert_eq!(row[1..3], ["not", "understood"], "{rows:?}");
     }
     let digest = gateway.lists()["digest"].as_str().unwrap().to_owned();
-    let (text, good) = run(&ini, &["fleet", "wait", &digest, "--timeout", "200ms"]);
+    let (text, good) = run(&ini, &["fleet", "wait", &digest, "--timeout", "2s"]);
     assert!(
         !good && text.contains("b has a heartbeat that is not understood"),
         "{text}"
