@@ -196,7 +196,7 @@ fn combined_is_what_nginx_writes_byte_for_byte() {
 fn variables_show_what_nginx_shows_in_each_kind_of_escaping() {
     let variables = "$remote_addr|$remote_user|$request|$request_method|$request_uri|$args|$query_string|\
                      $server_protocol|$scheme|$host|$http_user_agent|$http_referer|$http_x_none|$status|\
-                     $body_bytes_sent|$upstream_addr|${status}0";
+                     $body_bytes_sent|$upstream_addr|$upstream_status|$content_type|$content_length|${status}0";
     let origin = answering();
     let mut requests = requests();
     // nginx passes on what is not UTF-8, which is no JSON any more.

@@ -68,6 +68,7 @@ pub(crate) enum Variable {
     RequestLength,
     RequestTime,
     UpstreamAddr,
+    UpstreamStatus,
     UpstreamResponseTime,
     RequestId,
     Pool,
@@ -101,6 +102,7 @@ const VARIABLES: &[(&str, Variable)] = &[
     ("request_length", Variable::RequestLength),
     ("request_time", Variable::RequestTime),
     ("upstream_addr", Variable::UpstreamAddr),
+    ("upstream_status", Variable::UpstreamStatus),
     ("upstream_response_time", Variable::UpstreamResponseTime),
     ("request_id", Variable::RequestId),
     // The gateway's own.
@@ -112,6 +114,34 @@ const VARIABLES: &[(&str, Variable)] = &[
     ("error", Variable::Error),
     ("denied", Variable::Denied),
     ("sample", Variable::Sample),
+];
+
+/// Variables of nginx that are fields of the request.
+const FIELDS: [(&str, &str); 2] = [
+    ("content_length", "content-length"),
+    ("content_type", "content-type"),
+];
+
+/// Variables of nginx that people have in their logs and that are not here, or how their names begin, and
+/// what to use instead.
+const INSTEAD: &[(&str, &str)] = &[
+    ("arg_", "$args has the whole query"),
+    ("cookie_", "$http_cookie has all cookies"),
+    ("uri", "$request_uri has what the client has sent"),
+    ("document_uri", "$request_uri has what the client has sent"),
+    ("server_name", "$host is what the request is for"),
+    ("upstream_connect_time", "$upstream_response_time is there"),
+    ("upstream_header_time", "$upstream_response_time is there"),
+    (
+        "proxy_add_x_forwarded_for",
+        "$http_x_forwarded_for is what has come in",
+    ),
+    (
+        "realip_remote_addr",
+        "$remote_addr is the client, and $http_x_forwarded_for what was said",
+    ),
+    ("sent_http_", "fields of answers are not logged"),
+    ("upstream_http_", "fields of answers are not logged"),
 ];
 
 /// The one field of `json`.
@@ -152,11 +182,19 @@ pub(super) fn log_format(text: &str) -> ValueResult<LogFormat> {
     }
 }
 
+/// What to use instead of a variable of nginx.
+fn instead(name: &str) -> Option<&'static str> {
+    let is_it = |it: &str| name == it || it.ends_with('_') && name.starts_with(it);
+    let mut all = INSTEAD.iter();
+    all.find(|(it, _)| is_it(it)).map(|(_, other)| *other)
+}
+
 fn allowed() -> String {
     let names: Vec<String> = VARIABLES.iter().map(|(it, _)| format!("${it}")).collect();
     format!(
         "main, combined, json, or text with variables, which may begin with escape=default, escape=json or \
-         escape=none; variables: {}, $remote_user, and $http_NAME for a field of the request",
+         escape=none; variables: {}, $remote_user, $content_length, \
+         $content_type, and $http_NAME for a field of the request",
         names.join(", ")
     )
 }
@@ -214,6 +252,9 @@ impl CustomFormat {
         if let Some((_, variable)) = VARIABLES.iter().find(|(it, _)| *it == name) {
             return Ok(*variable);
         }
+        if let Some((_, field)) = FIELDS.iter().find(|(it, _)| *it == name) {
+            return Ok(Variable::Field(self.field(field)?));
+        }
         match name.strip_prefix("http_") {
             _ if name == "remote_user" => Ok(Variable::RemoteUser(self.field(AUTHORIZATION)?)),
             Some(field) if !field.is_empty() => {
@@ -222,7 +263,10 @@ impl CustomFormat {
             }
             _ => Err(match name {
                 "" => "a $ without the name of a variable".to_owned(),
-                name => format!("`${}` is not a variable", shown(name)),
+                name => match instead(name) {
+                    Some(other) => format!("`${}` is not a variable here: {other}", shown(name)),
+                    None => format!("`${}` is not a variable", shown(name)),
+                },
             }),
         }
     }
@@ -288,6 +332,15 @@ mod tests {
             ("combine", "it is neither the name of a format"),
             ("escape=none plain", "it is neither the name of a format"),
             ("$remote_adr", "`$remote_adr` is not a variable"),
+            (
+                "$cookie_uid",
+                "`$cookie_uid` is not a variable here: $http_cookie has all cookies",
+            ),
+            (
+                "$uri",
+                "`$uri` is not a variable here: $request_uri has what the client has sent",
+            ),
+            ("$urin", "`$urin` is not a variable"),
             ("$status $", "a $ without the name"),
             ("${}", "a $ without the name"),
             ("${status", "a ${ without its }"),

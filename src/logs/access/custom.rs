@@ -62,6 +62,10 @@ impl Record<'_> {
             Variable::RequestLength => number(out, b"", self.received),
             Variable::RequestTime => millis(out, self.request_time),
             Variable::UpstreamAddr => self.put_peer(out, escape),
+            Variable::UpstreamStatus if self.attempts > 0 => {
+                digits(out, u32::from(self.shown_status()), 3);
+            }
+            Variable::UpstreamStatus => put_value(out, escape, None),
             Variable::UpstreamResponseTime => match self.upstream_time {
                 Some(time) => millis(out, time),
                 None => put_value(out, escape, None),
@@ -273,6 +277,7 @@ mod tests {
             ("request_length", "100"),
             ("request_time", "0.001"),
             ("upstream_addr", "127.0.0.1:9001"),
+            ("upstream_status", "200"),
             ("upstream_response_time", "2.000"),
             ("request_id", "12ab"),
             ("pool", "pre"),
