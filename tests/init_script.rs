@@ -257,9 +257,9 @@ impl Drop for Ended {
     }
 }
 
-/// Runs `test` in each shell that is installed.
+/// Runs `test` in each shell that is installed: at once, since most of it is waiting.
 #[track_caller]
-fn in_each_shell(test: impl Fn(Service)) {
+fn in_each_shell(test: impl Fn(Service) + Sync) {
     let installed = |shell: &Shell| {
         let mut command = Command::new(shell[0]);
         let quiet = command
@@ -270,10 +270,16 @@ fn in_each_shell(test: impl Fn(Service)) {
     };
     let shells: Vec<Shell> = SHELLS.into_iter().filter(installed).collect();
     assert!(!shells.is_empty(), "none of {SHELLS:?} is installed");
-    for shell in shells {
-        eprintln!("in {shell:?}");
-        test(Service::new(shell));
-    }
+    let failed: Vec<Shell> = std::thread::scope(|scope| {
+        let test = &test;
+        let run = |shell| (shell, scope.spawn(move || test(Service::new(shell))));
+        let runs: Vec<_> = shells.into_iter().map(run).collect();
+        let ended = runs.into_iter().map(|(shell, run)| (shell, run.join()));
+        ended
+            .filter_map(|(shell, end)| end.is_err().then_some(shell))
+            .collect()
+    });
+    assert!(failed.is_empty(), "in {failed:?}");
 }
 
 /// Runs a helper program. What is executed later must be written by a child: while this process
