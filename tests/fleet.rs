@@ -207,10 +207,7 @@ fn a_heartbeat_says_who_it_is_and_what_it_holds_and_follows_a_change_at_once() {
         heartbeat(&redis, "a").unwrap()["held"] == json!(["gray"])
     });
     assert_eq!(fleet(&ini)[0][6], "gray");
-    let (text, good) = run(
-        &ini,
-        &["fleet", "wait", &digest(&ini), "--timeout", "2s"],
-    );
+    let (text, good) = run(&ini, &["fleet", "wait", &digest(&ini), "--timeout", "2s"]);
     assert!(!good && text.contains("held: gray"), "{text}");
 }
 
