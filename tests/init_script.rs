@@ -395,6 +395,15 @@ fn a_restart_only_if_it_runs_starts_nothing() {
         }
         let said = service.expect("upgrade", 7);
         assert!(said.contains("not running"), "{said}");
+        // And one that runs is upgraded.
+        service.expect("start", 0);
+        let old = service.only();
+        let said = service.expect("try-restart", 0);
+        assert!(said.starts_with("graygate: upgraded (pid "), "{said}");
+        wait_until("the old one has ended", DEADLINE, || {
+            !service.gateways().contains(&old.gateway)
+        });
+        assert_eq!(service.only().supervisor, old.supervisor);
     });
 }
 

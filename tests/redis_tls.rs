@@ -239,6 +239,72 @@ fn a_server_whose_certificate_turns_bad_changes_nothing_until_it_is_good_again()
     gateway.wait_served("127.0.0.5", "new prod", DEADLINE);
 }
 
+/// A reload of the file as it is: whether it is in force.
+#[track_caller]
+fn reload(gateway: &Gateway) -> bool {
+    let outcomes = || {
+        let count = |word: &str| gateway.stderr.count(word);
+        (count(" reloaded file="), count(" reload-failed "))
+    };
+    let before = outcomes();
+    gateway.signal(nix::sys::signal::Signal::SIGHUP);
+    wait_until("the reload has ended", DEADLINE, || outcomes() != before);
+    outcomes().0 > before.0
+}
+
+#[test]
+fn the_files_for_tls_and_what_is_in_them_change_by_a_reload() {
+    let secure = Secure::start(Validity::Now, None, true);
+    let other = Authority::new(secure.folder.path(), "other");
+    let (cert, key) = secure.authority.vouch("client", &[], Validity::Now);
+    let strange = other.vouch("strange", &[], Validity::Now);
+    let with = |setup: Setup, authority: &Authority, cert: &Path, key: &Path| {
+        let setup = setup.set("redis.tls_ca", authority.file().display());
+        let setup = setup.set("redis.tls_cert", cert.display());
+        setup.set("redis.tls_key", key.display())
+    };
+    let mut gateway = with(secure.setup(), &secure.authority, &cert, &key).start();
+    gateway.wait_served("127.0.0.1", "prod", DEADLINE);
+    // Neither side believes the other one: nothing changes.
+    gateway.edit_ini(|it| with(it, &other, &cert, &key));
+    assert!(!reload(&gateway));
+    gateway.edit_ini(|it| with(it, &secure.authority, &strange.0, &strange.1));
+    assert!(!reload(&gateway));
+    assert_followed(&gateway, &secure.redis, "events");
+    // Copies of the right ones, and then something else in them.
+    let folder = secure.folder.path();
+    let copies = ["a.pem", "b.pem", "c.pem"].map(|it| folder.join(it));
+    let right = [secure.authority.file(), cert, key];
+    for (copy, file) in copies.iter().zip(&right) {
+        std::fs::copy(file, copy).unwrap();
+    }
+    gateway.edit_ini(|it| {
+        let it = with(it, &secure.authority, &copies[1], &copies[2]);
+        it.set("redis.tls_ca", copies[0].display())
+    });
+    assert!(reload(&gateway));
+    std::fs::copy(other.file(), &copies[0]).unwrap();
+    assert!(!reload(&gateway));
+    assert_eq!(gateway.get("127.0.0.1", "/").text(), "prod");
+    std::fs::copy(&right[0], &copies[0]).unwrap();
+    let (cert, key) = secure.authority.vouch("next", &[], Validity::Now);
+    std::fs::copy(cert, &copies[1]).unwrap();
+    std::fs::copy(key, &copies[2]).unwrap();
+    // The number of the first connection that the gateway has.
+    let oldest = || -> Option<u64> {
+        let all: String = redis::from_redis_value(secure.redis.cli(&["CLIENT", "LIST"])).unwrap();
+        let own = all.lines().filter(|it| it.contains(" user=app "));
+        own.filter_map(|it| it.strip_prefix("id=")?.split(' ').next()?.parse().ok())
+            .min()
+    };
+    let before = oldest().unwrap();
+    assert!(reload(&gateway));
+    wait_until("it has connected anew", DEADLINE, || {
+        oldest().is_some_and(|it| it > before)
+    });
+    gateway.wait_served("127.0.0.1", "prod", DEADLINE);
+}
+
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let folder = tempfile::tempdir().unwrap();
