@@ -135,7 +135,9 @@ fn one_that_cannot_take_what_it_needs_changes_nothing() {
     expect_refused(&mut gateway, &output, "pid: ");
     gateway.edit_ini(|it| it.set("log.error", "/dev/full/error.log"));
     upgrade_in_vain(&mut gateway, &[], "/dev/full");
-    assert_eq!(gateway.stderr.count("upgrade-failed"), 3);
+    wait_until("each has failed in the log", DEADLINE, || {
+        gateway.stderr.count("upgrade-failed") == 3
+    });
 }
 
 #[test]
@@ -205,7 +207,9 @@ fn one_that_dies_at_any_step_changes_nothing() {
     drop(last);
     gateway.wait_for_log("it has ended before it had taken over");
     expect_unchanged(&mut gateway);
-    assert_eq!(gateway.stderr.count("upgrade-failed"), 5);
+    wait_until("each has failed in the log", DEADLINE, || {
+        gateway.stderr.count("upgrade-failed") == 5
+    });
     let _last = LastProcess(&gateway);
     upgrade_well(&gateway);
 }
