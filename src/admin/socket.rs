@@ -10,12 +10,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::libc;
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -104,9 +104,9 @@ impl SocketFile {
     /// # Errors
     /// When there is another file by now; the kernel's.
     pub(crate) fn give_to_group_of(&self, owner: &Identity) -> io::Result<()> {
-        let mut options = fs::OpenOptions::new();
-        let itself = libc::O_PATH | libc::O_NOFOLLOW;
-        let file = options.read(true).custom_flags(itself).open(&self.path)?;
+        // Not std's way to open: with musl, that drops O_PATH, without which a socket cannot be opened.
+        let itself = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(open(&self.path, itself, Mode::empty())?);
         let found = file.metadata()?;
         // A second name would be how the folder's owner has root change a socket of somebody else.
         let is_this = (found.dev(), found.ino()) == (self.device, self.inode)
