@@ -16,7 +16,7 @@ remove_policy() {
     our_policy=
 }
 
-# The packages are the arguments.
+# The packages are the arguments. Fails if they cannot be had.
 install_packages() {
     say "running: apt-get update && apt-get install -y --no-install-recommends $*"
     trap remove_policy EXIT
@@ -26,9 +26,12 @@ install_packages() {
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
-    apt-get update </dev/null
+    # Whoever calls this in a condition has no `set -e` here.
+    installed=yes
+    apt-get update </dev/null || installed=
     RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y --no-install-recommends "$@" </dev/null
+        apt-get install -y --no-install-recommends "$@" </dev/null || installed=
     remove_policy
     trap - EXIT HUP INT TERM
+    [ -n "$installed" ]
 }
