@@ -23,7 +23,7 @@ pub fn command() -> Command {
     args_conflicts_with_subcommands = true
 )]
 pub(crate) struct Arguments {
-    /// Check the configuration, and exit with 0 or 1
+    /// Check the configuration, say which changed keys wait for a restart, and exit with 0 or 1
     #[arg(short = 't')]
     pub(crate) test: bool,
     /// The ini file

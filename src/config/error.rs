@@ -1,17 +1,26 @@
 //! What is wrong with the ini file: with one value, and as an error that says where.
 
 use std::fmt;
+use std::io;
 
 /// What is wrong with the configuration, on one line and without a password:
-/// `FILE:LINE: [section] key = value: what is wrong; allowed: …`.
+/// `FILE:LINE: [section] key = value: what is wrong; allowed: …`, or `FILE:` and why it cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 
 impl ConfigError {
     pub(super) fn new(place: &str, WrongValue { what, allowed }: &WrongValue) -> Self {
-        // A path may contain a line feed, too.
-        let line = format!("{place}: {what}; allowed: {allowed}");
-        Self(line.replace(char::is_control, " "))
+        Self::on_one_line(&format!("{place}: {what}; allowed: {allowed}"))
+    }
+
+    /// There is no such file, or it must not be read.
+    pub(super) fn unread(path: &str, error: &io::Error) -> Self {
+        Self::on_one_line(&format!("{path}: cannot be read: {error}"))
+    }
+
+    /// A path may contain a line feed, too.
+    fn on_one_line(text: &str) -> Self {
+        Self(text.replace(char::is_control, " "))
     }
 }
 

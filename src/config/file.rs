@@ -24,10 +24,7 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     let mut bytes = Vec::new();
     let opened = File::open(path);
     let read = opened.and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        let allowed = "an ini file that can be read";
-        return Err(at(path, None, &format!("cannot be read: {error}"), allowed));
-    }
+    read.map_err(|error| ConfigError::unread(&place(path, None), &error))?;
     if bytes.len() as u64 > LONGEST {
         return Err(at(path, None, "is too long", "an ini file of 1m at most"));
     }

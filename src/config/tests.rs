@@ -1018,8 +1018,8 @@ fn a_file_that_cannot_be_read_is_one_clear_line() {
     let error = || Config::load(&path, None).unwrap_err().to_string();
     let place = path.display();
 
-    let expected = format!("{place}: cannot be read: No such file or directory");
-    assert!(error().starts_with(&expected), "{}", error());
+    let expected = format!("{place}: cannot be read: No such file or directory (os error 2)");
+    assert_eq!(error(), expected);
 
     std::fs::write(&path, b"[gateway]\n# gr\xfc\xdf\n").unwrap();
     assert!(
