@@ -173,6 +173,11 @@ impl Identity {
         Ok(outcome)
     }
 
+    /// The number of the group.
+    pub(crate) fn group_id(&self) -> u32 {
+        self.group.as_raw()
+    }
+
     /// Gives an open file to this user's group, also one that is open by its path only (O_PATH).
     ///
     /// # Errors

@@ -104,6 +104,9 @@ impl SocketFile {
     /// # Errors
     /// When there is another file by now; the kernel's.
     pub(crate) fn give_to_group_of(&self, owner: &Identity) -> io::Result<()> {
+        if fs::symlink_metadata(&self.path)?.gid() == owner.group_id() {
+            return Ok(());
+        }
         // Not std's way to open: with musl, that drops O_PATH, without which a socket cannot be opened.
         let itself = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = File::from(open(&self.path, itself, Mode::empty())?);
