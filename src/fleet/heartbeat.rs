@@ -105,7 +105,8 @@ pub(crate) fn bell() -> (Sender<()>, Receiver<()>) {
 }
 
 impl Heartbeat {
-    /// Writes a heartbeat every `beat`, and whenever the bell rings and something has changed.
+    /// Writes a heartbeat every `beat`, and whenever the bell rings and something has changed; not before the
+    /// end of its rest, if it `rests`.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -114,11 +115,12 @@ impl Heartbeat {
         beat: Duration,
         report: impl Fn() -> NodeReport + Send + 'static,
         (wake, news): (Sender<()>, Receiver<()>),
+        rests: bool,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(HeartbeatShared {
             node: settings.fleet.node.clone(),
             ends: AtomicBool::new(false),
-            rests: AtomicBool::new(false),
+            rests: AtomicBool::new(rests),
             counts: Mutex::default(),
         });
         let (end, ended) = bounded(0);

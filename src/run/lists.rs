@@ -64,11 +64,9 @@ pub(super) fn start_store(
             started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
         }
     }
-    let heartbeat = start_heartbeat(&config.store, &publisher, bell.clone())?;
-    if let Some(heartbeat) = &heartbeat {
-        // The other process writes it for as long as it is the gateway.
-        heartbeat.rest(handed.is_some());
-    }
+    // The other process writes it for as long as it is the gateway.
+    let rests = handed.is_some();
+    let heartbeat = start_heartbeat(&config.store, &publisher, bell.clone(), rests)?;
     let started = Started {
         publisher,
         heartbeat,
@@ -93,11 +91,12 @@ pub(super) fn purpose(config: &Config, succeeds: bool) -> Purpose {
     }
 }
 
-/// The heartbeat, if there is to be one.
+/// The heartbeat, if there is to be one; `rests`: see [`Heartbeat::rest`].
 pub(super) fn start_heartbeat(
     store: &Store,
     publisher: &Arc<Publisher>,
     bell: Bell,
+    rests: bool,
 ) -> io::Result<Option<Heartbeat>> {
     let Store::Redis(settings) = store else {
         return Ok(None);
@@ -107,7 +106,7 @@ pub(super) fn start_heartbeat(
     };
     let publisher = Arc::clone(publisher);
     let report = move || report(&publisher);
-    Heartbeat::start(settings.clone(), beat, report, bell).map(Some)
+    Heartbeat::start(settings.clone(), beat, report, bell, rests).map(Some)
 }
 
 /// What the heartbeat reports about the lists.

@@ -130,7 +130,7 @@ impl Running {
             before.rest(true);
         }
         let (publisher, bell) = (&self.publisher, self.bell.clone());
-        let new = start_heartbeat(&config.store, publisher, bell).unwrap_or_else(|error| {
+        let new = start_heartbeat(&config.store, publisher, bell, false).unwrap_or_else(|error| {
             log::error!("heartbeat-not-started error={:?}", error.to_string());
             None
         });
