@@ -85,14 +85,20 @@ pub(crate) fn run(config: Config, commands: &Receiver<Command>) -> io::Result<()
 /// # Errors
 /// One line that says why it cannot start.
 pub(crate) fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), String> {
+    // It is remembered.
+    let _ = upgrade::starting::own_program();
     let mut inherited = Inheritance::of_supervisor()?;
     let startup = Startup::begin().map_err(|error| error.to_string())?;
     let startup = startup.with_notices(inherited.notices());
     let supervisor = inherited.supervisor.clone();
     let start = |startup: Startup| {
         startup.at(format!("reading {}", path.display()));
-        let config = load(path)?;
+        let mut config = load(path)?;
         inherited.ask(&config, &startup)?;
+        if inherited.taking.is_some() {
+            // What a reload of the old one has taken on since then is in force; from now on, it says so.
+            config = load(path)?;
+        }
         Running::start(config, inherited, &startup).map_err(|error| error.to_string())
     };
     let started = start(startup).inspect_err(|why| {
@@ -371,7 +377,12 @@ impl Running {
                     handover.giver.pass_on(&Message::Reload);
                 }
             }
-            Command::ReopenLogs => self.reopen_logs(),
+            Command::ReopenLogs => {
+                self.reopen_logs();
+                if let Some(handover) = &self.handover {
+                    handover.giver.pass_on(&Message::Reopen);
+                }
+            }
             Command::Upgrade => self.upgrade(),
             Command::Drain => return true,
         }

@@ -446,6 +446,45 @@ fn during_a_drain_the_supervisor_has_two_gateways_and_ends_both() {
 }
 
 #[test]
+fn what_a_gateway_was_told_before_it_died_in_an_upgrade_the_new_one_is_told() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let before = child(&gateway);
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| graygate(&["upgrade"], &gateway));
+        wait_until("the new one is ready", DEADLINE, || {
+            gateway.stderr.count(" ready ") == 2
+        });
+        send(before, Signal::SIGSTOP);
+        gateway.signal(Signal::SIGUSR1);
+        let ini = gateway.path("graygate.ini");
+        let text = fs::read_to_string(&ini).unwrap();
+        fs::write(
+            &ini,
+            text.replace("[gateway]", "[gateway]\nmax_connections = 99"),
+        )
+        .unwrap();
+        gateway.signal(Signal::SIGHUP);
+        wait_until("it has been told", DEADLINE, || {
+            let status = fs::read_to_string(format!("/proc/{before}/status")).unwrap();
+            let pending = status.lines().find_map(|it| it.strip_prefix("ShdPnd:"));
+            let pending = u64::from_str_radix(pending.unwrap().trim(), 16).unwrap();
+            [Signal::SIGHUP, Signal::SIGUSR1]
+                .iter()
+                .all(|it| pending & (1 << (*it as i32 - 1)) != 0)
+        });
+        send(before, Signal::SIGKILL);
+        let upgraded = upgrade.join().unwrap();
+        assert!(upgraded.status.success(), "{upgraded:?}");
+    });
+    gateway.wait_for_log("logs-reopened");
+    gateway.wait_for_log("reloaded file=");
+    let config = gateway.admin_get("/config").1;
+    assert!(config.contains("\"max_connections\": 99"), "{config}");
+    gateway.end();
+}
+
+#[test]
 fn a_supervisor_that_is_told_to_leave_ends_at_once_and_the_next_one_goes_on() {
     let origin = Origin::saying(ok("fine"));
     let mut gateway = setup(&origin).start();

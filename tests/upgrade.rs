@@ -5,13 +5,15 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{DEADLINE, Gateway, Origin, Setup, ok, wait_until};
+use support::{DEADLINE, Gateway, Origin, Setup, ok, pid_in_file, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -151,6 +153,90 @@ fn a_signal_is_an_upgrade_to_the_program_that_lies_at_the_path_by_now() {
     wait_until("it has ended", DEADLINE, || has_ended(before));
     assert_ne!(last.pid(), before);
     assert_eq!(gateway.connect().ask(GET).status(), 200);
+}
+
+#[test]
+fn a_signal_is_not_an_upgrade_to_a_program_that_was_moved_away_or_that_a_link_has_left() {
+    let origin = Origin::saying(ok("fine"));
+    let setup = setup(&origin);
+    let (first, second, kept) = (setup.path("v1"), setup.path("v2"), setup.path("kept"));
+    let link = setup.path("current");
+    for path in [&first, &second] {
+        fs::copy(env!("CARGO_BIN_EXE_graygate"), path).unwrap();
+    }
+    symlink(&first, &link).unwrap();
+    let gateway = setup
+        .under(&[
+            "sh",
+            "-c",
+            "shift; exec \"$0\" \"$@\"",
+            link.to_str().unwrap(),
+        ])
+        .start();
+    let _last = Last(&gateway);
+    let upgraded_to = |program: &Path| {
+        let before = pid_in_file(&gateway);
+        kill(Pid::from_raw(before), Signal::SIGUSR2).unwrap();
+        wait_until("it has ended", DEADLINE, || has_ended(before));
+        let runs = fs::read_link(format!("/proc/{}/exe", pid_in_file(&gateway))).unwrap();
+        assert_eq!(runs, program);
+    };
+    fs::remove_file(&link).unwrap();
+    symlink(&second, &link).unwrap();
+    upgraded_to(&second);
+    // As one keeps a program to roll back to.
+    fs::rename(&second, &kept).unwrap();
+    fs::copy(&first, &second).unwrap();
+    upgraded_to(&second);
+}
+
+#[test]
+fn an_ini_file_that_is_a_link_may_lead_to_another_file_at_an_upgrade() {
+    let origin = Origin::saying(ok("fine"));
+    for supervised in [false, true] {
+        let setup = setup(&origin);
+        let (ini, first) = (setup.path("graygate.ini"), setup.path("first.ini"));
+        let second = setup.path("second.ini");
+        let setup = match supervised {
+            true => setup.supervised(),
+            false => setup,
+        };
+        // Before it starts, since it is found by the path that it was started with.
+        let link = format!(
+            "mv {ini} {first}; ln -s first.ini {ini}; shift; exec {program} \"$@\"",
+            ini = ini.display(),
+            first = first.display(),
+            program = env!("CARGO_BIN_EXE_graygate"),
+        );
+        let mut gateway = setup.under(&["sh", "-c", &link, "sh"]).start();
+        wait_until("it can be asked", DEADLINE, || {
+            fs::read_to_string(gateway.path("pid")).is_ok_and(|it| !it.is_empty())
+        });
+        let last = Last(&gateway);
+        let by_target = |path: &Path| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
+            command.arg("upgrade").arg("-c").arg(path).output().unwrap()
+        };
+        let text = fs::read_to_string(&first).unwrap();
+        let text = text.replace("[gateway]", "[gateway]\nmax_connections = 99");
+        fs::write(&second, text).unwrap();
+        fs::remove_file(&ini).unwrap();
+        symlink("second.ini", &ini).unwrap();
+        let upgraded = upgrade(&gateway, &[]);
+        assert!(upgraded.status.success(), "{upgraded:?}");
+        let config = gateway.admin_get("/config").1;
+        assert!(config.contains("\"max_connections\": 99"), "{config}");
+        if !supervised {
+            let upgraded = by_target(&second);
+            assert!(upgraded.status.success(), "{upgraded:?}");
+        }
+        assert_eq!(gateway.connect().ask(GET).status(), 200);
+        drop(last);
+        if supervised {
+            gateway.signal(Signal::SIGTERM);
+            gateway.wait_exit();
+        }
+    }
 }
 
 const KEPT: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -386,6 +386,57 @@ fn a_reload_in_the_middle_of_an_upgrade_is_one_of_the_new_process() {
 }
 
 #[test]
+fn logs_that_are_rotated_in_the_middle_of_an_upgrade_are_opened_anew_by_the_new_process() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    let child = upgrade_command(&gateway, &[]).spawn().unwrap();
+    successor(&gateway);
+    wait_until("it is ready", DEADLINE, || {
+        gateway.stderr.count(" ready ") == 2
+    });
+    fs::rename(gateway.path("access.log"), gateway.path("access.log.1")).unwrap();
+    gateway.signal(Signal::SIGUSR1);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let _last = LastProcess(&gateway);
+    wait_until("both have opened them anew", DEADLINE, || {
+        gateway.stderr.count("logs-reopened") == 2
+    });
+    assert_eq!(gateway.connect().ask(CLOSE).status(), 200);
+    assert_eq!(gateway.wait_for_access_lines(1).len(), 1);
+}
+
+#[test]
+fn what_the_old_one_is_told_while_the_new_one_takes_over_is_passed_on() {
+    let origin = Origin::saying(ok("fine"));
+    let mut gateway = setup(&origin).start();
+    let end = HandoverEnd::to(&ini(&gateway));
+    end.take();
+    end.say(r#"{"message":"ready"}"#);
+    answer_until_yours(&end);
+    for told in [Signal::SIGHUP, Signal::SIGUSR1] {
+        gateway.signal(told);
+    }
+    wait_until("they are taken", DEADLINE, || {
+        let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let pending = |line: &&str| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:");
+        let mut pending = status.lines().filter(pending);
+        pending.all(|it| it.ends_with("\t0000000000000000"))
+    });
+    // The thread that takes signals is to pass them on, of which nothing is seen from here.
+    thread::sleep(Duration::from_millis(300));
+    end.say(r#"{"message":"taken"}"#);
+    let mut told = Vec::new();
+    while let Some((said, _)) = end.hear() {
+        told.push(said["message"].as_str().unwrap().to_owned());
+    }
+    for expected in ["reload", "reopen"] {
+        assert!(told.iter().any(|it| it == expected), "{told:?}");
+    }
+    assert!(gateway.wait_exit().success());
+}
+
+#[test]
 fn where_the_old_one_dies_the_new_one_takes_over() {
     let origin = Origin::saying(ok("fine"));
     let mut gateway = setup(&origin).start();

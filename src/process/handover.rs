@@ -18,7 +18,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred, socket_type};
+use rustix::net::sockopt::{
+    Timeout, set_socket_send_buffer_size, set_socket_send_buffer_size_force, set_socket_timeout,
+    socket_peercred, socket_type,
+};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
@@ -40,6 +43,10 @@ pub(crate) const MOST_DESCRIPTORS: usize = 64;
 
 /// How long the other end of a pair may leave its messages unread, once there are many.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
+
+/// Bytes on their way that a channel has room for, whatever the system's default: a message that is longer
+/// than that cannot be sent (unix(7), EMSGSIZE).
+const ROOM: usize = 4 * LONGEST;
 
 /// Those who ask at the same time.
 const BACKLOG: i32 = 8;
@@ -129,6 +136,9 @@ pub(crate) struct Channel {
 
 impl Channel {
     fn new(socket: OwnedFd) -> Self {
+        // Root may have more than the system allows others. Without it, short messages are sent all the same.
+        let _ = set_socket_send_buffer_size_force(&socket, ROOM)
+            .or_else(|_| set_socket_send_buffer_size(&socket, ROOM));
         Self {
             socket,
             has_ended_receiving: AtomicBool::new(false),
@@ -160,10 +170,7 @@ impl Channel {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn connect_if(
-        name: &str,
-        trusts: impl FnOnce(u32, u32) -> bool,
-    ) -> io::Result<Option<Self>> {
+    fn connect_if(name: &str, trusts: impl FnOnce(u32, u32) -> bool) -> io::Result<Option<Self>> {
         let socket = seqpacket()?;
         match connect(
             &socket,
@@ -175,6 +182,22 @@ impl Channel {
         let channel = Self::new(socket);
         let is_trusted = channel.is_trusted()? || trusts(channel.user()?, channel.pid()?);
         Ok(is_trusted.then_some(channel))
+    }
+
+    /// As [`Self::connect_if`], to the first of these names that leads to such a process.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn connect_to_any(
+        names: &[String],
+        trusts: impl Fn(u32, u32) -> bool,
+    ) -> io::Result<Option<Self>> {
+        for name in names {
+            if let Some(channel) = Self::connect_if(name, &trusts)? {
+                return Ok(Some(channel));
+            }
+        }
+        Ok(None)
     }
 
     /// Both ends of a channel: one for this process, and the other one for a child of its.
@@ -354,6 +377,19 @@ mod tests {
         carried.read_to_string(&mut text).unwrap();
         assert_eq!(text, "carried");
         assert_eq!(other.pid().unwrap(), std::process::id());
+    }
+
+    #[test]
+    fn there_is_room_for_long_messages_on_every_way_whatever_the_system_gives_a_socket() {
+        let (one, other) = pair();
+        let (parent, child) = Channel::pair().unwrap();
+        let child = Channel::of(child).unwrap();
+        for channel in [one, other, parent, child] {
+            let room = rustix::net::sockopt::socket_send_buffer_size(&channel.socket).unwrap();
+            // The kernel doubles it, for what it needs itself. Who is not root may get less.
+            let is_root = rustix::process::geteuid().is_root();
+            assert!(!is_root || room >= 2 * ROOM, "{room}");
+        }
     }
 
     #[test]

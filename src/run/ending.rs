@@ -63,9 +63,16 @@ impl Running {
         let limit = self.gateway.config.load().gateway.drain_timeout;
         let (order, orders) = crossbeam_channel::unbounded();
         let mover = successor.and_then(|it| {
-            // Whoever has sent it meant the gateway, and not one process of it.
-            if commands.try_iter().any(|it| it == Command::Drain) {
-                let _ = it.channel.send(&Message::Stop, &[]);
+            // Whoever has sent them meant the gateway, and not one process of it.
+            for command in commands.try_iter() {
+                let message = match command {
+                    Command::Drain => Message::Stop,
+                    Command::Reload => Message::Reload,
+                    // It has this one do so as well.
+                    Command::ReopenLogs => Message::Reopen,
+                    Command::Upgrade => continue,
+                };
+                let _ = it.channel.send(&message, &[]);
             }
             self.leave();
             let way = Arc::new(HeirWay::to(&self.gateway, it.channel, order));

@@ -53,6 +53,7 @@ use self::replacement::Left;
 use self::succession::Succession;
 use super::load;
 use super::supervisor::KeptDoor;
+use super::upgrade::starting;
 use crate::config::Config;
 use crate::process::handover::{Message, SupervisorMessage};
 use crate::process::notices::{Notice, Notices};
@@ -95,6 +96,8 @@ pub(crate) fn supervise(path: &Path) -> Result<u8, String> {
     signals.thread_block().map_err(in_words)?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&signals, flags).map_err(in_words)?;
+    // It is remembered.
+    let _ = starting::own_program();
     let config = load(path)?;
     let mut parent = match Left::find().map_err(|error| error.to_string())? {
         Some(left) => Parent::of(path, config, signals, left),
@@ -312,6 +315,7 @@ impl Parent {
                 if let Some(child) = &self.current {
                     child.signal(signal);
                 }
+                self.remember(signal);
                 // Whoever asks for a reload has done something about it.
                 if !matches!(self.without, Without::Nothing) {
                     self.without = Without::Start(Instant::now());

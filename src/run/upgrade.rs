@@ -72,18 +72,25 @@ pub(super) fn tell(why: &str) {
     }
 }
 
-/// Where the gateway that runs with the ini file at `config` can be asked for a handover.
-fn socket_name_of(config: &Path) -> String {
-    format!("graygate-upgrade:{}", hash_of(config))
+/// Where the gateway that runs with the ini file at `config` can be asked for a handover: by the path as it is
+/// given, which may be a symbolic link that leads elsewhere by then, and by that of the file itself.
+fn socket_names_of(config: &Path) -> Vec<String> {
+    names_of("graygate-upgrade", config)
 }
 
 /// Where its supervisor can be asked.
-pub(super) fn supervisor_name_of(config: &Path) -> String {
-    format!("graygate-supervisor:{}", hash_of(config))
+pub(super) fn supervisor_names_of(config: &Path) -> Vec<String> {
+    names_of("graygate-supervisor", config)
 }
 
-fn hash_of(config: &Path) -> String {
-    let path = config.canonicalize().unwrap_or_else(|_| config.to_owned());
+fn names_of(kind: &str, config: &Path) -> Vec<String> {
+    let given = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+    let own = config.canonicalize().ok().filter(|own| *own != given);
+    let names = [Some(given), own].into_iter().flatten();
+    names.map(|it| format!("{kind}:{}", hash_of(&it))).collect()
+}
+
+fn hash_of(path: &Path) -> String {
     let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
     hash[..16].iter().map(|it| format!("{it:02x}")).collect()
 }

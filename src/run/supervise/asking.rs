@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::process::handover::{Channel, Message, SupervisorMessage};
-use crate::run::upgrade::{ANSWER, supervisor_name_of};
+use crate::run::upgrade::{ANSWER, supervisor_names_of};
 
 /// What has come of it.
 #[derive(Debug)]
@@ -50,7 +50,8 @@ fn ask(config: &Path, what: SupervisorMessage, limit: Duration) -> Result<Told, 
         io::ErrorKind::TimedOut => format!("the supervisor has not answered within {limit:?}"),
         _ => error.to_string(),
     };
-    let found = Channel::connect(&supervisor_name_of(config)).map_err(in_words)?;
+    let found =
+        Channel::connect_to_any(&supervisor_names_of(config), |_, _| false).map_err(in_words)?;
     let Some(channel) = found else {
         return Ok(Told::Nobody);
     };

@@ -9,7 +9,7 @@ use log::Level;
 use super::{AT_ONCE, Parent};
 use crate::process::handover::{Channel, HandoverSocket, Message, SupervisorMessage};
 use crate::process::notices::Notice;
-use crate::run::upgrade::supervisor_name_of;
+use crate::run::upgrade::supervisor_names_of;
 
 /// Those who have come, and said nothing yet.
 const MOST: usize = 8;
@@ -17,8 +17,8 @@ const MOST: usize = 8;
 /// Who asks.
 #[derive(Default)]
 pub(super) struct Desk {
-    /// None when the name belongs to somebody else.
-    socket: Option<HandoverSocket>,
+    /// One for each name that does not belong to somebody else.
+    sockets: Vec<HandoverSocket>,
     waiting: Vec<Channel>,
 }
 
@@ -29,44 +29,45 @@ impl Desk {
     /// Another supervisor has it, in words. Somebody who is nobody to be trusted cannot keep a gateway from
     /// starting: that costs the desk only.
     pub(super) fn open(config: &Path) -> Result<(Self, Option<io::Error>), String> {
-        let name = supervisor_name_of(config);
-        match HandoverSocket::open(&name) {
-            Ok(socket) => Ok((Self::of(socket), None)),
-            Err(error) => match Channel::connect(&name) {
-                Ok(Some(other)) => {
-                    let (path, pid) = (config.display(), other.pid().unwrap_or_default());
-                    Err(format!("{path}: it is supervised by process {pid}"))
+        let (mut desk, mut closed) = (Self::default(), None);
+        for name in supervisor_names_of(config) {
+            match HandoverSocket::open(&name) {
+                Ok(socket) => desk.add(socket),
+                Err(error) => {
+                    if let Ok(Some(other)) = Channel::connect(&name) {
+                        let (path, pid) = (config.display(), other.pid().unwrap_or_default());
+                        return Err(format!("{path}: it is supervised by process {pid}"));
+                    }
+                    closed = Some(error);
                 }
-                _ => Ok((Self::default(), Some(error))),
-            },
+            }
         }
+        Ok((desk, closed))
     }
 
-    /// One that another program has opened.
-    pub(super) fn of(socket: HandoverSocket) -> Self {
-        Self {
-            socket: Some(socket),
-            waiting: Vec::new(),
-        }
+    /// Attends one that is open, also if another program has opened it.
+    pub(super) fn add(&mut self, socket: HandoverSocket) {
+        self.sockets.push(socket);
     }
 
     /// What to wait at.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let socket = self.socket.iter().map(AsFd::as_fd);
-        socket.chain(self.waiting.iter().map(AsFd::as_fd))
+        self.sockets().chain(self.waiting.iter().map(AsFd::as_fd))
     }
 
-    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().map(AsFd::as_fd)
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
     }
 
     /// What somebody asks, if somebody does.
     fn next(&mut self) -> Option<(Channel, SupervisorMessage)> {
-        while let Some(Ok(Some(channel))) = self.socket.as_ref().map(HandoverSocket::accept_now) {
-            if self.waiting.len() == MOST {
-                self.waiting.remove(0);
+        for socket in &self.sockets {
+            while let Ok(Some(channel)) = socket.accept_now() {
+                if self.waiting.len() == MOST {
+                    self.waiting.remove(0);
+                }
+                self.waiting.push(channel);
             }
-            self.waiting.push(channel);
         }
         let mut at = 0;
         while at < self.waiting.len() {

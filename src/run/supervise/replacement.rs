@@ -70,7 +70,7 @@ impl Parent {
             let path = pid_file.path().to_string_lossy().into_owned();
             say(SupervisorMessage::PidFile { path }, Some(pid_file.as_fd()))?;
         }
-        if let Some(socket) = self.desk.socket() {
+        for socket in self.desk.sockets() {
             say(SupervisorMessage::Desk, Some(socket))?;
         }
         if let Some(asker) = asker {
@@ -162,8 +162,9 @@ impl Left {
                 self.pid_file = socket.take().map(|it| PidFile::held(&path, it));
             }
             SupervisorMessage::Desk => {
-                let socket = socket.take().map(HandoverSocket::from);
-                self.desk = socket.map(Desk::of).unwrap_or_default();
+                if let Some(socket) = socket.take() {
+                    self.desk.add(HandoverSocket::from(socket));
+                }
             }
             SupervisorMessage::Asker { pid } => {
                 if let Some(asker) = socket.take().and_then(Channel::of) {

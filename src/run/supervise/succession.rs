@@ -8,6 +8,7 @@
 //!            refused      refused: the old gateway serves on
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub(super) struct Succession {
     pub(super) until: Instant,
     /// The gateway that was, if it has ended meanwhile: it may have had nothing to finish.
     lost: Option<(Child, WaitStatus)>,
+    /// What the gateway that was has been told meanwhile.
+    signals: BTreeSet<Signal>,
 }
 
 /// How far it has come.
@@ -83,9 +86,17 @@ impl Parent {
                     step: Step::Checking(pid),
                     until: Instant::now() + CHECK,
                     lost: None,
+                    signals: BTreeSet::new(),
                 });
             }
             Err(why) => self.tell_failed(asker.as_ref(), &why),
+        }
+    }
+
+    /// The next gateway is to be told this as well, if there is to be one.
+    pub(super) fn remember(&mut self, signal: Signal) {
+        if let Some(succession) = &mut self.succession {
+            succession.signals.insert(signal);
         }
     }
 
@@ -226,6 +237,7 @@ impl Parent {
             program,
             step: Step::Starting(child),
             lost,
+            signals,
             ..
         }) = self.succession.take()
         else {
@@ -235,6 +247,8 @@ impl Parent {
         if child.is_ready {
             self.notices.tell(Notice::Ready);
         }
+        // The one that was may have ended before it could pass them on.
+        signals.into_iter().for_each(|it| child.signal(it));
         let old = self.current.replace(child);
         self.old.extend(old.filter(|_| lost.is_none()));
         self.old.iter_mut().for_each(|it| it.doors.clear());

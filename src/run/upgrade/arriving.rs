@@ -148,6 +148,8 @@ impl ArrivingProcess {
                     self.lineage.drains(note);
                 }
                 Message::Stop => drop(self.orders.send(Command::Drain)),
+                Message::Reload => drop(self.orders.send(Command::Reload)),
+                Message::Reopen => drop(self.orders.send(Command::ReopenLogs)),
                 _ => {}
             }
         }

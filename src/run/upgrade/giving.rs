@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{ANSWER, Arrivals, PROBATION, estate, socket_name_of};
+use super::{ANSWER, Arrivals, PROBATION, estate, socket_names_of};
 use crate::process::handover::{
     Channel, HandoverSocket, Message, ReceivedMessage, SupervisorMessage,
 };
@@ -37,6 +37,9 @@ const LAST_ONE_LOOK: Duration = Duration::from_millis(10);
 
 /// For how long a predecessor may still have the socket's name.
 const NAME_WAIT: Duration = Duration::from_secs(10);
+
+/// The same, once it has left one of them.
+const OTHER_NAME_WAIT: Duration = Duration::from_millis(500);
 
 /// The new gateway, which has proved itself.
 pub(in crate::run) struct Successor {
@@ -90,22 +93,23 @@ impl Successor {
     }
 }
 
-/// A socket that is attended.
+/// Sockets that are attended.
 pub(in crate::run) struct Open {
-    socket: Arc<HandoverSocket>,
-    thread: JoinHandle<()>,
-    /// Whoever attends it.
+    attended: Vec<(Arc<HandoverSocket>, JoinHandle<()>)>,
+    /// Whoever attends them.
     pub(in crate::run) giver: Arc<Giver>,
 }
 
 impl Open {
-    /// Closes it, so that its name is free. An upgrade that is under way, and has not come so far that this
+    /// Closes them, so that their names are free. An upgrade that is under way, and has not come so far that this
     /// one only ends, is refused.
     pub(in crate::run) fn close(self) {
         self.giver.close();
-        self.socket.close();
-        // Its panics are in the log.
-        let _ = self.thread.join();
+        for (socket, thread) in self.attended {
+            socket.close();
+            // Its panics are in the log.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -154,15 +158,25 @@ impl Giver {
     /// # Errors
     /// When the thread cannot be started.
     pub(in crate::run) fn start(self, config: &Path) -> io::Result<Option<Open>> {
-        let socket = match open(&socket_name_of(config)) {
-            Ok(socket) => Arc::new(socket),
-            Err(error) => {
-                log::error!("upgrade-unavailable error={:?}", error.to_string());
-                return Ok(None);
+        let giver = Arc::new(self);
+        let (mut attended, mut wait) = (Vec::new(), NAME_WAIT);
+        for name in socket_names_of(config) {
+            match open(&name, wait) {
+                Ok(socket) => attended.push(giver.attend_at(socket)?),
+                Err(error) => log::error!("upgrade-unavailable error={:?}", error.to_string()),
             }
-        };
-        let (giver, attended) = (Arc::new(self), Arc::clone(&socket));
-        let attending = Arc::clone(&giver);
+            // A predecessor leaves all of its names at once.
+            wait = OTHER_NAME_WAIT;
+        }
+        Ok((!attended.is_empty()).then_some(Open { attended, giver }))
+    }
+
+    fn attend_at(
+        self: &Arc<Self>,
+        socket: HandoverSocket,
+    ) -> io::Result<(Arc<HandoverSocket>, JoinHandle<()>)> {
+        let socket = Arc::new(socket);
+        let (attending, attended) = (Arc::clone(self), Arc::clone(&socket));
         let thread = supervised::spawn("upgrades", move || {
             while let Some(channel) = attending.next_at(&attended) {
                 let giver = Arc::clone(&attending);
@@ -173,11 +187,7 @@ impl Giver {
                 }
             }
         })?;
-        Ok(Some(Open {
-            socket,
-            thread,
-            giver,
-        }))
+        Ok((socket, thread))
     }
 
     fn next_at(&self, socket: &HandoverSocket) -> Option<Channel> {
@@ -403,8 +413,8 @@ impl Giver {
 /// Why there is no upgrade any more.
 const ENDS: &str = "the running gateway is shutting down";
 
-fn open(name: &str) -> io::Result<HandoverSocket> {
-    let until = Instant::now() + NAME_WAIT;
+fn open(name: &str, wait: Duration) -> io::Result<HandoverSocket> {
+    let until = Instant::now() + wait;
     loop {
         match HandoverSocket::open(name) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,17 +14,41 @@ use crate::config::Config;
 use crate::process::notices::WATCHED;
 use crate::run::supervisor::SUPERVISED;
 
-/// The program that lies at the path that this one was started from: the kernel says so when that was
-/// replaced.
+/// The path that this program was started from, whatever lies there by now. It must be asked for early, since
+/// the kernel follows a program that is moved away.
 ///
 /// # Errors
 /// The kernel's; in words.
 pub(crate) fn own_program() -> Result<PathBuf, String> {
+    static OWN: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    OWN.get_or_init(find_own_program).clone()
+}
+
+fn find_own_program() -> Result<PathBuf, String> {
+    // As it was called: it may be a symbolic link, which leads to the next version some day.
+    if let Some(path) = called() {
+        return Ok(path);
+    }
     let path = std::env::current_exe().map_err(|error| error.to_string())?;
     let text = path.to_string_lossy();
     Ok(text
         .strip_suffix(" (deleted)")
         .map_or(path.clone(), Into::into))
+}
+
+/// The path that this process was called by, if that leads to its program.
+fn called() -> Option<PathBuf> {
+    let file = |path: &Path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    let own = file(Path::new("/proc/self/exe"))?;
+    let name = PathBuf::from(std::env::args_os().next()?);
+    let is_path = name.parent().is_some_and(|it| it != Path::new(""));
+    let folders: Vec<PathBuf> = match is_path {
+        true => vec![PathBuf::new()],
+        false => std::env::split_paths(&std::env::var_os("PATH")?).collect(),
+    };
+    let paths = folders.iter().map(|it| it.join(&name));
+    let mut paths = paths.filter_map(|it| std::path::absolute(it).ok());
+    paths.find(|it| file(it) == Some(own))
 }
 
 /// For all that the new process has to do.

@@ -9,7 +9,7 @@ use nix::unistd::User;
 use rustix::stdio::{dup2_stderr, dup2_stdout};
 
 use super::estate::Estate;
-use super::{ANSWER, DONE, PROBATION, socket_name_of};
+use super::{ANSWER, DONE, PROBATION, socket_names_of};
 use crate::config::Config;
 use crate::process;
 use crate::process::Command;
@@ -57,11 +57,10 @@ impl Taking {
         config: &Config,
         supervisor: Option<u32>,
     ) -> Result<Option<Self>, String> {
-        let in_words = |error: io::Error| error.to_string();
         let is_supervised = supervisor.is_some();
-        let socket = socket_name_of(&config.path);
+        let names = socket_names_of(&config.path);
         let trusts = |user, pid| is_gateway(config, supervisor, user, pid);
-        let found = Channel::connect_if(&socket, trusts).map_err(in_words)?;
+        let found = Channel::connect_to_any(&names, trusts).map_err(in_words)?;
         let Some(channel) = found else {
             return Ok(None);
         };
@@ -105,6 +104,7 @@ impl Taking {
                     return Ok(Some(taking));
                 }
                 Some((Message::Refused { reason }, _)) => return Err(reason),
+                Some((Message::Reload, _)) => taking.orders.push(Command::Reload),
                 Some((message, files)) => {
                     let taken = taking.estate.take_down(message, files);
                     taken.map_err(in_words)?;
@@ -150,8 +150,7 @@ impl Taking {
         // If it has gone, its last words are still there.
         let _ = self.channel.send(&Message::Ready, &[]);
         loop {
-            let said = self.channel.receive(limit);
-            match said.map_err(|error| error.to_string())? {
+            match self.channel.receive(limit).map_err(in_words)? {
                 Some((Message::Yours, _)) => break,
                 Some((Message::Refused { reason }, _)) => return Err(reason),
                 Some((Message::Ping, _)) => drop(self.channel.send(&Message::Pong, &[])),
@@ -160,6 +159,7 @@ impl Taking {
                     let _ = publisher.accept(&digest, By::Command);
                 }
                 Some((Message::Reload, _)) => self.orders.push(Command::Reload),
+                Some((Message::Reopen, _)) => self.orders.push(Command::ReopenLogs),
                 // A newer one may say more.
                 Some(_) => {}
                 None if process::has_ended(self.pid) => {
@@ -191,6 +191,13 @@ impl Taking {
         if let Err(error) = taken {
             log::error!("streams-not-taken error={:?}", error.to_string());
         }
+    }
+}
+
+fn in_words(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => "the running gateway does not answer".to_owned(),
+        _ => error.to_string(),
     }
 }
 

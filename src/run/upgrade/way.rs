@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::arriving::SILENCE;
-use super::{ANSWER, socket_name_of};
+use super::{ANSWER, socket_names_of};
 use crate::process::Command;
 use crate::process::handover::{Channel, Message};
 use crate::proxy::Gateway;
@@ -88,10 +88,10 @@ impl HeirWay {
 
     /// The gateway that runs with the ini file by now.
     fn other_heir(&self) -> Option<Channel> {
-        let name = socket_name_of(&self.gateway.config.load().path);
+        let names = socket_names_of(&self.gateway.config.load().path);
         let until = Instant::now() + OTHER_HEIR;
         loop {
-            if let Ok(Some(channel)) = Channel::connect(&name)
+            if let Ok(Some(channel)) = Channel::connect_to_any(&names, |_, _| false)
                 && channel.send(&Message::Arriving, &[]).is_ok()
                 && let Ok(Some((Message::Welcome, _))) = channel.receive(ANSWER)
             {
