@@ -72,8 +72,8 @@ pub(super) fn tell(why: &str) {
     }
 }
 
-/// Where the gateway that runs with the ini file at `config` can be asked for a handover: by the path as it is
-/// given, which may be a symbolic link that leads elsewhere by then, and by that of the file itself.
+/// Where the gateway that runs with the ini file at `config` can be asked for a handover: by the path as it
+/// is given, which may be a symbolic link that leads elsewhere some day, and by that of the file itself.
 fn socket_names_of(config: &Path) -> Vec<String> {
     names_of("graygate-upgrade", config)
 }

@@ -101,8 +101,8 @@ pub(in crate::run) struct Open {
 }
 
 impl Open {
-    /// Closes them, so that their names are free. An upgrade that is under way, and has not come so far that this
-    /// one only ends, is refused.
+    /// Closes them, so that their names are free. An upgrade that is under way, and has not come so far that
+    /// this one only ends, is refused.
     pub(in crate::run) fn close(self) {
         self.giver.close();
         for (socket, thread) in self.attended {

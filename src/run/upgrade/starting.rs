@@ -9,7 +9,7 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ANSWER, DONE, FAILED, PROBATION, VARIABLE, socket_name_of};
+use super::{ANSWER, DONE, FAILED, PROBATION, VARIABLE, socket_names_of};
 use crate::config::Config;
 use crate::process::notices::WATCHED;
 use crate::run::supervisor::SUPERVISED;
@@ -51,6 +51,11 @@ fn called() -> Option<PathBuf> {
     paths.find(|it| file(it) == Some(own))
 }
 
+/// For so long, one that has just begun to serve may not be seen; nor is a table that changes while it is
+/// read to be believed at once.
+const UNSEEN: Duration = Duration::from_millis(500);
+const UNSEEN_LOOK: Duration = Duration::from_millis(20);
+
 /// For all that the new process has to do.
 pub(crate) fn limit(settings: &Config) -> Duration {
     settings.gateway.upgrade_timeout + PROBATION + 2 * ANSWER
@@ -58,12 +63,23 @@ pub(crate) fn limit(settings: &Config) -> Duration {
 
 /// Whether anybody can be asked who runs with the file at `config`, as far as can be told. Nobody is asked.
 pub(crate) fn has_predecessor(config: &Path) -> bool {
-    let name = format!("@{}", socket_name_of(config));
-    let table = fs::read_to_string("/proc/net/unix");
-    table.map_or(true, |it| {
-        it.lines()
-            .any(|line| line.split_whitespace().nth(7) == Some(&name))
-    })
+    let names = socket_names_of(config);
+    let is_seen = || {
+        let table = fs::read_to_string("/proc/net/unix");
+        table.map_or(true, |it| {
+            let open = it.lines().filter_map(|it| it.split_whitespace().nth(7));
+            let mut open = open.filter_map(|it| it.strip_prefix('@'));
+            open.any(|it| names.iter().any(|name| name == it))
+        })
+    };
+    let until = Instant::now() + UNSEEN;
+    while !is_seen() {
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(UNSEEN_LOOK);
+    }
+    true
 }
 
 /// Has `program` take over from the gateway that runs with these settings, which are those of the file at
