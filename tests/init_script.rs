@@ -464,7 +464,7 @@ fn a_restart_takes_another_url_on_without_a_stop() {
 }
 
 #[test]
-fn what_runs_without_a_supervisor_has_one_after_a_restart() {
+fn what_runs_without_a_supervisor_has_one_after_a_restart_or_a_start() {
     in_each_shell(|service| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_graygate"));
         let quiet = command
@@ -482,6 +482,20 @@ fn what_runs_without_a_supervisor_has_one_after_a_restart() {
         let said = service.expect("restart", 0);
         assert!(said.contains("upgraded (pid "), "{said}");
         assert!(old.0.wait().unwrap().success());
+        service.assert_untouched(service.only());
+
+        // After the death of that, a start is enough.
+        let Only { supervisor, .. } = service.only();
+        kill(supervisor, Signal::SIGKILL).unwrap();
+        wait_until("the gateway has the pid file", DEADLINE, || {
+            let said = service.run(&["status"]).said;
+            said.contains("running (pid ") && !said.contains(&format!("(pid {supervisor})"))
+        });
+        let said = service.expect("start", 0);
+        assert!(said.contains("upgraded (pid "), "{said}");
+        wait_until("the old one has ended", DEADLINE, || {
+            service.gateways().len() == 1
+        });
         service.assert_untouched(service.only());
     });
 }
