@@ -345,6 +345,37 @@ fn an_upgrade_replaces_the_gateway_and_then_the_supervisor_under_one_process_id(
 }
 
 #[test]
+fn where_gateways_keep_dying_an_upgrade_brings_another_program_without_waiting() {
+    let origin = Origin::saying(ok("fine"));
+    let gateway = setup(&origin).start();
+    // Until the pause is longer than what follows takes. By other signals in turn, since the same death of a
+    // gateway that has not said yet that it serves is told only once.
+    for number in 1..=8 {
+        assert_eq!(gateway.connect().ask(GET).status(), 200);
+        send(
+            child(&gateway),
+            [Signal::SIGKILL, Signal::SIGALRM][number % 2],
+        );
+        gateway.wait_for_log(&format!("restarts={number} "));
+    }
+    let failed = graygate(&["upgrade", "--program", "/bin/false"], &gateway);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(
+        said(&failed).ends_with("; no gateway serves\n"),
+        "{failed:?}"
+    );
+    let other = gateway.path("graygate-2");
+    fs::copy(env!("CARGO_BIN_EXE_graygate"), &other).unwrap();
+    let upgraded = graygate(&["upgrade", "--program", other.to_str().unwrap()], &gateway);
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    // The socket is the one that the first had.
+    assert_eq!(gateway.connect().ask(GET).status(), 200);
+    assert_eq!(program_of(child(&gateway)), other);
+    assert_eq!(gateway.stderr.count("gateway-died"), 8);
+    gateway.end();
+}
+
+#[test]
 fn where_an_upgrade_fails_gateway_and_supervisor_go_on_as_they_were() {
     let origin = Origin::saying(ok("fine"));
     let mut gateway = setup(&origin).start();

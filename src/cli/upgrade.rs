@@ -36,7 +36,10 @@ pub(crate) fn upgrade(config: &Path, program: Option<&Path>) -> Result<Report, S
     };
     let (pid, note) = outcome.map_err(|why| {
         let program = program.display();
-        format!("{program}: {why}; the running gateway serves on")
+        match starting::has_predecessor(config) {
+            true => format!("{program}: {why}; the running gateway serves on"),
+            false => format!("{program}: {why}; no gateway serves"),
+        }
     })?;
     let more = note.as_ref().map(|it| format!("; {it}"));
     let line = format!("upgraded (pid {pid}){}", more.unwrap_or_default());

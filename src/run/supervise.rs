@@ -273,6 +273,7 @@ impl Parent {
         waits.extend(waiting.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN)));
         let left = |when: &Instant| when.saturating_duration_since(Instant::now());
         let limit = match &self.without {
+            _ if self.has_successor() => None,
             Without::Nothing => None,
             Without::Start(when) => Some(left(when)),
             Without::StartOr(when, _) => Some(left(when).min(FILE_LOOK)),
@@ -498,6 +499,9 @@ impl Parent {
 
     /// Starts a gateway if it is time to.
     fn look(&mut self) {
+        if self.has_successor() {
+            return;
+        }
         match &self.without {
             Without::Start(when) | Without::StartOr(when, _) if *when <= Instant::now() => {
                 self.start_again();

@@ -149,12 +149,14 @@ impl Parent {
         let Some(succession) = &self.succession else {
             return;
         };
+        // One that keeps dying may be why somebody asks: then the new one goes on with what it has left.
+        let succeeds = self.current.is_some();
         let started = Child::start(&Start {
             config: &self.path,
             program: Some(&succession.program),
-            succeeds: true,
+            succeeds,
             supervised: self.supervised(),
-            doors: &[],
+            doors: if succeeds { &[] } else { &self.doors },
         });
         match started {
             Ok(child) => {
@@ -170,6 +172,12 @@ impl Parent {
             }
             Err(error) => self.fail_upgrade(&error.to_string()),
         }
+    }
+
+    /// A gateway of another program is being started, whether or not there is one.
+    pub(super) fn has_successor(&self) -> bool {
+        let child = self.succession.as_ref().and_then(Succession::child);
+        child.is_some()
     }
 
     /// It has taken too long.
