@@ -42,7 +42,7 @@ use log::Level;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -444,12 +444,18 @@ impl Parent {
 
     /// Learns which processes have ended, whosever they were: in a container, this may be the first one.
     fn reap(&mut self) {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            let Some(pid) = status.pid() else {
+        // It is left to be waited for at first: what is heard can make another program of this one, which
+        // would wait for it for ever.
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Ok(ended) = waitid(Id::All, look) {
+            let Some(pid) = ended.pid() else {
                 return;
             };
             // It may have said something at last.
             self.hear();
+            let Ok(status) = waitpid(pid, None) else {
+                return;
+            };
             self.old.retain(|it| it.pid != pid);
             if self.has_ended_in_upgrade(pid, status) {
                 continue;
