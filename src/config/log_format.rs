@@ -11,7 +11,7 @@ pub type FieldName = Box<[u8]>;
 pub enum LogFormat {
     /// `key=value` pairs.
     Main,
-    /// An object with the keys of `main`, and some more; with the [field](Self::fields) that is among them.
+    /// An object with the keys of `main`, and some more, which may be fields of the request: these.
     Json(Vec<FieldName>),
     /// As its pieces say. nginx's `combined` is one.
     Custom(CustomFormat),

@@ -5,7 +5,7 @@
 //! neither a system call nor a shared queue.
 //!
 //! What a client sends takes a bounded part of a line, and lines of requests that needed no server are
-//! limited in number ([`OwnLines`]): a client cannot fill a disk.
+//! limited in number (`OwnLines`): a client cannot fill a disk.
 
 mod custom;
 mod json;
