@@ -88,7 +88,7 @@ mod tests {
         ),
         (
             "src/run/upgrade/giving.rs",
-            "upgrade: with it goes the channel, so the new process ends",
+            "upgrade: its panic is a failed upgrade, and arrivals see the end of the channel",
         ),
         (
             "src/run/upgrade/moving.rs",

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,6 +93,9 @@ impl Successor {
         }
     }
 }
+
+/// Why there is no successor after a panic, which the error log has.
+const PANIC: &str = "the running gateway has failed; see its error log";
 
 /// Sockets that are attended.
 pub(in crate::run) struct Open {
@@ -226,7 +230,10 @@ impl Giver {
         // A reload that is under way comes first.
         self.sockets.locked().are_promised = true;
         let successor = Successor { channel, pid };
-        match self.give(&successor, asked) {
+        // Otherwise an upgrade would be under way for ever after a panic, and others refused.
+        let given = catch_unwind(AssertUnwindSafe(|| self.give(&successor, asked)));
+        let given = given.unwrap_or_else(|_| Err(PANIC.to_owned()));
+        match given {
             Ok(()) => drop(self.successors.send(successor)),
             Err(reason) => self.has_failed(&successor, &reason),
         }
