@@ -15,9 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
+use graygate::http::h1::head::RequestHead;
+use graygate::http::subject::Subject;
 use graygate::lists::{GrayList, Lists, PeerList, SharedLists, canonical};
 use graygate::memory::advice;
-use graygate::route::{self, PoolStanding, Service, Subject};
+use graygate::route::{self, PoolStanding, Service};
 use ipnet::IpNet;
 use nix::time::ClockId;
 use peak_alloc::PeakAlloc;
@@ -265,8 +267,9 @@ fn decide(bencher: Bencher<'_, '_>, count: usize) {
         prod: peers(),
     };
     let lists = Lists::new(1, lists);
+    let head = RequestHead::default();
     bencher.bench_local(|| {
-        let subject = Subject::new(table.next_client(), &[], &[]);
+        let subject = Subject::new(table.next_client(), &head, &[]);
         let service = Service {
             lists: &lists,
             pre: PoolStanding::Usable,

@@ -21,6 +21,7 @@ mod log_format;
 mod redis;
 mod reload;
 mod sampling;
+mod service;
 mod store;
 mod syslog;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod url;
 mod written;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) use self::admin::is_loopback;
 pub use self::admin::{AdminSettings, AdminSocketPath, Expose};
@@ -48,6 +50,7 @@ pub(crate) use self::redis::REDIS_URL_VARIABLE;
 pub use self::redis::{FleetSettings, Notify, PasswordFiles, RedisSettings, Tls};
 pub(crate) use self::reload::Reloads;
 pub use self::sampling::Sampling;
+pub use self::service::{HostPattern, ServiceKeys, ServiceSettings};
 pub use self::store::Store;
 pub use self::syslog::SyslogTarget;
 pub(crate) use self::syslog::{SyslogForm, SyslogServer};
@@ -56,6 +59,7 @@ pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};
 use self::written::WrittenKeys;
 pub(crate) use self::written::{ValueOrigin, WrittenValue};
+use crate::lists::ServiceName;
 
 /// Where the ini file is, unless the command line names another.
 pub(crate) const DEFAULT_PATH: &str = "/etc/graygate/graygate.ini";
@@ -86,6 +90,8 @@ pub struct Config {
     pub upstream: UpstreamSettings,
     /// How servers are checked, if they are.
     pub health: HealthSettings,
+    /// The services; the first is the default one, which the sections above are about.
+    pub services: Vec<Arc<ServiceSettings>>,
     /// The logs.
     pub log: LogSettings,
     /// Where the gateway may be asked about itself, and what is answered there.
@@ -117,13 +123,25 @@ impl Config {
         let gateway = GatewaySettings::of(file.section("gateway"))?;
         let redis_url = redis_url.filter(|url| !url.is_empty());
         let masked = store::masked_by(redis_url.as_deref(), file.section("redis"));
+        let upstream = UpstreamSettings::of(file.section("upstream"))?;
+        let health = HealthSettings::of(&file)?;
+        let default = ServiceSettings {
+            name: ServiceName::default(),
+            hosts: Vec::new(),
+            paths: Vec::new(),
+            gray_of: None,
+            salt: String::new(),
+            upstream: upstream.clone(),
+            health: health.clone(),
+        };
         Ok(Self {
+            services: vec![Arc::new(default)],
             masked,
             written: WrittenKeys::of(&file, KEYS, redis_url.as_deref()),
             store: Store::of(&file, redis_url)?,
             lists: ListsSettings::of(file.section("lists"))?,
-            upstream: UpstreamSettings::of(file.section("upstream"))?,
-            health: HealthSettings::of(&file)?,
+            upstream,
+            health,
             log: LogSettings::of(file.section("log"))?,
             admin: AdminSettings::beside(&gateway.listen, &file)?,
             gateway,

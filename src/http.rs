@@ -13,11 +13,14 @@
 pub(crate) mod authentication;
 pub(crate) mod bytes;
 pub mod client;
+pub(crate) mod cookies;
 pub mod fields;
 pub mod h1;
 pub(crate) mod keep_alive;
 pub mod limits;
 pub mod proxy_protocol;
+pub(crate) mod query;
 pub(crate) mod request_id;
 pub(crate) mod span;
+pub mod subject;
 pub mod version;

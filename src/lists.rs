@@ -21,6 +21,8 @@ mod peers;
 mod pool;
 mod ranges;
 mod remarks;
+mod rule;
+mod service;
 
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ pub use peers::PeerList;
 pub use pool::PoolName;
 pub(crate) use remarks::Remarks;
 pub use remarks::{Skipped, SkippedEntry};
+pub use service::ServiceName;
 
 /// The lists themselves, each shared with its other users.
 pub type SharedLists = ByList<Arc<GrayList>, Arc<PeerList>>;

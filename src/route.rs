@@ -4,4 +4,4 @@
 mod decide;
 pub mod explain;
 
-pub use self::decide::{Decision, PoolStanding, Reason, Service, Subject, decide};
+pub use self::decide::{Decision, PoolStanding, Reason, Service, decide};

@@ -29,5 +29,5 @@ pub(crate) use self::gate::guard::By;
 pub use self::name::StoreName;
 pub(crate) use self::publisher::{Feed, HandedLists, Publisher, TakenLists};
 pub use self::reading::Fault;
-pub(crate) use self::reading::Reading;
+pub(crate) use self::reading::{Reading, ServiceReading};
 pub(crate) use self::status::{Status, StoreFinding};

@@ -5,8 +5,10 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use graygate::http::h1::head::RequestHead;
+use graygate::http::subject::Subject;
 use graygate::lists::{GrayList, Lists, PeerList, SharedLists};
-use graygate::route::{self, PoolStanding, Reason, Service, Subject};
+use graygate::route::{self, PoolStanding, Reason, Service};
 
 /// What a client has.
 #[derive(Clone, Copy)]
@@ -100,8 +102,9 @@ impl DecideStep {
             prod: PoolStanding::Usable,
             fallback: true,
         };
+        let head = RequestHead::default();
         let is_gray = |client: &&IpAddr| {
-            let subject = Subject::new(**black_box(client), &[], &[]);
+            let subject = Subject::new(**black_box(client), &head, &[]);
             let decision = route::decide(&subject, &service);
             decision.is_ok_and(|it| it.reason == Reason::Listed)
         };

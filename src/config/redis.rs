@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::error::{ConfigError, ValueResult, WrongValue, shown, wrong};
 use super::file::Section;
 use super::key::{Key, settings};
+use super::service::ServiceKeys;
 use super::units::{self, bytes, duration_or_off, name, one_of, optional_name};
 use super::url::{Address, Url};
-use crate::lists::ByList;
+use crate::lists::{ByList, ServiceName};
 
 settings! {
     [redis]
@@ -69,8 +70,10 @@ pub struct RedisSettings {
     pub passwords: PasswordFiles,
     /// The files for TLS.
     pub tls: Tls,
-    /// The keys of the lists: not empty, and all different.
+    /// The keys of the default service's lists: not empty, and all different.
     pub keys: ByList<String>,
+    /// The keys of all services, in the order of [`super::Config::services`]: the first are those.
+    pub services: Vec<ServiceKeys>,
     /// The key with the digests of held changes to accept; different from those.
     pub accept_key: String,
     /// How the gateway learns of changes.
@@ -191,6 +194,11 @@ impl RedisSettings {
             sentinels,
             passwords,
             tls,
+            services: vec![ServiceKeys {
+                service: ServiceName::default(),
+                lists: keys.clone(),
+                salt: "graygate:salt".to_owned(),
+            }],
             keys,
             accept_key,
             notify,

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http::limits::Limits;
-use crate::lists::{ByList, PoolName};
+use crate::lists::{ByList, PoolName, ServiceName};
 
 /// Where the tables' files pretend to be.
 const FILE: &str = "/etc/gray/graygate.ini";
@@ -226,6 +226,15 @@ fn an_empty_file_has_the_documented_defaults() {
             group: None,
         },
         store: Store::Redis(RedisSettings {
+            services: vec![ServiceKeys {
+                service: ServiceName::default(),
+                lists: ByList {
+                    gray: "gray".to_owned(),
+                    pre: "pre".to_owned(),
+                    prod: "prod".to_owned(),
+                },
+                salt: "graygate:salt".to_owned(),
+            }],
             url: "redis://127.0.0.1:6379/0".parse().unwrap(),
             sentinels: Vec::new(),
             passwords: PasswordFiles::default(),
@@ -247,6 +256,7 @@ fn an_empty_file_has_the_documented_defaults() {
                 node_key: "graygate:node".to_owned(),
             },
         }),
+        services: config.services.clone(),
         lists: ListsSettings {
             last_good: Some("/var/lib/graygate/lists".into()),
             last_good_max_age: None,

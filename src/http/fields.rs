@@ -98,6 +98,8 @@ pub enum FieldKind {
     Upgrade,
     /// `User-Agent`; passed on, and logged.
     UserAgent,
+    /// `Cookie`; passed on, and read where entries ask for cookies.
+    Cookie,
     /// `Authorization`, `WWW-Authenticate` and their counterparts for proxies; passed on, and inspected:
     /// see `super::authentication`.
     Authentication,
@@ -143,6 +145,7 @@ impl FieldKind {
             (2, b't') => (b"te", Self::Te),
             (4, b'h') => (b"host", Self::Host),
             (5, b'p') => (b"proxy", Self::Forbidden),
+            (6, b'c') => (b"cookie", Self::Cookie),
             (6, b'e') => (b"expect", Self::Expect),
             (7, b'u') => (b"upgrade", Self::Upgrade),
             (7, b't') => (b"trailer", Self::Trailer),
@@ -181,7 +184,7 @@ impl FieldKind {
     fn is_harmless(self) -> bool {
         matches!(
             self,
-            Self::UserAgent | Self::MaxForwards | Self::Authentication
+            Self::UserAgent | Self::Cookie | Self::MaxForwards | Self::Authentication
         )
     }
 

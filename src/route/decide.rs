@@ -2,10 +2,8 @@
 //!
 //! Pure: who asks and the lists in, the pool and the reason out. No clock, no socket.
 
-use std::net::IpAddr;
-
 use crate::error::Refusal;
-use crate::http::fields::Field;
+use crate::http::subject::Subject;
 use crate::lists::{Lists, PeerList, PoolName};
 
 /// Why a pool was chosen.
@@ -43,37 +41,6 @@ pub struct Decision {
     pub pool: PoolName,
     /// Why this pool.
     pub reason: Reason,
-}
-
-/// Who asks, and for what, as far as a decision can depend on it. What of it is asked for is looked up then.
-#[derive(Clone, Copy)]
-pub struct Subject<'a> {
-    /// The client's address.
-    pub client: IpAddr,
-    fields: &'a [Field],
-    /// The bytes of the head, in which the fields are.
-    bytes: &'a [u8],
-}
-
-impl<'a> Subject<'a> {
-    /// A request of `client` with these `fields`, which are in `bytes`.
-    pub fn new(client: IpAddr, fields: &'a [Field], bytes: &'a [u8]) -> Self {
-        Self {
-            client,
-            fields,
-            bytes,
-        }
-    }
-
-    /// The values of the fields of that name, whose case does not matter, in their order.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let Self { fields, bytes, .. } = *self;
-        let named = move |it: &&Field| it.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
-        fields
-            .iter()
-            .filter(named)
-            .map(move |it| it.value.of(bytes))
-    }
 }
 
 /// Whether a pool can answer.
@@ -145,8 +112,9 @@ pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::h1::head::{Parsed, RequestHead, Scanner};
-    use crate::http::limits::Limits;
+    use std::net::IpAddr;
+
+    use crate::http::h1::head::RequestHead;
     use crate::lists::lists_of;
 
     #[test]
@@ -184,7 +152,8 @@ mod tests {
         for (pre, prod, fallback, of_gray, of_other) in table {
             for (client, expected) in [(gray, of_gray), (other, of_other)] {
                 let expected = expected.map(|(pool, reason)| Decision { pool, reason });
-                let subject = Subject::new(client, &[], &[]);
+                let head = RequestHead::default();
+                let subject = Subject::new(client, &head, &[]);
                 let service = Service {
                     lists: &read,
                     pre,
@@ -203,24 +172,5 @@ mod tests {
                 assert_eq!(decide(&subject, &unread), Err(Refusal::NoLists));
             }
         }
-    }
-
-    const LIMITS: Limits = Limits {
-        line: 100,
-        head: 1000,
-        fields: 10,
-    };
-
-    #[test]
-    fn a_subject_names_the_values_of_a_field_in_their_order_whatever_its_case() {
-        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX-User: 1\r\nOther: x\r\nx-uSER:2 \r\n\r\n";
-        let mut head = RequestHead::default();
-        let parsed = head.parse(bytes, &mut Scanner::default(), &LIMITS);
-        assert_eq!(parsed, Ok(Parsed::Complete));
-        let subject = Subject::new([10, 0, 0, 1].into(), &head.fields, bytes);
-        let values = |name| subject.values(name).collect::<Vec<_>>();
-        assert_eq!(values("X-User"), [b"1", b"2"]);
-        assert_eq!(values("x-user"), [b"1", b"2"]);
-        assert!(values("User").is_empty());
     }
 }

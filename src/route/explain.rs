@@ -11,8 +11,9 @@ use crate::http::client;
 use crate::http::fields::{FieldKind, list};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
+use crate::http::subject::Subject;
 use crate::lists::{ListedPeer, Lists, PoolName};
-use crate::route::{self, PoolStanding, Service, Subject};
+use crate::route::{self, PoolStanding, Service};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
@@ -130,7 +131,7 @@ pub(crate) fn explain(
         prod: rules.prod,
         fallback: rules.fallback,
     };
-    let decision = route::decide(&Subject::new(client, &head.fields, bytes), &service);
+    let decision = route::decide(&Subject::new(client, &head, bytes), &service);
     let peers = decision.map_or(&[][..], |decision| lists.pool(decision.pool).peers());
     let falls_back = decision.is_ok_and(|it| it.pool == PoolName::Pre) && rules.fallback;
     let fallback = falls_back.then(|| shown(lists.prod.peers()));

@@ -1,12 +1,39 @@
 //! What one look at the store gave.
 
 use std::hash::BuildHasher;
+use std::time::Duration;
 
 use super::Entries;
-use crate::lists::ByList;
+use crate::lists::{ByList, ServiceName};
+use crate::store::gate::door::EmptyFor;
 
 /// What one look at the store gave: for each list its entries, or why it cannot be read.
 pub(crate) type Reading = ByList<Result<Entries, Fault>>;
+
+/// What one look at the store gave of one service.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceReading {
+    /// The service.
+    pub service: ServiceName,
+    /// Its lists.
+    pub lists: Reading,
+    /// The salt of its shares: what the store has, if it has one and was asked for it.
+    pub salt: Option<Vec<u8>>,
+    /// For how long each of its lists, if it is empty, has been known to be, untouched.
+    pub empty_for: EmptyFor,
+}
+
+impl ServiceReading {
+    /// Lists of the default service that are taken to be meant as they are.
+    pub(crate) fn settled(lists: Reading) -> Self {
+        Self {
+            service: ServiceName::default(),
+            lists,
+            salt: None,
+            empty_for: ByList::all(Duration::MAX),
+        }
+    }
+}
 
 /// A hash of each list of a reading; `None` where it is unknown. Equal for equal entries in whatever
 /// order, and practically never for different ones. The order within a set has no meaning: it changes

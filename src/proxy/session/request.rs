@@ -14,6 +14,7 @@ use crate::http::h1::encode::{self, RequestToPeer};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner};
 use crate::http::request_id;
+use crate::http::subject::Subject;
 use crate::lists::PoolName;
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::{RequestBody, SMALL_BODY};
@@ -22,7 +23,7 @@ use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
 use crate::proxy::workspace::Workspace;
-use crate::route::{self, Decision, Reason, Service, Subject};
+use crate::route::{self, Decision, Reason, Service};
 use crate::snapshot::Snapshot;
 
 /// Why there is no head.
@@ -304,8 +305,8 @@ impl Session<'_> {
         if plan.last_hop {
             return Err(Refusal::MaxForwards);
         }
-        let fields = &workspace.request.fields;
-        route::decide(&Subject::new(client, fields, self.buffer.filled()), service)
+        let subject = Subject::new(client, &workspace.request, self.buffer.filled());
+        route::decide(&subject, service)
     }
 
     /// Writes the head for the peer.

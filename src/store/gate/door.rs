@@ -35,7 +35,7 @@ pub(in crate::store) const fn settle_time(list: ListName) -> Duration {
 }
 
 /// For how long each list, if it is empty, has been known to be, untouched.
-pub(in crate::store) type EmptyFor = ByList<Duration>;
+pub(crate) type EmptyFor = ByList<Duration>;
 
 /// What lists have to pass.
 pub(in crate::store) struct Door {

@@ -11,10 +11,9 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::{Publisher, StoreTurn};
 use crate::error::StoreFindingKind;
-use crate::lists::ByList;
-use crate::store::gate::door::{self, Awaited, EmptyFor};
+use crate::store::gate::door::{self, Awaited};
 use crate::store::gate::guard::Timestamp;
-use crate::store::{By, Cause, Fault, Mode, Reading, Status, StoreFinding};
+use crate::store::{By, Cause, Fault, Mode, Reading, ServiceReading, Status, StoreFinding};
 
 /// What one store has of the publisher, for as long as it is its turn.
 pub(crate) struct Feed {
@@ -97,17 +96,24 @@ impl Feed {
 
     /// Brings what was read into force, as far as it can be accepted. An empty list is taken to be meant so.
     pub(crate) fn publish(&self, reading: Reading, cause: Cause) {
-        self.publish_watched(reading, ByList::all(Duration::MAX), cause);
+        self.publish_watched(vec![ServiceReading::settled(reading)], cause);
     }
 
     /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty has been
     /// so for some time. Returns what another reading has to tell.
     pub(in crate::store) fn publish_watched(
         &self,
-        reading: Reading,
-        empty_for: EmptyFor,
+        mut readings: Vec<ServiceReading>,
         cause: Cause,
     ) -> Awaited {
+        let Some(ServiceReading {
+            lists: reading,
+            empty_for,
+            ..
+        }) = readings.pop()
+        else {
+            return Awaited::default();
+        };
         // Nobody who wants the turn has to wait for this.
         let read = door::parse(reading, self.publisher.peer_port());
         let names = self.publisher.prepare(&read);

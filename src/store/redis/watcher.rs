@@ -47,7 +47,7 @@ use crate::config;
 use crate::lists::{ByList, ListName};
 use crate::store::gate::door::settle_time;
 use crate::store::reading::content;
-use crate::store::{Cause, Fault, Feed, heavy};
+use crate::store::{Cause, Fault, Feed, ServiceReading, heavy};
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -506,7 +506,11 @@ impl Watcher {
             false => look.cause,
         };
         let empty_for = ByList::from_fn(|list| look.empty_for(list));
-        let awaited = self.feed.publish_watched(reading, empty_for, cause);
+        let reading = ServiceReading {
+            empty_for,
+            ..ServiceReading::settled(reading)
+        };
+        let awaited = self.feed.publish_watched(vec![reading], cause);
         self.waited += awaited.names;
         let emptied = awaited.emptied.into_iter();
         self.unsettled = emptied.map(|it| look.unsettled(it)).collect();

@@ -1,0 +1,43 @@
+//! Services: sections `[service NAME]`, and what the other sections say of the default one.
+
+use super::{HealthSettings, UpstreamSettings};
+use crate::lists::{ByList, ServiceName};
+
+/// The settings of one service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceSettings {
+    /// Its name.
+    pub name: ServiceName,
+    /// The hosts that are its own; none: all that no other service has.
+    pub hosts: Vec<HostPattern>,
+    /// What the paths of its requests begin with; none: all that no other service of its hosts has.
+    pub paths: Vec<String>,
+    /// The service whose gray list and salt it shares, if it has none of its own.
+    pub gray_of: Option<ServiceName>,
+    /// The salt of its shares where the store has none.
+    pub salt: String,
+    /// How its peers are asked.
+    pub upstream: UpstreamSettings,
+    /// How they are checked.
+    pub health: HealthSettings,
+}
+
+/// Hosts of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    /// This one, in lower case, without a dot at its end.
+    Exact(String),
+    /// `*.example.com`: all that end in this, which begins with a dot.
+    Suffix(String),
+}
+
+/// Where the lists of a service are in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceKeys {
+    /// The service.
+    pub service: ServiceName,
+    /// The keys of its lists; that of `gray` is another service's where it shares its list.
+    pub lists: ByList<String>,
+    /// The key of the salt of its shares.
+    pub salt: String,
+}
