@@ -29,7 +29,7 @@ use super::{By, Cause, Fault, Mode, Status, StoreFinding, StoreName};
 use crate::config::Config;
 use crate::error::StoreFindingKind;
 use crate::lists::findings::{self, Findings};
-use crate::lists::{ListName, Lists, SharedLists};
+use crate::lists::{ListName, Lists, ServiceName, SharedLists};
 use crate::process::supervised;
 use crate::snapshot::Published;
 use crate::store::gate::door::{Awaited, Door, EmptyFor, ParsedReading, Ripe};
@@ -402,7 +402,9 @@ impl Publisher {
         self.ring();
         self.keep_copy(&entrance);
         self.knock.notify_all();
-        entrance.door.awaited()
+        let mut awaited = Awaited::default();
+        awaited.add(&ServiceName::default(), &entrance.door);
+        awaited
     }
 
     /// True when the copy that was found turns out to be of another store: it is set aside then.

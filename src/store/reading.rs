@@ -17,6 +17,9 @@ pub(crate) struct ServiceReading {
     pub service: ServiceName,
     /// Its lists.
     pub lists: Reading,
+    /// The service whose gray list and salt it has: whatever is in force of that one is in force here, too,
+    /// at the same moment, and what `lists` and `salt` say of it here does not matter.
+    pub gray_of: Option<ServiceName>,
     /// The salt of its shares: what the store has, if it has one and was asked for it.
     pub salt: Option<Vec<u8>>,
     /// For how long each of its lists, if it is empty, has been known to be, untouched.
@@ -29,6 +32,7 @@ impl ServiceReading {
         Self {
             service: ServiceName::default(),
             lists,
+            gray_of: None,
             salt: None,
             empty_for: ByList::all(Duration::MAX),
         }

@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::guard::{By, Gate, GateRecord, GuardRules, Guarded, HeldChange, Timestamp};
-use crate::lists::{ByList, Digest, GrayList, ListName, Lists, PeerList, SharedLists, Skipped};
+use crate::lists::{
+    ByList, Digest, GrayList, ListName, Lists, PeerList, ServiceName, SharedLists, Skipped,
+};
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
 
@@ -76,14 +78,26 @@ pub(in crate::store) fn parse(reading: Reading, peer_port: u16) -> ParsedReading
 type Withheld = ByList<Option<Arc<GrayList>>, Option<Arc<PeerList>>>;
 
 /// What a reading has left open for another reading to decide.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Awaited {
     /// The lists that were found empty, and are not believed to be.
-    pub(in crate::store) emptied: Vec<ListName>,
-    /// Others have waited for them for the longest time then.
+    pub(in crate::store) emptied: Vec<(ServiceName, ListName)>,
+    /// Others have waited for one of them for the longest time then.
     pub(in crate::store) until: Option<Instant>,
     /// For so long the reading has waited for the addresses of names.
     pub(in crate::store) names: Duration,
+}
+
+impl Awaited {
+    /// Adds what the `door` of a service leaves open.
+    pub(in crate::store) fn add(&mut self, service: &ServiceName, door: &Door) {
+        if door.emptied.is_empty() {
+            return;
+        }
+        let emptied = door.emptied.iter().map(|it| (service.clone(), *it));
+        self.emptied.extend(emptied);
+        self.until = self.until.into_iter().chain(door.waits_until()).min();
+    }
 }
 
 /// A `prod` whose time has come.
@@ -369,16 +383,6 @@ impl Door {
         let waits = self.withholds() || self.prod.settles();
         let until = self.waits_since.map(|it| it + MOST_WITHHELD);
         until.filter(|_| waits && !self.is_late)
-    }
-
-    /// What another reading has to decide.
-    pub(in crate::store) fn awaited(&self) -> Awaited {
-        let until = self.waits_until();
-        Awaited {
-            emptied: self.emptied.clone(),
-            until: until.filter(|_| !self.emptied.is_empty()),
-            names: Duration::ZERO,
-        }
     }
 
     /// What is held.

@@ -100,17 +100,18 @@ impl Feed {
     }
 
     /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty has been
-    /// so for some time. Returns what another reading has to tell.
+    /// so for some time. Services that were not read stay as they are. Returns what another reading has to
+    /// tell.
     pub(in crate::store) fn publish_watched(
         &self,
-        mut readings: Vec<ServiceReading>,
+        readings: Vec<ServiceReading>,
         cause: Cause,
     ) -> Awaited {
         let Some(ServiceReading {
             lists: reading,
             empty_for,
             ..
-        }) = readings.pop()
+        }) = readings.into_iter().find(|it| it.service.is_default())
         else {
             return Awaited::default();
         };

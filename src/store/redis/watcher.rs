@@ -513,7 +513,7 @@ impl Watcher {
         let awaited = self.feed.publish_watched(vec![reading], cause);
         self.waited += awaited.names;
         let emptied = awaited.emptied.into_iter();
-        self.unsettled = emptied.map(|it| look.unsettled(it)).collect();
+        self.unsettled = emptied.map(|(_, it)| look.unsettled(it)).collect();
         self.unsettled_until = awaited.until;
         if is_found && cause == Cause::Check {
             self.feed.missed_event();
