@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::fields::{FieldKind, Fields};
 use super::h1::head::{RequestHead, Target};
+use super::visitor::{Visitor, VisitorId};
 
 /// A request of a client.
 #[derive(Clone, Copy)]
@@ -14,6 +15,7 @@ pub struct Subject<'a> {
     head: &'a RequestHead,
     /// The bytes that the head was parsed from.
     bytes: &'a [u8],
+    visitor: Option<&'a Visitor<'a>>,
 }
 
 impl<'a> Subject<'a> {
@@ -23,6 +25,15 @@ impl<'a> Subject<'a> {
             client,
             head,
             bytes,
+            visitor: None,
+        }
+    }
+
+    /// The same, of a client that the gateway may know again by its own cookie.
+    pub fn with_visitor(self, visitor: &'a Visitor<'a>) -> Self {
+        Self {
+            visitor: Some(visitor),
+            ..self
         }
     }
 
@@ -76,11 +87,24 @@ impl<'a> Subject<'a> {
         memchr::memchr(b'?', target).map(|at| &target[at + 1..])
     }
 
+    /// The parameters of the query in their order, each a name and a value, as they were sent: see
+    /// [`decoded`](super::query::decoded).
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        super::query::parameters(self.query().unwrap_or_default())
+    }
+
     /// The cookies of all `Cookie` fields in their order, each a name and a value, as they were sent (RFC
     /// 6265 section 4.2.1).
-    pub fn cookies(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn cookies(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let bytes = self.bytes;
         let fields = self.head.fields.of_kind(FieldKind::Cookie);
         fields.flat_map(move |it| super::cookies::pairs(it.value.of(bytes)))
+    }
+
+    /// The id of the visitor, which is the key of `percent:N:visitor`. To ask for it is to have it: a client
+    /// that has none gets a new one, and is told so by the answer. So it is asked for only where the share
+    /// is what is left to be looked at. `None` where nobody can get one, as for a question of what would be.
+    pub fn visitor(&self) -> Option<VisitorId> {
+        self.visitor.map(|it| it.id(self.cookies()))
     }
 }

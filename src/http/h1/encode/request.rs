@@ -55,7 +55,10 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     };
     for field in &head.fields {
         let passes = match field.kind {
-            FieldKind::Other | FieldKind::UserAgent | FieldKind::Authentication => true,
+            FieldKind::Other
+            | FieldKind::UserAgent
+            | FieldKind::Cookie
+            | FieldKind::Authentication => true,
             // With other framings there is no trailer to announce.
             FieldKind::Trailer => request.framing == Framing::Chunked,
             FieldKind::Te => {
@@ -237,6 +240,10 @@ pub(super) mod tests {
             (
                 "Accept: */*\r\naccept:x\r\n",
                 "Accept: */*\r\naccept: x\r\n",
+            ),
+            (
+                "Cookie: a=1\r\nAuthorization: Basic x\r\nUser-Agent: y\r\n",
+                "Cookie: a=1\r\nAuthorization: Basic x\r\nUser-Agent: y\r\n",
             ),
             (
                 "Connection: X-A, close\r\nX-A: 1\r\nX-B: 2\r\n",
