@@ -196,6 +196,7 @@ impl RedisSettings {
             tls,
             services: vec![ServiceKeys {
                 service: ServiceName::default(),
+                gray_of: None,
                 lists: keys.clone(),
                 salt: "graygate:salt".to_owned(),
             }],

@@ -36,7 +36,10 @@ pub enum HostPattern {
 pub struct ServiceKeys {
     /// The service.
     pub service: ServiceName,
-    /// The keys of its lists; that of `gray` is another service's where it shares its list.
+    /// The service whose gray list and salt it shares ([`ServiceSettings::gray_of`]): those two keys are that
+    /// one's then, and are read for it alone.
+    pub gray_of: Option<ServiceName>,
+    /// The keys of its lists.
     pub lists: ByList<String>,
     /// The key of the salt of its shares.
     pub salt: String,

@@ -228,6 +228,7 @@ fn an_empty_file_has_the_documented_defaults() {
         store: Store::Redis(RedisSettings {
             services: vec![ServiceKeys {
                 service: ServiceName::default(),
+                gray_of: None,
                 lists: ByList {
                     gray: "gray".to_owned(),
                     pre: "pre".to_owned(),
