@@ -129,6 +129,7 @@ impl Config {
             name: ServiceName::default(),
             hosts: Vec::new(),
             paths: Vec::new(),
+            takes_rest: true,
             gray_of: None,
             salt: String::new(),
             upstream: upstream.clone(),

@@ -75,6 +75,8 @@ named! {
         HeadTimeout = "head-timeout", "the head did not arrive within head_timeout";
         BodyTimeout = "body-timeout", "nothing of the body arrived for body_timeout, or it came slower than min_rate";
         OverCapacity = "over-capacity", "max_connections connections are active";
+        UnknownHost = "unknown-host", "no service has the Host, and the default one does not take it (`default_service = off`)";
+        UnknownPath = "unknown-path", "services have the Host, but none the path, and the default one does not take it";
         NoLists = "no-lists", "no lists have been read yet";
         NoPeers = "no-peers", "the pool has no peer";
     }
@@ -110,11 +112,14 @@ impl Refusal {
             | Self::CodingOnHttp10
             | Self::BadChunk
             | Self::BadTrailer => 400,
+            Self::UnknownPath => 404,
             Self::MethodNotAllowed => 405,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::LineTooLong => 414,
             Self::BadExpect => 417,
+            // RFC 9110 section 15.5.20.
+            Self::UnknownHost => 421,
             Self::HeadTooLarge | Self::TooManyFields | Self::TrailerTooLarge => 431,
             Self::UnknownCoding => 501,
             Self::OverCapacity | Self::NoLists | Self::NoPeers => 503,
@@ -342,6 +347,7 @@ pub(crate) const fn reason_phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

@@ -1,7 +1,9 @@
 //! The decision: who is served by whom ([`decide`](fn@decide)), and the same with its reasons, for
-//! people ([`explain`]).
+//! people ([`explain`]). Before it, which service a request belongs to ([`ServiceTable`]).
 
 mod decide;
 pub mod explain;
+mod services;
 
 pub use self::decide::{Decision, PoolStanding, Reason, Service, decide};
+pub use self::services::{ServiceTable, UnknownService};

@@ -107,7 +107,11 @@ fn refusals() -> String {
             .to_owned();
     for refusal in Refusal::ALL {
         let (connection, log) = match refusal {
-            Refusal::NoLists | Refusal::NoPeers | Refusal::MaxForwards => ("stays", "`error=`"),
+            Refusal::UnknownHost
+            | Refusal::UnknownPath
+            | Refusal::NoLists
+            | Refusal::NoPeers
+            | Refusal::MaxForwards => ("stays", "`error=`"),
             // There is no request yet that a line could tell of.
             Refusal::OverCapacity => ("`over-capacity`", "the error log: `over-capacity`"),
             _ => ("`refused`", "`error=`, `close=refused`"),

@@ -407,9 +407,18 @@ const ANSWERED: [&str; 1] = ["max-forwards"];
 /// What no client can cause: it is the operator's fault or the gateway's own.
 const NOT_BY_CLIENTS: [&str; 2] = ["no-lists", "no-peers"];
 
+/// What only a gateway without a default service refuses; see the tests of services.
+const BY_SERVICES: [&str; 2] = ["unknown-host", "unknown-path"];
+
 #[test]
 fn every_refusal_has_a_case_in_this_file() {
-    let mut covered: Vec<&str> = [&BY_CIRCUMSTANCE[..], &ANSWERED, &NOT_BY_CLIENTS].concat();
+    let others = [
+        &BY_CIRCUMSTANCE[..],
+        &ANSWERED,
+        &BY_SERVICES,
+        &NOT_BY_CLIENTS,
+    ];
+    let mut covered: Vec<&str> = others.concat();
     let cases = bad_heads().into_iter().chain(bad_bodies());
     covered.extend(cases.map(|(name, ..)| name));
     for refusal in Refusal::ALL {

@@ -12,6 +12,8 @@ pub struct ServiceSettings {
     pub hosts: Vec<HostPattern>,
     /// What the paths of its requests begin with; none: all that no other service of its hosts has.
     pub paths: Vec<String>,
+    /// It gets what is no service's by host and path: the default one, unless that is switched off.
+    pub takes_rest: bool,
     /// The service whose gray list and salt it shares, if it has none of its own.
     pub gray_of: Option<ServiceName>,
     /// The salt of its shares where the store has none.
