@@ -210,6 +210,7 @@ impl Running {
         // So that idle workers release what was replaced, too.
         gateway.config.tell(net::ensure_all_ticking);
         gateway.lists.tell(net::ensure_all_ticking);
+        gateway.lists.set_services(&config.services);
         let (peers, settings) = (Arc::clone(&gateway.lists), Arc::clone(&gateway.config));
         let checker = Arc::new(Checker::start(peers, settings)?);
         startup.at("reading the lists");

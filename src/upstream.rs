@@ -13,4 +13,5 @@ mod outage;
 pub(crate) mod peer;
 pub mod pool;
 pub(crate) mod roster;
+pub(crate) mod serving;
 pub(crate) mod watch;

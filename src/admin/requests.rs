@@ -166,7 +166,7 @@ fn explained(view: &View, query: &[u8]) -> PageResponse {
     let config = view.gateway.config.load();
     let (pools, now) = (view.gateway.lists.pools(), Instant::now());
     let standing = |pool| {
-        let usable = pools.usable(pool, now, &config.upstream);
+        let usable = pools.usable(pool, now);
         usable.standing(pools[pool].peers(), true, now)
     };
     let rules = RoutingRules {

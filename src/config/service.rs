@@ -1,6 +1,8 @@
 //! Services: sections `[service NAME]`, and what the other sections say of the default one.
 
-use super::{HealthSettings, UpstreamSettings};
+use std::path::Path;
+
+use super::{ConfigError, HealthSettings, IniFile, KEYS, UpstreamSettings};
 use crate::lists::{ByList, ServiceName};
 
 /// The settings of one service.
@@ -22,6 +24,26 @@ pub struct ServiceSettings {
     pub upstream: UpstreamSettings,
     /// How they are checked.
     pub health: HealthSettings,
+}
+
+/// The default service of an empty file.
+impl Default for ServiceSettings {
+    fn default() -> Self {
+        let of = |file: IniFile| {
+            Ok::<_, ConfigError>(Self {
+                name: ServiceName::default(),
+                hosts: Vec::new(),
+                paths: Vec::new(),
+                takes_rest: true,
+                gray_of: None,
+                salt: String::new(),
+                upstream: UpstreamSettings::of(file.section("upstream"))?,
+                health: HealthSettings::of(&file)?,
+            })
+        };
+        let shipped = IniFile::parse(Path::new(""), "", KEYS).and_then(of);
+        shipped.unwrap_or_else(|it| unreachable!("an empty file is wrong: {it}"))
+    }
 }
 
 /// Hosts of a service.

@@ -19,8 +19,8 @@ use crate::upstream::changes::Changes;
 use crate::upstream::choose::{self, Request, Usable};
 use crate::upstream::events;
 use crate::upstream::health::{Change, Counts, Trial};
-use crate::upstream::in_force::{Pools, Serving};
 use crate::upstream::roster::{Peer, Roster};
+use crate::upstream::serving::{Pools, Serving};
 
 /// The peers in force, counted on this worker only: see [`crate::snapshot`].
 #[allow(clippy::redundant_allocation)] // The outer counter is the point.
@@ -84,7 +84,7 @@ struct Current {
 impl Chooser {
     pub(super) fn new(changes: Changes, serving: &Serving, config: &Snapshot<Config>) -> Self {
         let current = Current::of(
-            Rc::new(Arc::clone(serving.pools())),
+            Rc::new(Arc::clone(serving.default_service().pools())),
             config,
             changes.count(),
         );
@@ -100,7 +100,7 @@ impl Chooser {
         let mut current = self.current.borrow_mut();
         // Before the states are looked at: what changes meanwhile is seen the next time.
         let changes = self.changes.count();
-        let has_pools = Arc::ptr_eq(&current.pools, serving.pools());
+        let has_pools = Arc::ptr_eq(&current.pools, serving.default_service().pools());
         if has_pools
             && current.config.is(config)
             && current.changes == changes
@@ -110,7 +110,7 @@ impl Chooser {
         }
         let pools = match has_pools {
             true => Rc::clone(&current.pools),
-            false => Rc::new(Arc::clone(serving.pools())),
+            false => Rc::new(Arc::clone(serving.default_service().pools())),
         };
         *current = Current::of(pools, config, changes);
     }
@@ -163,7 +163,7 @@ impl Chooser {
         let current = self.current.borrow();
         let mut peers = current.pools[pool].peers().iter();
         current.usable(pool).is_empty()
-            && !current.pools.fall_back(pool, &current.config.upstream)
+            && !current.pools.fall_back(pool)
             && peers.any(|it| it.health.awaits_first_check())
     }
 
@@ -190,7 +190,7 @@ impl Chooser {
         let current = self.current.borrow();
         let (usable, peers) = (current.usable(pool), current.pools[pool].peers());
         let rules = &current.config.upstream;
-        let falls_back = current.pools.fall_back(pool, rules);
+        let falls_back = current.pools.fall_back(pool);
         if usable.has_trial(now, request.may_be_risked)
             && (falls_back || usable.has_other(peers, request.tried))
             && let Some(trial) = current.begin_trial(pool, request, now)
@@ -225,7 +225,7 @@ impl Chooser {
 impl Current {
     fn of(pools: OwnPools, config: &Snapshot<Config>, changes: u64) -> Self {
         let now = Instant::now();
-        let usable = |pool| pools.usable(pool, now, &config.upstream);
+        let usable = |pool| pools.usable(pool, now);
         let (pre, prod) = (usable(PoolName::Pre), usable(PoolName::Prod));
         Self {
             pools,

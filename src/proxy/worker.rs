@@ -23,8 +23,8 @@ use crate::metrics::WorkerMetrics;
 use crate::net::{self, Moment, Pipe};
 use crate::snapshot::Reader;
 use crate::upstream::health::Why;
-use crate::upstream::in_force::Serving;
 use crate::upstream::pool::{InUse, Pool, PoolLimits, Spent};
+use crate::upstream::serving::Serving;
 
 /// How often idle connections, on both sides, are checked.
 const LOOK: Duration = Duration::from_secs(1);

@@ -28,7 +28,8 @@ use self::job::Ended;
 use self::schedule::{CheckNews, Consequence, Schedule};
 use super::events::{self, Up};
 use super::health::{LastCheck, Why};
-use super::in_force::{InForce, Pools};
+use super::in_force::InForce;
+use super::serving::Pools;
 use crate::config::Config;
 use crate::error::Checked;
 use crate::lists::PoolName;
@@ -81,17 +82,10 @@ impl Checker {
             bell,
             counts: Arc::clone(&counts),
         };
-        checker.apply(&config.load());
         supervised::spawn("health-checks", move || {
             Checking::new(&in_force, &config, &counts).follow(&rung);
         })?;
         Ok(checker)
-    }
-
-    /// What holds for peers that are new from now on. To be called before such settings come into force.
-    pub(crate) fn apply(&self, config: &Config) {
-        self.in_force
-            .check_first(|pool| config.health.is_before_use(pool));
     }
 
     /// Other settings are in force.

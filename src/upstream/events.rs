@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use super::health::{Change, PeerState};
-use super::in_force::Pools;
 use super::roster::Peer;
+use super::serving::Pools;
 use crate::config;
 use crate::lists::PoolName;
 
@@ -73,7 +73,8 @@ pub(super) struct PoolWatch {
 
 impl PoolWatch {
     /// To be called once a second, by one thread.
-    pub(super) fn look(&mut self, pools: &Pools, rules: &config::UpstreamSettings, now: Instant) {
+    pub(super) fn look(&mut self, pools: &Pools, now: Instant) {
+        let rules = pools.rules();
         for (pool, out_since) in PoolName::ALL.into_iter().zip(&mut self.out_since) {
             let peers = pools[pool].peers();
             let is_up = Up::of(peers).up > 0;
@@ -81,7 +82,7 @@ impl PoolWatch {
                 // Those that nobody has checked yet have not failed.
                 None if !is_up && has_one_out(peers, rules, now) => {
                     *out_since = Some(now);
-                    pool_out(pool, pools, rules, now);
+                    pool_out(pool, pools, now);
                 }
                 Some(since) if is_up => {
                     *out_since = None;
@@ -100,7 +101,8 @@ fn has_one_out(peers: &[Peer], rules: &config::UpstreamSettings, now: Instant) -
     states.any(|it| matches!(it, PeerState::Out { .. } | PeerState::Trial { .. }))
 }
 
-fn pool_out(pool: PoolName, pools: &Pools, rules: &config::UpstreamSettings, now: Instant) {
+fn pool_out(pool: PoolName, pools: &Pools, now: Instant) {
+    let rules = pools.rules();
     let (peers, name) = (pools[pool].peers(), pool.name());
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for peer in peers {
@@ -116,8 +118,8 @@ fn pool_out(pool: PoolName, pools: &Pools, rules: &config::UpstreamSettings, now
         // Writing to a String cannot fail.
         let _ = write!(why, "{comma}{name}:{count}");
     }
-    let (up, asked) = (Up::of(peers), pools.usable(pool, now, rules).len());
-    match pools.fall_back(pool, rules) {
+    let (up, asked) = (Up::of(peers), pools.usable(pool, now).len());
+    match pools.fall_back(pool) {
         true => log::warn!("pool-out pool={name} {up} why={why} asked={asked} fallback=prod"),
         false => log::error!("pool-out pool={name} {up} why={why} asked={asked} fallback=none"),
     }

@@ -1,119 +1,77 @@
-//! The lists in force, with the peers that they mean at present: what the control plane publishes and
-//! workers read.
+//! The services in force: what the control plane publishes and workers read.
 //!
-//! Both are replaced together, by one pointer swap. Peers change without their lists, too, when a name
-//! means other addresses: then the lists stay, with their generation.
+//! Lists and peers are replaced together, by one pointer swap for all services that have changed. Peers change
+//! without their lists, too, when a name means other addresses: then the lists stay, with their generation.
+//! Only what has changed is made anew: the lists of one service are no work for the peers of another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::ops::{Deref, Index};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use rustc_hash::FxHashMap;
 
-use super::budget::Budget;
 use super::changes::Changes;
-use super::choose::Usable;
 use super::health::HealthRecord;
 use super::names::Names;
-use super::roster::{Peer, Registry, Roster};
-use crate::config;
-use crate::lists::{Lists, PoolName};
+use super::roster::{Peer, Registry};
+use super::serving::{Accounts, Pools, ServiceInForce, Serving};
+use crate::config::ServiceSettings;
+use crate::lists::{Lists, PoolName, ServiceName};
 use crate::snapshot::{Published, Reader};
 
-/// The peers of both pools.
-#[derive(Clone, Debug)]
-pub(crate) struct Pools {
-    pre: Roster,
-    prod: Roster,
-}
-
-impl Pools {
-    /// True when another pool answers where nobody of `pool` can.
-    pub(crate) fn fall_back(&self, pool: PoolName, rules: &config::UpstreamSettings) -> bool {
-        pool == PoolName::Pre && rules.fallback && !self.prod.peers().is_empty()
-    }
-
-    /// Those peers of `pool` that may be asked.
-    pub(crate) fn usable(
-        &self,
-        pool: PoolName,
-        now: Instant,
-        rules: &config::UpstreamSettings,
-    ) -> Usable {
-        let all_may_be_out = self.fall_back(pool, rules);
-        Usable::of(self[pool].peers(), all_may_be_out, now, rules)
-    }
-}
-
-impl Index<PoolName> for Pools {
-    type Output = Roster;
-
-    fn index(&self, pool: PoolName) -> &Roster {
-        match pool {
-            PoolName::Pre => &self.pre,
-            PoolName::Prod => &self.prod,
-        }
-    }
-}
-
-/// Lists, and the peers that they mean.
-#[derive(Clone, Debug)]
-pub(crate) struct Serving {
-    lists: Arc<Lists>,
-    pools: Arc<Pools>,
-}
-
-impl Serving {
-    /// The peers: what an exchange needs for as long as it lasts, while a gray list may be long, and
-    /// another one every moment.
-    pub(crate) fn pools(&self) -> &Arc<Pools> {
-        &self.pools
-    }
-}
-
-impl Deref for Serving {
-    type Target = Lists;
-
-    fn deref(&self) -> &Lists {
-        &self.lists
-    }
-}
-
-/// The lists in force.
+/// The services in force.
 pub struct InForce {
     published: Published<Serving>,
     names: Names,
     registry: Registry,
-    /// Of the pools in their order, for all their rosters.
-    budgets: [Arc<Budget>; 2],
-    /// Whether new peers are checked before they are used, of the pools in their order.
-    check_first: [AtomicBool; 2],
     /// Rung whenever the peers are others.
     bell: OnceLock<Sender<()>>,
-    /// Held while the value is replaced: all lists that somebody may still have.
-    replacing: Mutex<Vec<Weak<Lists>>>,
+    /// Held while the value is replaced.
+    replacing: Mutex<Replacing>,
+}
+
+/// What only who replaces the value needs.
+#[derive(Debug, Default)]
+struct Replacing {
+    /// All lists that somebody may still have.
+    lists: Vec<Weak<Lists>>,
+    /// How many services there were so far.
+    services: u64,
+    /// How many values.
+    values: u64,
+}
+
+impl Replacing {
+    fn keep(&mut self, lists: Lists) -> Arc<Lists> {
+        let lists = Arc::new(lists);
+        self.lists.push(Arc::downgrade(&lists));
+        lists
+    }
+
+    fn number(&mut self) -> u64 {
+        self.values += 1;
+        self.values
+    }
 }
 
 impl InForce {
-    /// Nothing has been read yet; so many workers will serve.
+    /// There is only the default service, with the settings of an empty file, and nothing has been read yet;
+    /// so many workers will serve.
     pub fn new(workers: usize) -> Self {
         let (names, registry) = (Names::default(), Registry::new(workers));
-        let budgets = PoolName::ALL.map(|_| registry.budget());
-        let lists = Arc::new(Lists::unread());
-        let replacing = Mutex::new(vec![Arc::downgrade(&lists)]);
-        let pools = pools(&names, &registry, &budgets, &lists, [false; 2]);
-        let pools = Arc::new(pools);
+        let mut replacing = Replacing::default();
+        let settings = Arc::new(ServiceSettings::default());
+        let places = FxHashMap::from_iter([(settings.name.clone(), 0)]);
+        let service = unread(&mut replacing, &registry, &settings);
+        let serving = Serving::new(vec![service], Arc::new(places), replacing.number());
         Self {
-            published: Published::new(Serving { lists, pools }),
+            published: Published::new(serving),
             names,
             registry,
-            budgets,
-            check_first: Default::default(),
             bell: OnceLock::new(),
-            replacing,
+            replacing: Mutex::new(replacing),
         }
     }
 
@@ -122,14 +80,25 @@ impl InForce {
         self.published.tell(tell);
     }
 
-    /// The lists now in force. For the control plane.
-    pub(crate) fn load(&self) -> Arc<Lists> {
-        Arc::clone(&self.published.load().lists)
+    /// What is now in force. For the control plane.
+    pub(crate) fn serving(&self) -> Arc<Serving> {
+        self.published.load()
     }
 
-    /// The peers now in force. For the control plane.
+    /// The lists of the default service that are now in force. For the control plane.
+    pub(crate) fn load(&self) -> Arc<Lists> {
+        Arc::clone(self.published.load().default_service().lists())
+    }
+
+    /// The lists of a service that are now in force, if there is one of that name. For the control plane.
+    pub(crate) fn load_of(&self, service: &ServiceName) -> Option<Arc<Lists>> {
+        let serving = self.published.load();
+        serving.of(service).map(|it| Arc::clone(it.lists()))
+    }
+
+    /// The peers of the default service that are now in force. For the control plane.
     pub(crate) fn pools(&self) -> Arc<Pools> {
-        Arc::clone(&self.published.load().pools)
+        Arc::clone(self.published.load().default_service().pools())
     }
 
     /// The names of the lists.
@@ -137,16 +106,18 @@ impl InForce {
         &self.names
     }
 
-    /// How every peer does, for another process of this gateway.
-    pub(crate) fn record_health(
-        &self,
-        now: Instant,
-        rules: &config::UpstreamSettings,
-    ) -> BTreeMap<SocketAddr, HealthRecord> {
-        let pools = self.pools();
-        let peers = PoolName::ALL.into_iter().flat_map(|it| pools[it].peers());
-        let record = |it: &Peer| (it.address, it.health.record(now, rules));
-        peers.map(record).collect()
+    /// How every peer does, for another process of this gateway. A peer of several services is judged by the
+    /// settings of the first.
+    pub(crate) fn record_health(&self, now: Instant) -> BTreeMap<SocketAddr, HealthRecord> {
+        let mut records = BTreeMap::new();
+        for service in self.serving().services() {
+            let pools = service.pools();
+            for peer in PoolName::ALL.into_iter().flat_map(|it| pools[it].peers()) {
+                let record = || peer.health.record(now, pools.rules());
+                records.entry(peer.address).or_insert_with(record);
+            }
+        }
+        records
     }
 
     /// Begins with what another process of this gateway knew of peers. Nothing of it counts any more for
@@ -160,44 +131,122 @@ impl InForce {
         self.registry.changes()
     }
 
-    /// From now on, whether peers that come into these pools are checked before they are used.
-    pub(crate) fn check_first(&self, is_first: impl Fn(PoolName) -> bool) {
-        for (pool, check_first) in PoolName::ALL.into_iter().zip(&self.check_first) {
-            check_first.store(is_first(pool), Ordering::Relaxed);
-        }
-    }
-
     /// From now on `bell` is rung whenever the peers may be others.
     pub(super) fn ring(&self, bell: Sender<()>) {
         // One who listens is enough.
         let _ = self.bell.set(bell);
     }
 
-    /// Replaces the lists, and the peers by theirs.
-    pub fn store(&self, lists: Lists) {
+    /// From now on these are the services, the first of them the default one. Those that were there keep their
+    /// lists, and what is known and counted of them; the others have no lists until these are stored.
+    pub fn set_services(&self, services: &[Arc<ServiceSettings>]) {
         let mut replacing = self.replacing();
-        let lists = Arc::new(lists);
-        replacing.retain(|it| it.strong_count() > 0);
-        replacing.push(Arc::downgrade(&lists));
-        self.replace(lists);
+        let before = self.published.load();
+        let service = |settings: &Arc<ServiceSettings>| match before.of(&settings.name) {
+            Some(known) if *known.pools().settings() == *settings => Arc::clone(known),
+            Some(known) => {
+                let pools = Arc::new(known.pools().with(settings));
+                Arc::new(ServiceInForce::new(Arc::clone(known.lists()), pools))
+            }
+            None => unread(&mut replacing, &self.registry, settings),
+        };
+        let all: Vec<_> = services.iter().map(service).collect();
+        let names = all.iter().map(|it| it.name().clone());
+        let places: FxHashMap<ServiceName, usize> = names.zip(0..).collect();
+        let known = before.services().iter().map(|it| it.name());
+        let gone = known.filter(|it| !places.contains_key(it));
+        gone.for_each(|it| self.names.forget(it));
+        drop(before);
+        self.publish(&mut replacing, all, Arc::new(places));
+    }
+
+    /// Replaces the lists of the default service, and its peers by theirs.
+    pub fn store(&self, lists: Lists) {
+        self.store_all(vec![(ServiceName::default(), lists)]);
+    }
+
+    /// Replaces the lists of these services, all at once, and their peers by theirs; the others stay, and what
+    /// is of no service in force is of no use.
+    pub fn store_all(&self, lists: Vec<(ServiceName, Lists)>) {
+        let mut replacing = self.replacing();
+        let before = self.published.load();
+        let mut changed = Vec::with_capacity(lists.len());
+        for (name, lists) in lists {
+            // A reload may have taken it away meanwhile.
+            let Some(place) = before.place_of(&name) else {
+                continue;
+            };
+            self.names.use_for(&name, &lists);
+            changed.push((place, replacing.keep(lists)));
+        }
+        let services = self.with_peers_of(&before, &changed);
+        let places = Arc::clone(before.places());
+        drop((before, changed));
+        self.publish(&mut replacing, services, places);
     }
 
     /// The same lists, with the peers that their names mean by now.
     pub(crate) fn find_peers(&self) {
-        let _replacing = self.replacing();
-        self.replace(self.load());
+        let mut replacing = self.replacing();
+        let before = self.published.load();
+        let lists = before.services().iter().map(|it| it.lists());
+        let has_names = |it: &Lists| it.pre.names().chain(it.prod.names()).next().is_some();
+        let named = lists.enumerate().filter(|(_, it)| has_names(it));
+        let named: Vec<_> = named.map(|(place, it)| (place, Arc::clone(it))).collect();
+        let services = self.with_peers_of(&before, &named);
+        let places = Arc::clone(before.places());
+        drop((before, named));
+        self.publish(&mut replacing, services, places);
     }
 
-    fn replace(&self, lists: Arc<Lists>) {
-        self.names.use_for(&lists);
-        let check_first = self
-            .check_first
-            .each_ref()
-            .map(|it| it.load(Ordering::Relaxed));
-        let budgets = &self.budgets;
-        let pools = pools(&self.names, &self.registry, budgets, &lists, check_first);
-        let pools = Arc::new(pools);
-        self.published.store(Serving { lists, pools });
+    /// The services of `before`, of which those at these places have these lists, with the peers that they
+    /// mean now.
+    fn with_peers_of(
+        &self,
+        before: &Serving,
+        changed: &[(usize, Arc<Lists>)],
+    ) -> Vec<Arc<ServiceInForce>> {
+        let now = Instant::now();
+        let mut services = before.services().to_vec();
+        let roster = |old: &Pools, lists: &Lists, pool: PoolName, check_first: bool| {
+            let found = self.names.found(lists.pool(pool));
+            let budget = old.accounts().budget(pool);
+            self.registry.roster(found, budget, check_first, now)
+        };
+        // A new peer of several pools is checked first if one of them says so: whoever is the first to have
+        // it has the say.
+        let mut checked_first = Vec::new();
+        for (place, lists) in changed {
+            let old = services[*place].pools();
+            let health = &old.settings().health;
+            let pools = PoolName::ALL.into_iter();
+            let pools = pools.filter(|it| health.is_before_use(*it));
+            checked_first.extend(pools.map(|it| roster(old, lists, it, true)));
+        }
+        for (place, lists) in changed {
+            let old = services[*place].pools();
+            let new = |pool| roster(old, lists, pool, false);
+            let new = Pools::new(Arc::clone(old.settings()), Arc::clone(old.accounts()), new);
+            // Where only clients have changed, nothing that was worked out of the peers is to be forgotten.
+            let is_same = PoolName::ALL.into_iter().all(|it| new[it].is(&old[it]));
+            let pools = match is_same {
+                true => Arc::clone(old),
+                false => Arc::new(new),
+            };
+            services[*place] = Arc::new(ServiceInForce::new(Arc::clone(lists), pools));
+        }
+        services
+    }
+
+    fn publish(
+        &self,
+        replacing: &mut Replacing,
+        services: Vec<Arc<ServiceInForce>>,
+        places: Arc<FxHashMap<ServiceName, usize>>,
+    ) {
+        let serving = Serving::new(services, places, replacing.number());
+        self.published.store(serving);
+        replacing.lists.retain(|it| it.strong_count() > 0);
         self.registry.tidy();
         if let Some(bell) = self.bell.get() {
             // A ring that nobody has heard yet is enough.
@@ -205,10 +254,12 @@ impl InForce {
         }
     }
 
-    fn ask_for_names_of_dead(&self, pools: &Pools) {
-        let peers = || PoolName::ALL.into_iter().flat_map(|it| pools[it].peers());
+    fn ask_for_names_of_dead(&self, serving: &Serving) {
+        let pools = || serving.services().iter().map(|it| it.pools());
+        let peers =
+            || pools().flat_map(|it| PoolName::ALL.into_iter().flat_map(|pool| it[pool].peers()));
         let named = |is_up: bool| {
-            let peers = peers().filter(move |it| it.health.is_up() == is_up);
+            let peers = peers().filter(move |it: &&Peer| it.health.is_up() == is_up);
             peers.filter_map(|it| it.name.as_ref())
         };
         let dead: BTreeSet<_> = named(false).collect();
@@ -226,11 +277,12 @@ impl InForce {
     /// How many lists are in memory: those in force, and those that somebody has not let go.
     pub(crate) fn kept(&self) -> usize {
         self.published.tidy();
-        let lists = self.replacing();
-        lists.iter().filter(|it| it.strong_count() > 0).count()
+        let replacing = self.replacing();
+        let lists = replacing.lists.iter();
+        lists.filter(|it| it.strong_count() > 0).count()
     }
 
-    fn replacing(&self) -> MutexGuard<'_, Vec<Weak<Lists>>> {
+    fn replacing(&self) -> MutexGuard<'_, Replacing> {
         self.replacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -239,42 +291,160 @@ impl InForce {
     /// To be called once a second, by one thread: what is older than the window of health and budgets
     /// counts no more, and names that have nobody up are asked for.
     pub fn look(&self, now: Instant) {
-        let pools = self.pools();
-        self.ask_for_names_of_dead(&pools);
-        for pool in PoolName::ALL {
-            pools[pool].budget().look(now);
-            pools[pool]
-                .peers()
-                .iter()
-                .for_each(|it| it.health.look(now));
+        let serving = self.serving();
+        self.ask_for_names_of_dead(&serving);
+        for service in serving.services() {
+            let pools = service.pools();
+            PoolName::ALL
+                .into_iter()
+                .for_each(|it| pools[it].budget().look(now));
         }
-        drop(pools);
+        drop(serving);
+        self.registry.look(now);
         self.published.tidy();
         self.registry.tidy();
     }
 }
 
-fn pools(
-    names: &Names,
+/// A service of which nothing has been read yet.
+fn unread(
+    replacing: &mut Replacing,
     registry: &Registry,
-    budgets: &[Arc<Budget>; 2],
-    lists: &Lists,
-    check_first: [bool; 2],
-) -> Pools {
-    let now = Instant::now();
-    let [of_pre, of_prod] = budgets;
-    let [pre_first, prod_first] = check_first;
-    let pre = || registry.roster(names.found(&lists.pre), of_pre, pre_first, now);
-    let prod = || registry.roster(names.found(&lists.prod), of_prod, prod_first, now);
-    // A new peer of both is checked first if either says so: whoever makes it has the say.
-    match prod_first {
-        true => {
-            let prod = prod();
-            Pools { pre: pre(), prod }
+    settings: &Arc<ServiceSettings>,
+) -> Arc<ServiceInForce> {
+    replacing.services += 1;
+    let accounts = Accounts::new(replacing.services, registry.workers());
+    let accounts = Arc::new(accounts);
+    let none = |pool| registry.roster(Vec::new(), accounts.budget(pool), false, Instant::now());
+    let pools = Pools::new(Arc::clone(settings), Arc::clone(&accounts), none);
+    let lists = replacing.keep(Lists::unread());
+    Arc::new(ServiceInForce::new(lists, Arc::new(pools)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lists::lists_of;
+
+    fn name(text: &str) -> ServiceName {
+        match text {
+            ServiceName::DEFAULT => ServiceName::default(),
+            other => ServiceName::parse(other).unwrap(),
         }
-        false => {
-            let pre = pre();
-            Pools { pre, prod: prod() }
-        }
+    }
+
+    fn settings(names: &[&str]) -> Vec<Arc<ServiceSettings>> {
+        let of = |text: &&str| ServiceSettings {
+            name: name(text),
+            ..ServiceSettings::default()
+        };
+        names.iter().map(|it| Arc::new(of(it))).collect()
+    }
+
+    fn generation(in_force: &InForce, service: &str) -> Option<u64> {
+        in_force.load_of(&name(service)).map(|it| it.generation)
+    }
+
+    fn pools(in_force: &InForce, service: &str) -> Arc<Pools> {
+        let serving = in_force.serving();
+        Arc::clone(serving.of(&name(service)).unwrap().pools())
+    }
+
+    #[test]
+    fn a_service_that_stays_keeps_its_lists_a_new_one_has_none_and_one_that_goes_is_freed() {
+        let in_force = InForce::new(1);
+        in_force.store(lists_of(&[], &[], &["10.0.0.1:80"]));
+        in_force.set_services(&settings(&["default", "shop", "api"]));
+        assert_eq!(generation(&in_force, "default"), Some(1));
+        assert_eq!(generation(&in_force, "shop"), Some(0));
+        assert_eq!(generation(&in_force, "none"), None);
+        in_force.store_all(vec![
+            (
+                name("api"),
+                lists_of(&[], &[], &["10.0.0.1:80", "10.0.0.3:80"]),
+            ),
+            (name("none"), lists_of(&[], &[], &["10.0.0.9:80"])),
+        ]);
+        assert_eq!(generation(&in_force, "shop"), Some(0));
+        assert_eq!(in_force.kept(), 3);
+        let (before, of_default) = (pools(&in_force, "api"), pools(&in_force, "default"));
+        // In another order, without one.
+        in_force.set_services(&settings(&["default", "api"]));
+        assert_eq!(
+            (generation(&in_force, "api"), generation(&in_force, "shop")),
+            (Some(1), None)
+        );
+        assert!(Arc::ptr_eq(&before, &pools(&in_force, "api")));
+        assert!(Arc::ptr_eq(&of_default, &pools(&in_force, "default")));
+        assert_eq!(in_force.kept(), 2);
+        // What comes again under the name is another one.
+        let lists = Arc::downgrade(&in_force.load_of(&name("api")).unwrap());
+        in_force.set_services(&settings(&["default"]));
+        in_force.set_services(&settings(&["default", "api"]));
+        assert_eq!(generation(&in_force, "api"), Some(0));
+        assert_ne!(before.service_id(), pools(&in_force, "api").service_id());
+        drop(before);
+        in_force.look(Instant::now());
+        assert!(lists.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_change_of_one_service_leaves_the_peers_of_the_others_alone_and_of_its_own_if_they_are_the_same()
+     {
+        let in_force = InForce::new(1);
+        in_force.set_services(&settings(&["default", "shop"]));
+        in_force.store_all(vec![
+            (name("default"), lists_of(&[], &[], &["10.0.0.1:80"])),
+            (
+                name("shop"),
+                lists_of(&[], &["10.0.0.1:80"], &["10.0.0.2:80"]),
+            ),
+        ]);
+        let of_all = || ["default", "shop"].map(|it| pools(&in_force, it));
+        let [of_default, of_shop] = of_all();
+        let health = |pools: &Pools, pool| Arc::clone(&pools[pool].peers()[0].health);
+        let shared = health(&of_default, PoolName::Prod);
+        assert!(Arc::ptr_eq(&shared, &health(&of_shop, PoolName::Pre)));
+        in_force.store_all(vec![(
+            name("shop"),
+            lists_of(&["1.1.1.1"], &["10.0.0.1:80"], &["10.0.0.2:80"]),
+        )]);
+        let [default_now, shop_now] = of_all();
+        assert!(Arc::ptr_eq(&of_default, &default_now) && Arc::ptr_eq(&of_shop, &shop_now));
+        assert!(
+            in_force
+                .load_of(&name("shop"))
+                .unwrap()
+                .gray
+                .contains([1, 1, 1, 1].into())
+        );
+        in_force.store_all(vec![(
+            name("shop"),
+            lists_of(&[], &[], &["10.0.0.2:80 weight=2"]),
+        )]);
+        let [default_now, shop_now] = of_all();
+        assert!(Arc::ptr_eq(&of_default, &default_now) && !Arc::ptr_eq(&of_shop, &shop_now));
+        assert_eq!(of_shop.service_id(), shop_now.service_id());
+    }
+
+    #[test]
+    fn a_service_is_asked_as_its_own_settings_say_and_as_new_ones_say_at_once() {
+        let in_force = InForce::new(1);
+        let mut all = settings(&["default", "shop"]);
+        in_force.set_services(&all);
+        in_force.store_all(vec![(name("shop"), lists_of(&[], &[], &["10.0.0.2:80"]))]);
+        let mut other = ServiceSettings::clone(&all[1]);
+        other.upstream.read_timeout = Duration::from_millis(77);
+        all[1] = Arc::new(other);
+        in_force.set_services(&all);
+        let shop = pools(&in_force, "shop");
+        assert_eq!(shop.rules().read_timeout, Duration::from_millis(77));
+        assert_eq!(shop[PoolName::Prod].peers().len(), 1);
+        assert_ne!(
+            pools(&in_force, "default").rules().read_timeout,
+            Duration::from_millis(77)
+        );
     }
 }

@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 
 use self::answer::NameAddresses;
 use super::roster::ResolvedPeer;
-use crate::lists::{Lists, PeerList, Place};
+use crate::lists::{Lists, PeerList, Place, PoolName, ServiceName};
 use crate::logs::throttle::Throttle;
 use crate::memory::advice;
 
@@ -68,6 +68,8 @@ struct NamesShared {
 #[derive(Debug, Default)]
 struct NamesState {
     known: FxHashMap<Arc<str>, Known>,
+    /// The names of each list that is in force or was read last, by its service and [`UserKind`].
+    lists: FxHashMap<(ServiceName, UserKind), Box<[Arc<str>]>>,
     /// Addresses from before the start, for names that are not known yet.
     remembered: FxHashMap<Arc<str>, Vec<IpAddr>>,
     /// What is to be asked next, those first that lists wait for.
@@ -103,8 +105,18 @@ struct Known {
     stage: Stage,
     /// Until it is asked for again, while it has no address; then twice that.
     retry: Duration,
-    /// Of the lists in force, and of those read last: `pre` and `prod`.
-    used: [bool; 3],
+    /// How often lists in force have it, and lists that were read last.
+    in_force: u32,
+    read: u32,
+}
+
+/// What has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum UserKind {
+    /// The lists in force of a service.
+    InForce,
+    /// One of those that were read last.
+    Read(PoolName),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,9 +128,6 @@ enum Stage {
     /// In a thread that asks, since then.
     Asked(Instant),
 }
-
-/// Index into [`Known::used`].
-const IN_FORCE: usize = 0;
 
 /// How the names are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,16 +172,26 @@ impl Names {
         all
     }
 
-    /// Lists with these pools were read, and may come into force; `None` where it is not known what the
-    /// list is. Looks up the names that are new, and waits for their addresses, but not for long: returns for
-    /// how long.
+    /// As [`Self::prepare_all`], with lists of the default service.
     pub(crate) fn prepare(&self, pools: [Option<&PeerList>; 2]) -> Duration {
+        self.prepare_all([(&ServiceName::default(), pools)])
+    }
+
+    /// Lists of these services were read, with these pools, and may come into force; `None` where it is not
+    /// known what the list is. Looks up the names that are new, and waits for their addresses, but not for
+    /// long: returns for how long.
+    pub(crate) fn prepare_all<'a>(
+        &self,
+        read: impl IntoIterator<Item = (&'a ServiceName, [Option<&'a PeerList>; 2])>,
+    ) -> Duration {
         let begun = Instant::now();
         let mut state = self.0.locked();
         let mut new = Vec::new();
-        for (at, list) in pools.into_iter().enumerate() {
-            if let Some(list) = list {
-                new.extend(state.take_up(IN_FORCE + 1 + at, list.names()));
+        for (service, pools) in read {
+            for (pool, list) in PoolName::ALL.into_iter().zip(pools) {
+                if let Some(list) = list {
+                    new.extend(state.take_up(service, UserKind::Read(pool), list.names()));
+                }
             }
         }
         if new.is_empty() {
@@ -201,12 +220,21 @@ impl Names {
         begun.elapsed()
     }
 
-    /// From now on these lists are in force.
-    pub(super) fn use_for(&self, lists: &Lists) {
+    /// From now on these lists of a service are in force.
+    pub(super) fn use_for(&self, service: &ServiceName, lists: &Lists) {
         let mut state = self.0.locked();
         let names = lists.pre.names().chain(lists.prod.names());
-        if !state.take_up(IN_FORCE, names).is_empty() {
+        if !state.take_up(service, UserKind::InForce, names).is_empty() {
             self.0.hire(&mut state, AT_ONCE);
+        }
+    }
+
+    /// There is no such service any more.
+    pub(super) fn forget(&self, service: &ServiceName) {
+        let mut state = self.0.locked();
+        let read = PoolName::ALL.map(UserKind::Read);
+        for kind in read.into_iter().chain([UserKind::InForce]) {
+            state.take_up(service, kind, std::iter::empty());
         }
     }
 
@@ -371,31 +399,42 @@ impl NamesShared {
 }
 
 impl NamesState {
-    /// A list has these names from now on, of those that [`Known::used`] tells apart. Returns the ones that
-    /// there has been no answer for, which are asked for at once.
+    /// A list has these names from now on. Returns the ones that there has been no answer for, which are
+    /// asked for at once.
     fn take_up<'a>(
         &mut self,
-        user: usize,
+        service: &ServiceName,
+        kind: UserKind,
         names: impl Iterator<Item = &'a Arc<str>>,
     ) -> Vec<Arc<str>> {
-        for known in self.known.values_mut() {
-            known.used[user] = false;
-        }
+        let names: Box<[Arc<str>]> = names.cloned().collect();
         let mut unanswered = Vec::new();
-        for name in names {
+        for name in &names {
             if !self.known.contains_key(name) {
                 let addresses = self.remembered.remove(name).unwrap_or_default();
                 self.known.insert(Arc::clone(name), Known::new(addresses));
                 self.queue.push_front(Arc::clone(name));
             }
             if let Some(known) = self.known.get_mut(name) {
-                known.used[user] = true;
+                *known.users(kind) += 1;
                 if !known.is_answered {
                     unanswered.push(Arc::clone(name));
                 }
             }
         }
-        self.known.retain(|_, it| it.used.contains(&true));
+        let key = (service.clone(), kind);
+        let before = match names.is_empty() {
+            true => self.lists.remove(&key),
+            false => self.lists.insert(key, names),
+        };
+        for name in before.iter().flatten() {
+            if let Some(known) = self.known.get_mut(name) {
+                *known.users(kind) -= 1;
+                if known.in_force == 0 && known.read == 0 {
+                    self.known.remove(name);
+                }
+            }
+        }
         unanswered
     }
 
@@ -517,7 +556,7 @@ impl NamesState {
         let has_changed = known.addresses != addresses;
         if has_changed {
             known.addresses = addresses;
-            self.has_changed |= known.used[IN_FORCE];
+            self.has_changed |= known.in_force > 0;
         }
         if (is_back || has_changed)
             && let Some(untold) = self.resolved.turn(now)
@@ -567,7 +606,16 @@ impl Known {
             is_answered: false,
             stage: Stage::Queued,
             retry: FIRST_RETRY,
-            used: [false; 3],
+            in_force: 0,
+            read: 0,
+        }
+    }
+
+    /// How many lists of that kind have it.
+    fn users(&mut self, kind: UserKind) -> &mut u32 {
+        match kind {
+            UserKind::InForce => &mut self.in_force,
+            UserKind::Read(_) => &mut self.read,
         }
     }
 }

@@ -12,8 +12,7 @@
 use std::time::Instant;
 
 use super::events::Up;
-use super::in_force::Pools;
-use crate::config;
+use super::serving::Pools;
 use crate::lists::PoolName;
 
 /// Sees when outages end.
@@ -25,7 +24,8 @@ pub(super) struct OutageWatch {
 
 impl OutageWatch {
     /// To be called once a second, by one thread, after it has looked at the peers.
-    pub(super) fn look(&mut self, pools: &Pools, rules: &config::UpstreamSettings, now: Instant) {
+    pub(super) fn look(&mut self, pools: &Pools, now: Instant) {
+        let rules = pools.rules();
         for (pool, was_out) in PoolName::ALL.into_iter().zip(&mut self.was_out) {
             let peers = pools[pool].peers();
             let is_up = Up::of(peers).up > 0;
@@ -102,7 +102,7 @@ mod tests {
         fn look(&mut self, seconds: u64) {
             self.now += Duration::from_secs(seconds);
             self.in_force.look(self.now);
-            self.watch.look(&self.in_force.pools(), &rules(), self.now);
+            self.watch.look(&self.in_force.pools(), self.now);
         }
 
         fn is_tried(&self, at: usize) -> bool {

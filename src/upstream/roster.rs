@@ -24,7 +24,7 @@ pub(crate) struct Peer {
     pub weight: u16,
     /// The name that it was found by, if its entry has one.
     pub name: Option<Arc<str>>,
-    /// How it does. Another pool that has the same peer shares it.
+    /// How it does. Whatever other pool has the same peer shares it, also of another service.
     pub health: Arc<Health>,
     /// For the balance `hash`.
     pub(super) hash: u64,
@@ -61,13 +61,22 @@ impl Roster {
             .ok()
     }
 
+    /// True when `other` has the same peers, and the same is known of them.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Peer, &Peer)| {
+            let is_known = Arc::ptr_eq(&one.health, &other.health);
+            is_known && one.weight == other.weight && one.name == other.name
+        };
+        self.peers.len() == other.peers.len() && self.peers.iter().zip(&other.peers).all(is_same)
+    }
+
     /// The pool's account of retries.
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget
     }
 }
 
-/// Every peer of a service.
+/// Every peer of all services.
 #[derive(Debug)]
 pub(crate) struct Registry {
     workers: usize,
@@ -99,9 +108,15 @@ impl Registry {
         &self.changes
     }
 
-    /// The account of a pool, for all its rosters.
-    pub(crate) fn budget(&self) -> Arc<Budget> {
-        Arc::new(Budget::new(self.workers))
+    /// How many workers serve.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// To be called once a second, by one thread: see [`Health::look`].
+    pub(super) fn look(&self, now: Instant) {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.values().for_each(|it| it.look(now));
     }
 
     /// A pool of `found`, each once: the first of several with one address. A peer that is not known yet

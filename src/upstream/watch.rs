@@ -21,10 +21,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// # Errors
 /// When a thread cannot be started.
 pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> io::Result<()> {
-    let (lists, settings) = (Arc::clone(&in_force), Arc::clone(&config));
+    let lists = Arc::clone(&in_force);
     supervised::spawn("names", move || {
         loop {
-            let interval = settings.load().upstream.resolve_interval;
+            let interval = config.load().upstream.resolve_interval;
             if lists.names().turn(interval) {
                 lists.find_peers();
             }
@@ -36,9 +36,9 @@ pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> i
             thread::sleep(PERIOD);
             let now = Instant::now();
             in_force.look(now);
-            let (pools, config) = (in_force.pools(), config.load());
-            outages.look(&pools, &config.upstream, now);
-            watch.look(&pools, &config.upstream, now);
+            let pools = in_force.pools();
+            outages.look(&pools, now);
+            watch.look(&pools, now);
         }
     })?;
     Ok(())

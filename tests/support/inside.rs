@@ -65,6 +65,7 @@ impl GatewayInside {
             accepting: AtomicUsize::new(0),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         };
+        gateway.lists.set_services(&config.services);
         edit(&mut gateway);
         let gateway = Arc::new(gateway);
         listeners::serve(&gateway, entrances).unwrap();

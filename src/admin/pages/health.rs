@@ -69,13 +69,13 @@ pub(crate) fn render(view: &View, clients: bool) -> Result<String, String> {
 
 /// Why nobody of `prod` may be asked, though servers are listed. Those that are out are asked all the same.
 fn nobody_of_prod(view: &View) -> Option<String> {
-    let (pools, config) = (view.gateway.lists.pools(), view.gateway.config.load());
+    let pools = view.gateway.lists.pools();
     let peers = pools[PoolName::Prod].peers();
     if peers.is_empty() {
         let no_peers = Refusal::NoPeers.name();
         return Some(format!("{no_peers}: no name in prod has an address"));
     }
-    let usable = pools.usable(PoolName::Prod, Instant::now(), &config.upstream);
+    let usable = pools.usable(PoolName::Prod, Instant::now());
     // Requests wait for the end of a first check.
     let is_served = !usable.is_empty() || peers.iter().any(|it| it.health.awaits_first_check());
     let none_usable = Failure::NoneUsable.name();

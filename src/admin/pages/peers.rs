@@ -100,7 +100,7 @@ impl PoolSeen {
         let (pools, config) = (gateway.lists.pools(), gateway.config.load());
         let rules = &config.upstream;
         let seen = PoolName::ALL.map(|pool| {
-            let usable = pools.usable(pool, now, rules);
+            let usable = pools.usable(pool, now);
             let peers = pools[pool].peers();
             let mut seen: Vec<_> = peers
                 .iter()

@@ -115,7 +115,7 @@ impl<D: Downstream> Exchange<'_, D> {
     /// Nobody of `pre` is left to be asked: goes on with `prod` if that is allowed and possible.
     pub(super) fn falls_back(&mut self) -> bool {
         let pools = self.worker.chooser.pools();
-        if !pools.fall_back(PoolName::Pre, &self.config.upstream) {
+        if !pools.fall_back(PoolName::Pre) {
             return false;
         }
         let metrics = self.worker.metrics();

@@ -124,6 +124,7 @@ impl Peers {
             ..ByList::default()
         };
         let in_force = Arc::new(InForce::new(1));
+        in_force.set_services(&config.services);
         in_force.store(Lists::parse(1, entries, 80));
         let gateway = Arc::new(Gateway {
             config: Arc::new(Published::new(config)),

@@ -95,7 +95,8 @@ impl Session<'_> {
             return self.without_head(no_head, config, workspace, tally);
         }
         net::note_arrival();
-        let lists = self.worker.lists.snapshot();
+        let serving = self.worker.lists.snapshot();
+        let lists = serving.default_service().lists();
         tally.generation = lists.generation;
         let plan = match self.judge(config, workspace, tally) {
             Ok(plan) => plan,
@@ -106,9 +107,9 @@ impl Session<'_> {
             }
         };
         let chooser = &self.worker.chooser;
-        chooser.refresh(&lists, config, tally.begun);
+        chooser.refresh(&serving, config, tally.begun);
         let service = Service {
-            lists: &lists,
+            lists,
             pre: chooser.standing(PoolName::Pre, plan.is_safe, tally.begun),
             prod: chooser.standing(PoolName::Prod, plan.is_safe, tally.begun),
             fallback: config.upstream.fallback,
@@ -131,7 +132,7 @@ impl Session<'_> {
             }
         };
         // What follows may take long, and must not keep the gray list alive for as long.
-        drop(lists);
+        drop(serving);
         tally.pool = Some(decision.pool);
         tally.reason = Some(decision.reason);
         match decision.reason {

@@ -57,7 +57,7 @@ pub(super) fn send(
         let texts = texts.collect::<io::Result<Vec<_>>>()?;
         send_with(channel, &Message::Gate(gate_note(list, &record)), texts)?;
     }
-    let peers = in_force.record_health(Instant::now(), &config.upstream);
+    let peers = in_force.record_health(Instant::now());
     let notes: Vec<PeerNote> = peers
         .iter()
         .map(|(peer, it)| peer_note(*peer, it))

@@ -15,7 +15,7 @@ use crate::config::{self, Checks};
 use crate::error::Checked;
 use crate::lists::PoolName;
 use crate::upstream::health::{Change, Health, LastCheck};
-use crate::upstream::in_force::Pools;
+use crate::upstream::serving::Pools;
 
 /// Checks at once of peers whose last one has timed out: the others are not to wait for these.
 const SLOW_MOST: usize = MOST / 4 * 3;

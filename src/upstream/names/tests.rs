@@ -20,7 +20,7 @@ fn names_of(pre: &[&str]) -> (Names, Lists) {
     let names = Names::default();
     names.0.locked().threads = AT_ONCE;
     let lists = crate::lists::lists_of(&[], pre, &[]);
-    names.use_for(&lists);
+    names.use_for(&ServiceName::default(), &lists);
     (names, lists)
 }
 
@@ -88,7 +88,10 @@ fn a_name_is_known_while_a_list_has_it_that_may_be_in_force() {
     }
     // What the list is cannot be told.
     names.prepare([Some(&list(&[])), None]);
-    names.use_for(&crate::lists::lists_of(&[], &[], &["both"]));
+    names.use_for(
+        &ServiceName::default(),
+        &crate::lists::lists_of(&[], &[], &["both"]),
+    );
     let known = names.addresses().into_iter().map(|it| it.0.to_string());
     assert_eq!(known.collect::<Vec<_>>(), ["both", "held"]);
     names.prepare([None, Some(&list(&[]))]);
@@ -104,7 +107,7 @@ fn addresses_from_before_the_start_count_until_there_are_others() {
         ("other".into(), Vec::new()),
     ]);
     let lists = crate::lists::lists_of(&[], &["app"], &[]);
-    names.use_for(&lists);
+    names.use_for(&ServiceName::default(), &lists);
     assert_eq!(found(&names, &lists.pre).len(), 1);
     assert!(!tell(&names, "app", Err("no".to_owned())));
     assert_eq!(found(&names, &lists.pre), ["10.0.0.1:80 1 Some(\"app\")"]);
@@ -175,14 +178,15 @@ fn names_that_are_not_resolved_leave_room_for_others() {
     };
     let (names, now) = (Names::default(), Instant::now());
     names.0.locked().threads = AT_ONCE;
+    let service = ServiceName::default();
     let mut state = names.0.locked();
     let (bad, new, good) = (entries("bad", 20), entries("new", 20), list(&["good"]));
-    state.take_up(IN_FORCE, bad.names());
+    state.take_up(&service, UserKind::InForce, bad.names());
     bad.names().for_each(|it| state.fail(it, "no".to_owned()));
     assert_eq!(state.startable(), Room::FAILING);
     let started = |state: &mut NamesState| std::iter::from_fn(|| state.next(now)).count();
     assert_eq!(started(&mut state), Room::FAILING);
-    state.take_up(IN_FORCE + 1, new.names());
+    state.take_up(&service, UserKind::Read(PoolName::Pre), new.names());
     assert_eq!(
         (state.startable(), started(&mut state)),
         (Room::NEW, Room::NEW)
@@ -190,17 +194,17 @@ fn names_that_are_not_resolved_leave_room_for_others() {
     // Lists have waited for the new ones in vain: that is no reason to let others wait.
     new.names().for_each(|it| state.fail(it, "no".to_owned()));
     let more = entries("more", 20);
-    state.take_up(IN_FORCE + 2, more.names());
+    state.take_up(&service, UserKind::Read(PoolName::Prod), more.names());
     let left = Room::BOTH - Room::FAILING - Room::NEW;
     assert_eq!((state.startable(), started(&mut state)), (left, left));
     // What was resolved the last time has room in any case.
-    state.take_up(IN_FORCE, good.names());
+    state.take_up(&service, UserKind::InForce, good.names());
     state.take(&"good".into(), answer(&["10.0.0.1"]), now);
     state.ask_for_due(now + PERIOD);
     assert_eq!(state.next(now), Some("good".into()));
     // Nobody needs these any more.
-    state.take_up(IN_FORCE + 1, good.names());
-    state.take_up(IN_FORCE + 2, good.names());
+    state.take_up(&service, UserKind::Read(PoolName::Pre), good.names());
+    state.take_up(&service, UserKind::Read(PoolName::Prod), good.names());
     assert_eq!(state.next(now), None);
     assert!(state.queue.is_empty());
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, ServiceSettings};
 use crate::lists::lists_of;
 use crate::upstream::health::PeerState;
 use crate::upstream::health::tests::rules;
@@ -33,8 +33,11 @@ impl Case {
         let entry = |port: &u16| at(*port).to_string();
         let [pre, prod] = [pre, prod].map(|it| it.iter().map(entry).collect::<Vec<_>>());
         let [pre, prod] = [&pre, &prod].map(|it| it.iter().map(String::as_str).collect::<Vec<_>>());
-        self.in_force
-            .check_first(|pool| self.settings.is_before_use(pool));
+        let settings = ServiceSettings {
+            health: self.settings.clone(),
+            ..ServiceSettings::default()
+        };
+        self.in_force.set_services(&[Arc::new(settings)]);
         self.in_force.store(lists_of(&[], &pre, &prod));
         self.update()
     }
