@@ -12,6 +12,7 @@ mod admin;
 mod error;
 mod file;
 mod gateway;
+mod gray;
 mod health;
 mod in_force;
 mod key;
@@ -39,6 +40,7 @@ pub use self::admin::{AdminSettings, AdminSocketPath, Expose};
 pub use self::error::ConfigError;
 use self::file::IniFile;
 pub use self::gateway::{GatewaySettings, Listen};
+pub use self::gray::{Exposed, GraySettings};
 pub(crate) use self::health::Checks;
 pub use self::health::HealthSettings;
 pub use self::key::{Key, KeyTable};
@@ -69,6 +71,7 @@ pub const KEYS: KeyTable = KeyTable(&[
     gateway::KEYS,
     redis::KEYS,
     lists::KEYS,
+    gray::KEYS,
     upstream::KEYS,
     health::KEYS,
     log::KEYS,
@@ -86,6 +89,8 @@ pub struct Config {
     pub store: Store,
     /// How they come into force.
     pub lists: ListsSettings,
+    /// What besides them says who is served by whom, and what is told of that.
+    pub gray: GraySettings,
     /// The servers' side.
     pub upstream: UpstreamSettings,
     /// How servers are checked, if they are.
@@ -131,7 +136,7 @@ impl Config {
             paths: Vec::new(),
             takes_rest: true,
             gray_of: None,
-            salt: String::new(),
+            salt: gray::salt(file.section("gray"))?,
             upstream: upstream.clone(),
             health: health.clone(),
         };
@@ -141,6 +146,7 @@ impl Config {
             written: WrittenKeys::of(&file, KEYS, redis_url.as_deref()),
             store: Store::of(&file, redis_url)?,
             lists: ListsSettings::of(file.section("lists"))?,
+            gray: GraySettings::of(file.section("gray"))?,
             upstream,
             health,
             log: LogSettings::of(file.section("log"))?,

@@ -24,4 +24,4 @@ pub(crate) mod request_id;
 pub(crate) mod span;
 pub mod subject;
 pub mod version;
-pub mod visitor;
+pub(crate) mod visitor;

@@ -6,6 +6,7 @@ pub(crate) mod handover;
 pub(crate) mod lineage;
 pub(crate) mod notices;
 mod pid_file;
+pub(crate) mod secret;
 mod startup;
 pub(crate) mod supervised;
 

@@ -7,6 +7,7 @@ mod acquired;
 mod doors;
 mod ending;
 pub(crate) mod folders;
+pub(crate) mod force_secret;
 mod inheritance;
 mod lists;
 mod logs;

@@ -67,6 +67,7 @@ pub(crate) fn check(path: &Path) -> Result<(Config, Vec<String>), String> {
         let read = token::read(path).map(drop);
         read.map_err(|error| format!("[admin] token_file: {}: {error}", path.display()))?;
     }
+    run::force_secret::read(&config.gray).map_err(|error| error.to_string())?;
     let masked = masked(&config);
     let mut warnings: Vec<String> = masked.chain(open_secrets(&config)).chain(unread).collect();
     warnings.extend(keys_apart(&config));
@@ -101,6 +102,8 @@ fn masked(config: &Config) -> impl Iterator<Item = String> {
 fn open_secrets(config: &Config) -> Vec<String> {
     let mut secrets = secrets_of_store(config);
     secrets.push(("[admin] token_file", config.admin.token_file.as_deref()));
+    let force = config.gray.force_secret_file.as_deref();
+    secrets.push(("[gray] force_secret_file", force));
     let is_open = |path: &Path| fs::metadata(path).is_ok_and(|it| it.mode() & 0o004 != 0);
     let open = secrets.into_iter().filter_map(|(what, path)| {
         let path = path.filter(|path| is_open(path))?.display();

@@ -264,6 +264,20 @@ fn an_empty_file_has_the_documented_defaults() {
             guard_share: 50,
             guard_timeout: None,
         },
+        gray: GraySettings {
+            visitor_cookie: "graygate_visitor".to_owned(),
+            visitor_max_age: Duration::from_secs(365 * 24 * 60 * 60),
+            visitor_private: false,
+            force_header: None,
+            force_cookie: None,
+            force_secret_file: None,
+            force_secret: None,
+            mark: false,
+            mark_header: "X-Graygate-Pool".to_owned(),
+            follow_mark: false,
+            expose: Exposed::Nobody,
+            withheld: String::new(),
+        },
         upstream: UpstreamSettings {
             peer_port: 80,
             resolve_interval: ms(10_000),
@@ -921,7 +935,7 @@ fn a_line_that_could_be_read_in_two_ways_is_an_error_with_its_number() {
         ),
         (
             "\n[gatway]\n",
-            ":2: [gatway]: an unknown section; allowed: [gateway], [redis], [lists], [upstream], [health], [health pre], [health prod], [log], [admin]",
+            ":2: [gatway]: an unknown section; allowed: [gateway], [redis], [lists], [gray], [upstream], [health], [health pre], [health prod], [log], [admin]",
         ),
         ("[]\n", ":1: []: an unknown section; allowed: [gateway],"),
         (
@@ -1086,31 +1100,31 @@ fn the_variable_goes_before_the_file_unless_empty() {
 fn a_url_is_shown_without_user_and_password() {
     let table = [
         ("redis://h", "redis://h:6379/0"),
-        ("redis://secret:secret@h:1/2", "redis://h:1/2"),
-        ("redis://:secret@[::1]:1", "redis://[::1]:1/0"),
-        ("rediss://secret:secret@h/4", "rediss://h:6379/4"),
-        ("rediss://:secret@[::1]:1", "rediss://[::1]:1/0"),
-        ("redis://secret@h?protocol=3", "redis://h:6379/0"),
+        ("redis://hunter2:hunter2@h:1/2", "redis://h:1/2"),
+        ("redis://:hunter2@[::1]:1", "redis://[::1]:1/0"),
+        ("rediss://hunter2:hunter2@h/4", "rediss://h:6379/4"),
+        ("rediss://:hunter2@[::1]:1", "rediss://[::1]:1/0"),
+        ("redis://hunter2@h?protocol=3", "redis://h:6379/0"),
         (
-            "redis://h?db=5&user=secret&password=secret",
+            "redis://h?db=5&user=hunter2&password=hunter2",
             "redis://h:6379/5",
         ),
         ("rediss://h/1?protocol=resp2&db=1", "rediss://h:6379/1"),
-        ("redis://:secret@secret@h/1", "redis://h:6379/1"),
-        ("redis://:secret%23%2F%40@h/1", "redis://h:6379/1"),
+        ("redis://:hunter2@hunter2@h/1", "redis://h:6379/1"),
+        ("redis://:hunter2%23%2F%40@h/1", "redis://h:6379/1"),
         (
-            "unix:///run/r.sock?db=3&user=secret&pass=secret",
+            "unix:///run/r.sock?db=3&user=hunter2&pass=hunter2",
             "unix:///run/r.sock?db=3",
         ),
         (
-            "redis+unix:///run/r.sock?pass=secret",
+            "redis+unix:///run/r.sock?pass=hunter2",
             "unix:///run/r.sock?db=0",
         ),
     ];
     for (text, shown) in table {
         let config = with("redis.url", text).unwrap();
         assert!(
-            !format!("{config:?} {config:#?}").contains("secret"),
+            !format!("{config:?} {config:#?}").contains("hunter2"),
             "{config:?}"
         );
         let url = redis(config).url;
@@ -1351,6 +1365,17 @@ const OTHERS: &[(&str, &str)] = &[
     ("lists.last_good_max_age", "1d"),
     ("lists.guard_share", "0"),
     ("lists.guard_timeout", "1ms"),
+    ("gray.salt", "x"),
+    ("gray.visitor_cookie", "x"),
+    ("gray.visitor_max_age", "1d"),
+    ("gray.visitor_private", "on"),
+    ("gray.force_header", "X-Force"),
+    ("gray.force_cookie", "force"),
+    ("gray.force_secret_file", "x"),
+    ("gray.mark", "on"),
+    ("gray.mark_header", "X-Mark"),
+    ("gray.follow_mark", "on"),
+    ("gray.expose", "all"),
     ("upstream.peer_port", "81"),
     ("upstream.resolve_interval", "1ms"),
     ("upstream.connect_timeout", "1ms"),
@@ -1417,6 +1442,13 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
                     parse(&format!("{text}{} = {value}\n", key.name)),
                 )
             }
+            ("gray", "force_secret_file") => {
+                let text = format!("{REDIS}[gray]\nforce_cookie = a\n");
+                (
+                    parse(&text),
+                    parse(&format!("{text}{} = {value}\n", key.name)),
+                )
+            }
             ("redis", _) => (
                 parse(REDIS),
                 parse(&format!("{REDIS}{} = {value}\n", key.name)),
@@ -1450,8 +1482,8 @@ fn a_reload_of_the_same_file_changes_nothing_and_of_many_keys_tells_all() {
 #[test]
 fn sentinels_are_hosts_or_urls_and_hide_their_passwords() {
     let sentinels = |value: &str| parse(&format!("{REDIS}sentinels = {value}\n"));
-    let config = sentinels("a, [::1]:1,rediss://user:secret@b:2, :secret@10.0.0.1").unwrap();
-    assert!(!format!("{config:?}").contains("secret"), "{config:?}");
+    let config = sentinels("a, [::1]:1,rediss://user:hunter2@b:2, :hunter2@10.0.0.1").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
     let shown = redis(config).sentinels;
     let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
     let expected = [
@@ -1479,7 +1511,7 @@ fn sentinels_are_hosts_or_urls_and_hide_their_passwords() {
     }
     // The port at a master's name is nobody's.
     for (url, shown) in [
-        ("redis://:secret@mymaster:6380/2", "redis://mymaster/2"),
+        ("redis://:hunter2@mymaster:6380/2", "redis://mymaster/2"),
         ("rediss://mymaster", "rediss://mymaster/0"),
     ] {
         let config = parse(&format!("[redis]\nurl = {url}\nsentinels = a\n")).unwrap();

@@ -30,7 +30,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The same, of a client that the gateway may know again by its own cookie.
-    pub fn with_visitor(self, visitor: &'a Visitor<'a>) -> Self {
+    pub(crate) fn with_visitor(self, visitor: &'a Visitor<'a>) -> Self {
         Self {
             visitor: Some(visitor),
             ..self
@@ -104,7 +104,7 @@ impl<'a> Subject<'a> {
     /// The id of the visitor, which is the key of `percent:N:visitor`. To ask for it is to have it: a client
     /// that has none gets a new one, and is told so by the answer. So it is asked for only where the share
     /// is what is left to be looked at. `None` where nobody can get one, as for a question of what would be.
-    pub fn visitor(&self) -> Option<VisitorId> {
+    pub(crate) fn visitor(&self) -> Option<VisitorId> {
         self.visitor.map(|it| it.id(self.cookies()))
     }
 }

@@ -6,11 +6,11 @@ use std::cell::Cell;
 
 /// What the cookie holds: 64 bits, as hexadecimal digits in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VisitorId([u8; 16]);
+pub(crate) struct VisitorId([u8; 16]);
 
 impl VisitorId {
     /// The one with this number.
-    pub fn of(number: u64) -> Self {
+    pub(crate) fn of(number: u64) -> Self {
         let digit = |place: usize| {
             let value = number >> (60 - 4 * place) & 15;
             b"0123456789abcdef"[value as usize]
@@ -19,20 +19,20 @@ impl VisitorId {
     }
 
     /// The one that a cookie's value is, if it is one.
-    pub fn parse(value: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let digits: [u8; 16] = value.try_into().ok()?;
         let is_digit = |it: &u8| matches!(it, b'0'..=b'9' | b'a'..=b'f');
         digits.iter().all(is_digit).then_some(Self(digits))
     }
 
     /// As it is in the cookie, which is the key of shares.
-    pub fn text(&self) -> &[u8; 16] {
+    pub(crate) fn text(&self) -> &[u8; 16] {
         &self.0
     }
 }
 
 /// How the visitor of one request is found, and who it turned out to be.
-pub struct Visitor<'a> {
+pub(crate) struct Visitor<'a> {
     /// The cookie's name.
     cookie: &'a [u8],
     /// Gives an id to who has none.
@@ -48,7 +48,7 @@ struct Seen {
 
 impl<'a> Visitor<'a> {
     /// Who is known by this `cookie`; others get the `next_id`.
-    pub fn new(cookie: &'a [u8], next_id: &'a dyn Fn() -> VisitorId) -> Self {
+    pub(crate) fn new(cookie: &'a [u8], next_id: &'a dyn Fn() -> VisitorId) -> Self {
         Self {
             cookie,
             next_id,
@@ -76,7 +76,7 @@ impl<'a> Visitor<'a> {
     }
 
     /// The id that the client is to be told: it was asked for, and is new.
-    pub fn to_be_told(&self) -> Option<VisitorId> {
+    pub(crate) fn to_be_told(&self) -> Option<VisitorId> {
         self.seen.get().filter(|it| it.is_new).map(|it| it.id)
     }
 }

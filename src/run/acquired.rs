@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::doors::AdminListeners;
 use super::folders;
+use super::force_secret;
 use super::inheritance::Inheritance;
 use super::logs::{open_log, opening};
 use super::neighbours::{self, Announcement};
@@ -35,6 +36,7 @@ impl Acquired {
         inherited: &mut Inheritance,
         startup: &Startup,
     ) -> io::Result<Self> {
+        config.gray.force_secret = force_secret::read(&config.gray)?;
         let settings = &mut config.gateway;
         startup.at("taking the addresses to listen on");
         let succeeds = inherited.taking.is_some();

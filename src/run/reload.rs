@@ -12,6 +12,7 @@ use doors::NewDoors;
 use listeners::NewListeners;
 use store::StoreChange;
 
+use super::force_secret;
 use super::lists::rules;
 use super::logs::NewTargets;
 use super::sockets::Sockets;
@@ -80,6 +81,9 @@ impl Running {
         let doors = doors.map_err(in_words)?;
         if doors.keeps_token {
             fixed.push(TOKEN_FILE);
+        }
+        if force_secret::renew(&current.gray, &mut config.gray).map_err(in_words)? {
+            fixed.push(FORCE_SECRET_FILE);
         }
         let listeners = NewListeners::open(&sockets, &config.gateway.listen);
         let mut listeners = listeners.map_err(in_words)?;
@@ -185,3 +189,6 @@ const UPGRADING: &str = "an upgrade is under way, by which the file is taken on"
 
 /// A token that only root may read is read by a start only.
 const TOKEN_FILE: &str = "admin.token_file";
+
+/// So is a secret.
+const FORCE_SECRET_FILE: &str = "gray.force_secret_file";
