@@ -22,7 +22,9 @@ mod pool;
 mod ranges;
 mod remarks;
 mod rule;
+mod selection;
 mod service;
+mod share;
 
 use std::sync::Arc;
 
