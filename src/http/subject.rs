@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{FieldKind, Fields};
+use super::fields::{Field, FieldKind, Fields};
 use super::h1::head::{RequestHead, Target};
 use super::visitor::{Visitor, VisitorId};
 
@@ -99,6 +99,22 @@ impl<'a> Subject<'a> {
         let bytes = self.bytes;
         let fields = self.head.fields.of_kind(FieldKind::Cookie);
         fields.flat_map(move |it| super::cookies::pairs(it.value.of(bytes)))
+    }
+
+    /// The value of the first field of this `name`, in whatever case, if there is one.
+    pub(crate) fn header(&self, name: &str) -> Option<&'a [u8]> {
+        let is_it = |it: &&Field| {
+            let own = it.name.of(self.bytes);
+            own.eq_ignore_ascii_case(name.as_bytes())
+        };
+        let field = self.head.fields.iter().find(is_it)?;
+        Some(field.value.of(self.bytes))
+    }
+
+    /// The value of the first cookie of this `name`, if there is one.
+    pub(crate) fn cookie(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let mut cookies = self.cookies();
+        cookies.find_map(|(it, value)| (it == name).then_some(value))
     }
 
     /// The id of the visitor, which is the key of `percent:N:visitor`. To ask for it is to have it: a client

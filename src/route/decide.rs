@@ -13,6 +13,10 @@ pub enum Reason {
     Listed,
     /// No entry of the gray list covers the client.
     Unlisted,
+    /// A tester has asked for the pool.
+    Forced,
+    /// A trusted proxy has marked the request with the pool.
+    Marked,
     /// The client is gray, but `pre` has no peer.
     PreEmpty,
     /// The client is gray, but every peer of `pre` is out.
@@ -27,6 +31,8 @@ impl Reason {
         match self {
             Self::Listed => "listed",
             Self::Unlisted => "unlisted",
+            Self::Forced => "forced",
+            Self::Marked => "marked",
             Self::PreEmpty => "pre-empty",
             Self::PreOut => "pre-out",
             Self::PreExhausted => "pre-exhausted",
@@ -82,22 +88,38 @@ pub struct Service<'a> {
 /// # Errors
 /// When no lists were read yet, or nobody could serve the client.
 pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, Refusal> {
+    if !service.lists.are_read() {
+        return Err(Refusal::NoLists);
+    }
+    let (pool, reason) = match service.lists.gray.contains(subject.client) {
+        true => (PoolName::Pre, Reason::Listed),
+        false => (PoolName::Prod, Reason::Unlisted),
+    };
+    grant(Decision { pool, reason }, service)
+}
+
+/// Which pool of `service` serves a request that the `wanted` one is to serve: `prod` serves for `pre` where
+/// that cannot, if it may.
+///
+/// # Errors
+/// As [`decide`].
+pub(crate) fn grant(wanted: Decision, service: &Service<'_>) -> Result<Decision, Refusal> {
     let Service {
         lists, pre, prod, ..
     } = *service;
     if !lists.are_read() {
         return Err(Refusal::NoLists);
     }
-    let (pool, reason) = match lists.gray.contains(subject.client) {
-        true => match pre {
-            PoolStanding::Empty if service.fallback => (PoolName::Prod, Reason::PreEmpty),
-            // Whoever could be asked at last is better than nobody.
-            PoolStanding::Out if service.fallback && prod != PoolStanding::Empty => {
-                (PoolName::Prod, Reason::PreOut)
-            }
-            _ => (PoolName::Pre, Reason::Listed),
-        },
-        false => (PoolName::Prod, Reason::Unlisted),
+    let Decision { pool, reason } = wanted;
+    let (pool, reason) = match (pool, pre) {
+        (PoolName::Pre, PoolStanding::Empty) if service.fallback => {
+            (PoolName::Prod, Reason::PreEmpty)
+        }
+        // Whoever could be asked at last is better than nobody.
+        (PoolName::Pre, PoolStanding::Out) if service.fallback && prod != PoolStanding::Empty => {
+            (PoolName::Prod, Reason::PreOut)
+        }
+        _ => (pool, reason),
     };
     let standing = match pool {
         PoolName::Pre => pre,
@@ -165,6 +187,26 @@ mod tests {
                     expected,
                     "{client} {pre:?} {prod:?}"
                 );
+                // Whoever has said by whom it is to be served.
+                let (pool, listed) = match client == gray {
+                    true => (Pre, Listed),
+                    false => (Prod, Unlisted),
+                };
+                for reason in [Reason::Forced, Reason::Marked] {
+                    let granted = grant(Decision { pool, reason }, &service);
+                    let by_list = |it: Decision| match it.reason == reason {
+                        true => Decision {
+                            reason: listed,
+                            ..it
+                        },
+                        false => it,
+                    };
+                    assert_eq!(
+                        granted.map(by_list),
+                        expected,
+                        "{reason:?} {pre:?} {prod:?}"
+                    );
+                }
                 let unread = Service {
                     lists: &Lists::unread(),
                     ..service

@@ -138,7 +138,7 @@ impl Session<'_> {
         match decision.reason {
             Reason::PreEmpty => self.worker.metrics().fallbacks_empty.increment(),
             Reason::PreOut => self.worker.metrics().fallbacks_out.increment(),
-            Reason::Listed | Reason::Unlisted | Reason::PreExhausted => {}
+            _ => {}
         }
         // Lent, since the exchange has the rest of the workspace.
         let mut to_client = std::mem::take(&mut workspace.to_client);
