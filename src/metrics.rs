@@ -91,14 +91,12 @@ impl HistogramSum {
 /// Status classes: index 0 is "nothing was answered", 1 to 5 are 1xx to 5xx.
 pub(crate) const STATUS_CLASSES: usize = 6;
 
-/// One worker's counters.
+/// What one worker counts of the pools of a service.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct WorkerMetrics {
+pub struct PoolMetrics {
     /// Requests, by pool and status class; the last are those that were answered without a peer.
     pub requests: [[Counter; STATUS_CLASSES]; PoolName::ALL.len() + 1],
-    /// Requests that at least one attempt was made for.
-    pub requests_attempted: Counter,
     /// Attempts that succeeded, by pool.
     pub attempts_ok: [Counter; PoolName::ALL.len()],
     /// Attempts that have ended through no fault of the peer's, by pool.
@@ -115,6 +113,39 @@ pub struct WorkerMetrics {
     pub fallbacks_out: Counter,
     /// Gray clients served by prod because every attempt on pre failed.
     pub fallbacks_exhausted: Counter,
+    /// Of requests, by pool; the last are those that were answered without a peer.
+    pub durations: [Histogram; PoolName::ALL.len() + 1],
+    /// How long peers took until the head of a final response had come, by pool.
+    pub upstream_durations: [Histogram; PoolName::ALL.len()],
+}
+
+impl PoolMetrics {
+    /// The requests for a pool, or those that were answered without a peer, by status class.
+    pub(crate) fn requests_of(&self, pool: Option<PoolName>) -> &[Counter; STATUS_CLASSES] {
+        &self.requests[place_of(pool)]
+    }
+
+    /// How long the requests for a pool took, or those that were answered without a peer.
+    pub(crate) fn durations_of(&self, pool: Option<PoolName>) -> &Histogram {
+        &self.durations[place_of(pool)]
+    }
+
+    /// Counts one finished request.
+    pub fn request(&self, pool: Option<PoolName>, status: u16, duration: Duration) {
+        let class = usize::from(status / 100).min(STATUS_CLASSES - 1);
+        self.requests_of(pool)[class].increment();
+        self.durations_of(pool).note(duration);
+    }
+}
+
+/// One worker's counters.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerMetrics {
+    /// Of the default service, and of requests that were refused before their service was known.
+    pub of_default: PoolMetrics,
+    /// Requests that at least one attempt was made for.
+    pub requests_attempted: Counter,
     /// Refusals, by reason.
     pub refusals: [Counter; Refusal::ALL.len()],
     /// Requests of trusted proxies that were not believed, by reason.
@@ -143,31 +174,8 @@ pub struct WorkerMetrics {
     pub upstream_received: Counter,
     /// Bytes to peers.
     pub upstream_sent: Counter,
-    /// Of requests, by pool; the last are those that were answered without a peer.
-    pub durations: [Histogram; PoolName::ALL.len() + 1],
-    /// How long peers took until the head of a final response had come, by pool.
-    pub upstream_durations: [Histogram; PoolName::ALL.len()],
     /// Panics that were contained.
     pub panics: Counter,
-}
-
-impl WorkerMetrics {
-    /// The requests for a pool, or those that were answered without a peer, by status class.
-    pub(crate) fn requests_of(&self, pool: Option<PoolName>) -> &[Counter; STATUS_CLASSES] {
-        &self.requests[place_of(pool)]
-    }
-
-    /// How long the requests for a pool took, or those that were answered without a peer.
-    pub(crate) fn durations_of(&self, pool: Option<PoolName>) -> &Histogram {
-        &self.durations[place_of(pool)]
-    }
-
-    /// Counts one finished request.
-    pub fn request(&self, pool: Option<PoolName>, status: u16, duration: Duration) {
-        let class = usize::from(status / 100).min(STATUS_CLASSES - 1);
-        self.requests_of(pool)[class].increment();
-        self.durations_of(pool).note(duration);
-    }
 }
 
 fn place_of(pool: Option<PoolName>) -> usize {
@@ -228,20 +236,24 @@ mod tests {
         let record = |worker: usize, status, micros| {
             let duration = Duration::from_micros(micros);
             let worker = metrics.worker(worker);
-            worker.request(Some(PoolName::Prod), status, duration);
+            worker
+                .of_default
+                .request(Some(PoolName::Prod), status, duration);
         };
         record(0, 200, 500);
         record(1, 204, 501);
         record(1, 503, 60_000_000);
-        let requests =
-            |class: usize| metrics.sum(|it| &it.requests_of(Some(PoolName::Prod))[class]);
+        let requests = |class: usize| {
+            metrics.sum(|it| &it.of_default.requests_of(Some(PoolName::Prod))[class])
+        };
         assert_eq!((requests(2), requests(5), requests(4)), (2, 1, 0));
-        let bucket =
-            |at: usize| metrics.sum(|it| &it.durations_of(Some(PoolName::Prod)).buckets[at]);
+        let bucket = |at: usize| {
+            metrics.sum(|it| &it.of_default.durations_of(Some(PoolName::Prod)).buckets[at])
+        };
         assert_eq!((bucket(0), bucket(1), bucket(14)), (1, 1, 1));
-        let sum = metrics.sum(|it| &it.durations_of(Some(PoolName::Prod)).sum);
+        let sum = metrics.sum(|it| &it.of_default.durations_of(Some(PoolName::Prod)).sum);
         assert_eq!(sum, 60_001_001);
-        assert_eq!(metrics.sum(|it| &it.durations_of(None).sum), 0);
+        assert_eq!(metrics.sum(|it| &it.of_default.durations_of(None).sum), 0);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | `pinned` | connections to peers that serve one client connection only |
 //! | `tally` | what is noted about a request, for the access log and the counters |
 //! | `worker` | what one worker has for its requests; none of it needs a lock |
-//! | `reports`, `claims`, `workspace`, `logged_head`, `request_ids` | parts of what a worker has |
+//! | `reports`, `claims`, `kept_for`, `workspace`, `logged_head`, `request_ids` | parts of what a worker has |
 //! | `chooser` | which peer a worker asks next |
 //! | `plan` | what a request asks for |
 //! | `http1` | a client that speaks HTTP/1, and a plain socket as its transport |
@@ -32,6 +32,7 @@ mod exchange;
 mod failsafe;
 mod gateway;
 mod http1;
+mod kept_for;
 pub mod listeners;
 mod listening;
 mod logged_head;

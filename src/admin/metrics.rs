@@ -134,7 +134,7 @@ fn requests(page: &mut MetricsPage, metrics: &Metrics) {
     );
     for pool in POOLS_AND_NONE {
         for class in 0..STATUS_CLASSES {
-            let count = metrics.sum(|it| &it.requests_of(pool)[class]);
+            let count = metrics.sum(|it| &it.of_default.requests_of(pool)[class]);
             let class = format!("{class}xx");
             page.value(
                 "requests_total",
@@ -155,9 +155,9 @@ fn requests(page: &mut MetricsPage, metrics: &Metrics) {
         "counter",
         "Gray clients that prod has served, by reason.",
     );
-    let empty = metrics.sum(|it| &it.fallbacks_empty);
-    let out = metrics.sum(|it| &it.fallbacks_out);
-    let exhausted = metrics.sum(|it| &it.fallbacks_exhausted);
+    let empty = metrics.sum(|it| &it.of_default.fallbacks_empty);
+    let out = metrics.sum(|it| &it.of_default.fallbacks_out);
+    let exhausted = metrics.sum(|it| &it.of_default.fallbacks_exhausted);
     page.value("fallbacks_total", &[("reason", &"pre-empty")], empty);
     page.value("fallbacks_total", &[("reason", &"pre-out")], out);
     page.value(
@@ -189,7 +189,7 @@ fn requests(page: &mut MetricsPage, metrics: &Metrics) {
         "histogram",
         "From the first byte of a request to the last of its response.",
     );
-    let all = metrics.histogram(|it| &it.durations);
+    let all = metrics.histogram(|it| &it.of_default.durations);
     page.histogram("request_duration_seconds", &[], &all);
     durations_by_pool(page, metrics);
 }
@@ -202,8 +202,8 @@ fn attempts(page: &mut MetricsPage, metrics: &Metrics) {
     );
     for pool in PoolName::ALL {
         let (at, name) = (pool as usize, pool.name());
-        let ok = metrics.sum(|it| &it.attempts_ok[at]);
-        let abandoned = metrics.sum(|it| &it.attempts_abandoned[at]);
+        let ok = metrics.sum(|it| &it.of_default.attempts_ok[at]);
+        let abandoned = metrics.sum(|it| &it.of_default.attempts_abandoned[at]);
         for (outcome, count) in [("ok", ok), ("abandoned", abandoned)] {
             page.value(
                 "attempts_total",
@@ -212,7 +212,7 @@ fn attempts(page: &mut MetricsPage, metrics: &Metrics) {
             );
         }
         for failure in Failure::ALL {
-            let count = metrics.sum(|it| &it.attempts_failed[at][failure.index()]);
+            let count = metrics.sum(|it| &it.of_default.attempts_failed[at][failure.index()]);
             let labels: Labels<'_> = &[("pool", &name), ("outcome", &failure.name())];
             page.value("attempts_total", labels, count);
         }
@@ -221,12 +221,12 @@ fn attempts(page: &mut MetricsPage, metrics: &Metrics) {
         (
             "retries_total",
             "Attempts that were not the first of their request, by pool.",
-            |it| &it.retries,
+            |it| &it.of_default.retries,
         ),
         (
             "retries_denied_total",
             "Requests that were not tried again, since retry_budget was used up, by pool.",
-            |it| &it.retries_denied,
+            |it| &it.of_default.retries_denied,
         ),
     ];
     for (name, help, counters) in tables {
@@ -256,7 +256,7 @@ fn durations_by_pool(page: &mut MetricsPage, metrics: &Metrics) {
         "As request_duration_seconds, by pool; none: answered without a peer.",
     );
     for pool in POOLS_AND_NONE {
-        let of_pool = metrics.histogram(|it| slice::from_ref(it.durations_of(pool)));
+        let of_pool = metrics.histogram(|it| slice::from_ref(it.of_default.durations_of(pool)));
         page.histogram(name, &[("pool", &pool_name(pool))], &of_pool);
     }
     let name = "upstream_duration_seconds";
@@ -266,8 +266,8 @@ fn durations_by_pool(page: &mut MetricsPage, metrics: &Metrics) {
         "From the moment that a peer's answer was waited for to the end of its head, by pool.",
     );
     for pool in PoolName::ALL {
-        let of_pool =
-            metrics.histogram(|it| slice::from_ref(&it.upstream_durations[pool as usize]));
+        let of_pool = metrics
+            .histogram(|it| slice::from_ref(&it.of_default.upstream_durations[pool as usize]));
         page.histogram(name, &[("pool", &pool.name())], &of_pool);
     }
 }
@@ -293,7 +293,12 @@ fn connections(page: &mut MetricsPage, metrics: &Metrics) {
     by_worker(page, metrics, "connections_parked", |it| &it.parked);
     page.family("worker_requests_total", "counter", "Requests by worker.");
     for (at, worker) in metrics.workers().iter().enumerate() {
-        let counts = worker.requests.iter().flatten().map(Counter::get);
+        let counts = worker
+            .of_default
+            .requests
+            .iter()
+            .flatten()
+            .map(Counter::get);
         page.value(
             "worker_requests_total",
             &[("worker", &at)],

@@ -1,7 +1,9 @@
 //! Which peer a worker asks next.
 //!
 //! What [`upstream::choose`](crate::upstream::choose) works out of lists, health and settings is kept here
-//! until one of them changes: for a request that is a number to compare and a number by chance.
+//! until one of them changes: for a request that is a number to compare and a number by chance. It is worked
+//! out for a service when a request comes for it, and let go with the peers that it was worked out of: so
+//! services that nobody asks for cost a worker nothing.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -11,18 +13,17 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-use crate::config::Config;
+use crate::config::UpstreamSettings;
 use crate::lists::PoolName;
 use crate::route::PoolStanding;
-use crate::snapshot::Snapshot;
 use crate::upstream::changes::Changes;
 use crate::upstream::choose::{self, Request, Usable};
 use crate::upstream::events;
 use crate::upstream::health::{Change, Counts, Trial};
 use crate::upstream::roster::{Peer, Roster};
-use crate::upstream::serving::{Pools, Serving};
+use crate::upstream::serving::{Pools, ServiceRef, Serving};
 
-/// The peers in force, counted on this worker only: see [`crate::snapshot`].
+/// The peers of a service, counted on this worker only: see [`crate::snapshot`].
 #[allow(clippy::redundant_allocation)] // The outer counter is the point.
 pub(super) type OwnPools = Rc<Arc<Pools>>;
 
@@ -46,6 +47,11 @@ impl Chosen {
         &self.pools[self.pool]
     }
 
+    /// The pools of the service that it serves.
+    pub(super) fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
     /// What `worker` counts of the peer.
     pub(super) fn counts(&self, worker: usize) -> &Counts {
         self.peer().health.counts(worker)
@@ -53,7 +59,7 @@ impl Chosen {
 
     /// The peer has gone out or come back, which is told.
     pub(super) fn has_changed(&self, change: Change) {
-        events::peer_changed(self.pool, self.roster().peers(), self.peer(), change);
+        events::peer_changed(&self.pools, self.pool, self.peer(), change);
     }
 
     /// Nothing more will be heard of the request: if it was a trial and had no outcome, another may follow.
@@ -67,14 +73,23 @@ impl Chosen {
 /// One worker's.
 pub(super) struct Chooser {
     changes: Changes,
-    current: RefCell<Current>,
+    kept: RefCell<KeptCandidates>,
     /// Its own, since the thread's has to be looked up each time.
     random: RefCell<Rng>,
 }
 
-struct Current {
+#[derive(Default)]
+struct KeptCandidates {
+    /// Of which value this is: see [`Serving::number`].
+    number: u64,
+    /// By the places of the services.
+    services: Vec<Option<Rc<Candidates>>>,
+}
+
+/// The peers of a service, and which of them may be asked at present.
+pub(super) struct Candidates {
     pools: OwnPools,
-    config: Snapshot<Config>,
+    service: ServiceRef,
     /// How often the health of a peer had changed.
     changes: u64,
     pre: Usable,
@@ -82,118 +97,69 @@ struct Current {
 }
 
 impl Chooser {
-    pub(super) fn new(changes: Changes, serving: &Serving, config: &Snapshot<Config>) -> Self {
-        let current = Current::of(
-            Rc::new(Arc::clone(serving.default_service().pools())),
-            config,
-            changes.count(),
-        );
+    pub(super) fn new(changes: Changes) -> Self {
         Self {
             changes,
-            current: RefCell::new(current),
+            kept: RefCell::default(),
             random: RefCell::new(Rng::new()),
         }
     }
 
-    /// Takes note of what has changed, and lets go of what was replaced.
-    pub(super) fn refresh(&self, serving: &Serving, config: &Snapshot<Config>, now: Instant) {
-        let mut current = self.current.borrow_mut();
+    /// Lets go of what was replaced.
+    pub(super) fn refresh(&self, serving: &Serving) {
+        let mut kept = self.kept.borrow_mut();
+        if kept.number != serving.number() {
+            kept.let_go(serving);
+        }
+    }
+
+    /// Who may be asked of the service at `place`.
+    #[inline]
+    pub(super) fn candidates(
+        &self,
+        serving: &Serving,
+        place: usize,
+        now: Instant,
+    ) -> Rc<Candidates> {
+        let mut kept = self.kept.borrow_mut();
+        if kept.number != serving.number() {
+            kept.let_go(serving);
+        }
         // Before the states are looked at: what changes meanwhile is seen the next time.
         let changes = self.changes.count();
-        let has_pools = Arc::ptr_eq(&current.pools, serving.default_service().pools());
-        if has_pools
-            && current.config.is(config)
-            && current.changes == changes
-            && !current.is_over(now)
-        {
-            return;
+        match &kept.services[place] {
+            Some(known) if known.is_right(changes, now) => Rc::clone(known),
+            _ => kept.work_out(serving, place, changes),
         }
-        let pools = match has_pools {
-            true => Rc::clone(&current.pools),
-            false => Rc::new(Arc::clone(serving.default_service().pools())),
-        };
-        *current = Current::of(pools, config, changes);
     }
 
-    /// How `pool` stands for a request that may be risked, or not.
-    pub(super) fn standing(
-        &self,
-        pool: PoolName,
-        may_be_risked: bool,
-        now: Instant,
-    ) -> PoolStanding {
-        let current = self.current.borrow();
-        let peers = current.pools[pool].peers();
-        current.usable(pool).standing(peers, may_be_risked, now)
-    }
-
-    /// The pools that peers are chosen from.
-    pub(super) fn pools(&self) -> OwnPools {
-        Rc::clone(&self.current.borrow().pools)
-    }
-
-    /// True when a pool has a peer at `address`.
-    pub(super) fn is_peer(&self, address: SocketAddr) -> bool {
-        let current = self.current.borrow();
-        let mut pools = PoolName::ALL.iter();
-        pools.any(|pool| current.pools[*pool].place_of(address).is_some())
-    }
-
-    /// True when `pool` has a peer at `address` that may be asked.
-    pub(super) fn is_usable(&self, pool: PoolName, address: SocketAddr) -> bool {
-        self.find(pool, address).is_some()
-    }
-
-    /// The peer of `pool` at `address`, if it is one that may be asked.
-    pub(super) fn find(&self, pool: PoolName, address: SocketAddr) -> Option<Chosen> {
-        let current = self.current.borrow();
-        let place = current.pools[pool].place_of(address)?;
-        current.usable(pool).has(place).then(|| Chosen {
-            pools: Rc::clone(&current.pools),
-            pool,
-            place,
-            trial: None,
-            is_doubtful: false,
-        })
-    }
-
-    /// True when somebody of `pool` may be asked as soon as a first check has succeeded, and nobody else
-    /// can answer.
-    pub(super) fn awaits_first_check(&self, pool: PoolName) -> bool {
-        let current = self.current.borrow();
-        let mut peers = current.pools[pool].peers().iter();
-        current.usable(pool).is_empty()
-            && !current.pools.fall_back(pool)
-            && peers.any(|it| it.health.awaits_first_check())
-    }
-
-    /// `worker` has a request for `pool`.
-    pub(super) fn note_request(&self, pool: PoolName, worker: usize) {
-        self.current.borrow().pools[pool].budget().request(worker);
-    }
-
-    /// True when one more request may be tried once more at `pool`, which is counted then.
-    pub(super) fn may_retry(&self, pool: PoolName) -> bool {
-        let current = self.current.borrow();
-        current.pools[pool]
-            .budget()
-            .allows(current.config.upstream.retry_budget)
+    /// The same for a service that is not in force any more.
+    #[cold]
+    pub(super) fn of_gone(&self, gone: &Rc<Candidates>, now: Instant) -> Rc<Candidates> {
+        let changes = self.changes.count();
+        match gone.is_right(changes, now) {
+            true => Rc::clone(gone),
+            false => {
+                let pools = Rc::clone(&gone.pools);
+                Rc::new(Candidates::of(pools, gone.service, changes))
+            }
+        }
     }
 
     /// The peer of `pool` to ask next, if one is left.
     pub(super) fn choose(
         &self,
+        candidates: &Candidates,
         pool: PoolName,
         request: &Request<'_>,
         now: Instant,
     ) -> Option<Chosen> {
-        let current = self.current.borrow();
-        let (usable, peers) = (current.usable(pool), current.pools[pool].peers());
-        let rules = &current.config.upstream;
-        let falls_back = current.pools.fall_back(pool);
+        let (pools, rules) = (&candidates.pools, candidates.rules());
+        let (usable, peers) = (candidates.usable(pool), pools[pool].peers());
+        let falls_back = pools.fall_back(pool);
         if usable.has_trial(now, request.may_be_risked)
             && (falls_back || usable.has_other(peers, request.tried))
-            && let Some(trial) = current.begin_trial(pool, request, now)
+            && let Some(trial) = candidates.begin_trial(pool, request, now)
         {
             return Some(trial);
         }
@@ -211,7 +177,7 @@ impl Chooser {
             false => choose::last_resort(peers, request.tried, now, rules),
         });
         place.map(|place| Chosen {
-            pools: Rc::clone(&current.pools),
+            pools: Rc::clone(pools),
             pool,
             place,
             is_doubtful: request.is_doubtful_at(&peers[place], rules.max_fails)
@@ -222,18 +188,109 @@ impl Chooser {
     }
 }
 
-impl Current {
-    fn of(pools: OwnPools, config: &Snapshot<Config>, changes: u64) -> Self {
+impl KeptCandidates {
+    /// Keeps what is right for `serving`, too.
+    #[cold]
+    fn let_go(&mut self, serving: &Serving) {
+        let services = serving.services();
+        self.services.resize_with(services.len(), || None);
+        for (kept, service) in self.services.iter_mut().zip(services) {
+            kept.take_if(|it| !Arc::ptr_eq(&it.pools, service.pools()));
+        }
+        self.number = serving.number();
+    }
+
+    #[cold]
+    fn work_out(&mut self, serving: &Serving, place: usize, changes: u64) -> Rc<Candidates> {
+        let pools = match &self.services[place] {
+            Some(known) => Rc::clone(&known.pools),
+            None => Rc::new(Arc::clone(serving.services()[place].pools())),
+        };
+        let service = serving.reference(place);
+        let new = Rc::new(Candidates::of(pools, service, changes));
+        self.services[place] = Some(Rc::clone(&new));
+        new
+    }
+}
+
+impl Candidates {
+    fn of(pools: OwnPools, service: ServiceRef, changes: u64) -> Self {
         let now = Instant::now();
         let usable = |pool| pools.usable(pool, now);
         let (pre, prod) = (usable(PoolName::Pre), usable(PoolName::Prod));
         Self {
             pools,
-            config: config.clone(),
+            service,
             changes,
             pre,
             prod,
         }
+    }
+
+    /// True while it is as it would be worked out at `now`, after so many changes of health.
+    fn is_right(&self, changes: u64, now: Instant) -> bool {
+        self.changes == changes && !self.pre.is_over(now) && !self.prod.is_over(now)
+    }
+
+    /// The pools that peers are chosen from.
+    pub(super) fn pools(&self) -> &OwnPools {
+        &self.pools
+    }
+
+    /// The service.
+    pub(super) fn service(&self) -> ServiceRef {
+        self.service
+    }
+
+    fn rules(&self) -> &UpstreamSettings {
+        self.pools.rules()
+    }
+
+    /// How `pool` stands for a request that may be risked, or not.
+    pub(super) fn standing(
+        &self,
+        pool: PoolName,
+        may_be_risked: bool,
+        now: Instant,
+    ) -> PoolStanding {
+        let peers = self.pools[pool].peers();
+        self.usable(pool).standing(peers, may_be_risked, now)
+    }
+
+    /// True when `pool` has a peer at `address` that may be asked.
+    pub(super) fn is_usable(&self, pool: PoolName, address: SocketAddr) -> bool {
+        self.find(pool, address).is_some()
+    }
+
+    /// The peer of `pool` at `address`, if it is one that may be asked.
+    pub(super) fn find(&self, pool: PoolName, address: SocketAddr) -> Option<Chosen> {
+        let place = self.pools[pool].place_of(address)?;
+        self.usable(pool).has(place).then(|| Chosen {
+            pools: Rc::clone(&self.pools),
+            pool,
+            place,
+            trial: None,
+            is_doubtful: false,
+        })
+    }
+
+    /// True when somebody of `pool` may be asked as soon as a first check has succeeded, and nobody else
+    /// can answer.
+    pub(super) fn awaits_first_check(&self, pool: PoolName) -> bool {
+        let mut peers = self.pools[pool].peers().iter();
+        self.usable(pool).is_empty()
+            && !self.pools.fall_back(pool)
+            && peers.any(|it| it.health.awaits_first_check())
+    }
+
+    /// `worker` has a request for `pool`.
+    pub(super) fn note_request(&self, pool: PoolName, worker: usize) {
+        self.pools[pool].budget().request(worker);
+    }
+
+    /// True when one more request may be tried once more at `pool`, which is counted then.
+    pub(super) fn may_retry(&self, pool: PoolName) -> bool {
+        self.pools[pool].budget().allows(self.rules().retry_budget)
     }
 
     fn usable(&self, pool: PoolName) -> &Usable {
@@ -249,8 +306,8 @@ impl Current {
         let untried = self.pools[pool].peers().iter().enumerate();
         let mut untried = untried.filter(|(_, it)| !request.tried.contains(&it.address));
         untried.find_map(|(place, it)| {
-            let rules = &self.config.upstream;
-            let trial = it.health.begin_trial(now, request.may_be_risked, rules)?;
+            let may_be_risked = request.may_be_risked;
+            let trial = it.health.begin_trial(now, may_be_risked, self.rules())?;
             Some(Chosen {
                 pools: Rc::clone(&self.pools),
                 pool,
@@ -259,9 +316,5 @@ impl Current {
                 is_doubtful: false,
             })
         })
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        self.pre.is_over(now) || self.prod.is_over(now)
     }
 }

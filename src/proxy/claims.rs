@@ -59,12 +59,13 @@ impl Claims {
         Some(number)
     }
 
-    /// Closes those that have been idle for `limit`, and those that are of no use any more. Returns true
+    /// Closes those that have been idle for the `limit` of their peer, and those that are of no use any more. Returns true
     /// while some are left.
-    pub(super) fn evict(&self, now: Instant, limit: Duration) -> bool {
+    pub(super) fn evict(&self, now: Instant, limit: impl Fn(SocketAddr) -> Duration) -> bool {
         let mut kept = self.kept.borrow_mut();
         kept.retain(|_, it| {
-            now.saturating_duration_since(it.since) < limit && !it.held.stream.is_readable()
+            now.saturating_duration_since(it.since) < limit(it.peer)
+                && !it.held.stream.is_readable()
         });
         !kept.is_empty()
     }

@@ -29,7 +29,7 @@ use accusation::{Accusation, PeerVerdict};
 use interim::Interim;
 
 use super::body::request_body::RequestBody;
-use super::chooser::Chosen;
+use super::chooser::{Candidates, Chosen};
 use super::downstream::{Downstream, Transport};
 use super::listening::Listening;
 use super::pinned::{Pinned, Pinning};
@@ -37,7 +37,7 @@ use super::plan::Plan;
 use super::tally::Tally;
 use super::worker::Worker;
 use super::workspace::Workspace;
-use crate::config::Config;
+use crate::config::{Config, UpstreamSettings};
 use crate::error::{Close, Failure, Refusal};
 use crate::http::h1::framing;
 use crate::lists::PoolName;
@@ -120,6 +120,10 @@ pub(super) struct Requester<'a, D: Downstream> {
 pub(super) struct Exchange<'a, D: Downstream> {
     worker: &'a Rc<Worker>,
     config: &'a Config,
+    /// How the peers of the request's service are asked.
+    rules: &'a UpstreamSettings,
+    /// Who of them may be asked.
+    candidates: Rc<Candidates>,
     plan: &'a Plan,
     downstream: &'a mut D,
     transport: &'a D::Transport,
@@ -182,6 +186,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     pub(super) fn new(
         worker: &'a Rc<Worker>,
         config: &'a Config,
+        (rules, candidates): (&'a UpstreamSettings, Rc<Candidates>),
         plan: &'a Plan,
         client: Requester<'a, D>,
         workspace: &'a mut Workspace,
@@ -190,6 +195,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         Self {
             worker,
             config,
+            rules,
+            candidates,
             plan,
             downstream: client.downstream,
             transport: client.transport,
@@ -221,7 +228,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.workspace.tried.clear();
         self.decided = pool;
         self.head_length = self.workspace.to_peer.len();
-        if let Some(deadline) = self.config.upstream.deadline {
+        if let Some(deadline) = self.rules.deadline {
             self.end = Some(Instant::now() + deadline);
         }
         self.body.patience().ends_at(self.end);
@@ -314,9 +321,9 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     // Out of line: its locals would lie on the stack of every other request, too.
     #[inline(never)]
     fn try_pinned(&mut self) -> Option<Outcome> {
-        let falls_back = self.config.upstream.fallback;
+        let falls_back = self.rules.fallback;
         let pinned = *self.pinned.take()?;
-        let (taken, chosen) = pinned.take(self.decided, &self.worker.chooser, falls_back)?;
+        let (taken, chosen) = pinned.take(self.decided, &self.candidates, falls_back)?;
         let reason = self.tally.reason;
         if chosen.pool != self.decided {
             self.tally.reason = Some(Reason::PreExhausted);
@@ -324,7 +331,7 @@ impl<'a, D: Downstream> Exchange<'a, D> {
         self.tally.upstream_begun.get_or_insert_with(Instant::now);
         self.worker.metrics().upstream_reuses.increment();
         let worker = self.worker;
-        worker.chooser.note_request(chosen.pool, worker.index());
+        self.candidates.note_request(chosen.pool, worker.index());
         self.pinning = match taken.challenged {
             true => Pinning::Challenged,
             false => Pinning::Claimed,

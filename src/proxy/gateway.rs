@@ -13,10 +13,11 @@ use super::moved::Heir;
 use crate::config::Config;
 use crate::error::Close;
 use crate::logs::writer::LogQueue;
-use crate::metrics::{Metrics, WorkerMetrics};
+use crate::metrics::{Metrics, PoolMetrics, WorkerMetrics};
 use crate::net::Admission;
 use crate::snapshot::Published;
 use crate::upstream::in_force::InForce;
+use crate::upstream::serving::Pools;
 
 /// What all workers share.
 pub struct Gateway {
@@ -117,6 +118,12 @@ impl Counters {
     /// Which worker it is.
     pub(super) fn index(&self) -> usize {
         self.index
+    }
+
+    /// The worker's counters of the service with these pools.
+    #[inline]
+    pub(super) fn of_service<'a>(&'a self, pools: &'a Pools) -> &'a PoolMetrics {
+        pools.counters(self.index).unwrap_or(&self.own.of_default)
     }
 
     /// Notes the end of a downstream connection, which was counted when it was accepted.

@@ -9,7 +9,7 @@
 //! those of the pool, and no more of them are kept, nor for longer.
 //!
 //! It goes before its time where it is of no use any more: when the peer has closed it or has sent
-//! bytes that nobody asked for, when the next request is for another pool, or when its peer is in none or
+//! bytes that nobody asked for, when the next request is for another pool or service, or when its peer is in none or
 //! out.
 //! Then the next request goes another way, as the first one did, and whoever has to authenticate begins
 //! anew.
@@ -17,16 +17,19 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::chooser::{Chooser, Chosen};
+use super::chooser::{Candidates, Chosen};
 use super::claims::WaitingConnection;
 use super::worker::Worker;
 use crate::lists::PoolName;
 use crate::net::Stream;
 use crate::upstream::pool::InUse;
+use crate::upstream::serving::ServiceRef;
 
 /// One of them, between two requests.
 pub(super) struct Pinned {
     place: PinnedPlace,
+    /// The service of its first request.
+    service: ServiceRef,
     peer: SocketAddr,
     /// The pool that its first request was for.
     decided: PoolName,
@@ -58,6 +61,7 @@ pub(super) struct Taken {
     pub(super) stream: Stream,
     /// Counts it.
     pub(super) in_use: InUse,
+    pub(super) service: ServiceRef,
     pub(super) peer: SocketAddr,
     pub(super) pool: PoolName,
     /// The peer has asked for such an authentication on it.
@@ -75,6 +79,7 @@ impl Pinned {
         let Taken {
             stream,
             in_use,
+            service,
             peer,
             pool,
             challenged,
@@ -90,25 +95,28 @@ impl Pinned {
         worker.look_later();
         Some(Self {
             place,
+            service,
             peer,
             decided,
             pool,
         })
     }
 
-    /// The connection and its peer, if it may serve a request for the pool `decided`. Asks the kernel
-    /// whether anything has come on it.
+    /// The connection and its peer, if it may serve a request for the pool `decided` of the service with
+    /// these candidates. Asks the kernel whether anything has come on it.
     pub(super) fn take(
         self,
         decided: PoolName,
-        chooser: &Chooser,
+        candidates: &Candidates,
         falls_back: bool,
     ) -> Option<(Taken, Chosen)> {
-        let is_for_it = self.decided == decided && (self.pool == decided || falls_back);
+        let is_for_it = self.decided == decided
+            && (self.pool == decided || falls_back)
+            && self.service.is(candidates.service());
         if !is_for_it {
             return None;
         }
-        let chosen = chooser.find(self.pool, self.peer)?;
+        let chosen = candidates.find(self.pool, self.peer)?;
         let challenged = matches!(self.place, PinnedPlace::Here(_));
         let (stream, in_use) = match self.place {
             PinnedPlace::Here(held) => held.into_parts(),
@@ -118,6 +126,7 @@ impl Pinned {
         let taken = Taken {
             stream,
             in_use,
+            service: self.service,
             peer: self.peer,
             pool: self.pool,
             challenged,
@@ -127,8 +136,9 @@ impl Pinned {
 
     /// True when something has come on it, as far as events tell, or it was closed, or its peer is not to be
     /// asked: it serves nobody any more.
-    pub(super) fn is_spent(&self, chooser: &Chooser) -> bool {
-        if !chooser.is_usable(self.pool, self.peer) {
+    pub(super) fn is_spent(&self, worker: &Worker) -> bool {
+        let candidates = worker.candidates_of(self.service);
+        if candidates.is_none_or(|it| !it.is_usable(self.pool, self.peer)) {
             return true;
         }
         match &self.place {

@@ -10,11 +10,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::chooser::Chosen;
 use super::doubts::Doubted;
 use super::gateway::Counters;
 use crate::error::{Close, Doubt, Failure, StoreFindingKind};
-use crate::lists::PoolName;
 use crate::logs::throttle::Throttle;
+use crate::upstream::events::NamedPool;
 
 /// One throttle for each kind.
 pub(super) struct Reports {
@@ -52,21 +53,22 @@ impl Reports {
     /// Counts and reports a failed attempt.
     pub(super) fn attempt_failed(
         &self,
-        pool: PoolName,
-        peer: SocketAddr,
+        chosen: &Chosen,
         failure: Failure,
         error: Option<&io::Error>,
     ) {
-        self.counters.attempts_failed[pool as usize][failure.index()].increment();
+        let (pools, pool, peer) = (chosen.pools(), chosen.pool, chosen.peer().address);
+        let counters = self.counters.of_service(pools);
+        counters.attempts_failed[pool as usize][failure.index()].increment();
         // Neither says anything about the peer.
         if matches!(failure, Failure::Stale | Failure::ClientGone) {
             return;
         }
         if let Some(unsaid) = self.attempts.turn() {
-            let (pool, failure) = (pool.name(), failure.name());
+            let (pool, failure) = (NamedPool(pools.service(), pool), failure.name());
             let error = error.map(ToString::to_string).unwrap_or_default();
             log::warn!(
-                "attempt-failed pool={pool} peer={peer} failure={failure} error={error:?} unsaid={unsaid}"
+                "attempt-failed {pool} peer={peer} failure={failure} error={error:?} unsaid={unsaid}"
             );
         }
     }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
+use super::chooser::OwnPools;
 use super::listening::Listening;
 use super::logged_head::LoggedHead;
 use super::worker::Worker;
@@ -17,6 +18,10 @@ use crate::route::Reason;
 pub(super) struct Tally {
     pub(super) begun: Instant,
     pub(super) client: IpAddr,
+    /// There is more than one service.
+    pub(super) has_services: bool,
+    /// The pools of the service that it was for, once that is known.
+    pub(super) service: Option<OwnPools>,
     pub(super) pool: Option<PoolName>,
     pub(super) reason: Option<Reason>,
     pub(super) peer: Option<SocketAddr>,
@@ -41,6 +46,8 @@ impl Tally {
         Self {
             begun,
             client,
+            has_services: false,
+            service: None,
             pool: None,
             reason: None,
             peer: None,
@@ -80,7 +87,11 @@ impl Tally {
         let now = Instant::now();
         let duration = now - self.begun;
         let metrics = worker.metrics();
-        metrics.request(self.pool, self.status, duration);
+        let counters = match &self.service {
+            Some(service) => worker.counters_of(service),
+            None => &metrics.of_default,
+        };
+        counters.request(self.pool, self.status, duration);
         if self.attempts > 0 {
             metrics.requests_attempted.increment();
         }

@@ -8,23 +8,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::chooser::{Chooser, Chosen};
+use super::chooser::{Candidates, Chooser, Chosen};
 use super::claims::Claims;
 use super::gateway::{Counters, Gateway};
+use super::kept_for::KeptFor;
 use super::reports::Reports;
 use super::request_ids::RequestIds;
 use super::workspace::Workspace;
-use crate::config::Config;
+use crate::config::{Config, UpstreamSettings};
 use crate::error::Failure;
 use crate::logs::access::AccessLog;
 use crate::memory::buffer;
 use crate::memory::free_list::FreeList;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{PoolMetrics, WorkerMetrics};
 use crate::net::{self, Moment, Pipe};
 use crate::snapshot::Reader;
 use crate::upstream::health::Why;
 use crate::upstream::pool::{InUse, Pool, PoolLimits, Spent};
-use crate::upstream::serving::Serving;
+use crate::upstream::serving::{Pools, ServiceRef, Serving};
 
 /// How often idle connections, on both sides, are checked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,9 +44,11 @@ const LEAST_WORKSPACES: usize = 8;
 pub(super) struct Worker {
     pub(super) counters: Rc<Counters>,
     pub(super) config: Reader<Config>,
-    pub(super) lists: Reader<Serving>,
+    pub(super) serving: Reader<Serving>,
     pub(super) chooser: Chooser,
     pub(super) pool: Pool,
+    /// For how long connections are kept in it.
+    kept_for: RefCell<KeptFor>,
     /// Connections to peers that are pinned on the client's word alone.
     pub(super) claims: Claims,
     pub(super) access_log: AccessLog,
@@ -59,15 +62,15 @@ pub(super) struct Worker {
 impl Worker {
     /// The calling worker's own.
     pub(super) fn new(gateway: Arc<Gateway>) -> Self {
-        let (config, lists) = (Reader::new(&gateway.config), gateway.lists.reader());
-        let changes = gateway.lists.changes().clone();
-        let chooser = Chooser::new(changes, &lists.snapshot(), &config.snapshot());
+        let (config, serving) = (Reader::new(&gateway.config), gateway.lists.reader());
+        let chooser = Chooser::new(gateway.lists.changes().clone());
         let counters = Rc::new(Counters::new(Arc::clone(&gateway), net::worker()));
         Self {
             config,
-            lists,
+            serving,
             chooser,
             pool: Pool::default(),
+            kept_for: RefCell::default(),
             claims: Claims::default(),
             access_log: AccessLog::new(gateway.access_log.clone()),
             request_ids: RequestIds::new(),
@@ -83,10 +86,27 @@ impl Worker {
         self.counters.index()
     }
 
-    /// Takes note of peers that have changed.
-    pub(super) fn refresh_peers(&self, now: Instant) {
-        let (lists, config) = (self.lists.snapshot(), self.config.snapshot());
-        self.chooser.refresh(&lists, &config, now);
+    /// Who may be asked of the same service by `now`. What is under way for one that a reload has taken away
+    /// goes on as it began.
+    pub(super) fn renewed(&self, candidates: &Rc<Candidates>, now: Instant) -> Rc<Candidates> {
+        let serving = self.serving.snapshot();
+        match serving.place_again(candidates.service()) {
+            Some(place) => self.chooser.candidates(&serving, place, now),
+            None => self.chooser.of_gone(candidates, now),
+        }
+    }
+
+    /// Who may be asked of the service, if it is still there.
+    pub(super) fn candidates_of(&self, service: ServiceRef) -> Option<Rc<Candidates>> {
+        let serving = self.serving.snapshot();
+        let place = serving.place_again(service)?;
+        Some(self.chooser.candidates(&serving, place, Instant::now()))
+    }
+
+    /// The worker's counters of the service with these pools.
+    #[inline]
+    pub(super) fn counters_of<'a>(&'a self, pools: &'a Pools) -> &'a PoolMetrics {
+        self.counters.of_service(pools)
     }
 
     /// A peer has answered in full.
@@ -103,16 +123,20 @@ impl Worker {
 
     /// An attempt on a peer has ended, and nobody can tell how the peer would have done.
     pub(super) fn abandoned(&self, chosen: &Chosen) {
-        self.metrics().attempts_abandoned[chosen.pool as usize].increment();
+        let counters = self.counters.of_service(chosen.pools());
+        counters.attempts_abandoned[chosen.pool as usize].increment();
         chosen.counts(self.index()).abandoned.increment();
     }
 
     /// A peer has failed.
     #[cold]
     pub(super) fn failed(&self, chosen: &Chosen, why: Why) {
-        let config = self.config.snapshot();
-        let (health, now) = (&chosen.peer().health, Instant::now());
-        let change = health.failed(self.index(), why, now, &config.upstream, fastrand::f64());
+        let (health, now, rules) = (
+            &chosen.peer().health,
+            Instant::now(),
+            chosen.pools().rules(),
+        );
+        let change = health.failed(self.index(), why, now, rules, fastrand::f64());
         if let Some(change) = change {
             chosen.has_changed(change);
         }
@@ -121,9 +145,13 @@ impl Worker {
     /// A request has failed at a peer, maybe through its own fault.
     #[cold]
     pub(super) fn may_have_failed(&self, chosen: &Chosen, failure: Failure) {
-        let config = self.config.snapshot();
-        let (health, now, jitter) = (&chosen.peer().health, Instant::now(), fastrand::f64());
-        let change = health.may_have_failed(self.index(), failure, now, &config.upstream, jitter);
+        let (health, now, rules) = (
+            &chosen.peer().health,
+            Instant::now(),
+            chosen.pools().rules(),
+        );
+        let jitter = fastrand::f64();
+        let change = health.may_have_failed(self.index(), failure, now, rules, jitter);
         if let Some(change) = change {
             chosen.has_changed(change);
         }
@@ -143,18 +171,14 @@ impl Worker {
         let lines_left = self.access_log.tick();
         // Replaced lists and settings are released even when no request comes.
         let now = Instant::now();
-        self.refresh_peers(now);
+        let serving = self.serving.snapshot();
+        self.chooser.refresh(&serving);
         let looks_again = match self.next_look.get() {
             Some(next) if now < next => true,
             _ => {
-                let limits = limits(&self.config.snapshot());
                 let clients = look_through(now);
                 let memory = buffer::trim() | self.workspaces.borrow_mut().trim();
-                let is_peer = |address| self.chooser.is_peer(address);
-                self.pool.close_others(is_peer);
-                self.claims.close_others(is_peer);
-                let idle =
-                    self.pool.evict(Moment::now(), &limits) | self.claims.evict(now, limits.age);
+                let idle = self.look_through_peers(&serving, now);
                 let any = idle | memory | Pipe::look_after() | clients;
                 self.metrics().upstream_idle.set(self.pool.len() as u64);
                 self.next_look.set(any.then_some(now + LOOK));
@@ -184,14 +208,34 @@ impl Worker {
         }
     }
 
+    /// Closes idle connections to peers that are in no list any more, or that nobody needed for too long.
+    /// Returns true while some are left.
+    fn look_through_peers(&self, serving: &Serving, now: Instant) -> bool {
+        let config = self.config.snapshot();
+        let mut kept_for = self.kept_for.borrow_mut();
+        kept_for.note(serving, |rules| limits(&config, rules));
+        let is_peer = |address| kept_for.limits(serving, address).is_some();
+        self.pool.close_others(is_peer);
+        self.claims.close_others(is_peer);
+        let default = limits(&config, serving.default_service().pools().rules());
+        let limits = |address| kept_for.limits(serving, address).unwrap_or(default);
+        let claims = self.claims.evict(now, |address| limits(address).age);
+        self.pool.evict_each(Moment::now(), default.total, limits) | claims
+    }
+
     /// Counts a connection to `peer` that is about to be made.
-    pub(super) fn begin_upstream(&self, peer: SocketAddr, config: &Config) -> InUse {
-        self.pool.begin(peer, &limits(config))
+    pub(super) fn begin_upstream(
+        &self,
+        peer: SocketAddr,
+        config: &Config,
+        rules: &UpstreamSettings,
+    ) -> InUse {
+        self.pool.begin(peer, &limits(config, rules))
     }
 
     /// Keeps a connection to a peer for the next request.
-    pub(super) fn keep_upstream(&self, spent: Spent, config: &Config) {
-        self.pool.checkin(spent, &limits(config));
+    pub(super) fn keep_upstream(&self, spent: Spent, config: &Config, rules: &UpstreamSettings) {
+        self.pool.checkin(spent, &limits(config, rules));
         self.look_later();
     }
 
@@ -209,10 +253,10 @@ impl Worker {
 
 /// What a worker may keep of connections to peers. One descriptor for a peer is planned per client
 /// connection: [`crate::process::allow_connections`] has lowered `max_connections` if there are fewer.
-fn limits(config: &Config) -> PoolLimits {
+fn limits(config: &Config, rules: &UpstreamSettings) -> PoolLimits {
     PoolLimits {
-        most: config.upstream.keepalive.most(),
+        most: rules.keepalive.most(),
         total: config.gateway.max_connections.div_ceil(net::workers()),
-        age: config.upstream.keepalive_timeout,
+        age: rules.keepalive_timeout,
     }
 }

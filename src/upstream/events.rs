@@ -11,12 +11,13 @@ use super::health::{Change, PeerState};
 use super::roster::Peer;
 use super::serving::Pools;
 use crate::config;
-use crate::lists::PoolName;
+use crate::lists::{PoolName, ServiceName};
 
 /// A peer of a pool has gone out or come back, as its requests have shown.
 #[cold]
-pub(crate) fn peer_changed(pool: PoolName, peers: &[Peer], peer: &Peer, change: Change) {
-    let (pool, standing) = (pool.name(), Up::of(peers));
+pub(crate) fn peer_changed(pools: &Pools, pool: PoolName, peer: &Peer, change: Change) {
+    let standing = Up::of(pools[pool].peers());
+    let pool = NamedPool(pools.service(), pool);
     let name = named(peer);
     let address = peer.address;
     match change {
@@ -24,13 +25,13 @@ pub(crate) fn peer_changed(pool: PoolName, peers: &[Peer], peer: &Peer, change: 
             let (why, strikes) = (why.name(), peer.health.strikes());
             let seconds = pause.as_secs_f64();
             log::warn!(
-                "peer-out pool={pool} peer={address}{name} why={why} for={seconds:.1}s times={strikes} {standing}"
+                "peer-out {pool} peer={address}{name} why={why} for={seconds:.1}s times={strikes} {standing}"
             );
         }
         Change::Back => {
             let after = peer.health.out_for(Instant::now()).as_secs_f64();
             log::info!(
-                "peer-back pool={pool} peer={address}{name} why=answered after={after:.1}s {standing}"
+                "peer-back {pool} peer={address}{name} why=answered after={after:.1}s {standing}"
             );
         }
     }
@@ -40,6 +41,19 @@ pub(crate) fn peer_changed(pool: PoolName, peers: &[Peer], peer: &Peer, change: 
 pub(crate) fn named(peer: &Peer) -> String {
     let name = peer.name.as_deref().map(|it| format!(" name={it}"));
     name.unwrap_or_default()
+}
+
+/// A pool as it is named in lines: `pool=pre`, with its service before it unless that is the default one.
+pub(crate) struct NamedPool<'a>(pub(crate) &'a ServiceName, pub(crate) PoolName);
+
+impl std::fmt::Display for NamedPool<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(service, pool) = self;
+        if !service.is_default() {
+            write!(f, "service={service} ")?;
+        }
+        write!(f, "pool={}", pool.name())
+    }
 }
 
 /// How many of so many peers are up or starting.
@@ -86,7 +100,7 @@ impl PoolWatch {
                 }
                 Some(since) if is_up => {
                     *out_since = None;
-                    pool_back(pool, peers, now.saturating_duration_since(since));
+                    pool_back(pools, pool, now.saturating_duration_since(since));
                 }
                 // Others stand in the list, or nobody does.
                 Some(_) if !has_one_out(peers, rules, now) => *out_since = None,
@@ -103,7 +117,7 @@ fn has_one_out(peers: &[Peer], rules: &config::UpstreamSettings, now: Instant) -
 
 fn pool_out(pool: PoolName, pools: &Pools, now: Instant) {
     let rules = pools.rules();
-    let (peers, name) = (pools[pool].peers(), pool.name());
+    let (peers, name) = (pools[pool].peers(), NamedPool(pools.service(), pool));
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for peer in peers {
         let why = match peer.health.state(now, rules) {
@@ -120,12 +134,13 @@ fn pool_out(pool: PoolName, pools: &Pools, now: Instant) {
     }
     let (up, asked) = (Up::of(peers), pools.usable(pool, now).len());
     match pools.fall_back(pool) {
-        true => log::warn!("pool-out pool={name} {up} why={why} asked={asked} fallback=prod"),
-        false => log::error!("pool-out pool={name} {up} why={why} asked={asked} fallback=none"),
+        true => log::warn!("pool-out {name} {up} why={why} asked={asked} fallback=prod"),
+        false => log::error!("pool-out {name} {up} why={why} asked={asked} fallback=none"),
     }
 }
 
-fn pool_back(pool: PoolName, peers: &[Peer], after: Duration) {
-    let (pool, up, after) = (pool.name(), Up::of(peers), after.as_secs_f64());
-    log::info!("pool-back pool={pool} {up} after={after:.1}s");
+fn pool_back(pools: &Pools, pool: PoolName, after: Duration) {
+    let (up, after) = (Up::of(pools[pool].peers()), after.as_secs_f64());
+    let pool = NamedPool(pools.service(), pool);
+    log::info!("pool-back {pool} {up} after={after:.1}s");
 }

@@ -10,13 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
-use rustc_hash::FxHashMap;
 
 use super::changes::Changes;
 use super::health::HealthRecord;
 use super::names::Names;
 use super::roster::{Peer, Registry};
-use super::serving::{Accounts, Pools, ServiceInForce, Serving};
+use super::serving::{Accounts, Pools, ServiceInForce, Serving, Table};
 use crate::config::ServiceSettings;
 use crate::lists::{Lists, PoolName, ServiceName};
 use crate::snapshot::{Published, Reader};
@@ -63,9 +62,9 @@ impl InForce {
         let (names, registry) = (Names::default(), Registry::new(workers));
         let mut replacing = Replacing::default();
         let settings = Arc::new(ServiceSettings::default());
-        let places = FxHashMap::from_iter([(settings.name.clone(), 0)]);
         let service = unread(&mut replacing, &registry, &settings);
-        let serving = Serving::new(vec![service], Arc::new(places), replacing.number());
+        let table = Arc::new(Table::of(&[settings]));
+        let serving = Serving::new(vec![service], table, replacing.number());
         Self {
             published: Published::new(serving),
             names,
@@ -151,13 +150,12 @@ impl InForce {
             None => unread(&mut replacing, &self.registry, settings),
         };
         let all: Vec<_> = services.iter().map(service).collect();
-        let names = all.iter().map(|it| it.name().clone());
-        let places: FxHashMap<ServiceName, usize> = names.zip(0..).collect();
+        let table = Table::of(services);
         let known = before.services().iter().map(|it| it.name());
-        let gone = known.filter(|it| !places.contains_key(it));
+        let gone = known.filter(|it| !table.has(it));
         gone.for_each(|it| self.names.forget(it));
         drop(before);
-        self.publish(&mut replacing, all, Arc::new(places));
+        self.publish(&mut replacing, all, Arc::new(table));
     }
 
     /// Replaces the lists of the default service, and its peers by theirs.
@@ -180,9 +178,9 @@ impl InForce {
             changed.push((place, replacing.keep(lists)));
         }
         let services = self.with_peers_of(&before, &changed);
-        let places = Arc::clone(before.places());
+        let table = Arc::clone(before.table());
         drop((before, changed));
-        self.publish(&mut replacing, services, places);
+        self.publish(&mut replacing, services, table);
     }
 
     /// The same lists, with the peers that their names mean by now.
@@ -194,9 +192,9 @@ impl InForce {
         let named = lists.enumerate().filter(|(_, it)| has_names(it));
         let named: Vec<_> = named.map(|(place, it)| (place, Arc::clone(it))).collect();
         let services = self.with_peers_of(&before, &named);
-        let places = Arc::clone(before.places());
+        let table = Arc::clone(before.table());
         drop((before, named));
-        self.publish(&mut replacing, services, places);
+        self.publish(&mut replacing, services, table);
     }
 
     /// The services of `before`, of which those at these places have these lists, with the peers that they
@@ -242,9 +240,9 @@ impl InForce {
         &self,
         replacing: &mut Replacing,
         services: Vec<Arc<ServiceInForce>>,
-        places: Arc<FxHashMap<ServiceName, usize>>,
+        table: Arc<Table>,
     ) {
-        let serving = Serving::new(services, places, replacing.number());
+        let serving = Serving::new(services, table, replacing.number());
         self.published.store(serving);
         replacing.lists.retain(|it| it.strong_count() > 0);
         self.registry.tidy();
@@ -313,7 +311,7 @@ fn unread(
     settings: &Arc<ServiceSettings>,
 ) -> Arc<ServiceInForce> {
     replacing.services += 1;
-    let accounts = Accounts::new(replacing.services, registry.workers());
+    let accounts = Accounts::new(replacing.services, &settings.name, registry.workers());
     let accounts = Arc::new(accounts);
     let none = |pool| registry.roster(Vec::new(), accounts.budget(pool), false, Instant::now());
     let pools = Pools::new(Arc::clone(settings), Arc::clone(&accounts), none);

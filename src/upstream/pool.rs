@@ -388,7 +388,7 @@ impl Pool {
     /// Counts a connection to `peer` that is about to be made, and makes room for it.
     pub fn begin(&self, peer: SocketAddr, limits: &PoolLimits) -> InUse {
         let in_use = InUse(Guard::begin(&self.of(peer)));
-        self.make_room(limits);
+        self.make_room(limits.total);
         in_use
     }
 
@@ -456,22 +456,22 @@ impl Pool {
             self.kept
                 .set(self.kept.get() + connections.idle.len() - before);
             drop(connections);
-            self.make_room(limits);
+            self.make_room(limits.total);
         }
     }
 
     /// Closes idle connections while the worker has too many: those of the peer with the most, the oldest
     /// first.
     #[inline]
-    fn make_room(&self, limits: &PoolLimits) {
-        if self.kept.get() + self.in_use.get() > limits.total {
-            self.close_some(limits);
+    fn make_room(&self, total: usize) {
+        if self.kept.get() + self.in_use.get() > total {
+            self.close_some(total);
         }
     }
 
     #[cold]
-    fn close_some(&self, limits: &PoolLimits) {
-        while self.kept.get() + self.in_use.get() > limits.total && self.kept.get() > 0 {
+    fn close_some(&self, total: usize) {
+        while self.kept.get() + self.in_use.get() > total && self.kept.get() > 0 {
             let peers = self.peers.borrow();
             let fullest = peers.values().max_by_key(|it| it.of.borrow().idle.len());
             let Some(fullest) = fullest else {
@@ -498,18 +498,28 @@ impl Pool {
     /// Looks through the idle connections: closes those that have been idle for too long or are of no use
     /// any more, and a fraction of the surplus. Returns true while anything is left.
     pub fn evict(&self, now: Moment, limits: &PoolLimits) -> bool {
+        self.evict_each(now, limits.total, |_| *limits)
+    }
+
+    /// The same, with the limits of each peer, and the most connections to all of them.
+    pub(crate) fn evict_each(
+        &self,
+        now: Moment,
+        total: usize,
+        limits: impl Fn(SocketAddr) -> PoolLimits,
+    ) -> bool {
         let mut peers = self.peers.borrow_mut();
         let last = self.looked.replace(Some(now));
         let mut any = false;
-        peers.retain(|_, usage| {
+        peers.retain(|peer, usage| {
             let mut connections = usage.of.borrow_mut();
-            let is_busy = connections.evict(usage, now, last, limits);
+            let is_busy = connections.evict(usage, now, last, &limits(*peer));
             any |= is_busy;
             is_busy | connections.is_remembered(usage, now)
         });
         self.count_kept(&peers);
         drop(peers);
-        self.make_room(limits);
+        self.make_room(total);
         any
     }
 

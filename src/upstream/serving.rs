@@ -4,7 +4,7 @@
 //! All of it is shared: what replaces it after a change of one service has the others' as they were.
 
 use std::ops::Index;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -13,7 +13,10 @@ use super::budget::Budget;
 use super::choose::Usable;
 use super::roster::Roster;
 use crate::config::{ServiceSettings, UpstreamSettings};
+use crate::http::subject::Subject;
 use crate::lists::{Lists, PoolName, ServiceName};
+use crate::metrics::PoolMetrics;
+use crate::route::{ServiceTable, UnknownService};
 
 /// What is counted of a service for as long as it is there, whatever becomes of its lists and settings.
 #[derive(Debug)]
@@ -22,14 +25,19 @@ pub(crate) struct Accounts {
     id: u64,
     /// Of the pools in their order, for all their rosters.
     budgets: [Arc<Budget>; PoolName::ALL.len()],
+    /// Of each worker that has served it; none for the default service, whose counters are among the worker's
+    /// own.
+    counters: Box<[OnceLock<Box<PoolMetrics>>]>,
 }
 
 impl Accounts {
     /// Those of a new service that so many workers serve.
-    pub(super) fn new(id: u64, workers: usize) -> Self {
+    pub(super) fn new(id: u64, service: &ServiceName, workers: usize) -> Self {
+        let counting = if service.is_default() { 0 } else { workers };
         Self {
             id,
             budgets: PoolName::ALL.map(|_| Arc::new(Budget::new(workers))),
+            counters: (0..counting).map(|_| OnceLock::new()).collect(),
         }
     }
 
@@ -87,6 +95,22 @@ impl Pools {
         &self.accounts
     }
 
+    /// What `worker` counts of the service; `None` for the default one, whose counters are among the worker's
+    /// own.
+    #[inline]
+    pub(crate) fn counters(&self, worker: usize) -> Option<&PoolMetrics> {
+        let counters = self.accounts.counters.get(worker)?;
+        Some(counters.get_or_init(Box::default))
+    }
+
+    /// What all workers have counted of the service; nothing for the default one.
+    pub(crate) fn all_counters(&self) -> impl Iterator<Item = &PoolMetrics> {
+        self.accounts
+            .counters
+            .iter()
+            .filter_map(|it| it.get().map(|it| &**it))
+    }
+
     /// The same peers, asked in another way.
     pub(super) fn with(&self, settings: &Arc<ServiceSettings>) -> Self {
         Self {
@@ -118,6 +142,29 @@ impl Index<PoolName> for Pools {
     }
 }
 
+/// Where services are to be found among those in force.
+#[derive(Debug)]
+pub(super) struct Table {
+    places: FxHashMap<ServiceName, usize>,
+    /// By what requests are for; `None` where all are the default one's.
+    requests: Option<ServiceTable>,
+}
+
+impl Table {
+    pub(super) fn of(services: &[Arc<ServiceSettings>]) -> Self {
+        let names = services.iter().map(|it| it.name.clone());
+        let is_needed = !matches!(services, [only] if only.takes_rest);
+        Self {
+            places: names.zip(0..).collect(),
+            requests: is_needed.then(|| ServiceTable::new(services)),
+        }
+    }
+
+    pub(super) fn has(&self, service: &ServiceName) -> bool {
+        self.places.contains_key(service)
+    }
+}
+
 /// One service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceInForce {
@@ -146,25 +193,36 @@ impl ServiceInForce {
     }
 }
 
+/// Which service one is, for whoever looks for it again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServiceRef {
+    id: u64,
+    /// Where it was the last time.
+    place: usize,
+}
+
+impl ServiceRef {
+    /// True when the other one is of the same service.
+    pub(crate) fn is(self, other: Self) -> bool {
+        self.id == other.id
+    }
+}
+
 /// The services in force.
 #[derive(Debug)]
 pub(crate) struct Serving {
     /// The default one first, then in the order of the settings; there is always one.
     services: Box<[Arc<ServiceInForce>]>,
-    places: Arc<FxHashMap<ServiceName, usize>>,
+    table: Arc<Table>,
     /// Another one than that of every value before it.
     number: u64,
 }
 
 impl Serving {
-    pub(super) fn new(
-        services: Vec<Arc<ServiceInForce>>,
-        places: Arc<FxHashMap<ServiceName, usize>>,
-        number: u64,
-    ) -> Self {
+    pub(super) fn new(services: Vec<Arc<ServiceInForce>>, table: Arc<Table>, number: u64) -> Self {
         Self {
             services: services.into_boxed_slice(),
-            places,
+            table,
             number,
         }
     }
@@ -185,11 +243,43 @@ impl Serving {
     }
 
     pub(super) fn place_of(&self, name: &ServiceName) -> Option<usize> {
-        self.places.get(name).copied()
+        self.table.places.get(name).copied()
     }
 
-    pub(super) fn places(&self) -> &Arc<FxHashMap<ServiceName, usize>> {
-        &self.places
+    pub(super) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// The place of the service that a request belongs to.
+    ///
+    /// # Errors
+    /// It belongs to none.
+    #[inline]
+    pub(crate) fn find(&self, subject: &Subject<'_>) -> Result<usize, UnknownService> {
+        match &self.table.requests {
+            None => Ok(0),
+            Some(table) => table.find(subject.host(), subject.path()),
+        }
+    }
+
+    /// True when there are others than the default one.
+    pub(crate) fn has_several(&self) -> bool {
+        self.services.len() > 1
+    }
+
+    /// The service at `place`, for later.
+    pub(crate) fn reference(&self, place: usize) -> ServiceRef {
+        let id = self.services[place].pools().service_id();
+        ServiceRef { id, place }
+    }
+
+    /// Where the service is now, if it is still there.
+    pub(crate) fn place_again(&self, service: ServiceRef) -> Option<usize> {
+        let is_it = |it: &Arc<ServiceInForce>| it.pools().service_id() == service.id;
+        match self.services.get(service.place) {
+            Some(it) if is_it(it) => Some(service.place),
+            _ => self.services.iter().position(is_it),
+        }
     }
 
     /// Another one than that of every value before it.

@@ -31,19 +31,20 @@ impl<D: Downstream> Exchange<'_, D> {
         error: Option<&io::Error>,
     ) {
         let (pool, worker) = (chosen.pool, self.worker);
+        let counters = worker.counters_of(chosen.pools());
         if self.tally.attempts > 0 {
-            worker.metrics().retries[pool as usize].increment();
+            counters.retries[pool as usize].increment();
         }
         self.tally.attempts += 1;
         let verdict = std::mem::take(&mut self.verdict);
         let failure = match (outcome, verdict) {
             (Ok(_), PeerVerdict::Answered) => {
-                worker.metrics().attempts_ok[pool as usize].increment();
+                counters.attempts_ok[pool as usize].increment();
                 worker.answered(chosen);
                 return;
             }
             (Ok(_), _) => {
-                worker.metrics().attempts_ok[pool as usize].increment();
+                counters.attempts_ok[pool as usize].increment();
                 return;
             }
             (_, PeerVerdict::Cut(failure)) => failure,
@@ -59,9 +60,7 @@ impl<D: Downstream> Exchange<'_, D> {
             worker.abandoned(chosen);
             return;
         }
-        worker
-            .reports
-            .attempt_failed(pool, chosen.peer().address, failure, error);
+        worker.reports.attempt_failed(chosen, failure, error);
         // Where `deadline` is shorter than the other times, nothing else would tell that a peer hangs.
         let had_all_time = failure == Failure::Deadline
             && self.tally.attempts == 1
@@ -82,10 +81,11 @@ impl<D: Downstream> Exchange<'_, D> {
         if let Some(asked) = upstream.asked {
             let took = now - asked;
             chosen.counts(self.worker.index()).latency.note(took);
-            self.worker.metrics().upstream_durations[chosen.pool as usize].note(took);
+            let counters = self.worker.counters_of(chosen.pools());
+            counters.upstream_durations[chosen.pool as usize].note(took);
         }
         let status = self.workspace.response.status;
-        self.verdict = match self.config.upstream.fail_statuses.contains(&status) {
+        self.verdict = match self.rules.fail_statuses.contains(&status) {
             true => {
                 self.worker.failed(chosen, Why::Status);
                 PeerVerdict::Refused
@@ -119,7 +119,7 @@ impl<D: Downstream> Exchange<'_, D> {
     /// The peer is out, or will be if what has just failed there is its fault.
     pub(super) fn is_bad(&self, chosen: &Chosen) -> bool {
         let health = &chosen.peer().health;
-        health.is_out() || health.is_suspect(self.config.upstream.max_fails)
+        health.is_out() || health.is_suspect(self.rules.max_fails)
     }
 
     /// Those at which the request has failed have failed themselves.

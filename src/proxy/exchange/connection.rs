@@ -40,10 +40,10 @@ impl<D: Downstream> Exchange<'_, D> {
     fn try_new_connection(&mut self, chosen: &Chosen) -> Result<Outcome, Stop> {
         let address = chosen.peer().address;
         self.leftover = Leftover::None;
-        let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
+        let deadline = self.until(Instant::now() + self.rules.connect_timeout);
         let connect = || peer::connect(address, deadline, self.transport.watch_gone());
         let in_flight = InFlight::begin(chosen.counts(self.worker.index()));
-        let in_use = self.worker.begin_upstream(address, self.config);
+        let in_use = self.worker.begin_upstream(address, self.config, self.rules);
         let connected = self.with_descriptors(deadline, connect);
         drop(in_flight);
         let (outcome, error) = match connected {
@@ -120,7 +120,7 @@ impl<D: Downstream> Exchange<'_, D> {
 
     /// Handles for a second coroutine. They wait for descriptors as a connection does, and as long.
     pub(super) fn twins(&self, upstream: &Upstream) -> Result<Twins<D::Transport>, Failure> {
-        let deadline = self.until(Instant::now() + self.config.upstream.connect_timeout);
+        let deadline = self.until(Instant::now() + self.rules.connect_timeout);
         let twins = || Twins::of(self.transport, &upstream.stream);
         self.with_descriptors(deadline, twins)
             .map_err(|error| match error.kind() {

@@ -34,7 +34,7 @@ impl<D: Downstream> Exchange<'_, D> {
     pub(super) fn read_response_head(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         let begun = Instant::now();
         upstream.asked.get_or_insert(begun);
-        let read_timeout = self.config.upstream.read_timeout;
+        let read_timeout = self.rules.read_timeout;
         let mut deadline = begun + read_timeout;
         let mut uptake = Uptake::default();
         let limits = &self.config.gateway.limits;
@@ -176,7 +176,7 @@ impl<D: Downstream> Exchange<'_, D> {
         let Some(pause) = verdict.pause else {
             return Ok(());
         };
-        let read_timeout = self.config.upstream.read_timeout;
+        let read_timeout = self.rules.read_timeout;
         if upstream.interim.is_endless(read_timeout) {
             return Err(Failure::InterimFlood.into());
         }

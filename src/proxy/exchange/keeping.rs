@@ -128,11 +128,12 @@ impl<D: Downstream> Exchange<'_, D> {
                 let taken = Taken {
                     stream,
                     in_use,
+                    service: self.candidates.service(),
                     peer,
                     pool,
                     challenged,
                 };
-                let limit = self.config.upstream.keepalive.claims();
+                let limit = self.rules.keepalive.claims();
                 let pinned = Pinned::new(self.worker, taken, self.decided, limit);
                 *self.pinned = pinned.map(Box::new);
             }
@@ -156,7 +157,7 @@ impl<D: Downstream> Exchange<'_, D> {
                     answered,
                     announced,
                 };
-                worker.keep_upstream(spent, self.config);
+                worker.keep_upstream(spent, self.config, self.rules);
             }
         }
     }

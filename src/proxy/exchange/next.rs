@@ -21,27 +21,28 @@ impl<D: Downstream> Exchange<'_, D> {
     /// The peer of `pool` to ask next, after so many were tried there; `None` when the request is not to be
     /// tried there (again).
     pub(super) fn next_peer(&mut self, pool: PoolName, tries: usize) -> Option<Chosen> {
-        let (worker, rules) = (self.worker, &self.config.upstream);
-        if tries >= rules.tries {
+        let worker = self.worker;
+        if tries >= self.rules.tries {
             return None;
         }
         let mut now = self.tally.begun;
         if !self.workspace.tried.is_empty() {
             now = Instant::now();
             // A peer that is in no list any more gets no new request.
-            worker.refresh_peers(now);
+            self.candidates = worker.renewed(&self.candidates, now);
         }
         if tries == 0 {
-            worker.chooser.note_request(pool, worker.index());
+            self.candidates.note_request(pool, worker.index());
             return self.choose(pool, now);
         }
         let chosen = self.choose(pool, now)?;
         // What was under way at a peer when it went out goes to a sound one, however much that is: it
         // comes but once.
         let moves = self.last_is_bad && !self.is_bad(&chosen);
-        if !moves && !worker.chooser.may_retry(pool) {
+        if !moves && !self.candidates.may_retry(pool) {
             chosen.is_given_up();
-            worker.metrics().retries_denied[pool as usize].increment();
+            let counters = worker.counters_of(self.candidates.pools());
+            counters.retries_denied[pool as usize].increment();
             self.tally.retry_denied = true;
             return None;
         }
@@ -50,11 +51,11 @@ impl<D: Downstream> Exchange<'_, D> {
 
     /// Chooses a peer of `pool`. What can be sent but once waits a moment where nobody knows of any peer
     /// whether it answers, [so often](DOUBTS) at most: others have been sent there to find out.
-    fn choose(&self, pool: PoolName, now: Instant) -> Option<Chosen> {
+    fn choose(&mut self, pool: PoolName, now: Instant) -> Option<Chosen> {
         match self.choose_now(pool, now) {
             Some(chosen) if !chosen.is_doubtful => Some(chosen),
             Some(doubtful) => self.wait_for_others(pool, doubtful),
-            None if self.worker.chooser.awaits_first_check(pool) => {
+            None if self.candidates.awaits_first_check(pool) => {
                 let now = self.wait_for_check(pool)?;
                 let chosen = self.choose_now(pool, now)?;
                 self.wait_for_others(pool, chosen)
@@ -73,13 +74,13 @@ impl<D: Downstream> Exchange<'_, D> {
             client: self.tally.client,
             worker: worker.index(),
         };
-        worker.chooser.choose(pool, &request, now)
+        worker.chooser.choose(&self.candidates, pool, &request, now)
     }
 
     /// Waits until others know whether a peer answers, where it is in doubt.
     #[cold]
     #[inline(never)]
-    fn wait_for_others(&self, pool: PoolName, mut chosen: Chosen) -> Option<Chosen> {
+    fn wait_for_others(&mut self, pool: PoolName, mut chosen: Chosen) -> Option<Chosen> {
         for _ in 0..DOUBTS {
             let Some(client) = self.transport.socket().filter(|_| chosen.is_doubtful) else {
                 break;
@@ -87,7 +88,7 @@ impl<D: Downstream> Exchange<'_, D> {
             chosen.is_given_up();
             client.pause(Instant::now() + DOUBT_TIME, Watch::Nothing);
             let now = Instant::now();
-            self.worker.refresh_peers(now);
+            self.candidates = self.worker.renewed(&self.candidates, now);
             chosen = self.choose_now(pool, now)?;
         }
         Some(chosen)
@@ -97,35 +98,34 @@ impl<D: Downstream> Exchange<'_, D> {
     /// returns when that was.
     #[cold]
     #[inline(never)]
-    fn wait_for_check(&self, pool: PoolName) -> Option<Instant> {
+    fn wait_for_check(&mut self, pool: PoolName) -> Option<Instant> {
         let client = self.transport.socket()?;
         let mut now = Instant::now();
-        let until = self.until(now + self.config.upstream.connect_timeout);
-        while self.worker.chooser.awaits_first_check(pool) {
+        let until = self.until(now + self.rules.connect_timeout);
+        while self.candidates.awaits_first_check(pool) {
             if now >= until || net::are_waits_cut() || self.transport.is_gone() {
                 return None;
             }
             client.pause(until.min(now + SHORTAGE), Watch::Nothing);
             now = Instant::now();
-            self.worker.refresh_peers(now);
+            self.candidates = self.worker.renewed(&self.candidates, now);
         }
         Some(now)
     }
 
     /// Nobody of `pre` is left to be asked: goes on with `prod` if that is allowed and possible.
     pub(super) fn falls_back(&mut self) -> bool {
-        let pools = self.worker.chooser.pools();
-        if !pools.fall_back(PoolName::Pre) {
+        if !self.candidates.pools().fall_back(PoolName::Pre) {
             return false;
         }
-        let metrics = self.worker.metrics();
+        let counters = self.worker.counters_of(self.candidates.pools());
         let reason = match self.workspace.tried.is_empty() {
             true => {
-                metrics.fallbacks_out.increment();
+                counters.fallbacks_out.increment();
                 Reason::PreOut
             }
             false => {
-                metrics.fallbacks_exhausted.increment();
+                counters.fallbacks_exhausted.increment();
                 Reason::PreExhausted
             }
         };

@@ -18,7 +18,7 @@ impl<D: Downstream> Exchange<'_, D> {
     /// body is complete.
     pub(super) fn send_request(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         self.workspace.response.status = 0;
-        let patience = self.patience(self.config.upstream.send_timeout);
+        let patience = self.patience(self.rules.send_timeout);
         if self.body.is_complete() {
             let head = &self.workspace.to_peer;
             self.worker.metrics().upstream_sent.add(head.len() as u64);
@@ -76,7 +76,7 @@ impl<D: Downstream> Exchange<'_, D> {
     fn await_continue(&mut self, upstream: &mut Upstream) -> Result<(), Stop> {
         // Some peers never consent, and some clients wait for a second before they go on without
         // consent; so the peer, which is blamed in the end, has more than its ordinary time.
-        let read_timeout = self.config.upstream.read_timeout;
+        let read_timeout = self.rules.read_timeout;
         let deadline = Instant::now() + self.config.gateway.body_timeout.max(read_timeout);
         let deadline = self.until(deadline);
         let watch = self.transport.watch_readable();
@@ -89,7 +89,7 @@ impl<D: Downstream> Exchange<'_, D> {
 
     /// Relays the request's body. False when the peer responds before the body is complete.
     fn relay_request_body(&mut self, upstream: &mut Upstream) -> Result<bool, Stop> {
-        let peer_patience = self.patience(self.config.upstream.send_timeout);
+        let peer_patience = self.patience(self.rules.send_timeout);
         let Workspace {
             to_peer,
             pending,

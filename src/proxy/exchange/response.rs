@@ -230,8 +230,8 @@ impl<D: Downstream> Exchange<'_, D> {
         let gateway = &self.config.gateway;
         // A peer that waits for the rest of the body is as slow as the client.
         let peer_patience = self.patience(match upload.is_some() {
-            true => gateway.body_timeout.max(self.config.upstream.stall_timeout),
-            false => self.config.upstream.stall_timeout,
+            true => gateway.body_timeout.max(self.rules.stall_timeout),
+            false => self.rules.stall_timeout,
         });
         // Nothing else reads what the client may have to send before it reads.
         let mut drops = upload.is_none() && !self.body.is_complete();

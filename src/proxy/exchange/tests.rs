@@ -217,7 +217,11 @@ fn run<D: Downstream>(
         listening: &Listening::new(listen, listen.addr),
         pinned: &mut None,
     };
-    Exchange::new(worker, config, plan, client, workspace, tally).run(PoolName::Prod)
+    let serving = worker.serving.snapshot();
+    let candidates = worker.chooser.candidates(&serving, 0, Instant::now());
+    let pools = Rc::clone(candidates.pools());
+    let asking = (pools.rules(), candidates);
+    Exchange::new(worker, config, asking, plan, client, workspace, tally).run(PoolName::Prod)
 }
 
 /// Reads what ends with this.

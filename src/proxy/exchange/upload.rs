@@ -44,10 +44,10 @@ impl<D: Downstream> Exchange<'_, D> {
             // A peer that is held up by a client that does not read is as slow as that client; one that
             // has refused need not read at all.
             send_timeout: match self.is_refused() {
-                true => self.config.upstream.send_timeout,
+                true => self.rules.send_timeout,
                 false => {
                     let of_client = self.config.gateway.send_timeout;
-                    of_client.max(self.config.upstream.send_timeout)
+                    of_client.max(self.rules.send_timeout)
                 }
             },
             end: self.end,

@@ -115,7 +115,7 @@ impl Parked {
     /// use any more. One that is pinned cannot go on elsewhere, and has all of the drain's time.
     pub(super) fn fate(&mut self, now: Instant, draining: bool, worker: &Worker) -> Fate {
         let pinned = &mut self.dormant.pinned;
-        pinned.take_if(|pinned| pinned.is_spent(&worker.chooser));
+        pinned.take_if(|pinned| pinned.is_spent(worker));
         let stays = pinned.is_some() && !worker.gateway().ends_silent_tunnels();
         match draining && !stays || self.deadline <= now {
             true => Fate::Leaves,

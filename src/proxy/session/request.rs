@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -18,13 +19,15 @@ use crate::http::subject::Subject;
 use crate::lists::PoolName;
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::{RequestBody, SMALL_BODY};
+use crate::proxy::chooser::Candidates;
 use crate::proxy::exchange::{Exchange, Outcome, Requester};
 use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
 use crate::proxy::workspace::Workspace;
-use crate::route::{self, Decision, Reason, Service};
+use crate::route::{self, Decision, Reason, Service, UnknownService};
 use crate::snapshot::Snapshot;
+use crate::upstream::serving::Serving;
 
 /// Why there is no head.
 enum NoHead {
@@ -95,9 +98,9 @@ impl Session<'_> {
             return self.without_head(no_head, config, workspace, tally);
         }
         net::note_arrival();
-        let serving = self.worker.lists.snapshot();
-        let lists = serving.default_service().lists();
-        tally.generation = lists.generation;
+        let serving = self.worker.serving.snapshot();
+        tally.has_services = serving.has_several();
+        tally.generation = serving.default_service().lists().generation;
         let plan = match self.judge(config, workspace, tally) {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -106,16 +109,8 @@ impl Session<'_> {
                 return self.refuse(config, tally, refusal, to_head);
             }
         };
-        let chooser = &self.worker.chooser;
-        chooser.refresh(&serving, config, tally.begun);
-        let service = Service {
-            lists,
-            pre: chooser.standing(PoolName::Pre, plan.is_safe, tally.begun),
-            prod: chooser.standing(PoolName::Prod, plan.is_safe, tally.begun),
-            fallback: config.upstream.fallback,
-        };
         self.body = RequestBody::new(plan.framing, config);
-        let decision = self.decide(&plan, &service, workspace, tally.client);
+        let decision = self.decide(&plan, &serving, workspace, tally);
         workspace.to_peer.clear();
         workspace.asked.clear();
         if decision.is_ok() {
@@ -123,8 +118,8 @@ impl Session<'_> {
         }
         self.buffer.consume(workspace.request.len);
         self.take_small_body(plan.framing, &mut workspace.to_peer, tally);
-        let decision = match decision {
-            Ok(decision) => decision,
+        let (decision, candidates) = match decision {
+            Ok(decided) => decided,
             Err(refusal) => {
                 tally.refuse(refusal);
                 let (status, name) = (refusal.status(), refusal.name());
@@ -135,9 +130,12 @@ impl Session<'_> {
         drop(serving);
         tally.pool = Some(decision.pool);
         tally.reason = Some(decision.reason);
+        // Its own, since the candidates may be others while the request is under way.
+        let pools = Rc::clone(candidates.pools());
+        let counters = self.worker.counters_of(&pools);
         match decision.reason {
-            Reason::PreEmpty => self.worker.metrics().fallbacks_empty.increment(),
-            Reason::PreOut => self.worker.metrics().fallbacks_out.increment(),
+            Reason::PreEmpty => counters.fallbacks_empty.increment(),
+            Reason::PreOut => counters.fallbacks_out.increment(),
             _ => {}
         }
         // Lent, since the exchange has the rest of the workspace.
@@ -152,7 +150,8 @@ impl Session<'_> {
             pinned: &mut self.dormant.pinned,
         };
         let (worker, pool) = (self.worker, decision.pool);
-        let mut exchange = Exchange::new(worker, config, &plan, client, workspace, tally);
+        let asking = (pools.rules(), candidates);
+        let mut exchange = Exchange::new(worker, config, asking, &plan, client, workspace, tally);
         let outcome = exchange.run(pool);
         workspace.to_client = to_client;
         self.body.let_go();
@@ -295,19 +294,32 @@ impl Session<'_> {
         Plan::of(head, bytes, options, gateway, by_proxy)
     }
 
-    /// Decides who is to serve the request.
+    /// Decides who is to serve the request: of which service, and which pool.
     fn decide(
         &self,
         plan: &Plan,
-        service: &Service<'_>,
+        serving: &Serving,
         workspace: &Workspace,
-        client: IpAddr,
-    ) -> Result<Decision, Refusal> {
+        tally: &mut Tally,
+    ) -> Result<(Decision, Rc<Candidates>), Refusal> {
+        let subject = Subject::new(tally.client, &workspace.request, self.buffer.filled());
+        let place = serving.find(&subject).map_err(UnknownService::refusal)?;
+        let candidates = self.worker.chooser.candidates(serving, place, tally.begun);
+        let (lists, pools) = (serving.services()[place].lists(), candidates.pools());
+        tally.generation = lists.generation;
+        tally.service = Some(Rc::clone(pools));
         if plan.last_hop {
             return Err(Refusal::MaxForwards);
         }
-        let subject = Subject::new(client, &workspace.request, self.buffer.filled());
-        route::decide(&subject, service)
+        let standing = |pool| candidates.standing(pool, plan.is_safe, tally.begun);
+        let service = Service {
+            lists,
+            pre: standing(PoolName::Pre),
+            prod: standing(PoolName::Prod),
+            fallback: pools.rules().fallback,
+        };
+        let decision = route::decide(&subject, &service)?;
+        Ok((decision, candidates))
     }
 
     /// Writes the head for the peer.
