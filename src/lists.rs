@@ -1,7 +1,8 @@
 //! The three lists as one immutable value: who is gray, and where `pre` and `prod` are.
 //!
 //! A store hands over entries as text; here they are parsed, one parser for each kind of entry, and put
-//! into the form that a request needs: ranges to search (`ranges`), peers to choose from. An entry that
+//! into the form that a request needs: ranges to search (`ranges`), rules to hold requests against (`rule`),
+//! peers to choose from. An entry that
 //! cannot be read is skipped and reported; it never empties a list. Lists are sets: order and repetition
 //! mean nothing, but `findings` reports likely mistakes.
 //!
@@ -14,6 +15,7 @@ mod digest;
 mod entry;
 pub(crate) mod findings;
 mod gray;
+mod gray_entry;
 mod name;
 pub(crate) mod notes;
 mod peer;
@@ -30,17 +32,21 @@ use std::sync::Arc;
 
 pub use by_list::ByList;
 pub use digest::Digest;
+pub(crate) use entry::net_entry;
 pub(crate) use entry::why_unusable;
 pub(crate) use entry::{LONGEST_ENTRY, WrongEntry};
-pub use entry::{WrittenPeer, canonical, gray_entry, peer_entry};
+pub use entry::{WrittenPeer, canonical, peer_entry};
 pub(crate) use gray::Family;
 pub use gray::GrayList;
+pub use gray_entry::{GrayEntry, gray_entry};
 pub use name::ListName;
 pub use peer::{ListedPeer, Place};
 pub use peers::PeerList;
 pub use pool::PoolName;
 pub(crate) use remarks::Remarks;
 pub use remarks::{Skipped, SkippedEntry};
+pub use rule::Rule;
+pub(crate) use rule::words::comment;
 pub use service::ServiceName;
 
 /// The lists themselves, each shared with its other users.

@@ -100,7 +100,8 @@ fn lists_are_shown_as_they_are_in_force() {
     assert_eq!(lists["pre"], json!(["127.0.0.1:81", "[::1]:8000"]));
     let prod = ["127.0.0.1:82", "127.0.0.1:9000", "127.0.0.2:8000"];
     assert_eq!(lists["prod"], json!(prod));
-    let neither = "neither an IP address nor a net like 10.0.0.0/8";
+    let neither =
+        "neither an IP address, a net like 10.0.0.0/8, nor a term like header:X-User=alice";
     assert_eq!(
         lists["skipped"],
         json!({

@@ -117,7 +117,7 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
     assert_eq!(
         lines,
         [
-            "gray: skipped: !: neither an IP address nor a net like 10.0.0.0/8",
+            "gray: skipped: !: ! stands before what it excludes; !* excludes everybody",
             "prod: skipped: 10.1.0.3 wieght=2: \"wieght\" is unknown; only weight=1 to weight=1000 is read",
             "prod: skipped: 10.1.0.4 weight=0: weight=0 is no weight: for a server that is to get no more requests, remove the entry",
             "gray: host-bits: 10.1.2.3/8: has host bits; taken as 10.0.0.0/8",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use graygate::config::{Config, ConfigError, Keepalive, Store, Url};
-use graygate::lists::{self, GrayList, ListName, PeerList, Place};
+use graygate::lists::{self, GrayEntry, GrayList, ListName, PeerList, Place};
 use graygate::store::{Entries, format};
 
 use super::noise;
@@ -57,9 +57,12 @@ fn gray_list(entries: &Entries) {
     assert_eq!(again.entries().collect::<Vec<_>>(), canonical);
     let nets: Vec<_> = canonical
         .iter()
-        .filter_map(|entry| lists::gray_entry(entry).ok())
+        .filter_map(|entry| match lists::gray_entry(entry) {
+            Ok(GrayEntry::Net(net)) => Some(net),
+            _ => None,
+        })
         .collect();
-    assert_eq!(nets.len(), canonical.len());
+    assert_eq!(nets.len() + list.rules().len(), canonical.len());
     // The borders of every net, and their neighbours.
     for net in &nets {
         assert_eq!(net.addr(), net.network(), "an entry with host bits");

@@ -103,7 +103,7 @@ fn page(
         query.unwrap_or_default(),
     );
     Ok(match path {
-        _ if is(ListsPage::PATH) => match lists::Part::of(query) {
+        _ if is(ListsPage::PATH) => match lists::PartAsked::of(query) {
             Ok(part) => {
                 let page = lists::PageWriter::new(view, part, rights.clients);
                 let body = Body::Lists(Box::new(page));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::error::{ValueResult, WrongValue, shown, wrong};
-use crate::lists::gray_entry;
+use crate::lists::net_entry;
 
 /// A whole number within `range`.
 pub(super) fn count<N>(text: &str, range: RangeInclusive<N>) -> ValueResult<N>
@@ -222,7 +222,7 @@ pub(super) fn networks(text: &str) -> ValueResult<Vec<IpNet>> {
     }
     let read = |item: &str| {
         // As strict as in the gray list, and in the same form.
-        gray_entry(item.trim()).or_else(|_| {
+        net_entry(item.trim()).or_else(|_| {
             let item = shown(item.trim());
             wrong(format!("`{item}` is not an address or CIDR"), ALLOWED)
         })

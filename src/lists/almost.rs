@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use crate::lists::entry::{LINK_LOCAL, UNREACHABLE, canonical, digits};
-use crate::lists::{Place, gray_entry, peer_entry};
+use crate::lists::{Place, net_entry, peer_entry};
 
 /// What an unreadable entry of the gray list may be meant to be.
 pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
-    let reads = |text: &str| gray_entry(text).is_ok();
+    let reads = |text: &str| net_entry(text).is_ok();
     let trial = RepairTrial {
         repairs: &[REPAIRS, GRAY_REPAIRS],
         reads: &reads,

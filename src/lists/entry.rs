@@ -1,4 +1,4 @@
-//! One entry as text: an address or a net of the gray list, a peer of a pool. One parser for each.
+//! One entry as text: an address or a net, a peer of a pool. One parser for each.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,15 +20,15 @@ pub fn canonical(net: IpNet) -> String {
     }
 }
 
-/// Reads one entry of the gray list. Host bits in a net are cleared.
+/// Reads an address or a net. Host bits in a net are cleared.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn gray_entry(text: &str) -> Result<IpNet, &'static str> {
+pub(crate) fn net_entry(text: &str) -> Result<IpNet, &'static str> {
     read_net(text).map(|net| net.trunc())
 }
 
-/// As [`gray_entry`], but as it was written, with host bits.
+/// As [`net_entry`], but as it was written, with host bits.
 pub(super) fn read_net(text: &str) -> Result<IpNet, &'static str> {
     let net = match text.split_once('/') {
         Some((address, length)) => prefixed(address, length),
@@ -185,7 +185,7 @@ const LONGEST_LABEL: usize = 63;
 
 /// The name of a host in lower case: labels of RFC 1123 section 2.1, and with `_`, since there are such
 /// names. A dot at the end stays: it says that no domain is to be tried behind the name.
-fn canonical_name(text: &str) -> Option<Arc<str>> {
+pub(super) fn canonical_name(text: &str) -> Option<Arc<str>> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_label = |label: &str| {
@@ -257,8 +257,12 @@ fn is_unreachable(address: IpAddr) -> bool {
 }
 
 /// No entry that can be read is longer, in bytes: a name with its port and weight has 272 at most, and there
-/// is room for blanks around them. Of a longer one a store need not keep more than that it is longer.
+/// is room for blanks around them, and for several terms. Of a longer one a store need not keep more than
+/// that it is longer.
 pub(crate) const LONGEST_ENTRY: usize = 1024;
+
+/// Why a longer one is skipped.
+pub(super) const TOO_LONG: &str = "longer than the 1024 bytes that an entry may have";
 
 /// A number in its only unambiguous form: digits without leading zeros. Since some read `010` as ten and
 /// others as eight, it is not accepted.

@@ -1,4 +1,4 @@
-//! The gray list: addresses and nets, and whether one of them covers a client.
+//! The gray list: addresses and nets, whether one of them covers a client, and the rules beside them.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -10,10 +10,12 @@ use sha2::{Digest as _, Sha256};
 use super::almost::almost_gray;
 use super::digest::{ContentHash, Digest};
 use super::entry::{canonical, read_net};
+use super::gray_entry::{GrayEntry, gray_entry};
 use super::name::ListName;
 use super::notes::{self, FindingKind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
+use super::rule::Rule;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,8 @@ pub struct GrayList {
 struct Nets {
     v4: Box<[Ipv4Net]>,
     v6: Box<[Ipv6Net]>,
+    /// The entries that are more than an address or a net.
+    rules: Box<[Rule]>,
     covered_v4: Ranges<u32>,
     covered_v6: Ranges<u128>,
     content: ContentHash,
@@ -89,17 +93,28 @@ impl Default for GrayList {
 }
 
 impl GrayList {
-    /// Parses entries: addresses, and nets in CIDR notation (RFC 4632, RFC 4291).
+    /// Parses entries: addresses, nets in CIDR notation (RFC 4632, RFC 4291), and rules.
     pub fn parse<E: AsRef<[u8]>>(texts: impl IntoIterator<Item = E>) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let (mut v4, mut v6, mut rules) = (Vec::new(), Vec::new(), Vec::new());
         let read = |text: &str, noted: &mut Notes| {
-            let written = read_net(text)?;
-            let net = written.trunc();
-            if net != written {
-                noted.add(FindingKind::HostBits, || {
-                    notes::host_bits(text, written, net)
-                });
-            }
+            let net = match read_net(text) {
+                Ok(written) => {
+                    let net = written.trunc();
+                    if net != written {
+                        noted.add(FindingKind::HostBits, || {
+                            notes::host_bits(text, written, net)
+                        });
+                    }
+                    net
+                }
+                Err(_) => match gray_entry(text)? {
+                    GrayEntry::Net(net) => net,
+                    GrayEntry::Rule(rule) => {
+                        rules.push(rule);
+                        return Ok(());
+                    }
+                },
+            };
             match net {
                 IpNet::V4(net) => v4.push(net),
                 IpNet::V6(net) => v6.push(net),
@@ -114,13 +129,15 @@ impl GrayList {
         v6.sort_unstable_by_key(|net| (net.addr().to_bits(), net.prefix_len()));
         remarks.notes.dedup(&mut v4, |net| canonical((*net).into()));
         remarks.notes.dedup(&mut v6, |net| canonical((*net).into()));
+        rules.sort_unstable();
+        remarks.notes.dedup(&mut rules, Rule::to_string);
         Self {
-            nets: Arc::new(Nets::new(v4, v6)),
+            nets: Arc::new(Nets::new(v4, v6, rules)),
             remarks,
         }
     }
 
-    /// True when an entry covers `client`, which is compared as an address and never as text. An
+    /// True when an address or a net covers `client`, which is compared as an address and never as text. An
     /// IPv4-mapped IPv6 client must have been made IPv4 before.
     // Inlined, so that the address is passed in registers: otherwise it is written to memory for the
     // call, and with it the whole subject of a decision.
@@ -143,12 +160,12 @@ impl GrayList {
         all - admitted <= all / LEFT_OUT
     }
 
-    /// The entries of a family.
+    /// The addresses and nets of a family.
     pub(crate) fn nets_of(&self, family: Family) -> impl Iterator<Item = IpNet> {
         self.nets().filter(move |it| family.is_of(it))
     }
 
-    /// The most specific entry that covers `client`: for explanations, not for every request.
+    /// The most specific address or net that covers `client`: for explanations, not for every request.
     pub(crate) fn matching(&self, client: IpAddr) -> Option<IpNet> {
         let longest = IpNet::from(client).max_prefix_len();
         let mut nets = (0..=longest).rev().map(|length| {
@@ -156,6 +173,12 @@ impl GrayList {
             net.trunc()
         });
         nets.find(|net| self.has(net))
+    }
+
+    /// The entries that are more than an address or a net, sorted and without repetition. They come behind
+    /// those.
+    pub fn rules(&self) -> &[Rule] {
+        &self.nets.rules
     }
 
     /// True when `net` itself is an entry.
@@ -166,7 +189,7 @@ impl GrayList {
         }
     }
 
-    /// The entries that are `net`, or lie within it.
+    /// The addresses and nets that are `net`, or lie within it.
     pub(super) fn within(&self, net: &IpNet) -> impl ExactSizeIterator<Item = IpNet> {
         let (v4, v6) = match net {
             IpNet::V4(net) => {
@@ -195,7 +218,7 @@ impl GrayList {
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.nets.v4.len() + self.nets.v6.len()
+        self.nets.v4.len() + self.nets.v6.len() + self.nets.rules.len()
     }
 
     /// True when there is no entry.
@@ -230,7 +253,7 @@ impl GrayList {
         }
     }
 
-    /// The entries as nets, sorted: IPv4 first.
+    /// The addresses and nets, sorted: IPv4 first.
     pub fn nets(&self) -> impl Iterator<Item = IpNet> {
         let v4 = self.nets.v4.iter().copied().map(IpNet::V4);
         v4.chain(self.nets.v6.iter().copied().map(IpNet::V6))
@@ -241,23 +264,28 @@ impl GrayList {
     /// # Panics
     /// When there are fewer.
     pub(crate) fn entries_in(&self, places: Range<usize>) -> impl Iterator<Item = String> {
-        let (v4, v6) = (&self.nets.v4, &self.nets.v6);
-        let of_v4 = places.start.min(v4.len())..places.end.min(v4.len());
-        let of_v6 = places.start.saturating_sub(v4.len())..places.end.saturating_sub(v4.len());
-        let v4 = v4[of_v4].iter().copied().map(IpNet::V4);
-        v4.chain(v6[of_v6].iter().copied().map(IpNet::V6))
-            .map(canonical)
+        let Nets { v4, v6, rules, .. } = &*self.nets;
+        let (end_v4, end_v6) = (v4.len(), v4.len() + v6.len());
+        let part = |start: usize, end: usize| {
+            places.start.clamp(start, end) - start..places.end.clamp(start, end) - start
+        };
+        let rules = &rules[part(end_v6, self.len().max(places.end))];
+        let (v4, v6) = (&v4[part(0, end_v4)], &v6[part(end_v4, end_v6)]);
+        let v4 = v4.iter().copied().map(IpNet::V4);
+        let nets = v4.chain(v6.iter().copied().map(IpNet::V6)).map(canonical);
+        nets.chain(rules.iter().map(Rule::to_string))
     }
 
-    /// The entries in their canonical form: an address, or `network/length`.
+    /// The entries in their canonical form: an address, or `network/length`, or a rule as it is displayed.
     pub fn entries(&self) -> impl Iterator<Item = String> {
-        self.nets().map(canonical)
+        let nets = self.nets().map(canonical);
+        nets.chain(self.rules().iter().map(Rule::to_string))
     }
 }
 
 impl Nets {
     /// Of entries that are sorted and without repetition.
-    fn new(v4: Vec<Ipv4Net>, v6: Vec<Ipv6Net>) -> Self {
+    fn new(v4: Vec<Ipv4Net>, v6: Vec<Ipv6Net>, rules: Vec<Rule>) -> Self {
         let borders = |net: &Ipv4Net| (net.network().to_bits(), net.broadcast().to_bits());
         let covered_v4 = Ranges::new(v4.iter().map(borders), CLIENTS_V4);
         let borders = |net: &Ipv6Net| (net.network().to_bits(), net.broadcast().to_bits());
@@ -271,9 +299,14 @@ impl Nets {
             content.update([6, net.prefix_len()]);
             content.update(net.addr().octets());
         }
+        for rule in &rules {
+            // No net begins with a 0, and no rule has a line feed.
+            content.update(format!("\0{rule}\n"));
+        }
         Self {
             v4: v4.into_boxed_slice(),
             v6: v6.into_boxed_slice(),
+            rules: rules.into_boxed_slice(),
             covered_v4,
             covered_v6,
             content: content.finalize().into(),
@@ -352,6 +385,75 @@ mod tests {
                 assert_eq!(some, all[start..end]);
             }
         }
+    }
+
+    #[test]
+    fn rules_stand_behind_the_addresses_sorted_and_once() {
+        let list = gray(&[
+            "percent:5:cookie:uid",
+            "!*",
+            "10.0.0.1",
+            "header:X-User=bob",
+            "header:x-user=\"alice\"",
+            "::1",
+            "path:/v2/* header:X-User=alice note=\"\\\"new\\\" site\"",
+            "header:X-USER=bob",
+            "header: x",
+            "* 10.1.2.3/16",
+        ]);
+        let entries: Vec<String> = list.entries().collect();
+        assert_eq!(
+            entries,
+            [
+                "10.0.0.1",
+                "10.1.0.0/16",
+                "::1",
+                "header:x-user=alice",
+                "header:x-user=alice path:/v2/* note=\"\\\"new\\\" site\"",
+                "header:x-user=bob",
+                "percent:5:cookie:uid",
+                "!*",
+            ]
+        );
+        assert_eq!((list.len(), list.rules().len()), (8, 5));
+        assert_eq!(list.skipped().count, 1);
+        assert_eq!(
+            list.remarks().notes.counts[FindingKind::Duplicate as usize],
+            1
+        );
+        for start in 0..=entries.len() {
+            for end in start..=entries.len() {
+                let some: Vec<String> = list.entries_in(start..end).collect();
+                assert_eq!(some, entries[start..end]);
+            }
+        }
+        let again = GrayList::parse(&entries);
+        assert_eq!(again.entries().collect::<Vec<_>>(), entries);
+        assert_eq!(again.digest(), list.digest());
+        assert!(
+            !list.contains([10, 0, 0, 2].into()),
+            "rules are no addresses"
+        );
+    }
+
+    #[test]
+    fn a_rule_is_content_and_so_is_its_note() {
+        let mut digests = vec![
+            gray(&["10.0.0.1"]).digest(),
+            gray(&["10.0.0.1", "header:X"]).digest(),
+            gray(&["10.0.0.1", "header:X note=a"]).digest(),
+            gray(&["10.0.0.1", "header:X note=b"]).digest(),
+            gray(&["10.0.0.1", "header:X until=2026-12-01T18:00Z"]).digest(),
+            gray(&["10.0.0.1", "!header:X"]).digest(),
+            gray(&["10.0.0.1", "header:X", "header:Y"]).digest(),
+            gray(&["10.0.0.1", "header:X header:Y"]).digest(),
+        ];
+        let same = gray(&["header:x=*", "10.0.0.1"]).digest();
+        assert_eq!(digests[1], same);
+        let count = digests.len();
+        digests.sort_by_key(ToString::to_string);
+        digests.dedup();
+        assert_eq!(digests.len(), count);
     }
 
     #[test]

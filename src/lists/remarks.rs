@@ -1,6 +1,6 @@
 //! Parsing the entries of a list: those that can be read, and remarks about the rest.
 
-use super::entry::{LONGEST_ENTRY, WrongEntry};
+use super::entry::{LONGEST_ENTRY, TOO_LONG, WrongEntry};
 use super::notes::{FindingKind, Notes};
 
 /// Remarks about a list's entries, as they were written.
@@ -58,7 +58,7 @@ pub(super) fn parse_all<E: AsRef<[u8]>>(
         let bytes = text.as_ref();
         let text = std::str::from_utf8(bytes).map(str::trim_ascii);
         let parsed = match text {
-            _ if bytes.len() > LONGEST_ENTRY => Err("longer than any address".into()),
+            _ if bytes.len() > LONGEST_ENTRY => Err(TOO_LONG.into()),
             Ok(text) => parse(text, &mut remarks.notes),
             Err(_) => Err("not text".into()),
         };

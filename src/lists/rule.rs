@@ -1,7 +1,18 @@
 //! An entry of the gray list that is more than an address: what must hold of a request, as a value.
 //!
 //! [`Rule`] is the parsed form of one entry; its `Display` is the canonical form, of which digests, copies
-//! and pages are made.
+//! and pages are made. What is read from that is the same rule again, and entries that mean the same are one
+//! rule wherever that can be told from the entry alone: whatever the order of their terms, the case of the
+//! names of fields, quotes that are not needed, or other forms of one net, version, time or share.
+
+mod host;
+mod moment;
+mod parse;
+mod part;
+mod share;
+mod show;
+mod version;
+pub(in crate::lists) mod words;
 
 use std::time::SystemTime;
 
@@ -12,7 +23,8 @@ use ipnet::IpNet;
 pub struct Rule {
     /// `!`: it keeps requests from `pre`, and wins over all that do not.
     pub(crate) excludes: bool,
-    /// What must hold, at least one.
+    /// What must hold: at least one, sorted and without repetition. `*` stands alone, as there is nothing
+    /// to add to another term.
     pub(crate) terms: Box<[Term]>,
     /// Holds until then, exclusively; in whole seconds.
     pub(crate) until: Option<SystemTime>,
@@ -57,7 +69,7 @@ pub(crate) enum Part {
     Header(Box<str>),
     /// The first cookie of that name.
     Cookie(Box<[u8]>),
-    /// The first query parameter of that name, which is percent-decoded here.
+    /// The first query parameter of that name, which is percent-decoded here. It need not be UTF-8.
     Query(Box<[u8]>),
     /// The target's path, as it was sent, without its query.
     Path,
@@ -74,9 +86,11 @@ pub(crate) enum Test {
     Present,
     /// It is this text.
     Is(Box<[u8]>),
-    /// It is this text, whatever the case of its letters (ASCII).
+    /// It is this text, which is in lower case here, whatever the case of its letters (ASCII). Without a
+    /// letter it is [`Self::Is`].
     IsInAnyCase(Box<[u8]>),
-    /// It begins, ends, or has within it this text: `x*`, `*x`, `*x*`. Case matters unless `any_case`.
+    /// It begins, ends, or has within it this text, which is not empty: `x*`, `*x`, `*x*`. Case matters
+    /// unless `any_case`; then the text is in lower case here.
     Like {
         /// `*` before it.
         open_start: bool,
@@ -88,7 +102,7 @@ pub(crate) enum Test {
         any_case: bool,
     },
     /// It is a version that compares like this with another one.
-    Version(Comparison, Version),
+    Version(Comparison, AppVersion),
 }
 
 /// How two versions compare.
@@ -98,7 +112,7 @@ pub(crate) enum Comparison {
     Less,
     /// `<=`
     AtMost,
-    /// `=`: also if the text is the same.
+    /// `=`: also if it is written in another way.
     Equal,
     /// `>=`
     AtLeast,
@@ -106,11 +120,14 @@ pub(crate) enum Comparison {
     Greater,
 }
 
-/// Numbers with dots between them, perhaps behind a `v`; without zeros at its end, which say nothing.
+/// Numbers with dots between them, perhaps behind a `v`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version {
-    /// As written.
-    pub(crate) text: Box<str>,
-    /// Compared one by one; what is missing at the end is 0.
+pub(crate) struct AppVersion {
+    /// Compared one by one; what is missing at the end is 0, and a 0 at the end is left out.
     pub(crate) numbers: Box<[u64]>,
+    /// They as text.
+    pub(crate) text: Box<str>,
 }
+
+/// Most terms of an entry.
+pub(super) const MOST_TERMS: usize = 16;

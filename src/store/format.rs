@@ -4,7 +4,8 @@
 //! there, the last line must be complete, and a single bad entry makes the whole version invalid. So one
 //! that is still being written, or is wrong, is refused.
 //!
-//! Lines that begin with `#` or `;` are comments, and so is what follows a `#` after an entry.
+//! Lines that begin with `#` or `;` are comments, and so is what follows a `#` after an entry, unless it is
+//! within quotes.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -118,8 +119,8 @@ fn sections(
         let Some(line) = line.strip_suffix(b"\n") else {
             return wrong("the last line has no line feed; is the file still being written?");
         };
-        let line = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-        let line = line.trim_ascii();
+        let end = lists::comment(line).unwrap_or(line.len());
+        let line = line[..end].trim_ascii();
         if line.is_empty() || line.starts_with(b";") {
             continue;
         }
@@ -153,7 +154,7 @@ fn sections(
 fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), WrongEntry> {
     let text = std::str::from_utf8(entry).map_err(|_| "not text")?;
     match list {
-        ListName::Gray => lists::gray_entry(text).map(drop).map_err(WrongEntry::from),
+        ListName::Gray => lists::gray_entry(text).map(drop),
         ListName::Pre | ListName::Prod => lists::peer_entry(text, peer_port).map(drop),
     }
 }
@@ -216,6 +217,28 @@ mod tests {
             let error = parse(text.as_bytes(), 80).unwrap_err().to_string();
             assert!(error.contains(said), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_comment_begins_at_a_number_sign_that_is_not_in_quotes() {
+        let text = r##"[gray]
+header:X="a#b" # "a comment"
+cookie:a="\"#" note="#1"# it's "open
+percent:5 # half
+; a "comment # in another
+[pre]
+[prod]
+"##;
+        let gray = parse(text.as_bytes(), 80).unwrap().gray.unwrap();
+        let entries = (&gray).into_iter().map(String::from_utf8_lossy);
+        assert_eq!(
+            entries.collect::<Vec<_>>(),
+            [
+                r##"header:X="a#b""##,
+                r##"cookie:a="\"#" note="#1""##,
+                "percent:5"
+            ]
+        );
     }
 
     #[test]

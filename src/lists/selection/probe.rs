@@ -154,7 +154,7 @@ fn compare(value: &[u8], numbers: &[u64]) -> Option<Ordering> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lists::rule::Version;
+    use crate::lists::rule::AppVersion;
 
     fn check(test: &Test, table: &[(&str, bool)]) {
         let (probe, mut memory) = (Probe::new(test), Vec::new());
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn versions_compare_number_by_number_and_what_is_none_never_holds() {
         use Comparison::{AtLeast, AtMost, Equal, Greater, Less};
-        let version = |text: &str, numbers: &[u64]| Version {
+        let version = |text: &str, numbers: &[u64]| AppVersion {
             text: text.into(),
             numbers: numbers.into(),
         };

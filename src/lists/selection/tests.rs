@@ -15,7 +15,7 @@ use super::*;
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
 use crate::http::visitor::{Visitor, VisitorId};
-use crate::lists::rule::{Comparison, Test, Version};
+use crate::lists::rule::{AppVersion, Comparison, Test};
 
 const LIMITS: Limits = Limits {
     line: 64 * 1024,
@@ -95,7 +95,7 @@ fn each_term_holds_for_what_it_names_and_the_first_of_several_counts() {
     let version = |comparison, numbers: &[u64]| {
         Test::Version(
             comparison,
-            Version {
+            AppVersion {
                 text: "-".into(),
                 numbers: numbers.into(),
             },
@@ -448,7 +448,7 @@ fn tests() -> impl Strategy<Value = Test> {
         let numbers: Box<[u64]> = numbers.into();
         let text: Vec<String> = numbers.iter().map(u64::to_string).collect();
         let text = text.join(".").into();
-        Test::Version(comparison, Version { text, numbers })
+        Test::Version(comparison, AppVersion { text, numbers })
     });
     prop_oneof![
         1 => Just(Test::Present),

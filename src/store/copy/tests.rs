@@ -10,11 +10,18 @@ use crate::lists::ByList;
 
 pub(super) fn lists() -> Lists {
     let entries = ByList {
-        gray: "10.0.0.1 10.1.0.0/16 2001:db8::/32 ::1",
-        pre: "[::1]:81 10.0.0.2",
-        prod: "10.0.0.3",
+        gray: vec![
+            "10.0.0.1",
+            "10.1.0.0/16",
+            "2001:db8::/32",
+            "::1",
+            r##"header:X-Colour="#fff" note="a # and a \"""##,
+            "!percent:5:cookie:uid until=2026-12-01T18:00Z",
+        ],
+        pre: vec!["[::1]:81", "10.0.0.2"],
+        prod: vec!["10.0.0.3"],
     };
-    Lists::parse(7, entries.map(str::split_whitespace), 8080)
+    Lists::parse(7, entries, 8080)
 }
 
 fn text() -> Vec<u8> {
@@ -36,6 +43,7 @@ fn what_is_written_is_read_as_it_was_and_is_a_lists_file() {
     let text = text();
     let copy = parse(&text, 8080).unwrap();
     assert_eq!(copy.lists.digest, lists().digest);
+    assert_eq!(copy.lists.gray.rules(), lists().gray.rules());
     assert_eq!(copy.lists.generation, 7);
     assert_eq!(copy.store, Some(store()));
     let mut names = copy
