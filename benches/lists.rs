@@ -17,7 +17,7 @@ use std::time::Duration;
 use divan::Bencher;
 use graygate::http::h1::head::RequestHead;
 use graygate::http::subject::Subject;
-use graygate::lists::{GrayList, Lists, PeerList, SharedLists, canonical};
+use graygate::lists::{GrayList, Lists, PeerList, Scratch, SharedLists, canonical};
 use graygate::memory::advice;
 use graygate::route::{self, PoolStanding, Service};
 use ipnet::IpNet;
@@ -267,7 +267,7 @@ fn decide(bencher: Bencher<'_, '_>, count: usize) {
         prod: peers(),
     };
     let lists = Lists::new(1, lists);
-    let head = RequestHead::default();
+    let (head, mut scratch) = (RequestHead::default(), Scratch::default());
     bencher.bench_local(|| {
         let subject = Subject::new(table.next_client(), &head, &[]);
         let service = Service {
@@ -276,7 +276,7 @@ fn decide(bencher: Bencher<'_, '_>, count: usize) {
             prod: PoolStanding::Usable,
             fallback: true,
         };
-        let decision = route::decide(&subject, &service);
+        let decision = route::decide(&subject, &service, None, &mut scratch);
         table.go_on(decision.is_ok_and(|it| it.reason == route::Reason::Listed));
         decision
     });

@@ -47,7 +47,10 @@ pub(crate) use remarks::Remarks;
 pub use remarks::{Skipped, SkippedEntry};
 pub use rule::Rule;
 pub(crate) use rule::words::comment;
+pub(crate) use selection::Look;
+pub use selection::{RulePlace, Scratch, Selected};
 pub use service::ServiceName;
+pub use share::Salt;
 
 /// The lists themselves, each shared with its other users.
 pub type SharedLists = ByList<Arc<GrayList>, Arc<PeerList>>;

@@ -1,6 +1,7 @@
 //! The process around the gateway: signals, the pid file, privileges, limits, and threads that are
 //! restarted after a panic.
 
+pub(crate) mod clock;
 pub(crate) mod figures;
 pub(crate) mod handover;
 pub(crate) mod lineage;

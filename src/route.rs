@@ -7,6 +7,6 @@ mod services;
 mod wish;
 
 pub(crate) use self::decide::grant;
-pub use self::decide::{Decision, PoolStanding, Reason, Service, decide};
+pub use self::decide::{DecidingEntry, Decision, PoolStanding, Reason, Service, decide};
 pub use self::services::{ServiceTable, UnknownService};
 pub(crate) use self::wish::{WrongForce, wish};

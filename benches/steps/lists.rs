@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use graygate::http::h1::head::RequestHead;
 use graygate::http::subject::Subject;
-use graygate::lists::{GrayList, Lists, PeerList, SharedLists};
+use graygate::lists::{GrayList, Lists, PeerList, Scratch, SharedLists};
 use graygate::route::{self, PoolStanding, Reason, Service};
 
 /// What a client has.
@@ -103,9 +103,10 @@ impl DecideStep {
             fallback: true,
         };
         let head = RequestHead::default();
+        let mut scratch = Scratch::default();
         let is_gray = |client: &&IpAddr| {
             let subject = Subject::new(**black_box(client), &head, &[]);
-            let decision = route::decide(&subject, &service);
+            let decision = route::decide(&subject, &service, None, &mut scratch);
             decision.is_ok_and(|it| it.reason == Reason::Listed)
         };
         self.clients.iter().filter(is_gray).count()

@@ -78,6 +78,8 @@ pub(crate) enum Variable {
     Close,
     Error,
     Denied,
+    Entry,
+    Bucket,
     Sample,
 }
 
@@ -113,6 +115,8 @@ const VARIABLES: &[(&str, Variable)] = &[
     ("close", Variable::Close),
     ("error", Variable::Error),
     ("denied", Variable::Denied),
+    ("entry", Variable::Entry),
+    ("bucket", Variable::Bucket),
     ("sample", Variable::Sample),
 ];
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
@@ -16,6 +17,9 @@ use super::notes::{self, FindingKind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
 use super::rule::Rule;
+use super::selection::{Look, Scratch, Selection};
+use super::share::Salt;
+use crate::http::subject::Subject;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,9 @@ const LEFT_OUT: u128 = 10;
 pub struct GrayList {
     /// Shared by lists that differ only in skipped entries: there may be a million.
     nets: Arc<Nets>,
+    /// What its shares are dealt with.
+    salt: Salt,
+    content: ContentHash,
     remarks: Remarks,
 }
 
@@ -83,6 +90,8 @@ struct Nets {
     rules: Box<[Rule]>,
     covered_v4: Ranges<u32>,
     covered_v6: Ranges<u128>,
+    /// The rules, made ready for requests.
+    selection: Selection,
     content: ContentHash,
 }
 
@@ -131,9 +140,59 @@ impl GrayList {
         remarks.notes.dedup(&mut v6, |net| canonical((*net).into()));
         rules.sort_unstable();
         remarks.notes.dedup(&mut rules, Rule::to_string);
+        let nets = Arc::new(Nets::new(v4, v6, rules));
         Self {
-            nets: Arc::new(Nets::new(v4, v6, rules)),
+            content: nets.content,
+            salt: Salt::default(),
+            nets,
             remarks,
+        }
+    }
+
+    /// The same list with another salt.
+    #[must_use]
+    pub fn with_salt(self, salt: Salt) -> Self {
+        let mut content = self.nets.content;
+        if self.has_shares() && !salt.is_empty() {
+            let mut hash = Sha256::new();
+            hash.update(content);
+            hash.update(salt.text());
+            content = hash.finalize().into();
+        }
+        Self {
+            salt,
+            content,
+            ..self
+        }
+    }
+
+    /// What its shares are dealt with.
+    pub fn salt(&self) -> &Salt {
+        &self.salt
+    }
+
+    /// True when an entry is about a share: then the salt matters.
+    pub fn has_shares(&self) -> bool {
+        self.nets.selection.has_shares()
+    }
+
+    /// True when an entry has an end: then the clock matters.
+    pub fn expires(&self) -> bool {
+        self.nets.selection.expires()
+    }
+
+    /// Looks at a request by the entries that are more than an address or a net, if there are any.
+    #[inline]
+    pub(crate) fn look_at<'a>(
+        &'a self,
+        subject: &'a Subject<'a>,
+        now: Option<SystemTime>,
+        scratch: &'a mut Scratch,
+    ) -> Option<Look<'a>> {
+        let selection = &self.nets.selection;
+        match selection.is_empty() {
+            true => None,
+            false => Some(selection.look_at(subject, &self.salt, now, scratch)),
         }
     }
 
@@ -232,7 +291,7 @@ impl GrayList {
     }
 
     pub(super) fn content(&self) -> &ContentHash {
-        &self.nets.content
+        &self.content
     }
 
     /// What could not be read.
@@ -249,6 +308,8 @@ impl GrayList {
     pub(crate) fn with_skipped_of(&self, other: &Self) -> Self {
         Self {
             nets: Arc::clone(&self.nets),
+            salt: self.salt.clone(),
+            content: self.content,
             remarks: other.remarks.clone(),
         }
     }
@@ -306,9 +367,10 @@ impl Nets {
         Self {
             v4: v4.into_boxed_slice(),
             v6: v6.into_boxed_slice(),
-            rules: rules.into_boxed_slice(),
             covered_v4,
             covered_v6,
+            selection: Selection::new(&rules),
+            rules: rules.into_boxed_slice(),
             content: content.finalize().into(),
         }
     }

@@ -27,7 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-pub(crate) use self::filing::RulePlace;
+pub use self::filing::RulePlace;
 use self::filing::{FOR_EVER, Filed, Filing, Heading, Run};
 pub(crate) use self::probe::Probe;
 pub use self::scratch::Scratch;
@@ -48,6 +48,8 @@ pub(crate) struct Selection {
     checks: Box<[Check]>,
     /// What shares are told by.
     keys: Box<[Key]>,
+    /// An entry is about a share, if only about nobody's.
+    has_shares: bool,
     /// An entry has an end.
     expires: bool,
 }
@@ -72,8 +74,8 @@ enum Key {
 impl Selection {
     /// Of these entries, in the order in which they decide.
     pub(crate) fn new(rules: &[Rule]) -> Self {
-        let parts = rules.iter().flat_map(|rule| rule.terms.iter());
-        let (sources, numbers) = Sources::of(parts.filter_map(Term::part));
+        let terms = || rules.iter().flat_map(|rule| rule.terms.iter());
+        let (sources, numbers) = Sources::of(terms().filter_map(Term::part));
         let number = |part: &Part| numbers[part];
         let mut share_keys: Vec<&ShareKey> = Vec::new();
         let (mut checks, mut excluding, mut admitting) = (Vec::new(), Vec::new(), Vec::new());
@@ -130,6 +132,7 @@ impl Selection {
             admitting: Filing::new(admitting, &sources),
             checks: checks.into(),
             sources,
+            has_shares: terms().any(|it| matches!(it, Term::Share { .. })),
             expires,
         }
     }
@@ -137,6 +140,11 @@ impl Selection {
     /// True when there is no entry that could select anything.
     pub(crate) fn is_empty(&self) -> bool {
         self.excluding.is_empty() && self.admitting.is_empty()
+    }
+
+    /// True when an entry is about a share.
+    pub(crate) fn has_shares(&self) -> bool {
+        self.has_shares
     }
 
     /// True when the clock matters: an entry has an end.
@@ -195,9 +203,11 @@ pub(crate) struct Look<'a> {
 
 /// The entry that decides, by its place; and the bucket if it is about a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Selected {
-    pub(crate) place: RulePlace,
-    pub(crate) bucket: Option<u16>,
+pub struct Selected {
+    /// Its place among the [rules of its list](super::GrayList::rules).
+    pub place: RulePlace,
+    /// The bucket of its first share, 0 to 9,999.
+    pub bucket: Option<u16>,
 }
 
 impl<'a> Look<'a> {

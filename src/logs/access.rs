@@ -53,6 +53,10 @@ pub(crate) struct Record<'a> {
     pub upstream_time: Option<Duration>,
     /// The generation of the lists that decided.
     pub generation: u64,
+    /// The entry of the gray list that has decided, shortened, if it is more than an address.
+    pub entry: Option<&'a [u8]>,
+    /// The request's bucket, if that entry is about a share.
+    pub bucket: Option<u16>,
     /// The request line as received, as far as it was.
     pub line: &'a [u8],
     /// The method, if the head was parsed.
@@ -216,6 +220,12 @@ impl Record<'_> {
             out.extend_from_slice(b" request_id=");
             out.extend_from_slice(id);
         }
+        if let Some(entry) = self.entry {
+            quoted(out, b" entry=", entry);
+        }
+        if let Some(bucket) = self.bucket {
+            percent(out, b" bucket=", bucket);
+        }
     }
 }
 
@@ -250,6 +260,13 @@ fn seconds(out: &mut Vec<u8>, key: &[u8], value: Duration) {
     number(out, key, value.as_secs());
     out.push(b'.');
     digits(out, value.subsec_micros(), 6);
+}
+
+/// A bucket, in percent.
+fn percent(out: &mut Vec<u8>, key: &[u8], bucket: u16) {
+    number(out, key, bucket / 100);
+    out.push(b'.');
+    digits(out, u32::from(bucket % 100), 2);
 }
 
 /// `value` in exactly `width` decimal digits, at most 9.
@@ -351,6 +368,8 @@ pub(super) mod tests {
             request_time: Duration::from_micros(1234),
             upstream_time: Some(Duration::from_micros(2_000_001)),
             generation: 3,
+            entry: None,
+            bucket: None,
             line: b"GET /x?y HTTP/1.1",
             method: b"GET",
             target: b"/x?y",
@@ -395,6 +414,34 @@ pub(super) mod tests {
              request_time=0.001234 upstream_time=2.000001 generation=3 method=GET \
              target=\"/x?y\" host=\"h\" user_agent=\"curl\" error=- close=-\n"
         );
+    }
+
+    #[test]
+    fn the_entry_that_has_decided_is_at_the_end_of_its_lines_only() {
+        let decided = |entry: &'static [u8], bucket| Record {
+            entry: Some(entry),
+            bucket,
+            ..record()
+        };
+        let plain = line(&record());
+        let start = plain.trim_end();
+        for (bucket, shown) in [(0, "0.00"), (7, "0.07"), (3742, "37.42"), (9999, "99.99")] {
+            let decided = decided(b"percent:50 cookie:\"a\"", Some(bucket));
+            let expected =
+                format!("{start} entry=\"percent:50 cookie:\\x22a\\x22\" bucket={shown}\n");
+            assert_eq!(line(&decided), expected);
+            let custom = rendered(&decided, "escape=none $entry|$bucket");
+            let expected = format!("percent:50 cookie:\"a\"|{shown}\n");
+            assert_eq!(String::from_utf8(custom).unwrap(), expected);
+            let json: serde_json::Value =
+                serde_json::from_slice(&rendered(&decided, "json")).unwrap();
+            assert_eq!(json["entry"], "percent:50 cookie:\"a\"");
+            assert_eq!(json["bucket"], f64::from(bucket) / 100.0);
+        }
+        assert_eq!(line(&decided(b"*", None)), format!("{start} entry=\"*\"\n"));
+        let json: serde_json::Value = serde_json::from_slice(&rendered(&record(), "json")).unwrap();
+        assert!(json.get("entry").is_none() && json.get("bucket").is_none());
+        assert_eq!(rendered(&record(), "$entry $bucket"), b"- -\n");
     }
 
     #[test]

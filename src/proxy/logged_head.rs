@@ -1,11 +1,35 @@
 //! What the access log shows of a request's head.
 
+use std::fmt::{self, Write};
+
 use crate::config::LogFormat;
 use crate::http::bytes::is_token_byte;
 use crate::http::fields::{Field, FieldKind};
 use crate::http::h1::head::RequestHead;
 use crate::http::span::Span;
+use crate::lists::Rule;
 use crate::logs::access::ShownFields;
+
+/// So many bytes of an entry are shown.
+const ENTRY_LIMIT: usize = 100;
+
+/// Text that is cut after so many bytes, between two characters.
+struct Shortened<'a> {
+    room: usize,
+    out: &'a mut Vec<u8>,
+}
+
+impl Write for Shortened<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let shown = &text[..text.floor_char_boundary(self.room)];
+        self.out.extend_from_slice(shown.as_bytes());
+        self.room -= shown.len();
+        match shown.len() < text.len() {
+            true => Err(fmt::Error),
+            false => Ok(()),
+        }
+    }
+}
 
 /// Parts of a request head that the access log shows, copied because the head's bytes make room
 /// for the body. The memory is reused.
@@ -19,6 +43,10 @@ pub(super) struct LoggedHead {
     host: Span,
     user_agent: Option<Span>,
     request_id: Option<Span>,
+    /// The entry of the gray list that has decided, if it is more than an address.
+    entry: Option<Span>,
+    /// The request's bucket, if that entry is about a share.
+    bucket: Option<u16>,
     /// What the format shows besides.
     fields: Vec<Option<Span>>,
 }
@@ -35,6 +63,7 @@ impl LoggedHead {
         (self.line, self.method) = (Span::default(), Span::default());
         (self.target, self.host) = (Span::default(), Span::default());
         (self.user_agent, self.request_id) = (None, None);
+        (self.entry, self.bucket) = (None, None);
     }
 
     /// Notes what lines in this `format` show of a head that was parsed.
@@ -78,6 +107,22 @@ impl LoggedHead {
         self.request_id = Some(self.add(id));
     }
 
+    /// Notes the entry that has decided about the request whose head was noted: a copy, since lists are not
+    /// kept for as long as a request may take.
+    pub(super) fn note_entry(&mut self, entry: &Rule, bucket: Option<u16>) {
+        let start = self.bytes.len();
+        // It ends with an error where the text is cut.
+        let _ = write!(
+            Shortened {
+                room: ENTRY_LIMIT,
+                out: &mut self.bytes,
+            },
+            "{entry}"
+        );
+        self.entry = Some(Span::new(start, self.bytes.len()));
+        self.bucket = bucket;
+    }
+
     fn add(&mut self, part: &[u8]) -> Span {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(part);
@@ -108,6 +153,15 @@ impl LoggedHead {
 
     pub(super) fn request_id(&self) -> Option<&[u8]> {
         self.request_id.map(|it| it.of(&self.bytes))
+    }
+
+    /// The entry of the gray list that has decided, in its canonical form, shortened.
+    pub(super) fn entry(&self) -> Option<&[u8]> {
+        self.entry.map(|it| it.of(&self.bytes))
+    }
+
+    pub(super) fn bucket(&self) -> Option<u16> {
+        self.bucket
     }
 
     pub(super) fn fields(&self) -> ShownFields<'_> {

@@ -122,6 +122,8 @@ impl Tally {
             request_time: duration,
             upstream_time: self.upstream_begun.map(|begun| now - begun),
             generation: self.generation,
+            entry: head.entry(),
+            bucket: head.bucket(),
             line: head.line(),
             method: head.method(),
             target: head.target(),

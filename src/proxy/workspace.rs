@@ -6,6 +6,7 @@ use super::logged_head::LoggedHead;
 use crate::http::fields::ConnectionOptions;
 use crate::http::h1::chunked::Trailer;
 use crate::http::h1::head::{RequestHead, ResponseHead};
+use crate::lists::Scratch;
 
 /// Memory that one request needs, reused from request to request so that a request allocates
 /// nothing.
@@ -13,6 +14,8 @@ use crate::http::h1::head::{RequestHead, ResponseHead};
 pub(super) struct Workspace {
     pub(super) request: RequestHead,
     pub(super) request_options: ConnectionOptions,
+    /// What the gray list has asked of the request.
+    pub(super) scratch: Scratch,
     /// The head for the peer, with a small body.
     pub(super) to_peer: Vec<u8>,
     /// The protocols that the client asks for.
@@ -34,6 +37,8 @@ impl Workspace {
     /// How much memory it has for what is written and noted.
     pub(super) fn bytes(&self) -> usize {
         let written = [&self.to_peer, &self.asked, &self.pending, &self.to_client];
-        written.map(Vec::capacity).iter().sum::<usize>() + self.logged.capacity()
+        written.map(Vec::capacity).iter().sum::<usize>()
+            + self.logged.capacity()
+            + self.scratch.capacity()
     }
 }

@@ -2,17 +2,21 @@
 //!
 //! Pure: who asks and the lists in, the pool and the reason out. No clock, no socket.
 
+use std::time::SystemTime;
+
 use crate::error::Refusal;
 use crate::http::subject::Subject;
-use crate::lists::{Lists, PeerList, PoolName};
+use crate::lists::{Lists, Look, PeerList, PoolName, Scratch, Selected};
 
 /// Why a pool was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// An entry of the gray list covers the client.
+    /// An entry of the gray list covers the client or the request.
     Listed,
-    /// No entry of the gray list covers the client.
+    /// No entry of the gray list does.
     Unlisted,
+    /// An entry of the gray list with `!` does.
+    Excluded,
     /// A tester has asked for the pool.
     Forced,
     /// A trusted proxy has marked the request with the pool.
@@ -31,6 +35,7 @@ impl Reason {
         match self {
             Self::Listed => "listed",
             Self::Unlisted => "unlisted",
+            Self::Excluded => "excluded",
             Self::Forced => "forced",
             Self::Marked => "marked",
             Self::PreEmpty => "pre-empty",
@@ -47,6 +52,28 @@ pub struct Decision {
     pub pool: PoolName,
     /// Why this pool.
     pub reason: Reason,
+    /// What of the gray list has decided, if anything of it has.
+    pub entry: Option<DecidingEntry>,
+}
+
+impl Decision {
+    /// One in which no entry of the gray list has a part.
+    pub(crate) const fn without_entry(pool: PoolName, reason: Reason) -> Self {
+        Self {
+            pool,
+            reason,
+            entry: None,
+        }
+    }
+}
+
+/// What of a gray list decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecidingEntry {
+    /// An address or a net; which one is for [`explain`](super::explain) to find out.
+    Address,
+    /// Another entry.
+    Rule(Selected),
 }
 
 /// Whether a pool can answer.
@@ -83,19 +110,38 @@ pub struct Service<'a> {
     pub fallback: bool,
 }
 
-/// Which pool of `service` serves `subject`.
+/// Which pool of `service` serves `subject`. The wall clock is `now`; it is needed if
+/// [entries have an end](crate::lists::GrayList::expires).
 ///
 /// # Errors
 /// When no lists were read yet, or nobody could serve the client.
-pub fn decide(subject: &Subject<'_>, service: &Service<'_>) -> Result<Decision, Refusal> {
+pub fn decide(
+    subject: &Subject<'_>,
+    service: &Service<'_>,
+    now: Option<SystemTime>,
+    scratch: &mut Scratch,
+) -> Result<Decision, Refusal> {
     if !service.lists.are_read() {
         return Err(Refusal::NoLists);
     }
-    let (pool, reason) = match service.lists.gray.contains(subject.client) {
-        true => (PoolName::Pre, Reason::Listed),
-        false => (PoolName::Prod, Reason::Unlisted),
+    let gray = &service.lists.gray;
+    let decided = |pool, reason, entry| Decision {
+        pool,
+        reason,
+        entry: Some(entry),
     };
-    grant(Decision { pool, reason }, service)
+    let rule = DecidingEntry::Rule;
+    let mut look = gray.look_at(subject, now, scratch);
+    let wanted = if let Some(entry) = look.as_mut().and_then(Look::exclusion) {
+        decided(PoolName::Prod, Reason::Excluded, rule(entry))
+    } else if gray.contains(subject.client) {
+        decided(PoolName::Pre, Reason::Listed, DecidingEntry::Address)
+    } else if let Some(entry) = look.as_mut().and_then(Look::admission) {
+        decided(PoolName::Pre, Reason::Listed, rule(entry))
+    } else {
+        Decision::without_entry(PoolName::Prod, Reason::Unlisted)
+    };
+    grant(wanted, service)
 }
 
 /// Which pool of `service` serves a request that the `wanted` one is to serve: `prod` serves for `pre` where
@@ -110,7 +156,7 @@ pub(crate) fn grant(wanted: Decision, service: &Service<'_>) -> Result<Decision,
     if !lists.are_read() {
         return Err(Refusal::NoLists);
     }
-    let Decision { pool, reason } = wanted;
+    let Decision { pool, reason, .. } = wanted;
     let (pool, reason) = match (pool, pre) {
         (PoolName::Pre, PoolStanding::Empty) if service.fallback => {
             (PoolName::Prod, Reason::PreEmpty)
@@ -128,7 +174,11 @@ pub(crate) fn grant(wanted: Decision, service: &Service<'_>) -> Result<Decision,
     if standing == PoolStanding::Empty {
         return Err(Refusal::NoPeers);
     }
-    Ok(Decision { pool, reason })
+    Ok(Decision {
+        pool,
+        reason,
+        ..wanted
+    })
 }
 
 #[cfg(test)]
@@ -173,7 +223,12 @@ mod tests {
         ];
         for (pre, prod, fallback, of_gray, of_other) in table {
             for (client, expected) in [(gray, of_gray), (other, of_other)] {
-                let expected = expected.map(|(pool, reason)| Decision { pool, reason });
+                let entry = (client == gray).then_some(DecidingEntry::Address);
+                let expected = expected.map(|(pool, reason)| Decision {
+                    pool,
+                    reason,
+                    entry,
+                });
                 let head = RequestHead::default();
                 let subject = Subject::new(client, &head, &[]);
                 let service = Service {
@@ -183,7 +238,7 @@ mod tests {
                     fallback,
                 };
                 assert_eq!(
-                    decide(&subject, &service),
+                    decide(&subject, &service, None, &mut Scratch::default()),
                     expected,
                     "{client} {pre:?} {prod:?}"
                 );
@@ -193,7 +248,14 @@ mod tests {
                     false => (Prod, Unlisted),
                 };
                 for reason in [Reason::Forced, Reason::Marked] {
-                    let granted = grant(Decision { pool, reason }, &service);
+                    let granted = grant(
+                        Decision {
+                            pool,
+                            reason,
+                            entry,
+                        },
+                        &service,
+                    );
                     let by_list = |it: Decision| match it.reason == reason {
                         true => Decision {
                             reason: listed,
@@ -211,7 +273,8 @@ mod tests {
                     lists: &Lists::unread(),
                     ..service
                 };
-                assert_eq!(decide(&subject, &unread), Err(Refusal::NoLists));
+                let decided = decide(&subject, &unread, None, &mut Scratch::default());
+                assert_eq!(decided, Err(Refusal::NoLists));
             }
         }
     }

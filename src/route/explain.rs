@@ -4,6 +4,7 @@
 //! client's address is found in it, and [`route::decide`] names the pool.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -12,7 +13,7 @@ use crate::http::fields::{FieldKind, list};
 use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
 use crate::http::subject::Subject;
-use crate::lists::{ListedPeer, Lists, PoolName};
+use crate::lists::{ListedPeer, Lists, PoolName, Scratch};
 use crate::route::{self, PoolStanding, Service};
 
 /// Limits of the head in a question.
@@ -131,7 +132,9 @@ pub(crate) fn explain(
         prod: rules.prod,
         fallback: rules.fallback,
     };
-    let decision = route::decide(&Subject::new(client, &head, bytes), &service);
+    let subject = Subject::new(client, &head, bytes);
+    let now = lists.gray.expires().then(SystemTime::now);
+    let decision = route::decide(&subject, &service, now, &mut Scratch::default());
     let peers = decision.map_or(&[][..], |decision| lists.pool(decision.pool).peers());
     let falls_back = decision.is_ok_and(|it| it.pool == PoolName::Pre) && rules.fallback;
     let fallback = falls_back.then(|| shown(lists.prod.peers()));

@@ -54,10 +54,7 @@ pub(crate) fn wish(subject: &Subject<'_>, settings: &GraySettings, by_proxy: boo
         match forced(said, settings) {
             _ if said.is_empty() => {}
             Ok(pool) => {
-                wish.decision = Some(Decision {
-                    pool,
-                    reason: Reason::Forced,
-                });
+                wish.decision = Some(Decision::without_entry(pool, Reason::Forced));
                 return wish;
             }
             Err(wrong) => wish.refused = Some(wrong),
@@ -65,10 +62,8 @@ pub(crate) fn wish(subject: &Subject<'_>, settings: &GraySettings, by_proxy: boo
     }
     if settings.follow_mark && by_proxy {
         let mark = subject.header(&settings.mark_header);
-        wish.decision = mark.and_then(pool).map(|pool| Decision {
-            pool,
-            reason: Reason::Marked,
-        });
+        let pool = mark.and_then(pool);
+        wish.decision = pool.map(|pool| Decision::without_entry(pool, Reason::Marked));
     }
     wish
 }

@@ -1,5 +1,5 @@
 //! The threads that look after what is known of peers: one ages it, see [`InForce::look`], and tells of
-//! pools and their outages; one has their names looked up.
+//! pools and their outages, and of a wall clock that jumps; one has their names looked up.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use super::events::PoolWatch;
 use super::in_force::InForce;
 use super::outage::OutageWatch;
 use crate::config::Config;
+use crate::process::clock::ClockWatch;
 use crate::process::supervised;
 use crate::snapshot::Published;
 
@@ -32,6 +33,7 @@ pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> i
     })?;
     supervised::spawn("peers-look", move || {
         let (mut watch, mut outages) = (PoolWatch::default(), OutageWatch::default());
+        let mut clock = ClockWatch::default();
         loop {
             thread::sleep(PERIOD);
             let now = Instant::now();
@@ -39,6 +41,7 @@ pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> i
             let pools = in_force.pools();
             outages.look(&pools, now);
             watch.look(&pools, now);
+            clock.look();
         }
     })?;
     Ok(())

@@ -10,7 +10,7 @@ use super::sources::{SourceKind, SourceNumber, Sources};
 use crate::lists::rule::{Part, Rule, ShareKey, Term, Test};
 
 /// The place of an entry among the rules of its list.
-pub(crate) type RulePlace = u32;
+pub type RulePlace = u32;
 
 /// An entry, as far as it does not follow from what it is filed under.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Record, address, digits, escape, is_plain, json, number, put_ip};
+use super::{Record, address, digits, escape, is_plain, json, number, percent, put_ip};
 use crate::config::{CustomFormat, Escape, FormatPiece, Variable};
 use crate::error::Close;
 use crate::logs::local_time::LocalTimeText;
@@ -78,6 +78,11 @@ impl Record<'_> {
             Variable::Close => put_word(out, escape, self.close),
             Variable::Error => put_word(out, escape, self.error),
             Variable::Denied => put_word(out, escape, self.denied),
+            Variable::Entry => put_value(out, escape, self.entry),
+            Variable::Bucket => match self.bucket {
+                Some(bucket) => percent(out, b"", bucket),
+                None => put_value(out, escape, None),
+            },
             Variable::Sample => number(out, b"", self.sample),
         }
     }

@@ -1,7 +1,9 @@
 //! Lines of `json`: an object each, with the keys of `main`, in its order, and some more. What is `-` there
 //! is null here. Whatever a client sends, each line is valid JSON in UTF-8.
 
-use super::{ESCAPE, Record, TimeText, VALUE_LIMIT, address, escape, number, put_ip, seconds};
+use super::{
+    ESCAPE, Record, TimeText, VALUE_LIMIT, address, escape, number, percent, put_ip, seconds,
+};
 
 impl Record<'_> {
     pub(super) fn render_json(&self, clock: &mut TimeText, out: &mut Vec<u8>) {
@@ -42,6 +44,12 @@ impl Record<'_> {
         word(out, b"close", self.close);
         word(out, b"denied", self.denied);
         number(out, b",\"sample\":", self.sample);
+        if self.entry.is_some() {
+            text(out, b"entry", self.entry);
+        }
+        if let Some(bucket) = self.bucket {
+            percent(out, b",\"bucket\":", bucket);
+        }
         out.push(b'}');
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 
@@ -25,7 +25,7 @@ use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
 use crate::proxy::workspace::Workspace;
-use crate::route::{self, Decision, Reason, Service, UnknownService};
+use crate::route::{self, DecidingEntry, Decision, Reason, Service, UnknownService};
 use crate::snapshot::Snapshot;
 use crate::upstream::serving::Serving;
 
@@ -299,10 +299,16 @@ impl Session<'_> {
         &self,
         plan: &Plan,
         serving: &Serving,
-        workspace: &Workspace,
+        workspace: &mut Workspace,
         tally: &mut Tally,
     ) -> Result<(Decision, Rc<Candidates>), Refusal> {
-        let subject = Subject::new(tally.client, &workspace.request, self.buffer.filled());
+        let Workspace {
+            request,
+            scratch,
+            logged,
+            ..
+        } = workspace;
+        let subject = Subject::new(tally.client, request, self.buffer.filled());
         let place = serving.find(&subject).map_err(UnknownService::refusal)?;
         let candidates = self.worker.chooser.candidates(serving, place, tally.begun);
         let (lists, pools) = (serving.services()[place].lists(), candidates.pools());
@@ -318,7 +324,12 @@ impl Session<'_> {
             prod: standing(PoolName::Prod),
             fallback: pools.rules().fallback,
         };
-        let decision = route::decide(&subject, &service)?;
+        let gray = &lists.gray;
+        let now = gray.expires().then(SystemTime::now);
+        let decision = route::decide(&subject, &service, now, scratch)?;
+        if let Some(DecidingEntry::Rule(entry)) = decision.entry {
+            logged.note_entry(&gray.rules()[entry.place as usize], entry.bucket);
+        }
         Ok((decision, candidates))
     }
 
