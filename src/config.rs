@@ -23,6 +23,7 @@ mod redis;
 mod reload;
 mod sampling;
 mod service;
+mod service_keys;
 mod store;
 mod syslog;
 #[cfg(test)]
@@ -66,17 +67,20 @@ use crate::lists::ServiceName;
 /// Where the ini file is, unless the command line names another.
 pub(crate) const DEFAULT_PATH: &str = "/etc/graygate/graygate.ini";
 
-/// Every key, in the order of the shipped file.
-pub const KEYS: KeyTable = KeyTable(&[
-    gateway::KEYS,
-    redis::KEYS,
-    lists::KEYS,
-    gray::KEYS,
-    upstream::KEYS,
-    health::KEYS,
-    log::KEYS,
-    admin::KEYS,
-]);
+/// Every key, in the order of the shipped file: those of sections that there are once, and those of services.
+pub const KEYS: KeyTable = KeyTable {
+    once: &[
+        gateway::KEYS,
+        redis::KEYS,
+        lists::KEYS,
+        gray::KEYS,
+        upstream::KEYS,
+        health::KEYS,
+        log::KEYS,
+        admin::KEYS,
+    ],
+    service: service::KEYS,
+};
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,21 +134,25 @@ impl Config {
         let masked = store::masked_by(redis_url.as_deref(), file.section("redis"));
         let upstream = UpstreamSettings::of(file.section("upstream"))?;
         let health = HealthSettings::of(&file)?;
-        let default = ServiceSettings {
-            name: ServiceName::default(),
-            hosts: Vec::new(),
-            paths: Vec::new(),
-            takes_rest: true,
-            gray_of: None,
-            salt: gray::salt(file.section("gray"))?,
-            upstream: upstream.clone(),
-            health: health.clone(),
-        };
+        let services = ServiceSettings::all(
+            &file,
+            ServiceSettings {
+                name: ServiceName::default(),
+                hosts: Vec::new(),
+                paths: Vec::new(),
+                takes_rest: file.section("gateway").get(&gateway::DEFAULT_SERVICE)?,
+                gray_of: None,
+                salt: gray::salt(file.section("gray"))?,
+                upstream: upstream.clone(),
+                health: health.clone(),
+            },
+        )?;
+        let keys = ServiceKeys::all(&file, &services)?;
         Ok(Self {
-            services: vec![Arc::new(default)],
+            services,
             masked,
             written: WrittenKeys::of(&file, KEYS, redis_url.as_deref()),
-            store: Store::of(&file, redis_url)?,
+            store: Store::of(&file, redis_url, keys)?,
             lists: ListsSettings::of(file.section("lists"))?,
             gray: GraySettings::of(file.section("gray"))?,
             upstream,

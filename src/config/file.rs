@@ -13,11 +13,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, ValueResult, WrongValue, shown};
-use super::key::{Key, KeyTable, Setting};
+use super::error::{ConfigError, ValueResult, WrongValue, shown, wrong};
+use super::key::{Key, KeyTable, Setting, service_part};
+use crate::lists::ServiceName;
 
 /// The longest file, in bytes.
-const LONGEST: u64 = 1024 * 1024;
+const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// Reads the file at `path`, which must be text.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
@@ -26,7 +27,7 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     let read = opened.and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
     read.map_err(|error| ConfigError::unread(&place(path, None), &error))?;
     if bytes.len() as u64 > LONGEST {
-        return Err(at(path, None, "is too long", "an ini file of 1m at most"));
+        return Err(at(path, None, "is too long", "an ini file of 16m at most"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -54,16 +55,22 @@ pub(super) struct IniFile<'a> {
     path: &'a Path,
     /// Its folder, absolute.
     base: PathBuf,
-    lines: KeyLines<'a>,
+    index: FileIndex<'a>,
     values: ini::IniMap,
-    quoted: Quoted,
 }
 
-/// The line of each section's keys, counted from 1.
-type KeyLines<'a> = HashMap<(&'a str, &'a str), usize>;
-
-/// Quoted values, without their quotes, by line.
-type Quoted = HashMap<usize, String>;
+/// What is where; lines are counted from 1.
+#[derive(Default)]
+struct FileIndex<'a> {
+    /// The sections in their order, each with the line that it first begins on.
+    sections: Vec<(&'a str, usize)>,
+    /// The line that each section first begins on.
+    begins: HashMap<&'a str, usize>,
+    /// The line of each section's keys.
+    lines: HashMap<(&'a str, &'a str), usize>,
+    /// Quoted values, without their quotes, by line.
+    quoted: HashMap<usize, String>,
+}
 
 impl<'a> IniFile<'a> {
     /// Parses `text`.
@@ -75,8 +82,8 @@ impl<'a> IniFile<'a> {
         text: &'a str,
         keys: KeyTable,
     ) -> Result<Self, ConfigError> {
-        let (lines, quoted) = index(path, text, keys)?;
-        let unquoted = |(number, line)| match quoted.contains_key(&number) {
+        let index = index(path, text, keys)?;
+        let unquoted = |(number, line)| match index.quoted.contains_key(&number) {
             true => "",
             false => line,
         };
@@ -88,46 +95,64 @@ impl<'a> IniFile<'a> {
         Ok(Self {
             path,
             base: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
-            lines,
+            index,
             values,
-            quoted,
         })
     }
 
     /// The keys of one section.
-    pub(super) fn section(&self, name: &'static str) -> Section<'_> {
+    pub(super) fn section<'s>(&'s self, name: &'s str) -> Section<'s> {
         Section {
             file: self,
-            name,
-            general: name,
+            names: [name; MOST_SECTIONS],
         }
     }
 
-    /// The keys of the section `name`; those that it leaves out, of the section `general`.
-    pub(super) fn section_before(&self, name: &'static str, general: &'static str) -> Section<'_> {
+    /// The keys of the first of these sections, at most [`MOST_SECTIONS`]; those that it leaves out, of the
+    /// next one, and so on.
+    pub(super) fn section_before<'s, const N: usize>(&'s self, names: [&'s str; N]) -> Section<'s> {
+        const { assert!(0 < N && N <= MOST_SECTIONS) };
         Section {
             file: self,
-            name,
-            general,
+            names: std::array::from_fn(|at| names[at.min(N - 1)]),
         }
+    }
+
+    /// Every section that the file has, in its order.
+    pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
+        self.index.sections.iter().map(|(name, _)| *name)
+    }
+
+    /// The line on which a section begins, if the file has it.
+    pub(super) fn line_of(&self, section: &str) -> Option<usize> {
+        self.index.begins.get(section).copied()
     }
 
     /// An error about the file as a whole.
     pub(super) fn wrong(&self, what: &str, allowed: &str) -> ConfigError {
         at(self.path, None, what, allowed)
     }
+
+    /// An error about a section as a whole.
+    pub(super) fn wrong_section(&self, section: &str, what: &str, allowed: &str) -> ConfigError {
+        let what = format!("[{section}]: {what}");
+        at(self.path, self.line_of(section), &what, allowed)
+    }
 }
+
+/// The most sections of which each goes before the next: one of a service and a pool, of the service, of the
+/// pool, and of all.
+pub(super) const MOST_SECTIONS: usize = 4;
 
 /// One section of a file.
 #[derive(Clone, Copy)]
 pub(super) struct Section<'a> {
     file: &'a IniFile<'a>,
-    name: &'static str,
-    /// What holds where it says nothing.
-    general: &'static str,
+    /// The first is its own name; what it leaves out holds as the next ones say. The last may be repeated.
+    names: [&'a str; MOST_SECTIONS],
 }
 
-impl Section<'_> {
+impl<'a> Section<'a> {
     /// The value of a key, or its default, still as text.
     pub(super) fn get<T>(self, setting: &Setting<T>) -> Result<T, ConfigError> {
         let read = (setting.read)(self.text(&setting.key), &self.file.base);
@@ -139,7 +164,7 @@ impl Section<'_> {
         let (section, line) = self.place(key).unzip();
         let value = shown_of(key, self.text(key));
         let place = place(self.file.path, line);
-        let (section, name) = (section.unwrap_or(self.name), key.name);
+        let (section, name) = (section.unwrap_or(self.names[0]), key.name);
         ConfigError::new(&format!("{place}: [{section}] {name} = {value}"), wrong)
     }
 
@@ -148,9 +173,19 @@ impl Section<'_> {
         (self.text(key), self.place(key).map(|(_, line)| line))
     }
 
+    /// The name of the section.
+    pub(super) fn name(self) -> &'a str {
+        self.names[0]
+    }
+
+    /// The line that gives a value to a key, if the file itself does.
+    pub(super) fn line<T>(self, setting: &Setting<T>) -> Option<usize> {
+        self.place(&setting.key).map(|(_, line)| line)
+    }
+
     /// Whether the file itself gives a value to a key.
     pub(super) fn has<T>(self, setting: &Setting<T>) -> bool {
-        self.place(&setting.key).is_some()
+        self.line(setting).is_some()
     }
 
     /// Whether the file itself gives a value to a key that is not empty, and of this kind.
@@ -160,16 +195,17 @@ impl Section<'_> {
     }
 
     /// The section and the line that give a value to a key.
-    fn place(self, key: &Key) -> Option<(&'static str, usize)> {
-        let line = |section| Some((section, *self.file.lines.get(&(section, key.name))?));
-        line(self.name).or_else(|| line(self.general))
+    fn place(self, key: &Key) -> Option<(&'a str, usize)> {
+        let lines = &self.file.index.lines;
+        let line = |section: &'a str| Some((section, *lines.get(&(section, key.name))?));
+        self.names.into_iter().find_map(line)
     }
 
     fn text(&self, key: &Key) -> &str {
         let Some((section, line)) = self.place(key) else {
             return key.default;
         };
-        if let Some(quoted) = self.file.quoted.get(&line) {
+        if let Some(quoted) = self.file.index.quoted.get(&line) {
             return quoted;
         }
         let section = self.file.values.get(section);
@@ -208,86 +244,108 @@ pub(super) fn only(section: &str, text: &str, keys: KeyTable) -> Option<String> 
 ///
 /// Lines that make no sense are reported by number only: one may be the rest of a broken URL, with its
 /// password.
-fn index<'a>(
-    path: &Path,
-    text: &'a str,
-    keys: KeyTable,
-) -> Result<(KeyLines<'a>, Quoted), ConfigError> {
+fn index<'a>(path: &Path, text: &'a str, keys: KeyTable) -> Result<FileIndex<'a>, ConfigError> {
     // Invisible in most editors, and not part of a name.
     if text.starts_with('\u{feff}') {
         return Err(at(path, Some(1), "a byte order mark", "UTF-8 without one"));
     }
-    let mut lines = KeyLines::new();
-    let mut quoted = Quoted::new();
+    let mut index = FileIndex::default();
     let mut section = None;
     for (number, line) in (1..).zip(text.lines()) {
-        let wrong = |what: &str, allowed: &str| at(path, Some(number), what, allowed);
+        let at_line = |error: WrongValue| at(path, Some(number), &error.what, &error.allowed);
         let line = line.trim_end();
         if line.trim_start().is_empty() || line.trim_start().starts_with(['#', ';']) {
             continue;
         }
-        if line.contains(|it: char| it.is_control() && it != '\t') {
-            return Err(wrong("a control character", "text"));
-        }
-        if line.starts_with(char::is_whitespace) {
-            return Err(wrong(
-                "an indented line",
-                "lines that begin in the first column; each value on one line",
-            ));
-        }
+        is_plain(line).map_err(at_line)?;
         if line.starts_with('[') {
-            section =
-                Some(section_name(line, keys).map_err(|error| wrong(&error.what, &error.allowed))?);
-            continue;
+            let name = section_name(line, keys).map_err(at_line)?;
+            index.begin(name, number).map_err(at_line)?;
+            section = Some(name);
+        } else {
+            index.add(section, line, number, keys).map_err(at_line)?;
         }
+    }
+    Ok(index)
+}
+
+/// What any line must be like.
+fn is_plain(line: &str) -> ValueResult<()> {
+    if line.contains(|it: char| it.is_control() && it != '\t') {
+        return wrong("a control character", "text");
+    }
+    if line.starts_with(char::is_whitespace) {
+        return wrong(
+            "an indented line",
+            "lines that begin in the first column; each value on one line",
+        );
+    }
+    Ok(())
+}
+
+impl<'a> FileIndex<'a> {
+    /// Notes that a section begins, perhaps again: but for those of services, that does not matter.
+    fn begin(&mut self, name: &'a str, number: usize) -> ValueResult<()> {
+        let first = *self.begins.entry(name).or_insert(number);
+        if first == number {
+            self.sections.push((name, number));
+        } else if service_part(name).is_some() {
+            let what = format!("[{name}]: given twice, first on line {first}");
+            return wrong(what, "each service once");
+        }
+        Ok(())
+    }
+
+    /// Notes the key of a line.
+    fn add(
+        &mut self,
+        section: Option<&'a str>,
+        line: &'a str,
+        number: usize,
+        keys: KeyTable,
+    ) -> ValueResult<()> {
         let Some((name, value)) = line.split_once('=') else {
-            return Err(wrong(
-                "a line without =",
-                "key = value, [section], # comment",
-            ));
+            return wrong("a line without =", "key = value, [section], # comment");
         };
         let (name, value) = (name.trim_end(), value.trim_start());
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if name.is_empty() || !name.bytes().all(plain) {
-            return Err(wrong(
-                "the text before = is not the name of a key",
-                "key = value",
-            ));
+            return wrong("the text before = is not the name of a key", "key = value");
         }
         let Some(section) = section else {
-            let sections = keys.sections().join("], [");
-            return Err(wrong(
-                &format!("{name}: a key without a section"),
-                &format!("keys below one of [{sections}]"),
-            ));
+            let sections = keys.allowed_sections().join("], [");
+            return wrong(
+                format!("{name}: a key without a section"),
+                format!("keys below one of [{sections}]"),
+            );
         };
         let Some(key) = keys.find(section, name) else {
             let names: Vec<_> = keys.of(section).map(|key| key.name).collect();
-            return Err(wrong(&unknown(section, name, keys), &names.join(", ")));
+            return wrong(unknown(section, name, keys), names.join(", "));
         };
-        if let Some(first) = lines.insert((section, name), number) {
-            return Err(wrong(
-                &format!("[{section}] {name}: given twice, first on line {first}"),
+        if let Some(first) = self.lines.insert((section, name), number) {
+            return wrong(
+                format!("[{section}] {name}: given twice, first on line {first}"),
                 "each key once",
-            ));
+            );
         }
         if let Some(rest) = value.strip_prefix('"') {
-            let inner = unquoted(rest).ok_or_else(|| {
-                wrong(
-                    &format!("[{section}] {name}: a quote that does not enclose the value"),
+            let Some(inner) = unquoted(rest) else {
+                return wrong(
+                    format!("[{section}] {name}: a quote that does not enclose the value"),
                     r#"all of a value within ", with \" for " and \\ for \"#,
-                )
-            })?;
-            quoted.insert(number, inner);
+                );
+            };
+            self.quoted.insert(number, inner);
         } else if value.contains(['#', ';']) {
             let value = shown_of(key, value);
-            return Err(wrong(
-                &format!("[{section}] {name} = {value}: a # or ; within the value"),
+            return wrong(
+                format!("[{section}] {name} = {value}: a # or ; within the value"),
                 "comments on lines of their own; a value with # or ; within \", in a URL as %23 and %3B",
-            ));
+            );
         }
+        Ok(())
     }
-    Ok((lines, quoted))
 }
 
 /// What is before the last quote, if that ends the text.
@@ -306,23 +364,44 @@ fn unquoted(text: &str) -> Option<String> {
 /// The name in a section's line.
 fn section_name(line: &str, keys: KeyTable) -> ValueResult<&str> {
     let inner = line.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    let name = inner.map(str::trim);
-    match name {
-        Some(name) if keys.of(name).next().is_some() => Ok(name),
-        _ => Err(WrongValue {
-            what: match name {
-                Some(name) => format!("[{}]: an unknown section", shown(name)),
-                None => "a line that begins like a section and does not end with ]".to_owned(),
-            },
-            allowed: format!("[{}]", keys.sections().join("], [")),
-        }),
+    let allowed = || format!("[{}]", keys.allowed_sections().join("], ["));
+    let Some(name) = inner.map(str::trim) else {
+        let what = "a line that begins like a section and does not end with ]";
+        return wrong(what, allowed());
+    };
+    if let Some((service, _)) = service_part(name) {
+        is_service_name(service).map_err(|error| WrongValue {
+            what: format!("[{}]: {}", shown(name), error.what),
+            ..error
+        })?;
+    }
+    match keys.of(name).next() {
+        Some(_) => Ok(name),
+        None => wrong(format!("[{}]: an unknown section", shown(name)), allowed()),
+    }
+}
+
+/// Whether a service may be called this.
+fn is_service_name(name: &str) -> ValueResult<()> {
+    if name == ServiceName::DEFAULT {
+        return wrong(
+            "the default service has no section of its own",
+            "its keys in [redis], its servers' side in [upstream] and [health]",
+        );
+    }
+    match ServiceName::parse(name) {
+        Some(_) => Ok(()),
+        None => wrong(
+            "it is not the name of a service",
+            "[service NAME], after one blank 1 to 63 letters, digits, -, _ and .",
+        ),
     }
 }
 
 /// Says that a key is unknown, and where it would be known.
 fn unknown(section: &str, name: &str, keys: KeyTable) -> String {
     let elsewhere = keys
-        .sections()
+        .allowed_sections()
         .into_iter()
         .find(|it| keys.find(it, name).is_some());
     let hint = elsewhere.map_or_else(String::new, |it| format!(", but one of [{it}]"));

@@ -55,6 +55,8 @@ settings! {
         "Addresses or CIDRs, separated by commas, whose X-Forwarded-For is believed.";
     REQUEST_ID: bool = request_id, "off", reload, |it, _| units::switch(it),
         "An X-Request-Id for every request, of a trusted proxy or made, in the access log and for the server: on or off.";
+    DEFAULT_SERVICE: bool = default_service, "on", reload, |it, _| units::switch(it),
+        "Requests that no [service NAME] has go by the lists of [redis]: on; or off: 421 for such hosts, 404 for such paths.";
     PID_FILE: Option<PathBuf> = pid_file, "/run/graygate.pid", restart, |it, base| units::path(it, base),
         "File for the process id; empty: none.";
     USER: Option<String> = user, "nobody", restart, |it, _| units::optional_name(it),

@@ -87,9 +87,29 @@ impl HealthSettings {
         // Also what both pools have of their own must be right.
         Checks::of(file.section("health"))?;
         Ok(Self {
-            pre: Checks::of(file.section_before("health pre", "health"))?,
-            prod: Checks::of(file.section_before("health prod", "health"))?,
+            pre: Checks::of(file.section_before(["health pre", "health"]))?,
+            prod: Checks::of(file.section_before(["health prod", "health"]))?,
         })
+    }
+
+    /// Those of one service, whose section this is; `None` when it has none of its own.
+    pub(super) fn of_service(
+        file: &IniFile<'_>,
+        section: &str,
+    ) -> Result<Option<Self>, ConfigError> {
+        let both = format!("{section} health");
+        let (pre, prod) = (format!("{both} pre"), format!("{both} prod"));
+        if [&both, &pre, &prod]
+            .iter()
+            .all(|it| file.line_of(it).is_none())
+        {
+            return Ok(None);
+        }
+        Checks::of(file.section_before([&both, "health"]))?;
+        Ok(Some(Self {
+            pre: Checks::of(file.section_before([&pre, &both, "health pre", "health"]))?,
+            prod: Checks::of(file.section_before([&prod, &both, "health prod", "health"]))?,
+        }))
     }
 
     /// How the peers of `pool` are checked, if they are.

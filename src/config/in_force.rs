@@ -1,8 +1,9 @@
 //! What a running gateway makes of what was written: what the machine decides, and what has no effect.
 
+use super::key::service_part;
 use super::redis::REDIS_URL_VARIABLE;
 use super::written::{URL, ValueOrigin, WrittenKey};
-use super::{Config, Store};
+use super::{Config, Store, UpstreamSettings};
 
 impl Config {
     /// Every key with its value as it was written.
@@ -45,22 +46,43 @@ impl Config {
             "lists.file" if is_redis && is_given => {
                 Some("no effect: the lists come from Redis".to_owned())
             }
-            "upstream.stall_timeout"
-                if self.upstream.stall_timeout == self.upstream.read_timeout =>
-            {
-                let is_longer = key.in_force.text != self.text_of("upstream.read_timeout");
-                is_longer.then(|| "read_timeout is longer, and counts".to_owned())
+            "upstream.stall_timeout" => {
+                let upstream = self.upstream_of(&key.section);
+                let is_shorter = upstream.stall_timeout == upstream.read_timeout
+                    && key.in_force.text != self.read_timeout_of(&key.section);
+                is_shorter.then(|| "read_timeout is longer, and counts".to_owned())
             }
-            _ if key.section == "redis" && !is_redis && is_given && name != URL => {
+            "service.gray_key" | "service.pre_key" | "service.prod_key" | "service.salt_key"
+                if !is_redis =>
+            {
+                Some("no effect: the lists come from a file".to_owned())
+            }
+            _ if &*key.section == "redis" && !is_redis && is_given && name != URL => {
                 Some("no effect: the lists come from a file".to_owned())
             }
             _ => None,
         }
     }
 
-    fn text_of(&self, name: &str) -> &str {
-        let mut all = self.written.all().iter();
-        let found = all.find(|it| it.key.full_name == name);
+    /// What a section says of the servers' side, which may be that of a service.
+    fn upstream_of(&self, section: &str) -> &UpstreamSettings {
+        let service = service_part(section).and_then(|(name, _)| {
+            let mut all = self.services.iter();
+            all.find(|it| it.name.as_str() == name)
+        });
+        service.map_or(&self.upstream, |it| &it.upstream)
+    }
+
+    /// What is written of the read_timeout that holds for a section.
+    fn read_timeout_of(&self, section: &str) -> &str {
+        let of = |section: &str| {
+            let mut all = self.written.all().iter();
+            let is_it = |it: &&WrittenKey| {
+                &*it.section == section && it.key.full_name == "upstream.read_timeout"
+            };
+            all.find(is_it)
+        };
+        let found = of(section).or_else(|| of("upstream"));
         found.map_or("", |it| &it.in_force.text)
     }
 }

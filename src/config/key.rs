@@ -85,21 +85,65 @@ pub(super) use {key, settings};
 /// Sections that hold for one pool, each with the one for both, whose keys it has and before which it goes.
 const OF_POOLS: [(&str, &str); 2] = [("health pre", "health"), ("health prod", "health")];
 
-/// All keys, a slice for each section.
+/// What the keys that only services have are declared for; no section has this name.
+const SERVICE: &str = "service";
+
+/// Sections that each service may have, with a name in place of `NAME`.
+const OF_SERVICES: [&str; 4] = [
+    "service NAME",
+    "service NAME health",
+    "service NAME health pre",
+    "service NAME health prod",
+];
+
+/// The keys that hold for all services, though others of their section may be given for one.
+const FOR_ALL_SERVICES: [&str; 1] = ["upstream.resolve_interval"];
+
+/// The service that a section is about, and what of it: `health`, `health pre`, `health prod`, or nothing for
+/// the section with its own keys. `None` for a section that is about no service.
+pub(super) fn service_part(section: &str) -> Option<(&str, &str)> {
+    let rest = section.strip_prefix(SERVICE)?.strip_prefix(' ')?;
+    Some(rest.split_once(' ').unwrap_or((rest, "")))
+}
+
+/// All keys.
 #[derive(Clone, Copy, Debug)]
-pub struct KeyTable(pub(super) &'static [&'static [Key]]);
+pub struct KeyTable {
+    /// A slice for each section that there is once.
+    pub(super) once: &'static [&'static [Key]],
+    /// What each service has of its own, besides keys of other sections.
+    pub(super) service: &'static [Key],
+}
 
 impl KeyTable {
-    /// Every key, in the order of the shipped file.
+    /// Every key of the sections that there are once, in the order of the shipped file.
     pub fn iter(self) -> impl Iterator<Item = &'static Key> {
-        self.0.iter().copied().flatten()
+        self.once.iter().copied().flatten()
     }
 
-    /// The keys of `section`, which may be that of a pool; none when there is no such section.
+    /// Every key that `[service NAME]` has and no other section.
+    pub fn of_services(self) -> impl Iterator<Item = &'static Key> {
+        self.service.iter()
+    }
+
+    /// The keys of `section`, which may be that of a pool or of a service; none when there is no such
+    /// section.
     pub(super) fn of(self, section: &str) -> impl Iterator<Item = &'static Key> {
+        let is_service = service_part(section).is_some();
+        let (own, section) = match service_part(section) {
+            Some((_, "")) => (self.service, "upstream"),
+            Some((_, part)) if part.starts_with("health") => (&[][..], part),
+            // It has no other parts.
+            Some(_) => (&[][..], ""),
+            None => (&[][..], section),
+        };
         let of_pool = OF_POOLS.iter().find(|(it, _)| *it == section);
         let section = of_pool.map_or(section, |(_, general)| general);
-        self.iter().filter(move |key| key.section == section)
+        let first = move |keys: &&[Key]| keys.first().is_some_and(|it| it.section == section);
+        let found = self.once.iter().copied().find(first).unwrap_or_default();
+        let is_for_one =
+            move |key: &&Key| !is_service || !FOR_ALL_SERVICES.contains(&key.full_name);
+        own.iter().chain(found.iter().filter(is_for_one))
     }
 
     /// The key called `name` of `section`.
@@ -107,13 +151,18 @@ impl KeyTable {
         self.of(section).find(|key| key.name == name)
     }
 
-    /// The sections, in the order of the table.
+    /// The sections that there are once, in the order of the table.
     pub(super) fn sections(self) -> Vec<&'static str> {
-        let firsts = self.0.iter().filter_map(|keys| keys.first());
+        let firsts = self.once.iter().filter_map(|keys| keys.first());
         let with_pools = firsts.flat_map(|key| {
             let of_pools = OF_POOLS.iter().filter(|(_, it)| *it == key.section);
             std::iter::once(key.section).chain(of_pools.map(|(name, _)| *name))
         });
         with_pools.collect()
+    }
+
+    /// All sections that a file may have, as they are told a person.
+    pub(super) fn allowed_sections(self) -> Vec<&'static str> {
+        [self.sections(), OF_SERVICES.to_vec()].concat()
     }
 }

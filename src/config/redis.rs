@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::error::{ConfigError, ValueResult, WrongValue, shown, wrong};
 use super::file::Section;
-use super::key::{Key, settings};
+use super::key::{Key, Setting, settings};
 use super::service::ServiceKeys;
 use super::units::{self, bytes, duration_or_off, name, one_of, optional_name};
 use super::url::{Address, Url};
-use crate::lists::{ByList, ServiceName};
+use crate::lists::{ByList, ListName};
 
 settings! {
     [redis]
@@ -35,6 +35,8 @@ settings! {
         "Key of the new version's servers.";
     PROD_KEY: String = prod_key, "prod", reload, |it, _| name(it),
         "Key of the old version's servers.";
+    SALT_KEY: String = salt_key, "graygate:salt", reload, |it, _| name(it),
+        "Key of the salt of the shares (percent:) on the list of clients; a new one makes others gray.";
     ACCEPT_KEY: String = accept_key, "graygate:accept", reload, |it, _| name(it),
         "Key, a string or a set, that names the digests of held changes to accept.";
     NOTIFY: Notify = notify, "auto", reload, |it, _| notify(it),
@@ -153,6 +155,7 @@ impl RedisSettings {
     pub(super) fn of(
         section: Section<'_>,
         redis_url: Option<String>,
+        services: Vec<ServiceKeys>,
     ) -> Result<Option<Self>, ConfigError> {
         let in_variable = |error: WrongValue| ConfigError::new(REDIS_URL_VARIABLE, &error);
         let is_in_variable = redis_url.is_some();
@@ -174,14 +177,7 @@ impl RedisSettings {
         let sentinels: Vec<Url> = sentinels.map(|it| passwords.for_sentinel(it)).collect();
         let tls = Tls::of(section)?;
         let keys = list_keys(section)?;
-        let accept_key = section.get(&ACCEPT_KEY)?;
-        if keys.iter().any(|(_, key)| *key == accept_key) {
-            let wrong = WrongValue {
-                what: "it is the key of a list".to_owned(),
-                allowed: "a key of its own".to_owned(),
-            };
-            return Err(section.wrong(&ACCEPT_KEY.key, &wrong));
-        }
+        let accept_key = accept_key(section, &keys)?;
         let notify = section.get(&NOTIFY)?;
         let check_interval = section.get(&CHECK_INTERVAL)?;
         let poll_interval = section.get(&POLL_INTERVAL)?;
@@ -194,12 +190,7 @@ impl RedisSettings {
             sentinels,
             passwords,
             tls,
-            services: vec![ServiceKeys {
-                service: ServiceName::default(),
-                gray_of: None,
-                lists: keys.clone(),
-                salt: "graygate:salt".to_owned(),
-            }],
+            services,
             keys,
             accept_key,
             notify,
@@ -226,7 +217,7 @@ fn sentinels_of(section: Section<'_>, url: Option<&Url>) -> Result<Vec<Url>, Con
 }
 
 impl FleetSettings {
-    fn of(
+    pub(super) fn of(
         section: Section<'_>,
         keys: &ByList<String>,
         accept_key: &str,
@@ -358,28 +349,48 @@ impl Tls {
 }
 
 /// The Redis keys of the lists: all different.
-fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
-    let settings = ByList {
-        gray: &GRAY_KEY,
-        pre: &PRE_KEY,
-        prod: &PROD_KEY,
-    };
+pub(super) fn list_keys(section: Section<'_>) -> Result<ByList<String>, ConfigError> {
     let keys = ByList {
-        gray: section.get(settings.gray)?,
-        pre: section.get(settings.pre)?,
-        prod: section.get(settings.prod)?,
+        gray: section.get(&GRAY_KEY)?,
+        pre: section.get(&PRE_KEY)?,
+        prod: section.get(&PROD_KEY)?,
     };
     for (list, key) in keys.iter() {
         let mut before = keys.iter().take_while(|(it, _)| *it != list);
         if let Some((other, _)) = before.find(|(_, it)| *it == key) {
             let wrong = WrongValue {
-                what: format!("{} has the same value", settings[other].key.name),
+                what: format!("{} has the same value", setting_of(other).key.name),
                 allowed: "three different keys".to_owned(),
             };
-            return Err(section.wrong(&settings[list].key, &wrong));
+            return Err(section.wrong(&setting_of(list).key, &wrong));
         }
     }
     Ok(keys)
+}
+
+/// The key in the file that names the Redis key of a list.
+pub(super) const fn setting_of(list: ListName) -> &'static Setting<String> {
+    match list {
+        ListName::Gray => &GRAY_KEY,
+        ListName::Pre => &PRE_KEY,
+        ListName::Prod => &PROD_KEY,
+    }
+}
+
+/// The key with what is accepted: none of the lists'.
+pub(super) fn accept_key(
+    section: Section<'_>,
+    lists: &ByList<String>,
+) -> Result<String, ConfigError> {
+    let accept_key = section.get(&ACCEPT_KEY)?;
+    if lists.iter().any(|(_, key)| *key == accept_key) {
+        let wrong = WrongValue {
+            what: "it is the key of a list".to_owned(),
+            allowed: "a key of its own".to_owned(),
+        };
+        return Err(section.wrong(&ACCEPT_KEY.key, &wrong));
+    }
+    Ok(accept_key)
 }
 
 /// How changes of the lists are learned of.

@@ -7,6 +7,7 @@ use super::error::ConfigError;
 use super::file::{IniFile, Section};
 use super::lists;
 use super::redis::{self, RedisSettings};
+use super::service::ServiceKeys;
 use super::url::Url;
 
 /// Sections `[redis]` and `[lists]`: where the lists come from.
@@ -29,9 +30,14 @@ impl fmt::Display for Store {
 }
 
 impl Store {
-    pub(super) fn of(file: &IniFile<'_>, redis_url: Option<String>) -> Result<Self, ConfigError> {
+    /// As the sections say; `services` are those of the file, with their keys.
+    pub(super) fn of(
+        file: &IniFile<'_>,
+        redis_url: Option<String>,
+        services: Vec<ServiceKeys>,
+    ) -> Result<Self, ConfigError> {
         // All keys are parsed, so that a wrong value is found even if it is not needed.
-        let redis = RedisSettings::of(file.section("redis"), redis_url)?;
+        let redis = RedisSettings::of(file.section("redis"), redis_url, services)?;
         let lists = file.section("lists").get(&lists::FILE)?;
         match (redis, lists) {
             (Some(redis), _) => {

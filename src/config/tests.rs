@@ -10,6 +10,8 @@ const FILE: &str = "/etc/gray/graygate.ini";
 
 const REDIS: &str = "[redis]\nurl = redis://127.0.0.1:6379/0\n";
 
+mod services;
+
 const SHIPPED: &str = include_str!("../../etc/graygate.ini");
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -1053,7 +1055,7 @@ fn a_file_that_cannot_be_read_is_one_clear_line() {
         error()
     );
 
-    std::fs::write(&path, vec![b'\n'; 1024 * 1024 + 1]).unwrap();
+    std::fs::write(&path, vec![b'\n'; 16 * 1024 * 1024 + 1]).unwrap();
     assert!(
         error().starts_with(&format!("{place}: is too long; ")),
         "{}",
@@ -1337,6 +1339,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("gateway.upgrade_timeout", "1ms"),
     ("gateway.trusted_proxies", "10.0.0.1"),
     ("gateway.request_id", "on"),
+    ("gateway.default_service", "off"),
     ("gateway.pid_file", ""),
     ("gateway.user", ""),
     ("gateway.group", "x"),
@@ -1351,6 +1354,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("redis.gray_key", "x"),
     ("redis.pre_key", "x"),
     ("redis.prod_key", "x"),
+    ("redis.salt_key", "x"),
     ("redis.accept_key", "x"),
     ("redis.notify", "poll"),
     ("redis.check_interval", "1ms"),
@@ -1428,6 +1432,12 @@ fn every_key_has_an_effect_and_a_reload_takes_on_those_without_restart_in_their_
             ("health", name) if name != "path" => {
                 let text = format!("{REDIS}[health]\npath = /\n");
                 (parse(&text), parse(&format!("{text}{name} = {value}\n")))
+            }
+            // Without a service, somebody must be served.
+            ("gateway", "default_service") => {
+                let text = format!("{REDIS}[service a]\npaths = /a\n");
+                let changed = format!("{text}[gateway]\ndefault_service = {value}\n");
+                (parse(&text), parse(&changed))
             }
             ("redis", "tls_ca" | "tls_cert" | "tls_key" | "tls_name") => {
                 let text = "[redis]\nurl = rediss://h\ntls_ca = a\ntls_cert = a\ntls_key = a\ntls_name = a\n";

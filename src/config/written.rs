@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::file::IniFile;
-use super::key::{Key, KeyTable};
+use super::key::{Key, KeyTable, service_part};
 use super::redis::REDIS_URL_VARIABLE;
 use super::url::Url;
 
@@ -31,16 +31,16 @@ pub(crate) struct WrittenValue {
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WrittenKey {
-    /// The section, which may be that of a pool.
-    pub(crate) section: &'static str,
+    /// The section, which may be that of a pool or of a service.
+    pub(crate) section: Arc<str>,
     pub(crate) key: Key,
     pub(crate) in_force: WrittenValue,
     /// What the file says since, and only a restart brings into force.
     pub(crate) waiting: Option<WrittenValue>,
 }
 
-/// All keys, in the order of the shipped file. Any two are equal: what is meant by a file does not depend on
-/// how it was written.
+/// All keys, in the order of the shipped file, and then what the sections of services give, in theirs. Any
+/// two are equal: what is meant by a file does not depend on how it was written.
 #[derive(Clone)]
 pub(crate) struct WrittenKeys(Arc<[WrittenKey]>);
 
@@ -59,12 +59,15 @@ impl fmt::Debug for WrittenKeys {
 impl WrittenKeys {
     /// As in this file, and by the URL in the environment.
     pub(super) fn of(file: &IniFile<'_>, keys: KeyTable, redis_url: Option<&str>) -> Self {
+        let once = keys.sections().into_iter();
+        let of_services = file.sections().filter(|it| service_part(it).is_some());
         let mut all = Vec::new();
-        for section in keys.sections() {
+        for section in once.chain(of_services) {
             let given = file.section(section);
+            let name: Arc<str> = section.into();
             for key in keys.of(section) {
                 let (text, line) = given.written(key);
-                // What a pool's section leaves out is the general one's.
+                // What the section of a pool or of a service leaves out is the general one's.
                 if section != key.section && line.is_none() {
                     continue;
                 }
@@ -79,7 +82,7 @@ impl WrittenKeys {
                     };
                 }
                 all.push(WrittenKey {
-                    section,
+                    section: name.clone(),
                     key: *key,
                     in_force,
                     waiting: None,
@@ -97,15 +100,16 @@ impl WrittenKeys {
     /// These, where the keys with these full names still have the values of `running`.
     pub(super) fn waiting(&self, running: &Self, kept: &[&str]) -> Self {
         let old = |new: &WrittenKey| {
-            let mut all = running.0.iter();
-            let old = all.find(|it| (it.section, it.key) == (new.section, new.key));
-            old.filter(|_| kept.contains(&new.key.full_name))
+            // There are few of them, and of all keys there may be thousands.
+            let is_kept = kept.contains(&new.key.full_name);
+            let mut all = running.0.iter().filter(|_| is_kept);
+            all.find(|it| it.section == new.section && it.key == new.key)
         };
         let all = self.0.iter().map(|new| match old(new) {
             Some(old) => WrittenKey {
                 in_force: old.in_force.clone(),
                 waiting: Some(new.in_force.clone()),
-                ..*new
+                ..new.clone()
             },
             None => new.clone(),
         });

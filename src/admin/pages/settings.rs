@@ -52,7 +52,7 @@ impl SettingShown {
             let (origin, line, variable) = parts(it.in_force.origin);
             let shown = Self {
                 key: format!("{}.{}", it.section, it.key.name),
-                section: it.section.to_owned(),
+                section: it.section.to_string(),
                 name: it.key.name.to_owned(),
                 value: it.in_force.text.clone(),
                 origin,
