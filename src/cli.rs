@@ -8,8 +8,10 @@
 mod accept;
 mod admin_client;
 mod arguments;
+mod asked;
 mod check;
 mod config;
+mod curl;
 mod demo;
 mod dispatch;
 mod exit;

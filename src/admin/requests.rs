@@ -10,7 +10,9 @@ use std::time::Instant;
 use crate::admin::answer::{Body, PageResponse, READING, forbidden};
 use crate::admin::door::{AdminDoor, AdminRights, Pages};
 use crate::admin::pages::config::{self, ConfigPage};
-use crate::admin::pages::explain::{HEADER, IP, render as explain_page};
+use crate::admin::pages::explain::{
+    HEADER, HOST, IP, METHOD, REQUEST_PATH, render as explain_page,
+};
 use crate::admin::pages::lists::{self, ListsPage};
 use crate::admin::pages::peers::{self, PeersPage};
 use crate::admin::pages::upgrades::{self, UpgradesPage};
@@ -147,13 +149,18 @@ fn figures(
     })
 }
 
-/// Who would serve a client: `?ip=ADDRESS`, with `&header=Name:%20value` for each header field.
+/// Who would serve a request: `?ip=ADDRESS`, with `&method=`, `&host=`, `&path=`, and `&header=Name:%20value`
+/// for each header field.
 fn explained(view: &View, query: &[u8]) -> PageResponse {
     let (mut socket, mut headers) = (None, Vec::new());
+    let (mut method, mut host, mut path) = (None, None, None);
     for (key, value) in form_urlencoded::parse(query) {
         match &*key {
             IP => socket = value.parse().ok(),
             HEADER => headers.push(value.into_owned()),
+            METHOD => method = Some(value),
+            HOST => host = Some(value),
+            REQUEST_PATH => path = Some(value),
             name => {
                 let example = "/explain?ip=192.0.2.1&header=Name:%20value";
                 return PageResponse::text(400, format!("{}\n", unknown(name, example)));
@@ -175,9 +182,12 @@ fn explained(view: &View, query: &[u8]) -> PageResponse {
         trusted_proxies: &config.gateway.trusted_proxies,
         fallback: config.upstream.fallback,
     };
+    let asked = Question::from(socket, &headers);
     let question = Question {
-        socket,
-        headers: &headers,
+        method: method.as_deref().unwrap_or(asked.method),
+        host: host.as_deref().unwrap_or(asked.host),
+        path: path.as_deref().unwrap_or(asked.path),
+        ..asked
     };
     match explain(&question, &rules, &view.publisher.lists()) {
         Ok(explanation) => PageResponse::json(explain_page(&explanation)),

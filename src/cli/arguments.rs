@@ -1,11 +1,12 @@
 //! The command line as it is written: commands, options, and what `--help` says of them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::cli::asked::Asked;
 use crate::cli::lists::Whom;
 use crate::cli::report::Form;
 use crate::config::DEFAULT_PATH;
@@ -92,12 +93,10 @@ pub(crate) enum Action {
         action: ListsAction,
     },
     /// Show who would serve a client, and why
+    #[command(after_long_help = EXPLAIN_HELP)]
     Explain {
-        /// The address that the connection comes from
-        ip: IpAddr,
-        /// A header field of the request; may be given more than once
-        #[arg(long = "header", value_name = "NAME: VALUE")]
-        headers: Vec<String>,
+        #[command(flatten)]
+        asked: Asked,
         #[command(flatten)]
         output: Output,
         #[command(flatten)]
@@ -269,6 +268,14 @@ pub(crate) enum FleetAction {
         config: PathBuf,
     },
 }
+
+const EXPLAIN_HELP: &str = "\
+The request is told by its parts, or by a curl command that would send it. Everything behind --curl
+belongs to that command, so it stands last; a whole command in quotes will do, too:
+
+  graygate explain 10.1.2.3 --host shop.example.com --path /cart --cookie uid=4711
+  graygate explain --curl curl 'https://shop.example.com/cart' -H 'Cookie: uid=4711'
+";
 
 const PEERS_HELP: &str = "\
 One line for each server (peer) of each pool:

@@ -10,13 +10,13 @@ use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
 use crate::cli::arguments::{self, Action, Arguments, FleetAction, ListsAction, ShellName};
+use crate::cli::asked::AskedRequest;
 use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
     accept, check, config, demo, explain, fleet, lists, lists_check, manual, peers, reload, status,
     upgrade, waiting,
 };
-use crate::route::explain::Question;
 use crate::{process, run};
 
 /// Reads the command line of this process, and does what it says.
@@ -87,18 +87,10 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             config,
         } => (output.form(), status::ask(&config, strict)),
         Action::Lists { action } => on_lists(action),
-        Action::Explain {
-            ip,
-            headers,
-            output,
-            of,
-        } => {
-            let question = Question {
-                socket: ip,
-                headers: &headers,
-            };
-            let outcome = explain::explain(&of.config, &question, of.whom());
-            (output.form(), outcome)
+        Action::Explain { asked, output, of } => {
+            let explained =
+                |it: AskedRequest| explain::explain(&of.config, &it.question(), of.whom());
+            (output.form(), asked.request().and_then(explained))
         }
         Action::Config {
             file,

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::admin::pages::Member as _;
-use crate::admin::pages::explain::{HEADER, IP};
+use crate::admin::pages::explain::{HEADER, HOST, IP, METHOD, REQUEST_PATH};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::lists::{Whom, stored};
 use crate::cli::report::Report;
@@ -26,8 +26,14 @@ pub(crate) fn explain(
     let explanation = match whom {
         Whom::Gateway => {
             let ip = question.socket.to_string();
+            let parts = [
+                (IP, ip.as_str()),
+                (METHOD, question.method),
+                (HOST, question.host),
+                (REQUEST_PATH, question.path),
+            ];
             let headers = question.headers.iter().map(|it| (HEADER, it.as_str()));
-            let query: Vec<_> = [(IP, ip.as_str())].into_iter().chain(headers).collect();
+            let query: Vec<_> = parts.into_iter().chain(headers).collect();
             AdminClient::of(config)?.page_with(&query)?
         }
         Whom::Store => {

@@ -18,7 +18,7 @@ use crate::route::{self, PoolStanding, Service};
 
 /// Limits of the head in a question.
 const LIMITS: Limits = Limits {
-    line: 64,
+    line: 16 * 1024,
     head: 32 * 1024,
     fields: MAX_FIELDS,
 };
@@ -27,8 +27,59 @@ const LIMITS: Limits = Limits {
 pub(crate) struct Question<'a> {
     /// The address that the connection comes from.
     pub socket: IpAddr,
-    /// Header fields, each as `Name: value`.
+    /// The method.
+    pub method: &'a str,
+    /// The host, perhaps with a port.
+    pub host: &'a str,
+    /// Path and query.
+    pub path: &'a str,
+    /// Header fields besides Host, each as `Name: value`.
     pub headers: &'a [String],
+}
+
+impl<'a> Question<'a> {
+    /// Of whoever asks `GET /` without any header field, from there.
+    pub(crate) fn from(socket: IpAddr, headers: &'a [String]) -> Self {
+        Self {
+            socket,
+            method: "GET",
+            host: "explain",
+            path: "/",
+            headers,
+        }
+    }
+
+    /// The head of the request.
+    ///
+    /// # Errors
+    /// When something of it would be more than it seems: a line end would make several fields of one.
+    fn head(&self) -> Result<String, String> {
+        let is_control = |it: char| it.is_control() && it != '\t';
+        let Self {
+            method, host, path, ..
+        } = *self;
+        for (what, text) in [("method", method), ("host", host), ("path", path)] {
+            if text.is_empty() || text.contains(|it: char| is_control(it) || it.is_whitespace()) {
+                return Err(format!("such a {what} cannot be sent: {text:?}"));
+            }
+        }
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
+        for header in self.headers {
+            // A real one with another of these is refused.
+            if header.contains(is_control) {
+                return Err(format!(
+                    "a header with a control character in it: {header:?}"
+                ));
+            }
+            if header.is_empty() {
+                return Err("an empty header".to_owned());
+            }
+            head.push_str(header);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        Ok(head)
+    }
 }
 
 /// What of the configuration the decision depends on.
@@ -87,21 +138,7 @@ pub(crate) fn explain(
     rules: &RoutingRules<'_>,
     lists: &Lists,
 ) -> Result<Explanation, String> {
-    let mut text = "GET / HTTP/1.1\r\nHost: explain\r\n".to_owned();
-    for header in question.headers {
-        // With a line end in it, it would be several; a real one with another of these is refused.
-        if header.contains(|it: char| it.is_control() && it != '\t') {
-            return Err(format!(
-                "a header with a control character in it: {header:?}"
-            ));
-        }
-        if header.is_empty() {
-            return Err("an empty header".to_owned());
-        }
-        text.push_str(header);
-        text.push_str("\r\n");
-    }
-    text.push_str("\r\n");
+    let text = question.head()?;
     let (mut head, bytes) = (RequestHead::default(), text.as_bytes());
     match head.parse(bytes, &mut Scanner::default(), &LIMITS) {
         Ok(Parsed::Complete) if head.len == bytes.len() => {}

@@ -8,6 +8,15 @@ use crate::route::explain::Explanation;
 /// In the query: the address that the connection comes from.
 pub(crate) const IP: &str = "ip";
 
+/// In the query: the method; `GET` where there is none.
+pub(crate) const METHOD: &str = "method";
+
+/// In the query: the host, perhaps with a port.
+pub(crate) const HOST: &str = "host";
+
+/// In the query: path and query of the request; `/` where there is none.
+pub(crate) const REQUEST_PATH: &str = "path";
+
 /// In the query, for each header field: `Name: value`.
 pub(crate) const HEADER: &str = "header";
 

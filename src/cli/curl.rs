@@ -1,0 +1,663 @@
+//! A curl command line as the request that it would send: people have it at hand, from a browser ("copy as
+//! cURL") or from a colleague, and want to know who serves it.
+//!
+//! Options that change the head are understood, those that do not are passed over, and what would make
+//! another request out of it than can be told from here (a file of options, of cookies, of data) is an error
+//! that says so.
+
+use std::net::IpAddr;
+
+/// What curl would send, as far as a decision may depend on it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CurlRequest {
+    /// The method.
+    pub(super) method: String,
+    /// Of the URL, with its port.
+    pub(super) host: String,
+    /// Path and query.
+    pub(super) path: String,
+    /// The header fields, each as `Name: value`, but for Host.
+    pub(super) headers: Vec<String>,
+    /// The address that it is sent from, if the command says so.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// Options without a value that make no other head.
+const SWITCHES: &[&str] = &[
+    "-#",
+    "-4",
+    "-6",
+    "-a",
+    "-f",
+    "-g",
+    "-i",
+    "-j",
+    "-J",
+    "-k",
+    "-l",
+    "-L",
+    "-n",
+    "-N",
+    "-O",
+    "-p",
+    "-q",
+    "-R",
+    "-s",
+    "-S",
+    "-v",
+    "-V",
+    "-Z",
+    "--append",
+    "--create-dirs",
+    "--disable",
+    "--fail",
+    "--fail-early",
+    "--fail-with-body",
+    "--globoff",
+    "--http0.9",
+    "--http1.0",
+    "--http1.1",
+    "--http2",
+    "--http2-prior-knowledge",
+    "--http3",
+    "--http3-only",
+    "--include",
+    "--insecure",
+    "--ipv4",
+    "--ipv6",
+    "--junk-session-cookies",
+    "--location",
+    "--location-trusted",
+    "--no-alpn",
+    "--no-buffer",
+    "--no-keepalive",
+    "--no-progress-meter",
+    "--parallel",
+    "--path-as-is",
+    "--progress-bar",
+    "--raw",
+    "--remote-header-name",
+    "--remote-name",
+    "--remote-time",
+    "--show-error",
+    "--silent",
+    "--ssl",
+    "--ssl-reqd",
+    "--styled-output",
+    "--tcp-fastopen",
+    "--tcp-nodelay",
+    "--tlsv1",
+    "--tlsv1.0",
+    "--tlsv1.1",
+    "--tlsv1.2",
+    "--tlsv1.3",
+    "--tr-encoding",
+    "--verbose",
+    "-0",
+    "-1",
+    "-2",
+    "-3",
+];
+
+/// Options with a value that make no other head.
+const WITH_VALUE: &[&str] = &[
+    "-C",
+    "-c",
+    "-D",
+    "-E",
+    "-m",
+    "-o",
+    "-r",
+    "-U",
+    "-w",
+    "-x",
+    "-y",
+    "-Y",
+    "-z",
+    "--cacert",
+    "--capath",
+    "--cert",
+    "--cert-type",
+    "--ciphers",
+    "--connect-timeout",
+    "--connect-to",
+    "--continue-at",
+    "--cookie-jar",
+    "--doh-url",
+    "--dump-header",
+    "--expect100-timeout",
+    "--keepalive-time",
+    "--key",
+    "--key-type",
+    "--limit-rate",
+    "--local-port",
+    "--max-filesize",
+    "--max-redirs",
+    "--max-time",
+    "--noproxy",
+    "--output",
+    "--output-dir",
+    "--pinnedpubkey",
+    "--proto",
+    "--proto-default",
+    "--proxy",
+    "--proxy-user",
+    "--resolve",
+    "--retry",
+    "--retry-delay",
+    "--retry-max-time",
+    "--speed-limit",
+    "--speed-time",
+    "--stderr",
+    "--time-cond",
+    "--tls-max",
+    "--tls13-ciphers",
+    "--trace",
+    "--trace-ascii",
+    "--unix-socket",
+    "--write-out",
+];
+
+/// What cannot be told from the command line alone.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("-K", "its options are in a file"),
+    ("--config", "its options are in a file"),
+    ("--variable", "its values are variables"),
+    (
+        "--next",
+        "it sends several requests; explain one after the other",
+    ),
+    (
+        "-:",
+        "it sends several requests; explain one after the other",
+    ),
+];
+
+/// Reads a command line: one word for each argument, the first of which may be `curl`; or a single one that
+/// is the whole command as a shell has it.
+///
+/// # Errors
+/// What about it is not understood.
+pub(super) fn read(words: &[String]) -> Result<CurlRequest, String> {
+    let split;
+    let words = match words {
+        [line] if line.contains(char::is_whitespace) => {
+            let joined = line.replace("\\\r\n", " ").replace("\\\n", " ");
+            split = shlex::split(&joined).ok_or("a quote in the command is not closed")?;
+            &split[..]
+        }
+        words => words,
+    };
+    let words = match words {
+        [curl, rest @ ..] if curl == "curl" || curl.ends_with("/curl") => rest,
+        words => words,
+    };
+    let mut command = Command::default();
+    command.take(words)?;
+    command.request()
+}
+
+/// A command as far as it was read.
+#[derive(Default)]
+struct Command {
+    url: Option<String>,
+    method: Option<String>,
+    is_head: bool,
+    is_get: bool,
+    uploads: bool,
+    /// What is sent as a form, or with `--get` in the query.
+    data: Vec<String>,
+    content_type: Option<&'static str>,
+    accepts_json: bool,
+    is_compressed: bool,
+    user_agent: Option<String>,
+    referer: Option<String>,
+    user: Option<String>,
+    bearer: Option<String>,
+    cookies: Vec<String>,
+    headers: Vec<String>,
+    source: Option<IpAddr>,
+}
+
+impl Command {
+    fn take(&mut self, words: &[String]) -> Result<(), String> {
+        let mut words = words.iter().map(String::as_str);
+        while let Some(word) = words.next() {
+            match word.as_bytes() {
+                [b'-', b'-'] => {
+                    for url in words.by_ref() {
+                        self.take_url(url)?;
+                    }
+                }
+                [b'-', b'-', ..] => {
+                    // curl has no `--name=value`, but many write it.
+                    let (name, value) = match word.split_once('=') {
+                        Some((name, value)) => (name, Some(value)),
+                        None => (word, None),
+                    };
+                    self.option(name, value, &mut words)?;
+                }
+                // Several of one letter may be in one word, and the value of the last one behind it.
+                [b'-', _, ..] => self.letters(word, &mut words)?,
+                _ => self.take_url(word)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn letters<'a>(
+        &mut self,
+        word: &'a str,
+        words: &mut impl Iterator<Item = &'a str>,
+    ) -> Result<(), String> {
+        let mut rest = &word[1..];
+        while let Some(letter) = rest.chars().next() {
+            let (name, behind) = (format!("-{letter}"), &rest[letter.len_utf8()..]);
+            if is_switch(&name) {
+                self.switch(&name);
+                rest = behind;
+                continue;
+            }
+            let value = (!behind.is_empty()).then_some(behind);
+            return self.option(&name, value, words);
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, name: &str) {
+        match name {
+            "-I" | "--head" => self.is_head = true,
+            "-G" | "--get" => self.is_get = true,
+            "--compressed" => self.is_compressed = true,
+            _ => {}
+        }
+    }
+
+    fn option<'a>(
+        &mut self,
+        name: &str,
+        value: Option<&'a str>,
+        words: &mut impl Iterator<Item = &'a str>,
+    ) -> Result<(), String> {
+        if let Some((_, why)) = ELSEWHERE.iter().find(|it| it.0 == name) {
+            return Err(format!("{name}: {why}"));
+        }
+        if is_switch(name) {
+            self.switch(name);
+            return Ok(());
+        }
+        let mut value = || {
+            let value = value.or_else(|| words.next());
+            value.ok_or_else(|| format!("{name}: its value is missing"))
+        };
+        match name {
+            "--url" => self.take_url(value()?)?,
+            "-X" | "--request" => self.method = Some(value()?.to_owned()),
+            "-H" | "--header" => self.header(value()?)?,
+            "-b" | "--cookie" => self.cookie(value()?)?,
+            "-A" | "--user-agent" => self.user_agent = Some(value()?.to_owned()),
+            "-e" | "--referer" => {
+                self.referer = Some(value()?.trim_end_matches(";auto").to_owned())
+            }
+            "-u" | "--user" => self.user = Some(value()?.to_owned()),
+            "--oauth2-bearer" => self.bearer = Some(value()?.to_owned()),
+            "--interface" => {
+                let value = value()?;
+                let address = value.trim_start_matches("host!").parse();
+                let only_addresses =
+                    |_| format!("--interface {value}: only an address can be taken");
+                self.source = Some(address.map_err(only_addresses)?);
+            }
+            "-d" | "--data" | "--data-ascii" | "--data-binary" | "--data-raw"
+            | "--data-urlencode" => {
+                let value = value()?;
+                if self.is_file(name, value) {
+                    // The body is in a file, which changes the query only with --get.
+                    self.data.push(String::new());
+                } else {
+                    self.data.push(value.to_owned());
+                }
+                self.content_type
+                    .get_or_insert("application/x-www-form-urlencoded");
+            }
+            "--json" => {
+                value()?;
+                self.data.push(String::new());
+                self.content_type = Some("application/json");
+                self.accepts_json = true;
+            }
+            "-F" | "--form" | "--form-string" => {
+                value()?;
+                self.data.push(String::new());
+                self.content_type = Some("multipart/form-data");
+            }
+            "-T" | "--upload-file" => {
+                value()?;
+                self.uploads = true;
+            }
+            _ if WITH_VALUE.contains(&name) => {
+                value()?;
+            }
+            _ => {
+                return Err(format!(
+                    "{name}: not understood; leave it out if it changes no header field"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_file(&self, name: &str, value: &str) -> bool {
+        value.starts_with('@') && name != "--data-raw"
+    }
+
+    fn take_url(&mut self, url: &str) -> Result<(), String> {
+        match self.url.replace(url.to_owned()) {
+            None => Ok(()),
+            Some(first) => Err(format!(
+                "two URLs, {first} and {url}; explain one after the other"
+            )),
+        }
+    }
+
+    fn header(&mut self, value: &str) -> Result<(), String> {
+        match value.strip_prefix('@') {
+            Some(file) => Err(format!("-H @{file}: its header fields are in a file")),
+            None => {
+                self.headers.push(value.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    fn cookie(&mut self, value: &str) -> Result<(), String> {
+        // As curl itself tells the two apart.
+        if !value.contains('=') {
+            return Err(format!("-b {value}: its cookies are in a file"));
+        }
+        self.cookies.push(value.to_owned());
+        Ok(())
+    }
+
+    /// What is sent, with the fields that curl adds unless the command gives them another value.
+    fn request(self) -> Result<CurlRequest, String> {
+        let url = self.url.as_deref().ok_or("it names no URL")?;
+        let (mut host, mut path) = parts(url)?;
+        let has_data = !self.data.is_empty();
+        let method = match () {
+            () if self.method.is_some() => self.method.clone().unwrap_or_default(),
+            () if self.is_head => "HEAD".to_owned(),
+            () if self.uploads => "PUT".to_owned(),
+            () if has_data && !self.is_get => "POST".to_owned(),
+            () => "GET".to_owned(),
+        };
+        if self.is_get && has_data {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str(&self.data.join("&"));
+        }
+        // That it is there may make a difference; its value is a secret that nobody lists.
+        let basic = || self.user.map(|_| "Basic (hidden)".to_owned());
+        let authorization = self.bearer.map(|it| format!("Bearer {it}")).or_else(basic);
+        let mut own = vec![
+            (
+                "User-Agent",
+                Some(self.user_agent.unwrap_or_else(|| "curl/8".to_owned())),
+            ),
+            (
+                "Accept",
+                Some(
+                    if self.accepts_json {
+                        "application/json"
+                    } else {
+                        "*/*"
+                    }
+                    .to_owned(),
+                ),
+            ),
+            (
+                "Accept-Encoding",
+                self.is_compressed
+                    .then(|| "deflate, gzip, br, zstd".to_owned()),
+            ),
+            ("Referer", self.referer),
+            ("Authorization", authorization),
+        ];
+        if !self.is_get {
+            own.push(("Content-Type", self.content_type.map(str::to_owned)));
+        }
+        if !self.cookies.is_empty() {
+            own.push(("Cookie", Some(self.cookies.join("; "))));
+        }
+        let mut headers = Vec::new();
+        for given in &self.headers {
+            let Some((name, value)) = given
+                .split_once(':')
+                .or_else(|| Some((given.strip_suffix(';')?, "")))
+            else {
+                return Err(format!("-H {given:?}: not a header field"));
+            };
+            let is_removed = value.trim().is_empty() && given.contains(':');
+            match name.trim() {
+                name if name.eq_ignore_ascii_case("host") && !is_removed => {
+                    value.trim().clone_into(&mut host)
+                }
+                _ if is_removed => {}
+                name => headers.push(format!("{name}: {}", value.trim())),
+            }
+        }
+        let is_given = |name: &str| {
+            let names = self
+                .headers
+                .iter()
+                .filter_map(|it| it.split([':', ';']).next());
+            names.map(str::trim).any(|it| it.eq_ignore_ascii_case(name))
+        };
+        let own = own.into_iter().filter(|(name, _)| !is_given(name));
+        let own = own.filter_map(|(name, value)| {
+            Some(format!("{name}: {}", value.filter(|it| !it.is_empty())?))
+        });
+        let headers = own.chain(headers).collect();
+        Ok(CurlRequest {
+            method,
+            host,
+            path,
+            headers,
+            source: self.source,
+        })
+    }
+}
+
+fn is_switch(name: &str) -> bool {
+    SWITCHES.contains(&name) || matches!(name, "-I" | "--head" | "-G" | "--get" | "--compressed")
+}
+
+/// The host with its port, and the path with its query.
+fn parts(url: &str) -> Result<(String, String), String> {
+    let rest = match url.split_once("://") {
+        Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+            "http" | "https" | "ws" | "wss" => rest,
+            other => return Err(format!("{other}:// is not HTTP")),
+        },
+        None => url,
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    if host.is_empty() {
+        return Err(format!("{url:?}: it names no host"));
+    }
+    let path = match path {
+        "" => "/".to_owned(),
+        path if path.starts_with('?') => format!("/{path}"),
+        path => path.to_owned(),
+    };
+    Ok((host.to_owned(), path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str) -> Result<CurlRequest, String> {
+        read(&[line.to_owned()])
+    }
+
+    #[test]
+    fn a_command_is_the_request_that_it_would_send() {
+        const OWN: [&str; 2] = ["User-Agent: curl/8", "Accept: */*"];
+        let table: &[(&str, &str, &str, &str, &[&str])] = &[
+            ("curl example.com", "GET", "example.com", "/", &OWN),
+            (
+                "curl https://u:p@example.com:8443/a/b?c=d#e",
+                "GET",
+                "example.com:8443",
+                "/a/b?c=d",
+                &OWN,
+            ),
+            (
+                "curl 'http://[::1]:80?x=1'",
+                "GET",
+                "[::1]:80",
+                "/?x=1",
+                &OWN,
+            ),
+            ("curl -sSfI http://h/", "HEAD", "h", "/", &OWN),
+            (
+                "/usr/bin/curl -XDELETE --url h/x",
+                "DELETE",
+                "h",
+                "/x",
+                &OWN,
+            ),
+            (
+                "curl h -H 'X-User: alice' -H'X-Other:1'",
+                "GET",
+                "h",
+                "/",
+                &[
+                    "User-Agent: curl/8",
+                    "Accept: */*",
+                    "X-User: alice",
+                    "X-Other: 1",
+                ],
+            ),
+            (
+                "curl h -H 'User-Agent: Mozilla/5.0 (X)' -H Accept:",
+                "GET",
+                "h",
+                "/",
+                &["User-Agent: Mozilla/5.0 (X)"],
+            ),
+            ("curl h -A '' -H 'Accept;'", "GET", "h", "/", &["Accept: "]),
+            (
+                "curl 127.0.0.1:8080/x -H 'Host: shop.example.com'",
+                "GET",
+                "shop.example.com",
+                "/x",
+                &OWN,
+            ),
+            (
+                "curl h -b 'a=1' --cookie 'b=2; c=3'",
+                "GET",
+                "h",
+                "/",
+                &["User-Agent: curl/8", "Accept: */*", "Cookie: a=1; b=2; c=3"],
+            ),
+            (
+                "curl h -d a=1 -d b=2",
+                "POST",
+                "h",
+                "/",
+                &[
+                    "User-Agent: curl/8",
+                    "Accept: */*",
+                    "Content-Type: application/x-www-form-urlencoded",
+                ],
+            ),
+            (
+                "curl -G h/?x=0 -d a=1 --data b=2",
+                "GET",
+                "h",
+                "/?x=0&a=1&b=2",
+                &OWN,
+            ),
+            (
+                "curl h --json '{}'",
+                "POST",
+                "h",
+                "/",
+                &[
+                    "User-Agent: curl/8",
+                    "Accept: application/json",
+                    "Content-Type: application/json",
+                ],
+            ),
+            ("curl -T file h", "PUT", "h", "/", &OWN),
+            (
+                "curl h -u me:secret --compressed",
+                "GET",
+                "h",
+                "/",
+                &[
+                    "User-Agent: curl/8",
+                    "Accept: */*",
+                    "Accept-Encoding: deflate, gzip, br, zstd",
+                    "Authorization: Basic (hidden)",
+                ],
+            ),
+            (
+                "curl -o /dev/null -w '%{http_code}' --max-time=5 --resolve h:80:127.0.0.1 -- h",
+                "GET",
+                "h",
+                "/",
+                &OWN,
+            ),
+            (
+                "curl 'https://h/a' \\\n  -H 'X: 1' \\\n  --insecure",
+                "GET",
+                "h",
+                "/a",
+                &["User-Agent: curl/8", "Accept: */*", "X: 1"],
+            ),
+        ];
+        for (line, method, host, path, headers) in table {
+            let expected = CurlRequest {
+                method: (*method).to_owned(),
+                host: (*host).to_owned(),
+                path: (*path).to_owned(),
+                headers: headers.iter().map(|it| (*it).to_owned()).collect(),
+                source: None,
+            };
+            assert_eq!(asked(line), Ok(expected), "{line}");
+        }
+        let words = ["curl", "-H", "X: a b", "--interface", "127.0.0.5", "h"].map(str::to_owned);
+        let read = read(&words).unwrap();
+        assert_eq!(read.source, Some([127, 0, 0, 5].into()));
+        assert_eq!(read.headers.last().unwrap(), "X: a b");
+    }
+
+    #[test]
+    fn what_cannot_be_told_from_the_command_is_an_error_that_says_so() {
+        for (line, said) in [
+            ("curl", "no URL"),
+            ("curl -H", "its value is missing"),
+            ("curl 'h", "not closed"),
+            ("curl a b", "two URLs"),
+            ("curl ftp://h", "not HTTP"),
+            ("curl http:///x", "no host"),
+            ("curl h -b jar.txt", "in a file"),
+            ("curl h -H @headers", "in a file"),
+            ("curl -K options h", "in a file"),
+            ("curl a --next b", "several requests"),
+            ("curl h --interface eth0", "only an address"),
+            ("curl h --no-such-option", "not understood"),
+            ("curl h -H nonsense", "not a header field"),
+        ] {
+            let error = asked(line).unwrap_err();
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
+}
