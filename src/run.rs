@@ -116,7 +116,6 @@ pub(crate) fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), 
 struct Running {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
-    checker: Arc<Checker>,
     heartbeat: Arc<ArcSwapOption<Heartbeat>>,
     bell: Bell,
     secrets: Secrets,
@@ -212,8 +211,7 @@ impl Running {
         gateway.config.tell(net::ensure_all_ticking);
         gateway.lists.tell(net::ensure_all_ticking);
         gateway.lists.set_services(&config.services);
-        let (peers, settings) = (Arc::clone(&gateway.lists), Arc::clone(&gateway.config));
-        let checker = Arc::new(Checker::start(peers, settings)?);
+        let checker = Arc::new(Checker::start(Arc::clone(&gateway.lists))?);
         startup.at("reading the lists");
         let estate = taking.as_mut().map(|it| std::mem::take(&mut it.estate));
         let lineage = estate.as_ref().map(|it| Lineage::after(&it.history));
@@ -225,14 +223,14 @@ impl Running {
         } = read_lists(&config, &gateway, taking.as_ref(), estate)?;
         let heartbeat = Arc::new(ArcSwapOption::from_pointee(heartbeat));
         startup.at("checking the servers");
-        checker.wait_for_first(&config);
+        checker.wait_for_first();
         startup.at("opening the doors");
         let reloads = Arc::new(Reloads::new());
         let token = admin.token.take();
         let view = View {
             gateway: Arc::clone(&gateway),
             publisher: Arc::clone(&publisher),
-            checker: Arc::clone(&checker),
+            checker,
             heartbeat: Arc::clone(&heartbeat),
             reloads: Arc::clone(&reloads),
             lineage: Arc::clone(&lineage),
@@ -295,7 +293,6 @@ impl Running {
         Ok(Self {
             gateway,
             publisher,
-            checker,
             heartbeat,
             bell,
             secrets: Secrets::of(&config.store),

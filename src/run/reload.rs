@@ -113,7 +113,6 @@ impl Running {
         store.bring_into_force(self, &config);
         self.announce();
         self.tell_supervisor(&sockets);
-        self.checker.tell();
         // The trusted proxies may be different now.
         self.publisher.tell_findings();
         log::info!("reloaded file={path:?} ignored={}", fixed.len());

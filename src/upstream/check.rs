@@ -5,7 +5,8 @@
 //! checks find out is written into the peer's [`Health`](super::health::Health), which workers read.
 //!
 //! A peer is checked by one check at a time, and once for the pools that check it in the same way; where they
-//! check it in two ways it must be well by both. Peers whose last check has timed out take a part of the crew
+//! check it in two ways it must be well by both. A peer of several services is checked as the first of them
+//! says that has checks for it, in the order of the ini file, the default service first. Peers whose last check has timed out take a part of the crew
 //! only, so that many that hang do not hold up the checks of the others. Without checks none of the threads
 //! but the first is there, and that one sleeps.
 
@@ -21,21 +22,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
+use crossbeam_channel::{Receiver, at, bounded, never, select};
 
 use self::crew::Crew;
 use self::job::Ended;
 use self::schedule::{CheckNews, Consequence, Schedule};
-use super::events::{self, Up};
+use super::events::{self, NamedPool, Up};
 use super::health::{LastCheck, Why};
 use super::in_force::InForce;
-use super::serving::Pools;
-use crate::config::Config;
+use super::serving::Serving;
 use crate::error::Checked;
 use crate::lists::PoolName;
 use crate::logs::throttle::Throttle;
 use crate::process::supervised;
-use crate::snapshot::Published;
 
 /// Beyond the time for a check, for all first checks to end before the doors are opened.
 const FIRST_CHECKS: Duration = Duration::from_millis(500);
@@ -61,37 +60,26 @@ impl CheckCounts {
 /// The checks of a gateway.
 pub(crate) struct Checker {
     in_force: Arc<InForce>,
-    bell: Sender<()>,
     counts: Arc<CheckCounts>,
 }
 
 impl Checker {
-    /// Starts the thread that checks the peers in force as the settings in force say.
+    /// Starts the thread that checks the peers in force as the settings of their services say.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(crate) fn start(
-        in_force: Arc<InForce>,
-        config: Arc<Published<Config>>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(in_force: Arc<InForce>) -> io::Result<Self> {
         let (bell, rung) = bounded(1);
-        in_force.ring(bell.clone());
+        in_force.ring(bell);
         let counts = Arc::new(CheckCounts::default());
         let checker = Self {
             in_force: Arc::clone(&in_force),
-            bell,
             counts: Arc::clone(&counts),
         };
         supervised::spawn("health-checks", move || {
-            Checking::new(&in_force, &config, &counts).follow(&rung);
+            Checking::new(&in_force, &counts).follow(&rung);
         })?;
         Ok(checker)
-    }
-
-    /// Other settings are in force.
-    pub(crate) fn tell(&self) {
-        // A ring that nobody has heard yet is enough.
-        let _ = self.bell.try_send(());
     }
 
     /// How many checks there were.
@@ -100,16 +88,19 @@ impl Checker {
     }
 
     /// Waits until no peer needs its first check any more, and at most as long as one takes.
-    pub(crate) fn wait_for_first(&self, config: &Config) {
-        let of_pool = |pool| config.health.of_pool(pool);
-        let checks = PoolName::ALL.into_iter().filter_map(of_pool);
+    pub(crate) fn wait_for_first(&self) {
+        let serving = self.in_force.serving();
+        let settings = serving.services().iter().map(|it| it.pools().settings());
+        let checks = settings.flat_map(|it| {
+            let of_pool = |pool| it.health.of_pool(pool);
+            PoolName::ALL.into_iter().filter_map(of_pool)
+        });
         let limits = checks.filter(|it| it.before_use).map(|it| it.timeout);
         let Some(limit) = limits.max() else { return };
         let until = Instant::now() + limit + FIRST_CHECKS;
         let is_waiting = || {
-            let pools = self.in_force.pools();
-            let mut peers = PoolName::ALL.into_iter().flat_map(|it| pools[it].peers());
-            peers.any(|it| it.health.awaits_first_check())
+            let serving = self.in_force.serving();
+            serving.peers().any(|it| it.health.awaits_first_check())
         };
         while is_waiting() && Instant::now() < until {
             thread::sleep(Duration::from_millis(5));
@@ -120,7 +111,6 @@ impl Checker {
 /// The thread that checks.
 struct Checking<'a> {
     in_force: &'a InForce,
-    config: &'a Published<Config>,
     counts: &'a CheckCounts,
     schedule: Schedule,
     crew: Crew,
@@ -130,11 +120,10 @@ struct Checking<'a> {
 }
 
 impl<'a> Checking<'a> {
-    fn new(in_force: &'a InForce, config: &'a Published<Config>, counts: &'a CheckCounts) -> Self {
+    fn new(in_force: &'a InForce, counts: &'a CheckCounts) -> Self {
         let (crew, ended) = Crew::new();
         Self {
             in_force,
-            config,
             counts,
             schedule: Schedule::default(),
             crew,
@@ -185,16 +174,17 @@ impl<'a> Checking<'a> {
 
     /// Takes note of the peers and settings in force.
     fn take_note(&mut self) {
-        let (pools, config) = (self.in_force.pools(), self.config.load());
+        let serving = self.in_force.serving();
         let back = self
             .schedule
-            .update(&pools, &config.health, Instant::now(), fastrand::f64);
-        for (pool, peer) in back {
+            .update(&serving, Instant::now(), fastrand::f64);
+        for (service, pool, peer) in back {
             let told = Consequence {
+                service,
                 pool,
                 news: Some(CheckNews::Back),
             };
-            report(&pools, peer, &told, "not-checked", "");
+            report(&serving, peer, &told, "not-checked", "");
         }
     }
 
@@ -212,8 +202,9 @@ impl<'a> Checking<'a> {
         if let Some(error) = answer.error
             && let Some(unsaid) = self.not_made.turn(now)
         {
-            let (pool, peer, error) = (told.pool.name(), target.peer, error.to_string());
-            log::warn!("check-not-made pool={pool} peer={peer} error={error:?} unsaid={unsaid}");
+            let pool = NamedPool(&told.service, told.pool);
+            let (peer, error) = (target.peer, error.to_string());
+            log::warn!("check-not-made {pool} peer={peer} error={error:?} unsaid={unsaid}");
         }
         let status = answer.status.filter(|_| answer.outcome == Checked::Status);
         let status = status.map_or(String::new(), |it| format!(" status={it}"));
@@ -222,28 +213,35 @@ impl<'a> Checking<'a> {
             Some(CheckNews::Back) => "check-succeeded",
             _ => Why::Check.name(),
         };
-        report(&self.in_force.pools(), target.peer, &told, why, &cause);
+        report(&self.in_force.serving(), target.peer, &told, why, &cause);
     }
 }
 
-fn report(pools: &Pools, peer: SocketAddr, told: &Consequence, why: &str, cause: &str) {
+fn report(serving: &Serving, peer: SocketAddr, told: &Consequence, why: &str, cause: &str) {
     let Some(news) = told.news else { return };
-    let (pool, peers) = (told.pool.name(), pools[told.pool].peers());
-    // It may have gone just now.
+    // It may have gone just now, with its service or without.
+    let Some(service) = serving.of(&told.service) else {
+        return;
+    };
+    let pools = service.pools();
+    let (pool, peers) = (
+        NamedPool(&told.service, told.pool),
+        pools[told.pool].peers(),
+    );
     let Some(place) = pools[told.pool].place_of(peer) else {
         return;
     };
     let (name, up) = (events::named(&peers[place]), Up::of(peers));
     match news {
         CheckNews::Out => {
-            log::warn!("peer-out pool={pool} peer={peer}{name} why={why}{cause} {up}")
+            log::warn!("peer-out {pool} peer={peer}{name} why={why}{cause} {up}")
         }
         CheckNews::Unchecked => {
-            log::warn!("peer-unchecked pool={pool} peer={peer}{name} why={why}{cause} {up}");
+            log::warn!("peer-unchecked {pool} peer={peer}{name} why={why}{cause} {up}");
         }
         CheckNews::Back => {
             let after = peers[place].health.out_for(Instant::now()).as_secs_f64();
-            log::info!("peer-back pool={pool} peer={peer}{name} why={why} after={after:.1}s {up}");
+            log::info!("peer-back {pool} peer={peer}{name} why={why} after={after:.1}s {up}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crossbeam_channel::Sender;
 use super::changes::Changes;
 use super::health::HealthRecord;
 use super::names::Names;
-use super::roster::{Peer, Registry};
+use super::roster::Registry;
 use super::serving::{Accounts, Pools, ServiceInForce, Serving, Table};
 use crate::config::ServiceSettings;
 use crate::lists::{Lists, PoolName, ServiceName};
@@ -253,11 +253,9 @@ impl InForce {
     }
 
     fn ask_for_names_of_dead(&self, serving: &Serving) {
-        let pools = || serving.services().iter().map(|it| it.pools());
-        let peers =
-            || pools().flat_map(|it| PoolName::ALL.into_iter().flat_map(|pool| it[pool].peers()));
         let named = |is_up: bool| {
-            let peers = peers().filter(move |it: &&Peer| it.health.is_up() == is_up);
+            let peers = serving.peers();
+            let peers = peers.filter(move |it| it.health.is_up() == is_up);
             peers.filter_map(|it| it.name.as_ref())
         };
         let dead: BTreeSet<_> = named(false).collect();

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::budget::Budget;
 use super::choose::Usable;
-use super::roster::Roster;
+use super::roster::{Peer, Roster};
 use crate::config::{ServiceSettings, UpstreamSettings};
 use crate::http::subject::Subject;
 use crate::lists::{Lists, PoolName, ServiceName};
@@ -260,6 +260,12 @@ impl Serving {
             None => Ok(0),
             Some(table) => table.find(subject.host(), subject.path()),
         }
+    }
+
+    /// The peers of all services; those of several come for each.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> {
+        let pools = self.services.iter().map(|it| it.pools());
+        pools.flat_map(|it| PoolName::ALL.into_iter().flat_map(|pool| it[pool].peers()))
     }
 
     /// True when there are others than the default one.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use super::events::PoolWatch;
 use super::in_force::InForce;
 use super::outage::OutageWatch;
@@ -32,16 +34,23 @@ pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> i
         }
     })?;
     supervised::spawn("peers-look", move || {
-        let (mut watch, mut outages) = (PoolWatch::default(), OutageWatch::default());
         let mut clock = ClockWatch::default();
+        // By the services' own numbers.
+        let mut watches: FxHashMap<u64, (PoolWatch, OutageWatch)> = FxHashMap::default();
         loop {
             thread::sleep(PERIOD);
             let now = Instant::now();
             in_force.look(now);
-            let pools = in_force.pools();
-            outages.look(&pools, now);
-            watch.look(&pools, now);
             clock.look();
+            let serving = in_force.serving();
+            let services = serving.services();
+            let ids: FxHashSet<u64> = services.iter().map(|it| it.pools().service_id()).collect();
+            watches.retain(|id, _| ids.contains(id));
+            for pools in services.iter().map(|it| it.pools()) {
+                let (watch, outages) = watches.entry(pools.service_id()).or_default();
+                outages.look(pools, now);
+                watch.look(pools, now);
+            }
         }
     })?;
     Ok(())

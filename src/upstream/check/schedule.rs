@@ -11,11 +11,11 @@ use rustc_hash::FxHashMap;
 use super::ask::CheckClient;
 use super::crew::MOST;
 use super::job::{CheckTarget, Job};
-use crate::config::{self, Checks};
+use crate::config::{Checks, ServiceSettings};
 use crate::error::Checked;
-use crate::lists::PoolName;
+use crate::lists::{PoolName, ServiceName};
 use crate::upstream::health::{Change, Health, LastCheck};
-use crate::upstream::serving::Pools;
+use crate::upstream::serving::Serving;
 
 /// Checks at once of peers whose last one has timed out: the others are not to wait for these.
 const SLOW_MOST: usize = MOST / 4 * 3;
@@ -34,7 +34,8 @@ pub(super) enum CheckNews {
 /// What has followed from a check.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Consequence {
-    /// For which pool it was made; the first of two.
+    /// For which service and pool it was made; the first of several.
+    pub(super) service: ServiceName,
     pub(super) pool: PoolName,
     pub(super) news: Option<CheckNews>,
 }
@@ -42,8 +43,10 @@ pub(super) struct Consequence {
 /// The checks of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    /// How each pool checks, with the first one that does so.
-    ways: [Option<(PoolName, Arc<CheckClient>)>; PoolName::ALL.len()],
+    /// How each service checks that does, by its own number.
+    services: FxHashMap<u64, ServiceChecks>,
+    /// Each way in which one checks, once.
+    askers: Vec<Arc<CheckClient>>,
     targets: FxHashMap<CheckTarget, ScheduledCheck>,
     due: BTreeSet<(Instant, CheckTarget)>,
     /// What is due, by the time since when: those that were quick of late, and those that were not.
@@ -53,12 +56,22 @@ pub(super) struct Schedule {
     update: u64,
 }
 
+/// How a service checks.
+#[derive(Debug)]
+struct ServiceChecks {
+    settings: Arc<ServiceSettings>,
+    /// How each pool checks, with the first one that does so.
+    ways: [Option<(PoolName, Arc<CheckClient>)>; PoolName::ALL.len()],
+}
+
 /// One target.
 #[derive(Debug)]
 struct ScheduledCheck {
     asker: Arc<CheckClient>,
     health: Arc<Health>,
-    /// The first that has it and checks in this way.
+    /// The service whose checks these are.
+    service: ServiceName,
+    /// Its first pool that has it and checks in this way.
     pool: PoolName,
     phase: Phase,
     /// Its last check has timed out.
@@ -123,66 +136,107 @@ impl Schedule {
     /// from 0 to 1.
     pub(super) fn update(
         &mut self,
-        pools: &Pools,
-        settings: &config::HealthSettings,
+        serving: &Serving,
         now: Instant,
         mut chance: impl FnMut() -> f64,
-    ) -> Vec<(PoolName, SocketAddr)> {
-        self.find_ways(settings);
+    ) -> Vec<(ServiceName, PoolName, SocketAddr)> {
+        self.find_ways(serving);
         self.update += 1;
-        for pool in PoolName::ALL {
-            let Some((way, asker)) = self.ways[pool as usize].clone() else {
-                continue;
-            };
-            for peer in pools[pool].peers() {
-                let target = CheckTarget {
-                    peer: peer.address,
-                    way,
-                };
-                self.take_up(target, pool, &asker, &peer.health, now, &mut chance);
+        // Whose checks count for a peer, where several services have it: the first one's that has any.
+        let mut owners: FxHashMap<SocketAddr, u64> = FxHashMap::default();
+        for pools in serving.services().iter().map(|it| it.pools()) {
+            let id = pools.service_id();
+            for pool in PoolName::ALL {
+                let checks = self.services.get(&id);
+                let way = checks.and_then(|it| it.ways[pool as usize].clone());
+                let Some((way, asker)) = way else { continue };
+                for peer in pools[pool].peers() {
+                    if *owners.entry(peer.address).or_insert(id) != id {
+                        continue;
+                    }
+                    let target = CheckTarget {
+                        peer: peer.address,
+                        way,
+                    };
+                    let user = (pools.service(), pool);
+                    self.take_up(target, user, &asker, &peer.health, now, &mut chance);
+                }
             }
         }
         self.forget_others();
         let mut back = Vec::new();
-        for pool in PoolName::ALL {
-            for peer in pools[pool].peers() {
-                let has_it = |it: PoolName| pools[it].place_of(peer.address).is_some();
-                let own = PoolName::ALL.into_iter().filter(|it| has_it(*it));
-                let checks: Vec<_> = own.filter_map(|it| settings.of_pool(it)).collect();
-                if checks.is_empty() {
-                    let change = peer.health.is_not_checked(now);
-                    back.extend(change.map(|_| (pool, peer.address)));
-                } else if !checks.iter().any(|it| it.before_use) {
-                    peer.health.needs_no_first_check();
+        for pools in serving.services().iter().map(|it| it.pools()) {
+            for pool in PoolName::ALL {
+                for peer in pools[pool].peers() {
+                    let Some(owner) = owners.get(&peer.address) else {
+                        let change = peer.health.is_not_checked(now);
+                        let told = (pools.service().clone(), pool, peer.address);
+                        back.extend(change.map(|_| told));
+                        continue;
+                    };
+                    let has_it = |it: PoolName| pools[it].place_of(peer.address).is_some();
+                    let mut own = PoolName::ALL.into_iter().filter(|it| has_it(*it));
+                    let is_before_use = |it| pools.settings().health.is_before_use(it);
+                    if *owner == pools.service_id() && !own.any(is_before_use) {
+                        peer.health.needs_no_first_check();
+                    }
                 }
             }
         }
         back
     }
 
-    /// Pools with the same settings check in the same way, and what has not changed stays.
-    fn find_ways(&mut self, settings: &config::HealthSettings) {
-        let old = std::mem::take(&mut self.ways);
-        for pool in PoolName::ALL {
-            let Some(checks) = settings.of_pool(pool) else {
+    /// Pools with the same settings check in the same way, whatever their services, and what has not changed
+    /// stays.
+    fn find_ways(&mut self, serving: &Serving) {
+        let mut old = std::mem::take(&mut self.services);
+        for pools in serving.services().iter().map(|it| it.pools()) {
+            let (id, settings) = (pools.service_id(), pools.settings());
+            let known = old.remove(&id);
+            if let Some(known) = known.filter(|it| Arc::ptr_eq(&it.settings, settings)) {
+                self.services.insert(id, known);
                 continue;
-            };
-            let is_same = |(_, asker): &&(PoolName, Arc<CheckClient>)| asker.checks == *checks;
-            let known = self.ways.iter().flatten().find(is_same).cloned();
-            let known = known.or_else(|| {
-                let before = old[pool as usize].as_ref().filter(is_same);
-                before.map(|(_, asker)| (pool, Arc::clone(asker)))
+            }
+            let [pre, prod] = PoolName::ALL.map(|pool| {
+                let checks = settings.health.of_pool(pool)?;
+                Some((pool, self.asker_of(checks)))
             });
-            let way =
-                known.unwrap_or_else(|| (pool, Arc::new(CheckClient::new(Arc::clone(checks)))));
-            self.ways[pool as usize] = Some(way);
+            let is_same = |(_, asker): &(PoolName, Arc<CheckClient>)| {
+                pre.as_ref().is_some_and(|(_, it)| Arc::ptr_eq(it, asker))
+            };
+            let prod = match prod {
+                Some(prod) if is_same(&prod) => pre.clone(),
+                prod => prod,
+            };
+            if pre.is_some() || prod.is_some() {
+                let checks = ServiceChecks {
+                    settings: Arc::clone(settings),
+                    ways: [pre, prod],
+                };
+                self.services.insert(id, checks);
+            }
         }
+        drop(old);
+        // Those of targets that wait for the end of a check go with the next update.
+        self.askers.retain(|it| Arc::strong_count(it) > 1);
+    }
+
+    fn asker_of(&mut self, checks: &Arc<Checks>) -> Arc<CheckClient> {
+        let mut known = self.askers.iter();
+        let is_it =
+            |it: &&Arc<CheckClient>| Arc::ptr_eq(&it.checks, checks) || it.checks == *checks;
+        if let Some(known) = known.find(is_it) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(CheckClient::new(Arc::clone(checks)));
+        self.askers.push(Arc::clone(&new));
+        new
     }
 
     fn take_up(
         &mut self,
         target: CheckTarget,
-        pool: PoolName,
+        (service, pool): (&ServiceName, PoolName),
         asker: &Arc<CheckClient>,
         health: &Arc<Health>,
         now: Instant,
@@ -191,7 +245,7 @@ impl Schedule {
         let update = self.update;
         let Some(known) = self.targets.get_mut(&target) else {
             self.due.insert((now, target));
-            let new = ScheduledCheck::new(asker, health, pool, now, update);
+            let new = ScheduledCheck::new(asker, health, (service, pool), now, update);
             self.targets.insert(target, new);
             return;
         };
@@ -204,7 +258,7 @@ impl Schedule {
         if known.is_gone || !Arc::ptr_eq(&known.health, health) {
             // It has gone and come again.
             let phase = known.phase;
-            *known = ScheduledCheck::new(asker, health, pool, now, update);
+            *known = ScheduledCheck::new(asker, health, (service, pool), now, update);
             (known.phase, known.is_stale) = (phase, is_running);
             due = Some(now);
         } else if !Arc::ptr_eq(&known.asker, asker) {
@@ -213,6 +267,9 @@ impl Schedule {
             due = Some(now + asker.checks.interval.mul_f64(chance()));
         }
         (known.pool, known.seen) = (pool, update);
+        if known.service != *service {
+            known.service = service.clone();
+        }
         if let (Some(due), Phase::Due(before)) = (due, known.phase) {
             known.phase = Phase::Due(due);
             self.due.remove(&(before, target));
@@ -352,13 +409,14 @@ impl ScheduledCheck {
     fn new(
         asker: &Arc<CheckClient>,
         health: &Arc<Health>,
-        pool: PoolName,
+        (service, pool): (&ServiceName, PoolName),
         due: Instant,
         seen: u64,
     ) -> Self {
         Self {
             asker: Arc::clone(asker),
             health: Arc::clone(health),
+            service: service.clone(),
             pool,
             phase: Phase::Due(due),
             is_slow: false,
@@ -401,6 +459,7 @@ impl ScheduledCheck {
 
     fn judge(&mut self, check: LastCheck, other: Option<Option<bool>>) -> Consequence {
         let mut told = Consequence {
+            service: self.service.clone(),
             pool: self.pool,
             news: None,
         };

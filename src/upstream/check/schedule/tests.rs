@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Config, ServiceSettings};
+use crate::config::{self, Config, ServiceSettings};
 use crate::lists::lists_of;
 use crate::upstream::health::PeerState;
 use crate::upstream::health::tests::rules;
@@ -33,24 +33,31 @@ impl Case {
         let entry = |port: &u16| at(*port).to_string();
         let [pre, prod] = [pre, prod].map(|it| it.iter().map(entry).collect::<Vec<_>>());
         let [pre, prod] = [&pre, &prod].map(|it| it.iter().map(String::as_str).collect::<Vec<_>>());
+        self.use_settings();
+        self.in_force.store(lists_of(&[], &pre, &prod));
+        self.update()
+    }
+
+    fn use_settings(&self) {
         let settings = ServiceSettings {
             health: self.settings.clone(),
             ..ServiceSettings::default()
         };
         self.in_force.set_services(&[Arc::new(settings)]);
-        self.in_force.store(lists_of(&[], &pre, &prod));
-        self.update()
     }
 
     fn update(&mut self) -> Vec<(PoolName, SocketAddr)> {
-        let (pools, chance) = (self.in_force.pools(), self.chance);
-        self.schedule
-            .update(&pools, &self.settings, self.now, || chance)
+        let (serving, chance) = (self.in_force.serving(), self.chance);
+        let back = self.schedule.update(&serving, self.now, || chance);
+        back.into_iter()
+            .map(|(_, pool, peer)| (pool, peer))
+            .collect()
     }
 
     /// Another section of the ini file is in force.
     fn set(&mut self, settings: &str) -> Vec<(PoolName, SocketAddr)> {
         self.settings = health(settings);
+        self.use_settings();
         self.update()
     }
 
@@ -304,4 +311,63 @@ fn without_checks_nobody_is_out_by_them_or_waits_for_them() {
     assert_eq!(case.state(1), PeerState::Unchecked);
     case.set(BOTH);
     assert_eq!(case.state(1), PeerState::Up, "it is checked, and not first");
+}
+
+#[test]
+fn a_peer_of_several_services_is_checked_as_the_first_of_them_says_that_has_checks() {
+    let mut case = Case::new("");
+    let service = |name: &str, checks: &str| {
+        Arc::new(ServiceSettings {
+            name: ServiceName::parse(name).unwrap_or_default(),
+            health: health(checks),
+            ..ServiceSettings::default()
+        })
+    };
+    let of = |path: &str| format!("[health]\npath = /{path}\nfall = 1\n");
+    let all = [
+        service("", ""),
+        service("one", &of("one")),
+        service("two", &of("two")),
+        service("same", &of("two")),
+    ];
+    let entry = |port: u16| at(port).to_string();
+    let lists = |ports: &[u16]| {
+        let entries: Vec<String> = ports.iter().copied().map(entry).collect();
+        let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+        lists_of(&[], &[], &entries)
+    };
+    case.in_force.set_services(&all);
+    let name = |name: &str| ServiceName::parse(name).unwrap_or_default();
+    case.in_force.store_all(vec![
+        (name(""), lists(&[1, 4])),
+        (name("one"), lists(&[1, 2])),
+        (name("two"), lists(&[2, 3])),
+        (name("same"), lists(&[3, 5])),
+    ]);
+    case.update();
+    let asked = |begun: &[(CheckTarget, String)]| {
+        let asked = begun
+            .iter()
+            .map(|(it, path)| (it.peer.port(), path.clone()));
+        asked.collect::<BTreeSet<_>>()
+    };
+    let begun = case.begin(32);
+    let expected = [(1, "/one"), (2, "/one"), (3, "/two"), (5, "/two")];
+    let expected = expected.map(|(port, path)| (port, path.to_owned()));
+    assert_eq!(asked(&begun), BTreeSet::from(expected));
+    assert_eq!(case.schedule.askers.len(), 2, "equal ways are one");
+    for (target, _) in begun {
+        let told = case.end(target, Checked::Refused).unwrap();
+        let of = if target.peer.port() < 3 { "one" } else { "two" };
+        let of = if target.peer.port() == 5 { "same" } else { of };
+        assert_eq!((told.service, told.news), (name(of), Some(CheckNews::Out)));
+    }
+    // Without the first one they are the second one's, and what nobody checks any more is back.
+    case.in_force
+        .set_services(&[all[0].clone(), all[2].clone()]);
+    assert_eq!(case.update(), [(PoolName::Prod, at(1))]);
+    case.now += Duration::from_secs(5);
+    let expected = [(2, "/two".to_owned()), (3, "/two".to_owned())];
+    let begun = case.begin(32);
+    assert_eq!(asked(&begun), BTreeSet::from(expected));
 }
