@@ -310,6 +310,15 @@ named! {
 }
 
 named! {
+    /// Why a tester's word on the version does not count.
+    pub enum WrongForce {
+        NoPool = "no-pool", "it is neither `pre` nor `prod`, or shows a secret where none is asked for";
+        NoSecret = "no-secret", "it shows no secret, and `force_secret_file` names one";
+        WrongSecret = "wrong-secret", "it shows another secret than that of `force_secret_file`";
+    }
+}
+
+named! {
     /// What is out of the ordinary with the store, while its lists are followed, or with proxies in front.
     pub enum StoreFindingKind {
         ProxyNotBelieved = "proxy-not-believed", "a trusted proxy was not believed within the last hour, so the proxy itself counted as the client";

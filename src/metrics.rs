@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::{Close, Doubt, Failure, Refusal};
+use crate::error::{Close, Doubt, Failure, Refusal, WrongForce};
 use crate::lists::PoolName;
 
 /// A number that only one thread changes and any may read.
@@ -150,6 +150,8 @@ pub struct WorkerMetrics {
     pub refusals: [Counter; Refusal::ALL.len()],
     /// Requests of trusted proxies that were not believed, by reason.
     pub doubts: [Counter; Doubt::ALL.len()],
+    /// Requests of testers who are not served as they have asked to be, by reason.
+    pub forces_refused: [Counter; WrongForce::ALL.len()],
     /// Closed downstream connections, by reason.
     pub closes: [Counter; Close::ALL.len()],
     /// Downstream connections accepted.

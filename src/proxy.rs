@@ -9,9 +9,10 @@
 //! | `session` | one downstream connection: reads heads, keeps the connection, parks it or closes it |
 //! | `exchange` | one request: the attempts on peers, in wire order |
 //! | `pinned` | connections to peers that serve one client connection only |
+//! | `disclosure` | what clients are told of the decision, where the settings say so |
 //! | `tally` | what is noted about a request, for the access log and the counters |
 //! | `worker` | what one worker has for its requests; none of it needs a lock |
-//! | `reports`, `claims`, `kept_for`, `workspace`, `logged_head`, `request_ids` | parts of what a worker has |
+//! | `reports`, `claims`, `kept_for`, `workspace`, `logged_head`, `request_ids`, `visitors` | parts of what a worker has |
 //! | `chooser` | which peer a worker asks next |
 //! | `plan` | what a request asks for |
 //! | `http1` | a client that speaks HTTP/1, and a plain socket as its transport |
@@ -26,6 +27,7 @@
 mod body;
 mod chooser;
 mod claims;
+mod disclosure;
 pub mod doubts;
 mod downstream;
 mod exchange;
@@ -43,6 +45,7 @@ mod reports;
 mod request_ids;
 mod session;
 mod tally;
+mod visitors;
 mod worker;
 pub(crate) mod workers;
 mod workspace;

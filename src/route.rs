@@ -9,4 +9,4 @@ mod wish;
 pub(crate) use self::decide::grant;
 pub use self::decide::{DecidingEntry, Decision, PoolStanding, Reason, Service, decide};
 pub use self::services::{ServiceTable, UnknownService};
-pub(crate) use self::wish::{WrongForce, wish};
+pub(crate) use self::wish::wish;

@@ -6,7 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use graygate::error::{AdminRefusal, Checked, Close, Degradation, Doubt, Failure, Refusal};
+use graygate::error::{
+    AdminRefusal, Checked, Close, Degradation, Doubt, Failure, Refusal, WrongForce,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
@@ -295,6 +297,8 @@ fn known_labels() -> Samples {
     reasons("refusals_total", refusals.collect());
     let doubts = Doubt::ALL.iter().map(|it| it.name());
     reasons("proxies_not_believed_total", doubts.collect());
+    let wrong = WrongForce::ALL.iter().map(|it| it.name());
+    reasons("forces_refused_total", wrong.collect());
     let closes = Close::ALL.iter().map(|it| it.name());
     reasons("connections_closed_total", closes.collect());
     let refusals = AdminRefusal::ALL.iter().map(|it| it.name());

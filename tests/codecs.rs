@@ -288,6 +288,8 @@ fn forward(head: &RequestHead, bytes: &[u8]) -> Option<(Framing, ConnectionOptio
         default_host: b"127.0.0.1:80",
         request_id: b"",
         trusted: false,
+        without_cookie: b"",
+        mark: None,
     };
     encode::request(&mut out, &request);
     Some((framing, options, out))
@@ -441,6 +443,7 @@ proptest! {
             framing,
             version: Version::Http11,
             connection: encode::Connection::KeepAlive,
+            added: b"",
         });
         let limits = Limits { line: 4096, head: 8192, fields: 100 };
         let (mut next, mut scanner) = (ResponseHead::default(), Scanner::default());

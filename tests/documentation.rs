@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use graygate::config::KEYS;
 use graygate::error::{
-    AdminRefusal, Checked, Close, Doubt, Failure, Refusal, Retry, StoreFindingKind,
+    AdminRefusal, Checked, Close, Doubt, Failure, Refusal, Retry, StoreFindingKind, WrongForce,
 };
 
 /// The rules of the checklist, each of which has its row.
@@ -168,6 +168,14 @@ fn doubts() -> String {
     table
 }
 
+fn forces() -> String {
+    let mut table = "| reason | when |\n|---|---|\n".to_owned();
+    for wrong in WrongForce::ALL {
+        writeln!(table, "| `{}` | {} |", wrong.name(), wrong.text()).unwrap();
+    }
+    table
+}
+
 fn closes() -> String {
     let mut table = "| name | when | error log |\n|---|---|---|\n".to_owned();
     for close in Close::ALL {
@@ -209,6 +217,7 @@ fn the_tables_say_what_the_code_does() {
         ("docs/http.md", "failures", failures()),
         ("docs/http.md", "closes", closes()),
         ("docs/http.md", "doubts", doubts()),
+        ("docs/gray.md", "forces", forces()),
         ("docs/security.md", "admin refusals", admin_refusals()),
     ];
     let mut stale = Vec::new();

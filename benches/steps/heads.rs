@@ -144,6 +144,8 @@ impl RequestStep {
             default_host: b"",
             request_id: b"",
             trusted: false,
+            without_cookie: b"",
+            mark: None,
         };
         self.out.clear();
         encode::request(&mut self.out, &request);
@@ -204,6 +206,7 @@ impl ResponseStep {
             framing: self.framing,
             version: Version::Http11,
             connection: Connection::KeepAlive,
+            added: b"",
         };
         self.out.clear();
         encode::response(&mut self.out, &response);

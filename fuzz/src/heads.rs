@@ -107,6 +107,8 @@ fn pass_on(
         default_host: b"127.0.0.1:80",
         request_id: b"",
         trusted,
+        without_cookie: b"",
+        mark: None,
     };
     encode::request(&mut out, &request);
     let shown = || out.escape_ascii().to_string();
@@ -207,6 +209,7 @@ pub fn response_head(bytes: &[u8]) {
             framing,
             version: Version::Http11,
             connection: Connection::KeepAlive,
+            added: b"",
         };
         match head.status {
             200.. => encode::response(&mut out, &response),

@@ -17,7 +17,9 @@ use page::{Labels, MetricsPage, Select};
 use crate::admin::degraded;
 use crate::admin::pages::standing::{age_of, copy_is_in_force};
 use crate::admin::view::View;
-use crate::error::{AdminRefusal, Close, Degradation, Doubt, Failure, Refusal, StoreFindingKind};
+use crate::error::{
+    AdminRefusal, Close, Degradation, Doubt, Failure, Refusal, StoreFindingKind, WrongForce,
+};
 use crate::fleet::heartbeat::HeartbeatCounts;
 use crate::lists::notes::FindingKind;
 use crate::lists::{ListName, PoolName};
@@ -183,6 +185,16 @@ fn requests(page: &mut MetricsPage, metrics: &Metrics) {
         let count = metrics.sum(|it| &it.doubts[doubt.index()]);
         let labels: Labels<'_> = &[("reason", &doubt.name())];
         page.value("proxies_not_believed_total", labels, count);
+    }
+    page.family(
+        "forces_refused_total",
+        "counter",
+        "Requests that ask for a version by force_header or force_cookie in a way that does not count, by reason.",
+    );
+    for wrong in WrongForce::ALL {
+        let count = metrics.sum(|it| &it.forces_refused[wrong.index()]);
+        let labels: Labels<'_> = &[("reason", &wrong.name())];
+        page.value("forces_refused_total", labels, count);
     }
     page.family(
         "request_duration_seconds",

@@ -261,6 +261,8 @@ pub struct ConnectionOptions {
     /// Names of further fields that are for this connection only, separated by commas. Kept longer than
     /// the head, since they apply to its trailer, too.
     nominated: Vec<u8>,
+    /// Where in them the names begin that this gateway withholds, whatever the head says.
+    withheld_from: usize,
 }
 
 /// More options than this in one head are refused.
@@ -296,7 +298,14 @@ impl ConnectionOptions {
                 }
             }
         }
+        self.withheld_from = self.nominated.len();
         count <= MAX_OPTIONS
+    }
+
+    /// Has these `names`, in lower case and separated by commas, not be passed on either, nor what some
+    /// servers take for them. Until the next head.
+    pub(crate) fn withhold(&mut self, names: &str) {
+        self.nominated.extend_from_slice(names.as_bytes());
     }
 
     /// Notes one option; false when it is not a token.
@@ -314,7 +323,7 @@ impl ConnectionOptions {
         true
     }
 
-    /// True when the field was named in `Connection` and so must not be passed on.
+    /// True when the field was named in `Connection` or is withheld, and so must not be passed on.
     #[inline]
     pub fn nominates(&self, name: &[u8]) -> bool {
         !self.nominated.is_empty() && self.names(name)
@@ -322,8 +331,10 @@ impl ConnectionOptions {
 
     /// Separate from the check above, which runs for every field and must be inlined.
     fn names(&self, name: &[u8]) -> bool {
-        let mut nominated = self.nominated.split(|byte| *byte == b',');
-        nominated.any(|it| it.eq_ignore_ascii_case(name))
+        let (nominated, withheld) = self.nominated.split_at(self.withheld_from);
+        let mut nominated = nominated.split(|byte| *byte == b',');
+        let mut withheld = withheld.split(|byte| *byte == b',');
+        nominated.any(|it| it.eq_ignore_ascii_case(name)) || withheld.any(|it| reads_as(name, it))
     }
 }
 

@@ -365,6 +365,8 @@ impl<'a, D: Downstream> Exchange<'a, D> {
     fn name_peer(&mut self, chosen: &Chosen) {
         self.tally.pool = Some(chosen.pool);
         self.tally.peer = Some(chosen.peer().address);
+        let grown = self.workspace.mark_with(chosen.pool);
+        self.head_length = self.head_length.saturating_add_signed(grown);
     }
 
     /// Sends the request and passes the response on.

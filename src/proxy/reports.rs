@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::chooser::Chosen;
 use super::doubts::Doubted;
 use super::gateway::Counters;
-use crate::error::{Close, Doubt, Failure, StoreFindingKind};
+use crate::error::{Close, Doubt, Failure, StoreFindingKind, WrongForce};
 use crate::logs::throttle::Throttle;
 use crate::upstream::events::NamedPool;
 
@@ -25,6 +25,7 @@ pub(super) struct Reports {
     turned_away: Limited,
     attach: Limited,
     doubts: Limited,
+    forces: Limited,
 }
 
 /// Of one kind.
@@ -47,6 +48,7 @@ impl Reports {
             turned_away: Limited::default(),
             attach: Limited::default(),
             doubts: Limited::default(),
+            forces: Limited::default(),
         }
     }
 
@@ -109,6 +111,16 @@ impl Reports {
         if let Some(unsaid) = self.counters.gateway.doubts.note(doubted, count) {
             let name = StoreFindingKind::ProxyNotBelieved.name();
             log::warn!("{name} {line} unsaid={unsaid}");
+        }
+    }
+
+    /// Counts and reports that `client` has asked for a version in a way that does not count.
+    #[cold]
+    pub(super) fn force_refused(&self, client: IpAddr, wrong: WrongForce) {
+        self.counters.forces_refused[wrong.index()].increment();
+        if let Some(unsaid) = self.forces.turn() {
+            let reason = wrong.name();
+            log::warn!("force-refused client={client} reason={reason} unsaid={unsaid}");
         }
     }
 

@@ -9,6 +9,7 @@ use super::logged_head::LoggedHead;
 use super::worker::Worker;
 use crate::config::LogSettings;
 use crate::error::{Close, Refusal};
+use crate::http::visitor::VisitorId;
 use crate::lists::PoolName;
 use crate::logs::access::Record;
 use crate::net;
@@ -24,6 +25,12 @@ pub(super) struct Tally {
     pub(super) service: Option<OwnPools>,
     pub(super) pool: Option<PoolName>,
     pub(super) reason: Option<Reason>,
+    /// A tester has chosen the pool, whatever became of that.
+    pub(super) forced: bool,
+    /// Who the client is from now on, which it is to be told.
+    pub(super) visitor: Option<VisitorId>,
+    /// It came by https, as a trusted proxy says; only known where that matters.
+    pub(super) by_https: bool,
     pub(super) peer: Option<SocketAddr>,
     pub(super) attempts: u32,
     pub(super) status: u16,
@@ -50,6 +57,9 @@ impl Tally {
             service: None,
             pool: None,
             reason: None,
+            forced: false,
+            visitor: None,
+            by_https: false,
             peer: None,
             attempts: 0,
             status: 0,

@@ -14,6 +14,7 @@ use super::gateway::{Counters, Gateway};
 use super::kept_for::KeptFor;
 use super::reports::Reports;
 use super::request_ids::RequestIds;
+use super::visitors::VisitorIds;
 use super::workspace::Workspace;
 use crate::config::{Config, UpstreamSettings};
 use crate::error::Failure;
@@ -53,6 +54,7 @@ pub(super) struct Worker {
     pub(super) claims: Claims,
     pub(super) access_log: AccessLog,
     pub(super) request_ids: RequestIds,
+    pub(super) visitor_ids: VisitorIds,
     /// Workspaces for reuse. Boxed, since moving a pointer is cheaper.
     workspaces: RefCell<FreeList<Box<Workspace>>>,
     next_look: Cell<Option<Instant>>,
@@ -74,6 +76,7 @@ impl Worker {
             claims: Claims::default(),
             access_log: AccessLog::new(gateway.access_log.clone()),
             request_ids: RequestIds::new(),
+            visitor_ids: VisitorIds::new(),
             workspaces: RefCell::new(FreeList::new(LEAST_WORKSPACES, WORKSPACES_KEPT)),
             next_look: Cell::new(None),
             reports: Reports::new(Rc::clone(&counters)),

@@ -5,6 +5,7 @@
 
 use super::decide::{Decision, Reason};
 use crate::config::GraySettings;
+use crate::error::WrongForce;
 use crate::http::subject::Subject;
 use crate::lists::PoolName;
 
@@ -15,31 +16,6 @@ pub(crate) struct Wish {
     pub(crate) decision: Option<Decision>,
     /// What a tester has said that did not count.
     pub(crate) refused: Option<WrongForce>,
-}
-
-/// Why a tester's word does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WrongForce {
-    /// It names no pool.
-    NoPool,
-    /// It has no secret, and one is asked for.
-    NoSecret,
-    /// It has another secret than the one that is asked for.
-    WrongSecret,
-}
-
-impl WrongForce {
-    /// Every one.
-    pub(crate) const ALL: [Self; 3] = [Self::NoPool, Self::NoSecret, Self::WrongSecret];
-
-    /// The name in logs and metrics.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::NoPool => "no-pool",
-            Self::NoSecret => "no-secret",
-            Self::WrongSecret => "wrong-secret",
-        }
-    }
 }
 
 /// What `subject` wishes for by these settings; it comes `by_proxy` if that is a trusted one.

@@ -22,6 +22,7 @@ use crate::net::{self, Moment, Patience, Stream, Turns};
 use crate::proxy::body::relay::{self, RelayEnd, Sink, Source};
 use crate::proxy::body::request_body::{Dropped, RequestBody};
 use crate::proxy::body::upload::Upload;
+use crate::proxy::disclosure;
 use crate::proxy::downstream::{Downstream, Transport, Wait};
 use crate::proxy::failsafe::Failsafe;
 use crate::proxy::pinned::Pinning;
@@ -188,8 +189,11 @@ impl<D: Downstream> Exchange<'_, D> {
         let Workspace {
             response: head,
             response_options: options,
+            added,
             ..
-        } = &*self.workspace;
+        } = &mut *self.workspace;
+        added.clear();
+        disclosure::put(added, &self.config.gray, self.tally);
         let response = ResponseToClient {
             head,
             bytes: buffer.filled(),
@@ -200,6 +204,7 @@ impl<D: Downstream> Exchange<'_, D> {
                 None => Connection::KeepAlive,
                 Some(_) => Connection::Close,
             },
+            added,
         };
         let head_length = self.downstream.head(&response);
         self.tally.note_head(head_length);

@@ -9,6 +9,7 @@ use crate::http::h1::encode::{self, Connection, ResponseToClient};
 use crate::http::h1::framing::Framing;
 use crate::net::Patience;
 use crate::proxy::body::tunnel::{self, Silence};
+use crate::proxy::disclosure;
 use crate::proxy::downstream::{Downstream, Wait};
 use crate::proxy::workspace::Workspace;
 
@@ -24,8 +25,11 @@ impl<D: Downstream> Exchange<'_, D> {
         let Workspace {
             response: head,
             response_options: options,
+            added,
             ..
-        } = &*self.workspace;
+        } = &mut *self.workspace;
+        added.clear();
+        disclosure::put(added, &self.config.gray, self.tally);
         let response = ResponseToClient {
             head,
             bytes: upstream.buffer.filled(),
@@ -33,6 +37,7 @@ impl<D: Downstream> Exchange<'_, D> {
             framing: Framing::None,
             version: self.plan.version,
             connection: Connection::Upgrade,
+            added,
         };
         let head_length = self.downstream.head(&response);
         self.tally.note_head(head_length);

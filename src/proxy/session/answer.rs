@@ -6,6 +6,7 @@ use crate::error::{Close, Refusal};
 use crate::http::h1::encode::{self, Answer, Connection};
 use crate::http::version::Version;
 use crate::net::{self, Patience};
+use crate::proxy::disclosure;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
 
@@ -29,6 +30,7 @@ impl Session<'_> {
             connection: Connection::Close,
             to_head,
             version: Version::Http11,
+            added: b"",
         };
         match self.send_answer(config, tally, &answer) {
             Ok(()) => Next::Close(Close::Refused),
@@ -58,6 +60,7 @@ impl Session<'_> {
             connection,
             to_head: plan.is_head,
             version: plan.version,
+            added: b"",
         };
         match (self.send_answer(config, tally, &answer), close) {
             (Err(next), _) => next,
@@ -79,8 +82,13 @@ impl Session<'_> {
         tally: &mut Tally,
         answer: &Answer<'_>,
     ) -> Result<(), Next> {
-        let mut bytes = Vec::new();
-        tally.note_head(encode::answer(&mut bytes, answer));
+        let (mut bytes, mut added) = (Vec::new(), Vec::new());
+        disclosure::put(&mut added, &config.gray, tally);
+        let answer = Answer {
+            added: &added,
+            ..*answer
+        };
+        tally.note_head(encode::answer(&mut bytes, &answer));
         tally.status = answer.status;
         let patience = Patience::new(config.gateway.send_timeout);
         let sent = self.stream.write_all(&bytes, &patience);

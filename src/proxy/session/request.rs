@@ -16,15 +16,17 @@ use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner};
 use crate::http::request_id;
 use crate::http::subject::Subject;
+use crate::http::visitor::Visitor;
 use crate::lists::PoolName;
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::{RequestBody, SMALL_BODY};
 use crate::proxy::chooser::Candidates;
+use crate::proxy::disclosure;
 use crate::proxy::exchange::{Exchange, Outcome, Requester};
 use crate::proxy::http1::Http1;
 use crate::proxy::plan::Plan;
 use crate::proxy::tally::Tally;
-use crate::proxy::workspace::Workspace;
+use crate::proxy::workspace::{Mark, Workspace};
 use crate::route::{self, DecidingEntry, Decision, Reason, Service, UnknownService};
 use crate::snapshot::Snapshot;
 use crate::upstream::serving::Serving;
@@ -110,11 +112,12 @@ impl Session<'_> {
             }
         };
         self.body = RequestBody::new(plan.framing, config);
-        let decision = self.decide(&plan, &serving, workspace, tally);
+        let decision = self.decide(&plan, &serving, config, workspace, tally);
         workspace.to_peer.clear();
         workspace.asked.clear();
-        if decision.is_ok() {
-            self.encode(&plan, workspace, tally.client);
+        workspace.mark = None;
+        if let Ok((decision, _)) = &decision {
+            self.encode(&plan, config, workspace, tally.client, decision.pool);
         }
         self.buffer.consume(workspace.request.len);
         self.take_small_body(plan.framing, &mut workspace.to_peer, tally);
@@ -294,21 +297,24 @@ impl Session<'_> {
         Plan::of(head, bytes, options, gateway, by_proxy)
     }
 
-    /// Decides who is to serve the request: of which service, and which pool.
+    /// Decides who is to serve the request: of which service, and which pool. Notes who the client is from now
+    /// on.
     fn decide(
         &self,
         plan: &Plan,
         serving: &Serving,
+        config: &Config,
         workspace: &mut Workspace,
         tally: &mut Tally,
     ) -> Result<(Decision, Rc<Candidates>), Refusal> {
         let Workspace {
-            request,
+            request: head,
             scratch,
             logged,
             ..
         } = workspace;
-        let subject = Subject::new(tally.client, request, self.buffer.filled());
+        let (bytes, gray) = (self.buffer.filled(), &config.gray);
+        let subject = Subject::new(tally.client, head, bytes);
         let place = serving.find(&subject).map_err(UnknownService::refusal)?;
         let candidates = self.worker.chooser.candidates(serving, place, tally.begun);
         let (lists, pools) = (serving.services()[place].lists(), candidates.pools());
@@ -324,21 +330,64 @@ impl Session<'_> {
             prod: standing(PoolName::Prod),
             fallback: pools.rules().fallback,
         };
-        let gray = &lists.gray;
-        let now = gray.expires().then(SystemTime::now);
-        let decision = route::decide(&subject, &service, now, scratch)?;
+        if (gray.has_force() || gray.follow_mark)
+            && let Some(wanted) = self.wish(&subject, plan, config, tally)
+        {
+            return Ok((route::grant(wanted, &service)?, candidates));
+        }
+        let next_id = || self.worker.visitor_ids.next();
+        let visitor = Visitor::new(gray.visitor_cookie.as_bytes(), &next_id);
+        let subject = subject.with_visitor(&visitor);
+        let entries = &lists.gray;
+        let now = entries.expires().then(SystemTime::now);
+        let decision = route::decide(&subject, &service, now, scratch);
+        if let Some(id) = visitor.to_be_told() {
+            tally.visitor = Some(id);
+            tally.by_https = plan.by_proxy && disclosure::is_by_https(&head.fields, bytes);
+        }
+        let decision = decision?;
         if let Some(DecidingEntry::Rule(entry)) = decision.entry {
-            logged.note_entry(&gray.rules()[entry.place as usize], entry.bucket);
+            logged.note_entry(&entries.rules()[entry.place as usize], entry.bucket);
         }
         Ok((decision, candidates))
     }
 
-    /// Writes the head for the peer.
-    fn encode(&self, plan: &Plan, workspace: &mut Workspace, client: IpAddr) {
+    /// What a tester or a trusted proxy says of who is to serve the request.
+    #[cold]
+    fn wish(
+        &self,
+        subject: &Subject<'_>,
+        plan: &Plan,
+        config: &Config,
+        tally: &mut Tally,
+    ) -> Option<Decision> {
+        let wish = route::wish(subject, &config.gray, plan.by_proxy);
+        if let Some(wrong) = wish.refused {
+            self.worker.reports.force_refused(subject.client, wrong);
+        }
+        let wanted = wish.decision?;
+        tally.forced = wanted.reason == Reason::Forced;
+        Some(wanted)
+    }
+
+    /// Writes the head for the peer, which is to be of this `pool`.
+    fn encode(
+        &self,
+        plan: &Plan,
+        config: &Config,
+        workspace: &mut Workspace,
+        client: IpAddr,
+        pool: PoolName,
+    ) {
+        let gray = &config.gray;
+        if !gray.withheld.is_empty() {
+            workspace.request_options.withhold(&gray.withheld);
+        }
         let Workspace {
             request: head,
             request_options: options,
             to_peer,
+            mark,
             asked,
             logged,
             ..
@@ -360,8 +409,11 @@ impl Session<'_> {
             default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
             request_id: logged.request_id().unwrap_or_default(),
             trusted: plan.by_proxy,
+            without_cookie: gray.force_cookie.as_deref().unwrap_or_default().as_bytes(),
+            mark: gray.mark.then(|| (&*gray.mark_header, pool.name())),
         };
-        encode::request(to_peer, &request);
+        let at = encode::request(to_peer, &request);
+        *mark = at.map(|at| Mark { at, pool });
         if plan.upgrade {
             encode::protocols_asked(asked, &head.fields, bytes);
         }

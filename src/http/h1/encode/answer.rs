@@ -19,6 +19,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) to_head: bool,
     /// The client's version.
     pub(crate) version: Version,
+    /// More lines, each with its CR LF.
+    pub(crate) added: &'a [u8],
 }
 
 /// Appends the [`answer`] for a refusal, in HTTP/1.1, after which the connection ends.
@@ -29,6 +31,7 @@ pub(crate) fn refusal(out: &mut Vec<u8>, refusal: Refusal) {
         connection: Connection::Close,
         to_head: false,
         version: Version::Http11,
+        added: b"",
     };
     answer(out, &refused);
 }
@@ -53,7 +56,7 @@ pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) -> usize {
         (Connection::KeepAlive, Version::Http10) => put(out, &[b"Connection: keep-alive\r\n"]),
         _ => put(out, &[b"Connection: close\r\n"]),
     }
-    put(out, &[b"\r\n"]);
+    put(out, &[answer.added, b"\r\n"]);
     let body = out.len();
     if !answer.to_head {
         put_decimal(out, u64::from(answer.status));
@@ -84,6 +87,7 @@ mod tests {
             connection: Connection::Close,
             to_head: false,
             version: Version::Http11,
+            added: b"",
         };
         answer(&mut out, &refusal);
         let text = String::from_utf8(out).unwrap();

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::lines::{FieldLines, put_framing};
 use super::text::{put, put_decimal, put_ip};
 use super::upgrade::put_upgrade;
+use crate::http::cookies;
 use crate::http::fields::{ConnectionOptions, Field, FieldKind, list};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{RequestHead, Target};
@@ -37,10 +38,14 @@ pub struct RequestToPeer<'a> {
     /// The other side is a trusted proxy, so that its forwarding fields are continued rather
     /// than replaced.
     pub trusted: bool,
+    /// A cookie that the peer does not get; empty: none.
+    pub without_cookie: &'a [u8],
+    /// A field of the gateway's own, by name and value.
+    pub mark: Option<(&'a str, &'a str)>,
 }
 
-/// Appends the head of a request to a peer.
-pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
+/// Appends the head of a request to a peer. Returns where the value of the mark begins, if there is one.
+pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) -> Option<usize> {
     let RequestToPeer { head, bytes, .. } = request;
     let host = head
         .authority()
@@ -55,10 +60,11 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
     };
     for field in &head.fields {
         let passes = match field.kind {
-            FieldKind::Other
-            | FieldKind::UserAgent
-            | FieldKind::Cookie
-            | FieldKind::Authentication => true,
+            FieldKind::Other | FieldKind::UserAgent | FieldKind::Authentication => true,
+            FieldKind::Cookie => {
+                let without = request.without_cookie;
+                without.is_empty() || !cookies::has(field.value.of(bytes), without)
+            }
             // With other framings there is no trailer to announce.
             FieldKind::Trailer => request.framing == Framing::Chunked,
             FieldKind::Te => {
@@ -79,6 +85,9 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
                 }
                 None => lines.pass(out, field),
             }
+        } else if field.kind == FieldKind::Cookie && !request.options.nominates(b"cookie") {
+            lines.put(out);
+            put_cookies(out, field, request);
         }
     }
     lines.put(out);
@@ -99,7 +108,25 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) {
         }
         false => {}
     }
+    let mark = request.mark.map(|(name, value)| {
+        put(out, &[name.as_bytes(), b": "]);
+        let begin = out.len();
+        put(out, &[value.as_bytes(), b"\r\n"]);
+        begin
+    });
     put(out, &[b"\r\n"]);
+    mark
+}
+
+/// Appends a `Cookie` field without the cookie that the peer does not get.
+#[cold]
+fn put_cookies(out: &mut Vec<u8>, field: &Field, request: &RequestToPeer<'_>) {
+    let (bytes, begin) = (request.bytes, out.len());
+    put(out, &[field.name.of(bytes), b": "]);
+    match cookies::put_without(out, field.value.of(bytes), request.without_cookie) {
+        true => put(out, &[b"\r\n"]),
+        false => out.truncate(begin),
+    }
 }
 
 /// The request line and the Host field, if they are exactly what would be written.
@@ -225,6 +252,8 @@ pub(super) mod tests {
             default_host: b"127.0.0.1:80",
             request_id: b"",
             trusted,
+            without_cookie: b"",
+            mark: None,
         };
         request(&mut out, &to_peer);
         String::from_utf8(out).unwrap()

@@ -22,6 +22,8 @@ pub struct ResponseToClient<'a> {
     pub version: Version,
     /// What is said about the client's connection.
     pub connection: Connection,
+    /// Lines of the gateway's own, each with its CR LF.
+    pub added: &'a [u8],
 }
 
 /// What a response says about the downstream connection.
@@ -72,7 +74,7 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
         // RFC 9110 section 15.5.22: it says which protocol is required.
         put_upgrade(out, &head.fields, bytes);
     }
-    put(out, &[b"\r\n"]);
+    put(out, &[response.added, b"\r\n"]);
 }
 
 /// Appends the head of an interim (1xx) response to the client.
@@ -134,6 +136,7 @@ pub(super) mod tests {
             framing,
             version: Version::Http11,
             connection: Connection::KeepAlive,
+            added: b"",
         };
         let mut out = Vec::new();
         response(&mut out, &to_client);
