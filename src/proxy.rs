@@ -12,7 +12,8 @@
 //! | `disclosure` | what clients are told of the decision, where the settings say so |
 //! | `tally` | what is noted about a request, for the access log and the counters |
 //! | `worker` | what one worker has for its requests; none of it needs a lock |
-//! | `reports`, `claims`, `kept_for`, `workspace`, `logged_head`, `request_ids`, `visitors` | parts of what a worker has |
+//! | `reports`, `claims`, `kept_for`, `workspace`, `logged_head` | parts of what a worker has |
+//! | `request_ids`, `visitors` | ids for requests and for visitors that have none |
 //! | `chooser` | which peer a worker asks next |
 //! | `plan` | what a request asks for |
 //! | `http1` | a client that speaks HTTP/1, and a plain socket as its transport |

@@ -297,8 +297,8 @@ impl Session<'_> {
         Plan::of(head, bytes, options, gateway, by_proxy)
     }
 
-    /// Decides who is to serve the request: of which service, and which pool. Notes who the client is from now
-    /// on.
+    /// Decides who is to serve the request: of which service, and which pool. Notes who the client is
+    /// from now on.
     fn decide(
         &self,
         plan: &Plan,
