@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::admin::token;
-use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, Store, Url};
+use crate::config::{Config, LogTarget, REDIS_URL_VARIABLE, ServiceKeys, Store, Url};
 use crate::lists::ByList;
 use crate::logs::{syslog, writer};
 use crate::process::Identity;
@@ -140,17 +140,24 @@ fn secrets_of_store(config: &Config) -> Vec<(&'static str, Option<&Path>)> {
 }
 
 /// The server is not asked whether it is a cluster; but hash tags mean that it is one.
-fn keys_apart(config: &Config) -> Option<String> {
+fn keys_apart(config: &Config) -> Vec<String> {
     let Store::Redis(redis) = &config.store else {
-        return None;
+        return Vec::new();
     };
-    store::redis::are_apart(&redis.keys).then(|| {
-        let ByList { gray, pre, prod } = &redis.keys;
+    let keyring = store::redis::Keyring::new(redis.services.clone());
+    let warning = |at: usize| {
+        let ServiceKeys { service, lists, .. } = &redis.services[at];
+        let section = match service.is_default() {
+            true => "redis".to_owned(),
+            false => format!("service {service}"),
+        };
+        let ByList { gray, pre, prod } = lists;
         format!(
-            "[redis] gray_key, pre_key, prod_key: {gray}, {pre} and {prod} have hash tags, and are in several slots: \
+            "[{section}] gray_key, pre_key, prod_key: {gray}, {pre} and {prod} have hash tags, and are in several slots: \
              a Redis Cluster does not allow reading them in one transaction; give all of them the same tag"
         )
-    })
+    };
+    keyring.apart().into_iter().map(warning).collect()
 }
 
 /// What is wrong with the last-good copy, or its place, for the user who will write it, if that is

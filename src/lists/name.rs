@@ -1,7 +1,7 @@
 //! The names of the lists.
 
 /// The names of the lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListName {
     /// The clients that get the new version.
     Gray,

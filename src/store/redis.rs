@@ -1,4 +1,5 @@
-//! The lists in Redis: three keys, read in one transaction, watched by events or tracking (`watcher`).
+//! The lists in Redis: three keys a service, read in one transaction, watched by events or tracking
+//! (`watcher`), and the salts that shares have.
 //!
 //! There are two connections (`link`), both to the same server, even where a name resolves to several
 //! (`place`) or a cluster has many (`cluster`). The heartbeat has a third one.
@@ -7,6 +8,7 @@ mod accept_key;
 mod changes;
 pub(crate) mod cluster;
 pub(crate) mod errors;
+mod keyring;
 mod keys;
 pub(crate) mod link;
 mod once;
@@ -18,13 +20,14 @@ mod proxies;
 mod reading;
 mod reply;
 mod rights;
+mod salts;
 mod standing;
 mod tls;
 pub(crate) mod transaction;
 mod types;
 mod watcher;
 
-pub(crate) use self::keys::are_apart;
+pub(crate) use self::keyring::Keyring;
 pub(crate) use self::once::check_files;
 pub(crate) use self::once::read;
 pub(crate) use self::types::WrongTypes;

@@ -1,21 +1,28 @@
 //! How the gateway learns that a key was changed.
 //!
-//! By *keyspace events* on the exact channels of the three keys, if the server sends them or can be
+//! By *keyspace events* on the exact channels of the keys, if the server sends them or can be
 //! configured to. Otherwise by *client tracking* in broadcast mode: the server names the changed keys
 //! that begin with one of some prefixes, and says when a database was flushed. Either arrives at a
 //! subscription, on a connection of its own; the reader asks for tracking on its behalf. Otherwise the
 //! keys are polled.
+//!
+//! An announcement names the key, so only the services that it is about need be read ([`Announced`]). A server
+//! sends what one of its clients writes at once in several messages, of which the first may be here before the
+//! others. [`Subscription::catch_up`] makes sure that everything is here that was announced before it: what a
+//! server sends on a connection, and what it answers on it, has one order.
 
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::errors::{describe, io_error, is_refusal};
-use super::link::{Ender, Link};
+use super::keyring::{KeyOf, KeyPart, Keyring};
+use super::link::{Ender, Hearing, Link, Waker};
 use crate::config::{self, Notify};
 use crate::lists::{ByList, ListName};
 use crate::store::Mode;
@@ -25,6 +32,9 @@ const FLAGS: &str = "notify-keyspace-events";
 
 /// The channel on which a server tells RESP2 clients what was changed.
 const INVALIDATIONS: &str = "__redis__:invalidate";
+
+/// How many channels are asked for at once.
+const BATCH: usize = 500;
 
 /// How the gateway learns of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,16 +68,70 @@ pub(crate) enum SubscriptionNews {
     Lost(RedisError),
 }
 
+/// What was announced, and not read since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Announced {
+    /// Something of which it is unknown what it is about, or that is about everything.
+    pub(crate) all: bool,
+    /// The services that changes were about.
+    pub(crate) services: BTreeSet<usize>,
+}
+
+impl Announced {
+    const ALL: Self = Self {
+        all: true,
+        services: BTreeSet::new(),
+    };
+
+    fn of(service: usize) -> Self {
+        Self {
+            all: false,
+            services: BTreeSet::from([service]),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.all && self.services.is_empty()
+    }
+
+    /// Adds another.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        self.all |= other.all;
+        self.services.append(&mut other.services);
+    }
+}
+
 /// The receiving end of a subscription. Its connection ends with it.
 pub(crate) struct Subscription {
     /// Holds one item at most.
     pub(crate) news: Receiver<SubscriptionNews>,
-    changes: Arc<AtomicU64>,
-    last: Arc<LastEvents>,
+    heard: Arc<Heard>,
+    /// The salts of whose changes the server must not tell.
+    pub(crate) deaf: Vec<KeyOf>,
+    /// The last of our questions that was answered.
+    answered: Receiver<u64>,
+    waker: Option<Arc<Waker>>,
     _ender: Option<Ender>,
 }
 
-/// What the last event of each list's key was, where events are heard.
+/// What a subscription has heard.
+#[derive(Default)]
+struct Heard {
+    changes: AtomicU64,
+    announced: Mutex<Announced>,
+    /// What the last event of each list's key was, where events are heard.
+    last: Vec<LastEvents>,
+}
+
+impl Heard {
+    fn announced(&self) -> MutexGuard<'_, Announced> {
+        // Whole at any moment.
+        let announced = self.announced.lock();
+        announced.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the last event of each list's key was.
 #[derive(Debug, Default)]
 struct LastEvents(ByList<AtomicU8>);
 
@@ -91,20 +155,52 @@ impl Subscription {
     pub(crate) fn none() -> Self {
         Self {
             news: crossbeam_channel::never(),
-            changes: Arc::default(),
-            last: Arc::default(),
+            heard: Arc::default(),
+            deaf: Vec::new(),
+            answered: crossbeam_channel::never(),
+            waker: None,
             _ender: None,
         }
     }
 
     /// How many changes were announced so far.
     pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
+        self.heard.changes.load(Ordering::Relaxed)
+    }
+
+    /// What was announced since this was last asked.
+    pub(crate) fn take_announced(&self) -> Announced {
+        std::mem::take(&mut self.heard.announced())
+    }
+
+    /// Waits until everything is here that the server announced before now.
+    ///
+    /// # Errors
+    /// When the subscription has ended, or is silent.
+    pub(crate) fn catch_up(&self, limit: Duration) -> RedisResult<()> {
+        let Some(waker) = &self.waker else {
+            return Ok(());
+        };
+        let question = waker.wake()?;
+        let until = Instant::now() + limit * 2;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.answered.recv_timeout(left) {
+                Ok(answered) if answered >= question => return Ok(()),
+                Ok(_) => {}
+                Err(_) => {
+                    return Err(match self.news.try_iter().last() {
+                        Some(SubscriptionNews::Lost(error)) => error,
+                        _ => io_error("the subscription does not answer"),
+                    });
+                }
+            }
+        }
     }
 
     /// Whether the key of a list was evicted, by the last event; `None` where there was none.
-    pub(crate) fn was_evicted(&self, list: ListName) -> Option<bool> {
-        match self.last.0[list].load(Ordering::Relaxed) {
+    pub(crate) fn was_evicted(&self, service: usize, list: ListName) -> Option<bool> {
+        match self.heard.last.get(service)?.0[list].load(Ordering::Relaxed) {
             LastEvents::EVICTED => Some(true),
             LastEvents::OTHER => Some(false),
             _ => None,
@@ -146,13 +242,14 @@ impl WayChooser {
         &mut self,
         reader: &mut Link,
         settings: &config::RedisSettings,
+        keyring: &Keyring,
     ) -> RedisResult<(Way, Subscription)> {
         let notify = settings.notify;
         self.chosen = Instant::now();
         let mut may_be_on = false;
         if matches!(notify, Notify::Auto | Notify::Events) {
             let refusal = match ask_for_events(reader) {
-                Ok(()) => match self.hear_events(reader, settings) {
+                Ok(()) => match self.hear_events(reader, settings, keyring) {
                     Ok(subscription) => {
                         self.events_refused = false;
                         return Ok((Way::Events, subscription));
@@ -168,7 +265,7 @@ impl WayChooser {
             self.step_down_from_events(refusal, notify)?;
         }
         if matches!(notify, Notify::Auto | Notify::Tracking) {
-            match self.track(reader, settings) {
+            match self.track(reader, settings, keyring) {
                 Ok(subscription) => {
                     self.tracking_refused = false;
                     return Ok((Way::Tracking, subscription));
@@ -177,7 +274,7 @@ impl WayChooser {
             }
         }
         if may_be_on {
-            match self.hear_events(reader, settings) {
+            match self.hear_events(reader, settings, keyring) {
                 Ok(subscription) => return Ok((Way::Unsure, subscription)),
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(error),
@@ -244,14 +341,21 @@ impl WayChooser {
         &mut self,
         reader: &Link,
         settings: &config::RedisSettings,
+        keyring: &Keyring,
     ) -> RedisResult<Subscription> {
         let db = settings.url.login().db;
         let channel = |key: &str| format!("__keyspace@{db}__:{key}");
-        let channels = ListName::ALL.map(|list| channel(&settings.keys[list]));
+        let mut channels = HashMap::new();
+        let lists = keyring.all_lists();
+        let lists = lists.map(|it| (channel(keyring.key(it)), it));
+        let lists: Vec<(String, KeyOf)> = lists.collect();
         let mut link = reader.another(settings)?;
-        subscribe(&mut link, &channels)?;
-        // Without this channel the key is still read at each check.
-        match subscribe(&mut link, &[channel(&settings.accept_key)]) {
+        for batch in lists.chunks(BATCH) {
+            let names: Vec<&str> = batch.iter().map(|(name, _)| &**name).collect();
+            subscribe(&mut link, &names)?;
+        }
+        // Without the channels of the others, their keys are still read at each check.
+        match subscribe(&mut link, &[&channel(&settings.accept_key)]) {
             Err(error) if is_refusal(&error) => {
                 if !std::mem::replace(&mut self.acceptance_refused, true) {
                     let (key, error) = (&settings.accept_key, describe(&error));
@@ -260,23 +364,37 @@ impl WayChooser {
             }
             outcome => outcome?,
         }
-        let last = Arc::new(LastEvents::default());
-        let noted = Arc::clone(&last);
+        let salts = keyring.everything().filter(|it| it.part == KeyPart::Salt);
+        let salts: Vec<(String, KeyOf)> =
+            salts.map(|it| (channel(keyring.key(it)), it)).collect();
+        let mut deaf = Vec::new();
+        for batch in salts.chunks(BATCH) {
+            deaf.extend(subscribe_each(&mut link, batch)?);
+        }
+        let known = lists.into_iter().chain(salts);
+        channels.extend(known.map(|(name, of)| (name.into_bytes(), of)));
+        let last = (0..keyring.len()).map(|_| LastEvents::default());
+        let heard = Arc::new(Heard {
+            last: last.collect(),
+            ..Heard::default()
+        });
+        let noted = Arc::clone(&heard);
         let hears = move |channel: &Value, event: &Value| {
-            let is_its =
-                |it: &String| matches!(channel, Value::BulkString(c) if c == it.as_bytes());
-            for (list, _) in ListName::ALL
-                .iter()
-                .zip(&channels)
-                .filter(|it| is_its(it.1))
-            {
-                noted.note(*list, event);
+            let Value::BulkString(name) = channel else {
+                return Some(Announced::ALL);
+            };
+            // Otherwise it is the accept key.
+            let Some(of) = channels.get(name) else {
+                return Some(Announced::ALL);
+            };
+            if let KeyPart::List(list) = of.part {
+                noted.last[of.service].note(list, event);
             }
-            true
+            Some(Announced::of(of.service))
         };
-        let subscription = follow(link, hears).map_err(RedisError::from)?;
+        let subscription = follow(link, heard, hears).map_err(RedisError::from)?;
         Ok(Subscription {
-            last,
+            deaf,
             ..subscription
         })
     }
@@ -286,20 +404,20 @@ impl WayChooser {
         &mut self,
         reader: &mut Link,
         settings: &config::RedisSettings,
+        keyring: &Keyring,
     ) -> RedisResult<Subscription> {
-        let lists = ListName::ALL
-            .iter()
-            .map(|list| settings.keys[*list].as_str());
-        let keys = lists.chain([settings.accept_key.as_str()]);
-        let keys: Vec<String> = keys.map(str::to_owned).collect();
+        let owned = |it: KeyOf| (keyring.key(it).as_bytes().to_vec(), Some(it.service));
+        let keys = keyring.everything().map(owned);
+        let accept_key = (settings.accept_key.as_bytes().to_vec(), None);
+        let keys: HashMap<Vec<u8>, Option<usize>> = keys.chain([accept_key]).collect();
         let mut link = reader.another(settings)?;
         let id = link.ask(redis::cmd("CLIENT").arg("ID"))?;
         let id: i64 = redis::from_redis_value(id)?;
-        subscribe(&mut link, &[INVALIDATIONS.to_owned()])?;
+        subscribe(&mut link, &[INVALIDATIONS])?;
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg("TRACKING").arg("ON");
         tracking.arg("REDIRECT").arg(id).arg("BCAST");
-        for prefix in prefixes(&keys) {
+        for prefix in prefixes(keys.keys().map(|it| &**it)) {
             tracking.arg("PREFIX").arg(prefix);
         }
         reader.ask(&tracking)?;
@@ -309,8 +427,8 @@ impl WayChooser {
             let what = "it tracks nothing although it has accepted to (CLIENT GETREDIR)";
             return Err(refusal(what));
         }
-        let hears = move |_: &Value, payload: &Value| names_one_of(payload, &keys);
-        follow(link, hears).map_err(RedisError::from)
+        let hears = move |_: &Value, payload: &Value| named(payload, &keys);
+        follow(link, Arc::default(), hears).map_err(RedisError::from)
     }
 
     /// Asks the server whether the reader's invalidations go where they should. Without the right to
@@ -374,7 +492,8 @@ fn ask_for_events(reader: &mut Link) -> RedisResult<()> {
     Ok(())
 }
 
-fn subscribe(link: &mut Link, channels: &[String]) -> RedisResult<()> {
+/// Subscribes to all of these channels, or to none.
+fn subscribe(link: &mut Link, channels: &[&str]) -> RedisResult<()> {
     link.send(&redis::cmd("SUBSCRIBE").arg(channels).get_packed_command())?;
     for _ in channels {
         link.receive()?.extract_error()?;
@@ -382,92 +501,128 @@ fn subscribe(link: &mut Link, channels: &[String]) -> RedisResult<()> {
     Ok(())
 }
 
-/// Forwards changes, in a thread of its own, until the connection ends: messages whose channel and
-/// payload are `wanted`.
+/// Subscribes to each of these channels that the server allows to hear; returns what the others are of.
+fn subscribe_each(link: &mut Link, channels: &[(String, KeyOf)]) -> RedisResult<Vec<KeyOf>> {
+    let one = |(name, _): &(String, KeyOf)| redis::cmd("SUBSCRIBE").arg(name).get_packed_command();
+    let request: Vec<u8> = channels.iter().flat_map(one).collect();
+    link.send(&request)?;
+    let mut refused = Vec::new();
+    for (_, of) in channels {
+        match link.receive()?.extract_error() {
+            Err(error) if is_refusal(&error) => refused.push(*of),
+            outcome => drop(outcome?),
+        }
+    }
+    Ok(refused)
+}
+
+/// Forwards changes, in a thread of its own, until the connection ends: what `hears` makes of a message's
+/// channel and payload.
 fn follow(
     mut link: Link,
-    wanted: impl Fn(&Value, &Value) -> bool + Send + 'static,
+    heard: Arc<Heard>,
+    hears: impl Fn(&Value, &Value) -> Option<Announced> + Send + 'static,
 ) -> io::Result<Subscription> {
     let (said, news) = bounded(1);
+    let (answers, answered) = bounded(1);
     let ender = link.ender()?;
-    let changes = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&changes);
+    let waker = link.wakeable()?;
+    let noted = Arc::clone(&heard);
     std::thread::Builder::new()
         .name("lists-events".to_owned())
         .spawn(move || {
-            let error = pass_on(&mut link, &wanted, &counted, &said);
+            let error = pass_on(&mut link, &hears, &noted, &said, answers);
             // Nobody receives it if the reader has failed first.
             let _ = said.send(SubscriptionNews::Lost(error));
         })?;
     Ok(Subscription {
         news,
-        changes,
-        last: Arc::default(),
+        heard,
+        deaf: Vec::new(),
+        answered,
+        waker: Some(waker),
         _ender: Some(ender),
     })
 }
 
 fn pass_on(
     link: &mut Link,
-    wanted: &impl Fn(&Value, &Value) -> bool,
-    counted: &AtomicU64,
+    hears: &impl Fn(&Value, &Value) -> Option<Announced>,
+    heard: &Heard,
     said: &Sender<SubscriptionNews>,
+    answers: Sender<u64>,
 ) -> RedisError {
+    let mut hearing = Hearing::default();
     loop {
-        match link.hear() {
-            Ok(Value::Array(message)) => {
-                // Otherwise it is the answer to a PING.
-                if let [Value::BulkString(kind), channel, payload] = &message[..]
-                    && kind == b"message"
-                    && wanted(channel, payload)
-                {
-                    counted.fetch_add(1, Ordering::Relaxed);
-                    // A full queue contains a change that has not been handled yet: that is enough.
-                    let _ = said.try_send(SubscriptionNews::Change);
+        let answer = match link.hear(&mut hearing) {
+            Ok(Value::Array(message)) => match &message[..] {
+                [Value::BulkString(kind), channel, payload] if kind == b"message" => {
+                    if let Some(announced) = hears(channel, payload) {
+                        // Before anybody is woken by it.
+                        heard.announced().add(announced);
+                        heard.changes.fetch_add(1, Ordering::Relaxed);
+                        // A full queue contains a change that has not been handled yet: that is enough.
+                        let _ = said.try_send(SubscriptionNews::Change);
+                    }
+                    continue;
                 }
-            }
+                _ => hearing.answered(),
+            },
             Ok(other) => match other.extract_error() {
-                Ok(_) => {}
+                Ok(_) => hearing.answered(),
                 // An answer to a PING, for instance of a server that cannot save: a sign of life.
-                Err(error) if is_refusal(&error) => {}
+                Err(error) if is_refusal(&error) => hearing.answered(),
                 // The server ends the subscription.
                 Err(error) => return error,
             },
             Err(error) => return error,
+        };
+        if let Some(question) = answer {
+            // Who asks waits for each answer, or gives this connection up.
+            let _ = answers.try_send(question);
         }
     }
 }
 
 /// Prefixes that cover the keys. None begins with another one, which the server would refuse.
-fn prefixes(keys: &[String]) -> Vec<&str> {
-    let begins_with_another = |key: &String| {
-        keys.iter()
-            .any(|it| it != key && key.starts_with(it.as_str()))
-    };
-    let shortest = keys.iter().filter(|it| !begins_with_another(it));
-    shortest.map(String::as_str).collect()
+fn prefixes<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    let mut keys: Vec<&[u8]> = keys.collect();
+    // What begins with a key follows it.
+    keys.sort_unstable();
+    let mut shortest: Vec<&[u8]> = Vec::new();
+    for key in keys {
+        if shortest.last().is_none_or(|it| !key.starts_with(it)) {
+            shortest.push(key);
+        }
+    }
+    shortest
 }
 
-/// Whether an invalidation is about one of `keys`: it names keys, or nothing after a flush.
-fn names_one_of(payload: &Value, keys: &[String]) -> bool {
-    let is_one = |name: &Value| match name {
-        Value::BulkString(name) => keys.iter().any(|key| key.as_bytes() == name),
-        _ => false,
+/// What of `keys` an invalidation is about: it names keys, or nothing after a flush. A key without a service
+/// may be about all.
+fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<usize>>) -> Option<Announced> {
+    let names = match payload {
+        Value::Array(names) => names,
+        Value::Nil => return Some(Announced::ALL),
+        _ => return None,
     };
-    match payload {
-        Value::Array(names) => names.iter().any(is_one),
-        Value::Nil => true,
-        _ => false,
+    let mut announced = Announced::default();
+    for name in names {
+        let Value::BulkString(name) = name else {
+            continue;
+        };
+        match keys.get(name) {
+            Some(Some(service)) => drop(announced.services.insert(*service)),
+            Some(None) => announced.all = true,
+            None => {}
+        }
     }
+    (!announced.is_empty()).then_some(announced)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn owned(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&it| it.to_owned()).collect()
-    }
 
     #[test]
     fn no_prefix_begins_with_another() {
@@ -476,25 +631,37 @@ mod tests {
             (["p", "pre", "prod"], &["p"]),
             (["list", "list:pre", "prod"], &["list", "prod"]),
             (["a:b:c", "a:b", "a"], &["a"]),
+            (["a", "a-b", "a:b"], &["a"]),
+            (["a:b", "a-b", "a:b"], &["a-b", "a:b"]),
         ] {
-            assert_eq!(prefixes(&owned(&keys)), expected);
+            let found = prefixes(keys.iter().map(|it| it.as_bytes()));
+            let expected: Vec<&[u8]> = expected.iter().map(|it| it.as_bytes()).collect();
+            assert_eq!(found, expected, "{keys:?}");
         }
     }
 
     #[test]
-    fn an_invalidation_is_about_a_key_only_if_it_names_it_or_all() {
-        let keys = owned(&["p", "pre", "prod"]);
+    fn an_invalidation_is_about_the_services_whose_keys_it_names_or_about_all() {
+        let keys = [("p", Some(0)), ("pre", Some(0)), ("shop:pre", Some(7)), ("accept", None)];
+        let keys = keys.map(|(key, service)| (key.as_bytes().to_vec(), service));
+        let keys = HashMap::from(keys);
         let names = |names: &[&str]| {
             let names = names
                 .iter()
                 .map(|it| Value::BulkString(it.as_bytes().to_vec()));
             Value::Array(names.collect())
         };
-        assert!(names_one_of(&names(&["pre"]), &keys));
-        assert!(names_one_of(&names(&["prefix", "p"]), &keys));
-        assert!(names_one_of(&Value::Nil, &keys));
+        let of = |services: &[usize]| Announced {
+            all: false,
+            services: services.iter().copied().collect(),
+        };
+        assert_eq!(named(&names(&["pre"]), &keys), Some(of(&[0])));
+        assert_eq!(named(&names(&["prefix", "p"]), &keys), Some(of(&[0])));
+        assert_eq!(named(&names(&["shop:pre", "p"]), &keys), Some(of(&[0, 7])));
+        assert_eq!(named(&Value::Nil, &keys), Some(Announced::ALL));
+        assert_eq!(named(&names(&["accept"]), &keys), Some(Announced::ALL));
         for other in [names(&["prefix", "pr", "P"]), names(&[]), Value::Okay] {
-            assert!(!names_one_of(&other, &keys), "{other:?}");
+            assert_eq!(named(&other, &keys), None, "{other:?}");
         }
     }
 }

@@ -13,10 +13,9 @@ use std::net::SocketAddr;
 use redis::{RedisError, RedisResult, Value};
 
 use super::errors::{describe, io_error, is_of_cluster, is_of_open_slot, is_refusal};
-use super::keys::slot;
+use super::keyring::Keyring;
 use super::link::Link;
 use crate::config::{self, Address};
-use crate::lists::{ByList, ListName};
 
 /// Most redirections that are followed, one after the other.
 const MOST: usize = 5;
@@ -165,25 +164,28 @@ pub(crate) fn follow_aside<T>(
 ///
 /// # Errors
 /// When no server says which one that is, or the lists are in several slots.
-pub(crate) fn locate(link: &mut Link, settings: &config::RedisSettings) -> RedisResult<()> {
-    let keys = &settings.keys;
-    let outcome = follow(link, settings, |link| look(link, keys));
-    outcome.map_err(|error| explained(error, keys))
+pub(crate) fn locate(
+    link: &mut Link,
+    settings: &config::RedisSettings,
+    keyring: &Keyring,
+) -> RedisResult<()> {
+    let outcome = follow(link, settings, |link| look(link, keyring));
+    outcome.map_err(|error| explained(error, keyring))
 }
 
 /// Sends a trivial command about each list. Only an answer that the slot is elsewhere, or nowhere, is an
 /// error: the owner of a slot in migration redirects for single keys (ASK), and stays the owner.
-fn look(link: &mut Link, keys: &ByList<String>) -> RedisResult<()> {
+fn look(link: &mut Link, keyring: &Keyring) -> RedisResult<()> {
     let mut request = Vec::new();
-    for list in ListName::ALL {
+    for list in keyring.all_lists() {
         request.extend(link.asking());
         let mut command = redis::cmd("LRANGE");
-        command.arg(&keys[list]).arg(0).arg(0);
+        command.arg(keyring.key(list)).arg(0).arg(0);
         request.extend(command.get_packed_command());
     }
     link.send(&request)?;
     let mut outcome = Ok(());
-    for _ in ListName::ALL {
+    for _ in keyring.all_lists() {
         link.receive_asked()?;
         if let Err(error) = link.receive()?.extract_error()
             && (is_of_cluster(&error) && !is_of_open_slot(&error) && outcome.is_ok())
@@ -194,24 +196,32 @@ fn look(link: &mut Link, keys: &ByList<String>) -> RedisResult<()> {
     outcome
 }
 
-/// An error of a cluster, with what to do if the lists are in several slots.
-pub(crate) fn explained(error: RedisError, keys: &ByList<String>) -> RedisError {
-    let slots = ListName::ALL.map(|list| slot(keys[list].as_bytes()));
+/// An error of a cluster, with what to do if the lists of a service are in several slots.
+pub(crate) fn explained(error: RedisError, keyring: &Keyring) -> RedisError {
     let is_unnamed = || Redirection::of(&error).is_some_and(|it| it.host.is_empty());
     if !is_of_cluster(&error) {
         return error;
     }
-    if slots.iter().all(|it| *it == slots[0]) {
+    let Some(scattered) = keyring.scattered() else {
         return match is_unnamed() {
             true => io_error(format!("{} (the server {UNNAMED})", describe(&error))),
             false => error,
         };
+    };
+    let service = &keyring.services()[scattered].service;
+    if service.is_default() {
+        return io_error(
+            "this is a Redis Cluster, and the keys of the lists are in several slots of it, which cannot be \
+             read in one transaction; give them one hash tag, in [redis]: gray_key = {gg}gray, \
+             pre_key = {gg}pre, prod_key = {gg}prod, accept_key = {gg}accept",
+        );
     }
-    io_error(
-        "this is a Redis Cluster, and the keys of the lists are in several slots of it, which cannot be \
-         read in one transaction; give them one hash tag, in [redis]: gray_key = {gg}gray, \
-         pre_key = {gg}pre, prod_key = {gg}prod, accept_key = {gg}accept",
-    )
+    io_error(format!(
+        "this is a Redis Cluster, and the keys of the lists of {service} are in several slots of it, which cannot \
+         be read in one transaction; give them one hash tag, in [service {service}]: \
+         gray_key = {{{service}}}:gray, pre_key = {{{service}}}:pre, prod_key = {{{service}}}:prod, \
+         salt_key = {{{service}}}:salt"
+    ))
 }
 
 /// All servers of the cluster, as far as this one knows them; none if it does not say.

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 
 use redis::{ErrorKind, RedisError};
 
-use crate::lists::ListName;
-
 /// The library has no kind for this, and uses this kind only with its own connections.
 const TOO_LONG: ErrorKind = ErrorKind::Client;
 
@@ -109,20 +107,20 @@ pub(crate) fn is_too_long(error: &RedisError) -> bool {
 }
 
 /// For a reply that is too long, an error that says what it is about; any other error as it is.
-pub(crate) fn bounded(error: RedisError, most: usize, list: Option<ListName>) -> RedisError {
+pub(crate) fn bounded(error: RedisError, most: usize, list: Option<&str>) -> RedisError {
     match is_too_long(&error) {
-        true => lists_too_long(most, list.map(ListName::name)),
+        true => lists_too_long(most, list),
         false => error,
     }
 }
 
-/// An error in reply to a command about one list, with the list's name.
-pub(crate) fn naming(error: &RedisError, list: ListName) -> RedisError {
+/// An error in reply to a command about one key, with what is in it.
+pub(crate) fn naming(error: &RedisError, list: &str) -> RedisError {
     let Some(code) = error.code() else {
         return error.clone();
     };
     let detail = error.detail().unwrap_or_default();
-    let detail = format!("{detail} (reading {})", list.name());
+    let detail = format!("{detail} (reading {list})");
     redis::make_extension_error(code.to_owned(), Some(detail))
 }
 

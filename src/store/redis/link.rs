@@ -8,9 +8,11 @@ mod connect;
 mod received;
 mod resolver;
 mod stream;
+mod waker;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
@@ -21,6 +23,7 @@ use self::connect::{connect, connect_to};
 use self::received::Received;
 use self::resolver::{MORE, PROMPT, Resolution, begin_to_resolve};
 use self::stream::{LinkStream, Pinging, TimedSocket, left};
+pub(crate) use self::waker::{Hearing, Waker};
 use super::errors::{at, describe, is_refusal, of_select, reworded};
 use super::password;
 use super::reply::Bounds;
@@ -106,6 +109,7 @@ impl Link {
             silence: limit,
             until,
             heard: false,
+            waker: None,
         };
         let mut link = Self {
             address: address.clone(),
@@ -243,17 +247,29 @@ impl Link {
     }
 
     /// Waits for the next message, for as long as the server answers to a PING. One that has
-    /// become silent is noticed within two limits.
+    /// become silent is noticed within two limits. A reply that is no message is the answer to the first
+    /// question of `hearing` that has none.
     ///
     /// # Errors
     /// When the connection has ended, or is silent.
-    pub(crate) fn hear(&mut self) -> RedisResult<Value> {
+    pub(crate) fn hear(&mut self, hearing: &mut Hearing) -> RedisResult<Value> {
         let mut stream = Pinging {
             stream: &mut self.stream,
             limit: self.limit,
             asked: false,
+            hearing,
         };
         redis::parse_redis_value(&self.received.reply(&mut stream, Bounds::WORDS)?)
+    }
+
+    /// From now on [`Self::hear`] can be made to ask a question by what is returned.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn wakeable(&mut self) -> io::Result<Arc<Waker>> {
+        let waker = Arc::new(Waker::new()?);
+        self.stream.timed_mut().waker = Some(Arc::clone(&waker));
+        Ok(waker)
     }
 
     fn parse(&mut self) -> RedisResult<Value> {

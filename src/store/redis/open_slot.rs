@@ -13,15 +13,12 @@ use redis::{RedisError, RedisResult};
 
 use super::cluster::Redirection;
 use super::errors::{bounded, describe, io_error};
+use super::keyring::KeyOf;
 use super::link::Link;
-use crate::config;
-use crate::lists::ListName;
+use super::reading::KeysQuery;
 
 /// Most readings that are made to find two equal ones in a row.
 const TRIES: usize = 6;
-
-/// The replies with a list: to LRANGE and to SMEMBERS.
-const COMMANDS: usize = 2;
 
 /// What is known of the open slot.
 #[derive(Default)]
@@ -45,7 +42,7 @@ impl OpenSlot {
         self.target = None;
     }
 
-    /// What `owner`, and the server to which it redirects, have of `lists`, in the form of a reply of
+    /// What `owner`, and the server to which it redirects, have of these `keys`, in the form of a reply of
     /// EXEC; `None` when that does not stop changing.
     ///
     /// # Errors
@@ -53,12 +50,12 @@ impl OpenSlot {
     pub(crate) fn read(
         &mut self,
         owner: &mut Link,
-        lists: &[ListName],
-        settings: &config::RedisSettings,
+        keys: &[KeyOf],
+        query: &KeysQuery<'_>,
     ) -> RedisResult<Option<Vec<u8>>> {
         let mut before = None;
         for _ in 0..TRIES {
-            let now = self.read_once(owner, lists, settings)?;
+            let now = self.read_once(owner, keys, query)?;
             if before.as_ref() == Some(&now) {
                 return Ok(before);
             }
@@ -70,19 +67,20 @@ impl OpenSlot {
     fn read_once(
         &mut self,
         owner: &mut Link,
-        lists: &[ListName],
-        settings: &config::RedisSettings,
+        keys: &[KeyOf],
+        query: &KeysQuery<'_>,
     ) -> RedisResult<Vec<u8>> {
-        let mut left = settings.max_reply;
-        let mut all = format!("*{}\r\n", COMMANDS * lists.len()).into_bytes();
-        for list in lists {
-            let replies = ask(owner, *list, &mut left, settings)?;
+        let mut left = query.settings.max_reply;
+        let commands: usize = keys.iter().map(|it| it.count()).sum();
+        let mut all = format!("*{commands}\r\n").into_bytes();
+        for key in keys {
+            let replies = ask(owner, *key, &mut left, query)?;
             all.extend(match redirection(&replies)? {
                 None => replies.concat(),
                 Some(error) => {
                     let to = Redirection::of(&error).filter(Redirection::is_asking);
                     let to = to.ok_or(error)?;
-                    self.read_there(&to, owner, *list, &mut left, settings)?
+                    self.read_there(&to, owner, *key, &mut left, query)?
                 }
             });
         }
@@ -94,21 +92,21 @@ impl OpenSlot {
         &mut self,
         to: &Redirection,
         owner: &Link,
-        list: ListName,
+        key: KeyOf,
         left: &mut usize,
-        settings: &config::RedisSettings,
+        query: &KeysQuery<'_>,
     ) -> RedisResult<Vec<u8>> {
         let kept = self.target.take().filter(|it| to.leads_to(it, owner));
         let is_kept = kept.is_some();
         let mut target = match kept {
             Some(kept) => kept,
-            None => to.open(owner, settings)?,
+            None => to.open(owner, query.settings)?,
         };
-        let replies = match ask(&mut target, list, left, settings) {
+        let replies = match ask(&mut target, key, left, query) {
             // It may have been closed meanwhile.
             Err(error) if is_kept && error.is_connection_dropped() => {
-                target = to.open(owner, settings)?;
-                ask(&mut target, list, left, settings)?
+                target = to.open(owner, query.settings)?;
+                ask(&mut target, key, left, query)?
             }
             outcome => outcome?,
         };
@@ -119,7 +117,7 @@ impl OpenSlot {
             return Err(io_error(format!(
                 "{from} sends to {there} for {}, which sends elsewhere ({error}): the slot of the lists is open \
                  at one of them only; redis-cli --cluster fix {from} mends that",
-                list.name()
+                query.keyring.words(key)
             )));
         }
         self.target = Some(target);
@@ -130,25 +128,28 @@ impl OpenSlot {
     }
 }
 
-/// Asks for a list in both ways; a server that is still importing the slot gets an ASKING each time.
+/// Asks for a key in every way; a server that is still importing the slot gets an ASKING each time.
 fn ask(
     link: &mut Link,
-    list: ListName,
+    of: KeyOf,
     left: &mut usize,
-    settings: &config::RedisSettings,
-) -> RedisResult<[Vec<u8>; COMMANDS]> {
-    let key = settings.keys[list].as_str();
-    let asking = link.asking();
-    let mut as_list = redis::cmd("LRANGE");
-    let as_list = as_list.arg(key).arg(0).arg(-1).get_packed_command();
-    let as_set = redis::cmd("SMEMBERS").arg(key).get_packed_command();
-    link.send(&[&asking[..], &as_list, &asking, &as_set].concat())?;
-    let mut replies = [Vec::new(), Vec::new()];
-    for reply in &mut replies {
+    query: &KeysQuery<'_>,
+) -> RedisResult<Vec<Vec<u8>>> {
+    let commands = of.commands(query.keyring.key(of));
+    let mut request = Vec::new();
+    for command in &commands {
+        request.extend(link.asking());
+        request.extend(command.get_packed_command());
+    }
+    link.send(&request)?;
+    let mut replies = Vec::new();
+    for _ in &commands {
         link.receive_asked()?;
         let received = link.receive_lists(*left);
-        *reply = received.map_err(|it| bounded(it, settings.max_reply, Some(list)))?;
+        let what = || query.keyring.words(of);
+        let reply = received.map_err(|it| bounded(it, query.settings.max_reply, Some(&what())))?;
         *left = left.saturating_sub(reply.len());
+        replies.push(reply);
     }
     Ok(replies)
 }
@@ -157,7 +158,7 @@ fn ask(
 ///
 /// # Errors
 /// When it is not a reply.
-fn redirection(replies: &[Vec<u8>; COMMANDS]) -> RedisResult<Option<RedisError>> {
+fn redirection(replies: &[Vec<u8>]) -> RedisResult<Option<RedisError>> {
     for reply in replies.iter().filter(|it| it.starts_with(b"-")) {
         if let Err(error) = redis::parse_redis_value(reply)?.extract_error()
             && Redirection::of(&error).is_some()

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use redis::{RedisError, RedisResult};
 
 use super::errors::{describe, io_error, reworded};
+use super::keyring::Keyring;
 use super::link::Link;
 use super::{cluster, standing};
 use crate::config::{self, Address, Url};
@@ -71,13 +72,18 @@ impl Finder {
     ///
     /// # Errors
     /// Why that cannot be done.
-    pub(super) fn open_at_lists(&mut self, settings: &config::RedisSettings) -> RedisResult<Link> {
+    pub(super) fn open_at_lists(
+        &mut self,
+        settings: &config::RedisSettings,
+        keyring: &Keyring,
+    ) -> RedisResult<Link> {
         if settings.sentinels.is_empty() {
             // A server that has left the cluster, or is cut off from it, answers, but knows no others.
-            return self.open_any(None, settings, |link| cluster::locate(link, settings));
+            let locate = |link: &mut Link| cluster::locate(link, settings, keyring);
+            return self.open_any(None, settings, locate);
         }
         let mut link = self.open(None, settings)?;
-        cluster::locate(&mut link, settings)?;
+        cluster::locate(&mut link, settings, keyring)?;
         Ok(link)
     }
 

@@ -1,31 +1,59 @@
-//! Reading all keys at one moment.
+//! Reading keys of services at one moment.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 
 use redis::{RedisError, RedisResult, Value};
 
 use super::errors::{bounded, io_error, is_of_open_slot, naming};
+use super::keyring::{KeyOf, KeyPart, Keyring};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::reply::Replies;
 use super::rights::Rights;
+use super::salts::{SaltReply, Salts};
 use super::standing::{ServerStanding, StandingQuery};
 use super::transaction;
 use crate::config;
 use crate::lists::{ByList, ListName};
 use crate::store::{Entries, Fault, Reading};
 
-/// The server's answer about the keys, unparsed.
+/// Which keys are to be read.
+pub(crate) struct KeysQuery<'a> {
+    pub(crate) settings: &'a config::RedisSettings,
+    pub(crate) keyring: &'a Keyring,
+    /// The services, in the order of their places.
+    pub(crate) services: &'a [usize],
+}
+
+/// The server's answer about the keys of some services, unparsed.
 pub(crate) struct KeysReply {
-    /// The lists that it is about, in this order; the others are forbidden.
-    lists: Vec<ListName>,
+    /// The keys that it is about, in this order, service by service, lists first. Those that are missing are
+    /// forbidden, or not wanted.
+    keys: Vec<KeyOf>,
     bytes: Vec<u8>,
+    places: Vec<PartPlace>,
     /// What the server says about itself, just before that.
     pub(crate) standing: ServerStanding,
 }
 
-/// How often the keys are asked for: they may have been touched, and some may be forbidden.
-const TRIES: usize = 3;
+/// Where the part of a service is.
+struct PartPlace {
+    service: usize,
+    keys: Range<usize>,
+    bytes: Range<usize>,
+}
+
+/// The part of an answer that is about one service.
+pub(crate) struct ServicePart<'a> {
+    pub(crate) service: usize,
+    keys: &'a [KeyOf],
+    /// The replies.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// How often the keys are asked for: they may have been touched, some may be forbidden, and some elsewhere.
+const TRIES: usize = 4;
 
 /// Asks until there is an answer, of `max_reply` bytes at most. Also returns whether the WATCHed keys
 /// were untouched before. The server is asked for its standing in passing.
@@ -35,13 +63,13 @@ const TRIES: usize = 3;
 pub(crate) fn ask(
     link: &mut Link,
     slot: &mut OpenSlot,
-    settings: &config::RedisSettings,
-    rights: &mut Rights,
+    query: &KeysQuery<'_>,
+    (rights, salts): (&mut Rights, &mut Salts),
     question: &mut StandingQuery,
 ) -> RedisResult<(KeysReply, bool)> {
     for at in 0..TRIES {
-        if let Some(answer) = ask_once(link, slot, settings, rights, question)? {
-            rights.read();
+        if let Some(answer) = ask_once(link, slot, query, (rights, salts), question)? {
+            rights.read(&answer.keys);
             // After the first try nothing is watched any more.
             return Ok((answer, at == 0));
         }
@@ -49,49 +77,92 @@ pub(crate) fn ask(
     Err(io_error("the transaction was aborted"))
 }
 
+impl KeysQuery<'_> {
+    /// The keys to ask for.
+    fn keys(&self, rights: &Rights, salts: &Salts) -> Vec<KeyOf> {
+        let of = |service: &usize| {
+            let lists = self.keyring.lists(*service);
+            lists.chain(salts.with_lists(*service))
+        };
+        let keys = self.services.iter().flat_map(of);
+        keys.filter(|it| rights.allow(*it)).collect()
+    }
+
+    fn is_about_all(&self) -> bool {
+        self.services.len() == self.keyring.len()
+    }
+}
+
+/// Commands, with the key that each is about.
+struct KeysPipe {
+    pipe: redis::Pipeline,
+    of: Vec<KeyOf>,
+}
+
+impl KeysPipe {
+    fn of(keys: &[KeyOf], keyring: &Keyring) -> Self {
+        let (mut pipe, mut all) = (redis::pipe(), Vec::new());
+        for key in keys {
+            for command in key.commands(keyring.key(*key)) {
+                pipe.add_command(command);
+                all.push(*key);
+            }
+        }
+        Self { pipe, of: all }
+    }
+
+    /// A reply that is too long, with what it was about.
+    fn bounded(&self, error: RedisError, most: usize, at: usize, keyring: &Keyring) -> RedisError {
+        let what = self.of.get(at).map(|it| keyring.words(*it));
+        bounded(error, most, what.as_deref())
+    }
+}
+
 /// Asks for all keys in one transaction; `None` when a WATCHed key was touched, or some turned out to be
-/// forbidden. Each is asked for as a list and as a set: the wrong one of the two is an error of that
-/// command only, and costs the server nothing.
+/// forbidden, or elsewhere.
 fn ask_once(
     link: &mut Link,
     slot: &mut OpenSlot,
-    settings: &config::RedisSettings,
-    rights: &mut Rights,
+    query: &KeysQuery<'_>,
+    (rights, salts): (&mut Rights, &mut Salts),
     question: &mut StandingQuery,
 ) -> RedisResult<Option<KeysReply>> {
-    let (keys, most) = (&settings.keys, settings.max_reply);
-    let lists = rights.allowed();
-    let mut pipe = redis::pipe();
-    for list in &lists {
-        pipe.cmd("LRANGE").arg(&keys[*list]).arg(0).arg(-1);
-        pipe.cmd("SMEMBERS").arg(&keys[*list]);
-    }
+    let (keyring, most) = (query.keyring, query.settings.max_reply);
+    let keys = query.keys(rights, salts);
+    let commands = KeysPipe::of(&keys, keyring);
     let mut request = question.packed().unwrap_or_default();
     let is_asked = !request.is_empty();
-    request.extend(transaction::packed(link, &pipe));
+    request.extend(transaction::packed(link, &commands.pipe));
     link.send(&request)?;
     let standing = match is_asked {
         true => question.understand(link.receive()?.extract_error())?,
         false => ServerStanding::Settled,
     };
-    let refusals = transaction::queued(link, &pipe)?;
+    let refusals = transaction::queued(link, &commands.pipe)?;
+    let mut is_changed = false;
     for refusal in &refusals {
-        if let Some(list) = refusal.list(&lists)
-            && refusal.error.code() == Some("NOPERM")
-        {
-            rights.refused(list, &keys[list], &refusal.error);
+        let Some(of) = commands.of.get(refusal.at).copied() else {
+            continue;
+        };
+        if of.part == KeyPart::Salt && salts.is_elsewhere(of.service, &refusal.error) {
+            is_changed = true;
+        } else if refusal.error.code() == Some("NOPERM") {
+            rights.refused(of, keyring, &refusal.error);
+            is_changed = true;
         }
     }
-    let some_are_left = !rights.allowed().is_empty();
-    if rights.allowed().len() < lists.len() && some_are_left {
+    let is_list = |it: &KeyOf| it.part != KeyPart::Salt;
+    let some_are_left = keys.iter().any(|it| is_list(it) && rights.allow(*it));
+    if is_changed && (some_are_left || !query.is_about_all()) {
         return Ok(None);
     }
     let is_open = refusals.iter().any(|it| is_of_open_slot(&it.error));
     let bytes = match refusals.into_iter().next() {
-        _ if is_open => slot.read(link, &lists, settings)?,
-        None => match receive(link, &lists, most)? {
+        _ if is_open => slot.read(link, &keys, query)?,
+        None => match receive(link, &commands, most, keyring)? {
+            bytes if are_across(&bytes, &keys, salts, keyring)? => None,
             // This may turn out only now, when all keys are checked together.
-            bytes if is_refused_by_open_slot(&bytes)? => slot.read(link, &lists, settings)?,
+            bytes if is_refused_by_open_slot(&bytes)? => slot.read(link, &keys, query)?,
             bytes => {
                 slot.close(link);
                 Some(bytes)
@@ -99,60 +170,116 @@ fn ask_once(
         },
         // A server without free memory queues nothing, but still allows reading.
         Some(first) if first.error.code() == Some("OOM") => {
-            read_one_by_one(link, keys, &lists, &pipe, most)?
+            read_one_by_one(link, &keys, &commands, most, keyring)?
         }
         Some(first) => {
-            let list = first.list(&lists);
-            return Err(match list {
-                Some(list) => naming(&first.error, list),
+            return Err(match commands.of.get(first.at) {
+                Some(of) => naming(&first.error, &keyring.words(*of)),
                 None => first.error,
             });
         }
     };
-    match bytes {
-        Some(bytes) if Replies::of(&bytes)?.is_some() => Ok(Some(KeysReply {
-            lists,
-            bytes,
-            standing,
-        })),
-        _ => Ok(None),
-    }
+    let Some(bytes) = bytes else { return Ok(None) };
+    let Some(replies) = Replies::of(&bytes)? else {
+        return Ok(None);
+    };
+    let places = places(replies, bytes.len(), &keys, query.services)?;
+    Ok(Some(KeysReply {
+        keys,
+        bytes,
+        places,
+        standing,
+    }))
 }
 
-/// The reply of EXEC to the commands about `lists`.
-fn receive(link: &mut Link, lists: &[ListName], most: usize) -> RedisResult<Vec<u8>> {
-    link.receive_lists(most).map_err(|error| {
-        let list = lists.get(link.reached() / 2);
-        bounded(error, most, list.copied())
-    })
+/// Where the part of each of these `services` is among the `replies` about `keys`, which end at `end`.
+fn places(
+    mut replies: Replies<'_>,
+    end: usize,
+    keys: &[KeyOf],
+    services: &[usize],
+) -> RedisResult<Vec<PartPlace>> {
+    let mut places = Vec::with_capacity(services.len());
+    let mut key = 0;
+    for service in services {
+        let own = keys[key..].iter().take_while(|it| it.service == *service);
+        let (mut count, mut commands) = (0, 0);
+        for it in own {
+            (count, commands) = (count + 1, commands + it.count());
+        }
+        let (first, start) = (key, end - replies.rest().len());
+        key += count;
+        // The last part ends where all does.
+        let is_last = key == keys.len() && count > 0;
+        if !is_last {
+            (0..commands).try_for_each(|_| replies.skip())?;
+        }
+        let stop = match is_last {
+            true => end,
+            false => end - replies.rest().len(),
+        };
+        places.push(PartPlace {
+            service: *service,
+            keys: first..key,
+            bytes: start..stop,
+        });
+    }
+    Ok(places)
+}
+
+/// The reply of EXEC.
+fn receive(
+    link: &mut Link,
+    commands: &KeysPipe,
+    most: usize,
+    keyring: &Keyring,
+) -> RedisResult<Vec<u8>> {
+    link.receive_lists(most)
+        .map_err(|error| commands.bounded(error, most, link.reached(), keyring))
+}
+
+/// EXEC's reply as an error, if it is one.
+fn refusal_of(bytes: &[u8]) -> RedisResult<Option<RedisError>> {
+    if !bytes.starts_with(b"-") {
+        return Ok(None);
+    }
+    Ok(redis::parse_redis_value(bytes)?.extract_error().err())
 }
 
 /// True for EXEC's reply when some keys may be at another server.
 fn is_refused_by_open_slot(bytes: &[u8]) -> RedisResult<bool> {
-    if !bytes.starts_with(b"-") {
-        return Ok(false);
-    }
-    let refusal = redis::parse_redis_value(bytes)?.extract_error();
-    Ok(refusal.is_err_and(|it| is_of_open_slot(&it)))
+    Ok(refusal_of(bytes)?.is_some_and(|it| is_of_open_slot(&it)))
 }
 
-/// Runs `pipe` without a transaction, WATCHing the keys meanwhile. The replies are in the form of
+/// True for EXEC's reply when salts are in other slots than their lists.
+fn are_across(
+    bytes: &[u8],
+    keys: &[KeyOf],
+    salts: &mut Salts,
+    keyring: &Keyring,
+) -> RedisResult<bool> {
+    let refusal = refusal_of(bytes)?;
+    let is_across = refusal.is_some_and(|it| it.code() == Some("CROSSSLOT"));
+    Ok(is_across && salts.are_across(keys, keyring))
+}
+
+/// Runs the commands without a transaction, WATCHing the keys meanwhile. The replies are in the form of
 /// EXEC's; `None` when a key was touched.
 fn read_one_by_one(
     link: &mut Link,
-    keys: &ByList<String>,
-    lists: &[ListName],
-    pipe: &redis::Pipeline,
+    keys: &[KeyOf],
+    commands: &KeysPipe,
     most: usize,
+    keyring: &Keyring,
 ) -> RedisResult<Option<Vec<u8>>> {
-    let watched: Vec<&str> = lists.iter().map(|list| keys[*list].as_str()).collect();
+    let watched: Vec<&str> = keys.iter().map(|it| keyring.key(*it)).collect();
     link.ask(redis::cmd("WATCH").arg(&watched))?;
-    link.send(&pipe.get_packed_pipeline())?;
-    let mut replies = format!("*{}\r\n", pipe.len()).into_bytes();
-    for at in 0..pipe.len() {
+    link.send(&commands.pipe.get_packed_pipeline())?;
+    let mut replies = format!("*{}\r\n", commands.of.len()).into_bytes();
+    for at in 0..commands.of.len() {
         let left = most.saturating_sub(replies.len());
         let reply = link.receive_lists(left);
-        replies.extend(reply.map_err(|error| bounded(error, most, lists.get(at / 2).copied()))?);
+        replies.extend(reply.map_err(|error| commands.bounded(error, most, at, keyring))?);
     }
     transaction::accepted(transaction::queue(link, &redis::pipe())?)?;
     let untouched = link.receive()? != Value::Nil;
@@ -160,46 +287,65 @@ fn read_one_by_one(
 }
 
 impl KeysReply {
-    /// Equal for equal answers, and practically never for different ones: it has 64 bits, which nobody
-    /// outside can predict.
-    pub(crate) fn fingerprint(&self, hasher: &RandomState) -> u64 {
-        let lists: Vec<u8> = self.lists.iter().map(|it| *it as u8).collect();
-        hasher.hash_one((lists, &self.bytes))
-    }
-
-    /// True when there is none of all lists that may be read.
-    pub(crate) fn is_empty(&self) -> bool {
-        // Each was asked for twice.
-        let count = 2 * self.lists.len();
-        let none = format!("*{count}\r\n{}", "*0\r\n".repeat(count));
-        self.bytes == none.as_bytes()
-    }
-
     /// True when at least `count` entries may be in it.
     pub(crate) fn may_have(&self, count: usize) -> bool {
         // The shortest entry: `$7`, `1.1.1.1`, two line ends.
         self.bytes.len() >= count * 13
     }
 
-    /// What that means.
+    /// What is in it, service by service.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = ServicePart<'_>> {
+        self.places.iter().map(|it| ServicePart {
+            service: it.service,
+            keys: &self.keys[it.keys.clone()],
+            bytes: &self.bytes[it.bytes.clone()],
+        })
+    }
+}
+
+impl ServicePart<'_> {
+    /// Equal for equal answers, and practically never for different ones: it has 64 bits, which nobody
+    /// outside can predict.
+    pub(crate) fn fingerprint(&self, salt: Option<&SaltReply>, hasher: &RandomState) -> u64 {
+        hasher.hash_one((self.keys, self.bytes, salt))
+    }
+
+    /// True when there is none of the lists that may be read.
+    pub(crate) fn is_empty(&self) -> bool {
+        let lists = self.keys.iter().filter(|it| it.part != KeyPart::Salt);
+        let commands: usize = lists.map(|it| it.count()).sum();
+        self.bytes.starts_with("*0\r\n".repeat(commands).as_bytes())
+    }
+
+    /// What that means: the lists, and the salt if it was asked for. A list that was not is forbidden; a gray
+    /// list that is another service's is empty.
     ///
     /// # Errors
     /// When the server does not allow the keys to be read.
-    pub(crate) fn reading(self) -> RedisResult<Reading> {
-        let replies = Replies::of(&self.bytes)?;
-        let mut replies = replies.ok_or_else(|| io_error("no answer"))?;
+    pub(crate) fn reading(
+        &self,
+        keyring: &Keyring,
+    ) -> RedisResult<(Reading, Option<RedisResult<SaltReply>>)> {
+        let mut replies = Replies::from_first(self.bytes);
         let mut next = |list: ListName| {
-            if !self.lists.contains(&list) {
+            let of = KeyOf::list(self.service, list);
+            if list == ListName::Gray && !keyring.has_gray(self.service) {
+                return Ok(Ok(Entries::default()));
+            }
+            if !self.keys.contains(&of) {
                 return Ok(Err(Fault::Forbidden));
             }
             let (as_list, as_set) = (replies.entries(), replies.entries());
-            entries(as_list, as_set).map_err(|error| naming(&error, list))
+            entries(as_list, as_set).map_err(|error| naming(&error, &keyring.words(of)))
         };
-        Ok(Reading {
+        let lists = ByList {
             gray: next(ListName::Gray)?,
             pre: next(ListName::Pre)?,
             prod: next(ListName::Prod)?,
-        })
+        };
+        let has_salt = self.keys.contains(&KeyOf::salt(self.service));
+        let salt = has_salt.then(|| SaltReply::of(replies.string()));
+        Ok((lists, salt))
     }
 }
 

@@ -247,6 +247,58 @@ impl<'a> Replies<'a> {
         }
     }
 
+    /// Some of those replies, from the first of them on.
+    pub(crate) const fn from_first(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    /// What is left of them.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Passes over a reply.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub(crate) fn skip(&mut self) -> RedisResult<()> {
+        let mut left: usize = 1;
+        while left > 0 {
+            let head = Head::read(self.rest)?;
+            let head = head.ok_or_else(|| io_error("the transaction has too few replies"))?;
+            let (length, more) = match head.kind {
+                b'*' => (head.line, head.count),
+                _ => (head.length(KEPT), 0),
+            };
+            self.rest = self.rest.get(length..).unwrap_or_default();
+            left = left - 1 + more;
+        }
+        Ok(())
+    }
+
+    /// The next reply as a text, if it is one.
+    ///
+    /// # Errors
+    /// The reply, if it is an error; or when it is something else.
+    pub(crate) fn string(&mut self) -> RedisResult<Option<Vec<u8>>> {
+        let head = Head::read(self.rest)?;
+        let head = head.ok_or_else(|| io_error("the transaction has too few replies"))?;
+        match head.kind {
+            b'$' if head.is_nil => {
+                self.rest = &self.rest[head.line..];
+                Ok(None)
+            }
+            b'$' => Ok(self.text()?.map(<[u8]>::to_vec)),
+            _ => {
+                let end = head.line.min(self.rest.len());
+                let (reply, rest) = self.rest.split_at(end);
+                self.rest = rest;
+                redis::parse_redis_value(reply)?.extract_error()?;
+                Err(io_error("the salt is not a text"))
+            }
+        }
+    }
+
     /// The next reply as entries.
     ///
     /// # Errors

@@ -5,7 +5,6 @@ use redis::{RedisError, RedisResult, Value};
 use super::errors::io_error;
 use super::link::Link;
 use super::proxies;
-use crate::lists::ListName;
 
 /// Runs the commands of `pipe` in one transaction: a reply or an error for each; `None` when a
 /// WATCHed key was touched.
@@ -30,15 +29,8 @@ pub(crate) fn run(
 /// What the server did not queue.
 pub(crate) struct CommandRefusal {
     /// The command's place in the transaction.
-    at: usize,
+    pub(crate) at: usize,
     pub(crate) error: RedisError,
-}
-
-impl CommandRefusal {
-    /// The list that the command is about, where each of `lists` has two.
-    pub(crate) fn list(&self, lists: &[ListName]) -> Option<ListName> {
-        lists.get(self.at / 2).copied()
-    }
 }
 
 /// The first refusal as an error: it says more than EXEC's.

@@ -1,75 +1,89 @@
-//! Keys that are neither lists nor sets, and what type they have.
+//! Keys that have a wrong type, and which: a list is a list or a set, a salt is a string.
 //!
 //! The server only says that a key has the wrong type. The type is asked for (TYPE) when this is first
 //! found, and left out if the server does not allow the question.
 
 use redis::RedisResult;
 
+use super::keyring::{KeyOf, KeyPart, Keyring};
 use super::link::Link;
-use crate::lists::{ByList, ListName};
-use crate::store::{Fault, Reading};
+use crate::lists::ListName;
 
-/// The lists whose keys have a wrong type, each with what is said of it.
+/// The keys that have a wrong type, each with what is said of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct WrongTypes(Vec<(ListName, String)>);
+pub(crate) struct WrongTypes(Vec<(KeyOf, String)>);
 
 impl WrongTypes {
-    /// What is said of a list, if its key has a wrong type.
+    /// What is said of a list of the default service, if its key has a wrong type.
     pub(crate) fn of(&self, list: ListName) -> Option<&str> {
-        let mut all = self.0.iter();
-        all.find(|(it, _)| *it == list).map(|(_, text)| &**text)
+        self.of_key(KeyOf::list(0, list))
     }
 
-    /// Takes note of a reading, and logs what is new.
+    /// What is said of a key that has a wrong type.
+    pub(crate) fn of_key(&self, key: KeyOf) -> Option<&str> {
+        let mut all = self.0.iter();
+        all.find(|(it, _)| *it == key).map(|(_, text)| &**text)
+    }
+
+    /// Takes note of a reading of these `services`, whose `wrong` keys have a wrong type, and logs what is
+    /// new.
     ///
     /// # Errors
     /// When the server says nothing.
     pub(crate) fn tell(
         &mut self,
         link: &mut Link,
-        keys: &ByList<String>,
-        reading: &Reading,
+        keyring: &Keyring,
+        services: &[usize],
+        wrong: &[KeyOf],
     ) -> RedisResult<()> {
         let before = self.0.clone();
-        self.ask(link, keys, reading)?;
-        for (list, text) in self.0.iter().filter(|it| !before.contains(it)) {
-            let list = list.name();
-            log::error!("key-wrong-type list={list} reason={text:?}");
+        self.ask(link, keyring, services, wrong)?;
+        for (key, text) in self.0.iter().filter(|it| !before.contains(it)) {
+            let fields = keyring.fields(*key);
+            log::error!("key-wrong-type {fields} reason={text:?}");
         }
         Ok(())
     }
 
-    /// Asks for the types of keys that are neither lists nor sets.
+    /// Asks for the types of the `wrong` keys of these `services`.
     ///
     /// # Errors
     /// When the server says nothing.
     pub(crate) fn ask(
         &mut self,
         link: &mut Link,
-        keys: &ByList<String>,
-        reading: &Reading,
+        keyring: &Keyring,
+        services: &[usize],
+        wrong: &[KeyOf],
     ) -> RedisResult<()> {
-        self.0.clear();
-        for (list, entries) in reading.iter() {
-            if !matches!(entries, Err(Fault::WrongType)) {
-                continue;
-            }
-            let name = &keys[list];
+        if !self.0.is_empty() {
+            self.0.retain(|(it, _)| !services.contains(&it.service));
+        }
+        for of in wrong {
+            let name = keyring.key(*of);
             let kind = match link.ask(redis::cmd("TYPE").arg(name)) {
                 Ok(kind) => redis::from_redis_value(kind).unwrap_or_default(),
-                // The server does not allow or know the command.
+                // The server does not allow or know the command, or does not have the key.
                 Err(error) if error.code().is_some() => String::new(),
                 Err(error) => return Err(error),
             };
-            let text = match kind.as_str() {
-                // It may have become another meanwhile.
-                "" | "none" | "list" | "set" => {
-                    format!("the key {name:?} is neither a list nor a set")
-                }
-                kind => format!("the key {name:?} is a {kind}; it must be a list or a set"),
-            };
-            self.0.push((list, text));
+            self.0.push((*of, said_of(of.part, name, &kind)));
         }
         Ok(())
+    }
+}
+
+/// What is said of a key of this `kind`, which may have become another one meanwhile.
+fn said_of(part: KeyPart, name: &str, kind: &str) -> String {
+    match (part, kind) {
+        (KeyPart::List(_), "" | "none" | "list" | "set") => {
+            format!("the key {name:?} is neither a list nor a set")
+        }
+        (KeyPart::List(_), kind) => {
+            format!("the key {name:?} is a {kind}; it must be a list or a set")
+        }
+        (KeyPart::Salt, "" | "none" | "string") => format!("the key {name:?} is no string"),
+        (KeyPart::Salt, kind) => format!("the key {name:?} is a {kind}; it must be a string"),
     }
 }

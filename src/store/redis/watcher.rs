@@ -11,17 +11,38 @@
 //! A burst of changes causes few readings (`pace`), each of which sees everything that came before it. A
 //! connection that has been silent for a time limit is sent a PING.
 //!
+//! There may be many services (`keyring`). What must be true of them:
+//!
+//! - *What was written at one moment comes into force at one moment*, whichever services it is about: what is
+//!   published together is what the server had at one moment of its own, in one transaction. A full check reads
+//!   all services in one. After an announcement only the services that it is about are read, so that a list of a
+//!   million entries is not read again for each change of another one. But what was announced of the services
+//!   that were left out must have been read before, or the new state of some would stand beside an old state of
+//!   others. So after the reading, and before anything is published, the subscription *catches up*: everything
+//!   that was announced before the reading is known then. If it is about another service, that is added, and all
+//!   of them are read again; after [`MOST_ROUNDS`] of that, all services are.
+//! - *No change is forgotten*: what was announced is taken note of before the keys are asked for; what is
+//!   announced later stays for the next reading.
+//! - *Services do not disturb each other*: a key that must not be read, or has a wrong type, affects its own
+//!   list; services that have not changed are neither parsed nor published again.
+//! - While anything is in doubt (the way of announcements, the server's standing, an open slot), all are read.
+//!
 //! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that is
 //! found empty keeps its value until it has been empty for a moment (`settle_time`; the door decides
 //! that, and what has to wait for it). Meanwhile its key is WATCHed from one reading to the next, so
 //! that the server itself says whether it was touched. So a list whose key is rewritten again and again
-//! is never seen empty.
+//! is never seen empty. A transaction ends every WATCH, so each reading includes the services with such a
+//! list. The server says only that some WATCHed key was touched: then half as many services are watched the
+//! next time, those first whose lists were found empty first (`unsettled`), so that one that is rewritten
+//! all the time holds up the others for a few readings only.
 //!
 //! While Redis is away, slow, loading or refuses the password, the lists in force stay. A key that must
 //! not be read affects only its own list (`rights`).
 
 mod doubts;
+mod unsettled;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::hash::RandomState;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,21 +52,24 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
 use redis::{RedisError, RedisResult};
 
 use super::accept_key::AcceptKey;
-use super::changes::{Subscription, SubscriptionNews, Way, WayChooser};
+use super::changes::{Announced, Subscription, SubscriptionNews, Way, WayChooser};
 use super::cluster::Redirection;
 use super::errors::{io_error, is_too_long};
+use super::keyring::{KeyOf, Keyring};
 use super::link::Link;
+use super::once::wrong_of;
 use super::open_slot::OpenSlot;
 use super::pace::Pace;
 use super::place::Finder;
-use super::reading::KeysReply;
+use super::reading::{KeysQuery, KeysReply, ServicePart};
 use super::rights::Rights;
+use super::salts::{SaltReply, Salts};
 use super::standing::Standings;
 use super::types::WrongTypes;
+use self::unsettled::{KeysLook, Unsettled};
 use super::{cluster, proxies, reading};
 use crate::config;
 use crate::lists::{ByList, ListName};
-use crate::store::gate::door::settle_time;
 use crate::store::reading::content;
 use crate::store::{Cause, Fault, Feed, ServiceReading, heavy};
 
@@ -63,6 +87,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// takes a while, and an unannounced change is late in any case.
 const GRACE: Duration = Duration::from_millis(200);
 
+/// How often some services are read to find them all at one moment; then all services are read.
+const MOST_ROUNDS: usize = 3;
+
+/// How often keys are read for one look at them: salts may be missing, too.
+const MOST_TRIES: usize = 10;
+
 /// Watches the keys in a thread of its own, until another store has its turn; the first reading has the cause
 /// `why`. The first reading, or why there is none, is awaited
 /// for as long as the time limit of one exchange with the server.
@@ -76,7 +106,10 @@ pub(crate) fn start(
 ) -> std::io::Result<()> {
     let (first, outcome) = bounded(1);
     let patience = settings.timeout;
+    let keyring = Keyring::new(settings.services.clone());
     let mut watcher = Watcher {
+        known: vec![KnownService::default(); keyring.len()],
+        keyring,
         settings,
         feed,
         first: Some(first),
@@ -86,12 +119,14 @@ pub(crate) fn start(
         chooser: WayChooser::default(),
         accept_key: AcceptKey::default(),
         rights: Rights::default(),
+        salts: Salts::default(),
+        salts_deaf: false,
         open_slot: OpenSlot::default(),
         standings: Standings::default(),
         keeps: false,
         is_adrift: false,
         owed: None,
-        had: ByList::default(),
+        announced: Announced::default(),
         gone: Vec::new(),
         types: WrongTypes::default(),
         pace: Pace::default(),
@@ -99,11 +134,10 @@ pub(crate) fn start(
         waited: Duration::ZERO,
         unsettled: Vec::new(),
         unsettled_until: None,
+        watch_width: usize::MAX,
         in_doubt: false,
         hasher: RandomState::new(),
         is_heavy: false,
-        fingerprint: None,
-        content: ByList::default(),
     };
     std::thread::Builder::new()
         .name("lists-redis".to_owned())
@@ -115,6 +149,9 @@ pub(crate) fn start(
 
 struct Watcher {
     settings: config::RedisSettings,
+    keyring: Keyring,
+    /// What is known of each service of the keyring.
+    known: Vec<KnownService>,
     feed: Feed,
     /// Signalled once, when the first attempt has ended.
     first: Option<Sender<()>>,
@@ -125,6 +162,9 @@ struct Watcher {
     chooser: WayChooser,
     accept_key: AcceptKey,
     rights: Rights,
+    salts: Salts,
+    /// It was logged that changes of a salt are not announced.
+    salts_deaf: bool,
     open_slot: OpenSlot,
     standings: Standings,
     /// What was last read was not taken, because of what the server is.
@@ -133,10 +173,10 @@ struct Watcher {
     is_adrift: bool,
     /// Why the keys were read when that began.
     owed: Option<Cause>,
-    /// The lists that had entries when they were last read.
-    had: ByList<bool>,
-    /// Those that have vanished, perhaps since keys were evicted.
-    gone: Vec<ListName>,
+    /// What was announced since it was last read, as far as that was taken from the subscription.
+    announced: Announced,
+    /// Lists that have vanished, perhaps since keys were evicted.
+    gone: Vec<(usize, ListName)>,
     types: WrongTypes,
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
@@ -147,56 +187,37 @@ struct Watcher {
     unsettled: Vec<Unsettled>,
     /// Until when others wait for them.
     unsettled_until: Option<Instant>,
+    /// The keys of this many services are WATCHed at once.
+    watch_width: usize,
     /// A change was not announced, and none has been since.
     in_doubt: bool,
     hasher: RandomState,
     /// The last answer was long, so the next one probably is, too.
     is_heavy: bool,
-    /// The hash of the answer that was last published.
+}
+
+/// What is known of a service.
+#[derive(Clone, Default)]
+struct KnownService {
+    /// The hash of what was last published.
     fingerprint: Option<u64>,
     /// The hashes of its lists, before anything was kept back.
     content: ByList<Option<u64>>,
+    /// All that was published is in force, as far as is known: there is nothing to judge again.
+    is_settled: bool,
+    /// It had none of its lists when it was last read.
+    is_empty: bool,
+    /// The lists that had entries then.
+    had: ByList<bool>,
 }
 
-/// A list that has become empty.
-#[derive(Clone, Copy)]
-struct Unsettled {
-    list: ListName,
-    /// When it was first found empty, and untouched since.
-    since: Instant,
-}
-
-/// What is known of one reading of the keys.
-struct KeysLook {
-    /// When the keys were asked for.
-    began: Instant,
-    cause: Cause,
-    /// How many changes had been announced before.
-    announced: u64,
-    /// Lists whose keys were WATCHed until then.
-    watched: Vec<Unsettled>,
-    /// None of these keys was touched.
-    untouched: bool,
-}
-
-impl KeysLook {
-    /// A list that is found empty, and was watched if it had been before.
-    fn unsettled(&self, list: ListName) -> Unsettled {
-        let mut watched = self.watched.iter().filter(|_| self.untouched);
-        let before = watched.find(|it| it.list == list);
-        let now = || Unsettled {
-            list,
-            since: Instant::now(),
-        };
-        before.copied().unwrap_or_else(now)
-    }
-
-    /// For how long this list has been empty, if it is. Counts only the time during which its key was
-    /// watched, whatever has delayed this thread since.
-    fn empty_for(&self, list: ListName) -> Duration {
-        let since = self.unsettled(list).since;
-        self.began.saturating_duration_since(since)
-    }
+/// What is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadScope {
+    /// All services.
+    All,
+    /// Those of which a change was announced, or a list is unsettled.
+    Some,
 }
 
 /// Why the keys are to be read.
@@ -239,6 +260,8 @@ impl Watcher {
                     self.feed.failed(error);
                 }
             }
+            // What waits may have got lost with what was known of it.
+            self.known.iter_mut().for_each(|it| it.is_settled = false);
             self.feed.set_server(None);
             self.tell_first();
             // A connection that brought lists resets the count, however soon it was lost.
@@ -255,7 +278,7 @@ impl Watcher {
 
     /// The error that ended the last attempt, with what can be found out about it.
     fn explained(&self, error: RedisError) -> RedisError {
-        let error = cluster::explained(error, &self.settings.keys);
+        let error = cluster::explained(error, &self.keyring);
         match self.has_read {
             true => error,
             false => proxies::explained(error, &self.finder, &self.settings),
@@ -278,7 +301,7 @@ impl Watcher {
         loop {
             self.feed.set_mode(server.way.mode());
             let checked = Instant::now();
-            self.refresh_wherever(&mut server, cause)?;
+            self.refresh_wherever(&mut server, ReadScope::All, cause)?;
             (self.connected_before, self.has_read) = (true, true);
             self.tell_first();
             // Until the next full check, which events do not put off, however many there are.
@@ -289,7 +312,8 @@ impl Watcher {
                     ReadReason::Settled => {}
                     ReadReason::Check => break,
                 }
-                self.refresh_wherever(&mut server, cause)?;
+                let scope = self.scope(&server);
+                self.refresh_wherever(&mut server, scope, cause)?;
             }
             self.finder.check(&mut server.reader, &self.settings)?;
             if let Some(to) = server.reader.moved_to() {
@@ -309,17 +333,19 @@ impl Watcher {
     }
 
     fn connect(&mut self) -> RedisResult<Server> {
-        let reader = self.finder.open_at_lists(&self.settings)?;
+        let reader = self.finder.open_at_lists(&self.settings, &self.keyring)?;
         self.arrive(reader)
     }
 
     /// Learns about a newly connected server, and makes it announce changes.
     fn arrive(&mut self, mut reader: Link) -> RedisResult<Server> {
         self.standings.meet(&mut reader)?;
-        let (way, subscription) = self.chooser.choose(&mut reader, &self.settings)?;
+        let (way, subscription) = self.chooser.choose(&mut reader, &self.settings, &self.keyring)?;
         self.feed.set_server(reader.peer());
         // WATCH and announcements belong to a connection.
         self.unsettled.clear();
+        self.announced = Announced::default();
+        self.salts.meet();
         self.waited = Duration::ZERO;
         self.changes_read = 0;
         self.in_doubt = false;
@@ -332,18 +358,23 @@ impl Watcher {
     }
 
     /// As [`Self::refresh`], where a cluster may have given the keys to another server.
-    fn refresh_wherever(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
-        match self.refresh(server, cause) {
+    fn refresh_wherever(
+        &mut self,
+        server: &mut Server,
+        scope: ReadScope,
+        cause: Cause,
+    ) -> RedisResult<()> {
+        match self.refresh(server, scope, cause) {
             Err(error) if Redirection::of(&error).is_some_and(|it| !it.is_asking()) => {}
             outcome => return outcome,
         }
         let mut reader = server.reader.another(&self.settings)?;
-        cluster::locate(&mut reader, &self.settings)?;
+        cluster::locate(&mut reader, &self.settings, &self.keyring)?;
         let (from, to) = (server.reader.place(), reader.place());
         log::info!("redis-moved from={from:?} to={to:?}");
         *server = self.arrive(reader)?;
         self.feed.set_mode(server.way.mode());
-        self.refresh(server, Cause::Reconnect)
+        self.refresh(server, ReadScope::All, Cause::Reconnect)
     }
 
     /// Makes sure that changes are still announced.
@@ -352,7 +383,7 @@ impl Watcher {
         match self.chooser.check(server.way, reader, settings)? {
             Some(way) => server.way = way,
             None => {
-                let chosen = self.chooser.choose(reader, settings)?;
+                let chosen = self.chooser.choose(reader, settings, &self.keyring)?;
                 (server.way, server.subscription) = chosen;
                 self.changes_read = 0;
             }
@@ -420,43 +451,53 @@ impl Watcher {
         }
     }
 
-    /// When an unsettled list may have settled, if there is one, or nothing waits for it any longer.
-    fn settled_at(&self) -> Option<Instant> {
-        let ends = self.unsettled.iter();
-        let ends = ends.map(|it| it.since + settle_time(it.list));
-        let least = ends.min()?;
-        let least = self.unsettled_until.map_or(least, |it| it.min(least));
-        let now = Instant::now();
-        Some(least.max(now + self.pace.left(now)))
-    }
-
-    /// Reads the keys and publishes what they hold.
-    fn refresh(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
-        match self.is_heavy {
-            true => heavy::run(|| self.read_and_publish(server, cause))?,
-            false => self.read_and_publish(server, cause),
+    /// What is to be read before the next check.
+    fn scope(&self, server: &Server) -> ReadScope {
+        let is_told = matches!(server.way, Way::Events | Way::Tracking);
+        let is_doubtful =
+            self.in_doubt || self.is_adrift || self.keeps || self.open_slot.is_open();
+        match is_told && !is_doubtful && self.keyring.len() > 1 {
+            true => ReadScope::Some,
+            false => ReadScope::All,
         }
     }
 
-    fn read_and_publish(&mut self, server: &mut Server, cause: Cause) -> RedisResult<()> {
+    /// Reads the keys and publishes what they hold.
+    fn refresh(&mut self, server: &mut Server, scope: ReadScope, cause: Cause) -> RedisResult<()> {
+        match self.is_heavy {
+            true => heavy::run(|| self.read_and_publish(server, scope, cause))?,
+            false => self.read_and_publish(server, scope, cause),
+        }
+    }
+
+    fn read_and_publish(
+        &mut self,
+        server: &mut Server,
+        scope: ReadScope,
+        cause: Cause,
+    ) -> RedisResult<()> {
         let began = Instant::now();
         let announced = server.subscription.changes();
+        let services = self.services_to_read(server, scope);
+        if services.is_empty() {
+            // An earlier reading has seen it already.
+            self.changes_read = announced;
+            return Ok(());
+        }
         let watched = std::mem::take(&mut self.unsettled);
-        let (rights, question) = (&mut self.rights, &mut self.standings.question);
-        let (slot, settings) = (&mut self.open_slot, &self.settings);
-        let (answer, untouched) =
-            reading::ask(&mut server.reader, slot, settings, rights, question)?;
+        let (answer, look) = self.read_at_one_moment(server, services)?;
         let kept = self.keeps;
         let Some(cause) = self.cause_if_taken(&answer, server, cause)? else {
             self.pace.note(began, Instant::now(), 1);
             return Ok(());
         };
+        self.narrow_or_widen(&watched, look.untouched);
         let look = KeysLook {
             began,
             cause,
             announced,
             watched,
-            untouched,
+            ..look
         };
         self.is_heavy = answer.may_have(heavy::HEAVY);
         self.take_in(answer, look, server)?;
@@ -475,6 +516,70 @@ impl Watcher {
         Ok(())
     }
 
+    /// The services to read, in order: at least those of which something was announced, or is unsettled.
+    fn services_to_read(&mut self, server: &Server, scope: ReadScope) -> Vec<usize> {
+        let mut announced = std::mem::take(&mut self.announced);
+        announced.add(server.subscription.take_announced());
+        if scope == ReadScope::All || announced.all {
+            return self.keyring.all();
+        }
+        let unsettled = self.unsettled.iter().map(|it| it.service);
+        announced.services.extend(unsettled);
+        announced.services.into_iter().collect()
+    }
+
+    /// Reads these services, and others as far as they may have changed with them, at one moment; and the
+    /// salts that are needed.
+    fn read_at_one_moment(
+        &mut self,
+        server: &mut Server,
+        mut services: Vec<usize>,
+    ) -> RedisResult<(KeysReply, KeysLook)> {
+        let mut look = KeysLook::new();
+        for round in 1..=MOST_TRIES {
+            let query = KeysQuery {
+                settings: &self.settings,
+                keyring: &self.keyring,
+                services: &services,
+            };
+            let (rights, salts) = (&mut self.rights, &mut self.salts);
+            let question = &mut self.standings.question;
+            let reader = &mut server.reader;
+            let slot = &mut self.open_slot;
+            let (answer, untouched) =
+                reading::ask(reader, slot, &query, (rights, salts), question)?;
+            look.untouched &= untouched;
+            if self.salts.are_missing(&answer, &self.keyring) {
+                continue;
+            }
+            look.salts = self.salts.read_elsewhere(
+                &mut server.reader,
+                &self.settings,
+                (&self.keyring, &services),
+                &mut self.rights,
+            )?;
+            if services.len() == self.keyring.len() {
+                return Ok((answer, look));
+            }
+            server.subscription.catch_up(self.settings.timeout)?;
+            let since = server.subscription.take_announced();
+            let is_whole = !since.all && since.services.iter().all(|it| services.contains(it));
+            // The services that were read may have been touched before the reading, or after it.
+            look.touched.extend(&since.services);
+            if is_whole {
+                self.announced.add(since);
+                return Ok((answer, look));
+            }
+            let mut others: BTreeSet<usize> = services.into_iter().collect();
+            others.extend(since.services);
+            services = match since.all || round >= MOST_ROUNDS {
+                true => self.keyring.all(),
+                false => others.into_iter().collect(),
+            };
+        }
+        Err(io_error("the lists do not stop changing"))
+    }
+
     /// Publishes what was read. Most checks find nothing new: then a million entries need not be parsed
     /// again.
     fn take_in(
@@ -483,44 +588,116 @@ impl Watcher {
         look: KeysLook,
         server: &mut Server,
     ) -> RedisResult<()> {
-        let fingerprint = Some(answer.fingerprint(&self.hasher));
-        if fingerprint == self.fingerprint && self.feed.confirm(look.cause) {
+        let parts = answer.parts().map(|part| {
+            let print = part.fingerprint(look.salts.get(&part.service), &self.hasher);
+            (part, Some(print))
+        });
+        let parts: Vec<_> = parts.collect();
+        let is_new = |(part, print): &(ServicePart<'_>, Option<u64>)| {
+            self.known[part.service].fingerprint != *print
+        };
+        if !parts.iter().any(is_new) && self.feed.confirm(look.cause) {
+            for (part, _) in &parts {
+                self.known[part.service].is_settled = true;
+            }
             return Ok(());
         }
-        let reading = answer.reading()?;
-        let keys = &self.settings.keys;
-        self.types.tell(&mut server.reader, keys, &reading)?;
-        self.see_what_is_gone(&reading);
-        let content = content(&reading, &self.hasher);
-        // A list that can be read only now, or no longer, has not changed.
-        let mut both = content
-            .iter()
-            .filter_map(|(list, now)| now.zip(self.content[list]));
-        let is_other = both.any(|(now, before)| now != before);
+        let needs_a_look = |it: &(ServicePart<'_>, Option<u64>)| {
+            is_new(it) || !self.known[it.0.service].is_settled
+        };
+        let are_looked_at: Vec<bool> = parts.iter().map(needs_a_look).collect();
+        // What is not known to be settled may be so of any of them.
+        let all = !are_looked_at.contains(&true);
+        let (mut read, mut wrong, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut readings = Vec::new();
+        for ((part, print), is_looked_at) in parts.into_iter().zip(are_looked_at) {
+            let service = part.service;
+            if !is_looked_at && !all {
+                continue;
+            }
+            let known = &self.known[service];
+            let (lists, salt) = part.reading(&self.keyring)?;
+            let content = content(&lists, &self.hasher);
+            // A list that can be read only now, or no longer, has not changed.
+            let mut both = content.iter().filter_map(|(list, now)| now.zip(known.content[list]));
+            if both.any(|(now, before)| now != before) {
+                changed.push(service);
+            }
+            read.push(service);
+            wrong.extend(wrong_of(service, &lists));
+            let salt = self.salt_of(service, salt, look.salts.get(&service), &mut wrong)?;
+            self.see_what_is_gone(service, &lists);
+            let known = &mut self.known[service];
+            known.is_settled = false;
+            (known.fingerprint, known.content) = (print, content);
+            let keys = &self.keyring.services()[service];
+            readings.push(ServiceReading {
+                service: keys.service.clone(),
+                lists,
+                gray_of: keys.gray_of.clone(),
+                salt,
+                empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
+            });
+        }
+        self.types.tell(&mut server.reader, &self.keyring, &read, &wrong)?;
+        self.tell_deaf_salts(server);
         // Only some of the changes of an open slot are announced.
         let is_announced =
             matches!(server.way, Way::Events | Way::Tracking) && !self.open_slot.is_open();
-        let is_found = look.cause == Cause::Check && is_announced && is_other;
+        let is_found = look.cause == Cause::Check && is_announced && !changed.is_empty();
         let cause = match is_found {
             true => self.cause_of_check(server, look.announced),
             false => look.cause,
         };
-        let empty_for = ByList::from_fn(|list| look.empty_for(list));
-        let reading = ServiceReading {
-            empty_for,
-            ..ServiceReading::settled(reading)
-        };
-        let awaited = self.feed.publish_watched(vec![reading], cause);
+        let awaited = self.feed.publish_watched(readings, cause);
         self.waited += awaited.names;
         let emptied = awaited.emptied.into_iter();
-        self.unsettled = emptied.map(|(_, it)| look.unsettled(it)).collect();
+        let emptied = emptied.filter_map(|(service, list)| {
+            let service = self.keyring.place(&service)?;
+            Some(look.unsettled(service, list))
+        });
+        self.unsettled = emptied.collect();
         self.unsettled_until = awaited.until;
         if is_found && cause == Cause::Check {
             self.feed.missed_event();
             self.in_doubt = true;
         }
-        (self.fingerprint, self.content) = (fingerprint, content);
         Ok(())
+    }
+
+    /// The salt of a service, of which the server has said this `here`, with its lists, or `elsewhere`.
+    fn salt_of(
+        &mut self,
+        service: usize,
+        here: Option<RedisResult<SaltReply>>,
+        elsewhere: Option<&SaltReply>,
+        wrong: &mut Vec<KeyOf>,
+    ) -> RedisResult<Option<Vec<u8>>> {
+        let of = KeyOf::salt(service);
+        let reply = match here {
+            Some(Err(error)) if error.code().is_some() => {
+                self.rights.refused(of, &self.keyring, &error);
+                None
+            }
+            Some(reply) => Some(reply?),
+            None => elsewhere.cloned(),
+        };
+        if matches!(reply, Some(SaltReply::WrongType)) {
+            wrong.push(of);
+        }
+        Ok(self.salts.take(service, reply, &self.keyring))
+    }
+
+    /// Says once that a salt is in use whose changes are not announced: then they are found by a check.
+    fn tell_deaf_salts(&mut self, server: &Server) {
+        let mut wanted = self.salts.wanted().map(KeyOf::salt);
+        let deaf = wanted.find(|it| server.subscription.deaf.contains(it));
+        if let Some(of) = deaf
+            && !std::mem::replace(&mut self.salts_deaf, true)
+        {
+            let (key, service) = (self.keyring.key(of), self.keyring.service_field(of.service));
+            log::warn!("salt-events-refused key={key:?}{service}");
+        }
     }
 
     /// Lets in held changes that the accept key names.
@@ -545,30 +722,5 @@ impl Watcher {
         }
         self.waited += begun.elapsed();
         if heard { Cause::Event } else { Cause::Check }
-    }
-
-    /// Makes the next transaction fail if an unsettled list's key is touched until then. An emptied
-    /// `gray` is a rollback, which nobody who touches other keys may hold up: it is watched alone, and
-    /// the others, as if they had been touched, begin anew.
-    fn watch_unsettled(&mut self, reader: &mut Link, began: Instant) -> RedisResult<()> {
-        if self.unsettled.iter().any(|it| it.list == ListName::Gray) {
-            self.unsettled.retain(|it| it.list == ListName::Gray);
-        }
-        if self.unsettled.is_empty() {
-            return Ok(());
-        }
-        let lists = self.unsettled.iter();
-        let keys = lists.map(|it| self.settings.keys[it.list].as_str());
-        let keys: Vec<&str> = keys.collect();
-        match reader.ask(redis::cmd("WATCH").arg(keys)) {
-            // The server refuses WATCH: two readings a moment apart must do.
-            Err(error) if error.code().is_none() => return Err(error),
-            _ => {}
-        }
-        let now = Instant::now();
-        for new in self.unsettled.iter_mut().filter(|it| it.since >= began) {
-            new.since = now;
-        }
-        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::Socket;
 
+use super::waker::{Hearing, Waker};
 use crate::config::{self, Address};
 use crate::store::redis::tls;
 
@@ -26,6 +27,8 @@ pub(super) struct TimedSocket {
     pub(super) until: Instant,
     /// Something has come.
     pub(super) heard: bool,
+    /// Ends a wait for bytes, as [`io::ErrorKind::WouldBlock`].
+    pub(super) waker: Option<Arc<Waker>>,
 }
 
 impl TimedSocket {
@@ -37,6 +40,9 @@ impl TimedSocket {
 impl Read for TimedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
+            if let Some(waker) = &self.waker {
+                waker.wait(&self.socket, self.patience()?)?;
+            }
             self.socket.set_read_timeout(Some(self.patience()?))?;
             match (&self.socket).read(buffer) {
                 // With a time limit, the kernel does not take up a call again after a signal.
@@ -160,6 +166,19 @@ pub(super) struct Pinging<'a> {
     pub(super) stream: &'a mut LinkStream,
     pub(super) limit: Duration,
     pub(super) asked: bool,
+    pub(super) hearing: &'a mut Hearing,
+}
+
+impl Pinging<'_> {
+    /// Asks for a sign of life, or for an answer to the last question of the waker.
+    fn ping(&mut self, question: Option<u64>) -> io::Result<()> {
+        self.stream.timed_mut().until = Instant::now() + self.limit;
+        let ping = redis::cmd("PING").get_packed_command();
+        self.stream.write_all(&ping)?;
+        self.stream.flush()?;
+        self.hearing.asked(question);
+        Ok(())
+    }
 }
 
 impl Read for Pinging<'_> {
@@ -169,10 +188,11 @@ impl Read for Pinging<'_> {
             match self.stream.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && !self.asked => {
                     self.asked = true;
-                    self.stream.timed_mut().until = Instant::now() + self.limit;
-                    let ping = redis::cmd("PING").get_packed_command();
-                    self.stream.write_all(&ping)?;
-                    self.stream.flush()?;
+                    self.ping(None)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let waker = self.stream.timed().waker.clone();
+                    self.ping(waker.map(|it| it.question()))?;
                 }
                 outcome => {
                     self.asked = false;

@@ -9,6 +9,7 @@ use super::{Server, Watcher};
 use crate::error::StoreFindingKind;
 use crate::lists::ListName;
 use crate::store::redis::cluster;
+use crate::store::redis::keyring::KeyOf;
 use crate::store::redis::reading::KeysReply;
 use crate::store::redis::standing::{Adrift, ServerStanding};
 use crate::store::{Cause, Reading, StoreFinding};
@@ -22,11 +23,16 @@ impl Watcher {
         server: &mut Server,
         cause: Cause,
     ) -> RedisResult<Option<Cause>> {
+        for part in answer.parts() {
+            self.known[part.service].is_empty = part.is_empty();
+        }
+        // Of the services that were not read nothing was announced since.
+        let is_empty = self.known.iter().all(|it| it.is_empty);
         let (standing, has_lists) = (&answer.standing, self.feed.has_lists());
         let reader = &mut server.reader;
-        let (adrift, fault) =
-            self.standings
-                .judge(standing, answer.is_empty(), has_lists, reader)?;
+        let (adrift, fault) = self
+            .standings
+            .judge(standing, is_empty, has_lists, reader)?;
         self.keeps = fault.is_some();
         self.is_adrift = *standing != ServerStanding::Settled;
         // Whether its lists are taken or not: it may have got another master, or become one.
@@ -37,6 +43,7 @@ impl Watcher {
             return Ok(Some(self.owed.take().unwrap_or(cause)));
         };
         self.owed.get_or_insert(cause);
+        self.known.iter_mut().for_each(|it| it.is_settled = false);
         self.feed.failed_for(fault, not_taken(&place, standing));
         Ok(None)
     }
@@ -44,16 +51,17 @@ impl Watcher {
     /// Notes which lists have vanished. Whoever did that, it is followed as a removal: what was evicted is
     /// no key any more, so nobody could remove it to roll back, and after a restart nobody would
     /// know. An emptied `prod` is held in any case.
-    pub(crate) fn see_what_is_gone(&mut self, reading: &Reading) {
+    pub(crate) fn see_what_is_gone(&mut self, service: usize, reading: &Reading) {
         for (list, entries) in reading.iter() {
             let Ok(read) = entries else {
                 continue;
             };
-            let had = std::mem::replace(&mut self.had[list], !read.is_empty());
+            let had = &mut self.known[service].had[list];
+            let had = std::mem::replace(had, !read.is_empty());
             if !read.is_empty() {
-                self.gone.retain(|it| *it != list);
+                self.gone.retain(|it| *it != (service, list));
             } else if had {
-                self.gone.push(list);
+                self.gone.push((service, list));
             }
         }
     }
@@ -74,8 +82,10 @@ impl Watcher {
         if findings.any(|it| it.finding == StoreFindingKind::KeysEvicted) {
             return Ok(());
         }
-        let heard = |list: &ListName| server.subscription.was_evicted(*list) == Some(true);
-        let evicted: Vec<ListName> = self.gone.iter().copied().filter(heard).collect();
+        let heard = |(service, list): &(usize, ListName)| {
+            server.subscription.was_evicted(*service, *list) == Some(true)
+        };
+        let evicted: Vec<_> = self.gone.iter().copied().filter(heard).collect();
         let text = match (&evicted[..], count) {
             // Somebody has removed them.
             ([], 0) => {
@@ -85,11 +95,11 @@ impl Watcher {
             ([], _) => format!(
                 "Redis has evicted {count} keys since its memory was full (maxmemory), and is without {}, \
                  {REMOVAL}",
-                names(&self.gone)
+                self.names(&self.gone)
             ),
             _ => format!(
                 "Redis has evicted {}, since its memory was full (maxmemory), {REMOVAL}",
-                names(&evicted)
+                self.names(&evicted)
             ),
         };
         let found = StoreFinding {
@@ -101,15 +111,16 @@ impl Watcher {
         self.feed.find(StoreFindingKind::KeysEvicted, Some(found));
         Ok(())
     }
+
+    fn names(&self, lists: &[(usize, ListName)]) -> String {
+        let words = |it: &(usize, ListName)| self.keyring.words(KeyOf::list(it.0, it.1));
+        let names: Vec<String> = lists.iter().map(words).collect();
+        names.join(", ")
+    }
 }
 
 /// What comes of a list that was evicted.
 const REMOVAL: &str = "which is taken for a removal: if it was none, write it again";
-
-fn names(lists: &[ListName]) -> String {
-    let names: Vec<&str> = lists.iter().map(|it| it.name()).collect();
-    names.join(", ")
-}
 
 /// What is to be said of a replica without its master.
 fn without_master(address: &str, adrift: Adrift, is_taken: bool) -> StoreFinding {
