@@ -25,6 +25,7 @@ mod standing;
 mod tls;
 pub(crate) mod transaction;
 mod types;
+mod unsettled;
 mod watcher;
 
 pub(crate) use self::keyring::Keyring;

@@ -6,10 +6,11 @@
 //! subscription, on a connection of its own; the reader asks for tracking on its behalf. Otherwise the
 //! keys are polled.
 //!
-//! An announcement names the key, so only the services that it is about need be read ([`Announced`]). A server
-//! sends what one of its clients writes at once in several messages, of which the first may be here before the
-//! others. [`Subscription::catch_up`] makes sure that everything is here that was announced before it: what a
-//! server sends on a connection, and what it answers on it, has one order.
+//! An announcement names the key, so only the services that it is about need be read
+//! ([`AnnouncedChanges`]). A server sends what one of its clients writes at once in several messages, of
+//! which the first may be here before the others. [`Subscription::catch_up`] makes sure that everything is
+//! here that was announced before it: what a server sends on a connection, and what it answers on it, has
+//! one order.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -70,14 +71,14 @@ pub(crate) enum SubscriptionNews {
 
 /// What was announced, and not read since.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Announced {
+pub(crate) struct AnnouncedChanges {
     /// Something of which it is unknown what it is about, or that is about everything.
     pub(crate) all: bool,
     /// The services that changes were about.
     pub(crate) services: BTreeSet<usize>,
 }
 
-impl Announced {
+impl AnnouncedChanges {
     const ALL: Self = Self {
         all: true,
         services: BTreeSet::new(),
@@ -105,7 +106,7 @@ impl Announced {
 pub(crate) struct Subscription {
     /// Holds one item at most.
     pub(crate) news: Receiver<SubscriptionNews>,
-    heard: Arc<Heard>,
+    heard: Arc<HeardChanges>,
     /// The salts of whose changes the server must not tell.
     pub(crate) deaf: Vec<KeyOf>,
     /// The last of our questions that was answered.
@@ -116,15 +117,15 @@ pub(crate) struct Subscription {
 
 /// What a subscription has heard.
 #[derive(Default)]
-struct Heard {
+struct HeardChanges {
     changes: AtomicU64,
-    announced: Mutex<Announced>,
+    announced: Mutex<AnnouncedChanges>,
     /// What the last event of each list's key was, where events are heard.
     last: Vec<LastEvents>,
 }
 
-impl Heard {
-    fn announced(&self) -> MutexGuard<'_, Announced> {
+impl HeardChanges {
+    fn announced(&self) -> MutexGuard<'_, AnnouncedChanges> {
         // Whole at any moment.
         let announced = self.announced.lock();
         announced.unwrap_or_else(PoisonError::into_inner)
@@ -169,7 +170,7 @@ impl Subscription {
     }
 
     /// What was announced since this was last asked.
-    pub(crate) fn take_announced(&self) -> Announced {
+    pub(crate) fn take_announced(&self) -> AnnouncedChanges {
         std::mem::take(&mut self.heard.announced())
     }
 
@@ -374,23 +375,23 @@ impl WayChooser {
         let known = lists.into_iter().chain(salts);
         channels.extend(known.map(|(name, of)| (name.into_bytes(), of)));
         let last = (0..keyring.len()).map(|_| LastEvents::default());
-        let heard = Arc::new(Heard {
+        let heard = Arc::new(HeardChanges {
             last: last.collect(),
-            ..Heard::default()
+            ..HeardChanges::default()
         });
         let noted = Arc::clone(&heard);
         let hears = move |channel: &Value, event: &Value| {
             let Value::BulkString(name) = channel else {
-                return Some(Announced::ALL);
+                return Some(AnnouncedChanges::ALL);
             };
             // Otherwise it is the accept key.
             let Some(of) = channels.get(name) else {
-                return Some(Announced::ALL);
+                return Some(AnnouncedChanges::ALL);
             };
             if let KeyPart::List(list) = of.part {
                 noted.last[of.service].note(list, event);
             }
-            Some(Announced::of(of.service))
+            Some(AnnouncedChanges::of(of.service))
         };
         let subscription = follow(link, heard, hears).map_err(RedisError::from)?;
         Ok(Subscription {
@@ -520,8 +521,8 @@ fn subscribe_each(link: &mut Link, channels: &[(String, KeyOf)]) -> RedisResult<
 /// channel and payload.
 fn follow(
     mut link: Link,
-    heard: Arc<Heard>,
-    hears: impl Fn(&Value, &Value) -> Option<Announced> + Send + 'static,
+    heard: Arc<HeardChanges>,
+    hears: impl Fn(&Value, &Value) -> Option<AnnouncedChanges> + Send + 'static,
 ) -> io::Result<Subscription> {
     let (said, news) = bounded(1);
     let (answers, answered) = bounded(1);
@@ -547,8 +548,8 @@ fn follow(
 
 fn pass_on(
     link: &mut Link,
-    hears: &impl Fn(&Value, &Value) -> Option<Announced>,
-    heard: &Heard,
+    hears: &impl Fn(&Value, &Value) -> Option<AnnouncedChanges>,
+    heard: &HeardChanges,
     said: &Sender<SubscriptionNews>,
     answers: Sender<u64>,
 ) -> RedisError {
@@ -600,13 +601,13 @@ fn prefixes<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
 
 /// What of `keys` an invalidation is about: it names keys, or nothing after a flush. A key without a service
 /// may be about all.
-fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<usize>>) -> Option<Announced> {
+fn named(payload: &Value, keys: &HashMap<Vec<u8>, Option<usize>>) -> Option<AnnouncedChanges> {
     let names = match payload {
         Value::Array(names) => names,
-        Value::Nil => return Some(Announced::ALL),
+        Value::Nil => return Some(AnnouncedChanges::ALL),
         _ => return None,
     };
-    let mut announced = Announced::default();
+    let mut announced = AnnouncedChanges::default();
     for name in names {
         let Value::BulkString(name) = name else {
             continue;
@@ -651,15 +652,15 @@ mod tests {
                 .map(|it| Value::BulkString(it.as_bytes().to_vec()));
             Value::Array(names.collect())
         };
-        let of = |services: &[usize]| Announced {
+        let of = |services: &[usize]| AnnouncedChanges {
             all: false,
             services: services.iter().copied().collect(),
         };
         assert_eq!(named(&names(&["pre"]), &keys), Some(of(&[0])));
         assert_eq!(named(&names(&["prefix", "p"]), &keys), Some(of(&[0])));
         assert_eq!(named(&names(&["shop:pre", "p"]), &keys), Some(of(&[0, 7])));
-        assert_eq!(named(&Value::Nil, &keys), Some(Announced::ALL));
-        assert_eq!(named(&names(&["accept"]), &keys), Some(Announced::ALL));
+        assert_eq!(named(&Value::Nil, &keys), Some(AnnouncedChanges::ALL));
+        assert_eq!(named(&names(&["accept"]), &keys), Some(AnnouncedChanges::ALL));
         for other in [names(&["prefix", "pr", "P"]), names(&[]), Value::Okay] {
             assert_eq!(named(&other, &keys), None, "{other:?}");
         }

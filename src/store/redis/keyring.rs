@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::Cmd;
 
 use super::keys::{are_apart, slot};
-use crate::config::ServiceKeys;
+use crate::config::{self, ServiceKeys};
 use crate::lists::{ListName, ServiceName};
 
 /// What of a service is in a key.
@@ -176,6 +176,21 @@ impl Keyring {
             are_apart(&keys)
         };
         self.all().into_iter().filter(is_apart).collect()
+    }
+}
+
+/// Which keys are to be read.
+pub(crate) struct KeysQuery<'a> {
+    pub(crate) settings: &'a config::RedisSettings,
+    pub(crate) keyring: &'a Keyring,
+    /// The services, in the order of their places.
+    pub(crate) services: &'a [usize],
+}
+
+impl KeysQuery<'_> {
+    /// True when it is about all services.
+    pub(crate) fn is_about_all(&self) -> bool {
+        self.services.len() == self.keyring.len()
     }
 }
 

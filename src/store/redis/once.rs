@@ -3,11 +3,10 @@
 use redis::RedisResult;
 
 use super::errors::io_error;
-use super::keyring::{KeyOf, Keyring};
+use super::keyring::{KeyOf, Keyring, KeysQuery};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::place::Finder;
-use super::reading::KeysQuery;
 use super::rights::Rights;
 use super::salts::{SaltReply, Salts};
 use super::standing::StandingQuery;
@@ -59,7 +58,7 @@ fn attempt(
         reading::ask(reader, &mut slot, &query, (rights, salts), &mut question)
     };
     let (mut answer, _) = ask(&mut reader, &mut salts, &mut rights)?;
-    if salts.are_missing(&answer, keyring) {
+    if salts.are_missing(answer.bytes(), keyring) {
         (answer, _) = ask(&mut reader, &mut salts, &mut rights)?;
     }
     let asked = (keyring, &services[..]);

@@ -13,9 +13,8 @@ use redis::{RedisError, RedisResult};
 
 use super::cluster::Redirection;
 use super::errors::{bounded, describe, io_error};
-use super::keyring::KeyOf;
+use super::keyring::{KeyOf, KeysQuery};
 use super::link::Link;
-use super::reading::KeysQuery;
 
 /// Most readings that are made to find two equal ones in a row.
 const TRIES: usize = 6;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use redis::{RedisError, RedisResult, Value};
 
 use super::errors::{bounded, io_error, is_of_open_slot, naming};
-use super::keyring::{KeyOf, KeyPart, Keyring};
+use super::keyring::{KeyOf, KeyPart, Keyring, KeysQuery};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::reply::Replies;
@@ -14,17 +14,8 @@ use super::rights::Rights;
 use super::salts::{SaltReply, Salts};
 use super::standing::{ServerStanding, StandingQuery};
 use super::transaction;
-use crate::config;
 use crate::lists::{ByList, ListName};
 use crate::store::{Entries, Fault, Reading};
-
-/// Which keys are to be read.
-pub(crate) struct KeysQuery<'a> {
-    pub(crate) settings: &'a config::RedisSettings,
-    pub(crate) keyring: &'a Keyring,
-    /// The services, in the order of their places.
-    pub(crate) services: &'a [usize],
-}
 
 /// The server's answer about the keys of some services, unparsed.
 pub(crate) struct KeysReply {
@@ -49,7 +40,7 @@ pub(crate) struct ServicePart<'a> {
     pub(crate) service: usize,
     keys: &'a [KeyOf],
     /// The replies.
-    pub(crate) bytes: &'a [u8],
+    bytes: &'a [u8],
 }
 
 /// How often the keys are asked for: they may have been touched, some may be forbidden, and some elsewhere.
@@ -77,20 +68,14 @@ pub(crate) fn ask(
     Err(io_error("the transaction was aborted"))
 }
 
-impl KeysQuery<'_> {
-    /// The keys to ask for.
-    fn keys(&self, rights: &Rights, salts: &Salts) -> Vec<KeyOf> {
-        let of = |service: &usize| {
-            let lists = self.keyring.lists(*service);
-            lists.chain(salts.with_lists(*service))
-        };
-        let keys = self.services.iter().flat_map(of);
-        keys.filter(|it| rights.allow(*it)).collect()
-    }
-
-    fn is_about_all(&self) -> bool {
-        self.services.len() == self.keyring.len()
-    }
+/// The keys to ask for.
+fn keys_of(query: &KeysQuery<'_>, rights: &Rights, salts: &Salts) -> Vec<KeyOf> {
+    let of = |service: &usize| {
+        let lists = query.keyring.lists(*service);
+        lists.chain(salts.with_lists(*service))
+    };
+    let keys = query.services.iter().flat_map(of);
+    keys.filter(|it| rights.allow(*it)).collect()
 }
 
 /// Commands, with the key that each is about.
@@ -128,7 +113,7 @@ fn ask_once(
     question: &mut StandingQuery,
 ) -> RedisResult<Option<KeysReply>> {
     let (keyring, most) = (query.keyring, query.settings.max_reply);
-    let keys = query.keys(rights, salts);
+    let keys = keys_of(query, rights, salts);
     let commands = KeysPipe::of(&keys, keyring);
     let mut request = question.packed().unwrap_or_default();
     let is_asked = !request.is_empty();
@@ -300,6 +285,11 @@ impl KeysReply {
             keys: &self.keys[it.keys.clone()],
             bytes: &self.bytes[it.bytes.clone()],
         })
+    }
+
+    /// The same, unread.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        self.parts().map(|it| (it.service, it.bytes))
     }
 }
 

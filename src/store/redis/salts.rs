@@ -1,12 +1,12 @@
 //! The salts of the services' shares.
 //!
-//! A salt is a key with a text, and decides whom a share of clients has. It is read in the transaction of the
-//! lists, so that a release that sets it and pushes its share comes into force whole. But it is asked for only
-//! where the gray list has a share: whoever has none needs no key, and no right, more than before. A salt that
-//! a cluster has elsewhere is read just after the lists, on a connection of its own.
+//! A salt is a key with a text, and decides whom a share of clients has. It is read in the transaction of
+//! the lists, so that a release that sets it and pushes its share comes into force whole. But it is asked
+//! for only where the gray list has a share: whoever has none needs no key, and no right, more than before.
+//! A salt that a cluster has elsewhere is read just after the lists, on a connection of its own.
 //!
-//! While a salt cannot be read, the setting counts, as it does where there is no such key. One of a wrong type
-//! is a slip: then the last one that was read stays.
+//! While a salt cannot be read, the setting counts, as it does where there is no such key. One of a wrong
+//! type is a slip: then the last one that was read stays.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,7 +17,6 @@ use super::cluster;
 use super::keyring::{KeyOf, Keyring};
 use super::keys::slot;
 use super::link::Link;
-use super::reading::KeysReply;
 use super::rights::{Rights, tell_salt};
 use crate::config;
 
@@ -66,14 +65,18 @@ pub(crate) struct Salts {
 }
 
 impl Salts {
-    /// Looks for shares in lists that were read; true if there are new ones, so that their salts are yet to be
-    /// read.
-    pub(crate) fn are_missing(&mut self, answer: &KeysReply, keyring: &Keyring) -> bool {
+    /// Looks for shares in the lists of services, as they were received; true if there are new ones, so
+    /// that their salts are yet to be read.
+    pub(crate) fn are_missing<'a>(
+        &mut self,
+        lists: impl Iterator<Item = (usize, &'a [u8])>,
+        keyring: &Keyring,
+    ) -> bool {
         let mut are_missing = false;
-        for part in answer.parts().filter(|it| keyring.has_gray(it.service)) {
-            match memmem::find(part.bytes, SHARE) {
-                Some(_) => are_missing |= self.wanted.insert(part.service),
-                None => drop(self.wanted.remove(&part.service)),
+        for (service, bytes) in lists.filter(|(it, _)| keyring.has_gray(*it)) {
+            match memmem::find(bytes, SHARE) {
+                Some(_) => are_missing |= self.wanted.insert(service),
+                None => drop(self.wanted.remove(&service)),
             }
         }
         are_missing
@@ -90,8 +93,8 @@ impl Salts {
         self.wanted.iter().copied()
     }
 
-    /// Whether the server's refusal of a salt says that the key is elsewhere in a cluster: then it is asked for
-    /// there from now on.
+    /// Whether the server's refusal of a salt says that the key is elsewhere in a cluster: then it is asked
+    /// for there from now on.
     pub(crate) fn is_elsewhere(&mut self, service: usize, error: &RedisError) -> bool {
         let codes = ["MOVED", "ASK", "TRYAGAIN", "CROSSSLOT", "CLUSTERDOWN"];
         let is_elsewhere = error.code().is_some_and(|it| codes.contains(&it));

@@ -13,19 +13,21 @@
 //!
 //! There may be many services (`keyring`). What must be true of them:
 //!
-//! - *What was written at one moment comes into force at one moment*, whichever services it is about: what is
-//!   published together is what the server had at one moment of its own, in one transaction. A full check reads
-//!   all services in one. After an announcement only the services that it is about are read, so that a list of a
-//!   million entries is not read again for each change of another one. But what was announced of the services
-//!   that were left out must have been read before, or the new state of some would stand beside an old state of
-//!   others. So after the reading, and before anything is published, the subscription *catches up*: everything
-//!   that was announced before the reading is known then. If it is about another service, that is added, and all
-//!   of them are read again; after [`MOST_ROUNDS`] of that, all services are.
+//! - *What was written at one moment comes into force at one moment*, whichever services it is about: what
+//!   is published together is what the server had at one moment of its own, in one transaction. A full
+//!   check reads all services in one. After an announcement only the services that it is about are read, so
+//!   that a list of a million entries is not read again for each change of another one. But what was
+//!   announced of the services that were left out must have been read before, or the new state of some
+//!   would stand beside an old state of others. So after the reading, and before anything is published, the
+//!   subscription *catches up*: everything that was announced before the reading is known then. If it is
+//!   about another service, that is added, and all of them are read again; after [`MOST_ROUNDS`] of that,
+//!   all services are.
 //! - *No change is forgotten*: what was announced is taken note of before the keys are asked for; what is
 //!   announced later stays for the next reading.
 //! - *Services do not disturb each other*: a key that must not be read, or has a wrong type, affects its own
 //!   list; services that have not changed are neither parsed nor published again.
-//! - While anything is in doubt (the way of announcements, the server's standing, an open slot), all are read.
+//! - While anything is in doubt (the way of announcements, the server's standing, an open slot), all are
+//!   read.
 //!
 //! `DEL` and `RPUSH`, sent one after the other, are one change to whoever sent them. So a list that is
 //! found empty keeps its value until it has been empty for a moment (`settle_time`; the door decides
@@ -40,7 +42,7 @@
 //! not be read affects only its own list (`rights`).
 
 mod doubts;
-mod unsettled;
+mod settling;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -52,21 +54,21 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
 use redis::{RedisError, RedisResult};
 
 use super::accept_key::AcceptKey;
-use super::changes::{Announced, Subscription, SubscriptionNews, Way, WayChooser};
+use super::changes::{AnnouncedChanges, Subscription, SubscriptionNews, Way, WayChooser};
 use super::cluster::Redirection;
 use super::errors::{io_error, is_too_long};
-use super::keyring::{KeyOf, Keyring};
+use super::keyring::{KeyOf, Keyring, KeysQuery};
 use super::link::Link;
 use super::once::wrong_of;
 use super::open_slot::OpenSlot;
 use super::pace::Pace;
 use super::place::Finder;
-use super::reading::{KeysQuery, KeysReply, ServicePart};
+use super::reading::{KeysReply, ServicePart};
 use super::rights::Rights;
 use super::salts::{SaltReply, Salts};
 use super::standing::Standings;
 use super::types::WrongTypes;
-use self::unsettled::{KeysLook, Unsettled};
+use super::unsettled::{KeysLook, Unsettled};
 use super::{cluster, proxies, reading};
 use crate::config;
 use crate::lists::{ByList, ListName};
@@ -126,7 +128,7 @@ pub(crate) fn start(
         keeps: false,
         is_adrift: false,
         owed: None,
-        announced: Announced::default(),
+        announced: AnnouncedChanges::default(),
         gone: Vec::new(),
         types: WrongTypes::default(),
         pace: Pace::default(),
@@ -174,7 +176,7 @@ struct Watcher {
     /// Why the keys were read when that began.
     owed: Option<Cause>,
     /// What was announced since it was last read, as far as that was taken from the subscription.
-    announced: Announced,
+    announced: AnnouncedChanges,
     /// Lists that have vanished, perhaps since keys were evicted.
     gone: Vec<(usize, ListName)>,
     types: WrongTypes,
@@ -344,7 +346,7 @@ impl Watcher {
         self.feed.set_server(reader.peer());
         // WATCH and announcements belong to a connection.
         self.unsettled.clear();
-        self.announced = Announced::default();
+        self.announced = AnnouncedChanges::default();
         self.salts.meet();
         self.waited = Duration::ZERO;
         self.changes_read = 0;
@@ -503,7 +505,7 @@ impl Watcher {
         self.take_in(answer, look, server)?;
         self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader, began)?;
-        // Announced changes do not wait for any of this: the removal of a list is in force by now.
+        // AnnouncedChanges changes do not wait for any of this: the removal of a list is in force by now.
         let is_gone = !self.gone.is_empty() && self.unsettled.is_empty();
         if cause != Cause::Event || kept || is_gone {
             self.note_evictions(server)?;
@@ -549,7 +551,7 @@ impl Watcher {
             let (answer, untouched) =
                 reading::ask(reader, slot, &query, (rights, salts), question)?;
             look.untouched &= untouched;
-            if self.salts.are_missing(&answer, &self.keyring) {
+            if self.salts.are_missing(answer.bytes(), &self.keyring) {
                 continue;
             }
             look.salts = self.salts.read_elsewhere(

@@ -1,87 +1,16 @@
-//! Lists that were found empty, and are not yet believed to be: since when they are, and the WATCH of their keys.
+//! When lists that were found empty settle, and the WATCH of their keys until then (`unsettled`).
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::time::Instant;
 
 use redis::RedisResult;
 
 use super::Watcher;
 use crate::lists::ListName;
-use crate::store::Cause;
 use crate::store::gate::door::settle_time;
 use crate::store::redis::keyring::KeyOf;
 use crate::store::redis::link::Link;
-use crate::store::redis::salts::SaltReply;
-
-/// A list that has become empty.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unsettled {
-    pub(super) service: usize,
-    pub(super) list: ListName,
-    /// When it was first found empty, and untouched since.
-    pub(super) since: Instant,
-    /// When it was first found empty, and has been by every reading since.
-    found: Instant,
-    /// Its key is WATCHed.
-    is_watched: bool,
-}
-
-/// What is known of one reading of the keys.
-pub(super) struct KeysLook {
-    /// When the keys were asked for.
-    pub(super) began: Instant,
-    pub(super) cause: Cause,
-    /// How many changes had been announced before.
-    pub(super) announced: u64,
-    /// Lists that were unsettled until then.
-    pub(super) watched: Vec<Unsettled>,
-    /// None of the keys was touched that were WATCHed.
-    pub(super) untouched: bool,
-    /// Services that were announced to be touched between the first question and the last answer.
-    pub(super) touched: HashSet<usize>,
-    /// Salts that were read by themselves.
-    pub(super) salts: HashMap<usize, SaltReply>,
-}
-
-impl KeysLook {
-    /// One that begins now.
-    pub(super) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            cause: Cause::Event,
-            announced: 0,
-            watched: Vec::new(),
-            untouched: true,
-            touched: HashSet::new(),
-            salts: HashMap::new(),
-        }
-    }
-
-    /// A list that is found empty, and was watched if it had been before.
-    pub(super) fn unsettled(&self, service: usize, list: ListName) -> Unsettled {
-        let now = Instant::now();
-        let mut watched = self.watched.iter();
-        let before = watched.find(|it| (it.service, it.list) == (service, list));
-        let is_untouched = self.untouched && !self.touched.contains(&service);
-        match before {
-            Some(before) if before.is_watched && is_untouched => *before,
-            _ => Unsettled {
-                service,
-                list,
-                since: now,
-                found: before.map_or(now, |it| it.found),
-                is_watched: false,
-            },
-        }
-    }
-
-    /// For how long this list has been empty, if it is. Counts only the time during which its key was
-    /// watched, whatever has delayed this thread since.
-    pub(super) fn empty_for(&self, service: usize, list: ListName) -> Duration {
-        let since = self.unsettled(service, list).since;
-        self.began.saturating_duration_since(since)
-    }
-}
+use crate::store::redis::unsettled::Unsettled;
 
 impl Watcher {
     /// When an unsettled list may have settled, if there is one, or nothing waits for it any longer.
@@ -94,8 +23,8 @@ impl Watcher {
         Some(least.max(now + self.pace.left(now)))
     }
 
-    /// Watches fewer services at once where one of those that were `watched` was touched, and more again where
-    /// none was.
+    /// Watches fewer services at once where one of those that were `watched` was touched, and more again
+    /// where none was.
     pub(super) fn narrow_or_widen(&mut self, watched: &[Unsettled], untouched: bool) {
         let services = watched.iter().filter(|it| it.is_watched);
         let services: HashSet<usize> = services.map(|it| it.service).collect();
@@ -104,8 +33,8 @@ impl Watcher {
         }
     }
 
-    /// Makes the next transaction fail if an unsettled list's key is touched until then. An emptied
-    /// `gray` is a rollback, which nobody who touches other keys may hold up: such lists are watched alone, and
+    /// Makes the next transaction fail if an unsettled list's key is touched until then. An emptied `gray`
+    /// is a rollback, which nobody who touches other keys may hold up: such lists are watched alone, and
     /// the others, as if they had been touched, begin anew.
     pub(super) fn watch_unsettled(&mut self, reader: &mut Link, began: Instant) -> RedisResult<()> {
         if self.unsettled.is_empty() {
