@@ -366,8 +366,7 @@ impl WayChooser {
             outcome => outcome?,
         }
         let salts = keyring.everything().filter(|it| it.part == KeyPart::Salt);
-        let salts: Vec<(String, KeyOf)> =
-            salts.map(|it| (channel(keyring.key(it)), it)).collect();
+        let salts: Vec<(String, KeyOf)> = salts.map(|it| (channel(keyring.key(it)), it)).collect();
         let mut deaf = Vec::new();
         for batch in salts.chunks(BATCH) {
             deaf.extend(subscribe_each(&mut link, batch)?);
@@ -643,7 +642,12 @@ mod tests {
 
     #[test]
     fn an_invalidation_is_about_the_services_whose_keys_it_names_or_about_all() {
-        let keys = [("p", Some(0)), ("pre", Some(0)), ("shop:pre", Some(7)), ("accept", None)];
+        let keys = [
+            ("p", Some(0)),
+            ("pre", Some(0)),
+            ("shop:pre", Some(7)),
+            ("accept", None),
+        ];
         let keys = keys.map(|(key, service)| (key.as_bytes().to_vec(), service));
         let keys = HashMap::from(keys);
         let names = |names: &[&str]| {
@@ -660,7 +664,10 @@ mod tests {
         assert_eq!(named(&names(&["prefix", "p"]), &keys), Some(of(&[0])));
         assert_eq!(named(&names(&["shop:pre", "p"]), &keys), Some(of(&[0, 7])));
         assert_eq!(named(&Value::Nil, &keys), Some(AnnouncedChanges::ALL));
-        assert_eq!(named(&names(&["accept"]), &keys), Some(AnnouncedChanges::ALL));
+        assert_eq!(
+            named(&names(&["accept"]), &keys),
+            Some(AnnouncedChanges::ALL)
+        );
         for other in [names(&["prefix", "pr", "P"]), names(&[]), Value::Okay] {
             assert_eq!(named(&other, &keys), None, "{other:?}");
         }

@@ -97,7 +97,9 @@ fn attempt(
 
 /// The lists of a service that have a wrong type.
 pub(crate) fn wrong_of(service: usize, lists: &Reading) -> Vec<KeyOf> {
-    let wrong = lists.iter().filter(|(_, it)| matches!(it, Err(Fault::WrongType)));
+    let wrong = lists
+        .iter()
+        .filter(|(_, it)| matches!(it, Err(Fault::WrongType)));
     wrong.map(|(list, _)| KeyOf::list(service, list)).collect()
 }
 

@@ -342,7 +342,9 @@ impl Watcher {
     /// Learns about a newly connected server, and makes it announce changes.
     fn arrive(&mut self, mut reader: Link) -> RedisResult<Server> {
         self.standings.meet(&mut reader)?;
-        let (way, subscription) = self.chooser.choose(&mut reader, &self.settings, &self.keyring)?;
+        let (way, subscription) =
+            self.chooser
+                .choose(&mut reader, &self.settings, &self.keyring)?;
         self.feed.set_server(reader.peer());
         // WATCH and announcements belong to a connection.
         self.unsettled.clear();
@@ -456,8 +458,7 @@ impl Watcher {
     /// What is to be read before the next check.
     fn scope(&self, server: &Server) -> ReadScope {
         let is_told = matches!(server.way, Way::Events | Way::Tracking);
-        let is_doubtful =
-            self.in_doubt || self.is_adrift || self.keeps || self.open_slot.is_open();
+        let is_doubtful = self.in_doubt || self.is_adrift || self.keeps || self.open_slot.is_open();
         match is_told && !is_doubtful && self.keyring.len() > 1 {
             true => ReadScope::Some,
             false => ReadScope::All,
@@ -621,7 +622,9 @@ impl Watcher {
             let (lists, salt) = part.reading(&self.keyring)?;
             let content = content(&lists, &self.hasher);
             // A list that can be read only now, or no longer, has not changed.
-            let mut both = content.iter().filter_map(|(list, now)| now.zip(known.content[list]));
+            let mut both = content
+                .iter()
+                .filter_map(|(list, now)| now.zip(known.content[list]));
             if both.any(|(now, before)| now != before) {
                 changed.push(service);
             }
@@ -641,7 +644,8 @@ impl Watcher {
                 empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
             });
         }
-        self.types.tell(&mut server.reader, &self.keyring, &read, &wrong)?;
+        self.types
+            .tell(&mut server.reader, &self.keyring, &read, &wrong)?;
         self.tell_deaf_salts(server);
         // Only some of the changes of an open slot are announced.
         let is_announced =
