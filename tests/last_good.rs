@@ -205,7 +205,7 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
         text
     };
     let version = String::from_utf8(good.clone()).unwrap();
-    let version = version.replacen("version 1", "version 3", 1);
+    let version = version.replacen("version 1", "version 4", 1);
     let checksum = good.iter().position(|it| *it == b'\n').unwrap() - 1;
     let table: [(&str, Vec<u8>, &str); 8] = [
         ("empty", Vec::new(), "does not begin like a copy"),
@@ -237,7 +237,7 @@ fn a_damaged_copy_is_refused_with_its_reason_and_never_used() {
         (
             "of another version",
             version.into_bytes(),
-            "it has version 3; known are 1 and 2",
+            "it has version 4; known are 1, 2 and 3",
         ),
         (
             "no copy at all",

@@ -22,7 +22,7 @@ use crate::error::{
 };
 use crate::fleet::heartbeat::HeartbeatCounts;
 use crate::lists::notes::FindingKind;
-use crate::lists::{ListName, PoolName};
+use crate::lists::{ListName, PoolName, ServiceName};
 use crate::metrics::{Counter, Metrics, STATUS_CLASSES, WorkerMetrics};
 use crate::net;
 use crate::store::{Cause, copy};
@@ -463,12 +463,16 @@ fn lists(page: &mut MetricsPage, view: &View) {
         "gauge",
         "1 for each list that keeps its last good value, with the fault.",
     );
-    for (list, fault) in &status.faults {
-        page.value(
-            "lists_kept",
-            &[("list", &list.name()), ("fault", &fault.name())],
-            1,
-        );
+    for (service, list, fault) in status.faults() {
+        let (list, fault) = (list.name(), fault.name());
+        match service.is_default() {
+            true => page.value("lists_kept", &[("list", &list), ("fault", &fault)], 1),
+            false => page.value(
+                "lists_kept",
+                &[("service", service), ("list", &list), ("fault", &fault)],
+                1,
+            ),
+        }
     }
     page.family(
         "lists_held",
@@ -476,8 +480,13 @@ fn lists(page: &mut MetricsPage, view: &View) {
         "1 for each guarded list of which a change waits to be accepted.",
     );
     for list in [ListName::Gray, ListName::Prod] {
-        let held = status.held.iter().any(|it| it.list == list);
+        let of_default = status.of(&ServiceName::default()).held;
+        let held = of_default.iter().any(|it| it.list == list);
         page.value("lists_held", &[("list", &list.name())], u8::from(held));
+    }
+    for (service, held) in status.held().filter(|(it, _)| !it.is_default()) {
+        let list = held.list.name();
+        page.value("lists_held", &[("service", service), ("list", &list)], 1);
     }
     if let Some(copy) = view.publisher.copy() {
         last_good_copy(page, &copy, copy_is_in_force(&lists, &status));

@@ -22,7 +22,7 @@ use crate::admin::view::View;
 use crate::admin::{host, metrics};
 use crate::error::AdminRefusal;
 use crate::http::h1::head::RequestHead;
-use crate::lists::PoolName;
+use crate::lists::{PoolName, ServiceName};
 use crate::route::explain::{Explanation, Question, RoutingRules, explain};
 use crate::store::By;
 use crate::store::gate::guard::HeldChange;
@@ -219,7 +219,9 @@ fn accept(view: &View, query: &[u8]) -> PageResponse {
     match view.publisher.accept(digest, By::Command) {
         Ok(accepted) => {
             let (list, generation) = (accepted.list.name(), accepted.generation);
-            let text = format!("accepted list={list} digest={digest} generation={generation}\n");
+            let service = accepted.service.in_log();
+            let text =
+                format!("accepted {service}list={list} digest={digest} generation={generation}\n");
             PageResponse::text(200, text)
         }
         Err(held) => PageResponse::text(409, format!("{}\n", no_such_change(digest, &held))),
@@ -232,10 +234,11 @@ fn is_digest(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(digit)
 }
 
-fn no_such_change(digest: &str, held: &[HeldChange]) -> String {
-    let shown = |it: &HeldChange| {
+fn no_such_change(digest: &str, held: &[(ServiceName, HeldChange)]) -> String {
+    let shown = |(service, it): &(ServiceName, HeldChange)| {
         let (list, reason) = (it.list.name(), it.reason.name());
-        format!("{} (list={list} reason={reason})", it.digest)
+        let service = service.in_log();
+        format!("{} ({service}list={list} reason={reason})", it.digest)
     };
     let held: Vec<String> = held.iter().map(shown).collect();
     match held.as_slice() {

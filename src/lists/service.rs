@@ -32,6 +32,25 @@ impl ServiceName {
     pub fn is_default(&self) -> bool {
         *self.0 == *Self::DEFAULT
     }
+
+    /// Where it stands in a line of the error log, after the name of the event: `service=NAME `, and nothing
+    /// for the default one, whose lines are as they were before there were others.
+    pub(crate) fn in_log(&self) -> InLog<'_> {
+        InLog(self)
+    }
+}
+
+/// See [`ServiceName::in_log`].
+#[derive(Clone, Copy)]
+pub(crate) struct InLog<'a>(&'a ServiceName);
+
+impl fmt::Display for InLog<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.is_default() {
+            true => Ok(()),
+            false => write!(f, "service={} ", self.0),
+        }
+    }
 }
 
 /// The default service's.

@@ -31,7 +31,8 @@ use rustix::net::{
 pub(crate) use carried::{carried, carry};
 pub(crate) use message::{Message, VERSION};
 pub(crate) use notes::{
-    CheckNote, ConnectionNote, DrainNote, GateNote, HistoryNote, ListsNote, PeerNote, WaitingNote,
+    CheckNote, ConnectionNote, DrainNote, GateNote, HistoryNote, ListsNote, PeerNote, ServiceNote,
+    WaitingNote,
 };
 pub(crate) use supervision::SupervisorMessage;
 

@@ -8,8 +8,9 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::config::{Config, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
+use crate::lists::ServiceName;
 use crate::proxy::Gateway;
-use crate::store::copy::Purpose;
+use crate::store::copy::{PeerPorts, Purpose};
 use crate::store::gate::guard::GuardRules;
 use crate::store::{self, Cause, HandedLists, Publisher, StoreName, TakenLists};
 use crate::upstream::watch;
@@ -41,6 +42,7 @@ pub(super) fn start_store(
     let lists = Arc::clone(&gateway.lists);
     watch::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
     let publisher = Publisher::new(lists, port, rules(config), &config.store);
+    let publisher = publisher.with_services(&config.services);
     let mut publisher = publisher.with_config(Arc::clone(&gateway.config));
     if let Some(path) = &config.lists.last_good {
         let purpose = purpose(config, handed.is_some());
@@ -60,7 +62,12 @@ pub(super) fn start_store(
             publisher.use_copy();
         }
         Store::File(path) => {
-            let started = store::file::start(path.clone(), port, publisher.feed(), Cause::Start);
+            let started = store::file::start(
+                path.clone(),
+                config.services.clone(),
+                publisher.feed(),
+                Cause::Start,
+            );
             started.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
         }
     }
@@ -84,7 +91,7 @@ pub(super) fn purpose(config: &Config, succeeds: bool) -> Purpose {
     };
     Purpose {
         store: StoreName::of(&config.store),
-        peer_port: config.upstream.peer_port,
+        ports: PeerPorts::of(&config.services),
         max_age,
         config: config.path.clone(),
         succeeds,
@@ -112,7 +119,8 @@ pub(super) fn start_heartbeat(
 /// What the heartbeat reports about the lists.
 fn report(publisher: &Publisher) -> NodeReport {
     let (lists, status) = (publisher.lists(), publisher.status());
-    let held = status.held.iter().map(|it| it.list.name().to_owned());
+    let held = status.of(&ServiceName::default()).held;
+    let held = held.iter().map(|it| it.list.name().to_owned());
     NodeReport {
         generation: lists.generation,
         digest: lists.are_read().then(|| lists.digest.to_string()),

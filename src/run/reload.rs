@@ -105,7 +105,7 @@ impl Running {
         }
         self.move_logs(targets);
         self.publisher.set_rules(rules(&config));
-        self.gateway.lists.set_services(&config.services);
+        self.publisher.set_services(&config.services);
         listeners.expect_fewer_proxies();
         self.gateway.config.store(config.clone());
         listeners.bring_into_force(&self.gateway, &mut sockets);

@@ -7,10 +7,12 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::format::{FileError, parse, read};
+use super::format::{FileError, parse_services, read};
 use super::{Cause, Feed, Mode};
+use crate::config::ServiceSettings;
 use crate::process::supervised;
 
 /// How often the file is checked. An edit takes effect after two checks at most, plus the time for
@@ -49,27 +51,27 @@ impl FileVersion {
     }
 }
 
-/// Reads the file for the first time, for the cause `why`, and then watches it in a thread of its own, until
-/// another store has its turn.
+/// Reads the file, which has the lists of these services, for the first time, for the cause `why`, and then
+/// watches it in a thread of its own, until another store has its turn.
 ///
 /// # Errors
 /// When the file cannot be used at the start, when there are no good lists to keep.
 pub(crate) fn start(
     path: PathBuf,
-    peer_port: u16,
+    services: Vec<Arc<ServiceSettings>>,
     feed: Feed,
     why: Cause,
 ) -> Result<(), FileError> {
     let version = FileVersion::now(&path);
-    let reading = parse(&read(&path)?, peer_port)?;
+    let readings = parse_services(&read(&path)?, &services)?;
     feed.set_mode(Mode::File);
-    feed.publish(reading, why);
-    let watch = move || watch(&path, peer_port, &feed, version);
+    feed.publish_watched(readings, why);
+    let watch = move || watch(&path, &services, &feed, version);
     supervised::spawn("lists-file", watch).map_err(FileError::Io)?;
     Ok(())
 }
 
-fn watch(path: &Path, peer_port: u16, feed: &Feed, first: Option<FileVersion>) {
+fn watch(path: &Path, services: &[Arc<ServiceSettings>], feed: &Feed, first: Option<FileVersion>) {
     // The version that was read last, whatever the outcome; and the one that the last check found.
     let (mut used, mut seen) = (first, first);
     let mut used_at = Instant::now();
@@ -85,14 +87,16 @@ fn watch(path: &Path, peer_port: u16, feed: &Feed, first: Option<FileVersion>) {
         if now == used || !stands_still {
             continue;
         }
-        let outcome = read(path).and_then(|text| parse(&text, peer_port));
+        let outcome = read(path).and_then(|text| parse_services(&text, services));
         if FileVersion::now(path) != now {
             // It was changed while it was read.
             continue;
         }
         (used, used_at) = (now, Instant::now());
         match outcome {
-            Ok(reading) => feed.publish(reading, Cause::Event),
+            Ok(readings) => {
+                feed.publish_watched(readings, Cause::Event);
+            }
             Err(error) => feed.failed(error),
         }
     }

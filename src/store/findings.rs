@@ -1,4 +1,4 @@
-//! What the log says about the lists in force: that they came into force, what was skipped, and
+//! What the log says about the lists of a service in force: that they came into force, what was skipped, and
 //! findings.
 //!
 //! Lists may change a thousand times a second. Then only some changes are logged, with the number of
@@ -9,12 +9,17 @@ use std::time::{Duration, Instant};
 use super::Cause;
 use crate::lists::findings::{Finding, Findings};
 use crate::lists::notes::FindingKind;
-use crate::lists::{ByList, ListName, Lists, Skipped};
+use crate::lists::{ByList, ListName, Lists, ServiceName, Skipped};
 use crate::logs::throttle::Throttle;
 
 /// What was logged about the entries in force.
 #[derive(Default)]
 pub(super) struct Reported {
+    service: ServiceName,
+    /// Its gray list is another service's, where everything is said of it.
+    pub(super) shares_gray: bool,
+    /// Nobody is served by it, so that it needs no servers.
+    pub(super) is_unused: bool,
     skipped: ByList<Skipped>,
     findings: Vec<Finding>,
     /// For each of the two.
@@ -31,6 +36,14 @@ pub(super) struct Reported {
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Reported {
+    /// Nothing was said of this service yet.
+    pub(super) fn of(service: ServiceName) -> Self {
+        Self {
+            service,
+            ..Self::default()
+        }
+    }
+
     /// True when [`Self::tell`] has left something out that may still hold.
     pub(super) fn owes(&self) -> bool {
         self.owes
@@ -52,13 +65,14 @@ impl Reported {
             generation, digest, ..
         } = lists;
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
+        let service = self.service.in_log();
         log::info!(
-            "lists-published generation={generation} digest={digest} cause={} gray={gray} pre={pre} prod={prod} untold={untold}",
+            "lists-published {service}generation={generation} digest={digest} cause={} gray={gray} pre={pre} prod={prod} untold={untold}",
             cause.name()
         );
-        if prod == 0 {
+        if prod == 0 && !self.is_unused {
             log::error!(
-                "prod-empty generation={generation} remedy=\"push servers to prod: all but listed \
+                "prod-empty {service}generation={generation} remedy=\"push servers to prod: all but listed \
                  clients get 503\""
             );
         }
@@ -89,6 +103,7 @@ impl Reported {
     fn tell_findings(&mut self, findings: &Findings, now: Instant) {
         for kind in FindingKind::ALL {
             let of_kind = findings.first.iter().filter(|it| it.kind == kind);
+            let of_kind = of_kind.filter(|it| !self.shares_gray || it.list != ListName::Gray);
             let is_told = |it: &&Finding| self.findings.iter().any(|told| told.says_as(it));
             let mut news = of_kind.clone().filter(|it| !is_told(it));
             if let Some(first) = news.next() {
@@ -96,8 +111,9 @@ impl Reported {
                     self.owes = true;
                     continue;
                 };
+                let service = self.service.in_log();
                 log::warn!(
-                    "lists-finding finding={} count={} list={} entry={:?} text={:?} untold={untold}",
+                    "lists-finding {service}finding={} count={} list={} entry={:?} text={:?} untold={untold}",
                     kind.name(),
                     findings.count(kind),
                     first.list.name(),
@@ -106,12 +122,16 @@ impl Reported {
                 );
             }
             self.findings.retain(|it| it.kind != kind);
-            self.findings.extend(of_kind.cloned());
+            let found: Vec<Finding> = of_kind.cloned().collect();
+            self.findings.extend(found);
         }
     }
 
     fn tell_skipped(&mut self, lists: &Lists, now: Instant) {
         for list in ListName::ALL {
+            if self.shares_gray && list == ListName::Gray {
+                continue;
+            }
             let told = &mut self.skipped[list];
             let skipped = lists.skipped(list);
             if skipped == told {
@@ -122,8 +142,9 @@ impl Reported {
                     self.owes = true;
                     continue;
                 };
+                let service = self.service.in_log();
                 log::warn!(
-                    "entries-skipped list={} count={} first={:?} reason={:?} untold={untold}",
+                    "entries-skipped {service}list={} count={} first={:?} reason={:?} untold={untold}",
                     list.name(),
                     skipped.count,
                     first.entry,

@@ -1,22 +1,28 @@
-//! The format of a lists file: the three lists, one entry a line, under `[gray]`, `[pre]` and `[prod]`.
+//! The format of a lists file: the three lists, one entry a line, under `[gray]`, `[pre]` and `[prod]`;
+//! those of a service under `[NAME gray]` and so on; and under `[salt]`, or `[NAME salt]`, a line with the
+//! salt of its shares, if it has one.
 //!
-//! A file is written by hand, so the rules are stricter than for Redis: all three sections must be
-//! there, the last line must be complete, and a single bad entry makes the whole version invalid. So one
-//! that is still being written, or is wrong, is refused.
+//! A file is written by hand, so the rules are stricter than for Redis: all sections of lists of all services
+//! must be there, and those of no others, the last line must be complete, and a single bad entry makes the
+//! whole version invalid. So one that is still being written, or is wrong, is refused. A service that shares
+//! the gray list of another one has no section for it.
 //!
 //! Lines that begin with `#` or `;` are comments, and so is what follows a `#` after an entry, unless it is
 //! within quotes.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::libc;
 
-use super::{Entries, Reading};
-use crate::lists::{self, ByList, ListName, WrongEntry};
+use super::{Entries, Reading, ServiceReading};
+use crate::config::ServiceSettings;
+use crate::lists::{self, ByList, ListName, ServiceName, WrongEntry};
 
 /// No lists file is longer than this, in bytes: millions of addresses.
 const LONGEST: u64 = 64 * 1024 * 1024;
@@ -29,7 +35,7 @@ pub enum FileError {
     /// What is wrong, and the line, from 1.
     Line(usize, String),
     /// A section is missing.
-    Missing(ListName),
+    Missing(ServiceName, ListName),
 }
 
 impl From<io::Error> for FileError {
@@ -43,8 +49,18 @@ impl fmt::Display for FileError {
         match self {
             Self::Io(error) => error.fmt(f),
             Self::Line(line, what) => write!(f, "line {line}: {what}"),
-            Self::Missing(list) => write!(f, "there is no section [{}]", list.name()),
+            Self::Missing(service, list) => {
+                write!(f, "there is no section [{}]", title(service, list.name()))
+            }
         }
+    }
+}
+
+/// What stands between the brackets above the section of this name.
+pub(crate) fn title(service: &ServiceName, section: &str) -> String {
+    match service.is_default() {
+        true => section.to_owned(),
+        false => format!("{service} {section}"),
     }
 }
 
@@ -83,26 +99,126 @@ pub(super) fn read_up_to(path: &Path, longest: u64) -> Result<Vec<u8>, FileError
     Ok(text)
 }
 
-/// Parses a version of the file.
+/// Parses a version of a file that has the lists of the default service and no others.
 ///
 /// # Errors
 /// Why it must not be used.
 pub fn parse(text: &[u8], peer_port: u16) -> Result<Reading, FileError> {
-    sections(text, |list, entry| check(list, entry, peer_port))
+    let check = |_: &ServiceName, list: ListName, entry: &[u8]| check(list, entry, peer_port);
+    let mut sections = read_sections(text, ServiceName::is_default, check)?;
+    let sections = sections.remove(&ServiceName::default());
+    sections
+        .unwrap_or_default()
+        .reading(&ServiceName::default())
 }
 
-/// As [`parse`], but entries that cannot be read are among the others.
+/// Parses a version of a file with the lists of these services.
+///
+/// # Errors
+/// Why it must not be used.
+pub(crate) fn parse_services(
+    text: &[u8],
+    services: &[Arc<ServiceSettings>],
+) -> Result<Vec<ServiceReading>, FileError> {
+    let settings = |name: &ServiceName| services.iter().find(|it| it.name == *name);
+    let is_known = |name: &ServiceName| settings(name).is_some();
+    let check = |name: &ServiceName, list: ListName, entry: &[u8]| {
+        let port = settings(name).map_or(80, |it| it.upstream.peer_port);
+        check(list, entry, port)
+    };
+    let mut all = read_sections(text, is_known, check)?;
+    let readings = services.iter().map(|settings| {
+        let name = &settings.name;
+        let mut sections = all.remove(name).unwrap_or_default();
+        if let Some(owner) = &settings.gray_of {
+            if let Some(line) = sections.lines.gray {
+                let title = title(name, ListName::Gray.name());
+                let what = format!("[{title}]: this service has the gray list of {owner}");
+                return Err(FileError::Line(line, what));
+            }
+            sections.lists.gray = Some(Entries::default());
+        }
+        if !settings.takes_rest && name.is_default() {
+            // Nobody is served by it.
+            let lists = sections.lists.as_mut();
+            lists.map(Option::get_or_insert_default);
+        }
+        let salt = sections.salt.take().flatten();
+        Ok(ServiceReading {
+            service: name.clone(),
+            gray_of: settings.gray_of.clone(),
+            salt,
+            ..ServiceReading::settled(sections.reading(name)?)
+        })
+    });
+    readings.collect()
+}
+
+/// As [`parse`], but entries that cannot be read are among the others, and those of other services are left
+/// out.
 ///
 /// # Errors
 /// What is wrong with the file otherwise.
 pub(crate) fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
-    sections(text, |_, _| Ok(()))
+    let mut sections = read_sections(text, |_| true, |_, _, _| Ok(()))?;
+    let sections = sections.remove(&ServiceName::default());
+    sections
+        .unwrap_or_default()
+        .reading(&ServiceName::default())
 }
 
-fn sections(
+/// The sections of a service.
+#[derive(Debug, Default)]
+pub(super) struct ServiceSections {
+    /// The entries of each list that has a section.
+    pub(super) lists: ByList<Option<Entries>>,
+    /// The salt, if there is a section for it, and a line in it.
+    salt: Option<Option<Vec<u8>>>,
+    /// Where they begin.
+    lines: ByList<Option<usize>>,
+}
+
+impl ServiceSections {
+    fn reading(self, service: &ServiceName) -> Result<Reading, FileError> {
+        let is_missing = |list: &ListName| self.lists[*list].is_none();
+        if let Some(list) = ListName::ALL.into_iter().find(is_missing) {
+            return Err(FileError::Missing(service.clone(), list));
+        }
+        Ok(self.lists.map(|entries| Ok(entries.unwrap_or_default())))
+    }
+}
+
+/// What a line with brackets begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum SectionKind {
+    List(ListName),
+    Salt,
+}
+
+/// The section of a salt.
+const SALT: &str = "salt";
+
+impl SectionKind {
+    /// What stands between the brackets; `None` where that is no section.
+    fn parse(title: &str) -> Option<(ServiceName, Self)> {
+        let (service, section) = match title.split_once(' ') {
+            None => (ServiceName::default(), title),
+            Some((name, section)) => (ServiceName::parse(name)?, section.trim_start()),
+        };
+        let kind = match section {
+            SALT => Self::Salt,
+            _ => Self::List(ListName::ALL.into_iter().find(|it| it.name() == section)?),
+        };
+        Some((service, kind))
+    }
+}
+
+/// The sections of a file, by service.
+pub(super) fn read_sections(
     text: &[u8],
-    check: impl Fn(ListName, &[u8]) -> Result<(), WrongEntry>,
-) -> Result<Reading, FileError> {
+    is_known: impl Fn(&ServiceName) -> bool,
+    check: impl Fn(&ServiceName, ListName, &[u8]) -> Result<(), WrongEntry>,
+) -> Result<BTreeMap<ServiceName, ServiceSections>, FileError> {
     // Invisible in most editors, and not part of an entry.
     if text.starts_with(b"\xef\xbb\xbf") {
         let what = "it begins with a byte order mark (EF BB BF); save it as UTF-8 without one";
@@ -112,8 +228,19 @@ fn sections(
         let what = "it is UTF-16; save it as UTF-8 without a byte order mark";
         return Err(FileError::Line(1, what.to_owned()));
     }
-    let mut sections: ByList<Option<Entries>> = ByList::default();
-    let mut current = None;
+    let mut all: BTreeMap<ServiceName, ServiceSections> = BTreeMap::new();
+    // Moved to the others when it is complete: there may be a million entries.
+    let mut current: Option<(ServiceName, SectionKind, Entries)> = None;
+    let mut put = |(service, kind, entries): (ServiceName, SectionKind, Entries)| {
+        let sections = all.entry(service).or_default();
+        match kind {
+            SectionKind::List(list) => sections.lists[list] = Some(entries),
+            SectionKind::Salt => {
+                sections.salt = Some(entries.into_iter().next().map(<[u8]>::to_vec));
+            }
+        }
+    };
+    let mut begun: HashMap<(ServiceName, SectionKind), usize> = HashMap::new();
     for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let wrong = |what: &str| Err(FileError::Line(at + 1, what.to_owned()));
         let Some(line) = line.strip_suffix(b"\n") else {
@@ -125,33 +252,64 @@ fn sections(
             continue;
         }
         if line.starts_with(b"[") && !line.contains(&b':') {
-            let named = |list: &ListName| line == format!("[{}]", list.name()).as_bytes();
-            let Some(list) = ListName::ALL.into_iter().find(named) else {
-                return wrong("an unknown section; there are [gray], [pre] and [prod]");
-            };
-            if sections[list].replace(Entries::default()).is_some() {
+            let section = section_of(line, &is_known);
+            let (service, kind) = section.map_err(|what| FileError::Line(at + 1, what))?;
+            if begun.insert((service.clone(), kind), at + 1).is_some() {
                 return wrong("this section stands twice");
             }
-            current = Some(list);
+            let before = current.replace((service, kind, Entries::default()));
+            before.into_iter().for_each(&mut put);
             continue;
         }
-        let Some(list) = current else {
+        let Some((service, kind, entries)) = &mut current else {
             return wrong("an entry before the first section");
         };
-        if let Err(reason) = check(list, line) {
-            let what = format!("{:?}: {reason}", line.escape_ascii().to_string());
-            return Err(FileError::Line(at + 1, what));
+        match kind {
+            SectionKind::List(list) => {
+                if let Err(reason) = check(service, *list, line) {
+                    let what = format!("{:?}: {reason}", line.escape_ascii().to_string());
+                    return Err(FileError::Line(at + 1, what));
+                }
+            }
+            SectionKind::Salt if !entries.is_empty() => {
+                return wrong("a salt is one line, and this is another one");
+            }
+            SectionKind::Salt => {}
         }
-        sections[list].get_or_insert_default().push(line);
+        entries.push(line);
     }
-    let is_missing = |list: &ListName| sections[*list].is_none();
-    if let Some(list) = ListName::ALL.into_iter().find(is_missing) {
-        return Err(FileError::Missing(list));
+    current.into_iter().for_each(&mut put);
+    for ((service, kind), line) in begun {
+        if let (SectionKind::List(list), Some(sections)) = (kind, all.get_mut(&service)) {
+            sections.lines[list] = Some(line);
+        }
     }
-    Ok(sections.map(|entries| Ok(entries.unwrap_or_default())))
+    Ok(all)
 }
 
-fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), WrongEntry> {
+fn section_of(
+    line: &[u8],
+    is_known: impl Fn(&ServiceName) -> bool,
+) -> Result<(ServiceName, SectionKind), String> {
+    let title = std::str::from_utf8(line).ok();
+    let title = title.and_then(|it| it.strip_prefix('[')?.strip_suffix(']'));
+    let Some((service, kind)) = title.and_then(SectionKind::parse) else {
+        return Err(
+            "an unknown section; there are [gray], [pre], [prod] and [salt], and of a service \
+                    [NAME gray] and so on"
+                .to_owned(),
+        );
+    };
+    if !is_known(&service) {
+        return Err(format!(
+            "a section of a service that is not configured: there is no [service {service}]"
+        ));
+    }
+    Ok((service, kind))
+}
+
+/// Whether an entry can be read.
+pub(super) fn check(list: ListName, entry: &[u8], peer_port: u16) -> Result<(), WrongEntry> {
     let text = std::str::from_utf8(entry).map_err(|_| "not text")?;
     match list {
         ListName::Gray => lists::gray_entry(text).map(drop),
@@ -248,6 +406,83 @@ percent:5 # half
             let whole_lines = cut >= last_section && GOOD[..cut].ends_with('\n');
             let outcome = parse(&GOOD.as_bytes()[..cut], 80);
             assert_eq!(outcome.is_ok(), whole_lines, "cut at {cut}");
+        }
+    }
+
+    fn services() -> Vec<Arc<ServiceSettings>> {
+        let named = |name: &str, gray_of: Option<&str>| {
+            Arc::new(ServiceSettings {
+                name: ServiceName::parse(name).unwrap_or_default(),
+                gray_of: gray_of.and_then(ServiceName::parse),
+                ..ServiceSettings::default()
+            })
+        };
+        vec![
+            named("default", None),
+            named("shop", None),
+            named("api", Some("shop")),
+        ]
+    }
+
+    const SERVICES: &str = "[gray]\n10.0.0.1\n[pre]\n[prod]\n1.1.1.1\n\
+        [shop salt]\n2026-12 # 5 % first\n[shop gray]\n10.0.0.2\n[shop pre]\n[shop prod]\n2.2.2.2\n\
+        [api  prod]\n3.3.3.3\n[api pre]\n";
+
+    #[test]
+    fn a_file_holds_the_lists_of_all_services() {
+        let all = parse_services(SERVICES.as_bytes(), &services()).unwrap();
+        let shown = all.iter().map(|it| {
+            let lists = it.lists.iter().map(|(_, it)| it.as_ref().unwrap().len());
+            let salt = it.salt.clone().map(|it| String::from_utf8(it).unwrap());
+            let gray_of = it.gray_of.as_ref().map(ToString::to_string);
+            (it.service.to_string(), lists.collect(), salt, gray_of)
+        });
+        let shown: Vec<(_, Vec<_>, _, _)> = shown.collect();
+        let text = |it: &str| it.to_owned();
+        assert_eq!(
+            shown,
+            [
+                (text("default"), vec![1, 0, 1], None, None),
+                (text("shop"), vec![1, 0, 1], Some(text("2026-12")), None),
+                (text("api"), vec![0, 0, 1], None, Some(text("shop"))),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_section_that_lacks_or_is_of_no_service_is_named() {
+        for (from, to, said) in [
+            ("[shop pre]\n", "", "there is no section [shop pre]"),
+            ("[api pre]\n", "", "there is no section [api pre]"),
+            ("[pre]\n[prod]", "[prod]", "there is no section [pre]"),
+            (
+                "[api pre]",
+                "[api gray]",
+                "[api gray]: this service has the gray list of shop",
+            ),
+            (
+                "[api pre]",
+                "[web pre]",
+                "line 15: a section of a service that is not configured: there is no [service web]",
+            ),
+            ("[api pre]", "[api rep]", "line 15: an unknown section"),
+            ("[api pre]", "[default pre]", "line 15: an unknown section"),
+            (
+                "[api pre]",
+                "[shop  pre]",
+                "line 15: this section stands twice",
+            ),
+            (
+                "[shop gray]",
+                "other\n[shop gray]",
+                "line 8: a salt is one line",
+            ),
+            ("2.2.2.2", "2.2.2.2:x", "line 12: \"2.2.2.2:x\""),
+        ] {
+            let text = SERVICES.replacen(from, to, 1);
+            let error = parse_services(text.as_bytes(), &services()).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(said), "{to:?}: {error}");
         }
     }
 }

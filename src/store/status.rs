@@ -1,12 +1,13 @@
 //! What is known of the store: kept for the admin listener, and logged when it changes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use super::flaps::{Flaps, Success};
 use super::{Cause, Fault, Mode};
 use crate::error::StoreFindingKind;
-use crate::lists::ListName;
+use crate::lists::{ListName, ServiceName};
 use crate::logs::throttle::Throttle;
 use crate::store::gate::guard;
 
@@ -23,8 +24,6 @@ pub(crate) struct Status {
     pub error: Option<String>,
     /// When the store was last read in full.
     pub checked: Option<Instant>,
-    /// When the lists last changed.
-    pub changed: Option<SystemTime>,
     /// How often the store was read, or other lists came into force, by [`Cause`].
     pub refreshes: [u64; Cause::ALL.len()],
     /// Why that was done last.
@@ -33,15 +32,24 @@ pub(crate) struct Status {
     pub missed_events: u64,
     /// How often it could not be read.
     pub failures: u64,
-    /// Lists that keep their last good value, since what the store has cannot be used.
-    pub faults: Vec<(ListName, Fault)>,
-    /// Changes that wait to be accepted; their lists keep their last good value, too.
-    pub held: Vec<guard::HeldChange>,
+    /// What is known of each service.
+    services: BTreeMap<ServiceName, ServiceStatus>,
     /// What is out of the ordinary with the store; one of a kind.
     pub findings: Vec<StoreFinding>,
     /// The failure that was last told, while it stands.
     told: Option<String>,
     flaps: Flaps,
+}
+
+/// What an operator wants to know of the lists of a service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServiceStatus {
+    /// When they last changed.
+    pub changed: Option<SystemTime>,
+    /// Lists that keep their last good value, since what the store has cannot be used.
+    pub faults: Vec<(ListName, Fault)>,
+    /// Changes that wait to be accepted; their lists keep their last good value, too.
+    pub held: Vec<guard::HeldChange>,
 }
 
 /// Something out of the ordinary with the store.
@@ -73,17 +81,45 @@ impl Status {
             mode: Mode::Starting,
             error: None,
             checked: None,
-            changed: None,
             refreshes: [0; Cause::ALL.len()],
             refreshed_by: None,
             missed_events: 0,
             failures: 0,
-            faults: Vec::new(),
-            held: Vec::new(),
+            services: BTreeMap::new(),
             findings: Vec::new(),
             told: None,
             flaps: Flaps::default(),
         }
+    }
+
+    /// What is known of a service.
+    pub(crate) fn of(&self, service: &ServiceName) -> ServiceStatus {
+        self.services.get(service).cloned().unwrap_or_default()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn of_mut(&mut self, service: &ServiceName) -> &mut ServiceStatus {
+        self.services.entry(service.clone()).or_default()
+    }
+
+    /// Only these services are left.
+    pub(super) fn retain(&mut self, is_left: impl Fn(&ServiceName) -> bool) {
+        self.services.retain(|service, _| is_left(service));
+    }
+
+    /// All changes that wait to be accepted.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&ServiceName, &guard::HeldChange)> {
+        let services = self.services.iter();
+        services.flat_map(|(service, it)| it.held.iter().map(move |held| (service, held)))
+    }
+
+    /// All lists that keep their last good value.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&ServiceName, ListName, Fault)> {
+        let services = self.services.iter();
+        services.flat_map(|(service, it)| {
+            let faults = it.faults.iter();
+            faults.map(move |(list, fault)| (service, *list, *fault))
+        })
     }
 
     /// Notes what was found of a kind, or that nothing was; logs it when that is new.
@@ -129,8 +165,8 @@ impl Status {
         self.error = Some(error);
     }
 
-    /// The store was read; lists with faults keep their values.
-    pub(super) fn succeeded(&mut self, faults: Vec<(ListName, Fault)>, cause: Cause) {
+    /// The store was read.
+    pub(super) fn succeeded(&mut self, cause: Cause) {
         self.refreshed(cause);
         self.checked = Some(Instant::now());
         let (error, source) = (self.error.take().unwrap_or_default(), &self.source);
@@ -144,7 +180,6 @@ impl Status {
             ),
             Success::Steady(untold) => log::info!("lists-steady source={source:?} untold={untold}"),
         }
-        self.faults = faults;
     }
 
     /// The store was read, or other lists have come into force without that.
@@ -171,8 +206,14 @@ pub(super) struct ReportedFaults {
 }
 
 impl ReportedFaults {
-    /// Logs what is new, given the current `faults`.
-    pub(super) fn tell(&mut self, faults: &[(ListName, Fault)], now: Instant) {
+    /// Logs what is new of a service, given the current `faults`.
+    pub(super) fn tell(
+        &mut self,
+        service: &ServiceName,
+        faults: &[(ListName, Fault)],
+        now: Instant,
+    ) {
+        let service = service.in_log();
         for new in faults {
             let (list, fault) = (new.0.name(), new.1.name());
             if self.told.contains(new) {
@@ -180,7 +221,10 @@ impl ReportedFaults {
             }
             if let Some(untold) = self.throttles[new.1 as usize].turn(now) {
                 let level = new.1.level();
-                log::log!(level, "list-kept list={list} fault={fault} untold={untold}");
+                log::log!(
+                    level,
+                    "list-kept {service}list={list} fault={fault} untold={untold}"
+                );
                 self.told.push(*new);
             }
         }
@@ -194,7 +238,7 @@ impl ReportedFaults {
                 let level = old.1.level().max(log::Level::Info);
                 log::log!(
                     level,
-                    "list-recovered list={list} fault={fault} untold={untold}"
+                    "list-recovered {service}list={list} fault={fault} untold={untold}"
                 );
             }
             untold.is_none()

@@ -22,7 +22,7 @@ use crate::admin::pages::member::{Member as _, Page};
 use crate::admin::pages::standing::ListsStanding;
 use crate::admin::query::unknown;
 use crate::admin::view::View;
-use crate::lists::{GrayList, ListName, Lists, PoolName};
+use crate::lists::{GrayList, ListName, Lists, PoolName, ServiceName};
 use crate::upstream::in_force::InForce;
 
 /// The member with the entries of the pools as they were written.
@@ -147,7 +147,7 @@ impl PageWriter {
     /// With nothing that tells who is on a list of clients, unless it `shows_clients`.
     pub(crate) fn new(view: &View, part: PartAsked, shows_clients: bool) -> Self {
         let lists = view.publisher.lists();
-        let standing = ListsStanding::of(view, &lists);
+        let standing = ListsStanding::of(view, &ServiceName::default(), &lists);
         let (standing, gray) = match shows_clients {
             true => (standing, Shown::Entries(EntrySelection::Gray)),
             // Not an empty list, which would be believed.

@@ -9,10 +9,10 @@ use crate::error::StoreFindingKind;
 use crate::fleet::heartbeat::Heartbeat;
 use crate::lists::findings::Findings;
 use crate::lists::notes::FindingKind;
-use crate::lists::{ListName, Lists};
+use crate::lists::{ListName, Lists, ServiceName};
 use crate::proxy::doubts::Doubted;
 use crate::store::gate::guard::{HeldChange, Named};
-use crate::store::{Cause, Status, StoreFinding, copy};
+use crate::store::{Cause, ServiceStatus, Status, StoreFinding, copy};
 use crate::upstream::names::Unresolved;
 
 object! {
@@ -148,13 +148,18 @@ object! {
 
 impl ListsStanding {
     /// That of `lists` at this moment.
-    pub(super) fn of(view: &View, lists: &Lists) -> Self {
+    pub(super) fn of(view: &View, service: &ServiceName, lists: &Lists) -> Self {
         let status = view.publisher.status();
+        let ServiceStatus {
+            changed,
+            faults,
+            held,
+        } = status.of(service);
         let in_force = copy_is_in_force(lists, &status);
         let doubted = view.gateway.doubts.recent(Instant::now());
         let of_lists = view.publisher.findings(lists);
         let unresolved = view.gateway.lists.names().unresolved(Instant::now());
-        let faults = status.faults.iter().map(|(list, fault)| KeptList {
+        let faults = faults.iter().map(|(list, fault)| KeptList {
             list: list.name().to_owned(),
             fault: fault.name().to_owned(),
         });
@@ -179,11 +184,11 @@ impl ListsStanding {
             refreshed_by: status.refreshed_by.map(|it| it.name().to_owned()),
             missed_events: status.missed_events,
             age_seconds: status.checked.map(|at| at.elapsed().as_secs_f64()),
-            changed_at: status.changed.map(rfc3339),
+            changed_at: changed.map(rfc3339),
             skipped: by_list(|it| SkippedShown::of(lists, it)),
             kept: faults.collect(),
             findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref(), &unresolved),
-            held: status.held.iter().map(HeldShown::of).collect(),
+            held: held.iter().map(HeldShown::of).collect(),
             heartbeat: view.heartbeat.load().as_ref().map(|it| Heartbeats::of(it)),
             copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
             source: status.source,

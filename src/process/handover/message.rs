@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::notes::{
-    ConnectionNote, DrainNote, GateNote, HistoryNote, ListsNote, PeerNote, flag, text,
+    ConnectionNote, DrainNote, GateNote, HistoryNote, ListsNote, PeerNote, ServiceNote, flag, text,
 };
 use super::supervision::SupervisorMessage;
 
@@ -39,6 +39,11 @@ pub(crate) enum Message {
     Lists(ListsNote),
     /// What a list has to pass; the entries come with it, one a line.
     Gate(GateNote),
+    /// What is to be known of services besides the default one; their lists come with it, in the form of a
+    /// last-good copy, if there are any. There may be several of these messages, of which one has the lists.
+    Services(Vec<ServiceNote>),
+    /// As [`Self::Gate`], of a service besides the default one.
+    ServiceGate(String, GateNote),
     /// How peers do. There may be several of these messages.
     Peers(Vec<PeerNote>),
     /// Upgrades so far.
@@ -95,6 +100,11 @@ impl Message {
             Self::Streams => json!({ "message": "streams" }),
             Self::Lists(note) => note.to_json(),
             Self::Gate(note) => note.to_json(),
+            Self::Services(notes) => {
+                let notes: Vec<Value> = notes.iter().map(ServiceNote::to_json).collect();
+                json!({ "message": "services", "services": notes })
+            }
+            Self::ServiceGate(service, note) => note.to_json_of(service),
             Self::Peers(notes) => {
                 let notes: Vec<Value> = notes.iter().map(PeerNote::to_json).collect();
                 json!({ "message": "peers", "peers": notes })
@@ -141,6 +151,11 @@ impl Message {
             "streams" => Self::Streams,
             "lists" => Self::Lists(ListsNote::of_json(&value)),
             "gate" => Self::Gate(GateNote::of_json(&value)),
+            "services" => {
+                let notes = value["services"].as_array().into_iter().flatten();
+                Self::Services(notes.filter_map(ServiceNote::of_json).collect())
+            }
+            "service-gate" => Self::ServiceGate(text("service"), GateNote::of_json(&value)),
             "peers" => {
                 let notes = value["peers"].as_array()?.iter();
                 Self::Peers(notes.filter_map(PeerNote::of_json).collect())
@@ -235,7 +250,7 @@ mod tests {
         };
         let newest = RELEASED.last().unwrap();
         // Those of supervisors are tested beside them.
-        assert_eq!(kinds(newest), 22);
+        assert_eq!(kinds(newest), 24);
         assert_eq!(RELEASED.len() as u64, VERSION);
         let text = include_str!("message.rs");
         let arms = text.split("pub(super) fn of_bytes").nth(1).unwrap();
@@ -243,7 +258,7 @@ mod tests {
         let names = arms
             .lines()
             .filter(|it| it.trim_start().starts_with('"') && it.contains("=>"));
-        assert_eq!(names.count(), 22);
+        assert_eq!(names.count(), 24);
     }
 
     #[test]

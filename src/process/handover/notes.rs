@@ -83,6 +83,35 @@ impl ListsNote {
     }
 }
 
+/// What is to be known of the lists of a service besides their content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServiceNote {
+    /// The name of the service.
+    pub(crate) service: String,
+    /// How often the gateway has replaced them.
+    pub(crate) generation: u64,
+    /// When they last changed, in milliseconds since 1970.
+    pub(crate) changed_ms: Option<u64>,
+}
+
+impl ServiceNote {
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "service": self.service,
+            "generation": self.generation,
+            "changed_ms": self.changed_ms,
+        })
+    }
+
+    pub(super) fn of_json(value: &Value) -> Option<Self> {
+        Some(Self {
+            service: value["service"].as_str()?.to_owned(),
+            generation: number(value, "generation"),
+            changed_ms: value["changed_ms"].as_u64(),
+        })
+    }
+}
+
 /// What a guarded list has to pass, as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GateNote {
@@ -110,6 +139,14 @@ pub(crate) struct WaitingNote {
 }
 
 impl GateNote {
+    /// Of a service besides the default one: an older gateway must not take it for that one's.
+    pub(super) fn to_json_of(&self, service: &str) -> Value {
+        let mut value = self.to_json();
+        value["message"] = "service-gate".into();
+        value["service"] = service.into();
+        value
+    }
+
     pub(super) fn to_json(&self) -> Value {
         let waiting = self.waiting.as_ref().map(
             |it| json!({ "reason": it.reason, "since_ms": it.since_ms, "stood_ms": it.stood_ms }),

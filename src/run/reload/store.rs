@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::config::{Config, RedisSettings, Store};
+use crate::config::{Config, RedisSettings, ServiceSettings, Store};
 use crate::fleet::heartbeat::Heartbeat;
+use crate::lists::ServiceName;
 use crate::run::Running;
 use crate::run::lists::{purpose, start_heartbeat};
 use crate::run::secrets::Secrets;
-use crate::store::{self, Cause, StoreName};
+use crate::store::format::title;
+use crate::store::{self, Cause, ServiceReading, StoreName};
 
 /// A first reading of a store that is to be followed.
 pub(super) struct StoreTrial {
@@ -37,7 +39,11 @@ impl StoreChange {
     pub(super) fn between(old: &Config, new: &Config, before: Secrets) -> Self {
         let secrets = Secrets::of(&new.store);
         let are_others = StoreName::of(&old.store) != StoreName::of(&new.store);
-        let port = old.upstream.peer_port != new.upstream.peer_port;
+        let terms = !old
+            .services
+            .iter()
+            .map(terms)
+            .eq(new.services.iter().map(terms));
         let (ways, fleet) = match (&old.store, &new.store) {
             (Store::Redis(old), Store::Redis(new)) => {
                 let with_old_fleet = RedisSettings {
@@ -48,12 +54,12 @@ impl StoreChange {
             }
             (old, new) => (old != new, false),
         };
-        let switches = ways || port || secrets != before;
+        let switches = ways || terms || secrets != before;
         let lists = |it: &Config| (it.lists.last_good.clone(), it.lists.last_good_max_age);
         Self {
             switches,
             are_others,
-            copy: are_others || port || lists(old) != lists(new),
+            copy: are_others || terms || lists(old) != lists(new),
             heartbeat: switches || fleet,
             secrets,
         }
@@ -69,7 +75,7 @@ impl StoreChange {
             Store::File(_) => FILE_LIMIT,
         };
         let (tell, outcome) = bounded(1);
-        let (store, port) = (new.store.clone(), new.upstream.peer_port);
+        let (store, services) = (new.store.clone(), new.services.clone());
         let wanted = match (self.are_others, servers) {
             (false, _) => Wanted::Connection,
             (true, 0) => Wanted::Lists,
@@ -78,7 +84,7 @@ impl StoreChange {
         let thread = std::thread::Builder::new().name("lists-trial".to_owned());
         thread.spawn(move || {
             // Nobody may be waiting any more.
-            let _ = tell.send(attempt(&store, port, wanted));
+            let _ = tell.send(attempt(&store, &services, wanted));
         })?;
         Ok(Some(StoreTrial { outcome, limit }))
     }
@@ -87,11 +93,10 @@ impl StoreChange {
     pub(super) fn bring_into_force(self, running: &mut Running, config: &Config) {
         running.secrets = self.secrets;
         let publisher = &running.publisher;
-        let port = config.upstream.peer_port;
         let feed = self.switches.then(|| {
             let source = config.store.to_string();
             log::info!("store-changed source={source:?}");
-            publisher.switch(source, port, self.are_others)
+            publisher.switch(source, self.are_others)
         });
         if self.copy {
             let path = config.lists.last_good.as_deref();
@@ -106,7 +111,12 @@ impl StoreChange {
                     store::redis::start(settings.clone(), feed, Cause::Reconnect)
                 }
                 Store::File(path) => {
-                    let started = store::file::start(path.clone(), port, feed, Cause::Reconnect);
+                    let started = store::file::start(
+                        path.clone(),
+                        config.services.clone(),
+                        feed,
+                        Cause::Reconnect,
+                    );
                     started.map_err(|error| io::Error::other(error.to_string()))
                 }
             };
@@ -141,6 +151,19 @@ impl Running {
     }
 }
 
+/// What the settings say of the lists of a service: with other ones, the same entries may mean something
+/// else.
+fn terms(service: &Arc<ServiceSettings>) -> (&ServiceName, Option<&ServiceName>, &str, u16) {
+    let ServiceSettings {
+        name,
+        gray_of,
+        salt,
+        upstream,
+        ..
+    } = &**service;
+    (name, gray_of.as_ref(), salt, upstream.peer_port)
+}
+
 /// How long a lists file may take to be read.
 const FILE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -161,15 +184,16 @@ enum Wanted {
 }
 
 /// Reads the lists once.
-fn attempt(store: &Store, port: u16, wanted: Wanted) -> Result<(), String> {
-    let reading = match store {
+fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> Result<(), String> {
+    let readings = match store {
         Store::Redis(settings) => {
             let once = store::redis::read(settings);
-            once.map_err(|error| format!("[redis] {error}"))?.reading
+            let once = once.map_err(|error| format!("[redis] {error}"))?;
+            vec![ServiceReading::settled(once.reading)]
         }
         Store::File(path) => {
             let outcome = store::format::read(path);
-            let outcome = outcome.and_then(|text| store::format::parse(&text, port));
+            let outcome = outcome.and_then(|text| store::format::parse_services(&text, services));
             // What it says of an entry is not for everybody who sees why a reload has failed.
             outcome.map_err(|_| {
                 let path = path.display();
@@ -180,13 +204,16 @@ fn attempt(store: &Store, port: u16, wanted: Wanted) -> Result<(), String> {
     if wanted == Wanted::Connection {
         return Ok(());
     }
-    let faults = reading
-        .iter()
-        .filter_map(|(list, it)| it.as_ref().err().map(|fault| (list, fault)));
-    if let Some((list, fault)) = faults.into_iter().next() {
-        return Err(format!("{store}: {}: {}", list.name(), fault.name()));
+    for reading in &readings {
+        let lists = reading.lists.iter();
+        let mut faults = lists.filter_map(|(list, it)| it.as_ref().err().map(|it| (list, it)));
+        if let Some((list, fault)) = faults.next() {
+            let key = title(&reading.service, list.name());
+            return Err(format!("{store}: {key}: {}", fault.name()));
+        }
     }
-    let has_servers = reading.prod.as_ref().is_ok_and(|it| !it.is_empty());
+    let mut own = readings.iter().filter(|it| it.service.is_default());
+    let has_servers = own.any(|it| it.lists.prod.as_ref().is_ok_and(|it| !it.is_empty()));
     match wanted == Wanted::Servers && !has_servers {
         true => Err(format!("prod is empty in {store}, and has servers now")),
         false => Ok(()),

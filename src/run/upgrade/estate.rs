@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::error::Checked;
-use crate::lists::ListName;
+use crate::lists::{ListName, ServiceName};
 use crate::process::handover::{
-    Channel, CheckNote, GateNote, HistoryNote, ListsNote, Message, PeerNote, WaitingNote, carried,
-    carry,
+    Channel, CheckNote, GateNote, HistoryNote, ListsNote, Message, PeerNote, ServiceNote,
+    WaitingNote, carried, carry,
 };
 use crate::process::lineage::{Lineage, of_millis, to_millis};
 use crate::store::gate::guard::{GateRecord, WaitingRecord};
-use crate::store::{HandedLists, Publisher, StoreName};
+use crate::store::{HandedLists, HandedService, Publisher, StoreName};
 use crate::upstream::health::{HealthRecord, RecordedCheck, RecordedState};
 use crate::upstream::in_force::InForce;
 
-/// Most peers in one message: far below the longest one.
+/// Most peers, and most services, in one message: far below the longest one.
 const PEERS: usize = 100;
+const SERVICES: usize = 100;
 
 /// What the old process has said of itself.
 #[derive(Clone, Debug, Default)]
@@ -48,15 +49,10 @@ pub(super) fn send(
     };
     let copy = lists.copy.map(|it| carry(&it)).transpose()?;
     send_with(channel, &Message::Lists(note), copy)?;
-    for (list, record) in lists.gates {
-        let texts = [
-            record.waiting.as_ref().map(|it| &it.entries),
-            record.baseline.as_ref(),
-        ];
-        let texts = texts.into_iter().flatten().map(|it| carry(it));
-        let texts = texts.collect::<io::Result<Vec<_>>>()?;
-        send_with(channel, &Message::Gate(gate_note(list, &record)), texts)?;
+    for (list, record) in &lists.gates {
+        send_gate(channel, record, Message::Gate(gate_note(*list, record)))?;
     }
+    send_services(channel, &lists.services, lists.services_copy.as_deref())?;
     let peers = in_force.record_health(Instant::now());
     let notes: Vec<PeerNote> = peers
         .iter()
@@ -66,6 +62,44 @@ pub(super) fn send(
         channel.send(&Message::Peers(notes.to_vec()), &[])?;
     }
     channel.send(&Message::History(lineage.history()), &[])
+}
+
+/// Sends what is known of the services besides the default one, with the `copy` of their lists.
+fn send_services(
+    channel: &Channel,
+    services: &[HandedService],
+    copy: Option<&[u8]>,
+) -> io::Result<()> {
+    let note = |it: &HandedService| ServiceNote {
+        service: it.service.to_string(),
+        generation: it.generation,
+        changed_ms: it.changed.map(to_millis),
+    };
+    let mut copy = copy.map(carry).transpose()?;
+    for some in services.chunks(SERVICES) {
+        let notes = some.iter().map(note).collect();
+        send_with(channel, &Message::Services(notes), copy.take())?;
+    }
+    for it in services {
+        let gates = it.gates.iter();
+        for (list, record) in gates.filter(|(_, record)| *record != GateRecord::default()) {
+            let note = gate_note(*list, record);
+            let message = Message::ServiceGate(it.service.to_string(), note);
+            send_gate(channel, record, message)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends what says this of a gate, with the entries of its lists.
+fn send_gate(channel: &Channel, record: &GateRecord, message: Message) -> io::Result<()> {
+    let texts = [
+        record.waiting.as_ref().map(|it| &it.entries),
+        record.baseline.as_ref(),
+    ];
+    let texts = texts.into_iter().flatten().map(|it| carry(it));
+    let texts = texts.collect::<io::Result<Vec<_>>>()?;
+    send_with(channel, &message, texts)
 }
 
 fn send_with(
@@ -93,27 +127,27 @@ impl Estate {
                 self.lists.age = note.age_ms.map(Duration::from_millis);
                 self.lists.error = note.error;
             }
-            Message::Gate(note) => {
-                let mut lists = ListName::ALL.into_iter();
-                let Some(list) = lists.find(|it| it.name() == note.list) else {
-                    return Ok(());
-                };
-                let entries = note.waiting.as_ref().and_then(|_| texts.next());
-                let entries = entries.transpose()?;
-                let baseline = texts.next().filter(|_| note.baseline).transpose()?;
-                let waiting = note.waiting.zip(entries);
-                let record = GateRecord {
-                    doubtful: note.doubtful,
-                    changed: note.changed_ms.map(Duration::from_millis),
-                    waiting: waiting.map(|(it, entries)| WaitingRecord {
-                        entries,
-                        reason: it.reason,
-                        since: of_millis(it.since_ms),
-                        stood: it.stood_ms.map(Duration::from_millis),
-                    }),
-                    baseline,
-                };
-                self.lists.gates.push((list, record));
+            Message::Gate(note) => self.lists.gates.extend(gate_record(note, texts)?),
+            Message::Services(notes) => {
+                if let Some(copy) = texts.next().transpose()? {
+                    self.lists.services_copy = Some(copy);
+                }
+                let services = notes.into_iter().filter_map(|it| {
+                    Some(HandedService {
+                        service: ServiceName::parse(&it.service)?,
+                        generation: it.generation,
+                        changed: it.changed_ms.map(of_millis),
+                        gates: Vec::new(),
+                    })
+                });
+                self.lists.services.extend(services);
+            }
+            Message::ServiceGate(service, note) => {
+                let mut services = self.lists.services.iter_mut();
+                let service = services.find(|it| it.service.as_str() == service);
+                if let Some(service) = service {
+                    service.gates.extend(gate_record(note, texts)?);
+                }
             }
             Message::Peers(notes) => self.peers.extend(notes.iter().map(peer_record)),
             Message::History(history) => self.history = history,
@@ -121,6 +155,33 @@ impl Estate {
         }
         Ok(())
     }
+}
+
+/// What a note says of the gate of a list, whose entries are the next of these texts.
+fn gate_record(
+    note: GateNote,
+    mut texts: impl Iterator<Item = io::Result<Vec<u8>>>,
+) -> io::Result<Option<(ListName, GateRecord)>> {
+    let mut lists = ListName::ALL.into_iter();
+    let Some(list) = lists.find(|it| it.name() == note.list) else {
+        return Ok(None);
+    };
+    let entries = note.waiting.as_ref().and_then(|_| texts.next());
+    let entries = entries.transpose()?;
+    let baseline = texts.next().filter(|_| note.baseline).transpose()?;
+    let waiting = note.waiting.zip(entries);
+    let record = GateRecord {
+        doubtful: note.doubtful,
+        changed: note.changed_ms.map(Duration::from_millis),
+        waiting: waiting.map(|(it, entries)| WaitingRecord {
+            entries,
+            reason: it.reason,
+            since: of_millis(it.since_ms),
+            stood: it.stood_ms.map(Duration::from_millis),
+        }),
+        baseline,
+    };
+    Ok(Some((list, record)))
 }
 
 fn gate_note(list: ListName, record: &GateRecord) -> GateNote {

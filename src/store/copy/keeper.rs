@@ -8,8 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::disk::{InTheWay, place_aside, place_of_lock, write_copy};
 use super::lock::{self, Holder, Lock, LockError};
-use super::{Copy, CopyAtStart, CopyError, LONGEST, of_another, read, render};
-use crate::lists::{Digest, Lists};
+use super::{
+    Copy, CopyAtStart, CopyError, KeptLists, LONGEST, PeerPorts, of_another, read, render,
+};
+use crate::lists::Digest;
 use crate::process::supervised;
 use crate::store::{StoreName, heavy};
 
@@ -62,8 +64,8 @@ pub(crate) fn holder(path: &Path) -> Option<Holder> {
 pub(crate) struct Purpose {
     /// The store of the lists.
     pub store: StoreName,
-    /// The port of peers that are listed without one.
-    pub peer_port: u16,
+    /// The ports of peers that are listed without one.
+    pub ports: PeerPorts,
     /// The age at which a start refuses it, if there is one.
     pub max_age: Option<Duration>,
     /// The ini file of the gateway, for another one that finds the copy taken.
@@ -87,7 +89,7 @@ struct KeeperState {
     /// The age at which a start refuses it, if there is one.
     max_age: Option<Duration>,
     /// The lists in force, and when they were last known to be good.
-    newest: Option<(Arc<Lists>, SystemTime)>,
+    newest: Option<(KeptLists, SystemTime)>,
     /// What their names meant then.
     names: Vec<(Arc<str>, Vec<IpAddr>)>,
     /// What is on disk.
@@ -127,7 +129,9 @@ impl KeeperState {
         self.is_outdated
             || self.on_disk.is_none_or(|(digest, written)| {
                 let age = time.duration_since(written).unwrap_or_default();
-                digest != lists.digest || age >= self.renew_at() || (self.ends && *time != written)
+                digest != lists.digest()
+                    || age >= self.renew_at()
+                    || (self.ends && *time != written)
             })
     }
 }
@@ -138,7 +142,7 @@ impl KeeperState {
         let copy = found.as_ref().ok().and_then(Option::as_ref);
         let other = copy.and_then(|it| it.other_store(store));
         let own = copy.filter(|_| other.is_none());
-        self.on_disk = own.map(|it| (it.lists.digest, it.written));
+        self.on_disk = own.map(|it| (it.digest(), it.written));
         self.is_outdated = own.is_some_and(|it| it.store.is_none());
         self.refused = match (found, other) {
             (Err(error), _) => Some(error.to_string()),
@@ -167,7 +171,7 @@ impl Keeper {
     pub(crate) fn start(path: &Path, purpose: Purpose) -> io::Result<(Self, CopyAtStart)> {
         // With it, nobody else changes it from now on.
         let lock = (!purpose.succeeds).then(|| take_lock(path, &purpose));
-        let found = read(path, purpose.peer_port);
+        let found = read(path, purpose.ports.clone());
         let mut state = KeeperState {
             max_age: purpose.max_age,
             rests: purpose.succeeds,
@@ -194,7 +198,7 @@ impl Keeper {
     }
 
     /// These lists are in force, and good now, when their `names` have these addresses.
-    pub(crate) fn keep(&self, lists: Arc<Lists>, names: Vec<(Arc<str>, Vec<IpAddr>)>) {
+    pub(crate) fn keep(&self, lists: KeptLists, names: Vec<(Arc<str>, Vec<IpAddr>)>) {
         let mut state = self.0.locked();
         state.names = names;
         state.newest = Some((lists, SystemTime::now()));
@@ -275,7 +279,7 @@ fn take_over(shared: &KeeperShared, lock: &mut Option<Lock>) -> io::Result<()> {
             return Err(io::Error::new(error.kind(), what));
         }
     };
-    let found = read(&shared.path, shared.purpose.peer_port);
+    let found = read(&shared.path, shared.purpose.ports.clone());
     shared.locked().find(&found, &shared.purpose.store);
     Ok(())
 }
@@ -283,7 +287,7 @@ fn take_over(shared: &KeeperShared, lock: &mut Option<Lock>) -> io::Result<()> {
 fn write_newest(
     shared: &KeeperShared,
     lock: &mut Option<Lock>,
-    lists: &Lists,
+    lists: &KeptLists,
     time: SystemTime,
 ) -> io::Result<(Digest, SystemTime)> {
     take_over(shared, lock)?;
@@ -293,7 +297,7 @@ fn write_newest(
     };
     let text = render(lists, &names, &shared.purpose.store, time);
     write_copy(&shared.path, &text, LONGEST, in_the_way.as_ref())?;
-    Ok((lists.digest, time))
+    Ok((lists.digest(), time))
 }
 
 /// The lock is released at the end, after the last copy.
@@ -383,6 +387,7 @@ fn note_failure(shared: &KeeperShared, state: &mut KeeperState, error: &io::Erro
 mod tests {
     use super::super::tests::lists;
     use super::*;
+    use crate::lists::Lists;
 
     #[test]
     fn a_copy_is_due_when_the_lists_differ_when_it_is_old_and_at_the_end() {
@@ -390,7 +395,7 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH + RENEW * 2;
         let mut state = KeeperState::default();
         assert!(!state.is_due(), "nothing was read yet");
-        state.newest = Some((Arc::clone(&lists), time));
+        state.newest = Some((KeptLists::from(Arc::clone(&lists)), time));
         assert!(state.is_due(), "there is no copy");
         for (on_disk, due, due_at_end) in [
             (time, false, false),

@@ -31,7 +31,7 @@ fn text() -> Vec<u8> {
         ("app.".into(), vec![address("10.0.0.3"), address("::1")]),
         ("app1.internal".into(), vec![address("10.0.0.4")]),
     ];
-    render(&lists(), &names, &store(), time)
+    render(&KeptLists::from(Arc::new(lists())), &names, &store(), time)
 }
 
 fn store() -> StoreName {
@@ -92,7 +92,10 @@ fn a_copy_that_was_cut_or_changed_anywhere_is_refused() {
 fn a_copy_of_version_1_has_its_ports_and_names_no_store() {
     let rest = "# time 2023-11-14T22:13:20.123Z\n# digest 0\n# generation 7\n\
                 [gray]\n[pre]\n[prod]\n10.0.0.1:80\n";
-    let text = format!("{BEGIN}1, sha256 {}\n{rest}", checksum(rest.as_bytes()));
+    let text = format!(
+        "{BEGIN}1, sha256 {}\n{rest}",
+        checksum("1", rest.as_bytes())
+    );
     let copy = parse(text.as_bytes(), 8080).unwrap();
     assert_eq!(copy.store, None);
     assert_eq!(copy.lists.prod.peers()[0].to_string(), "10.0.0.1:80");
@@ -125,7 +128,7 @@ fn a_copy_that_is_taken_is_not_written_until_it_is_free() {
     let path = dir.path().join("lists");
     let purpose = || Purpose {
         store: store(),
-        peer_port: 80,
+        ports: 80.into(),
         max_age: None,
         config: "/etc/a.ini".into(),
         succeeds: false,
@@ -134,7 +137,7 @@ fn a_copy_that_is_taken_is_not_written_until_it_is_free() {
     let (second, _) = Keeper::start(&path, purpose()).unwrap();
     let view = second.view();
     assert!(view.error.unwrap().contains("with /etc/a.ini"));
-    second.keep(Arc::new(lists()), Vec::new());
+    second.keep(KeptLists::from(Arc::new(lists())), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(30);
     while second.view().failures == 0 && Instant::now() < deadline {
         std::thread::yield_now();
@@ -152,15 +155,15 @@ fn a_copy_that_is_taken_is_not_written_until_it_is_free() {
 #[test]
 fn another_version_is_named_and_so_is_what_is_no_copy() {
     let text = String::from_utf8(text()).unwrap();
-    let other = text.replacen("version 2", "version 3", 1);
+    let other = text.replacen("version 2", "version 4", 1);
     let error = parse(other.as_bytes(), 80).unwrap_err().to_string();
-    assert!(error.contains("version 3"), "{error}");
+    assert!(error.contains("version 4; known are 1, 2 and 3"), "{error}");
     for other in ["", "\n", "[gray]\n[pre]\n[prod]\n"] {
         let error = parse(other.as_bytes(), 80).unwrap_err();
         assert!(matches!(error, CopyError::NoCopy), "{error}");
     }
     let rest = "# time never\n[gray]\n[pre]\n[prod]\n";
-    let first = format!("{BEGIN}1, sha256 {}\n", checksum(rest.as_bytes()));
+    let first = format!("{BEGIN}1, sha256 {}\n", checksum("1", rest.as_bytes()));
     let error = parse((first + rest).as_bytes(), 80)
         .unwrap_err()
         .to_string();
@@ -238,7 +241,7 @@ fn a_copy_may_be_longer_than_a_lists_file_and_one_that_no_start_would_read_is_no
     let rest = [rest, comment.as_bytes()].concat();
     let begin = String::from_utf8_lossy(first);
     let begin = begin.split_once("sha256 ").unwrap().0;
-    let first = format!("{begin}sha256 {}\n", checksum(&rest));
+    let first = format!("{begin}sha256 {}\n", checksum("2", &rest));
     let long = [first.as_bytes(), &rest].concat();
     write_copy(&path, &long, LONGEST, None).unwrap();
     assert!(format::read(&path).is_err());

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::guard::{By, Gate, GateRecord, GuardRules, Guarded, HeldChange, Timestamp};
 use crate::lists::{
-    ByList, Digest, GrayList, ListName, Lists, PeerList, ServiceName, SharedLists, Skipped,
+    ByList, Digest, GrayList, ListName, Lists, PeerList, Salt, ServiceName, SharedLists, Skipped,
 };
 use crate::logs::throttle::Throttle;
 use crate::store::{Entries, Fault, Reading};
@@ -39,8 +39,9 @@ pub(in crate::store) const fn settle_time(list: ListName) -> Duration {
 /// For how long each list, if it is empty, has been known to be, untouched.
 pub(crate) type EmptyFor = ByList<Duration>;
 
-/// What lists have to pass.
+/// What the lists of a service have to pass.
 pub(in crate::store) struct Door {
+    service: ServiceName,
     rules: GuardRules,
     gray: Gate<GrayList>,
     prod: Gate<PeerList>,
@@ -64,13 +65,17 @@ pub(in crate::store) struct Door {
     accepted: Throttle,
 }
 
-/// A reading as lists.
-pub(in crate::store) type ParsedReading = ByList<Result<GrayList, Fault>, Result<PeerList, Fault>>;
+/// A reading as lists. A gray list that is another service's is the one that is in force there.
+pub(in crate::store) type ParsedReading =
+    ByList<Result<Arc<GrayList>, Fault>, Result<Arc<PeerList>, Fault>>;
 
-/// Reads entries; peers without a port get `peer_port`.
-pub(in crate::store) fn parse(reading: Reading, peer_port: u16) -> ParsedReading {
-    let gray = |entries: Entries| GrayList::parse(&entries);
-    let peers = |entries: Entries| PeerList::parse(&entries, peer_port);
+/// Reads entries; peers without a port get `peer_port`, and shares are dealt with `salt`.
+pub(in crate::store) fn parse(reading: Reading, peer_port: u16, salt: &[u8]) -> ParsedReading {
+    let gray = |entries: Entries| {
+        let gray = GrayList::parse(&entries);
+        Arc::new(gray.with_salt(Salt::new(salt)))
+    };
+    let peers = |entries: Entries| Arc::new(PeerList::parse(&entries, peer_port));
     reading.map_each(|it| it.map(gray), |it| it.map(peers))
 }
 
@@ -109,8 +114,9 @@ pub(in crate::store) enum Ripe {
 }
 
 impl Door {
-    pub(in crate::store) fn new(rules: GuardRules) -> Self {
+    pub(in crate::store) fn new(service: ServiceName, rules: GuardRules) -> Self {
         Self {
+            service,
             rules,
             gray: Gate::default(),
             prod: Gate::default(),
@@ -183,7 +189,7 @@ impl Door {
         let judged = ByList {
             gray: pass(&mut self.gray, rules, &current.gray, read.gray, now),
             pre: match legible(&current.pre, read.pre) {
-                Ok(list) => (Arc::new(list), None),
+                Ok(list) => (list, None),
                 Err((kept, fault)) => (kept, Some(fault)),
             },
             prod: pass(&mut self.prod, rules, &current.prod, read.prod, now),
@@ -279,7 +285,7 @@ impl Door {
         let told = std::mem::take(&mut self.told);
         *self = Self {
             told,
-            ..Self::new(self.rules)
+            ..Self::new(self.service.clone(), self.rules)
         };
     }
 
@@ -365,10 +371,10 @@ impl Door {
         current: &Lists,
     ) -> Option<(ListName, SharedLists)> {
         let new = current.shared();
-        if let Some(gray) = self.gray.accept(digest) {
+        if let Some(gray) = accept(&mut self.gray, &self.service, digest) {
             return Some((ListName::Gray, SharedLists { gray, ..new }));
         }
-        let prod = self.prod.accept(digest)?;
+        let prod = accept(&mut self.prod, &self.service, digest)?;
         Some((ListName::Prod, SharedLists { prod, ..new }))
     }
 
@@ -388,7 +394,12 @@ impl Door {
     /// What is held.
     pub(in crate::store) fn held(&self) -> Vec<HeldChange> {
         let held = [self.gray.held(), self.prod.held()];
-        held.into_iter().flatten().collect()
+        let held = held.into_iter().flatten();
+        let shown = |it: HeldChange| HeldChange {
+            digest: it.digest.of_service(&self.service),
+            ..it
+        };
+        held.map(shown).collect()
     }
 
     /// Logs what was held `before` and has been let in.
@@ -403,7 +414,10 @@ impl Door {
                 continue;
             };
             let (list, digest, by) = (list.name(), it.digest, by.name());
-            log::warn!("change-accepted list={list} digest={digest} by={by} untold={untold}");
+            let service = self.service.in_log();
+            log::warn!(
+                "change-accepted {service}list={list} digest={digest} by={by} untold={untold}"
+            );
         }
         self.told.retain(|(told, _)| *told != list);
     }
@@ -412,11 +426,12 @@ impl Door {
     /// reading if it is still held.
     pub(in crate::store) fn tell_held(&mut self, held: &[HeldChange]) {
         let is = |it: &HeldChange| (it.list, it.digest);
+        let service = self.service.in_log();
         self.told.retain(|told| {
             let stays = held.iter().any(|it| is(it) == *told);
             if !stays {
                 let (list, digest) = (told.0.name(), told.1);
-                log::info!("change-forgotten list={list} digest={digest}");
+                log::info!("change-forgotten {service}list={list} digest={digest}");
             }
             stays
         });
@@ -428,7 +443,7 @@ impl Door {
                 continue;
             };
             log::error!(
-                "change-held list={} reason={} digest={} entries={} gone={} new={} untold={untold} \
+                "change-held {service}list={} reason={} digest={} entries={} gone={} new={} untold={untold} \
                  remedy=\"if it is meant: graygate lists accept {}; if not: take it back in the store\"",
                 it.list.name(),
                 it.reason.name(),
@@ -448,13 +463,13 @@ fn pass<L: Guarded + Listed>(
     gate: &mut Gate<L>,
     rules: Option<GuardRules>,
     in_force: &Arc<L>,
-    read: Result<L, Fault>,
+    read: Result<Arc<L>, Fault>,
     now: Timestamp,
 ) -> (Arc<L>, Option<Fault>) {
     match legible(in_force, read) {
         Ok(list) => {
             let passed = match rules {
-                None => Some(Arc::new(list)),
+                None => Some(list),
                 Some(rules) => gate.judge(rules, in_force, list, now),
             };
             (passed.unwrap_or_else(|| Arc::clone(in_force)), None)
@@ -467,8 +482,8 @@ fn pass<L: Guarded + Listed>(
 }
 
 /// True when a list that is `in_force` has no entries any more.
-fn becomes_empty<L: Listed>((in_force, read): (&Arc<L>, &Result<L, Fault>)) -> bool {
-    let is_empty = |it: &L| it.is_empty() && it.skipped().count == 0;
+fn becomes_empty<L: Listed>((in_force, read): (&Arc<L>, &Result<Arc<L>, Fault>)) -> bool {
+    let is_empty = |it: &Arc<L>| it.is_empty() && it.skipped().count == 0;
     !in_force.is_empty() && read.as_ref().is_ok_and(is_empty)
 }
 
@@ -496,12 +511,27 @@ fn over<L>((current, withheld): (Arc<L>, Option<Arc<L>>)) -> Arc<L> {
     withheld.unwrap_or(current)
 }
 
+/// Takes the change that a gate of this service holds, by the digest as it is displayed.
+fn accept<L: Guarded>(gate: &mut Gate<L>, service: &ServiceName, digest: &str) -> Option<Arc<L>> {
+    if service.is_default() {
+        return gate.accept(digest);
+    }
+    let content = gate.held()?.digest;
+    let is_meant = content.of_service(service).to_string() == digest;
+    is_meant
+        .then(|| gate.accept(&content.to_string()))
+        .flatten()
+}
+
 fn is_other<L: Guarded>(one: &L, other: &L) -> bool {
     one.digest() != other.digest()
 }
 
 /// The list that was read, or the one that is kept in its place, with what is wrong.
-fn legible<L: Listed>(in_force: &Arc<L>, read: Result<L, Fault>) -> Result<L, (Arc<L>, Fault)> {
+fn legible<L: Listed>(
+    in_force: &Arc<L>,
+    read: Result<Arc<L>, Fault>,
+) -> Result<Arc<L>, (Arc<L>, Fault)> {
     match read {
         // The old list is kept, but with what is wrong with the new entries.
         Ok(list) if list.is_empty() && list.skipped().count > 0 => {

@@ -179,6 +179,14 @@ pub(crate) trait Guarded {
 
     /// The list of such lines; peers without a port get `peer_port`.
     fn of_lines(lines: &[u8], peer_port: u16) -> Self;
+
+    /// The same list with what lines do not say, as it is in this one.
+    fn as_in(self, _: &Self) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
 }
 
 fn lines_of<T: fmt::Display>(entries: impl Iterator<Item = T>) -> Vec<u8> {
@@ -305,6 +313,10 @@ impl Guarded for GrayList {
     fn of_lines(lines: &[u8], _: u16) -> Self {
         Self::parse(entries_of(lines))
     }
+
+    fn as_in(self, other: &Self) -> Self {
+        self.with_salt(other.salt().clone())
+    }
 }
 
 /// True when `new` admits everybody of a family and `old` does not.
@@ -382,16 +394,17 @@ impl<L: Guarded> Gate<L> {
         &mut self,
         rules: GuardRules,
         in_force: &Arc<L>,
-        new: L,
+        new: impl Into<Arc<L>>,
         now: Timestamp,
     ) -> Option<Arc<L>> {
+        let new = new.into();
         self.renew_baseline(in_force, now.instant);
         let troubled = std::mem::take(&mut self.doubtful) || self.waiting.is_some();
         let reason = self.objection(in_force, &new, rules.share);
-        let digest = Guarded::digest(&new);
+        let digest = Guarded::digest(&*new);
         if reason.is_none() && !(troubled && in_force.loses_by(&new)) {
             self.waiting = None;
-            return Some(Arc::new(new));
+            return Some(new);
         }
         let same = |it: &&mut Waiting<L>| (it.digest, it.reason) == (digest, reason);
         match self.waiting.as_mut().filter(same) {
@@ -409,7 +422,7 @@ impl<L: Guarded> Gate<L> {
                     entries: new.count(),
                     gone,
                     new: come,
-                    content: Arc::new(new),
+                    content: new,
                 });
             }
         }

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::{Publisher, StoreTurn};
 use crate::error::StoreFindingKind;
-use crate::store::gate::door::{self, Awaited};
+use crate::store::gate::door::Awaited;
 use crate::store::gate::guard::Timestamp;
-use crate::store::{By, Cause, Fault, Mode, Reading, ServiceReading, Status, StoreFinding};
+use crate::store::{By, Cause, Fault, Mode, ServiceReading, Status, StoreFinding};
 
 /// What one store has of the publisher, for as long as it is its turn.
 pub(crate) struct Feed {
@@ -36,26 +35,24 @@ impl Publisher {
         }
     }
 
-    /// The lists are another store's from now on, of which nothing has been read yet; returns its feed. What
-    /// is in force stays. What waits at the door goes, unless the `lists` are the same ones by another way.
-    pub(crate) fn switch(
-        self: &Arc<Self>,
-        source: impl fmt::Display,
-        peer_port: u16,
-        are_others: bool,
-    ) -> Feed {
+    /// The lists are another store's from now on, or mean something else, of which nothing has been read yet;
+    /// returns its feed. What is in force stays. What waits at the door goes, unless the `lists` are the
+    /// same ones by another way.
+    pub(crate) fn switch(self: &Arc<Self>, source: impl fmt::Display, are_others: bool) -> Feed {
         // First, so that the old one is through.
         let feed = self.feed();
         let mut entrance = self.locked_entrance();
-        let port_before = self.peer_port.swap(peer_port, Ordering::AcqRel);
-        entrance.are_anew |= port_before != peer_port;
-        entrance.door.lose_sight();
+        entrance.each_mut(|service, intake| {
+            intake.door.lose_sight();
+            if are_others {
+                intake.door.forget();
+                (intake.awaits_store, intake.copy) = (true, None);
+            }
+            self.note_held(service, intake);
+        });
         if are_others {
-            entrance.door.forget();
-            entrance.awaits_store = true;
             entrance.copy = None;
         }
-        self.note_held(&mut entrance);
         let mut status = self.locked();
         status.source = source.to_string();
         status.server = None;
@@ -94,31 +91,18 @@ impl Feed {
         let _ = self.over.recv_timeout(pause);
     }
 
-    /// Brings what was read into force, as far as it can be accepted. An empty list is taken to be meant so.
-    pub(crate) fn publish(&self, reading: Reading, cause: Cause) {
-        self.publish_watched(vec![ServiceReading::settled(reading)], cause);
-    }
-
-    /// As [`Self::publish`], of a store that may be seen while it is written: a list that is empty has been
-    /// so for some time. Services that were not read stay as they are. Returns what another reading has to
-    /// tell.
+    /// Brings what was read into force, as far as it can be accepted, all of it at once. Services that were
+    /// not read stay as they are. A list that is empty in a store that may be seen while it is written has
+    /// been so for some time. Returns what another reading has to tell.
     pub(in crate::store) fn publish_watched(
         &self,
         readings: Vec<ServiceReading>,
         cause: Cause,
     ) -> Awaited {
-        let Some(ServiceReading {
-            lists: reading,
-            empty_for,
-            ..
-        }) = readings.into_iter().find(|it| it.service.is_default())
-        else {
-            return Awaited::default();
-        };
         // Nobody who wants the turn has to wait for this.
-        let read = door::parse(reading, self.publisher.peer_port());
+        let read = self.publisher.parse(readings);
         let names = self.publisher.prepare(&read);
-        let publish = |it: &Publisher| it.publish_parsed(read, empty_for, cause, Timestamp::now);
+        let publish = |it: &Publisher| it.publish_parsed(read, cause, Timestamp::now);
         let awaited = self.act(publish).unwrap_or_default();
         Awaited { names, ..awaited }
     }

@@ -6,9 +6,12 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Publisher, Witness, copy};
-use crate::lists::{ListName, Lists, PoolName};
+use super::intake::{Entrance, Intake};
+use super::last_good::FoundCopy;
+use super::{Publisher, Witness};
+use crate::lists::{ListName, Lists, PoolName, ServiceName};
 use crate::store::StoreName;
+use crate::store::copy::{self, Copy, KeptLists, PeerPorts};
 use crate::store::gate::guard::GateRecord;
 
 /// The lists of a gateway, for its next process.
@@ -26,6 +29,23 @@ pub(crate) struct HandedLists {
     pub(crate) error: Option<String>,
     /// What has to be passed.
     pub(crate) gates: Vec<(ListName, GateRecord)>,
+    /// Those in force of the other services, as the text of a copy.
+    pub(crate) services_copy: Option<Vec<u8>>,
+    /// What else is known of these.
+    pub(crate) services: Vec<HandedService>,
+}
+
+/// The lists of a service besides the default one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HandedService {
+    /// The service.
+    pub(crate) service: ServiceName,
+    /// How often they were replaced.
+    pub(crate) generation: u64,
+    /// When they last changed.
+    pub(crate) changed: Option<SystemTime>,
+    /// What has to be passed.
+    pub(crate) gates: Vec<(ListName, GateRecord)>,
 }
 
 /// What of the lists that were handed over is in force.
@@ -41,23 +61,38 @@ impl Publisher {
     /// What the next process is to go on with, of this `store`.
     pub(crate) fn hand_over(&self, store: &StoreName) -> HandedLists {
         let entrance = self.locked_entrance();
-        let (lists, now) = (self.lists.load(), Instant::now());
-        let gates = entrance.door.records(now).to_vec();
+        let now = Instant::now();
         // Not those of another store, in whose place this one is to be read yet.
-        let are_of_store = lists.are_read() && !entrance.awaits_store;
+        let (default, others) = self.kept_lists(&entrance).split();
+        let handed = |service: &ServiceName, intake: &Intake| HandedService {
+            service: service.clone(),
+            generation: self.lists_of(service).generation,
+            changed: None,
+            gates: intake.door.records(now).to_vec(),
+        };
+        let services = entrance.each();
+        let mut services: Vec<_> = services.map(|(it, intake)| handed(it, intake)).collect();
         drop(entrance);
         let status = self.status();
+        for it in &mut services {
+            it.changed = status.of(&it.service).changed;
+        }
+        let is_default = |it: &HandedService| it.service.is_default();
+        let own = services.iter().position(is_default);
+        let own = own.map(|at| services.remove(at)).unwrap_or_default();
         let age = status.checked.map(|at| now.saturating_duration_since(at));
         let time = SystemTime::now() - age.unwrap_or_default();
         let names = self.lists.names().addresses();
-        let text = || copy::render(&lists, &names, store, time);
+        let text = |kept: KeptLists| copy::render(&kept, &names, store, time);
         HandedLists {
-            copy: are_of_store.then(text),
-            generation: lists.generation,
-            changed: status.changed,
+            copy: default.map(text),
+            generation: own.generation,
+            changed: own.changed,
             age,
             error: status.error,
-            gates,
+            gates: own.gates,
+            services_copy: others.map(text),
+            services,
         }
     }
 
@@ -67,15 +102,35 @@ impl Publisher {
         handed: &HandedLists,
         store: &StoreName,
     ) -> (Self, TakenLists) {
-        self.generation_before = handed.generation;
-        let copy = handed.copy.as_ref();
-        let copy = match copy.map(|it| copy::parse(it, self.peer_port())).transpose() {
-            Ok(Some(copy)) => copy,
-            Ok(None) => return (self, TakenLists::default()),
-            Err(error) => {
-                log::error!("lists-not-handed-over error={:?}", error.to_string());
-                return (self, TakenLists::default());
+        let entrance = entrance_of(&mut self);
+        let default = ServiceName::default();
+        let generations = handed
+            .services
+            .iter()
+            .map(|it| (&it.service, it.generation));
+        for (service, generation) in generations.chain([(&default, handed.generation)]) {
+            if let Some(intake) = entrance.get_mut(service) {
+                intake.generation_before = generation;
             }
+        }
+        let terms = self.terms.load_full();
+        let ports = terms
+            .iter()
+            .map(|(service, it)| (service.clone(), it.peer_port));
+        let ports: PeerPorts = ports.collect();
+        let texts = [&handed.copy, &handed.services_copy].into_iter().flatten();
+        let mut all: Option<Copy> = None;
+        for text in texts {
+            match (copy::parse(text, &ports), &mut all) {
+                (Ok(copy), None) => all = Some(copy),
+                (Ok(copy), Some(all)) => all.services.extend(copy.services),
+                (Err(error), _) => {
+                    log::error!("lists-not-handed-over error={:?}", error.to_string());
+                }
+            }
+        }
+        let Some(copy) = all else {
+            return (self, TakenLists::default());
         };
         let servers = copy.lists.len(ListName::Prod);
         let in_force = copy.other_store(store).is_none();
@@ -85,33 +140,64 @@ impl Publisher {
         (self, TakenLists { in_force, servers })
     }
 
-    fn go_on_with(&mut self, handed: &HandedLists, copy: copy::Copy) {
-        let (peer_port, now) = (self.peer_port(), Instant::now());
-        let lists = Lists {
-            generation: handed.generation.max(1),
-            ..copy.lists
+    fn go_on_with(&mut self, handed: &HandedLists, copy: Copy) {
+        let now = Instant::now();
+        self.lists.names().remember(copy.names.iter().cloned());
+        let own = HandedService {
+            service: ServiceName::default(),
+            generation: handed.generation,
+            changed: handed.changed,
+            gates: handed.gates.clone(),
         };
-        let names = self.lists.names();
-        names.remember(copy.names);
-        names.prepare(PoolName::ALL.map(|it| Some(lists.pool(it))));
-        let entrance = self.entrance.get_mut();
-        let entrance = entrance.unwrap_or_else(PoisonError::into_inner);
-        // These are newer.
+        let terms = self.terms.load_full();
+        // These are newer than those that this process has found.
+        let entrance = entrance_of(self);
+        entrance.take_copy(Some(FoundCopy::of(copy)));
+        let mut all: Vec<(ServiceName, Lists)> = Vec::new();
+        let (mut held, mut lines) = (Vec::new(), Vec::new());
+        for it in handed.services.iter().chain([&own]) {
+            let port = terms.get(&it.service).map_or(80, |it| it.peer_port);
+            let Some(intake) = entrance.get_mut(&it.service) else {
+                continue;
+            };
+            let Some(lists) = intake.copy.take() else {
+                continue;
+            };
+            let lists = Lists {
+                generation: it.generation.max(1),
+                ..lists
+            };
+            intake.door.go_on_with(&it.gates, &lists, port, now);
+            held.push((it, intake.door.held()));
+            let (generation, digest) = (lists.generation, lists.digest);
+            let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
+            let service = it.service.in_log();
+            lines.push(format!(
+                "lists-handed-over {service}generation={generation} digest={digest} gray={gray} \
+                 pre={pre} prod={prod}"
+            ));
+            all.push((it.service.clone(), lists));
+        }
+        entrance.each_mut(|_, intake| intake.copy = None);
         entrance.copy = None;
-        entrance
-            .door
-            .go_on_with(&handed.gates, &lists, peer_port, now);
-        let held = entrance.door.held();
+        let services: Vec<ServiceName> = all.iter().map(|(it, _)| it.clone()).collect();
+        entrance.note_time(&services);
         let status = self.status.get_mut();
         let status = status.unwrap_or_else(PoisonError::into_inner);
-        (status.held, status.changed) = (held, handed.changed);
+        for (it, held) in held {
+            let status = status.of_mut(&it.service);
+            (status.held, status.changed) = (held, it.changed);
+        }
         status.checked = handed.age.and_then(|it| now.checked_sub(it));
-        let (generation, digest) = (lists.generation, lists.digest);
-        let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
-        self.lists.store(lists);
-        log::info!(
-            "lists-handed-over generation={generation} digest={digest} gray={gray} pre={pre} prod={prod}"
-        );
+        let pools = all.iter().map(|(service, lists)| {
+            let pools = PoolName::ALL.map(|it| Some(lists.pool(it)));
+            (service, pools)
+        });
+        self.lists.names().prepare_all(pools);
+        self.lists.store_all(all);
+        for line in lines {
+            log::info!("{line}");
+        }
     }
 
     /// True once this process has read its store.
@@ -131,4 +217,9 @@ impl Publisher {
             keeper.take_over();
         }
     }
+}
+
+fn entrance_of(publisher: &mut Publisher) -> &mut Entrance {
+    let entrance = publisher.entrance.get_mut();
+    entrance.unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,17 @@
 //! The one way for lists into force.
 
+mod services;
+
+use std::path::Path;
+use std::time::Duration;
+
 use super::*;
 use crate::lists::{ByList, PeerList};
-use crate::store::gate::guard::HoldReason;
-use crate::store::gate::{door, guard};
-use crate::store::{Entries, Fault, Reading};
+use crate::store::copy::{self, KeptLists};
+use crate::store::gate::door::{self, Awaited};
+use crate::store::gate::guard::{self, HoldReason, Timestamp};
+use crate::store::status::ReportedFaults;
+use crate::store::{Entries, Fault, Reading, ServiceReading, StoreName};
 
 const RULES: GuardRules = GuardRules {
     share: 50,
@@ -23,10 +30,27 @@ impl Publisher {
         empty_for: ByList<Duration>,
         cause: Cause,
     ) -> Awaited {
-        let read = door::parse(reading, self.peer_port());
+        let read = self.parse(vec![ServiceReading {
+            empty_for,
+            ..ServiceReading::settled(reading)
+        }]);
         self.prepare(&read);
-        self.publish_parsed(read, empty_for, cause, Timestamp::now)
+        self.publish_parsed(read, cause, Timestamp::now)
     }
+}
+
+/// The only service that most of these know.
+fn own() -> ServiceName {
+    ServiceName::default()
+}
+
+fn faults_of(publisher: &Publisher) -> Vec<(ListName, Fault)> {
+    publisher.status().of(&own()).faults
+}
+
+/// The digest of the change that is held, of several the one at this place.
+fn held_digest(publisher: &Publisher, at: usize) -> String {
+    publisher.status().of(&own()).held[at].digest.to_string()
 }
 
 fn texts(entries: &[&str]) -> Result<Entries, Fault> {
@@ -60,8 +84,11 @@ fn find_after(publisher: &Publisher, time: Duration, reading: Reading) -> Awaite
     let first = ByList::all(Duration::ZERO);
     let mut now = Timestamp::now();
     now.instant += time;
-    let read = door::parse(reading, 80);
-    publisher.publish_parsed(read, first, Cause::Event, || now)
+    let read = publisher.parse(vec![ServiceReading {
+        empty_for: first,
+        ..ServiceReading::settled(reading)
+    }]);
+    publisher.publish_parsed(read, Cause::Event, || now)
 }
 
 fn publisher() -> Publisher {
@@ -80,7 +107,7 @@ fn in_force(publisher: &Publisher) -> (u64, [usize; 3]) {
 }
 
 fn held(publisher: &Publisher) -> Vec<(ListName, HoldReason)> {
-    let held = publisher.status().held.into_iter();
+    let held = publisher.status().of(&own()).held.into_iter();
     held.map(|it| (it.list, it.reason)).collect()
 }
 
@@ -103,7 +130,7 @@ fn a_list_that_cannot_be_accepted_keeps_its_value_and_the_others_change() {
     let publisher = publisher();
     publisher.publish(reading(&[], &["garbage!"], &[]), Cause::Event);
     assert_eq!(in_force(&publisher), (2, [0, 1, 1]));
-    let faults = publisher.status().faults;
+    let faults = faults_of(&publisher);
     assert_eq!(faults, [(ListName::Pre, Fault::AllSkipped)]);
     assert_eq!(
         held(&publisher),
@@ -116,10 +143,7 @@ fn a_list_that_cannot_be_accepted_keeps_its_value_and_the_others_change() {
     };
     publisher.publish(wrong, Cause::Event);
     assert_eq!(in_force(&publisher), (3, [0, 0, 2]));
-    assert_eq!(
-        publisher.status().faults,
-        [(ListName::Gray, Fault::WrongType)]
-    );
+    assert_eq!(faults_of(&publisher), [(ListName::Gray, Fault::WrongType)]);
     assert_eq!(held(&publisher), []);
 }
 
@@ -150,7 +174,7 @@ fn a_failure_keeps_the_lists_and_is_forgotten_after_a_success() {
 /// Lets in what is ripe `after` this time.
 fn let_in_ripe(publisher: &Publisher, after: Duration) {
     let mut entrance = publisher.locked_entrance();
-    publisher.let_in_ripe(&mut entrance, Instant::now() + after);
+    publisher.let_in_ripe(&mut entrance, &own(), Instant::now() + after);
 }
 
 #[test]
@@ -175,7 +199,7 @@ fn what_is_held_of_a_store_that_cannot_be_read_stays_held_and_can_be_accepted() 
     let_in_ripe(&publisher, minute / 2);
     assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
     publisher.failed("gone");
-    let digest = publisher.status().held[0].digest.to_string();
+    let digest = held_digest(&publisher, 0);
     publisher.accept(&digest, By::Command).unwrap();
     assert_eq!(in_force(&publisher), (2, [1, 1, 0]));
 
@@ -202,7 +226,7 @@ fn what_the_store_does_not_tell_is_not_accepted_and_what_waits_for_others_is() {
     for prod in untold {
         let publisher = publisher();
         publisher.publish(other(texts(&["9.9.9.9"])), Cause::Event);
-        let digest = publisher.status().held[0].digest.to_string();
+        let digest = held_digest(&publisher, 0);
         let shown = format!("{prod:?}");
         let first = ByList::all(Duration::ZERO);
         publisher.publish_watched(other(prod), first, Cause::Event);
@@ -214,11 +238,11 @@ fn what_the_store_does_not_tell_is_not_accepted_and_what_waits_for_others_is() {
         find(&publisher, &["1.1.1.1"], pre, &["9.9.9.9"]);
     }
     let (pre, unsettled) = (ListName::Pre, Fault::Unsettled);
-    assert_eq!(publisher.status().faults, [(pre, unsettled)]);
-    let digest = publisher.status().held[0].digest.to_string();
+    assert_eq!(faults_of(&publisher), [(pre, unsettled)]);
+    let digest = held_digest(&publisher, 0);
     publisher.accept(&digest, By::Command).unwrap();
     assert_eq!(publisher.lists().prod.peers()[0].to_string(), "9.9.9.9:80");
-    assert_eq!(publisher.status().faults, [(pre, unsettled)]);
+    assert_eq!(faults_of(&publisher), [(pre, unsettled)]);
 }
 
 #[test]
@@ -299,10 +323,7 @@ fn what_is_withheld_for_prod_is_told_and_comes_in_without_it_after_a_bound() {
     let publisher = settling(&["5.5.5.5"], &["2.2.2.2"]);
     let (gray, prod) = (ListName::Gray, ListName::Prod);
     let withheld = (gray, Fault::Withheld);
-    assert_eq!(
-        publisher.status().faults,
-        [withheld, (prod, Fault::Unsettled)]
-    );
+    assert_eq!(faults_of(&publisher), [withheld, (prod, Fault::Unsettled)]);
     // Again and again it is not told: it never settles.
     let start = Instant::now();
     let emptied = || reading(&["5.5.5.5"], &["2.2.2.2"], &[]);
@@ -319,7 +340,7 @@ fn what_is_withheld_for_prod_is_told_and_comes_in_without_it_after_a_bound() {
     assert_eq!((emptied_of(&awaited), awaited.until), (vec![prod], None));
     assert_eq!(grays(&publisher), ["5.5.5.5"]);
     assert_eq!(in_force(&publisher).1, [1, 1, 2]);
-    assert_eq!(publisher.status().faults, [(prod, Fault::Unsettled)]);
+    assert_eq!(faults_of(&publisher), [(prod, Fault::Unsettled)]);
 }
 
 #[test]
@@ -338,12 +359,16 @@ fn the_bound_of_what_is_withheld_begins_anew_with_a_store_that_is_seen_again() {
     later.instant += 2 * door::MOST_WITHHELD;
     publisher.failed("gone");
     let mut entrance = publisher.locked_entrance();
-    let read = door::parse(reading(&["6.6.6.6"], &["2.2.2.2"], &["3.3.3.3"]), 80);
+    let read = door::parse(reading(&["6.6.6.6"], &["2.2.2.2"], &["3.3.3.3"]), 80, &[]);
     let current = publisher.lists();
     let first = ByList::all(Duration::ZERO);
-    let new = entrance.door.judge(&current, read, first, later);
+    let new = entrance
+        .get_mut(&own())
+        .unwrap()
+        .door
+        .judge(&current, read, first, later);
     assert_eq!(new.gray.digest(), current.gray.digest());
-    let faults = entrance.door.faults();
+    let faults = entrance.get_mut(&own()).unwrap().door.faults();
     assert!(
         faults.contains(&(ListName::Gray, Fault::Withheld)),
         "{faults:?}"
@@ -357,9 +382,14 @@ fn a_prod_that_never_settles_does_not_keep_the_others_from_changing_after_the_bo
     now.instant += door::MOST_WITHHELD;
     let judge = |prod: &[&str], gray: &str, now| {
         let mut entrance = publisher.locked_entrance();
-        let read = door::parse(reading(&[gray], &["2.2.2.2"], prod), 80);
+        let read = door::parse(reading(&[gray], &["2.2.2.2"], prod), 80, &[]);
         let first = ByList::all(Duration::ZERO);
-        let new = entrance.door.judge(&publisher.lists(), read, first, now);
+        let new =
+            entrance
+                .get_mut(&own())
+                .unwrap()
+                .door
+                .judge(&publisher.lists(), read, first, now);
         let entries: Vec<_> = new.gray.entries().map(|it| it.to_string()).collect();
         (entries.concat(), new.prod.peers().len())
     };
@@ -384,7 +414,7 @@ fn emptying_gray_does_not_wait_for_prod() {
     let publisher = settling(&[], &["9.9.9.9"]);
     assert_eq!(in_force(&publisher).1, [0, 1, 2]);
     assert_eq!(publisher.lists().pre.peers()[0].to_string(), "9.9.9.9:80");
-    let faults = publisher.status().faults;
+    let faults = faults_of(&publisher);
     assert_eq!(faults, [(ListName::Prod, Fault::Unsettled)]);
 }
 
@@ -392,7 +422,7 @@ fn emptying_gray_does_not_wait_for_prod() {
 fn a_gray_that_is_accepted_while_prod_settles_drops_nothing_of_what_came_with_it() {
     let publisher = settling(&["1.1.1.1", "0.0.0.0/0"], &["9.9.9.9"]);
     let pre = || publisher.lists().pre.peers()[0].to_string();
-    let digest = publisher.status().held[0].digest.to_string();
+    let digest = held_digest(&publisher, 0);
     publisher.accept(&digest, By::Command).unwrap();
     assert_eq!(
         (in_force(&publisher).1, pre()),
@@ -403,7 +433,7 @@ fn a_gray_that_is_accepted_while_prod_settles_drops_nothing_of_what_came_with_it
         (in_force(&publisher).1, pre()),
         ([2, 1, 1], "9.9.9.9:80".into())
     );
-    assert_eq!(publisher.status().faults, []);
+    assert_eq!(faults_of(&publisher), []);
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -432,7 +462,7 @@ fn a_held_change_that_the_store_takes_back_with_another_list_that_waits_is_forgo
         let timeout = Some(MINUTE);
         publisher.set_rules(GuardRules { timeout, ..RULES });
         publisher.publish(reading(gray, &["2.2.2.2"], prod), Cause::Event);
-        let digest = publisher.status().held[0].digest.to_string();
+        let digest = held_digest(&publisher, 0);
         let emptied = find(&publisher, &["1.1.1.1"], &[], &["3.3.3.3"]);
         assert_eq!((emptied, held(&publisher)), (vec![ListName::Pre], vec![]));
         publisher.accept(&digest, By::Key).unwrap_err();
@@ -448,11 +478,11 @@ fn the_time_of_a_held_change_goes_on_while_the_store_has_it_with_another_list_th
     publisher.set_rules(GuardRules { timeout, ..RULES });
     find(&publisher, &["1.1.1.1"], &["2.2.2.2"], &["9.9.9.9"]);
     find(&publisher, &["5.5.5.5"], &[], &["9.9.9.9"]);
-    let before = publisher.locked_entrance().door.ripe_at();
+    let before = ripe_at(&publisher);
     find(&publisher, &["5.5.5.5"], &[], &["9.9.9.9"]);
-    assert_eq!(publisher.locked_entrance().door.ripe_at(), before);
+    assert_eq!(ripe_at(&publisher), before);
     // It comes alone, as it was held alone.
-    let digest = publisher.status().held[0].digest.to_string();
+    let digest = held_digest(&publisher, 0);
     publisher.accept(&digest, By::Command).unwrap();
     assert_eq!(
         (grays(&publisher), prods(&publisher)),
@@ -470,10 +500,7 @@ fn what_is_taken_back_while_it_waits_never_comes_into_force() {
     let publisher = settling(&["5.5.5.5"], &["9.9.9.9"]);
     let before = publisher.lists();
     find(&publisher, &["1.1.1.1"], &[], &["3.3.3.3", "4.4.4.4"]);
-    assert_eq!(
-        publisher.status().faults,
-        [(ListName::Pre, Fault::Unsettled)]
-    );
+    assert_eq!(faults_of(&publisher), [(ListName::Pre, Fault::Unsettled)]);
     let_in_ripe(&publisher, MINUTE);
     assert_eq!(publisher.lists().digest, before.digest);
     // And what has been read in its place does, with the others.
@@ -503,20 +530,20 @@ fn a_prod_that_has_stood_waits_for_what_was_found_empty_with_it_up_to_a_bound() 
     let [gray, pre, prod] = ListName::ALL;
     let unsettled = (pre, Fault::Unsettled);
     let all = [(gray, Fault::Withheld), unsettled, (prod, Fault::Unsettled)];
-    assert_eq!(publisher.status().faults, all);
+    assert_eq!(faults_of(&publisher), all);
     let_in_ripe(&publisher, guard::SETTLE);
     assert_eq!(
-        (in_force(&publisher).1, publisher.status().faults),
+        (in_force(&publisher).1, faults_of(&publisher)),
         ([1, 1, 2], all.into())
     );
     // Only a reading tells that it is still empty, and comes in time.
     let_in_ripe(&publisher, MINUTE);
-    assert_eq!(publisher.status().faults, all);
+    assert_eq!(faults_of(&publisher), all);
     let read = reading(&["5.5.5.5"], &[], &["3.3.3.3"]);
     find_after(&publisher, door::MOST_WITHHELD, read);
     // What was found empty is still what nobody believes.
     assert_eq!(
-        (in_force(&publisher).1, publisher.status().faults),
+        (in_force(&publisher).1, faults_of(&publisher)),
         ([1, 1, 1], vec![unsettled])
     );
     assert_eq!(grays(&publisher), ["5.5.5.5"]);
@@ -533,7 +560,7 @@ fn a_transaction_that_empties_a_list_comes_into_force_as_a_whole_or_after_a_boun
         let publisher = publisher();
         find(&publisher, &["5.5.5.5"], &[], &["3.3.3.3", "4.4.4.4"]);
         assert_eq!(
-            (in_force(&publisher), publisher.status().faults),
+            (in_force(&publisher), faults_of(&publisher)),
             ((1, [1, 1, 1]), all.into())
         );
         let same = reading(&["5.5.5.5"], &[], &["3.3.3.3", "4.4.4.4"]);
@@ -546,7 +573,7 @@ fn a_transaction_that_empties_a_list_comes_into_force_as_a_whole_or_after_a_boun
             false => (1, vec![all[1]]),
         };
         assert_eq!(
-            (in_force(&publisher), publisher.status().faults),
+            (in_force(&publisher), faults_of(&publisher)),
             ((2, [1, pre, 2]), faults)
         );
         assert_eq!(grays(&publisher), ["5.5.5.5"]);
@@ -574,13 +601,23 @@ fn a_rollback_waits_for_no_list_that_was_found_empty_with_it() {
     );
 }
 
+fn ripe_at(publisher: &Publisher) -> Option<Instant> {
+    let entrance = publisher.locked_entrance();
+    entrance.get(&own()).unwrap().door.ripe_at()
+}
+
+fn owes(publisher: &Publisher) -> bool {
+    let entrance = publisher.locked_entrance();
+    entrance.get(&own()).unwrap().reported.owes()
+}
+
 /// A publisher with the copy at `path`, which may be used up to this age.
 fn with_copy(path: &Path, max_age: Option<Duration>) -> Publisher {
     let lists = Arc::new(InForce::new(1));
     let publisher = Publisher::new(lists, 80, RULES, "test");
     let purpose = copy::Purpose {
         store: store(),
-        peer_port: 80,
+        ports: 80.into(),
         max_age,
         config: "/etc/graygate.ini".into(),
         succeeds: false,
@@ -599,7 +636,12 @@ fn a_copy_that_is_too_old_is_compared_with_and_not_used() {
     let hour = Duration::from_secs(3600);
     let write = || {
         let written = SystemTime::now() - 2 * hour;
-        let text = copy::render(&publisher().lists(), &[], &store(), written);
+        let text = copy::render(
+            &KeptLists::from(publisher().lists()),
+            &[],
+            &store(),
+            written,
+        );
         copy::write(&path, &text).unwrap();
     };
     for (max_age, used) in [(Some(hour), false), (Some(3 * hour), true), (None, true)] {
@@ -684,7 +726,7 @@ fn what_is_held_of_one_list_changes_nothing_for_the_others_and_is_accepted_alone
     assert_eq!(held(&publisher), both);
     let wrong = publisher.accept("0000000000000000", By::Command);
     assert_eq!(wrong.unwrap_err().len(), 2);
-    let digest = publisher.status().held[1].digest.to_string();
+    let digest = held_digest(&publisher, 1);
     let accepted = publisher.accept(&digest, By::Key).unwrap();
     assert_eq!((accepted.list, accepted.generation), (ListName::Prod, 3));
     assert_eq!(held(&publisher), both[..1]);
@@ -706,19 +748,19 @@ fn what_the_log_is_owed_is_told_with_a_later_reading_that_finds_the_same() {
     for at in 0..50 {
         publisher.publish(garbage(at), Cause::Event);
     }
-    assert!(publisher.locked_entrance().reported.owes());
+    assert!(owes(&publisher));
     assert!(
         !publisher.confirm(Cause::Check),
         "there is something to tell"
     );
     let mut entrance = publisher.locked_entrance();
     let later = Instant::now() + Duration::from_secs(1);
-    let lists = publisher.lists();
-    entrance
+    let (lists, intake) = (publisher.lists(), entrance.get_mut(&own()).unwrap());
+    intake
         .reported
         .tell(&lists, &publisher.findings(&lists), later);
-    assert!(!entrance.reported.owes());
     drop(entrance);
+    assert!(!owes(&publisher));
     assert!(publisher.confirm(Cause::Check));
 }
 
@@ -727,14 +769,14 @@ fn faults_that_come_and_go_are_told_ten_times_a_second_and_at_last() {
     let (mut told, now) = (ReportedFaults::default(), Instant::now());
     let kept = [(ListName::Pre, Fault::WrongType)];
     for _ in 0..50 {
-        told.tell(&kept, now);
-        told.tell(&[], now);
+        told.tell(&own(), &kept, now);
+        told.tell(&own(), &[], now);
     }
-    told.tell(&kept, now);
+    told.tell(&own(), &kept, now);
     assert!(!told.knows(kept[0]), "ten were told");
     // Of each fault for itself.
-    told.tell(&[(ListName::Pre, Fault::AllSkipped)], now);
+    told.tell(&own(), &[(ListName::Pre, Fault::AllSkipped)], now);
     assert!(told.knows((ListName::Pre, Fault::AllSkipped)));
-    told.tell(&kept, now + Duration::from_secs(1));
+    told.tell(&own(), &kept, now + Duration::from_secs(1));
     assert!(told.knows(kept[0]));
 }

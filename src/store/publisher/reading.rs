@@ -1,0 +1,178 @@
+//! What one look at a store gave, of whichever services, on its way to their doors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Publisher;
+use super::intake::{Entrance, ListTerms};
+use crate::lists::{GrayList, Lists, ServiceName, SharedLists};
+use crate::store::gate::door::{self, Awaited, EmptyFor, ParsedReading};
+use crate::store::gate::guard::Timestamp;
+use crate::store::{Cause, ServiceReading};
+
+/// A [`ServiceReading`] as lists.
+pub(super) struct ParsedService {
+    pub(super) service: ServiceName,
+    pub(super) lists: ParsedReading,
+    pub(super) empty_for: EmptyFor,
+    /// The service whose gray list it has.
+    pub(super) gray_of: Option<ServiceName>,
+    /// The store has the salt.
+    pub(super) has_salt: bool,
+}
+
+impl Publisher {
+    /// Reads the entries. Nobody waits for this.
+    pub(super) fn parse(&self, readings: Vec<ServiceReading>) -> Vec<ParsedService> {
+        let terms = self.terms.load_full();
+        let parse = |reading: ServiceReading| {
+            // Those of a service that is gone are dropped later.
+            let terms = terms.get(&reading.service);
+            parse(reading, terms.unwrap_or(&ListTerms::of_port(80)))
+        };
+        readings.into_iter().map(parse).collect()
+    }
+
+    /// Looks up names that are new: their servers are to be known when the lists come into force. That takes
+    /// a while, too; returns how long.
+    pub(super) fn prepare(&self, read: &[ParsedService]) -> Duration {
+        let pools = read.iter().map(|it| {
+            let pools = [&it.lists.pre, &it.lists.prod].map(|it| it.as_deref().ok());
+            (&it.service, pools)
+        });
+        self.lists.names().prepare_all(pools)
+    }
+
+    pub(super) fn publish_parsed(
+        &self,
+        mut read: Vec<ParsedService>,
+        cause: Cause,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Awaited {
+        // Those first whose gray lists others have.
+        read.sort_by_key(|it| it.gray_of.is_some());
+        let mut entrance = self.locked_entrance();
+        let now = now();
+        let mut new: Vec<(ServiceName, SharedLists)> = Vec::with_capacity(read.len());
+        let mut services = Vec::with_capacity(read.len());
+        for it in read {
+            let service = it.service.clone();
+            if let Some(lists) = self.judge(&mut entrance, &new, it, now) {
+                new.push((service.clone(), lists));
+                services.push(service);
+            }
+        }
+        // Whoever sees the new lists must not see the age of the old ones.
+        self.locked().checked = Some(now.instant);
+        self.put_in_force(&mut entrance, new, cause);
+        for service in &services {
+            if let Some(intake) = entrance.get_mut(service) {
+                (intake.copy, intake.awaits_store) = (None, false);
+                self.note_held(service, intake);
+            }
+        }
+        entrance.forget_used_copy();
+        self.succeeded(&mut entrance, &services, cause);
+        // What has stood until now may come in with what has just been read.
+        for service in &services {
+            self.let_in_ripe(&mut entrance, service, now.instant);
+        }
+        entrance.note_time(&services);
+        self.ring();
+        self.keep_copy(&entrance);
+        self.knock.notify_all();
+        let mut awaited = Awaited::default();
+        for service in &services {
+            if let Some(intake) = entrance.get(service) {
+                awaited.add(service, &intake.door);
+            }
+        }
+        awaited
+    }
+
+    /// What of a reading comes into force, with the `new` lists of others; `None` if there is no such
+    /// service any more.
+    fn judge(
+        &self,
+        entrance: &mut Entrance,
+        new: &[(ServiceName, SharedLists)],
+        mut read: ParsedService,
+        now: Timestamp,
+    ) -> Option<SharedLists> {
+        let service = &read.service;
+        let prod = read.lists.prod.as_deref().ok();
+        let is_strange = service.is_default() && self.is_strange(entrance, prod);
+        let mut current = match is_strange {
+            // Also if it is in force: nothing of it is to be compared with.
+            true => Arc::new(Lists::unread()),
+            false => self.compared(entrance, service),
+        };
+        let owner = read.gray_of.as_ref();
+        if let Some(owner) = owner {
+            let renewed = new.iter().find(|(it, _)| it == owner);
+            let gray = match renewed {
+                Some((_, lists)) => Arc::clone(&lists.gray),
+                None => Arc::clone(&self.lists_of(owner).gray),
+            };
+            current = with_gray(&current, Arc::clone(&gray));
+            read.lists.gray = Ok(gray);
+        } else if let Ok(gray) = &read.lists.gray
+            && (read.has_salt || gray.has_shares())
+            && current.gray.has_shares()
+            && current.gray.salt() != gray.salt()
+        {
+            // Another salt is never held, whatever is.
+            let salted = GrayList::clone(&current.gray).with_salt(gray.salt().clone());
+            current = with_gray(&current, Arc::new(salted));
+        }
+        let intake = entrance.get_mut(service)?;
+        intake.set_owner(read.gray_of);
+        Some(intake.door.judge(&current, read.lists, read.empty_for, now))
+    }
+
+    /// The store has what it had when it was last read: true when that needs no second look, since
+    /// all of it is in force. The rules make no difference then, nor does time.
+    pub(crate) fn confirm(&self, cause: Cause) -> bool {
+        let mut entrance = self.locked_entrance();
+        // What the log is owed is told with the next lists.
+        let is_settled = entrance
+            .each()
+            .all(|(_, it)| it.door.is_settled() && !it.reported.owes());
+        if is_settled {
+            let services = entrance.names();
+            self.succeeded(&mut entrance, &services, cause);
+            self.keep_copy(&entrance);
+        }
+        is_settled
+    }
+
+    fn succeeded(&self, entrance: &mut Entrance, services: &[ServiceName], cause: Cause) {
+        entrance.was_read = true;
+        self.locked().succeeded(cause);
+        for service in services {
+            if let Some(intake) = entrance.get_mut(service) {
+                self.note_faults(service, intake);
+            }
+        }
+    }
+}
+
+fn parse(reading: ServiceReading, terms: &ListTerms) -> ParsedService {
+    let salt = reading.salt.as_deref();
+    ParsedService {
+        service: reading.service,
+        has_salt: salt.is_some(),
+        lists: door::parse(reading.lists, terms.peer_port, salt.unwrap_or(&terms.salt)),
+        empty_for: reading.empty_for,
+        gray_of: reading.gray_of,
+    }
+}
+
+/// The same lists with another gray list.
+fn with_gray(lists: &Lists, gray: Arc<GrayList>) -> Arc<Lists> {
+    let shared = SharedLists {
+        gray,
+        ..lists.shared()
+    };
+    Arc::new(Lists::new(lists.generation, shared))
+}
