@@ -19,7 +19,7 @@ pub mod h1;
 pub(crate) mod keep_alive;
 pub mod limits;
 pub mod proxy_protocol;
-pub(crate) mod query;
+pub mod query;
 pub(crate) mod request_id;
 pub(crate) mod span;
 pub mod subject;

@@ -16,6 +16,11 @@ use graygate::error::{
     AdminRefusal, Checked, Close, Doubt, Failure, Refusal, Retry, StoreFindingKind, WrongForce,
 };
 
+use graygate::http::h1::head::{Parsed, RequestHead, Scanner};
+use graygate::http::limits::Limits;
+use graygate::http::query::decode;
+use graygate::http::subject::Subject;
+
 /// The rules of the checklist, each of which has its row.
 const RULES: usize = 48;
 
@@ -176,6 +181,125 @@ fn forces() -> String {
     table
 }
 
+/// A request of one line and fields, what is asked of it, and its name.
+const READS: &[(&str, &str, &str)] = &[
+    ("X-A: 1 | x-a: 2", "header", "X-A"),
+    ("X-A:", "header", "X-A"),
+    ("X-A: \t a  b \t", "header", "X-A"),
+    ("X-A: \"a\", b", "header", "X-A"),
+    ("X-A: \u{ff}", "header", "X-A"),
+    ("X_A: 1", "header", "X-A"),
+    ("Cookie: a=1; a=2", "cookie", "a"),
+    ("Cookie: b=1 | Cookie: a=2 | Cookie: a=3", "cookie", "a"),
+    ("Cookie: A=1", "cookie", "a"),
+    ("Cookie: a=\"1\"", "cookie", "a"),
+    ("Cookie: a=1;b=2", "cookie", "b"),
+    ("Cookie: b=1 ;\ta = 2 3 ;", "cookie", "a"),
+    ("Cookie: ;;a=1;;", "cookie", "a"),
+    ("Cookie: a=1, b=2", "cookie", "a"),
+    ("Cookie: a=1, b=2", "cookie", "b"),
+    ("Cookie: b=\"x; a=1; y\"", "cookie", "a"),
+    ("Cookie: a", "cookie", "a"),
+    ("Cookie: a=", "cookie", "a"),
+    ("Cookie: a==1=", "cookie", "a"),
+    ("Cookie: =1", "cookie", "a"),
+    ("Cookie: a=%31+", "cookie", "a"),
+    ("Cookie: a=\u{ff}", "cookie", "a"),
+    ("GET /?a=1&a=2", "query", "a"),
+    ("GET /?A=1", "query", "a"),
+    ("GET /?a", "query", "a"),
+    ("GET /?a=", "query", "a"),
+    ("GET /?a==1", "query", "a"),
+    ("GET /?&&b&a=1&", "query", "a"),
+    ("GET /?%61=%41+%2B%26", "query", "a"),
+    ("GET /?a=%4&b", "query", "a"),
+    ("GET /?a=%zz%%41", "query", "a"),
+    ("GET /?a=%FF", "query", "a"),
+    ("GET /?a=1;b=2", "query", "a"),
+    ("GET /?a=1?b=2", "query", "a"),
+    ("GET http://h?a=1", "query", "a"),
+    ("GET /", "query", "a"),
+    ("GET /a%20b/?c=/d", "path", ""),
+    ("GET //a/./../b;c", "path", ""),
+    ("GET http://h/p?q", "path", ""),
+    ("GET http://h?q", "path", ""),
+    ("OPTIONS *", "path", ""),
+    ("Host: Shop.example:8080", "host", ""),
+    ("Host: shop.example.", "host", ""),
+    ("Host: [2001:db8::1]:80", "host", ""),
+    ("GET http://b:81/", "host", ""),
+    ("get /", "method", ""),
+];
+
+/// What is read of such a request.
+fn read(request: &str, asked: &str, name: &str) -> String {
+    let parts: Vec<&str> = request.split(" | ").collect();
+    let (line, fields) = match parts[0].split_once(": ") {
+        _ if parts[0].ends_with(':') => ("GET /", &parts[..]),
+        Some(_) => ("GET /", &parts[..]),
+        None => (parts[0], &parts[1..]),
+    };
+    let host = match asked {
+        "host" if !fields.is_empty() => String::new(),
+        _ => "Host: a\r\n".to_owned(),
+    };
+    let fields: String = fields.iter().map(|it| format!("{it}\r\n")).collect();
+    let text = format!("{line} HTTP/1.1\r\n{host}{fields}\r\n");
+    // A letter above ASCII stands for a byte.
+    let bytes: Vec<u8> = text.chars().map(|it| u8::try_from(it).unwrap()).collect();
+    let (mut head, mut scanner) = (RequestHead::default(), Scanner::default());
+    const LIMITS: Limits = Limits {
+        line: 1000,
+        head: 1000,
+        fields: 10,
+    };
+    let parsed = head.parse(&bytes, &mut scanner, &LIMITS);
+    assert_eq!(parsed, Ok(Parsed::Complete), "{text:?}");
+    let subject = Subject::new([127, 0, 0, 1].into(), &head, &bytes);
+    let decoded = |text: &[u8]| decode(text, &mut Vec::new()).to_vec();
+    let found = match asked {
+        "header" => subject.header(name).map(<[u8]>::to_vec),
+        "cookie" => subject.cookie(name.as_bytes()).map(<[u8]>::to_vec),
+        "query" => {
+            let mut all = subject.parameters();
+            let found = all.find(|(it, _)| decoded(it) == name.as_bytes());
+            found.map(|(_, value)| decoded(value))
+        }
+        "path" => Some(subject.path().to_vec()),
+        "host" => Some(subject.host().to_vec()),
+        "method" => Some(subject.method().to_vec()),
+        _ => unreachable!("{asked}"),
+    };
+    match found {
+        None => "nothing".to_owned(),
+        Some(found) if found.is_empty() => "an empty value".to_owned(),
+        // Quotes are no escapes here.
+        Some(found) => format!(
+            "`{}`",
+            found.escape_ascii().to_string().replace("\\\"", "\"")
+        ),
+    }
+}
+
+fn reads() -> String {
+    let mut table =
+        "| what is sent | the term asks for | what is read |\n|---|---|---|\n".to_owned();
+    for (request, asked, name) in READS {
+        let read = read(request, asked, name);
+        let parts = request.split(" | ").map(|it| {
+            let shown = it.replace('\t', "\\t").replace('\u{ff}', "\\xff");
+            format!("`{shown}`")
+        });
+        let sent = parts.collect::<Vec<_>>().join(", then ");
+        let name = match *name {
+            "" => String::new(),
+            name => format!(" `{name}`"),
+        };
+        writeln!(table, "| {sent} | {asked}{name} | {read} |").unwrap();
+    }
+    table
+}
+
 fn closes() -> String {
     let mut table = "| name | when | error log |\n|---|---|---|\n".to_owned();
     for close in Close::ALL {
@@ -218,6 +342,7 @@ fn the_tables_say_what_the_code_does() {
         ("docs/http.md", "closes", closes()),
         ("docs/http.md", "doubts", doubts()),
         ("docs/gray.md", "forces", forces()),
+        ("docs/gray.md", "reads", reads()),
         ("docs/security.md", "admin refusals", admin_refusals()),
     ];
     let mut stale = Vec::new();

@@ -436,3 +436,179 @@ fn it_stands_in_every_answer_but_those_that_come_before_one() {
     let told = failed.field("x-graygate").unwrap();
     assert!(told.starts_with("pool=prod; reason=unlisted; "), "{told}");
 }
+
+/// The id in an answer's cookie for visitors, and what stands behind it.
+#[track_caller]
+fn visitor(answer: &Response) -> Option<(String, String)> {
+    let cookies = answer.head.all("set-cookie");
+    let mut own = cookies
+        .iter()
+        .filter_map(|it| it.strip_prefix("graygate_visitor="));
+    let found = own.next();
+    assert_eq!(own.next(), None, "{cookies:?}");
+    let (id, rest) = found?.split_once("; ").unwrap();
+    let is_digit = |it: char| matches!(it, '0'..='9' | 'a'..='f');
+    assert!(id.len() == 16 && id.chars().all(is_digit), "{id}");
+    Some((id.to_owned(), rest.to_owned()))
+}
+
+/// Who is in this share is in `pre`.
+const HALF: &str = "percent:50:visitor";
+
+#[test]
+fn a_new_visitor_gets_a_cookie_and_is_served_by_it_from_then_on() {
+    let settings = [("gateway.trusted_proxies", "127.0.0.99")];
+    let FileSite { gateway, pre, prod } = &FileSite::with(&[HALF], |it| with(it, &settings));
+    let mut pools = [0, 0];
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..40 {
+        let first = ask(gateway, "127.0.0.9", "Cookie: a=1\r\n");
+        let (id, rest) = visitor(&first).unwrap();
+        assert_eq!(rest, "Path=/; Max-Age=31536000; SameSite=Lax; HttpOnly");
+        assert_eq!(first.field("cache-control"), None);
+        let pool = first.text();
+        pools[usize::from(pool == "pre")] += 1;
+        let fields = format!("Cookie: a=1; graygate_visitor={id}; b=2\r\n");
+        let second = ask(gateway, "127.0.0.9", &fields);
+        assert_eq!((second.text(), visitor(&second)), (pool.clone(), None));
+        let origin = if pool == "pre" { pre } else { prod };
+        assert_eq!(passed(origin), fields);
+        assert!(ids.insert(id), "twice");
+    }
+    // All on one side happens once in 2^39 times.
+    assert!(pools[0] > 0 && pools[1] > 0, "{pools:?}");
+    for value in [
+        "",
+        "x",
+        "0123456789ABCDEF",
+        "0123456789abcde",
+        "0123456789abcdef0",
+        "\u{ff}",
+    ] {
+        let answer = ask(
+            gateway,
+            "127.0.0.9",
+            &format!("Cookie: graygate_visitor={value}\r\n"),
+        );
+        assert!(visitor(&answer).is_some(), "{value}");
+    }
+    // Only a trusted proxy can know how the client came.
+    for (source, proto, is_secure) in [
+        ("127.0.0.99", "https", true),
+        ("127.0.0.99", "HTTPS, http", true),
+        ("127.0.0.99", "http, https", false),
+        ("127.0.0.9", "https", false),
+    ] {
+        let answer = ask(gateway, source, &format!("X-Forwarded-Proto: {proto}\r\n"));
+        let (_, rest) = visitor(&answer).unwrap();
+        assert_eq!(
+            rest.ends_with("; HttpOnly; Secure"),
+            is_secure,
+            "{source} {proto}: {rest}"
+        );
+    }
+}
+
+#[test]
+fn nobody_is_a_visitor_where_nothing_asks_for_it() {
+    let of = |gray: &[&str], settings: &[(&str, &str)], fields: &str| {
+        let site = FileSite::with(gray, |it| with(it, settings));
+        visitor(&ask(&site.gateway, "127.0.0.5", fields)).is_some()
+    };
+    assert!(of(&[HALF], &[], ""));
+    assert!(of(&["percent:100:visitor"], &[], ""));
+    for gray in [
+        &["10.0.0.1", "percent:50", "cookie:graygate_visitor"][..],
+        &[HALF, "127.0.0.5"],
+        &[HALF, "!*"],
+        &["percent:50:visitor header:X-A"],
+        &["percent:0:visitor"],
+    ] {
+        assert!(!of(gray, &[], ""), "{gray:?}");
+    }
+    let force = [("gray.force_header", "X-Force")];
+    assert!(!of(&[HALF], &force, "X-Force: prod\r\n"));
+    assert!(of(&[HALF], &force, "X-Force: x\r\n"));
+    let marks = [
+        ("gray.follow_mark", "on"),
+        ("gateway.trusted_proxies", "127.0.0.5"),
+    ];
+    assert!(!of(&[HALF], &marks, "X-Graygate-Pool: pre\r\n"));
+    assert!(of(&[HALF], &marks, ""));
+}
+
+#[test]
+fn the_cookie_comes_with_every_kind_of_answer_beside_the_servers_own() {
+    let peer = Origin::answering(|request| {
+        let own = "Set-Cookie: a=1\r\nset-cookie: b=2\r\nCache-Control: public, max-age=9\r\n";
+        match &*request.head.target() {
+            "/early" => format!(
+                "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n{own}Content-Length: 0\r\n\r\n"
+            ),
+            "/not-modified" => format!("HTTP/1.1 304 Not Modified\r\n{own}\r\n"),
+            "/tunnel" => format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n{own}\r\n"
+            ),
+            "/broken" => "HTTP/1.1 2\r\n\r\n".to_owned(),
+            _ => format!("HTTP/1.1 200 OK\r\n{own}Content-Length: 0\r\n\r\n"),
+        }
+        .into_bytes()
+    });
+    let setup = Setup::new().lists(&[HALF], &[&peer], &[&peer]);
+    let setup = setup
+        .set("gray.visitor_private", "on")
+        .set("gray.visitor_max_age", "2h")
+        .set("upstream.tries", 1);
+    let gateway = setup.start();
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\n", 200),
+        ("HEAD / HTTP/1.1\r\n", 200),
+        ("GET / HTTP/1.0\r\n", 200),
+        ("GET /not-modified HTTP/1.1\r\n", 304),
+        ("GET /early HTTP/1.1\r\n", 200),
+        (
+            "GET /tunnel HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n",
+            101,
+        ),
+        ("GET /broken HTTP/1.1\r\n", 502),
+    ] {
+        let mut client = gateway.connect();
+        client.send(format!("{head}Host: a\r\n\r\n"));
+        let mut head = client.head();
+        if head.status() == 103 {
+            assert!(!head.text().contains("graygate"), "{}", head.text());
+            head = client.head();
+        }
+        assert_eq!(head.status(), status, "{}", head.text());
+        let cookies = head.all("set-cookie");
+        let (own, ours) = cookies.split_at(cookies.len() - 1);
+        let end = "; Path=/; Max-Age=7200; SameSite=Lax; HttpOnly";
+        let is_ours = ours[0].starts_with("graygate_visitor=") && ours[0].ends_with(end);
+        assert!(is_ours, "{}", head.text());
+        let control = head.all("cache-control");
+        match status {
+            502 => assert_eq!((own.len(), &control[..]), (0, &["private".to_owned()][..])),
+            _ => {
+                assert_eq!(own, ["a=1", "b=2"]);
+                assert_eq!(control, ["public, max-age=9", "private"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cookie_is_found_in_a_field_as_long_as_a_head_may_be_and_behind_a_thousand_others() {
+    let FileSite { gateway, .. } = &FileSite::with(&["cookie:last=1"], |it| it);
+    let long = format!("a={}; last=1", "x".repeat(32_000));
+    let many: String = (0..1000).map(|it| format!("c{it}=; ")).collect();
+    for cookies in [
+        long,
+        format!("{many}last=1"),
+        format!("{many}last=1; last=2"),
+    ] {
+        let served = ask(gateway, "127.0.0.9", &format!("Cookie: {cookies}\r\n"));
+        assert_eq!(served.text(), "pre");
+    }
+    let longer = format!("Cookie: a={}; last=1\r\n", "x".repeat(33_000));
+    assert_eq!(ask(gateway, "127.0.0.9", &longer).status(), 431);
+}

@@ -7,6 +7,7 @@
 mod bodies;
 mod heads;
 mod proxy;
+mod subjects;
 mod texts;
 
 use graygate::http::limits::Limits;
@@ -14,6 +15,7 @@ use graygate::http::limits::Limits;
 pub use bodies::chunked;
 pub use heads::{client_address, request_head, response_head};
 pub use proxy::proxy_header;
+pub use subjects::subject;
 pub use texts::{ini_file, lists_file};
 
 /// Judges bytes.
@@ -26,6 +28,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("chunked", chunked),
     ("proxy_header", proxy_header),
     ("client_address", client_address),
+    ("subject", subject),
     ("lists_file", lists_file),
     ("ini_file", ini_file),
 ];

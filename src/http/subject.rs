@@ -52,7 +52,8 @@ impl<'a> Subject<'a> {
         self.head.method.of(self.bytes)
     }
 
-    /// The host without its port, in the case in which it was sent; empty if there is none.
+    /// The host without its port and without a dot at its end, which stands for the root of all names, in the
+    /// case in which it was sent; empty if there is none.
     pub fn host(&self) -> &'a [u8] {
         let authority = self.head.authority();
         let authority = authority.map_or(&[][..], |it| it.of(self.bytes));
@@ -60,7 +61,8 @@ impl<'a> Subject<'a> {
             [b'[', ..] => memchr::memchr(b']', authority).map(|it| it + 1),
             _ => memchr::memchr(b':', authority),
         };
-        &authority[..end.unwrap_or(authority.len())]
+        let host = &authority[..end.unwrap_or(authority.len())];
+        host.strip_suffix(b".").unwrap_or(host)
     }
 
     /// The path and the query, as they were sent.
@@ -88,8 +90,8 @@ impl<'a> Subject<'a> {
     }
 
     /// The parameters of the query in their order, each a name and a value, as they were sent: see
-    /// [`decoded`](super::query::decoded).
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    /// [`decode`](super::query::decode).
+    pub fn parameters(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         super::query::parameters(self.query().unwrap_or_default())
     }
 
@@ -102,7 +104,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The value of the first field of this `name`, in whatever case, if there is one.
-    pub(crate) fn header(&self, name: &str) -> Option<&'a [u8]> {
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         let is_it = |it: &&Field| {
             let own = it.name.of(self.bytes);
             own.eq_ignore_ascii_case(name.as_bytes())
@@ -112,7 +114,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The value of the first cookie of this `name`, if there is one.
-    pub(crate) fn cookie(&self, name: &[u8]) -> Option<&'a [u8]> {
+    pub fn cookie(&self, name: &[u8]) -> Option<&'a [u8]> {
         let mut cookies = self.cookies();
         cookies.find_map(|(it, value)| (it == name).then_some(value))
     }
