@@ -48,6 +48,7 @@ pub use remarks::{Skipped, SkippedEntry};
 pub use rule::Rule;
 pub(crate) use rule::words::comment;
 pub(crate) use selection::Look;
+pub(crate) use selection::near::{Inspection, TermFinding};
 pub use selection::{RulePlace, Scratch, Selected};
 pub use service::ServiceName;
 pub use share::Salt;

@@ -5,6 +5,7 @@
 //! requires a header field that no web page can send.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::admin::answer::{Body, PageResponse, READING, forbidden};
@@ -22,10 +23,13 @@ use crate::admin::view::View;
 use crate::admin::{host, metrics};
 use crate::error::AdminRefusal;
 use crate::http::h1::head::RequestHead;
+use crate::http::subject::Subject;
 use crate::lists::{PoolName, ServiceName};
-use crate::route::explain::{Explanation, Question, RoutingRules, explain};
+use crate::route::explain::{Candidate, Explanation, Question, RoutingRules, explain};
 use crate::store::By;
 use crate::store::gate::guard::HeldChange;
+use crate::upstream::roster::Peer;
+use crate::upstream::serving::ServiceInForce;
 
 /// Who may change something here sends this field with [`COMMAND_ACCEPT`]. A web page in a browser
 /// on this machine can reach the listener, too, but may not send such a field to another origin.
@@ -171,16 +175,15 @@ fn explained(view: &View, query: &[u8]) -> PageResponse {
         return PageResponse::text(400, "an address is required: /explain?ip=192.0.2.1\n");
     };
     let config = view.gateway.config.load();
-    let (pools, now) = (view.gateway.lists.pools(), Instant::now());
-    let standing = |pool| {
-        let usable = pools.usable(pool, now);
-        usable.standing(pools[pool].peers(), true, now)
+    let serving = view.gateway.lists.serving();
+    let find = |subject: &Subject<'_>| {
+        let place = serving.find(subject)?;
+        Ok(candidate(&serving.services()[place]))
     };
     let rules = RoutingRules {
-        pre: standing(PoolName::Pre),
-        prod: standing(PoolName::Prod),
         trusted_proxies: &config.gateway.trusted_proxies,
-        fallback: config.upstream.fallback,
+        gray: &config.gray,
+        find: &find,
     };
     let asked = Question::from(socket, &headers);
     let question = Question {
@@ -189,9 +192,30 @@ fn explained(view: &View, query: &[u8]) -> PageResponse {
         path: path.as_deref().unwrap_or(asked.path),
         ..asked
     };
-    match explain(&question, &rules, &view.publisher.lists()) {
+    match explain(&question, &rules) {
         Ok(explanation) => PageResponse::json(explain_page(&explanation)),
         Err(error) => PageResponse::text(400, format!("{error}\n")),
+    }
+}
+
+/// A service as it is now.
+fn candidate(service: &ServiceInForce) -> Candidate {
+    let (pools, now) = (service.pools(), Instant::now());
+    let standing = |pool| {
+        let usable = pools.usable(pool, now);
+        usable.standing(pools[pool].peers(), true, now)
+    };
+    let state = |it: &Peer| {
+        let state = it.health.state(now, pools.rules()).name();
+        (it.address.to_string(), state.to_owned())
+    };
+    Candidate {
+        name: service.name().clone(),
+        lists: Arc::clone(service.lists()),
+        fallback: pools.rules().fallback,
+        pre: standing(PoolName::Pre),
+        prod: standing(PoolName::Prod),
+        states: Some(PoolName::ALL.map(|pool| pools[pool].peers().iter().map(state).collect())),
     }
 }
 

@@ -3,15 +3,19 @@
 //! The running gateway is asked by its admin socket, or over TCP; offline, the configured store is read,
 //! and the same function decides in this process.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::admin::pages::Member as _;
 use crate::admin::pages::explain::{HEADER, HOST, IP, METHOD, REQUEST_PATH};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::lists::{Whom, stored};
 use crate::cli::report::Report;
-use crate::route::PoolStanding;
-use crate::route::explain::{self, Explanation, Question, RoutingRules};
+use crate::http::subject::Subject;
+use crate::lists::{Lists, ServiceName};
+use crate::route::explain::{self, Candidate, Explanation, NearEntry, Question, RoutingRules};
+use crate::route::{PoolStanding, ServiceTable};
 use crate::run;
 
 /// Who would serve a request from `ip` with these header fields, and why.
@@ -38,17 +42,37 @@ pub(crate) fn explain(
         }
         Whom::Store => {
             let config = run::load(config)?;
-            let lists = stored(&config)?;
+            let table = ServiceTable::new(&config.services);
+            let error = RefCell::new(None);
+            let find = |subject: &Subject<'_>| {
+                let place = table.find(subject.host(), subject.path())?;
+                let service = &config.services[place];
+                let lists = stored(&config).unwrap_or_else(|what| {
+                    *error.borrow_mut() = Some(what);
+                    Lists::unread()
+                });
+                Ok(Candidate {
+                    name: service.name.clone(),
+                    fallback: service.upstream.fallback,
+                    pre: PoolStanding::by_list(&lists.pre),
+                    prod: PoolStanding::by_list(&lists.prod),
+                    lists: Arc::new(lists),
+                    states: None,
+                })
+            };
             let rules = RoutingRules {
                 trusted_proxies: &config.gateway.trusted_proxies,
-                fallback: config.upstream.fallback,
-                pre: PoolStanding::by_list(&lists.pre),
-                prod: PoolStanding::by_list(&lists.prod),
+                gray: &config.gray,
+                find: &find,
             };
+            let explanation = explain::explain(question, &rules)?;
+            if let Some(error) = error.take() {
+                return Err(error);
+            }
             Explanation {
                 // Only a gateway counts them.
                 generation: None,
-                ..explain::explain(question, &rules, &lists)?
+                ..explanation
             }
         }
     };
@@ -72,22 +96,87 @@ fn text(explanation: &Explanation) -> String {
         None => "not a trusted proxy, so it is the client".to_owned(),
     };
     let outcome = match &it.refusal {
-        Some(refusal) => format!("503 {refusal}"),
+        Some(refusal) => format!("{} {refusal}", it.status.unwrap_or(503)),
         None => format!("{} ({})", plain(&it.pool), plain(&it.reason)),
     };
     let fallback = it.fallback.as_ref().map(|fallback| {
         let count = it.fallback_count.unwrap_or_default();
         format!("fallback    {} (prod)\n", peers(fallback, count))
     });
+    let line = |name: &str, text: Option<String>| {
+        text.map_or_else(String::new, |it| format!("{name:<12}{it}\n"))
+    };
+    let service = it.service.clone().filter(|it| it != ServiceName::DEFAULT);
+    let bucket = it.bucket.as_ref().map(|it| format!("{it} of 100"));
+    let visitor = it
+        .visitor_is_new
+        .then(|| "new, with an id by chance".to_owned());
+    let refused = it
+        .force_refused
+        .as_ref()
+        .map(|it| format!("not forced: {it}"));
+    let states = it.states.iter();
+    let states: Vec<String> = states
+        .map(|(peer, state)| format!("{peer} {state}"))
+        .collect();
+    let states = (!states.is_empty()).then(|| states.join(", "));
     let generation = it.generation.map_or("-".to_owned(), |it| it.to_string());
     format!(
-        "connection  {} ({socket})\nclient      {}\nentry       {}\nserved by   {outcome}\n\
-         peers       {}\n{}generation  {generation}, digest {}\n",
+        "connection  {} ({socket})\nclient      {}\n{}{}{}entry       {}\n{}served by   {outcome}\n\
+         peers       {}\n{}{}generation  {generation}, digest {}\n{}",
         it.socket,
         it.client,
+        line("service", service),
+        line("tester", refused),
+        line("visitor", visitor),
         plain(&it.entry),
+        line("bucket", bucket),
         peers(&it.peers, it.peers_count),
+        line("states", states),
         fallback.unwrap_or_default(),
         it.digest,
+        near(it),
     )
+}
+
+/// The entries that hold or came near, each with its terms: `+` before those that hold.
+fn near(explanation: &Explanation) -> String {
+    let entries = &explanation.near;
+    let mut text = String::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let name = if at == 0 { "near" } else { "" };
+        let decides = explanation.entry.as_ref() == Some(&entry.entry);
+        text.push_str(&format!(
+            "{name:<12}{} ({})\n",
+            entry.entry,
+            verdict(entry, decides)
+        ));
+        for term in entry
+            .terms
+            .iter()
+            .filter(|_| entry.terms.len() > 1 || entry.terms[0].found.is_some())
+        {
+            let sign = if term.holds { '+' } else { '-' };
+            let found = term
+                .found
+                .as_ref()
+                .map(|it| format!(": {it}"))
+                .unwrap_or_default();
+            text.push_str(&format!("{:<14}{sign} {}{found}\n", "", term.term));
+        }
+    }
+    let more = explanation.near_count.saturating_sub(entries.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("{:<12}and {more} more\n", ""));
+    }
+    text
+}
+
+fn verdict(entry: &NearEntry, decides: bool) -> &'static str {
+    match entry {
+        _ if decides => "decides",
+        NearEntry { expired: true, .. } => "has expired",
+        NearEntry { holds: true, .. } => "holds, but another one decides",
+        NearEntry { holds: false, .. } => "does not hold",
+    }
 }

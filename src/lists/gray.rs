@@ -17,6 +17,7 @@ use super::notes::{self, FindingKind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
 use super::rule::Rule;
+use super::selection::near::{self, Inspection};
 use super::selection::{Look, Scratch, Selection};
 use super::share::Salt;
 use crate::http::subject::Subject;
@@ -194,6 +195,17 @@ impl GrayList {
             true => None,
             false => Some(selection.look_at(subject, &self.salt, now, scratch)),
         }
+    }
+
+    /// What the entries that are more than an address or a net make of a request, term by term: those that
+    /// hold, and those that came near, at most so many; and how many there are. For explanations.
+    pub(crate) fn inspect(
+        &self,
+        subject: &Subject<'_>,
+        now: SystemTime,
+        most: usize,
+    ) -> (Vec<Inspection>, usize) {
+        near::near(self.rules(), subject, &self.salt, now, most)
     }
 
     /// True when an address or a net covers `client`, which is compared as an address and never as text. An

@@ -18,6 +18,7 @@
 
 mod filing;
 mod names;
+pub(super) mod near;
 mod probe;
 mod scratch;
 mod sources;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::admin::pages::member::{Member, Page, members};
-use crate::route::explain::Explanation;
+use crate::route::explain::{Explanation, NearEntry, NearTerm};
 
 /// In the query: the address that the connection comes from.
 pub(crate) const IP: &str = "ip";
@@ -26,17 +26,34 @@ members!(Explanation {
     x_forwarded_for,
     doubt,
     client,
+    service,
     pool,
     reason,
     refusal,
+    status,
     entry,
+    bucket,
+    force_refused,
+    visitor_is_new,
+    near,
+    near_count,
     generation,
     digest,
     peers,
     peers_count,
     fallback,
-    fallback_count
+    fallback_count,
+    states
 });
+
+members!(NearEntry {
+    entry,
+    holds,
+    expired,
+    terms
+});
+
+members!(NearTerm { term, holds, found });
 
 impl Page for Explanation {
     const PATH: &'static str = "/explain";
