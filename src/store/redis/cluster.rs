@@ -202,6 +202,12 @@ pub(crate) fn explained(error: RedisError, keyring: &Keyring) -> RedisError {
     if !is_of_cluster(&error) {
         return error;
     }
+    if keyring.scattered().is_none() && keyring.slots() > 1 {
+        return io_error(
+            "this is a Redis Cluster, and the services are in several slots of it, which cannot be read in one \
+             transaction; give the keys of all services one hash tag, as in {gg}shop:gray",
+        );
+    }
     let Some(scattered) = keyring.scattered() else {
         return match is_unnamed() {
             true => io_error(format!("{} (the server {UNNAMED})", describe(&error))),

@@ -1,6 +1,6 @@
 //! The keys of the services that are read together, and which of them is what. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use redis::Cmd;
 
@@ -161,6 +161,12 @@ impl Keyring {
     pub(crate) fn slot(&self, service: usize) -> u16 {
         // Its own gray list may be another one's.
         slot(self.services[service].lists.pre.as_bytes())
+    }
+
+    /// How many slots of a cluster the services are in.
+    pub(crate) fn slots(&self) -> usize {
+        let slots = (0..self.len()).map(|it| self.slot(it));
+        slots.collect::<BTreeSet<_>>().len()
     }
 
     /// A service whose lists are in several slots of a cluster.
