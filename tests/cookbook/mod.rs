@@ -32,6 +32,8 @@ pub(crate) struct Step {
     pub(crate) line: usize,
     /// As it stands there.
     pub(crate) text: String,
+    /// The command's words.
+    pub(crate) words: Vec<String>,
     pub(crate) act: Act,
 }
 
@@ -172,14 +174,20 @@ fn step((line, text): (usize, &str)) -> Option<Result<Step, String>> {
         return None;
     }
     let (command, comment) = text.split_once("  # ").unwrap_or((text, ""));
-    let act = act(command.trim(), comment.trim());
-    let act = act.map_err(|why| format!("line {line}: {why}: {text}"));
-    let text = text.to_owned();
-    Some(act.map(|act| Step { line, text, act }))
+    let step = words(command.trim()).and_then(|words| {
+        let act = act(&words, comment.trim())?;
+        let text = text.to_owned();
+        Ok(Step {
+            line,
+            text,
+            words,
+            act,
+        })
+    });
+    Some(step.map_err(|why| format!("line {line}: {why}: {text}")))
 }
 
-fn act(command: &str, comment: &str) -> Result<Act, String> {
-    let words = words(command)?;
+fn act(words: &[String], comment: &str) -> Result<Act, String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let owned = |words: &[&str]| {
         words
@@ -295,7 +303,7 @@ fn claim(text: &str) -> Result<Claim, String> {
 }
 
 /// The words of a command, as a shell takes them: quotes and backslashes, and nothing else of what it knows.
-pub(crate) fn words(command: &str) -> Result<Vec<String>, String> {
+fn words(command: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = command.chars();
