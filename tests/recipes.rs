@@ -37,12 +37,6 @@ fn every_recipe_does_what_it_says() {
     cook(&recipes_of_the_page());
 }
 
-/// What takes lists or salts of services, which no gateway reads yet.
-fn is_awaited(recipe: &Recipe) -> bool {
-    let mut steps = recipe.steps.iter();
-    recipe.settings.contains("[service ") || steps.any(|it| it.text.contains("graygate:salt"))
-}
-
 /// Tries all of them, some at a time; `RECIPE=Force` those under a heading with that word.
 #[track_caller]
 fn cook(recipes: &[Recipe]) {
@@ -59,7 +53,7 @@ fn cook(recipes: &[Recipe]) {
                     let Some((db, recipe)) = next else {
                         return;
                     };
-                    if !recipe.heading.contains(&only) || is_awaited(recipe) {
+                    if !recipe.heading.contains(&only) {
                         continue;
                     }
                     let cooked = catch_unwind(AssertUnwindSafe(|| {
