@@ -1,10 +1,12 @@
 //! The name of a store, by which a last-good copy says whose lists it holds.
 //!
 //! It contains what distinguishes one set of lists from another: the server (or the name of the master,
-//! and its Sentinels), the database, the keys and the service; or the path of the lists file. It does
+//! and its Sentinels), the database, the keys of each service; or the path of the lists file. It does
 //! not contain how the server is reached: another user, password or TLS setting does not mean other
-//! lists.
+//! lists. Nor do services that only one of the two has: a service that is added or taken away leaves the
+//! lists of the others what they are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::config::{self, Address, Store, Url};
-use crate::lists::ListName;
+use crate::lists::{ByList, ListName};
 
 /// The service that the keys of `[redis]`, or the lists file, are of.
 const SERVICE: &str = "default";
@@ -32,13 +34,20 @@ enum StorePlace {
         /// Sorted; none: the server is named by its address.
         sentinels: Vec<String>,
         db: i64,
-        /// Of gray, pre and prod.
-        keys: [String; 3],
+        keys: ListKeys,
+        /// Of the other services, by their names.
+        services: BTreeMap<String, ListKeys>,
     },
     File(String),
 }
 
+/// The keys of gray, pre and prod.
+type ListKeys = [String; 3];
+
 impl StoreName {
+    /// The most services whose keys are shown a person.
+    const MOST_SHOWN: usize = 3;
+
     /// The name of a store that is configured.
     pub(crate) fn of(store: &Store) -> Self {
         match store {
@@ -63,11 +72,20 @@ impl StoreName {
             Address::Tcp { host, .. } if !sentinels.is_empty() => host.clone(),
             _ => address(&settings.url),
         };
+        let keys_of = |lists: &ByList<String>| ListName::ALL.map(|list| lists[list].clone());
+        let (mut keys, mut services) = (keys_of(&settings.keys), BTreeMap::new());
+        for it in &settings.services {
+            match it.service.is_default() {
+                true => keys = keys_of(&it.lists),
+                false => drop(services.insert(it.service.to_string(), keys_of(&it.lists))),
+            }
+        }
         let place = StorePlace::Redis {
             server,
             sentinels,
             db: settings.url.login().db,
-            keys: ListName::ALL.map(|list| settings.keys[list].clone()),
+            keys,
+            services,
         };
         Self {
             place,
@@ -85,16 +103,22 @@ impl StoreName {
                     sentinels,
                     db,
                     keys,
+                    services,
                 },
                 StorePlace::Redis {
                     server: other_server,
                     sentinels: other_sentinels,
                     db: other_db,
                     keys: other_keys,
+                    services: other_services,
                 },
             ) => {
                 let none = sentinels.is_empty() && other_sentinels.is_empty();
+                let mut in_both = services
+                    .iter()
+                    .filter_map(|(name, keys)| Some((keys, other_services.get(name)?)));
                 (server, db, keys) == (other_server, other_db, other_keys)
+                    && in_both.all(|(one, other)| one == other)
                     && (none || sentinels.iter().any(|it| other_sentinels.contains(it)))
             }
             (one, other) => one == other,
@@ -124,13 +148,21 @@ impl StoreName {
                 sentinels,
                 db,
                 keys,
-            } => json!({
-                "redis": server,
-                "sentinels": sentinels,
-                "db": db,
-                "keys": keys,
-                "service": service,
-            }),
+                services,
+            } => {
+                let mut page = json!({
+                    "redis": server,
+                    "sentinels": sentinels,
+                    "db": db,
+                    "keys": keys,
+                    "service": service,
+                });
+                // Without other services, the name is what it was before there were any.
+                if !services.is_empty() {
+                    page["services"] = json!(services);
+                }
+                page
+            }
             StorePlace::File(path) => json!({ "file": path, "service": service }),
         };
         page.to_string()
@@ -141,13 +173,23 @@ impl StoreName {
         let page: Value = serde_json::from_str(text).ok()?;
         let owned = |it: &Value| it.as_str().map(str::to_owned);
         let all = |it: &Value| it.as_array()?.iter().map(owned).collect::<Option<Vec<_>>>();
+        let keys = |it: &Value| ListKeys::try_from(all(it)?).ok();
+        let services = match &page["services"] {
+            Value::Null => BTreeMap::new(),
+            services => {
+                let each = services.as_object()?.iter();
+                let read = each.map(|(name, it)| Some((name.clone(), keys(it)?)));
+                read.collect::<Option<_>>()?
+            }
+        };
         let place = match owned(&page["file"]) {
             Some(path) => StorePlace::File(path),
             None => StorePlace::Redis {
                 server: owned(&page["redis"])?,
                 sentinels: all(&page["sentinels"])?,
                 db: page["db"].as_i64()?,
-                keys: all(&page["keys"])?.try_into().ok()?,
+                keys: keys(&page["keys"])?,
+                services,
             },
         };
         let service = owned(&page["service"])?;
@@ -169,12 +211,19 @@ impl fmt::Display for StoreName {
                 sentinels,
                 db,
                 keys,
+                services,
             } => {
                 write!(f, "redis {server}")?;
                 if !sentinels.is_empty() {
                     write!(f, " of the Sentinels {}", sentinels.join(","))?;
                 }
                 write!(f, " db {db} keys {}", keys.join(","))?;
+                for (name, keys) in services.iter().take(Self::MOST_SHOWN) {
+                    write!(f, ", of {name} {}", keys.join(","))?;
+                }
+                if let Some(more) = services.len().checked_sub(Self::MOST_SHOWN + 1) {
+                    write!(f, ", and of {} more services", more + 1)?;
+                }
             }
             StorePlace::File(path) => write!(f, "file {path}")?,
         }
@@ -235,11 +284,40 @@ mod tests {
     }
 
     #[test]
+    fn services_that_both_have_are_the_same_and_others_do_not_matter() {
+        let of = |services: &str| name(&format!("url = redis://h; {services}"));
+        let section =
+            |name: &str, more: &str| format!("[service {name}]; hosts = {name}; {more}; ");
+        let none = of("");
+        let [a, b] = ["a", "b"].map(|it| of(&section(it, "")));
+        let both = of(&(section("b", "") + &section("a", "")));
+        let other = of(&section("a", "pre_key = other"));
+        for (one, two) in [(&none, &a), (&a, &b), (&a, &both), (&none, &other)] {
+            assert!(one.is(two) && two.is(one), "{one}; {two}");
+        }
+        assert!(!a.is(&other) && !other.is(&both) && b.is(&other));
+        // A gateway without services has the name that it always had.
+        assert_eq!(
+            none.to_json(),
+            r#"{"db":0,"keys":["gray","pre","prod"],"redis":"h:6379","sentinels":[],"service":"default"}"#
+        );
+        assert_eq!(none.to_string(), "redis h:6379 db 0 keys gray,pre,prod");
+        assert_eq!(a.to_string(), format!("{none}, of a a:gray,a:pre,a:prod"));
+        let many: Vec<String> = (0..5).map(|it| section(&format!("s{it}"), "")).collect();
+        assert!(
+            of(&many.concat())
+                .to_string()
+                .ends_with("s2:prod, and of 2 more services")
+        );
+    }
+
+    #[test]
     fn a_name_is_read_as_it_was_written_and_holds_no_secret() {
         for name in [
             name("url = redis://user:secret@h/3"),
             name("url = redis://:secret@mymaster; sentinels = [::1]:1, b"),
             name("url = unix:///a b?db=2"),
+            name("url = redis://h; [service a]; hosts = a; [service b]; hosts = b; gray = a"),
             StoreName::of_file(Path::new("/a \"b\"\n")),
         ] {
             let text = name.to_json();
@@ -247,7 +325,10 @@ mod tests {
             assert!(!name.to_string().contains("secret"));
             assert_eq!(StoreName::parse(&text), Some(name));
         }
-        for text in ["", "{}", "[]", "{\"redis\":\"h\"}", "{\"file\":1}"] {
+        let odd = name("url = redis://h")
+            .to_json()
+            .replace('}', r#","services":{"a":["x"]}}"#);
+        for text in ["", "{}", "[]", "{\"redis\":\"h\"}", "{\"file\":1}", &odd] {
             assert_eq!(StoreName::parse(text), None, "{text}");
         }
     }
