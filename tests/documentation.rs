@@ -131,6 +131,19 @@ fn refusals() -> String {
     table
 }
 
+fn service_keys() -> String {
+    let mut table = "| key | default | |\n|---|---|---|\n".to_owned();
+    for key in KEYS.of_services() {
+        let default = if key.default.is_empty() {
+            "(none)"
+        } else {
+            key.default
+        };
+        writeln!(table, "| {} | {default} | {} |", key.name, key.text).unwrap();
+    }
+    table
+}
+
 fn failures() -> String {
     let mut table =
         "| name | status | when | another attempt | error log |\n|---|---|---|---|---|\n"
@@ -344,6 +357,7 @@ fn the_tables_say_what_the_code_does() {
         ("docs/gray.md", "forces", forces()),
         ("docs/gray.md", "reads", reads()),
         ("docs/security.md", "admin refusals", admin_refusals()),
+        ("docs/settings.md", "service-keys", service_keys()),
     ];
     let mut stale = Vec::new();
     for (name, of, table) in tables {

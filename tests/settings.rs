@@ -401,3 +401,133 @@ fn a_section_of_a_pool_is_shown_where_the_file_has_it() {
         .map(|it| it["section"].as_str().unwrap());
     assert_eq!(names.filter(|it| it.starts_with("health p")).count(), 1);
 }
+
+#[test]
+fn a_service_is_shown_with_what_its_sections_say_and_a_reload_adds_and_takes_away_services() {
+    let redis = Redis::start();
+    let mut gateway = Setup::new()
+        .redis(redis.url())
+        .set("admin.socket", "admin.sock")
+        .set("gateway.pid_file", "pid")
+        .set("service shop.hosts", "shop.example.com, *.shop.example.com")
+        .set("service shop.read_timeout", "7s")
+        .set("service shop health pre.path", "/up")
+        .start();
+    let ini = ini(&gateway);
+    let of_services = |answer: &Value| {
+        let all = answer["settings"].as_array().unwrap().iter();
+        let shown = all.filter(|it| it["section"].as_str().unwrap().starts_with("service "));
+        let shown = shown.map(|it| {
+            assert_eq!(it["origin"], "file", "{it}");
+            let (section, name) = (
+                it["section"].as_str().unwrap(),
+                it["name"].as_str().unwrap(),
+            );
+            assert_eq!(it["key"], format!("{section}.{name}"));
+            (
+                format!("{section}.{name}"),
+                it["value"].as_str().unwrap().to_owned(),
+            )
+        });
+        let mut shown: Vec<(String, String)> = shown.collect();
+        shown.sort();
+        shown
+    };
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let expected = [
+        pair("service shop health pre.path", "/up"),
+        pair("service shop.hosts", "shop.example.com, *.shop.example.com"),
+        pair("service shop.read_timeout", "7s"),
+    ];
+    for arguments in [&[][..], &["--file"]] {
+        assert_eq!(of_services(&answer(&ini, arguments)), expected);
+    }
+    let timeouts: Vec<usize> = {
+        let text = fs::read_to_string(&ini).unwrap();
+        let lines = (1..).zip(text.lines());
+        lines
+            .filter(|(_, it)| it.starts_with("read_timeout ="))
+            .map(|(at, _)| at)
+            .collect()
+    };
+    let line = setting(&answer(&ini, &[]), "service shop.read_timeout")["line"].as_u64();
+    assert!(timeouts.contains(&usize::try_from(line.unwrap()).unwrap()));
+    let good = format!("{}: the configuration is good", ini.display());
+    let count = |ini: &Path| {
+        let output = run_to_exit(&["-t", "--json", "-c", ini.to_str().unwrap()]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["services"].clone()
+    };
+    assert_eq!(
+        test_of(&ini).0,
+        format!("{good}, with 1 service and the default one\n")
+    );
+    assert_eq!(count(&ini), 2);
+
+    let reload = || {
+        let output = run_to_exit(&["reload", "-c", ini.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    gateway.edit_ini(|it| {
+        it.unset("service shop.hosts")
+            .unset("service shop.read_timeout")
+            .unset("service shop health pre.path")
+            .set("service a.paths", "/a")
+            .set("service b.paths", "/b")
+            .set("service b.gray", "a")
+            .set("gateway.default_service", "off")
+    });
+    assert_eq!(
+        test_of(&ini).0,
+        format!("{good}, with 2 services and no default one\n")
+    );
+    reload();
+    let expected = [
+        pair("service a.paths", "/a"),
+        pair("service b.gray", "a"),
+        pair("service b.paths", "/b"),
+    ];
+    assert_eq!(of_services(&answer(&ini, &[])), expected);
+
+    // What is wrong with one is said, and those before it stay.
+    gateway.edit_ini(|it| it.set("service b.paths", "/b, /a/"));
+    let output = run_to_exit(&["-t", "-c", ini.to_str().unwrap()]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(said.contains("[service a] paths on line "), "{said}");
+    assert!(
+        !run_to_exit(&["reload", "-c", ini.to_str().unwrap()])
+            .status
+            .success()
+    );
+    assert_eq!(of_services(&answer(&ini, &[])), expected);
+}
+
+#[test]
+fn keys_of_services_that_lie_apart_in_a_cluster_are_told() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let ini = folder.path().join("graygate.ini");
+    let text = "[gateway]\nuser =\npid_file =\n[log]\naccess = off\nerror = off\n[lists]\nlast_good =\n\
+                [admin]\nsocket = off\nlisten = off\n[redis]\nurl = redis://127.0.0.1\n";
+    let shop =
+        "[service shop]\nhosts = a\ngray_key = {s}:gray\npre_key = {s}:pre\nprod_key = {s}:prod\n";
+    let shared = "[service api]\nhosts = b\ngray = shop\npre_key = {a}:pre\nprod_key = {a}:prod\n";
+    let warnings = |services: &str| {
+        fs::write(&ini, format!("{text}{services}")).unwrap();
+        let output = run_to_exit(&["-t", "--json", "-c", ini.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["warnings"].clone()
+    };
+    assert_eq!(warnings(&format!("{shop}{shared}")), json!([]));
+    let said = warnings(&format!("{shop}{}", shared.replace("{a}:prod", "{b}:prod")));
+    let said = said[0].as_str().unwrap();
+    assert!(
+        said.starts_with("[service api] pre_key, prod_key: {a}:pre and {b}:prod have hash tags"),
+        "{said}"
+    );
+    let said = warnings(&shop.replace("{s}:gray", "{t}:gray"));
+    let said = said[0].as_str().unwrap();
+    assert!(
+        said.starts_with("[service shop] gray_key, pre_key, prod_key: {t}:gray, "),
+        "{said}"
+    );
+}

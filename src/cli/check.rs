@@ -91,6 +91,20 @@ pub(crate) fn check(path: &Path) -> Result<(Config, Vec<String>), String> {
     Ok((config, warnings))
 }
 
+/// How many services there are, if there are others than the default one.
+pub(crate) fn services(config: &Config) -> String {
+    let (count, default) = match &*config.services {
+        [default, others @ ..] => (others.len(), default.takes_rest),
+        [] => (0, true),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    match (count, default) {
+        (0, _) => String::new(),
+        (_, true) => format!(", with {count} service{plural} and the default one"),
+        (_, false) => format!(", with {count} service{plural} and no default one"),
+    }
+}
+
 /// The environment of this command takes precedence over the file.
 fn masked(config: &Config) -> impl Iterator<Item = String> {
     config.masked.iter().map(|key| {
@@ -146,14 +160,27 @@ fn keys_apart(config: &Config) -> Vec<String> {
     };
     let keyring = store::redis::Keyring::new(redis.services.clone());
     let warning = |at: usize| {
-        let ServiceKeys { service, lists, .. } = &redis.services[at];
+        let ServiceKeys {
+            service,
+            lists,
+            gray_of,
+            ..
+        } = &redis.services[at];
         let section = match service.is_default() {
             true => "redis".to_owned(),
             false => format!("service {service}"),
         };
         let ByList { gray, pre, prod } = lists;
+        let (names, keys) = match gray_of {
+            // What is shared is read for the service that it is of.
+            Some(_) => ("pre_key, prod_key", format!("{pre} and {prod}")),
+            None => (
+                "gray_key, pre_key, prod_key",
+                format!("{gray}, {pre} and {prod}"),
+            ),
+        };
         format!(
-            "[{section}] gray_key, pre_key, prod_key: {gray}, {pre} and {prod} have hash tags, and are in several slots: \
+            "[{section}] {names}: {keys} have hash tags, and are in several slots: \
              a Redis Cluster does not allow reading them in one transaction; give all of them the same tag"
         )
     };

@@ -167,17 +167,24 @@ fn test(path: &Path) -> Result<Report, String> {
     startup.at("asking the gateway that runs with this file".to_owned());
     let waiting = waiting::keys(&config);
     let file = path.display().to_string();
+    let good = format!(
+        "{file}: the configuration is good{}",
+        check::services(&config)
+    );
     let text = match waiting.as_deref() {
-        None | Some([]) => format!("{file}: the configuration is good\n"),
+        None | Some([]) => format!("{good}\n"),
         Some(keys) => {
             let keys = keys.join(", ");
-            format!(
-                "{file}: the configuration is good; in the gateway that runs, only a restart changes {keys}\n"
-            )
+            format!("{good}; in the gateway that runs, only a restart changes {keys}\n")
         }
     };
-    let json =
-        json!({ "file": file, "good": true, "warnings": warnings, "after_restart": waiting });
+    let json = json!({
+        "file": file,
+        "good": true,
+        "services": config.services.len(),
+        "warnings": warnings,
+        "after_restart": waiting,
+    });
     let notes = warnings.iter().map(|it| format!("warning: {it}"));
     Ok(Report::new(text, json).noting(notes.collect()))
 }
