@@ -80,11 +80,19 @@ pub(crate) struct HistogramSum {
 }
 
 impl HistogramSum {
-    fn add(&mut self, histogram: &Histogram) {
+    pub(crate) fn add(&mut self, histogram: &Histogram) {
         for (sum, count) in self.buckets.iter_mut().zip(&histogram.buckets) {
             *sum = sum.wrapping_add(count.get());
         }
         self.sum = self.sum.wrapping_add(histogram.sum.get());
+    }
+
+    /// Adds what was added up elsewhere.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (sum, count) in self.buckets.iter_mut().zip(&other.buckets) {
+            *sum = sum.wrapping_add(*count);
+        }
+        self.sum = self.sum.wrapping_add(other.sum);
     }
 }
 
@@ -128,6 +136,12 @@ impl PoolMetrics {
     /// How long the requests for a pool took, or those that were answered without a peer.
     pub(crate) fn durations_of(&self, pool: Option<PoolName>) -> &Histogram {
         &self.durations[place_of(pool)]
+    }
+
+    /// All requests.
+    pub(crate) fn all_requests(&self) -> u64 {
+        let counts = self.requests.iter().flatten().map(Counter::get);
+        counts.fold(0, u64::wrapping_add)
     }
 
     /// Counts one finished request.

@@ -43,11 +43,19 @@ fn found(view: &View, what: Degradation, clients: bool) -> Vec<String> {
 
 /// The pools with peers that are so.
 fn pools(view: &View, is_so: impl Fn(Up) -> bool) -> Vec<String> {
-    let pools = view.gateway.lists.pools();
-    let up = PoolName::ALL.map(|it| (it, Up::of(pools[it].peers())));
-    let so = up.into_iter().filter(|(_, up)| up.all > 0 && is_so(*up));
-    so.map(|(pool, up)| format!("{}: {} of {} servers are up", pool.name(), up.up, up.all))
-        .collect()
+    let serving = view.gateway.lists.serving();
+    let services = serving.services().iter().map(|it| it.pools());
+    let up = services.flat_map(|it| PoolName::ALL.map(|pool| (it, pool, Up::of(it[pool].peers()))));
+    let so = up.filter(|(.., up)| up.all > 0 && is_so(*up));
+    so.map(|(pools, pool, up)| {
+        let service = match pools.service() {
+            service if service.is_default() => String::new(),
+            service => format!("{service} "),
+        };
+        let (pool, up, all) = (pool.name(), up.up, up.all);
+        format!("{service}{pool}: {up} of {all} servers are up")
+    })
+    .collect()
 }
 
 fn descriptors(view: &View) -> Option<String> {

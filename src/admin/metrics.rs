@@ -8,35 +8,38 @@ mod checks;
 mod page;
 mod peers;
 mod process;
+mod requests;
+mod service;
 
-use std::slice;
 use std::time::{Instant, SystemTime};
 
 use page::{Labels, MetricsPage, Select};
+use service::ServiceLabel;
 
 use crate::admin::degraded;
 use crate::admin::pages::standing::{age_of, copy_is_in_force};
 use crate::admin::view::View;
-use crate::error::{
-    AdminRefusal, Close, Degradation, Doubt, Failure, Refusal, StoreFindingKind, WrongForce,
-};
+use crate::error::{AdminRefusal, Close, Degradation, StoreFindingKind};
 use crate::fleet::heartbeat::HeartbeatCounts;
 use crate::lists::notes::FindingKind;
-use crate::lists::{ListName, PoolName, ServiceName};
-use crate::metrics::{Counter, Metrics, STATUS_CLASSES, WorkerMetrics};
+use crate::lists::{ListName, Lists, ServiceName};
+use crate::metrics::Metrics;
 use crate::net;
 use crate::store::{Cause, copy};
 use crate::upstream::names;
+use crate::upstream::serving::{CountedRequests, Serving};
 
 /// The whole page.
 pub(super) fn render(view: &View) -> String {
     let mut page = MetricsPage::new();
     let metrics = &view.gateway.metrics;
-    requests(&mut page, metrics);
-    connections(&mut page, metrics);
+    let serving = view.gateway.lists.serving();
+    let counted = view.gateway.lists.counted_requests();
+    requests::render(&mut page, metrics, &serving, &counted);
+    connections(&mut page, metrics, &counted);
     peers::render(&mut page, &view.gateway);
     checks::render(&mut page, view.checker.counts());
-    lists(&mut page, view);
+    lists(&mut page, view, &serving);
     let reloads = view.reloads.state();
     page.family(
         "reloads_total",
@@ -128,163 +131,7 @@ pub(super) fn render(view: &View) -> String {
     page.into_text()
 }
 
-fn requests(page: &mut MetricsPage, metrics: &Metrics) {
-    page.family(
-        "requests_total",
-        "counter",
-        "Requests by pool and class of status; class 0xx: nothing was answered.",
-    );
-    for pool in POOLS_AND_NONE {
-        for class in 0..STATUS_CLASSES {
-            let count = metrics.sum(|it| &it.of_default.requests_of(pool)[class]);
-            let class = format!("{class}xx");
-            page.value(
-                "requests_total",
-                &[("pool", &pool_name(pool)), ("status", &class)],
-                count,
-            );
-        }
-    }
-    page.single(
-        "requests_attempted_total",
-        "counter",
-        "Requests for which a peer was asked; the attempts are these and the retries.",
-        metrics.sum(|it| &it.requests_attempted),
-    );
-    attempts(page, metrics);
-    page.family(
-        "fallbacks_total",
-        "counter",
-        "Gray clients that prod has served, by reason.",
-    );
-    let empty = metrics.sum(|it| &it.of_default.fallbacks_empty);
-    let out = metrics.sum(|it| &it.of_default.fallbacks_out);
-    let exhausted = metrics.sum(|it| &it.of_default.fallbacks_exhausted);
-    page.value("fallbacks_total", &[("reason", &"pre-empty")], empty);
-    page.value("fallbacks_total", &[("reason", &"pre-out")], out);
-    page.value(
-        "fallbacks_total",
-        &[("reason", &"pre-exhausted")],
-        exhausted,
-    );
-    page.family(
-        "refusals_total",
-        "counter",
-        "Requests that the gateway has answered itself, by reason.",
-    );
-    for refusal in Refusal::ALL {
-        let count = metrics.sum(|it| &it.refusals[refusal.index()]);
-        page.value("refusals_total", &[("reason", &refusal.name())], count);
-    }
-    page.family(
-        "proxies_not_believed_total",
-        "counter",
-        "Requests of trusted proxies whose word on the client was not taken, by reason.",
-    );
-    for doubt in Doubt::ALL {
-        let count = metrics.sum(|it| &it.doubts[doubt.index()]);
-        let labels: Labels<'_> = &[("reason", &doubt.name())];
-        page.value("proxies_not_believed_total", labels, count);
-    }
-    page.family(
-        "forces_refused_total",
-        "counter",
-        "Requests that ask for a version by force_header or force_cookie in a way that does not count, by reason.",
-    );
-    for wrong in WrongForce::ALL {
-        let count = metrics.sum(|it| &it.forces_refused[wrong.index()]);
-        let labels: Labels<'_> = &[("reason", &wrong.name())];
-        page.value("forces_refused_total", labels, count);
-    }
-    page.family(
-        "request_duration_seconds",
-        "histogram",
-        "From the first byte of a request to the last of its response.",
-    );
-    let all = metrics.histogram(|it| &it.of_default.durations);
-    page.histogram("request_duration_seconds", &[], &all);
-    durations_by_pool(page, metrics);
-}
-
-fn attempts(page: &mut MetricsPage, metrics: &Metrics) {
-    page.family(
-        "attempts_total",
-        "counter",
-        "Attempts on peers by pool and outcome; abandoned: through no fault of the peer's.",
-    );
-    for pool in PoolName::ALL {
-        let (at, name) = (pool as usize, pool.name());
-        let ok = metrics.sum(|it| &it.of_default.attempts_ok[at]);
-        let abandoned = metrics.sum(|it| &it.of_default.attempts_abandoned[at]);
-        for (outcome, count) in [("ok", ok), ("abandoned", abandoned)] {
-            page.value(
-                "attempts_total",
-                &[("pool", &name), ("outcome", &outcome)],
-                count,
-            );
-        }
-        for failure in Failure::ALL {
-            let count = metrics.sum(|it| &it.of_default.attempts_failed[at][failure.index()]);
-            let labels: Labels<'_> = &[("pool", &name), ("outcome", &failure.name())];
-            page.value("attempts_total", labels, count);
-        }
-    }
-    let tables: [(&str, &str, OfPools); 2] = [
-        (
-            "retries_total",
-            "Attempts that were not the first of their request, by pool.",
-            |it| &it.of_default.retries,
-        ),
-        (
-            "retries_denied_total",
-            "Requests that were not tried again, since retry_budget was used up, by pool.",
-            |it| &it.of_default.retries_denied,
-        ),
-    ];
-    for (name, help, counters) in tables {
-        page.family(name, "counter", help);
-        for pool in PoolName::ALL {
-            let count = metrics.sum(|it| &counters(it)[pool as usize]);
-            page.value(name, &[("pool", &pool.name())], count);
-        }
-    }
-}
-
-/// One counter for each pool.
-type OfPools = fn(&WorkerMetrics) -> &[Counter; PoolName::ALL.len()];
-
-const POOLS_AND_NONE: [Option<PoolName>; PoolName::ALL.len() + 1] =
-    [Some(PoolName::Pre), Some(PoolName::Prod), None];
-
-fn pool_name(pool: Option<PoolName>) -> &'static str {
-    pool.map_or("none", PoolName::name)
-}
-
-fn durations_by_pool(page: &mut MetricsPage, metrics: &Metrics) {
-    let name = "pool_request_duration_seconds";
-    page.family(
-        name,
-        "histogram",
-        "As request_duration_seconds, by pool; none: answered without a peer.",
-    );
-    for pool in POOLS_AND_NONE {
-        let of_pool = metrics.histogram(|it| slice::from_ref(it.of_default.durations_of(pool)));
-        page.histogram(name, &[("pool", &pool_name(pool))], &of_pool);
-    }
-    let name = "upstream_duration_seconds";
-    page.family(
-        name,
-        "histogram",
-        "From the moment that a peer's answer was waited for to the end of its head, by pool.",
-    );
-    for pool in PoolName::ALL {
-        let of_pool = metrics
-            .histogram(|it| slice::from_ref(&it.of_default.upstream_durations[pool as usize]));
-        page.histogram(name, &[("pool", &pool.name())], &of_pool);
-    }
-}
-
-fn connections(page: &mut MetricsPage, metrics: &Metrics) {
+fn connections(page: &mut MetricsPage, metrics: &Metrics, counted: &CountedRequests) {
     page.family(
         "connections_total",
         "counter",
@@ -305,17 +152,9 @@ fn connections(page: &mut MetricsPage, metrics: &Metrics) {
     by_worker(page, metrics, "connections_parked", |it| &it.parked);
     page.family("worker_requests_total", "counter", "Requests by worker.");
     for (at, worker) in metrics.workers().iter().enumerate() {
-        let counts = worker
-            .of_default
-            .requests
-            .iter()
-            .flatten()
-            .map(Counter::get);
-        page.value(
-            "worker_requests_total",
-            &[("worker", &at)],
-            counts.sum::<u64>(),
-        );
+        let of_others = counted.by_worker.get(at).copied().unwrap_or_default();
+        let count = worker.of_default.all_requests().wrapping_add(of_others);
+        page.value("worker_requests_total", &[("worker", &at)], count);
     }
     page.family(
         "turns_total",
@@ -396,14 +235,24 @@ fn by_worker(page: &mut MetricsPage, metrics: &Metrics, name: &str, of: Select) 
     }
 }
 
-fn lists(page: &mut MetricsPage, view: &View) {
+/// The services as samples name them, with their lists.
+fn named(serving: &Serving) -> Vec<(ServiceLabel<'_>, &Lists)> {
+    let services = serving.services().iter();
+    let named = services.map(|it| (ServiceLabel::of(serving, it.name()), &**it.lists()));
+    named.collect()
+}
+
+fn lists(page: &mut MetricsPage, view: &View, serving: &Serving) {
     let (lists, status) = (view.publisher.lists(), view.publisher.status());
     page.family(
         "lists_generation",
         "gauge",
         "Counts the snapshots of the lists; 0: nothing was read yet.",
     );
-    page.value("lists_generation", &[], lists.generation);
+    let services = named(serving);
+    for (service, lists) in &services {
+        page.value("lists_generation", &service.labels(&[]), lists.generation);
+    }
     page.family(
         "lists_age_seconds",
         "gauge",
@@ -419,20 +268,24 @@ fn lists(page: &mut MetricsPage, view: &View) {
     );
     page.value("lists_snapshots", &[], view.gateway.lists.kept());
     page.family("lists_entries", "gauge", "Entries in force, by list.");
-    for list in ListName::ALL {
-        page.value("lists_entries", &[("list", &list.name())], lists.len(list));
+    for (service, lists) in &services {
+        for list in ListName::ALL {
+            let name = list.name();
+            let labels = service.labels(&[("list", &name)]);
+            page.value("lists_entries", &labels, lists.len(list));
+        }
     }
     page.family(
         "lists_skipped",
         "gauge",
         "Entries that cannot be read, by list.",
     );
-    for list in ListName::ALL {
-        page.value(
-            "lists_skipped",
-            &[("list", &list.name())],
-            lists.skipped(list).count,
-        );
+    for (service, lists) in &services {
+        for list in ListName::ALL {
+            let name = list.name();
+            let labels = service.labels(&[("list", &name)]);
+            page.value("lists_skipped", &labels, lists.skipped(list).count);
+        }
     }
     page.family(
         "lists_findings",

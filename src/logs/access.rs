@@ -53,6 +53,10 @@ pub(crate) struct Record<'a> {
     pub upstream_time: Option<Duration>,
     /// The generation of the lists that decided.
     pub generation: u64,
+    /// The service that it was for, or `-`.
+    pub service: &'a str,
+    /// There are others than the default one, so that lines name it.
+    pub has_services: bool,
     /// The entry of the gray list that has decided, shortened, if it is more than an address.
     pub entry: Option<&'a [u8]>,
     /// The request's bucket, if that entry is about a share.
@@ -220,6 +224,9 @@ impl Record<'_> {
             out.extend_from_slice(b" request_id=");
             out.extend_from_slice(id);
         }
+        if self.has_services {
+            plain(out, b" service=", self.service);
+        }
         if let Some(entry) = self.entry {
             quoted(out, b" entry=", entry);
         }
@@ -368,6 +375,8 @@ pub(super) mod tests {
             request_time: Duration::from_micros(1234),
             upstream_time: Some(Duration::from_micros(2_000_001)),
             generation: 3,
+            service: "default",
+            has_services: false,
             entry: None,
             bucket: None,
             line: b"GET /x?y HTTP/1.1",
@@ -414,6 +423,28 @@ pub(super) mod tests {
              request_time=0.001234 upstream_time=2.000001 generation=3 method=GET \
              target=\"/x?y\" host=\"h\" user_agent=\"curl\" error=- close=-\n"
         );
+    }
+
+    #[test]
+    fn the_service_is_named_where_there_are_others_than_the_default_one() {
+        let of = |service| Record {
+            service,
+            has_services: true,
+            ..record()
+        };
+        let json = |record: &Record<'_>| -> serde_json::Value {
+            serde_json::from_slice(&rendered(record, "json")).unwrap()
+        };
+        let usual = line(&record());
+        let start = usual.trim_end();
+        for (service, in_json) in [("shop", "shop".into()), ("-", serde_json::Value::Null)] {
+            assert_eq!(line(&of(service)), format!("{start} service={service}\n"));
+            let custom = rendered(&of(service), "$status $service");
+            assert_eq!(custom, format!("200 {service}\n").as_bytes());
+            assert_eq!(json(&of(service))["service"], in_json);
+        }
+        assert!(json(&record()).get("service").is_none());
+        assert_eq!(rendered(&record(), "$service"), b"default\n");
     }
 
     #[test]

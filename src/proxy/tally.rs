@@ -10,7 +10,7 @@ use super::worker::Worker;
 use crate::config::LogSettings;
 use crate::error::{Close, Refusal};
 use crate::http::visitor::VisitorId;
-use crate::lists::PoolName;
+use crate::lists::{PoolName, ServiceName};
 use crate::logs::access::Record;
 use crate::net;
 use crate::route::Reason;
@@ -132,6 +132,12 @@ impl Tally {
             request_time: duration,
             upstream_time: self.upstream_begun.map(|begun| now - begun),
             generation: self.generation,
+            service: match &self.service {
+                Some(pools) => pools.service().as_str(),
+                None if self.has_services => "-",
+                None => ServiceName::DEFAULT,
+            },
+            has_services: self.has_services,
             entry: head.entry(),
             bucket: head.bucket(),
             line: head.line(),

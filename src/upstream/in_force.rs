@@ -15,7 +15,7 @@ use super::changes::Changes;
 use super::health::HealthRecord;
 use super::names::Names;
 use super::roster::Registry;
-use super::serving::{Accounts, Pools, ServiceInForce, Serving, Table};
+use super::serving::{Accounts, CountedRequests, Pools, ServiceInForce, Serving, Table};
 use crate::config::ServiceSettings;
 use crate::lists::{Lists, PoolName, ServiceName};
 use crate::snapshot::{Published, Reader};
@@ -40,6 +40,10 @@ struct Replacing {
     services: u64,
     /// How many values.
     values: u64,
+    /// What was counted of services that are gone, while somebody may still count.
+    gone: Vec<Arc<Accounts>>,
+    /// What was counted of those before them.
+    counted: CountedRequests,
 }
 
 impl Replacing {
@@ -47,6 +51,18 @@ impl Replacing {
         let lists = Arc::new(lists);
         self.lists.push(Arc::downgrade(&lists));
         lists
+    }
+
+    /// Nobody counts any more where nobody else has the accounts.
+    fn close_accounts(&mut self) {
+        let counted = &mut self.counted;
+        self.gone.retain(|accounts| {
+            let is_open = Arc::strong_count(accounts) > 1;
+            if !is_open {
+                counted.add(accounts);
+            }
+            is_open
+        });
     }
 
     fn number(&mut self) -> u64 {
@@ -151,9 +167,11 @@ impl InForce {
         };
         let all: Vec<_> = services.iter().map(service).collect();
         let table = Table::of(services);
-        let known = before.services().iter().map(|it| it.name());
-        let gone = known.filter(|it| !table.has(it));
-        gone.for_each(|it| self.names.forget(it));
+        for gone in before.services().iter().filter(|it| !table.has(it.name())) {
+            self.names.forget(gone.name());
+            let accounts = Arc::clone(gone.pools().accounts());
+            replacing.gone.push(accounts);
+        }
         drop(before);
         self.publish(&mut replacing, all, Arc::new(table));
     }
@@ -270,6 +288,18 @@ impl InForce {
         Reader::new(&self.published)
     }
 
+    /// The requests of all services but the default one so far.
+    pub(crate) fn counted_requests(&self) -> CountedRequests {
+        let mut replacing = self.replacing();
+        replacing.close_accounts();
+        let mut counted = replacing.counted.clone();
+        replacing.gone.iter().for_each(|it| counted.add(it));
+        for service in self.published.load().services() {
+            counted.add(service.pools().accounts());
+        }
+        counted
+    }
+
     /// How many lists are in memory: those in force, and those that somebody has not let go.
     pub(crate) fn kept(&self) -> usize {
         self.published.tidy();
@@ -298,6 +328,7 @@ impl InForce {
         drop(serving);
         self.registry.look(now);
         self.published.tidy();
+        self.replacing().close_accounts();
         self.registry.tidy();
     }
 }

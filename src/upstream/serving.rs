@@ -15,7 +15,7 @@ use super::roster::{Peer, Roster};
 use crate::config::{ServiceSettings, UpstreamSettings};
 use crate::http::subject::Subject;
 use crate::lists::{Lists, PoolName, ServiceName};
-use crate::metrics::PoolMetrics;
+use crate::metrics::{HistogramSum, PoolMetrics};
 use crate::route::{ServiceTable, UnknownService};
 
 /// What is counted of a service for as long as it is there, whatever becomes of its lists and settings.
@@ -44,6 +44,31 @@ impl Accounts {
     /// The account of retries at a pool.
     pub(super) fn budget(&self, pool: PoolName) -> &Arc<Budget> {
         &self.budgets[pool as usize]
+    }
+}
+
+/// Requests of all services but the default one, those that are gone included: what counts all requests
+/// must not become less by a reload.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CountedRequests {
+    pub(crate) by_worker: Vec<u64>,
+    pub(crate) durations: HistogramSum,
+}
+
+impl CountedRequests {
+    /// Adds those of a service.
+    pub(super) fn add(&mut self, accounts: &Accounts) {
+        let workers = accounts.counters.len().max(self.by_worker.len());
+        self.by_worker.resize(workers, 0);
+        for (count, counters) in self.by_worker.iter_mut().zip(&accounts.counters) {
+            if let Some(counters) = counters.get() {
+                *count = count.wrapping_add(counters.all_requests());
+                counters
+                    .durations
+                    .iter()
+                    .for_each(|it| self.durations.add(it));
+            }
+        }
     }
 }
 

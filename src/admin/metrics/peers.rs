@@ -3,21 +3,35 @@
 //! A peer that is in no list any more has no series any more, and of a pool only so many peers have theirs,
 //! so that a list cannot flood whoever collects them; how many have none is told.
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use super::page::{Labels, MetricsPage};
 use crate::admin::pages::peers::{PeerSeen, PoolSeen};
+use crate::lists::PoolName;
 use crate::proxy::Gateway;
 
 /// So many peers of a pool have series of their own: the first ones by address.
 const WITH_SERIES: usize = 1000;
 
+/// And so many of all pools of all services, in the order of these.
+const WITH_SERIES_OF_ALL: usize = 10_000;
+
 pub(super) fn render(page: &mut MetricsPage, gateway: &Gateway) {
     let pools = PoolSeen::all(gateway, Instant::now());
+    let several = pools.len() > PoolName::ALL.len();
+    let in_pool = |pool: &'_ PoolSeen| match several {
+        true => vec![
+            ("service", pool.service.clone()),
+            ("pool", pool.pool.clone()),
+        ],
+        false => vec![("pool", pool.pool.clone())],
+    };
     page.family("peers", "gauge", "Peers by pool and state.");
     for pool in &pools {
+        let own = in_pool(pool);
         for (state, count) in &pool.states {
-            page.value("peers", &[("pool", &pool.pool), ("state", state)], count);
+            page.value("peers", &and(&own, &[("state", state)]), count);
         }
     }
     page.family(
@@ -26,23 +40,30 @@ pub(super) fn render(page: &mut MetricsPage, gateway: &Gateway) {
         "Peers that may be asked at present, by pool, those that are out and asked all the same among them.",
     );
     for pool in &pools {
-        page.value("peers_asked", &[("pool", &pool.pool)], pool.asked);
+        page.value("peers_asked", &and(&in_pool(pool), &[]), pool.asked);
     }
     page.family(
         "peers_without_series",
         "gauge",
         "Peers beyond the first 1000 of their pool, which are not shown one by one, by pool.",
     );
-    for pool in &pools {
-        let without = pool.peers.len().saturating_sub(WITH_SERIES);
-        page.value("peers_without_series", &[("pool", &pool.pool)], without);
+    let mut left = WITH_SERIES_OF_ALL;
+    let shown = pools.iter().map(|pool| {
+        let shown = pool.peers.len().min(WITH_SERIES).min(left);
+        left -= shown;
+        shown
+    });
+    let shown: Vec<usize> = shown.collect();
+    for (pool, shown) in pools.iter().zip(&shown) {
+        let without = pool.peers.len() - shown;
+        page.value("peers_without_series", &and(&in_pool(pool), &[]), without);
     }
     let mut each = |name: &str, kind: &str, help: &str, write: Write| {
         page.family(name, kind, help);
-        for pool in &pools {
-            for peer in pool.peers.iter().take(WITH_SERIES) {
-                let labels: Labels<'_> = &[("pool", &pool.pool), ("peer", &peer.address)];
-                write(page, name, labels, peer);
+        for (pool, shown) in pools.iter().zip(&shown) {
+            let own = in_pool(pool);
+            for peer in &pool.peers[..*shown] {
+                write(page, name, &and(&own, &[("peer", &peer.address)]), peer);
             }
         }
     };
@@ -68,7 +89,7 @@ pub(super) fn render(page: &mut MetricsPage, gateway: &Gateway) {
                 ("failed", peer.failed),
                 ("abandoned", peer.abandoned),
             ] {
-                page.value(name, &[labels[0], labels[1], ("outcome", &outcome)], count);
+                page.value(name, &[labels, &[("outcome", &outcome)]].concat(), count);
             }
         },
     );
@@ -83,15 +104,21 @@ pub(super) fn render(page: &mut MetricsPage, gateway: &Gateway) {
             ];
             for (quantile, seconds) in quantiles {
                 if let Some(seconds) = seconds {
-                    page.value(
-                        name,
-                        &[labels[0], labels[1], ("quantile", &quantile)],
-                        seconds,
-                    );
+                    let labels = [labels, &[("quantile", &quantile)]].concat();
+                    page.value(name, &labels, seconds);
                 }
             }
         },
     );
+}
+
+/// The labels of a pool, and others behind them.
+fn and<'a>(
+    own: &'a [(&'static str, String)],
+    others: Labels<'a>,
+) -> Vec<(&'a str, &'a dyn Display)> {
+    let own = own.iter().map(|(name, text)| (*name, text as &dyn Display));
+    own.chain(others.iter().copied()).collect()
 }
 
 /// Writes the samples of one peer.

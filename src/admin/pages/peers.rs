@@ -13,9 +13,7 @@ use crate::lists::PoolName;
 use crate::proxy::Gateway;
 use crate::upstream::health::{PeerState, Why};
 use crate::upstream::roster::Peer;
-
-/// The one service that there is.
-const SERVICE: &str = "default";
+use crate::upstream::serving::Pools;
 
 object! {
     /// What the page says.
@@ -95,11 +93,16 @@ pub(crate) fn render(view: &View) -> String {
 }
 
 impl PoolSeen {
-    /// Those of `gateway`, as they stand at `now`.
+    /// Those of all services of `gateway`, as they stand at `now`.
     pub(crate) fn all(gateway: &Gateway, now: Instant) -> Vec<Self> {
-        let (pools, config) = (gateway.lists.pools(), gateway.config.load());
-        let rules = &config.upstream;
-        let seen = PoolName::ALL.map(|pool| {
+        let serving = gateway.lists.serving();
+        let services = serving.services().iter().map(|it| it.pools());
+        services.flat_map(|it| Self::of_service(it, now)).collect()
+    }
+
+    fn of_service(pools: &Pools, now: Instant) -> [Self; PoolName::ALL.len()] {
+        let rules = pools.rules();
+        PoolName::ALL.map(|pool| {
             let usable = pools.usable(pool, now);
             let peers = pools[pool].peers();
             let mut seen: Vec<_> = peers
@@ -108,7 +111,7 @@ impl PoolSeen {
                 .collect();
             usable.places().for_each(|place| seen[place].asked = true);
             Self {
-                service: SERVICE.to_owned(),
+                service: pools.service().to_string(),
                 pool: pool.name().to_owned(),
                 up: seen.iter().filter(|it| it.up).count() as u64,
                 asked: usable.len() as u64,
@@ -120,8 +123,7 @@ impl PoolSeen {
                     .into(),
                 peers: seen,
             }
-        });
-        seen.into()
+        })
     }
 }
 

@@ -78,6 +78,7 @@ impl Record<'_> {
             Variable::Close => put_word(out, escape, self.close),
             Variable::Error => put_word(out, escape, self.error),
             Variable::Denied => put_word(out, escape, self.denied),
+            Variable::Service => put_word(out, escape, Some(self.service)),
             Variable::Entry => put_value(out, escape, self.entry),
             Variable::Bucket => match self.bucket {
                 Some(bucket) => percent(out, b"", bucket),

@@ -44,6 +44,9 @@ impl Record<'_> {
         word(out, b"close", self.close);
         word(out, b"denied", self.denied);
         number(out, b",\"sample\":", self.sample);
+        if self.has_services {
+            word(out, b"service", Some(self.service));
+        }
         if self.entry.is_some() {
             text(out, b"entry", self.entry);
         }
