@@ -9,15 +9,19 @@
 //! Not here: where entries come from and when ([`crate::store`]); who is served by whom
 //! ([`crate::route`]). No clock, no I/O.
 
+mod admission;
 mod almost;
 mod by_list;
 mod digest;
 mod entry;
+mod family;
 pub(crate) mod findings;
+mod flaws;
 mod gray;
 mod gray_entry;
 mod name;
 pub(crate) mod notes;
+mod overlaps;
 mod peer;
 mod peers;
 mod pool;
@@ -30,16 +34,18 @@ mod share;
 
 use std::sync::Arc;
 
+pub(crate) use admission::AdmittedUntil;
 pub use by_list::ByList;
 pub use digest::Digest;
 pub(crate) use entry::net_entry;
 pub(crate) use entry::why_unusable;
 pub(crate) use entry::{LONGEST_ENTRY, WrongEntry};
 pub use entry::{WrittenPeer, canonical, peer_entry};
-pub(crate) use gray::Family;
+pub(crate) use family::Family;
 pub use gray::GrayList;
 pub use gray_entry::{GrayEntry, gray_entry};
 pub use name::ListName;
+pub use notes::FindingKind;
 pub use peer::{ListedPeer, Place};
 pub use peers::PeerList;
 pub use pool::PoolName;

@@ -15,6 +15,7 @@ use graygate::config::KEYS;
 use graygate::error::{
     AdminRefusal, Checked, Close, Doubt, Failure, Refusal, Retry, StoreFindingKind, WrongForce,
 };
+use graygate::lists::FindingKind;
 
 use graygate::http::h1::head::{Parsed, RequestHead, Scanner};
 use graygate::http::limits::Limits;
@@ -482,6 +483,15 @@ fn every_reason_that_the_text_names_is_one() {
 fn what_is_found_of_the_store_stands_in_the_docs() {
     let text = include_str!("../docs/lists.md");
     for finding in StoreFindingKind::ALL {
+        let row = format!("| `{}` | {} |", finding.name(), finding.text());
+        assert!(text.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn what_is_found_of_entries_stands_in_the_docs() {
+    let text = include_str!("../docs/lists.md");
+    for finding in FindingKind::ALL {
         let row = format!("| `{}` | {} |", finding.name(), finding.text());
         assert!(text.contains(&row), "{row}");
     }

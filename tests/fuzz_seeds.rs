@@ -50,6 +50,11 @@ const TELLING: &[&[u8]] = &[
     b"[gray]\n",
     b"/33",
     b"1.2.3.4:70000\n",
+    b"header:",
+    b"percent:5:",
+    b" until=2026-12-01T18:00Z",
+    b"\\*",
+    b">=",
 ];
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {

@@ -43,9 +43,14 @@ fn findings_are_told_once_for_each_change_and_shown_while_they_stand() {
         "address-or-port": 0,
         "almost": 1,
         "duplicate": 1,
+        "expired": 0,
         "host-bits": 1,
         "in-both-pools": 1,
+        "never-sent": 0,
+        "other-term": 0,
+        "shares-differ": 0,
         "trusted-proxy-is-gray": 1,
+        "unreachable": 0,
         "weights-differ": 1,
     });
     let page = gateway.wait_for_lists("findings", |it| it["findings"]["count"] == count);
@@ -159,6 +164,108 @@ fn a_file_is_checked_without_a_gateway_and_each_mistake_is_a_line() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains(told), "{error}");
     }
+}
+
+#[test]
+fn entries_with_terms_are_checked_and_each_mistake_is_a_line() {
+    let bad = r#"
+        Header:X-User=alice
+        percent:5%
+        percent:5:cookie
+        header:X=a*b
+        cookie:uid=42 until=+2h
+        header:X-User=bob
+        header:X-User="bob"
+        10.0.0.1/8 header:X-A
+        cookie:theme="dark red"
+        header:Host=a
+        header:X-B until=2020-01-01T00:00Z note="over"
+        percent:0
+        percent:5:cookie:uid
+        percent:10:cookie:uid
+        header:X-C="\#1" # testers
+        header:X-D="\*#1" # testers
+        !header:X-User=bob
+    "#;
+    let setup = Setup::new()
+        .file("terms", &format!("[gray]\n{bad}\n[pre]\n[prod]\n10.1.0.2\n"))
+        .file("all", "[gray]\n10.0.0.1\n*\n[pre]\n[prod]\n10.1.0.2\n")
+        .file("rollback", "[gray]\n*\n!*\n[pre]\n[prod]\n10.1.0.2\n")
+        .file(
+            "good",
+            "[gray]\n10.0.0.1\n!header:X note=\"a # b\" # c\npercent:5:visitor\n[pre]\n[prod]\n10.1.0.2\n",
+        );
+    let ini = setup.path("missing.ini");
+    let check = |name: &str| {
+        let (file, ini) = (setup.path(name), ini.to_str().unwrap().to_owned());
+        said(&run_to_exit(&[
+            "lists",
+            "check",
+            file.to_str().unwrap(),
+            "-c",
+            &ini,
+        ]))
+    };
+    let (text, code) = check("terms");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "gray: skipped: percent:5:cookie: a share by a cookie, header or query parameter needs its name, \
+             like percent:5:cookie:uid",
+            r"gray: skipped: header:X=a*b: a `*` is a wildcard at either end of a value only; one that is meant is `\*`",
+            "gray: skipped: cookie:uid=42 until=+2h: a list cannot know when it was pushed: until is a moment \
+             like 2026-12-01T18:00Z",
+            r#"gray: skipped: header:X-C=\"\\#1\": `\` stands only before `"`, `\` or `*`"#,
+            "gray: almost: Header:X-User=alice: is header:X-User=alice meant?",
+            "gray: almost: percent:5%: is percent:5 meant?",
+            "gray: host-bits: 10.0.0.1/8 header:X-A: has host bits; taken as 10.0.0.0/8",
+            "gray: never-sent: cookie:theme=\"dark red\": has a sign that few clients send in a cookie (RFC 6265 \
+             section 4.1.1): it is compared as it was sent, mostly with %20, %22, %2C and the like",
+            "gray: other-term: header:host=a: is host:NAME meant? It is without the port, and its case does not matter",
+            "gray: duplicate: header:x-user=bob: is listed more than once (2 times)",
+            "gray: expired: header:x-b until=2020-01-01T00:00Z note=\"over\": has expired, and can be removed",
+            "gray: unreachable: percent:0: is nobody: a share of 0",
+            "gray: unreachable: header:x-user=bob: is excluded by !header:x-user=bob",
+            "gray: shares-differ: percent:10:cookie:uid: is beside the shares 5 by the same key; only the largest counts",
+        ]
+    );
+    assert_eq!(code, Some(1));
+    let everybody = "gray: unreachable: *: admits everybody: the 1 other entries that admit somebody make no \
+                     difference\ngray: admits-everybody: *: such a change is held until somebody confirms it\n";
+    assert_eq!(check("all"), (everybody.to_owned(), Some(1)));
+    let nobody =
+        "gray: unreachable: !*: excludes everybody: the 1 other entries make no difference\n";
+    assert_eq!(check("rollback"), (nobody.to_owned(), Some(1)));
+    let good = "nothing to report: gray 3, pre 0, prod 1\n";
+    assert_eq!(check("good"), (good.to_owned(), Some(0)));
+}
+
+#[test]
+fn rules_that_admit_everybody_are_held_and_one_push_takes_everything_back() {
+    let redis = Redis::start();
+    let (pre, prod) = Origin::pre_and_prod();
+    redis.push_peers(&pre.address(), &prod.address());
+    redis.push("gray", &[&"10.0.0.1", &"header:X-Tester"]);
+    let gateway = Setup::new().redis(redis.url()).start();
+    gateway.wait_for_lists("the lists", |it| {
+        it["gray"] == json!(["10.0.0.1", "header:x-tester"])
+    });
+    redis.push("gray", &[&"percent:100", &"* note=\"all\""]);
+    let page = gateway.wait_for_lists("it is held", |it| it["held"] != json!([]));
+    let held = &page["held"][0];
+    assert_eq!(held["reason"], "admits-everybody");
+    assert_eq!(held["new"]["first"], json!(["* note=\"all\""]));
+    // What somebody excludes is in force at once, and so it is no matter any more who is admitted.
+    redis.push("gray", &[&"!*"]);
+    let page = gateway.wait_for_lists("the rollback", |it| it["counts"]["gray"] == json!(5));
+    assert_eq!(page["held"], json!([]));
+    redis.cli(&["LREM", "gray", "0", "!*"]);
+    let page = gateway.wait_for_lists("it is held again", |it| it["held"] != json!([]));
+    assert_eq!(page["counts"]["gray"], json!(5));
+    let digest = page["held"][0]["digest"].as_str().unwrap().to_owned();
+    redis.cli(&["SET", "graygate:accept", &digest]);
+    gateway.wait_for_lists("it is accepted", |it| it["counts"]["gray"] == json!(4));
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub use bodies::chunked;
 pub use heads::{client_address, request_head, response_head};
 pub use proxy::proxy_header;
 pub use subjects::subject;
-pub use texts::{ini_file, lists_file};
+pub use texts::{entry, ini_file, lists_file};
 
 /// Judges bytes.
 pub type Property = fn(&[u8]);
@@ -31,6 +31,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("subject", subject),
     ("lists_file", lists_file),
     ("ini_file", ini_file),
+    ("entry", entry),
 ];
 
 /// So small that short messages reach them.

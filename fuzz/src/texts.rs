@@ -75,6 +75,40 @@ fn gray_list(entries: &Entries) {
     }
 }
 
+/// An entry of the gray list survives being written in its canonical form, which is no longer than an entry
+/// may be, and a line of a lists file; and what cannot be read is told in one line.
+pub fn entry(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return assert_eq!(GrayList::parse([bytes]).skipped().count, 1);
+    };
+    let list = GrayList::parse([text]);
+    assert_eq!(list.len() + list.skipped().count, 1);
+    let entry = match lists::gray_entry(text.trim_ascii()) {
+        Ok(entry) => entry,
+        Err(what) => return assert!(!what.is_empty() && !what.contains('\n'), "{what}"),
+    };
+    let canonical = entry.to_string();
+    assert!(canonical.len() <= 1024 && !canonical.contains(char::is_control));
+    assert_eq!(
+        lists::gray_entry(&canonical).as_ref(),
+        Ok(&entry),
+        "{canonical}"
+    );
+    let of_canonical = GrayList::parse([&canonical]);
+    assert_eq!(of_canonical.entries().collect::<Vec<_>>(), [&*canonical]);
+    // Blanks around an entry count for its length.
+    if text.len() <= 1024 {
+        assert_eq!(list.entries().collect::<Vec<_>>(), [&*canonical]);
+        assert_eq!(list.digest(), of_canonical.digest());
+    }
+    let file = format!("[gray]\n{canonical} # a comment\n[pre]\n[prod]\n");
+    let [gray, _, _] = read(file.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        (&gray).into_iter().collect::<Vec<_>>(),
+        [canonical.as_bytes()]
+    );
+}
+
 fn before(address: IpAddr) -> Option<IpAddr> {
     match address {
         IpAddr::V4(it) => Some(IpAddr::V4(it.to_bits().checked_sub(1)?.into())),

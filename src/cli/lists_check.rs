@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::SystemTime;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use crate::cli::report::Report;
 use crate::config::{Config, Store};
 use crate::lists::findings::{self, Findings};
 use crate::lists::notes::FindingKind;
-use crate::lists::{Family, ListName, Lists};
+use crate::lists::{AdmittedUntil, Family, GrayList, ListName, Lists};
 use crate::run;
 use crate::store::gate::guard::HoldReason;
 use crate::store::{Reading, format, redis};
@@ -75,7 +76,7 @@ fn report(
     }
     let entries = reading.map(Result::unwrap_or_default);
     let lists = Lists::parse(1, entries.as_ref(), port);
-    let findings = findings::findings(&lists, trusted);
+    let findings = findings::findings(&lists, trusted, SystemTime::now());
     tell_skipped(&mut text, &lists, &findings);
     tell_findings(&mut text, &findings);
     let held = tell_held(&mut text, &lists);
@@ -160,23 +161,35 @@ fn tell_findings(text: &mut String, findings: &Findings) {
 
 /// Reports which entries the guard lets in only after confirmation; returns them as members.
 fn tell_held(text: &mut String, lists: &Lists) -> Vec<Value> {
+    let reason = HoldReason::AdmitsEverybody.name();
+    let remark = "such a change is held until somebody confirms it";
+    let mut told = Vec::new();
+    for what in held(&lists.gray) {
+        let _ = writeln!(text, "gray: {reason}: {what}: {remark}");
+        told.push(json!({ "list": ListName::Gray.name(), "reason": reason, "text": what }));
+    }
+    told
+}
+
+/// What admits everybody, once if it is both families'.
+fn held(gray: &GrayList) -> Vec<String> {
     let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let held = Family::ALL.into_iter().zip(all);
-    let held = held.filter(|(family, _)| lists.gray.admits_everybody(*family));
-    let reason = HoldReason::AdmitsEverybody.name();
-    held.map(|(family, net)| {
-        let what = match lists.gray.has(&net) {
-            true => net.to_string(),
-            false => {
-                let (count, family_name) = (lists.gray.nets_of(family).count(), family.name());
-                format!("{family_name}, by {count} entries together")
+    let held = held.filter(|(family, _)| gray.admission(*family) > AdmittedUntil::Never);
+    let held = held.map(|(family, net)| {
+        let mut rules = gray.admitting_rules(family);
+        match rules.find(|(_, is_enough)| *is_enough) {
+            _ if gray.has(&net) => net.to_string(),
+            Some((rule, _)) => rule.to_string(),
+            None => {
+                let count = gray.nets_of(family).count() + gray.admitting_rules(family).count();
+                format!("{}, by {count} entries together", family.name())
             }
-        };
-        let remark = "such a change is held until somebody confirms it";
-        let _ = writeln!(text, "gray: {reason}: {what}: {remark}");
-        json!({ "list": ListName::Gray.name(), "reason": reason, "text": what })
-    })
-    .collect()
+        }
+    });
+    let mut held: Vec<String> = held.collect();
+    held.dedup();
+    held
 }
 
 fn more(text: &mut String, list: &str, kind: &str, count: usize) {

@@ -1,15 +1,27 @@
 //! What an entry that cannot be read may be meant to be: a list of repairs, each for one mistake, which
 //! are applied until the entry can be read.
 
+mod terms;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
+use self::terms::Repair;
 use crate::lists::entry::{LINK_LOCAL, UNREACHABLE, canonical, digits};
-use crate::lists::{Place, net_entry, peer_entry};
+use crate::lists::{Place, gray_entry, net_entry, peer_entry};
 
 /// What an unreadable entry of the gray list may be meant to be.
 pub(in crate::lists) fn almost_gray(text: &str) -> Option<String> {
+    if terms::has_terms(text) {
+        let reads = |text: &str| gray_entry(text).is_ok();
+        let trial = RepairTrial {
+            repairs: &[terms::TERM_REPAIRS],
+            reads: &reads,
+            shows: &str::to_owned,
+        };
+        return almost(text, text, &reads, &[trial]);
+    }
     let reads = |text: &str| net_entry(text).is_ok();
     let trial = RepairTrial {
         repairs: &[REPAIRS, GRAY_REPAIRS],
@@ -166,9 +178,6 @@ fn as_nets(is_forward: bool, nets: impl Iterator<Item: Into<IpNet>>) -> String {
         _ => "a range; only addresses and nets like 10.0.0.0/8 are read".to_owned(),
     }
 }
-
-/// Repairs one kind of mistake in an entry, if it is there.
-type Repair = fn(&str) -> String;
 
 /// Those of any entry.
 const REPAIRS: &[Repair] = &[
@@ -433,6 +442,50 @@ mod tests {
                 "a range; only addresses and nets like 10.0.0.0/8 are read",
             ),
             ("client.example", "a name; only addresses are read"),
+            ("Header:X-User=alice", "is header:X-User=alice meant?"),
+            ("header:X-User: alice", "is header:X-User=alice meant?"),
+            ("header:X-User:alice", "is header:X-User=alice meant?"),
+            ("header: X-User=alice", "is header:X-User=alice meant?"),
+            ("header:X-User = alice", "is header:X-User=alice meant?"),
+            ("header=X-User=alice", "is header:X-User=alice meant?"),
+            ("headers:X-User=alice", "is header:X-User=alice meant?"),
+            ("\"header:X-User=alice\"", "is header:X-User=alice meant?"),
+            (
+                "header:X-User='al ice'",
+                "is header:X-User=\"al ice\" meant?",
+            ),
+            ("cookie:a==b", "is cookie:a=b meant?"),
+            ("cookie:uid: 42", "is cookie:uid=42 meant?"),
+            ("header:X-V=>2.1", "is header:X-V>=2.1 meant?"),
+            ("header:X-V=~beta", "is header:X-V~beta meant?"),
+            ("arg:version=2", "is query:version=2 meant?"),
+            ("percent:5%", "is percent:5 meant?"),
+            ("percent=5%:cookie:uid", "is percent:5:cookie:uid meant?"),
+            ("5%", "is percent:5 meant?"),
+            ("ip:10.0.0.1", "is 10.0.0.1 meant?"),
+            ("! 10.0.0.1", "is !10.0.0.1 meant?"),
+            ("!ip:10.0.0.0/8", "is !10.0.0.0/8 meant?"),
+            ("path:v2/*", "is path:/v2/* meant?"),
+            (
+                "host:shop.example.com:443",
+                "is host:shop.example.com meant?",
+            ),
+            ("header:A && cookie:b", "is header:A cookie:b meant?"),
+            ("header:A # testers", "is header:A meant?"),
+            ("* until=2026-12-01", "is * until=2026-12-01T00:00Z meant?"),
+            (
+                "* until=2026-12-01 18:00",
+                "is * until=2026-12-01T18:00Z meant?",
+            ),
+            (
+                "* until=2026-12-01T18:00",
+                "is * until=2026-12-01T18:00Z meant?",
+            ),
+            (
+                "* Until=2026-12-01T18:00Z",
+                "is * until=2026-12-01T18:00Z meant?",
+            ),
+            ("* note: office", "is * note=office meant?"),
         ] {
             assert_eq!(almost_gray(entry).as_deref(), Some(meant), "{entry}");
         }
@@ -503,6 +556,17 @@ mod tests {
         for entry in hopeless {
             assert_eq!(almost_gray(entry), None, "{entry}");
             assert_eq!(almost_peer(entry, 80), None, "{entry}");
+        }
+        for entry in [
+            "!",
+            "* until=+2h",
+            "percent:101",
+            "percent:5:cookie",
+            "header:X=a*b",
+            "header:",
+            "path:/a?b",
+        ] {
+            assert_eq!(almost_gray(entry), None, "{entry}");
         }
     }
 }

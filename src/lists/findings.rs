@@ -5,11 +5,13 @@
 //! counted, and the first ones are named.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
 use super::entry::canonical;
 use super::notes::{FindingKind, NAMED, Notes};
+use super::overlaps;
 use super::{GrayList, ListName, Lists};
 
 /// One finding.
@@ -69,13 +71,15 @@ impl Findings {
     }
 }
 
-/// What was found in these lists; `trusted` are the trusted proxies. Does not go through all entries.
-pub(crate) fn findings(lists: &Lists, trusted: &[IpNet]) -> Findings {
+/// What was found in these lists at the time `now`; `trusted` are the trusted proxies. Does not go through
+/// all addresses.
+pub(crate) fn findings(lists: &Lists, trusted: &[IpNet], now: SystemTime) -> Findings {
     let mut findings = Findings::default();
     for list in ListName::ALL {
         findings.take(list, lists.remarks(list).notes.clone());
     }
     findings.take(ListName::Gray, gray_proxies(&lists.gray, trusted));
+    findings.take(ListName::Gray, overlaps::among(&lists.gray, now));
     let mut of_pre = Notes::default();
     for peer in lists.pre.peers() {
         if lists.prod.at(peer.place()).is_some() {
@@ -157,7 +161,7 @@ mod tests {
         );
         let trusted =
             ["10.0.0.0/31", "172.16.0.1/32", "172.17.0.1/32"].map(|it| it.parse().unwrap());
-        let findings = findings(&lists, &trusted);
+        let findings = findings(&lists, &trusted, SystemTime::UNIX_EPOCH);
         let told = |it: &Finding| {
             format!(
                 "{} {} {}: {} ({})",
@@ -203,9 +207,13 @@ mod tests {
             .collect();
         let (pre, prod) = (Vec::new(), Vec::new());
         let lists = Lists::parse(1, ByList { gray, pre, prod }, 80);
-        let findings = findings(&lists, &["10.0.0.0/8".parse().unwrap()]);
+        let findings = findings(
+            &lists,
+            &["10.0.0.0/8".parse().unwrap()],
+            SystemTime::UNIX_EPOCH,
+        );
         let counts = FindingKind::ALL.map(|kind| findings.count(kind));
-        assert_eq!(counts, [500, 0, 500, 500, 500, 0, 0]);
+        assert_eq!(counts, [500, 0, 500, 500, 500, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(findings.first.len(), 4 * NAMED);
     }
 }

@@ -8,9 +8,12 @@ use std::time::SystemTime;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 
+use super::admission::{AdmittedUntil, adds, admission, is_enough};
 use super::almost::almost_gray;
 use super::digest::{ContentHash, Digest};
 use super::entry::{canonical, read_net};
+use super::family::{CLIENTS_V4, CLIENTS_V6, Family};
+use super::flaws;
 use super::gray_entry::{GrayEntry, gray_entry};
 use super::name::ListName;
 use super::notes::{self, FindingKind, Notes};
@@ -21,52 +24,6 @@ use super::selection::near::{self, Inspection};
 use super::selection::{Look, Scratch, Selection};
 use super::share::Salt;
 use crate::http::subject::Subject;
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
-    /// 32 bits.
-    V4,
-    /// 128 bits.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The name for people.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    /// The number of addresses that clients of this family can have.
-    fn clients(self) -> u128 {
-        let [first, last] = match self {
-            Self::V4 => [CLIENTS_V4.0, CLIENTS_V4.1].map(u128::from),
-            Self::V6 => [CLIENTS_V6.0, CLIENTS_V6.1],
-        };
-        last - first + 1
-    }
-
-    fn is_of(self, net: &IpNet) -> bool {
-        matches!(
-            (self, net),
-            (Self::V4, IpNet::V4(_)) | (Self::V6, IpNet::V6(_))
-        )
-    }
-}
-
-/// The addresses of clients: all but groups and what is reserved, 224.0.0.0/3 (RFC 5771, RFC 1112
-/// section 4).
-const CLIENTS_V4: (u32, u32) = (0, 0xdfff_ffff);
-
-/// The addresses of clients: 2000::/3, the whole public internet (RFC 4291 section 2.4). Local addresses
-/// besides these do not count.
-const CLIENTS_V6: (u128, u128) = (1 << 125, (1 << 126) - 1);
 
 /// Entries that leave out at most this fraction of the addresses admit practically everybody.
 const LEFT_OUT: u128 = 10;
@@ -120,6 +77,7 @@ impl GrayList {
                 Err(_) => match gray_entry(text)? {
                     GrayEntry::Net(net) => net,
                     GrayEntry::Rule(rule) => {
+                        flaws::of_rule(text, &rule, noted);
                         rules.push(rule);
                         return Ok(());
                     }
@@ -220,15 +178,34 @@ impl GrayList {
         }
     }
 
-    /// True when the entries together admit at least nine tenths of the clients of a family, however
-    /// they are written.
-    pub(crate) fn admits_everybody(&self, family: Family) -> bool {
+    /// Until when the entries together admit at least nine tenths of the clients of a family, however they
+    /// are written.
+    pub(crate) fn admission(&self, family: Family) -> AdmittedUntil {
         let all = family.clients();
-        let admitted = match family {
-            Family::V4 => self.nets.covered_v4.clients(),
-            Family::V6 => self.nets.covered_v6.clients(),
+        let part = |admitted: u128| {
+            // To nine tenths exactly, without the error of a division.
+            match all - admitted <= all / LEFT_OUT {
+                true => 1.0,
+                false => admitted as f64 / all as f64,
+            }
         };
-        all - admitted <= all / LEFT_OUT
+        let covered = |more: &[IpNet]| match (more, family) {
+            ([], Family::V4) => part(self.nets.covered_v4.clients()),
+            ([], Family::V6) => part(self.nets.covered_v6.clients()),
+            (more, _) => {
+                let mut nets: Vec<IpNet> =
+                    self.nets_of(family).chain(more.iter().copied()).collect();
+                nets.sort_unstable();
+                part(clients_of(&nets, family))
+            }
+        };
+        admission(self.rules(), family, 1.0 / LEFT_OUT as f64, covered)
+    }
+
+    /// The rules that admit people whatever they send, and whether each is enough to admit everybody.
+    pub(crate) fn admitting_rules(&self, family: Family) -> impl Iterator<Item = (&Rule, bool)> {
+        let rules = self.rules().iter().filter(move |it| adds(it, family));
+        rules.map(move |it| (it, is_enough(it, family)))
     }
 
     /// The addresses and nets of a family.
@@ -353,6 +330,22 @@ impl GrayList {
     pub fn entries(&self) -> impl Iterator<Item = String> {
         let nets = self.nets().map(canonical);
         nets.chain(self.rules().iter().map(Rule::to_string))
+    }
+}
+
+/// How many clients these nets cover, which are sorted.
+fn clients_of(nets: &[IpNet], family: Family) -> u128 {
+    let v4 = nets.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some((net.network().to_bits(), net.broadcast().to_bits())),
+        IpNet::V6(_) => None,
+    });
+    let v6 = nets.iter().filter_map(|net| match net {
+        IpNet::V6(net) => Some((net.network().to_bits(), net.broadcast().to_bits())),
+        IpNet::V4(_) => None,
+    });
+    match family {
+        Family::V4 => Ranges::new(v4, CLIENTS_V4).clients(),
+        Family::V6 => Ranges::new(v6, CLIENTS_V6).clients(),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) const NAMED: usize = 20;
 
 /// Kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FindingKind {
+pub enum FindingKind {
     /// The same entry is there more than once, perhaps in several forms.
     Duplicate,
     /// A peer is in both pools.
@@ -29,11 +29,21 @@ pub(crate) enum FindingKind {
     AddressOrPort,
     /// A peer has several entries, with several weights.
     WeightsDiffer,
+    /// An entry of the gray list that makes no difference, or makes others make none.
+    Unreachable,
+    /// An entry of the gray list that asks for what no client, or hardly one, sends so.
+    NeverSent,
+    /// An entry of the gray list that has held until a moment in the past.
+    Expired,
+    /// Several shares by one key, of which only the largest counts.
+    SharesDiffer,
+    /// A header field for which there is a term of its own.
+    OtherTerm,
 }
 
 impl FindingKind {
     /// Every kind, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Duplicate,
         Self::InBothPools,
         Self::TrustedProxyIsGray,
@@ -41,10 +51,15 @@ impl FindingKind {
         Self::HostBits,
         Self::AddressOrPort,
         Self::WeightsDiffer,
+        Self::Unreachable,
+        Self::NeverSent,
+        Self::Expired,
+        Self::SharesDiffer,
+        Self::OtherTerm,
     ];
 
     /// The name in logs and metrics.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Duplicate => "duplicate",
             Self::InBothPools => "in-both-pools",
@@ -53,6 +68,38 @@ impl FindingKind {
             Self::HostBits => "host-bits",
             Self::AddressOrPort => "address-or-port",
             Self::WeightsDiffer => "weights-differ",
+            Self::Unreachable => "unreachable",
+            Self::NeverSent => "never-sent",
+            Self::Expired => "expired",
+            Self::SharesDiffer => "shares-differ",
+            Self::OtherTerm => "other-term",
+        }
+    }
+
+    /// What it says, for people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Duplicate => {
+                "the same entry stands there more than once, perhaps in several forms"
+            }
+            Self::InBothPools => "a server is in `pre` and in `prod`",
+            Self::TrustedProxyIsGray => {
+                "a trusted proxy is gray, and with it all clients that it does not name"
+            }
+            Self::Almost => "an entry was skipped, and this is what it was probably meant to be",
+            Self::HostBits => "a network is written as an address within it",
+            Self::AddressOrPort => "the end of an IPv6 address may be meant as a port",
+            Self::WeightsDiffer => "a server has several weights; the largest counts",
+            Self::Unreachable => {
+                "an entry of `gray` makes no difference: all are excluded or admitted anyway, it is doubled by a \
+                 wider entry, or it never holds"
+            }
+            Self::NeverSent => "an entry of `gray` asks for what hardly a client sends so",
+            Self::Expired => "the `until` of an entry of `gray` is past",
+            Self::SharesDiffer => "of several shares by one key only the largest counts",
+            Self::OtherTerm => {
+                "an entry of `gray` asks for a header field for which there is another term"
+            }
         }
     }
 }
@@ -82,7 +129,7 @@ impl Notes {
     }
 
     /// Counts several findings that are reported as one.
-    fn add_many(
+    pub(super) fn add_many(
         &mut self,
         kind: FindingKind,
         count: usize,

@@ -155,7 +155,7 @@ impl Publisher {
     pub(crate) fn findings(&self, lists: &Lists) -> Findings {
         let config = self.config.as_ref().map(|it| it.load());
         let trusted = config.as_ref().map(|it| &*it.gateway.trusted_proxies);
-        findings::findings(lists, trusted.unwrap_or_default())
+        findings::findings(lists, trusted.unwrap_or_default(), SystemTime::now())
     }
 
     /// The default service's lists in force.

@@ -2,7 +2,8 @@
 //!
 //! Held are changes that empty `prod`, that remove more of its peers at once than is allowed, and that
 //! make practically everybody of a family gray: what counts is the share of the addresses that clients
-//! can have, however the entries are written. The last good list stays in force meanwhile. A held change
+//! can have, however the entries are written: as nets, as `*`, or as shares of all clients. What somebody
+//! excludes is never held. The last good list stays in force meanwhile. A held change
 //! comes into force when it is accepted by the digest of its content, or when it has stood for the
 //! configured time; it is forgotten when the store has something acceptable again.
 //!
@@ -36,7 +37,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub(crate) use record::{GateRecord, WaitingRecord};
 
-use crate::lists::{Digest, Family, GrayList, ListName, ListedPeer, PeerList};
+use crate::lists::{Digest, Family, GrayList, ListName, ListedPeer, PeerList, Rule};
 
 /// How long a list must stand that follows trouble and still lacks peers; and how long the list in force
 /// must have stood for the next change to count as another one.
@@ -127,7 +128,7 @@ pub(crate) struct Named {
 
 impl Named {
     /// This many more, of which these are the first.
-    fn add(&mut self, count: usize, first: impl IntoIterator<Item = IpNet>) {
+    fn add<T: ToString>(&mut self, count: usize, first: impl IntoIterator<Item = T>) {
         self.count += count;
         let room = NAMED.saturating_sub(self.first.len());
         let first = first.into_iter().take(room);
@@ -274,15 +275,23 @@ impl Guarded for GrayList {
     }
 
     /// Names only the entries that admit everybody, as there may be a million others: a single one if
-    /// that is enough, otherwise the widest of those that would come.
+    /// that is enough, otherwise the widest of those that would come, and what others add to them.
     fn difference(&self, new: &Self) -> [Named; 2] {
         let mut come = Named::default();
+        // A rule is of both families, unless it has a net.
+        let mut rules: Vec<&Rule> = Vec::new();
         for (family, everybody) in Family::ALL.into_iter().zip(everybody()) {
             if !comes_to_admit_everybody(self, new, family) {
                 continue;
             }
             if new.has(&everybody) && !self.has(&everybody) {
                 come.add(1, [everybody]);
+                continue;
+            }
+            let is_new = |(rule, _): &(&Rule, bool)| self.rules().binary_search(rule).is_err();
+            let mut admitting = new.admitting_rules(family).filter(is_new);
+            if let Some((rule, _)) = admitting.find(|(_, is_enough)| *is_enough) {
+                rules.push(rule);
                 continue;
             }
             let mut nets: Vec<IpNet> = Vec::new();
@@ -294,7 +303,12 @@ impl Guarded for GrayList {
                 nets.truncate(NAMED);
             }
             come.add(count, nets);
+            let admitting = new.admitting_rules(family).filter(is_new);
+            rules.extend(admitting.map(|(rule, _)| rule));
         }
+        rules.sort_unstable();
+        rules.dedup();
+        come.add(rules.len(), rules);
         [Named::default(), come]
     }
 
@@ -319,9 +333,9 @@ impl Guarded for GrayList {
     }
 }
 
-/// True when `new` admits everybody of a family and `old` does not.
+/// True when `new` admits everybody of a family, and `old` does not, or not for as long.
 fn comes_to_admit_everybody(old: &GrayList, new: &GrayList, family: Family) -> bool {
-    new.admits_everybody(family) && !old.admits_everybody(family)
+    new.admission(family) > old.admission(family)
 }
 
 /// The entries that admit everybody by themselves, in the order of [`Family::ALL`].

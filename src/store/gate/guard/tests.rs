@@ -1,6 +1,7 @@
 //! What is held, what settles, and what is let in when.
 
 use super::*;
+use crate::lists::AdmittedUntil;
 
 const RULES: GuardRules = GuardRules {
     share: 50,
@@ -134,6 +135,94 @@ fn what_admits_everybody_is_held_unless_that_is_in_force() {
         let expected = held.then_some(HoldReason::AdmitsEverybody);
         assert_eq!(found, expected, "{now} -> {new}");
     }
+}
+
+#[test]
+fn rules_that_admit_everybody_are_held_as_nets_are() {
+    let gray = |text: &str| GrayList::parse(text.split(", ").filter(|it| !it.is_empty()));
+    let table = [
+        ("", "*", "*"),
+        ("", "percent:100", "percent:100"),
+        (
+            "",
+            "percent:100:visitor path:/*",
+            "path:/* percent:100:visitor",
+        ),
+        ("", "host:*", "host:*"),
+        ("", "* note=\"a\"", "* note=\"a\""),
+        ("", "* until=2026-12-01T18:00Z", "* until=2026-12-01T18:00Z"),
+        ("", "0.0.0.0/0 note=\"a\"", "0.0.0.0/0 note=\"a\""),
+        (
+            "",
+            "0.0.0.0/1 note=\"a\", 128.0.0.0/1",
+            "128.0.0.0/1, 0.0.0.0/1 note=\"a\"",
+        ),
+        ("1.1.1.1, header:X", "*, 1.1.1.1, header:X", "*"),
+        // Half of the rest, and so on: no two keys know of each other.
+        ("", "percent:90", "percent:90"),
+        (
+            "",
+            "percent:70, percent:70:visitor",
+            "percent:70, percent:70:visitor",
+        ),
+        (
+            "",
+            "0.0.0.0/1, 128.0.0.0/2, percent:50",
+            "0.0.0.0/1, 128.0.0.0/2, percent:50",
+        ),
+        // Longer than before.
+        (
+            "* until=2026-12-01T18:00Z",
+            "* until=2026-12-01T18:00Z, *",
+            "*",
+        ),
+        ("*, !*", "*", ""),
+        ("", "*, !* until=2026-12-01T18:00Z", "*"),
+        // Somebody is left out, or may leave something away.
+        ("", "percent:89.99", "-"),
+        ("", "percent:60, percent:89", "-"),
+        ("", "percent:60, percent:60:visitor", "-"),
+        ("", "percent:95 percent:90:visitor", "-"),
+        ("", "percent:100:cookie:uid", "-"),
+        ("", "path:/a*", "-"),
+        ("", "header:X", "-"),
+        ("", "percent:100 header:X", "-"),
+        ("", "10.0.0.0/8 percent:100", "-"),
+        ("", "!*", "-"),
+        ("*", "*, !*", "-"),
+        ("", "*, !*", "-"),
+        ("", "!percent:100", "-"),
+        ("10.0.0.1", "!0.0.0.0/0", "-"),
+        // It did before.
+        ("*", "*, 10.0.0.1", "-"),
+        ("*", "percent:100", "-"),
+        ("0.0.0.0/0, ::/0", "*", "-"),
+        (
+            "* until=2026-12-01T18:00Z",
+            "* until=2026-12-01T18:00Z, 1.1.1.1",
+            "-",
+        ),
+        ("*", "", "-"),
+    ];
+    for (now, new, named) in table {
+        let (now, new) = (gray(now), gray(new));
+        assert_eq!((now.skipped().count, new.skipped().count), (0, 0));
+        let objection = now.objection(&new, 50);
+        let expected = (named != "-").then_some(HoldReason::AdmitsEverybody);
+        let entries: Vec<String> = new.entries().collect();
+        assert_eq!(objection, expected, "{entries:?}");
+        if expected.is_some() {
+            let [gone, come] = now.difference(&new);
+            assert_eq!(come.first.join(", "), named, "{entries:?}");
+            assert_eq!((gone.count, come.count), (0, come.first.len()));
+        }
+    }
+    // Of both families, or of one.
+    let families =
+        |text: &str| Family::ALL.map(|it| gray(text).admission(it) > AdmittedUntil::Never);
+    assert_eq!(families("*"), [true, true]);
+    assert_eq!(families("0.0.0.0/0 note=\"a\""), [true, false]);
+    assert_eq!(families("*, !::/0"), [true, false]);
 }
 
 /// All addresses but some, as few nets or as many small ones.
