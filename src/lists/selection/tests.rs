@@ -4,6 +4,7 @@
 mod naive;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -16,6 +17,8 @@ use crate::http::h1::head::{Parsed, RequestHead, Scanner};
 use crate::http::limits::{Limits, MAX_FIELDS};
 use crate::http::visitor::{Visitor, VisitorId};
 use crate::lists::rule::{AppVersion, Comparison, Test};
+use crate::lists::{ByList, GrayList, Lists, PoolName};
+use crate::route::{PoolStanding, Reason, Service, decide};
 
 const LIMITS: Limits = Limits {
     line: 64 * 1024,
@@ -459,21 +462,27 @@ fn tests() -> impl Strategy<Value = Test> {
     ]
 }
 
-fn terms() -> impl Strategy<Value = Term> {
-    let nets = (addresses(), 0_u8..=32).prop_map(|(address, shorter)| {
+fn nets() -> impl Strategy<Value = IpNet> {
+    (addresses(), 0_u8..=32).prop_map(|(address, shorter)| {
         let longest = IpNet::from(address).max_prefix_len();
         let length = longest - shorter.min(longest);
         IpNet::new(address, length).unwrap().trunc()
+    })
+}
+
+fn terms() -> impl Strategy<Value = Term> {
+    let named = parts().prop_filter("has a name", |it| {
+        !matches!(it, Part::Path | Part::Method | Part::Host)
     });
     let keys = prop_oneof![
         Just(ShareKey::Client),
         Just(ShareKey::Visitor),
-        parts().prop_map(ShareKey::Part),
+        named.prop_map(ShareKey::Part),
     ];
     let limits = prop_oneof![Just(0), Just(10_000), 0_u16..=10_000];
     prop_oneof![
         1 => Just(Term::Everybody),
-        2 => nets.prop_map(Term::Net),
+        2 => nets().prop_map(Term::Net),
         8 => (parts(), tests()).prop_map(|(part, test)| Term::Part(part, test)),
         2 => (limits, keys).prop_map(|(limit, by)| Term::Share { limit, by }),
     ]
@@ -489,9 +498,10 @@ pub(in crate::lists) fn rules() -> impl Strategy<Value = Rule> {
     })
 }
 
-/// How many cases there are: by `GRAYGATE_CASES`, else few.
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("GRAYGATE_CASES").map_or(2_000, |it| it.parse().unwrap());
+/// How many cases there are: as `GRAYGATE_CASES` says, else so few. For a million in some minutes:
+/// `GRAYGATE_CASES=1000000 cargo test --release --lib lists::selection`.
+fn cases(usual: u32) -> ProptestConfig {
+    let cases = std::env::var("GRAYGATE_CASES").map_or(usual, |it| it.parse().unwrap());
     ProptestConfig {
         cases,
         failure_persistence: None,
@@ -500,7 +510,7 @@ fn cases() -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(2_000))]
 
     #[test]
     fn what_is_selected_is_what_a_naive_reading_selects(
@@ -521,6 +531,55 @@ proptest! {
             });
             let found = found.map(|it| it.map(|it| (it.place as usize, it.bucket)));
             prop_assert_eq!(found, expected, "{}", head);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(500))]
+
+    #[test]
+    fn what_is_decided_by_entries_as_text_is_what_a_naive_reading_of_them_decides(
+        rules in vec(rules(), 0..8),
+        nets in vec(nets(), 0..3),
+        requests in vec(requests(), 1..4),
+        salt in "[a-z]{0,3}",
+    ) {
+        // Some combinations are refused, such as two nets, which nobody means.
+        let is_readable = |it: &Rule| GrayList::parse([it.to_string()]).skipped().count == 0;
+        let rules: Vec<Rule> = rules.into_iter().filter(is_readable).collect();
+        let texts = rules.iter().map(Rule::to_string);
+        let texts: Vec<String> = texts.chain(nets.iter().map(IpNet::to_string)).collect();
+        let one = vec!["10.0.0.1".to_owned()];
+        let entries = ByList { gray: texts.clone(), pre: one.clone(), prod: one };
+        let lists = Lists::parse(1, entries, 80);
+        prop_assert_eq!(lists.gray.skipped().count, 0);
+        let salt = Salt::new(salt.as_bytes());
+        let shared = lists.shared();
+        let gray = Arc::new((*shared.gray).clone().with_salt(salt.clone()));
+        let lists = Lists::new(1, ByList { gray, ..shared });
+        let mut scratch = Scratch::default();
+        for request in requests {
+            let head = request.text();
+            let naive = naive::Naive::of(request.client, &head, salt.text(), at(NOW));
+            let is_listed = nets.iter().any(|net| naive::covers(*net, request.client));
+            let expected = match (naive.first(&rules, true), naive.first(&rules, false)) {
+                (Some(_), _) => (PoolName::Prod, Reason::Excluded),
+                (None, None) if !is_listed => (PoolName::Prod, Reason::Unlisted),
+                _ => (PoolName::Pre, Reason::Listed),
+            };
+            let service = Service {
+                lists: &lists,
+                pre: PoolStanding::Usable,
+                prod: PoolStanding::Usable,
+                fallback: true,
+            };
+            let decided = with_subject(request.client, &head, |subject| {
+                let now = lists.gray.expires().then(|| at(NOW));
+                decide(subject, &service, now, &mut scratch)
+            });
+            let decided = decided.map(|it| (it.pool, it.reason));
+            prop_assert_eq!(decided, Ok(expected), "{:?} {}", texts, head);
         }
     }
 }

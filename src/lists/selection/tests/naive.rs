@@ -139,7 +139,7 @@ impl Naive {
     }
 }
 
-fn covers(net: IpNet, client: IpAddr) -> bool {
+pub(super) fn covers(net: IpNet, client: IpAddr) -> bool {
     let bits = |address| match address {
         IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, 4),
         IpAddr::V6(address) => (u128::from(address), 6),
