@@ -39,6 +39,11 @@ fn a_request_and_an_answer_of_thirty_fields_allocate_nothing() {
 }
 
 #[test]
+fn a_request_that_an_entry_of_the_gray_list_selects_allocates_nothing() {
+    SERVED.check(&Traffic::selected());
+}
+
+#[test]
 fn the_only_connection_to_a_peer_comes_back_without_allocations_after_the_pool_was_looked_through()
 {
     let origin = Origin::named("a");

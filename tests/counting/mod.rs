@@ -101,6 +101,22 @@ keepalive_timeout = 1h
 file = lists
 ";
 
+/// Entries of each kind. All but the last are looked at for the one request that has something of everything,
+/// and none for the others.
+const ENTRIES: &[&str] = &[
+    "10.0.0.0/8",
+    "192.168.0.0/16 until=2000-01-01T00:00Z",
+    "!header:X-User=nobody",
+    "header:X-App-Version>=3.0",
+    "header:X-User~*nobody*",
+    "cookie:c7=*9 method:GET",
+    "query:b=nobody",
+    "query:uid=nobody*",
+    "host:shop.example.com path:/nobody/*",
+    "percent:0.01:header:X-User",
+    "percent:100:cookie:uid query:uid=\"a b\"",
+];
+
 /// A gateway with one worker, which is for the life of the process; and its origin.
 pub(crate) struct Served {
     inside: GatewayInside,
@@ -117,7 +133,7 @@ impl Served {
             turn: Mutex::default(),
             origin: Traffic::origin(),
         };
-        served.inside.send_to(&served.origin);
+        served.inside.send_to_both(&served.origin, ENTRIES);
         served.make_spare_connection();
         served
     }

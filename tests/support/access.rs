@@ -46,11 +46,16 @@ impl AccessLine {
     /// When the line has no such field.
     #[track_caller]
     pub(crate) fn get(&self, key: &str) -> &str {
-        let found = self.fields.iter().find(|(it, _)| it == key);
-        match found {
-            Some((_, value)) => value,
+        match self.field(key) {
+            Some(value) => value,
             None => panic!("no {key} in {}", self.raw),
         }
+    }
+
+    /// The value of a field that not every line has.
+    pub(crate) fn field(&self, key: &str) -> Option<&str> {
+        let found = self.fields.iter().find(|(it, _)| it == key);
+        found.map(|(_, value)| value.as_str())
     }
 
     /// True when all these fields have these values: `"pool=pre status=200"`.

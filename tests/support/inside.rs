@@ -86,6 +86,19 @@ impl GatewayInside {
         self.gateway.lists.store(Lists::parse(1, entries, 80));
     }
 
+    /// The same, whether or not an entry of this gray list selects them.
+    #[track_caller]
+    pub(crate) fn send_to_both(&self, origin: &Origin, gray: &[&str]) {
+        let entries = ByList {
+            gray: gray.iter().map(|it| (*it).to_owned()).collect(),
+            pre: vec![origin.to_string()],
+            prod: vec![origin.to_string()],
+        };
+        let lists = Lists::parse(1, entries, 80);
+        assert_eq!(lists.gray.skipped().first, []);
+        self.gateway.lists.store(lists);
+    }
+
     #[track_caller]
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.addr)

@@ -53,10 +53,27 @@ impl Traffic {
         ]
     }
 
+    /// One with something for each kind of entry that a gray list can have.
+    pub(crate) fn selected() -> Self {
+        let cookies: String = (0..40).map(|it| format!("c{it}=value {it}; ")).collect();
+        Self {
+            name: "a request that an entry selects",
+            request: format!(
+                "GET /selected?a=1&b=%41+b&%75id=a%20b HTTP/1.1\r\nHost: Shop.Example.com\r\n\
+                 X-App-Version: 2.10.3\r\nX-User: Somebody\r\nCookie: {cookies}uid=alice\r\n\r\n"
+            )
+            .into(),
+            answer: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
+        }
+    }
+
     /// An origin that answers them.
     pub(crate) fn origin() -> Origin {
         Origin::scripted(|conn| {
-            let kinds = Self::kinds();
+            let kinds: Vec<Self> = Self::kinds()
+                .into_iter()
+                .chain([Self::selected()])
+                .collect();
             // Nothing is recorded, since there is much of it.
             while let Some(head) = conn.wire.head()? {
                 conn.stream_body(&head, &mut |_| {})?;

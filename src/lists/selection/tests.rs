@@ -272,6 +272,45 @@ fn nobody_becomes_a_visitor_whom_another_term_keeps_out() {
 }
 
 #[test]
+fn a_salt_is_content_where_an_entry_is_about_a_share_and_deals_anew() {
+    let digest = |entries: &[&str], salt: &str| {
+        let list = GrayList::parse(entries).with_salt(Salt::new(salt.as_bytes()));
+        (list.has_shares(), list.digest())
+    };
+    for (entries, is_content) in [
+        (&["10.0.0.1", "cookie:a"][..], false),
+        (&["percent:5"], true),
+        (&["percent:0"], true),
+        (&["10.0.0.1", "!header:a percent:5:cookie:uid"], true),
+    ] {
+        let (has_shares, unsalted) = digest(entries, "");
+        assert_eq!(has_shares, is_content, "{entries:?}");
+        assert_eq!(unsalted, GrayList::parse(entries).digest(), "{entries:?}");
+        let (one, other) = (digest(entries, "1").1, digest(entries, "2").1);
+        let are_others = [one != unsalted, other != unsalted, one != other];
+        assert_eq!(are_others, [is_content; 3], "{entries:?}");
+    }
+    // The last salt is the one that counts, and the list of whoever shares it stays as it is.
+    let list = GrayList::parse(["percent:50:cookie:uid"]);
+    let salted = list
+        .clone()
+        .with_salt(Salt::new(b"1"))
+        .with_salt(Salt::new(b"2026-12 checkout"));
+    let head = "GET / HTTP/1.1\r\nHost: x\r\nCookie: uid=alice\r\n\r\n";
+    let mut scratch = Scratch::default();
+    with_subject(IpAddr::from([1, 1, 1, 1]), head, |subject| {
+        let mut bucket = |list: &GrayList| {
+            let look = list.look_at(subject, None, &mut scratch);
+            look.unwrap().admission().map(|it| it.bucket)
+        };
+        assert_eq!(bucket(&list), None);
+        assert_eq!(bucket(&salted), Some(Some(1076)));
+    });
+    let same = digest(&["percent:50:cookie:uid"], "2026-12 checkout");
+    assert_eq!(salted.digest(), same.1);
+}
+
+#[test]
 fn memory_of_another_request_and_another_list_counts_for_nothing() {
     let lists = [
         Selection::new(&[rule(&[is(cookie("uid"), "alice")])]),
