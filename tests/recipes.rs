@@ -129,6 +129,8 @@ impl<'a> Kitchen<'a> {
                 services.push(Stock::of(&format!("{name} "), key("pre"), key("prod")));
             }
             for (key, value) in keys {
+                // Beside the ini file, as it is there.
+                let value = value.strip_prefix("/etc/graygate/").unwrap_or(&value);
                 setup = setup.set(&format!("{section}.{key}"), value);
             }
         }
@@ -137,6 +139,11 @@ impl<'a> Kitchen<'a> {
             let mut push = redis::cmd("RPUSH");
             push.arg(key).arg(origin.to_string());
             push.exec(&mut connection).unwrap();
+        }
+        for step in &recipe.steps {
+            if let Act::Install(name, content) = &step.act {
+                setup = setup.file(name, &format!("{content}\n"));
+            }
         }
         let gateway = setup.start();
         gateway.wait_for_lists("it hears of changes", |it| it["mode"] == "events");
@@ -157,6 +164,7 @@ impl<'a> Kitchen<'a> {
                 line, text, act, ..
             } = step;
             let outcome = match act {
+                Act::Install(..) => Ok(()),
                 Act::Push(words) => self.push(words),
                 Act::Ask(ask, wanted) => self.ask(ask, wanted),
                 Act::Explain(words, pool) => self.explain(words, pool),
@@ -348,7 +356,7 @@ impl<'a> Kitchen<'a> {
     /// else than the list decides, of visitors, and of other services than the default one.
     fn explain_knows(&self, ask: &Ask) -> bool {
         let is_visitor = |it: &(String, String)| it.1.contains("graygate_visitor=");
-        let is_known = !self.has_wishes && self.services.len() == 1;
+        let is_known = !self.has_wishes;
         is_known && !ask.has_jar && !ask.fields.iter().any(is_visitor)
     }
 
@@ -455,6 +463,10 @@ fn what_cannot_be_read_as_a_recipe_is_an_error() {
     assert_eq!(recipes(&block(good)).unwrap()[0].steps.len(), 2);
     let bad = [
         ("sleep 1", "neither redis-cli"),
+        (
+            "sudo install -m 640 -g graygate /dev/stdin /etc/graygate/a",
+            "what is in that file",
+        ),
         ("redis-cli", "neither redis-cli"),
         ("curl http://a/", "what is \"\"?"),
         ("curl http://a/  # gray", "what is \"gray\"?"),

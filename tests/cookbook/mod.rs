@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 /// Before a block that is not run, with the reason.
 const NOT_RUN: &str = "<!-- not run here: ";
 
+/// What begins a line that writes a file, up to its name.
+const INSTALL: &str = "sudo install -m 640 -g graygate /dev/stdin /etc/graygate/";
+
 /// One block of the page.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
@@ -40,6 +43,9 @@ pub(crate) struct Step {
 /// What a line does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Act {
+    /// A file of /etc/graygate that is there before the gateway is, by its name, with one line: `sudo install
+    /// -m 640 -g graygate /dev/stdin /etc/graygate/NAME <<<'LINE'`.
+    Install(String, String),
     /// `redis-cli` with these words.
     Push(Vec<String>),
     /// `curl`, and what comes of it.
@@ -172,6 +178,18 @@ fn check(recipe: &Recipe) -> Result<(), String> {
 fn step((line, text): (usize, &str)) -> Option<Result<Step, String>> {
     if text.trim().is_empty() || text.starts_with('#') {
         return None;
+    }
+    if let Some(file) = text.strip_prefix(INSTALL) {
+        let file = file
+            .strip_suffix('\'')
+            .and_then(|it| it.split_once(" <<<'"));
+        let file = file.ok_or(format!("line {line}: what is in that file? {text}"));
+        return Some(file.map(|(name, content)| Step {
+            line,
+            text: text.to_owned(),
+            words: Vec::new(),
+            act: Act::Install(name.to_owned(), content.to_owned()),
+        }));
     }
     let (command, comment) = text.split_once("  # ").unwrap_or((text, ""));
     let step = words(command.trim()).and_then(|words| {
