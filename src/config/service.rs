@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::error::{ConfigError, ValueResult, WrongValue, shown, wrong};
 use super::file::{IniFile, Section};
 use super::gateway::DEFAULT_SERVICE;
-use super::key::{Key, Setting, service_part, settings};
+use super::key::{Key, KeyTable, Setting, service_part, settings};
 use super::units::{self, name};
 use super::{HealthSettings, UpstreamSettings};
 use crate::lists::{ByList, ServiceName};
@@ -77,7 +77,11 @@ impl Default for ServiceSettings {
                 health: HealthSettings::of(&file)?,
             })
         };
-        let shipped = IniFile::parse(Path::new(""), "", super::KEYS).and_then(of);
+        let no_keys = KeyTable {
+            once: &[],
+            service: &[],
+        };
+        let shipped = IniFile::parse(Path::new(""), "", no_keys).and_then(of);
         shipped.unwrap_or_else(|it| unreachable!("an empty file is wrong: {it}"))
     }
 }
@@ -217,7 +221,7 @@ fn share_gray(file: &IniFile<'_>, all: &[ServiceSettings]) -> Result<(), ConfigE
             return refused(&GRAY.key, "that is the service itself".to_owned(), allowed);
         }
         if let Some(third) = &found.gray_of {
-            let place = Place::of(file.section(&found.section()), &GRAY).to_string();
+            let place = KeyPlace::of(file.section(&found.section()), &GRAY).to_string();
             let what =
                 format!("{other} has no list of its own, but shares that of {third} ({place})");
             return refused(
@@ -232,7 +236,7 @@ fn share_gray(file: &IniFile<'_>, all: &[ServiceSettings]) -> Result<(), ConfigE
             (&SALT.key, section.line(&SALT)),
         ] {
             if line.is_some() {
-                let gray = Place::of(section, &GRAY);
+                let gray = KeyPlace::of(section, &GRAY);
                 let what = format!("{gray} says that the list and its salt are those of {other}");
                 return refused(key, what, "either gray, or a list and a salt of its own");
             }
@@ -277,7 +281,7 @@ fn are_apart(file: &IniFile<'_>, all: &[ServiceSettings]) -> Result<(), ConfigEr
                 let names = (service.section(), before.section());
                 let key = setting(before);
                 let other = file.section(&names.1);
-                let other = Place::at(other.name(), key.name, other.written(&key).1).to_string();
+                let other = KeyPlace::at(other.name(), key.name, other.written(&key).1).to_string();
                 let host =
                     host.map_or_else(|| "requests of any host".to_owned(), ToString::to_string);
                 let wrong = WrongValue {
@@ -292,13 +296,13 @@ fn are_apart(file: &IniFile<'_>, all: &[ServiceSettings]) -> Result<(), ConfigEr
 }
 
 /// A key and where it is given, as an error about another key names it.
-pub(super) struct Place<'a> {
+pub(super) struct KeyPlace<'a> {
     section: &'a str,
     key: &'static str,
     line: Option<usize>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> KeyPlace<'a> {
     pub(super) const fn at(section: &'a str, key: &'static str, line: Option<usize>) -> Self {
         Self { section, key, line }
     }
@@ -308,7 +312,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for KeyPlace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { section, key, line } = self;
         match line {

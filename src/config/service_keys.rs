@@ -8,7 +8,7 @@ use super::error::{ConfigError, WrongValue, shown};
 use super::file::{IniFile, Section};
 use super::key::Setting;
 use super::redis::{self, FleetSettings};
-use super::service::{self, Place, ServiceKeys, ServiceSettings};
+use super::service::{self, KeyPlace, ServiceKeys, ServiceSettings};
 use crate::lists::{ByList, ListName, ServiceName};
 
 impl ServiceKeys {
@@ -28,14 +28,14 @@ impl ServiceKeys {
             used: HashMap::new(),
         };
         for list in ListName::ALL {
-            book.note(&lists[list], Place::of(redis, redis::setting_of(list)));
+            book.note(&lists[list], KeyPlace::of(redis, redis::setting_of(list)));
         }
-        book.note(&accept, Place::of(redis, &redis::ACCEPT_KEY));
+        book.note(&accept, KeyPlace::of(redis, &redis::ACCEPT_KEY));
         let salt = redis.get(&redis::SALT_KEY)?;
         match redis.has(&redis::SALT_KEY) {
             true => book.add(&salt, redis, &redis::SALT_KEY)?,
             // Files from before there was such a key may have something else there, and no shares.
-            false => book.note(&salt, Place::of(redis, &redis::SALT_KEY)),
+            false => book.note(&salt, KeyPlace::of(redis, &redis::SALT_KEY)),
         }
         let mut all = vec![Self {
             service: ServiceName::default(),
@@ -70,12 +70,12 @@ struct KeyBook<'a> {
     file: &'a IniFile<'a>,
     redis: Section<'a>,
     fleet: &'a FleetSettings,
-    used: HashMap<String, Place<'a>>,
+    used: HashMap<String, KeyPlace<'a>>,
 }
 
 impl<'a> KeyBook<'a> {
     /// A key that is not looked at; of two equal ones the first is kept.
-    fn note(&mut self, key: &str, place: Place<'a>) {
+    fn note(&mut self, key: &str, place: KeyPlace<'a>) {
         self.used.entry(key.to_owned()).or_insert(place);
     }
 
@@ -86,7 +86,7 @@ impl<'a> KeyBook<'a> {
         section: Section<'a>,
         setting: &Setting<String>,
     ) -> Result<(), ConfigError> {
-        let node = || Place::of(self.redis, &redis::NODE_KEY);
+        let node = || KeyPlace::of(self.redis, &redis::NODE_KEY);
         let wrong = if let Some(other) = self.used.get(key) {
             format!("{other} has the same value")
         } else if key.starts_with(&self.fleet.key_of("")) {
@@ -94,7 +94,7 @@ impl<'a> KeyBook<'a> {
         } else if key == self.fleet.index_key() {
             format!("it is the index of the nodes: {}", node())
         } else {
-            self.note(key, Place::of(section, setting));
+            self.note(key, KeyPlace::of(section, setting));
             return Ok(());
         };
         let allowed = "a key of its own".to_owned();
