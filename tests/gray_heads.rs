@@ -612,3 +612,33 @@ fn a_cookie_is_found_in_a_field_as_long_as_a_head_may_be_and_behind_a_thousand_o
     let longer = format!("Cookie: a={}; last=1\r\n", "x".repeat(33_000));
     assert_eq!(ask(gateway, "127.0.0.9", &longer).status(), 431);
 }
+
+#[test]
+fn a_secret_that_only_root_may_read_stays_and_a_new_one_is_pending() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = FileSite::with(&[], |setup| {
+        let setup = setup
+            .set("gray.force_header", "X-Force")
+            .set("gray.force_secret_file", "secret")
+            .set("gateway.user", "nobody")
+            .file("secret", SECRET)
+            .open_to_all();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(setup.path("secret"), mode).unwrap();
+        setup
+    });
+    let FileSite { gateway, .. } = &site;
+    let served = |secret: &str| ask(gateway, "127.0.0.9", &format!("X-Force: pre:{secret}\r\n"));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_metric("graygate_reloads_total{outcome=\"ok\"}", 1.0);
+    assert_eq!(gateway.stderr.count("reload-ignored"), 0);
+    assert_eq!(served(SECRET).text(), "pre");
+    std::fs::write(gateway.path("secret"), "another-secret-of-ours").unwrap();
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("reload-ignored key=gray.force_secret_file ");
+    gateway.wait_for_metric("graygate_reloads_total{outcome=\"ok\"}", 2.0);
+    assert_eq!(served(SECRET).text(), "pre");
+    assert_eq!(served("another-secret-of-ours").text(), "prod");
+}
