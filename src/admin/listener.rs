@@ -335,6 +335,7 @@ mod tests {
                     deadline: Instant::now() + Duration::from_secs(3600),
                     kept: Some(lists::ListsBeingRead::new(
                         &in_force,
+                        &crate::lists::ServiceName::default(),
                         in_force.load(),
                         until,
                     )),

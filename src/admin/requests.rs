@@ -109,15 +109,7 @@ fn page(
         query.unwrap_or_default(),
     );
     Ok(match path {
-        _ if is(ListsPage::PATH) => match lists::PartAsked::of(query) {
-            Ok(part) => {
-                let page = lists::PageWriter::new(view, part, rights.clients);
-                let body = Body::Lists(Box::new(page));
-                let answer = PageResponse::json(String::new());
-                PageResponse { body, ..answer }
-            }
-            Err(what) => PageResponse::text(400, format!("{what}\n")),
-        },
+        _ if is(ListsPage::PATH) => lists_of(view, query, rights.clients),
         // Asked for one address after the other, it would show the list.
         _ if is(Explanation::PATH) && !rights.clients => return Err(AdminRefusal::ClientsHidden),
         _ if is(Explanation::PATH) => explained(view, query),
@@ -231,6 +223,23 @@ fn value<'a>(head: &RequestHead, bytes: &'a [u8], name: &str) -> Option<&'a [u8]
 fn is_command(head: &RequestHead, bytes: &[u8]) -> bool {
     let from_page = value(head, bytes, "Origin").is_some();
     !from_page && value(head, bytes, COMMAND_FIELD) == Some(COMMAND_ACCEPT.as_bytes())
+}
+
+/// The lists of the service that the query names.
+fn lists_of(view: &View, query: &[u8], shows_clients: bool) -> PageResponse {
+    let asked = lists::PartAsked::service(query)
+        .and_then(|service| Ok((service, lists::PartAsked::of(query)?)));
+    let (service, part) = match asked {
+        Ok(asked) => asked,
+        Err(what) => return PageResponse::text(400, format!("{what}\n")),
+    };
+    if view.gateway.lists.load_of(&service).is_none() {
+        return PageResponse::text(404, format!("there is no service {service}\n"));
+    }
+    let page = lists::PageWriter::new(view, &service, part, shows_clients);
+    let body = Body::Lists(Box::new(page));
+    let answer = PageResponse::json(String::new());
+    PageResponse { body, ..answer }
 }
 
 /// Accepts the held change that the query names.

@@ -8,7 +8,7 @@ use crate::admin::pages::standing::ListsStanding;
 use crate::admin::requests::{ACCEPT_PATH, COMMAND_ACCEPT, COMMAND_FIELD};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::report::Report;
-use crate::lists::ListName;
+use crate::lists::{ListName, ServiceName};
 
 /// The status with which the listener says that nothing of that digest is held.
 const CONFLICT: u16 = 409;
@@ -60,16 +60,20 @@ const GENERATION: &str = "generation";
 
 /// The answer if a list with this digest is in force already.
 fn in_force(lists: &ListsStanding, digest: &str) -> Option<String> {
-    let generation = Some(lists.generation).filter(|it| *it > 0)?;
-    let is_meant = |list: &ListName| {
-        lists
-            .digests
-            .get(list.name())
-            .is_some_and(|it| it == digest)
-    };
-    let list = ListName::ALL.into_iter().find(is_meant)?;
-    let list = list.name();
-    Some(format!(
-        "in force already list={list} digest={digest} generation={generation}"
-    ))
+    let services = lists.services.iter();
+    let services = services.filter(|it| it.service != ServiceName::DEFAULT);
+    let services = services.map(|it| {
+        let service = format!("service={} ", it.service);
+        (service, it.generation, &it.digests)
+    });
+    let own = (String::new(), lists.generation, &lists.digests);
+    let mut all = [own].into_iter().chain(services);
+    all.find_map(|(service, generation, digests)| {
+        let generation = Some(generation).filter(|it| *it > 0)?;
+        let is_meant = |list: &ListName| digests.get(list.name()).is_some_and(|it| it == digest);
+        let list = ListName::ALL.into_iter().find(is_meant)?.name();
+        Some(format!(
+            "in force already {service}list={list} digest={digest} generation={generation}"
+        ))
+    })
 }

@@ -43,7 +43,13 @@ pub(crate) fn list(config: &Path) -> Result<Report, String> {
     let look = Nodes::new(&settings).read(Instant::now() + TIME_LIMIT);
     let look = look.map_err(|error| format!("{}: {error}", settings.url))?;
     let report = Report::new(table(&look), members(&look));
-    Ok(report.noting(notes(look.note.as_deref())))
+    let mut notes = notes(look.note.as_deref());
+    notes.extend(
+        differences(&look.heard)
+            .iter()
+            .map(|it| format!("note: {it}")),
+    );
+    Ok(report.noting(notes))
 }
 
 /// Waits until every gateway holds the lists with this digest, and there are at least `at_least` of
@@ -126,7 +132,46 @@ fn members(look: &FleetLook) -> Value {
     });
     let mut nodes: Vec<Value> = heard.chain(silent).collect();
     nodes.sort_by(|one, other| one["node"].as_str().cmp(&other["node"].as_str()));
-    json!({ "nodes": nodes, "note": look.note })
+    json!({ "nodes": nodes, "note": look.note, "differences": differences(&look.heard) })
+}
+
+/// In what the gateways differ that are heard: the lists of services, and what entries they understand.
+fn differences(heard: &[Heard]) -> Vec<String> {
+    let nodes: Vec<&Node> = heard.iter().filter_map(|it| it.node.as_ref()).collect();
+    let mut services: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+    for node in &nodes {
+        for (service, it) in &node.services {
+            // The first that has it, to be named.
+            let digest = it.digest.as_deref().unwrap_or("no lists");
+            let digests = services.entry(service).or_default();
+            digests.entry(digest).or_insert(&node.name);
+        }
+    }
+    for (service, digests) in &mut services {
+        let lacks = |it: &&&Node| !it.services.contains_key(*service);
+        if let Some(node) = nodes.iter().find(lacks) {
+            digests.insert("no such service", &node.name);
+        }
+    }
+    let differing = services.iter().filter(|(_, digests)| digests.len() > 1);
+    let differing = differing.map(|(service, digests)| {
+        let digests = digests.iter().take(NAMED);
+        let each = digests.map(|(digest, node)| format!("{node} has {digest}"));
+        let each: Vec<String> = each.collect();
+        format!(
+            "the gateways differ in service {service}: {}",
+            each.join(", ")
+        )
+    });
+    let used = nodes.iter().max_by_key(|it| it.entries_used);
+    let behind = nodes.iter().filter_map(|node| {
+        let used = used.filter(|it| it.entries_used > node.entries)?;
+        Some(format!(
+            "{} understands no entries but addresses, and skips others that {} has",
+            node.name, used.name
+        ))
+    });
+    differing.chain(behind.take(NAMED)).collect()
 }
 
 fn settings(config: &Path) -> Result<RedisSettings, String> {
@@ -185,8 +230,8 @@ impl AwaitedNodes {
     }
 
     fn holds(&self, seen: &LastSeen) -> bool {
-        let digest = seen.heard.node.as_ref().and_then(|it| it.digest.as_ref());
-        !seen.lost && digest == Some(&self.digest)
+        let node = seen.heard.node.as_ref();
+        !seen.lost && node.is_some_and(|it| it.holds(&self.digest))
     }
 
     /// What is still missing, if something is.
@@ -236,7 +281,7 @@ fn shortcoming(seen: &LastSeen) -> String {
         Some(digest) => format!("holds {digest} (generation {generation}"),
         None => "has no lists (generation 0".to_owned(),
     };
-    let held = match node.held.as_slice() {
+    let held = match held(node).as_slice() {
         [] => String::new(),
         held => format!(", held: {}", held.join(" ")),
     };
@@ -246,6 +291,15 @@ fn shortcoming(seen: &LastSeen) -> String {
         None => "its key never expires".to_owned(),
     };
     format!("{name} {holds}{held}, {heard})")
+}
+
+/// What is held, of whichever service: `prod`, `shop:gray`.
+fn held(node: &Node) -> Vec<String> {
+    let services = node.services.iter().flat_map(|(service, it)| {
+        let held = it.held.iter();
+        held.map(move |list| format!("{service}:{list}"))
+    });
+    node.held.iter().cloned().chain(services).collect()
 }
 
 const TITLES: [&str; 8] = [
@@ -277,7 +331,7 @@ fn row(heard: &Heard) -> [String; 8] {
         let text = "not understood".to_owned();
         return [name, text, none(), none(), none(), none(), none(), ago];
     };
-    let held = match node.held.as_slice() {
+    let held = match held(&node).as_slice() {
         [] => none(),
         held => held.join(","),
     };
@@ -305,6 +359,7 @@ fn row_of_silent(silent: &Silent) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::node::NodeService;
 
     const OLD: &str = "00000000000000aa";
     const NEW: &str = "00000000000000bb";
@@ -318,6 +373,9 @@ mod tests {
             age_seconds: Some(0.04),
             mode: "events".to_owned(),
             held: Vec::new(),
+            services: BTreeMap::new(),
+            entries: 2,
+            entries_used: 1,
             instance: "i".to_owned(),
             pid: 1,
             started_at: String::new(),
@@ -451,5 +509,36 @@ gateway-1  0.1.0           00000000000000bb  2           0.0s  events  gray,prod
             note: None,
         };
         assert_eq!(table(&look), expected);
+    }
+
+    #[test]
+    fn it_is_said_where_gateways_differ_in_a_service_or_in_what_they_understand() {
+        let with = |name: &str, digest: Option<&str>| {
+            let mut heard = heard(name, Some(NEW), 5000);
+            let service = NodeService {
+                digest: digest.map(str::to_owned),
+                held: vec!["prod".to_owned()],
+                ..NodeService::default()
+            };
+            if let Some(node) = &mut heard.node {
+                node.services.insert("shop".to_owned(), service);
+            }
+            heard
+        };
+        let same = [with("a", Some(OLD)), with("b", Some(OLD))];
+        assert_eq!(differences(&same), Vec::<String>::new());
+        assert_eq!(held(same[0].node.as_ref().unwrap()), ["shop:prod"]);
+        let mut old = heard("c", Some(NEW), 5000);
+        let mut new = with("b", Some(NEW));
+        old.node.as_mut().unwrap().entries = 1;
+        new.node.as_mut().unwrap().entries_used = 2;
+        assert_eq!(
+            differences(&[with("a", Some(OLD)), new, old]),
+            [
+                "the gateways differ in service shop: a has 00000000000000aa, \
+                 b has 00000000000000bb, c has no such service",
+                "c understands no entries but addresses, and skips others that b has",
+            ]
+        );
     }
 }

@@ -13,7 +13,7 @@ use crate::admin::pages::upgrades::UpgradesPage;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::exit::Exit;
 use crate::cli::report::Report;
-use crate::lists::ListName;
+use crate::lists::{ListName, ServiceName};
 
 /// Asks the gateway that runs with the ini file at `config`. If it is to be `strict`, one that serves and
 /// lacks something has an exit code of its own.
@@ -107,6 +107,35 @@ fn text(health: &str, lacks: &[&str], page: &ListsPage) -> String {
         let (list, reason) = (&held.list, &held.reason);
         let remedy = format!("graygate lists accept {}", held.digest);
         line("held", format!("{list}: {reason}; to accept it: {remedy}"));
+    }
+    let others = lists.services.iter();
+    for of in others.filter(|it| it.service != ServiceName::DEFAULT) {
+        let (service, generation, digest) = (&of.service, of.generation, &of.digest);
+        let counts = of
+            .counts
+            .iter()
+            .map(|(list, count)| format!("{list} {count}"));
+        let counts: Vec<String> = counts.collect();
+        let counts = counts.join(", ");
+        line(
+            "service",
+            format!("{service}: generation {generation}, digest {digest}, {counts}"),
+        );
+        for kept in &of.kept {
+            let (list, fault) = (&kept.list, &kept.fault);
+            line(
+                "kept",
+                format!("{service} {list}, since the store has: {fault}"),
+            );
+        }
+        for held in &of.held {
+            let (list, reason, digest) = (&held.list, &held.reason, &held.digest);
+            let remedy = format!("graygate lists accept {digest}");
+            line(
+                "held",
+                format!("{service} {list}: {reason}; to accept it: {remedy}"),
+            );
+        }
     }
     for (list, skipped) in &lists.skipped {
         if let Some(first) = skipped.first.first() {

@@ -7,6 +7,7 @@
 //!
 //! The key vanishes by itself when the gateway is gone, and is deleted at a clean shutdown.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::index::Index;
 use crate::config;
-use crate::fleet::node::Node;
+use crate::fleet::node::{GRAMMAR, Node, NodeService};
 use crate::store::flaps::{Flaps, Success};
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
@@ -90,6 +91,10 @@ pub(crate) struct NodeReport {
     pub mode: &'static str,
     /// The names of what is held.
     pub held: Vec<String>,
+    /// The same of the services besides the default one.
+    pub services: BTreeMap<String, NodeService>,
+    /// What grammar its entries need.
+    pub entries_used: u64,
     /// When all of it was last known to hold.
     pub checked: Option<Instant>,
     /// The server where it comes from: the heartbeat is written there, too.
@@ -186,6 +191,7 @@ struct Announced {
     digest: Option<String>,
     mode: String,
     held: Vec<String>,
+    services: BTreeMap<String, NodeService>,
 }
 
 impl Announced {
@@ -195,6 +201,7 @@ impl Announced {
             digest: node.digest.clone(),
             mode: node.mode.clone(),
             held: node.held.clone(),
+            services: node.services.clone(),
         }
     }
 }
@@ -293,6 +300,9 @@ impl Beater {
             age_seconds: report.checked.map(|at| at.elapsed().as_secs_f64()),
             mode: report.mode.to_owned(),
             held: report.held,
+            services: report.services,
+            entries: GRAMMAR,
+            entries_used: report.entries_used,
             instance: self.instance.clone(),
             pid: std::process::id().into(),
             started_at: self.started_at.clone(),

@@ -1,5 +1,7 @@
 //! What a gateway tells others about itself: the content of its heartbeats. No I/O.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 /// The most characters of a text of a heartbeat that are shown.
@@ -22,6 +24,12 @@ pub(crate) struct Node {
     pub mode: String,
     /// The names of the lists of which a change is held.
     pub held: Vec<String>,
+    /// The services besides the default one, by their names.
+    pub services: BTreeMap<String, NodeService>,
+    /// Up to which grammar it understands entries of `gray`: see [`GRAMMAR`]; 1 where it does not say.
+    pub entries: u64,
+    /// What grammar its own lists need.
+    pub entries_used: u64,
     /// Identifies the process, beyond name and process id.
     pub instance: String,
     /// The process id.
@@ -32,6 +40,36 @@ pub(crate) struct Node {
     pub ttl_ms: u64,
 }
 
+/// The grammar of entries of `gray` that this version understands. In the first there were addresses and nets
+/// only; in the second there are terms of whatever a request has.
+pub(crate) const GRAMMAR: u64 = 2;
+
+/// What a gateway says of a service.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NodeService {
+    /// The digest of its lists in force; none before there are any.
+    pub digest: Option<String>,
+    /// Their generation.
+    pub generation: u64,
+    /// The names of its lists of which a change is held.
+    pub held: Vec<String>,
+}
+
+impl NodeService {
+    fn members(&self) -> Value {
+        json!({ "digest": self.digest, "generation": self.generation, "held": self.held })
+    }
+
+    fn of(value: &Value) -> Self {
+        let held = value["held"].as_array().into_iter().flatten();
+        Self {
+            digest: value["digest"].as_str().map(plain),
+            generation: value["generation"].as_u64().unwrap_or_default(),
+            held: held.filter_map(Value::as_str).map(plain).collect(),
+        }
+    }
+}
+
 impl Node {
     /// The text of a heartbeat.
     pub(crate) fn to_json(&self) -> String {
@@ -40,7 +78,7 @@ impl Node {
 
     /// What a heartbeat says.
     pub(crate) fn members(&self) -> Value {
-        json!({
+        let mut members = json!({
             "node": self.name,
             "version": self.version,
             "digest": self.digest,
@@ -48,11 +86,26 @@ impl Node {
             "age_seconds": self.age_seconds,
             "mode": self.mode,
             "held": self.held,
+            "entries": self.entries,
+            "entries_used": self.entries_used,
             "instance": self.instance,
             "pid": self.pid,
             "started_at": self.started_at,
             "ttl_ms": self.ttl_ms,
-        })
+        });
+        if !self.services.is_empty() {
+            let services = self.services.iter();
+            let services = services.map(|(name, it)| (name.clone(), it.members()));
+            members["services"] = Value::Object(services.collect());
+        }
+        members
+    }
+
+    /// True when it holds lists of this digest, of whichever service.
+    pub(crate) fn holds(&self, digest: &str) -> bool {
+        let services = self.services.values();
+        let mut digests = services.map(|it| &it.digest).chain([&self.digest]);
+        digests.any(|it| it.as_deref() == Some(digest))
     }
 
     /// Parses a heartbeat, which anybody may have written; `None` when it is something else. What only
@@ -61,6 +114,8 @@ impl Node {
         let page: Value = serde_json::from_slice(text).ok()?;
         let text = |name: &str| page[name].as_str().map(plain);
         let held = page["held"].as_array().into_iter().flatten();
+        let services = page["services"].as_object().into_iter().flatten();
+        let grammar = |name: &str| page[name].as_u64().unwrap_or(1);
         Some(Self {
             name: text("node")?,
             version: text("version")?,
@@ -69,6 +124,11 @@ impl Node {
             age_seconds: page["age_seconds"].as_f64(),
             mode: text("mode")?,
             held: held.filter_map(Value::as_str).map(plain).collect(),
+            services: services
+                .map(|(name, it)| (plain(name), NodeService::of(it)))
+                .collect(),
+            entries: grammar("entries"),
+            entries_used: grammar("entries_used"),
             instance: text("instance")?,
             pid: page["pid"].as_u64().unwrap_or_default(),
             started_at: text("started_at").unwrap_or_default(),
@@ -97,6 +157,16 @@ mod tests {
             age_seconds: Some(0.25),
             mode: "events".to_owned(),
             held: vec!["prod".to_owned()],
+            services: BTreeMap::from([(
+                "shop".to_owned(),
+                NodeService {
+                    digest: Some("fedcba9876543210".to_owned()),
+                    generation: 3,
+                    held: vec!["gray".to_owned()],
+                },
+            )]),
+            entries: GRAMMAR,
+            entries_used: 1,
             instance: "i".to_owned(),
             pid: 1,
             started_at: "2026-11-25T19:16:26.123Z".to_owned(),
@@ -110,6 +180,7 @@ mod tests {
             digest: None,
             age_seconds: None,
             held: Vec::new(),
+            services: BTreeMap::new(),
             ..node()
         };
         for node in [node(), unread] {
@@ -133,5 +204,17 @@ mod tests {
         let mode = Node::parse(text.as_bytes()).unwrap().mode;
         assert_eq!(mode, "?[2Jx?y");
         assert_eq!(plain(&"x".repeat(1000)).len(), LONGEST);
+    }
+
+    #[test]
+    fn an_older_gateway_understands_addresses_only_and_has_one_service() {
+        let mut members = node().members();
+        for name in ["entries", "entries_used", "services"] {
+            members.as_object_mut().unwrap().remove(name);
+        }
+        let node = Node::parse(members.to_string().as_bytes()).unwrap();
+        assert_eq!((node.entries, node.entries_used), (1, 1));
+        assert!(node.services.is_empty());
+        assert!(node.holds("0123456789abcdef") && !node.holds("fedcba9876543210"));
     }
 }

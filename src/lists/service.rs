@@ -29,7 +29,7 @@ impl ServiceName {
     }
 
     /// True for the service that is always there.
-    pub fn is_default(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         *self.0 == *Self::DEFAULT
     }
 

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::config::{Config, Store};
 use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
+use crate::fleet::node::{GRAMMAR, NodeService};
 use crate::lists::ServiceName;
 use crate::proxy::Gateway;
 use crate::store::copy::{PeerPorts, Purpose};
@@ -119,13 +120,30 @@ pub(super) fn start_heartbeat(
 /// What the heartbeat reports about the lists.
 fn report(publisher: &Publisher) -> NodeReport {
     let (lists, status) = (publisher.lists(), publisher.status());
-    let held = status.of(&ServiceName::default()).held;
-    let held = held.iter().map(|it| it.list.name().to_owned());
+    let services = publisher.services();
+    let held = |service: &ServiceName| -> Vec<String> {
+        let held = status.of(service).held;
+        held.iter().map(|it| it.list.name().to_owned()).collect()
+    };
+    let all = services.iter().map(|it| (it, publisher.lists_of(it)));
+    let all: Vec<_> = all.collect();
+    let has_rules = all.iter().any(|(_, lists)| !lists.gray.rules().is_empty());
+    let others = all.iter().filter(|(service, _)| !service.is_default());
+    let others = others.map(|(service, lists)| {
+        let of = NodeService {
+            digest: lists.are_read().then(|| lists.digest.to_string()),
+            generation: lists.generation,
+            held: held(service),
+        };
+        (service.to_string(), of)
+    });
     NodeReport {
         generation: lists.generation,
         digest: lists.are_read().then(|| lists.digest.to_string()),
         mode: status.mode.name(),
-        held: held.collect(),
+        held: held(&ServiceName::default()),
+        services: others.collect(),
+        entries_used: if has_rules { GRAMMAR } else { 1 },
         checked: status.checked,
         server: status.server,
     }

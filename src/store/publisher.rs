@@ -29,7 +29,7 @@ use crossbeam_channel::Sender;
 pub(crate) use feed::Feed;
 pub(crate) use handed::{HandedLists, HandedService, TakenLists};
 
-use self::intake::{Entrance, Intake, ListTerms, TermsByService};
+use self::intake::{Intake, Intakes, ListTerms, TermsByService};
 use super::copy::Keeper;
 use super::{By, Cause, Fault, Mode, Status, StoreFinding};
 use crate::config::{Config, ServiceSettings};
@@ -52,7 +52,7 @@ pub(crate) struct Publisher {
     /// Names the trusted proxies, which findings are about.
     config: Option<Arc<Published<Config>>>,
     /// Held while lists are judged and replaced.
-    entrance: Mutex<Entrance>,
+    entrance: Mutex<Intakes>,
     /// Something may have come to wait at the door.
     knock: Condvar,
     status: Mutex<Status>,
@@ -97,7 +97,7 @@ impl Publisher {
         Self {
             lists,
             witness: Mutex::new(None),
-            entrance: Mutex::new(Entrance::new(&terms, rules)),
+            entrance: Mutex::new(Intakes::new(&terms, rules)),
             terms: ArcSwap::from_pointee(terms),
             turn: Mutex::default(),
             config: None,
@@ -169,9 +169,11 @@ impl Publisher {
         lists.unwrap_or_else(|| Arc::new(Lists::unread()))
     }
 
-    /// The names of all services.
+    /// The names of all services, the default one's first.
     pub(crate) fn services(&self) -> Vec<ServiceName> {
-        self.locked_entrance().names()
+        let mut names = self.locked_entrance().names();
+        names.sort_by_key(|it| !it.is_default());
+        names
     }
 
     /// What is known of the store.
@@ -189,7 +191,7 @@ impl Publisher {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn locked_entrance(&self) -> MutexGuard<'_, Entrance> {
+    fn locked_entrance(&self) -> MutexGuard<'_, Intakes> {
         // As above: each gate is.
         self.entrance.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -294,7 +296,7 @@ impl Publisher {
     /// Brings a change into force that was held; returns the generation.
     fn let_in(
         &self,
-        entrance: &mut Entrance,
+        entrance: &mut Intakes,
         service: &ServiceName,
         new: SharedLists,
         list: ListName,
@@ -355,7 +357,7 @@ impl Publisher {
     /// list of theirs.
     fn put_in_force(
         &self,
-        entrance: &mut Entrance,
+        entrance: &mut Intakes,
         mut new: Vec<(ServiceName, SharedLists)>,
         cause: Cause,
     ) {
@@ -399,7 +401,7 @@ impl Publisher {
 
     /// Gives `new` lists of services that share a gray list the one that comes into force with them, or is,
     /// and adds those services that have it as well.
-    fn share_gray(&self, entrance: &Entrance, new: &mut Vec<(ServiceName, SharedLists)>) {
+    fn share_gray(&self, entrance: &Intakes, new: &mut Vec<(ServiceName, SharedLists)>) {
         let shared = new.iter().map(|(service, _)| {
             let owner = entrance.owner_of(service)?;
             let renewed = new.iter().find(|(it, _)| it == owner);

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::Entries;
 use crate::lists::{ByList, ServiceName};
-use crate::store::gate::door::EmptyFor;
 
 /// What one look at the store gave: for each list its entries, or why it cannot be read.
 pub(crate) type Reading = ByList<Result<Entries, Fault>>;
+
+/// For how long each list, if it is empty, has been known to be, untouched.
+pub(crate) type EmptyFor = ByList<Duration>;
 
 /// What one look at the store gave of one service.
 #[derive(Clone, Debug)]

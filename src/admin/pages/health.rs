@@ -10,6 +10,8 @@ use crate::admin::view::View;
 use crate::error::{Failure, Refusal};
 use crate::lists::PoolName;
 
+use crate::upstream::serving::{Pools, ServiceInForce};
+
 /// Where the page is.
 pub(crate) const PATH: &str = "/healthz";
 
@@ -47,10 +49,26 @@ pub(crate) fn read(page: &str) -> (&str, Vec<&str>) {
 
 /// Whether requests can be served; if not, the reason, to whoever may see `clients` or not.
 pub(crate) fn render(view: &View, clients: bool) -> Result<String, String> {
-    let lists = view.publisher.lists();
-    let reason = if view.gateway.is_draining() {
-        "draining: the gateway is shutting down".to_owned()
-    } else if !lists.are_read() {
+    if view.gateway.is_draining() {
+        return Err("draining: the gateway is shutting down\n".to_owned());
+    }
+    let serving = view.gateway.lists.serving();
+    let default = serving.default_service();
+    if default.pools().settings().takes_rest {
+        return of_service(view, default, clients);
+    }
+    // Nobody is served by the default one: as long as some service serves, there is something to do here.
+    let others = serving.services().iter().skip(1);
+    let mut outcomes = others.map(|it| of_service(view, it, clients));
+    let first = outcomes.next();
+    let first = first.unwrap_or_else(|| of_service(view, default, clients));
+    first.or_else(|reason| outcomes.find_map(Result::ok).ok_or(reason))
+}
+
+/// The same of one service.
+fn of_service(view: &View, service: &ServiceInForce, clients: bool) -> Result<String, String> {
+    let lists = service.lists();
+    let reason = if !lists.are_read() {
         let error = view.store_error(clients);
         let why = error.unwrap_or_else(|| "not yet".to_owned());
         format!(
@@ -59,7 +77,7 @@ pub(crate) fn render(view: &View, clients: bool) -> Result<String, String> {
         )
     } else if lists.prod.is_empty() {
         format!("{}: prod is empty", Refusal::NoPeers.name())
-    } else if let Some(reason) = nobody_of_prod(view) {
+    } else if let Some(reason) = nobody_of_prod(service.pools()) {
         reason
     } else {
         return Ok(format!("ok generation={}\n", lists.generation));
@@ -68,8 +86,7 @@ pub(crate) fn render(view: &View, clients: bool) -> Result<String, String> {
 }
 
 /// Why nobody of `prod` may be asked, though servers are listed. Those that are out are asked all the same.
-fn nobody_of_prod(view: &View) -> Option<String> {
-    let pools = view.gateway.lists.pools();
+fn nobody_of_prod(pools: &Pools) -> Option<String> {
     let peers = pools[PoolName::Prod].peers();
     if peers.is_empty() {
         let no_peers = Refusal::NoPeers.name();

@@ -40,6 +40,9 @@ const OFFSET: &str = "offset";
 /// How many are wanted at most.
 const LIMIT: &str = "limit";
 
+/// Of which service.
+const SERVICE: &str = "service";
+
 /// Which entries of each list are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartAsked {
@@ -58,6 +61,7 @@ impl PartAsked {
             let place = match &*key {
                 OFFSET => &mut part.offset,
                 LIMIT => &mut part.limit,
+                SERVICE => continue,
                 // With a typo, all of the entries would be the answer.
                 name => return Err(unknown(name, "/lists?offset=0&limit=1000")),
             };
@@ -67,6 +71,18 @@ impl PartAsked {
             })?;
         }
         Ok(part)
+    }
+
+    /// The name of the service that a query asks for: the default one, unless it says something else.
+    pub(crate) fn service(query: &[u8]) -> Result<ServiceName, String> {
+        let mut pairs = form_urlencoded::parse(query);
+        let Some((_, name)) = pairs.find(|(key, _)| key == SERVICE) else {
+            return Ok(ServiceName::default());
+        };
+        if name == ServiceName::DEFAULT {
+            return Ok(ServiceName::default());
+        }
+        ServiceName::parse(&name).ok_or_else(|| format!("{name:?} is no name of a service"))
     }
 
     fn of_list(self, len: usize) -> Range<usize> {
@@ -103,6 +119,7 @@ enum EntrySelection {
 #[derive(Clone)]
 pub(crate) struct ListsBeingRead {
     in_force: Arc<InForce>,
+    service: ServiceName,
     /// Tells these lists from others, also when they have been let go.
     weak: Weak<Lists>,
     strong: Rc<RefCell<Option<Arc<Lists>>>>,
@@ -110,9 +127,15 @@ pub(crate) struct ListsBeingRead {
 }
 
 impl ListsBeingRead {
-    pub(crate) fn new(in_force: &Arc<InForce>, lists: Arc<Lists>, until: Instant) -> Self {
+    pub(crate) fn new(
+        in_force: &Arc<InForce>,
+        service: &ServiceName,
+        lists: Arc<Lists>,
+        until: Instant,
+    ) -> Self {
         Self {
             in_force: Arc::clone(in_force),
+            service: service.clone(),
             weak: Arc::downgrade(&lists),
             strong: Rc::new(RefCell::new(Some(lists))),
             until,
@@ -126,7 +149,8 @@ impl ListsBeingRead {
         if let Some(lists) = &*self.strong.borrow() {
             return Ok(Arc::clone(lists));
         }
-        let lists = self.in_force.load();
+        let gone = || io::Error::other("there is no such service any more");
+        let lists = self.in_force.load_of(&self.service).ok_or_else(gone)?;
         if !std::ptr::eq(Arc::as_ptr(&lists), self.weak.as_ptr()) {
             return Err(io::Error::other("the lists were replaced"));
         }
@@ -145,18 +169,27 @@ impl ListsBeingRead {
 
 impl PageWriter {
     /// With nothing that tells who is on a list of clients, unless it `shows_clients`.
-    pub(crate) fn new(view: &View, part: PartAsked, shows_clients: bool) -> Self {
-        let lists = view.publisher.lists();
-        let standing = ListsStanding::of(view, &ServiceName::default(), &lists);
+    pub(crate) fn new(
+        view: &View,
+        service: &ServiceName,
+        part: PartAsked,
+        shows_clients: bool,
+    ) -> Self {
+        let lists = view.publisher.lists_of(service);
+        let standing = ListsStanding::of(view, service, &lists);
         let (standing, gray) = match shows_clients {
             true => (standing, Shown::Entries(EntrySelection::Gray)),
             // Not an empty list, which would be believed.
             false => (standing.without_clients(view), Shown::Value(Value::Null)),
         };
-        let standing = match standing.render() {
+        let has_services = !standing.services.is_empty();
+        let mut standing = match standing.render() {
             Value::Object(members) => members,
             _ => serde_json::Map::new(),
         };
+        if !has_services {
+            standing.remove("services");
+        }
         let values = standing
             .into_iter()
             .map(|(name, it)| (name, Shown::Value(it)));
@@ -168,7 +201,7 @@ impl PageWriter {
         Self {
             members: values.chain(entries).collect(),
             part,
-            lists: ListsBeingRead::new(&view.gateway.lists, lists, Instant::now() + KEPT),
+            lists: ListsBeingRead::new(&view.gateway.lists, service, lists, Instant::now() + KEPT),
         }
     }
 
@@ -387,7 +420,10 @@ mod tests {
     #[test]
     fn lists_that_were_replaced_are_kept_for_a_moment() {
         let in_force = Arc::new(InForce::new(1));
-        let kept = |until| ListsBeingRead::new(&in_force, in_force.load(), until);
+        let kept = |until| {
+            let own = ServiceName::default();
+            ListsBeingRead::new(&in_force, &own, in_force.load(), until)
+        };
         let late = kept(Instant::now());
         let soon = kept(Instant::now() + Duration::from_secs(3600));
         assert!(late.get().is_ok(), "they are in force");

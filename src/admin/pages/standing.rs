@@ -12,7 +12,7 @@ use crate::lists::notes::FindingKind;
 use crate::lists::{ListName, Lists, ServiceName};
 use crate::proxy::doubts::Doubted;
 use crate::store::gate::guard::{HeldChange, Named};
-use crate::store::{Cause, ServiceStatus, Status, StoreFinding, copy};
+use crate::store::{Cause, Fault, ServiceStatus, Status, StoreFinding, copy};
 use crate::upstream::names::Unresolved;
 
 object! {
@@ -46,6 +46,24 @@ object! {
         held: Vec<HeldShown>,
         heartbeat: Option<Heartbeats>,
         copy: Option<LastGood>,
+        /// All services, the default one first; none where there is only that one.
+        services: Vec<ServiceStanding>,
+    }
+}
+
+object! {
+    /// How the lists of a service stand.
+    pub(crate) struct ServiceStanding {
+        service: String,
+        generation: u64,
+        digest: String,
+        /// By list; by these, changes of the same content are accepted.
+        digests: BTreeMap<String, String>,
+        /// Entries by list.
+        counts: BTreeMap<String, u64>,
+        changed_at: Option<String>,
+        kept: Vec<KeptList>,
+        held: Vec<HeldShown>,
     }
 }
 
@@ -159,24 +177,12 @@ impl ListsStanding {
         let doubted = view.gateway.doubts.recent(Instant::now());
         let of_lists = view.publisher.findings(lists);
         let unresolved = view.gateway.lists.names().unresolved(Instant::now());
-        let faults = faults.iter().map(|(list, fault)| KeptList {
-            list: list.name().to_owned(),
-            fault: fault.name().to_owned(),
-        });
-        let digests = [
-            lists.gray.digest(),
-            lists.pre.digest(ListName::Pre),
-            lists.prod.digest(ListName::Prod),
-        ];
-        let digests = ListName::ALL.into_iter().zip(digests);
         let refreshes = Cause::ALL.map(|it| (it.name().to_owned(), status.refreshes[it as usize]));
         Self {
             generation: lists.generation,
             digest: lists.digest.to_string(),
             clients: SHOWN.to_owned(),
-            digests: digests
-                .map(|(list, it)| (list.name().to_owned(), it.to_string()))
-                .collect(),
+            digests: digests(service, lists),
             counts: by_list(|it| lists.len(it) as u64),
             server: status.server.map(|it| it.to_string()),
             mode: status.mode.name().to_owned(),
@@ -186,15 +192,59 @@ impl ListsStanding {
             age_seconds: status.checked.map(|at| at.elapsed().as_secs_f64()),
             changed_at: changed.map(rfc3339),
             skipped: by_list(|it| SkippedShown::of(lists, it)),
-            kept: faults.collect(),
+            kept: kept(&faults),
             findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref(), &unresolved),
             held: held.iter().map(HeldShown::of).collect(),
             heartbeat: view.heartbeat.load().as_ref().map(|it| Heartbeats::of(it)),
             copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
+            services: match view.publisher.services() {
+                services if services.len() > 1 => services
+                    .iter()
+                    .map(|it| ServiceStanding::of(view, &status, it))
+                    .collect(),
+                _ => Vec::new(),
+            },
             source: status.source,
             error: status.error,
         }
     }
+}
+
+impl ServiceStanding {
+    fn of(view: &View, status: &Status, service: &ServiceName) -> Self {
+        let lists = view.publisher.lists_of(service);
+        let of_service = status.of(service);
+        Self {
+            service: service.to_string(),
+            generation: lists.generation,
+            digest: lists.digest.to_string(),
+            digests: digests(service, &lists),
+            counts: by_list(|it| lists.len(it) as u64),
+            changed_at: of_service.changed.map(rfc3339),
+            kept: kept(&of_service.faults),
+            held: of_service.held.iter().map(HeldShown::of).collect(),
+        }
+    }
+}
+
+fn kept(faults: &[(ListName, Fault)]) -> Vec<KeptList> {
+    let kept = faults.iter().map(|(list, fault)| KeptList {
+        list: list.name().to_owned(),
+        fault: fault.name().to_owned(),
+    });
+    kept.collect()
+}
+
+/// The digests of the lists, as a change to one of the same content has them.
+fn digests(service: &ServiceName, lists: &Lists) -> BTreeMap<String, String> {
+    by_list(|it| {
+        let digest = match it {
+            ListName::Gray => lists.gray.digest(),
+            ListName::Pre => lists.pre.digest(it),
+            ListName::Prod => lists.prod.digest(it),
+        };
+        digest.of_service(service).to_string()
+    })
 }
 
 /// The values of `clients`.
@@ -210,7 +260,9 @@ impl ListsStanding {
         if let Some(skipped) = self.skipped.get_mut(gray) {
             skipped.first.clear();
         }
-        for held in self.held.iter_mut().filter(|it| it.list == gray) {
+        let services = self.services.iter_mut().flat_map(|it| &mut it.held);
+        let held = self.held.iter_mut().chain(services);
+        for held in held.filter(|it| it.list == gray) {
             held.gone.first.clear();
             held.new.first.clear();
         }

@@ -22,6 +22,7 @@ use crate::lists::{
     ByList, Digest, GrayList, ListName, Lists, PeerList, Salt, ServiceName, SharedLists, Skipped,
 };
 use crate::logs::throttle::Throttle;
+use crate::store::reading::EmptyFor;
 use crate::store::{Entries, Fault, Reading};
 
 /// The longest time for which lists wait for others to settle: a little longer than that takes.
@@ -35,9 +36,6 @@ pub(in crate::store) const fn settle_time(list: ListName) -> Duration {
         ListName::Pre | ListName::Prod => Duration::from_secs(1),
     }
 }
-
-/// For how long each list, if it is empty, has been known to be, untouched.
-pub(crate) type EmptyFor = ByList<Duration>;
 
 /// What the lists of a service have to pass.
 pub(in crate::store) struct Door {

@@ -6,8 +6,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::intake::{Entrance, Intake};
-use super::last_good::FoundCopy;
+use super::intake::{FoundCopy, Intake, Intakes};
 use super::{Publisher, Witness};
 use crate::lists::{ListName, Lists, PoolName, ServiceName};
 use crate::store::StoreName;
@@ -219,7 +218,7 @@ impl Publisher {
     }
 }
 
-fn entrance_of(publisher: &mut Publisher) -> &mut Entrance {
+fn entrance_of(publisher: &mut Publisher) -> &mut Intakes {
     let entrance = publisher.entrance.get_mut();
     entrance.unwrap_or_else(PoisonError::into_inner)
 }

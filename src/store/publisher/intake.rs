@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::last_good::FoundCopy;
 use crate::config::ServiceSettings;
 use crate::lists::{Lists, ServiceName, SharedLists};
+use crate::store::copy::Copy;
 use crate::store::findings::Reported;
 use crate::store::gate::door::Door;
 use crate::store::gate::guard::GuardRules;
@@ -52,8 +52,26 @@ impl ListTerms {
 /// Those of all services.
 pub(super) type TermsByService = BTreeMap<ServiceName, ListTerms>;
 
+/// The last-good copy that was found at the start. Whatever its age, the first reading is compared
+/// with it: a restart is no way around what is held.
+pub(super) struct FoundCopy {
+    pub(super) copy: Copy,
+    /// Nothing is to be served by it while the store is away.
+    pub(super) is_too_old: bool,
+}
+
+impl FoundCopy {
+    /// One that may be used.
+    pub(super) fn of(copy: Copy) -> Self {
+        Self {
+            copy,
+            is_too_old: false,
+        }
+    }
+}
+
 /// Where lists come in.
-pub(super) struct Entrance {
+pub(super) struct Intakes {
     services: BTreeMap<ServiceName, Intake>,
     /// Those for which time may decide something.
     waiting: BTreeSet<ServiceName>,
@@ -117,7 +135,7 @@ impl Intake {
     }
 }
 
-impl Entrance {
+impl Intakes {
     /// With these services.
     pub(super) fn new(terms: &TermsByService, rules: GuardRules) -> Self {
         let mut entrance = Self {

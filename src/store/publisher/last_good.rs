@@ -7,28 +7,10 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::Publisher;
-use super::intake::Entrance;
+use super::intake::{FoundCopy, Intakes};
 use crate::lists::{ListName, Lists, PeerList, ServiceName, SharedLists};
 use crate::store::copy::{self, Copy, Keeper, KeptLists, Purpose};
 use crate::store::{Cause, StoreName};
-
-/// The last-good copy that was found at the start. Whatever its age, the first reading is compared
-/// with it: a restart is no way around what is held.
-pub(super) struct FoundCopy {
-    copy: Copy,
-    /// Nothing is to be served by it while the store is away.
-    pub(super) is_too_old: bool,
-}
-
-impl FoundCopy {
-    /// One that may be used.
-    pub(super) fn of(copy: Copy) -> Self {
-        Self {
-            copy,
-            is_too_old: false,
-        }
-    }
-}
 
 impl Publisher {
     /// Keeps a copy of the lists in force at `path`. What is found there, if it is of the same store,
@@ -131,7 +113,7 @@ impl Publisher {
     }
 
     /// What of the last-good copy may come into force now.
-    fn usable_copy(&self, entrance: &Entrance) -> Vec<(ServiceName, Lists)> {
+    fn usable_copy(&self, entrance: &Intakes) -> Vec<(ServiceName, Lists)> {
         if entrance.copy.as_ref().is_none_or(|it| it.is_too_old) {
             return Vec::new();
         }
@@ -150,7 +132,7 @@ impl Publisher {
 
     /// True when the copy that was found turns out to be of another store, since it names none and this
     /// `prod` is the default service's: it is set aside then.
-    pub(super) fn is_strange(&self, entrance: &Entrance, prod: Option<&PeerList>) -> bool {
+    pub(super) fn is_strange(&self, entrance: &Intakes, prod: Option<&PeerList>) -> bool {
         let copy = entrance.copy.as_ref().zip(prod);
         let is_strange = copy.is_some_and(|(found, prod)| found.copy.is_strange_to(prod));
         if let Some(keeper) = self.keeper().filter(|_| is_strange) {
@@ -161,7 +143,7 @@ impl Publisher {
 
     /// The lists in force; before there are any, those of the copy that the first reading will be
     /// compared with.
-    pub(super) fn compared(&self, entrance: &Entrance, service: &ServiceName) -> Arc<Lists> {
+    pub(super) fn compared(&self, entrance: &Intakes, service: &ServiceName) -> Arc<Lists> {
         let lists = self.lists_of(service);
         let copy = entrance.get(service).and_then(|it| it.copy.as_ref());
         match copy {
@@ -170,7 +152,7 @@ impl Publisher {
         }
     }
 
-    pub(super) fn keep_copy(&self, entrance: &Entrance) {
+    pub(super) fn keep_copy(&self, entrance: &Intakes) {
         let Some(keeper) = self.keeper() else {
             return;
         };
@@ -181,7 +163,7 @@ impl Publisher {
     }
 
     /// What is in force, of whatever service, as it is to be there for the next process.
-    pub(super) fn kept_lists(&self, entrance: &Entrance) -> KeptLists {
+    pub(super) fn kept_lists(&self, entrance: &Intakes) -> KeptLists {
         let own = entrance.each().filter(|(_, intake)| !intake.awaits_store);
         let all = own.map(|(service, intake)| {
             let lists = self.lists_of(service);
@@ -198,7 +180,7 @@ impl Publisher {
     }
 }
 
-impl Entrance {
+impl Intakes {
     /// Will compare the first readings with what was `found`.
     pub(super) fn take_copy(&mut self, found: Option<FoundCopy>) {
         let lists = |service: &ServiceName| found.as_ref()?.copy.of(service).cloned();

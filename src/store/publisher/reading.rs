@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Publisher;
-use super::intake::{Entrance, ListTerms};
+use super::intake::{Intakes, ListTerms};
 use crate::lists::{GrayList, Lists, ServiceName, SharedLists};
-use crate::store::gate::door::{self, Awaited, EmptyFor, ParsedReading};
+use crate::store::gate::door::{self, Awaited, ParsedReading};
 use crate::store::gate::guard::Timestamp;
+use crate::store::reading::EmptyFor;
 use crate::store::{Cause, ServiceReading};
 
 /// A [`ServiceReading`] as lists.
@@ -94,7 +95,7 @@ impl Publisher {
     /// service any more.
     fn judge(
         &self,
-        entrance: &mut Entrance,
+        entrance: &mut Intakes,
         new: &[(ServiceName, SharedLists)],
         mut read: ParsedService,
         now: Timestamp,
@@ -146,7 +147,7 @@ impl Publisher {
         is_settled
     }
 
-    fn succeeded(&self, entrance: &mut Entrance, services: &[ServiceName], cause: Cause) {
+    fn succeeded(&self, entrance: &mut Intakes, services: &[ServiceName], cause: Cause) {
         entrance.was_read = true;
         self.locked().succeeded(cause);
         for service in services {

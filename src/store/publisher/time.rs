@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::Publisher;
-use super::intake::Entrance;
+use super::intake::Intakes;
 use crate::lists::{ListName, ServiceName, SharedLists};
 use crate::process::supervised;
 use crate::store::gate::door::Ripe;
@@ -62,7 +62,7 @@ impl Publisher {
         self.knock.notify_all();
     }
 
-    pub(super) fn let_in_ripe(&self, entrance: &mut Entrance, service: &ServiceName, now: Instant) {
+    pub(super) fn let_in_ripe(&self, entrance: &mut Intakes, service: &ServiceName, now: Instant) {
         let Some(intake) = entrance.get_mut(service) else {
             return;
         };
@@ -88,7 +88,7 @@ impl Publisher {
     }
 
     /// Brings lists into force that had to wait for a moment.
-    fn let_in_late(&self, entrance: &mut Entrance, service: &ServiceName, new: SharedLists) {
+    fn let_in_late(&self, entrance: &mut Intakes, service: &ServiceName, new: SharedLists) {
         self.put_in_force(entrance, vec![(service.clone(), new)], Cause::Event);
         if let Some(intake) = entrance.get_mut(service) {
             self.note_faults(service, intake);

@@ -1,0 +1,208 @@
+//! Lists of several services: each is guarded, kept, shown and handed over by itself, and lists that are
+//! shared come into force everywhere at once.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{
+    CopyFolder, DEADLINE, Gateway, LastProcess, Origin, Redis, Setup, run_to_exit, upgrade_well,
+    wait_until,
+};
+
+/// Services `shop`, and `api` that shares its gray list, by the first part of the path.
+fn with_services(setup: Setup) -> Setup {
+    setup
+        .set("service shop.paths", "/shop/")
+        .set("service api.paths", "/api/")
+        .set("service api.gray", "shop")
+}
+
+/// The origins of all pools: default, shop and api, of each `pre` and `prod`.
+struct Origins([Origin; 6]);
+
+impl Origins {
+    fn new() -> Self {
+        Self(
+            [
+                "pre",
+                "prod",
+                "shop pre",
+                "shop prod",
+                "api pre",
+                "api prod",
+            ]
+            .map(Origin::named),
+        )
+    }
+
+    /// A lists file, with these gray clients of shop, and these servers in its `prod`.
+    fn text(&self, gray: &str, prod: &str) -> String {
+        let [pre, own, shop_pre, _, api_pre, api_prod] = &self.0;
+        format!(
+            "[gray]\n[pre]\n{pre}\n[prod]\n{own}\n\
+             [shop gray]\n{gray}\n[shop pre]\n{shop_pre}\n[shop prod]\n{prod}\n\
+             [api pre]\n{api_pre}\n[api prod]\n{api_prod}\n"
+        )
+    }
+
+    fn push(&self, redis: &Redis) {
+        let [pre, prod, shop_pre, shop_prod, api_pre, api_prod] = &self.0;
+        redis.push_peers(pre, prod);
+        redis.push("shop:gray", &[&"127.0.0.5"]);
+        redis.push("shop:pre", &[shop_pre]);
+        redis.push("shop:prod", &[shop_prod]);
+        redis.push("api:pre", &[api_pre]);
+        redis.push("api:prod", &[api_prod]);
+    }
+}
+
+#[track_caller]
+fn of_service(gateway: &Gateway, service: &str) -> Value {
+    let (status, text) = gateway.admin_get(&format!("/lists?service={service}"));
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[track_caller]
+fn wait_of_service(gateway: &Gateway, service: &str, is: impl Fn(&Value) -> bool) -> Value {
+    wait_until(&format!("the lists of {service}"), DEADLINE, || {
+        is(&of_service(gateway, service))
+    });
+    of_service(gateway, service)
+}
+
+fn generations(gateway: &Gateway) -> Vec<u64> {
+    let page = gateway.lists();
+    let services = page["services"].as_array().unwrap().iter();
+    services
+        .map(|it| it["generation"].as_u64().unwrap())
+        .collect()
+}
+
+/// Runs a command for this gateway, and returns what it says.
+#[track_caller]
+fn run(gateway: &Gateway, words: &[&str]) -> String {
+    let ini = gateway.path("graygate.ini");
+    let output = run_to_exit(&[words, &["-c", ini.to_str().unwrap()]].concat());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn a_lists_file_has_all_services_and_each_is_guarded_by_itself() {
+    let origins = Origins::new();
+    let shop_prod = origins.0[3].to_string();
+    let text = origins.text("127.0.0.5", &shop_prod);
+    let gateway = with_services(Setup::new()).file("lists", &text).start();
+    let served = |path: &str, client: &str| gateway.get(client, path).text();
+    for (path, gray, other) in [
+        ("/", "prod", "prod"),
+        ("/shop/", "shop pre", "shop prod"),
+        ("/api/", "api pre", "api prod"),
+    ] {
+        assert_eq!(
+            (served(path, "127.0.0.5"), served(path, "127.0.0.6")),
+            (gray.into(), other.into())
+        );
+    }
+    gateway.wait_for_log("lists-published service=api generation=1");
+    assert_eq!(generations(&gateway), [1, 1, 1]);
+    // One list releases two services.
+    gateway.write_lists_text(&origins.text("127.0.0.6", &shop_prod));
+    gateway.wait_served("127.0.0.6", "prod", DEADLINE);
+    wait_of_service(&gateway, "api", |it| it["gray"] == json!(["127.0.0.6"]));
+    assert_eq!(served("/shop/", "127.0.0.6"), "shop pre");
+    assert_eq!(generations(&gateway), [1, 2, 2]);
+    // What one holds holds no other one up.
+    gateway.write_lists_text(&origins.text("127.0.0.7", ""));
+    let page = wait_of_service(&gateway, "shop", |it| it["held"] != json!([]));
+    assert_eq!(page["held"][0]["reason"], "empties-prod");
+    assert_eq!(served("/api/", "127.0.0.7"), "api pre");
+    gateway.wait_for_log("change-held service=shop list=prod");
+    assert_eq!(gateway.lists()["held"], json!([]), "of the default service");
+    let digest = page["held"][0]["digest"].as_str().unwrap();
+    let status = run(&gateway, &["status"]);
+    assert!(status.contains(&format!("accept {digest}")), "{status}");
+    let said = run(&gateway, &["lists", "accept", digest]);
+    assert!(said.contains("accepted service=shop list=prod"), "{said}");
+    assert_eq!(gateway.get("127.0.0.9", "/shop/").status(), 503);
+    let again = run(&gateway, &["lists", "accept", digest]);
+    assert!(
+        again.contains("in force already service=shop list=prod"),
+        "{again}"
+    );
+    // A version that lacks a section, or has one of nobody, is none.
+    gateway.write_lists_text(&origins.text("", "").replace("[api pre]", "[web pre]"));
+    gateway.wait_for_log("there is no [service web]");
+    assert_eq!(gateway.admin_get("/lists?service=web").0, 404);
+}
+
+#[test]
+fn a_start_without_redis_has_all_services_of_the_copy_and_an_upgrade_keeps_generations_and_holds() {
+    let (mut redis, origins, place) = (Redis::start(), Origins::new(), CopyFolder::new());
+    origins.push(&redis);
+    let setup = |redis: &Redis| {
+        let setup = Setup::new()
+            .redis(redis.url())
+            .set("gateway.pid_file", "pid");
+        place.set(with_services(setup))
+    };
+    let gateway = setup(&redis).start();
+    let last = LastProcess(&gateway);
+    let next = Origin::named("next");
+    for gray in ["127.0.0.6", "127.0.0.5"] {
+        redis.cli(&["LSET", "shop:gray", "0", gray]);
+        wait_of_service(&gateway, "api", |it| it["gray"] == json!([gray]));
+    }
+    assert_eq!(generations(&gateway), [1, 3, 3]);
+    redis.cli(&["LSET", "api:prod", "0", &next.to_string()]);
+    let held = wait_of_service(&gateway, "api", |it| it["held"] != json!([]));
+    upgrade_well(&gateway);
+    assert_eq!(generations(&gateway), [1, 3, 3]);
+    assert_eq!(of_service(&gateway, "api")["held"], held["held"]);
+    gateway.wait_for_log("lists-handed-over service=shop generation=3");
+    drop(last);
+    let copy = std::fs::read_to_string(place.copy()).unwrap();
+    assert!(
+        copy.starts_with("# graygate last-good lists, version 3,"),
+        "{copy}"
+    );
+    redis.kill();
+    let gateway = setup(&redis).start();
+    gateway.wait_for_log("lists-from-copy service=api generation=1");
+    assert_eq!(gateway.get("127.0.0.5", "/api/").text(), "api pre");
+    assert_eq!(gateway.get("127.0.0.6", "/shop/").text(), "shop prod");
+    // What was held is not let in by a restart.
+    redis.restart();
+    origins.push(&redis);
+    redis.cli(&["LSET", "api:prod", "0", &next.to_string()]);
+    wait_of_service(&gateway, "api", |it| it["held"] != json!([]));
+    gateway.end();
+}
+
+#[test]
+fn a_reload_adds_a_service_and_takes_one_away() {
+    let (redis, origins) = (Redis::start(), Origins::new());
+    origins.push(&redis);
+    let mut gateway = with_services(Setup::new().redis(redis.url())).start();
+    redis.cli(&["LSET", "shop:gray", "0", "127.0.0.6"]);
+    wait_of_service(&gateway, "shop", |it| it["generation"] == 2);
+    let new = Origin::named("new prod");
+    redis.push("new:prod", &[&new]);
+    gateway.edit_ini(|setup| {
+        setup
+            .unset("service api.paths")
+            .unset("service api.gray")
+            .set("service new.paths", "/new/")
+    });
+    gateway.signal(Signal::SIGHUP);
+    wait_until("the new service is served", DEADLINE, || {
+        gateway.get("127.0.0.5", "/new/").text() == "new prod"
+    });
+    assert_eq!(gateway.admin_get("/lists?service=api").0, 404);
+    assert_eq!(of_service(&gateway, "shop")["generation"], 2);
+    assert_eq!(gateway.get("127.0.0.5", "/api/").text(), "prod");
+}
