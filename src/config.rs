@@ -95,11 +95,7 @@ pub struct Config {
     pub lists: ListsSettings,
     /// What besides them says who is served by whom, and what is told of that.
     pub gray: GraySettings,
-    /// The servers' side.
-    pub upstream: UpstreamSettings,
-    /// How servers are checked, if they are.
-    pub health: HealthSettings,
-    /// The services; the first is the default one, which the sections above are about.
+    /// The services; the first is the default one, which the sections `[upstream]` and `[health]` are about.
     pub services: Vec<Arc<ServiceSettings>>,
     /// The logs.
     pub log: LogSettings,
@@ -132,8 +128,6 @@ impl Config {
         let gateway = GatewaySettings::of(file.section("gateway"))?;
         let redis_url = redis_url.filter(|url| !url.is_empty());
         let masked = store::masked_by(redis_url.as_deref(), file.section("redis"));
-        let upstream = UpstreamSettings::of(file.section("upstream"))?;
-        let health = HealthSettings::of(&file)?;
         let services = ServiceSettings::all(
             &file,
             ServiceSettings {
@@ -143,8 +137,8 @@ impl Config {
                 takes_rest: file.section("gateway").get(&gateway::DEFAULT_SERVICE)?,
                 gray_of: None,
                 salt: gray::salt(file.section("gray"))?,
-                upstream: upstream.clone(),
-                health: health.clone(),
+                upstream: UpstreamSettings::of(file.section("upstream"))?,
+                health: HealthSettings::of(&file)?,
             },
         )?;
         let keys = ServiceKeys::all(&file, &services)?;
@@ -155,13 +149,16 @@ impl Config {
             store: Store::of(&file, redis_url, keys)?,
             lists: ListsSettings::of(file.section("lists"))?,
             gray: GraySettings::of(file.section("gray"))?,
-            upstream,
-            health,
             log: LogSettings::of(file.section("log"))?,
             admin: AdminSettings::beside(&gateway.listen, &file)?,
             gateway,
             path,
         })
+    }
+
+    /// The service that is always there.
+    pub fn default_service(&self) -> &ServiceSettings {
+        &self.services[0]
     }
 
     /// Section `[admin]` of the file at `path`. Mistakes in other sections do not matter: the caller wants

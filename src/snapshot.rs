@@ -107,13 +107,6 @@ impl<T> Deref for Snapshot<T> {
     }
 }
 
-impl<T> Snapshot<T> {
-    /// True when the other one is of the same value.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
 /// One worker's view of a [`Published`] value.
 pub(crate) struct Reader<T> {
     shared: Arc<Shared<T>>,

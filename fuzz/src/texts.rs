@@ -181,7 +181,7 @@ pub fn ini_file(bytes: &[u8]) {
 }
 
 fn is_within_bounds(config: &Config) {
-    let (gateway, upstream) = (&config.gateway, &config.upstream);
+    let (gateway, upstream) = (&config.gateway, &config.default_service().upstream);
     assert!(!gateway.listen.is_empty());
     assert!((1..=256).contains(&gateway.workers));
     assert!((1..=1_000_000).contains(&gateway.max_connections));

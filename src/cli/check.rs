@@ -217,7 +217,7 @@ fn place_of_copy(config: &Config, user: Option<&str>) -> Option<String> {
         ));
     }
     let unused = |why: &str| format!("{} will not be used: {why}", path.display());
-    match copy::read(path, config.upstream.peer_port) {
+    match copy::read(path, config.default_service().upstream.peer_port) {
         Ok(found) => {
             let found = found?;
             let other = found.other_store(&StoreName::of(&config.store))?;
@@ -343,7 +343,7 @@ fn read_lists(config: &Config) -> Result<(), String> {
             return outcome.map_err(|error| format!("[redis] {error}"));
         }
     };
-    let port = config.upstream.peer_port;
+    let port = config.default_service().upstream.peer_port;
     let outcome = store::format::read(path).and_then(|text| store::format::parse(&text, port));
     outcome
         .map(drop)

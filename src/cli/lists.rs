@@ -251,7 +251,7 @@ fn of_store(config: &Config) -> Result<ListsContent, String> {
 
 /// The lists as they are in the store at this moment, whatever a gateway does with them.
 pub(super) fn stored(config: &Config) -> Result<Lists, String> {
-    let port = config.upstream.peer_port;
+    let port = config.default_service().upstream.peer_port;
     let mut types = redis::WrongTypes::default();
     let reading = match &config.store {
         Store::File(path) => {

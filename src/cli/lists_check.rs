@@ -35,7 +35,10 @@ pub(crate) fn check(file: Option<&Path>, config: &Path) -> Result<Report, String
         outcome => Some(outcome?),
     };
     let (port, trusted) = match &loaded {
-        Some(config) => (config.upstream.peer_port, &*config.gateway.trusted_proxies),
+        Some(config) => (
+            config.default_service().upstream.peer_port,
+            &*config.gateway.trusted_proxies,
+        ),
         None => (PEER_PORT, &[][..]),
     };
     let none = redis::WrongTypes::default;

@@ -70,7 +70,7 @@ impl Config {
             let mut all = self.services.iter();
             all.find(|it| it.name.as_str() == name)
         });
-        service.map_or(&self.upstream, |it| &it.upstream)
+        service.map_or(&self.default_service().upstream, |it| &it.upstream)
     }
 
     /// What is written of the read_timeout that holds for a section.

@@ -259,7 +259,35 @@ fn an_empty_file_has_the_documented_defaults() {
                 node_key: "graygate:node".to_owned(),
             },
         }),
-        services: config.services.clone(),
+        services: vec![Arc::new(ServiceSettings {
+            name: ServiceName::default(),
+            hosts: Vec::new(),
+            paths: Vec::new(),
+            takes_rest: true,
+            gray_of: None,
+            salt: String::new(),
+            upstream: UpstreamSettings {
+                peer_port: 80,
+                resolve_interval: ms(10_000),
+                connect_timeout: ms(1_000),
+                send_timeout: ms(1_000),
+                read_timeout: ms(1_000),
+                stall_timeout: ms(60_000),
+                deadline: None,
+                tries: 3,
+                retry_budget: 20,
+                balance: Balance::Random,
+                max_fails: 3,
+                fail_statuses: vec![],
+                fail_timeout: ms(10_000),
+                max_out: 50,
+                slow_start: ms(10_000),
+                keepalive: Keepalive::Auto,
+                keepalive_timeout: ms(30_000),
+                fallback: true,
+            },
+            health: HealthSettings::default(),
+        })],
         lists: ListsSettings {
             last_good: Some("/var/lib/graygate/lists".into()),
             last_good_max_age: None,
@@ -280,27 +308,6 @@ fn an_empty_file_has_the_documented_defaults() {
             expose: Exposed::Nobody,
             withheld: String::new(),
         },
-        upstream: UpstreamSettings {
-            peer_port: 80,
-            resolve_interval: ms(10_000),
-            connect_timeout: ms(1_000),
-            send_timeout: ms(1_000),
-            read_timeout: ms(1_000),
-            stall_timeout: ms(60_000),
-            deadline: None,
-            tries: 3,
-            retry_budget: 20,
-            balance: Balance::Random,
-            max_fails: 3,
-            fail_statuses: vec![],
-            fail_timeout: ms(10_000),
-            max_out: 50,
-            slow_start: ms(10_000),
-            keepalive: Keepalive::Auto,
-            keepalive_timeout: ms(30_000),
-            fallback: true,
-        },
-        health: HealthSettings::default(),
         log: LogSettings {
             access: LogTarget::File("/var/log/graygate/access.log".into()),
             error: LogTarget::File("/var/log/graygate/error.log".into()),
@@ -492,19 +499,23 @@ fn values_are_understood() {
             it.lists.guard_timeout == Some(ms(600_000))
         }),
         ("upstream.peer_port", "65535", |it| {
-            it.upstream.peer_port == 65535
+            it.default_service().upstream.peer_port == 65535
         }),
-        ("upstream.tries", "10", |it| it.upstream.tries == 10),
+        ("upstream.tries", "10", |it| {
+            it.default_service().upstream.tries == 10
+        }),
         ("upstream.keepalive", "0", |it| {
-            it.upstream.keepalive == Keepalive::AtMost(0)
+            it.default_service().upstream.keepalive == Keepalive::AtMost(0)
         }),
         ("upstream.keepalive", "10000", |it| {
-            it.upstream.keepalive == Keepalive::AtMost(10_000)
+            it.default_service().upstream.keepalive == Keepalive::AtMost(10_000)
         }),
         ("upstream.keepalive", "auto", |it| {
-            it.upstream.keepalive == Keepalive::Auto
+            it.default_service().upstream.keepalive == Keepalive::Auto
         }),
-        ("upstream.fallback", "off", |it| !it.upstream.fallback),
+        ("upstream.fallback", "off", |it| {
+            !it.default_service().upstream.fallback
+        }),
         ("log.access", "off", |it| it.log.access == LogTarget::Off),
         ("log.access", "-", |it| it.log.access == LogTarget::Stdout),
         ("log.access", "stdout", |it| {
@@ -1661,7 +1672,8 @@ access = "off"
 
 /// How the two pools are checked by these lines.
 fn checks(text: &str) -> [Option<Checks>; 2] {
-    let health = parse(&format!("{text}{REDIS}")).unwrap().health;
+    let config = parse(&format!("{text}{REDIS}")).unwrap();
+    let health = &config.default_service().health;
     PoolName::ALL.map(|it| health.of_pool(it).map(|it| Checks::clone(it)))
 }
 

@@ -59,8 +59,8 @@ impl Claims {
         Some(number)
     }
 
-    /// Closes those that have been idle for the `limit` of their peer, and those that are of no use any more. Returns true
-    /// while some are left.
+    /// Closes those that have been idle for the `limit` of their peer, and those that are of no use any
+    /// more. Returns true while some are left.
     pub(super) fn evict(&self, now: Instant, limit: impl Fn(SocketAddr) -> Duration) -> bool {
         let mut kept = self.kept.borrow_mut();
         kept.retain(|_, it| {

@@ -9,8 +9,8 @@
 //! those of the pool, and no more of them are kept, nor for longer.
 //!
 //! It goes before its time where it is of no use any more: when the peer has closed it or has sent
-//! bytes that nobody asked for, when the next request is for another pool or service, or when its peer is in none or
-//! out.
+//! bytes that nobody asked for, when the next request is for another pool or service, or when its peer is
+//! in none or out.
 //! Then the next request goes another way, as the first one did, and whoever has to authenticate begins
 //! anew.
 

@@ -39,7 +39,7 @@ pub(super) fn start_store(
     gateway: &Gateway,
     handed: Option<&HandedLists>,
 ) -> io::Result<(Started, TakenLists)> {
-    let port = config.upstream.peer_port;
+    let port = config.default_service().upstream.peer_port;
     let lists = Arc::clone(&gateway.lists);
     watch::start(Arc::clone(&lists), Arc::clone(&gateway.config))?;
     let publisher = Publisher::new(lists, port, rules(config), &config.store);

@@ -6,9 +6,9 @@
 //!
 //! A peer is checked by one check at a time, and once for the pools that check it in the same way; where they
 //! check it in two ways it must be well by both. A peer of several services is checked as the first of them
-//! says that has checks for it, in the order of the ini file, the default service first. Peers whose last check has timed out take a part of the crew
-//! only, so that many that hang do not hold up the checks of the others. Without checks none of the threads
-//! but the first is there, and that one sleeps.
+//! says that has checks for it: the default one first, then in the order of the ini file. Peers whose last
+//! check has timed out take a part of the crew only, so that many that hang do not hold up the checks of the
+//! others. Without checks none of the threads but the first is there, and that one sleeps.
 
 mod ask;
 mod crew;

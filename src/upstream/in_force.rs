@@ -1,8 +1,9 @@
 //! The services in force: what the control plane publishes and workers read.
 //!
-//! Lists and peers are replaced together, by one pointer swap for all services that have changed. Peers change
-//! without their lists, too, when a name means other addresses: then the lists stay, with their generation.
-//! Only what has changed is made anew: the lists of one service are no work for the peers of another one.
+//! Lists and peers are replaced together, by one pointer swap for all services that have changed. Peers
+//! change without their lists, too, when a name means other addresses: then the lists stay, with their
+//! generation. Only what has changed is made anew: the lists of one service are no work for the peers of
+//! another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -152,8 +153,8 @@ impl InForce {
         let _ = self.bell.set(bell);
     }
 
-    /// From now on these are the services, the first of them the default one. Those that were there keep their
-    /// lists, and what is known and counted of them; the others have no lists until these are stored.
+    /// From now on these are the services, the first of them the default one. Those that were there keep
+    /// their lists, and what is known and counted of them; the others have no lists until these are stored.
     pub fn set_services(&self, services: &[Arc<ServiceSettings>]) {
         let mut replacing = self.replacing();
         let before = self.published.load();
@@ -181,9 +182,9 @@ impl InForce {
         self.store_all(vec![(ServiceName::default(), lists)]);
     }
 
-    /// Replaces the lists of these services, all at once, and their peers by theirs; the others stay, and what
-    /// is of no service in force is of no use.
-    pub fn store_all(&self, lists: Vec<(ServiceName, Lists)>) {
+    /// Replaces the lists of these services, all at once, and their peers by theirs; the others stay, and
+    /// what is of no service in force is of no use.
+    pub(crate) fn store_all(&self, lists: Vec<(ServiceName, Lists)>) {
         let mut replacing = self.replacing();
         let before = self.published.load();
         let mut changed = Vec::with_capacity(lists.len());

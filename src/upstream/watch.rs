@@ -27,7 +27,7 @@ pub(crate) fn start(in_force: Arc<InForce>, config: Arc<Published<Config>>) -> i
     let lists = Arc::clone(&in_force);
     supervised::spawn("names", move || {
         loop {
-            let interval = config.load().upstream.resolve_interval;
+            let interval = config.load().default_service().upstream.resolve_interval;
             if lists.names().turn(interval) {
                 lists.find_peers();
             }

@@ -42,8 +42,8 @@ fn services_come_after_the_default_one_in_the_order_of_the_file() {
     assert!(a.paths.is_empty() && a.gray_of.is_none());
     assert!(default.takes_rest && !z.takes_rest);
     for service in &config.services {
-        assert_eq!(service.upstream, config.upstream);
-        assert_eq!(service.health, config.health);
+        assert_eq!(service.upstream, config.default_service().upstream);
+        assert_eq!(service.health, config.default_service().health);
     }
     let keys = redis(config).services;
     assert_eq!(keys.len(), 4);

@@ -184,7 +184,11 @@ mod tests {
     fn asker() -> Arc<CheckClient> {
         let text = "[health]\npath = /\n[redis]\nurl = redis://h\n";
         let config = Config::parse(Path::new("graygate.ini"), text, None).unwrap();
-        let checks = config.health.of_pool(PoolName::Prod).unwrap();
+        let checks = config
+            .default_service()
+            .health
+            .of_pool(PoolName::Prod)
+            .unwrap();
         Arc::new(CheckClient::new(Arc::clone(checks)))
     }
 

@@ -8,7 +8,9 @@ pub(crate) fn rules() -> config::UpstreamSettings {
     let url = Some("redis://127.0.0.1".to_owned());
     Config::parse(Path::new("graygate.ini"), "", url)
         .unwrap()
+        .default_service()
         .upstream
+        .clone()
 }
 
 const REFUSED: Why = Why::Failed(Failure::ConnectRefused);

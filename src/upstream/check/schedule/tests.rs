@@ -105,7 +105,7 @@ fn at(port: u16) -> SocketAddr {
 fn health(settings: &str) -> config::HealthSettings {
     let url = Some("redis://127.0.0.1".to_owned());
     let config = Config::parse(Path::new("graygate.ini"), settings, url);
-    config.unwrap().health
+    config.unwrap().default_service().health.clone()
 }
 
 const BOTH: &str = "[health]\npath = /both\n";
