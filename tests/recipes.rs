@@ -102,8 +102,6 @@ struct Kitchen<'a> {
     db: u8,
     gateway: Gateway,
     services: Vec<Stock>,
-    /// Testers or trusted proxies may say by whom they are served.
-    has_wishes: bool,
     jar: BTreeMap<String, String>,
     /// Who answered last.
     last: String,
@@ -152,7 +150,6 @@ impl<'a> Kitchen<'a> {
             db,
             gateway,
             services,
-            has_wishes: recipe.settings.contains("[gray]"),
             jar: BTreeMap::new(),
             last: String::new(),
         }
@@ -352,14 +349,6 @@ impl<'a> Kitchen<'a> {
         serde_json::from_str(&said).map_err(|_| format!("explain: {output:?}"))
     }
 
-    /// Whether it can be told of all that decides: not of who is somebody else each time, and not yet of what
-    /// else than the list decides, of visitors, and of other services than the default one.
-    fn explain_knows(&self, ask: &Ask) -> bool {
-        let is_visitor = |it: &(String, String)| it.1.contains("graygate_visitor=");
-        let is_known = !self.has_wishes;
-        is_known && !ask.has_jar && !ask.fields.iter().any(is_visitor)
-    }
-
     /// That `graygate explain` names the same pool for this very command.
     fn explain_says_the_same(&self, step: &Step) -> Result<(), String> {
         let Act::Ask(ask, wanted) = &step.act else {
@@ -368,7 +357,8 @@ impl<'a> Kitchen<'a> {
         let Outcome::By(name) = &wanted.outcome else {
             return Ok(());
         };
-        if !self.explain_knows(ask) {
+        // Who is not known is somebody else each time.
+        if ask.has_jar {
             return Ok(());
         }
         let pool = name.rsplit(' ').next().unwrap();
