@@ -160,8 +160,8 @@ fn holds_with(term: &Term, terms: &[Term]) -> bool {
 
 /// Notes shares by one key beside a larger one.
 fn shares(rules: &[&Rule], notes: &mut Notes) {
-    type Others<'a> = Vec<&'a Term>;
-    let mut by_key: BTreeMap<(bool, &ShareKey, Others<'_>), Vec<(u16, &Rule)>> = BTreeMap::new();
+    type Kind<'a> = (bool, &'a ShareKey, Vec<&'a Term>);
+    let mut by_key: BTreeMap<Kind<'_>, Vec<(u16, &Rule)>> = BTreeMap::new();
     for rule in rules.iter().filter(|it| it.until.is_none()) {
         let is_share = |it: &&Term| matches!(it, Term::Share { .. });
         let (shares, others): (Vec<&Term>, Vec<&Term>) = rule.terms.iter().partition(is_share);
