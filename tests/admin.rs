@@ -109,7 +109,7 @@ fn lists_are_shown_as_they_are_in_force() {
         json!({
             "gray": { "count": 2, "first": [
                 { "entry": "not an address", "reason": neither },
-                { "entry": r"\x1b[31m", "reason": neither },
+                { "entry": r"\x1b[31m", "reason": "a control character in an entry" },
             ] },
             "pre": { "count": 1, "first": [{ "entry": "127.0.0.1:0", "reason": "port 0" }] },
             "prod": { "count": 0, "first": [] },
