@@ -12,12 +12,13 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use divan::Bencher;
-use graygate::http::h1::head::RequestHead;
+use graygate::http::h1::head::{RequestHead, Scanner};
+use graygate::http::limits::Limits;
 use graygate::http::subject::Subject;
-use graygate::lists::{GrayList, Lists, PeerList, Scratch, SharedLists, canonical};
+use graygate::lists::{ByList, GrayList, Lists, PeerList, Scratch, SharedLists, canonical};
 use graygate::memory::advice;
 use graygate::route::{self, PoolStanding, Service};
 use ipnet::IpNet;
@@ -32,6 +33,7 @@ const LENGTHS: [usize; 3] = [10, 1000, MILLION];
 
 fn main() {
     advice::return_large_blocks();
+    selections();
     targets();
     divan::main();
 }
@@ -172,6 +174,114 @@ impl Table {
 /// Of this thread: others may run on this machine, too.
 fn cpu_time() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap().into()
+}
+
+/// A hundred entries of all kinds, as a site may have them.
+fn others() -> Vec<String> {
+    let of = |number: usize| {
+        let by_part = match number % 4 {
+            0 => format!("header:User-Agent=*Build{number}*"),
+            1 => format!("path:/v{number}/* method:GET"),
+            2 => format!("cookie:session=*x{number} host:*.h{number}.example"),
+            _ => format!("header:X-App-Version>=9.{number}"),
+        };
+        let by_client = match number % 4 {
+            0 => format!("percent:0.01:cookie:uid header:X-Beta-{number}"),
+            1 => format!("10.{number}.0.0/16 cookie:beta"),
+            2 => format!("!172.16.{number}.0/24 method:POST"),
+            _ => format!("192.0.2.{number} until=2100-01-01T00:00Z"),
+        };
+        [
+            format!("header:X-Tester-{number}=yes"),
+            format!("cookie:uid=user{number}"),
+            format!("query:release{number}=beta"),
+            by_part,
+            by_client,
+        ]
+    };
+    (0..20).flat_map(of).collect()
+}
+
+/// Heads of requests that none of these entries selects.
+fn heads() -> [(&'static str, String); 5] {
+    let fields: String = (0..12)
+        .map(|it| format!("Accept-Thing-{it}: of usual length {it}\r\n"))
+        .collect();
+    let cookies: String = (0..9)
+        .map(|it| format!("_name{it}=abcdef0123456789abcdef{it}; "))
+        .collect();
+    let agent = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/131.0.0.0";
+    let many: String = (0..1000).map(|it| format!("c{it}=v{it}; ")).collect();
+    let long = "x".repeat(32 * 1024);
+    let head = |target: &str, fields: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: shop.example.com\r\n{fields}\r\n")
+    };
+    let browser = format!("{agent}\r\n{fields}Cookie: {cookies}uid=alice\r\n");
+    [
+        (
+            "a browser's",
+            head("/cart?a=1&b=2&c=some+thing&d=%41", &browser),
+        ),
+        ("15 fields, none of them named", head("/", &fields)),
+        ("nothing", head("/", "")),
+        (
+            "a cookie of 32 KiB",
+            head("/", &format!("Cookie: uid={long}\r\n")),
+        ),
+        ("1000 cookies", head("/", &format!("Cookie: {many}\r\n"))),
+    ]
+}
+
+/// What the decision costs by a million addresses, and what with a hundred other entries beside them.
+fn selections() {
+    let addresses = entries(Kind::V4, MILLION);
+    let all: Vec<String> = addresses.iter().cloned().chain(others()).collect();
+    let lists = [addresses, all].map(|gray| {
+        let peers = vec!["10.0.0.1".to_owned()];
+        let lists = Lists::parse(
+            1,
+            ByList {
+                gray,
+                pre: peers.clone(),
+                prod: peers,
+            },
+            80,
+        );
+        assert_eq!(lists.gray.skipped().count, 0);
+        lists
+    });
+    println!("decision, by fields of the request             addresses  and 100 others");
+    let limits = Limits {
+        line: 64 * 1024,
+        head: 128 * 1024,
+        fields: 100,
+    };
+    let (mut head, mut scratch) = (RequestHead::default(), Scratch::default());
+    for (name, text) in heads() {
+        let parsed = head.parse(text.as_bytes(), &mut Scanner::default(), &limits);
+        assert!(parsed.is_ok());
+        let subject = Subject::new([203, 0, 113, 7].into(), &head, text.as_bytes());
+        let figures = lists.each_ref().map(|lists| {
+            let service = Service {
+                lists,
+                pre: PoolStanding::Usable,
+                prod: PoolStanding::Usable,
+                fallback: true,
+            };
+            let round = |_| {
+                let start = cpu_time();
+                for _ in 0..1000 {
+                    let now = lists.gray.expires().then(SystemTime::now);
+                    let subject = black_box(&subject);
+                    black_box(route::decide(subject, &service, now, &mut scratch)).ok();
+                }
+                (cpu_time() - start).as_nanos() as f64 / 1000.0
+            };
+            let rounds = (0..100).map(round);
+            rounds.fold(f64::INFINITY, f64::min)
+        });
+        println!("{name:44} {:6.0} ns      {:6.0} ns", figures[0], figures[1]);
+    }
 }
 
 fn targets() {

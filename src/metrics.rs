@@ -99,12 +99,17 @@ impl HistogramSum {
 /// Status classes: index 0 is "nothing was answered", 1 to 5 are 1xx to 5xx.
 pub(crate) const STATUS_CLASSES: usize = 6;
 
+/// So many reasons a decision can have: they are above, in `route`.
+pub(crate) const REASONS: usize = 8;
+
 /// What one worker counts of the pools of a service.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct PoolMetrics {
     /// Requests, by pool and status class; the last are those that were answered without a peer.
     pub requests: [[Counter; STATUS_CLASSES]; PoolName::ALL.len() + 1],
+    /// Decisions, by pool and reason.
+    pub decisions: [[Counter; REASONS]; PoolName::ALL.len()],
     /// Attempts that succeeded, by pool.
     pub attempts_ok: [Counter; PoolName::ALL.len()],
     /// Attempts that have ended through no fault of the peer's, by pool.

@@ -289,6 +289,26 @@ fn known_labels() -> Samples {
             checks.map(|it| format!("health_checks_total{{outcome=\"{it}\",pool=\"{pool}\"}}")),
         );
     }
+    for (pool, reasons) in [
+        ("pre", &["listed", "forced", "marked"][..]),
+        (
+            "prod",
+            &[
+                "unlisted",
+                "excluded",
+                "forced",
+                "marked",
+                "pre-empty",
+                "pre-out",
+            ],
+        ),
+    ] {
+        names.extend(
+            reasons
+                .iter()
+                .map(|it| format!("decisions_total{{pool=\"{pool}\",reason=\"{it}\"}}")),
+        );
+    }
     let mut reasons = |family: &str, all: Vec<&str>| {
         let of_family = all.iter().map(|it| format!("{family}{{reason=\"{it}\"}}"));
         names.extend(of_family);
@@ -426,6 +446,9 @@ fn every_counter_counts_what_has_happened_and_nothing_else() {
         ("upstream_duration_seconds_count{pool=\"prod\"}", 13),
         // One was served by prod without a try on pre, and one was refused.
         ("requests_attempted_total", 18),
+        ("decisions_total{pool=\"pre\",reason=\"listed\"}", 4),
+        ("decisions_total{pool=\"prod\",reason=\"unlisted\"}", 13),
+        ("decisions_total{pool=\"prod\",reason=\"pre-empty\"}", 1),
         ("retries_total{pool=\"pre\"}", 0),
         // After the one that pre has refused.
         ("retries_total{pool=\"prod\"}", 1),

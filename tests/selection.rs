@@ -107,6 +107,15 @@ fn who_is_gray_goes_by_the_first_entry_that_holds_and_by_exclusions_before_all()
         assert_eq!(line.field("entry"), entry, "{target} {fields}");
         assert_eq!(line.field("bucket"), None);
     }
+    for (pool, reason, count) in [
+        ("pre", "listed", 6.0),
+        ("prod", "unlisted", 3.0),
+        ("prod", "excluded", 2.0),
+        ("prod", "forced", 0.0),
+    ] {
+        let name = format!("graygate_decisions_total{{pool=\"{pool}\",reason=\"{reason}\"}}");
+        assert_eq!(site.gateway.metric(&name), count, "{name}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use crate::error::Refusal;
 use crate::http::subject::Subject;
 use crate::lists::{Lists, Look, PeerList, PoolName, Scratch, Selected};
+use crate::metrics::REASONS;
 
 /// Why a pool was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,34 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every one, in the order in which they are shown.
+    pub(crate) const ALL: [Self; REASONS] = [
+        Self::Listed,
+        Self::Unlisted,
+        Self::Excluded,
+        Self::Forced,
+        Self::Marked,
+        Self::PreEmpty,
+        Self::PreOut,
+        Self::PreExhausted,
+    ];
+
+    /// The place of this one.
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The pools that it can be the reason of when a request is decided on.
+    pub(crate) const fn pools(self) -> &'static [PoolName] {
+        match self {
+            Self::Listed => &[PoolName::Pre],
+            Self::Unlisted | Self::Excluded | Self::PreEmpty | Self::PreOut => &[PoolName::Prod],
+            Self::Forced | Self::Marked => &PoolName::ALL,
+            // It is found out later.
+            Self::PreExhausted => &[],
+        }
+    }
+
     /// The name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ use super::service::ServiceLabel;
 use crate::error::{Doubt, Failure, Refusal, WrongForce};
 use crate::lists::PoolName;
 use crate::metrics::{Counter, Histogram, HistogramSum, Metrics, PoolMetrics, STATUS_CLASSES};
+use crate::route::Reason;
 use crate::upstream::serving::{CountedRequests, Serving};
 
 /// What the workers have counted of one service.
@@ -71,6 +72,21 @@ pub(super) fn render(
                 let name = pool_name(pool);
                 let labels = of.service.labels(&[("pool", &name), ("status", &class)]);
                 page.value("requests_total", &labels, count);
+            }
+        }
+    }
+    page.family(
+        "decisions_total",
+        "counter",
+        "Requests by the pool that was to serve them at first, and why that one.",
+    );
+    for of in services.iter().filter(|it| it.is_in_use()) {
+        for reason in Reason::ALL {
+            for pool in reason.pools() {
+                let count = of.sum(|it| &it.decisions[*pool as usize][reason.index()]);
+                let (pool, reason) = (pool.name(), reason.name());
+                let labels = of.service.labels(&[("pool", &pool), ("reason", &reason)]);
+                page.value("decisions_total", &labels, count);
             }
         }
     }

@@ -136,6 +136,7 @@ impl Session<'_> {
         // Its own, since the candidates may be others while the request is under way.
         let pools = Rc::clone(candidates.pools());
         let counters = self.worker.counters_of(&pools);
+        counters.decisions[decision.pool as usize][decision.reason.index()].increment();
         match decision.reason {
             Reason::PreEmpty => counters.fallbacks_empty.increment(),
             Reason::PreOut => counters.fallbacks_out.increment(),
