@@ -112,7 +112,8 @@ impl InForce {
         serving.of(service).map(|it| Arc::clone(it.lists()))
     }
 
-    /// The peers of the default service that are now in force. For the control plane.
+    /// The peers of the default service that are now in force.
+    #[cfg(test)]
     pub(crate) fn pools(&self) -> Arc<Pools> {
         Arc::clone(self.published.load().default_service().pools())
     }

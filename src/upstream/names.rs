@@ -173,7 +173,8 @@ impl Names {
     }
 
     /// As [`Self::prepare_all`], with lists of the default service.
-    pub(crate) fn prepare(&self, pools: [Option<&PeerList>; 2]) -> Duration {
+    #[cfg(test)]
+    fn prepare(&self, pools: [Option<&PeerList>; 2]) -> Duration {
         self.prepare_all([(&ServiceName::default(), pools)])
     }
 
