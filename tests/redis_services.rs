@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::{DEADLINE, Gateway, Origin, Redis, Setup, wait_until};
+use support::{Cluster, DEADLINE, Gateway, Origin, Redis, Setup, wait_until};
 use xxhash_rust::xxh64::xxh64;
 
 const SERVICES: [&str; 2] = ["shop", "api"];
@@ -298,4 +298,57 @@ fn a_server_that_was_restarted_without_data_takes_the_lists_of_no_service() {
     for host in ["localhost", "shop.test", "api.test"] {
         assert_eq!(pool(&gateway, host, GRAY), "pre");
     }
+}
+
+/// The services in two slots of a cluster, of two of its masters, and the server that has the one of `api`.
+const TAGS: [(&str, &str); 3] = [("", "{gg}"), ("shop", "{gg}shop:"), ("api", "{api}:")];
+
+#[test]
+fn services_of_a_cluster_may_be_in_several_slots_at_several_servers() {
+    let cluster = Cluster::start();
+    let mut origins = Vec::new();
+    let mut setup = Setup::new().redis(cluster.servers[2].url());
+    for (service, tag) in TAGS {
+        for pool in ["pre", "prod"] {
+            let origin = Origin::named(pool);
+            cluster.run(&["RPUSH", &format!("{tag}{pool}"), &origin.to_string()]);
+            origins.push(origin);
+        }
+        cluster.run(&["RPUSH", &format!("{tag}gray"), GRAY]);
+        let section = match service {
+            "" => "redis".to_owned(),
+            other => format!("service {other}"),
+        };
+        for list in ["gray", "pre", "prod"] {
+            setup = setup.set(&format!("{section}.{list}_key"), format!("{tag}{list}"));
+        }
+        if !service.is_empty() {
+            setup = setup.set(&format!("{section}.hosts"), format!("{service}.test"));
+            // Elsewhere than the lists.
+            setup = setup.set(&format!("{section}.salt_key"), format!("{service}:salt"));
+        }
+    }
+    let setup = setup.set("redis.accept_key", "{gg}accept");
+    let setup = setup.set("redis.check_interval", "1h");
+    let gateway = setup.set("redis.timeout", "1s").start();
+    for host in ["localhost", "shop.test", "api.test"] {
+        wait_for_pool(&gateway, host, GRAY, "pre");
+    }
+    // Both are followed by what is announced.
+    for (host, key) in [("api.test", "{api}:gray"), ("shop.test", "{gg}shop:gray")] {
+        cluster.run(&["RPUSH", key, OTHER]);
+        wait_for_pool(&gateway, host, OTHER, "pre");
+    }
+    assert_eq!(pool(&gateway, "localhost", OTHER), "prod");
+    cluster.run(&["SET", "api:salt", &salt(false)]);
+    cluster.run(&["RPUSH", "{api}:gray", "percent:50"]);
+    cluster.run(&["LREM", "{api}:gray", "0", GRAY]);
+    wait_for_pool(&gateway, "api.test", GRAY, "prod");
+    cluster.run(&["SET", "api:salt", &salt(true)]);
+    cluster.run(&["RPUSH", "{api}:gray", "10.0.0.1"]);
+    wait_for_pool(&gateway, "api.test", GRAY, "pre");
+    // A rollback of one is followed, too.
+    cluster.run(&["DEL", "{gg}shop:gray"]);
+    wait_for_pool(&gateway, "shop.test", GRAY, "prod");
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
 }

@@ -31,6 +31,7 @@ pub(crate) use handed::{HandedLists, HandedService, TakenLists};
 
 use self::intake::{Intake, Intakes, ListTerms, TermsByService};
 use super::copy::Keeper;
+use super::status::StoreShare;
 use super::{By, Cause, Fault, Mode, Status, StoreFinding};
 use crate::config::{Config, ServiceSettings};
 use crate::error::StoreFindingKind;
@@ -208,25 +209,46 @@ impl Publisher {
     /// Notes that the store could not be read; the lists in force stay, and so does what is held: it is
     /// unknown whether the store still has it. Logged once for as long as the reason is the same.
     pub(crate) fn failed(&self, error: impl fmt::Display) {
-        self.note_failure(error, false);
-    }
-
-    fn note_failure(&self, error: impl fmt::Display, at_once: bool) {
         let (error, generation) = (error.to_string(), self.lists.load().generation);
         let mut entrance = self.locked_entrance();
         entrance.each_mut(|_, intake| intake.door.lose_sight());
-        self.locked().failed(error, generation, at_once);
+        self.locked().failed(error, generation, false);
+    }
+
+    /// As [`Self::failed`], of a share of the store, until [`Self::recovers`].
+    fn share_failed(&self, share: &StoreShare, error: impl fmt::Display) {
+        self.note_failure(share, error, false);
+    }
+
+    fn note_failure(&self, share: &StoreShare, error: impl fmt::Display, at_once: bool) {
+        let (error, generation) = (error.to_string(), self.lists.load().generation);
+        let mut entrance = self.locked_entrance();
+        entrance.each_mut(|service, intake| {
+            if share.has(service) {
+                intake.door.lose_sight();
+            }
+        });
+        let mut status = self.locked();
+        let error = status.fails(share, error);
+        status.failed(error, generation, at_once);
     }
 
     /// As [`Self::failed`], where each list is kept for this reason until the next reading.
-    pub(crate) fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
+    pub(crate) fn failed_for(&self, share: &StoreShare, fault: Fault, error: impl fmt::Display) {
         // Such a reason does not go away by itself.
-        self.note_failure(error, true);
+        self.note_failure(share, error, true);
         let mut entrance = self.locked_entrance();
         entrance.each_mut(|service, intake| {
-            intake.door.keep_all(fault);
-            self.note_faults(service, intake);
+            if share.has(service) {
+                intake.door.keep_all(fault);
+                self.note_faults(service, intake);
+            }
         });
+    }
+
+    /// A share of the store has been read.
+    fn recovers(&self, share: &StoreShare) {
+        self.locked().recovers(share);
     }
 
     /// Notes the server from which the lists come from now on.
@@ -241,11 +263,12 @@ impl Publisher {
 
     /// True when a list in force has entries, or one of a copy that may come into force: there is
     /// something to lose.
-    pub(crate) fn has_lists(&self) -> bool {
+    pub(crate) fn has_lists(&self, share: &StoreShare) -> bool {
         let has_entries = |it: &Lists| ListName::ALL.iter().any(|list| it.len(*list) > 0);
         let entrance = self.locked_entrance();
         let is_usable = entrance.copy.as_ref().is_some_and(|it| !it.is_too_old);
-        entrance.each().any(|(service, intake)| {
+        let mut all = entrance.each().filter(|(it, _)| share.has(it));
+        all.any(|(service, intake)| {
             let copy = intake.copy.as_ref().filter(|_| is_usable);
             copy.is_some_and(has_entries) || has_entries(&self.lists_of(service))
         })

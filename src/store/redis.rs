@@ -2,7 +2,8 @@
 //! (`watcher`), and the salts that shares have.
 //!
 //! There are two connections (`link`), both to the same server, even where a name resolves to several
-//! (`place`) or a cluster has many (`cluster`). The heartbeat has a third one.
+//! (`place`); two for each server of a cluster that has lists (`cluster`, `watchers`). The heartbeat has one
+//! more.
 
 mod accept_key;
 mod changes;
@@ -27,6 +28,7 @@ pub(crate) mod transaction;
 mod types;
 mod unsettled;
 mod watcher;
+mod watchers;
 
 pub(crate) use self::keyring::Keyring;
 pub(crate) use self::once::check_files;

@@ -1,6 +1,6 @@
 //! What is known of the store: kept for the admin listener, and logged when it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
@@ -39,6 +39,24 @@ pub(crate) struct Status {
     /// The failure that was last told, while it stands.
     told: Option<String>,
     flaps: Flaps,
+    /// Why shares of the store cannot be read, by their numbers.
+    failing: BTreeMap<usize, String>,
+}
+
+/// What one reader reads of a store: all of it, or the services that one server of a cluster has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoreShare {
+    pub(super) number: usize,
+    /// All of them, if it is not said which.
+    pub(super) services: Option<Vec<ServiceName>>,
+}
+
+impl StoreShare {
+    /// Whether a service is in it.
+    pub(super) fn has(&self, service: &ServiceName) -> bool {
+        let services = self.services.as_ref();
+        services.is_none_or(|it| it.contains(service))
+    }
 }
 
 /// What an operator wants to know of the lists of a service.
@@ -89,6 +107,7 @@ impl Status {
             findings: Vec::new(),
             told: None,
             flaps: Flaps::default(),
+            failing: BTreeMap::new(),
         }
     }
 
@@ -165,10 +184,37 @@ impl Status {
         self.error = Some(error);
     }
 
+    /// A share cannot be read: returns what is to be said of all those that cannot.
+    pub(super) fn fails(&mut self, share: &StoreShare, error: String) -> String {
+        self.failing.insert(share.number, error);
+        self.failures_in_words()
+    }
+
+    fn failures_in_words(&self) -> String {
+        let words: BTreeSet<&str> = self.failing.values().map(|it| &**it).collect();
+        let words: Vec<&str> = words.into_iter().collect();
+        words.join("; ")
+    }
+
+    /// A share can be read.
+    pub(super) fn recovers(&mut self, share: &StoreShare) {
+        self.failing.remove(&share.number);
+    }
+
+    /// Nothing is known of any share.
+    pub(super) fn forget_shares(&mut self) {
+        self.failing.clear();
+    }
+
     /// The store was read.
     pub(super) fn succeeded(&mut self, cause: Cause) {
         self.refreshed(cause);
         self.checked = Some(Instant::now());
+        // Another server of a cluster is away.
+        if !self.failing.is_empty() {
+            self.error = Some(self.failures_in_words());
+            return;
+        }
         let (error, source) = (self.error.take().unwrap_or_default(), &self.source);
         self.told = None;
         match self.flaps.succeeded(Instant::now()) {

@@ -10,8 +10,10 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::{Publisher, StoreTurn};
 use crate::error::StoreFindingKind;
+use crate::lists::ServiceName;
 use crate::store::gate::door::Awaited;
 use crate::store::gate::guard::Timestamp;
+use crate::store::status::StoreShare;
 use crate::store::{By, Cause, Fault, Mode, ServiceReading, Status, StoreFinding};
 
 /// What one store has of the publisher, for as long as it is its turn.
@@ -19,6 +21,8 @@ pub(crate) struct Feed {
     publisher: Arc<Publisher>,
     turn: u64,
     over: Receiver<()>,
+    /// What is read of the store by way of this.
+    share: StoreShare,
 }
 
 impl Publisher {
@@ -28,10 +32,12 @@ impl Publisher {
         let mut turn = self.turn();
         turn.number += 1;
         turn.lives = Some(lives);
+        self.locked().forget_shares();
         Feed {
             publisher: Arc::clone(self),
             turn: turn.number,
             over,
+            share: StoreShare::default(),
         }
     }
 
@@ -76,6 +82,19 @@ impl Feed {
         (turn.number == self.turn).then(|| act(&self.publisher))
     }
 
+    /// A feed of the same store, for the services that are read of it by way of that.
+    pub(crate) fn share(&self, number: usize, services: Vec<ServiceName>) -> Self {
+        Self {
+            publisher: Arc::clone(&self.publisher),
+            turn: self.turn,
+            over: self.over.clone(),
+            share: StoreShare {
+                number,
+                services: Some(services),
+            },
+        }
+    }
+
     /// Another store has its turn.
     pub(crate) fn is_over(&self) -> bool {
         self.publisher.turn().number != self.turn
@@ -102,24 +121,31 @@ impl Feed {
         // Nobody who wants the turn has to wait for this.
         let read = self.publisher.parse(readings);
         let names = self.publisher.prepare(&read);
-        let publish = |it: &Publisher| it.publish_parsed(read, cause, Timestamp::now);
+        let publish = |it: &Publisher| {
+            it.recovers(&self.share);
+            it.publish_parsed(read, cause, Timestamp::now)
+        };
         let awaited = self.act(publish).unwrap_or_default();
         Awaited { names, ..awaited }
     }
 
     /// As [`Publisher::confirm`]; what has come too late is confirmed, too.
     pub(crate) fn confirm(&self, cause: Cause) -> bool {
-        self.act(|it| it.confirm(cause)).unwrap_or(true)
+        let confirm = |it: &Publisher| {
+            it.recovers(&self.share);
+            it.confirm(cause)
+        };
+        self.act(confirm).unwrap_or(true)
     }
 
     /// As [`Publisher::failed`].
     pub(crate) fn failed(&self, error: impl fmt::Display) {
-        self.act(|it| it.failed(error));
+        self.act(|it| it.share_failed(&self.share, error));
     }
 
     /// As [`Publisher::failed_for`].
     pub(crate) fn failed_for(&self, fault: Fault, error: impl fmt::Display) {
-        self.act(|it| it.failed_for(fault, error));
+        self.act(|it| it.failed_for(&self.share, fault, error));
     }
 
     /// As [`Publisher::set_mode`].
@@ -149,7 +175,7 @@ impl Feed {
 
     /// As [`Publisher::has_lists`].
     pub(crate) fn has_lists(&self) -> bool {
-        self.publisher.has_lists()
+        self.publisher.has_lists(&self.share)
     }
 
     /// As [`Publisher::status`].

@@ -1,12 +1,13 @@
 //! Redis Cluster: finding the server that has a key's slot at the moment.
 //!
-//! A server without the slot names the one that has it (MOVED), or, while the slot is being migrated key
-//! by key, the one that may have the key already (ASK). Both are followed with a new connection. After a
-//! MOVED that connection replaces the old one. An ASK is for one command only, and the next command goes
-//! to the owner again: if a migration is cancelled at the owner, the other server may go on importing,
-//! and would be believed for ever. All lists are read at one moment, so they must be in one slot, by a
-//! hash tag as in `{gg}gray`. They are read at the owner of the slot; how they are read during a
-//! migration is in `open_slot`. The other keys may be anywhere.
+//! A server without the slot names the one that has it (MOVED), or, while the slot is being migrated key by
+//! key, the one that may have the key already (ASK). Both are followed with a new connection. After a MOVED
+//! that connection replaces the old one. An ASK is for one command only, and the next command goes to the
+//! owner again: if a migration is cancelled at the owner, the other server may go on importing, and would
+//! be believed for ever. The lists of a service are read at one moment, so they must be in one slot, by a
+//! hash tag as in `{gg}gray`. They are read at the owner of the slot; how they are read during a migration
+//! is in `open_slot`. Other services, and other keys, may be anywhere: each server of which some services
+//! are has a watcher of its own (`watchers`).
 
 use std::net::SocketAddr;
 
@@ -160,40 +161,130 @@ pub(crate) fn follow_aside<T>(
     }
 }
 
-/// Makes `link` lead to the server that owns the slot of the lists.
+/// Which of the services of a keyring a server has, and who has the others.
+#[derive(Debug, Default)]
+pub(crate) struct Division {
+    /// Those that it has.
+    pub(crate) here: Vec<usize>,
+    /// The others, by the servers that have them, as far as those are known.
+    pub(crate) elsewhere: Vec<(Option<Address>, Vec<usize>)>,
+}
+
+/// Where the lists of a service are.
+enum Whereabouts {
+    Here,
+    /// Where this redirection leads.
+    There(Redirection, RedisError),
+    /// Nowhere at present, or in several places.
+    Nowhere(RedisError),
+}
+
+/// Makes `link` lead to a server that owns the slots of some services: of those of the first one that is
+/// elsewhere, if this one has none. Where it is no cluster, it has all. The `division` says of the others,
+/// also where this fails, who has them.
 ///
 /// # Errors
-/// When no server says which one that is, or the lists are in several slots.
-pub(crate) fn locate(
+/// When no server says which one that is, or the lists of each service are in several slots.
+pub(crate) fn settle(
     link: &mut Link,
     settings: &config::RedisSettings,
     keyring: &Keyring,
+    division: &mut Division,
 ) -> RedisResult<()> {
-    let outcome = follow(link, settings, |link| look(link, keyring));
-    outcome.map_err(|error| explained(error, keyring))
+    *division = Division::default();
+    let mut services = keyring.all();
+    let mut last = None;
+    for _ in 0..=MOST {
+        let mut there: Vec<(Redirection, Vec<usize>)> = Vec::new();
+        let mut lost = Vec::new();
+        for (service, place) in look(link, keyring, &services)? {
+            match place {
+                Whereabouts::Here => division.here.push(service),
+                Whereabouts::There(to, error) => {
+                    last = Some(error);
+                    match there.iter_mut().find(|(it, _)| *it == to) {
+                        Some((_, others)) => others.push(service),
+                        None => there.push((to, vec![service])),
+                    }
+                }
+                Whereabouts::Nowhere(error) => {
+                    last.get_or_insert(error);
+                    lost.push(service);
+                }
+            }
+        }
+        let is_here = !division.here.is_empty();
+        let next = (!is_here && !there.is_empty()).then(|| there.remove(0));
+        if !lost.is_empty() && (is_here || next.is_some()) {
+            division.elsewhere.push((None, lost));
+        }
+        let others = there.into_iter();
+        let others = others.map(|(to, services)| (to.address(link), services));
+        division.elsewhere.extend(others);
+        if is_here {
+            return Ok(());
+        }
+        let Some((to, own)) = next else { break };
+        services = own;
+        *link = to.open(link, settings)?;
+    }
+    let error = last.unwrap_or_else(|| io_error("no server has the lists"));
+    Err(explained(error, keyring))
 }
 
-/// Sends a trivial command about each list. Only an answer that the slot is elsewhere, or nowhere, is an
-/// error: the owner of a slot in migration redirects for single keys (ASK), and stays the owner.
-fn look(link: &mut Link, keyring: &Keyring) -> RedisResult<()> {
+/// Sends a trivial command about each list of these services. Only an answer that the slot is elsewhere, or
+/// nowhere, counts: the owner of a slot in migration redirects for single keys (ASK), and stays the owner.
+fn look(
+    link: &mut Link,
+    keyring: &Keyring,
+    services: &[usize],
+) -> RedisResult<Vec<(usize, Whereabouts)>> {
+    let lists = || services.iter().flat_map(|it| keyring.lists(*it));
     let mut request = Vec::new();
-    for list in keyring.all_lists() {
+    for list in lists() {
         request.extend(link.asking());
         let mut command = redis::cmd("LRANGE");
         command.arg(keyring.key(list)).arg(0).arg(0);
         request.extend(command.get_packed_command());
     }
     link.send(&request)?;
-    let mut outcome = Ok(());
-    for _ in keyring.all_lists() {
-        link.receive_asked()?;
-        if let Err(error) = link.receive()?.extract_error()
-            && (is_of_cluster(&error) && !is_of_open_slot(&error) && outcome.is_ok())
-        {
-            outcome = Err(error);
+    let mut found = Vec::with_capacity(services.len());
+    for service in services {
+        let mut place: Option<Whereabouts> = None;
+        for _ in keyring.lists(*service) {
+            link.receive_asked()?;
+            let now = match link.receive()?.extract_error() {
+                Err(error) if is_of_cluster(&error) && !is_of_open_slot(&error) => {
+                    match Redirection::of(&error) {
+                        Some(to) => Whereabouts::There(to, error),
+                        None => Whereabouts::Nowhere(error),
+                    }
+                }
+                _ => Whereabouts::Here,
+            };
+            place = Some(match place {
+                None => now,
+                Some(before) => before.and(now),
+            });
+        }
+        found.push((*service, place.unwrap_or(Whereabouts::Here)));
+    }
+    Ok(found)
+}
+
+impl Whereabouts {
+    /// Where two lists of a service are.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Here, Self::Here) => Self::Here,
+            (Self::There(to, error), Self::There(other, _)) if to == other => {
+                Self::There(to, error)
+            }
+            (Self::Nowhere(error), _)
+            | (_, Self::Nowhere(error) | Self::There(_, error))
+            | (Self::There(_, error), Self::Here) => Self::Nowhere(error),
         }
     }
-    outcome
 }
 
 /// An error of a cluster, with what to do if the lists of a service are in several slots.
@@ -201,12 +292,6 @@ pub(crate) fn explained(error: RedisError, keyring: &Keyring) -> RedisError {
     let is_unnamed = || Redirection::of(&error).is_some_and(|it| it.host.is_empty());
     if !is_of_cluster(&error) {
         return error;
-    }
-    if keyring.scattered().is_none() && keyring.slots() > 1 {
-        return io_error(
-            "this is a Redis Cluster, and the services are in several slots of it, which cannot be read in one \
-             transaction; give the keys of all services one hash tag, as in {gg}shop:gray",
-        );
     }
     let Some(scattered) = keyring.scattered() else {
         return match is_unnamed() {

@@ -1,6 +1,6 @@
 //! The keys of the services that are read together, and which of them is what. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use redis::Cmd;
 
@@ -163,10 +163,26 @@ impl Keyring {
         slot(self.services[service].lists.pre.as_bytes())
     }
 
-    /// How many slots of a cluster the services are in.
-    pub(crate) fn slots(&self) -> usize {
-        let slots = (0..self.len()).map(|it| self.slot(it));
-        slots.collect::<BTreeSet<_>>().len()
+    /// The names of all services.
+    pub(crate) fn names(&self) -> Vec<ServiceName> {
+        self.services.iter().map(|it| it.service.clone()).collect()
+    }
+
+    /// These services by the slots of a cluster that they are in.
+    pub(crate) fn by_slot(&self, services: &[usize]) -> BTreeMap<u16, Vec<usize>> {
+        let mut all: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for service in services {
+            all.entry(self.slot(*service)).or_default().push(*service);
+        }
+        all
+    }
+
+    /// These services, and all that are in the same slots.
+    pub(crate) fn with_their_slots(&self, services: &[usize]) -> Vec<usize> {
+        let slots = self.by_slot(services);
+        let mut all = self.all();
+        all.retain(|it| slots.contains_key(&self.slot(*it)));
+        all
     }
 
     /// A service whose lists are in several slots of a cluster.

@@ -2,11 +2,12 @@
 
 use redis::RedisResult;
 
-use super::errors::io_error;
+use super::cluster::Division;
 use super::keyring::{KeyOf, Keyring, KeysQuery};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::place::Finder;
+use super::reading::KeysReply;
 use super::rights::Rights;
 use super::salts::{SaltReply, Salts};
 use super::standing::StandingQuery;
@@ -30,41 +31,77 @@ pub(crate) struct Once {
 /// # Errors
 /// Why they cannot be read.
 pub(crate) fn read(settings: &config::RedisSettings) -> Result<Once, String> {
-    let keyring = Keyring::new(settings.services.clone());
+    let all = Keyring::new(settings.services.clone());
     let mut finder = Finder::default();
-    let outcome = attempt(settings, &keyring, &mut finder);
-    outcome.map_err(|error| {
-        let error = cluster::explained(error, &keyring);
-        let error = proxies::explained(error, &finder, settings);
-        finder.describe(&error)
+    let mut found = vec![None; all.len()];
+    let mut types = WrongTypes::default();
+    // Each server of a cluster is asked for those that it has.
+    let mut left = vec![all.services().to_vec()];
+    while let Some(services) = left.pop() {
+        let keyring = Keyring::new(services);
+        let mut division = Division::default();
+        let outcome = attempt(settings, &keyring, &mut finder, &mut division);
+        let (readings, wrong) = outcome.map_err(|error| {
+            let error = cluster::explained(error, &keyring);
+            let error = proxies::explained(error, &finder, settings);
+            finder.describe(&error)
+        })?;
+        types.add(wrong, &keyring, &all);
+        for reading in readings {
+            if let Some(at) = all.place(&reading.service) {
+                found[at] = Some(reading);
+            }
+        }
+        let others = division.elsewhere.into_iter().map(|(_, places)| places);
+        let keys = |it: usize| keyring.services()[it].clone();
+        left.extend(others.map(|it| it.into_iter().map(keys).collect()));
+    }
+    let mut readings = found.into_iter().flatten();
+    let first = readings.next().map(|it| it.lists);
+    Ok(Once {
+        reading: first.ok_or("there is no service")?,
+        others: readings.collect(),
+        types,
     })
 }
 
+/// Reads what one server has of the services.
 fn attempt(
     settings: &config::RedisSettings,
     keyring: &Keyring,
     finder: &mut Finder,
-) -> RedisResult<Once> {
-    let mut reader = finder.open_at_lists(settings, keyring)?;
-    let (mut rights, mut question) = (Rights::default(), StandingQuery::default());
-    let (mut slot, mut salts) = (OpenSlot::default(), Salts::default());
-    let services = keyring.all();
-    let query = KeysQuery {
+    division: &mut Division,
+) -> RedisResult<(Vec<ServiceReading>, WrongTypes)> {
+    let mut reader = finder.open_at_lists(settings, keyring, division)?;
+    let here = &division.here;
+    let mut rights = Rights::default();
+    let mut salts = Salts::default();
+    let together = [(0, here.clone())];
+    let mut answers = ask(
+        &mut reader,
         settings,
         keyring,
-        services: &services,
-    };
-    let mut ask = |reader: &mut Link, salts: &mut Salts, rights: &mut Rights| {
-        reading::ask(reader, &mut slot, &query, (rights, salts), &mut question)
-    };
-    let (mut answer, _) = ask(&mut reader, &mut salts, &mut rights)?;
-    if salts.are_missing(answer.bytes(), keyring) {
-        (answer, _) = ask(&mut reader, &mut salts, &mut rights)?;
+        &together,
+        (&mut rights, &mut salts),
+    );
+    if let Err(error) = &answers
+        && error.code() == Some("CROSSSLOT")
+        && here.len() > 1
+    {
+        let slots: Vec<_> = keyring.by_slot(here).into_iter().collect();
+        answers = ask(
+            &mut reader,
+            settings,
+            keyring,
+            &slots,
+            (&mut rights, &mut salts),
+        );
     }
-    let asked = (keyring, &services[..]);
+    let answers = answers?;
+    let asked = (keyring, &here[..]);
     let aside = salts.read_elsewhere(&mut reader, settings, asked, &mut rights)?;
     let (mut readings, mut wrong) = (Vec::new(), Vec::new());
-    for part in answer.parts() {
+    for part in answers.iter().flat_map(KeysReply::parts) {
         let service = part.service;
         let (lists, salt) = part.reading(keyring)?;
         wrong.extend(wrong_of(service, &lists));
@@ -85,14 +122,36 @@ fn attempt(
         });
     }
     let mut types = WrongTypes::default();
-    types.ask(&mut reader, keyring, &services, &wrong)?;
-    let mut readings = readings.into_iter();
-    let first = readings.next().map(|it| it.lists);
-    Ok(Once {
-        reading: first.ok_or_else(|| io_error("there is no service"))?,
-        others: readings.collect(),
-        types,
-    })
+    types.ask(&mut reader, keyring, here, &wrong)?;
+    Ok((readings, types))
+}
+
+/// Asks for each of these groups of services in a transaction; again where salts turn out to be needed.
+fn ask(
+    reader: &mut Link,
+    settings: &config::RedisSettings,
+    keyring: &Keyring,
+    groups: &[(u16, Vec<usize>)],
+    (rights, salts): (&mut Rights, &mut Salts),
+) -> RedisResult<Vec<KeysReply>> {
+    let mut answers = Vec::new();
+    for (_, services) in groups {
+        let (mut slot, mut question) = (OpenSlot::default(), StandingQuery::default());
+        let query = KeysQuery {
+            settings,
+            keyring,
+            services,
+        };
+        let mut ask = |salts: &mut Salts| {
+            reading::ask(reader, &mut slot, &query, (rights, salts), &mut question)
+        };
+        let (mut answer, _) = ask(salts)?;
+        if salts.are_missing(answer.bytes(), keyring) {
+            (answer, _) = ask(salts)?;
+        }
+        answers.push(answer);
+    }
+    Ok(answers)
 }
 
 /// The lists of a service that have a wrong type.

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 
 use redis::{RedisError, RedisResult};
 
+use super::cluster::Division;
 use super::errors::{describe, io_error, reworded};
 use super::keyring::Keyring;
 use super::link::Link;
@@ -45,6 +46,14 @@ impl Finder {
         }
     }
 
+    /// One that knows the servers of a cluster that this one knows.
+    pub(crate) fn another(&self) -> Self {
+        Self {
+            others: self.others.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Notes the servers of a cluster. If there are none, the last ones are kept.
     pub(crate) fn learn(&mut self, servers: Vec<Address>) {
         if !servers.is_empty() {
@@ -68,7 +77,8 @@ impl Finder {
         self.open_any(at, settings, |_| Ok(()))
     }
 
-    /// The same, and follows redirections to where the lists are.
+    /// The same, and follows redirections to where the lists of some services are; the `division` says who
+    /// has the others.
     ///
     /// # Errors
     /// Why that cannot be done.
@@ -76,14 +86,15 @@ impl Finder {
         &mut self,
         settings: &config::RedisSettings,
         keyring: &Keyring,
+        division: &mut Division,
     ) -> RedisResult<Link> {
         if settings.sentinels.is_empty() {
             // A server that has left the cluster, or is cut off from it, answers, but knows no others.
-            let locate = |link: &mut Link| cluster::locate(link, settings, keyring);
-            return self.open_any(None, settings, locate);
+            let settle = |link: &mut Link| cluster::settle(link, settings, keyring, division);
+            return self.open_any(None, settings, settle);
         }
         let mut link = self.open(None, settings)?;
-        cluster::locate(&mut link, settings, keyring)?;
+        cluster::settle(&mut link, settings, keyring, division)?;
         Ok(link)
     }
 

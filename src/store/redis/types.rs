@@ -25,6 +25,15 @@ impl WrongTypes {
         all.find(|(it, _)| *it == key).map(|(_, text)| &**text)
     }
 
+    /// Adds those that were found with another keyring.
+    pub(crate) fn add(&mut self, others: Self, from: &Keyring, to: &Keyring) {
+        for (of, text) in others.0 {
+            if let Some(service) = to.place(&from.services()[of.service].service) {
+                self.0.push((KeyOf { service, ..of }, text));
+            }
+        }
+    }
+
     /// Takes note of a reading of these `services`, whose `wrong` keys have a wrong type, and logs what is
     /// new.
     ///

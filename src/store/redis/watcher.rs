@@ -44,10 +44,11 @@
 mod doubts;
 mod settling;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::hash::RandomState;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
@@ -55,7 +56,7 @@ use redis::{RedisError, RedisResult};
 
 use super::accept_key::AcceptKey;
 use super::changes::{AnnouncedChanges, Subscription, SubscriptionNews, Way, WayChooser};
-use super::cluster::Redirection;
+use super::cluster::{Division, Redirection};
 use super::errors::{io_error, is_too_long};
 use super::keyring::{KeyOf, Keyring, KeysQuery};
 use super::link::Link;
@@ -69,8 +70,10 @@ use super::salts::{SaltReply, Salts};
 use super::standing::Standings;
 use super::types::WrongTypes;
 use super::unsettled::{KeysLook, Unsettled};
+use super::watchers::{Post, Watchers};
 use super::{cluster, proxies, reading};
-use crate::config;
+use crate::config::{self, Address, ServiceKeys};
+use crate::error::StoreFindingKind;
 use crate::lists::{ByList, ListName};
 use crate::store::reading::content;
 use crate::store::{Cause, Fault, Feed, ServiceReading, heavy};
@@ -106,47 +109,79 @@ pub(crate) fn start(
     feed: Feed,
     why: Cause,
 ) -> std::io::Result<()> {
-    let (first, outcome) = bounded(1);
+    let (first, outcome) = bounded(0);
     let patience = settings.timeout;
-    let keyring = Keyring::new(settings.services.clone());
-    let mut watcher = Watcher {
-        known: vec![KnownService::default(); keyring.len()],
-        keyring,
+    let watchers = Arc::new(Watchers::default());
+    let services = settings.services.clone();
+    let start = WatcherStart {
         settings,
+        post: watchers.post(None),
         feed,
         first: Some(first),
         connected_before: why != Cause::Start,
-        has_read: false,
         finder: Finder::default(),
-        chooser: WayChooser::default(),
-        accept_key: AcceptKey::default(),
-        rights: Rights::default(),
-        salts: Salts::default(),
-        salts_deaf: false,
-        open_slot: OpenSlot::default(),
-        standings: Standings::default(),
-        keeps: false,
-        is_adrift: false,
-        owed: None,
-        announced: AnnouncedChanges::default(),
-        gone: Vec::new(),
-        types: WrongTypes::default(),
-        pace: Pace::default(),
-        changes_read: 0,
-        waited: Duration::ZERO,
-        unsettled: Vec::new(),
-        unsettled_until: None,
-        watch_width: usize::MAX,
-        in_doubt: false,
-        hasher: RandomState::new(),
-        is_heavy: false,
     };
-    std::thread::Builder::new()
-        .name("lists-redis".to_owned())
-        .spawn(move || watcher.run())?;
+    start.spawn(services)?;
     // Ready or not, the gateway starts: it answers 503 until there are lists.
     let _ = outcome.recv_timeout(patience);
     Ok(())
+}
+
+/// What a watcher begins with.
+struct WatcherStart {
+    settings: config::RedisSettings,
+    post: Post,
+    feed: Feed,
+    first: Option<Sender<Infallible>>,
+    connected_before: bool,
+    finder: Finder,
+}
+
+impl WatcherStart {
+    /// Watches the keys of these services in a thread of its own.
+    fn spawn(self, services: Vec<ServiceKeys>) -> std::io::Result<()> {
+        let keyring = Keyring::new(services);
+        let mut watcher = Watcher {
+            known: vec![KnownService::default(); keyring.len()],
+            feed: self.feed.share(self.post.number, keyring.names()),
+            keyring,
+            settings: self.settings,
+            post: self.post,
+            first: self.first,
+            connected_before: self.connected_before,
+            has_read: false,
+            finder: self.finder,
+            chooser: WayChooser::default(),
+            accept_key: AcceptKey::default(),
+            rights: Rights::default(),
+            salts: Salts::default(),
+            salts_deaf: false,
+            by_slot: false,
+            open_slots: HashMap::new(),
+            standings: Standings::default(),
+            found: Vec::new(),
+            keeps: false,
+            is_adrift: false,
+            owed: None,
+            announced: AnnouncedChanges::default(),
+            touched: BTreeSet::new(),
+            gone: Vec::new(),
+            types: WrongTypes::default(),
+            pace: Pace::default(),
+            changes_read: 0,
+            waited: Duration::ZERO,
+            unsettled: Vec::new(),
+            unsettled_until: None,
+            watch_width: usize::MAX,
+            in_doubt: false,
+            hasher: RandomState::new(),
+            is_heavy: false,
+        };
+        std::thread::Builder::new()
+            .name("lists-redis".to_owned())
+            .spawn(move || watcher.run())?;
+        Ok(())
+    }
 }
 
 struct Watcher {
@@ -154,9 +189,10 @@ struct Watcher {
     keyring: Keyring,
     /// What is known of each service of the keyring.
     known: Vec<KnownService>,
+    post: Post,
     feed: Feed,
-    /// Signalled once, when the first attempt has ended.
-    first: Option<Sender<()>>,
+    /// Dropped when the first attempt has ended.
+    first: Option<Sender<Infallible>>,
     connected_before: bool,
     /// The keys were read since the last attempt to connect.
     has_read: bool,
@@ -167,8 +203,13 @@ struct Watcher {
     salts: Salts,
     /// It was logged that changes of a salt are not announced.
     salts_deaf: bool,
-    open_slot: OpenSlot,
+    /// The server is one of a cluster and has several slots: each is read by itself.
+    by_slot: bool,
+    /// By slot; one alone where that makes no difference.
+    open_slots: HashMap<u16, OpenSlot>,
     standings: Standings,
+    /// What was found out of the ordinary with the server.
+    found: Vec<StoreFindingKind>,
     /// What was last read was not taken, because of what the server is.
     keeps: bool,
     /// The server is a replica whose link to its master is down.
@@ -177,6 +218,8 @@ struct Watcher {
     owed: Option<Cause>,
     /// What was announced since it was last read, as far as that was taken from the subscription.
     announced: AnnouncedChanges,
+    /// The services of which something was announced before the last reading.
+    touched: BTreeSet<usize>,
     /// Lists that have vanished, perhaps since keys were evicted.
     gone: Vec<(usize, ListName)>,
     types: WrongTypes,
@@ -230,6 +273,8 @@ enum ReadReason {
     Settled,
     /// The time for a full check has come.
     Check,
+    /// Other services were handed over.
+    Handed,
 }
 
 /// A server that is connected.
@@ -288,9 +333,7 @@ impl Watcher {
     }
 
     fn tell_first(&mut self) {
-        if let Some(first) = self.first.take() {
-            let _ = first.try_send(());
-        }
+        self.first = None;
     }
 
     /// Connects and follows the keys until something fails.
@@ -313,6 +356,13 @@ impl Watcher {
                     // Another reading, for the same reason as the first.
                     ReadReason::Settled => {}
                     ReadReason::Check => break,
+                    ReadReason::Handed => {
+                        let reader = server.reader.another(&self.settings)?;
+                        server = self.arrive_with_all(reader)?;
+                        self.feed.set_mode(server.way.mode());
+                        self.refresh_wherever(&mut server, ReadScope::All, Cause::Reconnect)?;
+                        continue;
+                    }
                 }
                 let scope = self.scope(&server);
                 self.refresh_wherever(&mut server, scope, cause)?;
@@ -335,8 +385,82 @@ impl Watcher {
     }
 
     fn connect(&mut self) -> RedisResult<Server> {
-        let reader = self.finder.open_at_lists(&self.settings, &self.keyring)?;
+        self.take_handed();
+        let mut division = Division::default();
+        let (settings, keyring) = (&self.settings, &self.keyring);
+        let outcome = self.finder.open_at_lists(settings, keyring, &mut division);
+        self.part_with(division.elsewhere);
+        self.arrive(outcome?)
+    }
+
+    /// Has `reader` find the server that has the services of this watcher, also those handed over; what
+    /// others have is handed on.
+    fn arrive_with_all(&mut self, mut reader: Link) -> RedisResult<Server> {
+        self.take_handed();
+        let mut division = Division::default();
+        let outcome = cluster::settle(&mut reader, &self.settings, &self.keyring, &mut division);
+        self.part_with(division.elsewhere);
+        outcome?;
         self.arrive(reader)
+    }
+
+    /// Takes the services that were handed over.
+    fn take_handed(&mut self) {
+        let handed = self.post.take();
+        if !handed.is_empty() {
+            let mut services = self.keyring.services().to_vec();
+            services.extend(handed);
+            self.regroup(services);
+        }
+    }
+
+    /// Hands on what is at other servers.
+    fn part_with(&mut self, elsewhere: Vec<(Option<Address>, Vec<usize>)>) {
+        if elsewhere.is_empty() {
+            return;
+        }
+        let gone: HashSet<usize> = elsewhere.iter().flat_map(|it| &it.1).copied().collect();
+        let services = self.keyring.services();
+        let keys = |places: &[usize]| -> Vec<ServiceKeys> {
+            places.iter().map(|it| services[*it].clone()).collect()
+        };
+        for (server, places) in elsewhere {
+            let begin = |post: Post, services: Vec<ServiceKeys>| {
+                let start = WatcherStart {
+                    settings: self.settings.clone(),
+                    post,
+                    feed: self.feed.share(self.post.number, self.keyring.names()),
+                    first: self.first.clone(),
+                    connected_before: self.connected_before,
+                    finder: self.finder.another(),
+                };
+                start.spawn(services)
+            };
+            if let Err(error) = self.post.hand_on(server, keys(&places), begin) {
+                self.feed.failed(error);
+            }
+        }
+        let kept = services.iter().enumerate();
+        let kept = kept.filter(|(at, _)| !gone.contains(at));
+        self.regroup(kept.map(|(_, it)| it.clone()).collect());
+    }
+
+    /// From now on these services are read here.
+    fn regroup(&mut self, services: Vec<ServiceKeys>) {
+        let keyring = Keyring::new(services);
+        let known = keyring.names().into_iter().map(|name| {
+            let before = self.keyring.place(&name);
+            before.map_or_else(KnownService::default, |at| self.known[at].clone())
+        });
+        self.known = known.collect();
+        self.feed = self.feed.share(self.post.number, keyring.names());
+        self.keyring = keyring;
+        // What else was known of them is found out again.
+        (self.rights, self.salts) = (Rights::default(), Salts::default());
+        (self.types, self.announced) = (WrongTypes::default(), AnnouncedChanges::default());
+        self.gone.clear();
+        self.unsettled.clear();
+        self.open_slots.clear();
     }
 
     /// Learns about a newly connected server, and makes it announce changes.
@@ -350,6 +474,8 @@ impl Watcher {
         self.unsettled.clear();
         self.announced = AnnouncedChanges::default();
         self.salts.meet();
+        self.by_slot = false;
+        self.post.set_server(reader.address());
         self.waited = Duration::ZERO;
         self.changes_read = 0;
         self.in_doubt = false;
@@ -372,11 +498,13 @@ impl Watcher {
             Err(error) if Redirection::of(&error).is_some_and(|it| !it.is_asking()) => {}
             outcome => return outcome,
         }
-        let mut reader = server.reader.another(&self.settings)?;
-        cluster::locate(&mut reader, &self.settings, &self.keyring)?;
-        let (from, to) = (server.reader.place(), reader.place());
-        log::info!("redis-moved from={from:?} to={to:?}");
-        *server = self.arrive(reader)?;
+        let reader = server.reader.another(&self.settings)?;
+        let from = server.reader.place();
+        *server = self.arrive_with_all(reader)?;
+        let to = server.reader.place();
+        if from != to {
+            log::info!("redis-moved from={from:?} to={to:?}");
+        }
         self.feed.set_mode(server.way.mode());
         self.refresh(server, ReadScope::All, Cause::Reconnect)
     }
@@ -397,7 +525,7 @@ impl Watcher {
 
     /// Waits for a reason to read the keys. The last full check was at `checked`.
     fn wait(&mut self, server: &mut Server, checked: Instant) -> RedisResult<ReadReason> {
-        let is_sure = !self.in_doubt && !self.is_adrift && !self.open_slot.is_open();
+        let is_sure = !self.in_doubt && !self.is_adrift && !self.is_slot_open();
         let interval = match server.way {
             _ if self.keeps => LOOK_AGAIN.min(self.settings.check_interval),
             Way::Events | Way::Tracking if is_sure => self.settings.check_interval,
@@ -416,6 +544,7 @@ impl Watcher {
             let now = Instant::now();
             let told = select! {
                 recv(news) -> told => told.map_err(|_| RecvTimeoutError::Disconnected),
+                recv(self.post.bell) -> _ => return Ok(ReadReason::Handed),
                 recv(self.feed.over()) -> _ => return Err(io_error("another store has its turn")),
                 default(until.min(silent).saturating_duration_since(now)) =>
                     Err(RecvTimeoutError::Timeout),
@@ -458,7 +587,7 @@ impl Watcher {
     /// What is to be read before the next check.
     fn scope(&self, server: &Server) -> ReadScope {
         let is_told = matches!(server.way, Way::Events | Way::Tracking);
-        let is_doubtful = self.in_doubt || self.is_adrift || self.keeps || self.open_slot.is_open();
+        let is_doubtful = self.in_doubt || self.is_adrift || self.keeps || self.is_slot_open();
         match is_told && !is_doubtful && self.keyring.len() > 1 {
             true => ReadScope::Some,
             false => ReadScope::All,
@@ -488,13 +617,19 @@ impl Watcher {
             return Ok(());
         }
         let watched = std::mem::take(&mut self.unsettled);
-        let (answer, look) = self.read_at_one_moment(server, services)?;
+        let announced_before = std::mem::take(&mut self.touched);
+        let (answers, look) = self.read_at_one_moment(server, services)?;
         let kept = self.keeps;
-        let Some(cause) = self.cause_if_taken(&answer, server, cause)? else {
+        let Some(cause) = self.cause_if_taken(&answers, server, cause)? else {
             self.pace.note(began, Instant::now(), 1);
             return Ok(());
         };
         self.narrow_or_widen(&watched, look.untouched);
+        let mut look = look;
+        // Nothing is WATCHed then.
+        if self.by_slot {
+            look.touched.extend(announced_before);
+        }
         let look = KeysLook {
             began,
             cause,
@@ -502,8 +637,8 @@ impl Watcher {
             watched,
             ..look
         };
-        self.is_heavy = answer.may_have(heavy::HEAVY);
-        self.take_in(answer, look, server)?;
+        self.is_heavy = answers.iter().any(|it| it.may_have(heavy::HEAVY));
+        self.take_in(&answers, look, server)?;
         self.accept_by_key(&mut server.reader)?;
         self.watch_unsettled(&mut server.reader, began)?;
         // AnnouncedChanges changes do not wait for any of this: the removal of a list is in force by now.
@@ -523,6 +658,7 @@ impl Watcher {
     fn services_to_read(&mut self, server: &Server, scope: ReadScope) -> Vec<usize> {
         let mut announced = std::mem::take(&mut self.announced);
         announced.add(server.subscription.take_announced());
+        self.touched.clone_from(&announced.services);
         if scope == ReadScope::All || announced.all {
             return self.keyring.all();
         }
@@ -537,22 +673,18 @@ impl Watcher {
         &mut self,
         server: &mut Server,
         mut services: Vec<usize>,
-    ) -> RedisResult<(KeysReply, KeysLook)> {
+    ) -> RedisResult<(Vec<KeysReply>, KeysLook)> {
         let mut look = KeysLook::new();
         for round in 1..=MOST_TRIES {
-            let query = KeysQuery {
-                settings: &self.settings,
-                keyring: &self.keyring,
-                services: &services,
-            };
-            let (rights, salts) = (&mut self.rights, &mut self.salts);
-            let question = &mut self.standings.question;
-            let reader = &mut server.reader;
-            let slot = &mut self.open_slot;
-            let (answer, untouched) =
-                reading::ask(reader, slot, &query, (rights, salts), question)?;
+            if self.by_slot {
+                services = self.keyring.with_their_slots(&services);
+            }
+            let (answers, untouched) = self.ask(server, &services)?;
             look.untouched &= untouched;
-            if self.salts.are_missing(answer.bytes(), &self.keyring) {
+            if self
+                .salts
+                .are_missing(answers.iter().flat_map(KeysReply::bytes), &self.keyring)
+            {
                 continue;
             }
             look.salts = self.salts.read_elsewhere(
@@ -561,8 +693,9 @@ impl Watcher {
                 (&self.keyring, &services),
                 &mut self.rights,
             )?;
-            if services.len() == self.keyring.len() {
-                return Ok((answer, look));
+            // What is in several slots cannot have been written at one moment.
+            if services.len() == self.keyring.len() || self.by_slot {
+                return Ok((answers, look));
             }
             server.subscription.catch_up(self.settings.timeout)?;
             let since = server.subscription.take_announced();
@@ -571,7 +704,7 @@ impl Watcher {
             look.touched.extend(&since.services);
             if is_whole {
                 self.announced.add(since);
-                return Ok((answer, look));
+                return Ok((answers, look));
             }
             let mut others: BTreeSet<usize> = services.into_iter().collect();
             others.extend(since.services);
@@ -583,15 +716,60 @@ impl Watcher {
         Err(io_error("the lists do not stop changing"))
     }
 
+    /// Asks for these services: in one transaction, or in one for each slot of a cluster. Also returns
+    /// whether WATCHed keys were untouched before.
+    fn ask(
+        &mut self,
+        server: &mut Server,
+        services: &[usize],
+    ) -> RedisResult<(Vec<KeysReply>, bool)> {
+        if !self.by_slot {
+            match self.ask_slot(server, services, 0) {
+                Err(error) if error.code() == Some("CROSSSLOT") && self.keyring.len() > 1 => {
+                    self.by_slot = true;
+                }
+                outcome => return outcome.map(|(answer, untouched)| (vec![answer], untouched)),
+            }
+        }
+        let mut answers = Vec::new();
+        for (slot, services) in self.keyring.by_slot(services) {
+            answers.push(self.ask_slot(server, &services, slot)?.0);
+        }
+        Ok((answers, true))
+    }
+
+    fn ask_slot(
+        &mut self,
+        server: &mut Server,
+        services: &[usize],
+        slot: u16,
+    ) -> RedisResult<(KeysReply, bool)> {
+        let query = KeysQuery {
+            settings: &self.settings,
+            keyring: &self.keyring,
+            services,
+        };
+        let (rights, salts) = (&mut self.rights, &mut self.salts);
+        let question = &mut self.standings.question;
+        let slot = self.open_slots.entry(slot).or_default();
+        reading::ask(&mut server.reader, slot, &query, (rights, salts), question)
+    }
+
+    /// The slot of some services is being migrated.
+    fn is_slot_open(&self) -> bool {
+        self.open_slots.values().any(OpenSlot::is_open)
+    }
+
     /// Publishes what was read. Most checks find nothing new: then a million entries need not be parsed
     /// again.
     fn take_in(
         &mut self,
-        answer: KeysReply,
+        answers: &[KeysReply],
         look: KeysLook,
         server: &mut Server,
     ) -> RedisResult<()> {
-        let parts = answer.parts().map(|part| {
+        let parts = answers.iter().flat_map(KeysReply::parts);
+        let parts = parts.map(|part| {
             let print = part.fingerprint(look.salts.get(&part.service), &self.hasher);
             (part, Some(print))
         });
@@ -649,7 +827,7 @@ impl Watcher {
         self.tell_deaf_salts(server);
         // Only some of the changes of an open slot are announced.
         let is_announced =
-            matches!(server.way, Way::Events | Way::Tracking) && !self.open_slot.is_open();
+            matches!(server.way, Way::Events | Way::Tracking) && !self.is_slot_open();
         let is_found = look.cause == Cause::Check && is_announced && !changed.is_empty();
         let cause = match is_found {
             true => self.cause_of_check(server, look.announced),

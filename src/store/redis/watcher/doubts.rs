@@ -19,16 +19,19 @@ impl Watcher {
     /// is: then those in force stay, as if it were away.
     pub(crate) fn cause_if_taken(
         &mut self,
-        answer: &KeysReply,
+        answers: &[KeysReply],
         server: &mut Server,
         cause: Cause,
     ) -> RedisResult<Option<Cause>> {
-        for part in answer.parts() {
+        for part in answers.iter().flat_map(KeysReply::parts) {
             self.known[part.service].is_empty = part.is_empty();
         }
         // Of the services that were not read nothing was announced since.
         let is_empty = self.known.iter().all(|it| it.is_empty);
-        let (standing, has_lists) = (&answer.standing, self.feed.has_lists());
+        let standings = answers.iter().map(|it| &it.standing);
+        let unsettled = standings.filter(|it| **it != ServerStanding::Settled);
+        let standing = unsettled.last().unwrap_or(&ServerStanding::Settled);
+        let has_lists = self.feed.has_lists();
         let reader = &mut server.reader;
         let (adrift, fault) = self
             .standings
@@ -38,7 +41,7 @@ impl Watcher {
         // Whether its lists are taken or not: it may have got another master, or become one.
         let place = server.reader.place();
         let found = adrift.map(|it| without_master(&place, it, fault.is_none()));
-        self.feed.find(StoreFindingKind::ReplicaLinkDown, found);
+        self.find(StoreFindingKind::ReplicaLinkDown, found);
         let Some(fault) = fault else {
             return Ok(Some(self.owed.take().unwrap_or(cause)));
         };
@@ -74,7 +77,7 @@ impl Watcher {
             self.finder.learn(servers);
         }
         if self.gone.is_empty() {
-            self.feed.find(StoreFindingKind::KeysEvicted, None);
+            self.find(StoreFindingKind::KeysEvicted, None);
             return Ok(());
         }
         let status = self.feed.status();
@@ -108,8 +111,19 @@ impl Watcher {
             since: Instant::now(),
             text,
         };
-        self.feed.find(StoreFindingKind::KeysEvicted, Some(found));
+        self.find(StoreFindingKind::KeysEvicted, Some(found));
         Ok(())
+    }
+
+    /// Notes what was found of a kind, or that what was found here is over; another watcher may have found
+    /// something, too.
+    fn find(&mut self, kind: StoreFindingKind, found: Option<StoreFinding>) {
+        let had = self.found.contains(&kind);
+        self.found.retain(|it| *it != kind);
+        self.found.extend(found.iter().map(|it| it.finding));
+        if had || found.is_some() {
+            self.feed.find(kind, found);
+        }
     }
 
     fn names(&self, lists: &[(usize, ListName)]) -> String {

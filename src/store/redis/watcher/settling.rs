@@ -53,6 +53,14 @@ impl Watcher {
                 services.insert(it.service);
             }
         }
+        // A WATCH would be of one slot, and the transaction of another one would end it: announcements must
+        // do, or two readings a moment apart.
+        if self.by_slot {
+            self.unsettled
+                .iter_mut()
+                .for_each(|it| it.is_watched = true);
+            return Ok(());
+        }
         let watched = self.unsettled.iter().filter(|it| it.is_watched);
         let keys = watched.map(|it| self.keyring.key(KeyOf::list(it.service, it.list)));
         let keys: Vec<&str> = keys.collect();
