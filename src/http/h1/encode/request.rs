@@ -58,13 +58,12 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) -> Option<usize> 
             FieldLines::of(bytes)
         }
     };
+    // Asked once, since nearly no gateway has such a cookie.
+    let cookies_pass = request.without_cookie.is_empty();
     for field in &head.fields {
         let passes = match field.kind {
             FieldKind::Other | FieldKind::UserAgent | FieldKind::Authentication => true,
-            FieldKind::Cookie => {
-                let without = request.without_cookie;
-                without.is_empty() || !cookies::has(field.value.of(bytes), without)
-            }
+            FieldKind::Cookie => cookies_pass,
             // With other framings there is no trailer to announce.
             FieldKind::Trailer => request.framing == Framing::Chunked,
             FieldKind::Te => {
@@ -85,9 +84,8 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) -> Option<usize> 
                 }
                 None => lines.pass(out, field),
             }
-        } else if field.kind == FieldKind::Cookie && !request.options.nominates(b"cookie") {
-            lines.put(out);
-            put_cookies(out, field, request);
+        } else if !cookies_pass && field.kind == FieldKind::Cookie {
+            put_cookies(out, &mut lines, field, request);
         }
     }
     lines.put(out);
@@ -120,10 +118,24 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) -> Option<usize> 
 
 /// Appends a `Cookie` field without the cookie that the peer does not get.
 #[cold]
-fn put_cookies(out: &mut Vec<u8>, field: &Field, request: &RequestToPeer<'_>) {
-    let (bytes, begin) = (request.bytes, out.len());
+fn put_cookies<'a>(
+    out: &mut Vec<u8>,
+    lines: &mut FieldLines<'a>,
+    field: &Field,
+    request: &RequestToPeer<'a>,
+) {
+    let (bytes, without) = (request.bytes, request.without_cookie);
+    let value = field.value.of(bytes);
+    if request.options.nominates(field.name.of(bytes)) {
+        return;
+    }
+    if !cookies::has(value, without) {
+        return lines.pass(out, field);
+    }
+    lines.put(out);
+    let begin = out.len();
     put(out, &[field.name.of(bytes), b": "]);
-    match cookies::put_without(out, field.value.of(bytes), request.without_cookie) {
+    match cookies::put_without(out, value, without) {
         true => put(out, &[b"\r\n"]),
         false => out.truncate(begin),
     }
