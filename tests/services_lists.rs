@@ -109,6 +109,10 @@ fn a_lists_file_has_all_services_and_each_is_guarded_by_itself() {
         );
     }
     gateway.wait_for_log("lists-published service=api generation=1");
+    let said = run(&gateway, &["lists", "diff"]);
+    assert!(said.starts_with("the same:"), "{said}");
+    let said = run(&gateway, &["-t"]);
+    assert!(!said.contains("no [service"), "{said}");
     assert_eq!(generations(&gateway), [1, 1, 1]);
     // One list releases two services.
     gateway.write_lists_text(&origins.text("127.0.0.6", &shop_prod));

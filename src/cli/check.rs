@@ -343,8 +343,9 @@ fn read_lists(config: &Config) -> Result<(), String> {
             return outcome.map_err(|error| format!("[redis] {error}"));
         }
     };
-    let port = config.default_service().upstream.peer_port;
-    let outcome = store::format::read(path).and_then(|text| store::format::parse(&text, port));
+    let services = &config.services;
+    let outcome = store::format::read(path);
+    let outcome = outcome.and_then(|text| store::format::parse_services(&text, services));
     outcome
         .map(drop)
         .map_err(|error| format!("{}: {error}", path.display()))

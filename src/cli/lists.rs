@@ -15,9 +15,9 @@ use crate::admin::pages::{Member as _, Page};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::report::Report;
 use crate::config::{Config, Store};
-use crate::lists::{ListName, Lists, PeerList};
+use crate::lists::{ByList, ListName, Lists, PeerList};
 use crate::run;
-use crate::store::{format, redis};
+use crate::store::{Entries, format, redis};
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,8 +255,12 @@ pub(super) fn stored(config: &Config) -> Result<Lists, String> {
     let mut types = redis::WrongTypes::default();
     let reading = match &config.store {
         Store::File(path) => {
-            let read = format::read(path).and_then(|text| format::parse(&text, port));
-            read.map_err(|error| format!("{}: {error}", path.display()))?
+            let read = format::read(path);
+            let read = read.and_then(|text| format::parse_services(&text, &config.services));
+            let all = read.map_err(|error| format!("{}: {error}", path.display()))?;
+            // The default service's are the first.
+            let own = all.into_iter().next().map(|it| it.lists);
+            own.unwrap_or_else(|| ByList::from_fn(|_| Ok(Entries::default())))
         }
         Store::Redis(settings) => {
             let once = redis::read(settings);

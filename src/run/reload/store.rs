@@ -189,7 +189,8 @@ fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> 
         Store::Redis(settings) => {
             let once = store::redis::read(settings);
             let once = once.map_err(|error| format!("[redis] {error}"))?;
-            vec![ServiceReading::settled(once.reading)]
+            let own = ServiceReading::settled(once.reading);
+            [own].into_iter().chain(once.others).collect()
         }
         Store::File(path) => {
             let outcome = store::format::read(path);

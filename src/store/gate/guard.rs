@@ -182,7 +182,7 @@ pub(crate) trait Guarded {
     fn of_lines(lines: &[u8], peer_port: u16) -> Self;
 
     /// The same list with what lines do not say, as it is in this one.
-    fn as_in(self, _: &Self) -> Self
+    fn with_salt_of(self, _: &Self) -> Self
     where
         Self: Sized,
     {
@@ -328,7 +328,7 @@ impl Guarded for GrayList {
         Self::parse(entries_of(lines))
     }
 
-    fn as_in(self, other: &Self) -> Self {
+    fn with_salt_of(self, other: &Self) -> Self {
         self.with_salt(other.salt().clone())
     }
 }

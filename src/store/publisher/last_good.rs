@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::Publisher;
 use super::intake::{FoundCopy, Intakes};
 use crate::lists::{ListName, Lists, PeerList, ServiceName, SharedLists};
-use crate::store::copy::{self, Copy, Keeper, KeptLists, Purpose};
+use crate::store::copy::{self, Keeper, KeptLists, Purpose};
 use crate::store::{Cause, StoreName};
 
 impl Publisher {

@@ -62,7 +62,7 @@ impl<L: Guarded> Gate<L> {
         now: Instant,
     ) -> Self {
         let at = |ago: Duration| now.checked_sub(ago);
-        let list = |lines: &Vec<u8>| L::of_lines(lines, peer_port).as_in(in_force);
+        let list = |lines: &Vec<u8>| L::of_lines(lines, peer_port).with_salt_of(in_force);
         let baseline = record.baseline.as_ref().map(list).map(Arc::new);
         let waiting = record.waiting.as_ref().and_then(|it| {
             let reason = match &it.reason {
