@@ -132,7 +132,7 @@ impl<'a> Kitchen<'a> {
                 setup = setup.set(&format!("{section}.{key}"), value);
             }
         }
-        let mut connection = redis.connect(db.into());
+        let mut connection = redis.connect(db);
         for (key, origin) in services.iter().flat_map(|it| &it.peers) {
             let mut push = redis::cmd("RPUSH");
             push.arg(key).arg(origin.to_string());
@@ -200,7 +200,7 @@ impl<'a> Kitchen<'a> {
             Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
             // The server may be there without its tools.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut connection = self.redis.connect(self.db.into());
+                let mut connection = self.redis.connect(self.db);
                 let mut command = redis::cmd(&words[0]);
                 let said = command
                     .arg(&words[1..])
