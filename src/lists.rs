@@ -1,10 +1,10 @@
 //! The three lists as one immutable value: who is gray, and where `pre` and `prod` are.
 //!
 //! A store hands over entries as text; here they are parsed, one parser for each kind of entry, and put
-//! into the form that a request needs: ranges to search (`ranges`), rules to hold requests against (`rule`),
-//! peers to choose from. An entry that
-//! cannot be read is skipped and reported; it never empties a list. Lists are sets: order and repetition
-//! mean nothing, but `findings` reports likely mistakes.
+//! into the form that a request needs: ranges to search (`ranges`), rules (`rule`) filed so that few of them
+//! have to be held against a request (`selection`), peers to choose from. An entry that cannot be read is
+//! skipped and reported; it never empties a list. Lists are sets: order and repetition mean nothing, but
+//! `findings` reports likely mistakes.
 //!
 //! Not here: where entries come from and when ([`crate::store`]); who is served by whom
 //! ([`crate::route`]). No clock, no I/O.
