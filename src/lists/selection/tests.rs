@@ -584,8 +584,10 @@ proptest! {
         requests in vec(requests(), 1..4),
         salt in "[a-z]{0,3}",
     ) {
-        // Some combinations are refused, such as two nets, which nobody means.
-        let is_readable = |it: &Rule| GrayList::parse([it.to_string()]).skipped().count == 0;
+        // Some have no text that means them: two nets, or a method in any case.
+        let is_readable = |it: &Rule| {
+            GrayList::parse([it.to_string()]).rules() == std::slice::from_ref(it)
+        };
         let rules: Vec<Rule> = rules.into_iter().filter(is_readable).collect();
         let texts = rules.iter().map(Rule::to_string);
         let texts: Vec<String> = texts.chain(nets.iter().map(IpNet::to_string)).collect();
