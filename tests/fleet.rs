@@ -483,3 +483,38 @@ fn what_cannot_be_asked_for_is_told_in_one_line() {
         assert!(said.contains(what) && said.contains(&place), "{said}");
     }
 }
+
+#[test]
+fn gateways_that_would_skip_entries_are_named_before_and_after_these_are_pushed() {
+    let (redis, folder) = (lists(), tempfile::tempdir().unwrap());
+    let ini = ini_of(&redis, folder.path());
+    let _gateway = setup(&redis, "gw-new").start();
+    wait_until("it is heard", DEADLINE, || {
+        heartbeat(&redis, "gw-new").is_some()
+    });
+    // As a gateway of an earlier version says it: not what it understands.
+    let mut old = heartbeat(&redis, "gw-new").unwrap();
+    old["node"] = "gw-old".into();
+    for name in ["entries", "entries_used", "services"] {
+        old.as_object_mut().unwrap().remove(name);
+    }
+    let key = "graygate:node:gw-old";
+    redis.cli(&["SET", key, &old.to_string(), "PX", "600000"]);
+    let (text, _) = run(&ini, &["lists", "check"]);
+    assert!(!text.contains("not-understood"), "{text}");
+    redis.push("gray", &[&"header:X-Tester", &"cookie:uid=1"]);
+    let line = "gray: not-understood: header:x-tester: is skipped by the gateway gw-old, as are all entries but \
+                addresses (2): it needs an upgrade\n";
+    let (text, good) = run(&ini, &["lists", "check"]);
+    assert!(!good && text.contains(line), "{text}");
+    assert_eq!(text.matches("not-understood").count(), 1, "{text}");
+    wait_until("fleet says so, too", DEADLINE, || {
+        let (text, _) = run(&ini, &["fleet"]);
+        text.contains(
+            "gw-old understands no entries but addresses, and skips others that gw-new has",
+        )
+    });
+    redis.cli(&["DEL", key]);
+    let (text, _) = run(&ini, &["lists", "check"]);
+    assert!(!text.contains("not-understood"), "{text}");
+}

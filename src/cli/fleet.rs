@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cli::report::Report;
 use crate::cli::table;
 use crate::config::{RedisSettings, Store};
-use crate::fleet::node::Node;
+use crate::fleet::node::{GRAMMAR, Node};
 use crate::fleet::nodes::{FleetLook, Heard, Nodes, Silent};
 use crate::run;
 
@@ -172,6 +172,18 @@ fn differences(heard: &[Heard]) -> Vec<String> {
         ))
     });
     differing.chain(behind.take(NAMED)).collect()
+}
+
+/// The gateways on this Redis that skip entries of `gray` which are more than addresses, as far as they are
+/// heard.
+///
+/// # Errors
+/// One line: why that is not known.
+pub(crate) fn behind(settings: &RedisSettings) -> Result<Vec<String>, String> {
+    let look = Nodes::new(settings).read(Instant::now() + TIME_LIMIT)?;
+    let nodes = look.heard.into_iter().filter_map(|it| it.node);
+    let behind = nodes.filter(|it| it.entries < GRAMMAR);
+    Ok(behind.map(|it| it.name).collect())
 }
 
 fn settings(config: &Path) -> Result<RedisSettings, String> {

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::admin::pages::Member as _;
 use crate::admin::pages::standing::{FindingsFound, SkippedShown};
+use crate::cli::fleet;
 use crate::cli::report::Report;
-use crate::config::{Config, Store};
+use crate::config::{Config, RedisSettings, Store};
 use crate::lists::findings::{self, Findings};
 use crate::lists::notes::FindingKind;
 use crate::lists::{AdmittedUntil, Family, GrayList, ListName, Lists};
@@ -52,7 +53,12 @@ pub(crate) fn check(file: Option<&Path>, config: &Path) -> Result<Report, String
         }
         (None, None) => return Err("nothing to check".to_owned()),
     };
-    Ok(report(reading, &types, port, trusted))
+    // Whoever follows another store does not matter for a file.
+    let fleet = match loaded.as_ref().map(|it| &it.store) {
+        Some(Store::Redis(settings)) if file.is_none() => Some(settings),
+        _ => None,
+    };
+    Ok(report(reading, &types, port, trusted, fleet))
 }
 
 fn read_file(path: &Path) -> Result<Reading, String> {
@@ -65,6 +71,7 @@ fn report(
     types: &redis::WrongTypes,
     port: u16,
     trusted: &[ipnet::IpNet],
+    fleet: Option<&RedisSettings>,
 ) -> Report {
     let mut text = String::new();
     let mut faults = Vec::new();
@@ -83,12 +90,13 @@ fn report(
     tell_skipped(&mut text, &lists, &findings);
     tell_findings(&mut text, &findings);
     let held = tell_held(&mut text, &lists);
+    let (behind, note) = tell_behind(&mut text, &lists, fleet);
     let skipped: usize = ListName::ALL
         .iter()
         .map(|it| lists.skipped(*it).count)
         .sum();
     // An almost valid entry is both a finding and skipped, but counts once.
-    let remarks = faults.len() + held.len() + skipped + findings.total()
+    let remarks = faults.len() + held.len() + behind.len() + skipped + findings.total()
         - findings.count(FindingKind::Almost);
     if remarks == 0 {
         let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
@@ -106,8 +114,9 @@ fn report(
         "skipped": by_list(&|it| SkippedShown::of(&lists, it).render()),
         "findings": found.render(),
         "held": held,
+        "behind": behind,
     });
-    let report = Report::new(text, json);
+    let report = Report::new(text, json).noting(note.into_iter().collect());
     match remarks {
         0 => report,
         1 => report.but("1 entry to look at".to_owned()),
@@ -172,6 +181,37 @@ fn tell_held(text: &mut String, lists: &Lists) -> Vec<Value> {
         told.push(json!({ "list": ListName::Gray.name(), "reason": reason, "text": what }));
     }
     told
+}
+
+/// Reports which gateways of the fleet skip entries of `gray`, since they are of a version that knows addresses
+/// only. With their names, why they may not be all.
+fn tell_behind(
+    text: &mut String,
+    lists: &Lists,
+    fleet: Option<&RedisSettings>,
+) -> (Vec<String>, Option<String>) {
+    let rules = lists.gray.rules();
+    let (Some(first), Some(settings)) = (rules.first(), fleet) else {
+        return (Vec::new(), None);
+    };
+    match fleet::behind(settings) {
+        Ok(behind) => {
+            for node in &behind {
+                let _ = writeln!(
+                    text,
+                    "gray: not-understood: {first}: is skipped by the gateway {node}, as are all entries but \
+                     addresses ({}): it needs an upgrade",
+                    rules.len()
+                );
+            }
+            (behind, None)
+        }
+        Err(why) => {
+            let note =
+                format!("note: whether all gateways understand these entries is unknown: {why}");
+            (Vec::new(), Some(note))
+        }
+    }
 }
 
 /// What admits everybody, once if it is both families'.

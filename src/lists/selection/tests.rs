@@ -570,6 +570,24 @@ proptest! {
             });
             let found = found.map(|it| it.map(|it| (it.place as usize, it.bucket)));
             prop_assert_eq!(found, expected, "{}", head);
+            // What is said of each entry is what holds, and whatever decides is among what is said.
+            let (said, count) = with_subject(request.client, &head, |subject| {
+                near::near(&rules, subject, &salt, at(NOW), rules.len())
+            });
+            prop_assert_eq!(said.len(), count);
+            let place = |excludes: bool| {
+                let mut said: Vec<_> = said.iter().filter(|it| it.holds).map(|it| it.place).collect();
+                said.retain(|it| rules[*it].excludes == excludes);
+                said.into_iter().min()
+            };
+            let decides = expected.map(|it| it.map(|(place, _)| place));
+            prop_assert_eq!([place(true), place(false)], decides, "{}", head);
+            for entry in &said {
+                let terms = rules[entry.place].terms.iter().zip(&entry.terms);
+                for (term, said) in terms {
+                    prop_assert_eq!(said.holds, naive.holds(term), "{} {}", said.text, head);
+                }
+            }
         }
     }
 }

@@ -117,7 +117,7 @@ impl Naive {
         }
     }
 
-    fn holds(&self, term: &Term) -> bool {
+    pub(super) fn holds(&self, term: &Term) -> bool {
         match term {
             Term::Everybody => true,
             Term::Net(net) => covers(*net, self.client),
