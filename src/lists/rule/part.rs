@@ -100,6 +100,12 @@ pub(super) fn named(kind: PartKind, text: &str) -> Result<Term, Wrong> {
     if rest.is_empty() {
         return Ok(Term::Part(part, Test::Present));
     }
+    // Many languages have such a sign, and no client such a name.
+    if name_text.ends_with('!') {
+        return Err(
+            "there is no `!=`; a `!` before the first term excludes whom the entry holds for",
+        );
+    }
     let signs = ["<=", ">=", "=", "~", "<", ">"];
     let split = |sign| rest.strip_prefix(sign).map(|written| (sign, written));
     let (sign, written) = signs.into_iter().find_map(split).unwrap_or(("=", rest));

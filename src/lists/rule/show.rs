@@ -77,9 +77,9 @@ impl fmt::Display for Part {
     }
 }
 
-/// True for what stands for itself in the name of a query parameter.
+/// True for what stands for itself in the name of a query parameter, also at its end.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"%+=~<>\"#&\\*:".contains(&byte)
+    byte.is_ascii_graphic() && !b"%+=~<>!\"#&\\*:".contains(&byte)
 }
 
 impl Test {
