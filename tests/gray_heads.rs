@@ -523,6 +523,8 @@ fn nobody_is_a_visitor_where_nothing_asks_for_it() {
         &[HALF, "!*"],
         &["percent:50:visitor header:X-A"],
         &["percent:0:visitor"],
+        &[HALF, "path:/"],
+        &[HALF, "header:Host=a"],
     ] {
         assert!(!of(gray, &[], ""), "{gray:?}");
     }

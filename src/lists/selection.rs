@@ -235,7 +235,6 @@ impl<'a> Look<'a> {
                 self.try_run(filing, run, &mut best);
             }),
         }
-        self.try_run(filing, filing.always, &mut best);
         for kind in SourceKind::NAMED {
             if !filing.has(kind) {
                 continue;
@@ -252,6 +251,8 @@ impl<'a> Look<'a> {
                 self.try_source(filing, SourceNumber(kind as u32), &mut best);
             }
         }
+        // Shares are among these: nobody becomes a visitor for whom an entry holds that goes before.
+        self.try_run(filing, filing.always, &mut best);
         let entry = best?;
         Some(Selected {
             place: entry.place,
