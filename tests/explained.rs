@@ -274,3 +274,54 @@ fn testers_marks_and_visitors_are_explained() {
     let [said, _] = wrong.explained(&site.gateway, false);
     assert_eq!(said["force_refused"], "no-pool", "{said:#}");
 }
+
+#[test]
+fn a_testers_secret_counts_offline_as_it_does_for_a_gateway() {
+    let site = FileSite::with(&["path:/"], |setup| {
+        setup
+            .set("gray.force_header", "X-Force")
+            .set("gray.force_secret_file", "secret")
+            .file("secret", "correct-horse-battery\n")
+    });
+    for (header, reason, refused) in [
+        ("X-Force: prod:correct-horse-battery", "forced", None),
+        (
+            "X-Force: prod:correct-horse-batterz",
+            "listed",
+            Some("wrong-secret"),
+        ),
+        ("X-Force: prod", "listed", Some("no-secret")),
+    ] {
+        let request = asked("127.0.0.9", "/", &[header]);
+        for offline in [false, true] {
+            let [said, _] = request.explained(&site.gateway, offline);
+            assert_eq!(said["reason"], reason, "{header} {offline}: {said:#}");
+            let refused = serde_json::json!(refused);
+            assert_eq!(
+                said["force_refused"], refused,
+                "{header} {offline}: {said:#}"
+            );
+        }
+    }
+    let ini = site.gateway.path("graygate.ini");
+    let run = |header: &str| {
+        run_to_exit(&[
+            "explain",
+            "--offline",
+            "--header",
+            header,
+            "-c",
+            ini.to_str().unwrap(),
+        ])
+    };
+    // The entry holds, but it was a tester who has decided.
+    let output = run("X-Force: prod:correct-horse-battery");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\nnear        path:/ (holds)\n"), "{text}");
+    // Nobody can say what a secret is worth that cannot be read.
+    std::fs::remove_file(site.gateway.path("secret")).unwrap();
+    let output = run("X-Force: prod:correct-horse-battery");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("[gray] force_secret_file: "), "{text}");
+    assert!(run("A: 1").status.success());
+}

@@ -41,7 +41,10 @@ pub(crate) fn explain(
             AdminClient::of(config)?.page_with(&query)?
         }
         Whom::Store => {
-            let config = run::load(config)?;
+            let mut config = run::load(config)?;
+            let secret = run::force_secret::read(&config.gray);
+            let unread = secret.as_ref().err().map(ToString::to_string);
+            config.gray.force_secret = secret.unwrap_or_default();
             let table = ServiceTable::new(&config.services);
             let error = RefCell::new(None);
             let find = |subject: &Subject<'_>| {
@@ -66,7 +69,9 @@ pub(crate) fn explain(
                 find: &find,
             };
             let explanation = explain::explain(question, &rules)?;
-            if let Some(error) = error.take() {
+            // Where it could not be read, nothing that a tester shows can be told from a wrong one.
+            let unread = unread.filter(|_| explanation.force_refused.is_some());
+            if let Some(error) = error.take().or(unread) {
                 return Err(error);
             }
             Explanation {
@@ -149,7 +154,7 @@ fn near(explanation: &Explanation) -> String {
         text.push_str(&format!(
             "{name:<12}{} ({})\n",
             entry.entry,
-            verdict(entry, decides)
+            verdict(entry, decides, explanation)
         ));
         for term in entry
             .terms
@@ -172,10 +177,12 @@ fn near(explanation: &Explanation) -> String {
     text
 }
 
-fn verdict(entry: &NearEntry, decides: bool) -> &'static str {
+fn verdict(entry: &NearEntry, decides: bool, explanation: &Explanation) -> &'static str {
     match entry {
         _ if decides => "decides",
         NearEntry { expired: true, .. } => "has expired",
+        // A tester or a mark has decided, or nobody could be served.
+        NearEntry { holds: true, .. } if explanation.entry.is_none() => "holds",
         NearEntry { holds: true, .. } => "holds, but another one decides",
         NearEntry { holds: false, .. } => "does not hold",
     }
