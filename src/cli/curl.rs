@@ -183,6 +183,11 @@ pub(super) fn read(words: &[String]) -> Result<CurlRequest, String> {
     let words = match words {
         [line] if line.contains(char::is_whitespace) => {
             let joined = line.replace("\\\r\n", " ").replace("\\\n", " ");
+            if joined.contains(" $'") {
+                return Err(
+                    "$'…' is for a shell to read: leave out the quotes around the command".into(),
+                );
+            }
             split = shlex::split(&joined).ok_or("a quote in the command is not closed")?;
             &split[..]
         }
@@ -205,11 +210,13 @@ struct Command {
     is_head: bool,
     is_get: bool,
     uploads: bool,
-    /// What is sent as a form, or with `--get` in the query.
-    data: Vec<String>,
+    /// What is sent as a form, or with `--get` in the query; `None` is in a file.
+    data: Vec<Option<String>>,
     content_type: Option<&'static str>,
     accepts_json: bool,
     is_compressed: bool,
+    /// `.` and `..` stay in the path.
+    keeps_dots: bool,
     user_agent: Option<String>,
     referer: Option<String>,
     user: Option<String>,
@@ -269,6 +276,7 @@ impl Command {
             "-I" | "--head" => self.is_head = true,
             "-G" | "--get" => self.is_get = true,
             "--compressed" => self.is_compressed = true,
+            "--path-as-is" => self.keeps_dots = true,
             _ => {}
         }
     }
@@ -311,24 +319,24 @@ impl Command {
             "-d" | "--data" | "--data-ascii" | "--data-binary" | "--data-raw"
             | "--data-urlencode" => {
                 let value = value()?;
-                if self.is_file(name, value) {
-                    // The body is in a file, which changes the query only with --get.
-                    self.data.push(String::new());
-                } else {
-                    self.data.push(value.to_owned());
-                }
+                let data = match name {
+                    "--data-raw" => Some(value.to_owned()),
+                    "--data-urlencode" => urlencoded(value),
+                    _ => (!value.starts_with('@')).then(|| value.to_owned()),
+                };
+                self.data.push(data);
                 self.content_type
                     .get_or_insert("application/x-www-form-urlencoded");
             }
             "--json" => {
                 value()?;
-                self.data.push(String::new());
+                self.data.push(None);
                 self.content_type = Some("application/json");
                 self.accepts_json = true;
             }
             "-F" | "--form" | "--form-string" => {
                 value()?;
-                self.data.push(String::new());
+                self.data.push(None);
                 self.content_type = Some("multipart/form-data");
             }
             "-T" | "--upload-file" => {
@@ -345,10 +353,6 @@ impl Command {
             }
         }
         Ok(())
-    }
-
-    fn is_file(&self, name: &str, value: &str) -> bool {
-        value.starts_with('@') && name != "--data-raw"
     }
 
     fn take_url(&mut self, url: &str) -> Result<(), String> {
@@ -382,7 +386,11 @@ impl Command {
     /// What is sent, with the fields that curl adds unless the command gives them another value.
     fn request(self) -> Result<CurlRequest, String> {
         let url = self.url.as_deref().ok_or("it names no URL")?;
-        let (mut host, mut path) = parts(url)?;
+        let Parts {
+            mut host,
+            mut path,
+            has_user,
+        } = parts(url, self.keeps_dots)?;
         let has_data = !self.data.is_empty();
         let method = match () {
             () if self.method.is_some() => self.method.clone().unwrap_or_default(),
@@ -392,11 +400,13 @@ impl Command {
             () => "GET".to_owned(),
         };
         if self.is_get && has_data {
+            let data: Option<Vec<&str>> = self.data.iter().map(Option::as_deref).collect();
+            let data = data.ok_or("--get: what goes into the query is in a file")?;
             path.push(if path.contains('?') { '&' } else { '?' });
-            path.push_str(&self.data.join("&"));
+            path.push_str(&data.join("&"));
         }
         // That it is there may make a difference; its value is a secret that nobody lists.
-        let basic = || self.user.map(|_| "Basic (hidden)".to_owned());
+        let basic = || (self.user.is_some() || has_user).then(|| "Basic (hidden)".to_owned());
         let authorization = self.bearer.map(|it| format!("Bearer {it}")).or_else(basic);
         let mut own = vec![
             (
@@ -471,8 +481,36 @@ fn is_switch(name: &str) -> bool {
     SWITCHES.contains(&name) || matches!(name, "-I" | "--head" | "-G" | "--get" | "--compressed")
 }
 
-/// The host with its port, and the path with its query.
-fn parts(url: &str) -> Result<(String, String), String> {
+/// What `--data-urlencode` makes of a value; `None` if that is in a file.
+fn urlencoded(value: &str) -> Option<String> {
+    let (name, text) = match value.find(['=', '@']) {
+        Some(at) if value[at..].starts_with('@') => return None,
+        Some(0) => ("", &value[1..]),
+        Some(at) => value.split_at(at + 1),
+        None => ("", value),
+    };
+    let encode = |byte: u8| match byte {
+        b' ' => "+".to_owned(),
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02x}"),
+    };
+    let encoded: String = text.bytes().map(encode).collect();
+    Some(format!("{name}{encoded}"))
+}
+
+/// What a URL says.
+struct Parts {
+    /// With the port.
+    host: String,
+    /// With the query.
+    path: String,
+    /// It names a user.
+    has_user: bool,
+}
+
+/// The parts of a URL.
+fn parts(url: &str, keeps_dots: bool) -> Result<Parts, String> {
     let rest = match url.split_once("://") {
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
             "http" | "https" | "ws" | "wss" => rest,
@@ -482,19 +520,56 @@ fn parts(url: &str) -> Result<(String, String), String> {
     };
     let rest = rest.split('#').next().unwrap_or_default();
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
+    let (authority, rest) = rest.split_at(end);
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, host)) => (Some(user), host),
+        None => (None, authority),
+    };
     if host.is_empty() {
         return Err(format!("{url:?}: it names no host"));
     }
-    let path = match path {
-        "" => "/".to_owned(),
-        path if path.starts_with('?') => format!("/{path}"),
-        path => path.to_owned(),
+    let end = rest.find('?').unwrap_or(rest.len());
+    let (path, query) = rest.split_at(end);
+    let path = match keeps_dots {
+        true => path.to_owned(),
+        false => without_dots(path),
     };
-    Ok((host.to_owned(), path))
+    let path = if path.is_empty() { "/" } else { &path };
+    let encode = |it: char| match it.is_ascii() {
+        true => it.to_string(),
+        false => it
+            .to_string()
+            .bytes()
+            .map(|it| format!("%{it:02x}"))
+            .collect(),
+    };
+    Ok(Parts {
+        host: host.to_owned(),
+        path: format!("{path}{query}").chars().map(encode).collect(),
+        has_user: user.is_some(),
+    })
+}
+
+/// A path without `.` and `..` (RFC 3986 section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let Some(path) = path.strip_prefix('/') else {
+        return path.to_owned();
+    };
+    let mut kept = Vec::new();
+    let mut segments = path.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let is_dots = matches!(segment, "." | "..");
+        if segment == ".." {
+            kept.pop();
+        }
+        match (is_dots, segments.peek()) {
+            (false, _) => kept.push(segment),
+            // What ends in dots is a folder.
+            (true, None) => kept.push(""),
+            (true, Some(_)) => {}
+        }
+    }
+    format!("/{}", kept.join("/"))
 }
 
 #[cfg(test)]
@@ -515,6 +590,29 @@ mod tests {
                 "GET",
                 "example.com:8443",
                 "/a/b?c=d",
+                &[
+                    "User-Agent: curl/8",
+                    "Accept: */*",
+                    "Authorization: Basic (hidden)",
+                ],
+            ),
+            (
+                "curl h/v2/../x/./y/..?z=../z",
+                "GET",
+                "h",
+                "/x/?z=../z",
+                &OWN,
+            ),
+            ("curl h/../..", "GET", "h", "/", &OWN),
+            ("curl h/a/..", "GET", "h", "/", &OWN),
+            ("curl h//a/.../b.", "GET", "h", "//a/.../b.", &OWN),
+            ("curl --path-as-is h/v2/../x", "GET", "h", "/v2/../x", &OWN),
+            ("curl h/é?é", "GET", "h", "/%c3%a9?%c3%a9", &OWN),
+            (
+                "curl -G h --data-urlencode 'q=a b&c' --data-urlencode '=x=~' --data-urlencode zé",
+                "GET",
+                "h",
+                "/?q=a+b%26c&x%3d~&z%c3%a9",
                 &OWN,
             ),
             (
@@ -655,6 +753,9 @@ mod tests {
             ("curl h --interface eth0", "only an address"),
             ("curl h --no-such-option", "not understood"),
             ("curl h -H nonsense", "not a header field"),
+            ("curl -G h -d @file", "in a file"),
+            ("curl -G h --data-urlencode a@file", "in a file"),
+            ("curl h -H $'X: 1'", "for a shell"),
         ] {
             let error = asked(line).unwrap_err();
             assert!(error.contains(said), "{line}: {error}");
