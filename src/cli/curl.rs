@@ -197,14 +197,14 @@ pub(super) fn read(words: &[String]) -> Result<CurlRequest, String> {
         [curl, rest @ ..] if curl == "curl" || curl.ends_with("/curl") => rest,
         words => words,
     };
-    let mut command = Command::default();
+    let mut command = CurlCommand::default();
     command.take(words)?;
     command.request()
 }
 
 /// A command as far as it was read.
 #[derive(Default)]
-struct Command {
+struct CurlCommand {
     url: Option<String>,
     method: Option<String>,
     is_head: bool,
@@ -226,7 +226,7 @@ struct Command {
     source: Option<IpAddr>,
 }
 
-impl Command {
+impl CurlCommand {
     fn take(&mut self, words: &[String]) -> Result<(), String> {
         let mut words = words.iter().map(String::as_str);
         while let Some(word) = words.next() {
