@@ -71,5 +71,7 @@ fn lists_that_are_rewritten_as_the_manual_says_are_never_seen_by_halves() {
         asker.join().unwrap();
     });
     assert!(asked.load(Ordering::Relaxed) > 20);
-    assert_eq!(site.gateway.lists()["gray"].as_array().unwrap().len(), 1);
+    site.gateway.wait_for_lists("the last version", |it| {
+        it["gray"].as_array().unwrap().len() == 1
+    });
 }

@@ -113,7 +113,7 @@ fn assert_hidden(gateway: &Gateway, secret: &str) {
 
 #[test]
 fn a_password_in_a_file_is_known_to_every_command_and_a_new_one_takes_no_restart() {
-    let redis = Redis::start_with_password(Some("first-secret"));
+    let redis = Redis::start_with_password(Some("first-sesame"));
     let mut owner = Owner::of(&redis);
     owner.run("RPUSH prod 127.0.0.1:1");
     let setup = Setup::new()
@@ -122,7 +122,7 @@ fn a_password_in_a_file_is_known_to_every_command_and_a_new_one_takes_no_restart
         .set("redis.heartbeat", "100ms")
         .set("redis.node", "gw-1")
         .set("admin.listen", free_address());
-    write_secret(&setup.path("password"), "first-secret\n");
+    write_secret(&setup.path("password"), "first-sesame\n");
     let gateway = setup.start();
     gateway.wait_for_lists("they are read", |it| it["prod"][0] == "127.0.0.1:1");
 
@@ -146,19 +146,19 @@ fn a_password_in_a_file_is_known_to_every_command_and_a_new_one_takes_no_restart
     assert!(!said(&output).contains("NOAUTH"), "{output:?}");
 
     // What is connected stays so; what connects has a wrong password.
-    owner.run("CONFIG SET requirepass second-secret");
+    owner.run("CONFIG SET requirepass second-sesame");
     owner.end_others();
     let line = gateway.wait_for_log("authentication failed: WRONGPASS ");
     let file = gateway.path("password").display().to_string();
     assert!(line.contains(&file), "{line}");
-    write_secret(&gateway.path("password"), "second-secret\n");
+    write_secret(&gateway.path("password"), "second-sesame\n");
     gateway.wait_for_log("lists-readable");
     gateway.wait_for_log("heartbeat-written");
     owner.run("RPUSH prod 127.0.0.1:2");
     gateway.wait_for_lists("the new entry", |it| {
         it["prod"].as_array().unwrap().len() == 2
     });
-    assert_hidden(&gateway, "-secret");
+    assert_hidden(&gateway, "-sesame");
 }
 
 #[test]
@@ -166,19 +166,19 @@ fn a_user_with_a_password_file_changes_the_password_without_a_restart_too() {
     let redis = Redis::start();
     let mut owner = Owner::of(&redis);
     owner.run("RPUSH prod 127.0.0.1:1");
-    owner.run("ACL SETUSER app on >first-secret ~* &* +@all");
+    owner.run("ACL SETUSER app on >first-sesame ~* &* +@all");
     let setup = Setup::new()
         .redis(format!("redis://app@{}", redis.address()))
         .set("redis.password_file", "password");
-    write_secret(&setup.path("password"), "first-secret");
+    write_secret(&setup.path("password"), "first-sesame");
     let gateway = setup.start();
     gateway.wait_for_lists("they are read", |it| it["prod"][0] == "127.0.0.1:1");
-    owner.run("ACL SETUSER app <first-secret >second-secret");
+    owner.run("ACL SETUSER app <first-sesame >second-sesame");
     owner.end_others();
     gateway.wait_for_log("lists-unreadable");
-    write_secret(&gateway.path("password"), "second-secret");
+    write_secret(&gateway.path("password"), "second-sesame");
     gateway.wait_for_log("lists-readable");
-    assert_hidden(&gateway, "-secret");
+    assert_hidden(&gateway, "-sesame");
 }
 
 #[test]

@@ -239,8 +239,8 @@ fn a_redis_that_still_loads_its_data_changes_nothing_until_it_has() {
 
 #[test]
 fn a_wrong_password_is_told_once_and_not_shown() {
-    let redis = Redis::start_with_password(Some("second-secret"));
-    let url = format!("redis://:first-secret@{}/0", redis.address());
+    let redis = Redis::start_with_password(Some("second-sesame"));
+    let url = format!("redis://:first-sesame@{}/0", redis.address());
     let gateway = Setup::new().redis(url).start();
     assert_eq!(gateway.get("127.0.0.1", "/").status(), 503);
     gateway.wait_for_access("status=503 error=no-lists");
@@ -251,14 +251,14 @@ fn a_wrong_password_is_told_once_and_not_shown() {
     let line = gateway.wait_for_log("lists-unreadable");
     assert!(line.contains("authentication failed"), "{line}");
     assert_eq!(complaints(&gateway).len(), 1);
-    assert_shown_nowhere(&gateway, "-secret");
+    assert_shown_nowhere(&gateway, "-sesame");
 
     // Once it is the right one, nobody has to start the gateway again.
     let prod = Origin::named("prod");
     redis.push("prod", &[&prod]);
-    redis.cli(&["CONFIG", "SET", "requirepass", "first-secret"]);
+    redis.cli(&["CONFIG", "SET", "requirepass", "first-sesame"]);
     gateway.wait_served("127.0.0.1", "prod", DEADLINE);
-    assert_shown_nowhere(&gateway, "-secret");
+    assert_shown_nowhere(&gateway, "-sesame");
 }
 
 /// Checks that no text that a person reads holds `secret`.
@@ -313,8 +313,8 @@ fn silence_at_a_check_is_not_taken_for_a_refusal() {
 
 #[test]
 fn the_password_in_the_environment_goes_before_the_file_and_is_not_shown() {
-    let redis = Redis::start_with_password(Some("right-secret"));
-    let in_file = format!("redis://:wrong-secret@{}/0", redis.address());
+    let redis = Redis::start_with_password(Some("right-sesame"));
+    let in_file = format!("redis://:wrong-sesame@{}/0", redis.address());
     let url = redis.url();
     let mut site = Site::on(redis, |setup| {
         let setup = setup.set("redis.url", in_file);
@@ -325,7 +325,7 @@ fn the_password_in_the_environment_goes_before_the_file_and_is_not_shown() {
     assert_eq!(site.gateway.metric(FAILURES), 0.0);
     site.redis.kill();
     site.gateway.wait_for_metric(READABLE, 0.0);
-    assert_shown_nowhere(&site.gateway, "-secret");
+    assert_shown_nowhere(&site.gateway, "-sesame");
 }
 
 #[test]
