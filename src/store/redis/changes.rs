@@ -37,6 +37,9 @@ const INVALIDATIONS: &str = "__redis__:invalidate";
 /// How many channels are asked for at once.
 const BATCH: usize = 500;
 
+/// How many prefixes are tracked: at each write by anybody, the server compares the key with each of them.
+const MOST_PREFIXES: usize = 128;
+
 /// How the gateway learns of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -584,7 +587,8 @@ fn pass_on(
     }
 }
 
-/// Prefixes that cover the keys. None begins with another one, which the server would refuse.
+/// Prefixes that cover the keys, as long as can be if there are to be [`MOST_PREFIXES`]. None begins with
+/// another one, which the server would refuse.
 fn prefixes<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
     let mut keys: Vec<&[u8]> = keys.collect();
     // What begins with a key follows it.
@@ -595,7 +599,37 @@ fn prefixes<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
             shortest.push(key);
         }
     }
-    shortest
+    match shortest.len() > MOST_PREFIXES {
+        true => common_beginnings(&shortest, MOST_PREFIXES),
+        false => shortest,
+    }
+}
+
+/// At most so many prefixes that cover `keys`, which are sorted: those stand together that have the longest
+/// beginnings in common.
+fn common_beginnings<'a>(keys: &[&'a [u8]], most: usize) -> Vec<&'a [u8]> {
+    let common = |pair: &[&[u8]]| {
+        let both = pair[0].iter().zip(pair[1]);
+        both.take_while(|(one, other)| one == other).count()
+    };
+    let mut lengths: Vec<usize> = keys.windows(2).map(common).collect();
+    lengths.sort_unstable();
+    // Where two that follow each other have less in common, a new prefix begins: at most one less than there
+    // may be.
+    let least = lengths
+        .get(most.saturating_sub(1))
+        .copied()
+        .unwrap_or(usize::MAX);
+    let groups = keys.chunk_by(|one, other| common(&[one, other]) >= least);
+    let beginning = |group: &[&'a [u8]]| {
+        let (first, last) = (group[0], group[group.len() - 1]);
+        match group.len() {
+            1 => first,
+            // All between them have that in common, too.
+            _ => &first[..common(&[first, last])],
+        }
+    };
+    groups.map(beginning).collect()
 }
 
 /// What of `keys` an invalidation is about: it names keys, or nothing after a flush. A key without a service
@@ -637,6 +671,35 @@ mod tests {
             let found = prefixes(keys.iter().map(|it| it.as_bytes()));
             let expected: Vec<&[u8]> = expected.iter().map(|it| it.as_bytes()).collect();
             assert_eq!(found, expected, "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn the_prefixes_of_many_keys_are_few_and_cover_all_of_them() {
+        for (keys, most, expected) in [
+            (&["a", "b", "c"][..], 3, &["a", "b", "c"][..]),
+            (&["a:x", "a:y", "b:x", "b:y"], 2, &["a:", "b:"]),
+            (&["a:x", "a:y", "b:x", "b:y"], 3, &["a:", "b:"]),
+            (&["a:x", "a:y", "b:x", "b:y"], 1, &[""]),
+            (&["s1:pre", "s1:prod", "s2:x"], 2, &["s1:pr", "s2:x"]),
+            (&["ab", "bb1", "bb2", "bc"], 3, &["ab", "bb", "bc"]),
+        ] {
+            let keys: Vec<&[u8]> = keys.iter().map(|it| it.as_bytes()).collect();
+            let expected: Vec<&[u8]> = expected.iter().map(|it| it.as_bytes()).collect();
+            assert_eq!(common_beginnings(&keys, most), expected, "{keys:?} {most}");
+        }
+        let parts = ["gray", "pre", "prod", "salt"].into_iter();
+        let keys = |service: usize| parts.clone().map(move |it| format!("shop-{service}:{it}"));
+        let keys: Vec<String> = (0..1000).flat_map(keys).collect();
+        let few = prefixes(keys.iter().map(|it| it.as_bytes()));
+        assert!((50..=MOST_PREFIXES).contains(&few.len()), "{}", few.len());
+        for key in &keys {
+            let begins = few.iter().filter(|it| key.as_bytes().starts_with(it));
+            assert_eq!(begins.count(), 1, "{key}");
+        }
+        for (at, one) in few.iter().enumerate() {
+            let others = few.iter().enumerate().filter(|(it, _)| *it != at);
+            assert_eq!(others.filter(|(_, it)| it.starts_with(one)).count(), 0);
         }
     }
 
