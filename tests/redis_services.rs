@@ -2,18 +2,23 @@
 //! has to do with another.
 
 // Helpers outside of the tests fail by unwrapping, too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use serde_json::json;
 use support::{Cluster, DEADLINE, Gateway, Origin, Redis, Setup, wait_until};
 use xxhash_rust::xxh64::xxh64;
 
 const SERVICES: [&str; 2] = ["shop", "api"];
+
+/// A host of each service, the default one's first.
+const HOSTS: [&str; 3] = ["localhost", "shop.test", "api.test"];
 
 /// A client that is in the gray list of each service, and one that is not.
 const GRAY: &str = "127.0.0.5";
@@ -22,30 +27,41 @@ const OTHER: &str = "127.0.0.6";
 /// Redis with the lists of the default service and of two others.
 struct Site {
     redis: Redis,
-    _origins: Vec<Origin>,
+    /// Of each service `pre` and `prod`.
+    origins: Vec<Origin>,
 }
 
 impl Site {
     #[track_caller]
     fn start() -> Self {
-        let redis = Redis::start();
-        let mut origins = Vec::new();
-        for prefix in ["", "shop:", "api:"] {
-            for pool in ["pre", "prod"] {
-                let origin = Origin::named(pool);
-                redis.push(&format!("{prefix}{pool}"), &[&origin]);
-                origins.push(origin);
+        let origins = (0..3).flat_map(|_| ["pre", "prod"].map(Origin::named));
+        let site = Self {
+            redis: Redis::start(),
+            origins: origins.collect(),
+        };
+        site.fill();
+        site
+    }
+
+    /// Writes all lists.
+    #[track_caller]
+    fn fill(&self) {
+        let prefixes = ["", "shop:", "api:"].into_iter();
+        for (prefix, origins) in prefixes.zip(self.origins.chunks(2)) {
+            for (pool, origin) in ["pre", "prod"].into_iter().zip(origins) {
+                self.redis.push(&format!("{prefix}{pool}"), &[origin]);
             }
-            redis.push(&format!("{prefix}gray"), &[&GRAY]);
-        }
-        Self {
-            redis,
-            _origins: origins,
+            self.redis.push(&format!("{prefix}gray"), &[&GRAY]);
         }
     }
 
     #[track_caller]
     fn gateway(&self, url: &str, notify: &str) -> Gateway {
+        self.gateway_with(url, notify, |it| it)
+    }
+
+    #[track_caller]
+    fn gateway_with(&self, url: &str, notify: &str, edit: impl FnOnce(Setup) -> Setup) -> Gateway {
         let mut setup = Setup::new().redis(url);
         for service in SERVICES {
             setup = setup.set(
@@ -55,7 +71,7 @@ impl Site {
         }
         let setup = setup.set("redis.check_interval", "1h");
         let setup = setup.set("redis.poll_interval", "100ms");
-        setup.set("redis.notify", notify).start()
+        edit(setup.set("redis.notify", notify)).start()
     }
 
     /// How many lists were asked for since this was last asked.
@@ -88,7 +104,7 @@ fn a_change_of_one_service_is_in_force_and_read_alone_where_it_is_announced() {
     for notify in ["events", "tracking", "poll"] {
         let site = Site::start();
         let gateway = site.gateway(&site.redis.url(), notify);
-        for host in ["localhost", "shop.test", "api.test"] {
+        for host in HOSTS {
             wait_for_pool(&gateway, host, GRAY, "pre");
             wait_for_pool(&gateway, host, OTHER, "prod");
         }
@@ -295,45 +311,233 @@ fn a_server_that_was_restarted_without_data_takes_the_lists_of_no_service() {
     site.redis.kill();
     site.redis.restart();
     gateway.wait_for_log("has none of the lists since it was restarted");
-    for host in ["localhost", "shop.test", "api.test"] {
+    for host in HOSTS {
         assert_eq!(pool(&gateway, host, GRAY), "pre");
     }
 }
 
-/// The services in two slots of a cluster, of two of its masters, and the server that has the one of `api`.
-const TAGS: [(&str, &str); 3] = [("", "{gg}"), ("shop", "{gg}shop:"), ("api", "{api}:")];
+#[test]
+fn the_lists_of_all_services_go_with_a_flush_and_what_would_empty_prod_is_held() {
+    for (notify, check) in [("events", "200ms"), ("tracking", "1h"), ("poll", "1h")] {
+        let site = Site::start();
+        let url = site.redis.url();
+        let gateway = site.gateway_with(&url, notify, |it| it.set("redis.check_interval", check));
+        wait_for_pool(&gateway, "api.test", GRAY, "pre");
+        site.redis.cli(&["FLUSHALL"]);
+        for host in HOSTS {
+            wait_for_pool(&gateway, host, GRAY, "prod");
+        }
+        site.fill();
+        for host in HOSTS {
+            wait_for_pool(&gateway, host, GRAY, "pre");
+            assert_eq!(pool(&gateway, host, OTHER), "prod");
+        }
+        assert_eq!(gateway.stderr.count("lists-unreadable"), 0, "{notify}");
+    }
+}
+
+#[test]
+fn one_list_and_its_salt_release_two_services_at_one_moment() {
+    let site = Site::start();
+    // Nothing of `api`'s own list counts.
+    site.redis.push("api:gray", &[&OTHER]);
+    site.redis.cli(&["SET", "api:salt", &salt(false)]);
+    let url = site.redis.url();
+    let gateway = site.gateway_with(&url, "events", |it| it.set("service api.gray", "shop"));
+    let is_released = |expected: bool, what: &str| {
+        let mut seen = [!expected; 3];
+        wait_until(what, DEADLINE, || {
+            // One that was asked later is not behind.
+            seen = ["shop.test", "api.test", "shop.test"]
+                .map(|it| (pool(&gateway, it, GRAY) == "pre") == expected);
+            assert!(seen.is_sorted(), "{what}: {seen:?}");
+            seen == [true; 3]
+        });
+        assert_eq!(pool(&gateway, "api.test", OTHER), "prod", "{what}");
+    };
+    is_released(true, "the list");
+    for round in 0..10 {
+        site.redis.cli(&["LREM", "shop:gray", "0", GRAY]);
+        site.redis.push("shop:gray", &[&"10.0.0.1"]);
+        is_released(false, &format!("removed, {round}"));
+        site.redis.push("shop:gray", &[&GRAY]);
+        is_released(true, &format!("added, {round}"));
+    }
+    let mut both = redis::pipe();
+    both.atomic().cmd("SET").arg("shop:salt").arg(salt(false));
+    both.cmd("DEL").arg("shop:gray");
+    // Of OTHER nothing is said here, so no share has it.
+    both.cmd("RPUSH")
+        .arg("shop:gray")
+        .arg("127.0.0.5 percent:50");
+    let _: redis::Value = both.query(&mut site.redis.connect(0)).unwrap();
+    is_released(false, "the first salt");
+    for round in 0..5 {
+        site.redis.cli(&["SET", "shop:salt", &salt(true)]);
+        is_released(true, &format!("a salt that includes it, {round}"));
+        site.redis.cli(&["SET", "shop:salt", &salt(false)]);
+        is_released(false, &format!("one that does not, {round}"));
+    }
+}
+
+#[test]
+fn services_that_a_reload_brings_while_redis_is_away_come_with_the_next_one() {
+    let mut site = Site::start();
+    let url = site.redis.url();
+    let mut gateway = site.gateway_with(&url, "events", |it| it.set("redis.timeout", "500ms"));
+    wait_for_pool(&gateway, "api.test", GRAY, "pre");
+    site.redis.kill();
+    gateway.wait_for_log("lists-unreadable");
+    let other = |it: Setup| {
+        let it = it.unset("service api.hosts");
+        it.set("service new.hosts", "new.test")
+    };
+    gateway.edit_ini(other);
+    gateway.signal(Signal::SIGHUP);
+    let line = gateway.wait_for_log("reload-failed");
+    assert!(line.contains("[redis]"), "{line}");
+    // Nothing has changed.
+    assert_eq!(pool(&gateway, "api.test", GRAY), "pre");
+    assert_eq!(pool(&gateway, "new.test", GRAY), "pre");
+    site.redis.restart();
+    site.fill();
+    site.redis.push("new:prod", &[&site.origins[1]]);
+    gateway.wait_for_log("lists-readable");
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log(" reloaded file=");
+    wait_for_pool(&gateway, "new.test", GRAY, "prod");
+    assert_eq!(gateway.admin_get("/lists?service=api").0, 404);
+    // Whose keys are read from now on, and which are not.
+    site.redis.push("new:pre", &[&site.origins[0]]);
+    site.redis.push("new:gray", &[&GRAY]);
+    wait_for_pool(&gateway, "new.test", GRAY, "pre");
+    site.lists_read();
+    site.redis.push("api:gray", &[&OTHER]);
+    site.redis.push("shop:gray", &[&OTHER]);
+    wait_for_pool(&gateway, "shop.test", OTHER, "pre");
+    assert_eq!(site.lists_read(), 3);
+}
+
+#[test]
+fn a_list_that_is_too_long_holds_up_no_other_one_and_is_taken_when_it_is_shorter() {
+    let site = Site::start();
+    let url = site.redis.url();
+    let set = |it: Setup| {
+        it.set("redis.max_reply", "64k")
+            .set("redis.check_interval", "300ms")
+    };
+    let gateway = site.gateway_with(&url, "events", set);
+    wait_for_pool(&gateway, "shop.test", GRAY, "pre");
+    let entries: Vec<String> = (0..6000).map(|at| format!("2001:db8::{at:x}")).collect();
+    let entries: Vec<&dyn std::fmt::Display> = entries.iter().map(|it| it as _).collect();
+    site.redis.push("shop:gray", &entries);
+    let kept = json!([{"fault": "too-long", "list": "gray"}]);
+    let is_kept = |service: &str| {
+        let page = gateway.admin_get(&format!("/lists?service={service}")).1;
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        page["kept"] == kept
+    };
+    wait_until("it is kept", DEADLINE, || is_kept("shop"));
+    for (key, host) in [("api:gray", "api.test"), ("gray", "localhost")] {
+        site.redis.push(key, &[&OTHER]);
+        wait_for_pool(&gateway, host, OTHER, "pre");
+    }
+    // The other lists of the service, too.
+    let moved = Origin::named("moved");
+    site.redis.push("shop:pre", &[&moved]);
+    site.redis.cli(&["LPOP", "shop:pre"]);
+    wait_for_pool(&gateway, "shop.test", GRAY, "moved");
+    assert!(!is_kept("api") && is_kept("shop"));
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+    assert_eq!(gateway.stderr.count("lists-event-missed"), 0);
+    assert_eq!(gateway.stderr.count("fault=too-long"), 1);
+    site.redis.cli(&["LTRIM", "shop:gray", "0", "1"]);
+    gateway.wait_for_log("list-recovered service=shop list=gray fault=too-long");
+    site.redis.cli(&["DEL", "shop:gray"]);
+    wait_for_pool(&gateway, "shop.test", GRAY, "prod");
+}
+
+/// The services of a cluster, and the hash tags of their keys: two are in one slot, and two in two slots of
+/// another master.
+const TAGS: [(&str, &str); 4] = [
+    ("", "{gg}"),
+    ("shop", "{gg}shop:"),
+    ("api", "{api}:"),
+    ("web", "{web1}:"),
+];
+
+/// A cluster with their lists.
+struct ClusterSite {
+    cluster: Cluster,
+    _origins: Vec<Origin>,
+}
+
+impl ClusterSite {
+    #[track_caller]
+    fn start() -> Self {
+        let cluster = Cluster::start();
+        let mut origins = Vec::new();
+        for (_, tag) in TAGS {
+            for pool in ["pre", "prod"] {
+                let origin = Origin::named(pool);
+                cluster.run(&["RPUSH", &format!("{tag}{pool}"), &origin.to_string()]);
+                origins.push(origin);
+            }
+            cluster.run(&["RPUSH", &format!("{tag}gray"), GRAY]);
+        }
+        Self {
+            cluster,
+            _origins: origins,
+        }
+    }
+
+    #[track_caller]
+    fn gateway(&self) -> Gateway {
+        let mut setup = Setup::new().redis(self.cluster.servers[2].url());
+        for (service, tag) in TAGS {
+            let section = match service {
+                "" => "redis".to_owned(),
+                other => format!("service {other}"),
+            };
+            for list in ["gray", "pre", "prod"] {
+                setup = setup.set(&format!("{section}.{list}_key"), format!("{tag}{list}"));
+            }
+            if !service.is_empty() {
+                setup = setup.set(&format!("{section}.hosts"), format!("{service}.test"));
+                // Elsewhere than the lists.
+                setup = setup.set(&format!("{section}.salt_key"), format!("{service}:salt"));
+            }
+        }
+        let setup = setup.set("redis.accept_key", "{gg}accept");
+        let setup = setup.set("redis.check_interval", "1h");
+        let setup = setup.set("redis.poll_interval", "100ms");
+        setup.set("redis.timeout", "1s").start()
+    }
+
+    /// The slot of a key, and the master that has it at first.
+    #[track_caller]
+    fn place(&self, key: &str) -> (String, usize) {
+        let slot = self.cluster.servers[0].cli(&["CLUSTER", "KEYSLOT", key]);
+        let slot: usize = redis::from_redis_value(slot).unwrap();
+        (slot.to_string(), slot / 5461)
+    }
+}
+
+/// How many threads of this name there are.
+fn threads(gateway: &Gateway, name: &str) -> usize {
+    let all = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+    let names = all.filter_map(|it| std::fs::read_to_string(it.ok()?.path().join("comm")).ok());
+    names.filter(|it| it.trim() == name).count()
+}
 
 #[test]
 fn services_of_a_cluster_may_be_in_several_slots_at_several_servers() {
-    let cluster = Cluster::start();
-    let mut origins = Vec::new();
-    let mut setup = Setup::new().redis(cluster.servers[2].url());
-    for (service, tag) in TAGS {
-        for pool in ["pre", "prod"] {
-            let origin = Origin::named(pool);
-            cluster.run(&["RPUSH", &format!("{tag}{pool}"), &origin.to_string()]);
-            origins.push(origin);
-        }
-        cluster.run(&["RPUSH", &format!("{tag}gray"), GRAY]);
-        let section = match service {
-            "" => "redis".to_owned(),
-            other => format!("service {other}"),
-        };
-        for list in ["gray", "pre", "prod"] {
-            setup = setup.set(&format!("{section}.{list}_key"), format!("{tag}{list}"));
-        }
-        if !service.is_empty() {
-            setup = setup.set(&format!("{section}.hosts"), format!("{service}.test"));
-            // Elsewhere than the lists.
-            setup = setup.set(&format!("{section}.salt_key"), format!("{service}:salt"));
-        }
-    }
-    let setup = setup.set("redis.accept_key", "{gg}accept");
-    let setup = setup.set("redis.check_interval", "1h");
-    let gateway = setup.set("redis.timeout", "1s").start();
-    for host in ["localhost", "shop.test", "api.test"] {
+    let site = ClusterSite::start();
+    let (cluster, gateway) = (&site.cluster, site.gateway());
+    for host in ["localhost", "shop.test", "api.test", "web.test"] {
         wait_for_pool(&gateway, host, GRAY, "pre");
     }
+    assert_eq!(threads(&gateway, "lists-redis"), 2);
     // Both are followed by what is announced.
     for (host, key) in [("api.test", "{api}:gray"), ("shop.test", "{gg}shop:gray")] {
         cluster.run(&["RPUSH", key, OTHER]);
@@ -351,4 +555,329 @@ fn services_of_a_cluster_may_be_in_several_slots_at_several_servers() {
     cluster.run(&["DEL", "{gg}shop:gray"]);
     wait_for_pool(&gateway, "shop.test", GRAY, "prod");
     assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+}
+
+#[test]
+fn a_master_of_a_cluster_that_is_away_holds_up_its_own_services_only() {
+    let mut site = ClusterSite::start();
+    for server in &site.cluster.servers {
+        server.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let gateway = site.gateway();
+    for host in ["localhost", "shop.test", "api.test", "web.test"] {
+        wait_for_pool(&gateway, host, GRAY, "pre");
+    }
+    let away = site.place("{api}").1;
+    assert_eq!(away, site.place("{web1}").1);
+    let away = &mut site.cluster.servers[away];
+    away.cli(&["SAVE"]);
+    away.kill();
+    let line = gateway.wait_for_log("lists-unreadable");
+    assert!(line.contains("(the lists of api, web)"), "{line}");
+    site.cluster.run(&["RPUSH", "{gg}shop:gray", OTHER]);
+    wait_for_pool(&gateway, "shop.test", OTHER, "pre");
+    site.cluster.run(&["DEL", "{gg}gray"]);
+    wait_for_pool(&gateway, "localhost", GRAY, "prod");
+    for host in ["api.test", "web.test"] {
+        assert_eq!(pool(&gateway, host, GRAY), "pre");
+        assert_eq!(pool(&gateway, host, OTHER), "prod");
+    }
+    let error = gateway.lists()["error"].to_string();
+    assert!(error.contains("(the lists of api, web)"), "{error}");
+    let away = site.place("{api}").1;
+    site.cluster.servers[away].restart();
+    site.cluster.run(&["RPUSH", "{api}:gray", OTHER]);
+    wait_for_pool(&gateway, "api.test", OTHER, "pre");
+    gateway.wait_for_log("lists-readable");
+    assert_eq!(pool(&gateway, "web.test", GRAY), "pre");
+}
+
+#[test]
+fn a_service_whose_slot_moves_is_handed_to_the_watcher_of_the_other_server() {
+    let site = ClusterSite::start();
+    let (slot, from) = site.place("{api}");
+    let to = site.place("{gg}").1;
+    assert_ne!(from, to);
+    let servers = &site.cluster.servers;
+    let (from_id, to_id) = (site.cluster.id(from), site.cluster.id(to));
+    let (from, to) = (&servers[from], &servers[to]);
+    let set_slot = |server: &Redis, state: &[&str]| {
+        server.cli(&[&["CLUSTER", "SETSLOT", &slot][..], state].concat());
+    };
+    let (host, port) = (
+        to.address().ip().to_string(),
+        to.address().port().to_string(),
+    );
+    let migrate = |key: &str| from.cli(&["MIGRATE", &host, &port, key, "0", "5000"]);
+    let gateway = site.gateway();
+    for host in ["localhost", "shop.test", "api.test", "web.test"] {
+        wait_for_pool(&gateway, host, GRAY, "pre");
+    }
+    set_slot(to, &["IMPORTING", &from_id]);
+    set_slot(from, &["MIGRATING", &to_id]);
+    migrate("{api}:pre");
+    gateway.wait_for_log("redis-slot-open ");
+    let late = site.gateway();
+    for gateway in [&gateway, &late] {
+        for host in ["localhost", "api.test", "web.test"] {
+            wait_for_pool(gateway, host, GRAY, "pre");
+            assert_eq!(pool(gateway, host, OTHER), "prod");
+        }
+        // Whose neighbours are followed all the same.
+        assert_eq!(pool(gateway, "web.test", OTHER), "prod");
+    }
+    site.cluster.run(&["RPUSH", "{web1}:gray", OTHER]);
+    for gateway in [&gateway, &late] {
+        wait_for_pool(gateway, "web.test", OTHER, "pre");
+        gateway.wait_for_log("redis-slot-open ");
+    }
+    migrate("{api}:gray");
+    migrate("{api}:prod");
+    for server in [to, from] {
+        set_slot(server, &["NODE", &to_id]);
+    }
+    for (at, gateway) in [&gateway, &late].into_iter().enumerate() {
+        let client = format!("127.0.1.{at}");
+        to.cli(&["RPUSH", "{api}:gray", &client]);
+        wait_for_pool(gateway, "api.test", &client, "pre");
+        // By an announcement, and by the watcher that there was.
+        wait_until("nothing is polled", DEADLINE, || {
+            threads(gateway, "lists-redis") == 2
+        });
+        assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+        assert_eq!(gateway.stderr.count("lists-event-missed"), 0);
+    }
+}
+
+#[test]
+fn a_slot_that_was_open_when_a_gateway_came_is_polled_no_longer_than_that() {
+    let site = ClusterSite::start();
+    let (slot, from) = site.place("{api}");
+    let to = site.place("{gg}").1;
+    let (from_id, to_id) = (site.cluster.id(from), site.cluster.id(to));
+    let servers = [&site.cluster.servers[from], &site.cluster.servers[to]];
+    let states = [["MIGRATING", &to_id], ["IMPORTING", &from_id]];
+    for (server, state) in servers.into_iter().zip(states).rev() {
+        server.cli(&[&["CLUSTER", "SETSLOT", &slot][..], &state].concat());
+    }
+    // So that there is a key that it asks for elsewhere.
+    servers[0].cli(&["DEL", "{api}:gray"]);
+    let gateway = site.gateway();
+    for (host, expected) in [("api.test", "prod"), ("web.test", "pre")] {
+        wait_for_pool(&gateway, host, GRAY, expected);
+    }
+    gateway.wait_for_log("redis-slot-open ");
+    for server in servers.into_iter().rev() {
+        server.cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]);
+    }
+    gateway.wait_for_log("redis-slot-open-over");
+    servers[0].cli(&["RPUSH", "{api}:gray", GRAY]);
+    wait_for_pool(&gateway, "api.test", GRAY, "pre");
+    // From now on only what is announced is read: nothing, for several intervals.
+    wait_until("nothing is polled", DEADLINE, || {
+        servers[0].cli(&["CONFIG", "RESETSTAT"]);
+        thread::sleep(Duration::from_millis(400));
+        let stats = servers[0].cli(&["INFO", "commandstats"]);
+        let stats: String = redis::from_redis_value(stats).unwrap();
+        !stats.contains("cmdstat_lrange:")
+    });
+    assert_eq!(gateway.stderr.count("lists-event-missed"), 0);
+}
+
+/// What a server has used of the processor.
+#[track_caller]
+fn cpu_of(redis: &Redis) -> Duration {
+    let info = redis.cli(&["INFO", "cpu"]);
+    let info: String = redis::from_redis_value(info).unwrap();
+    let names = ["used_cpu_sys:", "used_cpu_user:"];
+    let lines = info.lines().filter_map(|line| {
+        let name = names.iter().find(|it| line.starts_with(**it))?;
+        line[name.len()..].trim().parse::<f64>().ok()
+    });
+    Duration::from_secs_f64(lines.sum())
+}
+
+/// What a gateway has used of it, and how often it has checked all lists.
+#[track_caller]
+fn cpu_and_checks(gateway: &Gateway) -> (Duration, f64) {
+    let cpu = gateway.metric("process_cpu_seconds_total");
+    let checks = gateway.metric("graygate_lists_refreshes_total{cause=\"check\"}");
+    (Duration::from_secs_f64(cpu), checks)
+}
+
+/// How long it takes until a change of a service is in force, each of some times: median and longest.
+#[track_caller]
+fn times_of_changes(gateway: &Gateway, redis: &Redis, service: &str) -> (Duration, Duration) {
+    let (key, host) = (format!("{service}:gray"), format!("{service}.test"));
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let mut writer = redis.connect(0);
+    let mut times = Vec::new();
+    for at in 0..50 {
+        let client = format!("127.0.2.{at}");
+        let mut connection = gateway.connect_from(&client);
+        assert_eq!(connection.ask(&request).text(), "prod");
+        let begun = Instant::now();
+        let mut push = redis::cmd("RPUSH");
+        let _: redis::Value = push.arg(&key).arg(&client).query(&mut writer).unwrap();
+        while connection.ask(&request).text() != "pre" {}
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    (times[times.len() / 2], times[times.len() - 1])
+}
+
+/// What it costs a server to execute a write of a key that is nobody's: of those it has many more.
+#[track_caller]
+fn cost_of_a_write(redis: &Redis) -> Duration {
+    const WRITES: u32 = 100_000;
+    let mut connection = redis.connect(0);
+    let before = cpu_of(redis);
+    for start in (0..WRITES).step_by(1000) {
+        let mut pipe = redis::pipe();
+        for at in start..start + 1000 {
+            pipe.cmd("SET")
+                .arg(format!("session:{at}"))
+                .arg("x")
+                .ignore();
+        }
+        let _: redis::Value = pipe.query(&mut connection).unwrap();
+    }
+    (cpu_of(redis) - before) / WRITES
+}
+
+/// Time, memory and processor of a gateway with a thousand services on one Redis, and of that; prints
+/// figures.
+#[test]
+#[ignore = "prints figures: cargo test --release --test redis_services -- --ignored --nocapture --test-threads=1"]
+fn a_thousand_services_on_one_redis() {
+    const MANY: usize = 1000;
+    let origins = ["pre", "pre", "prod", "prod"].map(Origin::named);
+    for notify in ["events", "tracking"] {
+        let redis = Redis::start();
+        let mut connection = redis.connect(0);
+        redis.push_peers(&origins[0], &origins[2]);
+        for service in 0..MANY {
+            let mut pipe = redis::pipe();
+            pipe.cmd("RPUSH").arg(format!("s{service}:gray")).arg(GRAY);
+            for at in 1..100 {
+                pipe.arg(format!("10.{}.{}.{at}", service / 250, service % 250));
+            }
+            for (pool, two) in [("pre", &origins[..2]), ("prod", &origins[2..])] {
+                pipe.cmd("RPUSH").arg(format!("s{service}:{pool}"));
+                for it in two {
+                    pipe.arg(it.to_string());
+                }
+            }
+            let _: redis::Value = pipe.query(&mut connection).unwrap();
+        }
+        let alone = cost_of_a_write(&redis);
+        let mut setup = Setup::new().redis(redis.url()).one_worker();
+        for service in 0..MANY {
+            setup = setup.set(
+                &format!("service s{service}.hosts"),
+                format!("s{service}.test"),
+            );
+        }
+        let setup = setup.set("log.access", "off").set("redis.notify", notify);
+        let setup = setup
+            .set("redis.check_interval", "1s")
+            .set("redis.heartbeat", "off");
+        let (begun, redis_before) = (Instant::now(), cpu_of(&redis));
+        let gateway = setup.ready_within(Duration::from_secs(60)).start();
+        wait_for_pool(&gateway, "s999.test", GRAY, "pre");
+        let (first, redis_first) = (begun.elapsed(), cpu_of(&redis) - redis_before);
+        let memory = (gateway.rss_kib(), gateway.peak_rss_kib());
+        let (cpu, checks) = cpu_and_checks(&gateway);
+        let redis_before = cpu_of(&redis);
+        thread::sleep(Duration::from_secs(20));
+        let redis_after = cpu_of(&redis);
+        let (cpu_after, checks_after) = cpu_and_checks(&gateway);
+        let count = checks_after - checks;
+        let check = (cpu_after - cpu).div_f64(count);
+        let redis_check = (redis_after - redis_before).div_f64(count);
+        let change = times_of_changes(&gateway, &redis, "s500");
+        let write = cost_of_a_write(&redis);
+        println!(
+            "{notify}: start with first reading {first:?} (Redis: {redis_first:?} of CPU), memory {} KiB, at its \
+             peak {} KiB; a full check: {check:?} of the gateway's CPU, {redis_check:?} of Redis's; a change in \
+             force: median {:?}, longest {:?}; a write of another key costs Redis {write:?}, without \
+             the gateway {alone:?}",
+            memory.0, memory.1, change.0, change.1
+        );
+    }
+    for count in [1, 128, 1000, 4000] {
+        let redis = Redis::start();
+        let (mut listener, mut tracker) = (redis.connect(0), redis.connect(0));
+        let id: i64 = redis::cmd("CLIENT").arg("ID").query(&mut listener).unwrap();
+        let mut tracking = redis::cmd("CLIENT");
+        tracking
+            .arg("TRACKING")
+            .arg("ON")
+            .arg("REDIRECT")
+            .arg(id)
+            .arg("BCAST");
+        for at in 0..count {
+            tracking
+                .arg("PREFIX")
+                .arg(format!("s{}:{}", at % 1000, at / 1000));
+        }
+        let begun = Instant::now();
+        let _: redis::Value = tracking.query(&mut tracker).unwrap();
+        let took = begun.elapsed();
+        let write = cost_of_a_write(&redis);
+        println!(
+            "{count} prefixes: CLIENT TRACKING takes {took:?}, a write of another key {write:?}"
+        );
+    }
+}
+
+/// A service that changes a hundred times a second, beside one with a million entries; prints figures.
+#[test]
+#[ignore = "prints figures: cargo test --release --test redis_services -- --ignored --nocapture --test-threads=1"]
+fn a_service_that_changes_all_the_time_beside_one_with_a_million_entries() {
+    let site = Site::start();
+    let mut connection = site.redis.connect(0);
+    for start in (0..1_000_000_u32).step_by(10_000) {
+        let mut push = redis::cmd("RPUSH");
+        push.arg("shop:gray");
+        for at in start..start + 10_000 {
+            // An odd factor: no number comes twice.
+            let spread = at.wrapping_mul(2_654_435_761);
+            push.arg(std::net::Ipv4Addr::from_bits(spread | 1 << 31).to_string());
+        }
+        let _: redis::Value = push.query(&mut connection).unwrap();
+    }
+    for notify in ["events", "tracking"] {
+        let gateway = site.gateway(&site.redis.url(), notify);
+        wait_for_pool(&gateway, "shop.test", GRAY, "pre");
+        let still = (
+            gateway.rss_kib(),
+            times_of_changes(&gateway, &site.redis, "api").0,
+        );
+        site.redis.cli(&["DEL", "api:gray"]);
+        wait_for_pool(&gateway, "api.test", "127.0.2.1", "prod");
+        site.lists_read();
+        let (cpu, redis_cpu) = (cpu_and_checks(&gateway).0, cpu_of(&site.redis));
+        for at in 0..1000 {
+            site.redis
+                .push("api:gray", &[&format!("10.{}.{}.1", at / 250, at % 250)]);
+            thread::sleep(Duration::from_millis(10));
+        }
+        let (used, redis_used) = (
+            cpu_and_checks(&gateway).0 - cpu,
+            cpu_of(&site.redis) - redis_cpu,
+        );
+        let read = site.lists_read();
+        println!(
+            "{notify}: a change of the other one is in force after {:?}; a thousand changes, 10 ms apart: {used:?} of \
+             the gateway's CPU, {redis_used:?} of Redis's, {read} lists read; memory {} KiB, {} KiB before, at its \
+             peak {} KiB",
+            still.1,
+            gateway.rss_kib(),
+            still.0,
+            gateway.peak_rss_kib()
+        );
+        site.redis.cli(&["DEL", "api:gray"]);
+        site.redis.push("api:gray", &[&GRAY]);
+    }
 }

@@ -241,6 +241,11 @@ impl Link {
         Ok(reply)
     }
 
+    /// As [`Scan::longest`](super::reply::Scan::longest), where a reply was too long.
+    pub(crate) const fn longest(&self) -> (usize, usize) {
+        self.received.scan.longest()
+    }
+
     /// Which value of a reply that has not come as a whole was the last to begin, from 0.
     pub(crate) fn reached(&self) -> usize {
         self.received.scan.reached()

@@ -103,7 +103,7 @@ fn attempt(
     let (mut readings, mut wrong) = (Vec::new(), Vec::new());
     for part in answers.iter().flat_map(KeysReply::parts) {
         let service = part.service;
-        let (lists, salt) = part.reading(keyring)?;
+        let (lists, salt) = part.reading(keyring, &rights)?;
         wrong.extend(wrong_of(service, &lists));
         let salt = match salt {
             Some(Err(error)) if error.code().is_some() => None,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use redis::{RedisError, RedisResult, Value};
 
-use super::errors::{bounded, io_error, is_of_open_slot, naming};
+use super::errors::{bounded, io_error, is_of_open_slot, is_too_long, naming};
 use super::keyring::{KeyOf, KeyPart, Keyring, KeysQuery};
 use super::link::Link;
 use super::open_slot::OpenSlot;
@@ -45,6 +45,10 @@ pub(crate) struct ServicePart<'a> {
 
 /// How often the keys are asked for: they may have been touched, some may be forbidden, and some elsewhere.
 const TRIES: usize = 4;
+
+/// A list is left out, so that the others can be read, if it takes more than this part of `max_reply`. Many
+/// that are short would have to be left out one by one, each after a long answer.
+const ALONE: usize = 4;
 
 /// Asks until there is an answer, of `max_reply` bytes at most. Also returns whether the WATCHed keys
 /// were untouched before. The server is asked for its standing in passing.
@@ -144,7 +148,7 @@ fn ask_once(
     let is_open = refusals.iter().any(|it| is_of_open_slot(&it.error));
     let bytes = match refusals.into_iter().next() {
         _ if is_open => slot.read(link, &keys, query)?,
-        None => match receive(link, &commands, most, keyring)? {
+        None => match receive(link, &commands, query, rights)? {
             bytes if are_across(&bytes, &keys, salts, keyring)? => None,
             // This may turn out only now, when all keys are checked together.
             bytes if is_refused_by_open_slot(&bytes)? => slot.read(link, &keys, query)?,
@@ -212,15 +216,27 @@ fn places(
     Ok(places)
 }
 
-/// The reply of EXEC.
+/// The reply of EXEC. If one list is why it is too long, and there are other services, that list is left out
+/// from now on.
 fn receive(
     link: &mut Link,
     commands: &KeysPipe,
-    most: usize,
-    keyring: &Keyring,
+    query: &KeysQuery<'_>,
+    rights: &mut Rights,
 ) -> RedisResult<Vec<u8>> {
-    link.receive_lists(most)
-        .map_err(|error| commands.bounded(error, most, link.reached(), keyring))
+    let (most, keyring) = (query.settings.max_reply, query.keyring);
+    link.receive_lists(most).map_err(|error| {
+        let (at, length) = link.longest();
+        let list = commands.of.get(at).copied();
+        if let Some(list) = list.filter(|it| it.part != KeyPart::Salt)
+            && is_too_long(&error)
+            && keyring.len() > 1
+            && length > most / ALONE
+        {
+            rights.leave_out(list, query.settings.check_interval);
+        }
+        commands.bounded(error, most, link.reached(), keyring)
+    })
 }
 
 /// EXEC's reply as an error, if it is one.
@@ -307,14 +323,15 @@ impl ServicePart<'_> {
         self.bytes.starts_with("*0\r\n".repeat(commands).as_bytes())
     }
 
-    /// What that means: the lists, and the salt if it was asked for. A list that was not is forbidden; a gray
-    /// list that is another service's is empty.
+    /// What that means: the lists, and the salt if it was asked for. A list that was not is forbidden, or too
+    /// long; a gray list that is another service's is empty.
     ///
     /// # Errors
     /// When the server does not allow the keys to be read.
     pub(crate) fn reading(
         &self,
         keyring: &Keyring,
+        rights: &Rights,
     ) -> RedisResult<(Reading, Option<RedisResult<SaltReply>>)> {
         let mut replies = Replies::from_first(self.bytes);
         let mut next = |list: ListName| {
@@ -323,7 +340,7 @@ impl ServicePart<'_> {
                 return Ok(Ok(Entries::default()));
             }
             if !self.keys.contains(&of) {
-                return Ok(Err(Fault::Forbidden));
+                return Ok(Err(rights.fault(of)));
             }
             let (as_list, as_set) = (replies.entries(), replies.entries());
             entries(as_list, as_set).map_err(|error| naming(&error, &keyring.words(of)))

@@ -62,6 +62,10 @@ pub(crate) struct Scan {
     outer: Option<usize>,
     /// Values of it that have.
     begun: usize,
+    /// Where the last of those begins.
+    begins_at: usize,
+    /// The index of the longest of them, and its length.
+    longest: (usize, usize),
 }
 
 impl Default for Scan {
@@ -73,6 +77,8 @@ impl Default for Scan {
             not_kept: 0,
             outer: None,
             begun: 0,
+            begins_at: 0,
+            longest: (0, 0),
         }
     }
 }
@@ -117,12 +123,14 @@ impl Scan {
             let announced =
                 (come + length + surplus).saturating_add(others.saturating_mul(SHORTEST));
             if announced > bounds.whole {
+                self.count_outer(more, come);
+                self.measure_outer(announced);
                 return Err(too_long(bounds.whole));
             }
             if bytes.len() - self.at < length {
                 return Ok(ScanEnd::Partial);
             }
-            self.count_outer(more);
+            self.count_outer(more, come);
             self.at += length;
             self.surplus = surplus;
             self.not_kept += surplus;
@@ -131,16 +139,32 @@ impl Scan {
         Ok(ScanEnd::Whole(self.at))
     }
 
-    /// Notes a value, or the beginning of one, that contains this many others.
-    fn count_outer(&mut self, more: usize) {
+    /// Notes a value, or the beginning of one, that begins here, and contains this many others.
+    fn count_outer(&mut self, more: usize, start: usize) {
         match self.outer {
             None => self.outer = Some(more),
             Some(outer) if outer == self.left => {
+                self.measure_outer(start);
                 self.begun += 1;
+                self.begins_at = start;
                 self.outer = Some(outer - 1);
             }
             Some(_) => {}
         }
+    }
+
+    /// Notes the length of the last value of the outermost list, which ends here.
+    fn measure_outer(&mut self, end: usize) {
+        let length = end - self.begins_at;
+        if self.begun > 0 && length > self.longest.1 {
+            self.longest = (self.begun - 1, length);
+        }
+    }
+
+    /// The index, in the list that a reply is which is too long, of the longest value so far, and how many
+    /// bytes it has or was to have at least.
+    pub(crate) const fn longest(&self) -> (usize, usize) {
+        self.longest
     }
 
     /// The index, in the list that the reply is, of the last value that has arrived or begun.
@@ -490,6 +514,23 @@ mod tests {
                 let error = Scan::default().end(endless.as_bytes(), bounds).unwrap_err();
                 assert!(is_too_long(&error), "{endless}");
             }
+        }
+    }
+
+    #[test]
+    fn the_longest_value_of_a_reply_that_is_too_long_is_known() {
+        let start = [b"*5\r\n", &texts(&[1])[..], &texts(&[60, 60]), &texts(&[3])].concat();
+        for (rest, longest) in [
+            // Of which too little was announced to be longer than the second.
+            (texts(&[20; 15]), 1),
+            (b"*200\r\n".to_vec(), 3),
+            (b"$200\r\n".to_vec(), 3),
+        ] {
+            let bytes = [&start[..], &rest].concat();
+            let mut scan = Scan::default();
+            let outcome = scan.end(&bytes, Bounds::lists(start.len() + 40));
+            assert!(is_too_long(&outcome.unwrap_err()), "{rest:?}");
+            assert_eq!(scan.longest().0, longest, "{rest:?}");
         }
     }
 

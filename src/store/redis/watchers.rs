@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -93,5 +94,51 @@ impl Post {
         begin(post, services.clone()).inspect_err(|_| {
             self.watchers.locked()[own].handed.extend(services);
         })
+    }
+}
+
+/// The pause between two times, where services come back at once: from, to (doubling).
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// When services were handed over to this watcher.
+///
+/// While a slot moves, two servers may each say that it is the other one's: then the services in it go to and
+/// fro, and with each time both watchers connect anew. That is to stay rare.
+#[derive(Debug, Default)]
+pub(crate) struct Handovers {
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+impl Handovers {
+    /// How long to wait before those that were handed over now are looked for.
+    pub(crate) fn pause(&mut self, now: Instant) -> Duration {
+        let is_soon = |last: Instant| now.saturating_duration_since(last) < PAUSE.1 * 2;
+        self.pause = match self.last.is_some_and(is_soon) {
+            true => (self.pause * 2).clamp(PAUSE.0, PAUSE.1),
+            false => Duration::ZERO,
+        };
+        self.last = Some(now + self.pause);
+        self.pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_that_go_to_and_fro_are_looked_for_less_and_less_often() {
+        let (mut handed, mut now) = (Handovers::default(), Instant::now());
+        let mut pauses = |after: Duration| {
+            now += after;
+            let pause = handed.pause(now);
+            now += pause;
+            pause.as_millis()
+        };
+        let ms = Duration::from_millis;
+        let soon = [0, 5, 5, 5, 5, 5, 5, 2000].map(|it| pauses(ms(it)));
+        assert_eq!(soon, [0, 100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!([5000, 0].map(|it| pauses(ms(it))), [0, 100]);
     }
 }

@@ -29,8 +29,8 @@ impl Watcher {
         // Of the services that were not read nothing was announced since.
         let is_empty = self.known.iter().all(|it| it.is_empty);
         let standings = answers.iter().map(|it| &it.standing);
-        let unsettled = standings.filter(|it| **it != ServerStanding::Settled);
-        let standing = unsettled.last().unwrap_or(&ServerStanding::Settled);
+        let mut unsettled = standings.filter(|it| **it != ServerStanding::Settled);
+        let standing = unsettled.next_back().unwrap_or(&ServerStanding::Settled);
         let has_lists = self.feed.has_lists();
         let reader = &mut server.reader;
         let (adrift, fault) = self

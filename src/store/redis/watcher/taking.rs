@@ -1,0 +1,196 @@
+//! What was read, on its way to the publisher.
+
+use std::time::{Duration, Instant};
+
+use redis::RedisResult;
+
+use super::{Server, Watcher};
+use crate::lists::ByList;
+use crate::store::reading::content;
+use crate::store::redis::changes::Way;
+use crate::store::redis::keyring::KeyOf;
+use crate::store::redis::link::Link;
+use crate::store::redis::once::wrong_of;
+use crate::store::redis::reading::{KeysReply, ServicePart};
+use crate::store::redis::salts::SaltReply;
+use crate::store::redis::unsettled::KeysLook;
+use crate::store::{Cause, ServiceReading};
+
+/// A change found by a check may be announced at this moment: how long to wait for that. A busy machine
+/// takes a while, and an unannounced change is late in any case.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// What was read of some services.
+#[derive(Default)]
+struct TakenParts {
+    /// Their places.
+    read: Vec<usize>,
+    readings: Vec<ServiceReading>,
+    /// The keys of a wrong type.
+    wrong: Vec<KeyOf>,
+    /// A list is another one than before.
+    has_changes: bool,
+}
+
+impl Watcher {
+    /// Publishes what was read. Most checks find nothing new: then a million entries need not be parsed
+    /// again.
+    pub(super) fn take_in(
+        &mut self,
+        answers: &[KeysReply],
+        look: KeysLook,
+        server: &mut Server,
+    ) -> RedisResult<()> {
+        let parts = answers.iter().flat_map(KeysReply::parts);
+        let parts = parts.map(|part| {
+            let print = part.fingerprint(look.salts.get(&part.service), &self.hasher);
+            (part, print)
+        });
+        let parts: Vec<_> = parts.collect();
+        let is_new = |(part, print): &(ServicePart<'_>, u64)| {
+            self.known[part.service].fingerprint != Some(*print)
+        };
+        if !parts.iter().any(is_new) && self.feed.confirm(look.cause) {
+            for (part, _) in &parts {
+                self.known[part.service].is_settled = true;
+            }
+            return Ok(());
+        }
+        let needs_a_look =
+            |it: &(ServicePart<'_>, u64)| is_new(it) || !self.known[it.0.service].is_settled;
+        let are_looked_at: Vec<bool> = parts.iter().map(needs_a_look).collect();
+        // What is not known to be settled may be so of any of them.
+        let all = !are_looked_at.contains(&true);
+        let looked_at = parts.into_iter().zip(are_looked_at);
+        let looked_at = looked_at.filter(|(_, it)| all || *it).map(|(part, _)| part);
+        let mut taken = TakenParts::default();
+        for (part, print) in looked_at {
+            self.take(&part, print, &look, &mut taken)?;
+        }
+        self.types
+            .tell(&mut server.reader, &self.keyring, &taken.read, &taken.wrong)?;
+        self.tell_deaf_salts(server);
+        self.publish(taken, &look, server);
+        Ok(())
+    }
+
+    /// Takes in what was read of one service, whose fingerprint is `print`.
+    fn take(
+        &mut self,
+        part: &ServicePart<'_>,
+        print: u64,
+        look: &KeysLook,
+        taken: &mut TakenParts,
+    ) -> RedisResult<()> {
+        let service = part.service;
+        let (lists, salt) = part.reading(&self.keyring, &self.rights)?;
+        let content = content(&lists, &self.hasher);
+        // A list that can be read only now, or no longer, has not changed.
+        let known = &self.known[service];
+        let mut both = content
+            .iter()
+            .filter_map(|(list, now)| now.zip(known.content[list]));
+        taken.has_changes |= both.any(|(now, before)| now != before);
+        taken.read.push(service);
+        taken.wrong.extend(wrong_of(service, &lists));
+        let elsewhere = look.salts.get(&service);
+        let salt = self.salt_of(service, salt, elsewhere, &mut taken.wrong)?;
+        self.see_what_is_gone(service, &lists);
+        let known = &mut self.known[service];
+        known.is_settled = false;
+        (known.fingerprint, known.content) = (Some(print), content);
+        let keys = &self.keyring.services()[service];
+        taken.readings.push(ServiceReading {
+            service: keys.service.clone(),
+            lists,
+            gray_of: keys.gray_of.clone(),
+            salt,
+            empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
+        });
+        Ok(())
+    }
+
+    /// Brings it into force, and notes what has to settle first.
+    fn publish(&mut self, taken: TakenParts, look: &KeysLook, server: &Server) {
+        // Only some of the changes of an open slot are announced.
+        let is_announced =
+            matches!(server.way, Way::Events | Way::Tracking) && !self.is_slot_open();
+        let is_found = look.cause == Cause::Check && is_announced && taken.has_changes;
+        let cause = match is_found {
+            true => self.cause_of_check(server, look.announced),
+            false => look.cause,
+        };
+        let awaited = self.feed.publish_watched(taken.readings, cause);
+        self.waited += awaited.names;
+        let emptied = awaited.emptied.into_iter();
+        let emptied = emptied.filter_map(|(service, list)| {
+            let service = self.keyring.place(&service)?;
+            Some(look.unsettled(service, list))
+        });
+        self.unsettled = emptied.collect();
+        self.unsettled_until = awaited.until;
+        if is_found && cause == Cause::Check {
+            self.feed.missed_event();
+            self.in_doubt = true;
+        }
+    }
+
+    /// The salt of a service, of which the server has said this `here`, with its lists, or `elsewhere`.
+    fn salt_of(
+        &mut self,
+        service: usize,
+        here: Option<RedisResult<SaltReply>>,
+        elsewhere: Option<&SaltReply>,
+        wrong: &mut Vec<KeyOf>,
+    ) -> RedisResult<Option<Vec<u8>>> {
+        let of = KeyOf::salt(service);
+        let reply = match here {
+            Some(Err(error)) if error.code().is_some() => {
+                self.rights.refused(of, &self.keyring, &error);
+                None
+            }
+            Some(reply) => Some(reply?),
+            None => elsewhere.cloned(),
+        };
+        if matches!(reply, Some(SaltReply::WrongType)) {
+            wrong.push(of);
+        }
+        Ok(self.salts.take(service, reply, &self.keyring))
+    }
+
+    /// Says once that a salt is in use whose changes are not announced: then they are found by a check.
+    fn tell_deaf_salts(&mut self, server: &Server) {
+        let mut wanted = self.salts.wanted().map(KeyOf::salt);
+        let deaf = wanted.find(|it| server.subscription.deaf.contains(it));
+        if let Some(of) = deaf
+            && !std::mem::replace(&mut self.salts_deaf, true)
+        {
+            let (key, service) = (self.keyring.key(of), self.keyring.service_field(of.service));
+            log::warn!("salt-events-refused key={key:?}{service}");
+        }
+    }
+
+    /// Lets in held changes that the accept key names.
+    pub(super) fn accept_by_key(&mut self, reader: &mut Link) -> RedisResult<()> {
+        if !self.feed.holds() {
+            return Ok(());
+        }
+        for digest in self.accept_key.read(reader, &self.settings)? {
+            self.feed.accept(&digest);
+        }
+        Ok(())
+    }
+
+    /// A change that comes just before a check, or with it, is announced a moment later.
+    fn cause_of_check(&mut self, server: &Server, announced: u64) -> Cause {
+        let begun = Instant::now();
+        let until = begun + GRACE;
+        let mut heard = announced > self.changes_read;
+        while !heard && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+            heard = server.subscription.changes() > announced;
+        }
+        self.waited += begun.elapsed();
+        if heard { Cause::Event } else { Cause::Check }
+    }
+}
