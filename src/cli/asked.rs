@@ -10,7 +10,7 @@ use crate::route::explain::Question;
 /// A request, by its parts or as a curl command.
 #[derive(Args)]
 pub(crate) struct Asked {
-    /// The address that the connection comes from; 127.0.0.1 if there is none, or that of curl's `--interface`
+    /// The address that the connection comes from; without one it is 127.0.0.1, or curl's `--interface`
     ip: Option<IpAddr>,
     /// The method
     #[arg(

@@ -183,8 +183,8 @@ fn tell_held(text: &mut String, lists: &Lists) -> Vec<Value> {
     told
 }
 
-/// Reports which gateways of the fleet skip entries of `gray`, since they are of a version that knows addresses
-/// only. With their names, why they may not be all.
+/// Reports which gateways of the fleet skip entries of `gray`, since they are of a version that knows
+/// addresses only. With their names, why they may not be all.
 fn tell_behind(
     text: &mut String,
     lists: &Lists,

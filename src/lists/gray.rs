@@ -110,7 +110,7 @@ impl GrayList {
 
     /// The same list with another salt.
     #[must_use]
-    pub fn with_salt(self, salt: Salt) -> Self {
+    pub(crate) fn with_salt(self, salt: Salt) -> Self {
         let mut content = self.nets.content;
         if self.has_shares() && !salt.is_empty() {
             let mut hash = Sha256::new();
@@ -131,7 +131,7 @@ impl GrayList {
     }
 
     /// True when an entry is about a share: then the salt matters.
-    pub fn has_shares(&self) -> bool {
+    pub(crate) fn has_shares(&self) -> bool {
         self.nets.selection.has_shares()
     }
 

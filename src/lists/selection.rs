@@ -48,7 +48,7 @@ pub(crate) struct Selection {
     /// What is tested of each entry besides what it is filed under.
     checks: Box<[Check]>,
     /// What shares are told by.
-    keys: Box<[Key]>,
+    keys: Box<[BucketKey]>,
     /// An entry is about a share, if only about nobody's.
     has_shares: bool,
     /// An entry has an end.
@@ -66,7 +66,7 @@ enum Check {
 
 /// What a share is told by.
 #[derive(Debug)]
-enum Key {
+enum BucketKey {
     Client,
     Value(SourceNumber),
     Visitor,
@@ -123,9 +123,9 @@ impl Selection {
             }
         }
         let keys = share_keys.iter().map(|key| match key {
-            ShareKey::Client => Key::Client,
-            ShareKey::Part(part) => Key::Value(number(part)),
-            ShareKey::Visitor => Key::Visitor,
+            ShareKey::Client => BucketKey::Client,
+            ShareKey::Part(part) => BucketKey::Value(number(part)),
+            ShareKey::Visitor => BucketKey::Visitor,
         });
         Self {
             keys: keys.collect(),
@@ -313,12 +313,12 @@ impl<'a> Look<'a> {
         } = *self;
         self.scratch
             .bucket(key, |scratch| match selection.keys[key] {
-                Key::Client => Some(salt.bucket_of_client(subject.client)),
-                Key::Value(source) => {
+                BucketKey::Client => Some(salt.bucket_of_client(subject.client)),
+                BucketKey::Value(source) => {
                     let (value, _) = scratch.value(source, &selection.sources, subject)?;
                     (!value.is_empty()).then(|| salt.bucket(value))
                 }
-                Key::Visitor => subject.visitor().map(|it| salt.bucket(it.text())),
+                BucketKey::Visitor => subject.visitor().map(|it| salt.bucket(it.text())),
             })
     }
 

@@ -186,7 +186,7 @@ pub(crate) struct NearTerm {
     pub term: String,
     /// It holds.
     pub holds: bool,
-    /// What was found where it looks: the value, with everything escaped that is not printable, or the bucket.
+    /// What was found where it looks: the value, escaped where it is not printable, or the bucket.
     pub found: Option<String>,
 }
 

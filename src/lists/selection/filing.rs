@@ -125,8 +125,8 @@ pub(super) struct Filing {
     entries: Box<[Filed]>,
     /// Those that every request may have.
     pub(super) always: Run,
-    pub(super) v4: Nets<u32>,
-    pub(super) v6: Nets<u128>,
+    pub(super) v4: FiledNets<u32>,
+    pub(super) v6: FiledNets<u128>,
     by_source: Box<[SourceFile]>,
     /// The kinds of sources that something is filed under.
     kinds: u8,
@@ -144,7 +144,7 @@ pub(super) struct SourceFile {
 
 /// The entries that are filed under nets of one family.
 #[derive(Debug)]
-pub(super) struct Nets<A> {
+pub(super) struct FiledNets<A> {
     /// By the mask, in order.
     by_length: Vec<(A, FxHashMap<A, Run>)>,
 }
@@ -155,8 +155,8 @@ impl Filing {
         let mut filing = Self {
             entries: filed.iter().map(|(_, entry)| *entry).collect(),
             always: Run::default(),
-            v4: Nets::default(),
-            v6: Nets::default(),
+            v4: FiledNets::default(),
+            v6: FiledNets::default(),
             by_source: Box::default(),
             kinds: 0,
         };
@@ -228,7 +228,7 @@ impl SourceFile {
     }
 }
 
-impl<A> Default for Nets<A> {
+impl<A> Default for FiledNets<A> {
     fn default() -> Self {
         Self {
             by_length: Vec::new(),
@@ -236,7 +236,7 @@ impl<A> Default for Nets<A> {
     }
 }
 
-impl<A: Copy + Eq + Hash + BitAnd<Output = A>> Nets<A> {
+impl<A: Copy + Eq + Hash + BitAnd<Output = A>> FiledNets<A> {
     /// Adds what is filed under a net; those of one length come one after the other.
     fn add(&mut self, mask: A, net: A, run: Run) {
         if self.by_length.last().is_none_or(|(last, _)| *last != mask) {

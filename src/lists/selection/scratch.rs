@@ -13,7 +13,7 @@ pub struct Scratch {
     epoch: u32,
     /// The kinds of sources that have been looked for.
     looked_for: u8,
-    values: Vec<Noted>,
+    values: Vec<FoundValue>,
     /// The sources of a kind that were found.
     found: [Vec<SourceNumber>; SourceKind::NAMED.len()],
     /// Values that are not in the head as they are.
@@ -25,7 +25,7 @@ pub struct Scratch {
 
 /// Where a value is.
 #[derive(Clone, Copy, Debug, Default)]
-struct Noted {
+struct FoundValue {
     epoch: u32,
     /// In [`Scratch::texts`] instead of in the head.
     is_text: bool,
@@ -43,7 +43,7 @@ impl Scratch {
     /// The memory that it has, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         let found: usize = self.found.iter().map(Vec::capacity).sum();
-        self.values.capacity() * size_of::<Noted>()
+        self.values.capacity() * size_of::<FoundValue>()
             + found * size_of::<SourceNumber>()
             + self.buckets.capacity() * size_of::<NotedBucket>()
             + self.texts.capacity()
@@ -59,7 +59,7 @@ impl Scratch {
             self.epoch = 1;
         }
         if self.values.len() < sources {
-            self.values.resize(sources, Noted::default());
+            self.values.resize(sources, FoundValue::default());
         }
         if self.buckets.len() < keys {
             self.buckets.resize(keys, NotedBucket::default());
@@ -158,7 +158,7 @@ impl Scratch {
             if let Some(source) = names.find(field.name.of(bytes)) {
                 let source = SourceNumber(source);
                 if self.is_first(source, SourceKind::Header) {
-                    self.values[source.0 as usize] = Noted {
+                    self.values[source.0 as usize] = FoundValue {
                         epoch: self.epoch,
                         is_text: false,
                         place: field.value,
@@ -222,7 +222,7 @@ impl Scratch {
         let start = value.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
         let end = start.saturating_add(value.len());
         if bytes.get(start..end) == Some(value) {
-            self.values[source.0 as usize] = Noted {
+            self.values[source.0 as usize] = FoundValue {
                 epoch: self.epoch,
                 is_text: false,
                 place: Span::new(start, end),
@@ -236,7 +236,7 @@ impl Scratch {
 
     /// Notes the text from `start` on.
     fn note_text(&mut self, source: SourceNumber, start: usize) {
-        self.values[source.0 as usize] = Noted {
+        self.values[source.0 as usize] = FoundValue {
             epoch: self.epoch,
             is_text: true,
             place: Span::new(start, self.texts.len()),
