@@ -5,11 +5,14 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{
-    CopyFolder, DEADLINE, Gateway, LastProcess, Origin, Redis, Setup, run_to_exit, upgrade_well,
-    wait_until,
+    Client, CopyFolder, DEADLINE, Gateway, LastProcess, Origin, Redis, Setup, run_to_exit,
+    upgrade_well, wait_until,
 };
 
 /// Services `shop`, and `api` that shares its gray list, by the first part of the path.
@@ -209,4 +212,55 @@ fn a_reload_adds_a_service_and_takes_one_away() {
     assert_eq!(gateway.admin_get("/lists?service=api").0, 404);
     assert_eq!(of_service(&gateway, "shop")["generation"], 2);
     assert_eq!(gateway.get("127.0.0.5", "/api/").text(), "prod");
+}
+
+#[test]
+fn a_service_that_comes_by_a_reload_takes_its_requests_over_with_its_lists() {
+    let (redis, origins) = (Redis::start(), Origins::new());
+    origins.push(&redis);
+    let new = Origin::named("new prod");
+    redis.push("new:prod", &[&new]);
+    let mut gateway = with_services(Setup::new().redis(redis.url())).start();
+    let (addr, done) = (gateway.addr(), AtomicBool::new(false));
+    let served = thread::scope(|scope| {
+        let _done = Done(&done);
+        let ask = || {
+            let (mut client, mut served) = (Client::connect(addr), Vec::new());
+            while !done.load(Ordering::Relaxed) {
+                served.push(client.get("/new/").text());
+                served.dedup();
+            }
+            served
+        };
+        let asking = scope.spawn(ask);
+        for _ in 0..5 {
+            for (comes, name) in [(true, "new prod"), (false, "prod")] {
+                gateway.edit_ini(|it| match comes {
+                    true => it.set("service new.paths", "/new/"),
+                    false => it.unset("service new.paths"),
+                });
+                gateway.signal(Signal::SIGHUP);
+                wait_until(name, DEADLINE, || {
+                    gateway.get("127.0.0.5", "/new/").text() == name
+                });
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    let others: Vec<_> = served
+        .iter()
+        .filter(|it| *it != "prod" && *it != "new prod")
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert!(served.len() > 2, "{served:?}");
+}
+
+/// Ends those who ask also when the test has failed.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

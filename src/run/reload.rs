@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, select};
 use doors::NewDoors;
 use listeners::NewListeners;
-use store::StoreChange;
+use store::{StoreChange, TrialOutcome};
 
 use super::force_secret;
 use super::lists::rules;
@@ -73,9 +73,10 @@ impl Running {
         let (mut config, mut fixed) = current.reload(new);
         let store = StoreChange::between(current, &config, self.secrets);
         let servers = self.publisher.lists().len(ListName::Prod);
-        if let Some(trial) = store.try_it(&config, servers).map_err(in_words)? {
-            self.wait_for(&trial.outcome, trial.limit, commands)?;
-        }
+        let read = match store.try_it(&config, servers).map_err(in_words)? {
+            Some(trial) => self.wait_for(&trial.outcome, trial.limit, commands)?,
+            None => Vec::new(),
+        };
         let targets = NewTargets::open(current, &config).map_err(in_words)?;
         let doors = NewDoors::open(&current.admin, &config.admin, &sockets, &self.view);
         let doors = doors.map_err(in_words)?;
@@ -105,7 +106,7 @@ impl Running {
         }
         self.move_logs(targets);
         self.publisher.set_rules(rules(&config));
-        self.publisher.set_services(&config.services);
+        self.publisher.set_services(&config.services, read);
         listeners.expect_fewer_proxies();
         self.gateway.config.store(config.clone());
         listeners.bring_into_force(&self.gateway, &mut sockets);
@@ -123,10 +124,10 @@ impl Running {
     /// afterwards, but for the one that ends the gateway.
     fn wait_for(
         &mut self,
-        outcome: &Receiver<Result<(), String>>,
+        outcome: &Receiver<TrialOutcome>,
         limit: Duration,
         commands: &Receiver<Command>,
-    ) -> Result<(), String> {
+    ) -> TrialOutcome {
         let late = crossbeam_channel::after(limit);
         loop {
             let command = select! {

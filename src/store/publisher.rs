@@ -32,13 +32,13 @@ pub(crate) use handed::{HandedLists, HandedService, TakenLists};
 use self::intake::{Intake, Intakes, ListTerms, TermsByService};
 use super::copy::Keeper;
 use super::status::StoreShare;
-use super::{By, Cause, Fault, Mode, Status, StoreFinding};
+use super::{By, Cause, Fault, Mode, ServiceReading, Status, StoreFinding};
 use crate::config::{Config, ServiceSettings};
 use crate::error::StoreFindingKind;
 use crate::lists::findings::{self, Findings};
 use crate::lists::{GrayList, ListName, Lists, ServiceName, SharedLists};
 use crate::snapshot::Published;
-use crate::store::gate::guard::{GuardRules, HeldChange};
+use crate::store::gate::guard::{GuardRules, HeldChange, Timestamp};
 use crate::upstream::in_force::InForce;
 
 /// Brings lists into force. One for the process.
@@ -111,24 +111,33 @@ impl Publisher {
 
     /// As [`Self::set_services`].
     pub(crate) fn with_services(self, services: &[Arc<ServiceSettings>]) -> Self {
-        self.set_services(services);
+        self.set_services(services, Vec::new());
         self
     }
 
     /// From now on there are these services. What is in force of those that stay remains, and so does what
-    /// waits for them; what waits for one that is gone goes with it. Nothing is in force of a new one until
-    /// it is read.
-    pub(crate) fn set_services(&self, services: &[Arc<ServiceSettings>]) {
+    /// waits for them; what waits for one that is gone goes with it. A new one begins with what was `read` of
+    /// it, at the same moment; nothing else of that is used.
+    pub(crate) fn set_services(
+        &self,
+        services: &[Arc<ServiceSettings>],
+        read: Vec<ServiceReading>,
+    ) {
         let terms = services
             .iter()
             .map(|it| (it.name.clone(), ListTerms::of(it)));
         let terms: TermsByService = terms.collect();
+        let is_new = |it: &ServiceReading| self.lists.load_of(&it.service).is_none();
+        let read = read.into_iter().filter(is_new).collect();
+        let read = Self::parse_by(read, &terms);
+        self.prepare(&read);
         let mut entrance = self.locked_entrance();
         entrance.set_services(&terms);
         self.locked().retain(|service| terms.contains_key(service));
         self.terms.store(Arc::new(terms));
         // Whatever is in force is of services that there are here, too.
-        self.lists.set_services(services);
+        let new = self.judge_all(&mut entrance, read, Timestamp::now());
+        self.put_in_force_with(&mut entrance, new, Cause::Reconnect, Some(services));
         self.knock.notify_all();
     }
 
@@ -381,8 +390,19 @@ impl Publisher {
     fn put_in_force(
         &self,
         entrance: &mut Intakes,
+        new: Vec<(ServiceName, SharedLists)>,
+        cause: Cause,
+    ) {
+        self.put_in_force_with(entrance, new, cause, None);
+    }
+
+    /// As [`Self::put_in_force`]; from the same moment on there are these `services`, if any are named.
+    fn put_in_force_with(
+        &self,
+        entrance: &mut Intakes,
         mut new: Vec<(ServiceName, SharedLists)>,
         cause: Cause,
+        services: Option<&[Arc<ServiceSettings>]>,
     ) {
         self.share_gray(entrance, &mut new);
         let (mut all, mut others) = (Vec::new(), Vec::new());
@@ -399,7 +419,7 @@ impl Publisher {
             }
             all.push((service, lists));
         }
-        if all.is_empty() {
+        if all.is_empty() && services.is_none() {
             return;
         }
         // First: whoever sees the new lists sees when they came into force.
@@ -409,7 +429,10 @@ impl Publisher {
             status.of_mut(service).changed = changed;
         }
         drop(status);
-        self.lists.store_all(all);
+        match services {
+            Some(services) => self.lists.set_services_with(services, all),
+            None => self.lists.store_all(all),
+        }
         for service in &others {
             if let Some(intake) = entrance.get_mut(service) {
                 let lists = self.lists_of(service);

@@ -157,6 +157,16 @@ impl InForce {
     /// From now on these are the services, the first of them the default one. Those that were there keep
     /// their lists, and what is known and counted of them; the others have no lists until these are stored.
     pub fn set_services(&self, services: &[Arc<ServiceSettings>]) {
+        self.set_services_with(services, Vec::new());
+    }
+
+    /// As [`Self::set_services`], and from the same moment on some of them have these lists: of a new one, no
+    /// request finds it without any.
+    pub(crate) fn set_services_with(
+        &self,
+        services: &[Arc<ServiceSettings>],
+        lists: Vec<(ServiceName, Lists)>,
+    ) {
         let mut replacing = self.replacing();
         let before = self.published.load();
         let service = |settings: &Arc<ServiceSettings>| match before.of(&settings.name) {
@@ -168,14 +178,17 @@ impl InForce {
             None => unread(&mut replacing, &self.registry, settings),
         };
         let all: Vec<_> = services.iter().map(service).collect();
-        let table = Table::of(services);
+        let table = Arc::new(Table::of(services));
         for gone in before.services().iter().filter(|it| !table.has(it.name())) {
             self.names.forget(gone.name());
             let accounts = Arc::clone(gone.pools().accounts());
             replacing.gone.push(accounts);
         }
         drop(before);
-        self.publish(&mut replacing, all, Arc::new(table));
+        let with_settings = Serving::new(all, Arc::clone(&table), replacing.number());
+        let services = self.with_lists(&mut replacing, &with_settings, lists);
+        drop(with_settings);
+        self.publish(&mut replacing, services, table);
     }
 
     /// Replaces the lists of the default service, and its peers by theirs.
@@ -188,6 +201,19 @@ impl InForce {
     pub(crate) fn store_all(&self, lists: Vec<(ServiceName, Lists)>) {
         let mut replacing = self.replacing();
         let before = self.published.load();
+        let services = self.with_lists(&mut replacing, &before, lists);
+        let table = Arc::clone(before.table());
+        drop(before);
+        self.publish(&mut replacing, services, table);
+    }
+
+    /// The services of `before`, some of which have these lists, and their peers.
+    fn with_lists(
+        &self,
+        replacing: &mut Replacing,
+        before: &Serving,
+        lists: Vec<(ServiceName, Lists)>,
+    ) -> Vec<Arc<ServiceInForce>> {
         let mut changed = Vec::with_capacity(lists.len());
         for (name, lists) in lists {
             // A reload may have taken it away meanwhile.
@@ -197,10 +223,7 @@ impl InForce {
             self.names.use_for(&name, &lists);
             changed.push((place, replacing.keep(lists)));
         }
-        let services = self.with_peers_of(&before, &changed);
-        let table = Arc::clone(before.table());
-        drop((before, changed));
-        self.publish(&mut replacing, services, table);
+        self.with_peers_of(before, &changed)
     }
 
     /// The same lists, with the peers that their names mean by now.

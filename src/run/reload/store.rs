@@ -16,10 +16,13 @@ use crate::run::secrets::Secrets;
 use crate::store::format::title;
 use crate::store::{self, Cause, ServiceReading, StoreName};
 
+/// What was read, or why nothing could be.
+pub(super) type TrialOutcome = Result<Vec<ServiceReading>, String>;
+
 /// A first reading of a store that is to be followed.
 pub(super) struct StoreTrial {
     /// How it has ended.
-    pub(super) outcome: Receiver<Result<(), String>>,
+    pub(super) outcome: Receiver<TrialOutcome>,
     /// How long it may take.
     pub(super) limit: Duration,
 }
@@ -184,8 +187,8 @@ enum Wanted {
 }
 
 /// Reads the lists once.
-fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> Result<(), String> {
-    let readings = match store {
+fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> TrialOutcome {
+    let readings: Vec<ServiceReading> = match store {
         Store::Redis(settings) => {
             let once = store::redis::read(settings);
             let once = once.map_err(|error| format!("[redis] {error}"))?;
@@ -203,7 +206,7 @@ fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> 
         }
     };
     if wanted == Wanted::Connection {
-        return Ok(());
+        return Ok(readings);
     }
     for reading in &readings {
         let lists = reading.lists.iter();
@@ -217,6 +220,6 @@ fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> 
     let has_servers = own.any(|it| it.lists.prod.as_ref().is_ok_and(|it| !it.is_empty()));
     match wanted == Wanted::Servers && !has_servers {
         true => Err(format!("prod is empty in {store}, and has servers now")),
-        false => Ok(()),
+        false => Ok(readings),
     }
 }

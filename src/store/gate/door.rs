@@ -389,6 +389,11 @@ impl Door {
         until.filter(|_| waits && !self.is_late)
     }
 
+    /// True when a change of the gray list is held.
+    pub(in crate::store) fn holds_gray(&self) -> bool {
+        self.gray.held().is_some()
+    }
+
     /// What is held.
     pub(in crate::store) fn held(&self) -> Vec<HeldChange> {
         let held = [self.gray.held(), self.prod.held()];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Publisher;
-use super::intake::{Intakes, ListTerms};
+use super::intake::{Intakes, ListTerms, TermsByService};
 use crate::lists::{GrayList, Lists, ServiceName, SharedLists};
 use crate::store::gate::door::{self, Awaited, ParsedReading};
 use crate::store::gate::guard::Timestamp;
@@ -25,7 +25,14 @@ pub(super) struct ParsedService {
 impl Publisher {
     /// Reads the entries. Nobody waits for this.
     pub(super) fn parse(&self, readings: Vec<ServiceReading>) -> Vec<ParsedService> {
-        let terms = self.terms.load_full();
+        Self::parse_by(readings, &self.terms.load())
+    }
+
+    /// As [`Self::parse`], where these `terms` are to be in force.
+    pub(super) fn parse_by(
+        readings: Vec<ServiceReading>,
+        terms: &TermsByService,
+    ) -> Vec<ParsedService> {
         let parse = |reading: ServiceReading| {
             // Those of a service that is gone are dropped later.
             let terms = terms.get(&reading.service);
@@ -46,23 +53,14 @@ impl Publisher {
 
     pub(super) fn publish_parsed(
         &self,
-        mut read: Vec<ParsedService>,
+        read: Vec<ParsedService>,
         cause: Cause,
         now: impl FnOnce() -> Timestamp,
     ) -> Awaited {
-        // Those first whose gray lists others have.
-        read.sort_by_key(|it| it.gray_of.is_some());
         let mut entrance = self.locked_entrance();
         let now = now();
-        let mut new: Vec<(ServiceName, SharedLists)> = Vec::with_capacity(read.len());
-        let mut services = Vec::with_capacity(read.len());
-        for it in read {
-            let service = it.service.clone();
-            if let Some(lists) = self.judge(&mut entrance, &new, it, now) {
-                new.push((service.clone(), lists));
-                services.push(service);
-            }
-        }
+        let new = self.judge_all(&mut entrance, read, now);
+        let services: Vec<ServiceName> = new.iter().map(|it| it.0.clone()).collect();
         // Whoever sees the new lists must not see the age of the old ones.
         self.locked().checked = Some(now.instant);
         self.put_in_force(&mut entrance, new, cause);
@@ -91,6 +89,25 @@ impl Publisher {
         awaited
     }
 
+    /// What of readings comes into force, of each service that there still is.
+    pub(super) fn judge_all(
+        &self,
+        entrance: &mut Intakes,
+        mut read: Vec<ParsedService>,
+        now: Timestamp,
+    ) -> Vec<(ServiceName, SharedLists)> {
+        // Those first whose gray lists others have.
+        read.sort_by_key(|it| it.gray_of.is_some());
+        let mut new: Vec<(ServiceName, SharedLists)> = Vec::with_capacity(read.len());
+        for it in read {
+            let service = it.service.clone();
+            if let Some(lists) = self.judge(entrance, &new, it, now) {
+                new.push((service, lists));
+            }
+        }
+        new
+    }
+
     /// What of a reading comes into force, with the `new` lists of others; `None` if there is no such
     /// service any more.
     fn judge(
@@ -108,6 +125,7 @@ impl Publisher {
             true => Arc::new(Lists::unread()),
             false => self.compared(entrance, service),
         };
+        let mut salt = None;
         let owner = read.gray_of.as_ref();
         if let Some(owner) = owner {
             let renewed = new.iter().find(|(it, _)| it == owner);
@@ -122,13 +140,19 @@ impl Publisher {
             && current.gray.has_shares()
             && current.gray.salt() != gray.salt()
         {
-            // Another salt is never held, whatever is.
-            let salted = GrayList::clone(&current.gray).with_salt(gray.salt().clone());
-            current = with_gray(&current, Arc::new(salted));
+            salt = Some(gray.salt().clone());
         }
         let intake = entrance.get_mut(service)?;
         intake.set_owner(read.gray_of);
-        Some(intake.door.judge(&current, read.lists, read.empty_for, now))
+        let lists = read.lists;
+        let mut new = intake.door.judge(&current, lists, read.empty_for, now);
+        if let Some(salt) = salt
+            && intake.door.holds_gray()
+        {
+            // Another salt is never held. But where the list only waits for others, it waits as well.
+            new.gray = Arc::new(GrayList::clone(&new.gray).with_salt(salt));
+        }
+        Some(new)
     }
 
     /// The store has what it had when it was last read: true when that needs no second look, since

@@ -252,11 +252,10 @@ fn services_come_and_go_and_those_that_stay_keep_what_they_have_and_what_waits()
         vec![of("default", &["1.0.0.1"], &["1.1.1.1"], &[])],
     );
     let held = held_of(&publisher, "shop");
-    publisher.set_services(&settings(&[
-        ("default", 80, None),
-        ("shop", 81, None),
-        ("new", 83, None),
-    ]));
+    publisher.set_services(
+        &settings(&[("default", 80, None), ("shop", 81, None), ("new", 83, None)]),
+        Vec::new(),
+    );
     assert_eq!(held_of(&publisher, "shop"), held);
     assert!(!publisher.lists_of(&name("api")).are_read(), "it is gone");
     assert!(
@@ -266,10 +265,16 @@ fn services_come_and_go_and_those_that_stay_keep_what_they_have_and_what_waits()
     publish(&publisher, vec![of("new", &[], &[], &["4.4.4.4"])]);
     assert_eq!(state(&publisher, "new").2, ["4.4.4.4:83"]);
     publisher.accept(&held[0].1, By::Command).unwrap();
-    publisher.set_services(&settings(&[("default", 80, None), ("new", 83, None)]));
+    publisher.set_services(
+        &settings(&[("default", 80, None), ("new", 83, None)]),
+        Vec::new(),
+    );
     assert_eq!(held_of(&publisher, "default").len(), 1);
     // It is a new one when it comes back.
-    publisher.set_services(&settings(&[("default", 80, None), ("shop", 81, None)]));
+    publisher.set_services(
+        &settings(&[("default", 80, None), ("shop", 81, None)]),
+        Vec::new(),
+    );
     assert!(!publisher.lists_of(&name("shop")).are_read());
     assert_eq!(publisher.status().held().count(), 1);
 }
@@ -373,6 +378,55 @@ fn salts(publisher: &Publisher) -> [String; 2] {
         let lists = publisher.lists_of(&name(it));
         String::from_utf8(lists.gray.salt().text().to_vec()).unwrap()
     })
+}
+
+#[test]
+fn a_new_service_begins_with_what_was_read_of_it_and_the_others_stay_as_they_are() {
+    let publisher = publisher_of(&[("default", 80, None)]);
+    publish(&publisher, vec![of("default", &[], &[], &["1.1.1.1"])]);
+    let read = vec![
+        of("default", &["1.0.0.9"], &[], &["9.9.9.9"]),
+        // It has the gray list of the one that follows.
+        ServiceReading {
+            gray_of: Some(name("shop")),
+            ..of("api", &[], &["3.3.3.3"], &["3.3.3.4"])
+        },
+        of("shop", &["1.0.0.2"], &["2.2.2.2"], &["2.2.2.3"]),
+        of("gone", &["1.0.0.2"], &[], &["4.4.4.4"]),
+    ];
+    publisher.set_services(&settings(THREE), read);
+    assert_eq!(state(&publisher, "default").2, ["1.1.1.1:80"]);
+    assert_eq!(state(&publisher, "api").1, state(&publisher, "shop").1);
+    assert_eq!(state(&publisher, "shop").1.concat(), "1.0.0.2");
+    assert_eq!(generations(&publisher), [1, 1, 1]);
+}
+
+#[test]
+fn another_salt_waits_with_its_list_where_another_list_is_unsettled() {
+    let publisher = three();
+    publish(&publisher, vec![salted(&["percent:5"], Some("a"))]);
+    let unsettled = |gray: &[&str], salt| {
+        let mut reading = salted(gray, Some(salt));
+        reading.lists.pre = Ok(Entries::default());
+        reading.empty_for.pre = Duration::ZERO;
+        reading
+    };
+    // The list itself may be filled in a moment.
+    let mut emptied = salted(&[], Some("b"));
+    emptied.empty_for.gray = Duration::ZERO;
+    publish(&publisher, vec![emptied]);
+    assert_eq!(salts(&publisher), ["a", "a"]);
+    // Together with an empty pool, which may be filled in a moment.
+    publish(&publisher, vec![unsettled(&["percent:7"], "b")]);
+    let gray = state(&publisher, "shop").1;
+    assert_eq!(
+        (&*gray.concat(), salts(&publisher)),
+        ("percent:5", ["a", "a"].map(str::to_owned))
+    );
+    publish(&publisher, vec![unsettled(&["percent:5"], "b")]);
+    assert_eq!(salts(&publisher), ["a", "a"]);
+    publish(&publisher, vec![salted(&["percent:5"], Some("b"))]);
+    assert_eq!(salts(&publisher), ["b", "b"]);
 }
 
 #[test]
