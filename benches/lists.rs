@@ -33,6 +33,7 @@ const LENGTHS: [usize; 3] = [10, 1000, MILLION];
 
 fn main() {
     advice::return_large_blocks();
+    making();
     selections();
     targets();
     divan::main();
@@ -308,10 +309,24 @@ fn targets() {
             );
         }
     }
-    for (kind, name, target) in [(Kind::V4, "IPv4", "64 bytes"), (Kind::V6, "IPv6", "-")] {
+}
+
+/// What a million entries take to be made a list, and what memory.
+fn making() {
+    for (kind, attributes, name, target) in [
+        (Kind::V4, "", "IPv4", "64 bytes"),
+        (Kind::V6, "", "IPv6", "-"),
+        (Kind::V4, " until=2100-01-01T00:00Z", "IPv4 until", "-"),
+        (
+            Kind::V4,
+            " note=\"Jo of sales, asked for it\"",
+            "IPv4 note",
+            "-",
+        ),
+    ] {
         let texts: Vec<Vec<u8>> = entries(kind, MILLION)
             .into_iter()
-            .map(String::into)
+            .map(|it| (it + attributes).into())
             .collect();
         let before = MEMORY.current_usage();
         MEMORY.reset_peak_usage();

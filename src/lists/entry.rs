@@ -13,10 +13,15 @@ use super::peer::{ListedPeer, Place, USUAL_WEIGHT, write_weight};
 
 /// The canonical form: an address, or `network/length`.
 pub fn canonical(net: IpNet) -> String {
+    fmt::from_fn(|f| write_net(f, net)).to_string()
+}
+
+/// Writes the canonical form.
+pub(super) fn write_net(f: &mut fmt::Formatter<'_>, net: IpNet) -> fmt::Result {
     if net.prefix_len() == net.max_prefix_len() {
-        net.addr().to_string()
+        fmt::Display::fmt(&net.addr(), f)
     } else {
-        net.to_string()
+        fmt::Display::fmt(&net, f)
     }
 }
 

@@ -7,15 +7,9 @@ use super::rule::{Part, Rule, ShareKey, Term, Test};
 
 /// Notes what can be told of a rule alone, which was written as `text`.
 pub(super) fn of_rule(text: &str, rule: &Rule, notes: &mut Notes) {
-    let included = text.strip_prefix('!').unwrap_or(text);
-    let written = words(included).unwrap_or_default().into_iter();
-    for written in written.filter_map(|it| read_net(it).ok()) {
-        let net = written.trunc();
-        if net != written {
-            notes.add(FindingKind::HostBits, || {
-                notes::host_bits(text, written, net)
-            });
-        }
+    // An address has none.
+    if text.contains('/') {
+        host_bits(text, notes);
     }
     for term in &rule.terms {
         let told = |what: String| (rule.to_string(), what);
@@ -24,6 +18,20 @@ pub(super) fn of_rule(text: &str, rule: &Rule, notes: &mut Notes) {
         }
         if let Some(what) = other_term(term) {
             notes.add(FindingKind::OtherTerm, || told(what.to_owned()));
+        }
+    }
+}
+
+/// Notes nets that are written with host bits.
+fn host_bits(text: &str, notes: &mut Notes) {
+    let included = text.strip_prefix('!').unwrap_or(text);
+    let written = words(included).unwrap_or_default().into_iter();
+    for written in written.filter_map(|it| read_net(it).ok()) {
+        let net = written.trunc();
+        if net != written {
+            notes.add(FindingKind::HostBits, || {
+                notes::host_bits(text, written, net)
+            });
         }
     }
 }

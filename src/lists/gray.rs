@@ -1,5 +1,6 @@
 //! The gray list: addresses and nets, whether one of them covers a client, and the rules beside them.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use super::digest::{ContentHash, Digest};
 use super::entry::{canonical, read_net};
 use super::family::{CLIENTS_V4, CLIENTS_V6, Family};
 use super::flaws;
-use super::gray_entry::{GrayEntry, gray_entry};
+use super::gray_entry::{GrayEntry, other_entry};
 use super::name::ListName;
 use super::notes::{self, FindingKind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
-use super::rule::Rule;
+use super::rule::{Rule, order};
 use super::selection::near::{self, Inspection};
 use super::selection::{Look, Scratch, Selection};
 use super::share::Salt;
@@ -74,7 +75,7 @@ impl GrayList {
                     }
                     net
                 }
-                Err(_) => match gray_entry(text)? {
+                Err(_) => match other_entry(text)? {
                     GrayEntry::Net(net) => net,
                     GrayEntry::Rule(rule) => {
                         flaws::of_rule(text, &rule, noted);
@@ -97,7 +98,7 @@ impl GrayList {
         v6.sort_unstable_by_key(|net| (net.addr().to_bits(), net.prefix_len()));
         remarks.notes.dedup(&mut v4, |net| canonical((*net).into()));
         remarks.notes.dedup(&mut v6, |net| canonical((*net).into()));
-        rules.sort_unstable();
+        order::sort(&mut rules);
         remarks.notes.dedup(&mut rules, Rule::to_string);
         let nets = Arc::new(Nets::new(v4, v6, rules));
         Self {
@@ -365,9 +366,13 @@ impl Nets {
             content.update([6, net.prefix_len()]);
             content.update(net.addr().octets());
         }
+        let mut text = String::new();
         for rule in &rules {
             // No net begins with a 0, and no rule has a line feed.
-            content.update(format!("\0{rule}\n"));
+            text.clear();
+            // To write into a string does not fail.
+            let _ = write!(text, "\0{rule}\n");
+            content.update(&text);
         }
         Self {
             v4: v4.into_boxed_slice(),

@@ -33,9 +33,15 @@ pub fn gray_entry(text: &str) -> Result<GrayEntry, WrongEntry> {
     // There may be a million addresses, and there are few others.
     match read_net(text) {
         Ok(net) => Ok(GrayEntry::Net(net.trunc())),
-        Err(_) => {
-            let rule = Rule::parse(text)?;
-            Ok(rule.as_net().map_or(GrayEntry::Rule(rule), GrayEntry::Net))
-        }
+        Err(_) => other_entry(text),
     }
+}
+
+/// The same of a text that is no address or net alone.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn other_entry(text: &str) -> Result<GrayEntry, WrongEntry> {
+    let rule = Rule::parse(text)?;
+    Ok(rule.as_net().map_or(GrayEntry::Rule(rule), GrayEntry::Net))
 }

@@ -7,6 +7,7 @@
 
 mod host;
 mod moment;
+pub(in crate::lists) mod order;
 mod parse;
 mod part;
 mod share;

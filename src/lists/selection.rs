@@ -334,4 +334,4 @@ impl<'a> Look<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::lists) mod tests;

@@ -26,17 +26,18 @@ pub(super) fn moment(text: &str) -> Result<SystemTime, Wrong> {
     };
     let (time, zone) = rest.split_at(at);
     let offset = offset(zone).ok_or(MOMENT)?;
-    let time = match time.len() {
-        5 => format!("{time}:00"),
-        8 => time.to_owned(),
+    let seconds = match time.len() {
+        5 => ":00",
+        8 => "",
         _ if time.contains('.') => return Err("until is a moment in whole seconds"),
         _ => return Err(MOMENT),
     };
     // It takes a leap second for the one before.
-    if time.ends_with(":60") {
+    if time.len() == 8 && time.ends_with(":60") {
         return Err(MOMENT);
     }
-    let utc = humantime::parse_rfc3339(&format!("{date}T{time}Z")).map_err(|_| MOMENT)?;
+    let utc = [date, "T", time, seconds, "Z"].concat();
+    let utc = humantime::parse_rfc3339(&utc).map_err(|_| MOMENT)?;
     let seconds = utc
         .duration_since(UNIX_EPOCH)
         .map_err(|_| MOMENT)?

@@ -59,7 +59,9 @@ impl Rule {
             until,
             note: note.filter(|it| !it.is_empty()).map(Into::into),
         };
-        match rule.to_string().len() > LONGEST_ENTRY {
+        // The canonical form is at most three times as long (`%XX` for a byte), but for a few signs a term.
+        let may_be_too_long = text.len() > LONGEST_ENTRY / 4;
+        match may_be_too_long && rule.to_string().len() > LONGEST_ENTRY {
             true => Err(TOO_LONG),
             false => Ok(rule),
         }
@@ -154,6 +156,9 @@ fn unknown(kind: &str, rest: &str) -> Wrong {
 
 /// Terms in their canonical order, without those that others make of no use.
 fn simplified(mut terms: Vec<Term>) -> Vec<Term> {
+    if terms.len() == 1 {
+        return terms;
+    }
     terms.sort_unstable();
     terms.dedup();
     // Of shares by one key, the smallest is within all others, and comes first.

@@ -5,6 +5,7 @@ use std::fmt;
 use super::moment::write_moment;
 use super::words::{write_note, write_value};
 use super::{AppVersion, Comparison, Part, Rule, ShareKey, Term, Test};
+use crate::lists::entry::write_net;
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +34,7 @@ impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Everybody => f.write_str("*"),
-            Self::Net(net) => f.write_str(&crate::lists::entry::canonical(*net)),
+            Self::Net(net) => write_net(f, *net),
             Self::Part(part, test) => {
                 part.fmt(f)?;
                 let is_named = matches!(part, Part::Header(_) | Part::Cookie(_) | Part::Query(_));

@@ -63,7 +63,7 @@ pub(super) fn value(word: &str) -> Result<Value, Wrong> {
     let inner = word.strip_prefix('"');
     let is_quoted = inner.is_some();
     let mut chars = inner.unwrap_or(word).chars();
-    let (mut text, mut stars) = (String::new(), Vec::new());
+    let (mut text, mut stars) = (String::with_capacity(word.len()), Vec::new());
     let mut is_open = is_quoted;
     while let Some(it) = chars.next() {
         match it {
@@ -150,23 +150,24 @@ pub(super) fn write_value(
     let quote = if is_quoted { "\"" } else { "" };
     let star = |is_there| if is_there { "*" } else { "" };
     write!(f, "{quote}{}", star(open_start))?;
-    for it in text.chars() {
-        if matches!(it, '"' | '\\' | '*') {
-            f.write_char('\\')?;
-        }
-        f.write_char(it)?;
-    }
+    write_escaped(f, &text, &['"', '\\', '*'])?;
     write!(f, "{}{quote}", star(open_end))
+}
+
+/// Writes a text with a `\` before each of the `special` signs.
+fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str, special: &[char]) -> fmt::Result {
+    let mut written = 0;
+    for (at, _) in text.match_indices(special) {
+        f.write_str(&text[written..at])?;
+        f.write_char('\\')?;
+        written = at;
+    }
+    f.write_str(&text[written..])
 }
 
 /// Writes a note.
 pub(super) fn write_note(f: &mut fmt::Formatter<'_>, note: &str) -> fmt::Result {
     f.write_char('"')?;
-    for it in note.chars() {
-        if matches!(it, '"' | '\\') {
-            f.write_char('\\')?;
-        }
-        f.write_char(it)?;
-    }
+    write_escaped(f, note, &['"', '\\'])?;
     f.write_char('"')
 }

@@ -4,7 +4,7 @@ use std::hash::Hash;
 use std::ops::{BitAnd, Range};
 
 use ipnet::IpNet;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::sources::{SourceKind, SourceNumber, Sources};
 use crate::lists::rule::{Part, Rule, ShareKey, Term, Test};
@@ -160,6 +160,15 @@ impl Filing {
             by_source: Box::default(),
             kinds: 0,
         };
+        // Of each length, so that no table of a million is made anew again and again.
+        let (mut v4, mut v6) = ([0; 33], [0; 129]);
+        for same in filed.chunk_by(|(one, _), (other, _)| one == other) {
+            match same[0].0 {
+                Heading::V4(length, _) => v4[usize::from(length)] += 1,
+                Heading::V6(length, _) => v6[usize::from(length)] += 1,
+                _ => {}
+            }
+        }
         let mut by_source = Vec::new();
         by_source.resize_with(sources.count(), SourceFile::default);
         let mut start = 0;
@@ -171,11 +180,13 @@ impl Filing {
                 Heading::Always => filing.always = run,
                 Heading::V4(length, net) => {
                     let mask = u32::MAX.checked_shl(32 - u32::from(length));
-                    filing.v4.add(mask.unwrap_or(0), net, run);
+                    let count = v4[usize::from(length)];
+                    filing.v4.add(mask.unwrap_or(0), count, net, run);
                 }
                 Heading::V6(length, net) => {
                     let mask = u128::MAX.checked_shl(128 - u32::from(length));
-                    filing.v6.add(mask.unwrap_or(0), net, run);
+                    let count = v6[usize::from(length)];
+                    filing.v6.add(mask.unwrap_or(0), count, net, run);
                 }
                 Heading::Present(source) => {
                     filing.kinds |= sources.kind(source).bit();
@@ -237,10 +248,12 @@ impl<A> Default for FiledNets<A> {
 }
 
 impl<A: Copy + Eq + Hash + BitAnd<Output = A>> FiledNets<A> {
-    /// Adds what is filed under a net; those of one length come one after the other.
-    fn add(&mut self, mask: A, net: A, run: Run) {
+    /// Adds what is filed under a net; those of one length, of which there are `count`, come one after the
+    /// other.
+    fn add(&mut self, mask: A, count: usize, net: A, run: Run) {
         if self.by_length.last().is_none_or(|(last, _)| *last != mask) {
-            self.by_length.push((mask, FxHashMap::default()));
+            let nets = FxHashMap::with_capacity_and_hasher(count, FxBuildHasher);
+            self.by_length.push((mask, nets));
         }
         if let Some((_, nets)) = self.by_length.last_mut() {
             nets.insert(net, run);
