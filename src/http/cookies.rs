@@ -3,10 +3,22 @@
 /// The cookies of one field's value, each a name and a value as they were sent, without white space around
 /// them. What has no `=` is no cookie.
 pub(crate) fn pairs(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    value.split(|byte| *byte == b';').filter_map(|pair| {
-        let equals = memchr::memchr(b'=', pair)?;
-        let (name, value) = (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii());
-        (!name.is_empty()).then_some((name, value))
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        loop {
+            let at = memchr::memchr2(b'=', b';', rest)?;
+            let (name, behind) = (rest[..at].trim_ascii(), &rest[at + 1..]);
+            if rest[at] == b';' {
+                rest = behind;
+                continue;
+            }
+            let end = memchr::memchr(b';', behind);
+            let value = &behind[..end.unwrap_or(behind.len())];
+            rest = end.map_or(&[][..], |end| &behind[end + 1..]);
+            if !name.is_empty() {
+                return Some((name, value.trim_ascii()));
+            }
+        }
     })
 }
 
@@ -48,7 +60,24 @@ pub(crate) fn put_without(out: &mut Vec<u8>, value: &[u8], name: &[u8]) -> bool 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn cookies_are_what_stands_between_semicolons_on_both_sides_of_the_first_equals_sign(
+            value in "[a=; \t\"]{0,24}",
+        ) {
+            let parts = value.split(';').filter_map(|it| it.split_once('='));
+            let parts = parts.map(|(name, value)| (name.trim_ascii(), value.trim_ascii()));
+            let expected = parts.filter(|(name, _)| !name.is_empty());
+            let expected: Vec<_> = expected
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+                .collect();
+            prop_assert_eq!(pairs(value.as_bytes()).collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn a_cookie_is_taken_out_and_the_rest_stays_as_it_was() {

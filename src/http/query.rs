@@ -2,12 +2,28 @@
 
 /// The parameters of a query, each a name and a value as they were sent; without `=` the value is empty.
 pub(crate) fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let parts = query
-        .split(|byte| *byte == b'&')
-        .filter(|it| !it.is_empty());
-    parts.map(|part| match memchr::memchr(b'=', part) {
-        Some(equals) => (&part[..equals], &part[equals + 1..]),
-        None => (part, &[][..]),
+    let mut rest = query;
+    std::iter::from_fn(move || {
+        // What is empty between two of them is none.
+        while let [b'&', behind @ ..] = rest {
+            rest = behind;
+        }
+        let name = match memchr::memchr2(b'=', b'&', rest) {
+            None if rest.is_empty() => return None,
+            None => std::mem::take(&mut rest),
+            Some(at) => {
+                let (name, behind) = rest.split_at(at);
+                rest = behind;
+                name
+            }
+        };
+        let [b'=', behind @ ..] = rest else {
+            return Some((name, &[][..]));
+        };
+        let end = memchr::memchr(b'&', behind).unwrap_or(behind.len());
+        let (value, behind) = behind.split_at(end);
+        rest = behind;
+        Some((name, value))
     })
 }
 
@@ -51,7 +67,23 @@ fn digit(byte: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn parameters_are_what_stands_between_ampersands_on_both_sides_of_the_first_equals_sign(
+            query in "[a=&%+]{0,24}",
+        ) {
+            let parts = query.split('&').filter(|it| !it.is_empty());
+            let parts = parts.map(|it| it.split_once('=').unwrap_or((it, "")));
+            let expected: Vec<_> = parts
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+                .collect();
+            prop_assert_eq!(parameters(query.as_bytes()).collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn a_text_is_decoded_and_what_is_no_code_is_kept() {
