@@ -7,6 +7,10 @@ use crate::http::span::Span;
 use crate::http::subject::Subject;
 
 /// Memory for what is found in requests, one after the other; with it, finding allocates nothing.
+///
+/// Each worker has one, with 16 bytes for each source that its lists are about: for a million entries, each
+/// about a cookie of another name, that is 16 MB a worker. What entries are about is for the operator to say,
+/// and no request makes it more.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The request: what another one has left counts for nothing.
