@@ -4,8 +4,8 @@ use ipnet::IpNet;
 
 use super::{Rule, Term};
 
-/// Sorts rules as they compare. Of a million most are about addresses, and to compare those as numbers, side by
-/// side in memory, takes a fraction of the time.
+/// Sorts rules as they compare. Of a million most are about addresses, and to compare those as numbers, side
+/// by side in memory, takes a fraction of the time.
 pub(in crate::lists) fn sort(rules: &mut [Rule]) {
     rules.sort_by_cached_key(key);
     for same in rules.chunk_by_mut(|one, next| key(one) == key(next)) {
