@@ -180,6 +180,26 @@ fn shares_are_explained_by_the_bucket_by_which_they_are_dealt() {
     }
     let gray = pools.iter().filter(|it| *it == "pre").count();
     assert!(gray > 0 && gray < pools.len(), "{pools:?}");
+    // In the text, beside the share.
+    let ini = site.gateway.path("graygate.ini");
+    for (account, lines) in [
+        (
+            "bob",
+            &[
+                "bucket      17.87 of 30\n",
+                "+ percent:30:header:x-account: 17.87 of 30\n",
+            ][..],
+        ),
+        ("alice", &["- percent:30:header:x-account: 67.26 of 30\n"]),
+    ] {
+        let header = format!("X-Account: {account}");
+        let words = ["explain", "127.0.0.9", "--header", &header];
+        let output = run_to_exit(&[&words[..], &["-c", ini.to_str().unwrap()]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        for line in lines {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
 }
 
 #[test]

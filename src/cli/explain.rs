@@ -14,7 +14,9 @@ use crate::cli::lists::{Whom, stored};
 use crate::cli::report::Report;
 use crate::http::subject::Subject;
 use crate::lists::{Lists, ServiceName};
-use crate::route::explain::{self, Candidate, Explanation, NearEntry, Question, RoutingRules};
+use crate::route::explain::{
+    self, ABSENT, Candidate, Explanation, NearEntry, NearTerm, Question, RoutingRules,
+};
 use crate::route::{PoolStanding, ServiceTable};
 use crate::run;
 
@@ -112,7 +114,10 @@ fn text(explanation: &Explanation) -> String {
         text.map_or_else(String::new, |it| format!("{name:<12}{it}\n"))
     };
     let service = it.service.clone().filter(|it| it != ServiceName::DEFAULT);
-    let bucket = it.bucket.as_ref().map(|it| format!("{it} of 100"));
+    let bucket = it.bucket.as_ref().map(|bucket| match share_of(it, bucket) {
+        Some(share) => format!("{bucket} of {share}"),
+        None => bucket.clone(),
+    });
     let visitor = it
         .visitor_is_new
         .then(|| "new, with an id by chance".to_owned());
@@ -162,11 +167,7 @@ fn near(explanation: &Explanation) -> String {
             .filter(|_| entry.terms.len() > 1 || entry.terms[0].found.is_some())
         {
             let sign = if term.holds { '+' } else { '-' };
-            let found = term
-                .found
-                .as_ref()
-                .map(|it| format!(": {it}"))
-                .unwrap_or_default();
+            let found = found(term);
             text.push_str(&format!("{:<14}{sign} {}{found}\n", "", term.term));
         }
     }
@@ -175,6 +176,27 @@ fn near(explanation: &Explanation) -> String {
         text.push_str(&format!("{:<12}and {more} more\n", ""));
     }
     text
+}
+
+/// What was found where a term looks; a bucket with the share that it is held against.
+fn found(term: &NearTerm) -> String {
+    match (&term.found, share(term)) {
+        (None, _) => String::new(),
+        (Some(found), Some(share)) if found != ABSENT => format!(": {found} of {share}"),
+        (Some(found), _) => format!(": {found}"),
+    }
+}
+
+/// The share that a term is about, in percent, if it is about one.
+fn share(term: &NearTerm) -> Option<&str> {
+    term.term.strip_prefix("percent:")?.split(':').next()
+}
+
+/// The share of the entry that decides in which the request has this bucket.
+fn share_of<'a>(it: &'a Explanation, bucket: &str) -> Option<&'a str> {
+    let decides = |entry: &&NearEntry| Some(&entry.entry) == it.entry.as_ref();
+    let mut terms = it.near.iter().find(decides)?.terms.iter();
+    terms.find_map(|term| share(term).filter(|_| term.found.as_deref() == Some(bucket)))
 }
 
 fn verdict(entry: &NearEntry, decides: bool, explanation: &Explanation) -> &'static str {

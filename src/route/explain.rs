@@ -190,6 +190,9 @@ pub(crate) struct NearTerm {
     pub found: Option<String>,
 }
 
+/// What is found where a request has no such part; a value is in quotes.
+pub(crate) const ABSENT: &str = "absent";
+
 /// Decides as for a request, and says why.
 ///
 /// # Errors
@@ -336,7 +339,7 @@ impl NearEntry {
             holds: it.holds,
             found: match it.found {
                 TermFinding::Client => None,
-                TermFinding::Absent => Some("absent".to_owned()),
+                TermFinding::Absent => Some(ABSENT.to_owned()),
                 TermFinding::Bucket(bucket) => Some(percent(bucket)),
                 TermFinding::Value(value) => {
                     let shown = &value[..value.len().min(VALUE_SHOWN)];
