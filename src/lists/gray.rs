@@ -371,7 +371,7 @@ impl Nets {
             // No net begins with a 0, and no rule has a line feed.
             text.clear();
             // To write into a string does not fail.
-            let _ = write!(text, "\0{rule}\n");
+            let _ = writeln!(text, "\0{rule}");
             content.update(&text);
         }
         Self {
