@@ -79,13 +79,9 @@ pub(crate) fn check(
         member("reason"),
         member("bucket"),
     ];
-    let words: Vec<Option<&str>> = logged
-        .split('\t')
-        .skip(1)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .map(|it| Some(it).filter(|it| *it != "" && *it != "-"))
-        .collect();
+    let words = logged.split('\t').skip(1);
+    let words = words.map(|it| Some(it).filter(|it| !matches!(*it, "" | "-")));
+    let words: Vec<Option<&str>> = words.collect();
     let agree = members == expected
         && words[..4] == expected
         && (said.pool == pool && said.reason == first.reason)
