@@ -784,7 +784,9 @@ fn a_thousand_services_on_one_redis() {
             .set("redis.heartbeat", "off");
         let (begun, redis_before) = (Instant::now(), cpu_of(&redis));
         let gateway = setup.ready_within(Duration::from_secs(60)).start();
-        wait_for_pool(&gateway, "s999.test", GRAY, "pre");
+        wait_until("the first reading", Duration::from_secs(120), || {
+            pool(&gateway, "s999.test", GRAY) == "pre"
+        });
         let (first, redis_first) = (begun.elapsed(), cpu_of(&redis) - redis_before);
         let memory = (gateway.rss_kib(), gateway.peak_rss_kib());
         let (cpu, checks) = cpu_and_checks(&gateway);
@@ -849,7 +851,9 @@ fn a_service_that_changes_all_the_time_beside_one_with_a_million_entries() {
     }
     for notify in ["events", "tracking"] {
         let gateway = site.gateway(&site.redis.url(), notify);
-        wait_for_pool(&gateway, "shop.test", GRAY, "pre");
+        wait_until("the first reading", Duration::from_secs(120), || {
+            pool(&gateway, "shop.test", GRAY) == "pre"
+        });
         let still = (
             gateway.rss_kib(),
             times_of_changes(&gateway, &site.redis, "api").0,
