@@ -518,3 +518,106 @@ fn gateways_that_would_skip_entries_are_named_before_and_after_these_are_pushed(
     let (text, _) = run(&ini, &["lists", "check"]);
     assert!(!text.contains("not-understood"), "{text}");
 }
+
+#[test]
+fn gateways_that_differ_in_a_service_or_do_not_understand_the_entries_are_told_of() {
+    let (redis, folder) = (lists(), tempfile::tempdir().unwrap());
+    let ini = ini_of(&redis, folder.path());
+    redis.push("shop:gray", &[&"127.0.0.6"]);
+    redis.push("shop:prod", &[&"127.0.2.2"]);
+    let with_shop = |node: &str| setup(&redis, node).set("service shop.paths", "/shop/");
+    let (a, b) = (with_shop("a").start(), with_shop("b").start());
+    let c = start(&redis, "c");
+    let of_shop = |gateway: &Gateway| {
+        let (_, text) = gateway.admin_get("/lists?service=shop");
+        let page: Value = serde_json::from_str(&text).unwrap();
+        page["digest"].as_str().unwrap().to_owned()
+    };
+    let own = digest(&ini);
+    let wait = |digest: &str, time: &str| {
+        run(
+            &ini,
+            &["fleet", "wait", digest, "--nodes", "3", "--timeout", time],
+        )
+    };
+    let (text, good) = wait(&own, "20s");
+    assert!(good, "{text}");
+    // One that has no such service is none that holds its lists.
+    let shop = of_shop(&a);
+    assert_eq!(shop, of_shop(&b));
+    let (text, good) = run(&ini, &["fleet"]);
+    let differs =
+        format!("note: the gateways differ in service shop: a has {shop}, c has no such service");
+    assert!(good && text.contains(&differs), "{text}");
+    let (text, good) = wait(&shop, "1s");
+    let lacks = "2 of 3 gateways hold {}, at least 3 required; \
+                 c has no lists of shop, which it does not know (generation 0, heard from ";
+    assert!(
+        !good && text.contains(&lacks.replace("{}", &shop)),
+        "{text}"
+    );
+    c.end();
+    let (text, good) = run(
+        &ini,
+        &["fleet", "wait", &shop, "--nodes", "2", "--timeout", "20s"],
+    );
+    assert!(good, "{text}");
+    // One that holds something back of a service.
+    redis.cli(&["RPUSH", "shop:gray", "0.0.0.0/0"]);
+    wait_until("it is held", DEADLINE, || {
+        let held =
+            |node| heartbeat(&redis, node).unwrap()["services"]["shop"]["held"] == json!(["gray"]);
+        held("a") && held("b")
+    });
+    let held = a.admin_get("/lists?service=shop").1;
+    let held: Value = serde_json::from_str(&held).unwrap();
+    let accepted = a.path("graygate.ini");
+    let digest_of_change = held["held"][0]["digest"].as_str().unwrap();
+    let (text, good) = run(
+        accepted.to_str().unwrap(),
+        &["lists", "accept", digest_of_change],
+    );
+    assert!(good, "{text}");
+    let new = of_shop(&a);
+    let differs = format!("the gateways differ in service shop: a has {new}, b has {shop}");
+    wait_until("they differ", DEADLINE, || {
+        run(&ini, &["fleet"]).0.contains(&differs)
+    });
+    let (text, good) = run(&ini, &["fleet", "wait", &new, "--timeout", "1s"]);
+    let lacks = format!(
+        "1 of 2 gateways hold {new}; b holds {shop} of shop (generation 1, held: shop:gray, heard"
+    );
+    assert!(!good && text.contains(&lacks), "{text}");
+
+    // What a gateway of version 0.1.0 has written.
+    let old = json!({
+        "node": "old", "version": "0.1.0", "digest": own, "generation": 4, "age_seconds": 0.1, "mode": "events",
+        "held": [], "instance": "0123456789abcdef", "pid": 1, "started_at": "", "ttl_ms": 600_000,
+    });
+    redis.cli(&["SET", "graygate:node:old", &old.to_string(), "PX", "600000"]);
+    let check = |ini: &str| run(ini, &["lists", "check"]);
+    let (text, good) = check(&ini);
+    assert!(good, "all understand addresses: {text}");
+    let (text, good) = wait(&own, "20s");
+    assert!(good, "{text}");
+    // To be seen before it is pushed is too late for nobody: a service that it does not know is no matter.
+    redis.push("shop:gray", &[&"cookie:tester=1"]);
+    let shop_ini = a.path("graygate.ini");
+    let (text, _) = check(shop_ini.to_str().unwrap());
+    assert!(!text.contains("not-understood"), "{text}");
+    redis.push("gray", &[&"header:X-Tester", &"percent:5"]);
+    let (text, good) = check(&ini);
+    let skips = "gray: not-understood: header:x-tester: is skipped by the gateway old, ";
+    assert!(!good && text.contains(skips), "{text}");
+    let new = digest(&ini);
+    let behind = "old understands no entries but addresses, and skips others that ";
+    wait_until("it is told", DEADLINE, || {
+        run(&ini, &["fleet"]).0.contains(behind)
+    });
+    let (text, good) = wait(&new, "1s");
+    let lacks = format!(
+        "2 of 3 gateways hold {new}, at least 3 required; old holds {own} (generation 4, it understands no entries \
+         but addresses, heard from"
+    );
+    assert!(!good && text.contains(&lacks), "{text}");
+}

@@ -264,3 +264,191 @@ impl Drop for Done<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// As [`run`], of a command that answers in JSON.
+#[track_caller]
+fn members(gateway: &Gateway, words: &[&str]) -> Value {
+    let said = run(gateway, &[words, &["--json"]].concat());
+    // What is wrong stands on standard error as well.
+    let end = said.rfind('}').unwrap();
+    serde_json::from_str(&said[..=end]).unwrap()
+}
+
+#[test]
+fn the_commands_about_lists_tell_of_each_service_and_none_is_forgotten() {
+    // Nothing is announced, so the gateway keeps what it has.
+    let (redis, origins) = (
+        Redis::start_with_options(&["--rename-command", "CONFIG", ""]),
+        Origins::new(),
+    );
+    origins.push(&redis);
+    redis.push("shop:gray", &[&"percent:5"]);
+    redis.cli(&["SET", "shop:salt", "2026-12"]);
+    let setup = Setup::new().redis(redis.url());
+    let setup = with_services(setup)
+        .set("redis.notify", "poll")
+        .set("redis.poll_interval", "1h");
+    let gateway = setup.start();
+    wait_of_service(&gateway, "api", |it| it["counts"]["gray"] == 2);
+    let [pre, prod, shop_pre, shop_prod, api_pre, api_prod] =
+        origins.0.each_ref().map(ToString::to_string);
+    // What is shown of all is a lists file.
+    let expected = format!(
+        "[gray]\n[pre]\n{pre}\n[prod]\n{prod}\n\
+         [api pre]\n{api_pre}\n[api prod]\n{api_prod}\n\
+         [shop gray]\n127.0.0.5\npercent:5\n[shop pre]\n{shop_pre}\n[shop prod]\n{shop_prod}\n"
+    );
+    for words in [&["lists", "show"][..], &["lists", "show", "--offline"]] {
+        let shown = run(&gateway, words);
+        let lines = shown.lines().filter(|it| !it.starts_with('#'));
+        let text: String = lines.map(|it| format!("{it}\n")).collect();
+        assert_eq!(text, expected, "{words:?}");
+        assert!(shown.contains("# api: the gray list of shop\n"), "{shown}");
+        let one = run(&gateway, &[words, &["--service", "api"]].concat());
+        let part = format!("[shop gray]\n127.0.0.5\npercent:5\n[api pre]\n{api_pre}\n");
+        assert!(one.contains(&part) && !one.contains("[pre]"), "{one}");
+        let digest = of_service(&gateway, "api")["digest"].clone();
+        let all = members(&gateway, words);
+        assert_eq!(all["services"][0]["service"], "api");
+        assert_eq!(
+            all["services"][0]["digest"], digest,
+            "{words:?}: with the salt"
+        );
+        assert_eq!(
+            all["services"][0]["gray"],
+            json!(["127.0.0.5", "percent:5"])
+        );
+        let one = members(&gateway, &[words, &["--service", "api"]].concat());
+        assert_eq!(one["digest"], digest);
+    }
+    let said = run(&gateway, &["lists", "show", "--service", "web"]);
+    let none = "the gateway has no service web; there is default, api, shop";
+    assert!(said.contains(none), "{said}");
+    // Who is asked offline decides by the lists of the service, too.
+    let live = run(&gateway, &["explain", "127.0.0.5", "--path", "/shop/"]);
+    let asked = ["explain", "127.0.0.5", "--path", "/shop/", "--offline"];
+    let offline = run(&gateway, &asked);
+    let of_pool = |text: &str| {
+        text.lines()
+            .find(|it| it.starts_with("pool"))
+            .map(str::to_owned)
+    };
+    assert_eq!(of_pool(&live), of_pool(&offline), "{live}\n{offline}");
+    assert!(
+        offline.contains("127.0.0.5") && offline.contains(&shop_pre),
+        "{offline}"
+    );
+
+    let same = run(&gateway, &["lists", "diff"]);
+    assert!(
+        same.starts_with("the same: ") && same.ends_with("all 3 services are the same\n"),
+        "{same}"
+    );
+    redis.cli(&["RPUSH", "shop:gray", "127.0.0.7"]);
+    redis.cli(&["LREM", "api:pre", "0", &api_pre]);
+    let different = run(&gateway, &["lists", "diff"]);
+    for line in [
+        "+ shop gray 127.0.0.7".to_owned(),
+        "+ api gray 127.0.0.7".to_owned(),
+        format!("- api pre {api_pre}"),
+        "2 of 3 services differ: api, shop".to_owned(),
+        "graygate: the gateway does not hold what the store has of api, shop".to_owned(),
+    ] {
+        assert!(
+            different.lines().any(|it| it == line),
+            "{line}: {different}"
+        );
+    }
+    assert!(
+        different.contains("\nshop: different: the gateway holds "),
+        "{different}"
+    );
+    let of_default = run(&gateway, &["lists", "diff", "--service", "default"]);
+    assert!(
+        of_default.starts_with("the same: ") && of_default.lines().count() == 1,
+        "{of_default}"
+    );
+    let page = members(&gateway, &["lists", "diff"]);
+    assert_eq!(
+        (&page["same"], &page["services"][1]["service"]),
+        (&json!(false), &json!("shop"))
+    );
+    assert_eq!(
+        page["services"][1]["only_store"]["gray"],
+        json!(["127.0.0.7"])
+    );
+    let page = members(&gateway, &["lists", "diff", "--service", "shop"]);
+    assert_eq!(
+        (&page["same"], &page["service"]),
+        (&json!(false), &json!("shop"))
+    );
+    // One that cannot be compared is not the same, and hides no other one.
+    redis.cli(&["DEL", "shop:prod"]);
+    redis.cli(&["SET", "shop:prod", "x"]);
+    let different = run(&gateway, &["lists", "diff"]);
+    let wrong = "shop: not compared: shop prod: wrong-type: the key \"shop:prod\" is a string";
+    assert!(different.contains(wrong), "{different}");
+    assert!(
+        different.contains("2 of 3 services differ: api, shop"),
+        "{different}"
+    );
+}
+
+#[test]
+fn the_entries_of_all_services_are_checked() {
+    let (redis, origins) = (Redis::start(), Origins::new());
+    origins.push(&redis);
+    let setup = Setup::new().redis(redis.url());
+    let setup = with_services(setup).set("service api.peer_port", 81);
+    let ini = setup.write_ini();
+    let check = |words: &[&str]| {
+        let words = [&["lists", "check", "-c", ini.to_str().unwrap()], words].concat();
+        let output = run_to_exit(&words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (text, output.status.code())
+    };
+    let good = "nothing to report: gray 1, pre 3, prod 3 in 3 services\n";
+    assert_eq!(check(&[]), (good.to_owned(), Some(0)));
+    redis.push("shop:gray", &[&"percent:5:cookie", &"*", &"header:X"]);
+    redis.push("api:pre", &[&"10.1.0.1"]);
+    redis.push("api:prod", &[&"10.1.0.1:81"]);
+    redis.cli(&["RPUSH", "shop:salt", "x"]);
+    let shop = "shop salt: wrong-type: the key \"shop:salt\" is a list; it must be a string\n\
+                shop gray: skipped: percent:5:cookie: a share by a cookie, header or query parameter needs its \
+                name, like percent:5:cookie:uid\n\
+                shop gray: unreachable: *: admits everybody: the 2 other entries that admit somebody make no \
+                difference\n\
+                shop gray: admits-everybody: *: such a change is held until somebody confirms it\n";
+    let api = "api pre: in-both-pools: 10.1.0.1:81: is in prod, too\n";
+    assert_eq!(check(&["--service", "api"]), (api.to_owned(), Some(1)));
+    let (text, code) = check(&[]);
+    assert_eq!((text, code), (format!("{api}{shop}"), Some(1)));
+    let (text, _) = check(&["--json"]);
+    let page: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(page["remarks"], 5);
+    assert_eq!(page["services"][1]["service"], "shop");
+    assert_eq!(page["services"][1]["held"][0]["reason"], "admits-everybody");
+    // A lists file is checked for all services that it has, or that are configured.
+    let text =
+        "[gray]\n[pre]\n[prod]\n10.0.0.1\n[shop gray]\n10.0.0\n[shop pre]\n[shop prod]\n10.0.0.2\n";
+    std::fs::write(setup.path("lists"), text).unwrap();
+    let file = setup.path("lists");
+    let output = run_to_exit(&[
+        "lists",
+        "check",
+        file.to_str().unwrap(),
+        "-c",
+        "/nonexistent/x.ini",
+    ]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, "shop gray: almost: 10.0.0: is 10.0.0.0/24 meant?\n");
+    let output = run_to_exit(&[
+        "lists",
+        "check",
+        file.to_str().unwrap(),
+        "-c",
+        ini.to_str().unwrap(),
+    ]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("there is no section [api pre]"), "{said}");
+}

@@ -188,6 +188,14 @@ impl Output {
     }
 }
 
+/// Of which service.
+#[derive(Args)]
+pub(crate) struct OfService {
+    /// Only of this service, or of `default`; without it, of all that there are
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+}
+
 /// Whose lists.
 #[derive(Args)]
 pub(crate) struct Of {
@@ -213,6 +221,8 @@ pub(crate) enum ListsAction {
     /// Show the lists in force, in the form of a lists file
     Show {
         #[command(flatten)]
+        of_service: OfService,
+        #[command(flatten)]
         output: Output,
         #[command(flatten)]
         of: Of,
@@ -220,6 +230,8 @@ pub(crate) enum ListsAction {
     /// Show what only the store has (+) or only the running gateway (-); exits with 0 if
     /// they are the same
     Diff {
+        #[command(flatten)]
+        of_service: OfService,
         #[command(flatten)]
         output: Output,
         /// The ini file
@@ -240,6 +252,8 @@ pub(crate) enum ListsAction {
     Check {
         /// A lists file
         file: Option<PathBuf>,
+        #[command(flatten)]
+        of_service: OfService,
         #[command(flatten)]
         output: Output,
         /// The ini file

@@ -9,13 +9,15 @@ use clap_complete::Shell;
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
-use crate::cli::arguments::{self, Action, Arguments, FleetAction, ListsAction, ShellName};
+use crate::cli::arguments::{
+    self, Action, Arguments, FleetAction, ListsAction, OfService, ShellName,
+};
 use crate::cli::asked::AskedRequest;
 use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
-    accept, check, config, demo, explain, fleet, lists, lists_check, manual, peers, reload, status,
-    upgrade, waiting,
+    accept, check, config, demo, explain, fleet, lists, lists_check, lists_diff, manual, peers,
+    reload, status, upgrade, waiting,
 };
 use crate::{process, run};
 
@@ -135,8 +137,22 @@ fn on_fleet(action: FleetAction) -> (Form, Result<Report, String>) {
 
 fn on_lists(action: ListsAction) -> (Form, Result<Report, String>) {
     match action {
-        ListsAction::Show { output, of } => (output.form(), lists::show(&of.config, of.whom())),
-        ListsAction::Diff { output, config } => (output.form(), lists::diff(&config)),
+        ListsAction::Show {
+            of_service: OfService { service },
+            output,
+            of,
+        } => {
+            let shown = lists::show(&of.config, service.as_deref(), of.whom());
+            (output.form(), shown)
+        }
+        ListsAction::Diff {
+            of_service: OfService { service },
+            output,
+            config,
+        } => {
+            let difference = lists_diff::diff(&config, service.as_deref());
+            (output.form(), difference)
+        }
         ListsAction::Accept {
             digest,
             output,
@@ -144,9 +160,13 @@ fn on_lists(action: ListsAction) -> (Form, Result<Report, String>) {
         } => (output.form(), accept::accept(&config, &digest)),
         ListsAction::Check {
             file,
+            of_service: OfService { service },
             output,
             config,
-        } => (output.form(), lists_check::check(file.as_deref(), &config)),
+        } => {
+            let checked = lists_check::check(file.as_deref(), &config, service.as_deref());
+            (output.form(), checked)
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use crate::admin::pages::Member as _;
 use crate::admin::pages::explain::{HEADER, HOST, IP, METHOD, REQUEST_PATH};
 use crate::cli::admin_client::AdminClient;
-use crate::cli::lists::{Whom, stored};
+use crate::cli::lists::Whom;
 use crate::cli::report::Report;
+use crate::cli::stored;
 use crate::http::subject::Subject;
 use crate::lists::{Lists, ServiceName};
 use crate::route::explain::{
@@ -48,14 +49,20 @@ pub(crate) fn explain(
             let unread = secret.as_ref().err().map(ToString::to_string);
             config.gray.force_secret = secret.unwrap_or_default();
             let table = ServiceTable::new(&config.services);
+            let stored = stored::all(&config)?;
             let error = RefCell::new(None);
             let find = |subject: &Subject<'_>| {
                 let place = table.find(subject.host(), subject.path())?;
                 let service = &config.services[place];
-                let lists = stored(&config).unwrap_or_else(|what| {
-                    *error.borrow_mut() = Some(what);
-                    Lists::unread()
-                });
+                let of_it = stored.iter().find(|it| it.service == service.name);
+                let lists = match of_it.map(|it| &it.lists) {
+                    Some(Ok(lists)) => lists.clone(),
+                    Some(Err(what)) => {
+                        *error.borrow_mut() = Some(what.clone());
+                        Lists::unread()
+                    }
+                    None => Lists::unread(),
+                };
                 Ok(Candidate {
                     name: service.name.clone(),
                     fallback: service.upstream.fallback,

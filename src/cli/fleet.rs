@@ -179,11 +179,11 @@ fn differences(heard: &[Heard]) -> Vec<String> {
 ///
 /// # Errors
 /// One line: why that is not known.
-pub(crate) fn behind(settings: &RedisSettings) -> Result<Vec<String>, String> {
+pub(crate) fn behind(settings: &RedisSettings) -> Result<Vec<Node>, String> {
     let look = Nodes::new(settings).read(Instant::now() + TIME_LIMIT)?;
     let nodes = look.heard.into_iter().filter_map(|it| it.node);
     let behind = nodes.filter(|it| it.entries < GRAMMAR);
-    Ok(behind.map(|it| it.name).collect())
+    Ok(behind.collect())
 }
 
 fn settings(config: &Path) -> Result<RedisSettings, String> {
@@ -259,8 +259,13 @@ impl AwaitedNodes {
             // Writing to a String cannot fail.
             let _ = write!(text, ", at least {} required", self.at_least);
         }
+        let nodes = || self.seen.values().filter_map(|it| it.heard.node.as_ref());
+        let awaited = Awaited {
+            service: nodes().find_map(|it| it.service_of(digest)),
+            entries: nodes().map(|it| it.entries_used).max().unwrap_or_default(),
+        };
         for seen in lacking.iter().take(NAMED) {
-            let _ = write!(text, "; {}", shortcoming(seen));
+            let _ = write!(text, "; {}", shortcoming(seen, &awaited));
         }
         if lacking.len() > NAMED {
             let _ = write!(text, "; and {} more", lacking.len() - NAMED);
@@ -282,16 +287,33 @@ impl AwaitedNodes {
     }
 }
 
+/// What is waited for, as far as some gateway has it already.
+struct Awaited<'a> {
+    /// The service whose lists these are, if that is not the default one.
+    service: Option<&'a str>,
+    /// The grammar of the entries that are in force somewhere.
+    entries: u64,
+}
+
 /// Why one gateway does not count.
-fn shortcoming(seen: &LastSeen) -> String {
+fn shortcoming(seen: &LastSeen, awaited: &Awaited<'_>) -> String {
     let name = &seen.heard.name;
     let Some(node) = &seen.heard.node else {
         return format!("{name} has a heartbeat that is not understood");
     };
-    let generation = node.generation;
-    let holds = match &node.digest {
-        Some(digest) => format!("holds {digest} (generation {generation}"),
-        None => "has no lists (generation 0".to_owned(),
+    let of_service = awaited.service.map(|it| (it, node.services.get(it)));
+    let (generation, digest, whose) = match of_service {
+        None => (node.generation, &node.digest, String::new()),
+        Some((service, Some(it))) => (it.generation, &it.digest, format!(" of {service}")),
+        Some((service, None)) => (0, &None, format!(" of {service}, which it does not know")),
+    };
+    let holds = match digest {
+        Some(digest) => format!("holds {digest}{whose} (generation {generation}"),
+        None => format!("has no lists{whose} (generation 0"),
+    };
+    let behind = match node.entries < awaited.entries {
+        true => ", it understands no entries but addresses",
+        false => "",
     };
     let held = match held(node).as_slice() {
         [] => String::new(),
@@ -302,7 +324,7 @@ fn shortcoming(seen: &LastSeen) -> String {
         Some(ago) => format!("heard from {:.1}s ago", ago.as_secs_f64()),
         None => "its key never expires".to_owned(),
     };
-    format!("{name} {holds}{held}, {heard})")
+    format!("{name} {holds}{held}{behind}, {heard})")
 }
 
 /// What is held, of whichever service: `prod`, `shop:gray`.

@@ -1,4 +1,4 @@
-//! What is in force, and what is in the store: `graygate lists show` and `graygate lists diff`.
+//! What is in force, or in the store: `graygate lists show`.
 //!
 //! The running gateway is asked by its admin socket, or over TCP; offline, the configured store is read,
 //! by the same functions as in the gateway.
@@ -7,17 +7,18 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::admin::pages::lists::ListsPage;
-use crate::admin::pages::standing::ListsStanding;
+use crate::admin::pages::standing::{ListsStanding, ServiceStanding};
 use crate::admin::pages::{Member as _, Page};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::report::Report;
-use crate::config::{Config, Store};
-use crate::lists::{ByList, ListName, Lists, PeerList};
+use crate::cli::stored::{self, StoredLists};
+use crate::config::Config;
+use crate::lists::{ListName, Lists, PeerList, ServiceName};
 use crate::run;
-use crate::store::{Entries, format, redis};
+use crate::store::format;
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,26 +29,31 @@ pub(crate) enum Whom {
     Store,
 }
 
-/// Lists, from wherever they come.
-struct ListsContent {
+/// Lists of a service, from wherever they come.
+pub(super) struct ListsContent {
+    pub(super) service: ServiceName,
+    /// The service whose gray list it has.
+    gray_of: Option<ServiceName>,
     /// Lines about them, without line ends.
     about: Vec<String>,
     /// As the status of a gateway names it.
-    source: String,
-    digest: String,
+    pub(super) source: String,
+    pub(super) digest: String,
     /// In the order of [`ListName::ALL`], in canonical form, but peers as they were written.
-    entries: [BTreeSet<String>; 3],
+    pub(super) entries: [BTreeSet<String>; 3],
     /// What a gateway says of them besides.
-    standing: Option<ListsStanding>,
+    pub(super) standing: Option<ListsStanding>,
 }
 
 impl ListsContent {
     /// The members of the page `/lists` that are known.
-    fn members(&self) -> Value {
+    fn members(&self) -> Map<String, Value> {
         let mut members = match self.standing.as_ref().map(ListsStanding::render) {
             Some(Value::Object(members)) => members,
-            _ => serde_json::Map::new(),
+            _ => Map::new(),
         };
+        // They are told with their entries.
+        members.remove("services");
         let [gray, pre, prod] = &self.entries;
         members.extend([
             ("source".to_owned(), json!(self.source)),
@@ -55,114 +61,157 @@ impl ListsContent {
             ("gray".to_owned(), json!(gray)),
             ("written".to_owned(), json!({ "pre": pre, "prod": prod })),
         ]);
+        members
+    }
+
+    /// The same, with whose they are.
+    fn members_of_service(&self) -> Value {
+        let mut members = self.members();
+        members.extend([
+            ("service".to_owned(), json!(self.service.as_str())),
+            (
+                "gray_of".to_owned(),
+                json!(self.gray_of.as_ref().map(ServiceName::as_str)),
+            ),
+        ]);
         Value::Object(members)
+    }
+
+    /// A part of a lists file. A gray list that is shared is not there twice: it `stands` elsewhere.
+    fn write(&self, text: &mut String, stands: bool) {
+        // Writing to a String cannot fail.
+        for line in &self.about {
+            let _ = match self.service.is_default() {
+                true => writeln!(text, "# {line}"),
+                false => writeln!(text, "# {}: {line}", self.service),
+            };
+        }
+        for (list, entries) in ListName::ALL.into_iter().zip(&self.entries) {
+            let shared = self.gray_of.as_ref().filter(|_| list == ListName::Gray);
+            if let Some(owner) = shared {
+                let _ = writeln!(text, "# {}: the gray list of {owner}", self.service);
+                if stands {
+                    continue;
+                }
+            }
+            let title = format::title(shared.unwrap_or(&self.service), list.name());
+            let _ = writeln!(text, "[{title}]");
+            for entry in entries {
+                let _ = writeln!(text, "{entry}");
+            }
+        }
     }
 }
 
-/// The lists in the format of a lists file, with remarks about them in comments on top.
+/// The lists of one service, or of all, in the format of a lists file, with remarks about them in comments
+/// on top.
 ///
 /// # Errors
 /// One line: which of them cannot be asked, and why.
-pub(crate) fn show(config: &Path, whom: Whom) -> Result<Report, String> {
-    let content = match whom {
-        Whom::Gateway => of_gateway(config)?,
-        Whom::Store => of_store(&run::load(config)?)?,
+pub(crate) fn show(config: &Path, service: Option<&str>, whom: Whom) -> Result<Report, String> {
+    let one = service.map(named).transpose()?;
+    let found = match whom {
+        Whom::Gateway => of_gateway(config, one.as_ref())?,
+        Whom::Store => of_store(&run::load(config)?, one.as_ref())?,
     };
     let mut text = String::new();
-    // Writing to a String cannot fail.
-    for line in &content.about {
-        let _ = writeln!(text, "# {line}");
+    for content in &found {
+        content.write(&mut text, one.is_none());
     }
-    for (list, entries) in ListName::ALL.iter().zip(&content.entries) {
-        let _ = writeln!(text, "[{}]", list.name());
-        for entry in entries {
-            let _ = writeln!(text, "{entry}");
+    let Some((first, others)) = found.split_first() else {
+        return Err("there are no lists".to_owned());
+    };
+    let members = match &one {
+        Some(_) => first.members_of_service(),
+        None => {
+            let mut members = first.members();
+            if !others.is_empty() {
+                let others = others.iter().map(ListsContent::members_of_service);
+                members.insert("services".to_owned(), others.collect());
+            }
+            Value::Object(members)
         }
-    }
-    Ok(Report::new(text, content.members()))
+    };
+    Ok(Report::new(text, members))
 }
 
-/// Compares the store with what the gateway holds: a line for each entry, `+` where only the store has it,
-/// `-` where only the gateway has it; one for each list that the gateway holds or keeps, with the reason;
-/// one with both digests; and one more where the gateway does not read this store. The answer is no if they
-/// differ.
+/// The service of that name.
 ///
 /// # Errors
-/// One line: which of them cannot be asked, or why.
-pub(crate) fn diff(config: &Path) -> Result<Report, String> {
-    let (gateway, store) = (of_gateway(config)?, of_store(&run::load(config)?)?);
-    let mut text = String::new();
-    for (at, list) in ListName::ALL.iter().enumerate() {
-        let (held, stored) = (&gateway.entries[at], &store.entries[at]);
-        // Writing to a String cannot fail.
-        for entry in held.difference(stored) {
-            let _ = writeln!(text, "- {} {entry}", list.name());
-        }
-        for entry in stored.difference(held) {
-            let _ = writeln!(text, "+ {} {entry}", list.name());
-        }
-    }
-    for line in gateway.standing.iter().flat_map(kept) {
-        let _ = writeln!(text, "{line}");
-    }
-    let same = gateway.digest == store.digest;
-    let relation = if same { "the same" } else { "different" };
-    let _ = writeln!(
-        text,
-        "{relation}: the gateway holds {}, the store has {}",
-        gateway.digest, store.digest
-    );
-    if gateway.source != store.source {
-        let _ = writeln!(
-            text,
-            "the gateway reads {}, not {} as configured here; only a restart changes that",
-            gateway.source, store.source
-        );
-    }
-    let report = Report::new(text, difference(&gateway, &store));
-    Ok(match same {
-        true => report,
-        false => report.but("the gateway does not hold what the store has".to_owned()),
-    })
+/// It is none.
+pub(super) fn named(service: &str) -> Result<ServiceName, String> {
+    ServiceName::named(service).ok_or_else(|| format!("{service:?} is no name of a service"))
 }
 
-/// The same, as members.
-fn difference(gateway: &ListsContent, store: &ListsContent) -> Value {
-    let without = |one: &ListsContent, other: &ListsContent| {
-        let lists = ListName::ALL.iter().enumerate().map(|(at, list)| {
-            let entries: Vec<_> = one.entries[at].difference(&other.entries[at]).collect();
-            (list.name().to_owned(), json!(entries))
-        });
-        Value::Object(lists.collect())
-    };
-    let of = |it: &ListsContent| json!({ "source": it.source, "digest": it.digest });
-    let standing = gateway.standing.as_ref();
-    json!({
-        "same": gateway.digest == store.digest,
-        "only_gateway": without(gateway, store),
-        "only_store": without(store, gateway),
-        "gateway": of(gateway),
-        "store": of(store),
-        "held": standing.map(|it| it.held.render()),
-        "kept": standing.map(|it| it.kept.render()),
-    })
+/// That there is no such service.
+pub(super) fn unknown<'a>(
+    service: &ServiceName,
+    place: &str,
+    there: impl IntoIterator<Item = &'a str>,
+) -> String {
+    let there: Vec<&str> = there.into_iter().collect();
+    format!(
+        "{place} has no service {service}; there is {}",
+        there.join(", ")
+    )
 }
 
-fn of_gateway(config: &Path) -> Result<ListsContent, String> {
+/// What a gateway has of one service, or of all.
+fn of_gateway(config: &Path, one: Option<&ServiceName>) -> Result<Vec<ListsContent>, String> {
     let asker = AdminClient::of(config)?;
-    let (lists, entries) = whole(&asker)?;
+    let services = asker.lists()?.standing.services;
+    let default = ServiceName::default();
+    if services.is_empty() {
+        return match one {
+            Some(one) if !one.is_default() => Err(unknown(one, "the gateway", [default.as_str()])),
+            _ => Ok(vec![content(&asker, &default, None)?]),
+        };
+    }
+    let names = services.iter().map(|it| it.service.as_str());
+    if let Some(one) = one.filter(|one| !names.clone().any(|it| it == one.as_str())) {
+        return Err(unknown(one, "the gateway", names));
+    }
+    let wanted = services
+        .iter()
+        .filter(|it| one.is_none_or(|one| one.as_str() == it.service));
+    let contents = wanted.map(|it| {
+        let service = ServiceName::named(&it.service).unwrap_or_default();
+        content(&asker, &service, Some(it))
+    });
+    contents.collect()
+}
+
+/// What a gateway has of a service.
+///
+/// # Errors
+/// Why it cannot be asked, or that it has no lists of it.
+pub(super) fn content(
+    asker: &AdminClient,
+    service: &ServiceName,
+    of_service: Option<&ServiceStanding>,
+) -> Result<ListsContent, String> {
+    let (lists, entries) = whole(asker, service)?;
     let source = &lists.source;
     if lists.generation == 0 {
         let why = lists.error.as_deref().unwrap_or("not yet");
+        let of_it = match service.is_default() {
+            true => String::new(),
+            false => format!(" of {service}"),
+        };
         return Err(format!(
-            "the gateway has read no lists from {source}: {why}"
+            "the gateway has read no lists{of_it} from {source}: {why}"
         ));
     }
+    let (generation, digest) = (lists.generation, &lists.digest);
+    let mut about = vec![format!("generation {generation}, digest {digest}")];
+    if service.is_default() {
+        about.insert(0, format!("in force; source {source}, mode {}", lists.mode));
+    }
+    let gray_of = of_service.and_then(|it| it.gray_of.as_deref());
     Ok(ListsContent {
-        about: vec![
-            format!("in force; source {source}, mode {}", lists.mode),
-            format!("generation {}, digest {}", lists.generation, lists.digest),
-        ],
+        service: service.clone(),
+        gray_of: gray_of.and_then(ServiceName::named),
+        about,
         source: lists.source.clone(),
         digest: lists.digest.clone(),
         entries,
@@ -177,10 +226,14 @@ const AT_ONCE: usize = 50_000;
 const CHANGES: usize = 10;
 
 /// The state of the lists, and all their entries, at one moment.
-fn whole(asker: &AdminClient) -> Result<(ListsStanding, [BTreeSet<String>; 3]), String> {
+fn whole(
+    asker: &AdminClient,
+    service: &ServiceName,
+) -> Result<(ListsStanding, [BTreeSet<String>; 3]), String> {
     let page_from = |offset: usize| {
-        let part = ListsPage::part(offset, AT_ONCE);
-        asker.page_with::<ListsPage>(&part.each_ref().map(|(name, it)| (*name, it.as_str())))
+        let part = ListsPage::part_of(service, offset, AT_ONCE);
+        let part: Vec<_> = part.iter().map(|(name, it)| (*name, it.as_str())).collect();
+        asker.page_with::<ListsPage>(&part)
     };
     for _ in 0..CHANGES {
         let first = page_from(0)?;
@@ -218,26 +271,35 @@ fn take(page: &ListsPage, entries: &mut [BTreeSet<String>; 3]) -> bool {
     more
 }
 
-/// What a gateway says about lists that have not come into force.
-fn kept(lists: &ListsStanding) -> Vec<String> {
-    let held = lists.held.iter().map(|it| {
-        let (list, reason, digest) = (&it.list, &it.reason, &it.digest);
-        format!("{list} is held: {reason}; to accept it: graygate lists accept {digest}")
-    });
-    let kept = lists.kept.iter();
-    let kept = kept.map(|it| format!("{} is kept, since the store has: {}", it.list, it.fault));
-    held.chain(kept).collect()
+/// What the store has of one service, or of all.
+fn of_store(config: &Config, one: Option<&ServiceName>) -> Result<Vec<ListsContent>, String> {
+    let all = stored::all(config)?;
+    let names = all.iter().map(|it| it.service.as_str());
+    if let Some(one) = one.filter(|one| !names.clone().any(|it| it == one.as_str())) {
+        return Err(unknown(one, "the ini file", names));
+    }
+    let wanted = all
+        .into_iter()
+        .filter(|it| one.is_none_or(|one| *one == it.service));
+    wanted.map(|it| of_stored(config, it)).collect()
 }
 
-fn of_store(config: &Config) -> Result<ListsContent, String> {
-    let lists = stored(config)?;
+/// What the store has of a service.
+///
+/// # Errors
+/// Which of its lists cannot be read, and why.
+pub(super) fn of_stored(config: &Config, stored: StoredLists) -> Result<ListsContent, String> {
+    let lists: Lists = stored.lists?;
     let source = config.store.to_string();
     let peers = |list: &PeerList| list.written().iter().map(ToString::to_string).collect();
+    let mut about = vec![format!("digest {}", lists.digest)];
+    if stored.service.is_default() {
+        about.insert(0, format!("in the store: {source}"));
+    }
     Ok(ListsContent {
-        about: vec![
-            format!("in the store: {source}"),
-            format!("digest {}", lists.digest),
-        ],
+        service: stored.service,
+        gray_of: stored.gray_of,
+        about,
         source,
         digest: lists.digest.to_string(),
         entries: [
@@ -247,34 +309,4 @@ fn of_store(config: &Config) -> Result<ListsContent, String> {
         ],
         standing: None,
     })
-}
-
-/// The lists as they are in the store at this moment, whatever a gateway does with them.
-pub(super) fn stored(config: &Config) -> Result<Lists, String> {
-    let port = config.default_service().upstream.peer_port;
-    let mut types = redis::WrongTypes::default();
-    let reading = match &config.store {
-        Store::File(path) => {
-            let read = format::read(path);
-            let read = read.and_then(|text| format::parse_services(&text, &config.services));
-            let all = read.map_err(|error| format!("{}: {error}", path.display()))?;
-            // The default service's are the first.
-            let own = all.into_iter().next().map(|it| it.lists);
-            own.unwrap_or_else(|| ByList::from_fn(|_| Ok(Entries::default())))
-        }
-        Store::Redis(settings) => {
-            let once = redis::read(settings);
-            let once = once.map_err(|error| format!("{}: {error}", settings.url))?;
-            types = once.types;
-            once.reading
-        }
-    };
-    if let Some((list, Err(fault))) = reading.iter().find(|(_, it)| it.is_err()) {
-        return Err(match types.of(list) {
-            Some(what) => format!("{}: {}: {what}", list.name(), fault.name()),
-            None => format!("{}: {}", list.name(), fault.name()),
-        });
-    }
-    let entries = reading.map(Result::unwrap_or_default);
-    Ok(Lists::parse(1, entries.as_ref(), port))
 }

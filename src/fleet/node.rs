@@ -108,6 +108,13 @@ impl Node {
         digests.any(|it| it.as_deref() == Some(digest))
     }
 
+    /// The service besides the default one whose lists have this digest, if it has one.
+    pub(crate) fn service_of(&self, digest: &str) -> Option<&str> {
+        let mut services = self.services.iter();
+        let found = services.find(|(_, it)| it.digest.as_deref() == Some(digest));
+        found.map(|(name, _)| &**name)
+    }
+
     /// Parses a heartbeat, which anybody may have written; `None` when it is something else. What only
     /// later versions know is ignored.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {

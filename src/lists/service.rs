@@ -23,6 +23,14 @@ impl ServiceName {
         (is_name && text != Self::DEFAULT).then(|| Self(text.into()))
     }
 
+    /// The service that somebody names, who may mean the default one, too.
+    pub(crate) fn named(text: &str) -> Option<Self> {
+        match text {
+            Self::DEFAULT => Some(Self::default()),
+            text => Self::parse(text),
+        }
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

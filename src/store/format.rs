@@ -126,7 +126,51 @@ pub(crate) fn parse_services(
         let port = settings(name).map_or(80, |it| it.upstream.peer_port);
         check(list, entry, port)
     };
-    let mut all = read_sections(text, is_known, check)?;
+    readings(read_sections(text, is_known, check)?, services)
+}
+
+/// As [`parse_services`], but entries that cannot be read are among the others; without `services`, of those
+/// that the file is about.
+///
+/// # Errors
+/// What is wrong with the file otherwise.
+pub(crate) fn parse_leniently(
+    text: &[u8],
+    services: Option<&[Arc<ServiceSettings>]>,
+) -> Result<Vec<ServiceReading>, FileError> {
+    let is_known =
+        |name: &ServiceName| services.is_none_or(|all| all.iter().any(|it| it.name == *name));
+    let mut all = read_sections(text, is_known, |_, _, _| Ok(()))?;
+    if let Some(services) = services {
+        return readings(all, services);
+    }
+    let own = ServiceName::default();
+    if all.is_empty() || all.contains_key(&own) {
+        all.entry(own.clone()).or_default();
+    }
+    // The default one first. Others may share a gray list, and need none of their own.
+    let mut names: Vec<ServiceName> = all.keys().cloned().collect();
+    names.sort_by_key(|it| !it.is_default());
+    let readings = names.into_iter().map(|service| {
+        let mut sections = all.remove(&service).unwrap_or_default();
+        if !service.is_default() {
+            sections.lists.gray.get_or_insert_default();
+        }
+        let salt = sections.salt.take().flatten();
+        let lists = sections.reading(&service)?;
+        Ok(ServiceReading {
+            service,
+            salt,
+            ..ServiceReading::settled(lists)
+        })
+    });
+    readings.collect()
+}
+
+fn readings(
+    mut all: BTreeMap<ServiceName, ServiceSections>,
+    services: &[Arc<ServiceSettings>],
+) -> Result<Vec<ServiceReading>, FileError> {
     let readings = services.iter().map(|settings| {
         let name = &settings.name;
         let mut sections = all.remove(name).unwrap_or_default();
@@ -152,19 +196,6 @@ pub(crate) fn parse_services(
         })
     });
     readings.collect()
-}
-
-/// As [`parse`], but entries that cannot be read are among the others, and those of other services are left
-/// out.
-///
-/// # Errors
-/// What is wrong with the file otherwise.
-pub(crate) fn parse_leniently(text: &[u8]) -> Result<Reading, FileError> {
-    let mut sections = read_sections(text, |_| true, |_, _, _| Ok(()))?;
-    let sections = sections.remove(&ServiceName::default());
-    sections
-        .unwrap_or_default()
-        .reading(&ServiceName::default())
 }
 
 /// The sections of a service.

@@ -186,6 +186,11 @@ impl Publisher {
         names
     }
 
+    /// The service whose gray list this one has, if it is another one.
+    pub(crate) fn owner_of(&self, service: &ServiceName) -> Option<ServiceName> {
+        self.locked_entrance().owner_of(service).cloned()
+    }
+
     /// What is known of the store.
     pub(crate) fn status(&self) -> Status {
         self.locked().clone()

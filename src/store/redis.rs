@@ -30,7 +30,7 @@ mod unsettled;
 mod watcher;
 mod watchers;
 
-pub(crate) use self::keyring::Keyring;
+pub(crate) use self::keyring::{KeyOf, Keyring};
 pub(crate) use self::once::check_files;
 pub(crate) use self::once::read;
 pub(crate) use self::types::WrongTypes;

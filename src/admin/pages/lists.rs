@@ -79,10 +79,7 @@ impl PartAsked {
         let Some((_, name)) = pairs.find(|(key, _)| key == SERVICE) else {
             return Ok(ServiceName::default());
         };
-        if name == ServiceName::DEFAULT {
-            return Ok(ServiceName::default());
-        }
-        ServiceName::parse(&name).ok_or_else(|| format!("{name:?} is no name of a service"))
+        ServiceName::named(&name).ok_or_else(|| format!("{name:?} is no name of a service"))
     }
 
     fn of_list(self, len: usize) -> Range<usize> {
@@ -345,6 +342,17 @@ impl ListsPage {
     /// The query for a part of each list.
     pub(crate) fn part(offset: usize, limit: usize) -> [(&'static str, String); 2] {
         [(OFFSET, offset.to_string()), (LIMIT, limit.to_string())]
+    }
+
+    /// The same, of a service. An older gateway knows no other than the default one, nor the question.
+    pub(crate) fn part_of(
+        service: &ServiceName,
+        offset: usize,
+        limit: usize,
+    ) -> Vec<(&'static str, String)> {
+        let named = (!service.is_default()).then(|| (SERVICE, service.to_string()));
+        let part = Self::part(offset, limit);
+        named.into_iter().chain(part).collect()
     }
 
     /// The entries of a list that are on this page; peers as they were written, where the gateway says that.

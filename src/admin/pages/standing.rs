@@ -46,7 +46,8 @@ object! {
         held: Vec<HeldShown>,
         heartbeat: Option<Heartbeats>,
         copy: Option<LastGood>,
-        /// All services, the default one first; none where there is only that one.
+        /// All services, the default one first; none where there is only that one, nor on the page of
+        /// another one.
         services: Vec<ServiceStanding>,
     }
 }
@@ -55,6 +56,8 @@ object! {
     /// How the lists of a service stand.
     pub(crate) struct ServiceStanding {
         service: String,
+        /// The service whose gray list it has, if that is another one.
+        gray_of: Option<String>,
         generation: u64,
         digest: String,
         /// By list; by these, changes of the same content are accepted.
@@ -198,7 +201,7 @@ impl ListsStanding {
             heartbeat: view.heartbeat.load().as_ref().map(|it| Heartbeats::of(it)),
             copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
             services: match view.publisher.services() {
-                services if services.len() > 1 => services
+                services if services.len() > 1 && service.is_default() => services
                     .iter()
                     .map(|it| ServiceStanding::of(view, &status, it))
                     .collect(),
@@ -216,6 +219,7 @@ impl ServiceStanding {
         let of_service = status.of(service);
         Self {
             service: service.to_string(),
+            gray_of: view.publisher.owner_of(service).map(|it| it.to_string()),
             generation: lists.generation,
             digest: lists.digest.to_string(),
             digests: digests(service, &lists),

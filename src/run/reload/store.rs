@@ -14,7 +14,7 @@ use crate::run::Running;
 use crate::run::lists::{purpose, start_heartbeat};
 use crate::run::secrets::Secrets;
 use crate::store::format::title;
-use crate::store::{self, Cause, ServiceReading, StoreName};
+use crate::store::{self, Cause, StoreName};
 
 /// What was read, or why nothing could be.
 pub(super) type TrialOutcome = Result<Vec<ServiceReading>, String>;
@@ -191,9 +191,7 @@ fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> 
     let readings: Vec<ServiceReading> = match store {
         Store::Redis(settings) => {
             let once = store::redis::read(settings);
-            let once = once.map_err(|error| format!("[redis] {error}"))?;
-            let own = ServiceReading::settled(once.reading);
-            [own].into_iter().chain(once.others).collect()
+            once.map_err(|error| format!("[redis] {error}"))?.readings
         }
         Store::File(path) => {
             let outcome = store::format::read(path);

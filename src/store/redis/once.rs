@@ -18,10 +18,8 @@ use crate::store::{Fault, Reading, ServiceReading};
 
 /// What was read once.
 pub(crate) struct Once {
-    /// The lists of the default service.
-    pub reading: Reading,
-    /// What was read of the others, in the order of the settings.
-    pub others: Vec<ServiceReading>,
+    /// What was read of each service, in the order of the settings.
+    pub readings: Vec<ServiceReading>,
     /// What there is to say of keys that cannot be read.
     pub types: WrongTypes,
 }
@@ -56,13 +54,8 @@ pub(crate) fn read(settings: &config::RedisSettings) -> Result<Once, String> {
         let keys = |it: usize| keyring.services()[it].clone();
         left.extend(others.map(|it| it.into_iter().map(keys).collect()));
     }
-    let mut readings = found.into_iter().flatten();
-    let first = readings.next().map(|it| it.lists);
-    Ok(Once {
-        reading: first.ok_or("there is no service")?,
-        others: readings.collect(),
-        types,
-    })
+    let readings = found.into_iter().flatten().collect();
+    Ok(Once { readings, types })
 }
 
 /// Reads what one server has of the services.

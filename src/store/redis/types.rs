@@ -7,18 +7,12 @@ use redis::RedisResult;
 
 use super::keyring::{KeyOf, KeyPart, Keyring};
 use super::link::Link;
-use crate::lists::ListName;
 
 /// The keys that have a wrong type, each with what is said of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WrongTypes(Vec<(KeyOf, String)>);
 
 impl WrongTypes {
-    /// What is said of a list of the default service, if its key has a wrong type.
-    pub(crate) fn of(&self, list: ListName) -> Option<&str> {
-        self.of_key(KeyOf::list(0, list))
-    }
-
     /// What is said of a key that has a wrong type.
     pub(crate) fn of_key(&self, key: KeyOf) -> Option<&str> {
         let mut all = self.0.iter();
