@@ -26,6 +26,7 @@ mod metrics;
 pub(crate) mod pages;
 mod query;
 pub(crate) mod requests;
+mod served;
 pub(crate) mod socket;
 pub(crate) mod token;
 pub(crate) mod view;

@@ -332,6 +332,7 @@ named! {
     /// Why a gateway that serves is not as well as it should be.
     pub enum Degradation {
         PoolOut = "pool-out", "no server of a pool is up";
+        ServiceUnserved = "service-unserved", "a service has no lists, or nobody in prod to ask, so that its requests get 503";
         PoolFailing = "pool-failing", "fewer than half of a pool's servers are up";
         DescriptorsShort = "descriptors-short", "there are too few descriptors for max_connections, or nine in ten of them are open";
         LogDropped = "log-dropped", "log lines were dropped within the last hour";

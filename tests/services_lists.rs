@@ -452,3 +452,128 @@ fn the_entries_of_all_services_are_checked() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("there is no section [api pre]"), "{said}");
 }
+
+#[test]
+fn what_a_service_lacks_or_holds_is_told_by_its_name_and_an_upgrade_lets_nothing_in() {
+    let (redis, origins, place) = (Redis::start(), Origins::new(), CopyFolder::new());
+    origins.push(&redis);
+    let web = Origin::named("web");
+    let setup = Setup::new()
+        .redis(redis.url())
+        .set("gateway.pid_file", "pid");
+    let setup = with_services(setup).set("service web.paths", "/web/");
+    let gateway = place.set(setup).start();
+    let last = LastProcess(&gateway);
+    let strict = || {
+        let ini = gateway.path("graygate.ini");
+        run_to_exit(&["status", "--strict", "-c", ini.to_str().unwrap()])
+    };
+    let code = || strict().status.code();
+    // Nobody has ever pushed a server of it: its clients get 503, and the others' do not.
+    assert_eq!(gateway.get("127.0.0.9", "/web/").status(), 503);
+    assert_eq!(gateway.get("127.0.0.9", "/shop/").text(), "shop prod");
+    let lacks = "degraded service-unserved: web: no-peers: prod is empty\n";
+    let (status, health) = gateway.admin_get("/healthz?full");
+    assert!(status == 200 && health.contains(lacks), "{status} {health}");
+    assert_eq!(code(), Some(2));
+    let degraded = "graygate_degraded{reason=\"service-unserved\"}";
+    assert_eq!(gateway.metric(degraded), 1.0);
+    redis.push("web:prod", &[&web]);
+    gateway.wait_for_metric(degraded, 0.0);
+    assert!(
+        !gateway
+            .admin_get("/healthz?full")
+            .1
+            .contains("service-unserved")
+    );
+
+    // Everybody of a service, however that is written, is held there, and for whoever shares the list.
+    let shown = |name: &str, labels: &str| {
+        gateway.shown_metric(&format!("graygate_lists_{name}{{{labels}}}"))
+    };
+    let of_shop = "service=\"shop\",list=\"gray\"";
+    assert_eq!(shown("held", of_shop), None);
+    assert_eq!(
+        shown("held", "service=\"default\",list=\"gray\""),
+        Some(0.0)
+    );
+    redis.push(
+        "shop:gray",
+        &[&"percent:100", &"percent:5:cookie", &"* note=\"all\""],
+    );
+    let page = wait_of_service(&gateway, "shop", |it| it["held"] != json!([]));
+    assert_eq!(page["held"][0]["reason"], "admits-everybody");
+    assert_eq!(shown("held", of_shop), Some(1.0));
+    assert_eq!(of_service(&gateway, "api")["held"], json!([]));
+    let nobody = |when: &str| {
+        for (path, text) in [
+            ("/shop/", "shop prod"),
+            ("/api/", "api prod"),
+            ("/", "prod"),
+        ] {
+            assert_eq!(gateway.get("127.0.0.9", path).text(), text, "{when} {path}");
+        }
+    };
+    nobody("before");
+    upgrade_well(&gateway);
+    assert_eq!(of_service(&gateway, "shop")["held"], page["held"]);
+    assert_eq!(shown("held", of_shop), Some(1.0));
+    nobody("after the upgrade");
+    // What is skipped and found is that service's, too.
+    let digest = page["held"][0]["digest"].as_str().unwrap();
+    let said = run(&gateway, &["lists", "accept", digest]);
+    assert!(said.contains("accepted service=shop list=gray"), "{said}");
+    assert_eq!(gateway.get("127.0.0.9", "/shop/").text(), "shop pre");
+    assert_eq!(gateway.get("127.0.0.9", "/api/").text(), "api pre");
+    assert_eq!(gateway.get("127.0.0.9", "/").text(), "prod");
+    assert_eq!(shown("held", of_shop), None);
+    assert_eq!(shown("skipped", of_shop), Some(1.0));
+    assert_eq!(
+        shown("findings", "service=\"shop\",finding=\"unreachable\""),
+        Some(1.0)
+    );
+    assert_eq!(
+        shown("findings", "service=\"default\",finding=\"unreachable\""),
+        Some(0.0)
+    );
+    redis.cli(&["DEL", "api:pre"]);
+    redis.cli(&["SET", "api:pre", "x"]);
+    gateway.wait_for_metric(
+        "graygate_lists_kept{service=\"api\",list=\"pre\",fault=\"wrong-type\"}",
+        1.0,
+    );
+    let status = run(&gateway, &["status"]);
+    assert!(
+        status.contains("kept        api pre, since the store has: wrong-type"),
+        "{status}"
+    );
+    drop(last);
+}
+
+#[test]
+fn a_copy_of_other_keys_of_a_service_serves_nobody() {
+    let (mut redis, origins, place) = (Redis::start(), Origins::new(), CopyFolder::new());
+    origins.push(&redis);
+    let setup = |redis: &Redis| place.set(with_services(Setup::new().redis(redis.url())));
+    let gateway = setup(&redis).start();
+    wait_until("the copy", DEADLINE, || {
+        std::fs::read_to_string(place.copy()).is_ok_and(|it| it.contains("[api prod]"))
+    });
+    gateway.end();
+    redis.kill();
+    // The keys of a service are others: what was in the old ones is not what is meant.
+    let gateway = setup(&redis).set("service api.prod_key", "other").start();
+    gateway.wait_for_log("copy-of-another-store");
+    assert_eq!(gateway.get("127.0.0.9", "/api/").status(), 503);
+    gateway.end();
+    // A service that is new takes nothing from the others.
+    let gateway = setup(&redis).set("service new.paths", "/new/").start();
+    gateway.wait_for_log("lists-from-copy service=api generation=1");
+    assert_eq!(gateway.get("127.0.0.9", "/api/").text(), "api prod");
+    assert_eq!(gateway.get("127.0.0.9", "/new/").status(), 503);
+    let (_, health) = gateway.admin_get("/healthz?full");
+    assert!(
+        health.contains("degraded service-unserved: new: no-lists: no lists have been read: "),
+        "{health}"
+    );
+}

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::admin::served;
 use crate::admin::view::View;
 use crate::error::Degradation;
 use crate::lists::PoolName;
@@ -31,6 +32,7 @@ pub(super) fn all(view: &View, clients: bool) -> Vec<Degraded> {
 fn found(view: &View, what: Degradation, clients: bool) -> Vec<String> {
     match what {
         Degradation::PoolOut => pools(view, |up| up.up == 0),
+        Degradation::ServiceUnserved => unserved(view, clients),
         Degradation::PoolFailing => pools(view, |up| up.up > 0 && 2 * up.up < up.all),
         Degradation::DescriptorsShort => descriptors(view).into_iter().collect(),
         Degradation::LogDropped => logs(view),
@@ -39,6 +41,17 @@ fn found(view: &View, what: Degradation, clients: bool) -> Vec<String> {
         Degradation::ListsUnreadable => view.store_error(clients).into_iter().collect(),
         Degradation::NameUnresolved => names(view).into_iter().collect(),
     }
+}
+
+/// Services that cannot be served. Of the default one `/healthz` itself says so, where it serves anybody.
+fn unserved(view: &View, clients: bool) -> Vec<String> {
+    let serving = view.gateway.lists.serving();
+    let others = serving.services().iter().skip(1);
+    let unserved = others.filter_map(|it| {
+        let reason = served::why_not(view, it, clients)?;
+        Some(format!("{}: {reason}", it.name()))
+    });
+    unserved.collect()
 }
 
 /// The pools with peers that are so.

@@ -235,10 +235,15 @@ fn by_worker(page: &mut MetricsPage, metrics: &Metrics, name: &str, of: Select) 
     }
 }
 
-/// The services as samples name them, with their lists.
-fn named(serving: &Serving) -> Vec<(ServiceLabel<'_>, &Lists)> {
+/// The services that may be asked for, as samples name them, with their lists.
+fn named(serving: &Serving) -> Vec<(&ServiceName, ServiceLabel<'_>, &Lists)> {
     let services = serving.services().iter();
-    let named = services.map(|it| (ServiceLabel::of(serving, it.name()), &**it.lists()));
+    // That nobody has lists of the default one is no alarm where it serves nobody.
+    let used = services.filter(|it| !it.name().is_default() || it.pools().settings().takes_rest);
+    let named = used.map(|it| {
+        let label = ServiceLabel::of(serving, it.name());
+        (it.name(), label, &**it.lists())
+    });
     named.collect()
 }
 
@@ -250,7 +255,7 @@ fn lists(page: &mut MetricsPage, view: &View, serving: &Serving) {
         "Counts the snapshots of the lists; 0: nothing was read yet.",
     );
     let services = named(serving);
-    for (service, lists) in &services {
+    for (_, service, lists) in &services {
         page.value("lists_generation", &service.labels(&[]), lists.generation);
     }
     page.family(
@@ -268,7 +273,7 @@ fn lists(page: &mut MetricsPage, view: &View, serving: &Serving) {
     );
     page.value("lists_snapshots", &[], view.gateway.lists.kept());
     page.family("lists_entries", "gauge", "Entries in force, by list.");
-    for (service, lists) in &services {
+    for (_, service, lists) in &services {
         for list in ListName::ALL {
             let name = list.name();
             let labels = service.labels(&[("list", &name)]);
@@ -280,7 +285,7 @@ fn lists(page: &mut MetricsPage, view: &View, serving: &Serving) {
         "gauge",
         "Entries that cannot be read, by list.",
     );
-    for (service, lists) in &services {
+    for (_, service, lists) in &services {
         for list in ListName::ALL {
             let name = list.name();
             let labels = service.labels(&[("list", &name)]);
@@ -292,10 +297,16 @@ fn lists(page: &mut MetricsPage, view: &View, serving: &Serving) {
         "gauge",
         "Likely mistakes in the lists, and what is out of the ordinary with their store, by finding.",
     );
-    let findings = view.publisher.findings(&lists);
-    for kind in FindingKind::ALL {
-        let count = findings.count(kind);
-        page.value("lists_findings", &[("finding", &kind.name())], count);
+    for (service, label, lists) in &services {
+        let findings = view.publisher.findings(lists);
+        for kind in FindingKind::ALL {
+            let (name, count) = (kind.name(), findings.count(kind));
+            // A thousand services would fill the page with zeros.
+            if count > 0 || service.is_default() {
+                let labels = label.labels(&[("finding", &name)]);
+                page.value("lists_findings", &labels, count);
+            }
+        }
     }
     for kind in StoreFindingKind::ALL {
         let of_kind = status.findings.iter().filter(|it| it.finding == *kind);
@@ -318,28 +329,25 @@ fn lists(page: &mut MetricsPage, view: &View, serving: &Serving) {
     );
     for (service, list, fault) in status.faults() {
         let (list, fault) = (list.name(), fault.name());
-        match service.is_default() {
-            true => page.value("lists_kept", &[("list", &list), ("fault", &fault)], 1),
-            false => page.value(
-                "lists_kept",
-                &[("service", service), ("list", &list), ("fault", &fault)],
-                1,
-            ),
-        }
+        let service = ServiceLabel::of(serving, service);
+        let labels = service.labels(&[("list", &list), ("fault", &fault)]);
+        page.value("lists_kept", &labels, 1);
     }
     page.family(
         "lists_held",
         "gauge",
         "1 for each guarded list of which a change waits to be accepted.",
     );
-    for list in [ListName::Gray, ListName::Prod] {
-        let of_default = status.of(&ServiceName::default()).held;
-        let held = of_default.iter().any(|it| it.list == list);
-        page.value("lists_held", &[("list", &list.name())], u8::from(held));
-    }
-    for (service, held) in status.held().filter(|(it, _)| !it.is_default()) {
-        let list = held.list.name();
-        page.value("lists_held", &[("service", service), ("list", &list)], 1);
+    for (service, label, _) in &services {
+        let of_service = status.of(service).held;
+        for list in [ListName::Gray, ListName::Prod] {
+            let held = of_service.iter().any(|it| it.list == list);
+            if held || service.is_default() {
+                let list = list.name();
+                let labels = label.labels(&[("list", &list)]);
+                page.value("lists_held", &labels, u8::from(held));
+            }
+        }
     }
     if let Some(copy) = view.publisher.copy() {
         last_good_copy(page, &copy, copy_is_in_force(&lists, &status));

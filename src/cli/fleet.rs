@@ -260,7 +260,7 @@ impl AwaitedNodes {
             let _ = write!(text, ", at least {} required", self.at_least);
         }
         let nodes = || self.seen.values().filter_map(|it| it.heard.node.as_ref());
-        let awaited = Awaited {
+        let awaited = AwaitedLists {
             service: nodes().find_map(|it| it.service_of(digest)),
             entries: nodes().map(|it| it.entries_used).max().unwrap_or_default(),
         };
@@ -288,7 +288,7 @@ impl AwaitedNodes {
 }
 
 /// What is waited for, as far as some gateway has it already.
-struct Awaited<'a> {
+struct AwaitedLists<'a> {
     /// The service whose lists these are, if that is not the default one.
     service: Option<&'a str>,
     /// The grammar of the entries that are in force somewhere.
@@ -296,7 +296,7 @@ struct Awaited<'a> {
 }
 
 /// Why one gateway does not count.
-fn shortcoming(seen: &LastSeen, awaited: &Awaited<'_>) -> String {
+fn shortcoming(seen: &LastSeen, awaited: &AwaitedLists<'_>) -> String {
     let name = &seen.heard.name;
     let Some(node) = &seen.heard.node else {
         return format!("{name} has a heartbeat that is not understood");

@@ -69,7 +69,7 @@ pub(crate) fn check(
     for reading in readings {
         let name = &reading.reading.service;
         let settings = services.and_then(|all| all.iter().find(|it| it.name == *name));
-        all.push(Checked::of(
+        all.push(CheckedService::of(
             reading,
             settings.map(|it| &**it),
             loaded.as_ref(),
@@ -84,7 +84,7 @@ pub(crate) fn check(
 }
 
 /// What there is to say of the lists of a service.
-struct Checked {
+struct CheckedService {
     service: ServiceName,
     text: String,
     remarks: usize,
@@ -95,7 +95,7 @@ struct Checked {
     members: Map<String, Value>,
 }
 
-impl Checked {
+impl CheckedService {
     fn of(
         stored: StoredReading,
         settings: Option<&ServiceSettings>,
@@ -179,10 +179,7 @@ impl Checked {
             behind.push(json!(node.name));
         }
         self.remarks += behind.len();
-        for (name, value) in [
-            ("remarks", json!(self.remarks)),
-            ("behind", json!(behind)),
-        ] {
+        for (name, value) in [("remarks", json!(self.remarks)), ("behind", json!(behind))] {
             self.members.insert(name.to_owned(), value);
         }
     }
@@ -196,9 +193,9 @@ impl Checked {
     }
 }
 
-/// Reports which gateways of the fleet skip entries of `gray`, since they are of a version that knows addresses
+/// Reports which gateways of the fleet skip entries of `gray`, as those of a version do that knows addresses
 /// only; says why they may not be all. Nobody is asked where there are only addresses, which all understand.
-fn tell_behind(settings: &RedisSettings, all: &mut [Checked]) -> Option<String> {
+fn tell_behind(settings: &RedisSettings, all: &mut [CheckedService]) -> Option<String> {
     if all.iter().all(|it| it.first_rule.is_none()) {
         return None;
     }
@@ -215,7 +212,7 @@ fn tell_behind(settings: &RedisSettings, all: &mut [Checked]) -> Option<String> 
     None
 }
 
-fn report(all: Vec<Checked>, one: bool) -> Report {
+fn report(all: Vec<CheckedService>, one: bool) -> Report {
     let remarks: usize = all.iter().map(|it| it.remarks).sum();
     let mut text: String = all.iter().map(|it| &*it.text).collect();
     if remarks == 0 {
@@ -234,10 +231,6 @@ fn report(all: Vec<Checked>, one: bool) -> Report {
         members.insert("services".to_owned(), json!(others));
     }
     members.insert("remarks".to_owned(), json!(remarks));
-    let behind = behind
-        .iter()
-        .map(|(node, text)| json!({ "node": node.name, "version": node.version, "text": text }));
-    members.insert("fleet".to_owned(), behind.collect());
     let report = Report::new(text, Value::Object(members));
     match remarks {
         0 => report,

@@ -3,14 +3,10 @@
 //! What it lacks is on lines of their own and changes no status: whoever asks in order to send requests here
 //! is to do so for as long as they are served.
 
-use std::time::Instant;
-
 use crate::admin::degraded::{self, Degraded};
+use crate::admin::served;
 use crate::admin::view::View;
-use crate::error::{Failure, Refusal};
-use crate::lists::PoolName;
-
-use crate::upstream::serving::{Pools, ServiceInForce};
+use crate::upstream::serving::ServiceInForce;
 
 /// Where the page is.
 pub(crate) const PATH: &str = "/healthz";
@@ -67,35 +63,8 @@ pub(crate) fn render(view: &View, clients: bool) -> Result<String, String> {
 
 /// The same of one service.
 fn of_service(view: &View, service: &ServiceInForce, clients: bool) -> Result<String, String> {
-    let lists = service.lists();
-    let reason = if !lists.are_read() {
-        let error = view.store_error(clients);
-        let why = error.unwrap_or_else(|| "not yet".to_owned());
-        format!(
-            "{}: no lists have been read: {why}",
-            Refusal::NoLists.name()
-        )
-    } else if lists.prod.is_empty() {
-        format!("{}: prod is empty", Refusal::NoPeers.name())
-    } else if let Some(reason) = nobody_of_prod(service.pools()) {
-        reason
-    } else {
-        return Ok(format!("ok generation={}\n", lists.generation));
-    };
-    Err(format!("{reason}\n"))
-}
-
-/// Why nobody of `prod` may be asked, though servers are listed. Those that are out are asked all the same.
-fn nobody_of_prod(pools: &Pools) -> Option<String> {
-    let peers = pools[PoolName::Prod].peers();
-    if peers.is_empty() {
-        let no_peers = Refusal::NoPeers.name();
-        return Some(format!("{no_peers}: no name in prod has an address"));
+    match served::why_not(view, service, clients) {
+        None => Ok(format!("ok generation={}\n", service.lists().generation)),
+        Some(reason) => Err(format!("{reason}\n")),
     }
-    let usable = pools.usable(PoolName::Prod, Instant::now());
-    // Requests wait for the end of a first check.
-    let is_served = !usable.is_empty() || peers.iter().any(|it| it.health.awaits_first_check());
-    let none_usable = Failure::NoneUsable.name();
-    (!is_served)
-        .then(|| format!("{none_usable}: no server of prod has passed its first health check"))
 }
