@@ -94,7 +94,7 @@ impl Publisher {
             let (generation, digest) = (lists.generation, lists.digest);
             let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
             format!(
-                "lists-from-copy {service}generation={generation} digest={digest} age={age} \
+                "{service}generation={generation} digest={digest} age={age} \
                  gray={gray} pre={pre} prod={prod}"
             )
         });
@@ -108,7 +108,7 @@ impl Publisher {
         status.refreshed(Cause::Copy);
         self.ring();
         for line in lines {
-            log::warn!("{line}");
+            log::warn!("lists-from-copy {line}");
         }
     }
 
