@@ -52,7 +52,7 @@ pub(crate) fn diff(path: &Path, service: Option<&str>) -> Result<Report, String>
         [] => std::slice::from_ref(&default),
         services => services,
     };
-    let mut comparison = Comparison {
+    let mut comparison = DiffSubject {
         asker,
         stored: stored::all(&config)?,
         config: &config,
@@ -80,7 +80,7 @@ fn standing_of_default(standing: &ListsStanding) -> ServiceStanding {
 }
 
 /// What is compared.
-struct Comparison<'a> {
+struct DiffSubject<'a> {
     asker: AdminClient,
     config: &'a Config,
     stored: Vec<StoredLists>,
@@ -90,7 +90,7 @@ struct Comparison<'a> {
     held: &'a [ServiceStanding],
 }
 
-impl Comparison<'_> {
+impl DiffSubject<'_> {
     /// The services to compare: of the ini file, and those that only the gateway has.
     fn names(&self, one: Option<&ServiceName>) -> Result<Vec<ServiceName>, String> {
         let mut names: Vec<ServiceName> = self.stored.iter().map(|it| it.service.clone()).collect();
@@ -255,7 +255,7 @@ fn members(gateway: &ListsContent, store: &ListsContent) -> Map<String, Value> {
     with_names(members)
 }
 
-fn report(all: Vec<ServiceDifference>, of: &Comparison<'_>, one: bool) -> Report {
+fn report(all: Vec<ServiceDifference>, of: &DiffSubject<'_>, one: bool) -> Report {
     let mut text: String = all.iter().map(|it| &*it.text).collect();
     let (count, stored) = (all.len(), of.config.store.to_string());
     let differing = all.iter().filter(|it| !it.same);

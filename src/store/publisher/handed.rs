@@ -172,7 +172,7 @@ impl Publisher {
             let [gray, pre, prod] = ListName::ALL.map(|list| lists.len(list));
             let service = it.service.in_log();
             lines.push(format!(
-                "lists-handed-over {service}generation={generation} digest={digest} gray={gray} \
+                "{service}generation={generation} digest={digest} gray={gray} \
                  pre={pre} prod={prod}"
             ));
             all.push((it.service.clone(), lists));
@@ -195,7 +195,7 @@ impl Publisher {
         self.lists.names().prepare_all(pools);
         self.lists.store_all(all);
         for line in lines {
-            log::info!("{line}");
+            log::info!("lists-handed-over {line}");
         }
     }
 
