@@ -14,7 +14,7 @@ use crate::run::Running;
 use crate::run::lists::{purpose, start_heartbeat};
 use crate::run::secrets::Secrets;
 use crate::store::format::title;
-use crate::store::{self, Cause, StoreName};
+use crate::store::{self, Cause, ServiceReading, StoreName};
 
 /// What was read, or why nothing could be.
 pub(super) type TrialOutcome = Result<Vec<ServiceReading>, String>;
