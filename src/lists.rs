@@ -53,7 +53,7 @@ pub(crate) use remarks::Remarks;
 pub use remarks::{Skipped, SkippedEntry};
 pub use rule::Rule;
 pub(crate) use rule::words::comment;
-pub(crate) use selection::Look;
+pub(crate) use selection::Selection;
 pub(crate) use selection::near::{Inspection, TermFinding};
 pub use selection::{RulePlace, Scratch, Selected};
 pub use service::ServiceName;

@@ -21,8 +21,8 @@ use super::notes::{self, FindingKind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
 use super::rule::{Rule, order};
+use super::selection::Selection;
 use super::selection::near::{self, Inspection};
-use super::selection::{Look, Scratch, Selection};
 use super::share::Salt;
 use crate::http::subject::Subject;
 
@@ -49,8 +49,8 @@ struct Nets {
     rules: Box<[Rule]>,
     covered_v4: Ranges<u32>,
     covered_v6: Ranges<u128>,
-    /// The rules, made ready for requests.
-    selection: Selection,
+    /// The rules, made ready for requests, if there are any.
+    selection: Option<Box<Selection>>,
     content: ContentHash,
 }
 
@@ -133,27 +133,18 @@ impl GrayList {
 
     /// True when an entry is about a share: then the salt matters.
     pub(crate) fn has_shares(&self) -> bool {
-        self.nets.selection.has_shares()
+        self.selection().is_some_and(Selection::has_shares)
     }
 
     /// True when an entry has an end: then the clock matters.
     pub fn expires(&self) -> bool {
-        self.nets.selection.expires()
+        self.selection().is_some_and(Selection::expires)
     }
 
-    /// Looks at a request by the entries that are more than an address or a net, if there are any.
+    /// The entries that are more than an address or a net, made ready for requests, if there are any.
     #[inline]
-    pub(crate) fn look_at<'a>(
-        &'a self,
-        subject: &'a Subject<'a>,
-        now: Option<SystemTime>,
-        scratch: &'a mut Scratch,
-    ) -> Option<Look<'a>> {
-        let selection = &self.nets.selection;
-        match selection.is_empty() {
-            true => None,
-            false => Some(selection.look_at(subject, &self.salt, now, scratch)),
-        }
+    pub(crate) fn selection(&self) -> Option<&Selection> {
+        self.nets.selection.as_deref()
     }
 
     /// What the entries that are more than an address or a net make of a request, term by term: those that
@@ -379,7 +370,7 @@ impl Nets {
             v6: v6.into_boxed_slice(),
             covered_v4,
             covered_v6,
-            selection: Selection::new(&rules),
+            selection: (!rules.is_empty()).then(|| Box::new(Selection::new(&rules))),
             rules: rules.into_boxed_slice(),
             content: content.finalize().into(),
         }

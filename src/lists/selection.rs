@@ -138,11 +138,6 @@ impl Selection {
         }
     }
 
-    /// True when there is no entry that could select anything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.excluding.is_empty() && self.admitting.is_empty()
-    }
-
     /// True when an entry is about a share.
     pub(crate) fn has_shares(&self) -> bool {
         self.has_shares

@@ -2,11 +2,12 @@
 //!
 //! Pure: who asks and the lists in, the pool and the reason out. No clock, no socket.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use crate::error::Refusal;
 use crate::http::subject::Subject;
-use crate::lists::{Lists, Look, PeerList, PoolName, Scratch, Selected};
+use crate::lists::{GrayList, Lists, PeerList, PoolName, Scratch, Selected, Selection};
 use crate::metrics::REASONS;
 
 /// Why a pool was chosen.
@@ -144,6 +145,8 @@ pub struct Service<'a> {
 ///
 /// # Errors
 /// When no lists were read yet, or nobody could serve the client.
+// Inlined: what becomes of a client by a list of addresses alone is a look-up and two comparisons.
+#[inline]
 pub fn decide(
     subject: &Subject<'_>,
     service: &Service<'_>,
@@ -154,23 +157,55 @@ pub fn decide(
         return Err(Refusal::NoLists);
     }
     let gray = &service.lists.gray;
+    match gray.selection() {
+        None => grant_read(by_address(subject.client, gray), service),
+        Some(selection) => {
+            let wanted = by_any_entry(subject, gray, selection, now, scratch);
+            grant_read(wanted, service)
+        }
+    }
+}
+
+/// By which pool a list wants a client to be served, by its addresses and nets alone.
+#[inline]
+fn by_address(client: IpAddr, gray: &GrayList) -> Decision {
+    match gray.contains(client) {
+        true => Decision {
+            pool: PoolName::Pre,
+            reason: Reason::Listed,
+            entry: Some(DecidingEntry::Address),
+        },
+        false => Decision::without_entry(PoolName::Prod, Reason::Unlisted),
+    }
+}
+
+/// The same by all entries of a list that has others, too, its `selection`.
+// Out of line: where a list has addresses only, a decision goes without the frame of this.
+#[inline(never)]
+fn by_any_entry(
+    subject: &Subject<'_>,
+    gray: &GrayList,
+    selection: &Selection,
+    now: Option<SystemTime>,
+    scratch: &mut Scratch,
+) -> Decision {
+    let mut look = selection.look_at(subject, gray.salt(), now, scratch);
     let decided = |pool, reason, entry| Decision {
         pool,
         reason,
-        entry: Some(entry),
+        entry: Some(DecidingEntry::Rule(entry)),
     };
-    let rule = DecidingEntry::Rule;
-    let mut look = gray.look_at(subject, now, scratch);
-    let wanted = if let Some(entry) = look.as_mut().and_then(Look::exclusion) {
-        decided(PoolName::Prod, Reason::Excluded, rule(entry))
-    } else if gray.contains(subject.client) {
-        decided(PoolName::Pre, Reason::Listed, DecidingEntry::Address)
-    } else if let Some(entry) = look.as_mut().and_then(Look::admission) {
-        decided(PoolName::Pre, Reason::Listed, rule(entry))
-    } else {
-        Decision::without_entry(PoolName::Prod, Reason::Unlisted)
-    };
-    grant(wanted, service)
+    if let Some(entry) = look.exclusion() {
+        return decided(PoolName::Prod, Reason::Excluded, entry);
+    }
+    let by_address = by_address(subject.client, gray);
+    match by_address.pool {
+        PoolName::Pre => by_address,
+        PoolName::Prod => match look.admission() {
+            Some(entry) => decided(PoolName::Pre, Reason::Listed, entry),
+            None => by_address,
+        },
+    }
 }
 
 /// Which pool of `service` serves a request that the `wanted` one is to serve: `prod` serves for `pre` where
@@ -179,12 +214,16 @@ pub fn decide(
 /// # Errors
 /// As [`decide`].
 pub(crate) fn grant(wanted: Decision, service: &Service<'_>) -> Result<Decision, Refusal> {
-    let Service {
-        lists, pre, prod, ..
-    } = *service;
-    if !lists.are_read() {
-        return Err(Refusal::NoLists);
+    match service.lists.are_read() {
+        true => grant_read(wanted, service),
+        false => Err(Refusal::NoLists),
     }
+}
+
+/// The same once lists were read.
+#[inline]
+fn grant_read(wanted: Decision, service: &Service<'_>) -> Result<Decision, Refusal> {
+    let Service { pre, prod, .. } = *service;
     let Decision { pool, reason, .. } = wanted;
     let (pool, reason) = match (pool, pre) {
         (PoolName::Pre, PoolStanding::Empty) if service.fallback => {
@@ -213,7 +252,6 @@ pub(crate) fn grant(wanted: Decision, service: &Service<'_>) -> Result<Decision,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::IpAddr;
 
     use crate::http::h1::head::RequestHead;
     use crate::lists::lists_of;

@@ -300,8 +300,9 @@ fn a_salt_is_content_where_an_entry_is_about_a_share_and_deals_anew() {
     let mut scratch = Scratch::default();
     with_subject(IpAddr::from([1, 1, 1, 1]), head, |subject| {
         let mut bucket = |list: &GrayList| {
-            let look = list.look_at(subject, None, &mut scratch);
-            look.unwrap().admission().map(|it| it.bucket)
+            let selection = list.selection().unwrap();
+            let mut look = selection.look_at(subject, list.salt(), None, &mut scratch);
+            look.admission().map(|it| it.bucket)
         };
         assert_eq!(bucket(&list), None);
         assert_eq!(bucket(&salted), Some(Some(1076)));
