@@ -288,8 +288,7 @@ fn forward(head: &RequestHead, bytes: &[u8]) -> Option<(Framing, ConnectionOptio
         default_host: b"127.0.0.1:80",
         request_id: b"",
         trusted: false,
-        without_cookie: b"",
-        mark: None,
+        amended: None,
     };
     encode::request(&mut out, &request);
     Some((framing, options, out))

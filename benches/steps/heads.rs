@@ -22,7 +22,7 @@ pub(crate) enum Size {
 }
 
 /// Those of a gateway without settings of its own.
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     line: 8192,
     head: 32_768,
     fields: 100,
@@ -144,8 +144,7 @@ impl RequestStep {
             default_host: b"",
             request_id: b"",
             trusted: false,
-            without_cookie: b"",
-            mark: None,
+            amended: None,
         };
         self.out.clear();
         encode::request(&mut self.out, &request);

@@ -107,8 +107,7 @@ fn pass_on(
         default_host: b"127.0.0.1:80",
         request_id: b"",
         trusted,
-        without_cookie: b"",
-        mark: None,
+        amended: None,
     };
     encode::request(&mut out, &request);
     let shown = || out.escape_ascii().to_string();

@@ -1,7 +1,7 @@
 //! What decisions depend on, as it is read from a head.
 
 use graygate::http::fields::{ConnectionOptions, FieldKind};
-use graygate::http::h1::encode::{self, RequestToPeer};
+use graygate::http::h1::encode::{self, Amendment, RequestToPeer};
 use graygate::http::h1::framing::Framing;
 use graygate::http::h1::head::{Parsed, RequestHead, Scanner, Target};
 use graygate::http::query;
@@ -145,8 +145,10 @@ fn without_cookie(head: &RequestHead, bytes: &[u8], name: &[u8]) {
             default_host: b"127.0.0.1:80",
             request_id: b"",
             trusted: false,
-            without_cookie,
-            mark: Some(("X-Graygate-Pool", "pre")),
+            amended: Some(Amendment {
+                without_cookie,
+                mark: Some(("X-Graygate-Pool", "pre")),
+            }),
         };
         let mark = encode::request(&mut out, &request);
         assert_eq!(mark.map(|at| &out[at..]), Some(&b"pre\r\n\r\n"[..]));

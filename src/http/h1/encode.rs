@@ -15,7 +15,7 @@ mod text;
 mod upgrade;
 
 pub use chunked::{chunk_line, last_chunk};
-pub use request::{RequestToPeer, request};
+pub use request::{Amendment, RequestToPeer, request};
 pub use response::{Connection, ResponseToClient, interim, response};
 pub use upgrade::wants_upgrade;
 

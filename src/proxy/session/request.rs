@@ -11,7 +11,7 @@ use super::{Next, Session};
 use crate::config::Config;
 use crate::error::{Close, Failure, Refusal};
 use crate::http::client;
-use crate::http::h1::encode::{self, RequestToPeer};
+use crate::http::h1::encode::{self, Amendment, RequestToPeer};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::head::{Parsed, Scanner};
 use crate::http::request_id;
@@ -410,8 +410,10 @@ impl Session<'_> {
             default_host: default_host.as_deref().unwrap_or_default().as_bytes(),
             request_id: logged.request_id().unwrap_or_default(),
             trusted: plan.by_proxy,
-            without_cookie: gray.force_cookie.as_deref().unwrap_or_default().as_bytes(),
-            mark: gray.mark.then(|| (&*gray.mark_header, pool.name())),
+            amended: (gray.mark || gray.force_cookie.is_some()).then(|| Amendment {
+                without_cookie: gray.force_cookie.as_deref().unwrap_or_default().as_bytes(),
+                mark: gray.mark.then(|| (&*gray.mark_header, pool.name())),
+            }),
         };
         let at = encode::request(to_peer, &request);
         *mark = at.map(|at| Mark { at, pool });

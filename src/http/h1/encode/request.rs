@@ -38,6 +38,13 @@ pub struct RequestToPeer<'a> {
     /// The other side is a trusted proxy, so that its forwarding fields are continued rather
     /// than replaced.
     pub trusted: bool,
+    /// What is changed besides, in a gateway that is told to.
+    pub amended: Option<Amendment<'a>>,
+}
+
+/// What a gateway takes from a request and adds to it of its own accord, where its settings say so. One
+/// value, so that all others ask for it once.
+pub struct Amendment<'a> {
     /// A cookie that the peer does not get; empty: none.
     pub without_cookie: &'a [u8],
     /// A field of the gateway's own, by name and value.
@@ -58,12 +65,17 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) -> Option<usize> 
             FieldLines::of(bytes)
         }
     };
-    // Asked once, since nearly no gateway has such a cookie.
-    let cookies_pass = request.without_cookie.is_empty();
     for field in &head.fields {
         let passes = match field.kind {
             FieldKind::Other | FieldKind::UserAgent | FieldKind::Authentication => true,
-            FieldKind::Cookie => cookies_pass,
+            FieldKind::Cookie => match &request.amended {
+                Some(it) if cookies::has(field.value.of(bytes), it.without_cookie) => {
+                    lines.put(out);
+                    put_cookies(out, field, it.without_cookie, request);
+                    false
+                }
+                _ => true,
+            },
             // With other framings there is no trailer to announce.
             FieldKind::Trailer => request.framing == Framing::Chunked,
             FieldKind::Te => {
@@ -84,8 +96,6 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) -> Option<usize> 
                 }
                 None => lines.pass(out, field),
             }
-        } else if !cookies_pass && field.kind == FieldKind::Cookie {
-            put_cookies(out, &mut lines, field, request);
         }
     }
     lines.put(out);
@@ -106,36 +116,33 @@ pub fn request(out: &mut Vec<u8>, request: &RequestToPeer<'_>) -> Option<usize> 
         }
         false => {}
     }
-    let mark = request.mark.map(|(name, value)| {
-        put(out, &[name.as_bytes(), b": "]);
-        let begin = out.len();
-        put(out, &[value.as_bytes(), b"\r\n"]);
-        begin
-    });
+    let mark = match &request.amended {
+        Some(it) => it.mark.map(|mark| put_mark(out, mark)),
+        None => None,
+    };
     put(out, &[b"\r\n"]);
     mark
 }
 
-/// Appends a `Cookie` field without the cookie that the peer does not get.
+/// Appends the mark. Returns where its value begins.
 #[cold]
-fn put_cookies<'a>(
-    out: &mut Vec<u8>,
-    lines: &mut FieldLines<'a>,
-    field: &Field,
-    request: &RequestToPeer<'a>,
-) {
-    let (bytes, without) = (request.bytes, request.without_cookie);
-    let value = field.value.of(bytes);
+fn put_mark(out: &mut Vec<u8>, (name, value): (&str, &str)) -> usize {
+    put(out, &[name.as_bytes(), b": "]);
+    let begin = out.len();
+    put(out, &[value.as_bytes(), b"\r\n"]);
+    begin
+}
+
+/// Appends a `Cookie` field without a cookie that the peer does not get.
+#[cold]
+fn put_cookies(out: &mut Vec<u8>, field: &Field, without: &[u8], request: &RequestToPeer<'_>) {
+    let bytes = request.bytes;
     if request.options.nominates(field.name.of(bytes)) {
         return;
     }
-    if !cookies::has(value, without) {
-        return lines.pass(out, field);
-    }
-    lines.put(out);
     let begin = out.len();
     put(out, &[field.name.of(bytes), b": "]);
-    match cookies::put_without(out, value, without) {
+    match cookies::put_without(out, field.value.of(bytes), without) {
         true => put(out, &[b"\r\n"]),
         false => out.truncate(begin),
     }
@@ -264,8 +271,7 @@ pub(super) mod tests {
             default_host: b"127.0.0.1:80",
             request_id: b"",
             trusted,
-            without_cookie: b"",
-            mark: None,
+            amended: None,
         };
         request(&mut out, &to_peer);
         String::from_utf8(out).unwrap()

@@ -74,7 +74,10 @@ pub fn response(out: &mut Vec<u8>, response: &ResponseToClient<'_>) {
         // RFC 9110 section 15.5.22: it says which protocol is required.
         put_upgrade(out, &head.fields, bytes);
     }
-    put(out, &[response.added, b"\r\n"]);
+    if !response.added.is_empty() {
+        put(out, &[response.added]);
+    }
+    put(out, &[b"\r\n"]);
 }
 
 /// Appends the head of an interim (1xx) response to the client.
