@@ -8,6 +8,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "steps/others.rs"]
+mod others;
+
 use std::cell::Cell;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,6 +27,8 @@ use graygate::route::{self, PoolStanding, Service};
 use ipnet::IpNet;
 use nix::time::ClockId;
 use peak_alloc::PeakAlloc;
+
+use others::{browser_head, other_entries};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -177,66 +182,45 @@ fn cpu_time() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap().into()
 }
 
-/// A hundred entries of all kinds, as a site may have them.
-fn others() -> Vec<String> {
-    let of = |number: usize| {
-        let by_part = match number % 4 {
-            0 => format!("header:User-Agent=*Build{number}*"),
-            1 => format!("path:/v{number}/* method:GET"),
-            2 => format!("cookie:session=*x{number} host:*.h{number}.example"),
-            _ => format!("header:X-App-Version>=9.{number}"),
-        };
-        let by_client = match number % 4 {
-            0 => format!("percent:0.01:cookie:uid header:X-Beta-{number}"),
-            1 => format!("10.{number}.0.0/16 cookie:beta"),
-            2 => format!("!172.16.{number}.0/24 method:POST"),
-            _ => format!("192.0.2.{number} until=2100-01-01T00:00Z"),
-        };
-        [
-            format!("header:X-Tester-{number}=yes"),
-            format!("cookie:uid=user{number}"),
-            format!("query:release{number}=beta"),
-            by_part,
-            by_client,
-        ]
-    };
-    (0..20).flat_map(of).collect()
-}
-
-/// Heads of requests that none of these entries selects.
-fn heads() -> [(&'static str, String); 5] {
-    let fields: String = (0..12)
+/// Heads of requests that none of the other entries selects: usual ones, and what somebody may send to cause
+/// work, each also twice as long.
+fn heads() -> [(&'static str, String); 9] {
+    let fields: String = (0..15)
         .map(|it| format!("Accept-Thing-{it}: of usual length {it}\r\n"))
         .collect();
-    let cookies: String = (0..9)
-        .map(|it| format!("_name{it}=abcdef0123456789abcdef{it}; "))
-        .collect();
-    let agent = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/131.0.0.0";
-    let many: String = (0..1000).map(|it| format!("c{it}=v{it}; ")).collect();
-    let long = "x".repeat(32 * 1024);
     let head = |target: &str, fields: &str| {
         format!("GET {target} HTTP/1.1\r\nHost: shop.example.com\r\n{fields}\r\n")
     };
-    let browser = format!("{agent}\r\n{fields}Cookie: {cookies}uid=alice\r\n");
+    let long = |kib: usize| {
+        let value = "x".repeat(kib * 1024);
+        head("/", &format!("Cookie: uid={value}\r\n"))
+    };
+    let many = |count: usize| {
+        let cookies: String = (0..count).map(|it| format!("c{it}=v{it}; ")).collect();
+        head("/", &format!("Cookie: {cookies}\r\n"))
+    };
+    // Of parameters with one name, whose first value is decoded, and others.
+    let query = |kib: usize| {
+        let parameters = "%72elease1=%41%42%43%44&x%79=%7a%7A&".repeat(kib * 1024 / 36);
+        head(&format!("/?{parameters}"), "")
+    };
     [
-        (
-            "a browser's",
-            head("/cart?a=1&b=2&c=some+thing&d=%41", &browser),
-        ),
+        ("a browser's", browser_head("/cart")),
         ("15 fields, none of them named", head("/", &fields)),
         ("nothing", head("/", "")),
-        (
-            "a cookie of 32 KiB",
-            head("/", &format!("Cookie: uid={long}\r\n")),
-        ),
-        ("1000 cookies", head("/", &format!("Cookie: {many}\r\n"))),
+        ("a cookie of 16 KiB", long(16)),
+        ("a cookie of 32 KiB", long(32)),
+        ("500 cookies", many(500)),
+        ("1000 cookies", many(1000)),
+        ("a query of 4 KiB with escapes", query(4)),
+        ("a query of 8 KiB with escapes", query(8)),
     ]
 }
 
 /// What the decision costs by a million addresses, and what with a hundred other entries beside them.
 fn selections() {
     let addresses = entries(Kind::V4, MILLION);
-    let all: Vec<String> = addresses.iter().cloned().chain(others()).collect();
+    let all: Vec<String> = addresses.iter().cloned().chain(other_entries()).collect();
     let lists = [addresses, all].map(|gray| {
         let peers = vec!["10.0.0.1".to_owned()];
         let lists = Lists::parse(

@@ -49,7 +49,7 @@ fn response_encode(bencher: Bencher<'_, '_>, size: Size) {
 /// For 64 clients.
 #[divan::bench]
 fn decide(bencher: Bencher<'_, '_>) {
-    let step = DecideStep::new();
+    let mut step = DecideStep::new();
     bencher.bench_local(|| step.decide());
 }
 

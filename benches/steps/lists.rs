@@ -4,11 +4,15 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-use graygate::http::h1::head::RequestHead;
+use graygate::http::h1::head::{Parsed, RequestHead, Scanner};
 use graygate::http::subject::Subject;
 use graygate::lists::{GrayList, Lists, PeerList, Scratch, SharedLists};
 use graygate::route::{self, PoolStanding, Reason, Service};
+
+use super::heads::LIMITS;
+use super::others::other_entries;
 
 /// What a client has.
 #[derive(Clone, Copy)]
@@ -73,42 +77,73 @@ impl LookUpStep {
     }
 }
 
-/// The decision for clients, every second of which is gray.
+/// The decision for clients, every second of which is listed.
 pub(crate) struct DecideStep {
     lists: Lists,
     clients: Vec<IpAddr>,
+    text: String,
+    head: RequestHead,
+    scratch: Scratch,
 }
 
 impl DecideStep {
+    /// By a list of addresses alone.
     pub(crate) fn new() -> Self {
+        Self::with(LookUpStep::new(Family::V4, 1000), String::new())
+    }
+
+    /// By a list with a hundred other entries beside them, for requests with this head, which none of those
+    /// selects.
+    pub(crate) fn by_others(head: String) -> Self {
         let LookUpStep { list, clients } = LookUpStep::new(Family::V4, 1000);
+        let all = list.entries().chain(other_entries());
+        let list = GrayList::parse(all);
+        assert_eq!(list.rules().len(), 100, "an entry that is none");
+        Self::with(LookUpStep { list, clients }, head)
+    }
+
+    fn with(LookUpStep { list, clients }: LookUpStep, text: String) -> Self {
         let peers = || Arc::new(PeerList::parse(["10.0.0.1", "10.0.0.2"], 80));
         let lists = SharedLists {
             gray: Arc::new(list),
             pre: peers(),
             prod: peers(),
         };
+        let mut head = RequestHead::default();
+        if !text.is_empty() {
+            let parsed = head.parse(text.as_bytes(), &mut Scanner::default(), &LIMITS);
+            assert_eq!(parsed, Ok(Parsed::Complete));
+        }
         Self {
             lists: Lists::new(1, lists),
             clients,
+            text,
+            head,
+            scratch: Scratch::default(),
         }
     }
 
     /// Decides for all of them; returns how many are gray.
-    pub(crate) fn decide(&self) -> usize {
+    pub(crate) fn decide(&mut self) -> usize {
+        let Self {
+            lists,
+            clients,
+            text,
+            head,
+            scratch,
+        } = self;
         let service = Service {
-            lists: &self.lists,
+            lists,
             pre: PoolStanding::Usable,
             prod: PoolStanding::Usable,
             fallback: true,
         };
-        let head = RequestHead::default();
-        let mut scratch = Scratch::default();
         let is_gray = |client: &&IpAddr| {
-            let subject = Subject::new(**black_box(client), &head, &[]);
-            let decision = route::decide(&subject, &service, None, &mut scratch);
+            let subject = Subject::new(**black_box(client), head, text.as_bytes());
+            // The clock itself would take what the kernel makes of it.
+            let decision = route::decide(&subject, &service, Some(UNIX_EPOCH), scratch);
             decision.is_ok_and(|it| it.reason == Reason::Listed)
         };
-        self.clients.iter().filter(is_gray).count()
+        clients.iter().filter(is_gray).count()
     }
 }

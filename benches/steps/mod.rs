@@ -7,8 +7,10 @@
 
 mod heads;
 mod lists;
+mod others;
 mod pool;
 
 pub(crate) use heads::{RequestStep, ResponseStep, Size};
 pub(crate) use lists::{DecideStep, Family, LookUpStep};
+pub(crate) use others::browser_head;
 pub(crate) use pool::{PoolStep, on_a_worker};

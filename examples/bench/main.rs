@@ -27,6 +27,8 @@ mod interruption;
 mod load;
 mod machine;
 mod origin;
+#[path = "../../benches/steps/others.rs"]
+mod others;
 mod page;
 mod plots;
 mod poll;

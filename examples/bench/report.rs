@@ -3,7 +3,7 @@
 use crate::figures::{Metric, Sample, Spread, spread};
 use crate::proxies::{Proxy, Setting};
 use crate::runs::{Measured, Subject};
-use crate::site::{CHANGING, MILLION, STILL};
+use crate::site::{CHANGING, MILLION, OTHERS, STILL};
 use crate::tables::Table;
 
 /// The figures of each proxy: medians of the rounds.
@@ -103,9 +103,13 @@ pub(crate) fn ratios(measured: &Measured) -> Table {
     table
 }
 
-/// True for a Graygate with something special beside the plain one, and else for a Graygate beside
+/// True for a Graygate with something special beside the plain one, with other entries beside one with
+/// addresses alone, and else for a Graygate beside
 /// others with as many workers. The floor has only one.
 fn are_compared(own: Setting, other: Setting) -> bool {
+    if own.gray == OTHERS || other.gray == OTHERS {
+        return own.gray == OTHERS && other.gray == MILLION;
+    }
     if other.proxy == Proxy::Graygate {
         return own.gray != STILL && other.gray == STILL;
     }
@@ -134,6 +138,7 @@ pub(crate) fn name(setting: Setting) -> String {
     let name = setting.proxy.name();
     match setting.gray {
         MILLION => format!("{name}, a million entries"),
+        OTHERS => format!("{name}, and a hundred others"),
         CHANGING => format!("{name}, 100 changes/s"),
         _ => name.to_owned(),
     }

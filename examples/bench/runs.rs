@@ -16,7 +16,7 @@ use crate::idle;
 use crate::load::{self, Pace, Plan};
 use crate::proxies::{Proxy, Setting};
 use crate::scenarios::{Content, Scenario, Traffic};
-use crate::site::{CHANGING, MILLION, Site};
+use crate::site::{CHANGING, MILLION, OTHERS, Site};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -125,10 +125,12 @@ impl Runner<'_> {
 
     /// None where each run has a new instance.
     fn start(&self, scenario: &Scenario, setting: Setting) -> Result<Option<Running>, String> {
-        if setting.gray == MILLION {
-            let filled = self.site.fill_million();
-            filled.map_err(|it| format!("redis: {it}"))?;
-        }
+        let filled = match setting.gray {
+            MILLION => self.site.fill_million(),
+            OTHERS => self.site.fill_others(),
+            _ => Ok(()),
+        };
+        filled.map_err(|it| format!("redis: {it}"))?;
         match scenario.traffic {
             Traffic::Idle { .. } => Ok(None),
             _ => setting.start(self.site).map(Some),

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::client::Request;
 use crate::figures::Metric;
+use crate::others::browser_head;
 use crate::proxies::{Proxy, Setting};
-use crate::site::{CHANGING, MILLION, STILL};
+use crate::site::{CHANGING, MILLION, OTHERS, STILL};
 
 /// A scenario: the same traffic through several proxies.
 #[derive(Debug)]
@@ -84,6 +85,8 @@ pub(crate) enum Content {
     Single,
     /// The same, with 30 fields in the request and in the answer.
     Fields,
+    /// The same, asked for by a browser: a query, fifteen fields, ten cookies.
+    Browser,
     /// An answer of this length, from this path.
     Answer(&'static str, u64),
     /// A request's body of this length, answered with 128 bytes.
@@ -103,6 +106,13 @@ impl Content {
             "GET"
         };
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: www.example.com\r\n");
+        if self == Self::Browser {
+            return Request {
+                bytes: browser_head(path).into_bytes(),
+                answer,
+                close: false,
+            };
+        }
         match self {
             Self::Single => head.push_str("Connection: close\r\n"),
             Self::Upload(length) => head.push_str(&format!("Content-Length: {length}\r\n")),
@@ -194,6 +204,7 @@ const WITHOUT_FLOOR_BOTH: &[Setting] = &[
     with(Proxy::Haproxy, 2),
 ];
 const STILL_AND_MILLION: &[Setting] = &[graygate_with(STILL), graygate_with(MILLION)];
+const MILLION_AND_OTHERS: &[Setting] = &[graygate_with(MILLION), graygate_with(OTHERS)];
 const STILL_AND_CHANGING: &[Setting] = &[graygate_with(STILL), graygate_with(CHANGING)];
 
 /// The scenario of the main table.
@@ -374,6 +385,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Metric::CpuRequest,
     )
     .with_rounds(3)
+    .with_seconds(11),
+    Scenario::new(
+        "others",
+        "128-byte answers with a million addresses in the gray list and a hundred other entries, on 64 connections",
+        MILLION_AND_OTHERS,
+        closed(64, Content::Small),
+        Metric::CpuRequest,
+    )
+    .with_seconds(11),
+    Scenario::new(
+        "others-browser",
+        "The same for requests of browsers, with a query, fifteen fields and ten cookies",
+        MILLION_AND_OTHERS,
+        closed(64, Content::Browser),
+        Metric::CpuRequest,
+    )
     .with_seconds(11),
     Scenario::new(
         "changes",

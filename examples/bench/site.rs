@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::children::{Running, free_address};
 use crate::origin::Origin;
+use crate::others::other_entries;
 
 /// Key of the gray list that nobody changes, with ten entries, as that of a careful release.
 pub(crate) const STILL: &str = "gray";
@@ -16,6 +17,8 @@ pub(crate) const STILL: &str = "gray";
 pub(crate) const CHANGING: &str = "changing";
 /// Key of a gray list with a million entries.
 pub(crate) const MILLION: &str = "million";
+/// Key of the same list with a hundred other entries.
+pub(crate) const OTHERS: &str = "others";
 
 /// The programs that are not found by their names.
 pub(crate) struct Programs {
@@ -91,6 +94,20 @@ impl Site {
             push.exec(&mut connection)?;
         }
         Ok(())
+    }
+
+    /// Makes the list of the same entries and a hundred others, if it is not there.
+    pub(crate) fn fill_others(&self) -> redis::RedisResult<()> {
+        self.fill_million()?;
+        let mut connection = self.connect_to_redis()?;
+        let mut copy = redis::cmd("COPY");
+        match copy.arg(MILLION).arg(OTHERS).query(&mut connection)? {
+            true => {
+                let mut push = redis::cmd("RPUSH");
+                push.arg(OTHERS).arg(other_entries()).exec(&mut connection)
+            }
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn connect_to_redis(&self) -> redis::RedisResult<redis::Connection> {

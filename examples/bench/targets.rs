@@ -4,7 +4,7 @@ use crate::figures::{Metric, Spread, spread};
 use crate::proxies::Proxy;
 use crate::report;
 use crate::runs::{Measured, Subject};
-use crate::site::{CHANGING, MILLION, STILL};
+use crate::site::{CHANGING, MILLION, OTHERS, STILL};
 use crate::tables::Table;
 
 /// What Graygate's figure is divided by.
@@ -16,6 +16,8 @@ enum Against {
     Better,
     /// Its own, with one worker and a small list that nobody changes.
     Itself,
+    /// Its own, with the addresses alone of a list that has other entries, too.
+    Addresses,
     /// So many of the unit.
     Fixed(f64),
 }
@@ -55,7 +57,7 @@ const fn of_list(scenario: &'static str, gray: &'static str) -> Target {
 }
 
 fn targets() -> Vec<Target> {
-    use Against::{Better, Fixed, Itself, One};
+    use Against::{Addresses, Better, Fixed, Itself, One};
     use Metric::{CpuGigabyte, CpuRequest, Memory, P50, P99, Rate};
     let (nginx, haproxy) = (One(Proxy::Nginx), One(Proxy::Haproxy));
     let mut all = Vec::new();
@@ -99,6 +101,12 @@ fn targets() -> Vec<Target> {
     all.push(target("beside", 1, P99, nginx, 1.0));
     all.push(target("idle", 1, Memory, Fixed(1024.0), 1.0));
     all.push(of_list("million", MILLION));
+    for scenario in ["others", "others-browser"] {
+        all.push(Target {
+            gray: OTHERS,
+            ..target(scenario, 1, CpuRequest, Addresses, 1.10)
+        });
+    }
     all.push(of_list("changes", CHANGING));
     all
 }
@@ -122,6 +130,7 @@ impl Target {
         let ratios: Vec<Option<f64>> = match self.against {
             Against::One(proxy) => beside(find(proxy, STILL, self.workers)),
             Against::Itself => beside(find(Proxy::Graygate, STILL, 1)),
+            Against::Addresses => beside(find(Proxy::Graygate, MILLION, self.workers)),
             Against::Better => {
                 let nginx = beside(find(Proxy::Nginx, STILL, self.workers));
                 let haproxy = beside(find(Proxy::Haproxy, STILL, self.workers));
@@ -154,6 +163,7 @@ impl Target {
             Against::Better => format!("{sign} {limit:.2} × better of nginx, HAProxy"),
             Against::Itself if self.gray == STILL => format!("{sign} {limit:.2} × with 1 worker"),
             Against::Itself => format!("{sign} {limit:.2} × a small, still list"),
+            Against::Addresses => format!("{sign} {limit:.2} × the addresses alone"),
             Against::Fixed(_) => format!("{sign} {limit:.0} KiB each"),
         }
     }

@@ -11,7 +11,8 @@ mod steps;
 use std::hint::black_box;
 
 use steps::{
-    DecideStep, Family, LookUpStep, PoolStep, RequestStep, ResponseStep, Size, on_a_worker,
+    DecideStep, Family, LookUpStep, PoolStep, RequestStep, ResponseStep, Size, browser_head,
+    on_a_worker,
 };
 
 fn main() {
@@ -27,8 +28,18 @@ fn main() {
         measure(&format!("response-parse-{name}"), || response.parse());
         measure(&format!("response-encode-{name}"), || response.encode());
     }
-    let decide = DecideStep::new();
+    let mut decide = DecideStep::new();
     measure("decide-64", || decide.decide());
+    for (head, name) in [
+        (
+            "GET / HTTP/1.1\r\nHost: shop.example.com\r\n\r\n".to_owned(),
+            "small",
+        ),
+        (browser_head("/"), "browser"),
+    ] {
+        let mut decide = DecideStep::by_others(head);
+        measure(&format!("decide-64-others-{name}"), || decide.decide());
+    }
     on_a_worker(|| {
         let pool = PoolStep::new();
         measure("pool-out-and-in", || pool.check_out_and_in());

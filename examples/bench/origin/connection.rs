@@ -214,7 +214,8 @@ impl Connection {
                 self.close = field.value.eq_ignore_ascii_case(b"close");
             }
         }
-        let path = request.path.unwrap_or_default();
+        let target = request.path.unwrap_or_default();
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
         let place = answers.all.iter().position(|(it, _)| *it == path);
         let place = place.ok_or(io::ErrorKind::NotFound)?;
         let here = (bytes.len() - end) as u64;
