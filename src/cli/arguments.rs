@@ -190,7 +190,7 @@ impl Output {
 
 /// Of which service.
 #[derive(Args)]
-pub(crate) struct OfService {
+pub(crate) struct ServiceAsked {
     /// Only of this service, or of `default`; without it, of all that there are
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
@@ -221,7 +221,7 @@ pub(crate) enum ListsAction {
     /// Show the lists in force, in the form of a lists file
     Show {
         #[command(flatten)]
-        of_service: OfService,
+        of_service: ServiceAsked,
         #[command(flatten)]
         output: Output,
         #[command(flatten)]
@@ -231,7 +231,7 @@ pub(crate) enum ListsAction {
     /// they are the same
     Diff {
         #[command(flatten)]
-        of_service: OfService,
+        of_service: ServiceAsked,
         #[command(flatten)]
         output: Output,
         /// The ini file
@@ -253,7 +253,7 @@ pub(crate) enum ListsAction {
         /// A lists file
         file: Option<PathBuf>,
         #[command(flatten)]
-        of_service: OfService,
+        of_service: ServiceAsked,
         #[command(flatten)]
         output: Output,
         /// The ini file

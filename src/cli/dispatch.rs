@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
 use crate::cli::arguments::{
-    self, Action, Arguments, FleetAction, ListsAction, OfService, ShellName,
+    self, Action, Arguments, FleetAction, ListsAction, ServiceAsked, ShellName,
 };
 use crate::cli::asked::AskedRequest;
 use crate::cli::exit::Exit;
@@ -138,7 +138,7 @@ fn on_fleet(action: FleetAction) -> (Form, Result<Report, String>) {
 fn on_lists(action: ListsAction) -> (Form, Result<Report, String>) {
     match action {
         ListsAction::Show {
-            of_service: OfService { service },
+            of_service: ServiceAsked { service },
             output,
             of,
         } => {
@@ -146,7 +146,7 @@ fn on_lists(action: ListsAction) -> (Form, Result<Report, String>) {
             (output.form(), shown)
         }
         ListsAction::Diff {
-            of_service: OfService { service },
+            of_service: ServiceAsked { service },
             output,
             config,
         } => {
@@ -160,7 +160,7 @@ fn on_lists(action: ListsAction) -> (Form, Result<Report, String>) {
         } => (output.form(), accept::accept(&config, &digest)),
         ListsAction::Check {
             file,
-            of_service: OfService { service },
+            of_service: ServiceAsked { service },
             output,
             config,
         } => {
