@@ -201,11 +201,7 @@ fn a_reload_adds_and_takes_away_a_service_while_requests_of_others_run_and_none_
                 let mut ask = |host| client.ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
                 assert_eq!(ask("other.example.com").text(), "default");
                 let response = ask("shop.example.com");
-                // The new service takes its requests a moment before its lists are there.
-                if response.status() != 200 {
-                    assert!(response.text().contains("no-lists"), "{}", response.text());
-                    continue;
-                }
+                assert_eq!(response.status(), 200, "{}", response.text());
                 names.push(response.text());
                 names.dedup();
             }
@@ -236,10 +232,11 @@ fn a_reload_adds_and_takes_away_a_service_while_requests_of_others_run_and_none_
         );
         done.store(true, Ordering::Relaxed);
         for thread in running {
-            // How often each of them has asked meanwhile is its own affair.
+            // When each of them has begun, and how often it has asked, is its own affair.
             let names = thread.join().unwrap();
             let expected = ["default", "shop", "default"].map(str::to_owned);
-            assert!(expected.starts_with(&names), "{names:?}");
+            let mut parts = expected.windows(names.len());
+            assert!(parts.any(|it| it == names), "{names:?}");
         }
     });
     // What counts all requests has not become less, and nothing is left of the service.

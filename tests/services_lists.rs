@@ -582,3 +582,29 @@ fn a_copy_of_other_keys_of_a_service_serves_nobody() {
         "{health}"
     );
 }
+
+#[test]
+fn a_reload_that_adds_a_service_whose_lists_cannot_be_read_changes_nothing() {
+    let redis = Redis::start();
+    let origins = Origins::new();
+    origins.push(&redis);
+    let mut gateway = Setup::new().redis(redis.url()).start();
+    let served = |gateway: &Gateway| gateway.get("127.0.0.1", "/shop/x").text();
+    assert_eq!(served(&gateway), "prod");
+    redis.cli(&["DEL", "shop:prod"]);
+    redis.cli(&["SET", "shop:prod", "127.0.0.1:80"]);
+    gateway.edit_ini(|it| it.set("service shop.paths", "/shop"));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("reload-failed error=");
+    gateway.wait_for_log("shop prod: wrong-type");
+    assert_eq!(served(&gateway), "prod", "as before");
+    redis.cli(&["DEL", "shop:prod"]);
+    redis.push("shop:prod", &[&"127.0.0.1:port"]);
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("shop prod: all-skipped");
+    assert_eq!(served(&gateway), "prod", "as before");
+    redis.cli(&["DEL", "shop:prod"]);
+    redis.push("shop:prod", &[&origins.0[3]]);
+    gateway.signal(Signal::SIGHUP);
+    wait_until("the service", DEADLINE, || served(&gateway) == "shop prod");
+}

@@ -58,12 +58,18 @@ pub(super) fn render(page: &mut MetricsPage, gateway: &Gateway) {
         let without = pool.peers.len() - shown;
         page.value("peers_without_series", &and(&in_pool(pool), &[]), without);
     }
+    let shown = pools.iter().zip(shown);
+    let shown = shown.map(|(pool, shown)| (in_pool(pool), &pool.peers[..shown]));
+    each_peer(page, &shown.collect::<Vec<_>>());
+}
+
+/// The samples of peers, which stand beside the labels of their pools.
+fn each_peer(page: &mut MetricsPage, shown: &[(Vec<(&'static str, String)>, &[PeerSeen])]) {
     let mut each = |name: &str, kind: &str, help: &str, write: Write| {
         page.family(name, kind, help);
-        for (pool, shown) in pools.iter().zip(&shown) {
-            let own = in_pool(pool);
-            for peer in &pool.peers[..*shown] {
-                write(page, name, &and(&own, &[("peer", &peer.address)]), peer);
+        for (own, peers) in shown {
+            for peer in *peers {
+                write(page, name, &and(own, &[("peer", &peer.address)]), peer);
             }
         }
     };

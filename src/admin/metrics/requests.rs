@@ -97,6 +97,20 @@ pub(super) fn render(
         metrics.sum(|it| &it.requests_attempted),
     );
     attempts(page, services);
+    fallbacks(page, services);
+    refusals(page, metrics);
+    page.family(
+        "request_duration_seconds",
+        "histogram",
+        "From the first byte of a request to the last of its response.",
+    );
+    let mut all = metrics.histogram(|it| &it.of_default.durations);
+    all.merge(&counted.durations);
+    page.histogram("request_duration_seconds", &[], &all);
+    durations_by_pool(page, services);
+}
+
+fn fallbacks(page: &mut MetricsPage, services: &[ServiceCounts<'_>]) {
     page.family(
         "fallbacks_total",
         "counter",
@@ -113,6 +127,10 @@ pub(super) fn render(
             page.value("fallbacks_total", &labels, of.sum(counter));
         }
     }
+}
+
+/// What was refused, or not believed: of no service.
+fn refusals(page: &mut MetricsPage, metrics: &Metrics) {
     page.family(
         "refusals_total",
         "counter",
@@ -142,15 +160,6 @@ pub(super) fn render(
         let labels: Labels<'_> = &[("reason", &wrong.name())];
         page.value("forces_refused_total", labels, count);
     }
-    page.family(
-        "request_duration_seconds",
-        "histogram",
-        "From the first byte of a request to the last of its response.",
-    );
-    let mut all = metrics.histogram(|it| &it.of_default.durations);
-    all.merge(&counted.durations);
-    page.histogram("request_duration_seconds", &[], &all);
-    durations_by_pool(page, services);
 }
 
 fn attempts(page: &mut MetricsPage, services: &[ServiceCounts<'_>]) {

@@ -1,5 +1,8 @@
 //! Where the lists come from, at a reload: a new source is read once before anything changes, and then takes
 //! the place of the old one, whose lists stay in force until the new one's are read.
+//!
+//! New services come into force together with what was read of them by then: nobody asks them before they
+//! have lists. If these cannot be read, the reload fails, and their requests go where they went.
 
 use std::io;
 use std::sync::Arc;
@@ -9,12 +12,12 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::{Config, RedisSettings, ServiceSettings, Store};
 use crate::fleet::heartbeat::Heartbeat;
-use crate::lists::ServiceName;
+use crate::lists::{ListName, PeerList, ServiceName};
 use crate::run::Running;
 use crate::run::lists::{purpose, start_heartbeat};
 use crate::run::secrets::Secrets;
 use crate::store::format::title;
-use crate::store::{self, Cause, ServiceReading, StoreName};
+use crate::store::{self, Cause, Entries, Fault, ServiceReading, StoreName};
 
 /// What was read, or why nothing could be.
 pub(super) type TrialOutcome = Result<Vec<ServiceReading>, String>;
@@ -36,6 +39,8 @@ pub(super) struct StoreChange {
     copy: bool,
     heartbeat: bool,
     secrets: Secrets,
+    /// The services that there were.
+    known: Vec<ServiceName>,
 }
 
 impl StoreChange {
@@ -65,6 +70,7 @@ impl StoreChange {
             copy: are_others || terms || lists(old) != lists(new),
             heartbeat: switches || fleet,
             secrets,
+            known: old.services.iter().map(|it| it.name.clone()).collect(),
         }
     }
 
@@ -80,14 +86,14 @@ impl StoreChange {
         let (tell, outcome) = bounded(1);
         let (store, services) = (new.store.clone(), new.services.clone());
         let wanted = match (self.are_others, servers) {
-            (false, _) => Wanted::Connection,
+            (false, _) => Wanted::NewServices(self.known.clone()),
             (true, 0) => Wanted::Lists,
             (true, _) => Wanted::Servers,
         };
         let thread = std::thread::Builder::new().name("lists-trial".to_owned());
         thread.spawn(move || {
             // Nobody may be waiting any more.
-            let _ = tell.send(attempt(&store, &services, wanted));
+            let _ = tell.send(attempt(&store, &services, &wanted));
         })?;
         Ok(Some(StoreTrial { outcome, limit }))
     }
@@ -176,10 +182,10 @@ fn limit_for(timeout: Duration) -> Duration {
 }
 
 /// What must be found for a reload to succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Wanted {
-    /// An answer: each list may be as it was before.
-    Connection,
+    /// An answer, and lists of services besides these, of which each list may be as it was before.
+    NewServices(Vec<ServiceName>),
     /// Lists that can be read.
     Lists,
     /// Servers in `prod` as well, since there are some now.
@@ -187,7 +193,7 @@ enum Wanted {
 }
 
 /// Reads the lists once.
-fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> TrialOutcome {
+fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: &Wanted) -> TrialOutcome {
     let readings: Vec<ServiceReading> = match store {
         Store::Redis(settings) => {
             let once = store::redis::read(settings);
@@ -203,21 +209,35 @@ fn attempt(store: &Store, services: &[Arc<ServiceSettings>], wanted: Wanted) -> 
             })?
         }
     };
-    if wanted == Wanted::Connection {
-        return Ok(readings);
-    }
-    for reading in &readings {
-        let lists = reading.lists.iter();
-        let mut faults = lists.filter_map(|(list, it)| it.as_ref().err().map(|it| (list, it)));
-        if let Some((list, fault)) = faults.next() {
+    let may_stay = |service: &ServiceName| match wanted {
+        Wanted::NewServices(known) => known.contains(service),
+        Wanted::Lists | Wanted::Servers => false,
+    };
+    for reading in readings.iter().filter(|it| !may_stay(&it.service)) {
+        let settings = services.iter().find(|it| it.name == reading.service);
+        let port = settings.map_or(80, |it| it.upstream.peer_port);
+        if let Some((list, fault)) = fault_of(reading, port) {
             let key = title(&reading.service, list.name());
             return Err(format!("{store}: {key}: {}", fault.name()));
         }
     }
     let mut own = readings.iter().filter(|it| it.service.is_default());
     let has_servers = own.any(|it| it.lists.prod.as_ref().is_ok_and(|it| !it.is_empty()));
-    match wanted == Wanted::Servers && !has_servers {
+    match *wanted == Wanted::Servers && !has_servers {
         true => Err(format!("prod is empty in {store}, and has servers now")),
         false => Ok(readings),
     }
+}
+
+/// Why a list of a service cannot be read, or has no server although it has entries.
+fn fault_of(reading: &ServiceReading, peer_port: u16) -> Option<(ListName, Fault)> {
+    let mut lists = reading.lists.iter();
+    let fault = lists.find_map(|(list, it)| it.as_ref().err().map(|it| (list, *it)));
+    let prod = reading.lists.prod.as_ref().ok();
+    let are_skipped = || prod.is_some_and(|it| !it.is_empty() && has_no_peer(it, peer_port));
+    fault.or_else(|| are_skipped().then_some((ListName::Prod, Fault::AllSkipped)))
+}
+
+fn has_no_peer(entries: &Entries, peer_port: u16) -> bool {
+    PeerList::parse(entries, peer_port).peers().is_empty()
 }
