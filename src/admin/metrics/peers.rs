@@ -63,8 +63,11 @@ pub(super) fn render(page: &mut MetricsPage, gateway: &Gateway) {
     each_peer(page, &shown.collect::<Vec<_>>());
 }
 
+/// Peers of a pool that have samples, and its labels before them.
+type ShownPeers<'a> = (Vec<(&'static str, String)>, &'a [PeerSeen]);
+
 /// The samples of peers, which stand beside the labels of their pools.
-fn each_peer(page: &mut MetricsPage, shown: &[(Vec<(&'static str, String)>, &[PeerSeen])]) {
+fn each_peer(page: &mut MetricsPage, shown: &[ShownPeers<'_>]) {
     let mut each = |name: &str, kind: &str, help: &str, write: Write| {
         page.family(name, kind, help);
         for (own, peers) in shown {
