@@ -11,6 +11,8 @@
 
 // Helpers outside of the tests fail by unwrapping, too.
 #![allow(clippy::unwrap_used)]
+// The run says what it has done.
+#![allow(clippy::print_stdout)]
 
 mod support;
 mod turmoil;

@@ -22,8 +22,8 @@ pub fn subject(bytes: &[u8]) {
     let (path, parameters_sent) = plain_target(&head, bytes);
     assert_eq!(subject.path(), path);
     assert_eq!(parameters, parameters_sent);
-    let (mut memory, mut all) = (Vec::new(), subject.parameters());
-    while let Some((name, value)) = all.next() {
+    let mut memory = Vec::new();
+    for (name, value) in subject.parameters() {
         for text in [name, value] {
             assert_eq!(query::decode(text, &mut memory), plainly_decoded(text));
         }

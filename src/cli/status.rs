@@ -42,7 +42,7 @@ pub(crate) fn ask(config: &Path, strict: bool) -> Result<Report, String> {
         "health": word,
         "serves": serves,
         "degraded": degraded,
-        "lists": lists.standing.render(),
+        "lists": lists.standing.shown(),
         "config": config.render(),
         "upgrades": processes.render(),
     });

@@ -46,7 +46,7 @@ pub(crate) fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
-/// As [`decoded`], in one piece: the text itself where it stands for itself, else in `memory`.
+/// As `decoded`, in one piece: the text itself where it stands for itself, else in `memory`.
 pub fn decode<'a>(text: &'a [u8], memory: &'a mut Vec<u8>) -> &'a [u8] {
     if memchr::memchr2(b'%', b'+', text).is_none() {
         return text;

@@ -111,7 +111,8 @@ mod tests {
         let next = || VisitorId::of(7);
         let known = VisitorId::of(1);
         let text = known.text().as_slice();
-        let table: &[(&[(&[u8], &[u8])], Option<VisitorId>)] = &[
+        type Cookies<'a> = &'a [(&'a [u8], &'a [u8])];
+        let table: &[(Cookies<'_>, Option<VisitorId>)] = &[
             (&[], None),
             (&[(b"v", text)], Some(known)),
             (&[(b"V", text)], None),

@@ -32,7 +32,7 @@ pub(crate) fn check(
     mark: u64,
     rng: &mut Rng,
 ) -> Result<bool, String> {
-    let asked = Asked::by_chance(rng).as_visitor(rng).with_mark(mark);
+    let asked = Asked::by_chance(rng).into_visitor(rng).with_mark(mark);
     let log = gateway.path("access.log");
     let end = || std::fs::metadata(&log).map_or(0, |it| it.len());
     if end() > LONGEST_LOG {

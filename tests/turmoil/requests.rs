@@ -122,7 +122,7 @@ impl Asked {
     }
 
     /// Makes sure that it has one.
-    pub(crate) fn as_visitor(mut self, rng: &mut Rng) -> Self {
+    pub(crate) fn into_visitor(mut self, rng: &mut Rng) -> Self {
         if self.visitor().is_none() {
             self.cookies.push(visitor(rng));
         }

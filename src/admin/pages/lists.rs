@@ -179,15 +179,8 @@ impl PageWriter {
             // Not an empty list, which would be believed.
             false => (standing.without_clients(view), Shown::Value(Value::Null)),
         };
-        let has_services = !standing.services.is_empty();
-        let mut standing = match standing.render() {
-            Value::Object(members) => members,
-            _ => serde_json::Map::new(),
-        };
-        if !has_services {
-            standing.remove("services");
-        }
         let values = standing
+            .shown()
             .into_iter()
             .map(|(name, it)| (name, Shown::Value(it)));
         let entries = [(ListName::Gray.name(), gray), (WRITTEN, Shown::Written)];

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use crate::admin::pages::member::object;
+use serde_json::{Map, Value};
+
+use crate::admin::pages::member::{Member as _, object};
 use crate::admin::view::{NO_ENTRY, View};
 use crate::error::StoreFindingKind;
 use crate::fleet::heartbeat::Heartbeat;
@@ -168,6 +170,18 @@ object! {
 }
 
 impl ListsStanding {
+    /// Its members as they are shown: services are named where there are any.
+    pub(crate) fn shown(&self) -> Map<String, Value> {
+        let mut members = match self.render() {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        };
+        if self.services.is_empty() {
+            members.remove("services");
+        }
+        members
+    }
+
     /// That of `lists` at this moment.
     pub(super) fn of(view: &View, service: &ServiceName, lists: &Lists) -> Self {
         let status = view.publisher.status();
