@@ -731,6 +731,12 @@ fn keys_that_flip_all_the_time_do_not_fill_the_log_and_their_last_state_is_told(
     site.redis("SET text x");
     site.redis("RPUSH list 127.0.0.5");
     let mut connection = site.redis.connect(0);
+    let untold = |event: &str| {
+        let lines = site.gateway.stderr.all();
+        let number = |it: &String| it.rsplit_once("untold=")?.1.parse::<u64>().ok();
+        let lines = lines.iter().filter(|it| it.contains(event));
+        lines.filter_map(number).sum::<u64>()
+    };
     let start = Instant::now();
     for at in 0.. {
         let mut flip = redis::pipe();
@@ -748,7 +754,9 @@ fn keys_that_flip_all_the_time_do_not_fill_the_log_and_their_last_state_is_told(
             .ignore();
         flip.cmd("RENAME").arg(&["new", "pre"]).ignore();
         flip.exec(&mut connection).unwrap();
-        if start.elapsed() > Duration::from_secs(2) {
+        // On a busy machine it takes longer until there is more than the log takes.
+        let is_untold = || untold("fault=wrong-type") > 0 && untold("entries-skipped") > 0;
+        if start.elapsed() > Duration::from_secs(2) && (is_untold() || start.elapsed() > DEADLINE) {
             break;
         }
     }
@@ -783,13 +791,7 @@ fn keys_that_flip_all_the_time_do_not_fill_the_log_and_their_last_state_is_told(
             "{events:?}: {lines} lines, {most} at most"
         );
     }
-    let told = |event: &str| {
-        let lines = site.gateway.stderr.all();
-        let number = |it: &String| it.rsplit_once("untold=")?.1.parse::<u64>().ok();
-        let lines = lines.iter().filter(|it| it.contains(event));
-        lines.filter_map(number).sum::<u64>()
-    };
-    assert!(told("fault=wrong-type") > 0 && told("entries-skipped") > 0);
+    assert!(untold("fault=wrong-type") > 0 && untold("entries-skipped") > 0);
 }
 
 #[test]
