@@ -140,10 +140,9 @@ impl Scratch {
         }
     }
 
-    /// In lower case, and without the dot of the root.
+    /// In lower case.
     fn look_at_host(&mut self, subject: &Subject<'_>) {
         let host = subject.host();
-        let host = host.strip_suffix(b".").unwrap_or(host);
         let source = SourceNumber(SourceKind::Host as u32);
         match host.iter().any(u8::is_ascii_uppercase) {
             true => {
