@@ -52,7 +52,13 @@ impl Config {
                     && key.in_force.text != self.read_timeout_of(&key.section);
                 is_shorter.then(|| "read_timeout is longer, and counts".to_owned())
             }
-            "service.gray_key" | "service.pre_key" | "service.prod_key" | "service.salt_key"
+            "service.gray_key"
+            | "service.pre_key"
+            | "service.prod_key"
+            | "service.salt_key"
+            | "service.tripped_key"
+            | "service.release_key"
+            | "service.history_key"
                 if !is_redis =>
             {
                 Some("no effect: the lists come from a file".to_owned())

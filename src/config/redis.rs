@@ -37,6 +37,12 @@ settings! {
         "Key of the old version's servers.";
     SALT_KEY: String = salt_key, "graygate:salt", reload, |it, _| name(it),
         "Key of the salt of the shares (percent:) on the list of clients; a new one makes others gray.";
+    TRIPPED_KEY: String = tripped_key, "graygate:tripped", reload, |it, _| name(it),
+        "Key that says that a new version was taken back, and which: clients of the list get the old one while it is there.";
+    RELEASE_KEY: String = release_key, "graygate:release", reload, |it, _| name(it),
+        "Key with the state of the release: where its evidence begins, who has frozen it, a rollout.";
+    HISTORY_KEY: String = history_key, "graygate:history", reload, |it, _| name(it),
+        "Key, a stream, with what was changed, by whom and why.";
     ACCEPT_KEY: String = accept_key, "graygate:accept", reload, |it, _| name(it),
         "Key, a string or a set, that names the digests of held changes to accept.";
     NOTIFY: Notify = notify, "auto", reload, |it, _| notify(it),

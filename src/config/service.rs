@@ -37,6 +37,12 @@ settings! {
         "Redis key of its old version's servers.";
     SALT_KEY: String = salt_key, "NAME:salt", reload, |it, _| name(it),
         "Redis key of the salt of its shares (percent:).";
+    TRIPPED_KEY: String = tripped_key, "NAME:tripped", reload, |it, _| name(it),
+        "Redis key that says that its new version was taken back.";
+    RELEASE_KEY: String = release_key, "NAME:release", reload, |it, _| name(it),
+        "Redis key with the state of its release.";
+    HISTORY_KEY: String = history_key, "NAME:history", reload, |it, _| name(it),
+        "Redis key, a stream, with what was changed of it.";
     SALT: String = salt, "", reload, |it, _| Ok(it.to_owned()),
         "Salt of its shares where Redis has none; a new one makes others gray.";
 }
@@ -107,6 +113,13 @@ pub struct ServiceKeys {
     pub lists: ByList<String>,
     /// The key of the salt of its shares.
     pub salt: String,
+    /// The key that says that `pre` was taken back. These three are its own even where it shares a gray list;
+    /// `None` where a file from before there were such keys has something else under the default name.
+    pub tripped: Option<String>,
+    /// The key with the state of its release.
+    pub release: Option<String>,
+    /// The key, a stream, with what was changed.
+    pub history: Option<String>,
 }
 
 /// The most hosts times paths of one service.

@@ -42,12 +42,23 @@ impl ServiceKeys {
             gray_of: None,
             lists,
             salt,
+            tripped: None,
+            release: None,
+            history: None,
         }];
         let names: Vec<String> = services.iter().map(|it| it.section()).collect();
         for (service, name) in services.iter().zip(&names).skip(1) {
             all.push(book.keys_of(service, file.section(name))?);
         }
         Self::share(&mut all);
+        let sections = names.iter().skip(1).map(|it| file.section(it));
+        let sections: Vec<Section<'_>> = std::iter::once(redis).chain(sections).collect();
+        // Those that are given come before the defaults, which must be in the way of no other key.
+        for is_given in [true, false] {
+            for (keys, section) in all.iter_mut().zip(&sections) {
+                book.add_release(keys, *section, is_given)?;
+            }
+        }
         Ok(all)
     }
 
@@ -65,6 +76,9 @@ impl ServiceKeys {
     }
 }
 
+/// The last word of the default keys of a release, in the order of the settings.
+const RELEASE: [&str; 3] = ["tripped", "release", "history"];
+
 /// Every key so far, with what it is for.
 struct KeyBook<'a> {
     file: &'a IniFile<'a>,
@@ -79,6 +93,64 @@ impl<'a> KeyBook<'a> {
         self.used.entry(key.to_owned()).or_insert(place);
     }
 
+    /// What else this key is, if it is something.
+    fn clash(&self, key: &str) -> Option<String> {
+        let node = || KeyPlace::of(self.redis, &redis::NODE_KEY);
+        if let Some(other) = self.used.get(key) {
+            return Some(format!("{other} has the same value"));
+        }
+        if key.starts_with(&self.fleet.key_of("")) {
+            return Some(format!(
+                "it begins like the heartbeats of the nodes: {}",
+                node()
+            ));
+        }
+        let is_index = key == self.fleet.index_key();
+        is_index.then(|| format!("it is the index of the nodes: {}", node()))
+    }
+
+    /// The keys of the release of a service: either those that the file gives, or the others. Files from
+    /// before there were such keys may have something else under their default names: then there are none.
+    fn add_release(
+        &mut self,
+        keys: &mut ServiceKeys,
+        section: Section<'a>,
+        given: bool,
+    ) -> Result<(), ConfigError> {
+        let settings = match keys.service.is_default() {
+            true => [
+                &redis::TRIPPED_KEY,
+                &redis::RELEASE_KEY,
+                &redis::HISTORY_KEY,
+            ],
+            false => [
+                &service::TRIPPED_KEY,
+                &service::RELEASE_KEY,
+                &service::HISTORY_KEY,
+            ],
+        };
+        let name = &keys.service;
+        let places = [&mut keys.tripped, &mut keys.release, &mut keys.history];
+        for ((place, setting), what) in places.into_iter().zip(settings).zip(RELEASE) {
+            if section.has(setting) != given {
+                continue;
+            }
+            let key = match given || name.is_default() {
+                true => section.get(setting)?,
+                false => format!("{name}:{what}"),
+            };
+            if given {
+                self.add(&key, section, setting)?;
+            } else if self.clash(&key).is_some() {
+                continue;
+            } else {
+                self.note(&key, KeyPlace::of(section, setting));
+            }
+            *place = Some(key);
+        }
+        Ok(())
+    }
+
     /// A key that must be no other.
     fn add(
         &mut self,
@@ -86,14 +158,7 @@ impl<'a> KeyBook<'a> {
         section: Section<'a>,
         setting: &Setting<String>,
     ) -> Result<(), ConfigError> {
-        let node = || KeyPlace::of(self.redis, &redis::NODE_KEY);
-        let wrong = if let Some(other) = self.used.get(key) {
-            format!("{other} has the same value")
-        } else if key.starts_with(&self.fleet.key_of("")) {
-            format!("it begins like the heartbeats of the nodes: {}", node())
-        } else if key == self.fleet.index_key() {
-            format!("it is the index of the nodes: {}", node())
-        } else {
+        let Some(wrong) = self.clash(key) else {
             self.note(key, KeyPlace::of(section, setting));
             return Ok(());
         };
@@ -138,6 +203,9 @@ impl<'a> KeyBook<'a> {
                 prod: own(&service::PROD_KEY, "prod")?,
             },
             salt,
+            tripped: None,
+            release: None,
+            history: None,
         })
     }
 }

@@ -103,6 +103,9 @@ fn each_key_of_a_service_has_an_effect_and_a_reload_takes_it_on() {
         ("pre_key", "x"),
         ("prod_key", "x"),
         ("salt_key", "x"),
+        ("tripped_key", "y"),
+        ("release_key", "z"),
+        ("history_key", "w"),
         ("salt", "x"),
     ];
     let expected: Vec<&str> = KEYS.of_services().map(|it| it.name).collect();
@@ -391,6 +394,14 @@ fn a_key_of_redis_is_of_one_list_of_one_service() {
             "salt_key = graygate:node:x\n",
             ":3: [redis] salt_key = graygate:node:x: it begins like the heartbeats",
         ),
+        (
+            "[service a]\nhosts = a\ntripped_key = graygate:tripped\n[service b]\nhosts = b\nrelease_key = graygate:tripped\n",
+            ":8: [service b] release_key = graygate:tripped: [service a] tripped_key on line 5 has the same value; ",
+        ),
+        (
+            "history_key = graygate:salt\n",
+            ":3: [redis] history_key = graygate:salt: [redis] salt_key by default has the same value; ",
+        ),
     ];
     for (text, expected) in table {
         let said = error(&with_services(text));
@@ -410,6 +421,41 @@ fn a_key_of_redis_is_of_one_list_of_one_service() {
         said.starts_with(":5: [service a] gray_key = pre: "),
         "{said}"
     );
+}
+
+#[test]
+fn a_file_with_something_else_under_a_default_key_of_a_release_has_no_such_key() {
+    let keys = |text: &str| {
+        let store = parse(&with_services(text)).unwrap().store;
+        let Store::Redis(redis) = store else {
+            panic!("{store:?}");
+        };
+        let text_of = |it: &Option<String>| it.clone().unwrap_or_default();
+        let of = |it: &ServiceKeys| [&it.tripped, &it.release, &it.history].map(text_of);
+        let all: Vec<_> = redis.services.iter().map(of).collect();
+        all.concat().join(" ")
+    };
+    let own = "graygate:tripped graygate:release graygate:history";
+    let table = [
+        ("", own.to_owned()),
+        (
+            "gray_key = graygate:tripped\n",
+            " graygate:release graygate:history".to_owned(),
+        ),
+        ("node_key = graygate\naccept_key = x\n", "  ".to_owned()),
+        (
+            "[service a]\nhosts = a\npre_key = graygate:history\nprod_key = a:release\n",
+            "graygate:tripped graygate:release  a:tripped  a:history".to_owned(),
+        ),
+        // A key that is given is its own, whoever comes first.
+        (
+            "[service a]\nhosts = a\ngray = default\ntripped_key = graygate:tripped\n",
+            " graygate:release graygate:history graygate:tripped a:release a:history".to_owned(),
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(keys(text), expected, "{text}");
+    }
 }
 
 #[test]

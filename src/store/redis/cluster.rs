@@ -311,7 +311,7 @@ pub(crate) fn explained(error: RedisError, keyring: &Keyring) -> RedisError {
         "this is a Redis Cluster, and the keys of the lists of {service} are in several slots of it, which cannot \
          be read in one transaction; give them one hash tag, in [service {service}]: \
          gray_key = {{{service}}}:gray, pre_key = {{{service}}}:pre, prod_key = {{{service}}}:prod, \
-         salt_key = {{{service}}}:salt"
+         salt_key = {{{service}}}:salt, and tripped_key, release_key and history_key likewise"
     ))
 }
 
