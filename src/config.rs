@@ -31,6 +31,7 @@ mod tests;
 mod units;
 mod upstream;
 mod url;
+mod verdict;
 mod written;
 
 use std::path::{Path, PathBuf};
@@ -60,6 +61,7 @@ pub(crate) use self::syslog::{SyslogForm, SyslogServer};
 pub use self::upstream::{Balance, Keepalive, UpstreamSettings};
 pub use self::url::{Address, Url};
 pub(crate) use self::url::{Login, Password};
+pub use self::verdict::{UnitKey, VerdictMode, VerdictSettings};
 use self::written::WrittenKeys;
 pub(crate) use self::written::{ValueOrigin, WrittenValue};
 use crate::lists::ServiceName;
@@ -76,6 +78,7 @@ pub const KEYS: KeyTable = KeyTable {
         gray::KEYS,
         upstream::KEYS,
         health::KEYS,
+        verdict::KEYS,
         log::KEYS,
         admin::KEYS,
     ],
@@ -139,6 +142,7 @@ impl Config {
                 salt: gray::salt(file.section("gray"))?,
                 upstream: UpstreamSettings::of(file.section("upstream"))?,
                 health: HealthSettings::of(&file)?,
+                verdict: VerdictSettings::of(&file)?,
             },
         )?;
         let keys = ServiceKeys::all(&file, &services)?;

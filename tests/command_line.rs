@@ -126,7 +126,7 @@ fn a_bad_file_is_one_line_with_its_place_and_what_is_allowed() {
         (
             "[gateway]\n[getaway]\nworkers = 1\n",
             ":2: [getaway]: an unknown section",
-            "[gateway], [redis], [lists], [gray], [upstream], [health], [health pre], [health prod], [log], [admin]",
+            "[gateway], [redis], [lists], [gray], [upstream], [health], [health pre], [health prod], [verdict], [log], [admin]",
         ),
         (
             "[log]\nlevel = info\nworker = 1\n",

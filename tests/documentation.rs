@@ -145,6 +145,14 @@ fn service_keys() -> String {
     table
 }
 
+fn verdict_keys() -> String {
+    let mut table = "| key | default | |\n|---|---|---|\n".to_owned();
+    for key in KEYS.iter().filter(|it| it.section == "verdict") {
+        writeln!(table, "| {} | {} | {} |", key.name, key.default, key.text).unwrap();
+    }
+    table
+}
+
 fn failures() -> String {
     let mut table =
         "| name | status | when | another attempt | error log |\n|---|---|---|---|---|\n"
@@ -359,6 +367,7 @@ fn the_tables_say_what_the_code_does() {
         ("docs/gray.md", "reads", reads()),
         ("docs/security.md", "admin refusals", admin_refusals()),
         ("docs/settings.md", "service-keys", service_keys()),
+        ("docs/settings.md", "verdict-keys", verdict_keys()),
     ];
     let mut stale = Vec::new();
     for (name, of, table) in tables {

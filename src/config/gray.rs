@@ -229,7 +229,7 @@ fn field(text: &str) -> ValueResult<String> {
 }
 
 /// The name of a cookie (RFC 6265 section 4.1.1).
-fn cookie(text: &str) -> ValueResult<String> {
+pub(super) fn cookie(text: &str) -> ValueResult<String> {
     match is_token(text) {
         true => Ok(text.to_owned()),
         false => wrong(

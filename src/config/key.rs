@@ -89,18 +89,19 @@ const OF_POOLS: [(&str, &str); 2] = [("health pre", "health"), ("health prod", "
 const SERVICE: &str = "service";
 
 /// Sections that each service may have, with a name in place of `NAME`.
-const OF_SERVICES: [&str; 4] = [
+const OF_SERVICES: [&str; 5] = [
     "service NAME",
     "service NAME health",
     "service NAME health pre",
     "service NAME health prod",
+    "service NAME verdict",
 ];
 
 /// The keys that hold for all services, though others of their section may be given for one.
 const FOR_ALL_SERVICES: [&str; 1] = ["upstream.resolve_interval"];
 
-/// The service that a section is about, and what of it: `health`, `health pre`, `health prod`, or nothing for
-/// the section with its own keys. `None` for a section that is about no service.
+/// The service that a section is about, and what of it: `health`, `health pre`, `health prod`, `verdict`, or
+/// nothing for the section with its own keys. `None` for a section that is about no service.
 pub(super) fn service_part(section: &str) -> Option<(&str, &str)> {
     let rest = section.strip_prefix(SERVICE)?.strip_prefix(' ')?;
     Some(rest.split_once(' ').unwrap_or((rest, "")))
@@ -132,7 +133,7 @@ impl KeyTable {
         let is_service = service_part(section).is_some();
         let (own, section) = match service_part(section) {
             Some((_, "")) => (self.service, "upstream"),
-            Some((_, part)) if part.starts_with("health") => (&[][..], part),
+            Some((_, part)) if part.starts_with("health") || part == "verdict" => (&[][..], part),
             // It has no other parts.
             Some(_) => (&[][..], ""),
             None => (&[][..], section),

@@ -1,5 +1,6 @@
 //! Services: sections `[service NAME]` with what belongs to them, `[service NAME health]` and those of its
-//! pools. What they do not say holds as `[upstream]` and `[health]` have it.
+//! pools, and `[service NAME verdict]`. What they do not say holds as `[upstream]`, `[health]` and `[verdict]`
+//! have it.
 //!
 //! The first service is the default one, which the other sections are about. Those of the file follow in its
 //! order. No two of them have the same host and path, so that it is never a matter of their order which one a
@@ -18,7 +19,7 @@ use super::file::{IniFile, Section};
 use super::gateway::DEFAULT_SERVICE;
 use super::key::{Key, KeyTable, Setting, service_part, settings};
 use super::units::{self, name};
-use super::{HealthSettings, UpstreamSettings};
+use super::{HealthSettings, UpstreamSettings, VerdictSettings};
 use crate::lists::{ByList, ServiceName};
 
 settings! {
@@ -66,6 +67,8 @@ pub struct ServiceSettings {
     pub upstream: UpstreamSettings,
     /// How they are checked.
     pub health: HealthSettings,
+    /// How the new version is compared with the old one.
+    pub verdict: VerdictSettings,
 }
 
 /// The default service of an empty file.
@@ -81,6 +84,7 @@ impl Default for ServiceSettings {
                 salt: String::new(),
                 upstream: UpstreamSettings::of(file.section("upstream"))?,
                 health: HealthSettings::of(&file)?,
+                verdict: VerdictSettings::of(&file)?,
             })
         };
         let no_keys = KeyTable {
@@ -139,7 +143,8 @@ impl ServiceSettings {
                 }
                 Some((name, _)) if file.line_of(&section_of(name)).is_none() => {
                     let what = format!("there is no [{}]", section_of(name));
-                    let allowed = "the checks of a service that has a section of its own";
+                    let allowed =
+                        "the checks and the verdict of a service that has a section of its own";
                     return Err(file.wrong_section(section, &what, allowed));
                 }
                 _ => {}
@@ -193,6 +198,7 @@ impl ServiceSettings {
             salt: section.get(&SALT)?,
             upstream: UpstreamSettings::of(section)?,
             health: HealthSettings::of_service(file, name)?.unwrap_or_else(|| health.clone()),
+            verdict: VerdictSettings::of_service(file, name)?,
         })
     }
 

@@ -36,6 +36,10 @@ fn redis(config: Config) -> RedisSettings {
     }
 }
 
+fn verdict(config: &Config) -> &VerdictSettings {
+    &config.default_service().verdict
+}
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -290,6 +294,15 @@ fn an_empty_file_has_the_documented_defaults() {
                 fallback: true,
             },
             health: HealthSettings::default(),
+            verdict: VerdictSettings {
+                mode: VerdictMode::Observe,
+                slow: VerdictMode::Observe,
+                margin_list: 2.0,
+                margin_percent: 1.0,
+                alpha: 0.001,
+                tolerate: 0.01,
+                client: UnitKey::Address,
+            },
         })],
         lists: ListsSettings {
             last_good: Some("/var/lib/graygate/lists".into()),
@@ -560,6 +573,37 @@ fn values_are_understood() {
         }),
         ("admin.listen", "off", |it| it.admin.listen.is_none()),
         ("admin.socket", "off", |it| it.admin.socket.is_none()),
+        ("verdict.mode", "off", |it| {
+            verdict(&it).mode == VerdictMode::Off
+        }),
+        ("verdict.slow", "enforce", |it| {
+            verdict(&it).slow == VerdictMode::Enforce
+        }),
+        ("verdict.margin_list", "1", |it| {
+            verdict(&it).margin_list == 1.0
+        }),
+        ("verdict.margin_list", "100.0", |it| {
+            verdict(&it).margin_list == 100.0
+        }),
+        ("verdict.margin_percent", "2.25", |it| {
+            verdict(&it).margin_percent == 2.25
+        }),
+        ("verdict.alpha", "0.000001", |it| {
+            verdict(&it).alpha == 0.000_001
+        }),
+        ("verdict.alpha", "0.1", |it| verdict(&it).alpha == 0.1),
+        ("verdict.tolerate", "0.01%", |it| {
+            (verdict(&it).tolerate - 0.0001).abs() < 1e-12
+        }),
+        ("verdict.tolerate", "50 %", |it| {
+            verdict(&it).tolerate == 0.5
+        }),
+        ("verdict.client", "cookie:uid", |it| {
+            verdict(&it).client == UnitKey::Cookie("uid".to_owned())
+        }),
+        ("verdict.client", "header:X-User", |it| {
+            verdict(&it).client == UnitKey::Header("X-User".to_owned())
+        }),
         ("admin.socket", "", |it| it.admin.socket.is_none()),
         ("admin.socket", "s", |it| {
             let socket = it.admin.socket.as_ref().unwrap();
@@ -707,6 +751,50 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ("log.sample", "2xx:+1", "`+1` is not such a number;"),
         ("log.sample", "2xx:1,", "`` is not STATUS:NUMBER;"),
         ("log.sample", "2xx:1,2xx:2", "2xx is given twice;"),
+        (
+            "verdict.mode",
+            "on",
+            "it is not one of the values of this key; allowed: off, observe, enforce",
+        ),
+        ("verdict.slow", "", "it is not one of the values"),
+        (
+            "verdict.margin_list",
+            "0.99",
+            "it is out of range; allowed: a number from 1 to 100",
+        ),
+        ("verdict.margin_list", "101", "it is out of range;"),
+        ("verdict.margin_percent", "+2", "it is not a number;"),
+        ("verdict.margin_percent", "inf", "it is not a number;"),
+        ("verdict.margin_percent", "1.", "it is not a number;"),
+        (
+            "verdict.alpha",
+            "0",
+            "it is out of range; allowed: a number from 0.000001 to 0.1",
+        ),
+        ("verdict.alpha", "0.2", "it is out of range;"),
+        ("verdict.alpha", "1e-3", "it is not a number;"),
+        (
+            "verdict.tolerate",
+            "0.01",
+            "it has no %; allowed: a number from 0.01 to 50 with %",
+        ),
+        ("verdict.tolerate", "0%", "it is out of range;"),
+        ("verdict.tolerate", "51%", "it is out of range;"),
+        (
+            "verdict.client",
+            "user",
+            "it is not one of the values of this key; allowed: address, cookie:NAME, header:NAME",
+        ),
+        (
+            "verdict.client",
+            "cookie:a b",
+            "it is not the name of a cookie;",
+        ),
+        (
+            "verdict.client",
+            "header:",
+            "it is not the name of a header field;",
+        ),
         ("log.own_lines", "0", "it is out of range;"),
         ("log.own_lines", "1000001", "it is out of range;"),
         ("log.own_lines", "off", "it is not a number;"),
@@ -1423,6 +1511,13 @@ const OTHERS: &[(&str, &str)] = &[
     ("health.expect", "200"),
     ("health.host", "h"),
     ("health.check_before_use", "on"),
+    ("verdict.mode", "enforce"),
+    ("verdict.slow", "off"),
+    ("verdict.margin_list", "1.5"),
+    ("verdict.margin_percent", "1.5"),
+    ("verdict.alpha", "0.05"),
+    ("verdict.tolerate", "0.5%"),
+    ("verdict.client", "cookie:uid"),
     ("log.access", "off"),
     ("log.error", "off"),
     ("log.format", "json"),

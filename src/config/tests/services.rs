@@ -89,6 +89,27 @@ fn what_a_service_does_not_say_holds_as_it_does_for_all() {
 }
 
 #[test]
+fn the_verdict_of_a_service_goes_before_that_of_all_key_by_key() {
+    let text = with_services(
+        "[verdict]\nmode = enforce\nmargin_list = 3\n[service a]\nhosts = a\n\
+         [service a verdict]\nmode = off\nclient = header:X-User\n[service b]\nhosts = b\n",
+    );
+    let config = parse(&text).unwrap();
+    let [default, a, b] = &*config.services else {
+        panic!()
+    };
+    assert_eq!(b.verdict, default.verdict);
+    let expected = VerdictSettings {
+        mode: VerdictMode::Off,
+        client: UnitKey::Header("X-User".to_owned()),
+        ..default.verdict.clone()
+    };
+    assert_eq!(a.verdict, expected);
+    assert_eq!(default.verdict.mode, VerdictMode::Enforce);
+    assert_eq!(a.verdict.margin_list, 3.0);
+}
+
+#[test]
 fn each_key_of_a_service_has_an_effect_and_a_reload_takes_it_on() {
     let base = with_services("[service b]\nhosts = b\n[service a]\nhosts = a\n");
     let of_upstream = OTHERS.iter().filter_map(|(name, value)| {
@@ -148,6 +169,17 @@ fn each_key_of_a_service_has_an_effect_and_a_reload_takes_it_on() {
                 "{section} {name}"
             );
         }
+    }
+    for (name, value) in OTHERS {
+        let Some(name) = name.strip_prefix("verdict.") else {
+            continue;
+        };
+        let text = format!("{base}[service a verdict]\n{name} = {value}\n");
+        let new = parse(&text).unwrap();
+        let [old_a, new_a] = [&old, &new].map(|it| it.services[2].verdict.clone());
+        assert_ne!(old_a, new_a, "{name}");
+        assert_eq!(new.services[1], old.services[1], "{name}");
+        assert_eq!(old.reload(new.clone()), (new, vec![]), "{name}");
     }
     // Services come and go.
     let none = parse(REDIS).unwrap();
@@ -243,6 +275,14 @@ fn what_is_wrong_with_a_service_is_said_with_its_line() {
         (
             "[service a]\nhosts = a\n\n[service b health pre]\npath = /\n",
             ":6: [service b health pre]: there is no [service b]; ",
+        ),
+        (
+            "[service a]\nhosts = a\n[service b verdict]\nmode = off\n",
+            ":5: [service b verdict]: there is no [service b]; ",
+        ),
+        (
+            "[service a]\nhosts = a\n[service a verdict]\nalpha = 1\n",
+            ":6: [service a verdict] alpha = 1: it is out of range; ",
         ),
         (
             "[service a]\nhosts = a\n[log]\n[service a]\n",
