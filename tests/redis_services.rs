@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{Cluster, DEADLINE, Gateway, Origin, Redis, Setup, wait_until};
+use support::{
+    Cluster, DEADLINE, Gateway, LastProcess, Origin, Redis, Setup, poll, upgrade_command,
+    upgrade_well, wait_until,
+};
 use xxhash_rust::xxh64::xxh64;
 
 const SERVICES: [&str; 2] = ["shop", "api"];
@@ -466,6 +469,25 @@ const TAGS: [(&str, &str); 4] = [
     ("web", "{web1}:"),
 ];
 
+/// With these services, and their keys.
+fn with_keys(mut setup: Setup, tags: &[(&str, &str)]) -> Setup {
+    for (service, tag) in tags {
+        let section = match *service {
+            "" => "redis".to_owned(),
+            other => format!("service {other}"),
+        };
+        for list in ["gray", "pre", "prod"] {
+            setup = setup.set(&format!("{section}.{list}_key"), format!("{tag}{list}"));
+        }
+        if !service.is_empty() {
+            setup = setup.set(&format!("{section}.hosts"), format!("{service}.test"));
+            // Elsewhere than the lists.
+            setup = setup.set(&format!("{section}.salt_key"), format!("{service}:salt"));
+        }
+    }
+    setup
+}
+
 /// A cluster with their lists.
 struct ClusterSite {
     cluster: Cluster,
@@ -493,25 +515,17 @@ impl ClusterSite {
 
     #[track_caller]
     fn gateway(&self) -> Gateway {
-        let mut setup = Setup::new().redis(self.cluster.servers[2].url());
-        for (service, tag) in TAGS {
-            let section = match service {
-                "" => "redis".to_owned(),
-                other => format!("service {other}"),
-            };
-            for list in ["gray", "pre", "prod"] {
-                setup = setup.set(&format!("{section}.{list}_key"), format!("{tag}{list}"));
-            }
-            if !service.is_empty() {
-                setup = setup.set(&format!("{section}.hosts"), format!("{service}.test"));
-                // Elsewhere than the lists.
-                setup = setup.set(&format!("{section}.salt_key"), format!("{service}:salt"));
-            }
-        }
+        self.setup(&TAGS).start()
+    }
+
+    /// With these services.
+    #[track_caller]
+    fn setup(&self, tags: &[(&str, &str)]) -> Setup {
+        let setup = Setup::new().redis(self.cluster.servers[2].url());
         let setup = setup.set("redis.accept_key", "{gg}accept");
         let setup = setup.set("redis.check_interval", "1h");
         let setup = setup.set("redis.poll_interval", "100ms");
-        setup.set("redis.timeout", "1s").start()
+        with_keys(setup.set("redis.timeout", "1s"), tags)
     }
 
     /// The slot of a key, and the master that has it at first.
@@ -682,6 +696,74 @@ fn a_slot_that_was_open_when_a_gateway_came_is_polled_no_longer_than_that() {
         !stats.contains("cmdstat_lrange:")
     });
     assert_eq!(gateway.stderr.count("lists-event-missed"), 0);
+}
+
+#[test]
+fn an_upgrade_waits_for_the_lists_of_every_service_that_it_brings() {
+    let site = ClusterSite::start();
+    for server in &site.cluster.servers {
+        // One that is stopped is not taken for dead.
+        server.cli(&["CONFIG", "SET", "cluster-node-timeout", "60000"]);
+    }
+    let own = &site.cluster.servers[site.place("{gg}").1];
+    let other = &site.cluster.servers[site.place("{api}").1];
+    assert_ne!(own.address(), other.address());
+    let setup = site.setup(&TAGS[..2]).redis(own.url());
+    let setup = setup.set("redis.timeout", "300ms");
+    let mut gateway = setup.set("gateway.pid_file", "pid").start();
+    wait_for_pool(&gateway, "shop.test", GRAY, "pre");
+    // One more without any keys: there is nothing to wait for.
+    gateway.edit_ini(|it| with_keys(it, &[TAGS[2], ("none", "{api}none:")]));
+    let _last = LastProcess(&gateway);
+    let (is_over, ask) = (
+        AtomicBool::new(false),
+        "GET / HTTP/1.1\r\nHost: api.test\r\n\r\n",
+    );
+    let failed = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let (mut failed, until) = (Vec::new(), Instant::now() + 6 * DEADLINE);
+            while !is_over.load(Ordering::Relaxed) && Instant::now() < until {
+                let status = gateway.connect_from(GRAY).ask(ask).status();
+                failed.extend(Some(status).filter(|it| *it != 200));
+                thread::sleep(Duration::from_millis(5));
+            }
+            failed
+        });
+        other.signal(Signal::SIGSTOP);
+        let mut upgrade = upgrade_command(&gateway, &[]).spawn().unwrap();
+        gateway.wait_for_log("(the lists of api, none)");
+        let too_early = poll(Duration::from_millis(500), || upgrade.try_wait().unwrap());
+        other.signal(Signal::SIGCONT);
+        let output = upgrade.wait_with_output().unwrap();
+        let pool = pool(&gateway, "api.test", GRAY);
+        is_over.store(true, Ordering::Relaxed);
+        assert!(too_early.is_none(), "{too_early:?}");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(pool, "pre");
+        asking.join().unwrap()
+    });
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn an_upgrade_waits_for_no_lists_that_are_refused_or_not_there() {
+    let site = Site::start();
+    let user = ["ACL", "SETUSER", "gate", "on", ">secret", "+@all", "&*"];
+    let keys = ["~gray", "~pre", "~prod", "~api:*", "~shop:*", "~none:*"];
+    site.redis.cli(&[&user[..], &keys].concat());
+    let url = site.redis.url().replacen("//", "//gate:secret@", 1);
+    let set = |it: Setup| it.set("gateway.pid_file", "pid");
+    let mut gateway = site.gateway_with(&url, "events", set);
+    wait_for_pool(&gateway, "shop.test", GRAY, "pre");
+    gateway.edit_ini(|it| {
+        it.set("service none.hosts", "none.test")
+            .set("service refused.hosts", "refused.test")
+    });
+    let _last = LastProcess(&gateway);
+    upgrade_well(&gateway);
+    let line = gateway.wait_for_log("key-refused");
+    assert!(line.contains("service=refused"), "{line}");
+    assert_eq!(pool(&gateway, "shop.test", GRAY), "pre");
 }
 
 /// What a server has used of the processor.

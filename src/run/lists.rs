@@ -150,9 +150,9 @@ fn report(publisher: &Publisher) -> NodeReport {
 }
 
 /// Where the old gateway has lists, the new one must not serve without, nor take over with settings by which
-/// it cannot read its store: that would be noticed much later. So it waits until it has read the store. Only
-/// where the old one cannot read the same store either, nothing gets worse, and it goes on with the lists
-/// that were `handed` over.
+/// it cannot read its store: that would be noticed much later. So it waits until it has read the store: the
+/// lists of every service, for of one that is new the old one has none. Only where the old one cannot read
+/// the same store either, nothing gets worse, and it goes on with the lists that were `handed` over.
 pub(super) fn wait_for_lists(
     publisher: &Publisher,
     handed: &HandedLists,

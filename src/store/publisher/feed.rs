@@ -130,12 +130,17 @@ impl Feed {
     }
 
     /// As [`Publisher::confirm`]; what has come too late is confirmed, too.
-    pub(crate) fn confirm(&self, cause: Cause) -> bool {
-        let confirm = |it: &Publisher| {
+    pub(crate) fn confirm(&self, services: &[&ServiceName]) -> Vec<bool> {
+        let confirmed = self.act(|it| it.confirm(services));
+        confirmed.unwrap_or_else(|| vec![true; services.len()])
+    }
+
+    /// As [`Publisher::checked`].
+    pub(crate) fn checked(&self, cause: Cause) {
+        self.act(|it| {
             it.recovers(&self.share);
-            it.confirm(cause)
-        };
-        self.act(confirm).unwrap_or(true)
+            it.checked(cause);
+        });
     }
 
     /// As [`Publisher::failed`].

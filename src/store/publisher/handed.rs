@@ -199,9 +199,10 @@ impl Publisher {
         }
     }
 
-    /// True once this process has read its store.
+    /// True once this process has read the lists of every service: in a Redis Cluster, each server that has
+    /// some is read by itself. What is not there, or refused, counts as read.
     pub(crate) fn was_read(&self) -> bool {
-        self.locked_entrance().was_read
+        self.locked_entrance().each().all(|(_, it)| it.was_read)
     }
 
     /// From now on, `witness` is told of every held change that somebody accepts, by its digest.

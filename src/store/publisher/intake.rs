@@ -78,14 +78,14 @@ pub(super) struct Intakes {
     rules: GuardRules,
     /// The last-good copy, until all services of it were read.
     pub(super) copy: Option<FoundCopy>,
-    /// This process has read the store.
-    pub(super) was_read: bool,
 }
 
 /// Where those of one service come in.
 pub(super) struct Intake {
     pub(super) door: Door,
     pub(super) terms: ListTerms,
+    /// This process has read them, whatever of them was there and allowed to be.
+    pub(super) was_read: bool,
     /// What the last-good copy has, until the store was read.
     pub(super) copy: Option<Lists>,
     /// That of the process that this one succeeds: counting goes on from here.
@@ -106,6 +106,7 @@ impl Intake {
         Self {
             door: Door::new(service.clone(), rules),
             terms,
+            was_read: false,
             copy: None,
             generation_before: 0,
             awaits_store: false,
@@ -143,7 +144,6 @@ impl Intakes {
             waiting: BTreeSet::new(),
             rules,
             copy: None,
-            was_read: false,
         };
         entrance.set_services(terms);
         entrance

@@ -155,27 +155,36 @@ impl Publisher {
         Some(new)
     }
 
-    /// The store has what it had when it was last read: true when that needs no second look, since
-    /// all of it is in force. The rules make no difference then, nor does time.
-    pub(crate) fn confirm(&self, cause: Cause) -> bool {
+    /// The store has of these services what it had when that was last read. Says of each whether that needs
+    /// no second look, since all of it is in force: the rules make no difference then, nor does time.
+    pub(crate) fn confirm(&self, services: &[&ServiceName]) -> Vec<bool> {
         let mut entrance = self.locked_entrance();
-        // What the log is owed is told with the next lists.
-        let is_settled = entrance
-            .each()
-            .all(|(_, it)| it.door.is_settled() && !it.reported.owes());
-        if is_settled {
-            let services = entrance.names();
-            self.succeeded(&mut entrance, &services, cause);
-            self.keep_copy(&entrance);
-        }
-        is_settled
+        let confirmed = services.iter().map(|service| {
+            let Some(intake) = entrance.get_mut(service) else {
+                return false;
+            };
+            // What the log is owed is told with the next lists.
+            let is_settled = intake.door.is_settled() && !intake.reported.owes();
+            if is_settled {
+                self.note_faults(service, intake);
+            }
+            is_settled
+        });
+        confirmed.collect()
+    }
+
+    /// The store was read, and all of that was confirmed.
+    pub(crate) fn checked(&self, cause: Cause) {
+        let entrance = self.locked_entrance();
+        self.locked().succeeded(cause);
+        self.keep_copy(&entrance);
     }
 
     fn succeeded(&self, entrance: &mut Intakes, services: &[ServiceName], cause: Cause) {
-        entrance.was_read = true;
         self.locked().succeeded(cause);
         for service in services {
             if let Some(intake) = entrance.get_mut(service) {
+                intake.was_read = true;
                 self.note_faults(service, intake);
             }
         }

@@ -53,6 +53,17 @@ fn held_digest(publisher: &Publisher, at: usize) -> String {
     publisher.status().of(&own()).held[at].digest.to_string()
 }
 
+/// True when nothing is to be looked at again, as a check finds that has read all services.
+fn confirms(publisher: &Publisher, cause: Cause) -> bool {
+    let services = publisher.services();
+    let is_settled = publisher.confirm(&services.iter().collect::<Vec<_>>());
+    let are_all = !is_settled.contains(&false);
+    if are_all {
+        publisher.checked(cause);
+    }
+    are_all
+}
+
 fn texts(entries: &[&str]) -> Result<Entries, Fault> {
     Ok(entries.iter().collect())
 }
@@ -248,9 +259,12 @@ fn what_the_store_does_not_tell_is_not_accepted_and_what_waits_for_others_is() {
 #[test]
 fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
     let lists = Arc::new(InForce::new(1));
-    assert!(!Publisher::new(lists, 80, RULES, "test").confirm(Cause::Start));
+    assert!(!confirms(
+        &Publisher::new(lists, 80, RULES, "test"),
+        Cause::Start
+    ));
     let publisher = publisher();
-    assert!(publisher.confirm(Cause::Check));
+    assert!(confirms(&publisher, Cause::Check));
     assert_eq!(publisher.status().refreshes, [1, 0, 1, 0, 0, 0]);
     let good = || reading(&["1.1.1.1"], &["2.2.2.2"], &["3.3.3.3"]);
     let everybody = reading(&["0.0.0.0/0"], &["2.2.2.2"], &["3.3.3.3"]);
@@ -260,13 +274,13 @@ fn what_is_read_again_is_confirmed_only_if_all_of_it_is_in_force() {
         let first = ByList::all(Duration::ZERO);
         publisher.publish_watched(doubtful, first, Cause::Event);
         let before = publisher.status().refreshes;
-        assert!(!publisher.confirm(Cause::Check));
+        assert!(!confirms(&publisher, Cause::Check));
         assert_eq!(publisher.status().refreshes, before);
         publisher.publish(good(), Cause::Event);
-        assert!(publisher.confirm(Cause::Check));
+        assert!(confirms(&publisher, Cause::Check));
     }
     publisher.failed("gone");
-    assert!(publisher.confirm(Cause::Reconnect));
+    assert!(confirms(&publisher, Cause::Reconnect));
     assert_eq!(publisher.status().error, None);
     assert_eq!(in_force(&publisher), (1, [1, 1, 1]));
 }
@@ -681,7 +695,7 @@ fn lists_that_are_confirmed_renew_the_time_of_their_copy() {
     while SystemTime::now() < written + Duration::from_millis(2) {
         std::thread::yield_now();
     }
-    assert!(publisher.confirm(Cause::Check));
+    assert!(confirms(&publisher, Cause::Check));
     publisher.end();
     assert!(copy::read(&path, 80).unwrap().unwrap().written > written);
 }
@@ -750,7 +764,7 @@ fn what_the_log_is_owed_is_told_with_a_later_reading_that_finds_the_same() {
     }
     assert!(owes(&publisher));
     assert!(
-        !publisher.confirm(Cause::Check),
+        !confirms(&publisher, Cause::Check),
         "there is something to tell"
     );
     let mut entrance = publisher.locked_entrance();
@@ -761,7 +775,7 @@ fn what_the_log_is_owed_is_told_with_a_later_reading_that_finds_the_same() {
         .tell(&lists, &publisher.findings(&lists), later);
     drop(entrance);
     assert!(!owes(&publisher));
-    assert!(publisher.confirm(Cause::Check));
+    assert!(confirms(&publisher, Cause::Check));
 }
 
 #[test]

@@ -153,7 +153,10 @@ fn ask_once(
             // This may turn out only now, when all keys are checked together.
             bytes if is_refused_by_open_slot(&bytes)? => slot.read(link, &keys, query)?,
             bytes => {
-                slot.close(link);
+                // An error says nothing of the slot.
+                if refusal_of(&bytes)?.is_none() {
+                    slot.close(link);
+                }
                 Some(bytes)
             }
         },

@@ -238,8 +238,6 @@ struct KnownService {
     fingerprint: Option<u64>,
     /// The hashes of its lists, before anything was kept back.
     content: ByList<Option<u64>>,
-    /// All that was published is in force, as far as is known: there is nothing to judge again.
-    is_settled: bool,
     /// It had none of its lists when it was last read.
     is_empty: bool,
     /// The lists that had entries then.
@@ -283,10 +281,7 @@ impl Watcher {
             match catch_unwind(AssertUnwindSafe(|| self.watch())) {
                 Ok(Ok(never)) => match never {},
                 // All but one list can be read at once, on another connection.
-                Ok(Err(error)) if is_too_long(&error) && self.rights.take_left_out() => {
-                    self.known.iter_mut().for_each(|it| it.is_settled = false);
-                    continue;
-                }
+                Ok(Err(error)) if is_too_long(&error) && self.rights.take_left_out() => continue,
                 Ok(Err(error)) if is_too_long(&error) => {
                     // Asking again would cost the server as much each time.
                     check = self.settings.check_interval.min(MOST_UNTRIED);
@@ -304,8 +299,6 @@ impl Watcher {
                     self.feed.failed(error);
                 }
             }
-            // What waits may have got lost with what was known of it.
-            self.known.iter_mut().for_each(|it| it.is_settled = false);
             if self.has_all() {
                 self.feed.set_server(None);
             }

@@ -216,7 +216,7 @@ fn what_is_left_open_is_said_of_each_service() {
     );
     assert!(awaited.until.is_some());
     assert_eq!(generations(&publisher), [1, 1, 1]);
-    assert!(!publisher.confirm(Cause::Check));
+    assert!(!confirms(&publisher, Cause::Check));
 }
 
 #[test]

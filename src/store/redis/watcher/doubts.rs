@@ -46,7 +46,6 @@ impl Watcher {
             return Ok(Some(self.owed.take().unwrap_or(cause)));
         };
         self.owed.get_or_insert(cause);
-        self.known.iter_mut().for_each(|it| it.is_settled = false);
         self.feed.failed_for(fault, not_taken(&place, standing));
         Ok(None)
     }

@@ -1,10 +1,11 @@
 //! What was read, on its way to the publisher.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 
-use super::{Server, Watcher};
+use super::{KnownService, Server, Watcher};
 use crate::lists::ByList;
 use crate::store::reading::content;
 use crate::store::redis::changes::Way;
@@ -34,7 +35,7 @@ struct TakenParts {
 
 impl Watcher {
     /// Publishes what was read. Most checks find nothing new: then a million entries need not be parsed
-    /// again.
+    /// again, nor those of the other services where one holds a change.
     pub(super) fn take_in(
         &mut self,
         answers: &[KeysReply],
@@ -47,25 +48,22 @@ impl Watcher {
             (part, print)
         });
         let parts: Vec<_> = parts.collect();
-        let is_new = |(part, print): &(ServicePart<'_>, u64)| {
-            self.known[part.service].fingerprint != Some(*print)
-        };
-        if !parts.iter().any(is_new) && self.feed.confirm(look.cause) {
-            for (part, _) in &parts {
-                self.known[part.service].is_settled = true;
-            }
+        let prints = parts.iter().map(|(part, print)| (part.service, *print));
+        let services = self.keyring.services();
+        let to_parse = to_parse(&prints.collect::<Vec<_>>(), &self.known, |same| {
+            let names: Vec<_> = same.iter().map(|it| &services[*it].service).collect();
+            self.feed.confirm(&names)
+        });
+        if to_parse.is_empty() {
+            self.feed.checked(look.cause);
             return Ok(());
         }
-        let needs_a_look =
-            |it: &(ServicePart<'_>, u64)| is_new(it) || !self.known[it.0.service].is_settled;
-        let are_looked_at: Vec<bool> = parts.iter().map(needs_a_look).collect();
-        // What is not known to be settled may be so of any of them.
-        let all = !are_looked_at.contains(&true);
-        let looked_at = parts.into_iter().zip(are_looked_at);
-        let looked_at = looked_at.filter(|(_, it)| all || *it).map(|(part, _)| part);
         let mut taken = TakenParts::default();
-        for (part, print) in looked_at {
-            self.take(&part, print, &look, &mut taken)?;
+        for (part, print) in parts
+            .iter()
+            .filter(|(it, _)| to_parse.contains(&it.service))
+        {
+            self.take(part, *print, &look, &mut taken)?;
         }
         self.types
             .tell(&mut server.reader, &self.keyring, &taken.read, &taken.wrong)?;
@@ -97,7 +95,6 @@ impl Watcher {
         let salt = self.salt_of(service, salt, elsewhere, &mut taken.wrong)?;
         self.see_what_is_gone(service, &lists);
         let known = &mut self.known[service];
-        known.is_settled = false;
         (known.fingerprint, known.content) = (Some(print), content);
         let keys = &self.keyring.services()[service];
         taken.readings.push(ServiceReading {
@@ -192,5 +189,120 @@ impl Watcher {
         }
         self.waited += begun.elapsed();
         if heard { Cause::Event } else { Cause::Check }
+    }
+}
+
+/// The services whose lists are to be parsed, of those of which there are these hashes: what is new, and what
+/// is not confirmed of the rest. A service answers only for itself.
+fn to_parse(
+    prints: &[(usize, u64)],
+    known: &[KnownService],
+    confirm: impl FnOnce(&[usize]) -> Vec<bool>,
+) -> BTreeSet<usize> {
+    let is_same = |(service, print): &&(usize, u64)| known[*service].fingerprint == Some(*print);
+    let same = prints.iter().filter(is_same).map(|it| it.0);
+    let same: Vec<usize> = same.collect();
+    let mut to_parse: BTreeSet<usize> = prints.iter().map(|it| it.0).collect();
+    for (service, is_confirmed) in same.iter().zip(confirm(&same)) {
+        if is_confirmed {
+            to_parse.remove(service);
+        }
+    }
+    to_parse
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::ServiceSettings;
+    use crate::lists::ServiceName;
+    use crate::store::gate::guard::GuardRules;
+    use crate::store::{Entries, Feed, Publisher, Reading};
+    use crate::upstream::in_force::InForce;
+
+    const MANY: usize = 1000;
+
+    /// A store with the services, of which each has this many servers, and what is known of them.
+    struct Store {
+        names: Vec<ServiceName>,
+        servers: Vec<usize>,
+        known: Vec<KnownService>,
+        publisher: Arc<Publisher>,
+        feed: Feed,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let names = (1..MANY).map(|at| ServiceName::parse(&format!("s{at}")).unwrap());
+            let names: Vec<_> = [ServiceName::default()].into_iter().chain(names).collect();
+            let settings = names.iter().map(|name| {
+                let name = name.clone();
+                Arc::new(ServiceSettings {
+                    name,
+                    ..ServiceSettings::default()
+                })
+            });
+            let settings: Vec<_> = settings.collect();
+            let rules = GuardRules {
+                share: 50,
+                timeout: None,
+            };
+            let publisher = Publisher::new(Arc::new(InForce::new(1)), 80, rules, "test");
+            let publisher = Arc::new(publisher.with_services(&settings));
+            Self {
+                names,
+                servers: vec![4; MANY],
+                known: vec![KnownService::default(); MANY],
+                feed: publisher.feed(),
+                publisher,
+            }
+        }
+
+        /// Reads all services as a check does; returns how many were parsed for that.
+        fn check(&mut self) -> usize {
+            let prints = self.servers.iter().map(|it| *it as u64).enumerate();
+            let prints: Vec<_> = prints.collect();
+            let to_parse = to_parse(&prints, &self.known, |same| {
+                let names: Vec<_> = same.iter().map(|it| &self.names[*it]).collect();
+                self.feed.confirm(&names)
+            });
+            let readings = to_parse.iter().map(|service| {
+                self.known[*service].fingerprint = Some(prints[*service].1);
+                let servers = (0..self.servers[*service]).map(|it| format!("10.0.0.{it}"));
+                let servers: Vec<String> = servers.collect();
+                let lists = Reading {
+                    gray: Ok(Entries::default()),
+                    pre: Ok(Entries::default()),
+                    prod: Ok(servers.iter().collect()),
+                };
+                ServiceReading {
+                    service: self.names[*service].clone(),
+                    ..ServiceReading::settled(lists)
+                }
+            });
+            let readings: Vec<_> = readings.collect();
+            match readings.is_empty() {
+                true => self.feed.checked(Cause::Check),
+                false => drop(self.feed.publish_watched(readings, Cause::Check)),
+            }
+            to_parse.len()
+        }
+    }
+
+    #[test]
+    fn while_one_service_holds_a_change_a_check_parses_no_other_one() {
+        let mut store = Store::new();
+        assert_eq!([store.check(), store.check()], [MANY, 0]);
+        store.servers[500] = 1;
+        assert_eq!([store.check(), store.check(), store.check()], [1, 1, 1]);
+        assert!(store.publisher.holds());
+        // One that changes meanwhile is parsed once.
+        store.servers[7] = 5;
+        assert_eq!([store.check(), store.check()], [2, 1]);
+        store.servers[500] = 4;
+        assert_eq!([store.check(), store.check()], [1, 0]);
+        assert!(!store.publisher.holds());
     }
 }
