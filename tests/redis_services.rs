@@ -260,6 +260,78 @@ fn the_salt_of_a_share_is_read_with_the_list_and_followed() {
     }
 }
 
+/// The text of a salt that would give [`GRAY`] the other version counts where Redis has none.
+fn with_other_salt(setup: Setup) -> Setup {
+    setup.set("service shop.salt", salt(false))
+}
+
+#[test]
+fn a_share_keeps_its_salt_while_a_list_without_shares_is_held_whatever_becomes_of_the_key() {
+    let site = Site::start();
+    let url = site.redis.url();
+    let gateway = site.gateway_with(&url, "events", with_other_salt);
+    wait_for_pool(&gateway, "shop.test", GRAY, "pre");
+    let push = |entries: &[&str], salt: &[&str]| {
+        let mut all = redis::pipe();
+        all.atomic().cmd("DEL").arg("shop:gray");
+        all.cmd("RPUSH").arg("shop:gray").arg(entries);
+        all.cmd(salt[0]).arg(&salt[1..]);
+        let _: redis::Value = all.query(&mut site.redis.connect(0)).unwrap();
+    };
+    push(
+        &["percent:50", "10.0.0.1"],
+        &["SET", "shop:salt", &salt(true)],
+    );
+    gateway.wait_for_log("lists-published service=shop generation=2");
+    let more = [(); 2].map(|()| Origin::named("pre"));
+    let read = |more: &Origin, entries: usize| {
+        // What is written afterwards is in force, so all before it was read.
+        site.redis.push("shop:pre", &[more]);
+        gateway.wait_for_log(&format!("gray=2 pre={entries} "));
+        assert_eq!(pool(&gateway, "shop.test", GRAY), "pre");
+    };
+    // With the list, and after it.
+    push(&["0.0.0.0/0"], &["DEL", "shop:salt"]);
+    gateway.wait_for_log("change-held service=shop list=gray");
+    read(&more[0], 2);
+    push(&["0.0.0.0/0"], &["SET", "shop:salt", &salt(true)]);
+    site.redis.cli(&["DEL", "shop:salt"]);
+    read(&more[1], 3);
+    // Somebody wants a share without it.
+    push(&["percent:50"], &["DEL", "shop:salt"]);
+    wait_for_pool(&gateway, "shop.test", GRAY, "prod");
+}
+
+#[test]
+fn a_salt_that_redis_has_lost_with_the_lists_is_kept_with_them() {
+    let mut site = Site::start();
+    site.redis.cli(&["DEL", "shop:gray"]);
+    site.redis.push("shop:gray", &[&"percent:50"]);
+    site.redis.cli(&["SET", "shop:salt", &salt(true)]);
+    let gateway = site.gateway_with(&site.redis.url(), "events", with_other_salt);
+    wait_for_pool(&gateway, "shop.test", GRAY, "pre");
+    site.redis.kill();
+    site.redis.restart();
+    gateway.wait_for_log("has none of the lists since it was restarted");
+    assert_eq!(pool(&gateway, "shop.test", GRAY), "pre");
+    // A salt alone is no list, and none is taken yet.
+    site.redis.cli(&["SET", "shop:salt", &salt(false)]);
+    let failures = || gateway.metric("graygate_lists_failures_total");
+    let before = failures();
+    wait_until("it is read", DEADLINE, || failures() > before + 1.0);
+    assert_eq!(pool(&gateway, "shop.test", GRAY), "pre");
+    let mut all = redis::pipe();
+    all.atomic().cmd("SET").arg("shop:salt").arg(salt(true));
+    all.cmd("RPUSH").arg("shop:gray").arg("percent:50");
+    for (pool, origin) in ["pre", "prod"].into_iter().zip(&site.origins[2..]) {
+        let key = format!("shop:{pool}");
+        all.cmd("RPUSH").arg(key).arg(origin.to_string());
+    }
+    let _: redis::Value = all.query(&mut site.redis.connect(0)).unwrap();
+    gateway.wait_for_log("lists-readable");
+    assert_eq!(pool(&gateway, "shop.test", GRAY), "pre");
+}
+
 #[test]
 fn a_salt_that_is_forbidden_is_missed_only_by_a_share_and_the_setting_counts() {
     let site = Site::start();
@@ -568,6 +640,49 @@ fn services_of_a_cluster_may_be_in_several_slots_at_several_servers() {
     // A rollback of one is followed, too.
     cluster.run(&["DEL", "{gg}shop:gray"]);
     wait_for_pool(&gateway, "shop.test", GRAY, "prod");
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+}
+
+#[test]
+fn the_servers_of_a_service_that_shares_a_list_may_be_in_another_slot_than_that() {
+    let site = ClusterSite::start();
+    let origins = ["pre", "prod"].map(Origin::named);
+    // Nothing of a list of its own counts, wherever it is.
+    site.cluster.run(&["RPUSH", "{api}both:gray", OTHER]);
+    for (pool, origin) in ["pre", "prod"].into_iter().zip(&origins) {
+        let key = format!("{{api}}both:{pool}");
+        site.cluster.run(&["RPUSH", &key, &origin.to_string()]);
+    }
+    assert_ne!(site.place("{api}").1, site.place("{gg}").1);
+    let setup = site.setup(&TAGS).set("service both.hosts", "both.test");
+    let setup = setup.set("service both.gray", "shop");
+    let setup = setup.set("service both.pre_key", "{api}both:pre");
+    let gateway = setup.set("service both.prod_key", "{api}both:prod").start();
+    for (host, client, expected) in [
+        ("shop.test", GRAY, "pre"),
+        ("both.test", GRAY, "pre"),
+        ("both.test", OTHER, "prod"),
+    ] {
+        wait_for_pool(&gateway, host, client, expected);
+    }
+    for round in 0..5 {
+        let client = format!("127.0.3.{round}");
+        site.cluster.run(&["RPUSH", "{gg}shop:gray", &client]);
+        loop {
+            let seen = ["shop.test", "both.test", "shop.test"];
+            let seen = seen.map(|it| pool(&gateway, it, &client) == "pre");
+            assert!(seen.is_sorted(), "{seen:?} in round {round}");
+            if seen == [true; 3] {
+                break;
+            }
+        }
+    }
+    // And its own servers are followed where they are.
+    let moved = Origin::named("moved");
+    site.cluster
+        .run(&["RPUSH", "{api}both:pre", &moved.to_string()]);
+    site.cluster.run(&["LPOP", "{api}both:pre"]);
+    wait_for_pool(&gateway, "both.test", GRAY, "moved");
     assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
 }
 
