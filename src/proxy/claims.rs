@@ -97,7 +97,7 @@ impl Claims {
 pub(super) struct WaitingConnection {
     pub(super) stream: Stream,
     in_use: InUse,
-    _counted: Counted,
+    _counted: CountedClaim,
 }
 
 impl WaitingConnection {
@@ -105,7 +105,7 @@ impl WaitingConnection {
         Self {
             stream,
             in_use,
-            _counted: Counted::new(counters),
+            _counted: CountedClaim::new(counters),
         }
     }
 
@@ -116,16 +116,16 @@ impl WaitingConnection {
 }
 
 /// Counts a waiting connection for as long as it lives.
-struct Counted(Rc<Counters>);
+struct CountedClaim(Rc<Counters>);
 
-impl Counted {
+impl CountedClaim {
     fn new(counters: &Rc<Counters>) -> Self {
         counters.upstream_pinned.increment();
         Self(Rc::clone(counters))
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedClaim {
     fn drop(&mut self) {
         self.0.upstream_pinned.decrement();
     }

@@ -1,0 +1,9 @@
+//! A release: whether the new version is worse than the old one, and what follows from it.
+//!
+//! The question is asked all the time, often with little traffic, and the answer may take the new version
+//! out of service. So it has to be right however often one looks. `evidence` is the statistic: an exact
+//! test of `pre` against `prod` within the same seconds, which may be looked at after every request.
+//!
+//! Evidence is pure: no clock, no I/O, no thread.
+
+pub(crate) mod evidence;
