@@ -2,8 +2,10 @@
 //!
 //! The question is asked all the time, often with little traffic, and the answer may take the new version
 //! out of service. So it has to be right however often one looks. `evidence` is the statistic: an exact
-//! test of `pre` against `prod` within the same seconds, which may be looked at after every request.
+//! test of `pre` against `prod` within the same seconds, which may be looked at after every request;
+//! `verdict` are the rules by which evidence becomes an answer, and the answer in words.
 //!
-//! Evidence is pure: no clock, no I/O, no thread.
+//! Both are pure: no clock, no I/O, no thread.
 
 pub(crate) mod evidence;
+pub(crate) mod verdict;

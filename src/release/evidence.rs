@@ -46,8 +46,8 @@ use conditional::Conditional;
 /// At most so many odds ratios are looked for at once.
 const MOST: usize = 8;
 
-/// Good enough is to be worse by less than this many times the odds.
-const TOLERABLE_ODDS: f64 = 3.0;
+/// Good enough is to have less than this many times the odds.
+pub(super) const TOLERABLE_ODDS: f64 = 3.0;
 
 /// What one pool answered: units, and how many of them were bad. A unit is a client's first finished
 /// request within a block.

@@ -1,0 +1,319 @@
+//! From evidence to an answer: the rules, and what is needed yet. Pure.
+//!
+//! In this order:
+//!
+//! - **Incident**: both pools fail far more than usual (`usual`). Nothing is concluded, and nothing advances.
+//! - **Worse**: M ≥ 1/α, bad units of at least [`CLIENTS`] clients, and a difference of the rates that matters
+//!   to anybody ([`DIFFERENCE`]).
+//! - **Suspect**: M ≥ 20, or M ≥ 1/α where something else is missing.
+//! - **Good enough**: E ≥ 20, or not one bad unit in so many that a rate of `tolerate` would have shown
+//!   itself (the rule of three: 3/`tolerate` units).
+//!
+//! # Few clients
+//!
+//! What is assigned to a pool are clients. Two testers behind one address are one client, whose broken app is
+//! no release that is worse. So where `pre` had fewer than [`FEW`] clients in the last hour, the margin is
+//! at least 2, and M alone makes it no more than suspect. What trips then is a *blunt* case: besides M ≥ 1/α,
+//! more than a fifth of at least 20 units of `pre` are bad, while `prod` has less than a quarter of that
+//! share; and the bad units are those of three clients, or of all that there are.
+//!
+//! Bluntness without M would not do, however plain it looks: where a tenth of all requests fails in either
+//! version, 43 of 1000 releases have 5 bad ones among their first 20 units. With many clients, on the other
+//! hand, M takes no longer than a blunt case.
+//!
+//! The one client that is all of `pre` may still be one that always fails. So how seldom a verdict is wrong
+//! is promised for three clients of `pre` and more, and the answer says when there are few.
+
+mod foresight;
+mod sentence;
+mod usual;
+
+pub(crate) use usual::Usual;
+
+use super::evidence::{Concern, Counted, Evidence};
+
+/// With evidence of so much to 1 a release goes no further; and so much against its being three times as
+/// bad makes it good enough.
+const SUSPECT: f64 = 20.0;
+
+/// So many clients must have had bad units.
+const CLIENTS: u64 = 3;
+
+/// With fewer clients of `pre` than this, evidence may be about a client instead of about a version.
+const FEW: u64 = 5;
+
+/// Smaller differences of the rates of bad units than this are nobody's reason to take a version back.
+const DIFFERENCE: f64 = 0.002;
+
+/// The smallest odds ratio that is held against `pre` where clients are few.
+const MARGIN_OF_FEW: f64 = 2.0;
+
+/// A blunt case: so many units…
+const BLUNT_UNITS: u64 = 20;
+
+/// … more than this share of them bad…
+const BLUNT_RATE: f64 = 0.2;
+
+/// … and less than this part of that share in `prod`.
+const BLUNT_PART: f64 = 0.25;
+
+/// The rule of three: no event in n trials leaves rates up to about 3/n possible (at 95 %).
+const THREE: f64 = 3.0;
+
+/// What the settings say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Rules {
+    /// The probability that a release which is not worse is ever found worse; above 0, below 1.
+    pub(crate) alpha: f64,
+    /// The rate of bad units that one would put up with; above 0.
+    pub(crate) tolerate: f64,
+    /// The odds ratio that is not held against `pre` where a list chooses its clients…
+    pub(crate) margin_list: f64,
+    /// … and where a hash of everybody does.
+    pub(crate) margin_percent: f64,
+}
+
+impl Rules {
+    /// The margin of a block.
+    pub(crate) fn margin(&self, is_list: bool, pre_clients: u64) -> f64 {
+        let margin = match is_list {
+            true => self.margin_list,
+            false => self.margin_percent,
+        };
+        match pre_clients < FEW {
+            true => margin.max(MARGIN_OF_FEW),
+            false => margin,
+        }
+    }
+
+    /// ln 1/α.
+    fn ln_bound(&self) -> f64 {
+        -self.alpha.ln()
+    }
+}
+
+/// Units a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct PerSecond {
+    /// Those of `pre`.
+    pub(crate) pre: f64,
+    /// Those of `prod`.
+    pub(crate) prod: f64,
+}
+
+/// The share of bad units at present.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Lately {
+    /// Of those of `pre`.
+    pub(crate) pre: f64,
+    /// Of those of `prod`.
+    pub(crate) prod: f64,
+}
+
+/// What is judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Facts {
+    /// Of all gateways, since the release (or its step) began.
+    pub(crate) evidence: Evidence,
+    /// How many clients are behind the bad units of `pre`; None where nobody counts them (slow ones).
+    pub(crate) bad_clients: Option<u64>,
+    /// How many clients `pre` had in the last hour.
+    pub(crate) pre_clients: u64,
+    /// The margin of the blocks that come now.
+    pub(crate) margin: f64,
+    /// Units at present, of all gateways.
+    pub(crate) per_second: PerSecond,
+    /// How things are at present, where there is enough to tell.
+    pub(crate) lately: Option<Lately>,
+    /// Both pools fail far more than usual.
+    pub(crate) is_incident: bool,
+}
+
+/// What is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing can be said yet.
+    Nothing,
+    /// Good enough for the next step.
+    GoodEnough,
+    /// Both pools fail; nothing is concluded.
+    Incident,
+    /// Likely worse: no further, but not back either.
+    Suspect,
+    /// Worse, and why.
+    Worse(Ground),
+}
+
+impl Verdict {
+    /// As pages and metrics have it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::GoodEnough => "good-enough",
+            Self::Incident => "incident",
+            Self::Suspect => "suspect",
+            Self::Worse(_) => "worse",
+        }
+    }
+}
+
+/// Why a release is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// More of it fails.
+    Failing,
+    /// Few clients, but so much of it fails that it is plain.
+    Blunt,
+    /// More of it is slow.
+    Slow,
+}
+
+impl Ground {
+    /// As the key of a trip and the log have it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Failing => "worse",
+            Self::Blunt => "blunt",
+            Self::Slow => "slow",
+        }
+    }
+}
+
+/// What is found, and by which numbers. Its `Display` is a sentence.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Judged {
+    /// What is asked.
+    pub(crate) concern: Concern,
+    /// The answer.
+    pub(crate) verdict: Verdict,
+    /// Units of `pre`.
+    pub(crate) pre: Counted,
+    /// Units of `prod`.
+    pub(crate) prod: Counted,
+    /// How many times as high the odds of a bad unit are in `pre`; None without a bad unit in `prod` or
+    /// a good one in `pre`.
+    pub(crate) odds_ratio: Option<f64>,
+    /// ln M.
+    pub(crate) ln_worse: f64,
+    /// ln 1/α: what ln M has to reach.
+    pub(crate) ln_bound: f64,
+    /// ln E.
+    pub(crate) ln_tolerable: f64,
+    /// Clients behind the bad units of `pre`, where they are counted, and clients of `pre` in the last hour.
+    pub(crate) bad_clients: Option<u64>,
+    /// See there.
+    pub(crate) pre_clients: u64,
+    /// As things stand, worse is known in about so many seconds.
+    pub(crate) known_in: Option<f64>,
+    /// About so many units of `pre` are needed yet until it is good enough, where that can be told.
+    pub(crate) needed: Option<u64>,
+    /// True where the rate of `prod` is known well enough to tell what could be found.
+    pub(crate) is_prod_known: bool,
+    /// The lowest share of bad units of `pre` that is found within an hour at the present traffic; None
+    /// where none is, or nothing is known of `prod`.
+    pub(crate) visible: Option<f64>,
+    /// Units at present.
+    pub(crate) per_second: PerSecond,
+}
+
+impl Judged {
+    /// True where evidence may be about a client instead of about the version.
+    pub(crate) fn has_few_clients(&self) -> bool {
+        self.pre_clients < FEW
+    }
+}
+
+/// What follows from the facts.
+pub(crate) fn judge(rules: &Rules, facts: &Facts) -> Judged {
+    let evidence = &facts.evidence;
+    let (pre, prod) = (evidence.pre(), evidence.prod());
+    Judged {
+        concern: evidence.concern(),
+        verdict: verdict(rules, facts),
+        pre,
+        prod,
+        odds_ratio: odds_ratio(&pre, &prod),
+        ln_worse: evidence.ln_worse(),
+        ln_bound: rules.ln_bound(),
+        ln_tolerable: evidence.ln_tolerable(),
+        bad_clients: facts.bad_clients,
+        pre_clients: facts.pre_clients,
+        known_in: foresight::known_in(rules, facts),
+        needed: foresight::needed(rules, facts),
+        is_prod_known: foresight::is_known(&prod),
+        visible: foresight::visible(rules, facts),
+        per_second: facts.per_second,
+    }
+}
+
+fn verdict(rules: &Rules, facts: &Facts) -> Verdict {
+    if facts.is_incident {
+        return Verdict::Incident;
+    }
+    let ln_worse = facts.evidence.ln_worse();
+    if ln_worse >= rules.ln_bound() {
+        return worse(facts).map_or(Verdict::Suspect, Verdict::Worse);
+    }
+    if ln_worse >= SUSPECT.ln() {
+        return Verdict::Suspect;
+    }
+    match is_good_enough(rules, &facts.evidence) {
+        true => Verdict::GoodEnough,
+        false => Verdict::Nothing,
+    }
+}
+
+/// Why `pre` is worse, given that M is large enough.
+fn worse(facts: &Facts) -> Option<Ground> {
+    let evidence = &facts.evidence;
+    let are_few = facts.pre_clients < FEW;
+    // Where there are fewer, all of them.
+    let clients = match are_few {
+        true => CLIENTS.min(facts.pre_clients.max(1)),
+        false => CLIENTS,
+    };
+    if facts.bad_clients.is_some_and(|it| it < clients) {
+        return None;
+    }
+    // Long after the beginning, what happens now hardly shows in the rates of all.
+    let ever = (evidence.pre().rate(), evidence.prod().rate());
+    let lately = facts.lately.map_or(ever, |it| (it.pre, it.prod));
+    if ![ever, lately]
+        .iter()
+        .any(|(pre, prod)| pre - prod >= DIFFERENCE)
+    {
+        return None;
+    }
+    match evidence.concern() {
+        Concern::Slow => Some(Ground::Slow),
+        Concern::Failing if !are_few => Some(Ground::Failing),
+        Concern::Failing => is_blunt(evidence, [ever, lately]).then_some(Ground::Blunt),
+    }
+}
+
+/// True when so much fails that it needs no calculation, ever or at present.
+fn is_blunt(evidence: &Evidence, rates: [(f64, f64); 2]) -> bool {
+    let is_plain = |(pre, prod): &(f64, f64)| *pre > BLUNT_RATE && *prod < pre * BLUNT_PART;
+    evidence.pre().units >= BLUNT_UNITS && rates.iter().any(is_plain)
+}
+
+fn is_good_enough(rules: &Rules, evidence: &Evidence) -> bool {
+    let pre = evidence.pre();
+    let is_spotless = pre.bad == 0 && pre.units >= units_of_three(rules);
+    is_spotless || evidence.ln_tolerable() >= SUSPECT.ln()
+}
+
+/// So many units without a bad one show that the rate is tolerable.
+fn units_of_three(rules: &Rules) -> u64 {
+    (THREE / rules.tolerate).ceil() as u64
+}
+
+/// Of the counts as they are.
+fn odds_ratio(pre: &Counted, prod: &Counted) -> Option<f64> {
+    let good = |it: &Counted| it.units.saturating_sub(it.bad) as f64;
+    let (above, below) = (pre.bad as f64 * good(prod), good(pre) * prod.bad as f64);
+    (below > 0.0).then_some(above / below)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What is to be expected: when it will be known that a release is worse, how much is needed until it is good
+//! enough, and what cannot be seen in useful time.
+//!
+//! At present rates, how fast does the evidence grow? A bad unit of `pre` adds about ln k less what it
+//! costs, and one of `prod` only costs: ln of the mean of the odds over the units of its block. So it is
+//! where bad units are few in a block; where they are many, evidence grows faster than is said here.
+//! A block with units of one pool only counts for nothing, which is most of them where traffic is low.
+
+use super::{DIFFERENCE, Facts, PerSecond, Rules, SUSPECT, units_of_three};
+use crate::release::evidence::{Concern, Counted, TOLERABLE_ODDS};
+
+/// What takes longer than this is of no use, in seconds.
+const USEFUL: f64 = 3600.0;
+
+/// Nothing is foretold beyond this, in seconds.
+const FAR: f64 = 24.0 * 3600.0;
+
+/// So many units of `prod` tell its rate.
+const KNOWN_UNITS: u64 = 100;
+
+/// Above this a number of arrivals is about its mean.
+const MANY: f64 = 30.0;
+
+/// As things stand, worse is known in about so many seconds.
+pub(super) fn known_in(rules: &Rules, facts: &Facts) -> Option<f64> {
+    let evidence = &facts.evidence;
+    let missing = rules.ln_bound() - evidence.ln_worse();
+    let is_open = evidence.ln_worse() > 0.0 && missing > 0.0 && !facts.is_incident;
+    let now = Flow {
+        per_second: facts.per_second,
+        pre_rate: evidence.pre().rate(),
+        prod_rate: evidence.prod().rate(),
+        margin: facts.margin,
+    };
+    let growth = now.best_growth(evidence.concern());
+    let seconds = missing / growth;
+    (is_open && growth > 0.0 && seconds < FAR).then_some(seconds)
+}
+
+/// About so many units of `pre` are needed yet until it is good enough.
+pub(super) fn needed(rules: &Rules, facts: &Facts) -> Option<u64> {
+    let evidence = &facts.evidence;
+    let pre = evidence.pre();
+    let spotless = (pre.bad == 0).then(|| units_of_three(rules).saturating_sub(pre.units));
+    let now = Flow {
+        per_second: facts.per_second,
+        pre_rate: pre.rate(),
+        prod_rate: evidence.prod().rate(),
+        margin: 1.0,
+    };
+    let growth = -now.growth(TOLERABLE_ODDS);
+    let missing = (SUSPECT.ln() - evidence.ln_tolerable()).max(0.0);
+    let seconds = missing / growth;
+    let proven =
+        (growth > 0.0 && seconds < FAR).then(|| (seconds * facts.per_second.pre).ceil() as u64);
+    spotless.into_iter().chain(proven).min()
+}
+
+/// True where enough units tell the rate of `prod`.
+pub(super) fn is_known(prod: &Counted) -> bool {
+    prod.units >= KNOWN_UNITS
+}
+
+/// The lowest share of bad units of `pre` that would be found within an hour.
+pub(super) fn visible(rules: &Rules, facts: &Facts) -> Option<f64> {
+    let prod = facts.evidence.prod();
+    if !is_known(&prod) {
+        return None;
+    }
+    let concern = facts.evidence.concern();
+    let needed = rules.ln_bound() + (concern.factors().len() as f64).ln();
+    let is_seen = |pre_rate: f64| {
+        let flow = Flow {
+            per_second: facts.per_second,
+            pre_rate,
+            prod_rate: prod.rate(),
+            margin: facts.margin,
+        };
+        flow.best_growth(concern) * USEFUL >= needed
+    };
+    let (mut hidden, mut seen) = (prod.rate() + DIFFERENCE, 1.0);
+    if is_seen(hidden) {
+        return Some(hidden);
+    }
+    if hidden >= seen || !is_seen(seen) {
+        return None;
+    }
+    for _ in 0..20 {
+        let middle = (hidden + seen) / 2.0;
+        match is_seen(middle) {
+            true => seen = middle,
+            false => hidden = middle,
+        }
+    }
+    Some(seen)
+}
+
+/// Traffic, and how much of it is bad.
+struct Flow {
+    per_second: PerSecond,
+    pre_rate: f64,
+    prod_rate: f64,
+    margin: f64,
+}
+
+impl Flow {
+    /// Of the factor that gains most.
+    fn best_growth(&self, concern: Concern) -> f64 {
+        let all = concern.factors().iter().map(|it| self.growth(*it));
+        all.fold(f64::MIN, f64::max)
+    }
+
+    /// How much ln R(k) grows in a second.
+    fn growth(&self, factor: f64) -> f64 {
+        let PerSecond { pre, prod } = self.per_second;
+        // ln of the mean of the odds over a block of so many units.
+        let cost = |of_pre: f64, of_prod: f64| {
+            let share = of_pre / (of_pre + of_prod);
+            let mean = |odds: f64| 1.0 + (odds - 1.0) * share;
+            (mean(self.margin * factor) / mean(self.margin)).ln()
+        };
+        let of_pre = factor.ln() - over_arrivals(prod, |it| cost(1.0 + pre, it));
+        let of_prod = over_arrivals(pre, |it| cost(it, 1.0 + prod));
+        pre * self.pre_rate * of_pre - prod * self.prod_rate * of_prod
+    }
+}
+
+/// The mean over what arrives by chance in a second (Poisson).
+fn over_arrivals(rate: f64, of: impl Fn(f64) -> f64) -> f64 {
+    if rate > MANY {
+        return of(rate);
+    }
+    let (mut probability, mut sum) = ((-rate).exp(), 0.0);
+    for arrivals in 0..100 {
+        sum += probability * of(f64::from(arrivals));
+        probability *= rate / f64::from(arrivals + 1);
+    }
+    sum
+}

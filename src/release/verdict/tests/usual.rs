@@ -1,0 +1,101 @@
+//! What is usual, and what is an incident.
+
+use super::*;
+
+/// So many seconds of 100 units of `pre` and 1000 of `prod`, of which these are bad.
+fn pass(usual: &mut Usual, seconds: u32, pre: u64, prod: u64) {
+    for _ in 0..seconds {
+        usual.add(&block((pre, 100), (prod, 1000)));
+    }
+}
+
+/// Some hours with 1 % bad in both.
+fn settled() -> Usual {
+    let mut usual = Usual::default();
+    pass(&mut usual, 4 * 3600, 1, 10);
+    assert!(!usual.is_incident());
+    usual
+}
+
+#[test]
+fn both_at_ten_times_their_usual_are_an_incident() {
+    for (pre, prod, expected) in [
+        (50, 500, true),
+        (9, 90, false),
+        (15, 150, true),
+        // One of them only.
+        (50, 10, false),
+        (1, 500, false),
+        // Both, but `prod` is much better: that is no reason to stay.
+        (90, 150, false),
+        (90, 300, true),
+    ] {
+        let mut usual = settled();
+        pass(&mut usual, 60, pre, prod);
+        assert_eq!(usual.is_incident(), expected, "{pre} {prod}");
+    }
+}
+
+#[test]
+fn an_incident_is_seen_within_seconds_and_lasts_for_a_minute_longer() {
+    let mut usual = settled();
+    pass(&mut usual, 10, 50, 500);
+    assert!(usual.is_incident());
+    pass(&mut usual, 60, 1, 10);
+    assert!(usual.is_incident());
+    pass(&mut usual, 120, 1, 10);
+    assert!(!usual.is_incident());
+}
+
+#[test]
+fn an_outage_of_two_hours_does_not_become_usual_and_a_new_level_does() {
+    let mut usual = settled();
+    pass(&mut usual, 2 * 3600, 15, 150);
+    assert!(usual.is_incident());
+    pass(&mut usual, 10 * 3600, 15, 150);
+    assert!(!usual.is_incident());
+}
+
+#[test]
+fn nothing_is_usual_at_the_start_and_a_new_pre_is_held_against_prod() {
+    let mut usual = Usual::default();
+    pass(&mut usual, 60, 50, 500);
+    assert!(!usual.is_incident());
+
+    // A `pre` with half of it bad that is replaced.
+    let mut usual = Usual::default();
+    pass(&mut usual, 3600, 50, 10);
+    usual.begin();
+    assert_eq!(usual.lately(), None);
+    pass(&mut usual, 10, 50, 500);
+    assert!(usual.is_incident());
+    usual.begin();
+    assert!(!usual.is_incident());
+}
+
+#[test]
+fn what_hardly_ever_fails_has_an_incident_from_1_percent_and_three_units_on() {
+    for (pre, prod, expected) in [(2, 20, true), (1, 9, false)] {
+        let mut usual = Usual::default();
+        pass(&mut usual, 3600, 0, 0);
+        pass(&mut usual, 120, pre, prod);
+        assert_eq!(usual.is_incident(), expected);
+    }
+    let mut usual = Usual::default();
+    pass(&mut usual, 3600, 0, 0);
+    for _ in 0..2 {
+        usual.add(&block((1, 1), (10, 10)));
+    }
+    assert!(!usual.is_incident());
+}
+
+#[test]
+fn the_present_is_told_where_there_is_enough_of_both() {
+    let mut usual = Usual::default();
+    usual.add(&block((0, 9), (0, 100)));
+    assert_eq!(usual.lately(), None);
+    usual.add(&block((9, 9), (25, 100)));
+    let lately = usual.lately().unwrap();
+    assert!((lately.pre - 0.5).abs() < 0.03, "{lately:?}");
+    assert!((lately.prod - 0.125).abs() < 0.01, "{lately:?}");
+}
