@@ -39,7 +39,7 @@
 mod conditional;
 mod gateways;
 
-pub(crate) use gateways::Testimony;
+pub(crate) use gateways::{Testimony, bad_clients};
 
 use conditional::Conditional;
 

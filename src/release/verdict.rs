@@ -28,6 +28,7 @@ mod foresight;
 mod sentence;
 mod usual;
 
+pub(crate) use foresight::Unseen;
 pub(crate) use usual::Usual;
 
 use super::evidence::{Concern, Counted, Evidence};
@@ -207,13 +208,6 @@ pub(crate) struct Judged {
     pub(crate) known_in: Option<f64>,
     /// About so many units of `pre` are needed yet until it is good enough, where that can be told.
     pub(crate) needed: Option<u64>,
-    /// True where the rate of `prod` is known well enough to tell what could be found.
-    pub(crate) is_prod_known: bool,
-    /// The lowest share of bad units of `pre` that is found within an hour at the present traffic; None
-    /// where none is, or nothing is known of `prod`.
-    pub(crate) visible: Option<f64>,
-    /// Units at present.
-    pub(crate) per_second: PerSecond,
 }
 
 impl Judged {
@@ -240,9 +234,6 @@ pub(crate) fn judge(rules: &Rules, facts: &Facts) -> Judged {
         pre_clients: facts.pre_clients,
         known_in: foresight::known_in(rules, facts),
         needed: foresight::needed(rules, facts),
-        is_prod_known: foresight::is_known(&prod),
-        visible: foresight::visible(rules, facts),
-        per_second: facts.per_second,
     }
 }
 

@@ -19,22 +19,39 @@
 //!
 //! Different groups share nothing: they multiply.
 
+use std::collections::BTreeSet;
+
 use super::{Concern, Evidence, MOST, ln_mean_exp};
 
 /// What one gateway has seen.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Testimony {
-    /// Its evidence.
-    pub(crate) evidence: Evidence,
-    /// Hashes of the clients behind the bad units of `pre`; the same on all gateways.
-    pub(crate) bad_clients: Vec<u64>,
+    pub(super) evidence: Evidence,
+    /// In their order.
+    bad_clients: Vec<u64>,
 }
 
 impl Testimony {
+    /// With hashes of the clients behind the bad units of `pre`, which are the same on all gateways.
+    pub(crate) fn new(evidence: Evidence, mut bad_clients: Vec<u64>) -> Self {
+        bad_clients.sort_unstable();
+        Self {
+            evidence,
+            bad_clients,
+        }
+    }
+
     fn shares_with(&self, other: &Self) -> bool {
         let others = &other.bad_clients;
-        self.bad_clients.iter().any(|it| others.contains(it))
+        let mut ours = self.bad_clients.iter();
+        ours.any(|it| others.binary_search(it).is_ok())
     }
+}
+
+/// How many clients are behind the bad units of `pre`, at all gateways.
+pub(crate) fn bad_clients(gateways: &[Testimony]) -> u64 {
+    let all = gateways.iter().flat_map(|it| &it.bad_clients);
+    all.collect::<BTreeSet<_>>().len() as u64
 }
 
 impl Evidence {

@@ -246,11 +246,7 @@ fn testimony(blocks: &[Block], bad_clients: &[u64]) -> Testimony {
     for block in blocks {
         evidence.add(block, 1.0);
     }
-    let bad_clients = bad_clients.to_vec();
-    Testimony {
-        evidence,
-        bad_clients,
-    }
+    Testimony::new(evidence, bad_clients.to_vec())
 }
 
 fn together(gateways: &[Testimony]) -> Evidence {
@@ -280,6 +276,7 @@ fn of_two_gateways_that_share_a_client_the_stronger_one_counts() {
     assert!(both.ln_worse() > alone.ln_worse() - 2.0_f64.ln());
     // The units are told all the same.
     assert_eq!(both.pre(), Counted { units: 20, bad: 5 });
+    assert_eq!(bad_clients(&[weak.clone(), strong.clone()]), 4);
     // The same client at ten gateways is no more than at one.
     let same = vec![weak.clone(); 10];
     assert!((together(&same).ln_worse() - weak.evidence.ln_worse()).abs() < 1e-9);
@@ -308,10 +305,7 @@ fn who_shares_with_another_by_way_of_a_third_is_added_to_it() {
 
 #[test]
 fn evidence_of_another_concern_is_left_out() {
-    let slow = Testimony {
-        evidence: Evidence::new(Concern::Slow),
-        bad_clients: vec![1],
-    };
+    let slow = Testimony::new(Evidence::new(Concern::Slow), vec![1]);
     let failing = testimony(&[block(10, 100, 1, 1)], &[1]);
     let all = together(&[slow, failing.clone()]);
     assert_eq!(all, failing.evidence);

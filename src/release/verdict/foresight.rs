@@ -7,7 +7,7 @@
 //! A block with units of one pool only counts for nothing, which is most of them where traffic is low.
 
 use super::{DIFFERENCE, Facts, PerSecond, Rules, SUSPECT, units_of_three};
-use crate::release::evidence::{Concern, Counted, TOLERABLE_ODDS};
+use crate::release::evidence::{Concern, TOLERABLE_ODDS};
 
 /// What takes longer than this is of no use, in seconds.
 const USEFUL: f64 = 3600.0;
@@ -56,34 +56,52 @@ pub(super) fn needed(rules: &Rules, facts: &Facts) -> Option<u64> {
     spotless.into_iter().chain(proven).min()
 }
 
-/// True where enough units tell the rate of `prod`.
-pub(super) fn is_known(prod: &Counted) -> bool {
-    prod.units >= KNOWN_UNITS
+/// What would not be found in useful time. Its `Display` is a sentence.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Unseen {
+    /// What is asked.
+    pub(crate) concern: Concern,
+    /// Units at present.
+    pub(crate) per_second: PerSecond,
+    /// The share of bad units of `prod`.
+    pub(crate) prod_rate: f64,
+    /// Lower shares of bad units of `pre` than this are not found within an hour; None where none is.
+    pub(crate) below: Option<f64>,
+}
+
+impl Unseen {
+    /// At the present traffic; None while little is known of `prod`. That is some work: it is for whoever
+    /// asks, not for every second.
+    pub(crate) fn at_present(rules: &Rules, facts: &Facts) -> Option<Self> {
+        let prod = facts.evidence.prod();
+        (prod.units >= KNOWN_UNITS).then(|| Self {
+            concern: facts.evidence.concern(),
+            per_second: facts.per_second,
+            prod_rate: prod.rate(),
+            below: visible(rules, facts, prod.rate()),
+        })
+    }
 }
 
 /// The lowest share of bad units of `pre` that would be found within an hour.
-pub(super) fn visible(rules: &Rules, facts: &Facts) -> Option<f64> {
-    let prod = facts.evidence.prod();
-    if !is_known(&prod) {
-        return None;
-    }
+fn visible(rules: &Rules, facts: &Facts, prod_rate: f64) -> Option<f64> {
     let concern = facts.evidence.concern();
     let needed = rules.ln_bound() + (concern.factors().len() as f64).ln();
     let is_seen = |pre_rate: f64| {
         let flow = Flow {
             per_second: facts.per_second,
             pre_rate,
-            prod_rate: prod.rate(),
+            prod_rate,
             margin: facts.margin,
         };
         flow.best_growth(concern) * USEFUL >= needed
     };
-    let (mut hidden, mut seen) = (prod.rate() + DIFFERENCE, 1.0);
-    if is_seen(hidden) {
-        return Some(hidden);
-    }
+    let (mut hidden, mut seen) = (prod_rate + DIFFERENCE, 1.0);
     if hidden >= seen || !is_seen(seen) {
         return None;
+    }
+    if is_seen(hidden) {
+        return Some(hidden);
     }
     for _ in 0..20 {
         let middle = (hidden + seen) / 2.0;
@@ -131,7 +149,9 @@ fn over_arrivals(rate: f64, of: impl Fn(f64) -> f64) -> f64 {
         return of(rate);
     }
     let (mut probability, mut sum) = ((-rate).exp(), 0.0);
-    for arrivals in 0..100 {
+    // Beyond, what is left does not change a digit that is shown.
+    let last = (rate + 6.0 * rate.sqrt() + 6.0) as u32;
+    for arrivals in 0..=last {
         sum += probability * of(f64::from(arrivals));
         probability *= rate / f64::from(arrivals + 1);
     }

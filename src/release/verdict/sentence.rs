@@ -1,8 +1,8 @@
-//! A verdict in words: a sentence with its numbers, and what cannot be seen.
+//! A verdict in words: a sentence with its numbers; and what cannot be seen.
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{CLIENTS, Concern, Counted, Ground, Judged, Verdict};
+use super::{CLIENTS, Concern, Counted, Ground, Judged, Unseen, Verdict};
 
 /// Evidence beyond this is shown as "more than" this.
 const PLENTY: f64 = 1e6;
@@ -38,28 +38,22 @@ impl Display for Judged {
     }
 }
 
-impl Judged {
-    /// What would not be found in useful time at the present traffic; None where nothing is known of `prod`.
-    pub(crate) fn unseen(&self) -> Option<String> {
-        let traffic = format!(
-            "at {} a second to pre and {} to prod",
-            Rounded(self.per_second.pre),
-            Rounded(self.per_second.prod)
-        );
+impl Display for Unseen {
+    fn fmt(&self, text: &mut Formatter<'_>) -> fmt::Result {
+        let (pre, prod) = (Rounded(self.per_second.pre), Rounded(self.per_second.prod));
+        write!(text, "at {pre} a second to pre and {prod} to prod, ")?;
         let usual = match self.concern {
             Concern::Failing => "fails",
             Concern::Slow => "is slow",
         };
-        match self.visible {
-            Some(rate) => Some(format!(
-                "{traffic}, where {} of prod {usual}, less than {} of pre would not be found within an hour",
-                Percent(self.prod.rate()),
-                Percent(rate)
-            )),
-            None if self.is_prod_known => Some(format!(
-                "{traffic}, nothing that happens to pre would be found within an hour"
-            )),
-            None => None,
+        match self.below {
+            Some(below) => write!(
+                text,
+                "where {} of prod {usual}, less than {} of pre would not be found within an hour",
+                Percent(self.prod_rate),
+                Percent(below)
+            ),
+            None => text.write_str("nothing that happens to pre would be found within an hour"),
         }
     }
 }

@@ -288,7 +288,7 @@ fn what_is_not_found_within_an_hour_is_told() {
             per_second,
             ..healthy
         };
-        judge(&RULES, &facts).visible
+        Unseen::at_present(&RULES, &facts).unwrap().below
     };
     // With 1000 a second, every difference that matters; with less, less and less.
     let of_prod = healthy.evidence.prod().rate();
@@ -301,7 +301,7 @@ fn what_is_not_found_within_an_hour_is_told() {
     assert_eq!(visible(0.0, 10.0), None);
     // Nothing is known of `prod`.
     let unknown = facts(evidence_of(1, (0, 10), (1, 90)));
-    assert_eq!(judge(&RULES, &unknown).visible, None);
+    assert_eq!(Unseen::at_present(&RULES, &unknown), None);
 }
 
 fn said(facts: &Facts) -> String {
@@ -407,7 +407,7 @@ fn what_cannot_be_seen_is_said() {
             per_second,
             ..facts(evidence_of(times, (0, 10), (1, 90)))
         };
-        judge(&RULES, &facts).unseen()
+        Unseen::at_present(&RULES, &facts).map(|it| it.to_string())
     };
     let (pre, prod) = (1.0, 9.0);
     assert_eq!(at(1, PerSecond { pre, prod }), None);
