@@ -2,7 +2,7 @@
 //!
 //! In this order:
 //!
-//! - **Incident**: both pools fail far more than usual (`usual`). Nothing is concluded, and nothing advances.
+//! - **Incident**: both pools fail far more than usual (`usual`). Nothing is concluded, nothing advances.
 //! - **Worse**: M ≥ 1/α, bad units of at least [`CLIENTS`] clients, and a difference of the rates that matters
 //!   to anybody ([`DIFFERENCE`]).
 //! - **Suspect**: M ≥ 20, or M ≥ 1/α where something else is missing.

@@ -4,10 +4,10 @@
 //! counts half as much as what happens now. The *present* rate is the same with a quarter of a minute. A
 //! release that has just begun has no usual rate, and is held against that of `prod`.
 //!
-//! It is an incident while both present rates are ten times the usual ones (and not below 1 %), unless `prod`
-//! has less than a quarter of the share of `pre`: then `prod` is better, whatever else is the matter, and going
-//! back helps. During an incident the usual rates learn fifty times more slowly, so that one of two hours does
-//! not become usual, but a new level does in the end.
+//! It is an incident while both present rates are ten times the usual ones (and not below 1 %), unless
+//! `prod` has less than a quarter of the share of `pre`: then `prod` is better, whatever else is the matter,
+//! and going back helps. During an incident the usual rates learn fifty times more slowly, so that one of
+//! two hours does not become usual, but a new level does in the end.
 
 use super::{BLUNT_PART, Lately};
 use crate::release::evidence::{Block, Counted};
