@@ -95,7 +95,7 @@ fn normal_requests(gateway: &Gateway, done: impl Fn(usize) -> bool) -> Vec<Durat
         let start = Instant::now();
         // Some on a connection of their own.
         let response = match times.len() % 10 {
-            0 => gateway.get("127.0.0.1", "/100"),
+            0 => gateway.connect_from_another().get("/100"),
             _ => kept.get("/100"),
         };
         assert_eq!((response.status(), response.content.len()), (200, 100));

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
-use support::{AccessLine, DEADLINE, NoRequest, Setup, StrictReader, wait_until};
+use support::{AccessLine, Client, NoRequest, Setup, StrictReader, wait_until};
 
 /// How often each request was read by the origin, less how often it was logged.
 #[derive(Default)]
@@ -257,9 +257,7 @@ fn request(rng: &mut Rng) -> Vec<u8> {
 fn converse(rng: &mut Rng, gateway: std::net::SocketAddr) -> u64 {
     let count = rng.u64(1..12);
     let bytes: Vec<u8> = (0..count).flat_map(|_| request(rng)).collect();
-    let mut stream = TcpStream::connect(gateway).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut stream = Client::from_another(gateway).wire.stream;
     let mut rest = &bytes[..];
     while !rest.is_empty() {
         let most = if rng.bool() {

@@ -73,7 +73,7 @@ impl Load {
                 let mut client = Client::connect(addr);
                 while !ends.load(Ordering::Relaxed) {
                     if number % 2 == 0 {
-                        client = Client::connect(addr);
+                        client = Client::from_another(addr);
                     }
                     assert_eq!(client.get("/").text(), "prod");
                     served.fetch_add(1, Ordering::Relaxed);

@@ -90,7 +90,7 @@ impl Load {
                 let (mut client, mut served) = (Client::connect(addr), 0);
                 while !ends.load(Ordering::Relaxed) {
                     if number % 2 == 0 {
-                        client = Client::connect(addr);
+                        client = Client::from_another(addr);
                     }
                     assert_eq!(client.get("/").status(), 200);
                     served += 1;

@@ -69,7 +69,7 @@ fn a_gateway_that_was_killed_is_replaced_and_no_connection_is_refused() {
             scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
                     // Panics when it is refused.
-                    let mut client = Client::connect(gateway.addr());
+                    let mut client = gateway.connect_from_another();
                     client.send_if_open(GET);
                     match client.try_response_to("GET").ok() {
                         Some(response) => assert_eq!(response.status(), 200),
@@ -311,7 +311,8 @@ fn an_upgrade_replaces_the_gateway_and_then_the_supervisor_under_one_process_id(
         for _ in 0..4 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
-                    assert_eq!(gateway.connect().ask(GET).status(), 200);
+                    let mut client = gateway.connect_from_another();
+                    assert_eq!(client.ask(GET).status(), 200);
                 }
             });
         }

@@ -77,7 +77,8 @@ fn upgrades_in_a_row_refuse_no_connection() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
-                    assert_eq!(gateway.connect().ask(GET).status(), 200);
+                    let mut client = gateway.connect_from_another();
+                    assert_eq!(client.ask(GET).status(), 200);
                     asked.fetch_add(1, Ordering::SeqCst);
                 }
             });

@@ -53,7 +53,7 @@ fn under_load<T>(gateway: &Gateway, work: impl FnOnce() -> T) -> T {
                 while !is_over.load(Ordering::SeqCst) {
                     assert_eq!(client.ask(kind).status(), 200);
                     if *kind == CLOSE {
-                        client = gateway.connect();
+                        client = gateway.connect_from_another();
                     }
                 }
             });

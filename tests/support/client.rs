@@ -1,7 +1,8 @@
 //! A client on a raw socket, which sends what a test wants, well-formed or not.
 
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -60,6 +61,17 @@ impl Client {
     #[track_caller]
     pub(crate) fn from(source: &str, to: SocketAddr) -> Self {
         Self::try_from(source, to).unwrap_or_else(|error| panic!("{source} to {to}: {error}"))
+    }
+
+    /// Connects from another address each time: for a loop that makes connection after connection. Each
+    /// keeps its port for a minute after its end (`TIME_WAIT`), and those of one address are soon used up,
+    /// for the tests that run beside and after this one as well.
+    #[track_caller]
+    pub(crate) fn from_another(to: SocketAddr) -> Self {
+        match to.ip().to_canonical() {
+            IpAddr::V4(ip) if ip.is_loopback() => Self::from(&another_source().to_string(), to),
+            _ => Self::connect(to),
+        }
     }
 
     /// As [`Self::from`], but a refused connection is an error.
@@ -222,6 +234,14 @@ fn is_timeout(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
+}
+
+/// The next of 127.128.0.0/10, in which no test has a fixed one.
+fn another_source() -> Ipv4Addr {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Each process begins elsewhere.
+    let number = (std::process::id() << 12).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+    Ipv4Addr::from(0x7F80_0000 | (number & 0x003F_FFFF))
 }
 
 fn bound(source: &str, to: SocketAddr) -> io::Result<Socket> {

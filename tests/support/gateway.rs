@@ -127,6 +127,12 @@ impl Gateway {
         Client::from(source, self.addr())
     }
 
+    /// Connects from another address each time ([`Client::from_another`]).
+    #[track_caller]
+    pub(crate) fn connect_from_another(&self) -> Client {
+        Client::from_another(self.addr())
+    }
+
     /// `GET path` from `source`, on a connection of its own.
     #[track_caller]
     pub(crate) fn get(&self, source: &str, path: &str) -> Response {
@@ -152,7 +158,8 @@ impl Gateway {
     /// `GET path` at the admin listener: status and body.
     #[track_caller]
     pub(crate) fn admin_get(&self, path: &str) -> (u16, String) {
-        let mut client = Client::connect(self.admin());
+        // Who waits for something asks often.
+        let mut client = Client::from_another(self.admin());
         let response = client.ask(format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ));
