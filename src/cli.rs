@@ -17,6 +17,7 @@ mod dispatch;
 mod exit;
 mod explain;
 mod fleet;
+mod fleet_wait;
 mod lists;
 mod lists_check;
 mod lists_diff;

@@ -16,8 +16,8 @@ use crate::cli::asked::AskedRequest;
 use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
-    accept, check, config, demo, explain, fleet, lists, lists_check, lists_diff, manual, peers,
-    reload, status, upgrade, waiting,
+    accept, check, config, demo, explain, fleet, fleet_wait, lists, lists_check, lists_diff,
+    manual, peers, reload, status, upgrade, waiting,
 };
 use crate::{process, run};
 
@@ -131,7 +131,7 @@ fn on_fleet(action: FleetAction) -> (Form, Result<Report, String>) {
         output,
         config,
     } = action;
-    let outcome = fleet::wait(&config, &digest, timeout, nodes);
+    let outcome = fleet_wait::wait(&config, &digest, timeout, nodes);
     (output.form(), outcome)
 }
 

@@ -1,0 +1,312 @@
+//! `graygate fleet wait DIGEST`: until every gateway on one Redis holds the same lists.
+//!
+//! Who shuts down cleanly deletes its key, and is not waited for any more; whose key expires is, since it may
+//! serve old lists.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::cli::fleet::{NAMED, held, notes, settings};
+use crate::cli::report::Report;
+use crate::fleet::nodes::{FleetLook, Heard, Nodes};
+
+/// The pause between two looks of a wait: shortest, longest. A look that takes long is followed by a
+/// longer pause.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Nobody waits longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A look that begins has at least this time.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
+/// Waits until every gateway holds the lists with this digest, and there are at least `at_least` of
+/// them. Returns one line that says so.
+///
+/// # Errors
+/// One line: which gateways do not hold them after the `limit`, or why that is unknown.
+pub(crate) fn wait(
+    config: &Path,
+    digest: &str,
+    limit: Duration,
+    at_least: usize,
+) -> Result<Report, String> {
+    if digest.len() != 16 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(format!("{digest:?} is not a digest: 16 hexadecimal digits"));
+    }
+    if limit > LONGEST_WAIT {
+        let most = humantime::format_duration(LONGEST_WAIT);
+        return Err(format!("the timeout is too long; at most {most}"));
+    }
+    let settings = settings(config)?;
+    let until = Instant::now() + limit;
+    let mut nodes = Nodes::new(&settings);
+    let mut watch = AwaitedNodes::new(digest.to_ascii_lowercase(), at_least);
+    loop {
+        let began = Instant::now();
+        let complaint = match nodes.read(until.max(began + LAST_LOOK)) {
+            Ok(FleetLook { heard, note, .. }) => {
+                watch.look(heard, began, Instant::now());
+                match (watch.complaint(), note) {
+                    (None, note) => {
+                        let text = format!("{}\n", watch.success());
+                        let (digest, holding) = (&watch.digest, watch.seen.len());
+                        let json = json!({ "digest": digest, "holding": holding, "note": note });
+                        let report = Report::new(text, json);
+                        return Ok(report.noting(notes(note.as_deref())));
+                    }
+                    (Some(complaint), Some(note)) => format!("{complaint}; {note}"),
+                    (Some(complaint), None) => complaint,
+                }
+            }
+            Err(error) => match watch.last() {
+                // At least what is known is said.
+                Some(last) => format!("{}: {error}; when last seen: {last}", settings.url),
+                None => format!("{}: {error}", settings.url),
+            },
+        };
+        let now = Instant::now();
+        if now >= until {
+            let limit = humantime::format_duration(limit);
+            return Err(format!("not within {limit}: {complaint}"));
+        }
+        let pause = (began.elapsed() * 4).clamp(PAUSE.0, PAUSE.1);
+        std::thread::sleep(pause.min(until - now));
+    }
+}
+
+/// What a gateway that is waited for was when it was last seen.
+struct LastSeen {
+    heard: Heard,
+    /// Its key does not expire before this.
+    expires: Option<Instant>,
+    /// Its key has expired since: it may serve, but Redis does not hear of it.
+    lost: bool,
+}
+
+/// The gateways that are waited for. One that shuts down cleanly is not waited for any
+/// more; one whose key expires meanwhile is, since it may serve old lists.
+struct AwaitedNodes {
+    digest: String,
+    at_least: usize,
+    seen: BTreeMap<String, LastSeen>,
+}
+
+impl AwaitedNodes {
+    fn new(digest: String, at_least: usize) -> Self {
+        Self {
+            digest,
+            at_least: at_least.max(1),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a look at all keys, that was made between `began` and `ended`.
+    fn look(&mut self, heard: Vec<Heard>, began: Instant, ended: Instant) {
+        self.seen.retain(|name, seen| {
+            let is_there = heard.iter().any(|it| it.name == *name);
+            // Nobody but the gateway itself deletes a key that has time to live.
+            let deleted = !is_there && !seen.lost && seen.expires.is_some_and(|it| ended < it);
+            seen.lost = !is_there;
+            !deleted
+        });
+        for heard in heard {
+            let expires = heard.left.map(|left| began + left);
+            let seen = LastSeen {
+                heard,
+                expires,
+                lost: false,
+            };
+            self.seen.insert(seen.heard.name.clone(), seen);
+        }
+    }
+
+    fn holds(&self, seen: &LastSeen) -> bool {
+        let node = seen.heard.node.as_ref();
+        !seen.lost && node.is_some_and(|it| it.holds(&self.digest))
+    }
+
+    /// What is still missing, if something is.
+    fn complaint(&self) -> Option<String> {
+        let (all, digest) = (self.seen.len(), &self.digest);
+        let lacking: Vec<&LastSeen> = self.seen.values().filter(|it| !self.holds(it)).collect();
+        let holding = all - lacking.len();
+        if lacking.is_empty() && holding >= self.at_least {
+            return None;
+        }
+        let mut text = format!("{holding} of {all} gateways hold {digest}");
+        if holding < self.at_least {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ", at least {} required", self.at_least);
+        }
+        let nodes = || self.seen.values().filter_map(|it| it.heard.node.as_ref());
+        let awaited = AwaitedLists {
+            service: nodes().find_map(|it| it.service_of(digest)),
+            entries: nodes().map(|it| it.entries_used).max().unwrap_or_default(),
+        };
+        for seen in lacking.iter().take(NAMED) {
+            let _ = write!(text, "; {}", shortcoming(seen, &awaited));
+        }
+        if lacking.len() > NAMED {
+            let _ = write!(text, "; and {} more", lacking.len() - NAMED);
+        }
+        Some(text)
+    }
+
+    /// What was known when they were last seen, if they were.
+    fn last(&self) -> Option<String> {
+        let complaint = || self.complaint().unwrap_or_else(|| self.success());
+        (!self.seen.is_empty()).then(complaint)
+    }
+
+    fn success(&self) -> String {
+        match self.seen.len() {
+            1 => format!("the only gateway holds {}", self.digest),
+            all => format!("all {all} gateways hold {}", self.digest),
+        }
+    }
+}
+
+/// What is waited for, as far as some gateway has it already.
+struct AwaitedLists<'a> {
+    /// The service whose lists these are, if that is not the default one.
+    service: Option<&'a str>,
+    /// The grammar of the entries that are in force somewhere.
+    entries: u64,
+}
+
+/// Why one gateway does not count.
+fn shortcoming(seen: &LastSeen, awaited: &AwaitedLists<'_>) -> String {
+    let name = &seen.heard.name;
+    let Some(node) = &seen.heard.node else {
+        return format!("{name} has a heartbeat that is not understood");
+    };
+    let of_service = awaited.service.map(|it| (it, node.services.get(it)));
+    let (generation, digest, whose) = match of_service {
+        None => (node.generation, &node.digest, String::new()),
+        Some((service, Some(it))) => (it.generation, &it.digest, format!(" of {service}")),
+        Some((service, None)) => (0, &None, format!(" of {service}, which it does not know")),
+    };
+    let holds = match digest {
+        Some(digest) => format!("holds {digest}{whose} (generation {generation}"),
+        None => format!("has no lists{whose} (generation 0"),
+    };
+    let behind = match node.entries < awaited.entries {
+        true => ", it understands no entries but addresses",
+        false => "",
+    };
+    let held = match held(node).as_slice() {
+        [] => String::new(),
+        held => format!(", held: {}", held.join(" ")),
+    };
+    let heard = match seen.heard.ago() {
+        _ if seen.lost => "no longer heard from".to_owned(),
+        Some(ago) => format!("heard from {:.1}s ago", ago.as_secs_f64()),
+        None => "its key never expires".to_owned(),
+    };
+    format!("{name} {holds}{held}{behind}, {heard})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::fleet::tests::{NEW, OLD, heard};
+
+    /// What is said after some looks, each so many milliseconds after the start.
+    fn complaint(at_least: usize, looks: &[(u64, &[Heard])]) -> Option<String> {
+        let mut watch = AwaitedNodes::new(NEW.to_owned(), at_least);
+        let start = Instant::now();
+        for (ms, heard) in looks {
+            let at = start + Duration::from_millis(*ms);
+            watch.look(heard.to_vec(), at, at);
+        }
+        watch.complaint()
+    }
+
+    #[test]
+    fn all_must_hold_it_and_so_many_as_are_wanted() {
+        let (a, b) = (heard("a", Some(NEW), 5000), heard("b", Some(NEW), 5000));
+        let old = heard("b", Some(OLD), 4500);
+        let unread = heard("c", None, 4500);
+        assert_eq!(complaint(0, &[(0, &[a.clone(), b.clone()])]), None);
+        assert_eq!(complaint(2, &[(0, &[a.clone(), b.clone()])]), None);
+        assert_eq!(
+            complaint(
+                1,
+                &[
+                    (0, std::slice::from_ref(&old)),
+                    (1, std::slice::from_ref(&b))
+                ]
+            ),
+            None
+        );
+        for (at_least, heard, said) in [
+            (
+                0,
+                &[][..],
+                "0 of 0 gateways hold 00000000000000bb, at least 1 required",
+            ),
+            (
+                3,
+                &[a.clone(), b],
+                "2 of 2 gateways hold 00000000000000bb, at least 3 required",
+            ),
+            (
+                1,
+                &[a.clone(), old],
+                "1 of 2 gateways hold 00000000000000bb; \
+                 b holds 00000000000000aa (generation 2, heard from 1.5s ago)",
+            ),
+            (
+                1,
+                &[a.clone(), unread],
+                "1 of 2 gateways hold 00000000000000bb; \
+                 c has no lists (generation 0, heard from 1.5s ago)",
+            ),
+            (
+                1,
+                &[
+                    a,
+                    Heard {
+                        name: "d".to_owned(),
+                        node: None,
+                        left: None,
+                    },
+                ],
+                "1 of 2 gateways hold 00000000000000bb; d has a heartbeat that is not understood",
+            ),
+        ] {
+            assert_eq!(complaint(at_least, &[(0, heard)]).as_deref(), Some(said));
+        }
+    }
+
+    #[test]
+    fn one_that_ends_is_not_waited_for_and_one_that_falls_silent_is() {
+        let a = || heard("a", Some(NEW), 5000);
+        let old = || heard("b", Some(OLD), 300);
+        let before: (u64, &[Heard]) = (0, &[a(), old()]);
+        // Deleted, while it had time to live.
+        assert_eq!(complaint(1, &[before, (299, &[a()])]), None);
+        let lost = "1 of 2 gateways hold 00000000000000bb; \
+                    b holds 00000000000000aa (generation 2, no longer heard from)";
+        for looks in [
+            &[before, (300, &[a()])][..],
+            &[before, (300, &[a()]), (301, &[a()])],
+        ] {
+            assert_eq!(complaint(1, looks).as_deref(), Some(lost));
+        }
+        // It is heard from again.
+        let again = heard("b", Some(NEW), 300);
+        assert_eq!(
+            complaint(1, &[before, (300, &[a()]), (900, &[a(), again])]),
+            None
+        );
+        // One that held it and is silent is not known to.
+        let held = heard("b", Some(NEW), 300);
+        assert!(complaint(1, &[(0, &[a(), held]), (400, &[a()])]).is_some());
+    }
+}
