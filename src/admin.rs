@@ -24,7 +24,7 @@ mod host;
 pub(crate) mod listener;
 mod metrics;
 pub(crate) mod pages;
-mod query;
+pub(crate) mod query;
 pub(crate) mod requests;
 mod served;
 pub(crate) mod socket;

@@ -211,7 +211,7 @@ impl Running {
         gateway.config.tell(net::ensure_all_ticking);
         gateway.lists.tell(net::ensure_all_ticking);
         gateway.lists.set_services(&config.services);
-        let checker = Arc::new(Checker::start(Arc::clone(&gateway.lists))?);
+        let checker = Checker::start(Arc::clone(&gateway.lists))?;
         startup.at("reading the lists");
         let estate = taking.as_mut().map(|it| std::mem::take(&mut it.estate));
         let lineage = estate.as_ref().map(|it| Lineage::after(&it.history));
@@ -230,7 +230,6 @@ impl Running {
         let view = View {
             gateway: Arc::clone(&gateway),
             publisher: Arc::clone(&publisher),
-            checker,
             heartbeat: Arc::clone(&heartbeat),
             reloads: Arc::clone(&reloads),
             lineage: Arc::clone(&lineage),

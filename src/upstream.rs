@@ -3,6 +3,7 @@
 pub(crate) mod budget;
 pub(crate) mod changes;
 pub(crate) mod check;
+pub(crate) mod check_counts;
 pub(crate) mod choose;
 pub(crate) mod events;
 mod hash;

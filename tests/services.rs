@@ -4,11 +4,13 @@
 mod support;
 
 use std::fmt::Display;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 use support::{
     Client, DEADLINE, Gateway, Origin, RefusingPeer, Response, Setup, lists_text, ok, wait_until,
 };
@@ -143,6 +145,165 @@ fn each_service_has_its_own_peers_settings_counters_and_lines() {
         "shop prod",
     ];
     assert_eq!(named[..6], expected);
+
+    // Of one service, at the page and by the command.
+    let only = |path: &str| {
+        let (status, text) = gateway.admin_get(path);
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    for (at, service) in [(0, "default"), (4, "shop")] {
+        let page = only(&format!("/peers?service={service}"));
+        let pools = page["pools"].as_array().unwrap();
+        let named = pools.iter().map(|it| (&it["service"], &it["pool"]));
+        assert!(named.eq([
+            (&json!(service), &json!("pre")),
+            (&json!(service), &json!("prod"))
+        ]));
+        let addresses = |pool: &serde_json::Value| {
+            let peers = pool["peers"].as_array().unwrap().iter();
+            peers.map(|it| it["address"].clone()).collect::<Vec<_>>()
+        };
+        let all = peers["pools"].as_array().unwrap()[at..at + 2].iter();
+        assert!(all.map(addresses).eq(pools.iter().map(addresses)));
+        let shown = peers_command(&gateway, &["--service", service]);
+        let lines = shown.1.lines().skip(1);
+        assert!(shown.0 && shown.1.lines().count() > 1, "{shown:?}");
+        assert!(
+            lines.into_iter().all(|it| it.starts_with(service)),
+            "{shown:?}"
+        );
+        let json = peers_command(&gateway, &["--service", service, "--json"]).1;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["pools"].as_array().unwrap().len(), 2);
+    }
+    let refused = [
+        ("none", 404, "there is no service none"),
+        ("a b", 400, "\"a b\" is no name of a service"),
+    ];
+    for (name, status, text) in refused {
+        let path = format!("/peers?service={}", name.replace(' ', "%20"));
+        assert_eq!(gateway.admin_get(&path), (status, format!("{text}\n")));
+        let (succeeded, said) = peers_command(&gateway, &["--service", name]);
+        assert!(!succeeded && said.contains(text), "{said}");
+    }
+    // What else is in a query never meant anything here.
+    assert_eq!(only("/peers?x=y")["pools"], only("/peers")["pools"]);
+}
+
+/// Whether `graygate peers` has succeeded, and what it has said.
+fn peers_command(gateway: &Gateway, more: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_graygate"))
+        .arg("peers")
+        .args(more)
+        .arg("-c")
+        .arg(gateway.path("graygate.ini"))
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn health_checks_are_counted_by_service_and_those_of_the_default_one_as_ever() {
+    let (usual, shop) = (Origin::named("default"), Origin::named("shop"));
+    let refusing = RefusingPeer::new();
+    let lists = [
+        section("default", &[], &[], &[&usual]),
+        section("shop", &[], &[&refusing], &[&shop]),
+        section("unchecked", &[], &[], &[&shop]),
+    ];
+    let gateway = Setup::new()
+        .set("health.path", "/")
+        .set("health.interval", "100ms")
+        .set("service shop.hosts", "shop.example.com")
+        .set("service unchecked.hosts", "unchecked.example.com")
+        .set("service unchecked health.path", "")
+        .file("lists", &lists.concat())
+        .start();
+    let counted =
+        |labels: &str| gateway.shown_metric(&format!("graygate_health_checks_total{{{labels}}}"));
+    let some = |labels: &str| counted(labels).is_some_and(|it| it > 0.0);
+    for labels in [
+        "pool=\"prod\",outcome=\"ok\"",
+        "service=\"shop\",pool=\"prod\",outcome=\"ok\"",
+        "service=\"shop\",pool=\"pre\",outcome=\"refused\"",
+    ] {
+        wait_until(labels, DEADLINE, || some(labels));
+    }
+    // Nobody of the default service refuses.
+    assert_eq!(counted("pool=\"pre\",outcome=\"refused\""), Some(0.0));
+    let (_, page) = gateway.admin_get("/metrics");
+    let lines = page
+        .lines()
+        .filter(|it| it.starts_with("graygate_health_checks_total"));
+    let (of_others, of_default): (Vec<_>, Vec<_>) = lines.partition(|it| it.contains("service="));
+    assert!(
+        of_others
+            .iter()
+            .all(|it| it.contains("{service=\"shop\",pool=")),
+        "{of_others:?}"
+    );
+    assert_eq!(of_default.len(), of_others.len());
+}
+
+/// Names and labels of the last version without services: `NAME LABEL=VALUE,VALUE LABEL=VALUE`.
+const BEFORE_SERVICES: &str = include_str!("released/metrics-1");
+
+/// As a sample is written, and the names of its labels.
+fn samples_of(line: &str) -> (Vec<String>, Vec<&str>) {
+    let mut words = line.split(' ');
+    let name = words.next().unwrap();
+    let labels: Vec<(&str, &str)> = words.filter_map(|it| it.split_once('=')).collect();
+    let mut all = vec![String::new()];
+    for (label, values) in &labels {
+        let with = |before: &String| {
+            let comma = if before.is_empty() { "" } else { "," };
+            let each = values.split(',');
+            let each = each.map(|it| format!("{before}{comma}{label}=\"{it}\""));
+            each.collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(with).collect();
+    }
+    let braces = |it: String| match it.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name}{{{it}}}"),
+    };
+    let samples = all.into_iter().map(braces).collect();
+    (samples, labels.into_iter().map(|it| it.0).collect())
+}
+
+#[test]
+fn without_services_metrics_are_what_they_were_before_there_were_any() {
+    let origin = Origin::named("prod");
+    let lists = Setup::new().lists(&["127.0.0.5"], &[&origin], &[&origin]);
+    let gateway = lists.start();
+    let (_, page) = gateway.admin_get("/metrics");
+    let shown = page.lines().filter(|it| !it.starts_with('#'));
+    let shown = shown.map(|it| it.rsplit_once(' ').unwrap().0);
+    let shown: Vec<&str> = shown.collect();
+    let before = BEFORE_SERVICES
+        .replace("PEER", &origin.to_string())
+        .replace("LISTEN", &gateway.addr().to_string())
+        .replace("VERSION", env!("CARGO_PKG_VERSION"));
+    assert!(before.lines().count() > 60);
+    for line in before.lines() {
+        let (samples, labels) = samples_of(line);
+        for sample in &samples {
+            let count = shown.iter().filter(|it| *it == sample).count();
+            assert_eq!(count, 1, "{sample}");
+        }
+        // Values may have been added since, but no labels.
+        let name = line.split(' ').next().unwrap();
+        let of_name = shown.iter().filter(|it| it.split('{').next() == Some(name));
+        for sample in of_name {
+            let own = sample
+                .split_once('{')
+                .map_or("", |it| it.1.trim_end_matches('}'));
+            let own = own.split(',').filter_map(|it| Some(it.split_once('=')?.0));
+            assert!(own.eq(labels.iter().copied()), "{sample}");
+        }
+    }
 }
 
 #[test]

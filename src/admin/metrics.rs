@@ -38,7 +38,7 @@ pub(super) fn render(view: &View) -> String {
     requests::render(&mut page, metrics, &serving, &counted);
     connections(&mut page, metrics, &counted);
     peers::render(&mut page, &view.gateway);
-    checks::render(&mut page, view.checker.counts());
+    checks::render(&mut page, &serving);
     lists(&mut page, view, &serving);
     let reloads = view.reloads.state();
     page.family(

@@ -18,7 +18,7 @@ use crate::admin::pages::lists::{self, ListsPage};
 use crate::admin::pages::peers::{self, PeersPage};
 use crate::admin::pages::upgrades::{self, UpgradesPage};
 use crate::admin::pages::{Page, health};
-use crate::admin::query::unknown;
+use crate::admin::query::{NO_SERVICE, service, unknown};
 use crate::admin::view::View;
 use crate::admin::{host, metrics};
 use crate::error::AdminRefusal;
@@ -113,7 +113,7 @@ fn page(
         // Asked for one address after the other, it would show the list.
         _ if is(Explanation::PATH) && !rights.clients => return Err(AdminRefusal::ClientsHidden),
         _ if is(Explanation::PATH) => explained(view, query),
-        _ if is(PeersPage::PATH) => PageResponse::json(peers::render(view)),
+        _ if is(PeersPage::PATH) => peers_of(view, query),
         _ if is(ConfigPage::PATH) => PageResponse::json(config::render(view, rights.clients)),
         _ if is(UpgradesPage::PATH) => PageResponse::json(upgrades::render(view)),
         _ => PageResponse::text(
@@ -227,19 +227,35 @@ fn is_command(head: &RequestHead, bytes: &[u8]) -> bool {
 
 /// The lists of the service that the query names.
 fn lists_of(view: &View, query: &[u8], shows_clients: bool) -> PageResponse {
-    let asked = lists::PartAsked::service(query)
-        .and_then(|service| Ok((service, lists::PartAsked::of(query)?)));
+    let asked =
+        service(query).and_then(|it| Ok((it.unwrap_or_default(), lists::PartAsked::of(query)?)));
     let (service, part) = match asked {
         Ok(asked) => asked,
         Err(what) => return PageResponse::text(400, format!("{what}\n")),
     };
     if view.gateway.lists.load_of(&service).is_none() {
-        return PageResponse::text(404, format!("there is no service {service}\n"));
+        return no_service(&service);
     }
     let page = lists::PageWriter::new(view, &service, part, shows_clients);
     let body = Body::Lists(Box::new(page));
     let answer = PageResponse::json(String::new());
     PageResponse { body, ..answer }
+}
+
+/// The servers of the service that the query names, or of all. Other parts of the query mean nothing here.
+fn peers_of(view: &View, query: &[u8]) -> PageResponse {
+    match service(query) {
+        Ok(None) => PageResponse::json(peers::render(view)),
+        Ok(Some(service)) => match peers::render_of(view, &service) {
+            Some(page) => PageResponse::json(page),
+            None => no_service(&service),
+        },
+        Err(what) => PageResponse::text(400, format!("{what}\n")),
+    }
+}
+
+fn no_service(service: &ServiceName) -> PageResponse {
+    PageResponse::text(404, format!("{NO_SERVICE}{service}\n"))
 }
 
 /// Accepts the held change that the query names.

@@ -17,7 +17,6 @@ use crate::logs::writer::LogQueue;
 use crate::process::lineage::Lineage;
 use crate::proxy::Gateway;
 use crate::store::Publisher;
-use crate::upstream::check::Checker;
 
 /// What the admin listeners look at.
 pub(crate) struct View {
@@ -27,8 +26,6 @@ pub(crate) struct View {
     pub(crate) publisher: Arc<Publisher>,
     /// By which other machines know this gateway, if there is one.
     pub(crate) heartbeat: Arc<ArcSwapOption<Heartbeat>>,
-    /// The health checks of peers.
-    pub(crate) checker: Arc<Checker>,
     /// The outcomes of the reloads.
     pub(crate) reloads: Arc<Reloads>,
     /// The processes of this gateway.

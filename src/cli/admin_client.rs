@@ -17,6 +17,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::admin::pages::Page;
 use crate::admin::pages::config::ConfigPage;
 use crate::admin::pages::lists::ListsPage;
+use crate::admin::query::NO_SERVICE;
 use crate::admin::token;
 use crate::config::{AdminSettings, AdminSocketPath, Config};
 
@@ -178,6 +179,7 @@ impl AdminClient {
         match status {
             200 => {}
             400 => return Err(text.trim_end().to_owned()),
+            404 if text.starts_with(NO_SERVICE) => return Err(text.trim_end().to_owned()),
             status => return Err(self.refused(P::PATH, status, &text)),
         }
         let not_understood = |what: &str| self.failed(P::PATH, &format!("not understood: {what}"));

@@ -106,6 +106,8 @@ pub(crate) enum Action {
     #[command(after_long_help = PEERS_HELP)]
     Peers {
         #[command(flatten)]
+        of_service: ServiceAsked,
+        #[command(flatten)]
         output: Output,
         /// The ini file
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]

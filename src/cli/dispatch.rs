@@ -105,7 +105,11 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
             };
             (output.form(), outcome)
         }
-        Action::Peers { output, config } => (output.form(), peers::show(&config)),
+        Action::Peers {
+            of_service: ServiceAsked { service },
+            output,
+            config,
+        } => (output.form(), peers::show(&config, service.as_deref())),
         Action::Fleet {
             action,
             output,

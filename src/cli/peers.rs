@@ -5,17 +5,27 @@ use std::time::Duration;
 
 use crate::admin::pages::Member as _;
 use crate::admin::pages::peers::{PeerSeen, PeersPage, PoolSeen};
+use crate::admin::query::SERVICE;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::report::Report;
 use crate::cli::table;
 use crate::upstream::health::{PeerState, Why};
 
-/// The peers of the gateway that runs with the ini file at `config`; as JSON, the page `/peers`.
+/// The peers of the gateway that runs with the ini file at `config`, of one service or of all; as JSON, the
+/// page `/peers`.
 ///
 /// # Errors
-/// One line: it cannot be asked, or does not answer.
-pub(crate) fn show(config: &Path) -> Result<Report, String> {
-    let page: PeersPage = AdminClient::of(config)?.page()?;
+/// One line: it cannot be asked, does not answer, or has no such service.
+pub(crate) fn show(config: &Path, service: Option<&str>) -> Result<Report, String> {
+    let asker = AdminClient::of(config)?;
+    let page: PeersPage = match service {
+        None => asker.page()?,
+        // A gateway of an older version answers with all of them.
+        Some(name) => {
+            let page: PeersPage = asker.page_with(&[(SERVICE, name)])?;
+            page.only(name)
+        }
+    };
     Ok(Report::new(table(&page), page.render()))
 }
 

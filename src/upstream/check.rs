@@ -18,7 +18,6 @@ mod schedule;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,25 +41,9 @@ const FIRST_CHECKS: Duration = Duration::from_millis(500);
 /// Checks that are due, and those that have ended, are seen to together, so often.
 const TURN: Duration = Duration::from_millis(20);
 
-/// How many checks there were, by pool and outcome.
-#[derive(Debug, Default)]
-pub(crate) struct CheckCounts([[AtomicU64; Checked::ALL.len()]; PoolName::ALL.len()]);
-
-impl CheckCounts {
-    fn note(&self, pool: PoolName, outcome: Checked) {
-        self.0[pool as usize][outcome.index()].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many checks of peers of `pool` had this outcome.
-    pub(crate) fn count(&self, pool: PoolName, outcome: Checked) -> u64 {
-        self.0[pool as usize][outcome.index()].load(Ordering::Relaxed)
-    }
-}
-
 /// The checks of a gateway.
 pub(crate) struct Checker {
     in_force: Arc<InForce>,
-    counts: Arc<CheckCounts>,
 }
 
 impl Checker {
@@ -71,20 +54,13 @@ impl Checker {
     pub(crate) fn start(in_force: Arc<InForce>) -> io::Result<Self> {
         let (bell, rung) = bounded(1);
         in_force.ring(bell);
-        let counts = Arc::new(CheckCounts::default());
         let checker = Self {
             in_force: Arc::clone(&in_force),
-            counts: Arc::clone(&counts),
         };
         supervised::spawn("health-checks", move || {
-            Checking::new(&in_force, &counts).follow(&rung);
+            Checking::new(&in_force).follow(&rung);
         })?;
         Ok(checker)
-    }
-
-    /// How many checks there were.
-    pub(crate) fn counts(&self) -> &CheckCounts {
-        &self.counts
     }
 
     /// Waits until no peer needs its first check any more, and at most as long as one takes.
@@ -111,7 +87,6 @@ impl Checker {
 /// The thread that checks.
 struct Checking<'a> {
     in_force: &'a InForce,
-    counts: &'a CheckCounts,
     schedule: Schedule,
     crew: Crew,
     ended: Receiver<Ended>,
@@ -120,11 +95,10 @@ struct Checking<'a> {
 }
 
 impl<'a> Checking<'a> {
-    fn new(in_force: &'a InForce, counts: &'a CheckCounts) -> Self {
+    fn new(in_force: &'a InForce) -> Self {
         let (crew, ended) = Crew::new();
         Self {
             in_force,
-            counts,
             schedule: Schedule::default(),
             crew,
             ended,
@@ -198,7 +172,11 @@ impl<'a> Checking<'a> {
         };
         let told = self.schedule.has_ended(target, last, fastrand::f64());
         let Some(told) = told else { return };
-        self.counts.note(told.pool, answer.outcome);
+        let serving = self.in_force.serving();
+        // It may have gone just now, and its counts with it.
+        if let Some(service) = serving.of(&told.service) {
+            service.pools().note_check(told.pool, answer.outcome);
+        }
         if let Some(error) = answer.error
             && let Some(unsaid) = self.not_made.turn(now)
         {
@@ -213,7 +191,7 @@ impl<'a> Checking<'a> {
             Some(CheckNews::Back) => "check-succeeded",
             _ => Why::Check.name(),
         };
-        report(&self.in_force.serving(), target.peer, &told, why, &cause);
+        report(&serving, target.peer, &told, why, &cause);
     }
 }
 

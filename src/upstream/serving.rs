@@ -10,9 +10,11 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 
 use super::budget::Budget;
+use super::check_counts::CheckCounts;
 use super::choose::Usable;
 use super::roster::{Peer, Roster};
 use crate::config::{ServiceSettings, UpstreamSettings};
+use crate::error::Checked;
 use crate::http::subject::Subject;
 use crate::lists::{Lists, PoolName, ServiceName};
 use crate::metrics::{HistogramSum, PoolMetrics};
@@ -28,6 +30,8 @@ pub(crate) struct Accounts {
     /// Of each worker that has served it; none for the default service, whose counters are among the worker's
     /// own.
     counters: Box<[OnceLock<Box<PoolMetrics>>]>,
+    /// None before there was one.
+    checks: OnceLock<Box<CheckCounts>>,
 }
 
 impl Accounts {
@@ -38,6 +42,7 @@ impl Accounts {
             id,
             budgets: PoolName::ALL.map(|_| Arc::new(Budget::new(workers))),
             counters: (0..counting).map(|_| OnceLock::new()).collect(),
+            checks: OnceLock::new(),
         }
     }
 
@@ -134,6 +139,17 @@ impl Pools {
             .counters
             .iter()
             .filter_map(|it| it.get().map(|it| &**it))
+    }
+
+    /// What health checks of the service's peers have come to; `None` before there was one.
+    pub(crate) fn checks(&self) -> Option<&CheckCounts> {
+        self.accounts.checks.get().map(|it| &**it)
+    }
+
+    /// Counts a health check of a peer of `pool`.
+    pub(super) fn note_check(&self, pool: PoolName, outcome: Checked) {
+        let checks = self.accounts.checks.get_or_init(Box::default);
+        checks.note(pool, outcome);
     }
 
     /// The same peers, asked in another way.

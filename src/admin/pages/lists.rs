@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::admin::pages::member::{Member as _, Page};
 use crate::admin::pages::standing::ListsStanding;
-use crate::admin::query::unknown;
+use crate::admin::query::{SERVICE, unknown};
 use crate::admin::view::View;
 use crate::lists::{GrayList, ListName, Lists, PoolName, ServiceName};
 use crate::upstream::in_force::InForce;
@@ -39,9 +39,6 @@ const OFFSET: &str = "offset";
 
 /// How many are wanted at most.
 const LIMIT: &str = "limit";
-
-/// Of which service.
-const SERVICE: &str = "service";
 
 /// Which entries of each list are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,15 +68,6 @@ impl PartAsked {
             })?;
         }
         Ok(part)
-    }
-
-    /// The name of the service that a query asks for: the default one, unless it says something else.
-    pub(crate) fn service(query: &[u8]) -> Result<ServiceName, String> {
-        let mut pairs = form_urlencoded::parse(query);
-        let Some((_, name)) = pairs.find(|(key, _)| key == SERVICE) else {
-            return Ok(ServiceName::default());
-        };
-        ServiceName::named(&name).ok_or_else(|| format!("{name:?} is no name of a service"))
     }
 
     fn of_list(self, len: usize) -> Range<usize> {

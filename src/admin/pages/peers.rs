@@ -9,7 +9,7 @@ use crate::admin::pages::member::{Member, Page, object};
 use crate::admin::view::View;
 use crate::config;
 use crate::error::Failure;
-use crate::lists::PoolName;
+use crate::lists::{PoolName, ServiceName};
 use crate::proxy::Gateway;
 use crate::upstream::health::{PeerState, Why};
 use crate::upstream::roster::Peer;
@@ -86,10 +86,27 @@ impl Page for PeersPage {
 
 /// The page as text.
 pub(crate) fn render(view: &View) -> String {
-    let page = PeersPage {
-        pools: PoolSeen::all(&view.gateway, Instant::now()),
-    };
-    format!("{:#}\n", page.render())
+    text(PoolSeen::all(&view.gateway, Instant::now()))
+}
+
+/// The page of one service as text, if there is one.
+pub(crate) fn render_of(view: &View, service: &ServiceName) -> Option<String> {
+    let serving = view.gateway.lists.serving();
+    let service = serving.of(service)?;
+    let pools = PoolSeen::of_service(service.pools(), Instant::now());
+    Some(text(pools.into()))
+}
+
+fn text(pools: Vec<PoolSeen>) -> String {
+    format!("{:#}\n", PeersPage { pools }.render())
+}
+
+impl PeersPage {
+    /// What it says of one service.
+    pub(crate) fn only(mut self, service: &str) -> Self {
+        self.pools.retain(|it| it.service == service);
+        self
+    }
 }
 
 impl PoolSeen {
