@@ -271,6 +271,117 @@ fn json_is_read_by_a_parser_whatever_a_client_sends() {
     assert!(line["pool"].is_null() && line["upstream_time"].is_null());
 }
 
+/// What is sent to a gateway with two services, what its line says of entry, share and service, and what a
+/// format of one's own says of them.
+const DECIDED: [(&str, &str, [&str; 3]); 5] = [
+    (
+        "/shop/",
+        "X-Beta: a\"b",
+        ["header:x-beta=\"a\\\"b\"", "", "shop"],
+    ),
+    (
+        "/shop/",
+        "X-User: u1",
+        ["percent:100:header:x-user", "BUCKET", "shop"],
+    ),
+    ("/shop/", "X-Other: 1", ["", "", "shop"]),
+    ("/", "X-Beta: a\"b", ["", "", "default"]),
+    ("/", "X-Tester: 1", ["header:x-tester", "", "default"]),
+];
+
+fn with_services(format: &str, origin: &Origin) -> Gateway {
+    let lists = format!(
+        "[gray]\nheader:X-Tester\n[pre]\n{origin}\n[prod]\n{origin}\n[shop gray]\n\
+         header:X-Beta=\"a\\\"b\"\npercent:100:header:X-User\n[shop pre]\n{origin}\n[shop prod]\n{origin}\n"
+    );
+    let setup = setup(format).set("service shop.paths", "/shop/");
+    // Everybody is gray, by the guard's leave.
+    let setup = setup.set("lists.guard_share", 100);
+    setup.file("lists", &lists).start()
+}
+
+/// The lines of the requests of [`DECIDED`].
+fn lines_of_decided(gateway: &Gateway) -> Vec<String> {
+    // On one connection, so that they are in order.
+    let mut client = gateway.connect();
+    for (path, field, _) in DECIDED {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+        assert_eq!(client.ask(request).status(), 200);
+    }
+    wait_for_text(gateway, DECIDED.len())
+}
+
+/// A share's place in percent: `37.42`.
+#[track_caller]
+fn assert_is_bucket(text: &str) {
+    let (_, cents) = text.split_once('.').unwrap_or_else(|| panic!("{text}"));
+    let value: f64 = text.parse().unwrap();
+    assert!(cents.len() == 2 && (0.0..100.0).contains(&value), "{text}");
+}
+
+#[test]
+fn json_names_the_service_the_entry_that_has_decided_and_the_place_in_its_share() {
+    let origin = Origin::named("any");
+    let gateway = with_services("json", &origin);
+    let mut buckets = Vec::new();
+    for (line, (_, field, [entry, bucket, service])) in
+        lines_of_decided(&gateway).iter().zip(DECIDED)
+    {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["service"], service, "{field}");
+        // No key where there is nothing to say.
+        let said = line.get("entry").map(|it| it.as_str().unwrap());
+        assert_eq!(said, (!entry.is_empty()).then_some(entry), "{field}");
+        assert_eq!(line.get("bucket").is_some(), !bucket.is_empty(), "{field}");
+        if let Some(bucket) = line.get("bucket") {
+            assert!(bucket.is_f64() || bucket.is_u64(), "a number: {line}");
+            buckets.push(bucket.as_f64().unwrap());
+        }
+    }
+    // The same one as in a format of one's own, on another gateway.
+    let gateway = with_services("$service $bucket", &origin);
+    let lines = lines_of_decided(&gateway);
+    let shown = lines[1].strip_prefix("shop ").unwrap();
+    assert_is_bucket(shown);
+    assert_eq!(buckets, [shown.parse::<f64>().unwrap()]);
+}
+
+#[test]
+fn a_format_of_ones_own_has_service_entry_and_bucket_in_each_kind_of_escaping() {
+    let origin = Origin::named("any");
+    for (escape, none) in [("default", "-"), ("json", ""), ("none", "")] {
+        let gateway = with_services(
+            &format!("escape={escape} $service|$entry|$bucket|$pool"),
+            &origin,
+        );
+        for (line, (_, field, [entry, bucket, service])) in
+            lines_of_decided(&gateway).iter().zip(DECIDED)
+        {
+            let escaped = match (escape, entry) {
+                (_, "") => none.to_owned(),
+                ("default", _) => entry.replace('\\', "\\x5C").replace('"', "\\x22"),
+                ("json", _) => entry.replace('\\', "\\\\").replace('"', "\\\""),
+                _ => entry.to_owned(),
+            };
+            let parts: Vec<&str> = line.split('|').collect();
+            let pool = if entry.is_empty() { "prod" } else { "pre" };
+            assert_eq!(parts[..2], [service, &*escaped], "escape={escape}: {field}");
+            assert_eq!(parts[3..], [pool], "escape={escape}: {field}");
+            match bucket {
+                "" => assert_eq!(parts[2], none, "escape={escape}: {field}"),
+                _ => assert_is_bucket(parts[2]),
+            }
+        }
+    }
+    // Without other services there is the default one all the same.
+    let gateway = setup("$service|$entry|$bucket")
+        .lists(&["header:X-Tester"], &[&origin], &[&origin])
+        .start();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Tester: 1\r\n\r\n";
+    assert_eq!(gateway.connect().ask(request).status(), 200);
+    assert_eq!(wait_for_text(&gateway, 1), ["default|header:x-tester|-"]);
+}
+
 #[test]
 fn a_reload_changes_the_format_and_a_bad_one_changes_nothing() {
     let origin = Origin::named("prod");

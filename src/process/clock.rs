@@ -1,6 +1,10 @@
 //! Whether the wall clock goes as the monotonic one does.
 //!
 //! Entries of the gray list end at a time of the wall clock, and somebody may set it.
+//!
+//! That a running gateway says so has no test through the program: it would have to set the machine's clock.
+//! A time namespace shifts the monotonic clock only (time_namespaces(7)), and from the start on, while it
+//! takes two looks of one process to see a jump.
 
 use std::time::{Duration, Instant, SystemTime};
 
