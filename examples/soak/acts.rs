@@ -12,6 +12,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::client::{Answer, Client};
+use crate::selected;
 use crate::tally::Outcome;
 
 /// The net of the clients on the gray list.
@@ -26,7 +27,7 @@ pub(crate) struct Stage {
 type Act = fn(&mut Stage) -> io::Result<Outcome>;
 
 /// Everything, by name, and how often beside the others.
-const ACTS: [(&str, u32, Act); 14] = [
+const ACTS: [(&str, u32, Act); 15] = [
     ("short connection", 30, short),
     ("kept connection", 20, kept),
     ("pipeline", 10, pipeline),
@@ -41,6 +42,7 @@ const ACTS: [(&str, u32, Act); 14] = [
     ("answer that is cut", 4, cut),
     ("server that resets", 4, reset_by_server),
     ("malformed request", 4, malformed),
+    ("entries of other kinds", 10, selected::act),
 ];
 
 /// Does one of them.
@@ -65,13 +67,14 @@ impl Stage {
         Client::connect_from(IpAddr::V4(source), self.listen)
     }
 
-    fn plain(&mut self) -> io::Result<Client> {
+    /// From an address that nobody has listed.
+    pub(crate) fn plain(&mut self) -> io::Result<Client> {
         let source = Ipv4Addr::new(127, 0, 2, self.random.u8(1..=200));
         Client::connect_from(IpAddr::V4(source), self.listen)
     }
 
     /// A target whose answer comes in one of the ways that answers come, and its length.
-    fn target(&mut self) -> (String, usize) {
+    pub(crate) fn target(&mut self) -> (String, usize) {
         let kinds = ["plain", "chunked", "closed", "until-close"];
         let kind = kinds[self.random.usize(..kinds.len())];
         let length = self.random.usize(..20_000);
@@ -79,7 +82,7 @@ impl Stage {
     }
 }
 
-fn get(target: &str, more: &str) -> String {
+pub(crate) fn get(target: &str, more: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: soak\r\n{more}\r\n")
 }
 

@@ -21,6 +21,10 @@ pub(crate) struct Answer {
     /// The connection ends with it.
     pub(crate) closes: bool,
     pub(crate) body: Vec<u8>,
+    /// What the gateway says of the version that has served it.
+    pub(crate) disclosed: Option<String>,
+    /// The cookie that it sets, without its attributes.
+    pub(crate) cookie: Option<String>,
 }
 
 impl Answer {
@@ -96,10 +100,14 @@ impl Client {
             self.rest()?
         };
         let closes = field("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
+        let cookie = field("set-cookie");
+        let cookie = cookie.and_then(|it| Some(it.split(';').next()?.to_owned()));
         Ok(Answer {
             status,
             closes,
             body,
+            disclosed: field("x-graygate"),
+            cookie,
         })
     }
 

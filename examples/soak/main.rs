@@ -29,6 +29,7 @@ mod load;
 mod origin;
 mod page;
 mod sample;
+mod selected;
 mod short;
 mod site;
 mod tally;

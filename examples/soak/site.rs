@@ -15,6 +15,7 @@ use crate::acts::GRAY;
 use crate::children::{Running, free_address};
 use crate::client::Client;
 use crate::origin::Origin;
+use crate::selected::{ENDED, SERVICES, SHOP};
 
 /// A running gateway.
 pub(crate) struct Gateway {
@@ -151,7 +152,7 @@ impl Site {
         site.fill().map_err(|it| format!("redis: {it}"))?;
         for workers in workers {
             let url = site.redis.url();
-            let source = format!("[redis]\nurl = {url}\nnode = soak-{workers}\n");
+            let source = format!("{SERVICES}[redis]\nurl = {url}\nnode = soak-{workers}\n");
             let listen = vec![free_address()?];
             let folder = site._scratch.path();
             let gateway = Gateway::start(program, folder, *workers, listen, &source)?;
@@ -165,9 +166,14 @@ impl Site {
         let addresses =
             |of: &[Origin]| -> Vec<String> { of.iter().map(|it| it.address.to_string()).collect() };
         let mut lists = redis::pipe();
-        lists.cmd("SADD").arg("gray").arg(GRAY);
-        lists.cmd("RPUSH").arg("pre").arg(addresses(pre));
-        lists.cmd("RPUSH").arg("prod").arg(addresses(prod));
+        lists.cmd("SADD").arg("gray").arg(GRAY).arg(ENDED);
+        lists.cmd("SADD").arg("shop:gray").arg(&SHOP);
+        for service in ["", "shop:", "tunnels:"] {
+            for (pool, origins) in [("pre", pre), ("prod", prod)] {
+                let key = format!("{service}{pool}");
+                lists.cmd("RPUSH").arg(key).arg(addresses(origins));
+            }
+        }
         lists
             .cmd("RPUSH")
             .arg("prod")

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use crate::acts::GRAY;
 use crate::origin::Origin;
+use crate::selected::{ENDED, SHOP};
 use crate::site::{Gateway, Redis};
 
 /// Twenty changes of the lists a second.
@@ -82,7 +84,15 @@ fn change(
             .cmd("RPUSH")
             .arg("prod")
             .arg(flaky.address.to_string()),
-        1..5 => lists.cmd("SADD").arg("gray").arg(entry),
+        1 => lists
+            .cmd("SADD")
+            .arg("gray")
+            .arg(format!("header:X-Nobody={entry}")),
+        2 => lists
+            .cmd("SADD")
+            .arg("shop:gray")
+            .arg(format!("cookie:nobody={entry} path:/x*")),
+        3 | 4 => lists.cmd("SADD").arg("gray").arg(entry),
         _ => lists
             .cmd("SPOP")
             .arg("others")
@@ -98,7 +108,9 @@ fn settle(connection: &mut redis::Connection, flaky: &Origin) -> redis::RedisRes
     let mut lists = redis::pipe();
     lists.atomic();
     lists.cmd("DEL").arg("gray");
-    lists.cmd("SADD").arg("gray").arg(crate::acts::GRAY);
+    lists.cmd("SADD").arg("gray").arg(GRAY).arg(ENDED);
+    lists.cmd("DEL").arg("shop:gray");
+    lists.cmd("SADD").arg("shop:gray").arg(&SHOP);
     lists
         .cmd("LREM")
         .arg("prod")
