@@ -201,6 +201,20 @@ pub(crate) fn explain(
     question: &Question<'_>,
     rules: &RoutingRules<'_>,
 ) -> Result<Explanation, String> {
+    let next_id = || VisitorId::of(fastrand::u64(..));
+    explain_at(question, rules, SystemTime::now(), &next_id)
+}
+
+/// The same at the time `now`; a new visitor gets the `next_id`.
+///
+/// # Errors
+/// When the header fields are none.
+pub(crate) fn explain_at(
+    question: &Question<'_>,
+    rules: &RoutingRules<'_>,
+    now: SystemTime,
+    next_id: &dyn Fn() -> VisitorId,
+) -> Result<Explanation, String> {
     let text = question.head()?;
     let (mut head, bytes) = (RequestHead::default(), text.as_bytes());
     match head.parse(bytes, &mut Scanner::default(), &LIMITS) {
@@ -227,8 +241,7 @@ pub(crate) fn explain(
         None => "is believed".to_owned(),
     };
     let owned = |name: &str| name.to_owned();
-    let next_id = || VisitorId::of(fastrand::u64(..));
-    let visitor = Visitor::new(rules.gray.visitor_cookie.as_bytes(), &next_id);
+    let visitor = Visitor::new(rules.gray.visitor_cookie.as_bytes(), next_id);
     let subject = Subject::new(client, &head, bytes).with_visitor(&visitor);
     let mut explanation = Explanation {
         socket: socket.to_string(),
@@ -240,7 +253,7 @@ pub(crate) fn explain(
     };
     match (rules.find)(&subject) {
         Ok(candidate) => {
-            explanation.decide(&subject, rules.gray, is_proxy, &candidate);
+            explanation.decide(&subject, rules.gray, is_proxy, &candidate, now);
             explanation.visitor_is_new = visitor.to_be_told().is_some();
             // Nobody becomes a visitor by what did not decide.
             let stranger = Subject::new(client, &head, bytes);
@@ -248,7 +261,7 @@ pub(crate) fn explain(
                 true => subject,
                 false => stranger,
             };
-            explanation.inspect(&inspected, &candidate.lists.gray);
+            explanation.inspect(&inspected, &candidate.lists.gray, now);
         }
         Err(unknown) => explanation.refuse(unknown.refusal()),
     }
@@ -275,6 +288,7 @@ impl Explanation {
         settings: &GraySettings,
         by_proxy: bool,
         candidate: &Candidate,
+        now: SystemTime,
     ) {
         let owned = |name: &str| name.to_owned();
         let lists = &*candidate.lists;
@@ -285,7 +299,6 @@ impl Explanation {
             fallback: candidate.fallback,
         };
         let wish = wish(subject, settings, by_proxy);
-        let now = SystemTime::now();
         let decision = match wish.decision {
             Some(wanted) => grant(wanted, &service),
             None => route::decide(subject, &service, Some(now), &mut Scratch::default()),
@@ -325,8 +338,8 @@ impl Explanation {
     }
 
     /// Shows what entries make of the request.
-    fn inspect(&mut self, subject: &Subject<'_>, gray: &GrayList) {
-        let (near, count) = gray.inspect(subject, SystemTime::now(), NEAR);
+    fn inspect(&mut self, subject: &Subject<'_>, gray: &GrayList, now: SystemTime) {
+        let (near, count) = gray.inspect(subject, now, NEAR);
         self.near = near.into_iter().map(|it| NearEntry::of(it, gray)).collect();
         self.near_count = count as u64;
     }

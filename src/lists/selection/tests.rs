@@ -1,6 +1,7 @@
 //! Entries against requests: a table of what must hold, and all of it against an implementation that does
 //! without anything of the real one.
 
+mod decided;
 mod naive;
 
 use std::net::IpAddr;
@@ -379,6 +380,31 @@ impl Request {
     }
 }
 
+/// What a tester or a proxy may say.
+const SAID: [&str; 8] = [
+    "pre",
+    "prod",
+    "PRE",
+    "",
+    "pre, prod",
+    "pre:correct-horse-battery",
+    "prod:correct-horse-battery",
+    "pre:correct-horse-batterz",
+];
+
+/// Cookies that mean something to the gateway itself, or nearly.
+const OWN_COOKIES: [&str; 9] = [
+    "v=0123456789abcdef",
+    "v=00000000000000a1",
+    "v=0123456789ABCDEF",
+    "v=x",
+    "V=0123456789abcdef",
+    "force=pre",
+    "force=prod:correct-horse-battery",
+    "force=",
+    "Force=pre",
+];
+
 /// Few, so that entries and requests have something to do with each other.
 fn names() -> impl Strategy<Value = String> {
     select(&["a", "uid", "X-Ver", "x-ver", "UID", "a.b", "q"][..]).prop_map(str::to_owned)
@@ -387,8 +413,20 @@ fn names() -> impl Strategy<Value = String> {
 fn values() -> impl Strategy<Value = String> {
     let plain = select(
         &[
-            "", "1", "alice", "Alice", "v2.1", "2.1.0", "2.10", "2", "a b", "x%20y", "a=b", "2.",
+            "",
+            "1",
+            "alice",
+            "Alice",
+            "v2.1",
+            "2.1.0",
+            "2.10",
+            "2",
+            "a b",
+            "x%20y",
+            "a=b",
+            "2.",
             "bob*",
+            "caf\u{e9}",
         ][..],
     );
     prop_oneof![9 => plain.prop_map(str::to_owned), 1 => "[ -~]{0,12}".prop_map(|it| it.trim().to_owned())]
@@ -406,14 +444,21 @@ fn requests() -> impl Strategy<Value = Request> {
         4 => (names(), values()).prop_map(|(name, value)| format!("{name}={value}")),
         1 => values(),
         1 => (names(), values()).prop_map(|(name, value)| format!(" {name} = {value}\t")),
+        1 => select(&OWN_COOKIES[..]).prop_map(str::to_owned),
     ];
     let cookies =
         vec(piece, 0..6).prop_map(|it| ("Cookie".to_owned(), it.join(";").trim().to_owned()));
-    let field = prop_oneof![1 => cookies, 2 => (names(), values())];
+    let said = (
+        select(&["X-Force", "x-force", "X-Graygate-Pool"][..]),
+        select(&SAID[..]),
+    );
+    let said = said.prop_map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let field = prop_oneof![3 => cookies, 6 => (names(), values()), 1 => said];
     let code = |text: String| {
         text.replace(' ', "+")
             .replace('"', "%22")
             .replace('#', "%2")
+            .replace('\u{e9}', "%C3%A9")
     };
     let parameter = prop_oneof![
         4 => (names(), values()).prop_map(|(name, value)| format!("{name}={value}")),
@@ -593,57 +638,6 @@ proptest! {
                     prop_assert_eq!(said.holds, naive.holds(term), "{} {}", said.text, head);
                 }
             }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(cases(500))]
-
-    #[test]
-    fn what_is_decided_by_entries_as_text_is_what_a_naive_reading_of_them_decides(
-        rules in vec(rules(), 0..8),
-        nets in vec(nets(), 0..3),
-        requests in vec(requests(), 1..4),
-        salt in "[a-z]{0,3}",
-    ) {
-        // Some have no text that means them: two nets, or a method in any case.
-        let is_readable = |it: &Rule| {
-            GrayList::parse([it.to_string()]).rules() == std::slice::from_ref(it)
-        };
-        let rules: Vec<Rule> = rules.into_iter().filter(is_readable).collect();
-        let texts = rules.iter().map(Rule::to_string);
-        let texts: Vec<String> = texts.chain(nets.iter().map(IpNet::to_string)).collect();
-        let one = vec!["10.0.0.1".to_owned()];
-        let entries = ByList { gray: texts.clone(), pre: one.clone(), prod: one };
-        let lists = Lists::parse(1, entries, 80);
-        prop_assert_eq!(lists.gray.skipped().count, 0);
-        let salt = Salt::new(salt.as_bytes());
-        let shared = lists.shared();
-        let gray = Arc::new((*shared.gray).clone().with_salt(salt.clone()));
-        let lists = Lists::new(1, ByList { gray, ..shared });
-        let mut scratch = Scratch::default();
-        for request in requests {
-            let head = request.text();
-            let naive = naive::Naive::of(request.client, &head, salt.text(), at(NOW));
-            let is_listed = nets.iter().any(|net| naive::covers(*net, request.client));
-            let expected = match (naive.first(&rules, true), naive.first(&rules, false)) {
-                (Some(_), _) => (PoolName::Prod, Reason::Excluded),
-                (None, None) if !is_listed => (PoolName::Prod, Reason::Unlisted),
-                _ => (PoolName::Pre, Reason::Listed),
-            };
-            let service = Service {
-                lists: &lists,
-                pre: PoolStanding::Usable,
-                prod: PoolStanding::Usable,
-                fallback: true,
-            };
-            let decided = with_subject(request.client, &head, |subject| {
-                let now = lists.gray.expires().then(|| at(NOW));
-                decide(subject, &service, now, &mut scratch)
-            });
-            let decided = decided.map(|it| (it.pool, it.reason));
-            prop_assert_eq!(decided, Ok(expected), "{:?} {}", texts, head);
         }
     }
 }

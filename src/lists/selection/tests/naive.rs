@@ -19,7 +19,8 @@ pub(super) struct Naive {
     fields: HashMap<String, Vec<u8>>,
     cookies: HashMap<Vec<u8>, Vec<u8>>,
     queries: HashMap<Vec<u8>, Vec<u8>>,
-    visitor: Vec<u8>,
+    /// Who has come before.
+    visitor: Option<Vec<u8>>,
     salt: Vec<u8>,
     now: SystemTime,
 }
@@ -58,7 +59,9 @@ impl Naive {
                         continue;
                     };
                     let (name, value) = (name.trim(), value.trim());
-                    if name == "v" && visitor.is_none() && value.len() == 16 {
+                    let is_id = value.len() == 16
+                        && value.chars().all(|it| "0123456789abcdef".contains(it));
+                    if name == "v" && visitor.is_none() && is_id {
                         visitor = Some(value.as_bytes().to_vec());
                     }
                     let name = name.as_bytes().to_vec();
@@ -84,7 +87,7 @@ impl Naive {
             fields,
             cookies,
             queries,
-            visitor: visitor.unwrap_or(b"0000000000000007".to_vec()),
+            visitor,
             salt: salt.to_vec(),
             now,
         }
@@ -93,10 +96,9 @@ impl Naive {
     /// The first that holds of those that exclude, or of the others: its place, and the bucket by the share
     /// that is tested first.
     pub(super) fn first(&self, rules: &[Rule], excludes: bool) -> Option<(usize, Option<u16>)> {
-        let place = rules.iter().position(|rule| {
-            let lasts = rule.until.is_none_or(|until| self.now < until);
-            rule.excludes == excludes && lasts && rule.terms.iter().all(|it| self.holds(it))
-        })?;
+        let place = rules
+            .iter()
+            .position(|rule| rule.excludes == excludes && self.hold(rule))?;
         let share = |visitors: bool| {
             rules[place].terms.iter().find_map(|term| match term {
                 Term::Share { by, .. } if (*by == ShareKey::Visitor) == visitors => self.bucket(by),
@@ -106,7 +108,46 @@ impl Naive {
         Some((place, share(false).or_else(|| share(true))))
     }
 
-    fn part(&self, part: &Part) -> Option<&[u8]> {
+    /// True when all terms of a rule hold, and its end has not come.
+    pub(super) fn hold(&self, rule: &Rule) -> bool {
+        let lasts = rule.until.is_none_or(|until| self.now < until);
+        lasts && rule.terms.iter().all(|it| self.holds(it))
+    }
+
+    /// True for who has come before.
+    pub(super) fn is_visitor(&self) -> bool {
+        self.visitor.is_some()
+    }
+
+    /// True when only the share of visitors is left to be looked at, of a rule that has one and has not ended.
+    fn asks_who(&self, rule: &Rule) -> bool {
+        let lasts = rule.until.is_none_or(|until| self.now < until);
+        let is_nobody = |it: &Term| matches!(it, Term::Share { limit: 0, .. });
+        let (visitors, mut others): (Vec<&Term>, Vec<&Term>) =
+            rule.terms.iter().partition(|it| is_of_visitors(it));
+        others.retain(|it| !self.holds(it));
+        lasts && !visitors.is_empty() && others.is_empty() && !rule.terms.iter().any(is_nobody)
+    }
+
+    /// Whether a stranger becomes a visitor by the rules that exclude, or by the others, where no rule of
+    /// them decides: certainly, and perhaps. Not by one of shares alone for whom a rule holds that goes before.
+    pub(super) fn becomes_visitor(&self, rules: &[Rule], excludes: bool) -> [bool; 2] {
+        let is_unsaid = |it: &Term| match it {
+            Term::Share { by, .. } => !matches!(by, ShareKey::Part(_)),
+            _ => false,
+        };
+        let rules = rules.iter().filter(|it| it.excludes == excludes);
+        let (mut is_decided, mut certainly, mut perhaps) = (false, false, false);
+        for rule in rules {
+            let asks = self.asks_who(rule);
+            certainly |= asks && !is_decided;
+            perhaps |= asks && !(is_decided && rule.terms.iter().all(is_unsaid));
+            is_decided |= self.hold(rule);
+        }
+        [certainly, perhaps]
+    }
+
+    pub(super) fn part(&self, part: &Part) -> Option<&[u8]> {
         match part {
             Part::Header(name) => self.fields.get(&**name).map(Vec::as_slice),
             Part::Cookie(name) => self.cookies.get(&**name).map(Vec::as_slice),
@@ -132,11 +173,25 @@ impl Naive {
                 IpAddr::V4(client) => client.octets().to_vec(),
                 IpAddr::V6(client) => client.octets()[..8].to_vec(),
             },
-            ShareKey::Visitor => self.visitor.clone(),
+            ShareKey::Visitor => {
+                let visitor = self.visitor.clone();
+                visitor.unwrap_or(b"0000000000000007".to_vec())
+            }
             ShareKey::Part(part) => self.part(part)?.to_vec(),
         };
         (!key.is_empty()).then(|| (xxh64(&key, xxh64(&self.salt, 0)) % 10_000) as u16)
     }
+}
+
+/// True for a share of visitors.
+pub(super) fn is_of_visitors(term: &Term) -> bool {
+    matches!(
+        term,
+        Term::Share {
+            by: ShareKey::Visitor,
+            ..
+        }
+    )
 }
 
 pub(super) fn covers(net: IpNet, client: IpAddr) -> bool {
