@@ -297,6 +297,9 @@ fn everybody_is_gray_only_once_that_is_confirmed_and_no_rollback_waits() {
         ("0.0.0.0/1 128.0.0.0/1", 4, 3),
         ("2000::/3", 3, 1),
         ("0.0.0.0/1 128.0.0.0/2 192.0.0.0/4 208.0.0.0/5", 6, 5),
+        ("*", 3, 1),
+        ("header:Host=*", 3, 1),
+        ("percent:100:header:Host", 3, 1),
     ] {
         site.redis(&format!("RPUSH gray {entry} 127.0.0.7"));
         let held = wait_held(&site.gateway, "gray", "admits-everybody");
@@ -323,6 +326,15 @@ fn everybody_is_gray_only_once_that_is_confirmed_and_no_rollback_waits() {
         site.redis("RPUSH gray 127.0.0.5");
         site.wait_served("127.0.0.5", "pre");
     }
+    // What is over makes nobody gray, so it waits for nobody's word either.
+    let over = "*\tuntil=2020-01-01T00:00Z";
+    site.redis(&format!("RPUSH gray {over} 127.0.0.7"));
+    site.wait_served("127.0.0.7", "pre");
+    wait_nothing_held(&site.gateway);
+    assert_eq!(site.gateway.get("127.0.0.8", "/").text(), "prod");
+    site.redis(&format!("LREM gray 0 {over}"));
+    site.redis("LREM gray 0 127.0.0.7");
+    site.wait_served("127.0.0.7", "prod");
     site.redis("RPUSH gray 0.0.0.0/0");
     let held = wait_held(&site.gateway, "gray", "admits-everybody");
     let output = accept(&site.gateway, &text(&held["digest"]));

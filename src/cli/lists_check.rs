@@ -286,7 +286,7 @@ fn tell_held(text: &mut String, title: Title<'_>, lists: &Lists) -> Vec<Value> {
     let reason = HoldReason::AdmitsEverybody.name();
     let remark = "such a change is held until somebody confirms it";
     let mut told = Vec::new();
-    for what in held(&lists.gray) {
+    for what in held(&lists.gray, SystemTime::now()) {
         let _ = writeln!(
             text,
             "{}: {reason}: {what}: {remark}",
@@ -298,17 +298,18 @@ fn tell_held(text: &mut String, title: Title<'_>, lists: &Lists) -> Vec<Value> {
 }
 
 /// What admits everybody, once if it is both families'.
-fn held(gray: &GrayList) -> Vec<String> {
+fn held(gray: &GrayList, now: SystemTime) -> Vec<String> {
     let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let held = Family::ALL.into_iter().zip(all);
-    let held = held.filter(|(family, _)| gray.admission(*family) > AdmittedUntil::Never);
+    let held = held.filter(|(family, _)| gray.admission(*family, now) > AdmittedUntil::Never);
     let held = held.map(|(family, net)| {
-        let mut rules = gray.admitting_rules(family);
+        let mut rules = gray.admitting_rules(family, now);
         match rules.find(|(_, is_enough)| *is_enough) {
             _ if gray.has(&net) => net.to_string(),
             Some((rule, _)) => rule.to_string(),
             None => {
-                let count = gray.nets_of(family).count() + gray.admitting_rules(family).count();
+                let count =
+                    gray.nets_of(family).count() + gray.admitting_rules(family, now).count();
                 format!("{}, by {count} entries together", family.name())
             }
         }

@@ -1,7 +1,7 @@
 //! Until when a gray list makes practically everybody of a family gray, rules among its entries counted in.
 //!
-//! No clock: what holds for a time is asked for that time, so that a list that did so once is not taken for
-//! one that always does.
+//! What holds for a time is asked for that time, so that a list that did so once is not taken for one that
+//! always does; and what is over counts for nothing. Pure: the clock is a parameter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use super::rule::{Part, Rule, ShareKey, Term, Test};
 /// Until when everybody is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AdmittedUntil {
-    /// Not at all.
+    /// Not at all, or no longer.
     Never,
     /// By entries that hold until then.
     Time(SystemTime),
@@ -55,8 +55,7 @@ fn holds_always(term: &Term, family: Family) -> bool {
     match term {
         Term::Everybody => true,
         Term::Net(net) => net.prefix_len() == 0 && family.is_of(net),
-        Term::Part(Part::Host, Test::Present) => true,
-        Term::Part(Part::Header(name), Test::Present) => **name == *"host",
+        Term::Part(part, Test::Present) => is_there_always(part),
         Term::Part(
             Part::Path,
             Test::Like {
@@ -70,13 +69,26 @@ fn holds_always(term: &Term, family: Family) -> bool {
     }
 }
 
-/// True for keys that everybody has: who has no cookie of the gateway's is given one. What others send is
-/// theirs to leave away.
+/// True for keys that everybody has: who has no cookie of the gateway's is given one.
 fn is_of_everybody(key: &ShareKey) -> bool {
-    matches!(key, ShareKey::Client | ShareKey::Visitor)
+    match key {
+        ShareKey::Client | ShareKey::Visitor => true,
+        ShareKey::Part(part) => is_there_always(part),
+    }
 }
 
-fn contribution(rule: &Rule, family: Family) -> Option<Contribution<'_>> {
+/// True for a part that no request lacks. All else that has a name is the client's to leave away, even what
+/// every browser sends.
+fn is_there_always(part: &Part) -> bool {
+    match part {
+        Part::Path | Part::Method | Part::Host => true,
+        // Without it, a request is refused (RFC 9112 section 3.2).
+        Part::Header(name) => **name == *"host",
+        Part::Cookie(_) | Part::Query(_) => false,
+    }
+}
+
+fn contribution(rule: &Rule, family: Family, now: SystemTime) -> Option<Contribution<'_>> {
     let (mut net, mut shares) = (None, Vec::new());
     for term in &rule.terms {
         match term {
@@ -91,20 +103,21 @@ fn contribution(rule: &Rule, family: Family) -> Option<Contribution<'_>> {
     let ends = rule
         .until
         .map_or(AdmittedUntil::Always, AdmittedUntil::Time);
+    let is_over = ends <= AdmittedUntil::Time(now);
     let contribution = Contribution { ends, net, shares };
     // A part of a part is next to nothing.
     let counts = net.is_none() || contribution.share() >= NINE_TENTHS;
-    (!rule.excludes && counts).then_some(contribution)
+    (!rule.excludes && !is_over && counts).then_some(contribution)
 }
 
-/// True when a rule adds to those who are admitted whatever they send.
-pub(super) fn adds(rule: &Rule, family: Family) -> bool {
-    contribution(rule, family).is_some()
+/// True when a rule adds to those who are admitted whatever they send, at the time `now`.
+pub(super) fn adds(rule: &Rule, family: Family, now: SystemTime) -> bool {
+    contribution(rule, family, now).is_some()
 }
 
-/// True when a rule alone admits practically everybody of a family.
-pub(super) fn is_enough(rule: &Rule, family: Family) -> bool {
-    contribution(rule, family).is_some_and(|it| it.admits_everybody())
+/// True when a rule alone admits practically everybody of a family, at the time `now`.
+pub(super) fn is_enough(rule: &Rule, family: Family, now: SystemTime) -> bool {
+    contribution(rule, family, now).is_some_and(|it| it.admits_everybody())
 }
 
 /// True when a rule keeps everybody of a family from `pre`, and for ever.
@@ -113,11 +126,12 @@ pub(super) fn excludes_all(rule: &Rule, family: Family) -> bool {
     rule.excludes && rule.until.is_none() && terms.all(|it| holds_always(it, family))
 }
 
-/// Until when `rules` and other entries admit all but a `tolerated` part of a family's clients, from 0 to 1;
-/// `covered` is the part that those entries and these nets cover.
+/// Until when from `now` on `rules` and other entries admit all but a `tolerated` part of a family's clients,
+/// from 0 to 1; `covered` is the part that those entries and these nets cover.
 pub(super) fn admission(
     rules: &[Rule],
     family: Family,
+    now: SystemTime,
     tolerated: f64,
     covered: impl Fn(&[IpNet]) -> f64,
 ) -> AdmittedUntil {
@@ -126,7 +140,7 @@ pub(super) fn admission(
     }
     let all: Vec<_> = rules
         .iter()
-        .filter_map(|it| contribution(it, family))
+        .filter_map(|it| contribution(it, family, now))
         .collect();
     let admits = |end: AdmittedUntil| {
         let lasting = all.iter().filter(|it| it.ends >= end);

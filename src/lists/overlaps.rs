@@ -24,7 +24,7 @@ pub(super) fn among(list: &GrayList, now: SystemTime) -> Notes {
         let text = || "has expired, and can be removed".to_owned();
         notes.add(FindingKind::Expired, || (rule.to_string(), text()));
     }
-    if swallowed(list, &rules, &mut notes) {
+    if swallowed(list, &rules, now, &mut notes) {
         // One finding says enough.
         return notes;
     }
@@ -44,7 +44,7 @@ pub(super) fn among(list: &GrayList, now: SystemTime) -> Notes {
 }
 
 /// Notes a rule that makes all others make no difference; true if there is one.
-fn swallowed(list: &GrayList, rules: &[&Rule], notes: &mut Notes) -> bool {
+fn swallowed(list: &GrayList, rules: &[&Rule], now: SystemTime, notes: &mut Notes) -> bool {
     let of_all = |test: &dyn Fn(&Rule, Family) -> bool| {
         let mut rules = rules.iter();
         rules.find(|rule| Family::ALL.iter().all(|family| test(rule, *family)))
@@ -61,7 +61,7 @@ fn swallowed(list: &GrayList, rules: &[&Rule], notes: &mut Notes) -> bool {
     }
     let is_all = |rule: &Rule, family| {
         let is_whole = |term: &Term| !matches!(term, Term::Share { limit, .. } if *limit < 10_000);
-        is_enough(rule, family) && rule.until.is_none() && rule.terms.iter().all(is_whole)
+        is_enough(rule, family, now) && rule.until.is_none() && rule.terms.iter().all(is_whole)
     };
     if let Some(rule) = of_all(&is_all)
         && included > 1

@@ -297,7 +297,7 @@ impl Door {
     pub(in crate::store) fn ripe_gray(
         &mut self,
         current: &Lists,
-        now: Instant,
+        now: Timestamp,
     ) -> Option<SharedLists> {
         let gray = self.gray.ripe(self.rules, &current.gray, now)?;
         Some(SharedLists {
@@ -330,7 +330,7 @@ impl Door {
     }
 
     /// The `current` lists with a `prod` whose time has come.
-    pub(in crate::store) fn ripe_prod(&mut self, current: &Lists, now: Instant) -> Option<Ripe> {
+    pub(in crate::store) fn ripe_prod(&mut self, current: &Lists, now: Timestamp) -> Option<Ripe> {
         let settles = self.prod.settles();
         if settles && !self.emptied.is_empty() && !self.is_late {
             return None;
@@ -344,7 +344,7 @@ impl Door {
             }));
         }
         self.faults.prod = None;
-        let others = self.release(current, now);
+        let others = self.release(current, now.instant);
         if self.emptied.is_empty() {
             self.waits_since = None;
         }

@@ -2,8 +2,8 @@
 //!
 //! Held are changes that empty `prod`, that remove more of its peers at once than is allowed, and that
 //! make practically everybody of a family gray: what counts is the share of the addresses that clients
-//! can have, however the entries are written: as nets, as `*`, or as shares of all clients. What somebody
-//! excludes is never held. The last good list stays in force meanwhile. A held change
+//! can have, however the entries are written: as nets, as `*`, or as shares of all clients. What is over, and
+//! what somebody excludes, is never held. The last good list stays in force meanwhile. A held change
 //! comes into force when it is accepted by the digest of its content, or when it has stood for the
 //! configured time; it is forgotten when the store has something acceptable again.
 //!
@@ -27,46 +27,20 @@
 //!
 //! Pure: no clock, no I/O, no log. One `Gate` for each guarded list.
 
+mod guarded;
 mod record;
 
-use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
+pub(crate) use guarded::{Guarded, HoldReason, Named};
 pub(crate) use record::{GateRecord, WaitingRecord};
 
-use crate::lists::{Digest, Family, GrayList, ListName, ListedPeer, PeerList, Rule};
+use crate::lists::{Digest, ListName};
 
 /// How long a list must stand that follows trouble and still lacks peers; and how long the list in force
 /// must have stood for the next change to count as another one.
 pub const SETTLE: Duration = Duration::from_secs(1);
-
-/// How many entries that would go, and that would come, are named.
-const NAMED: usize = 20;
-
-/// Why a change is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HoldReason {
-    /// It leaves `prod` without a peer.
-    EmptiesProd,
-    /// It removes too many of `prod`'s peers at once.
-    RemovesPeers,
-    /// It makes practically everybody of a family gray.
-    AdmitsEverybody,
-}
-
-impl HoldReason {
-    /// The name in logs and on the admin page.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::EmptiesProd => "empties-prod",
-            Self::RemovesPeers => "removes-peers",
-            Self::AdmitsEverybody => "admits-everybody",
-        }
-    }
-}
 
 /// What has let a held change in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,232 +89,6 @@ impl Timestamp {
             time: SystemTime::now(),
         }
     }
-}
-
-/// Some entries: how many there are, and the first of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Named {
-    /// How many.
-    pub count: usize,
-    /// The first of them, at most 20.
-    pub first: Vec<String>,
-}
-
-impl Named {
-    /// This many more, of which these are the first.
-    fn add<T: ToString>(&mut self, count: usize, first: impl IntoIterator<Item = T>) {
-        self.count += count;
-        let room = NAMED.saturating_sub(self.first.len());
-        let first = first.into_iter().take(room);
-        self.first.extend(first.map(|it| it.to_string()));
-    }
-
-    fn of<T: ToString>(entries: impl Iterator<Item = T>) -> Self {
-        let mut named = Self::default();
-        for entry in entries {
-            named.count += 1;
-            if named.first.len() < NAMED {
-                named.first.push(entry.to_string());
-            }
-        }
-        named
-    }
-}
-
-/// A list with a guard.
-pub(crate) trait Guarded {
-    /// Its name.
-    const LIST: ListName;
-
-    /// Whether it matters how much is taken away at once.
-    const IS_SHARED: bool;
-
-    /// Why `new` must not take the place of this list by itself.
-    fn objection(&self, new: &Self, share: usize) -> Option<HoldReason>;
-
-    /// True when `new` lacks something of this list that its clients may miss.
-    fn loses_by(&self, new: &Self) -> bool;
-
-    /// What would go with `new`, and what would come.
-    fn difference(&self, new: &Self) -> [Named; 2];
-
-    /// A hash of the content.
-    fn digest(&self) -> Digest;
-
-    /// True when this content is meant by a digest as it is displayed.
-    fn is_meant_by(&self, digest: &str) -> bool {
-        Guarded::digest(self).to_string() == digest
-    }
-
-    /// How many entries there are.
-    fn count(&self) -> usize;
-
-    /// The entries as they are written, one a line.
-    fn to_lines(&self) -> Vec<u8>;
-
-    /// The list of such lines; peers without a port get `peer_port`.
-    fn of_lines(lines: &[u8], peer_port: u16) -> Self;
-
-    /// The same list with what lines do not say, as it is in this one.
-    fn with_salt_of(self, _: &Self) -> Self
-    where
-        Self: Sized,
-    {
-        self
-    }
-}
-
-fn lines_of<T: fmt::Display>(entries: impl Iterator<Item = T>) -> Vec<u8> {
-    let mut lines = String::new();
-    for entry in entries {
-        // Writing to a String cannot fail.
-        let _ = writeln!(lines, "{entry}");
-    }
-    lines.into_bytes()
-}
-
-fn entries_of(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let lines = lines.split(|byte| *byte == b'\n');
-    lines.filter(|line| !line.is_empty())
-}
-
-impl Guarded for PeerList {
-    const LIST: ListName = ListName::Prod;
-    const IS_SHARED: bool = true;
-
-    fn objection(&self, new: &Self, share: usize) -> Option<HoldReason> {
-        let (all, gone) = (self.peers().len(), missing(self, new).count());
-        if new.is_empty() && all > 0 {
-            Some(HoldReason::EmptiesProd)
-        } else if gone * 100 > all * share {
-            Some(HoldReason::RemovesPeers)
-        } else {
-            None
-        }
-    }
-
-    fn loses_by(&self, new: &Self) -> bool {
-        missing(self, new).next().is_some()
-    }
-
-    fn difference(&self, new: &Self) -> [Named; 2] {
-        [Named::of(missing(self, new)), Named::of(missing(new, self))]
-    }
-
-    fn digest(&self) -> Digest {
-        self.digest(Self::LIST)
-    }
-
-    fn is_meant_by(&self, digest: &str) -> bool {
-        // The other one is the digest that a gateway of an older version shows for the same servers.
-        [self.digest(Self::LIST), self.digest_with_ports(Self::LIST)]
-            .iter()
-            .any(|it| it.to_string() == digest)
-    }
-
-    fn count(&self) -> usize {
-        self.peers().len()
-    }
-
-    fn to_lines(&self) -> Vec<u8> {
-        lines_of(self.written().iter())
-    }
-
-    fn of_lines(lines: &[u8], peer_port: u16) -> Self {
-        Self::parse(entries_of(lines), peer_port)
-    }
-}
-
-/// Peers of one list that the other lacks. One with another weight is there.
-fn missing<'a>(one: &'a PeerList, other: &'a PeerList) -> impl Iterator<Item = &'a ListedPeer> {
-    let there = |peer: &ListedPeer| other.at(peer.place()).is_some();
-    one.peers().iter().filter(move |it| !there(it))
-}
-
-impl Guarded for GrayList {
-    const LIST: ListName = ListName::Gray;
-    // Also so that an old list of a million entries is not kept alive.
-    const IS_SHARED: bool = false;
-
-    fn objection(&self, new: &Self, _: usize) -> Option<HoldReason> {
-        let mut families = Family::ALL.into_iter();
-        families
-            .any(|it| comes_to_admit_everybody(self, new, it))
-            .then_some(HoldReason::AdmitsEverybody)
-    }
-
-    fn loses_by(&self, _: &Self) -> bool {
-        // Clients that are no longer gray get the old version: a rollback.
-        false
-    }
-
-    /// Names only the entries that admit everybody, as there may be a million others: a single one if
-    /// that is enough, otherwise the widest of those that would come, and what others add to them.
-    fn difference(&self, new: &Self) -> [Named; 2] {
-        let mut come = Named::default();
-        // A rule is of both families, unless it has a net.
-        let mut rules: Vec<&Rule> = Vec::new();
-        for (family, everybody) in Family::ALL.into_iter().zip(everybody()) {
-            if !comes_to_admit_everybody(self, new, family) {
-                continue;
-            }
-            if new.has(&everybody) && !self.has(&everybody) {
-                come.add(1, [everybody]);
-                continue;
-            }
-            let is_new = |(rule, _): &(&Rule, bool)| self.rules().binary_search(rule).is_err();
-            let mut admitting = new.admitting_rules(family).filter(is_new);
-            if let Some((rule, _)) = admitting.find(|(_, is_enough)| *is_enough) {
-                rules.push(rule);
-                continue;
-            }
-            let mut nets: Vec<IpNet> = Vec::new();
-            let mut count = 0;
-            for net in new.nets_of(family).filter(|it| !self.has(it)) {
-                count += 1;
-                let at = nets.partition_point(|it| it.prefix_len() <= net.prefix_len());
-                nets.insert(at, net);
-                nets.truncate(NAMED);
-            }
-            come.add(count, nets);
-            let admitting = new.admitting_rules(family).filter(is_new);
-            rules.extend(admitting.map(|(rule, _)| rule));
-        }
-        rules.sort_unstable();
-        rules.dedup();
-        come.add(rules.len(), rules);
-        [Named::default(), come]
-    }
-
-    fn digest(&self) -> Digest {
-        self.digest()
-    }
-
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn to_lines(&self) -> Vec<u8> {
-        lines_of(self.entries())
-    }
-
-    fn of_lines(lines: &[u8], _: u16) -> Self {
-        Self::parse(entries_of(lines))
-    }
-
-    fn with_salt_of(self, other: &Self) -> Self {
-        self.with_salt(other.salt().clone())
-    }
-}
-
-/// True when `new` admits everybody of a family, and `old` does not, or not for as long.
-fn comes_to_admit_everybody(old: &GrayList, new: &GrayList, family: Family) -> bool {
-    new.admission(family) > old.admission(family)
-}
-
-/// The entries that admit everybody by themselves, in the order of [`Family::ALL`].
-fn everybody() -> [IpNet; 2] {
-    [Ipv4Net::default().into(), Ipv6Net::default().into()]
 }
 
 /// A held change, as it is shown.
@@ -414,7 +162,7 @@ impl<L: Guarded> Gate<L> {
         let new = new.into();
         self.renew_baseline(in_force, now.instant);
         let troubled = std::mem::take(&mut self.doubtful) || self.waiting.is_some();
-        let reason = self.objection(in_force, &new, rules.share);
+        let reason = self.objection(in_force, &new, rules.share, now.time);
         let digest = Guarded::digest(&*new);
         if reason.is_none() && !(troubled && in_force.loses_by(&new)) {
             self.waiting = None;
@@ -427,7 +175,7 @@ impl<L: Guarded> Gate<L> {
             }
             None => {
                 let before = self.baseline.as_deref().unwrap_or(in_force);
-                let [gone, come] = before.difference(&new);
+                let [gone, come] = before.difference(&new, now.time);
                 self.waiting = Some(Waiting {
                     digest,
                     reason,
@@ -459,14 +207,20 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// Why `new` must not come into force by itself.
-    fn objection(&self, in_force: &L, new: &L, share: usize) -> Option<HoldReason> {
+    fn objection(
+        &self,
+        in_force: &L,
+        new: &L,
+        share: usize,
+        now: SystemTime,
+    ) -> Option<HoldReason> {
         let Some(baseline) = &self.baseline else {
-            return in_force.objection(new, share);
+            return in_force.objection(new, share, now);
         };
-        baseline.objection(new, share).or_else(|| {
+        baseline.objection(new, share, now).or_else(|| {
             // Whether it was there before the burst or not, the last peer may be in use.
             let takes_back = !baseline.loses_by(new) && new.count() > 0;
-            let objection = || in_force.objection(new, share);
+            let objection = || in_force.objection(new, share, now);
             (!takes_back).then(objection).flatten()
         })
     }
@@ -491,16 +245,21 @@ impl<L: Guarded> Gate<L> {
     }
 
     /// Takes what waits, if it was seen to stand for long enough, or is in sight and the rules now allow
-    /// it.
-    pub(crate) fn ripe(&mut self, rules: GuardRules, in_force: &L, now: Instant) -> Option<Arc<L>> {
+    /// it, or its time is over.
+    pub(crate) fn ripe(
+        &mut self,
+        rules: GuardRules,
+        in_force: &L,
+        now: Timestamp,
+    ) -> Option<Arc<L>> {
         let waiting = self.waiting.as_ref()?;
-        let stood = now.saturating_duration_since(waiting.stands_since?);
+        let stood = now.instant.saturating_duration_since(waiting.stands_since?);
         let ripe = match waiting.reason {
             None => stood >= SETTLE,
             Some(_) => {
                 rules.timeout.is_some_and(|it| stood >= it)
                     || self
-                        .objection(in_force, &waiting.content, rules.share)
+                        .objection(in_force, &waiting.content, rules.share, now.time)
                         .is_none()
             }
         };

@@ -74,7 +74,7 @@ impl Publisher {
         self.succeeded(&mut entrance, &services, cause);
         // What has stood until now may come in with what has just been read.
         for service in &services {
-            self.let_in_ripe(&mut entrance, service, now.instant);
+            self.let_in_ripe(&mut entrance, service, now);
         }
         entrance.note_time(&services);
         self.ring();

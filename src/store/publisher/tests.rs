@@ -182,10 +182,19 @@ fn a_failure_keeps_the_lists_and_is_forgotten_after_a_success() {
     assert_eq!(publisher.status().error, None);
 }
 
+/// The moment `after` this time, by both clocks.
+fn later(after: Duration) -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp {
+        instant: now.instant + after,
+        time: now.time + after,
+    }
+}
+
 /// Lets in what is ripe `after` this time.
 fn let_in_ripe(publisher: &Publisher, after: Duration) {
     let mut entrance = publisher.locked_entrance();
-    publisher.let_in_ripe(&mut entrance, &own(), Instant::now() + after);
+    publisher.let_in_ripe(&mut entrance, &own(), later(after));
 }
 
 #[test]

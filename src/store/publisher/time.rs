@@ -10,7 +10,7 @@ use super::intake::Intakes;
 use crate::lists::{ListName, ServiceName, SharedLists};
 use crate::process::supervised;
 use crate::store::gate::door::Ripe;
-use crate::store::gate::guard::GuardRules;
+use crate::store::gate::guard::{GuardRules, Timestamp};
 use crate::store::{By, Cause};
 
 impl Publisher {
@@ -28,7 +28,7 @@ impl Publisher {
         let mut entrance = self.locked_entrance();
         loop {
             for service in entrance.waiting() {
-                self.let_in_ripe(&mut entrance, &service, Instant::now());
+                self.let_in_ripe(&mut entrance, &service, Timestamp::now());
                 if let Some(intake) = entrance.get_mut(&service) {
                     let lists = self.lists_of(&service);
                     intake.reported.tell_unpublished(&lists, Instant::now());
@@ -56,13 +56,18 @@ impl Publisher {
         let mut entrance = self.locked_entrance();
         entrance.set_rules(rules);
         for service in entrance.names() {
-            self.let_in_ripe(&mut entrance, &service, Instant::now());
+            self.let_in_ripe(&mut entrance, &service, Timestamp::now());
             entrance.note_time([&service]);
         }
         self.knock.notify_all();
     }
 
-    pub(super) fn let_in_ripe(&self, entrance: &mut Intakes, service: &ServiceName, now: Instant) {
+    pub(super) fn let_in_ripe(
+        &self,
+        entrance: &mut Intakes,
+        service: &ServiceName,
+        now: Timestamp,
+    ) {
         let Some(intake) = entrance.get_mut(service) else {
             return;
         };
@@ -82,7 +87,10 @@ impl Publisher {
         let Some(intake) = entrance.get_mut(service) else {
             return;
         };
-        if let Some(new) = intake.door.ripe_withheld(&self.lists_of(service), now) {
+        if let Some(new) = intake
+            .door
+            .ripe_withheld(&self.lists_of(service), now.instant)
+        {
             self.let_in_late(entrance, service, new);
         }
     }

@@ -70,7 +70,9 @@ impl<L: Guarded> Gate<L> {
                 None => None,
             };
             let content = list(&it.entries);
-            let [gone, new] = baseline.as_deref().unwrap_or(in_force).difference(&content);
+            let before = baseline.as_deref().unwrap_or(in_force);
+            // As it was told when it was first seen.
+            let [gone, new] = before.difference(&content, it.since);
             Some(Waiting {
                 digest: Guarded::digest(&content),
                 reason,

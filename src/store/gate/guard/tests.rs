@@ -1,12 +1,18 @@
 //! What is held, what settles, and what is let in when.
 
+use ipnet::Ipv4Net;
+
+use super::guarded::NAMED;
 use super::*;
-use crate::lists::AdmittedUntil;
+use crate::lists::{AdmittedUntil, Family, GrayList, PeerList};
 
 const RULES: GuardRules = GuardRules {
     share: 50,
     timeout: None,
 };
+
+/// Long before the ends of the entries here, but for one.
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn peers(text: &str) -> PeerList {
     PeerList::parse(text.split_whitespace(), 80)
@@ -59,7 +65,7 @@ impl Prod {
     }
 
     fn is_ripe(&mut self) -> bool {
-        let taken = self.gate.ripe(self.rules, &self.in_force, self.now.instant);
+        let taken = self.gate.ripe(self.rules, &self.in_force, self.now);
         self.takes(taken)
     }
 
@@ -89,7 +95,7 @@ fn what_takes_too_many_peers_away_or_all_is_held() {
         ("1.1.1.1 1.1.1.2 1.1.1.3", "1.1.1.3", 67, None),
     ];
     for (now, new, share, expected) in table {
-        let found = peers(now).objection(&peers(new), share);
+        let found = peers(now).objection(&peers(new), share, NOW);
         assert_eq!(found, expected, "{now} -> {new}, {share}");
     }
 }
@@ -131,7 +137,7 @@ fn what_admits_everybody_is_held_unless_that_is_in_force() {
         ("", "0.0.0.0/1 0.0.0.0/2 64.0.0.0/2", false),
     ];
     for (now, new, held) in table {
-        let found = gray(now).objection(&gray(new), 50);
+        let found = gray(now).objection(&gray(new), 50, NOW);
         let expected = held.then_some(HoldReason::AdmitsEverybody);
         assert_eq!(found, expected, "{now} -> {new}");
     }
@@ -149,6 +155,38 @@ fn rules_that_admit_everybody_are_held_as_nets_are() {
             "path:/* percent:100:visitor",
         ),
         ("", "host:*", "host:*"),
+        // What every request has, however that is said.
+        ("", "header:Host", "header:host"),
+        ("", "header:HOST=*", "header:host"),
+        ("", "header:Host~*", "header:host"),
+        (
+            "",
+            "host:* path:*/* header:Host",
+            "header:host path:*/* host:*",
+        ),
+        ("", "path:*", "*"),
+        ("", "method:*", "*"),
+        ("", "percent:100:header:Host", "percent:100:header:host"),
+        (
+            "",
+            "percent:90:header:Host path:/*",
+            "path:/* percent:90:header:host",
+        ),
+        (
+            "",
+            "percent:70:header:Host, percent:70",
+            "percent:70, percent:70:header:host",
+        ),
+        (
+            "",
+            "percent:95 percent:95:header:Host",
+            "percent:95 percent:95:header:host",
+        ),
+        (
+            "",
+            "0.0.0.0/1 percent:100:header:Host, 128.0.0.0/1",
+            "128.0.0.0/1, 0.0.0.0/1 percent:100:header:host",
+        ),
         ("", "* note=\"a\"", "* note=\"a\""),
         ("", "* until=2026-12-01T18:00Z", "* until=2026-12-01T18:00Z"),
         ("", "0.0.0.0/0 note=\"a\"", "0.0.0.0/0 note=\"a\""),
@@ -184,6 +222,20 @@ fn rules_that_admit_everybody_are_held_as_nets_are() {
         ("", "percent:60, percent:60:visitor", "-"),
         ("", "percent:95 percent:90:visitor", "-"),
         ("", "percent:100:cookie:uid", "-"),
+        ("", "percent:100:query:uid", "-"),
+        ("", "percent:100:header:User-Agent", "-"),
+        (
+            "",
+            "header:User-Agent, header:Connection, cookie:a, query:a",
+            "-",
+        ),
+        ("", "header:Host=*.example.com", "-"),
+        ("", "host:*a*", "-"),
+        ("", "path:*/", "-"),
+        ("", "method:GET", "-"),
+        ("", "percent:89:header:Host", "-"),
+        ("", "percent:100:header:Host, !percent:100:header:Host", "-"),
+        ("", "percent:100:header:Host, !header:Host", "-"),
         ("", "path:/a*", "-"),
         ("", "header:X", "-"),
         ("", "percent:100 header:X", "-"),
@@ -207,22 +259,92 @@ fn rules_that_admit_everybody_are_held_as_nets_are() {
     for (now, new, named) in table {
         let (now, new) = (gray(now), gray(new));
         assert_eq!((now.skipped().count, new.skipped().count), (0, 0));
-        let objection = now.objection(&new, 50);
+        let objection = now.objection(&new, 50, NOW);
         let expected = (named != "-").then_some(HoldReason::AdmitsEverybody);
         let entries: Vec<String> = new.entries().collect();
         assert_eq!(objection, expected, "{entries:?}");
         if expected.is_some() {
-            let [gone, come] = now.difference(&new);
+            let [gone, come] = now.difference(&new, NOW);
             assert_eq!(come.first.join(", "), named, "{entries:?}");
             assert_eq!((gone.count, come.count), (0, come.first.len()));
         }
     }
     // Of both families, or of one.
     let families =
-        |text: &str| Family::ALL.map(|it| gray(text).admission(it) > AdmittedUntil::Never);
+        |text: &str| Family::ALL.map(|it| gray(text).admission(it, NOW) > AdmittedUntil::Never);
     assert_eq!(families("*"), [true, true]);
     assert_eq!(families("0.0.0.0/0 note=\"a\""), [true, false]);
     assert_eq!(families("*, !::/0"), [true, false]);
+}
+
+#[test]
+fn what_is_over_admits_nobody() {
+    let gray = |text: &str| GrayList::parse(text.split(", ").filter(|it| !it.is_empty()));
+    const SIX: &str = "2026-12-01T18:00Z";
+    let six = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_148_000);
+    let second = Duration::from_secs(1);
+    // Before, at the end, and after it: what is held, and what is named.
+    let table = [
+        ("", "* until=6", ["* until=6", "-", "-"]),
+        ("", "0.0.0.0/0 until=6", ["0.0.0.0/0 until=6", "-", "-"]),
+        (
+            "",
+            "percent:95:header:Host until=6",
+            ["percent:95:header:host until=6", "-", "-"],
+        ),
+        ("", "*, * until=6", ["*"; 3]),
+        // Which of them are enough together.
+        (
+            "",
+            "percent:80 until=6, percent:80:visitor",
+            ["percent:80 until=6, percent:80:visitor", "-", "-"],
+        ),
+        (
+            "",
+            "0.0.0.0/1 until=6, 128.0.0.0/1",
+            ["128.0.0.0/1, 0.0.0.0/1 until=6", "-", "-"],
+        ),
+        (
+            "",
+            "percent:95, percent:95:visitor until=6",
+            ["percent:95", "percent:95", "percent:95"],
+        ),
+        // What has admitted everybody does so no longer.
+        ("* until=6", "*", ["*"; 3]),
+        ("* until=6", "* until=6, 10.0.0.1", ["-"; 3]),
+        ("* until=6", "", ["-"; 3]),
+        // Excluded for a time only, or for a time that is over.
+        ("", "*, !* until=6", ["*"; 3]),
+    ];
+    for (now, new, expected) in table {
+        let list = |text: &str| gray(&text.replace("=6", &format!("={SIX}")));
+        let (now, new) = (list(now), list(new));
+        assert_eq!((now.skipped().count, new.skipped().count), (0, 0));
+        let times = [six - second, six, six + second];
+        for (time, expected) in times.into_iter().zip(expected) {
+            let entries: Vec<String> = new.entries().collect();
+            let held = now.objection(&new, 50, time);
+            assert_eq!(held.is_some(), expected != "-", "{entries:?} {time:?}");
+            if held.is_some() {
+                let [_, come] = now.difference(&new, time);
+                let named = come.first.join(", ").replace(SIX, "6");
+                assert_eq!(named, expected, "{entries:?} {time:?}");
+            }
+        }
+    }
+    // What is held until its end has come is let in then: it makes nobody gray.
+    let (mut gate, in_force) = (Gate::default(), Arc::new(gray("")));
+    let mut now = Timestamp {
+        time: six - second,
+        ..Timestamp::now()
+    };
+    let new = Arc::new(gray(&format!("* until={SIX}")));
+    let judged = gate.judge(RULES, &in_force, Arc::clone(&new), now);
+    assert!(judged.is_none() && gate.ripe(RULES, &in_force, now).is_none());
+    now.time = six;
+    let let_in = gate.ripe(RULES, &in_force, now).unwrap();
+    assert!(Arc::ptr_eq(&let_in, &new));
+    assert!(gate.is_empty());
 }
 
 /// All addresses but some, as few nets or as many small ones.
@@ -247,7 +369,7 @@ fn a_hole_makes_no_difference_unless_it_is_large() {
         // Where there is nobody.
         ("224.0.0.0/3", true),
     ] {
-        let found = nobody.objection(&but(hole.parse().unwrap()), 50);
+        let found = nobody.objection(&but(hole.parse().unwrap()), 50, NOW);
         assert_eq!(found.is_some(), held, "{hole}");
     }
     // In slices of 65,536 addresses, of which each is nothing.
@@ -257,19 +379,19 @@ fn a_hole_makes_no_difference_unless_it_is_large() {
         )
     };
     let most = 224 * 256 * 9 / 10;
-    assert_eq!(nobody.objection(&slices(most), 50), None);
+    assert_eq!(nobody.objection(&slices(most), 50, NOW), None);
     let held = slices(most + 1);
     assert_eq!(
-        nobody.objection(&held, 50),
+        nobody.objection(&held, 50, NOW),
         Some(HoldReason::AdmitsEverybody)
     );
-    let [_, come] = slices(10).difference(&held);
+    let [_, come] = slices(10).difference(&held, NOW);
     assert_eq!(
         (come.count, come.first.len()),
         (most as usize + 1 - 10, NAMED)
     );
     assert_eq!(come.first[0], "0.10.0.0/16");
-    let [_, come] = nobody.difference(&gray("1.1.1.1 128.0.0.0/1 0.0.0.0/1 2.2.2.0/24 ::1"));
+    let [_, come] = nobody.difference(&gray("1.1.1.1 128.0.0.0/1 0.0.0.0/1 2.2.2.0/24 ::1"), NOW);
     assert_eq!(
         (come.count, come.first.join(" ")),
         (4, "0.0.0.0/1 128.0.0.0/1 2.2.2.0/24 1.1.1.1/32".to_owned())

@@ -233,7 +233,7 @@ fn time_lets_in_what_it_decides_of_whatever_service() {
     let mut entrance = publisher.locked_entrance();
     assert_eq!(entrance.waiting(), [name("shop")]);
     assert!(entrance.look_at().is_some());
-    publisher.let_in_ripe(&mut entrance, &name("shop"), Instant::now() + MINUTE);
+    publisher.let_in_ripe(&mut entrance, &name("shop"), later(MINUTE));
     entrance.note_time(&[name("shop")]);
     assert_eq!(entrance.waiting(), []);
     drop(entrance);
