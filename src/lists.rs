@@ -58,6 +58,7 @@ pub(crate) use selection::near::{Inspection, TermFinding};
 pub use selection::{RulePlace, Scratch, Selected};
 pub use service::ServiceName;
 pub use share::Salt;
+pub(crate) use share::of_address;
 
 /// The lists themselves, each shared with its other users.
 pub type SharedLists = ByList<Arc<GrayList>, Arc<PeerList>>;

@@ -3,3 +3,4 @@
 pub mod advice;
 pub mod buffer;
 pub(crate) mod free_list;
+pub(crate) mod zeroed;

@@ -10,6 +10,7 @@ mod peers;
 mod process;
 mod requests;
 mod service;
+mod units;
 
 use std::time::{Instant, SystemTime};
 
@@ -36,6 +37,7 @@ pub(super) fn render(view: &View) -> String {
     let serving = view.gateway.lists.serving();
     let counted = view.gateway.lists.counted_requests();
     requests::render(&mut page, metrics, &serving, &counted);
+    units::render(&mut page, &serving);
     connections(&mut page, metrics, &counted);
     peers::render(&mut page, &view.gateway);
     checks::render(&mut page, &serving);

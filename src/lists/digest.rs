@@ -43,6 +43,11 @@ impl Digest {
 }
 
 impl Digest {
+    /// The 64 bits.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
     /// The digest of both.
     pub(crate) fn with(self, other: &Self) -> Self {
         let hash = Sha256::new()

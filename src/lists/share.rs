@@ -53,11 +53,18 @@ impl Salt {
 
     /// The bucket of a client, which must not be an IPv4-mapped IPv6 address.
     pub(crate) fn bucket_of_client(&self, client: IpAddr) -> u16 {
-        match client {
-            IpAddr::V4(client) => self.bucket(&client.octets()),
-            // The rest is the host's choice, and another one tomorrow (RFC 8981).
-            IpAddr::V6(client) => self.bucket(&client.octets()[..8]),
-        }
+        of_address(client, |key| self.bucket(key))
+    }
+}
+
+/// Makes something `of` the key of a client that is known by its address, which must not be an IPv4-mapped
+/// IPv6 address.
+#[inline]
+pub(crate) fn of_address<T>(client: IpAddr, of: impl FnOnce(&[u8]) -> T) -> T {
+    match client {
+        IpAddr::V4(client) => of(&client.octets()),
+        // The rest is the host's choice, and another one tomorrow (RFC 8981).
+        IpAddr::V6(client) => of(&client.octets()[..8]),
     }
 }
 

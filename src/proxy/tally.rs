@@ -14,6 +14,7 @@ use crate::lists::{PoolName, ServiceName};
 use crate::logs::access::Record;
 use crate::net;
 use crate::route::Reason;
+use crate::upstream::units::Unit;
 
 /// The account of one request.
 pub(super) struct Tally {
@@ -46,6 +47,8 @@ pub(super) struct Tally {
     pub(super) continued: bool,
     /// Another peer could have been asked, but `retry_budget` was used up.
     pub(super) retry_denied: bool,
+    /// It is a unit, and not counted yet.
+    pub(super) unit: Option<Unit>,
 }
 
 impl Tally {
@@ -72,6 +75,7 @@ impl Tally {
             refusal: None,
             continued: false,
             retry_denied: false,
+            unit: None,
         }
     }
 
@@ -83,6 +87,20 @@ impl Tally {
     /// A head with this many bytes is sent next, before the body. An earlier one was not sent.
     pub(super) fn note_head(&mut self, length: usize) {
         self.body_from = self.sent + length as u64;
+    }
+
+    /// What becomes of the request from now on says nothing of the version: counts it if it is a unit.
+    pub(super) fn count_unit(&mut self, worker: &Worker) {
+        if let Some(unit) = self.unit.take() {
+            self.count(&unit, worker);
+        }
+    }
+
+    #[inline(never)]
+    fn count(&self, unit: &Unit, worker: &Worker) {
+        if let Some(units) = self.service.as_ref().and_then(|it| it.units()) {
+            units.count(worker.index(), unit);
+        }
     }
 
     /// Counts and logs the request, which has ended and came in there; returns the time of its end.
@@ -104,6 +122,9 @@ impl Tally {
         counters.request(self.pool, self.status, duration);
         if self.attempts > 0 {
             metrics.requests_attempted.increment();
+        }
+        if let Some(unit) = &self.unit {
+            self.count(unit, worker);
         }
         metrics.downstream_received.add(self.received);
         metrics.downstream_sent.add(self.sent);

@@ -14,6 +14,7 @@ use super::gateway::{Counters, Gateway};
 use super::kept_for::KeptFor;
 use super::reports::Reports;
 use super::request_ids::RequestIds;
+use super::units::UnitTable;
 use super::visitors::VisitorIds;
 use super::workspace::Workspace;
 use crate::config::{Config, UpstreamSettings};
@@ -47,6 +48,7 @@ pub(super) struct Worker {
     pub(super) config: Reader<Config>,
     pub(super) serving: Reader<Serving>,
     pub(super) chooser: Chooser,
+    pub(super) units: UnitTable,
     pub(super) pool: Pool,
     /// For how long connections are kept in it.
     kept_for: RefCell<KeptFor>,
@@ -71,6 +73,7 @@ impl Worker {
             config,
             serving,
             chooser,
+            units: UnitTable::new(Instant::now()),
             pool: Pool::default(),
             kept_for: RefCell::default(),
             claims: Claims::default(),

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(super) use latency::RecentLatency;
 pub(crate) use latency::{Latency, Quantiles};
 pub(crate) use outcomes::{Outcomes, WINDOW};
 pub(crate) use record::{HealthRecord, RecordedCheck, RecordedState};
@@ -246,6 +247,15 @@ impl Health {
     /// Whether it is asked as a matter of course: see [`PeerState::is_up`].
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.word().kind(), StateKind::Up | StateKind::Starting)
+    }
+
+    /// True when it has been asked as a matter of course for `time`: what it does first, with cold caches,
+    /// says little of how fast it is.
+    pub(crate) fn is_warm(&self, time: Duration, now: Instant) -> bool {
+        let word = self.word();
+        let since = self.base + Duration::from_millis(word.millis());
+        let is_up = matches!(word.kind(), StateKind::Up | StateKind::Starting);
+        is_up && now.saturating_duration_since(since) >= time
     }
 
     /// For how long it has been out, or was when it came back just now.

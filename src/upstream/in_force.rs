@@ -349,6 +349,10 @@ impl InForce {
             PoolName::ALL
                 .into_iter()
                 .for_each(|it| pools[it].budget().look(now));
+            pools.accounts().tidy();
+            if let Some(units) = pools.units() {
+                units.look(now);
+            }
         }
         drop(serving);
         self.registry.look(now);

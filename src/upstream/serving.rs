@@ -13,10 +13,11 @@ use super::budget::Budget;
 use super::check_counts::CheckCounts;
 use super::choose::Usable;
 use super::roster::{Peer, Roster};
+use super::units::{Units, UnitsOfService};
 use crate::config::{ServiceSettings, UpstreamSettings};
 use crate::error::Checked;
 use crate::http::subject::Subject;
-use crate::lists::{Lists, PoolName, ServiceName};
+use crate::lists::{ListName, Lists, PoolName, ServiceName};
 use crate::metrics::{HistogramSum, PoolMetrics};
 use crate::route::{ServiceTable, UnknownService};
 
@@ -25,6 +26,7 @@ use crate::route::{ServiceTable, UnknownService};
 pub(crate) struct Accounts {
     /// Tells it from every other service, also from one that had its name before.
     id: u64,
+    workers: usize,
     /// Of the pools in their order, for all their rosters.
     budgets: [Arc<Budget>; PoolName::ALL.len()],
     /// Of each worker that has served it; none for the default service, whose counters are among the worker's
@@ -32,6 +34,7 @@ pub(crate) struct Accounts {
     counters: Box<[OnceLock<Box<PoolMetrics>>]>,
     /// None before there was one.
     checks: OnceLock<Box<CheckCounts>>,
+    units: UnitsOfService,
 }
 
 impl Accounts {
@@ -40,10 +43,22 @@ impl Accounts {
         let counting = if service.is_default() { 0 } else { workers };
         Self {
             id,
+            workers,
             budgets: PoolName::ALL.map(|_| Arc::new(Budget::new(workers))),
             counters: (0..counting).map(|_| OnceLock::new()).collect(),
             checks: OnceLock::new(),
+            units: UnitsOfService::default(),
         }
+    }
+
+    /// The units of the service, if a release `is_under_way`.
+    fn units(&self, is_under_way: bool) -> Option<Arc<Units>> {
+        self.units.while_release(is_under_way, self.workers)
+    }
+
+    /// Frees what nobody has any more.
+    pub(super) fn tidy(&self) {
+        self.units.tidy();
     }
 
     /// The account of retries at a pool.
@@ -85,6 +100,8 @@ pub(crate) struct Pools {
     accounts: Arc<Accounts>,
     pre: Roster,
     prod: Roster,
+    /// What is counted of the release that is under way, if one is.
+    units: Option<Arc<Units>>,
 }
 
 impl Pools {
@@ -93,11 +110,14 @@ impl Pools {
         accounts: Arc<Accounts>,
         roster: impl Fn(PoolName) -> Roster,
     ) -> Self {
+        let (pre, prod) = (roster(PoolName::Pre), roster(PoolName::Prod));
+        let units = accounts.units(is_release(&settings, &pre));
         Self {
             settings,
             accounts,
-            pre: roster(PoolName::Pre),
-            prod: roster(PoolName::Prod),
+            pre,
+            prod,
+            units,
         }
     }
 
@@ -156,8 +176,15 @@ impl Pools {
     pub(super) fn with(&self, settings: &Arc<ServiceSettings>) -> Self {
         Self {
             settings: Arc::clone(settings),
+            units: self.accounts.units(is_release(settings, &self.pre)),
             ..self.clone()
         }
+    }
+
+    /// What is counted of the release that is under way; `None` if none is, or nobody wants to know.
+    #[inline]
+    pub(crate) fn units(&self) -> Option<&Units> {
+        self.units.as_deref()
     }
 
     /// True when another pool answers where nobody of `pool` can.
@@ -170,6 +197,11 @@ impl Pools {
         let all_may_be_out = self.fall_back(pool);
         Usable::of(self[pool].peers(), all_may_be_out, now, self.rules())
     }
+}
+
+/// True when there is a release that is to be watched.
+fn is_release(settings: &ServiceSettings, pre: &Roster) -> bool {
+    settings.verdict.is_on() && !pre.peers().is_empty()
 }
 
 impl Index<PoolName> for Pools {
@@ -215,6 +247,9 @@ pub(crate) struct ServiceInForce {
 
 impl ServiceInForce {
     pub(super) fn new(lists: Arc<Lists>, pools: Arc<Pools>) -> Self {
+        if let Some(units) = pools.units() {
+            units.is_release(lists.pre.digest(ListName::Pre).number());
+        }
         Self { lists, pools }
     }
 

@@ -21,6 +21,7 @@ use crate::net;
 use crate::proxy::chooser::Chosen;
 use crate::proxy::downstream::Downstream;
 use crate::upstream::health::Why;
+use crate::upstream::units::WARMING_UP;
 
 impl<D: Downstream> Exchange<'_, D> {
     /// Counts an attempt that has ended, and what it says of its peer.
@@ -37,6 +38,11 @@ impl<D: Downstream> Exchange<'_, D> {
         }
         self.tally.attempts += 1;
         let verdict = std::mem::take(&mut self.verdict);
+        if let Some(unit) = &mut self.tally.unit {
+            let has_failed = !net::are_waits_cut()
+                && fault_of_peer(outcome, verdict, error.is_some(), self.body.is_complete());
+            unit.attempt_has_ended(pool, has_failed);
+        }
         let failure = match (outcome, verdict) {
             (Ok(_), PeerVerdict::Answered) => {
                 counters.attempts_ok[pool as usize].increment();
@@ -78,13 +84,18 @@ impl<D: Downstream> Exchange<'_, D> {
     /// The head of the final response has come.
     pub(super) fn head_has_come(&mut self, chosen: &Chosen, upstream: &Upstream) {
         let now = Instant::now();
-        if let Some(asked) = upstream.asked {
-            let took = now - asked;
+        let took = upstream.asked.map(|asked| now - asked);
+        if let Some(took) = took {
             chosen.counts(self.worker.index()).latency.note(took);
             let counters = self.worker.counters_of(chosen.pools());
             counters.upstream_durations[chosen.pool as usize].note(took);
         }
         let status = self.workspace.response.status;
+        if let Some(unit) = &mut self.tally.unit {
+            let is_warm = chosen.peer().health.is_warm(WARMING_UP, now);
+            let took = took.filter(|_| is_warm);
+            unit.is_answered(chosen.pool, status >= 500, took);
+        }
         self.verdict = match self.rules.fail_statuses.contains(&status) {
             true => {
                 self.worker.failed(chosen, Why::Status);
@@ -142,5 +153,30 @@ impl<D: Downstream> Exchange<'_, D> {
             self.worker
                 .may_have_failed(&accusation.chosen, accusation.failure);
         }
+    }
+}
+
+/// Whether an attempt with this outcome has failed by what the peer did or did not do, for the verdict on a
+/// release. That is more than what a peer is put out for: also the silence within a response, and a request
+/// that had come in full, and whose time was over before the head of the response was there.
+fn fault_of_peer(
+    outcome: &Result<Outcome, Stop>,
+    verdict: PeerVerdict,
+    is_of_connecting: bool,
+    is_all_here: bool,
+) -> bool {
+    let failure = match (outcome, verdict) {
+        (Ok(_), _) => return false,
+        (_, PeerVerdict::Cut(failure)) => failure,
+        (Err(Stop::Failed(failure)), _) => *failure,
+        // The client's.
+        (Err(Stop::Over(_)), _) => return false,
+    };
+    match failure {
+        Failure::ResponseStalled => true,
+        Failure::Deadline => {
+            is_of_connecting || is_all_here && matches!(verdict, PeerVerdict::None)
+        }
+        failure => failure.blames_peer(),
     }
 }

@@ -53,6 +53,8 @@ impl<D: Downstream> Exchange<'_, D> {
             upstream.stream.reset();
             return Err(Stop::Over(tunnel_lost(&error)));
         }
+        // How long a tunnel stays, and how it ends, is nobody's failure.
+        self.tally.count_unit(self.worker);
         let early = self.buffer.filled();
         self.tally.received += early.len() as u64;
         let limit = self.config.gateway.tunnel_timeout;

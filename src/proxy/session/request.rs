@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use ipnet::IpNet;
 
 use super::{Next, Session};
-use crate::config::Config;
+use crate::config::{Config, UnitKey};
 use crate::error::{Close, Failure, Refusal};
 use crate::http::client;
 use crate::http::h1::encode::{self, Amendment, RequestToPeer};
@@ -17,7 +17,7 @@ use crate::http::h1::head::{Parsed, Scanner};
 use crate::http::request_id;
 use crate::http::subject::Subject;
 use crate::http::visitor::Visitor;
-use crate::lists::PoolName;
+use crate::lists::{self, PoolName};
 use crate::net::{self, Turns};
 use crate::proxy::body::request_body::{RequestBody, SMALL_BODY};
 use crate::proxy::chooser::Candidates;
@@ -29,7 +29,8 @@ use crate::proxy::tally::Tally;
 use crate::proxy::workspace::{Mark, Workspace};
 use crate::route::{self, DecidingEntry, Decision, Reason, Service, UnknownService};
 use crate::snapshot::Snapshot;
-use crate::upstream::serving::Serving;
+use crate::upstream::serving::{Pools, Serving};
+use crate::upstream::units::{Unit, Units};
 
 /// Why there is no head.
 enum NoHead {
@@ -113,6 +114,12 @@ impl Session<'_> {
         };
         self.body = RequestBody::new(plan.framing, config);
         let decision = self.decide(&plan, &serving, config, workspace, tally);
+        if let Ok((decision, candidates)) = &decision
+            && let Some(units) = candidates.pools().units()
+        {
+            let subject = Subject::new(tally.client, &workspace.request, self.buffer.filled());
+            tally.unit = self.unit(decision, candidates.pools(), units, &subject, tally.begun);
+        }
         workspace.to_peer.clear();
         workspace.asked.clear();
         workspace.mark = None;
@@ -351,6 +358,37 @@ impl Session<'_> {
             logged.note_entry(&entries.rules()[entry.place as usize], entry.bucket);
         }
         Ok((decision, candidates))
+    }
+
+    /// What the verdict on a release counts the request as, which has come at `at`: only where the client is
+    /// served by the pool that is its own.
+    // Out of line: where there is no release, nothing of it is in the way.
+    #[inline(never)]
+    fn unit(
+        &self,
+        decision: &Decision,
+        pools: &Pools,
+        units: &Units,
+        subject: &Subject<'_>,
+        at: Instant,
+    ) -> Option<Unit> {
+        match decision.reason {
+            Reason::Listed | Reason::Unlisted | Reason::Excluded | Reason::Marked => {}
+            _ => return None,
+        }
+        let named = match &pools.settings().verdict.client {
+            UnitKey::Address => None,
+            UnitKey::Cookie(name) => subject.cookie(name.as_bytes()),
+            UnitKey::Header(name) => subject.header(name),
+        };
+        let unit = |key: &[u8]| units.unit(key, decision.pool);
+        let unit = match named.filter(|it| !it.is_empty()) {
+            Some(name) => unit(name),
+            None => lists::of_address(subject.client, unit),
+        }?;
+        let service = pools.service_id();
+        let table = &self.worker.units;
+        table.is_first(unit.client(), service, at).then_some(unit)
     }
 
     /// What a tester or a trusted proxy says of who is to serve the request.

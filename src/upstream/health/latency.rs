@@ -9,11 +9,11 @@ use crate::metrics::Counter;
 /// From 1 microsecond to 2^27 (134 s); what takes longer counts as that.
 const BUCKETS: usize = 27 * 4;
 
-/// What quantiles are of.
+/// What the quantiles of a peer are of.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// How often that span moves on.
-const STEP: Duration = Duration::from_secs(10);
+/// Any span moves on in so many steps.
+const STEPS: u32 = 6;
 
 /// One worker's histogram of one peer.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ fn middle(bucket: usize) -> Duration {
 pub(crate) struct Quantiles {
     /// Half of them took no longer.
     pub median: Duration,
+    /// All but one in twenty took no longer.
+    pub p95: Duration,
     /// All but one in a hundred took no longer.
     pub p99: Duration,
 }
@@ -74,15 +76,33 @@ fn sums<'a>(workers: impl Iterator<Item = &'a Latency>) -> Box<Sums> {
 }
 
 /// What the histograms were of late.
-#[derive(Debug, Default)]
-pub(super) struct RecentLatency {
+#[derive(Debug)]
+pub(in crate::upstream) struct RecentLatency {
+    span: Duration,
     looks: VecDeque<(Instant, Box<Sums>)>,
 }
 
+/// Of the last minute.
+impl Default for RecentLatency {
+    fn default() -> Self {
+        Self::over(SPAN)
+    }
+}
+
 impl RecentLatency {
+    /// Its quantiles are of so long.
+    pub(in crate::upstream) fn over(span: Duration) -> Self {
+        let looks = VecDeque::new();
+        Self { span, looks }
+    }
+
     /// Notes what is seen `now`, if the last look is long enough ago.
-    pub(super) fn note<'a>(&mut self, workers: impl Iterator<Item = &'a Latency>, now: Instant) {
-        let is_due = |last: Instant| now.saturating_duration_since(last) >= STEP;
+    pub(in crate::upstream) fn note<'a>(
+        &mut self,
+        workers: impl Iterator<Item = &'a Latency>,
+        now: Instant,
+    ) {
+        let is_due = |last: Instant| now.saturating_duration_since(last) >= self.span / STEPS;
         match self.looks.back() {
             // What came before the first look counts as well.
             None => self.looks.push_back((now, Box::new([0; BUCKETS]))),
@@ -92,14 +112,14 @@ impl RecentLatency {
         while self
             .looks
             .get(1)
-            .is_some_and(|(at, _)| now.saturating_duration_since(*at) >= SPAN)
+            .is_some_and(|(at, _)| now.saturating_duration_since(*at) >= self.span)
         {
             self.looks.pop_front();
         }
     }
 
     /// Of what has come since the oldest look.
-    pub(super) fn quantiles<'a>(
+    pub(in crate::upstream) fn quantiles<'a>(
         &self,
         workers: impl Iterator<Item = &'a Latency>,
     ) -> Option<Quantiles> {
@@ -121,6 +141,7 @@ impl RecentLatency {
         };
         Some(Quantiles {
             median: at(50)?,
+            p95: at(95)?,
             p99: at(99)?,
         })
     }
