@@ -1,6 +1,8 @@
 //! Several services behind one gateway: each has its own hosts and paths, lists, peers, settings and
 //! counters.
 
+#![allow(clippy::unwrap_used)] // Clippy knows tests, but not their helpers.
+
 mod support;
 
 use std::fmt::Display;

@@ -50,13 +50,14 @@ pub(crate) fn act(stage: &mut Stage) -> io::Result<Outcome> {
             false => Outcome::Wrong(format!("{own:?} is of {pool}")),
         });
     }
-    let Some(visitor) = &first.cookie else {
-        return Ok(Outcome::Wrong(format!("{own:?}: no cookie for a visitor")));
-    };
-    // The same person, on another connection and with what the browser has got.
+    // The same person, on another connection and with what the browser has got: nothing where the share by `uid`
+    // has decided.
     let uid = own.trim_end().strip_prefix("Cookie: ");
-    let cookies = uid.map_or(visitor.clone(), |it| format!("{it}; {visitor}"));
-    let own = format!("Cookie: {cookies}\r\n");
+    let cookies: Vec<&str> = uid.into_iter().chain(first.cookie.as_deref()).collect();
+    if cookies.is_empty() {
+        return Ok(Outcome::Wrong(format!("{own:?}: no cookie for a visitor")));
+    }
+    let own = format!("Cookie: {}\r\n", cookies.join("; "));
     let second = stage.plain()?.ask(of_shop(stage, &own))?;
     Ok(match self::pool(&second) == Some(pool) {
         true => Outcome::Right(2),
