@@ -119,7 +119,7 @@ impl Naive {
         self.visitor.is_some()
     }
 
-    /// True when only the share of visitors is left to be looked at, of a rule that has one and has not ended.
+    /// True when only the share of visitors is left to be looked at, of a rule that has one and lasts.
     fn asks_who(&self, rule: &Rule) -> bool {
         let lasts = rule.until.is_none_or(|until| self.now < until);
         let is_nobody = |it: &Term| matches!(it, Term::Share { limit: 0, .. });
@@ -129,8 +129,8 @@ impl Naive {
         lasts && !visitors.is_empty() && others.is_empty() && !rule.terms.iter().any(is_nobody)
     }
 
-    /// Whether a stranger becomes a visitor by the rules that exclude, or by the others, where no rule of
-    /// them decides: certainly, and perhaps. Not by one of shares alone for whom a rule holds that goes before.
+    /// Whether a stranger becomes a visitor by the rules that exclude, or by the others: certainly, and
+    /// perhaps. Not by one of shares alone for whom a rule holds that goes before.
     pub(super) fn becomes_visitor(&self, rules: &[Rule], excludes: bool) -> [bool; 2] {
         let is_unsaid = |it: &Term| match it {
             Term::Share { by, .. } => !matches!(by, ShareKey::Part(_)),
