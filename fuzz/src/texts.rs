@@ -216,7 +216,7 @@ fn is_within_bounds(config: &Config) {
     assert!(!proxied || !gateway.trusted_proxies.is_empty());
     match &config.store {
         Store::Redis(redis) => {
-            let keys = &redis.keys;
+            let keys = &redis.services[0].lists;
             assert!(keys.gray != keys.pre && keys.gray != keys.prod && keys.pre != keys.prod);
         }
         Store::File(path) => assert!(path.is_absolute()),

@@ -78,9 +78,8 @@ pub struct RedisSettings {
     pub passwords: PasswordFiles,
     /// The files for TLS.
     pub tls: Tls,
-    /// The keys of the default service's lists: not empty, and all different.
-    pub keys: ByList<String>,
-    /// The keys of all services, in the order of [`super::Config::services`]: the first are those.
+    /// The keys of all services, in the order of [`super::Config::services`]: those of the default service, which
+    /// are not empty and all different, are the first.
     pub services: Vec<ServiceKeys>,
     /// The key with the digests of held changes to accept; different from those.
     pub accept_key: String,
@@ -197,7 +196,6 @@ impl RedisSettings {
             passwords,
             tls,
             services,
-            keys,
             accept_key,
             notify,
             check_interval,

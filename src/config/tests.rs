@@ -249,11 +249,6 @@ fn an_empty_file_has_the_documented_defaults() {
             sentinels: Vec::new(),
             passwords: PasswordFiles::default(),
             tls: Tls::default(),
-            keys: ByList {
-                gray: "gray".to_owned(),
-                pre: "pre".to_owned(),
-                prod: "prod".to_owned(),
-            },
             accept_key: "graygate:accept".to_owned(),
             notify: Notify::Auto,
             check_interval: ms(10_000),
@@ -467,7 +462,7 @@ fn values_are_understood() {
             redis(it).url.as_str() == "unix:///run/redis.sock?db=2"
         }),
         ("redis.gray_key", "gray list", |it| {
-            redis(it).keys.gray == "gray list"
+            redis(it).services[0].lists.gray == "gray list"
         }),
         ("redis.notify", "events", |it| {
             redis(it).notify == Notify::Events
@@ -1753,7 +1748,7 @@ access = "off"
     assert_eq!(config.gateway.user.as_deref(), Some("a;b"));
     assert_eq!(config.gateway.workers, 3);
     assert_eq!(config.log.access, LogTarget::Off);
-    let keys = redis(config).keys;
+    let keys = redis(config).services.remove(0).lists;
     assert_eq!(keys.gray, "gray#1");
     assert_eq!(keys.pre, " pre ; \\ \"x\" = ");
     assert_eq!(keys.prod, "it\"s");

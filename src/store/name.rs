@@ -73,7 +73,7 @@ impl StoreName {
             _ => address(&settings.url),
         };
         let keys_of = |lists: &ByList<String>| ListName::ALL.map(|list| lists[list].clone());
-        let (mut keys, mut services) = (keys_of(&settings.keys), BTreeMap::new());
+        let (mut keys, mut services) = (ListKeys::default(), BTreeMap::new());
         for it in &settings.services {
             match it.service.is_default() {
                 true => keys = keys_of(&it.lists),
