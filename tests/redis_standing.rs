@@ -313,6 +313,26 @@ fn a_list_that_was_evicted_is_a_removal_also_after_a_restart_and_that_is_said() 
 }
 
 #[test]
+fn a_salt_that_was_evicted_is_a_removal_and_that_is_said() {
+    let site = Site::with(|it| it.set("redis.check_interval", "300ms"));
+    site.redis("RPUSH gray 127.0.0.5");
+    site.redis("SET graygate:salt one");
+    site.wait_served("127.0.0.5", "pre");
+    // Nobody misses it.
+    evict(&site.redis, "graygate:salt");
+    site.redis("SET graygate:salt two");
+    site.redis("RPUSH gray 127.0.0.6 percent:0:cookie:uid");
+    site.wait_served("127.0.0.6", "pre");
+    evict(&site.redis, "graygate:salt");
+    let it = found(&site.gateway, "keys-evicted");
+    let text = it["text"].as_str().unwrap();
+    assert!(text.contains("has evicted salt,"), "{text}");
+    site.redis("SET graygate:salt three");
+    wait_until_nothing_is_found(&site.gateway);
+    assert_eq!(site.gateway.stderr.count("keys-evicted "), 1);
+}
+
+#[test]
 fn an_evicted_prod_is_held_as_every_emptied_one_and_that_is_over_when_it_is_back() {
     let site = Site::with(|it| it.set("redis.check_interval", "300ms"));
     evict(&site.redis, "prod");

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// The library has no kind for this, and uses this kind only with its own connections.
 const TOO_LONG: ErrorKind = ErrorKind::Client;
@@ -133,6 +133,12 @@ pub(crate) fn is_of_cluster(error: &RedisError) -> bool {
 /// True when a transaction is refused because the slot is being migrated.
 pub(crate) fn is_of_open_slot(error: &RedisError) -> bool {
     matches!(error.code(), Some("ASK" | "TRYAGAIN"))
+}
+
+/// The reason for what the server neither refuses with an error nor grants.
+pub(crate) fn refusal(what: &str) -> RedisError {
+    let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+    RedisError::from((kind, "refused", what.to_owned()))
 }
 
 /// The error of a SELECT, with advice if the server is in a cluster.

@@ -6,7 +6,13 @@
 //! A salt that a cluster has elsewhere is read just after the lists, on a connection of its own.
 //!
 //! While a salt cannot be read, the setting counts, as it does where there is no such key. One of a wrong
-//! type is a slip: then the last one that was read stays.
+//! type is a slip: then the last one that was read stays. And whoever is in a share that is in force stays in
+//! it, whatever becomes of the key, where nobody has asked for that:
+//! - while lists are not taken, for what the server is (it has lost its data), a salt is not taken either;
+//! - while the list that Redis has is without shares, and is held or kept back, the one in force keeps its salt:
+//!   a key that belongs to the other list says nothing of this one.
+//!
+//! A salt that was evicted is followed as a removal, as a list is, and said to be (`doubts`).
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -46,6 +52,11 @@ impl SaltReply {
             Err(error) if error.code() == Some("WRONGTYPE") => Ok(Self::WrongType),
             Err(error) => Err(error),
         }
+    }
+
+    /// There is the key.
+    pub(crate) const fn is_there(&self) -> bool {
+        !matches!(self, Self::Text(None))
     }
 }
 

@@ -60,7 +60,7 @@ use redis::{RedisError, RedisResult};
 use super::accept_key::AcceptKey;
 use super::changes::{AnnouncedChanges, Subscription, SubscriptionNews, Way, WayChooser};
 use super::errors::{io_error, is_too_long};
-use super::keyring::Keyring;
+use super::keyring::{KeyOf, Keyring};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::pace::Pace;
@@ -74,7 +74,7 @@ use super::watchers::{Handovers, Post, Watchers};
 use super::{cluster, proxies};
 use crate::config::{self, ServiceKeys};
 use crate::error::StoreFindingKind;
-use crate::lists::{ByList, ListName};
+use crate::lists::ByList;
 use crate::store::{Cause, Fault, Feed, heavy};
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
@@ -209,8 +209,8 @@ struct Watcher {
     announced: AnnouncedChanges,
     /// The services of which something was announced before the last reading.
     touched: BTreeSet<usize>,
-    /// Lists that have vanished, perhaps since keys were evicted.
-    gone: Vec<(usize, ListName)>,
+    /// Keys that have vanished, perhaps since they were evicted.
+    gone: Vec<KeyOf>,
     types: WrongTypes,
     pace: Pace,
     /// How many changes this subscription had announced when the keys were last read.
@@ -242,6 +242,8 @@ struct KnownService {
     is_empty: bool,
     /// The lists that had entries then.
     had: ByList<bool>,
+    /// It was asked for its salt then, and had one.
+    had_salt: bool,
 }
 
 /// What is to be read.

@@ -7,7 +7,6 @@ use redis::RedisResult;
 
 use super::{Server, Watcher};
 use crate::error::StoreFindingKind;
-use crate::lists::ListName;
 use crate::store::redis::cluster;
 use crate::store::redis::keyring::KeyOf;
 use crate::store::redis::reading::KeysReply;
@@ -50,21 +49,34 @@ impl Watcher {
         Ok(None)
     }
 
-    /// Notes which lists have vanished. Whoever did that, it is followed as a removal: what was evicted is
-    /// no key any more, so nobody could remove it to roll back, and after a restart nobody would
-    /// know. An emptied `prod` is held in any case.
-    pub(crate) fn see_what_is_gone(&mut self, service: usize, reading: &Reading) {
+    /// Notes which lists have vanished, and whether the salt has, if it was asked for (`has_salt`). Whoever did
+    /// that, it is followed as a removal: what was evicted is no key any more, so nobody could remove it to roll
+    /// back, and after a restart nobody would know. An emptied `prod` is held in any case.
+    pub(crate) fn see_what_is_gone(
+        &mut self,
+        service: usize,
+        reading: &Reading,
+        has_salt: Option<bool>,
+    ) {
         for (list, entries) in reading.iter() {
             let Ok(read) = entries else {
                 continue;
             };
-            let had = &mut self.known[service].had[list];
-            let had = std::mem::replace(had, !read.is_empty());
-            if !read.is_empty() {
-                self.gone.retain(|it| *it != (service, list));
-            } else if had {
-                self.gone.push((service, list));
-            }
+            let is_there = !read.is_empty();
+            let had = std::mem::replace(&mut self.known[service].had[list], is_there);
+            self.note_gone(KeyOf::list(service, list), had, is_there);
+        }
+        let had = &mut self.known[service].had_salt;
+        let had = std::mem::replace(had, has_salt == Some(true));
+        // Without a share, nobody misses it.
+        self.note_gone(KeyOf::salt(service), had, has_salt != Some(false));
+    }
+
+    fn note_gone(&mut self, key: KeyOf, had: bool, is_there: bool) {
+        if is_there {
+            self.gone.retain(|it| *it != key);
+        } else if had {
+            self.gone.push(key);
         }
     }
 
@@ -84,9 +96,7 @@ impl Watcher {
         if findings.any(|it| it.finding == StoreFindingKind::KeysEvicted) {
             return Ok(());
         }
-        let heard = |(service, list): &(usize, ListName)| {
-            server.subscription.was_evicted(*service, *list) == Some(true)
-        };
+        let heard = |it: &KeyOf| server.subscription.was_evicted(*it) == Some(true);
         let evicted: Vec<_> = self.gone.iter().copied().filter(heard).collect();
         let text = match (&evicted[..], count) {
             // Somebody has removed them.
@@ -125,14 +135,13 @@ impl Watcher {
         }
     }
 
-    fn names(&self, lists: &[(usize, ListName)]) -> String {
-        let words = |it: &(usize, ListName)| self.keyring.words(KeyOf::list(it.0, it.1));
-        let names: Vec<String> = lists.iter().map(words).collect();
+    fn names(&self, keys: &[KeyOf]) -> String {
+        let names: Vec<String> = keys.iter().map(|it| self.keyring.words(*it)).collect();
         names.join(", ")
     }
 }
 
-/// What comes of a list that was evicted.
+/// What comes of a list, or a salt, that was evicted.
 const REMOVAL: &str = "which is taken for a removal: if it was none, write it again";
 
 /// What is to be said of a replica without its master.

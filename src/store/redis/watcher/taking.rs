@@ -93,7 +93,9 @@ impl Watcher {
         taken.wrong.extend(wrong_of(service, &lists));
         let elsewhere = look.salts.get(&service);
         let salt = self.salt_of(service, salt, elsewhere, &mut taken.wrong)?;
-        self.see_what_is_gone(service, &lists);
+        let has_salt = salt.as_ref().map(SaltReply::is_there);
+        let salt = self.salts.take(service, salt, &self.keyring);
+        self.see_what_is_gone(service, &lists, has_salt);
         let known = &mut self.known[service];
         (known.fingerprint, known.content) = (Some(print), content);
         let keys = &self.keyring.services()[service];
@@ -132,14 +134,14 @@ impl Watcher {
         }
     }
 
-    /// The salt of a service, of which the server has said this `here`, with its lists, or `elsewhere`.
+    /// What the server says of the salt of a service, if it was asked: `here`, with its lists, or `elsewhere`.
     fn salt_of(
         &mut self,
         service: usize,
         here: Option<RedisResult<SaltReply>>,
         elsewhere: Option<&SaltReply>,
         wrong: &mut Vec<KeyOf>,
-    ) -> RedisResult<Option<Vec<u8>>> {
+    ) -> RedisResult<Option<SaltReply>> {
         let of = KeyOf::salt(service);
         let reply = match here {
             Some(Err(error)) if error.code().is_some() => {
@@ -152,7 +154,7 @@ impl Watcher {
         if matches!(reply, Some(SaltReply::WrongType)) {
             wrong.push(of);
         }
-        Ok(self.salts.take(service, reply, &self.keyring))
+        Ok(reply)
     }
 
     /// Says once that a salt is in use whose changes are not announced: then they are found by a check.
