@@ -321,14 +321,14 @@ fn a_salt_that_was_evicted_is_a_removal_and_that_is_said() {
     // Nobody misses it.
     evict(&site.redis, "graygate:salt");
     site.redis("SET graygate:salt two");
-    site.redis("RPUSH gray 127.0.0.6 percent:0:cookie:uid");
+    site.redis("RPUSH gray 127.0.0.6 percent:50:cookie:uid");
     site.wait_served("127.0.0.6", "pre");
     evict(&site.redis, "graygate:salt");
     let it = found(&site.gateway, "keys-evicted");
     let text = it["text"].as_str().unwrap();
     assert!(text.contains("has evicted salt,"), "{text}");
     site.redis("SET graygate:salt three");
-    wait_until_nothing_is_found(&site.gateway);
+    site.gateway.wait_for_log("keys-evicted-over");
     assert_eq!(site.gateway.stderr.count("keys-evicted "), 1);
 }
 

@@ -78,8 +78,8 @@ pub struct RedisSettings {
     pub passwords: PasswordFiles,
     /// The files for TLS.
     pub tls: Tls,
-    /// The keys of all services, in the order of [`super::Config::services`]: those of the default service, which
-    /// are not empty and all different, are the first.
+    /// The keys of all services, in the order of [`super::Config::services`]: those of the default service,
+    /// which are not empty and all different, are the first.
     pub services: Vec<ServiceKeys>,
     /// The key with the digests of held changes to accept; different from those.
     pub accept_key: String,

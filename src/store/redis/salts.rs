@@ -9,8 +9,8 @@
 //! type is a slip: then the last one that was read stays. And whoever is in a share that is in force stays in
 //! it, whatever becomes of the key, where nobody has asked for that:
 //! - while lists are not taken, for what the server is (it has lost its data), a salt is not taken either;
-//! - while the list that Redis has is without shares, and is held or kept back, the one in force keeps its salt:
-//!   a key that belongs to the other list says nothing of this one.
+//! - while the list that Redis has is without shares, and is held or kept back, the one in force keeps its
+//!   salt: a key that belongs to the other list says nothing of this one.
 //!
 //! A salt that was evicted is followed as a removal, as a list is, and said to be (`doubts`).
 

@@ -1,5 +1,5 @@
-//! Changes by client tracking in broadcast mode: the server names the changed keys that begin with one of some
-//! prefixes.
+//! Changes by client tracking in broadcast mode: the server names the changed keys that begin with one of
+//! some prefixes.
 
 use std::collections::HashMap;
 use std::sync::Arc;

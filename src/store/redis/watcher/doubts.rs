@@ -49,9 +49,9 @@ impl Watcher {
         Ok(None)
     }
 
-    /// Notes which lists have vanished, and whether the salt has, if it was asked for (`has_salt`). Whoever did
-    /// that, it is followed as a removal: what was evicted is no key any more, so nobody could remove it to roll
-    /// back, and after a restart nobody would know. An emptied `prod` is held in any case.
+    /// Notes which lists have vanished, and whether the salt has, if it was asked for (`has_salt`). Whoever
+    /// did that, it is followed as a removal: what was evicted is no key any more, so nobody could remove it
+    /// to roll back, and after a restart nobody would know. An emptied `prod` is held in any case.
     pub(crate) fn see_what_is_gone(
         &mut self,
         service: usize,

@@ -134,7 +134,8 @@ impl Watcher {
         }
     }
 
-    /// What the server says of the salt of a service, if it was asked: `here`, with its lists, or `elsewhere`.
+    /// What the server says of the salt of a service, if it was asked: `here`, with its lists, or
+    /// `elsewhere`.
     fn salt_of(
         &mut self,
         service: usize,
