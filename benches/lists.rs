@@ -252,6 +252,7 @@ fn selections() {
                 pre: PoolStanding::Usable,
                 prod: PoolStanding::Usable,
                 fallback: true,
+                tripped: false,
             };
             let round = |_| {
                 let start = cpu_time();
@@ -384,6 +385,7 @@ fn decide(bencher: Bencher<'_, '_>, count: usize) {
             pre: PoolStanding::Usable,
             prod: PoolStanding::Usable,
             fallback: true,
+            tripped: false,
         };
         let decision = route::decide(&subject, &service, None, &mut scratch);
         table.go_on(decision.is_ok_and(|it| it.reason == route::Reason::Listed));

@@ -100,7 +100,7 @@ impl HistogramSum {
 pub(crate) const STATUS_CLASSES: usize = 6;
 
 /// So many reasons a decision can have: they are above, in `route`.
-pub(crate) const REASONS: usize = 8;
+pub(crate) const REASONS: usize = 9;
 
 /// What one worker counts of the pools of a service.
 #[derive(Debug, Default)]

@@ -298,6 +298,7 @@ fn known_labels() -> Samples {
                 "excluded",
                 "forced",
                 "marked",
+                "tripped",
                 "pre-empty",
                 "pre-out",
             ],

@@ -137,6 +137,7 @@ impl DecideStep {
             pre: PoolStanding::Usable,
             prod: PoolStanding::Usable,
             fallback: true,
+            tripped: false,
         };
         let is_gray = |client: &&IpAddr| {
             let subject = Subject::new(**black_box(client), head, text.as_bytes());

@@ -205,6 +205,7 @@ fn candidate(service: &ServiceInForce) -> Candidate {
         name: service.name().clone(),
         lists: Arc::clone(service.lists()),
         fallback: pools.rules().fallback,
+        tripped: service.is_tripped(),
         pre: standing(PoolName::Pre),
         prod: standing(PoolName::Prod),
         states: Some(PoolName::ALL.map(|pool| pools[pool].peers().iter().map(state).collect())),

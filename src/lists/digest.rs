@@ -43,9 +43,20 @@ impl Digest {
 }
 
 impl Digest {
-    /// The 64 bits.
+    /// The digest as a number that is never 0.
     pub(crate) const fn number(self) -> u64 {
-        self.0
+        match self.0 {
+            0 => 1,
+            number => number,
+        }
+    }
+
+    /// The digest that is displayed like this.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_digit = |it: u8| it.is_ascii_digit() || matches!(it, b'a'..=b'f');
+        let is_one = text.len() == 16 && text.bytes().all(is_digit);
+        let number = is_one.then(|| u64::from_str_radix(text, 16).ok())?;
+        number.map(Self)
     }
 
     /// The digest of both.

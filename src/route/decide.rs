@@ -23,6 +23,8 @@ pub enum Reason {
     Forced,
     /// A trusted proxy has marked the request with the pool.
     Marked,
+    /// The client is gray, but the new version was taken back.
+    Tripped,
     /// The client is gray, but `pre` has no peer.
     PreEmpty,
     /// The client is gray, but every peer of `pre` is out.
@@ -39,6 +41,7 @@ impl Reason {
         Self::Excluded,
         Self::Forced,
         Self::Marked,
+        Self::Tripped,
         Self::PreEmpty,
         Self::PreOut,
         Self::PreExhausted,
@@ -53,7 +56,9 @@ impl Reason {
     pub(crate) const fn pools(self) -> &'static [PoolName] {
         match self {
             Self::Listed => &[PoolName::Pre],
-            Self::Unlisted | Self::Excluded | Self::PreEmpty | Self::PreOut => &[PoolName::Prod],
+            Self::Unlisted | Self::Excluded | Self::Tripped | Self::PreEmpty | Self::PreOut => {
+                &[PoolName::Prod]
+            }
             Self::Forced | Self::Marked => &PoolName::ALL,
             // It is found out later.
             Self::PreExhausted => &[],
@@ -68,6 +73,7 @@ impl Reason {
             Self::Excluded => "excluded",
             Self::Forced => "forced",
             Self::Marked => "marked",
+            Self::Tripped => "tripped",
             Self::PreEmpty => "pre-empty",
             Self::PreOut => "pre-out",
             Self::PreExhausted => "pre-exhausted",
@@ -138,6 +144,8 @@ pub struct Service<'a> {
     pub prod: PoolStanding,
     /// Gray clients are served by `prod` while `pre` is empty or out.
     pub fallback: bool,
+    /// The version in `pre` was taken back: only testers get it.
+    pub tripped: bool,
 }
 
 /// Which pool of `service` serves `subject`. The wall clock is `now`; it is needed if
@@ -229,6 +237,11 @@ fn grant_read(wanted: Decision, service: &Service<'_>) -> Result<Decision, Refus
         (PoolName::Pre, PoolStanding::Empty) if service.fallback => {
             (PoolName::Prod, Reason::PreEmpty)
         }
+        (PoolName::Pre, _)
+            if service.tripped && reason != Reason::Forced && prod != PoolStanding::Empty =>
+        {
+            (PoolName::Prod, Reason::Tripped)
+        }
         // Whoever could be asked at last is better than nobody.
         (PoolName::Pre, PoolStanding::Out) if service.fallback && prod != PoolStanding::Empty => {
             (PoolName::Prod, Reason::PreOut)
@@ -303,6 +316,7 @@ mod tests {
                     pre,
                     prod,
                     fallback,
+                    tripped: false,
                 };
                 assert_eq!(
                     decide(&subject, &service, None, &mut Scratch::default()),
@@ -343,6 +357,63 @@ mod tests {
                 let decided = decide(&subject, &unread, None, &mut Scratch::default());
                 assert_eq!(decided, Err(Refusal::NoLists));
             }
+        }
+    }
+
+    #[test]
+    fn a_version_that_was_taken_back_is_for_testers_only() {
+        use PoolName::{Pre, Prod};
+        use PoolStanding::{Empty, Out, Usable};
+        let read = lists_of(&["10.0.0.1"], &[], &[]);
+        let taken_back = Ok((Prod, Reason::Tripped));
+        let pre_empty = Ok((Prod, Reason::PreEmpty));
+        let nobody = Err(Refusal::NoPeers);
+        // `pre`, `prod`, fallback; then who serves a gray client, and a tester of `pre`.
+        let table = [
+            (Usable, Usable, true, taken_back, Ok((Pre, Reason::Forced))),
+            (Usable, Usable, false, taken_back, Ok((Pre, Reason::Forced))),
+            (Usable, Out, true, taken_back, Ok((Pre, Reason::Forced))),
+            (
+                Usable,
+                Empty,
+                true,
+                Ok((Pre, Reason::Listed)),
+                Ok((Pre, Reason::Forced)),
+            ),
+            (Out, Usable, true, taken_back, Ok((Prod, Reason::PreOut))),
+            (Out, Usable, false, taken_back, Ok((Pre, Reason::Forced))),
+            (Empty, Usable, true, pre_empty, pre_empty),
+            (Empty, Usable, false, taken_back, nobody),
+            (Empty, Empty, false, nobody, nobody),
+        ];
+        for (pre, prod, fallback, of_gray, of_tester) in table {
+            let service = Service {
+                lists: &read,
+                pre,
+                prod,
+                fallback,
+                tripped: true,
+            };
+            let short = |it: Decision| (it.pool, it.reason);
+            let head = RequestHead::default();
+            let decided = |client: [u8; 4]| {
+                let subject = Subject::new(client.into(), &head, &[]);
+                decide(&subject, &service, None, &mut Scratch::default()).map(short)
+            };
+            let case = format!("{pre:?} {prod:?} {fallback}");
+            assert_eq!(decided([10, 0, 0, 1]), of_gray, "{case}");
+            let by_prod = match prod {
+                Empty => nobody,
+                _ => Ok((Prod, Reason::Unlisted)),
+            };
+            assert_eq!(decided([10, 0, 0, 2]), by_prod, "{case}");
+            let wished = |pool, reason| grant(Decision::without_entry(pool, reason), &service);
+            assert_eq!(wished(Pre, Reason::Forced).map(short), of_tester, "{case}");
+            let marked = of_gray.map(|(pool, reason)| match reason {
+                Reason::Listed => (pool, Reason::Marked),
+                _ => (pool, reason),
+            });
+            assert_eq!(wished(Pre, Reason::Marked).map(short), marked, "{case}");
         }
     }
 }

@@ -107,6 +107,8 @@ pub(crate) struct Candidate {
     pub lists: Arc<Lists>,
     /// See [`crate::config::UpstreamSettings::fallback`].
     pub fallback: bool,
+    /// The version in `pre` was taken back, as far as that is known.
+    pub tripped: bool,
     /// How the peers of `pre` are, as far as that is known.
     pub pre: PoolStanding,
     /// The same of `prod`.
@@ -297,6 +299,7 @@ impl Explanation {
             pre: candidate.pre,
             prod: candidate.prod,
             fallback: candidate.fallback,
+            tripped: candidate.tripped,
         };
         let wish = wish(subject, settings, by_proxy);
         let decision = match wish.decision {

@@ -4,6 +4,7 @@
 //! All of it is shared: what replaces it after a change of one service has the others' as they were.
 
 use std::ops::Index;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -35,6 +36,8 @@ pub(crate) struct Accounts {
     /// None before there was one.
     checks: OnceLock<Box<CheckCounts>>,
     units: UnitsOfService,
+    /// The version ([`Lists::version`]) that was taken back, or 0. Another one ends that by being in force.
+    tripped: AtomicU64,
 }
 
 impl Accounts {
@@ -48,6 +51,7 @@ impl Accounts {
             counters: (0..counting).map(|_| OnceLock::new()).collect(),
             checks: OnceLock::new(),
             units: UnitsOfService::default(),
+            tripped: AtomicU64::new(0),
         }
     }
 
@@ -139,6 +143,17 @@ impl Pools {
     /// Tells the service from every other one, also from one that had its name before.
     pub(crate) fn service_id(&self) -> u64 {
         self.accounts.id
+    }
+
+    /// True when the new version in these lists was taken back.
+    #[inline]
+    pub(crate) fn is_tripped(&self, lists: &Lists) -> bool {
+        self.accounts.tripped.load(Ordering::Relaxed) == lists.version
+    }
+
+    /// From now on, this version is the one that was taken back; 0 for none.
+    pub(crate) fn set_tripped(&self, version: u64) {
+        self.accounts.tripped.store(version, Ordering::Relaxed);
     }
 
     pub(super) fn accounts(&self) -> &Arc<Accounts> {
@@ -261,6 +276,11 @@ impl ServiceInForce {
     /// Its peers, and how they are asked.
     pub(crate) fn pools(&self) -> &Arc<Pools> {
         &self.pools
+    }
+
+    /// True when the new version in its lists was taken back.
+    pub(crate) fn is_tripped(&self) -> bool {
+        self.pools.is_tripped(&self.lists)
     }
 
     /// Its name.

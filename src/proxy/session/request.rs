@@ -337,6 +337,7 @@ impl Session<'_> {
             pre: standing(PoolName::Pre),
             prod: standing(PoolName::Prod),
             fallback: pools.rules().fallback,
+            tripped: pools.is_tripped(lists),
         };
         if (gray.has_force() || gray.follow_mark)
             && let Some(wanted) = self.wish(&subject, plan, config, tally)
