@@ -70,7 +70,8 @@ pub struct Lists {
     pub generation: u64,
     /// A hash of the content: equal on every gateway that holds the same lists.
     pub digest: Digest,
-    /// The digest of `pre` alone, as a number that is never 0: by that the version is known that was taken back.
+    /// The digest of `pre` alone, as a number that is never 0: by that the version is known that was taken
+    /// back.
     pub version: u64,
     /// The clients that get the new version.
     pub gray: Arc<GrayList>,

@@ -46,6 +46,7 @@ use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::moved::Heir;
 use crate::proxy::{Gateway, listeners};
+use crate::release::trips::Trips;
 use crate::run::acquired::Acquired;
 use crate::run::doors::OpenDoors;
 use crate::run::inheritance::Inheritance;
@@ -116,6 +117,7 @@ pub(crate) fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), 
 struct Running {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
+    trips: Arc<Trips>,
     heartbeat: Arc<ArcSwapOption<Heartbeat>>,
     bell: Bell,
     secrets: Secrets,
@@ -218,6 +220,7 @@ impl Running {
         let lineage = Arc::new(lineage.unwrap_or_else(Lineage::first));
         let Started {
             publisher,
+            trips,
             heartbeat,
             bell,
         } = read_lists(&config, &gateway, taking.as_ref(), estate)?;
@@ -230,6 +233,7 @@ impl Running {
         let view = View {
             gateway: Arc::clone(&gateway),
             publisher: Arc::clone(&publisher),
+            trips: Arc::clone(&trips),
             heartbeat: Arc::clone(&heartbeat),
             reloads: Arc::clone(&reloads),
             lineage: Arc::clone(&lineage),
@@ -253,6 +257,7 @@ impl Running {
             let taken = take_over(taking, pid_file.as_mut(), &publisher);
             taken.inspect_err(|why| give_up(&gateway, supervisor.as_deref(), why))?;
             lineage.has_taken_over();
+            trips.rest(false);
             gateway.lists.go_on_with(BTreeMap::new());
             if let Some(heartbeat) = &*heartbeat.load() {
                 heartbeat.rest(false);
@@ -292,6 +297,7 @@ impl Running {
         Ok(Self {
             gateway,
             publisher,
+            trips,
             heartbeat,
             bell,
             secrets: Secrets::of(&config.store),

@@ -29,5 +29,5 @@ pub(crate) use self::gate::guard::By;
 pub use self::name::StoreName;
 pub(crate) use self::publisher::{Feed, HandedLists, HandedService, Publisher, TakenLists};
 pub use self::reading::Fault;
-pub(crate) use self::reading::{Reading, ServiceReading};
+pub(crate) use self::reading::{Reading, ReleaseReading, ReleaseWatch, ServiceReading, StoredText};
 pub(crate) use self::status::{ServiceStatus, Status, StoreFinding};

@@ -334,6 +334,7 @@ fn where_there_are_no_users_the_password_alone_is_sent() {
     });
     let url = redis.url().replace("redis://", "redis://app:a-secret@");
     let setup = Setup::new().redis(url.replace("/0", "/1"));
+    let setup = setup.set("verdict.mode", "off");
     let output = command(&setup, &["lists", "show", "--offline"]);
     assert!(output.status.success(), "{output:?}");
     assert!(said(&output).contains("127.0.0.1:1\n"), "{output:?}");

@@ -828,6 +828,7 @@ fn a_reply_that_is_to_be_endless_is_refused_when_that_is_announced() {
         .set("redis.check_interval", "3s")
         .set("redis.heartbeat", "off")
         .set("redis.timeout", "1s")
+        .set("verdict.mode", "off")
         .start();
     let before = gateway.wait_for_lists("the lists", |it| it["generation"] == 1);
     endless.store(true, Ordering::Relaxed);

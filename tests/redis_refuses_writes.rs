@@ -98,7 +98,8 @@ fn whatever_is_refused_but_the_lists_keeps_no_lists_away() {
                 _ => format!("-{refusal}"),
             }
         });
-        let gateway = impatient(Setup::new().redis(redis.url())).start();
+        let setup = Setup::new().redis(redis.url()).set("verdict.mode", "off");
+        let gateway = impatient(setup).start();
         let page = gateway.wait_for_lists("the lists", |it| it["generation"] == 1);
         assert_eq!(page["gray"], serde_json::json!(["127.0.0.5"]), "{refusal}");
         assert_eq!(page["mode"], "poll", "{refusal}");

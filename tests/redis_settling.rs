@@ -95,6 +95,7 @@ fn polled(
         .set("redis.poll_interval", "50ms")
         .set("redis.timeout", "5s")
         .set("redis.heartbeat", "off")
+        .set("verdict.mode", "off")
         .start();
     (server, gateway)
 }

@@ -688,7 +688,8 @@ fn to_know_the_standing_of_a_server_takes_a_change_no_time() {
     site.redis("RPUSH gray 127.0.0.5 127.0.0.6");
     site.wait_served("127.0.0.6", "pre");
     let reading = [
-        "ROLE", "MULTI", "LRANGE", "SMEMBERS", "LRANGE", "SMEMBERS", "LRANGE", "SMEMBERS", "EXEC",
+        "ROLE", "MULTI", "GET", "GET", "LRANGE", "SMEMBERS", "LRANGE", "SMEMBERS", "LRANGE",
+        "SMEMBERS", "EXEC",
     ];
     let mut monitor = Monitor::of(&site.redis);
     site.redis("LPOP gray");

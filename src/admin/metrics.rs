@@ -325,6 +325,15 @@ fn lists(page: &mut MetricsPage, view: &View, serving: &Serving) {
         page.value("lists_findings", &[("finding", &kind.name())], count);
     }
     page.family(
+        "tripped",
+        "gauge",
+        "1 while the new version is taken back: clients that pre would serve get prod.",
+    );
+    for (service, label, _) in &services {
+        let is_tripped = view.trips.of(service).is_some();
+        page.value("tripped", &label.labels(&[]), u8::from(is_tripped));
+    }
+    page.family(
         "lists_kept",
         "gauge",
         "1 for each list that keeps its last good value, with the fault.",

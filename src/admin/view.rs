@@ -16,6 +16,7 @@ use crate::logs::throttle::Throttle;
 use crate::logs::writer::LogQueue;
 use crate::process::lineage::Lineage;
 use crate::proxy::Gateway;
+use crate::release::trips::Trips;
 use crate::store::Publisher;
 
 /// What the admin listeners look at.
@@ -24,6 +25,8 @@ pub(crate) struct View {
     pub(crate) gateway: Arc<Gateway>,
     /// The lists' way into it.
     pub(crate) publisher: Arc<Publisher>,
+    /// What was taken back.
+    pub(crate) trips: Arc<Trips>,
     /// By which other machines know this gateway, if there is one.
     pub(crate) heartbeat: Arc<ArcSwapOption<Heartbeat>>,
     /// The outcomes of the reloads.

@@ -66,7 +66,7 @@ pub(crate) fn explain(
                 Ok(Candidate {
                     name: service.name.clone(),
                     fallback: service.upstream.fallback,
-                    tripped: false,
+                    tripped: of_it.is_some_and(stored::StoredLists::is_tripped),
                     pre: PoolStanding::by_list(&lists.pre),
                     prod: PoolStanding::by_list(&lists.prod),
                     lists: Arc::new(lists),

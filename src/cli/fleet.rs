@@ -15,6 +15,7 @@ use crate::cli::table;
 use crate::config::{RedisSettings, Store};
 use crate::fleet::node::{GRAMMAR, Node};
 use crate::fleet::nodes::{FleetLook, Heard, Nodes, Silent};
+use crate::lists::ServiceName;
 use crate::run;
 
 /// Time for one look at all gateways.
@@ -69,7 +70,7 @@ fn members(look: &FleetLook) -> Value {
     json!({ "nodes": nodes, "note": look.note, "differences": differences(&look.heard) })
 }
 
-/// In what the gateways differ that are heard: the lists of services, and what entries they understand.
+/// What is taken back, and in what the gateways differ that are heard: the lists of services, and what entries they understand.
 fn differences(heard: &[Heard]) -> Vec<String> {
     let nodes: Vec<&Node> = heard.iter().filter_map(|it| it.node.as_ref()).collect();
     let mut services: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
@@ -97,6 +98,29 @@ fn differences(heard: &[Heard]) -> Vec<String> {
             each.join(", ")
         )
     });
+    let of_default = nodes.iter().filter(|it| it.tripped.is_some());
+    let of_default = of_default.map(|it| (ServiceName::DEFAULT, &*it.name));
+    let of_others = nodes.iter().flat_map(|node| {
+        let tripped = node.services.iter().filter(|(_, it)| it.tripped.is_some());
+        tripped.map(|(service, _)| (&**service, &*node.name))
+    });
+    let mut tripped: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (service, node) in of_default.chain(of_others) {
+        tripped.entry(service).or_default().push(node);
+    }
+    let tripped = tripped.into_iter().map(|(service, on)| {
+        let of = match service {
+            ServiceName::DEFAULT => String::new(),
+            service => format!(" of {service}"),
+        };
+        let (count, all) = (on.len(), nodes.len());
+        let shown: Vec<&str> = on.into_iter().take(NAMED).collect();
+        format!(
+            "pre{of} is taken back on {count} of {all} gateways: {}",
+            shown.join(", ")
+        )
+    });
+    let tripped: Vec<String> = tripped.collect();
     let used = nodes.iter().max_by_key(|it| it.entries_used);
     let behind = nodes.iter().filter_map(|node| {
         let used = used.filter(|it| it.entries_used > node.entries)?;
@@ -105,6 +129,7 @@ fn differences(heard: &[Heard]) -> Vec<String> {
             node.name, used.name
         ))
     });
+    let differing = tripped.into_iter().chain(differing);
     differing.chain(behind.take(NAMED)).collect()
 }
 
@@ -214,6 +239,7 @@ pub(super) mod tests {
             age_seconds: Some(0.04),
             mode: "events".to_owned(),
             held: Vec::new(),
+            tripped: None,
             services: BTreeMap::new(),
             entries: 2,
             entries_used: 1,
@@ -265,6 +291,7 @@ gateway-1  0.1.0           00000000000000bb  2           0.0s  events  gray,prod
             let service = NodeService {
                 digest: digest.map(str::to_owned),
                 held: vec!["prod".to_owned()],
+                tripped: None,
                 ..NodeService::default()
             };
             if let Some(node) = &mut heard.node {

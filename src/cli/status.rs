@@ -9,6 +9,7 @@ use crate::admin::pages::Member as _;
 use crate::admin::pages::config::{AdminDoors, ConfigPage, SupervisorPart};
 use crate::admin::pages::health;
 use crate::admin::pages::lists::ListsPage;
+use crate::admin::pages::standing::TripShown;
 use crate::admin::pages::upgrades::UpgradesPage;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::exit::Exit;
@@ -73,6 +74,18 @@ fn text(health: &str, lacks: &[&str], page: &ListsPage) -> String {
     };
     let lists = &page.standing;
     line("health", health.to_owned());
+    if let Some(trip) = &page.standing.tripped {
+        line("TRIPPED", tripped(None, trip));
+    }
+    for of in &page.standing.services {
+        if let Some(trip) = of
+            .tripped
+            .as_ref()
+            .filter(|_| of.service != ServiceName::DEFAULT)
+        {
+            line("TRIPPED", tripped(Some(&of.service), trip));
+        }
+    }
     let age = match lists.age_seconds {
         Some(age) => format!("read {age:.1} s ago"),
         None => "not read yet".to_owned(),
@@ -162,6 +175,18 @@ fn text(health: &str, lacks: &[&str], page: &ListsPage) -> String {
         line("heartbeat", format!("of {node} fails: {error}"));
     }
     text
+}
+
+/// That the new version of a service was taken back, and how to end that.
+fn tripped(service: Option<&str>, trip: &TripShown) -> String {
+    let (of, option) = match service {
+        Some(service) => (format!("of {service} "), format!(" --service {service}")),
+        None => Default::default(),
+    };
+    format!(
+        "pre {of}was taken back {}; its clients get prod; to try it again: graygate verdict reset{option}",
+        trip.words()
+    )
 }
 
 /// Who starts the gateway again should it die, on a line, and how often that was so; nothing where nobody

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, ServiceSettings, Store};
+use crate::config::{Config, ServiceSettings, Store, VerdictMode};
 use crate::lists::{ByList, GrayList, ListName, Lists, PeerList, Salt, ServiceName, SharedLists};
+use crate::release::state::Trip;
+use crate::store::file::text_beside;
 use crate::store::redis::{self, KeyOf, Keyring, WrongTypes};
-use crate::store::{Fault, Reading, ServiceReading, format};
+use crate::store::{Fault, Reading, ReleaseReading, ServiceReading, StoredText, format};
 
 /// What the store says of a service.
 pub(super) struct StoredReading {
@@ -24,6 +26,20 @@ pub(super) struct StoredLists {
     pub(super) gray_of: Option<ServiceName>,
     /// As a gateway would read them; or which of them cannot be read, and why.
     pub(super) lists: Result<Lists, String>,
+    /// What the store says of its release.
+    release: Option<ReleaseReading>,
+}
+
+impl StoredLists {
+    /// Whether a gateway takes its new version to be taken back.
+    pub(super) fn is_tripped(&self) -> bool {
+        let text = self.release.as_ref().map(|it| &it.tripped);
+        let (Some(StoredText::Text(text)), Ok(lists)) = (text, &self.lists) else {
+            return false;
+        };
+        // What does not say of which version it is, is of this one.
+        Trip::parse(text).is_none_or(|it| it.version() == lists.version)
+    }
 }
 
 impl StoredReading {
@@ -55,7 +71,8 @@ pub(super) fn readings(config: &Config) -> Result<Vec<StoredReading>, String> {
     let mut all: Vec<StoredReading> = match &config.store {
         Store::File(path) => {
             let all = of_file(path, |text| format::parse_services(text, &config.services))?;
-            all.into_iter().map(StoredReading::of_file).collect()
+            let with_release = |it| StoredReading::of_file(with_release(it, path, config));
+            all.into_iter().map(with_release).collect()
         }
         Store::Redis(settings) => {
             let once = redis::read(settings);
@@ -68,6 +85,19 @@ pub(super) fn readings(config: &Config) -> Result<Vec<StoredReading>, String> {
     let name = |it: &StoredReading| it.reading.service.clone();
     all.sort_by_key(|it| (!name(it).is_default(), name(it)));
     Ok(all)
+}
+
+/// What a file says, with what is said of the release beside it, where a gateway looks at that.
+fn with_release(mut reading: ServiceReading, lists: &Path, config: &Config) -> ServiceReading {
+    let settings = config.services.iter();
+    let mut settings = settings.filter(|it| it.name == reading.service);
+    if settings.any(|it| it.verdict.mode != VerdictMode::Off) {
+        reading.release = Some(ReleaseReading {
+            tripped: text_beside(lists, &reading.service, "tripped"),
+            ..ReleaseReading::default()
+        });
+    }
+    reading
 }
 
 fn of_redis(reading: ServiceReading, keyring: &Keyring, types: &WrongTypes) -> StoredReading {
@@ -129,7 +159,8 @@ fn parsed(settings: &ServiceSettings, stored: StoredReading) -> StoredLists {
         let fault = *it.as_ref().err()?;
         Some(stored.in_words(list, fault))
     });
-    let StoredReading { reading, .. } = stored;
+    let StoredReading { mut reading, .. } = stored;
+    let release = reading.release.take();
     let lists = match fault {
         Some(what) => Err(what),
         None => {
@@ -142,6 +173,7 @@ fn parsed(settings: &ServiceSettings, stored: StoredReading) -> StoredLists {
         service: reading.service,
         gray_of: settings.gray_of.clone(),
         lists,
+        release,
     }
 }
 

@@ -122,6 +122,8 @@ pub struct ServiceKeys {
     pub tripped: Option<String>,
     /// The key with the state of its release.
     pub release: Option<String>,
+    /// Whether these two are looked at.
+    pub has_verdict: bool,
     /// The key, a stream, with what was changed.
     pub history: Option<String>,
 }

@@ -9,6 +9,7 @@ use super::file::{IniFile, Section};
 use super::key::Setting;
 use super::redis::{self, FleetSettings};
 use super::service::{self, KeyPlace, ServiceKeys, ServiceSettings};
+use super::verdict::VerdictMode;
 use crate::lists::{ByList, ListName, ServiceName};
 
 impl ServiceKeys {
@@ -44,6 +45,7 @@ impl ServiceKeys {
             salt,
             tripped: None,
             release: None,
+            has_verdict: services.first().is_some_and(|it| has_verdict(it)),
             history: None,
         }];
         let names: Vec<String> = services.iter().map(|it| it.section()).collect();
@@ -205,7 +207,13 @@ impl<'a> KeyBook<'a> {
             salt,
             tripped: None,
             release: None,
+            has_verdict: has_verdict(service),
             history: None,
         })
     }
+}
+
+/// Whether what is known of the release of a service is looked at.
+fn has_verdict(service: &ServiceSettings) -> bool {
+    service.verdict.mode != VerdictMode::Off
 }

@@ -243,6 +243,7 @@ fn an_empty_file_has_the_documented_defaults() {
                 salt: "graygate:salt".to_owned(),
                 tripped: Some("graygate:tripped".to_owned()),
                 release: Some("graygate:release".to_owned()),
+                has_verdict: true,
                 history: Some("graygate:history".to_owned()),
             }],
             url: "redis://127.0.0.1:6379/0".parse().unwrap(),

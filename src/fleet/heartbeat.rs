@@ -91,6 +91,8 @@ pub(crate) struct NodeReport {
     pub mode: &'static str,
     /// The names of what is held.
     pub held: Vec<String>,
+    /// The version that is taken back, if one is.
+    pub tripped: Option<String>,
     /// The same of the services besides the default one.
     pub services: BTreeMap<String, NodeService>,
     /// What grammar its entries need.
@@ -191,6 +193,7 @@ struct Announced {
     digest: Option<String>,
     mode: String,
     held: Vec<String>,
+    tripped: Option<String>,
     services: BTreeMap<String, NodeService>,
 }
 
@@ -201,6 +204,7 @@ impl Announced {
             digest: node.digest.clone(),
             mode: node.mode.clone(),
             held: node.held.clone(),
+            tripped: node.tripped.clone(),
             services: node.services.clone(),
         }
     }
@@ -300,6 +304,7 @@ impl Beater {
             age_seconds: report.checked.map(|at| at.elapsed().as_secs_f64()),
             mode: report.mode.to_owned(),
             held: report.held,
+            tripped: report.tripped,
             services: report.services,
             entries: GRAMMAR,
             entries_used: report.entries_used,

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub mode: String,
     /// The names of the lists of which a change is held.
     pub held: Vec<String>,
+    /// The digest of the list `pre` whose version is taken back, if it is.
+    pub tripped: Option<String>,
     /// The services besides the default one, by their names.
     pub services: BTreeMap<String, NodeService>,
     /// Up to which grammar it understands entries of `gray`: see [`GRAMMAR`]; 1 where it does not say.
@@ -53,11 +55,18 @@ pub(crate) struct NodeService {
     pub generation: u64,
     /// The names of its lists of which a change is held.
     pub held: Vec<String>,
+    /// The digest of its list `pre`, if that version is taken back.
+    pub tripped: Option<String>,
 }
 
 impl NodeService {
     fn members(&self) -> Value {
-        json!({ "digest": self.digest, "generation": self.generation, "held": self.held })
+        let mut members =
+            json!({ "digest": self.digest, "generation": self.generation, "held": self.held });
+        if let Some(pre) = &self.tripped {
+            members["tripped"] = json!(pre);
+        }
+        members
     }
 
     fn of(value: &Value) -> Self {
@@ -66,6 +75,7 @@ impl NodeService {
             digest: value["digest"].as_str().map(plain),
             generation: value["generation"].as_u64().unwrap_or_default(),
             held: held.filter_map(Value::as_str).map(plain).collect(),
+            tripped: value["tripped"].as_str().map(plain),
         }
     }
 }
@@ -93,6 +103,9 @@ impl Node {
             "started_at": self.started_at,
             "ttl_ms": self.ttl_ms,
         });
+        if let Some(pre) = &self.tripped {
+            members["tripped"] = json!(pre);
+        }
         if !self.services.is_empty() {
             let services = self.services.iter();
             let services = services.map(|(name, it)| (name.clone(), it.members()));
@@ -131,6 +144,7 @@ impl Node {
             age_seconds: page["age_seconds"].as_f64(),
             mode: text("mode")?,
             held: held.filter_map(Value::as_str).map(plain).collect(),
+            tripped: text("tripped"),
             services: services
                 .map(|(name, it)| (plain(name), NodeService::of(it)))
                 .collect(),
@@ -164,12 +178,14 @@ mod tests {
             age_seconds: Some(0.25),
             mode: "events".to_owned(),
             held: vec!["prod".to_owned()],
+            tripped: Some("00000000deadbeef".to_owned()),
             services: BTreeMap::from([(
                 "shop".to_owned(),
                 NodeService {
                     digest: Some("fedcba9876543210".to_owned()),
                     generation: 3,
                     held: vec!["gray".to_owned()],
+                    tripped: Some("11111111deadbeef".to_owned()),
                 },
             )]),
             entries: GRAMMAR,
@@ -187,6 +203,7 @@ mod tests {
             digest: None,
             age_seconds: None,
             held: Vec::new(),
+            tripped: None,
             services: BTreeMap::new(),
             ..node()
         };

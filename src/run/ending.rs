@@ -24,6 +24,7 @@ impl Running {
         if let Some(heartbeat) = &*self.heartbeat.load() {
             heartbeat.rest(true);
         }
+        self.trips.rest(true);
         let outcome = successor.let_it_take_over();
         let giver = self.handover.as_ref().map(|it| &it.giver);
         match (outcome, giver) {
@@ -36,6 +37,7 @@ impl Running {
                 if let Some(heartbeat) = &*self.heartbeat.load() {
                     heartbeat.rest(false);
                 }
+                self.trips.rest(false);
                 if let Some(pid_file) = &mut self.pid_file
                     && let Err(error) = pid_file.come_back(PID_FILE_WAIT)
                 {

@@ -11,9 +11,10 @@ use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::fleet::node::{GRAMMAR, NodeService};
 use crate::lists::ServiceName;
 use crate::proxy::Gateway;
+use crate::release::trips::Trips;
 use crate::store::copy::{PeerPorts, Purpose};
 use crate::store::gate::guard::GuardRules;
-use crate::store::{self, Cause, HandedLists, Publisher, StoreName, TakenLists};
+use crate::store::{self, Cause, HandedLists, Publisher, ReleaseWatch, StoreName, TakenLists};
 use crate::upstream::watch;
 
 pub(super) fn rules(config: &Config) -> GuardRules {
@@ -26,6 +27,7 @@ pub(super) fn rules(config: &Config) -> GuardRules {
 /// What reads the lists, and what tells others of them.
 pub(super) struct Started {
     pub(super) publisher: Arc<Publisher>,
+    pub(super) trips: Arc<Trips>,
     pub(super) heartbeat: Option<Heartbeat>,
     pub(super) bell: Bell,
 }
@@ -54,6 +56,10 @@ pub(super) fn start_store(
         (publisher, taken) = publisher.with_handed(handed, &StoreName::of(&config.store));
     }
     let bell = heartbeat::bell();
+    // Before there are lists: nobody gets what was taken back.
+    let known = handed.map(|it| it.trips.as_deref());
+    let trips = Trips::start(config, &gateway.lists, bell.0.clone(), known)?;
+    let publisher = publisher.with_watch(Arc::clone(&trips) as Arc<dyn ReleaseWatch>);
     let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
     publisher.keep_time()?;
     match &config.store {
@@ -74,9 +80,11 @@ pub(super) fn start_store(
     }
     // The other process writes it for as long as it is the gateway.
     let rests = handed.is_some();
-    let heartbeat = start_heartbeat(&config.store, &publisher, bell.clone(), rests)?;
+    let told = (&publisher, &trips);
+    let heartbeat = start_heartbeat(&config.store, told, bell.clone(), rests)?;
     let started = Started {
         publisher,
+        trips,
         heartbeat,
         bell,
     };
@@ -102,7 +110,7 @@ pub(super) fn purpose(config: &Config, succeeds: bool) -> Purpose {
 /// The heartbeat, if there is to be one; `rests`: see [`Heartbeat::rest`].
 pub(super) fn start_heartbeat(
     store: &Store,
-    publisher: &Arc<Publisher>,
+    (publisher, trips): (&Arc<Publisher>, &Arc<Trips>),
     bell: Bell,
     rests: bool,
 ) -> io::Result<Option<Heartbeat>> {
@@ -112,19 +120,20 @@ pub(super) fn start_heartbeat(
     let Some(beat) = settings.fleet.heartbeat else {
         return Ok(None);
     };
-    let publisher = Arc::clone(publisher);
-    let report = move || report(&publisher);
+    let (publisher, trips) = (Arc::clone(publisher), Arc::clone(trips));
+    let report = move || report(&publisher, &trips);
     Heartbeat::start(settings.clone(), beat, report, bell, rests).map(Some)
 }
 
 /// What the heartbeat reports about the lists.
-fn report(publisher: &Publisher) -> NodeReport {
+fn report(publisher: &Publisher, trips: &Trips) -> NodeReport {
     let (lists, status) = (publisher.lists(), publisher.status());
     let services = publisher.services();
     let held = |service: &ServiceName| -> Vec<String> {
         let held = status.of(service).held;
         held.iter().map(|it| it.list.name().to_owned()).collect()
     };
+    let tripped = |service: &ServiceName| trips.of(service).map(|it| it.trip.pre);
     let all = services.iter().map(|it| (it, publisher.lists_of(it)));
     let all: Vec<_> = all.collect();
     let has_rules = all.iter().any(|(_, lists)| !lists.gray.rules().is_empty());
@@ -134,6 +143,7 @@ fn report(publisher: &Publisher) -> NodeReport {
             digest: lists.are_read().then(|| lists.digest.to_string()),
             generation: lists.generation,
             held: held(service),
+            tripped: tripped(service),
         };
         (service.to_string(), of)
     });
@@ -142,6 +152,7 @@ fn report(publisher: &Publisher) -> NodeReport {
         digest: lists.are_read().then(|| lists.digest.to_string()),
         mode: status.mode.name(),
         held: held(&ServiceName::default()),
+        tripped: tripped(&ServiceName::default()),
         services: others.collect(),
         entries_used: if has_rules { GRAMMAR } else { 1 },
         checked: status.checked,

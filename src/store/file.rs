@@ -3,16 +3,20 @@
 //! The file is checked several times a second; a version that did not change between two checks is read
 //! ([`format`](super::format)). One that is still being written, or is wrong, leaves the last good lists
 //! in force.
+//!
+//! What is known of a release is in files beside it, named after it: see [`beside`].
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::format::{FileError, parse_services, read};
-use super::{Cause, Feed, Mode};
-use crate::config::ServiceSettings;
+use super::{Cause, Feed, Mode, ReleaseReading, ServiceReading, StoredText};
+use crate::config::{ServiceSettings, VerdictMode};
+use crate::lists::ServiceName;
 use crate::process::supervised;
 
 /// How often the file is checked. An edit takes effect after two checks at most, plus the time for
@@ -63,15 +67,98 @@ pub(crate) fn start(
     why: Cause,
 ) -> Result<(), FileError> {
     let version = FileVersion::now(&path);
-    let readings = parse_services(&read(&path)?, &services)?;
+    let mut readings = parse_services(&read(&path)?, &services)?;
+    let mut releases = ReleaseFiles::of(&path, &services);
+    releases.look();
+    releases.add_to(&mut readings);
     feed.set_mode(Mode::File);
     feed.publish_watched(readings, why);
-    let watch = move || watch(&path, &services, &feed, version);
+    let watch = move || watch(&path, &services, &feed, version, releases.clone());
     supervised::spawn("lists-file", watch).map_err(FileError::Io)?;
     Ok(())
 }
 
-fn watch(path: &Path, services: &[Arc<ServiceSettings>], feed: &Feed, first: Option<FileVersion>) {
+/// The file beside a lists file that has `what` of a service.
+pub(crate) fn beside(lists: &Path, service: &ServiceName, what: &str) -> PathBuf {
+    let mut path = lists.as_os_str().to_owned();
+    path.push(match service.is_default() {
+        true => format!(".{what}"),
+        false => format!(".{service}.{what}"),
+    });
+    path.into()
+}
+
+/// The longest text about a release, in bytes.
+const LONGEST_TEXT: u64 = 64 << 10;
+
+/// What such a file has now.
+pub(crate) fn text_beside(lists: &Path, service: &ServiceName, what: &str) -> StoredText {
+    let path = beside(lists, service, what);
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return StoredText::Absent,
+        Ok(metadata) if metadata.is_file() && metadata.len() <= LONGEST_TEXT => {}
+        _ => return StoredText::Unknown,
+    }
+    match fs::read(&path) {
+        Ok(text) => StoredText::Text(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => StoredText::Absent,
+        Err(_) => StoredText::Unknown,
+    }
+}
+
+/// What is known of the releases of services that have a verdict.
+#[derive(Clone)]
+struct ReleaseFiles {
+    lists: PathBuf,
+    known: Vec<(ServiceName, ReleaseReading)>,
+}
+
+impl ReleaseFiles {
+    fn of(lists: &Path, services: &[Arc<ServiceSettings>]) -> Self {
+        let judged = services
+            .iter()
+            .filter(|it| it.verdict.mode != VerdictMode::Off);
+        let unknown = |it: &Arc<ServiceSettings>| (it.name.clone(), ReleaseReading::default());
+        Self {
+            lists: lists.to_owned(),
+            known: judged.map(unknown).collect(),
+        }
+    }
+
+    /// Looks at all of them; returns what is new. They are replaced, not written to, so that each is whole.
+    fn look(&mut self) -> Vec<(ServiceName, ReleaseReading)> {
+        let mut all = Vec::new();
+        for (service, known) in &mut self.known {
+            let text = |what| text_beside(&self.lists, service, what);
+            let read = ReleaseReading {
+                tripped: text("tripped"),
+                state: text("release"),
+                lost: false,
+            };
+            if *known != read {
+                known.clone_from(&read);
+                all.push((service.clone(), read));
+            }
+        }
+        all
+    }
+
+    /// Adds what is known to what was read of the lists.
+    fn add_to(&self, readings: &mut [ServiceReading]) {
+        for reading in readings {
+            let known = self.known.iter().find(|(it, _)| *it == reading.service);
+            reading.release = known.map(|(_, it)| it.clone());
+        }
+    }
+}
+
+fn watch(
+    path: &Path,
+    services: &[Arc<ServiceSettings>],
+    feed: &Feed,
+    first: Option<FileVersion>,
+    mut releases: ReleaseFiles,
+) {
     // The version that was read last, whatever the outcome; and the one that the last check found.
     let (mut used, mut seen) = (first, first);
     let mut used_at = Instant::now();
@@ -80,6 +167,10 @@ fn watch(path: &Path, services: &[Arc<ServiceSettings>], feed: &Feed, first: Opt
         feed.tidy();
         if used_at.elapsed() > OWED {
             feed.tell_owed();
+        }
+        let news = releases.look();
+        if !news.is_empty() {
+            feed.see_releases(news);
         }
         let now = FileVersion::now(path);
         let stands_still = now == seen;
@@ -94,7 +185,9 @@ fn watch(path: &Path, services: &[Arc<ServiceSettings>], feed: &Feed, first: Opt
         }
         (used, used_at) = (now, Instant::now());
         match outcome {
-            Ok(readings) => {
+            Ok(mut readings) => {
+                releases.look();
+                releases.add_to(&mut readings);
                 feed.publish_watched(readings, Cause::Event);
             }
             Err(error) => feed.failed(error),

@@ -30,9 +30,12 @@ pub(crate) use feed::Feed;
 pub(crate) use handed::{HandedLists, HandedService, TakenLists};
 
 use self::intake::{Intake, Intakes, ListTerms, TermsByService};
+use self::reading::taken_releases;
 use super::copy::Keeper;
 use super::status::StoreShare;
-use super::{By, Cause, Fault, Mode, ServiceReading, Status, StoreFinding};
+use super::{
+    By, Cause, Fault, Mode, ReleaseReading, ReleaseWatch, ServiceReading, Status, StoreFinding,
+};
 use crate::config::{Config, ServiceSettings};
 use crate::error::StoreFindingKind;
 use crate::lists::findings::{self, Findings};
@@ -46,6 +49,8 @@ pub(crate) struct Publisher {
     lists: Arc<InForce>,
     /// Told of every held change that somebody accepts, by its digest.
     witness: Mutex<Option<Witness>>,
+    /// Told of what stores say of releases.
+    watch: Option<Arc<dyn ReleaseWatch>>,
     /// What entries mean, by service; changed with the entrance, and read without it.
     terms: ArcSwap<TermsByService>,
     /// Taken before all other locks.
@@ -73,6 +78,9 @@ struct StoreTurn {
 /// Whoever is told of accepted changes.
 pub(crate) type Witness = Box<dyn Fn(&str) + Send>;
 
+/// What was read of releases.
+type ReadReleases = Vec<(ServiceName, ReleaseReading)>;
+
 /// A held change that is in force now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AcceptedChange {
@@ -98,6 +106,7 @@ impl Publisher {
         Self {
             lists,
             witness: Mutex::new(None),
+            watch: None,
             entrance: Mutex::new(Intakes::new(&terms, rules)),
             terms: ArcSwap::from_pointee(terms),
             turn: Mutex::default(),
@@ -129,7 +138,8 @@ impl Publisher {
         let terms: TermsByService = terms.collect();
         let is_new = |it: &ServiceReading| self.lists.load_of(&it.service).is_none();
         let read = read.into_iter().filter(is_new).collect();
-        let read = Self::parse_by(read, &terms);
+        let mut read = Self::parse_by(read, &terms);
+        let releases = taken_releases(&mut read);
         self.prepare(&read);
         let mut entrance = self.locked_entrance();
         entrance.set_services(&terms);
@@ -138,6 +148,7 @@ impl Publisher {
         // Whatever is in force is of services that there are here, too.
         let new = self.judge_all(&mut entrance, read, Timestamp::now());
         self.put_in_force_with(&mut entrance, new, Cause::Reconnect, Some(services));
+        self.see(&releases);
         self.knock.notify_all();
     }
 
@@ -146,6 +157,31 @@ impl Publisher {
     pub(crate) fn with_bell(mut self, bell: Sender<()>) -> Self {
         self.bell = Some(bell);
         self
+    }
+
+    /// Will tell `watch` of what stores say of releases.
+    pub(crate) fn with_watch(mut self, watch: Arc<dyn ReleaseWatch>) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    /// Tells of what was read of releases where the lists stay.
+    fn see(&self, read: &ReadReleases) {
+        if let Some(watch) = &self.watch {
+            read.iter().for_each(|(it, read)| watch.see(it, read));
+        }
+    }
+
+    /// Tells of what was read of releases ahead of these lists.
+    fn expect(&self, read: &ReadReleases, new: &[(ServiceName, SharedLists)]) {
+        let Some(watch) = &self.watch else {
+            return;
+        };
+        for (service, read) in read {
+            if let Some((_, lists)) = new.iter().find(|(it, _)| it == service) {
+                watch.expect(service, read, lists.pre.digest(ListName::Pre));
+            }
+        }
     }
 
     fn ring(&self) {

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use super::Entries;
-use crate::lists::{ByList, ServiceName};
+use crate::lists::{ByList, Digest, ServiceName};
 
 /// What one look at the store gave: for each list its entries, or why it cannot be read.
 pub(crate) type Reading = ByList<Result<Entries, Fault>>;
@@ -26,6 +26,44 @@ pub(crate) struct ServiceReading {
     pub salt: Option<Vec<u8>>,
     /// For how long each of its lists, if it is empty, has been known to be, untouched.
     pub empty_for: EmptyFor,
+    /// What is known of its release, if the store was asked for that.
+    pub release: Option<ReleaseReading>,
+}
+
+/// A text in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum StoredText {
+    /// It was not asked for, or cannot be read.
+    #[default]
+    Unknown,
+    /// There is none.
+    Absent,
+    /// This.
+    Text(Vec<u8>),
+}
+
+/// What a store says of the release of a service, at the same moment as its lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReleaseReading {
+    /// That its new version was taken back.
+    pub tripped: StoredText,
+    /// The state of its release.
+    pub state: StoredText,
+    /// What is absent was not removed: the store has lost its data.
+    pub lost: bool,
+}
+
+/// Whoever wants to know what stores say of releases.
+pub(crate) trait ReleaseWatch: Send + Sync {
+    /// Lists of the service come into force in a moment, in which `pre` has this digest, and with them what
+    /// was read.
+    fn expect(&self, service: &ServiceName, read: &ReleaseReading, pre: Digest);
+
+    /// This was read, and the lists that were read with it are in force.
+    fn see(&self, service: &ServiceName, read: &ReleaseReading);
+
+    /// What the next process is to know.
+    fn hand_over(&self) -> Option<String>;
 }
 
 impl ServiceReading {
@@ -37,6 +75,7 @@ impl ServiceReading {
             gray_of: None,
             salt: None,
             empty_for: ByList::all(Duration::MAX),
+            release: None,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The lists in Redis: three keys a service, read in one transaction, watched by events or tracking
-//! (`watcher`), and the salts that shares have.
+//! (`watcher`), and what is read beside the lists (`extras`).
 //!
 //! There are two connections (`link`), both to the same server, even where a name resolves to several
 //! (`place`); two for each server of a cluster that has lists (`cluster`, `watchers`). The heartbeat has one
@@ -9,6 +9,7 @@ mod accept_key;
 mod changes;
 pub(crate) mod cluster;
 pub(crate) mod errors;
+mod extras;
 mod keyring;
 mod keys;
 pub(crate) mod link;
@@ -21,7 +22,6 @@ mod proxies;
 mod reading;
 mod reply;
 mod rights;
-mod salts;
 mod standing;
 mod tls;
 pub(crate) mod transaction;
@@ -30,6 +30,7 @@ mod unsettled;
 mod watcher;
 mod watchers;
 
+pub(crate) use self::cluster::Division;
 pub(crate) use self::keyring::{KeyOf, Keyring};
 pub(crate) use self::once::check_files;
 pub(crate) use self::once::read;

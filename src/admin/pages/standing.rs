@@ -13,6 +13,7 @@ use crate::lists::findings::Findings;
 use crate::lists::notes::FindingKind;
 use crate::lists::{ListName, Lists, ServiceName};
 use crate::proxy::doubts::Doubted;
+use crate::release::trips::TripView;
 use crate::store::gate::guard::{HeldChange, Named};
 use crate::store::{Cause, Fault, ServiceStatus, Status, StoreFinding, copy};
 use crate::upstream::names::Unresolved;
@@ -46,6 +47,8 @@ object! {
         kept: Vec<KeptList>,
         findings: FindingsFound,
         held: Vec<HeldShown>,
+        /// Why clients that `pre` would serve get `prod`, if they do.
+        tripped: Option<TripShown>,
         heartbeat: Option<Heartbeats>,
         copy: Option<LastGood>,
         /// All services, the default one first; none where there is only that one, nor on the page of
@@ -69,6 +72,24 @@ object! {
         changed_at: Option<String>,
         kept: Vec<KeptList>,
         held: Vec<HeldShown>,
+        tripped: Option<TripShown>,
+    }
+}
+
+object! {
+    /// That the new version was taken back.
+    pub(crate) struct TripShown {
+        by: String,
+        at: String,
+        why: String,
+        /// The digest of the list `pre`.
+        pre: String,
+        release: String,
+        /// What was counted, as JSON.
+        numbers: Option<String>,
+        reason: Option<String>,
+        /// The store has it, so that it holds for all gateways.
+        stored: bool,
     }
 }
 
@@ -212,6 +233,7 @@ impl ListsStanding {
             kept: kept(&faults),
             findings: FindingsFound::of(&of_lists, &status.findings, doubted.as_ref(), &unresolved),
             held: held.iter().map(HeldShown::of).collect(),
+            tripped: view.trips.of(service).map(TripShown::of),
             heartbeat: view.heartbeat.load().as_ref().map(|it| Heartbeats::of(it)),
             copy: view.publisher.copy().map(|it| LastGood::of(&it, in_force)),
             services: match view.publisher.services() {
@@ -241,7 +263,36 @@ impl ServiceStanding {
             changed_at: of_service.changed.map(rfc3339),
             kept: kept(&of_service.faults),
             held: of_service.held.iter().map(HeldShown::of).collect(),
+            tripped: view.trips.of(service).map(TripShown::of),
         }
+    }
+}
+
+impl TripShown {
+    fn of(TripView { trip, is_stored }: TripView) -> Self {
+        Self {
+            by: trip.by,
+            at: trip.at,
+            why: trip.why,
+            pre: trip.pre,
+            release: trip.release,
+            numbers: (!trip.numbers.is_null()).then(|| trip.numbers.to_string()),
+            reason: trip.reason,
+            stored: is_stored,
+        }
+    }
+
+    /// It in words, without an end.
+    pub(crate) fn words(&self) -> String {
+        let Self { by, at, why, .. } = self;
+        let reason = self.reason.as_ref();
+        let reason = reason.map_or_else(String::new, |it| format!(" ({it})"));
+        let stored = if self.stored {
+            ""
+        } else {
+            ", only here: the store does not have it yet"
+        };
+        format!("at {at} by {by}: {why}{reason}{stored}")
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct ListsNote {
     pub(crate) age_ms: Option<u64>,
     /// Why the old one cannot read its store at present, if it cannot.
     pub(crate) error: Option<String>,
+    /// What is known of versions that were taken back, as text.
+    pub(crate) trips: Option<String>,
 }
 
 impl ListsNote {
@@ -70,11 +72,13 @@ impl ListsNote {
             "changed_ms": self.changed_ms,
             "age_ms": self.age_ms,
             "error": self.error,
+            "trips": self.trips,
         })
     }
 
     pub(super) fn of_json(value: &Value) -> Self {
         Self {
+            trips: value["trips"].as_str().map(str::to_owned),
             generation: number(value, "generation"),
             changed_ms: value["changed_ms"].as_u64(),
             age_ms: value["age_ms"].as_u64(),

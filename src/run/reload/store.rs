@@ -107,6 +107,7 @@ impl StoreChange {
             log::info!("store-changed source={source:?}");
             publisher.switch(source, self.are_others)
         });
+        running.trips.follow(config, self.are_others);
         if self.copy {
             let path = config.lists.last_good.as_deref();
             let copy = path.map(|path| (path, purpose(config, false)));
@@ -148,8 +149,8 @@ impl Running {
             // It may have the same name.
             before.rest(true);
         }
-        let (publisher, bell) = (&self.publisher, self.bell.clone());
-        let new = start_heartbeat(&config.store, publisher, bell, false).unwrap_or_else(|error| {
+        let (told, bell) = ((&self.publisher, &self.trips), self.bell.clone());
+        let new = start_heartbeat(&config.store, told, bell, false).unwrap_or_else(|error| {
             log::error!("heartbeat-not-started error={:?}", error.to_string());
             None
         });

@@ -46,6 +46,7 @@ pub(super) fn send(
         changed_ms: lists.changed.map(to_millis),
         age_ms: lists.age.map(millis),
         error: lists.error,
+        trips: lists.trips,
     };
     let copy = lists.copy.map(|it| carry(&it)).transpose()?;
     send_with(channel, &Message::Lists(note), copy)?;
@@ -126,6 +127,7 @@ impl Estate {
                 self.lists.changed = note.changed_ms.map(of_millis);
                 self.lists.age = note.age_ms.map(Duration::from_millis);
                 self.lists.error = note.error;
+                self.lists.trips = note.trips;
             }
             Message::Gate(note) => self.lists.gates.extend(gate_record(note, texts)?),
             Message::Services(notes) => {

@@ -14,7 +14,7 @@ use crate::lists::ServiceName;
 use crate::store::gate::door::Awaited;
 use crate::store::gate::guard::Timestamp;
 use crate::store::status::StoreShare;
-use crate::store::{By, Cause, Fault, Mode, ServiceReading, Status, StoreFinding};
+use crate::store::{By, Cause, Fault, Mode, ReleaseReading, ServiceReading, Status, StoreFinding};
 
 /// What one store has of the publisher, for as long as it is its turn.
 pub(crate) struct Feed {
@@ -127,6 +127,11 @@ impl Feed {
         };
         let awaited = self.act(publish).unwrap_or_default();
         Awaited { names, ..awaited }
+    }
+
+    /// Tells of what was read of releases where no lists come into force.
+    pub(in crate::store) fn see_releases(&self, read: Vec<(ServiceName, ReleaseReading)>) {
+        self.act(|it| it.see(&read));
     }
 
     /// As [`Publisher::confirm`]; what has come too late is confirmed, too.

@@ -32,6 +32,8 @@ pub(crate) struct HandedLists {
     pub(crate) services_copy: Option<Vec<u8>>,
     /// What else is known of these.
     pub(crate) services: Vec<HandedService>,
+    /// What is known of versions that were taken back.
+    pub(crate) trips: Option<String>,
 }
 
 /// The lists of a service besides the default one.
@@ -92,6 +94,7 @@ impl Publisher {
             gates: own.gates,
             services_copy: others.map(text),
             services,
+            trips: self.watch.as_ref().and_then(|it| it.hand_over()),
         }
     }
 

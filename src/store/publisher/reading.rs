@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Publisher;
 use super::intake::{Intakes, ListTerms, TermsByService};
+use super::{Publisher, ReadReleases};
 use crate::lists::{GrayList, Lists, ServiceName, SharedLists};
 use crate::store::gate::door::{self, Awaited, ParsedReading};
 use crate::store::gate::guard::Timestamp;
 use crate::store::reading::EmptyFor;
-use crate::store::{Cause, ServiceReading};
+use crate::store::{Cause, ReleaseReading, ServiceReading};
 
 /// A [`ServiceReading`] as lists.
 pub(super) struct ParsedService {
@@ -20,6 +20,15 @@ pub(super) struct ParsedService {
     pub(super) gray_of: Option<ServiceName>,
     /// The store has the salt.
     pub(super) has_salt: bool,
+    /// What was read of its release.
+    pub(super) release: Option<ReleaseReading>,
+}
+
+/// Takes what was read of releases.
+pub(super) fn taken_releases(read: &mut [ParsedService]) -> ReadReleases {
+    let releases = read.iter_mut();
+    let releases = releases.filter_map(|it| Some((it.service.clone(), it.release.take()?)));
+    releases.collect()
 }
 
 impl Publisher {
@@ -53,17 +62,20 @@ impl Publisher {
 
     pub(super) fn publish_parsed(
         &self,
-        read: Vec<ParsedService>,
+        mut read: Vec<ParsedService>,
         cause: Cause,
         now: impl FnOnce() -> Timestamp,
     ) -> Awaited {
         let mut entrance = self.locked_entrance();
         let now = now();
+        let releases = taken_releases(&mut read);
         let new = self.judge_all(&mut entrance, read, now);
         let services: Vec<ServiceName> = new.iter().map(|it| it.0.clone()).collect();
         // Whoever sees the new lists must not see the age of the old ones.
         self.locked().checked = Some(now.instant);
+        self.expect(&releases, &new);
         self.put_in_force(&mut entrance, new, cause);
+        self.see(&releases);
         for service in &services {
             if let Some(intake) = entrance.get_mut(service) {
                 (intake.copy, intake.awaits_store) = (None, false);
@@ -199,6 +211,7 @@ fn parse(reading: ServiceReading, terms: &ListTerms) -> ParsedService {
         lists: door::parse(reading.lists, terms.peer_port, salt.unwrap_or(&terms.salt)),
         empty_for: reading.empty_for,
         gray_of: reading.gray_of,
+        release: reading.release,
     }
 }
 

@@ -15,6 +15,22 @@ pub(crate) enum KeyPart {
     List(ListName),
     /// The salt of its shares.
     Salt,
+    /// That its new version was taken back.
+    Tripped,
+    /// The state of its release.
+    Release,
+}
+
+impl KeyPart {
+    /// True for a list.
+    pub(crate) const fn is_list(self) -> bool {
+        matches!(self, Self::List(_))
+    }
+
+    /// True for what is known of its release.
+    pub(crate) const fn is_of_release(self) -> bool {
+        matches!(self, Self::Tripped | Self::Release)
+    }
 }
 
 /// What is in a key.
@@ -37,11 +53,21 @@ impl KeyOf {
         Self { service, part }
     }
 
+    pub(crate) const fn tripped(service: usize) -> Self {
+        let part = KeyPart::Tripped;
+        Self { service, part }
+    }
+
+    pub(crate) const fn release(service: usize) -> Self {
+        let part = KeyPart::Release;
+        Self { service, part }
+    }
+
     /// How many commands read it.
     pub(crate) const fn count(self) -> usize {
         match self.part {
             KeyPart::List(_) => 2,
-            KeyPart::Salt => 1,
+            KeyPart::Salt | KeyPart::Tripped | KeyPart::Release => 1,
         }
     }
 
@@ -55,7 +81,7 @@ impl KeyOf {
                 as_set.arg(key);
                 vec![as_list, as_set]
             }
-            KeyPart::Salt => {
+            KeyPart::Salt | KeyPart::Tripped | KeyPart::Release => {
                 let mut get = redis::cmd("GET");
                 get.arg(key);
                 vec![get]
@@ -105,7 +131,18 @@ impl Keyring {
         match of.part {
             KeyPart::List(list) => &keys.lists[list],
             KeyPart::Salt => &keys.salt,
+            KeyPart::Tripped => keys.tripped.as_deref().unwrap_or_default(),
+            KeyPart::Release => keys.release.as_deref().unwrap_or_default(),
         }
+    }
+
+    /// What is read of the release of a service.
+    pub(crate) fn of_release(&self, service: usize) -> impl Iterator<Item = KeyOf> {
+        let keys = &self.services[service];
+        let tripped = keys.tripped.as_ref().map(|_| KeyOf::tripped(service));
+        let release = keys.release.as_ref().map(|_| KeyOf::release(service));
+        let both = [tripped, release].into_iter().flatten();
+        both.filter(|_| keys.has_verdict)
     }
 
     /// The lists of a service that are read for it: not a gray list that is another one's.
@@ -126,10 +163,13 @@ impl Keyring {
         self.services[service].gray_of.is_none()
     }
 
-    /// The keys of all that may be read, salts last.
+    /// The keys of all that may be read, lists first.
     pub(crate) fn everything(&self) -> impl Iterator<Item = KeyOf> {
         let salts = (0..self.len()).filter(|it| self.has_gray(*it));
-        self.all_lists().chain(salts.map(KeyOf::salt))
+        let releases = (0..self.len()).flat_map(|it| self.of_release(it));
+        self.all_lists()
+            .chain(salts.map(KeyOf::salt))
+            .chain(releases)
     }
 
     /// What is in a key, in words.
@@ -220,5 +260,7 @@ const fn part_name(part: KeyPart) -> &'static str {
     match part {
         KeyPart::List(list) => list.name(),
         KeyPart::Salt => "salt",
+        KeyPart::Tripped => "tripped",
+        KeyPart::Release => "release",
     }
 }

@@ -1,20 +1,22 @@
 //! Looks at Redis without watching it: for the command line.
 
-use redis::RedisResult;
+use std::collections::HashMap;
+
+use redis::{RedisError, RedisResult};
 
 use super::cluster::Division;
+use super::extras::{ExtraReply, Extras};
 use super::keyring::{KeyOf, Keyring, KeysQuery};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::place::Finder;
-use super::reading::KeysReply;
+use super::reading::{KeysReply, ServicePart};
 use super::rights::Rights;
-use super::salts::{SaltReply, Salts};
 use super::standing::StandingQuery;
 use super::types::WrongTypes;
 use super::{cluster, password, proxies, reading, tls};
 use crate::config;
-use crate::store::{Fault, Reading, ServiceReading};
+use crate::store::{Fault, Reading, ReleaseReading, ServiceReading};
 
 /// What was read once.
 pub(crate) struct Once {
@@ -68,14 +70,14 @@ fn attempt(
     let mut reader = finder.open_at_lists(settings, keyring, division)?;
     let here = &division.here;
     let mut rights = Rights::default();
-    let mut salts = Salts::default();
+    let mut extras = Extras::default();
     let together = [(0, here.clone())];
     let mut answers = ask(
         &mut reader,
         settings,
         keyring,
         &together,
-        (&mut rights, &mut salts),
+        (&mut rights, &mut extras),
     );
     if let Err(error) = &answers
         && error.code() == Some("CROSSSLOT")
@@ -87,12 +89,12 @@ fn attempt(
             settings,
             keyring,
             &slots,
-            (&mut rights, &mut salts),
+            (&mut rights, &mut extras),
         );
     }
     let answers = answers?;
     let asked = (keyring, &here[..]);
-    let aside = salts.read_elsewhere(&mut reader, settings, asked, &mut rights)?;
+    let aside = extras.read_elsewhere(&mut reader, settings, asked, &mut rights)?;
     let (mut readings, mut wrong) = (Vec::new(), Vec::new());
     for part in answers.iter().flat_map(KeysReply::parts) {
         let service = part.service;
@@ -101,16 +103,18 @@ fn attempt(
         let salt = match salt {
             Some(Err(error)) if error.code().is_some() => None,
             Some(reply) => Some(reply?),
-            None => aside.get(&service).cloned(),
+            None => aside.get(&KeyOf::salt(service)).cloned(),
         };
-        if matches!(salt, Some(SaltReply::WrongType)) {
+        if matches!(salt, Some(ExtraReply::WrongType)) {
             wrong.push(KeyOf::salt(service));
         }
+        let release = release_of(&part, &aside, keyring, &mut extras)?;
         let keys = &keyring.services()[service];
         readings.push(ServiceReading {
             service: keys.service.clone(),
             gray_of: keys.gray_of.clone(),
-            salt: salts.take(service, salt, keyring),
+            salt: extras.take(service, salt, keyring),
+            release,
             ..ServiceReading::settled(lists)
         });
     }
@@ -119,13 +123,41 @@ fn attempt(
     Ok((readings, types))
 }
 
+/// What was read of the release of a service, with its lists or `aside`.
+fn release_of(
+    part: &ServicePart<'_>,
+    aside: &HashMap<KeyOf, ExtraReply>,
+    keyring: &Keyring,
+    extras: &mut Extras,
+) -> RedisResult<Option<ReleaseReading>> {
+    let mut here: HashMap<KeyOf, RedisResult<ExtraReply>> = part.release().collect();
+    let mut text = |of: KeyOf| {
+        let reply = match here.remove(&of) {
+            Some(Err(error)) if error.code().is_some() => None,
+            Some(reply) => Some(reply?),
+            None => aside.get(&of).cloned(),
+        };
+        Ok::<_, RedisError>(extras.text(of, reply, keyring))
+    };
+    let of_release = keyring.of_release(part.service).next();
+    of_release
+        .map(|_| {
+            Ok(ReleaseReading {
+                tripped: text(KeyOf::tripped(part.service))?,
+                state: text(KeyOf::release(part.service))?,
+                lost: part.is_empty(),
+            })
+        })
+        .transpose()
+}
+
 /// Asks for each of these groups of services in a transaction; again where salts turn out to be needed.
 fn ask(
     reader: &mut Link,
     settings: &config::RedisSettings,
     keyring: &Keyring,
     groups: &[(u16, Vec<usize>)],
-    (rights, salts): (&mut Rights, &mut Salts),
+    (rights, extras): (&mut Rights, &mut Extras),
 ) -> RedisResult<Vec<KeysReply>> {
     let mut answers = Vec::new();
     for (_, services) in groups {
@@ -135,12 +167,12 @@ fn ask(
             keyring,
             services,
         };
-        let mut ask = |salts: &mut Salts| {
-            reading::ask(reader, &mut slot, &query, (rights, salts), &mut question)
+        let mut ask = |extras: &mut Extras| {
+            reading::ask(reader, &mut slot, &query, (rights, extras), &mut question)
         };
-        let (mut answer, _) = ask(salts)?;
-        if salts.are_missing(answer.bytes(), keyring) {
-            (answer, _) = ask(salts)?;
+        let (mut answer, _) = ask(extras)?;
+        if extras.are_missing(answer.bytes(), keyring) {
+            (answer, _) = ask(extras)?;
         }
         answers.push(answer);
     }

@@ -82,7 +82,7 @@ impl Finder {
     ///
     /// # Errors
     /// Why that cannot be done.
-    pub(super) fn open_at_lists(
+    pub(crate) fn open_at_lists(
         &mut self,
         settings: &config::RedisSettings,
         keyring: &Keyring,

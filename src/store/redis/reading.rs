@@ -6,12 +6,13 @@ use std::ops::Range;
 use redis::{RedisError, RedisResult, Value};
 
 use super::errors::{bounded, io_error, is_of_open_slot, is_too_long, naming};
-use super::keyring::{KeyOf, KeyPart, Keyring, KeysQuery};
+use super::extras::{ExtraReply, Extras};
+use super::keyring::{KeyOf, Keyring, KeysQuery};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::reply::Replies;
 use super::rights::Rights;
-use super::salts::{SaltReply, Salts};
+
 use super::standing::{ServerStanding, StandingQuery};
 use super::transaction;
 use crate::lists::{ByList, ListName};
@@ -19,7 +20,7 @@ use crate::store::{Entries, Fault, Reading};
 
 /// The server's answer about the keys of some services, unparsed.
 pub(crate) struct KeysReply {
-    /// The keys that it is about, in this order, service by service, lists first. Those that are missing are
+    /// The keys that it is about, in this order, service by service: of its release, lists, salt. Those that are missing are
     /// forbidden, or not wanted.
     keys: Vec<KeyOf>,
     bytes: Vec<u8>,
@@ -32,6 +33,8 @@ pub(crate) struct KeysReply {
 struct PartPlace {
     service: usize,
     keys: Range<usize>,
+    /// What is said of its release.
+    ahead: Range<usize>,
     bytes: Range<usize>,
 }
 
@@ -39,7 +42,9 @@ struct PartPlace {
 pub(crate) struct ServicePart<'a> {
     pub(crate) service: usize,
     keys: &'a [KeyOf],
-    /// The replies.
+    /// The replies about its release.
+    ahead: &'a [u8],
+    /// The others.
     bytes: &'a [u8],
 }
 
@@ -59,11 +64,11 @@ pub(crate) fn ask(
     link: &mut Link,
     slot: &mut OpenSlot,
     query: &KeysQuery<'_>,
-    (rights, salts): (&mut Rights, &mut Salts),
+    (rights, extras): (&mut Rights, &mut Extras),
     question: &mut StandingQuery,
 ) -> RedisResult<(KeysReply, bool)> {
     for at in 0..TRIES {
-        if let Some(answer) = ask_once(link, slot, query, (rights, salts), question)? {
+        if let Some(answer) = ask_once(link, slot, query, (rights, extras), question)? {
             rights.read(&answer.keys);
             // After the first try nothing is watched any more.
             return Ok((answer, at == 0));
@@ -73,10 +78,11 @@ pub(crate) fn ask(
 }
 
 /// The keys to ask for.
-fn keys_of(query: &KeysQuery<'_>, rights: &Rights, salts: &Salts) -> Vec<KeyOf> {
+fn keys_of(query: &KeysQuery<'_>, rights: &Rights, extras: &Extras) -> Vec<KeyOf> {
     let of = |service: &usize| {
+        let ahead = extras.ahead(*service, query.keyring);
         let lists = query.keyring.lists(*service);
-        lists.chain(salts.with_lists(*service))
+        ahead.chain(lists).chain(extras.with_lists(*service))
     };
     let keys = query.services.iter().flat_map(of);
     keys.filter(|it| rights.allow(*it)).collect()
@@ -107,17 +113,27 @@ impl KeysPipe {
     }
 }
 
+/// Whether the server does not let a key be read. That there is no such command says so, too, where lists can
+/// be read without it.
+fn is_refused(of: KeyOf, error: &RedisError) -> bool {
+    match error.code() {
+        Some("NOPERM") => true,
+        Some("ERR") => !of.part.is_list(),
+        _ => false,
+    }
+}
+
 /// Asks for all keys in one transaction; `None` when a WATCHed key was touched, or some turned out to be
 /// forbidden, or elsewhere.
 fn ask_once(
     link: &mut Link,
     slot: &mut OpenSlot,
     query: &KeysQuery<'_>,
-    (rights, salts): (&mut Rights, &mut Salts),
+    (rights, extras): (&mut Rights, &mut Extras),
     question: &mut StandingQuery,
 ) -> RedisResult<Option<KeysReply>> {
     let (keyring, most) = (query.keyring, query.settings.max_reply);
-    let keys = keys_of(query, rights, salts);
+    let keys = keys_of(query, rights, extras);
     let commands = KeysPipe::of(&keys, keyring);
     let mut request = question.packed().unwrap_or_default();
     let is_asked = !request.is_empty();
@@ -133,15 +149,14 @@ fn ask_once(
         let Some(of) = commands.of.get(refusal.at).copied() else {
             continue;
         };
-        if of.part == KeyPart::Salt && salts.is_elsewhere(of.service, &refusal.error) {
+        if !of.part.is_list() && extras.is_elsewhere(of, &refusal.error) {
             is_changed = true;
-        } else if refusal.error.code() == Some("NOPERM") {
+        } else if is_refused(of, &refusal.error) {
             rights.refused(of, keyring, &refusal.error);
             is_changed = true;
         }
     }
-    let is_list = |it: &KeyOf| it.part != KeyPart::Salt;
-    let some_are_left = keys.iter().any(|it| is_list(it) && rights.allow(*it));
+    let some_are_left = keys.iter().any(|it| it.part.is_list() && rights.allow(*it));
     if is_changed && (some_are_left || !query.is_about_all()) {
         return Ok(None);
     }
@@ -149,7 +164,7 @@ fn ask_once(
     let bytes = match refusals.into_iter().next() {
         _ if is_open => slot.read(link, &keys, query)?,
         None => match receive(link, &commands, query, rights)? {
-            bytes if are_across(&bytes, &keys, salts, keyring)? => None,
+            bytes if are_across(&bytes, &keys, extras, keyring)? => None,
             // This may turn out only now, when all keys are checked together.
             bytes if is_refused_by_open_slot(&bytes)? => slot.read(link, &keys, query)?,
             bytes => {
@@ -195,11 +210,17 @@ fn places(
     let mut key = 0;
     for service in services {
         let own = keys[key..].iter().take_while(|it| it.service == *service);
-        let (mut count, mut commands) = (0, 0);
+        let (mut count, mut commands, mut ahead) = (0, 0, 0);
         for it in own {
-            (count, commands) = (count + 1, commands + it.count());
+            match it.part.is_of_release() {
+                true => ahead += it.count(),
+                false => commands += it.count(),
+            }
+            count += 1;
         }
-        let (first, start) = (key, end - replies.rest().len());
+        let (first, begin) = (key, end - replies.rest().len());
+        (0..ahead).try_for_each(|_| replies.skip())?;
+        let start = end - replies.rest().len();
         key += count;
         // The last part ends where all does.
         let is_last = key == keys.len() && count > 0;
@@ -213,6 +234,7 @@ fn places(
         places.push(PartPlace {
             service: *service,
             keys: first..key,
+            ahead: begin..start,
             bytes: start..stop,
         });
     }
@@ -231,7 +253,7 @@ fn receive(
     link.receive_lists(most).map_err(|error| {
         let (at, length) = link.longest();
         let list = commands.of.get(at).copied();
-        if let Some(list) = list.filter(|it| it.part != KeyPart::Salt)
+        if let Some(list) = list.filter(|it| it.part.is_list())
             && is_too_long(&error)
             && keyring.len() > 1
             && length > most / ALONE
@@ -255,16 +277,16 @@ fn is_refused_by_open_slot(bytes: &[u8]) -> RedisResult<bool> {
     Ok(refusal_of(bytes)?.is_some_and(|it| is_of_open_slot(&it)))
 }
 
-/// True for EXEC's reply when salts are in other slots than their lists.
+/// True for EXEC's reply when something is in another slot than the lists.
 fn are_across(
     bytes: &[u8],
     keys: &[KeyOf],
-    salts: &mut Salts,
+    extras: &mut Extras,
     keyring: &Keyring,
 ) -> RedisResult<bool> {
     let refusal = refusal_of(bytes)?;
     let is_across = refusal.is_some_and(|it| it.code() == Some("CROSSSLOT"));
-    Ok(is_across && salts.are_across(keys, keyring))
+    Ok(is_across && extras.are_across(keys, keyring))
 }
 
 /// Runs the commands without a transaction, WATCHing the keys meanwhile. The replies are in the form of
@@ -302,6 +324,7 @@ impl KeysReply {
         self.places.iter().map(|it| ServicePart {
             service: it.service,
             keys: &self.keys[it.keys.clone()],
+            ahead: &self.bytes[it.ahead.clone()],
             bytes: &self.bytes[it.bytes.clone()],
         })
     }
@@ -313,15 +336,26 @@ impl KeysReply {
 }
 
 impl ServicePart<'_> {
-    /// Equal for equal answers, and practically never for different ones: it has 64 bits, which nobody
-    /// outside can predict.
-    pub(crate) fn fingerprint(&self, salt: Option<&SaltReply>, hasher: &RandomState) -> u64 {
-        hasher.hash_one((self.keys, self.bytes, salt))
+    /// Equal for equal answers about lists and salt, and practically never for different ones: it has 64 bits,
+    /// which nobody outside can predict.
+    pub(crate) fn fingerprint(&self, salt: Option<&ExtraReply>, hasher: &RandomState) -> u64 {
+        {
+            let keys = self.keys.iter().filter(|it| !it.part.is_of_release());
+            let keys: Vec<&KeyOf> = keys.collect();
+            hasher.hash_one((keys, self.bytes, salt))
+        }
+    }
+
+    /// What is said of its release, as far as that was asked for with the lists.
+    pub(crate) fn release(&self) -> impl Iterator<Item = (KeyOf, RedisResult<ExtraReply>)> {
+        let mut replies = Replies::from_first(self.ahead);
+        let keys = self.keys.iter().filter(|it| it.part.is_of_release());
+        keys.map(move |it| (*it, ExtraReply::of(replies.string())))
     }
 
     /// True when there is none of the lists that may be read.
     pub(crate) fn is_empty(&self) -> bool {
-        let lists = self.keys.iter().filter(|it| it.part != KeyPart::Salt);
+        let lists = self.keys.iter().filter(|it| it.part.is_list());
         let commands: usize = lists.map(|it| it.count()).sum();
         self.bytes.starts_with("*0\r\n".repeat(commands).as_bytes())
     }
@@ -335,7 +369,7 @@ impl ServicePart<'_> {
         &self,
         keyring: &Keyring,
         rights: &Rights,
-    ) -> RedisResult<(Reading, Option<RedisResult<SaltReply>>)> {
+    ) -> RedisResult<(Reading, Option<RedisResult<ExtraReply>>)> {
         let mut replies = Replies::from_first(self.bytes);
         let mut next = |list: ListName| {
             let of = KeyOf::list(self.service, list);
@@ -354,7 +388,7 @@ impl ServicePart<'_> {
             prod: next(ListName::Prod)?,
         };
         let has_salt = self.keys.contains(&KeyOf::salt(self.service));
-        let salt = has_salt.then(|| SaltReply::of(replies.string()));
+        let salt = has_salt.then(|| ExtraReply::of(replies.string()));
         Ok((lists, salt))
     }
 }

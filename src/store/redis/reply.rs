@@ -318,7 +318,7 @@ impl<'a> Replies<'a> {
                 let (reply, rest) = self.rest.split_at(end);
                 self.rest = rest;
                 redis::parse_redis_value(reply)?.extract_error()?;
-                Err(io_error("the salt is not a text"))
+                Err(io_error("it is not a text"))
             }
         }
     }

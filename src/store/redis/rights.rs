@@ -2,7 +2,7 @@
 //!
 //! One refused command makes the whole transaction fail. Since each list is judged by itself, a list
 //! whose key is forbidden is left out of the transactions that follow, until it is tried again; and so is
-//! a salt. Each refusal is logged once, in the server's words.
+//! a salt, or what is known of a release. Each refusal is logged once, in the server's words.
 //!
 //! In the same way a list is left out that is so long that an answer with it is longer than `max_reply`,
 //! where there are several services: the others are none of its business.
@@ -77,6 +77,7 @@ impl Rights {
                 log::error!("key-refused {fields} key={key:?} error={error:?}");
             }
             KeyPart::Salt => tell_salt(of, keyring, &error),
+            KeyPart::Tripped | KeyPart::Release => tell_release(of, keyring, &error),
         }
     }
 
@@ -98,4 +99,10 @@ impl Rights {
 pub(crate) fn tell_salt(of: KeyOf, keyring: &Keyring, error: &str) {
     let (key, service) = (keyring.key(of), keyring.service_field(of.service));
     log::warn!("salt-refused key={key:?}{service} error={error:?} instead=\"the setting salt\"");
+}
+
+/// Logs that what a key says of the release of a service does not count.
+pub(crate) fn tell_release(of: KeyOf, keyring: &Keyring, error: &str) {
+    let (key, fields) = (keyring.key(of), keyring.fields(of));
+    log::warn!("release-key-refused {fields} key={key:?} error={error:?}");
 }

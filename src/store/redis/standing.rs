@@ -354,6 +354,17 @@ impl Standings {
         Ok((adrift, fault))
     }
 
+    /// Whether the data are not those from which lists were last taken ([`Origin::is_lost`]).
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub(crate) fn has_other_data(&self, link: &mut Link) -> RedisResult<bool> {
+        let Some(before) = &self.taken else {
+            return Ok(false);
+        };
+        Ok(before.is_lost(&Info::ask(link, &["server", "replication"])?))
+    }
+
     /// What is to be said of a server of this `standing`, which says how long its link is `down`.
     fn adrift(&mut self, standing: &ServerStanding, down: Option<Duration>) -> Option<Adrift> {
         let ServerStanding::Adrift(master) = standing else {

@@ -86,7 +86,7 @@ fn said_of(part: KeyPart, name: &str, kind: &str) -> String {
         (KeyPart::List(_), kind) => {
             format!("the key {name:?} is a {kind}; it must be a list or a set")
         }
-        (KeyPart::Salt, "" | "none" | "string") => format!("the key {name:?} is no string"),
-        (KeyPart::Salt, kind) => format!("the key {name:?} is a {kind}; it must be a string"),
+        (_, "" | "none" | "string") => format!("the key {name:?} is no string"),
+        (_, kind) => format!("the key {name:?} is a {kind}; it must be a string"),
     }
 }

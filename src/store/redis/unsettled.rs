@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::salts::SaltReply;
+use super::extras::ExtraReply;
+use super::keyring::KeyOf;
 use crate::lists::ListName;
 use crate::store::Cause;
 
@@ -33,8 +34,8 @@ pub(crate) struct KeysLook {
     pub(crate) untouched: bool,
     /// Services that were announced to be touched between the first question and the last answer.
     pub(crate) touched: HashSet<usize>,
-    /// Salts that were read by themselves.
-    pub(crate) salts: HashMap<usize, SaltReply>,
+    /// What was read by itself beside the lists.
+    pub(crate) extras: HashMap<KeyOf, ExtraReply>,
 }
 
 impl KeysLook {
@@ -47,7 +48,7 @@ impl KeysLook {
             watched: Vec::new(),
             untouched: true,
             touched: HashSet::new(),
-            salts: HashMap::new(),
+            extras: HashMap::new(),
         }
     }
 

@@ -44,10 +44,11 @@
 mod doubts;
 mod grouping;
 mod look;
+mod releases;
 mod settling;
 mod taking;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::hash::RandomState;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,13 +61,13 @@ use redis::{RedisError, RedisResult};
 use super::accept_key::AcceptKey;
 use super::changes::{AnnouncedChanges, Subscription, SubscriptionNews, Way, WayChooser};
 use super::errors::{io_error, is_too_long};
-use super::keyring::{KeyOf, Keyring};
+use super::extras::Extras;
+use super::keyring::{KeyOf, KeyPart, Keyring};
 use super::link::Link;
 use super::open_slot::OpenSlot;
 use super::pace::Pace;
 use super::place::Finder;
 use super::rights::{MOST_UNTRIED, Rights};
-use super::salts::Salts;
 use super::standing::Standings;
 use super::types::WrongTypes;
 use super::unsettled::Unsettled;
@@ -75,7 +76,7 @@ use super::{cluster, proxies};
 use crate::config::{self, ServiceKeys};
 use crate::error::StoreFindingKind;
 use crate::lists::ByList;
-use crate::store::{Cause, Fault, Feed, heavy};
+use crate::store::{Cause, Fault, Feed, ReleaseReading, heavy};
 
 /// Time between two attempts to connect: from, to (doubling), and up to half of it more by chance.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -142,8 +143,8 @@ impl WatcherStart {
             chooser: WayChooser::default(),
             accept_key: AcceptKey::default(),
             rights: Rights::default(),
-            salts: Salts::default(),
-            salts_deaf: false,
+            extras: Extras::default(),
+            are_deaf: HashSet::new(),
             by_slot: false,
             open_slots: HashMap::new(),
             standings: Standings::default(),
@@ -189,9 +190,9 @@ struct Watcher {
     chooser: WayChooser,
     accept_key: AcceptKey,
     rights: Rights,
-    salts: Salts,
-    /// It was logged that changes of a salt are not announced.
-    salts_deaf: bool,
+    extras: Extras,
+    /// Of which keys it was logged that their changes are not announced.
+    are_deaf: HashSet<KeyPart>,
     /// The server is one of a cluster and has several slots: each is read by itself.
     by_slot: bool,
     /// By slot; one alone where that makes no difference.
@@ -244,6 +245,8 @@ struct KnownService {
     had: ByList<bool>,
     /// It was asked for its salt then, and had one.
     had_salt: bool,
+    /// What was last told of its release.
+    release: Option<ReleaseReading>,
 }
 
 /// What is to be read.

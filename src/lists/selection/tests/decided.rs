@@ -42,6 +42,7 @@ struct Surroundings {
     pre: PoolStanding,
     prod: PoolStanding,
     fallback: bool,
+    tripped: bool,
 }
 
 fn surroundings() -> impl Strategy<Value = Surroundings> {
@@ -53,14 +54,18 @@ fn surroundings() -> impl Strategy<Value = Surroundings> {
         standings(),
         standings(),
         any::<bool>(),
+        prop_oneof![3 => Just(false), 1 => Just(true)],
     );
-    all.prop_map(|(settings, by_proxy, pre, prod, fallback)| Surroundings {
-        settings,
-        by_proxy,
-        pre,
-        prod,
-        fallback,
-    })
+    all.prop_map(
+        |(settings, by_proxy, pre, prod, fallback, tripped)| Surroundings {
+            settings,
+            by_proxy,
+            pre,
+            prod,
+            fallback,
+            tripped,
+        },
+    )
 }
 
 impl Surroundings {
@@ -104,6 +109,11 @@ impl Surroundings {
         use PoolStanding::{Empty, Out};
         let (pool, reason) = match (pool, self.pre, self.prod) {
             (PoolName::Pre, Empty, _) if self.fallback => (PoolName::Prod, Reason::PreEmpty),
+            (PoolName::Pre, _, Out | PoolStanding::Usable)
+                if self.tripped && reason != Reason::Forced =>
+            {
+                (PoolName::Prod, Reason::Tripped)
+            }
             (PoolName::Pre, Out, Out | PoolStanding::Usable) if self.fallback => {
                 (PoolName::Prod, Reason::PreOut)
             }
@@ -127,6 +137,7 @@ impl Surroundings {
             pre: self.pre,
             prod: self.prod,
             fallback: self.fallback,
+            tripped: self.tripped,
         };
         let mut parsed = RequestHead::default();
         let outcome = parsed.parse(head.as_bytes(), &mut Scanner::default(), &LIMITS);
@@ -166,6 +177,7 @@ impl Surroundings {
                 name: ServiceName::default(),
                 lists: Arc::clone(lists),
                 fallback: self.fallback,
+                tripped: self.tripped,
                 pre: self.pre,
                 prod: self.prod,
                 states: None,

@@ -8,7 +8,7 @@ use redis::{RedisError, RedisResult, Value};
 use super::subscription::{AnnouncedChanges, HeardChanges, Subscription, follow, subscribe};
 use crate::config;
 use crate::store::redis::errors::{describe, is_refusal, refusal};
-use crate::store::redis::keyring::{KeyOf, KeyPart, Keyring};
+use crate::store::redis::keyring::{KeyOf, Keyring};
 use crate::store::redis::link::Link;
 
 /// The name of the server's setting.
@@ -66,13 +66,14 @@ pub(super) fn hear_events(
         }
         outcome => outcome?,
     }
-    let salts = keyring.everything().filter(|it| it.part == KeyPart::Salt);
-    let salts: Vec<(String, KeyOf)> = salts.map(|it| (channel(keyring.key(it)), it)).collect();
+    let extras = keyring.everything().filter(|it| !it.part.is_list());
+    let extras = extras.map(|it| (channel(keyring.key(it)), it));
+    let extras: Vec<(String, KeyOf)> = extras.collect();
     let mut deaf = Vec::new();
-    for batch in salts.chunks(BATCH) {
+    for batch in extras.chunks(BATCH) {
         deaf.extend(subscribe_each(&mut link, batch)?);
     }
-    let known = lists.into_iter().chain(salts);
+    let known = lists.into_iter().chain(extras);
     channels.extend(known.map(|(name, of)| (name.into_bytes(), of)));
     let heard = Arc::new(HeardChanges::of_services(keyring.len()));
     let noted = Arc::clone(&heard);

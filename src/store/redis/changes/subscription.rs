@@ -60,7 +60,7 @@ pub(crate) struct Subscription {
     /// Holds one item at most.
     pub(crate) news: Receiver<SubscriptionNews>,
     heard: Arc<HeardChanges>,
-    /// The salts of whose changes the server must not tell.
+    /// The keys besides lists of whose changes the server must not tell.
     pub(crate) deaf: Vec<KeyOf>,
     /// The last of our questions that was answered.
     answered: Receiver<u64>,
@@ -104,6 +104,8 @@ impl HeardChanges {
 struct LastEvents {
     lists: ByList<AtomicU8>,
     salt: AtomicU8,
+    tripped: AtomicU8,
+    release: AtomicU8,
 }
 
 impl LastEvents {
@@ -114,6 +116,8 @@ impl LastEvents {
         match part {
             KeyPart::List(list) => &self.lists[list],
             KeyPart::Salt => &self.salt,
+            KeyPart::Tripped => &self.tripped,
+            KeyPart::Release => &self.release,
         }
     }
 
@@ -141,7 +145,7 @@ impl Subscription {
         }
     }
 
-    /// The same, which does not hear of these salts.
+    /// The same, which does not hear of these keys.
     pub(super) fn without(self, deaf: Vec<KeyOf>) -> Self {
         Self { deaf, ..self }
     }

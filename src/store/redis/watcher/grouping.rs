@@ -11,10 +11,10 @@ use crate::config::{Address, ServiceKeys};
 use crate::store::Cause;
 use crate::store::redis::changes::AnnouncedChanges;
 use crate::store::redis::cluster::{self, Division, Redirection};
+use crate::store::redis::extras::Extras;
 use crate::store::redis::keyring::Keyring;
 use crate::store::redis::link::Link;
 use crate::store::redis::rights::Rights;
-use crate::store::redis::salts::Salts;
 use crate::store::redis::types::WrongTypes;
 use crate::store::redis::watchers::Post;
 
@@ -91,7 +91,7 @@ impl Watcher {
         self.feed = self.feed.share(self.post.number, keyring.names());
         self.keyring = keyring;
         // What else was known of them is found out again.
-        (self.rights, self.salts) = (Rights::default(), Salts::default());
+        (self.rights, self.extras) = (Rights::default(), Extras::default());
         (self.types, self.announced) = (WrongTypes::default(), AnnouncedChanges::default());
         self.gone.clear();
         self.unsettled.clear();
@@ -108,7 +108,7 @@ impl Watcher {
         // WATCH and announcements belong to a connection.
         self.unsettled.clear();
         self.announced = AnnouncedChanges::default();
-        self.salts.meet();
+        self.extras.meet();
         self.by_slot = false;
         self.post.set_server(reader.address());
         self.waited = Duration::ZERO;

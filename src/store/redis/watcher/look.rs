@@ -100,12 +100,12 @@ impl Watcher {
             let (answers, untouched) = self.ask(server, &services)?;
             look.untouched &= untouched;
             if self
-                .salts
+                .extras
                 .are_missing(answers.iter().flat_map(KeysReply::bytes), &self.keyring)
             {
                 continue;
             }
-            look.salts = self.salts.read_elsewhere(
+            look.extras = self.extras.read_elsewhere(
                 &mut server.reader,
                 &self.settings,
                 (&self.keyring, &services),
@@ -171,10 +171,10 @@ impl Watcher {
             keyring: &self.keyring,
             services,
         };
-        let (rights, salts) = (&mut self.rights, &mut self.salts);
+        let (rights, extras) = (&mut self.rights, &mut self.extras);
         let question = &mut self.standings.question;
         let slot = self.open_slots.entry(slot).or_default();
-        reading::ask(&mut server.reader, slot, &query, (rights, salts), question)
+        reading::ask(&mut server.reader, slot, &query, (rights, extras), question)
     }
 
     /// The slot of some services is being migrated.

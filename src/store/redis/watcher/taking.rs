@@ -9,13 +9,13 @@ use super::{KnownService, Server, Watcher};
 use crate::lists::ByList;
 use crate::store::reading::content;
 use crate::store::redis::changes::Way;
+use crate::store::redis::extras::ExtraReply;
 use crate::store::redis::keyring::KeyOf;
 use crate::store::redis::link::Link;
 use crate::store::redis::once::wrong_of;
 use crate::store::redis::reading::{KeysReply, ServicePart};
-use crate::store::redis::salts::SaltReply;
 use crate::store::redis::unsettled::KeysLook;
-use crate::store::{Cause, ServiceReading};
+use crate::store::{Cause, ReleaseReading, ServiceReading};
 
 /// A change found by a check may be announced at this moment: how long to wait for that. A busy machine
 /// takes a while, and an unannounced change is late in any case.
@@ -42,12 +42,28 @@ impl Watcher {
         look: KeysLook,
         server: &mut Server,
     ) -> RedisResult<()> {
+        let mut releases = self.releases(answers, &look, server)?;
         let parts = answers.iter().flat_map(KeysReply::parts);
         let parts = parts.map(|part| {
-            let print = part.fingerprint(look.salts.get(&part.service), &self.hasher);
+            let salt = look.extras.get(&KeyOf::salt(part.service));
+            let print = part.fingerprint(salt, &self.hasher);
             (part, print)
         });
         let parts: Vec<_> = parts.collect();
+        // Nobody waits for lists who has to know of a release that was taken back.
+        let known = |part: &ServicePart<'_>| self.known[part.service].fingerprint;
+        let same = parts
+            .iter()
+            .filter(|(part, print)| known(part) == Some(*print));
+        let same: Vec<usize> = same.map(|(part, _)| part.service).collect();
+
+        let alone = same
+            .into_iter()
+            .filter_map(|it| self.told_release(it, &mut releases));
+        let alone: Vec<_> = alone.collect();
+        if !alone.is_empty() {
+            self.feed.see_releases(alone);
+        }
         let prints = parts.iter().map(|(part, print)| (part.service, *print));
         let services = self.keyring.services();
         let to_parse = to_parse(&prints.collect::<Vec<_>>(), &self.known, |same| {
@@ -63,11 +79,12 @@ impl Watcher {
             .iter()
             .filter(|(it, _)| to_parse.contains(&it.service))
         {
-            self.take(part, *print, &look, &mut taken)?;
+            let release = releases.remove(&part.service);
+            self.take(part, *print, (&look, release), &mut taken)?;
         }
         self.types
             .tell(&mut server.reader, &self.keyring, &taken.read, &taken.wrong)?;
-        self.tell_deaf_salts(server);
+        self.tell_deaf(server);
         self.publish(taken, &look, server);
         Ok(())
     }
@@ -77,7 +94,7 @@ impl Watcher {
         &mut self,
         part: &ServicePart<'_>,
         print: u64,
-        look: &KeysLook,
+        (look, release): (&KeysLook, Option<ReleaseReading>),
         taken: &mut TakenParts,
     ) -> RedisResult<()> {
         let service = part.service;
@@ -91,13 +108,16 @@ impl Watcher {
         taken.has_changes |= both.any(|(now, before)| now != before);
         taken.read.push(service);
         taken.wrong.extend(wrong_of(service, &lists));
-        let elsewhere = look.salts.get(&service);
+        let elsewhere = look.extras.get(&KeyOf::salt(service));
         let salt = self.salt_of(service, salt, elsewhere, &mut taken.wrong)?;
-        let has_salt = salt.as_ref().map(SaltReply::is_there);
-        let salt = self.salts.take(service, salt, &self.keyring);
+        let has_salt = salt.as_ref().map(ExtraReply::is_there);
+        let salt = self.extras.take(service, salt, &self.keyring);
         self.see_what_is_gone(service, &lists, has_salt);
         let known = &mut self.known[service];
         (known.fingerprint, known.content) = (Some(print), content);
+        if release.is_some() {
+            known.release.clone_from(&release);
+        }
         let keys = &self.keyring.services()[service];
         taken.readings.push(ServiceReading {
             service: keys.service.clone(),
@@ -105,6 +125,7 @@ impl Watcher {
             gray_of: keys.gray_of.clone(),
             salt,
             empty_for: ByList::from_fn(|list| look.empty_for(service, list)),
+            release,
         });
         Ok(())
     }
@@ -139,10 +160,10 @@ impl Watcher {
     fn salt_of(
         &mut self,
         service: usize,
-        here: Option<RedisResult<SaltReply>>,
-        elsewhere: Option<&SaltReply>,
+        here: Option<RedisResult<ExtraReply>>,
+        elsewhere: Option<&ExtraReply>,
         wrong: &mut Vec<KeyOf>,
-    ) -> RedisResult<Option<SaltReply>> {
+    ) -> RedisResult<Option<ExtraReply>> {
         let of = KeyOf::salt(service);
         let reply = match here {
             Some(Err(error)) if error.code().is_some() => {
@@ -152,21 +173,26 @@ impl Watcher {
             Some(reply) => Some(reply?),
             None => elsewhere.cloned(),
         };
-        if matches!(reply, Some(SaltReply::WrongType)) {
+        if matches!(reply, Some(ExtraReply::WrongType)) {
             wrong.push(of);
         }
         Ok(reply)
     }
 
-    /// Says once that a salt is in use whose changes are not announced: then they are found by a check.
-    fn tell_deaf_salts(&mut self, server: &Server) {
-        let mut wanted = self.salts.wanted().map(KeyOf::salt);
-        let deaf = wanted.find(|it| server.subscription.deaf.contains(it));
-        if let Some(of) = deaf
-            && !std::mem::replace(&mut self.salts_deaf, true)
-        {
+    /// Says once that a salt is in use whose changes are not announced, and that those of what is known of a
+    /// release are not: then they are found by a check.
+    fn tell_deaf(&mut self, server: &Server) {
+        let deaf = |of: &KeyOf| server.subscription.deaf.contains(of);
+        let salt = self.extras.wanted().map(KeyOf::salt).find(deaf);
+        let mut releases = self.keyring.all().into_iter();
+        let release = releases.find_map(|it| self.keyring.of_release(it).find(deaf));
+        if let Some(of) = salt.filter(|it| self.are_deaf.insert(it.part)) {
             let (key, service) = (self.keyring.key(of), self.keyring.service_field(of.service));
             log::warn!("salt-events-refused key={key:?}{service}");
+        }
+        if let Some(of) = release.filter(|it| self.are_deaf.insert(it.part)) {
+            let (key, fields) = (self.keyring.key(of), self.keyring.fields(of));
+            log::warn!("release-events-refused {fields} key={key:?}");
         }
     }
 

@@ -1,0 +1,434 @@
+//! Versions that were taken back: by this gateway, by another one, or by hand; and until when.
+//!
+//! Of each service there is one trip at most that matters: that of the version in `pre`. It is in one of these
+//! states:
+//!
+//! ```text
+//!            this gateway trips                   it is seen in the store
+//!   none ───────────────────────▶ unwritten ────────────────────────────▶ stored
+//!    ▲                              │    ▲                                  │  │
+//!    │  a new epoch, another pre    │    │      the store has lost it       │  │
+//!    ├──────────────────────────────┘    └──────────────────────────────────┘  │
+//!    │            the key was deleted                                          │
+//!    └─────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! What holds is a number in the accounts of the service ([`Pools::set_tripped`]): workers compare it with the
+//! version in the lists that a request is decided by. So a trip counts from the next request on, and is over
+//! with the very swap that brings another version. Nothing here is waited for by a request.
+//!
+//! A trip that is unwritten is written by a thread of its own ([`writing`]), again and again until the store
+//! has it; so is the file from which the next process of this gateway knows it ([`memory`]).
+//!
+//! [`Pools::set_tripped`]: crate::upstream::serving::Pools::set_tripped
+
+mod memory;
+mod writing;
+
+pub(crate) use self::memory::replace as replace_file;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Sender, bounded};
+use serde_json::{Value, json};
+
+use super::state::{ReleaseState, Trip};
+use crate::config::{Config, Store};
+use crate::lists::{Digest, ListName, Lists, ServiceName};
+use crate::store::{ReleaseReading, ReleaseWatch, StoreName, StoredText};
+use crate::upstream::in_force::InForce;
+
+/// The trips of all services. One for the process.
+pub(crate) struct Trips {
+    in_force: Arc<InForce>,
+    known: Mutex<KnownReleases>,
+    /// Rung when there is something to be written.
+    wake: Sender<()>,
+    /// Rung when others want to know.
+    bell: Sender<()>,
+}
+
+struct KnownReleases {
+    services: BTreeMap<ServiceName, KnownRelease>,
+    place: Place,
+    /// It is not what the file says.
+    is_unsaved: bool,
+}
+
+/// Where trips are kept.
+#[derive(Clone)]
+struct Place {
+    store: Store,
+    /// Tells the store from others.
+    name: String,
+    /// The name of this gateway.
+    node: String,
+    /// What the file is named after, if there is to be one.
+    last_good: Option<PathBuf>,
+    /// Another process of this gateway writes, as yet.
+    rests: bool,
+}
+
+impl Place {
+    fn of(config: &Config, rests: bool) -> Self {
+        let host = || nix::unistd::gethostname().unwrap_or_default();
+        Self {
+            store: config.store.clone(),
+            name: StoreName::of(&config.store).to_string(),
+            node: match &config.store {
+                Store::Redis(settings) => settings.fleet.node.clone(),
+                Store::File(_) => host().to_string_lossy().into_owned(),
+            },
+            last_good: config.lists.last_good.clone(),
+            rests,
+        }
+    }
+}
+
+/// What is known of the release of a service.
+#[derive(Clone, Debug, Default)]
+struct KnownRelease {
+    held: Option<HeldTrip>,
+    state: ReleaseState,
+    /// A text that is no trip, and what it was taken for when it was first seen.
+    taken_for: Option<(Vec<u8>, Trip)>,
+    /// The version of which it was logged that it was taken back.
+    told: Option<u64>,
+}
+
+/// A trip.
+#[derive(Clone, Debug, PartialEq)]
+struct HeldTrip {
+    trip: Trip,
+    version: u64,
+    /// It was seen in the store.
+    is_stored: bool,
+}
+
+/// A trip as others see it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TripView {
+    pub(crate) trip: Trip,
+    /// The store has it.
+    pub(crate) is_stored: bool,
+}
+
+impl Trips {
+    /// Begins with what another process has handed over, if there was one; else with what the file has.
+    ///
+    /// # Errors
+    /// When the thread that writes cannot be started.
+    pub(crate) fn start(
+        config: &Config,
+        in_force: &Arc<InForce>,
+        bell: Sender<()>,
+        handed: Option<Option<&str>>,
+    ) -> std::io::Result<Arc<Self>> {
+        let place = Place::of(config, handed.is_some());
+        let services = match handed {
+            Some(text) => text.map_or_else(BTreeMap::new, |it| memory::parse(it, &place.name)),
+            None => memory::read(&place),
+        };
+        let (wake, news) = bounded(1);
+        let trips = Arc::new(Self {
+            in_force: Arc::clone(in_force),
+            known: Mutex::new(KnownReleases {
+                services,
+                place,
+                is_unsaved: true,
+            }),
+            wake,
+            bell,
+        });
+        trips.tick();
+        let writer = Arc::clone(&trips);
+        let run = move || writer.write_all(&news);
+        crate::process::supervised::spawn("trips", run)?;
+        Ok(trips)
+    }
+
+    fn known(&self) -> MutexGuard<'_, KnownReleases> {
+        // Whole at any moment.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) {
+        // A ring that nobody has heard yet is enough.
+        let _ = self.wake.try_send(());
+        let _ = self.bell.try_send(());
+    }
+
+    /// The name of this gateway, as its trips have it.
+    pub(crate) fn node(&self) -> String {
+        self.known().place.node.clone()
+    }
+
+    /// Takes the version back that `trip` is about: from now on here, and for all as soon as the store has
+    /// it. False where that is not the one in `pre`, or was taken back before.
+    pub(crate) fn trip(&self, service: &ServiceName, trip: Trip) -> bool {
+        let mut known = self.known();
+        let Some(lists) = self.in_force.load_of(service) else {
+            return false;
+        };
+        let release = known.services.entry(service.clone()).or_default();
+        let version = trip.version();
+        let holds = release
+            .held
+            .as_ref()
+            .is_some_and(|it| it.version == version);
+        if lists.version != version || holds {
+            return false;
+        }
+        release.held = Some(HeldTrip {
+            trip,
+            version,
+            is_stored: false,
+        });
+        self.settle(service, release);
+        known.is_unsaved = true;
+        drop(known);
+        self.ring();
+        true
+    }
+
+    /// The release that evidence belongs to, while these `lists` of a service are in force.
+    pub(crate) fn release(&self, service: &ServiceName, lists: &Lists) -> String {
+        let known = self.known();
+        let epoch = known.services.get(service);
+        let epoch = epoch.map_or("", |it| &it.state.epoch);
+        format!("{}/{epoch}", lists.pre.digest(ListName::Pre))
+    }
+
+    /// Why the version in `pre` of a service was taken back, if it was.
+    pub(crate) fn of(&self, service: &ServiceName) -> Option<TripView> {
+        let known = self.known();
+        let held = known.services.get(service)?.held.as_ref()?;
+        let lists = self.in_force.load_of(service)?;
+        (lists.version == held.version && !lists.pre.is_empty()).then(|| TripView {
+            trip: held.trip.clone(),
+            is_stored: held.is_stored,
+        })
+    }
+
+    /// From now on, trips are kept as the settings say. Of other lists nothing is known.
+    pub(crate) fn follow(&self, config: &Config, are_others: bool) {
+        let mut known = self.known();
+        known.place = Place::of(config, known.place.rests);
+        if are_others {
+            known.services.clear();
+            for service in self.in_force.serving().services() {
+                service.pools().set_tripped(0);
+            }
+        }
+        let is_there = |it: &ServiceName| config.services.iter().any(|known| known.name == *it);
+        known.services.retain(|it, _| is_there(it));
+        known.is_unsaved = true;
+        drop(known);
+        self.ring();
+    }
+
+    /// Leaves it to another process of this gateway to write, or writes again.
+    pub(crate) fn rest(&self, rests: bool) {
+        let mut known = self.known();
+        (known.place.rests, known.is_unsaved) = (rests, true);
+        drop(known);
+        self.ring();
+    }
+
+    /// Brings what is known of a service into force, and says so if it is new.
+    fn settle(&self, service: &ServiceName, known: &mut KnownRelease) {
+        let serving = self.in_force.serving();
+        let Some(of) = serving.of(service) else {
+            return;
+        };
+        let version = known.held.as_ref().map_or(0, |it| it.version);
+        of.pools().set_tripped(version);
+        let lists = of.lists();
+        // Whoever has emptied it has no other version there; it may be on its way, or have been lost.
+        if !lists.are_read() || lists.pre.is_empty() {
+            return;
+        }
+        let name = service.in_log();
+        match &known.held {
+            Some(held) if held.version == lists.version => {
+                if known.told != Some(version) {
+                    known.told = Some(version);
+                    tell_trip(service, &held.trip);
+                }
+            }
+            Some(held) => {
+                if known.told.take().is_some() {
+                    let pre = &held.trip.pre;
+                    log::info!("trip-over {name}pre={pre} reason=\"pre has other servers\"");
+                }
+                if !held.is_stored {
+                    known.held = None;
+                    of.pools().set_tripped(0);
+                }
+            }
+            None => {
+                if known.told.take().is_some() {
+                    tell_reset(service, &known.state);
+                }
+            }
+        }
+    }
+
+    /// Looks at all services: lists may be others without a word from the store.
+    fn tick(&self) {
+        let mut known = self.known();
+        for (service, release) in &mut known.services {
+            self.settle(service, release);
+        }
+    }
+}
+
+fn tell_trip(service: &ServiceName, trip: &Trip) {
+    let name = service.in_log();
+    let Trip {
+        by,
+        why,
+        pre,
+        numbers,
+        at,
+        ..
+    } = trip;
+    let reason = trip.reason.as_deref().unwrap_or("-");
+    let numbers = match numbers {
+        Value::Null => String::new(),
+        numbers => format!(" numbers={:?}", numbers.to_string()),
+    };
+    log::warn!(
+        "tripped {name}by={by:?} why={why:?} at={at} pre={pre}{numbers} reason={reason:?} \
+         effect=\"clients that pre would serve get prod\""
+    );
+}
+
+fn tell_reset(service: &ServiceName, state: &ReleaseState) {
+    let name = service.in_log();
+    match state.reset.as_ref().filter(|it| it.epoch == state.epoch) {
+        Some(note) => {
+            let (by, reason) = (&note.by, note.reason.as_deref().unwrap_or("-"));
+            log::info!("trip-reset {name}by={by:?} reason={reason:?}");
+        }
+        None => log::info!("trip-reset {name}by=- reason=\"the key was deleted\""),
+    }
+}
+
+impl KnownRelease {
+    /// What the text of the key says, where these `lists` are in force or come into force.
+    fn read(&self, text: &[u8], service: &ServiceName, pre: Digest) -> Trip {
+        if let Some(trip) = Trip::parse(text) {
+            return trip;
+        }
+        match &self.taken_for {
+            Some((known, trip)) if known == text => trip.clone(),
+            _ => Trip::by_hand(text, service.as_str(), pre, &self.state.epoch),
+        }
+    }
+}
+
+impl ReleaseWatch for Trips {
+    fn expect(&self, service: &ServiceName, read: &ReleaseReading, pre: Digest) {
+        let StoredText::Text(text) = &read.tripped else {
+            return;
+        };
+        let known = self.known();
+        let unknown = KnownRelease::default();
+        let release = known.services.get(service).unwrap_or(&unknown);
+        let version = release.read(text, service, pre).version();
+        if version == pre.number()
+            && let Some(of) = self.in_force.serving().of(service)
+        {
+            of.pools().set_tripped(version);
+        }
+    }
+
+    fn see(&self, service: &ServiceName, read: &ReleaseReading) {
+        let mut all = self.known();
+        let before = all.services.get(service).map(|it| it.held.clone());
+        let known = all.services.entry(service.clone()).or_default();
+        match &read.state {
+            StoredText::Text(text) => known.state = ReleaseState::parse(text),
+            // Its evidence is what was lost, too.
+            StoredText::Absent if !read.lost => known.state = ReleaseState::default(),
+            StoredText::Absent | StoredText::Unknown => {}
+        }
+        let lists = self.in_force.load_of(service);
+        let lists = lists.filter(|it| it.are_read());
+        match (&read.tripped, lists) {
+            (StoredText::Text(text), Some(lists)) => {
+                let trip = known.read(text, service, lists.pre.digest(ListName::Pre));
+                let is_text = Trip::parse(text).is_none();
+                known.taken_for = is_text.then(|| (text.clone(), trip.clone()));
+                known.see_trip(trip, lists.version);
+            }
+            (StoredText::Absent, _) => {
+                known.taken_for = None;
+                known.see_none(read.lost);
+            }
+            _ => {}
+        }
+        self.settle(service, known);
+        let is_new = before.flatten() != known.held;
+        if known.held.is_none() && known.state == ReleaseState::default() {
+            all.services.remove(service);
+        }
+        all.is_unsaved |= is_new;
+        drop(all);
+        if is_new {
+            self.ring();
+        }
+    }
+
+    fn hand_over(&self) -> Option<String> {
+        let known = self.known();
+        Some(memory::render(&known.services, &known.place.name))
+    }
+}
+
+impl KnownRelease {
+    /// The store has this `trip`, while `version` is the one in `pre`.
+    fn see_trip(&mut self, trip: Trip, version: u64) {
+        let seen = HeldTrip {
+            version: trip.version(),
+            trip,
+            is_stored: true,
+        };
+        match &self.held {
+            // What is there is over, and is about to be overwritten.
+            Some(own) if !own.is_stored && own.version == version && seen.version != version => {}
+            _ => self.held = Some(seen),
+        }
+    }
+
+    /// The store has none; it may have been `lost`.
+    fn see_none(&mut self, lost: bool) {
+        let Some(held) = &mut self.held else {
+            return;
+        };
+        let epoch = &self.state.epoch;
+        let is_reset = match held.is_stored {
+            true if lost => {
+                held.is_stored = false;
+                false
+            }
+            true => true,
+            // Somebody has reset the release while this gateway could not say what it had found.
+            false => !epoch.is_empty() && epoch != held.trip.epoch(),
+        };
+        if is_reset {
+            self.held = None;
+        }
+    }
+}
+
+/// The members of the file, and of what is handed over.
+fn to_json(held: &HeldTrip) -> Value {
+    json!({ "trip": held.trip.to_json(), "stored": held.is_stored })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! The states of a trip, and what leads from one to another.
+
+use super::*;
+use crate::config::ServiceSettings;
+use crate::lists::lists_of;
+
+/// A service with these servers in `pre`.
+struct Bench {
+    trips: Arc<Trips>,
+    in_force: Arc<InForce>,
+}
+
+const PRE: [&str; 1] = ["10.0.0.9:80"];
+const OTHER: [&str; 1] = ["10.0.0.8:80"];
+
+fn config(lines: &str) -> Config {
+    let text = format!("[redis]\nurl = redis://127.0.0.1:1\ntimeout = 100ms\n{lines}");
+    Config::parse(std::path::Path::new("/g.ini"), &text, None).unwrap()
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(&config(""), None)
+    }
+
+    /// That of a process with these settings, to which this was `handed`.
+    fn with(config: &Config, handed: Option<Option<&str>>) -> Self {
+        let in_force = Arc::new(InForce::new(1));
+        in_force.set_services(&[Arc::new(ServiceSettings::default())]);
+        let bell = bounded(1).0;
+        let trips = Trips::start(config, &in_force, bell, handed).unwrap();
+        let bench = Self { trips, in_force };
+        bench.push(&PRE);
+        bench
+    }
+
+    fn push(&self, pre: &[&str]) {
+        let lists = lists_of(&["1.1.1.1"], pre, &["10.0.0.1:80"]);
+        self.in_force.store(lists);
+    }
+
+    fn pre(&self) -> Digest {
+        self.in_force.load().pre.digest(ListName::Pre)
+    }
+
+    /// A trip of what is in `pre`, in this epoch.
+    fn trip_in(&self, epoch: &str) -> Trip {
+        let pre = self.pre();
+        Trip {
+            why: "worse".to_owned(),
+            by: "gw".to_owned(),
+            ..Trip::by_hand(b"", "default", pre, epoch)
+        }
+    }
+
+    fn trips_now(&self, epoch: &str) -> bool {
+        let trip = self.trip_in(epoch);
+        self.trips.trip(&ServiceName::default(), trip)
+    }
+
+    fn read(&self, tripped: StoredText, state: StoredText, lost: bool) {
+        let read = ReleaseReading {
+            tripped,
+            state,
+            lost,
+        };
+        self.trips.see(&ServiceName::default(), &read);
+    }
+
+    fn reads(&self, text: &str) {
+        self.read(text_of(text), StoredText::Absent, false);
+    }
+
+    fn reads_none(&self) {
+        self.read(StoredText::Absent, StoredText::Absent, false);
+    }
+
+    /// Whether gray clients get `prod`; and whether the store is known to have that.
+    fn stands(&self) -> Option<bool> {
+        let serving = self.in_force.serving();
+        let view = self.trips.of(&ServiceName::default());
+        let is_tripped = serving.default_service().is_tripped();
+        assert!(view.is_none() || is_tripped, "what is shown is in force");
+        is_tripped.then(|| view.is_some_and(|it| it.is_stored))
+    }
+}
+
+fn text_of(text: &str) -> StoredText {
+    StoredText::Text(text.as_bytes().to_vec())
+}
+
+/// No trip; one that only this gateway has; one that the store has.
+const NONE: Option<bool> = None;
+const UNWRITTEN: Option<bool> = Some(false);
+const STORED: Option<bool> = Some(true);
+
+#[test]
+fn a_trip_counts_at_once_and_until_its_key_is_deleted() {
+    let bench = Bench::new();
+    assert_eq!(bench.stands(), NONE);
+    assert!(bench.trips_now(""));
+    assert_eq!(bench.stands(), UNWRITTEN);
+    assert!(!bench.trips_now(""), "it is taken back already");
+    // What was asked before it was written.
+    bench.reads_none();
+    assert_eq!(bench.stands(), UNWRITTEN);
+    bench.reads(&bench.trip_in("").to_json().to_string());
+    assert_eq!(bench.stands(), STORED);
+    bench.read(StoredText::Unknown, StoredText::Unknown, false);
+    assert_eq!(
+        bench.stands(),
+        STORED,
+        "a key that cannot be read says nothing"
+    );
+    bench.reads_none();
+    assert_eq!(bench.stands(), NONE);
+    assert!(bench.trips_now(""), "again");
+}
+
+#[test]
+fn another_version_ends_it_and_an_empty_pre_does_not() {
+    let bench = Bench::new();
+    let old = bench.trip_in("");
+    assert!(bench.trips_now(""));
+    bench.push(&[]);
+    bench.trips.tick();
+    bench.push(&PRE);
+    assert_eq!(bench.stands(), UNWRITTEN);
+    bench.push(&OTHER);
+    assert_eq!(bench.stands(), NONE);
+    bench.trips.tick();
+    bench.push(&PRE);
+    assert_eq!(bench.stands(), NONE, "it was over");
+    assert!(
+        !bench
+            .trips
+            .trip(&ServiceName::default(), Bench::new().trip_in(""))
+            || bench.stands().is_some()
+    );
+    // One that the store has is of its version, whenever that is in force.
+    bench.reads(&old.to_json().to_string());
+    bench.push(&OTHER);
+    assert_eq!(bench.stands(), NONE);
+    assert!(
+        !bench.trips.trip(&ServiceName::default(), old),
+        "that is not in pre"
+    );
+    bench.push(&PRE);
+    assert_eq!(bench.stands(), STORED);
+}
+
+#[test]
+fn what_the_store_has_lost_is_held_and_what_was_reset_meanwhile_is_not() {
+    let bench = Bench::new();
+    let text = bench.trip_in("e1").to_json().to_string();
+    let state = |epoch: &str| text_of(&format!("{{\"epoch\":\"{epoch}\"}}"));
+    bench.read(text_of(&text), state("e1"), false);
+    assert_eq!(bench.stands(), STORED);
+    bench.read(StoredText::Absent, StoredText::Absent, true);
+    assert_eq!(bench.stands(), UNWRITTEN);
+    // The lists are back, and nothing else.
+    bench.reads_none();
+    assert_eq!(bench.stands(), UNWRITTEN);
+    bench.read(StoredText::Absent, state("e1"), false);
+    assert_eq!(bench.stands(), UNWRITTEN);
+    bench.read(StoredText::Absent, state("e2"), false);
+    assert_eq!(bench.stands(), NONE);
+    let lists = bench.in_force.load();
+    let release = bench.trips.release(&ServiceName::default(), &lists);
+    assert_eq!(release, format!("{}/e2", bench.pre()));
+}
+
+#[test]
+fn a_text_is_about_the_version_that_was_there_when_it_was_first_seen() {
+    let bench = Bench::new();
+    for text in ["1", "the basket loses items", "{\"by\":\"ann\"}", ""] {
+        bench.push(&PRE);
+        bench.reads(text);
+        assert_eq!(bench.stands(), STORED, "{text}");
+        bench.push(&OTHER);
+        bench.reads(text);
+        assert_eq!(bench.stands(), NONE, "{text}");
+        bench.push(&PRE);
+        assert_eq!(bench.stands(), STORED, "{text}");
+        bench.reads_none();
+        assert_eq!(bench.stands(), NONE, "{text}");
+    }
+}
+
+#[test]
+fn what_another_gateway_has_written_counts_and_what_is_over_does_not_disturb() {
+    let bench = Bench::new();
+    let over = bench.trip_in("").to_json().to_string();
+    bench.push(&OTHER);
+    assert!(bench.trips_now(""));
+    bench.reads(&over);
+    assert_eq!(bench.stands(), UNWRITTEN);
+    let others = bench.trip_in("").to_json();
+    bench.reads(&others.to_string());
+    assert_eq!(bench.stands(), STORED);
+}
+
+#[test]
+fn a_trip_that_comes_with_its_version_counts_from_the_same_moment() {
+    let bench = Bench::new();
+    let new = lists_of(&["1.1.1.1"], &OTHER, &["10.0.0.1:80"]);
+    let pre = new.pre.digest(ListName::Pre);
+    let trip = Trip::by_hand(b"", "default", pre, "");
+    for text in [trip.to_json().to_string(), "stop".to_owned()] {
+        bench.push(&PRE);
+        let read = ReleaseReading {
+            tripped: text_of(&text),
+            ..ReleaseReading::default()
+        };
+        bench.trips.expect(&ServiceName::default(), &read, pre);
+        assert_eq!(bench.stands(), NONE);
+        bench.in_force.store(new.clone());
+        assert!(bench.in_force.serving().default_service().is_tripped());
+        bench.reads(&text);
+        assert_eq!(bench.stands(), STORED);
+        bench.reads_none();
+    }
+}
+
+#[test]
+fn the_next_process_goes_on_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("lists");
+    let with_copy = config(&format!("[lists]\nlast_good = {}\n", copy.display()));
+    let bench = Bench::with(&with_copy, None);
+    assert!(bench.trips_now("e"));
+    let handed = ReleaseWatch::hand_over(&*bench.trips);
+    let next = Bench::with(&config(""), Some(handed.as_deref()));
+    assert_eq!(next.stands(), UNWRITTEN);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let file = folder.path().join("lists.trips");
+    while !file.exists() && std::time::Instant::now() < until {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let restarted = Bench::with(&with_copy, None);
+    assert_eq!(restarted.stands(), UNWRITTEN);
+    let elsewhere = config(&format!(
+        "gray_key = x\n[lists]\nlast_good = {}\n",
+        copy.display()
+    ));
+    assert_eq!(Bench::with(&elsewhere, None).stands(), NONE);
+}

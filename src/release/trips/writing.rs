@@ -1,0 +1,242 @@
+//! Writing trips to the store, so that they hold for all; and the file for the next process.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use redis::{RedisError, RedisResult};
+
+use super::{Place, Trips, memory};
+use crate::config::{RedisSettings, Store};
+use crate::lists::ServiceName;
+use crate::release::state::{ReleaseState, Trip};
+use crate::store::file::beside;
+use crate::store::redis::errors::{describe, io_error};
+use crate::store::redis::link::Link;
+use crate::store::redis::place::Finder;
+use crate::store::redis::{Division, Keyring, transaction};
+
+/// Time between two looks at all services, and between two attempts to write.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A trip that was written is seen by then, or was removed or lost.
+const SEEN: Duration = Duration::from_secs(5);
+
+/// What has come of an attempt to write.
+enum Written {
+    /// The store has it, or had it.
+    Yes,
+    /// It is over.
+    Over,
+    /// The store has no lists: it is filled first.
+    Empty,
+    /// Somebody has changed something meanwhile.
+    Again,
+}
+
+/// What was tried for a service.
+struct Attempt {
+    service: ServiceName,
+    trip: Trip,
+    at: Instant,
+    was_written: bool,
+    /// What was said of it.
+    told: Option<String>,
+}
+
+impl Trips {
+    /// Writes what is to be written, for as long as the process lives.
+    pub(super) fn write_all(&self, news: &Receiver<()>) {
+        let mut attempts: Vec<Attempt> = Vec::new();
+        let mut save_told = None;
+        loop {
+            // A ring or not.
+            let _ = news.recv_timeout(LOOK);
+            self.tick();
+            let (place, unwritten) = self.unwritten();
+            if place.rests {
+                continue;
+            }
+            self.save(&mut save_told);
+            attempts.retain(|it| unwritten.contains(&(it.service.clone(), it.trip.clone())));
+            for (service, trip) in unwritten {
+                let known = attempts.iter().position(|it| it.service == service);
+                let mut attempt = match known {
+                    Some(at) if !attempts[at].is_due() => continue,
+                    Some(at) => attempts.swap_remove(at),
+                    None => Attempt::new(service, trip),
+                };
+                attempt.make(&place);
+                attempts.push(attempt);
+            }
+        }
+    }
+
+    /// What the store does not have.
+    fn unwritten(&self) -> (Place, Vec<(ServiceName, Trip)>) {
+        let known = self.known();
+        let unwritten = known.services.iter().filter_map(|(service, it)| {
+            let held = it.held.as_ref().filter(|it| !it.is_stored)?;
+            Some((service.clone(), held.trip.clone()))
+        });
+        (known.place.clone(), unwritten.collect())
+    }
+
+    /// Writes the file, if it says something else.
+    fn save(&self, told: &mut Option<String>) {
+        let mut known = self.known();
+        if !known.is_unsaved {
+            return;
+        }
+        let (place, services) = (known.place.clone(), known.services.clone());
+        known.is_unsaved = false;
+        drop(known);
+        match memory::write(&place, &services) {
+            Ok(()) => *told = None,
+            Err(error) => {
+                self.known().is_unsaved = true;
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    log::warn!("trips-not-saved error={error:?}");
+                }
+                *told = Some(error);
+            }
+        }
+    }
+}
+
+impl Attempt {
+    fn new(service: ServiceName, trip: Trip) -> Self {
+        Self {
+            service,
+            trip,
+            at: Instant::now(),
+            was_written: false,
+            told: None,
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let pause = if self.was_written { SEEN } else { LOOK };
+        self.at.elapsed() >= pause
+    }
+
+    /// Tries to write it.
+    fn make(&mut self, place: &Place) {
+        let outcome = match &place.store {
+            Store::Redis(settings) => write_to_redis(settings, &self.service, &self.trip),
+            Store::File(path) => {
+                write_beside(path, &self.service, &self.trip).map_err(|it| it.to_string())
+            }
+        };
+        self.at = Instant::now();
+        self.was_written = matches!(outcome, Ok(Written::Yes));
+        let (name, pre) = (self.service.in_log(), &self.trip.pre);
+        let error = match outcome {
+            Ok(Written::Yes) => {
+                log::info!("trip-written {name}pre={pre}");
+                self.told = None;
+                return;
+            }
+            // What is read next says so.
+            Ok(Written::Over | Written::Again) => return,
+            Ok(Written::Empty) => "the store has no lists".to_owned(),
+            Err(error) => error,
+        };
+        if self.told.as_ref() != Some(&error) {
+            log::warn!(
+                "trip-unwritten {name}pre={pre} error={error:?} effect=\"it holds in this gateway, and is written as \
+                 soon as that is possible\""
+            );
+        }
+        self.told = Some(error);
+    }
+}
+
+/// Writes a trip to Redis, unless it has one of the same version.
+///
+/// # Errors
+/// In words, why it cannot be written.
+fn write_to_redis(
+    settings: &RedisSettings,
+    service: &ServiceName,
+    trip: &Trip,
+) -> Result<Written, String> {
+    let mut finder = Finder::quiet();
+    let keys = settings.services.iter().find(|it| it.service == *service);
+    let Some(keys) = keys else {
+        return Ok(Written::Over);
+    };
+    let Some(tripped) = &keys.tripped else {
+        return Err("its tripped_key is the key of something else".to_owned());
+    };
+    let keyring = Keyring::new(vec![keys.clone()]);
+    let outcome = finder
+        .open_at_lists(settings, &keyring, &mut Division::default())
+        .and_then(|mut link| {
+            let keys = (tripped.as_str(), keys.release.as_deref(), &*keys.lists.pre);
+            write_there(&mut link, keys, trip)
+        });
+    outcome.map_err(|error| match error.code() {
+        Some("MOVED" | "CROSSSLOT") => format!(
+            "{}; give tripped_key, release_key and the lists one hash tag",
+            describe(&error)
+        ),
+        _ => finder.describe(&error),
+    })
+}
+
+fn write_there(
+    link: &mut Link,
+    (tripped, release, pre): (&str, Option<&str>, &str),
+    trip: &Trip,
+) -> RedisResult<Written> {
+    link.ask(redis::cmd("WATCH").arg(tripped))?;
+    let get = |link: &mut Link, key: &str| -> RedisResult<Option<Vec<u8>>> {
+        redis::from_redis_value(link.ask(redis::cmd("GET").arg(key))?).map_err(RedisError::from)
+    };
+    let before = get(link, tripped)?;
+    if before
+        .as_deref()
+        .and_then(Trip::parse)
+        .is_some_and(|it| it.pre == trip.pre)
+    {
+        return Ok(Written::Yes);
+    }
+    // Whoever may not read it does not know of a reset by others, as it does not otherwise.
+    let state = release.and_then(|key| get(link, key).ok().flatten());
+    let epoch = state
+        .map(|it| ReleaseState::parse(&it).epoch)
+        .unwrap_or_default();
+    if !epoch.is_empty() && epoch != trip.epoch() {
+        return Ok(Written::Over);
+    }
+    let kind = link.ask(redis::cmd("TYPE").arg(pre))?;
+    if redis::from_redis_value::<String>(kind)? == "none" {
+        return Ok(Written::Empty);
+    }
+    let mut pipe = redis::pipe();
+    pipe.cmd("SET").arg(tripped).arg(trip.to_json().to_string());
+    let Some(replies) = transaction::run(link, &pipe)? else {
+        return Ok(Written::Again);
+    };
+    let reply = replies.into_iter().next();
+    reply.ok_or_else(|| io_error("the transaction has too few replies"))??;
+    Ok(Written::Yes)
+}
+
+/// Writes a trip beside the lists file, unless there is one of the same version.
+fn write_beside(lists: &Path, service: &ServiceName, trip: &Trip) -> io::Result<Written> {
+    let path = beside(lists, service, "tripped");
+    let before = match fs::read(&path) {
+        Ok(text) => Trip::parse(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    if before.is_none_or(|it| it.pre != trip.pre) {
+        memory::replace(&path, format!("{}\n", trip.to_json()).as_bytes())?;
+    }
+    Ok(Written::Yes)
+}

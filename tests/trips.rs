@@ -1,0 +1,395 @@
+//! Versions that were taken back: by a key that somebody sets, or a gateway; on every gateway, at once, and for
+//! as long as that is meant.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod support;
+
+use std::fmt::Display;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::{
+    DEADLINE, FileSite, Gateway, Origin, Redis, Setup, poll, run_to_exit, upgrade_well, wait_until,
+};
+
+const KEY: &str = "graygate:tripped";
+
+/// A client that is in the gray list, and one that is not.
+const GRAY: &str = "127.0.0.5";
+const OTHER: &str = "127.0.0.6";
+
+/// A Redis with lists, the origins in them, and gateways.
+struct Site {
+    redis: Redis,
+    pre: Origin,
+    prod: Origin,
+    gateways: Vec<Gateway>,
+}
+
+impl Site {
+    #[track_caller]
+    fn start(count: usize) -> Self {
+        Self::with(count, |it| it)
+    }
+
+    #[track_caller]
+    fn with(count: usize, edit: impl Fn(Setup) -> Setup) -> Self {
+        let (pre, prod) = Origin::pre_and_prod();
+        let redis = Redis::start();
+        let mut site = Self {
+            redis,
+            pre,
+            prod,
+            gateways: Vec::new(),
+        };
+        site.fill();
+        for number in 0..count {
+            site.add(number, &edit);
+        }
+        site
+    }
+
+    #[track_caller]
+    fn add(&mut self, number: usize, edit: impl Fn(Setup) -> Setup) {
+        let setup = Setup::new().redis(self.redis.url());
+        let setup = setup.set("redis.node", format!("gw-{number}"));
+        let setup = setup.set("redis.check_interval", "1h");
+        let setup = setup.set("gray.force_header", "X-Force");
+        let gateway = edit(setup).start();
+        gateway.wait_for_lists("the lists", |it| it["generation"] != 0);
+        self.gateways.push(gateway);
+    }
+
+    /// Writes the lists.
+    #[track_caller]
+    fn fill(&self) {
+        self.redis.push_peers(&self.pre, &self.prod);
+        self.redis.push("gray", &[&GRAY]);
+    }
+
+    fn first(&self) -> &Gateway {
+        &self.gateways[0]
+    }
+
+    /// Waits until every gateway serves the gray client by this pool; how long that took.
+    #[track_caller]
+    fn wait(&self, pool: &str) -> Duration {
+        let begun = Instant::now();
+        for gateway in &self.gateways {
+            let asked = || (served(gateway, GRAY) == pool).then_some(());
+            poll(DEADLINE, asked).unwrap_or_else(|| panic!("not served by {pool}"));
+        }
+        begun.elapsed()
+    }
+
+    fn pre_digest(&self) -> String {
+        let page = self.first().lists();
+        page["digests"]["pre"].as_str().unwrap().to_owned()
+    }
+
+    /// What a gateway writes that takes back what is in `pre`.
+    fn trip(&self, epoch: &str) -> Value {
+        let pre = self.pre_digest();
+        json!({
+            "service": "default", "by": "gw-9", "at": "2026-11-25T19:16:26.123Z", "why": "worse", "pre": pre,
+            "release": format!("{pre}/{epoch}"), "numbers": { "n": 41, "x": 3 }, "reason": null,
+        })
+    }
+}
+
+/// Who has answered this client.
+fn served(gateway: &Gateway, client: &str) -> String {
+    gateway.get(client, "/").text()
+}
+
+fn ini(gateway: &Gateway) -> String {
+    gateway.path("graygate.ini").display().to_string()
+}
+
+fn stdout_of(arguments: &[&str]) -> String {
+    let output = run_to_exit(arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code().is_some_and(|it| it < 3), "{output:?}");
+    text
+}
+
+#[test]
+fn a_key_takes_a_version_back_on_every_gateway_at_once_and_its_removal_brings_it_again() {
+    let site = Site::start(3);
+    site.wait("pre");
+    let mut slowest = Duration::ZERO;
+    for text in ["stop", &site.trip("").to_string(), "{\"by\":\"ann\"}", "7"] {
+        site.redis.cli(&["SET", KEY, text]);
+        let there = site.wait("prod");
+        site.redis.cli(&["DEL", KEY]);
+        slowest = slowest.max(there).max(site.wait("pre"));
+    }
+    println!("three gateways within {slowest:?}");
+    site.redis.cli(&["SET", KEY, "the basket loses items"]);
+    site.wait("prod");
+    for gateway in &site.gateways {
+        gateway.wait_for_access(&format!("client={GRAY} pool=prod reason=tripped"));
+        let line = gateway.wait_for_log("tripped by=");
+        assert!(line.contains("the basket loses items"), "{line}");
+        // Nobody else is concerned; and a tester has what was asked for.
+        assert_eq!(served(gateway, OTHER), "prod");
+        gateway.wait_for_access(&format!("client={OTHER} pool=prod reason=unlisted"));
+        let mut client = gateway.connect_from(GRAY);
+        let forced = client.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Force: pre\r\n\r\n");
+        assert_eq!(forced.text(), "pre");
+        gateway.wait_for_metric("graygate_tripped", 1.0);
+        let name = "graygate_decisions_total{pool=\"prod\",reason=\"tripped\"}";
+        assert!(gateway.metric(name) >= 1.0);
+        let trip = &gateway.lists()["tripped"];
+        assert_eq!(trip["reason"], "the basket loses items");
+        assert_eq!(trip["pre"], site.pre_digest());
+        assert_eq!(trip["stored"], true);
+    }
+    let ini = ini(site.first());
+    let status = stdout_of(&["status", "-c", &ini]);
+    let line = status.lines().find(|it| it.starts_with("TRIPPED")).unwrap();
+    assert!(line.contains("graygate verdict reset"), "{line}");
+    let explained = stdout_of(&["explain", GRAY, "-c", &ini]);
+    assert!(explained.contains("tripped"), "{explained}");
+    let stored = stdout_of(&["explain", GRAY, "--offline", "-c", &ini]);
+    assert!(stored.contains("tripped"), "{stored}");
+    wait_until("the fleet to know it", DEADLINE, || {
+        let output = run_to_exit(&["fleet", "-c", &ini]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        text.contains("pre is taken back on 3 of 3 gateways")
+    });
+    site.redis.cli(&["DEL", KEY]);
+    site.wait("pre");
+    site.first().wait_for_log("trip-reset");
+    site.first().wait_for_metric("graygate_tripped", 0.0);
+}
+
+#[test]
+fn another_pre_ends_it_at_once_and_nobody_gets_the_old_one_in_between() {
+    let site = Site::start(1);
+    let new = Origin::named("new");
+    site.redis.cli(&["SET", KEY, "stop"]);
+    site.wait("prod");
+    let (gateway, redis) = (site.first(), &site.redis);
+    let before = site.pre.seen(|it| it.requests.len());
+    // Also where the key is deleted in the same moment.
+    for (is_deleted, expected) in [(true, "new"), (false, "new")] {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let by = served(gateway, GRAY);
+                        assert!(by == "prod" || by == "new", "{by}");
+                    }
+                });
+            }
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd("DEL").arg("pre").ignore();
+            pipe.cmd("RPUSH")
+                .arg("pre")
+                .arg(new.address().to_string())
+                .ignore();
+            if is_deleted {
+                pipe.cmd("DEL").arg(KEY).ignore();
+            }
+            pipe.exec(&mut redis.connect(0)).unwrap();
+            site.wait(expected);
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(
+            site.pre.seen(|it| it.requests.len()),
+            before,
+            "old servers were asked"
+        );
+        if is_deleted {
+            // Back to where it was.
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd("DEL").arg("pre").ignore();
+            pipe.cmd("RPUSH")
+                .arg("pre")
+                .arg(site.pre.address().to_string())
+                .ignore();
+            pipe.cmd("SET").arg(KEY).arg(trip_of(&site)).ignore();
+            pipe.exec(&mut redis.connect(0)).unwrap();
+            site.wait("prod");
+        }
+    }
+    gateway.wait_for_log("trip-over");
+}
+
+/// The key of what was in `pre` at first.
+fn trip_of(site: &Site) -> String {
+    let lists = graygate::lists::PeerList::parse([site.pre.address().to_string()], 80);
+    let pre = lists.digest(graygate::lists::ListName::Pre);
+    json!({ "pre": pre.to_string(), "by": "gw-9", "why": "worse" }).to_string()
+}
+
+#[test]
+fn it_outlives_a_redis_that_loses_its_data_and_is_written_again_once_there_are_lists() {
+    let mut site = Site::start(2);
+    site.redis.cli(&["SET", KEY, &site.trip("").to_string()]);
+    site.wait("prod");
+    site.redis.cli(&["FLUSHALL"]);
+    site.first().wait_for_log("trip-unwritten");
+    site.fill();
+    wait_until("the key to be written", DEADLINE, || {
+        site.redis.cli(&["GET", KEY]) != redis::Value::Nil
+    });
+    site.wait("prod");
+    // Killed, and back without its data.
+    site.redis.kill();
+    site.wait("prod");
+    site.redis.restart();
+    site.redis.cli(&["FLUSHALL"]);
+    site.fill();
+    wait_until("the key to be written again", DEADLINE, || {
+        site.redis.cli(&["GET", KEY]) != redis::Value::Nil
+    });
+    site.wait("prod");
+    site.redis.cli(&["DEL", KEY]);
+    site.wait("pre");
+}
+
+#[test]
+fn a_restart_without_redis_and_an_upgrade_know_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("last-good");
+    let with_copy = |it: Setup| {
+        let it = it.set("gateway.pid_file", "pid");
+        it.set("lists.last_good", copy.display())
+    };
+    let mut site = Site::with(1, with_copy);
+    site.redis.cli(&["SET", KEY, &site.trip("").to_string()]);
+    site.wait("prod");
+    let file = folder.path().join("last-good.trips");
+    wait_until("the file", DEADLINE, || file.exists() && copy.exists());
+    upgrade_well(site.first());
+    assert_eq!(served(site.first(), GRAY), "prod");
+    let gateway = site.gateways.remove(0);
+    gateway.end();
+    site.redis.kill();
+    let setup = Setup::new().redis(site.redis.url());
+    let gateway = with_copy(setup.set("redis.timeout", "1s")).start();
+    gateway.wait_for_lists("those of the copy", |it| it["generation"] != 0);
+    assert_eq!(served(&gateway, GRAY), "prod");
+    gateway.wait_for_access(&format!("client={GRAY} pool=prod reason=tripped"));
+    site.redis.restart();
+    site.fill();
+    // It was written, and is gone: somebody has deleted it meanwhile, or the server has lost it.
+    gateway.wait_served(GRAY, "pre", DEADLINE);
+    wait_until("the file to go", DEADLINE, || !file.exists());
+}
+
+#[test]
+fn a_key_that_cannot_be_read_disturbs_nobody() {
+    let site = Site::start(1);
+    let redis = &site.redis;
+    // Of a wrong type.
+    redis.cli(&["RPUSH", KEY, "x"]);
+    let line = site.first().wait_for_log("release-key-refused");
+    assert!(
+        line.contains("list=tripped") && line.contains("it is no string"),
+        "{line}"
+    );
+    redis.push("gray", &[&GRAY, &OTHER]);
+    site.first().wait_served(OTHER, "pre", DEADLINE);
+    redis.cli(&["DEL", KEY]);
+    redis.cli(&["SET", KEY, "stop"]);
+    site.wait("prod");
+    // What held before it became unreadable holds.
+    redis.cli(&["DEL", "graygate:release"]);
+    redis.cli(&["HSET", "graygate:release", "a", "b"]);
+    redis.push("gray", &[&GRAY]);
+    site.first().wait_served(OTHER, "prod", DEADLINE);
+    site.wait("prod");
+    // One that may not be read.
+    let acl = [
+        "ACL", "SETUSER", "reader", "on", ">secret", "~gray", "~pre", "~prod", "&*", "+@all",
+    ];
+    redis.cli(&acl);
+    let url = redis.url().replace("redis://", "redis://reader:secret@");
+    let setup = Setup::new().redis(url).set("redis.heartbeat", "off");
+    let gateway = setup.set("redis.check_interval", "200ms").start();
+    gateway.wait_served(GRAY, "pre", DEADLINE);
+    let line = gateway.wait_for_log("release-key-refused");
+    assert!(
+        line.contains("NOPERM") || line.to_lowercase().contains("permission"),
+        "{line}"
+    );
+    redis.push("gray", &[&OTHER]);
+    gateway.wait_served(OTHER, "pre", DEADLINE);
+    gateway.wait_served(GRAY, "prod", DEADLINE);
+    assert_eq!(gateway.stderr.count("lists-unreadable"), 0);
+    assert_eq!(
+        gateway.stderr.count("release-key-refused"),
+        2,
+        "once for each key"
+    );
+    // With the right, it counts.
+    redis.push("gray", &[&GRAY]);
+    gateway.wait_served(GRAY, "pre", DEADLINE);
+    redis.cli(&["ACL", "SETUSER", "reader", "~graygate:*"]);
+    gateway.wait_served(GRAY, "prod", DEADLINE);
+}
+
+#[test]
+fn where_there_is_no_verdict_the_key_is_not_asked_for() {
+    let site = Site::with(1, |it| it.set("verdict.mode", "off"));
+    site.redis.cli(&["SET", KEY, "stop"]);
+    let reads = || {
+        let stats = site.redis.cli(&["INFO", "commandstats"]);
+        let text: String = redis::from_redis_value(stats).unwrap();
+        text.contains("cmdstat_get:")
+    };
+    site.redis.push("gray", &[&GRAY, &OTHER]);
+    site.first().wait_served(OTHER, "pre", DEADLINE);
+    site.wait("pre");
+    assert!(!reads() || site.first().lists()["tripped"].is_null());
+}
+
+#[test]
+fn nobody_is_sent_to_an_empty_prod() {
+    let site = FileSite::with(&[GRAY], |it| it);
+    let FileSite { gateway, pre, .. } = &site;
+    let key = beside(gateway, "tripped");
+    fs::write(&key, "stop").unwrap();
+    gateway.wait_served(GRAY, "prod", DEADLINE);
+    let line = gateway.wait_for_log("tripped by=");
+    assert!(line.contains("reason=\"stop\""), "{line}");
+    let text = |gray: &dyn Display| format!("[gray]\n{gray}\n[pre]\n{}\n[prod]\n", pre.address());
+    gateway.write_lists_text(&text(&GRAY));
+    let held = gateway.wait_for_lists("what is held", |it| it["held"] != json!([]));
+    let digest = held["held"][0]["digest"].as_str().unwrap();
+    run_to_exit(&["lists", "accept", digest, "-c", &ini(gateway)]);
+    gateway.wait_served(GRAY, "pre", DEADLINE);
+}
+
+/// The file beside the lists file of a gateway.
+fn beside(gateway: &Gateway, what: &str) -> std::path::PathBuf {
+    let mut path = gateway.path("lists").into_os_string();
+    path.push(format!(".{what}"));
+    Path::new(&path).to_owned()
+}
+
+#[test]
+fn with_a_lists_file_the_key_is_a_file_beside_it_and_holds_through_a_restart() {
+    let site = FileSite::with(&[GRAY], |it| it.set("gateway.pid_file", "pid"));
+    let FileSite { gateway, .. } = &site;
+    assert_eq!(served(gateway, GRAY), "pre");
+    let key = beside(gateway, "tripped");
+    fs::write(&key, "stop").unwrap();
+    gateway.wait_served(GRAY, "prod", DEADLINE);
+    gateway.wait_for_access(&format!("client={GRAY} pool=prod reason=tripped"));
+    let explained = stdout_of(&["explain", GRAY, "--offline", "-c", &ini(gateway)]);
+    assert!(explained.contains("tripped"), "{explained}");
+    upgrade_well(gateway);
+    assert_eq!(served(gateway, GRAY), "prod");
+    fs::remove_file(&key).unwrap();
+    gateway.wait_served(GRAY, "pre", DEADLINE);
+    gateway.wait_for_log("trip-reset");
+}
