@@ -111,7 +111,10 @@ fn whatever_only_a_restart_changes_is_changed_by_an_upgrade_under_load() {
     wait_until("the old process has ended", DEADLINE, || has_ended(old));
     assert!(std::net::TcpStream::connect(gone).is_err());
     assert!(std::net::TcpStream::connect(gateway.admin()).is_err());
-    assert!(!gateway.path("run/admin.sock").exists());
+    // Whichever of the two lets go of it last takes it away.
+    wait_until("the old socket has gone", DEADLINE, || {
+        !gateway.path("run/admin.sock").exists()
+    });
     assert!(gateway.path("run-2/other.sock").exists());
 
     let metrics = page(admin, "/metrics").unwrap();

@@ -1,7 +1,8 @@
 //! What the end-to-end tests stand on: the real gateway as a child process, scripted origins, a
 //! raw HTTP client and real Redis servers.
 //!
-//! Everything listens on a free port of a loopback address, so that tests run in parallel.
+//! Everything listens on a free port of a loopback address, so that tests run in parallel. A loop that makes
+//! connection after connection does so by [`Client::from_another`]: 127.0.0.1 runs out of ports.
 //! Everything waits on conditions with a deadline: there is no sleep but in [`poll`]. What
 //! a test starts ends with it.
 //!
