@@ -459,7 +459,9 @@ impl Driver<'_> {
                     self.add_writing(&mut pipe, key);
                 }
                 pipe.exec(&mut other).unwrap();
-                self.expect();
+                // Of no service that this changes is anything announced: what is read for another reason
+                // before the next check is read alone.
+                self.expect_apart();
                 self.send(&["SWAPDB", "0", "1"]);
                 self.settle("swapped", CHECKED);
             }
@@ -502,9 +504,25 @@ impl Driver<'_> {
                 self.surely_change();
             }
             5 => self.restart_with_others(),
-            _ => self.follow_another(),
+            _ => {
+                self.follow_another();
+                self.settle("recovered", RECOVERED);
+                // Only a check asks whose data these are; none of them before that would mean that they are lost.
+                return self.wait_for_checks();
+            }
         }
         self.settle("recovered", RECOVERED);
+    }
+
+    /// Waits until every gateway has made a full check.
+    fn wait_for_checks(&self) {
+        let begun = Instant::now();
+        for gateway in self.gateways {
+            crate::support::wait_until("the lists are checked", RECOVERED, || {
+                let age = page(gateway, "default").unwrap()["age_seconds"].as_f64();
+                age.is_some_and(|it| Duration::from_secs_f64(it) < begun.elapsed())
+            });
+        }
     }
 
     /// Redis comes back without what it had, and is filled with something else.
