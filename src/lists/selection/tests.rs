@@ -259,19 +259,21 @@ fn an_entry_holds_until_its_end_and_only_then_is_the_clock_needed() {
 #[test]
 fn nobody_becomes_a_visitor_whom_another_term_keeps_out() {
     let head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    let rule = rule(&[
-        share(10_000, ShareKey::Visitor),
-        Term::Part(header("x-tester"), Test::Present),
-    ]);
+    let tester = Term::Part(header("x-tester"), Test::Present);
+    // The client is in the other half: its bucket is 6006.
+    let half = share(5_000, ShareKey::Client);
     let mut parsed = RequestHead::default();
     let parsed_so = parsed.parse(head.as_bytes(), &mut Scanner::default(), &LIMITS);
     assert!(parsed_so.is_ok());
     let next_id = || VisitorId::of(7);
     let visitor = Visitor::new(b"v", &next_id);
-    let subject = Subject::new(IpAddr::from([1, 1, 1, 1]), &parsed, head.as_bytes());
+    let subject = Subject::new(IpAddr::from([10, 0, 0, 1]), &parsed, head.as_bytes());
     let subject = subject.with_visitor(&visitor);
-    assert_eq!(select_of(&[rule], &subject), [None; 2]);
-    assert_eq!(visitor.to_be_told(), None);
+    for other in [tester, half] {
+        let rule = rule(&[share(10_000, ShareKey::Visitor), other]);
+        assert_eq!(select_of(&[rule], &subject), [None; 2]);
+        assert_eq!(visitor.to_be_told(), None);
+    }
 }
 
 #[test]
