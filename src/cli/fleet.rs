@@ -243,6 +243,7 @@ pub(super) mod tests {
             services: BTreeMap::new(),
             entries: 2,
             entries_used: 1,
+            verdicts: BTreeMap::new(),
             instance: "i".to_owned(),
             pid: 1,
             started_at: String::new(),

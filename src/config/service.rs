@@ -1,6 +1,6 @@
 //! Services: sections `[service NAME]` with what belongs to them, `[service NAME health]` and those of its
-//! pools, and `[service NAME verdict]`. What they do not say holds as `[upstream]`, `[health]` and `[verdict]`
-//! have it.
+//! pools, and `[service NAME verdict]`. What they do not say holds as `[upstream]`, `[health]` and
+//! `[verdict]` have it.
 //!
 //! The first service is the default one, which the other sections are about. Those of the file follow in its
 //! order. No two of them have the same host and path, so that it is never a matter of their order which one a

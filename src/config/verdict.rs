@@ -1,5 +1,5 @@
-//! Section `[verdict]`: whether a release is found out to be worse than the old version, and what is done about
-//! it. `[service NAME verdict]` holds for one service, and goes before it key by key.
+//! Section `[verdict]`: how it is found out whether a release is worse than the old version, and what follows.
+//! `[service NAME verdict]` holds for one service, and goes before it key by key.
 
 use std::ops::RangeInclusive;
 

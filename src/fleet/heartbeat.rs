@@ -19,7 +19,7 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::index::Index;
 use crate::config;
-use crate::fleet::node::{GRAMMAR, Node, NodeService};
+use crate::fleet::node::{GRAMMAR, Node, NodeService, NodeVerdict};
 use crate::store::flaps::{Flaps, Success};
 use crate::store::redis::errors::{describe, io_error};
 use crate::store::redis::link::Link;
@@ -97,6 +97,8 @@ pub(crate) struct NodeReport {
     pub services: BTreeMap<String, NodeService>,
     /// What grammar its entries need.
     pub entries_used: u64,
+    /// What it has seen of releases.
+    pub verdicts: BTreeMap<String, NodeVerdict>,
     /// When all of it was last known to hold.
     pub checked: Option<Instant>,
     /// The server where it comes from: the heartbeat is written there, too.
@@ -187,7 +189,7 @@ impl Heartbeat {
 }
 
 /// The part of a heartbeat for which others wait.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 struct Announced {
     generation: u64,
     digest: Option<String>,
@@ -195,6 +197,7 @@ struct Announced {
     held: Vec<String>,
     tripped: Option<String>,
     services: BTreeMap<String, NodeService>,
+    verdicts: BTreeMap<String, NodeVerdict>,
 }
 
 impl Announced {
@@ -206,7 +209,22 @@ impl Announced {
             held: node.held.clone(),
             tripped: node.tripped.clone(),
             services: node.services.clone(),
+            verdicts: node.verdicts.clone(),
         }
+    }
+
+    /// Whether there is anything in it that others wait for, after the `other` one.
+    fn is_news_after(&self, other: &Self) -> bool {
+        let lists = |it: &Self| (it.generation, it.digest.clone(), it.held.clone());
+        let is_told = |(service, it): (&String, &NodeVerdict)| {
+            let told = other.verdicts.get(service);
+            told.is_some_and(|told| !it.differs_much(told))
+        };
+        lists(self) != lists(other)
+            || self.mode != other.mode
+            || self.services != other.services
+            || self.verdicts.len() != other.verdicts.len()
+            || !self.verdicts.iter().all(is_told)
     }
 }
 
@@ -286,7 +304,10 @@ impl Beater {
     }
 
     fn is_news(&self) -> bool {
-        self.announced.as_ref() != Some(&Announced::of(&self.node()))
+        let now = Announced::of(&self.node());
+        self.announced
+            .as_ref()
+            .is_none_or(|it| now.is_news_after(it))
     }
 
     fn ttl(&self) -> Duration {
@@ -308,6 +329,7 @@ impl Beater {
             services: report.services,
             entries: GRAMMAR,
             entries_used: report.entries_used,
+            verdicts: report.verdicts,
             instance: self.instance.clone(),
             pid: std::process::id().into(),
             started_at: self.started_at.clone(),

@@ -32,6 +32,8 @@ pub(crate) struct Node {
     pub entries: u64,
     /// What grammar its own lists need.
     pub entries_used: u64,
+    /// What it has seen of the releases that are under way, by their services.
+    pub verdicts: BTreeMap<String, NodeVerdict>,
     /// Identifies the process, beyond name and process id.
     pub instance: String,
     /// The process id.
@@ -80,6 +82,118 @@ impl NodeService {
     }
 }
 
+/// The most hashes of clients that are read of a heartbeat.
+const CLIENTS: usize = 64;
+
+/// What a gateway has seen of a release.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NodeVerdict {
+    /// Which release: what belongs to another one, or to another step of it, says nothing of this.
+    pub release: String,
+    /// What it finds itself, with what it knows of others.
+    pub finding: String,
+    /// Of failures.
+    pub failing: NodeEvidence,
+    /// Of slow answers.
+    pub slow: NodeEvidence,
+    /// Hashes of the clients behind bad units of `pre`, which are the same on all gateways; not all of them.
+    pub bad_clients: Vec<u64>,
+    /// Clients that `pre` had there in the last hour, as far as they are counted.
+    pub pre_clients: u64,
+    /// Units a second: of `pre`, and of `prod`.
+    pub per_second: [f64; 2],
+}
+
+/// The evidence of a gateway, in numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NodeEvidence {
+    /// For each odds ratio that is looked for the logarithm of the evidence.
+    pub sums: Vec<f64>,
+    /// The logarithm of the evidence that it is tolerable.
+    pub tolerable: f64,
+    /// Units of `pre`, and how many of them are bad.
+    pub pre: [u64; 2],
+    /// The same of `prod`.
+    pub prod: [u64; 2],
+}
+
+impl NodeEvidence {
+    /// So much more or less, in logarithms, is worth telling at once.
+    const MUCH: f64 = std::f64::consts::LN_2;
+
+    fn members(&self) -> Value {
+        let ([n, x], [others, bad]) = (self.pre, self.prod);
+        json!({
+            "n": n,
+            "x": x,
+            "N": n + others,
+            "m": x + bad,
+            "sums": self.sums,
+            "tolerable": self.tolerable,
+        })
+    }
+
+    fn of(value: &Value) -> Self {
+        let count = |name: &str| value[name].as_u64().unwrap_or_default();
+        let pre = [count("n"), count("x")];
+        let sums = value["sums"].as_array().into_iter().flatten();
+        Self {
+            sums: sums.filter_map(Value::as_f64).take(CLIENTS).collect(),
+            tolerable: value["tolerable"].as_f64().unwrap_or_default(),
+            pre,
+            prod: [
+                count("N").saturating_sub(pre[0]),
+                count("m").saturating_sub(pre[1]),
+            ],
+        }
+    }
+
+    fn differs_much(&self, other: &Self) -> bool {
+        let is_much = |(one, other): (&f64, &f64)| (one - other).abs() >= Self::MUCH;
+        self.sums.len() != other.sums.len() || self.sums.iter().zip(&other.sums).any(is_much)
+    }
+}
+
+impl NodeVerdict {
+    fn members(&self) -> Value {
+        let mut members = self.failing.members();
+        let clients = self.bad_clients.iter().map(|it| format!("{it:016x}"));
+        members["release"] = self.release.as_str().into();
+        members["finding"] = self.finding.as_str().into();
+        members["slow"] = self.slow.members();
+        members["bad_clients"] = clients.collect();
+        members["pre_clients"] = self.pre_clients.into();
+        members["per_second"] = json!(self.per_second);
+        members
+    }
+
+    /// `None` where it does not say of which release.
+    fn of(value: &Value) -> Option<Self> {
+        let clients = value["bad_clients"].as_array().into_iter().flatten();
+        let clients = clients.filter_map(|it| u64::from_str_radix(it.as_str()?, 16).ok());
+        let pace = |at: usize| {
+            let pace = value["per_second"][at].as_f64();
+            pace.filter(|it| it.is_finite() && *it >= 0.0)
+        };
+        Some(Self {
+            release: value["release"].as_str().map(plain)?,
+            finding: value["finding"].as_str().map(plain).unwrap_or_default(),
+            failing: NodeEvidence::of(value),
+            slow: NodeEvidence::of(&value["slow"]),
+            bad_clients: clients.take(CLIENTS).collect(),
+            pre_clients: value["pre_clients"].as_u64().unwrap_or_default(),
+            per_second: [0, 1].map(|at| pace(at).unwrap_or_default()),
+        })
+    }
+
+    /// Whether others should hear of it before long.
+    pub(crate) fn differs_much(&self, told: &Self) -> bool {
+        (&self.release, &self.finding) != (&told.release, &told.finding)
+            || self.failing.differs_much(&told.failing)
+            || self.slow.differs_much(&told.slow)
+    }
+}
+
 impl Node {
     /// The text of a heartbeat.
     pub(crate) fn to_json(&self) -> String {
@@ -111,6 +225,11 @@ impl Node {
             let services = services.map(|(name, it)| (name.clone(), it.members()));
             members["services"] = Value::Object(services.collect());
         }
+        if !self.verdicts.is_empty() {
+            let verdicts = self.verdicts.iter();
+            let verdicts = verdicts.map(|(name, it)| (name.clone(), it.members()));
+            members["verdicts"] = Value::Object(verdicts.collect());
+        }
         members
     }
 
@@ -135,6 +254,7 @@ impl Node {
         let text = |name: &str| page[name].as_str().map(plain);
         let held = page["held"].as_array().into_iter().flatten();
         let services = page["services"].as_object().into_iter().flatten();
+        let verdicts = page["verdicts"].as_object().into_iter().flatten();
         let grammar = |name: &str| page[name].as_u64().unwrap_or(1);
         Some(Self {
             name: text("node")?,
@@ -150,6 +270,9 @@ impl Node {
                 .collect(),
             entries: grammar("entries"),
             entries_used: grammar("entries_used"),
+            verdicts: verdicts
+                .filter_map(|(name, it)| Some((plain(name), NodeVerdict::of(it)?)))
+                .collect(),
             instance: text("instance")?,
             pid: page["pid"].as_u64().unwrap_or_default(),
             started_at: text("started_at").unwrap_or_default(),
@@ -168,6 +291,24 @@ pub(crate) fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn verdict() -> NodeVerdict {
+        let evidence = |sums: &[f64]| NodeEvidence {
+            sums: sums.to_vec(),
+            tolerable: -0.125,
+            pre: [41, 3],
+            prod: [3900, 2],
+        };
+        NodeVerdict {
+            release: "0123456789abcdef/".to_owned(),
+            finding: "suspect".to_owned(),
+            failing: evidence(&[0.1, 1.0 / 3.0]),
+            slow: evidence(&[-1.5e-9]),
+            bad_clients: vec![u64::MAX, 1],
+            pre_clients: 5,
+            per_second: [0.1, 99.5],
+        }
+    }
 
     fn node() -> Node {
         Node {
@@ -190,6 +331,7 @@ mod tests {
             )]),
             entries: GRAMMAR,
             entries_used: 1,
+            verdicts: BTreeMap::from([("shop".to_owned(), verdict())]),
             instance: "i".to_owned(),
             pid: 1,
             started_at: "2026-11-25T19:16:26.123Z".to_owned(),
@@ -205,6 +347,7 @@ mod tests {
             held: Vec::new(),
             tripped: None,
             services: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
             ..node()
         };
         for node in [node(), unread] {
@@ -223,6 +366,50 @@ mod tests {
     }
 
     #[test]
+    fn of_evidence_that_makes_no_sense_nothing_is_believed_that_could_do_harm() {
+        let with = |verdict: Value| {
+            let mut members = node().members();
+            members["verdicts"] = json!({ "shop": verdict });
+            Node::parse(members.to_string().as_bytes()).unwrap()
+        };
+        assert!(with(json!(7)).verdicts.is_empty());
+        assert!(with(json!({ "sums": [1.0] })).verdicts.is_empty());
+        let many: Vec<&str> = vec!["1f"; 1000];
+        let node = with(json!({
+            "release": "a b", "n": 5, "x": 4, "N": 3, "m": -1, "sums": "x",
+            "bad_clients": many, "per_second": [-1.0, "x"],
+        }));
+        let read = &node.verdicts["shop"];
+        assert_eq!(read.release, "a?b");
+        assert_eq!((read.failing.pre, read.failing.prod), ([5, 4], [0, 0]));
+        assert!(read.failing.sums.is_empty() && read.slow == NodeEvidence::default());
+        assert_eq!(read.bad_clients, [0x1f; CLIENTS]);
+        assert_eq!(read.per_second, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn evidence_is_worth_telling_when_it_is_twice_as_much_or_says_something_else() {
+        let told = verdict();
+        let with_sum = |sum: f64| {
+            let mut verdict = verdict();
+            verdict.failing.sums[1] += sum;
+            verdict
+        };
+        assert!(!with_sum(0.6).differs_much(&told));
+        assert!(with_sum(0.7).differs_much(&told));
+        assert!(with_sum(-0.7).differs_much(&told));
+        let other = |change: &dyn Fn(&mut NodeVerdict)| {
+            let mut verdict = verdict();
+            change(&mut verdict);
+            verdict.differs_much(&told)
+        };
+        assert!(other(&|it| it.release.push('x')));
+        assert!(other(&|it| it.finding.push('x')));
+        assert!(other(&|it| it.slow.sums[0] = 3.0));
+        assert!(!other(&|it| it.failing.pre[0] += 1000));
+    }
+
+    #[test]
     fn nothing_in_a_heartbeat_commands_a_terminal() {
         let text = node().to_json().replace("events", "\\u001b[2Jx y");
         let mode = Node::parse(text.as_bytes()).unwrap().mode;
@@ -233,7 +420,7 @@ mod tests {
     #[test]
     fn an_older_gateway_understands_addresses_only_and_has_one_service() {
         let mut members = node().members();
-        for name in ["entries", "entries_used", "services"] {
+        for name in ["entries", "entries_used", "services", "verdicts"] {
             members.as_object_mut().unwrap().remove(name);
         }
         let node = Node::parse(members.to_string().as_bytes()).unwrap();

@@ -60,6 +60,8 @@ pub(crate) struct Nodes<'a> {
     asides: [Option<Link>; 2],
     /// The names that were known when the last reading ended.
     known: Vec<String>,
+    /// Those that are not in the index are looked for.
+    scans: bool,
 }
 
 /// A gateway that is in the index, and whose key has expired.
@@ -91,6 +93,15 @@ impl<'a> Nodes<'a> {
             link: None,
             asides: [None, None],
             known: Vec::new(),
+            scans: true,
+        }
+    }
+
+    /// The same, by the index alone: what is read every second must not make the server look through its keys.
+    pub(crate) fn indexed(settings: &'a config::RedisSettings) -> Self {
+        Self {
+            scans: false,
+            ..Self::new(settings)
         }
     }
 
@@ -142,7 +153,10 @@ impl<'a> Nodes<'a> {
         let mut keys = BTreeSet::new();
         let whole = |it: &Indexed| [&beginning[..], &it.name].concat();
         keys.extend(indexed.iter().flatten().map(whole));
-        let others = scan(link, settings, &mut keys, step)?;
+        let others = match self.scans {
+            true => scan(link, settings, &mut keys, step)?,
+            false => None,
+        };
         let note = others.filter(|_| indexed.is_none()).map(|count| {
             let (key, many) = (settings.fleet.index_key(), plural(count));
             format!(

@@ -21,7 +21,7 @@ use super::name::ListName;
 use super::notes::{self, FindingKind, Notes};
 use super::ranges::Ranges;
 use super::remarks::{Remarks, Skipped, parse_all};
-use super::rule::{Rule, order};
+use super::rule::{Rule, ShareKey, Term, order};
 use super::selection::Selection;
 use super::selection::near::{self, Inspection};
 use super::share::Salt;
@@ -132,6 +132,22 @@ impl GrayList {
     /// True when an entry is about a share: then the salt matters.
     pub(crate) fn has_shares(&self) -> bool {
         self.selection().is_some_and(Selection::has_shares)
+    }
+
+    /// True when chance alone has chosen its clients: each entry is a share of everybody. Whoever has no such
+    /// cookie or field is in no share by its values, so those are shares of some.
+    pub(crate) fn is_of_everybody(&self) -> bool {
+        let is_share = |rule: &Rule| {
+            let is_dealt = match &*rule.terms {
+                [Term::Everybody] => true,
+                [Term::Share { by, .. }] => !matches!(by, ShareKey::Part(_)),
+                _ => false,
+            };
+            is_dealt && !rule.excludes
+        };
+        let rules = self.rules();
+        let has_nets = !self.nets.v4.is_empty() || !self.nets.v6.is_empty();
+        !has_nets && !rules.is_empty() && rules.iter().all(is_share)
     }
 
     /// True when an entry has an end: then the clock matters.

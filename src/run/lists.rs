@@ -1,5 +1,6 @@
 //! Where the lists come from: starts whatever reads them, and tells the fleet which are in force.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -155,6 +156,7 @@ fn report(publisher: &Publisher, trips: &Trips) -> NodeReport {
         tripped: tripped(&ServiceName::default()),
         services: others.collect(),
         entries_used: if has_rules { GRAMMAR } else { 1 },
+        verdicts: BTreeMap::new(),
         checked: status.checked,
         server: status.server,
     }

@@ -13,6 +13,25 @@ fn gray(entries: &[&str]) -> GrayList {
 }
 
 #[test]
+fn only_shares_of_everybody_are_chosen_by_chance_alone() {
+    for (entries, expected) in [
+        (&[][..], false),
+        (&["percent:5"], true),
+        (&["percent:5", "percent:1:visitor until=2099-01-01"], true),
+        (&["*"], true),
+        (&["percent:5", "10.0.0.1"], false),
+        (&["percent:5", "2001:db8::/32"], false),
+        (&["percent:5", "header:X-Beta"], false),
+        (&["percent:5 path:/v2/*"], false),
+        (&["percent:5:cookie:uid"], false),
+        (&["percent:5", "!percent:1"], false),
+        (&["percent:5", "!10.0.0.1"], false),
+    ] {
+        assert_eq!(gray(entries).is_of_everybody(), expected, "{entries:?}");
+    }
+}
+
+#[test]
 fn clients_are_matched_as_addresses_and_never_as_text() {
     let list = gray(&[
         "192.168.1.1",
