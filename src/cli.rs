@@ -29,6 +29,7 @@ mod status;
 mod stored;
 mod table;
 mod upgrade;
+mod verdict;
 mod waiting;
 
 pub use self::arguments::command;

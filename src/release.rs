@@ -9,7 +9,10 @@
 //! `trips` is what was taken back, by whichever gateway or person, and holds it. `state` is what the store
 //! says of a release beside its lists, and `reset` begins that anew.
 
+pub(crate) mod case;
 pub(crate) mod evidence;
+pub(crate) mod judge;
+mod others;
 pub(crate) mod reset;
 pub(crate) mod state;
 pub(crate) mod trips;

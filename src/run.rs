@@ -46,6 +46,7 @@ use crate::proxy::doubts::Doubts;
 use crate::proxy::listeners::Entrance;
 use crate::proxy::moved::Heir;
 use crate::proxy::{Gateway, listeners};
+use crate::release::judge::Judge;
 use crate::release::trips::Trips;
 use crate::run::acquired::Acquired;
 use crate::run::doors::OpenDoors;
@@ -117,6 +118,7 @@ pub(crate) fn run_file(path: &Path, commands: &Receiver<Command>) -> Result<(), 
 struct Running {
     gateway: Arc<Gateway>,
     publisher: Arc<Publisher>,
+    judge: Arc<Judge>,
     trips: Arc<Trips>,
     heartbeat: Arc<ArcSwapOption<Heartbeat>>,
     bell: Bell,
@@ -220,6 +222,7 @@ impl Running {
         let lineage = Arc::new(lineage.unwrap_or_else(Lineage::first));
         let Started {
             publisher,
+            judge,
             trips,
             heartbeat,
             bell,
@@ -233,6 +236,7 @@ impl Running {
         let view = View {
             gateway: Arc::clone(&gateway),
             publisher: Arc::clone(&publisher),
+            judge: Arc::clone(&judge),
             trips: Arc::clone(&trips),
             heartbeat: Arc::clone(&heartbeat),
             reloads: Arc::clone(&reloads),
@@ -297,6 +301,7 @@ impl Running {
         Ok(Self {
             gateway,
             publisher,
+            judge,
             trips,
             heartbeat,
             bell,

@@ -11,6 +11,7 @@ mod process;
 mod requests;
 mod service;
 mod units;
+mod verdict;
 
 use std::time::{Instant, SystemTime};
 
@@ -42,6 +43,7 @@ pub(super) fn render(view: &View) -> String {
     peers::render(&mut page, &view.gateway);
     checks::render(&mut page, &serving);
     lists(&mut page, view, &serving);
+    verdict::render(&mut page, &serving, &view.judge.standing());
     let reloads = view.reloads.state();
     page.family(
         "reloads_total",

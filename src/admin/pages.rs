@@ -10,5 +10,6 @@ pub(crate) mod peers;
 pub(crate) mod settings;
 pub(crate) mod standing;
 pub(crate) mod upgrades;
+pub(crate) mod verdict;
 
 pub(crate) use self::member::{Member, Page};

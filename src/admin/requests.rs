@@ -17,6 +17,7 @@ use crate::admin::pages::explain::{
 use crate::admin::pages::lists::{self, ListsPage};
 use crate::admin::pages::peers::{self, PeersPage};
 use crate::admin::pages::upgrades::{self, UpgradesPage};
+use crate::admin::pages::verdict::{self, VerdictPage};
 use crate::admin::pages::{Page, health};
 use crate::admin::query::{NO_SERVICE, service, unknown};
 use crate::admin::view::View;
@@ -115,10 +116,11 @@ fn page(
         _ if is(Explanation::PATH) => explained(view, query),
         _ if is(PeersPage::PATH) => peers_of(view, query),
         _ if is(ConfigPage::PATH) => PageResponse::json(config::render(view, rights.clients)),
+        _ if is(VerdictPage::PATH) => PageResponse::json(verdict::render(view)),
         _ if is(UpgradesPage::PATH) => PageResponse::json(upgrades::render(view)),
         _ => PageResponse::text(
             404,
-            "there are /healthz, /lists, /peers, /explain, /config, /upgrades and /metrics\n",
+            "there are /healthz, /lists, /peers, /verdict, /explain, /config, /upgrades and /metrics\n",
         ),
     })
 }

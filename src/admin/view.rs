@@ -16,6 +16,7 @@ use crate::logs::throttle::Throttle;
 use crate::logs::writer::LogQueue;
 use crate::process::lineage::Lineage;
 use crate::proxy::Gateway;
+use crate::release::judge::Judge;
 use crate::release::trips::Trips;
 use crate::store::Publisher;
 
@@ -25,6 +26,8 @@ pub(crate) struct View {
     pub(crate) gateway: Arc<Gateway>,
     /// The lists' way into it.
     pub(crate) publisher: Arc<Publisher>,
+    /// What is known of releases.
+    pub(crate) judge: Arc<Judge>,
     /// What was taken back.
     pub(crate) trips: Arc<Trips>,
     /// By which other machines know this gateway, if there is one.

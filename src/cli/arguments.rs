@@ -113,6 +113,17 @@ pub(crate) enum Action {
         #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+    /// Show whether the new version is worse than the old one, as far as is known, and by which numbers
+    #[command(after_long_help = VERDICT_HELP)]
+    Verdict {
+        #[command(flatten)]
+        of_service: ServiceAsked,
+        #[command(flatten)]
+        output: Output,
+        /// The ini file
+        #[arg(short = 'c', value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
     /// Show every setting that is in force, and where its value comes from
     Config {
         /// Show what the ini file says instead of asking the running gateway
@@ -312,6 +323,21 @@ One line for each server (peer) of each pool:
             time to the head of a response, in the last minute; - when there was none
 
 A server in both pools is one server: what was counted of it stands in both lines.";
+
+const VERDICT_HELP: &str = "\
+First a sentence, then a line for failures and one for slowness, with the numbers of all gateways:
+
+  FINDING   nothing      nothing can be said yet
+            good-enough  good enough for the next step of a release
+            suspect      likely worse: the evidence is 20 or more, and no reason to act yet
+            worse        worse; with [verdict] mode = enforce it is taken back
+            incident     both versions fail far more than usual: nothing is concluded
+  PRE, PROD failed requests of those that count: of each client the first in a second, until its
+            first failure
+  ODDS      how many times as high the odds of failing are in pre
+  EVIDENCE  how many to one, and how much makes it worse: 1 divided by [verdict] alpha
+  CLIENTS   clients behind the failures of pre, as far as they are known
+  GATEWAYS  how many gateways add to it, by their heartbeats";
 
 const COMPLETIONS_HELP: &str = "\
 Where the shells look for it:

@@ -17,7 +17,7 @@ use crate::cli::exit::Exit;
 use crate::cli::report::{self, Form, Report};
 use crate::cli::{
     accept, check, config, demo, explain, fleet, fleet_wait, lists, lists_check, lists_diff,
-    manual, peers, reload, status, upgrade, waiting,
+    manual, peers, reload, status, upgrade, verdict, waiting,
 };
 use crate::{process, run};
 
@@ -103,6 +103,14 @@ fn perform(arguments: Arguments) -> (Form, Result<Report, String>) {
                 true => config::of_file(&config),
                 false => config::in_force(&config),
             };
+            (output.form(), outcome)
+        }
+        Action::Verdict {
+            of_service: ServiceAsked { service },
+            output,
+            config,
+        } => {
+            let outcome = verdict::show(&config, service.as_deref());
             (output.form(), outcome)
         }
         Action::Peers {

@@ -184,7 +184,35 @@ fn table(look: &FleetLook) -> String {
     let mut rows: Vec<[String; 8]> = heard.chain(look.silent.iter().map(row_of_silent)).collect();
     rows.sort_by(|one, other| one[0].cmp(&other[0]));
     rows.insert(0, TITLES.map(str::to_owned));
+    let found: BTreeMap<&str, String> = look.heard.iter().filter_map(findings).collect();
+    if found.is_empty() {
+        return table::text(&rows);
+    }
+    // A release is under way.
+    let with_finding = |(at, row): (usize, [String; 8])| {
+        let finding = match at {
+            0 => "VERDICT".to_owned(),
+            _ => found
+                .get(&*row[0])
+                .cloned()
+                .unwrap_or_else(|| "-".to_owned()),
+        };
+        let mut cells = row.into_iter().chain([finding]);
+        std::array::from_fn::<_, 9, _>(|_| cells.next().unwrap_or_default())
+    };
+    let rows: Vec<_> = rows.into_iter().enumerate().map(with_finding).collect();
     table::text(&rows)
+}
+
+/// What a gateway finds of the releases that are under way there: `suspect`, `shop:worse`.
+fn findings(heard: &Heard) -> Option<(&str, String)> {
+    let verdicts = &heard.node.as_ref()?.verdicts;
+    let shown = verdicts.iter().map(|(service, it)| match &**service {
+        ServiceName::DEFAULT => it.finding.clone(),
+        service => format!("{service}:{}", it.finding),
+    });
+    let shown: Vec<String> = shown.collect();
+    (!shown.is_empty()).then(|| (&*heard.name, shown.join(",")))
 }
 
 fn row(heard: &Heard) -> [String; 8] {

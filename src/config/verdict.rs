@@ -1,4 +1,5 @@
-//! Section `[verdict]`: how it is found out whether a release is worse than the old version, and what follows.
+//! Section `[verdict]`: how it is found out whether a release is worse than the old version, and what
+//! follows.
 //! `[service NAME verdict]` holds for one service, and goes before it key by key.
 
 use std::ops::RangeInclusive;

@@ -97,7 +97,8 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// The same, by the index alone: what is read every second must not make the server look through its keys.
+    /// The same, by the index alone: what is read every second must not make the server look through all
+    /// its keys.
     pub(crate) fn indexed(settings: &'a config::RedisSettings) -> Self {
         Self {
             scans: false,

@@ -1,6 +1,5 @@
 //! Where the lists come from: starts whatever reads them, and tells the fleet which are in force.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use crate::fleet::heartbeat::{self, Heartbeat, NodeReport};
 use crate::fleet::node::{GRAMMAR, NodeService};
 use crate::lists::ServiceName;
 use crate::proxy::Gateway;
+use crate::release::judge::Judge;
 use crate::release::trips::Trips;
 use crate::store::copy::{PeerPorts, Purpose};
 use crate::store::gate::guard::GuardRules;
@@ -29,6 +29,7 @@ pub(super) fn rules(config: &Config) -> GuardRules {
 pub(super) struct Started {
     pub(super) publisher: Arc<Publisher>,
     pub(super) trips: Arc<Trips>,
+    pub(super) judge: Arc<Judge>,
     pub(super) heartbeat: Option<Heartbeat>,
     pub(super) bell: Bell,
 }
@@ -63,6 +64,13 @@ pub(super) fn start_store(
     let publisher = publisher.with_watch(Arc::clone(&trips) as Arc<dyn ReleaseWatch>);
     let publisher = Arc::new(publisher.with_bell(bell.0.clone()));
     publisher.keep_time()?;
+    let settings = Arc::clone(&gateway.config);
+    let judge = Judge::start(
+        Arc::clone(&gateway.lists),
+        settings,
+        Arc::clone(&trips),
+        bell.0.clone(),
+    )?;
     match &config.store {
         Store::Redis(settings) => {
             store::redis::start(settings.clone(), publisher.feed(), Cause::Start)?;
@@ -81,11 +89,16 @@ pub(super) fn start_store(
     }
     // The other process writes it for as long as it is the gateway.
     let rests = handed.is_some();
-    let told = (&publisher, &trips);
-    let heartbeat = start_heartbeat(&config.store, told, bell.clone(), rests)?;
+    let reported = ReportOf {
+        publisher: Arc::clone(&publisher),
+        trips: Arc::clone(&trips),
+        judge: Arc::clone(&judge),
+    };
+    let heartbeat = start_heartbeat(&config.store, reported, bell.clone(), rests)?;
     let started = Started {
         publisher,
         trips,
+        judge,
         heartbeat,
         bell,
     };
@@ -108,10 +121,17 @@ pub(super) fn purpose(config: &Config, succeeds: bool) -> Purpose {
     }
 }
 
+/// What a heartbeat tells of.
+pub(super) struct ReportOf {
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) trips: Arc<Trips>,
+    pub(super) judge: Arc<Judge>,
+}
+
 /// The heartbeat, if there is to be one; `rests`: see [`Heartbeat::rest`].
 pub(super) fn start_heartbeat(
     store: &Store,
-    (publisher, trips): (&Arc<Publisher>, &Arc<Trips>),
+    reported: ReportOf,
     bell: Bell,
     rests: bool,
 ) -> io::Result<Option<Heartbeat>> {
@@ -121,13 +141,13 @@ pub(super) fn start_heartbeat(
     let Some(beat) = settings.fleet.heartbeat else {
         return Ok(None);
     };
-    let (publisher, trips) = (Arc::clone(publisher), Arc::clone(trips));
-    let report = move || report(&publisher, &trips);
+    let report = move || report(&reported);
     Heartbeat::start(settings.clone(), beat, report, bell, rests).map(Some)
 }
 
-/// What the heartbeat reports about the lists.
-fn report(publisher: &Publisher, trips: &Trips) -> NodeReport {
+/// What the heartbeat reports about the lists, and the releases in them.
+fn report(reported: &ReportOf) -> NodeReport {
+    let (publisher, trips) = (&reported.publisher, &reported.trips);
     let (lists, status) = (publisher.lists(), publisher.status());
     let services = publisher.services();
     let held = |service: &ServiceName| -> Vec<String> {
@@ -156,7 +176,7 @@ fn report(publisher: &Publisher, trips: &Trips) -> NodeReport {
         tripped: tripped(&ServiceName::default()),
         services: others.collect(),
         entries_used: if has_rules { GRAMMAR } else { 1 },
-        verdicts: BTreeMap::new(),
+        verdicts: reported.judge.told(),
         checked: status.checked,
         server: status.server,
     }

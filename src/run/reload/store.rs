@@ -14,7 +14,7 @@ use crate::config::{Config, RedisSettings, ServiceSettings, Store};
 use crate::fleet::heartbeat::Heartbeat;
 use crate::lists::{ListName, PeerList, ServiceName};
 use crate::run::Running;
-use crate::run::lists::{purpose, start_heartbeat};
+use crate::run::lists::{ReportOf, purpose, start_heartbeat};
 use crate::run::secrets::Secrets;
 use crate::store::format::title;
 use crate::store::{self, Cause, Entries, Fault, ServiceReading, StoreName};
@@ -149,8 +149,13 @@ impl Running {
             // It may have the same name.
             before.rest(true);
         }
-        let (told, bell) = ((&self.publisher, &self.trips), self.bell.clone());
-        let new = start_heartbeat(&config.store, told, bell, false).unwrap_or_else(|error| {
+        let reported = ReportOf {
+            publisher: Arc::clone(&self.publisher),
+            trips: Arc::clone(&self.trips),
+            judge: Arc::clone(&self.judge),
+        };
+        let bell = self.bell.clone();
+        let new = start_heartbeat(&config.store, reported, bell, false).unwrap_or_else(|error| {
             log::error!("heartbeat-not-started error={:?}", error.to_string());
             None
         });

@@ -1,0 +1,209 @@
+//! The page `/verdict`: of every service whether its new version is worse than the old one, as far as is
+//! known, and by which numbers.
+
+use serde_json::Value;
+
+use crate::admin::pages::member::{Member, Page, object};
+use crate::admin::view::View;
+use crate::config::VerdictMode;
+use crate::release::case::Case;
+use crate::release::evidence::{Concern, Counted};
+use crate::release::judge::Standing;
+use crate::release::verdict::{Ground, Judged, Verdict};
+
+object! {
+    /// What the page says.
+    pub(crate) struct VerdictPage {
+        services: Vec<VerdictSeen>,
+    }
+}
+
+object! {
+    /// Of one service.
+    pub(crate) struct VerdictSeen {
+        service: String,
+        /// `off`, `observe` or `enforce`; what is done about failures, and about slowness.
+        mode: String,
+        slow_mode: String,
+        /// `off`, `idle` (no release is under way), or what was found.
+        state: String,
+        /// Which release: the digest of `pre`, and the epoch.
+        release: Option<String>,
+        /// When it has begun here.
+        since: Option<String>,
+        /// Times the odds that are not held against `pre` now.
+        margin: Option<f64>,
+        /// How many gateways add to it, this one included.
+        gateways: u64,
+        /// Clients of `pre` in the last hour, counted up to 5.
+        pre_clients: u64,
+        /// They are so few that evidence may be about them instead of about the version.
+        few_clients: bool,
+        /// Of failures, and of slow answers.
+        failing: Option<FindingSeen>,
+        slow: Option<FindingSeen>,
+    }
+}
+
+object! {
+    /// What was found, and by which numbers: those of all gateways.
+    pub(crate) struct FindingSeen {
+        /// `nothing`, `good-enough`, `incident`, `suspect` or `worse`.
+        finding: String,
+        /// `worse`, `blunt` or `slow`, where it is worse.
+        why: Option<String>,
+        /// In words.
+        text: String,
+        /// What would not be found within an hour at the present traffic, in words.
+        unseen: Option<String>,
+        /// Units, and bad ones.
+        pre_units: u64,
+        pre_bad: u64,
+        prod_units: u64,
+        prod_bad: u64,
+        pre_rate: f64,
+        prod_rate: f64,
+        odds_ratio: Option<f64>,
+        /// Evidence that it is worse; what makes it suspect is 20.
+        evidence: f64,
+        ln_evidence: f64,
+        /// What makes it worse: 1/alpha.
+        evidence_needed: f64,
+        /// The logarithm of the evidence that it is less than three times as bad.
+        ln_tolerable: f64,
+        /// Clients behind bad units of `pre`, counted up to 64 on each gateway.
+        bad_clients: Option<u64>,
+        /// As things stand, it is known to be worse in about so many seconds.
+        known_in_seconds: Option<f64>,
+        /// About so many units of `pre` more make it good enough.
+        units_needed: Option<u64>,
+        /// What this gateway has seen alone: the logarithms for each odds ratio that is looked for.
+        own_sums: Vec<f64>,
+        own_pre_units: u64,
+        own_prod_units: u64,
+    }
+}
+
+impl Page for VerdictPage {
+    const PATH: &'static str = "/verdict";
+
+    fn of(page: &Value) -> Option<Self> {
+        Self::read(page)
+    }
+}
+
+/// The page as text.
+pub(crate) fn render(view: &View) -> String {
+    let standing = view.judge.standing();
+    let page = VerdictPage {
+        services: standing.iter().map(VerdictSeen::of).collect(),
+    };
+    format!("{:#}\n", page.render())
+}
+
+impl VerdictSeen {
+    /// Nobody wants to know.
+    pub(crate) const OFF: &'static str = "off";
+    /// No release is under way.
+    pub(crate) const IDLE: &'static str = "idle";
+
+    /// Every state, for metrics.
+    pub(crate) const STATES: [&'static str; 7] = [
+        Self::OFF,
+        Self::IDLE,
+        Verdict::Nothing.name(),
+        Verdict::GoodEnough.name(),
+        Verdict::Incident.name(),
+        Verdict::Suspect.name(),
+        Verdict::Worse(Ground::Failing).name(),
+    ];
+
+    /// In which of the states it is: the worse one of both findings counts.
+    pub(crate) fn state(standing: &Standing) -> &'static str {
+        let Some(case) = &standing.case else {
+            return match standing.settings.is_on() {
+                true => Self::IDLE,
+                false => Self::OFF,
+            };
+        };
+        let failing = case.judged(Concern::Failing).map(|it| it.verdict);
+        let slow = case.judged(Concern::Slow).map(|it| it.verdict);
+        match (failing, slow) {
+            (Some(worse @ Verdict::Worse(_)), _) | (_, Some(worse @ Verdict::Worse(_))) => {
+                worse.name()
+            }
+            (failing, _) => failing.unwrap_or(Verdict::Nothing).name(),
+        }
+    }
+
+    fn of(standing: &Standing) -> Self {
+        let settings = &standing.settings;
+        let slow_mode = match settings.is_on() {
+            true => settings.slow,
+            false => VerdictMode::Off,
+        };
+        let common = Self {
+            service: standing.service.to_string(),
+            mode: settings.mode.name().to_owned(),
+            slow_mode: slow_mode.name().to_owned(),
+            state: Self::state(standing).to_owned(),
+            ..Self::default()
+        };
+        let Some(case) = &standing.case else {
+            return common;
+        };
+        let failing = case.judged(Concern::Failing);
+        let begun = humantime::format_rfc3339_millis(case.begun());
+        Self {
+            release: Some(case.release().to_owned()),
+            since: Some(begun.to_string()),
+            margin: Some(case.margin()),
+            gateways: case.gateways() as u64,
+            pre_clients: failing.map_or(0, |it| it.pre_clients),
+            few_clients: failing.is_none_or(Judged::has_few_clients),
+            failing: failing.map(|it| FindingSeen::of(it, case)),
+            slow: case
+                .judged(Concern::Slow)
+                .map(|it| FindingSeen::of(it, case)),
+            ..common
+        }
+    }
+}
+
+impl FindingSeen {
+    fn of(judged: &Judged, case: &Case) -> Self {
+        /// Beyond this, the logarithm tells.
+        const MOST: f64 = 1e300;
+        let amount = |logarithm: f64| logarithm.exp().min(MOST);
+        let (pre, prod) = (judged.pre, judged.prod);
+        let why = match judged.verdict {
+            Verdict::Worse(ground) => Some(ground.name().to_owned()),
+            _ => None,
+        };
+        let own = case.evidence(judged.concern);
+        let units = |it: Counted| it.units;
+        Self {
+            finding: judged.verdict.name().to_owned(),
+            why,
+            text: judged.to_string(),
+            unseen: case.unseen(judged.concern).map(str::to_owned),
+            pre_units: pre.units,
+            pre_bad: pre.bad,
+            prod_units: prod.units,
+            prod_bad: prod.bad,
+            pre_rate: pre.rate(),
+            prod_rate: prod.rate(),
+            odds_ratio: judged.odds_ratio,
+            evidence: amount(judged.ln_worse),
+            ln_evidence: judged.ln_worse,
+            evidence_needed: amount(judged.ln_bound),
+            ln_tolerable: judged.ln_tolerable,
+            bad_clients: judged.bad_clients,
+            known_in_seconds: judged.known_in,
+            units_needed: judged.needed,
+            own_sums: own.sums().to_vec(),
+            own_pre_units: units(own.pre()),
+            own_prod_units: units(own.prod()),
+        }
+    }
+}

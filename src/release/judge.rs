@@ -1,0 +1,307 @@
+//! The judge: a thread that takes a block a second from what workers have counted, adds it to the evidence on
+//! each service's release, hears what other gateways have told of theirs, and says what it finds.
+//!
+//! What is known of a release is a [`Case`]; here are the services, the clock, and the log. A restart and an
+//! upgrade begin anew, since clients who have had their bad unit are known to the workers alone; what other
+//! gateways know goes on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::Sender;
+
+use super::case::{Case, Habits, Second, Turned};
+use super::evidence::{Block, Concern, Counted};
+use super::others::{self, Others};
+use super::verdict::{Judged, Verdict};
+use crate::config::{Config, VerdictMode, VerdictSettings};
+use crate::fleet::node::NodeVerdict;
+use crate::lists::{ListName, Lists, PoolName, ServiceName};
+use crate::process::supervised;
+use crate::snapshot::Published;
+use crate::upstream::in_force::InForce;
+use crate::upstream::serving::ServiceInForce;
+use crate::upstream::units::{PreClients, SeenUnits, UnitCount, UnitCounts, Units};
+
+/// A block.
+const BLOCK: Duration = Duration::from_secs(1);
+
+/// Clients of `pre` are counted up to here.
+const MANY: u64 = 5;
+
+/// Nothing faster than this is slow.
+const NOT_SLOW: Duration = Duration::from_millis(50);
+
+/// What is known of the releases of all services.
+pub(crate) struct Judge {
+    in_force: Arc<InForce>,
+    /// Rung when others should hear of it.
+    bell: Sender<()>,
+    others: Others,
+    begun: Instant,
+    docket: Mutex<BTreeMap<ServiceName, Entry>>,
+}
+
+/// What is known of a service.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    /// Tells the service from one that had its name before.
+    service_id: u64,
+    seen: SeenUnits,
+    habits: Habits,
+    /// The release that is under way.
+    case: Option<Case>,
+    /// What others were told last, as far as is known here.
+    rung: Option<NodeVerdict>,
+}
+
+/// A release as it stands, for pages and metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    /// Whose it is.
+    pub(crate) service: ServiceName,
+    /// The settings that it is judged by.
+    pub(crate) settings: VerdictSettings,
+    /// What is known; none where none is under way, or nobody wants to know.
+    pub(crate) case: Option<Case>,
+}
+
+impl Judge {
+    /// Begins to judge what is in force.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub(crate) fn start(
+        in_force: Arc<InForce>,
+        config: Arc<Published<Config>>,
+        bell: Sender<()>,
+    ) -> io::Result<Arc<Self>> {
+        let judge = Arc::new(Self {
+            in_force,
+            bell,
+            others: Others::default(),
+            begun: Instant::now(),
+            docket: Mutex::default(),
+        });
+        let own = Arc::clone(&judge);
+        supervised::spawn("judge", move || {
+            let mut next = Instant::now() + BLOCK;
+            loop {
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+                let now = Instant::now();
+                own.turn(now, SystemTime::now());
+                // After a pause of the machine, there is one long block, not many without anything.
+                next = (next + BLOCK).max(now);
+            }
+        })?;
+        let own = Arc::clone(&judge);
+        let is_needed = move || own.has_evidence();
+        let own = Arc::clone(&judge);
+        others::start(config, is_needed, move |heard| own.others.hear(heard))?;
+        Ok(judge)
+    }
+
+    /// What others are told, by service.
+    pub(crate) fn told(&self) -> BTreeMap<String, NodeVerdict> {
+        let docket = self.docket();
+        let cases = docket.iter().filter_map(|(service, entry)| {
+            let case = entry.case.as_ref()?;
+            Some((service.to_string(), case.told()))
+        });
+        cases.collect()
+    }
+
+    /// How the releases of all services stand.
+    pub(crate) fn standing(&self) -> Vec<Standing> {
+        let serving = self.in_force.serving();
+        let docket = self.docket();
+        let services = serving.services().iter();
+        let all = services.map(|service| {
+            let id = service.pools().service_id();
+            let entry = docket.get(service.name());
+            let entry = entry.filter(|it| it.service_id == id);
+            Standing {
+                service: service.name().clone(),
+                settings: service.pools().settings().verdict.clone(),
+                case: entry.and_then(|it| it.case.clone()),
+            }
+        });
+        all.collect()
+    }
+
+    /// Whether a release is under way of which anything was counted.
+    fn has_evidence(&self) -> bool {
+        let docket = self.docket();
+        let mut cases = docket.values().filter_map(|it| it.case.as_ref());
+        cases.any(Case::has_evidence)
+    }
+
+    fn docket(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Entry>> {
+        // What a panic has left is as it was before or after a block.
+        self.docket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A second is over.
+    fn turn(&self, now: Instant, wall: SystemTime) {
+        let serving = self.in_force.serving();
+        let mut docket = self.docket();
+        docket.retain(|service, entry| {
+            let service = serving.of(service);
+            service.is_some_and(|it| it.pools().service_id() == entry.service_id)
+        });
+        let mut is_news = false;
+        for service in serving.services() {
+            let entry = docket.entry(service.name().clone()).or_default();
+            entry.service_id = service.pools().service_id();
+            is_news |= self.turn_of(service, entry, now, wall);
+        }
+        if is_news {
+            // A ring that nobody has heard yet is enough.
+            let _ = self.bell.try_send(());
+        }
+    }
+
+    /// Takes the block of a service. True when others should hear of what it comes to.
+    fn turn_of(
+        &self,
+        service: &ServiceInForce,
+        entry: &mut Entry,
+        now: Instant,
+        wall: SystemTime,
+    ) -> bool {
+        let (pools, lists) = (service.pools(), service.lists());
+        let settings = &pools.settings().verdict;
+        let Some(units) = pools.units().filter(|_| settings.is_on()) else {
+            entry.case = None;
+            return entry.rung.take().is_some();
+        };
+        let is_list = !lists.gray.is_of_everybody();
+        let release = release_of(lists);
+        let counts = units.take(&mut entry.seen);
+        let case = match &mut entry.case {
+            Some(case) if case.release() == release => {
+                case.take(second(units, &counts), settings, is_list, &mut entry.habits);
+                case
+            }
+            other => {
+                if let Some(before) = other.as_ref()
+                    && version_of(before.release()) == version_of(&release)
+                {
+                    // The same version in another step: all clients count again.
+                    units.begin(lists.pre.digest(ListName::Pre).number());
+                }
+                let case = Case::new(release, wall, settings, is_list, &mut entry.habits);
+                tell_of_beginning(service, &case);
+                other.insert(case)
+            }
+        };
+        units.set_slow_bound(slow_bound(units, settings));
+        let heard = self.others.of(service.name(), now);
+        let since = now.saturating_duration_since(self.begun);
+        for turn in case.judge(&heard, settings, &entry.habits, since) {
+            tell(service, case, &turn);
+        }
+        let told = case.told();
+        let is_news = entry.rung.as_ref().is_none_or(|it| told.differs_much(it));
+        if is_news {
+            entry.rung = Some(told);
+        }
+        is_news
+    }
+}
+
+/// The release that is in force with these lists: what evidence belongs to.
+fn release_of(lists: &Lists) -> String {
+    format!("{}/", lists.pre.digest(ListName::Pre))
+}
+
+/// The digest of `pre`, of a release.
+fn version_of(release: &str) -> &str {
+    release
+        .split_once('/')
+        .map_or(release, |(version, _)| version)
+}
+
+/// What was counted since the last look.
+fn second(units: &Units, counts: &UnitCounts) -> Second {
+    let counted = |it: UnitCount| Counted {
+        units: it.units.into(),
+        bad: it.bad.into(),
+    };
+    let block = |of: [UnitCount; PoolName::ALL.len()]| Block {
+        pre: counted(of[PoolName::Pre as usize]),
+        prod: counted(of[PoolName::Prod as usize]),
+    };
+    Second {
+        failing: block(counts.units),
+        slow: block(counts.slow),
+        pre_clients: match units.pre_clients() {
+            PreClients::Few(few) => few as u64,
+            PreClients::Many => MANY,
+        },
+        bad_clients: units.bad_clients(),
+    }
+}
+
+/// What is slow from now on.
+fn slow_bound(units: &Units, settings: &VerdictSettings) -> Option<Duration> {
+    let p95 = (settings.slow != VerdictMode::Off).then(|| units.prod_p95())?;
+    p95.map(|it| it.max(NOT_SLOW))
+}
+
+fn tell_of_beginning(service: &ServiceInForce, case: &Case) {
+    let (name, release, margin) = (service.name().in_log(), case.release(), case.margin());
+    let settings = &service.pools().settings().verdict;
+    let (mode, slow) = (settings.mode.name(), settings.slow.name());
+    log::info!("verdict-begun {name}release={release} mode={mode} slow={slow} margin={margin}");
+}
+
+/// Says what has turned.
+fn tell(service: &ServiceInForce, case: &Case, turn: &Turned) {
+    let judged = &turn.judged;
+    let (name, release) = (service.name().in_log(), case.release());
+    let (numbers, sentence) = (numbers(judged, case), judged.to_string());
+    match judged.verdict {
+        Verdict::Nothing => {}
+        Verdict::Suspect => {
+            log::warn!("verdict-suspect {name}release={release} {numbers} text={sentence:?}");
+        }
+        Verdict::Worse(ground) => {
+            let why = ground.name();
+            log::error!(
+                "verdict-worse {name}release={release} why={why} {numbers} text={sentence:?}"
+            );
+        }
+        Verdict::Incident => {
+            log::warn!("verdict-incident {name}release={release} {numbers} text={sentence:?}");
+        }
+        Verdict::GoodEnough => {
+            log::info!("verdict-good {name}release={release} {numbers} text={sentence:?}");
+        }
+    }
+}
+
+/// The numbers, as they stand in a line of the log.
+fn numbers(judged: &Judged, case: &Case) -> String {
+    let about = match judged.concern {
+        Concern::Failing => "failures",
+        Concern::Slow => "slowness",
+    };
+    let (pre, prod) = (judged.pre, judged.prod);
+    format!(
+        "about={about} pre={}/{} prod={}/{} ln_evidence={:.2} of={:.2} clients={} gateways={}",
+        pre.bad,
+        pre.units,
+        prod.bad,
+        prod.units,
+        judged.ln_worse,
+        judged.ln_bound,
+        judged
+            .bad_clients
+            .map_or("-".to_owned(), |it| it.to_string()),
+        case.gateways(),
+    )
+}

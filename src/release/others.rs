@@ -1,0 +1,112 @@
+//! What the other gateways have told of their releases: by their heartbeats, which are read every second
+//! while there is a release of which anything was counted here, and not otherwise, on a connection of its own.
+//!
+//! It is heard for as long as the heartbeat lives. While Redis cannot be read, each gateway goes on with what
+//! it sees itself.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Store};
+use crate::fleet::node::NodeVerdict;
+use crate::fleet::nodes::{FleetLook, Nodes};
+use crate::lists::ServiceName;
+use crate::process::supervised;
+use crate::snapshot::Published;
+
+/// Between two readings.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// A reading may take as long, and the next one waits as long after one that has failed.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// What one gateway has told.
+#[derive(Clone, Debug)]
+pub(super) struct HeardVerdicts {
+    verdicts: Vec<(String, NodeVerdict)>,
+    /// Its heartbeat is over then.
+    until: Instant,
+}
+
+/// What all others have told last.
+#[derive(Debug, Default)]
+pub(super) struct Others(Mutex<Vec<HeardVerdicts>>);
+
+impl Others {
+    /// From now on, this is it.
+    pub(super) fn hear(&self, heard: Vec<HeardVerdicts>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    }
+
+    /// What is told of a service at `now`.
+    pub(super) fn of(&self, service: &ServiceName, now: Instant) -> Vec<NodeVerdict> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = all.iter().filter(|it| now < it.until);
+        let verdicts = alive.flat_map(|it| &it.verdicts);
+        let of_service = verdicts.filter(|(name, _)| name == service.as_str());
+        of_service.map(|(_, it)| it.clone()).collect()
+    }
+}
+
+/// Reads them while `is_needed`, and has each reading told.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub(super) fn start(
+    config: Arc<Published<Config>>,
+    is_needed: impl Fn() -> bool + Send + 'static,
+    tell: impl Fn(Vec<HeardVerdicts>) + Send + 'static,
+) -> io::Result<()> {
+    supervised::spawn("verdicts", move || {
+        let mut is_failing = false;
+        loop {
+            let current = config.load();
+            match &current.store {
+                Store::Redis(settings) if settings.fleet.heartbeat.is_some() && is_needed() => {
+                    let mut nodes = Nodes::indexed(settings);
+                    while is_needed() && Arc::ptr_eq(&config.load(), &current) {
+                        let looked = nodes.read(Instant::now() + LIMIT);
+                        let failed = looked.as_ref().err().cloned();
+                        if let Ok(look) = looked {
+                            tell(heard(&look, &settings.fleet.node, Instant::now()));
+                        }
+                        note(failed.as_deref(), &mut is_failing);
+                        thread::sleep(if is_failing { LIMIT } else { PERIOD });
+                    }
+                }
+                _ => thread::sleep(PERIOD),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Says once that they cannot be read, and once that they are again.
+fn note(error: Option<&str>, is_failing: &mut bool) {
+    let was = std::mem::replace(is_failing, error.is_some());
+    match error {
+        Some(error) if !was => log::warn!(
+            "verdict-alone error={error:?} reason=\"what other gateways have seen of a release is not known\""
+        ),
+        None if was => log::info!("verdict-together"),
+        _ => {}
+    }
+}
+
+/// What those but the gateway `own` have told at `now`.
+fn heard(look: &FleetLook, own: &str, now: Instant) -> Vec<HeardVerdicts> {
+    let others = look.heard.iter().filter(|it| it.name != own);
+    let told = others.filter_map(|it| {
+        let node = it.node.as_ref().filter(|it| !it.verdicts.is_empty())?;
+        let verdicts = node.verdicts.iter();
+        Some(HeardVerdicts {
+            verdicts: verdicts
+                .map(|(name, it)| (name.clone(), it.clone()))
+                .collect(),
+            until: now + it.left?,
+        })
+    });
+    told.collect()
+}

@@ -1,0 +1,371 @@
+//! Whether the new version is worse than the old one: found within seconds where it is, and not found where
+//! it is not, nor where both fail; and told on the page, by the command, in the log, in metrics and
+//! heartbeats.
+//!
+//! A second is a block, so tests wait for what the page says.
+
+// Helpers outside of the tests fail by unwrapping, too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{Client, DEADLINE, Gateway, Origin, Redis, Setup, ok, run_to_exit, wait_until};
+
+/// Clients in one round, of each version.
+const CLIENTS: usize = 40;
+
+/// An origin of which one of `every` answers is a failure, while that is not 0.
+struct Version {
+    origin: Origin,
+    every: Arc<AtomicUsize>,
+}
+
+impl Version {
+    fn new() -> Self {
+        let every = Arc::new(AtomicUsize::new(0));
+        let (of_origin, asked) = (Arc::clone(&every), AtomicUsize::new(0));
+        let origin = Origin::answering(move |_| {
+            let every = of_origin.load(Ordering::Relaxed);
+            let number = asked.fetch_add(1, Ordering::Relaxed);
+            match every > 0 && number % every == 0 {
+                true => b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                false => ok("fine"),
+            }
+        });
+        Self { origin, every }
+    }
+
+    fn fail_one_of(&self, every: usize) {
+        self.every.store(every, Ordering::Relaxed);
+    }
+}
+
+/// Requests for both versions, each of another client until they are used up.
+struct Load {
+    client: Client,
+    round: usize,
+}
+
+/// Rounds in which every client is another one.
+const ROUNDS: usize = 200;
+
+impl Load {
+    /// By way of a proxy that the gateway trusts.
+    fn of(gateway: &Gateway, first: usize) -> Self {
+        Self {
+            client: gateway.connect(),
+            round: first,
+        }
+    }
+
+    /// One request of each of so many clients for each version, all at once.
+    fn round(&mut self) {
+        let mut requests = String::new();
+        for at in 0..CLIENTS {
+            let number = (self.round % ROUNDS) * CLIENTS + at;
+            let (high, low) = (number / 250, number % 250 + 1);
+            for net in [1, 2] {
+                requests += &format!(
+                    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.{net}.{high}.{low}\r\n\r\n"
+                );
+            }
+        }
+        self.round += 1;
+        self.client.send(requests);
+        for _ in 0..2 * CLIENTS {
+            self.client.response();
+        }
+    }
+}
+
+fn setup() -> Setup {
+    Setup::new()
+        .one_worker()
+        .set("gateway.trusted_proxies", "127.0.0.0/8")
+        .set("upstream.max_fails", 0)
+        // Six good requests are enough.
+        .set("verdict.tolerate", "50%")
+}
+
+/// Those in 10.1.0.0/16 get the new version.
+const GRAY: &str = "10.1.0.0/16";
+
+fn start(setup: Setup, pre: &Version, prod: &Version) -> Gateway {
+    let setup = setup.lists(&[GRAY], &[&pre.origin], &[&prod.origin]);
+    setup.start()
+}
+
+/// What the page says of the default service.
+#[track_caller]
+fn verdict(gateway: &Gateway) -> Value {
+    let (status, text) = gateway.admin_get("/verdict");
+    assert_eq!(status, 200, "{text}");
+    let page: Value = serde_json::from_str(&text).unwrap();
+    page["services"][0].clone()
+}
+
+fn state(gateway: &Gateway) -> String {
+    verdict(gateway)["state"].as_str().unwrap().to_owned()
+}
+
+/// Sends rounds until the page says so.
+#[track_caller]
+fn load_until(what: &str, gateway: &Gateway, load: &mut Load, holds: impl Fn(&Value) -> bool) {
+    wait_until(what, DEADLINE, || {
+        load.round();
+        holds(&verdict(gateway))
+    });
+}
+
+fn is(wanted: &'static str) -> impl Fn(&Value) -> bool {
+    move |it| it["state"] == wanted
+}
+
+/// What the command says.
+#[track_caller]
+fn command(gateway: &Gateway, more: &[&str]) -> (String, bool) {
+    let ini = gateway.path("graygate.ini");
+    let output = run_to_exit(&[&["verdict", "-c", ini.to_str().unwrap()], more].concat());
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8(said).unwrap(), output.status.success())
+}
+
+#[test]
+fn a_healthy_release_is_good_enough_and_one_that_fails_is_worse_within_seconds() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let gateway = start(setup(), &pre, &prod);
+    wait_until("it has begun", DEADLINE, || state(&gateway) == "nothing");
+    let mut load = Load::of(&gateway, 0);
+    load_until("good enough", &gateway, &mut load, is("good-enough"));
+    let good = gateway.wait_for_log("verdict-good");
+    assert!(good.contains("about=failures"), "{good}");
+    let seen = verdict(&gateway);
+    assert_eq!(seen["failing"]["pre_bad"], 0, "{seen}");
+    assert!(seen["failing"]["pre_units"].as_u64() >= Some(6), "{seen}");
+    assert_eq!(
+        (&seen["mode"], &seen["margin"], &seen["gateways"]),
+        (&json!("observe"), &json!(2.0), &json!(1))
+    );
+    assert_eq!(seen["few_clients"], false, "{seen}");
+    let (text, is_good) = command(&gateway, &[]);
+    assert!(is_good && text.starts_with("0 of "), "{text}");
+    assert!(
+        text.contains("good enough to go on\n") && text.contains("\n\nSERVICE "),
+        "{text}"
+    );
+
+    pre.fail_one_of(2);
+    load_until("worse", &gateway, &mut load, is("worse"));
+    let worse = gateway.wait_for_log("verdict-worse");
+    let release = verdict(&gateway)["release"].as_str().unwrap().to_owned();
+    for part in [
+        " ERROR ",
+        &format!("release={release} why=worse about=failures pre="),
+        "gateways=1",
+        "pre is worse",
+    ] {
+        assert!(worse.contains(part), "{part}: {worse}");
+    }
+    // It is observed: clients still get the new version.
+    let source = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.1.255.1\r\n\r\n";
+    let asked = pre.origin.requests().len();
+    gateway.connect().ask(source);
+    assert_eq!(pre.origin.requests().len(), asked + 1);
+    // What was found once stays, however many good ones come.
+    pre.fail_one_of(0);
+    let units = |it: &Value| it["failing"]["pre_units"].as_u64().unwrap();
+    let before = units(&verdict(&gateway));
+    load_until("more are counted", &gateway, &mut load, |it| {
+        units(it) > before + 100
+    });
+    assert_eq!(state(&gateway), "worse");
+
+    let (text, _) = command(&gateway, &[]);
+    assert!(text.contains("pre is worse\n"), "{text}");
+    let (text, _) = command(&gateway, &["--json", "--service", "default"]);
+    let page: Value = serde_json::from_str(&text).unwrap();
+    let failing = &page["services"][0]["failing"];
+    assert_eq!(
+        (&failing["finding"], &failing["why"]),
+        (&json!("worse"), &json!("worse"))
+    );
+    assert!(failing["evidence"].as_f64().unwrap() > 1000.0, "{failing}");
+    let (text, is_good) = command(&gateway, &["--service", "shop"]);
+    assert!(
+        !is_good && text.contains("there is no service shop"),
+        "{text}"
+    );
+    assert_eq!(
+        gateway.metric("graygate_verdict_state{state=\"worse\"}"),
+        1.0
+    );
+    assert_eq!(
+        gateway.metric("graygate_verdict_state{state=\"nothing\"}"),
+        0.0
+    );
+    let evidence = gateway.metric("graygate_verdict_ln_evidence{about=\"failures\"}");
+    assert!(evidence > 6.9, "{evidence}");
+    assert_eq!(gateway.metric("graygate_verdict_gateways"), 1.0);
+
+    // Another version begins anew.
+    let other = Version::new();
+    gateway.write_lists(&[GRAY], &[&other.origin], &[&prod.origin]);
+    wait_until("it begins anew", DEADLINE, || {
+        let seen = verdict(&gateway);
+        seen["state"] == "nothing" && seen["failing"]["pre_units"] == 0
+    });
+    assert_ne!(verdict(&gateway)["release"], release);
+    load_until("good enough", &gateway, &mut load, is("good-enough"));
+    // And none ends it.
+    gateway.write_lists(&[GRAY], &[], &[&prod.origin]);
+    wait_until("no release", DEADLINE, || state(&gateway) == "idle");
+    let (text, _) = command(&gateway, &[]);
+    assert!(text.starts_with("no release is under way"), "{text}");
+}
+
+#[test]
+fn an_outage_of_both_versions_is_no_fault_of_the_new_one() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let gateway = start(setup(), &pre, &prod);
+    let mut load = Load::of(&gateway, 0);
+    load_until("what is usual is known", &gateway, &mut load, |it| {
+        it["failing"]["prod_units"].as_u64() > Some(600)
+    });
+    [&pre, &prod].iter().for_each(|it| it.fail_one_of(2));
+    load_until("an incident", &gateway, &mut load, is("incident"));
+    let line = gateway.wait_for_log("verdict-incident");
+    assert!(line.contains(" WARN "), "{line}");
+    let bad = |it: &Value| it["failing"]["pre_bad"].as_u64().unwrap();
+    let before = bad(&verdict(&gateway));
+    load_until("more fail", &gateway, &mut load, |it| {
+        bad(it) > before + 100
+    });
+    let seen = verdict(&gateway);
+    assert_eq!(seen["state"], "incident", "{seen}");
+    assert!(seen["failing"]["evidence"].as_f64() < Some(20.0), "{seen}");
+    let (text, _) = command(&gateway, &[]);
+    assert!(text.contains("both fail far more than usual"), "{text}");
+}
+
+#[test]
+fn a_few_testers_are_not_the_public() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let gateway = start(setup(), &pre, &prod);
+    pre.fail_one_of(1);
+    let mut client = gateway.connect();
+    let mut round = 0;
+    let mut seen = Value::Null;
+    wait_until("suspect", DEADLINE, || {
+        let mut requests =
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.1.0.1\r\n\r\n".to_owned();
+        for at in 0..CLIENTS {
+            round += 1;
+            let (high, low) = (round / 250, at + 1);
+            requests +=
+                &format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.2.{high}.{low}\r\n\r\n");
+        }
+        client.send(requests);
+        (0..=CLIENTS).for_each(|_| drop(client.response()));
+        seen = verdict(&gateway);
+        seen["failing"]["pre_bad"].as_u64() >= Some(1) && seen["state"] != "nothing"
+    });
+    assert_eq!(seen["state"], "suspect", "{seen}");
+    assert_eq!(
+        (&seen["few_clients"], &seen["pre_clients"]),
+        (&json!(true), &json!(1))
+    );
+    let (text, _) = command(&gateway, &[]);
+    assert!(text.contains("pre has few clients, 1"), "{text}");
+    gateway.wait_for_log("verdict-suspect");
+}
+
+#[test]
+fn a_service_is_judged_by_its_own_settings_and_nothing_is_counted_where_that_is_off() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let lists = format!(
+        "[gray]\n{GRAY}\n[pre]\n{pre}\n[prod]\n{prod}\n[shop gray]\n[shop pre]\n{pre}\n[shop prod]\n{prod}\n",
+        pre = pre.origin,
+        prod = prod.origin,
+    );
+    let setup = setup()
+        .set("service shop.paths", "/shop")
+        .set("service shop verdict.mode", "off");
+    let mut gateway = setup.file("lists", &lists).start();
+    let (_, text) = gateway.admin_get("/verdict");
+    let page: Value = serde_json::from_str(&text).unwrap();
+    let shop = &page["services"][1];
+    assert_eq!(
+        (&shop["service"], &shop["state"]),
+        (&json!("shop"), &json!("off"))
+    );
+    let (text, _) = command(&gateway, &["--service", "shop"]);
+    assert_eq!(text, "nothing is counted, since [verdict] mode is off\n");
+    // A reload switches it off, and begins anew when it is on again.
+    let mut load = Load::of(&gateway, 0);
+    load_until("counted", &gateway, &mut load, is("good-enough"));
+    let reload = |gateway: &Gateway| gateway.signal(Signal::SIGHUP);
+    gateway.edit_ini(|it| it.set("verdict.mode", "off"));
+    reload(&gateway);
+    wait_until("off", DEADLINE, || state(&gateway) == "off");
+    gateway.edit_ini(|it| it.set("verdict.mode", "observe"));
+    reload(&gateway);
+    wait_until("anew", DEADLINE, || {
+        verdict(&gateway)["failing"]["pre_units"] == 0
+    });
+}
+
+#[test]
+fn two_gateways_on_one_redis_add_up_what_they_have_seen() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let redis = Redis::start();
+    redis.push("gray", &[&GRAY]);
+    redis.push_peers(&pre.origin, &prod.origin);
+    let start = |node: &str| {
+        let setup = setup().redis(redis.url()).set("redis.node", node);
+        setup.set("redis.heartbeat", "60s").start()
+    };
+    let gateways = [start("a"), start("b")];
+    let mut loads = [(0, 0), (1, 100)].map(|(at, first)| Load::of(&gateways[at], first));
+    // Other clients at each of them, and a failure now and then: more than enough together.
+    let both = |it: &Value| it["gateways"] == 2;
+    wait_until("they hear of each other", DEADLINE, || {
+        loads.iter_mut().for_each(Load::round);
+        gateways.iter().all(|it| both(&verdict(it)))
+    });
+    pre.fail_one_of(4);
+    wait_until("both know", DEADLINE, || {
+        loads.iter_mut().for_each(Load::round);
+        gateways.iter().all(|it| state(it) == "worse")
+    });
+    // The counts are those of both, though the heartbeat is far from its next beat.
+    for gateway in &gateways {
+        wait_until("the counts of both", DEADLINE, || {
+            let failing = &verdict(gateway)["failing"];
+            failing["pre_units"].as_u64() > failing["own_pre_units"].as_u64()
+        });
+    }
+    let text = redis.cli(&["GET", "graygate:node:a"]);
+    let text: String = redis::from_redis_value(text).unwrap();
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let told = &told["verdicts"]["default"];
+    assert_eq!(told["release"], verdict(&gateways[0])["release"]);
+    assert_eq!(told["sums"].as_array().unwrap().len(), 8, "{told}");
+    assert!(told["N"].as_u64() > told["n"].as_u64(), "{told}");
+    let clients = told["bad_clients"].as_array().unwrap();
+    assert!(clients.len() >= 3 && clients.len() <= 64, "{told}");
+    // Who is gone is not heard of any more.
+    let [a, b] = gateways;
+    b.end();
+    wait_until("one is left", DEADLINE, || {
+        loads[0].round();
+        verdict(&a)["gateways"] == 1
+    });
+    let fleet = run_to_exit(&["fleet", "-c", a.path("graygate.ini").to_str().unwrap()]);
+    let fleet = String::from_utf8(fleet.stdout).unwrap();
+    assert!(fleet.contains("worse"), "{fleet}");
+}
