@@ -10,7 +10,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -23,13 +23,23 @@ const CLIENTS: usize = 40;
 struct Version {
     origin: Origin,
     every: Arc<AtomicUsize>,
+    /// Health checks fail.
+    is_sick: Arc<AtomicBool>,
 }
 
 impl Version {
     fn new() -> Self {
         let every = Arc::new(AtomicUsize::new(0));
         let (of_origin, asked) = (Arc::clone(&every), AtomicUsize::new(0));
-        let origin = Origin::answering(move |_| {
+        let is_sick = Arc::new(AtomicBool::new(false));
+        let fails_checks = Arc::clone(&is_sick);
+        let origin = Origin::answering(move |request| {
+            if request.head.target() == "/healthz" {
+                return match fails_checks.load(Ordering::Relaxed) {
+                    true => b"HTTP/1.1 503 Sick\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                    false => ok("well"),
+                };
+            }
             let every = of_origin.load(Ordering::Relaxed);
             let number = asked.fetch_add(1, Ordering::Relaxed);
             match every > 0 && number % every == 0 {
@@ -37,7 +47,11 @@ impl Version {
                 false => ok("fine"),
             }
         });
-        Self { origin, every }
+        Self {
+            origin,
+            every,
+            is_sick,
+        }
     }
 
     fn fail_one_of(&self, every: usize) {
@@ -368,4 +382,104 @@ fn two_gateways_on_one_redis_add_up_what_they_have_seen() {
     let fleet = run_to_exit(&["fleet", "-c", a.path("graygate.ini").to_str().unwrap()]);
     let fleet = String::from_utf8(fleet.stdout).unwrap();
     assert!(fleet.contains("worse"), "{fleet}");
+}
+
+#[test]
+fn what_is_found_worse_is_taken_back_on_all_gateways_where_that_is_enforced_and_begins_anew_by_a_reset()
+ {
+    let (pre, prod) = (Version::new(), Version::new());
+    let redis = Redis::start();
+    redis.push("gray", &[&GRAY]);
+    redis.push_peers(&pre.origin, &prod.origin);
+    let start = |node: &str| {
+        let setup = setup().redis(redis.url()).set("redis.node", node);
+        setup.set("verdict.mode", "enforce").start()
+    };
+    let gateways = [start("a"), start("b")];
+    let mut load = Load::of(&gateways[0], 0);
+    load_until("good enough", &gateways[0], &mut load, is("good-enough"));
+    pre.fail_one_of(2);
+    load_until("taken back", &gateways[0], &mut load, is("tripped"));
+    gateways[0].wait_for_log("verdict-worse");
+    wait_until("everywhere", DEADLINE, || state(&gateways[1]) == "tripped");
+    let text = redis.cli(&["GET", "graygate:tripped"]);
+    let text: String = redis::from_redis_value(text).unwrap();
+    let trip: Value = serde_json::from_str(&text).unwrap();
+    let release = verdict(&gateways[0])["release"].clone();
+    assert_eq!(
+        (&trip["by"], &trip["why"], &trip["release"]),
+        (&json!("a"), &json!("worse"), &release)
+    );
+    assert!(trip["numbers"]["pre_bad"].as_u64() >= Some(3), "{trip}");
+    assert!(
+        trip["numbers"]["ln_evidence"].as_f64() > Some(6.9),
+        "{trip}"
+    );
+    // Nobody gets it any more.
+    let asked = || pre.origin.requests().len();
+    let before = asked();
+    load.round();
+    assert_eq!(asked(), before);
+    let (text, _) = command(&gateways[0], &[]);
+    assert!(
+        text.starts_with("taken back: everybody gets the old version; "),
+        "{text}"
+    );
+    // It may be tried again.
+    pre.fail_one_of(0);
+    let epoch = "{\"epoch\":\"0123456789abcdef\"}";
+    redis.cli(&["SET", "graygate:release", epoch]);
+    redis.cli(&["DEL", "graygate:tripped"]);
+    load_until(
+        "good enough again",
+        &gateways[0],
+        &mut load,
+        is("good-enough"),
+    );
+    let seen = verdict(&gateways[0]);
+    assert!(
+        seen["release"]
+            .as_str()
+            .unwrap()
+            .ends_with("/0123456789abcdef"),
+        "{seen}"
+    );
+    assert_eq!(seen["failing"]["pre_bad"], 0, "{seen}");
+}
+
+#[test]
+fn nothing_is_taken_back_while_the_old_version_has_no_server_that_is_up() {
+    let (pre, prod) = (Version::new(), Version::new());
+    let setup = setup()
+        .set("health prod.path", "/healthz")
+        .set("health prod.interval", "100ms")
+        .set("health prod.fall", 1)
+        .set("health prod.rise", 1);
+    let mut gateway = start(setup, &pre, &prod);
+    let mut load = Load::of(&gateway, 0);
+    pre.fail_one_of(2);
+    load_until("worse", &gateway, &mut load, is("worse"));
+    let up = || {
+        let pools = gateway.peers()["pools"].clone();
+        let mut pools = pools.as_array().unwrap().iter();
+        pools.find(|it| it["pool"] == "prod").unwrap()["up"].clone()
+    };
+    prod.is_sick.store(true, Ordering::Relaxed);
+    wait_until("prod is out", DEADLINE, || up() == 0);
+    gateway.edit_ini(|it| it.set("verdict.mode", "enforce"));
+    gateway.signal(Signal::SIGHUP);
+    wait_until("enforced", DEADLINE, || {
+        verdict(&gateway)["mode"] == "enforce"
+    });
+    // Some blocks later, it still is so.
+    let units = |it: &Value| it["failing"]["pre_units"].as_u64().unwrap();
+    for _ in 0..2 {
+        let before = units(&verdict(&gateway));
+        load_until("another block", &gateway, &mut load, |it| {
+            units(it) > before
+        });
+    }
+    assert_eq!(state(&gateway), "worse");
+    prod.is_sick.store(false, Ordering::Relaxed);
+    load_until("taken back", &gateway, &mut load, is("tripped"));
 }

@@ -70,6 +70,9 @@ fn sentence(seen: &VerdictSeen) -> String {
     if let Some(slow) = slow.filter(|it| matches!(&*it.finding, "worse" | "suspect")) {
         let _ = write!(text, "; {}", slow.text);
     }
+    if seen.state == VerdictSeen::TRIPPED {
+        text = format!("taken back: everybody gets the old version; {text}");
+    }
     if seen.few_clients && failing.pre_units > 0 {
         let _ = write!(
             text,

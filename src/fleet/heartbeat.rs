@@ -223,6 +223,7 @@ impl Announced {
         lists(self) != lists(other)
             || self.mode != other.mode
             || self.services != other.services
+            || self.tripped != other.tripped
             || self.verdicts.len() != other.verdicts.len()
             || !self.verdicts.iter().all(is_told)
     }

@@ -79,6 +79,8 @@ struct Matter {
     evidence: Evidence,
     /// Why it is worse, once that was found.
     worse: Option<Ground>,
+    /// Both pools fail at present, so nothing follows from what was found.
+    is_incident: bool,
     /// What was found last.
     judged: Option<Judged>,
     /// What would not be found at the present traffic, in words.
@@ -94,6 +96,7 @@ impl Matter {
         Self {
             evidence: Evidence::new(concern),
             worse: None,
+            is_incident: false,
             judged: None,
             unseen: None,
             told: Vec::new(),
@@ -103,6 +106,7 @@ impl Matter {
 
     /// Takes what was found at `now`; says it if it has not been said of late.
     fn find(&mut self, mut judged: Judged, now: Duration) -> Option<Turned> {
+        self.is_incident = judged.verdict == Verdict::Incident;
         if let Verdict::Worse(ground) = judged.verdict {
             self.worse.get_or_insert(ground);
         }
@@ -213,6 +217,21 @@ impl Case {
     /// What was found last of a question.
     pub(crate) fn judged(&self, concern: Concern) -> Option<&Judged> {
         self.matter(concern).judged.as_ref()
+    }
+
+    /// Why the version is to be taken back, if `settings` want that, and by which numbers. Not while both
+    /// pools fail: going back would help nobody.
+    pub(crate) fn takes_back(&self, settings: &VerdictSettings) -> Option<(Ground, &Judged)> {
+        let enforced = |mode: VerdictMode, matter: &'_ Matter| {
+            let is_enforced = settings.is_on() && mode == VerdictMode::Enforce;
+            matter.worse.filter(|_| is_enforced)
+        };
+        let both = [(settings.mode, &self.failing), (settings.slow, &self.slow)];
+        if both.iter().any(|(_, matter)| matter.is_incident) {
+            return None;
+        }
+        let mut both = both.into_iter();
+        both.find_map(|(mode, matter)| Some((enforced(mode, matter)?, matter.judged.as_ref()?)))
     }
 
     /// What would not be found at the present traffic, in words.

@@ -12,18 +12,21 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
+use serde_json::json;
 
 use super::case::{Case, Habits, Second, Turned};
 use super::evidence::{Block, Concern, Counted};
 use super::others::{self, Others};
-use super::verdict::{Judged, Verdict};
+use super::state::Trip;
+use super::trips::Trips;
+use super::verdict::{Ground, Judged, Verdict};
 use crate::config::{Config, VerdictMode, VerdictSettings};
 use crate::fleet::node::NodeVerdict;
-use crate::lists::{ListName, Lists, PoolName, ServiceName};
+use crate::lists::{PoolName, ServiceName};
 use crate::process::supervised;
 use crate::snapshot::Published;
 use crate::upstream::in_force::InForce;
-use crate::upstream::serving::ServiceInForce;
+use crate::upstream::serving::{Pools, ServiceInForce};
 use crate::upstream::units::{PreClients, SeenUnits, UnitCount, UnitCounts, Units};
 
 /// A block.
@@ -38,6 +41,7 @@ const NOT_SLOW: Duration = Duration::from_millis(50);
 /// What is known of the releases of all services.
 pub(crate) struct Judge {
     in_force: Arc<InForce>,
+    trips: Arc<Trips>,
     /// Rung when others should hear of it.
     bell: Sender<()>,
     others: Others,
@@ -65,6 +69,8 @@ pub(crate) struct Standing {
     pub(crate) service: ServiceName,
     /// The settings that it is judged by.
     pub(crate) settings: VerdictSettings,
+    /// It was taken back.
+    pub(crate) is_tripped: bool,
     /// What is known; none where none is under way, or nobody wants to know.
     pub(crate) case: Option<Case>,
 }
@@ -77,10 +83,12 @@ impl Judge {
     pub(crate) fn start(
         in_force: Arc<InForce>,
         config: Arc<Published<Config>>,
+        trips: Arc<Trips>,
         bell: Sender<()>,
     ) -> io::Result<Arc<Self>> {
         let judge = Arc::new(Self {
             in_force,
+            trips,
             bell,
             others: Others::default(),
             begun: Instant::now(),
@@ -126,6 +134,7 @@ impl Judge {
             Standing {
                 service: service.name().clone(),
                 settings: service.pools().settings().verdict.clone(),
+                is_tripped: service.is_tripped(),
                 case: entry.and_then(|it| it.case.clone()),
             }
         });
@@ -179,7 +188,7 @@ impl Judge {
             return entry.rung.take().is_some();
         };
         let is_list = !lists.gray.is_of_everybody();
-        let release = release_of(lists);
+        let release = self.trips.release(service.name(), lists);
         let counts = units.take(&mut entry.seen);
         let case = match &mut entry.case {
             Some(case) if case.release() == release => {
@@ -191,7 +200,7 @@ impl Judge {
                     && version_of(before.release()) == version_of(&release)
                 {
                     // The same version in another step: all clients count again.
-                    units.begin(lists.pre.digest(ListName::Pre).number());
+                    units.begin(lists.version);
                 }
                 let case = Case::new(release, wall, settings, is_list, &mut entry.habits);
                 tell_of_beginning(service, &case);
@@ -204,6 +213,13 @@ impl Judge {
         for turn in case.judge(&heard, settings, &entry.habits, since) {
             tell(service, case, &turn);
         }
+        if let Some((ground, judged)) = case.takes_back(settings)
+            && !service.is_tripped()
+            && has_peer_up(pools, PoolName::Prod)
+        {
+            let trip = trip(service, case, ground, judged, (self.trips.node(), wall));
+            self.trips.trip(service.name(), trip);
+        }
         let told = case.told();
         let is_news = entry.rung.as_ref().is_none_or(|it| told.differs_much(it));
         if is_news {
@@ -211,11 +227,6 @@ impl Judge {
         }
         is_news
     }
-}
-
-/// The release that is in force with these lists: what evidence belongs to.
-fn release_of(lists: &Lists) -> String {
-    format!("{}/", lists.pre.digest(ListName::Pre))
 }
 
 /// The digest of `pre`, of a release.
@@ -250,6 +261,40 @@ fn second(units: &Units, counts: &UnitCounts) -> Second {
 fn slow_bound(units: &Units, settings: &VerdictSettings) -> Option<Duration> {
     let p95 = (settings.slow != VerdictMode::Off).then(|| units.prod_p95())?;
     p95.map(|it| it.max(NOT_SLOW))
+}
+
+fn has_peer_up(pools: &Pools, pool: PoolName) -> bool {
+    pools[pool].peers().iter().any(|it| it.health.is_up())
+}
+
+/// What is written of a version that is taken back: by this gateway, now.
+fn trip(
+    service: &ServiceInForce,
+    case: &Case,
+    ground: Ground,
+    judged: &Judged,
+    (by, wall): (String, SystemTime),
+) -> Trip {
+    let (pre, prod) = (judged.pre, judged.prod);
+    Trip {
+        service: service.name().to_string(),
+        by,
+        at: humantime::format_rfc3339_millis(wall).to_string(),
+        why: ground.name().to_owned(),
+        pre: version_of(case.release()).to_owned(),
+        release: case.release().to_owned(),
+        numbers: json!({
+            "pre_units": pre.units,
+            "pre_bad": pre.bad,
+            "prod_units": prod.units,
+            "prod_bad": prod.bad,
+            "ln_evidence": judged.ln_worse,
+            "clients": judged.bad_clients,
+            "gateways": case.gateways(),
+            "text": judged.to_string(),
+        }),
+        reason: None,
+    }
 }
 
 fn tell_of_beginning(service: &ServiceInForce, case: &Case) {

@@ -25,7 +25,7 @@ object! {
         /// `off`, `observe` or `enforce`; what is done about failures, and about slowness.
         mode: String,
         slow_mode: String,
-        /// `off`, `idle` (no release is under way), or what was found.
+        /// `off`, `idle` (no release is under way), `tripped`, or what was found.
         state: String,
         /// Which release: the digest of `pre`, and the epoch.
         release: Option<String>,
@@ -107,8 +107,11 @@ impl VerdictSeen {
     /// No release is under way.
     pub(crate) const IDLE: &'static str = "idle";
 
+    /// It was taken back.
+    pub(crate) const TRIPPED: &'static str = "tripped";
+
     /// Every state, for metrics.
-    pub(crate) const STATES: [&'static str; 7] = [
+    pub(crate) const STATES: [&'static str; 8] = [
         Self::OFF,
         Self::IDLE,
         Verdict::Nothing.name(),
@@ -116,6 +119,7 @@ impl VerdictSeen {
         Verdict::Incident.name(),
         Verdict::Suspect.name(),
         Verdict::Worse(Ground::Failing).name(),
+        Self::TRIPPED,
     ];
 
     /// In which of the states it is: the worse one of both findings counts.
@@ -129,6 +133,7 @@ impl VerdictSeen {
         let failing = case.judged(Concern::Failing).map(|it| it.verdict);
         let slow = case.judged(Concern::Slow).map(|it| it.verdict);
         match (failing, slow) {
+            _ if standing.is_tripped => Self::TRIPPED,
             (Some(worse @ Verdict::Worse(_)), _) | (_, Some(worse @ Verdict::Worse(_))) => {
                 worse.name()
             }

@@ -80,6 +80,34 @@ fn what_was_found_worse_once_stays_so_and_is_told_once() {
 }
 
 #[test]
+fn a_version_is_taken_back_where_that_is_enforced_and_not_while_both_fail() {
+    let mut it = Bench::new();
+    let warm_up = || second((50, 0), (450, 0), &[]);
+    (0..3).for_each(|_| drop(it.take(warm_up(), &[])));
+    let taken_back = |it: &Bench, mode, slow| {
+        let settings = VerdictSettings {
+            mode,
+            slow,
+            ..it.settings.clone()
+        };
+        it.case.takes_back(&settings).map(|it| it.0)
+    };
+    let (off, observe, enforce) = (VerdictMode::Off, VerdictMode::Observe, VerdictMode::Enforce);
+    assert_eq!(taken_back(&it, enforce, enforce), None);
+    it.take(second((10, 5), (90, 0), &[1, 2, 3, 4, 5]), &[]);
+    assert_eq!(it.state(), "worse");
+    assert_eq!(taken_back(&it, enforce, observe), Some(Ground::Failing));
+    assert_eq!(taken_back(&it, observe, enforce), None);
+    assert_eq!(taken_back(&it, off, enforce), None);
+    // Then prod fails as well.
+    for _ in 0..3 {
+        it.take(second((50, 25), (450, 225), &[1, 2, 3, 4, 5]), &[]);
+    }
+    assert_eq!(it.state(), "worse");
+    assert_eq!(taken_back(&it, enforce, enforce), None);
+}
+
+#[test]
 fn what_comes_and_goes_is_told_once_a_minute() {
     let mut it = Bench::new();
     let judged = |verdict, it: &Bench| Judged {
