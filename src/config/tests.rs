@@ -1035,7 +1035,7 @@ fn a_line_that_could_be_read_in_two_ways_is_an_error_with_its_number() {
         ),
         (
             "\n[gatway]\n",
-            ":2: [gatway]: an unknown section; allowed: [gateway], [redis], [lists], [gray], [upstream], [health], [health pre], [health prod], [log], [admin]",
+            ":2: [gatway]: an unknown section; allowed: [gateway], [redis], [lists], [gray], [upstream], [health], [health pre], [health prod], [verdict], [log], [admin]",
         ),
         ("[]\n", ":1: []: an unknown section; allowed: [gateway],"),
         (
