@@ -13,7 +13,7 @@ use divan::Bencher;
 use graygate::config::Config;
 use graygate::route::ServiceTable;
 
-use steps::{DecideStep, PoolStep, RequestStep, ResponseStep, Size, on_a_worker};
+use steps::{DecideStep, PoolStep, RequestStep, ResponseStep, Size, UnitStep, on_a_worker};
 
 const SIZES: [Size; 3] = [Size::Small, Size::Typical, Size::Large];
 
@@ -51,6 +51,20 @@ fn response_encode(bencher: Bencher<'_, '_>, size: Size) {
 fn decide(bencher: Bencher<'_, '_>) {
     let mut step = DecideStep::new();
     bencher.bench_local(|| step.decide());
+}
+
+/// For 64 clients.
+#[divan::bench]
+fn units_first(bencher: Bencher<'_, '_>) {
+    let mut step = UnitStep::new();
+    bencher.bench_local(|| step.first_requests());
+}
+
+/// Likewise.
+#[divan::bench]
+fn units_more(bencher: Bencher<'_, '_>) {
+    let step = UnitStep::new();
+    bencher.bench_local(|| step.more_requests());
 }
 
 #[divan::bench]

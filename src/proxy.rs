@@ -15,7 +15,7 @@
 //! | `reports`, `claims`, `kept_for`, `workspace`, `logged_head` | parts of what a worker has |
 //! | `request_ids`, `visitors` | ids for requests and for visitors that have none |
 //! | `chooser` | which peer a worker asks next |
-//! | `units` | which requests are counted for the verdict on a release |
+//! | [`units`] | which requests are counted for the verdict on a release |
 //! | `plan` | what a request asks for |
 //! | `http1` | a client that speaks HTTP/1, and a plain socket as its transport |
 //! | `body` | bodies in both directions, uploads, tunnels |
@@ -47,7 +47,7 @@ mod reports;
 mod request_ids;
 mod session;
 mod tally;
-mod units;
+pub mod units;
 mod visitors;
 mod worker;
 pub(crate) mod workers;

@@ -15,5 +15,5 @@ pub(crate) mod peer;
 pub mod pool;
 pub(crate) mod roster;
 pub(crate) mod serving;
-pub(crate) mod units;
+pub mod units;
 pub(crate) mod watch;

@@ -44,6 +44,12 @@ fn a_request_that_an_entry_of_the_gray_list_selects_allocates_nothing() {
 }
 
 #[test]
+fn a_request_that_counts_for_a_release_allocates_nothing_whatever_comes_of_it() {
+    SERVED.check_units(&Traffic::kinds()[0]);
+    SERVED.check_units(&Traffic::failing());
+}
+
+#[test]
 fn the_only_connection_to_a_peer_comes_back_without_allocations_after_the_pool_was_looked_through()
 {
     let origin = Origin::named("a");

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{Client, Gateway, Setup, Traffic};
+use support::{CLIENT, Client, Gateway, RELEASE, Setup, Traffic};
 
 /// Requests that are looked at, on each connection.
 const COUNT: usize = 25;
@@ -110,11 +110,14 @@ fn costs_before_marks(gateway: &Gateway, numbers: [usize; WORKERS]) -> Costs {
     marks.into_iter().flat_map(|(_, costs)| costs).collect()
 }
 
-/// Checks that requests take no lock, with these settings of callgrind's.
+/// Checks that requests take no lock, with these settings of callgrind's. A release is under way, and each
+/// request counts for it.
 #[track_caller]
 fn check_requests(access_log: &str, settings: &[&str]) {
     let origin = Traffic::origin();
-    let setup = Setup::serving(&origin)
+    let setup = Setup::new()
+        .lists(&[RELEASE], &[&origin], &[&origin])
+        .set("verdict.client", CLIENT)
         .set("gateway.workers", WORKERS)
         .set("gateway.head_timeout", "1m")
         .set("log.access", access_log)
@@ -136,13 +139,14 @@ fn check_requests(access_log: &str, settings: &[&str]) {
         .start();
     // Connections are shared out evenly, so that each worker has one of each.
     let [first, second] = [(); 2].map(|()| [(); WORKERS].map(|()| gateway.connect()));
-    let kinds = Traffic::kinds();
+    let kinds = Traffic::kinds().into_iter().chain([Traffic::failing()]);
+    let kinds: Vec<Traffic> = kinds.collect();
     // Two of each kind.
     let mut clients: Vec<Client> = (0..2 * kinds.len()).map(|_| gateway.connect()).collect();
     let mut ask = |count| {
         std::thread::scope(|scope| {
             for (client, traffic) in clients.iter_mut().zip(kinds.iter().cycle()) {
-                scope.spawn(move || traffic.ask(client, count));
+                scope.spawn(move || traffic.ask_as_others(client, count));
             }
         });
     };
@@ -159,6 +163,8 @@ fn check_requests(access_log: &str, settings: &[&str]) {
     let costs = costs_before_marks(&gateway, [3, 4]);
     let heads = spent(&costs, &|file| file.ends_with("src/http/h1/head.rs"));
     assert!(heads > 100 * requests, "{heads} instructions for heads");
+    let units = spent(&costs, &|file| file.ends_with("src/upstream/units.rs"));
+    assert!(units > 10 * requests, "{units} instructions for units");
     let records = spent(&costs, &|file| file.ends_with("src/logs/access.rs"));
     let least = if access_log == "off" {
         0

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use support::{Client, DEADLINE, Found, Gateway, Lines, Setup, Traffic};
+use support::{CLIENT, Client, DEADLINE, Found, Gateway, Lines, RELEASE, Setup, Traffic};
 
 /// Requests that are traced, on each connection.
 const COUNT: usize = 300;
@@ -140,10 +140,12 @@ fn worker_threads(gateway: &Gateway) -> Vec<String> {
     workers.map(number).collect()
 }
 
-/// A gateway without an access log, and its origin.
+/// A gateway with a release under way, for which each request counts, and its origin.
 fn start(access_log: &str) -> (Gateway, support::Origin) {
     let origin = Traffic::origin();
-    let gateway = Setup::serving(&origin)
+    let gateway = Setup::new()
+        .lists(&[RELEASE], &[&origin], &[&origin])
+        .set("verdict.client", CLIENT)
         .set("log.access", access_log)
         .start();
     (gateway, origin)
@@ -154,10 +156,10 @@ fn start(access_log: &str) -> (Gateway, support::Origin) {
 fn trace_each_kind(check: impl Fn(&str, &Calls)) {
     let (gateway, _origin) = start("off");
     let mut client = gateway.connect();
-    for traffic in Traffic::kinds() {
-        traffic.ask(&mut client, WARM_UP);
+    for traffic in Traffic::kinds().into_iter().chain([Traffic::failing()]) {
+        traffic.ask_as_others(&mut client, WARM_UP);
         let trace = Trace::begin(&gateway);
-        traffic.ask(&mut client, COUNT);
+        traffic.ask_as_others(&mut client, COUNT);
         let calls = trace.end();
         println!("{}: {COUNT} requests, {calls:?}", traffic.name);
         check(traffic.name, &calls);
@@ -197,7 +199,7 @@ fn trace_several_connections(gateway: &Gateway) -> Calls {
     let ask = |clients: &mut [Client], count| {
         std::thread::scope(|scope| {
             for (client, traffic) in clients.iter_mut().zip(kinds.iter().cycle()) {
-                scope.spawn(move || traffic.ask(client, count));
+                scope.spawn(move || traffic.ask_as_others(client, count));
             }
         });
     };

@@ -9,8 +9,10 @@ mod heads;
 mod lists;
 mod others;
 mod pool;
+mod units;
 
 pub(crate) use heads::{RequestStep, ResponseStep, Size};
 pub(crate) use lists::{DecideStep, Family, LookUpStep};
 pub(crate) use others::browser_head;
 pub(crate) use pool::{PoolStep, on_a_worker};
+pub(crate) use units::UnitStep;

@@ -13,7 +13,7 @@ const PLACES: usize = 1 << 14;
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// One worker's.
-pub(super) struct UnitTable {
+pub struct UnitTable {
     begun: Instant,
     /// Of each place the second of its last unit; 0 is none.
     seconds: Box<[Cell<u32>]>,
@@ -21,7 +21,7 @@ pub(super) struct UnitTable {
 
 impl UnitTable {
     /// No unit yet; it begins at `now`.
-    pub(super) fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
             begun: now,
             seconds: vec![Cell::new(0); PLACES].into_boxed_slice(),
@@ -31,7 +31,7 @@ impl UnitTable {
     /// Whether a request that has come at `at` is the first one of its client, by its hash, for the service
     /// within a second.
     #[inline]
-    pub(super) fn is_first(&self, client: u64, service: u64, at: Instant) -> bool {
+    pub fn is_first(&self, client: u64, service: u64, at: Instant) -> bool {
         let second = at.saturating_duration_since(self.begun).as_secs() + 1;
         // A hundred years have fewer.
         let second = second as u32;

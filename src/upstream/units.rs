@@ -58,7 +58,7 @@ const NO_BOUND: u64 = u64::MAX;
 
 /// A request that is a unit, on its way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unit {
+pub struct Unit {
     client: u64,
     /// When it has come: what has begun anew meanwhile does not count it.
     round: u32,
@@ -73,12 +73,12 @@ pub(crate) struct Unit {
 
 impl Unit {
     /// Whose it is.
-    pub(crate) fn client(&self) -> u64 {
+    pub fn client(&self) -> u64 {
         self.client
     }
 
     /// An attempt in `pool` has ended, and the peer `has_failed` or not.
-    pub(crate) fn attempt_has_ended(&mut self, pool: PoolName, has_failed: bool) {
+    pub fn attempt_has_ended(&mut self, pool: PoolName, has_failed: bool) {
         if pool == self.pool {
             self.is_attempted = true;
             self.is_bad |= has_failed;
@@ -87,7 +87,7 @@ impl Unit {
 
     /// The head of the response has come from `pool`, and its status is a failure or not. What it `took` says
     /// something of the version, or it is not told.
-    pub(crate) fn is_answered(&mut self, pool: PoolName, is_failure: bool, took: Option<Duration>) {
+    pub fn is_answered(&mut self, pool: PoolName, is_failure: bool, took: Option<Duration>) {
         if pool == self.pool {
             self.is_attempted = true;
             self.is_bad |= is_failure;
@@ -183,7 +183,7 @@ struct UnitCells {
 
 /// What is counted of a service while a release is under way.
 #[derive(Debug)]
-pub(crate) struct Units {
+pub struct Units {
     /// Another one whenever all begins anew; odd until it has begun.
     round: AtomicU32,
     /// Of the hashes of clients.
@@ -209,8 +209,9 @@ struct UnitControl {
 }
 
 impl Units {
-    /// Nothing is counted before it [begins](Self::begin).
-    fn new(workers: usize, round: u32) -> Self {
+    /// For so many workers. Nothing is counted before it [begins](Self::begin), with another round than this
+    /// one.
+    pub fn new(workers: usize, round: u32) -> Self {
         Self {
             round: AtomicU32::new(round | 1),
             seed: AtomicU64::new(0),
@@ -229,7 +230,7 @@ impl Units {
 
     /// A request of the client with this `key`, that is for `pool`; `None` while all begins anew.
     #[inline]
-    pub(crate) fn unit(&self, key: &[u8], pool: PoolName) -> Option<Unit> {
+    pub fn unit(&self, key: &[u8], pool: PoolName) -> Option<Unit> {
         // In this order: with a new round comes its seed.
         let round = self.round.load(Ordering::Acquire);
         (round & 1 == 0).then(|| Unit {
@@ -243,7 +244,7 @@ impl Units {
     }
 
     /// Counts a unit of `worker` that has ended. One that nobody of its pool was asked for is none.
-    pub(crate) fn count(&self, worker: usize, unit: &Unit) {
+    pub fn count(&self, worker: usize, unit: &Unit) {
         if !unit.is_attempted || self.round.load(Ordering::Acquire) != unit.round {
             return;
         }
@@ -304,7 +305,7 @@ impl Units {
 impl Units {
     /// All begins anew: every client counts again, and what is under way does not count. `seed` is that of
     /// the hashes of clients, and the same on all gateways with the same release.
-    pub(crate) fn begin(&self, seed: u64) {
+    pub fn begin(&self, seed: u64) {
         let control = self.control();
         self.begin_anew(seed, &control);
     }
@@ -363,7 +364,7 @@ impl Units {
     }
 
     /// From now on units that take longer than this are slow; there are none without it.
-    pub(crate) fn set_slow_bound(&self, bound: Option<Duration>) {
+    pub fn set_slow_bound(&self, bound: Option<Duration>) {
         let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(NO_BOUND - 1);
         let bound = bound.map_or(NO_BOUND, micros);
         self.slow_bound.store(bound, Ordering::Relaxed);

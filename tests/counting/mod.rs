@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use graygate::config::{Config, LogTarget};
 use graygate::net;
 
-use crate::support::{DEADLINE, GatewayInside, Origin, Traffic, wait_for, wait_until};
+use crate::support::{
+    Client, DEADLINE, GatewayInside, Origin, RELEASE, Traffic, wait_for, wait_until,
+};
 
 /// Requests that are counted.
 const COUNT: usize = 2000;
@@ -99,6 +101,8 @@ read_timeout = 5s
 keepalive_timeout = 1h
 [lists]
 file = lists
+[verdict]
+client = header:X-User-Number
 ";
 
 /// Entries of each kind. All but the last are looked at for the one request that has something of everything,
@@ -114,6 +118,7 @@ const ENTRIES: &[&str] = &[
     "query:uid=nobody*",
     "host:shop.example.com path:/nobody/*",
     "percent:0.01:header:X-User",
+    RELEASE,
     "percent:100:cookie:uid query:uid=\"a b\"",
 ];
 
@@ -165,12 +170,25 @@ impl Served {
     /// Asks [`COUNT`] times, and checks that this makes no allocation.
     #[track_caller]
     pub(crate) fn check(&self, traffic: &Traffic) {
+        self.check_asking(traffic, |client, count| traffic.ask(client, count));
+    }
+
+    /// The same where each request counts for the release that is under way.
+    #[track_caller]
+    pub(crate) fn check_units(&self, traffic: &Traffic) {
+        self.check_asking(traffic, |client, count| {
+            traffic.ask_as_others(client, count);
+        });
+    }
+
+    #[track_caller]
+    fn check_asking(&self, traffic: &Traffic, ask: impl Fn(&mut Client, usize)) {
         let _turn = self.turn();
         let mut client = self.inside.connect();
-        traffic.ask(&mut client, WARM_UP);
+        ask(&mut client, WARM_UP);
         let (allocations, places) = count(|| {
             for _ in 0..COUNT / PORTION {
-                traffic.ask(&mut client, PORTION);
+                ask(&mut client, PORTION);
                 // What a writer needs that has fallen behind is no request's.
                 self.inside.access_log.queue().flush();
             }

@@ -74,7 +74,7 @@ pub(crate) use sentinel::Sentinel;
 pub(crate) use setup::{Setup, lists_text, run_to_exit, spawn};
 pub(crate) use site::{FileSite, Site};
 pub(crate) use stacks::{LONGEST_WAY, Stacks};
-pub(crate) use steady::Traffic;
+pub(crate) use steady::{CLIENT, RELEASE, Traffic};
 pub(crate) use strict::{NoRequest, StrictReader, StrictRequest};
 pub(crate) use tls::{Authority, Validity};
 pub(crate) use upgrading::{

@@ -1,7 +1,21 @@
 //! What a client asks for again and again in the steady state, and who answers it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::client::Client;
 use super::origin::Origin;
+
+/// The field that names a user.
+const USER: &str = "X-User-Number";
+
+/// So many users have asked.
+static USERS: AtomicUsize = AtomicUsize::new(0);
+
+/// A gray list by which a release is under way: every other user is served by `pre`.
+pub(crate) const RELEASE: &str = "percent:50:header:X-User-Number";
+
+/// By whom its requests are counted.
+pub(crate) const CLIENT: &str = "header:X-User-Number";
 
 /// One kind of request, with its answer.
 pub(crate) struct Traffic {
@@ -67,12 +81,21 @@ impl Traffic {
         }
     }
 
+    /// One that counts against the version that answers it.
+    pub(crate) fn failing() -> Self {
+        Self {
+            name: "an answer that is a failure",
+            request: b"GET /failing HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            answer: b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\nno".to_vec(),
+        }
+    }
+
     /// An origin that answers them.
     pub(crate) fn origin() -> Origin {
         Origin::scripted(|conn| {
             let kinds: Vec<Self> = Self::kinds()
                 .into_iter()
-                .chain([Self::selected()])
+                .chain([Self::selected(), Self::failing()])
                 .collect();
             // Nothing is recorded, since there is much of it.
             while let Some(head) = conn.wire.head()? {
@@ -100,6 +123,19 @@ impl Traffic {
     pub(crate) fn ask(&self, client: &mut Client, count: usize) {
         for _ in 0..count {
             let response = client.ask(&self.request);
+            assert_eq!(response.bytes(), self.answer, "{}", self.name);
+        }
+    }
+
+    /// The same, each time as another user: see [`RELEASE`].
+    #[track_caller]
+    pub(crate) fn ask_as_others(&self, client: &mut Client, count: usize) {
+        let (head, body) = self.halves();
+        let head = head.strip_suffix(b"\r\n").unwrap();
+        for _ in 0..count {
+            let user = USERS.fetch_add(1, Ordering::Relaxed);
+            let field = format!("{USER}: {user}\r\n\r\n");
+            let response = client.ask([head, field.as_bytes(), body].concat());
             assert_eq!(response.bytes(), self.answer, "{}", self.name);
         }
     }

@@ -6,13 +6,16 @@ use crate::lists::PoolName;
 use crate::upstream::serving::Serving;
 use crate::upstream::units::{UnitCount, UnitCounts};
 
+/// One of the two numbers.
+type OfCount = fn(UnitCount) -> u32;
+
 pub(super) fn render(page: &mut MetricsPage, serving: &Serving) {
     let services = serving.services().iter().filter_map(|it| {
         let counts = it.pools().units()?.counts();
         Some((ServiceLabel::of(serving, it.name()), counts))
     });
     let services: Vec<(ServiceLabel<'_>, UnitCounts)> = services.collect();
-    let families: [(&str, &str, fn(UnitCount) -> u32); 2] = [
+    let families: [(&str, &str, OfCount); 2] = [
         (
             "verdict_units_total",
             "While pre has a server: requests that count for the verdict, of each client the first one in a second, by pool.",

@@ -180,3 +180,54 @@ fn fault_of_peer(
         failure => failure.blames_peer(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Close;
+
+    #[test]
+    fn what_the_client_or_the_gateway_has_caused_is_no_fault_of_the_peer() {
+        use Failure::{
+            ClientGone, Deadline, Draining, NoneUsable, OutOfDescriptors, OutOfPorts, Stale,
+        };
+        let others = [
+            Stale,
+            NoneUsable,
+            OutOfDescriptors,
+            OutOfPorts,
+            Draining,
+            ClientGone,
+            Deadline,
+        ];
+        for failure in Failure::ALL {
+            let failed = Err(Stop::Failed(*failure));
+            let is_fault = fault_of_peer(&failed, PeerVerdict::None, false, false);
+            assert_eq!(is_fault, !others.contains(failure), "{failure:?}");
+            // The client has part of its answer already.
+            let over = || Err(Stop::Over(Outcome::Close(Close::ResponseCut)));
+            let cut = PeerVerdict::Cut(*failure);
+            let is_cut = fault_of_peer(&over(), cut, false, true);
+            assert_eq!(is_cut, !others.contains(failure), "{failure:?}");
+            let is_fault = fault_of_peer(&over(), PeerVerdict::Answered, false, true);
+            assert!(!is_fault, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_the_peers_fault_where_nobody_else_can_have_let_it_pass() {
+        let failed = Err(Stop::Failed(Failure::Deadline));
+        for (is_of_connecting, is_all_here, verdict, expected) in [
+            (false, true, PeerVerdict::None, true),
+            (true, false, PeerVerdict::None, true),
+            // The client is still sending.
+            (false, false, PeerVerdict::None, false),
+            // The client may be slow to take what has come.
+            (false, true, PeerVerdict::Answered, false),
+            (false, true, PeerVerdict::Cut(Failure::Deadline), false),
+        ] {
+            let is_fault = fault_of_peer(&failed, verdict, is_of_connecting, is_all_here);
+            assert_eq!(is_fault, expected);
+        }
+    }
+}

@@ -158,7 +158,7 @@ fn rounds_go_round_and_none_is_that_of_nobody() {
     for _ in 0..3 {
         units.begin(7);
         let round = units.unit(b"1", PoolName::Pre).unwrap().round;
-        assert!(round != 0 && round % 2 == 0, "{round}");
+        assert!(round != 0 && round.is_multiple_of(2), "{round}");
     }
 }
 
