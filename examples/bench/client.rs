@@ -1,10 +1,11 @@
 //! One connection of the load generator: a request out, its answer in and checked.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::{Domain, Socket, Type};
 
 /// An answer may have 30 fields, and a proxy adds some.
 const MAX_FIELDS: usize = 64;
@@ -20,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) answer: u64,
     /// The connection ends with the answer.
     pub(crate) close: bool,
+    /// Each connection is another client's, by its address.
+    pub(crate) of_many: bool,
 }
 
 /// Memory that all connections read into.
@@ -72,9 +75,18 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
+    /// Connects from `source`, if that is told.
+    pub(crate) fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Self> {
         // It blocks, but on one machine no longer than the call itself takes.
-        let stream = TcpStream::connect(address)?;
+        let stream = match source {
+            None => TcpStream::connect(address)?,
+            Some(source) => {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+                socket.bind(&SocketAddr::from((source, 0)).into())?;
+                socket.connect(&address.into())?;
+                socket.into()
+            }
+        };
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         Ok(Self {

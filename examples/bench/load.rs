@@ -6,7 +6,7 @@
 //! slow proxy holds back is left out (coordinated omission).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -302,10 +302,17 @@ impl<'a> Generator<'a> {
 }
 
 fn connect(plan: &Plan<'_>, poll: &Poll, key: usize) -> Result<Client, String> {
-    let client = Client::connect(plan.address).map_err(|it| format!("connecting: {it}"))?;
+    let source = plan.request.of_many.then(|| client_number(key));
+    let client = Client::connect(plan.address, source).map_err(|it| format!("connecting: {it}"))?;
     poll.add(&client.stream, key)
         .map_err(|it| format!("epoll: {it}"))?;
     Ok(client)
+}
+
+/// The address of one of many clients.
+pub(crate) fn client_number(number: usize) -> Ipv4Addr {
+    const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+    Ipv4Addr::from_bits(FIRST.to_bits() + number as u32)
 }
 
 /// The times at which requests are due.

@@ -157,7 +157,7 @@ fn run_gnuplot(script: &str, file: &Path) -> Result<(), String> {
 fn colour(proxy: Proxy) -> &'static str {
     match proxy {
         Proxy::Graygate => "#0072B2",
-        Proxy::GraygateTuned | Proxy::OtherBuild => "#56B4E9",
+        Proxy::GraygateTuned | Proxy::GraygateUnwatched | Proxy::OtherBuild => "#56B4E9",
         Proxy::Nginx => "#009E73",
         Proxy::Haproxy => "#D55E00",
         Proxy::OpenResty => "#CC79A7",

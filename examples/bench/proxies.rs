@@ -15,6 +15,8 @@ pub(crate) enum Proxy {
     Graygate,
     /// With more idle connections to servers than there are clients, however few are needed.
     GraygateTuned,
+    /// Counts nothing for a verdict on the release.
+    GraygateUnwatched,
     /// Another build of it.
     OtherBuild,
     Nginx,
@@ -33,6 +35,7 @@ impl Proxy {
         match self {
             Self::Graygate => "Graygate",
             Self::GraygateTuned => "… keepalive = 4096",
+            Self::GraygateUnwatched => "… [verdict] mode = off",
             Self::OtherBuild => "other build",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
@@ -66,7 +69,10 @@ impl Setting {
             written.map_err(|it| format!("a configuration: {it}"))
         };
         let command = match self.proxy {
-            Proxy::Graygate | Proxy::GraygateTuned | Proxy::OtherBuild => {
+            Proxy::Graygate
+            | Proxy::GraygateTuned
+            | Proxy::GraygateUnwatched
+            | Proxy::OtherBuild => {
                 let file = write("graygate.ini", include_str!("conf/graygate.ini"))?;
                 let programs = &site.programs;
                 let program = match self.proxy {
@@ -111,6 +117,10 @@ impl Setting {
             Proxy::GraygateTuned => "keepalive = 4096",
             _ => "",
         };
+        let verdict = match self.proxy {
+            Proxy::GraygateUnwatched => "[verdict]\nmode = off",
+            _ => "",
+        };
         [
             ("@NAME@", name.to_owned()),
             ("@SCRATCH@", site.scratch().display().to_string()),
@@ -123,6 +133,7 @@ impl Setting {
             ("@REDIS_DONE@", redis_done.to_owned()),
             ("@GRAY@", self.gray.to_owned()),
             ("@TUNED@", tuned.to_owned()),
+            ("@VERDICT@", verdict.to_owned()),
             ("@MODULES@", "/usr/lib/nginx/modules".to_owned()),
         ]
         .iter()

@@ -3,7 +3,7 @@
 use crate::figures::{Metric, Sample, Spread, spread};
 use crate::proxies::{Proxy, Setting};
 use crate::runs::{Measured, Subject};
-use crate::site::{CHANGING, MILLION, OTHERS, STILL};
+use crate::site::{CHANGING, HALF, MILLION, OTHERS, STILL};
 use crate::tables::Table;
 
 /// The figures of each proxy: medians of the rounds.
@@ -104,11 +104,14 @@ pub(crate) fn ratios(measured: &Measured) -> Table {
 }
 
 /// True for a Graygate with something special beside the plain one, with other entries beside one with
-/// addresses alone, and else for a Graygate beside
+/// addresses alone, one that watches a release beside one that does not, and else for a Graygate beside
 /// others with as many workers. The floor has only one.
 fn are_compared(own: Setting, other: Setting) -> bool {
     if own.gray == OTHERS || other.gray == OTHERS {
         return own.gray == OTHERS && other.gray == MILLION;
+    }
+    if own.gray == HALF || other.gray == HALF {
+        return own.gray == HALF && other.proxy == Proxy::GraygateUnwatched;
     }
     if other.proxy == Proxy::Graygate {
         return own.gray != STILL && other.gray == STILL;

@@ -6,7 +6,7 @@ use crate::client::Request;
 use crate::figures::Metric;
 use crate::others::browser_head;
 use crate::proxies::{Proxy, Setting};
-use crate::site::{CHANGING, MILLION, OTHERS, STILL};
+use crate::site::{CHANGING, CLIENTS, HALF, MILLION, OTHERS, STILL};
 
 /// A scenario: the same traffic through several proxies.
 #[derive(Debug)]
@@ -81,6 +81,8 @@ pub(crate) enum Traffic {
 pub(crate) enum Content {
     /// A 128-byte answer.
     Small,
+    /// The same, and each connection is another client's.
+    OfMany,
     /// The same on a connection that ends with it.
     Single,
     /// The same, with 30 fields in the request and in the answer.
@@ -111,6 +113,7 @@ impl Content {
                 bytes: browser_head(path).into_bytes(),
                 answer,
                 close: false,
+                of_many: false,
             };
         }
         match self {
@@ -131,6 +134,7 @@ impl Content {
             bytes,
             answer,
             close: self == Self::Single,
+            of_many: self == Self::OfMany,
         }
     }
 }
@@ -205,6 +209,13 @@ const WITHOUT_FLOOR_BOTH: &[Setting] = &[
 ];
 const STILL_AND_MILLION: &[Setting] = &[graygate_with(STILL), graygate_with(MILLION)];
 const MILLION_AND_OTHERS: &[Setting] = &[graygate_with(MILLION), graygate_with(OTHERS)];
+const WATCHED_AND_NOT: &[Setting] = &[
+    graygate_with(HALF),
+    Setting {
+        proxy: Proxy::GraygateUnwatched,
+        ..graygate_with(HALF)
+    },
+];
 const STILL_AND_CHANGING: &[Setting] = &[graygate_with(STILL), graygate_with(CHANGING)];
 
 /// The scenario of the main table.
@@ -407,6 +418,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "128-byte answers while the gray list changes 100 times a second, on 64 connections",
         STILL_AND_CHANGING,
         closed(64, Content::Small),
+        Metric::CpuRequest,
+    ),
+    Scenario::new(
+        "verdict",
+        "128-byte answers for 64 clients, half of them gray, counted for the verdict on the release, or not",
+        WATCHED_AND_NOT,
+        closed(CLIENTS, Content::OfMany),
         Metric::CpuRequest,
     ),
 ];

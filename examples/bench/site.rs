@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::children::{Running, free_address};
+use crate::load::client_number;
 use crate::origin::Origin;
 use crate::others::other_entries;
 
@@ -19,6 +20,10 @@ pub(crate) const CHANGING: &str = "changing";
 pub(crate) const MILLION: &str = "million";
 /// Key of the same list with a hundred other entries.
 pub(crate) const OTHERS: &str = "others";
+/// Key of a gray list that has half of the clients.
+pub(crate) const HALF: &str = "half";
+/// So many they are, where each connection is another client's.
+pub(crate) const CLIENTS: usize = 64;
 
 /// The programs that are not found by their names.
 pub(crate) struct Programs {
@@ -69,6 +74,9 @@ impl Site {
             let entries: Vec<String> = (1..=10).map(|it| format!("192.168.1.{it}")).collect();
             lists.cmd("RPUSH").arg(key).arg(entries);
         }
+        let half = (0..CLIENTS).step_by(2).map(client_number);
+        let half: Vec<String> = half.map(|it| it.to_string()).collect();
+        lists.cmd("RPUSH").arg(HALF).arg(half);
         for key in ["pre", "prod"] {
             let servers = self.origin.addresses.map(|it| it.to_string());
             lists.cmd("RPUSH").arg(key).arg(&servers);

@@ -4,7 +4,7 @@ use crate::figures::{Metric, Spread, spread};
 use crate::proxies::Proxy;
 use crate::report;
 use crate::runs::{Measured, Subject};
-use crate::site::{CHANGING, MILLION, OTHERS, STILL};
+use crate::site::{CHANGING, HALF, MILLION, OTHERS, STILL};
 use crate::tables::Table;
 
 /// What Graygate's figure is divided by.
@@ -18,6 +18,8 @@ enum Against {
     Itself,
     /// Its own, with the addresses alone of a list that has other entries, too.
     Addresses,
+    /// Its own, where nothing is counted for a verdict.
+    Unwatched,
     /// So many of the unit.
     Fixed(f64),
 }
@@ -57,7 +59,7 @@ const fn of_list(scenario: &'static str, gray: &'static str) -> Target {
 }
 
 fn targets() -> Vec<Target> {
-    use Against::{Addresses, Better, Fixed, Itself, One};
+    use Against::{Addresses, Better, Fixed, Itself, One, Unwatched};
     use Metric::{CpuGigabyte, CpuRequest, Memory, P50, P99, Rate};
     let (nginx, haproxy) = (One(Proxy::Nginx), One(Proxy::Haproxy));
     let mut all = Vec::new();
@@ -108,6 +110,10 @@ fn targets() -> Vec<Target> {
         });
     }
     all.push(of_list("changes", CHANGING));
+    all.push(Target {
+        gray: HALF,
+        ..target("verdict", 1, CpuRequest, Unwatched, 1.02)
+    });
     all
 }
 
@@ -131,6 +137,10 @@ impl Target {
             Against::One(proxy) => beside(find(proxy, STILL, self.workers)),
             Against::Itself => beside(find(Proxy::Graygate, STILL, 1)),
             Against::Addresses => beside(find(Proxy::Graygate, MILLION, self.workers)),
+            Against::Unwatched => {
+                let unwatched = Proxy::GraygateUnwatched;
+                beside(find(unwatched, HALF, self.workers))
+            }
             Against::Better => {
                 let nginx = beside(find(Proxy::Nginx, STILL, self.workers));
                 let haproxy = beside(find(Proxy::Haproxy, STILL, self.workers));
@@ -164,6 +174,7 @@ impl Target {
             Against::Itself if self.gray == STILL => format!("{sign} {limit:.2} × with 1 worker"),
             Against::Itself => format!("{sign} {limit:.2} × a small, still list"),
             Against::Addresses => format!("{sign} {limit:.2} × the addresses alone"),
+            Against::Unwatched => format!("{sign} {limit:.2} × with [verdict] mode = off"),
             Against::Fixed(_) => format!("{sign} {limit:.0} KiB each"),
         }
     }
